@@ -1,0 +1,27 @@
+"""LR Atlas: see where large learning rates lead, for any PyTorch model.
+
+The public names are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lratlas.atlas import explore, load
+    from lratlas.study.spec import lr_grid
+    from lratlas.task import Task
+
+__all__ = ["Task", "explore", "load", "lr_grid"]
+
+_HOMES = {
+    "Task": "lratlas.task",
+    "explore": "lratlas.atlas",
+    "load": "lratlas.atlas",
+    "lr_grid": "lratlas.study.spec",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lratlas' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,5 @@
+"""``python -m lratlas``."""
+
+from lratlas.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""From tables to tables: regimes, boundaries, sparsity, and what they say."""

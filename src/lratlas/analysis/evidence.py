@@ -1,0 +1,198 @@
+"""What each pre-training run shows about its regime: one row per run, before any pooling over seeds."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from lratlas.errors import SpecError, StudyError
+from lratlas.tables import Tables
+
+BLOCKS = 10  # even, so that the third and the last quarter of the steps are five blocks each
+FEWEST_BLOCKS = 5  # with four, even a loss that falls throughout has p = 1/24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """The numbers behind regimes and boundaries, all between 0 and 1.
+
+    Attributes:
+        chance_level: Level of the one-sided t test of accuracy against chance. Each large PLR of a grid is
+            tested, some five to ten of them; at 1 % a study rarely holds a false alarm.
+        chance_margin: What one seed alone must exceed chance by. Batches of a network at chance give means
+            within a fraction of a point over a quarter of a training; two points are beyond that. Where
+            every seed exceeds it, no test is needed: with two or three seeds a t test has so little power
+            that more seeds would otherwise mean less evidence. Without accuracies it is a share of the
+            chance loss.
+        small_loss: A loss below this share of the chance loss counts as zero.
+        fitted_accuracy: Mean accuracy of the mini-batches over the last quarter at which a fitted training
+            set is at rest, and not fitted by luck at the last step. One sample in a thousand may miss.
+        trend_level: Level of the test for a falling loss, per seed; strict, since a plateau's slow waves
+            look like trends now and then.
+        fall: Least relative fall of the mean loss from the third to the last quarter of the steps that
+            matters. A loss that goes down like t^(-1/4) falls by 8 %, one like t^(-1/10) by 3 %; plateaus
+            drift by a few per cent.
+        barrier: Largest median test error barrier between connected solutions. Solutions of the same basin
+            stay under 0.02 to 0.03; solutions of different basins are at 0.06 and more.
+    """
+
+    chance_level: float = 0.01
+    chance_margin: float = 0.02
+    small_loss: float = 0.01
+    fitted_accuracy: float = 0.999
+    trend_level: float = 0.01
+    fall: float = 0.05
+    barrier: float = 0.04
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value: float = getattr(self, field.name)
+            if not 0 < value < 1:
+                raise SpecError(f"threshold {field.name} is {value}; it must lie between 0 and 1")
+
+
+def run_evidence(tables: Tables, *, chance_loss: float, thresholds: Thresholds) -> pl.DataFrame:
+    """Collect the evidence of every pre-training run.
+
+    Means over the last quarter weight each trace row by the steps it covers and take the rows wholly
+    inside, or at least the last row. The trend is a one-sided Mann-Kendall test on the loss of the last half
+    of the steps, averaged in ten blocks: ranks are robust to spikes and to the loss's scale, and blocks take
+    out the correlation between neighbouring rows.
+
+    Args:
+        tables: A study's tables; ``runs`` and ``traces`` are read.
+        chance_loss: Loss of the best constant prediction.
+        thresholds: The numbers that decide.
+
+    Returns:
+        One row per PLR and seed, sorted: plr, seed, diverged, fitted, test_accuracy; train_accuracy,
+        chance_accuracy and train_loss over the last quarter; excess (accuracy over chance, or the share of
+        the chance loss removed where there are no accuracies); trend_p (null where the trace is too short);
+        falling; converged. What a diverged run measured is null.
+
+    Raises:
+        SpecError: If ``chance_loss`` is not a positive number.
+        StudyError: If a PLR has two pre-training runs of one seed, or a finite run has no training trace.
+    """
+    if not 0 < chance_loss < float("inf"):
+        raise SpecError(f"chance_loss is {chance_loss}; it must be a positive number")
+    runs = tables["runs"].filter(pl.col("stage") == "pretrain").sort("plr", "seed")
+    _check_unique(runs)
+    rows = _covered(tables["traces"], runs)
+    frame = (
+        runs.select(
+            "run",
+            "plr",
+            "seed",
+            pl.col("diverged").fill_null(value=False),
+            (pl.col("train_accuracy") == 1).fill_null(value=False).alias("fitted"),
+            (pl.col("train_loss") < thresholds.small_loss * chance_loss)
+            .fill_null(value=False)
+            .alias("small_end"),
+            pl.col("test_accuracy").fill_nan(None),
+        )
+        .join(_last_quarter(rows), on="run", how="left", maintain_order="left")
+        .join(_trends(rows), on="run", how="left", maintain_order="left")
+    )
+    measured = ["test_accuracy", "train_accuracy", "chance_accuracy", "train_loss", "trend_p", "fall"]
+    frame = frame.with_columns(
+        pl.when(~pl.col("diverged")).then(pl.col(name)).alias(name) for name in measured
+    ).with_columns(
+        pl.coalesce(
+            pl.col("train_accuracy") - pl.col("chance_accuracy"), 1 - pl.col("train_loss") / chance_loss
+        ).alias("excess"),
+        pl.when(pl.col("trend_p").is_not_null())
+        .then((pl.col("trend_p") < thresholds.trend_level) & (pl.col("fall") > thresholds.fall))
+        .alias("falling"),
+        (
+            (pl.col("train_loss") < thresholds.small_loss * chance_loss).fill_null(value=False)
+            | (pl.col("train_accuracy") >= thresholds.fitted_accuracy).fill_null(value=False)
+        ).alias("at_rest"),
+    )
+    _check_traced(frame)
+    settled = pl.col("falling").fill_null(value=False) | pl.col("at_rest")
+    ended = pl.col("fitted") | pl.col("small_end")
+    return frame.with_columns((~pl.col("diverged") & ended & settled).alias("converged")).drop(
+        "run", "small_end", "at_rest", "fall"
+    )
+
+
+def _check_unique(runs: pl.DataFrame) -> None:
+    twice = runs.filter(runs.select("plr", "seed").is_duplicated())
+    if twice.height:
+        plr, seed = twice.select("plr", "seed").row(0)
+        raise StudyError(f"PLR {plr:g} has more than one pre-training run of seed {seed}; one is allowed")
+
+
+def _check_traced(frame: pl.DataFrame) -> None:
+    untraced = frame.filter(~pl.col("diverged") & pl.col("excess").is_null())
+    if untraced.height:
+        plr, seed = untraced.select("plr", "seed").row(0)
+        raise StudyError(
+            f"the pre-training run of PLR {plr:g}, seed {seed}, has no trace of its training accuracy or "
+            "loss; every finite run needs one"
+        )
+
+
+def _covered(traces: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
+    """The trace rows of ``runs`` with where each begins (``start``) and how many steps it covers."""
+    clean = [
+        pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name)
+        for name in ("train_loss", "train_accuracy", "chance_accuracy")
+    ]
+    return (
+        traces.select("run", "step", *clean)
+        .join(runs.select("run", "steps"), on="run", how="inner")
+        .sort("run", "step")
+        .with_columns(pl.col("step").shift(1).over("run").fill_null(0).alias("start"))
+        .with_columns((pl.col("step") - pl.col("start")).alias("covered"))
+        .filter(pl.col("covered") > 0)  # a row at step 0 covers nothing
+    )
+
+
+def _weighted_mean(name: str) -> pl.Expr:
+    """Mean of a column over the steps covered, null where nothing was measured."""
+    covered = pl.col("covered").filter(pl.col(name).is_not_null())
+    return ((pl.col(name) * pl.col("covered")).sum() / covered.sum()).fill_nan(None).alias(name)
+
+
+def _last_quarter(rows: pl.DataFrame) -> pl.DataFrame:
+    last = pl.col("step") == pl.col("step").max().over("run")
+    means = [_weighted_mean(name) for name in ("train_accuracy", "chance_accuracy", "train_loss")]
+    return rows.filter((pl.col("start") >= 0.75 * pl.col("steps")) | last).group_by("run").agg(means)
+
+
+def _trends(rows: pl.DataFrame) -> pl.DataFrame:
+    """Per run: ``trend_p`` of a falling loss; relative ``fall`` between the quarters of the last half."""
+    half = 0.5 * pl.col("steps")
+    middle = (pl.col("start") + pl.col("step")) / 2
+    lists = (
+        rows.filter((pl.col("start") >= half) & pl.col("train_loss").is_not_null())
+        .with_columns(((middle - half) / half * BLOCKS).floor().clip(0, BLOCKS - 1).alias("block"))
+        .group_by("run", "block")
+        .agg(_weighted_mean("train_loss"))
+        .sort("run", "block")
+        .group_by("run", maintain_order=True)
+        .agg(
+            pl.col("train_loss").filter(pl.col("block") < BLOCKS // 2).mean().alias("third_quarter"),
+            pl.col("train_loss").filter(pl.col("block") >= BLOCKS // 2).mean().alias("last_quarter"),
+            "train_loss",
+        )
+    )
+    p_values = [_falling_p(np.asarray(losses)) for losses in lists["train_loss"].to_list()]
+    return lists.select(
+        "run",
+        pl.Series("trend_p", p_values, dtype=pl.Float64),
+        (1 - pl.col("last_quarter") / pl.col("third_quarter")).fill_nan(None).alias("fall"),
+    )
+
+
+def _falling_p(losses: np.ndarray) -> float | None:
+    """One-sided p value of the Mann-Kendall test for a fall; 1 for a constant loss, None if too short."""
+    if len(losses) < FEWEST_BLOCKS:
+        return None
+    if np.ptp(losses) == 0:
+        return 1.0
+    result = stats.kendalltau(np.arange(len(losses)), losses, alternative="less")
+    return float(np.asarray(result)[1])

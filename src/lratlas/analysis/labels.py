@@ -1,0 +1,215 @@
+"""From the evidence of runs to the regime of each PLR, for the seeds as they are or for many resamples."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+from lratlas.analysis.evidence import Thresholds
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+# Seeds whose excess varies less than this count as one observation; a rounding error is far smaller.
+DEGENERATE_VARIANCE = 1e-14
+
+
+@dataclass(frozen=True, kw_only=True)
+class Votes:
+    """The evidence of all runs as arrays of shape (PLRs, seeds), PLRs ascending.
+
+    Attributes:
+        plrs: The PLRs.
+        seeds: The seeds.
+        present: Whether there is a run.
+        finite: Whether there is a run that did not diverge.
+        excess: Accuracy over chance; NaN where not finite.
+        converged: Whether the run is of regime 1.
+        falling: Whether its loss falls by an amount that matters.
+        descending: Whether its loss falls at all, by the trend test.
+        tested: Whether its trace was long enough for the trend test.
+        barriers: Test barriers, shape (pairs, PLRs, seeds); NaN where not measured.
+    """
+
+    plrs: Floats
+    seeds: NDArray[np.int64]
+    present: Bools
+    finite: Bools
+    excess: Floats
+    converged: Bools
+    falling: Bools
+    descending: Bools
+    tested: Bools
+    barriers: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Regimes of each PLR, for each weighting of the seeds; arrays of shape (weightings, PLRs).
+
+    Attributes:
+        labels: ``1``, ``2``, ``2A``, ``2B``, ``3``, ``undecided``, or empty where no run has a weight.
+        above_chance_p: p value of the test against chance; NaN where it cannot be made.
+        barrier: Largest of the pairs' medians over seeds; NaN where not measured.
+    """
+
+    labels: NDArray[np.str_]
+    above_chance_p: Floats
+    barrier: Floats
+
+
+def votes(evidence: pl.DataFrame, pairs: pl.DataFrame, *, thresholds: Thresholds) -> Votes:
+    """Arrange the evidence of runs, and the barriers of their pairs, as arrays over PLRs and seeds."""
+    plrs = evidence["plr"].unique().sort().to_numpy()
+    seeds = evidence["seed"].unique().sort().to_numpy()
+    at = (np.searchsorted(plrs, evidence["plr"]), np.searchsorted(seeds, evidence["seed"]))
+
+    def grid(expression: pl.Expr) -> Bools:
+        array = np.zeros((len(plrs), len(seeds)), dtype=np.bool_)
+        array[at] = evidence.select(expression.fill_null(value=False)).to_series().to_numpy()
+        return array
+
+    excess = np.full((len(plrs), len(seeds)), np.nan)
+    excess[at] = evidence["excess"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return Votes(
+        plrs=plrs,
+        seeds=seeds,
+        present=grid(pl.col("seed").is_not_null()),
+        finite=grid(~pl.col("diverged")),
+        excess=np.where(grid(~pl.col("diverged")), excess, np.nan),
+        converged=grid(pl.col("converged")),
+        falling=grid(pl.col("falling")),
+        descending=grid(pl.col("trend_p") < thresholds.trend_level),
+        tested=grid(pl.col("trend_p").is_not_null()),
+        barriers=_barriers(pairs, plrs=plrs, seeds=seeds),
+    )
+
+
+def decide(ballot: Votes, weights: Floats, *, thresholds: Thresholds) -> Decision:
+    """Say which regime each PLR is in, for each weighting of the seeds.
+
+    Majorities are of more than half: of the runs for divergence and convergence, of the finite ones for
+    trends. Below a PLR of regime 1, a loss that falls at all, by however little, is a descent not finished,
+    even at chance; and a PLR at chance without a trend is undecided there, for a larger LR that converges
+    speaks against divergence.
+
+    Args:
+        ballot: The evidence.
+        weights: How often each seed counts, shape (weightings, seeds), whole numbers.
+        thresholds: The numbers that decide.
+    """
+    runs, finite = weights @ ballot.present.T, weights @ ballot.finite.T
+    p_values = _above_chance_p(ballot, weights)
+    above = (p_values < thresholds.chance_level) | _unanimous(ballot, weights, thresholds.chance_margin)
+    broken = runs - finite > runs / 2
+    at_chance = broken | ~above
+    one = ~at_chance & (weights @ ballot.converged.T > runs / 2)
+    below_one = np.logical_or.accumulate(one[:, ::-1], axis=1)[:, ::-1] & ~one
+    descending = weights @ ballot.descending.T > finite / 2
+    settled = (weights @ ballot.falling.T <= finite / 2) & (weights @ ballot.tested.T > finite / 2)
+    labels = np.select(
+        [runs == 0, broken, one, below_one & descending, below_one & at_chance, at_chance, settled],
+        ["", "3", "1", "1", "undecided", "3", "2"],
+        default="undecided",
+    )
+    barrier = _largest_median(ballot.barriers, weights)
+    return Decision(
+        labels=_with_subregimes(labels, barrier, limit=thresholds.barrier),
+        above_chance_p=p_values,
+        barrier=barrier,
+    )
+
+
+def change_point(upper: Bools, decided: Bools) -> NDArray[np.int64]:
+    """The cut that puts the fewest decided PLRs on the wrong side; the lowest such cut.
+
+    Args:
+        upper: Whether a PLR belongs above the boundary, shape (weightings, PLRs).
+        decided: Whether it counts, same shape.
+
+    Returns:
+        How many PLRs lie below the cut, shape (weightings,).
+    """
+    start = np.zeros((len(upper), 1), dtype=np.int64)
+    wrong_below = np.hstack([start, np.cumsum(decided & upper, axis=1)])
+    right_below = np.hstack([start, np.cumsum(decided & ~upper, axis=1)])
+    return np.argmin(wrong_below + right_below[:, -1:] - right_below, axis=1)
+
+
+def convergence_cut(labels: NDArray[np.str_]) -> NDArray[np.int64]:
+    """How many PLRs lie below the convergence threshold; undecided PLRs have no say."""
+    return change_point(labels != "1", (labels != "undecided") & (labels != ""))
+
+
+def _above_chance_p(ballot: Votes, weights: Floats) -> Floats:
+    """The p values of the one-sided t test of the excess across seeds; NaN where the seeds do not vary."""
+    count = weights @ ballot.finite.T
+    runs = np.maximum(ballot.finite.sum(axis=1), 1)
+    excess = np.where(ballot.finite, ballot.excess, 0.0)
+    centre = excess.sum(axis=1) / runs
+    # Without the centre, cancellation would spoil the variance
+    centred = np.where(ballot.finite, excess - centre[:, None], 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shift = weights @ centred.T / count
+        variance = (weights @ (centred**2).T - count * shift**2) / (count - 1)
+        testable = (count > 1) & (variance > DEGENERATE_VARIANCE)
+        statistic = np.where(testable, (centre + shift) / np.sqrt(variance / count), np.nan)
+    return stats.t.sf(statistic, np.maximum(count - 1, 1))
+
+
+def _unanimous(ballot: Votes, weights: Floats, margin: float) -> Bools:
+    """Whether every finite run exceeds chance by the margin, and there is one."""
+    short = ballot.finite & ~(ballot.excess > margin)
+    return (weights @ ballot.finite.T > 0) & (weights @ short.T == 0)
+
+
+def _barriers(pairs: pl.DataFrame, *, plrs: Floats, seeds: NDArray[np.int64]) -> Floats:
+    """Test barriers of shape (kinds of pair, PLRs, seeds); NaN where a pair was not measured."""
+    known = pairs.filter(
+        pl.col("test_barrier").is_finite(),
+        pl.col("plr").is_in(plrs.tolist()),
+        pl.col("seed").is_in(seeds.tolist()),
+    )
+    kinds = known.partition_by("a", "b", maintain_order=True)
+    array = np.full((len(kinds), len(plrs), len(seeds)), np.nan)
+    for kind, frame in enumerate(kinds):
+        row, column = np.searchsorted(plrs, frame["plr"]), np.searchsorted(seeds, frame["seed"])
+        array[kind, row, column] = frame["test_barrier"].to_numpy()
+    return array
+
+
+def _largest_median(barriers: Floats, weights: Floats) -> Floats:
+    """Per weighting and PLR, the largest over pairs of the weighted median over seeds."""
+    largest = np.full((len(weights), barriers.shape[1]), np.nan)
+    for medians in (_medians(kind, weights) for kind in barriers):
+        largest = np.fmax(largest, medians)
+    return largest
+
+
+def _medians(values: Floats, weights: Floats) -> Floats:
+    """Medians of each row of ``values`` with each row of ``weights`` as counts; NaN values do not count."""
+    known = ~np.isnan(values)
+    columns = [_median(row[k], weights[:, k]) for row, k in zip(values, known, strict=True)]
+    return np.stack(columns, axis=1)
+
+
+def _median(values: Floats, weights: Floats) -> Floats:
+    if not len(values):
+        return np.full(len(weights), np.nan)
+    order = np.argsort(values)
+    reached = np.cumsum(weights[:, order], axis=1)
+    total = reached[:, -1:]
+    middles = [np.argmax(reached > place, axis=1) for place in ((total - 1) // 2, total // 2)]
+    median = (values[order][middles[0]] + values[order][middles[1]]) / 2
+    return np.where(total[:, 0] > 0, median, np.nan)
+
+
+def _with_subregimes(labels: NDArray[np.str_], barrier: Floats, *, limit: float) -> NDArray[np.str_]:
+    """Tell 2A from 2B going up from the threshold; PLRs without a barrier neither extend nor end 2A."""
+    upper = np.arange(labels.shape[1]) >= convergence_cut(labels)[:, None]
+    told = (labels == "2") & upper & ~np.isnan(barrier)
+    connected = told & (barrier <= limit)
+    gap = np.logical_or.accumulate((told & ~connected) | ((labels == "3") & upper), axis=1)
+    return np.select([connected & ~gap, told], ["2A", "2B"], default=labels)

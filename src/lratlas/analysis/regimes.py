@@ -1,0 +1,86 @@
+"""The regime of each pre-training LR, with its evidence."""
+
+import numpy as np
+import polars as pl
+
+from lratlas.analysis.evidence import Thresholds, run_evidence
+from lratlas.analysis.labels import decide, votes
+from lratlas.tables import SCHEMAS, Tables, empty
+
+__all__ = ["Thresholds", "regimes"]
+
+DEFAULTS = Thresholds()
+
+
+def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAULTS) -> pl.DataFrame:
+    """Decide the regime of every PLR and give the evidence.
+
+    * ``3``, divergence: most seeds are not finite, or the training accuracy over the last quarter of the
+      steps is not above that of the same predictions under shuffled labels: by a one-sided one-sample t test
+      across seeds, or by a margin in every seed (the only rule for one seed). Losses decide where there are
+      no accuracies.
+    * ``1``, convergence: in most seeds every training sample is fitted at the end, or the loss is near zero,
+      and the loss still falls or is at rest there; also a loss still falling below a PLR of regime 1.
+    * ``2``, chaotic equilibrium: a stationary loss over the last half. Going up from the convergence
+      threshold, ``2A`` as long as the solutions fine-tuned with the lowest and the highest FLR and the weight
+      average are linearly connected, ``2B`` from there on; plain ``2`` where that cannot be told.
+    * ``undecided``: still falling, or a trace too short to tell.
+
+    The definitions follow Section 3 of *Where Do Large Learning Rates Lead Us?* (2024).
+
+    Args:
+        tables: A study's tables; ``runs``, ``traces`` and ``pairs`` (may be missing) are read. Pre-training
+            runs decide; fine-tuned runs give ``flr_spread``.
+        chance_loss: Loss of the best constant prediction.
+        thresholds: The numbers that decide.
+
+    Returns:
+        One row per PLR, ascending, with the schema of ``regimes``.
+
+    Raises:
+        SpecError: If ``chance_loss`` is not a positive number.
+        StudyError: If a PLR has two pre-training runs of one seed, or a finite run has no training trace.
+    """
+    evidence = run_evidence(tables, chance_loss=chance_loss, thresholds=thresholds)
+    if evidence.is_empty():
+        return empty("regimes")
+    ballot = votes(evidence, tables.get("pairs", empty("pairs")), thresholds=thresholds)
+    everyone = np.ones((1, len(ballot.seeds)))
+    decision = decide(ballot, everyone, thresholds=thresholds)
+    decided = pl.DataFrame(
+        {
+            "plr": ballot.plrs,
+            "regime": decision.labels[0].tolist(),
+            "above_chance_p": decision.above_chance_p[0],
+            "barrier": decision.barrier[0],
+        }
+    ).with_columns(pl.col("above_chance_p", "barrier").fill_nan(None))
+    return (
+        _pooled(evidence)
+        .join(decided, on="plr", how="left")
+        .join(_flr_spread(tables["runs"]), on="plr", how="left")
+        .sort("plr")
+        .select(pl.col(name).cast(kind) for name, kind in SCHEMAS["regimes"].items())
+    )
+
+
+def _pooled(evidence: pl.DataFrame) -> pl.DataFrame:
+    """Means and shares over seeds; what is null, as for runs that are not finite, does not enter."""
+    accuracies = ("train_accuracy", "chance_accuracy", "test_accuracy")
+    means = ("diverged", "fitted", "falling", "train_loss", *accuracies)
+    return evidence.group_by("plr").agg(
+        pl.len().alias("seeds"), *(pl.col(name).mean() for name in means), pl.col("trend_p").median()
+    )
+
+
+def _flr_spread(runs: pl.DataFrame) -> pl.DataFrame:
+    """Per PLR, the range over FLRs of the mean test accuracy after fine-tuning; null for one FLR."""
+    spread = pl.col("test_accuracy").max() - pl.col("test_accuracy").min()
+    return (
+        runs.filter(pl.col("stage") == "finetune")
+        .group_by("plr", "flr")
+        .agg(pl.col("test_accuracy").fill_nan(None).mean())
+        .drop_nulls("test_accuracy")
+        .group_by("plr")
+        .agg(pl.when(pl.len() > 1).then(spread).alias("flr_spread"))
+    )

@@ -1,0 +1,118 @@
+"""How few features a model relies on: single-feature accuracies, sorted, and two indices of concentration."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+RUN = ["stage", "plr", "flr", "count", "seed", "run"]
+CONDITION = ["stage", "plr", "flr", "count"]
+
+
+def gini(values: Sequence[float]) -> float:
+    """Gini index of shares, here of the features' excess accuracies over chance.
+
+    Half the mean absolute difference between two values, over their mean: 0 if all are equal, ``1 − 1/n`` if
+    one of n holds everything. A negative excess counts as none; if nothing is left there is nothing to share,
+    and the index is 0. Chance-level accuracies are noise, whose positive part is unequal too: read the index
+    beside the top accuracy.
+
+    Args:
+        values: Excess over chance, one per feature.
+
+    Example:
+        >>> gini([0.0, 0.0, 0.0, 0.25])
+        0.75
+    """
+    return pl.select(_gini(_excess(values))).item()
+
+
+def top_share(values: Sequence[float]) -> float:
+    """Share of the total excess over chance that the top feature holds, from ``1/n`` to 1.
+
+    A negative excess counts as none; the share is 0 if nothing is left.
+
+    Args:
+        values: Excess over chance, one per feature.
+
+    Example:
+        >>> top_share([0.25, -0.25, 0.75])
+        0.75
+    """
+    return pl.select(_top_share(_excess(values))).item()
+
+
+def sorted_accuracies(features: pl.DataFrame) -> pl.DataFrame:
+    """Mean over seeds of each run's single-feature accuracies sorted from the best (Fig. 5).
+
+    Args:
+        features: A study's ``features`` table.
+
+    Returns:
+        One row per stage, plr, flr, count and rank (1 is the best), sorted: accuracy, its standard deviation
+        over seeds ``deviation`` (null for one), and ``seeds``.
+    """
+    rank = pl.col("accuracy").rank("ordinal", descending=True).over(RUN).cast(pl.Int64)
+    return (
+        _measured(features)
+        .with_columns(rank.alias("rank"))
+        .group_by(*CONDITION, "rank")
+        .agg(
+            pl.col("accuracy").mean(),
+            pl.col("accuracy").std().alias("deviation"),
+            pl.len().cast(pl.Int64).alias("seeds"),
+        )
+        .sort(*CONDITION, "rank", nulls_last=False)
+    )
+
+
+def sparsity(features: pl.DataFrame, chance: float = 0.5) -> pl.DataFrame:
+    """Feature sparsity of every stage and LR, computed per run and averaged over seeds.
+
+    Args:
+        features: A study's ``features`` table.
+        chance: Accuracy of a guess.
+
+    Returns:
+        One row per stage, plr, flr and count, sorted: ``seeds``; ``top_accuracy``, of each run's best
+        feature; ``rest_accuracy``, the mean of its others (null if there are none); ``gini`` and
+        ``top_share`` of the excess over chance.
+    """
+    accuracy = pl.col("accuracy")
+    excess = (accuracy - chance).clip(lower_bound=0)
+    rest = (accuracy.sum() - accuracy.max()) / (pl.len() - 1)
+    return (
+        _measured(features)
+        .group_by(RUN)
+        .agg(
+            accuracy.max().alias("top_accuracy"),
+            pl.when(pl.len() > 1).then(rest).alias("rest_accuracy"),
+            _gini(excess).alias("gini"),
+            _top_share(excess).alias("top_share"),
+        )
+        .group_by(CONDITION)
+        .agg(
+            pl.len().cast(pl.Int64).alias("seeds"),
+            pl.col("top_accuracy", "rest_accuracy", "gini", "top_share").mean(),
+        )
+        .sort(CONDITION, nulls_last=False)
+    )
+
+
+def _measured(features: pl.DataFrame) -> pl.DataFrame:
+    return features.filter(pl.col("accuracy").is_finite())
+
+
+def _excess(values: Sequence[float]) -> pl.Expr:
+    return pl.lit(pl.Series(values, dtype=pl.Float64)).clip(lower_bound=0)
+
+
+def _gini(excess: pl.Expr) -> pl.Expr:
+    """Gini index in one pass over the sorted values: Σ (2i − n − 1)·x_i / (n·Σ x_i)."""
+    count = excess.len().cast(pl.Int64)
+    weights = 2 * pl.int_range(1, count + 1) - count - 1
+    index = (weights * excess.sort()).sum() / (count * excess.sum())
+    return pl.when(excess.sum() > 0).then(index).otherwise(0.0)
+
+
+def _top_share(excess: pl.Expr) -> pl.Expr:
+    return pl.when(excess.sum() > 0).then(excess.max() / excess.sum()).otherwise(0.0)

@@ -1,0 +1,220 @@
+"""A finished study in a few plain sentences."""
+
+import math
+from dataclasses import dataclass
+
+import polars as pl
+from scipy import stats
+
+from lratlas.analysis.sparsity import sparsity
+from lratlas.tables import Tables
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How quality is measured: a column of ``runs``, whether more is better, and its name."""
+
+    column: str
+    name: str
+    more_is_better: bool
+
+    def show(self, value: float) -> str:
+        """A value as people read it: accuracies in per cent."""
+        return f"{100 * value:.1f} %" if self.more_is_better else f"{value:.4g}"
+
+    def best(self, frame: pl.DataFrame) -> dict[str, float]:
+        """The row with the best value; of equal ones, the one with the lowest PLR."""
+        return (
+            frame.sort("plr")
+            .sort("value", descending=self.more_is_better, maintain_order=True)
+            .row(0, named=True)
+        )
+
+
+def summary(tables: Tables, *, elr: bool) -> list[str]:
+    """Say in plain sentences what a study found.
+
+    Args:
+        tables: A study's tables with ``runs``, ``regimes`` and ``boundaries``; ``features`` if there is one.
+        elr: Whether the LRs are effective ones, of a scale-invariant model.
+
+    Returns:
+        One to three sentences each about the boundaries, the best initial LR after fine-tuning, the best
+        weight average and the features; nothing about what was not measured.
+    """
+    name = "effective learning rate" if elr else "learning rate"
+    regimes = tables["regimes"].sort("plr")
+    if regimes.is_empty():
+        return ["No pre-training run has finished yet."]
+    bounds = {row["boundary"]: row for row in tables["boundaries"].iter_rows(named=True)}
+    score = _score(tables["runs"])
+    sentences = [
+        _convergence(regimes, bounds["convergence"], name),
+        _subregime(bounds["subregime"]),
+        _divergence(regimes, bounds["divergence"]),
+        _undecided(regimes),
+        _fine_tuned(tables["runs"], regimes, score),
+        _averaged(tables["runs"], score),
+        _features(tables.get("features"), regimes),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def format_lr(value: float) -> str:
+    """An LR in short scientific notation, to two digits.
+
+    Example:
+        >>> format_lr(0.0075), format_lr(0.1)
+        ('7.5e-3', '1e-1')
+    """
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def _where(row: dict[str, float | None]) -> str:
+    """A boundary's value with its grid points, and its interval or why there is none."""
+    numbers = {key: format_lr(value) for key, value in row.items() if isinstance(value, float)}
+    interval = (
+        f"95 % interval over seeds {numbers['low']} to {numbers['high']}"
+        if "low" in numbers
+        else "one seed: no interval"
+    )
+    return f"{numbers['value']} (between the tested {numbers['below']} and {numbers['above']}; {interval})"
+
+
+def _convergence(regimes: pl.DataFrame, row: dict[str, float | None], name: str) -> str:
+    if row["value"] is not None:
+        return (
+            f"Training converges up to a constant {name} of about {_where(row)}: "
+            "smaller ones bring the training loss down towards zero, larger ones do not."
+        )
+    low, high = regimes["plr"][0], regimes["plr"][-1]
+    span = f"between {format_lr(low)} and {format_lr(high)}"
+    found = regimes["regime"] == "1"
+    if found.all():
+        return f"Training converges at every {name} tested, {span}; the convergence threshold lies higher."
+    if not found.any():
+        return f"Training converges at no {name} tested, {span}, within the steps given."
+    return f"The convergence threshold could not be placed {span}."
+
+
+def _subregime(row: dict[str, float | None]) -> str:
+    if row["value"] is None:
+        return ""
+    return (
+        f"From the convergence threshold up to about {_where(row)}, the solutions fine-tuned with a small "
+        "and with a large learning rate and the average of the weights lie in one basin: no notable error "
+        "barrier separates them. Above, barriers appear."
+    )
+
+
+def _divergence(regimes: pl.DataFrame, row: dict[str, float | None]) -> str:
+    if row["value"] is not None:
+        return f"Training diverges above about {_where(row)}: predictions are no better than chance there."
+    diverged = regimes["regime"] == "3"
+    if diverged.all():
+        return "Training diverges at every learning rate tested: no prediction is better than chance."
+    if not diverged.any():
+        return "Training diverges at no learning rate tested."
+    return "Where training begins to diverge could not be placed."
+
+
+def _undecided(regimes: pl.DataFrame) -> str:
+    plrs = regimes.filter(pl.col("regime") == "undecided")["plr"].to_list()
+    if not plrs:
+        return ""
+    listed = ", ".join(format_lr(plr) for plr in plrs)
+    return f"Undecided: {listed}; more steps (or more frequent traces) would tell."
+
+
+def _score(runs: pl.DataFrame) -> Score:
+    if runs["test_accuracy"].null_count() < runs.height:
+        return Score(column="test_accuracy", name="test accuracy", more_is_better=True)
+    return Score(column="test_loss", name="test loss", more_is_better=False)
+
+
+def _means(runs: pl.DataFrame, score: Score, *keys: str) -> pl.DataFrame:
+    """Mean score over seeds, only where no seed is missing: a mean over the survivors would flatter."""
+    counted = (
+        runs.with_columns(pl.col(score.column).fill_nan(None).alias("score"))
+        .group_by(keys)
+        .agg(pl.col("score").mean().alias("value"), pl.col("score").count().alias("seeds"))
+    )
+    return counted.filter(pl.col("seeds") == runs["seed"].n_unique()).sort(keys)
+
+
+def _fine_tuned(runs: pl.DataFrame, regimes: pl.DataFrame, score: Score) -> str:
+    tuned = runs.filter(pl.col("stage") == "finetune").filter(pl.col("flr") == pl.col("flr").min())
+    means = _means(tuned, score, "plr")
+    if means.is_empty():
+        return ""
+    best = score.best(means)
+    flr = format_lr(tuned["flr"][0])
+    lead = (
+        f"After fine-tuning with the lowest learning rate ({flr}), the best initial one is "
+        f"{format_lr(best['plr'])}: {score.name} {score.show(best['value'])}."
+    )
+    converging = regimes.filter(pl.col("regime") == "1")["plr"].to_list()
+    rivals = means.filter(pl.col("plr").is_in(converging))
+    if rivals.is_empty():
+        return lead
+    rival = score.best(rivals)
+    if best["plr"] == rival["plr"]:
+        return f"{lead} Training converges there already; larger learning rates brought no gain."
+    return f"{lead} {_gain(tuned, score, best=best, rival=rival)}"
+
+
+def _gain(tuned: pl.DataFrame, score: Score, *, best: dict[str, float], rival: dict[str, float]) -> str:
+    """The gain of the best PLR over the best converging one, paired by seed."""
+    first, second = (
+        tuned.filter(pl.col("plr") == row["plr"]).select("seed", score.column) for row in (best, rival)
+    )
+    paired = first.join(second, on="seed", suffix="_rival")
+    sign = 1 if score.more_is_better else -1
+    gains = sign * (paired[score.column] - paired[f"{score.column}_rival"])
+    unit, factor = (" points", 100) if score.more_is_better else ("", 1)
+    mean = sum(gains) / len(gains)
+    against = f"the best one at which training converges ({format_lr(rival['plr'])})"
+    start = f"The gain over {against} is {factor * mean:.3g}{unit}"
+    if len(gains) < 2:
+        return f"{start} (one seed: no interval)."
+    deviation = pl.select(pl.lit(gains).std()).item()
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(gains) - 1)) * deviation / math.sqrt(len(gains))
+    interval = f"95 % interval over seeds {factor * (mean - reach):.3g} to {factor * (mean + reach):.3g}"
+    meaning = "" if mean - reach > 0 else ", so it may be none"
+    return f"{start} ({interval}{meaning}; picking the best by these same scores flatters it)."
+
+
+def _averaged(runs: pl.DataFrame, score: Score) -> str:
+    means = _means(runs.filter(pl.col("stage") == "average"), score, "plr", "count")
+    if means.is_empty():
+        return ""
+    best = score.best(means)
+    return (
+        f"The best weight average is over {best['count']:.0f} checkpoints at {format_lr(best['plr'])}: "
+        f"{score.name} {score.show(best['value'])}."
+    )
+
+
+def _features(features: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
+    if features is None or features.is_empty():
+        return ""
+    trained = sparsity(features).filter(pl.col("stage") == "pretrain")
+    if trained.is_empty():
+        return ""
+    best = trained.sort("top_accuracy", descending=True).row(0, named=True)
+    text = (
+        f"Features: the strongest alone gives {100 * best['top_accuracy']:.1f} % accuracy at "
+        f"{format_lr(best['plr'])}"
+    )
+    if best["rest_accuracy"] is not None:
+        text += f", the others {100 * best['rest_accuracy']:.1f} % on average"
+    converging = regimes.filter(pl.col("regime") == "1")["plr"].to_list()
+    below = trained.filter(pl.col("plr").is_in(converging) & (pl.col("plr") != best["plr"]))
+    if below.is_empty():
+        return f"{text}."
+    top = below.select(pl.col("top_accuracy").max()).item()
+    other = "other " if best["plr"] in converging else ""
+    return f"{text}; at the {other}learning rates where training converges, at most {100 * top:.1f} %."

@@ -1,0 +1,279 @@
+"""The atlas of a study, finished or running: tables, boundaries, words, charts; and how to make one."""
+
+import platform
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from lratlas.analysis.boundaries import boundaries
+from lratlas.analysis.regimes import regimes
+from lratlas.analysis.summary import summary
+from lratlas.errors import StudyError
+from lratlas.report.charts import CHARTS, Drawing
+from lratlas.study.conduct import conduct, open_study, stored_spec
+from lratlas.study.plan import Plan, read_plan
+from lratlas.study.spec import Spec, read_spec, spec_from
+from lratlas.study.store import Store
+from lratlas.tables import SCHEMAS, empty
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lratlas.study.execute import Progress
+    from lratlas.study.tasks import Tasks
+    from lratlas.task import Task
+
+_STORED = ("runs", "traces", "pairs", "features")
+_WHOLE = "analysis"
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """A study as tables, boundaries, sentences and charts. Made by `explore` or `load`; nothing in it is kept twice.
+
+    Attributes:
+        store: The study's folder.
+    """
+
+    store: Store
+
+    @property
+    def folder(self) -> str:
+        """Where the study is."""
+        return self.store.url
+
+    @cached_property
+    def spec(self) -> Spec:
+        """What is explored."""
+        return stored_spec(self.store)
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """The jobs, None for a study that was interrupted before it was planned."""
+        if not self.store.exists("plan.json"):
+            return None
+        return read_plan(self.store.read_text("plan.json"), where=f"plan.json in {self.folder}")
+
+    @cached_property
+    def tables(self) -> Mapping[str, pl.DataFrame]:
+        """All tables, by name; those that are not there yet are empty."""
+        tables = {name: self.store.read_table(name) for name in _STORED}
+        if not self.plan or tables["runs"].is_empty():
+            return tables | {name: empty(name) for name in ("regimes", "boundaries")}
+        chance = self.plan.chance_loss
+        tables["regimes"] = regimes(tables, chance_loss=chance)
+        tables["boundaries"] = boundaries(tables, chance_loss=chance)
+        return tables
+
+    def table(self, name: str) -> pl.DataFrame:
+        """One table, sorted.
+
+        Raises:
+            StudyError: There is no such table.
+        """
+        if name not in SCHEMAS:
+            raise StudyError(f"There is no table {name!r}; choose one of {', '.join(SCHEMAS)}.")
+        return self.tables[name]
+
+    @property
+    def boundaries(self) -> pl.DataFrame:
+        """Where the regimes meet: three rows, null where not reached."""
+        return self.table("boundaries")
+
+    @property
+    def regimes(self) -> pl.DataFrame:
+        """The regime of each pre-training LR, with its evidence."""
+        return self.table("regimes")
+
+    def summary(self) -> list[str]:
+        """What the tables say, in plain sentences."""
+        if self.tables["regimes"].is_empty():
+            return ["Nothing is trained yet."]
+        return summary(self.tables, elr=self.elr)
+
+    @property
+    def elr(self) -> bool:
+        """Whether LRs are effective ones."""
+        return bool(self.plan and self.plan.elr)
+
+    def chart(self, name: str, **options: Any) -> Drawing:
+        """A chart: accuracy, geometry, features or traces; shows by itself in a notebook.
+
+        Args:
+            name: Which chart.
+            options: Passed to the chart, such as ``at_loss`` for accuracy.
+
+        Raises:
+            StudyError: There is no such chart, or the study lacks what it shows.
+        """
+        if name not in CHARTS:
+            raise StudyError(f"There is no chart {name!r}; choose one of {', '.join(CHARTS)}.")
+        return CHARTS[name](self.tables, elr=self.elr, **options)
+
+    def model(self, run: str, tasks: "Tasks | None" = None) -> "nn.Module":
+        """The trained model of a run, in eval mode.
+
+        Args:
+            run: Its id, from the table of runs.
+            tasks: The tasks, for a study that was started from Python.
+
+        Raises:
+            StudyError: There is no such run.
+        """
+        from lratlas.study.tasks import tasks_from
+        from lratlas.task import make_model
+
+        holders = self.plan.holders() if self.plan else {}
+        if run not in holders:
+            raise StudyError(f"There is no run {run!r}; the table of runs has their ids.")
+        repetition = self.tables["runs"].filter(run=run)["seed"].item()
+        known = tasks or tasks_from(self.spec.task)
+        model = make_model(known.of(repetition), known.training_seed(repetition)).eval()
+        saved = self.store.read_weights(holders[run])
+        values = {name.split("/", 2)[2]: value for name, value in saved.items() if name.startswith(f"{run}/")}
+        model.load_state_dict(model.state_dict() | values)
+        return model
+
+    def write_report(self, command: str | None = None) -> str:
+        """Write the analysis tables, ``report.html`` and ``figures/*.pdf`` into the study; returns the page's place."""
+        from lratlas.report.figures import figure_pdf
+        from lratlas.report.page import page
+
+        charts, missing = dict[str, Drawing](), dict[str, str]()
+        for name in CHARTS:
+            try:
+                charts[name] = self.chart(name)
+            except StudyError as error:
+                missing[name] = str(error)
+        for name in ("regimes", "boundaries"):
+            self.store.write_table(name, _WHOLE, self.tables[name])
+        text = page(
+            title=self.spec.name,
+            summary=self.summary(),
+            charts=charts,
+            tables=self.tables,
+            facts=self._facts(command),
+            missing=missing,
+        )
+        self.store.write_text("report.html", text)
+        for name, chart in charts.items():
+            self.store.write_bytes(f"figures/{name}.pdf", figure_pdf(chart))
+        return f"{self.folder}/report.html"
+
+    def _facts(self, command: str | None) -> dict[str, str]:
+        from importlib.metadata import version
+
+        runs = self.tables["runs"]
+        prints = (
+            sorted({seed.fingerprint for job in self.plan.trainings for seed in job.seeds})
+            if self.plan
+            else []
+        )
+        return {
+            "Command": command or "from Python",
+            "Spec": self.store.read_text("spec.toml"),
+            "Runs": f"{len(runs):,} ({runs.filter(pl.col('stage') != 'average')['steps'].sum():,} SGD steps)",
+            "Training time": f"{runs['seconds'].sum():,.0f} s, summed over processes",
+            "Task fingerprint": ", ".join(prints),
+            "Versions": ", ".join(
+                f"{name} {version(name)}" for name in ("lratlas", "torch", "polars", "altair")
+            ),
+            "Machine": f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
+        }
+
+
+def load(folder: str | Path) -> Atlas:
+    """The atlas of a study on disk, finished or not.
+
+    Raises:
+        StudyError: There is no study there.
+    """
+    return Atlas(Store.open(folder))
+
+
+def explore(
+    task: "Task | Callable[[int], Task] | Spec | str | Path",
+    *,
+    folder: str | Path | None = None,
+    workers: int = 1,
+    report: "Callable[[Progress], None] | None" = None,
+    notice: Callable[[str], None] = print,
+    command: str | None = None,
+    **sections: Any,
+) -> Atlas:
+    """Conduct the whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
+
+    What the folder already has is not trained again, so calling this again resumes or extends the study.
+
+    Args:
+        task: A task; or a function from data seed to task, where data are generated; or a spec or the path of one.
+        folder: The study folder; a new temporary one if None.
+        workers: Processes on this machine.
+        report: Called with progress.
+        notice: Called with sentences the user should see.
+        command: The command to name in the report.
+        sections: With a task, the sections of a spec, by the same names and fields: ``pretrain={"lrs": [...],
+            "epochs": 20}`` (needed), ``finetune``, ``average``, ``trace``, ``measure``, ``training``.
+
+    Raises:
+        SpecError: A section is wrong.
+        StudyError: The folder cannot be used, or a job failed; nothing computed is lost.
+    """
+    tasks = None
+    if isinstance(task, Spec):
+        spec = task
+    elif isinstance(task, (str, Path)):
+        spec = read_spec(task)
+    else:
+        tasks = _tasks_of(task)
+        spec = spec_from({"name": tasks.of(0).name, "task": {"preset": "python"}, **sections})
+    store = open_study(folder or tempfile.mkdtemp(prefix="lratlas-"), spec)
+    conduct(store, workers=workers, tasks=tasks, report=report, notice=notice)
+    atlas = Atlas(store)
+    atlas.write_report(command)
+    return atlas
+
+
+def resume(
+    folder: str | Path,
+    *,
+    workers: int = 1,
+    report: "Callable[[Progress], None] | None" = None,
+    notice: Callable[[str], None] = print,
+) -> Atlas:
+    """Continue an interrupted study; does nothing but rewrite the report if it is finished.
+
+    Raises:
+        StudyError: There is no study there, or it was started from Python and must be continued from there.
+    """
+    store = Store.open(folder)
+    spec = stored_spec(store)
+    if spec.task.preset == "python":
+        raise StudyError(
+            f"{folder} was started from Python with a task of its own; run the same explore() call again."
+        )
+    conduct(store, workers=workers, report=report, notice=notice)
+    atlas = Atlas(store)
+    atlas.write_report(command_line())
+    return atlas
+
+
+def command_line() -> str:
+    """The command that is running, as one would type it."""
+    return shlex.join(["lratlas", *sys.argv[1:]])
+
+
+def _tasks_of(task: "Task | Callable[[int], Task]") -> "Tasks":
+    from lratlas.study.tasks import Tasks
+    from lratlas.task import Task
+
+    if isinstance(task, Task):
+        return Tasks(make=lambda _seed: task, generated=False)
+    return Tasks(make=task, generated=True)

@@ -1,0 +1,33 @@
+"""Errors that are meant for people: one sentence, naming the thing and what is allowed."""
+
+
+class LRAtlasError(Exception):
+    """Bad input or a damaged study; the command line prints it and exits with code 2."""
+
+
+class TaskError(LRAtlasError):
+    """A task whose model, data, loss or rule do not fit together."""
+
+
+class SpecError(LRAtlasError):
+    """A spec that cannot be read or whose fields are out of range."""
+
+
+class StudyError(LRAtlasError):
+    """A study folder that is missing, not a study, another study, unwritable or damaged."""
+
+
+class DamagedFile(StudyError):  # noqa: N818 - it names what was found
+    """A file of a study that was cut short or altered.
+
+    Attributes:
+        path: The file, relative to the study's folder.
+    """
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+    def __reduce__(self) -> tuple[type["DamagedFile"], tuple[str, str]]:
+        # Worker processes send their errors to the driver.
+        return DamagedFile, (str(self), self.path)

@@ -1,0 +1,53 @@
+"""Multi-layer perceptrons: ordinary, and scale-invariant as in the paper's synthetic example."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+HEAD_NORM = 10.0
+_EPS = 1e-7
+
+
+class MLP(nn.Module):
+    """Linear layers with layer norm and ReLU between them.
+
+    In the scale-invariant form the norms have no parameters, no layer has a bias, and the last linear layer stays
+    frozen at its random initial values, rescaled to norm 10; all other weights precede a norm layer and start from a
+    normal distribution, so that on a sphere their direction is uniform (paper, controlled setting).
+
+    Args:
+        inputs: Features per sample; inputs of more dimensions are flattened.
+        widths: Outputs of each hidden layer.
+        outputs: Outputs of the last layer; with 1 the result has shape [n], else [n, outputs].
+        scale_invariant: Which of the two forms.
+    """
+
+    def __init__(
+        self, inputs: int, widths: Sequence[int], outputs: int, *, scale_invariant: bool = False
+    ) -> None:
+        super().__init__()
+        sizes = [inputs, *widths]
+        layers: list[nn.Module] = []
+        for size, width in zip(sizes[:-1], sizes[1:], strict=True):
+            layers.append(nn.Linear(size, width, bias=not scale_invariant))
+            layers.append(nn.LayerNorm(width, eps=_EPS, elementwise_affine=not scale_invariant))
+            layers.append(nn.ReLU())
+        head = nn.Linear(sizes[-1], outputs, bias=not scale_invariant)
+        self.layers = nn.Sequential(*layers, head)
+        if scale_invariant:
+            make_scale_invariant(self, head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs for a batch, [n] or [n, outputs]."""
+        result = self.layers(x.flatten(1))
+        return result.squeeze(-1) if result.shape[-1] == 1 else result
+
+
+@torch.no_grad()
+def make_scale_invariant(model: nn.Module, head: nn.Linear) -> None:
+    """Freeze ``head`` at norm 10 and redraw all other parameters from a normal distribution, in place."""
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    head.weight.mul_(HEAD_NORM / head.weight.norm())
+    head.weight.requires_grad_(requires_grad=False)

@@ -1,0 +1,250 @@
+"""The drawings, one function each; what they show comes from ``lratlas.report.data``."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeAlias
+
+import altair as alt
+import polars as pl
+
+from lratlas.errors import StudyError
+from lratlas.report import look
+from lratlas.report.data import accuracy_data, features_data, geometry_data, regime_bands, traces_data
+from lratlas.report.texts import TEXTS
+from lratlas.tables import Tables
+
+Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart | alt.Chart
+
+_PANELS = {
+    "angle": "angle, radians",
+    "train_barrier": "train error barrier",
+    "test_barrier": "test error barrier",
+}
+_PERCENT = ".1%"
+# Without this the legend shows the faint areas of the deviations instead of the lines.
+_LINES = alt.Legend(symbolType="stroke", symbolOpacity=1)
+
+
+class TableChart(Protocol):
+    """A function that draws one chart from nothing but the tables of a study."""
+
+    def __call__(self, tables: Tables, *, elr: bool = False) -> Drawing:
+        """The chart; ``elr`` says that the LRs are effective ones."""
+        ...
+
+
+def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = False) -> Drawing:
+    """Test accuracy against PLR: pre-training, each FLR and each SWA-k, with the regimes shaded (Figs. 1, 2).
+
+    Args:
+        tables: The study's tables; ``runs``, ``regimes`` for the shading, ``traces`` for ``at_loss``.
+        at_loss: Compare at the first trace row with this training loss or less, instead of at the end.
+        elr: The LRs are effective ones.
+
+    Raises:
+        StudyError: There is no such accuracy in the tables.
+    """
+    data = accuracy_data(tables, at_loss=at_loss)
+    pick = alt.selection_point(name="pick", fields=["series"], bind="legend", toggle="true")
+    colour = alt.Color("series:N").scale(_series_colours(data)).sort(None).title(None).legend(_LINES)
+    base = alt.Chart(look.inline(data)).encode(x=look.plr_axis(elr=elr), color=colour)
+    scale = _scale(data, "low", "high")
+    band = base.mark_area(clip=True).encode(
+        y=alt.Y("low:Q").scale(scale),
+        y2="high:Q",
+        opacity=alt.when(pick).then(alt.value(0.12)).otherwise(alt.value(0)),
+    )
+    title = "test accuracy" if at_loss is None else f"test accuracy at training loss {at_loss:g}"
+    line = base.mark_line(clip=True, point=alt.OverlayMarkDef(size=22)).encode(
+        y=alt.Y("mean:Q").scale(scale).title(title).axis(format="%"),
+        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.08)),
+        # The other lines are drawn over this one.
+        strokeWidth=alt.condition("datum.stage == 'pretrain'", alt.value(3.2), alt.value(1.6)),
+        tooltip=[
+            "series:N",
+            _plr_tip(),
+            alt.Tooltip("mean:Q").format(_PERCENT),
+            alt.Tooltip("low:Q").title("mean − deviation").format(_PERCENT),
+            alt.Tooltip("high:Q").title("mean + deviation").format(_PERCENT),
+            "seeds:Q",
+        ],
+    )
+    chart = alt.LayerChart(
+        layer=[*look.shading(regime_bands(tables)), band, line.add_params(pick, look.zoom("accuracy"))]
+    )
+    words = TEXTS["accuracy" if at_loss is None else "accuracy_at_loss"]
+    return look.finish(chart.properties(width=545, height=330), words.alt)
+
+
+def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
+    """Angle, train barrier and test barrier between the solutions of each PLR, median over seeds (Fig. 3).
+
+    Args:
+        tables: The study's tables; ``pairs``, and ``regimes`` for the shading.
+        elr: The LRs are effective ones.
+
+    Raises:
+        StudyError: The table ``pairs`` is empty.
+    """
+    data, bands = geometry_data(tables), regime_bands(tables)
+    pick = alt.selection_point(name="pick", fields=["pair"], bind="legend", toggle="true")
+    measures = [alt.Tooltip(f"{name}:Q").format(".3f") for name in _PANELS]
+    colour = alt.Color("pair:N").scale(range=list(look.STRONG)).sort(None).title(None).legend(orient="bottom")
+    base = alt.Chart(look.inline(data)).encode(
+        x=look.plr_axis(elr=elr),
+        color=colour,
+        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
+        tooltip=["pair:N", _plr_tip(), *measures, "seeds:Q"],
+    )
+    panels = [
+        _panel(
+            base.mark_line(clip=True, strokeWidth=1.8, point=alt.OverlayMarkDef(size=26))
+            .encode(y=alt.Y(f"{name}:Q").title(title).scale(_scale(data, name, name, floor=0.0)))
+            .add_params(*((pick,) if i == 0 else ()), look.zoom(name)),
+            bands,
+            width=170,
+        )
+        for i, (name, title) in enumerate(_PANELS.items())
+    ]
+    return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["geometry"].alt)
+
+
+def features_chart(tables: Tables, *, elr: bool = False) -> Drawing:
+    """Sorted single-feature accuracies against PLR, before and after fine-tuning and averaging (Fig. 5).
+
+    Args:
+        tables: The study's tables; ``features``, and ``regimes`` for the shading.
+        elr: The LRs are effective ones.
+
+    Raises:
+        StudyError: The table ``features`` is empty.
+    """
+    data, bands = features_data(tables), regime_bands(tables)
+    models = data["model"].unique(maintain_order=True).to_list()
+    scale = _scale(data, "accuracy", "accuracy")
+    panels = [
+        _panel(
+            _feature_lines(data.filter(pl.col("model") == model), elr=elr, scale=scale, number=i),
+            bands,
+            width=582 // len(models) - 8 * len(models),
+        ).properties(title=model)
+        for i, model in enumerate(models)
+    ]
+    return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["features"].alt)
+
+
+def traces_chart(tables: Tables, *, elr: bool = False) -> Drawing:
+    """Training loss and gradient norm of pre-training against the step, one line per PLR, mean over seeds.
+
+    Args:
+        tables: The study's tables; ``runs`` and ``traces``.
+        elr: The LRs are effective ones.
+
+    Raises:
+        StudyError: There is no trace of a pre-training run.
+    """
+    data = traces_data(tables)
+    colours = alt.Scale(type="log", range=list(look.REGIME_COLOURS.values())[:4], interpolate="lab")
+    steps = alt.Axis(format="~s", labelExpr="datum.value ? datum.label : '0'", tickCount=5, grid=False)
+    base = (
+        alt.Chart(look.inline(data))
+        .mark_line(clip=True, strokeWidth=1.3)
+        .encode(
+            x=alt.X("step:Q").axis(steps),
+            color=alt.Color("plr:Q")
+            .scale(colours)
+            .title("PLR (ELR)" if elr else "PLR")
+            .legend(format="~e", labelExpr=look.PLAIN_EXPONENT, tickCount=5, gradientLength=210),
+            detail="plr:N",
+            tooltip=[_plr_tip()],
+        )
+    )
+    panels = [
+        base.encode(y=alt.Y(f"{name}:Q").scale(type="log").title(title).axis(look.power_axis()))
+        .add_params(look.zoom(name))
+        .properties(width=248, height=250)
+        for name, title in (("train_loss", "training loss"), ("gradient_norm", "gradient norm"))
+    ]
+    return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["traces"].alt)
+
+
+def ticks_chart(points: pl.DataFrame) -> Drawing:
+    """One two-dimensional feature of the synthetic data, a dot per sample, coloured by class.
+
+    Args:
+        points: Columns ``x1``, ``x2`` (coordinates) and ``label`` (the class).
+
+    Raises:
+        StudyError: A column is missing or there are no rows.
+    """
+    absent = {"x1", "x2", "label"} - set(points.columns)
+    if absent or points.is_empty():
+        found = f"{points.height} rows with columns {', '.join(points.columns) or 'none'}"
+        raise StudyError(f"The ticks chart needs rows with columns x1, x2 and label, not {found}.")
+    data = points.select("x1", "x2", pl.col("label").cast(pl.Int64).cast(pl.String)).sort("label")
+    chart = (
+        alt.Chart(look.inline(data))
+        .mark_point(size=22, filled=True, opacity=0.7)
+        .encode(
+            x=alt.X("x1:Q").title("x1"),
+            y=alt.Y("x2:Q").title("x2"),
+            color=alt.Color("label:N").scale(range=list(look.STRONG)).title("class"),
+            shape=alt.Shape("label:N").title("class"),
+            tooltip=["label:N", alt.Tooltip("x1:Q").format(".2f"), alt.Tooltip("x2:Q").format(".2f")],
+        )
+        .properties(width=320, height=320)
+    )
+    return look.finish(chart, TEXTS["ticks"].alt)
+
+
+CHARTS: Mapping[str, TableChart] = {
+    "accuracy": accuracy_chart,
+    "geometry": geometry_chart,
+    "features": features_chart,
+    "traces": traces_chart,
+}
+
+
+def _series_colours(data: pl.DataFrame) -> alt.Scale:
+    lines = data.select("series", "stage").unique(maintain_order=True)
+    stages: Sequence[str] = lines["stage"].to_list()
+    colours = (
+        [look.NEUTRAL] * stages.count("pretrain")
+        + look.ramp(look.FLR_RAMP, stages.count("finetune"))
+        + look.ramp(look.SWA_RAMP, stages.count("average"))
+    )
+    return alt.Scale(domain=lines["series"].to_list(), range=colours)
+
+
+def _feature_lines(data: pl.DataFrame, *, elr: bool, scale: alt.Scale, number: int) -> alt.Chart:
+    names = ("best feature of a run", "second", "third", "others")
+    shown = data.with_columns(feature=pl.col("rank").replace_strict((1, 2, 3), names[:3], default=names[3]))
+    colours = alt.Scale(domain=list(names), range=[*look.STRONG, look.NEUTRAL])
+    return (
+        alt.Chart(look.inline(shown))
+        .mark_line(clip=True)
+        .encode(
+            x=look.plr_axis(elr=elr),
+            y=alt.Y("accuracy:Q")
+            .scale(scale)
+            .title("single-feature accuracy" if number == 0 else None)
+            .axis(format="%"),
+            detail="rank:N",
+            color=alt.Color("feature:N").scale(colours).title(None).legend(orient="bottom"),
+            strokeWidth=alt.condition("datum.rank < 4", alt.value(2), alt.value(0.8)),
+            tooltip=["rank:Q", _plr_tip(), alt.Tooltip("accuracy:Q").format(_PERCENT), "seeds:Q"],
+        )
+        .add_params(look.zoom(f"features_{number}"))
+    )
+
+
+def _panel(lines: alt.Chart, bands: pl.DataFrame, *, width: int) -> alt.LayerChart:
+    return alt.LayerChart(layer=[*look.shading(bands), lines]).properties(width=width, height=230)
+
+
+def _scale(data: pl.DataFrame, lowest: str, highest: str, *, floor: float | None = None) -> alt.Scale:
+    ends = data.select(low=pl.min_horizontal(pl.col(lowest).min(), pl.lit(floor)), high=pl.col(highest).max())
+    return look.headroom(*ends.row(0))
+
+
+def _plr_tip() -> alt.Tooltip:
+    return alt.Tooltip("plr:Q").title("PLR").format(look.LR_FORMAT)

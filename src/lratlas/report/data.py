@@ -1,0 +1,247 @@
+"""What each chart shows, as a frame: seeds aggregated, lines named and ordered, nothing drawn yet."""
+
+import math
+from itertools import pairwise
+
+import polars as pl
+
+from lratlas.errors import StudyError
+from lratlas.tables import Tables, empty
+
+_STAGES = ("pretrain", "finetune", "average")
+_ENDS = ("low", "high", "swa")
+_PAIR_LABELS = ("low FLR – high FLR", "low FLR – SWA", "high FLR – SWA")
+_MEASURES = ("angle", "train_barrier", "test_barrier")
+# Enough to see every bend of a curve on a screen, few enough for 30 curves to draw at once.
+_TRACE_POINTS = 150
+
+
+def lr_text(lr: float) -> str:
+    """A learning rate in short scientific notation, three significant digits at most.
+
+    >>> lr_text(0.0001), lr_text(0.0075), lr_text(10**-4.5)
+    ('1e-4', '7.5e-3', '3.16e-5')
+    """
+    mantissa, exponent = f"{lr:.2e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def regime_bands(tables: Tables) -> pl.DataFrame:
+    """Intervals of PLR that share a regime, for shading.
+
+    Neighbouring bands meet at the geometric mean of the two PLRs; the outer ones reach half a step further.
+
+    Args:
+        tables: The study's tables; of them only ``regimes``, which may be empty.
+
+    Returns:
+        One row per band in order of PLR: ``regime``, ``low``, ``high``, ``middle`` (their geometric mean).
+    """
+    regimes = _table(tables, "regimes").sort("plr")
+    if regimes.is_empty():
+        return pl.DataFrame(
+            schema={"regime": pl.String} | dict.fromkeys(("low", "high", "middle"), pl.Float64)
+        )
+    edges = _edges(regimes["plr"].to_list())
+    return (
+        regimes.select("regime")
+        .with_columns(low=pl.Series(edges[:-1]), high=pl.Series(edges[1:]), band=pl.col("regime").rle_id())
+        .group_by("band", maintain_order=True)
+        .agg(pl.col("regime").first(), pl.col("low").min(), pl.col("high").max())
+        .with_columns(middle=(pl.col("low") * pl.col("high")).sqrt())
+        .drop("band")
+    )
+
+
+def accuracy_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFrame:
+    """Test accuracy against PLR: pre-training, each FLR, each SWA-k (Figs. 1 and 2 of the paper).
+
+    Args:
+        tables: The study's tables; ``runs``, and ``traces`` where ``at_loss`` is given.
+        at_loss: Take the test accuracy at the first trace row whose training loss is at most this, instead of
+            at the end; runs that never get there, and averages (which have no trace), are left out.
+
+    Returns:
+        One row per line and PLR, lines in legend order: ``series``, ``stage``, ``plr``, ``mean``, ``low`` and
+        ``high`` (mean ∓ standard deviation over seeds; equal to the mean for one seed), ``seeds``.
+
+    Raises:
+        StudyError: There is no such accuracy in the tables.
+    """
+    runs = _need(tables, "runs", "accuracy").filter(pl.col("stage").is_in(_STAGES))
+    if at_loss is not None:
+        runs = _at_loss(runs, _need(tables, "traces", "accuracy"), at_loss)
+    runs = runs.drop_nulls("test_accuracy")
+    if runs.is_empty():
+        where = "at the end of a run" if at_loss is None else f"at a training loss of {at_loss:g} or less"
+        raise StudyError(f"The accuracy chart needs a test accuracy {where}; no run has one.")
+    spread = pl.col("test_accuracy").std().fill_null(0.0)
+    return (
+        runs.group_by("stage", "flr", "count", "plr")
+        .agg(
+            mean=pl.col("test_accuracy").mean(),
+            low=pl.col("test_accuracy").mean() - spread,
+            high=pl.col("test_accuracy").mean() + spread,
+            seeds=pl.col("seed").n_unique(),
+        )
+        .sort(pl.col("stage").replace_strict(_STAGES, range(3), return_dtype=pl.Int64), "flr", "count", "plr")
+        .with_columns(series=_series())
+        .select("series", "stage", "plr", "mean", "low", "high", "seeds")
+    )
+
+
+def geometry_data(tables: Tables) -> pl.DataFrame:
+    """Angle and error barriers between the solutions of one PLR (Fig. 3 of the paper).
+
+    Args:
+        tables: The study's tables; of them only ``pairs``.
+
+    Returns:
+        One row per pair and PLR: ``pair``, ``plr``, ``angle`` (radians), ``train_barrier``, ``test_barrier``
+        (medians over seeds), ``seeds``.
+
+    Raises:
+        StudyError: The table ``pairs`` is empty.
+    """
+    rank = pl.min_horizontal(_rank("a"), _rank("b")) + pl.max_horizontal(_rank("a"), _rank("b")) - 1
+    return (
+        _need(tables, "pairs", "geometry")
+        .with_columns(rank=rank)
+        .group_by("rank", "plr")
+        .agg(*(pl.col(name).median() for name in _MEASURES), seeds=pl.col("seed").n_unique())
+        .sort("rank", "plr")
+        .select(_named_pair(), "plr", *_MEASURES, "seeds")
+    )
+
+
+def features_data(tables: Tables) -> pl.DataFrame:
+    """Single-feature accuracies, sorted per run and then averaged over seeds (Fig. 5 of the paper).
+
+    Args:
+        tables: The study's tables; of them only ``features``.
+
+    Returns:
+        One row per model, rank and PLR: ``model`` (pre-trained; fine-tuned with the lowest FLR; averaged with
+        the largest k), ``rank`` (1 is the best feature of the run), ``plr``, ``accuracy``, ``seeds``.
+
+    Raises:
+        StudyError: The table ``features`` is empty.
+    """
+    features = _need(tables, "features", "features").filter(pl.col("stage").is_in(_STAGES))
+    chosen = features.filter(
+        (pl.col("stage") == "pretrain")
+        | ((pl.col("stage") == "finetune") & (pl.col("flr") == _of("finetune", "flr").min()))
+        | ((pl.col("stage") == "average") & (pl.col("count") == _of("average", "count").max()))
+    )
+    if chosen.is_empty():
+        raise StudyError("The features chart needs pre-trained, fine-tuned or averaged runs in 'features'.")
+    rank = pl.col("accuracy").rank("ordinal", descending=True).over("run").cast(pl.Int64)
+    return (
+        chosen.with_columns(rank=rank)
+        .group_by("stage", "flr", "count", "rank", "plr")
+        .agg(accuracy=pl.col("accuracy").mean(), seeds=pl.col("seed").n_unique())
+        .sort(pl.col("stage").replace_strict(_STAGES, range(3), return_dtype=pl.Int64), "rank", "plr")
+        .with_columns(model=_model())
+        .select("model", "rank", "plr", "accuracy", "seeds")
+    )
+
+
+def traces_data(tables: Tables) -> pl.DataFrame:
+    """Training loss and gradient norm of pre-training against the step, mean over seeds.
+
+    Long traces are thinned to about 150 points: neighbouring rows are averaged and stand at their last step.
+    Values that are not finite, or zero (no place on a log axis), are null.
+
+    Args:
+        tables: The study's tables; of them ``runs`` and ``traces``.
+
+    Returns:
+        One row per PLR and point: ``plr``, ``step``, ``train_loss``, ``gradient_norm``.
+
+    Raises:
+        StudyError: There is no trace of a pre-training run.
+    """
+    runs = _need(tables, "runs", "traces").filter(pl.col("stage") == "pretrain").select("run", "plr")
+    rows = _need(tables, "traces", "traces").join(runs, on="run")
+    if rows.is_empty():
+        raise StudyError("The traces chart needs traces of pre-training runs; table 'traces' has none.")
+    width = math.ceil(rows["step"].n_unique() / _TRACE_POINTS)
+    return (
+        rows.with_columns(point=(pl.col("step").rank("dense").cast(pl.Int64) - 1) // width)
+        .with_columns(pl.col("step").max().over("point"))
+        .group_by("plr", "step")
+        .agg(_drawable("train_loss").mean(), _drawable("gradient_norm").mean())
+        .with_columns(_drawable("train_loss"), _drawable("gradient_norm"))
+        .sort("plr", "step")
+    )
+
+
+def _table(tables: Tables, name: str) -> pl.DataFrame:
+    return tables.get(name, empty(name))
+
+
+def _need(tables: Tables, name: str, chart: str) -> pl.DataFrame:
+    table = _table(tables, name)
+    if table.is_empty():
+        raise StudyError(f"The {chart} chart needs rows in table '{name}', which is empty.")
+    return table
+
+
+def _edges(plrs: list[float]) -> list[float]:
+    """The n + 1 borders of n bands around sorted PLRs, on a log scale."""
+    inner = [math.sqrt(a * b) for a, b in pairwise(plrs)]
+    if not inner:
+        return [plrs[0] / 1.2, plrs[0] * 1.2]
+    return [plrs[0] ** 2 / inner[0], *inner, plrs[-1] ** 2 / inner[-1]]
+
+
+def _at_loss(runs: pl.DataFrame, traces: pl.DataFrame, at_loss: float) -> pl.DataFrame:
+    reached = (
+        traces.filter(pl.col("train_loss") <= at_loss)
+        .drop_nulls("test_accuracy")
+        .sort("step")
+        .group_by("run")
+        .agg(pl.col("test_accuracy").first())
+    )
+    return runs.drop("test_accuracy").join(reached, on="run")
+
+
+def _series() -> pl.Expr:
+    return (
+        pl.when(pl.col("stage") == "pretrain")
+        .then(pl.lit("pre-training"))
+        .when(pl.col("stage") == "finetune")
+        .then(pl.lit("FLR ") + _lr_column("flr"))
+        .otherwise(pl.lit("SWA-") + pl.col("count").cast(pl.String))
+    )
+
+
+def _model() -> pl.Expr:
+    return (
+        pl.when(pl.col("stage") == "pretrain")
+        .then(pl.lit("pre-trained"))
+        .when(pl.col("stage") == "finetune")
+        .then(pl.lit("fine-tuned, FLR ") + _lr_column("flr"))
+        .otherwise(pl.lit("averaged, SWA-") + pl.col("count").cast(pl.String))
+    )
+
+
+def _lr_column(name: str) -> pl.Expr:
+    return pl.col(name).map_elements(lr_text, return_dtype=pl.String)
+
+
+def _of(stage: str, column: str) -> pl.Expr:
+    return pl.col(column).filter(pl.col("stage") == stage)
+
+
+def _rank(end: str) -> pl.Expr:
+    return pl.col(end).replace_strict(_ENDS, range(3), return_dtype=pl.Int64)
+
+
+def _named_pair() -> pl.Expr:
+    # Ends 0 and 1, 0 and 2, 1 and 2 have the ranks 0, 1, 2.
+    return pl.col("rank").replace_strict(range(3), _PAIR_LABELS, return_dtype=pl.String).alias("pair")
+
+
+def _drawable(name: str) -> pl.Expr:
+    return pl.when(pl.col(name).is_finite() & (pl.col(name) > 0)).then(pl.col(name))

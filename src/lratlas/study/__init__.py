@@ -1,0 +1,1 @@
+"""Studies: spec, plan, jobs, and the folder they are kept in."""

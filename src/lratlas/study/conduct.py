@@ -1,0 +1,116 @@
+"""Conducting a study: open its folder, plan what it lacks, have it done. Calling it again is harmless."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lratlas.errors import StudyError
+from lratlas.study.spec import Spec, extends, spec_from, spec_text
+from lratlas.study.store import Store
+
+if TYPE_CHECKING:
+    from lratlas.study.execute import Progress
+    from lratlas.study.plan import Plan, Seed
+    from lratlas.study.tasks import Tasks
+
+
+def open_study(folder: str | Path, spec: Spec) -> Store:
+    """The store of a new study, of the same one, or of one that the spec extends; its spec is stored at once.
+
+    Raises:
+        StudyError: The folder cannot be used, or holds a study that differs in more than what can grow.
+    """
+    store = Store.create(folder, spec_text(spec))
+    stored = stored_spec(store)
+    if stored != spec:
+        reason = extends(stored, spec)
+        if reason:
+            raise StudyError(f"{folder} holds another study: {reason}")
+        store.write_text("spec.toml", spec_text(spec))
+    return store
+
+
+def stored_spec(store: Store) -> Spec:
+    """The spec of a study.
+
+    Raises:
+        StudyError: It was altered so that it cannot be read.
+    """
+    try:
+        return spec_from(tomllib.loads(store.read_text("spec.toml")))
+    except ValueError as error:
+        raise StudyError(f"spec.toml in {store.url} is not TOML: {error}.") from error
+
+
+def conduct(
+    store: Store,
+    *,
+    workers: int = 1,
+    tasks: "Tasks | None" = None,
+    report: "Callable[[Progress], None] | None" = None,
+    notice: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Plan and do everything that the study still lacks; damaged files are set aside and made again.
+
+    Args:
+        store: The study, its spec stored.
+        workers: Number of processes, at least 1.
+        tasks: The tasks, where the spec cannot describe them.
+        report: Called on every change of progress.
+        notice: Called with sentences the user should see.
+
+    Raises:
+        StudyError: The task differs from the one the study was started with, or a job failed.
+    """
+    from lratlas.study.execute import execute
+    from lratlas.study.plan import make_plan, plan_text, read_plan
+    from lratlas.study.tasks import tasks_from
+
+    if workers < 1:
+        raise StudyError(f"workers is {workers}; it must be at least 1.")
+    spec = stored_spec(store)
+    for path in store.damaged():
+        notice(f"{path} is damaged; it is set aside in damaged/ and made again.")
+        store.set_aside(path)
+    known = tasks or tasks_from(spec.task)
+    old = read_plan(store.read_text("plan.json"), where="plan.json") if store.exists("plan.json") else None
+    seeds = _repetitions(known, spec.pretrain.repeats)
+    _check_same_task(store, seeds, old)
+    task = known.of(0)
+    plan = make_plan(
+        spec,
+        seeds,
+        steps_per_epoch=len(task.train[0]) // task.batch_size,
+        chance_loss=task.chance_loss,
+        elr=task.update.radius is not None,
+        singles=spec.measure.features and task.singles is not None,
+        old=old,
+    )
+    if plan != old:
+        store.write_text("plan.json", plan_text(plan))
+        for part in store.parts("pairs") - {job.id for job in plan.geometry}:
+            store.remove_part("pairs", part)  # compared the solutions of a smaller grid
+    execute(store, plan, workers=workers, tasks=tasks, report=report)
+
+
+def _repetitions(tasks: "Tasks", repeats: int) -> "list[Seed]":
+    from lratlas.study.plan import Seed
+
+    return [
+        Seed(
+            seed=number,
+            data_seed=tasks.data_seed(number),
+            training_seed=tasks.training_seed(number),
+            fingerprint=tasks.fingerprint(number),
+        )
+        for number in range(repeats)
+    ]
+
+
+def _check_same_task(store: Store, seeds: "list[Seed]", old: "Plan | None") -> None:
+    planned = {seed.seed: seed.fingerprint for job in (old.trainings if old else ()) for seed in job.seeds}
+    if any(planned.get(seed.seed, seed.fingerprint) != seed.fingerprint for seed in seeds):
+        raise StudyError(
+            f"{store.url} holds a study of another task: its data, initial weights, loss or rule are not the same."
+        )

@@ -1,0 +1,430 @@
+"""What one job of a plan does: it reads the store, trains or measures one stack, and writes its parts.
+
+Every job is idempotent. Its runs part (or its one table part) is written last and says that it is done.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from lratlas.measure.features import single_feature_accuracies
+from lratlas.measure.geometry import angular_distance, barrier, path_errors
+from lratlas.study.plan import Features, Geometry, Plan, Seed, Training
+from lratlas.study.spec import Spec
+from lratlas.study.store import Store
+from lratlas.study.tasks import Tasks
+from lratlas.task import make_model
+from lratlas.training.averaging import Tails, add_checkpoint, averaged
+from lratlas.training.order import batch_indices
+from lratlas.training.program import Program, build, can_compile
+from lratlas.training.rules import State
+from lratlas.training.sphere import Weights
+from lratlas.training.stacking import initial_tensors, samples, single_feature_samples
+from lratlas.training.trainer import Row, Samples, Scores, Stack, evaluate_stack, start_stack, train_stack
+
+Grid = Sequence[Sequence[str]]  # run ids, [seed][lane]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """The data and the frozen parameters of a stack's seeds."""
+
+    train: Samples
+    test: Samples
+    features: list[Samples]
+    frozen: Weights
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as a process that works on it sees it; programs and data are made once per process."""
+
+    store: Store
+    spec: Spec
+    plan: Plan
+    tasks: Tasks
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where stacks are trained."""
+        wanted = self.spec.training.device
+        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return getattr(torch, self.plan.dtype)
+
+    @cached_property
+    def radius(self) -> float | None:
+        """Norm of the sphere, None for unconstrained weights."""
+        return self.tasks.of(0).update.radius
+
+    @cached_property
+    def program(self) -> Program:
+        """The step and the evaluation, compiled where that is possible."""
+        task = self.tasks.of(0)
+        compiled = self.spec.training.compile and can_compile()
+        return build(make_model(task, 0), task.objective, task.update, compiled=compiled)
+
+    @cached_property
+    def holders(self) -> Mapping[str, str]:
+        """The job whose final checkpoint holds each run."""
+        return self.plan.holders()
+
+    def initial(self, seeds: Sequence[Seed], lanes: int) -> tuple[Weights, Weights, Setting]:
+        """Initial weights and buffers of a stack, and its setting."""
+        tasks = [self.tasks.of(seed.seed) for seed in seeds]
+        drawn = [seed.training_seed for seed in seeds]
+        numerics = {"dtype": self.dtype, "device": self.device}
+        weights, buffers, frozen = initial_tensors(tasks, drawn, lanes, **numerics)
+        setting = Setting(
+            train=samples(tasks, "train", frozen, **numerics),
+            test=samples(tasks, "test", frozen, **numerics),
+            features=single_feature_samples(tasks, frozen, **numerics),
+            frozen=frozen,
+        )
+        return weights, buffers, setting
+
+    def end_points(self, runs: Grid) -> Weights:
+        """Final weights of the given runs as a stack."""
+        files = {
+            name: self.store.read_weights(name) for name in {self.holders[run] for row in runs for run in row}
+        }
+        return _stack_of(
+            {run: files[self.holders[run]] for row in runs for run in row}, runs, "weights", self.device
+        )
+
+
+def is_done(store: Store, job: Training | Features | Geometry) -> bool:
+    """Whether the store has everything that the job writes."""
+    if isinstance(job, Features):
+        return job.id in store.parts("features")
+    if isinstance(job, Geometry):
+        return job.id in store.parts("pairs")
+    traces = {f"{job.id}-{end}" for end in job.segments} if job.stage != "average" else set[str]()
+    return job.id in store.parts("runs") and store.has_weights(job.id) and traces <= store.parts("traces")
+
+
+def perform(study: Study, job: Training | Features | Geometry, progress: Progress) -> None:
+    """Do one job; ``progress`` is called with the run-steps just trained."""
+    if isinstance(job, Training):
+        _train(study, job, progress)
+    elif isinstance(job, Features):
+        _measure_features(study, job)
+    else:
+        _measure_geometry(study, job)
+
+
+def _train(study: Study, job: Training, progress: Progress) -> None:
+    began = time.monotonic()
+    weights, buffers, setting = study.initial(job.seeds, len(job.lanes))
+    rule = study.tasks.of(0).update
+    done = [end for end in job.segments if study.store.has_weights(f"{job.id}-{end}")]
+    stack, tails, spent = start_stack(weights, buffers, rule), Tails(), 0.0
+    if done:
+        stack, tails, spent = _read_segment(study, job, done[-1])
+    elif job.parent and job.parents and job.stage == "average":
+        stack, _, _ = _read_segment(study, job, job.start, name=job.parent)
+    elif job.parents:
+        stack = start_stack(study.end_points(job.parents), buffers, rule)
+    progress(job.size * (stack.step - job.start))
+    last_rows: list[Row] = []
+    for end in job.segments:
+        if end <= stack.step:
+            continue
+        stack, tails, last_rows = _train_segment(study, job, setting, stack, tails, end, progress)
+        if end < job.segments[-1]:
+            _write_segment(study, f"{job.id}-{end}", job.runs, stack, tails, spent + time.monotonic() - began)
+            done = _forget(study, job, done, keep=end)
+    _finish(study, job, setting, stack, tails, last_rows, lambda: spent + time.monotonic() - began)
+    _forget(study, job, done)
+
+
+def _train_segment(
+    study: Study, job: Training, setting: Setting, stack: Stack, tails: Tails, end: int, progress: Progress
+) -> tuple[Stack, Tails, list[Row]]:
+    task, first = study.tasks.of(0), stack.step
+    order = [
+        batch_indices(
+            seed=seed.training_seed,
+            start=first,
+            stop=end,
+            samples=setting.train.x.shape[1],
+            batch_size=task.batch_size,
+        )
+        for seed in job.seeds
+    ]
+    lrs = [lane.plr if lane.flr is None else lane.flr for lane in job.lanes]
+    checkpoints = job.average.steps if job.average else ()
+    trained = train_stack(
+        study.program,
+        stack,
+        lrs=torch.tensor(lrs, dtype=study.dtype, device=study.device).expand(len(job.seeds), -1).contiguous(),
+        batches=torch.stack(order, 1).to(study.device),
+        train=setting.train,
+        test=setting.test if job.stage != "average" else None,
+        trace_every=job.trace_every if job.stage != "average" else None,
+        snapshots=[step for step in checkpoints if first < step <= end],
+        progress=lambda steps: progress(steps * job.size),
+    )
+    for step, weights in trained.snapshots.items():
+        assert job.average is not None
+        left = len(checkpoints) - 1 - checkpoints.index(step)
+        tails = add_checkpoint(tails, job.average.counts, weights, left=left)
+    if job.stage != "average":
+        frame = _trace_table(job.runs, trained.rows, setting.train.x.shape[1] // task.batch_size)
+        study.store.write_table("traces", f"{job.id}-{end}", frame)
+    return trained.stack, tails, trained.rows
+
+
+def _finish(
+    study: Study,
+    job: Training,
+    setting: Setting,
+    stack: Stack,
+    tails: Tails,
+    rows: list[Row],
+    seconds: Callable[[], float],
+) -> None:
+    program, tensors, tables = study.program, dict[str, Tensor](), list[pl.DataFrame]()
+
+    def scored(weights: Weights) -> tuple[Scores, Scores]:
+        return (
+            evaluate_stack(program, weights, stack.buffers, setting.train),
+            evaluate_stack(program, weights, stack.buffers, setting.test),
+        )
+
+    if job.stage != "average":
+        tensors |= _named(job.runs, "weights", stack.weights) | _named(job.runs, "buffers", stack.buffers)
+        if job.keep_state:
+            tensors |= _segment_tensors(job.runs, stack, {}, 0.0)
+        gradient = rows[-1].gradient_norm if rows else None
+        tables.append(
+            _runs_table(job, job.runs, job.parents, stack, *scored(stack.weights), gradient=gradient)
+        )
+    if job.average:
+        means = averaged(tails, radius=study.radius, dtype=study.dtype)
+        for count, runs in zip(job.average.counts, job.average.runs, strict=True):
+            tensors |= _named(runs, "weights", means[count]) | _named(runs, "buffers", stack.buffers)
+            tables.append(_runs_table(job, runs, job.runs, stack, *scored(means[count]), count=count))
+    study.store.write_weights(job.id, tensors)
+    table = pl.concat(tables)
+    each = seconds() / job.size
+    # The time of a stack is shared by its runs; averages cost no training of their own.
+    spent = pl.when(pl.col("count").is_null() | (job.stage == "average")).then(each).otherwise(0.0)
+    study.store.write_table("runs", job.id, table.with_columns(seconds=spent))
+
+
+def _measure_features(study: Study, job: Features) -> None:
+    training = next(each for each in study.plan.trainings if each.id == job.training)
+    tables: list[pl.DataFrame] = []
+    for runs, count in _grids(training):
+        weights = study.end_points(runs)
+        _, buffers, setting = study.initial(training.seeds, len(training.lanes))
+        accuracies = single_feature_accuracies(study.program, weights, buffers, setting.features)
+        stage = training.stage if count is None else "average"
+        tables += [
+            pl.DataFrame(
+                {
+                    "run": run,
+                    "stage": stage,
+                    "plr": training.lanes[lane].plr,
+                    "flr": training.lanes[lane].flr,
+                    "count": count,
+                    "seed": training.seeds[seed].seed,
+                    "feature": list(range(len(accuracies))),
+                    "accuracy": accuracies[:, seed, lane].tolist(),
+                },
+                schema_overrides={"flr": pl.Float64, "count": pl.Int64},
+            )
+            for seed, row in enumerate(runs)
+            for lane, run in enumerate(row)
+        ]
+    study.store.write_table("features", job.id, pl.concat(tables))
+
+
+def _measure_geometry(study: Study, job: Geometry) -> None:
+    training = next(each for each in study.plan.trainings if each.id == job.training)
+    _, _, setting = study.initial(training.seeds, len(training.lanes))
+    points = {role: study.end_points(runs) for role, runs in job.solutions.items()}
+    tables: list[pl.DataFrame] = []
+    for a, b in combinations(points, 2):
+        errors = {
+            part: path_errors(
+                study.program,
+                points[a],
+                points[b],
+                data,
+                points=study.spec.measure.interpolation,
+                radius=study.radius,
+            )
+            for part, data in (("train", setting.train), ("test", setting.test))
+        }
+        tables.append(
+            pl.DataFrame(
+                {
+                    "plr": [lane.plr for _ in training.seeds for lane in training.lanes],
+                    "seed": [seed.seed for seed in training.seeds for _ in training.lanes],
+                    "a": a,
+                    "b": b,
+                    "angle": _flat(angular_distance(points[a], points[b])),
+                    "train_barrier": _flat(barrier(errors["train"])),
+                    "test_barrier": _flat(barrier(errors["test"])),
+                }
+            )
+        )
+    study.store.write_table("pairs", job.id, pl.concat(tables))
+
+
+def _grids(job: Training) -> list[tuple[Grid, int | None]]:
+    """The run ids of a job's own runs and of its averages, with the averages' counts."""
+    own: list[tuple[Grid, int | None]] = [(job.runs, None)] if job.stage != "average" else []
+    if job.average:
+        own += zip(job.average.runs, job.average.counts, strict=True)
+    return own
+
+
+def _runs_table(
+    job: Training,
+    runs: Grid,
+    parents: Grid | None,
+    stack: Stack,
+    train: Scores,
+    test: Scores,
+    *,
+    gradient: Tensor | None = None,
+    count: int | None = None,
+) -> pl.DataFrame:
+    shape, size = (len(job.seeds), len(job.lanes)), job.size
+    seeds = [seed for seed in job.seeds for _ in job.lanes]
+    lanes = [lane for _ in job.seeds for lane in job.lanes]
+    return pl.DataFrame(
+        {
+            "run": [run for row in runs for run in row],
+            "stage": job.stage if count is None else "average",
+            "parent": [run for row in parents for run in row] if parents else [None] * size,
+            "plr": [lane.plr for lane in lanes],
+            "plr2": pl.Series([None] * size, dtype=pl.Float64),
+            "flr": pl.Series([lane.flr for lane in lanes], dtype=pl.Float64),
+            "count": pl.Series([count] * size, dtype=pl.Int64),
+            "seed": [seed.seed for seed in seeds],
+            "data_seed": pl.Series([seed.data_seed for seed in seeds], dtype=pl.Int64),
+            "steps": job.segments[-1],
+            "diverged": (~stack.alive).flatten().tolist(),
+            "train_loss": _flat(train.loss),
+            "train_accuracy": _flat(train.accuracy),
+            "test_loss": _flat(test.loss),
+            "test_accuracy": _flat(test.accuracy),
+            "gradient_norm": _flat(torch.full(shape, torch.nan) if gradient is None else gradient),
+            "seconds": 0.0,
+        },
+        schema_overrides={"parent": pl.String},
+    ).with_columns(_finite())
+
+
+def _trace_table(runs: Grid, rows: Sequence[Row], steps_per_epoch: int) -> pl.DataFrame:
+    columns = (
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+        "gradient_norm",
+        "weight_norm",
+        "chance_accuracy",
+    )
+    names = [run for row in runs for run in row]
+    frames = [
+        pl.DataFrame(
+            {"run": names, "step": row.step, "epoch": row.step / steps_per_epoch}
+            | {column: _flat(getattr(row, column)) for column in columns}
+        )
+        for row in rows
+    ]
+    return pl.concat(frames).with_columns(_finite())
+
+
+def _finite() -> pl.Expr:
+    """Every float column with null for what is not a finite number."""
+    return pl.when(pl.col(pl.Float64).is_finite()).then(pl.col(pl.Float64))
+
+
+def _flat(values: Tensor) -> list[float]:
+    return values.double().flatten().tolist()
+
+
+def _named(runs: Grid, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Stacked tensors as one tensor per run, named ``run/kind/name``."""
+    return {
+        f"{run}/{kind}/{name}": value[seed, lane]
+        for seed, row in enumerate(runs)
+        for lane, run in enumerate(row)
+        for name, value in tensors.items()
+    }
+
+
+def _stack_of(
+    files: Mapping[str, Mapping[str, Tensor]], runs: Grid, kind: str, device: torch.device
+) -> dict[str, Tensor]:
+    """The inverse of `_named`, for the runs in the order given."""
+    first = f"{runs[0][0]}/{kind}/"
+    names = [name.removeprefix(first) for name in files[runs[0][0]] if name.startswith(first)]
+    return {
+        name: torch.stack(
+            [torch.stack([files[run][f"{run}/{kind}/{name}"] for run in row]) for row in runs]
+        ).to(device)
+        for name in names
+    }
+
+
+def _segment_tensors(runs: Grid, stack: Stack, tails: Tails, seconds: float) -> dict[str, Tensor]:
+    shared = {name: value for name, value in stack.state.items() if value.dim() < 2}
+    own = {name: value for name, value in stack.state.items() if value.dim() >= 2}
+    tensors = _named(runs, "weights", stack.weights) | _named(runs, "buffers", stack.buffers)
+    tensors |= _named(runs, "state", own) | _named(runs, "alive", {"alive": stack.alive})
+    for count, tail in tails.items():
+        tensors |= _named(runs, f"tail{count}", tail)
+    tensors |= {f"stack/state/{name}": value for name, value in shared.items()}
+    return tensors | {"stack/seconds": torch.tensor(seconds, dtype=torch.float64)}
+
+
+def _write_segment(study: Study, name: str, runs: Grid, stack: Stack, tails: Tails, seconds: float) -> None:
+    study.store.write_weights(name, _segment_tensors(runs, stack, tails, seconds))
+
+
+def _read_segment(
+    study: Study, job: Training, step: int, *, name: str | None = None
+) -> tuple[Stack, Tails, float]:
+    tensors = study.store.read_weights(name or f"{job.id}-{step}")
+    files = {run: tensors for row in job.runs for run in row}
+
+    def part(kind: str) -> dict[str, Tensor]:
+        return _stack_of(files, job.runs, kind, study.device)
+
+    state: State = part("state")
+    state |= {
+        key.removeprefix("stack/state/"): value.to(study.device)
+        for key, value in tensors.items()
+        if key.startswith("stack/state/")
+    }
+    counts = job.average.counts if job.average else ()
+    tails = {count: tail for count in counts if (tail := part(f"tail{count}"))}
+    stack = Stack(
+        weights=part("weights"), buffers=part("buffers"), state=state, alive=part("alive")["alive"], step=step
+    )
+    return stack, tails, float(tensors["stack/seconds"])
+
+
+def _forget(study: Study, job: Training, ends: Sequence[int], *, keep: int | None = None) -> list[int]:
+    """Remove the segment checkpoints of a job that a later one has made useless."""
+    for end in ends:
+        if end != keep:
+            study.store.remove_weights(f"{job.id}-{end}")
+    return [] if keep is None else [keep]

@@ -1,0 +1,206 @@
+"""The sections of a spec: what to train and how, as frozen models that refuse unknown fields."""
+
+from collections.abc import Mapping
+from typing import Literal, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+
+from lratlas.study.grid import LRs
+from lratlas.study.values import Betas, Counts, Device, Function, Loss, Options
+
+RuleName = Literal["sgd", "adam", "adamw", "sphere_sgd", "sphere_rsgd"]
+RULE_FIELDS: Mapping[RuleName, tuple[str, ...]] = {
+    "sgd": ("momentum", "nesterov", "weight_decay"),
+    "adam": ("betas", "eps", "weight_decay"),
+    "adamw": ("betas", "eps", "weight_decay"),
+    "sphere_sgd": ("radius",),
+    "sphere_rsgd": ("radius",),
+}
+ADAMW_DECAY = 0.01
+
+
+class Section(BaseModel):
+    """A part of a spec: frozen, strict about types, without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=False)
+
+
+class RuleSpec(Section):
+    """The update rule and its settings; a setting that the named rule does not have is an error."""
+
+    name: RuleName = Field(description="the update rule")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="momentum (sgd)")
+    nesterov: bool = Field(default=False, description="Nesterov momentum (sgd)")
+    weight_decay: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="L2 (sgd, adam: 0) or decoupled (adamw: 0.01) weight decay",
+    )
+    betas: Betas = Field(default=(0.9, 0.999), description="decay rates of the two moments (adam, adamw)")
+    eps: float = Field(
+        default=1e-8, gt=0, allow_inf_nan=False, description="added to the denominator (adam, adamw)"
+    )
+    radius: float = Field(
+        default=1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="norm of the trained vector (sphere rules)",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adamw_decay(cls, values: object) -> object:
+        if isinstance(values, dict) and cast("dict[str, object]", values).get("name") == "adamw":
+            return {"weight_decay": ADAMW_DECAY, **cast("dict[str, object]", values)}
+        return values
+
+    @model_validator(mode="after")
+    def _own_fields(self) -> Self:
+        allowed = ("name", *RULE_FIELDS[self.name])
+        foreign = [name for name in type(self).model_fields if name in self.model_fields_set - {*allowed}]
+        if foreign:
+            raise ValueError(
+                f"names {self.name}, which has no `{foreign[0]}`; allowed with it are {', '.join(allowed)}"
+            )
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("has nesterov = true without momentum, but Nesterov needs a momentum above 0")
+        return self
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The settings that the named rule has, as its keyword arguments."""
+        return {name: cast("object", getattr(self, name)) for name in RULE_FIELDS[self.name]}
+
+    @model_serializer
+    def _own_values(self) -> dict[str, object]:
+        return {"name": self.name, **self.settings}
+
+
+class TaskSpec(Section):
+    """The task: a preset, or the functions that make the model and the data."""
+
+    preset: str | None = Field(
+        default=None, min_length=1, description="name of a task that comes with the package"
+    )
+    model: Function | None = Field(default=None, description='"module:function" that makes the model')
+    data: Function | None = Field(
+        default=None, description='"module:function" that returns the training and test data'
+    )
+    options: Options = Field(
+        default_factory=dict, description="keyword arguments for the preset or the functions"
+    )
+    loss: Loss | None = Field(
+        default=None,
+        description='name of a loss or "module:function"; the task\'s own if left out',
+    )
+    batch_size: int | None = Field(
+        default=None, ge=1, description="samples in a batch; the task's own if left out"
+    )
+    rule: RuleSpec | None = Field(default=None, description="the update rule; the task's own if left out")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.preset is None) == (self.model is None):
+            held = "neither" if self.preset is None else "both"
+            raise ValueError(f"must have exactly one of `preset` and `model`, but has {held}")
+        if self.model is not None and self.data is None:
+            raise ValueError("has `model` without `data`, but an own model needs both")
+        if self.preset is not None and self.data is not None:
+            raise ValueError("has `data` beside `preset`, but a preset brings its own data")
+        return self
+
+
+class StageSpec(Section):
+    """One stage of training: its learning rates and its length."""
+
+    lrs: LRs = Field(description="a list of positive LRs or a range {low, high, per_decade}")
+    steps: int | None = Field(default=None, ge=1, description="length of a run in steps")
+    epochs: int | None = Field(default=None, ge=1, description="length of a run in epochs")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            held = "neither" if self.steps is None else "both"
+            raise ValueError(f"must have exactly one of `steps` and `epochs`, but has {held}")
+        return self
+
+
+class PretrainSpec(StageSpec):
+    """Pre-training at constant LRs from shared initial weights."""
+
+    repeats: int = Field(default=1, ge=1, description="repetitions, each with seeds of its own")
+
+
+class FinetuneSpec(StageSpec):
+    """Fine-tuning of every pre-trained model at each of the small LRs."""
+
+
+class AverageSpec(Section):
+    """Weight averages of checkpoints along training with the PLR."""
+
+    counts: Counts = Field(description="numbers of averaged checkpoints")
+    every: int | None = Field(
+        default=None, ge=1, description="steps between checkpoints; one epoch if left out"
+    )
+    extend: bool = Field(
+        default=False,
+        description="train on at the PLR, instead of taking pre-training's own last checkpoints",
+    )
+
+
+class TraceSpec(Section):
+    """How finely runs are recorded."""
+
+    points: int = Field(default=40, ge=4, description="rows per run")
+
+
+class MeasureSpec(Section):
+    """What is measured on the trained models."""
+
+    geometry: bool = Field(default=True, description="angles and error barriers between solutions")
+    features: bool = Field(
+        default=True, description="single-feature accuracies, where the task has such sets"
+    )
+    interpolation: int = Field(default=21, ge=3, description="points on the line between two models")
+
+
+class TrainingSpec(Section):
+    """How runs are computed."""
+
+    device: Device = Field(default="auto", description="auto, cpu, mps, cuda or cuda:N")
+    dtype: Literal["float32", "float64"] = Field(
+        default="float32", description="number format of the weights"
+    )
+    strategy: Literal["auto", "stack"] = Field(default="auto", description="how runs are put together")
+    compile: bool = Field(default=True, description="compile the training step, where there is a compiler")
+    stack: int = Field(default=128, ge=1, description="largest number of runs trained as one program")
+    segment_steps: int = Field(default=5000, ge=1, description="steps after which a job can be restarted")
+
+
+class Spec(Section):
+    """What a study explores: the task, the stages, what is recorded and measured, how it is computed."""
+
+    name: str = Field(default="study", min_length=1, description="name of the study")
+    task: TaskSpec = Field(description="the task to train")
+    pretrain: PretrainSpec = Field(description="the first stage: PLRs, length, repetitions")
+    finetune: FinetuneSpec | None = Field(default=None, description="the second stage; left out: none")
+    average: AverageSpec | None = Field(default=None, description="weight averages; left out: none")
+    trace: TraceSpec = Field(default=TraceSpec(), description="how finely runs are recorded")
+    measure: MeasureSpec = Field(default=MeasureSpec(), description="what is measured")
+    training: TrainingSpec = Field(default=TrainingSpec(), description="how runs are computed")
+
+    @model_validator(mode="after")
+    def _enough_checkpoints(self) -> Self:
+        if self.average is None or self.average.extend:
+            return self
+        length, every = self.pretrain.steps, self.average.every
+        if self.pretrain.epochs is not None and every is None:
+            length, every = self.pretrain.epochs, 1
+        # Steps and epochs can be compared only once the data are known.
+        if length is not None and every is not None and (self.average.counts[-1] - 1) * every >= length:
+            raise ValueError(
+                f"has average.counts up to {self.average.counts[-1]}, but pre-training has only "
+                f"{(length - 1) // every + 1} checkpoints that far apart"
+            )
+        return self

@@ -1,0 +1,77 @@
+"""One sentence for what is wrong with a spec, from everything pydantic found."""
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Sequence
+from typing import cast
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+_LONGEST = 60
+_SHOULD = re.compile(r"\w+ should (?P<what>.*)")
+
+
+def sentence(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first fault that ``error`` holds, in one sentence, and how many more there are.
+
+    Args:
+        error: What pydantic raised for ``model``.
+        model: The outermost model, whose field names and descriptions are used.
+
+    Returns:
+        A sentence that names the field, its value and what is allowed.
+    """
+    faults = error.errors(include_url=False)
+    more = len(faults) - 1
+    ending = "" if more == 0 else f" (and {more} more {'field is' if more == 1 else 'fields are'} wrong)"
+    return f"{_fault(faults[0], model)}{ending}."
+
+
+def _fault(fault: ErrorDetails, model: type[BaseModel]) -> str:
+    location = [part for part in fault["loc"] if isinstance(part, str)]
+    if fault["type"] == "extra_forbidden":
+        return _unknown(location, model)
+    if fault["type"] == "missing":
+        owner = _model_at(location[:-1], model)
+        return f"`{'.'.join(location)}` is missing: {owner.model_fields[location[-1]].description}"
+    place = f"`{'.'.join(location)}`" if location else "The spec"
+    if fault["type"] == "value_error":
+        return f"{place} {fault['ctx']['error']}" if "ctx" in fault else f"{place} {fault['msg']}"
+    if fault["type"] in {"model_type", "dict_type"}:
+        return f"{place} is {shown(fault['input'])}, but must be a table"
+    match = _SHOULD.fullmatch(fault["msg"])
+    allowed = f"should {match['what']}" if match else fault["msg"]
+    return f"{place} is {shown(fault['input'])}, but {allowed.replace('should ', 'must ', 1)}"
+
+
+def _unknown(location: Sequence[str], model: type[BaseModel]) -> str:
+    *section, name = location
+    allowed = list(_model_at(section, model).model_fields)
+    close = difflib.get_close_matches(name, allowed, n=1)
+    hint = f" (did you mean `{close[0]}`?)" if close else ""
+    where = f"in [{'.'.join(section)}]" if section else "in a spec"
+    return f"`{'.'.join(location)}` is not a field{hint}; allowed {where} are {', '.join(allowed)}"
+
+
+def _model_at(path: Sequence[str], model: type[BaseModel]) -> type[BaseModel]:
+    for name in path:
+        model = _model_in(model.model_fields[name].annotation)
+    return model
+
+
+def _model_in(annotation: object) -> type[BaseModel]:
+    """The model itself, or the one in ``Model | None``."""
+    if typing.get_origin(annotation) is types.UnionType:
+        annotation = next(each for each in typing.get_args(annotation) if each is not type(None))
+    return cast("type[BaseModel]", annotation)
+
+
+def shown(value: object) -> str:
+    """A value of a spec for a message: as TOML writes it, and never more than a glance."""
+    if value is None:
+        return "not given"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -1,0 +1,202 @@
+"""From the task section of a spec to tasks: the built-in ones and a user's own functions."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lratlas.data.ticks import ticks
+from lratlas.errors import SpecError, TaskError
+from lratlas.models.mlp import MLP
+from lratlas.streams import stream
+from lratlas.study.spec import TaskSpec
+from lratlas.task import Pair, Task, fingerprint
+
+DATA_SEEDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tasks:
+    """The tasks of a study's repetitions.
+
+    Attributes:
+        make: From a data seed to a task.
+        generated: Whether the data are drawn anew for each data seed; if not, one task serves all.
+    """
+
+    make: Callable[[int], Task]
+    generated: bool
+    made: dict[int, Task] = field(default_factory=dict[int, Task], repr=False)
+
+    def of(self, repetition: int) -> Task:
+        """The task of a repetition, made once."""
+        key = self.data_seed(repetition) or 0
+        if key not in self.made:
+            self.made[key] = self.make(key)
+        return self.made[key]
+
+    def data_seed(self, repetition: int) -> int | None:
+        """Data seed of a repetition: 1 to 5 in turn, None where data are not generated."""
+        return 1 + repetition % DATA_SEEDS if self.generated else None
+
+    def training_seed(self, repetition: int) -> int:
+        """Training seed of a repetition; it decides the initial weights and the order of batches."""
+        return 1 + (repetition // DATA_SEEDS if self.generated else repetition)
+
+    def fingerprint(self, repetition: int) -> str:
+        """Hash of what defines the repetition's task."""
+        return fingerprint(self.of(repetition))
+
+
+def tasks_from(section: TaskSpec) -> Tasks:
+    """The tasks that a spec's task section describes.
+
+    Raises:
+        SpecError: Unknown preset, option, module or function.
+        TaskError: The task's parts do not fit together.
+    """
+    if section.preset is not None:
+        if section.preset not in BUILT_IN:
+            raise SpecError(
+                f"There is no task preset {section.preset!r}; choose one of {', '.join(BUILT_IN)}."
+            )
+        make, generated = BUILT_IN[section.preset]
+        _check_options(make, section.options, f"task preset {section.preset}")
+        return Tasks(
+            make=lambda seed: make(seed, **_overrides(section), **section.options), generated=generated
+        )
+    model, data = _function(section.model or "", "task.model"), _function(section.data or "", "task.data")
+    return Tasks(make=lambda _seed: _own_task(section, model, data), generated=False)
+
+
+def ticks_task(
+    seed: int, *, batch_size: int = 16, rule: Any = "sphere_sgd", loss: Any = None, **options: Any
+) -> Task:
+    """The paper's synthetic example: 16 tick features, the scale-invariant MLP 32-32-32-1, batch 16.
+
+    Args:
+        seed: Data seed.
+        batch_size: Samples per step.
+        rule: Update rule.
+        loss: Loss, binary cross-entropy unless given.
+        options: Passed to `lratlas.data.ticks.ticks`.
+    """
+    drawn = ticks(seed=seed, **options)
+    inputs = drawn.train[0].shape[1]
+    return Task(
+        name="ticks",
+        model=lambda: MLP(inputs, (32, 32), 1, scale_invariant=True),
+        train=drawn.train,
+        test=drawn.test,
+        singles=drawn.singles,
+        loss=loss or "binary_cross_entropy",
+        batch_size=batch_size,
+        rule=rule,
+    )
+
+
+def digits_task(
+    _seed: int, *, batch_size: int = 32, rule: Any = "sphere_sgd", loss: Any = None, test_share: float = 0.3
+) -> Task:
+    """Scikit-learn's 1,797 handwritten digits, 8x8 pixels, stratified split, and the scale-invariant MLP 64-64-64-10.
+
+    Args:
+        batch_size: Samples per step.
+        rule: Update rule.
+        loss: Loss, cross-entropy unless given.
+        test_share: Share of the images kept for testing.
+    """
+    train, test = _digits(test_share)
+    return Task(
+        name="digits",
+        model=lambda: MLP(64, (64, 64), 10, scale_invariant=True),
+        train=train,
+        test=test,
+        loss=loss or "cross_entropy",
+        batch_size=batch_size,
+        rule=rule,
+    )
+
+
+BUILT_IN: Mapping[str, tuple[Callable[..., Task], bool]] = {
+    "ticks": (ticks_task, True),
+    "digits": (digits_task, False),
+}
+
+
+def _digits(test_share: float) -> tuple[Pair, Pair]:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    parts = train_test_split(
+        images,
+        labels,
+        test_size=test_share,
+        stratify=labels,
+        random_state=int(stream(0, "digits").integers(2**31)),
+    )
+    train_x, test_x, train_y, test_y = (torch.as_tensor(part) for part in parts)
+    mean, deviation = train_x.mean(), train_x.std()
+    return ((train_x - mean) / deviation, train_y), ((test_x - mean) / deviation, test_y)
+
+
+def _own_task(section: TaskSpec, model: Callable[..., Any], data: Callable[..., Any]) -> Task:
+    try:
+        loaded = data()
+    except Exception as error:
+        raise TaskError(f"task.data: {section.data} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(loaded, tuple) or len(loaded) != 2:
+        raise TaskError(
+            f"task.data: {section.data} must return a pair (train, test), each a pair (inputs, targets)."
+        )
+    options = section.options
+    _check_options(model, options, f"task.model {section.model}")
+    settings = _overrides(section)
+    return Task(
+        name=section.model or "", model=lambda: model(**options), train=loaded[0], test=loaded[1], **settings
+    )
+
+
+def _overrides(section: TaskSpec) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    if section.batch_size is not None:
+        given["batch_size"] = section.batch_size
+    if section.rule is not None:
+        given["rule"] = {"name": section.rule.name, **section.rule.settings}
+    if section.loss is not None:
+        given["loss"] = _function(section.loss, "task.loss") if ":" in section.loss else section.loss
+    return given
+
+
+def _function(name: str, where: str) -> Callable[..., Any]:
+    """A user's own ``module:function``; modules in the current folder are found."""
+    module, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except Exception as error:
+        raise SpecError(f"{where}: importing {module} failed: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise SpecError(f"{where}: module {module} has no function {attribute!r}.")
+    return found
+
+
+def _check_options(make: Callable[..., Any], options: Mapping[str, Any], where: str) -> None:
+    allowed = {
+        name for name, parameter in inspect.signature(make).parameters.items() if not name.startswith("_")
+    }
+    if make is ticks_task:
+        allowed = {*inspect.signature(ticks).parameters}
+    unknown = [name for name in options if name not in allowed]
+    if unknown:
+        raise SpecError(
+            f"task.options: {where} has no option {unknown[0]!r}; it has {', '.join(sorted(allowed)) or 'none'}."
+        )

@@ -1,0 +1,80 @@
+"""A worker process: it does the jobs it is told on standard input and reports on standard output, as JSON lines.
+
+Run as ``python -m lratlas.study.worker``. The first line names the study; each further line a job. When standard
+input closes, the driver is gone and the worker ends at once: whatever it had finished is in the store.
+"""
+
+import base64
+import json
+import os
+import queue
+import sys
+import threading
+import traceback
+import warnings
+from typing import IO, Any
+
+from lratlas.errors import LRAtlasError
+
+
+def main() -> None:
+    """Serve the driver until it is gone."""
+    # Whatever user code prints goes to standard error; the original standard output carries the protocol.
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(lines,), daemon=True).start()
+    try:
+        _serve(lines, out)
+    except Exception as error:
+        if os.environ.get("LRATLAS_DEBUG"):
+            traceback.print_exc()
+        known = isinstance(error, LRAtlasError)
+        _say(out, error=str(error) if known else f"{type(error).__name__}: {error}", known=known)
+
+
+def _serve(lines: "queue.SimpleQueue[str]", out: IO[str]) -> None:
+    import torch
+
+    from lratlas.study.conduct import stored_spec
+    from lratlas.study.jobs import Study, perform
+    from lratlas.study.plan import read_plan
+    from lratlas.study.store import Store
+    from lratlas.study.tasks import tasks_from
+
+    # One thread per process: for small models processes scale and threads do not, and the bits stay the same.
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", module=r"torch\..*")
+    start = json.loads(lines.get())
+    store = Store.open(start["folder"])
+    spec = stored_spec(store)
+    tasks = _loaded(start["tasks"]) if start["tasks"] else tasks_from(spec.task)
+    plan = read_plan(store.read_text("plan.json"), where="plan.json")
+    study = Study(store, spec, plan, tasks)
+    jobs = {job.id: job for job in (*plan.trainings, *plan.features, *plan.geometry)}
+    _say(out, ready=True)
+    while True:
+        name = json.loads(lines.get())["job"]
+        perform(study, jobs[name], lambda work: _say(out, work=work))
+        _say(out, done=name)
+
+
+def _listen(lines: "queue.SimpleQueue[str]") -> None:
+    for line in sys.stdin:
+        lines.put(line)
+    os._exit(1)  # the main thread may be deep in a computation
+
+
+def _loaded(text: str) -> Any:
+    """Tasks sent by the driver of this very study, never read from a file."""
+    import cloudpickle
+
+    return cloudpickle.loads(base64.b64decode(text))
+
+
+def _say(out: IO[str], **message: object) -> None:
+    out.write(json.dumps(message) + "\n")
+
+
+if __name__ == "__main__":
+    main()

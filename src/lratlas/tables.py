@@ -1,0 +1,109 @@
+"""The tables of a study: one schema each, the contract between all parts of the package.
+
+Learning rates are effective ones where the task is scale-invariant. Accuracies lie in [0, 1], barriers are
+differences of error rates, angles are in radians, seconds in s; missing values are null, never NaN.
+"""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+Tables = Mapping[str, pl.DataFrame]
+
+SCHEMAS: dict[str, pl.Schema] = {
+    # One row per finished run. Losses and accuracies are of the whole set, in eval mode, at the end.
+    "runs": pl.Schema(
+        {
+            "run": pl.String,
+            "stage": pl.String,  # pretrain, second, finetune, average
+            "parent": pl.String,
+            "plr": pl.Float64,
+            "plr2": pl.Float64,
+            "flr": pl.Float64,
+            "count": pl.Int64,
+            "seed": pl.Int64,
+            "data_seed": pl.Int64,
+            "steps": pl.Int64,
+            "diverged": pl.Boolean,
+            "train_loss": pl.Float64,
+            "train_accuracy": pl.Float64,
+            "test_loss": pl.Float64,
+            "test_accuracy": pl.Float64,
+            "gradient_norm": pl.Float64,
+            "seconds": pl.Float64,
+        }
+    ),
+    # Training columns are means over the mini-batches since the last row; test columns of the whole test set.
+    # chance_accuracy is the accuracy that the same predictions would have under shuffled labels.
+    "traces": pl.Schema(
+        {
+            "run": pl.String,
+            "step": pl.Int64,
+            "epoch": pl.Float64,
+            "train_loss": pl.Float64,
+            "train_accuracy": pl.Float64,
+            "test_loss": pl.Float64,
+            "test_accuracy": pl.Float64,
+            "gradient_norm": pl.Float64,
+            "weight_norm": pl.Float64,
+            "chance_accuracy": pl.Float64,
+        }
+    ),
+    # One row per pre-training LR, with the evidence for its regime over seeds.
+    "regimes": pl.Schema(
+        {
+            "plr": pl.Float64,
+            "regime": pl.String,  # 1, 2A, 2B, 2 (2 without barriers), 3, undecided
+            "seeds": pl.Int64,
+            "diverged": pl.Float64,  # share of seeds
+            "train_accuracy": pl.Float64,  # mean over the last quarter of the steps and over seeds
+            "chance_accuracy": pl.Float64,
+            "above_chance_p": pl.Float64,  # one-sided, across seeds; null for one seed
+            "fitted": pl.Float64,  # share of seeds with every training sample fitted at the end
+            "train_loss": pl.Float64,  # mean over the last quarter and over seeds
+            "falling": pl.Float64,  # share of seeds whose loss still falls over the last half
+            "trend_p": pl.Float64,  # median over seeds of the p value of a falling loss
+            "test_accuracy": pl.Float64,
+            "barrier": pl.Float64,  # largest of the pairs' medians over seeds, test set
+            "flr_spread": pl.Float64,  # over FLRs, of the mean test accuracy after fine-tuning
+        }
+    ),
+    "boundaries": pl.Schema(
+        {
+            "boundary": pl.String,  # convergence, subregime, divergence
+            "below": pl.Float64,
+            "above": pl.Float64,
+            "value": pl.Float64,
+            "low": pl.Float64,
+            "high": pl.Float64,
+        }
+    ),
+    "pairs": pl.Schema(
+        {
+            "plr": pl.Float64,
+            "seed": pl.Int64,
+            "a": pl.String,  # low, high, swa
+            "b": pl.String,
+            "angle": pl.Float64,
+            "train_barrier": pl.Float64,
+            "test_barrier": pl.Float64,
+        }
+    ),
+    "features": pl.Schema(
+        {
+            "run": pl.String,
+            "stage": pl.String,
+            "plr": pl.Float64,
+            "flr": pl.Float64,
+            "count": pl.Int64,
+            "seed": pl.Int64,
+            "feature": pl.Int64,
+            "accuracy": pl.Float64,
+        }
+    ),
+}
+
+
+def empty(table: str) -> pl.DataFrame:
+    """An empty frame with the schema of ``table``."""
+    return pl.DataFrame(schema=SCHEMAS[table])

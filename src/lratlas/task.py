@@ -1,0 +1,277 @@
+"""A task: the model, the data, the loss and the update rule of a study, checked when it is made."""
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lratlas.errors import TaskError
+from lratlas.streams import stream, torch_seed
+from lratlas.training.objective import LOSSES, Loss, Objective, objective
+from lratlas.training.rules import Rule, rule_from
+from lratlas.training.sphere import scale_dependent
+
+Pair = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is trained. All arguments are checked against each other when the task is made.
+
+    Attributes:
+        model: Called without arguments, makes a fresh `torch.nn.Module`. Parameters with ``requires_grad=False``
+            stay frozen at their initial values; all others are trained.
+        train: Inputs [n, ...] and targets [n, ...], tensors or arrays.
+        test: The same for the test set.
+        validation: None, inputs and targets, or the share of the training set to keep back for it.
+        loss: ``cross_entropy`` (integer labels from 0), ``binary_cross_entropy`` (0 or 1), ``mse``, or a callable of
+            (outputs, targets) that returns the mean loss or one loss per sample.
+        batch_size: Samples per step.
+        rule: Name, settings or `Rule`; ``sphere_sgd`` and ``sphere_rsgd`` need a scale-invariant model.
+        singles: Single-feature test sets, inputs [features, n, ...] and targets [features, n]: in each only one
+            feature tells the classes apart.
+        name: For titles.
+        objective: The loss as it is used (made).
+        update: The rule as it is used (made).
+        classes: Number of classes, 0 where the targets are not labels (made).
+
+    Raises:
+        TaskError: Something does not fit; the message names it and what is allowed.
+    """
+
+    model: Callable[[], nn.Module]
+    train: Pair
+    test: Pair
+    validation: Pair | float | None = None
+    loss: str | Loss = "cross_entropy"
+    batch_size: int = 128
+    rule: Rule | str | Mapping[str, object] = "sgd"
+    singles: Pair | None = None
+    name: str = "task"
+    objective: Objective = field(init=False)
+    update: Rule = field(init=False)
+    classes: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        train, test = _pair("train", self.train), _pair("test", self.test)
+        held, train = _validation(self.validation, train, test)
+        if isinstance(self.loss, str) and self.loss not in LOSSES:
+            raise TaskError(f"There is no loss {self.loss!r}; use one of {', '.join(LOSSES)}, or a function.")
+        made = objective(self.loss, integer_targets=not train[1].is_floating_point())
+        for key, value in {
+            "train": train,
+            "test": test,
+            "validation": held,
+            "objective": made,
+            "update": rule_from(self.rule),
+            "singles": None if self.singles is None else _pair("singles", self.singles),
+        }.items():
+            object.__setattr__(self, key, value)
+        _check_data(self)
+        _check_model(self)
+
+    @property
+    def shares(self) -> Tensor:
+        """Share of each class in the training labels, [C], float64; one NaN where there are no labels."""
+        if not self.classes:
+            return torch.full((1,), torch.nan, dtype=torch.float64)
+        counts = torch.bincount(self.train[1].long().flatten(), minlength=self.classes)
+        return counts.double() / counts.sum()
+
+    @property
+    def chance_loss(self) -> float:
+        """Training loss of the best constant prediction; of the untrained model where the loss is a function."""
+        if isinstance(self.loss, str) and self.classes:
+            return float(-torch.xlogy(self.shares, self.shares).sum())
+        x, y = self.train
+        if self.loss == "mse":
+            return float((y.double() - y.double().mean(0)).square().mean())
+        with torch.no_grad():
+            return float(
+                self.objective.losses(make_model(self, 0).eval()(x[:1024]), y[:1024]).double().mean()
+            )
+
+
+def make_model(task: Task, seed: int) -> nn.Module:
+    """The task's model with the initial weights of ``seed``; leaves PyTorch's own generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(seed, "weights"))
+        model = task.model()
+    if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
+        raise TaskError(f"model() returned {type(model).__name__}; it must return a torch.nn.Module.")
+    return model
+
+
+def fingerprint(task: Task) -> str:
+    """A hash of what defines a task: data bytes, seed-0 weights, loss and rule with their settings, batch size."""
+    digest = hashlib.sha256()
+    for part in (task.train, task.test, task.validation, task.singles):
+        for tensor in part if isinstance(part, tuple) else ():
+            digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(np.ascontiguousarray(tensor.numpy()).tobytes())
+    for name, value in make_model(task, 0).state_dict().items():
+        digest.update(name.encode() + np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
+    settings = sorted(task.update.settings.items())
+    digest.update(f"{task.objective.name}/{task.update.name}/{settings}/{task.batch_size}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _pair(name: str, pair: Any) -> Pair:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise TaskError(f"{name} must be a pair (inputs, targets), not {type(pair).__name__}.")
+    try:
+        x, y = (torch.as_tensor(part).detach().cpu() for part in pair)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TaskError(f"{name} must hold tensors or arrays of numbers: {error}.") from error
+    if x.dim() < 1 or y.dim() < 1 or not x.shape[0] or x.shape[0] != y.shape[0]:
+        raise TaskError(
+            f"{name}: {tuple(x.shape)} inputs and {tuple(y.shape)} targets; both need the same n > 0 rows."
+        )
+    for what, tensor in (("inputs", x), ("targets", y)):
+        if tensor.is_complex():
+            raise TaskError(f"{name}: the {what} are complex; they must be real numbers.")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise TaskError(f"{name}: the {what} contain NaN or infinite values; all must be finite.")
+    # Float64 arrays are common where float32 is meant; models are made in the default type.
+    x, y = (part.to(torch.get_default_dtype()) if part.is_floating_point() else part for part in (x, y))
+    return x, y
+
+
+def _validation(given: Pair | float | None, train: Pair, test: Pair) -> tuple[Pair | None, Pair]:
+    if given is None:
+        return None, train
+    if not isinstance(given, (int, float)):
+        held = _pair("validation", given)
+        if held[0].shape[1:] != test[0].shape[1:]:
+            raise TaskError(
+                f"validation inputs have shape {tuple(held[0].shape[1:])}, test {tuple(test[0].shape[1:])}."
+            )
+        return held, train
+    count = round(given * len(train[0]))
+    if not 0 < given < 1 or not 0 < count < len(train[0]):
+        raise TaskError(
+            f"validation is {given:g}; a share must lie between 0 and 1 and leave samples on both sides."
+        )
+    order = torch.from_numpy(stream(0, "validation").permutation(len(train[0])))
+    held, kept = order[:count].sort().values, order[count:].sort().values
+    return (train[0][held], train[1][held]), (train[0][kept], train[1][kept])
+
+
+def _check_data(task: Task) -> None:
+    (x, y), (test_x, test_y) = task.train, task.test
+    if x.shape[1:] != test_x.shape[1:] or x.dtype != test_x.dtype:
+        raise TaskError(
+            f"train inputs are {x.dtype} {tuple(x.shape[1:])} each, test inputs {test_x.dtype} {tuple(test_x.shape[1:])};"
+            " they must agree."
+        )
+    if not isinstance(task.batch_size, int) or not 1 <= task.batch_size <= len(x):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TaskError(
+            f"batch_size is {task.batch_size}; it must be a whole number from 1 to {len(x)}, the training set."
+        )
+    if task.objective.labels == "none":
+        return
+    for name, labels in (("train", y), ("test", test_y)):
+        if task.objective.labels == "binary" and not ((labels == 0) | (labels == 1)).all():
+            raise TaskError(
+                f"{name}: binary_cross_entropy needs labels 0 or 1; found {_odd(labels, (0, 1))}."
+            )
+        if task.objective.labels == "classes" and (labels.is_floating_point() or labels.dim() != 1):
+            raise TaskError(
+                f"{name}: class labels must be integers of shape [n], not {labels.dtype} {tuple(labels.shape)}."
+            )
+        if labels.min() < 0:
+            raise TaskError(f"{name}: label {int(labels.min())} is negative; classes count from 0.")
+    if len(torch.unique(y)) < 2:
+        raise TaskError("train: all labels are the same; at least two classes are needed.")
+
+
+def _odd(labels: Tensor, allowed: tuple[int, ...]) -> float:
+    return float(labels[~torch.isin(labels, torch.tensor(allowed, dtype=labels.dtype))][0])
+
+
+def _check_model(task: Task) -> None:
+    if isinstance(task.model, nn.Module) or not callable(task.model):
+        raise TaskError(
+            f"model must be a function that makes a fresh torch.nn.Module, not {type(task.model).__name__} itself."
+        )
+    model = make_model(task, 0)
+    trained = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+    if not trained:
+        raise TaskError("The model has no trained parameters: each has requires_grad=False.")
+    x, y = (part[: task.batch_size] for part in task.train)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            outputs = model(x)
+    except Exception as error:
+        raise TaskError(
+            f"The model does not accept a batch of the data, {tuple(x.shape)} {x.dtype}: {_first_line(error)}"
+        ) from error
+    if not isinstance(outputs, Tensor) or outputs.shape[:1] != x.shape[:1]:
+        got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise TaskError(
+            f"The model must return a tensor with a row per sample, here {len(x)}; it returned {got}."
+        )
+    _check_outputs(task, outputs)
+    try:
+        losses = task.objective.losses(outputs, y)
+    except Exception as error:
+        raise TaskError(
+            f"The loss {task.objective.name} does not take outputs {tuple(outputs.shape)} and targets {tuple(y.shape)}:"
+            f" {_first_line(error)}"
+        ) from error
+    if task.objective.labels != "none":
+        object.__setattr__(task, "classes", 2 if task.objective.labels == "binary" else outputs.shape[1])
+    if losses.shape != x.shape[:1] or not math.isfinite(float(losses.mean())):
+        raise TaskError(
+            f"The loss {task.objective.name} is not finite, or not one number per batch, on the first batch."
+        )
+    if task.update.radius is not None:
+        _check_scale_invariant(task, model, trained)
+
+
+def _check_outputs(task: Task, outputs: Tensor) -> None:
+    if task.objective.labels == "classes":
+        highest = int(torch.stack([task.train[1].max(), task.test[1].max()]).max())
+        if outputs.dim() != 2 or highest >= outputs.shape[1]:
+            raise TaskError(
+                f"The labels go up to {highest} but the model's outputs are {tuple(outputs.shape[1:])} per sample;"
+                f" labels must lie from 0 to the number of outputs minus 1."
+            )
+    elif task.objective.labels == "binary" and outputs.numel() != outputs.shape[0]:
+        raise TaskError(
+            f"binary_cross_entropy needs one output per sample; the model has {tuple(outputs.shape[1:])}."
+        )
+    elif task.loss == "mse" and outputs.numel() != task.train[1][: len(outputs)].numel():
+        raise TaskError(
+            f"mse needs outputs shaped as the targets, {tuple(task.train[1].shape[1:])} per sample, not {tuple(outputs.shape[1:])}."
+        )
+
+
+def _check_scale_invariant(task: Task, model: nn.Module, trained: dict[str, Tensor]) -> None:
+    model = model.double()
+    x = task.train[0][: min(len(task.train[0]), 64)]
+    inputs = x.double() if x.is_floating_point() else x
+    weights = {name: value.double() for name, value in trained.items()}
+
+    def function(point: Mapping[str, Tensor]) -> Tensor:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            return functional_call(model, dict(point), (inputs,))
+
+    names = scale_dependent(function, weights)
+    if names:
+        raise TaskError(
+            f"Rule {task.update.name} needs a function that does not change when the trained weights are scaled, but"
+            f" scaling changes it through {', '.join(names)}: put a normalisation layer without parameters after each"
+            " trained layer and freeze the last one, or use the rule sgd."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

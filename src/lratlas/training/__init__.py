@@ -1,0 +1,1 @@
+"""Training: update rules, the compiled step, stacks, averaging."""

@@ -1,0 +1,43 @@
+"""Stochastic weight averaging: means of the last checkpoints of a run, kept as running sums."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from lratlas.training.sphere import Weights, project
+
+Tails = dict[int, Weights]
+
+
+def checkpoint_steps(*, end: int, every: int, count: int) -> list[int]:
+    """The steps of the last ``count`` checkpoints at equal distances ``every``, the last one at step ``end``."""
+    return [end - every * back for back in range(count - 1, -1, -1)]
+
+
+def add_checkpoint(
+    tails: Mapping[int, Weights], counts: Iterable[int], weights: Weights, *, left: int
+) -> Tails:
+    """Running sums with one more checkpoint.
+
+    Args:
+        tails: Sum so far for each count k, in float64.
+        counts: The counts k of SWA-k.
+        weights: The checkpoint.
+        left: Checkpoints still to come; only the last k enter the sum of count k.
+    """
+    new = dict(tails)
+    for count in counts:
+        if left < count:
+            old = tails.get(count)
+            new[count] = {k: v.double() + (old[k] if old else 0) for k, v in weights.items()}
+    return new
+
+
+def averaged(tails: Mapping[int, Weights], *, radius: float | None, dtype: torch.dtype) -> Tails:
+    """SWA-k for every count k: the mean of the k checkpoints, put back on the sphere if there is one."""
+    means = {count: {name: value / count for name, value in total.items()} for count, total in tails.items()}
+    on_sphere = means if radius is None else {count: project(mean, radius) for count, mean in means.items()}
+    return {
+        count: {name: value.to(dtype) for name, value in mean.items()} for count, mean in on_sphere.items()
+    }

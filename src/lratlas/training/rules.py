@@ -1,0 +1,221 @@
+"""Update rules: pure functions from weights, gradients, state and learning rates to new weights and state.
+
+All tensors are stacked: weights and gradients [seeds, lanes, *parameter], learning rates [seeds, lanes]. A rule is a
+value; its two functions can be called inside a compiled program.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lratlas.errors import TaskError
+from lratlas.training.sphere import Weights, dot, expand, norm, project
+
+State = dict[str, Tensor]
+Update = Callable[[Weights, Weights, State, Tensor], tuple[Weights, State]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How a step changes the weights.
+
+    Attributes:
+        name: ``sgd``, ``adam``, ``adamw``, ``sphere_sgd`` or ``sphere_rsgd``.
+        settings: What the rule was made with; part of a run's identity.
+        start: The state for given weights, before the first step.
+        update: ``(weights, gradients, state, lrs) -> (weights, state)``.
+        radius: Norm of the sphere the trained vector lives on; None for rules that are not on a sphere.
+    """
+
+    name: str
+    settings: Mapping[str, float | bool]
+    start: Callable[[Weights], State]
+    update: Update
+    radius: float | None = None
+
+
+def sgd(*, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> Rule:
+    """Stochastic gradient descent as `torch.optim.SGD` defines it (the first momentum buffer is the gradient).
+
+    Raises:
+        TaskError: A setting is out of range.
+    """
+    _in_range("sgd", "momentum", momentum, 0, 1)
+    _in_range("sgd", "weight_decay", weight_decay, 0)
+    if nesterov and momentum == 0:
+        raise TaskError("Rule sgd: nesterov needs a momentum above 0.")
+
+    def start(weights: Weights) -> State:
+        # A zero buffer times the momentum plus the first gradient is that gradient: no special first step.
+        return (
+            {f"momentum/{name}": torch.zeros_like(value) for name, value in weights.items()}
+            if momentum
+            else {}
+        )
+
+    def update(weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
+        new: Weights = {}
+        buffers: State = {}
+        for name, weight in weights.items():
+            gradient = gradients[name] + weight_decay * weight if weight_decay else gradients[name]
+            if momentum:
+                buffer = momentum * state[f"momentum/{name}"] + gradient
+                buffers[f"momentum/{name}"] = buffer
+                gradient = gradient + momentum * buffer if nesterov else buffer
+            new[name] = weight - expand(lrs, weight) * gradient
+        return new, buffers
+
+    settings = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
+    return Rule(name="sgd", settings=settings, start=start, update=update)
+
+
+def adam(*, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0) -> Rule:
+    """Adam as `torch.optim.Adam` defines it: weight decay is added to the gradient (L2).
+
+    Raises:
+        TaskError: A setting is out of range.
+    """
+    return _adam("adam", betas, eps, weight_decay)
+
+
+def adamw(
+    *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01
+) -> Rule:
+    """AdamW as `torch.optim.AdamW` defines it: weight decay is decoupled from the gradient.
+
+    Raises:
+        TaskError: A setting is out of range.
+    """
+    return _adam("adamw", betas, eps, weight_decay)
+
+
+def _adam(kind: str, betas: tuple[float, float], eps: float, weight_decay: float) -> Rule:
+    first, second = betas
+    _in_range(kind, "betas", first, 0, 1)
+    _in_range(kind, "betas", second, 0, 1)
+    _in_range(kind, "eps", eps, 0)
+    _in_range(kind, "weight_decay", weight_decay, 0)
+
+    def start(weights: Weights) -> State:
+        # Float64 whatever the weights' type: the bias corrections are powers of a number near 1.
+        device = next(iter(weights.values())).device
+        state: State = {"count": torch.zeros((), dtype=torch.float64, device=device)}
+        for name, value in weights.items():
+            state[f"mean/{name}"] = torch.zeros_like(value)
+            state[f"square/{name}"] = torch.zeros_like(value)
+        return state
+
+    def update(weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
+        count = state["count"] + 1
+        mean_share = (1 - first**count).to(lrs.dtype)
+        square_share = (1 - second**count).sqrt().to(lrs.dtype)
+        new: Weights = {}
+        moments: State = {"count": count}
+        for name, weight in weights.items():
+            lr, gradient = expand(lrs, weight), gradients[name]
+            kept = weight
+            if weight_decay and kind == "adam":
+                gradient = gradient + weight_decay * weight
+            elif weight_decay:
+                kept = weight * (1 - lr * weight_decay)
+            mean = first * state[f"mean/{name}"] + (1 - first) * gradient
+            square = second * state[f"square/{name}"] + (1 - second) * gradient * gradient
+            new[name] = kept - lr / mean_share * mean / (square.sqrt() / square_share + eps)
+            moments[f"mean/{name}"], moments[f"square/{name}"] = mean, square
+        return new, moments
+
+    settings = {"beta1": first, "beta2": second, "eps": eps, "weight_decay": weight_decay}
+    return Rule(name=kind, settings=settings, start=start, update=update)
+
+
+def sphere_sgd(*, radius: float = 1.0) -> Rule:
+    """Projected SGD: a plain step, then the trained vector is rescaled to norm ``radius``.
+
+    Learning rates are effective ones: the step taken is ``ELR * radius**2`` times the gradient, so that the radius
+    changes the numerics only (paper, controlled setting).
+
+    Raises:
+        TaskError: The radius is not above 0.
+    """
+    _in_range("sphere_sgd", "radius", radius, 0, open_low=True)
+
+    def update(weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
+        steps = lrs * radius**2
+        moved = {name: value - expand(steps, value) * gradients[name] for name, value in weights.items()}
+        return project(moved, radius), state
+
+    settings = {"radius": radius}
+    return Rule(name="sphere_sgd", settings=settings, start=_stateless, update=update, radius=radius)
+
+
+def sphere_rsgd(*, radius: float = 1.0) -> Rule:
+    """Riemannian SGD: a geodesic step of angle ``lr * |g| / |w|`` along the great circle of the gradient.
+
+    Learning rates are effective ones, as in `sphere_sgd`.
+
+    Raises:
+        TaskError: The radius is not above 0.
+    """
+    _in_range("sphere_rsgd", "radius", radius, 0, open_low=True)
+
+    def update(weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
+        # The gradient of a scale-invariant function is tangent up to rounding; what is left over is removed.
+        along = dot(weights, gradients) / radius**2
+        tangent = {name: value - expand(along, value) * weights[name] for name, value in gradients.items()}
+        size = norm(tangent)
+        angle = lrs * radius * size
+        turn = radius * torch.sin(angle) / torch.where(size > 0, size, 1)
+        moved = {
+            name: expand(torch.cos(angle), value) * value - expand(turn, value) * tangent[name]
+            for name, value in weights.items()
+        }
+        return project(moved, radius), state
+
+    settings = {"radius": radius}
+    return Rule(name="sphere_rsgd", settings=settings, start=_stateless, update=update, radius=radius)
+
+
+RULES: Mapping[str, Callable[..., Rule]] = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adamw,
+    "sphere_sgd": sphere_sgd,
+    "sphere_rsgd": sphere_rsgd,
+}
+
+
+def rule_from(rule: Rule | str | Mapping[str, object]) -> Rule:
+    """A rule from itself, its name, or a mapping with ``name`` and its settings (as in a spec).
+
+    Raises:
+        TaskError: The name or a setting is unknown or out of range.
+    """
+    if isinstance(rule, Rule):
+        return rule
+    settings = {"name": rule} if isinstance(rule, str) else dict(rule)
+    name = str(settings.pop("name", ""))
+    if name not in RULES:
+        raise TaskError(f"There is no update rule {name!r}; choose one of {', '.join(RULES)}.")
+    try:
+        return RULES[name](**settings)
+    except TypeError as error:
+        raise TaskError(
+            f"Rule {name} does not take these settings: {', '.join(map(str, settings))}."
+        ) from error
+
+
+def _stateless(_weights: Weights) -> State:
+    return {}
+
+
+def _in_range(
+    rule: str, setting: str, value: float, low: float, high: float | None = None, *, open_low: bool = False
+) -> None:
+    if (value > low if open_low else value >= low) and (high is None or value < high):
+        return
+    allowed = f"{'above' if open_low else 'at least'} {low:g}" + (
+        f" and below {high:g}" if high is not None else ""
+    )
+    raise TaskError(f"Rule {rule}: {setting} is {value:g}; it must be {allowed}.")

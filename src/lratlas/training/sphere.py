@@ -1,0 +1,90 @@
+"""Weights on a sphere: norms, projection and the check of scale invariance.
+
+Weights of a stack are dictionaries from parameter name to a tensor of shape [seeds, lanes, *parameter]; what is
+done here acts on the whole trained vector of each run, all parameters together.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+Weights = dict[str, Tensor]
+
+
+def expand(values: Tensor, like: Tensor) -> Tensor:
+    """``values`` [seeds, lanes] with as many trailing axes of size 1 as ``like`` [seeds, lanes, *] has."""
+    return values.reshape(values.shape + (1,) * (like.dim() - values.dim()))
+
+
+def dot(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
+    """Inner product of the trained vectors of each run, shape [seeds, lanes]."""
+    # Inner products over rows first: one vectorised pass for the compiler, whatever the parameter's shape.
+    return torch.stack([(a[name] * b[name]).flatten(2).sum(-1) for name in a]).sum(0)
+
+
+def norm(weights: Mapping[str, Tensor]) -> Tensor:
+    """Norm of the trained vector of each run, shape [seeds, lanes]."""
+    return dot(weights, weights).sqrt()
+
+
+def project(weights: Mapping[str, Tensor], radius: float) -> Weights:
+    """Each run's trained vector rescaled to norm ``radius`` (paper, controlled setting)."""
+    scale = radius / norm(weights)
+    return {name: value * expand(scale, value) for name, value in weights.items()}
+
+
+def scale_dependent(
+    function: Callable[[Mapping[str, Tensor]], Tensor],
+    weights: Mapping[str, Tensor],
+    *,
+    tolerance: float = 1e-3,
+) -> list[str]:
+    """Names of the parameters that keep ``function`` from being scale-invariant; empty if it is.
+
+    A function of the trained vector is scale-invariant if multiplying the vector by a positive number does not
+    change it. It is tried with factors 1/2 and 2 at the weights given and, so that parameters that start at zero
+    are seen too, after a random perturbation of every parameter.
+
+    Args:
+        function: From one model's parameters to its outputs, any shape.
+        weights: One model's trained parameters (no stack axes).
+        tolerance: Largest change allowed, relative to the root mean square of the outputs.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shaken = {name: value + _noise(value, generator) for name, value in weights.items()}
+    at_fault: dict[str, None] = {}
+    for point in (dict(weights), shaken):
+        if _changes(function, point, list(point), tolerance):
+            # A layer's weight and bias may be scale-invariant together where each alone is not.
+            layers: dict[str, list[str]] = {}
+            for name in point:
+                layers.setdefault(name.rpartition(".")[0], []).append(name)
+            faulty = [names for names in layers.values() if _changes(function, point, names, tolerance)]
+            at_fault.update(dict.fromkeys(name for names in faulty or layers.values() for name in names))
+    return list(at_fault)
+
+
+def _noise(value: Tensor, generator: torch.Generator) -> Tensor:
+    size = float(value.square().mean().sqrt()) or 1.0
+    noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+    return 0.1 * size * noise.to(value)
+
+
+def _changes(
+    function: Callable[[Mapping[str, Tensor]], Tensor],
+    weights: Mapping[str, Tensor],
+    names: list[str],
+    tolerance: float,
+) -> bool:
+    before = function(weights)
+    size = float(before.square().mean().sqrt()) or 1.0
+    for factor in (0.5, 2.0):
+        after = function(
+            {name: value * factor if name in names else value for name, value in weights.items()}
+        )
+        change = float((after - before).abs().max()) / size
+        if not math.isfinite(change) or change > tolerance:
+            return True
+    return False

@@ -1,0 +1,83 @@
+"""From tasks and seeds to the tensors of a stack."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lratlas.task import Pair, Task, make_model
+from lratlas.training.sphere import Weights, project
+from lratlas.training.trainer import Samples
+
+
+def initial_tensors(
+    tasks: Sequence[Task], seeds: Sequence[int], lanes: int, *, dtype: torch.dtype, device: torch.device
+) -> tuple[Weights, Weights, Weights]:
+    """Initial trained parameters and buffers, [seeds, lanes, ...], and frozen parameters, [seeds, ...].
+
+    All lanes of a seed start from the same point; on a sphere it is rescaled to the rule's radius.
+
+    Args:
+        tasks: The task of each seed.
+        seeds: Training seed of each seed of the stack.
+        lanes: Runs per seed.
+        dtype: Type of floating-point tensors.
+        device: Where the tensors live.
+    """
+    models = [make_model(task, seed) for task, seed in zip(tasks, seeds, strict=True)]
+    named = [dict(model.named_parameters()) for model in models]
+    trained = [name for name, value in named[0].items() if value.requires_grad]
+
+    def stack(parts: list[Tensor]) -> Tensor:
+        stacked = torch.stack([part.detach() for part in parts]).to(device)
+        return stacked.to(dtype) if stacked.is_floating_point() else stacked
+
+    def spread(value: Tensor) -> Tensor:
+        return value[:, None].expand(-1, lanes, *value.shape[1:]).contiguous()
+
+    weights = {name: spread(stack([point[name] for point in named])) for name in trained}
+    frozen = {name: stack([point[name] for point in named]) for name in named[0] if name not in trained}
+    held = [dict(model.named_buffers()) for model in models]
+    buffers = {name: spread(stack([point[name] for point in held])) for name in held[0]}
+    radius = tasks[0].update.radius
+    return (weights if radius is None else project(weights, radius)), buffers, frozen
+
+
+def samples(
+    tasks: Sequence[Task],
+    part: Literal["train", "test"],
+    frozen: Weights,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Samples:
+    """The training or test sets of a stack's seeds; a data set that several seeds share is held once."""
+    return _samples(tasks, [getattr(task, part) for task in tasks], frozen, dtype, device)
+
+
+def single_feature_samples(
+    tasks: Sequence[Task], frozen: Weights, *, dtype: torch.dtype, device: torch.device
+) -> list[Samples]:
+    """The single-feature test sets of a stack's seeds, one per feature; empty if the tasks have none."""
+    pairs = [task.singles for task in tasks]
+    if pairs[0] is None:
+        return []
+    each = [[(pair[0][f], pair[1][f]) for pair in pairs if pair] for f in range(len(pairs[0][0]))]
+    return [_samples(tasks, feature, frozen, dtype, device) for feature in each]
+
+
+def _samples(
+    tasks: Sequence[Task], pairs: Sequence[Pair], frozen: Weights, dtype: torch.dtype, device: torch.device
+) -> Samples:
+    owners = {id(task): None for task in tasks}
+    first = {id(task): pair for task, pair in zip(tasks, pairs, strict=True)}
+    x, y = (torch.stack([first[owner][part] for owner in owners]).to(device) for part in (0, 1))
+    order = list(owners)
+    return Samples(
+        x=x.to(dtype) if x.is_floating_point() else x,
+        y=y.to(dtype) if y.is_floating_point() else y,
+        which=torch.tensor([order.index(id(task)) for task in tasks], device=device),
+        shares=torch.stack([task.shares for task in tasks]).to(device=device, dtype=dtype),
+        frozen=frozen,
+    )

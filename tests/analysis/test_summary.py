@@ -1,0 +1,162 @@
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from lratlas.analysis.boundaries import boundaries
+from lratlas.analysis.regimes import regimes
+from lratlas.analysis.summary import format_lr, summary
+from lratlas.tables import SCHEMAS, empty
+
+Study = Callable[..., dict[str, pl.DataFrame]]
+CHANCE = math.log(2)
+KINDS = ["converged", "converged", "plateau", "plateau", "chance"]
+BARRIERS = {2: 0.01, 3: 0.1}
+
+
+def finished(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    return tables | {
+        "regimes": regimes(tables, chance_loss=CHANCE),
+        "boundaries": boundaries(tables, chance_loss=CHANCE, resamples=100),
+    }
+
+
+def with_second_stage(
+    tables: dict[str, pl.DataFrame], stage: str, scores: Mapping[int, Sequence[float | None]], **keys: float
+) -> dict[str, pl.DataFrame]:
+    """Add runs of a second stage: place in the grid to test accuracy per seed."""
+    plrs = tables["runs"]["plr"].unique().sort()
+    rows = [
+        {"run": f"{stage}{keys}{place}{seed}", "stage": stage, "plr": plrs[place], "seed": seed}
+        | {"test_accuracy": accuracy, "test_loss": None if accuracy is None else 1 - accuracy}
+        | keys
+        for place, accuracies in scores.items()
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    return tables | {"runs": pl.concat([tables["runs"], pl.DataFrame(rows, schema=SCHEMAS["runs"])])}
+
+
+def sentence(sentences: list[str], start: str) -> str:
+    (one,) = [text for text in sentences if text.startswith(start)]
+    return one
+
+
+def test_the_boundaries_in_words(study: Study) -> None:
+    text = summary(finished(study([[kind] * 3 for kind in KINDS], barriers=BARRIERS)), elr=True)
+    assert len(text) == 3
+    assert "effective learning rate of about 2.4e-4 (between the tested 1.8e-4 and 3.2e-4" in text[0]
+    assert "95 % interval over seeds 1.8e-4 to 3.2e-4" in text[0]
+    assert "up to about 4.2e-4" in text[1]
+    assert text[2].startswith("Training diverges above about 7.5e-4")
+
+
+def test_one_seed_has_no_interval(study: Study) -> None:
+    tables = study([[kind] for kind in KINDS], barriers=BARRIERS)
+    tables = with_second_stage(tables, "finetune", {1: [0.8], 2: [0.9]}, flr=1e-5)
+    text = summary(finished(tables), elr=False)
+    assert "effective" not in " ".join(text)
+    assert " ".join(text).count("one seed: no interval") == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("converged", ["converges at every learning rate", "diverges at no learning rate"]),
+        ("chance", ["converges at no learning rate", "diverges at every learning rate"]),
+        ("plateau", ["converges at no learning rate", "diverges at no learning rate"]),
+        ("descending", ["Undecided: 1e-4, 1.8e-4"]),
+    ],
+)
+def test_what_was_not_reached_is_said(study: Study, kind: str, words: list[str]) -> None:
+    text = " ".join(summary(finished(study([[kind] * 2] * 2)), elr=False))
+    assert all(word in text for word in words)
+    assert "about" not in text
+
+
+def test_the_gain_is_paired_by_seed(study: Study) -> None:
+    worse, better = [0.80, 0.84, 0.76], [0.83, 0.86, 0.80]
+    tables = study([[kind] * 3 for kind in KINDS], barriers=BARRIERS)
+    tables = with_second_stage(tables, "finetune", {0: [0.7] * 3, 1: worse, 2: better}, flr=1e-5)
+    tables = with_second_stage(tables, "finetune", {3: [0.99] * 3}, flr=1e-4)  # not the lowest FLR
+    text = sentence(summary(finished(tables), elr=False), "After fine-tuning")
+    assert "lowest learning rate (1e-5), the best initial one is 3.2e-4: test accuracy 83.0 %." in text
+    gains = 100 * (np.array(better) - np.array(worse))
+    low, high = stats.t.interval(0.95, 2, loc=gains.mean(), scale=stats.sem(gains))
+    assert (
+        f"The gain over the best one at which training converges (1.8e-4) is {gains.mean():.3g} points"
+        in text
+    )
+    assert f"{low:.3g} to {high:.3g};" in text
+    assert "may be none" not in text
+
+
+def test_an_uncertain_gain_is_called_so(study: Study) -> None:
+    tables = study([[kind] * 2 for kind in KINDS])
+    tables = with_second_stage(tables, "finetune", {1: [0.8, 0.8], 2: [0.79, 0.9]}, flr=1e-5)
+    assert "so it may be none" in sentence(summary(finished(tables), elr=False), "After fine-tuning")
+
+
+def test_no_gain_is_claimed_where_a_converging_plr_is_best(study: Study) -> None:
+    tables = study([[kind] * 2 for kind in KINDS])
+    tables = with_second_stage(tables, "finetune", {1: [0.9, 0.9], 2: [0.8, 0.8]}, flr=1e-5)
+    text = sentence(summary(finished(tables), elr=False), "After fine-tuning")
+    assert text.endswith("larger learning rates brought no gain.")
+
+
+def test_plrs_with_a_failed_seed_do_not_compete(study: Study) -> None:
+    tables = study([[kind] * 2 for kind in KINDS])
+    tables = with_second_stage(tables, "finetune", {1: [0.8, 0.8], 2: [None, 0.99]}, flr=1e-5)
+    assert "1.8e-4: test accuracy 80.0 %" in " ".join(summary(finished(tables), elr=False))
+
+
+def test_without_accuracies_losses_are_compared(study: Study) -> None:
+    tables = study([[kind] * 2 for kind in KINDS], accuracies=False)
+    tables = with_second_stage(tables, "finetune", {1: [0.8, 0.8], 2: [0.85, 0.86]}, flr=1e-5)
+    tables["runs"] = tables["runs"].with_columns(pl.lit(None, pl.Float64).alias("test_accuracy"))
+    text = sentence(summary(finished(tables), elr=False), "After fine-tuning")
+    assert "3.2e-4: test loss 0.145." in text
+    assert "is 0.055 (95 %" in text
+
+
+def test_the_best_average(study: Study) -> None:
+    tables = study([[kind] * 2 for kind in KINDS])
+    tables = with_second_stage(tables, "average", {1: [0.8, 0.8], 2: [0.9, 0.8]}, count=5)
+    tables = with_second_stage(tables, "average", {2: [0.9, 0.9]}, count=20)
+    text = sentence(summary(finished(tables), elr=False), "The best weight average")
+    assert text == "The best weight average is over 20 checkpoints at 3.2e-4: test accuracy 90.0 %."
+
+
+def test_features(study: Study) -> None:
+    tables = study([[kind] for kind in KINDS])
+    plrs = tables["runs"]["plr"]
+    rows = [
+        {"run": str(place), "stage": "pretrain", "plr": plrs[place], "seed": 0, "feature": f, "accuracy": a}
+        for place, accuracies in [(0, [0.52, 0.54]), (1, [0.55, 0.5]), (2, [0.7, 0.5])]
+        for f, a in enumerate(accuracies)
+    ]
+    tables["features"] = pl.DataFrame(rows, schema_overrides=SCHEMAS["features"]).with_columns(
+        pl.lit(None, pl.Float64).alias("flr"), pl.lit(None, pl.Int64).alias("count")
+    )
+    text = sentence(summary(finished(tables), elr=False), "Features")
+    assert text == (
+        "Features: the strongest alone gives 70.0 % accuracy at 3.2e-4, the others 50.0 % on average; "
+        "at the learning rates where training converges, at most 55.0 %."
+    )
+
+
+def test_an_empty_study() -> None:
+    tables = {"runs": empty("runs"), "regimes": empty("regimes"), "boundaries": empty("boundaries")}
+    assert summary(tables, elr=True) == ["No pre-training run has finished yet."]
+
+
+def test_lrs_are_short() -> None:
+    assert [format_lr(value) for value in (1, 0.0316227766, 7.5e-3, 1e-5, 20)] == [
+        "1e0",
+        "3.2e-2",
+        "7.5e-3",
+        "1e-5",
+        "2e1",
+    ]

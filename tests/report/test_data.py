@@ -1,0 +1,175 @@
+"""Chart data against sums done by hand."""
+
+import math
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lratlas.errors import StudyError
+from lratlas.report.data import (
+    accuracy_data,
+    features_data,
+    geometry_data,
+    lr_text,
+    regime_bands,
+    traces_data,
+)
+from lratlas.tables import SCHEMAS, Tables
+
+Row = dict[str, Any]
+
+
+def frame(table: str, rows: list[Row]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=SCHEMAS[table])
+
+
+def run(name: str, accuracy: float | None, **more: Any) -> Row:
+    return {"run": name, "stage": "pretrain", "plr": 0.01, "seed": 0, "test_accuracy": accuracy, **more}
+
+
+@pytest.mark.parametrize(
+    ("lr", "text"), [(1.0, "1e0"), (1e-4, "1e-4"), (0.0075, "7.5e-3"), (10**-4.5, "3.16e-5"), (20.0, "2e1")]
+)
+def test_lrs_are_written_short(lr: float, text: str) -> None:
+    assert lr_text(lr) == text
+
+
+def test_bands_meet_half_way_on_the_log_scale() -> None:
+    rows = [{"plr": 10.0**-i, "regime": name} for i, name in enumerate(["3", "2A", "1", "1"])]
+    bands = regime_bands({"regimes": frame("regimes", rows)})
+    assert bands["regime"].to_list() == ["1", "2A", "3"]
+    assert bands["low"].to_list() == pytest.approx([10**-3.5, 10**-1.5, 10**-0.5])
+    assert bands["high"].to_list() == pytest.approx([10**-1.5, 10**-0.5, 10**0.5])
+    assert bands["middle"].to_list() == pytest.approx([10**-2.5, 10**-1, 1])
+
+
+@given(
+    st.lists(st.floats(1e-6, 10), min_size=1, max_size=12, unique_by=lambda lr: round(math.log(lr), 3)),
+    st.data(),
+)
+def test_every_plr_lies_in_the_one_band_of_its_regime(plrs: list[float], data: st.DataObject) -> None:
+    names = [data.draw(st.sampled_from(["1", "2A", "2B", "3", "undecided"])) for _ in plrs]
+    rows = [{"plr": plr, "regime": name} for plr, name in zip(plrs, names, strict=True)]
+    bands = regime_bands({"regimes": frame("regimes", rows)})
+    assert bands["high"].to_list()[:-1] == bands["low"].to_list()[1:]
+    for plr, name in zip(plrs, names, strict=True):
+        assert bands.filter((pl.col("low") < plr) & (plr < pl.col("high")))["regime"].to_list() == [name]
+
+
+def test_no_regimes_give_no_bands() -> None:
+    assert regime_bands({}).is_empty()
+
+
+def test_accuracy_is_mean_and_deviation_over_seeds_in_legend_order() -> None:
+    rows = [
+        run("a", 0.9, stage="average", count=5),
+        run("b", 0.8, stage="average", count=2),
+        run("c", 0.7, stage="finetune", flr=1e-3),
+        run("d", 0.7, stage="finetune", flr=1e-4),
+        run("e", 0.99, stage="second", plr2=1e-3),
+        run("f", 0.6, seed=0),
+        run("g", 0.8, seed=1),
+        run("h", None, seed=2),
+    ]
+    data = accuracy_data({"runs": frame("runs", rows)})
+    assert data["series"].to_list() == ["pre-training", "FLR 1e-4", "FLR 1e-3", "SWA-2", "SWA-5"]
+    deviation = math.sqrt(2 * 0.1**2)  # two values, each 0.1 from their mean, one degree of freedom
+    assert data.row(0)[3:] == pytest.approx((0.7, 0.7 - deviation, 0.7 + deviation, 2))
+    assert data.row(4)[3:] == pytest.approx((0.9, 0.9, 0.9, 1))
+
+
+def test_accuracy_at_a_loss_is_that_of_the_first_row_below_it() -> None:
+    runs = [run("a", 0.9), run("b", 0.5, seed=1), run("c", 0.8, seed=2)]
+    trace = [
+        ("a", 20, 0.4, 0.62), ("a", 30, 0.1, 0.7), ("a", 10, 0.9, 0.5),
+        ("b", 10, 0.9, 0.5), ("b", 20, 0.6, 0.5),
+        ("c", 10, 0.5, None), ("c", 20, 0.3, 0.66),
+    ]  # fmt: skip
+    names = ("run", "step", "train_loss", "test_accuracy")
+    traces = frame("traces", [dict(zip(names, row, strict=True)) for row in trace])
+    data = accuracy_data({"runs": frame("runs", runs), "traces": traces}, at_loss=0.5)
+    assert data["mean"].to_list() == pytest.approx([0.64])
+    assert data["seeds"].to_list() == [2]
+
+
+def test_geometry_is_the_median_over_seeds_whatever_the_order_of_the_ends() -> None:
+    measured = [
+        (0, "high", "swa", 1.0),
+        (0, "low", "high", 0.1),
+        (1, "high", "low", 0.9),
+        (2, "low", "high", 0.2),
+        (0, "swa", "low", 0.5),
+    ]
+    rows = [
+        {"plr": 0.1, "seed": seed, "a": a, "b": b, "angle": angle, "train_barrier": angle / 10}
+        for seed, a, b, angle in measured
+    ]
+    data = geometry_data({"pairs": frame("pairs", rows)})
+    assert data["pair"].to_list() == ["low FLR – high FLR", "low FLR – SWA", "high FLR – SWA"]
+    assert data["angle"].to_list() == pytest.approx([0.2, 0.5, 1.0])
+    assert data["train_barrier"].to_list() == pytest.approx([0.02, 0.05, 0.1])
+    assert data["seeds"].to_list() == [3, 1, 1]
+
+
+def features(name: str, accuracies: list[float], **more: Any) -> list[Row]:
+    shared = {"run": name, "stage": "pretrain", "plr": 0.01, "seed": 0, **more}
+    return [{**shared, "feature": i, "accuracy": accuracy} for i, accuracy in enumerate(accuracies)]
+
+
+def test_features_are_sorted_in_each_run_before_the_mean() -> None:
+    rows = features("a", [0.5, 0.9]) + features("b", [0.7, 0.6], seed=1)
+    data = features_data({"features": frame("features", rows)})
+    # Sorted they are 0.9, 0.5 and 0.7, 0.6; a mean feature by feature would give 0.75 and 0.6.
+    assert data["accuracy"].to_list() == pytest.approx([0.8, 0.55])
+    assert data["rank"].to_list() == [1, 2]
+    assert data["model"].unique().to_list() == ["pre-trained"]
+
+
+def test_features_take_the_lowest_flr_and_the_longest_average() -> None:
+    rows = [
+        *features("a", [0.6], stage="finetune", flr=1e-3),
+        *features("b", [0.7], stage="finetune", flr=1e-4),
+        *features("c", [0.8], stage="average", count=20),
+        *features("d", [0.9], stage="average", count=5),
+    ]
+    data = features_data({"features": frame("features", rows)})
+    assert data["model"].to_list() == ["fine-tuned, FLR 1e-4", "averaged, SWA-20"]
+    assert data["accuracy"].to_list() == pytest.approx([0.7, 0.8])
+
+
+def traces_of(losses: dict[str, list[float]]) -> Tables:
+    runs = [run(name, None, seed=i) for i, name in enumerate(losses)]
+    rows = [
+        {"run": name, "step": 10 * (i + 1), "train_loss": loss, "gradient_norm": 2 * loss}
+        for name, values in losses.items()
+        for i, loss in enumerate(values)
+    ]
+    return {"runs": frame("runs", runs), "traces": frame("traces", rows)}
+
+
+def test_traces_are_means_over_seeds_without_what_a_log_axis_cannot_show() -> None:
+    data = traces_data(traces_of({"a": [1.0, 0.0, math.inf], "b": [3.0, 0.2, math.nan]}))
+    assert data["step"].to_list() == [10, 20, 30]
+    assert data["train_loss"].to_list() == pytest.approx([2.0, 0.2, None])
+    assert data["gradient_norm"].to_list() == pytest.approx([4.0, 0.4, None])
+
+
+def test_long_traces_are_thinned_to_means_and_keep_their_end() -> None:
+    data = traces_data(traces_of({"a": [float(i + 1) for i in range(600)]}))
+    assert data["step"].to_list() == [40 * (i + 1) for i in range(150)]
+    assert data["train_loss"].to_list() == pytest.approx([4 * i + 2.5 for i in range(150)])
+
+
+def test_fine_tuning_is_not_among_the_traces() -> None:
+    tables = traces_of({"a": [1.0]})
+    runs = tables["runs"].with_columns(stage=pl.lit("finetune"))
+    with pytest.raises(StudyError, match="traces of pre-training runs"):
+        traces_data({**tables, "runs": runs})
+
+
+def test_a_loss_that_no_run_reaches_is_named() -> None:
+    with pytest.raises(StudyError, match=r"training loss of 0\.01 or less; no run has one"):
+        accuracy_data(traces_of({"a": [1.0]}), at_loss=0.01)

@@ -1,0 +1,146 @@
+"""What a task accepts, what it refuses, and with which words."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lratlas import Task
+from lratlas.errors import TaskError
+from lratlas.models.mlp import MLP
+from lratlas.task import fingerprint, make_model
+
+X, Y = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
+
+
+def task(**changes: Any) -> Task:
+    fields: dict[str, Any] = {
+        "model": lambda: MLP(4, (5,), 3),
+        "train": (X, Y),
+        "test": (X[:9], Y[:9]),
+        "batch_size": 8,
+    }
+    return Task(**(fields | changes))
+
+
+class Scaled(nn.Module):
+    """A layer norm hides the scale of `first`; `second` and its bias show theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = (
+            nn.Linear(4, 5),
+            nn.LayerNorm(5, elementwise_affine=False),
+            nn.Linear(5, 3),
+        )
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.norm(self.first(x)))
+
+
+def with_nan(x: torch.Tensor) -> torch.Tensor:
+    x = x.clone()
+    x[3, 1] = torch.nan
+    return x
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a model instead of a factory": ({"model": MLP(4, (5,), 3)}, "function that makes"),
+    "not a model": ({"model": lambda: 3}, "must return a torch.nn.Module"),
+    "a model for other data": ({"model": lambda: MLP(7, (5,), 3)}, r"does not accept a batch.*\(8, 4\)"),
+    "no trained parameters": (
+        {"model": lambda: MLP(4, (5,), 3).requires_grad_(requires_grad=False)},
+        "no trained",
+    ),
+    "too few outputs": ({"model": lambda: MLP(4, (5,), 2)}, "labels go up to 2"),
+    "negative labels": ({"train": (X, Y - 1)}, "label -1 is negative"),
+    "float labels": ({"train": (X, Y.float())}, "must be integers"),
+    "one class": ({"train": (X, torch.zeros(30, dtype=torch.long))}, "at least two classes"),
+    "labels for binary": (
+        {"model": lambda: MLP(4, (5,), 1), "loss": "binary_cross_entropy"},
+        "labels 0 or 1; found 2",
+    ),
+    "NaN inputs": ({"train": (with_nan(X), Y)}, "train: the inputs contain NaN"),
+    "rows that differ": ({"test": (X, Y[:9])}, "test: .*same n"),
+    "no rows": ({"test": (X[:0], Y[:0])}, "test: .*same n > 0"),
+    "shapes that differ": ({"test": (X[:9, :3], Y[:9])}, "must agree"),
+    "not a pair": ({"train": X}, "must be a pair"),
+    "batch larger than the data": ({"batch_size": 31}, "from 1 to 30"),
+    "batch of nothing": ({"batch_size": 0}, "from 1 to 30"),
+    "unknown loss": ({"loss": "hinge"}, "no loss 'hinge'; use one of cross_entropy"),
+    "unknown rule": ({"rule": "lion"}, "no update rule 'lion'; choose one of sgd"),
+    "setting of another rule": ({"rule": {"name": "sgd", "betas": (0.9, 0.9)}}, "sgd does not take"),
+    "momentum out of range": ({"rule": {"name": "sgd", "momentum": 1.5}}, "at least 0 and below 1"),
+    "validation share of one": ({"validation": 1.0}, "between 0 and 1"),
+    "a loss that is not finite": ({"loss": lambda o, _y: o.sum() * torch.inf}, "not finite"),
+    "not scale-invariant": ({"model": Scaled, "rule": "sphere_sgd"}, "second.weight, second.bias"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_named(case: str) -> None:
+    changes, words = REFUSED[case]
+    with pytest.raises(TaskError, match=words) as caught:
+        task(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_the_parameters_at_fault_are_named() -> None:
+    with pytest.raises(TaskError) as caught:
+        task(model=Scaled, rule="sphere_sgd")
+    assert "first" not in str(caught.value)
+
+
+def test_a_scale_invariant_model_is_accepted_on_the_sphere() -> None:
+    made = task(model=lambda: MLP(4, (5, 5), 3, scale_invariant=True), rule="sphere_sgd")
+    assert made.update.radius == 1.0
+    assert made.classes == 3
+
+
+def test_arrays_become_tensors_and_a_share_is_kept_back_once() -> None:
+    made = task(train=(X.numpy(), np.asarray(Y)), validation=0.2)
+    assert made.validation is not None
+    assert len(made.train[0]) == 24
+    assert len(made.validation[0]) == 6
+    together = torch.cat([made.train[0], made.validation[0]])
+    assert torch.equal(together.sort(0).values, X.sort(0).values)
+
+
+def test_chance_is_that_of_the_best_constant_prediction() -> None:
+    labels = torch.tensor([0] * 15 + [1] * 10 + [2] * 5)
+    made = task(train=(X, labels))
+    shares = np.array([1 / 2, 1 / 3, 1 / 6])
+    assert made.shares.tolist() == pytest.approx(shares)
+    assert made.chance_loss == pytest.approx(-(shares * np.log(shares)).sum())
+    targets = torch.randn(30, 3)
+    regression = task(train=(X, targets), test=(X[:9], targets[:9]), loss="mse")
+    assert regression.chance_loss == pytest.approx(float(targets.var(0, correction=0).mean()), rel=1e-5)
+
+
+def test_the_fingerprint_follows_what_defines_the_task() -> None:
+    other = X.clone()
+    other[0, 0] += 1e-3
+    prints = [
+        fingerprint(each)
+        for each in (
+            task(),
+            task(train=(other, Y)),
+            task(rule={"name": "sgd", "momentum": 0.9}),
+            task(batch_size=4),
+        )
+    ]
+    assert len(set(prints)) == 4
+    assert fingerprint(task()) == prints[0]
+
+
+def test_initial_weights_follow_the_seed_alone() -> None:
+    made = task()
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    one, again, other = (make_model(made, seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
