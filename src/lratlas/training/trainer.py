@@ -1,7 +1,7 @@
 """Training a stack: from initial weights, learning rates and batch indices to weights and traces."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -127,27 +127,20 @@ def train_stack(
     Returns:
         The stack after the last step, its trace rows and the snapshots.
     """
-    wanted, kept, rows = set(snapshots), {}, []
-    weights, buffers, state, alive = stack.weights, stack.buffers, stack.state, stack.alive
-    zeros = torch.zeros((SUMS, *alive.shape), dtype=lrs.dtype, device=lrs.device)
-    sums, since, step, end = zeros, stack.step, stack.step, stack.step + len(batches)
-    for x, y in _gathered(train, batches):
-        for at in range(len(x)):
-            batch = Batch(x=x[at], y=y[at], shares=train.shares, frozen=train.frozen)
-            weights, buffers, state, alive, sums = program.step(
-                weights, buffers, state, alive, sums, lrs, batch
-            )
-            step += 1
-            if step in wanted:
-                kept[step] = weights
-            if trace_every and (step % trace_every == 0 or step == end):
-                now = replace(stack, weights=weights, buffers=buffers, alive=alive)
-                rows.append(_row(program, now, step, sums.double() / (step - since), test))
-                sums, since = zeros, step
-        if progress:
-            progress(len(x))
-    done = Stack(weights=weights, buffers=buffers, state=state, alive=alive, step=step)
-    return Trained(stack=done, rows=rows, snapshots=kept)
+    first, end, wanted = stack.step, stack.step + len(batches), set(snapshots)
+    stops = {end, *wanted, *(range(first - first % trace_every, end, trace_every) if trace_every else ())}
+    kept, rows = dict[int, Weights](), list[Row]()
+    zeros = torch.zeros((SUMS, *stack.alive.shape), dtype=lrs.dtype, device=lrs.device)
+    sums, since = zeros, first
+    for stop in sorted(step for step in stops if first < step <= end):
+        part = batches[stack.step - first : stop - first]
+        stack, sums = _advance(program, stack, sums, lrs, part, train, progress)
+        if stop in wanted:
+            kept[stop] = stack.weights
+        if trace_every and (stop % trace_every == 0 or stop == end):
+            rows.append(_row(program, stack, sums.double() / (stop - since), test))
+            sums, since = zeros, stop
+    return Trained(stack=stack, rows=rows, snapshots=kept)
 
 
 @torch.no_grad()
@@ -168,22 +161,43 @@ def evaluate_stack(program: Program, weights: Weights, buffers: Weights, samples
     return Scores(loss=loss, accuracy=accuracy, chance_accuracy=chance)
 
 
+def _advance(
+    program: Program,
+    stack: Stack,
+    sums: Tensor,
+    lrs: Tensor,
+    batches: Tensor,
+    train: Samples,
+    progress: Callable[[int], None] | None,
+) -> tuple[Stack, Tensor]:
+    """Do the steps of ``batches`` [steps, seeds, batch] without a stop."""
+    weights, buffers, state, alive = stack.weights, stack.buffers, stack.state, stack.alive
+    for x, y in _gathered(train, batches):
+        for at in range(len(x)):
+            # After the first step nothing that the compiled code depends on changes: its checks are left out.
+            with torch.compiler.set_stance("default", skip_guard_eval_unsafe=at > 0):
+                batch = Batch(x=x[at], y=y[at], shares=train.shares, frozen=train.frozen)
+                weights, buffers, state, alive, sums = program.step(weights, buffers, state, alive, sums, lrs, batch)
+        if progress:
+            progress(len(x))
+    step = stack.step + len(batches)
+    return Stack(weights=weights, buffers=buffers, state=state, alive=alive, step=step), sums
+
+
 def _gathered(train: Samples, batches: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
     """Inputs and targets of consecutive steps, [steps, seeds, batch, ...], a bounded number of steps at a time."""
-    per_step = (
-        max(1, batches[0].numel() * train.x[0, 0].numel() * train.x.element_size()) if len(batches) else 1
-    )
+    per_step = max(1, batches[0].numel() * train.x[0, 0].numel() * train.x.element_size())
     for part in batches.split(max(1, min(256, _GATHERED_BYTES // per_step))):
         which = train.which[:, None]
         yield train.x[which, part], train.y[which, part]
 
 
-def _row(program: Program, stack: Stack, step: int, means: Tensor, test: Samples | None) -> Row:
+def _row(program: Program, stack: Stack, means: Tensor, test: Samples | None) -> Row:
     loss, accuracy, chance, gradient = means
     missing = torch.full_like(loss, torch.nan)
     scores = evaluate_stack(program, stack.weights, stack.buffers, test) if test else None
     return Row(
-        step=step,
+        step=stack.step,
         train_loss=loss,
         train_accuracy=accuracy,
         chance_accuracy=chance,
