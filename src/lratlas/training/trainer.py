@@ -10,7 +10,7 @@ from lratlas.training.program import SUMS, Batch, Program
 from lratlas.training.rules import Rule, State
 from lratlas.training.sphere import Weights, norm
 
-EVALUATED_AT_ONCE = 128  # samples; activations of a whole stack then stay near the cache
+EVALUATED_AT_ONCE = 64  # samples; activations of a whole stack then stay near the cache
 _GATHERED_BYTES = 2**25  # batches are gathered for many steps at once, up to this size
 
 
