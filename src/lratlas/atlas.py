@@ -16,7 +16,7 @@ from lratlas.analysis.boundaries import boundaries
 from lratlas.analysis.regimes import regimes
 from lratlas.analysis.summary import summary
 from lratlas.errors import StudyError
-from lratlas.report.charts import CHARTS, Drawing
+from lratlas.report.charts import CHARTS, Drawing, ticks_chart
 from lratlas.study.conduct import conduct, open_study, stored_spec
 from lratlas.study.plan import Plan, read_plan
 from lratlas.study.spec import Spec, read_spec, spec_from
@@ -104,7 +104,7 @@ class Atlas:
         return bool(self.plan and self.plan.elr)
 
     def chart(self, name: str, **options: Any) -> Drawing:
-        """A chart: accuracy, geometry, features or traces; shows by itself in a notebook.
+        """A chart: accuracy, geometry, features, traces, or (of the ticks study) ticks; shows in a notebook.
 
         Args:
             name: Which chart.
@@ -113,6 +113,8 @@ class Atlas:
         Raises:
             StudyError: There is no such chart, or the study lacks what it shows.
         """
+        if name == "ticks" and self._is_ticks:
+            return ticks_chart(self._first_feature())
         if name not in CHARTS:
             raise StudyError(f"There is no chart {name!r}; choose one of {', '.join(CHARTS)}.")
         return CHARTS[name](self.tables, elr=self.elr, **options)
@@ -141,17 +143,31 @@ class Atlas:
         model.load_state_dict(model.state_dict() | values)
         return model
 
-    def write_report(self, command: str | None = None) -> str:
-        """Write the analysis tables, ``report.html`` and ``figures/*.pdf`` into the study; returns the page's place."""
-        from lratlas.report.figures import figure_pdf
+    def write_report(self, command: str | None = None, *, at_loss: float | None = None) -> str:
+        """Write the analysis tables, ``report.html`` and ``figures/`` (PDF, SVG, and the data as CSV) into the study.
+
+        Args:
+            command: The command to name in the report.
+            at_loss: Also show the accuracies at this training loss instead of at the end.
+
+        Returns:
+            Where the page is.
+
+        Raises:
+            StudyError: The study cannot be written, or no run reaches the loss.
+        """
+        from lratlas.report.data import CHART_DATA
+        from lratlas.report.figures import figure_pdf, figure_svg
         from lratlas.report.page import page
 
         charts, missing = dict[str, Drawing](), dict[str, str]()
-        for name in CHARTS:
+        for name in (*CHARTS, *(("ticks",) if self._is_ticks else ())):
             try:
                 charts[name] = self.chart(name)
             except StudyError as error:
                 missing[name] = str(error)
+        if at_loss is not None:
+            charts["accuracy_at_loss"] = self.chart("accuracy", at_loss=at_loss)
         for name in ("regimes", "boundaries"):
             self.store.write_table(name, _WHOLE, self.tables[name])
         text = page(
@@ -165,7 +181,20 @@ class Atlas:
         self.store.write_text("report.html", text)
         for name, chart in charts.items():
             self.store.write_bytes(f"figures/{name}.pdf", figure_pdf(chart))
+            self.store.write_text(f"figures/{name}.svg", figure_svg(chart))
+            if name in CHART_DATA:
+                self.store.write_text(f"figures/{name}.csv", CHART_DATA[name](self.tables).write_csv())
         return f"{self.folder}/report.html"
+
+    @property
+    def _is_ticks(self) -> bool:
+        return self.spec.task.preset == "ticks"
+
+    def _first_feature(self) -> pl.DataFrame:
+        from lratlas.study.tasks import tasks_from
+
+        x, y = tasks_from(self.spec.task).of(0).train
+        return pl.DataFrame({"x1": x[:, 0].tolist(), "x2": x[:, 1].tolist(), "label": y.long().tolist()})
 
     def _facts(self, command: str | None) -> dict[str, str]:
         from importlib.metadata import version

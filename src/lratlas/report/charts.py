@@ -48,7 +48,9 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
     colour = alt.Color("series:N").scale(_series_colours(data)).sort(None).title(None).legend(_LINES)
     base = alt.Chart(look.inline(data)).encode(x=look.plr_axis(elr=elr), color=colour)
     scale = _scale(data, "low", "high")
-    band = base.mark_area(clip=True).encode(
+    # Only the outer lines of each kind have a band; seventeen of them would hide each other.
+    outer = data.filter(pl.col("series").is_in(_outer(data)))
+    band = base.properties(data=look.inline(outer)).mark_area(clip=True).encode(
         y=alt.Y("low:Q").scale(scale),
         y2="high:Q",
         opacity=alt.when(pick).then(alt.value(0.12)).otherwise(alt.value(0)),
@@ -204,6 +206,12 @@ CHARTS: Mapping[str, TableChart] = {
 }
 
 
+def _outer(data: pl.DataFrame) -> list[str]:
+    """The first and the last line of each stage."""
+    ends = data.group_by("stage").agg(first=pl.col("series").first(), last=pl.col("series").last())
+    return [*ends["first"], *ends["last"]]
+
+
 def _series_colours(data: pl.DataFrame) -> alt.Scale:
     lines = data.select("series", "stage").unique(maintain_order=True)
     stages: Sequence[str] = lines["stage"].to_list()
@@ -238,7 +246,8 @@ def _feature_lines(data: pl.DataFrame, *, elr: bool, scale: alt.Scale, number: i
 
 
 def _panel(lines: alt.Chart, bands: pl.DataFrame, *, width: int) -> alt.LayerChart:
-    return alt.LayerChart(layer=[*look.shading(bands), lines]).properties(width=width, height=230)
+    # Smaller letters: in a narrow panel the names of 2A and 2B would touch.
+    return alt.LayerChart(layer=[*look.shading(bands, lettering=8), lines]).properties(width=width, height=230)
 
 
 def _scale(data: pl.DataFrame, lowest: str, highest: str, *, floor: float | None = None) -> alt.Scale:

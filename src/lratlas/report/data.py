@@ -3,6 +3,8 @@
 import math
 from itertools import pairwise
 
+from collections.abc import Callable, Mapping
+
 import polars as pl
 
 from lratlas.errors import StudyError
@@ -245,3 +247,11 @@ def _named_pair() -> pl.Expr:
 
 def _drawable(name: str) -> pl.Expr:
     return pl.when(pl.col(name).is_finite() & (pl.col(name) > 0)).then(pl.col(name))
+
+
+CHART_DATA: Mapping[str, Callable[[Tables], pl.DataFrame]] = {
+    "accuracy": accuracy_data,
+    "geometry": geometry_data,
+    "features": features_data,
+    "traces": traces_data,
+}

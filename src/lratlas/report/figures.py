@@ -15,7 +15,12 @@ _POINTS_PER_PIXEL = 0.71
 
 def figure_pdf(chart: Drawing) -> bytes:
     """The chart as a PDF for a paper: text stays text, lettering about 8 points, at most 6.9 inches wide."""
-    return vl_convert.svg_to_pdf(_shrunk(vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=_VERSION)))
+    return vl_convert.svg_to_pdf(_shrunk(figure_svg(chart)))
+
+
+def figure_svg(chart: Drawing) -> str:
+    """The chart as an SVG, about 700 pixels wide."""
+    return vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=_VERSION)
 
 
 def _shrunk(svg: str) -> str:

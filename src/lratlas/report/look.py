@@ -6,7 +6,7 @@ import altair as alt
 import polars as pl
 
 # Okabe and Ito's colours, told apart with any colour vision and readable on white and on black.
-REGIME_COLOURS = {"1": "#0072B2", "2A": "#009E73", "2B": "#E69F00", "3": "#CC79A7", "undecided": "#8C8C8C"}
+REGIME_COLOURS = {"1": "#0072B2", "2A": "#009E73", "2B": "#E69F00", "2": "#56B4E9", "3": "#CC79A7", "undecided": "#8C8C8C"}
 NEUTRAL = "#8C8C8C"
 STRONG = ("#D55E00", "#0072B2", "#009E73")
 FLR_RAMP = ("#7FC4EA", "#1668A6")
@@ -16,10 +16,6 @@ LR_FORMAT = ".2~e"
 # Vega writes 1e+0 where everybody writes 1e0.
 PLAIN_EXPONENT = "replace(datum.label, '+', '')"
 FONT = "Helvetica, Arial, sans-serif"
-
-
-_POWER_OF_TEN = "slice(format(datum.value, '.0e'), 0, 2) == '1e'"
-
 
 def inline(frame: pl.DataFrame) -> alt.InlineData:
     """The rows of a frame inside the chart, floats cut to six digits and NaN made null (JSON has no NaN)."""
@@ -74,7 +70,7 @@ def zoom(name: str) -> alt.Parameter:
     )
 
 
-def shading(bands: pl.DataFrame) -> list[alt.Chart]:
+def shading(bands: pl.DataFrame, *, lettering: int = 11) -> list[alt.Chart]:
     """Layers to put behind lines over PLR: a tinted, labelled band per regime; no layers for no bands."""
     if bands.is_empty():
         return []
@@ -91,7 +87,7 @@ def shading(bands: pl.DataFrame) -> list[alt.Chart]:
     )
     labels = (
         alt.Chart(rows)
-        .mark_text(baseline="top", fontWeight="bold", fontSize=11, clip=True)
+        .mark_text(baseline="top", fontWeight="bold", fontSize=lettering, clip=True)
         .encode(x=alt.X("middle:Q"), y=alt.value(4), text="label:N", tooltip=tips)
     )
     return [bars, labels]

@@ -1,0 +1,36 @@
+# Two commands do everything: `make demo` and `make test`. Each makes the virtual environment if it is not there.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint benchmark clean
+
+help:
+	@echo "make demo       run the demonstration: the paper's synthetic example and real digits"
+	@echo "make test       linters, type checker and tests"
+	@echo "make lint       linters and type checker alone"
+	@echo "make benchmark  time the trainer against a plain PyTorch loop"
+	@echo "make .venv      the virtual environment, from requirements.lock"
+	@echo "make clean      remove the environment, caches and the demonstration"
+
+.venv: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch .venv
+
+demo: .venv
+	$(BIN)/lratlas demo
+
+lint: .venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+test: lint
+	$(BIN)/pytest
+
+benchmark: .venv
+	$(BIN)/python benchmarks/ticks.py
+
+clean:
+	rm -rf .venv .cache .pytest_cache .hypothesis .ruff_cache build dist lratlas-demo
