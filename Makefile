@@ -27,7 +27,7 @@ lint: .venv
 	$(BIN)/basedpyright
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 benchmark: .venv
 	$(BIN)/python benchmarks/ticks.py

@@ -200,20 +200,14 @@ class Atlas:
         from importlib.metadata import version
 
         runs = self.tables["runs"]
-        prints = (
-            sorted({seed.fingerprint for job in self.plan.trainings for seed in job.seeds})
-            if self.plan
-            else []
-        )
+        prints = sorted({seed.fingerprint for job in self.plan.trainings for seed in job.seeds}) if self.plan else []
         return {
             "Command": command or "from Python",
             "Spec": self.store.read_text("spec.toml"),
             "Runs": f"{len(runs):,} ({runs.filter(pl.col('stage') != 'average')['steps'].sum():,} SGD steps)",
             "Training time": f"{runs['seconds'].sum():,.0f} s, summed over processes",
             "Task fingerprint": ", ".join(prints),
-            "Versions": ", ".join(
-                f"{name} {version(name)}" for name in ("lratlas", "torch", "polars", "altair")
-            ),
+            "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "torch", "polars", "altair")),
             "Machine": f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
         }
 
@@ -285,9 +279,7 @@ def resume(
     store = Store.open(folder)
     spec = stored_spec(store)
     if spec.task.preset == "python":
-        raise StudyError(
-            f"{folder} was started from Python with a task of its own; run the same explore() call again."
-        )
+        raise StudyError(f"{folder} was started from Python with a task of its own; run the same explore() call again.")
     conduct(store, workers=workers, report=report, notice=notice)
     atlas = Atlas(store)
     atlas.write_report(command_line())

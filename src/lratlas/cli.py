@@ -1,34 +1,59 @@
 """The command line: parse, call the same functions as from Python, print."""
 
-import json
+import io
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from lratlas.errors import LRAtlasError, SpecError
+from lratlas.terminal import notice, print_json, print_table, progress_bar, say
 
 if TYPE_CHECKING:
     from lratlas.atlas import Atlas
-    from lratlas.study.execute import Progress as Done
     from lratlas.study.spec import Spec
+
+
+INTERRUPTED = 130  # the exit code after Ctrl-C
+
+
+def _workers(given: str | int) -> int:
+    return _count("--workers", given)
+
+
+def _repeats(given: str | int) -> int:
+    return _count("--repeats", given)
+
+
+def _count(option: str, given: str | int) -> int:
+    # Typer's own message would not name the value.
+    text = str(given).strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) >= 1):
+        raise SpecError(f"{option} is {text!r}, but must be a whole number of at least 1.")
+    return int(text)
+
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="See where large learning rates lead, for any PyTorch model, and choose the initial one.",
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
-FolderOption = Annotated[Path, typer.Option("--folder", "-f", help="The study folder.")]
-FolderArgument = Annotated[Path, typer.Argument(help="The study folder.", metavar="FOLDER")]
+# Text, since a path would spoil the two slashes of s3://bucket.
+FolderOption = Annotated[str, typer.Option("--folder", "-f", help="The study folder, or its URL.", metavar="FOLDER")]
+FolderArgument = Annotated[str, typer.Argument(help="The study folder, or its URL.", metavar="FOLDER")]
 Workers = Annotated[
-    int, typer.Option(help="Processes on this machine; by default one per core.", metavar="N")
+    int,
+    typer.Option(help="Processes on this machine; by default one per core.", metavar="N", parser=_workers),
+]
+Repeats = Annotated[
+    int | None,
+    typer.Option(help="Repetitions, if not the preset's own number.", metavar="N", parser=_repeats),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -38,33 +63,58 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 def main() -> None:
     """Run the command line; bad input ends with one sentence and exit code 2."""
     signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every sign
     try:
-        app()
+        code = app(prog_name="lratlas", standalone_mode=False) or 0
+        sys.stdout.flush()
     except LRAtlasError as error:
-        sys.stderr.write(f"lratlas: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write(
-            "lratlas: interrupted; nothing computed is lost: `lratlas resume FOLDER` continues.\n"
-        )
-        sys.exit(130)
+        notice(str(error))
+        code = 2
+    except typer.TyperException as error:
+        notice(_usage(error))
+        code = 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    if code == INTERRUPTED:
+        notice("interrupted; nothing computed is lost: `lratlas resume FOLDER` continues.")
+    sys.exit(code)
+
+
+def _usage(error: typer.TyperException) -> str:
+    """What is wrong with the words of a command, in one sentence."""
+    text = re.sub(r"\.? Did you mean (.+)\?$", r" (did you mean \1?)", error.format_message()).rstrip(".")
+    context: typer.Context | None = getattr(error, "ctx", None)
+    return f"{text}; `{context.command_path if context else 'lratlas'} --help` says what is allowed."
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """See where large learning rates lead, for any PyTorch model, and choose the initial one."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        say(f"lratlas {version_of('lratlas')}")
+    elif context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help())
 
 
 @app.command()
 def demo(
     workers: Workers = CORES,
-    folder: FolderOption = Path("lratlas-demo"),
+    folder: FolderOption = "lratlas-demo",
 ) -> None:
     """Run the paper's synthetic example and real digits, small, and say what came out."""
     from lratlas.study.presets import demo_presets
 
     for name, spec in demo_presets().items():
-        _say(
-            f"[bold]{name}[/bold]: {spec.pretrain.repeats} repeat(s), {len(spec.pretrain.lrs)} pre-training LRs"
-        )
-        _print_result(_study(spec, folder / name, workers), as_json=False)
+        repeats = "1 repeat" if spec.pretrain.repeats == 1 else f"{spec.pretrain.repeats} repeats"
+        say(f"{name}: {repeats}, {len(spec.pretrain.lrs)} pre-training LRs", style="bold")
+        _print_result(_study(spec, f"{folder}/{name}", workers), as_json=False)
 
 
 @app.command()
@@ -84,7 +134,7 @@ def explore(
 def reproduce(
     preset: Annotated[str, typer.Argument(help="Which study: ticks or digits.", metavar="PRESET")],
     folder: FolderOption,
-    repeats: Annotated[int | None, typer.Option(help="Repetitions.", metavar="N")] = None,
+    repeats: Repeats = None,
     workers: Workers = CORES,
     as_json: Json = False,
 ) -> None:
@@ -99,8 +149,8 @@ def resume(folder: FolderArgument, workers: Workers = CORES, as_json: Json = Fal
     """Continue an interrupted study; a finished one is left as it is."""
     from lratlas.atlas import resume as continued
 
-    with _progress() as report:
-        atlas = continued(folder, workers=_at_least_one(workers), report=report, notice=_notice)
+    with redirect_stdout(sys.stderr), progress_bar() as report:
+        atlas = continued(folder, workers=workers, report=report, notice=notice)
     _print_result(atlas, as_json=as_json)
 
 
@@ -115,17 +165,19 @@ def status(folder: FolderArgument, as_json: Json = False) -> None:
     jobs = [*plan.trainings, *plan.features, *plan.geometry] if plan else []
     done = [job for job in jobs if is_done(atlas.store, job)]
     state = "not planned yet" if not plan else "finished" if len(done) == len(jobs) else "unfinished"
+    # Read before anything is printed: a table may be damaged.
+    result = _result(atlas)
     if as_json:
-        _print_json({"state": state, "jobs": len(jobs), "done": len(done), **_result(atlas)})
+        print_json({"state": state, "jobs": len(jobs), "done": len(done), **result})
         return
-    _say(f"{atlas.spec.name} in {folder}: {state}, {len(done)} of {len(jobs)} jobs done")
+    say(f"{atlas.spec.name} in {folder}: {state}{f', {len(done)} of {len(jobs)} jobs done' if plan else ''}")
     _print_result(atlas, as_json=False)
 
 
 @app.command()
 def show(
     folder: FolderArgument,
-    table: Annotated[str, typer.Argument(help="Which table.", metavar="[TABLE]")] = "boundaries",
+    table: Annotated[str, typer.Argument(help="Which table.", metavar="TABLE")] = "boundaries",
     form: Annotated[str, typer.Option("--format", help="table, csv or json.", metavar="FORMAT")] = "table",
 ) -> None:
     """Print a table of a study."""
@@ -137,9 +189,9 @@ def show(
     if form == "csv":
         sys.stdout.write(frame.write_csv())
     elif form == "json":
-        _print_json(frame.to_dicts())
+        print_json(frame.to_dicts())
     else:
-        _print_table(frame)
+        print_table(frame)
 
 
 @app.command()
@@ -147,7 +199,7 @@ def report(folder: FolderArgument) -> None:
     """Write the report and the figures anew, also while the study runs."""
     from lratlas.atlas import command_line, load
 
-    _say(f"Report: {load(folder).write_report(command_line())}")
+    say(f"Report: {load(folder).write_report(command_line())}")
 
 
 @app.command()
@@ -157,30 +209,22 @@ def doctor(as_json: Json = False) -> None:
 
     facts = checkup()
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     for name, value in facts.items():
-        _say(f"{name:>20}  {value}")
+        say(f"{name:>20}  {value}")
 
 
-def _study(spec: "Spec", folder: Path, workers: int) -> "Atlas":
-    _at_least_one(workers)
+def _study(spec: "Spec", folder: str, workers: int) -> "Atlas":
     from lratlas.study.conduct import open_study
 
     open_study(folder, spec)  # the spec is safe before anything heavy is imported
     from lratlas.atlas import command_line
     from lratlas.atlas import explore as conducted
 
-    with _progress() as report:
-        return conducted(
-            spec, folder=folder, workers=workers, report=report, notice=_notice, command=command_line()
-        )
-
-
-def _at_least_one(workers: int) -> int:
-    if workers < 1:
-        raise SpecError(f"--workers is {workers}; it must be at least 1.")
-    return workers
+    # What a user's own module prints must not mix with the result.
+    with redirect_stdout(sys.stderr), progress_bar() as report:
+        return conducted(spec, folder=folder, workers=workers, report=report, notice=notice, command=command_line())
 
 
 def _result(atlas: "Atlas") -> dict[str, object]:
@@ -194,80 +238,19 @@ def _result(atlas: "Atlas") -> dict[str, object]:
 
 def _print_result(atlas: "Atlas", *, as_json: bool) -> None:
     if as_json:
-        _print_json(_result(atlas))
+        print_json(_result(atlas))
         return
     if len(atlas.boundaries):
-        _print_table(atlas.boundaries)
+        print_table(atlas.boundaries)
     for sentence in atlas.summary():
-        _say(f"• {sentence}")
+        say(f"• {sentence}")
     if atlas.store.exists("report.html"):
-        _say(f"Report: {atlas.folder}/report.html")
-
-
-def _print_table(frame: object) -> None:
-    import polars as pl
-
-    with pl.Config(
-        tbl_rows=-1,
-        tbl_cols=-1,
-        tbl_width_chars=2000,
-        tbl_hide_column_data_types=True,
-        tbl_hide_dataframe_shape=True,
-        fmt_str_lengths=40,
-        tbl_formatting="ASCII_MARKDOWN",
-    ):
-        sys.stdout.write(f"{frame}\n")
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def _say(text: str) -> None:
-    from rich.console import Console
-
-    Console(highlight=False, soft_wrap=True).print(text)
-
-
-def _notice(text: str) -> None:
-    sys.stderr.write(f"lratlas: {text}\n")
-
-
-@contextmanager
-def _progress() -> "Iterator[Callable[[Done], None]]":
-    """A progress bar with rate and time left; nothing where the output is not a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        line = bar.add_task("planning", total=None, rate="")
-
-        def told(progress: "Done") -> None:
-            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            bar.update(
-                line,
-                description=f"{progress.doing or 'finishing'} (job {progress.jobs_done + 1} of {progress.jobs})",
-                total=progress.work,
-                completed=progress.work_done,
-                rate=f"{speed:,.0f} steps/s" if speed else "",
-            )
-
-        yield told
+        say(f"Report: {atlas.folder}/report.html")
 
 
 def _terminated(_signal: int, _frame: object) -> NoReturn:
     # An exit like any other: worker processes are ended on the way out.
-    sys.stderr.write("lratlas: terminated; nothing computed is lost: `lratlas resume FOLDER` continues.\n")
+    notice("terminated; nothing computed is lost: `lratlas resume FOLDER` continues.")
     sys.exit(143)
 
 

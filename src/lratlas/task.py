@@ -93,16 +93,17 @@ class Task:
         if self.loss == "mse":
             return float((y.double() - y.double().mean(0)).square().mean())
         with torch.no_grad():
-            return float(
-                self.objective.losses(make_model(self, 0).eval()(x[:1024]), y[:1024]).double().mean()
-            )
+            return float(self.objective.losses(make_model(self, 0).eval()(x[:1024]), y[:1024]).double().mean())
 
 
 def make_model(task: Task, seed: int) -> nn.Module:
     """The task's model with the initial weights of ``seed``; leaves PyTorch's own generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(seed, "weights"))
-        model = task.model()
+        try:
+            model = task.model()
+        except Exception as error:
+            raise TaskError(f"Making the model failed: {type(error).__name__}: {_first_line(error)}") from error
     if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
         raise TaskError(f"model() returned {type(model).__name__}; it must return a torch.nn.Module.")
     return model
@@ -130,9 +131,7 @@ def _pair(name: str, pair: Any) -> Pair:
     except (TypeError, ValueError, RuntimeError) as error:
         raise TaskError(f"{name} must hold tensors or arrays of numbers: {error}.") from error
     if x.dim() < 1 or y.dim() < 1 or not x.shape[0] or x.shape[0] != y.shape[0]:
-        raise TaskError(
-            f"{name}: {tuple(x.shape)} inputs and {tuple(y.shape)} targets; both need the same n > 0 rows."
-        )
+        raise TaskError(f"{name}: {tuple(x.shape)} inputs and {tuple(y.shape)} targets; both need the same n > 0 rows.")
     for what, tensor in (("inputs", x), ("targets", y)):
         if tensor.is_complex():
             raise TaskError(f"{name}: the {what} are complex; they must be real numbers.")
@@ -155,9 +154,7 @@ def _validation(given: Pair | float | None, train: Pair, test: Pair) -> tuple[Pa
         return held, train
     count = round(given * len(train[0]))
     if not 0 < given < 1 or not 0 < count < len(train[0]):
-        raise TaskError(
-            f"validation is {given:g}; a share must lie between 0 and 1 and leave samples on both sides."
-        )
+        raise TaskError(f"validation is {given:g}; a share must lie between 0 and 1 and leave samples on both sides.")
     order = torch.from_numpy(stream(0, "validation").permutation(len(train[0])))
     held, kept = order[:count].sort().values, order[count:].sort().values
     return (train[0][held], train[1][held]), (train[0][kept], train[1][kept])
@@ -167,8 +164,8 @@ def _check_data(task: Task) -> None:
     (x, y), (test_x, test_y) = task.train, task.test
     if x.shape[1:] != test_x.shape[1:] or x.dtype != test_x.dtype:
         raise TaskError(
-            f"train inputs are {x.dtype} {tuple(x.shape[1:])} each, test inputs {test_x.dtype} {tuple(test_x.shape[1:])};"
-            " they must agree."
+            f"train inputs are {x.dtype} {tuple(x.shape[1:])} each, test inputs"
+            f" {test_x.dtype} {tuple(test_x.shape[1:])}; they must agree."
         )
     if not isinstance(task.batch_size, int) or not 1 <= task.batch_size <= len(x):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TaskError(
@@ -178,9 +175,7 @@ def _check_data(task: Task) -> None:
         return
     for name, labels in (("train", y), ("test", test_y)):
         if task.objective.labels == "binary" and not ((labels == 0) | (labels == 1)).all():
-            raise TaskError(
-                f"{name}: binary_cross_entropy needs labels 0 or 1; found {_odd(labels, (0, 1))}."
-            )
+            raise TaskError(f"{name}: binary_cross_entropy needs labels 0 or 1; found {_odd(labels, (0, 1))}.")
         if task.objective.labels == "classes" and (labels.is_floating_point() or labels.dim() != 1):
             raise TaskError(
                 f"{name}: class labels must be integers of shape [n], not {labels.dtype} {tuple(labels.shape)}."
@@ -214,9 +209,7 @@ def _check_model(task: Task) -> None:
         ) from error
     if not isinstance(outputs, Tensor) or outputs.shape[:1] != x.shape[:1]:
         got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise TaskError(
-            f"The model must return a tensor with a row per sample, here {len(x)}; it returned {got}."
-        )
+        raise TaskError(f"The model must return a tensor with a row per sample, here {len(x)}; it returned {got}.")
     _check_outputs(task, outputs)
     try:
         losses = task.objective.losses(outputs, y)
@@ -244,12 +237,11 @@ def _check_outputs(task: Task, outputs: Tensor) -> None:
                 f" labels must lie from 0 to the number of outputs minus 1."
             )
     elif task.objective.labels == "binary" and outputs.numel() != outputs.shape[0]:
-        raise TaskError(
-            f"binary_cross_entropy needs one output per sample; the model has {tuple(outputs.shape[1:])}."
-        )
+        raise TaskError(f"binary_cross_entropy needs one output per sample; the model has {tuple(outputs.shape[1:])}.")
     elif task.loss == "mse" and outputs.numel() != task.train[1][: len(outputs)].numel():
         raise TaskError(
-            f"mse needs outputs shaped as the targets, {tuple(task.train[1].shape[1:])} per sample, not {tuple(outputs.shape[1:])}."
+            f"mse needs outputs shaped as the targets, {tuple(task.train[1].shape[1:])} per sample, not"
+            f" {tuple(outputs.shape[1:])}."
         )
 
 
@@ -257,7 +249,9 @@ def _check_scale_invariant(task: Task, model: nn.Module, trained: dict[str, Tens
     model = model.double()
     x = task.train[0][: min(len(task.train[0]), 64)]
     inputs = x.double() if x.is_floating_point() else x
-    weights = {name: value.double() for name, value in trained.items()}
+    # Where training will take place: on the sphere of the rule's radius.
+    size = torch.stack([value.double().norm() for value in trained.values()]).norm()
+    weights = {name: value.double() * (task.update.radius or 1.0) / size for name, value in trained.items()}
 
     def function(point: Mapping[str, Tensor]) -> Tensor:
         with torch.random.fork_rng(devices=[]), torch.no_grad():

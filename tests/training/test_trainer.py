@@ -1,6 +1,7 @@
 """A stack against the same runs trained one by one in a plain PyTorch loop, in float64."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -91,10 +92,10 @@ def projected_step(_model: nn.Module, parameters: list[nn.Parameter], lr: float)
     radius = float(norm_of(parameters))
     for value in parameters:
         assert value.grad is not None
-        value -= lr * radius**2 * value.grad
+        value.sub_(lr * radius**2 * value.grad)
     scale = radius / norm_of(parameters)
     for value in parameters:
-        value *= scale
+        value.mul_(scale)
 
 
 @torch.no_grad()
@@ -143,41 +144,46 @@ def test_geodesic_steps_agree_with_a_plain_loop(radius: float) -> None:
             torch.testing.assert_close(value[0, lane], alone[name].detach(), rtol=0, atol=1e-9)
 
 
-TORCH_OPTIMIZERS = {
-    "sgd": (sgd(), lambda p, lr: torch.optim.SGD(p, lr)),
+TORCH_OPTIMIZERS: dict[str, tuple[Rule, type[torch.optim.Optimizer], dict[str, object]]] = {
+    "sgd": (sgd(), torch.optim.SGD, {}),
     "momentum and weight decay": (
         sgd(momentum=0.9, weight_decay=5e-3),
-        lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9, weight_decay=5e-3),
+        torch.optim.SGD,
+        {"momentum": 0.9, "weight_decay": 5e-3},
     ),
-    "nesterov": (
-        sgd(momentum=0.8, nesterov=True),
-        lambda p, lr: torch.optim.SGD(p, lr, momentum=0.8, nesterov=True),
-    ),
+    "nesterov": (sgd(momentum=0.8, nesterov=True), torch.optim.SGD, {"momentum": 0.8, "nesterov": True}),
     "adam": (
         adam(betas=(0.8, 0.95), eps=1e-6, weight_decay=1e-2),
-        lambda p, lr: torch.optim.Adam(p, lr, betas=(0.8, 0.95), eps=1e-6, weight_decay=1e-2),
+        torch.optim.Adam,
+        {"betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 1e-2},
     ),
-    "adamw": (adamw(weight_decay=0.1), lambda p, lr: torch.optim.AdamW(p, lr, weight_decay=0.1)),
+    "adamw": (adamw(weight_decay=0.1), torch.optim.AdamW, {"weight_decay": 0.1}),
 }
 
 
 @pytest.mark.parametrize("name", TORCH_OPTIMIZERS)
 def test_rules_agree_with_torch_optim(name: str) -> None:
-    rule, factory = TORCH_OPTIMIZERS[name]
+    rule, optimizer, settings = TORCH_OPTIMIZERS[name]
     result, _, batches = trained(small_model(scale_invariant=False), rule)
     for lane, lr in enumerate(LRS):
-        optimizers: list[torch.optim.Optimizer] = []
-
-        def step(model: nn.Module, _parameters: list[nn.Parameter], rate: float) -> None:
-            if not optimizers:
-                optimizers.append(factory(model.parameters(), rate))
-            optimizers[0].step()
-
-        alone = dict(
-            plain_loop(lambda: small_model(scale_invariant=False), lr, batches, 0, step).named_parameters()
-        )
+        alone = dict(plain_loop(make_ordinary, lr, batches, 0, stepper(optimizer, settings)).named_parameters())
         for parameter, value in result.stack.weights.items():
             torch.testing.assert_close(value[0, lane], alone[parameter].detach(), rtol=0, atol=1e-9)
+
+
+def make_ordinary() -> nn.Module:
+    return small_model(scale_invariant=False)
+
+
+def stepper(optimizer: type[torch.optim.Optimizer], settings: dict[str, object]) -> Step:
+    made: list[torch.optim.Optimizer] = []
+
+    def step(model: nn.Module, _parameters: list[nn.Parameter], lr: float) -> None:
+        if not made:
+            made.append(partial(optimizer, lr=lr, **settings)(model.parameters()))
+        made[0].step()
+
+    return step
 
 
 def test_stacking_does_not_change_a_run() -> None:

@@ -101,7 +101,7 @@ def decide(ballot: Votes, weights: Floats, *, thresholds: Thresholds) -> Decisio
         thresholds: The numbers that decide.
     """
     runs, finite = weights @ ballot.present.T, weights @ ballot.finite.T
-    p_values = _above_chance_p(ballot, weights)
+    p_values = _above_chance_p(ballot, weights, thresholds.chance_trace)
     above = (p_values < thresholds.chance_level) | _unanimous(ballot, weights, thresholds.chance_margin)
     broken = runs - finite > runs / 2
     at_chance = broken | ~above
@@ -143,8 +143,8 @@ def convergence_cut(labels: NDArray[np.str_]) -> NDArray[np.int64]:
     return change_point(labels != "1", (labels != "undecided") & (labels != ""))
 
 
-def _above_chance_p(ballot: Votes, weights: Floats) -> Floats:
-    """The p values of the one-sided t test of the excess across seeds; NaN where the seeds do not vary."""
+def _above_chance_p(ballot: Votes, weights: Floats, trace: float) -> Floats:
+    """The p values of the one-sided t test, across seeds, that the excess is above ``trace``; NaN if all are equal."""
     count = weights @ ballot.finite.T
     runs = np.maximum(ballot.finite.sum(axis=1), 1)
     excess = np.where(ballot.finite, ballot.excess, 0.0)
@@ -155,7 +155,7 @@ def _above_chance_p(ballot: Votes, weights: Floats) -> Floats:
         shift = weights @ centred.T / count
         variance = (weights @ (centred**2).T - count * shift**2) / (count - 1)
         testable = (count > 1) & (variance > DEGENERATE_VARIANCE)
-        statistic = np.where(testable, (centre + shift) / np.sqrt(variance / count), np.nan)
+        statistic = np.where(testable, (centre + shift - trace) / np.sqrt(variance / count), np.nan)
     return stats.t.sf(statistic, np.maximum(count - 1, 1))
 
 

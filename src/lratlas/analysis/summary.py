@@ -26,11 +26,7 @@ class Score:
 
     def best(self, frame: pl.DataFrame) -> dict[str, float]:
         """The row with the best value; of equal ones, the one with the lowest PLR."""
-        return (
-            frame.sort("plr")
-            .sort("value", descending=self.more_is_better, maintain_order=True)
-            .row(0, named=True)
-        )
+        return frame.sort("plr").sort("value", descending=self.more_is_better, maintain_order=True).row(0, named=True)
 
 
 def summary(tables: Tables, *, elr: bool) -> list[str]:
@@ -168,9 +164,7 @@ def _fine_tuned(runs: pl.DataFrame, regimes: pl.DataFrame, score: Score) -> str:
 
 def _gain(tuned: pl.DataFrame, score: Score, *, best: dict[str, float], rival: dict[str, float]) -> str:
     """The gain of the best PLR over the best converging one, paired by seed."""
-    first, second = (
-        tuned.filter(pl.col("plr") == row["plr"]).select("seed", score.column) for row in (best, rival)
-    )
+    first, second = (tuned.filter(pl.col("plr") == row["plr"]).select("seed", score.column) for row in (best, rival))
     paired = first.join(second, on="seed", suffix="_rival")
     sign = 1 if score.more_is_better else -1
     gains = sign * (paired[score.column] - paired[f"{score.column}_rival"])
@@ -206,8 +200,7 @@ def _features(features: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
         return ""
     best = trained.sort("top_accuracy", descending=True).row(0, named=True)
     text = (
-        f"Features: the strongest alone gives {100 * best['top_accuracy']:.1f} % accuracy at "
-        f"{format_lr(best['plr'])}"
+        f"Features: the strongest alone gives {100 * best['top_accuracy']:.1f} % accuracy at {format_lr(best['plr'])}"
     )
     if best["rest_accuracy"] is not None:
         text += f", the others {100 * best['rest_accuracy']:.1f} % on average"

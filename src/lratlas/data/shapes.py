@@ -128,9 +128,7 @@ def boundary_points(shape: Shape, count: int, *, generator: np.random.Generator)
     return _gather(partial(_boundary_block, shape, generator=generator), count)
 
 
-def _class_block(
-    shape: Shape, *, wanted: bool, margin: float, generator: np.random.Generator
-) -> NDArray[np.float32]:
+def _class_block(shape: Shape, *, wanted: bool, margin: float, generator: np.random.Generator) -> NDArray[np.float32]:
     # Four times a multiple of 2⁻²⁴, less two, is exact in float32: the margin holds for the values returned.
     drawn = generator.random((BLOCK, 2), dtype=np.float32) * np.float32(4) - np.float32(HALF_WIDTH)
     return drawn[(shape.is_one(drawn) == wanted) & (boundary_distance(shape, drawn) >= margin)]
@@ -197,9 +195,7 @@ def _union_jack(points: Points) -> Flags:
 
 _ALL = (
     # Class 0 lies between x2 = |x1| - 2 and x2 = |x1|.
-    Shape(
-        name="tick", is_one=_tick, segments=_mirrored(_segments(((0, -2), (FAR, 2)), ((0, 0), (FAR, FAR))))
-    ),
+    Shape(name="tick", is_one=_tick, segments=_mirrored(_segments(((0, -2), (FAR, 2)), ((0, 0), (FAR, FAR))))),
     # Class 0 is a ring.
     Shape(name="circles", is_one=_circles, segments=_segments(), radii=(_INNER, _OUTER)),
     # Six sectors of 60° around the origin, the classes in turn; x2 (3 x1² - x2²) = r³ sin 3φ.
@@ -216,9 +212,7 @@ _ALL = (
     Shape(
         name="stripe",
         is_one=lambda p: np.abs(p[:, 0] - p[:, 1]) >= _SLANT,
-        segments=_segments(
-            ((-FAR, -FAR - _SLANT), (FAR, FAR - _SLANT)), ((-FAR, -FAR + _SLANT), (FAR, FAR + _SLANT))
-        ),
+        segments=_segments(((-FAR, -FAR - _SLANT), (FAR, FAR - _SLANT)), ((-FAR, -FAR + _SLANT), (FAR, FAR + _SLANT))),
     ),
     # Class 0 is a square standing on its corner.
     Shape(

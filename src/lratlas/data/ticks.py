@@ -92,9 +92,7 @@ def ticks(
     none = (0.0,) * features
     split = partial(_split, chosen, seed=seed, margin=margin)
     alone = [(*none[:i], 1.0, *none[i + 1 :]) for i in range(features)]
-    singles = [
-        split(single, purpose=f"single {i}", utilities=utility, noise=none) for i, utility in enumerate(alone)
-    ]
+    singles = [split(single, purpose=f"single {i}", utilities=utility, noise=none) for i, utility in enumerate(alone)]
     return TickData(
         train=split(train, purpose="train", utilities=usefulness, noise=noise),
         test=split(test, purpose="test", utilities=usefulness, noise=none),
@@ -124,9 +122,7 @@ def dirichlet_weights(weight: Tensor, *, alpha: float, generator: torch.Generato
     if not (alpha > 0 and isfinite(alpha)):
         raise TaskError(f"alpha must be a finite number above 0, but it is {alpha}.")
     if weight.ndim != 2 or not weight.numel():
-        raise TaskError(
-            f"weight must be a matrix with at least one entry, but it has shape {tuple(weight.shape)}."
-        )
+        raise TaskError(f"weight must be a matrix with at least one entry, but it has shape {tuple(weight.shape)}.")
     if not bool(weight.isfinite().all()):
         raise TaskError("weight must hold finite numbers only, but it holds NaN or infinity.")
     exact = weight.detach().to(torch.float64)
@@ -154,9 +150,7 @@ def _split(
     _stream(seed, f"{purpose}: labels").shuffle(one)
     columns: list[NDArray[np.float32]] = []
     for feature, (utility, share) in enumerate(zip(utilities, noise, strict=True)):
-        points = _feature(
-            shape, one, utility, margin=margin, seed=seed, purpose=f"{purpose}: feature {feature}"
-        )
+        points = _feature(shape, one, utility, margin=margin, seed=seed, purpose=f"{purpose}: feature {feature}")
         swapped = _swapped(one, share, generator=_stream(seed, f"{purpose}: noise {feature}"))
         columns.append(points[swapped])
     return torch.from_numpy(np.hstack(columns)), torch.from_numpy(one.astype(np.float32))
@@ -197,9 +191,7 @@ def _shape(name: str) -> Shape:
 def _shares(name: str, value: float | Sequence[float], features: int) -> tuple[float, ...]:
     shares = tuple(value) if isinstance(value, Sequence) else (value,) * features
     if len(shares) != features:
-        raise TaskError(
-            f"{name} must be one number or one per feature ({features}), but it has {len(shares)}."
-        )
+        raise TaskError(f"{name} must be one number or one per feature ({features}), but it has {len(shares)}.")
     for share in shares:
         if not 0 <= share <= 1:
             raise TaskError(f"{name} must lie in [0, 1], but it holds {share}.")

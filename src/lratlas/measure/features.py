@@ -10,9 +10,7 @@ from lratlas.training.sphere import Weights
 from lratlas.training.trainer import Samples, evaluate_stack
 
 
-def single_feature_accuracies(
-    program: Program, weights: Weights, buffers: Weights, sets: Sequence[Samples]
-) -> Tensor:
+def single_feature_accuracies(program: Program, weights: Weights, buffers: Weights, sets: Sequence[Samples]) -> Tensor:
     """Accuracy on each single-feature test set, float64 [features, seeds, lanes] (Fig. 5).
 
     Args:

@@ -1,6 +1,7 @@
 """Multi-layer perceptrons: ordinary, and scale-invariant as in the paper's synthetic example."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +24,11 @@ class MLP(nn.Module):
         scale_invariant: Which of the two forms.
     """
 
-    def __init__(
-        self, inputs: int, widths: Sequence[int], outputs: int, *, scale_invariant: bool = False
-    ) -> None:
+    def __init__(self, inputs: int, widths: Sequence[int], outputs: int, *, scale_invariant: bool = False) -> None:
         super().__init__()
         sizes = [inputs, *widths]
         layers: list[nn.Module] = []
-        for size, width in zip(sizes[:-1], sizes[1:], strict=True):
+        for size, width in pairwise(sizes):
             layers.append(nn.Linear(size, width, bias=not scale_invariant))
             layers.append(nn.LayerNorm(width, eps=_EPS, elementwise_affine=not scale_invariant))
             layers.append(nn.ReLU())
@@ -50,4 +49,4 @@ def make_scale_invariant(model: nn.Module, head: nn.Linear) -> None:
     for parameter in model.parameters():
         nn.init.normal_(parameter)
     head.weight.mul_(HEAD_NORM / head.weight.norm())
-    head.weight.requires_grad_(requires_grad=False)
+    head.weight.requires_grad = False

@@ -50,10 +50,14 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
     scale = _scale(data, "low", "high")
     # Only the outer lines of each kind have a band; seventeen of them would hide each other.
     outer = data.filter(pl.col("series").is_in(_outer(data)))
-    band = base.properties(data=look.inline(outer)).mark_area(clip=True).encode(
-        y=alt.Y("low:Q").scale(scale),
-        y2="high:Q",
-        opacity=alt.when(pick).then(alt.value(0.12)).otherwise(alt.value(0)),
+    band = (
+        base.properties(data=look.inline(outer))
+        .mark_area(clip=True)
+        .encode(
+            y=alt.Y("low:Q").scale(scale),
+            y2="high:Q",
+            opacity=alt.when(pick).then(alt.value(0.12)).otherwise(alt.value(0)),
+        )
     )
     title = "test accuracy" if at_loss is None else f"test accuracy at training loss {at_loss:g}"
     line = base.mark_line(clip=True, point=alt.OverlayMarkDef(size=22)).encode(

@@ -1,9 +1,8 @@
 """What each chart shows, as a frame: seeds aggregated, lines named and ordered, nothing drawn yet."""
 
 import math
-from itertools import pairwise
-
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import polars as pl
 
@@ -41,9 +40,7 @@ def regime_bands(tables: Tables) -> pl.DataFrame:
     """
     regimes = _table(tables, "regimes").sort("plr")
     if regimes.is_empty():
-        return pl.DataFrame(
-            schema={"regime": pl.String} | dict.fromkeys(("low", "high", "middle"), pl.Float64)
-        )
+        return pl.DataFrame(schema={"regime": pl.String} | dict.fromkeys(("low", "high", "middle"), pl.Float64))
     edges = _edges(regimes["plr"].to_list())
     return (
         regimes.select("regime")

@@ -6,7 +6,14 @@ import altair as alt
 import polars as pl
 
 # Okabe and Ito's colours, told apart with any colour vision and readable on white and on black.
-REGIME_COLOURS = {"1": "#0072B2", "2A": "#009E73", "2B": "#E69F00", "2": "#56B4E9", "3": "#CC79A7", "undecided": "#8C8C8C"}
+REGIME_COLOURS = {
+    "1": "#0072B2",
+    "2A": "#009E73",
+    "2B": "#E69F00",
+    "2": "#56B4E9",
+    "3": "#CC79A7",
+    "undecided": "#8C8C8C",
+}
 NEUTRAL = "#8C8C8C"
 STRONG = ("#D55E00", "#0072B2", "#009E73")
 FLR_RAMP = ("#7FC4EA", "#1668A6")
@@ -16,6 +23,7 @@ LR_FORMAT = ".2~e"
 # Vega writes 1e+0 where everybody writes 1e0.
 PLAIN_EXPONENT = "replace(datum.label, '+', '')"
 FONT = "Helvetica, Arial, sans-serif"
+
 
 def inline(frame: pl.DataFrame) -> alt.InlineData:
     """The rows of a frame inside the chart, floats cut to six digits and NaN made null (JSON has no NaN)."""
@@ -44,9 +52,7 @@ def plr_axis(*, elr: bool) -> alt.X:
             tickCount=6,
             labelOverlap="greedy",
             grid=False,
-            tickSize=alt.condition(
-                "slice(format(datum.value, '.0e'), 0, 2) == '1e'", alt.value(6), alt.value(2.5)
-            ),
+            tickSize=alt.condition("slice(format(datum.value, '.0e'), 0, 2) == '1e'", alt.value(6), alt.value(2.5)),
         )
     )
 
@@ -65,9 +71,7 @@ def headroom(low: float | None, high: float | None) -> alt.Scale:
 
 def zoom(name: str) -> alt.Parameter:
     """Drag to move and Alt + wheel to zoom along x, so that a plain wheel still scrolls the page."""
-    return alt.selection_interval(
-        name=f"zoom_{name}", bind="scales", encodings=["x"], zoom="wheel![event.altKey]"
-    )
+    return alt.selection_interval(name=f"zoom_{name}", bind="scales", encodings=["x"], zoom="wheel![event.altKey]")
 
 
 def shading(bands: pl.DataFrame, *, lettering: int = 11) -> list[alt.Chart]:
@@ -81,9 +85,7 @@ def shading(bands: pl.DataFrame, *, lettering: int = 11) -> list[alt.Chart]:
     bars = (
         alt.Chart(rows)
         .mark_rect(opacity=0.16, clip=True)
-        .encode(
-            x=alt.X("low:Q"), x2="high:Q", fill=alt.Fill("regime:N").scale(colours).legend(None), tooltip=tips
-        )
+        .encode(x=alt.X("low:Q"), x2="high:Q", fill=alt.Fill("regime:N").scale(colours).legend(None), tooltip=tips)
     )
     labels = (
         alt.Chart(rows)

@@ -111,9 +111,7 @@ def _text(name: str, chart: Drawing) -> Text:
     """The words for a chart; one that is not among the known charts is headed by its name."""
     described = chart.description
     alt = described if isinstance(described, str) else name
-    return TEXTS.get(
-        name, Text(heading=name.replace("_", " ").replace("-", " ").capitalize(), caption="", alt=alt)
-    )
+    return TEXTS.get(name, Text(heading=name.replace("_", " ").replace("-", " ").capitalize(), caption="", alt=alt))
 
 
 def _headings(missing: Mapping[str, str]) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lratlas.errors import StudyError
+from lratlas.errors import SpecError, StudyError
 from lratlas.study.spec import Spec, extends, spec_from, spec_text
 from lratlas.study.store import Store
 
@@ -24,7 +25,9 @@ def open_study(folder: str | Path, spec: Spec) -> Store:
     store = Store.create(folder, spec_text(spec))
     stored = stored_spec(store)
     if stored != spec:
-        reason = extends(stored, spec)
+        # Until it is planned a study holds nothing but its spec, which may have been put right meanwhile.
+        begun = store.exists("plan.json") or stored.name != spec.name
+        reason = extends(stored, spec) if begun else None
         if reason:
             raise StudyError(f"{folder} holds another study: {reason}")
         store.write_text("spec.toml", spec_text(spec))
@@ -37,10 +40,14 @@ def stored_spec(store: Store) -> Spec:
     Raises:
         StudyError: It was altered so that it cannot be read.
     """
+    text = store.read_text("spec.toml")
     try:
-        return spec_from(tomllib.loads(store.read_text("spec.toml")))
-    except ValueError as error:
-        raise StudyError(f"spec.toml in {store.url} is not TOML: {error}.") from error
+        return spec_from(tomllib.loads(text))
+    except (ValueError, RecursionError, SpecError) as error:
+        reason = str(error).removesuffix(".")
+        raise StudyError(
+            f"spec.toml in {store.url} was altered or cut short: {reason}; it must be put back as it was."
+        ) from error
 
 
 def conduct(
@@ -61,37 +68,59 @@ def conduct(
         notice: Called with sentences the user should see.
 
     Raises:
+        SpecError: The machine lacks the device, or the spec does not fit the data.
         StudyError: The task differs from the one the study was started with, or a job failed.
     """
     from lratlas.study.execute import execute
-    from lratlas.study.plan import make_plan, plan_text, read_plan
+    from lratlas.study.kept import check_spec_holds, kept_plan, set_orphans_aside
+    from lratlas.study.plan import plan_text
+    from lratlas.study.planning import make_plan
     from lratlas.study.tasks import tasks_from
 
     if workers < 1:
         raise StudyError(f"workers is {workers}; it must be at least 1.")
     spec = stored_spec(store)
+    _check_device(spec.training.device)
     for path in store.damaged():
         notice(f"{path} is damaged; it is set aside in damaged/ and made again.")
         store.set_aside(path)
     known = tasks or tasks_from(spec.task)
-    old = read_plan(store.read_text("plan.json"), where="plan.json") if store.exists("plan.json") else None
+    old = kept_plan(store, notice)
     seeds = _repetitions(known, spec.pretrain.repeats)
     _check_same_task(store, seeds, old)
     task = known.of(0)
-    plan = make_plan(
+    planned = partial(
+        make_plan,
         spec,
         seeds,
         steps_per_epoch=len(task.train[0]) // task.batch_size,
         chance_loss=task.chance_loss,
         elr=task.update.radius is not None,
         singles=spec.measure.features and task.singles is not None,
-        old=old,
     )
+    if old:
+        check_spec_holds(store, old, planned())
+    plan = planned(old=old)
     if plan != old:
         store.write_text("plan.json", plan_text(plan))
-        for part in store.parts("pairs") - {job.id for job in plan.geometry}:
-            store.remove_part("pairs", part)  # compared the solutions of a smaller grid
+    if not old:
+        set_orphans_aside(store, plan)
+    # Also where the plan is not new: the process that wrote it may have ended before it came to this.
+    for part in store.parts("pairs") - {job.id for job in plan.geometry}:
+        store.remove_part("pairs", part)  # compared the solutions of a smaller grid
     execute(store, plan, workers=workers, tasks=tasks, report=report)
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    if name != "auto":
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:
+            raise SpecError(
+                f"`training.device` is {name!r}, which this machine does not have; use auto or one that it has."
+            ) from error
 
 
 def _repetitions(tasks: "Tasks", repeats: int) -> "list[Seed]":

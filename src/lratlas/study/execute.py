@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any, cast
 
 from lratlas.errors import StudyError
 from lratlas.study.jobs import is_done
@@ -63,7 +63,7 @@ def execute(
         import cloudpickle
 
         payload = base64.b64encode(cloudpickle.dumps(tasks)).decode()
-    first = {"folder": store.url, "tasks": payload}
+    first: dict[str, object] = {"folder": store.url, "tasks": payload, "path": sys.path}
     with _processes(min(workers, len(open_jobs)), first) as (processes, messages):
         for index in range(len(processes)):
             _feed(state, processes, index)
@@ -109,13 +109,7 @@ def _feed(state: _State, processes: "list[subprocess.Popen[str]]", index: int) -
     for job in state.open_jobs.values():
         if job.id not in taken and not any(need in state.open_jobs for need in _needs(state.plan, job)):
             state.busy[index] = job
-            stdin = processes[index].stdin
-            assert stdin is not None
-            try:
-                stdin.write(json.dumps({"job": job.id}) + "\n")
-                stdin.flush()
-            except OSError:
-                pass  # the worker has ended; its listener says how
+            _tell(processes[index], {"job": job.id})
             break
     state.tell()
 
@@ -136,9 +130,12 @@ def _take(state: _State, process: "subprocess.Popen[str]", index: int, message: 
         del state.open_jobs[job.id]
         state.tell()
     elif "error" in message:
-        what = f" ({state.busy[index].id})" if index in state.busy and not message["known"] else ""
-        kept = "" if message["known"] else " Nothing already computed is lost: `lratlas resume` continues."
-        raise StudyError(f"{message['error']}{what}{kept}")
+        if message["known"]:
+            raise StudyError(message["error"])
+        where = f"Job {state.busy[index].id}" if index in state.busy else "A worker process"
+        raise StudyError(
+            f"{where} failed: {message['error']} Nothing already computed is lost: `lratlas resume` continues."
+        )
     elif "ended" in message:
         code = process.wait()
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
@@ -167,10 +164,11 @@ def _word(job: Job) -> str:
 @contextmanager
 def _processes(
     count: int, first: dict[str, object]
-) -> "Iterator[tuple[list[subprocess.Popen[str]], queue.SimpleQueue[tuple[int, dict[str, Any]]]]]":
+) -> "Generator[tuple[list[subprocess.Popen[str]], queue.SimpleQueue[tuple[int, dict[str, Any]]]]]":
     """Worker processes and the queue of what they say; all are ended on the way out, however that happens."""
     messages: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
     processes: list[subprocess.Popen[str]] = []
+    listeners: list[threading.Thread] = []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     try:
         for index in range(count):
@@ -182,22 +180,33 @@ def _processes(
                 env=environment,
             )
             processes.append(process)
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(first) + "\n")
-            process.stdin.flush()
-            threading.Thread(target=_listen, args=(index, process, messages), daemon=True).start()
+            listeners.append(threading.Thread(target=_listen, args=(index, process, messages), daemon=True))
+            listeners[-1].start()
+            _tell(process, first)
         yield processes, messages
     finally:
         for process in processes:
             process.kill()
         for process in processes:
             process.wait()
+            with suppress(OSError):  # what it did not read any more
+                cast("IO[str]", process.stdin).close()
+        for listener in listeners:
+            listener.join()
+
+
+def _tell(process: "subprocess.Popen[str]", message: Mapping[str, object]) -> None:
+    stdin = cast("IO[str]", process.stdin)
+    with suppress(OSError):  # the worker has ended; its listener says how
+        stdin.write(json.dumps(message) + "\n")
+        stdin.flush()
 
 
 def _listen(
     index: int, process: "subprocess.Popen[str]", messages: "queue.SimpleQueue[tuple[int, dict[str, Any]]]"
 ) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        messages.put((index, json.loads(line)))
+    with cast("IO[str]", process.stdout) as lines:
+        for line in lines:
+            if line.endswith("\n"):  # the last words of a worker that was killed may be cut short
+                messages.put((index, json.loads(line)))
     messages.put((index, {"ended": True}))

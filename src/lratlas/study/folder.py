@@ -17,7 +17,7 @@ import fsspec
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from lratlas.errors import StudyError
+from lratlas.errors import DamagedFile, StudyError
 from lratlas.study.atomic import TEMPORARY, make_folder, write_file
 
 SPEC = "spec.toml"
@@ -54,14 +54,14 @@ class Folder:
         self = cls._at(folder)
         if self._is_file():
             raise StudyError(f"{self.url} is a file, but a study needs a folder.")
+        if above := self._file_above():
+            raise StudyError(f"{self.url} cannot be written: {above} is a file, not a folder.")
         # Listed before looking for the spec: another process may make the study in between.
         holdings = self._holdings()
         if self.exists(SPEC):
             return self
         if holdings:
-            raise StudyError(
-                f"{self.url} is not empty and not a study; name a new or empty folder, or a study's."
-            )
+            raise StudyError(f"{self.url} is not empty and not a study; name a new or empty folder, or a study's.")
         with self._writing(SPEC):
             if isinstance(self.filesystem, LocalFileSystem) and not Path(self.root).exists():
                 make_folder(Path(self.root), SPEC, spec_text.encode())
@@ -136,12 +136,14 @@ class Folder:
         """The text of the file ``name``.
 
         Raises:
-            StudyError: There is no such file, it cannot be read, or it is not text in UTF-8.
+            DamagedFile: It is not text in UTF-8.
+            StudyError: There is no such file, or it cannot be read.
         """
         try:
             return self.read_bytes(name).decode()
         except UnicodeDecodeError as error:
-            raise StudyError(f"{name} in {self.url} is damaged: it is not text in UTF-8.") from error
+            message = f"{name} in {self.url} is damaged: it is not text in UTF-8."
+            raise DamagedFile(message, name) from error
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write the file ``name``, whole or not at all, in the place of one there may be.
@@ -217,6 +219,12 @@ class Folder:
         with self._reading("."):
             return cast("bool", self.filesystem.isfile(self.root))
 
+    def _file_above(self) -> Path | None:
+        if not isinstance(self.filesystem, LocalFileSystem):
+            return None
+        with self._reading("."):
+            return next((above for above in Path(self.root).parents if above.is_file()), None)
+
     def _holdings(self) -> list[str]:
         """What the folder holds besides leftover temporary files."""
         with self._reading("."):
@@ -246,5 +254,8 @@ class Folder:
                     f"is lost; free space and run `lratlas resume {shlex.quote(self.url)}`."
                 )
             else:
-                message = f"{name} cannot be written to {self.url}: {error.strerror or error}."
+                message = (
+                    f"{name} cannot be written to {self.url}: {error.strerror or error}; a study needs a "
+                    "folder that can be written, and nothing computed so far is lost."
+                )
             raise StudyError(message) from error

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from lratlas.measure.features import single_feature_accuracies
 from lratlas.measure.geometry import angular_distance, barrier, path_errors
-from lratlas.study.plan import Features, Geometry, Plan, Seed, Training
+from lratlas.study.checkpoints import named, read_segment, segment_tensors, stack_of
+from lratlas.study.plan import Features, Geometry, Grid, Plan, Seed, Training
+from lratlas.study.rows import flat, runs_table, trace_table
 from lratlas.study.spec import Spec
 from lratlas.study.store import Store
 from lratlas.study.tasks import Tasks
@@ -23,12 +25,10 @@ from lratlas.task import make_model
 from lratlas.training.averaging import Tails, add_checkpoint, averaged
 from lratlas.training.order import batch_indices
 from lratlas.training.program import Program, build, can_compile
-from lratlas.training.rules import State
 from lratlas.training.sphere import Weights
 from lratlas.training.stacking import initial_tensors, samples, single_feature_samples
 from lratlas.training.trainer import Row, Samples, Scores, Stack, evaluate_stack, start_stack, train_stack
 
-Grid = Sequence[Sequence[str]]  # run ids, [seed][lane]
 Progress = Callable[[int], None]
 
 
@@ -83,24 +83,20 @@ class Study:
         """Initial weights and buffers of a stack, and its setting."""
         tasks = [self.tasks.of(seed.seed) for seed in seeds]
         drawn = [seed.training_seed for seed in seeds]
-        numerics = {"dtype": self.dtype, "device": self.device}
-        weights, buffers, frozen = initial_tensors(tasks, drawn, lanes, **numerics)
+        dtype, device = self.dtype, self.device
+        weights, buffers, frozen = initial_tensors(tasks, drawn, lanes, dtype=dtype, device=device)
         setting = Setting(
-            train=samples(tasks, "train", frozen, **numerics),
-            test=samples(tasks, "test", frozen, **numerics),
-            features=single_feature_samples(tasks, frozen, **numerics),
+            train=samples(tasks, "train", frozen, dtype=dtype, device=device),
+            test=samples(tasks, "test", frozen, dtype=dtype, device=device),
+            features=single_feature_samples(tasks, frozen, dtype=dtype, device=device),
             frozen=frozen,
         )
         return weights, buffers, setting
 
     def end_points(self, runs: Grid) -> Weights:
         """Final weights of the given runs as a stack."""
-        files = {
-            name: self.store.read_weights(name) for name in {self.holders[run] for row in runs for run in row}
-        }
-        return _stack_of(
-            {run: files[self.holders[run]] for row in runs for run in row}, runs, "weights", self.device
-        )
+        files = {name: self.store.read_weights(name) for name in {self.holders[run] for row in runs for run in row}}
+        return stack_of({run: files[self.holders[run]] for row in runs for run in row}, runs, "weights", self.device)
 
 
 def is_done(store: Store, job: Training | Features | Geometry) -> bool:
@@ -127,12 +123,13 @@ def _train(study: Study, job: Training, progress: Progress) -> None:
     began = time.monotonic()
     weights, buffers, setting = study.initial(job.seeds, len(job.lanes))
     rule = study.tasks.of(0).update
-    done = [end for end in job.segments if study.store.has_weights(f"{job.id}-{end}")]
+    done = _resumable(study.store, job)
     stack, tails, spent = start_stack(weights, buffers, rule), Tails(), 0.0
     if done:
-        stack, tails, spent = _read_segment(study, job, done[-1])
+        counts = job.average.counts if job.average else ()
+        stack, tails, spent = _segment(study, job, f"{job.id}-{done[-1]}", counts, done[-1])
     elif job.parent and job.parents and job.stage == "average":
-        stack, _, _ = _read_segment(study, job, job.start, name=job.parent)
+        stack, _, _ = _segment(study, job, job.parent, (), job.start)
     elif job.parents:
         stack = start_stack(study.end_points(job.parents), buffers, rule)
     progress(job.size * (stack.step - job.start))
@@ -142,10 +139,26 @@ def _train(study: Study, job: Training, progress: Progress) -> None:
             continue
         stack, tails, last_rows = _train_segment(study, job, setting, stack, tails, end, progress)
         if end < job.segments[-1]:
-            _write_segment(study, f"{job.id}-{end}", job.runs, stack, tails, spent + time.monotonic() - began)
+            tensors = segment_tensors(job.runs, stack, tails, spent + time.monotonic() - began)
+            study.store.write_weights(f"{job.id}-{end}", tensors)
             done = _forget(study, job, done, keep=end)
     _finish(study, job, setting, stack, tails, last_rows, lambda: spent + time.monotonic() - began)
     _forget(study, job, done)
+
+
+def _segment(study: Study, job: Training, name: str, counts: Sequence[int], step: int) -> tuple[Stack, Tails, float]:
+    return read_segment(study.store.read_weights(name), job.runs, counts=counts, step=step, device=study.device)
+
+
+def _resumable(store: Store, job: Training) -> list[int]:
+    """The segment ends at which the job can go on: their checkpoint and all trace rows before them are there."""
+    traces, ends = store.parts("traces"), list[int]()
+    for end in job.segments:
+        if job.stage != "average" and f"{job.id}-{end}" not in traces:
+            break
+        if store.has_weights(f"{job.id}-{end}"):
+            ends.append(end)
+    return ends
 
 
 def _train_segment(
@@ -180,7 +193,7 @@ def _train_segment(
         left = len(checkpoints) - 1 - checkpoints.index(step)
         tails = add_checkpoint(tails, job.average.counts, weights, left=left)
     if job.stage != "average":
-        frame = _trace_table(job.runs, trained.rows, setting.train.x.shape[1] // task.batch_size)
+        frame = trace_table(job.runs, trained.rows, setting.train.x.shape[1] // task.batch_size)
         study.store.write_table("traces", f"{job.id}-{end}", frame)
     return trained.stack, tails, trained.rows
 
@@ -203,18 +216,16 @@ def _finish(
         )
 
     if job.stage != "average":
-        tensors |= _named(job.runs, "weights", stack.weights) | _named(job.runs, "buffers", stack.buffers)
+        tensors |= named(job.runs, "weights", stack.weights) | named(job.runs, "buffers", stack.buffers)
         if job.keep_state:
-            tensors |= _segment_tensors(job.runs, stack, {}, 0.0)
+            tensors |= segment_tensors(job.runs, stack, {}, 0.0)
         gradient = rows[-1].gradient_norm if rows else None
-        tables.append(
-            _runs_table(job, job.runs, job.parents, stack, *scored(stack.weights), gradient=gradient)
-        )
+        tables.append(runs_table(job, job.runs, job.parents, stack, *scored(stack.weights), gradient=gradient))
     if job.average:
         means = averaged(tails, radius=study.radius, dtype=study.dtype)
         for count, runs in zip(job.average.counts, job.average.runs, strict=True):
-            tensors |= _named(runs, "weights", means[count]) | _named(runs, "buffers", stack.buffers)
-            tables.append(_runs_table(job, runs, job.runs, stack, *scored(means[count]), count=count))
+            tensors |= named(runs, "weights", means[count]) | named(runs, "buffers", stack.buffers)
+            tables.append(runs_table(job, runs, job.runs, stack, *scored(means[count]), count=count))
     study.store.write_weights(job.id, tensors)
     table = pl.concat(tables)
     each = seconds() / job.size
@@ -275,9 +286,9 @@ def _measure_geometry(study: Study, job: Geometry) -> None:
                     "seed": [seed.seed for seed in training.seeds for _ in training.lanes],
                     "a": a,
                     "b": b,
-                    "angle": _flat(angular_distance(points[a], points[b])),
-                    "train_barrier": _flat(barrier(errors["train"])),
-                    "test_barrier": _flat(barrier(errors["test"])),
+                    "angle": flat(angular_distance(points[a], points[b])),
+                    "train_barrier": flat(barrier(errors["train"])),
+                    "test_barrier": flat(barrier(errors["test"])),
                 }
             )
         )
@@ -290,136 +301,6 @@ def _grids(job: Training) -> list[tuple[Grid, int | None]]:
     if job.average:
         own += zip(job.average.runs, job.average.counts, strict=True)
     return own
-
-
-def _runs_table(
-    job: Training,
-    runs: Grid,
-    parents: Grid | None,
-    stack: Stack,
-    train: Scores,
-    test: Scores,
-    *,
-    gradient: Tensor | None = None,
-    count: int | None = None,
-) -> pl.DataFrame:
-    shape, size = (len(job.seeds), len(job.lanes)), job.size
-    seeds = [seed for seed in job.seeds for _ in job.lanes]
-    lanes = [lane for _ in job.seeds for lane in job.lanes]
-    return pl.DataFrame(
-        {
-            "run": [run for row in runs for run in row],
-            "stage": job.stage if count is None else "average",
-            "parent": [run for row in parents for run in row] if parents else [None] * size,
-            "plr": [lane.plr for lane in lanes],
-            "plr2": pl.Series([None] * size, dtype=pl.Float64),
-            "flr": pl.Series([lane.flr for lane in lanes], dtype=pl.Float64),
-            "count": pl.Series([count] * size, dtype=pl.Int64),
-            "seed": [seed.seed for seed in seeds],
-            "data_seed": pl.Series([seed.data_seed for seed in seeds], dtype=pl.Int64),
-            "steps": job.segments[-1],
-            "diverged": (~stack.alive).flatten().tolist(),
-            "train_loss": _flat(train.loss),
-            "train_accuracy": _flat(train.accuracy),
-            "test_loss": _flat(test.loss),
-            "test_accuracy": _flat(test.accuracy),
-            "gradient_norm": _flat(torch.full(shape, torch.nan) if gradient is None else gradient),
-            "seconds": 0.0,
-        },
-        schema_overrides={"parent": pl.String},
-    ).with_columns(_finite())
-
-
-def _trace_table(runs: Grid, rows: Sequence[Row], steps_per_epoch: int) -> pl.DataFrame:
-    columns = (
-        "train_loss",
-        "train_accuracy",
-        "test_loss",
-        "test_accuracy",
-        "gradient_norm",
-        "weight_norm",
-        "chance_accuracy",
-    )
-    names = [run for row in runs for run in row]
-    frames = [
-        pl.DataFrame(
-            {"run": names, "step": row.step, "epoch": row.step / steps_per_epoch}
-            | {column: _flat(getattr(row, column)) for column in columns}
-        )
-        for row in rows
-    ]
-    return pl.concat(frames).with_columns(_finite())
-
-
-def _finite() -> pl.Expr:
-    """Every float column with null for what is not a finite number."""
-    return pl.when(pl.col(pl.Float64).is_finite()).then(pl.col(pl.Float64))
-
-
-def _flat(values: Tensor) -> list[float]:
-    return values.double().flatten().tolist()
-
-
-def _named(runs: Grid, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Stacked tensors as one tensor per run, named ``run/kind/name``."""
-    return {
-        f"{run}/{kind}/{name}": value[seed, lane]
-        for seed, row in enumerate(runs)
-        for lane, run in enumerate(row)
-        for name, value in tensors.items()
-    }
-
-
-def _stack_of(
-    files: Mapping[str, Mapping[str, Tensor]], runs: Grid, kind: str, device: torch.device
-) -> dict[str, Tensor]:
-    """The inverse of `_named`, for the runs in the order given."""
-    first = f"{runs[0][0]}/{kind}/"
-    names = [name.removeprefix(first) for name in files[runs[0][0]] if name.startswith(first)]
-    return {
-        name: torch.stack(
-            [torch.stack([files[run][f"{run}/{kind}/{name}"] for run in row]) for row in runs]
-        ).to(device)
-        for name in names
-    }
-
-
-def _segment_tensors(runs: Grid, stack: Stack, tails: Tails, seconds: float) -> dict[str, Tensor]:
-    shared = {name: value for name, value in stack.state.items() if value.dim() < 2}
-    own = {name: value for name, value in stack.state.items() if value.dim() >= 2}
-    tensors = _named(runs, "weights", stack.weights) | _named(runs, "buffers", stack.buffers)
-    tensors |= _named(runs, "state", own) | _named(runs, "alive", {"alive": stack.alive})
-    for count, tail in tails.items():
-        tensors |= _named(runs, f"tail{count}", tail)
-    tensors |= {f"stack/state/{name}": value for name, value in shared.items()}
-    return tensors | {"stack/seconds": torch.tensor(seconds, dtype=torch.float64)}
-
-
-def _write_segment(study: Study, name: str, runs: Grid, stack: Stack, tails: Tails, seconds: float) -> None:
-    study.store.write_weights(name, _segment_tensors(runs, stack, tails, seconds))
-
-
-def _read_segment(
-    study: Study, job: Training, step: int, *, name: str | None = None
-) -> tuple[Stack, Tails, float]:
-    tensors = study.store.read_weights(name or f"{job.id}-{step}")
-    files = {run: tensors for row in job.runs for run in row}
-
-    def part(kind: str) -> dict[str, Tensor]:
-        return _stack_of(files, job.runs, kind, study.device)
-
-    state: State = part("state")
-    state |= {
-        key.removeprefix("stack/state/"): value.to(study.device)
-        for key, value in tensors.items()
-        if key.startswith("stack/state/")
-    }
-    counts = job.average.counts if job.average else ()
-    tails = {count: tail for count in counts if (tail := part(f"tail{count}"))}
-    stack = Stack(
-        weights=part("weights"), buffers=part("buffers"), state=state, alive=part("alive")["alive"], step=step
-    )
-    return stack, tails, float(tensors["stack/seconds"])
 
 
 def _forget(study: Study, job: Training, ends: Sequence[int], *, keep: int | None = None) -> list[int]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from lratlas.errors import SpecError
+from lratlas.study.sections import MOST_REPEATS
 from lratlas.study.spec import AverageSpec, FinetuneSpec, PretrainSpec, RuleSpec, Spec, TaskSpec, lr_grid
 
 PRESETS: Mapping[str, str] = MappingProxyType(
@@ -26,14 +27,16 @@ def preset(name: str, *, repeats: int | None = None) -> Spec:
         The spec.
 
     Raises:
-        SpecError: There is no such preset, or ``repeats`` is below 1.
+        SpecError: There is no such preset, or ``repeats`` is below 1 or above 10,000.
     """
     if name not in PRESETS:
         close = difflib.get_close_matches(name, PRESETS, n=2)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise SpecError(f"There is no preset {name!r}{hint}; allowed are {', '.join(PRESETS)}.")
-    if repeats is not None and (isinstance(repeats, bool) or repeats < 1):
-        raise SpecError(f"The preset {name} cannot have {repeats} repeats; repeats must be at least 1.")
+    if repeats is not None and (isinstance(repeats, bool) or not 1 <= repeats <= MOST_REPEATS):
+        raise SpecError(
+            f"The preset {name} cannot have {repeats} repeats; repeats must be at least 1 and at most {MOST_REPEATS:,}."
+        )
     spec = _ticks() if name == "ticks" else _digits()
     if repeats is None:
         return spec

@@ -17,6 +17,7 @@ RULE_FIELDS: Mapping[RuleName, tuple[str, ...]] = {
     "sphere_rsgd": ("radius",),
 }
 ADAMW_DECAY = 0.01
+MOST_REPEATS = 10_000
 
 
 class Section(BaseModel):
@@ -38,9 +39,7 @@ class RuleSpec(Section):
         description="L2 (sgd, adam: 0) or decoupled (adamw: 0.01) weight decay",
     )
     betas: Betas = Field(default=(0.9, 0.999), description="decay rates of the two moments (adam, adamw)")
-    eps: float = Field(
-        default=1e-8, gt=0, allow_inf_nan=False, description="added to the denominator (adam, adamw)"
-    )
+    eps: float = Field(default=1e-8, gt=0, allow_inf_nan=False, description="added to the denominator (adam, adamw)")
     radius: float = Field(
         default=1.0,
         gt=0,
@@ -80,23 +79,15 @@ class RuleSpec(Section):
 class TaskSpec(Section):
     """The task: a preset, or the functions that make the model and the data."""
 
-    preset: str | None = Field(
-        default=None, min_length=1, description="name of a task that comes with the package"
-    )
+    preset: str | None = Field(default=None, min_length=1, description="name of a task that comes with the package")
     model: Function | None = Field(default=None, description='"module:function" that makes the model')
-    data: Function | None = Field(
-        default=None, description='"module:function" that returns the training and test data'
-    )
-    options: Options = Field(
-        default_factory=dict, description="keyword arguments for the preset or the functions"
-    )
+    data: Function | None = Field(default=None, description='"module:function" that returns the training and test data')
+    options: Options = Field(default_factory=dict, description="keyword arguments for the preset or the functions")
     loss: Loss | None = Field(
         default=None,
         description='name of a loss or "module:function"; the task\'s own if left out',
     )
-    batch_size: int | None = Field(
-        default=None, ge=1, description="samples in a batch; the task's own if left out"
-    )
+    batch_size: int | None = Field(default=None, ge=1, description="samples in a batch; the task's own if left out")
     rule: RuleSpec | None = Field(default=None, description="the update rule; the task's own if left out")
 
     @model_validator(mode="after")
@@ -115,8 +106,8 @@ class StageSpec(Section):
     """One stage of training: its learning rates and its length."""
 
     lrs: LRs = Field(description="a list of positive LRs or a range {low, high, per_decade}")
-    steps: int | None = Field(default=None, ge=1, description="length of a run in steps")
-    epochs: int | None = Field(default=None, ge=1, description="length of a run in epochs")
+    steps: int | None = Field(default=None, ge=1, le=10**9, description="length of a run in steps")
+    epochs: int | None = Field(default=None, ge=1, le=10**6, description="length of a run in epochs")
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -129,7 +120,7 @@ class StageSpec(Section):
 class PretrainSpec(StageSpec):
     """Pre-training at constant LRs from shared initial weights."""
 
-    repeats: int = Field(default=1, ge=1, description="repetitions, each with seeds of its own")
+    repeats: int = Field(default=1, ge=1, le=MOST_REPEATS, description="repetitions, each with seeds of its own")
 
 
 class FinetuneSpec(StageSpec):
@@ -140,9 +131,7 @@ class AverageSpec(Section):
     """Weight averages of checkpoints along training with the PLR."""
 
     counts: Counts = Field(description="numbers of averaged checkpoints")
-    every: int | None = Field(
-        default=None, ge=1, description="steps between checkpoints; one epoch if left out"
-    )
+    every: int | None = Field(default=None, ge=1, description="steps between checkpoints; one epoch if left out")
     extend: bool = Field(
         default=False,
         description="train on at the PLR, instead of taking pre-training's own last checkpoints",
@@ -152,26 +141,22 @@ class AverageSpec(Section):
 class TraceSpec(Section):
     """How finely runs are recorded."""
 
-    points: int = Field(default=40, ge=4, description="rows per run")
+    points: int = Field(default=40, ge=4, le=10_000, description="rows per run")
 
 
 class MeasureSpec(Section):
     """What is measured on the trained models."""
 
     geometry: bool = Field(default=True, description="angles and error barriers between solutions")
-    features: bool = Field(
-        default=True, description="single-feature accuracies, where the task has such sets"
-    )
-    interpolation: int = Field(default=21, ge=3, description="points on the line between two models")
+    features: bool = Field(default=True, description="single-feature accuracies, where the task has such sets")
+    interpolation: int = Field(default=21, ge=3, le=1001, description="points on the line between two models")
 
 
 class TrainingSpec(Section):
     """How runs are computed."""
 
     device: Device = Field(default="auto", description="auto, cpu, mps, cuda or cuda:N")
-    dtype: Literal["float32", "float64"] = Field(
-        default="float32", description="number format of the weights"
-    )
+    dtype: Literal["float32", "float64"] = Field(default="float32", description="number format of the weights")
     strategy: Literal["auto", "stack"] = Field(default="auto", description="how runs are put together")
     compile: bool = Field(default=True, description="compile the training step, where there is a compiler")
     stack: int = Field(default=128, ge=1, description="largest number of runs trained as one program")

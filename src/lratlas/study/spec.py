@@ -157,6 +157,4 @@ def _file_text(path: Path) -> str:
 
 def _changed(place: str, before: object, after: object) -> str:
     held, wanted = spec_errors.shown(before), spec_errors.shown(after)
-    return (
-        f"`{place}` is {held} in the study and {wanted} in the new spec; only LRs, counts and repeats grow."
-    )
+    return f"`{place}` is {held} in the study and {wanted} in the new spec; only LRs, counts and repeats grow."

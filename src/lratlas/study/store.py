@@ -68,9 +68,7 @@ class Store(Folder):
         """
         if part is not None:
             return self._read_part(table, part)
-        return pl.concat(
-            [empty(table), *(self._read_part(table, each) for each in sorted(self.parts(table)))]
-        )
+        return pl.concat([empty(table), *(self._read_part(table, each) for each in sorted(self.parts(table)))])
 
     def remove_part(self, table: str, part: str) -> None:
         """Remove one part of a table; nothing happens if it is not there.
@@ -168,9 +166,7 @@ class Store(Folder):
 
     def _damage(self, path: str, what: str) -> DamagedFile:
         command = f"lratlas resume {shlex.quote(self.url)}"
-        return DamagedFile(
-            f"{path} in {self.url} {what}; `{command}` sets it aside and computes it again.", path
-        )
+        return DamagedFile(f"{path} in {self.url} {what}; `{command}` sets it aside and computes it again.", path)
 
 
 def _table_folder(table: str) -> str:
@@ -204,9 +200,7 @@ def _fitted(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     schema = SCHEMAS[table]
     if set(frame.columns) != set(schema):
         wrong = sorted(set(frame.columns) ^ set(schema))
-        raise StudyError(
-            f"Rows for the table {table} must have exactly its columns, but differ in {', '.join(wrong)}."
-        )
+        raise StudyError(f"Rows for the table {table} must have exactly its columns, but differ in {', '.join(wrong)}.")
     try:
         return frame.select(schema.names()).cast(schema).fill_nan(None)
     except PolarsError as error:

@@ -1,5 +1,6 @@
 """From the task section of a spec to tasks: the built-in ones and a user's own functions."""
 
+import difflib
 import importlib
 import inspect
 import sys
@@ -18,6 +19,7 @@ from lratlas.study.spec import TaskSpec
 from lratlas.task import Pair, Task, fingerprint
 
 DATA_SEEDS = 5
+_NOT_OPTIONS = {"seed", "batch_size", "rule", "loss"}  # of a preset: they are fields of the task section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,21 +64,17 @@ def tasks_from(section: TaskSpec) -> Tasks:
     """
     if section.preset is not None:
         if section.preset not in BUILT_IN:
-            raise SpecError(
-                f"There is no task preset {section.preset!r}; choose one of {', '.join(BUILT_IN)}."
-            )
+            close = difflib.get_close_matches(section.preset, BUILT_IN, n=2)
+            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+            raise SpecError(f"There is no task preset {section.preset!r}{hint}; choose one of {', '.join(BUILT_IN)}.")
         make, generated = BUILT_IN[section.preset]
         _check_options(make, section.options, f"task preset {section.preset}")
-        return Tasks(
-            make=lambda seed: make(seed, **_overrides(section), **section.options), generated=generated
-        )
+        return Tasks(make=lambda seed: _built_in(section, make, seed), generated=generated)
     model, data = _function(section.model or "", "task.model"), _function(section.data or "", "task.data")
     return Tasks(make=lambda _seed: _own_task(section, model, data), generated=False)
 
 
-def ticks_task(
-    seed: int, *, batch_size: int = 16, rule: Any = "sphere_sgd", loss: Any = None, **options: Any
-) -> Task:
+def ticks_task(seed: int, *, batch_size: int = 16, rule: Any = "sphere_sgd", loss: Any = None, **options: Any) -> Task:
     """The paper's synthetic example: 16 tick features, the scale-invariant MLP 32-32-32-1, batch 16.
 
     Args:
@@ -146,21 +144,25 @@ def _digits(test_share: float) -> tuple[Pair, Pair]:
     return ((train_x - mean) / deviation, train_y), ((test_x - mean) / deviation, test_y)
 
 
+def _built_in(section: TaskSpec, make: Callable[..., Task], seed: int) -> Task:
+    try:
+        return make(seed, **_overrides(section), **section.options)
+    except (TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise SpecError(f"task.options: task preset {section.preset} cannot be made: {reason}") from error
+
+
 def _own_task(section: TaskSpec, model: Callable[..., Any], data: Callable[..., Any]) -> Task:
     try:
         loaded = data()
     except Exception as error:
         raise TaskError(f"task.data: {section.data} failed: {type(error).__name__}: {error}") from error
     if not isinstance(loaded, tuple) or len(loaded) != 2:
-        raise TaskError(
-            f"task.data: {section.data} must return a pair (train, test), each a pair (inputs, targets)."
-        )
+        raise TaskError(f"task.data: {section.data} must return a pair (train, test), each a pair (inputs, targets).")
     options = section.options
     _check_options(model, options, f"task.model {section.model}")
     settings = _overrides(section)
-    return Task(
-        name=section.model or "", model=lambda: model(**options), train=loaded[0], test=loaded[1], **settings
-    )
+    return Task(name=section.model or "", model=lambda: model(**options), train=loaded[0], test=loaded[1], **settings)
 
 
 def _overrides(section: TaskSpec) -> dict[str, Any]:
@@ -182,7 +184,11 @@ def _function(name: str, where: str) -> Callable[..., Any]:
         sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module), attribute, None)
-    except Exception as error:
+    except ModuleNotFoundError as error:
+        raise SpecError(
+            f"{where}: {name} cannot be imported: {error}; it must be in the current folder or installed."
+        ) from error
+    except (Exception, SystemExit) as error:
         raise SpecError(f"{where}: importing {module} failed: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise SpecError(f"{where}: module {module} has no function {attribute!r}.")
@@ -190,11 +196,11 @@ def _function(name: str, where: str) -> Callable[..., Any]:
 
 
 def _check_options(make: Callable[..., Any], options: Mapping[str, Any], where: str) -> None:
-    allowed = {
-        name for name, parameter in inspect.signature(make).parameters.items() if not name.startswith("_")
-    }
+    allowed = {name for name in inspect.signature(make).parameters if not name.startswith("_")}
     if make is ticks_task:
         allowed = {*inspect.signature(ticks).parameters}
+    if any(make is built_in for built_in, _ in BUILT_IN.values()):
+        allowed -= _NOT_OPTIONS
     unknown = [name for name in options if name not in allowed]
     if unknown:
         raise SpecError(

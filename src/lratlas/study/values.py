@@ -13,6 +13,7 @@ LOSSES = ("cross_entropy", "binary_cross_entropy", "mse")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _DEEPEST = 20
+MOST_CHECKPOINTS = 10_000
 
 
 def _function(value: str) -> str:
@@ -35,20 +36,17 @@ def _device(value: str) -> str:
 
 def _counts(value: object) -> tuple[int, ...]:
     counts = _list(value)
-    if (
-        not counts
-        or not all(type(each) is int and each >= 1 for each in counts)
-        or len({*counts}) < len(counts)
-    ):
+    if not counts or not all(type(each) is int and each >= 1 for each in counts) or len({*counts}) < len(counts):
         raise ValueError(f"is {shown(value)}, but must be a list of different whole numbers of at least 1")
-    return tuple(sorted(cast("list[int]", counts)))
+    found = sorted(cast("list[int]", counts))
+    if found[-1] > MOST_CHECKPOINTS:
+        raise ValueError(f"holds {found[-1]}, but at most {MOST_CHECKPOINTS:,} checkpoints can be averaged")
+    return tuple(found)
 
 
 def _betas(value: object) -> tuple[float, float]:
     betas = _list(value)
-    if len(betas) != 2 or not all(
-        type(each) in {int, float} and 0 <= cast("float", each) < 1 for each in betas
-    ):
+    if len(betas) != 2 or not all(type(each) in {int, float} and 0 <= cast("float", each) < 1 for each in betas):
         raise ValueError(f"is {shown(value)}, but must be a list of two numbers of at least 0 and below 1")
     first, second = cast("list[float]", betas)
     return float(first), float(second)
@@ -76,9 +74,7 @@ def _plain_text(value: object) -> str:
     # A lone surrogate is the one kind of text that no file can hold.
     if isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value):
         return value
-    raise ValueError(
-        f"holds {shown(value)}, but may hold only text, finite numbers, booleans, lists and tables"
-    )
+    raise ValueError(f"holds {shown(value)}, but may hold only text, finite numbers, booleans, lists and tables")
 
 
 def _options(value: dict[str, object]) -> dict[str, object]:

@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
@@ -19,6 +20,8 @@ from lratlas.errors import LRAtlasError
 
 def main() -> None:
     """Serve the driver until it is gone."""
+    # Ctrl-C reaches the whole group; the driver ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Whatever user code prints goes to standard error; the original standard output carries the protocol.
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -30,7 +33,7 @@ def main() -> None:
         if os.environ.get("LRATLAS_DEBUG"):
             traceback.print_exc()
         known = isinstance(error, LRAtlasError)
-        _say(out, error=str(error) if known else f"{type(error).__name__}: {error}", known=known)
+        _say(out, error=str(error) if known else _sentence(error), known=known)
 
 
 def _serve(lines: "queue.SimpleQueue[str]", out: IO[str]) -> None:
@@ -46,6 +49,8 @@ def _serve(lines: "queue.SimpleQueue[str]", out: IO[str]) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module=r"torch\..*")
     start = json.loads(lines.get())
+    # Modules beside the user's script are found here too.
+    sys.path += [place for place in start["path"] if place not in sys.path]
     store = Store.open(start["folder"])
     spec = stored_spec(store)
     tasks = _loaded(start["tasks"]) if start["tasks"] else tasks_from(spec.task)
@@ -70,6 +75,11 @@ def _loaded(text: str) -> Any:
     import cloudpickle
 
     return cloudpickle.loads(base64.b64decode(text))
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong in one line: PyTorch's messages go on for many."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(": .") + "."
 
 
 def _say(out: IO[str], **message: object) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor
 
 from lratlas.training.sphere import Weights, project
 
@@ -15,9 +14,7 @@ def checkpoint_steps(*, end: int, every: int, count: int) -> list[int]:
     return [end - every * back for back in range(count - 1, -1, -1)]
 
 
-def add_checkpoint(
-    tails: Mapping[int, Weights], counts: Iterable[int], weights: Weights, *, left: int
-) -> Tails:
+def add_checkpoint(tails: Mapping[int, Weights], counts: Iterable[int], weights: Weights, *, left: int) -> Tails:
     """Running sums with one more checkpoint.
 
     Args:
@@ -38,6 +35,4 @@ def averaged(tails: Mapping[int, Weights], *, radius: float | None, dtype: torch
     """SWA-k for every count k: the mean of the k checkpoints, put back on the sphere if there is one."""
     means = {count: {name: value / count for name, value in total.items()} for count, total in tails.items()}
     on_sphere = means if radius is None else {count: project(mean, radius) for count, mean in means.items()}
-    return {
-        count: {name: value.to(dtype) for name, value in mean.items()} for count, mean in on_sphere.items()
-    }
+    return {count: {name: value.to(dtype) for name, value in mean.items()} for count, mean in on_sphere.items()}

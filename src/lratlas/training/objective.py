@@ -83,19 +83,20 @@ def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _per_sample(loss: Loss) -> Loss:
+    def alone(output: Tensor, target: Tensor) -> Tensor:
+        return loss(output[None], target[None])
+
     def losses(outputs: Tensor, targets: Tensor) -> Tensor:
         value = loss(outputs, targets)
         if value.dim():
             return value.flatten(1).mean(1) if value.dim() > 1 else value
-        return torch.func.vmap(lambda output, target: loss(output[None], target[None]))(outputs, targets)
+        return torch.func.vmap(alone)(outputs, targets)
 
     return losses
 
 
 LOSSES = {
     "cross_entropy": Objective(name="cross_entropy", losses=_cross_entropy, labels="classes"),
-    "binary_cross_entropy": Objective(
-        name="binary_cross_entropy", losses=_binary_cross_entropy, labels="binary"
-    ),
+    "binary_cross_entropy": Objective(name="binary_cross_entropy", losses=_binary_cross_entropy, labels="binary"),
     "mse": Objective(name="mse", losses=_mse, labels="none"),
 }

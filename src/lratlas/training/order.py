@@ -22,9 +22,7 @@ def batch_indices(*, seed: int, start: int, stop: int, samples: int, batch_size:
     per_epoch = samples // batch_size
     first, last = start // per_epoch, -(-stop // per_epoch)
     epochs = [
-        stream(seed, "order", epoch)
-        .permutation(samples)[: per_epoch * batch_size]
-        .reshape(per_epoch, batch_size)
+        stream(seed, "order", epoch).permutation(samples)[: per_epoch * batch_size].reshape(per_epoch, batch_size)
         for epoch in range(first, last)
     ]
     return torch.from_numpy(np.concatenate(epochs)[start - first * per_epoch : stop - first * per_epoch])

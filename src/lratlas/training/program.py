@@ -4,9 +4,11 @@ A stack holds runs on two leading axes, [seeds, lanes]: all lanes of a seed shar
 parameters, so neither is copied per run.
 """
 
+import copy
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,9 +71,7 @@ def build(model: nn.Module, objective: Objective, rule: Rule, *, compiled: bool)
         hits, chance = correct(objective.labels, outputs.detach(), y, shares)
         return value, (hits.mean(), chance.mean(), buffers)
 
-    def scores(
-        weights: Weights, buffers: Weights, frozen: Weights, x: Tensor, y: Tensor, shares: Tensor
-    ) -> Tensor:
+    def scores(weights: Weights, buffers: Weights, frozen: Weights, x: Tensor, y: Tensor, shares: Tensor) -> Tensor:
         outputs = functional_call(evaluating, {**weights, **buffers, **frozen}, (x,))
         hits, chance = correct(objective.labels, outputs, y, shares)
         return torch.stack([objective.losses(outputs, y).to(shares.dtype), hits, chance])
@@ -115,7 +115,7 @@ def build(model: nn.Module, objective: Objective, rule: Rule, *, compiled: bool)
     if not compiled:
         return Program(step=step, evaluate=evaluate)
     # The C++ wrapper halves what a call costs outside the kernels; contraction lets products and sums fuse.
-    options = {"cpp_wrapper": True, "cpp.enable_floating_point_contract_flag": "fast"}
+    options: dict[str, Any] = {"cpp_wrapper": True, "cpp.enable_floating_point_contract_flag": "fast"}
     return Program(
         step=torch.compile(step, dynamic=False, options=options),
         evaluate=torch.compile(evaluate, dynamic=False, options=options),
@@ -128,12 +128,10 @@ def can_compile() -> bool:
 
 
 def _template(model: nn.Module) -> nn.Module:
-    import copy
-
     return copy.deepcopy(model).requires_grad_(False)
 
 
-def _stacked(function: Callable[..., object]) -> Callable[..., object]:
+def _stacked(function: Callable[..., Any]) -> Callable[..., Any]:
     lanes = vmap(function, in_dims=(0, 0, None, None, None, None), randomness="different")
     return vmap(lanes, in_dims=(0, 0, 0, 0, 0, 0), randomness="different")
 

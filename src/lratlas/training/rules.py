@@ -49,11 +49,7 @@ def sgd(*, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 
 
     def start(weights: Weights) -> State:
         # A zero buffer times the momentum plus the first gradient is that gradient: no special first step.
-        return (
-            {f"momentum/{name}": torch.zeros_like(value) for name, value in weights.items()}
-            if momentum
-            else {}
-        )
+        return {f"momentum/{name}": torch.zeros_like(value) for name, value in weights.items()} if momentum else {}
 
     def update(weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
         new: Weights = {}
@@ -80,9 +76,7 @@ def adam(*, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight
     return _adam("adam", betas, eps, weight_decay)
 
 
-def adamw(
-    *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01
-) -> Rule:
+def adamw(*, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01) -> Rule:
     """AdamW as `torch.optim.AdamW` defines it: weight decay is decoupled from the gradient.
 
     Raises:
@@ -201,9 +195,7 @@ def rule_from(rule: Rule | str | Mapping[str, object]) -> Rule:
     try:
         return RULES[name](**settings)
     except TypeError as error:
-        raise TaskError(
-            f"Rule {name} does not take these settings: {', '.join(map(str, settings))}."
-        ) from error
+        raise TaskError(f"Rule {name} does not take these settings: {', '.join(map(str, settings))}.") from error
 
 
 def _stateless(_weights: Weights) -> State:
@@ -215,7 +207,5 @@ def _in_range(
 ) -> None:
     if (value > low if open_low else value >= low) and (high is None or value < high):
         return
-    allowed = f"{'above' if open_low else 'at least'} {low:g}" + (
-        f" and below {high:g}" if high is not None else ""
-    )
+    allowed = f"{'above' if open_low else 'at least'} {low:g}" + (f" and below {high:g}" if high is not None else "")
     raise TaskError(f"Rule {rule}: {setting} is {value:g}; it must be {allowed}.")

@@ -1,0 +1,36 @@
+"""The benchmark of the ticks study runs and prints what it promises; no timing is judged."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ticks.py"
+
+
+def test_quick_json_has_both_worker_counts_beside_the_plain_loop() -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--quick", "--json"], capture_output=True, text=True, check=True
+    )
+    data = json.loads(done.stdout)
+    assert data["operations"] == 165_888
+    assert {"processor", "system", "python", "torch", "cores", "sgemm GFLOP/s"} <= set(data["machine"])
+    assert [(row["runs"], row["workers"], row["compiled"]) for row in data["rows"]] == [
+        (23, 1, False),
+        (23, 2, False),
+    ]
+    for row in data["rows"]:
+        rounds = row["rounds"]
+        assert len(rounds) == 2
+        assert all(value > 0 for each in rounds for value in each.values())
+        # The median of two is their mean.
+        assert row["microseconds"] == pytest.approx(sum(each["stack"] for each in rounds) / 2)
+        assert row["microseconds_min"] == min(each["stack"] for each in rounds)
+        assert row["ratio"] == pytest.approx(sum(each["plain"] / each["stack"] for each in rounds) / 2)
+        assert row["share"] == pytest.approx(
+            sum(165_888 / (each["stack"] * 1e-6) / (each["peak"] * 1e9) for each in rounds) / 2
+        )
+        assert row["compile_seconds"] > 0
+    assert data["rows"][0]["gain"] == 1
