@@ -2,7 +2,6 @@
 
 import platform
 import shlex
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import polars as pl
 
 from lratlas.analysis.boundaries import boundaries
 from lratlas.analysis.regimes import regimes
-from lratlas.analysis.summary import summary
+from lratlas.analysis.summary import format_lr, summary
 from lratlas.errors import StudyError
 from lratlas.report.charts import CHARTS, Drawing, ticks_chart
 from lratlas.study.conduct import conduct, open_study, stored_spec
@@ -30,8 +29,15 @@ if TYPE_CHECKING:
     from lratlas.study.tasks import Tasks
     from lratlas.task import Task
 
-_STORED = ("runs", "traces", "pairs", "features")
+# The stored tables and what their rows are sorted by.
+_STORED = {
+    "runs": ("seed", "plr", "stage", "flr", "count"),
+    "traces": ("run", "step"),
+    "pairs": ("plr", "seed", "a", "b"),
+    "features": ("seed", "plr", "stage", "flr", "count", "feature"),
+}
 _WHOLE = "analysis"
+PYTHON = "python"  # the task preset of studies whose task a spec cannot describe
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Atlas:
     @cached_property
     def tables(self) -> Mapping[str, pl.DataFrame]:
         """All tables, by name; those that are not there yet are empty."""
-        tables = {name: self.store.read_table(name) for name in _STORED}
+        tables = {name: self.store.read_table(name).sort(keys) for name, keys in _STORED.items()}
         if not self.plan or tables["runs"].is_empty():
             return tables | {name: empty(name) for name in ("regimes", "boundaries")}
         chance = self.plan.chance_loss
@@ -97,6 +103,14 @@ class Atlas:
         if self.tables["regimes"].is_empty():
             return ["Nothing is trained yet."]
         return summary(self.tables, elr=self.elr)
+
+    def regimes_in_short(self) -> str:
+        """The PLRs of each regime, as the ends of their range: ``1: 1e-3–1e-2, 2A: …``."""
+        parts = [
+            f"{name}: {format_lr(part['plr'].min())}–{format_lr(part['plr'].max())}"  # pyright: ignore[reportArgumentType] - polars' min() is wider
+            for (name,), part in self.regimes.group_by("regime", maintain_order=True)
+        ]
+        return ", ".join(parts)
 
     @property
     def elr(self) -> bool:
@@ -143,11 +157,10 @@ class Atlas:
         model.load_state_dict(model.state_dict() | values)
         return model
 
-    def write_report(self, command: str | None = None, *, at_loss: float | None = None) -> str:
+    def write_report(self, *, at_loss: float | None = None) -> str:
         """Write the analysis tables, ``report.html`` and ``figures/`` (PDF, SVG, and the data as CSV) into the study.
 
         Args:
-            command: The command to name in the report.
             at_loss: Also show the accuracies at this training loss instead of at the end.
 
         Returns:
@@ -175,7 +188,7 @@ class Atlas:
             summary=self.summary(),
             charts=charts,
             tables=self.tables,
-            facts=self._facts(command),
+            facts=self._facts(),
             missing=missing,
         )
         self.store.write_text("report.html", text)
@@ -196,13 +209,14 @@ class Atlas:
         x, y = tasks_from(self.spec.task).of(0).train
         return pl.DataFrame({"x1": x[:, 0].tolist(), "x2": x[:, 1].tolist(), "label": y.long().tolist()})
 
-    def _facts(self, command: str | None) -> dict[str, str]:
+    def _facts(self) -> dict[str, str]:
         from importlib.metadata import version
 
         runs = self.tables["runs"]
+        again = shlex.join([f"{self.folder}/spec.toml", "--folder", self.folder])
         prints = sorted({seed.fingerprint for job in self.plan.trainings for seed in job.seeds}) if self.plan else []
         return {
-            "Command": command or "from Python",
+            "Command": "explore(…) from Python" if self.spec.task.preset == PYTHON else f"lratlas explore {again}",
             "Spec": self.store.read_text("spec.toml"),
             "Runs": f"{len(runs):,} ({runs.filter(pl.col('stage') != 'average')['steps'].sum():,} SGD steps)",
             "Training time": f"{runs['seconds'].sum():,.0f} s, summed over processes",
@@ -228,7 +242,6 @@ def explore(
     workers: int = 1,
     report: "Callable[[Progress], None] | None" = None,
     notice: Callable[[str], None] = print,
-    command: str | None = None,
     **sections: Any,
 ) -> Atlas:
     """Conduct the whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
@@ -241,7 +254,6 @@ def explore(
         workers: Processes on this machine.
         report: Called with progress.
         notice: Called with sentences the user should see.
-        command: The command to name in the report.
         sections: With a task, the sections of a spec, by the same names and fields: ``pretrain={"lrs": [...],
             "epochs": 20}`` (needed), ``finetune``, ``average``, ``trace``, ``measure``, ``training``.
 
@@ -256,11 +268,11 @@ def explore(
         spec = read_spec(task)
     else:
         tasks = _tasks_of(task)
-        spec = spec_from({"name": tasks.of(0).name, "task": {"preset": "python"}, **sections})
+        spec = spec_from({"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections})
     store = open_study(folder or tempfile.mkdtemp(prefix="lratlas-"), spec)
     conduct(store, workers=workers, tasks=tasks, report=report, notice=notice)
     atlas = Atlas(store)
-    atlas.write_report(command)
+    atlas.write_report()
     return atlas
 
 
@@ -278,17 +290,12 @@ def resume(
     """
     store = Store.open(folder)
     spec = stored_spec(store)
-    if spec.task.preset == "python":
+    if spec.task.preset == PYTHON:
         raise StudyError(f"{folder} was started from Python with a task of its own; run the same explore() call again.")
     conduct(store, workers=workers, report=report, notice=notice)
     atlas = Atlas(store)
-    atlas.write_report(command_line())
+    atlas.write_report()
     return atlas
-
-
-def command_line() -> str:
-    """The command that is running, as one would type it."""
-    return shlex.join(["lratlas", *sys.argv[1:]])
 
 
 def _tasks_of(task: "Task | Callable[[int], Task]") -> "Tasks":

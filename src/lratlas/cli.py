@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -149,7 +150,7 @@ def resume(folder: FolderArgument, workers: Workers = CORES, as_json: Json = Fal
     """Continue an interrupted study; a finished one is left as it is."""
     from lratlas.atlas import resume as continued
 
-    with redirect_stdout(sys.stderr), progress_bar() as report:
+    with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as report:
         atlas = continued(folder, workers=workers, report=report, notice=notice)
     _print_result(atlas, as_json=as_json)
 
@@ -195,11 +196,18 @@ def show(
 
 
 @app.command()
-def report(folder: FolderArgument) -> None:
+def report(
+    folder: FolderArgument,
+    at_loss: Annotated[
+        float | None, typer.Option(help="Also compare accuracies at this training loss.", metavar="LOSS")
+    ] = None,
+) -> None:
     """Write the report and the figures anew, also while the study runs."""
-    from lratlas.atlas import command_line, load
+    from lratlas.atlas import load
 
-    say(f"Report: {load(folder).write_report(command_line())}")
+    if at_loss is not None and not at_loss > 0:
+        raise SpecError(f"--at-loss is {at_loss}; it must be above 0.")
+    say(f"Report: {load(folder).write_report(at_loss=at_loss)}")
 
 
 @app.command()
@@ -219,12 +227,20 @@ def _study(spec: "Spec", folder: str, workers: int) -> "Atlas":
     from lratlas.study.conduct import open_study
 
     open_study(folder, spec)  # the spec is safe before anything heavy is imported
-    from lratlas.atlas import command_line
     from lratlas.atlas import explore as conducted
 
     # What a user's own module prints must not mix with the result.
-    with redirect_stdout(sys.stderr), progress_bar() as report:
-        return conducted(spec, folder=folder, workers=workers, report=report, notice=notice, command=command_line())
+    with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as report:
+        return conducted(spec, folder=folder, workers=workers, report=report, notice=notice)
+
+
+def _regimes(folder: str) -> str:
+    from lratlas.atlas import load
+
+    try:
+        return load(folder).regimes_in_short()
+    except LRAtlasError:
+        return ""  # a glance on the way; what is really wrong will be told where it matters
 
 
 def _result(atlas: "Atlas") -> dict[str, object]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LRS = frozenset({"plr", "plr2", "flr"})
 MISSING = "–"
+REGIMES_EVERY = 30  # seconds; all tables are read for it
 
 
 def say(text: str, *, style: str = "") -> None:
@@ -58,8 +59,12 @@ def table_text(frame: "pl.DataFrame", *, width: int | None = None) -> str:
 
 
 @contextmanager
-def progress_bar() -> "Generator[Callable[[Progress], None]]":
-    """A progress bar with rate and time left; nothing where standard error is not a terminal."""
+def progress_bar(regimes: Callable[[], str]) -> "Generator[Callable[[Progress], None]]":
+    """A progress bar with rate, time left and the current regimes; nothing where standard error is not a terminal.
+
+    Args:
+        regimes: Says in few words which regimes the study has found so far; asked now and then.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
@@ -70,14 +75,19 @@ def progress_bar() -> "Generator[Callable[[Progress], None]]":
         TextColumn("{task.percentage:>3.0f} %"),
         TextColumn("{task.fields[pace]}"),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[regimes]}", markup=False),
     )
     shown = sys.stderr.isatty()
     with Bar(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bar:
-        line = bar.add_task("planning", total=None, pace="")
-        began = time.monotonic()
+        line = bar.add_task("planning", total=None, pace="", regimes="")
+        began = asked = time.monotonic()
 
         def told(progress: "Progress") -> None:
+            nonlocal asked
             jobs = f"{progress.jobs_done} of {progress.jobs} jobs done"
+            if shown and time.monotonic() - asked > REGIMES_EVERY:
+                bar.update(line, regimes=regimes())
+                asked = time.monotonic()
             bar.update(
                 line,
                 description=f"{progress.doing or 'finishing'}, {jobs}",

@@ -236,7 +236,6 @@ STAGES = {"finetune": {"lrs": [0.01], "steps": 10}, "average": {"counts": [2], "
         {"pretrain__lrs": [0.1, 0.01, 0.5]},
         {"pretrain__repeats": 3},
         {"finetune__lrs": [0.01, 0.02]},
-        {"average__counts": [2, 3]},
     ],
 )
 def test_a_spec_that_adds_extends_but_not_the_other_way_round(changes: dict[str, Any]):
@@ -255,11 +254,20 @@ def fields_of_stages() -> dict[str, object]:
 
 
 def test_stages_and_measurements_may_be_added_but_not_left_out():
-    bare = spec_from(fields(measure__geometry=False))
+    average = {f"average__{field}": value for field, value in STAGES["average"].items()}
+    bare = spec_from(fields(measure__geometry=False, **average))
     full = spec_from(fields(**fields_of_stages()))
     assert extends(bare, full) is None
     assert "[finetune]" in (extends(full, bare) or "")
-    assert "measure.geometry" in (extends(spec_from(fields()), bare) or "")
+    assert "measure.geometry" in (extends(spec_from(fields(**average)), bare) or "")
+
+
+def test_averages_are_taken_during_training_and_cannot_be_added_later():
+    with_averages = spec_from(fields(**fields_of_stages()))
+    more = spec_from(fields(**{**fields_of_stages(), "average__counts": [2, 3]}))
+    none = spec_from(fields(**{name: value for name, value in fields_of_stages().items() if "average" not in name}))
+    assert "[average]" in (extends(none, with_averages) or "")
+    assert "average.counts" in (extends(with_averages, more) or "")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lratlas.errors import SpecError, StudyError
+from lratlas.errors import SpecError, StudyError, TaskError
 from lratlas.study.spec import Spec, extends, spec_from, spec_text
 from lratlas.study.store import Store
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lratlas.study.execute import Progress
     from lratlas.study.plan import Plan, Seed
     from lratlas.study.tasks import Tasks
+    from lratlas.task import Task
 
 
 def open_study(folder: str | Path, spec: Spec) -> Store:
@@ -76,6 +77,7 @@ def conduct(
     from lratlas.study.plan import plan_text
     from lratlas.study.planning import make_plan
     from lratlas.study.tasks import tasks_from
+    from lratlas.training.program import can_compile
 
     if workers < 1:
         raise StudyError(f"workers is {workers}; it must be at least 1.")
@@ -89,6 +91,9 @@ def conduct(
     seeds = _repetitions(known, spec.pretrain.repeats)
     _check_same_task(store, seeds, old)
     task = known.of(0)
+    _check_no_statistics(task)
+    if spec.training.compile and not can_compile():
+        notice("There is no C++ compiler here, so training runs uncompiled, about four times slower.")
     planned = partial(
         make_plan,
         spec,
@@ -121,6 +126,24 @@ def _check_device(name: str) -> None:
             raise SpecError(
                 f"`training.device` is {name!r}, which this machine does not have; use auto or one that it has."
             ) from error
+
+
+def _check_no_statistics(task: "Task") -> None:
+    """Averaged and interpolated models would need statistics of their own, which nothing recomputes."""
+    import torch
+
+    from lratlas.task import make_model
+
+    model = make_model(task, 0).train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        model(task.train[0][: task.batch_size])
+    changed = [name for name, value in model.named_buffers() if not torch.equal(value, before[name])]
+    if changed:
+        raise TaskError(
+            f"The model keeps running statistics in {', '.join(changed)}, which averaged and interpolated models do not"
+            " have; use norm layers without them, such as LayerNorm or GroupNorm."
+        )
 
 
 def _repetitions(tasks: "Tasks", repeats: int) -> "list[Seed]":

@@ -41,7 +41,7 @@ __all__ = [
     "spec_text",
 ]
 
-_MAY_GAIN = {"pretrain.lrs", "finetune.lrs", "average.counts"}
+_MAY_GAIN = {"pretrain.lrs", "finetune.lrs"}
 _MAY_GROW = {"pretrain.repeats"}
 _MAY_START = {"measure.geometry", "measure.features"}
 
@@ -99,7 +99,8 @@ def spec_text(spec: Spec) -> str:
 def extends(old: Spec, new: Spec) -> str | None:
     """Say why ``new`` is not ``old`` with something added.
 
-    Learning rates, counts, repetitions, whole stages and measurements may be added; all else stays.
+    Learning rates, repetitions, fine-tuning and measurements may be added; all else stays. Averages cannot be added,
+    for they are taken while training goes on.
 
     Args:
         old: The spec of an existing study.
@@ -112,6 +113,8 @@ def extends(old: Spec, new: Spec) -> str | None:
         return _changed("name", old.name, new.name)
     for section in type(old).model_fields:
         before, after = getattr(old, section), getattr(new, section)
+        if section == "average" and before is None and after is not None:
+            return "[average] is not in the study, and averages are taken during training; explore in another folder."
         if isinstance(before, Section):
             if not isinstance(after, Section):
                 return f"The study has [{section}], which the new spec leaves out; a study can only grow."
@@ -157,4 +160,4 @@ def _file_text(path: Path) -> str:
 
 def _changed(place: str, before: object, after: object) -> str:
     held, wanted = spec_errors.shown(before), spec_errors.shown(after)
-    return f"`{place}` is {held} in the study and {wanted} in the new spec; only LRs, counts and repeats grow."
+    return f"`{place}` is {held} in the study and {wanted} in the new spec; only LRs and repeats grow."

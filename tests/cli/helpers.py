@@ -1,0 +1,102 @@
+"""A small study with a user's own module, and what the tests of the command line check again and again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MODULE = """
+import os
+import torch
+from lratlas.models.mlp import MLP
+
+def data():
+    if "LRATLAS_TEST_NOISE" in os.environ:
+        print("a message of the data's own")
+    x = torch.randn(96, 6, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] + x[:, 1] > 0).long()
+    return (x[:64], y[:64]), (x[64:], y[64:])
+
+def data_with_nan():
+    (x, y), test = data()
+    x[3, 2] = float("nan")
+    return (x, y), test
+
+def data_with_a_high_label():
+    (x, y), test = data()
+    y[0] = 7
+    return (x, y), test
+
+def data_with_a_negative_label():
+    (x, y), test = data()
+    y[0] = -1
+    return (x, y), test
+
+def data_that_fails():
+    raise ValueError("no such disk\\nand a second line")
+
+def data_that_is_not_a_pair():
+    return 3
+
+def model():
+    return MLP(6, (8,), 2, scale_invariant=True)
+
+def model_for_five_inputs():
+    return MLP(5, (8,), 2, scale_invariant=True)
+
+def model_with_biases():
+    return MLP(6, (8,), 2, scale_invariant=False)
+
+def model_that_fails(size=1):
+    raise KeyError("width")
+"""
+SPEC = """
+name = "tiny"
+[task]
+model = "cli_own:model"
+data = "cli_own:data"
+batch_size = 16
+rule = { name = "sphere_sgd" }
+[pretrain]
+lrs = [1e-3, 1e-1]
+steps = 400
+[finetune]
+lrs = [1e-4, 1e-3]
+steps = 8
+[average]
+counts = [2]
+[training]
+compile = false
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What a command left: its exit code, standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explored:
+    """The small study that the tests share, and what the command that made it printed."""
+
+    folder: Path
+    out: str
+    terminal: str
+
+
+def sentence(ran: Ran) -> str:
+    """The one sentence on standard error; fails if there is anything else, or another exit code than 2."""
+    assert ran.code == 2, ran
+    assert not ran.out
+    assert ran.err.startswith("lratlas: ")
+    assert ran.err.endswith(".\n")
+    assert ran.err.count("\n") == 1
+    assert "Traceback" not in ran.err
+    return ran.err.removeprefix("lratlas: ").strip()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a study."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

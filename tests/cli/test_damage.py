@@ -1,0 +1,159 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from polars.testing import assert_frame_equal
+
+from cli.helpers import Explored, Ran, contents
+from lratlas.atlas import load
+
+# What a process can do whose files may not grow beyond a limit; the kernel's signal for it is ignored by Python.
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+sys.argv = ["lratlas", *sys.argv[1:]]
+from lratlas.cli import main
+main()
+"""
+READING = ["status {}", "show {} runs", "report {}"]
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def alter(data: bytes) -> bytes:
+    """One bit of a digit or letter in the middle is flipped."""
+    at = next(index for index in range(len(data) // 2, len(data)) if chr(data[index]).isalnum())
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def empty(_: bytes) -> bytes:
+    return b""
+
+
+def noise(_: bytes) -> bytes:
+    return bytes(range(256))
+
+
+DAMAGES = [cut, alter, empty, noise]
+
+
+def spoil(study: Path, pattern: str, damage: Callable[[bytes], bytes]) -> str:
+    path = next(iter(sorted(study.glob(pattern))))
+    path.write_bytes(damage(path.read_bytes()))
+    return str(path.relative_to(study))
+
+
+def assert_same_tables(study: Path, explored: Explored):
+    found, wanted = load(study).tables, load(explored.folder).tables
+    for name in wanted:
+        drop = ["seconds"] if name == "runs" else []
+        assert_frame_equal(found[name].drop(drop), wanted[name].drop(drop), check_exact=True)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("words", READING)
+@pytest.mark.parametrize("pattern", ["tables/runs/*.parquet", "plan.json"])
+def test_reading_names_a_damaged_file_and_leaves_it(
+    pattern: str, words: str, damage: Callable[[bytes], bytes], study: Path, refused: Callable[..., str]
+):
+    name = spoil(study, pattern, damage)
+    before = contents(study)
+    text = refused(*words.format(study).split())
+    assert name in text
+    assert "sets it aside" in text or "is damaged: it is not text" in text
+    assert contents(study) == before
+
+
+def test_resume_sets_damaged_files_aside_and_makes_them_again(study: Path, explored: Explored, run: Callable[..., Ran]):
+    spoiled = [
+        spoil(study, "checkpoints/finetune-*.safetensors", cut),
+        spoil(study, "plan.json", alter),
+        spoil(study, "tables/pairs/*.parquet", alter),
+        spoil(study, "tables/regimes/*.parquet", noise),
+        spoil(study, "tables/traces/pretrain-*.parquet", cut),
+    ]
+    damaged = {name: (study / name).read_bytes() for name in spoiled}
+    ran = run("resume", study, "--workers", "1")
+    assert ran.code == 0
+    assert sorted(ran.err.splitlines()) == sorted(
+        f"lratlas: {name} is damaged; it is set aside in damaged/ and made again." for name in spoiled
+    )
+    assert {name: (study / "damaged" / name).read_bytes() for name in spoiled} == damaged
+    assert_same_tables(study, explored)
+    assert run("resume", study, "--workers", "1").err == ""
+
+
+def test_parts_that_a_new_plan_does_not_claim_are_set_aside(study: Path, explored: Explored, run: Callable[..., Ran]):
+    # As in a study that had grown in steps before its plan was lost: the same runs in other stacks.
+    part = next((study / "tables" / "runs").glob("finetune-*"))
+    (part.parent / "finetune-0123456789abcdef.parquet").write_bytes(part.read_bytes())
+    (study / "plan.json").unlink()
+    assert run("resume", study, "--workers", "1").code == 0
+    assert (study / "damaged" / "tables" / "runs" / "finetune-0123456789abcdef.parquet").exists()
+    assert_same_tables(study, explored)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("steps = 400", "steps = 4000", "no longer describes the runs that the study has"),
+        ("0.1,", "", "no longer describes the runs that the study has"),
+        ("batch_size = 16", "batch_size = 8", "holds a study of another task"),
+        ("steps = 400", "stteps = 400", "`pretrain.stteps` is not a field"),
+        ("[pretrain]", "[pretrain", "was altered or cut short"),
+        ("[task]", "\0", "was altered or cut short"),
+    ],
+)
+def test_an_altered_spec_is_refused_and_the_study_left(
+    old: str, new: str, said: str, study: Path, refused: Callable[..., str]
+):
+    spec = study / "spec.toml"
+    assert old in spec.read_text()
+    spec.write_text(spec.read_text().replace(old, new))
+    before = contents(study)
+    text = refused("resume", study, "--workers", "1")
+    assert said in text
+    assert str(study) in text
+    assert contents(study) == before
+
+
+@pytest.mark.parametrize("damage", [cut, empty, noise])
+def test_a_damaged_spec_is_named(damage: Callable[[bytes], bytes], study: Path, refused: Callable[..., str]):
+    spoil(study, "spec.toml", damage)
+    before = contents(study)
+    for command in ("status", "resume"):
+        assert "spec.toml" in refused(command, study)
+    assert contents(study) == before
+
+
+def test_a_study_whose_disk_was_full_goes_on_when_it_is_not(
+    home: Path, tmp_path: Path, explored: Explored, run: Callable[..., Ran]
+):
+    folder = tmp_path / "study"
+    words = ["explore", "spec.toml", "--folder", str(folder), "--workers", "1"]
+    stopped = subprocess.run(
+        [sys.executable, "-c", LIMITED, *words],
+        cwd=home,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (stopped.returncode, stopped.stdout) == (2, "")
+    assert stopped.stderr.startswith("lratlas: tables/traces/pretrain-")
+    assert "File too large" in stopped.stderr
+    assert "nothing computed so far is lost" in stopped.stderr
+    assert stopped.stderr.count("\n") == 1
+
+    # Without a terminal there is the result and nothing else.
+    ran = run("resume", folder, "--workers", "1")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("| boundary")
+    assert ran.out.endswith(f"Report: {folder}/report.html\n")
+    assert not list(folder.rglob(".lratlas-*"))
+    assert_same_tables(folder, explored)

@@ -1,0 +1,75 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import typer.main
+
+from cli.helpers import Ran
+from lratlas.cli import CORES, app
+
+# What scripts and papers rely on: a change here is a change for every user.
+COMMANDS = {
+    "demo": [f"--workers = {CORES}", "--folder/-f = lratlas-demo"],
+    "explore": ["SPEC.toml", "--folder/-f, required", f"--workers = {CORES}", "--json = False"],
+    "reproduce": [
+        "PRESET",
+        "--folder/-f, required",
+        "--repeats = None",
+        f"--workers = {CORES}",
+        "--json = False",
+    ],
+    "resume": ["FOLDER", f"--workers = {CORES}", "--json = False"],
+    "status": ["FOLDER", "--json = False"],
+    "show": ["FOLDER", "TABLE = boundaries", "--format = table"],
+    "report": ["FOLDER", "--at-loss = None"],
+    "doctor": ["--json = False"],
+}
+HEAVY = {"torch", "polars", "altair", "scipy", "sklearn", "pydantic"}
+
+
+def described(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return parameter.metavar if parameter.required else f"{parameter.metavar} = {parameter.default}"
+    names = "/".join([*parameter.opts, *parameter.secondary_opts])
+    return f"{names}, required" if parameter.required else f"{names} = {parameter.default}"
+
+
+def test_the_commands_and_their_flags_are_these():
+    group: Any = typer.main.get_command(app)
+    found = {name: [described(parameter) for parameter in command.params] for name, command in group.commands.items()}
+    assert found == COMMANDS
+    assert [described(parameter) for parameter in group.params] == ["--version = False"]
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, flag: str, run: Callable[..., Ran]):
+    ran = run(command, flag)
+    assert (ran.code, ran.err) == (0, "")
+    assert f"lratlas {command}" in ran.out
+    for parameter in COMMANDS[command]:
+        assert parameter.split("/")[0].split()[0].rstrip(",") in ran.out
+
+
+def test_without_a_command_the_help_is_shown(run: Callable[..., Ran]):
+    ran = run()
+    assert (ran.code, ran.err) == (0, "")
+    assert all(command in ran.out for command in COMMANDS)
+
+
+def test_the_version_is_printed(run: Callable[..., Ran]):
+    from importlib.metadata import version
+
+    assert run("--version") == Ran(code=0, out=f"lratlas {version('lratlas')}\n", err="")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["explore", "missing.toml", "--folder", "x"]])
+def test_the_command_line_starts_without_anything_heavy(words: list[str]):
+    words = [sys.executable, "-X", "importtime", "-m", "lratlas", *words]
+    lines = subprocess.run(words, capture_output=True, text=True, check=False).stderr.splitlines()
+    imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines if line.startswith("import time")}
+    assert "typer" in imported
+    # A spec is read with pydantic; that is quick.
+    assert not imported & (HEAVY if "--help" in words else HEAVY - {"pydantic"})
