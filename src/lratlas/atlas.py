@@ -133,27 +133,31 @@ class Atlas:
             raise StudyError(f"There is no chart {name!r}; choose one of {', '.join(CHARTS)}.")
         return CHARTS[name](self.tables, elr=self.elr, **options)
 
-    def model(self, run: str, tasks: "Tasks | None" = None) -> "nn.Module":
+    def model(self, run: str, task: "Task | Callable[[int], Task] | None" = None) -> "nn.Module":
         """The trained model of a run, in eval mode.
 
         Args:
             run: Its id, from the table of runs.
-            tasks: The tasks, for a study that was started from Python.
+            task: What was explored, for a study that was started from Python.
 
         Raises:
-            StudyError: There is no such run.
+            StudyError: There is no such run, or its task is not known.
         """
         from lratlas.study.tasks import tasks_from
         from lratlas.task import make_model
 
-        holders = self.plan.holders() if self.plan else {}
-        if run not in holders:
-            raise StudyError(f"There is no run {run!r}; the table of runs has their ids.")
-        repetition = self.tables["runs"].filter(run=run)["seed"].item()
-        known = tasks or tasks_from(self.spec.task)
-        model = make_model(known.of(repetition), known.training_seed(repetition)).eval()
-        saved = self.store.read_weights(holders[run])
-        values = {name.split("/", 2)[2]: value for name, value in saved.items() if name.startswith(f"{run}/")}
+        seeds = self.tables["runs"].filter(run=run)["seed"].to_list()
+        if not seeds or self.plan is None:
+            raise StudyError(f"There is no finished run {run!r}; the table of runs has their ids.")
+        if task is None and self.spec.task.preset == PYTHON:
+            raise StudyError(
+                f"{self.folder} was started from Python with a task of its own; pass it: model(run, task)."
+            )
+        known = tasks_from(self.spec.task) if task is None else _tasks_of(task)
+        model = make_model(known.of(seeds[0]), known.training_seed(seeds[0])).eval()
+        saved = self.store.read_weights(self.plan.holders()[run])
+        places = (f"{run}/weights/", f"{run}/buffers/")
+        values = {name.split("/", 2)[2]: value for name, value in saved.items() if name.startswith(places)}
         model.load_state_dict(model.state_dict() | values)
         return model
 

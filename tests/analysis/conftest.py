@@ -30,9 +30,7 @@ def _traced(kind: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {"train_loss": loss, "train_accuracy": accuracy}
 
 
-def _pretrain(
-    rows: Sequence[Sequence[str]], *, seed: int, scale: float, accuracies: bool
-) -> dict[str, pl.DataFrame]:
+def _pretrain(rows: Sequence[Sequence[str]], *, seed: int, scale: float, accuracies: bool) -> dict[str, pl.DataFrame]:
     runs: list[Mapping[str, object]] = []
     traces: list[pl.DataFrame] = []
     for place, kinds in enumerate(rows):

@@ -138,9 +138,7 @@ def test_boundaries_agree_with_the_regimes_and_intervals_hold_the_brackets(
         if name == "subregime":
             assert (regime[row["below"]], regime[row["above"]]) == ("2A", "2B")
         else:
-            assert wrong(name, row["value"]) == min(
-                wrong(name, cut) for cut in [0, *(1.01 * p for p in regime)]
-            )
+            assert wrong(name, row["value"]) == min(wrong(name, cut) for cut in [0, *(1.01 * p for p in regime)])
 
 
 def test_rows_in_any_order_give_the_same(study: Study) -> None:

@@ -73,6 +73,4 @@ def student_tail(statistic: float, freedom: int) -> float:
     grid = np.linspace(angle, np.pi / 2, 20_001)
     density = np.cos(grid) ** (freedom - 1)
     whole = np.cos(np.linspace(-np.pi / 2, np.pi / 2, 20_001)) ** (freedom - 1)
-    return float(
-        np.trapezoid(density, grid) / np.trapezoid(whole, np.linspace(-np.pi / 2, np.pi / 2, 20_001))
-    )
+    return float(np.trapezoid(density, grid) / np.trapezoid(whole, np.linspace(-np.pi / 2, np.pi / 2, 20_001)))

@@ -144,9 +144,7 @@ def test_means_weight_rows_by_the_steps_they_cover() -> None:
     tables["traces"] = pl.DataFrame(trace | {"train_loss": [1.0] * 5})
     assert regimes(tables, chance_loss=1.0)["train_accuracy"].item() == pytest.approx(0.9)
     tables["traces"] = tables["traces"].with_columns(pl.Series("step", [10, 50, 75, 80, 100]))
-    assert regimes(tables, chance_loss=1.0)["train_accuracy"].item() == pytest.approx(
-        (5 * 0.6 + 20 * 0.9) / 25
-    )
+    assert regimes(tables, chance_loss=1.0)["train_accuracy"].item() == pytest.approx((5 * 0.6 + 20 * 0.9) / 25)
 
 
 def test_a_trace_too_short_for_a_trend_is_undecided(study: Study) -> None:
@@ -160,8 +158,7 @@ def test_fine_tuning_gives_the_spread_over_flrs(study: Study) -> None:
     tables = study([["plateau"] * 2, ["plateau"] * 2])
     plr = tables["runs"]["plr"][0]
     tuned = [
-        {"run": f"f{flr}{seed}", "stage": "finetune", "plr": plr, "flr": flr, "seed": seed}
-        | {"test_accuracy": a}
+        {"run": f"f{flr}{seed}", "stage": "finetune", "plr": plr, "flr": flr, "seed": seed} | {"test_accuracy": a}
         for flr, seed, a in [(1e-5, 0, 0.7), (1e-5, 1, 0.8), (1e-4, 0, 0.6), (1e-4, 1, 0.6), (1e-3, 0, None)]
     ]
     tables["runs"] = pl.concat([tables["runs"], pl.DataFrame(tuned, schema=SCHEMAS["runs"])])
@@ -176,9 +173,7 @@ def test_fine_tuning_gives_the_spread_over_flrs(study: Study) -> None:
 def test_the_order_of_rows_does_not_matter(study: Study, rows: list[list[str]], order: Random) -> None:
     tables = study(rows, barriers={0: 0.01})
     seed = order.random()
-    shuffled = {
-        name: frame.sample(fraction=1, shuffle=True, seed=int(seed * 1000)) for name, frame in tables.items()
-    }
+    shuffled = {name: frame.sample(fraction=1, shuffle=True, seed=int(seed * 1000)) for name, frame in tables.items()}
     expected = regimes(tables, chance_loss=CHANCE)
     found = regimes(shuffled, chance_loss=CHANCE)
     exact = ["plr", "regime", "seeds", "barrier"]
@@ -216,10 +211,7 @@ def noisy(memory: float, spread: float, *, runs: int = 300) -> dict[str, pl.Data
         "step": np.tile(np.arange(1, 201), runs),
         "train_loss": (1 + spread * noise).ravel(),
     }
-    cells = [
-        {"run": name, "stage": "pretrain", "plr": 1 + i, "seed": 0, "steps": 200}
-        for i, name in enumerate(names)
-    ]
+    cells = [{"run": name, "stage": "pretrain", "plr": 1 + i, "seed": 0, "steps": 200} for i, name in enumerate(names)]
     accuracies = [pl.lit(0.8).alias("train_accuracy"), pl.lit(0.5).alias("chance_accuracy")]
     return {
         "runs": pl.DataFrame(cells, schema=SCHEMAS["runs"]),

@@ -26,9 +26,7 @@ def table(runs: list[tuple[str, float, int, list[float | None]]]) -> pl.DataFram
         for f, a in enumerate(accuracies)
     ]
     return pl.DataFrame(rows, schema_overrides=SCHEMAS["features"]).select(
-        pl.col(n)
-        if n in ("run", "stage", "plr", "seed", "feature", "accuracy")
-        else pl.lit(None, kind).alias(n)
+        pl.col(n) if n in ("run", "stage", "plr", "seed", "feature", "accuracy") else pl.lit(None, kind).alias(n)
         for n, kind in SCHEMAS["features"].items()
     )
 

@@ -85,10 +85,7 @@ def test_the_gain_is_paired_by_seed(study: Study) -> None:
     assert "lowest learning rate (1e-5), the best initial one is 3.2e-4: test accuracy 83.0 %." in text
     gains = 100 * (np.array(better) - np.array(worse))
     low, high = stats.t.interval(0.95, 2, loc=gains.mean(), scale=stats.sem(gains))
-    assert (
-        f"The gain over the best one at which training converges (1.8e-4) is {gains.mean():.3g} points"
-        in text
-    )
+    assert f"The gain over the best one at which training converges (1.8e-4) is {gains.mean():.3g} points" in text
     assert f"{low:.3g} to {high:.3g};" in text
     assert "may be none" not in text
 

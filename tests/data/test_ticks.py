@@ -169,9 +169,7 @@ def test_label_noise_swaps_pairs_of_both_classes_in_training_only():
         order = [torch.unique(part[:, 2 * feature : 2 * feature + 2], dim=0) for part in (x, clean_x)]
         assert torch.equal(*order)
         # A sample that is not swapped keeps its point.
-        kept = (x[:, 2 * feature] == clean_x[:, 2 * feature]) & (
-            x[:, 2 * feature + 1] == clean_x[:, 2 * feature + 1]
-        )
+        kept = (x[:, 2 * feature] == clean_x[:, 2 * feature]) & (x[:, 2 * feature + 1] == clean_x[:, 2 * feature + 1])
         assert torch.equal(kept, ~wrong)
 
 
@@ -264,16 +262,13 @@ def test_a_small_alpha_gives_low_rank_and_a_large_one_equal_values(alpha: float,
 def test_dirichlet_is_fixed_by_its_generator_and_keeps_the_type():
     weight = matrix(5, 3, 3).float().requires_grad_()
     one, again, other = (
-        dirichlet_weights(weight, alpha=1.0, generator=torch.Generator().manual_seed(seed))
-        for seed in (4, 4, 5)
+        dirichlet_weights(weight, alpha=1.0, generator=torch.Generator().manual_seed(seed)) for seed in (4, 4, 5)
     )
     assert one.dtype == torch.float32
     assert not one.requires_grad
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
-    assert torch.equal(
-        dirichlet_weights(torch.zeros(2, 3), alpha=1.0, generator=torch.Generator()), torch.zeros(2, 3)
-    )
+    assert torch.equal(dirichlet_weights(torch.zeros(2, 3), alpha=1.0, generator=torch.Generator()), torch.zeros(2, 3))
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])

@@ -55,13 +55,7 @@ def _peak(plr: float, width: float = 0.35) -> float:
 
 
 def _accuracy(plr: float) -> float:
-    return (
-        0.5
-        if plr > 6e-2
-        else 0.68 + 0.09 * (math.log10(plr) + 4.5) / 2.4
-        if plr < 7e-3
-        else 0.74 - 2 * (plr - 7e-3)
-    )
+    return 0.5 if plr > 6e-2 else 0.68 + 0.09 * (math.log10(plr) + 4.5) / 2.4 if plr < 7e-3 else 0.74 - 2 * (plr - 7e-3)
 
 
 def _runs(plr: float, seed: int, noise: random.Random) -> list[Row]:
@@ -112,11 +106,7 @@ def _traces(run: Row, noise: random.Random) -> list[Row]:
     for i in range(100):
         step = 400 * (i + 1)
         descent = 0.7 * math.exp(-step * plr / 4)
-        loss = (
-            max(descent, 1e-6)
-            if plr < 7e-3
-            else 0.75 * (1 - 0.4 * _peak(plr)) * math.exp(noise.gauss(0, 0.05))
-        )
+        loss = max(descent, 1e-6) if plr < 7e-3 else 0.75 * (1 - 0.4 * _peak(plr)) * math.exp(noise.gauss(0, 0.05))
         rows.append(
             {
                 "run": run["run"],
@@ -187,6 +177,4 @@ def _features(run: Row, noise: random.Random) -> list[Row]:
     accuracies = [0.51 + noise.gauss(0, 0.012) + top * _peak(run["plr"]) * (0.25**i) for i in range(16)]
     noise.shuffle(accuracies)
     keys = ("run", "stage", "plr", "flr", "count", "seed")
-    return [
-        {**{key: run.get(key) for key in keys}, "feature": i, "accuracy": a} for i, a in enumerate(accuracies)
-    ]
+    return [{**{key: run.get(key) for key in keys}, "feature": i, "accuracy": a} for i, a in enumerate(accuracies)]

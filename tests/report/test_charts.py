@@ -82,9 +82,7 @@ def test_a_ramp_runs_from_end_to_end() -> None:
 
 
 def test_the_matched_loss_is_on_the_axis(tables: Tables) -> None:
-    assert "test accuracy at training loss 0.3" in found(
-        accuracy_chart(tables, at_loss=0.3).to_dict(), "title"
-    )
+    assert "test accuracy at training loss 0.3" in found(accuracy_chart(tables, at_loss=0.3).to_dict(), "title")
 
 
 def test_one_seed_and_pairs_never_measured_still_draw(

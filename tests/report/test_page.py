@@ -85,12 +85,7 @@ def test_the_page_holds_the_charts_with_words_for_them(html: str, tables: Tables
 
 
 def test_text_is_never_read_as_html(tables: Tables) -> None:
-    chart = (
-        alt.Chart(alt.InlineData(values=[{"x": EVIL}]))
-        .mark_point()
-        .encode(x="x:N")
-        .properties(description=EVIL)
-    )
+    chart = alt.Chart(alt.InlineData(values=[{"x": EVIL}])).mark_point().encode(x="x:N").properties(description=EVIL)
     html = make(
         tables, title=EVIL, summary=[EVIL], charts={EVIL: chart}, facts={EVIL: EVIL}, missing={EVIL: EVIL}
     )  # fmt: skip

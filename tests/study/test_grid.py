@@ -25,9 +25,7 @@ def test_a_grid_over_whole_decades_has_both_ends_and_equal_ratios(low: float, de
 
 
 @given(low=LR, high=LR, per_decade=st.integers(1, 20))
-def test_a_grid_stays_inside_its_ends_and_leaves_no_room_for_another_point(
-    low: float, high: float, per_decade: int
-):
+def test_a_grid_stays_inside_its_ends_and_leaves_no_room_for_another_point(low: float, high: float, per_decade: int):
     assume(low <= high)
     grid = lr_grid(low, high, per_decade=per_decade)
     assert list(grid) == sorted(set(grid))

@@ -46,9 +46,7 @@ def test_the_demo_is_a_part_of_the_full_studies():
 
 
 def test_an_unknown_preset_names_the_close_and_all_allowed_ones():
-    with pytest.raises(
-        SpecError, match=r"^There is no preset 'tick' \(did you mean ticks\?\); allowed are ticks, "
-    ):
+    with pytest.raises(SpecError, match=r"^There is no preset 'tick' \(did you mean ticks\?\); allowed are ticks, "):
         preset("tick")
 
 

@@ -17,18 +17,13 @@ LRS = st.lists(LR, min_size=1, max_size=6, unique=True)
 LENGTH = st.tuples(st.sampled_from(["steps", "epochs"]), st.integers(1, 10**6)).map(lambda pair: dict([pair]))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 VALUE = st.recursive(
-    st.booleans()
-    | st.integers(-(2**63), 2**63 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | TEXT,
+    st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
 DECAY = st.floats(0, 10)
 RULE = st.one_of(
-    st.fixed_dictionaries(
-        {"name": st.just("sgd")}, optional={"weight_decay": DECAY, "momentum": st.floats(0, 0.99)}
-    ),
+    st.fixed_dictionaries({"name": st.just("sgd")}, optional={"weight_decay": DECAY, "momentum": st.floats(0, 0.99)}),
     st.fixed_dictionaries({"name": st.sampled_from(["adam", "adamw"])}, optional={"weight_decay": DECAY}),
     st.fixed_dictionaries({"name": st.sampled_from(["sphere_sgd", "sphere_rsgd"])}, optional={"radius": LR}),
 )
@@ -37,9 +32,7 @@ TASK = st.one_of(
         {"preset": TEXT.filter(bool)},
         optional={"options": st.dictionaries(TEXT, VALUE, max_size=3), "rule": RULE, "loss": st.just("mse")},
     ),
-    st.just(
-        {"model": "my.module:make", "data": "my_module:load", "loss": "my.losses:huber", "batch_size": 3}
-    ),
+    st.just({"model": "my.module:make", "data": "my_module:load", "loss": "my.losses:huber", "batch_size": 3}),
 )
 
 

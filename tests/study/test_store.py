@@ -41,9 +41,7 @@ PAIR = {
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[str, pl.DataFrame]:
     table = draw(st.sampled_from(sorted(SCHEMAS)))
-    row = st.fixed_dictionaries(
-        {name: st.none() | VALUES[dtype.base_type()] for name, dtype in SCHEMAS[table].items()}
-    )
+    row = st.fixed_dictionaries({name: st.none() | VALUES[dtype.base_type()] for name, dtype in SCHEMAS[table].items()})
     return table, pl.DataFrame(draw(st.lists(row, max_size=5)), schema=SCHEMAS[table])
 
 
@@ -128,9 +126,7 @@ def test_a_file_system_in_memory_does_all_that_a_disk_does():
     assert not again.has_weights("w")
 
 
-@pytest.mark.parametrize(
-    "name", ["../x", "..", "a/../x", "/etc/x", "", "a//b", ".hidden", "a\\b", "a\0", "x" * 300]
-)
+@pytest.mark.parametrize("name", ["../x", "..", "a/../x", "/etc/x", "", "a//b", ".hidden", "a\\b", "a\0", "x" * 300])
 def test_names_cannot_lead_out_of_the_folder(store: Store, name: str):
     attempts = (
         lambda: store.write_text(name, ""),
@@ -169,9 +165,7 @@ def test_a_full_disk_loses_nothing_and_says_what_to_do(store: Store, monkeypatch
         lambda: store.write_table("pairs", "y", pairs(2)),
         lambda: store.write_weights("w", {"a": torch.ones(1)}),
     ):
-        with pytest.raises(
-            StudyError, match=r"disk is full: .* nothing computed so far is lost; .*lratlas resume"
-        ):
+        with pytest.raises(StudyError, match=r"disk is full: .* nothing computed so far is lost; .*lratlas resume"):
             attempt()
     assert store.parts("pairs") == {"x"}
     assert_frame_equal(store.read_table("pairs"), pairs(1))
@@ -239,9 +233,7 @@ def test_no_damage_to_a_table_goes_unnoticed(store: Store):
         path.write_bytes(altered)
         if altered == whole:  # two flips may cancel out
             continue
-        with pytest.raises(
-            DamagedFile, match=r"; `lratlas resume .*` sets it aside and computes it again"
-        ) as caught:
+        with pytest.raises(DamagedFile, match=r"; `lratlas resume .*` sets it aside and computes it again") as caught:
             store.read_table("pairs")
         assert caught.value.path == "tables/pairs/x.parquet"
 

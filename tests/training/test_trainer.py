@@ -42,14 +42,10 @@ def trained(
 
     weights: Weights = {name: lanes(value) for name, value in named.items() if value.requires_grad}
     frozen = {
-        name: value.detach().expand(seeds, *value.shape)
-        for name, value in named.items()
-        if not value.requires_grad
+        name: value.detach().expand(seeds, *value.shape) for name, value in named.items() if not value.requires_grad
     }
     if batches is None:
-        drawn = [
-            batch_indices(seed=seed, start=0, stop=STEPS, samples=40, batch_size=8) for seed in range(seeds)
-        ]
+        drawn = [batch_indices(seed=seed, start=0, stop=STEPS, samples=40, batch_size=8) for seed in range(seeds)]
         batches = torch.stack(drawn, 1)
     samples = Samples(
         x=x,
@@ -219,9 +215,7 @@ def test_trace_rows_are_means_over_the_mini_batches_since_the_last_row() -> None
         assert float(row.gradient_norm[0, 1]) == pytest.approx(sum(norms[part]) / 10, abs=1e-12)
     with torch.no_grad():
         scores = alone.eval()(x[0])
-    assert float(result.rows[-1].test_loss[0, 1]) == pytest.approx(
-        float(functional.cross_entropy(scores, y[0]))
-    )
+    assert float(result.rows[-1].test_loss[0, 1]) == pytest.approx(float(functional.cross_entropy(scores, y[0])))
     assert float(result.rows[-1].test_accuracy[0, 1]) == pytest.approx(
         float((scores.argmax(1) == y[0]).double().mean())
     )
@@ -250,9 +244,7 @@ def test_a_diverged_run_is_frozen_and_the_others_go_on() -> None:
     x, y = data()
     rule, objective = sgd(), LOSSES["mse"]
     linear = nn.Linear(6, 1).double()
-    weights = {
-        name: value.detach().expand(1, 3, *value.shape).clone() for name, value in linear.named_parameters()
-    }
+    weights = {name: value.detach().expand(1, 3, *value.shape).clone() for name, value in linear.named_parameters()}
     samples = Samples(
         x=x, y=y[..., None].double(), which=torch.tensor([0]), shares=torch.full((1, 1), torch.nan), frozen={}
     )
@@ -284,9 +276,7 @@ def test_evaluation_counts_every_sample_once() -> None:
         shares=torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64),
         frozen={},
     )
-    scores = evaluate_stack(
-        build(model, LOSSES["cross_entropy"], sgd(), compiled=False), weights, {}, samples
-    )
+    scores = evaluate_stack(build(model, LOSSES["cross_entropy"], sgd(), compiled=False), weights, {}, samples)
     with torch.no_grad():
         outputs = model(x[0])
     predicted = outputs.argmax(1)

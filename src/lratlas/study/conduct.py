@@ -106,10 +106,10 @@ def conduct(
     if old:
         check_spec_holds(store, old, planned())
     plan = planned(old=old)
+    if not old:
+        set_orphans_aside(store, plan)  # before there is a plan: it is done again after an interruption
     if plan != old:
         store.write_text("plan.json", plan_text(plan))
-    if not old:
-        set_orphans_aside(store, plan)
     # Also where the plan is not new: the process that wrote it may have ended before it came to this.
     for part in store.parts("pairs") - {job.id for job in plan.geometry}:
         store.remove_part("pairs", part)  # compared the solutions of a smaller grid

@@ -1,0 +1,101 @@
+"""Small tasks, and studies of them made in this very process, without workers."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lratlas import Task
+from lratlas.atlas import Atlas
+from lratlas.models.mlp import MLP
+from lratlas.study import execute
+from lratlas.study.conduct import conduct, open_study, stored_spec
+from lratlas.study.jobs import Study, is_done, perform
+from lratlas.study.plan import Plan
+from lratlas.study.spec import spec_from
+from lratlas.study.store import Store
+from lratlas.study.tasks import Tasks
+
+SECTIONS: dict[str, Any] = {
+    "pretrain": {"lrs": [1e-3, 1e-2, 1e-1], "steps": 20, "repeats": 2},
+    "finetune": {"lrs": [1e-3, 1e-2], "steps": 12},
+    "average": {"counts": [2, 4], "every": 3},
+    "trace": {"points": 4},
+    "training": {"compile": False, "stack": 3, "segment_steps": 10},
+}
+
+
+def blobs(**changes: Any) -> Task:
+    """Two noisy classes, 40 samples of 4 numbers, with two single-feature sets and a small SI model."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 4, generator=draw)
+    y = (x[:, 0] + 0.3 * torch.randn(64, generator=draw) > 0).long()
+    fields: dict[str, Any] = {
+        "name": "blobs",
+        "model": partial(MLP, 4, (6,), 2, scale_invariant=True),
+        "train": (x[:40], y[:40]),
+        "test": (x[40:], y[40:]),
+        "batch_size": 8,
+        "rule": "sphere_sgd",
+        "singles": (torch.randn(2, 10, 4, generator=draw), torch.arange(20).reshape(2, 10) % 2),
+    }
+    return Task(**(fields | changes))
+
+
+def _here(store: Store, plan: Plan, *, workers: int, tasks: Tasks, report: object) -> None:
+    """What `execute` does, in this process: the jobs one after the other."""
+    assert workers >= 1
+    assert report is None
+    study = Study(store, stored_spec(store), plan, tasks)
+    for job in (*plan.trainings, *plan.features, *plan.geometry):
+        if not is_done(store, job):
+            perform(study, job, lambda _: None)
+
+
+def _explored(folder: Path, task: Task | None = None, notices: list[str] | None = None, **changes: Any) -> Atlas:
+    made = task or blobs()
+    sections = {name: value for name, value in (SECTIONS | changes).items() if value is not None}
+    store = open_study(folder, spec_from({"name": made.name, "task": {"preset": "python"}, **sections}))
+    tasks = Tasks(make=lambda _: made, generated=False)
+    conduct(store, tasks=tasks, notice=(notices if notices is not None else list[str]()).append)
+    return Atlas(store)
+
+
+@pytest.fixture
+def explored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Atlas]:
+    """A function of (folder, task, notices, sections that differ from ``SECTIONS``) that conducts a study here."""
+    monkeypatch.setattr(execute, "execute", _here)
+    return _explored
+
+
+@pytest.fixture(scope="session")
+def small_task() -> Callable[..., Task]:
+    """A function that makes the small task, with changes."""
+    return blobs
+
+
+@pytest.fixture(scope="session")
+def sections() -> dict[str, Any]:
+    """The sections of the small study."""
+    return SECTIONS
+
+
+@pytest.fixture(scope="session")
+def whole_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the small study, finished; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("studies") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execute, "execute", _here)
+        _explored(folder)
+    return folder
+
+
+@pytest.fixture
+def finished(whole_study: Path, tmp_path: Path) -> Path:
+    """A copy of the small study, finished."""
+    import shutil
+
+    return shutil.copytree(whole_study, tmp_path / "study")

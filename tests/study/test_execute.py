@@ -1,0 +1,164 @@
+"""Worker processes: the same bits whatever their number, and what happens when they fail."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import lratlas
+from lratlas import Task
+from lratlas.atlas import Atlas, load
+from lratlas.errors import StudyError
+from lratlas.study.execute import Progress
+
+Made = Callable[..., Task]
+
+FRAGILE = """
+import os
+import signal
+from pathlib import Path
+
+from lratlas.models.mlp import MLP
+
+print("what a module prints does not disturb the workers")
+
+
+class Fragile(MLP):
+    '''Does something at a given call of a process other than the first, unless a file is there.'''
+
+    def __init__(self, home, flag, at, deed):
+        super().__init__(4, (6,), 2, scale_invariant=True)
+        self.home, self.flag, self.calls, self.deed = home, Path(flag), at, deed
+
+    def forward(self, x):
+        if os.getpid() != self.home and not self.flag.exists():
+            self.calls -= 1
+            if self.calls == 0 and self.deed == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.calls == 0:
+                raise RuntimeError("the first line of many\\nand the second")
+        return super().forward(x)
+
+
+def make(home, flag, at, deed):
+    return Fragile(home, flag, at, deed)
+
+
+def made_at_home(home):
+    if os.getpid() != home:
+        raise OSError("there is no model here")
+    return MLP(4, (6,), 2, scale_invariant=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def by_one(tmp_path_factory: pytest.TempPathFactory, small_task: Made, sections: dict[str, Any]) -> Atlas:
+    """The whole small study, made by one worker."""
+    return lratlas.explore(small_task(), folder=tmp_path_factory.mktemp("one") / "study", **sections)
+
+
+@pytest.fixture
+def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module beside the user's script, neither installed nor in the current folder."""
+    import importlib
+
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside/fragile_model.py").write_text(FRAGILE)
+    monkeypatch.syspath_prepend(tmp_path / "beside")
+    return importlib.import_module("fragile_model")
+
+
+def test_two_workers_make_the_very_tables_that_one_makes(
+    by_one: Atlas, tmp_path: Path, small_task: Made, sections: dict[str, Any]
+):
+    told: list[Progress] = []
+    task = small_task()
+    by_two = lratlas.explore(task, folder=tmp_path / "study", workers=2, report=told.append, **sections)
+    for name, table in by_one.tables.items():
+        other = by_two.table(name)
+        assert len(table) > 0
+        assert_frame_equal(table.drop("seconds", strict=False), other.drop("seconds", strict=False), check_exact=True)
+    assert by_one.plan == by_two.plan
+    # 2 seeds × 3 PLRs for 20 steps, and each fine-tuned with 2 FLRs for 12.
+    work = 6 * 20 + 12 * 12
+    assert {(each.work, each.jobs) for each in told} == {(work, told[0].jobs)}
+    assert (told[0].work_done, told[0].jobs_done) == (0, 0)
+    assert (told[-1].work_done, told[-1].jobs_done, told[-1].trained) == (work, told[0].jobs, work)
+    assert [each.work_done for each in told] == sorted(each.work_done for each in told)
+    assert any("pre-training" in each.doing for each in told)
+    assert any("fine-tuning" in each.doing for each in told)
+    assert Path(by_two.folder, "report.html").stat().st_size > 10_000
+
+
+def test_a_finished_study_starts_no_worker(
+    by_one: Atlas, small_task: Made, sections: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    before = {path: path.stat().st_mtime_ns for path in Path(by_one.folder, "tables/runs").iterdir()}
+    told: list[Progress] = []
+    lratlas.explore(small_task(), folder=by_one.folder, workers=2, report=told.append, **sections)
+    assert {path: path.stat().st_mtime_ns for path in Path(by_one.folder, "tables/runs").iterdir()} == before
+    assert told == []
+
+
+def test_a_worker_that_is_killed_loses_nothing_that_was_finished(
+    fragile: Any, tmp_path: Path, small_task: Made, sections: dict[str, Any], capfd: pytest.CaptureFixture[str]
+):
+    flag, folder = tmp_path / "flag", tmp_path / "study"
+    # The 20 steps of pre-training are over by then, fine-tuning has begun.
+    task = small_task(model=partial(fragile.make, os.getpid(), flag, 25, "die"))
+    fewer = sections | {"pretrain": {"lrs": [1e-3, 1e-2, 1e-1], "steps": 20}}
+    with pytest.raises(StudyError, match=r"ended by SIGKILL .*nothing already computed is lost.*`lratlas resume`"):
+        lratlas.explore(task, folder=folder, **fewer)
+    runs = {path.name: path.stat().st_mtime_ns for path in (folder / "tables/runs").iterdir()}
+    unfinished = load(folder)
+    assert set(unfinished.table("runs")["stage"]) == {"pretrain", "average"}
+    assert unfinished.summary()
+    flag.touch()
+    told: list[Progress] = []
+    finished = lratlas.explore(task, folder=folder, report=told.append, **fewer)
+    assert len(finished.table("runs")) == 3 * (1 + 2 + 2)
+    assert {name: (folder / "tables/runs" / name).stat().st_mtime_ns for name in runs} == runs
+    assert 0 < told[0].work_done < told[0].work == told[-1].work_done
+    assert told[-1].trained < told[-1].work
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_what_fails_in_a_worker_is_told_in_one_line(
+    fragile: Any, tmp_path: Path, small_task: Made, sections: dict[str, Any], capfd: pytest.CaptureFixture[str]
+):
+    task = small_task(model=partial(fragile.make, os.getpid(), tmp_path / "flag", 1, "raise"))
+    words = r"^Job pretrain-\w+ failed: RuntimeError: the first line of many\. Nothing already computed is lost"
+    with pytest.raises(StudyError, match=words) as caught:
+        lratlas.explore(task, folder=tmp_path / "study", **sections)
+    assert "\n" not in str(caught.value)
+    homebound = small_task(model=partial(fragile.made_at_home, os.getpid()))
+    with pytest.raises(StudyError, match=r"^Making the model failed: OSError: there is no model here"):
+        lratlas.explore(homebound, folder=tmp_path / "other", **sections)
+    assert load(tmp_path / "other").table("runs").is_empty()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_generated_data_are_drawn_by_the_workers_too(tmp_path: Path, small_task: Made):
+    def task(seed: int) -> Task:
+        base = small_task()
+        return small_task(train=(base.train[0] + 0.1 * seed, base.train[1]), singles=None)
+
+    atlas = lratlas.explore(
+        task,
+        folder=tmp_path / "study",
+        pretrain={"lrs": [1e-2], "steps": 5, "repeats": 6},
+        training={"compile": False},
+    )
+    runs = atlas.table("runs").sort("seed")
+    assert runs["data_seed"].to_list() == [1, 2, 3, 4, 5, 1]
+    assert runs["train_loss"].n_unique() == 6
+    assert runs.select(pl.col("plr").unique()).item() == 1e-2

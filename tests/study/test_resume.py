@@ -1,0 +1,197 @@
+"""Whatever kills a study at whatever moment: `lratlas resume` ends with the bits of a study never interrupted."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from polars.testing import assert_frame_equal
+
+from lratlas.atlas import load
+from lratlas.tables import SCHEMAS
+
+SPEC = """
+name = "digits"
+[task]
+preset = "digits"
+[pretrain]
+lrs = [1e-3, 1e-2, 1e-1]
+steps = 200
+repeats = 2
+[finetune]
+lrs = [1e-3, 1e-2]
+steps = 80
+[average]
+counts = [2, 5]
+every = 10
+[trace]
+points = 10
+[training]
+compile = false
+stack = 3
+segment_steps = 25
+"""
+LONG = """
+[task]
+preset = "ticks"
+options = { train = 64, test = 64, single = 8 }
+[pretrain]
+lrs = [1e-3, 1e-2]
+steps = 90000
+[trace]
+points = 1000
+[training]
+compile = false
+stack = 1
+segment_steps = 100
+"""
+KILLS = 5
+EARLY = 2  # of them in the first second
+
+
+def lratlas(*words: object) -> list[str]:
+    return [sys.executable, "-m", "lratlas", *map(str, words)]
+
+
+@contextmanager
+def started(*words: object) -> "Iterator[subprocess.Popen[str]]":
+    """A command in a process group of its own, which is killed on the way out, whatever happens."""
+    process = subprocess.Popen(lratlas(*words), text=True, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def group(leader: int) -> set[int]:
+    """The living processes of a process group."""
+    found: set[int] = set()
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            state, _, number = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(number) == leader and state != "Z":
+                found.add(int(entry.name))
+    return found
+
+
+def wait_until(true: Callable[[], object], *, within: float) -> None:
+    end = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < end, f"nothing happened within {within} s"
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("spec") / "digits.toml"
+    path.write_text(SPEC)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(spec: Path) -> Path:
+    """The folder of the study, never interrupted."""
+    folder = spec.parent / "whole"
+    subprocess.run(lratlas("explore", spec, "--folder", folder, "--workers", 1), check=True, capture_output=True)
+    return folder
+
+
+def parts(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """The parts of the table of runs with their content and the time of their last change."""
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in (folder / "tables/runs").iterdir()}
+
+
+def assert_same_tables(folder: Path, other: Path) -> None:
+    one, two = load(folder), load(other)
+    assert len(one.table("runs")) == 2 * 3 * (1 + 2 + 2)
+    for name in SCHEMAS:
+        tables = [each.table(name).drop("seconds", strict=False) for each in (one, two)]
+        assert_frame_equal(*tables, check_exact=True)
+
+
+def test_killed_again_and_again_a_study_ends_with_the_same_bits(spec: Path, whole: Path, tmp_path: Path):
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"moments drawn with seed {seed}")  # noqa: T201 - shown by pytest where the test fails
+    draw, folder, finished = random.Random(seed), tmp_path / "study", set[str]()
+    for number in range(KILLS):
+        begun = (folder / "spec.toml").exists()
+        words = ("resume", folder) if begun else ("explore", spec, "--folder", folder)
+        with started(*words, "--workers", 1 + number % 2) as process:
+            if not begun:
+                wait_until((folder / "spec.toml").exists, within=60)
+            elif number < EARLY:
+                time.sleep(draw.uniform(0, 1))
+            else:
+                wait_for_files(folder, draw.randint(1, 12))
+                time.sleep(draw.uniform(0, 0.05))
+            assert process.poll() is None
+            os.killpg(process.pid, signal.SIGKILL)
+            wait_until(lambda leader=process.pid: not group(leader), within=10)
+        left = {name for name in files(folder) if "/runs/" in name}
+        assert finished <= left
+        finished = left
+    assert finished
+    done = subprocess.run(lratlas("resume", folder, "--workers", 1), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_same_tables(folder, whole)
+
+
+def files(folder: Path) -> set[str]:
+    """The finished files of a study."""
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
+    return {name for name in names if not Path(name).name.startswith(".")}
+
+
+def wait_for_files(folder: Path, count: int) -> None:
+    """Wait until a study has got ``count`` files that it had not, some of which may be gone again."""
+    before, seen = files(folder), set[str]()
+
+    def enough() -> bool:
+        seen.update(files(folder) - before)
+        return len(seen) >= count
+
+    wait_until(enough, within=60)
+
+
+def test_resuming_a_finished_study_changes_nothing(whole: Path):
+    before = parts(whole)
+    done = subprocess.run(lratlas("resume", whole), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert parts(whole) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "alone", "workers", "code", "word"),
+    [
+        (signal.SIGTERM, True, 2, 143, "terminated"),
+        (signal.SIGINT, True, 1, 130, "interrupted"),
+        (signal.SIGINT, False, 1, 130, "interrupted"),
+        (signal.SIGKILL, True, 2, -9, None),
+    ],
+    ids=["SIGTERM", "SIGINT", "SIGINT to all, as Ctrl-C", "SIGKILL"],
+)
+def test_the_end_of_the_driver_is_the_end_of_its_workers(
+    number: signal.Signals, alone: bool, workers: int, code: int, word: str | None, tmp_path: Path
+):
+    folder, spec = tmp_path / "study", tmp_path / "long.toml"
+    spec.write_text(LONG)
+    with started("explore", spec, "--folder", folder, "--workers", workers) as process:
+        traces = folder / "tables/traces"
+        # Each worker has a stack of its own, and each stack has ended a segment.
+        wait_until(lambda: len({name.rpartition("-")[0] for name in files(traces)}) == workers, within=60)
+        assert len(group(process.pid)) == 1 + workers
+        (os.kill if alone else os.killpg)(process.pid, number)
+        _, errors = process.communicate(timeout=10)
+        assert process.returncode == code
+        wait_until(lambda: not group(process.pid), within=5)
+    assert word is None or re.search(rf"lratlas: {word}; nothing computed is lost: .*lratlas resume", errors)
+    assert "Traceback" not in errors
