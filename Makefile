@@ -1,8 +1,9 @@
 # Two commands do everything: `make demo` and `make test`. Each makes the virtual environment if it is not there.
 PYTHON ?= python3
 BIN := .venv/bin
+READY := .venv/ready
 
-.PHONY: help demo test lint benchmark clean
+.PHONY: .venv help demo test lint benchmark clean
 
 help:
 	@echo "make demo       run the demonstration: the paper's synthetic example and real digits"
@@ -12,16 +13,19 @@ help:
 	@echo "make .venv      the virtual environment, from requirements.lock"
 	@echo "make clean      remove the environment, caches and the demonstration"
 
-.venv: requirements.lock pyproject.toml
+.venv: $(READY)
+
+# A file inside, so that an environment whose installation was interrupted does not count.
+$(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch .venv
+	@touch $(READY)
 
-demo: .venv
+demo: $(READY)
 	$(BIN)/lratlas demo
 
-lint: .venv
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
@@ -29,7 +33,7 @@ lint: .venv
 test: lint
 	$(BIN)/pytest -n auto
 
-benchmark: .venv
+benchmark: $(READY)
 	$(BIN)/python benchmarks/ticks.py
 
 clean:
