@@ -106,7 +106,7 @@ def test_a_scale_invariant_model_is_accepted_on_the_sphere() -> None:
 
 def test_arrays_become_tensors_and_a_share_is_kept_back_once() -> None:
     made = task(train=(X.numpy(), np.asarray(Y)), validation=0.2)
-    assert made.validation is not None
+    assert isinstance(made.validation, tuple)
     assert len(made.train[0]) == 24
     assert len(made.validation[0]) == 6
     together = torch.cat([made.train[0], made.validation[0]])

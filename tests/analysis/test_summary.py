@@ -91,9 +91,15 @@ def test_the_gain_is_paired_by_seed(study: Study) -> None:
 
 
 def test_an_uncertain_gain_is_called_so(study: Study) -> None:
-    tables = study([[kind] * 2 for kind in KINDS])
-    tables = with_second_stage(tables, "finetune", {1: [0.8, 0.8], 2: [0.79, 0.9]}, flr=1e-5)
+    tables = study([[kind] * 3 for kind in KINDS])
+    tables = with_second_stage(tables, "finetune", {1: [0.8, 0.8, 0.8], 2: [0.79, 0.9, 0.82]}, flr=1e-5)
     assert "so it may be none" in sentence(summary(finished(tables), elr=False), "After fine-tuning")
+
+
+def test_two_seeds_make_no_interval(study: Study) -> None:
+    tables = study([[kind] * 2 for kind in KINDS])
+    tables = with_second_stage(tables, "finetune", {1: [0.8, 0.8], 2: [0.81, 0.9]}, flr=1e-5)
+    assert "two seeds: too few for an interval" in sentence(summary(finished(tables), elr=False), "After fine-tuning")
 
 
 def test_no_gain_is_claimed_where_a_converging_plr_is_best(study: Study) -> None:
@@ -115,7 +121,7 @@ def test_without_accuracies_losses_are_compared(study: Study) -> None:
     tables["runs"] = tables["runs"].with_columns(pl.lit(None, pl.Float64).alias("test_accuracy"))
     text = sentence(summary(finished(tables), elr=False), "After fine-tuning")
     assert "3.2e-4: test loss 0.145." in text
-    assert "is 0.055 (95 %" in text
+    assert "is 0.055 (two seeds" in text
 
 
 def test_the_best_average(study: Study) -> None:

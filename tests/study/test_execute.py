@@ -115,7 +115,7 @@ def test_a_worker_that_is_killed_loses_nothing_that_was_finished(
     flag, folder = tmp_path / "flag", tmp_path / "study"
     # The 20 steps of pre-training are over by then, fine-tuning has begun.
     task = small_task(model=partial(fragile.make, os.getpid(), flag, 25, "die"))
-    fewer = sections | {"pretrain": {"lrs": [1e-3, 1e-2, 1e-1], "steps": 20}}
+    fewer: dict[str, Any] = sections | {"pretrain": {"lrs": [1e-3, 1e-2, 1e-1], "steps": 20}}
     with pytest.raises(StudyError, match=r"ended by SIGKILL .*nothing already computed is lost.*`lratlas resume`"):
         lratlas.explore(task, folder=folder, **fewer)
     runs = {path.name: path.stat().st_mtime_ns for path in (folder / "tables/runs").iterdir()}

@@ -206,12 +206,14 @@ def test_geometry_compares_the_lowest_flr_the_highest_and_the_average_nearest_to
     )
     runs = planned_runs(plan)
     (geometry,) = plan.geometry
-    for role, key in {
+    wanted = {
         "low": ("finetune", flrs[0], None),
         "high": ("finetune", flrs[-1], None),
         "swa": ("average", None, 4),
-    }.items():
-        found = [runs[run] for row in geometry.solutions[role] for run in row]
+    }
+    assert geometry.solutions.keys() == wanted.keys()
+    for role, solved in geometry.solutions.items():
+        found, key = [runs[run] for row in solved for run in row], wanted[role]
         assert [(stage, flr, count) for stage, _, _, flr, count in found] == [key] * 2
         assert [plr for _, _, plr, _, _ in found] == LRS[:2]
 

@@ -42,7 +42,7 @@ def test_the_demo_is_a_part_of_the_full_studies():
     for name, spec in demo.items():
         assert extends(spec, preset(name)) is None
     assert demo["ticks"].finetune is not None
-    assert demo["ticks"].finetune.lrs == (10**-4.5, 10**-2.125)
+    assert demo["ticks"].finetune.lrs == (10**-4.5, 10**-3, 10**-2.125)
 
 
 def test_an_unknown_preset_names_the_close_and_all_allowed_ones():

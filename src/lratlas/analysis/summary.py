@@ -172,8 +172,8 @@ def _gain(tuned: pl.DataFrame, score: Score, *, best: dict[str, float], rival: d
     mean = sum(gains) / len(gains)
     against = f"the best one at which training converges ({format_lr(rival['plr'])})"
     start = f"The gain over {against} is {factor * mean:.3g}{unit}"
-    if len(gains) < 2:
-        return f"{start} (one seed: no interval)."
+    if len(gains) < 3:
+        return f"{start} ({'one seed: no' if len(gains) == 1 else 'two seeds: too few for an'} interval)."
     deviation = pl.select(pl.lit(gains).std()).item()
     reach = float(stats.t.ppf((1 + LEVEL) / 2, len(gains) - 1)) * deviation / math.sqrt(len(gains))
     interval = f"95 % interval over seeds {factor * (mean - reach):.3g} to {factor * (mean + reach):.3g}"

@@ -45,8 +45,8 @@ def preset(name: str, *, repeats: int | None = None) -> Spec:
 
 def demo_presets() -> dict[str, Spec]:
     """The studies of the demonstration: full step counts, few repetitions and FLRs."""
-    ticks = preset("ticks", repeats=2)
-    flrs = (10**-4.5, 10**-2.125)
+    ticks = preset("ticks", repeats=3)
+    flrs = (10**-4.5, 10**-3.0, 10**-2.125)
     few = FinetuneSpec(lrs=flrs, steps=20_000)
     return {"ticks": ticks.model_copy(update={"finetune": few}), "digits": preset("digits", repeats=1)}
 
