@@ -174,7 +174,7 @@ def test_what_is_no_study_is_not_loaded(folder: str, tmp_path: Path):
 
 
 def test_a_study_from_python_is_not_resumed_from_its_folder(whole: Atlas):
-    from lratlas.atlas import resume
+    from lratlas.exploring import resume
 
     with pytest.raises(StudyError, match=r"was started from Python.*run the same explore\(\) call again"):
         resume(whole.folder)

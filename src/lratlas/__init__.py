@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lratlas.atlas import explore, load
+    from lratlas.atlas import load
+    from lratlas.exploring import explore
     from lratlas.study.spec import lr_grid
     from lratlas.task import Task
 
@@ -15,7 +16,7 @@ __all__ = ["Task", "explore", "load", "lr_grid"]
 
 _HOMES = {
     "Task": "lratlas.task",
-    "explore": "lratlas.atlas",
+    "explore": "lratlas.exploring",
     "load": "lratlas.atlas",
     "lr_grid": "lratlas.study.spec",
 }

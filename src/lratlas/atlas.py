@@ -2,7 +2,6 @@
 
 import platform
 import shlex
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from lratlas.analysis.boundaries import boundaries
+from lratlas.analysis.evidence import DEFAULTS, Thresholds
 from lratlas.analysis.regimes import regimes
+from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.summary import format_lr, summary
 from lratlas.errors import StudyError
 from lratlas.report.charts import CHARTS, Drawing, ticks_chart
-from lratlas.study.conduct import conduct, open_study, stored_spec
+from lratlas.study.conduct import stored_spec
 from lratlas.study.plan import Plan, read_plan
-from lratlas.study.spec import Spec, read_spec, spec_from
+from lratlas.study.spec import Spec
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS, empty
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lratlas.study.execute import Progress
-    from lratlas.study.tasks import Tasks
     from lratlas.task import Task
 
 # The stored tables and what their rows are sorted by.
@@ -36,6 +35,7 @@ _STORED = {
     "pairs": ("plr", "seed", "a", "b"),
     "features": ("seed", "plr", "stage", "flr", "count", "feature"),
 }
+_ANALYSIS = ("regimes", "boundaries", "sparsity")
 _WHOLE = "analysis"
 PYTHON = "python"  # the task preset of studies whose task a spec cannot describe
 
@@ -46,9 +46,11 @@ class Atlas:
 
     Attributes:
         store: The study's folder.
+        thresholds: The numbers behind regimes and boundaries.
     """
 
     store: Store
+    thresholds: Thresholds = DEFAULTS
 
     @property
     def folder(self) -> str:
@@ -72,10 +74,11 @@ class Atlas:
         """All tables, by name; those that are not there yet are empty."""
         tables = {name: self.store.read_table(name).sort(keys) for name, keys in _STORED.items()}
         if not self.plan or tables["runs"].is_empty():
-            return tables | {name: empty(name) for name in ("regimes", "boundaries")}
-        chance = self.plan.chance_loss
-        tables["regimes"] = regimes(tables, chance_loss=chance)
-        tables["boundaries"] = boundaries(tables, chance_loss=chance)
+            return tables | {name: empty(name) for name in _ANALYSIS}
+        chance, thresholds = self.plan.chance_loss, self.thresholds
+        tables["regimes"] = regimes(tables, chance_loss=chance, thresholds=thresholds)
+        tables["boundaries"] = boundaries(tables, chance_loss=chance, thresholds=thresholds)
+        tables["sparsity"] = sparsity(tables["features"])
         return tables
 
     def table(self, name: str) -> pl.DataFrame:
@@ -143,7 +146,7 @@ class Atlas:
         Raises:
             StudyError: There is no such run, or its task is not known.
         """
-        from lratlas.study.tasks import tasks_from
+        from lratlas.study.tasks import tasks_from, tasks_of
         from lratlas.task import make_model
 
         seeds = self.tables["runs"].filter(run=run)["seed"].to_list()
@@ -153,7 +156,7 @@ class Atlas:
             raise StudyError(
                 f"{self.folder} was started from Python with a task of its own; pass it: model(run, task)."
             )
-        known = tasks_from(self.spec.task) if task is None else _tasks_of(task)
+        known = tasks_from(self.spec.task) if task is None else tasks_of(task)
         model = make_model(known.of(seeds[0]), known.training_seed(seeds[0])).eval()
         saved = self.store.read_weights(self.plan.holders()[run])
         places = (f"{run}/weights/", f"{run}/buffers/")
@@ -185,7 +188,7 @@ class Atlas:
                 missing[name] = str(error)
         if at_loss is not None:
             charts["accuracy_at_loss"] = self.chart("accuracy", at_loss=at_loss)
-        for name in ("regimes", "boundaries"):
+        for name in _ANALYSIS:
             self.store.write_table(name, _WHOLE, self.tables[name])
         text = page(
             title=self.spec.name,
@@ -217,12 +220,13 @@ class Atlas:
         from importlib.metadata import version
 
         runs = self.tables["runs"]
+        trained = sum(job.work for job in self.plan.trainings) if self.plan else 0
         again = shlex.join([f"{self.folder}/spec.toml", "--folder", self.folder])
         prints = sorted({seed.fingerprint for job in self.plan.trainings for seed in job.seeds}) if self.plan else []
         return {
             "Command": "explore(…) from Python" if self.spec.task.preset == PYTHON else f"lratlas explore {again}",
             "Spec": self.store.read_text("spec.toml"),
-            "Runs": f"{len(runs):,} ({runs.filter(pl.col('stage') != 'average')['steps'].sum():,} SGD steps)",
+            "Runs": f"{len(runs):,}, {trained:,} SGD steps planned",
             "Training time": f"{runs['seconds'].sum():,.0f} s, summed over processes",
             "Task fingerprint": ", ".join(prints),
             "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "torch", "polars", "altair")),
@@ -230,82 +234,14 @@ class Atlas:
         }
 
 
-def load(folder: str | Path) -> Atlas:
+def load(folder: str | Path, *, thresholds: Thresholds = DEFAULTS) -> Atlas:
     """The atlas of a study on disk, finished or not.
+
+    Args:
+        folder: The study folder.
+        thresholds: Other numbers than the usual ones for regimes and boundaries.
 
     Raises:
         StudyError: There is no study there.
     """
-    return Atlas(Store.open(folder))
-
-
-def explore(
-    task: "Task | Callable[[int], Task] | Spec | str | Path",
-    *,
-    folder: str | Path | None = None,
-    workers: int = 1,
-    report: "Callable[[Progress], None] | None" = None,
-    notice: Callable[[str], None] = print,
-    **sections: Any,
-) -> Atlas:
-    """Conduct the whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
-
-    What the folder already has is not trained again, so calling this again resumes or extends the study.
-
-    Args:
-        task: A task; or a function from data seed to task, where data are generated; or a spec or the path of one.
-        folder: The study folder; a new temporary one if None.
-        workers: Processes on this machine.
-        report: Called with progress.
-        notice: Called with sentences the user should see.
-        sections: With a task, the sections of a spec, by the same names and fields: ``pretrain={"lrs": [...],
-            "epochs": 20}`` (needed), ``finetune``, ``average``, ``trace``, ``measure``, ``training``.
-
-    Raises:
-        SpecError: A section is wrong.
-        StudyError: The folder cannot be used, or a job failed; nothing computed is lost.
-    """
-    tasks = None
-    if isinstance(task, Spec):
-        spec = task
-    elif isinstance(task, (str, Path)):
-        spec = read_spec(task)
-    else:
-        tasks = _tasks_of(task)
-        spec = spec_from({"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections})
-    store = open_study(folder or tempfile.mkdtemp(prefix="lratlas-"), spec)
-    conduct(store, workers=workers, tasks=tasks, report=report, notice=notice)
-    atlas = Atlas(store)
-    atlas.write_report()
-    return atlas
-
-
-def resume(
-    folder: str | Path,
-    *,
-    workers: int = 1,
-    report: "Callable[[Progress], None] | None" = None,
-    notice: Callable[[str], None] = print,
-) -> Atlas:
-    """Continue an interrupted study; does nothing but rewrite the report if it is finished.
-
-    Raises:
-        StudyError: There is no study there, or it was started from Python and must be continued from there.
-    """
-    store = Store.open(folder)
-    spec = stored_spec(store)
-    if spec.task.preset == PYTHON:
-        raise StudyError(f"{folder} was started from Python with a task of its own; run the same explore() call again.")
-    conduct(store, workers=workers, report=report, notice=notice)
-    atlas = Atlas(store)
-    atlas.write_report()
-    return atlas
-
-
-def _tasks_of(task: "Task | Callable[[int], Task]") -> "Tasks":
-    from lratlas.study.tasks import Tasks
-    from lratlas.task import Task
-
-    if isinstance(task, Task):
-        return Tasks(make=lambda _seed: task, generated=False)
-    return Tasks(make=task, generated=True)
+    return Atlas(Store.open(folder), thresholds)

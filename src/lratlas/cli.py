@@ -148,10 +148,10 @@ def reproduce(
 @app.command()
 def resume(folder: FolderArgument, workers: Workers = CORES, as_json: Json = False) -> None:
     """Continue an interrupted study; a finished one is left as it is."""
-    from lratlas.atlas import resume as continued
+    from lratlas.exploring import resume as continued
 
-    with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as report:
-        atlas = continued(folder, workers=workers, report=report, notice=notice)
+    with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as progress:
+        atlas = continued(folder, workers=workers, progress=progress, notice=notice)
     _print_result(atlas, as_json=as_json)
 
 
@@ -227,11 +227,11 @@ def _study(spec: "Spec", folder: str, workers: int) -> "Atlas":
     from lratlas.study.conduct import open_study
 
     open_study(folder, spec)  # the spec is safe before anything heavy is imported
-    from lratlas.atlas import explore as conducted
+    from lratlas.exploring import explore as conducted
 
     # What a user's own module prints must not mix with the result.
-    with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as report:
-        return conducted(spec, folder=folder, workers=workers, report=report, notice=notice)
+    with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as progress:
+        return conducted(spec, folder=folder, workers=workers, progress=progress, notice=notice)
 
 
 def _regimes(folder: str) -> str:

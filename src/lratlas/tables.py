@@ -89,6 +89,20 @@ SCHEMAS: dict[str, pl.Schema] = {
             "test_barrier": pl.Float64,
         }
     ),
+    # How unevenly features were learned: means over seeds of measures on the excess over chance.
+    "sparsity": pl.Schema(
+        {
+            "stage": pl.String,
+            "plr": pl.Float64,
+            "flr": pl.Float64,
+            "count": pl.Int64,
+            "seeds": pl.Int64,
+            "top_accuracy": pl.Float64,  # of each run's best feature
+            "rest_accuracy": pl.Float64,
+            "gini": pl.Float64,
+            "top_share": pl.Float64,
+        }
+    ),
     "features": pl.Schema(
         {
             "run": pl.String,

@@ -61,7 +61,7 @@ class Task:
     def __post_init__(self) -> None:
         train, test = _pair("train", self.train), _pair("test", self.test)
         held, train = _validation(self.validation, train, test)
-        if isinstance(self.loss, str) and self.loss not in LOSSES:
+        if not callable(self.loss) and self.loss not in LOSSES:
             raise TaskError(f"There is no loss {self.loss!r}; use one of {', '.join(LOSSES)}, or a function.")
         made = objective(self.loss, integer_targets=not train[1].is_floating_point())
         for key, value in {
@@ -167,13 +167,19 @@ def _check_data(task: Task) -> None:
             f"train inputs are {x.dtype} {tuple(x.shape[1:])} each, test inputs"
             f" {test_x.dtype} {tuple(test_x.shape[1:])}; they must agree."
         )
-    if not isinstance(task.batch_size, int) or not 1 <= task.batch_size <= len(x):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if type(task.batch_size) is not int or not 1 <= task.batch_size <= len(x):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TaskError(
             f"batch_size is {task.batch_size}; it must be a whole number from 1 to {len(x)}, the training set."
         )
+    if task.singles and task.singles[0].shape[2:] != x.shape[1:]:
+        raise TaskError(
+            f"singles must be inputs [features, n, {', '.join(map(str, x.shape[1:]))}] and targets [features, n], not"
+            f" {tuple(task.singles[0].shape)}."
+        )
     if task.objective.labels == "none":
         return
-    for name, labels in (("train", y), ("test", test_y)):
+    held = [("validation", task.validation[1])] if isinstance(task.validation, tuple) else []
+    for name, labels in (("train", y), ("test", test_y), *held):
         if task.objective.labels == "binary" and not ((labels == 0) | (labels == 1)).all():
             raise TaskError(f"{name}: binary_cross_entropy needs labels 0 or 1; found {_odd(labels, (0, 1))}.")
         if task.objective.labels == "classes" and (labels.is_floating_point() or labels.dim() != 1):

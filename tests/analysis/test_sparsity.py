@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.analysis.sparsity import gini, sorted_accuracies, sparsity, top_share
+from lratlas.analysis.sparsity import gini, sparsity, top_share
 from lratlas.tables import SCHEMAS, empty
 
 shares = st.lists(st.floats(0.001, 1), min_size=1, max_size=20)
@@ -92,15 +92,5 @@ def test_every_stage_and_lr_has_its_row_and_unmeasured_runs_none() -> None:
     assert rows == [("finetune", 0.1, None), ("pretrain", 0.1, 0.5), ("pretrain", 0.2, 0.5)]
 
 
-def test_accuracies_are_sorted_per_run_before_averaging() -> None:
-    features = table([("pretrain", 0.1, 0, [0.5, 0.9, 0.6]), ("pretrain", 0.1, 1, [0.7, 0.5, 0.5])])
-    ranked = sorted_accuracies(features)
-    assert ranked["rank"].to_list() == [1, 2, 3]
-    assert ranked["accuracy"].to_list() == pytest.approx([0.8, 0.55, 0.5])
-    assert ranked["seeds"].to_list() == [2, 2, 2]
-    assert ranked["deviation"].to_list() == pytest.approx([0.2 / 2**0.5, 0.1 / 2**0.5, 0])
-
-
 def test_no_features_give_no_rows() -> None:
     assert sparsity(empty("features")).is_empty()
-    assert sorted_accuracies(empty("features")).is_empty()

@@ -138,7 +138,7 @@ def test_a_folder_may_be_a_url(study: Path, run: Run):
 def test_the_demo_names_the_study_before_it_starts(tmp_path: Path, run: Run):
     (tmp_path / "file").touch()
     ran = run("demo", "--folder", tmp_path / "file")
-    assert (ran.code, ran.out) == (2, "ticks: 2 repeats, 23 pre-training LRs\n")
+    assert (ran.code, ran.out) == (2, "ticks: 3 repeats, 23 pre-training LRs\n")
     assert ran.err == f"lratlas: {tmp_path}/file/ticks cannot be written: {tmp_path}/file is a file, not a folder.\n"
 
 

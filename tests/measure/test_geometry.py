@@ -170,7 +170,7 @@ def errors_of(model: MLP, x: Tensor, y: Tensor) -> float:
 def test_errors_on_a_path_are_those_of_models_interpolated_by_hand(radius: float | None) -> None:
     ends, a, b, heads = models()
     program, samples = problem(heads)
-    errors = path_errors(program, a, b, samples, points=POINTS, radius=radius)
+    errors = path_errors(program, a, b, {}, samples, points=POINTS, radius=radius)
     assert errors.shape == (POINTS, 2, 2)
     for seed in range(2):
         for lane in range(2):
@@ -190,7 +190,7 @@ def test_errors_on_a_path_are_those_of_models_interpolated_by_hand(radius: float
 def test_a_path_begins_and_ends_at_the_models_errors() -> None:
     ends, a, b, heads = models()
     program, samples = problem(heads)
-    errors = path_errors(program, a, b, samples, points=3, radius=None)
+    errors = path_errors(program, a, b, {}, samples, points=3, radius=None)
     for index, grid in ((0, ends[0]), (2, ends[1])):
         for seed, row in enumerate(grid):
             for lane, model in enumerate(row):
@@ -202,5 +202,5 @@ def test_a_path_to_oneself_has_no_barrier() -> None:
     _, a, _, heads = models()
     program, samples = problem(heads)
     for radius in (None, 2.0):
-        errors = path_errors(program, a, a, samples, points=5, radius=radius)
+        errors = path_errors(program, a, a, {}, samples, points=5, radius=radius)
         assert torch.equal(barrier(errors), torch.zeros(2, 2, dtype=torch.float64))

@@ -45,14 +45,15 @@ def blobs(**changes: Any) -> Task:
     return Task(**(fields | changes))
 
 
-def _here(store: Store, plan: Plan, *, workers: int, tasks: Tasks, report: object) -> None:
+def _here(store: Store, plan: Plan, *, workers: int, tasks: Tasks, progress: object) -> bool:
     """What `execute` does, in this process: the jobs one after the other."""
     assert workers >= 1
-    assert report is None
+    assert progress is None
     study = Study(store, stored_spec(store), plan, tasks)
     for job in (*plan.trainings, *plan.features, *plan.geometry):
         if not is_done(store, job):
             perform(study, job, lambda _: None)
+    return True
 
 
 def _explored(folder: Path, task: Task | None = None, notices: list[str] | None = None, **changes: Any) -> Atlas:

@@ -78,7 +78,7 @@ def test_two_workers_make_the_very_tables_that_one_makes(
 ):
     told: list[Progress] = []
     task = small_task()
-    by_two = lratlas.explore(task, folder=tmp_path / "study", workers=2, report=told.append, **sections)
+    by_two = lratlas.explore(task, folder=tmp_path / "study", workers=2, progress=told.append, **sections)
     for name, table in by_one.tables.items():
         other = by_two.table(name)
         assert len(table) > 0
@@ -104,7 +104,7 @@ def test_a_finished_study_starts_no_worker(
     monkeypatch.setattr("subprocess.Popen", refuse)
     before = {path: path.stat().st_mtime_ns for path in Path(by_one.folder, "tables/runs").iterdir()}
     told: list[Progress] = []
-    lratlas.explore(small_task(), folder=by_one.folder, workers=2, report=told.append, **sections)
+    lratlas.explore(small_task(), folder=by_one.folder, workers=2, progress=told.append, **sections)
     assert {path: path.stat().st_mtime_ns for path in Path(by_one.folder, "tables/runs").iterdir()} == before
     assert told == []
 
@@ -124,7 +124,7 @@ def test_a_worker_that_is_killed_loses_nothing_that_was_finished(
     assert unfinished.summary()
     flag.touch()
     told: list[Progress] = []
-    finished = lratlas.explore(task, folder=folder, report=told.append, **fewer)
+    finished = lratlas.explore(task, folder=folder, progress=told.append, **fewer)
     assert len(finished.table("runs")) == 3 * (1 + 2 + 2)
     assert {name: (folder / "tables/runs" / name).stat().st_mtime_ns for name in runs} == runs
     assert 0 < told[0].work_done < told[0].work == told[-1].work_done

@@ -190,8 +190,8 @@ def test_the_end_of_the_driver_is_the_end_of_its_workers(
         wait_until(lambda: len({name.rpartition("-")[0] for name in files(traces)}) == workers, within=60)
         assert len(group(process.pid)) == 1 + workers
         (os.kill if alone else os.killpg)(process.pid, number)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=30)
         assert process.returncode == code
-        wait_until(lambda: not group(process.pid), within=5)
+        wait_until(lambda: not group(process.pid), within=10)
     assert word is None or re.search(rf"lratlas: {word}; nothing computed is lost: .*lratlas resume", errors)
     assert "Traceback" not in errors

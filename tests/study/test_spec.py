@@ -160,7 +160,7 @@ FAULTS: list[tuple[dict[str, object], str]] = [
         {"average": {"counts": [12], "every": 100}},
         "The spec has average.counts up to 12, but pre-training has only 10 checkpoints that far apart.",
     ),
-    ({"training__device": "gpu"}, "`training.device` is 'gpu', but must be auto, cpu, mps, cuda or cuda:N."),
+    ({"training__device": "gpu"}, "`training.device` is 'gpu', but must be auto, cpu, cuda or cuda:N."),
     (
         {"task__options": {"when": tomllib.loads("x = 2024-01-01")["x"]}},
         "`task.options` holds datetime.date(2024, 1, 1), but may hold only text, finite numbers, booleans, "

@@ -1,13 +1,9 @@
 """SWA-k against plain means of the checkpoints."""
 
-from itertools import pairwise
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from lratlas.training.averaging import Tails, add_checkpoint, averaged, checkpoint_steps
+from lratlas.training.averaging import Tails, add_checkpoint, averaged
 from lratlas.training.sphere import Weights
 
 COUNTS = (1, 2, 5, 10)
@@ -70,15 +66,6 @@ def test_adding_a_checkpoint_leaves_the_old_sums_alone() -> None:
     kept = before[2]["a"].clone()
     add_checkpoint(before, COUNTS, points[0], left=0)
     assert torch.equal(before[2]["a"], kept)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 100), st.integers(1, 1000), st.integers(1, 50))
-def test_checkpoint_steps_are_equidistant_and_end_at_the_end(end: int, every: int, count: int) -> None:
-    steps = checkpoint_steps(end=end, every=every, count=count)
-    assert len(steps) == count
-    assert steps[-1] == end
-    assert {later - earlier for earlier, later in pairwise(steps)} <= {every}
 
 
 @pytest.mark.parametrize("count", [2, 5])

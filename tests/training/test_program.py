@@ -16,6 +16,7 @@ from lratlas.training.objective import LOSSES
 from lratlas.training.program import SUMS, Batch, Program, build, can_compile
 from lratlas.training.rules import Rule, State, sgd, sphere_sgd
 from lratlas.training.sphere import Weights, norm
+from lratlas.training.trainer import Samples, start_stack, train_stack
 
 CROSS_ENTROPY = LOSSES["cross_entropy"]
 SEEDS, LANES = 2, 3
@@ -210,3 +211,23 @@ def test_a_compiler_is_found_where_one_is_on_the_path(tmp_path: Path, monkeypatc
     compiler = tmp_path / "clang++"
     compiler.touch(mode=0o755)
     assert can_compile()
+
+
+def test_any_number_of_stack_sizes_can_be_compiled_in_one_process() -> None:
+    model, rule = nn.Linear(2, 2), sgd()
+    program = build(model, LOSSES["cross_entropy"], rule, compiled=True)
+    for lanes in range(1, 11):
+        weights = {
+            name: value.detach().expand(1, lanes, *value.shape).clone() for name, value in model.named_parameters()
+        }
+        samples = Samples(
+            x=torch.ones(1, 4, 2),
+            y=torch.tensor([[0, 1, 0, 1]]),
+            which=torch.tensor([0]),
+            shares=torch.full((1, 2), 0.5),
+            frozen={},
+        )
+        batches = torch.tensor([[[0, 1]], [[2, 3]]])
+        lrs = torch.full((1, lanes), 0.1)
+        trained = train_stack(program, start_stack(weights, {}, rule), lrs=lrs, batches=batches, train=samples)
+        assert trained.stack.step == 2

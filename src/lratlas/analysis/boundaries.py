@@ -6,12 +6,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lratlas.analysis.evidence import Thresholds, run_evidence
+from lratlas.analysis.evidence import DEFAULTS, Thresholds, run_evidence
 from lratlas.analysis.labels import Bools, Floats, change_point, decide, votes
 from lratlas.errors import SpecError
 from lratlas.tables import SCHEMAS, Tables, empty
 
-DEFAULTS = Thresholds()
 NAMES = ("convergence", "subregime", "divergence")
 COVERAGE = 0.95
 

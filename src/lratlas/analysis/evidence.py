@@ -57,6 +57,9 @@ class Thresholds:
                 raise SpecError(f"threshold {field.name} is {value}; it must lie between 0 and 1")
 
 
+DEFAULTS = Thresholds()
+
+
 def run_evidence(tables: Tables, *, chance_loss: float, thresholds: Thresholds) -> pl.DataFrame:
     """Collect the evidence of every pre-training run.
 

@@ -3,13 +3,11 @@
 import numpy as np
 import polars as pl
 
-from lratlas.analysis.evidence import Thresholds, run_evidence
+from lratlas.analysis.evidence import DEFAULTS, Thresholds, run_evidence
 from lratlas.analysis.labels import decide, votes
 from lratlas.tables import SCHEMAS, Tables, empty
 
 __all__ = ["Thresholds", "regimes"]
-
-DEFAULTS = Thresholds()
 
 
 def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAULTS) -> pl.DataFrame:

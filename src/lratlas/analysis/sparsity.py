@@ -41,30 +41,6 @@ def top_share(values: Sequence[float]) -> float:
     return pl.select(_top_share(_excess(values))).item()
 
 
-def sorted_accuracies(features: pl.DataFrame) -> pl.DataFrame:
-    """Mean over seeds of each run's single-feature accuracies sorted from the best (Fig. 5).
-
-    Args:
-        features: A study's ``features`` table.
-
-    Returns:
-        One row per stage, plr, flr, count and rank (1 is the best), sorted: accuracy, its standard deviation
-        over seeds ``deviation`` (null for one), and ``seeds``.
-    """
-    rank = pl.col("accuracy").rank("ordinal", descending=True).over(RUN).cast(pl.Int64)
-    return (
-        _measured(features)
-        .with_columns(rank.alias("rank"))
-        .group_by(*CONDITION, "rank")
-        .agg(
-            pl.col("accuracy").mean(),
-            pl.col("accuracy").std().alias("deviation"),
-            pl.len().cast(pl.Int64).alias("seeds"),
-        )
-        .sort(*CONDITION, "rank", nulls_last=False)
-    )
-
-
 def sparsity(features: pl.DataFrame, chance: float = 0.5) -> pl.DataFrame:
     """Feature sparsity of every stage and LR, computed per run and averaged over seeds.
 

@@ -27,15 +27,22 @@ def interpolate(a: Weights, b: Weights, alpha: float, *, radius: float | None) -
 
 
 def path_errors(
-    program: Program, a: Weights, b: Weights, samples: Samples, *, points: int, radius: float | None
+    program: Program, a: Weights, b: Weights, buffers: Weights, samples: Samples, *, points: int, radius: float | None
 ) -> Tensor:
     """Error rates at ``points`` equidistant points from ``a`` to ``b``, ends included, float64 [points, seeds, lanes].
 
-    Models with buffers are not supported here: their statistics belong to other weights.
+    Args:
+        program: The stack's program.
+        a: Weights at one end, [seeds, lanes, *parameter].
+        b: Weights at the other.
+        buffers: The models' buffers, constant along the path.
+        samples: The data set.
+        points: Number of points, at least 2.
+        radius: Norm of the sphere the path is put back on; None for unconstrained weights.
     """
     alphas = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
     along = (interpolate(a, b, alpha, radius=radius) for alpha in alphas)
-    return torch.stack([1 - evaluate_stack(program, point, {}, samples).accuracy for point in along])
+    return torch.stack([1 - evaluate_stack(program, point, buffers, samples).accuracy for point in along])
 
 
 def barrier(errors: Tensor) -> Tensor:

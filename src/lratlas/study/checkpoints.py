@@ -25,7 +25,8 @@ def stack_of(
 ) -> dict[str, Tensor]:
     """The inverse of `_named`, for the runs in the order given."""
     first = f"{runs[0][0]}/{kind}/"
-    names = [name.removeprefix(first) for name in files[runs[0][0]] if name.startswith(first)]
+    # Sorted, for a file gives its tensors in any order and sums over parameters must not depend on it.
+    names = sorted(name.removeprefix(first) for name in files[runs[0][0]] if name.startswith(first))
     return {
         name: torch.stack([torch.stack([files[run][f"{run}/{kind}/{name}"] for run in row]) for row in runs]).to(device)
         for name in names

@@ -1,7 +1,8 @@
 """Conducting a study: open its folder, plan what it lacks, have it done. Calling it again is harmless."""
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,44 +57,56 @@ def conduct(
     *,
     workers: int = 1,
     tasks: "Tasks | None" = None,
-    report: "Callable[[Progress], None] | None" = None,
+    progress: "Callable[[Progress], None] | None" = None,
     notice: Callable[[str], None] = lambda _: None,
-) -> None:
+) -> bool:
     """Plan and do everything that the study still lacks; damaged files are set aside and made again.
 
     Args:
         store: The study, its spec stored.
         workers: Number of processes, at least 1.
         tasks: The tasks, where the spec cannot describe them.
-        report: Called on every change of progress.
+        progress: Called on every change of progress.
         notice: Called with sentences the user should see.
+
+    Returns:
+        Whether there was anything to do.
 
     Raises:
         SpecError: The machine lacks the device, or the spec does not fit the data.
         StudyError: The task differs from the one the study was started with, or a job failed.
     """
     from lratlas.study.execute import execute
-    from lratlas.study.kept import check_spec_holds, kept_plan, set_orphans_aside
+    from lratlas.study.kept import check_spec_holds, forget_segments, kept_plan, set_orphans_aside
     from lratlas.study.plan import plan_text
     from lratlas.study.planning import make_plan
     from lratlas.study.tasks import tasks_from
     from lratlas.training.program import can_compile
 
-    if workers < 1:
-        raise StudyError(f"workers is {workers}; it must be at least 1.")
+    if not isinstance(workers, int) or workers < 1:  # pyright: ignore[reportUnnecessaryIsInstance] - from notebooks
+        raise StudyError(f"workers is {workers}; it must be a whole number of at least 1.")
     spec = stored_spec(store)
-    _check_device(spec.training.device)
     for path in store.damaged():
         notice(f"{path} is damaged; it is set aside in damaged/ and made again.")
         store.set_aside(path)
     known = tasks or tasks_from(spec.task)
     old = kept_plan(store, notice)
-    seeds = _repetitions(known, spec.pretrain.repeats)
+    with _one_thread():
+        seeds = _repetitions(known, spec.pretrain.repeats)
     _check_same_task(store, seeds, old)
     task = known.of(0)
     _check_no_statistics(task)
-    if spec.training.compile and not can_compile():
+    if task.chance_loss <= 0:
+        raise TaskError(
+            f"The loss {task.objective.name} is {task.chance_loss:.3g} without any training; regimes are told apart"
+            " relative to that level, which must be above 0."
+        )
+    device = old.device if old else _device(spec.training.device)
+    compiled = old.compiled if old else spec.training.compile and can_compile()
+    if spec.training.compile and not compiled:
         notice("There is no C++ compiler here, so training runs uncompiled, about four times slower.")
+    if compiled and not can_compile():
+        raise StudyError(f"{store.url} was begun with compiled training, which needs a C++ compiler such as g++.")
     planned = partial(
         make_plan,
         spec,
@@ -102,6 +115,8 @@ def conduct(
         chance_loss=task.chance_loss,
         elr=task.update.radius is not None,
         singles=spec.measure.features and task.singles is not None,
+        device=_device(device),
+        compiled=compiled,
     )
     if old:
         check_spec_holds(store, old, planned())
@@ -113,19 +128,35 @@ def conduct(
     # Also where the plan is not new: the process that wrote it may have ended before it came to this.
     for part in store.parts("pairs") - {job.id for job in plan.geometry}:
         store.remove_part("pairs", part)  # compared the solutions of a smaller grid
-    execute(store, plan, workers=workers, tasks=tasks, report=report)
+    forget_segments(store, plan)
+    return execute(store, plan, workers=workers, tasks=tasks, progress=progress)
 
 
-def _check_device(name: str) -> None:
+@contextmanager
+def _one_thread() -> Generator[None]:
+    """As in the worker processes: with other numbers of threads initial weights may have other last bits."""
     import torch
 
-    if name != "auto":
-        try:
-            torch.empty(0, device=name)
-        except (RuntimeError, AssertionError) as error:
-            raise SpecError(
-                f"`training.device` is {name!r}, which this machine does not have; use auto or one that it has."
-            ) from error
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise SpecError(
+            f"`training.device` is {name!r}, which this machine does not have; use auto or one that it has."
+        ) from error
+    return name
 
 
 def _check_no_statistics(task: "Task") -> None:

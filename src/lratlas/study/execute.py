@@ -39,8 +39,8 @@ def execute(
     *,
     workers: int,
     tasks: object = None,
-    report: Callable[[Progress], None] | None = None,
-) -> None:
+    progress: Callable[[Progress], None] | None = None,
+) -> bool:
     """Do all jobs of the plan that are not done.
 
     Args:
@@ -48,16 +48,19 @@ def execute(
         plan: Its stored plan.
         workers: Number of processes.
         tasks: Tasks that the spec cannot describe, sent to the workers; None if it can.
-        report: Called on every change of progress.
+        progress: Called on every change of progress.
+
+    Returns:
+        Whether there were any.
 
     Raises:
         StudyError: A job failed or a worker process ended; everything finished so far is in the store.
     """
     jobs: list[Job] = [*plan.trainings, *plan.features, *plan.geometry]
     open_jobs = {job.id: job for job in jobs if not is_done(store, job)}
-    state = _State(plan=plan, jobs=len(jobs), open_jobs=open_jobs, report=report or (lambda _: None))
+    state = _State(plan=plan, jobs=len(jobs), open_jobs=open_jobs, report=progress or (lambda _: None))
     if not open_jobs:
-        return
+        return False
     payload = None
     if tasks is not None:
         import cloudpickle
@@ -73,6 +76,7 @@ def execute(
             if "done" in message:
                 for idle in [each for each in range(len(processes)) if each not in state.busy]:
                     _feed(state, processes, idle)
+    return True
 
 
 @dataclass(kw_only=True)

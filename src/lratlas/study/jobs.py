@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lratlas.measure.features import single_feature_accuracies
 from lratlas.measure.geometry import angular_distance, barrier, path_errors
+from lratlas.streams import torch_seed
 from lratlas.study.checkpoints import named, read_segment, segment_tensors, stack_of
 from lratlas.study.plan import Features, Geometry, Grid, Plan, Seed, Training
 from lratlas.study.rows import flat, runs_table, trace_table
@@ -24,7 +25,7 @@ from lratlas.study.tasks import Tasks
 from lratlas.task import make_model
 from lratlas.training.averaging import Tails, add_checkpoint, averaged
 from lratlas.training.order import batch_indices
-from lratlas.training.program import Program, build, can_compile
+from lratlas.training.program import Program, build
 from lratlas.training.sphere import Weights
 from lratlas.training.stacking import initial_tensors, samples, single_feature_samples
 from lratlas.training.trainer import Row, Samples, Scores, Stack, evaluate_stack, start_stack, train_stack
@@ -54,8 +55,7 @@ class Study:
     @cached_property
     def device(self) -> torch.device:
         """Where stacks are trained."""
-        wanted = self.spec.training.device
-        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+        return torch.device(self.plan.device)
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -69,10 +69,9 @@ class Study:
 
     @cached_property
     def program(self) -> Program:
-        """The step and the evaluation, compiled where that is possible."""
+        """The step and the evaluation."""
         task = self.tasks.of(0)
-        compiled = self.spec.training.compile and can_compile()
-        return build(make_model(task, 0), task.objective, task.update, compiled=compiled)
+        return build(make_model(task, 0), task.objective, task.update, compiled=self.plan.compiled)
 
     @cached_property
     def holders(self) -> Mapping[str, str]:
@@ -165,6 +164,8 @@ def _train_segment(
     study: Study, job: Training, setting: Setting, stack: Stack, tails: Tails, end: int, progress: Progress
 ) -> tuple[Stack, Tails, list[Row]]:
     task, first = study.tasks.of(0), stack.step
+    # Dropout and the like draw from here; a segment is where an interrupted job starts again.
+    torch.manual_seed(torch_seed(first, job.id))
     order = [
         batch_indices(
             seed=seed.training_seed,
@@ -229,17 +230,18 @@ def _finish(
     study.store.write_weights(job.id, tensors)
     table = pl.concat(tables)
     each = seconds() / job.size
-    # The time of a stack is shared by its runs; averages cost no training of their own.
-    spent = pl.when(pl.col("count").is_null() | (job.stage == "average")).then(each).otherwise(0.0)
+    # A stack's time is shared by its runs; where it was trained for averages alone, by those over most checkpoints.
+    longest = pl.col("count").max() if job.stage == "average" else None
+    spent = pl.when(pl.col("count").eq_missing(longest)).then(each).otherwise(0.0)
     study.store.write_table("runs", job.id, table.with_columns(seconds=spent))
 
 
 def _measure_features(study: Study, job: Features) -> None:
     training = next(each for each in study.plan.trainings if each.id == job.training)
     tables: list[pl.DataFrame] = []
+    _, buffers, setting = study.initial(training.seeds, len(training.lanes))
     for runs, count in _grids(training):
         weights = study.end_points(runs)
-        _, buffers, setting = study.initial(training.seeds, len(training.lanes))
         accuracies = single_feature_accuracies(study.program, weights, buffers, setting.features)
         stage = training.stage if count is None else "average"
         tables += [
@@ -264,7 +266,7 @@ def _measure_features(study: Study, job: Features) -> None:
 
 def _measure_geometry(study: Study, job: Geometry) -> None:
     training = next(each for each in study.plan.trainings if each.id == job.training)
-    _, _, setting = study.initial(training.seeds, len(training.lanes))
+    _, buffers, setting = study.initial(training.seeds, len(training.lanes))
     points = {role: study.end_points(runs) for role, runs in job.solutions.items()}
     tables: list[pl.DataFrame] = []
     for a, b in combinations(points, 2):
@@ -273,6 +275,7 @@ def _measure_geometry(study: Study, job: Geometry) -> None:
                 study.program,
                 points[a],
                 points[b],
+                buffers,
                 data,
                 points=study.spec.measure.interpolation,
                 radius=study.radius,

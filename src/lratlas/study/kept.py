@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from lratlas.errors import DamagedFile, StudyError
+from lratlas.study.jobs import is_done
 from lratlas.study.plan import Plan, Training, read_plan
 from lratlas.study.store import Store
 
@@ -52,6 +53,15 @@ def set_orphans_aside(store: Store, plan: Plan) -> None:
         for part in store.parts(table):
             if not {part, part.rpartition("-")[0]} & jobs:
                 store.set_aside(f"tables/{table}/{part}.parquet")
+
+
+def forget_segments(store: Store, plan: Plan) -> None:
+    """Remove the segment checkpoints of finished jobs that a killed process had no time to remove."""
+    there = set(store.weights())
+    for job in plan.trainings:
+        for end in job.segments:
+            if f"{job.id}-{end}" in there and is_done(store, job):
+                store.remove_weights(f"{job.id}-{end}")
 
 
 def _runs(plan: Plan) -> dict[str, tuple[object, ...]]:

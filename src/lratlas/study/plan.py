@@ -100,6 +100,8 @@ class Plan(_Part):
     format: int = FORMAT
     strategy: Literal["stack"]
     dtype: Literal["float32", "float64"]
+    device: str
+    compiled: bool
     chance_loss: float
     elr: bool
     trainings: tuple[Training, ...]

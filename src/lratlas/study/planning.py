@@ -22,6 +22,8 @@ def make_plan(
     chance_loss: float,
     elr: bool,
     singles: bool,
+    device: str = "cpu",
+    compiled: bool = False,
     old: Plan | None = None,
 ) -> Plan:
     """The plan for a spec; jobs of ``old`` are kept as they are and only runs that it lacks are added.
@@ -33,6 +35,8 @@ def make_plan(
         chance_loss: Training loss of the best constant prediction.
         elr: Whether LRs are effective ones.
         singles: Whether to measure single-feature accuracies.
+        device: Where to train.
+        compiled: Whether to compile the step. As the device it is planned, since another choice gives other bits.
         old: The plan of the study that is extended.
 
     Raises:
@@ -47,6 +51,8 @@ def make_plan(
     return Plan(
         strategy="stack",
         dtype=spec.training.dtype,
+        device=device,
+        compiled=compiled,
         chance_loss=chance_loss,
         elr=elr,
         trainings=trainings,

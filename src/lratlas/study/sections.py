@@ -141,7 +141,9 @@ class AverageSpec(Section):
 class TraceSpec(Section):
     """How finely runs are recorded."""
 
-    points: int = Field(default=40, ge=4, le=10_000, description="rows per run")
+    points: int = Field(
+        default=40, ge=4, le=10_000, description="rows per run; below 10 the trend of the loss cannot be told"
+    )
 
 
 class MeasureSpec(Section):
@@ -155,7 +157,7 @@ class MeasureSpec(Section):
 class TrainingSpec(Section):
     """How runs are computed."""
 
-    device: Device = Field(default="auto", description="auto, cpu, mps, cuda or cuda:N")
+    device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["float32", "float64"] = Field(default="float32", description="number format of the weights")
     strategy: Literal["auto", "stack"] = Field(default="auto", description="how runs are put together")
     compile: bool = Field(default=True, description="compile the training step, where there is a compiler")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lratlas.data.ticks import ticks
+from lratlas.data.ticks import dirichlet_weights, ticks
 from lratlas.errors import SpecError, TaskError
 from lratlas.models.mlp import MLP
 from lratlas.streams import stream
@@ -74,7 +74,28 @@ def tasks_from(section: TaskSpec) -> Tasks:
     return Tasks(make=lambda _seed: _own_task(section, model, data), generated=False)
 
 
-def ticks_task(seed: int, *, batch_size: int = 16, rule: Any = "sphere_sgd", loss: Any = None, **options: Any) -> Task:
+def tasks_of(task: Task | Callable[[int], Task]) -> Tasks:
+    """The tasks of a study of one task, or of a function from data seed to task.
+
+    Raises:
+        TaskError: It is neither.
+    """
+    if isinstance(task, Task):
+        return Tasks(make=lambda _seed: task, generated=False)
+    if not callable(task):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
+        raise TaskError(f"{type(task).__name__} cannot be explored; pass a Task, a function that makes one, or a spec.")
+    return Tasks(make=task, generated=True)
+
+
+def ticks_task(
+    seed: int,
+    *,
+    batch_size: int = 16,
+    rule: Any = "sphere_sgd",
+    loss: Any = None,
+    dirichlet: float | None = None,
+    **options: Any,
+) -> Task:
     """The paper's synthetic example: 16 tick features, the scale-invariant MLP 32-32-32-1, batch 16.
 
     Args:
@@ -82,13 +103,15 @@ def ticks_task(seed: int, *, batch_size: int = 16, rule: Any = "sphere_sgd", los
         batch_size: Samples per step.
         rule: Update rule.
         loss: Loss, binary cross-entropy unless given.
+        dirichlet: Redraw the singular values of the initial weight matrices with this concentration; low rank if
+            small.
         options: Passed to `lratlas.data.ticks.ticks`.
     """
     drawn = ticks(seed=seed, **options)
     inputs = drawn.train[0].shape[1]
     return Task(
         name="ticks",
-        model=lambda: MLP(inputs, (32, 32), 1, scale_invariant=True),
+        model=lambda: _ticks_model(inputs, dirichlet),
         train=drawn.train,
         test=drawn.test,
         singles=drawn.singles,
@@ -119,6 +142,16 @@ def digits_task(
         batch_size=batch_size,
         rule=rule,
     )
+
+
+def _ticks_model(inputs: int, dirichlet: float | None) -> MLP:
+    model = MLP(inputs, (32, 32), 1, scale_invariant=True)
+    if dirichlet is not None:
+        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = dirichlet_weights(parameter.data, alpha=dirichlet, generator=generator)
+    return model
 
 
 BUILT_IN: Mapping[str, tuple[Callable[..., Task], bool]] = {
@@ -198,7 +231,7 @@ def _function(name: str, where: str) -> Callable[..., Any]:
 def _check_options(make: Callable[..., Any], options: Mapping[str, Any], where: str) -> None:
     allowed = {name for name in inspect.signature(make).parameters if not name.startswith("_")}
     if make is ticks_task:
-        allowed = {*inspect.signature(ticks).parameters}
+        allowed = {"dirichlet", *inspect.signature(ticks).parameters} - {"seed"}
     if any(make is built_in for built_in, _ in BUILT_IN.values()):
         allowed -= _NOT_OPTIONS
     unknown = [name for name in options if name not in allowed]

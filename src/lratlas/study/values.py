@@ -11,7 +11,7 @@ from lratlas.study.spec_errors import shown
 
 LOSSES = ("cross_entropy", "binary_cross_entropy", "mse")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _DEEPEST = 20
 MOST_CHECKPOINTS = 10_000
 
@@ -30,7 +30,7 @@ def _loss(value: str) -> str:
 
 def _device(value: str) -> str:
     if not _DEVICE.fullmatch(value):
-        raise ValueError(f"is {shown(value)}, but must be auto, cpu, mps, cuda or cuda:N")
+        raise ValueError(f"is {shown(value)}, but must be auto, cpu, cuda or cuda:N")
     return value
 
 
@@ -88,7 +88,7 @@ Loss = Annotated[str, AfterValidator(_loss)]
 """A loss by its name or its place."""
 
 Device = Annotated[str, AfterValidator(_device)]
-"""Where to train: ``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:N``."""
+"""Where to train: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
 
 Counts = Annotated[tuple[int, ...], BeforeValidator(_counts)]
 """Different whole numbers of at least 1, ascending."""

@@ -9,11 +9,6 @@ from lratlas.training.sphere import Weights, project
 Tails = dict[int, Weights]
 
 
-def checkpoint_steps(*, end: int, every: int, count: int) -> list[int]:
-    """The steps of the last ``count`` checkpoints at equal distances ``every``, the last one at step ``end``."""
-    return [end - every * back for back in range(count - 1, -1, -1)]
-
-
 def add_checkpoint(tails: Mapping[int, Weights], counts: Iterable[int], weights: Weights, *, left: int) -> Tails:
     """Running sums with one more checkpoint.
 

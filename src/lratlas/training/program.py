@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import config as dynamo
 from torch.func import functional_call, grad_and_value, vmap
 
 from lratlas.training.objective import Objective, correct
@@ -115,6 +116,8 @@ def build(model: nn.Module, objective: Objective, rule: Rule, *, compiled: bool)
     if not compiled:
         return Program(step=step, evaluate=evaluate)
     # The C++ wrapper halves what a call costs outside the kernels; contraction lets products and sums fuse.
+    # Every size of stack is compiled for itself; beyond the limit PyTorch would fall back to eager without a word.
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = 4096
     options: dict[str, Any] = {"cpp_wrapper": True, "cpp.enable_floating_point_contract_flag": "fast"}
     return Program(
         step=torch.compile(step, dynamic=False, options=options),

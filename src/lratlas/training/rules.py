@@ -4,6 +4,7 @@ All tensors are stacked: weights and gradients [seeds, lanes, *parameter], learn
 value; its two functions can be called inside a compiled program.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -188,6 +189,8 @@ def rule_from(rule: Rule | str | Mapping[str, object]) -> Rule:
     """
     if isinstance(rule, Rule):
         return rule
+    if not isinstance(rule, (str, Mapping)):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
+        raise TaskError(f"rule must be a name, settings or a Rule, not {type(rule).__name__}.")
     settings = {"name": rule} if isinstance(rule, str) else dict(rule)
     name = str(settings.pop("name", ""))
     if name not in RULES:
@@ -205,7 +208,7 @@ def _stateless(_weights: Weights) -> State:
 def _in_range(
     rule: str, setting: str, value: float, low: float, high: float | None = None, *, open_low: bool = False
 ) -> None:
-    if (value > low if open_low else value >= low) and (high is None or value < high):
+    if (value > low if open_low else value >= low) and value < (math.inf if high is None else high):
         return
     allowed = f"{'above' if open_low else 'at least'} {low:g}" + (f" and below {high:g}" if high is not None else "")
     raise TaskError(f"Rule {rule}: {setting} is {value:g}; it must be {allowed}.")

@@ -27,7 +27,7 @@ def initial_tensors(
     """
     models = [make_model(task, seed) for task, seed in zip(tasks, seeds, strict=True)]
     named = [dict(model.named_parameters()) for model in models]
-    trained = [name for name, value in named[0].items() if value.requires_grad]
+    trained = sorted(name for name, value in named[0].items() if value.requires_grad)
 
     def stack(parts: list[Tensor]) -> Tensor:
         stacked = torch.stack([part.detach() for part in parts]).to(device)

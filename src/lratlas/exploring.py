@@ -1,0 +1,91 @@
+"""Starting and resuming studies from Python; the command line calls the same two functions."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lratlas.atlas import PYTHON, Atlas
+from lratlas.errors import SpecError, StudyError
+from lratlas.study.conduct import conduct, open_study, stored_spec
+from lratlas.study.spec import Spec, read_spec, spec_from
+from lratlas.study.store import Store
+from lratlas.study.tasks import Tasks, tasks_of
+
+if TYPE_CHECKING:
+    from lratlas.study.execute import Progress
+    from lratlas.task import Task
+
+
+def explore(
+    task: "Task | Callable[[int], Task] | Spec | str | Path",
+    *,
+    folder: str | Path | None = None,
+    workers: int = 1,
+    progress: "Callable[[Progress], None] | None" = None,
+    notice: Callable[[str], None] = print,
+    **sections: Any,
+) -> Atlas:
+    """Conduct the whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
+
+    What the folder already has is not trained again, so calling this again resumes or extends the study.
+
+    Args:
+        task: A task; or a function from data seed to task, where data are generated; or a spec or the path of one.
+        folder: The study folder; a new temporary one if None.
+        workers: Processes on this machine.
+        progress: Called on every change of progress.
+        notice: Called with sentences the user should see.
+        sections: With a task, the sections of a spec, by the same names and fields: ``pretrain={"lrs": [...],
+            "epochs": 20}`` (needed), ``finetune``, ``average``, ``trace``, ``measure``, ``training``.
+
+    Raises:
+        SpecError: A section is wrong.
+        StudyError: The folder cannot be used, or a job failed; nothing computed is lost.
+    """
+    tasks = None
+    if isinstance(task, (Spec, str, Path)):
+        if sections:
+            raise SpecError(f"{', '.join(sections)} cannot stand beside a spec, which has its own sections.")
+        spec = task if isinstance(task, Spec) else read_spec(task)
+    else:
+        if "task" in sections:
+            raise SpecError("task cannot be a section too: it is the first argument.")
+        tasks = tasks_of(task)
+        spec = spec_from({"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections})
+    store = open_study(folder or tempfile.mkdtemp(prefix="lratlas-"), spec)
+    return _conducted(store, workers=workers, tasks=tasks, progress=progress, notice=notice)
+
+
+def resume(
+    folder: str | Path,
+    *,
+    workers: int = 1,
+    progress: "Callable[[Progress], None] | None" = None,
+    notice: Callable[[str], None] = print,
+) -> Atlas:
+    """Continue an interrupted study; does nothing if it is finished.
+
+    Raises:
+        StudyError: There is no study there, or it was started from Python and must be continued from there.
+    """
+    store = Store.open(folder)
+    spec = stored_spec(store)
+    if spec.task.preset == PYTHON:
+        raise StudyError(f"{folder} was started from Python with a task of its own; run the same explore() call again.")
+    return _conducted(store, workers=workers, tasks=None, progress=progress, notice=notice)
+
+
+def _conducted(
+    store: Store,
+    *,
+    workers: int,
+    tasks: Tasks | None,
+    progress: "Callable[[Progress], None] | None",
+    notice: Callable[[str], None],
+) -> Atlas:
+    did = conduct(store, workers=workers, tasks=tasks, progress=progress, notice=notice)
+    atlas = Atlas(store)
+    if did or not store.exists("report.html"):
+        atlas.write_report()
+    return atlas
