@@ -54,7 +54,7 @@ def explore(
         tasks = tasks_of(task)
         spec = spec_from({"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections})
     store = open_study(folder or tempfile.mkdtemp(prefix="lratlas-"), spec)
-    return _conducted(store, workers=workers, tasks=tasks, progress=progress, notice=notice)
+    return _conducted(store, spec, workers=workers, tasks=tasks, progress=progress, notice=notice)
 
 
 def resume(
@@ -73,18 +73,19 @@ def resume(
     spec = stored_spec(store)
     if spec.task.preset == PYTHON:
         raise StudyError(f"{folder} was started from Python with a task of its own; run the same explore() call again.")
-    return _conducted(store, workers=workers, tasks=None, progress=progress, notice=notice)
+    return _conducted(store, None, workers=workers, tasks=None, progress=progress, notice=notice)
 
 
 def _conducted(
     store: Store,
+    spec: Spec | None,
     *,
     workers: int,
     tasks: Tasks | None,
     progress: "Callable[[Progress], None] | None",
     notice: Callable[[str], None],
 ) -> Atlas:
-    did = conduct(store, workers=workers, tasks=tasks, progress=progress, notice=notice)
+    did = conduct(store, spec, workers=workers, tasks=tasks, progress=progress, notice=notice)
     atlas = Atlas(store)
     if did or not store.exists("report.html"):
         atlas.write_report()

@@ -59,9 +59,10 @@ def _here(store: Store, plan: Plan, *, workers: int, tasks: Tasks, progress: obj
 def _explored(folder: Path, task: Task | None = None, notices: list[str] | None = None, **changes: Any) -> Atlas:
     made = task or blobs()
     sections = {name: value for name, value in (SECTIONS | changes).items() if value is not None}
-    store = open_study(folder, spec_from({"name": made.name, "task": {"preset": "python"}, **sections}))
+    spec = spec_from({"name": made.name, "task": {"preset": "python"}, **sections})
+    store = open_study(folder, spec)
     tasks = Tasks(make=lambda _: made, generated=False)
-    conduct(store, tasks=tasks, notice=(notices if notices is not None else list[str]()).append)
+    conduct(store, spec, tasks=tasks, notice=(notices if notices is not None else list[str]()).append)
     return Atlas(store)
 
 

@@ -218,7 +218,7 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(explored: Explored
 def test_training_on_for_averages_is_one_longer_training(
     rule: dict[str, Any], explored: Explored, small_task: Made, tmp_path: Path
 ):
-    """The mean of one checkpoint 4 steps on is the end point of a run that is 4 steps longer."""
+    """SWA-1 is the end point of a run that is one checkpoint longer, SWA-2 the mean of two such."""
     task = small_task(model=partial(MLP, 4, (6,), 2, scale_invariant=True), rule=rule, singles=None)
     lrs = [1e-3, 1e-2]
     training = {"compile": False, "segment_steps": 4, "dtype": "float64"}
@@ -251,12 +251,12 @@ def test_training_on_for_averages_is_one_longer_training(
 
     for plr in lrs:
         end, before = weights(longer, plr), weights(shorter, plr)
-        assert torch.allclose(weights(on, plr, 1), end, rtol=0, atol=1e-12)
+        assert torch.allclose(weights(on, plr, 1), before, rtol=0, atol=1e-12)
         mean = (end + before) / 2
         mean = mean / mean.norm() if rule["name"] == "sphere_sgd" else mean
         assert torch.allclose(weights(on, plr, 2), mean, rtol=0, atol=1e-12)
-    stages = on.table("runs").select("stage", "steps").unique().sort("stage").rows()
-    assert stages == [("average", 16), ("pretrain", 12)]
+    stages = on.table("runs").select("stage", "steps").unique().sort("stage", "steps").rows()
+    assert stages == [("average", 14), ("average", 16), ("pretrain", 12)]
 
 
 def test_studies_without_second_stage_have_empty_tables_for_it(explored: Explored, small_task: Made, tmp_path: Path):
@@ -275,6 +275,9 @@ def test_a_study_of_another_task_is_refused_and_stays_as_it_was(finished: Path, 
         explored(finished, pretrain={"lrs": [1e-3, 1e-2, 1e-1], "steps": 30, "repeats": 2})
     with pytest.raises(StudyError, match=r"holds another study: `pretrain\.lrs` holds 0\.1"):
         explored(finished, pretrain={"lrs": [1e-3, 1e-2], "steps": 20, "repeats": 2})
+    more = {"lrs": [1e-3, 1e-2, 1e-1, 1.0], "steps": 20, "repeats": 2}
+    with pytest.raises(StudyError, match="holds a study of another task"):
+        explored(finished, other, pretrain=more)
     assert files(finished) == before
     explored(finished)
     assert files(finished) == before

@@ -21,7 +21,7 @@ def checkpoints(dtype: torch.dtype) -> list[Weights]:
 def tails_of(points: list[Weights]) -> Tails:
     tails: Tails = {}
     for index, point in enumerate(points):
-        tails = add_checkpoint(tails, COUNTS, point, left=len(points) - 1 - index)
+        tails = add_checkpoint(tails, COUNTS, point, rank=len(points) - 1 - index)
     return tails
 
 
@@ -64,12 +64,12 @@ def test_adding_a_checkpoint_leaves_the_old_sums_alone() -> None:
     points = checkpoints(torch.float64)
     before = tails_of(points[-2:])
     kept = before[2]["a"].clone()
-    add_checkpoint(before, COUNTS, points[0], left=0)
+    add_checkpoint(before, COUNTS, points[0], rank=0)
     assert torch.equal(before[2]["a"], kept)
 
 
 @pytest.mark.parametrize("count", [2, 5])
 def test_a_count_waits_for_its_first_checkpoint(count: int) -> None:
     point = checkpoints(torch.float64)[0]
-    assert add_checkpoint({}, [count], point, left=count) == {}
-    assert list(add_checkpoint({}, [count], point, left=count - 1)) == [count]
+    assert add_checkpoint({}, [count], point, rank=count) == {}
+    assert list(add_checkpoint({}, [count], point, rank=count - 1)) == [count]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def open_study(folder: str | Path, spec: Spec) -> Store:
-    """The store of a new study, of the same one, or of one that the spec extends; its spec is stored at once.
+    """The store of a new study, of the same one, or of one that the spec extends; a new study's spec is stored at once.
 
     Raises:
         StudyError: The folder cannot be used, or holds a study that differs in more than what can grow.
@@ -32,7 +32,8 @@ def open_study(folder: str | Path, spec: Spec) -> Store:
         reason = extends(stored, spec) if begun else None
         if reason:
             raise StudyError(f"{folder} holds another study: {reason}")
-        store.write_text("spec.toml", spec_text(spec))
+        if not begun:
+            store.write_text("spec.toml", spec_text(spec))
     return store
 
 
@@ -54,6 +55,7 @@ def stored_spec(store: Store) -> Spec:
 
 def conduct(
     store: Store,
+    spec: Spec | None = None,
     *,
     workers: int = 1,
     tasks: "Tasks | None" = None,
@@ -64,6 +66,7 @@ def conduct(
 
     Args:
         store: The study, its spec stored.
+        spec: What to explore, if it is more than the stored spec (see `open_study`).
         workers: Number of processes, at least 1.
         tasks: The tasks, where the spec cannot describe them.
         progress: Called on every change of progress.
@@ -85,7 +88,8 @@ def conduct(
 
     if not isinstance(workers, int) or workers < 1:  # pyright: ignore[reportUnnecessaryIsInstance] - from notebooks
         raise StudyError(f"workers is {workers}; it must be a whole number of at least 1.")
-    spec = stored_spec(store)
+    stored = stored_spec(store)
+    spec = spec or stored
     for path in store.damaged():
         notice(f"{path} is damaged; it is set aside in damaged/ and made again.")
         store.set_aside(path)
@@ -94,6 +98,8 @@ def conduct(
     with _one_thread():
         seeds = _repetitions(known, spec.pretrain.repeats)
     _check_same_task(store, seeds, old)
+    if spec != stored:
+        store.write_text("spec.toml", spec_text(spec))
     task = known.of(0)
     _check_no_statistics(task)
     if task.chance_loss <= 0:

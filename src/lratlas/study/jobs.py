@@ -191,8 +191,9 @@ def _train_segment(
     )
     for step, weights in trained.snapshots.items():
         assert job.average is not None
-        left = len(checkpoints) - 1 - checkpoints.index(step)
-        tails = add_checkpoint(tails, job.average.counts, weights, left=left)
+        place = checkpoints.index(step)
+        rank = place if job.stage == "average" else len(checkpoints) - 1 - place
+        tails = add_checkpoint(tails, job.average.counts, weights, rank=rank)
     if job.stage != "average":
         frame = trace_table(job.runs, trained.rows, setting.train.x.shape[1] // task.batch_size)
         study.store.write_table("traces", f"{job.id}-{end}", frame)

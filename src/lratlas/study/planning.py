@@ -177,8 +177,7 @@ class _Planner:
         identities = tuple(
             tuple(
                 tuple(
-                    identity(seed.fingerprint, "average", count, steps[-count:], run)
-                    for run, _ in zip(row, lanes, strict=True)
+                    identity(seed.fingerprint, "average", count, steps, run) for run, _ in zip(row, lanes, strict=True)
                 )
                 for seed, row in zip(seeds, runs, strict=True)
             )

@@ -34,6 +34,7 @@ def runs_table(
         count: Number of averaged checkpoints; None for the job's own runs.
     """
     shape, size = (len(job.seeds), len(job.lanes)), job.size
+    continued = job.stage == "average"  # the k-th checkpoint after pre-training is the last of SWA-k
     seeds = [seed for seed in job.seeds for _ in job.lanes]
     lanes = [lane for _ in job.seeds for lane in job.lanes]
     return pl.DataFrame(
@@ -47,7 +48,7 @@ def runs_table(
             "count": pl.Series([count] * size, dtype=pl.Int64),
             "seed": [seed.seed for seed in seeds],
             "data_seed": pl.Series([seed.data_seed for seed in seeds], dtype=pl.Int64),
-            "steps": job.segments[-1],
+            "steps": job.average.steps[count - 1] if continued and job.average and count else job.segments[-1],
             "diverged": (~stack.alive).flatten().tolist(),
             "train_loss": flat(train.loss),
             "train_accuracy": flat(train.accuracy),

@@ -1,4 +1,4 @@
-"""Stochastic weight averaging: means of the last checkpoints of a run, kept as running sums."""
+"""Stochastic weight averaging: means of checkpoints of a run, kept as running sums."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,18 +9,18 @@ from lratlas.training.sphere import Weights, project
 Tails = dict[int, Weights]
 
 
-def add_checkpoint(tails: Mapping[int, Weights], counts: Iterable[int], weights: Weights, *, left: int) -> Tails:
+def add_checkpoint(tails: Mapping[int, Weights], counts: Iterable[int], weights: Weights, *, rank: int) -> Tails:
     """Running sums with one more checkpoint.
 
     Args:
         tails: Sum so far for each count k, in float64.
         counts: The counts k of SWA-k.
         weights: The checkpoint.
-        left: Checkpoints still to come; only the last k enter the sum of count k.
+        rank: How many of the checkpoints are nearer to the end of pre-training; only the k nearest enter SWA-k.
     """
     new = dict(tails)
     for count in counts:
-        if left < count:
+        if rank < count:
             old = tails.get(count)
             new[count] = {k: v.double() + (old[k] if old else 0) for k, v in weights.items()}
     return new
