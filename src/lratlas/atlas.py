@@ -182,6 +182,8 @@ class Atlas:
 
         charts, missing = dict[str, Drawing](), dict[str, str]()
         for name in (*CHARTS, *(("ticks",) if self._is_ticks else ())):
+            if name == "features" and self.plan and not self.plan.features:
+                continue  # the task has no single-feature sets
             try:
                 charts[name] = self.chart(name)
             except StudyError as error:
