@@ -149,7 +149,8 @@ def traces_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         StudyError: There is no trace of a pre-training run.
     """
     data = traces_data(tables)
-    colours = alt.Scale(type="log", range=[look.REGIME_COLOURS[regime] for regime in ("1", "2A", "2B", "3")], interpolate="lab")
+    ends = [look.REGIME_COLOURS[regime] for regime in ("1", "2A", "2B", "3")]
+    colours = alt.Scale(type="log", range=ends, interpolate="lab")
     steps = alt.Axis(format="~s", labelExpr="datum.value ? datum.label : '0'", tickCount=5, grid=False)
     base = (
         alt.Chart(look.inline(data))
