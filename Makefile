@@ -35,6 +35,7 @@ test: lint
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/ticks.py
+	$(BIN)/python benchmarks/images.py
 
 clean:
 	rm -rf .venv .cache .pytest_cache .hypothesis .ruff_cache build dist lratlas-demo

@@ -19,28 +19,28 @@ gradient of its weights), the second 3 (also the gradient of its inputs); the fr
 
 import argparse
 import json
-import os
 import platform
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 
 import torch
+from processes import Prepared, Process, at_once, processor, receive, serve, started
+from torch import Tensor
 from torch.nn import functional
 
 from lratlas.doctor import checkup, sgemm_peak
 from lratlas.study.presets import preset
 from lratlas.study.tasks import tasks_from, ticks_task
-from lratlas.task import make_model
+from lratlas.task import Task, make_model
 from lratlas.training.order import batch_indices
 from lratlas.training.program import build, can_compile
 from lratlas.training.stacking import initial_tensors, samples
-from lratlas.training.trainer import Trained, start_stack, train_stack
+from lratlas.training.stacks import start_stack
+from lratlas.training.trainer import Trained, train_stack
 
 OPERATIONS = 5 * (2 * 16 * 32 * 32) + 2 * (2 * 16 * 32)
 WORKER_COUNTS = (1, 2)
@@ -94,9 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--measure", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.measure:
-        serve(Setup(**given.measure))
+        setup = Setup(**given.measure)
+        serve(lambda: prepare(setup))
         return
-    machine: Facts = {"system": platform.platform(), "processor": _processor(), **checkup()}
+    machine: Facts = {"system": platform.platform(), "processor": processor(), **checkup()}
     rows: list[Row] = []
     for setup in _setups(quick=given.quick):
         print(f"Measuring stacks of {setup.repetitions * LANES} runs …", file=sys.stderr)
@@ -113,16 +114,16 @@ def measure(setup: Setup, *, rounds: int) -> list[Row]:
     runs = setup.repetitions * LANES
     taken: dict[int, list[Round]] = {count: [] for count in WORKER_COUNTS}
     with ExitStack() as held:
-        workers, firsts = list["subprocess.Popen[str]"](), list[float]()
+        workers, firsts = list[Process](), list[float]()
         # One after the other: the second finds the program that the first has compiled.
         for _ in range(max(WORKER_COUNTS)):
-            workers.append(held.enter_context(_worker(setup)))
-            firsts.append(_receive(workers[-1]))
+            workers.append(held.enter_context(started(__file__, asdict(setup))))
+            firsts.append(receive(workers[-1]))
         for _ in range(rounds):
             for count in WORKER_COUNTS:
-                _, peak = _at_once(workers[:count], "peak")
-                plain, _ = _at_once(workers[:count], "plain")
-                stack, _ = _at_once(workers[:count], "stack")
+                _, peak = at_once(workers[:count], "peak")
+                plain, _ = at_once(workers[:count], "plain")
+                stack, _ = at_once(workers[:count], "stack")
                 per_step = stack / (count * setup.steps * runs) * 1e6
                 per_plain = plain / (count * setup.trace_every) * 1e6
                 taken[count].append(Round(stack=per_step, plain=per_plain, peak=peak))
@@ -147,18 +148,11 @@ def measure(setup: Setup, *, rounds: int) -> list[Row]:
     ]
 
 
-def serve(setup: Setup) -> None:
-    """A process's part: warm up, then do what each line of standard input names, until it closes."""
-    # Whatever the compiler prints goes to standard error; the original standard output carries the answers.
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    torch.set_num_threads(1)
+def prepare(setup: Setup) -> Prepared:
+    """The stack and the plain loop of one process, each after its first steps."""
     first, stack = _stack_measurement(setup)
     plain = _plain_measurement(setup)
-    actions: dict[str, Callable[[], float | None]] = {"stack": stack, "plain": plain, "peak": sgemm_peak}
-    print(first, file=out)
-    for line in sys.stdin:
-        print(actions[line.strip()]() or 0.0, file=out)
+    return Prepared(first=first, actions={"stack": stack, "plain": plain, "peak": sgemm_peak})
 
 
 def _stack_measurement(setup: Setup) -> tuple[float, Callable[[], None]]:
@@ -175,9 +169,8 @@ def _stack_measurement(setup: Setup) -> tuple[float, Callable[[], None]]:
     state = [start_stack(weights, buffers, task.update)]
 
     def advance(steps: int, trace_every: int) -> Trained:
-        part = {"start": state[0].step, "stop": state[0].step + steps}
-        sizes = {"samples": train.x.shape[1], "batch_size": task.batch_size}
-        batches = torch.stack([batch_indices(seed=seed, **part, **sizes) for seed in seeds], 1)
+        first = state[0].step
+        batches = torch.stack([_order(task, seed, first, first + steps) for seed in seeds], 1)
         return train_stack(program, state[0], lrs=lrs, batches=batches, train=train, test=test, trace_every=trace_every)
 
     def timed() -> None:
@@ -186,6 +179,12 @@ def _stack_measurement(setup: Setup) -> tuple[float, Callable[[], None]]:
     began = time.perf_counter()
     advance(2, 1)
     return time.perf_counter() - began, timed
+
+
+def _order(task: Task, seed: int, start: int, stop: int) -> Tensor:
+    return batch_indices(
+        seed=seed, start=start, stop=stop, samples=len(task.train[0]), batch_size=task.samples_per_step
+    )
 
 
 def _plain_measurement(setup: Setup) -> Callable[[], None]:
@@ -205,8 +204,7 @@ def _plain_measurement(setup: Setup) -> Callable[[], None]:
     rows = list[tuple[float, float]]()
 
     def train() -> None:
-        sizes = {"samples": len(x), "batch_size": task.batch_size}
-        order = batch_indices(seed=1, start=0, stop=setup.trace_every, **sizes)
+        order = _order(task, 1, 0, setup.trace_every)
         total = torch.zeros(())
         for indices in order:
             loss = functional.binary_cross_entropy_with_logits(model(x[indices]), y[indices])
@@ -233,48 +231,6 @@ def _setups(*, quick: bool) -> list[Setup]:
     return [
         Setup(repetitions=n, steps=every * max(1, 5 // n), trace_every=every, compiled=compiled) for n in (1, 2, 5, 10)
     ]
-
-
-@contextmanager
-def _worker(setup: Setup) -> "Generator[subprocess.Popen[str]]":
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__)), "--measure", json.dumps(asdict(setup))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _at_once(workers: "Sequence[subprocess.Popen[str]]", action: str) -> tuple[float, float]:
-    """Seconds until all processes have done an action, and the sum of the sgemm rates they answer."""
-    began = time.perf_counter()
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write(action + "\n")
-        worker.stdin.flush()
-    peak = sum([_receive(worker) for worker in workers])
-    return time.perf_counter() - began, peak
-
-
-def _receive(worker: "subprocess.Popen[str]") -> float:
-    assert worker.stdout is not None
-    line = worker.stdout.readline()
-    if not line:
-        raise SystemExit(f"A measuring process ended with exit code {worker.wait()}.")
-    return float(line)
-
-
-def _processor() -> str:
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text().splitlines() if listing.exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
 
 
 def _print_table(machine: Facts, rows: Sequence[Row]) -> None:

@@ -47,7 +47,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
         finetune={"lrs": [1e-3, 1e-2], "steps": 10},
         average={"counts": [2, 3], "every": 3, "extend": True},
         trace={"points": 6},
-        training={"compile": False},
+        training={"compile": False, "strategy": "stack"},
     )
 
 
@@ -70,7 +70,7 @@ def test_an_atlas_loads_as_it_was_made(whole: Atlas):
     for name, schema in SCHEMAS.items():
         assert again.table(name).equals(whole.table(name))
         assert again.table(name).schema == schema
-        assert len(again.table(name)) > 0
+        assert (len(again.table(name)) > 0) == (name != "bands")  # its inputs are no images
     assert again.boundaries.equals(again.table("boundaries"))
     assert again.regimes["plr"].to_list() == [1e-3, 1e-2, 1e-1]
 

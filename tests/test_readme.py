@@ -1,27 +1,56 @@
-"""The README's own words: its Python runs, its spec reads, its commands are there."""
+"""The README's and the pages' own words: Python runs, specs read, commands are there, tables and links are right."""
 
+import inspect
+import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import pytest
 import typer.main
 
 from lratlas.cli import app
+from lratlas.data.bands import default_bands
+from lratlas.study.imaging import image_task
+from lratlas.study.presets import PRESETS, preset
 from lratlas.study.spec import spec_from
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+IMAGES = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
+FIELDS = {"batch_size", "rule", "loss"}  # of the task section, no options
 
 
-def block(language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    found = re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
     assert found
-    return found[1]
+    return found
+
+
+def table(page: str, first: str) -> dict[str, list[str]]:
+    """The rows of the table whose first column is headed so: first cell, without backquotes, to the others."""
+    lines = page.partition(f"| {first} |")[2].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[: lines.index("")]]
+    return {row[0].strip("`"): row[1:] for row in rows}
+
+
+def parsed(command: str) -> tuple[str, dict[str, Any]]:
+    """Name and parameters of a command line, as the command would get them."""
+    name, *words = shlex.split(command, comments=True)
+    assert name == "lratlas"
+    found: Any = typer.main.get_command(app)
+    context: Any = typer.Context(found)
+    while hasattr(found, "commands"):
+        name, found, words = found.resolve_command(context, words)
+    return name, found.make_context(name, [*words]).params
 
 
 def test_the_python_example_runs_and_says_where_training_converges(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "error::FutureWarning", "-c", block("python")]
+    command = [sys.executable, "-W", "error::FutureWarning", "-c", blocks("python")[0]]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "converges" in ran.stdout
@@ -29,10 +58,61 @@ def test_the_python_example_runs_and_says_where_training_converges(tmp_path: Pat
 
 
 def test_the_spec_is_valid() -> None:
-    spec = spec_from(tomllib.loads(block("toml")))
+    spec = spec_from(tomllib.loads(blocks("toml")[0]))
     assert len(spec.pretrain.lrs) == 17
 
 
 def test_every_command_of_the_table_exists() -> None:
     commands = set(re.findall(r"^\| `lratlas (\w+)", README, re.MULTILINE))
     assert commands == set(typer.main.get_command(app).commands)  # pyright: ignore[reportAttributeAccessIssue] - a group
+    found: Any = typer.main.get_command(app)
+    assert set(re.findall(r"^\| `lratlas data (\w+)", README, re.MULTILINE)) == set(found.commands["data"].commands)
+
+
+def test_the_commands_on_images_can_be_typed_as_they_are_printed() -> None:
+    lines = next(block for block in blocks("sh") if "lratlas data" in block).splitlines()
+    commands = [parsed(line) for line in lines]
+    assert [name for name, _ in commands] == ["list", "fetch", "reproduce"]
+    asked = commands[2][1]
+    spec, whole = preset(asked["preset"], scale=asked["scale"]), preset(asked["preset"])
+    assert spec.pretrain.epochs == 0.1 * (whole.pretrain.epochs or 0)  # "at a tenth", says the README
+    assert spec.task.options["images"] == 5_000
+
+
+def test_the_specs_of_the_page_on_images_are_valid() -> None:
+    whole, part = (tomllib.loads(block) for block in blocks("toml", IMAGES))
+    spec = spec_from(whole | part)
+    assert spec.task.preset == "images"
+    assert spec.measure.bands == ((0, 0), (1, 4), (5, 24), (25, 32))
+
+
+def test_the_page_on_images_lists_the_options_and_their_defaults() -> None:
+    values = {"needed": inspect.Parameter.empty, "all": None}
+    said = {
+        name: values[cell] if cell in values else None if cell == "none" else json.loads(cell.strip("`"))
+        for name, (cell, _) in table(IMAGES, "option").items()
+    }
+    parameters = inspect.signature(image_task).parameters
+    options = {name: value.default for name, value in parameters.items() if not name.startswith("_")}
+    assert said == {
+        name: value or None if value == () else value for name, value in options.items() if name not in FIELDS
+    }
+
+
+def test_the_page_on_images_lists_the_presets_and_the_default_bands() -> None:
+    assert table(IMAGES, "preset").keys() == PRESETS.keys() - {"ticks", "digits"}
+    for size, cells in table(IMAGES, "pixels").items():
+        height, width = map(int, size.split(" x "))
+        bands = [f"{low}" if low == high else f"{low}–{high}" for low, high in default_bands(height, width)]
+        assert cells == bands
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/images.md"])
+def test_links_lead_to_files_and_headings(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        path, _, heading = link.partition("#")
+        target = (ROOT / page).parent / path
+        assert target.is_file(), link
+        headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE) if heading else []
+        assert not heading or heading in {each.lower().replace(" ", "-") for each in headings}, link

@@ -13,6 +13,7 @@ CONTRACT = {
     "boundaries": "boundary below above value low high",
     "pairs": "plr seed a b angle train_barrier test_barrier",
     "features": "run stage plr flr count seed feature accuracy",
+    "bands": "run stage plr flr count seed low high kept accuracy",
 }
 
 

@@ -8,11 +8,17 @@ import torch
 from torch import nn
 
 from lratlas import Task
+from lratlas.data.augment import crop_and_flip
 from lratlas.errors import TaskError
+from lratlas.models.convnet import ConvNet
 from lratlas.models.mlp import MLP
+from lratlas.models.resnet import ResNet18
 from lratlas.task import fingerprint, make_model
 
 X, Y = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
+
+
+BYTES = torch.randint(256, (30, 1, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
 def task(**changes: Any) -> Task:
@@ -51,6 +57,22 @@ def infinite(outputs: torch.Tensor, _targets: torch.Tensor) -> torch.Tensor:
     return outputs.sum() * torch.inf
 
 
+def misshapen(x: torch.Tensor) -> torch.Tensor:
+    return x.reshape(7, 7)
+
+
+def shortened(x: torch.Tensor) -> torch.Tensor:
+    return x[1:]
+
+
+def scaled(x: torch.Tensor) -> torch.Tensor:
+    return x.double() / 255
+
+
+def first_layer_alone(parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters[:2], lr)
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a model instead of a factory": ({"model": MLP(4, (5,), 3)}, "function that makes"),
     "not a model": ({"model": lambda: 3}, "must return a torch.nn.Module"),
@@ -81,6 +103,43 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "validation share of one": ({"validation": 1.0}, "between 0 and 1"),
     "a loss that is not finite": ({"loss": infinite}, "not finite"),
     "not scale-invariant": ({"model": Scaled, "rule": "sphere_sgd"}, "second.weight, second.bias"),
+    "nothing to scale": (
+        {"model": lambda: nn.Linear(4, 3), "rule": {"name": "sphere_sgd", "other_lr": 0.1}},
+        "none were found in this model",
+    ),
+    "a word for all samples": ({"batch_size": "all"}, 'batch_size is all; it must be "full" or a whole number from 1'),
+    "half a sample": ({"batch_size": 7.5}, "batch_size is 7.5"),
+    "bytes without a transform": (
+        {"train": (BYTES, Y), "test": (BYTES, Y), "model": lambda: ConvNet(channels=1, classes=3, width=2)},
+        "uint8 .bytes need a transform that makes them floating-point",
+    ),
+    "a transform that fails": ({"transform": misshapen}, r"transform or augmentation.*\(8, 4\)"),
+    "a transform that drops rows": ({"transform": shortened}, r"a row per sample, here 8; it returned \(7, 4\)"),
+    "an augmentation's function": ({"augment": crop_and_flip}, "augment must be an Augmentation"),
+    "augmented vectors": ({"augment": crop_and_flip()}, "Augmentation is of images uint8"),
+    "images too small": (
+        {
+            "train": (BYTES[..., :3], Y),
+            "test": (BYTES[..., :3], Y),
+            "model": lambda: ConvNet(channels=1, classes=3, width=2),
+            "transform": torch.Tensor.float,
+        },
+        "ConvNet needs images of at least 4x4 pixels, not 6x3",
+    ),
+    "a sphere for the ordinary ConvNet": (
+        {
+            "train": (BYTES, Y),
+            "test": (BYTES, Y),
+            "model": lambda: ConvNet(channels=1, classes=3, width=2),
+            "transform": torch.Tensor.float,
+            "rule": "sphere_sgd",
+        },
+        r"through layers\.1\.weight, layers\.1\.bias,.*head\.weight, head\.bias: .*other_lr; 0 freezes them",
+    ),
+    "an optimizer that drops parameters": (
+        {"rule": first_layer_alone},
+        r"drops layers\.1\.weight",
+    ),
 }
 
 
@@ -148,3 +207,77 @@ def test_initial_weights_follow_the_seed_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_parameters_that_are_not_on_the_sphere_are_found() -> None:
+    made = task(model=Scaled, rule={"name": "sphere_sgd", "other_lr": 0.01})
+    assert set(made.update.free) == {"second.weight", "second.bias"}
+    assert made.update.settings == {"radius": 1.0, "other_lr": 0.01}
+    invariant = task(model=lambda: MLP(4, (5,), 3, scale_invariant=True), rule={"name": "sphere_sgd", "other_lr": 0.01})
+    assert invariant.update.free == ()
+
+
+def test_full_batches_take_all_samples_that_are_trained_on() -> None:
+    made = task(batch_size="full", validation=0.2)
+    assert (made.samples_per_step, made.steps_per_epoch, made.full_batch) == (24, 1, True)
+    assert not task(batch_size=30).full_batch
+
+
+def test_an_optimizer_factory_is_a_rule_for_runs_alone() -> None:
+    made = task(rule=torch.optim.RMSprop)
+    assert made.update.name == "optimizer RMSprop"
+    assert not made.update.stacks
+    assert "'alpha': 0.99" in str(made.update.settings["groups"])
+
+
+def test_the_ordinary_resnet_has_all_its_convolutions_on_the_sphere() -> None:
+    x = torch.randn(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(12) % 3
+    made = Task(
+        model=lambda: ResNet18(channels=1, classes=3, width=2),
+        train=(x, y),
+        test=(x, y),
+        batch_size=12,
+        rule={"name": "sphere_sgd", "radius": 28.0, "other_lr": 0.0},
+    )
+    model = ResNet18(channels=1, classes=3, width=2)
+    convolutions = {name for name, value in model.named_parameters() if value.dim() == 4}
+    assert set(made.update.free) == {name for name, _ in model.named_parameters()} - convolutions
+
+
+def test_the_fingerprint_follows_transform_augmentation_and_what_is_not_on_the_sphere() -> None:
+    def images(**changes: Any) -> Task:
+        fields: dict[str, Any] = {
+            "train": (BYTES, Y),
+            "test": (BYTES, Y),
+            "model": lambda: ConvNet(channels=1, classes=3, width=2),
+            "transform": torch.Tensor.float,
+        }
+        return task(**(fields | changes))
+
+    prints = [
+        fingerprint(each)
+        for each in (
+            images(),
+            images(transform=scaled),
+            images(augment=crop_and_flip()),
+            images(augment=crop_and_flip(padding=1)),
+            images(batch_size="full"),
+            images(rule=torch.optim.Adam),
+        )
+    ]
+    assert len(set(prints)) == 6
+    assert fingerprint(images(augment=crop_and_flip())) == prints[2]
+
+
+def test_inputs_are_transformed_and_never_augmented_in_evaluation() -> None:
+    made = task(
+        train=(BYTES, Y),
+        test=(BYTES, Y),
+        model=lambda: ConvNet(channels=1, classes=3, width=2),
+        transform=scaled,
+        augment=crop_and_flip(),
+    )
+    shown = made.inputs(BYTES)
+    assert shown.dtype == torch.float32
+    assert torch.equal(shown, (BYTES.double() / 255).float())

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from lratlas.analysis.boundaries import boundaries
-from lratlas.analysis.evidence import DEFAULTS, Thresholds
 from lratlas.analysis.regimes import regimes
 from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.summary import format_lr, summary
-from lratlas.errors import StudyError
+from lratlas.errors import LRAtlasError, StudyError
 from lratlas.report.charts import CHARTS, Drawing, ticks_chart
 from lratlas.study.conduct import stored_spec
 from lratlas.study.plan import Plan, read_plan
 from lratlas.study.spec import Spec
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS, empty
+from lratlas.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +34,7 @@ _STORED = {
     "traces": ("run", "step"),
     "pairs": ("plr", "seed", "a", "b"),
     "features": ("seed", "plr", "stage", "flr", "count", "feature"),
+    "bands": ("seed", "plr", "stage", "flr", "count", "low", "high", "kept"),
 }
 _ANALYSIS = ("regimes", "boundaries", "sparsity")
 _WHOLE = "analysis"
@@ -46,11 +47,11 @@ class Atlas:
 
     Attributes:
         store: The study's folder.
-        thresholds: The numbers behind regimes and boundaries.
+        thresholds: The numbers behind regimes and boundaries; None for those of the study's spec.
     """
 
     store: Store
-    thresholds: Thresholds = DEFAULTS
+    thresholds: Thresholds | None = None
 
     @property
     def folder(self) -> str:
@@ -75,7 +76,7 @@ class Atlas:
         tables = {name: self.store.read_table(name).sort(keys) for name, keys in _STORED.items()}
         if not self.plan or tables["runs"].is_empty():
             return tables | {name: empty(name) for name in _ANALYSIS}
-        chance, thresholds = self.plan.chance_loss, self.thresholds
+        chance, thresholds = self.plan.chance_loss, self.thresholds or self.spec.thresholds
         tables["regimes"] = regimes(tables, chance_loss=chance, thresholds=thresholds)
         tables["boundaries"] = boundaries(tables, chance_loss=chance, thresholds=thresholds)
         tables["sparsity"] = sparsity(tables["features"])
@@ -121,7 +122,7 @@ class Atlas:
         return bool(self.plan and self.plan.elr)
 
     def chart(self, name: str, **options: Any) -> Drawing:
-        """A chart: accuracy, geometry, features, traces, or (of the ticks study) ticks; shows in a notebook.
+        """A chart: accuracy, geometry, features, bands, traces; ticks or band_picture of the data; shows in a notebook.
 
         Args:
             name: Which chart.
@@ -130,8 +131,10 @@ class Atlas:
         Raises:
             StudyError: There is no such chart, or the study lacks what it shows.
         """
-        if name == "ticks" and self._is_ticks:
+        if name == "ticks" and name in self._of_data:
             return ticks_chart(self._first_feature())
+        if name == "band_picture" and name in self._of_data:
+            return self._band_picture()
         if name not in CHARTS:
             raise StudyError(f"There is no chart {name!r}; choose one of {', '.join(CHARTS)}.")
         return CHARTS[name](self.tables, elr=self.elr, **options)
@@ -181,12 +184,13 @@ class Atlas:
         from lratlas.report.page import page
 
         charts, missing = dict[str, Drawing](), dict[str, str]()
-        for name in (*CHARTS, *(("ticks",) if self._is_ticks else ())):
-            if name == "features" and self.plan and not self.plan.features:
-                continue  # the task has no single-feature sets
+        absent = {name for name in ("features", "bands") if self.plan and not getattr(self.plan, name)}
+        for name in (*CHARTS, *self._of_data):
+            if name in absent:
+                continue  # the task has no single-feature sets, or its inputs are no images
             try:
                 charts[name] = self.chart(name)
-            except StudyError as error:
+            except LRAtlasError as error:
                 missing[name] = str(error)
         if at_loss is not None:
             charts["accuracy_at_loss"] = self.chart("accuracy", at_loss=at_loss)
@@ -209,8 +213,17 @@ class Atlas:
         return f"{self.folder}/report.html"
 
     @property
-    def _is_ticks(self) -> bool:
-        return self.spec.task.preset == "ticks"
+    def _of_data(self) -> tuple[str, ...]:
+        """The charts of the study's data alone."""
+        preset = self.spec.task.preset
+        return ("ticks",) if preset == "ticks" else ("band_picture",) if preset == "images" else ()
+
+    def _band_picture(self) -> Drawing:
+        from lratlas.report.picture import band_picture
+        from lratlas.study.tasks import tasks_from
+
+        measured = sorted({band for job in self.plan.bands for band in job.bands}) if self.plan else []
+        return band_picture(tasks_from(self.spec.task).of(0).test[0][0], measured or None)
 
     def _first_feature(self) -> pl.DataFrame:
         from lratlas.study.tasks import tasks_from
@@ -227,6 +240,7 @@ class Atlas:
         prints = sorted({seed.fingerprint for job in self.plan.trainings for seed in job.seeds}) if self.plan else []
         return {
             "Command": "explore(…) from Python" if self.spec.task.preset == PYTHON else f"lratlas explore {again}",
+            **({"Task": self.plan.task} if self.plan and self.plan.task else {}),
             "Spec": self.store.read_text("spec.toml"),
             "Runs": f"{len(runs):,}, {trained:,} SGD steps planned",
             "Training time": f"{runs['seconds'].sum():,.0f} s, summed over processes",
@@ -236,12 +250,12 @@ class Atlas:
         }
 
 
-def load(folder: str | Path, *, thresholds: Thresholds = DEFAULTS) -> Atlas:
+def load(folder: str | Path, *, thresholds: Thresholds | None = None) -> Atlas:
     """The atlas of a study on disk, finished or not.
 
     Args:
         folder: The study folder.
-        thresholds: Other numbers than the usual ones for regimes and boundaries.
+        thresholds: Other numbers than the spec's for regimes and boundaries.
 
     Raises:
         StudyError: There is no study there.

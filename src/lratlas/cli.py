@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from lratlas.cli_data import app as data_app
 from lratlas.errors import LRAtlasError, SpecError
 from lratlas.terminal import notice, print_json, print_table, progress_bar, say
 
@@ -39,11 +40,22 @@ def _count(option: str, given: str | int) -> int:
     return int(text)
 
 
+def _share(given: str | float) -> float:
+    try:
+        share = float(given)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise SpecError(f"--scale is {str(given)!r}, but must be a number above 0 and at most 1.")
+    return share
+
+
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
+app.add_typer(data_app, name="data")
 
 # Text, since a path would spoil the two slashes of s3://bucket.
 FolderOption = Annotated[str, typer.Option("--folder", "-f", help="The study folder, or its URL.", metavar="FOLDER")]
@@ -55,6 +67,24 @@ Workers = Annotated[
 Repeats = Annotated[
     int | None,
     typer.Option(help="Repetitions, if not the preset's own number.", metavar="N", parser=_repeats),
+]
+Width = Annotated[int | None, typer.Option(help="Width of the model.", metavar="N", parser=partial(_count, "--width"))]
+Images = Annotated[
+    int | None, typer.Option(help="Training images, stratified.", metavar="N", parser=partial(_count, "--images"))
+]
+TestImages = Annotated[
+    int | None, typer.Option(help="Test images, stratified.", metavar="N", parser=partial(_count, "--test-images"))
+]
+Epochs = Annotated[
+    int | None, typer.Option(help="Epochs of pre-training.", metavar="N", parser=partial(_count, "--epochs"))
+]
+FinetuneEpochs = Annotated[
+    int | None,
+    typer.Option(help="Epochs of fine-tuning.", metavar="N", parser=partial(_count, "--finetune-epochs")),
+]
+DataRoot = Annotated[
+    str | None,
+    typer.Option(help="Where data sets are (LRATLAS_DATA); `lratlas data list` shows them.", metavar="FOLDER"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -122,10 +152,12 @@ def demo(
 def explore(
     spec: Annotated[Path, typer.Argument(help="The spec, a TOML file.", metavar="SPEC.toml")],
     folder: FolderOption,
+    data_root: DataRoot = None,
     workers: Workers = CORES,
     as_json: Json = False,
 ) -> None:
     """Conduct the study that a spec describes; continues or extends what the folder holds."""
+    _look_for_data(data_root)
     from lratlas.study.spec import read_spec
 
     _print_result(_study(read_spec(spec), folder, workers), as_json=as_json)
@@ -133,21 +165,51 @@ def explore(
 
 @app.command()
 def reproduce(
-    preset: Annotated[str, typer.Argument(help="Which study: ticks or digits.", metavar="PRESET")],
+    preset: Annotated[
+        str, typer.Argument(help="Which study: ticks, digits, fashion-convnet, cifar10-convnet, …", metavar="PRESET")
+    ],
     folder: FolderOption,
     repeats: Repeats = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="Share of width, images and epochs (studies of images).", metavar="SHARE", parser=_share),
+    ] = None,
+    width: Width = None,
+    images: Images = None,
+    test_images: TestImages = None,
+    epochs: Epochs = None,
+    finetune_epochs: FinetuneEpochs = None,
+    lrs: Annotated[
+        tuple[float, float, int] | None,
+        typer.Option(help="The pre-training LRs: from LOW to HIGH, so many per decade.", metavar="LOW HIGH N"),
+    ] = None,
+    data_root: DataRoot = None,
     workers: Workers = CORES,
     as_json: Json = False,
 ) -> None:
     """Conduct one of the studies that come with the package."""
+    from lratlas.study.grid import lr_grid
     from lratlas.study.presets import preset as named
 
-    _print_result(_study(named(preset, repeats=repeats), folder, workers), as_json=as_json)
+    _look_for_data(data_root)
+    spec = named(
+        preset,
+        repeats=repeats,
+        scale=scale,
+        width=width,
+        images=images,
+        test_images=test_images,
+        epochs=epochs,
+        finetune_epochs=finetune_epochs,
+        lrs=lr_grid(lrs[0], lrs[1], per_decade=lrs[2]) if lrs else None,
+    )
+    _print_result(_study(spec, folder, workers), as_json=as_json)
 
 
 @app.command()
-def resume(folder: FolderArgument, workers: Workers = CORES, as_json: Json = False) -> None:
+def resume(folder: FolderArgument, data_root: DataRoot = None, workers: Workers = CORES, as_json: Json = False) -> None:
     """Continue an interrupted study; a finished one is left as it is."""
+    _look_for_data(data_root)
     from lratlas.exploring import resume as continued
 
     with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as progress:
@@ -163,7 +225,7 @@ def status(folder: FolderArgument, as_json: Json = False) -> None:
 
     atlas = load(folder)
     plan = atlas.plan
-    jobs = [*plan.trainings, *plan.features, *plan.geometry] if plan else []
+    jobs = plan.jobs if plan else ()
     done = [job for job in jobs if is_done(atlas.store, job)]
     state = "not planned yet" if not plan else "finished" if len(done) == len(jobs) else "unfinished"
     # Read before anything is printed: a table may be damaged.
@@ -198,11 +260,13 @@ def show(
 @app.command()
 def report(
     folder: FolderArgument,
+    data_root: DataRoot = None,
     at_loss: Annotated[
         float | None, typer.Option(help="Also compare accuracies at this training loss.", metavar="LOSS")
     ] = None,
 ) -> None:
     """Write the report and the figures anew, also while the study runs."""
+    _look_for_data(data_root)
     from lratlas.atlas import load
 
     if at_loss is not None and not at_loss > 0:
@@ -221,6 +285,11 @@ def doctor(as_json: Json = False) -> None:
         return
     for name, value in facts.items():
         say(f"{name:>20}  {value}")
+
+
+def _look_for_data(root: str | None) -> None:
+    if root is not None:
+        os.environ["LRATLAS_DATA"] = root  # worker processes inherit it
 
 
 def _study(spec: "Spec", folder: str, workers: int) -> "Atlas":

@@ -9,6 +9,10 @@ class TaskError(LRAtlasError):
     """A task whose model, data, loss or rule do not fit together."""
 
 
+class DataError(LRAtlasError):
+    """Data files that are missing, damaged or of another format, or a choice of data that cannot be made."""
+
+
 class SpecError(LRAtlasError):
     """A spec that cannot be read or whose fields are out of range."""
 

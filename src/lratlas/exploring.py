@@ -85,8 +85,9 @@ def _conducted(
     progress: "Callable[[Progress], None] | None",
     notice: Callable[[str], None],
 ) -> Atlas:
+    changed = spec is not None and spec != stored_spec(store)
     did = conduct(store, spec, workers=workers, tasks=tasks, progress=progress, notice=notice)
     atlas = Atlas(store)
-    if did or not store.exists("report.html"):
+    if did or changed or not store.exists("report.html"):
         atlas.write_report()
     return atlas

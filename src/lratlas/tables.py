@@ -115,6 +115,21 @@ SCHEMAS: dict[str, pl.Schema] = {
             "accuracy": pl.Float64,
         }
     ),
+    # Accuracy on test images of which only the bands low to high are left, or all but these.
+    "bands": pl.Schema(
+        {
+            "run": pl.String,
+            "stage": pl.String,
+            "plr": pl.Float64,
+            "flr": pl.Float64,
+            "count": pl.Int64,
+            "seed": pl.Int64,
+            "low": pl.Int64,
+            "high": pl.Int64,
+            "kept": pl.Boolean,
+            "accuracy": pl.Float64,
+        }
+    ),
 }
 
 

@@ -4,20 +4,24 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lratlas.data.augment import Augmentation
 from lratlas.errors import TaskError
 from lratlas.streams import stream, torch_seed
 from lratlas.training.objective import LOSSES, Loss, Objective, objective
+from lratlas.training.optimizers import Factory, check_optimizer, optimizer_rule
 from lratlas.training.rules import Rule, rule_from
 from lratlas.training.sphere import scale_dependent
 
 Pair = tuple[Tensor, Tensor]
+_HASHED = 8  # samples whose transformed inputs enter the fingerprint
+_TRIED = 128  # samples that the model is tried with, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +36,20 @@ class Task:
         validation: None, inputs and targets, or the share of the training set to keep back for it.
         loss: ``cross_entropy`` (integer labels from 0), ``binary_cross_entropy`` (0 or 1), ``mse``, or a callable of
             (outputs, targets) that returns the mean loss or one loss per sample.
-        batch_size: Samples per step.
-        rule: Name, settings or `Rule`; ``sphere_sgd`` and ``sphere_rsgd`` need a scale-invariant model.
+        batch_size: Samples per step; ``full`` for full-batch gradient descent, all samples in one step.
+        rule: Name, settings or `Rule`; ``sphere_sgd`` and ``sphere_rsgd`` need a scale-invariant model. Or an optimizer
+            factory ``(parameters, lr) -> torch.optim.Optimizer``, such as the class of an optimizer.
+        transform: What is done to inputs [n, ...] on the device before the model sees them, in training and evaluation:
+            for images kept as bytes their normalisation.
+        augment: Random changes of the training inputs, before ``transform``.
         singles: Single-feature test sets, inputs [features, n, ...] and targets [features, n]: in each only one
             feature tells the classes apart.
         name: For titles.
         objective: The loss as it is used (made).
         update: The rule as it is used (made).
         classes: Number of classes, 0 where the targets are not labels (made).
+        samples_per_step: The batch size as a number (made).
+        full_batch: Whether every step takes all samples, in their own order (made).
 
     Raises:
         TaskError: Something does not fit; the message names it and what is allowed.
@@ -50,13 +60,17 @@ class Task:
     test: Pair
     validation: Pair | float | None = None
     loss: str | Loss = "cross_entropy"
-    batch_size: int = 128
-    rule: Rule | str | Mapping[str, object] = "sgd"
+    batch_size: int | Literal["full"] = 128
+    rule: Rule | str | Mapping[str, object] | Factory = "sgd"
+    transform: Callable[[Tensor], Tensor] | None = None
+    augment: Augmentation | None = None
     singles: Pair | None = None
     name: str = "task"
     objective: Objective = field(init=False)
     update: Rule = field(init=False)
     classes: int = field(init=False, default=0)
+    samples_per_step: int = field(init=False, default=0)
+    full_batch: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         train, test = _pair("train", self.train), _pair("test", self.test)
@@ -69,12 +83,24 @@ class Task:
             "test": test,
             "validation": held,
             "objective": made,
-            "update": rule_from(self.rule),
+            "update": _rule(self.rule),
+            "full_batch": self.batch_size == "full",
+            "samples_per_step": len(train[0]) if self.batch_size == "full" else self.batch_size,
             "singles": None if self.singles is None else _pair("singles", self.singles),
         }.items():
             object.__setattr__(self, key, value)
         _check_data(self)
         _check_model(self)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in the training set."""
+        return len(self.train[0]) // self.samples_per_step
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """What the model sees of inputs [n, ...] in evaluation: transformed, in the default number format."""
+        shown = self.transform(x) if self.transform else x
+        return shown.to(torch.get_default_dtype()) if shown.is_floating_point() else shown
 
     @property
     def shares(self) -> Tensor:
@@ -93,7 +119,9 @@ class Task:
         if self.loss == "mse":
             return float((y.double() - y.double().mean(0)).square().mean())
         with torch.no_grad():
-            return float(self.objective.losses(make_model(self, 0).eval()(x[:1024]), y[:1024]).double().mean())
+            return float(
+                self.objective.losses(make_model(self, 0).eval()(self.inputs(x[:1024])), y[:1024]).double().mean()
+            )
 
 
 def make_model(task: Task, seed: int) -> nn.Module:
@@ -120,6 +148,10 @@ def fingerprint(task: Task) -> str:
         digest.update(name.encode() + np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
     settings = sorted(task.update.settings.items())
     digest.update(f"{task.objective.name}/{task.update.name}/{settings}/{task.batch_size}".encode())
+    if task.transform:  # functions cannot be hashed, but what this one does can
+        digest.update(np.ascontiguousarray(task.inputs(task.train[0][:_HASHED]).numpy()).tobytes())
+    if task.augment:
+        digest.update(task.augment.name.encode())
     return digest.hexdigest()[:16]
 
 
@@ -167,10 +199,13 @@ def _check_data(task: Task) -> None:
             f"train inputs are {x.dtype} {tuple(x.shape[1:])} each, test inputs"
             f" {test_x.dtype} {tuple(test_x.shape[1:])}; they must agree."
         )
-    if type(task.batch_size) is not int or not 1 <= task.batch_size <= len(x):  # pyright: ignore[reportUnnecessaryIsInstance]
+    size = task.samples_per_step
+    if type(size) is not int or not 1 <= size <= len(x):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TaskError(
-            f"batch_size is {task.batch_size}; it must be a whole number from 1 to {len(x)}, the training set."
+            f'batch_size is {task.batch_size}; it must be "full" or a whole number from 1 to {len(x)}, all samples.'
         )
+    if task.augment is not None and not isinstance(task.augment, Augmentation):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TaskError(f"augment must be an Augmentation, as lratlas.data.augment makes, not {task.augment!r}.")
     if task.singles and task.singles[0].shape[2:] != x.shape[1:]:
         raise TaskError(
             f"singles must be inputs [features, n, {', '.join(map(str, x.shape[1:]))}] and targets [features, n], not"
@@ -205,13 +240,15 @@ def _check_model(task: Task) -> None:
     trained = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
     if not trained:
         raise TaskError("The model has no trained parameters: each has requires_grad=False.")
-    x, y = (part[: task.batch_size] for part in task.train)
+    x, y = (part[: min(task.samples_per_step, _TRIED)] for part in task.train)
+    x = _tried_inputs(task, x)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             outputs = model(x)
     except Exception as error:
+        hint = " (bytes need a transform that makes them floating-point)" if x.dtype == torch.uint8 else ""
         raise TaskError(
-            f"The model does not accept a batch of the data, {tuple(x.shape)} {x.dtype}: {_first_line(error)}"
+            f"The model does not accept a batch of the data, {tuple(x.shape)} {x.dtype}{hint}: {_first_line(error)}"
         ) from error
     if not isinstance(outputs, Tensor) or outputs.shape[:1] != x.shape[:1]:
         got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
@@ -232,6 +269,9 @@ def _check_model(task: Task) -> None:
         )
     if task.update.radius is not None:
         _check_scale_invariant(task, model, trained)
+    elif callable(task.rule):
+        check_optimizer(task.rule, trained)
+        object.__setattr__(task, "update", optimizer_rule(task.rule, trained))
 
 
 def _check_outputs(task: Task, outputs: Tensor) -> None:
@@ -252,8 +292,9 @@ def _check_outputs(task: Task, outputs: Tensor) -> None:
 
 
 def _check_scale_invariant(task: Task, model: nn.Module, trained: dict[str, Tensor]) -> None:
+    """Find the parameters that keep the model from being scale-invariant; the rule must have an LR for them."""
     model = model.double()
-    x = task.train[0][: min(len(task.train[0]), 64)]
+    x = task.inputs(task.train[0][: min(len(task.train[0]), 64)])
     inputs = x.double() if x.is_floating_point() else x
     # Where training will take place: on the sphere of the rule's radius.
     size = torch.stack([value.double().norm() for value in trained.values()]).norm()
@@ -264,13 +305,64 @@ def _check_scale_invariant(task: Task, model: nn.Module, trained: dict[str, Tens
             torch.manual_seed(0)
             return functional_call(model, dict(point), (inputs,))
 
-    names = scale_dependent(function, weights)
-    if names:
+    at_fault = scale_dependent(function, weights)
+    if not at_fault:
+        return
+    if task.update.settings.get("other_lr") is None:
         raise TaskError(
             f"Rule {task.update.name} needs a function that does not change when the trained weights are scaled, but"
-            f" scaling changes it through {', '.join(names)}: put a normalisation layer without parameters after each"
-            " trained layer and freeze the last one, or use the rule sgd."
+            f" scaling changes it through {', '.join(at_fault)}: put a normalisation layer without parameters after"
+            " each trained layer and freeze the last one, give those weights an LR of their own (other_lr; 0 freezes"
+            " them), use a larger radius if the normalisation's eps is to blame, or use the rule sgd."
         )
+
+    def on_sphere(free: tuple[str, ...]) -> int:
+        """How many numbers are left on the sphere without these parameters; 0 if that is not scale-invariant."""
+        others = {name: weights[name] for name in free}
+        rest = {name: value for name, value in weights.items() if name not in others}
+        if not rest or scale_dependent(lambda point: function({**point, **others}), rest):
+            return 0
+        return sum(value.numel() for value in rest.values())
+
+    sizes = {free: on_sphere(free) for free in _free_candidates(weights, at_fault)}
+    free = max(sizes, key=lambda free: sizes[free])
+    if not sizes[free]:
+        raise TaskError(
+            f"Rule {task.update.name} needs scale-invariant weights, but none were found in this model, even without"
+            " its biases, norm layers and last layer: use the rule sgd."
+        )
+    settings = {"name": task.update.name, **task.update.settings, "free": free}
+    object.__setattr__(task, "update", rule_from(settings))
+
+
+def _free_candidates(weights: Mapping[str, Tensor], at_fault: list[str]) -> list[tuple[str, ...]]:
+    """Sets of parameters without which the rest may be scale-invariant."""
+    vectors = [name for name, value in weights.items() if value.dim() < 2]
+    matrices = [name for name in weights if name not in vectors]
+    # On a residual stream layers are scale-invariant only together, so that each alone would be at fault.
+    return [tuple(at_fault), tuple(vectors), (*vectors, *matrices[-1:])]
+
+
+def _rule(rule: Rule | str | Mapping[str, object] | Factory) -> Rule:
+    if callable(rule):
+        return optimizer_rule(rule)
+    return rule_from(rule)
+
+
+def _tried_inputs(task: Task, x: Tensor) -> Tensor:
+    """The inputs of the first batch as training will show them to the model."""
+    try:
+        if task.augment:
+            x = task.augment.apply(x, task.augment.draws(stream(0, "augment"), len(x)))
+        shown = task.inputs(x)
+    except Exception as error:
+        raise TaskError(
+            f"The transform or augmentation does not take a batch of the data, {tuple(x.shape)} {x.dtype}:"
+            f" {_first_line(error)}"
+        ) from error
+    if len(shown) != len(x):
+        raise TaskError(f"The transform must return a row per sample, here {len(x)}; it returned {tuple(shown.shape)}.")
+    return shown
 
 
 def _first_line(error: Exception) -> str:

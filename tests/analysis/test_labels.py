@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.analysis.evidence import Thresholds
 from lratlas.analysis.labels import Votes, change_point, decide
+from lratlas.thresholds import Thresholds
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=8))

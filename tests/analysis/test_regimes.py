@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lratlas.analysis.regimes import Thresholds, regimes
+from lratlas.analysis.regimes import regimes
 from lratlas.errors import SpecError, StudyError
 from lratlas.tables import SCHEMAS, empty
+from lratlas.thresholds import Thresholds
 
 Study = Callable[..., dict[str, pl.DataFrame]]
 CHANCE = math.log(2)

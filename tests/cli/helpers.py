@@ -65,6 +65,7 @@ steps = 8
 counts = [2]
 [training]
 compile = false
+strategy = "stack"
 """
 
 

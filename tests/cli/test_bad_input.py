@@ -68,10 +68,10 @@ SPECS: list[tuple[str, str, str]] = [
         "SWA-101 needs 101 checkpoints 4 steps apart, but pre-training has 400 steps; at most 100",
     ),
     ("counts = [2]", "counts = [20000]\nextend = true", "at most 10,000 checkpoints can be averaged"),
-    ("sphere_sgd", "sgdd", "`task.rule.name` is 'sgdd', but must be 'sgd', 'adam', 'adamw', 'sphere_sgd' or"),
+    ("sphere_sgd", "sgdd", "`task.rule.name` is 'sgdd', but must be sgd, adam, adamw, sphere_sgd, sphere_rsgd or"),
     ("compile = false", 'device = "cuda:99"', "`training.device` is 'cuda:99', which this machine does not have"),
     ("compile = false", 'device = "abacus"', "`training.device` is 'abacus', but must be auto, cpu"),
-    ("batch_size = 16", "batch_size = 65", "batch_size is 65; it must be a whole number from 1 to 64"),
+    ("batch_size = 16", "batch_size = 65", 'batch_size is 65; it must be "full" or a whole number from 1 to 64'),
     (
         'model = "cli_own:model"\ndata = "cli_own:data"',
         'preset = "tick"',

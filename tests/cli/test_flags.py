@@ -12,19 +12,28 @@ from lratlas.cli import CORES, app
 # What scripts and papers rely on: a change here is a change for every user.
 COMMANDS = {
     "demo": [f"--workers = {CORES}", "--folder/-f = lratlas-demo"],
-    "explore": ["SPEC.toml", "--folder/-f, required", f"--workers = {CORES}", "--json = False"],
+    "explore": ["SPEC.toml", "--folder/-f, required", "--data-root = None", f"--workers = {CORES}", "--json = False"],
     "reproduce": [
         "PRESET",
         "--folder/-f, required",
         "--repeats = None",
+        "--scale = None",
+        "--width = None",
+        "--images = None",
+        "--test-images = None",
+        "--epochs = None",
+        "--finetune-epochs = None",
+        "--lrs = None",
+        "--data-root = None",
         f"--workers = {CORES}",
         "--json = False",
     ],
-    "resume": ["FOLDER", f"--workers = {CORES}", "--json = False"],
+    "resume": ["FOLDER", "--data-root = None", f"--workers = {CORES}", "--json = False"],
     "status": ["FOLDER", "--json = False"],
     "show": ["FOLDER", "TABLE = boundaries", "--format = table"],
-    "report": ["FOLDER", "--at-loss = None"],
+    "report": ["FOLDER", "--data-root = None", "--at-loss = None"],
     "doctor": ["--json = False"],
+    "data": [],
 }
 HEAVY = {"torch", "polars", "altair", "scipy", "sklearn", "pydantic"}
 

@@ -13,9 +13,9 @@ from lratlas.measure.geometry import angular_distance, barrier, interpolate, pat
 from lratlas.models.mlp import MLP
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Program, build
-from lratlas.training.rules import sgd
+from lratlas.training.rules import Rule, sgd, sphere_sgd
 from lratlas.training.sphere import Weights, norm
-from lratlas.training.trainer import Samples
+from lratlas.training.stacks import Samples
 
 seeds = st.integers(0, 2**31)
 quick = settings(deadline=None, max_examples=25)
@@ -113,14 +113,14 @@ def test_a_barrier_is_the_same_from_both_ends() -> None:
 @quick
 @given(seeds, st.floats(0, 1), st.floats(0.1, 30))
 def test_on_a_sphere_every_point_of_a_path_has_the_radius(seed: int, alpha: float, radius: float) -> None:
-    point = interpolate(drawn(seed), drawn(seed + 1), alpha, radius=radius)
+    point = interpolate(drawn(seed), drawn(seed + 1), alpha, rule=sphere_sgd(radius=radius))
     torch.testing.assert_close(norm(point), torch.full((2, 3), radius, dtype=torch.float64))
 
 
 def test_the_ends_of_a_line_are_the_models_and_its_middle_their_mean() -> None:
     a, b = drawn(0), drawn(1)
     for alpha, expected in ((0.0, a), (1.0, b), (0.5, {name: (a[name] + b[name]) / 2 for name in a})):
-        point = interpolate(a, b, alpha, radius=None)
+        point = interpolate(a, b, alpha, rule=sgd())
         for name, value in expected.items():
             torch.testing.assert_close(point[name], value, rtol=0, atol=1e-15)
 
@@ -148,7 +148,7 @@ def models() -> tuple[list[list[list[MLP]]], Weights, Weights, Weights]:
     return ends, stacked(ends[0]), stacked(ends[1]), {"layers.6.weight": frozen}
 
 
-def problem(heads: Weights) -> tuple[Program, Samples]:
+def problem(heads: Weights, rule: Rule) -> tuple[Program, Samples]:
     generator = torch.Generator().manual_seed(1)
     samples = Samples(
         x=torch.randn(2, 150, 5, generator=generator, dtype=torch.float64),
@@ -158,7 +158,7 @@ def problem(heads: Weights) -> tuple[Program, Samples]:
         frozen=heads,
     )
     model = MLP(5, (6, 6), 3, scale_invariant=True)
-    return build(model, LOSSES["cross_entropy"], sgd(), compiled=False), samples
+    return build(model, LOSSES["cross_entropy"], rule, compiled=False), samples
 
 
 def errors_of(model: MLP, x: Tensor, y: Tensor) -> float:
@@ -166,11 +166,11 @@ def errors_of(model: MLP, x: Tensor, y: Tensor) -> float:
         return float((model(x).argmax(1) != y).double().mean())
 
 
-@pytest.mark.parametrize("radius", [None, 3.0])
-def test_errors_on_a_path_are_those_of_models_interpolated_by_hand(radius: float | None) -> None:
+@pytest.mark.parametrize("rule", [sgd(), sphere_sgd(radius=3.0)], ids=["line", "sphere"])
+def test_errors_on_a_path_are_those_of_models_interpolated_by_hand(rule: Rule) -> None:
     ends, a, b, heads = models()
-    program, samples = problem(heads)
-    errors = path_errors(program, a, b, {}, samples, points=POINTS, radius=radius)
+    program, samples = problem(heads, rule)
+    errors = path_errors(program, a, b, {}, {"train": samples}, points=POINTS, batch_size=50)["train"]
     assert errors.shape == (POINTS, 2, 2)
     for seed in range(2):
         for lane in range(2):
@@ -189,8 +189,8 @@ def test_errors_on_a_path_are_those_of_models_interpolated_by_hand(radius: float
 
 def test_a_path_begins_and_ends_at_the_models_errors() -> None:
     ends, a, b, heads = models()
-    program, samples = problem(heads)
-    errors = path_errors(program, a, b, {}, samples, points=3, radius=None)
+    program, samples = problem(heads, sgd())
+    errors = path_errors(program, a, b, {}, {"train": samples}, points=3, batch_size=50)["train"]
     for index, grid in ((0, ends[0]), (2, ends[1])):
         for seed, row in enumerate(grid):
             for lane, model in enumerate(row):
@@ -200,7 +200,7 @@ def test_a_path_begins_and_ends_at_the_models_errors() -> None:
 
 def test_a_path_to_oneself_has_no_barrier() -> None:
     _, a, _, heads = models()
-    program, samples = problem(heads)
-    for radius in (None, 2.0):
-        errors = path_errors(program, a, a, {}, samples, points=5, radius=radius)
+    for rule in (sgd(), sphere_sgd(radius=2.0)):
+        program, samples = problem(heads, rule)
+        errors = path_errors(program, a, a, {}, {"train": samples}, points=5, batch_size=50)["train"]
         assert torch.equal(barrier(errors), torch.zeros(2, 2, dtype=torch.float64))

@@ -42,6 +42,7 @@ def study(*, seeds: int) -> Study:
         ],
         "pairs": [pair for plr in PLRS for seed in range(seeds) for pair in _pairs(plr, seed, noise)],
         "features": [row for run in runs for row in _features(run, noise)],
+        "bands": [row for run in runs for row in _bands(run, noise)],
     }
     return {name: pl.DataFrame(rows[name], schema=SCHEMAS[name]) for name in rows}
 
@@ -178,3 +179,15 @@ def _features(run: Row, noise: random.Random) -> list[Row]:
     noise.shuffle(accuracies)
     keys = ("run", "stage", "plr", "flr", "count", "seed")
     return [{**{key: run.get(key) for key in keys}, "feature": i, "accuracy": a} for i, a in enumerate(accuracies)]
+
+
+def _bands(run: Row, noise: random.Random) -> list[Row]:
+    if run.get("flr") not in (None, FLRS[0]):
+        return []
+    keys = ("run", "stage", "plr", "flr", "count", "seed")
+    mid = 0.2 + 0.3 * _peak(run["plr"])
+    return [
+        {**{key: run.get(key) for key in keys}, "low": low, "high": high, "kept": kept, "accuracy": level}
+        for (low, high), alone in zip(((0, 0), (1, 8), (9, 24), (25, 32)), (0.11, 0.35, mid, 0.12), strict=True)
+        for kept, level in ((True, alone + noise.gauss(0, 0.01)), (False, 0.7 - alone + noise.gauss(0, 0.01)))
+    ]

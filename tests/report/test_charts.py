@@ -34,8 +34,16 @@ def test_every_chart_validates_and_is_described(tables: Tables, name: str) -> No
 
 
 @pytest.mark.parametrize("name", CHARTS)
+def test_no_two_views_of_a_chart_share_a_name(tables: Tables, name: str) -> None:
+    spec = CHARTS[name](tables).to_dict()
+    views = [view for params in found(spec, "params") for param in params for view in param.get("views", [])]
+    assert views
+    assert sorted(set(views)) == sorted(view for view in found(spec, "name") if view.startswith("view_"))
+
+
+@pytest.mark.parametrize("name", CHARTS)
 def test_every_chart_names_the_empty_table(name: str) -> None:
-    with pytest.raises(StudyError, match=f"The {name} chart needs rows in table '(runs|pairs|features)'"):
+    with pytest.raises(StudyError, match=f"The {name} chart needs rows in table '(runs|pairs|features|bands)'"):
         CHARTS[name]({table: empty(table) for table in SCHEMAS})
 
 
@@ -44,7 +52,7 @@ def test_the_traces_chart_names_the_empty_traces(tables: Tables) -> None:
         CHARTS["traces"]({**tables, "traces": empty("traces")})
 
 
-@pytest.mark.parametrize("name", ["accuracy", "geometry", "features"])
+@pytest.mark.parametrize("name", ["accuracy", "geometry", "features", "bands"])
 def test_regimes_have_the_same_colours_everywhere_and_charts_do_without(tables: Tables, name: str) -> None:
     shaded = CHARTS[name](tables).to_dict()
     fills = found(shaded, "fill")
@@ -53,7 +61,7 @@ def test_regimes_have_the_same_colours_everywhere_and_charts_do_without(tables: 
     assert not found(CHARTS[name]({**tables, "regimes": empty("regimes")}).to_dict(), "fill")
 
 
-@pytest.mark.parametrize("name", ["accuracy", "geometry", "features"])
+@pytest.mark.parametrize("name", ["accuracy", "geometry", "features", "bands"])
 def test_the_axis_says_whether_lrs_are_effective(tables: Tables, name: str) -> None:
     assert "pre-training LR (ELR)" in found(CHARTS[name](tables, elr=True).to_dict(), "title")
     plain = found(CHARTS[name](tables).to_dict(), "title")
@@ -79,6 +87,13 @@ def test_a_ramp_runs_from_end_to_end() -> None:
     assert ramp(("#000000", "#FF8000"), 3) == ["#000000", "#804000", "#FF8000"]
     assert ramp(("#000000", "#FF8000"), 1) == ["#FF8000"]
     assert ramp(("#000000", "#FF8000"), 0) == []
+
+
+def test_a_ramp_passes_through_its_stops() -> None:
+    stops = ("#000000", "#FF8000", "#FFFFFF")
+    assert ramp(stops, 3) == list(stops)
+    assert ramp(stops, 5) == ["#000000", "#804000", "#FF8000", "#FFC080", "#FFFFFF"]
+    assert ramp(stops, 1) == ["#FFFFFF"]
 
 
 def test_the_matched_loss_is_on_the_axis(tables: Tables) -> None:

@@ -9,14 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lratlas.errors import StudyError
-from lratlas.report.data import (
-    accuracy_data,
-    features_data,
-    geometry_data,
-    lr_text,
-    regime_bands,
-    traces_data,
-)
+from lratlas.report.data import accuracy_data, geometry_data, regime_bands, traces_data
+from lratlas.report.rows import lr_text
 from lratlas.tables import SCHEMAS, Tables
 
 Row = dict[str, Any]
@@ -112,32 +106,6 @@ def test_geometry_is_the_median_over_seeds_whatever_the_order_of_the_ends() -> N
     assert data["angle"].to_list() == pytest.approx([0.2, 0.5, 1.0])
     assert data["train_barrier"].to_list() == pytest.approx([0.02, 0.05, 0.1])
     assert data["seeds"].to_list() == [3, 1, 1]
-
-
-def features(name: str, accuracies: list[float], **more: Any) -> list[Row]:
-    shared = {"run": name, "stage": "pretrain", "plr": 0.01, "seed": 0, **more}
-    return [{**shared, "feature": i, "accuracy": accuracy} for i, accuracy in enumerate(accuracies)]
-
-
-def test_features_are_sorted_in_each_run_before_the_mean() -> None:
-    rows = features("a", [0.5, 0.9]) + features("b", [0.7, 0.6], seed=1)
-    data = features_data({"features": frame("features", rows)})
-    # Sorted they are 0.9, 0.5 and 0.7, 0.6; a mean feature by feature would give 0.75 and 0.6.
-    assert data["accuracy"].to_list() == pytest.approx([0.8, 0.55])
-    assert data["rank"].to_list() == [1, 2]
-    assert data["model"].unique().to_list() == ["pre-trained"]
-
-
-def test_features_take_the_lowest_flr_and_the_longest_average() -> None:
-    rows = [
-        *features("a", [0.6], stage="finetune", flr=1e-3),
-        *features("b", [0.7], stage="finetune", flr=1e-4),
-        *features("c", [0.8], stage="average", count=20),
-        *features("d", [0.9], stage="average", count=5),
-    ]
-    data = features_data({"features": frame("features", rows)})
-    assert data["model"].to_list() == ["fine-tuned, FLR 1e-4", "averaged, SWA-20"]
-    assert data["accuracy"].to_list() == pytest.approx([0.7, 0.8])
 
 
 def traces_of(losses: dict[str, list[float]]) -> Tables:

@@ -13,18 +13,20 @@ from lratlas.atlas import Atlas
 from lratlas.models.mlp import MLP
 from lratlas.study import execute
 from lratlas.study.conduct import conduct, open_study, stored_spec
-from lratlas.study.jobs import Study, is_done, perform
+from lratlas.study.jobs import is_done, perform
 from lratlas.study.plan import Plan
-from lratlas.study.spec import spec_from
+from lratlas.study.spec import Spec, spec_from
 from lratlas.study.store import Store
-from lratlas.study.tasks import Tasks
+from lratlas.study.study import Study
+from lratlas.study.tasks import Tasks, tasks_from
+from study.pictures import picture_spec, write_pictures
 
 SECTIONS: dict[str, Any] = {
     "pretrain": {"lrs": [1e-3, 1e-2, 1e-1], "steps": 20, "repeats": 2},
     "finetune": {"lrs": [1e-3, 1e-2], "steps": 12},
     "average": {"counts": [2, 4], "every": 3},
     "trace": {"points": 4},
-    "training": {"compile": False, "stack": 3, "segment_steps": 10},
+    "training": {"compile": False, "strategy": "stack", "stack": 3, "segment_steps": 10},
 }
 
 
@@ -45,12 +47,16 @@ def blobs(**changes: Any) -> Task:
     return Task(**(fields | changes))
 
 
-def _here(store: Store, plan: Plan, *, workers: int, tasks: Tasks, progress: object) -> bool:
+def _here(
+    store: Store, plan: Plan, *, workers: int, tasks: Tasks | None, progress: object, notice: Callable[[str], None]
+) -> bool:
     """What `execute` does, in this process: the jobs one after the other."""
     assert workers >= 1
     assert progress is None
-    study = Study(store, stored_spec(store), plan, tasks)
-    for job in (*plan.trainings, *plan.features, *plan.geometry):
+    assert callable(notice)
+    spec = stored_spec(store)
+    study = Study(store, spec, plan, tasks or tasks_from(spec.task))
+    for job in plan.jobs:
         if not is_done(store, job):
             perform(study, job, lambda _: None)
     return True
@@ -71,6 +77,35 @@ def explored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Atlas]:
     """A function of (folder, task, notices, sections that differ from ``SECTIONS``) that conducts a study here."""
     monkeypatch.setattr(execute, "execute", _here)
     return _explored
+
+
+def _conducted(folder: Path, spec: Spec, notices: list[str] | None = None) -> Atlas:
+    store = open_study(folder, spec)
+    conduct(store, spec, notice=(notices if notices is not None else list[str]()).append)
+    return Atlas(store)
+
+
+@pytest.fixture
+def conducted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Atlas]:
+    """A function of (folder, spec, notices) that conducts the study of a spec here."""
+    monkeypatch.setattr(execute, "execute", _here)
+    return _conducted
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of tiny images."""
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "pictures.npz")
+
+
+@pytest.fixture(scope="session")
+def picture_study(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole study of tiny images; to be read, not changed."""
+    folder = tmp_path_factory.mktemp("studies") / "pictures"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execute, "execute", _here)
+        _conducted(folder, picture_spec(pictures))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -343,14 +343,6 @@ def test_models_keep_their_constants_on_the_way_between_two_solutions(
     assert len(atlas.table("pairs")) == 6
 
 
-def test_models_with_running_statistics_are_refused(explored: Explored, small_task: Made, tmp_path: Path):
-    def model() -> nn.Module:
-        return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
-
-    with pytest.raises(TaskError, match=r"running statistics in 1\.running_mean"):
-        explored(tmp_path / "study", small_task(model=model, rule="sgd", singles=None))
-
-
 def test_a_loss_without_a_positive_chance_level_is_refused_before_training(
     explored: Explored, small_task: Made, tmp_path: Path
 ):

@@ -1,5 +1,7 @@
 """Which runs are trained together, and what an extended study keeps."""
 
+import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -241,3 +243,56 @@ def test_a_plan_that_was_altered_or_is_of_a_later_format_is_refused():
             read_plan(damaged, where="plan.json")
     with pytest.raises(StudyError, match=r"plan\.json has format 9; this version reads format 1"):
         read_plan(text.replace('"format":1', '"format":9'), where="plan.json")
+
+
+BAND_JOBS = {"finetune": {"lrs": LRS[:2], "steps": 5}, "average": {"counts": [2, 4], "every": 1, "extend": True}}
+Band = tuple[int, int]
+
+
+def planned_bands(wanted: Spec, bands: Sequence[Band], old: Plan | None = None, **changes: Any) -> Plan:
+    seeds = [Seed(seed=0, training_seed=1, fingerprint="task")]
+    facts: dict[str, Any] = {"steps_per_epoch": PER_EPOCH, "chance_loss": 0.69, "elr": True, "singles": False}
+    return make_plan(wanted, seeds, **(facts | changes), bands=bands, old=old)
+
+
+@given(specs())
+def test_single_plans_one_run_per_job_whatever_the_stack(wanted: Spec):
+    seeds = [Seed(seed=each, training_seed=each, fingerprint="task") for each in range(wanted.pretrain.repeats)]
+    facts: dict[str, Any] = {"steps_per_epoch": PER_EPOCH, "chance_loss": 0.69, "elr": True, "singles": True}
+    single = make_plan(wanted, seeds, strategy="single", **facts)
+    stacked = make_plan(wanted, seeds, strategy="stack", **facts)
+    assert {job.size for job in single.trainings} == {1}
+    assert (single.strategy, stacked.strategy) == ("single", "stack")
+    # The same runs by the same names: only how they are put together differs.
+    assert planned_runs(single) == planned_runs(stacked)
+
+
+def test_bands_are_measured_once_for_every_training_job():
+    bands = [(0, 0), (1, 4)]
+    plan = planned_bands(spec(**BAND_JOBS), bands)
+    assert [job.training for job in plan.bands] == [job.id for job in plan.trainings]
+    assert all(job.bands == tuple(bands) for job in plan.bands)
+    assert len({job.id for job in plan.jobs}) == len(plan.jobs)
+    assert planned_bands(spec(**BAND_JOBS), []).bands == ()
+
+
+def test_more_bands_and_more_runs_add_measurements_for_what_is_missing_alone():
+    old = planned_bands(spec(**BAND_JOBS), [(0, 0), (1, 4)])
+    more = planned_bands(spec(**BAND_JOBS), [(0, 0), (1, 2), (1, 4)], old)
+    assert more.bands[: len(old.bands)] == old.bands
+    assert [job.bands for job in more.bands[len(old.bands) :]] == [((1, 2),)] * len(old.trainings)
+    assert planned_bands(spec(**BAND_JOBS), [(0, 0), (1, 2), (1, 4)], more) == more
+    larger = planned_bands(spec(pretrain={"lrs": LRS[:3], "steps": 40}, **BAND_JOBS), [(0, 0), (1, 4)], old)
+    new = {job.id for job in larger.trainings} - {job.id for job in old.trainings}
+    assert {job.training for job in larger.bands[len(old.bands) :]} == new != set()
+    measured = [(job.training, band) for job in larger.bands for band in job.bands]
+    assert Counter(measured) == Counter((job.id, band) for job in larger.trainings for band in [(0, 0), (1, 4)])
+
+
+def test_a_plan_from_before_there_were_bands_is_still_read():
+    plan = planned(spec())
+    content = json.loads(plan_text(plan))
+    del content["checksum"], content["bands"], content["task"]
+    checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    assert read_plan(json.dumps({"checksum": checksum, **content}), where="plan.json") == plan
+    assert plan.bands == ()

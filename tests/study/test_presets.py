@@ -1,11 +1,13 @@
 import math
+import tomllib
 from itertools import pairwise
+from typing import Any, cast
 
 import pytest
 
 from lratlas.errors import SpecError
 from lratlas.study.presets import PRESETS, demo_presets, preset
-from lratlas.study.spec import extends
+from lratlas.study.spec import extends, spec_from, spec_text
 
 
 def test_ticks_has_the_paper_s_grid():
@@ -54,3 +56,117 @@ def test_an_unknown_preset_names_the_close_and_all_allowed_ones():
 def test_repeats_below_one_are_refused(repeats: int):
     with pytest.raises(SpecError, match=f"cannot have {repeats} repeats; repeats must be at least 1"):
         preset("ticks", repeats=repeats)
+
+
+IMAGES = [name for name in PRESETS if name not in {"ticks", "digits"}]
+# The table of set-ups: data, model, width, radius, steps of a decade, highest PLR, FLRs.
+THREE, SIX = (1, 2, 5), (1, 1.4, 2, 3, 5, 7)
+PAPER: dict[str, tuple[str, str, int, float, tuple[float, ...], float, tuple[float, float]]] = {
+    "cifar10-convnet": ("cifar10", "convnet", 32, 12.0, THREE, 0.5, (1e-5, 5e-4)),
+    "cifar10-resnet": ("cifar10", "resnet18", 32, 28.0, SIX, 0.1, (1e-5, 3e-4)),
+    "cifar100-convnet": ("cifar100", "convnet", 128, 12.0, THREE, 0.5, (1e-5, 2e-4)),
+    "cifar100-resnet": ("cifar100", "resnet18", 32, 28.0, SIX, 0.1, (2e-5, 1e-4)),
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_reads_back_equal(name: str):
+    spec = preset(name)
+    assert spec_from(tomllib.loads(spec_text(spec))) == spec
+    assert spec.name == name
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_row_of_the_paper_s_set_ups_is_what_the_paper_says(name: str):
+    data, model, width, radius, steps, high, flrs = PAPER[name]
+    spec = preset(name)
+    grid = [step * 10.0**exponent for exponent in range(-5, 0) for step in steps]
+    assert spec.pretrain.lrs == pytest.approx([lr for lr in grid if lr <= high * 1.001])
+    assert (spec.pretrain.lrs[0], spec.pretrain.lrs[-1]) == (1e-5, high)
+    assert spec.task.options == {"data": data, "model": model, "width": width, "scale_invariant": True}
+    assert spec.task.rule is not None
+    assert (spec.task.rule.name, spec.task.rule.settings) == ("sphere_sgd", {"radius": radius})
+    assert spec.finetune is not None
+    assert spec.average is not None
+    assert (spec.pretrain.epochs, spec.finetune.epochs, spec.task.batch_size) == (200, 200, 128)
+    assert spec.finetune.lrs == flrs
+    assert (spec.average.counts, spec.average.every, spec.average.extend) == ((2, 5, 10, 50, 100), None, True)
+
+
+def test_fashion_has_quarter_decades_and_eighths_about_the_threshold():
+    spec = preset("fashion-convnet")
+    steps = [round(8 * math.log10(high / low), 6) for low, high in pairwise(spec.pretrain.lrs)]
+    # 1e-4 to 1e-3 in quarters, to 10^-1.75 (below 2e-2) in eighths, then quarters up to 10^-1.25 (below 6e-2).
+    assert steps == [2] * 4 + [1] * 10 + [2] * 2
+    assert (spec.pretrain.lrs[0], spec.pretrain.lrs[-1]) == (1e-4, 10**-1.25)
+    assert spec.finetune is not None
+    assert spec.average is not None
+    assert (spec.pretrain.epochs, spec.finetune.epochs, spec.finetune.lrs) == (50, 12, (1e-4, 5e-4, 2e-3))
+    assert spec.average.counts[-1] == 20
+    assert (spec.task.options["images"], spec.task.options["width"]) == (8192, 8)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("scale", [1.0, 0.5, 0.1, 1e-6])
+def test_scale_shrinks_width_images_and_epochs(name: str, scale: float):
+    whole, small = preset(name), preset(name, scale=scale, images=None if scale > 1e-3 else 10)
+    all_images = {"cifar10": 50_000, "cifar100": 50_000, "tiny-imagenet": 100_000, "fashion-mnist": 8192}
+    assert small.task.options["width"] == max(1, round(scale * int(str(whole.task.options["width"]))))
+    if scale < 1:
+        images = 10 if scale < 1e-3 else round(scale * all_images[str(whole.task.options["data"])])
+        assert small.task.options["images"] == images
+    assert small.finetune is not None
+    assert whole.finetune is not None
+    for one, other in ((small.pretrain, whole.pretrain), (small.finetune, whole.finetune)):
+        assert one.epochs == max(1, round(scale * (other.epochs or 0)))
+        assert one.lrs == other.lrs
+
+
+def test_sizes_that_are_named_win_over_the_scale():
+    spec = preset(
+        "cifar10-resnet", scale=0.5, width=4, images=60, test_images=30, epochs=7, finetune_epochs=3, lrs=[0.1, 1e-3]
+    )
+    options = {"data": "cifar10", "model": "resnet18", "width": 4, "scale_invariant": True}
+    assert spec.task.options == options | {"images": 60, "test_images": 30}
+    assert spec.finetune is not None
+    assert (spec.pretrain.epochs, spec.finetune.epochs, spec.pretrain.lrs) == (7, 3, (1e-3, 0.1))
+    assert preset("ticks", lrs=[0.5]).pretrain.lrs == (0.5,)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("epochs", [1, 2, 3, 10, 49, 50, 200, 400])
+def test_averages_reach_as_far_as_in_the_whole_study_and_never_too_far(name: str, epochs: int):
+    whole, spec = preset(name), preset(name, epochs=epochs)
+    assert spec.average is not None
+    assert whole.average is not None
+    reach = max(whole.average.counts) / (whole.pretrain.epochs or 1)
+    longest = max(spec.average.counts)
+    # The share of pre-training that averages reach over, to the next whole checkpoint.
+    assert reach * epochs <= longest < reach * epochs + 1 or longest == max(whole.average.counts)
+    if not spec.average.extend:
+        assert longest <= epochs
+
+
+@pytest.mark.parametrize("name", ["ticks", "digits"])
+@pytest.mark.parametrize("option", ["scale", "width", "images", "test_images", "epochs", "finetune_epochs"])
+def test_studies_without_images_cannot_be_resized(name: str, option: str):
+    with pytest.raises(SpecError, match=f"The preset {name} has no {option}; only studies of images can be resized"):
+        preset(name, **{option: 1})  # pyright: ignore[reportArgumentType] - one of several whole numbers
+
+
+@pytest.mark.parametrize("scale", [0, -1, 1.01, math.nan, math.inf])
+def test_a_scale_out_of_range_is_refused(scale: float):
+    with pytest.raises(SpecError, match=r"scale is .*; it must be above 0 and at most 1"):
+        preset("cifar10-convnet", scale=scale)
+
+
+@pytest.mark.parametrize("lrs", [[], [0.0], [0.1, 0.1]])
+def test_lrs_of_a_preset_are_checked_as_in_a_spec(lrs: list[float]):
+    with pytest.raises(SpecError, match=r"`pretrain\.lrs`"):
+        preset("cifar10-convnet", lrs=lrs)
+
+
+@pytest.mark.parametrize("option", ["width", "images", "test_images", "epochs", "finetune_epochs"])
+def test_no_size_is_zero(option: str):
+    with pytest.raises(SpecError, match=f"{option} is 0; it must be at least 1"):
+        preset("fashion-convnet", **cast("dict[str, Any]", {option: 0}))

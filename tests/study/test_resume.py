@@ -35,6 +35,7 @@ every = 10
 points = 10
 [training]
 compile = false
+strategy = "stack"
 stack = 3
 segment_steps = 25
 """
@@ -49,6 +50,7 @@ steps = 90000
 points = 1000
 [training]
 compile = false
+strategy = "stack"
 stack = 1
 segment_steps = 100
 """

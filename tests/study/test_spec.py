@@ -25,12 +25,21 @@ DECAY = st.floats(0, 10)
 RULE = st.one_of(
     st.fixed_dictionaries({"name": st.just("sgd")}, optional={"weight_decay": DECAY, "momentum": st.floats(0, 0.99)}),
     st.fixed_dictionaries({"name": st.sampled_from(["adam", "adamw"])}, optional={"weight_decay": DECAY}),
-    st.fixed_dictionaries({"name": st.sampled_from(["sphere_sgd", "sphere_rsgd"])}, optional={"radius": LR}),
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(["sphere_sgd", "sphere_rsgd"])}, optional={"radius": LR, "other_lr": st.just(0.0) | LR}
+    ),
+    st.just({"name": "my.optimizers:lion"}),
 )
+BANDS = st.booleans() | st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)).map(sorted), min_size=1, max_size=5)
 TASK = st.one_of(
     st.fixed_dictionaries(
         {"preset": TEXT.filter(bool)},
-        optional={"options": st.dictionaries(TEXT, VALUE, max_size=3), "rule": RULE, "loss": st.just("mse")},
+        optional={
+            "options": st.dictionaries(TEXT, VALUE, max_size=3),
+            "rule": RULE,
+            "loss": st.just("mse"),
+            "batch_size": st.just("full") | st.integers(1, 10**6),
+        },
     ),
     st.just({"model": "my.module:make", "data": "my_module:load", "loss": "my.losses:huber", "batch_size": 3}),
 )
@@ -42,7 +51,13 @@ def specs(draw: st.DrawFn) -> Spec:
         "name": draw(TEXT.filter(bool)),
         "task": draw(TASK),
         "pretrain": {"lrs": draw(LRS), "repeats": draw(st.integers(1, 50)), **draw(LENGTH)},
-        "training": {"dtype": draw(st.sampled_from(["float32", "float64"])), "compile": draw(st.booleans())},
+        "measure": {"bands": draw(BANDS)},
+        "training": {
+            "dtype": draw(st.sampled_from(["float32", "float64"])),
+            "compile": draw(st.booleans()),
+            "mixed_precision": draw(st.booleans()),
+            "strategy": draw(st.sampled_from(["auto", "stack", "single"])),
+        },
     }
     if draw(st.booleans()):
         values["finetune"] = {"lrs": draw(LRS), **draw(LENGTH)}
@@ -127,15 +142,15 @@ FAULTS: list[tuple[dict[str, object], str]] = [
     (
         {"zzz": 2},
         "`zzz` is not a field; allowed in a spec are "
-        "name, task, pretrain, finetune, average, trace, measure, training.",
+        "name, task, pretrain, finetune, average, trace, measure, regimes, training.",
     ),
     (
         {"task__rule": {"name": "sphere_sgd", "momentum": 0.9}},
-        "`task.rule` names sphere_sgd, which has no `momentum`; allowed with it are name, radius.",
+        "`task.rule` names sphere_sgd, which has no `momentum`; allowed with it are name, radius, other_lr.",
     ),
     (
         {"task__rule": {"name": "sgdd"}},
-        "`task.rule.name` is 'sgdd', but must be 'sgd', 'adam', 'adamw', 'sphere_sgd' or 'sphere_rsgd'.",
+        "`task.rule.name` is 'sgdd', but must be sgd, adam, adamw, sphere_sgd, sphere_rsgd or \"module:function\".",
     ),
     (
         {"task__rule": {"name": "sgd", "nesterov": True}},
@@ -159,6 +174,33 @@ FAULTS: list[tuple[dict[str, object], str]] = [
     (
         {"average": {"counts": [12], "every": 100}},
         "The spec has average.counts up to 12, but pre-training has only 10 checkpoints that far apart.",
+    ),
+    (
+        {"task__rule": {"name": "own:lion", "weight_decay": 0.1}},
+        "`task.rule` names own:lion, which has no `weight_decay`; allowed with it are name.",
+    ),
+    (
+        {"task__rule": {"name": "sphere_sgd", "other_lr": -0.1}},
+        "`task.rule.other_lr` is -0.1, but must be greater than or equal to 0.",
+    ),
+    (
+        {"task__batch_size": "half"},
+        "`task.batch_size` is 'half', but must be a whole number of at least 1 or \"full\".",
+    ),
+    ({"task__batch_size": 0}, '`task.batch_size` is 0, but must be a whole number of at least 1 or "full".'),
+    ({"task__batch_size": True}, '`task.batch_size` is true, but must be a whole number of at least 1 or "full".'),
+    (
+        {"training__strategy": "alone"},
+        "`training.strategy` is 'alone', but must be 'auto', 'stack' or 'single'.",
+    ),
+    ({"training__mixed_precision": "yes"}, "`training.mixed_precision` is 'yes', but must be a valid boolean."),
+    *(
+        (
+            {"measure__bands": bands},
+            f"`measure.bands` is {bands!r}, but must be true, false or a list of bands [low, high] of whole numbers "
+            "with 0 <= low <= high.",
+        )
+        for bands in ([], [[2, 1]], [[-1, 2]], [[1, 2, 3]], [[0.5, 2]], [1, 2], "all", [[True, 2]])
     ),
     ({"training__device": "gpu"}, "`training.device` is 'gpu', but must be auto, cpu, cuda or cuda:N."),
     (
@@ -284,3 +326,21 @@ def test_reading_specs_imports_nothing_heavy():
     code = "import lratlas.study.presets, sys; print({'torch', 'polars', 'numpy'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+def test_bands_are_sorted_and_each_stands_once():
+    assert spec_from(fields(measure__bands=[[3, 5], [0, 0], [3, 5], [1, 9]])).measure.bands == ((0, 0), (1, 9), (3, 5))
+    assert spec_from(fields()).measure.bands is True
+
+
+def test_bands_may_start_and_gain_but_not_lose():
+    none, some, more, usual = (
+        spec_from(fields(measure__bands=bands)) for bands in (False, [[0, 2]], [[0, 2], [3, 5]], True)
+    )
+    for small, large in ((none, some), (none, usual), (some, more), (some, usual)):
+        assert extends(small, large) is None
+    for small, large in ((some, none), (usual, none), (more, some)):
+        assert "`measure.bands`" in (extends(small, large) or "")
+    assert extends(more, some) == (
+        "`measure.bands` holds (3, 5) in the study but not in the new spec; values can only be added."
+    )

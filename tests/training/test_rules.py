@@ -137,3 +137,30 @@ def test_unusable_settings_are_refused_by_name(case: str) -> None:
     given_rule, words = REFUSED[case]
     with pytest.raises(TaskError, match=words):
         rule_from(given_rule)
+
+
+@every_sphere
+@pytest.mark.parametrize("other_lr", [0.3, 0.0])
+def test_weights_that_are_not_on_the_sphere_follow_plain_sgd_with_their_own_lr(name: str, other_lr: float) -> None:
+    on_sphere, free = project(drawn(0), 2.0), torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float64)[..., None]
+    slope = torch.tensor([[1.0, 10.0, -3.0]], dtype=torch.float64)[..., None]
+    gradients = gradient(on_sphere)
+    alone, _ = SPHERES[name](radius=2.0).update(on_sphere, gradients, {}, LRS)
+    rule = SPHERES[name](radius=2.0, other_lr=other_lr, free=["c"])
+    new, _ = rule.update({"c": free, **on_sphere}, {"c": slope, **gradients}, {}, LRS)
+    assert list(new) == ["c", "a", "b"]
+    assert torch.equal(new["c"], free - other_lr * slope)
+    for key, value in alone.items():
+        torch.testing.assert_close(new[key], value, rtol=0, atol=1e-14)
+    # What is measured and put back on the sphere is what lives on it.
+    assert list(rule.vector(new)) == ["a", "b"]
+    rescaled = rule.constrained({key: 3 * value for key, value in new.items()})
+    assert torch.equal(rescaled["c"], 3 * new["c"])
+    torch.testing.assert_close(rescaled["a"], new["a"], rtol=0, atol=1e-14)
+    assert rule.settings["other_lr"] == other_lr
+
+
+def test_without_another_lr_the_settings_are_those_of_the_radius() -> None:
+    assert sphere_sgd(radius=3.0).settings == {"radius": 3.0}
+    with pytest.raises(TaskError, match=r"sphere_sgd: other_lr is -1; it must be at least 0\."):
+        rule_from({"name": "sphere_sgd", "other_lr": -1.0})

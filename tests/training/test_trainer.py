@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lratlas.models.mlp import MLP
+from lratlas.training.evaluating import evaluate_stack
 from lratlas.training.objective import LOSSES
 from lratlas.training.order import batch_indices
 from lratlas.training.program import build
 from lratlas.training.rules import Rule, adam, adamw, sgd, sphere_rsgd, sphere_sgd
 from lratlas.training.sphere import Weights
-from lratlas.training.trainer import Samples, Trained, evaluate_stack, start_stack, train_stack
+from lratlas.training.stacks import Samples, start_stack
+from lratlas.training.trainer import Trained, train_stack
 
 STEPS, LRS = 50, (3e-3, 3e-2)
 Step = Callable[[nn.Module, list[nn.Parameter], float], None]
@@ -245,9 +247,8 @@ def test_a_diverged_run_is_frozen_and_the_others_go_on() -> None:
     rule, objective = sgd(), LOSSES["mse"]
     linear = nn.Linear(6, 1).double()
     weights = {name: value.detach().expand(1, 3, *value.shape).clone() for name, value in linear.named_parameters()}
-    samples = Samples(
-        x=x, y=y[..., None].double(), which=torch.tensor([0]), shares=torch.full((1, 1), torch.nan), frozen={}
-    )
+    shares = torch.full((1, 1), torch.nan, dtype=torch.float64)
+    samples = Samples(x=x, y=y[..., None].double(), which=torch.tensor([0]), shares=shares, frozen={})
     batches = batch_indices(seed=0, start=0, stop=400, samples=40, batch_size=8)[:, None]
     result = train_stack(
         build(linear, objective, rule, compiled=False),

@@ -6,10 +6,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lratlas.analysis.evidence import DEFAULTS, Thresholds, run_evidence
+from lratlas.analysis.evidence import run_evidence
 from lratlas.analysis.labels import Bools, Floats, change_point, decide, votes
 from lratlas.errors import SpecError
 from lratlas.tables import SCHEMAS, Tables, empty
+from lratlas.thresholds import DEFAULTS, Thresholds
 
 NAMES = ("convergence", "subregime", "divergence")
 COVERAGE = 0.95

@@ -1,63 +1,15 @@
 """What each pre-training run shows about its regime: one row per run, before any pooling over seeds."""
 
-from dataclasses import dataclass, fields
-
 import numpy as np
 import polars as pl
 from scipy import stats
 
 from lratlas.errors import SpecError, StudyError
 from lratlas.tables import Tables
+from lratlas.thresholds import Thresholds
 
 BLOCKS = 10  # even, so that the third and the last quarter of the steps are five blocks each
 FEWEST_BLOCKS = 5  # with four, even a loss that falls throughout has p = 1/24
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """The numbers behind regimes and boundaries, all between 0 and 1.
-
-    Attributes:
-        chance_level: Level of the one-sided t test of accuracy against chance. Each large PLR of a grid is
-            tested, some five to ten of them; at 1 % a study rarely holds a false alarm.
-        chance_trace: The excess over chance that the test has to see exceeded. A network at chance still
-            remembers a little of its last batches, which with many seeds would be significant without being
-            anything learned: in the ticks study, 50 seeds measure 0.04 to 0.18 points (p < 0.005) at PLRs
-            that leave test accuracy at 50 %.
-        chance_margin: What one seed alone must exceed chance by. Batches of a network at chance give means
-            within a fraction of a point over a quarter of a training; two points are beyond that. Where
-            every seed exceeds it, no test is needed: with two or three seeds a t test has so little power
-            that more seeds would otherwise mean less evidence. Without accuracies it is a share of the
-            chance loss.
-        small_loss: A loss below this share of the chance loss counts as zero.
-        fitted_accuracy: Mean accuracy of the mini-batches over the last quarter at which a fitted training
-            set is at rest, and not fitted by luck at the last step. One sample in a thousand may miss.
-        trend_level: Level of the test for a falling loss, per seed; strict, since a plateau's slow waves
-            look like trends now and then.
-        fall: Least relative fall of the mean loss from the third to the last quarter of the steps that
-            matters. A loss that goes down like t^(-1/4) falls by 8 %, one like t^(-1/10) by 3 %; plateaus
-            drift by a few per cent.
-        barrier: Largest median test error barrier between connected solutions. Solutions of the same basin
-            stay under 0.02 to 0.03; solutions of different basins are at 0.06 and more.
-    """
-
-    chance_level: float = 0.01
-    chance_trace: float = 0.005
-    chance_margin: float = 0.02
-    small_loss: float = 0.01
-    fitted_accuracy: float = 0.999
-    trend_level: float = 0.01
-    fall: float = 0.05
-    barrier: float = 0.04
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value: float = getattr(self, field.name)
-            if not 0 < value < 1:
-                raise SpecError(f"threshold {field.name} is {value}; it must lie between 0 and 1")
-
-
-DEFAULTS = Thresholds()
 
 
 def run_evidence(tables: Tables, *, chance_loss: float, thresholds: Thresholds) -> pl.DataFrame:

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import stats
 
-from lratlas.analysis.evidence import Thresholds
+from lratlas.thresholds import Thresholds
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

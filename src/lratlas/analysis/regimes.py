@@ -3,9 +3,10 @@
 import numpy as np
 import polars as pl
 
-from lratlas.analysis.evidence import DEFAULTS, Thresholds, run_evidence
+from lratlas.analysis.evidence import run_evidence
 from lratlas.analysis.labels import decide, votes
 from lratlas.tables import SCHEMAS, Tables, empty
+from lratlas.thresholds import DEFAULTS, Thresholds
 
 __all__ = ["Thresholds", "regimes"]
 

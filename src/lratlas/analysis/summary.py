@@ -33,12 +33,12 @@ def summary(tables: Tables, *, elr: bool) -> list[str]:
     """Say in plain sentences what a study found.
 
     Args:
-        tables: A study's tables with ``runs``, ``regimes`` and ``boundaries``; ``features`` if there is one.
+        tables: A study's tables with ``runs``, ``regimes`` and ``boundaries``; ``features``, ``bands`` if any.
         elr: Whether the LRs are effective ones, of a scale-invariant model.
 
     Returns:
         One to three sentences each about the boundaries, the best initial LR after fine-tuning, the best
-        weight average and the features; nothing about what was not measured.
+        weight average, the features and the Fourier bands; nothing about what was not measured.
     """
     name = "effective learning rate" if elr else "learning rate"
     regimes = tables["regimes"].sort("plr")
@@ -54,6 +54,7 @@ def summary(tables: Tables, *, elr: bool) -> list[str]:
         _fine_tuned(tables["runs"], regimes, score),
         _averaged(tables["runs"], score),
         _features(tables.get("features"), regimes),
+        _bands(tables.get("bands"), regimes),
     ]
     return [sentence for sentence in sentences if sentence]
 
@@ -211,3 +212,29 @@ def _features(features: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
     top = below.select(pl.col("top_accuracy").max()).item()
     other = "other " if best["plr"] in converging else ""
     return f"{text}; at the {other}learning rates where training converges, at most {100 * top:.1f} %."
+
+
+def _bands(bands: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
+    """The band in whose images alone the PLRs differ most: the best PLR against those where training converges."""
+    if bands is None:
+        return ""
+    alone = bands.filter(pl.col("kept") & (pl.col("low") > 0))
+    tuned = alone.filter(pl.col("flr") == pl.col("flr").min())
+    shown, models = (alone.filter(stage="pretrain"), "pre-trained") if tuned.is_empty() else (tuned, "fine-tuned")
+    if shown.is_empty():
+        return ""
+    means = shown.group_by("low", "high", "plr").agg(pl.col("accuracy").mean()).sort("low", "high", "plr")
+    converging = regimes.filter(pl.col("regime") == "1")["plr"].implode()
+    gains = means.group_by("low", "high", maintain_order=True).agg(
+        pl.col("plr").get(pl.col("accuracy").arg_max()),
+        pl.col("accuracy").max(),
+        pl.col("accuracy").filter(pl.col("plr").is_in(converging)).max().alias("below"),
+    )
+    most = gains.sort(pl.col("accuracy") - pl.col("below").fill_null(0.0), descending=True).row(0, named=True)
+    text = (
+        f"Fourier bands: of images with only the bands {most['low']} to {most['high']} left, {models} models recognise"
+        f" most at {format_lr(most['plr'])}, {100 * most['accuracy']:.1f} %"
+    )
+    if most["below"] is None or most["plr"] in converging.item().to_list():
+        return f"{text}."
+    return f"{text}; from learning rates where training converges, at most {100 * most['below']:.1f} %."

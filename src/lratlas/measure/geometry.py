@@ -1,11 +1,15 @@
 """Geometry of minima: angles between solutions and error barriers on the straight line between them (Fig. 3)."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from lratlas.training.evaluating import evaluate_stack, pooled_buffers
 from lratlas.training.program import Program
-from lratlas.training.sphere import Weights, dot, expand, norm, project
-from lratlas.training.trainer import Samples, evaluate_stack
+from lratlas.training.rules import Rule
+from lratlas.training.sphere import Weights, dot, expand, norm
+from lratlas.training.stacks import Samples
 
 
 def angular_distance(a: Weights, b: Weights) -> Tensor:
@@ -20,29 +24,44 @@ def angular_distance(a: Weights, b: Weights) -> Tensor:
     return 2 * torch.atan2(apart, together)
 
 
-def interpolate(a: Weights, b: Weights, alpha: float, *, radius: float | None) -> Weights:
-    """The point at ``alpha`` in [0, 1] on the straight line from ``a`` to ``b``, rescaled to the sphere if any."""
-    point = {name: torch.lerp(a[name], b[name], alpha) for name in a}
-    return point if radius is None else project(point, radius)
+def interpolate(a: Weights, b: Weights, alpha: float, *, rule: Rule) -> Weights:
+    """The point at ``alpha`` in [0, 1] on the straight line from ``a`` to ``b``, put back on the rule's sphere."""
+    return rule.constrained({name: torch.lerp(a[name], b[name], alpha) for name in a})
 
 
 def path_errors(
-    program: Program, a: Weights, b: Weights, buffers: Weights, samples: Samples, *, points: int, radius: float | None
-) -> Tensor:
+    program: Program,
+    a: Weights,
+    b: Weights,
+    buffers: Weights,
+    sets: Mapping[str, Samples],
+    *,
+    points: int,
+    batch_size: int,
+) -> dict[str, Tensor]:
     """Error rates at ``points`` equidistant points from ``a`` to ``b``, ends included, float64 [points, seeds, lanes].
+
+    Batch-norm statistics are pooled over the training set at every point, the ends too, so that all are treated alike.
 
     Args:
         program: The stack's program.
         a: Weights at one end, [seeds, lanes, *parameter].
         b: Weights at the other.
-        buffers: The models' buffers, constant along the path.
-        samples: The data set.
+        buffers: The models' buffers; those that are not batch norm's are constant along the path.
+        sets: The data sets by name, ``train`` among them.
         points: Number of points, at least 2.
-        radius: Norm of the sphere the path is put back on; None for unconstrained weights.
+        batch_size: Samples per pass over the training set for batch norm's statistics.
+
+    Returns:
+        The error rates on each data set.
     """
-    alphas = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
-    along = (interpolate(a, b, alpha, radius=radius) for alpha in alphas)
-    return torch.stack([1 - evaluate_stack(program, point, buffers, samples).accuracy for point in along])
+    errors: dict[str, list[Tensor]] = {name: [] for name in sets}
+    for alpha in torch.linspace(0, 1, points, dtype=torch.float64).tolist():
+        point = interpolate(a, b, alpha, rule=program.rule)
+        own = pooled_buffers(program, point, buffers, sets["train"], batch_size=batch_size)
+        for name, samples in sets.items():
+            errors[name].append(1 - evaluate_stack(program, point, own, samples).accuracy)
+    return {name: torch.stack(each) for name, each in errors.items()}
 
 
 def barrier(errors: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-HEAD_NORM = 10.0
+from lratlas.models.layers import freeze_head
+
 _EPS = 1e-7
 
 
@@ -48,5 +49,4 @@ def make_scale_invariant(model: nn.Module, head: nn.Linear) -> None:
     """Freeze ``head`` at norm 10 and redraw all other parameters from a normal distribution, in place."""
     for parameter in model.parameters():
         nn.init.normal_(parameter)
-    head.weight.mul_(HEAD_NORM / head.weight.norm())
-    head.weight.requires_grad = False
+    freeze_head(head)

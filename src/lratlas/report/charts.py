@@ -1,25 +1,24 @@
 """The drawings, one function each; what they show comes from ``lratlas.report.data``."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import altair as alt
 import polars as pl
 
 from lratlas.errors import StudyError
 from lratlas.report import look
-from lratlas.report.data import accuracy_data, features_data, geometry_data, regime_bands, traces_data
+from lratlas.report.data import accuracy_data, geometry_data, regime_bands, traces_data
+from lratlas.report.learned_charts import bands_chart, features_chart
+from lratlas.report.look import Drawing
 from lratlas.report.texts import TEXTS
 from lratlas.tables import Tables
-
-Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart | alt.Chart
 
 _PANELS = {
     "angle": "angle, radians",
     "train_barrier": "train error barrier",
     "test_barrier": "test error barrier",
 }
-_PERCENT = ".1%"
 # Without this the legend shows the faint areas of the deviations instead of the lines.
 _LINES = alt.Legend(symbolType="stroke", symbolOpacity=1)
 
@@ -47,7 +46,7 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
     pick = alt.selection_point(name="pick", fields=["series"], bind="legend", toggle="true")
     colour = alt.Color("series:N").scale(_series_colours(data)).sort(None).title(None).legend(_LINES)
     base = alt.Chart(look.inline(data)).encode(x=look.plr_axis(elr=elr), color=colour)
-    scale = _scale(data, "low", "high")
+    scale = look.scale(data, "low", "high")
     # Only the outer lines of each kind have a band; seventeen of them would hide each other.
     outer = data.filter(pl.col("series").is_in(_outer(data)))
     band = (
@@ -67,10 +66,10 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
         strokeWidth=alt.condition("datum.stage == 'pretrain'", alt.value(3.2), alt.value(1.6)),
         tooltip=[
             "series:N",
-            _plr_tip(),
-            alt.Tooltip("mean:Q").format(_PERCENT),
-            alt.Tooltip("low:Q").title("mean − deviation").format(_PERCENT),
-            alt.Tooltip("high:Q").title("mean + deviation").format(_PERCENT),
+            look.plr_tip(),
+            alt.Tooltip("mean:Q").format(look.PERCENT),
+            alt.Tooltip("low:Q").title("mean − deviation").format(look.PERCENT),
+            alt.Tooltip("high:Q").title("mean + deviation").format(look.PERCENT),
             "seeds:Q",
         ],
     )
@@ -99,12 +98,12 @@ def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         x=look.plr_axis(elr=elr),
         color=colour,
         opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
-        tooltip=["pair:N", _plr_tip(), *measures, "seeds:Q"],
+        tooltip=["pair:N", look.plr_tip(), *measures, "seeds:Q"],
     )
     panels = [
-        _panel(
+        look.panel(
             base.mark_line(clip=True, strokeWidth=1.8, point=alt.OverlayMarkDef(size=26))
-            .encode(y=alt.Y(f"{name}:Q").title(title).scale(_scale(data, name, name, floor=0.0)))
+            .encode(y=alt.Y(f"{name}:Q").title(title).scale(look.scale(data, name, name, floor=0.0)))
             .add_params(*((pick,) if i == 0 else ()), look.zoom(name)),
             bands,
             width=170,
@@ -112,30 +111,6 @@ def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         for i, (name, title) in enumerate(_PANELS.items())
     ]
     return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["geometry"].alt)
-
-
-def features_chart(tables: Tables, *, elr: bool = False) -> Drawing:
-    """Sorted single-feature accuracies against PLR, before and after fine-tuning and averaging (Fig. 5).
-
-    Args:
-        tables: The study's tables; ``features``, and ``regimes`` for the shading.
-        elr: The LRs are effective ones.
-
-    Raises:
-        StudyError: The table ``features`` is empty.
-    """
-    data, bands = features_data(tables), regime_bands(tables)
-    models = data["model"].unique(maintain_order=True).to_list()
-    scale = _scale(data, "accuracy", "accuracy")
-    panels = [
-        _panel(
-            _feature_lines(data.filter(pl.col("model") == model), elr=elr, scale=scale, number=i),
-            bands,
-            width=582 // len(models) - 8 * len(models),
-        ).properties(title=model)
-        for i, model in enumerate(models)
-    ]
-    return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["features"].alt)
 
 
 def traces_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -162,7 +137,7 @@ def traces_chart(tables: Tables, *, elr: bool = False) -> Drawing:
             .title("PLR (ELR)" if elr else "PLR")
             .legend(format="~e", labelExpr=look.PLAIN_EXPONENT, tickCount=5, gradientLength=210),
             detail="plr:N",
-            tooltip=[_plr_tip()],
+            tooltip=[look.plr_tip()],
         )
     )
     panels = [
@@ -208,6 +183,7 @@ CHARTS: Mapping[str, TableChart] = {
     "geometry": geometry_chart,
     "features": features_chart,
     "traces": traces_chart,
+    "bands": bands_chart,
 }
 
 
@@ -226,39 +202,3 @@ def _series_colours(data: pl.DataFrame) -> alt.Scale:
         + look.ramp(look.SWA_RAMP, stages.count("average"))
     )
     return alt.Scale(domain=lines["series"].to_list(), range=colours)
-
-
-def _feature_lines(data: pl.DataFrame, *, elr: bool, scale: alt.Scale, number: int) -> alt.Chart:
-    names = ("best feature of a run", "second", "third", "others")
-    shown = data.with_columns(feature=pl.col("rank").replace_strict((1, 2, 3), names[:3], default=names[3]))
-    colours = alt.Scale(domain=list(names), range=[*look.STRONG, look.NEUTRAL])
-    return (
-        alt.Chart(look.inline(shown))
-        .mark_line(clip=True)
-        .encode(
-            x=look.plr_axis(elr=elr),
-            y=alt.Y("accuracy:Q")
-            .scale(scale)
-            .title("single-feature accuracy" if number == 0 else None)
-            .axis(format="%"),
-            detail="rank:N",
-            color=alt.Color("feature:N").scale(colours).title(None).legend(orient="bottom"),
-            strokeWidth=alt.condition("datum.rank < 4", alt.value(2), alt.value(0.8)),
-            tooltip=["rank:Q", _plr_tip(), alt.Tooltip("accuracy:Q").format(_PERCENT), "seeds:Q"],
-        )
-        .add_params(look.zoom(f"features_{number}"))
-    )
-
-
-def _panel(lines: alt.Chart, bands: pl.DataFrame, *, width: int) -> alt.LayerChart:
-    # Smaller letters: in a narrow panel the names of 2A and 2B would touch.
-    return alt.LayerChart(layer=[*look.shading(bands, lettering=8), lines]).properties(width=width, height=230)
-
-
-def _scale(data: pl.DataFrame, lowest: str, highest: str, *, floor: float | None = None) -> alt.Scale:
-    ends = data.select(low=pl.min_horizontal(pl.col(lowest).min(), pl.lit(floor)), high=pl.col(highest).max())
-    return look.headroom(*ends.row(0))
-
-
-def _plr_tip() -> alt.Tooltip:
-    return alt.Tooltip("plr:Q").title("PLR").format(look.LR_FORMAT)

@@ -7,24 +7,15 @@ from itertools import pairwise
 import polars as pl
 
 from lratlas.errors import StudyError
-from lratlas.tables import Tables, empty
+from lratlas.report.learned_data import bands_data, features_data
+from lratlas.report.rows import STAGES, lr_column, need, stage_order, table
+from lratlas.tables import Tables
 
-_STAGES = ("pretrain", "finetune", "average")
 _ENDS = ("low", "high", "swa")
 _PAIR_LABELS = ("low FLR – high FLR", "low FLR – SWA", "high FLR – SWA")
 _MEASURES = ("angle", "train_barrier", "test_barrier")
 # Enough to see every bend of a curve on a screen, few enough for 30 curves to draw at once.
 _TRACE_POINTS = 150
-
-
-def lr_text(lr: float) -> str:
-    """A learning rate in short scientific notation, three significant digits at most.
-
-    >>> lr_text(0.0001), lr_text(0.0075), lr_text(10**-4.5)
-    ('1e-4', '7.5e-3', '3.16e-5')
-    """
-    mantissa, exponent = f"{lr:.2e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def regime_bands(tables: Tables) -> pl.DataFrame:
@@ -38,7 +29,7 @@ def regime_bands(tables: Tables) -> pl.DataFrame:
     Returns:
         One row per band in order of PLR: ``regime``, ``low``, ``high``, ``middle`` (their geometric mean).
     """
-    regimes = _table(tables, "regimes").sort("plr")
+    regimes = table(tables, "regimes").sort("plr")
     if regimes.is_empty():
         return pl.DataFrame(schema={"regime": pl.String} | dict.fromkeys(("low", "high", "middle"), pl.Float64))
     edges = _edges(regimes["plr"].to_list())
@@ -67,9 +58,9 @@ def accuracy_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFra
     Raises:
         StudyError: There is no such accuracy in the tables.
     """
-    runs = _need(tables, "runs", "accuracy").filter(pl.col("stage").is_in(_STAGES))
+    runs = need(tables, "runs", "accuracy").filter(pl.col("stage").is_in(STAGES))
     if at_loss is not None:
-        runs = _at_loss(runs, _need(tables, "traces", "accuracy"), at_loss)
+        runs = _at_loss(runs, need(tables, "traces", "accuracy"), at_loss)
     runs = runs.drop_nulls("test_accuracy")
     if runs.is_empty():
         where = "at the end of a run" if at_loss is None else f"at a training loss of {at_loss:g} or less"
@@ -83,7 +74,7 @@ def accuracy_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFra
             high=pl.col("test_accuracy").mean() + spread,
             seeds=pl.col("seed").n_unique(),
         )
-        .sort(pl.col("stage").replace_strict(_STAGES, range(3), return_dtype=pl.Int64), "flr", "count", "plr")
+        .sort(stage_order(), "flr", "count", "plr")
         .with_columns(series=_series())
         .select("series", "stage", "plr", "mean", "low", "high", "seeds")
     )
@@ -104,44 +95,12 @@ def geometry_data(tables: Tables) -> pl.DataFrame:
     """
     rank = pl.min_horizontal(_rank("a"), _rank("b")) + pl.max_horizontal(_rank("a"), _rank("b")) - 1
     return (
-        _need(tables, "pairs", "geometry")
+        need(tables, "pairs", "geometry")
         .with_columns(rank=rank)
         .group_by("rank", "plr")
         .agg(*(pl.col(name).median() for name in _MEASURES), seeds=pl.col("seed").n_unique())
         .sort("rank", "plr")
         .select(_named_pair(), "plr", *_MEASURES, "seeds")
-    )
-
-
-def features_data(tables: Tables) -> pl.DataFrame:
-    """Single-feature accuracies, sorted per run and then averaged over seeds (Fig. 5 of the paper).
-
-    Args:
-        tables: The study's tables; of them only ``features``.
-
-    Returns:
-        One row per model, rank and PLR: ``model`` (pre-trained; fine-tuned with the lowest FLR; averaged with
-        the largest k), ``rank`` (1 is the best feature of the run), ``plr``, ``accuracy``, ``seeds``.
-
-    Raises:
-        StudyError: The table ``features`` is empty.
-    """
-    features = _need(tables, "features", "features").filter(pl.col("stage").is_in(_STAGES))
-    chosen = features.filter(
-        (pl.col("stage") == "pretrain")
-        | ((pl.col("stage") == "finetune") & (pl.col("flr") == _of("finetune", "flr").min()))
-        | ((pl.col("stage") == "average") & (pl.col("count") == _of("average", "count").max()))
-    )
-    if chosen.is_empty():
-        raise StudyError("The features chart needs pre-trained, fine-tuned or averaged runs in 'features'.")
-    rank = pl.col("accuracy").rank("ordinal", descending=True).over("run").cast(pl.Int64)
-    return (
-        chosen.with_columns(rank=rank)
-        .group_by("stage", "flr", "count", "rank", "plr")
-        .agg(accuracy=pl.col("accuracy").mean(), seeds=pl.col("seed").n_unique())
-        .sort(pl.col("stage").replace_strict(_STAGES, range(3), return_dtype=pl.Int64), "rank", "plr")
-        .with_columns(model=_model())
-        .select("model", "rank", "plr", "accuracy", "seeds")
     )
 
 
@@ -160,8 +119,8 @@ def traces_data(tables: Tables) -> pl.DataFrame:
     Raises:
         StudyError: There is no trace of a pre-training run.
     """
-    runs = _need(tables, "runs", "traces").filter(pl.col("stage") == "pretrain").select("run", "plr")
-    rows = _need(tables, "traces", "traces").join(runs, on="run")
+    runs = need(tables, "runs", "traces").filter(pl.col("stage") == "pretrain").select("run", "plr")
+    rows = need(tables, "traces", "traces").join(runs, on="run")
     if rows.is_empty():
         raise StudyError("The traces chart needs traces of pre-training runs; table 'traces' has none.")
     width = math.ceil(rows["step"].n_unique() / _TRACE_POINTS)
@@ -173,17 +132,6 @@ def traces_data(tables: Tables) -> pl.DataFrame:
         .with_columns(_drawable("train_loss"), _drawable("gradient_norm"))
         .sort("plr", "step")
     )
-
-
-def _table(tables: Tables, name: str) -> pl.DataFrame:
-    return tables.get(name, empty(name))
-
-
-def _need(tables: Tables, name: str, chart: str) -> pl.DataFrame:
-    table = _table(tables, name)
-    if table.is_empty():
-        raise StudyError(f"The {chart} chart needs rows in table '{name}', which is empty.")
-    return table
 
 
 def _edges(plrs: list[float]) -> list[float]:
@@ -210,27 +158,9 @@ def _series() -> pl.Expr:
         pl.when(pl.col("stage") == "pretrain")
         .then(pl.lit("pre-training"))
         .when(pl.col("stage") == "finetune")
-        .then(pl.lit("FLR ") + _lr_column("flr"))
+        .then(pl.lit("FLR ") + lr_column("flr"))
         .otherwise(pl.lit("SWA-") + pl.col("count").cast(pl.String))
     )
-
-
-def _model() -> pl.Expr:
-    return (
-        pl.when(pl.col("stage") == "pretrain")
-        .then(pl.lit("pre-trained"))
-        .when(pl.col("stage") == "finetune")
-        .then(pl.lit("fine-tuned, FLR ") + _lr_column("flr"))
-        .otherwise(pl.lit("averaged, SWA-") + pl.col("count").cast(pl.String))
-    )
-
-
-def _lr_column(name: str) -> pl.Expr:
-    return pl.col(name).map_elements(lr_text, return_dtype=pl.String)
-
-
-def _of(stage: str, column: str) -> pl.Expr:
-    return pl.col(column).filter(pl.col("stage") == stage)
 
 
 def _rank(end: str) -> pl.Expr:
@@ -250,5 +180,6 @@ CHART_DATA: Mapping[str, Callable[[Tables], pl.DataFrame]] = {
     "accuracy": accuracy_data,
     "geometry": geometry_data,
     "features": features_data,
+    "bands": bands_data,
     "traces": traces_data,
 }

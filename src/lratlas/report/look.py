@@ -1,9 +1,13 @@
 """How every chart looks: colours, axes, shading, and the interaction they share."""
 
-from typing import Any
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import altair as alt
 import polars as pl
+
+Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart | alt.ConcatChart | alt.Chart
 
 # Okabe and Ito's colours, told apart with any colour vision and readable on white and on black.
 REGIME_COLOURS = {
@@ -19,7 +23,11 @@ STRONG = ("#D55E00", "#0072B2", "#009E73")
 FLR_RAMP = ("#7FC4EA", "#1668A6")
 SWA_RAMP = ("#F3B04C", "#BF4B00")
 
+# From low frequencies to high ones, as in the spectrum of light.
+BAND_RAMP = ("#C03A00", "#E69F00", "#009E73", "#0072B2")
+
 LR_FORMAT = ".2~e"
+PERCENT = ".1%"
 # Vega writes 1e+0 where everybody writes 1e0.
 PLAIN_EXPONENT = "replace(datum.label, '+', '')"
 FONT = "Helvetica, Arial, sans-serif"
@@ -32,11 +40,13 @@ def inline(frame: pl.DataFrame) -> alt.InlineData:
     return alt.InlineData(values=rows)
 
 
-def ramp(ends: tuple[str, str], count: int) -> list[str]:
-    """``count`` colours from one hexadecimal colour to another, evenly spaced; one alone is the last."""
-    start, stop = ([int(end[i : i + 2], 16) for i in (1, 3, 5)] for end in ends)
-    shares = [(i + 1) / count if count == 1 else i / (count - 1) for i in range(count)]
-    mixed = ([round(a + share * (b - a)) for a, b in zip(start, stop, strict=True)] for share in shares)
+def ramp(stops: Sequence[str], count: int) -> list[str]:
+    """``count`` colours evenly spaced along two or more hexadecimal colours; one alone is the last."""
+    parts = [[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in stops]
+    legs = list(pairwise(parts))
+    places = [len(legs) * ((i + 1) / count if count == 1 else i / (count - 1)) for i in range(count)]
+    starts = [min(int(place), len(legs) - 1) for place in places]
+    mixed = [_between(*legs[start], place - start) for start, place in zip(starts, places, strict=True)]
     return ["#" + "".join(f"{part:02X}" for part in colour) for colour in mixed]
 
 
@@ -62,11 +72,24 @@ def power_axis() -> alt.Axis:
     return alt.Axis(format="~e", labelExpr=PLAIN_EXPONENT, tickCount=5)
 
 
-def headroom(low: float | None, high: float | None) -> alt.Scale:
-    """A scale for values from ``low`` to ``high``, with room above for the names of the regimes."""
+def headroom(low: float | None, high: float | None, *, room: float = 0.09) -> alt.Scale:
+    """A scale for values from ``low`` to ``high``, with room above (a share) for the names of the regimes."""
     if low is None or high is None:
         return alt.Scale()
-    return alt.Scale(domain=[low, high + 0.09 * max(high - low, 1e-3)], nice=True, zero=False)
+    return alt.Scale(domain=[low, high + room * max(high - low, 1e-3)], nice=True, zero=False)
+
+
+def scale(
+    data: pl.DataFrame, lowest: str, highest: str, *, floor: float | None = None, room: float = 0.09
+) -> alt.Scale:
+    """The scale that shows two columns whole, from ``floor`` or lower, with `headroom`."""
+    ends = data.select(low=pl.min_horizontal(pl.col(lowest).min(), pl.lit(floor)), high=pl.col(highest).max())
+    return headroom(*ends.row(0), room=room)
+
+
+def plr_tip() -> alt.Tooltip:
+    """The PLR of a mark, read when it is pointed at."""
+    return alt.Tooltip("plr:Q").title("PLR").format(LR_FORMAT)
 
 
 def zoom(name: str) -> alt.Parameter:
@@ -95,7 +118,13 @@ def shading(bands: pl.DataFrame, *, lettering: int = 11) -> list[alt.Chart]:
     return [bars, labels]
 
 
-def finish(chart: alt.LayerChart | alt.HConcatChart | alt.Chart, description: str) -> Any:
+def panel(lines: alt.Chart, bands: pl.DataFrame, *, width: int, height: int = 230) -> alt.LayerChart:
+    """One of several charts side by side, with the regimes shaded behind its lines."""
+    # Smaller letters: in a narrow panel the names of 2A and 2B would touch.
+    return alt.LayerChart(layer=[*shading(bands, lettering=8), lines]).properties(width=width, height=height)
+
+
+def finish(chart: Drawing, description: str) -> Any:
     """Fonts, legend and the description read out by screen readers, the same on every chart."""
     return (
         chart.properties(description=description)
@@ -105,3 +134,7 @@ def finish(chart: alt.LayerChart | alt.HConcatChart | alt.Chart, description: st
         .configure_title(fontSize=12, fontWeight="normal", anchor="start")
         .configure_view(stroke=NEUTRAL, strokeOpacity=0.4)
     )
+
+
+def _between(start: list[int], stop: list[int], share: float) -> list[int]:
+    return [round(a + share * (b - a)) for a, b in zip(start, stop, strict=True)]

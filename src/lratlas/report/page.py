@@ -8,9 +8,9 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lratlas.report.charts import Drawing
-from lratlas.report.data import lr_text
 from lratlas.report.figures import vega_bundle
 from lratlas.report.look import REGIME_COLOURS
+from lratlas.report.rows import lr_text
 from lratlas.report.texts import TEXTS, Text
 from lratlas.tables import Tables, empty
 

@@ -56,6 +56,23 @@ TEXTS: Mapping[str, Text] = {
         "training on log axes, one line for each learning rate, mean over seeds, coloured from blue "
         "for the smallest learning rate to pink for the largest.",
     ),
+    "bands": Text(
+        heading="Which Fourier bands were learned",
+        caption="Test accuracy on images of which only one band of frequencies is left, and, where measured, on "
+        "images without that band; means over seeds. A band reaches from its lowest to its highest L1 distance "
+        "from the zero frequency: band 0 is the mean colour, the highest bands are the finest detail.",
+        alt="Line charts of the test accuracy on filtered images against the pre-training learning rate, one line "
+        "for each band of frequencies, mean over seeds; a panel each for pre-trained, fine-tuned and averaged "
+        "models, and a second row for images without the band. Regimes are shaded.",
+    ),
+    "band_picture": Text(
+        heading="An image and its Fourier bands",
+        caption="The first image of the test set, then the part of it that each band of frequencies holds. Band 0 is "
+        "shown on the scale of the image; the others are stretched around mid-grey so that faint ones show too. "
+        "The parts sum to the image.",
+        alt="A row of pictures: an image, then the part of it that each band of frequencies holds, from the mean "
+        "colour to the finest detail.",
+    ),
     "ticks": Text(
         heading="One feature of the data",
         caption="The two coordinates of one feature for a sample of the training set; each feature alone "

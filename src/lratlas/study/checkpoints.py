@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lratlas.study.plan import Grid
 from lratlas.training.averaging import Tails
-from lratlas.training.trainer import Stack
+from lratlas.training.stacks import Stack
 
 
 def named(runs: Grid, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -23,7 +23,7 @@ def named(runs: Grid, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Ten
 def stack_of(
     files: Mapping[str, Mapping[str, Tensor]], runs: Grid, kind: str, device: torch.device
 ) -> dict[str, Tensor]:
-    """The inverse of `_named`, for the runs in the order given."""
+    """The inverse of `named`, for the runs in the order given."""
     first = f"{runs[0][0]}/{kind}/"
     # Sorted, for a file gives its tensors in any order and sums over parameters must not depend on it.
     names = sorted(name.removeprefix(first) for name in files[runs[0][0]] if name.startswith(first))

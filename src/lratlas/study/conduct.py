@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lratlas.errors import SpecError, StudyError, TaskError
+from lratlas.errors import SpecError, StudyError
 from lratlas.study.spec import Spec, extends, spec_from, spec_text
 from lratlas.study.store import Store
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from lratlas.study.execute import Progress
     from lratlas.study.plan import Plan, Seed
     from lratlas.study.tasks import Tasks
-    from lratlas.task import Task
 
 
 def open_study(folder: str | Path, spec: Spec) -> Store:
@@ -83,6 +82,7 @@ def conduct(
     from lratlas.study.kept import check_spec_holds, forget_segments, kept_plan, set_orphans_aside
     from lratlas.study.plan import plan_text
     from lratlas.study.planning import make_plan
+    from lratlas.study.premises import bands_of_study, check_task, device_name, strategy_of
     from lratlas.study.tasks import tasks_from
     from lratlas.training.program import can_compile
 
@@ -101,27 +101,27 @@ def conduct(
     if spec != stored:
         store.write_text("spec.toml", spec_text(spec))
     task = known.of(0)
-    _check_no_statistics(task)
-    if task.chance_loss <= 0:
-        raise TaskError(
-            f"The loss {task.objective.name} is {task.chance_loss:.3g} without any training; regimes are told apart"
-            " relative to that level, which must be above 0."
-        )
-    device = old.device if old else _device(spec.training.device)
+    check_task(task)
+    device = device_name(old.device if old else spec.training.device)
     compiled = old.compiled if old else spec.training.compile and can_compile()
     if spec.training.compile and not compiled:
         notice("There is no C++ compiler here, so training runs uncompiled, about four times slower.")
     if compiled and not can_compile():
         raise StudyError(f"{store.url} was begun with compiled training, which needs a C++ compiler such as g++.")
+    with _one_thread():
+        strategy = old.strategy if old else strategy_of(spec, task, device)
     planned = partial(
         make_plan,
         spec,
         seeds,
-        steps_per_epoch=len(task.train[0]) // task.batch_size,
+        strategy=strategy,
+        bands=bands_of_study(spec, task),
+        task=task.name,
+        steps_per_epoch=task.steps_per_epoch,
         chance_loss=task.chance_loss,
         elr=task.update.radius is not None,
         singles=spec.measure.features and task.singles is not None,
-        device=_device(device),
+        device=device,
         compiled=compiled,
     )
     if old:
@@ -135,7 +135,7 @@ def conduct(
     for part in store.parts("pairs") - {job.id for job in plan.geometry}:
         store.remove_part("pairs", part)  # compared the solutions of a smaller grid
     forget_segments(store, plan)
-    return execute(store, plan, workers=workers, tasks=tasks, progress=progress)
+    return execute(store, plan, workers=workers, tasks=tasks, progress=progress, notice=notice)
 
 
 @contextmanager
@@ -149,38 +149,6 @@ def _one_thread() -> Generator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise SpecError(
-            f"`training.device` is {name!r}, which this machine does not have; use auto or one that it has."
-        ) from error
-    return name
-
-
-def _check_no_statistics(task: "Task") -> None:
-    """Averaged and interpolated models would need statistics of their own, which nothing recomputes."""
-    import torch
-
-    from lratlas.task import make_model
-
-    model = make_model(task, 0).train()
-    before = {name: value.clone() for name, value in model.named_buffers()}
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        model(task.train[0][: task.batch_size])
-    changed = [name for name, value in model.named_buffers() if not torch.equal(value, before[name])]
-    if changed:
-        raise TaskError(
-            f"The model keeps running statistics in {', '.join(changed)}, which averaged and interpolated models do not"
-            " have; use norm layers without them, such as LayerNorm or GroupNorm."
-        )
 
 
 def _repetitions(tasks: "Tasks", repeats: int) -> "list[Seed]":

@@ -15,10 +15,8 @@ from typing import IO, Any, cast
 
 from lratlas.errors import StudyError
 from lratlas.study.jobs import is_done
-from lratlas.study.plan import Features, Geometry, Plan, Training
+from lratlas.study.plan import Geometry, Job, Plan, Training
 from lratlas.study.store import Store
-
-Job = Training | Features | Geometry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +38,7 @@ def execute(
     workers: int,
     tasks: object = None,
     progress: Callable[[Progress], None] | None = None,
+    notice: Callable[[str], None] = lambda _: None,
 ) -> bool:
     """Do all jobs of the plan that are not done.
 
@@ -49,6 +48,7 @@ def execute(
         workers: Number of processes.
         tasks: Tasks that the spec cannot describe, sent to the workers; None if it can.
         progress: Called on every change of progress.
+        notice: Called with sentences that workers say.
 
     Returns:
         Whether there were any.
@@ -56,7 +56,7 @@ def execute(
     Raises:
         StudyError: A job failed or a worker process ended; everything finished so far is in the store.
     """
-    jobs: list[Job] = [*plan.trainings, *plan.features, *plan.geometry]
+    jobs = plan.jobs
     open_jobs = {job.id: job for job in jobs if not is_done(store, job)}
     state = _State(plan=plan, jobs=len(jobs), open_jobs=open_jobs, report=progress or (lambda _: None))
     if not open_jobs:
@@ -72,6 +72,9 @@ def execute(
             _feed(state, processes, index)
         while state.open_jobs:
             index, message = messages.get()
+            if "notice" in message:
+                notice(message["notice"])
+                continue
             _take(state, processes[index], index, message)
             if "done" in message:
                 for idle in [each for each in range(len(processes)) if each not in state.busy]:
@@ -153,7 +156,7 @@ def _needs(plan: Plan, job: Job) -> set[str]:
     """The jobs that must be done before this one."""
     if isinstance(job, Training):
         return {job.parent} if job.parent else set()
-    if isinstance(job, Features):
+    if not isinstance(job, Geometry):
         return {job.training}
     holders = plan.holders()
     return {holders[run] for grid in job.solutions.values() for row in grid for run in row}
@@ -162,7 +165,7 @@ def _needs(plan: Plan, job: Job) -> set[str]:
 def _word(job: Job) -> str:
     if isinstance(job, Training):
         return {"pretrain": "pre-training", "finetune": "fine-tuning", "average": "averaging"}[job.stage]
-    return "features" if isinstance(job, Features) else "geometry"
+    return type(job).__name__.lower()
 
 
 @contextmanager

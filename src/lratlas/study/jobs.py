@@ -4,124 +4,49 @@ Every job is idempotent. Its runs part (or its one table part) is written last a
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import combinations
+from collections.abc import Callable, Sequence
 
 import polars as pl
 import torch
 from torch import Tensor
 
-from lratlas.measure.features import single_feature_accuracies
-from lratlas.measure.geometry import angular_distance, barrier, path_errors
 from lratlas.streams import torch_seed
-from lratlas.study.checkpoints import named, read_segment, segment_tensors, stack_of
-from lratlas.study.plan import Features, Geometry, Grid, Plan, Seed, Training
-from lratlas.study.rows import flat, runs_table, trace_table
-from lratlas.study.spec import Spec
+from lratlas.study.checkpoints import named, read_segment, segment_tensors
+from lratlas.study.measuring import measured
+from lratlas.study.plan import TABLE_OF, Job, Training
+from lratlas.study.rows import runs_table, trace_table
 from lratlas.study.store import Store
-from lratlas.study.tasks import Tasks
-from lratlas.task import make_model
+from lratlas.study.study import Setting, Study
 from lratlas.training.averaging import Tails, add_checkpoint, averaged
-from lratlas.training.order import batch_indices
-from lratlas.training.program import Program, build
+from lratlas.training.evaluating import Scores, evaluate_stack, pooled_buffers
+from lratlas.training.order import augmentation_draws, batch_indices
 from lratlas.training.sphere import Weights
-from lratlas.training.stacking import initial_tensors, samples, single_feature_samples
-from lratlas.training.trainer import Row, Samples, Scores, Stack, evaluate_stack, start_stack, train_stack
+from lratlas.training.stacks import Stack, start_stack
+from lratlas.training.trainer import Row, train_stack
 
 Progress = Callable[[int], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """The data and the frozen parameters of a stack's seeds."""
-
-    train: Samples
-    test: Samples
-    features: list[Samples]
-    frozen: Weights
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study as a process that works on it sees it; programs and data are made once per process."""
-
-    store: Store
-    spec: Spec
-    plan: Plan
-    tasks: Tasks
-
-    @cached_property
-    def device(self) -> torch.device:
-        """Where stacks are trained."""
-        return torch.device(self.plan.device)
-
-    @cached_property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-        return getattr(torch, self.plan.dtype)
-
-    @cached_property
-    def radius(self) -> float | None:
-        """Norm of the sphere, None for unconstrained weights."""
-        return self.tasks.of(0).update.radius
-
-    @cached_property
-    def program(self) -> Program:
-        """The step and the evaluation."""
-        task = self.tasks.of(0)
-        return build(make_model(task, 0), task.objective, task.update, compiled=self.plan.compiled)
-
-    @cached_property
-    def holders(self) -> Mapping[str, str]:
-        """The job whose final checkpoint holds each run."""
-        return self.plan.holders()
-
-    def initial(self, seeds: Sequence[Seed], lanes: int) -> tuple[Weights, Weights, Setting]:
-        """Initial weights and buffers of a stack, and its setting."""
-        tasks = [self.tasks.of(seed.seed) for seed in seeds]
-        drawn = [seed.training_seed for seed in seeds]
-        dtype, device = self.dtype, self.device
-        weights, buffers, frozen = initial_tensors(tasks, drawn, lanes, dtype=dtype, device=device)
-        setting = Setting(
-            train=samples(tasks, "train", frozen, dtype=dtype, device=device),
-            test=samples(tasks, "test", frozen, dtype=dtype, device=device),
-            features=single_feature_samples(tasks, frozen, dtype=dtype, device=device),
-            frozen=frozen,
-        )
-        return weights, buffers, setting
-
-    def end_points(self, runs: Grid) -> Weights:
-        """Final weights of the given runs as a stack."""
-        files = {name: self.store.read_weights(name) for name in {self.holders[run] for row in runs for run in row}}
-        return stack_of({run: files[self.holders[run]] for row in runs for run in row}, runs, "weights", self.device)
-
-
-def is_done(store: Store, job: Training | Features | Geometry) -> bool:
+def is_done(store: Store, job: Job) -> bool:
     """Whether the store has everything that the job writes."""
-    if isinstance(job, Features):
-        return job.id in store.parts("features")
-    if isinstance(job, Geometry):
-        return job.id in store.parts("pairs")
+    if not isinstance(job, Training):
+        return job.id in store.parts(TABLE_OF[type(job)])
     traces = {f"{job.id}-{end}" for end in job.segments} if job.stage != "average" else set[str]()
     return job.id in store.parts("runs") and store.has_weights(job.id) and traces <= store.parts("traces")
 
 
-def perform(study: Study, job: Training | Features | Geometry, progress: Progress) -> None:
+def perform(study: Study, job: Job, progress: Progress) -> None:
     """Do one job; ``progress`` is called with the run-steps just trained."""
     if isinstance(job, Training):
         _train(study, job, progress)
-    elif isinstance(job, Features):
-        _measure_features(study, job)
     else:
-        _measure_geometry(study, job)
+        study.store.write_table(TABLE_OF[type(job)], job.id, measured(study, job))
 
 
 def _train(study: Study, job: Training, progress: Progress) -> None:
     began = time.monotonic()
     weights, buffers, setting = study.initial(job.seeds, len(job.lanes))
-    rule = study.tasks.of(0).update
+    rule = study.task.update
     done = _resumable(study.store, job)
     stack, tails, spent = start_stack(weights, buffers, rule), Tails(), 0.0
     if done:
@@ -130,7 +55,7 @@ def _train(study: Study, job: Training, progress: Progress) -> None:
     elif job.parent and job.parents and job.stage == "average":
         stack, _, _ = _segment(study, job, job.parent, (), job.start)
     elif job.parents:
-        stack = start_stack(study.end_points(job.parents), buffers, rule)
+        stack = start_stack(*study.end_points(job.parents), rule)
     progress(job.size * (stack.step - job.start))
     last_rows: list[Row] = []
     for end in job.segments:
@@ -163,31 +88,25 @@ def _resumable(store: Store, job: Training) -> list[int]:
 def _train_segment(
     study: Study, job: Training, setting: Setting, stack: Stack, tails: Tails, end: int, progress: Progress
 ) -> tuple[Stack, Tails, list[Row]]:
-    task, first = study.tasks.of(0), stack.step
+    task, first = study.task, stack.step
     # Dropout and the like draw from here; a segment is where an interrupted job starts again.
     torch.manual_seed(torch_seed(first, job.id))
-    order = [
-        batch_indices(
-            seed=seed.training_seed,
-            start=first,
-            stop=end,
-            samples=setting.train.x.shape[1],
-            batch_size=task.batch_size,
-        )
-        for seed in job.seeds
-    ]
+    span = {"start": first, "stop": end, "samples": len(task.train[0]), "batch_size": task.samples_per_step}
+    order = [batch_indices(seed=seed.training_seed, full_batch=task.full_batch, **span) for seed in job.seeds]
+    draws = [augmentation_draws(task.augment, seed=seed.training_seed, **span) for seed in job.seeds if task.augment]
     lrs = [lane.plr if lane.flr is None else lane.flr for lane in job.lanes]
     checkpoints = job.average.steps if job.average else ()
     trained = train_stack(
         study.program,
         stack,
         lrs=torch.tensor(lrs, dtype=study.dtype, device=study.device).expand(len(job.seeds), -1).contiguous(),
-        batches=torch.stack(order, 1).to(study.device),
+        batches=_side_by_side(order, same=task.full_batch).to(study.device),
+        draws={name: torch.stack([draw[name] for draw in draws], 1) for name in draws[0]} if draws else None,
         train=setting.train,
         test=setting.test if job.stage != "average" else None,
         trace_every=job.trace_every if job.stage != "average" else None,
         snapshots=[step for step in checkpoints if first < step <= end],
-        progress=lambda steps: progress(steps * job.size),
+        progress=progress,
     )
     for step, weights in trained.snapshots.items():
         assert job.average is not None
@@ -195,9 +114,14 @@ def _train_segment(
         rank = place if job.stage == "average" else len(checkpoints) - 1 - place
         tails = add_checkpoint(tails, job.average.counts, weights, rank=rank)
     if job.stage != "average":
-        frame = trace_table(job.runs, trained.rows, setting.train.x.shape[1] // task.batch_size)
+        frame = trace_table(job.runs, trained.rows, task.steps_per_epoch)
         study.store.write_table("traces", f"{job.id}-{end}", frame)
     return trained.stack, tails, trained.rows
+
+
+def _side_by_side(order: Sequence[Tensor], *, same: bool) -> Tensor:
+    """The indices of all seeds, [steps, seeds, batch]; those of full batches are the same and not copied."""
+    return order[0][:, None].expand(-1, len(order), -1) if same else torch.stack([*order], 1)
 
 
 def _finish(
@@ -211,10 +135,10 @@ def _finish(
 ) -> None:
     program, tensors, tables = study.program, dict[str, Tensor](), list[pl.DataFrame]()
 
-    def scored(weights: Weights) -> tuple[Scores, Scores]:
+    def scored(weights: Weights, buffers: Weights) -> tuple[Scores, Scores]:
         return (
-            evaluate_stack(program, weights, stack.buffers, setting.train),
-            evaluate_stack(program, weights, stack.buffers, setting.test),
+            evaluate_stack(program, weights, buffers, setting.train),
+            evaluate_stack(program, weights, buffers, setting.test),
         )
 
     if job.stage != "average":
@@ -222,12 +146,16 @@ def _finish(
         if job.keep_state:
             tensors |= segment_tensors(job.runs, stack, {}, 0.0)
         gradient = rows[-1].gradient_norm if rows else None
-        tables.append(runs_table(job, job.runs, job.parents, stack, *scored(stack.weights), gradient=gradient))
+        scores = scored(stack.weights, stack.buffers)
+        tables.append(runs_table(job, job.runs, job.parents, stack, *scores, gradient=gradient))
     if job.average:
-        means = averaged(tails, radius=study.radius, dtype=study.dtype)
+        means = averaged(tails, rule=study.task.update, dtype=study.dtype)
+        size = study.task.samples_per_step
         for count, runs in zip(job.average.counts, job.average.runs, strict=True):
-            tensors |= named(runs, "weights", means[count]) | named(runs, "buffers", stack.buffers)
-            tables.append(runs_table(job, runs, job.runs, stack, *scored(means[count]), count=count))
+            mean = means[count]
+            buffers = pooled_buffers(program, mean, stack.buffers, setting.train, batch_size=size)
+            tensors |= named(runs, "weights", mean) | named(runs, "buffers", buffers)
+            tables.append(runs_table(job, runs, job.runs, stack, *scored(mean, buffers), count=count))
     study.store.write_weights(job.id, tensors)
     table = pl.concat(tables)
     each = seconds() / job.size
@@ -235,76 +163,6 @@ def _finish(
     longest = pl.col("count").max() if job.stage == "average" else None
     spent = pl.when(pl.col("count").eq_missing(longest)).then(each).otherwise(0.0)
     study.store.write_table("runs", job.id, table.with_columns(seconds=spent))
-
-
-def _measure_features(study: Study, job: Features) -> None:
-    training = next(each for each in study.plan.trainings if each.id == job.training)
-    tables: list[pl.DataFrame] = []
-    _, buffers, setting = study.initial(training.seeds, len(training.lanes))
-    for runs, count in _grids(training):
-        weights = study.end_points(runs)
-        accuracies = single_feature_accuracies(study.program, weights, buffers, setting.features)
-        stage = training.stage if count is None else "average"
-        tables += [
-            pl.DataFrame(
-                {
-                    "run": run,
-                    "stage": stage,
-                    "plr": training.lanes[lane].plr,
-                    "flr": training.lanes[lane].flr,
-                    "count": count,
-                    "seed": training.seeds[seed].seed,
-                    "feature": list(range(len(accuracies))),
-                    "accuracy": accuracies[:, seed, lane].tolist(),
-                },
-                schema_overrides={"flr": pl.Float64, "count": pl.Int64},
-            )
-            for seed, row in enumerate(runs)
-            for lane, run in enumerate(row)
-        ]
-    study.store.write_table("features", job.id, pl.concat(tables))
-
-
-def _measure_geometry(study: Study, job: Geometry) -> None:
-    training = next(each for each in study.plan.trainings if each.id == job.training)
-    _, buffers, setting = study.initial(training.seeds, len(training.lanes))
-    points = {role: study.end_points(runs) for role, runs in job.solutions.items()}
-    tables: list[pl.DataFrame] = []
-    for a, b in combinations(points, 2):
-        errors = {
-            part: path_errors(
-                study.program,
-                points[a],
-                points[b],
-                buffers,
-                data,
-                points=study.spec.measure.interpolation,
-                radius=study.radius,
-            )
-            for part, data in (("train", setting.train), ("test", setting.test))
-        }
-        tables.append(
-            pl.DataFrame(
-                {
-                    "plr": [lane.plr for _ in training.seeds for lane in training.lanes],
-                    "seed": [seed.seed for seed in training.seeds for _ in training.lanes],
-                    "a": a,
-                    "b": b,
-                    "angle": flat(angular_distance(points[a], points[b])),
-                    "train_barrier": flat(barrier(errors["train"])),
-                    "test_barrier": flat(barrier(errors["test"])),
-                }
-            )
-        )
-    study.store.write_table("pairs", job.id, pl.concat(tables))
-
-
-def _grids(job: Training) -> list[tuple[Grid, int | None]]:
-    """The run ids of a job's own runs and of its averages, with the averages' counts."""
-    own: list[tuple[Grid, int | None]] = [(job.runs, None)] if job.stage != "average" else []
-    if job.average:
-        own += zip(job.average.runs, job.average.counts, strict=True)
-    return own
 
 
 def _forget(study: Study, job: Training, ends: Sequence[int], *, keep: int | None = None) -> list[int]:

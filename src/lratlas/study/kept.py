@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from lratlas.errors import DamagedFile, StudyError
 from lratlas.study.jobs import is_done
-from lratlas.study.plan import Plan, Training, read_plan
+from lratlas.study.plan import TABLE_OF, Plan, Training, read_plan
 from lratlas.study.store import Store
 
-_TABLES = ("runs", "traces", "features", "pairs")
+_TABLES = ("runs", "traces", *TABLE_OF.values())
 
 
 def kept_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:
@@ -48,7 +48,7 @@ def check_spec_holds(store: Store, old: Plan, fresh: Plan) -> None:
 
 def set_orphans_aside(store: Store, plan: Plan) -> None:
     """Set aside the parts of tables that belong to no job of the plan: rows must not count twice."""
-    jobs = {job.id for job in (*plan.trainings, *plan.features, *plan.geometry)}
+    jobs = {job.id for job in plan.jobs}
     for table in _TABLES:
         for part in store.parts(table):
             if not {part, part.rpartition("-")[0]} & jobs:

@@ -83,6 +83,14 @@ class Features(_Part):
     training: str
 
 
+class Bands(_Part):
+    """Accuracies of the runs of one training job on Fourier bands of the test images, kept and removed."""
+
+    id: str
+    training: str
+    bands: tuple[tuple[int, int], ...]
+
+
 class Geometry(_Part):
     """Angles and barriers between the solutions that descend from one pre-training job.
 
@@ -94,11 +102,16 @@ class Geometry(_Part):
     solutions: dict[Literal["low", "high", "swa"], tuple[tuple[str, ...], ...]]
 
 
+Measurement = Features | Bands | Geometry
+Job = Training | Measurement
+TABLE_OF: Mapping[type[Measurement], str] = {Features: "features", Bands: "bands", Geometry: "pairs"}
+
+
 class Plan(_Part):
     """The jobs of a study, in the order they are started."""
 
     format: int = FORMAT
-    strategy: Literal["stack"]
+    strategy: Literal["stack", "single"]
     dtype: Literal["float32", "float64"]
     device: str
     compiled: bool
@@ -107,6 +120,13 @@ class Plan(_Part):
     trainings: tuple[Training, ...]
     features: tuple[Features, ...]
     geometry: tuple[Geometry, ...]
+    bands: tuple[Bands, ...] = ()
+    task: str = ""  # what was trained, for people
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """All jobs, in the order they are started."""
+        return (*self.trainings, *self.features, *self.bands, *self.geometry)
 
     def holders(self) -> dict[str, str]:
         """The training job whose final checkpoint holds each run, averaged ones included."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, TypeVar
 
 from lratlas.errors import SpecError
-from lratlas.study.plan import Average, Features, Geometry, Lane, Plan, Seed, Training, identity
+from lratlas.study.plan import Average, Bands, Features, Geometry, Lane, Plan, Seed, Training, identity
 from lratlas.study.spec import Spec
 
 T = TypeVar("T")
@@ -22,6 +22,9 @@ def make_plan(
     chance_loss: float,
     elr: bool,
     singles: bool,
+    bands: Sequence[tuple[int, int]] = (),
+    strategy: Literal["stack", "single"] = "stack",
+    task: str = "",
     device: str = "cpu",
     compiled: bool = False,
     old: Plan | None = None,
@@ -35,6 +38,9 @@ def make_plan(
         chance_loss: Training loss of the best constant prediction.
         elr: Whether LRs are effective ones.
         singles: Whether to measure single-feature accuracies.
+        bands: Fourier bands to measure accuracies on.
+        strategy: Whether runs are trained as stacks or one by one.
+        task: What is trained, for people.
         device: Where to train.
         compiled: Whether to compile the step. As the device it is planned, since another choice gives other bits.
         old: The plan of the study that is extended.
@@ -42,14 +48,15 @@ def make_plan(
     Raises:
         SpecError: Averaging needs more checkpoints than there are.
     """
-    planner = _Planner(spec, seeds, steps_per_epoch, old)
+    planner = _Planner(spec, seeds, steps_per_epoch, spec.training.stack if strategy == "stack" else 1, old)
     pretrained = planner.pretrainings()
     extended = [planner.averaging(job) for job in pretrained] if spec.average and spec.average.extend else []
     finetuned = {job.id: planner.finetunings(job) for job in pretrained}
     trainings = (*pretrained, *extended, *(job for jobs in finetuned.values() for job in jobs))
     solved = [_geometry(job, [*finetuned[job.id]], [job, *extended]) for job in pretrained]
     return Plan(
-        strategy="stack",
+        strategy=strategy,
+        task=task,
         dtype=spec.training.dtype,
         device=device,
         compiled=compiled,
@@ -58,14 +65,16 @@ def make_plan(
         trainings=trainings,
         features=tuple(Features(id=f"features-{job.id}", training=job.id) for job in trainings if singles),
         geometry=tuple(job for job in solved if job) if spec.measure.geometry else (),
+        bands=_bands(trainings, tuple(bands), old),
     )
 
 
 class _Planner:
     """The parts of a plan for one spec."""
 
-    def __init__(self, spec: Spec, seeds: Sequence[Seed], steps_per_epoch: int, old: Plan | None) -> None:
+    def __init__(self, spec: Spec, seeds: Sequence[Seed], steps_per_epoch: int, largest: int, old: Plan | None) -> None:
         self.spec, self.seeds, self.per_epoch = spec, seeds, steps_per_epoch
+        self.largest = largest  # runs in a stack
         self.old = old.trainings if old else ()
         self.steps = self._steps(spec.pretrain.steps, spec.pretrain.epochs)
         self.trace_every = max(1, self.steps // spec.trace.points)
@@ -80,8 +89,8 @@ class _Planner:
             lrs = tuple(lr for lr in self.spec.pretrain.lrs if self._pretrain_run(seed, lr) not in known)
             missing.setdefault(lrs, []).append(seed)
         for lrs, seeds in missing.items():
-            for part in _chunks(lrs, self.spec.training.stack):
-                groups = _chunks(seeds, max(1, self.spec.training.stack // len(part)))
+            for part in _chunks(lrs, self.largest):
+                groups = _chunks(seeds, max(1, self.largest // len(part)))
                 jobs.extend(self._pretraining(group, part) for group in groups)
         return jobs
 
@@ -94,7 +103,7 @@ class _Planner:
         jobs = [job for job in self.old if job.stage == "finetune" and job.parent == parent.id]
         known = {lane.flr for job in jobs for lane in job.lanes}
         missing = [flr for flr in section.lrs if flr not in known]
-        for flrs in _chunks(missing, max(1, self.spec.training.stack // parent.size)):
+        for flrs in _chunks(missing, max(1, self.largest // parent.size)):
             lanes = tuple(Lane(plr=lane.plr, flr=flr) for flr in flrs for lane in parent.lanes)
             parents = tuple(tuple(run for _ in flrs for run in row) for row in parent.runs)
             runs = tuple(
@@ -190,7 +199,8 @@ class _Planner:
 
     @property
     def _numerics(self) -> str:
-        return self.spec.training.dtype
+        training = self.spec.training
+        return f"{training.dtype} under bfloat16" if training.mixed_precision else training.dtype
 
     def _steps(self, steps: int | None, epochs: int | None) -> int:
         return steps if steps is not None else (epochs or 0) * self.per_epoch
@@ -222,6 +232,17 @@ def _geometry(job: Training, finetuned: Iterable[Training], averaged: Iterable[T
     if len(solutions) < 2:
         return None
     return Geometry(id=f"geometry-{identity(solutions)}", training=job.id, solutions=solutions)
+
+
+def _bands(trainings: Sequence[Training], bands: tuple[tuple[int, int], ...], old: Plan | None) -> tuple[Bands, ...]:
+    """The measurements of bands that ``old`` has, and for each training job one of the bands that it lacks."""
+    jobs = list(old.bands if old else ())
+    for training in trainings:
+        known = {band for job in jobs if job.training == training.id for band in job.bands}
+        missing = tuple(band for band in bands if band not in known)
+        if missing:
+            jobs.append(Bands(id=f"bands-{identity(training.id, missing)}", training=training.id, bands=missing))
+    return tuple(jobs)
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[tuple[T, ...]]:

@@ -1,13 +1,15 @@
 """Rows of the tables from the tensors of a stack, in the order [seed][lane]."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 import torch
 from torch import Tensor
 
 from lratlas.study.plan import Grid, Training
-from lratlas.training.trainer import Row, Scores, Stack
+from lratlas.training.evaluating import Scores
+from lratlas.training.stacks import Stack
+from lratlas.training.trainer import Row
 
 
 def runs_table(
@@ -87,6 +89,34 @@ def trace_table(runs: Grid, rows: Sequence[Row], steps_per_epoch: int) -> pl.Dat
         for row in rows
     ]
     return pl.concat(frames).with_columns(_finite())
+
+
+def measured_rows(
+    job: Training, runs: Grid, count: int | None, columns: Mapping[str, object], accuracy: Tensor
+) -> pl.DataFrame:
+    """Rows of a table of accuracies, one per run: what identifies the run, then what was measured.
+
+    Args:
+        job: The training job.
+        runs: The ids of its runs, or of its averages.
+        count: Number of averaged checkpoints; None for the job's own runs.
+        columns: Columns that are the same in all rows.
+        accuracy: [seeds, lanes].
+    """
+    seeds, lanes = len(job.seeds), len(job.lanes)
+    return pl.DataFrame(
+        {
+            "run": [run for row in runs for run in row],
+            "stage": job.stage if count is None else "average",
+            "plr": [lane.plr for lane in job.lanes] * seeds,
+            "flr": [lane.flr for lane in job.lanes] * seeds,
+            "count": pl.Series([count] * (seeds * lanes), dtype=pl.Int64),
+            "seed": [seed.seed for seed in job.seeds for _ in job.lanes],
+            **columns,
+            "accuracy": flat(accuracy),
+        },
+        schema_overrides={"flr": pl.Float64},
+    )
 
 
 def flat(values: Tensor) -> list[float]:

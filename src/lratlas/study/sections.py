@@ -6,15 +6,15 @@ from typing import Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from lratlas.study.grid import LRs
-from lratlas.study.values import Betas, Counts, Device, Function, Loss, Options
+from lratlas.study.values import Bands, BatchSize, Betas, Counts, Device, Function, Loss, Numbers, Options, RuleName
+from lratlas.thresholds import Thresholds
 
-RuleName = Literal["sgd", "adam", "adamw", "sphere_sgd", "sphere_rsgd"]
-RULE_FIELDS: Mapping[RuleName, tuple[str, ...]] = {
+RULE_FIELDS: Mapping[str, tuple[str, ...]] = {
     "sgd": ("momentum", "nesterov", "weight_decay"),
     "adam": ("betas", "eps", "weight_decay"),
     "adamw": ("betas", "eps", "weight_decay"),
-    "sphere_sgd": ("radius",),
-    "sphere_rsgd": ("radius",),
+    "sphere_sgd": ("radius", "other_lr"),
+    "sphere_rsgd": ("radius", "other_lr"),
 }
 ADAMW_DECAY = 0.01
 MOST_REPEATS = 10_000
@@ -29,7 +29,7 @@ class Section(BaseModel):
 class RuleSpec(Section):
     """The update rule and its settings; a setting that the named rule does not have is an error."""
 
-    name: RuleName = Field(description="the update rule")
+    name: RuleName = Field(description='the update rule, or "module:function" that makes a torch.optim.Optimizer')
     momentum: float = Field(default=0.0, ge=0, lt=1, description="momentum (sgd)")
     nesterov: bool = Field(default=False, description="Nesterov momentum (sgd)")
     weight_decay: float = Field(
@@ -46,6 +46,12 @@ class RuleSpec(Section):
         allow_inf_nan=False,
         description="norm of the trained vector (sphere rules)",
     )
+    other_lr: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="LR of weights that are not scale-invariant (sphere rules); 0 freezes them",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -56,7 +62,7 @@ class RuleSpec(Section):
 
     @model_validator(mode="after")
     def _own_fields(self) -> Self:
-        allowed = ("name", *RULE_FIELDS[self.name])
+        allowed = ("name", *RULE_FIELDS.get(self.name, ()))
         foreign = [name for name in type(self).model_fields if name in self.model_fields_set - {*allowed}]
         if foreign:
             raise ValueError(
@@ -69,7 +75,8 @@ class RuleSpec(Section):
     @property
     def settings(self) -> dict[str, object]:
         """The settings that the named rule has, as its keyword arguments."""
-        return {name: cast("object", getattr(self, name)) for name in RULE_FIELDS[self.name]}
+        held = {name: cast("object", getattr(self, name)) for name in RULE_FIELDS.get(self.name, ())}
+        return {name: value for name, value in held.items() if value is not None}
 
     @model_serializer
     def _own_values(self) -> dict[str, object]:
@@ -87,7 +94,9 @@ class TaskSpec(Section):
         default=None,
         description='name of a loss or "module:function"; the task\'s own if left out',
     )
-    batch_size: int | None = Field(default=None, ge=1, description="samples in a batch; the task's own if left out")
+    batch_size: BatchSize | None = Field(
+        default=None, description='samples in a batch, or "full"; the task\'s own if left out'
+    )
     rule: RuleSpec | None = Field(default=None, description="the update rule; the task's own if left out")
 
     @model_validator(mode="after")
@@ -151,6 +160,10 @@ class MeasureSpec(Section):
 
     geometry: bool = Field(default=True, description="angles and error barriers between solutions")
     features: bool = Field(default=True, description="single-feature accuracies, where the task has such sets")
+    bands: Bands = Field(
+        default=True,
+        description="accuracies on Fourier bands of images, kept and removed: true, false, or a list of [low, high]",
+    )
     interpolation: int = Field(default=21, ge=3, le=1001, description="points on the line between two models")
 
 
@@ -159,7 +172,10 @@ class TrainingSpec(Section):
 
     device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["float32", "float64"] = Field(default="float32", description="number format of the weights")
-    strategy: Literal["auto", "stack"] = Field(default="auto", description="how runs are put together")
+    mixed_precision: bool = Field(default=False, description="run the model in bfloat16 (on a GPU)")
+    strategy: Literal["auto", "stack", "single"] = Field(
+        default="auto", description="train runs as stacks or one by one; auto measures which is faster"
+    )
     compile: bool = Field(default=True, description="compile the training step, where there is a compiler")
     stack: int = Field(default=128, ge=1, description="largest number of runs trained as one program")
     segment_steps: int = Field(default=5000, ge=1, description="steps after which a job can be restarted")
@@ -175,7 +191,15 @@ class Spec(Section):
     average: AverageSpec | None = Field(default=None, description="weight averages; left out: none")
     trace: TraceSpec = Field(default=TraceSpec(), description="how finely runs are recorded")
     measure: MeasureSpec = Field(default=MeasureSpec(), description="what is measured")
+    regimes: Numbers = Field(
+        default_factory=dict, description="the numbers behind regimes and boundaries, where not `Thresholds`' own"
+    )
     training: TrainingSpec = Field(default=TrainingSpec(), description="how runs are computed")
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The numbers behind regimes and boundaries."""
+        return Thresholds(**self.regimes)
 
     @model_validator(mode="after")
     def _enough_checkpoints(self) -> Self:

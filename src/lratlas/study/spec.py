@@ -41,9 +41,9 @@ __all__ = [
     "spec_text",
 ]
 
-_MAY_GAIN = {"pretrain.lrs", "finetune.lrs"}
+_MAY_GAIN = {"pretrain.lrs", "finetune.lrs", "measure.bands"}
 _MAY_GROW = {"pretrain.repeats"}
-_MAY_START = {"measure.geometry", "measure.features"}
+_MAY_START = {"measure.geometry", "measure.features", "measure.bands"}
 
 
 def read_spec(path: str | Path) -> Spec:
@@ -99,7 +99,8 @@ def spec_text(spec: Spec) -> str:
 def extends(old: Spec, new: Spec) -> str | None:
     """Say why ``new`` is not ``old`` with something added.
 
-    Learning rates, repetitions, fine-tuning and measurements may be added; all else stays. Averages cannot be added,
+    Learning rates, repetitions, fine-tuning and measurements may be added, the numbers behind regimes may change; all
+    else stays. Averages cannot be added,
     for they are taken while training goes on.
 
     Args:
@@ -129,7 +130,9 @@ def _difference(section: str, field: str, before: object, after: object) -> str 
     place = f"{section}.{field}"
     if before == after or (place in _MAY_START and after is True):
         return None
-    if place in _MAY_GAIN:
+    if place in _MAY_START and before is False:
+        return None
+    if place in _MAY_GAIN and isinstance(before, tuple) and isinstance(after, tuple):
         lost = sorted(set(cast("tuple[float, ...]", before)) - set(cast("tuple[float, ...]", after)))
         if not lost:
             return None
@@ -160,4 +163,4 @@ def _file_text(path: Path) -> str:
 
 def _changed(place: str, before: object, after: object) -> str:
     held, wanted = spec_errors.shown(before), spec_errors.shown(after)
-    return f"`{place}` is {held} in the study and {wanted} in the new spec; only LRs and repeats grow."
+    return f"`{place}` is {held} in the study and {wanted} in the new spec; only LRs, repeats and measurements grow."

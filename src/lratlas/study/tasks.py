@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, ValidationError, validate_call
 
 from lratlas.data.ticks import dirichlet_weights, ticks
 from lratlas.errors import SpecError, TaskError
 from lratlas.models.mlp import MLP
 from lratlas.streams import stream
+from lratlas.study.imaging import image_task
 from lratlas.study.spec import TaskSpec
+from lratlas.study.spec_errors import shown
 from lratlas.task import Pair, Task, fingerprint
 
 DATA_SEEDS = 5
@@ -157,6 +160,7 @@ def _ticks_model(inputs: int, dirichlet: float | None) -> MLP:
 BUILT_IN: Mapping[str, tuple[Callable[..., Task], bool]] = {
     "ticks": (ticks_task, True),
     "digits": (digits_task, False),
+    "images": (image_task, False),
 }
 
 
@@ -178,11 +182,23 @@ def _digits(test_share: float) -> tuple[Pair, Pair]:
 
 
 def _built_in(section: TaskSpec, make: Callable[..., Task], seed: int) -> Task:
+    checked = validate_call(config=ConfigDict(strict=True, arbitrary_types_allowed=True))(make)
     try:
-        return make(seed, **_overrides(section), **section.options)
+        return checked(seed, **_overrides(section), **section.options)
+    except ValidationError as error:
+        raise SpecError(f"task.options: {_fault(error, section.preset or '')}") from error
     except (TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise SpecError(f"task.options: task preset {section.preset} cannot be made: {reason}") from error
+
+
+def _fault(error: ValidationError, preset: str) -> str:
+    """The first wrong option, in a sentence."""
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"].startswith("missing"):
+        return f"task preset {preset} needs the option `{name}`."
+    return f"`{name}` is {shown(first['input'])}; {first['msg'].replace('Input should', 'it should')}."
 
 
 def _own_task(section: TaskSpec, model: Callable[..., Any], data: Callable[..., Any]) -> Task:
@@ -203,7 +219,10 @@ def _overrides(section: TaskSpec) -> dict[str, Any]:
     if section.batch_size is not None:
         given["batch_size"] = section.batch_size
     if section.rule is not None:
-        given["rule"] = {"name": section.rule.name, **section.rule.settings}
+        own = ":" in section.rule.name
+        given["rule"] = (
+            _function(section.rule.name, "task.rule") if own else {"name": section.rule.name, **section.rule.settings}
+        )
     if section.loss is not None:
         given["loss"] = _function(section.loss, "task.loss") if ":" in section.loss else section.loss
     return given

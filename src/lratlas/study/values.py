@@ -3,12 +3,16 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, cast
+from dataclasses import fields
+from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator
 
+from lratlas.errors import SpecError
 from lratlas.study.spec_errors import shown
+from lratlas.thresholds import Thresholds
 
+RULES = ("sgd", "adam", "adamw", "sphere_sgd", "sphere_rsgd")
 LOSSES = ("cross_entropy", "binary_cross_entropy", "mse")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -26,6 +30,31 @@ def _loss(value: str) -> str:
     if value not in LOSSES and not _FUNCTION.fullmatch(value):
         raise ValueError(f'is {shown(value)}, but must be {", ".join(LOSSES)} or "module:function"')
     return value
+
+
+def _rule(value: str) -> str:
+    if value not in RULES and not _FUNCTION.fullmatch(value):
+        raise ValueError(f'is {shown(value)}, but must be {", ".join(RULES)} or "module:function"')
+    return value
+
+
+def _batch_size(value: object) -> object:
+    if value != "full" and not (type(value) is int and value >= 1):
+        raise ValueError(f'is {shown(value)}, but must be a whole number of at least 1 or "full"')
+    return value
+
+
+def _bands(value: object) -> object:
+    if isinstance(value, bool):
+        return value
+    bands = [_list(each) for each in _list(value)]
+    whole = all(len(band) == 2 and all(type(end) is int for end in band) for band in bands)
+    if not bands or not whole or not all(0 <= low <= high for low, high in cast("list[list[int]]", bands)):
+        raise ValueError(
+            f"is {shown(value)}, but must be true, false or a list of bands [low, high] of whole numbers with"
+            " 0 <= low <= high"
+        )
+    return tuple(sorted({(low, high) for low, high in cast("list[list[int]]", bands)}))
 
 
 def _device(value: str) -> str:
@@ -54,6 +83,18 @@ def _betas(value: object) -> tuple[float, float]:
 
 def _list(value: object) -> list[object]:
     return list(cast("Sequence[object]", value)) if isinstance(value, (list, tuple)) else []
+
+
+def _numbers(value: dict[str, float]) -> dict[str, float]:
+    names = [field.name for field in fields(Thresholds)]
+    unknown = [name for name in value if name not in names]
+    if unknown:
+        raise ValueError(f"has {unknown[0]!r}, but the numbers behind regimes are {', '.join(names)}")
+    try:
+        Thresholds(**value)
+    except SpecError as error:
+        raise ValueError(f"has a wrong number: {str(error).removesuffix('.')}") from error
+    return value
 
 
 def _plain(value: object, depth: int = 0) -> object:
@@ -87,6 +128,15 @@ Function = Annotated[str, AfterValidator(_function)]
 Loss = Annotated[str, AfterValidator(_loss)]
 """A loss by its name or its place."""
 
+RuleName = Annotated[str, AfterValidator(_rule)]
+"""An update rule by its name, or an optimizer factory by its place."""
+
+BatchSize = Annotated[int | Literal["full"], BeforeValidator(_batch_size)]
+"""Samples in a batch, or all of them."""
+
+Bands = Annotated[bool | tuple[tuple[int, int], ...], BeforeValidator(_bands)]
+"""Whether to measure the usual Fourier bands, or which ones."""
+
 Device = Annotated[str, AfterValidator(_device)]
 """Where to train: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
 
@@ -95,6 +145,9 @@ Counts = Annotated[tuple[int, ...], BeforeValidator(_counts)]
 
 Betas = Annotated[tuple[float, float], BeforeValidator(_betas)]
 """Two decay rates."""
+
+Numbers = Annotated[dict[str, float], AfterValidator(_numbers)]
+"""Some of the numbers of `lratlas.thresholds.Thresholds`, by name."""
 
 Options = Annotated[dict[str, object], AfterValidator(_options)]
 """Keyword arguments, of the kinds that TOML can hold."""

@@ -6,6 +6,7 @@ input closes, the driver is gone and the worker ends at once: whatever it had fi
 
 import base64
 import json
+import logging
 import os
 import queue
 import signal
@@ -36,18 +37,31 @@ def main() -> None:
         _say(out, error=str(error) if known else _sentence(error), known=known)
 
 
+class _Notices(logging.Handler):
+    """What the package logs, as messages to the driver."""
+
+    def __init__(self, out: IO[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(self._out, notice=record.getMessage())
+
+
 def _serve(lines: "queue.SimpleQueue[str]", out: IO[str]) -> None:
     import torch
 
     from lratlas.study.conduct import stored_spec
-    from lratlas.study.jobs import Study, perform
+    from lratlas.study.jobs import perform
     from lratlas.study.plan import read_plan
     from lratlas.study.store import Store
+    from lratlas.study.study import Study
     from lratlas.study.tasks import tasks_from
 
     # One thread per process: for small models processes scale and threads do not, and the bits stay the same.
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module=r"torch\..*")
+    logging.getLogger("lratlas").addHandler(_Notices(out))
     start = json.loads(lines.get())
     # Modules beside the user's script are found here too.
     sys.path += [place for place in start["path"] if place not in sys.path]
@@ -56,7 +70,7 @@ def _serve(lines: "queue.SimpleQueue[str]", out: IO[str]) -> None:
     tasks = _loaded(start["tasks"]) if start["tasks"] else tasks_from(spec.task)
     plan = read_plan(store.read_text("plan.json"), where="plan.json")
     study = Study(store, spec, plan, tasks)
-    jobs = {job.id: job for job in (*plan.trainings, *plan.features, *plan.geometry)}
+    jobs = {job.id: job for job in plan.jobs}
     _say(out, ready=True)
     while True:
         name = json.loads(lines.get())["job"]

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from lratlas.training.sphere import Weights, project
+from lratlas.training.rules import Rule
+from lratlas.training.sphere import Weights
 
 Tails = dict[int, Weights]
 
@@ -26,8 +27,10 @@ def add_checkpoint(tails: Mapping[int, Weights], counts: Iterable[int], weights:
     return new
 
 
-def averaged(tails: Mapping[int, Weights], *, radius: float | None, dtype: torch.dtype) -> Tails:
+def averaged(tails: Mapping[int, Weights], *, rule: Rule, dtype: torch.dtype) -> Tails:
     """SWA-k for every count k: the mean of the k checkpoints, put back on the sphere if there is one."""
     means = {count: {name: value / count for name, value in total.items()} for count, total in tails.items()}
-    on_sphere = means if radius is None else {count: project(mean, radius) for count, mean in means.items()}
-    return {count: {name: value.to(dtype) for name, value in mean.items()} for count, mean in on_sphere.items()}
+    return {
+        count: {name: value.to(dtype) for name, value in rule.constrained(mean).items()}
+        for count, mean in means.items()
+    }

@@ -5,7 +5,7 @@ value; its two functions can be called inside a compiled program.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,18 +23,31 @@ class Rule:
     """How a step changes the weights.
 
     Attributes:
-        name: ``sgd``, ``adam``, ``adamw``, ``sphere_sgd`` or ``sphere_rsgd``.
-        settings: What the rule was made with; part of a run's identity.
+        name: ``sgd``, ``adam``, ``adamw``, ``sphere_sgd``, ``sphere_rsgd``, or that of an optimizer factory.
+        settings: What the rule was made with, plain values; part of a run's identity.
         start: The state for given weights, before the first step.
         update: ``(weights, gradients, state, lrs) -> (weights, state)``.
         radius: Norm of the sphere the trained vector lives on; None for rules that are not on a sphere.
+        free: Names of trained parameters that are not on the sphere, for they are not scale-invariant.
+        stacks: Whether the update acts on whole stacks and can be compiled; if not, runs are trained one by one.
     """
 
     name: str
-    settings: Mapping[str, float | bool]
+    settings: Mapping[str, object]
     start: Callable[[Weights], State]
     update: Update
     radius: float | None = None
+    free: tuple[str, ...] = ()
+    stacks: bool = True
+
+    def vector(self, weights: Mapping[str, Tensor]) -> Weights:
+        """The weights whose norm and direction are measured: those on the sphere, or all where there is none."""
+        return {name: value for name, value in weights.items() if name not in self.free}
+
+    def constrained(self, weights: Mapping[str, Tensor]) -> Weights:
+        """The weights put back on the sphere, those that are not on it and other rules' left as they are."""
+        on_sphere = {} if self.radius is None else project(self.vector(weights), self.radius)
+        return {**weights, **on_sphere}
 
 
 def sgd(*, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> Rule:
@@ -125,51 +138,73 @@ def _adam(kind: str, betas: tuple[float, float], eps: float, weight_decay: float
     return Rule(name=kind, settings=settings, start=start, update=update)
 
 
-def sphere_sgd(*, radius: float = 1.0) -> Rule:
+def sphere_sgd(*, radius: float = 1.0, other_lr: float | None = None, free: Sequence[str] = ()) -> Rule:
     """Projected SGD: a plain step, then the trained vector is rescaled to norm ``radius``.
 
     Learning rates are effective ones: the step taken is ``ELR * radius**2`` times the gradient, so that the radius
     changes the numerics only (paper, controlled setting).
 
+    Args:
+        radius: Norm of the trained vector.
+        other_lr: LR of plain SGD for trained parameters that are not scale-invariant, 0 to freeze them; None if there
+            are none.
+        free: Their names; a task finds them.
+
     Raises:
-        TaskError: The radius is not above 0.
+        TaskError: The radius is not above 0, or the LR below 0.
     """
-    _in_range("sphere_sgd", "radius", radius, 0, open_low=True)
 
-    def update(weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
+    def move(weights: Weights, gradients: Weights, lrs: Tensor) -> Weights:
         steps = lrs * radius**2
-        moved = {name: value - expand(steps, value) * gradients[name] for name, value in weights.items()}
-        return project(moved, radius), state
+        return {name: value - expand(steps, value) * gradients[name] for name, value in weights.items()}
 
-    settings = {"radius": radius}
-    return Rule(name="sphere_sgd", settings=settings, start=_stateless, update=update, radius=radius)
+    return _on_sphere("sphere_sgd", move, radius, other_lr, free)
 
 
-def sphere_rsgd(*, radius: float = 1.0) -> Rule:
+def sphere_rsgd(*, radius: float = 1.0, other_lr: float | None = None, free: Sequence[str] = ()) -> Rule:
     """Riemannian SGD: a geodesic step of angle ``lr * |g| / |w|`` along the great circle of the gradient.
 
-    Learning rates are effective ones, as in `sphere_sgd`.
+    Learning rates are effective ones; the arguments are those of `sphere_sgd`.
 
     Raises:
-        TaskError: The radius is not above 0.
+        TaskError: The radius is not above 0, or the LR below 0.
     """
-    _in_range("sphere_rsgd", "radius", radius, 0, open_low=True)
 
-    def update(weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
+    def move(weights: Weights, gradients: Weights, lrs: Tensor) -> Weights:
         # The gradient of a scale-invariant function is tangent up to rounding; what is left over is removed.
         along = dot(weights, gradients) / radius**2
-        tangent = {name: value - expand(along, value) * weights[name] for name, value in gradients.items()}
+        tangent = {name: gradients[name] - expand(along, value) * value for name, value in weights.items()}
         size = norm(tangent)
         angle = lrs * radius * size
         turn = radius * torch.sin(angle) / torch.where(size > 0, size, 1)
-        moved = {
+        return {
             name: expand(torch.cos(angle), value) * value - expand(turn, value) * tangent[name]
             for name, value in weights.items()
         }
-        return project(moved, radius), state
 
-    settings = {"radius": radius}
-    return Rule(name="sphere_rsgd", settings=settings, start=_stateless, update=update, radius=radius)
+    return _on_sphere("sphere_rsgd", move, radius, other_lr, free)
+
+
+def _on_sphere(
+    name: str,
+    move: Callable[[Weights, Weights, Tensor], Weights],
+    radius: float,
+    other_lr: float | None,
+    free: Sequence[str],
+) -> Rule:
+    _in_range(name, "radius", radius, 0, open_low=True)
+    if other_lr is not None:
+        _in_range(name, "other_lr", other_lr, 0)
+
+    def update(weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
+        vector = {key: value for key, value in weights.items() if key not in free}
+        moved = project(move(vector, gradients, lrs), radius)
+        others = {key: weights[key] - (other_lr or 0.0) * gradients[key] for key in free}
+        return {key: moved[key] if key in moved else others[key] for key in weights}, state
+
+    # Without other parameters the settings, and so the identity of runs, are those of the radius alone.
+    settings = {"radius": radius} | ({} if other_lr is None else {"other_lr": other_lr})
+    return Rule(name=name, settings=settings, start=_stateless, update=update, radius=radius, free=tuple(free))
 
 
 RULES: Mapping[str, Callable[..., Rule]] = {
@@ -183,6 +218,8 @@ RULES: Mapping[str, Callable[..., Rule]] = {
 
 def rule_from(rule: Rule | str | Mapping[str, object]) -> Rule:
     """A rule from itself, its name, or a mapping with ``name`` and its settings (as in a spec).
+
+    An optimizer factory becomes a rule by `lratlas.training.optimizers.optimizer_rule`.
 
     Raises:
         TaskError: The name or a setting is unknown or out of range.

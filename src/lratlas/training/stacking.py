@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from lratlas.task import Pair, Task, make_model
-from lratlas.training.sphere import Weights, project
-from lratlas.training.trainer import Samples
+from lratlas.training.sphere import Weights
+from lratlas.training.stacks import Samples
 
 
 def initial_tensors(
@@ -40,8 +40,7 @@ def initial_tensors(
     frozen = {name: stack([point[name] for point in named]) for name in named[0] if name not in trained}
     held = [dict(model.named_buffers()) for model in models]
     buffers = {name: spread(stack([point[name] for point in held])) for name in held[0]}
-    radius = tasks[0].update.radius
-    return (weights if radius is None else project(weights, radius)), buffers, frozen
+    return tasks[0].update.constrained(weights), buffers, frozen
 
 
 def samples(
@@ -80,4 +79,6 @@ def _samples(
         which=torch.tensor([order.index(id(task)) for task in tasks], device=device),
         shares=torch.stack([task.shares for task in tasks]).to(device=device, dtype=dtype),
         frozen=frozen,
+        transform=tasks[0].transform,
+        augment=tasks[0].augment.apply if tasks[0].augment else None,
     )

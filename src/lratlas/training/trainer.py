@@ -1,55 +1,18 @@
 """Training a stack: from initial weights, learning rates and batch indices to weights and traces."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from lratlas.training.evaluating import evaluate_stack
+from lratlas.training.memory import in_parts
 from lratlas.training.program import SUMS, Batch, Program
-from lratlas.training.rules import Rule, State
 from lratlas.training.sphere import Weights, norm
+from lratlas.training.stacks import Samples, Stack, joined, joined_weights
 
-EVALUATED_AT_ONCE = 64  # samples; activations of a whole stack then stay near the cache
 _GATHERED_BYTES = 2**25  # batches are gathered for many steps at once, up to this size
-
-
-@dataclass(frozen=True, kw_only=True)
-class Samples:
-    """Data sets of a stack.
-
-    Attributes:
-        x: Inputs of each data set, [data sets, n, ...].
-        y: Targets, [data sets, n, ...].
-        which: Data set of each seed, int64 [seeds].
-        shares: Share of each class in each seed's training labels, [seeds, C].
-        frozen: Each seed's parameters that are not trained, [seeds, *parameter].
-    """
-
-    x: Tensor
-    y: Tensor
-    which: Tensor
-    shares: Tensor
-    frozen: Weights
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stack:
-    """The state of a stack between two steps; the leading axes of every tensor are [seeds, lanes].
-
-    Attributes:
-        weights: Trained parameters.
-        buffers: The model's buffers, such as batch-norm statistics.
-        state: The update rule's state.
-        alive: False for runs whose loss or gradient was once not finite; they are not trained on.
-        step: Steps done.
-    """
-
-    weights: Weights
-    buffers: Weights
-    state: State
-    alive: Tensor
-    step: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,22 +41,6 @@ class Trained:
     snapshots: dict[int, Weights]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Mean loss and accuracies of a whole data set, float64 [seeds, lanes]."""
-
-    loss: Tensor
-    accuracy: Tensor
-    chance_accuracy: Tensor
-
-
-def start_stack(weights: Weights, buffers: Weights, rule: Rule) -> Stack:
-    """A stack before its first step, all runs alive."""
-    lead = next(iter(weights.values()))
-    alive = torch.ones(lead.shape[:2], dtype=torch.bool, device=lead.device)
-    return Stack(weights=weights, buffers=buffers, state=rule.start(weights), alive=alive)
-
-
 @torch.no_grad()
 def train_stack(
     program: Program,
@@ -102,6 +49,7 @@ def train_stack(
     lrs: Tensor,
     batches: Tensor,
     train: Samples,
+    draws: Mapping[str, Tensor] | None = None,
     test: Samples | None = None,
     trace_every: int | None = None,
     snapshots: Iterable[int] = (),
@@ -118,23 +66,61 @@ def train_stack(
         lrs: Learning rates, [seeds, lanes]; effective ones for the rules on a sphere.
         batches: Indices into the training set, int64 [steps, seeds, batch].
         train: Training data.
+        draws: Random draws for the augmentation of the training data, each [steps, seeds, batch, *].
         test: Test data, evaluated at every trace row; test columns are NaN without it.
         trace_every: Steps between trace rows, counted from step 0 of the run; a last row stands at the end.
             None for no trace.
         snapshots: Steps after which a copy of the weights is kept.
-        progress: Called with the number of steps just done, now and then.
+        progress: Called with the number of run-steps just done, now and then.
 
     Returns:
         The stack after the last step, its trace rows and the snapshots.
     """
+
+    def train_lanes(lanes: slice) -> Trained:
+        counted = _Count(progress)
+        try:
+            return _train(
+                program,
+                stack.part(lanes),
+                lrs=lrs[:, lanes],
+                batches=batches,
+                train=train,
+                draws=draws,
+                test=test,
+                trace_every=trace_every,
+                snapshots=snapshots,
+                progress=counted,
+            )
+        except RuntimeError:
+            counted.take_back()
+            raise
+
+    return in_parts(train_lanes, stack.alive.shape[1], _joined_training)
+
+
+def _train(
+    program: Program,
+    stack: Stack,
+    *,
+    lrs: Tensor,
+    batches: Tensor,
+    train: Samples,
+    draws: Mapping[str, Tensor] | None,
+    test: Samples | None,
+    trace_every: int | None,
+    snapshots: Iterable[int],
+    progress: Callable[[int], None],
+) -> Trained:
     first, end, wanted = stack.step, stack.step + len(batches), set(snapshots)
     stops = {end, *wanted, *(range(first - first % trace_every, end, trace_every) if trace_every else ())}
     kept, rows = dict[int, Weights](), list[Row]()
     zeros = torch.zeros((SUMS, *stack.alive.shape), dtype=lrs.dtype, device=lrs.device)
     sums, since = zeros, first
     for stop in sorted(step for step in stops if first < step <= end):
-        part = batches[stack.step - first : stop - first]
-        stack, sums = _advance(program, stack, sums, lrs, part, train, progress)
+        part = slice(stack.step - first, stop - first)
+        drawn = {name: value[part] for name, value in (draws or {}).items()}
+        stack, sums = _advance(program, stack, sums, lrs, _gathered(train, batches[part], drawn), progress)
         if stop in wanted:
             kept[stop] = stack.weights
         if trace_every and (stop % trace_every == 0 or stop == end):
@@ -143,53 +129,35 @@ def train_stack(
     return Trained(stack=stack, rows=rows, snapshots=kept)
 
 
-@torch.no_grad()
-def evaluate_stack(program: Program, weights: Weights, buffers: Weights, samples: Samples) -> Scores:
-    """Loss and accuracies over all samples, in eval mode, each sample counted once; sums are in float64."""
-    n, size = samples.x.shape[1], min(EVALUATED_AT_ONCE, samples.x.shape[1])
-    total: Tensor | None = None
-    for first in range(0, n, size):
-        # The last chunk is filled up with the last sample, not counted, so that one program serves all chunks.
-        at = torch.arange(first, first + size, device=samples.x.device)
-        counted, at = (at < n).to(samples.shares), at.clamp(max=n - 1)
-        x, y = samples.x[samples.which[:, None], at], samples.y[samples.which[:, None], at]
-        batch = Batch(x=x, y=y, shares=samples.shares, frozen=samples.frozen)
-        part = program.evaluate(weights, buffers, batch, counted).double()
-        total = part if total is None else total + part
-    assert total is not None
-    loss, accuracy, chance = total / n
-    return Scores(loss=loss, accuracy=accuracy, chance_accuracy=chance)
-
-
 def _advance(
     program: Program,
     stack: Stack,
     sums: Tensor,
     lrs: Tensor,
-    batches: Tensor,
-    train: Samples,
-    progress: Callable[[int], None] | None,
+    parts: Iterable[tuple[Batch, ...]],
+    progress: Callable[[int], None],
 ) -> tuple[Stack, Tensor]:
-    """Do the steps of ``batches`` [steps, seeds, batch] without a stop."""
+    """Do the steps of all ``parts`` without a stop."""
     weights, buffers, state, alive = stack.weights, stack.buffers, stack.state, stack.alive
-    for x, y in _gathered(train, batches):
-        for at in range(len(x)):
+    step = stack.step
+    for part in parts:
+        for at, batch in enumerate(part):
             # After the first step nothing that the compiled code depends on changes: its checks are left out.
             with torch.compiler.set_stance("default", skip_guard_eval_unsafe=at > 0):
-                batch = Batch(x=x[at], y=y[at], shares=train.shares, frozen=train.frozen)
                 weights, buffers, state, alive, sums = program.step(weights, buffers, state, alive, sums, lrs, batch)
-        if progress:
-            progress(len(x))
-    step = stack.step + len(batches)
+        step += len(part)
+        progress(len(part) * alive.numel())
     return Stack(weights=weights, buffers=buffers, state=state, alive=alive, step=step), sums
 
 
-def _gathered(train: Samples, batches: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-    """Inputs and targets of consecutive steps, [steps, seeds, batch, ...], a bounded number of steps at a time."""
-    per_step = max(1, batches[0].numel() * train.x[0, 0].numel() * train.x.element_size())
-    for part in batches.split(max(1, min(256, _GATHERED_BYTES // per_step))):
-        which = train.which[:, None]
-        yield train.x[which, part], train.y[which, part]
+def _gathered(train: Samples, batches: Tensor, draws: Mapping[str, Tensor]) -> Iterator[tuple[Batch, ...]]:
+    """The batches of consecutive steps, gathered for a bounded number of steps at a time."""
+    per_step = max(1, batches[0].numel() * train.x[0, 0].numel() * train.shares.element_size())
+    length = max(1, min(256, _GATHERED_BYTES // per_step))
+    for first in range(0, len(batches), length):
+        part = slice(first, first + length)
+        xs, ys = train.taken(batches[part], {name: value[part] for name, value in draws.items()})
+        yield tuple(Batch(x=x, y=y, shares=train.shares, frozen=train.frozen) for x, y in zip(xs, ys, strict=True))
 
 
 def _row(program: Program, stack: Stack, means: Tensor, test: Samples | None) -> Row:
@@ -204,5 +172,40 @@ def _row(program: Program, stack: Stack, means: Tensor, test: Samples | None) ->
         gradient_norm=gradient,
         test_loss=scores.loss if scores else missing,
         test_accuracy=scores.accuracy if scores else missing,
-        weight_norm=norm(stack.weights).double(),
+        weight_norm=norm(program.rule.vector(stack.weights)).double(),
+    )
+
+
+class _Count:
+    """Reports progress, and takes back what was reported by an attempt that failed."""
+
+    def __init__(self, report: Callable[[int], None] | None) -> None:
+        self._report, self._counted = report, 0
+
+    def __call__(self, steps: int) -> None:
+        self._counted += steps
+        if self._report:
+            self._report(steps)
+
+    def take_back(self) -> None:
+        if self._counted and self._report:
+            self._report(-self._counted)
+
+
+def _joined_training(parts: Sequence[Trained]) -> Trained:
+    stacks = [part.stack for part in parts]
+    names = [field.name for field in fields(Row) if field.name != "step"]
+    return Trained(
+        stack=Stack(
+            weights=joined_weights([stack.weights for stack in stacks]),
+            buffers=joined_weights([stack.buffers for stack in stacks]),
+            state=joined_weights([stack.state for stack in stacks]),
+            alive=joined([stack.alive for stack in stacks]),
+            step=stacks[0].step,
+        ),
+        rows=[
+            Row(step=rows[0].step, **{name: joined([getattr(row, name) for row in rows]) for name in names})
+            for rows in zip(*(part.rows for part in parts), strict=True)
+        ],
+        snapshots={step: joined_weights([part.snapshots[step] for part in parts]) for step in parts[0].snapshots},
     )

@@ -1,0 +1,159 @@
+"""Fourier bands of images: which frequencies belong to which band, and images with only some of the bands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lratlas.errors import TaskError
+
+
+class Band(NamedTuple):
+    """A range of bands, both ends included."""
+
+    low: int
+    high: int
+
+
+def band_index(height: int, width: int) -> Tensor:
+    """The band |k| + |l| of every frequency of an image, int64 [height, width], in the order of `torch.fft.fft2`.
+
+    k and l are signed whole frequencies, from -(n // 2) to (n - 1) // 2 cycles along a side of n pixels, so that band
+    0 is the mean of the image (paper, Fourier bands).
+
+    >>> band_index(4, 3).tolist()
+    [[0, 1, 1], [1, 2, 2], [2, 3, 3], [1, 2, 2]]
+
+    Raises:
+        TaskError: A side is shorter than one pixel.
+    """
+    if min(height, width) < 1:
+        raise TaskError(f"An image must be at least 1 x 1 pixel, not {height} x {width}.")
+    return _distance(height)[:, None] + _distance(width)
+
+
+def bands_of(size: Sequence[int]) -> int:
+    """The highest band of images of ``size`` (height, width): half of the one side plus half of the other.
+
+    >>> bands_of((32, 32)), bands_of((5, 4))
+    (32, 4)
+    """
+    height, width = size
+    return height // 2 + width // 2
+
+
+def default_bands(height: int, width: int) -> tuple[Band, ...]:
+    """The paper's four bands (0, 1-8, 9-24, 25-32 for 32 x 32 pixels), with borders scaled by the image's size.
+
+    They cover every frequency once. Images of only a few pixels have fewer of them.
+
+    >>> [tuple(band) for band in default_bands(28, 28)]
+    [(0, 0), (1, 7), (8, 21), (22, 28)]
+    """
+    return tuple(_named(bands_of((height, width))))
+
+
+def band_name(low: int, high: int, highest: int) -> str:
+    """What a chart calls a band: with its role for the default bands, else the numbers alone.
+
+    Args:
+        low: Its lowest band.
+        high: Its highest band.
+        highest: The highest band of the images.
+
+    >>> band_name(9, 24, 32), band_name(5, 24, 32), band_name(3, 3, 32)
+    ('9-24 (mid)', '5-24', '3')
+    """
+    numbers = f"{low}" if low == high else f"{low}-{high}"
+    role = _named(highest).get(Band(low, high))
+    return f"{numbers} ({role})" if role else numbers
+
+
+def keep_band(images: Tensor, low: int, high: int, *, kept: bool = True) -> Tensor:
+    """Images with only the bands ``low`` to ``high``, both included, or with all but these.
+
+    The part of the frequencies that is left is transformed back; since |k| + |l| is the same for a frequency and its
+    mirror image, the result is real. Where the images are normalised, the mean of the data set lives in band 0 alone.
+
+    Args:
+        images: Floating-point images [..., H, W].
+        low: Lowest band, at least 0.
+        high: Highest band, at least ``low``, at most `bands_of` the images' size.
+        kept: True to keep these bands and drop the others, False to drop these.
+
+    Returns:
+        The filtered images, of the same shape and dtype; computed in float32 or, for float64 images, in float64.
+
+    Raises:
+        TaskError: The images are not floating-point, or the bands are out of range.
+    """
+    _check(low, high)
+    if not images.is_floating_point() or images.dim() < 2:
+        raise TaskError(
+            f"Bands are taken of floating-point images [..., H, W], not of {images.dtype} {tuple(images.shape)}."
+        )
+    height, width = images.shape[-2:]
+    highest = bands_of((height, width))
+    if high > highest:
+        raise TaskError(f"Images of {height} x {width} pixels have the bands 0 to {highest}, not {low} to {high}.")
+    # Of real images rfft2 holds the frequencies l >= 0, which come first.
+    bands = band_index(height, width)[:, : width // 2 + 1]
+    mask = (((bands >= low) & (bands <= high)) == kept).to(images.device)
+    wide = images if images.dtype == torch.float64 else images.float()
+    spectrum = torch.fft.rfft2(wide) * mask
+    return torch.fft.irfft2(spectrum, s=(height, width)).to(images.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterBands:
+    """Training on filtered images: called on normalised floating-point images [n, C, H, W], it filters them.
+
+    Attributes:
+        low: Lowest band.
+        high: Highest band, included.
+        kept: True to train on these bands alone, False on all but these.
+
+    Raises:
+        TaskError: The bands are out of range.
+    """
+
+    low: int
+    high: int
+    kept: bool = True
+
+    def __post_init__(self) -> None:
+        _check(self.low, self.high)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The filtered images; see `keep_band`."""
+        return keep_band(images, self.low, self.high, kept=self.kept)
+
+    @property
+    def name(self) -> str:
+        """The filter with its settings, part of a run's identity."""
+        return f"filter_bands(low={self.low},high={self.high},kept={str(self.kept).lower()})"
+
+
+def _distance(size: int) -> Tensor:
+    """|frequency| along one side: 0, 1, ... up to half its length and back to 1."""
+    steps = torch.arange(size)
+    return torch.minimum(steps, size - steps)
+
+
+def _named(highest: int) -> dict[Band, str]:
+    """The default bands in order, with their roles; without those that hold no frequency."""
+    quarter, three_quarters = highest // 4, 3 * highest // 4
+    named = {
+        Band(0, 0): "background",
+        Band(1, quarter): "low",
+        Band(quarter + 1, three_quarters): "mid",
+        Band(three_quarters + 1, highest): "high",
+    }
+    return {band: role for band, role in named.items() if band.low <= band.high}
+
+
+def _check(low: int, high: int) -> None:
+    if not 0 <= low <= high:
+        raise TaskError(f"A band must go from a low number, at least 0, up to a high one, not from {low} to {high}.")

@@ -1,0 +1,155 @@
+"""Any `torch.optim.Optimizer` as an update rule, for runs that are trained one by one."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lratlas.errors import TaskError
+from lratlas.training.rules import Rule, State
+from lratlas.training.sphere import Weights
+
+Factory = Callable[[list[nn.Parameter], float], Optimizer]
+_NUMBERS = (bool, int, float)
+_TRIED_LR = 1e-3
+
+
+def optimizer_rule(factory: Factory, weights: Mapping[str, Tensor] | None = None) -> Rule:
+    """The update rule of an optimizer factory.
+
+    An optimizer is made anew for every step from the state that the last one left, so that a step stays a function of
+    its arguments and a run can go on from what is stored.
+
+    Args:
+        factory: ``(parameters, lr) -> torch.optim.Optimizer``; the class of an optimizer is one. Learning rates that
+            it sets for groups of parameters stay as it sets them.
+        weights: A model's trained parameters (no stack axes), in the order in which the factory is to get them, which
+            is also where the settings that identify a run are read from; None for any model, in the order of names.
+
+    Raises:
+        TaskError: The factory fails, does not return an optimizer, or its optimizer cannot be used.
+    """
+    tried = {"": torch.zeros(2, 2)} if weights is None else weights
+    optimizer = _made(factory, [nn.Parameter(value.detach().clone()) for value in tried.values()], _TRIED_LR)
+    name, order = _name(factory), None if weights is None else [*weights]
+
+    def update(weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
+        parameters = {key: nn.Parameter(weights[key][0, 0].clone()) for key in order or weights}
+        optimizer = _made(factory, [*parameters.values()], float(lrs[0, 0]))
+        _restore(optimizer, parameters, state)
+        for key, parameter in parameters.items():
+            parameter.grad = gradients[key][0, 0]
+        with torch.enable_grad():  # some optimizers differentiate, and all expect the mode of a training loop
+            optimizer.step()
+        new = {key: parameters[key].detach()[None, None] for key in weights}
+        return new, _state(optimizer, parameters, name)
+
+    settings = _settings(optimizer)
+    return Rule(name=f"optimizer {name}", settings=settings, start=lambda _: {}, update=update, stacks=False)
+
+
+def check_optimizer(factory: Factory, weights: Mapping[str, Tensor]) -> None:
+    """Check that a factory's optimizer has every trained parameter of a model, and that it can make a step.
+
+    Args:
+        factory: As for `optimizer_rule`.
+        weights: The model's trained parameters (no stack axes).
+
+    Raises:
+        TaskError: It drops parameters, needs a closure, or keeps what cannot be stored.
+    """
+    name = _name(factory)
+    parameters = {key: nn.Parameter(value.detach().clone()) for key, value in weights.items()}
+    optimizer = _made(factory, [*parameters.values()], _TRIED_LR)
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    dropped = [key for key, parameter in parameters.items() if id(parameter) not in held]
+    if dropped:
+        raise TaskError(
+            f"The optimizer factory {name} drops {', '.join(dropped)}; it must pass on all parameters that it is given"
+            " (set requires_grad=False in the model to freeze some)."
+        )
+    stacked = {key: value.detach()[None, None] for key, value in weights.items()}
+    lrs = torch.full((1, 1), _TRIED_LR)
+    try:
+        optimizer_rule(factory).update(stacked, {k: torch.ones_like(v) for k, v in stacked.items()}, {}, lrs)
+    except TaskError:
+        raise
+    except Exception as error:
+        raise TaskError(
+            f"An optimizer of the factory {name} failed in its first step: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _settings(optimizer: Optimizer) -> dict[str, object]:
+    """What identifies an optimizer: its class, and every plain setting of each of its groups."""
+    plain = (*_NUMBERS, str, tuple, type(None))
+    groups = [
+        {key: value for key, value in group.items() if isinstance(value, plain)} | {"params": len(group["params"])}
+        for group in optimizer.param_groups
+    ]
+    return {"class": type(optimizer).__name__, "groups": repr(groups)}
+
+
+def _name(factory: Factory) -> str:
+    return getattr(factory, "__qualname__", type(factory).__qualname__)
+
+
+def _made(factory: Factory, parameters: list[nn.Parameter], lr: float) -> Optimizer:
+    name = _name(factory)
+    try:
+        optimizer = factory(parameters, lr)
+    except Exception as error:
+        raise TaskError(f"The optimizer factory {name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(optimizer, Optimizer):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
+        raise TaskError(f"{name} returned {type(optimizer).__name__}; it must return a torch.optim.Optimizer.")
+    return optimizer
+
+
+def _restore(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], state: State) -> None:
+    """Put the stored state, keys ``owner/kind/name``, into a fresh optimizer."""
+    for key, value in state.items():
+        owner, kind, entry = key.rsplit("/", 2)
+        # A step count on the host stays there, for optimizers expect it there.
+        held = (
+            value[0, 0].item()
+            if kind == "number"
+            else value[0, 0].to("cpu" if kind == "host" else value.device, copy=True)
+        )
+        if owner.startswith("group "):
+            optimizer.param_groups[int(owner.removeprefix("group "))][entry] = held
+        else:
+            optimizer.state[parameters[owner]][entry] = held
+
+
+def _state(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], name: str) -> State:
+    """What the optimizer keeps, as tensors with stack axes; what all optimizers are given anew is left out."""
+    owners: dict[str, Mapping[str, Any]] = {key: optimizer.state[value] for key, value in parameters.items()}
+    numbers = (
+        {entry: value for entry, value in group.items() if isinstance(value, _NUMBERS)}
+        for group in optimizer.param_groups
+    )
+    owners |= {f"group {index}": entries for index, entries in enumerate(numbers)}
+    device = next(iter(parameters.values())).device
+    state: State = {}
+    for owner, entries in owners.items():
+        for entry, value in entries.items():
+            if isinstance(value, Tensor):
+                kind = "tensor" if value.device == device else "host"
+                state[f"{owner}/{kind}/{entry}"] = value.detach().to(device)[None, None]
+            elif isinstance(value, _NUMBERS):
+                number = torch.tensor(value, dtype=_dtype(value), device=device)
+                state[f"{owner}/number/{entry}"] = number[None, None]
+            elif value is not None:
+                raise TaskError(
+                    f"An optimizer of the factory {name} keeps {entry}, a {type(value).__name__}, which cannot be"
+                    " stored; tensors and numbers can."
+                )
+    return state
+
+
+def _dtype(value: float) -> torch.dtype:
+    if isinstance(value, bool):
+        return torch.bool
+    return torch.int64 if isinstance(value, int) else torch.float64

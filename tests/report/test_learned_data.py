@@ -1,0 +1,86 @@
+"""Data of the charts of learned features against sums done by hand."""
+
+from typing import Any
+
+import polars as pl
+import pytest
+
+from lratlas.errors import StudyError
+from lratlas.report.learned_data import bands_data, features_data
+from lratlas.tables import SCHEMAS
+
+Row = dict[str, Any]
+
+
+def frame(table: str, rows: list[Row]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=SCHEMAS[table])
+
+
+def features(name: str, accuracies: list[float], **more: Any) -> list[Row]:
+    shared = {"run": name, "stage": "pretrain", "plr": 0.01, "seed": 0, **more}
+    return [{**shared, "feature": i, "accuracy": accuracy} for i, accuracy in enumerate(accuracies)]
+
+
+def test_features_are_sorted_in_each_run_before_the_mean() -> None:
+    rows = features("a", [0.5, 0.9]) + features("b", [0.7, 0.6], seed=1)
+    data = features_data({"features": frame("features", rows)})
+    # Sorted they are 0.9, 0.5 and 0.7, 0.6; a mean feature by feature would give 0.75 and 0.6.
+    assert data["accuracy"].to_list() == pytest.approx([0.8, 0.55])
+    assert data["rank"].to_list() == [1, 2]
+    assert data["model"].unique().to_list() == ["pre-trained"]
+
+
+def test_features_take_the_lowest_flr_and_the_longest_average() -> None:
+    rows = [
+        *features("a", [0.6], stage="finetune", flr=1e-3),
+        *features("b", [0.7], stage="finetune", flr=1e-4),
+        *features("c", [0.8], stage="average", count=20),
+        *features("d", [0.9], stage="average", count=5),
+    ]
+    data = features_data({"features": frame("features", rows)})
+    assert data["model"].to_list() == ["fine-tuned, FLR 1e-4", "averaged, SWA-20"]
+    assert data["accuracy"].to_list() == pytest.approx([0.7, 0.8])
+
+
+def band(low: int, high: int, accuracy: float, **more: Any) -> Row:
+    shared = {"run": "a", "stage": "pretrain", "plr": 0.01, "seed": 0, "kept": True}
+    return {**shared, **more, "low": low, "high": high, "accuracy": accuracy}
+
+
+def test_bands_are_means_over_seeds_in_order_of_frequency() -> None:
+    rows = [
+        band(9, 24, 0.4),
+        band(9, 24, 0.8, seed=1, run="b"),
+        band(25, 32, 0.1),
+        band(0, 0, 0.2),
+        band(9, 24, 0.3, kept=False),
+    ]
+    data = bands_data({"bands": frame("bands", rows)})
+    assert data["band"].to_list() == ["0 (background)", "9-24 (mid)", "25-32 (high)", "9-24 (mid)"]
+    assert data["kept"].to_list() == [True, True, True, False]
+    assert data["accuracy"].to_list() == pytest.approx([0.2, 0.6, 0.1, 0.3])
+    assert data["seeds"].to_list() == [1, 2, 1, 1]
+
+
+def test_bands_with_other_borders_are_lines_of_their_own() -> None:
+    rows = [band(1, 8, 0.4), band(1, 12, 0.5), band(13, 24, 0.3), band(25, 32, 0.1)]
+    data = bands_data({"bands": frame("bands", rows)})
+    assert data["band"].to_list() == ["1-8 (low)", "1-12", "13-24", "25-32 (high)"]
+
+
+def test_bands_take_the_lowest_flr_and_the_longest_average() -> None:
+    rows = [
+        band(0, 0, 0.1, stage="average", count=20),
+        band(0, 0, 0.2, stage="average", count=5),
+        band(0, 0, 0.3, stage="finetune", flr=1e-3),
+        band(0, 0, 0.4, stage="finetune", flr=1e-4),
+        band(0, 0, 0.5),
+    ]
+    data = bands_data({"bands": frame("bands", rows)})
+    assert data["model"].to_list() == ["pre-trained", "fine-tuned, FLR 1e-4", "averaged, SWA-20"]
+    assert data["accuracy"].to_list() == pytest.approx([0.5, 0.4, 0.1])
+
+
+def test_bands_of_other_stages_are_not_enough() -> None:
+    with pytest.raises(StudyError, match="needs pre-trained, fine-tuned or averaged runs in 'bands'"):
+        bands_data({"bands": frame("bands", [band(0, 0, 0.1, stage="second")])})
