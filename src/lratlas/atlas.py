@@ -198,6 +198,7 @@ class Atlas:
             self.store.write_table(name, _WHOLE, self.tables[name])
         text = page(
             title=self.spec.name,
+            task=self.plan.task if self.plan else "",
             summary=self.summary(),
             charts=charts,
             tables=self.tables,
@@ -240,7 +241,6 @@ class Atlas:
         prints = sorted({seed.fingerprint for job in self.plan.trainings for seed in job.seeds}) if self.plan else []
         return {
             "Command": "explore(…) from Python" if self.spec.task.preset == PYTHON else f"lratlas explore {again}",
-            **({"Task": self.plan.task} if self.plan and self.plan.task else {}),
             "Spec": self.store.read_text("spec.toml"),
             "Runs": f"{len(runs):,}, {trained:,} SGD steps planned",
             "Training time": f"{runs['seconds'].sum():,.0f} s, summed over processes",

@@ -250,3 +250,11 @@ def test_an_optimizer_named_in_a_spec_goes_on_after_an_interruption(
     assert not whole.elr
     assert whole.plan is not None
     assert whole.plan.strategy == "single"
+
+
+def test_the_page_says_what_was_trained_on_which_data(picture_study: Path):
+    atlas = load(picture_study)
+    assert atlas.plan is not None
+    assert "SI ConvNet of width 2" in atlas.plan.task
+    page = Path(atlas.write_report()).read_text()
+    assert f'<p class="hint">{atlas.plan.task}</p>' in page

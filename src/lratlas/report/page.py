@@ -53,6 +53,7 @@ _EVIDENCE: Mapping[str, tuple[str, Cell]] = {
 def page(
     *,
     title: str,
+    task: str = "",
     summary: Sequence[str],
     charts: Mapping[str, Drawing],
     tables: Tables,
@@ -66,6 +67,7 @@ def page(
 
     Args:
         title: The heading of the page.
+        task: What was trained on which data, in a line below the heading.
         summary: The answer in sentences, one paragraph each.
         charts: Charts by name, in the order in which they are shown.
         tables: The study's tables; ``boundaries`` and ``regimes`` are shown, either may be empty.
@@ -77,6 +79,7 @@ def page(
         .get_template("report.html.j2")
         .render(
             title=title,
+            task=task,
             summary=summary,
             boundaries=_boundary_rows(tables.get("boundaries", empty("boundaries"))),
             figures={name: _text(name, chart) for name, chart in charts.items()},
