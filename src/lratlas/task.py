@@ -9,15 +9,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lratlas.data.augment import Augmentation
 from lratlas.errors import TaskError
 from lratlas.streams import stream, torch_seed
+from lratlas.training.invariance import placed
 from lratlas.training.objective import LOSSES, Loss, Objective, objective
 from lratlas.training.optimizers import Factory, check_optimizer, optimizer_rule
 from lratlas.training.rules import Rule, rule_from
-from lratlas.training.sphere import scale_dependent
 
 Pair = tuple[Tensor, Tensor]
 _HASHED = 8  # samples whose transformed inputs enter the fingerprint
@@ -268,7 +267,8 @@ def _check_model(task: Task) -> None:
             f"The loss {task.objective.name} is not finite, or not one number per batch, on the first batch."
         )
     if task.update.radius is not None:
-        _check_scale_invariant(task, model, trained)
+        x = task.inputs(task.train[0][: min(len(task.train[0]), 64)])
+        object.__setattr__(task, "update", placed(task.update, model, x))
     elif callable(task.rule):
         check_optimizer(task.rule, trained)
         object.__setattr__(task, "update", optimizer_rule(task.rule, trained))
@@ -289,58 +289,6 @@ def _check_outputs(task: Task, outputs: Tensor) -> None:
             f"mse needs outputs shaped as the targets, {tuple(task.train[1].shape[1:])} per sample, not"
             f" {tuple(outputs.shape[1:])}."
         )
-
-
-def _check_scale_invariant(task: Task, model: nn.Module, trained: dict[str, Tensor]) -> None:
-    """Find the parameters that keep the model from being scale-invariant; the rule must have an LR for them."""
-    model = model.double()
-    x = task.inputs(task.train[0][: min(len(task.train[0]), 64)])
-    inputs = x.double() if x.is_floating_point() else x
-    # Where training will take place: on the sphere of the rule's radius.
-    size = torch.stack([value.double().norm() for value in trained.values()]).norm()
-    weights = {name: value.double() * (task.update.radius or 1.0) / size for name, value in trained.items()}
-
-    def function(point: Mapping[str, Tensor]) -> Tensor:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            return functional_call(model, dict(point), (inputs,))
-
-    at_fault = scale_dependent(function, weights)
-    if not at_fault:
-        return
-    if task.update.settings.get("other_lr") is None:
-        raise TaskError(
-            f"Rule {task.update.name} needs a function that does not change when the trained weights are scaled, but"
-            f" scaling changes it through {', '.join(at_fault)}: put a normalisation layer without parameters after"
-            " each trained layer and freeze the last one, give those weights an LR of their own (other_lr; 0 freezes"
-            " them), use a larger radius if the normalisation's eps is to blame, or use the rule sgd."
-        )
-
-    def on_sphere(free: tuple[str, ...]) -> int:
-        """How many numbers are left on the sphere without these parameters; 0 if that is not scale-invariant."""
-        others = {name: weights[name] for name in free}
-        rest = {name: value for name, value in weights.items() if name not in others}
-        if not rest or scale_dependent(lambda point: function({**point, **others}), rest):
-            return 0
-        return sum(value.numel() for value in rest.values())
-
-    sizes = {free: on_sphere(free) for free in _free_candidates(weights, at_fault)}
-    free = max(sizes, key=lambda free: sizes[free])
-    if not sizes[free]:
-        raise TaskError(
-            f"Rule {task.update.name} needs scale-invariant weights, but none were found in this model, even without"
-            " its biases, norm layers and last layer: use the rule sgd."
-        )
-    settings = {"name": task.update.name, **task.update.settings, "free": free}
-    object.__setattr__(task, "update", rule_from(settings))
-
-
-def _free_candidates(weights: Mapping[str, Tensor], at_fault: list[str]) -> list[tuple[str, ...]]:
-    """Sets of parameters without which the rest may be scale-invariant."""
-    vectors = [name for name, value in weights.items() if value.dim() < 2]
-    matrices = [name for name in weights if name not in vectors]
-    # On a residual stream layers are scale-invariant only together, so that each alone would be at fault.
-    return [tuple(at_fault), tuple(vectors), (*vectors, *matrices[-1:])]
 
 
 def _rule(rule: Rule | str | Mapping[str, object] | Factory) -> Rule:

@@ -1,0 +1,72 @@
+"""Which of a model's trained parameters a rule keeps on its sphere: those that are scale-invariant together."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lratlas.errors import TaskError
+from lratlas.training.rules import Rule, rule_from
+from lratlas.training.sphere import scale_dependent
+
+
+def placed(rule: Rule, model: nn.Module, x: Tensor) -> Rule:
+    """The rule with the names of the parameters that are not on the sphere; as it is where all of them are.
+
+    Args:
+        rule: A rule on a sphere.
+        model: The model, which is changed to float64.
+        x: A few inputs as the model gets them, [n, ...].
+
+    Raises:
+        TaskError: The model is not scale-invariant and the rule has no LR for what is at fault, or nothing is left.
+    """
+    model = model.double()
+    inputs = x.double() if x.is_floating_point() else x
+    trained = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+    # Where training will take place: on the sphere of the rule's radius.
+    size = torch.stack([value.norm() for value in trained.values()]).norm()
+    weights = {name: value * (rule.radius or 1.0) / size for name, value in trained.items()}
+
+    def function(point: Mapping[str, Tensor]) -> Tensor:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            return functional_call(model, dict(point), (inputs,))
+
+    at_fault = scale_dependent(function, weights)
+    if not at_fault:
+        return rule
+    if rule.settings.get("other_lr") is None:
+        raise TaskError(
+            f"Rule {rule.name} needs a function that does not change when the trained weights are scaled, but"
+            f" scaling changes it through {', '.join(at_fault)}: put a normalisation layer without parameters after"
+            " each trained layer and freeze the last one, give those weights an LR of their own (other_lr; 0 freezes"
+            " them), use a larger radius if the normalisation's eps is to blame, or use the rule sgd."
+        )
+
+    def on_sphere(free: tuple[str, ...]) -> int:
+        """How many numbers are left on the sphere without these parameters; 0 if that is not scale-invariant."""
+        others = {name: weights[name] for name in free}
+        rest = {name: value for name, value in weights.items() if name not in others}
+        if not rest or scale_dependent(lambda point: function({**point, **others}), rest):
+            return 0
+        return sum(value.numel() for value in rest.values())
+
+    sizes = {free: on_sphere(free) for free in _free_candidates(weights, at_fault)}
+    free = max(sizes, key=lambda free: sizes[free])
+    if not sizes[free]:
+        raise TaskError(
+            f"Rule {rule.name} needs scale-invariant weights, but none were found in this model, even without"
+            " its biases, norm layers and last layer: use the rule sgd."
+        )
+    settings = {"name": rule.name, **rule.settings, "free": free}
+    return rule_from(settings)
+
+
+def _free_candidates(weights: Mapping[str, Tensor], at_fault: list[str]) -> list[tuple[str, ...]]:
+    """Sets of parameters without which the rest may be scale-invariant."""
+    vectors = [name for name, value in weights.items() if value.dim() < 2]
+    matrices = [name for name in weights if name not in vectors]
+    # On a residual stream layers are scale-invariant only together, so that each alone would be at fault.
+    return [tuple(at_fault), tuple(vectors), (*vectors, *matrices[-1:])]
