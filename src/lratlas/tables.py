@@ -10,6 +10,16 @@ import polars as pl
 
 Tables = Mapping[str, pl.DataFrame]
 
+# What identifies a model that was measured.
+_MODEL = {
+    "run": pl.String,
+    "stage": pl.String,
+    "plr": pl.Float64,
+    "flr": pl.Float64,
+    "count": pl.Int64,
+    "seed": pl.Int64,
+}
+
 SCHEMAS: dict[str, pl.Schema] = {
     # One row per finished run. Losses and accuracies are of the whole set, in eval mode, at the end.
     "runs": pl.Schema(
@@ -105,12 +115,7 @@ SCHEMAS: dict[str, pl.Schema] = {
     ),
     "features": pl.Schema(
         {
-            "run": pl.String,
-            "stage": pl.String,
-            "plr": pl.Float64,
-            "flr": pl.Float64,
-            "count": pl.Int64,
-            "seed": pl.Int64,
+            **_MODEL,
             "feature": pl.Int64,
             "accuracy": pl.Float64,
         }
@@ -118,12 +123,7 @@ SCHEMAS: dict[str, pl.Schema] = {
     # Accuracy on test images of which only the bands low to high are left, or all but these.
     "bands": pl.Schema(
         {
-            "run": pl.String,
-            "stage": pl.String,
-            "plr": pl.Float64,
-            "flr": pl.Float64,
-            "count": pl.Int64,
-            "seed": pl.Int64,
+            **_MODEL,
             "low": pl.Int64,
             "high": pl.Int64,
             "kept": pl.Boolean,
