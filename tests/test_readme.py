@@ -22,6 +22,7 @@ from lratlas.study.spec import spec_from
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 IMAGES = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
+MINIMA = (ROOT / "docs" / "minima.md").read_text(encoding="utf-8")
 FIELDS = {"batch_size", "rule", "loss"}  # of the task section, no options
 
 
@@ -100,14 +101,25 @@ def test_the_page_on_images_lists_the_options_and_their_defaults() -> None:
 
 
 def test_the_page_on_images_lists_the_presets_and_the_default_bands() -> None:
-    assert table(IMAGES, "preset").keys() == PRESETS.keys() - {"ticks", "digits"}
+    assert table(IMAGES, "preset").keys() == {name for name in PRESETS if preset(name).task.preset == "images"}
     for size, cells in table(IMAGES, "pixels").items():
         height, width = map(int, size.split(" x "))
         bands = [f"{low}" if low == high else f"{low}–{high}" for low, high in default_bands(height, width)]
         assert cells == bands
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/images.md"])
+def test_the_spec_of_the_page_on_minima_is_valid_and_asks_for_all_of_them() -> None:
+    (block,) = blocks("toml", MINIMA)
+    spec = spec_from(tomllib.loads(block))
+    assert spec.second is not None
+    assert spec.refine is not None
+    assert spec.measure.convergence
+    assert spec.measure.norms
+    assert spec.measure.sharpness
+    assert spec.measure.great_circle
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/images.md", "docs/minima.md", "docs/paper.md"])
 def test_links_lead_to_files_and_headings(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for link in re.findall(r"\]\((?!http)([^)]+)\)", text):

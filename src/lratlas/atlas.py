@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from lratlas.analysis.boundaries import boundaries
+from lratlas.analysis.power_law import power_law
 from lratlas.analysis.regimes import regimes
 from lratlas.analysis.sparsity import sparsity
-from lratlas.analysis.summary import format_lr, summary
+from lratlas.analysis.summary import summary
+from lratlas.analysis.wording import format_lr
 from lratlas.errors import LRAtlasError, StudyError
 from lratlas.report.charts import CHARTS, Drawing, ticks_chart
 from lratlas.study.conduct import stored_spec
@@ -35,8 +37,10 @@ _STORED = {
     "pairs": ("plr", "seed", "a", "b"),
     "features": ("seed", "plr", "stage", "flr", "count", "feature"),
     "bands": ("seed", "plr", "stage", "flr", "count", "low", "high", "kept"),
+    "sharpness": ("seed", "plr", "stage", "flr", "count"),
+    "norms": ("seed", "plr", "stage", "flr", "layer", "group"),
 }
-_ANALYSIS = ("regimes", "boundaries", "sparsity")
+_ANALYSIS = ("regimes", "boundaries", "sparsity", "power_law")
 _WHOLE = "analysis"
 PYTHON = "python"  # the task preset of studies whose task a spec cannot describe
 
@@ -74,12 +78,16 @@ class Atlas:
     def tables(self) -> Mapping[str, pl.DataFrame]:
         """All tables, by name; those that are not there yet are empty."""
         tables = {name: self.store.read_table(name).sort(keys) for name, keys in _STORED.items()}
+        # A row for each segment of a run: the earliest epoch counts.
+        rows = self.store.read_table("convergence").sort("plr", "seed", "epochs", nulls_last=True)
+        tables["convergence"] = rows.unique(["plr", "seed"], keep="first", maintain_order=True)
         if not self.plan or tables["runs"].is_empty():
             return tables | {name: empty(name) for name in _ANALYSIS}
         chance, thresholds = self.plan.chance_loss, self.thresholds or self.spec.thresholds
         tables["regimes"] = regimes(tables, chance_loss=chance, thresholds=thresholds)
         tables["boundaries"] = boundaries(tables, chance_loss=chance, thresholds=thresholds)
         tables["sparsity"] = sparsity(tables["features"])
+        tables["power_law"] = power_law(tables["convergence"])
         return tables
 
     def table(self, name: str) -> pl.DataFrame:
@@ -122,10 +130,11 @@ class Atlas:
         return bool(self.plan and self.plan.elr)
 
     def chart(self, name: str, **options: Any) -> Drawing:
-        """A chart: accuracy, geometry, features, bands, traces; ticks or band_picture of the data; shows in a notebook.
+        """A chart; it shows in a notebook.
 
         Args:
-            name: Which chart.
+            name: accuracy, geometry, features, bands, traces, convergence, two_stages, norms or sharpness; ticks or
+                band_picture of the data.
             options: Passed to the chart, such as ``at_loss`` for accuracy.
 
         Raises:
@@ -184,10 +193,10 @@ class Atlas:
         from lratlas.report.page import page
 
         charts, missing = dict[str, Drawing](), dict[str, str]()
-        absent = {name for name in ("features", "bands") if self.plan and not getattr(self.plan, name)}
+        asked = self._asked_for
         for name in (*CHARTS, *self._of_data):
-            if name in absent:
-                continue  # the task has no single-feature sets, or its inputs are no images
+            if not asked.get(name, True):
+                continue
             try:
                 charts[name] = self.chart(name)
             except LRAtlasError as error:
@@ -212,6 +221,15 @@ class Atlas:
             if name in CHART_DATA:
                 self.store.write_text(f"figures/{name}.csv", CHART_DATA[name](self.tables).write_csv())
         return f"{self.folder}/report.html"
+
+    @property
+    def _asked_for(self) -> dict[str, bool]:
+        """Of the charts that not every study has, whether this one trains and measures what they show."""
+        measured = ("features", "bands", "norms", "sharpness")
+        return {name: self.plan is None or bool(getattr(self.plan, name)) for name in measured} | {
+            "convergence": self.spec.measure.convergence,
+            "two_stages": self.spec.second is not None,
+        }
 
     @property
     def _of_data(self) -> tuple[str, ...]:

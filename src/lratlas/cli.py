@@ -13,6 +13,22 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from lratlas.cli_data import app as data_app
+from lratlas.cli_options import (
+    CORES,
+    DataRoot,
+    Epochs,
+    FinetuneEpochs,
+    FolderArgument,
+    FolderOption,
+    Images,
+    Json,
+    Measure,
+    Repeats,
+    Scale,
+    TestImages,
+    Width,
+    Workers,
+)
 from lratlas.errors import LRAtlasError, SpecError
 from lratlas.terminal import notice, print_json, print_table, progress_bar, say
 
@@ -24,71 +40,12 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # the exit code after Ctrl-C
 
 
-def _workers(given: str | int) -> int:
-    return _count("--workers", given)
-
-
-def _repeats(given: str | int) -> int:
-    return _count("--repeats", given)
-
-
-def _count(option: str, given: str | int) -> int:
-    # Typer's own message would not name the value.
-    text = str(given).strip()
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) >= 1):
-        raise SpecError(f"{option} is {text!r}, but must be a whole number of at least 1.")
-    return int(text)
-
-
-def _share(given: str | float) -> float:
-    try:
-        share = float(given)
-    except ValueError:
-        share = -1.0
-    if not 0 < share <= 1:
-        raise SpecError(f"--scale is {str(given)!r}, but must be a number above 0 and at most 1.")
-    return share
-
-
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.add_typer(data_app, name="data")
-
-# Text, since a path would spoil the two slashes of s3://bucket.
-FolderOption = Annotated[str, typer.Option("--folder", "-f", help="The study folder, or its URL.", metavar="FOLDER")]
-FolderArgument = Annotated[str, typer.Argument(help="The study folder, or its URL.", metavar="FOLDER")]
-Workers = Annotated[
-    int,
-    typer.Option(help="Processes on this machine; by default one per core.", metavar="N", parser=_workers),
-]
-Repeats = Annotated[
-    int | None,
-    typer.Option(help="Repetitions, if not the preset's own number.", metavar="N", parser=_repeats),
-]
-Width = Annotated[int | None, typer.Option(help="Width of the model.", metavar="N", parser=partial(_count, "--width"))]
-Images = Annotated[
-    int | None, typer.Option(help="Training images, stratified.", metavar="N", parser=partial(_count, "--images"))
-]
-TestImages = Annotated[
-    int | None, typer.Option(help="Test images, stratified.", metavar="N", parser=partial(_count, "--test-images"))
-]
-Epochs = Annotated[
-    int | None, typer.Option(help="Epochs of pre-training.", metavar="N", parser=partial(_count, "--epochs"))
-]
-FinetuneEpochs = Annotated[
-    int | None,
-    typer.Option(help="Epochs of fine-tuning.", metavar="N", parser=partial(_count, "--finetune-epochs")),
-]
-DataRoot = Annotated[
-    str | None,
-    typer.Option(help="Where data sets are (LRATLAS_DATA); `lratlas data list` shows them.", metavar="FOLDER"),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main() -> None:
@@ -170,10 +127,7 @@ def reproduce(
     ],
     folder: FolderOption,
     repeats: Repeats = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(help="Share of width, images and epochs (studies of images).", metavar="SHARE", parser=_share),
-    ] = None,
+    scale: Scale = None,
     width: Width = None,
     images: Images = None,
     test_images: TestImages = None,
@@ -183,6 +137,7 @@ def reproduce(
         tuple[float, float, int] | None,
         typer.Option(help="The pre-training LRs: from LOW to HIGH, so many per decade.", metavar="LOW HIGH N"),
     ] = None,
+    measure: Measure = None,
     data_root: DataRoot = None,
     workers: Workers = CORES,
     as_json: Json = False,
@@ -202,6 +157,7 @@ def reproduce(
         epochs=epochs,
         finetune_epochs=finetune_epochs,
         lrs=lr_grid(lrs[0], lrs[1], per_decade=lrs[2]) if lrs else None,
+        measure=measure or (),
     )
     _print_result(_study(spec, folder, workers), as_json=as_json)
 

@@ -2,12 +2,14 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lratlas.atlas import PYTHON, Atlas
 from lratlas.errors import SpecError, StudyError
 from lratlas.study.conduct import conduct, open_study, stored_spec
+from lratlas.study.refining import next_plr
 from lratlas.study.spec import Spec, read_spec, spec_from
 from lratlas.study.store import Store
 from lratlas.study.tasks import Tasks, tasks_of
@@ -37,7 +39,8 @@ def explore(
         progress: Called on every change of progress.
         notice: Called with sentences the user should see.
         sections: With a task, the sections of a spec, by the same names and fields: ``pretrain={"lrs": [...],
-            "epochs": 20}`` (needed), ``finetune``, ``average``, ``trace``, ``measure``, ``training``.
+            "epochs": 20}`` (needed), ``second``, ``finetune``, ``average``, ``refine``, ``trace``, ``measure``,
+            ``training``.
 
     Raises:
         SpecError: A section is wrong.
@@ -86,8 +89,15 @@ def _conducted(
     notice: Callable[[str], None],
 ) -> Atlas:
     changed = spec is not None and spec != stored_spec(store)
-    did = conduct(store, spec, workers=workers, tasks=tasks, progress=progress, notice=notice)
+    conducted = partial(conduct, store, spec, workers=workers, tasks=tasks, progress=progress, notice=notice)
+    did = conducted()
     atlas = Atlas(store)
     if did or changed or not store.exists("report.html"):
+        atlas.write_report()
+    refine = atlas.spec.refine
+    while refine and (plr := next_plr(atlas.tables, refine)) is not None:
+        notice(f"Bisecting the {refine.boundary} boundary: PLR {plr:g} is added.")
+        conducted(more=(plr,))
+        atlas = Atlas(store)
         atlas.write_report()
     return atlas

@@ -97,6 +97,8 @@ SCHEMAS: dict[str, pl.Schema] = {
             "angle": pl.Float64,
             "train_barrier": pl.Float64,
             "test_barrier": pl.Float64,
+            "train_barrier_arc": pl.Float64,  # along the great circle; null where not measured
+            "test_barrier_arc": pl.Float64,
         }
     ),
     # How unevenly features were learned: means over seeds of measures on the excess over chance.
@@ -130,9 +132,60 @@ SCHEMAS: dict[str, pl.Schema] = {
             "accuracy": pl.Float64,
         }
     ),
+    # Curvature of the training loss; at unit weight norm where the task is scale-invariant.
+    "sharpness": pl.Schema(
+        {
+            **_MODEL,
+            "top_eigenvalue": pl.Float64,
+            "residual": pl.Float64,  # of the eigenpair, relative to the eigenvalue
+            "converged": pl.Boolean,
+            "trace": pl.Float64,
+            "trace_error": pl.Float64,  # standard error over probes
+            "fisher_trace": pl.Float64,
+            "gradient_norm": pl.Float64,  # mean over mini-batches
+            "train_loss": pl.Float64,  # of the samples that the curvature is measured on
+            "test_error": pl.Float64,
+        }
+    ),
+    # Norm of the weights of each output filter over the norm of the whole trained vector.
+    "norms": pl.Schema(
+        {
+            "run": pl.String,  # null before training
+            "stage": pl.String,  # initial, pretrain, finetune
+            "plr": pl.Float64,
+            "flr": pl.Float64,
+            "seed": pl.Int64,
+            "layer": pl.String,
+            "group": pl.Int64,
+            "norm": pl.Float64,
+        }
+    ),
+    # First epoch in which every training sample was classified correctly when its batch came; null if there is none.
+    "convergence": pl.Schema(
+        {
+            "plr": pl.Float64,
+            "seed": pl.Int64,
+            "epochs": pl.Int64,
+            "test_accuracy": pl.Float64,  # at the end of that epoch
+        }
+    ),
+    # epochs = scale * (threshold - PLR) ** -exponent, fitted to the table of convergence.
+    "power_law": pl.Schema(
+        {
+            "parameter": pl.String,  # threshold, exponent, scale
+            "value": pl.Float64,
+            "low": pl.Float64,  # 95 % interval; null where there are too few points
+            "high": pl.Float64,
+        }
+    ),
 }
 
 
 def empty(table: str) -> pl.DataFrame:
     """An empty frame with the schema of ``table``."""
     return pl.DataFrame(schema=SCHEMAS[table])
+
+
+def direct(runs: pl.DataFrame) -> pl.DataFrame:
+    """The runs without a second PLR on their way."""
+    return runs.filter(pl.col("plr2").is_null())

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -137,13 +138,16 @@ def make_model(task: Task, seed: int) -> nn.Module:
 
 
 def fingerprint(task: Task) -> str:
-    """A hash of what defines a task: data bytes, seed-0 weights, loss and rule with their settings, batch size."""
+    """A hash of what defines a task: data bytes, model and its seed-0 weights, loss, rule and settings, batch size."""
     digest = hashlib.sha256()
     for part in (task.train, task.test, task.validation, task.singles):
         for tensor in part if isinstance(part, tuple) else ():
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
             digest.update(np.ascontiguousarray(tensor.numpy()).tobytes())
-    for name, value in make_model(task, 0).state_dict().items():
+    model = make_model(task, 0)
+    # The layers and their settings, such as dropout's share; places in memory are no part of them.
+    digest.update(re.sub(r" at 0x[0-9a-f]+", "", repr(model)).encode())
+    for name, value in model.state_dict().items():
         digest.update(name.encode() + np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
     settings = sorted(task.update.settings.items())
     digest.update(f"{task.objective.name}/{task.update.name}/{settings}/{task.batch_size}".encode())

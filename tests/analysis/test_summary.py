@@ -8,7 +8,8 @@ from scipy import stats
 
 from lratlas.analysis.boundaries import boundaries
 from lratlas.analysis.regimes import regimes
-from lratlas.analysis.summary import format_lr, summary
+from lratlas.analysis.summary import summary
+from lratlas.analysis.wording import format_lr
 from lratlas.tables import SCHEMAS, empty
 
 Study = Callable[..., dict[str, pl.DataFrame]]

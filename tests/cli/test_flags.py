@@ -24,6 +24,7 @@ COMMANDS = {
         "--epochs = None",
         "--finetune-epochs = None",
         "--lrs = None",
+        "--measure = None",
         "--data-root = None",
         f"--workers = {CORES}",
         "--json = False",

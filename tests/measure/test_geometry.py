@@ -1,45 +1,26 @@
 """Laws of angles and barriers, and paths against models interpolated by hand."""
 
-import copy
 import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from lratlas.measure.geometry import angular_distance, barrier, interpolate, path_errors
+from lratlas.measure.geometry import Path, angular_distance, arc, barrier, interpolate, path_errors
 from lratlas.models.mlp import MLP
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Program, build
 from lratlas.training.rules import Rule, sgd, sphere_sgd
 from lratlas.training.sphere import Weights, norm
 from lratlas.training.stacks import Samples
+from measure.helpers import drawn, model_between, turned
 
 seeds = st.integers(0, 2**31)
 quick = settings(deadline=None, max_examples=25)
+paths = pytest.mark.parametrize("path", [interpolate, arc], ids=["line", "arc"])
 POINTS = 11
-
-
-def drawn(seed: int) -> Weights:
-    generator = torch.Generator().manual_seed(seed)
-    shapes = {"a": (2, 3, 2, 2), "b": (2, 3, 3)}
-    return {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
-
-
-def turned(weights: Weights, towards: Weights, angle: float) -> Weights:
-    """The weights turned by an angle in their plane with others, built from an orthonormal pair."""
-
-    def flat(point: Weights) -> Tensor:
-        return torch.cat([value.reshape(2, 3, -1) for value in point.values()], -1)
-
-    u = flat(weights) / flat(weights).norm(dim=-1, keepdim=True)
-    v = flat(towards) - (flat(towards) * u).sum(-1, keepdim=True) * u
-    # Once more, for rounding left along u would change angles near 0.
-    v = v - (v * u).sum(-1, keepdim=True) * u
-    result = math.cos(angle) * u + math.sin(angle) * v / v.norm(dim=-1, keepdim=True)
-    return {"a": result[..., :4].reshape(2, 3, 2, 2), "b": result[..., 4:]}
 
 
 @quick
@@ -110,10 +91,11 @@ def test_a_barrier_is_the_same_from_both_ends() -> None:
     torch.testing.assert_close(barrier(errors), barrier(errors.flip(0)), rtol=0, atol=1e-15)
 
 
+@paths
 @quick
 @given(seeds, st.floats(0, 1), st.floats(0.1, 30))
-def test_on_a_sphere_every_point_of_a_path_has_the_radius(seed: int, alpha: float, radius: float) -> None:
-    point = interpolate(drawn(seed), drawn(seed + 1), alpha, rule=sphere_sgd(radius=radius))
+def test_on_a_sphere_every_point_of_a_path_has_the_radius(path: Path, seed: int, alpha: float, radius: float) -> None:
+    point = path(drawn(seed), drawn(seed + 1), alpha, rule=sphere_sgd(radius=radius))
     torch.testing.assert_close(norm(point), torch.full((2, 3), radius, dtype=torch.float64))
 
 
@@ -161,25 +143,23 @@ def problem(heads: Weights, rule: Rule) -> tuple[Program, Samples]:
     return build(model, LOSSES["cross_entropy"], rule, compiled=False), samples
 
 
-def errors_of(model: MLP, x: Tensor, y: Tensor) -> float:
+def errors_of(model: nn.Module, x: Tensor, y: Tensor) -> float:
     with torch.no_grad():
         return float((model(x).argmax(1) != y).double().mean())
 
 
-@pytest.mark.parametrize("rule", [sgd(), sphere_sgd(radius=3.0)], ids=["line", "sphere"])
-def test_errors_on_a_path_are_those_of_models_interpolated_by_hand(rule: Rule) -> None:
+@paths
+@pytest.mark.parametrize("rule", [sgd(), sphere_sgd(radius=3.0)], ids=["free", "sphere"])
+def test_errors_on_a_path_are_those_of_models_made_by_hand(rule: Rule, path: Path) -> None:
     ends, a, b, heads = models()
     program, samples = problem(heads, rule)
-    errors = path_errors(program, a, b, {}, {"train": samples}, points=POINTS, batch_size=50)["train"]
+    errors = path_errors(program, a, b, {}, {"train": samples}, points=POINTS, batch_size=50, path=path)["train"]
     assert errors.shape == (POINTS, 2, 2)
     for seed in range(2):
         for lane in range(2):
             first, last = (ends[end][seed][lane] for end in range(2))
             for index in range(POINTS):
-                alpha, between = index / (POINTS - 1), copy.deepcopy(first)
-                with torch.no_grad():
-                    for name, value in between.named_parameters():
-                        value.mul_(1 - alpha).add_(alpha * last.get_parameter(name))
+                between = model_between(first, last, index / (POINTS - 1), turning=path is arc)
                 # The model is scale-invariant: whether the point is put back on the sphere changes nothing.
                 by_hand = errors_of(between, samples.x[seed], samples.y[seed])
                 assert float(errors[index, seed, lane]) == pytest.approx(by_hand, abs=1e-12)
@@ -187,10 +167,11 @@ def test_errors_on_a_path_are_those_of_models_interpolated_by_hand(rule: Rule) -
     assert errors.std(0).min() > 0.01
 
 
-def test_a_path_begins_and_ends_at_the_models_errors() -> None:
+@paths
+def test_a_path_begins_and_ends_at_the_models_errors(path: Path) -> None:
     ends, a, b, heads = models()
     program, samples = problem(heads, sgd())
-    errors = path_errors(program, a, b, {}, {"train": samples}, points=3, batch_size=50)["train"]
+    errors = path_errors(program, a, b, {}, {"train": samples}, points=3, batch_size=50, path=path)["train"]
     for index, grid in ((0, ends[0]), (2, ends[1])):
         for seed, row in enumerate(grid):
             for lane, model in enumerate(row):
@@ -198,9 +179,10 @@ def test_a_path_begins_and_ends_at_the_models_errors() -> None:
                 assert float(errors[index, seed, lane]) == pytest.approx(alone, abs=1e-12)
 
 
-def test_a_path_to_oneself_has_no_barrier() -> None:
+@paths
+def test_a_path_to_oneself_has_no_barrier(path: Path) -> None:
     _, a, _, heads = models()
     for rule in (sgd(), sphere_sgd(radius=2.0)):
         program, samples = problem(heads, rule)
-        errors = path_errors(program, a, a, {}, {"train": samples}, points=5, batch_size=50)["train"]
+        errors = path_errors(program, a, a, {}, {"train": samples}, points=5, batch_size=50, path=path)["train"]
         assert torch.equal(barrier(errors), torch.zeros(2, 2, dtype=torch.float64))

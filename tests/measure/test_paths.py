@@ -7,14 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lratlas.measure.geometry import barrier, path_errors
+from lratlas.measure.geometry import Path, arc, barrier, interpolate, path_errors
 from lratlas.models.convnet import ConvNet
 from lratlas.streams import stream
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Strategy, build
 from lratlas.training.rules import Rule, sgd, sphere_sgd
+from measure.helpers import model_between
 from training.helpers import plain_training, point_of, projected, samples_of, trained_parameters
 
+paths = pytest.mark.parametrize("path", [interpolate, arc], ids=["line", "arc"])
 POINTS, SIZE, RADIUS = 5, 7, 2.0
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(61, 1, 6, 6, generator=GENERATOR, dtype=torch.float64)
@@ -62,31 +64,34 @@ def with_statistics(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def by_hand(first: nn.Module, last: nn.Module, part: slice) -> list[float]:
+def by_hand(first: nn.Module, last: nn.Module, part: slice, path: Path = interpolate) -> list[float]:
     errors = list[float]()
     for index in range(POINTS):
-        alpha, between = index / (POINTS - 1), copy.deepcopy(first)
-        for name, value in between.named_parameters():
-            value.copy_((1 - alpha) * value + alpha * last.get_parameter(name))
+        between = model_between(first, last, index / (POINTS - 1), turning=path is arc)
         outputs = with_statistics(between)(X[part])
         errors.append(float((outputs.argmax(1) != Y[part]).double().mean()))
     return errors
 
 
-def found(models: list[nn.Module], rule: Rule, strategy: Strategy) -> dict[str, Tensor]:
+def found(models: list[nn.Module], rule: Rule, strategy: Strategy, path: Path) -> dict[str, Tensor]:
     first, last = (point_of([model]) for model in models)
     program = build(models[0], LOSSES["cross_entropy"], rule, compiled=False, strategy=strategy)
     sets = {"train": samples_of(X[TRAIN], Y[TRAIN], first), "test": samples_of(X[TEST], Y[TEST], first)}
-    return path_errors(program, first.weights, last.weights, first.buffers, sets, points=POINTS, batch_size=SIZE)
+    return path_errors(
+        program, first.weights, last.weights, first.buffers, sets, points=POINTS, batch_size=SIZE, path=path
+    )
 
 
 @pytest.mark.parametrize("strategy", ["stack", "single"])
-@pytest.mark.parametrize("rule", [sgd(), sphere_sgd(radius=RADIUS)], ids=["line", "sphere"])
-def test_barriers_of_nets_with_batch_norm_agree_with_a_direct_computation(rule: Rule, strategy: Strategy) -> None:
+@pytest.mark.parametrize("rule", [sgd(), sphere_sgd(radius=RADIUS)], ids=["free", "sphere"])
+@paths
+def test_barriers_of_nets_with_batch_norm_agree_with_a_direct_computation(
+    path: Path, rule: Rule, strategy: Strategy
+) -> None:
     models = ends(scale_invariant=rule.radius is not None)
-    errors = found(models, rule, strategy)
+    errors = found(models, rule, strategy, path)
     for name, part in (("train", TRAIN), ("test", TEST)):
-        expected = by_hand(models[0], models[1], part)
+        expected = by_hand(models[0], models[1], part, path)
         torch.testing.assert_close(errors[name].flatten(), torch.tensor(expected, dtype=torch.float64))
         chords = [expected[0] + (expected[-1] - expected[0]) * i / (POINTS - 1) for i in range(POINTS)]
         height = max(error - chord for error, chord in zip(expected, chords, strict=True))
@@ -95,9 +100,10 @@ def test_barriers_of_nets_with_batch_norm_agree_with_a_direct_computation(rule: 
     assert float(barrier(errors["train"])) > 0.1
 
 
-def test_a_path_to_oneself_has_no_barrier_and_the_error_with_pooled_statistics() -> None:
+@paths
+def test_a_path_to_oneself_has_no_barrier_and_the_error_with_pooled_statistics(path: Path) -> None:
     first, _ = ends(scale_invariant=False)
-    errors = found([first, copy.deepcopy(first)], sgd(), "stack")
+    errors = found([first, copy.deepcopy(first)], sgd(), "stack", path)
     for name, part in (("train", TRAIN), ("test", TEST)):
         assert float(barrier(errors[name])) == 0
         assert errors[name].flatten().tolist() == pytest.approx([by_hand(first, first, part)[0]] * POINTS)

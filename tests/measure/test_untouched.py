@@ -12,14 +12,16 @@ from torch import nn
 from lratlas.data.bands import Band
 from lratlas.measure.features import single_feature_accuracies
 from lratlas.measure.frequencies import band_accuracies
-from lratlas.measure.geometry import angular_distance, barrier, interpolate, path_errors
+from lratlas.measure.geometry import angular_distance, arc, barrier, interpolate, path_errors
+from lratlas.measure.norms import group_norms
+from lratlas.measure.sharpness import sharpness_measure
 from lratlas.models.convnet import ConvNet
 from lratlas.training.evaluating import evaluate_stack, pooled_buffers
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Program, Strategy, build
 from lratlas.training.rules import sgd
 from lratlas.training.stacks import Samples
-from training.helpers import Point, point_of, samples_of
+from training.helpers import Point, lane, point_of, samples_of
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(13, 1, 6, 6, generator=GENERATOR, dtype=torch.float64)
@@ -37,6 +39,7 @@ class Random(nn.Module):
         return self.net(self.dropout(x))
 
 
+SHARPNESS = sharpness_measure(Random().double(), LOSSES["cross_entropy"], sgd(), batch_size=5, probes=2)
 Measure = Callable[[Program, Point, Point, Samples], object]
 MEASURES: dict[str, Measure] = {
     "evaluate_stack": lambda program, a, _, samples: evaluate_stack(program, a.weights, a.buffers, samples),
@@ -45,6 +48,12 @@ MEASURES: dict[str, Measure] = {
     ),
     "angular_distance": lambda _, a, b, __: angular_distance(a.weights, b.weights),
     "interpolate": lambda program, a, b, _: interpolate(a.weights, b.weights, 0.3, rule=program.rule),
+    "arc": lambda program, a, b, _: arc(a.weights, b.weights, 0.3, rule=program.rule),
+    "path_errors along the arc": lambda program, a, b, samples: path_errors(
+        program, a.weights, b.weights, a.buffers, {"train": samples}, points=3, batch_size=5, path=arc
+    ),
+    "group_norms": lambda _, a, __, ___: group_norms(a.weights),
+    "sharpness_measure": lambda _, a, __, samples: SHARPNESS(lane(a.weights, 0), lane(a.buffers, 0), samples, 1),
     "path_errors": lambda program, a, b, samples: path_errors(
         program, a.weights, b.weights, a.buffers, {"train": samples}, points=3, batch_size=5
     ),

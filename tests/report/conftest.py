@@ -8,9 +8,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from lratlas.analysis.power_law import power_law
 from lratlas.tables import SCHEMAS
 
 PLRS = [10 ** (-4.5 + 4.5 * i / 19) for i in range(20)]
+# Just below the convergence threshold, as a search for it adds them.
+NEAR = [5e-3, 5.8e-3, 6.3e-3, 6.6e-3]
 FLRS = [10**-4.5, 1e-4, 1e-3]
 COUNTS = [2, 5, 20]
 Row = dict[str, Any]
@@ -31,8 +34,11 @@ def tables() -> Study:
 def study(*, seeds: int) -> Study:
     noise = random.Random(7)
     runs = [run for plr in PLRS for seed in range(seeds) for run in _runs(plr, seed, noise)]
+    measured = [run for run in runs if run.get("flr") in (None, FLRS[0])]
+    initial = [{"stage": "initial", "plr": None, "seed": seed} for seed in range(seeds)]
+    epochs = [_epochs(plr, seed, noise) for plr in sorted(PLRS + NEAR) for seed in range(seeds)]
     rows: dict[str, list[Row]] = {
-        "runs": runs,
+        "runs": runs + [run for seed in range(seeds) for run in _two_stages(seed, noise)],
         "traces": [row for run in runs if run["stage"] == "pretrain" for row in _traces(run, noise)],
         "regimes": [_regime(plr, seeds) for plr in PLRS],
         "boundaries": [
@@ -43,6 +49,10 @@ def study(*, seeds: int) -> Study:
         "pairs": [pair for plr in PLRS for seed in range(seeds) for pair in _pairs(plr, seed, noise)],
         "features": [row for run in runs for row in _features(run, noise)],
         "bands": [row for run in runs for row in _bands(run, noise)],
+        "convergence": epochs,
+        "power_law": power_law(pl.DataFrame(epochs, schema=SCHEMAS["convergence"])).to_dicts(),
+        "norms": [row for run in [*initial, *measured] for row in _norms(run, noise)],
+        "sharpness": [_sharpness(run, noise) for run in measured],
     }
     return {name: pl.DataFrame(rows[name], schema=SCHEMAS[name]) for name in rows}
 
@@ -166,6 +176,8 @@ def _pairs(plr: float, seed: int, noise: random.Random) -> list[Row]:
             "angle": size * far * 1.5 + 0.1 + noise.gauss(0, 0.02),
             "train_barrier": max(0.0, size * far * 0.15 + noise.gauss(0, 0.01)),
             "test_barrier": max(0.0, size * far * 0.1 + noise.gauss(0, 0.01)),
+            "train_barrier_arc": max(0.0, size * far * 0.1 + noise.gauss(0, 0.01)),
+            "test_barrier_arc": max(0.0, size * far * 0.07 + noise.gauss(0, 0.01)),
         }
         for a, b, size in (("low", "high", 1.0), ("low", "swa", 0.6), ("high", "swa", 0.8))
     ]
@@ -191,3 +203,66 @@ def _bands(run: Row, noise: random.Random) -> list[Row]:
         for (low, high), alone in zip(((0, 0), (1, 8), (9, 24), (25, 32)), (0.11, 0.35, mid, 0.12), strict=True)
         for kept, level in ((True, alone + noise.gauss(0, 0.01)), (False, 0.7 - alone + noise.gauss(0, 0.01)))
     ]
+
+
+def _two_stages(seed: int, noise: random.Random) -> list[Row]:
+    """Fine-tuning from two PLRs of regime 2B by way of one of 2A, as good as straight from the latter."""
+    high, low = [plr for plr in PLRS if _name(plr) == "2B"], next(plr for plr in PLRS if _name(plr) == "2A")
+    accuracy = _accuracy(low) + 0.05 * _peak(low, 0.6)
+    return [
+        {
+            "run": f"t-{plr:.3e}-{seed}-{i}",
+            "stage": "finetune",
+            "plr": plr,
+            "plr2": low,
+            "flr": flr,
+            "seed": seed,
+            "test_accuracy": accuracy - 0.006 * i + noise.gauss(0, 0.01),
+        }
+        for plr in high[:2]
+        for i, flr in enumerate(FLRS)
+    ]
+
+
+def _epochs(plr: float, seed: int, noise: random.Random) -> Row:
+    slow = (0.02 / plr + 0.2 * max(6.9e-3 - plr, 1e-9) ** -0.8) * math.exp(noise.gauss(0, 0.1))
+    reached = plr < 6.5e-3 or (plr < 6.9e-3 and seed % 2 == 0)
+    return {
+        "plr": plr,
+        "seed": seed,
+        "epochs": round(slow) if reached else None,
+        "test_accuracy": _accuracy(plr) + noise.gauss(0, 0.008) if reached else None,
+    }
+
+
+def _norms(run: Row, noise: random.Random) -> list[Row]:
+    """Wider in regime 3, a little wider after any training."""
+    width = 0.03 if run["plr"] is None else 0.8 if _name(run["plr"]) == "3" else 0.15
+    keys = ("run", "stage", "plr", "flr", "seed")
+    return [
+        {
+            **{key: run.get(key) for key in keys},
+            "layer": "0",
+            "group": i,
+            "norm": 10 ** min(noise.gauss(-1.5, width), 0),
+        }
+        for i in range(64)
+        if run["stage"] != "average"
+    ]
+
+
+def _sharpness(run: Row, noise: random.Random) -> Row:
+    keys = ("run", "stage", "plr", "flr", "count", "seed")
+    sharp = (0.01 / run["plr"]) ** 0.5 * math.exp(noise.gauss(0, 0.1))
+    return {
+        **{key: run.get(key) for key in keys},
+        "top_eigenvalue": 30 * sharp,
+        "residual": 1e-5,
+        "converged": run["plr"] > 1e-4,
+        "trace": 200 * sharp,
+        "trace_error": 5.0,
+        "fisher_trace": 190 * sharp,
+        "gradient_norm": 0.1 * sharp,
+        "train_loss": (0.01 if run["stage"] == "finetune" else 0.015) * math.exp(noise.gauss(0, 0.1)),
+        "test_error": 1 - run["test_accuracy"],
+    }

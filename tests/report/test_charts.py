@@ -43,7 +43,10 @@ def test_no_two_views_of_a_chart_share_a_name(tables: Tables, name: str) -> None
 
 @pytest.mark.parametrize("name", CHARTS)
 def test_every_chart_names_the_empty_table(name: str) -> None:
-    with pytest.raises(StudyError, match=f"The {name} chart needs rows in table '(runs|pairs|features|bands)'"):
+    with pytest.raises(
+        StudyError,
+        match=f"The {name} chart needs rows in table '(runs|pairs|features|bands|convergence|norms|sharpness)'",
+    ):
         CHARTS[name]({table: empty(table) for table in SCHEMAS})
 
 
@@ -52,7 +55,7 @@ def test_the_traces_chart_names_the_empty_traces(tables: Tables) -> None:
         CHARTS["traces"]({**tables, "traces": empty("traces")})
 
 
-@pytest.mark.parametrize("name", ["accuracy", "geometry", "features", "bands"])
+@pytest.mark.parametrize("name", ["accuracy", "geometry", "features", "bands", "convergence"])
 def test_regimes_have_the_same_colours_everywhere_and_charts_do_without(tables: Tables, name: str) -> None:
     shaded = CHARTS[name](tables).to_dict()
     fills = found(shaded, "fill")
@@ -61,7 +64,7 @@ def test_regimes_have_the_same_colours_everywhere_and_charts_do_without(tables: 
     assert not found(CHARTS[name]({**tables, "regimes": empty("regimes")}).to_dict(), "fill")
 
 
-@pytest.mark.parametrize("name", ["accuracy", "geometry", "features", "bands"])
+@pytest.mark.parametrize("name", ["accuracy", "geometry", "features", "bands", "convergence"])
 def test_the_axis_says_whether_lrs_are_effective(tables: Tables, name: str) -> None:
     assert "pre-training LR (ELR)" in found(CHARTS[name](tables, elr=True).to_dict(), "title")
     plain = found(CHARTS[name](tables).to_dict(), "title")
@@ -107,6 +110,15 @@ def test_one_seed_and_pairs_never_measured_still_draw(
     unmeasured = tables["pairs"].with_columns(train_barrier=pl.lit(None, dtype=pl.Float64))
     assert figure_pdf(accuracy_chart(tables)).startswith(b"%PDF")
     assert figure_pdf(geometry_chart({**tables, "pairs": unmeasured})).startswith(b"%PDF")
+
+
+def test_barriers_along_the_great_circle_are_dashed_where_measured(tables: Tables) -> None:
+    dashes = [mark["strokeDash"] for mark in found(geometry_chart(tables).to_dict(), "mark") if "strokeDash" in mark]
+    assert len(dashes) == 2
+    straight = tables["pairs"].with_columns(
+        pl.lit(None, pl.Float64).alias(f"{a}_barrier_arc") for a in ("train", "test")
+    )
+    assert not found(geometry_chart({**tables, "pairs": straight}).to_dict(), "strokeDash")
 
 
 @pytest.mark.parametrize("name", CHARTS)

@@ -64,6 +64,7 @@ def test_accuracy_is_mean_and_deviation_over_seeds_in_legend_order() -> None:
         run("c", 0.7, stage="finetune", flr=1e-3),
         run("d", 0.7, stage="finetune", flr=1e-4),
         run("e", 0.99, stage="second", plr2=1e-3),
+        run("i", 0.99, stage="finetune", plr2=1e-3, flr=1e-4),
         run("f", 0.6, seed=0),
         run("g", 0.8, seed=1),
         run("h", None, seed=2),
@@ -98,13 +99,23 @@ def test_geometry_is_the_median_over_seeds_whatever_the_order_of_the_ends() -> N
         (0, "swa", "low", 0.5),
     ]
     rows = [
-        {"plr": 0.1, "seed": seed, "a": a, "b": b, "angle": angle, "train_barrier": angle / 10}
+        {
+            "plr": 0.1,
+            "seed": seed,
+            "a": a,
+            "b": b,
+            "angle": angle,
+            "train_barrier": angle / 10,
+            "test_barrier_arc": angle / 5,
+        }
         for seed, a, b, angle in measured
     ]
     data = geometry_data({"pairs": frame("pairs", rows)})
     assert data["pair"].to_list() == ["low FLR – high FLR", "low FLR – SWA", "high FLR – SWA"]
     assert data["angle"].to_list() == pytest.approx([0.2, 0.5, 1.0])
     assert data["train_barrier"].to_list() == pytest.approx([0.02, 0.05, 0.1])
+    assert data["test_barrier_arc"].to_list() == pytest.approx([0.04, 0.1, 0.2])
+    assert data["train_barrier_arc"].null_count() == 3
     assert data["seeds"].to_list() == [3, 1, 1]
 
 

@@ -47,7 +47,7 @@ def blobs(**changes: Any) -> Task:
     return Task(**(fields | changes))
 
 
-def _here(
+def explored_here(
     store: Store, plan: Plan, *, workers: int, tasks: Tasks | None, progress: object, notice: Callable[[str], None]
 ) -> bool:
     """What `execute` does, in this process: the jobs one after the other."""
@@ -62,7 +62,7 @@ def _here(
     return True
 
 
-def _explored(folder: Path, task: Task | None = None, notices: list[str] | None = None, **changes: Any) -> Atlas:
+def explored_in(folder: Path, task: Task | None = None, notices: list[str] | None = None, **changes: Any) -> Atlas:
     made = task or blobs()
     sections = {name: value for name, value in (SECTIONS | changes).items() if value is not None}
     spec = spec_from({"name": made.name, "task": {"preset": "python"}, **sections})
@@ -75,8 +75,8 @@ def _explored(folder: Path, task: Task | None = None, notices: list[str] | None 
 @pytest.fixture
 def explored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Atlas]:
     """A function of (folder, task, notices, sections that differ from ``SECTIONS``) that conducts a study here."""
-    monkeypatch.setattr(execute, "execute", _here)
-    return _explored
+    monkeypatch.setattr(execute, "execute", explored_here)
+    return explored_in
 
 
 def _conducted(folder: Path, spec: Spec, notices: list[str] | None = None) -> Atlas:
@@ -88,7 +88,7 @@ def _conducted(folder: Path, spec: Spec, notices: list[str] | None = None) -> At
 @pytest.fixture
 def conducted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Atlas]:
     """A function of (folder, spec, notices) that conducts the study of a spec here."""
-    monkeypatch.setattr(execute, "execute", _here)
+    monkeypatch.setattr(execute, "execute", explored_here)
     return _conducted
 
 
@@ -103,7 +103,7 @@ def picture_study(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """The folder of a whole study of tiny images; to be read, not changed."""
     folder = tmp_path_factory.mktemp("studies") / "pictures"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execute, "execute", _here)
+        patch.setattr(execute, "execute", explored_here)
         _conducted(folder, picture_spec(pictures))
     return folder
 
@@ -125,8 +125,8 @@ def whole_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the small study, finished; to be copied, not changed."""
     folder = tmp_path_factory.mktemp("studies") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execute, "execute", _here)
-        _explored(folder)
+        patch.setattr(execute, "execute", explored_here)
+        explored_in(folder)
     return folder
 
 

@@ -15,11 +15,15 @@ from lratlas.data import catalogue
 from lratlas.errors import DataError, LRAtlasError, SpecError, TaskError
 from lratlas.models.convnet import ConvNet
 from lratlas.models.resnet import ResNet18
+from lratlas.models.vit import ViT
 from lratlas.study.imaging import image_task
+from lratlas.study.spec import TaskSpec
+from lratlas.study.tasks import tasks_from
 from lratlas.task import Task, fingerprint
 from study.pictures import SIZE, TEST, TRAIN
 
 RESNET: dict[str, Any] = {"model": "resnet18", "rule": {"name": "sphere_sgd", "radius": 28.0}}
+VIT: dict[str, Any] = {"model": "vit", "width": 6, "patch": 2, "depth": 1, "heads": 2, "mlp": 5, "rule": "adam"}
 
 
 def task(source: Path, **options: Any) -> Task:
@@ -72,6 +76,42 @@ def test_each_option_reaches_the_task(pictures: Path):
     assert task(pictures, batch_size="full").steps_per_epoch == 1
 
 
+def test_each_option_of_the_vit_reaches_the_model(pictures: Path):
+    options = {**VIT, "rule": None}
+    made = task(pictures, **options, dropout=0.25, scale_invariant=False)
+    model = made.model()
+    assert isinstance(model, ViT)
+    shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+    assert shapes["positions"] == (1 + (SIZE // 2) ** 2, 6)
+    assert shapes["blocks.0.mlp.1.weight"] == (5, 6)
+    assert shapes["head.weight"] == (3, 6)
+    assert not any(name.startswith("blocks.1") for name in shapes)
+    # Two heads of dimension 3.
+    temperature = model.get_parameter("blocks.0.attention.1.log_temperature").detach().exp()
+    assert float(temperature) == pytest.approx(3**-0.5)
+    assert {layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)} == {0.25}
+    assert made.name.endswith("ViT of width 6")
+    assert made.update.name == "adam"
+    assert all(value.requires_grad for value in model.parameters())
+
+
+def test_what_is_left_out_is_the_models_own(pictures: Path):
+    vit = task(pictures, model="vit", width=None, rule=None).model()
+    assert isinstance(vit, ViT)
+    assert (tuple(vit.positions.shape), len(vit.blocks)) == ((1 + 2 * 2, 512), 6)
+    convnet = task(pictures, width=None, rule=None)
+    assert convnet.name.endswith("SI ConvNet of width 32")
+    # The paper's sphere: a norm of 12 for the ConvNet.
+    assert convnet.update.radius == 12
+    assert task(pictures, scale_invariant=False, rule=None).update.name == "sgd"
+
+
+def test_making_a_task_leaves_pytorchs_generator_as_it_was(pictures: Path):
+    before = torch.get_rng_state()
+    task(pictures, **VIT)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_augmentations_come_in_the_order_asked_for(pictures: Path):
     assert task(pictures).augment is None
     made = task(pictures, augment=["randaugment", "crop_and_flip"]).augment
@@ -92,10 +132,19 @@ def test_training_on_filtered_images_leaves_the_other_bands_empty(kept: bool, pi
 
 
 WRONG: list[tuple[dict[str, Any], type[LRAtlasError], str]] = [
-    ({"model": "vgg"}, SpecError, "no model 'vgg'; choose one of convnet, resnet18"),
+    ({"model": "vgg"}, SpecError, "no model 'vgg'; choose one of convnet, resnet18, vit"),
     ({"augment": ["cutout"]}, SpecError, "no augmentation 'cutout'; choose from crop_and_flip, randaugment"),
     ({"width": 0}, SpecError, "width is 0; it must be a whole number from 1 to 4096"),
     ({"width": 5000}, SpecError, "width is 5000"),
+    ({"patch": 2}, SpecError, "the model convnet has no option 'patch'; its options are scale_invariant, width."),
+    ({"model": "resnet18", "dropout": 0.0}, SpecError, "the model resnet18 has no option 'dropout'"),
+    ({**VIT, "scale_invariant": True}, SpecError, "the model vit has no scale-invariant form"),
+    ({**VIT, "rule": "sphere_sgd"}, TaskError, "does not change when the trained weights are scaled"),
+    ({**VIT, "patch": 3}, SpecError, "patch is 3, which does not divide images of 8x8 pixels; allowed are 1, 2, 4, 8."),
+    ({**VIT, "heads": 4}, SpecError, "width is 6 and heads is 4; the width must be a multiple of the heads"),
+    ({**VIT, "depth": 0}, SpecError, "depth is 0; it must be a whole number from 1 to 4096"),
+    ({**VIT, "mlp": 5000}, SpecError, "mlp is 5000; it must be"),
+    ({**VIT, "dropout": 1.0}, SpecError, "dropout is 1; it must be at least 0 and below 1"),
     ({"keep_bands": [1, 2], "remove_bands": [3, 4]}, SpecError, "either keep_bands or remove_bands, as"),
     ({"keep_bands": [1]}, SpecError, "either keep_bands or remove_bands, as"),
     ({"keep_bands": [3, 1]}, SpecError, "not from 3 to 1"),
@@ -120,6 +169,12 @@ def test_what_cannot_be_made_is_said_in_one_sentence(
         task(pictures, **options)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_option_of_the_vit_of_the_wrong_kind_is_refused_in_a_spec(pictures: Path):
+    options: dict[str, object] = {"data": str(pictures), "model": "vit", "patch": 2.5}
+    with pytest.raises(SpecError, match=r"`patch` is 2\.5; it should be a valid integer"):
+        tasks_from(TaskSpec(preset="images", options=options)).of(0)
 
 
 @pytest.mark.parametrize(("model", "size", "least"), [("convnet", 3, "4x4"), ("resnet18", 4, "5x5")])
@@ -167,6 +222,12 @@ def test_a_fingerprint_follows_every_option(pictures: Path):
     changes: list[dict[str, Any]] = [
         {},
         RESNET,
+        VIT,
+        {**VIT, "patch": 4},
+        {**VIT, "depth": 2},
+        {**VIT, "heads": 3},
+        {**VIT, "mlp": 4},
+        {**VIT, "dropout": 0.5},
         {"width": 3},
         {"images": 40},
         {"test_images": 20},

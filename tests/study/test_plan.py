@@ -18,7 +18,7 @@ from lratlas.study.spec import Spec, spec_from
 
 LRS = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
 PER_EPOCH = 7
-Key = tuple[str, int, float, float | None, int | None]
+Key = tuple[str, int, float, float | None, float | None, int | None]  # stage, seed, PLR, second PLR, FLR, count
 
 
 def spec(**sections: Any) -> Spec:
@@ -46,6 +46,15 @@ def specs(draw: st.DrawFn) -> Spec:
     }
     if draw(st.booleans()):
         sections["finetune"] = {"lrs": lrs(), "steps": draw(st.integers(1, 50))}
+    plrs = sections["pretrain"]["lrs"]
+    if draw(st.booleans()) and max(plrs) > LRS[0]:
+        first = draw(st.sampled_from([plr for plr in plrs if plr > LRS[0]]))
+        lower = st.sampled_from([lr for lr in LRS if lr < first])
+        sections["second"] = {
+            "plrs": [plr for plr in plrs if plr >= first],
+            "lrs": draw(st.lists(lower, min_size=1, max_size=3, unique=True)),
+            "steps": draw(st.integers(1, 50)),
+        }
     if draw(st.booleans()):
         counts = draw(st.lists(st.integers(1, 6), min_size=1, max_size=3, unique=True))
         sections["average"] = {"counts": counts, "every": draw(st.integers(1, 5)), "extend": draw(st.booleans())}
@@ -57,9 +66,12 @@ def wanted_runs(wanted: Spec) -> list[Key]:
     keys: list[Key] = []
     for seed in range(wanted.pretrain.repeats):
         for plr in wanted.pretrain.lrs:
-            keys.append(("pretrain", seed, plr, None, None))
-            keys += [("finetune", seed, plr, flr, None) for flr in (wanted.finetune.lrs if wanted.finetune else ())]
-            keys += [("average", seed, plr, None, k) for k in (wanted.average.counts if wanted.average else ())]
+            below = wanted.second.lrs if wanted.second and plr in wanted.second.plrs else ()
+            flrs = wanted.finetune.lrs if wanted.finetune else ()
+            keys.append(("pretrain", seed, plr, None, None, None))
+            keys += [("second", seed, plr, plr2, None, None) for plr2 in below]
+            keys += [("finetune", seed, plr, plr2, flr, None) for plr2 in (None, *below) for flr in flrs]
+            keys += [("average", seed, plr, None, None, k) for k in (wanted.average.counts if wanted.average else ())]
     return keys
 
 
@@ -77,7 +89,7 @@ def planned_runs(plan: Plan) -> dict[str, Key]:
 
 def _keys(job: Training, runs: Sequence[Sequence[str]], stage: str, count: int | None) -> list[tuple[str, Key]]:
     return [
-        (run, (stage, seed.seed, lane.plr, lane.flr, count))
+        (run, (stage, seed.seed, lane.plr, lane.plr2, lane.flr, count))
         for seed, row in zip(job.seeds, runs, strict=True)
         for lane, run in zip(job.lanes, row, strict=True)
     ]
@@ -103,7 +115,9 @@ def test_stacks_are_no_larger_than_allowed_and_begin_where_their_parents_end(wan
         done.add(job.id)
         for seed, row in zip(job.seeds, job.parents or (), strict=job.parents is not None):
             for lane, parent in zip(job.lanes, row, strict=True):
-                assert runs[parent] == ("pretrain", seed.seed, lane.plr, None, None)
+                above = None if job.stage == "second" else lane.plr2
+                stage = "pretrain" if above is None else "second"
+                assert runs[parent] == (stage, seed.seed, lane.plr, above, None, None)
 
 
 @given(specs())
@@ -115,7 +129,7 @@ def test_segments_are_whole_trace_intervals_and_end_with_the_run(wanted: Spec):
         starts = (job.start // job.trace_every * job.trace_every, *job.segments[:-1])
         longest = max(b - a for a, b in zip(starts, job.segments, strict=True))
         assert longest < wanted.training.segment_steps + job.trace_every
-        section = wanted.finetune if job.stage == "finetune" else wanted.pretrain
+        section = {"finetune": wanted.finetune, "second": wanted.second}.get(job.stage, wanted.pretrain)
         if job.stage == "average":
             assert wanted.average is not None
             assert job.start == wanted.pretrain.steps
@@ -216,8 +230,8 @@ def test_geometry_compares_the_lowest_flr_the_highest_and_the_average_nearest_to
     assert geometry.solutions.keys() == wanted.keys()
     for role, solved in geometry.solutions.items():
         found, key = [runs[run] for row in solved for run in row], wanted[role]
-        assert [(stage, flr, count) for stage, _, _, flr, count in found] == [key] * 2
-        assert [plr for _, _, plr, _, _ in found] == LRS[:2]
+        assert [(stage, flr, count) for stage, _, _, _, flr, count in found] == [key] * 2
+        assert [plr for _, _, plr, *_ in found] == LRS[:2]
 
 
 def test_only_what_is_asked_for_is_measured():

@@ -58,7 +58,8 @@ def test_repeats_below_one_are_refused(repeats: int):
         preset("ticks", repeats=repeats)
 
 
-IMAGES = [name for name in PRESETS if name not in {"ticks", "digits"}]
+IMAGES = [name for name in PRESETS if preset(name).task.preset == "images"]
+TUNED = [name for name in IMAGES if preset(name).finetune]
 # The table of set-ups: data, model, width, radius, steps of a decade, highest PLR, FLRs.
 THREE, SIX = (1, 2, 5), (1, 1.4, 2, 3, 5, 7)
 PAPER: dict[str, tuple[str, str, int, float, tuple[float, ...], float, tuple[float, float]]] = {
@@ -106,14 +107,23 @@ def test_fashion_has_quarter_decades_and_eighths_about_the_threshold():
     assert (spec.task.options["images"], spec.task.options["width"]) == (8192, 8)
 
 
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("name", TUNED)
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.1, 1e-6])
 def test_scale_shrinks_width_images_and_epochs(name: str, scale: float):
     whole, small = preset(name), preset(name, scale=scale, images=None if scale > 1e-3 else 10)
-    all_images = {"cifar10": 50_000, "cifar100": 50_000, "tiny-imagenet": 100_000, "fashion-mnist": 8192}
-    assert small.task.options["width"] == max(1, round(scale * int(str(whole.task.options["width"]))))
+    all_images = {"cifar10": 50_000, "cifar100": 50_000, "tiny-imagenet": 100_000}
+    heads = int(str(whole.task.options.get("heads", 1)))
+    share = scale * int(str(whole.task.options["width"]))
+    assert abs(int(str(small.task.options["width"])) - max(heads, share)) <= heads / 2
+    assert int(str(small.task.options["width"])) % heads == 0
     if scale < 1:
-        images = 10 if scale < 1e-3 else round(scale * all_images[str(whole.task.options["data"])])
+        images = (
+            10
+            if scale < 1e-3
+            else round(
+                scale * int(str(whole.task.options.get("images") or all_images[str(whole.task.options["data"])]))
+            )
+        )
         assert small.task.options["images"] == images
     assert small.finetune is not None
     assert whole.finetune is not None
@@ -133,7 +143,7 @@ def test_sizes_that_are_named_win_over_the_scale():
     assert preset("ticks", lrs=[0.5]).pretrain.lrs == (0.5,)
 
 
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("name", TUNED)
 @pytest.mark.parametrize("epochs", [1, 2, 3, 10, 49, 50, 200, 400])
 def test_averages_reach_as_far_as_in_the_whole_study_and_never_too_far(name: str, epochs: int):
     whole, spec = preset(name), preset(name, epochs=epochs)
@@ -147,11 +157,60 @@ def test_averages_reach_as_far_as_in_the_whole_study_and_never_too_far(name: str
         assert longest <= epochs
 
 
-@pytest.mark.parametrize("name", ["ticks", "digits"])
+@pytest.mark.parametrize("name", ["ticks", "ticks-minima", "digits"])
 @pytest.mark.parametrize("option", ["scale", "width", "images", "test_images", "epochs", "finetune_epochs"])
 def test_studies_without_images_cannot_be_resized(name: str, option: str):
     with pytest.raises(SpecError, match=f"The preset {name} has no {option}; only studies of images can be resized"):
         preset(name, **{option: 1})  # pyright: ignore[reportArgumentType] - one of several whole numbers
+
+
+@pytest.mark.parametrize("data", ["cifar10", "cifar100"])
+def test_the_practical_setting_is_what_the_paper_says(data: str):
+    resnet, vit = preset(f"{data}-resnet-practical"), preset(f"{data}-vit")
+    assert resnet.task.options == {
+        "data": data,
+        "model": "resnet18",
+        "width": 64,
+        "scale_invariant": False,
+        "augment": ["crop_and_flip"],
+    }
+    assert resnet.task.rule is not None
+    assert resnet.task.rule.settings == {"momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}
+    assert (resnet.pretrain.lrs[0], resnet.pretrain.lrs[-1], len(resnet.pretrain.lrs)) == (1e-4, 1.0, 13)
+    shape = {"width": 512, "patch": 4, "depth": 6, "heads": 8, "mlp": 512, "dropout": 0.1}
+    assert {name: vit.task.options[name] for name in shape} == shape
+    assert vit.task.options["augment"] == ["randaugment", "crop_and_flip"]
+    assert vit.task.rule is not None
+    assert (vit.task.rule.name, vit.task.rule.weight_decay, vit.task.batch_size) == ("adam", 1e-4, 512)
+    assert (vit.pretrain.epochs, vit.pretrain.lrs[0], vit.pretrain.lrs[-1]) == (500, 1e-5, 1e-2)
+    assert vit.finetune is not None
+    assert (vit.finetune.lrs[0], vit.finetune.lrs[-1]) == (1e-5, 1e-4)
+
+
+def test_the_threshold_has_the_paper_s_plrs_and_a_smaller_one_shrinks_its_epochs():
+    # Fig. 11: from 1e-4, which converges in 18 epochs, to 3.9e-4, which takes 2,600.
+    spec = preset("cifar10-resnet-threshold")
+    assert {1e-4, 2.5e-4, 3e-4, 3.5e-4, 3.9e-4} <= {*spec.pretrain.lrs}
+    assert spec.pretrain.epochs is not None
+    assert spec.pretrain.epochs > 2600
+    assert spec.measure.convergence
+    small = preset("cifar10-resnet-threshold", scale=0.1)
+    assert (small.pretrain.epochs, small.finetune, small.average) == (300, None, None)
+
+
+def test_a_second_plr_shrinks_with_pre_training():
+    whole, half = preset("cifar10-resnet-two-stages"), preset("cifar10-resnet-two-stages", epochs=100)
+    assert whole.second is not None
+    assert half.second is not None
+    assert (whole.second.plrs, whole.second.lrs, whole.second.epochs) == ((1e-2,), (1e-3,), 200)
+    assert half.second.epochs == 100
+
+
+def test_measurements_can_be_switched_on_and_an_unknown_one_is_named():
+    spec = preset("digits", measure=["norms", "sharpness"])
+    assert (spec.measure.norms, spec.measure.sharpness, spec.measure.convergence) == (True, True, False)
+    with pytest.raises(SpecError, match=r"`measure\.norm` is not a field \(did you mean `norms`\?\)"):
+        preset("digits", measure=["norm"])
 
 
 @pytest.mark.parametrize("scale", [0, -1, 1.01, math.nan, math.inf])

@@ -142,7 +142,7 @@ FAULTS: list[tuple[dict[str, object], str]] = [
     (
         {"zzz": 2},
         "`zzz` is not a field; allowed in a spec are "
-        "name, task, pretrain, finetune, average, trace, measure, regimes, training.",
+        "name, task, pretrain, second, finetune, average, refine, trace, measure, regimes, training.",
     ),
     (
         {"task__rule": {"name": "sphere_sgd", "momentum": 0.9}},

@@ -5,7 +5,7 @@ import polars as pl
 
 from lratlas.analysis.evidence import run_evidence
 from lratlas.analysis.labels import decide, votes
-from lratlas.tables import SCHEMAS, Tables, empty
+from lratlas.tables import SCHEMAS, Tables, direct, empty
 from lratlas.thresholds import DEFAULTS, Thresholds
 
 __all__ = ["Thresholds", "regimes"]
@@ -76,7 +76,8 @@ def _flr_spread(runs: pl.DataFrame) -> pl.DataFrame:
     """Per PLR, the range over FLRs of the mean test accuracy after fine-tuning; null for one FLR."""
     spread = pl.col("test_accuracy").max() - pl.col("test_accuracy").min()
     return (
-        runs.filter(pl.col("stage") == "finetune")
+        direct(runs)
+        .filter(pl.col("stage") == "finetune")
         .group_by("plr", "flr")
         .agg(pl.col("test_accuracy").fill_nan(None).mean())
         .drop_nulls("test_accuracy")

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import polars as pl
 from scipy import stats
 
+from lratlas.analysis.minima_summary import minima_sentences
 from lratlas.analysis.sparsity import sparsity
-from lratlas.tables import Tables
+from lratlas.analysis.wording import format_lr
+from lratlas.tables import Tables, direct
 
 LEVEL = 0.95
 
@@ -33,12 +35,13 @@ def summary(tables: Tables, *, elr: bool) -> list[str]:
     """Say in plain sentences what a study found.
 
     Args:
-        tables: A study's tables with ``runs``, ``regimes`` and ``boundaries``; ``features``, ``bands`` if any.
+        tables: A study's tables with ``runs``, ``regimes`` and ``boundaries``; all others if any.
         elr: Whether the LRs are effective ones, of a scale-invariant model.
 
     Returns:
         One to three sentences each about the boundaries, the best initial LR after fine-tuning, the best
-        weight average, the features and the Fourier bands; nothing about what was not measured.
+        weight average, the features, the Fourier bands, the growth of epochs to convergence, two stages, norms and
+        sharpness; nothing about what was not measured.
     """
     name = "effective learning rate" if elr else "learning rate"
     regimes = tables["regimes"].sort("plr")
@@ -56,18 +59,7 @@ def summary(tables: Tables, *, elr: bool) -> list[str]:
         _features(tables.get("features"), regimes),
         _bands(tables.get("bands"), regimes),
     ]
-    return [sentence for sentence in sentences if sentence]
-
-
-def format_lr(value: float) -> str:
-    """An LR in short scientific notation, to two digits.
-
-    Example:
-        >>> format_lr(0.0075), format_lr(0.1)
-        ('7.5e-3', '1e-1')
-    """
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    return [*(sentence for sentence in sentences if sentence), *minima_sentences(tables)]
 
 
 def _where(row: dict[str, float | None]) -> str:
@@ -143,7 +135,7 @@ def _means(runs: pl.DataFrame, score: Score, *keys: str) -> pl.DataFrame:
 
 
 def _fine_tuned(runs: pl.DataFrame, regimes: pl.DataFrame, score: Score) -> str:
-    tuned = runs.filter(pl.col("stage") == "finetune").filter(pl.col("flr") == pl.col("flr").min())
+    tuned = direct(runs).filter(pl.col("stage") == "finetune").filter(pl.col("flr") == pl.col("flr").min())
     means = _means(tuned, score, "plr")
     if means.is_empty():
         return ""

@@ -8,9 +8,11 @@ import polars as pl
 
 from lratlas.errors import StudyError
 from lratlas.report import look
+from lratlas.report.convergence_charts import convergence_chart
 from lratlas.report.data import accuracy_data, geometry_data, regime_bands, traces_data
 from lratlas.report.learned_charts import bands_chart, features_chart
 from lratlas.report.look import Drawing
+from lratlas.report.minima_charts import norms_chart, sharpness_chart, two_stages_chart
 from lratlas.report.texts import TEXTS
 from lratlas.tables import Tables
 
@@ -83,6 +85,8 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
 def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     """Angle, train barrier and test barrier between the solutions of each PLR, median over seeds (Fig. 3).
 
+    Barriers along the great circle, where measured, are dashed.
+
     Args:
         tables: The study's tables; ``pairs``, and ``regimes`` for the shading.
         elr: The LRs are effective ones.
@@ -92,7 +96,8 @@ def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     """
     data, bands = geometry_data(tables), regime_bands(tables)
     pick = alt.selection_point(name="pick", fields=["pair"], bind="legend", toggle="true")
-    measures = [alt.Tooltip(f"{name}:Q").format(".3f") for name in _PANELS]
+    arcs = [f"{name}_arc" for name in _PANELS if name != "angle" and data[f"{name}_arc"].count()]
+    measures = [alt.Tooltip(f"{name}:Q").format(".3f") for name in (*_PANELS, *arcs)]
     colour = alt.Color("pair:N").scale(range=list(look.STRONG)).sort(None).title(None).legend(orient="bottom")
     base = alt.Chart(look.inline(data)).encode(
         x=look.plr_axis(elr=elr),
@@ -100,16 +105,20 @@ def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
         tooltip=["pair:N", look.plr_tip(), *measures, "seeds:Q"],
     )
-    panels = [
-        look.panel(
+    panels: list[alt.LayerChart] = []
+    for i, (name, title) in enumerate(_PANELS.items()):
+        arc = f"{name}_arc" if f"{name}_arc" in arcs else name
+        ends = data.select(low=pl.min_horizontal(name, arc), high=pl.max_horizontal(name, arc))
+        y = alt.Y(f"{name}:Q").title(title).scale(look.scale(ends, "low", "high", floor=0.0))
+        line = (
             base.mark_line(clip=True, strokeWidth=1.8, point=alt.OverlayMarkDef(size=26))
-            .encode(y=alt.Y(f"{name}:Q").title(title).scale(look.scale(data, name, name, floor=0.0)))
-            .add_params(*((pick,) if i == 0 else ()), look.zoom(name)),
-            bands,
-            width=170,
+            .encode(y=y)
+            .add_params(*((pick,) if i == 0 else ()), look.zoom(name))
         )
-        for i, (name, title) in enumerate(_PANELS.items())
-    ]
+        panel = look.panel(line, bands, width=170)
+        if arc in arcs:
+            panel += base.mark_line(clip=True, strokeWidth=1.4, strokeDash=[4, 3]).encode(y=f"{arc}:Q")
+        panels.append(panel)
     return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["geometry"].alt)
 
 
@@ -184,6 +193,10 @@ CHARTS: Mapping[str, TableChart] = {
     "features": features_chart,
     "traces": traces_chart,
     "bands": bands_chart,
+    "convergence": convergence_chart,
+    "two_stages": two_stages_chart,
+    "norms": norms_chart,
+    "sharpness": sharpness_chart,
 }
 
 

@@ -7,13 +7,15 @@ from itertools import pairwise
 import polars as pl
 
 from lratlas.errors import StudyError
+from lratlas.report.convergence_data import convergence_data
 from lratlas.report.learned_data import bands_data, features_data
+from lratlas.report.minima_data import norms_data, sharpness_data, two_stages_data
 from lratlas.report.rows import STAGES, lr_column, need, stage_order, table
-from lratlas.tables import Tables
+from lratlas.tables import Tables, direct
 
 _ENDS = ("low", "high", "swa")
 _PAIR_LABELS = ("low FLR – high FLR", "low FLR – SWA", "high FLR – SWA")
-_MEASURES = ("angle", "train_barrier", "test_barrier")
+_MEASURES = ("angle", "train_barrier", "test_barrier", "train_barrier_arc", "test_barrier_arc")
 # Enough to see every bend of a curve on a screen, few enough for 30 curves to draw at once.
 _TRACE_POINTS = 150
 
@@ -46,6 +48,8 @@ def regime_bands(tables: Tables) -> pl.DataFrame:
 def accuracy_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFrame:
     """Test accuracy against PLR: pre-training, each FLR, each SWA-k (Figs. 1 and 2 of the paper).
 
+    Runs that came by a second PLR are left out: their quality is not that of the first alone.
+
     Args:
         tables: The study's tables; ``runs``, and ``traces`` where ``at_loss`` is given.
         at_loss: Take the test accuracy at the first trace row whose training loss is at most this, instead of
@@ -58,7 +62,7 @@ def accuracy_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFra
     Raises:
         StudyError: There is no such accuracy in the tables.
     """
-    runs = need(tables, "runs", "accuracy").filter(pl.col("stage").is_in(STAGES))
+    runs = direct(need(tables, "runs", "accuracy")).filter(pl.col("stage").is_in(STAGES))
     if at_loss is not None:
         runs = _at_loss(runs, need(tables, "traces", "accuracy"), at_loss)
     runs = runs.drop_nulls("test_accuracy")
@@ -87,8 +91,9 @@ def geometry_data(tables: Tables) -> pl.DataFrame:
         tables: The study's tables; of them only ``pairs``.
 
     Returns:
-        One row per pair and PLR: ``pair``, ``plr``, ``angle`` (radians), ``train_barrier``, ``test_barrier``
-        (medians over seeds), ``seeds``.
+        One row per pair and PLR: ``pair``, ``plr``, ``angle`` (radians), ``train_barrier`` and ``test_barrier``
+        on the straight line, ``train_barrier_arc`` and ``test_barrier_arc`` on the great circle (null where not
+        measured), all medians over seeds, ``seeds``.
 
     Raises:
         StudyError: The table ``pairs`` is empty.
@@ -182,4 +187,8 @@ CHART_DATA: Mapping[str, Callable[[Tables], pl.DataFrame]] = {
     "features": features_data,
     "bands": bands_data,
     "traces": traces_data,
+    "convergence": convergence_data,
+    "two_stages": two_stages_data,
+    "norms": norms_data,
+    "sharpness": sharpness_data,
 }

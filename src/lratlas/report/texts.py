@@ -34,7 +34,8 @@ TEXTS: Mapping[str, Text] = {
         heading="How far apart the solutions of one PLR lie",
         caption="Between the solutions fine-tuned with the lowest and the highest FLR and the averaged one: "
         "the angle between their weights and the error barriers on the straight line that joins "
-        "them; medians over seeds. Barriers near zero mean that all three lie in one basin.",
+        "them; medians over seeds. Barriers near zero mean that all three lie in one basin. Dashed, where "
+        "measured: barriers along the great circle.",
         alt="Three line charts against the pre-training learning rate: the angle, the train error "
         "barrier and the test error barrier between the solutions fine-tuned with the lowest and "
         "the highest learning rate and the averaged one; medians over seeds. Regimes are shaded.",
@@ -64,6 +65,44 @@ TEXTS: Mapping[str, Text] = {
         alt="Line charts of the test accuracy on filtered images against the pre-training learning rate, one line "
         "for each band of frequencies, mean over seeds; a panel each for pre-trained, fine-tuned and averaged "
         "models, and a second row for images without the band. Regimes are shaded.",
+    ),
+    "convergence": Text(
+        heading="Epochs to convergence near the threshold",
+        caption="The first epoch in which every training sample was classified correctly: a dot per seed, and the "
+        "median over seeds, those that never got there counting as infinite; a triangle marks PLRs with such seeds. "
+        "Where the medians fix one, a power law of the distance to the convergence threshold is dashed, its threshold "
+        "is the upright line, and the rise is shown once more by itself. Last, the test accuracy at the end of that "
+        "epoch, mean over the seeds that got there, with one standard deviation either way.",
+        alt="Charts against the pre-training learning rate: the epochs to convergence on a log axis, a dot for each "
+        "seed, a line for the median and, where there is one, the fitted power law with its threshold; and the mean "
+        "test accuracy at convergence with a band of one standard deviation. Regimes are shaded.",
+    ),
+    "two_stages": Text(
+        heading="Two stages against one",
+        caption="Test accuracy after fine-tuning with each FLR, straight from the higher PLR, straight from the lower "
+        "PLR, and from the higher PLR by way of the lower one: mean over seeds in per cent, with one standard "
+        "deviation either way. Where the third bar is as high as the second, nothing is left of the higher PLR.",
+        alt="Bar charts of the mean test accuracy after fine-tuning, a panel for each pair of pre-training learning "
+        "rates, a group of three bars for each fine-tuning learning rate: from the higher one, from the lower one, and "
+        "from the higher one by way of the lower one.",
+    ),
+    "norms": Text(
+        heading="How widely the norms of the filters are spread",
+        caption="The norm of the weights of each output filter over the norm of all trained weights, as the share of "
+        "filters in each step of the axis: before training, after pre-training, and after fine-tuning with the lowest "
+        "FLR. All PLRs and seeds of a regime are taken together; filters of norm zero have no place on the axis.",
+        alt="Histograms of the logarithm of the filters' norms, a panel for each regime, with an outline each for the "
+        "models before training, after pre-training and after fine-tuning.",
+    ),
+    "sharpness": Text(
+        heading="Sharpness and test error at equal training loss",
+        caption="A mark for each model, mean over seeds, whose training loss is within a factor of 1.5 of the one "
+        "named: the one that most PLRs have a model at, unless chosen. Test error against the top eigenvalue and the "
+        "trace of the Hessian and the mean norm of mini-batch gradients. Hollow: the eigenvalue did not converge. "
+        "Pre-trained models of regime 3 have found no minimum and are left out.",
+        alt="Three scatter plots of the test error of models of about equal training loss: against the top eigenvalue "
+        "of the Hessian, its trace, and the gradient norm, a mark for each model, coloured by pre-training learning "
+        "rate.",
     ),
     "band_picture": Text(
         heading="An image and its Fourier bands",

@@ -1,7 +1,7 @@
 """Conducting a study: open its folder, plan what it lacks, have it done. Calling it again is harmless."""
 
 import tomllib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -56,6 +56,7 @@ def conduct(
     store: Store,
     spec: Spec | None = None,
     *,
+    more: Sequence[float] = (),
     workers: int = 1,
     tasks: "Tasks | None" = None,
     progress: "Callable[[Progress], None] | None" = None,
@@ -66,6 +67,7 @@ def conduct(
     Args:
         store: The study, its spec stored.
         spec: What to explore, if it is more than the stored spec (see `open_study`).
+        more: Pre-training LRs to add to those of the spec, for a bisection.
         workers: Number of processes, at least 1.
         tasks: The tasks, where the spec cannot describe them.
         progress: Called on every change of progress.
@@ -82,7 +84,8 @@ def conduct(
     from lratlas.study.kept import check_spec_holds, forget_segments, kept_plan, set_orphans_aside
     from lratlas.study.plan import plan_text
     from lratlas.study.planning import make_plan
-    from lratlas.study.premises import bands_of_study, check_task, device_name, strategy_of
+    from lratlas.study.premises import bands_of_study, check_task, device_name, pre_norm_of, strategy_of
+    from lratlas.study.refining import with_plrs
     from lratlas.study.tasks import tasks_from
     from lratlas.training.program import can_compile
 
@@ -110,12 +113,15 @@ def conduct(
         raise StudyError(f"{store.url} was begun with compiled training, which needs a C++ compiler such as g++.")
     with _one_thread():
         strategy = old.strategy if old else strategy_of(spec, task, device)
+        pre_norm = old.pre_norm if old else pre_norm_of(task)
+    # A bisection has added PLRs that the spec does not name.
+    bisected = _plrs(old) if old and spec.refine else set[float]()
     planned = partial(
         make_plan,
-        spec,
-        seeds,
+        seeds=seeds,
         strategy=strategy,
         bands=bands_of_study(spec, task),
+        pre_norm=pre_norm,
         task=task.name,
         steps_per_epoch=task.steps_per_epoch,
         chance_loss=task.chance_loss,
@@ -125,15 +131,16 @@ def conduct(
         compiled=compiled,
     )
     if old:
-        check_spec_holds(store, old, planned())
-    plan = planned(old=old)
+        check_spec_holds(store, old, planned(with_plrs(spec, bisected)))
+    plan = planned(with_plrs(spec, {*bisected, *more}), old=old)
     if not old:
         set_orphans_aside(store, plan)  # before there is a plan: it is done again after an interruption
     if plan != old:
         store.write_text("plan.json", plan_text(plan))
     # Also where the plan is not new: the process that wrote it may have ended before it came to this.
-    for part in store.parts("pairs") - {job.id for job in plan.geometry}:
-        store.remove_part("pairs", part)  # compared the solutions of a smaller grid
+    for table, jobs in (("pairs", plan.geometry), ("sharpness", plan.sharpness)):
+        for part in store.parts(table) - {job.id for job in jobs}:
+            store.remove_part(table, part)  # of a smaller grid, or on other samples
     forget_segments(store, plan)
     return execute(store, plan, workers=workers, tasks=tasks, progress=progress, notice=notice)
 
@@ -163,6 +170,10 @@ def _repetitions(tasks: "Tasks", repeats: int) -> "list[Seed]":
         )
         for number in range(repeats)
     ]
+
+
+def _plrs(plan: "Plan") -> set[float]:
+    return {lane.plr for job in plan.trainings if job.stage == "pretrain" for lane in job.lanes}
 
 
 def _check_same_task(store: Store, seeds: "list[Seed]", old: "Plan | None") -> None:

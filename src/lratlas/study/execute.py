@@ -154,17 +154,24 @@ def _take(state: _State, process: "subprocess.Popen[str]", index: int, message: 
 
 def _needs(plan: Plan, job: Job) -> set[str]:
     """The jobs that must be done before this one."""
-    if isinstance(job, Training):
-        return {job.parent} if job.parent else set()
     if not isinstance(job, Geometry):
-        return {job.training}
+        needed = job.parent if isinstance(job, Training) else job.training
+        return {needed} if needed else set()
     holders = plan.holders()
     return {holders[run] for grid in job.solutions.values() for row in grid for run in row}
 
 
+_STAGES = {
+    "pretrain": "pre-training",
+    "second": "training with a second PLR",
+    "finetune": "fine-tuning",
+    "average": "averaging",
+}
+
+
 def _word(job: Job) -> str:
     if isinstance(job, Training):
-        return {"pretrain": "pre-training", "finetune": "fine-tuning", "average": "averaging"}[job.stage]
+        return _STAGES[job.stage]
     return type(job).__name__.lower()
 
 

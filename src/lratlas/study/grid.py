@@ -47,6 +47,16 @@ def lr_grid(low: float, high: float, *, per_decade: int) -> tuple[float, ...]:
     return tuple(sorted({float(min(point, high)) for point in points}))
 
 
+def closest(lr: float, lrs: Sequence[float]) -> float | None:
+    """The LR of a grid that a person means by ``lr``: the nearest, to a part in a thousand; None if there is none.
+
+    >>> closest(0.0316, [0.01, 10**-1.5])
+    0.03162277660168379
+    """
+    nearest = min(lrs, key=lambda each: abs(math.log(each / lr)))
+    return nearest if math.isclose(nearest, lr, rel_tol=1e-3) else None
+
+
 def _point(low: float, index: int, per_decade: int) -> float:
     decade, rest = divmod(index, per_decade)
     # Whole decades are shifted as decimals: 1e-4 becomes exactly 1e-3, 1e-2, …

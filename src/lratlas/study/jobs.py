@@ -14,7 +14,7 @@ from lratlas.streams import torch_seed
 from lratlas.study.checkpoints import named, read_segment, segment_tensors
 from lratlas.study.measuring import measured
 from lratlas.study.plan import TABLE_OF, Job, Training
-from lratlas.study.rows import runs_table, trace_table
+from lratlas.study.rows import convergence_table, runs_table, trace_table
 from lratlas.study.store import Store
 from lratlas.study.study import Setting, Study
 from lratlas.training.averaging import Tails, add_checkpoint, averaged
@@ -31,8 +31,9 @@ def is_done(store: Store, job: Job) -> bool:
     """Whether the store has everything that the job writes."""
     if not isinstance(job, Training):
         return job.id in store.parts(TABLE_OF[type(job)])
-    traces = {f"{job.id}-{end}" for end in job.segments} if job.stage != "average" else set[str]()
-    return job.id in store.parts("runs") and store.has_weights(job.id) and traces <= store.parts("traces")
+    parts = {f"{job.id}-{end}" for end in job.segments}
+    recorded = all(parts <= store.parts(table) for table in job.recorded)
+    return job.id in store.parts("runs") and store.has_weights(job.id) and recorded
 
 
 def perform(study: Study, job: Job, progress: Progress) -> None:
@@ -75,10 +76,10 @@ def _segment(study: Study, job: Training, name: str, counts: Sequence[int], step
 
 
 def _resumable(store: Store, job: Training) -> list[int]:
-    """The segment ends at which the job can go on: their checkpoint and all trace rows before them are there."""
-    traces, ends = store.parts("traces"), list[int]()
+    """The segment ends at which the job can go on: their checkpoint and all rows recorded before them are there."""
+    parts, ends = [store.parts(table) for table in job.recorded], list[int]()
     for end in job.segments:
-        if job.stage != "average" and f"{job.id}-{end}" not in traces:
+        if any(f"{job.id}-{end}" not in there for there in parts):
             break
         if store.has_weights(f"{job.id}-{end}"):
             ends.append(end)
@@ -94,7 +95,7 @@ def _train_segment(
     span = {"start": first, "stop": end, "samples": len(task.train[0]), "batch_size": task.samples_per_step}
     order = [batch_indices(seed=seed.training_seed, full_batch=task.full_batch, **span) for seed in job.seeds]
     draws = [augmentation_draws(task.augment, seed=seed.training_seed, **span) for seed in job.seeds if task.augment]
-    lrs = [lane.plr if lane.flr is None else lane.flr for lane in job.lanes]
+    lrs = [lane.lr for lane in job.lanes]
     checkpoints = job.average.steps if job.average else ()
     trained = train_stack(
         study.program,
@@ -106,6 +107,7 @@ def _train_segment(
         test=setting.test if job.stage != "average" else None,
         trace_every=job.trace_every if job.stage != "average" else None,
         snapshots=[step for step in checkpoints if first < step <= end],
+        epoch=job.epoch,
         progress=progress,
     )
     for step, weights in trained.snapshots.items():
@@ -113,6 +115,8 @@ def _train_segment(
         place = checkpoints.index(step)
         rank = place if job.stage == "average" else len(checkpoints) - 1 - place
         tails = add_checkpoint(tails, job.average.counts, weights, rank=rank)
+    if trained.fitted:
+        study.store.write_table("convergence", f"{job.id}-{end}", convergence_table(job, trained.fitted))
     if job.stage != "average":
         frame = trace_table(job.runs, trained.rows, task.steps_per_epoch)
         study.store.write_table("traces", f"{job.id}-{end}", frame)

@@ -7,7 +7,7 @@ from lratlas.study.jobs import is_done
 from lratlas.study.plan import TABLE_OF, Plan, Training, read_plan
 from lratlas.study.store import Store
 
-_TABLES = ("runs", "traces", *TABLE_OF.values())
+_TABLES = ("runs", "traces", "convergence", *TABLE_OF.values())
 
 
 def kept_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:

@@ -1,6 +1,8 @@
 """What the jobs that measure do: finished runs from the store, one table of rows each."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from functools import partial
 from itertools import combinations
 
 import polars as pl
@@ -9,13 +11,21 @@ from torch import Tensor
 from lratlas.data.bands import Band
 from lratlas.measure.features import single_feature_accuracies
 from lratlas.measure.frequencies import band_accuracies
-from lratlas.measure.geometry import angular_distance, barrier, path_errors
-from lratlas.study.plan import Bands, Features, Geometry, Grid, Measurement, Training
-from lratlas.study.rows import flat, measured_rows
+from lratlas.measure.geometry import angular_distance, arc, barrier, path_errors
+from lratlas.measure.hessian import seed_samples
+from lratlas.measure.norms import group_norms
+from lratlas.measure.sharpness import Sharpness as Curvature
+from lratlas.measure.sharpness import sharpness_measure
+from lratlas.study.plan import Bands, Features, Geometry, Grid, Measurement, Norms, Sharpness, Training
+from lratlas.study.rows import flat, model_rows, norms_table
 from lratlas.study.study import Setting, Study
+from lratlas.task import make_model
+from lratlas.training.evaluating import evaluate_stack
 from lratlas.training.sphere import Weights
 
 Found = Iterator[tuple[Mapping[str, object], Tensor]]  # columns of a row and the accuracies [seeds, lanes]
+Values = list[float]
+_CURVATURE = [field.name for field in fields(Curvature)]
 
 
 def measured(study: Study, job: Measurement) -> pl.DataFrame:
@@ -24,6 +34,10 @@ def measured(study: Study, job: Measurement) -> pl.DataFrame:
         return _features(study, job)
     if isinstance(job, Bands):
         return _bands(study, job)
+    if isinstance(job, Norms):
+        return _norms(study, job)
+    if isinstance(job, Sharpness):
+        return _sharpness(study, job)
     return _geometry(study, job)
 
 
@@ -52,21 +66,58 @@ def _of_all_runs(study: Study, training: str, found: Callable[[Weights, Weights,
     job = study.training(training)
     _, _, setting = study.initial(job.seeds, len(job.lanes))
     return pl.concat(
-        measured_rows(job, runs, count, columns, accuracy)
+        model_rows(job, runs, count, {**columns, "accuracy": flat(accuracy)})
         for runs, count in _grids(job)
         for columns, accuracy in found(*study.end_points(runs), setting)
     )
+
+
+def _norms(study: Study, job: Norms) -> pl.DataFrame:
+    if job.training is None:
+        weights, _, _ = study.initial(job.seeds, 1)
+        return norms_table(None, job.seeds, group_norms(study.vector(weights)))
+    training = study.training(job.training)
+    weights, _ = study.end_points(training.runs)
+    return norms_table(training, training.seeds, group_norms(study.vector(weights)), runs=training.runs)
+
+
+def _sharpness(study: Study, job: Sharpness) -> pl.DataFrame:
+    training = study.training(job.training)
+    _, _, setting = study.initial(training.seeds, len(training.lanes))
+    own = [seed_samples(setting.train, at) for at in range(len(training.seeds))]
+    task = study.task
+    curvature = sharpness_measure(
+        make_model(task, 0), task.objective, task.update, batch_size=task.samples_per_step, limit=job.samples
+    )
+
+    def found(weights: Weights, buffers: Weights, setting: Setting) -> dict[str, Values]:
+        error = 1 - evaluate_stack(study.program, weights, buffers, setting.test).accuracy
+        each = [
+            curvature(_run(weights, at, lane), _run(buffers, at, lane), own[at], seed.training_seed)
+            for at, seed in enumerate(training.seeds)
+            for lane in range(len(training.lanes))
+        ]
+        columns = {name: [getattr(one, name) for one in each] for name in _CURVATURE}
+        return {**columns, "test_error": flat(error)}
+
+    return pl.concat(
+        model_rows(training, runs, count, found(*study.end_points(runs), setting)) for runs, count in _grids(training)
+    )
+
+
+def _run(tensors: Weights, seed: int, lane: int) -> Weights:
+    return {name: value[seed, lane] for name, value in tensors.items()}
 
 
 def _geometry(study: Study, job: Geometry) -> pl.DataFrame:
     training = study.training(job.training)
     _, _, setting = study.initial(training.seeds, len(training.lanes))
     points = {role: study.end_points(runs) for role, runs in job.solutions.items()}
-    rule = study.task.update
     tables: list[pl.DataFrame] = []
     for a, b in combinations(points, 2):
         (first, buffers), (second, _) = points[a], points[b]
-        errors = path_errors(
+        errors = partial(
+            path_errors,
             study.program,
             first,
             second,
@@ -75,6 +126,7 @@ def _geometry(study: Study, job: Geometry) -> pl.DataFrame:
             points=study.spec.measure.interpolation,
             batch_size=study.task.samples_per_step,
         )
+        line, along = errors(), errors(path=arc) if job.great_circle else None
         tables.append(
             pl.DataFrame(
                 {
@@ -82,9 +134,11 @@ def _geometry(study: Study, job: Geometry) -> pl.DataFrame:
                     "seed": [seed.seed for seed in training.seeds for _ in training.lanes],
                     "a": a,
                     "b": b,
-                    "angle": flat(angular_distance(rule.vector(first), rule.vector(second))),
-                    "train_barrier": flat(barrier(errors["train"])),
-                    "test_barrier": flat(barrier(errors["test"])),
+                    "angle": flat(angular_distance(study.vector(first), study.vector(second))),
+                    "train_barrier": flat(barrier(line["train"])),
+                    "test_barrier": flat(barrier(line["test"])),
+                    "train_barrier_arc": flat(barrier(along["train"])) if along else None,
+                    "test_barrier_arc": flat(barrier(along["test"])) if along else None,
                 }
             )
         )

@@ -34,7 +34,13 @@ class Lane(_Part):
     """The learning rates of one run of every seed of a stack."""
 
     plr: float
+    plr2: float | None = None
     flr: float | None = None
+
+    @property
+    def lr(self) -> float:
+        """The LR that the run is trained with."""
+        return next(lr for lr in (self.flr, self.plr2, self.plr) if lr is not None)
 
 
 class Average(_Part):
@@ -50,10 +56,11 @@ class Training(_Part):
 
     ``runs`` and ``parents`` are [seed][lane]. A job starts from the end points of job ``parent``, at step ``start`` of
     the batch order; its trace has a row every ``trace_every`` steps and it can be resumed at the ends of ``segments``.
+    Where ``epoch`` gives the steps of an epoch, the first one in which every sample was fitted is recorded.
     """
 
     id: str
-    stage: Literal["pretrain", "finetune", "average"]
+    stage: Literal["pretrain", "second", "finetune", "average"]
     seeds: tuple[Seed, ...]
     lanes: tuple[Lane, ...]
     runs: tuple[tuple[str, ...], ...]
@@ -64,11 +71,18 @@ class Training(_Part):
     trace_every: int
     average: Average | None = None
     keep_state: bool = False
+    epoch: int | None = None
 
     @property
     def size(self) -> int:
         """Number of runs."""
         return len(self.seeds) * len(self.lanes)
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """The tables that get a part at the end of every segment."""
+        traced = () if self.stage == "average" else ("traces",)
+        return traced if self.epoch is None else ("convergence", *traced)
 
     @property
     def work(self) -> int:
@@ -94,17 +108,41 @@ class Bands(_Part):
 class Geometry(_Part):
     """Angles and barriers between the solutions that descend from one pre-training job.
 
-    ``solutions`` gives, for each of low, high and swa, the runs in the order of that job's, [seed][lane].
+    ``solutions`` gives, for each of low, high and swa, the runs in the order of that job's, [seed][lane]. Barriers are
+    measured on the straight line and, with ``great_circle``, along that too.
     """
 
     id: str
     training: str
     solutions: dict[Literal["low", "high", "swa"], tuple[tuple[str, ...], ...]]
+    great_circle: bool = False
 
 
-Measurement = Features | Bands | Geometry
+class Norms(_Part):
+    """Norms of the weights of each output filter: of the initial models of some seeds, or of a training job's runs."""
+
+    id: str
+    training: str | None = None
+    seeds: tuple[Seed, ...] = ()
+
+
+class Sharpness(_Part):
+    """Curvature of the training loss at the end of each run of one training job, and at its averages."""
+
+    id: str
+    training: str
+    samples: int
+
+
+Measurement = Features | Bands | Geometry | Norms | Sharpness
 Job = Training | Measurement
-TABLE_OF: Mapping[type[Measurement], str] = {Features: "features", Bands: "bands", Geometry: "pairs"}
+TABLE_OF: Mapping[type[Measurement], str] = {
+    Features: "features",
+    Bands: "bands",
+    Geometry: "pairs",
+    Norms: "norms",
+    Sharpness: "sharpness",
+}
 
 
 class Plan(_Part):
@@ -121,12 +159,15 @@ class Plan(_Part):
     features: tuple[Features, ...]
     geometry: tuple[Geometry, ...]
     bands: tuple[Bands, ...] = ()
+    norms: tuple[Norms, ...] = ()
+    sharpness: tuple[Sharpness, ...] = ()
+    pre_norm: tuple[str, ...] = ()  # parameters that angles and norms are measured on; all of the rule's if empty
     task: str = ""  # what was trained, for people
 
     @property
     def jobs(self) -> tuple[Job, ...]:
         """All jobs, in the order they are started."""
-        return (*self.trainings, *self.features, *self.bands, *self.geometry)
+        return (*self.trainings, *self.features, *self.bands, *self.geometry, *self.norms, *self.sharpness)
 
     def holders(self) -> dict[str, str]:
         """The training job whose final checkpoint holds each run, averaged ones included."""

@@ -3,15 +3,16 @@
 Planning depends on the spec, the task and the plan so far, never on the machine's cores.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, TypeVar
 
 from lratlas.errors import SpecError
-from lratlas.study.plan import Average, Bands, Features, Geometry, Lane, Plan, Seed, Training, identity
+from lratlas.study.grid import closest
+from lratlas.study.measurements import measurements
+from lratlas.study.plan import Average, Lane, Plan, Seed, Training, identity
 from lratlas.study.spec import Spec
 
 T = TypeVar("T")
-GEOMETRY_COUNT = 5  # SWA-5 stands for the averaged solution (paper, Fig. 3)
 
 
 def make_plan(
@@ -23,6 +24,7 @@ def make_plan(
     elr: bool,
     singles: bool,
     bands: Sequence[tuple[int, int]] = (),
+    pre_norm: Sequence[str] = (),
     strategy: Literal["stack", "single"] = "stack",
     task: str = "",
     device: str = "cpu",
@@ -39,6 +41,7 @@ def make_plan(
         elr: Whether LRs are effective ones.
         singles: Whether to measure single-feature accuracies.
         bands: Fourier bands to measure accuracies on.
+        pre_norm: Parameters that angles and norms are measured on; all of the rule's vector if there are none.
         strategy: Whether runs are trained as stacks or one by one.
         task: What is trained, for people.
         device: Where to train.
@@ -51,9 +54,10 @@ def make_plan(
     planner = _Planner(spec, seeds, steps_per_epoch, spec.training.stack if strategy == "stack" else 1, old)
     pretrained = planner.pretrainings()
     extended = [planner.averaging(job) for job in pretrained] if spec.average and spec.average.extend else []
-    finetuned = {job.id: planner.finetunings(job) for job in pretrained}
-    trainings = (*pretrained, *extended, *(job for jobs in finetuned.values() for job in jobs))
-    solved = [_geometry(job, [*finetuned[job.id]], [job, *extended]) for job in pretrained]
+    lowered = [job for parent in pretrained for job in planner.second(parent)]
+    finetuned = [job for parent in (*pretrained, *lowered) for job in planner.finetunings(parent)]
+    trainings = (*pretrained, *extended, *lowered, *finetuned)
+    measured = measurements(spec, seeds, trainings, singles=singles, bands=bands, old=old)
     return Plan(
         strategy=strategy,
         task=task,
@@ -63,9 +67,12 @@ def make_plan(
         chance_loss=chance_loss,
         elr=elr,
         trainings=trainings,
-        features=tuple(Features(id=f"features-{job.id}", training=job.id) for job in trainings if singles),
-        geometry=tuple(job for job in solved if job) if spec.measure.geometry else (),
-        bands=_bands(trainings, tuple(bands), old),
+        pre_norm=tuple(pre_norm),
+        features=measured.features,
+        bands=measured.bands,
+        geometry=measured.geometry,
+        norms=measured.norms,
+        sharpness=measured.sharpness,
     )
 
 
@@ -78,6 +85,9 @@ class _Planner:
         self.old = old.trainings if old else ()
         self.steps = self._steps(spec.pretrain.steps, spec.pretrain.epochs)
         self.trace_every = max(1, self.steps // spec.trace.points)
+        self.epoch = steps_per_epoch if spec.measure.convergence else None
+        if self.epoch:  # rows, and so the ends of segments, at ends of epochs: none is cut in two
+            self.trace_every = self.epoch * max(1, round(self.trace_every / self.epoch))
         self.every = (spec.average.every if spec.average else None) or steps_per_epoch
 
     def pretrainings(self) -> list[Training]:
@@ -94,39 +104,70 @@ class _Planner:
                 jobs.extend(self._pretraining(group, part) for group in groups)
         return jobs
 
+    def second(self, parent: Training) -> list[Training]:
+        """Stacks of the runs that go on with a second PLR from some runs of a pre-training job."""
+        section = self.spec.second
+        if section is None:
+            return []
+        starts = {closest(plr, self.spec.pretrain.lrs) for plr in section.plrs}
+        places = [at for at, lane in enumerate(parent.lanes) if lane.plr in starts]
+        known = {(lane.plr, lane.plr2) for job in self._children(parent, "second") for lane in job.lanes}
+        wanted = [(at, Lane(plr=parent.lanes[at].plr, plr2=lr)) for lr in section.lrs for at in places]
+        missing = [(at, lane) for at, lane in wanted if (lane.plr, lane.plr2) not in known]
+        size, steps = max(1, self.largest // len(parent.seeds)), self._steps(section.steps, section.epochs)
+        return self._children(parent, "second") + [
+            self._child(parent, "second", part, steps) for part in _chunks(missing, size)
+        ]
+
     def finetunings(self, parent: Training) -> list[Training]:
-        """Stacks of the fine-tuning runs that start from one pre-training job."""
+        """Stacks of the fine-tuning runs that start from one job."""
         section = self.spec.finetune
         if section is None:
             return []
-        steps = self._steps(section.steps, section.epochs)
-        jobs = [job for job in self.old if job.stage == "finetune" and job.parent == parent.id]
-        known = {lane.flr for job in jobs for lane in job.lanes}
+        known = {lane.flr for job in self._children(parent, "finetune") for lane in job.lanes}
         missing = [flr for flr in section.lrs if flr not in known]
-        for flrs in _chunks(missing, max(1, self.largest // parent.size)):
-            lanes = tuple(Lane(plr=lane.plr, flr=flr) for flr in flrs for lane in parent.lanes)
-            parents = tuple(tuple(run for _ in flrs for run in row) for row in parent.runs)
-            runs = tuple(
-                tuple(
-                    identity(seed.fingerprint, "finetune", lane.flr, steps, above, self._numerics)
-                    for lane, above in zip(lanes, row, strict=True)
-                )
-                for seed, row in zip(parent.seeds, parents, strict=True)
+        steps = self._steps(section.steps, section.epochs)
+        return self._children(parent, "finetune") + [
+            self._child(
+                parent,
+                "finetune",
+                [(at, lane.model_copy(update={"flr": flr})) for flr in flrs for at, lane in enumerate(parent.lanes)],
+                steps,
             )
-            jobs.append(
-                Training(
-                    id=f"finetune-{identity(runs)}",
-                    stage="finetune",
-                    seeds=parent.seeds,
-                    lanes=lanes,
-                    runs=runs,
-                    parent=parent.id,
-                    parents=parents,
-                    segments=self._segments(0, steps),
-                    trace_every=self.trace_every,
-                )
+            for flrs in _chunks(missing, max(1, self.largest // parent.size))
+        ]
+
+    def _children(self, parent: Training, stage: str) -> list[Training]:
+        return [job for job in self.old if job.stage == stage and job.parent == parent.id]
+
+    def _child(
+        self,
+        parent: Training,
+        stage: Literal["second", "finetune"],
+        wanted: Sequence[tuple[int, Lane]],
+        steps: int,
+    ) -> Training:
+        """A job whose runs start from runs of another: each from that at the given place of its row."""
+        lanes = tuple(lane for _, lane in wanted)
+        parents = tuple(tuple(row[at] for at, _ in wanted) for row in parent.runs)
+        runs = tuple(
+            tuple(
+                identity(seed.fingerprint, stage, lane.lr, steps, above, self._numerics)
+                for lane, above in zip(lanes, row, strict=True)
             )
-        return jobs
+            for seed, row in zip(parent.seeds, parents, strict=True)
+        )
+        return Training(
+            id=f"{stage}-{identity(runs)}",
+            stage=stage,
+            seeds=parent.seeds,
+            lanes=lanes,
+            runs=runs,
+            parent=parent.id,
+            parents=parents,
+            segments=self._segments(0, steps),
+            trace_every=self.trace_every,
+        )
 
     def averaging(self, parent: Training) -> Training:
         """Training that goes on at the PLR after pre-training, for its checkpoints alone."""
@@ -172,6 +213,7 @@ class _Planner:
             trace_every=self.trace_every,
             average=own,
             keep_state=bool(section and section.extend),
+            epoch=self.epoch,
         )
 
     def _average(
@@ -210,39 +252,6 @@ class _Planner:
         length = -(-self.spec.training.segment_steps // self.trace_every) * self.trace_every
         first = (start // length + 1) * length
         return (*range(first, end, length), end)
-
-
-def _geometry(job: Training, finetuned: Iterable[Training], averaged: Iterable[Training]) -> Geometry | None:
-    """The comparison of low and high FLR and SWA-5 for one pre-training job; None unless two of them are there."""
-    solutions: dict[Literal["low", "high", "swa"], tuple[tuple[str, ...], ...]] = {}
-    by_flr: dict[float, tuple[tuple[str, ...], ...]] = {}
-    width = len(job.lanes)
-    for child in finetuned:
-        for at in range(0, len(child.lanes), width):
-            by_flr[child.lanes[at].flr or 0.0] = tuple(row[at : at + width] for row in child.runs)
-    if by_flr:
-        solutions["low"] = by_flr[min(by_flr)]
-    if len(by_flr) > 1:
-        solutions["high"] = by_flr[max(by_flr)]
-    for holder in averaged:
-        if holder.average and holder.runs == job.runs:
-            counts = holder.average.counts
-            nearest = min(counts, key=lambda count: (abs(count - GEOMETRY_COUNT), count))
-            solutions["swa"] = holder.average.runs[counts.index(nearest)]
-    if len(solutions) < 2:
-        return None
-    return Geometry(id=f"geometry-{identity(solutions)}", training=job.id, solutions=solutions)
-
-
-def _bands(trainings: Sequence[Training], bands: tuple[tuple[int, int], ...], old: Plan | None) -> tuple[Bands, ...]:
-    """The measurements of bands that ``old`` has, and for each training job one of the bands that it lacks."""
-    jobs = list(old.bands if old else ())
-    for training in trainings:
-        known = {band for job in jobs if job.training == training.id for band in job.bands}
-        missing = tuple(band for band in bands if band not in known)
-        if missing:
-            jobs.append(Bands(id=f"bands-{identity(training.id, missing)}", training=training.id, bands=missing))
-    return tuple(jobs)
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[tuple[T, ...]]:

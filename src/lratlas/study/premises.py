@@ -10,8 +10,11 @@ from lratlas.errors import SpecError, TaskError
 from lratlas.study.spec import Spec
 from lratlas.task import Task, make_model
 from lratlas.training.choice import faster_strategy
+from lratlas.training.pre_norm import pre_norm_names
 from lratlas.training.program import Strategy
 from lratlas.training.statistics import batch_dependent, norm_names, other_statistics
+
+_TRIED = 8  # samples on which scale invariance is tried
 
 
 def check_task(task: Task) -> None:
@@ -88,6 +91,16 @@ def bands_of_study(spec: Spec, task: Task) -> tuple[tuple[int, int], ...]:
         size = " x ".join(map(str, shown.shape[2:]))
         raise SpecError(f"`measure.bands` goes up to {top}, but images of {size} have the bands 0 to {highest}.")
     return wanted
+
+
+def pre_norm_of(task: Task) -> tuple[str, ...]:
+    """The parameters that angles and norms are measured on where the rule has no sphere: those before a norm layer.
+
+    None where there are no such parameters, or the rule says itself which vector it keeps on its sphere.
+    """
+    if task.update.radius is not None:
+        return ()
+    return pre_norm_names(make_model(task, 0), task.inputs(task.train[0][:_TRIED]))
 
 
 def _check_statistics(task: Task) -> None:

@@ -6,8 +6,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from lratlas.study.plan import Grid, Training
+from lratlas.study.plan import Grid, Lane, Seed, Training
+from lratlas.tables import SCHEMAS
 from lratlas.training.evaluating import Scores
+from lratlas.training.fitted import Fitted
 from lratlas.training.stacks import Stack
 from lratlas.training.trainer import Row
 
@@ -45,7 +47,7 @@ def runs_table(
             "stage": job.stage if count is None else "average",
             "parent": [run for row in parents for run in row] if parents else [None] * size,
             "plr": [lane.plr for lane in lanes],
-            "plr2": pl.Series([None] * size, dtype=pl.Float64),
+            "plr2": pl.Series([lane.plr2 for lane in lanes], dtype=pl.Float64),
             "flr": pl.Series([lane.flr for lane in lanes], dtype=pl.Float64),
             "count": pl.Series([count] * size, dtype=pl.Int64),
             "seed": [seed.seed for seed in seeds],
@@ -91,17 +93,65 @@ def trace_table(runs: Grid, rows: Sequence[Row], steps_per_epoch: int) -> pl.Dat
     return pl.concat(frames).with_columns(_finite())
 
 
-def measured_rows(
-    job: Training, runs: Grid, count: int | None, columns: Mapping[str, object], accuracy: Tensor
+def convergence_table(job: Training, fitted: Fitted) -> pl.DataFrame:
+    """Rows of the table of convergence for one segment of a job; null where a run first fits all in another, or never.
+
+    Args:
+        job: The job.
+        fitted: What training found in the segment.
+    """
+    epochs = [epochs or None for epochs in fitted.epochs.flatten().tolist()]
+    return pl.DataFrame(
+        {
+            "plr": [lane.plr for _ in job.seeds for lane in job.lanes],
+            "seed": [seed.seed for seed in job.seeds for _ in job.lanes],
+            "epochs": pl.Series(epochs, dtype=pl.Int64),
+            "test_accuracy": flat(fitted.test_accuracy),
+        }
+    ).with_columns(_finite())
+
+
+def norms_table(
+    job: Training | None, seeds: Sequence[Seed], norms: Mapping[str, Tensor], *, runs: Grid | None = None
 ) -> pl.DataFrame:
-    """Rows of a table of accuracies, one per run: what identifies the run, then what was measured.
+    """Rows of the table of norms, one per run, layer and group.
+
+    Args:
+        job: The training job; None for models before training.
+        seeds: Its seeds.
+        norms: Of each layer, [seeds, lanes, groups].
+        runs: The ids of the job's runs.
+    """
+    lanes: Sequence[Lane | None] = job.lanes if job else [None]
+    frames = [
+        pl.DataFrame(
+            {
+                "run": runs[row][at] if runs else None,
+                "stage": job.stage if job else "initial",
+                "plr": lane.plr if lane else None,
+                "flr": lane.flr if lane else None,
+                "seed": seed.seed,
+                "layer": layer,
+                "group": range(values.shape[-1]),
+                "norm": flat(values[row, at]),
+            },
+            schema=SCHEMAS["norms"],
+        )
+        for layer, values in norms.items()
+        for row, seed in enumerate(seeds)
+        for at, lane in enumerate(lanes)
+    ]
+    return pl.concat(frames).with_columns(_finite())
+
+
+def model_rows(job: Training, runs: Grid, count: int | None, columns: Mapping[str, object]) -> pl.DataFrame:
+    """Rows of a table of measurements, one per run: what identifies the run, then what was measured.
 
     Args:
         job: The training job.
         runs: The ids of its runs, or of its averages.
         count: Number of averaged checkpoints; None for the job's own runs.
-        columns: Columns that are the same in all rows.
-        accuracy: [seeds, lanes].
+        columns: What was measured: a value for all rows, or one for each.
     """
     seeds, lanes = len(job.seeds), len(job.lanes)
     return pl.DataFrame(
@@ -113,7 +163,6 @@ def measured_rows(
             "count": pl.Series([count] * (seeds * lanes), dtype=pl.Int64),
             "seed": [seed.seed for seed in job.seeds for _ in job.lanes],
             **columns,
-            "accuracy": flat(accuracy),
         },
         schema_overrides={"flr": pl.Float64},
     )

@@ -5,7 +5,7 @@ from typing import Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
-from lratlas.study.grid import LRs
+from lratlas.study.grid import LRs, closest
 from lratlas.study.values import Bands, BatchSize, Betas, Counts, Device, Function, Loss, Numbers, Options, RuleName
 from lratlas.thresholds import Thresholds
 
@@ -136,6 +136,32 @@ class FinetuneSpec(StageSpec):
     """Fine-tuning of every pre-trained model at each of the small LRs."""
 
 
+class SecondSpec(StageSpec):
+    """A second PLR between pre-training and fine-tuning, from some of the pre-trained models (Fig. 12)."""
+
+    plrs: LRs = Field(description="the pre-training LRs to start from, each of them above all `lrs`")
+
+    @model_validator(mode="after")
+    def _downwards(self) -> Self:
+        if max(self.lrs) >= min(self.plrs):
+            raise ValueError(
+                f"has lrs up to {max(self.lrs):g} and plrs from {min(self.plrs):g}, but every second LR must be below"
+                " every pre-training LR that it follows"
+            )
+        return self
+
+
+class RefineSpec(Section):
+    """Bisection of a boundary between regimes: PLRs are added until it is known to a ratio."""
+
+    boundary: Literal["convergence", "subregime", "divergence"] = Field(
+        default="convergence", description="which boundary"
+    )
+    ratio: float = Field(
+        ge=1.001, le=100, description="largest ratio of neighbouring PLRs where the boundary lies between them"
+    )
+
+
 class AverageSpec(Section):
     """Weight averages of checkpoints along training with the PLR."""
 
@@ -165,6 +191,13 @@ class MeasureSpec(Section):
         description="accuracies on Fourier bands of images, kept and removed: true, false, or a list of [low, high]",
     )
     interpolation: int = Field(default=21, ge=3, le=1001, description="points on the line between two models")
+    great_circle: bool = Field(default=False, description="error barriers along the great circle, beside the line")
+    convergence: bool = Field(default=False, description="epochs until every training sample is fitted")
+    norms: bool = Field(default=False, description="norms of the weights of each output filter")
+    sharpness: bool = Field(default=False, description="top eigenvalue and trace of the Hessian, Fisher trace")
+    sharpness_samples: int = Field(
+        default=2048, ge=1, description="training samples that sharpness is measured on, drawn at random"
+    )
 
 
 class TrainingSpec(Section):
@@ -187,8 +220,12 @@ class Spec(Section):
     name: str = Field(default="study", min_length=1, description="name of the study")
     task: TaskSpec = Field(description="the task to train")
     pretrain: PretrainSpec = Field(description="the first stage: PLRs, length, repetitions")
-    finetune: FinetuneSpec | None = Field(default=None, description="the second stage; left out: none")
+    second: SecondSpec | None = Field(
+        default=None, description="a second PLR between pre-training and fine-tuning; left out: none"
+    )
+    finetune: FinetuneSpec | None = Field(default=None, description="fine-tuning at small LRs; left out: none")
     average: AverageSpec | None = Field(default=None, description="weight averages; left out: none")
+    refine: RefineSpec | None = Field(default=None, description="bisection of a boundary; left out: none")
     trace: TraceSpec = Field(default=TraceSpec(), description="how finely runs are recorded")
     measure: MeasureSpec = Field(default=MeasureSpec(), description="what is measured")
     regimes: Numbers = Field(
@@ -200,6 +237,16 @@ class Spec(Section):
     def thresholds(self) -> Thresholds:
         """The numbers behind regimes and boundaries."""
         return Thresholds(**self.regimes)
+
+    @model_validator(mode="after")
+    def _second_of_known(self) -> Self:
+        unknown = [plr for plr in (self.second.plrs if self.second else ()) if closest(plr, self.pretrain.lrs) is None]
+        if unknown:
+            raise ValueError(
+                f"has {unknown[0]:g} in second.plrs, but pre-training's LRs are"
+                f" {', '.join(f'{lr:.4g}' for lr in self.pretrain.lrs)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _enough_checkpoints(self) -> Self:

@@ -16,7 +16,9 @@ from lratlas.study.sections import (
     FinetuneSpec,
     MeasureSpec,
     PretrainSpec,
+    RefineSpec,
     RuleSpec,
+    SecondSpec,
     Section,
     Spec,
     TaskSpec,
@@ -29,7 +31,9 @@ __all__ = [
     "FinetuneSpec",
     "MeasureSpec",
     "PretrainSpec",
+    "RefineSpec",
     "RuleSpec",
+    "SecondSpec",
     "Spec",
     "TaskSpec",
     "TraceSpec",
@@ -41,9 +45,10 @@ __all__ = [
     "spec_text",
 ]
 
-_MAY_GAIN = {"pretrain.lrs", "finetune.lrs", "measure.bands"}
+_MAY_GAIN = {"pretrain.lrs", "second.plrs", "second.lrs", "finetune.lrs", "measure.bands"}
 _MAY_GROW = {"pretrain.repeats"}
-_MAY_START = {"measure.geometry", "measure.features", "measure.bands"}
+_MAY_START = {f"measure.{name}" for name in ("geometry", "great_circle", "features", "bands", "norms", "sharpness")}
+_MAY_CHANGE = {"refine.boundary", "refine.ratio", "measure.sharpness_samples"}
 
 
 def read_spec(path: str | Path) -> Spec:
@@ -99,9 +104,9 @@ def spec_text(spec: Spec) -> str:
 def extends(old: Spec, new: Spec) -> str | None:
     """Say why ``new`` is not ``old`` with something added.
 
-    Learning rates, repetitions, fine-tuning and measurements may be added, the numbers behind regimes may change; all
-    else stays. Averages cannot be added,
-    for they are taken while training goes on.
+    Learning rates, repetitions, fine-tuning, a second PLR, bisection and measurements may be added, and the numbers
+    behind regimes and bisection may change; all else stays. Averages and epochs to convergence cannot be added, for
+    they are taken while training goes on.
 
     Args:
         old: The spec of an existing study.
@@ -128,7 +133,7 @@ def extends(old: Spec, new: Spec) -> str | None:
 
 def _difference(section: str, field: str, before: object, after: object) -> str | None:
     place = f"{section}.{field}"
-    if before == after or (place in _MAY_START and after is True):
+    if before == after or place in _MAY_CHANGE or (place in _MAY_START and after is True):
         return None
     if place in _MAY_START and before is False:
         return None

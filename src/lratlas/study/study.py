@@ -76,6 +76,11 @@ class Study:
     def _initial(self) -> dict[tuple[int, ...], tuple[Weights, Weights, Setting]]:
         return {}
 
+    def vector(self, weights: Weights) -> Weights:
+        """The weights that angles and norms are measured on: on the sphere, or before a norm layer, or all."""
+        names = self.plan.pre_norm
+        return {name: weights[name] for name in names} if names else self.task.update.vector(weights)
+
     def training(self, name: str) -> Training:
         """The training job of that name."""
         return self._trainings[name]

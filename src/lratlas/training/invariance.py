@@ -1,6 +1,8 @@
 """Which of a model's trained parameters a rule keeps on its sphere: those that are scale-invariant together."""
 
+import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +10,46 @@ from torch.func import functional_call
 
 from lratlas.errors import TaskError
 from lratlas.training.rules import Rule, rule_from
-from lratlas.training.sphere import scale_dependent
+from lratlas.training.sphere import Weights, scale_dependent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A copy of a model on the CPU, in train mode, to try weights with.
+
+    Attributes:
+        model: The copy; no parameter of it requires gradients.
+        inputs: A few inputs as the model gets them, [n, ...].
+        weights: The parameters that are trained, as the model has them.
+    """
+
+    model: nn.Module
+    inputs: Tensor
+    weights: Weights
+
+    def outputs(self, point: Mapping[str, Tensor]) -> Tensor:
+        """The outputs with these trained parameters in place of the model's; random masks are always the same."""
+        # Copies, because batch norm writes into the buffers it is given.
+        buffers = {name: value.clone() for name, value in self.model.named_buffers()}
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            return functional_call(self.model, {**point, **buffers}, (self.inputs,))
+
+
+def tried(model: nn.Module, x: Tensor) -> Trial:
+    """A trial of the model in float64, or in its own number format where its code takes no other.
+
+    Args:
+        model: The model, which is left as it is.
+        x: A few inputs as the model gets them, [n, ...]; batch norm needs several.
+    """
+    exact = _trial(model, x, torch.float64)
+    try:
+        exact.outputs(exact.weights)
+    except RuntimeError:
+        # Code that makes float32 tensors of its own does not mix with float64 weights.
+        return _trial(model, x, None)
+    return exact
 
 
 def placed(rule: Rule, model: nn.Module, x: Tensor) -> Rule:
@@ -16,25 +57,18 @@ def placed(rule: Rule, model: nn.Module, x: Tensor) -> Rule:
 
     Args:
         rule: A rule on a sphere.
-        model: The model, which is changed to float64.
+        model: The model.
         x: A few inputs as the model gets them, [n, ...].
 
     Raises:
         TaskError: The model is not scale-invariant and the rule has no LR for what is at fault, or nothing is left.
     """
-    model = model.double()
-    inputs = x.double() if x.is_floating_point() else x
-    trained = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+    trial = tried(model, x)
     # Where training will take place: on the sphere of the rule's radius.
-    size = torch.stack([value.norm() for value in trained.values()]).norm()
-    weights = {name: value * (rule.radius or 1.0) / size for name, value in trained.items()}
+    size = torch.stack([value.norm() for value in trial.weights.values()]).norm()
+    weights = {name: value * (rule.radius or 1.0) / size for name, value in trial.weights.items()}
 
-    def function(point: Mapping[str, Tensor]) -> Tensor:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            return functional_call(model, dict(point), (inputs,))
-
-    at_fault = scale_dependent(function, weights)
+    at_fault = scale_dependent(trial.outputs, weights)
     if not at_fault:
         return rule
     if rule.settings.get("other_lr") is None:
@@ -49,7 +83,7 @@ def placed(rule: Rule, model: nn.Module, x: Tensor) -> Rule:
         """How many numbers are left on the sphere without these parameters; 0 if that is not scale-invariant."""
         others = {name: weights[name] for name in free}
         rest = {name: value for name, value in weights.items() if name not in others}
-        if not rest or scale_dependent(lambda point: function({**point, **others}), rest):
+        if not rest or scale_dependent(lambda point: trial.outputs({**point, **others}), rest):
             return 0
         return sum(value.numel() for value in rest.values())
 
@@ -62,6 +96,15 @@ def placed(rule: Rule, model: nn.Module, x: Tensor) -> Rule:
         )
     settings = {"name": rule.name, **rule.settings, "free": free}
     return rule_from(settings)
+
+
+def _trial(model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Trial:
+    own = copy.deepcopy(model).cpu().train()
+    weights = {name: value.detach() for name, value in own.named_parameters() if value.requires_grad}
+    if dtype is not None:
+        own, weights = own.to(dtype), {name: value.to(dtype) for name, value in weights.items()}
+    inputs = x.cpu().to(dtype) if x.is_floating_point() else x.cpu()
+    return Trial(model=own.requires_grad_(requires_grad=False), inputs=inputs, weights=weights)
 
 
 def _free_candidates(weights: Mapping[str, Tensor], at_fault: list[str]) -> list[tuple[str, ...]]:

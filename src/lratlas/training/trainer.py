@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from lratlas.training.evaluating import evaluate_stack
+from lratlas.training.fitted import FirstFit, Fitted, joined_fitted
 from lratlas.training.memory import in_parts
 from lratlas.training.program import SUMS, Batch, Program
 from lratlas.training.sphere import Weights, norm
 from lratlas.training.stacks import Samples, Stack, joined, joined_weights
 
+_ACCURACY = 1  # its place in the sums
 _GATHERED_BYTES = 2**25  # batches are gathered for many steps at once, up to this size
 
 
@@ -34,11 +37,12 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What training returns: the stack at the end, trace rows, and weights at the steps asked for."""
+    """What training returns: the stack at the end, trace rows, weights at the steps asked for, and first fits."""
 
     stack: Stack
     rows: list[Row]
     snapshots: dict[int, Weights]
+    fitted: Fitted | None = None
 
 
 @torch.no_grad()
@@ -53,6 +57,7 @@ def train_stack(
     test: Samples | None = None,
     trace_every: int | None = None,
     snapshots: Iterable[int] = (),
+    epoch: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Trained:
     """Train a stack for ``len(batches)`` steps.
@@ -71,6 +76,7 @@ def train_stack(
         trace_every: Steps between trace rows, counted from step 0 of the run; a last row stands at the end.
             None for no trace.
         snapshots: Steps after which a copy of the weights is kept.
+        epoch: Steps of an epoch, to note the first one in which a run fits every sample (needs ``test``).
         progress: Called with the number of run-steps just done, now and then.
 
     Returns:
@@ -90,6 +96,7 @@ def train_stack(
                 test=test,
                 trace_every=trace_every,
                 snapshots=snapshots,
+                epoch=epoch,
                 progress=counted,
             )
         except RuntimeError:
@@ -110,23 +117,37 @@ def _train(
     test: Samples | None,
     trace_every: int | None,
     snapshots: Iterable[int],
+    epoch: int | None,
     progress: Callable[[int], None],
 ) -> Trained:
     first, end, wanted = stack.step, stack.step + len(batches), set(snapshots)
-    stops = {end, *wanted, *(range(first - first % trace_every, end, trace_every) if trace_every else ())}
+    stops = {end, *wanted, *_multiples(trace_every, first, end), *_multiples(epoch, first, end)}
     kept, rows = dict[int, Weights](), list[Row]()
     zeros = torch.zeros((SUMS, *stack.alive.shape), dtype=lrs.dtype, device=lrs.device)
-    sums, since = zeros, first
+    totals, since = zeros.double(), first
+    fits = FirstFit(stack.alive.shape, epoch=epoch, batch_size=batches.shape[-1]) if epoch else None
     for stop in sorted(step for step in stops if first < step <= end):
-        part = slice(stack.step - first, stop - first)
+        before, part = stack.step, slice(stack.step - first, stop - first)
         drawn = {name: value[part] for name, value in (draws or {}).items()}
-        stack, sums = _advance(program, stack, sums, lrs, _gathered(train, batches[part], drawn), progress)
+        stack, sums = _advance(program, stack, zeros, lrs, _gathered(train, batches[part], drawn), progress)
+        totals = totals + sums.double()
         if stop in wanted:
             kept[stop] = stack.weights
+        if fits and test:
+            accuracy = partial(_test_accuracy, program, stack, test)
+            fits.add(sums[_ACCURACY], steps=stop - before, step=stop, test_accuracy=accuracy)
         if trace_every and (stop % trace_every == 0 or stop == end):
-            rows.append(_row(program, stack, sums.double() / (stop - since), test))
-            sums, since = zeros, stop
-    return Trained(stack=stack, rows=rows, snapshots=kept)
+            rows.append(_row(program, stack, totals / (stop - since), test))
+            totals, since = torch.zeros_like(totals), stop
+    return Trained(stack=stack, rows=rows, snapshots=kept, fitted=fits.found if fits else None)
+
+
+def _multiples(interval: int | None, first: int, end: int) -> range:
+    return range(first - first % interval, end + 1, interval) if interval else range(0)
+
+
+def _test_accuracy(program: Program, stack: Stack, test: Samples) -> Tensor:
+    return evaluate_stack(program, stack.weights, stack.buffers, test).accuracy
 
 
 def _advance(
@@ -208,4 +229,5 @@ def _joined_training(parts: Sequence[Trained]) -> Trained:
             for rows in zip(*(part.rows for part in parts), strict=True)
         ],
         snapshots={step: joined_weights([part.snapshots[step] for part in parts]) for step in parts[0].snapshots},
+        fitted=joined_fitted([part.fitted for part in parts if part.fitted]) if parts[0].fitted else None,
     )

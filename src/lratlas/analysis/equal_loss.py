@@ -1,0 +1,136 @@
+"""Sharpness against test error among models of about equal training loss."""
+
+import math
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+from lratlas.errors import StudyError
+from lratlas.tables import Tables, empty
+
+Floats = NDArray[np.float64]
+# Losses up to this factor from the level count as equal to it.
+FACTOR = 1.5
+STAGES = ("pretrain", "finetune", "average")
+# No order of four is rare enough by chance to mean something.
+FEWEST_PLRS = 5
+# Up to here all orders are counted (8! = 40,320); beyond, Student's t is close.
+MOST_COUNTED = 8
+_MODEL = ("stage", "plr", "flr", "count")
+_MEASURES = ("top_eigenvalue", "trace", "gradient_norm", "train_loss", "test_error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankCorrelation:
+    """Spearman's rank correlation of the top eigenvalue and the test error over PLRs, one model for each.
+
+    ``coefficient`` and ``p`` (two-sided) are None for fewer than five PLRs or values that do not differ.
+    """
+
+    coefficient: float | None
+    p: float | None
+    plrs: int
+
+
+def at_equal_loss(tables: Tables, *, at_loss: float | None = None) -> pl.DataFrame:
+    """The models whose training loss is within a factor 1.5 of one level (Fig. 26 of the paper).
+
+    Unless given, the level is the loss of the pre-trained or fine-tuned model around which most PLRs have a model, the
+    lowest of equally good ones. Pre-trained models of regime 3 have found no minimum and are left out.
+
+    Args:
+        tables: A study's tables; ``sharpness``, and ``regimes`` (may be empty).
+        at_loss: The level.
+
+    Returns:
+        One row per stage, plr, flr and count in the window, sorted by PLR: means over seeds of ``top_eigenvalue``,
+        ``trace``, ``gradient_norm``, ``train_loss``, ``test_error``; ``converged`` (in every seed), ``seeds``,
+        ``level``.
+        No row where ``sharpness`` has no model with a positive training loss.
+
+    Raises:
+        StudyError: No model is within the factor of the level given.
+    """
+    models = _models(tables)
+    if models.is_empty():
+        return models.with_columns(level=pl.lit(at_loss, pl.Float64))
+    level = at_loss or _level(models)
+    found = models.filter(pl.col("train_loss").is_between(level / FACTOR, level * FACTOR))
+    if found.is_empty():
+        ends = f"{models['train_loss'].min():.3g} to {models['train_loss'].max():.3g}"
+        raise StudyError(
+            f"No model in table 'sharpness' has a training loss within a factor {FACTOR} of {level:.3g}; "
+            f"they are {ends}."
+        )
+    return found.with_columns(level=pl.lit(level))
+
+
+def flatness_correlation(models: pl.DataFrame) -> RankCorrelation:
+    """How the test error goes with the top eigenvalue.
+
+    Args:
+        models: Models as `at_equal_loss` gives them. Of each PLR the one with the loss nearest to the level counts;
+            those whose eigenvalue did not converge do not.
+    """
+    away = (pl.col("train_loss") / pl.col("level")).log().abs()
+    nearest = (
+        models.filter(pl.col("converged"))
+        .drop_nulls(["top_eigenvalue", "test_error"])
+        .sort(away, "plr")
+        .unique("plr", keep="first", maintain_order=True)
+    )
+    same = nearest["top_eigenvalue"].n_unique() < 2 or nearest["test_error"].n_unique() < 2
+    if nearest.height < FEWEST_PLRS or same:
+        return RankCorrelation(coefficient=None, p=None, plrs=nearest.height)
+    ranks = [stats.rankdata(nearest[name].to_numpy()) for name in ("top_eigenvalue", "test_error")]
+    coefficient = float(np.corrcoef(*ranks)[0, 1])
+    return RankCorrelation(
+        coefficient=coefficient,
+        p=_p_by_counting(*ranks) if nearest.height <= MOST_COUNTED else _p_by_student(coefficient, nearest.height),
+        plrs=nearest.height,
+    )
+
+
+def _p_by_counting(first: Floats, second: Floats) -> float:
+    """The share of all orders of the ranks whose correlation is as strong as that found."""
+    orders = np.array(list(permutations(first - first.mean())))
+    strength = np.abs(orders @ (second - second.mean()))
+    return float((strength >= strength[0] * (1 - 1e-12)).mean())
+
+
+def _p_by_student(coefficient: float, count: int) -> float:
+    """What Student's t gives for a rank correlation of many pairs."""
+    t = abs(coefficient) * math.sqrt((count - 2) / max(1 - coefficient**2, 1e-12))
+    return float(2 * stats.t.sf(t, count - 2))
+
+
+def _models(tables: Tables) -> pl.DataFrame:
+    """Means over seeds of the models that have found a minimum."""
+    regimes = tables.get("regimes", empty("regimes"))
+    lost = regimes.filter(regime="3")["plr"].implode()
+    return (
+        tables.get("sharpness", empty("sharpness"))
+        .filter(pl.col("stage").is_in(STAGES), (pl.col("stage") != "pretrain") | ~pl.col("plr").is_in(lost))
+        .group_by(_MODEL)
+        .agg(
+            *(pl.col(name).fill_nan(None).mean() for name in _MEASURES),
+            converged=pl.col("converged").fill_null(value=False).all(),
+            seeds=pl.col("seed").n_unique().cast(pl.Int64),
+        )
+        .filter(pl.col("train_loss") > 0)
+        .sort("plr", "stage", "flr", "count")
+    )
+
+
+def _level(models: pl.DataFrame) -> float:
+    """The training loss of the model, an average only where there are no others, around which most PLRs have one."""
+    trained = models.filter(pl.col("stage") != "average")
+    models = models if trained.is_empty() else trained
+    losses = models.select(level="train_loss").unique()
+    near = pl.col("train_loss").is_between(pl.col("level") / FACTOR, pl.col("level") * FACTOR)
+    counted = losses.join(models, how="cross").filter(near).group_by("level").agg(pl.col("plr").n_unique())
+    return counted.sort("plr", "level", descending=[True, False])["level"][0]

@@ -1,0 +1,77 @@
+"""The options that commands share, and how their values are read."""
+
+import os
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from lratlas.errors import SpecError
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _workers(given: str | int) -> int:
+    return _count("--workers", given)
+
+
+def _repeats(given: str | int) -> int:
+    return _count("--repeats", given)
+
+
+def _count(option: str, given: str | int) -> int:
+    # Typer's own message would not name the value.
+    text = str(given).strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) >= 1):
+        raise SpecError(f"{option} is {text!r}, but must be a whole number of at least 1.")
+    return int(text)
+
+
+def _share(given: str | float) -> float:
+    try:
+        share = float(given)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise SpecError(f"--scale is {str(given)!r}, but must be a number above 0 and at most 1.")
+    return share
+
+
+# Text, since a path would spoil the two slashes of s3://bucket.
+FolderOption = Annotated[str, typer.Option("--folder", "-f", help="The study folder, or its URL.", metavar="FOLDER")]
+FolderArgument = Annotated[str, typer.Argument(help="The study folder, or its URL.", metavar="FOLDER")]
+Workers = Annotated[
+    int,
+    typer.Option(help="Processes on this machine; by default one per core.", metavar="N", parser=_workers),
+]
+Repeats = Annotated[
+    int | None,
+    typer.Option(help="Repetitions, if not the preset's own number.", metavar="N", parser=_repeats),
+]
+Width = Annotated[int | None, typer.Option(help="Width of the model.", metavar="N", parser=partial(_count, "--width"))]
+Images = Annotated[
+    int | None, typer.Option(help="Training images, stratified.", metavar="N", parser=partial(_count, "--images"))
+]
+TestImages = Annotated[
+    int | None, typer.Option(help="Test images, stratified.", metavar="N", parser=partial(_count, "--test-images"))
+]
+Epochs = Annotated[
+    int | None, typer.Option(help="Epochs of pre-training.", metavar="N", parser=partial(_count, "--epochs"))
+]
+FinetuneEpochs = Annotated[
+    int | None,
+    typer.Option(help="Epochs of fine-tuning.", metavar="N", parser=partial(_count, "--finetune-epochs")),
+]
+Scale = Annotated[
+    float | None,
+    typer.Option(help="Share of width, images and epochs (studies of images).", metavar="SHARE", parser=_share),
+]
+Measure = Annotated[
+    list[str] | None,
+    typer.Option(help="Also norms, sharpness, convergence or great_circle; may be repeated.", metavar="NAME"),
+]
+DataRoot = Annotated[
+    str | None,
+    typer.Option(help="Where data sets are (LRATLAS_DATA); `lratlas data list` shows them.", metavar="FOLDER"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -1,0 +1,148 @@
+"""Exact products of the Hessian of a run's loss with vectors, over mini-batches weighted by their sample counts."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lratlas.streams import stream
+from lratlas.training.objective import Objective
+from lratlas.training.stacks import Samples
+from lratlas.training.statistics import batch_dependent, norm_names
+
+Outputs = Callable[[Tensor, Tensor], Tensor]  # (trained vector [P], inputs [n, ...]) -> outputs [n, ...]
+Product = Callable[[Tensor], Tensor]  # float64 [P] -> float64 [P]
+
+
+class Batches(Protocol):
+    """Mini-batches of inputs and targets that can be gone through many times, such as a list."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniBatches:
+    """The samples of one seed in parts, made ready for the model when their turn comes.
+
+    Attributes:
+        samples: Data of one seed.
+        parts: Indices of the samples of each mini-batch.
+    """
+
+    samples: Samples
+    parts: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in self.parts:
+            x, y = self.samples.taken(rows[None])
+            yield x[0], y[0]
+
+
+def seed_samples(samples: Samples, at: int) -> Samples:
+    """The samples of the seed at place ``at`` of a stack, as those of a stack of one seed."""
+    only = slice(at, at + 1)
+    frozen = {name: value[only] for name, value in samples.frozen.items()}
+    return replace(samples, which=samples.which[only], shares=samples.shares[only], frozen=frozen)
+
+
+def mini_batches(samples: Samples, *, batch_size: int, seed: int, limit: int | None = None) -> MiniBatches:
+    """The samples of one seed, shuffled, in mini-batches whose sizes differ by one at most.
+
+    Even sizes instead of a short last batch, whose own batch-norm statistics would be poor. The order is a function of
+    ``seed`` alone, so that all runs of a repetition are measured on the same mini-batches.
+
+    Args:
+        samples: Data of one seed (see `seed_samples`).
+        batch_size: Largest size.
+        seed: Seed of the order.
+        limit: How many samples to take; None for all.
+    """
+    order = stream(seed, "sharpness").permutation(samples.x.shape[1])[:limit]
+    rows = torch.from_numpy(order).to(samples.x.device)
+    return MiniBatches(samples=samples, parts=rows.tensor_split(-(-len(rows) // batch_size)))
+
+
+def measured_module(model: nn.Module) -> nn.Module:
+    """A copy of the model in eval mode whose batch norms still normalise with the statistics of their mini-batch."""
+    module = copy.deepcopy(model).eval().requires_grad_(False)
+    for name in joining_norms(model):
+        module.get_submodule(name).train()
+    return module
+
+
+def joining_norms(model: nn.Module) -> set[str]:
+    """Names of the model's batch norms, through which the loss of a sample depends on the others of its mini-batch."""
+    return {*norm_names(model), *batch_dependent(model)}
+
+
+def vector_of(weights: Mapping[str, Tensor]) -> Tensor:
+    """One run's trained parameters, [*parameter] each, one after the other: [P]."""
+    return torch.cat([value.detach().flatten() for value in weights.values()])
+
+
+def outputs_of(module: nn.Module, weights: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Outputs:
+    """A module's outputs as a function of its trained vector (see `vector_of`) and of the inputs.
+
+    Args:
+        module: What to call, for example a `measured_module`; it is not changed.
+        weights: The trained parameters, whose names, shapes and order the vector follows.
+        fixed: All other parameters and the buffers. What the module writes into its buffers is lost.
+    """
+    shapes = {name: value.shape for name, value in weights.items()}
+    sizes = [shape.numel() for shape in shapes.values()]
+
+    def outputs(vector: Tensor, x: Tensor) -> Tensor:
+        parts = zip(shapes.items(), vector.split(sizes), strict=True)
+        own = {name: part.view(shape) for (name, shape), part in parts}
+        kept = {name: value.clone() for name, value in fixed.items()}
+        # Fused attention cannot be differentiated twice.
+        with sdpa_kernel(SDPBackend.MATH):
+            return functional_call(module, {**own, **kept}, (x,))
+
+    return outputs
+
+
+def hessian_product(outputs: Outputs, objective: Objective, vector: Tensor, batches: Batches) -> Product:
+    """The map from v to Hv, where H is the Hessian of the mean loss over all samples at ``vector``.
+
+    The mean loss is the sum over mini-batches of their mean loss times their share of the samples, so that a short last
+    one counts by its size. The products are exact, by differentiating the gradient once more; sums are in float64.
+
+    Args:
+        outputs: The model as a function of its trained vector.
+        objective: The loss.
+        vector: The trained vector, [P].
+        batches: The samples. The graph of a single batch is kept between products, those of several are made anew.
+    """
+
+    def slopes(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        point = vector.detach().requires_grad_()
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(objective.losses(outputs(point, x), y).mean(), point, create_graph=True)
+        return point, slope
+
+    kept = [(len(y), slopes(x, y)) for x, y in batches] if len(batches) == 1 else None
+
+    def product(direction: Tensor) -> Tensor:
+        total, count = torch.zeros_like(vector, dtype=torch.float64), 0
+        for size, (point, slope) in kept or ((len(y), slopes(x, y)) for x, y in batches):
+            count += size
+            if slope.requires_grad:  # the loss is not linear
+                along = direction.to(slope)
+                (part,) = torch.autograd.grad(
+                    slope, point, along, retain_graph=kept is not None, allow_unused=True, materialize_grads=True
+                )
+                total += size * part.double()
+        return total / count
+
+    return product

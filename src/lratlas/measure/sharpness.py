@@ -1,0 +1,244 @@
+"""Sharpness of minima: top Hessian eigenvalue, Hessian and Fisher traces, stochastic gradient norm (Fig. 26)."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lratlas.errors import SpecError
+from lratlas.measure.eigenvalues import UNKNOWN, Vector, top_eigenvalues
+from lratlas.measure.hessian import (
+    Batches,
+    Outputs,
+    Product,
+    hessian_product,
+    joining_norms,
+    measured_module,
+    mini_batches,
+    outputs_of,
+    vector_of,
+)
+from lratlas.streams import stream
+from lratlas.training.objective import LOSSES, Objective
+from lratlas.training.rules import Rule
+from lratlas.training.stacks import Samples
+
+# Of a net of up to so many weights, so many samples are differentiated at once where they do not see each other:
+# what a small net costs is calls, not arithmetic.
+_SMALL, _CHUNK = 100_000, 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharpness:
+    """How the training loss curves around a run's weights; at unit weight norm where the rule is one on a sphere.
+
+    Attributes:
+        top_eigenvalue: Largest eigenvalue of the Hessian; NaN if nothing can be said.
+        residual: ``‖Hv - λv‖ / |λ|`` of that eigenpair.
+        converged: Whether the residual is within the tolerance; only then is the eigenvalue one.
+        trace: Trace of the Hessian.
+        trace_error: Its standard error over probes.
+        fisher_trace: Trace of the Fisher information, labels drawn from the model's own predictions; NaN for losses
+            that are no log-likelihood of labels.
+        gradient_norm: Mean over mini-batches of the norm of the gradient of their loss, weighted by their sizes.
+        train_loss: Mean loss over the samples.
+    """
+
+    top_eigenvalue: float
+    residual: float
+    converged: bool
+    trace: float
+    trace_error: float
+    fisher_trace: float
+    gradient_norm: float
+    train_loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """An estimated trace and its standard error."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slopes:
+    """What first derivatives over mini-batches say: the mean loss, the mean gradient norm and the Fisher trace."""
+
+    loss: float
+    gradient_norm: float
+    fisher_trace: float
+
+
+Measure = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Samples, int], Sharpness]
+
+
+def sharpness_measure(
+    model: nn.Module,
+    objective: Objective,
+    rule: Rule,
+    *,
+    batch_size: int,
+    limit: int | None = None,
+    probes: int = 30,
+    draws: int = 5,
+    tolerance: float = 1e-3,
+    iterations: int = 100,
+) -> Measure:
+    """The function that measures the sharpness of a run, for a model's structure; its own weights play no part.
+
+    The loss is the mean over the samples, without any weight decay: dropout is off and batch norms normalise with the
+    statistics of their mini-batch as in training, for only then is a scale-invariant model so. Parameters that a
+    rule on a sphere leaves off it are taken for fixed. On a sphere the numbers are those at unit weight norm:
+    second derivatives times ``‖w‖²``, gradient norms times ``‖w‖``.
+
+    Args:
+        model: Any module; batch norms keep running statistics.
+        objective: Loss and labels.
+        rule: The update rule the runs were trained with.
+        batch_size: Samples per mini-batch, as in training.
+        limit: How many samples of the training set to measure on, drawn by the seed; None for all.
+        probes: Random vectors for the trace, at least 2.
+        draws: Labels drawn per sample for the Fisher trace.
+        tolerance: Largest relative residual of a converged eigenvalue.
+        iterations: Largest number of restarts of the eigenvalue iteration, about 10 products each.
+
+    Returns:
+        ``(weights, buffers, samples, seed) -> Sharpness``: one run's trained parameters and buffers, without the axes
+        of a stack; the training samples of its seed (see `lratlas.measure.hessian.seed_samples`), which hold the
+        frozen parameters too; and the seed of all that is drawn. Nothing it is given is changed.
+
+    Raises:
+        SpecError: A number is out of range.
+    """
+    least = {"batch_size": 1, "limit": 1, "probes": 2, "draws": 1, "iterations": 1}
+    _check(least, batch_size=batch_size, limit=limit, probes=probes, draws=draws, iterations=iterations)
+    if not 0 < tolerance < 1:
+        raise SpecError(f"Sharpness: tolerance is {tolerance}, but must be above 0 and below 1.")
+    module = measured_module(model)
+    apart = not joining_norms(model)
+
+    def measure(weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], samples: Samples, seed: int) -> Sharpness:
+        own = rule.vector(weights)
+        vector = vector_of(own)
+        fixed = {name: value for name, value in weights.items() if name not in own}
+        fixed |= {name: value[0] for name, value in samples.frozen.items()} | dict(buffers)
+        outputs = outputs_of(module, own, fixed)
+        size = float(vector.double().norm()) if rule.radius is not None else 1.0
+
+        batches = mini_batches(samples, batch_size=batch_size, seed=seed, limit=limit)
+        slopes = mean_slopes(outputs, objective, vector, batches, draws=draws, seed=seed)
+        top, trace = UNKNOWN, Trace(value=math.nan, error=math.nan)
+        if math.isfinite(slopes.loss + slopes.gradient_norm):
+            wide = max(batch_size, _CHUNK) if apart and len(vector) <= _SMALL else batch_size
+            passes = mini_batches(samples, batch_size=wide, seed=seed, limit=limit)
+            product = hessian_product(outputs, objective, vector, passes)
+            start = stream(seed, "eigenvector").standard_normal(len(vector))
+            multiply = _on_arrays(product, vector.device)
+            (top,) = top_eigenvalues(
+                multiply, len(vector), count=1, start=start, tolerance=tolerance, iterations=iterations
+            )
+            trace = hutchinson_trace(product, vector, probes=probes, seed=seed)
+        return Sharpness(
+            top_eigenvalue=top.value * size**2,
+            residual=top.residual,
+            converged=top.converged,
+            trace=trace.value * size**2,
+            trace_error=trace.error * size**2,
+            fisher_trace=slopes.fisher_trace * size**2,
+            gradient_norm=slopes.gradient_norm * size,
+            train_loss=slopes.loss,
+        )
+
+    return measure
+
+
+def hutchinson_trace(product: Product, like: Tensor, *, probes: int, seed: int) -> Trace:
+    """Trace of a Hessian: the mean of ``zᵀHz`` over random vectors z of signs, exact for a diagonal H.
+
+    Args:
+        product: From v to Hv, float64.
+        like: A vector of the size and on the device of z.
+        probes: How many vectors, at least 2.
+        seed: What they are drawn by.
+    """
+    found: list[float] = []
+    for probe in range(probes):
+        signs = 2.0 * stream(seed, "probes", probe).integers(0, 2, len(like)) - 1.0
+        z = torch.from_numpy(signs).to(like.device)
+        found.append(float(z @ product(z)))
+    return Trace(value=float(np.mean(found)), error=float(np.std(found, ddof=1)) / math.sqrt(probes))
+
+
+def mean_slopes(
+    outputs: Outputs, objective: Objective, vector: Tensor, batches: Batches, *, draws: int, seed: int
+) -> Slopes:
+    """Mean loss, mean norm of the mini-batch gradient, and Fisher trace; batches count by their sizes.
+
+    The Fisher trace is the mean over samples of the expected squared norm of the gradient of the log-likelihood of a
+    label drawn from the model's prediction. Such gradients have mean zero and are independent given the inputs, so
+    that it is also the expectation of ``n * ‖gradient of the mean loss of n samples‖²``, also where batch norm
+    joins the samples.
+
+    Args:
+        outputs: The model as a function of its trained vector.
+        objective: The loss.
+        vector: The trained vector, [P].
+        batches: Mini-batches.
+        draws: Labels drawn per sample.
+        seed: What they are drawn by.
+    """
+    draw = _DRAWN.get(objective.name) if objective == LOSSES.get(objective.name) else None
+    sums, count = np.zeros(3), 0  # loss, gradient norm, n times squared norms
+    for index, (x, y) in enumerate(batches):
+        n, point = len(y), vector.detach().requires_grad_()
+        with torch.enable_grad():
+            predicted = outputs(point, x)
+        loss, square = _loss_and_square(objective, point, predicted, y)
+        expected = math.nan
+        if draw:
+            uniform = torch.from_numpy(stream(seed, "labels", index).random((draws, n))).to(x.device)
+            labels = [draw(predicted.detach().double(), row).to(y) for row in uniform]
+            expected = sum(_loss_and_square(objective, point, predicted, each)[1] for each in labels) / draws
+        sums += n * np.array([loss, math.sqrt(square), n * expected])
+        count += n
+    loss, size, fisher = (sums / count).tolist()
+    return Slopes(loss=loss, gradient_norm=size, fisher_trace=fisher)
+
+
+def _loss_and_square(objective: Objective, point: Tensor, predicted: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Mean loss of a mini-batch and the squared norm of its gradient at ``point``, which ``predicted`` is made from."""
+    with torch.enable_grad():
+        loss = objective.losses(predicted, targets).mean()
+    (slope,) = torch.autograd.grad(loss, point, retain_graph=True)
+    return float(loss.detach()), float(slope.double().square().sum())
+
+
+def _class_labels(scores: Tensor, uniform: Tensor) -> Tensor:
+    below = scores.softmax(-1).cumsum(-1) < uniform[:, None]
+    # Rounding may leave the last sum below 1.
+    return below.sum(-1).clamp(max=scores.shape[-1] - 1)
+
+
+def _binary_labels(logits: Tensor, uniform: Tensor) -> Tensor:
+    return uniform < logits.reshape(uniform.shape).sigmoid()
+
+
+_DRAWN = {"cross_entropy": _class_labels, "binary_cross_entropy": _binary_labels}
+
+
+def _on_arrays(product: Product, device: torch.device) -> Callable[[Vector], Vector]:
+    def multiply(v: Vector) -> Vector:
+        return product(torch.from_numpy(v).to(device)).cpu().numpy()
+
+    return multiply
+
+
+def _check(least: Mapping[str, int], **given: int | None) -> None:
+    for name, value in given.items():
+        if value is not None and value < least[name]:
+            raise SpecError(f"Sharpness: {name} is {value}, but must be at least {least[name]}.")

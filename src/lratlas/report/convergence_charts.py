@@ -1,0 +1,157 @@
+"""The drawing of the convergence threshold."""
+
+from dataclasses import dataclass
+
+import altair as alt
+import polars as pl
+
+from lratlas.report import look
+from lratlas.report.convergence_data import convergence_data, law_data
+from lratlas.report.data import regime_bands
+from lratlas.report.log_axis import log_axis
+from lratlas.report.look import Drawing
+from lratlas.report.texts import TEXTS
+from lratlas.tables import Tables
+
+_DOT, _MEDIAN, _LAW = "a seed", "median over seeds", "power law"
+_COLOURS = alt.Scale(domain=[_DOT, _MEDIAN, _LAW], range=[look.NEUTRAL, look.STRONG[1], look.STRONG[0]])
+# Room below the fewest epochs, and above the most for the names of the regimes, as factors.
+_BELOW, _ABOVE = 1.15, 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    """A range of PLRs that is shown, and its axis."""
+
+    low: float
+    high: float
+    axis: alt.X
+
+    def cut(self, bands: pl.DataFrame) -> pl.DataFrame:
+        """The regimes' bands within the view, their names in the middle of what is left."""
+        ends = (pl.col(name).clip(self.low, self.high) for name in ("low", "high"))
+        cut = bands.with_columns(*ends).filter(pl.col("low") < pl.col("high"))
+        return cut.with_columns(middle=(pl.col("low") * pl.col("high")).sqrt())
+
+    def panel(self, layers: list[alt.Chart], tables: Tables, title: str, width: int) -> alt.LayerChart:
+        """Layers over the shaded regimes."""
+        shading = look.shading(self.cut(regime_bands(tables)), lettering=8)
+        return alt.LayerChart(layer=[*shading, *layers]).properties(
+            title=alt.Title(title, frame="group"), width=width, height=240
+        )
+
+
+def convergence_chart(tables: Tables, *, elr: bool = False) -> Drawing:
+    """Epochs to convergence against PLR, the power law of their rise, and the test accuracy reached (Fig. 11).
+
+    Args:
+        tables: The study's tables; ``convergence``, ``power_law`` for the law, ``regimes`` for the shading.
+        elr: The LRs are effective ones.
+
+    Raises:
+        StudyError: The table ``convergence`` is empty.
+    """
+    data, law = convergence_data(tables), law_data(tables)
+    whole = _whole(data, law, elr=elr)
+    width = 262 if law.is_empty() else 162
+    panels = [
+        whole.panel(_epochs(data, law, whole, "all"), tables, "all PLRs that converge", width),
+        whole.panel(_accuracy(data, whole), tables, "accuracy reached", width),
+    ]
+    if law.height:
+        near = _near(law, elr=elr)
+        rise = data.filter(pl.col("plr").is_between(near.low, near.high))
+        panels.insert(1, near.panel(_epochs(rise, law, near, "rise"), tables, "the rise, on a plain axis", width))
+    return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["convergence"].alt)
+
+
+def _epochs(data: pl.DataFrame, law: pl.DataFrame, view: _View, name: str) -> list[alt.Chart]:
+    """Dots, the line of medians, the law with its threshold, and marks where seeds never converged."""
+    shown = [_DOT, _MEDIAN, _LAW] if law.height else [_DOT, _MEDIAN]
+    epochs = pl.concat([data["epochs"].cast(pl.Float64), law["epochs"]]).drop_nulls()
+    ends = [epochs.quantile(0.0) or 1.0, epochs.quantile(1.0) or 1.0]
+    y = (
+        alt.Y("epochs:Q")
+        .scale(type="log", domain=[ends[0] / _BELOW, ends[1] * _ABOVE], nice=False)
+        .title("epochs to convergence" if name == "all" else None)
+        .axis(format="~s", tickCount=5)
+    )
+    colour = alt.Color("shown:N").scale(_COLOURS).title(None).legend(orient="bottom", values=shown, symbolOpacity=1)
+    tips = ["seed:Q", look.plr_tip(), alt.Tooltip("epochs:Q").format(","), alt.Tooltip("median:Q").format(",")]
+    per_plr = data.unique("plr", maintain_order=True)
+    dots = (
+        alt.Chart(_named(_DOT, data.drop_nulls("epochs")))
+        .mark_point(clip=True, filled=True, size=16, opacity=0.6)
+        .encode(x=view.axis, y=y, color=colour, tooltip=tips)
+    )
+    line = (
+        alt.Chart(_named(_MEDIAN, per_plr.select("plr", epochs="median").drop_nulls()))
+        .mark_line(clip=True, strokeWidth=1.8, point=alt.OverlayMarkDef(size=22))
+        .encode(x=view.axis, y=y, color=colour)
+    )
+    never = (
+        alt.Chart(look.inline(per_plr.filter(pl.col("converged") < pl.col("seeds"))))
+        .mark_point(clip=True, shape="triangle-up", size=24, color=look.NEUTRAL)
+        .encode(x=view.axis, y=alt.value(22), tooltip=[look.plr_tip(), "converged:Q", "seeds:Q"])
+    )
+    return [dots, line.add_params(look.zoom(f"epochs_{name}")), never, *_law(law, view, y, colour)]
+
+
+def _law(law: pl.DataFrame, view: _View, y: alt.Y, colour: alt.Color) -> list[alt.Chart]:
+    """The curve of the power law and the upright line of its threshold; no layers for no law."""
+    if law.is_empty():
+        return []
+    curve = (
+        alt.Chart(_named(_LAW, law))
+        .mark_line(clip=True, strokeWidth=1.6, strokeDash=[5, 3])
+        .encode(x=view.axis, y=y, color=colour)
+    )
+    tip = alt.Tooltip("threshold:Q").format(look.LR_FORMAT)
+    rule = alt.Chart(_named(_LAW, law.head(1))).mark_rule(strokeWidth=1.2)
+    return [curve, rule.encode(x=alt.X("threshold:Q"), color=colour, tooltip=[tip])]
+
+
+def _accuracy(data: pl.DataFrame, view: _View) -> list[alt.Chart]:
+    """Test accuracy after training to convergence: mean and one deviation."""
+    means = data.unique("plr", maintain_order=True).drop_nulls("mean")
+    scale = look.scale(means, "low", "high")
+    tips = [look.plr_tip(), *(alt.Tooltip(f"{name}:Q").format(look.PERCENT) for name in ("mean", "low", "high"))]
+    base = alt.Chart(look.inline(means)).encode(x=view.axis, tooltip=[*tips, "converged:Q", "seeds:Q"])
+    band = base.mark_area(clip=True, opacity=0.15, color=look.STRONG[1]).encode(
+        y=alt.Y("low:Q").scale(scale), y2="high:Q"
+    )
+    points = alt.OverlayMarkDef(size=22, color=look.STRONG[1])
+    line = base.mark_line(clip=True, strokeWidth=1.8, color=look.STRONG[1], point=points).encode(
+        y=alt.Y("mean:Q").scale(scale).title("test accuracy at convergence").axis(format="%", labelFlush=True)
+    )
+    return [band, line.add_params(look.zoom("converged_accuracy"))]
+
+
+def _named(name: str, frame: pl.DataFrame) -> alt.InlineData:
+    """The rows under the name that the legend gives them."""
+    return look.inline(frame.with_columns(shown=pl.lit(name)))
+
+
+def _whole(data: pl.DataFrame, law: pl.DataFrame, *, elr: bool) -> _View:
+    """The PLRs with a run that converged, and one more on either side to show where they end."""
+    plrs = data["plr"].unique().sort()
+    reached = plrs.is_in(data.filter(pl.col("converged") > 0)["plr"].implode()).arg_true()
+    first, last = (reached[0], reached[-1]) if len(reached) else (0, len(plrs) - 1)
+    low, high = plrs[max(first - 1, 0)], plrs[min(last + 1, len(plrs) - 1)]
+    high = max(high, law["threshold"][0]) if law.height else high
+    room = max((high / low) ** 0.04, 1.02)
+    ends = (low / room, high * room)
+    axis = look.plr_axis(elr=elr).scale(type="log", nice=False, domain=list(ends)).axis(log_axis(*ends))
+    return _View(low=ends[0], high=ends[1], axis=axis)
+
+
+def _near(law: pl.DataFrame, *, elr: bool) -> _View:
+    """The PLRs of the law, up to a little above its threshold."""
+    first, threshold = law["plr"][0], law["threshold"][0]
+    ends = (first - 0.06 * (threshold - first), threshold + 0.06 * (threshold - first))
+    axis = (
+        look.plr_axis(elr=elr)
+        .scale(type="linear", zero=False, nice=False, domain=list(ends))
+        .axis(format="~e", labelExpr=look.PLAIN_EXPONENT, tickCount=3, grid=False, labelOverlap="greedy")
+    )
+    return _View(low=ends[0], high=ends[1], axis=axis)

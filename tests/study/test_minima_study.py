@@ -1,0 +1,192 @@
+"""Studies with a second PLR, epochs to convergence, norms, sharpness, the great circle and bisection."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from polars.testing import assert_frame_equal
+
+from lratlas import Task
+from lratlas.atlas import Atlas, load
+from lratlas.errors import SpecError, StudyError
+from lratlas.study import execute
+from lratlas.study.refining import next_plr
+from lratlas.study.spec import RefineSpec, spec_from
+from study.conftest import explored_here, explored_in
+
+Explored = Callable[..., Atlas]
+Made = Callable[..., Task]
+
+MORE: dict[str, Any] = {
+    "second": {"plrs": [1e-1], "lrs": [1e-3, 1e-2], "steps": 10},
+    "measure": {
+        "great_circle": True,
+        "convergence": True,
+        "norms": True,
+        "sharpness": True,
+        "sharpness_samples": 20,
+        "interpolation": 5,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def minima(tmp_path_factory: pytest.TempPathFactory, small_task: Made) -> Path:
+    """A finished study with everything that Fig. 11 to 13 and 26 need; to be read, not changed."""
+    folder = tmp_path_factory.mktemp("minima") / "study"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execute, "execute", explored_here)
+        explored_in(folder, small_task(), **MORE)
+    return folder
+
+
+def test_a_second_plr_stands_between_pre_training_and_fine_tuning(minima: Path):
+    runs = load(minima).table("runs")
+    second = runs.filter(stage="second")
+    assert sorted(second.select("plr", "plr2", "seed", "steps").rows()) == [
+        (0.1, plr2, seed, 10) for plr2 in (1e-3, 1e-2) for seed in (0, 1)
+    ]
+    above = second.join(runs, left_on="parent", right_on="run", suffix="_above")
+    assert (above["stage_above"] == "pretrain").all()
+    assert (above["plr_above"] == 0.1).all()
+    tuned = runs.filter(pl.col("plr2").is_not_null(), stage="finetune")
+    assert tuned.height == 2 * second.height
+    below = tuned.join(second, left_on="parent", right_on="run", suffix="_above")
+    assert below.height == tuned.height
+    assert (below["plr2"] == below["plr2_above"]).all()
+    # Models told apart by one PLR alone are those that came directly.
+    tables = load(minima).tables
+    for name in ("features", "norms", "sharpness"):
+        assert not tables[name].join(pl.concat([second, tuned]), on="run").height
+    scores = (
+        runs.filter(pl.col("plr2").is_null(), stage="finetune", plr=0.1)
+        .group_by("flr")
+        .agg(pl.col("test_accuracy").mean())
+    )
+    spread = scores.select(pl.col("test_accuracy").max() - pl.col("test_accuracy").min()).item()
+    assert tables["regimes"].filter(plr=0.1)["flr_spread"].item() == pytest.approx(spread)
+
+
+def test_every_direct_model_is_measured(minima: Path):
+    tables = load(minima).tables
+    runs = tables["runs"].filter(pl.col("plr2").is_null(), pl.col("stage") != "second")
+    assert sorted(tables["sharpness"]["run"]) == sorted(runs["run"])
+    assert tables["sharpness"]["top_eigenvalue"].is_not_null().all()
+    assert (tables["sharpness"]["residual"].is_not_null()).all()
+    joined = tables["sharpness"].join(runs, on="run")
+    assert (joined["test_error"] - (1 - joined["test_accuracy"])).abs().max() < 1e-12  # pyright: ignore[reportOperatorIssue]
+    norms = tables["norms"]
+    own = runs.filter(pl.col("stage") != "average")
+    assert set(norms.drop_nulls("run")["run"]) == set(own["run"])
+    assert set(norms.filter(stage="initial")["seed"]) == {0, 1}
+    # Two layers of six filters hold the whole vector of weights.
+    squares = norms.group_by("run", "seed").agg(pl.col("norm").pow(2).sum(), pl.len())
+    assert squares["norm"].to_list() == pytest.approx([1.0] * squares.height, abs=1e-6)
+    pairs = tables["pairs"]
+    assert pairs["test_barrier_arc"].is_not_null().all()
+    assert pairs["train_barrier_arc"].is_between(0, 1).all()
+
+
+def test_epochs_to_convergence_agree_with_the_traces(explored: Explored, small_task: Made, tmp_path: Path):
+    """With a trace row for each epoch, the first row without an error is the epoch."""
+    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(3))
+    y = (x[:, 0] > 0).long()
+    task = small_task(train=(x, y), test=(x, y), batch_size=8, singles=None)
+    atlas = explored(
+        tmp_path / "study",
+        task,
+        pretrain={"lrs": [1e-4, 3e-2, 1e-1], "steps": 240, "repeats": 2},
+        finetune=None,
+        average=None,
+        trace={"points": 240},
+        measure={"convergence": True, "features": False},
+        training={"compile": False, "strategy": "stack", "stack": 3, "segment_steps": 30},
+    )
+    tables = atlas.tables
+    traces = tables["traces"].join(tables["runs"].select("run", "plr", "seed"), on="run")
+    assert traces["epoch"].to_list() == [float(math.floor(epoch)) for epoch in traces["epoch"].to_list()]
+    first = (
+        traces.filter(pl.col("train_accuracy") > 1 - 1e-6)
+        .group_by("plr", "seed")
+        .agg(pl.col("epoch").min().cast(pl.Int64).alias("epochs"))
+    )
+    found = tables["convergence"]
+    assert found.select("plr", "seed").rows() == [(plr, seed) for plr in (1e-4, 3e-2, 1e-1) for seed in (0, 1)]
+    both = found.join(first, on=["plr", "seed"], how="left", suffix="_traced")
+    assert both["epochs"].to_list() == both["epochs_traced"].to_list()
+    assert both["epochs"].is_not_null().any()
+    assert both["epochs"].is_null().any()
+    accuracies = both.join(
+        traces, left_on=["plr", "seed", "epochs"], right_on=["plr", "seed", pl.col("epoch").cast(int)]
+    )
+    assert (accuracies["test_accuracy"] == accuracies["test_accuracy_right"]).all()
+
+
+def test_norms_and_sharpness_can_be_switched_on_later(finished: Path, explored: Explored):
+    before = load(finished).tables
+    after = explored(finished, measure={"norms": True, "sharpness": True, "sharpness_samples": 20}).tables
+    assert_frame_equal(after["runs"], before["runs"])
+    assert after["norms"].height > 0
+    assert after["sharpness"].height == before["runs"].height
+
+
+def test_convergence_cannot_be_added_to_a_study(finished: Path, explored: Explored):
+    with pytest.raises(StudyError, match=r"`measure\.convergence`"):
+        explored(finished, measure={"convergence": True})
+
+
+def test_a_second_plr_above_the_first_is_refused():
+    with pytest.raises(SpecError, match=r"`second` has lrs up to 0\.1 and plrs from 0\.01, but every"):
+        spec(second={"plrs": [1e-2], "lrs": [1e-1], "steps": 5})
+
+
+def test_a_second_plr_from_an_unknown_one_is_refused():
+    with pytest.raises(SpecError, match=r"0\.05 in second\.plrs, but pre-training's LRs are 0\.001, 0\.01, 0\.1"):
+        spec(second={"plrs": [5e-2], "lrs": [1e-3], "steps": 5})
+
+
+def spec(**sections: Any) -> Any:
+    return spec_from({"task": {"preset": "ticks"}, "pretrain": {"lrs": [1e-3, 1e-2, 1e-1], "steps": 20}, **sections})
+
+
+def made_tables(regimes: dict[float, str], below: float | None, above: float | None) -> dict[str, pl.DataFrame]:
+    """The two tables that bisection reads."""
+    return {
+        "regimes": pl.DataFrame({"plr": list(regimes), "regime": list(regimes.values())}),
+        "boundaries": pl.DataFrame(
+            {"boundary": ["convergence"], "below": [below], "above": [above], "value": [below]},
+            schema_overrides={"below": pl.Float64, "above": pl.Float64, "value": pl.Float64},
+        ),
+    }
+
+
+def test_bisection_of_a_known_threshold_ends_within_the_ratio():
+    """A training that converges below 0.02 exactly: every step halves the bracket until it is narrow enough."""
+    plrs, below, above = [1e-3, 1e-1], 1e-3, 1e-1
+    while True:
+        regimes = {plr: "1" if plr < 0.02 else "2A" for plr in sorted(plrs)}
+        added = next_plr(made_tables(regimes, below, above), RefineSpec(ratio=1.1))
+        if added is None:
+            break
+        assert below < added < above
+        plrs.append(added)
+        below, above = max(plr for plr in plrs if plr < 0.02), min(plr for plr in plrs if plr >= 0.02)
+    assert below < 0.02 <= above <= 1.1 * below
+    # Each halving takes the square root of the ratio: log2(log(100) / log(1.1)) = 5.6 of them.
+    assert len(plrs) == 2 + 6
+
+
+def test_undecided_plrs_divide_a_bracket_too():
+    regimes = {1e-3: "1", 8e-3: "undecided", 1e-2: "2A"}
+    assert next_plr(made_tables(regimes, 1e-3, 1e-2), RefineSpec(ratio=1.3)) == pytest.approx(math.sqrt(8e-6), rel=1e-3)
+    assert next_plr(made_tables(regimes, 1e-3, 1e-2), RefineSpec(ratio=9.0)) is None
+
+
+def test_ends_in_the_same_regime_cannot_be_bisected():
+    tables = made_tables({1e-3: "1", 1e-2: "1"}, None, None)
+    with pytest.raises(StudyError, match=r"convergence boundary cannot be bisected: .*0\.001 and 0\.01.*\(found: 1\)"):
+        next_plr(tables, RefineSpec(ratio=1.1))
