@@ -35,3 +35,8 @@ class DamagedFile(StudyError):  # noqa: N818 - it names what was found
     def __reduce__(self) -> tuple[type["DamagedFile"], tuple[str, str]]:
         # Worker processes send their errors to the driver.
         return DamagedFile, (str(self), self.path)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,7 +1,6 @@
 """A task: the model, the data, the loss and the update rule of a study, checked when it is made."""
 
 import hashlib
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,16 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from lratlas.data.augment import Augmentation
-from lratlas.errors import TaskError
+from lratlas.errors import TaskError, first_line
 from lratlas.streams import stream, torch_seed
+from lratlas.task_checks import check_data, check_model
 from lratlas.training.invariance import placed
 from lratlas.training.objective import LOSSES, Loss, Objective, objective
 from lratlas.training.optimizers import Factory, check_optimizer, optimizer_rule
 from lratlas.training.rules import Rule, rule_from
 
 Pair = tuple[Tensor, Tensor]
+_PLACED = 64  # samples on which scale invariance is tried
 _HASHED = 8  # samples whose transformed inputs enter the fingerprint
-_TRIED = 128  # samples that the model is tried with, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,27 @@ class Task:
             "singles": None if self.singles is None else _pair("singles", self.singles),
         }.items():
             object.__setattr__(self, key, value)
-        _check_data(self)
-        _check_model(self)
+        check_data(self)
+        model = self._fresh_model()
+        object.__setattr__(self, "classes", check_model(self, model))
+        object.__setattr__(self, "update", self._update(model))
+
+    def _fresh_model(self) -> nn.Module:
+        if isinstance(self.model, nn.Module) or not callable(self.model):
+            raise TaskError(
+                f"model must be a function that makes a fresh torch.nn.Module, not {type(self.model).__name__} itself."
+            )
+        return make_model(self, 0)
+
+    def _update(self, model: nn.Module) -> Rule:
+        """The rule, which knows the model where its parameters matter to it."""
+        if self.update.radius is not None:
+            return placed(self.update, model, self.inputs(self.train[0][:_PLACED]))
+        if not callable(self.rule):
+            return self.update
+        trained = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+        check_optimizer(self.rule, trained)
+        return optimizer_rule(self.rule, trained)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -131,7 +150,7 @@ def make_model(task: Task, seed: int) -> nn.Module:
         try:
             model = task.model()
         except Exception as error:
-            raise TaskError(f"Making the model failed: {type(error).__name__}: {_first_line(error)}") from error
+            raise TaskError(f"Making the model failed: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
         raise TaskError(f"model() returned {type(model).__name__}; it must return a torch.nn.Module.")
     return model
@@ -195,127 +214,7 @@ def _validation(given: Pair | float | None, train: Pair, test: Pair) -> tuple[Pa
     return (train[0][held], train[1][held]), (train[0][kept], train[1][kept])
 
 
-def _check_data(task: Task) -> None:
-    (x, y), (test_x, test_y) = task.train, task.test
-    if x.shape[1:] != test_x.shape[1:] or x.dtype != test_x.dtype:
-        raise TaskError(
-            f"train inputs are {x.dtype} {tuple(x.shape[1:])} each, test inputs"
-            f" {test_x.dtype} {tuple(test_x.shape[1:])}; they must agree."
-        )
-    size = task.samples_per_step
-    if type(size) is not int or not 1 <= size <= len(x):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TaskError(
-            f'batch_size is {task.batch_size}; it must be "full" or a whole number from 1 to {len(x)}, all samples.'
-        )
-    if task.augment is not None and not isinstance(task.augment, Augmentation):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TaskError(f"augment must be an Augmentation, as lratlas.data.augment makes, not {task.augment!r}.")
-    if task.singles and task.singles[0].shape[2:] != x.shape[1:]:
-        raise TaskError(
-            f"singles must be inputs [features, n, {', '.join(map(str, x.shape[1:]))}] and targets [features, n], not"
-            f" {tuple(task.singles[0].shape)}."
-        )
-    if task.objective.labels == "none":
-        return
-    held = [("validation", task.validation[1])] if isinstance(task.validation, tuple) else []
-    for name, labels in (("train", y), ("test", test_y), *held):
-        if task.objective.labels == "binary" and not ((labels == 0) | (labels == 1)).all():
-            raise TaskError(f"{name}: binary_cross_entropy needs labels 0 or 1; found {_odd(labels, (0, 1))}.")
-        if task.objective.labels == "classes" and (labels.is_floating_point() or labels.dim() != 1):
-            raise TaskError(
-                f"{name}: class labels must be integers of shape [n], not {labels.dtype} {tuple(labels.shape)}."
-            )
-        if labels.min() < 0:
-            raise TaskError(f"{name}: label {int(labels.min())} is negative; classes count from 0.")
-    if len(torch.unique(y)) < 2:
-        raise TaskError("train: all labels are the same; at least two classes are needed.")
-
-
-def _odd(labels: Tensor, allowed: tuple[int, ...]) -> float:
-    return float(labels[~torch.isin(labels, torch.tensor(allowed, dtype=labels.dtype))][0])
-
-
-def _check_model(task: Task) -> None:
-    if isinstance(task.model, nn.Module) or not callable(task.model):
-        raise TaskError(
-            f"model must be a function that makes a fresh torch.nn.Module, not {type(task.model).__name__} itself."
-        )
-    model = make_model(task, 0)
-    trained = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
-    if not trained:
-        raise TaskError("The model has no trained parameters: each has requires_grad=False.")
-    x, y = (part[: min(task.samples_per_step, _TRIED)] for part in task.train)
-    x = _tried_inputs(task, x)
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            outputs = model(x)
-    except Exception as error:
-        hint = " (bytes need a transform that makes them floating-point)" if x.dtype == torch.uint8 else ""
-        raise TaskError(
-            f"The model does not accept a batch of the data, {tuple(x.shape)} {x.dtype}{hint}: {_first_line(error)}"
-        ) from error
-    if not isinstance(outputs, Tensor) or outputs.shape[:1] != x.shape[:1]:
-        got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise TaskError(f"The model must return a tensor with a row per sample, here {len(x)}; it returned {got}.")
-    _check_outputs(task, outputs)
-    try:
-        losses = task.objective.losses(outputs, y)
-    except Exception as error:
-        raise TaskError(
-            f"The loss {task.objective.name} does not take outputs {tuple(outputs.shape)} and targets {tuple(y.shape)}:"
-            f" {_first_line(error)}"
-        ) from error
-    if task.objective.labels != "none":
-        object.__setattr__(task, "classes", 2 if task.objective.labels == "binary" else outputs.shape[1])
-    if losses.shape != x.shape[:1] or not math.isfinite(float(losses.mean())):
-        raise TaskError(
-            f"The loss {task.objective.name} is not finite, or not one number per batch, on the first batch."
-        )
-    if task.update.radius is not None:
-        x = task.inputs(task.train[0][: min(len(task.train[0]), 64)])
-        object.__setattr__(task, "update", placed(task.update, model, x))
-    elif callable(task.rule):
-        check_optimizer(task.rule, trained)
-        object.__setattr__(task, "update", optimizer_rule(task.rule, trained))
-
-
-def _check_outputs(task: Task, outputs: Tensor) -> None:
-    if task.objective.labels == "classes":
-        highest = int(torch.stack([task.train[1].max(), task.test[1].max()]).max())
-        if outputs.dim() != 2 or highest >= outputs.shape[1]:
-            raise TaskError(
-                f"The labels go up to {highest} but the model's outputs are {tuple(outputs.shape[1:])} per sample;"
-                f" labels must lie from 0 to the number of outputs minus 1."
-            )
-    elif task.objective.labels == "binary" and outputs.numel() != outputs.shape[0]:
-        raise TaskError(f"binary_cross_entropy needs one output per sample; the model has {tuple(outputs.shape[1:])}.")
-    elif task.loss == "mse" and outputs.numel() != task.train[1][: len(outputs)].numel():
-        raise TaskError(
-            f"mse needs outputs shaped as the targets, {tuple(task.train[1].shape[1:])} per sample, not"
-            f" {tuple(outputs.shape[1:])}."
-        )
-
-
 def _rule(rule: Rule | str | Mapping[str, object] | Factory) -> Rule:
     if callable(rule):
         return optimizer_rule(rule)
     return rule_from(rule)
-
-
-def _tried_inputs(task: Task, x: Tensor) -> Tensor:
-    """The inputs of the first batch as training will show them to the model."""
-    try:
-        if task.augment:
-            x = task.augment.apply(x, task.augment.draws(stream(0, "augment"), len(x)))
-        shown = task.inputs(x)
-    except Exception as error:
-        raise TaskError(
-            f"The transform or augmentation does not take a batch of the data, {tuple(x.shape)} {x.dtype}:"
-            f" {_first_line(error)}"
-        ) from error
-    if len(shown) != len(x):
-        raise TaskError(f"The transform must return a row per sample, here {len(x)}; it returned {tuple(shown.shape)}.")
-    return shown
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,134 @@
+"""Whether the parts of a task fit together: data, model, loss, batch size; checked when a task is made."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from lratlas.data.augment import Augmentation
+from lratlas.errors import TaskError, first_line
+from lratlas.streams import stream
+
+if TYPE_CHECKING:
+    from lratlas.task import Task
+
+_TRIED = 128  # samples that the model is tried with, at most
+
+
+def check_data(task: "Task") -> None:
+    """Check that the parts of a task's data fit each other, the batch size and the loss.
+
+    Raises:
+        TaskError: They do not; the message names what is wrong and what is allowed.
+    """
+    (x, y), (test_x, test_y) = task.train, task.test
+    if x.shape[1:] != test_x.shape[1:] or x.dtype != test_x.dtype:
+        raise TaskError(
+            f"train inputs are {x.dtype} {tuple(x.shape[1:])} each, test inputs"
+            f" {test_x.dtype} {tuple(test_x.shape[1:])}; they must agree."
+        )
+    size = task.samples_per_step
+    if type(size) is not int or not 1 <= size <= len(x):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TaskError(
+            f'batch_size is {task.batch_size}; it must be "full" or a whole number from 1 to {len(x)}, all samples.'
+        )
+    if task.augment is not None and not isinstance(task.augment, Augmentation):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TaskError(f"augment must be an Augmentation, as lratlas.data.augment makes, not {task.augment!r}.")
+    if task.singles and task.singles[0].shape[2:] != x.shape[1:]:
+        raise TaskError(
+            f"singles must be inputs [features, n, {', '.join(map(str, x.shape[1:]))}] and targets [features, n], not"
+            f" {tuple(task.singles[0].shape)}."
+        )
+    if task.objective.labels == "none":
+        return
+    held = [("validation", task.validation[1])] if isinstance(task.validation, tuple) else []
+    for name, labels in (("train", y), ("test", test_y), *held):
+        if task.objective.labels == "binary" and not ((labels == 0) | (labels == 1)).all():
+            raise TaskError(f"{name}: binary_cross_entropy needs labels 0 or 1; found {_odd(labels, (0, 1))}.")
+        if task.objective.labels == "classes" and (labels.is_floating_point() or labels.dim() != 1):
+            raise TaskError(
+                f"{name}: class labels must be integers of shape [n], not {labels.dtype} {tuple(labels.shape)}."
+            )
+        if labels.min() < 0:
+            raise TaskError(f"{name}: label {int(labels.min())} is negative; classes count from 0.")
+    if len(torch.unique(y)) < 2:
+        raise TaskError("train: all labels are the same; at least two classes are needed.")
+
+
+def _odd(labels: Tensor, allowed: tuple[int, ...]) -> float:
+    return float(labels[~torch.isin(labels, torch.tensor(allowed, dtype=labels.dtype))][0])
+
+
+def check_model(task: "Task", model: nn.Module) -> int:
+    """Check that a model takes the task's data and its outputs the loss.
+
+    Returns:
+        The number of classes, 0 where the targets are not labels.
+
+    Raises:
+        TaskError: Something does not fit; the message names it and what is allowed.
+    """
+    if not any(value.requires_grad for value in model.parameters()):
+        raise TaskError("The model has no trained parameters: each has requires_grad=False.")
+    x, y = (part[: min(task.samples_per_step, _TRIED)] for part in task.train)
+    x = _tried_inputs(task, x)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            outputs = model(x)
+    except Exception as error:
+        hint = " (bytes need a transform that makes them floating-point)" if x.dtype == torch.uint8 else ""
+        raise TaskError(
+            f"The model does not accept a batch of the data, {tuple(x.shape)} {x.dtype}{hint}: {first_line(error)}"
+        ) from error
+    if not isinstance(outputs, Tensor) or outputs.shape[:1] != x.shape[:1]:
+        got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise TaskError(f"The model must return a tensor with a row per sample, here {len(x)}; it returned {got}.")
+    _check_outputs(task, outputs)
+    try:
+        losses = task.objective.losses(outputs, y)
+    except Exception as error:
+        raise TaskError(
+            f"The loss {task.objective.name} does not take outputs {tuple(outputs.shape)} and targets {tuple(y.shape)}:"
+            f" {first_line(error)}"
+        ) from error
+    if losses.shape != x.shape[:1] or not math.isfinite(float(losses.mean())):
+        raise TaskError(
+            f"The loss {task.objective.name} is not finite, or not one number per batch, on the first batch."
+        )
+    if task.objective.labels == "none":
+        return 0
+    return 2 if task.objective.labels == "binary" else outputs.shape[1]
+
+
+def _check_outputs(task: "Task", outputs: Tensor) -> None:
+    if task.objective.labels == "classes":
+        highest = int(torch.stack([task.train[1].max(), task.test[1].max()]).max())
+        if outputs.dim() != 2 or highest >= outputs.shape[1]:
+            raise TaskError(
+                f"The labels go up to {highest} but the model's outputs are {tuple(outputs.shape[1:])} per sample;"
+                f" labels must lie from 0 to the number of outputs minus 1."
+            )
+    elif task.objective.labels == "binary" and outputs.numel() != outputs.shape[0]:
+        raise TaskError(f"binary_cross_entropy needs one output per sample; the model has {tuple(outputs.shape[1:])}.")
+    elif task.loss == "mse" and outputs.numel() != task.train[1][: len(outputs)].numel():
+        raise TaskError(
+            f"mse needs outputs shaped as the targets, {tuple(task.train[1].shape[1:])} per sample, not"
+            f" {tuple(outputs.shape[1:])}."
+        )
+
+
+def _tried_inputs(task: "Task", x: Tensor) -> Tensor:
+    """The inputs of the first batch as training will show them to the model."""
+    try:
+        if task.augment:
+            x = task.augment.apply(x, task.augment.draws(stream(0, "augment"), len(x)))
+        shown = task.inputs(x)
+    except Exception as error:
+        raise TaskError(
+            f"The transform or augmentation does not take a batch of the data, {tuple(x.shape)} {x.dtype}:"
+            f" {first_line(error)}"
+        ) from error
+    if len(shown) != len(x):
+        raise TaskError(f"The transform must return a row per sample, here {len(x)}; it returned {tuple(shown.shape)}.")
+    return shown
