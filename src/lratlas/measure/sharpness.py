@@ -41,7 +41,7 @@ class Sharpness:
         converged: Whether the residual is within the tolerance; only then is the eigenvalue one.
         trace: Trace of the Hessian.
         trace_error: Its standard error over probes.
-        fisher_trace: Trace of the Fisher information, labels drawn from the model's own predictions; NaN for losses
+        fisher_trace: Trace of the Fisher information, for labels as the model itself predicts them; NaN for losses
             that are no log-likelihood of labels.
         gradient_norm: Mean over mini-batches of the norm of the gradient of their loss, weighted by their sizes.
         train_loss: Mean loss over the samples.
@@ -103,7 +103,7 @@ def sharpness_measure(
         batch_size: Samples per mini-batch, as in training.
         limit: How many samples of the training set to measure on, drawn by the seed; None for all.
         probes: Random vectors for the trace, at least 2.
-        draws: Labels drawn per sample for the Fisher trace.
+        draws: Random vectors for the Fisher trace.
         tolerance: Largest relative residual of a converged eigenvalue.
         iterations: Largest number of restarts of the eigenvalue iteration, about 10 products each.
 
@@ -179,56 +179,54 @@ def mean_slopes(
 ) -> Slopes:
     """Mean loss, mean norm of the mini-batch gradient, and Fisher trace; batches count by their sizes.
 
-    The Fisher trace is the mean over samples of the expected squared norm of the gradient of the log-likelihood of a
-    label drawn from the model's prediction. Such gradients have mean zero and are independent given the inputs, so
-    that it is also the expectation of ``n * ‖gradient of the mean loss of n samples‖²``, also where batch norm
-    joins the samples.
+    The Fisher trace is the mean over samples of the expected squared norm of the gradient of the log-likelihood, for a
+    label distributed as the model predicts. Slopes of the loss in the outputs with mean zero and the covariance of
+    such labels' ones take their place, made from random signs: labels themselves would hardly ever differ from a sure
+    prediction. They are independent given the inputs, so that ``n * ‖gradient of the mean over n samples‖²`` has that
+    expectation, also where batch norm joins the samples.
 
     Args:
         outputs: The model as a function of its trained vector.
         objective: The loss.
         vector: The trained vector, [P].
         batches: Mini-batches.
-        draws: Labels drawn per sample.
+        draws: Random vectors per sample.
         seed: What they are drawn by.
     """
-    draw = _DRAWN.get(objective.name) if objective == LOSSES.get(objective.name) else None
+    root = _ROOTS.get(objective.name) if objective == LOSSES.get(objective.name) else None
     sums, count = np.zeros(3), 0  # loss, gradient norm, n times squared norms
     for index, (x, y) in enumerate(batches):
         n, point = len(y), vector.detach().requires_grad_()
         with torch.enable_grad():
             predicted = outputs(point, x)
-        loss, square = _loss_and_square(objective, point, predicted, y)
+            loss = objective.losses(predicted, y).mean()
+        (slope,) = torch.autograd.grad(loss, point, retain_graph=True)
         expected = math.nan
-        if draw:
-            uniform = torch.from_numpy(stream(seed, "labels", index).random((draws, n))).to(x.device)
-            labels = [draw(predicted.detach().double(), row).to(y) for row in uniform]
-            expected = sum(_loss_and_square(objective, point, predicted, each)[1] for each in labels) / draws
-        sums += n * np.array([loss, math.sqrt(square), n * expected])
+        if root:
+            signs = 2.0 * stream(seed, "fisher", index).integers(0, 2, (draws, *predicted.shape)) - 1.0
+            drawn = [root(predicted.detach().double(), row.to(x.device)) for row in torch.from_numpy(signs)]
+            slopes = [
+                torch.autograd.grad(predicted, point, each.to(predicted) / n, retain_graph=True) for each in drawn
+            ]
+            expected = sum(float(own.double().square().sum()) for (own,) in slopes) / draws
+        sums += n * np.array([float(loss.detach()), float(slope.double().norm()), n * expected])
         count += n
     loss, size, fisher = (sums / count).tolist()
     return Slopes(loss=loss, gradient_norm=size, fisher_trace=fisher)
 
 
-def _loss_and_square(objective: Objective, point: Tensor, predicted: Tensor, targets: Tensor) -> tuple[float, float]:
-    """Mean loss of a mini-batch and the squared norm of its gradient at ``point``, which ``predicted`` is made from."""
-    with torch.enable_grad():
-        loss = objective.losses(predicted, targets).mean()
-    (slope,) = torch.autograd.grad(loss, point, retain_graph=True)
-    return float(loss.detach()), float(slope.double().square().sum())
+def _class_root(scores: Tensor, signs: Tensor) -> Tensor:
+    """A root of diag(p) - ppᵀ, the covariance of the slopes in the scores, times signs."""
+    shares = scores.softmax(-1)
+    spread = shares.sqrt() * signs
+    return spread - shares * spread.sum(-1, keepdim=True)
 
 
-def _class_labels(scores: Tensor, uniform: Tensor) -> Tensor:
-    below = scores.softmax(-1).cumsum(-1) < uniform[:, None]
-    # Rounding may leave the last sum below 1.
-    return below.sum(-1).clamp(max=scores.shape[-1] - 1)
+def _binary_root(logits: Tensor, signs: Tensor) -> Tensor:
+    return (logits.sigmoid() * (-logits).sigmoid()).sqrt() * signs
 
 
-def _binary_labels(logits: Tensor, uniform: Tensor) -> Tensor:
-    return uniform < logits.reshape(uniform.shape).sigmoid()
-
-
-_DRAWN = {"cross_entropy": _class_labels, "binary_cross_entropy": _binary_labels}
+_ROOTS = {"cross_entropy": _class_root, "binary_cross_entropy": _binary_root}
 
 
 def _on_arrays(product: Product, device: torch.device) -> Callable[[Vector], Vector]:

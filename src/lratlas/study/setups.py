@@ -130,7 +130,7 @@ def _fashion_small(name: str, task: TaskSpec, lrs: Sequence[float], flrs: Sequen
         pretrain=PretrainSpec(lrs=tuple(lrs), epochs=epochs),
         finetune=FinetuneSpec(lrs=tuple(flrs), epochs=epochs // 4),
         average=AverageSpec(counts=(2, 5, 10)),
-        measure=MeasureSpec(convergence=True, norms=True),
+        measure=MeasureSpec(convergence=True, norms=True, interpolation=11),
     )
 
 
