@@ -20,6 +20,7 @@ from lratlas.errors import LRAtlasError, StudyError
 from lratlas.report.charts import CHARTS, Drawing, ticks_chart
 from lratlas.study.conduct import stored_spec
 from lratlas.study.plan import Plan, read_plan
+from lratlas.study.refining import next_plr
 from lratlas.study.spec import Spec
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS, empty
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 # The stored tables and what their rows are sorted by.
 _STORED = {
-    "runs": ("seed", "plr", "stage", "flr", "count"),
+    "runs": ("seed", "plr", "stage", "plr2", "flr", "count"),
     "traces": ("run", "step"),
     "pairs": ("plr", "seed", "a", "b"),
     "features": ("seed", "plr", "stage", "flr", "count", "feature"),
@@ -78,9 +79,7 @@ class Atlas:
     def tables(self) -> Mapping[str, pl.DataFrame]:
         """All tables, by name; those that are not there yet are empty."""
         tables = {name: self.store.read_table(name).sort(keys) for name, keys in _STORED.items()}
-        # A row for each segment of a run: the earliest epoch counts.
-        rows = self.store.read_table("convergence").sort("plr", "seed", "epochs", nulls_last=True)
-        tables["convergence"] = rows.unique(["plr", "seed"], keep="first", maintain_order=True)
+        tables["convergence"] = _first_fits(self.store.read_table("convergence"), tables["runs"])
         if not self.plan or tables["runs"].is_empty():
             return tables | {name: empty(name) for name in _ANALYSIS}
         chance, thresholds = self.plan.chance_loss, self.thresholds or self.spec.thresholds
@@ -115,6 +114,14 @@ class Atlas:
         if self.tables["regimes"].is_empty():
             return ["Nothing is trained yet."]
         return summary(self.tables, elr=self.elr)
+
+    def next_plr(self) -> float | None:
+        """The PLR that a bisection trains next; None if it is done, or the spec asks for none.
+
+        Raises:
+            StudyError: The boundary does not lie between the PLRs trained so far.
+        """
+        return next_plr(self.tables, self.spec.refine) if self.spec.refine else None
 
     def regimes_in_short(self) -> str:
         """The PLRs of each regime, as the ends of their range: ``1: 1e-3–1e-2, 2A: …``."""
@@ -192,6 +199,7 @@ class Atlas:
         from lratlas.report.figures import figure_pdf, figure_svg
         from lratlas.report.page import page
 
+        self.store.remove("report.html")  # an interruption must not leave the page of an earlier state
         charts, missing = dict[str, Drawing](), dict[str, str]()
         asked = self._asked_for
         for name in (*CHARTS, *self._of_data):
@@ -266,6 +274,15 @@ class Atlas:
             "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "torch", "polars", "altair")),
             "Machine": f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
         }
+
+
+def _first_fits(rows: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
+    """Of the rows for each segment of a run the earliest epoch; a run that goes on may still come to it."""
+    keys = ["plr", "seed"]
+    first = rows.sort(*keys, "epochs", nulls_last=True).unique(keys, keep="first", maintain_order=True)
+    ended = runs.filter(stage="pretrain").select(*keys, ended=True)
+    known = first.join(ended, on=keys, how="left", maintain_order="left")
+    return known.filter(pl.col("epochs").is_not_null() | pl.col("ended")).drop("ended")
 
 
 def load(folder: str | Path, *, thresholds: Thresholds | None = None) -> Atlas:

@@ -29,7 +29,7 @@ from lratlas.cli_options import (
     Width,
     Workers,
 )
-from lratlas.errors import LRAtlasError, SpecError
+from lratlas.errors import LRAtlasError, SpecError, StudyError
 from lratlas.terminal import notice, print_json, print_table, progress_bar, say
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def status(folder: FolderArgument, as_json: Json = False) -> None:
     plan = atlas.plan
     jobs = plan.jobs if plan else ()
     done = [job for job in jobs if is_done(atlas.store, job)]
-    state = "not planned yet" if not plan else "finished" if len(done) == len(jobs) else "unfinished"
+    state = "not planned yet" if not plan else _state(atlas) if len(done) == len(jobs) else "unfinished"
     # Read before anything is printed: a table may be damaged.
     result = _result(atlas)
     if as_json:
@@ -191,6 +191,14 @@ def status(folder: FolderArgument, as_json: Json = False) -> None:
         return
     say(f"{atlas.spec.name} in {folder}: {state}{f', {len(done)} of {len(jobs)} jobs done' if plan else ''}")
     _print_result(atlas, as_json=False)
+
+
+def _state(atlas: "Atlas") -> str:
+    """Of a study whose jobs are done: a bisection may go on."""
+    try:
+        return "finished" if atlas.next_plr() is None else "bisecting"
+    except StudyError:  # resuming it will say that its boundary cannot be bisected
+        return "finished"
 
 
 @app.command()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from lratlas.atlas import PYTHON, Atlas
 from lratlas.errors import SpecError, StudyError
 from lratlas.study.conduct import conduct, open_study, stored_spec
-from lratlas.study.refining import next_plr
 from lratlas.study.spec import Spec, read_spec, spec_from
 from lratlas.study.store import Store
 from lratlas.study.tasks import Tasks, tasks_of
@@ -94,9 +93,8 @@ def _conducted(
     atlas = Atlas(store)
     if did or changed or not store.exists("report.html"):
         atlas.write_report()
-    refine = atlas.spec.refine
-    while refine and (plr := next_plr(atlas.tables, refine)) is not None:
-        notice(f"Bisecting the {refine.boundary} boundary: PLR {plr:g} is added.")
+    while (plr := atlas.next_plr()) is not None:
+        notice(f"Bisection: PLR {plr:g} is added.")
         conducted(more=(plr,))
         atlas = Atlas(store)
         atlas.write_report()

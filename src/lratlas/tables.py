@@ -186,6 +186,15 @@ def empty(table: str) -> pl.DataFrame:
     return pl.DataFrame(schema=SCHEMAS[table])
 
 
+# The stages of the runs that tables tell apart by one PLR.
+STAGES = ("pretrain", "finetune", "average")
+
+
+def finite(models: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a table that are not of a run that diverged: its weights are those before the first NaN or Inf."""
+    return models.join(runs.filter("diverged"), on="run", how="anti")
+
+
 def direct(runs: pl.DataFrame) -> pl.DataFrame:
     """The runs without a second PLR on their way."""
     return runs.filter(pl.col("plr2").is_null())

@@ -1,6 +1,6 @@
 """Small tasks, and studies of them made in this very process, without workers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,13 +62,19 @@ def explored_here(
     return True
 
 
-def explored_in(folder: Path, task: Task | None = None, notices: list[str] | None = None, **changes: Any) -> Atlas:
+def explored_in(
+    folder: Path,
+    task: Task | None = None,
+    notices: list[str] | None = None,
+    more: Sequence[float] = (),
+    **changes: Any,
+) -> Atlas:
     made = task or blobs()
     sections = {name: value for name, value in (SECTIONS | changes).items() if value is not None}
     spec = spec_from({"name": made.name, "task": {"preset": "python"}, **sections})
     store = open_study(folder, spec)
     tasks = Tasks(make=lambda _: made, generated=False)
-    conduct(store, spec, tasks=tasks, notice=(notices if notices is not None else list[str]()).append)
+    conduct(store, spec, more=more, tasks=tasks, notice=(notices if notices is not None else list[str]()).append)
     return Atlas(store)
 
 

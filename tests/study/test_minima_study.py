@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import torch
 from polars.testing import assert_frame_equal
 
 from lratlas import Task
+from lratlas.analysis.equal_loss import at_equal_loss
+from lratlas.analysis.norm_spread import pooled_norms
 from lratlas.atlas import Atlas, load
 from lratlas.errors import SpecError, StudyError
+from lratlas.models.mlp import MLP
 from lratlas.study import execute
 from lratlas.study.refining import next_plr
 from lratlas.study.spec import RefineSpec, spec_from
@@ -102,7 +106,7 @@ def test_epochs_to_convergence_agree_with_the_traces(explored: Explored, small_t
         pretrain={"lrs": [1e-4, 3e-2, 1e-1], "steps": 240, "repeats": 2},
         finetune=None,
         average=None,
-        trace={"points": 240},
+        trace={"points": 120},
         measure={"convergence": True, "features": False},
         training={"compile": False, "strategy": "stack", "stack": 3, "segment_steps": 30},
     )
@@ -135,8 +139,105 @@ def test_norms_and_sharpness_can_be_switched_on_later(finished: Path, explored: 
 
 
 def test_convergence_cannot_be_added_to_a_study(finished: Path, explored: Explored):
-    with pytest.raises(StudyError, match=r"`measure\.convergence`"):
+    with pytest.raises(StudyError, match=r"`measure\.convergence` cannot change, for it is watched during training"):
         explored(finished, measure={"convergence": True})
+
+
+def test_bisection_adds_plrs_to_a_study_until_the_bracket_is_narrow(
+    explored: Explored, small_task: Made, tmp_path: Path
+):
+    """Least squares diverges above twice the inverse of its largest curvature, which is about 1 here."""
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    pair = (x, x @ torch.ones(4, 2))
+    model = partial(torch.nn.Linear, 4, 2, bias=False)
+    task = small_task(model=model, train=pair, test=pair, loss="mse", rule="sgd", singles=None)
+    folder = tmp_path / "study"
+    sections: dict[str, Any] = {
+        "pretrain": {"lrs": [1e-1, 1e3], "steps": 80, "repeats": 2},
+        "finetune": None,
+        "average": None,
+        "refine": {"boundary": "divergence", "ratio": 100.0},
+    }
+    atlas = explored(folder, task, **sections)
+    assert atlas.regimes.select("plr", "regime").rows() == [(1e-1, "1"), (1e3, "3")]
+    assert atlas.next_plr() == 10
+    again = explored(folder, task, more=(10,), **sections)
+    assert again.regimes.select("plr", "regime").rows() == [(1e-1, "1"), (10, "3"), (1e3, "3")]
+    assert again.next_plr() is None
+    # What bisection added is no alteration of the spec: conducting again finds nothing to do.
+    assert explored(folder, task, **sections).table("runs").equals(again.table("runs"))
+
+
+def test_a_run_that_goes_on_is_not_said_never_to_converge(explored: Explored, tmp_path: Path):
+    folder = tmp_path / "study"
+    whole = explored(
+        folder, pretrain={"lrs": [1e-6, 3e-2], "steps": 40}, finetune=None, average=None, measure={"convergence": True}
+    )
+    assert whole.table("convergence").filter(plr=1e-6)["epochs"].to_list() == [None]
+    for part in (folder / "tables" / "runs").iterdir():
+        part.unlink()
+    assert load(folder).table("convergence")["epochs"].null_count() == 0
+
+
+def test_models_that_diverged_are_no_models(explored: Explored, small_task: Made, tmp_path: Path):
+    task = small_task(model=partial(MLP, 4, (6,), 2), rule="sgd", singles=None)
+    atlas = explored(
+        tmp_path / "study",
+        task,
+        pretrain={"lrs": [1e-2, 1e30], "steps": 20},
+        finetune={"lrs": [1e-3], "steps": 5},
+        average=None,
+        measure={"norms": True, "sharpness": True, "features": False},
+    )
+    lost = atlas.table("runs").filter("diverged")
+    assert lost["plr"].unique().to_list() == [1e30]
+    assert atlas.table("sharpness")["train_loss"].is_infinite().sum() == 0
+    assert set(at_equal_loss(atlas.tables)["plr"]) == {1e-2}
+    assert set(pooled_norms(atlas.tables)["regime"]) == set(atlas.regimes.filter(plr=1e-2)["regime"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pretrain": {"lrs": [1e-2], "steps": 5}, "refine": {"ratio": 1.1}}, r"\[refine\], but a bisection needs two"),
+        ({"refine": {"boundary": "subregime", "ratio": 1.1}}, r"subregime\", which needs error barriers"),
+        ({"refine": {"ratio": 1.0}}, r"`refine\.ratio` is 1\.0"),
+    ],
+)
+def test_a_bisection_that_cannot_work_is_refused_at_once(changes: dict[str, Any], message: str):
+    with pytest.raises(SpecError, match=message):
+        spec(**changes)
+
+
+def test_measurements_that_a_task_cannot_give_are_refused(explored: Explored, small_task: Made, tmp_path: Path):
+    x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    regression = small_task(train=(x, x[:, :2]), test=(x, x[:, :2]), loss="mse", singles=None)
+    with pytest.raises(SpecError, match=r"`measure\.convergence` is true, but without class labels"):
+        explored(tmp_path / "a", regression, measure={"convergence": True})
+    vectors = small_task(model=Scaled, rule="sgd", singles=None)
+    with pytest.raises(SpecError, match=r"`measure\.norms` is true, but no trained weight"):
+        explored(tmp_path / "b", vectors, measure={"norms": True})
+    normed = small_task(model=Normed, rule="sgd", singles=None)
+    with pytest.raises(SpecError, match=r"`measure\.sharpness_samples` is 1, .* batch norm needs 2 samples"):
+        explored(tmp_path / "c", normed, measure={"sharpness": True, "sharpness_samples": 1})
+
+
+class Scaled(torch.nn.Module):
+    """Two outputs that a vector scales."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :2] * self.scale
+
+
+class Normed(torch.nn.Sequential):
+    """A linear layer with batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Linear(4, 2), torch.nn.BatchNorm1d(2))
 
 
 def test_a_second_plr_above_the_first_is_refused():
@@ -184,6 +285,11 @@ def test_undecided_plrs_divide_a_bracket_too():
     regimes = {1e-3: "1", 8e-3: "undecided", 1e-2: "2A"}
     assert next_plr(made_tables(regimes, 1e-3, 1e-2), RefineSpec(ratio=1.3)) == pytest.approx(math.sqrt(8e-6), rel=1e-3)
     assert next_plr(made_tables(regimes, 1e-3, 1e-2), RefineSpec(ratio=9.0)) is None
+
+
+def test_a_gap_too_narrow_for_a_number_between_is_left():
+    regimes = {1.0: "1", 1.00001: "2A"}
+    assert next_plr(made_tables(regimes, 1.0, 1.00001), RefineSpec(ratio=1.001)) is None
 
 
 def test_ends_in_the_same_regime_cannot_be_bisected():

@@ -7,13 +7,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lratlas.analysis.evidence import run_evidence
+from lratlas.analysis.gains import COVERAGE
 from lratlas.analysis.labels import Bools, Floats, change_point, decide, votes
 from lratlas.errors import SpecError
 from lratlas.tables import SCHEMAS, Tables, empty
 from lratlas.thresholds import DEFAULTS, Thresholds
 
 NAMES = ("convergence", "subregime", "divergence")
-COVERAGE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from lratlas.errors import StudyError
-from lratlas.tables import Tables, empty
+from lratlas.tables import STAGES, Tables, empty, finite
 
 Floats = NDArray[np.float64]
 # Losses up to this factor from the level count as equal to it.
 FACTOR = 1.5
-STAGES = ("pretrain", "finetune", "average")
 # No order of four is rare enough by chance to mean something.
 FEWEST_PLRS = 5
 # Up to here all orders are counted (8! = 40,320); beyond, Student's t is close.
@@ -40,16 +39,17 @@ def at_equal_loss(tables: Tables, *, at_loss: float | None = None) -> pl.DataFra
     """The models whose training loss is within a factor 1.5 of one level (Fig. 26 of the paper).
 
     Unless given, the level is the loss of the pre-trained or fine-tuned model around which most PLRs have a model, the
-    lowest of equally good ones. Pre-trained models of regime 3 have found no minimum and are left out.
+    lowest of equally good ones. Pre-trained models of regime 3 have found no minimum and are left out, as are runs that
+    diverged.
 
     Args:
-        tables: A study's tables; ``sharpness``, and ``regimes`` (may be empty).
+        tables: A study's tables; ``sharpness``, and ``runs`` and ``regimes`` (may be empty).
         at_loss: The level.
 
     Returns:
         One row per stage, plr, flr and count in the window, sorted by PLR: means over seeds of ``top_eigenvalue``,
-        ``trace``, ``gradient_norm``, ``train_loss``, ``test_error``; ``converged`` (in every seed), ``seeds``,
-        ``level``.
+        ``trace``, ``gradient_norm``, ``train_loss``, ``test_error``; ``residual`` (the largest), ``converged`` (in all
+        seeds), ``seeds``, ``level``.
         No row where ``sharpness`` has no model with a positive training loss.
 
     Raises:
@@ -113,11 +113,12 @@ def _models(tables: Tables) -> pl.DataFrame:
     regimes = tables.get("regimes", empty("regimes"))
     lost = regimes.filter(regime="3")["plr"].implode()
     return (
-        tables.get("sharpness", empty("sharpness"))
+        finite(tables.get("sharpness", empty("sharpness")), tables.get("runs", empty("runs")))
         .filter(pl.col("stage").is_in(STAGES), (pl.col("stage") != "pretrain") | ~pl.col("plr").is_in(lost))
         .group_by(_MODEL)
         .agg(
             *(pl.col(name).fill_nan(None).mean() for name in _MEASURES),
+            residual=pl.col("residual").max(),
             converged=pl.col("converged").fill_null(value=False).all(),
             seeds=pl.col("seed").n_unique().cast(pl.Int64),
         )

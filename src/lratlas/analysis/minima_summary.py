@@ -1,16 +1,14 @@
 """The convergence threshold, the ways of two stages, the filters' norms and the sharpness in a few plain sentences."""
 
 import polars as pl
-from scipy import stats
 
 from lratlas.analysis.equal_loss import FACTOR, at_equal_loss, flatness_correlation
+from lratlas.analysis.gains import COVERAGE, paired_gain
 from lratlas.analysis.norm_spread import norm_spread, pooled_norms
 from lratlas.analysis.power_law import FEWEST_POINTS, rising
 from lratlas.analysis.two_stages import two_stage_means, two_stages
 from lratlas.analysis.wording import format_lr, signed_interval
 from lratlas.tables import Tables, empty
-
-LEVEL = 0.95
 
 
 def minima_sentences(tables: Tables) -> list[str]:
@@ -118,7 +116,7 @@ def sharpness(tables: Tables) -> str:
     lead = f"Sharpness at a training loss of about {models['level'][0]:.2g} (within a factor {FACTOR})"
     if found.coefficient is None or found.p is None:
         return f"{lead}: too few different models ({found.plrs} learning rates) to relate it to the test error.{caveat}"
-    clear = found.p < 1 - LEVEL
+    clear = found.p < 1 - COVERAGE
     verb = "rises" if found.coefficient > 0 else "falls"
     trend = (
         f"the test error {verb} with the top Hessian eigenvalue"
@@ -160,20 +158,17 @@ def _against(runs: pl.DataFrame, best: pl.DataFrame, way: str, lr: float) -> str
     rival = rivals.sort("mean", descending=True, maintain_order=True).head(1)
     if rival.is_empty():
         return ""
-    scores = two_stages(runs)
-    keys = ["plr", "plr2", "flr", "way"]
-    ours, theirs = (scores.join(row, on=keys).select("seed", "test_accuracy") for row in (best, rival))
-    paired = ours.join(theirs, on="seed", suffix="_direct")
-    gains = 100 * (paired["test_accuracy"] - paired["test_accuracy_direct"])
-    if gains.is_empty():
+    scores, keys = two_stages(runs), ["plr", "plr2", "flr", "way"]
+    ours, theirs = (scores.join(row, on=keys) for row in (best, rival))
+    gain = paired_gain(ours, theirs, "test_accuracy")
+    if gain is None:
         return ""
-    mean = float(gains.to_numpy().mean())
-    text = f"{abs(mean):.2g} points {'more' if mean >= 0 else 'less'} than at best directly from {format_lr(lr)}"
-    if len(gains) < 3:
+    more = "more" if gain.mean >= 0 else "less"
+    text = f"{abs(100 * gain.mean):.2g} points {more} than at best directly from {format_lr(lr)}"
+    if gain.low is None or gain.high is None:
         return text
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(gains) - 1)) * float(stats.sem(gains.to_numpy()))
-    meaning = ", so it may be none" if mean - reach < 0 < mean + reach else ""
-    return f"{text} (95 % interval of the gain over seeds {signed_interval(mean - reach, mean + reach)}{meaning})"
+    meaning = ", so it may be none" if gain.low < 0 < gain.high else ""
+    return f"{text} (95 % interval of the gain over seeds {signed_interval(100 * gain.low, 100 * gain.high)}{meaning})"
 
 
 def _listed(parts: list[str]) -> str:

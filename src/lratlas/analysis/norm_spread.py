@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from lratlas.tables import Tables, empty
+from lratlas.tables import Tables, empty, finite
 
 REGIMES = ("1", "2A", "2B", "2", "3", "undecided")
 STATES = ("before training", "after pre-training", "after fine-tuning")
@@ -16,14 +16,15 @@ def pooled_norms(tables: Tables) -> pl.DataFrame:
     """Logs of the filters' norms over the total norm, all PLRs and seeds of a regime together (Fig. 13 of the paper).
 
     Args:
-        tables: A study's tables; ``norms``, and ``regimes`` (may be empty: then all PLRs are one regime, ``all``).
+        tables: A study's tables; ``norms``, ``runs``, and ``regimes`` (may be empty: then all PLRs are one regime,
+            ``all``).
 
     Returns:
         One row per filter and model, in order of regime and state: ``regime``, ``state``, ``flr`` (the lowest; null
-        before fine-tuning), ``log_norm`` (decades). The initial models stand in every regime. Filters of norm zero,
-        or not finite, have no logarithm and no row.
+        before fine-tuning), ``log_norm`` (decades). The initial models stand in every regime. Filters of norm zero
+        have no logarithm and no row, nor have runs that diverged.
     """
-    norms = tables.get("norms", empty("norms"))
+    norms = finite(tables.get("norms", empty("norms")), tables.get("runs", empty("runs")))
     shown = norms.filter(
         pl.col("stage").is_in(["initial", "pretrain"])
         | (

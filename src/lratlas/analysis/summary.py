@@ -1,17 +1,14 @@
 """A finished study in a few plain sentences."""
 
-import math
 from dataclasses import dataclass
 
 import polars as pl
-from scipy import stats
 
+from lratlas.analysis.gains import paired_gain
 from lratlas.analysis.minima_summary import minima_sentences
 from lratlas.analysis.sparsity import sparsity
-from lratlas.analysis.wording import format_lr
+from lratlas.analysis.wording import format_lr, told_apart
 from lratlas.tables import Tables, direct
-
-LEVEL = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +61,9 @@ def summary(tables: Tables, *, elr: bool) -> list[str]:
 
 def _where(row: dict[str, float | None]) -> str:
     """A boundary's value with its grid points, and its interval or why there is none."""
-    numbers = {key: format_lr(value) for key, value in row.items() if isinstance(value, float)}
+    found = {key: value for key, value in row.items() if isinstance(value, float)}
+    digits = told_apart([found["below"], found["value"], found["above"]])
+    numbers = {key: format_lr(value, digits=digits) for key, value in found.items()}
     interval = (
         f"95 % interval over seeds {numbers['low']} to {numbers['high']}"
         if "low" in numbers
@@ -152,26 +151,27 @@ def _fine_tuned(runs: pl.DataFrame, regimes: pl.DataFrame, score: Score) -> str:
     rival = score.best(rivals)
     if best["plr"] == rival["plr"]:
         return f"{lead} Training converges there already; larger learning rates brought no gain."
-    return f"{lead} {_gain(tuned, score, best=best, rival=rival)}"
+    return f"{lead} {_gain(tuned, score, best=best, rival=rival)}".rstrip()
 
 
 def _gain(tuned: pl.DataFrame, score: Score, *, best: dict[str, float], rival: dict[str, float]) -> str:
     """The gain of the best PLR over the best converging one, paired by seed."""
-    first, second = (tuned.filter(pl.col("plr") == row["plr"]).select("seed", score.column) for row in (best, rival))
-    paired = first.join(second, on="seed", suffix="_rival")
-    sign = 1 if score.more_is_better else -1
-    gains = sign * (paired[score.column] - paired[f"{score.column}_rival"])
-    unit, factor = (" points", 100) if score.more_is_better else ("", 1)
-    mean = sum(gains) / len(gains)
+    ours, theirs = (tuned.filter(pl.col("plr") == row["plr"]) for row in (best, rival))
+    found = paired_gain(ours, theirs, score.column)
     against = f"the best one at which training converges ({format_lr(rival['plr'])})"
-    start = f"The gain over {against} is {factor * mean:.3g}{unit}"
-    if len(gains) < 3:
-        return f"{start} ({'one seed: no' if len(gains) == 1 else 'two seeds: too few for an'} interval)."
-    deviation = pl.select(pl.lit(gains).std()).item()
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(gains) - 1)) * deviation / math.sqrt(len(gains))
-    interval = f"95 % interval over seeds {factor * (mean - reach):.3g} to {factor * (mean + reach):.3g}"
-    meaning = "" if mean - reach > 0 else ", so it may be none"
-    return f"{start} ({interval}{meaning}; picking the best by these same scores flatters it)."
+    if found is None:
+        return ""
+    sign = 1 if score.more_is_better else -1
+    unit, factor = (" points", 100) if score.more_is_better else ("", sign)
+    start = f"The gain over {against} is {factor * found.mean:.3g}{unit}"
+    if found.low is None or found.high is None:
+        return f"{start} ({'one seed: no' if found.seeds == 1 else 'two seeds: too few for an'} interval)."
+    low, high = sorted((factor * found.low, factor * found.high))
+    meaning = "" if low > 0 else ", so it may be none"
+    return (
+        f"{start} (95 % interval over seeds {low:.3g} to {high:.3g}{meaning}; picking the best by these same scores"
+        " flatters it)."
+    )
 
 
 def _averaged(runs: pl.DataFrame, score: Score) -> str:

@@ -2,6 +2,8 @@
 
 import polars as pl
 
+from lratlas.tables import direct
+
 WAYS = ("high", "low", "both")
 
 
@@ -17,11 +19,11 @@ def two_stages(runs: pl.DataFrame) -> pl.DataFrame:
         ``test_accuracy``. Ways without a run have no row, nor have runs without a test accuracy.
     """
     tuned = runs.filter(stage="finetune").drop_nulls("test_accuracy")
-    both, direct = tuned.filter(pl.col("plr2").is_not_null()), tuned.filter(pl.col("plr2").is_null()).drop("plr2")
+    both, one = tuned.filter(pl.col("plr2").is_not_null()), direct(tuned).drop("plr2")
     compared = both.select("plr", "plr2", "flr").unique()
     ways = {
-        "high": compared.join(direct, on=["plr", "flr"]),
-        "low": compared.join(direct.rename({"plr": "plr2"}), on=["plr2", "flr"]),
+        "high": compared.join(one, on=["plr", "flr"]),
+        "low": compared.join(one.rename({"plr": "plr2"}), on=["plr2", "flr"]),
         "both": both,
     }
     columns = ("plr", "plr2", "flr", "way", "seed", "test_accuracy")

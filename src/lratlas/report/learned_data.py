@@ -3,8 +3,8 @@
 import polars as pl
 
 from lratlas.errors import StudyError
-from lratlas.report.rows import STAGES, lr_column, need, stage_order
-from lratlas.tables import Tables
+from lratlas.report.rows import lr_column, need, stage_order
+from lratlas.tables import STAGES, Tables
 
 
 def features_data(tables: Tables) -> pl.DataFrame:

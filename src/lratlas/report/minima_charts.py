@@ -187,6 +187,7 @@ def _dots(data: pl.DataFrame, name: str, title: str, pick: alt.Parameter, *, elr
             "count:Q",
             alt.Tooltip("test_error:Q").format(look.PERCENT),
             *measures,
+            alt.Tooltip("residual:Q").format(".1e"),
             "converged:N",
             "seeds:Q",
         ],

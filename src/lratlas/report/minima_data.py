@@ -110,7 +110,8 @@ def sharpness_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFr
     Returns:
         One row per model, sorted by stage, FLR, k and PLR: ``kind`` (pre-trained, fine-tuned, averaged), ``plr``,
         ``flr``, ``count``, ``top_eigenvalue``, ``trace``, ``gradient_norm``, ``test_error``, ``train_loss`` (means over
-        seeds), ``converged`` (the eigenvalue, in every seed), ``seeds``, ``level`` (the training loss aimed at).
+        seeds), ``residual`` of the eigenvalue (the largest over seeds), ``converged`` (in every seed), ``seeds``,
+        ``level`` (the training loss aimed at).
 
     Raises:
         StudyError: The table ``sharpness`` has no model with a loss above zero, or none near the loss given.
@@ -122,7 +123,7 @@ def sharpness_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFr
     return models.sort(stage_order(), "flr", "count", "plr").select(
         pl.col("stage").replace_strict(_MODEL_NAMES, return_dtype=pl.String).alias("kind"),
         *("plr", "flr", "count", "top_eigenvalue", "trace", "gradient_norm", "test_error", "train_loss"),
-        *("converged", "seeds", "level"),
+        *("residual", "converged", "seeds", "level"),
     )
 
 

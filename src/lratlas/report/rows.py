@@ -2,10 +2,9 @@
 
 import polars as pl
 
+from lratlas.analysis.wording import format_lr
 from lratlas.errors import StudyError
-from lratlas.tables import Tables, empty
-
-STAGES = ("pretrain", "finetune", "average")
+from lratlas.tables import STAGES, Tables, empty
 
 
 def lr_text(lr: float) -> str:
@@ -14,8 +13,7 @@ def lr_text(lr: float) -> str:
     >>> lr_text(0.0001), lr_text(0.0075), lr_text(10**-4.5)
     ('1e-4', '7.5e-3', '3.16e-5')
     """
-    mantissa, exponent = f"{lr:.2e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return format_lr(lr, digits=3)
 
 
 def lr_column(name: str) -> pl.Expr:

@@ -84,7 +84,14 @@ def conduct(
     from lratlas.study.kept import check_spec_holds, forget_segments, kept_plan, set_orphans_aside
     from lratlas.study.plan import plan_text
     from lratlas.study.planning import make_plan
-    from lratlas.study.premises import bands_of_study, check_task, device_name, pre_norm_of, strategy_of
+    from lratlas.study.premises import (
+        bands_of_study,
+        check_measurements,
+        check_task,
+        device_name,
+        pre_norm_of,
+        strategy_of,
+    )
     from lratlas.study.refining import with_plrs
     from lratlas.study.tasks import tasks_from
     from lratlas.training.program import can_compile
@@ -105,6 +112,7 @@ def conduct(
         store.write_text("spec.toml", spec_text(spec))
     task = known.of(0)
     check_task(task)
+    check_measurements(spec, task)
     device = device_name(old.device if old else spec.training.device)
     compiled = old.compiled if old else spec.training.compile and can_compile()
     if spec.training.compile and not compiled:

@@ -3,6 +3,7 @@
 Planning depends on the spec, the task and the plan so far, never on the machine's cores.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal, TypeVar
 
@@ -68,11 +69,7 @@ def make_plan(
         elr=elr,
         trainings=trainings,
         pre_norm=tuple(pre_norm),
-        features=measured.features,
-        bands=measured.bands,
-        geometry=measured.geometry,
-        norms=measured.norms,
-        sharpness=measured.sharpness,
+        **vars(measured),
     )
 
 
@@ -86,8 +83,8 @@ class _Planner:
         self.steps = self._steps(spec.pretrain.steps, spec.pretrain.epochs)
         self.trace_every = max(1, self.steps // spec.trace.points)
         self.epoch = steps_per_epoch if spec.measure.convergence else None
-        if self.epoch:  # rows, and so the ends of segments, at ends of epochs: none is cut in two
-            self.trace_every = self.epoch * max(1, round(self.trace_every / self.epoch))
+        if self.epoch:
+            self.trace_every = _aligned(self.trace_every, self.epoch)
         self.every = (spec.average.every if spec.average else None) or steps_per_epoch
 
     def pretrainings(self) -> list[Training]:
@@ -110,9 +107,10 @@ class _Planner:
         if section is None:
             return []
         starts = {closest(plr, self.spec.pretrain.lrs) for plr in section.plrs}
+        lrs = sorted({closest(lr, self.spec.pretrain.lrs) or lr for lr in section.lrs})
         places = [at for at, lane in enumerate(parent.lanes) if lane.plr in starts]
         known = {(lane.plr, lane.plr2) for job in self._children(parent, "second") for lane in job.lanes}
-        wanted = [(at, Lane(plr=parent.lanes[at].plr, plr2=lr)) for lr in section.lrs for at in places]
+        wanted = [(at, Lane(plr=parent.lanes[at].plr, plr2=lr)) for lr in lrs for at in places]
         missing = [(at, lane) for at, lane in wanted if (lane.plr, lane.plr2) not in known]
         size, steps = max(1, self.largest // len(parent.seeds)), self._steps(section.steps, section.epochs)
         return self._children(parent, "second") + [
@@ -248,10 +246,19 @@ class _Planner:
         return steps if steps is not None else (epochs or 0) * self.per_epoch
 
     def _segments(self, start: int, end: int) -> tuple[int, ...]:
-        # Whole trace intervals, so that no row's mean has to be carried across a segment's end.
-        length = -(-self.spec.training.segment_steps // self.trace_every) * self.trace_every
+        # Whole trace intervals, and epochs where they count, so that none has to be carried across a segment's end.
+        unit = max(self.trace_every, self.epoch or 1)
+        length = -(-self.spec.training.segment_steps // unit) * unit
         first = (start // length + 1) * length
         return (*range(first, end, length), end)
+
+
+def _aligned(interval: int, epoch: int) -> int:
+    """The trace interval nearest to ``interval`` that is a whole number of epochs, or a whole part of one."""
+    if interval >= epoch:
+        return epoch * round(interval / epoch)
+    parts = (part for part in range(1, epoch + 1) if epoch % part == 0)
+    return min(parts, key=lambda part: abs(math.log(part / interval)))
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[tuple[T, ...]]:

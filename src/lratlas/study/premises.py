@@ -14,6 +14,7 @@ from lratlas.training.pre_norm import pre_norm_names
 from lratlas.training.program import Strategy
 from lratlas.training.statistics import batch_dependent, norm_names, other_statistics
 
+_FEWEST = 2  # samples for statistics of a batch
 _TRIED = 8  # samples on which scale invariance is tried
 
 
@@ -91,6 +92,26 @@ def bands_of_study(spec: Spec, task: Task) -> tuple[tuple[int, int], ...]:
         size = " x ".join(map(str, shown.shape[2:]))
         raise SpecError(f"`measure.bands` goes up to {top}, but images of {size} have the bands 0 to {highest}.")
     return wanted
+
+
+def check_measurements(spec: Spec, task: Task) -> None:
+    """Check that a task has what the spec's measurements need.
+
+    Raises:
+        SpecError: It does not.
+    """
+    wanted, model = spec.measure, make_model(task, 0)
+    if wanted.convergence and task.objective.labels == "none":
+        raise SpecError("`measure.convergence` is true, but without class labels no sample is right or wrong.")
+    if wanted.norms and all(value.dim() < 2 for value in model.parameters() if value.requires_grad):
+        raise SpecError("`measure.norms` is true, but no trained weight of the model has an output axis and another.")
+    taken = min(wanted.sharpness_samples, len(task.train[0]))
+    smallest = taken // -(-taken // task.samples_per_step)
+    if wanted.sharpness and norm_names(model) and smallest < _FEWEST:
+        raise SpecError(
+            f"`measure.sharpness_samples` is {wanted.sharpness_samples}, of which mini-batches of {smallest} are made;"
+            f" batch norm needs {_FEWEST} samples in each."
+        )
 
 
 def pre_norm_of(task: Task) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from lratlas.errors import StudyError
 from lratlas.study.spec import RefineSpec, Spec
 from lratlas.tables import Tables
 
-_DIGITS = 4  # of an added PLR: enough for any ratio that can be asked for
+_DIGITS = 5  # of an added PLR: enough for any ratio that can be asked for
 
 
 def next_plr(tables: Tables, refine: RefineSpec) -> float | None:
@@ -35,10 +35,11 @@ def next_plr(tables: Tables, refine: RefineSpec) -> float | None:
         )
     inside = regimes.filter(pl.col("plr").is_between(row["below"], row["above"]))["plr"].to_list()
     low, high = max(pairwise(inside), key=lambda gap: gap[1] / gap[0])
-    return float(f"{(low * high) ** 0.5:.{_DIGITS}g}") if high / low > refine.ratio else None
+    middle = float(f"{(low * high) ** 0.5:.{_DIGITS}g}")
+    return middle if high / low > refine.ratio and low < middle < high else None
 
 
 def with_plrs(spec: Spec, plrs: Iterable[float]) -> Spec:
     """The spec with more pre-training LRs."""
-    lrs = tuple(sorted({*spec.pretrain.lrs, *plrs}))
+    lrs = tuple(sorted({*spec.pretrain.lrs, *map(float, plrs)}))
     return spec.model_copy(update={"pretrain": spec.pretrain.model_copy(update={"lrs": lrs})})

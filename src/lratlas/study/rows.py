@@ -165,7 +165,7 @@ def model_rows(job: Training, runs: Grid, count: int | None, columns: Mapping[st
             **columns,
         },
         schema_overrides={"flr": pl.Float64},
-    )
+    ).with_columns(_finite())
 
 
 def flat(values: Tensor) -> list[float]:

@@ -249,6 +249,18 @@ class Spec(Section):
         return self
 
     @model_validator(mode="after")
+    def _two_sides(self) -> Self:
+        if self.refine and len(self.pretrain.lrs) < 2:
+            raise ValueError("has [refine], but a bisection needs two pre-training LRs at least, one on either side")
+        solutions = min(2, len(self.finetune.lrs) if self.finetune else 0) + (self.average is not None)
+        if self.refine and self.refine.boundary == "subregime" and not (self.measure.geometry and solutions > 1):
+            raise ValueError(
+                'has refine.boundary = "subregime", which needs error barriers: measure.geometry, and two of a low FLR,'
+                " a high FLR and an average"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _enough_checkpoints(self) -> Self:
         if self.average is None or self.average.extend:
             return self

@@ -123,12 +123,12 @@ def _fashion_convnet() -> Spec:
     )
 
 
-def _fashion_small(name: str, task: TaskSpec, lrs: Sequence[float], flrs: Sequence[float], *, epochs: int) -> Spec:
+def _fashion_small(name: str, task: TaskSpec, lrs: Sequence[float], flrs: Sequence[float]) -> Spec:
     return Spec(
         name=name,
         task=task,
-        pretrain=PretrainSpec(lrs=tuple(lrs), epochs=epochs),
-        finetune=FinetuneSpec(lrs=tuple(flrs), epochs=epochs // 4),
+        pretrain=PretrainSpec(lrs=tuple(lrs), epochs=50),
+        finetune=FinetuneSpec(lrs=tuple(flrs), epochs=12),
         average=AverageSpec(counts=(2, 5, 10)),
         measure=MeasureSpec(convergence=True, norms=True, interpolation=11),
     )
@@ -174,22 +174,25 @@ def _setups() -> dict[str, Callable[[], Spec]]:
         vit = _images(data, "vit", 512, rule=_ADAM, batch_size=512, augment=_RANDOM, **_VIT)
         rows[f"{data}-resnet-practical"] = (resnet, practical, (1e-4, 2e-3), 200)
         rows[f"{data}-vit"] = (vit, adam, (1e-5, 2e-5, 5e-5, 1e-4), 500)
-    small: dict[str, Any] = {"images": 2048, "test_images": 2048}
+    small: dict[str, Any] = {"images": 2048, "test_images": 2048, "batch_size": 64}
     resnet = _images("fashion-mnist", "resnet18", 8, **small)
     ordinary = _images("fashion-mnist", "resnet18", 8, rule=_MOMENTUM, augment=_CROP, **small)
     vit = _images("fashion-mnist", "vit", 64, rule=_ADAM, augment=_RANDOM, **_SMALL_VIT, **small)
-    quarter_decades = lr_grid(1e-4, 1e-1, per_decade=4)
+    short = (
+        ("fashion-resnet", resnet, (1e-4, 1e-1), (1e-5, 3e-4)),
+        ("fashion-resnet-practical", ordinary, (1e-3, 1.0), (1e-4, 2e-3)),
+        ("fashion-vit", vit, (1e-5, 1e-2), (1e-5, 1e-4)),
+    )
     return {
         "ticks": _ticks,
         "ticks-threshold": _ticks_threshold,
         "ticks-minima": _ticks_minima,
         "digits": _digits,
         "fashion-convnet": _fashion_convnet,
-        "fashion-resnet": partial(_fashion_small, "fashion-resnet", resnet, quarter_decades, (1e-5, 3e-4), epochs=60),
-        "fashion-resnet-practical": partial(
-            _fashion_small, "fashion-resnet-practical", ordinary, practical, (1e-4, 2e-3), epochs=60
-        ),
-        "fashion-vit": partial(_fashion_small, "fashion-vit", vit, adam, (1e-5, 1e-4), epochs=60),
+        **{
+            name: partial(_fashion_small, name, task, lr_grid(*ends, per_decade=3), flrs)
+            for name, task, ends, flrs in short
+        },
         "cifar10-resnet-threshold": _paper_threshold,
         "cifar10-resnet-two-stages": _paper_two_stages,
         **{

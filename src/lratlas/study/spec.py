@@ -119,6 +119,8 @@ def extends(old: Spec, new: Spec) -> str | None:
         return _changed("name", old.name, new.name)
     for section in type(old).model_fields:
         before, after = getattr(old, section), getattr(new, section)
+        if section == "measure" and before.convergence != after.convergence:
+            return "`measure.convergence` cannot change, for it is watched during training; explore in another folder."
         if section == "average" and before is None and after is not None:
             return "[average] is not in the study, and averages are taken during training; explore in another folder."
         if isinstance(before, Section):
