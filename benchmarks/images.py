@@ -14,7 +14,6 @@ the frozen head none of its weights: a few per cent less at most.)
     python benchmarks/images.py [--json] [--quick]
 """
 
-import argparse
 import json
 import platform
 import sys
@@ -25,7 +24,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 import torch
-from processes import Prepared, Process, at_once, processor, receive, serve, started
+from processes import Prepared, Process, at_once, options, processor, receive, serve, started
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -91,11 +90,7 @@ class Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Images per second of the image models.")
-    parser.add_argument("--json", action="store_true", help="print data instead of a table")
-    parser.add_argument("--quick", action="store_true", help="a few uncompiled steps: does the script work?")
-    parser.add_argument("--measure", type=json.loads, help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
+    given = options("Images per second of the image models.", arguments)
     if given.measure:
         setup = Setup(**given.measure)
         serve(lambda: prepare(setup))

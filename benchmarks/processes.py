@@ -1,5 +1,6 @@
 """Processes of one thread each that take turns at measuring, alone or several at once."""
 
+import argparse
 import json
 import os
 import platform
@@ -22,6 +23,15 @@ class Prepared:
 
     first: float  # seconds that the warming up took
     actions: Mapping[str, Callable[[], float | None]]
+
+
+def options(description: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a benchmark: ``json``, ``quick``, and in its own processes ``measure``, what to measure."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", action="store_true", help="print data instead of a table")
+    parser.add_argument("--quick", action="store_true", help="a few uncompiled steps: does the script work?")
+    parser.add_argument("--measure", type=json.loads, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
 
 
 @contextmanager

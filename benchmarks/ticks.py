@@ -17,7 +17,6 @@ gradient of its weights), the second 3 (also the gradient of its inputs); the fr
     python benchmarks/ticks.py [--json] [--quick]
 """
 
-import argparse
 import json
 import platform
 import sys
@@ -28,7 +27,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 import torch
-from processes import Prepared, Process, at_once, processor, receive, serve, started
+from processes import Prepared, Process, at_once, options, processor, receive, serve, started
 from torch import Tensor
 from torch.nn import functional
 
@@ -88,11 +87,7 @@ class Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Microseconds per run-step of the ticks study.")
-    parser.add_argument("--json", action="store_true", help="print data instead of a table")
-    parser.add_argument("--quick", action="store_true", help="a few uncompiled steps: does the script work?")
-    parser.add_argument("--measure", type=json.loads, help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
+    given = options("Microseconds per run-step of the ticks study.", arguments)
     if given.measure:
         setup = Setup(**given.measure)
         serve(lambda: prepare(setup))
