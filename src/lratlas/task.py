@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from lratlas.data.augment import Augmentation
 from lratlas.errors import TaskError, first_line
 from lratlas.streams import stream, torch_seed
-from lratlas.task_checks import check_data, check_model
+from lratlas.task_checks import Pair, check_data, check_model
 from lratlas.training.invariance import placed
 from lratlas.training.objective import LOSSES, Loss, Objective, objective
 from lratlas.training.optimizers import Factory, check_optimizer, optimizer_rule
 from lratlas.training.rules import Rule, rule_from
 
-Pair = tuple[Tensor, Tensor]
+_TRIED = 128  # samples that the model is tried with, at most
 _PLACED = 64  # samples on which scale invariance is tried
 _HASHED = 8  # samples whose transformed inputs enter the fingerprint
 
@@ -89,9 +89,19 @@ class Task:
             "singles": None if self.singles is None else _pair("singles", self.singles),
         }.items():
             object.__setattr__(self, key, value)
-        check_data(self)
-        model = self._fresh_model()
-        object.__setattr__(self, "classes", check_model(self, model))
+        check_data(
+            train,
+            test,
+            validation=held,
+            singles=self.singles if isinstance(self.singles, tuple) else None,
+            objective=made,
+            batch_size=self.batch_size,
+            augment=self.augment,
+        )
+        model, size = self._fresh_model(), min(self.samples_per_step, _TRIED)
+        shown, shaped = self._tried_inputs(train[0][:size]), self.loss == "mse"
+        classes = check_model(model, shown, train[1][:size], objective=made, targets=(train[1], test[1]), shaped=shaped)
+        object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "update", self._update(model))
 
     def _fresh_model(self) -> nn.Module:
@@ -100,6 +110,23 @@ class Task:
                 f"model must be a function that makes a fresh torch.nn.Module, not {type(self.model).__name__} itself."
             )
         return make_model(self, 0)
+
+    def _tried_inputs(self, x: Tensor) -> Tensor:
+        """The inputs of the first batch as training will show them to the model."""
+        try:
+            if self.augment:
+                x = self.augment.apply(x, self.augment.draws(stream(0, "augment"), len(x)))
+            shown = self.inputs(x)
+        except Exception as error:
+            raise TaskError(
+                f"The transform or augmentation does not take a batch of the data, {tuple(x.shape)} {x.dtype}:"
+                f" {first_line(error)}"
+            ) from error
+        if len(shown) != len(x):
+            raise TaskError(
+                f"The transform must return a row per sample, here {len(x)}; it returned {tuple(shown.shape)}."
+            )
+        return shown
 
     def _update(self, model: nn.Module) -> Rule:
         """The rule, which knows the model where its parameters matter to it."""
