@@ -11,6 +11,7 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
+import lratlas
 from lratlas import Task
 from lratlas.analysis.equal_loss import at_equal_loss
 from lratlas.analysis.norm_spread import pooled_norms
@@ -143,14 +144,49 @@ def test_convergence_cannot_be_added_to_a_study(finished: Path, explored: Explor
         explored(finished, measure={"convergence": True})
 
 
+def least_squares(small_task: Made) -> Task:
+    """Two linear regressions on four inputs."""
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    pair, model = (x, x @ torch.ones(4, 2)), partial(torch.nn.Linear, 4, 2, bias=False)
+    return small_task(model=model, train=pair, test=pair, loss="mse", rule="sgd", singles=None)
+
+
+@pytest.mark.usefixtures("explored")  # no worker processes
+def test_exploring_bisects_and_says_so(small_task: Made, tmp_path: Path):
+    notices: list[str] = []
+    atlas = lratlas.explore(
+        least_squares(small_task),
+        folder=tmp_path / "study",
+        notice=notices.append,
+        pretrain={"lrs": [1e-1, 1e3], "steps": 80, "repeats": 2},
+        refine={"boundary": "divergence", "ratio": 10},
+        training={"compile": False, "strategy": "stack"},
+    )
+    assert notices == ["Bisection: PLR 10 is added.", "Bisection: PLR 1 is added."]
+    assert atlas.regimes["plr"].to_list() == [1e-1, 1, 10, 1e3]
+    assert (tmp_path / "study" / "report.html").is_file()
+    assert load(tmp_path / "study").next_plr() is None
+
+
+@pytest.mark.usefixtures("explored")
+def test_a_study_whose_ends_share_a_regime_is_kept_and_the_reason_said(small_task: Made, tmp_path: Path):
+    with pytest.raises(StudyError, match=r"divergence boundary cannot be bisected: .*0\.05 and 0\.1.*\(found: 1\)"):
+        lratlas.explore(
+            least_squares(small_task),
+            folder=tmp_path / "study",
+            pretrain={"lrs": [5e-2, 1e-1], "steps": 160, "repeats": 2},
+            refine={"boundary": "divergence", "ratio": 10},
+            training={"compile": False, "strategy": "stack"},
+        )
+    assert load(tmp_path / "study").table("runs").height == 4
+    assert (tmp_path / "study" / "report.html").is_file()
+
+
 def test_bisection_adds_plrs_to_a_study_until_the_bracket_is_narrow(
     explored: Explored, small_task: Made, tmp_path: Path
 ):
     """Least squares diverges above twice the inverse of its largest curvature, which is about 1 here."""
-    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
-    pair = (x, x @ torch.ones(4, 2))
-    model = partial(torch.nn.Linear, 4, 2, bias=False)
-    task = small_task(model=model, train=pair, test=pair, loss="mse", rule="sgd", singles=None)
+    task = least_squares(small_task)
     folder = tmp_path / "study"
     sections: dict[str, Any] = {
         "pretrain": {"lrs": [1e-1, 1e3], "steps": 80, "repeats": 2},
