@@ -25,6 +25,10 @@ preset = "digits"
 lrs = [1e-3, 1e-2, 1e-1]
 steps = 200
 repeats = 2
+[second]
+plrs = [1e-1]
+lrs = [1e-2]
+steps = 50
 [finetune]
 lrs = [1e-3, 1e-2]
 steps = 80
@@ -33,6 +37,11 @@ counts = [2, 5]
 every = 10
 [trace]
 points = 10
+[measure]
+convergence = true
+norms = true
+sharpness = true
+sharpness_samples = 64
 [training]
 compile = false
 strategy = "stack"
@@ -114,7 +123,7 @@ def parts(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 def assert_same_tables(folder: Path, other: Path) -> None:
     one, two = load(folder), load(other)
-    assert len(one.table("runs")) == 2 * 3 * (1 + 2 + 2)
+    assert len(one.table("runs")) == 2 * (3 * (1 + 2 + 2) + 1 + 2)  # the last with a second PLR
     for name in SCHEMAS:
         tables = [each.table(name).drop("seconds", strict=False) for each in (one, two)]
         assert_frame_equal(*tables, check_exact=True)
