@@ -179,9 +179,9 @@ def _setups() -> dict[str, Callable[[], Spec]]:
     ordinary = _images("fashion-mnist", "resnet18", 8, rule=_MOMENTUM, augment=_CROP, **small)
     vit = _images("fashion-mnist", "vit", 64, rule=_ADAM, augment=_RANDOM, **_SMALL_VIT, **small)
     short = (
-        ("fashion-resnet", resnet, (1e-4, 1e-1), (1e-5, 3e-4)),
-        ("fashion-resnet-practical", ordinary, (1e-3, 1.0), (1e-4, 2e-3)),
-        ("fashion-vit", vit, (1e-5, 1e-2), (1e-5, 1e-4)),
+        ("fashion-resnet", resnet, lr_grid(1e-4, 1e-1, per_decade=3), (1e-5, 3e-4)),
+        ("fashion-resnet-practical", ordinary, lr_grid(1e-3, 1.0, per_decade=2), (1e-4, 2e-3)),
+        ("fashion-vit", vit, lr_grid(1e-5, 1e-2, per_decade=2), (1e-5, 1e-4)),
     )
     return {
         "ticks": _ticks,
@@ -189,10 +189,7 @@ def _setups() -> dict[str, Callable[[], Spec]]:
         "ticks-minima": _ticks_minima,
         "digits": _digits,
         "fashion-convnet": _fashion_convnet,
-        **{
-            name: partial(_fashion_small, name, task, lr_grid(*ends, per_decade=3), flrs)
-            for name, task, ends, flrs in short
-        },
+        **{name: partial(_fashion_small, name, task, lrs, flrs) for name, task, lrs, flrs in short},
         "cifar10-resnet-threshold": _paper_threshold,
         "cifar10-resnet-two-stages": _paper_two_stages,
         **{
