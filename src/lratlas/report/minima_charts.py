@@ -116,7 +116,7 @@ def _bars(data: pl.DataFrame, pick: alt.Parameter, *, elr: bool, first: bool, to
         x=alt.X("flr:N")
         .sort(None)
         .title("fine-tuning LR (ELR)" if elr else "fine-tuning LR")
-        .axis(labelAngle=0, labelOverlap="greedy"),
+        .axis(labelAngle=0, labelOverlap="greedy", labelFontSize=9),
         xOffset=alt.XOffset("way:N").sort(ways),
         opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
         tooltip=[
