@@ -76,7 +76,7 @@ def norms_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         _steps(data.filter(regime=regime), pick, x, first=i % columns == 0, last=i // columns == rows - 1)
         .add_params(*((pick,) if i == 0 else ()))
         .properties(
-            title="all PLRs" if regime == ALL else f"regime {regime}",
+            title={ALL: "all PLRs", "undecided": "undecided"}.get(regime, f"regime {regime}"),
             width=594 // columns - 16 * columns,
             height=(280 - 30 * (rows - 1)) // rows,
         )
