@@ -199,7 +199,6 @@ class Atlas:
         from lratlas.report.figures import figure_pdf, figure_svg
         from lratlas.report.page import page
 
-        self.store.remove("report.html")  # an interruption must not leave the page of an earlier state
         charts, missing = dict[str, Drawing](), dict[str, str]()
         asked = self._asked_for
         for name in (*CHARTS, *self._of_data):

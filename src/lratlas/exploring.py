@@ -92,10 +92,16 @@ def _conducted(
     did = conducted()
     atlas = Atlas(store)
     if did or changed or not store.exists("report.html"):
-        atlas.write_report()
+        _report(atlas)
     while (plr := atlas.next_plr()) is not None:
         notice(f"Bisection: PLR {plr:g} is added.")
         conducted(more=(plr,))
         atlas = Atlas(store)
-        atlas.write_report()
+        _report(atlas)
     return atlas
+
+
+def _report(atlas: Atlas) -> None:
+    """Write the report; an interruption leaves none, rather than that of an earlier state."""
+    atlas.store.remove("report.html")
+    atlas.write_report()

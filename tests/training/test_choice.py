@@ -49,8 +49,8 @@ def test_a_model_that_cannot_be_stacked_is_trained_one_run_at_a_time() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("stacked", "alone", "chosen"), [(0.19, 0.05, "stack"), (0.21, 0.05, "single")])
-def test_a_stack_is_compared_with_as_many_runs_alone(
+@pytest.mark.parametrize(("stacked", "alone", "chosen"), [(0.15, 0.05, "stack"), (0.19, 0.05, "single")])
+def test_a_stack_must_be_faster_by_a_fifth_than_as_many_runs_alone(
     stacked: float, alone: float, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Clock:
