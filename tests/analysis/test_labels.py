@@ -31,6 +31,7 @@ def noise(seed: int, *, seeds: int = 6, plrs: int = 4) -> Votes:
         present=everywhere,
         finite=finite,
         excess=np.where(finite, rng.normal(0.01, 0.01, (plrs, seeds)), np.nan),
+        loss=np.where(finite, 0.5, np.inf),
         converged=nowhere,
         falling=nowhere,
         descending=nowhere,

@@ -75,6 +75,16 @@ def test_chance_level_below_a_converging_plr_is_not_called_divergence(study: Stu
     assert labels(study([["chance"], ["converged"], ["chance"]])) == ["undecided", "1", "3"]
 
 
+@pytest.mark.parametrize("kind", ["creeping", "chance"])
+def test_rest_below_a_larger_plr_that_has_come_further_and_still_falls_is_slowness(study: Study, kind: str) -> None:
+    assert labels(study([[kind] * 3, ["descending"] * 3])) == ["undecided", "undecided"]
+    assert labels(study([["descending"] * 3, [kind] * 3]))[1] == {"creeping": "2", "chance": "3"}[kind]
+
+
+def test_a_plateau_below_a_larger_plr_at_a_higher_loss_stays_one(study: Study) -> None:
+    assert labels(study([["plateau"] * 3, ["descending"] * 3])) == ["2", "undecided"]
+
+
 def test_majorities_decide_over_seeds(study: Study) -> None:
     rows = [
         ["converged", "converged", "plateau"],

@@ -26,6 +26,7 @@ class Votes:
         present: Whether there is a run.
         finite: Whether there is a run that did not diverge.
         excess: Accuracy over chance; NaN where not finite.
+        loss: Training loss over the last quarter of the steps; infinite where there is none.
         converged: Whether the run is of regime 1.
         falling: Whether its loss falls by an amount that matters.
         descending: Whether its loss falls at all, by the trend test.
@@ -38,6 +39,7 @@ class Votes:
     present: Bools
     finite: Bools
     excess: Floats
+    loss: Floats
     converged: Bools
     falling: Bools
     descending: Bools
@@ -71,14 +73,19 @@ def votes(evidence: pl.DataFrame, pairs: pl.DataFrame, *, thresholds: Thresholds
         array[at] = evidence.select(expression.fill_null(value=False)).to_series().to_numpy()
         return array
 
-    excess = np.full((len(plrs), len(seeds)), np.nan)
-    excess[at] = evidence["excess"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    def numbers(name: str) -> Floats:
+        array = np.full((len(plrs), len(seeds)), np.nan)
+        array[at] = evidence[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        return array
+
+    loss = numbers("train_loss")
     return Votes(
         plrs=plrs,
         seeds=seeds,
         present=grid(pl.col("seed").is_not_null()),
         finite=grid(~pl.col("diverged")),
-        excess=np.where(grid(~pl.col("diverged")), excess, np.nan),
+        excess=np.where(grid(~pl.col("diverged")), numbers("excess"), np.nan),
+        loss=np.where(np.isnan(loss), np.inf, loss),
         converged=grid(pl.col("converged")),
         falling=grid(pl.col("falling")),
         descending=grid(pl.col("trend_p") < thresholds.trend_level),
@@ -93,7 +100,8 @@ def decide(ballot: Votes, weights: Floats, *, thresholds: Thresholds) -> Decisio
     Majorities are of more than half: of the runs for divergence and convergence, of the finite ones for
     trends. Below a PLR of regime 1, a loss that falls at all, by however little, is a descent not finished,
     even at chance; and a PLR at chance without a trend is undecided there, for a larger LR that converges
-    speaks against divergence.
+    speaks against divergence. The same holds where a larger LR is at a lower loss and still falls: the
+    smaller one rests neither in divergence nor in an equilibrium, whose loss would be the lower one.
 
     Args:
         ballot: The evidence.
@@ -108,9 +116,11 @@ def decide(ballot: Votes, weights: Floats, *, thresholds: Thresholds) -> Decisio
     one = ~at_chance & (weights @ ballot.converged.T > runs / 2)
     below_one = np.logical_or.accumulate(one[:, ::-1], axis=1)[:, ::-1] & ~one
     descending = weights @ ballot.descending.T > finite / 2
-    settled = (weights @ ballot.falling.T <= finite / 2) & (weights @ ballot.tested.T > finite / 2)
+    falling = weights @ ballot.falling.T > finite / 2
+    settled = ~falling & (weights @ ballot.tested.T > finite / 2)
+    slow = (below_one & at_chance) | _overtaken(ballot, weights, falling & ~at_chance)
     labels = np.select(
-        [runs == 0, broken, one, below_one & descending, below_one & at_chance, at_chance, settled],
+        [runs == 0, broken, one, below_one & descending, slow, at_chance, settled],
         ["", "3", "1", "1", "undecided", "3", "2"],
         default="undecided",
     )
@@ -141,6 +151,15 @@ def change_point(upper: Bools, decided: Bools) -> NDArray[np.int64]:
 def convergence_cut(labels: NDArray[np.str_]) -> NDArray[np.int64]:
     """How many PLRs lie below the convergence threshold; undecided PLRs have no say."""
     return change_point(labels != "1", (labels != "undecided") & (labels != ""))
+
+
+def _overtaken(ballot: Votes, weights: Floats, falling: Bools) -> Bools:
+    """Whether a larger PLR is at a lower median loss that still falls."""
+    loss = _medians(ballot.loss, weights)
+    lowest = np.minimum.accumulate(np.where(falling, loss, np.inf)[:, ::-1], axis=1)[:, ::-1]
+    larger = np.full_like(loss, np.inf)
+    larger[:, :-1] = lowest[:, 1:]
+    return larger < loss
 
 
 def _above_chance_p(ballot: Votes, weights: Floats, trace: float) -> Floats:
@@ -192,7 +211,7 @@ def _medians(values: Floats, weights: Floats) -> Floats:
     """Medians of each row of ``values`` with each row of ``weights`` as counts; NaN values do not count."""
     known = ~np.isnan(values)
     columns = [_median(row[k], weights[:, k]) for row, k in zip(values, known, strict=True)]
-    return np.stack(columns, axis=1)
+    return np.array(columns).T.reshape(len(weights), len(values))
 
 
 def _median(values: Floats, weights: Floats) -> Floats:

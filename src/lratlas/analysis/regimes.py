@@ -23,7 +23,8 @@ def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFA
     * ``2``, chaotic equilibrium: a stationary loss over the last half. Going up from the convergence
       threshold, ``2A`` as long as the solutions fine-tuned with the lowest and the highest FLR and the weight
       average are linearly connected, ``2B`` from there on; plain ``2`` where that cannot be told.
-    * ``undecided``: still falling, or a trace too short to tell.
+    * ``undecided``: still falling, or at rest only beside a larger PLR that is at a lower loss and still
+      falls, or a trace too short to tell.
 
     The definitions follow Section 3 of *Where Do Large Learning Rates Lead Us?* (2024).
 
