@@ -3,15 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: .venv help demo test lint benchmark clean
+.PHONY: .venv help demo test lint benchmark screenshots clean
 
 help:
-	@echo "make demo       run the demonstration: the paper's synthetic example and real digits"
-	@echo "make test       linters, type checker and tests"
-	@echo "make lint       linters and type checker alone"
-	@echo "make benchmark  time the trainer against a plain PyTorch loop"
-	@echo "make .venv      the virtual environment, from requirements.lock"
-	@echo "make clean      remove the environment, caches and the demonstration"
+	@echo "make demo         run the demonstration: the paper's synthetic example and real digits"
+	@echo "make test         linters, type checker and tests"
+	@echo "make lint         linters and type checker alone"
+	@echo "make benchmark    time the trainer against a plain PyTorch loop, and a large report"
+	@echo "make screenshots  pictures of a report in build/screenshots, to look at"
+	@echo "make .venv        the virtual environment, from requirements.lock"
+	@echo "make clean        remove the environment, caches and the demonstration"
 
 .venv: $(READY)
 
@@ -30,12 +31,17 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
+# The tests of the browser stay together, in the process that starts it.
 test: lint
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadgroup
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/ticks.py
 	$(BIN)/python benchmarks/images.py
+	$(BIN)/python benchmarks/report.py
+
+screenshots: $(READY)
+	cd tests && ../$(BIN)/python -m browser.screenshots ../build/screenshots
 
 clean:
 	rm -rf .venv .cache .pytest_cache .hypothesis .ruff_cache build dist lratlas-demo

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lratlas.atlas import load
+    from lratlas.comparing import compare
     from lratlas.exploring import explore
     from lratlas.study.spec import lr_grid
     from lratlas.task import Task
 
-__all__ = ["Task", "explore", "load", "lr_grid"]
+__all__ = ["Task", "compare", "explore", "load", "lr_grid"]
 
 _HOMES = {
     "Task": "lratlas.task",
+    "compare": "lratlas.comparing",
     "explore": "lratlas.exploring",
     "load": "lratlas.atlas",
     "lr_grid": "lratlas.study.spec",

@@ -1,7 +1,5 @@
 """The atlas of a study, finished or running: tables, boundaries, words, charts; and how to make one."""
 
-import platform
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from lratlas.analysis.boundaries import boundaries
+from lratlas.analysis.claims import claims
 from lratlas.analysis.power_law import power_law
+from lratlas.analysis.recommendation import Recommendation, recommendation
 from lratlas.analysis.regimes import regimes
 from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.summary import summary
 from lratlas.analysis.wording import format_lr
-from lratlas.errors import LRAtlasError, StudyError
+from lratlas.errors import StudyError
 from lratlas.report.charts import CHARTS, Drawing, ticks_chart
 from lratlas.study.conduct import stored_spec
 from lratlas.study.plan import Plan, read_plan
@@ -41,7 +41,7 @@ _STORED = {
     "sharpness": ("seed", "plr", "stage", "flr", "count"),
     "norms": ("seed", "plr", "stage", "flr", "layer", "group"),
 }
-_ANALYSIS = ("regimes", "boundaries", "sparsity", "power_law")
+_ANALYSIS = ("regimes", "boundaries", "sparsity", "power_law", "claims")
 _WHOLE = "analysis"
 PYTHON = "python"  # the task preset of studies whose task a spec cannot describe
 
@@ -87,6 +87,7 @@ class Atlas:
         tables["boundaries"] = boundaries(tables, chance_loss=chance, thresholds=thresholds)
         tables["sparsity"] = sparsity(tables["features"])
         tables["power_law"] = power_law(tables["convergence"])
+        tables["claims"] = claims(tables, chance_loss=chance, thresholds=thresholds)
         return tables
 
     def table(self, name: str) -> pl.DataFrame:
@@ -114,6 +115,10 @@ class Atlas:
         if self.tables["regimes"].is_empty():
             return ["Nothing is trained yet."]
         return summary(self.tables, elr=self.elr)
+
+    def recommendation(self) -> Recommendation | None:
+        """The initial LRs to use, with the score they lead to; None where no model was finished yet."""
+        return recommendation(self.tables, elr=self.elr)
 
     def next_plr(self) -> float | None:
         """The PLR that a bisection trains next; None if it is done, or the spec asks for none.
@@ -195,48 +200,39 @@ class Atlas:
         Raises:
             StudyError: The study cannot be written, or no run reaches the loss.
         """
-        from lratlas.report.data import CHART_DATA
-        from lratlas.report.figures import figure_pdf, figure_svg
-        from lratlas.report.page import page
+        from lratlas.reporting import drawn, page_of, write_figures
 
-        charts, missing = dict[str, Drawing](), dict[str, str]()
-        asked = self._asked_for
-        for name in (*CHARTS, *self._of_data):
-            if not asked.get(name, True):
-                continue
-            try:
-                charts[name] = self.chart(name)
-            except LRAtlasError as error:
-                missing[name] = str(error)
-        if at_loss is not None:
-            charts["accuracy_at_loss"] = self.chart("accuracy", at_loss=at_loss)
+        found = drawn(self, at_loss=at_loss)
         for name in _ANALYSIS:
             self.store.write_table(name, _WHOLE, self.tables[name])
-        text = page(
-            title=self.spec.name,
-            task=self.plan.task if self.plan else "",
-            summary=self.summary(),
-            charts=charts,
-            tables=self.tables,
-            facts=self._facts(),
-            missing=missing,
-        )
-        self.store.write_text("report.html", text)
-        for name, chart in charts.items():
-            self.store.write_bytes(f"figures/{name}.pdf", figure_pdf(chart))
-            self.store.write_text(f"figures/{name}.svg", figure_svg(chart))
-            if name in CHART_DATA:
-                self.store.write_text(f"figures/{name}.csv", CHART_DATA[name](self.tables).write_csv())
+        self.store.write_text("report.html", page_of(self, found))
+        write_figures(self, found.charts)
         return f"{self.folder}/report.html"
 
+    def report_html(self, *, at_loss: float | None = None, live: bool = False) -> str:
+        """The page that `write_report` writes, as text; nothing is written.
+
+        Args:
+            at_loss: Also show the accuracies at this training loss instead of at the end.
+            live: The page follows the study: it asks the server that it came from for ``version``, every few seconds,
+                and shows itself anew when that text has changed.
+
+        Raises:
+            StudyError: No run reaches the loss.
+        """
+        from lratlas.reporting import drawn, page_of
+
+        return page_of(self, drawn(self, at_loss=at_loss), live=live)
+
     @property
-    def _asked_for(self) -> dict[str, bool]:
-        """Of the charts that not every study has, whether this one trains and measures what they show."""
+    def charts(self) -> tuple[str, ...]:
+        """The charts that this study asks for, finished or not, in the order of the report."""
         measured = ("features", "bands", "norms", "sharpness")
-        return {name: self.plan is None or bool(getattr(self.plan, name)) for name in measured} | {
+        asked = {name: self.plan is None or bool(getattr(self.plan, name)) for name in measured} | {
             "convergence": self.spec.measure.convergence,
             "two_stages": self.spec.second is not None,
         }
+        return tuple(name for name in (*CHARTS, *self._of_data) if asked.get(name, True))
 
     @property
     def _of_data(self) -> tuple[str, ...]:
@@ -256,23 +252,6 @@ class Atlas:
 
         x, y = tasks_from(self.spec.task).of(0).train
         return pl.DataFrame({"x1": x[:, 0].tolist(), "x2": x[:, 1].tolist(), "label": y.long().tolist()})
-
-    def _facts(self) -> dict[str, str]:
-        from importlib.metadata import version
-
-        runs = self.tables["runs"]
-        trained = sum(job.work for job in self.plan.trainings) if self.plan else 0
-        again = shlex.join([f"{self.folder}/spec.toml", "--folder", self.folder])
-        prints = sorted({seed.fingerprint for job in self.plan.trainings for seed in job.seeds}) if self.plan else []
-        return {
-            "Command": "explore(…) from Python" if self.spec.task.preset == PYTHON else f"lratlas explore {again}",
-            "Spec": self.store.read_text("spec.toml"),
-            "Runs": f"{len(runs):,}, {trained:,} SGD steps planned",
-            "Training time": f"{runs['seconds'].sum():,.0f} s, summed over processes",
-            "Task fingerprint": ", ".join(prints),
-            "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "torch", "polars", "altair")),
-            "Machine": f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
-        }
 
 
 def _first_fits(rows: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from lratlas.cli_compare import app as compare_app
 from lratlas.cli_data import app as data_app
 from lratlas.cli_options import (
     CORES,
@@ -29,7 +30,8 @@ from lratlas.cli_options import (
     Width,
     Workers,
 )
-from lratlas.errors import LRAtlasError, SpecError, StudyError
+from lratlas.cli_serve import serve
+from lratlas.errors import LRAtlasError, SpecError
 from lratlas.terminal import notice, print_json, print_table, progress_bar, say
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.add_typer(data_app, name="data")
+app.command()(serve)
+app.add_typer(compare_app)
 
 
 def main() -> None:
@@ -177,28 +181,18 @@ def resume(folder: FolderArgument, data_root: DataRoot = None, workers: Workers 
 def status(folder: FolderArgument, as_json: Json = False) -> None:
     """How far a study is, and what it says so far."""
     from lratlas.atlas import load
-    from lratlas.study.jobs import is_done
+    from lratlas.cli_status import facts, lines, standing_of
 
     atlas = load(folder)
-    plan = atlas.plan
-    jobs = plan.jobs if plan else ()
-    done = [job for job in jobs if is_done(atlas.store, job)]
-    state = "not planned yet" if not plan else _state(atlas) if len(done) == len(jobs) else "unfinished"
+    found = standing_of(atlas)
     # Read before anything is printed: a table may be damaged.
-    result = _result(atlas)
+    result, told = _result(atlas), facts(atlas, found)
     if as_json:
-        print_json({"state": state, "jobs": len(jobs), "done": len(done), **result})
+        print_json({**told, **result})
         return
-    say(f"{atlas.spec.name} in {folder}: {state}{f', {len(done)} of {len(jobs)} jobs done' if plan else ''}")
+    for line in lines(atlas, found):
+        say(line)
     _print_result(atlas, as_json=False)
-
-
-def _state(atlas: "Atlas") -> str:
-    """Of a study whose jobs are done: a bisection may go on."""
-    try:
-        return "finished" if atlas.next_plr() is None else "bisecting"
-    except StudyError:  # resuming it will say that its boundary cannot be bisected
-        return "finished"
 
 
 @app.command()
@@ -228,14 +222,25 @@ def report(
     at_loss: Annotated[
         float | None, typer.Option(help="Also compare accuracies at this training loss.", metavar="LOSS")
     ] = None,
+    figures: Annotated[
+        bool,
+        typer.Option("--figures", help="Write the figures alone, and leave the page as it is."),
+    ] = False,
 ) -> None:
-    """Write the report and the figures anew, also while the study runs."""
+    """Write the page and the figures (PDF, SVG, CSV, sized for a paper) anew, also while the study runs."""
     _look_for_data(data_root)
     from lratlas.atlas import load
 
     if at_loss is not None and not at_loss > 0:
         raise SpecError(f"--at-loss is {at_loss}; it must be above 0.")
-    say(f"Report: {load(folder).write_report(at_loss=at_loss)}")
+    atlas = load(folder)
+    if figures:
+        from lratlas.reporting import drawn, write_figures
+
+        write_figures(atlas, drawn(atlas, at_loss=at_loss).charts)
+        say(f"Figures: {atlas.folder}/figures")
+    else:
+        say(f"Report: {atlas.write_report(at_loss=at_loss)}")
 
 
 @app.command()

@@ -178,6 +178,17 @@ SCHEMAS: dict[str, pl.Schema] = {
             "high": pl.Float64,
         }
     ),
+    # Each finding of the paper, judged on this study; names and titles in lratlas.analysis.claims.
+    "claims": pl.Schema(
+        {
+            "claim": pl.String,
+            "verdict": pl.String,  # supported, contradicted, inconclusive
+            "effect": pl.Float64,  # null where not measured
+            "low": pl.Float64,  # 95 % interval over seeds; null for fewer than three
+            "high": pl.Float64,
+            "statement": pl.String,
+        }
+    ),
 }
 
 

@@ -32,7 +32,9 @@ COMMANDS = {
     "resume": ["FOLDER", "--data-root = None", f"--workers = {CORES}", "--json = False"],
     "status": ["FOLDER", "--json = False"],
     "show": ["FOLDER", "TABLE = boundaries", "--format = table"],
-    "report": ["FOLDER", "--data-root = None", "--at-loss = None"],
+    "report": ["FOLDER", "--data-root = None", "--at-loss = None", "--figures = False"],
+    "compare": ["FOLDER…", "--format = table", "--html = None"],
+    "serve": ["FOLDER", "--host = 127.0.0.1", "--port = 0"],
     "doctor": ["--json = False"],
     "data": [],
 }

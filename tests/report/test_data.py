@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lratlas.errors import StudyError
 from lratlas.report.data import accuracy_data, geometry_data, regime_bands, traces_data
-from lratlas.report.rows import lr_text
+from lratlas.report.rows import by_seed, lr_text, named_models, over_seeds
 from lratlas.tables import SCHEMAS, Tables
 
 Row = dict[str, Any]
@@ -70,10 +70,14 @@ def test_accuracy_is_mean_and_deviation_over_seeds_in_legend_order() -> None:
         run("h", None, seed=2),
     ]
     data = accuracy_data({"runs": frame("runs", rows)})
-    assert data["series"].to_list() == ["pre-training", "FLR 1e-4", "FLR 1e-3", "SWA-2", "SWA-5"]
+    means = over_seeds(data)
+    assert means["series"].to_list() == ["pre-training", "FLR 1e-4", "FLR 1e-3", "SWA-2", "SWA-5"]
     deviation = math.sqrt(2 * 0.1**2)  # two values, each 0.1 from their mean, one degree of freedom
-    assert data.row(0)[3:] == pytest.approx((0.7, 0.7 - deviation, 0.7 + deviation, 2))
-    assert data.row(4)[3:] == pytest.approx((0.9, 0.9, 0.9, 1))
+    assert means.row(0)[4:] == pytest.approx((0.7, 0.7 - deviation, 0.7 + deviation, 2))
+    assert means.row(4)[4:] == pytest.approx((0.9, 0.9, 0.9, 1))
+    alone = data.filter(series="pre-training").drop_nulls("seed")
+    assert alone.select("seed", "mean", "low", "high", "seeds").rows() == [(0, 0.6, 0.6, 0.6, 1), (1, 0.8, 0.8, 0.8, 1)]
+    assert data.filter(seed=1)["series"].to_list() == ["pre-training"]
 
 
 def test_accuracy_at_a_loss_is_that_of_the_first_row_below_it() -> None:
@@ -86,8 +90,9 @@ def test_accuracy_at_a_loss_is_that_of_the_first_row_below_it() -> None:
     names = ("run", "step", "train_loss", "test_accuracy")
     traces = frame("traces", [dict(zip(names, row, strict=True)) for row in trace])
     data = accuracy_data({"runs": frame("runs", runs), "traces": traces}, at_loss=0.5)
-    assert data["mean"].to_list() == pytest.approx([0.64])
-    assert data["seeds"].to_list() == [2]
+    assert data["seed"].to_list() == [None, 0, 2]
+    assert data["mean"].to_list() == pytest.approx([0.64, 0.62, 0.66])
+    assert data["seeds"].to_list() == [2, 1, 1]
 
 
 def test_geometry_is_the_median_over_seeds_whatever_the_order_of_the_ends() -> None:
@@ -110,7 +115,10 @@ def test_geometry_is_the_median_over_seeds_whatever_the_order_of_the_ends() -> N
         }
         for seed, a, b, angle in measured
     ]
-    data = geometry_data({"pairs": frame("pairs", rows)})
+    every = geometry_data({"pairs": frame("pairs", rows)})
+    alone = every.filter(seed=0).select("pair", "angle").rows()
+    assert alone == [("low FLR – high FLR", 0.1), ("low FLR – SWA", 0.5), ("high FLR – SWA", 1.0)]
+    data = over_seeds(every)
     assert data["pair"].to_list() == ["low FLR – high FLR", "low FLR – SWA", "high FLR – SWA"]
     assert data["angle"].to_list() == pytest.approx([0.2, 0.5, 1.0])
     assert data["train_barrier"].to_list() == pytest.approx([0.02, 0.05, 0.1])
@@ -130,14 +138,21 @@ def traces_of(losses: dict[str, list[float]]) -> Tables:
 
 
 def test_traces_are_means_over_seeds_without_what_a_log_axis_cannot_show() -> None:
-    data = traces_data(traces_of({"a": [1.0, 0.0, math.inf], "b": [3.0, 0.2, math.nan]}))
+    every = traces_data(traces_of({"a": [1.0, 0.0, math.inf], "b": [3.0, 0.2, math.nan]}))
+    assert every.filter(seed=0)["train_loss"].to_list() == [1.0, None, None]
+    assert every.filter(seed=1)["train_loss"].to_list() == [3.0, 0.2, None]
+    data = over_seeds(every)
     assert data["step"].to_list() == [10, 20, 30]
     assert data["train_loss"].to_list() == pytest.approx([2.0, 0.2, None])
     assert data["gradient_norm"].to_list() == pytest.approx([4.0, 0.4, None])
 
 
 def test_long_traces_are_thinned_to_means_and_keep_their_end() -> None:
-    data = traces_data(traces_of({"a": [float(i + 1) for i in range(600)]}))
+    every = traces_data(traces_of({"a": [float(i + 1) for i in range(600)]}))
+    alone = every.filter(seed=0)
+    assert alone["step"].to_list() == [150 * (i + 1) for i in range(40)]
+    assert alone["train_loss"].to_list() == pytest.approx([15 * i + 8 for i in range(40)])
+    data = over_seeds(every)
     assert data["step"].to_list() == [40 * (i + 1) for i in range(150)]
     assert data["train_loss"].to_list() == pytest.approx([4 * i + 2.5 for i in range(150)])
 
@@ -152,3 +167,24 @@ def test_fine_tuning_is_not_among_the_traces() -> None:
 def test_a_loss_that_no_run_reaches_is_named() -> None:
     with pytest.raises(StudyError, match=r"training loss of 0\.01 or less; no run has one"):
         accuracy_data(traces_of({"a": [1.0]}), at_loss=0.01)
+
+
+def test_models_are_named_by_what_makes_them_differ() -> None:
+    rows = pl.DataFrame(
+        {
+            "stage": ["average", "finetune", "pretrain", "finetune"],
+            "flr": [None, 1e-3, None, 1e-4],
+            "count": [5, None, None, None],
+        }
+    )
+    names = ["averaged, SWA-5", "fine-tuned, FLR 1e-3", "pre-trained", "fine-tuned, FLR 1e-4"]
+    assert named_models(rows)["model"].to_list() == names
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1)), min_size=1, max_size=8))
+def test_what_is_over_seeds_has_the_rows_of_every_seed(rows: list[tuple[int, float]]) -> None:
+    data = by_seed(pl.DataFrame(rows, schema={"seed": pl.Int64, "value": pl.Float64}, orient="row"))
+    together = over_seeds(data)
+    assert together.select("one", "value").rows() == rows
+    assert data.drop_nulls("seed").select("seed", "value").rows() == rows
+    assert (data.drop_nulls("seed")["seed"] == data.drop_nulls("seed")["one"]).all()

@@ -7,6 +7,7 @@ import pytest
 
 from lratlas.errors import StudyError
 from lratlas.report.learned_data import bands_data, features_data
+from lratlas.report.rows import over_seeds
 from lratlas.tables import SCHEMAS
 
 Row = dict[str, Any]
@@ -23,23 +24,26 @@ def features(name: str, accuracies: list[float], **more: Any) -> list[Row]:
 
 def test_features_are_sorted_in_each_run_before_the_mean() -> None:
     rows = features("a", [0.5, 0.9]) + features("b", [0.7, 0.6], seed=1)
-    data = features_data({"features": frame("features", rows)})
+    every = features_data({"features": frame("features", rows)})
+    assert every.filter(seed=1)["accuracy"].to_list() == [0.7, 0.6]
+    data = over_seeds(every)
     # Sorted they are 0.9, 0.5 and 0.7, 0.6; a mean feature by feature would give 0.75 and 0.6.
     assert data["accuracy"].to_list() == pytest.approx([0.8, 0.55])
     assert data["rank"].to_list() == [1, 2]
     assert data["model"].unique().to_list() == ["pre-trained"]
 
 
-def test_features_take_the_lowest_flr_and_the_longest_average() -> None:
+def test_features_are_of_every_model_in_order_of_stage_and_setting() -> None:
     rows = [
         *features("a", [0.6], stage="finetune", flr=1e-3),
         *features("b", [0.7], stage="finetune", flr=1e-4),
         *features("c", [0.8], stage="average", count=20),
         *features("d", [0.9], stage="average", count=5),
     ]
-    data = features_data({"features": frame("features", rows)})
-    assert data["model"].to_list() == ["fine-tuned, FLR 1e-4", "averaged, SWA-20"]
-    assert data["accuracy"].to_list() == pytest.approx([0.7, 0.8])
+    data = over_seeds(features_data({"features": frame("features", rows)}))
+    names = ["fine-tuned, FLR 1e-4", "fine-tuned, FLR 1e-3", "averaged, SWA-5", "averaged, SWA-20"]
+    assert data["model"].to_list() == names
+    assert data["accuracy"].to_list() == pytest.approx([0.7, 0.6, 0.9, 0.8])
 
 
 def band(low: int, high: int, accuracy: float, **more: Any) -> Row:
@@ -55,7 +59,9 @@ def test_bands_are_means_over_seeds_in_order_of_frequency() -> None:
         band(0, 0, 0.2),
         band(9, 24, 0.3, kept=False),
     ]
-    data = bands_data({"bands": frame("bands", rows)})
+    every = bands_data({"bands": frame("bands", rows)})
+    assert every.filter(seed=1).select("band", "accuracy").rows() == [("9-24 (mid)", 0.8)]
+    data = over_seeds(every)
     assert data["band"].to_list() == ["0 (background)", "9-24 (mid)", "25-32 (high)", "9-24 (mid)"]
     assert data["kept"].to_list() == [True, True, True, False]
     assert data["accuracy"].to_list() == pytest.approx([0.2, 0.6, 0.1, 0.3])
@@ -64,11 +70,11 @@ def test_bands_are_means_over_seeds_in_order_of_frequency() -> None:
 
 def test_bands_with_other_borders_are_lines_of_their_own() -> None:
     rows = [band(1, 8, 0.4), band(1, 12, 0.5), band(13, 24, 0.3), band(25, 32, 0.1)]
-    data = bands_data({"bands": frame("bands", rows)})
+    data = over_seeds(bands_data({"bands": frame("bands", rows)}))
     assert data["band"].to_list() == ["1-8 (low)", "1-12", "13-24", "25-32 (high)"]
 
 
-def test_bands_take_the_lowest_flr_and_the_longest_average() -> None:
+def test_bands_are_of_every_model_in_order_of_stage_and_setting() -> None:
     rows = [
         band(0, 0, 0.1, stage="average", count=20),
         band(0, 0, 0.2, stage="average", count=5),
@@ -76,9 +82,10 @@ def test_bands_take_the_lowest_flr_and_the_longest_average() -> None:
         band(0, 0, 0.4, stage="finetune", flr=1e-4),
         band(0, 0, 0.5),
     ]
-    data = bands_data({"bands": frame("bands", rows)})
-    assert data["model"].to_list() == ["pre-trained", "fine-tuned, FLR 1e-4", "averaged, SWA-20"]
-    assert data["accuracy"].to_list() == pytest.approx([0.5, 0.4, 0.1])
+    data = over_seeds(bands_data({"bands": frame("bands", rows)}))
+    tuned, averaged = ["fine-tuned, FLR 1e-4", "fine-tuned, FLR 1e-3"], ["averaged, SWA-5", "averaged, SWA-20"]
+    assert data["model"].to_list() == ["pre-trained", *tuned, *averaged]
+    assert data["accuracy"].to_list() == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.1])
 
 
 def test_bands_of_other_stages_are_not_enough() -> None:

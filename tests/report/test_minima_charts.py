@@ -62,9 +62,10 @@ def test_a_panel_per_regime_in_order(tables: Tables) -> None:
 def test_only_eigenvalues_that_did_not_converge_are_hollow(tables: Tables) -> None:
     spec: dict[str, Any] = sharpness_chart(tables).to_dict()
     assert [len(panel["layer"]) for panel in spec["hconcat"]] == [2, 1, 1]
-    rows = spec["datasets"][spec["hconcat"][0]["layer"][1]["data"]["name"]]
-    assert rows
-    assert not any(row["converged"] for row in rows)
+    filled, hollow = spec["hconcat"][0]["layer"]
+    assert [layer["mark"]["filled"] for layer in (filled, hollow)] == [True, False]
+    assert "datum.converged" in [step.get("filter") for step in filled["transform"]]
+    assert "!datum.converged" in [step.get("filter") for step in hollow["transform"]]
     whole = {**tables, "sharpness": tables["sharpness"].with_columns(converged=pl.lit(value=True))}
     assert [len(panel["layer"]) for panel in sharpness_chart(whole).to_dict()["hconcat"]] == [1, 1, 1]
 

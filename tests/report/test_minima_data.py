@@ -10,6 +10,7 @@ from lratlas.errors import StudyError
 from lratlas.report.convergence_data import convergence_data, law_data
 from lratlas.report.log_axis import log_ticks
 from lratlas.report.minima_data import norms_data, sharpness_data, two_stages_data
+from lratlas.report.rows import over_seeds
 from lratlas.tables import SCHEMAS, Tables
 
 Row = dict[str, Any]
@@ -29,14 +30,17 @@ def epochs(plr: float, counts: list[int | None], accuracies: list[float | None])
 def test_convergence_has_a_row_per_seed_and_medians_that_count_failures_as_infinite() -> None:
     rows = epochs(2e-3, [7, None, None], [0.7, None, None]) + epochs(1e-3, [4, None, 9], [0.6, None, 0.8])
     data = convergence_data({"convergence": frame("convergence", rows)})
-    assert data["plr"].to_list() == [1e-3] * 3 + [2e-3] * 3
-    assert data["epochs"].to_list() == [4, None, 9, 7, None, None]
-    assert data["median"].to_list() == [9.0] * 3 + [None] * 3
+    together, alone = over_seeds(data), data.drop_nulls("seed")
+    assert together.select("plr", "epochs").rows() == [(1e-3, 9.0), (2e-3, None)]
+    assert alone["seed"].to_list() == [0, 0, 1, 1, 2, 2]
+    assert alone["plr"].to_list() == [1e-3, 2e-3] * 3
+    assert alone["epochs"].to_list() == [4, 7, None, None, 9, None]
+    assert alone["converged"].to_list() == [1, 1, 0, 0, 1, 0]
+    assert alone["mean"].to_list() == [0.6, 0.7, None, None, 0.8, None]
     deviation = math.sqrt(2 * 0.1**2)  # two values, each 0.1 from their mean
-    assert data.select("mean", "low", "high", "seeds", "converged").row(0) == pytest.approx(
-        (0.7, 0.7 - deviation, 0.7 + deviation, 3, 2)
-    )
-    assert data.select("mean", "low", "high", "seeds", "converged").row(3) == pytest.approx((0.7, 0.7, 0.7, 3, 1))
+    columns = ("mean", "low", "high", "seeds", "converged")
+    assert together.select(columns).row(0) == pytest.approx((0.7, 0.7 - deviation, 0.7 + deviation, 3, 2))
+    assert together.select(columns).row(1) == pytest.approx((0.7, 0.7, 0.7, 3, 1))
 
 
 def test_the_law_is_a_curve_from_the_first_rising_plr_towards_its_threshold() -> None:
@@ -70,7 +74,9 @@ def test_two_stages_stand_beside_the_direct_ways_from_their_two_plrs() -> None:
         *tuned(1e-2, None, [0.99], flr=1e-4),  # an FLR without two stages
         *tuned(1e-2, None, [0.99], stage="average", count=5),
     ]
-    data = two_stages_data({"runs": frame("runs", rows)})
+    every = two_stages_data({"runs": frame("runs", rows)})
+    assert every.filter(seed=1).select("way", "mean").rows() == [("high", 0.7), ("both", 0.9)]
+    data = over_seeds(every)
     assert data["pair"].unique().to_list() == ["1e-2 → 1e-3"]
     assert data["name"].to_list() == ["1e-2 → 1e-5", "1e-3 → 1e-5", "1e-2 → 1e-3 → 1e-5"]
     assert data["way"].to_list() == ["high", "low", "both"]
@@ -101,7 +107,7 @@ NORMS = [
 
 def test_norms_are_pooled_over_the_plrs_of_a_regime() -> None:
     regimes = frame("regimes", [{"plr": p, "regime": r} for p, r in ((0.01, "1"), (1.0, "3"), (2.0, "3"))])
-    data = norms_data({"norms": frame("norms", NORMS), "regimes": regimes})
+    data = over_seeds(norms_data({"norms": frame("norms", NORMS), "regimes": regimes}))
     states = data.unique(["regime", "state"], maintain_order=True)
     assert states.select("regime", "state", "flr", "filters").rows() == [
         ("1", "before training", None, 2),
@@ -120,6 +126,15 @@ def test_norms_are_pooled_over_the_plrs_of_a_regime() -> None:
     ends = data.group_by("regime", "state").agg(pl.col("share").sum(), first=pl.col("share").first())
     assert ends["share"].to_list() == pytest.approx([1.0] * 5)
     assert ends["first"].to_list() == [0.0] * 5
+
+
+def test_norms_of_one_seed_are_in_the_bins_of_all() -> None:
+    rows = [*normed("pretrain", 1.0, [0.1, 0.1]), *normed("pretrain", 1.0, [1e-4, 1e-4, 0.1, 0.1], seed=3)]
+    data = norms_data({"norms": frame("norms", rows)})
+    drawn = data.filter(pl.col("share") > 0).select("seed", "share", "filters").rows()
+    assert drawn == [(None, 2 / 6, 6), (None, 4 / 6, 6), (0, 1.0, 2), (3, 0.5, 4), (3, 0.5, 4)]
+    top = data.filter(pl.col("share") > 0).group_by("seed").agg(pl.col("log_norm").max())
+    assert top["log_norm"].n_unique() == 1
 
 
 def test_without_regimes_all_norms_are_together() -> None:
@@ -146,13 +161,18 @@ def test_sharpness_shows_the_models_near_the_loss_most_plrs_have() -> None:
         {"plr": 1e-2, "train_loss": 0.011, "stage": "pretrain", "flr": None},
         {"plr": 1e-1, "train_loss": 0.3},
     )
-    data = sharpness_data(tables)
+    every = sharpness_data(tables)
+    # Each seed of the models chosen by their means.
+    assert every.filter(seed=1).select("plr", "train_loss", "test_error", "seeds").rows() == [(1e-3, 0.014, 0.4, 1)]
+    assert every.filter(seed=0)["plr"].to_list() == [1e-2, 1e-3, 1e-2]
+    data = over_seeds(every)
+    assert data["model"].to_list() == ["pre-trained", "fine-tuned, FLR 1e-5", "fine-tuned, FLR 1e-5"]
     assert data["kind"].to_list() == ["pre-trained", "fine-tuned", "fine-tuned"]
     assert data["plr"].to_list() == [1e-2, 1e-3, 1e-2]
     assert data["converged"].to_list() == [True, True, False]
     assert data["test_error"].to_list() == pytest.approx([0.2, 0.3, 0.2])
     assert data["level"].unique().to_list() == [0.009]
-    assert sharpness_data(tables, at_loss=0.25)["plr"].to_list() == [1e-1]
+    assert over_seeds(sharpness_data(tables, at_loss=0.25))["plr"].to_list() == [1e-1]
 
 
 def test_sharpness_without_a_loss_is_no_chart() -> None:

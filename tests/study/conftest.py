@@ -13,8 +13,9 @@ from lratlas.atlas import Atlas
 from lratlas.models.mlp import MLP
 from lratlas.study import execute
 from lratlas.study.conduct import conduct, open_study, stored_spec
-from lratlas.study.jobs import is_done, perform
+from lratlas.study.jobs import perform
 from lratlas.study.plan import Plan
+from lratlas.study.progress import is_done
 from lratlas.study.spec import Spec, spec_from
 from lratlas.study.store import Store
 from lratlas.study.study import Study

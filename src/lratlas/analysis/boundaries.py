@@ -17,6 +17,21 @@ NAMES = ("convergence", "subregime", "divergence")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Redrawn:
+    """The regimes of all PLRs, ascending, over redrawn seeds.
+
+    Attributes:
+        plrs: The PLRs.
+        seeds: How many seeds there are.
+        labels: The regimes, shape (1 + resamples, PLRs); the first row is of the study as it is.
+    """
+
+    plrs: Floats
+    seeds: int
+    labels: NDArray[np.str_]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Brackets:
     """The decided PLRs on the two sides of a boundary, per weighting of the seeds; NaN for none."""
 
@@ -57,6 +72,35 @@ def boundaries(
         SpecError: If ``chance_loss`` is not a positive number or ``resamples`` is below 1.
         StudyError: If a PLR has two pre-training runs of one seed, or a finite run has no training trace.
     """
+    drawn = redrawn(tables, chance_loss=chance_loss, thresholds=thresholds, resamples=resamples, seed=seed)
+    rows = [
+        {"boundary": name, **_row(_brackets(drawn.plrs, drawn.labels, upper=upper, decided=decided))}
+        for name, upper, decided in zip(NAMES, *_sides(drawn.labels), strict=True)
+    ]
+    return pl.DataFrame(rows, schema=SCHEMAS["boundaries"])
+
+
+def redrawn(
+    tables: Tables,
+    *,
+    chance_loss: float,
+    thresholds: Thresholds = DEFAULTS,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Redrawn:
+    """Decide the regimes of a study as it is, and as often with its seeds drawn anew.
+
+    Args:
+        tables: A study's tables; ``runs``, ``traces`` and ``pairs`` (may be missing) are read.
+        chance_loss: Loss of the best constant prediction.
+        thresholds: The numbers that decide.
+        resamples: Number of bootstrap resamples of the seeds; none are drawn of a single one.
+        seed: Seed of the bootstrap's generator.
+
+    Raises:
+        SpecError: If ``chance_loss`` is not a positive number or ``resamples`` is below 1.
+        StudyError: If a PLR has two pre-training runs of one seed, or a finite run has no training trace.
+    """
     if resamples < 1:
         raise SpecError(f"resamples is {resamples}; it must be at least 1")
     evidence = run_evidence(tables, chance_loss=chance_loss, thresholds=thresholds)
@@ -66,12 +110,7 @@ def boundaries(
     if count > 1:
         draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
         weights = np.vstack([weights, draws.astype(np.float64)])
-    labels = decide(ballot, weights, thresholds=thresholds).labels
-    rows = [
-        {"boundary": name, **_row(_brackets(ballot.plrs, labels, upper=upper, decided=decided))}
-        for name, upper, decided in zip(NAMES, *_sides(labels), strict=True)
-    ]
-    return pl.DataFrame(rows, schema=SCHEMAS["boundaries"])
+    return Redrawn(plrs=ballot.plrs, seeds=count, labels=decide(ballot, weights, thresholds=thresholds).labels)
 
 
 def _sides(labels: NDArray[np.str_]) -> tuple[list[Bools], list[Bools]]:

@@ -1,9 +1,11 @@
-"""How much better one way of training is than another, paired by seed."""
+"""Means over seeds with their intervals, and how much better one way of training is than another."""
 
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from scipy import stats
 
 COVERAGE = 0.95  # of all intervals
@@ -12,7 +14,7 @@ FEWEST_SEEDS = 3  # for an interval
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """A mean difference over seeds with its 95 % interval by Student's t, None for fewer than three seeds."""
+    """A mean over seeds, mostly of a difference; its 95 % interval by Student's t, None for fewer than three seeds."""
 
     mean: float
     low: float | None
@@ -30,11 +32,14 @@ def paired_gain(ours: pl.DataFrame, theirs: pl.DataFrame, column: str) -> Gain |
     """
     both = ours.select("seed", column).join(theirs.select("seed", pl.col(column).alias("other")), on="seed")
     gains = (both[column] - both["other"]).to_numpy()
-    if not len(gains):
-        return None
-    mean, low, high = float(gains.mean()), None, None
-    if len(gains) >= FEWEST_SEEDS:
-        deviation = float(gains.std(ddof=1))
-        reach = float(stats.t.ppf((1 + COVERAGE) / 2, len(gains) - 1)) * deviation / math.sqrt(len(gains))
+    return over_seeds(gains) if len(gains) else None
+
+
+def over_seeds(values: NDArray[np.float64]) -> Gain:
+    """The mean of one value per seed, at least one, with its interval."""
+    mean, low, high = float(values.mean()), None, None
+    if len(values) >= FEWEST_SEEDS:
+        deviation = float(values.std(ddof=1))
+        reach = float(stats.t.ppf((1 + COVERAGE) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
         low, high = mean - reach, mean + reach
-    return Gain(mean=mean, low=low, high=high, seeds=len(gains))
+    return Gain(mean=mean, low=low, high=high, seeds=len(values))

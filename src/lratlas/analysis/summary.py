@@ -1,31 +1,12 @@
 """A finished study in a few plain sentences."""
 
-from dataclasses import dataclass
-
 import polars as pl
 
-from lratlas.analysis.gains import paired_gain
 from lratlas.analysis.minima_summary import minima_sentences
+from lratlas.analysis.quality import Best, Score, best_averaged, best_fine_tuned, converging, score_of
 from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.wording import format_lr, told_apart
-from lratlas.tables import Tables, direct
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """How quality is measured: a column of ``runs``, whether more is better, and its name."""
-
-    column: str
-    name: str
-    more_is_better: bool
-
-    def show(self, value: float) -> str:
-        """A value as people read it: accuracies in per cent."""
-        return f"{100 * value:.1f} %" if self.more_is_better else f"{value:.4g}"
-
-    def best(self, frame: pl.DataFrame) -> dict[str, float]:
-        """The row with the best value; of equal ones, the one with the lowest PLR."""
-        return frame.sort("plr").sort("value", descending=self.more_is_better, maintain_order=True).row(0, named=True)
+from lratlas.tables import Tables
 
 
 def summary(tables: Tables, *, elr: bool) -> list[str]:
@@ -45,14 +26,15 @@ def summary(tables: Tables, *, elr: bool) -> list[str]:
     if regimes.is_empty():
         return ["No pre-training run has finished yet."]
     bounds = {row["boundary"]: row for row in tables["boundaries"].iter_rows(named=True)}
-    score = _score(tables["runs"])
+    runs = tables["runs"]
+    score = score_of(runs)
     sentences = [
         _convergence(regimes, bounds["convergence"], name),
         _subregime(bounds["subregime"]),
         _divergence(regimes, bounds["divergence"]),
         _undecided(regimes),
-        _fine_tuned(tables["runs"], regimes, score),
-        _averaged(tables["runs"], score),
+        _fine_tuned(best_fine_tuned(runs, regimes, score), score),
+        _averaged(best_averaged(runs, regimes, score), score),
         _features(tables.get("features"), regimes),
         _bands(tables.get("bands"), regimes),
     ]
@@ -117,71 +99,41 @@ def _undecided(regimes: pl.DataFrame) -> str:
     return f"Undecided: {listed}; more steps (or more frequent traces) would tell."
 
 
-def _score(runs: pl.DataFrame) -> Score:
-    if runs["test_accuracy"].null_count() < runs.height:
-        return Score(column="test_accuracy", name="test accuracy", more_is_better=True)
-    return Score(column="test_loss", name="test loss", more_is_better=False)
-
-
-def _means(runs: pl.DataFrame, score: Score, *keys: str) -> pl.DataFrame:
-    """Mean score over seeds, only where no seed is missing: a mean over the survivors would flatter."""
-    counted = (
-        runs.with_columns(pl.col(score.column).fill_nan(None).alias("score"))
-        .group_by(keys)
-        .agg(pl.col("score").mean().alias("value"), pl.col("score").count().alias("seeds"))
-    )
-    return counted.filter(pl.col("seeds") == runs["seed"].n_unique()).sort(keys)
-
-
-def _fine_tuned(runs: pl.DataFrame, regimes: pl.DataFrame, score: Score) -> str:
-    tuned = direct(runs).filter(pl.col("stage") == "finetune").filter(pl.col("flr") == pl.col("flr").min())
-    means = _means(tuned, score, "plr")
-    if means.is_empty():
+def _fine_tuned(best: Best | None, score: Score) -> str:
+    if best is None or best.flr is None:
         return ""
-    best = score.best(means)
-    flr = format_lr(tuned["flr"][0])
     lead = (
-        f"After fine-tuning with the lowest learning rate ({flr}), the best initial one is "
-        f"{format_lr(best['plr'])}: {score.name} {score.show(best['value'])}."
+        f"After fine-tuning with the lowest learning rate ({format_lr(best.flr)}), the best initial one is "
+        f"{format_lr(best.plr)}: {score.name} {score.show(best.value)}."
     )
-    converging = regimes.filter(pl.col("regime") == "1")["plr"].to_list()
-    rivals = means.filter(pl.col("plr").is_in(converging))
-    if rivals.is_empty():
-        return lead
-    rival = score.best(rivals)
-    if best["plr"] == rival["plr"]:
+    if best.plr == best.rival_plr:
         return f"{lead} Training converges there already; larger learning rates brought no gain."
-    return f"{lead} {_gain(tuned, score, best=best, rival=rival)}".rstrip()
+    return f"{lead} {_gain(best, score)}".rstrip()
 
 
-def _gain(tuned: pl.DataFrame, score: Score, *, best: dict[str, float], rival: dict[str, float]) -> str:
+def _gain(best: Best, score: Score) -> str:
     """The gain of the best PLR over the best converging one, paired by seed."""
-    ours, theirs = (tuned.filter(pl.col("plr") == row["plr"]) for row in (best, rival))
-    found = paired_gain(ours, theirs, score.column)
-    against = f"the best one at which training converges ({format_lr(rival['plr'])})"
-    if found is None:
+    found = best.gain
+    if found is None or best.rival_plr is None:
         return ""
-    sign = 1 if score.more_is_better else -1
-    unit, factor = (" points", 100) if score.more_is_better else ("", sign)
+    unit, factor = (" points", 100) if score.more_is_better else ("", 1)
+    against = f"the best one at which training converges ({format_lr(best.rival_plr)})"
     start = f"The gain over {against} is {factor * found.mean:.3g}{unit}"
     if found.low is None or found.high is None:
         return f"{start} ({'one seed: no' if found.seeds == 1 else 'two seeds: too few for an'} interval)."
-    low, high = sorted((factor * found.low, factor * found.high))
-    meaning = "" if low > 0 else ", so it may be none"
+    meaning = "" if found.low > 0 else ", so it may be none"
     return (
-        f"{start} (95 % interval over seeds {low:.3g} to {high:.3g}{meaning}; picking the best by these same scores"
-        " flatters it)."
+        f"{start} (95 % interval over seeds {factor * found.low:.3g} to {factor * found.high:.3g}{meaning}; picking"
+        " the best by these same scores flatters it)."
     )
 
 
-def _averaged(runs: pl.DataFrame, score: Score) -> str:
-    means = _means(runs.filter(pl.col("stage") == "average"), score, "plr", "count")
-    if means.is_empty():
+def _averaged(best: Best | None, score: Score) -> str:
+    if best is None:
         return ""
-    best = score.best(means)
     return (
-        f"The best weight average is over {best['count']:.0f} checkpoints at {format_lr(best['plr'])}: "
-        f"{score.name} {score.show(best['value'])}."
+        f"The best weight average is over {best.count} checkpoints at {format_lr(best.plr)}: "
+        f"{score.name} {score.show(best.value)}."
     )
 
 
@@ -197,12 +149,11 @@ def _features(features: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
     )
     if best["rest_accuracy"] is not None:
         text += f", the others {100 * best['rest_accuracy']:.1f} % on average"
-    converging = regimes.filter(pl.col("regime") == "1")["plr"].to_list()
-    below = trained.filter(pl.col("plr").is_in(converging) & (pl.col("plr") != best["plr"]))
+    below = trained.filter(pl.col("plr").is_in(converging(regimes)) & (pl.col("plr") != best["plr"]))
     if below.is_empty():
         return f"{text}."
     top = below.select(pl.col("top_accuracy").max()).item()
-    other = "other " if best["plr"] in converging else ""
+    other = "other " if best["plr"] in converging(regimes) else ""
     return f"{text}; at the {other}learning rates where training converges, at most {100 * top:.1f} %."
 
 
@@ -216,17 +167,17 @@ def _bands(bands: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
     if shown.is_empty():
         return ""
     means = shown.group_by("low", "high", "plr").agg(pl.col("accuracy").mean()).sort("low", "high", "plr")
-    converging = regimes.filter(pl.col("regime") == "1")["plr"].implode()
+    below = converging(regimes)
     gains = means.group_by("low", "high", maintain_order=True).agg(
         pl.col("plr").get(pl.col("accuracy").arg_max()),
         pl.col("accuracy").max(),
-        pl.col("accuracy").filter(pl.col("plr").is_in(converging)).max().alias("below"),
+        pl.col("accuracy").filter(pl.col("plr").is_in(below)).max().alias("below"),
     )
     most = gains.sort(pl.col("accuracy") - pl.col("below").fill_null(0.0), descending=True).row(0, named=True)
     text = (
         f"Fourier bands: of images with only the bands {most['low']} to {most['high']} left, {models} models recognise"
         f" most at {format_lr(most['plr'])}, {100 * most['accuracy']:.1f} %"
     )
-    if most["below"] is None or most["plr"] in converging.item().to_list():
+    if most["below"] is None or most["plr"] in below:
         return f"{text}."
     return f"{text}; from learning rates where training converges, at most {100 * most['below']:.1f} %."

@@ -1,5 +1,6 @@
 """How sentences write numbers."""
 
+import math
 from collections.abc import Collection
 
 
@@ -26,10 +27,22 @@ def told_apart(values: Collection[float]) -> int:
 
 
 def signed_interval(low: float, high: float) -> str:
-    """The two ends of an interval of differences, to two digits, with a true minus sign.
+    """The two ends of an interval, written as `plain` does.
 
     Example:
         >>> signed_interval(-0.512, 9.23)
         '−0.51 to 9.2'
     """
-    return f"{low:.2g} to {high:.2g}".replace("-", "−")
+    return f"{plain(low)} to {plain(high)}"
+
+
+def plain(value: float) -> str:
+    """A number to two digits, or to a whole one, without an exponent and with a true minus sign.
+
+    Example:
+        >>> plain(-0.512), plain(0.00042), plain(375.9), plain(1698)
+        ('−0.51', '0.00042', '376', '1,698')
+    """
+    digits = 0 if abs(value) >= 10 or value == 0 else 1 - math.floor(math.log10(abs(value)))
+    text = f"{value:,.{digits}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")

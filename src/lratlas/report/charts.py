@@ -7,15 +7,18 @@ import altair as alt
 import polars as pl
 
 from lratlas.errors import StudyError
-from lratlas.report import look
+from lratlas.report import controls, look
 from lratlas.report.convergence_charts import convergence_chart
 from lratlas.report.data import accuracy_data, geometry_data, regime_bands, traces_data
 from lratlas.report.learned_charts import bands_chart, features_chart
 from lratlas.report.look import Drawing
 from lratlas.report.minima_charts import norms_chart, sharpness_chart, two_stages_chart
+from lratlas.report.rows import over_seeds
+from lratlas.report.source import source
 from lratlas.report.texts import TEXTS
 from lratlas.tables import Tables
 
+_WIDTH = 545  # pixels, of the chart of accuracies
 _PANELS = {
     "angle": "angle, radians",
     "train_barrier": "train error barrier",
@@ -44,42 +47,64 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
     Raises:
         StudyError: There is no such accuracy in the tables.
     """
-    data = accuracy_data(tables, at_loss=at_loss)
+    data = controls.chosen_from(accuracy_data(tables, at_loss=at_loss))
+    name = "accuracy" if at_loss is None else "accuracy_at_loss"
+    lines = data.select("series", "stage").unique(maintain_order=True)
+    seed = controls.seed_control(data, name)
+    flr, count = (
+        controls.some_control(label, name, lines.filter(stage=stage)["series"].to_list())
+        for label, stage in (("FLR", "finetune"), ("k", "average"))
+    )
     pick = alt.selection_point(name="pick", fields=["series"], bind="legend", toggle="true")
-    colour = alt.Color("series:N").scale(_series_colours(data)).sort(None).title(None).legend(_LINES)
-    base = alt.Chart(look.inline(data)).encode(x=look.plr_axis(elr=elr), color=colour)
-    scale = look.scale(data, "low", "high")
+    colour = alt.Color("series:N").scale(_series_colours(lines)).sort(None).title(None).legend(_LINES)
     # Only the outer lines of each kind have a band; seventeen of them would hide each other.
-    outer = data.filter(pl.col("series").is_in(_outer(data)))
+    packed = source(
+        data.with_columns(outer=pl.col("series").is_in(_outer(lines))), by=["series", "stage", "seed", "outer"]
+    )
+    passes = (
+        seed.passes("seed"),
+        controls.passes_some(flr, "stage", "finetune", "series"),
+        controls.passes_some(count, "stage", "average", "series"),
+    )
+    scale = controls.scale(over_seeds(data), data, ("low", "high"), seed)
+    x = look.plr_axis(elr=elr)
     band = (
-        base.properties(data=look.inline(outer))
+        packed.chart(*passes, "datum.outer")
         .mark_area(clip=True)
         .encode(
+            x=x,
             y=alt.Y("low:Q").scale(scale),
             y2="high:Q",
+            color=colour,
             opacity=alt.when(pick).then(alt.value(0.12)).otherwise(alt.value(0)),
         )
     )
     title = "test accuracy" if at_loss is None else f"test accuracy at training loss {at_loss:g}"
-    line = base.mark_line(clip=True, point=alt.OverlayMarkDef(size=22)).encode(
-        y=alt.Y("mean:Q").scale(scale).title(title).axis(format="%"),
-        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.08)),
-        # The other lines are drawn over this one.
-        strokeWidth=alt.condition("datum.stage == 'pretrain'", alt.value(3.2), alt.value(1.6)),
-        tooltip=[
-            "series:N",
-            look.plr_tip(),
-            alt.Tooltip("mean:Q").format(look.PERCENT),
-            alt.Tooltip("low:Q").title("mean − deviation").format(look.PERCENT),
-            alt.Tooltip("high:Q").title("mean + deviation").format(look.PERCENT),
-            "seeds:Q",
-        ],
+    line = (
+        packed.chart(*passes)
+        .mark_line(clip=True, point=alt.OverlayMarkDef(size=22))
+        .encode(
+            x=x,
+            y=alt.Y("mean:Q").scale(scale).title(title).axis(format="%"),
+            color=colour,
+            opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.08)),
+            # The other lines are drawn over this one.
+            strokeWidth=alt.condition("datum.stage == 'pretrain'", alt.value(3.2), alt.value(1.6)),
+            tooltip=[
+                "series:N",
+                look.plr_tip(),
+                alt.Tooltip("mean:Q").format(look.PERCENT),
+                alt.Tooltip("low:Q").title("mean − deviation").format(look.PERCENT),
+                alt.Tooltip("high:Q").title("mean + deviation").format(look.PERCENT),
+                "seeds:Q",
+            ],
+        )
     )
     chart = alt.LayerChart(
-        layer=[*look.shading(regime_bands(tables)), band, line.add_params(pick, look.zoom("accuracy"))]
+        layer=[*look.shading(regime_bands(tables), width=_WIDTH), band, line.add_params(pick, look.zoom(name))]
     )
-    words = TEXTS["accuracy" if at_loss is None else "accuracy_at_loss"]
-    return look.finish(chart.properties(width=545, height=330), words.alt)
+    chosen = (seed.parameter, flr.parameter, count.parameter)
+    return look.finish(chart.properties(width=_WIDTH, height=330).add_params(*chosen), TEXTS[name].alt)
 
 
 def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -94,32 +119,37 @@ def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     Raises:
         StudyError: The table ``pairs`` is empty.
     """
-    data, bands = geometry_data(tables), regime_bands(tables)
+    data, bands = controls.chosen_from(geometry_data(tables)), regime_bands(tables)
+    seed = controls.seed_control(data, "geometry", together="median over seeds")
     pick = alt.selection_point(name="pick", fields=["pair"], bind="legend", toggle="true")
     arcs = [f"{name}_arc" for name in _PANELS if name != "angle" and data[f"{name}_arc"].count()]
     measures = [alt.Tooltip(f"{name}:Q").format(".3f") for name in (*_PANELS, *arcs)]
     colour = alt.Color("pair:N").scale(range=list(look.STRONG)).sort(None).title(None).legend(orient="bottom")
-    base = alt.Chart(look.inline(data)).encode(
-        x=look.plr_axis(elr=elr),
-        color=colour,
-        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
-        tooltip=["pair:N", look.plr_tip(), *measures, "seeds:Q"],
+    base = (
+        source(data, by=["pair", "seed"])
+        .chart(seed.passes("seed"))
+        .encode(
+            x=look.plr_axis(elr=elr),
+            color=colour,
+            opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
+            tooltip=["pair:N", look.plr_tip(), *measures, "seeds:Q"],
+        )
     )
     panels: list[alt.LayerChart] = []
     for i, (name, title) in enumerate(_PANELS.items()):
         arc = f"{name}_arc" if f"{name}_arc" in arcs else name
-        ends = data.select(low=pl.min_horizontal(name, arc), high=pl.max_horizontal(name, arc))
-        y = alt.Y(f"{name}:Q").title(title).scale(look.scale(ends, "low", "high", floor=0.0))
+        ends = data.select("seed", low=pl.min_horizontal(name, arc), high=pl.max_horizontal(name, arc))
+        scale = controls.scale(over_seeds(ends), ends, ("low", "high"), seed, floor=0.0)
         line = (
             base.mark_line(clip=True, strokeWidth=1.8, point=alt.OverlayMarkDef(size=26))
-            .encode(y=y)
+            .encode(y=alt.Y(f"{name}:Q").title(title).scale(scale))
             .add_params(*((pick,) if i == 0 else ()), look.zoom(name))
         )
         panel = look.panel(line, bands, width=170)
         if arc in arcs:
             panel += base.mark_line(clip=True, strokeWidth=1.4, strokeDash=[4, 3]).encode(y=f"{arc}:Q")
         panels.append(panel)
-    return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["geometry"].alt)
+    return look.finish(alt.hconcat(*panels, spacing=14).add_params(seed.parameter), TEXTS["geometry"].alt)
 
 
 def traces_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -132,30 +162,26 @@ def traces_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     Raises:
         StudyError: There is no trace of a pre-training run.
     """
-    data = traces_data(tables)
-    ends = [look.REGIME_COLOURS[regime] for regime in ("1", "2A", "2B", "3")]
-    colours = alt.Scale(type="log", range=ends, interpolate="lab")
+    data = controls.chosen_from(traces_data(tables))
+    seed = controls.seed_control(data, "traces")
+    rows = source(data, by=["seed", "plr"]).chart(seed.passes("seed"))
     steps = alt.Axis(format="~s", labelExpr="datum.value ? datum.label : '0'", tickCount=5, grid=False)
-    base = (
-        alt.Chart(look.inline(data))
-        .mark_line(clip=True, strokeWidth=1.3)
-        .encode(
-            x=alt.X("step:Q").axis(steps),
-            color=alt.Color("plr:Q")
-            .scale(colours)
-            .title("PLR (ELR)" if elr else "PLR")
-            .legend(format="~e", labelExpr=look.PLAIN_EXPONENT, tickCount=5, gradientLength=210),
-            detail="plr:N",
-            tooltip=[look.plr_tip()],
-        )
+    x = alt.X("step:Q").axis(steps)
+    colour = (
+        alt.Color("plr:Q")
+        .scale(alt.Scale(type="log", range=look.PLR_RAMP, interpolate="lab"))
+        .title("PLR (ELR)" if elr else "PLR")
+        .legend(format="~e", labelExpr=look.PLAIN_EXPONENT, tickCount=5, gradientLength=210)
     )
-    panels = [
-        base.encode(y=alt.Y(f"{name}:Q").scale(type="log").title(title).axis(look.power_axis()))
-        .add_params(look.zoom(name))
-        .properties(width=248, height=250)
-        for name, title in (("train_loss", "training loss"), ("gradient_norm", "gradient norm"))
-    ]
-    return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["traces"].alt)
+    panels: list[alt.LayerChart] = []
+    for name, title in (("train_loss", "training loss"), ("gradient_norm", "gradient norm")):
+        y = alt.Y(f"{name}:Q").scale(type="log").title(title).axis(look.power_axis())
+        line = rows.mark_line(clip=True, strokeWidth=1.3).encode(x=x, y=y, color=colour, detail="plr:N")
+        values = [look.plr_tip(), "step:Q", alt.Tooltip(f"{name}:Q").title(title).format(".3g")]
+        points = look.hover(rows).encode(x=x, y=y, tooltip=values)
+        panel = alt.LayerChart(layer=[line.add_params(look.zoom(name)), points])
+        panels.append(panel.properties(width=248, height=250))
+    return look.finish(alt.hconcat(*panels, spacing=14).add_params(seed.parameter), TEXTS["traces"].alt)
 
 
 def ticks_chart(points: pl.DataFrame) -> Drawing:
@@ -174,7 +200,7 @@ def ticks_chart(points: pl.DataFrame) -> Drawing:
     data = points.select("x1", "x2", pl.col("label").cast(pl.Int64).cast(pl.String)).sort("label")
     chart = (
         alt.Chart(look.inline(data))
-        .mark_point(size=22, filled=True, opacity=0.7)
+        .mark_point(size=18, filled=True, opacity=1)
         .encode(
             x=alt.X("x1:Q").title("x1"),
             y=alt.Y("x2:Q").title("x2"),
@@ -200,14 +226,13 @@ CHARTS: Mapping[str, TableChart] = {
 }
 
 
-def _outer(data: pl.DataFrame) -> list[str]:
+def _outer(lines: pl.DataFrame) -> list[str]:
     """The first and the last line of each stage."""
-    ends = data.group_by("stage").agg(first=pl.col("series").first(), last=pl.col("series").last())
+    ends = lines.group_by("stage").agg(first=pl.col("series").first(), last=pl.col("series").last())
     return [*ends["first"], *ends["last"]]
 
 
-def _series_colours(data: pl.DataFrame) -> alt.Scale:
-    lines = data.select("series", "stage").unique(maintain_order=True)
+def _series_colours(lines: pl.DataFrame) -> alt.Scale:
     stages: Sequence[str] = lines["stage"].to_list()
     colours = (
         [look.NEUTRAL] * stages.count("pretrain")

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 import altair as alt
 import polars as pl
 
-from lratlas.report import look
+from lratlas.report import controls, look
+from lratlas.report.controls import Control
 from lratlas.report.convergence_data import convergence_data, law_data
 from lratlas.report.data import regime_bands
 from lratlas.report.log_axis import log_axis
 from lratlas.report.look import Drawing
+from lratlas.report.rows import over_seeds
+from lratlas.report.source import EVERY_SEED, source
 from lratlas.report.texts import TEXTS
 from lratlas.tables import Tables
 
@@ -35,7 +38,7 @@ class _View:
 
     def panel(self, layers: list[alt.Chart], tables: Tables, title: str, width: int) -> alt.LayerChart:
         """Layers over the shaded regimes."""
-        shading = look.shading(self.cut(regime_bands(tables)), lettering=8)
+        shading = look.shading(self.cut(regime_bands(tables)), width=width, lettering=9)
         return alt.LayerChart(layer=[*shading, *layers]).properties(
             title=alt.Title(title, frame="group"), width=width, height=240
         )
@@ -52,23 +55,24 @@ def convergence_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         StudyError: The table ``convergence`` is empty.
     """
     data, law = convergence_data(tables), law_data(tables)
-    whole = _whole(data, law, elr=elr)
+    seed = controls.seed_control(data, "convergence", together="median over seeds")
+    whole = _whole(over_seeds(data), law, elr=elr)
     width = 262 if law.is_empty() else 162
     panels = [
-        whole.panel(_epochs(data, law, whole, "all"), tables, "all PLRs that converge", width),
-        whole.panel(_accuracy(data, whole), tables, "accuracy reached", width),
+        whole.panel(_epochs(data, law, whole, seed, "all"), tables, "all PLRs that converge", width),
+        whole.panel(_accuracy(data, whole, seed), tables, "accuracy reached", width),
     ]
     if law.height:
         near = _near(law, elr=elr)
         rise = data.filter(pl.col("plr").is_between(near.low, near.high))
-        panels.insert(1, near.panel(_epochs(rise, law, near, "rise"), tables, "the rise, on a plain axis", width))
-    return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["convergence"].alt)
+        panels.insert(1, near.panel(_epochs(rise, law, near, seed, "rise"), tables, "the rise, on a plain axis", width))
+    return look.finish(alt.hconcat(*panels, spacing=14).add_params(seed.parameter), TEXTS["convergence"].alt)
 
 
-def _epochs(data: pl.DataFrame, law: pl.DataFrame, view: _View, name: str) -> list[alt.Chart]:
+def _epochs(data: pl.DataFrame, law: pl.DataFrame, view: _View, seed: Control, name: str) -> list[alt.Chart]:
     """Dots, the line of medians, the law with its threshold, and marks where seeds never converged."""
     shown = [_DOT, _MEDIAN, _LAW] if law.height else [_DOT, _MEDIAN]
-    epochs = pl.concat([data["epochs"].cast(pl.Float64), law["epochs"]]).drop_nulls()
+    epochs = pl.concat([data["epochs"], law["epochs"]]).drop_nulls()
     ends = [epochs.quantile(0.0) or 1.0, epochs.quantile(1.0) or 1.0]
     y = (
         alt.Y("epochs:Q")
@@ -77,22 +81,27 @@ def _epochs(data: pl.DataFrame, law: pl.DataFrame, view: _View, name: str) -> li
         .axis(format="~s", tickCount=5)
     )
     colour = alt.Color("shown:N").scale(_COLOURS).title(None).legend(orient="bottom", values=shown, symbolOpacity=1)
-    tips = ["seed:Q", look.plr_tip(), alt.Tooltip("epochs:Q").format(","), alt.Tooltip("median:Q").format(",")]
-    per_plr = data.unique("plr", maintain_order=True)
+    tips = [look.plr_tip(), alt.Tooltip("epochs:Q").format(",")]
+    counts = ["converged:Q", "seeds:Q"]
+    each = data.drop_nulls(["seed", "epochs"]).select("seed", "plr", "epochs", shown=pl.lit(_DOT))
+    lines = source(data.drop("mean", "low", "high").with_columns(shown=pl.lit(_MEDIAN)), by=["seed", "shown"])
     dots = (
-        alt.Chart(_named(_DOT, data.drop_nulls("epochs")))
-        .mark_point(clip=True, filled=True, size=16, opacity=0.6)
-        .encode(x=view.axis, y=y, color=colour, tooltip=tips)
+        source(each, by=["seed", "shown"])
+        .chart(f"{seed.is_at(EVERY_SEED)} || {seed.passes('seed')}")
+        .mark_point(clip=True, filled=True, size=16)
+        .encode(x=view.axis, y=y, color=colour, tooltip=["seed:N", *tips])
     )
     line = (
-        alt.Chart(_named(_MEDIAN, per_plr.select("plr", epochs="median").drop_nulls()))
+        lines.chart(seed.passes("seed"))
+        .transform_filter("isValid(datum.epochs)")
         .mark_line(clip=True, strokeWidth=1.8, point=alt.OverlayMarkDef(size=22))
-        .encode(x=view.axis, y=y, color=colour)
+        .encode(x=view.axis, y=y, color=colour, tooltip=["shown:N", *tips, *counts])
     )
     never = (
-        alt.Chart(look.inline(per_plr.filter(pl.col("converged") < pl.col("seeds"))))
+        lines.chart(seed.passes("seed"))
+        .transform_filter("datum.converged < datum.seeds")
         .mark_point(clip=True, shape="triangle-up", size=24, color=look.NEUTRAL)
-        .encode(x=view.axis, y=alt.value(22), tooltip=[look.plr_tip(), "converged:Q", "seeds:Q"])
+        .encode(x=view.axis, y=alt.value(22), tooltip=[look.plr_tip(), *counts])
     )
     return [dots, line.add_params(look.zoom(f"epochs_{name}")), never, *_law(law, view, y, colour)]
 
@@ -101,22 +110,24 @@ def _law(law: pl.DataFrame, view: _View, y: alt.Y, colour: alt.Color) -> list[al
     """The curve of the power law and the upright line of its threshold; no layers for no law."""
     if law.is_empty():
         return []
-    curve = (
-        alt.Chart(_named(_LAW, law))
-        .mark_line(clip=True, strokeWidth=1.6, strokeDash=[5, 3])
-        .encode(x=view.axis, y=y, color=colour)
-    )
+    curve = alt.Chart(_named(_LAW, law)).encode(x=view.axis, y=y)
     tip = alt.Tooltip("threshold:Q").format(look.LR_FORMAT)
+    values = ["shown:N", look.plr_tip(), alt.Tooltip("epochs:Q").format(",.1f"), tip]
     rule = alt.Chart(_named(_LAW, law.head(1))).mark_rule(strokeWidth=1.2)
-    return [curve, rule.encode(x=alt.X("threshold:Q"), color=colour, tooltip=[tip])]
+    return [
+        curve.mark_line(clip=True, strokeWidth=1.6, strokeDash=[5, 3]).encode(color=colour),
+        rule.encode(x=alt.X("threshold:Q"), color=colour, tooltip=[tip]),
+        look.hover(curve).encode(tooltip=values),
+    ]
 
 
-def _accuracy(data: pl.DataFrame, view: _View) -> list[alt.Chart]:
+def _accuracy(data: pl.DataFrame, view: _View, seed: Control) -> list[alt.Chart]:
     """Test accuracy after training to convergence: mean and one deviation."""
-    means = data.unique("plr", maintain_order=True).drop_nulls("mean")
-    scale = look.scale(means, "low", "high")
+    means = data.drop_nulls("mean").drop("epochs")
+    scale = controls.scale(over_seeds(means), means, ("low", "high"), seed)
     tips = [look.plr_tip(), *(alt.Tooltip(f"{name}:Q").format(look.PERCENT) for name in ("mean", "low", "high"))]
-    base = alt.Chart(look.inline(means)).encode(x=view.axis, tooltip=[*tips, "converged:Q", "seeds:Q"])
+    rows = source(means, by=["seed"]).chart(seed.passes("seed"))
+    base = rows.encode(x=view.axis, tooltip=[*tips, "converged:Q", "seeds:Q"])
     band = base.mark_area(clip=True, opacity=0.15, color=look.STRONG[1]).encode(
         y=alt.Y("low:Q").scale(scale), y2="high:Q"
     )

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from lratlas.analysis.power_law import rising
-from lratlas.report.rows import need, table
+from lratlas.report.rows import by_seed, need, table
 from lratlas.tables import Tables
 
 _LAW_POINTS = 80
@@ -21,31 +21,29 @@ def convergence_data(tables: Tables) -> pl.DataFrame:
         tables: The study's tables; of them only ``convergence``.
 
     Returns:
-        One row per PLR and seed, sorted: ``plr``, ``seed``, ``epochs`` (null: never converged), and for the PLR
-        ``median`` (of the epochs, those never converged counting as infinite; null where it is infinite), ``mean``,
-        ``low`` and ``high`` (test accuracy of those converged, mean ∓ standard deviation over seeds; equal to the
-        mean for one seed), ``seeds``, ``converged`` (seeds).
+        One row per PLR, for all seeds together and then for each: ``plr``, ``seed`` (null: over seeds), ``epochs``
+        (over seeds their median, those never converged counting as infinite; null where it is infinite, or the seed
+        never converged), ``mean``, ``low`` and ``high`` (test accuracy of those converged, mean ∓ standard deviation
+        over seeds; equal to the mean for one seed), ``seeds``, ``converged`` (seeds).
 
     Raises:
         StudyError: The table ``convergence`` is empty.
     """
-    median = pl.col("epochs").cast(pl.Float64).fill_null(math.inf).median().over("plr")
+    epochs = pl.col("epochs").cast(pl.Float64).fill_null(math.inf).median()
     accuracy = pl.col("test_accuracy").filter(pl.col("epochs").is_not_null())
-    mean, spread = accuracy.mean().over("plr"), accuracy.std().fill_null(0.0).over("plr")
+    spread = accuracy.std().fill_null(0.0)
     return (
-        need(tables, "convergence", "convergence")
-        .sort("plr", "seed")
-        .select(
-            "plr",
-            "seed",
-            "epochs",
-            median=pl.when(median.is_finite()).then(median),
-            mean=mean,
-            low=mean - spread,
-            high=mean + spread,
-            seeds=pl.col("seed").n_unique().over("plr").cast(pl.Int64),
-            converged=pl.col("epochs").count().over("plr").cast(pl.Int64),
+        by_seed(need(tables, "convergence", "convergence"))
+        .group_by("plr", "seed")
+        .agg(
+            epochs=pl.when(epochs.is_finite()).then(epochs),
+            mean=accuracy.mean(),
+            low=accuracy.mean() - spread,
+            high=accuracy.mean() + spread,
+            seeds=pl.col("one").n_unique().cast(pl.Int64),
+            converged=pl.col("epochs").count().cast(pl.Int64),
         )
+        .sort("seed", "plr")
     )
 
 

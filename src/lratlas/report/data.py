@@ -10,7 +10,7 @@ from lratlas.errors import StudyError
 from lratlas.report.convergence_data import convergence_data
 from lratlas.report.learned_data import bands_data, features_data
 from lratlas.report.minima_data import norms_data, sharpness_data, two_stages_data
-from lratlas.report.rows import lr_column, need, stage_order, table
+from lratlas.report.rows import by_seed, lr_column, need, stage_order, table
 from lratlas.tables import STAGES, Tables, direct
 
 _ENDS = ("low", "high", "swa")
@@ -18,6 +18,8 @@ _PAIR_LABELS = ("low FLR – high FLR", "low FLR – SWA", "high FLR – SWA")
 _MEASURES = ("angle", "train_barrier", "test_barrier", "train_barrier_arc", "test_barrier_arc")
 # Enough to see every bend of a curve on a screen, few enough for 30 curves to draw at once.
 _TRACE_POINTS = 150
+# There may be hundreds of single seeds, all of them inside the page.
+_SEED_POINTS = 40
 
 
 def regime_bands(tables: Tables) -> pl.DataFrame:
@@ -56,8 +58,9 @@ def accuracy_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFra
             at the end; runs that never get there, and averages (which have no trace), are left out.
 
     Returns:
-        One row per line and PLR, lines in legend order: ``series``, ``stage``, ``plr``, ``mean``, ``low`` and
-        ``high`` (mean ∓ standard deviation over seeds; equal to the mean for one seed), ``seeds``.
+        One row per line and PLR, lines in legend order, for all seeds together and then for each: ``series``,
+        ``stage``, ``seed`` (null: over seeds), ``plr``, ``mean``, ``low`` and ``high`` (mean ∓ standard deviation over
+        seeds; equal to the mean for one seed), ``seeds``.
 
     Raises:
         StudyError: There is no such accuracy in the tables.
@@ -71,16 +74,17 @@ def accuracy_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFra
         raise StudyError(f"The accuracy chart needs a test accuracy {where}; no run has one.")
     spread = pl.col("test_accuracy").std().fill_null(0.0)
     return (
-        runs.group_by("stage", "flr", "count", "plr")
+        by_seed(runs)
+        .group_by("seed", "stage", "flr", "count", "plr")
         .agg(
             mean=pl.col("test_accuracy").mean(),
             low=pl.col("test_accuracy").mean() - spread,
             high=pl.col("test_accuracy").mean() + spread,
-            seeds=pl.col("seed").n_unique(),
+            seeds=pl.col("one").n_unique(),
         )
-        .sort(stage_order(), "flr", "count", "plr")
+        .sort("seed", stage_order(), "flr", "count", "plr")
         .with_columns(series=_series())
-        .select("series", "stage", "plr", "mean", "low", "high", "seeds")
+        .select("series", "stage", "seed", "plr", "mean", "low", "high", "seeds")
     )
 
 
@@ -91,51 +95,56 @@ def geometry_data(tables: Tables) -> pl.DataFrame:
         tables: The study's tables; of them only ``pairs``.
 
     Returns:
-        One row per pair and PLR: ``pair``, ``plr``, ``angle`` (radians), ``train_barrier`` and ``test_barrier``
-        on the straight line, ``train_barrier_arc`` and ``test_barrier_arc`` on the great circle (null where not
-        measured), all medians over seeds, ``seeds``.
+        One row per pair and PLR, for all seeds together and then for each: ``pair``, ``seed`` (null: medians over
+        seeds), ``plr``, ``angle`` (radians), ``train_barrier`` and ``test_barrier`` on the straight line,
+        ``train_barrier_arc`` and ``test_barrier_arc`` on the great circle (null where not measured), ``seeds``.
 
     Raises:
         StudyError: The table ``pairs`` is empty.
     """
     rank = pl.min_horizontal(_rank("a"), _rank("b")) + pl.max_horizontal(_rank("a"), _rank("b")) - 1
     return (
-        need(tables, "pairs", "geometry")
-        .with_columns(rank=rank)
-        .group_by("rank", "plr")
-        .agg(*(pl.col(name).median() for name in _MEASURES), seeds=pl.col("seed").n_unique())
-        .sort("rank", "plr")
-        .select(_named_pair(), "plr", *_MEASURES, "seeds")
+        by_seed(need(tables, "pairs", "geometry").with_columns(rank=rank))
+        .group_by("seed", "rank", "plr")
+        .agg(*(pl.col(name).median() for name in _MEASURES), seeds=pl.col("one").n_unique())
+        .sort("seed", "rank", "plr")
+        .select(_named_pair(), "seed", "plr", *_MEASURES, "seeds")
     )
 
 
 def traces_data(tables: Tables) -> pl.DataFrame:
     """Training loss and gradient norm of pre-training against the step, mean over seeds.
 
-    Long traces are thinned to about 150 points: neighbouring rows are averaged and stand at their last step.
-    Values that are not finite, or zero (no place on a log axis), are null.
+    Long traces are thinned to about 150 points, those of single seeds to about 40: neighbouring rows are averaged and
+    stand at their last step. Values that are not finite, or zero (no place on a log axis), are null.
 
     Args:
         tables: The study's tables; of them ``runs`` and ``traces``.
 
     Returns:
-        One row per PLR and point: ``plr``, ``step``, ``train_loss``, ``gradient_norm``.
+        One row per PLR and point, for all seeds together and then for each: ``seed`` (null: the mean over seeds),
+        ``plr``, ``step``, ``train_loss``, ``gradient_norm``.
 
     Raises:
         StudyError: There is no trace of a pre-training run.
     """
-    runs = need(tables, "runs", "traces").filter(pl.col("stage") == "pretrain").select("run", "plr")
+    runs = need(tables, "runs", "traces").filter(pl.col("stage") == "pretrain").select("run", "plr", "seed")
     rows = need(tables, "traces", "traces").join(runs, on="run")
     if rows.is_empty():
         raise StudyError("The traces chart needs traces of pre-training runs; table 'traces' has none.")
-    width = math.ceil(rows["step"].n_unique() / _TRACE_POINTS)
+    together = _thinned(rows.with_columns(seed=pl.lit(None, pl.Int64)), _TRACE_POINTS)
+    return pl.concat([together, _thinned(rows, _SEED_POINTS)])
+
+
+def _thinned(rows: pl.DataFrame, points: int) -> pl.DataFrame:
+    width = math.ceil(rows["step"].n_unique() / points)
     return (
         rows.with_columns(point=(pl.col("step").rank("dense").cast(pl.Int64) - 1) // width)
         .with_columns(pl.col("step").max().over("point"))
-        .group_by("plr", "step")
+        .group_by("seed", "plr", "step")
         .agg(_drawable("train_loss").mean(), _drawable("gradient_norm").mean())
         .with_columns(_drawable("train_loss"), _drawable("gradient_norm"))
-        .sort("plr", "step")
+        .sort("seed", "plr", "step")
     )
 
 

@@ -1,39 +1,113 @@
-"""Charts as files for papers, and the one Vega version that draws them everywhere."""
+"""Charts as files for papers, and the one Vega version that draws them everywhere.
 
+A figure is as wide as one column of a two-column paper where the chart has one panel, and as both columns where it has
+several. Its lettering is 6 points or more, and in Arimo, which is inside the file.
+"""
+
+import json
 import re
-from functools import cache
+from functools import cache, lru_cache
+from typing import Any
 
 import altair as alt
 import vl_convert
 
-from lratlas.report.charts import Drawing
+from lratlas.report import fonts
+from lratlas.report.look import Drawing
+
+# Widths of figures, in points of 1/72 inch.
+COLUMN, PAGE = 3.25 * 72, 6.75 * 72
 
 _VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
-# Charts are drawn about 700 pixels wide; 497 points are the 6.9 inches of a page's text.
-_POINTS_PER_PIXEL = 0.71
+# Pixels that a chart of one panel is drawn wide, so that its lettering is as large as that of the others.
+_PIXELS = 340
+_LETTERING = {"labelFontSize": 10, "titleFontSize": 11}
+
+Spec = dict[str, Any]
 
 
 def figure_pdf(chart: Drawing) -> bytes:
-    """The chart as a PDF for a paper: text stays text, lettering about 8 points, at most 6.9 inches wide."""
-    return vl_convert.svg_to_pdf(_shrunk(figure_svg(chart)))
+    """The chart as a PDF for a paper, one column wide (3.25 in) or, with several panels, both (6.75 in).
+
+    Text stays text, and its font is embedded.
+    """
+    return vl_convert.svg_to_pdf(_paper_sized(chart, unit=""))
 
 
 def figure_svg(chart: Drawing) -> str:
-    """The chart as an SVG, about 700 pixels wide."""
-    return vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=_VERSION)
-
-
-def _shrunk(svg: str) -> str:
-    """The picture with its outer width and height reduced; its view box stays, so that everything scales."""
-    head, end, rest = svg.partition(">")
-    return re.sub(r' (width|height)="([\d.]+)"', _reduced, head) + end + rest
-
-
-def _reduced(size: re.Match[str]) -> str:
-    return f' {size[1]}="{float(size[2]) * _POINTS_PER_PIXEL:.1f}"'
+    """The same as an SVG, which holds its font; it scales to any width."""
+    return fonts.with_font(_paper_sized(chart, unit="pt"))
 
 
 @cache
 def vega_bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script without imports, so that a page needs no network."""
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_VERSION)
+
+
+def _paper_sized(chart: Drawing, *, unit: str) -> str:
+    spec = _still(chart.to_dict())
+    panels = {"hconcat", "vconcat", "concat"} & spec.keys()
+    return _scaled(_picture(json.dumps(spec), narrow=not panels), PAGE if panels else COLUMN, unit)
+
+
+# A chart's PDF and SVG are made one after the other.
+@lru_cache(maxsize=1)
+def _picture(spec: str, *, narrow: bool) -> str:
+    return _narrow(json.loads(spec)) if narrow else _drawn(json.loads(spec))
+
+
+def _drawn(spec: Spec) -> str:
+    fonts.register()
+    return vl_convert.vegalite_to_svg(spec, vl_version=_VERSION)
+
+
+def _still(view: Spec) -> Spec:
+    """The specification without the marks that are there only to be pointed at."""
+    parts = {
+        key: [_still(part) for part in view[key] if not _is_invisible(part)]
+        for key in ("layer", "hconcat", "vconcat", "concat")
+        if key in view
+    }
+    return view | parts
+
+
+def _is_invisible(view: Spec) -> bool:
+    mark = view.get("mark")
+    return isinstance(mark, dict) and mark.get("opacity") == 0  # pyright: ignore[reportUnknownMemberType]
+
+
+def _narrow(spec: Spec) -> str:
+    """A picture of one panel with the legend below it, in as many columns as fit."""
+    config: Spec = spec["config"]
+    below = {"orient": "bottom", "columns": 1, "columnPadding": 7, "rowPadding": 1, "offset": 8}
+    legend: Spec = config["legend"] | _LETTERING | below
+    narrow: Spec = spec | {"config": config | {"axis": config["axis"] | _LETTERING, "legend": legend}}
+    margin = _size(_drawn(narrow))[0] - narrow["width"]
+    narrow["width"], old = round(_PIXELS - margin), narrow["width"]
+    narrow["height"] = round(narrow["height"] * max(narrow["width"] / old, 0.62))
+    least = svg = _drawn(narrow)
+    for columns in (2, 3, 4):
+        legend["columns"] = columns
+        wider = _drawn(narrow)
+        if _size(wider)[0] > _size(least)[0]:
+            break
+        svg = wider
+    return svg
+
+
+def _size(svg: str) -> tuple[float, float]:
+    width, height = (re.search(rf' {side}="([\d.]+)"', svg) for side in ("width", "height"))
+    if width is None or height is None:
+        raise ValueError("vl-convert drew an SVG without a width and a height.")
+    return float(width[1]), float(height[1])
+
+
+def _scaled(svg: str, width: float, unit: str) -> str:
+    """The picture with another outer width; its view box stays, so that everything scales."""
+    old_width, old_height = _size(svg)
+    sizes = {"width": width, "height": old_height * width / old_width}
+    head, end, rest = svg.partition(">")
+    for side, size in sizes.items():
+        head = re.sub(rf' {side}="[\d.]+"', f' {side}="{size:.2f}{unit}"', head, count=1)
+    return head + end + rest

@@ -1,15 +1,21 @@
 """The drawings of what models have learned: single features, and Fourier bands."""
 
+from dataclasses import dataclass
+
 import altair as alt
 import polars as pl
 
-from lratlas.report import look
+from lratlas.report import controls, look
+from lratlas.report.controls import Control
 from lratlas.report.data import regime_bands
 from lratlas.report.learned_data import bands_data, features_data
 from lratlas.report.look import Drawing
+from lratlas.report.rows import over_seeds
+from lratlas.report.source import source
 from lratlas.report.texts import TEXTS
 from lratlas.tables import Tables
 
+_RANKS = ("best feature of a run", "second", "third", "others")
 _KEPT = {True: "band alone, accuracy", False: "without band, accuracy"}
 
 
@@ -23,18 +29,22 @@ def features_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     Raises:
         StudyError: The table ``features`` is empty.
     """
-    data, bands = features_data(tables), regime_bands(tables)
-    models = data["model"].unique(maintain_order=True).to_list()
-    scale = look.scale(data, "accuracy", "accuracy")
+    data, bands = controls.chosen_from(features_data(tables)), regime_bands(tables)
+    kinds = _kinds(data, "features")
+    seed = controls.seed_control(data, "features")
+    scale = controls.scale(_shown(data, kinds), data, ("accuracy", "accuracy"), seed, *(kind.choice for kind in kinds))
+    named = data.with_columns(feature=pl.col("rank").replace_strict((1, 2, 3), _RANKS[:3], default=_RANKS[3]))
+    packed = source(named.drop("stage"), by=["model", "seed", "rank", "feature"])
     panels = [
         look.panel(
-            _feature_lines(data.filter(pl.col("model") == model), elr=elr, scale=scale, number=i),
+            _feature_lines(packed.chart(seed.passes("seed"), kind.choice.passes("model")), scale, elr=elr, number=i),
             bands,
-            width=582 // len(models) - 8 * len(models),
-        ).properties(title=model)
-        for i, model in enumerate(models)
+            width=582 // len(kinds) - 8 * len(kinds),
+        ).properties(title=kind.title)
+        for i, kind in enumerate(kinds)
     ]
-    return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["features"].alt)
+    joined = alt.hconcat(*panels, spacing=14).add_params(seed.parameter, *(kind.choice.parameter for kind in kinds))
+    return look.finish(joined, TEXTS["features"].alt)
 
 
 def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -47,66 +57,87 @@ def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     Raises:
         StudyError: The table ``bands`` is empty.
     """
-    data, shades = bands_data(tables), regime_bands(tables)
-    models = data["model"].unique(maintain_order=True).to_list()
-    kinds = data["kept"].unique(maintain_order=True).to_list()
+    data, shades = controls.chosen_from(bands_data(tables)), regime_bands(tables)
+    kinds, ways = _kinds(data, "bands"), data["kept"].unique(maintain_order=True).to_list()
+    seed = controls.seed_control(data, "bands")
+    choices = (seed, *(kind.choice for kind in kinds))
     pick = alt.selection_point(name="pick", fields=["band"], bind="legend", toggle="true")
-    base = _band_base(data, pick, elr=elr, room=0.12 * len(kinds))
-    lines = [
-        base.properties(data=look.inline(data.filter(model=model, kept=kept)), title=model).encode(
-            y=base.encoding.y.title(_KEPT[kept] if model == models[0] else None)
-        )
-        for kept in kinds
-        for model in models
-    ]
+    room = 0.12 * len(ways)
+    scale = controls.scale(_shown(data, kinds), data, ("accuracy", "accuracy"), *choices, room=room)
+    names = data.sort("low", "high")["band"].unique(maintain_order=True).to_list()
+    packed = source(data.drop("stage", "low", "high"), by=["model", "kept", "band", "seed"])
     panels = [
         look.panel(
-            chart.add_params(*((pick,) if i == 0 else ()), look.zoom(f"bands_{i}")),
+            _band_lines(
+                packed.chart(seed.passes("seed"), kind.choice.passes("model"), f"datum.kept === {str(kept).lower()}"),
+                names,
+                pick,
+                elr=elr,
+            )
+            .encode(
+                y=alt.Y("accuracy:Q").scale(scale).axis(format="%").title(_KEPT[kept] if kind is kinds[0] else None)
+            )
+            .add_params(*((pick,) if (kept, kind) == (ways[0], kinds[0]) else ()), look.zoom(f"bands_{i}_{kept}")),
             shades,
-            width=582 // len(models) - 8 * len(models),
-            height=230 if len(kinds) == 1 else 120,
-        )
-        for i, chart in enumerate(lines)
+            width=582 // len(kinds) - 8 * len(kinds),
+            height=230 if len(ways) == 1 else 120,
+        ).properties(title=kind.title)
+        for kept in ways
+        for i, kind in enumerate(kinds)
     ]
     # Not rows within a column: nested, Altair gives two panels the same name, and Vega the one's lines to the other.
-    return look.finish(alt.concat(*panels, columns=len(models), spacing=14), TEXTS["bands"].alt)
+    joined = alt.concat(*panels, columns=len(kinds), spacing=14).add_params(*(one.parameter for one in choices))
+    return look.finish(joined, TEXTS["bands"].alt)
 
 
-def _feature_lines(data: pl.DataFrame, *, elr: bool, scale: alt.Scale, number: int) -> alt.Chart:
-    names = ("best feature of a run", "second", "third", "others")
-    shown = data.with_columns(feature=pl.col("rank").replace_strict((1, 2, 3), names[:3], default=names[3]))
-    colours = alt.Scale(domain=list(names), range=[*look.STRONG, look.NEUTRAL])
-    return (
-        alt.Chart(look.inline(shown))
-        .mark_line(clip=True)
-        .encode(
-            x=look.plr_axis(elr=elr),
-            y=alt.Y("accuracy:Q")
-            .scale(scale)
-            .title("single-feature accuracy" if number == 0 else None)
-            .axis(format="%"),
-            detail="rank:N",
-            color=alt.Color("feature:N").scale(colours).title(None).legend(orient="bottom"),
-            strokeWidth=alt.condition("datum.rank < 4", alt.value(2), alt.value(0.8)),
-            tooltip=["rank:Q", look.plr_tip(), alt.Tooltip("accuracy:Q").format(look.PERCENT), "seeds:Q"],
-        )
-        .add_params(look.zoom(f"features_{number}"))
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """Models of one stage, which have a panel of their own, and the choice of the one that it shows."""
+
+    choice: Control
+
+    @property
+    def title(self) -> str | alt.Title:
+        return self.choice.default if self.choice.fixed else alt.Title(text=alt.expr(self.choice.name))
+
+
+def _kinds(data: pl.DataFrame, chart: str) -> list[_Kind]:
+    """Pre-trained, fine-tuned, averaged, as far as there are; at first the lowest FLR and the largest k."""
+    models = data.select("stage", "model").unique(maintain_order=True)
+    kinds: list[_Kind] = []
+    for stage, label, first in (("pretrain", "model", 0), ("finetune", "FLR", 0), ("average", "k", -1)):
+        names = models.filter(stage=stage)["model"].to_list()
+        if names:
+            options = {name: controls.short(name) for name in names}
+            kinds.append(_Kind(choice=controls.control(label, chart, options, names[first])))
+    return kinds
+
+
+def _shown(data: pl.DataFrame, kinds: list[_Kind]) -> pl.DataFrame:
+    """The rows shown as long as nothing is chosen."""
+    return over_seeds(data).filter(pl.col("model").is_in([kind.choice.default for kind in kinds]))
+
+
+def _feature_lines(rows: alt.Chart, scale: alt.Scale, *, elr: bool, number: int) -> alt.LayerChart:
+    colours = alt.Scale(domain=list(_RANKS), range=[*look.STRONG, look.NEUTRAL])
+    y = alt.Y("accuracy:Q").scale(scale).title("single-feature accuracy" if number == 0 else None).axis(format="%")
+    base = rows.encode(x=look.plr_axis(elr=elr), y=y)
+    lines = base.mark_line(clip=True).encode(
+        detail="rank:N",
+        color=alt.Color("feature:N").scale(colours).title(None).legend(orient="bottom"),
+        strokeWidth=alt.condition("datum.rank < 4", alt.value(2), alt.value(0.8)),
     )
+    values = ["rank:Q", look.plr_tip(), alt.Tooltip("accuracy:Q").format(look.PERCENT), "seeds:Q"]
+    points = look.hover(base).encode(tooltip=values)
+    return alt.LayerChart(layer=[lines.add_params(look.zoom(f"features_{number}")), points])
 
 
-def _band_base(data: pl.DataFrame, pick: alt.Parameter, *, elr: bool, room: float) -> alt.Chart:
+def _band_lines(rows: alt.Chart, names: list[str], pick: alt.Parameter, *, elr: bool) -> alt.Chart:
     """What the panels of the bands have in common."""
-    names = data.sort("low", "high")["band"].unique(maintain_order=True).to_list()
     colours = alt.Scale(domain=names, range=look.ramp(look.BAND_RAMP, len(names)))
-    scale = look.scale(data, "accuracy", "accuracy", room=room)
-    return (
-        alt.Chart()
-        .mark_line(clip=True, strokeWidth=1.8, point=alt.OverlayMarkDef(size=20))
-        .encode(
-            x=look.plr_axis(elr=elr),
-            y=alt.Y("accuracy:Q").scale(scale).axis(format="%"),
-            color=alt.Color("band:N").scale(colours).title("band").legend(orient="bottom"),
-            opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
-            tooltip=["band:N", look.plr_tip(), alt.Tooltip("accuracy:Q").format(look.PERCENT), "seeds:Q"],
-        )
+    return rows.mark_line(clip=True, strokeWidth=1.8, point=alt.OverlayMarkDef(size=20)).encode(
+        x=look.plr_axis(elr=elr),
+        color=alt.Color("band:N").scale(colours).title("band").legend(orient="bottom"),
+        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
+        tooltip=["band:N", look.plr_tip(), alt.Tooltip("accuracy:Q").format(look.PERCENT), "seeds:Q"],
     )

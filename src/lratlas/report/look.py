@@ -1,5 +1,6 @@
 """How every chart looks: colours, axes, shading, and the interaction they share."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -7,37 +8,41 @@ from typing import Any, TypeAlias
 import altair as alt
 import polars as pl
 
+from lratlas.report.source import values_of
+
 Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart | alt.ConcatChart | alt.Chart
 
-# Okabe and Ito's colours, told apart with any colour vision and readable on white and on black.
+# Okabe and Ito's colours, told apart with any colour vision. Orange and light blue are darkened, and the ramps are
+# chosen, so that every colour of a mark has a contrast of 3 to 1 to a white page and to a dark one.
 REGIME_COLOURS = {
     "1": "#0072B2",
     "2A": "#009E73",
-    "2B": "#E69F00",
-    "2": "#56B4E9",
+    "2B": "#CC8400",
+    "2": "#2E96D1",
     "3": "#CC79A7",
-    "undecided": "#8C8C8C",
+    "undecided": "#828282",
 }
-NEUTRAL = "#8C8C8C"
-STRONG = ("#D55E00", "#0072B2", "#009E73")
-FLR_RAMP = ("#7FC4EA", "#1668A6")
-SWA_RAMP = ("#F3B04C", "#BF4B00")
-
+NEUTRAL = "#828282"
+# For lines over the shaded regimes: three to one to a tint of any of them, too.
+STRONG = ("#D55E00", "#1A85C9", "#009468")
+FLR_RAMP = ("#2D9DC6", "#1F74C4", "#6A55C8")
+SWA_RAMP = ("#C48600", "#D4551A", "#B83A50")
+# Along PLRs: the colours of the regimes, in their usual order.
+PLR_RAMP = [REGIME_COLOURS[regime] for regime in ("1", "2A", "2B", "3")]
 # From low frequencies to high ones, as in the spectrum of light.
-BAND_RAMP = ("#C03A00", "#E69F00", "#009E73", "#0072B2")
+BAND_RAMP = ("#C03A00", "#C48600", "#009E73", "#0072B2")
 
 LR_FORMAT = ".2~e"
 PERCENT = ".1%"
 # Vega writes 1e+0 where everybody writes 1e0.
 PLAIN_EXPONENT = "replace(datum.label, '+', '')"
-FONT = "Helvetica, Arial, sans-serif"
+# Figures carry the first; the others have its metrics.
+FONT = "Arimo, Helvetica, Arial, sans-serif"
 
 
 def inline(frame: pl.DataFrame) -> alt.InlineData:
     """The rows of a frame inside the chart, floats cut to six digits and NaN made null (JSON has no NaN)."""
-    floats = pl.selectors.float()
-    rows = frame.with_columns(floats.round_sig_figs(6).fill_nan(None)).to_dicts()
-    return alt.InlineData(values=rows)
+    return alt.InlineData(values=values_of(frame))
 
 
 def ramp(stops: Sequence[str], count: int) -> list[str]:
@@ -72,19 +77,32 @@ def power_axis() -> alt.Axis:
     return alt.Axis(format="~e", labelExpr=PLAIN_EXPONENT, tickCount=5)
 
 
-def headroom(low: float | None, high: float | None, *, room: float = 0.09) -> alt.Scale:
-    """A scale for values from ``low`` to ``high``, with room above (a share) for the names of the regimes."""
-    if low is None or high is None:
-        return alt.Scale()
-    return alt.Scale(domain=[low, high + room * max(high - low, 1e-3)], nice=True, zero=False)
+def limits(
+    data: pl.DataFrame, lowest: str, highest: str, *, floor: float | None = None, room: float = 0.09
+) -> tuple[float, float] | None:
+    """From where to where a scale shows two columns whole.
+
+    Args:
+        data: The rows.
+        lowest: The column with the lowest values.
+        highest: The column with the highest.
+        floor: Where the scale begins unless there are lower values.
+        room: A share left free above, for the names of the regimes.
+
+    Returns:
+        The ends; None where a column has no value.
+    """
+    ends = data.select(low=pl.min_horizontal(pl.col(lowest).min(), pl.lit(floor)), high=pl.col(highest).max())
+    low, high = ends.row(0)
+    return None if low is None or high is None else (low, high + room * max(high - low, 1e-3))
 
 
 def scale(
     data: pl.DataFrame, lowest: str, highest: str, *, floor: float | None = None, room: float = 0.09
 ) -> alt.Scale:
-    """The scale that shows two columns whole, from ``floor`` or lower, with `headroom`."""
-    ends = data.select(low=pl.min_horizontal(pl.col(lowest).min(), pl.lit(floor)), high=pl.col(highest).max())
-    return headroom(*ends.row(0), room=room)
+    """The scale with these `limits`, rounded to ticks."""
+    ends = limits(data, lowest, highest, floor=floor, room=room)
+    return alt.Scale(domain=list(ends), nice=True, zero=False) if ends else alt.Scale()
 
 
 def plr_tip() -> alt.Tooltip:
@@ -97,11 +115,20 @@ def zoom(name: str) -> alt.Parameter:
     return alt.selection_interval(name=f"zoom_{name}", bind="scales", encodings=["x"], zoom="wheel![event.altKey]")
 
 
-def shading(bands: pl.DataFrame, *, lettering: int = 11) -> list[alt.Chart]:
-    """Layers to put behind lines over PLR: a tinted, labelled band per regime; no layers for no bands."""
+def shading(bands: pl.DataFrame, *, width: int, lettering: int = 11) -> list[alt.Chart]:
+    """Layers to put behind lines over PLR: a tinted, labelled band per regime; no layers for no bands.
+
+    Args:
+        bands: The regimes (see `lratlas.report.data.regime_bands`).
+        width: Of the panel, in pixels; names that would touch stand on two levels.
+        lettering: Size of the names, in pixels.
+    """
     if bands.is_empty():
         return []
-    named = bands.with_columns(label=pl.col("regime").replace({"undecided": "?"}))
+    label = pl.col("regime").replace({"undecided": "?"})
+    named = bands.with_columns(
+        label=label, lowered=pl.Series(_lowered(bands, width, 1.6 * lettering), dtype=pl.Boolean)
+    )
     colours = alt.Scale(domain=list(REGIME_COLOURS), range=list(REGIME_COLOURS.values()))
     rows = inline(named)
     tips = ["regime:N", *(alt.Tooltip(f"{end}:Q").format(LR_FORMAT) for end in ("low", "high"))]
@@ -112,16 +139,32 @@ def shading(bands: pl.DataFrame, *, lettering: int = 11) -> list[alt.Chart]:
     )
     labels = (
         alt.Chart(rows)
-        .mark_text(baseline="top", fontWeight="bold", fontSize=lettering, clip=True)
+        .mark_text(
+            baseline="top",
+            fontWeight="bold",
+            fontSize=lettering,
+            dy=alt.expr(f"datum.lowered ? {lettering} : 0"),
+            clip=True,
+        )
         .encode(x=alt.X("middle:Q"), y=alt.value(4), text="label:N", tooltip=tips)
     )
     return [bars, labels]
 
 
-def panel(lines: alt.Chart, bands: pl.DataFrame, *, width: int, height: int = 230) -> alt.LayerChart:
+def hover(base: alt.Chart) -> alt.Chart:
+    """Points without colour over lines that have none, so that each of their values can be read when pointed at.
+
+    Args:
+        base: A chart with the data of the lines and the tooltip; what its points lack is encoded on top.
+    """
+    return base.mark_point(filled=True, opacity=0, size=70, clip=True)
+
+
+def panel(lines: alt.Chart | alt.LayerChart, bands: pl.DataFrame, *, width: int, height: int = 230) -> alt.LayerChart:
     """One of several charts side by side, with the regimes shaded behind its lines."""
-    # Smaller letters: in a narrow panel the names of 2A and 2B would touch.
-    return alt.LayerChart(layer=[*shading(bands, lettering=8), lines]).properties(width=width, height=height)
+    return alt.LayerChart(layer=[*shading(bands, width=width, lettering=9), lines]).properties(
+        width=width, height=height
+    )
 
 
 def finish(chart: Drawing, description: str) -> Any:
@@ -129,11 +172,31 @@ def finish(chart: Drawing, description: str) -> Any:
     return (
         chart.properties(description=description)
         .configure(font=FONT)
-        .configure_axis(labelFontSize=11, titleFontSize=12, titleFontWeight="normal", gridOpacity=0.35)
-        .configure_legend(labelFontSize=11, titleFontSize=12, titleFontWeight="normal", symbolStrokeWidth=3)
+        .configure_axis(
+            labelFontSize=11, titleFontSize=12, titleFontWeight="normal", gridColor=NEUTRAL, gridOpacity=0.15
+        )
+        .configure_legend(
+            labelFontSize=11,
+            titleFontSize=12,
+            titleFontWeight="normal",
+            symbolStrokeWidth=3,
+            # Shapes without a colour of their own are seen on light pages and on dark ones.
+            symbolBaseFillColor=NEUTRAL,
+            symbolBaseStrokeColor=NEUTRAL,
+        )
         .configure_title(fontSize=12, fontWeight="normal", anchor="start")
         .configure_view(stroke=NEUTRAL, strokeOpacity=0.4)
     )
+
+
+def _lowered(bands: pl.DataFrame, width: int, name: float) -> list[bool]:
+    """For each band whether its name stands below the level of its neighbours': every other one of those too close."""
+    middles = bands["middle"].log().to_list()
+    pixels = width / math.log(bands["high"][-1] / bands["low"][0])
+    lowered: list[bool] = []
+    for left, right in pairwise([-math.inf, *middles]):
+        lowered.append((right - left) * pixels < name and not (lowered and lowered[-1]))
+    return lowered
 
 
 def _between(start: list[int], stop: list[int], share: float) -> list[int]:

@@ -1,4 +1,4 @@
-"""Rows of the tables as charts need them: present, in order, and with names for people."""
+"""Rows of the tables as charts need them: present, in order, per seed and over seeds, and with names for people."""
 
 import polars as pl
 
@@ -41,3 +41,46 @@ def need(tables: Tables, name: str, chart: str) -> pl.DataFrame:
 def stage_order() -> pl.Expr:
     """The place of each row's stage in a legend: pre-training, fine-tuning, averaging."""
     return pl.col("stage").replace_strict(STAGES, range(3), return_dtype=pl.Int64)
+
+
+def by_seed(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows twice: for all seeds together, and for each seed alone.
+
+    Args:
+        rows: Any rows with a column ``seed``.
+
+    Returns:
+        The rows with ``seed`` null, then as they are; ``one`` is the seed of a row in both. Grouped by ``seed``, they
+        give what a chart shows over seeds and of a single one.
+    """
+    return pl.concat(
+        [rows.with_columns(seed=pl.lit(None, rows.schema["seed"]), one="seed"), rows.with_columns(one="seed")]
+    )
+
+
+def over_seeds(data: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a chart's data that are about all seeds together, which it shows until a seed is chosen."""
+    return data.filter(pl.col("seed").is_null())
+
+
+def named_models(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with the model that each is about in words.
+
+    Args:
+        rows: With the columns ``stage`` (pretrain, finetune or average), ``flr`` and ``count``.
+
+    Returns:
+        The rows in the same order with a column ``model``: ``pre-trained``, ``fine-tuned, FLR 1e-4``,
+        ``averaged, SWA-5``.
+    """
+    keys = ["stage", "flr", "count"]
+    name = (
+        pl.when(pl.col("stage") == "pretrain")
+        .then(pl.lit("pre-trained"))
+        .when(pl.col("stage") == "finetune")
+        .then(pl.lit("fine-tuned, FLR ") + lr_column("flr"))
+        .otherwise(pl.lit("averaged, SWA-") + pl.col("count").cast(pl.String))
+    )
+    # Named once each: there are few models and many rows.
+    names = rows.select(keys).unique().with_columns(model=name)
+    return rows.join(names, on=keys, how="left", nulls_equal=True, maintain_order="left")

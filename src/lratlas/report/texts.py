@@ -1,4 +1,4 @@
-"""What the page says about each chart: heading, caption, and the words for those who cannot see it."""
+"""What the page says: of each chart a heading, a caption, and words for those who cannot see it; of the rest a line."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,4 +118,36 @@ TEXTS: Mapping[str, Text] = {
         "tells the classes apart.",
         alt="Scatter plot of one two-dimensional feature, one dot per sample, coloured by class.",
     ),
+}
+
+REGIMES: Mapping[str, str] = {
+    "1": "convergence: the training loss goes down to nearly zero",
+    "2A": "chaotic equilibrium, lower part: the loss stays on a noisy plateau; whatever is fine-tuned or averaged from "
+    "there ends in one basin",
+    "2B": "chaotic equilibrium, upper part: what is fine-tuned from there ends in different basins",
+    "2": "chaotic equilibrium: the loss stays on a noisy plateau",
+    "3": "divergence: predictions are no better than chance",
+    "undecided": "not told yet: the loss was still on its way",
+}
+
+VERDICTS: Mapping[str, str] = {
+    "supported": "the runs say the same, and the 95 % interval over seeds leaves no room for the opposite",
+    "contradicted": "the runs say the opposite, as clearly",
+    "inconclusive": "the seeds, the grid or what was measured are not enough to tell; the sentence says what would be",
+}
+
+TABLES: Mapping[str, str] = {
+    "runs": "every run: stage, learning rates, seed, losses and accuracies at its end",
+    "traces": "losses, accuracies and norms on the way, run by run",
+    "regimes": "the regime of each PLR and what it was decided on",
+    "boundaries": "where the regimes meet",
+    "pairs": "angles and error barriers between the solutions of a PLR, seed by seed",
+    "sparsity": "how unevenly features were learned",
+    "features": "accuracy with a single feature informative, feature by feature",
+    "bands": "accuracy on Fourier bands of the test images",
+    "sharpness": "curvature of the training loss at the end of each run",
+    "norms": "norms of the weights of each output filter",
+    "convergence": "epochs to convergence, seed by seed",
+    "power_law": "the law by which they grow near the threshold",
+    "claims": "the verdicts on the paper's findings",
 }

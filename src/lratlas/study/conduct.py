@@ -1,5 +1,6 @@
 """Conducting a study: open its folder, plan what it lacks, have it done. Calling it again is harmless."""
 
+import time
 import tomllib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lratlas.errors import SpecError, StudyError
+from lratlas.study.sittings import record_sitting
 from lratlas.study.spec import Spec, extends, spec_from, spec_text
 from lratlas.study.store import Store
 
@@ -150,7 +152,19 @@ def conduct(
         for part in store.parts(table) - {job.id for job in jobs}:
             store.remove_part(table, part)  # of a smaller grid, or on other samples
     forget_segments(store, plan)
-    return execute(store, plan, workers=workers, tasks=tasks, progress=progress, notice=notice)
+    done = partial(execute, store, plan, workers=workers, tasks=tasks, progress=progress, notice=notice)
+    return _timed(store, done, workers)
+
+
+def _timed(store: Store, work: Callable[[], bool], workers: int) -> bool:
+    """Do the work, record how long it took unless there was none, and say whether there was any."""
+    began, did = time.monotonic(), True
+    try:
+        did = work()
+        return did
+    finally:  # also of a sitting that is interrupted
+        if did:
+            record_sitting(store, seconds=time.monotonic() - began, workers=workers)
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
 from lratlas.errors import StudyError
-from lratlas.study.jobs import is_done
 from lratlas.study.plan import Geometry, Job, Plan, Training
+from lratlas.study.progress import is_done
 from lratlas.study.store import Store
 
 

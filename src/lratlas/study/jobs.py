@@ -27,15 +27,6 @@ from lratlas.training.trainer import Row, train_stack
 Progress = Callable[[int], None]
 
 
-def is_done(store: Store, job: Job) -> bool:
-    """Whether the store has everything that the job writes."""
-    if not isinstance(job, Training):
-        return job.id in store.parts(TABLE_OF[type(job)])
-    parts = {f"{job.id}-{end}" for end in job.segments}
-    recorded = all(parts <= store.parts(table) for table in job.recorded)
-    return job.id in store.parts("runs") and store.has_weights(job.id) and recorded
-
-
 def perform(study: Study, job: Job, progress: Progress) -> None:
     """Do one job; ``progress`` is called with the run-steps just trained."""
     if isinstance(job, Training):

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study.jobs import is_done
 from lratlas.study.plan import TABLE_OF, Plan, Training, read_plan
+from lratlas.study.progress import is_done
 from lratlas.study.store import Store
 
 _TABLES = ("runs", "traces", "convergence", *TABLE_OF.values())

@@ -1,0 +1,84 @@
+"""The paper's findings as statements about the task at hand, each with an effect, an interval and a verdict."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from lratlas.analysis.claims.evidence import Evidence
+from lratlas.analysis.claims.learned import middle_band, sparse_features
+from lratlas.analysis.claims.minima import connected_basin, high_flr_leaves, sharpness_unrelated
+from lratlas.analysis.claims.quality import best_averaged, best_fine_tuned, flr_matters, two_stages_recover
+from lratlas.analysis.claims.regimes import epochs_diverge, three_regimes
+from lratlas.analysis.claims.verdict import Finding, Unanswered
+from lratlas.tables import SCHEMAS, Tables
+from lratlas.thresholds import DEFAULTS, Thresholds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A finding of the paper: in words, and how it is judged."""
+
+    title: str
+    judge: Callable[[Evidence], Finding]
+
+
+CLAIMS: Mapping[str, Claim] = {
+    "three-regimes": Claim(title="There are three regimes, in order", judge=three_regimes),
+    "best-fine-tuned": Claim(
+        title="Fine-tuned models are best from just above the convergence threshold", judge=best_fine_tuned
+    ),
+    "best-averaged": Claim(
+        title="Averaged models are best from just above the convergence threshold", judge=best_averaged
+    ),
+    "flr-matters": Claim(
+        title="Just above the threshold the fine-tuning learning rate hardly matters, beyond it does", judge=flr_matters
+    ),
+    "connected-basin": Claim(
+        title="Just above the threshold all solutions lie in one basin, at larger learning rates not",
+        judge=connected_basin,
+    ),
+    "high-flr-leaves": Claim(
+        title="From far below the threshold, a high fine-tuning learning rate leaves the basin", judge=high_flr_leaves
+    ),
+    "sparse-features": Claim(
+        title="Just above the threshold networks learn few features, below it a little of all", judge=sparse_features
+    ),
+    "middle-band": Claim(
+        title="Just above the threshold networks learn the middle frequencies of images", judge=middle_band
+    ),
+    "epochs-diverge": Claim(title="Epochs to convergence diverge at the threshold", judge=epochs_diverge),
+    "two-stages": Claim(
+        title="A second learning rate just above the threshold makes up for a first one that was too large",
+        judge=two_stages_recover,
+    ),
+    "sharpness": Claim(title="Sharpness does not order the test error", judge=sharpness_unrelated),
+}
+
+
+def claims(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAULTS) -> pl.DataFrame:
+    """Judge each finding of the paper on a study.
+
+    "Just above the convergence threshold" are the PLRs of subregime 2A, or the lowest of regime 2 where there is no
+    2A. An effect is a mean over seeds with a 95 % interval by Student's t (three-regimes: by bootstrap); a claim is
+    supported or contradicted by the whole interval, inconclusive with fewer than three seeds, PLRs too far apart, or
+    where something was not measured: the statement says which, and what to add.
+
+    Args:
+        tables: A study's tables with ``runs``, ``traces``, ``regimes`` and ``boundaries``; all others if any.
+        chance_loss: Loss of the best constant prediction.
+        thresholds: The numbers that decided the regimes.
+
+    Returns:
+        One row per entry of ``CLAIMS``, in that order, with the schema of ``claims``.
+    """
+    evidence = Evidence(tables=tables, thresholds=thresholds, chance_loss=chance_loss)
+    rows = [{"claim": name, **vars(_judged(claim, evidence))} for name, claim in CLAIMS.items()]
+    return pl.DataFrame(rows, schema_overrides=SCHEMAS["claims"]).select(SCHEMAS["claims"].names())
+
+
+def _judged(claim: Claim, evidence: Evidence) -> Finding:
+    try:
+        return claim.judge(evidence)
+    except Unanswered as lack:
+        return Finding(verdict="inconclusive", statement=str(lack))

@@ -1,0 +1,78 @@
+"""Claims about what was learned: few features just above the threshold, and the middle of the spectrum."""
+
+import numpy as np
+import polars as pl
+
+from lratlas.analysis.claims.evidence import Evidence, lr_range, mean_of, per_seed, spoken
+from lratlas.analysis.claims.verdict import Finding, Unanswered, exceeds, found, what_would_tell
+
+# Half a point of accuracy is as good as none.
+NEGLIGIBLE = 0.005
+
+
+def sparse_features(evidence: Evidence) -> Finding:
+    """Just above the threshold networks rely on few features, in regime 1 on a little of all (Fig. 5).
+
+    The effect is how much further the best feature of a model stands out above its other features, in single-feature
+    accuracy, than in models from regime 1; means over PLRs, of models fine-tuned with the lowest FLR where these were
+    measured.
+    """
+    features = _final(evidence.table("features"))
+    if features.is_empty():
+        raise Unanswered("Not measured: the task has no sets in which a single feature is informative.")
+    accuracy = pl.col("accuracy")
+    standing = accuracy.max() - (accuracy.sum() - accuracy.max()) / (pl.len() - 1)
+    runs = features.filter(accuracy.is_finite()).group_by("plr", "seed", "run").agg(value=standing)
+    return _contrast(
+        evidence,
+        runs,
+        "The best single feature of a model stands out above its others by {near} just above the threshold ({plrs}), "
+        "{below} where training converges",
+        unit=" points",
+    )
+
+
+def middle_band(evidence: Evidence) -> Finding:
+    """Just above the threshold networks recognise more from the middle frequencies alone (Figs. 6, 7).
+
+    The effect is the gain in accuracy on images with only the middle band left, over models from regime 1; means over
+    PLRs, of models fine-tuned with the lowest FLR where these were measured.
+    """
+    alone = _final(evidence.table("bands")).filter(pl.col("kept") & (pl.col("low") > 0))
+    if alone.is_empty():
+        raise Unanswered("Not measured: it takes images and measure.bands in the spec.")
+    highest = alone["high"].max()
+    half = highest // 2 if isinstance(highest, int) else 0
+    middle = alone.filter(pl.col("low") <= half, pl.col("high") >= half)
+    low, high = middle["low"].min(), middle["high"].max()
+    runs = middle.group_by("plr", "seed", "run").agg(value=pl.col("accuracy").mean())
+    return _contrast(
+        evidence,
+        runs,
+        f"Of images with only the bands {low} to {high} left, models recognise {{near}} just above the threshold "
+        "({plrs}), {below} where training converges",
+        unit=" %",
+    )
+
+
+def _final(measured: pl.DataFrame) -> pl.DataFrame:
+    """The rows of models fine-tuned with the lowest FLR, of pre-trained ones where there are none."""
+    tuned = measured.filter(stage="finetune").filter(pl.col("flr") == pl.col("flr").min())
+    return measured.filter(stage="pretrain") if tuned.is_empty() else tuned
+
+
+def _contrast(evidence: Evidence, runs: pl.DataFrame, sentence: str, *, unit: str) -> Finding:
+    """Whether a value is larger just above the threshold than in regime 1, and not larger still beyond."""
+    evidence.must_span()
+    groups = {"near": evidence.near, "below": evidence.below, "beyond": evidence.beyond}
+    values = {name: per_seed(runs, plrs, pl.col("value"), evidence.seeds) for name, plrs in groups.items()}
+    effect = mean_of(values["near"] - values["below"])
+    verdict = exceeds(effect, 0.0, negligible=NEGLIGIBLE)
+    further = not np.isnan(values["beyond"]).any()
+    if further and exceeds(mean_of(values["beyond"] - values["near"]), 0.0) == "supported":
+        verdict = "contradicted"
+    sizes = {name: f"{100 * value.mean():.1f}{unit}" for name, value in values.items()}
+    said = sentence.format(near=sizes["near"], plrs=lr_range(evidence.near), below=sizes["below"])
+    if further:
+        said += f", {sizes['beyond']} beyond"
+    return found(verdict, effect, f"{said}; a difference of {spoken(effect)}.", open_because=what_would_tell(effect))

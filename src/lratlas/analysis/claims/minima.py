@@ -1,0 +1,154 @@
+"""Claims about the minima: connected just above the threshold, left from far below it, and sharp or not."""
+
+import polars as pl
+
+from lratlas.analysis.claims.evidence import Evidence, mean_of, per_seed, spoken
+from lratlas.analysis.claims.verdict import (
+    Finding,
+    Unanswered,
+    exceeds,
+    found,
+    opposite,
+    together,
+    what_would_tell,
+)
+from lratlas.analysis.equal_loss import FACTOR, at_equal_loss, flatness_correlation
+from lratlas.analysis.gains import Gain, over_seeds
+from lratlas.analysis.wording import format_lr, plain, signed_interval
+
+# "Far below" the threshold is a tenth of it or less.
+FAR_BELOW = 0.1
+# The paper's high FLRs are about the threshold; one below half of it is no test of what a high one does.
+HIGH = 0.5
+# A rank correlation beyond this, half of the ranks' variance, orders the models.
+ORDERS = 0.7
+_NO_PAIRS = "Not measured: it takes two fine-tuning learning rates, averages and measure.geometry = true in the spec."
+
+
+def connected_basin(evidence: Evidence) -> Finding:
+    """At the lower end of regime 2 the solutions of a PLR lie in one basin, at the upper end not (Fig. 3).
+
+    The ends are the lowest and the highest PLR on a plateau, whatever their barriers, since these decide between 2A
+    and 2B. The effect is the difference of the largest test error barriers among the solutions fine-tuned with the
+    lowest and the highest FLR and the weight average.
+    """
+    pairs = evidence.table("pairs").drop_nulls("test_barrier")
+    if pairs.is_empty():
+        raise Unanswered(_NO_PAIRS)
+    plateau = evidence.of("2", "2A", "2B")
+    if len(plateau) < 2 or not evidence.below:
+        need = "two on a plateau and one that converges" if plateau else "learning rates on a plateau"
+        raise Unanswered(f"Cannot be told: it takes {need}; add more around the threshold.")
+    first, last, limit = plateau[0], plateau[-1], evidence.thresholds.barrier
+    largest = pairs.group_by("plr", "seed").agg(value=pl.col("test_barrier").max())
+    low, high = (per_seed(largest, [plr], pl.col("value"), evidence.seeds) for plr in (first, last))
+    effect, at_low, at_high = mean_of(high - low), mean_of(low), mean_of(high)
+    parts = (opposite(exceeds(at_low, limit)), exceeds(at_high, limit))
+    said = (
+        f"The largest test error barrier between the solutions of one learning rate is {_barrier(at_low)} at "
+        f"{format_lr(first)}, the lowest on the plateau, and {_barrier(at_high)} at {format_lr(last)}, the highest; "
+        f"up to {limit:g} they count as connected."
+    )
+    open_end = at_low if parts[0] == "inconclusive" else at_high
+    return found(together(*parts), effect, said, open_because=what_would_tell(open_end, limit))
+
+
+def high_flr_leaves(evidence: Evidence) -> Finding:
+    """From far below the threshold a high FLR leaves the basin that pre-training found (Fig. 3).
+
+    The effect is the training error barrier, at the smallest PLR, between the solutions fine-tuned with the lowest
+    and the highest FLR.
+    """
+    pairs = evidence.table("pairs").filter(_low_high()).drop_nulls("train_barrier")
+    if pairs.is_empty():
+        raise Unanswered(_NO_PAIRS)
+    plr, flr, threshold = _fast_from_slow(evidence)
+    barrier = mean_of(per_seed(pairs, [plr], pl.col("train_barrier"), evidence.seeds))
+    angle = mean_of(per_seed(pairs, [plr], pl.col("angle"), evidence.seeds))
+    limit = evidence.thresholds.barrier
+    low = format_lr(_smallest(evidence, "flr"))
+    said = (
+        f"From {format_lr(plr)}, far below the threshold, fine-tuning with {format_lr(flr)} ends {angle.mean:.2f} rad "
+        f"from where {low} ends, with a training error barrier of {_barrier(barrier)} "
+        f"between them; above {limit:g} that is another basin."
+    )
+    verdict, what = exceeds(barrier, limit), what_would_tell(barrier, limit)
+    if verdict == "contradicted" and flr < HIGH * threshold:
+        verdict = "inconclusive"
+        what = (
+            f"the highest fine-tuning learning rate lies far below the threshold; add one near {format_lr(threshold)}"
+        )
+    return found(verdict, barrier, said, open_because=what)
+
+
+def sharpness_unrelated(evidence: Evidence) -> Finding:
+    """At equal training loss, sharpness does not order the test error across PLRs (Fig. 26).
+
+    The effect is Spearman's rank correlation of top Hessian eigenvalue and test error over PLRs, computed for each
+    seed.
+    """
+    table = evidence.table("sharpness")
+    if table.is_empty():
+        raise Unanswered("Not measured: set measure.sharpness = true in the spec.")
+    level = at_equal_loss(evidence.tables)
+    if level.is_empty():
+        raise Unanswered("Cannot be told: no model with a sharpness has a positive training loss.")
+    loss = float(level["level"][0])
+    coefficients = pl.Series([_correlation(evidence, seed, at_loss=loss) for seed in evidence.seeds], dtype=pl.Float64)
+    if coefficients.null_count() == len(coefficients):
+        raise Unanswered(
+            "Cannot be told: fewer than five learning rates have a model at equal training loss; add some."
+        )
+    effect = _clipped(over_seeds(coefficients.drop_nulls().to_numpy()))
+    said = (
+        f"Among models of equal training loss, about {loss:.2g}, from different learning rates, the rank correlation "
+        f"between sharpness (top Hessian eigenvalue) and test error is {spoken(effect, factor=1, unit='')}; from "
+        f"{ORDERS} on sharpness would order them."
+    )
+    return found(opposite(exceeds(effect, ORDERS)), effect, said, open_because=what_would_tell(effect, ORDERS))
+
+
+def _fast_from_slow(evidence: Evidence) -> tuple[float, float, float]:
+    """The smallest PLR, the highest FLR and the threshold, where the one is far below and the other above the PLR."""
+    if evidence.threshold is None:
+        raise Unanswered("Cannot be told: the convergence threshold is not reached.")
+    plr, flr = _smallest(evidence, "plr"), evidence.table("runs")["flr"].max()
+    if plr > (far := FAR_BELOW * evidence.threshold):
+        raise Unanswered(
+            f"Cannot be told: no learning rate lies far below the threshold; add some down to {format_lr(far)}."
+        )
+    if not isinstance(flr, float) or flr <= plr:
+        raise Unanswered(
+            "Cannot be told: fine-tuning is not faster than the smallest learning rate; add a higher one to [finetune]."
+        )
+    return plr, flr, evidence.threshold
+
+
+def _correlation(evidence: Evidence, seed: int, *, at_loss: float) -> float | None:
+    """The rank correlation of one seed alone; None where it has too few models near the loss."""
+    own = evidence.table("sharpness").filter(seed=seed)
+    near = own.filter(pl.col("train_loss").is_between(at_loss / FACTOR, at_loss * FACTOR))
+    if near.is_empty():
+        return None
+    tables = {**evidence.tables, "sharpness": own}
+    return flatness_correlation(at_equal_loss(tables, at_loss=at_loss)).coefficient
+
+
+def _clipped(effect: Gain) -> Gain:
+    """Student's interval of a correlation, kept within −1 and 1."""
+    if effect.low is None or effect.high is None:
+        return effect
+    return Gain(mean=effect.mean, low=max(effect.low, -1.0), high=min(effect.high, 1.0), seeds=effect.seeds)
+
+
+def _low_high() -> pl.Expr:
+    return pl.concat_list("a", "b").list.sort().list.join(" ") == "high low"
+
+
+def _smallest(evidence: Evidence, column: str) -> float:
+    return float(evidence.table("runs")[column].min())  # pyright: ignore[reportArgumentType] - polars' min() is wider
+
+
+def _barrier(effect: Gain) -> str:
+    interval = "" if effect.low is None or effect.high is None else f" ({signed_interval(effect.low, effect.high)})"
+    return f"{plain(effect.mean)}{interval}"

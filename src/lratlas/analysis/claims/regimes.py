@@ -1,0 +1,133 @@
+"""Claims about training itself: three regimes in order, and epochs without bound at the threshold."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from lratlas.analysis.boundaries import redrawn
+from lratlas.analysis.claims.evidence import Evidence, Floats, spoken
+from lratlas.analysis.claims.verdict import Finding, Unanswered, exceeds, found, what_would_tell
+from lratlas.analysis.gains import COVERAGE, FEWEST_SEEDS, Gain, over_seeds
+from lratlas.analysis.wording import format_lr
+
+# Of all pairs of PLRs from different regimes, the share that must be in order: one stray PLR of ten is bearable.
+IN_ORDER = 0.9
+# Neighbours closer than this factor leave no room for a regime between them.
+NO_ROOM = 1.5
+# Epochs that grow by this factor towards the threshold, and by less than the other, do and do not diverge.
+DIVERGING, STEADY = 10.0, 3.0
+# So near to the threshold, as a factor, a divergence must have shown.
+NEAR = 1.1
+_RANKS = {"1": 1.0, "2": 2.0, "2A": 2.0, "2B": 2.0, "3": 3.0}
+
+
+def three_regimes(evidence: Evidence) -> Finding:
+    """With rising PLR training converges, then stays on a noisy plateau, then diverges (Section 3).
+
+    The effect is the share of pairs of PLRs from different regimes that are in this order, with its bootstrap
+    interval over seeds.
+    """
+    ends = {name: evidence.of(*labels) for name, labels in (("1", ["1"]), ("2", ["2", "2A", "2B"]), ("3", ["3"]))}
+    drawn = redrawn(evidence.tables, chance_loss=evidence.chance_loss, thresholds=evidence.thresholds)
+    if (order := _order(drawn.labels, seeds=drawn.seeds)) is None:
+        raise Unanswered(f"All learning rates decided are of one regime: {_missing(ends)}.")
+    ordered = exceeds(order, IN_ORDER)
+    said = (
+        f"With a rising learning rate training {_course(ends)}; of the pairs of learning rates from different regimes, "
+        f"{spoken(order, unit=' %')} are in the order of convergence, plateau, divergence."
+    )
+    if ordered == "contradicted":
+        return found(ordered, order, said)
+    if all(ends.values()):
+        return found(ordered, order, said, open_because=what_would_tell(order, IN_ORDER))
+    straight = bool(ends["1"] and ends["3"]) and ends["3"][0] <= NO_ROOM * ends["1"][-1] and drawn.seeds >= FEWEST_SEEDS
+    return found("contradicted" if straight else "inconclusive", order, said, open_because=_missing(ends))
+
+
+def epochs_diverge(evidence: Evidence) -> Finding:
+    """The epochs until every training sample is fitted grow without bound towards the threshold (Fig. 11).
+
+    The effect is the factor, a geometric mean over seeds, between a seed's most and fewest epochs.
+    """
+    table = evidence.table("convergence")
+    if table.is_empty():
+        raise Unanswered("Not measured: set measure.convergence = true in the spec.")
+    fitted = table.drop_nulls("epochs")
+    never = table.filter(pl.col("epochs").is_null().all().over("plr"))["plr"]
+    last = fitted["plr"].max()
+    if not isinstance(last, float):
+        raise Unanswered(
+            "No run ever fits all training samples in an epoch: add smaller learning rates, or train longer."
+        )
+    beyond = never.filter(never > last).min()
+    if not isinstance(beyond, float):
+        raise Unanswered("Runs still converge at the largest learning rate tested: add larger ones.")
+    logs = fitted.with_columns(pl.col("epochs").cast(pl.Float64).log10())
+    growth = logs.group_by("seed").agg(pl.col("epochs").max() - pl.col("epochs").min())["epochs"].to_numpy()
+    effect = over_seeds(growth)
+    verdict = exceeds(effect, math.log10(DIVERGING), negligible=math.log10(STEADY))
+    near = beyond <= NEAR * last
+    fewest, most = (10 ** float(logs["epochs"].min()), 10 ** float(logs["epochs"].max()))  # pyright: ignore[reportArgumentType] - polars' min() is wider
+    factor = spoken(_raised(effect), factor=1, unit="")
+    said = (
+        f"The epochs until every training sample is fitted range from {fewest:,.0f} to {most:,.0f} below the "
+        f"threshold, a factor of {factor} within a seed; from {format_lr(beyond)} on "
+        "no run ever gets there."
+    )
+    if verdict == "contradicted" and not near:
+        verdict = "inconclusive"
+    bracket = f"{format_lr(last)} and {format_lr(beyond)}"
+    coarse = f"the learning rates lie too far apart there; bisect the boundary between {bracket}"
+    return found(
+        verdict, _raised(effect), said, open_because=what_would_tell(effect, math.log10(DIVERGING)) if near else coarse
+    )
+
+
+def _raised(log: Gain) -> Gain:
+    """The factor whose logarithm was averaged."""
+    low, high = (None if end is None else 10**end for end in (log.low, log.high))
+    return replace(log, mean=10**log.mean, low=low, high=high)
+
+
+def _order(labels: NDArray[np.str_], *, seeds: int) -> Gain | None:
+    """The share of pairs in order, with its interval over the redrawn seeds; None if all are of one regime."""
+    shares = _shares(labels)
+    if np.isnan(shares[0]):
+        return None
+    share = float(shares[0])
+    if seeds < FEWEST_SEEDS:
+        return Gain(mean=share, low=None, high=None, seeds=seeds)
+    tail = (1 - COVERAGE) / 2
+    low, high = np.nanquantile(shares[1:], [tail, 1 - tail])
+    return Gain(mean=share, low=min(share, float(low)), high=max(share, float(high)), seeds=seeds)
+
+
+def _shares(labels: NDArray[np.str_]) -> Floats:
+    """For each row of labels, PLRs ascending, the share of pairs from different regimes that are in order."""
+    ranks = np.select([labels == name for name in _RANKS], list(_RANKS.values()), default=np.nan)
+    first, second = np.triu_indices(labels.shape[1], k=1)
+    steps = ranks[:, second] - ranks[:, first]
+    right, wrong = (steps > 0).sum(axis=1), (steps < 0).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return right / (right + wrong)
+
+
+def _course(ends: dict[str, list[float]]) -> str:
+    words = {"1": "converges up to {}", "2": "stays on a noisy plateau from {} to {}", "3": "diverges from {} on"}
+    shown = {"1": ends["1"][-1:], "2": [*ends["2"][:1], *ends["2"][-1:]], "3": ends["3"][:1]}
+    parts = [words[name].format(*(format_lr(plr) for plr in plrs)) for name, plrs in shown.items() if plrs]
+    return ", ".join(parts)
+
+
+def _missing(ends: dict[str, list[float]]) -> str:
+    """Which regimes were not met, and where to look."""
+    if ends["1"] and ends["3"] and not ends["2"]:
+        return (
+            f"no plateau was met; add learning rates between {format_lr(ends['1'][-1])} and {format_lr(ends['3'][0])}"
+        )
+    needed = {"1": "smaller learning rates, or longer training, for convergence", "2": "some for a plateau"}
+    parts = [needed.get(name, "larger ones for divergence") for name, plrs in ends.items() if not plrs]
+    return f"add {' and '.join(parts)}"

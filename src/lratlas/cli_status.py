@@ -1,0 +1,72 @@
+"""What `lratlas status` says besides a study's result: how far it is, its regimes, the advice and the verdicts."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from lratlas.atlas import Atlas
+from lratlas.report.rows import table
+from lratlas.study.progress import Standing, standing
+
+SIGNS: Mapping[str, str] = {"supported": "✓", "contradicted": "✗", "inconclusive": "?"}
+
+
+def standing_of(atlas: Atlas) -> Standing:
+    """How far a study is.
+
+    Raises:
+        StudyError: A table is damaged.
+    """
+    return standing(atlas.store, atlas.plan, atlas.tables, atlas.spec.refine)
+
+
+def facts(atlas: Atlas, found: Standing) -> dict[str, object]:
+    """How far a study is and what it advises and judges, for scripts; null where that cannot be told yet."""
+    advised = atlas.recommendation()
+    return {
+        "state": found.state,
+        "jobs": found.jobs.total,
+        "done": found.jobs.done,
+        "kinds": {kind: asdict(count) for kind, count in found.kinds.items()},
+        "steps": found.steps.total,
+        "steps_done": found.steps.done,
+        "rate": found.rate,
+        "seconds_left": found.seconds_left,
+        "recommendation": asdict(advised) if advised else None,
+        "claims": table(atlas.tables, "claims").to_dicts(),
+    }
+
+
+def lines(atlas: Atlas, found: Standing) -> list[str]:
+    """The same in lines to be read: the state first; about a study that is not planned yet there is no more."""
+    head = f"{atlas.spec.name} in {atlas.folder}: {found.state}"
+    if atlas.plan is None:
+        return [head]
+    done = ", ".join(f"{kind} {count.done:,} of {count.total:,}" for kind, count in found.kinds.items())
+    return [
+        f"{head}, {found.jobs.done:,} of {found.jobs.total:,} jobs done",
+        f"Jobs: {done}",
+        f"SGD steps: {found.steps.done:,} of {found.steps.total:,}{_pace(found)}",
+        *([advised.statement] if (advised := atlas.recommendation()) else []),
+        *([f"Regimes: {atlas.regimes_in_short()}"] if len(atlas.regimes) else []),
+        *_verdicts(atlas),
+    ]
+
+
+def _pace(found: Standing) -> str:
+    """Rate and time left of a study that still trains, as soon as they can be told."""
+    if found.rate is None or not found.seconds_left:
+        return ""
+    hours, minutes = divmod(round(found.seconds_left) // 60, 60)
+    left = f"{hours}:{minutes:02}:{round(found.seconds_left) % 60:02}"
+    return f"; one process trains {found.rate:,.0f} steps/s and would need {left} more"
+
+
+def _verdicts(atlas: Atlas) -> list[str]:
+    """How many claims have which verdict, then a line for each."""
+    claims = table(atlas.tables, "claims")
+    if claims.is_empty():
+        return []
+    verdicts = claims["verdict"].to_list()
+    count = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in SIGNS)
+    rows = claims.select("verdict", "statement").iter_rows()
+    return [f"Verdicts: {count}", *(f"{SIGNS[verdict]} {verdict:<12}  {said}" for verdict, said in rows)]

@@ -1,0 +1,1 @@
+"""The live view: a page over HTTP that follows what it shows."""

@@ -1,0 +1,70 @@
+"""What `lratlas status` says besides the result."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from cli.helpers import Ran
+from lratlas.atlas import Atlas, load
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def judged(study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The small study with verdicts of every kind."""
+    rows = [("supported", "One holds."), ("contradicted", "One does not."), ("inconclusive", "One may.")]
+    claims = pl.DataFrame(
+        {
+            "claim": ["a", "b", "c", "d"],
+            "verdict": [rows[at][0] for at in (0, 0, 1, 2)],
+            "effect": [0.5, 0.25, -0.5, None],
+            "low": [0.25, 0.125, -0.75, None],
+            "high": [0.75, 0.5, -0.25, None],
+            "statement": [rows[at][1] for at in (0, 0, 1, 2)],
+        }
+    )
+    atlas = load(study)
+    tables = {**atlas.tables, "claims": claims}
+    monkeypatch.setattr(Atlas, "tables", tables)
+    return study
+
+
+def test_verdicts_are_counted_and_told(judged: Path, run: Run):
+    lines = run("status", judged).out.splitlines()
+    at = lines.index("Verdicts: 2 supported, 1 contradicted, 1 inconclusive")
+    assert lines[at + 1 : at + 5] == [
+        "✓ supported     One holds.",
+        "✓ supported     One holds.",
+        "✗ contradicted  One does not.",
+        "? inconclusive  One may.",
+    ]
+    claims = json.loads(run("status", judged, "--json").out)["claims"]
+    assert [row["claim"] for row in claims] == ["a", "b", "c", "d"]
+    assert (claims[2]["effect"], claims[3]["effect"]) == (-0.5, None)
+
+
+def test_jobs_steps_regimes_and_the_advice_are_told(study: Path, run: Run):
+    out = run("status", study).out
+    assert "\nJobs: pretrain 1 of 1, finetune 1 of 1, geometry 1 of 1\nSGD steps: 832 of 832\n" in out
+    assert f"\nRegimes: {load(study).regimes_in_short()}\n" in out
+    assert " a constant effective learning rate " in out
+    advice = json.loads(run("status", study, "--json").out)["recommendation"]
+    assert advice["low"] <= advice["best"] <= advice["high"]
+    assert advice["best"] in (1e-3, 1e-1)
+
+
+def test_the_time_left_is_told_while_there_is_training_to_do(study: Path, run: Run):
+    for part in (study / "tables" / "runs").glob("finetune-*"):
+        part.unlink()
+    assert "\nSGD steps: 800 of 832; one process trains " in run("status", study).out
+    for part in (study / "tables" / "runs").glob("*"):
+        part.unlink()
+    # Nothing has finished that could tell how long things take.
+    ran = run("status", study)
+    assert "\nSGD steps: 0 of 832\n" in ran.out
+    state = json.loads(run("status", study, "--json").out)
+    assert (state["rate"], state["seconds_left"], state["recommendation"]) == (None, None, None)
