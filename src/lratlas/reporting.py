@@ -104,7 +104,7 @@ def facts(atlas: Atlas) -> dict[str, str]:
 def _wall_time(atlas: Atlas) -> str:
     found = wall_time(atlas.store)
     if not found.sittings:
-        return "not recorded: killed before the end of a sitting"
+        return "unknown: the study was cut off before it could be written down"
     return _duration(found.seconds) + (f" in {found.sittings} sittings" if found.sittings > 1 else "")
 
 

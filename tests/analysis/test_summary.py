@@ -87,7 +87,7 @@ def test_the_gain_is_paired_by_seed(study: Study) -> None:
     gains = 100 * (np.array(better) - np.array(worse))
     low, high = stats.t.interval(0.95, 2, loc=gains.mean(), scale=stats.sem(gains))
     assert f"The gain over the best one at which training converges (1.8e-4) is {gains.mean():.3g} points" in text
-    assert f"{low:.3g} to {high:.3g};" in text
+    assert f"{low:.2g} to {high:.2g};" in text
     assert "may be none" not in text
 
 

@@ -12,7 +12,7 @@ from lratlas.atlas import load
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-SECTIONS = ["answer", "verdicts", "charts", "regimes", "tables", "made"]
+SECTIONS = ["answer", "verdicts", "found", "charts", "regimes", "tables", "made"]
 # The element that has the focus: where it is on the page, what it is, and whether that can be seen.
 FOCUSED = """
 () => {

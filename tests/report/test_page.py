@@ -120,14 +120,14 @@ def test_the_policy_runs_the_page_s_own_scripts_alone(live: bool, tables: Tables
 def test_the_page_comes_in_order(html: str) -> None:
     reader = Reader(html)
     assert [a["id"] for tag, a in reader.tags if tag == "section"] == [
-        "answer", "verdicts", "charts", "regimes", "tables", "made",
+        "answer", "verdicts", "found", "charts", "regimes", "tables", "made",
     ]  # fmt: skip
     landmarks = [
-        "Start with 1e-2.", "Larger LRs diverge.", "1 | 2, the convergence threshold",
-        "The paper’s findings, on this task", "It holds.", "Charts", "How far apart the solutions of one PLR lie",
+        "Start with 1e-2.", "1 | 2, the convergence threshold", "The paper’s findings, on this task", "It holds.",
+        "What the study found", "Larger LRs diverge.", "Charts", "How far apart the solutions of one PLR lie",
         "Regimes", "Tables", "How this was made", "lratlas demo",
     ]  # fmt: skip
-    places = [reader.seen.index(text, 7) for text in landmarks]  # after the links to the sections
+    places = [reader.seen.index(text, 8) for text in landmarks]  # after the links to the sections
     assert places == sorted(places)
     targets = {a["href"] for a in reader.having("href")}
     assert targets <= {f"#{a['id']}" for a in reader.having("id")}
@@ -141,9 +141,6 @@ def test_each_finding_has_its_verdict_as_a_word(html: str) -> None:
     for name, verdict in entries:
         start = reader.seen.index(CLAIMS[name or ""].title)
         assert reader.seen[start + 1] == verdict
-    assert "Effect 0.0213, 95 % interval 0.012 to 0.03" in reader.seen
-    assert "Effect −0.5, no interval" in reader.seen
-    assert sum(text.startswith("Effect") for text in reader.seen) == 2
 
 
 def test_the_strip_shows_regimes_and_advice_in_words_too(html: str) -> None:

@@ -5,7 +5,7 @@ import polars as pl
 from lratlas.analysis.minima_summary import minima_sentences
 from lratlas.analysis.quality import Best, Score, best_averaged, best_fine_tuned, converging, score_of
 from lratlas.analysis.sparsity import sparsity
-from lratlas.analysis.wording import format_lr, told_apart
+from lratlas.analysis.wording import format_lr, plain, signed_interval, told_apart
 from lratlas.tables import Tables
 
 
@@ -118,14 +118,12 @@ def _gain(best: Best, score: Score) -> str:
         return ""
     unit, factor = (" points", 100) if score.more_is_better else ("", 1)
     against = f"the best one at which training converges ({format_lr(best.rival_plr)})"
-    start = f"The gain over {against} is {factor * found.mean:.3g}{unit}"
+    start = f"The gain over {against} is {plain(factor * found.mean)}{unit}"
     if found.low is None or found.high is None:
         return f"{start} ({'one seed: no' if found.seeds == 1 else 'two seeds: too few for an'} interval)."
     meaning = "" if found.low > 0 else ", so it may be none"
-    return (
-        f"{start} (95 % interval over seeds {factor * found.low:.3g} to {factor * found.high:.3g}{meaning}; picking"
-        " the best by these same scores flatters it)."
-    )
+    interval = signed_interval(factor * found.low, factor * found.high)
+    return f"{start} (95 % interval over seeds {interval}{meaning}; picking the best by these same scores flatters it)."
 
 
 def _averaged(best: Best | None, score: Score) -> str:

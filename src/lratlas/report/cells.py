@@ -7,7 +7,6 @@ from typing import Any
 import polars as pl
 
 from lratlas.analysis.claims import CLAIMS
-from lratlas.analysis.wording import signed_interval
 from lratlas.report.rows import lr_text
 
 Cell = Callable[[Any], str]
@@ -55,14 +54,12 @@ class Entry:
         heading: The finding as the paper has it.
         verdict: supported, contradicted or inconclusive.
         statement: The finding in a sentence.
-        effect: Its effect with the 95 % interval in words; empty where it was not measured.
     """
 
     claim: str
     heading: str
     verdict: str
     statement: str
-    effect: str
 
 
 def verdict_entries(claims: pl.DataFrame) -> list[Entry]:
@@ -73,7 +70,6 @@ def verdict_entries(claims: pl.DataFrame) -> list[Entry]:
             heading=CLAIMS[row["claim"]].title,
             verdict=row["verdict"],
             statement=row["statement"],
-            effect=_effect(row["effect"], row["low"], row["high"]),
         )
         for row in claims.to_dicts()
     ]
@@ -106,12 +102,3 @@ def _cell(value: Any, form: Cell, *, absent: str = "–") -> str:
 
 def _between(low: float | None, high: float | None) -> str:
     return "–" if low is None or high is None else f"{lr_text(low)} to {lr_text(high)}"
-
-
-def _effect(effect: float | None, low: float | None, high: float | None) -> str:
-    if effect is None:
-        return ""
-    size = f"Effect {effect:.3g}".replace("-", "−")
-    if low is None or high is None:
-        return f"{size}, no interval"
-    return f"{size}, 95 % interval {signed_interval(low, high)}"

@@ -151,8 +151,9 @@ def mean_of(values: Floats) -> Gain:
 
 def spoken(effect: Gain, *, factor: float = 100, unit: str = " points") -> str:
     """An effect with its interval: ``2.7 points (95 % interval −0.5 to 5.9)``."""
-    size = f"{plain(factor * effect.mean)}{unit}"
-    if effect.low is None or effect.high is None:
+    number = plain(factor * effect.mean)
+    size = f"{number}{unit.removesuffix('s') if number in {'1', '−1'} else unit}"
+    if effect.low is None or effect.high is None or effect.low == effect.high:
         return size
     return f"{size} (95 % interval {signed_interval(factor * effect.low, factor * effect.high)})"
 

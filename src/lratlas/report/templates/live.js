@@ -22,7 +22,7 @@
     remember(part);
     if (part.matches("figure")) part.querySelector(".chart").replaceWith(drawing);
     old.replaceWith(part);
-    if (part.matches("#answer, #verdicts")) lratlas.keepNumbers(part);
+    if (part.matches("#answer, #verdicts, #found")) lratlas.keepNumbers(part);
     if (part.matches("figure")) lratlas.adopt(part, old);
   };
   const merge = (old, fresh) => {

@@ -121,7 +121,7 @@ const lratlas = (() => {
       text.replaceWith(...pieces);
     }
   };
-  document.querySelectorAll("#answer, #verdicts").forEach(keepNumbers);
+  document.querySelectorAll("#answer, #verdicts, #found").forEach(keepNumbers);
 
   const say = text => { document.getElementById("status").textContent = text; };
   document.addEventListener("click", async event => {
