@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from altair.utils.schemapi import debug_mode
+
 from lratlas.atlas import PYTHON, Atlas
 from lratlas.errors import LRAtlasError
 from lratlas.report.data import CHART_DATA
@@ -35,13 +37,15 @@ def drawn(atlas: Atlas, *, at_loss: float | None = None) -> Drawn:
         StudyError: No run reaches the loss.
     """
     charts, missing = dict[str, Drawing](), dict[str, str]()
-    for name in atlas.charts:
-        try:
-            charts[name] = atlas.chart(name)
-        except LRAtlasError as error:
-            missing[name] = str(error)
-    if at_loss is not None:
-        charts["accuracy_at_loss"] = atlas.chart("accuracy", at_loss=at_loss)
+    # Altair checks every part of a chart against a schema as it is made, which takes longer than all the rest.
+    with debug_mode(False):
+        for name in atlas.charts:
+            try:
+                charts[name] = atlas.chart(name)
+            except LRAtlasError as error:
+                missing[name] = str(error)
+        if at_loss is not None:
+            charts["accuracy_at_loss"] = atlas.chart("accuracy", at_loss=at_loss)
     return Drawn(charts=charts, missing=missing)
 
 

@@ -46,7 +46,7 @@ def vega_bundle() -> str:
 
 
 def _paper_sized(chart: Drawing, *, unit: str) -> str:
-    spec = _still(chart.to_dict())
+    spec = _still(chart.to_dict(validate=False))
     panels = {"hconcat", "vconcat", "concat"} & spec.keys()
     return _scaled(_picture(json.dumps(spec), narrow=not panels), PAGE if panels else COLUMN, unit)
 
