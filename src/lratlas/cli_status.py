@@ -48,7 +48,7 @@ def lines(atlas: Atlas, found: Standing) -> list[str]:
         f"SGD steps: {found.steps.done:,} of {found.steps.total:,}{_pace(found)}",
         *([advised.statement] if (advised := atlas.recommendation()) else []),
         *([f"Regimes: {atlas.regimes_in_short()}"] if len(atlas.regimes) else []),
-        *_verdicts(atlas),
+        *_verdicts(atlas, "" if found.state == "finished" else ", so far"),
     ]
 
 
@@ -61,7 +61,7 @@ def _pace(found: Standing) -> str:
     return f"; one process trains {found.rate:,.0f} steps/s and would need {left} more"
 
 
-def _verdicts(atlas: Atlas) -> list[str]:
+def _verdicts(atlas: Atlas, so_far: str) -> list[str]:
     """How many claims have which verdict, then a line for each."""
     claims = table(atlas.tables, "claims")
     if claims.is_empty():
@@ -69,4 +69,4 @@ def _verdicts(atlas: Atlas) -> list[str]:
     verdicts = claims["verdict"].to_list()
     count = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in SIGNS)
     rows = claims.select("verdict", "statement").iter_rows()
-    return [f"Verdicts: {count}", *(f"{SIGNS[verdict]} {verdict:<12}  {said}" for verdict, said in rows)]
+    return [f"Verdicts{so_far}: {count}", *(f"{SIGNS[verdict]} {verdict:<12}  {said}" for verdict, said in rows)]

@@ -206,6 +206,15 @@ def finite(models: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
     return models.join(runs.filter("diverged"), on="run", how="anti")
 
 
+_SCORES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+
+
+def scored(runs: pl.DataFrame) -> pl.DataFrame:
+    """The runs without the scores of those that diverged, which are of the weights before the first NaN or Inf."""
+    lost = pl.col("diverged").fill_null(value=False)
+    return runs.with_columns(pl.when(~lost).then(pl.col(name)).alias(name) for name in _SCORES)
+
+
 def direct(runs: pl.DataFrame) -> pl.DataFrame:
     """The runs without a second PLR on their way."""
     return runs.filter(pl.col("plr2").is_null())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from lratlas.analysis.gains import Gain, paired_gain
-from lratlas.tables import direct
+from lratlas.tables import direct, scored
 
 # How far below the best a mean may lie to be as good: one point of accuracy, or one per cent of a loss.
 AS_GOOD = 0.01
@@ -101,12 +101,13 @@ def means(runs: pl.DataFrame, score: Score, *keys: str) -> pl.DataFrame:
 
 def fine_tuned(runs: pl.DataFrame) -> pl.DataFrame:
     """The runs fine-tuned straight from their PLR with the lowest FLR."""
-    return direct(runs).filter(pl.col("stage") == "finetune").filter(pl.col("flr") == pl.col("flr").min())
+    tuned = direct(scored(runs)).filter(pl.col("stage") == "finetune")
+    return tuned.filter(pl.col("flr") == pl.col("flr").min())
 
 
 def averaged(runs: pl.DataFrame) -> pl.DataFrame:
     """The weight averages straight from their PLR."""
-    return direct(runs).filter(pl.col("stage") == "average")
+    return direct(scored(runs)).filter(pl.col("stage") == "average")
 
 
 def converging(regimes: pl.DataFrame) -> list[float]:

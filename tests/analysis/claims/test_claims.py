@@ -1,16 +1,19 @@
 import math
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lratlas.analysis.boundaries import boundaries
 from lratlas.analysis.claims import CLAIMS, claims
 from lratlas.analysis.regimes import regimes
 from lratlas.tables import SCHEMAS
 
-from .conftest import PLRS, levels
+from .conftest import KINDS, PLRS, levels
 
 World = Callable[..., dict[str, pl.DataFrame]]
 CHANCE = math.log(2)
@@ -117,7 +120,7 @@ def test_what_was_not_measured_is_said_with_what_to_add(world: World) -> None:
 @pytest.mark.parametrize(
     ("kinds", "told"),
     [
-        (["converged"] * 12, "no learning rate tested stays on a plateau; add larger ones"),
+        (["converged"] * 12, "no learning rate above the threshold stays on a plateau; add larger ones"),
         (["plateau"] * 8 + ["chance"] * 4, "no learning rate tested converges; add smaller ones"),
     ],
 )
@@ -160,13 +163,108 @@ def test_a_steep_rise_is_not_missed_where_plrs_are_far_apart(world: World) -> No
     assert "bisect the boundary between 1.3e-3 and 3e-3" in row["statement"]
 
 
+def diverge(tables: dict[str, pl.DataFrame], plr: float, seeds: list[int]) -> None:
+    """Let all models of a PLR diverge; as in a real study, what the weights before the first NaN score is kept."""
+    lost = (pl.col("plr") == plr) & pl.col("seed").is_in(seeds)
+    tables["runs"] = tables["runs"].with_columns(
+        diverged=pl.col("diverged") | lost, test_accuracy=pl.when(lost).then(0.95).otherwise("test_accuracy")
+    )
+    zero = [pl.when(lost).then(0.0).otherwise(name).alias(name) for name in ("train_barrier", "test_barrier")]
+    tables["pairs"] = tables["pairs"].with_columns(zero)
+
+
 def test_models_that_diverged_do_not_enter(world: World) -> None:
     tables = world()
-    lost = (pl.col("plr") == PLRS[11]) & (pl.col("seed") == 0) & (pl.col("stage") != "pretrain")
-    tables["runs"] = tables["runs"].with_columns(
-        diverged=lost, test_accuracy=pl.when(lost).then(None).otherwise("test_accuracy")
+    diverge(tables, PLRS[11], [0, 1, 2, 3, 4])
+    found = judged(tables)
+    for name in ("best-fine-tuned", "best-averaged", "flr-matters", "sparse-features", "middle-band"):
+        assert found[name]["verdict"] == "supported", found[name]["statement"]
+
+
+def test_a_plr_where_some_seeds_diverge_is_left_out(world: World) -> None:
+    tables = world()
+    diverge(tables, PLRS[10], [1, 2])
+    found = judged(tables)
+    assert found["best-fine-tuned"]["verdict"] == "supported"
+    assert found["flr-matters"]["effect"] == pytest.approx(0.075, abs=0.005)
+
+
+def test_seeds_that_are_not_finished_do_not_count_yet(world: World) -> None:
+    tables = world()
+    late = pl.col("seed") == 4
+    tables["runs"] = tables["runs"].filter(~late | (pl.col("stage") == "pretrain"))
+    for name in ("pairs", "features", "bands", "sharpness"):
+        tables[name] = tables[name].filter(~late)
+    found = judged(tables)
+    for name, row in found.items():
+        assert row["verdict"] == "supported", row["statement"]
+        if name not in ("three-regimes", "epochs-diverge"):
+            assert "On the 4 complete of 5 seeds." in row["statement"]
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=15, deadline=None)
+def test_whatever_is_missing_there_are_verdicts(world: World, random: Random) -> None:
+    tables = world(seeds=random.choice([1, 3]))
+    for name, table in tables.items():
+        if name == "traces" or table.is_empty():
+            continue
+        share = random.choice([0.2, 0.9, 1.0])
+        kept = [random.random() < share for _ in range(table.height)]
+        if name == "runs":
+            pretrained = (table["stage"] == "pretrain").to_list()
+            kept = [keep or always for keep, always in zip(kept, pretrained, strict=True)]
+        tables[name] = table.filter(pl.Series(kept, dtype=pl.Boolean))
+    for row in judged(tables).values():
+        assert "nan" not in row["statement"]
+        assert (row["verdict"] == "inconclusive") or (row["low"] <= row["effect"] <= row["high"])
+
+
+def test_many_epochs_at_small_steps_are_no_divergence(world: World) -> None:
+    row = judged(world(epochs=[300, 100, 40, 20, 12, 10, 10, 10, 10, 10, 10, 10]))["epochs-diverge"]
+    assert row["verdict"] == "contradicted"
+    assert row["effect"] == pytest.approx(1, abs=0.2)
+
+
+def test_sharper_minima_that_are_better_are_ordered_too(world: World) -> None:
+    assert judged(world(eigenvalue=list(range(12, 0, -1))))["sharpness"]["verdict"] == "contradicted"
+
+
+def test_a_stray_plateau_far_below_the_threshold_is_not_just_above_it(world: World) -> None:
+    found = judged(world(kinds=["lucky", *KINDS[1:]]))
+    assert found["best-fine-tuned"]["verdict"] == "supported"
+    assert found["connected-basin"]["verdict"] == "supported"
+
+
+def test_a_connected_plateau_that_the_grid_cuts_off_is_open(world: World) -> None:
+    kinds = ["converged"] * 6 + ["plateau"] * 6
+    row = judged(world(kinds=kinds, test_barrier=[0.01] * 12))["connected-basin"]
+    assert row["verdict"] == "inconclusive"
+    assert "the plateau may go on; add learning rates above 5.6e-2" in row["statement"]
+
+
+def test_a_coarse_grid_may_have_jumped_the_good_range(world: World) -> None:
+    tables = world(tuned=levels(0.8, 0.7, 0.6))
+    far = pl.when(pl.col("plr") > 2e-3).then(10 * pl.col("plr")).otherwise("plr").alias("plr")
+    for name in ("runs", "pairs", "features", "bands", "sharpness"):
+        tables[name] = tables[name].with_columns(far)
+    row = judged(tables)["best-fine-tuned"]
+    assert row["verdict"] == "inconclusive"
+    assert "add learning rates between 1.8e-3 and 3.2e-2" in row["statement"]
+
+
+def test_two_stages_compare_the_same_pairs(world: World) -> None:
+    tables = world()
+    other = (
+        tables["runs"]
+        .filter(pl.col("plr2").is_not_null(), pl.col("seed") < 4)
+        .with_columns(run=pl.lit("other-") + pl.col("run"), plr=pl.lit(PLRS[8]), test_accuracy=pl.lit(0.2))
     )
-    assert judged(tables)["flr-matters"]["verdict"] == "supported"
+    tables["runs"] = pl.concat([tables["runs"], other])
+    row = judged(tables)["two-stages"]
+    # On the seeds that have both pairs: one gains 0.15, the other loses 0.45
+    assert row["effect"] == pytest.approx(-0.15, abs=0.01)
+    assert "On the 4 complete of 5 seeds." in row["statement"]
 
 
 def test_an_empty_study_has_no_verdicts() -> None:

@@ -59,10 +59,11 @@ CLAIMS: Mapping[str, Claim] = {
 def claims(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAULTS) -> pl.DataFrame:
     """Judge each finding of the paper on a study.
 
-    "Just above the convergence threshold" are the PLRs of subregime 2A, or the lowest of regime 2 where there is no
-    2A. An effect is a mean over seeds with a 95 % interval by Student's t (three-regimes: by bootstrap); a claim is
-    supported or contradicted by the whole interval, inconclusive with fewer than three seeds, PLRs too far apart, or
-    where something was not measured: the statement says which, and what to add.
+    "Just above the convergence threshold" are the PLRs of subregime 2A, or the lowest of regime 2 above the threshold
+    where there is no 2A. Models that diverged do not enter, nor seeds that lack models which others have. An effect is
+    a mean over seeds with a 95 % interval by Student's t (three-regimes: by bootstrap); a claim is supported or
+    contradicted by the whole interval, inconclusive with fewer than three seeds, PLRs too far apart, or where something
+    was not measured: the statement says which, and what to add.
 
     Args:
         tables: A study's tables with ``runs``, ``traces``, ``regimes`` and ``boundaries``; all others if any.

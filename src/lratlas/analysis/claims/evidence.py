@@ -8,13 +8,21 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lratlas.analysis.claims.verdict import Unanswered
+from lratlas.analysis.claims.verdict import Finding, Unanswered, Verdict
 from lratlas.analysis.gains import Gain, over_seeds
 from lratlas.analysis.wording import format_lr, plain, signed_interval
-from lratlas.tables import Tables, empty
+from lratlas.tables import Tables, empty, scored
 from lratlas.thresholds import Thresholds
 
 Floats = NDArray[np.float64]
+# Neighbours of the threshold further apart than this factor, half a decade, may have jumped the range just above it.
+WIDEST = 3.2
+# What tells the models of a table, and what was measured of them.
+_OF_MODELS = {
+    "features": (["run"], ["accuracy"]),
+    "bands": (["run"], ["accuracy"]),
+    "pairs": (["plr", "seed"], ["angle", "train_barrier", "test_barrier"]),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,22 +40,36 @@ class Evidence:
     chance_loss: float
 
     def table(self, name: str) -> pl.DataFrame:
-        """A table, empty where there is none."""
-        return self.tables.get(name, empty(name))
+        """A table, empty where there is none; what was measured of diverged models is null."""
+        table = self.tables.get(name, empty(name))
+        if name == "runs":
+            return scored(table)
+        if name not in _OF_MODELS or table.is_empty():
+            return table
+        keys, values = _OF_MODELS[name]
+        lost = self.tables["runs"].filter("diverged").select(keys).unique().with_columns(lost=True)
+        marked = table.join(lost, on=keys, how="left", maintain_order="left")
+        return marked.with_columns(pl.when(pl.col("lost").is_null()).then(pl.col(v)).alias(v) for v in values).drop(
+            "lost"
+        )
 
     @cached_property
     def seeds(self) -> list[int]:
         """All seeds, ascending."""
         return self.table("runs")["seed"].unique().sort().to_list()
 
-    def of(self, *regimes: str) -> list[float]:
-        """The PLRs of these regimes, ascending."""
-        return self.table("regimes").filter(pl.col("regime").is_in(regimes)).sort("plr")["plr"].to_list()
+    def of(self, *regimes: str, below: bool = False) -> list[float]:
+        """The PLRs of these regimes on one side of the convergence threshold, ascending; none where there is none."""
+        side = self.threshold["below" if below else "above"]
+        if side is None:
+            return []
+        inside = pl.col("plr") <= side if below else pl.col("plr") >= side
+        return self.table("regimes").filter(inside, pl.col("regime").is_in(regimes)).sort("plr")["plr"].to_list()
 
     @cached_property
     def below(self) -> list[float]:
-        """The PLRs of regime 1."""
-        return self.of("1")
+        """The PLRs of regime 1 below the threshold."""
+        return self.of("1", below=True)
 
     @cached_property
     def near(self) -> list[float]:
@@ -60,9 +82,17 @@ class Evidence:
         return [plr for plr in self.of("2", "2B", "3") if not self.near or plr > self.near[-1]]
 
     @cached_property
-    def threshold(self) -> float | None:
-        """The convergence threshold; None where it is not reached."""
-        return self.table("boundaries").filter(boundary="convergence")["value"].first()  # pyright: ignore[reportReturnType] - polars' first() is wider
+    def threshold(self) -> dict[str, float | None]:
+        """The row of the convergence threshold, all null where it is not reached."""
+        rows = self.table("boundaries").filter(boundary="convergence").to_dicts()
+        return rows[0] if rows else dict.fromkeys(("below", "above", "value", "low", "high"))
+
+    @cached_property
+    def coarse(self) -> str:
+        """Why "just above the threshold" may have been missed, and what to add; empty if PLRs lie close there."""
+        if not self.below or not self.near or self.near[0] <= WIDEST * self.below[-1]:
+            return ""
+        return f"add learning rates between {format_lr(self.below[-1])} and {format_lr(self.near[0])}"
 
     def must_span(self, *, beyond: bool = False) -> None:
         """Check that there are PLRs on both sides of the threshold, and beyond if asked for.
@@ -70,18 +100,44 @@ class Evidence:
         Raises:
             Unanswered: Some are missing.
         """
-        if not self.below:
+        regimes = self.table("regimes")["regime"].to_list()
+        if "1" not in regimes:
             raise Unanswered("Cannot be told: no learning rate tested converges; add smaller ones, or train longer.")
         if not self.near:
             raise Unanswered(
-                "Cannot be told: no learning rate tested stays on a plateau; add larger ones, or more around the "
-                "threshold."
+                "Cannot be told: no learning rate above the threshold stays on a plateau; add larger ones, or more "
+                "around it."
             )
         if beyond and not self.beyond:
             raise Unanswered(
                 "Cannot be told: no learning rate tested lies beyond the range just above the threshold; add larger "
                 "ones."
             )
+
+    def found(self, verdict: Verdict, effect: Gain, said: str, *, open_because: str, near: bool = True) -> Finding:
+        """A finding with its effect.
+
+        Args:
+            verdict: The verdict; one against a claim about the PLRs just above the threshold is open where that may
+                have been missed.
+            effect: The effect.
+            said: What was found.
+            open_because: What would tell, if the verdict is inconclusive.
+            near: The claim is about the PLRs just above the threshold.
+        """
+        if near and verdict == "contradicted" and self.coarse:
+            verdict, open_because = "inconclusive", f"the threshold is bracketed too coarsely; {self.coarse}"
+        some = "" if effect.seeds == len(self.seeds) else f" On the {effect.seeds} complete of {len(self.seeds)} seeds."
+        tail = f" Open: {open_because}." if verdict == "inconclusive" else ""
+        return Finding(
+            verdict=verdict, statement=said + some + tail, effect=effect.mean, low=effect.low, high=effect.high
+        )
+
+
+def complete_seeds(frame: pl.DataFrame) -> list[int]:
+    """The seeds with the most rows of a table, ascending: others are still being trained or measured."""
+    counts = frame.group_by("seed").len()
+    return counts.filter(pl.col("len") == pl.col("len").max())["seed"].sort().to_list()
 
 
 def per_seed(frame: pl.DataFrame, plrs: Sequence[float], value: pl.Expr, seeds: Sequence[int]) -> Floats:

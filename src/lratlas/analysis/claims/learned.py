@@ -3,8 +3,8 @@
 import numpy as np
 import polars as pl
 
-from lratlas.analysis.claims.evidence import Evidence, lr_range, mean_of, per_seed, spoken
-from lratlas.analysis.claims.verdict import Finding, Unanswered, exceeds, found, what_would_tell
+from lratlas.analysis.claims.evidence import Evidence, complete_seeds, lr_range, mean_of, per_seed, spoken
+from lratlas.analysis.claims.verdict import Finding, Unanswered, exceeds, what_would_tell
 
 # Half a point of accuracy is as good as none.
 NEGLIGIBLE = 0.005
@@ -22,7 +22,7 @@ def sparse_features(evidence: Evidence) -> Finding:
         raise Unanswered("Not measured: the task has no sets in which a single feature is informative.")
     accuracy = pl.col("accuracy")
     standing = accuracy.max() - (accuracy.sum() - accuracy.max()) / (pl.len() - 1)
-    runs = features.filter(accuracy.is_finite()).group_by("plr", "seed", "run").agg(value=standing)
+    runs = features.group_by("plr", "seed", "run").agg(value=standing)
     return _contrast(
         evidence,
         runs,
@@ -65,14 +65,16 @@ def _contrast(evidence: Evidence, runs: pl.DataFrame, sentence: str, *, unit: st
     """Whether a value is larger just above the threshold than in regime 1, and not larger still beyond."""
     evidence.must_span()
     groups = {"near": evidence.near, "below": evidence.below, "beyond": evidence.beyond}
-    values = {name: per_seed(runs, plrs, pl.col("value"), evidence.seeds) for name, plrs in groups.items()}
+    seeds = complete_seeds(runs)
+    values = {name: per_seed(runs, plrs, pl.col("value"), seeds) for name, plrs in groups.items()}
     effect = mean_of(values["near"] - values["below"])
     verdict = exceeds(effect, 0.0, negligible=NEGLIGIBLE)
     further = not np.isnan(values["beyond"]).any()
-    if further and exceeds(mean_of(values["beyond"] - values["near"]), 0.0) == "supported":
+    if further and exceeds(mean_of(values["beyond"] - values["near"]), NEGLIGIBLE) == "supported":
         verdict = "contradicted"
     sizes = {name: f"{100 * value.mean():.1f}{unit}" for name, value in values.items()}
     said = sentence.format(near=sizes["near"], plrs=lr_range(evidence.near), below=sizes["below"])
     if further:
         said += f", {sizes['beyond']} beyond"
-    return found(verdict, effect, f"{said}; a difference of {spoken(effect)}.", open_because=what_would_tell(effect))
+    said += f"; a difference of {spoken(effect)}."
+    return evidence.found(verdict, effect, said, open_because=what_would_tell(effect))

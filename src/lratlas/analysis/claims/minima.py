@@ -1,20 +1,22 @@
 """Claims about the minima: connected just above the threshold, left from far below it, and sharp or not."""
 
+from dataclasses import replace
+
 import polars as pl
 
-from lratlas.analysis.claims.evidence import Evidence, mean_of, per_seed, spoken
+from lratlas.analysis.claims.evidence import Evidence, complete_seeds, mean_of, per_seed, spoken
 from lratlas.analysis.claims.verdict import (
     Finding,
     Unanswered,
     exceeds,
-    found,
     opposite,
     together,
     what_would_tell,
 )
-from lratlas.analysis.equal_loss import FACTOR, at_equal_loss, flatness_correlation
+from lratlas.analysis.equal_loss import at_equal_loss, flatness_correlation
 from lratlas.analysis.gains import Gain, over_seeds
 from lratlas.analysis.wording import format_lr, plain, signed_interval
+from lratlas.errors import StudyError
 
 # "Far below" the threshold is a tenth of it or less.
 FAR_BELOW = 0.1
@@ -22,6 +24,8 @@ FAR_BELOW = 0.1
 HIGH = 0.5
 # A rank correlation beyond this, half of the ranks' variance, orders the models.
 ORDERS = 0.7
+# A first PLR that diverges within this factor of the last on the plateau leaves little room for more of it.
+CLOSE = 2.0
 _NO_PAIRS = "Not measured: it takes two fine-tuning learning rates, averages and measure.geometry = true in the spec."
 
 
@@ -32,16 +36,17 @@ def connected_basin(evidence: Evidence) -> Finding:
     and 2B. The effect is the difference of the largest test error barriers among the solutions fine-tuned with the
     lowest and the highest FLR and the weight average.
     """
-    pairs = evidence.table("pairs").drop_nulls("test_barrier")
-    if pairs.is_empty():
+    pairs = evidence.table("pairs")
+    if pairs["test_barrier"].null_count() == pairs.height:
         raise Unanswered(_NO_PAIRS)
-    plateau = evidence.of("2", "2A", "2B")
+    plateau, lost = evidence.of("2", "2A", "2B"), evidence.of("3")
     if len(plateau) < 2 or not evidence.below:
         need = "two on a plateau and one that converges" if plateau else "learning rates on a plateau"
         raise Unanswered(f"Cannot be told: it takes {need}; add more around the threshold.")
     first, last, limit = plateau[0], plateau[-1], evidence.thresholds.barrier
     largest = pairs.group_by("plr", "seed").agg(value=pl.col("test_barrier").max())
-    low, high = (per_seed(largest, [plr], pl.col("value"), evidence.seeds) for plr in (first, last))
+    seeds = complete_seeds(pairs)
+    low, high = (per_seed(largest, [plr], pl.col("value"), seeds) for plr in (first, last))
     effect, at_low, at_high = mean_of(high - low), mean_of(low), mean_of(high)
     parts = (opposite(exceeds(at_low, limit)), exceeds(at_high, limit))
     said = (
@@ -49,8 +54,12 @@ def connected_basin(evidence: Evidence) -> Finding:
         f"{format_lr(first)}, the lowest on the plateau, and {_barrier(at_high)} at {format_lr(last)}, the highest; "
         f"up to {limit:g} they count as connected."
     )
-    open_end = at_low if parts[0] == "inconclusive" else at_high
-    return found(together(*parts), effect, said, open_because=what_would_tell(open_end, limit))
+    verdict, what = together(*parts), what_would_tell(at_low if parts[0] == "inconclusive" else at_high, limit)
+    ends_early = not lost or lost[0] > CLOSE * last
+    if parts[1] == "contradicted" and parts[0] != "contradicted" and ends_early:
+        larger = f"between {format_lr(last)} and {format_lr(lost[0])}" if lost else f"above {format_lr(last)}"
+        verdict, what = "inconclusive", f"the plateau may go on; add learning rates {larger}"
+    return evidence.found(verdict, effect, said, open_because=what)
 
 
 def high_flr_leaves(evidence: Evidence) -> Finding:
@@ -59,12 +68,12 @@ def high_flr_leaves(evidence: Evidence) -> Finding:
     The effect is the training error barrier, at the smallest PLR, between the solutions fine-tuned with the lowest
     and the highest FLR.
     """
-    pairs = evidence.table("pairs").filter(_low_high()).drop_nulls("train_barrier")
-    if pairs.is_empty():
+    pairs = evidence.table("pairs").filter(_low_high())
+    if pairs["train_barrier"].null_count() == pairs.height:
         raise Unanswered(_NO_PAIRS)
     plr, flr, threshold = _fast_from_slow(evidence)
-    barrier = mean_of(per_seed(pairs, [plr], pl.col("train_barrier"), evidence.seeds))
-    angle = mean_of(per_seed(pairs, [plr], pl.col("angle"), evidence.seeds))
+    seeds = complete_seeds(pairs)
+    barrier, angle = (mean_of(per_seed(pairs, [plr], pl.col(name), seeds)) for name in ("train_barrier", "angle"))
     limit = evidence.thresholds.barrier
     low = format_lr(_smallest(evidence, "flr"))
     said = (
@@ -78,7 +87,7 @@ def high_flr_leaves(evidence: Evidence) -> Finding:
         what = (
             f"the highest fine-tuning learning rate lies far below the threshold; add one near {format_lr(threshold)}"
         )
-    return found(verdict, barrier, said, open_because=what)
+    return evidence.found(verdict, barrier, said, open_because=what, near=False)
 
 
 def sharpness_unrelated(evidence: Evidence) -> Finding:
@@ -103,17 +112,25 @@ def sharpness_unrelated(evidence: Evidence) -> Finding:
     said = (
         f"Among models of equal training loss, about {loss:.2g}, from different learning rates, the rank correlation "
         f"between sharpness (top Hessian eigenvalue) and test error is {spoken(effect, factor=1, unit='')}; from "
-        f"{ORDERS} on sharpness would order them."
+        f"{ORDERS}, or below −{ORDERS}, sharpness would order them."
     )
-    return found(opposite(exceeds(effect, ORDERS)), effect, said, open_because=what_would_tell(effect, ORDERS))
+    # Neither larger nor smaller than what would be an order
+    mirrored = replace(effect, mean=-effect.mean, low=_minus(effect.high), high=_minus(effect.low))
+    steeper = max(effect, mirrored, key=lambda side: side.mean)
+    verdict = opposite(exceeds(steeper, ORDERS))
+    return evidence.found(verdict, effect, said, open_because=what_would_tell(steeper, ORDERS), near=False)
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 def _fast_from_slow(evidence: Evidence) -> tuple[float, float, float]:
     """The smallest PLR, the highest FLR and the threshold, where the one is far below and the other above the PLR."""
-    if evidence.threshold is None:
+    if (threshold := evidence.threshold["value"]) is None:
         raise Unanswered("Cannot be told: the convergence threshold is not reached.")
     plr, flr = _smallest(evidence, "plr"), evidence.table("runs")["flr"].max()
-    if plr > (far := FAR_BELOW * evidence.threshold):
+    if plr > (far := FAR_BELOW * threshold):
         raise Unanswered(
             f"Cannot be told: no learning rate lies far below the threshold; add some down to {format_lr(far)}."
         )
@@ -121,17 +138,16 @@ def _fast_from_slow(evidence: Evidence) -> tuple[float, float, float]:
         raise Unanswered(
             "Cannot be told: fine-tuning is not faster than the smallest learning rate; add a higher one to [finetune]."
         )
-    return plr, flr, evidence.threshold
+    return plr, flr, threshold
 
 
 def _correlation(evidence: Evidence, seed: int, *, at_loss: float) -> float | None:
     """The rank correlation of one seed alone; None where it has too few models near the loss."""
-    own = evidence.table("sharpness").filter(seed=seed)
-    near = own.filter(pl.col("train_loss").is_between(at_loss / FACTOR, at_loss * FACTOR))
-    if near.is_empty():
+    own = {**evidence.tables, "sharpness": evidence.table("sharpness").filter(seed=seed)}
+    try:
+        return flatness_correlation(at_equal_loss(own, at_loss=at_loss)).coefficient
+    except StudyError:  # it has no model near the loss
         return None
-    tables = {**evidence.tables, "sharpness": own}
-    return flatness_correlation(at_equal_loss(tables, at_loss=at_loss)).coefficient
 
 
 def _clipped(effect: Gain) -> Gain:

@@ -2,21 +2,26 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import polars as pl
 
-from lratlas.analysis.claims.evidence import Evidence, Floats, best_by_others, lr_range, mean_of, per_seed, spoken
+from lratlas.analysis.claims.evidence import (
+    Evidence,
+    best_by_others,
+    complete_seeds,
+    lr_range,
+    mean_of,
+    per_seed,
+    spoken,
+)
 from lratlas.analysis.claims.verdict import (
     Finding,
     Unanswered,
     Verdict,
     exceeds,
-    found,
     opposite,
     together,
     what_would_tell,
 )
-from lratlas.analysis.gains import over_seeds
 from lratlas.analysis.quality import Score, averaged, fine_tuned, means, score_of
 from lratlas.analysis.two_stages import two_stages
 from lratlas.analysis.wording import format_lr
@@ -59,18 +64,18 @@ def flr_matters(evidence: Evidence) -> Finding:
     The effect is how much more the accuracy differs between the lowest and the highest FLR beyond, mean over PLRs,
     than just above the threshold.
     """
-    runs = direct(evidence.table("runs")).filter(stage="finetune").drop_nulls("test_accuracy")
-    flrs = runs["flr"].unique().sort().to_list()
+    runs = direct(evidence.table("runs")).filter(stage="finetune")
+    flrs = runs.drop_nulls("test_accuracy")["flr"].unique().sort().to_list()
     if len(flrs) < 2:
         raise Unanswered("Not measured: it takes test accuracies after fine-tuning with two learning rates at least.")
     evidence.must_span(beyond=True)
     accuracy = pl.col("test_accuracy")
-    spread = (
-        runs.filter(pl.col("flr").is_in([flrs[0], flrs[-1]]))
-        .group_by("plr", "seed")
-        .agg(value=pl.when(pl.len() == 2).then(accuracy.max() - accuracy.min()))
+    ends = runs.filter(pl.col("flr").is_in([flrs[0], flrs[-1]]))
+    seeds = complete_seeds(ends)
+    spread = ends.group_by("plr", "seed").agg(
+        value=pl.when(accuracy.count() == 2).then(accuracy.max() - accuracy.min())
     )
-    near, beyond = (per_seed(spread, p, pl.col("value"), evidence.seeds) for p in (evidence.near, evidence.beyond))
+    near, beyond = (per_seed(spread, plrs, pl.col("value"), seeds) for plrs in (evidence.near, evidence.beyond))
     effect, level, further = mean_of(beyond - near), mean_of(near), mean_of(beyond)
     parts = (exceeds(effect, 0.0, negligible=NEGLIGIBLE), opposite(exceeds(level, HARDLY)))
     said = (
@@ -79,7 +84,7 @@ def flr_matters(evidence: Evidence) -> Finding:
         f"learning rates ({lr_range(evidence.beyond)}); up to {100 * HARDLY:g} points hardly matter."
     )
     open_part = (effect, 0.0) if parts[0] == "inconclusive" else (level, HARDLY)
-    return found(together(*parts), effect, said, open_because=what_would_tell(*open_part))
+    return evidence.found(together(*parts), effect, said, open_because=what_would_tell(*open_part))
 
 
 def two_stages_recover(evidence: Evidence) -> Finding:
@@ -87,9 +92,12 @@ def two_stages_recover(evidence: Evidence) -> Finding:
 
     The effect is the gain of PLR high → PLR low → lowest FLR over PLR high → lowest FLR, mean over pairs.
     """
-    scores = two_stages(evidence.table("runs")).filter(pl.col("flr") == pl.col("flr").min())
+    runs = evidence.table("runs")
+    scores = two_stages(runs).filter(pl.col("flr") == pl.col("flr").min())
     if scores.is_empty():
-        raise Unanswered("Not measured: there is no second learning rate; add [second] to the spec.")
+        second = runs["plr2"].null_count() < runs.height
+        lack = "it takes test accuracies" if second else "there is no second learning rate; add [second] to the spec"
+        raise Unanswered(f"Not measured: {lack}.")
     evidence.must_span(beyond=True)
     pairs = scores.filter(pl.col("plr").is_in(evidence.beyond), pl.col("plr2").is_in(evidence.near))
     if pairs.is_empty():
@@ -97,25 +105,32 @@ def two_stages_recover(evidence: Evidence) -> Finding:
             "Cannot be told: no first learning rate beyond the range just above the threshold is followed by one "
             f"within it ({lr_range(evidence.near)})."
         )
-    high, low, both = (_of_pairs(pairs.filter(way=way), evidence.seeds) for way in ("high", "low", "both"))
+    ways = pairs.pivot("way", index=["plr", "plr2", "seed"], values="test_accuracy")
+    if not {"high", "low", "both"} <= {*ways.columns}:
+        raise Unanswered("Cannot be told: the direct ways from both learning rates are missing; add them to the grid.")
+    whole = ways.drop_nulls(["high", "low", "both"])
+    whole = whole.filter(pl.col("seed").is_in(complete_seeds(whole)))
+    whole = whole.filter(pl.len().over("plr", "plr2") == whole["seed"].n_unique())
+    means = whole.group_by("seed").agg(pl.col("high", "low", "both").mean()).sort("seed")
+    high, low, both = (means[way].to_numpy() for way in ("high", "low", "both"))
     effect, behind = mean_of(both - high), mean_of(both - low)
     parts = (exceeds(effect, 0.0, negligible=NEGLIGIBLE), exceeds(behind, -RECOVERED))
-    first, second = (lr_range(pairs[name].unique().sort().to_list()) for name in ("plr", "plr2"))
+    first, second = (lr_range(whole[name].unique().sort().to_list()) for name in ("plr", "plr2"))
     said = (
         f"From a learning rate that is too large ({first}), a second one just above the threshold ({second}) leads to "
         f"{100 * both.mean():.1f} % test accuracy, against {100 * high.mean():.1f} % without it, a gain of "
         f"{spoken(effect)}, and {100 * low.mean():.1f} % from the second alone, a difference of {spoken(behind)}."
     )
     open_part = (effect, 0.0) if parts[0] == "inconclusive" else (behind, -RECOVERED)
-    return found(together(*parts), effect, said, open_because=what_would_tell(*open_part))
+    return evidence.found(together(*parts), effect, said, open_because=what_would_tell(*open_part))
 
 
 def _best_near(evidence: Evidence, runs: pl.DataFrame, options: Sequence[str], lead: str) -> Finding:
     """Whether the best of the options is of a PLR just above the threshold."""
     evidence.must_span()
-    score = score_of(runs)
+    score, seeds = score_of(runs), complete_seeds(runs)
     groups = {
-        name: runs.filter(pl.col("plr").is_in(plrs))
+        name: runs.filter(pl.col("plr").is_in(plrs), pl.col("seed").is_in(seeds))
         for name, plrs in (("near", evidence.near), ("below", evidence.below), ("beyond", evidence.beyond))
     }
     best = {name: _best(group, score, options) for name, group in groups.items()}
@@ -123,23 +138,26 @@ def _best_near(evidence: Evidence, runs: pl.DataFrame, options: Sequence[str], l
         raise Unanswered("Cannot be told: some seeds lack their final model on one side of the threshold.")
     sign = 1.0 if score.more_is_better else -1.0
     ours, theirs, larger = (
-        best_by_others(group, options, sign * pl.col(score.column), evidence.seeds) for group in groups.values()
+        best_by_others(group, options, sign * pl.col(score.column), seeds) for group in groups.values()
     )
     negligible = NEGLIGIBLE if score.more_is_better else NEGLIGIBLE * abs(best["below"]["value"])
-    effect = over_seeds(ours - theirs)
+    effect = mean_of(ours - theirs)
     parts: list[Verdict] = [exceeds(effect, 0.0, negligible=negligible)]
-    if best["beyond"] is not None and exceeds(over_seeds(larger - ours), 0.0) == "supported":
+    if best["beyond"] is not None and exceeds(mean_of(larger - ours), negligible) == "supported":
         parts.append("contradicted")
     shown = spoken(effect) if score.more_is_better else spoken(effect, factor=1, unit="")
     chosen = "with each chosen on the other seeds, " if effect.seeds > 1 else ""
+    further = (
+        f"Larger learning rates reach at best {score.show(best['beyond']['value'])}."
+        if best["beyond"]
+        else "No larger one was tested."
+    )
     said = (
         f"{lead}, the best start just above the threshold, {_named(best['near'])}, reaches {score.name} "
         f"{score.show(best['near']['value'])}, the best start that converges, {_named(best['below'])}, "
-        f"{score.show(best['below']['value'])}; {chosen}the gain is {shown}."
+        f"{score.show(best['below']['value'])}; {chosen}the gain is {shown}. {further}"
     )
-    if best["beyond"] is not None:
-        said += f" Larger ones reach at best {score.show(best['beyond']['value'])}."
-    return found(together(*parts), effect, said, open_because=what_would_tell(effect))
+    return evidence.found(together(*parts), effect, said, open_because=what_would_tell(effect))
 
 
 def _best(runs: pl.DataFrame, score: Score, options: Sequence[str]) -> dict[str, float] | None:
@@ -149,12 +167,3 @@ def _best(runs: pl.DataFrame, score: Score, options: Sequence[str]) -> dict[str,
 
 def _named(best: dict[str, float]) -> str:
     return format_lr(best["plr"]) + (f" with {best['count']:.0f} checkpoints" if "count" in best else "")
-
-
-def _of_pairs(scores: pl.DataFrame, seeds: Sequence[int]) -> Floats:
-    """Per seed, the mean over pairs of PLRs of one way's accuracy."""
-    if scores.is_empty():
-        return np.full(len(seeds), np.nan)
-    pairs = scores.select("plr", "plr2").unique().with_columns(plr_pair=pl.int_range(pl.len()).cast(pl.Float64))
-    rows = scores.join(pairs, on=["plr", "plr2"]).select("seed", "test_accuracy", plr="plr_pair")
-    return per_seed(rows, pairs["plr_pair"].to_list(), pl.col("test_accuracy"), seeds)

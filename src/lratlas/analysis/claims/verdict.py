@@ -34,12 +34,6 @@ class Finding:
     high: float | None = None
 
 
-def found(verdict: Verdict, effect: Gain, statement: str, *, open_because: str = "") -> Finding:
-    """A finding with its effect; an inconclusive one ends with the reason."""
-    tail = f" Open: {open_because}." if verdict == "inconclusive" else ""
-    return Finding(verdict=verdict, statement=statement + tail, effect=effect.mean, low=effect.low, high=effect.high)
-
-
 def exceeds(effect: Gain, limit: float, *, negligible: float | None = None) -> Verdict:
     """Whether an effect is above a limit.
 
@@ -69,14 +63,26 @@ def together(*verdicts: Verdict) -> Verdict:
     return "inconclusive" if "inconclusive" in verdicts else "supported"
 
 
-def what_would_tell(effect: Gain, limit: float = 0.0) -> str:
-    """How many seeds would probably tell an effect from a limit."""
+def what_would_tell(effect: Gain, limit: float = 0.0, *, negligible: float | None = None) -> str:
+    """How many seeds would probably tell an effect from a limit.
+
+    Args:
+        effect: The effect.
+        limit: Above it a claim is supported.
+        negligible: Below it a claim is contradicted; the limit unless given.
+    """
     if effect.low is None or effect.high is None:
         have = "one seed is" if effect.seeds == 1 else f"{effect.seeds} seeds are"
         return f"{have} too few for an interval; repeat with at least {FEWEST_SEEDS}, better 5 or more"
-    distance = abs(effect.mean - limit)
-    needed = math.inf if distance == 0 else effect.seeds * ((effect.high - effect.mean) / distance) ** 2
+    lower = limit if negligible is None else negligible
+    if lower <= effect.mean <= limit and lower < limit:
+        return "the effect lies between what counts as little and as much"
+    # What stands between the effect and the nearest limit that it could clear
+    above = effect.mean > limit
+    reach, distance = (
+        (effect.mean - effect.low, effect.mean - limit) if above else (effect.high - effect.mean, lower - effect.mean)
+    )
+    needed = math.inf if distance <= 0 else effect.seeds * (reach / distance) ** 2
     if needed > MOST_SEEDS:
         return f"the difference is too small to tell with fewer than {MOST_SEEDS} seeds"
-    more = max(math.ceil(needed), effect.seeds + 1)
-    return f"{effect.seeds} seeds do not tell; about {more} would"
+    return f"{effect.seeds} seeds do not tell; about {max(math.ceil(needed), effect.seeds + 1)} would"
