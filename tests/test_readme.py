@@ -120,7 +120,16 @@ def test_the_spec_of_the_page_on_minima_is_valid_and_asks_for_all_of_them() -> N
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/images.md", "docs/minima.md", "docs/paper.md", "docs/claims.md"]
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/images.md",
+        "docs/minima.md",
+        "docs/paper.md",
+        "docs/claims.md",
+        "docs/watch.md",
+    ],
 )
 def test_links_lead_to_files_and_headings(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -7,13 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lratlas.advise.watch import watch
     from lratlas.atlas import load
     from lratlas.comparing import compare
     from lratlas.exploring import explore
     from lratlas.study.spec import lr_grid
     from lratlas.task import Task
 
-__all__ = ["Task", "compare", "explore", "load", "lr_grid"]
+__all__ = ["Task", "compare", "explore", "load", "lr_grid", "watch"]
 
 _HOMES = {
     "Task": "lratlas.task",
@@ -21,6 +22,7 @@ _HOMES = {
     "explore": "lratlas.exploring",
     "load": "lratlas.atlas",
     "lr_grid": "lratlas.study.spec",
+    "watch": "lratlas.advise.watch",
 }
 
 

@@ -2,14 +2,13 @@
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
+from lratlas.analysis.trend import falling_p
 from lratlas.errors import SpecError, StudyError
 from lratlas.tables import Tables
 from lratlas.thresholds import Thresholds
 
 BLOCKS = 10  # even, so that the third and the last quarter of the steps are five blocks each
-FEWEST_BLOCKS = 5  # with four, even a loss that falls throughout has p = 1/24
 
 
 def run_evidence(tables: Tables, *, chance_loss: float, thresholds: Thresholds) -> pl.DataFrame:
@@ -138,19 +137,9 @@ def _trends(rows: pl.DataFrame) -> pl.DataFrame:
             "train_loss",
         )
     )
-    p_values = [_falling_p(np.asarray(losses)) for losses in lists["train_loss"].to_list()]
+    p_values = [falling_p(np.asarray(losses)) for losses in lists["train_loss"].to_list()]
     return lists.select(
         "run",
         pl.Series("trend_p", p_values, dtype=pl.Float64),
         (1 - pl.col("last_quarter") / pl.col("third_quarter")).fill_nan(None).alias("fall"),
     )
-
-
-def _falling_p(losses: np.ndarray) -> float | None:
-    """One-sided p value of the Mann-Kendall test for a fall; 1 for a constant loss, None if too short."""
-    if len(losses) < FEWEST_BLOCKS:
-        return None
-    if np.ptp(losses) == 0:
-        return 1.0
-    result = stats.kendalltau(np.arange(len(losses)), losses, alternative="less")
-    return float(np.asarray(result)[1])

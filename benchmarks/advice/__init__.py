@@ -1,0 +1,1 @@
+"""How well initial LRs are chosen: small trainings of many kinds, and what every LR makes of them."""
