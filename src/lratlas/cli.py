@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shlex
 import signal
 import sys
 from contextlib import redirect_stdout
@@ -192,7 +193,7 @@ def status(folder: FolderArgument, as_json: Json = False) -> None:
         return
     for line in lines(atlas, found):
         say(line)
-    _print_result(atlas, as_json=False)
+    _print_result(atlas, as_json=False, verdicts=False)
 
 
 @app.command()
@@ -290,14 +291,21 @@ def _result(atlas: "Atlas") -> dict[str, object]:
     }
 
 
-def _print_result(atlas: "Atlas", *, as_json: bool) -> None:
+def _print_result(atlas: "Atlas", *, as_json: bool, verdicts: bool = True) -> None:
+    """The result in words; ``verdicts`` adds how many of them there are of each kind."""
+    from lratlas.cli_status import verdict_count
+
     if as_json:
         print_json(_result(atlas))
         return
     if len(atlas.boundaries):
         print_table(atlas.boundaries)
+    if advised := atlas.recommendation():
+        say(f"→ {advised.statement}")
     for sentence in atlas.summary():
         say(f"• {sentence}")
+    if verdicts and (count := verdict_count(atlas)):
+        say(f"Of the paper's findings {count}: `lratlas show {shlex.quote(atlas.folder)} claims`")
     if atlas.store.exists("report.html"):
         say(f"Report: {atlas.folder}/report.html")
 

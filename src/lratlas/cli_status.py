@@ -46,7 +46,6 @@ def lines(atlas: Atlas, found: Standing) -> list[str]:
         f"{head}, {found.jobs.done:,} of {found.jobs.total:,} jobs done",
         f"Jobs: {done}",
         f"SGD steps: {found.steps.done:,} of {found.steps.total:,}{_pace(found)}",
-        *([advised.statement] if (advised := atlas.recommendation()) else []),
         *([f"Regimes: {atlas.regimes_in_short()}"] if len(atlas.regimes) else []),
         *_verdicts(atlas, "" if found.state == "finished" else ", so far"),
     ]
@@ -61,12 +60,19 @@ def _pace(found: Standing) -> str:
     return f"; one process trains {found.rate:,.0f} steps/s and would need {left} more"
 
 
+def verdict_count(atlas: Atlas) -> str:
+    """How many of the paper's findings have which verdict, in words; empty while there are none."""
+    verdicts = table(atlas.tables, "claims")["verdict"].to_list()
+    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in SIGNS) if verdicts else ""
+
+
 def _verdicts(atlas: Atlas, so_far: str) -> list[str]:
     """How many claims have which verdict, then a line for each."""
     claims = table(atlas.tables, "claims")
     if claims.is_empty():
         return []
-    verdicts = claims["verdict"].to_list()
-    count = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in SIGNS)
-    rows = claims.select("verdict", "statement").iter_rows()
-    return [f"Verdicts{so_far}: {count}", *(f"{SIGNS[verdict]} {verdict:<12}  {said}" for verdict, said in rows)]
+    rows = claims.select("verdict", "claim", "statement").iter_rows()
+    return [
+        f"Verdicts{so_far}: {verdict_count(atlas)}",
+        *(f"{SIGNS[verdict]} {verdict:<12}  {claim}: {said}" for verdict, claim, said in rows),
+    ]

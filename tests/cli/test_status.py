@@ -1,6 +1,7 @@
 """What `lratlas status` says besides the result."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,15 +34,24 @@ def judged(study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return study
 
 
+def test_a_finished_study_ends_with_the_advice_and_the_count_of_verdicts(study: Path, run: Run):
+    lines = run("resume", study).out.splitlines()
+    assert [line for line in lines if line.startswith("→ Train with a constant ")]
+    (count,) = [line for line in lines if line.startswith("Of the paper's findings ")]
+    assert count.endswith(f"`lratlas show {study} claims`")
+    assert sum(int(number) for number in re.findall(r"(\d+) (?:supported|contradicted|inconclusive)", count)) == 11
+
+
 def test_verdicts_are_counted_and_told(judged: Path, run: Run):
     lines = run("status", judged).out.splitlines()
     at = lines.index("Verdicts: 2 supported, 1 contradicted, 1 inconclusive")
     assert lines[at + 1 : at + 5] == [
-        "✓ supported     One holds.",
-        "✓ supported     One holds.",
-        "✗ contradicted  One does not.",
-        "? inconclusive  One may.",
+        "✓ supported     a: One holds.",
+        "✓ supported     b: One holds.",
+        "✗ contradicted  c: One does not.",
+        "? inconclusive  d: One may.",
     ]
+    assert not [line for line in lines if line.startswith("Of the paper's findings")]
     claims = json.loads(run("status", judged, "--json").out)["claims"]
     assert [row["claim"] for row in claims] == ["a", "b", "c", "d"]
     assert (claims[2]["effect"], claims[3]["effect"]) == (-0.5, None)
