@@ -7,6 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lratlas.advise.advice import Advice
+    from lratlas.advise.find import find
+    from lratlas.advise.finder import Finder
     from lratlas.advise.watch import watch
     from lratlas.atlas import load
     from lratlas.comparing import compare
@@ -14,12 +17,15 @@ if TYPE_CHECKING:
     from lratlas.study.spec import lr_grid
     from lratlas.task import Task
 
-__all__ = ["Task", "compare", "explore", "load", "lr_grid", "watch"]
+__all__ = ["Advice", "Finder", "Task", "compare", "explore", "find", "load", "lr_grid", "watch"]
 
 _HOMES = {
+    "Advice": "lratlas.advise.advice",
+    "Finder": "lratlas.advise.finder",
     "Task": "lratlas.task",
     "compare": "lratlas.comparing",
     "explore": "lratlas.exploring",
+    "find": "lratlas.advise.find",
     "load": "lratlas.atlas",
     "lr_grid": "lratlas.study.spec",
     "watch": "lratlas.advise.watch",

@@ -15,6 +15,7 @@ import typer
 
 from lratlas.cli_compare import app as compare_app
 from lratlas.cli_data import app as data_app
+from lratlas.cli_find import find
 from lratlas.cli_options import (
     CORES,
     DataRoot,
@@ -49,6 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.add_typer(data_app, name="data")
+app.command()(find)
 app.command()(serve)
 app.add_typer(compare_app)
 
@@ -71,7 +73,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     if code == INTERRUPTED:
-        notice("interrupted; nothing computed is lost: `lratlas resume FOLDER` continues.")
+        notice("interrupted; nothing computed is lost: the same command continues.")
     sys.exit(code)
 
 
@@ -312,7 +314,7 @@ def _print_result(atlas: "Atlas", *, as_json: bool, verdicts: bool = True) -> No
 
 def _terminated(_signal: int, _frame: object) -> NoReturn:
     # An exit like any other: worker processes are ended on the way out.
-    notice("terminated; nothing computed is lost: `lratlas resume FOLDER` continues.")
+    notice("terminated; nothing computed is lost: the same command continues.")
     sys.exit(143)
 
 

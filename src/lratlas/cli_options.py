@@ -12,14 +12,19 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 def _workers(given: str | int) -> int:
-    return _count("--workers", given)
+    return count("--workers", given)
 
 
 def _repeats(given: str | int) -> int:
-    return _count("--repeats", given)
+    return count("--repeats", given)
 
 
-def _count(option: str, given: str | int) -> int:
+def count(option: str, given: str | int) -> int:
+    """A whole number of at least 1.
+
+    Raises:
+        SpecError: It is something else.
+    """
     # Typer's own message would not name the value.
     text = str(given).strip()
     if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) >= 1):
@@ -48,19 +53,19 @@ Repeats = Annotated[
     int | None,
     typer.Option(help="Repetitions, if not the preset's own number.", metavar="N", parser=_repeats),
 ]
-Width = Annotated[int | None, typer.Option(help="Width of the model.", metavar="N", parser=partial(_count, "--width"))]
+Width = Annotated[int | None, typer.Option(help="Width of the model.", metavar="N", parser=partial(count, "--width"))]
 Images = Annotated[
-    int | None, typer.Option(help="Training images, stratified.", metavar="N", parser=partial(_count, "--images"))
+    int | None, typer.Option(help="Training images, stratified.", metavar="N", parser=partial(count, "--images"))
 ]
 TestImages = Annotated[
-    int | None, typer.Option(help="Test images, stratified.", metavar="N", parser=partial(_count, "--test-images"))
+    int | None, typer.Option(help="Test images, stratified.", metavar="N", parser=partial(count, "--test-images"))
 ]
 Epochs = Annotated[
-    int | None, typer.Option(help="Epochs of pre-training.", metavar="N", parser=partial(_count, "--epochs"))
+    int | None, typer.Option(help="Epochs of pre-training.", metavar="N", parser=partial(count, "--epochs"))
 ]
 FinetuneEpochs = Annotated[
     int | None,
-    typer.Option(help="Epochs of fine-tuning.", metavar="N", parser=partial(_count, "--finetune-epochs")),
+    typer.Option(help="Epochs of fine-tuning.", metavar="N", parser=partial(count, "--finetune-epochs")),
 ]
 Scale = Annotated[
     float | None,

@@ -17,6 +17,10 @@ class SpecError(LRAtlasError):
     """A spec that cannot be read or whose fields are out of range."""
 
 
+class SearchError(LRAtlasError):
+    """A search folder that is damaged or another search's, or an answer that does not fit what was asked."""
+
+
 class StudyError(LRAtlasError):
     """A study folder that is missing, not a study, another study, unwritable or damaged."""
 

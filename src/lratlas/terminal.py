@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from lratlas.study.execute import Progress
 
-LRS = frozenset({"plr", "plr2", "flr"})
+LRS = frozenset({"lr", "plr", "plr2", "flr"})
 MISSING = "–"
 REGIMES_EVERY = 30  # seconds; all tables are read for it
 

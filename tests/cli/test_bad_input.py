@@ -170,7 +170,7 @@ def test_ctrl_c_says_how_to_go_on(study: Path, run: Callable[..., object], monke
     assert vars(ran) == {
         "code": 130,
         "out": "",
-        "err": "lratlas: interrupted; nothing computed is lost: `lratlas resume FOLDER` continues.\n",
+        "err": "lratlas: interrupted; nothing computed is lost: the same command continues.\n",
     }
 
 

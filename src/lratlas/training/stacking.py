@@ -45,7 +45,7 @@ def initial_tensors(
 
 def samples(
     tasks: Sequence[Task],
-    part: Literal["train", "test"],
+    part: Literal["train", "validation", "test"],
     frozen: Weights,
     *,
     dtype: torch.dtype,

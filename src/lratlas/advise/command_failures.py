@@ -1,0 +1,33 @@
+"""When a command fails for every LR alike, it is the command that must be mended."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from lratlas.advise.slices import Outcome
+from lratlas.errors import SearchError
+
+ALIKE = 3
+OF_COMMAND = "the command "
+"""How the reasons begin that speak of the command; others, such as a loss that was NaN, speak of the LR."""
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+
+
+def stop_if_hopeless(outcomes: Sequence[Outcome], root: Path) -> None:
+    """Stop a search in which the command failed in every slice, the last three times in the same way but for numbers.
+
+    Args:
+        outcomes: All that is known of the search.
+        root: Its folder, named in the message.
+
+    Raises:
+        SearchError: It cannot succeed; the message has the reason.
+    """
+    failures = [outcome.failure for outcome in outcomes if (outcome.failure or "").startswith(OF_COMMAND)]
+    if len(failures) < ALIKE or len(failures) < len(outcomes):
+        return
+    if len({_NUMBER.sub("0", str(failure)) for failure in failures[-ALIKE:]}) == 1:
+        raise SearchError(
+            f"All of the first {len(failures)} slices failed, the last one because {failures[-1]}; mend the command and"
+            f" start again in another folder, for in {root} these LRs count as failed."
+        )

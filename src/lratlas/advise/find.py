@@ -1,0 +1,119 @@
+"""`find`: the initial LR for a task, for the price of about one and a half trainings."""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from lratlas.advise.advice import Advice
+from lratlas.advise.finder import Finder
+from lratlas.advise.search import spent
+from lratlas.advise.task_slices import Bench, forget_states, groups, train_slices
+from lratlas.errors import SearchError, SpecError
+from lratlas.study.premises import device_name
+from lratlas.task import Task, fingerprint
+
+STATES = "states"
+TASK = "task.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a search is.
+
+    Attributes:
+        cost: What was trained so far, in full trainings.
+        budget: What may be.
+        best: The best LR so far; None before there is one.
+    """
+
+    cost: float
+    budget: float
+    best: float | None
+
+
+def find(
+    task: Task,
+    *,
+    steps: int | None = None,
+    epochs: int | None = None,
+    folder: str | Path | None = None,
+    lrs: Sequence[float] | None = None,
+    budget: float = 1.5,
+    tolerance: float = 0.005,
+    validation: float = 0.1,
+    device: str = "auto",
+    compiled: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Advice:
+    """Find the initial LR for a task (see docs/method.md).
+
+    LRs are ranked by the accuracy of averaged weights on the validation set; by its loss where there are no labels.
+    What the folder already has is not trained again, so that calling this again goes on with a search.
+
+    Args:
+        task: The task; its test set is not looked at.
+        steps: Optimizer steps of a full training.
+        epochs: The same in epochs; one of both is needed.
+        folder: Where the search is kept; a new temporary one if None.
+        lrs: The LRs to begin with; 1e-5 to 1, four per decade, if None.
+        budget: What may be trained, in full trainings.
+        tolerance: Metrics that differ by less than this share of the best one count as equally good.
+        validation: Share of the training set to keep back for choices, if the task has no validation set of its own.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        compiled: Whether to compile the step: worth its while where a full training takes more than some minutes.
+        progress: Called after each stretch of training.
+
+    Raises:
+        SpecError: An argument is wrong.
+        SearchError: The folder cannot be used, or no LR could be trained.
+    """
+    if (steps is None) == (epochs is None):
+        raise SpecError("steps or epochs says how long a full training is: give one of them.")
+    if task.validation is None:
+        task = replace(task, validation=validation)
+    total = steps if steps is not None else (epochs or 0) * task.steps_per_epoch
+    by_accuracy = task.classes > 0
+    finder = Finder(
+        folder or tempfile.mkdtemp(prefix="lratlas-find-"),
+        steps=total,
+        lrs=lrs,
+        budget=budget,
+        direction="maximize" if by_accuracy else "minimize",
+        tolerance=tolerance,
+    )
+    _same_task(finder.folder, task)
+    bench = Bench(task=task, states=finder.folder / STATES, device=torch.device(device_name(device)), compiled=compiled)
+    while slices := finder.ask_all():
+        for group in groups(bench, slices):
+            began = time.monotonic()
+            results = train_slices(bench, group)
+            each_took = (time.monotonic() - began) / len(group)
+            for each, result in zip(group, results, strict=True):
+                told = {"value": result.value, "averaged": result.averaged}
+                finder.tell(each, **told, losses=result.losses, seconds=each_took)
+            if progress:
+                progress(_progress(finder))
+        forget_states(bench, finder.needed())
+    return finder.advice()
+
+
+def _progress(finder: Finder) -> Progress:
+    best = None
+    with suppress(SearchError):  # nothing has gone well yet
+        best = finder.advice().lr
+    cost = spent(finder.search, finder.outcomes)
+    return Progress(cost=cost, budget=finder.search.budget, best=best)
+
+
+def _same_task(folder: Path, task: Task) -> None:
+    """Keep the task's fingerprint in the folder, or compare with the one that is there."""
+    path, mark = folder / TASK, fingerprint(task)
+    if not path.exists():
+        path.write_text(mark)
+    elif path.read_text() != mark:
+        raise SearchError(f"The search in {folder} is of another task, or of other data; use another folder.")

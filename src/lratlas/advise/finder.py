@@ -1,0 +1,237 @@
+"""Ask and tell: a search for the initial LR of any training, in any framework."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock
+
+from lratlas.advise.advice import Advice, advise
+from lratlas.advise.journal import add_outcome, claim, open_folder, read_outcomes
+from lratlas.advise.search import needed_states, next_slices
+from lratlas.advise.search_settings import DEFAULT_LRS, make_search
+from lratlas.advise.slices import Outcome, Slice, block_losses, first_not_finite
+from lratlas.errors import SearchError
+
+_PATIENCE = (0.05, 1.0)  # seconds between two looks whether others have finished: at first, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Claim:
+    slice: Slice
+    lock: FileLock
+    began: float
+
+
+class Finder:
+    """A search for the initial LR: it says what to train, and is told what came of it.
+
+    Example:
+        >>> finder = lratlas.Finder("search", steps=10_000, direction="maximize")  # doctest: +SKIP
+        >>> while slice := finder.ask():  # doctest: +SKIP
+        ...     accuracy, averaged = train(slice)
+        ...     finder.tell(slice, value=accuracy, averaged=averaged)
+        >>> print(finder.advice())  # doctest: +SKIP
+
+    Every outcome is kept in the folder. A search that was interrupted goes on when a finder is made anew with the same
+    folder and settings; several processes may work on one search, each with its own finder.
+
+    Args:
+        folder: Where the search is kept; made if it is not there.
+        steps: Optimizer steps of a full training.
+        lrs: The LRs to begin with, 1e-5 to 1 if none are given. The grid grows by itself where the best LR is at an
+            end of it.
+        budget: What may be trained, in full trainings. It is kept to but for the first look: each of ``lrs`` is
+            trained for a 64th of a full training, however small the budget.
+        direction: Whether the metric that is told is to be small, such as a validation loss, or large.
+        tolerance: Metrics that differ by less than this share of the best one count as equally good.
+        resumable: Whether a training can go on from a checkpoint. If not, all slices begin with fresh weights.
+        anneal: Whether the LR can be taken to zero within a slice.
+
+    Raises:
+        SpecError: An argument is out of range.
+        SearchError: The folder holds another search, is damaged or cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        steps: int,
+        lrs: Sequence[float] | None = None,
+        budget: float = 1.5,
+        direction: Literal["minimize", "maximize"] = "minimize",
+        tolerance: float = 0.005,
+        resumable: bool = True,
+        anneal: bool = True,
+    ) -> None:
+        self.folder = Path(folder)
+        self.search = make_search(
+            steps=steps,
+            lrs=list(DEFAULT_LRS if lrs is None else lrs),
+            budget=float(budget),
+            direction=direction,
+            tolerance=float(tolerance),
+            resumable=resumable,
+            anneal=anneal,
+        )
+        open_folder(self.folder, self.search)
+        self._claims = dict[str, _Claim]()
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """All that was told so far, by all processes."""
+        return tuple(read_outcomes(self.folder))
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to be trained."""
+        return not next_slices(self.search, self.outcomes)
+
+    def ask(self) -> Slice | None:
+        """What to train next; None once the search is over.
+
+        The slice is this finder's until it is told or released, or its process ends. Where all that can be trained now
+        is being trained by others, this waits for them.
+
+        Raises:
+            SearchError: All that can be trained now was already asked for from this finder.
+        """
+        pause = _PATIENCE[0]
+        while waiting := next_slices(self.search, self.outcomes):
+            for each in waiting:
+                if each.name not in self._claims and self._claimed(each):
+                    return each
+            if all(each.name in self._claims for each in waiting):
+                raise SearchError(
+                    f"Nothing can be trained before the outcome of {waiting[0].name} is told; release() gives back what"
+                    " was asked for."
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, _PATIENCE[1])
+        return None
+
+    def ask_all(self) -> list[Slice]:
+        """All that can be trained now and is not claimed by others, for training it side by side; waits as `ask` does.
+
+        Returns:
+            The slices, all of them this finder's; none once the search is over.
+
+        Raises:
+            SearchError: All that can be trained now was already asked for from this finder.
+        """
+        first = self.ask()
+        if first is None:
+            return []
+        waiting = next_slices(self.search, self.outcomes)
+        return [first, *(each for each in waiting if each.name not in self._claims and self._claimed(each))]
+
+    def tell(
+        self,
+        slice: Slice,  # noqa: A002 - it is the field's word for it, and the built-in is not wanted here
+        *,
+        value: float | None = None,
+        averaged: float | None = None,
+        losses: Sequence[float] = (),
+        seconds: float | None = None,
+    ) -> Outcome:
+        """Say what came of a slice. NaN or infinity among the numbers means that it diverged: a result like others.
+
+        Args:
+            slice: As it was asked for.
+            value: The validation metric of the weights at its end.
+            averaged: The validation metric of the average of the weights after ``slice.average_from``. It ranks the
+                LRs where it is told; it should be told of all slices with a constant LR or of none.
+            losses: Training losses in order, one per step or per report, equally far apart.
+            seconds: What it took; None for the wall time since it was asked for.
+
+        Returns:
+            What the journal has of it now.
+
+        Raises:
+            SearchError: Neither metric is told and no loss says why, or the slice is not this finder's, or the folder
+                cannot be written; then it can be told again.
+        """
+        # NumPy's numbers and tensors of one element are welcome; the journal knows none of them.
+        value, averaged = (None if metric is None else float(metric) for metric in (value, averaged))
+        place = first_not_finite(losses := [float(loss) for loss in losses])
+        told = [metric for metric in (value, averaged) if metric is not None]
+        failure = None
+        if place is not None:
+            failure = f"loss {place + 1} of {len(losses)} is not finite"
+        elif any(not math.isfinite(metric) for metric in told):
+            failure = "the validation metric is not finite"
+        elif not told:
+            raise SearchError(f"Neither value nor averaged is told of {slice.name}; one of them is needed.")
+        return self._told(slice, value=value, averaged=averaged, losses=losses, failure=failure, seconds=seconds)
+
+    def fail(self, slice: Slice, reason: str, *, losses: Sequence[float] = ()) -> Outcome:  # noqa: A002 - as above
+        """Say that a slice could not be trained to its end, and why; its LR is not gone on with.
+
+        Args:
+            slice: As it was asked for.
+            reason: For people; one with the words "not finite" means that the training diverged.
+            losses: Training losses in order, as far as they are known.
+
+        Raises:
+            SearchError: The slice is not this finder's, or the folder cannot be written.
+        """
+        losses, reason = [float(loss) for loss in losses], reason or "no reason was given"
+        return self._told(slice, value=None, averaged=None, losses=losses, failure=reason, seconds=None)
+
+    def release(self) -> None:
+        """Give back what was asked for and not told: another finder may train it, or this one ask for it again."""
+        while self._claims:
+            self._claims.popitem()[1].lock.release()
+
+    def needed(self) -> frozenset[str]:
+        """Names of the slices whose final states may still be trained on; those of others can be deleted."""
+        return needed_states(self.search, self.outcomes)
+
+    def advice(self) -> Advice:
+        """What the search says so far.
+
+        Raises:
+            SearchError: Nothing has been told yet, or no LR could be trained.
+        """
+        return advise(self.search, self.outcomes)
+
+    def _claimed(self, each: Slice) -> bool:
+        lock = claim(self.folder, each.name)
+        if lock is None:
+            return False
+        # Someone may have told it between the look at the journal and the claim.
+        if each.name in {outcome.slice.name for outcome in self.outcomes}:
+            lock.release()
+            return False
+        self._claims[each.name] = _Claim(slice=each, lock=lock, began=time.monotonic())
+        return True
+
+    def _told(
+        self,
+        told: Slice,
+        *,
+        value: float | None,
+        averaged: float | None,
+        losses: Sequence[float],
+        failure: str | None,
+        seconds: float | None,
+    ) -> Outcome:
+        asked = self._claims.get(told.name)
+        if asked is None or asked.slice != told:
+            raise SearchError(f"{told.name} was not asked for from this finder, or was told before.")
+        outcome = Outcome(
+            slice=told,
+            value=None if failure else value,
+            averaged=None if failure else averaged,
+            losses=block_losses(losses),
+            failure=failure,
+            seconds=time.monotonic() - asked.began if seconds is None else seconds,
+        )
+        add_outcome(self.folder, outcome)
+        del self._claims[told.name]
+        asked.lock.release()
+        return outcome

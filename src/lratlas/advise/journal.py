@@ -1,0 +1,142 @@
+"""The folder of a search: its settings, and a journal to which each outcome is added as one line.
+
+Several processes may share it. A slice is claimed by holding a lock on a file, which the system frees when its process
+ends, however it ends; no clock is involved.
+"""
+
+import json
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lratlas.advise.search_settings import Search, make_search
+from lratlas.advise.slices import Outcome, Slice
+from lratlas.errors import SearchError, SpecError
+from lratlas.study.atomic import write_file
+
+SETTINGS = "search.json"
+JOURNAL = "journal.jsonl"
+CLAIMS = "claims"
+
+
+def open_folder(folder: Path, search: Search) -> None:
+    """Make the folder of a search, or find it to be this search's.
+
+    Raises:
+        SearchError: It holds a search with other settings, or cannot be written.
+    """
+    try:
+        (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{SETTINGS}.lock"):
+            if not (folder / SETTINGS).exists():
+                write_file(folder / SETTINGS, search.model_dump_json(indent=1).encode())
+    except OSError as error:
+        raise SearchError(f"The search folder {folder} cannot be written: {error.strerror or error}.") from error
+    kept = read_settings(folder)
+    for name in Search.model_fields:
+        before, now = getattr(kept, name), getattr(search, name)
+        if before != now:
+            raise SearchError(
+                f"The search in {folder} has {name} = {before}, and now {now} is asked for; give the same, or another"
+                " folder."
+            )
+
+
+def read_settings(folder: Path) -> Search:
+    """The settings of the search in a folder.
+
+    Raises:
+        SearchError: There is none, or its file is damaged.
+    """
+    try:
+        return make_search(**_an_object(json.loads((folder / SETTINGS).read_bytes())))
+    except FileNotFoundError as error:
+        raise SearchError(f"There is no search in {folder}: it has no {SETTINGS}.") from error
+    except (OSError, ValueError, TypeError, SpecError) as error:
+        raise SearchError(f"{folder / SETTINGS} is damaged: {error}") from error
+
+
+def read_outcomes(folder: Path) -> list[Outcome]:
+    """All outcomes told so far, in order; a last line that a killed process left unfinished does not count.
+
+    Raises:
+        SearchError: A line is damaged.
+    """
+    try:
+        text = (folder / JOURNAL).read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SearchError(f"{folder / JOURNAL} cannot be read: {error.strerror or error}.") from error
+    lines = text.split(b"\n")[:-1]
+    outcomes = dict[str, Outcome]()
+    for number, line in enumerate(lines, start=1):
+        try:
+            outcome = _outcome(_an_object(json.loads(line)))
+        except (ValueError, TypeError, KeyError) as error:
+            raise SearchError(f"Line {number} of {folder / JOURNAL} is damaged: {error}") from error
+        outcomes.setdefault(outcome.slice.name, outcome)
+    return list(outcomes.values())
+
+
+def add_outcome(folder: Path, outcome: Outcome) -> None:
+    """Add an outcome to the journal, and wait until it is on the disk.
+
+    Raises:
+        SearchError: The folder cannot be written; the outcome is not in the journal.
+    """
+    line = json.dumps(_record(outcome), allow_nan=False).encode() + b"\n"
+    try:
+        with FileLock(folder / f"{JOURNAL}.lock"), (folder / JOURNAL).open("ab+") as file:
+            _drop_torn_line(file)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise SearchError(f"{folder / JOURNAL} cannot be written: {error.strerror or error}.") from error
+
+
+def claim(folder: Path, name: str) -> FileLock | None:
+    """The lock on a slice, held until it is released or the process ends; None where someone else holds it.
+
+    Raises:
+        SearchError: The folder cannot be written.
+    """
+    # One thread may ask and another tell.
+    lock = FileLock(folder / CLAIMS / f"{name}.lock", thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    except OSError as error:
+        raise SearchError(f"{folder / CLAIMS} cannot be written: {error.strerror or error}.") from error
+    return lock
+
+
+def _drop_torn_line(file: Any) -> None:
+    """Cut off what a killed process left of a line, so that the next one begins on its own."""
+    file.seek(0)
+    held: bytes = file.read()
+    if held and not held.endswith(b"\n"):
+        file.truncate(held.rfind(b"\n") + 1)
+
+
+def _record(outcome: Outcome) -> dict[str, object]:
+    record: dict[str, object] = asdict(outcome)
+    return record | {"losses": [loss if math.isfinite(loss) else None for loss in outcome.losses]}
+
+
+def _outcome(record: dict[str, Any]) -> Outcome:
+    losses: list[float | None] = record.pop("losses")
+    of: dict[str, Any] = record.pop("slice")
+    return Outcome(slice=Slice(**of), losses=tuple(math.nan if loss is None else loss for loss in losses), **record)
+
+
+def _an_object(settings: Any) -> dict[str, object]:
+    if not isinstance(settings, dict):
+        raise TypeError("it must hold one object")
+    return settings

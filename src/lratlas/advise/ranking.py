@@ -1,0 +1,110 @@
+"""How good the LRs of a search look so far: scores projected to the end of a full training.
+
+Short trainings are biased: where a training is cut short, larger LRs look better than they will (or smaller ones, where
+it overfits). What an LR gained from the last doubling of its steps tells where it is going.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lratlas.advise.search_settings import Search
+from lratlas.advise.slices import Outcome
+
+NEXT_GAIN = 0.5
+"""What a doubling of the steps is expected to add, as a share of what the doubling before it added."""
+
+_TRUSTED = 1 / 32  # gains from shorter trainings than this share are those of a beginning
+_COMPARED = 3  # so many LRs, at least, make a curve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What an LR is expected to reach.
+
+    Attributes:
+        lr: The LR.
+        score: Its metric after a full training, averaged weights, more being better; minus infinity where it failed.
+        steps: The longest training behind it.
+        seeds: How many seeds were trained that long.
+    """
+
+    lr: float
+    score: float
+    steps: int
+    seeds: int
+
+
+def trial(outcomes: Sequence[Outcome], lr: float, *, seed: int = 0) -> list[Outcome]:
+    """The outcomes of one LR and seed at a constant LR, ascending in steps."""
+    found = [each for each in outcomes if each.slice.lr == lr and each.slice.seed == seed and not each.slice.annealed]
+    return sorted(found, key=lambda each: each.slice.stop)
+
+
+def projected(search: Search, outcomes: Sequence[Outcome], *, doublings: float) -> float:
+    """The score of a trial after so many more doublings of its steps.
+
+    Args:
+        search: The settings.
+        outcomes: Those of one trial, ascending in steps.
+        doublings: How many; the first adds half of what the last one in the outcomes did, the next a quarter, …
+    """
+    if not outcomes:
+        return -math.inf
+    last = search.score(outcomes[-1].quality)
+    # The sum of a geometric series, also for a fraction of a doubling.
+    return last + gain(search, outcomes) * NEXT_GAIN * (1 - NEXT_GAIN**doublings) / (1 - NEXT_GAIN)
+
+
+def gain(search: Search, outcomes: Sequence[Outcome]) -> float:
+    """What the last doubling of the steps brought to a trial, more being better; 0 where it is not known."""
+    if len(outcomes) < 2 or outcomes[-2].slice.stop < search.horizon(_TRUSTED):
+        return 0.0
+    last, before = (search.score(each.quality) for each in (outcomes[-1], outcomes[-2]))
+    return last - before if math.isfinite(last) and math.isfinite(before) else 0.0
+
+
+def standings(search: Search, outcomes: Sequence[Outcome]) -> list[Standing]:
+    """What each LR of the last rung with at least three LRs is expected to reach, ascending in LR.
+
+    Where there is no such rung, those of the rung with the most LRs; none before anything was told.
+    """
+    rungs = _rungs(outcomes)
+    if not rungs:
+        return []
+    several = [stop for stop, lrs in rungs.items() if len(lrs) >= _COMPARED]
+    rung = max(several) if several else max(rungs, key=lambda stop: (len(rungs[stop]), stop))
+    return [_standing(search, outcomes, lr, least=rung) for lr in sorted(rungs[rung])]
+
+
+def near_best(search: Search, ranked: Sequence[Standing]) -> list[Standing]:
+    """The standings around the best one that are, without a gap, as good as it is within the tolerance."""
+    best = max(range(len(ranked)), key=lambda place: (ranked[place].score, ranked[place].lr))
+    limit = ranked[best].score - search.tolerance * abs(ranked[best].score)
+    low = high = best
+    while low > 0 and ranked[low - 1].score >= limit:
+        low -= 1
+    while high + 1 < len(ranked) and ranked[high + 1].score >= limit:
+        high += 1
+    return list(ranked[low : high + 1])
+
+
+def _rungs(outcomes: Sequence[Outcome]) -> dict[int, set[float]]:
+    """The LRs that reached each number of steps at a constant LR without failing."""
+    rungs = dict[int, set[float]]()
+    for each in outcomes:
+        if not each.slice.annealed and each.failure is None:
+            rungs.setdefault(each.slice.stop, set()).add(each.slice.lr)
+    return rungs
+
+
+def _standing(search: Search, outcomes: Sequence[Outcome], lr: float, *, least: int) -> Standing:
+    of = [each for each in outcomes if each.slice.lr == lr and each.slice.stop == least and not each.slice.annealed]
+    first = trial(outcomes, lr, seed=min(each.slice.seed for each in of))
+    steps = first[-1].slice.stop
+    final = projected(search, first, doublings=math.log2(search.steps / steps))
+    # Only the first seed climbs all rungs; the others tell how it stands to the mean on this one.
+    scores = [search.score(each.quality) for each in of]
+    own = next(search.score(each.quality) for each in first if each.slice.stop == least)
+    score = final + sum(scores) / len(scores) - own if math.isfinite(final) else -math.inf
+    return Standing(lr=lr, score=score, steps=steps, seeds=len(of))

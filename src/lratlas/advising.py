@@ -1,0 +1,107 @@
+"""What a search writes for people and for scripts: its page, its figure, and the advice as JSON."""
+
+import json
+import math
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from altair.utils.schemapi import debug_mode
+
+from lratlas.advise.advice import Advice
+from lratlas.advise.trial_regimes import Bracket
+from lratlas.errors import SearchError
+from lratlas.report.advice_charts import advice_chart, course_chart
+from lratlas.report.advice_courses import courses_data
+from lratlas.report.advice_page import advice_page
+from lratlas.report.figures import figure_pdf, figure_svg
+from lratlas.report.look import Drawing
+from lratlas.study.atomic import write_file
+
+FILES = ("advice.json", "advice.svg", "advice.pdf", "advice.html")
+"""What `write_advice` writes."""
+
+
+def write_advice(advice: Advice, folder: str | Path) -> Path:
+    """Write the advice into a folder as a page, as JSON for scripts, and its main chart as SVG and PDF.
+
+    Each file is replaced at once or not at all.
+
+    Args:
+        advice: What a search came to.
+        folder: That of the search, or any other; made if it is not there.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        SearchError: A file cannot be written.
+    """
+    # Altair checks every part of a chart against a schema as it is made, which takes longer than all the rest.
+    with debug_mode(False):
+        charts = charts_of(advice)
+    contents = zip(
+        FILES,
+        (
+            json.dumps(advice_facts(advice), indent=1, allow_nan=False).encode() + b"\n",
+            figure_svg(charts["advice"]).encode(),
+            figure_pdf(charts["advice"]),
+            advice_page(advice, charts, facts=cost_facts(advice)).encode(),
+        ),
+        strict=True,
+    )
+    for name, content in contents:
+        try:
+            write_file(Path(folder) / name, content)
+        except OSError as error:
+            raise SearchError(f"{Path(folder) / name} cannot be written: {error.strerror or error}.") from error
+    return Path(folder) / "advice.html"
+
+
+def charts_of(advice: Advice) -> dict[str, Drawing]:
+    """The charts of an advice by name: ``advice``, and ``course`` where an LR was trained for more than one share."""
+    draw: Mapping[str, Callable[[Advice], Drawing]] = {"advice": advice_chart}
+    if courses_data(advice)["went_on"].any():
+        draw = {**draw, "course": course_chart}
+    return {name: make(advice) for name, make in draw.items()}
+
+
+def advice_facts(advice: Advice) -> dict[str, Any]:
+    """The statement and all fields of an advice as JSON knows them; None for what is missing or not finite.
+
+    The evidence is a list of row objects; a bracket has ``below``, ``above`` and ``value``.
+    """
+    record: dict[str, Any] = {each.name: getattr(advice, each.name) for each in fields(advice)}
+    brackets = {name: _bracket(record[name]) for name in ("convergence", "divergence")}
+    return _finite({"statement": advice.statement} | record | brackets | {"evidence": advice.evidence.to_dicts()})
+
+
+def cost_facts(advice: Advice) -> dict[str, str]:
+    """What the search cost and what it was made with, name by name."""
+    seeds = advice.evidence["seed"].n_unique()
+    return {
+        "Cost": f"{advice.cost:.2f} full trainings of {advice.steps:,} steps",
+        "Slices": f"{advice.evidence.height}, of {advice.evidence['lr'].n_unique()} LRs and"
+        f" {seeds} {'seed' if seeds == 1 else 'seeds'}",
+        "Time": f"{advice.evidence['seconds'].sum():,.0f} s, summed over slices, from being asked for to being told",
+        "Expected": f"a validation metric of {advice.expected:.4g} after a full training, averaged weights",
+        "Best so far": f"{advice.best:.4g}, after {advice.best_steps:,} steps",
+        "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "polars", "altair")),
+        "Machine": f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
+    }
+
+
+def _bracket(bracket: Bracket | None) -> dict[str, float] | None:
+    return bracket and asdict(bracket) | {"value": bracket.value}
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for every number that JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

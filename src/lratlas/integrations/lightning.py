@@ -1,0 +1,161 @@
+"""LR Atlas for Lightning: `watch` as a callback, and `find` for a LightningModule."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lratlas.advise.regime_tracker import Look
+from lratlas.advise.watch import watch
+from lratlas.advise.watching import Watch
+from lratlas.errors import SpecError
+from lratlas.integrations.lightning_find import find
+from lratlas.integrations.tracking import numbers_of
+
+__all__ = ["WatchCallback", "find"]
+
+Tensor = torch.Tensor
+
+
+class WatchCallback(Callback):
+    """Watches every optimizer of a LightningModule; the training stays what it is, bit for bit.
+
+    Each look goes to the trainer's loggers: ``watch/regime`` (0 undecided, 1 converging, 2 equilibrium, 3 diverging),
+    ``watch/loss`` and what else the look found; ``watch/1/regime`` for the second of several optimizers. The step is
+    that of the optimizer.
+
+    Losses are taken from what ``training_step`` returned. Lightning has divided its ``"loss"`` by the number of
+    accumulated batches before any callback sees it; that is undone here.
+
+    Example:
+        >>> callback = WatchCallback()  # doctest: +SKIP
+        >>> Trainer(callbacks=[callback]).fit(module)  # doctest: +SKIP
+        >>> print(callback.report())  # doctest: +SKIP
+
+    Args:
+        losses: Name of the loss in the dictionary that ``training_step`` returns (``"loss"`` if it returns a tensor);
+            with several optimizers, one name for all of them or one for each.
+        accuracy: Name of the accuracy there; needs ``chance_accuracy``.
+        average: Keep a running average of the weights; it is saved in checkpoints.
+        chance_loss: As for `lratlas.watch`, as are ``chance_accuracy`` and ``false_alarm``.
+        chance_accuracy: Accuracy of the best constant prediction.
+        false_alarm: Highest probability that a loss that does not fall is ever called converging.
+        on_change: Called with the look at which a regime changed.
+
+    Attributes:
+        watches: One for each optimizer, in Lightning's order; empty before the training begins.
+    """
+
+    def __init__(
+        self,
+        *,
+        losses: str | Sequence[str] = "loss",
+        accuracy: str | None = None,
+        average: bool = False,
+        chance_loss: float | None = None,
+        chance_accuracy: float | None = None,
+        false_alarm: float = 0.05,
+        on_change: Callable[[Look], object] | None = None,
+    ) -> None:
+        self.watches: list[Watch] = []
+        self._losses, self._accuracy, self._average, self._on_change = losses, accuracy, average, on_change
+        self._rules: dict[str, Any] = {
+            "chance_loss": chance_loss,
+            "chance_accuracy": chance_accuracy,
+            "false_alarm": false_alarm,
+        }
+        self._names: list[str] = []
+        self._logged: list[int] = []
+        self._loaded: list[dict[str, Any]] | None = None
+
+    def report(self) -> str:
+        """What `Watch.report` says of each optimizer, one line each."""
+        lines = [seen.report() for seen in self.watches]
+        return lines[0] if len(lines) == 1 else "\n".join(f"optimizer {at}: {line}" for at, line in enumerate(lines))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to watch the trainer's optimizers, from where a checkpoint left off.
+
+        Raises:
+            SpecError: If there are not as many ``losses`` as optimizers, or the checkpoint had other optimizers.
+        """
+        self._close()
+        optimizers = trainer.optimizers
+        self._names = [self._losses] * len(optimizers) if isinstance(self._losses, str) else list(self._losses)
+        if len(self._names) != len(optimizers):
+            raise SpecError(f"WatchCallback has {len(self._names)} losses; there are {len(optimizers)} optimizers")
+        self.watches = [
+            watch(one, model=pl_module, average=self._average, on_change=self._on_change, **self._rules)
+            for one in optimizers
+        ]
+        if self._loaded is not None:
+            if len(self._loaded) != len(self.watches):
+                raise SpecError(
+                    f"the checkpoint has the watches of {len(self._loaded)} optimizers; there are {len(self.watches)}"
+                )
+            for seen, state in zip(self.watches, self._loaded, strict=True):
+                seen.load_state_dict(state)
+            self._loaded = None
+        self._logged = [len(seen.log) for seen in self.watches]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: object, batch_idx: int
+    ) -> None:
+        """Hand the mini-batch's losses to the watches.
+
+        Raises:
+            SpecError: If ``training_step`` did not return a loss of that name.
+        """
+        if not outputs:  # a batch that automatic optimization skips
+            if not pl_module.automatic_optimization:
+                raise SpecError(_missing(self._names[0], {}))
+            return
+        found: Mapping[str, Any] = outputs if isinstance(outputs, Mapping) else {"loss": outputs}
+        accuracy = None if self._accuracy is None else _entry(found, self._accuracy)
+        for seen, name in zip(self.watches, self._names, strict=True):
+            divided = pl_module.automatic_optimization and name == "loss"
+            loss = _entry(found, name) * (trainer.accumulate_grad_batches if divided else 1)
+            seen(loss, accuracy=accuracy)
+        self._log(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the last look."""
+        self._close()
+        self._log(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the optimizers alone when a training breaks off."""
+        self._close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The watches' states, which go into Lightning's checkpoints."""
+        return {"watches": [seen.state_dict() for seen in self.watches]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint once the training begins."""
+        self._loaded = list(state_dict["watches"])
+
+    def _close(self) -> None:
+        for seen in self.watches:
+            seen.close()
+
+    def _log(self, trainer: Trainer) -> None:
+        """Send the looks that are new to the trainer's loggers."""
+        for at, seen in enumerate(self.watches):
+            prefix = "watch" if len(self.watches) == 1 else f"watch/{at}"
+            for look in seen.log[self._logged[at] :]:
+                for logger in trainer.loggers:
+                    logger.log_metrics(numbers_of(look, prefix=prefix), step=look.step)
+            self._logged[at] = len(seen.log)
+
+
+def _entry(outputs: Mapping[str, Any], name: str) -> Tensor:
+    if name not in outputs:
+        raise SpecError(_missing(name, outputs))
+    return torch.as_tensor(outputs[name]).detach()
+
+
+def _missing(name: str, outputs: Mapping[str, Any]) -> str:
+    returned = ", ".join(sorted(outputs)) or "nothing"
+    return f"training_step returned no {name!r} but {returned}; it must return a dictionary with it for WatchCallback"

@@ -1,0 +1,124 @@
+"""What follows one slice of a search through its training by Lightning."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from lratlas.advise.slices import Slice
+from lratlas.integrations.lightning_data import Position
+from lratlas.integrations.lightning_lr import SlicedRates
+
+AVERAGED = 64  # weights that enter an average, at most
+CHECK_EVERY = 16  # mini-batches between two looks whether the losses are finite
+
+
+class SliceFollower(Callback):
+    """Sets a slice's LRs and takes from its training what the search needs.
+
+    Args:
+        part: The slice.
+        path: Where its final state is kept.
+        warmup: Optimizer steps over which the LR rises.
+
+    Attributes:
+        losses: Of the mini-batches, as far as the module returns them.
+        average: Of the weights at the end of the slice.
+        position: In the training data.
+        rates: What sets the LRs.
+    """
+
+    def __init__(self, part: Slice, *, path: Path, warmup: int) -> None:
+        self.losses: list[Tensor] = []
+        self.average = WeightMean()
+        self.position = Position()
+        self.rates = SlicedRates(lr_at=lambda step: _warmed_up(part, step, warmup))
+        self._part, self._path = part, path
+        self._steps = part.start
+        self._every = max(1, (part.stop - part.average_from) // AVERAGED)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to set the LRs."""
+        self.rates.on_train_start(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: object, batch_idx: int
+    ) -> None:
+        """Note the loss and the position; average; keep the state after the last step."""
+        self._note_loss(trainer, pl_module, outputs)
+        self.position.batches += 1
+        if self.position.batches >= trainer.num_training_batches:
+            self.position.epoch, self.position.batches = self.position.epoch + 1, 0
+        if trainer.global_step == self._steps:
+            return
+        self._steps = trainer.global_step
+        left = self._part.stop - self._steps
+        if self._steps > self._part.average_from and (left <= 0 or left % self._every == 0):
+            self.average.add(pl_module)
+        if left <= 0:
+            whole = self._path.with_suffix(".part")
+            trainer.save_checkpoint(whole)
+            whole.replace(self._path)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The epochs of streams end without a word."""
+        if self.position.batches:
+            self.position.epoch, self.position.batches = self.position.epoch + 1, 0
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Leave out hyperparameters: the module is made anew, and they may be objects that are not safe to load."""
+        for name in [name for name in checkpoint if "hyper_parameters" in name or "hparams" in name]:
+            del checkpoint[name]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the data."""
+        return {"epoch": self.position.epoch, "batches": self.position.batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on at a position."""
+        self.position.epoch, self.position.batches = state_dict["epoch"], state_dict["batches"]
+
+    def _note_loss(self, trainer: Trainer, pl_module: LightningModule, outputs: Any) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if not isinstance(loss, Tensor):
+            return
+        divided = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+        self.losses.append(loss.detach().mean() * divided)
+        if len(self.losses) % CHECK_EVERY == 0 and not torch.stack(self.losses[-CHECK_EVERY:]).isfinite().all():
+            trainer.should_stop = True
+
+
+class WeightMean:
+    """The mean of a module's weights over several steps, in float32 where they are narrower."""
+
+    def __init__(self) -> None:
+        self._means: list[Tensor] = []
+        self._count = 0
+
+    @torch.no_grad()
+    def add(self, module: nn.Module) -> None:
+        """Let the present weights enter."""
+        self._count += 1
+        if self._count == 1:
+            self._means = [
+                value.detach().to(torch.promote_types(value.dtype, torch.float32), copy=True)
+                for value in module.parameters()
+            ]
+            return
+        for mean, value in zip(self._means, module.parameters(), strict=True):
+            mean.lerp_(value.to(mean.dtype), 1 / self._count)
+
+    @torch.no_grad()
+    def write_to(self, module: nn.Module) -> None:
+        """Give a module the mean."""
+        for mean, value in zip(self._means, module.parameters(), strict=True):
+            value.copy_(mean)
+
+
+def _warmed_up(part: Slice, step: int, warmup: int) -> float:
+    # Where several optimizers step, Lightning may make a step more than was asked for
+    step = min(step, part.stop - 1)
+    return part.lr_at(step) * min(1.0, (step + 1) / max(warmup, 1))

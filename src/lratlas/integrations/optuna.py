@@ -1,0 +1,262 @@
+"""The search for the initial LR as a sampler of Optuna."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import get_ident
+from typing import Any, Literal
+
+from optuna import Study, Trial, TrialPruned
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from lratlas.advise.advice import Advice
+from lratlas.advise.finder import Finder
+from lratlas.advise.slices import Slice
+from lratlas.errors import SearchError, SpecError
+from lratlas.integrations.optuna_study import LR, STEPS, add_search, check_direction, lr_range, worst
+
+__all__ = ["LRSampler", "add_search"]
+
+_FAILED = "Optuna's trial failed: its value was not finite, or the objective raised an exception"
+_TRIES = 2
+
+_Key = tuple[str, int]  # a study's name and a trial's number
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Running:
+    finder: Finder
+    slice: Slice
+
+
+class LRSampler(BaseSampler):
+    """Lets the trials of a study follow LR Atlas's search for the initial LR; the study stops when it is over.
+
+    Each trial is a training from fresh weights at a constant LR for a part of the steps. The objective asks for both,
+    and returns the validation metric:
+
+    Example:
+        >>> sampler = LRSampler("search", steps=10_000, direction="maximize")  # doctest: +SKIP
+        >>> def objective(trial):  # doctest: +SKIP
+        ...     lr = trial.suggest_float("lr", 1e-7, 100, log=True)
+        ...     steps = trial.suggest_int("steps", 1, 20_000)
+        ...     return train(lr, steps)
+        >>> optuna.create_study(sampler=sampler, direction="maximize").optimize(objective)  # doctest: +SKIP
+        >>> print(sampler.advice())  # doctest: +SKIP
+
+    More is learned from an objective that uses `slice` (seed, averaging, annealing) and `tell` (averaged weights,
+    losses). Other parameters are left to another sampler; whatever they are, all LRs are compared, so that they are
+    better fixed.
+
+    NaN and infinity are divergences: results like others. But Optuna marks a trial whose objective returned NaN as
+    failed, and a sampler cannot tell it from one that raised an exception or was interrupted. So a failed trial is
+    repeated once, and then counts as diverged. `tell`, or NaN among the reported values, says so at once; and `tell`
+    returns a finite number, from which other samplers learn. A pruned trial's LR is not gone on with. Trials that were
+    enqueued with an LR or steps of their own are no part of the search.
+
+    The search is kept in its folder: the same folder and settings go on with it, also from another study. Threads
+    (``n_jobs``) and processes may work on it at once; a trial that finds nothing left to do is pruned.
+
+    Args:
+        folder: Where the search is kept; made if it is not there.
+        steps: Optimizer steps of a full training.
+        lrs: The LRs to begin with, as for `lratlas.Finder`.
+        budget: What may be trained, in full trainings.
+        direction: That of the study.
+        tolerance: Metrics that differ by less than this share of the best one count as equally good.
+        anneal: Whether some trials anneal; the objective must then follow ``slice.lr_at``.
+        independent_sampler: For other parameters; random if none is given.
+
+    Raises:
+        SpecError: An argument is out of range; later, if the study has another direction or several.
+        SearchError: The folder holds another search, is damaged or cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        steps: int,
+        lrs: Sequence[float] | None = None,
+        budget: float = 1.5,
+        direction: Literal["minimize", "maximize"] = "minimize",
+        tolerance: float = 0.005,
+        anneal: bool = False,
+        independent_sampler: BaseSampler | None = None,
+    ) -> None:
+        self._make = partial(
+            Finder,
+            folder,
+            steps=steps,
+            lrs=lrs,
+            budget=budget,
+            direction=direction,
+            tolerance=tolerance,
+            resumable=False,
+            anneal=anneal,
+        )
+        self._looking = self._make()  # never asks
+        self._independent = RandomSampler() if independent_sampler is None else independent_sampler
+        self._finders = dict[int, Finder]()  # one for each thread, so that threads wait for one another
+        self._running = dict[_Key, _Running]()
+        self._failures = Counter[str]()  # of slices that were given back
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to be trained; for a loop of ``study.ask`` and ``study.tell``."""
+        return self._looking.finished
+
+    def advice(self) -> Advice:
+        """What the search says so far.
+
+        Raises:
+            SearchError: Nothing has been told yet, or no LR could be trained.
+        """
+        return self._looking.advice()
+
+    def slice(self, trial: Trial) -> Slice:
+        """What the trial is to train; its LR and steps become the trial's parameters.
+
+        Raises:
+            TrialPruned: The search is over; Optuna handles it.
+            SpecError: The trial was enqueued with an LR or steps of its own.
+        """
+        trial.suggest_float(LR, *lr_range(self._looking.search), log=True)
+        trial.suggest_int(STEPS, 1, 2 * self._looking.search.steps)
+        running = self._running.get((trial.study.study_name, trial.number))
+        if running is None:
+            raise SpecError(f"Trial {trial.number} was enqueued with its own {LR} or {STEPS}; it has no slice.")
+        trial.set_user_attr("slice", running.slice.name)
+        return running.slice
+
+    def tell(
+        self, trial: Trial, *, value: float | None = None, averaged: float | None = None, losses: Sequence[float] = ()
+    ) -> float:
+        """Say what came of a trial, with all that `lratlas.Finder.tell` takes.
+
+        Args:
+            trial: The objective's.
+            value: The validation metric of the weights at the end.
+            averaged: The validation metric of the weights averaged from ``slice.average_from`` on.
+            losses: Training losses in order.
+
+        Returns:
+            What the objective is to return: the metric that counts, or where it diverged the worst one so far, for
+            Optuna drops what is not finite.
+
+        Raises:
+            SearchError: Neither metric is told and no loss says why, or the trial has no slice or was told before.
+        """
+        running = self._running.get((trial.study.study_name, trial.number))
+        if running is None:
+            raise SearchError(f"Trial {trial.number} has no slice of the search, or was told before.")
+        outcome = running.finder.tell(running.slice, value=value, averaged=averaged, losses=losses)
+        del self._running[trial.study.study_name, trial.number]
+        return worst(running.finder.search, running.finder.outcomes) if outcome.quality is None else outcome.quality
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Ask the search for the trial's slice."""
+        check_direction(study, self._looking.search)
+        self._independent.before_trial(study, trial)
+        if _is_own(trial):
+            return
+        finder = self._finders.get(get_ident())
+        if finder is None:
+            finder = self._finders[get_ident()] = self._make()
+        slice = finder.ask()  # noqa: A001 - the field's word for it
+        if slice is None:
+            _stop(study)
+        else:
+            self._running[study.study_name, trial.number] = _Running(finder=finder, slice=slice)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """None: each parameter is sampled when it is asked for."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """The slice's LR or steps; other parameters come from the other sampler."""
+        if param_name not in {LR, STEPS} or _is_own(trial):
+            return self._independent.sample_independent(study, trial, param_name, param_distribution)
+        # No name is given to the finder here: the traceback of an error would keep it, and its claims, alive.
+        key = study.study_name, trial.number
+        if key not in self._running:
+            raise TrialPruned("The search for the learning rate is over.")
+        value = self._running[key].slice.lr if param_name == LR else self._running[key].slice.steps
+        if not _contains(param_distribution, value):
+            if param_name == LR and value not in self._looking.search.lrs:
+                raise TrialPruned(f"The search has grown to an LR of {value:.3g}, outside of the objective's range.")
+            self._give_back(self._running.pop(key).finder)
+            raise SpecError(
+                f"The search needs {param_name} = {value:.6g}, which is not in {param_distribution}; widen that range,"
+                f" log-uniform for {LR} and without a step, or give the sampler other lrs."
+            )
+        return value
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Tell the search what came of the trial, and stop the study if that was all."""
+        self._independent.after_trial(study, trial, state, values)
+        running = self._running.pop((study.study_name, trial.number), None)
+        if running is not None:
+            self._conclude(running, trial, state, values)
+        if self.finished:
+            _stop(study)
+
+    def reseed_rng(self) -> None:
+        """Reseed the sampler of the other parameters."""
+        self._independent.reseed_rng()
+
+    def _conclude(
+        self, running: _Running, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        finder, slice = running.finder, running.slice  # noqa: A001 - the field's word for it
+        if state == TrialState.COMPLETE and values:
+            finder.tell(slice, value=values[0])
+        elif not all(math.isfinite(value) for value in trial.intermediate_values.values()):
+            finder.tell(slice, value=math.nan)
+        elif state == TrialState.PRUNED:
+            finder.fail(slice, f"Optuna's trial {trial.number} was pruned")
+        else:
+            self._failures[slice.name] += 1
+            if self._failures[slice.name] >= _TRIES or not self._give_back(finder):
+                finder.fail(slice, _FAILED)
+
+    def _give_back(self, finder: Finder) -> bool:
+        """Let go of a finder, which frees its claim; not possible while other trials are its own."""
+        if any(each.finder is finder for each in list(self._running.values())):
+            return False
+        for thread, each in list(self._finders.items()):
+            if each is finder:
+                del self._finders[thread]
+        return True
+
+
+def _is_own(trial: FrozenTrial) -> bool:
+    """Whether it was enqueued with an LR or steps of its own."""
+    return bool({LR, STEPS} & set(trial.system_attrs.get("fixed_params", {})))
+
+
+def _contains(distribution: BaseDistribution, value: float) -> bool:
+    if not isinstance(distribution, FloatDistribution | IntDistribution):
+        return False
+    grid = distribution.step or 0
+    return distribution.low <= value <= distribution.high and (not grid or (value - distribution.low) % grid == 0)
+
+
+def _stop(study: Study) -> None:
+    # Outside of `study.optimize` there is nothing to stop, which Optuna takes for a mistake.
+    with suppress(RuntimeError):
+        study.stop()

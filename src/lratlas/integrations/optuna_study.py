@@ -1,0 +1,97 @@
+"""What a search for the initial LR found, as trials of an Optuna study."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from optuna import Study
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from lratlas.advise.journal import read_outcomes, read_settings
+from lratlas.advise.search_settings import Search
+from lratlas.advise.slices import Outcome
+from lratlas.advise.trial_regimes import regimes
+from lratlas.errors import SpecError
+
+LR, STEPS = "lr", "steps"
+"""The names of the parameters that a search decides on."""
+
+_WIDER = 1e4  # than the grid at each end: no search grows that far, and all trials have one range
+_DIVERGED = 1e9  # told to Optuna of a divergence before anything else was told
+
+
+def add_search(study: Study, folder: str | Path) -> None:
+    """Add what a search has trained so far to a study, for Optuna's dashboard and plots.
+
+    Each training becomes a trial, with the metric that counts by the step at which it was told: complete where it was
+    trained as long as any, pruned where the search did not go on with it, failed where it crashed. A diverged one is
+    complete, with the worst metric of all. What the study already has is not added again.
+
+    Args:
+        study: With the search's direction.
+        folder: The search's.
+
+    Raises:
+        SearchError: There is no search in the folder, or it is damaged.
+        SpecError: The study has another direction than the search, or several.
+    """
+    search, outcomes = read_settings(Path(folder)), read_outcomes(Path(folder))
+    check_direction(study, search)
+    known = {trial.user_attrs.get("slice") for trial in study.get_trials(deepcopy=False)}
+    trials = dict[tuple[float, int, bool], list[Outcome]]()
+    for each in sorted(outcomes, key=lambda each: each.slice.stop):
+        trials.setdefault((each.slice.lr, each.slice.seed, each.slice.annealed), []).append(each)
+    longest = max((each.slice.stop for each in outcomes if not each.slice.annealed), default=0)
+    told = regimes(outcomes)
+    for (lr, seed, _), of in trials.items():
+        if of[-1].slice.name not in known:
+            penalty = worst(search, outcomes) if told[lr, seed] == "diverging" else None
+            study.add_trial(_frozen(search, of, longest=longest, penalty=penalty))
+
+
+def _frozen(search: Search, of: Sequence[Outcome], *, longest: int, penalty: float | None) -> FrozenTrial:
+    """A training as a finished trial; the penalty is its value if it failed."""
+    last = of[-1]
+    value, state = last.quality, TrialState.COMPLETE
+    if last.failure is not None:
+        value, state = penalty, TrialState.FAIL if penalty is None else TrialState.COMPLETE
+    elif last.slice.stop < longest and last.slice.seed == 0 and not last.slice.annealed:
+        state = TrialState.PRUNED
+    low, high = lr_range(search)
+    return create_trial(
+        state=state,
+        value=value,
+        params={LR: last.slice.lr, STEPS: last.slice.stop, "annealed": last.slice.annealed},
+        distributions={
+            LR: FloatDistribution(low, high, log=True),
+            STEPS: IntDistribution(1, 2 * search.steps),
+            "annealed": CategoricalDistribution([False, True]),
+        },
+        intermediate_values={each.slice.stop: each.quality for each in of if each.quality is not None},
+        user_attrs={"slice": last.slice.name, "seed": last.slice.seed, "failure": last.failure},
+    )
+
+
+def check_direction(study: Study, search: Search) -> None:
+    """See that a study has a search's direction.
+
+    Raises:
+        SpecError: It has another, or several.
+    """
+    directions = [direction.name.lower() for direction in study.directions]
+    if directions != [search.direction]:
+        raise SpecError(
+            f"The study is to {' and '.join(directions)} and the search to {search.direction}; both must have the same"
+            " single direction."
+        )
+
+
+def lr_range(search: Search) -> tuple[float, float]:
+    """Within which all LRs of a search lie, however far it grows."""
+    return search.lrs[0] / _WIDER, search.lrs[-1] * _WIDER
+
+
+def worst(search: Search, outcomes: Iterable[Outcome]) -> float:
+    """The worst metric of all: the finite number that Optuna is told of a divergence."""
+    scores = [search.score(each.quality) for each in outcomes if each.quality is not None]
+    return search.metric(min(scores, default=-_DIVERGED))

@@ -1,0 +1,184 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import nn
+
+import lratlas
+from lratlas.errors import SearchError, SpecError, TaskError
+from lratlas.study.grid import lr_grid
+from lratlas.training.order import batch_indices
+
+LRS = lr_grid(1e-3, 10.0, per_decade=2)
+
+
+def blobs(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % 3
+    centres = torch.tensor([[1.0, 0.0], [-1.0, 1.0], [0.0, -1.0]])
+    return centres[y] + 0.7 * torch.randn(count, 2, generator=generator), y
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 3))
+
+
+def small_task(**changes: Any) -> lratlas.Task:
+    given: dict[str, Any] = {
+        "model": network,
+        "train": blobs(192, 0),
+        "validation": blobs(90, 1),
+        "test": blobs(30, 2),
+        "batch_size": 16,
+        "rule": {"name": "sgd", "momentum": 0.9},
+    }
+    return lratlas.Task(**(given | changes))
+
+
+def plain_training(task: lratlas.Task, lr: float, steps: int) -> float:
+    """Validation accuracy after an ordinary loop with the same initial weights and batches."""
+    from lratlas.task import make_model
+
+    model = make_model(task, 0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    for rows in batch_indices(seed=0, start=0, stop=steps, samples=192, batch_size=16):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(task.train[0][rows]), task.train[1][rows]).backward()
+        optimizer.step()
+    assert isinstance(task.validation, tuple)
+    x, y = task.validation
+    return float((model(x).argmax(1) == y).double().mean())
+
+
+def numbers(advice: lratlas.Advice) -> list[dict[str, object]]:
+    return advice.evidence.drop("seconds").to_dicts()
+
+
+def test_what_is_told_of_an_lr_is_what_an_ordinary_loop_reaches(tmp_path: Path):
+    task = small_task()
+    advice = lratlas.find(task, steps=256, lrs=LRS, folder=tmp_path)
+    rows = advice.evidence.filter(~advice.evidence["annealed"] & (advice.evidence["seed"] == 0))
+    longest = rows.sort("steps").row(-1, named=True)
+    # A stack adds in another order, so that a sample on the border may fall to the other side.
+    assert longest["value"] == pytest.approx(plain_training(task, longest["lr"], longest["steps"]), abs=1.5 / 90)
+
+
+def test_the_advice_is_as_good_as_training_every_lr_in_full(tmp_path: Path):
+    task = small_task()
+    advice = lratlas.find(task, steps=512, lrs=LRS, folder=tmp_path)
+    best = max(plain_training(task, lr, 512) for lr in LRS)
+    assert plain_training(task, advice.lr, 512) >= best - 0.05
+    assert advice.low <= advice.lr <= advice.high
+    assert advice.cost <= 1.5
+
+
+def test_the_divergence_threshold_of_least_squares_is_the_known_one(tmp_path: Path):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 4, generator=generator) * torch.tensor([2.0, 1.0, 0.5, 0.2])
+    y = x @ torch.ones(4, 1)
+    task = lratlas.Task(
+        model=lambda: nn.Linear(4, 1, bias=False),
+        train=(x, y),
+        validation=(x, y),
+        test=(x, y),
+        loss="mse",
+        batch_size="full",
+        rule="sgd",
+    )
+    advice = lratlas.find(task, steps=6400, lrs=lr_grid(1e-3, 10.0, per_decade=4), folder=tmp_path)
+    # Gradient descent on a quadratic diverges above 2 over the largest eigenvalue of the Hessian.
+    threshold = 2 / float(torch.linalg.eigvalsh(2 * x.T @ x / 64).max())
+    assert advice.divergence is not None
+    assert advice.divergence.below < threshold < advice.divergence.above
+    assert advice.lr < threshold
+
+
+def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path: Path):
+    task = small_task()
+    whole = lratlas.find(task, steps=256, lrs=LRS, folder=tmp_path / "whole")
+    told = 0
+
+    def interrupt(_: object) -> None:
+        nonlocal told
+        told += 1
+        if told in {1, 3}:
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            lratlas.find(task, steps=256, lrs=LRS, folder=tmp_path / "parts", progress=interrupt)
+    parts = lratlas.find(task, steps=256, lrs=LRS, folder=tmp_path / "parts")
+    assert numbers(parts) == numbers(whole)
+    assert parts.lr == whole.lr
+
+
+def test_a_finished_search_trains_nothing_and_keeps_no_states(tmp_path: Path):
+    task = small_task()
+    first = lratlas.find(task, steps=256, lrs=LRS, folder=tmp_path)
+    assert not list((tmp_path / "states").iterdir())
+    again = lratlas.find(task, steps=256, lrs=LRS, folder=tmp_path, progress=lambda _: pytest.fail("it trained"))
+    assert again.evidence.equals(first.evidence)
+
+
+def test_the_test_set_plays_no_part(tmp_path: Path):
+    one = lratlas.find(small_task(), steps=128, lrs=LRS, folder=tmp_path / "one")
+    x, y = blobs(30, 5)
+    other = lratlas.find(small_task(test=(100 * x, y.flip(0))), steps=128, lrs=LRS, folder=tmp_path / "other")
+    assert numbers(one) == numbers(other)
+
+
+def test_global_state_is_as_before(tmp_path: Path):
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    lratlas.find(small_task(), steps=128, lrs=LRS, folder=tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": lambda: nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))},
+        {"model": lambda: nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))},
+        {"rule": "adamw"},
+        {"rule": torch.optim.RMSprop},
+        {"validation": 0.3},
+        {"validation": None},
+    ],
+    ids=["batch norm", "dropout", "adamw", "any optimizer", "a share", "none given"],
+)
+def test_it_works_with(changes: dict[str, Any], tmp_path: Path):
+    advice = lratlas.find(small_task(**changes), steps=128, lrs=lr_grid(1e-3, 1, per_decade=2), folder=tmp_path)
+    assert advice.best > 0.6  # three classes
+
+
+def test_epochs_are_counted_in_steps(tmp_path: Path):
+    assert lratlas.find(small_task(), epochs=10, lrs=LRS, folder=tmp_path).steps == 10 * (192 // 16)
+
+
+@pytest.mark.parametrize("length", [{}, {"steps": 100, "epochs": 3}, {"steps": 10}])
+def test_a_length_that_is_none(length: dict[str, int], tmp_path: Path):
+    with pytest.raises(SpecError, match="steps"):
+        lratlas.find(small_task(), folder=tmp_path, **cast("dict[str, Any]", length))
+
+
+def test_a_folder_of_another_task(tmp_path: Path):
+    task = small_task()
+    lratlas.find(task, steps=64, lrs=LRS, budget=0.3, folder=tmp_path)
+    with pytest.raises(SearchError, match="another task"):
+        lratlas.find(replace(task, train=blobs(192, 9)), steps=64, lrs=LRS, budget=0.3, folder=tmp_path)
+
+
+def test_a_validation_share_out_of_range(tmp_path: Path):
+    with pytest.raises(TaskError, match="validation"):
+        lratlas.find(small_task(validation=None), steps=64, validation=1.5, folder=tmp_path)
+
+
+def test_a_state_that_was_lost_is_named(tmp_path: Path):
+    def lose(_: object) -> None:
+        for path in (tmp_path / "states").iterdir():
+            path.unlink()
+
+    with pytest.raises(SearchError, match="cannot be read"):
+        lratlas.find(small_task(), steps=256, lrs=LRS, folder=tmp_path, progress=lose)

@@ -1,0 +1,118 @@
+"""The drawings of a search: their marks, axes and words."""
+
+from typing import Any
+
+import pytest
+
+from lratlas.advise.advice import Advice
+from lratlas.advise.trial_regimes import Bracket
+from lratlas.report.advice_charts import advice_chart, course_chart
+from lratlas.report.advice_data import window
+from lratlas.report.advice_words import advice_text, course_text
+from lratlas.report.figures import figure_pdf, figure_svg
+from report.search_helpers import advice, annealed, row, searched
+
+PLAIN = advice(row(0.1, 100, 0.8), row(0.2, 100, 0.85))
+MARKED = advice(
+    *(row(10.0**power, 100, metric, value=metric - 0.02) for power, metric in ((-4, 0.1), (-3, 0.8), (-2, 0.9))),
+    *(row(10.0**power, 200, 0.91) for power in (-3, -2)),
+    row(0.1, 100, 0.85, value=0.5),
+    row(1.0, 100, None, failure="it broke"),
+    annealed(0.01, 250, 0.95),
+    lr=0.0123,
+    low=1e-3,
+    high=1e-2,
+    convergence=Bracket(below=1e-3, above=1e-2),
+    divergence=Bracket(below=0.1, above=1.0),
+)
+
+
+def layers(drawn: dict[str, Any], mark: str) -> list[dict[str, Any]]:
+    return [layer for layer in drawn["layer"] if layer["mark"]["type"] == mark]
+
+
+def rows(drawn: dict[str, Any], layer: dict[str, Any]) -> list[dict[str, Any]]:
+    return drawn["datasets"][layer["data"]["name"]]
+
+
+def test_the_advice_is_marked() -> None:
+    drawn = advice_chart(MARKED).to_dict()
+    (label,) = [layer for layer in layers(drawn, "text") if layer["encoding"]["text"]["field"] == "name"]
+    assert rows(drawn, label) == [{"lr": 0.0123, "name": "use 1.2e-2"}]
+    thresholds, recommended = layers(drawn, "rule")
+    assert [each["name"] for each in rows(drawn, thresholds)] == ["convergence threshold", "divergence threshold"]
+    assert recommended["encoding"]["x"]["field"] == "lr"
+    regimes, good = layers(drawn, "rect")
+    assert [each["regime"] for each in rows(drawn, regimes)] == ["1", "2", "3"]
+    assert rows(drawn, good) == [{"low": 1e-3, "high": 1e-2}]
+
+
+def test_what_is_not_known_is_not_marked() -> None:
+    drawn = advice_chart(PLAIN).to_dict()
+    assert layers(drawn, "rect") == []
+    assert len(layers(drawn, "rule")) == 1
+    caption = advice_text(PLAIN).caption
+    assert not any(word in caption for word in ("band", "Shaded", "Diamond", "Cross", "triangle", "averaged"))
+
+
+def test_the_caption_names_what_is_marked() -> None:
+    caption = advice_text(MARKED).caption
+    assert all(word in caption for word in ("grey band", "1, the loss", "3, the loss", "Diamond", "Cross", "triangle"))
+    assert "Dashed" in course_text(MARKED).caption
+
+
+def test_lines_grow_darker_with_the_steps() -> None:
+    (line,) = layers(advice_chart(searched()).to_dict(), "line")
+    scale = line["encoding"]["color"]["scale"]
+    assert scale["domain"] == ["1/64", "1/32", "1/16", "1/8", "1/4"]
+    greens = [int(colour[3:5], 16) for colour in scale["range"]]
+    assert greens == sorted(greens, reverse=True)
+
+
+@pytest.mark.parametrize(("direction", "words"), [("maximize", "higher is better"), ("minimize", "lower is better")])
+def test_both_directions_say_which_way_is_better(direction: str, words: str) -> None:
+    found = searched(direction=direction)
+    (line,) = layers(advice_chart(found).to_dict(), "line")
+    y = line["encoding"]["y"]
+    assert y["title"] == f"validation metric ({words})"
+    assert y["scale"]["domain"] == [window(found).low, window(found).high]
+    assert words in advice_text(found).caption
+
+
+def test_losses_that_are_awful_point_upwards_from_the_top() -> None:
+    found = searched(direction="minimize")
+    drawn = advice_chart(found).to_dict()
+    (signs,) = [layer for layer in drawn["layer"] if "shape" in layer["encoding"]]
+    shapes = dict(zip(*(signs["encoding"]["shape"]["scale"][end] for end in ("domain", "range")), strict=True))
+    assert shapes["off the scale"] == "triangle-up"
+    awful = [each for each in rows(drawn, signs) if each["sign"] == "off the scale" and each["metric"] > 1e6]
+    middle = (window(found).low + window(found).high) / 2
+    assert awful
+    assert all(each["drawn"] > middle for each in awful)
+
+
+def test_weights_can_be_chosen_where_both_were_told() -> None:
+    def bound(made: Advice) -> list[str]:
+        found = [*advice_chart(made).to_dict()["params"], *course_chart(made).to_dict()["params"]]
+        return [each["name"] for each in found if "input" in each.get("bind", {})]
+
+    assert bound(MARKED) == ["weights_advice", "weights_course"]
+    assert bound(PLAIN) == []
+
+
+def test_the_course_has_a_line_for_each_lr_that_went_on() -> None:
+    drawn = course_chart(MARKED).to_dict()
+    line = layers(drawn, "line")[0]
+    assert line["encoding"]["color"]["scale"]["domain"] == ["1e-3", "1e-2"]
+    x = line["encoding"]["x"]["scale"]
+    assert (x["type"], x["base"]) == ("log", 2)
+    assert x["domain"][0] < 1 / 64 < 250 / 6400 < x["domain"][1]
+
+
+@pytest.mark.parametrize("made", [PLAIN, MARKED, advice(row(0.1, 100, 0.5))], ids=["plain", "marked", "single"])
+def test_it_draws(made: Advice) -> None:
+    svg = figure_svg(advice_chart(made))
+    assert "initial LR" in svg
+    assert "share of a" in svg
+    assert figure_pdf(advice_chart(made)).startswith(b"%PDF")
+    assert "share of a full training" in figure_svg(course_chart(made))

@@ -1,0 +1,82 @@
+"""The page of a search: what it says, in which order, and that it is whole."""
+
+import base64
+import gzip
+import io
+import re
+from html import unescape
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from lratlas.advise.advice import EVIDENCE, Advice
+from lratlas.report.advice_charts import advice_chart, course_chart
+from lratlas.report.advice_page import METHOD, advice_page, split_statement
+from lratlas.report.advice_table import HEADINGS, evidence_rows
+from report.search_helpers import advice, annealed, row, searched
+
+EVIL = "<script>alert(1)</script>"
+
+
+def page_of(made: Advice) -> str:
+    return advice_page(made, {"advice": advice_chart(made), "course": course_chart(made)}, facts={"Cost": EVIL})
+
+
+def test_the_statement_comes_first() -> None:
+    found = searched()
+    text = unescape(page_of(found))
+    headline, rest = split_statement(found.statement)
+    parts = [headline, rest, *found.warnings, "chart-advice", "chart-course", 'id="evidence"', *METHOD, 'id="made"']
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    assert found.warnings
+
+
+def test_a_statement_is_split_without_losing_a_word() -> None:
+    head, rest = split_statement(searched().statement)
+    assert f"{head[:-1]}: {rest[0].lower()}{rest[1:]}" == searched().statement
+    assert split_statement("Use it.") == ("Use it.", "")
+
+
+def test_text_is_shown_as_text_and_the_page_is_whole() -> None:
+    bad = advice(row(0.1, 100, 0.8), row(1.0, 100, None, failure=EVIL), warnings=(EVIL,))
+    text = page_of(bad)
+    assert EVIL not in text
+    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 4  # text and sort key of a cell, warning, fact
+    assert "default-src &#39;none&#39;" in text
+    assert not re.search(r"<(link|img|iframe)\b|<script[^>]* src=", text.split('<script type="text/plain"')[0])
+
+
+def test_the_evidence_can_be_downloaded_in_full_precision() -> None:
+    found = searched()
+    packed = re.search(r'id="csv-evidence">([^<]+)<', page_of(found))
+    assert packed is not None
+    csv = gzip.decompress(base64.b64decode(packed[1]))
+    assert_frame_equal(pl.read_csv(io.BytesIO(csv), schema=EVIDENCE), found.evidence, check_exact=True)
+
+
+def test_the_table_has_a_row_for_each_slice() -> None:
+    made = advice(
+        row(0.0316227766, 1600, 0.123456789, value=12.5, regime="equilibrium"),
+        row(1.0, 100, None, failure="it broke"),
+        annealed(0.0316227766, 2000, 0.2),
+    )
+    texts = [[cell.text for cell in cells] for cells in evidence_rows(made)]
+    assert len(HEADINGS) == len(texts[0])
+    assert texts == [
+        ["3.16e-2", "0", "1,600", "1/4", "constant", "0.12346", "12.5", "equilibrium", "1.5", "–"],
+        ["3.16e-2", "0", "2,000", "0.31", "annealed", "–", "0.2", "undecided", "1.5", "–"],
+        ["1e0", "0", "100", "1/64", "constant", "–", "–", "undecided", "1.5", "it broke"],
+    ]
+
+
+def test_cells_are_sorted_by_their_values() -> None:
+    cells = evidence_rows(advice(row(0.1, 12_800, 0.8)))[0]
+    assert [cell.key for cell in cells] == [0.1, 0, 12_800, 2.0, 0, 0.8, "", "undecided", 1.5, ""]
+
+
+@pytest.mark.parametrize("regime", ["converging", "equilibrium", "diverging", "undecided"])
+def test_regimes_are_explained_where_they_occur(regime: str) -> None:
+    text = page_of(advice(row(0.1, 100, 0.8, regime=regime)))
+    assert re.findall(r'<li><b class="dot"[^>]*>(\w+)</b>', text) == [regime]
