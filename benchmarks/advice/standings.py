@@ -43,7 +43,8 @@ def by_problem(scored: pl.DataFrame) -> pl.DataFrame:
         scored: Rows of `scoring.scores`.
 
     Returns:
-        method, problem, metric, cost, regret (points or per cent), points, kept_points, lr_points; sorted by method and problem.
+        method, problem, metric, cost, regret (points or per cent), points, kept_points, lr_points; by method and
+        problem.
     """
     ratio = pl.col("points") / pl.col("regret")
     same_finish = pl.when(pl.col("regret") == 0).then(pl.col("lr_regret")).otherwise(pl.col("lr_regret") * ratio)

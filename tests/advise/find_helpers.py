@@ -93,6 +93,5 @@ def cost(outcomes: Sequence[Outcome]) -> int:
 
 def lrs_to(outcomes: Sequence[Outcome], stop: int) -> list[float]:
     """The LRs that were trained to a step at a constant LR, ascending, seed 0."""
-    return sorted(
-        each.slice.lr for each in outcomes if each.slice.stop == stop and not each.slice.annealed and not each.slice.seed
-    )
+    first = [each.slice for each in outcomes if each.slice.seed == 0 and not each.slice.annealed]
+    return sorted(each.lr for each in first if each.stop == stop)

@@ -193,7 +193,7 @@ def test_a_value_that_is_missing_once_is_a_failure_and_not_replaced_by_a_loss(tm
 def test_a_named_metric_may_be_better_when_higher(tmp_path: Path) -> None:
     after = "print(json.dumps({'acc': 1 - loss, 'averaged_acc': 1 - loss / 2}))"
     seen = search(program(tmp_path, after=after), finder(tmp_path, direction="maximize"), metric="acc")
-    assert final_loss(seen.advice.lr) < 2 * min(map(final_loss, LRS)) + 1e-3
+    assert final_loss(seen.advice.lr) < min(map(final_loss, LRS)) + seen.finder.search.tolerance
     first = seen.ended[0]
     assert first.averaged == pytest.approx(1 - final_loss(first.slice.lr, first.slice.stop) / 2)
 

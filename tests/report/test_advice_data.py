@@ -65,7 +65,7 @@ def test_a_few_awful_values_do_not_flatten_the_scale() -> None:
 
 
 def test_values_that_are_all_near_are_all_shown() -> None:
-    shown = window(on_one_rung([0.81, 0.84, 0.87, 0.9], more_is_better=True))
+    shown = window(on_one_rung([0.81, 0.84, 0.85, 0.87, 0.9], more_is_better=True))
     assert shown.low < 0.81
     assert shown.high > 0.9
     assert shown.edge < 0.81
@@ -139,7 +139,8 @@ def test_regimes_leave_gaps_for_their_thresholds() -> None:
     first, last = Bracket(below=1e-3, above=1e-2), Bracket(below=0.1, above=1.0)
     whole = advice(*rows, convergence=first, divergence=last)
     low, high = lr_range(whole)
-    assert low < 1e-4 < 1.0 < high
+    assert low < 1e-4
+    assert high > 1.0
     bands = regimes_data(whole).drop("middle").rows()
     assert bands == [("1", low, 1e-3), ("2", 1e-2, 0.1), ("3", 1.0, high)]
     assert regimes_data(advice(*rows, convergence=first)).drop("middle").rows() == [("1", low, 1e-3), ("2", 1e-2, high)]

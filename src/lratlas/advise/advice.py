@@ -103,7 +103,7 @@ def advise(search: Search, outcomes: Sequence[Outcome]) -> Advice:
     near = near_best(search, ranked)
     lr = peak([each.lr for each in ranked], [each.score for each in ranked])
     best = max((each for each in outcomes if each.failure is None), key=lambda each: search.score(each.quality))
-    told = regimes(outcomes)
+    told = regimes(outcomes, good={each.lr for each in near})
     nearest = min(near, key=lambda each: abs(math.log(each.lr / lr)))
     return Advice(
         lr=lr,

@@ -77,7 +77,8 @@ def _on_little(
         return
     compared = sum(each.score > -math.inf for each in ranked)
     if compared < _FEW:
-        yield f"Only {compared} {'LR' if compared == 1 else 'LRs'} could be compared; a good range takes {_FEW} at least."
+        lrs = "LR" if compared == 1 else "LRs"
+        yield f"Only {compared} {lrs} could be compared; a good range takes {_FEW} at least."
     elif min(each.steps for each in ranked) < _LITTLE * search.steps and search.budget < enough(search):
         yield (
             f"The budget is small: the best LR was trained for {longest:.1%} of a full training. A budget of"

@@ -52,8 +52,9 @@ def projected(search: Search, outcomes: Sequence[Outcome], *, doublings: float) 
     if not outcomes:
         return -math.inf
     last = search.score(outcomes[-1].quality)
+    before = last - gain(search, outcomes)
     # The sum of a geometric series, also for a fraction of a doubling.
-    return last + gain(search, outcomes) * NEXT_GAIN * (1 - NEXT_GAIN**doublings) / (1 - NEXT_GAIN)
+    return _moved(search, last, before, last, times=NEXT_GAIN * (1 - NEXT_GAIN**doublings) / (1 - NEXT_GAIN))
 
 
 def gain(search: Search, outcomes: Sequence[Outcome]) -> float:
@@ -74,7 +75,9 @@ def standings(search: Search, outcomes: Sequence[Outcome]) -> list[Standing]:
         return []
     several = [stop for stop, lrs in rungs.items() if len(lrs) >= _COMPARED]
     rung = max(several) if several else max(rungs, key=lambda stop: (len(rungs[stop]), stop))
-    return [_standing(search, outcomes, lr, least=rung) for lr in sorted(rungs[rung])]
+    # One that failed there is among them, so that what lies on both sides of it is not taken for neighbours.
+    lrs = {each.slice.lr for each in outcomes if each.slice.stop == rung and not each.slice.annealed}
+    return [_standing(search, outcomes, lr, least=rung) for lr in sorted(lrs)]
 
 
 def near_best(search: Search, ranked: Sequence[Standing]) -> list[Standing]:
@@ -106,5 +109,18 @@ def _standing(search: Search, outcomes: Sequence[Outcome], lr: float, *, least: 
     # Only the first seed climbs all rungs; the others tell how it stands to the mean on this one.
     scores = [search.score(each.quality) for each in of]
     own = next(search.score(each.quality) for each in first if each.slice.stop == least)
-    score = final + sum(scores) / len(scores) - own if math.isfinite(final) else -math.inf
+    known = math.isfinite(final) and math.isfinite(own)
+    score = _moved(search, final, own, sum(scores) / len(scores)) if known else -math.inf
     return Standing(lr=lr, score=score, steps=steps, seeds=len(of))
+
+
+def _moved(search: Search, score: float, before: float, after: float, *, times: float = 1.0) -> float:
+    """A score after a change like that from ``before`` to ``after``, some times over.
+
+    A loss that is above zero changes by a factor, so that it stays above zero; any other metric by a difference.
+    """
+    if not math.isfinite(score):
+        return -math.inf
+    if search.direction == "minimize" and max(score, before, after) < 0:
+        return score * (after / before) ** times
+    return score + times * (after - before)

@@ -1,7 +1,7 @@
 """The regimes of a search's trials by their training losses, and the thresholds between them."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -36,11 +36,15 @@ class Bracket:
         return math.sqrt(self.below * self.above)
 
 
-def regimes(outcomes: Sequence[Outcome]) -> dict[Trial, str]:
+def regimes(outcomes: Sequence[Outcome], *, good: Collection[float] = ()) -> dict[Trial, str]:
     """The regime of each trial: ``converging``, ``equilibrium``, ``diverging`` or ``undecided``.
 
     It is that of `lratlas.watch` on the training losses of the constant LR. A trial is diverging that failed on a
     number that was not finite, or that has learned nothing with an LR above one that has learned the most.
+
+    Args:
+        outcomes: All that was told.
+        good: LRs that are known to have learned something, whatever their loss: that of an equilibrium may be high.
     """
     trials = dict[Trial, list[Outcome]]()
     for each in sorted(outcomes, key=lambda each: (each.slice.stop, each.slice.annealed)):
@@ -51,7 +55,10 @@ def regimes(outcomes: Sequence[Outcome]) -> dict[Trial, str]:
     reference = _loss_at_start(outcomes)
     lasts = {trial: last for trial, of in trials.items() if math.isfinite(last := _last_loss(of))}
     learner = min(lasts, key=lambda trial: lasts[trial])[0] if lasts else math.inf
-    return {trial: _regime(of, reference, too_large=trial[0] > learner) for trial, of in trials.items()}
+    return {
+        trial: _regime(of, reference, too_large=trial[0] > learner, good=trial[0] in good)
+        for trial, of in trials.items()
+    }
 
 
 def convergence(told: Mapping[Trial, str]) -> Bracket | None:
@@ -74,17 +81,17 @@ def divergence(told: Mapping[Trial, str], *, above: float) -> Bracket | None:
     return Bracket(below=max(lr for lr, _ in told if lr < min(diverged)), above=min(diverged))
 
 
-def _regime(of: Sequence[Outcome], reference: float | None, *, too_large: bool) -> str:
+def _regime(of: Sequence[Outcome], reference: float | None, *, too_large: bool, good: bool) -> str:
     if any(each.failure is not None and "not finite" in each.failure for each in of):
         return "diverging"
     if reference is None or reference <= 0:
         return "undecided"  # the rules compare with the loss at the start, by ratio
-    if _last_loss(of) > (LEARNED * reference if too_large else reference / LEARNED):
+    if not good and _last_loss(of) > (LEARNED * reference if too_large else reference / LEARNED):
         return "diverging"
     tracker = RegimeTracker(rules=Rules(chance_loss=reference))
     for steps, loss in _even(_parts(of)):
         tracker.add(steps=steps, loss=loss)
-    return tracker.regime
+    return "undecided" if good and tracker.regime == "diverging" else tracker.regime
 
 
 def _unbroken(of: Sequence[Outcome]) -> Sequence[Outcome]:
@@ -95,7 +102,7 @@ def _unbroken(of: Sequence[Outcome]) -> Sequence[Outcome]:
 def _parts(of: Sequence[Outcome]) -> list[tuple[int, float]]:
     """The losses of a trial, each with the number of steps that it is the mean of."""
     parts = list[tuple[int, float]]()
-    for each in of:
+    for each in (each for each in of if each.losses):
         ends = [each.slice.steps * number // len(each.losses) for number in range(len(each.losses) + 1)]
         steps = [end - start for start, end in pairwise(ends)]
         parts += [(count, loss) for count, loss in zip(steps, each.losses, strict=True) if count]

@@ -1,0 +1,263 @@
+"""`lratlas find`: for a spec, for a program, with faulty input, and killed in the middle."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from advise.command_helpers import program
+from cli.helpers import Ran, contents
+
+Run = Callable[..., Ran]
+Refused = Callable[..., str]
+
+MODULE = """
+import os, time
+import torch
+from torch import nn
+
+class Slow(nn.Sequential):
+    def forward(self, x):
+        told = "search/journal.jsonl"
+        if os.path.exists("hang") and os.path.exists(told) and len(open(told).readlines()) >= 9:
+            open("hanging", "w").close()
+            time.sleep(60)
+        return super().forward(x)
+
+def model():
+    return Slow(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3))
+
+def data():
+    y = torch.arange(192) % 3
+    noise = torch.randn(192, 2, generator=torch.Generator().manual_seed(0))
+    x = torch.tensor([[1.0, 0.0], [-1.0, 1.0], [0.0, -1.0]])[y] + 0.7 * noise
+    return (x[:128], y[:128]), (x[128:], y[128:])
+"""
+SPEC = """
+name = "small"
+[task]
+model = "find_own:model"
+data = "find_own:data"
+batch_size = 16
+rule = { name = "sgd" }
+[pretrain]
+lrs = { low = 1e-3, high = 1.0, per_decade = 2 }
+steps = 128
+"""
+
+
+def strict(text: str) -> dict[str, Any]:
+    """Parse JSON as scripts in other languages do: NaN and Infinity are errors."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise AssertionError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def without_times(facts: dict[str, Any]) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = facts["evidence"]
+    return facts | {"evidence": [row | {"seconds": None} for row in rows]}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a module of a user's own and a spec."""
+    (tmp_path / "find_own.py").write_text(MODULE)
+    (tmp_path / "spec.toml").write_text(SPEC)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "find_own", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def here(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command in this process, run in that folder."""
+    monkeypatch.chdir(place)
+    return run
+
+
+def test_an_lr_is_found_for_a_spec(here: Run, place: Path):
+    ran = here("find", "spec.toml", "-f", "search")
+    assert (ran.code, ran.err) == (0, "")
+    table, _, text = ran.out.partition("→ ")
+    facts = strict((place / "search" / "advice.json").read_text())
+    assert table.splitlines()[0].split()[1::2] == ["lr", "steps", "value", "averaged", "regime"]
+    assert len(table.splitlines()) - 2 == len({row["lr"] for row in facts["evidence"]})
+    assert text.startswith("Use an initial LR of ")
+    assert text.splitlines()[0] == facts["statement"]
+    assert [line.removeprefix("• ") for line in text.splitlines()[1:-1]] == facts["warnings"]
+    assert text.splitlines()[-1] == "Report: search/advice.html"
+    assert (place / "search" / "advice.html").exists()
+    assert facts["steps"] == 128
+    assert {row["lr"] for row in facts["evidence"]} >= {1e-3, 1e-2, 1e-1, 1.0}
+
+
+def test_a_finished_search_is_told_again_as_json_without_training(
+    home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    # The task's own module prints something each time its data are read.
+    monkeypatch.setenv("LRATLAS_TEST_NOISE", "1")
+    first = run("find", "spec.toml", "-f", "found", "--json", "--steps", "64", "--lrs", "1e-3", "1", "1")
+    journal = (home / "found" / "journal.jsonl").read_bytes()
+    again = run("find", "spec.toml", "-f", "found", "--json", "--steps", "64", "--lrs", "1e-3", "1", "1")
+    assert (first.code, again.code) == (0, 0)
+    assert "a message of the data's own" in first.err
+    facts = strict(first.out)
+    assert again.out == first.out
+    assert (home / "found" / "journal.jsonl").read_bytes() == journal
+    assert facts == strict((home / "found" / "advice.json").read_text())
+    assert facts["steps"] == 64
+    assert {row["lr"] for row in facts["evidence"]} >= {1e-3, 1e-2, 1e-1, 1.0}
+    assert len(facts["evidence"]) == len(journal.splitlines())
+
+
+def test_an_lr_is_found_for_a_command(here: Run, place: Path):
+    words = ["--steps", "64", "--lrs", "0.01", "10", "2", "--budget", "1", "--workers", "2", "-f", "search", "--json"]
+    ran = here("find", "--command", program(place), *words)
+    assert ran.code == 0, ran
+    facts = strict(ran.out)
+    assert facts["lr"] < 2  # the parabola diverges above
+    assert facts["cost"] <= 1
+    broken = {row["lr"] for row in facts["evidence"] if row["regime"] == "diverging"}
+    assert broken == {row["lr"] for row in facts["evidence"] if row["lr"] > 2}
+    assert (place / "search" / "advice.html").exists()
+
+
+def test_more_may_be_better_for_a_command(here: Run, place: Path):
+    command = program(place, after="print(json.dumps({'acc': 1 - loss}))")
+    words = ["--steps", "64", "--lrs", "0.01", "1", "1", "--budget", "0.2", "-f", "search", "--json"]
+    ran = here("find", "--command", command, *words, "--metric", "acc", "--direction", "maximize")
+    assert ran.code == 0, ran
+    facts = strict(ran.out)
+    first = {row["lr"]: row["value"] for row in facts["evidence"] if row["steps"] == 1}
+    # After one step the loss is half the square of 0.9 - 1.1 lr: the larger the LR, the higher is this accuracy.
+    assert first == pytest.approx({lr: 1 - (1 - 1.1 * lr) ** 2 / 2 for lr in first})
+    assert facts["best"] == max(row["value"] for row in facts["evidence"])
+
+
+WORDS: list[tuple[list[str], str]] = [
+    ([], "find needs a SPEC.toml or a --command, and not both"),
+    (["spec.toml", "--command", "sh {lr}"], "find needs a SPEC.toml or a --command, and not both"),
+    (["absent.toml"], "There is no spec absent.toml"),
+    (["spec.toml", "--steps", "0"], "--steps is '0', but must be a whole number of at least 1"),
+    (["spec.toml", "--steps", "63"], "`steps` is 63, but must be greater than or equal to 64"),
+    (["spec.toml", "--budget", "0"], "`budget` is 0.0, but must be greater than 0"),
+    (["spec.toml", "--budget", "nan"], "`budget` is nan, but must be a finite number"),
+    (["spec.toml", "--budget", "much"], "Invalid value for '--budget'"),
+    (["spec.toml", "--tolerance", "1"], "`tolerance` is 1.0, but must be less than 1"),
+    (["spec.toml", "--lrs", "1", "0.1", "4"], "The grid of LRs has low = 1.0 above high = 0.1"),
+    (["spec.toml", "--lrs", "0.1", "1", "0"], "per_decade must be a whole number of at least 1"),
+    (["spec.toml", "--lrs", "0.1", "1"], "--lrs"),
+    (["spec.toml", "--direction", "minimize"], "--direction is for a --command"),
+    (["spec.toml", "--metric", "loss"], "--metric is for a --command"),
+    (["spec.toml", "--timeout", "9"], "--timeout is for a --command"),
+    (["spec.toml", "--stall", "9"], "--stall is for a --command"),
+    (["spec.toml", "--workers", "2"], "--workers is for a --command"),
+    (["--command", "sh {lr}"], "--command needs --steps: the optimizer steps of a full training"),
+    (
+        ["--command", "sh {lr}", "--steps", "99", "--direction", "up"],
+        "--direction is 'up'; choose minimize or maximize",
+    ),
+    (["--command", "sh {lr}", "--steps", "99", "--workers", "0"], "--workers is '0'"),
+    (["--command", "sh {lr}", "--steps", "9"], "`steps` is 9, but must be greater than or equal to 64"),
+    (["--command", "no-such-program {lr}", "--steps", "99"], "'no-such-program' is not found"),
+    (["--command", "sh {rate} {lr}", "--steps", "99"], "rate"),
+    (["--command", "sh -c 'train {lr}", "--steps", "99"], "quotation"),
+    (["--command", "sh train.sh", "--steps", "99"], "{lr}"),
+]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(("words", "said"), WORDS, ids=[" ".join(words) for words, _ in WORDS])
+def test_wrong_words_end_with_one_sentence(words: list[str], said: str, place: Path, refused: Refused):
+    before = contents(place)
+    assert said in refused("find", *words, "-f", "new")
+    assert {name for name in contents(place) if "__pycache__" not in name} == set(before)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_folder_that_is_a_file_is_refused(place: Path, refused: Refused):
+    assert "spec.toml cannot be written" in refused("find", "spec.toml", "-f", "spec.toml")
+    assert (place / "spec.toml").read_text() == SPEC
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search that a killed process left in the middle of training its tenth slice or a later one."""
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "find_own.py").write_text(MODULE)
+    (folder / "spec.toml").write_text(SPEC)
+    (folder / "hang").touch()
+    words = [sys.executable, "-m", "lratlas", "find", "spec.toml", "-f", "search"]
+    with subprocess.Popen(words, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not (folder / "hanging").exists():
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        finally:
+            process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    (folder / "hang").unlink()
+    return folder
+
+
+@pytest.fixture
+def there(interrupted: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command in this process, run where the killed search is."""
+    monkeypatch.chdir(interrupted)
+    monkeypatch.syspath_prepend(interrupted)
+    monkeypatch.delitem(sys.modules, "find_own", raising=False)
+    return run
+
+
+def test_a_killed_search_goes_on_to_the_same_advice(interrupted: Path, there: Run):
+    journal = interrupted / "search" / "journal.jsonl"
+    before = journal.read_bytes()
+    assert len(before.splitlines()) >= 9
+    resumed = there("find", "spec.toml", "-f", "search", "--json")
+    assert (resumed.code, resumed.err) == (0, "")
+    # What was told stands as it was, times included, and no slice is told twice.
+    after = journal.read_bytes()
+    assert after.startswith(before)
+    assert len(after) > len(before)
+    names = [strict(line)["slice"]["name"] for line in after.decode().splitlines()]
+    assert len(names) == len(set(names))
+    whole = there("find", "spec.toml", "-f", "undisturbed", "--json")
+    assert without_times(strict(resumed.out)) == without_times(strict(whole.out))
+
+
+@pytest.mark.usefixtures("there")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--budget 2", "has budget = 1.5, and now 2.0 is asked for; give the same, or another folder"),
+        ("--steps 129", "has steps = 128, and now 129 is asked for"),
+    ],
+)
+def test_another_search_in_the_same_folder_is_refused(words: str, said: str, interrupted: Path, refused: Refused):
+    before = contents(interrupted / "search")
+    assert said in refused("find", "spec.toml", "-f", "search", *words.split())
+    assert contents(interrupted / "search") == before
+
+
+@pytest.mark.usefixtures("here")
+def test_another_task_or_a_damaged_journal_is_refused(place: Path, interrupted: Path, refused: Refused):
+    for name in ("search.json", "task.txt", "journal.jsonl"):
+        (place / "search").mkdir(exist_ok=True)
+        (place / "search" / name).write_bytes((interrupted / "search" / name).read_bytes())
+    (place / "spec.toml").write_text(SPEC.replace("batch_size = 16", "batch_size = 32"))
+    assert "search is of another task, or of other data" in refused("find", "spec.toml", "-f", "search")
+    (place / "spec.toml").write_text(SPEC)
+    lines = (place / "search" / "journal.jsonl").read_text().splitlines(keepends=True)
+    (place / "search" / "journal.jsonl").write_text("".join([*lines[:2], "{nonsense\n", *lines[2:]]))
+    assert "Line 3 of search/journal.jsonl is damaged: " in refused("find", "spec.toml", "-f", "search")
