@@ -9,7 +9,7 @@ import sys
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -17,12 +17,13 @@ from lratlas.cli_compare import app as compare_app
 from lratlas.cli_data import app as data_app
 from lratlas.cli_find import find
 from lratlas.cli_options import (
-    CORES,
+    Cluster,
     DataRoot,
     Epochs,
     FinetuneEpochs,
     FolderArgument,
     FolderOption,
+    GpuShare,
     Images,
     Json,
     Measure,
@@ -31,6 +32,7 @@ from lratlas.cli_options import (
     TestImages,
     Width,
     Workers,
+    crew,
 )
 from lratlas.cli_serve import serve
 from lratlas.errors import LRAtlasError, SpecError
@@ -100,7 +102,7 @@ def root(
 
 @app.command()
 def demo(
-    workers: Workers = CORES,
+    workers: Workers = None,
     folder: FolderOption = "lratlas-demo",
 ) -> None:
     """Run the paper's synthetic example and real digits, small, and say what came out."""
@@ -109,7 +111,7 @@ def demo(
     for name, spec in demo_presets().items():
         repeats = "1 repeat" if spec.pretrain.repeats == 1 else f"{spec.pretrain.repeats} repeats"
         say(f"{name}: {repeats}, {len(spec.pretrain.lrs)} pre-training LRs", style="bold")
-        _print_result(_study(spec, f"{folder}/{name}", workers), as_json=False)
+        _print_result(_study(spec, f"{folder}/{name}", crew(workers, None)), as_json=False)
 
 
 @app.command()
@@ -117,14 +119,16 @@ def explore(
     spec: Annotated[Path, typer.Argument(help="The spec, a TOML file.", metavar="SPEC.toml")],
     folder: FolderOption,
     data_root: DataRoot = None,
-    workers: Workers = CORES,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    gpu_share: GpuShare = 1.0,
     as_json: Json = False,
 ) -> None:
     """Conduct the study that a spec describes; continues or extends what the folder holds."""
     _look_for_data(data_root)
     from lratlas.study.spec import read_spec
 
-    _print_result(_study(read_spec(spec), folder, workers), as_json=as_json)
+    _print_result(_study(read_spec(spec), folder, crew(workers, cluster, gpu_share)), as_json=as_json)
 
 
 @app.command()
@@ -146,7 +150,9 @@ def reproduce(
     ] = None,
     measure: Measure = None,
     data_root: DataRoot = None,
-    workers: Workers = CORES,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    gpu_share: GpuShare = 1.0,
     as_json: Json = False,
 ) -> None:
     """Conduct one of the studies that come with the package."""
@@ -166,17 +172,24 @@ def reproduce(
         lrs=lr_grid(lrs[0], lrs[1], per_decade=lrs[2]) if lrs else None,
         measure=measure or (),
     )
-    _print_result(_study(spec, folder, workers), as_json=as_json)
+    _print_result(_study(spec, folder, crew(workers, cluster, gpu_share)), as_json=as_json)
 
 
 @app.command()
-def resume(folder: FolderArgument, data_root: DataRoot = None, workers: Workers = CORES, as_json: Json = False) -> None:
+def resume(
+    folder: FolderArgument,
+    data_root: DataRoot = None,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    gpu_share: GpuShare = 1.0,
+    as_json: Json = False,
+) -> None:
     """Continue an interrupted study; a finished one is left as it is."""
     _look_for_data(data_root)
     from lratlas.exploring import resume as continued
 
     with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as progress:
-        atlas = continued(folder, workers=workers, progress=progress, notice=notice)
+        atlas = continued(folder, **crew(workers, cluster, gpu_share), progress=progress, notice=notice)
     _print_result(atlas, as_json=as_json)
 
 
@@ -264,7 +277,7 @@ def _look_for_data(root: str | None) -> None:
         os.environ["LRATLAS_DATA"] = root  # worker processes inherit it
 
 
-def _study(spec: "Spec", folder: str, workers: int) -> "Atlas":
+def _study(spec: "Spec", folder: str, where: dict[str, Any]) -> "Atlas":
     from lratlas.study.conduct import open_study
 
     open_study(folder, spec)  # the spec is safe before anything heavy is imported
@@ -272,7 +285,7 @@ def _study(spec: "Spec", folder: str, workers: int) -> "Atlas":
 
     # What a user's own module prints must not mix with the result.
     with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as progress:
-        return conducted(spec, folder=folder, workers=workers, progress=progress, notice=notice)
+        return conducted(spec, folder=folder, **where, progress=progress, notice=notice)
 
 
 def _regimes(folder: str) -> str:

@@ -2,7 +2,7 @@
 
 import os
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,9 +46,30 @@ def _share(given: str | float) -> float:
 FolderOption = Annotated[str, typer.Option("--folder", "-f", help="The study folder, or its URL.", metavar="FOLDER")]
 FolderArgument = Annotated[str, typer.Argument(help="The study folder, or its URL.", metavar="FOLDER")]
 Workers = Annotated[
-    int,
-    typer.Option(help="Processes on this machine; by default one per core.", metavar="N", parser=_workers),
+    int | None,
+    typer.Option(
+        help="Processes; by default one per core of this machine, or as many as the cluster has room for.",
+        metavar="N",
+        parser=_workers,
+    ),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="Work on a Ray cluster: auto, or its address.", metavar="ADDRESS"),
+]
+GpuShare = Annotated[
+    float,
+    typer.Option(help="Part of a GPU for each process on a cluster.", metavar="SHARE"),
+]
+
+
+def crew(workers: int | None, cluster: str | None, gpu_share: float = 1.0) -> dict[str, Any]:
+    """Where a study is worked on, as `lratlas.explore` takes it."""
+    if cluster is None:
+        workers = workers or CORES
+    return {"workers": workers, "cluster": cluster, "gpu_share": gpu_share}
+
+
 Repeats = Annotated[
     int | None,
     typer.Option(help="Repetitions, if not the preset's own number.", metavar="N", parser=_repeats),

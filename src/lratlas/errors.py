@@ -25,6 +25,10 @@ class StudyError(LRAtlasError):
     """A study folder that is missing, not a study, another study, unwritable or damaged."""
 
 
+class JobsFailed(StudyError):  # noqa: N818 - it names what happened
+    """Jobs of a study that failed again and again, while the rest was done."""
+
+
 class DamagedFile(StudyError):  # noqa: N818 - it names what was found
     """A file of a study that was cut short or altered.
 
@@ -39,6 +43,10 @@ class DamagedFile(StudyError):  # noqa: N818 - it names what was found
     def __reduce__(self) -> tuple[type["DamagedFile"], tuple[str, str]]:
         # Worker processes send their errors to the driver.
         return DamagedFile, (str(self), self.path)
+
+
+class MissingLibrary(LRAtlasError, ImportError):  # noqa: N818 - it names what is wrong
+    """A library that an extra of this package would have installed."""
 
 
 def first_line(error: Exception) -> str:

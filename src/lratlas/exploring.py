@@ -1,13 +1,13 @@
 """Starting and resuming studies from Python; the command line calls the same two functions."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lratlas.atlas import PYTHON, Atlas
-from lratlas.errors import SpecError, StudyError
+from lratlas.errors import JobsFailed, SpecError, StudyError
 from lratlas.study.conduct import conduct, open_study, stored_spec
 from lratlas.study.spec import Spec, read_spec, spec_from
 from lratlas.study.store import Store
@@ -22,7 +22,9 @@ def explore(
     task: "Task | Callable[[int], Task] | Spec | str | Path",
     *,
     folder: str | Path | None = None,
-    workers: int = 1,
+    workers: int | None = 1,
+    cluster: str | None = None,
+    gpu_share: float = 1.0,
     progress: "Callable[[Progress], None] | None" = None,
     notice: Callable[[str], None] = print,
     **sections: Any,
@@ -34,7 +36,10 @@ def explore(
     Args:
         task: A task; or a function from data seed to task, where data are generated; or a spec or the path of one.
         folder: The study folder; a new temporary one if None.
-        workers: Processes on this machine.
+        workers: Processes on this machine, or on the cluster; None there for as many as it has room for.
+        cluster: Address of a Ray cluster, or ``auto``; None for this machine. The folder must be one that all its
+            machines see.
+        gpu_share: The part of a GPU that a worker on a cluster needs, if the study trains on one.
         progress: Called on every change of progress.
         notice: Called with sentences the user should see.
         sections: With a task, the sections of a spec, by the same names and fields: ``pretrain={"lrs": [...],
@@ -43,7 +48,8 @@ def explore(
 
     Raises:
         SpecError: A section is wrong.
-        StudyError: The folder cannot be used, or a job failed; nothing computed is lost.
+        JobsFailed: Some jobs failed again and again; the rest is done, and the report says what came of it.
+        StudyError: The folder cannot be used; nothing computed is lost.
     """
     tasks = None
     if isinstance(task, (Spec, str, Path)):
@@ -56,13 +62,16 @@ def explore(
         tasks = tasks_of(task)
         spec = spec_from({"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections})
     store = open_study(folder or tempfile.mkdtemp(prefix="lratlas-"), spec)
-    return _conducted(store, spec, workers=workers, tasks=tasks, progress=progress, notice=notice)
+    crew = {"workers": workers, "cluster": cluster, "gpu_share": gpu_share}
+    return _conducted(store, spec, crew, tasks=tasks, progress=progress, notice=notice)
 
 
 def resume(
     folder: str | Path,
     *,
-    workers: int = 1,
+    workers: int | None = 1,
+    cluster: str | None = None,
+    gpu_share: float = 1.0,
     progress: "Callable[[Progress], None] | None" = None,
     notice: Callable[[str], None] = print,
 ) -> Atlas:
@@ -75,21 +84,26 @@ def resume(
     spec = stored_spec(store)
     if spec.task.preset == PYTHON:
         raise StudyError(f"{folder} was started from Python with a task of its own; run the same explore() call again.")
-    return _conducted(store, None, workers=workers, tasks=None, progress=progress, notice=notice)
+    crew = {"workers": workers, "cluster": cluster, "gpu_share": gpu_share}
+    return _conducted(store, None, crew, tasks=None, progress=progress, notice=notice)
 
 
 def _conducted(
     store: Store,
     spec: Spec | None,
+    crew: Mapping[str, Any],
     *,
-    workers: int,
     tasks: Tasks | None,
     progress: "Callable[[Progress], None] | None",
     notice: Callable[[str], None],
 ) -> Atlas:
     changed = spec is not None and spec != stored_spec(store)
-    conducted = partial(conduct, store, spec, workers=workers, tasks=tasks, progress=progress, notice=notice)
-    did = conducted()
+    conducted = partial(conduct, store, spec, **crew, tasks=tasks, progress=progress, notice=notice)
+    try:
+        did = conducted()
+    except JobsFailed:
+        _report(Atlas(store))
+        raise
     atlas = Atlas(store)
     if did or changed or not store.exists("report.html"):
         _report(atlas)

@@ -7,12 +7,20 @@ import pytest
 import typer.main
 
 from cli.helpers import Ran
-from lratlas.cli import CORES, app
+from lratlas.cli import app
 
 # What scripts and papers rely on: a change here is a change for every user.
 COMMANDS = {
-    "demo": [f"--workers = {CORES}", "--folder/-f = lratlas-demo"],
-    "explore": ["SPEC.toml", "--folder/-f, required", "--data-root = None", f"--workers = {CORES}", "--json = False"],
+    "demo": ["--workers = None", "--folder/-f = lratlas-demo"],
+    "explore": [
+        "SPEC.toml",
+        "--folder/-f, required",
+        "--data-root = None",
+        "--workers = None",
+        "--cluster = None",
+        "--gpu-share = 1.0",
+        "--json = False",
+    ],
     "reproduce": [
         "PRESET",
         "--folder/-f, required",
@@ -26,10 +34,19 @@ COMMANDS = {
         "--lrs = None",
         "--measure = None",
         "--data-root = None",
-        f"--workers = {CORES}",
+        "--workers = None",
+        "--cluster = None",
+        "--gpu-share = 1.0",
         "--json = False",
     ],
-    "resume": ["FOLDER", "--data-root = None", f"--workers = {CORES}", "--json = False"],
+    "resume": [
+        "FOLDER",
+        "--data-root = None",
+        "--workers = None",
+        "--cluster = None",
+        "--gpu-share = 1.0",
+        "--json = False",
+    ],
     "status": ["FOLDER", "--json = False"],
     "show": ["FOLDER", "TABLE = boundaries", "--format = table"],
     "report": ["FOLDER", "--data-root = None", "--at-loss = None", "--figures = False"],

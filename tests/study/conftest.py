@@ -49,10 +49,19 @@ def blobs(**changes: Any) -> Task:
 
 
 def explored_here(
-    store: Store, plan: Plan, *, workers: int, tasks: Tasks | None, progress: object, notice: Callable[[str], None]
+    store: Store,
+    plan: Plan,
+    *,
+    workers: int,
+    cluster: str | None,
+    gpu_share: float,
+    tasks: Tasks | None,
+    progress: object,
+    notice: Callable[[str], None],
 ) -> bool:
     """What `execute` does, in this process: the jobs one after the other."""
     assert workers >= 1
+    assert (cluster, gpu_share) == (None, 1.0)
     assert progress is None
     assert callable(notice)
     spec = stored_spec(store)

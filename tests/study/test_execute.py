@@ -1,6 +1,7 @@
 """Worker processes: the same bits whatever their number, and what happens when they fail."""
 
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,13 +9,16 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 from polars.testing import assert_frame_equal
 
 import lratlas
 from lratlas import Task
 from lratlas.atlas import Atlas, load
-from lratlas.errors import StudyError
+from lratlas.errors import JobsFailed, StudyError
 from lratlas.study.execute import Progress
+from lratlas.study.failures import read_failures
+from lratlas.study.progress import is_done
 
 Made = Callable[..., Task]
 
@@ -40,10 +44,24 @@ class Fragile(MLP):
         if os.getpid() != self.home and not self.flag.exists():
             self.calls -= 1
             if self.calls == 0 and self.deed == "die":
+                self.flag.touch()  # once is enough
                 os.kill(os.getpid(), signal.SIGKILL)
-            if self.calls == 0:
+            if self.calls <= 0 and self.deed == "raise":
                 raise RuntimeError("the first line of many\\nand the second")
         return super().forward(x)
+
+
+class Choosy(MLP):
+    '''Does not take 13 samples.'''
+
+    def forward(self, x):
+        if x.shape[0] == 13:
+            raise ValueError("not so many")
+        return super().forward(x)
+
+
+def make_choosy():
+    return Choosy(4, (6,), 2, scale_invariant=True)
 
 
 def make(home, flag, at, deed):
@@ -119,37 +137,69 @@ def test_a_finished_study_starts_no_worker(
     assert told == []
 
 
-def test_a_worker_that_is_killed_loses_nothing_that_was_finished(
-    fragile: Any, tmp_path: Path, small_task: Made, sections: dict[str, Any], capfd: pytest.CaptureFixture[str]
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lratlas.study.execute.PAUSES", (0.0, 0.0))
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_what_a_killed_worker_was_at_is_done_by_another(
+    by_one: Atlas,
+    fragile: Any,
+    tmp_path: Path,
+    small_task: Made,
+    sections: dict[str, Any],
+    capfd: pytest.CaptureFixture[str],
 ):
-    flag, folder = tmp_path / "flag", tmp_path / "study"
-    # The 20 steps of pre-training are over by then, fine-tuning has begun.
-    task = small_task(model=partial(fragile.make, os.getpid(), flag, 25, "die"))
-    fewer: dict[str, Any] = sections | {"pretrain": {"lrs": [1e-3, 1e-2, 1e-1], "steps": 20}}
-    with pytest.raises(StudyError, match=r"ended by SIGKILL .*nothing already computed is lost.*`lratlas resume`"):
-        lratlas.explore(task, folder=folder, **fewer)
-    runs = {path.name: path.stat().st_mtime_ns for path in (folder / "tables/runs").iterdir()}
-    unfinished = load(folder)
-    assert set(unfinished.table("runs")["stage"]) == {"pretrain", "average"}
-    assert unfinished.summary()
-    flag.touch()
-    told: list[Progress] = []
-    finished = lratlas.explore(task, folder=folder, progress=told.append, **fewer)
-    assert len(finished.table("runs")) == 3 * (1 + 2 + 2)
-    assert {name: (folder / "tables/runs" / name).stat().st_mtime_ns for name in runs} == runs
-    assert 0 < told[0].work_done < told[0].work == told[-1].work_done
-    assert told[-1].trained < told[-1].work
+    # The steps of pre-training are over by then, fine-tuning has begun.
+    task, told = small_task(model=partial(fragile.make, os.getpid(), tmp_path / "flag", 25, "die")), list[str]()
+    atlas = lratlas.explore(task, folder=tmp_path / "study", notice=told.append, **sections)
+    assert told
+    assert all(re.fullmatch(r"\S+ failed and is tried again: its worker .* SIGKILL \(out of.*", each) for each in told)
+    failures = read_failures(atlas.store)
+    assert len(failures) == len(told)
+    assert not any(each.given_up for each in failures)
+    # It is another model only in when it dies; runs have other names for that.
+    for name in ("regimes", "pairs", "boundaries"):
+        columns = by_one.table(name).columns
+        assert_frame_equal(by_one.table(name), atlas.table(name).select(columns), check_exact=True)
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_what_fails_in_a_worker_is_told_in_one_line(
+@pytest.mark.usefixtures("no_pauses")
+def test_a_job_that_keeps_failing_is_named_and_the_rest_is_done(
     fragile: Any, tmp_path: Path, small_task: Made, sections: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ):
-    task = small_task(model=partial(fragile.make, os.getpid(), tmp_path / "flag", 1, "raise"))
-    words = r"^Job pretrain-\w+ failed: RuntimeError: the first line of many\. Nothing already computed is lost"
-    with pytest.raises(StudyError, match=words) as caught:
+    task = small_task(model=fragile.make_choosy, singles=(torch.zeros(2, 13, 4), torch.arange(26).reshape(2, 13) % 2))
+    sections = {name: fields for name, fields in sections.items() if name not in {"finetune", "average"}}
+    words = r"^2 jobs failed 3 times \(features-\S+: ValueError: not so many; fea.*\)\. Nothing already computed"
+    with pytest.raises(JobsFailed, match=words) as caught:
         lratlas.explore(task, folder=tmp_path / "study", **sections)
     assert "\n" not in str(caught.value)
+    atlas = load(tmp_path / "study")
+    attempts = [(each.attempt, each.given_up) for each in read_failures(atlas.store)]
+    assert sorted(attempts) == [(1, False), (1, False), (2, False), (2, False), (3, True), (3, True)]
+    assert atlas.plan is not None
+    left = {job.id for job in atlas.plan.jobs if not is_done(atlas.store, job)}
+    assert left == {job.id for job in atlas.plan.features}
+    assert all(name in str(caught.value) for name in left)
+    assert Path(atlas.folder, "report.html").exists()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_where_nothing_goes_well_what_needs_it_is_not_begun(
+    fragile: Any, tmp_path: Path, small_task: Made, sections: dict[str, Any]
+):
+    task = small_task(model=partial(fragile.make, os.getpid(), tmp_path / "flag", 1, "raise"))
+    words = r"RuntimeError: the first line of many\)\. \d+ jobs that need them were not begun"
+    with pytest.raises(JobsFailed, match=words):
+        lratlas.explore(task, folder=tmp_path / "study", **sections)
+
+
+def test_a_worker_that_cannot_begin_ends_the_study(
+    fragile: Any, tmp_path: Path, small_task: Made, sections: dict[str, Any], capfd: pytest.CaptureFixture[str]
+):
     homebound = small_task(model=partial(fragile.made_at_home, os.getpid()))
     with pytest.raises(StudyError, match=r"^Making the model failed: OSError: there is no model here"):
         lratlas.explore(homebound, folder=tmp_path / "other", **sections)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lratlas.errors import SpecError, StudyError
+from lratlas.study.holding import held
 from lratlas.study.sittings import record_sitting
 from lratlas.study.spec import Spec, extends, spec_from, spec_text
 from lratlas.study.store import Store
@@ -59,18 +60,24 @@ def conduct(
     spec: Spec | None = None,
     *,
     more: Sequence[float] = (),
-    workers: int = 1,
+    workers: int | None = 1,
+    cluster: str | None = None,
+    gpu_share: float = 1.0,
     tasks: "Tasks | None" = None,
     progress: "Callable[[Progress], None] | None" = None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> bool:
     """Plan and do everything that the study still lacks; damaged files are set aside and made again.
 
+    Where another process conducts the same study, this one waits until it has ended.
+
     Args:
         store: The study, its spec stored.
         spec: What to explore, if it is more than the stored spec (see `open_study`).
         more: Pre-training LRs to add to those of the spec, for a bisection.
-        workers: Number of processes, at least 1.
+        workers: Number of processes, at least 1; None, on a cluster, for as many as it has room for.
+        cluster: Address of a Ray cluster, or ``auto``; None for processes on this machine.
+        gpu_share: The part of a GPU that a worker on a cluster needs, above 0, if the study trains on one.
         tasks: The tasks, where the spec cannot describe them.
         progress: Called on every change of progress.
         notice: Called with sentences the user should see.
@@ -80,9 +87,46 @@ def conduct(
 
     Raises:
         SpecError: The machine lacks the device, or the spec does not fit the data.
-        StudyError: The task differs from the one the study was started with, or a job failed.
+        JobsFailed: Some jobs failed again and again; all others are done.
+        StudyError: The task differs from the one the study was started with, or nothing can be done.
     """
     from lratlas.study.execute import execute
+
+    _check_crew(workers, cluster, gpu_share)
+    with held(store, notice):
+        plan = _planned(store, spec, more=more, tasks=tasks, notice=notice)
+        done = partial(
+            execute,
+            store,
+            plan,
+            workers=workers,
+            cluster=cluster,
+            gpu_share=gpu_share,
+            tasks=tasks,
+            progress=progress,
+            notice=notice,
+        )
+        return _timed(store, done, workers)
+
+
+def _check_crew(workers: int | None, cluster: str | None, gpu_share: float) -> None:
+    if workers is None and cluster is None:
+        raise StudyError("workers is None; it must be a whole number of at least 1, except on a cluster.")
+    if workers is not None and (not isinstance(workers, int) or workers < 1):  # pyright: ignore[reportUnnecessaryIsInstance] - from notebooks
+        raise StudyError(f"workers is {workers}; it must be a whole number of at least 1.")
+    if not 0 < gpu_share <= 1:
+        raise StudyError(f"gpu_share is {gpu_share}; it must be above 0 and at most 1.")
+
+
+def _planned(
+    store: Store,
+    spec: Spec | None,
+    *,
+    more: Sequence[float],
+    tasks: "Tasks | None",
+    notice: Callable[[str], None],
+) -> "Plan":
+    """The stored plan, made or extended where need be, of a study that is put in order."""
     from lratlas.study.kept import check_spec_holds, forget_segments, kept_plan, set_orphans_aside
     from lratlas.study.plan import plan_text
     from lratlas.study.planning import make_plan
@@ -98,8 +142,6 @@ def conduct(
     from lratlas.study.tasks import tasks_from
     from lratlas.training.program import can_compile
 
-    if not isinstance(workers, int) or workers < 1:  # pyright: ignore[reportUnnecessaryIsInstance] - from notebooks
-        raise StudyError(f"workers is {workers}; it must be a whole number of at least 1.")
     stored = stored_spec(store)
     spec = spec or stored
     for path in store.damaged():
@@ -152,11 +194,10 @@ def conduct(
         for part in store.parts(table) - {job.id for job in jobs}:
             store.remove_part(table, part)  # of a smaller grid, or on other samples
     forget_segments(store, plan)
-    done = partial(execute, store, plan, workers=workers, tasks=tasks, progress=progress, notice=notice)
-    return _timed(store, done, workers)
+    return plan
 
 
-def _timed(store: Store, work: Callable[[], bool], workers: int) -> bool:
+def _timed(store: Store, work: Callable[[], bool], workers: int | None) -> bool:
     """Do the work, record how long it took unless there was none, and say whether there was any."""
     began, did = time.monotonic(), True
     try:

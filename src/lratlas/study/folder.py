@@ -158,6 +158,23 @@ class Folder:
         """Write ``text`` as ``write_bytes`` does, in UTF-8."""
         self.write_bytes(name, text.encode())
 
+    def create_file(self, name: str, data: bytes) -> bool:
+        """Write the file ``name`` unless there is one; of several who try at once, one succeeds.
+
+        Returns:
+            Whether it was written.
+
+        Raises:
+            StudyError: The folder is not writable.
+        """
+        path = self._path(name)
+        with self._writing(name):
+            try:
+                self.filesystem.pipe_file(path, data, mode="create")
+            except FileExistsError:
+                return False
+        return True
+
     def files(self, folder: str) -> list[str]:
         """The names of the finished files directly in ``folder``, sorted; none where it is missing."""
         path = self._path(folder)

@@ -27,15 +27,29 @@ from lratlas.training.trainer import Row, train_stack
 Progress = Callable[[int], None]
 
 
-def perform(study: Study, job: Job, progress: Progress) -> None:
-    """Do one job; ``progress`` is called with the run-steps just trained."""
+class Stopped(Exception):  # noqa: N818 - it names what happened
+    """A job was left at the end of a segment, because that was asked for."""
+
+
+def perform(study: Study, job: Job, progress: Progress, stopping: Callable[[], bool] = lambda: False) -> None:
+    """Do one job.
+
+    Args:
+        study: The study.
+        job: One of its plan.
+        progress: Called with the run-steps just trained.
+        stopping: Whether to leave a training at the end of the segment that it is in.
+
+    Raises:
+        Stopped: It was left there.
+    """
     if isinstance(job, Training):
-        _train(study, job, progress)
+        _train(study, job, progress, stopping)
     else:
         study.store.write_table(TABLE_OF[type(job)], job.id, measured(study, job))
 
 
-def _train(study: Study, job: Training, progress: Progress) -> None:
+def _train(study: Study, job: Training, progress: Progress, stopping: Callable[[], bool]) -> None:
     began = time.monotonic()
     weights, buffers, setting = study.initial(job.seeds, len(job.lanes))
     rule = study.task.update
@@ -58,6 +72,8 @@ def _train(study: Study, job: Training, progress: Progress) -> None:
             tensors = segment_tensors(job.runs, stack, tails, spent + time.monotonic() - began)
             study.store.write_weights(f"{job.id}-{end}", tensors)
             done = _forget(study, job, done, keep=end)
+            if stopping():
+                raise Stopped
     _finish(study, job, setting, stack, tails, last_rows, lambda: spent + time.monotonic() - began)
     _forget(study, job, done)
 
@@ -68,9 +84,9 @@ def _segment(study: Study, job: Training, name: str, counts: Sequence[int], step
 
 def _resumable(store: Store, job: Training) -> list[int]:
     """The segment ends at which the job can go on: their checkpoint and all rows recorded before them are there."""
-    parts, ends = [store.parts(table) for table in job.recorded], list[int]()
+    ends = list[int]()
     for end in job.segments:
-        if any(f"{job.id}-{end}" not in there for there in parts):
+        if not all(store.has_part(table, f"{job.id}-{end}") for table in job.recorded):
             break
         if store.has_weights(f"{job.id}-{end}"):
             ends.append(end)

@@ -69,16 +69,16 @@ def standing(store: Store, plan: Plan | None, tables: Tables, refine: RefineSpec
         tables: Its tables; ``runs``, and for a bisection ``boundaries`` and ``regimes``, are read.
         refine: What the spec says about bisection.
     """
-    listing = _Listing(store.filesystem, store.root)
+    there = listing(store)
     jobs, trainings = (plan.jobs, plan.trainings) if plan else ((), ())
-    done = {job.id for job in jobs if is_done(listing, job)}
+    done = {job.id for job in jobs if is_done(there, job)}
     kinds, finished = Counter(map(_kind, jobs)), Counter(_kind(job) for job in jobs if job.id in done)
     trained, left = Counter[str](), Counter[str]()  # run-steps by stage: of finished jobs, of the others to go
     for job in trainings:
         if job.id in done:
             trained[job.stage] += job.work
         else:
-            left[job.stage] += job.work - _kept(listing, job)
+            left[job.stage] += job.work - _kept(there, job)
     paces = _paces(trained, tables["runs"])
     total = sum(job.work for job in trainings)
     return Standing(
@@ -104,9 +104,12 @@ def version(store: Store) -> str:
     return hashlib.sha256(json.dumps([texts, parts]).encode()).hexdigest()[:16]
 
 
-class _Listing(Store):
-    """A store that lists its folders once, however many jobs are asked about."""
+def listing(store: Store) -> Store:
+    """The same store, which lists its folders once, however many jobs are asked about."""
+    return _Listing(store.filesystem, store.root)
 
+
+class _Listing(Store):
     @cached_property
     def _listed(self) -> dict[str, set[str]]:
         return {}
@@ -128,9 +131,9 @@ def _kind(job: Job) -> str:
     return job.stage if isinstance(job, Training) else type(job).__name__.lower()
 
 
-def _kept(listing: _Listing, job: Training) -> int:
+def _kept(there: Store, job: Training) -> int:
     """Run-steps of an open job up to its last checkpoint, where it would go on."""
-    ends = [end for end in job.segments if listing.has_weights(f"{job.id}-{end}")]
+    ends = [end for end in job.segments if there.has_weights(f"{job.id}-{end}")]
     return job.size * (max(ends, default=job.start) - job.start)
 
 

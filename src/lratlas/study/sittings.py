@@ -19,13 +19,13 @@ class WallTime:
     sittings: int
 
 
-def record_sitting(store: Store, *, seconds: float, workers: int) -> None:
+def record_sitting(store: Store, *, seconds: float, workers: int | None) -> None:
     """Write down a sitting; that it cannot be written hides no other error.
 
     Args:
         store: The study.
         seconds: How long it took, by a clock that never jumps.
-        workers: Number of processes.
+        workers: Number of processes; None for as many as a cluster had room for.
     """
     with suppress(StudyError):
         text = json.dumps({"seconds": round(seconds, 3), "workers": workers})

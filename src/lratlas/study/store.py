@@ -52,6 +52,14 @@ class Store(Folder):
         """
         return set(self._named(_table_folder(table), _TABLE))
 
+    def has_part(self, table: str, part: str) -> bool:
+        """Whether a part of ``table`` is there.
+
+        Raises:
+            StudyError: The table is unknown.
+        """
+        return self.exists(_table_path(table, part))
+
     def read_table(self, table: str, part: str | None = None) -> pl.DataFrame:
         """Read a table, or one part of it.
 

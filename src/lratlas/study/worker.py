@@ -1,7 +1,8 @@
 """A worker process: it does the jobs it is told on standard input and reports on standard output, as JSON lines.
 
 Run as ``python -m lratlas.study.worker``. The first line names the study; each further line a job. When standard
-input closes, the driver is gone and the worker ends at once: whatever it had finished is in the store.
+input closes, the driver is gone and the worker ends at once: whatever it had finished is in the store. Told to stop, or
+sent a SIGTERM, it ends at the next segment end.
 """
 
 import base64
@@ -14,27 +15,58 @@ import sys
 import threading
 import traceback
 import warnings
+from contextlib import suppress
 from typing import IO, Any
 
-from lratlas.errors import LRAtlasError
+from lratlas.errors import LRAtlasError, StudyError
 
 
 def main() -> None:
     """Serve the driver until it is gone."""
     # Ctrl-C reaches the whole group; the driver ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    told = _Told()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: told.stop())
     # Whatever user code prints goes to standard error; the original standard output carries the protocol.
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(lines,), daemon=True).start()
+    threading.Thread(target=_listen, args=(told,), daemon=True).start()
     try:
-        _serve(lines, out)
+        _serve(told, out)
     except Exception as error:
-        if os.environ.get("LRATLAS_DEBUG"):
-            traceback.print_exc()
-        known = isinstance(error, LRAtlasError)
-        _say(out, error=str(error) if known else _sentence(error), known=known)
+        _tell_error(out, error, ends=True)
+
+
+def _tell_error(out: IO[str], error: Exception, *, ends: bool) -> None:
+    """Say what went wrong, and whether this process ends because of it."""
+    if os.environ.get("LRATLAS_DEBUG"):
+        traceback.print_exception(error)
+    known = isinstance(error, LRAtlasError)
+    # A full disk or a damaged file may be better next time; a task that is wrong stays wrong.
+    final = known and not isinstance(error, StudyError)
+    _say(out, error=str(error) if known else _sentence(error), final=final, ends=ends)
+
+
+class _Told:
+    """What the driver has said: what to do, one after the other, and whether to stop."""
+
+    def __init__(self) -> None:
+        self.stopping = threading.Event()
+        self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+
+    def take(self) -> dict[str, Any] | None:
+        """The next message; None once it is time to stop."""
+        message = self._messages.get()
+        return None if self.stopping.is_set() else message
+
+    def put(self, message: dict[str, Any]) -> None:
+        """A message has come."""
+        self._messages.put(message)
+
+    def stop(self) -> None:
+        """End as soon as what is under way is saved."""
+        self.stopping.set()
+        self._messages.put(None)
 
 
 class _Notices(logging.Handler):
@@ -48,11 +80,11 @@ class _Notices(logging.Handler):
         _say(self._out, notice=record.getMessage())
 
 
-def _serve(lines: "queue.SimpleQueue[str]", out: IO[str]) -> None:
+def _serve(told: _Told, out: IO[str]) -> None:
     import torch
 
     from lratlas.study.conduct import stored_spec
-    from lratlas.study.jobs import perform
+    from lratlas.study.jobs import Stopped, perform
     from lratlas.study.plan import read_plan
     from lratlas.study.store import Store
     from lratlas.study.study import Study
@@ -62,7 +94,9 @@ def _serve(lines: "queue.SimpleQueue[str]", out: IO[str]) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module=r"torch\..*")
     logging.getLogger("lratlas").addHandler(_Notices(out))
-    start = json.loads(lines.get())
+    start = told.take()
+    if start is None:
+        return
     # Modules beside the user's script are found here too.
     sys.path += [place for place in start["path"] if place not in sys.path]
     store = Store.open(start["folder"])
@@ -72,15 +106,30 @@ def _serve(lines: "queue.SimpleQueue[str]", out: IO[str]) -> None:
     study = Study(store, spec, plan, tasks)
     jobs = {job.id: job for job in plan.jobs}
     _say(out, ready=True)
-    while True:
-        name = json.loads(lines.get())["job"]
-        perform(study, jobs[name], lambda work: _say(out, work=work))
-        _say(out, done=name)
+    with suppress(Stopped):
+        while message := told.take():
+            name = message["job"]
+            try:
+                perform(study, jobs[name], lambda work: _say(out, work=work), told.stopping.is_set)
+            except Stopped:
+                raise
+            except Exception as error:
+                # It may have left an accelerator useless to this process.
+                ends = study.device.type != "cpu"
+                _tell_error(out, error, ends=ends)
+                if ends:
+                    return
+            else:
+                _say(out, done=name)
 
 
-def _listen(lines: "queue.SimpleQueue[str]") -> None:
+def _listen(told: _Told) -> None:
     for line in sys.stdin:
-        lines.put(line)
+        message = json.loads(line)
+        if "stop" in message:
+            told.stop()
+        else:
+            told.put(message)
     os._exit(1)  # the main thread may be deep in a computation
 
 
