@@ -1,25 +1,61 @@
 """The examples, run as a user would: in their folder, by the commands that they name."""
 
+import json
+import math
+import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import optuna
 import polars as pl
 import pytest
 import tomli_w
 from polars.testing import assert_frame_equal
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import lratlas
+from lratlas.advise.journal import JOURNAL
 from lratlas.study.spec import read_spec, spec_from
 from lratlas.study.tasks import tasks_from
 from lratlas.task import Task, fingerprint
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FEW = [0.01, 0.03]
+OWN_MODEL = {
+    "lratlas.lr_grid(1e-3, 1.0, per_decade=2)": str(FEW),
+    '"epochs": 40': '"epochs": 6',
+    '"epochs": 5': '"epochs": 1',
+    'training={"compile": False}': 'training={"compile": False}, measure={"interpolation": 3}',
+}
+
+TRAINED = 1_200  # digits, of 1,797
+SHORT = 320  # steps of a full training
+SEARCHES: dict[str, tuple[str, dict[str, str]]] = {  # the folder of each search, and what makes it short
+    "ask_and_tell_numpy.py": ("numpy-search", {}),
+    "plain_pytorch.py": ("plain-pytorch-search", {"STEPS = 1_000": f"STEPS = {SHORT}"}),
+    "optuna_study.py": ("optuna-search", {"STEPS = 800": f"STEPS = {SHORT}"}),
+    "lightning_module.py": (
+        "lightning-search",
+        {"STEPS = 800": f"STEPS = {SHORT}", "folder=FOLDER,": "folder=FOLDER, lrs=[1e-5, 1e-3, 0.1, 10.0],"},
+    ),
+    "hugging_face.py": (
+        "hugging-face-search",
+        {"STEPS = 800": f"STEPS = {SHORT}", "lratlas.lr_grid(1e-5, 0.1, per_decade=3)": "[1e-5, 3e-3, 1.0]"},
+    ),
+    "shell_command.sh": ("shell-command-search", {"steps=1000": f"steps={SHORT}", "--lrs 1e-4 1 3": "--lrs 1e-3 1 1"}),
+}
 
 
 @pytest.fixture
@@ -30,7 +66,15 @@ def folder(tmp_path: Path) -> Path:
 
 def ran(folder: Path, *words: str) -> str:
     """What a Python command printed in this folder."""
-    process = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False)
+    return ran_program(folder, sys.executable, *words)
+
+
+def ran_program(folder: Path, *command: str) -> str:
+    """What a command printed in this folder, where programs of this environment are found first."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    # Models as small as these are trained fastest by one thread, all the more beside other tests.
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     assert process.returncode == 0, process.stderr[-1000:]
     return process.stdout
 
@@ -44,15 +88,10 @@ def shorten_spec(path: Path) -> None:
     path.write_text(tomli_w.dumps(spec), encoding="utf-8")
 
 
-def shorten_script(path: Path) -> None:
-    """The same for the script."""
+def shorten_script(path: Path, replaced: Mapping[str, str]) -> None:
+    """The same for a script, by what is to be replaced in it."""
     script = path.read_text(encoding="utf-8")
-    for old, new in {
-        "lratlas.lr_grid(1e-3, 1.0, per_decade=2)": str(FEW),
-        '"epochs": 40': '"epochs": 6',
-        '"epochs": 5': '"epochs": 1',
-        'training={"compile": False}': 'training={"compile": False}, measure={"interpolation": 3}',
-    }.items():
+    for old, new in replaced.items():
         assert script.count(old) == 1
         script = script.replace(old, new)
     path.write_text(script, encoding="utf-8")
@@ -65,7 +104,7 @@ def runs_of(folder: Path) -> pl.DataFrame:
 
 def test_the_spec_and_the_script_train_the_same_runs_well_above_chance(folder: Path) -> None:
     shorten_spec(folder / "own_model.toml")
-    shorten_script(folder / "own_model.py")
+    shorten_script(folder / "own_model.py", OWN_MODEL)
     explored = ran(folder, "-m", "lratlas", "explore", "own_model.toml", "--folder", "own-study", "--workers", "1")
     assert "own-study/report.html" in explored
     runs = runs_of(folder / "own-study")
@@ -96,3 +135,170 @@ def test_the_spec_and_the_script_ask_for_the_same_study(folder: Path, monkeypatc
     assert fingerprint(asked["task"]) == fingerprint(own_task)
     same = {"name": spec.name, "task": spec.task.model_dump(exclude_none=True)}
     assert spec_from(same | asked["sections"]) == spec
+
+
+def searched(folder: Path, name: str) -> tuple[float, list[float]]:
+    """Run an example of a search twice: the advised LR, and the numbers of the last line, what the training reached.
+
+    The second run says the same and adds nothing to the search.
+    """
+    search, replaced = SEARCHES[name]
+    shorten_script(folder / name, replaced)
+    command = ["sh" if name.endswith(".sh") else sys.executable, name]
+    printed = ran_program(folder, *command)
+    journal = (folder / search / JOURNAL).read_bytes()
+    assert ran_program(folder, *command) == printed
+    assert (folder / search / JOURNAL).read_bytes() == journal
+    # All that is left lies in a folder of its own.
+    left = {path.name for path in folder.iterdir()} - {path.name for path in EXAMPLES.iterdir()} - {"__pycache__"}
+    assert left == {search}
+    (lr,) = re.findall(r"Use an initial LR of (\S+)", printed)
+    return float(lr), [float(number) for number in re.findall(r"\d+\.\d+", printed.splitlines()[-1])]
+
+
+def digits() -> tuple[Any, Any]:
+    """Images and digits in an order of their own."""
+    x, y = (np.asarray(part) for part in load_digits(return_X_y=True))
+    order = np.random.default_rng(1).permutation(len(y))
+    return x[order] / 16, y[order]
+
+
+OWN_SGD: dict[str, Any] = {  # scikit-learn's, as in the examples
+    "solver": "sgd",
+    "momentum": 0.9,
+    "nesterovs_momentum": False,
+    "alpha": 0,
+    "batch_size": 32,
+    "max_iter": math.ceil(SHORT * 32 / TRAINED),
+    "random_state": 0,
+}
+
+
+@cache
+def classifies(lr: float) -> bool:
+    """Whether scikit-learn teaches a net like that of the examples nine digits of ten, at this LR."""
+    x, y = digits()
+    net = MLPClassifier(hidden_layer_sizes=(64,), learning_rate_init=lr, **OWN_SGD)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        net.fit(x[:TRAINED], y[:TRAINED])
+    return net.score(x[TRAINED:], y[TRAINED:]) > 0.9
+
+
+def check_search_on_digits(folder: Path, name: str) -> None:
+    """The advised LR trains elsewhere, too, which others do not; the example's own training is far above chance."""
+    lr, reached = searched(folder, name)
+    assert classifies(lr)
+    assert not classifies(1e-3)
+    assert not classifies(1.0)
+    assert reached[-1] > 0.93  # of the averaged weights
+
+
+def states(folder: Path, ending: str) -> list[str]:
+    return [path.name for path in folder.rglob(f"*{ending}")]
+
+
+def test_a_plain_loop(folder: Path) -> None:
+    check_search_on_digits(folder, "plain_pytorch.py")
+    assert not states(folder, ".pt")  # nothing goes on from any
+
+
+def test_a_training_in_numpy(folder: Path) -> None:
+    check_search_on_digits(folder, "ask_and_tell_numpy.py")
+    assert len(states(folder, ".npz")) == 1  # that of the full training
+    code = "import sys, ask_and_tell_numpy as example; example.main(); print('torch' in sys.modules)"
+    assert ran(folder, "-c", code).splitlines()[-1] == "False"
+
+
+def test_a_lightning_module(folder: Path) -> None:
+    check_search_on_digits(folder, "lightning_module.py")
+    assert not states(folder / "lightning-search" / "checkpoints", "")
+
+
+def test_a_study_of_optuna_keeps_the_trials(folder: Path) -> None:
+    check_search_on_digits(folder, "optuna_study.py")
+    search = folder / "optuna-search"
+    study = optuna.load_study(study_name="digits", storage=f"sqlite:///{search}/study.db")
+    told = [json.loads(line) for line in (search / JOURNAL).read_text(encoding="utf-8").splitlines()]
+    assert [trial.params["lr"] for trial in study.trials] == [each["slice"]["lr"] for each in told]
+
+
+def test_a_hugging_face_trainer(folder: Path) -> None:
+    lr, reached = searched(folder, "hugging_face.py")
+    # AdamW moves a weight by about an LR in a step. Weights are of the size of 0.1 in the beginning: all steps together
+    # have to be more than a tenth of that, and one of them less than the whole.
+    assert 0.01 / SHORT < lr < 0.1
+    assert reached[-1] > 0.4  # chance is 0.1
+    assert len(states(folder / "hugging-face-search" / "checkpoints", ".safetensors")) == 1  # of the full training
+
+
+def compresses(lr: float) -> float:
+    """The share of the variance that scikit-learn's autoencoder, like that of the example, leaves over at this LR."""
+    x, _ = digits()
+    x -= x[:TRAINED].mean(axis=0)
+    # Its loss is half of the example's.
+    net = MLPRegressor(hidden_layer_sizes=(16,), activation="tanh", learning_rate_init=2 * lr, **OWN_SGD)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        net.fit(x[:TRAINED], x[:TRAINED])
+    return float(np.sum((net.predict(x[TRAINED:]) - x[TRAINED:]) ** 2) / np.sum(x[TRAINED:] ** 2))
+
+
+def test_a_shell_command(folder: Path) -> None:
+    lr, reached = searched(folder, "shell_command.sh")
+    assert compresses(lr) < 0.3
+    assert compresses(3e-4) > 0.5
+    with pytest.raises(ValueError, match="non-finite"):
+        compresses(1.0)
+    x, _ = digits()
+    assert reached[-1] < 0.3 * x.var(axis=0).sum()
+    search = folder / "shell-command-search"
+    assert json.loads((search / "advice.json").read_text(encoding="utf-8"))["lr"] == pytest.approx(lr, rel=0.05)
+    assert (search / "advice.html").is_file()
+    assert states(folder, ".npz") == ["whole.npz"]
+
+
+TWO_SLICES = """
+import json
+import {name} as example
+from lratlas.advise.slices import make_slice
+
+example.FOLDER.mkdir()
+asked = {{"lr": {lr}, "seed": 3, "parent": None}}
+first = make_slice(start=0, stop=50, **asked)
+second = make_slice(start=50, stop=100, anneal_from=50, **asked | {{"parent": first.name}})
+told = [example.train(each) for each in (first, second)]
+told.append(example.train(make_slice(start=0, stop=100, anneal_from=50, **asked)))
+told.append(example.train(make_slice(start=0, stop=50, **asked | {{"lr": {huge}}})))
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "huge"),
+    [("ask_and_tell_numpy", 0.1, 1e300), ("plain_pytorch", 0.1, 1e38), ("hugging_face", 4e-3, 1e15)],
+)
+def test_two_slices_are_one_training_and_divergence_is_told(folder: Path, name: str, lr: float, huge: float) -> None:
+    printed = ran(folder, "-c", TWO_SLICES.format(name=name, lr=lr, huge=huge))
+    first, second, whole, diverged = json.loads(printed.splitlines()[-1])
+    assert first["losses"] + second["losses"] == whole["losses"]
+    assert len(whole["losses"]) == 100
+    assert {**second, "losses": []} == {**whole, "losses": []}
+    assert second["losses"][-1] < 0.8 * whole["losses"][0]
+    assert not all(math.isfinite(loss) for loss in diverged["losses"])
+
+
+def test_two_runs_of_the_command_are_one_training(folder: Path) -> None:
+    x, _ = digits()
+    np.save(folder / "digits.npy", 16 * x)
+
+    def trained(start: int, stop: int, *, state: str) -> list[dict[str, float]]:
+        steps = ["--start", str(start), "--stop", str(stop), "--average-from", "90"]
+        same = ["--lr", "0.1", "--final-lr", "0.1", "--seed", "0", "--data", "digits.npy", "--state", state]
+        return [json.loads(line) for line in ran(folder, "command_training.py", *steps, *same).splitlines()]
+
+    whole = trained(0, 100, state="whole.npz")
+    parts = trained(0, 50, state="part.npz")[:-1] + trained(50, 100, state="part.npz")
+    assert parts == whole
+    assert [line.get("step") for line in whole] == [*range(1, 101), None]
+    assert 0 < whole[-1]["averaged"] < whole[-1]["value"] < whole[0]["loss"]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer.main
 
+from lratlas.advise.command_template import placeholders
 from lratlas.cli import app
 from lratlas.data.bands import default_bands
 from lratlas.study.imaging import image_task
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 IMAGES = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
 MINIMA = (ROOT / "docs" / "minima.md").read_text(encoding="utf-8")
+COMMAND = (ROOT / "docs" / "command.md").read_text(encoding="utf-8")
 FIELDS = {"batch_size", "rule", "loss"}  # of the task section, no options
 
 
@@ -56,6 +58,41 @@ def test_the_python_example_runs_and_says_where_training_converges(tmp_path: Pat
     assert ran.returncode == 0, ran.stderr
     assert "converges" in ran.stdout
     assert not list(tmp_path.iterdir())  # the study is in a temporary folder
+
+
+def test_the_python_example_of_find_advises_an_lr_that_trains(tmp_path: Path) -> None:
+    task = blocks("python")[0].partition("atlas =")[0]
+    code = task + blocks("python")[1] + "print(advice.lr, advice.best)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "Use an initial LR of" in ran.stdout
+    lr, accuracy = map(float, ran.stdout.splitlines()[-1].split())
+    assert 0.01 < lr < 1  # plain SGD on digits: less learns nothing in 30 epochs
+    assert accuracy > 0.9  # chance is 0.1
+
+
+def test_the_python_example_of_ask_and_tell_finds_the_best_of_a_made_up_training(tmp_path: Path) -> None:
+    made_up = """
+import lratlas, math
+def train(slice):
+    accuracy = 0.9 - 0.1 * math.log10(slice.lr / 0.02) ** 2 - slice.stop ** -0.5
+    return accuracy, accuracy + 0.01
+"""
+    code = made_up + blocks("python")[2] + "print(finder.advice().lr)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert float(ran.stdout.splitlines()[-1]) == pytest.approx(0.02, rel=0.3)
+    assert [path.name for path in tmp_path.iterdir()] == ["my-search"]
+
+
+def test_the_commands_of_find_can_be_typed_as_they_are_printed() -> None:
+    (line,) = re.findall(r"`(lratlas find --steps[^`]+)`", README)
+    (block,) = blocks("sh", COMMAND)
+    for command in (line, block):
+        name, asked = parsed(command)
+        assert name == "find"
+        assert asked["steps"] in {5_000, 10_000}
+        assert placeholders(asked["command"]).resumable
 
 
 def test_the_spec_is_valid() -> None:
@@ -128,6 +165,9 @@ def test_the_spec_of_the_page_on_minima_is_valid_and_asks_for_all_of_them() -> N
         "docs/minima.md",
         "docs/paper.md",
         "docs/claims.md",
+        "docs/command.md",
+        "docs/integrations.md",
+        "docs/method.md",
         "docs/watch.md",
     ],
 )
@@ -135,7 +175,7 @@ def test_links_lead_to_files_and_headings(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for link in re.findall(r"\]\((?!http)([^)]+)\)", text):
         path, _, heading = link.partition("#")
-        target = (ROOT / page).parent / path
+        target = (ROOT / page).parent / path if path else ROOT / page
         assert target.is_file(), link
         headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE) if heading else []
         assert not heading or heading in {each.lower().replace(" ", "-") for each in headings}, link

@@ -161,7 +161,8 @@ def found(known: Surface, lr: float, *, finish: str | None = None, horizon: floa
 
 def kept(known: Surface, lr: float) -> float:
     """The test metric of the best by validation: averages on the way, and every finish at the end."""
-    ways = [*((_KEPT_FINISH, share) for share in _KEPT), *((name, 1.0) for name in FINISHES)]
+    wanted = [*((_KEPT_FINISH, share) for share in _KEPT), *((name, 1.0) for name in FINISHES)]
+    ways = [way for way in wanted if way in known.validation]
     sign = 1 if known.problem.higher_is_better else -1
     best = max(ways, key=lambda way: sign * _at(known.lrs, known.validation[way], lr))
     return found(known, lr, finish=best[0], horizon=best[1]).test

@@ -33,8 +33,10 @@ from lratlas.cli_options import (
     Width,
     Workers,
     crew,
+    look_for_data,
 )
 from lratlas.cli_serve import serve
+from lratlas.cli_verify import verify
 from lratlas.errors import LRAtlasError, SpecError
 from lratlas.terminal import notice, print_json, print_table, progress_bar, say
 
@@ -54,6 +56,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command()(find)
 app.command()(serve)
+app.command()(verify)
 app.add_typer(compare_app)
 
 
@@ -125,7 +128,7 @@ def explore(
     as_json: Json = False,
 ) -> None:
     """Conduct the study that a spec describes; continues or extends what the folder holds."""
-    _look_for_data(data_root)
+    look_for_data(data_root)
     from lratlas.study.spec import read_spec
 
     _print_result(_study(read_spec(spec), folder, crew(workers, cluster, gpu_share)), as_json=as_json)
@@ -159,7 +162,7 @@ def reproduce(
     from lratlas.study.grid import lr_grid
     from lratlas.study.presets import preset as named
 
-    _look_for_data(data_root)
+    look_for_data(data_root)
     spec = named(
         preset,
         repeats=repeats,
@@ -185,7 +188,7 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Continue an interrupted study; a finished one is left as it is."""
-    _look_for_data(data_root)
+    look_for_data(data_root)
     from lratlas.exploring import resume as continued
 
     with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as progress:
@@ -244,7 +247,7 @@ def report(
     ] = False,
 ) -> None:
     """Write the page and the figures (PDF, SVG, CSV, sized for a paper) anew, also while the study runs."""
-    _look_for_data(data_root)
+    look_for_data(data_root)
     from lratlas.atlas import load
 
     if at_loss is not None and not at_loss > 0:
@@ -270,11 +273,6 @@ def doctor(as_json: Json = False) -> None:
         return
     for name, value in facts.items():
         say(f"{name:>20}  {value}")
-
-
-def _look_for_data(root: str | None) -> None:
-    if root is not None:
-        os.environ["LRATLAS_DATA"] = root  # worker processes inherit it
 
 
 def _study(spec: "Spec", folder: str, where: dict[str, Any]) -> "Atlas":

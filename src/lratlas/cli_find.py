@@ -1,6 +1,5 @@
 """The command `lratlas find`: the initial LR for a spec's task, or for a program that trains."""
 
-import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, redirect_stdout
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lratlas.cli_options import CORES, DataRoot, Json, count
+from lratlas.cli_options import CORES, DataRoot, Json, count, look_for_data
 from lratlas.errors import SpecError
 from lratlas.terminal import notice, print_json, print_table, say
 
@@ -71,8 +70,7 @@ def find(
     """Find the initial LR to use, for the price of about one and a half trainings."""
     if (spec is None) == (command is None):
         raise SpecError("find needs a SPEC.toml or a --command, and not both.")
-    if data_root is not None:
-        os.environ["LRATLAS_DATA"] = data_root
+    look_for_data(data_root)
     settings: dict[str, Any] = {"budget": budget, "tolerance": tolerance}
     if lrs:
         from lratlas.study.grid import lr_grid

@@ -63,6 +63,12 @@ GpuShare = Annotated[
 ]
 
 
+def look_for_data(root: str | None) -> None:
+    """Let data sets be looked for under ``root``, also by worker processes, which inherit it."""
+    if root is not None:
+        os.environ["LRATLAS_DATA"] = root
+
+
 def crew(workers: int | None, cluster: str | None, gpu_share: float = 1.0) -> dict[str, Any]:
     """Where a study is worked on, as `lratlas.explore` takes it."""
     if cluster is None:

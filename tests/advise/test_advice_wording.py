@@ -49,10 +49,10 @@ def test_a_range_of_one_lr_is_about_it():
 
 def test_thresholds_are_said_where_they_were_seen():
     assert "hreshold" not in made().statement
-    assert "Nothing is learned" not in made().statement
+    assert "nothing was learned" not in made().statement
     found = made(convergence=Bracket(below=0.01, above=0.0316), divergence=Bracket(below=1, above=3.16))
     assert " The convergence threshold lies at 0.01 to 0.032. " in found.statement
-    assert " Nothing is learned above 1 to 3.2. " in found.statement
+    assert " Above 1 to 3.2 nothing was learned in the steps that were tried. " in found.statement
 
 
 def test_warnings_follow_on_lines_of_their_own():
@@ -86,6 +86,18 @@ def test_a_small_budget_is_said_with_what_would_be_enough(resumable: bool):
     larger = advised(a_search(budget=budget, resumable=resumable), Valley())
     assert larger.warnings == ()
     assert larger.longest()["steps"].max() == STEPS // 4
+
+
+@pytest.mark.parametrize(("reached", "is_said"), [(0.16, True), (0.12, False)])
+def test_a_metric_that_has_far_to_go_is_said(reached: float, is_said: bool):
+    def late(asked: Slice) -> Outcome:
+        """An accuracy near chance until an eighth of the steps, which then begins to rise."""
+        plain = 0.1 if asked.stop <= STEPS // 8 else reached
+        return outcome(asked, averaged=plain - 0.01 * math.log10(asked.lr / 0.01) ** 2)
+
+    (warning,) = advised(a_search(direction="maximize"), late).warnings or ("",)
+    # From 0.1 to 0.16, and then half of that gain and a quarter.
+    assert ("the metric of the best LR is 0.16, far from the 0.205 that is expected" in warning) == is_said
 
 
 def test_two_lrs_are_not_enough_for_a_range():

@@ -64,7 +64,7 @@ def test_a_training_that_diverges() -> None:
     model = mlp()
     optimizer = sgd(model, 100.0)
     with watch(optimizer, chance_accuracy=0.1) as seen:
-        train(model, optimizer, 300, after=lambda loss, accuracy: seen(loss, accuracy=accuracy))
+        train(model, optimizer, 1000, after=lambda loss, accuracy: seen(loss, accuracy=accuracy))
     assert seen.regime == "diverging"
     assert "3 times lower" in seen.report()
 

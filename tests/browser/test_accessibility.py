@@ -51,7 +51,10 @@ def test_the_writing_in_charts_stands_out(opened: Opener, study: Path) -> None:
         whole.page.emulate_media(color_scheme=scheme)
         texts: list[dict[str, Any]] = whole.page.evaluate(TEXTS)
         assert len(texts) > 100
-        assert not [text for text in texts if contrast(text["ink"], text["page"], text["opacity"]) < 4.5]
+        # Labels of an axis that would overlap others are there, but hidden.
+        shown = [text for text in texts if text["opacity"] > 0]
+        assert len(shown) > 100
+        assert not [text for text in shown if contrast(text["ink"], text["page"], text["opacity"]) < 4.5]
         assert min(text["size"] for text in texts) >= 8
 
 

@@ -68,6 +68,7 @@ COMMANDS = {
         "--json = False",
     ],
     "serve": ["FOLDER", "--host = 127.0.0.1", "--port = 0"],
+    "verify": ["FOLDER", "--repair = False", "--data-root = None", "--json = False"],
     "doctor": ["--json = False"],
     "data": [],
 }

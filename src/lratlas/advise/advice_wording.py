@@ -23,6 +23,7 @@ _FINISHES = {
 }
 _LITTLE = 1 / 8  # of a full training; advice from less is a guess
 _FEW = 3  # LRs
+_FAR = 0.2  # of the metric: where so much is still expected to come, what is slow at first may overtake
 
 
 def statement_of(advice: "Advice") -> str:
@@ -34,7 +35,7 @@ def statement_of(advice: "Advice") -> str:
     if advice.convergence:
         sentences.append(f"The convergence threshold lies at {_bracket(advice.convergence)}.")
     if advice.divergence:
-        sentences.append(f"Nothing is learned above {_bracket(advice.divergence)}.")
+        sentences.append(f"Above {_bracket(advice.divergence)} nothing was learned in the steps that were tried.")
     sentences.append(f"The search cost {advice.cost:.2f} full trainings of {advice.steps:,} steps.")
     return " ".join(sentences)
 
@@ -49,7 +50,7 @@ def warnings_of(search: Search, outcomes: Sequence[Outcome], ranked: Sequence[St
     """
     best = max(ranked, key=lambda each: (each.score, each.lr))
     tried = sorted({each.slice.lr for each in outcomes})
-    yield from _on_little(search, outcomes, ranked, longest=best.steps / search.steps)
+    yield from _on_little(search, outcomes, ranked, best)
     if best.lr in {tried[0], tried[-1]}:
         end = "smallest" if best.lr == tried[0] else "largest"
         yield f"The best LR is the {end} that was tried; it may lie beyond."
@@ -66,9 +67,10 @@ def warnings_of(search: Search, outcomes: Sequence[Outcome], ranked: Sequence[St
 
 
 def _on_little(
-    search: Search, outcomes: Sequence[Outcome], ranked: Sequence[Standing], *, longest: float
+    search: Search, outcomes: Sequence[Outcome], ranked: Sequence[Standing], best: Standing
 ) -> Iterator[str]:
     """Sentences where too little was trained, or too few LRs, to rely on."""
+    share, last = f"{best.steps / search.steps:.1%} of a full training", trial(outcomes, best.lr)[-1].quality
     if next_slices(search, outcomes):
         yield (
             f"The search is not over: it has trained {spent(search, outcomes):.2f} of at most {search.budget:g} full"
@@ -81,8 +83,13 @@ def _on_little(
         yield f"Only {compared} {lrs} could be compared; a good range takes {_FEW} at least."
     elif min(each.steps for each in ranked) < _LITTLE * search.steps and search.budget < enough(search):
         yield (
-            f"The budget is small: the best LR was trained for {longest:.1%} of a full training. A budget of"
+            f"The budget is small: the best LR was trained for {share}. A budget of"
             f" {math.ceil(10 * enough(search) - 1e-6) / 10:g} takes the best four to a quarter of it."
+        )
+    elif best.score - search.score(last) > _FAR * abs(best.score):
+        yield (
+            f"After {share} the metric of the best LR is {last:.3g}, far from the {search.metric(best.score):.3g} that"
+            " is expected at its end: LRs that are slow at first may overtake. A larger budget looks farther."
         )
 
 

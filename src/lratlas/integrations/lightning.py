@@ -4,14 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lratlas.advise.regime_tracker import Look
 from lratlas.advise.watch import watch
 from lratlas.advise.watching import Watch
 from lratlas.errors import SpecError
-from lratlas.integrations.lightning_find import find
+from lratlas.integrations import extra
 from lratlas.integrations.tracking import numbers_of
+
+with extra("lightning"):
+    from lightning.pytorch import Callback, LightningModule, Trainer
+
+    from lratlas.integrations.lightning_find import find
 
 __all__ = ["WatchCallback", "find"]
 

@@ -10,16 +10,19 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any, Literal
 
-from optuna import Study, Trial, TrialPruned
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import FrozenTrial, TrialState
-
 from lratlas.advise.advice import Advice
 from lratlas.advise.finder import Finder
 from lratlas.advise.slices import Slice
 from lratlas.errors import SearchError, SpecError
-from lratlas.integrations.optuna_study import LR, STEPS, add_search, check_direction, lr_range, worst
+from lratlas.integrations import extra
+
+with extra("optuna"):
+    from optuna import Study, Trial, TrialPruned
+    from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+    from optuna.samplers import BaseSampler, RandomSampler
+    from optuna.trial import FrozenTrial, TrialState
+
+    from lratlas.integrations.optuna_study import LR, STEPS, add_search, check_direction, lr_range, worst
 
 __all__ = ["LRSampler", "add_search"]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from lratlas.advise.advice import Advice
 from lratlas.advise.regime_rules import Regime
 from lratlas.advise.regime_tracker import Look
+from lratlas.integrations import extra
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -64,7 +65,8 @@ def log_to_mlflow(found: Look | Advice) -> None:
     MLflow begins a run where none is active. The advice's statement and its whole evidence become the artifacts
     ``find/advice.txt`` and ``find/evidence.csv``.
     """
-    import mlflow
+    with extra("mlflow"):
+        import mlflow
 
     for step, numbers in _records(found).items():
         mlflow.log_metrics(numbers, step=step)
@@ -80,7 +82,8 @@ def log_to_trackio(found: Look | Advice, *, run: "Run | None" = None) -> None:
         found: What to log.
         run: What ``trackio.init`` returned; None: the current run.
     """
-    import trackio
+    with extra("trackio"):
+        import trackio
 
     log = trackio.log if run is None else run.log
     for step, numbers in _records(found).items():

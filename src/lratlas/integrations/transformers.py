@@ -5,14 +5,17 @@ from functools import wraps
 from typing import Any
 
 import torch
-from accelerate.optimizer import AcceleratedOptimizer
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lratlas.advise.regime_tracker import Look
 from lratlas.advise.watch import watch
 from lratlas.advise.watching import Watch
 from lratlas.errors import LRAtlasError
+from lratlas.integrations import extra
 from lratlas.integrations.tracking import numbers_of
+
+with extra("transformers"):
+    from accelerate.optimizer import AcceleratedOptimizer
+    from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 _STATE = "lratlas.watch"  # where the watch is kept in a checkpoint's trainer_state.json
 

@@ -144,9 +144,11 @@ class RayCrew:
     def _take(self, reference: Any) -> None:
         """Take in what a call to a station came to."""
         ray, worker = _ray(), self._listening.pop(reference)
+        from ray.exceptions import RayError
+
         try:
             messages: Sequence[dict[str, Any]] = ray.get(reference)
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             messages = [{"ended": f"with its node or actor ({type(error).__name__})"}]
         self._heard.extend((worker, message) for message in messages)
         if not (messages and "ended" in messages[-1]):
@@ -182,7 +184,6 @@ def _room(resources: Mapping[str, float], gpus: float) -> int:
 def _ray() -> Any:
     try:
         import ray
-        import ray.exceptions
     except ImportError as error:
         raise StudyError("A study on a cluster needs Ray: pip install 'lratlas[ray]'.") from error
     return ray

@@ -1,0 +1,55 @@
+"""What is needed of other libraries: nothing for the package, and an integration says what is missing."""
+
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from lratlas.errors import LRAtlasError, MissingLibrary
+from lratlas.integrations import extra
+
+ROOT = Path(__file__).parents[2]
+OPTIONAL = {"accelerate", "lightning", "mlflow", "optuna", "tensorboard", "trackio", "transformers"}
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_the_package_imports_nothing_optional() -> None:
+    loaded = "[getattr(lratlas, name) for name in lratlas.__all__]; import lratlas.cli, lratlas.integrations.tracking"
+    done = run(f"import sys, lratlas; {loaded}; print(*{{name.partition('.')[0] for name in sys.modules}})")
+    assert done.returncode == 0, done.stderr
+    assert "torch" in done.stdout.split()  # all that is public was loaded
+    assert not OPTIONAL & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("missing", "use", "name"),
+    [
+        ("lightning", "import lratlas.integrations.lightning", "lightning"),
+        ("transformers", "import lratlas.integrations.transformers", "transformers"),
+        ("accelerate", "import lratlas.integrations.transformers", "transformers"),
+        ("optuna", "import lratlas.integrations.optuna", "optuna"),
+        ("mlflow", "lratlas.integrations.tracking.log_to_mlflow(None)", "mlflow"),
+        ("trackio", "lratlas.integrations.tracking.log_to_trackio(None)", "trackio"),
+    ],
+)
+def test_an_integration_says_what_is_missing(missing: str, use: str, name: str) -> None:
+    done = run(f"import sys; sys.modules['{missing}'] = None; import lratlas.integrations.tracking; {use}")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"lratlas.errors.MissingLibrary: {missing} is not installed; this installs it: pip install 'lratlas[{name}]'"
+    )
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert any(requirement.startswith(missing) for requirement in extras[name])
+
+
+def test_what_is_missing_is_an_error_of_ours_and_of_an_import() -> None:
+    with pytest.raises(MissingLibrary, match="no_such_library is not installed") as told, extra("optuna"):
+        import_module("no_such_library.part")
+    assert isinstance(told.value, LRAtlasError)
+    assert isinstance(told.value, ImportError)
