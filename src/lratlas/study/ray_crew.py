@@ -1,6 +1,8 @@
 """A crew on a Ray cluster: each worker process is kept by an actor, which relays its messages."""
 
 import os
+import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -15,6 +17,7 @@ from lratlas.study.crew import ENVIRONMENT, GRACE, WORKER
 
 _LONGEST_LISTENING = 1.0  # seconds of one call to an actor, which keeps its node's death noticeable
 _MOST_WORKERS = 4096
+_REACHED = 10.0  # seconds in which a cluster's address has to answer
 
 
 class Station:
@@ -86,10 +89,7 @@ class RayCrew:
     def __enter__(self) -> Self:
         ray = _ray()
         if not ray.is_initialized():
-            try:
-                ray.init(address=self.address, log_to_driver=False, configure_logging=False)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise StudyError(f"There is no Ray cluster at {self.address}: {first_line(error)}") from error
+            _connect(self.address)
             self._began = True
         room = _room(ray.cluster_resources(), self.gpus)
         self.workers = min(self.most or room, room)
@@ -170,6 +170,32 @@ class RayCrew:
             ray.kill(station, no_restart=True)
         if self._began:
             ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    """Connect to a cluster; this process's own way of ending on SIGTERM, which Ray replaces, stays.
+
+    Raises:
+        StudyError: There is none at the address.
+    """
+    ray, nobody = _ray(), f"There is no Ray cluster at {address}"
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        # Ray itself would try for more than a minute.
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHED).close()
+        except OSError as error:
+            raise StudyError(f"{nobody}: {error.strerror or error}.") from error
+    from ray.exceptions import RayError
+
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+        raise StudyError(f"{nobody}: {first_line(error)}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _room(resources: Mapping[str, float], gpus: float) -> int:
