@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: .venv help demo test lint benchmark screenshots clean
+.PHONY: .venv help demo test lint chaos benchmark screenshots clean
 
 help:
 	@echo "make demo         run the demonstration: the paper's synthetic example and real digits"
 	@echo "make test         linters, type checker and tests"
 	@echo "make lint         linters and type checker alone"
+	@echo "make chaos        one study, thirty faults: killed processes, damaged files, a full disk, two drivers"
 	@echo "make benchmark    time the trainer against a plain PyTorch loop, and a large report"
 	@echo "make screenshots  pictures of a report in build/screenshots, to look at"
 	@echo "make .venv        the virtual environment, from requirements.lock"
@@ -34,6 +35,9 @@ lint: $(READY)
 # The tests of the browser stay together, in the process that starts it.
 test: lint
 	$(BIN)/pytest -n auto --dist loadgroup
+
+chaos: $(READY)
+	FAULTS=30 $(BIN)/pytest tests/study/test_chaos.py -s
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/ticks.py

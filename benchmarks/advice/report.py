@@ -42,4 +42,6 @@ def chart(data: pl.DataFrame) -> alt.LayerChart | alt.FacetChart:
     dots = base.mark_circle(size=45, opacity=0.7).encode(regret, alt.Color("metric:N", title="metric"))
     medians = base.mark_tick(thickness=2.5, color="black").encode(alt.X("median:Q", scale=axis))
     target = alt.Chart(pl.DataFrame({"target": [TARGET]})).mark_rule(strokeDash=[4, 3], color="gray").encode(x="target")
-    return alt.layer(target, dots, medians).properties(width=460, height=_HEIGHT * len(order))
+    # The longest names would be cut off by a font wider than the one that they were measured with.
+    chart = alt.layer(target, dots, medians).properties(width=460, height=_HEIGHT * len(order))
+    return chart.properties(padding={"left": 40, "top": 5, "right": 5, "bottom": 5})

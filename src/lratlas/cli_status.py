@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 from lratlas.atlas import Atlas
 from lratlas.report.rows import table
-from lratlas.study.progress import Standing, standing
+from lratlas.study.failures import read_failures
+from lratlas.study.progress import Standing, is_done, listing, standing
 
 SIGNS: Mapping[str, str] = {"supported": "✓", "contradicted": "✗", "inconclusive": "?"}
 
@@ -29,6 +30,7 @@ def facts(atlas: Atlas, found: Standing) -> dict[str, object]:
         "kinds": {kind: asdict(count) for kind, count in found.kinds.items()},
         "steps": found.steps.total,
         "steps_done": found.steps.done,
+        "failures": [asdict(each) for each in read_failures(atlas.store)],
         "rate": found.rate,
         "seconds_left": found.seconds_left,
         "recommendation": asdict(advised) if advised else None,
@@ -46,9 +48,22 @@ def lines(atlas: Atlas, found: Standing) -> list[str]:
         f"{head}, {found.jobs.done:,} of {found.jobs.total:,} jobs done",
         f"Jobs: {done}",
         f"SGD steps: {found.steps.done:,} of {found.steps.total:,}{_pace(found)}",
+        *_failures(atlas),
         *([f"Regimes: {atlas.regimes_in_short()}"] if len(atlas.regimes) else []),
         *_verdicts(atlas, "" if found.state == "finished" else ", so far"),
     ]
+
+
+def _failures(atlas: Atlas) -> list[str]:
+    """What was tried again, and what was given up, while it is not done."""
+    failures = read_failures(atlas.store)
+    if not failures:
+        return []
+    there = listing(atlas.store)
+    done = {job.id for job in (atlas.plan.jobs if atlas.plan else ()) if is_done(there, job)}
+    given_up = {each.job: each.reason for each in failures if each.given_up and each.job not in done}
+    head = f"Failed attempts: {len(failures)}, of {len({each.job for each in failures})} jobs"
+    return [head, *(f"  not done: {job}: {reason}" for job, reason in given_up.items())]
 
 
 def _pace(found: Standing) -> str:

@@ -75,3 +75,25 @@ def test_many_writers_may_make_the_same_study(tmp_path: Path):
         made = [pool.submit(Folder.create, tmp_path / "study", SPEC) for _ in range(16)]
     assert [each.result().read_text("spec.toml") for each in made] == [SPEC] * 16
     assert [path.name for path in tmp_path.iterdir()] == ["study"]
+
+
+@pytest.mark.parametrize("deed", ["write", "remove", "set aside"])
+def test_no_link_leads_out_of_a_study(folder: Folder, tmp_path: Path, deed: str):
+    """As a stranger may have packed it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept.parquet").write_text("somebody's")
+    (Path(folder.root) / "tables").symlink_to(outside, target_is_directory=True)
+    deeds = {
+        "write": lambda: folder.write_text("tables/kept.parquet", "another's"),
+        "remove": lambda: folder.remove("tables/kept.parquet"),
+        "set aside": lambda: folder.set_aside("tables/kept.parquet"),
+    }
+    with pytest.raises(StudyError, match=r"a link there leads to .*outside, out of the study's folder"):
+        deeds[deed]()
+    assert (outside / "kept.parquet").read_text() == "somebody's"
+    assert [path.name for path in outside.iterdir()] == ["kept.parquet"]
+    # A link to the study's own folder from elsewhere is a way into it like any other.
+    (tmp_path / "link").symlink_to(folder.root, target_is_directory=True)
+    Folder.open(tmp_path / "link").write_text("plan.json", "{}")
+    assert folder.read_text("plan.json") == "{}"

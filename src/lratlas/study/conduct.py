@@ -139,7 +139,7 @@ def _planned(
         strategy_of,
     )
     from lratlas.study.refining import with_plrs
-    from lratlas.study.tasks import tasks_from
+    from lratlas.study.tasks import own_code, tasks_from
     from lratlas.training.program import can_compile
 
     stored = stored_spec(store)
@@ -147,6 +147,8 @@ def _planned(
     for path in store.damaged():
         notice(f"{path} is damaged; it is set aside in damaged/ and made again.")
         store.set_aside(path)
+    if own := own_code(spec.task):
+        notice(f"Code that the spec names is imported and run: {', '.join(own)}.")
     known = tasks or tasks_from(spec.task)
     old = kept_plan(store, notice)
     with _one_thread():

@@ -194,6 +194,7 @@ class Folder:
             StudyError: It cannot be removed.
         """
         if self.exists(name):
+            self._check_local(name)
             with self._writing(name):
                 self.filesystem.rm_file(self._path(name))
 
@@ -211,6 +212,7 @@ class Folder:
         target, number = f"damaged/{name}", 1
         while self.exists(target):
             target, number = f"damaged/{name}.{number}", number + 1
+        self._check_local(name, target)
         with self._writing(target):
             self.filesystem.makedirs(self._path(target).rsplit("/", 1)[0], exist_ok=True)
             self.filesystem.mv(self._path(name), self._path(target))
@@ -225,12 +227,24 @@ class Folder:
 
     def _put(self, name: str, data: bytes) -> None:
         path = self._path(name)
+        self._check_local(name)
         if isinstance(self.filesystem, LocalFileSystem):
             write_file(Path(path), data)
         else:
             # Object stores show an object only when it is whole.
             self.filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             self.filesystem.pipe_file(path, data)
+
+    def _check_local(self, *names: str) -> None:
+        """See that no link among the folders above files leads out of the study: a stranger may have made it."""
+        if not isinstance(self.filesystem, LocalFileSystem):
+            return
+        for name in names:
+            folder = Path(self._path(name)).parent.resolve()
+            if not folder.is_relative_to(Path(self.root).resolve()):
+                raise StudyError(
+                    f"{name} in {self.url} is left alone: a link there leads to {folder}, out of the study's folder."
+                )
 
     def _is_file(self) -> bool:
         with self._reading("."):

@@ -77,6 +77,12 @@ def tasks_from(section: TaskSpec) -> Tasks:
     return Tasks(make=lambda _seed: _own_task(section, model, data), generated=False)
 
 
+def own_code(section: TaskSpec) -> list[str]:
+    """The functions that a spec names as ``module:function``, the only code that it can have imported and called."""
+    named = (section.model, section.data, section.loss, section.rule.name if section.rule else None)
+    return [name for name in named if name and ":" in name]
+
+
 def tasks_of(task: Task | Callable[[int], Task]) -> Tasks:
     """The tasks of a study of one task, or of a function from data seed to task.
 
