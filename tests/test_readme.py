@@ -168,6 +168,7 @@ def test_the_spec_of_the_page_on_minima_is_valid_and_asks_for_all_of_them() -> N
         "docs/command.md",
         "docs/integrations.md",
         "docs/method.md",
+        "docs/cluster.md",
         "docs/watch.md",
     ],
 )
