@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,8 @@ def _conducted(
     try:
         did = conducted()
     except JobsFailed:
-        _report(Atlas(store))
+        with suppress(StudyError):  # a full disk, say: what failed first is what matters
+            _report(Atlas(store))
         raise
     atlas = Atlas(store)
     if did or changed or not store.exists("report.html"):

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from cli.helpers import Explored, Ran, contents
+from cli.helpers import NAMED, Explored, Ran, contents
 from lratlas.atlas import load
 from lratlas.tables import SCHEMAS
 
@@ -100,7 +100,7 @@ def test_a_finished_study_is_left_as_it_is(words: list[str], study: Path, run: R
         path: path.stat().st_mtime_ns for part in ("runs", "traces") for path in (study / "tables" / part).iterdir()
     }
     ran = run(*words, study, "--workers", "1")
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.err) == (0, f"{NAMED}\n")
     assert ran.out.endswith(f"Report: {study}/report.html\n")
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     result = json.loads(run(*words, study, "--json").out)
@@ -112,7 +112,7 @@ def test_a_spec_can_be_put_right_until_the_study_is_planned(home: Path, tmp_path
     text = (home / "spec.toml").read_text()
     spec.write_text(text.replace("batch_size = 16", "batch_size = 1600"))
     assert run("explore", spec, "--folder", folder).code == 2
-    assert [path.name for path in folder.iterdir()] == ["spec.toml"]
+    assert sorted(path.name for path in folder.iterdir()) == ["driver.lock", "spec.toml"]
     # Not planned, so its spec is all that it holds; the right one takes its place.
     spec.write_text(text.replace("lrs = [1e-3, 1e-1]", "lrs = [1e-3]").replace("cli_own:data", "cli_own:data_with_nan"))
     assert "NaN" in run("explore", spec, "--folder", folder).err
