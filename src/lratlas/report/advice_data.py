@@ -10,7 +10,7 @@ from lratlas.report.rows import by_seed
 AVERAGED, LAST = "averaged", "last"
 
 _SMALLEST_SHARE = 6  # halvings of a full training that a search begins with
-_REACH = 2.5  # the scale reaches so many times farther from the best than half of all metrics are
+_REACH = 4.0  # the scale reaches so many times farther from the best than half of all metrics are
 
 
 @dataclass(frozen=True, kw_only=True)
