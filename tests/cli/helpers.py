@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from polars.testing import assert_frame_equal
+
+from lratlas.atlas import load
+
 MODULE = """
 import os
 import torch
@@ -107,3 +111,10 @@ def sentence(ran: Ran) -> str:
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a study."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_same_tables(study: Path, explored: Explored) -> None:
+    found, wanted = load(study).tables, load(explored.folder).tables
+    for name in wanted:
+        drop = ["seconds"] if name == "runs" else []
+        assert_frame_equal(found[name].drop(drop), wanted[name].drop(drop), check_exact=True)

@@ -5,10 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from polars.testing import assert_frame_equal
 
-from cli.helpers import NAMED, Explored, Ran, contents
-from lratlas.atlas import load
+from cli.helpers import NAMED, Explored, Ran, assert_same_tables, contents
 
 # What a process can do whose files may not grow beyond a limit; the kernel's signal for it is ignored by Python.
 LIMITED = """
@@ -46,13 +44,6 @@ def spoil(study: Path, pattern: str, damage: Callable[[bytes], bytes]) -> str:
     path = next(iter(sorted(study.glob(pattern))))
     path.write_bytes(damage(path.read_bytes()))
     return str(path.relative_to(study))
-
-
-def assert_same_tables(study: Path, explored: Explored):
-    found, wanted = load(study).tables, load(explored.folder).tables
-    for name in wanted:
-        drop = ["seconds"] if name == "runs" else []
-        assert_frame_equal(found[name].drop(drop), wanted[name].drop(drop), check_exact=True)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
