@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: .venv help demo test lint chaos benchmark screenshots clean
+.PHONY: .venv help demo test lint long chaos benchmark screenshots clean
 
 help:
 	@echo "make demo         run the demonstration: the paper's synthetic example and real digits"
 	@echo "make test         linters, type checker and tests"
 	@echo "make lint         linters and type checker alone"
+	@echo "make long         the tests of a cluster that loses nodes, of an object store, and of a few faults"
 	@echo "make chaos        one study, thirty faults: killed processes, damaged files, a full disk, two drivers"
 	@echo "make benchmark    time the trainer against a plain PyTorch loop, and a large report"
 	@echo "make screenshots  pictures of a report in build/screenshots, to look at"
@@ -36,8 +37,11 @@ lint: $(READY)
 test: lint
 	$(BIN)/pytest -n auto --dist loadgroup
 
+long: $(READY)
+	$(BIN)/pytest -m long
+
 chaos: $(READY)
-	FAULTS=30 $(BIN)/pytest tests/study/test_chaos.py -s
+	FAULTS=30 $(BIN)/pytest -m long tests/study/test_chaos.py -s
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/ticks.py

@@ -17,7 +17,7 @@ import lratlas
 from lratlas.atlas import Atlas
 from lratlas.study.store import Store
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.xdist_group("s3")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore"), pytest.mark.xdist_group("s3")]
 
 SPEC = """
 [task]

@@ -13,7 +13,7 @@ from lratlas.errors import StudyError
 from lratlas.study.execute import Progress
 from lratlas.study.failures import read_failures
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore"), pytest.mark.xdist_group("ray")]
 
 SPEC = """
 [task]
