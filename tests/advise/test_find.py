@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,7 @@ import lratlas
 from lratlas.errors import SearchError, SpecError, TaskError
 from lratlas.study.grid import lr_grid
 from lratlas.training.order import batch_indices
+from lratlas.training.trainer import train_stack
 
 LRS = lr_grid(1e-3, 10.0, per_decade=2)
 
@@ -26,6 +28,10 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 3))
 
 
+def with_dropout() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Dropout(0.1), nn.Linear(16, 3))
+
+
 def small_task(**changes: Any) -> lratlas.Task:
     given: dict[str, Any] = {
         "model": network,
@@ -36,6 +42,16 @@ def small_task(**changes: Any) -> lratlas.Task:
         "rule": {"name": "sgd", "momentum": 0.9},
     }
     return lratlas.Task(**(given | changes))
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, strategies: Sequence[str]) -> None:
+    """Have measurements of what trains faster come out as given, one after the other."""
+    left = iter(strategies)
+
+    def next_one(*_: object, **__: object) -> str:
+        return next(left)
+
+    monkeypatch.setattr("lratlas.advise.task_slices.faster_strategy", next_one)
 
 
 def plain_training(task: lratlas.Task, lr: float, steps: int, *, averaged: int = 1) -> float:
@@ -103,8 +119,10 @@ def test_the_divergence_threshold_of_least_squares_is_the_known_one(tmp_path: Pa
     assert advice.lr < threshold
 
 
-def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path: Path):
+def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     task = small_task()
+    # Once for each of the two searches; what a third measurement would come out as, has to play no part.
+    measured(monkeypatch, ["stack", "stack", "single"])
     whole = lratlas.find(task, steps=256, lrs=LRS, folder=tmp_path / "whole")
     told = 0
 
@@ -120,6 +138,54 @@ def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path: Path):
     parts = lratlas.find(task, steps=256, lrs=LRS, folder=tmp_path / "parts")
     assert numbers(parts) == numbers(whole)
     assert parts.lr == whole.lr
+
+
+@pytest.mark.parametrize(("strategy", "count"), [("stack", 3), ("stack", 10), ("single", 3)])
+def test_an_interruption_in_the_middle_of_a_stack_costs_one_slice_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, count: int
+):
+    # What is faster is measured, and may come out otherwise from one search to the next.
+    measured(monkeypatch, [strategy, strategy])
+    task = small_task(model=with_dropout)
+    settings: dict[str, Any] = {"steps": 1280, "lrs": LRS, "budget": 0.2}
+    whole = lratlas.find(task, folder=tmp_path / "whole", **settings)
+    trained = list[int]()
+
+    def counting(program: Any, stack: Any, **given: Any) -> Any:
+        if len(trained) == count:
+            raise KeyboardInterrupt
+        assert stack.alive.numel() == 1 or strategy == "stack"
+        trained.append(len(given["batches"]) * stack.alive.numel())
+        return train_stack(program, stack, **given)
+
+    monkeypatch.setattr("lratlas.advise.task_slices.train_stack", counting)
+    with pytest.raises(KeyboardInterrupt):
+        lratlas.find(task, folder=tmp_path / "parts", **settings)
+    count = -1  # of what comes now, nothing is interrupted
+    parts = lratlas.find(task, folder=tmp_path / "parts", **settings)
+    assert numbers(parts) == numbers(whole)
+    # Stretches of training are counted before they are begun: the last one was done and kept.
+    assert sum(trained) == round(whole.cost * 1280)
+    assert not list((tmp_path / "parts" / "states").iterdir())
+
+
+def test_what_was_kept_of_a_stack_and_is_damaged_is_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    task = small_task()
+    measured(monkeypatch, ["stack", "stack"])
+    whole = lratlas.find(task, steps=1280, lrs=LRS, folder=tmp_path / "whole", budget=0.2)
+
+    def interrupted(program: Any, stack: Any, **given: Any) -> Any:
+        if stack.step >= 10:
+            raise KeyboardInterrupt
+        return train_stack(program, stack, **given)
+
+    monkeypatch.setattr("lratlas.advise.task_slices.train_stack", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lratlas.find(task, steps=1280, lrs=LRS, folder=tmp_path / "parts", budget=0.2)
+    monkeypatch.setattr("lratlas.advise.task_slices.train_stack", train_stack)
+    (part,) = (tmp_path / "parts" / "states").glob("*.part")
+    part.write_bytes(part.read_bytes()[:-20])
+    assert numbers(lratlas.find(task, steps=1280, lrs=LRS, folder=tmp_path / "parts", budget=0.2)) == numbers(whole)
 
 
 def test_a_finished_search_trains_nothing_and_keeps_no_states(tmp_path: Path):

@@ -17,7 +17,6 @@ from lratlas.errors import SearchError, SpecError
 from lratlas.study.premises import device_name
 from lratlas.task import Task, fingerprint
 
-STATES = "states"
 TASK = "task.txt"
 
 
@@ -87,7 +86,7 @@ def find(
         tolerance=tolerance,
     )
     _same_task(finder.folder, task)
-    bench = Bench(task=task, states=finder.folder / STATES, device=torch.device(device_name(device)), compiled=compiled)
+    bench = Bench(task=task, root=finder.folder, device=torch.device(device_name(device)), compiled=compiled)
     while slices := finder.ask_all():
         for group in groups(bench, slices):
             began = time.monotonic()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from lratlas.advise.part_way import PartWay, forget, forget_all, keep, kept, stops
 from lratlas.advise.slices import BLOCKS, Slice
 from lratlas.errors import SearchError
 from lratlas.streams import stream, torch_seed
@@ -27,8 +29,11 @@ from lratlas.training.program import Program, Strategy, build, can_compile
 from lratlas.training.sphere import Weights
 from lratlas.training.stacking import initial_tensors, samples
 from lratlas.training.stacks import Samples, Stack, start_stack
-from lratlas.training.trainer import Row, train_stack
+from lratlas.training.trainer import train_stack
 
+STATES = "states"
+"""The folder of final states, within that of the search."""
+_STRATEGY = "strategy.txt"
 _CHECKPOINTS = 16  # that enter an average, at most
 _STAIRS = 32  # of the descent of an annealed LR
 _STATISTICS = 1024  # training samples for the batch-norm statistics of an average
@@ -55,22 +60,32 @@ class Bench:
 
     Attributes:
         task: The task; choices are made on its validation set.
-        states: Folder of final states.
+        root: The folder of the search.
         device: Where to train.
         compiled: Whether to compile the step, which takes a while and then makes it faster.
     """
 
     task: Task
-    states: Path
+    root: Path
     device: torch.device
     compiled: bool = False
 
+    @property
+    def states(self) -> Path:
+        """The folder of final states."""
+        return self.root / STATES
+
     @cached_property
     def strategy(self) -> Strategy:
-        """Whether several LRs are trained as one program; measured."""
+        """Whether several LRs are trained as one program; measured once for a search, whose last bits depend on it."""
         if not self.task.update.stacks:
             return "single"
-        return faster_strategy(self.task, device=str(self.device), dtype="float32")
+        path = self.root / _STRATEGY
+        if path.exists() and (kept := path.read_text()) in get_args(Strategy):
+            return cast("Strategy", kept)
+        measured = faster_strategy(self.task, device=str(self.device), dtype="float32")
+        write_file(path, measured.encode())
+        return measured
 
     @cached_property
     def program(self) -> Program:
@@ -109,51 +124,67 @@ def train_slices(bench: Bench, slices: Sequence[Slice]) -> list[Trained]:
     """
     first, task, names = slices[0], bench.task, [[each.name for each in slices]]
     initial = initial_tensors([task], [first.seed], len(slices), dtype=torch.float32, device=bench.device)
-    stack = _parents(bench, slices) if first.parent else start_stack(initial[0], initial[1], task.update)
+    at = _averaged_at(first)
+    so_far = kept(bench.states, slices, count=len(at), device=bench.device)
+    if so_far is None:
+        stack = _parents(bench, slices) if first.parent else start_stack(initial[0], initial[1], task.update)
+        so_far = PartWay(stack=stack, tails={}, losses=())
     data = samples([task], "train", initial[2], dtype=torch.float32, device=bench.device)
     with torch.random.fork_rng():
-        # Dropout and the like draw from here.
-        torch.manual_seed(torch_seed(first.seed, f"slice-{first.start}"))
-        stack, rows, checkpoints = _trained(bench, slices, stack, data)
+        trained = _trained(bench, slices, so_far, at, data)
     for name in names[0]:
-        write_file(_path(bench, name), save(_state(stack, names, name)))
-    return _results(bench, stack, rows, checkpoints, data)
+        write_file(_path(bench, name), save(_state(trained.stack, names, name)))
+    forget(bench.states, slices)
+    return _results(bench, trained, data)
 
 
 def forget_states(bench: Bench, needed: Collection[str]) -> None:
-    """Remove the final states of all slices but those named."""
+    """Remove the final states of all slices but those named, and once none is needed all that is left."""
     for path in bench.states.glob("*.safetensors"):
         if path.stem not in needed:
             path.unlink(missing_ok=True)
+    if not needed:
+        forget_all(bench.states)
+
+
+def _averaged_at(of: Slice) -> list[int]:
+    """The steps after which the weights enter the average of a slice."""
+    return sorted({int(step) for step in np.linspace(of.stop, of.average_from, _CHECKPOINTS, endpoint=False)})
 
 
 def _trained(
-    bench: Bench, slices: Sequence[Slice], stack: Stack, data: Samples
-) -> tuple[Stack, list[Row], list[Weights]]:
-    """The stack at the end, its trace rows, and the checkpoints that are averaged."""
-    first, task = slices[0], bench.task
+    bench: Bench, slices: Sequence[Slice], so_far: PartWay, averaged_at: Sequence[int], data: Samples
+) -> PartWay:
+    """The stack trained from where it is to its end; it is kept on the way."""
+    first, task, every = slices[0], bench.task, max(1, slices[0].steps // BLOCKS)
     span = {"seed": first.seed, "samples": len(task.train[0]), "batch_size": task.samples_per_step}
-    at = {int(step) for step in np.linspace(first.stop, first.average_from, _CHECKPOINTS, endpoint=False)}
-    rows, checkpoints = list[Row](), list[Weights]()
-    for start, stop in pairwise(_stairs(first)):
+    rests = stops(slices, every=every)
+    ends = sorted({so_far.stack.step, *_stairs(first), *rests})
+    for start, stop in pairwise(end for end in ends if end >= so_far.stack.step):
+        # Dropout and the like draw from here.
+        torch.manual_seed(torch_seed(first.seed, f"slice-{start}"))
         order = batch_indices(start=start, stop=stop, full_batch=task.full_batch, **span)
         draws = augmentation_draws(task.augment, start=start, stop=stop, **span) if task.augment else {}
         middle = (start + stop - 1) // 2
         lrs = [each.lr_at(middle) for each in slices]
         trained = train_stack(
             bench.program,
-            stack,
+            so_far.stack,
             lrs=torch.tensor([lrs], dtype=torch.float32, device=bench.device),
             batches=order[:, None].to(bench.device),
             draws={name: value[:, None] for name, value in draws.items()} or None,
             train=data,
-            trace_every=max(1, first.steps // BLOCKS),
-            snapshots=[step for step in at if start < step <= stop],
+            trace_every=every,
+            snapshots=[step for step in averaged_at if start < step <= stop],
         )
-        stack = trained.stack
-        rows += trained.rows
-        checkpoints += trained.snapshots.values()
-    return stack, rows, checkpoints
+        tails = so_far.tails
+        for weights in trained.snapshots.values():
+            tails = add_checkpoint(tails, [len(averaged_at)], weights, rank=0)
+        losses = (*so_far.losses, *(row.train_loss[0] for row in trained.rows))
+        so_far = PartWay(stack=trained.stack, tails=tails, losses=losses)
+        if stop in rests:
+            keep(bench.states, slices, so_far)
+    return so_far
 
 
 def _stairs(of: Slice) -> list[int]:
@@ -164,21 +195,19 @@ def _stairs(of: Slice) -> list[int]:
     return sorted({of.start, *(int(step) for step in down)})
 
 
-def _results(
-    bench: Bench, stack: Stack, rows: Sequence[Row], checkpoints: Sequence[Weights], data: Samples
-) -> list[Trained]:
-    task, program = bench.task, bench.program
+def _results(bench: Bench, trained: PartWay, data: Samples) -> list[Trained]:
+    task, program, stack = bench.task, bench.program, trained.stack
     held = samples([task], "validation", data.frozen, dtype=torch.float32, device=bench.device)
 
     def metric(weights: Weights, buffers: Weights) -> Tensor:
         scores = evaluate_stack(program, weights, buffers, held)
         return (scores.accuracy if bench.by_accuracy else scores.loss)[0]
 
-    mean = _mean(checkpoints, task)
+    (mean,) = averaged(trained.tails, rule=task.update, dtype=torch.float32).values()
     few = _some(data, _STATISTICS)
     pooled = pooled_buffers(program, mean, stack.buffers, few, batch_size=task.samples_per_step)
     values, averages = metric(stack.weights, stack.buffers), metric(mean, pooled)
-    losses = torch.stack([row.train_loss[0] for row in rows])
+    losses = torch.stack(trained.losses)
     return [
         Trained(
             value=float(values[lane]) if stack.alive[0, lane] else math.nan,
@@ -187,13 +216,6 @@ def _results(
         )
         for lane in range(len(values))
     ]
-
-
-def _mean(checkpoints: Sequence[Weights], task: Task) -> Weights:
-    tails = {}
-    for weights in checkpoints:
-        tails = add_checkpoint(tails, [len(checkpoints)], weights, rank=0)
-    return averaged(tails, rule=task.update, dtype=torch.float32)[len(checkpoints)]
 
 
 def _some(data: Samples, count: int) -> Samples:

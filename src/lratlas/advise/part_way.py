@@ -1,0 +1,92 @@
+"""The state of a stack of slices in the middle of its training, kept so that an interruption costs little."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from lratlas.advise.slices import Slice
+from lratlas.study.atomic import write_file
+from lratlas.study.checkpoints import read_segment, segment_tensors
+from lratlas.training.averaging import Tails
+from lratlas.training.stacks import Stack
+
+_ENDING = ".part"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartWay:
+    """What training a stack of slices came to so far.
+
+    Attributes:
+        stack: The stack.
+        tails: Running sums of the checkpoints that are averaged.
+        losses: Mean training losses, each [lanes], in order.
+    """
+
+    stack: Stack
+    tails: Tails
+    losses: tuple[Tensor, ...]
+
+
+def stops(slices: Sequence[Slice], *, every: int) -> list[int]:
+    """The steps at which a stack is kept: between two of them no more is trained than one slice has steps.
+
+    Args:
+        slices: They begin and end at the same steps.
+        every: Steps between two rows of the trace; the stops fall on rows.
+    """
+    first = slices[0]
+    length = max(every, first.steps // len(slices) // every * every)
+    return list(range((first.start + length) // every * every, first.stop, length))
+
+
+def keep(states: Path, slices: Sequence[Slice], so_far: PartWay) -> None:
+    """Keep the stack in the folder of states, in the place of what was kept of it before."""
+    tensors = segment_tensors(_names(slices), so_far.stack, so_far.tails, 0.0)
+    tensors |= {"part/step": torch.tensor(so_far.stack.step), "part/losses": torch.stack(so_far.losses)}
+    write_file(_path(states, slices), save({name: value.cpu().contiguous() for name, value in tensors.items()}))
+
+
+def kept(states: Path, slices: Sequence[Slice], *, count: int, device: torch.device) -> PartWay | None:
+    """What was kept of a stack; None where there is nothing, or nothing that can be read.
+
+    Args:
+        states: The folder of states.
+        slices: Those of the stack, in the same order.
+        count: How many checkpoints are averaged.
+        device: Where the tensors shall live.
+    """
+    try:
+        tensors = load(_path(states, slices).read_bytes())
+        step = int(tensors["part/step"])
+        stack, tails, _ = read_segment(tensors, _names(slices), counts=[count], step=step, device=device)
+        losses = tuple(tensors["part/losses"].to(device))
+    except (OSError, SafetensorError, KeyError):
+        return None
+    return PartWay(stack=stack, tails=tails, losses=losses)
+
+
+def forget(states: Path, slices: Sequence[Slice]) -> None:
+    """Remove what was kept of a stack."""
+    _path(states, slices).unlink(missing_ok=True)
+
+
+def forget_all(states: Path) -> None:
+    """Remove what was kept of all stacks: also of those that were put together differently after an interruption."""
+    for path in states.glob(f"*{_ENDING}"):
+        path.unlink(missing_ok=True)
+
+
+def _names(slices: Sequence[Slice]) -> list[list[str]]:
+    return [[each.name for each in slices]]
+
+
+def _path(states: Path, slices: Sequence[Slice]) -> Path:
+    together = hashlib.sha256("/".join(each.name for each in slices).encode()).hexdigest()
+    return states / f"{together[:16]}{_ENDING}"
