@@ -17,11 +17,10 @@ from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.summary import summary
 from lratlas.analysis.wording import format_lr
 from lratlas.errors import StudyError
-from lratlas.report.charts import CHARTS, Drawing, ticks_chart
 from lratlas.study.conduct import stored_spec
 from lratlas.study.plan import Plan, read_plan
 from lratlas.study.refining import next_plr
-from lratlas.study.spec import Spec
+from lratlas.study.spec import PYTHON, Spec
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS, empty
 from lratlas.thresholds import Thresholds
@@ -29,6 +28,7 @@ from lratlas.thresholds import Thresholds
 if TYPE_CHECKING:
     from torch import nn
 
+    from lratlas.report.charts import Drawing
     from lratlas.task import Task
 
 # The stored tables and what their rows are sorted by.
@@ -43,7 +43,6 @@ _STORED = {
 }
 _ANALYSIS = ("regimes", "boundaries", "sparsity", "power_law", "claims")
 _WHOLE = "analysis"
-PYTHON = "python"  # the task preset of studies whose task a spec cannot describe
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ class Atlas:
         """Whether LRs are effective ones."""
         return bool(self.plan and self.plan.elr)
 
-    def chart(self, name: str, **options: Any) -> Drawing:
+    def chart(self, name: str, **options: Any) -> "Drawing":
         """A chart; it shows in a notebook.
 
         Args:
@@ -152,6 +151,8 @@ class Atlas:
         Raises:
             StudyError: There is no such chart, or the study lacks what it shows.
         """
+        from lratlas.report.charts import CHARTS, ticks_chart
+
         if name == "ticks" and name in self._of_data:
             return ticks_chart(self._first_feature())
         if name == "band_picture" and name in self._of_data:
@@ -227,6 +228,8 @@ class Atlas:
     @property
     def charts(self) -> tuple[str, ...]:
         """The charts that this study asks for, finished or not, in the order of the report."""
+        from lratlas.report.charts import CHARTS
+
         measured = ("features", "bands", "norms", "sharpness")
         asked = {name: self.plan is None or bool(getattr(self.plan, name)) for name in measured} | {
             "convergence": self.spec.measure.convergence,
@@ -240,7 +243,7 @@ class Atlas:
         preset = self.spec.task.preset
         return ("ticks",) if preset == "ticks" else ("band_picture",) if preset == "images" else ()
 
-    def _band_picture(self) -> Drawing:
+    def _band_picture(self) -> "Drawing":
         from lratlas.report.picture import band_picture
         from lratlas.study.tasks import tasks_from
 

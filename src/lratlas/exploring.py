@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lratlas.atlas import PYTHON, Atlas
 from lratlas.errors import JobsFailed, SpecError, StudyError
 from lratlas.study.conduct import conduct, open_study, stored_spec
-from lratlas.study.spec import Spec, read_spec, spec_from
+from lratlas.study.spec import PYTHON, Spec, read_spec, spec_from
 from lratlas.study.store import Store
 from lratlas.study.tasks import Tasks, tasks_of
 
 if TYPE_CHECKING:
+    from lratlas.atlas import Atlas
     from lratlas.study.execute import Progress
     from lratlas.task import Task
 
@@ -29,7 +29,7 @@ def explore(
     progress: "Callable[[Progress], None] | None" = None,
     notice: Callable[[str], None] = print,
     **sections: Any,
-) -> Atlas:
+) -> "Atlas":
     """Conduct the whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
 
     What the folder already has is not trained again, so calling this again resumes or extends the study.
@@ -75,7 +75,7 @@ def resume(
     gpu_share: float = 1.0,
     progress: "Callable[[Progress], None] | None" = None,
     notice: Callable[[str], None] = print,
-) -> Atlas:
+) -> "Atlas":
     """Continue an interrupted study; does nothing if it is finished.
 
     Raises:
@@ -97,27 +97,34 @@ def _conducted(
     tasks: Tasks | None,
     progress: "Callable[[Progress], None] | None",
     notice: Callable[[str], None],
-) -> Atlas:
+) -> "Atlas":
     changed = spec is not None and spec != stored_spec(store)
     conducted = partial(conduct, store, spec, **crew, tasks=tasks, progress=progress, notice=notice)
     try:
         did = conducted()
     except JobsFailed:
         with suppress(StudyError):  # a full disk, say: what failed first is what matters
-            _report(Atlas(store))
+            _report(_atlas(store))
         raise
-    atlas = Atlas(store)
+    atlas = _atlas(store)
     if did or changed or not store.exists("report.html"):
         _report(atlas)
     while (plr := atlas.next_plr()) is not None:
         notice(f"Bisection: PLR {plr:g} is added.")
         conducted(more=(plr,))
-        atlas = Atlas(store)
+        atlas = _atlas(store)
         _report(atlas)
     return atlas
 
 
-def _report(atlas: Atlas) -> None:
+def _atlas(store: Store) -> "Atlas":
+    # Training begins, and a study that is cut off ends, before what only analyses it is imported.
+    from lratlas.atlas import Atlas
+
+    return Atlas(store)
+
+
+def _report(atlas: "Atlas") -> None:
     """Write the report; an interruption leaves none, rather than that of an earlier state."""
     atlas.store.remove("report.html")
     atlas.write_report()

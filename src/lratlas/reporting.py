@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from altair.utils.schemapi import debug_mode
 
-from lratlas.atlas import PYTHON, Atlas
+from lratlas.atlas import Atlas
 from lratlas.errors import LRAtlasError
 from lratlas.report.data import CHART_DATA
 from lratlas.report.figures import figure_pdf, figure_svg
@@ -16,6 +16,7 @@ from lratlas.report.look import Drawing
 from lratlas.report.page import page
 from lratlas.study.progress import standing
 from lratlas.study.sittings import wall_time
+from lratlas.study.spec import PYTHON
 
 
 @dataclass(frozen=True, kw_only=True)

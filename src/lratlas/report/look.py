@@ -169,13 +169,12 @@ def panel(lines: alt.Chart | alt.LayerChart, bands: pl.DataFrame, *, width: int,
 
 def finish(chart: Drawing, description: str) -> Any:
     """Fonts, legend and the description read out by screen readers, the same on every chart."""
-    return (
-        chart.properties(description=description)
-        .configure(font=FONT)
-        .configure_axis(
+    config = alt.Config(
+        font=FONT,
+        axis=alt.AxisConfig(
             labelFontSize=11, titleFontSize=12, titleFontWeight="normal", gridColor=NEUTRAL, gridOpacity=0.15
-        )
-        .configure_legend(
+        ),
+        legend=alt.LegendConfig(
             labelFontSize=11,
             titleFontSize=12,
             titleFontWeight="normal",
@@ -183,10 +182,12 @@ def finish(chart: Drawing, description: str) -> Any:
             # Shapes without a colour of their own are seen on light pages and on dark ones.
             symbolBaseFillColor=NEUTRAL,
             symbolBaseStrokeColor=NEUTRAL,
-        )
-        .configure_title(fontSize=12, fontWeight="normal", anchor="start")
-        .configure_view(stroke=NEUTRAL, strokeOpacity=0.4)
+        ),
+        title=alt.TitleConfig(fontSize=12, fontWeight="normal", anchor="start"),
+        view=alt.ViewConfig(stroke=NEUTRAL, strokeOpacity=0.4),
     )
+    # In one call: each copies the whole chart, panel by panel.
+    return chart.properties(description=description, config=config)
 
 
 def _lowered(bands: pl.DataFrame, width: int, name: float) -> list[bool]:

@@ -1,7 +1,7 @@
 """What the jobs that measure do: finished runs from the store, one table of rows each."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import asdict
 from functools import partial
 from itertools import combinations
 
@@ -14,8 +14,6 @@ from lratlas.measure.frequencies import band_accuracies
 from lratlas.measure.geometry import angular_distance, arc, barrier, path_errors
 from lratlas.measure.hessian import seed_samples
 from lratlas.measure.norms import group_norms
-from lratlas.measure.sharpness import Sharpness as Curvature
-from lratlas.measure.sharpness import sharpness_measure
 from lratlas.study.plan import Bands, Features, Geometry, Grid, Measurement, Norms, Sharpness, Training
 from lratlas.study.rows import flat, model_rows, norms_table
 from lratlas.study.study import Setting, Study
@@ -25,7 +23,6 @@ from lratlas.training.sphere import Weights
 
 Found = Iterator[tuple[Mapping[str, object], Tensor]]  # columns of a row and the accuracies [seeds, lanes]
 Values = list[float]
-_CURVATURE = [field.name for field in fields(Curvature)]
 
 
 def measured(study: Study, job: Measurement) -> pl.DataFrame:
@@ -82,6 +79,8 @@ def _norms(study: Study, job: Norms) -> pl.DataFrame:
 
 
 def _sharpness(study: Study, job: Sharpness) -> pl.DataFrame:
+    from lratlas.measure.sharpness import sharpness_measure  # its solver takes a second to import
+
     training = study.training(job.training)
     _, _, setting = study.initial(training.seeds, len(training.lanes))
     own = [seed_samples(setting.train, at) for at in range(len(training.seeds))]
@@ -93,11 +92,11 @@ def _sharpness(study: Study, job: Sharpness) -> pl.DataFrame:
     def found(weights: Weights, buffers: Weights, setting: Setting) -> dict[str, Values]:
         error = 1 - evaluate_stack(study.program, weights, buffers, setting.test).accuracy
         each = [
-            curvature(_run(weights, at, lane), _run(buffers, at, lane), own[at], seed.training_seed)
+            asdict(curvature(_run(weights, at, lane), _run(buffers, at, lane), own[at], seed.training_seed))
             for at, seed in enumerate(training.seeds)
             for lane in range(len(training.lanes))
         ]
-        columns = {name: [getattr(one, name) for one in each] for name in _CURVATURE}
+        columns = {name: [row[name] for row in each] for name in each[0]}
         return {**columns, "test_error": flat(error)}
 
     return pl.concat(

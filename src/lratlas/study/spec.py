@@ -27,6 +27,7 @@ from lratlas.study.sections import (
 )
 
 __all__ = [
+    "PYTHON",
     "AverageSpec",
     "FinetuneSpec",
     "MeasureSpec",
@@ -44,6 +45,9 @@ __all__ = [
     "spec_from",
     "spec_text",
 ]
+
+PYTHON = "python"
+"""The task preset of studies whose task a spec cannot describe."""
 
 _MAY_GAIN = {"pretrain.lrs", "second.plrs", "second.lrs", "finetune.lrs", "measure.bands"}
 _MAY_GROW = {"pretrain.repeats"}

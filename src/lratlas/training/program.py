@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo import config as dynamo
 from torch.func import functional_call, grad_and_value, vmap
 from torch.utils._pytree import tree_map
 
@@ -61,6 +60,7 @@ class Program:
         rule: The update rule.
         norms: Names of the model's batch norms that keep running statistics.
         chunk: Samples to evaluate at once.
+        compiled: Whether the functions are compiled ones.
     """
 
     step: Callable[..., tuple[Weights, Weights, State, Tensor, Tensor]]
@@ -69,6 +69,7 @@ class Program:
     rule: Rule
     norms: tuple[str, ...]
     chunk: int
+    compiled: bool
 
 
 def build(
@@ -161,7 +162,7 @@ def build(
         return conclude(weights, buffers, state, alive, sums, lrs, gradients, found)
 
     if strategy == "stack":
-        differentiate = _stacked(grad_and_value(loss, has_aux=True))
+        differentiate = _stacked(grad_and_value(loss, has_aux=True)) if compiled else _differentiated(_stacked(loss))
         differentiate = differentiate if whole else made(differentiate)
     else:
         differentiate = _alone(_differentiated(made(loss)))
@@ -185,6 +186,7 @@ def build(
         rule=rule,
         norms=tuple(norm_names(model)),
         chunk=_CHUNKS[strategy],
+        compiled=compiled,
     )
 
 
@@ -193,6 +195,8 @@ def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    from torch._dynamo import config as dynamo  # takes seconds to import
+
     # The C++ wrapper halves what a call costs outside the kernels; contraction lets products and sums fuse.
     # Every size of stack is compiled for itself; beyond the limit PyTorch would fall back to eager without a word.
     dynamo.recompile_limit = dynamo.accumulated_recompile_limit = 4096
@@ -215,14 +219,19 @@ def _stacked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _differentiated(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """As `torch.func.grad_and_value` with auxiliary results, but by autograd: compiled, its backward is faster."""
+    """As `torch.func.grad_and_value` with auxiliary results, but by autograd, for one run or a stack of them.
+
+    No run's loss depends on the weights of another, so the gradient of the sum of all is that of each. The backward
+    pass of a compiled loss is faster this way, and eager code does not need the compiler's modules.
+    """
 
     def gradients(weights: Weights, *others: Any) -> tuple[Weights, Found]:
         own = {name: value.detach().requires_grad_() for name, value in weights.items()}
         with torch.enable_grad():
             value, found = loss(own, *others)
-        slopes = torch.autograd.grad(value, [*own.values()], allow_unused=True, materialize_grads=True)
-        return dict(zip(own, slopes, strict=True)), (value.detach(), found)
+            total = value.sum()
+        slopes = torch.autograd.grad(total, [*own.values()], allow_unused=True, materialize_grads=True)
+        return dict(zip(own, slopes, strict=True)), tree_map(torch.detach, (value, found))
 
     return gradients
 

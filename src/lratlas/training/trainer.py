@@ -1,6 +1,7 @@
 """Training a stack: from initial weights, learning rates and batch indices to weights and traces."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -163,12 +164,16 @@ def _advance(
     step = stack.step
     for part in parts:
         for at, batch in enumerate(part):
-            # After the first step nothing that the compiled code depends on changes: its checks are left out.
-            with torch.compiler.set_stance("default", skip_guard_eval_unsafe=at > 0):
+            with _checks(program, at):
                 weights, buffers, state, alive, sums = program.step(weights, buffers, state, alive, sums, lrs, batch)
         step += len(part)
         progress(len(part) * alive.numel())
     return Stack(weights=weights, buffers=buffers, state=state, alive=alive, step=step), sums
+
+
+def _checks(program: Program, at: int) -> AbstractContextManager[object]:
+    """After the first step nothing that the compiled code depends on changes: its checks are left out."""
+    return torch.compiler.set_stance("default", skip_guard_eval_unsafe=at > 0) if program.compiled else nullcontext()
 
 
 def _gathered(train: Samples, batches: Tensor, draws: Mapping[str, Tensor]) -> Iterator[tuple[Batch, ...]]:
