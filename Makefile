@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: .venv help demo test lint long chaos benchmark screenshots clean
+.PHONY: .venv help demo test lint style types suite long chaos benchmark screenshots clean
 
 help:
 	@echo "make demo         run the demonstration: the paper's synthetic example and real digits"
@@ -28,14 +28,22 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)
 	$(BIN)/lratlas demo
 
-lint: $(READY)
+lint: style types
+
+style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(READY)
 	$(BIN)/basedpyright
 
 # The tests of the browser stay together, in the process that starts it.
-test: lint
+suite: $(READY)
 	$(BIN)/pytest -n auto --dist loadgroup
+
+# The type checker keeps one core busy for a minute: the tests begin beside it.
+test: style
+	$(MAKE) --jobs=2 types suite
 
 long: $(READY)
 	$(BIN)/pytest -m long

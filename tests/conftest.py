@@ -1,17 +1,24 @@
 """What goes for all tests: without a Chromium those of the browser are left out, and that is said."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from browser.browsing import CHROMIUM
 
+# Models as small as those of the tests are trained fastest by one thread, all the more beside other tests. PyTorch
+# reads it when it is imported, here and in the processes that the tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 _BROWSER = Path(__file__).parent / "browser"
+# Where several processes test at once, what takes longest begins first, so that none has to wait for another in the end.
+_FIRST = {"test_examples.py", "test_find.py", "test_images.py", "test_lightning.py", "test_readme.py", "test_resume.py"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     left_out = [item for item in items if not CHROMIUM and _BROWSER in item.path.parents]
-    items[:] = [item for item in items if item not in left_out]
+    items[:] = sorted((item for item in items if item not in left_out), key=lambda item: item.path.name not in _FIRST)
     config.hook.pytest_deselected(items=left_out)
 
 

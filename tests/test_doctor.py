@@ -9,8 +9,13 @@ from lratlas.doctor import checkup, sgemm_peak
 
 
 def test_the_checkup_has_versions_cores_and_a_positive_peak() -> None:
-    threads = torch.get_num_threads()
-    facts = checkup()
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        facts = checkup()
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
     assert facts["python"] == platform.python_version()
     assert facts["torch"] == torch.__version__
     assert isinstance(facts["cores"], int)
@@ -21,7 +26,6 @@ def test_the_checkup_has_versions_cores_and_a_positive_peak() -> None:
     peak = facts["sgemm GFLOP/s"]
     assert isinstance(peak, float)
     assert peak > 0
-    assert torch.get_num_threads() == threads
 
 
 def test_the_peak_is_a_rate_of_operations_and_not_a_time() -> None:

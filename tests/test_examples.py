@@ -1,15 +1,18 @@
-"""The examples, run as a user would: in their folder, by the commands that they name."""
+"""The examples, run in their folder: by the commands that they name, or as the main module of this process."""
 
+import io
 import json
 import math
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import tomllib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,11 +75,29 @@ def ran(folder: Path, *words: str) -> str:
 def ran_program(folder: Path, *command: str) -> str:
     """What a command printed in this folder, where programs of this environment are found first."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    # Models as small as these are trained fastest by one thread, all the more beside other tests.
-    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PATH": path}
     process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     assert process.returncode == 0, process.stderr[-1000:]
     return process.stdout
+
+
+@contextmanager
+def as_a_script(folder: Path) -> Iterator[io.StringIO]:
+    """This process as a script in this folder finds it, with what is printed; what is imported is imported already."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), redirect_stdout(io.StringIO()) as printed:
+        warnings.simplefilter("ignore")
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        yield printed
+    for path in folder.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+def ran_here(folder: Path, name: str) -> str:
+    """What a script printed, run as the main module of this process."""
+    with as_a_script(folder) as printed:
+        runpy.run_path(str(folder / name), run_name="__main__")
+    return printed.getvalue()
 
 
 def shorten_spec(path: Path) -> None:
@@ -113,7 +134,7 @@ def test_the_spec_and_the_script_train_the_same_runs_well_above_chance(folder: P
     assert all(accuracy > 0.5 for accuracy in runs.filter(stage="finetune")["test_accuracy"])
     bands = lratlas.load(folder / "own-study").table("bands")
     assert {*bands["low"], *bands["high"]} >= {0, 8}  # images of 8 x 8 have the bands 0 to 8
-    printed = ran(folder, "own_model.py")
+    printed = ran_here(folder, "own_model.py")
     assert (folder / "own-study-from-python" / "report.html").is_file()
     assert "own-study-from-python/report.html" in printed
     assert_frame_equal(runs_of(folder / "own-study-from-python"), runs)
@@ -137,17 +158,18 @@ def test_the_spec_and_the_script_ask_for_the_same_study(folder: Path, monkeypatc
     assert spec_from(same | asked["sections"]) == spec
 
 
-def searched(folder: Path, name: str, *, again: bool = False) -> tuple[float, list[float]]:
+def searched(
+    folder: Path, name: str, run: Callable[[Path, str], str], *, again: bool = False
+) -> tuple[float, list[float]]:
     """Run an example of a search: the advised LR, and the numbers of the last line, what the training reached.
 
     Run ``again``, it says the same and adds nothing to the search.
     """
     search, replaced = SEARCHES[name]
     shorten_script(folder / name, replaced)
-    command = ["sh" if name.endswith(".sh") else sys.executable, name]
-    printed = ran_program(folder, *command)
+    printed = run(folder, name)
     journal = (folder / search / JOURNAL).read_bytes()
-    assert not again or ran_program(folder, *command) == printed
+    assert not again or run(folder, name) == printed
     assert (folder / search / JOURNAL).read_bytes() == journal
     # All that is left lies in a folder of its own.
     left = {path.name for path in folder.iterdir()} - {path.name for path in EXAMPLES.iterdir()} - {"__pycache__"}
@@ -185,9 +207,11 @@ def classifies(lr: float) -> bool:
     return net.score(x[TRAINED:], y[TRAINED:]) > 0.9
 
 
-def check_search_on_digits(folder: Path, name: str, *, again: bool = False) -> None:
+def check_search_on_digits(
+    folder: Path, name: str, run: Callable[[Path, str], str] = ran_here, *, again: bool = False
+) -> None:
     """The advised LR trains elsewhere, too, which others do not; the example's own training is far above chance."""
-    lr, reached = searched(folder, name, again=again)
+    lr, reached = searched(folder, name, run, again=again)
     assert classifies(lr)
     assert not classifies(1e-3)
     assert not classifies(1.0)
@@ -204,7 +228,7 @@ def test_a_plain_loop(folder: Path) -> None:
 
 
 def test_a_training_in_numpy(folder: Path) -> None:
-    check_search_on_digits(folder, "ask_and_tell_numpy.py", again=True)
+    check_search_on_digits(folder, "ask_and_tell_numpy.py", ran, again=True)
     assert len(states(folder, ".npz")) == 1  # that of the full training
     code = "import sys, ask_and_tell_numpy as example; example.main(); print('torch' in sys.modules)"
     assert ran(folder, "-c", code).splitlines()[-1] == "False"
@@ -224,7 +248,7 @@ def test_a_study_of_optuna_keeps_the_trials(folder: Path) -> None:
 
 
 def test_a_hugging_face_trainer(folder: Path) -> None:
-    lr, reached = searched(folder, "hugging_face.py")
+    lr, reached = searched(folder, "hugging_face.py", ran_here)
     # AdamW moves a weight by about an LR in a step. Weights are of the size of 0.1 in the beginning: all steps together
     # have to be more than a tenth of that, and one of them less than the whole.
     assert 0.01 / SHORT < lr < 0.1
@@ -244,8 +268,12 @@ def compresses(lr: float) -> float:
     return float(np.sum((net.predict(x[TRAINED:]) - x[TRAINED:]) ** 2) / np.sum(x[TRAINED:] ** 2))
 
 
+def ran_by_sh(folder: Path, name: str) -> str:
+    return ran_program(folder, "sh", name)
+
+
 def test_a_shell_command(folder: Path) -> None:
-    lr, reached = searched(folder, "shell_command.sh", again=True)
+    lr, reached = searched(folder, "shell_command.sh", ran_by_sh, again=True)
     assert compresses(lr) < 0.3
     assert compresses(3e-4) > 0.5
     with pytest.raises(ValueError, match="non-finite"):
@@ -279,8 +307,9 @@ print(json.dumps(told))
     [("ask_and_tell_numpy", 0.1, 1e300), ("plain_pytorch", 0.1, 1e38), ("hugging_face", 4e-3, 1e15)],
 )
 def test_two_slices_are_one_training_and_divergence_is_told(folder: Path, name: str, lr: float, huge: float) -> None:
-    printed = ran(folder, "-c", TWO_SLICES.format(name=name, lr=lr, huge=huge))
-    first, second, whole, diverged = json.loads(printed.splitlines()[-1])
+    with as_a_script(folder) as printed:
+        exec(TWO_SLICES.format(name=name, lr=lr, huge=huge), {})
+    first, second, whole, diverged = json.loads(printed.getvalue().splitlines()[-1])
     assert first["losses"] + second["losses"] == whole["losses"]
     assert len(whole["losses"]) == 100
     assert {**second, "losses": []} == {**whole, "losses": []}

@@ -4,9 +4,8 @@ import inspect
 import json
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,36 +51,47 @@ def parsed(command: str) -> tuple[str, dict[str, Any]]:
     return name, found.make_context(name, [*words]).params
 
 
-def test_the_python_example_runs_and_says_where_training_converges(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "error::FutureWarning", "-c", blocks("python")[0]]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert "converges" in ran.stdout
+@pytest.fixture
+def printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], str]:
+    """A function of code: what it prints, run in an empty folder as the main module of this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(code: str) -> str:
+        exec(code, {"__name__": "__main__"})
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_python_example_runs_and_says_where_training_converges(
+    printed: Callable[[str], str], tmp_path: Path
+) -> None:
+    assert "converges" in printed(blocks("python")[0])
     assert not list(tmp_path.iterdir())  # the study is in a temporary folder
 
 
-def test_the_python_example_of_find_advises_an_lr_that_trains(tmp_path: Path) -> None:
+def test_the_python_example_of_find_advises_an_lr_that_trains(printed: Callable[[str], str]) -> None:
     task = blocks("python")[0].partition("atlas =")[0]
-    code = task + blocks("python")[1] + "print(advice.lr, advice.best)"
-    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert "Use an initial LR of" in ran.stdout
-    lr, accuracy = map(float, ran.stdout.splitlines()[-1].split())
+    out = printed(task + blocks("python")[1] + "print(advice.lr, advice.best)")
+    assert "Use an initial LR of" in out
+    lr, accuracy = map(float, out.splitlines()[-1].split())
     assert 0.01 < lr < 1  # plain SGD on digits: less learns nothing in 30 epochs
     assert accuracy > 0.9  # chance is 0.1
 
 
-def test_the_python_example_of_ask_and_tell_finds_the_best_of_a_made_up_training(tmp_path: Path) -> None:
+def test_the_python_example_of_ask_and_tell_finds_the_best_of_a_made_up_training(
+    printed: Callable[[str], str], tmp_path: Path
+) -> None:
     made_up = """
 import lratlas, math
 def train(slice):
     accuracy = 0.9 - 0.1 * math.log10(slice.lr / 0.02) ** 2 - slice.stop ** -0.5
     return accuracy, accuracy + 0.01
 """
-    code = made_up + blocks("python")[2] + "print(finder.advice().lr)"
-    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert float(ran.stdout.splitlines()[-1]) == pytest.approx(0.02, rel=0.3)
+    out = printed(made_up + blocks("python")[2] + "print(finder.advice().lr)")
+    assert float(out.splitlines()[-1]) == pytest.approx(0.02, rel=0.3)
     assert [path.name for path in tmp_path.iterdir()] == ["my-search"]
 
 

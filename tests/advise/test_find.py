@@ -74,22 +74,27 @@ def plain_training(task: lratlas.Task, lr: float, steps: int, *, averaged: int =
     return float((mean(x).argmax(1) == y).double().mean())
 
 
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[lratlas.Advice, Path]:
+    """A whole search of the small task with 256 steps, and its folder."""
+    folder = tmp_path_factory.mktemp("searched")
+    return lratlas.find(small_task(), steps=256, lrs=LRS, folder=folder), folder
+
+
 def numbers(advice: lratlas.Advice) -> list[dict[str, object]]:
     return advice.evidence.drop("seconds").to_dicts()
 
 
-def test_what_is_told_of_an_lr_is_what_an_ordinary_loop_reaches(tmp_path: Path):
-    task = small_task()
-    advice = lratlas.find(task, steps=256, lrs=LRS, folder=tmp_path)
+def test_what_is_told_of_an_lr_is_what_an_ordinary_loop_reaches(searched: tuple[lratlas.Advice, Path]):
+    task, (advice, _) = small_task(), searched
     rows = advice.evidence.filter(~advice.evidence["annealed"] & (advice.evidence["seed"] == 0))
     longest = rows.sort("steps").row(-1, named=True)
     # A stack adds in another order, so that a sample on the border may fall to the other side.
     assert longest["value"] == pytest.approx(plain_training(task, longest["lr"], longest["steps"]), abs=1.5 / 90)
 
 
-def test_the_advice_is_as_good_as_training_every_lr_in_full(tmp_path: Path):
-    task = small_task()
-    advice = lratlas.find(task, steps=256, lrs=LRS, folder=tmp_path)
+def test_the_advice_is_as_good_as_training_every_lr_in_full(searched: tuple[lratlas.Advice, Path]):
+    task, (advice, _) = small_task(), searched
     assert advice.finish == "average"
     best = max(plain_training(task, lr, 256, averaged=26) for lr in LRS)
     # Twice the standard error of a difference between accuracies of 85 % on 90 samples each.
@@ -119,11 +124,12 @@ def test_the_divergence_threshold_of_least_squares_is_the_known_one(tmp_path: Pa
     assert advice.lr < threshold
 
 
-def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    task = small_task()
-    # Once for each of the two searches; what a third measurement would come out as, has to play no part.
-    measured(monkeypatch, ["stack", "stack", "single"])
-    whole = lratlas.find(task, steps=256, lrs=LRS, folder=tmp_path / "whole")
+def test_an_interrupted_search_goes_on_to_the_same_end(
+    searched: tuple[lratlas.Advice, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    task, (whole, folder) = small_task(), searched
+    # A search measures once what trains faster: a second measurement would find nothing to answer.
+    measured(monkeypatch, [(folder / "strategy.txt").read_text()])
     told = 0
 
     def interrupt(_: object) -> None:
@@ -188,26 +194,22 @@ def test_what_was_kept_of_a_stack_and_is_damaged_is_trained_again(tmp_path: Path
     assert numbers(lratlas.find(task, steps=1280, lrs=LRS, folder=tmp_path / "parts", budget=0.2)) == numbers(whole)
 
 
-def test_a_finished_search_trains_nothing_and_keeps_no_states(tmp_path: Path):
-    task = small_task()
-    first = lratlas.find(task, steps=256, lrs=LRS, folder=tmp_path)
-    assert not list((tmp_path / "states").iterdir())
-    again = lratlas.find(task, steps=256, lrs=LRS, folder=tmp_path, progress=lambda _: pytest.fail("it trained"))
+def test_a_finished_search_trains_nothing_and_keeps_no_states(searched: tuple[lratlas.Advice, Path]):
+    first, folder = searched
+    assert not list((folder / "states").iterdir())
+    again = lratlas.find(small_task(), steps=256, lrs=LRS, folder=folder, progress=lambda _: pytest.fail("it trained"))
     assert again.evidence.equals(first.evidence)
 
 
-def test_the_test_set_plays_no_part(tmp_path: Path):
+def test_neither_the_test_set_nor_global_state_plays_a_part(tmp_path: Path):
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
     one = lratlas.find(small_task(), steps=128, lrs=LRS, folder=tmp_path / "one")
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(8)
     x, y = blobs(30, 5)
     other = lratlas.find(small_task(test=(100 * x, y.flip(0))), steps=128, lrs=LRS, folder=tmp_path / "other")
     assert numbers(one) == numbers(other)
-
-
-def test_global_state_is_as_before(tmp_path: Path):
-    torch.manual_seed(7)
-    before = torch.get_rng_state()
-    lratlas.find(small_task(), steps=128, lrs=LRS, folder=tmp_path)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ def test_it_works_with(changes: dict[str, Any], tmp_path: Path):
 
 
 def test_epochs_are_counted_in_steps(tmp_path: Path):
-    assert lratlas.find(small_task(), epochs=10, lrs=LRS, folder=tmp_path).steps == 10 * (192 // 16)
+    assert lratlas.find(small_task(), epochs=10, lrs=LRS, budget=0.3, folder=tmp_path).steps == 10 * (192 // 16)
 
 
 @pytest.mark.parametrize("length", [{}, {"steps": 100, "epochs": 3}, {"steps": 10}])

@@ -1,6 +1,7 @@
 """Made-up losses and small trainings for the tests of watching."""
 
 from collections.abc import Callable, Iterable
+from functools import cache
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ def followed(losses: Iterable[float], rules: Rules | None = None) -> tuple[Regim
     return tracker, said
 
 
+@cache
 def digits() -> tuple[Tensor, Tensor]:
     """Scikit-learn's 1,797 digits of 8×8 pixels, in [0, 1]."""
     images, labels = load_digits(return_X_y=True)

@@ -1,11 +1,10 @@
 """The benchmark of the image models runs and prints what it promises; no timing is judged."""
 
 import importlib
-import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -54,11 +53,8 @@ def test_operations_of_the_convnet_follow_from_its_sizes(benchmark: ModuleType) 
     assert benchmark.forward_operations(models()[0], 3, 32) == 2 * products
 
 
-def test_quick_json_has_both_models_beside_the_plain_loop() -> None:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--quick", "--json"], capture_output=True, text=True, check=True
-    )
-    data = json.loads(done.stdout)
+def test_quick_json_has_both_models_beside_the_plain_loop(quick: Callable[..., Any]) -> None:
+    data = quick("images.py")
     assert {"processor", "system", "python", "torch", "cores", "sgemm GFLOP/s"} <= set(data["machine"])
     assert [(row["model"], row["workers"], row["compiled"]) for row in data["rows"]] == [
         ("ConvNet", 2, False),

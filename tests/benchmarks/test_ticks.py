@@ -1,20 +1,13 @@
 """The benchmark of the ticks study runs and prints what it promises; no timing is judged."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ticks.py"
 
-
-def test_quick_json_has_both_worker_counts_beside_the_plain_loop() -> None:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--quick", "--json"], capture_output=True, text=True, check=True
-    )
-    data = json.loads(done.stdout)
+def test_quick_json_has_both_worker_counts_beside_the_plain_loop(quick: Callable[..., Any]) -> None:
+    data = quick("ticks.py")
     assert data["operations"] == 165_888
     assert {"processor", "system", "python", "torch", "cores", "sgemm GFLOP/s"} <= set(data["machine"])
     assert [(row["runs"], row["workers"], row["compiled"]) for row in data["rows"]] == [

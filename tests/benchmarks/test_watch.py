@@ -1,11 +1,10 @@
 """The benchmark of watching runs and counts rightly; no timing is judged."""
 
 import importlib
-import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -32,11 +31,8 @@ def test_a_trace_is_judged_up_to_the_step_asked_for(replaying: ModuleType) -> No
         assert replaying.verdict(trace, 4000, 2.3, accuracies=accuracies) == "equilibrium"
 
 
-def test_quick_costs_are_ratios_of_both_loops() -> None:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--quick", "--json"], capture_output=True, text=True, check=True
-    )
-    data = json.loads(done.stdout)
+def test_quick_costs_are_ratios_of_both_loops(quick: Callable[..., Any]) -> None:
+    data = quick("watch.py")
     assert {"processor", "system", "torch"} <= set(data["machine"])
     assert [(row["model"], row["average"], row["steps"]) for row in data["rows"]] == [
         ("MLP", False, 40),
@@ -47,11 +43,8 @@ def test_quick_costs_are_ratios_of_both_loops() -> None:
     assert all(0 < row["low"] <= row["ratio"] <= row["high"] for row in data["rows"])
 
 
-def test_quick_alarms_cover_all_courses() -> None:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--quick", "--alarms", "--json"], capture_output=True, text=True, check=True
-    )
-    rows = json.loads(done.stdout)["rows"]
+def test_quick_alarms_cover_all_courses(quick: Callable[..., Any]) -> None:
+    rows = quick("watch.py", "--alarms")["rows"]
     assert {row["course"] for row in rows} == {"flat", "to a plateau", "t^-1/2", "t^-1"}
     assert all(row["last_converging"] <= row["ever_converging"] <= 1 for row in rows)
     assert all(row["last_equilibrium"] <= row["ever_equilibrium"] <= 1 for row in rows)

@@ -22,6 +22,8 @@ from lratlas.study.progress import is_done
 
 Made = Callable[..., Task]
 
+pytestmark = pytest.mark.xdist_group("execute")  # the study of one worker is made once
+
 FRAGILE = """
 import logging
 import os
@@ -138,11 +140,17 @@ def test_a_finished_study_starts_no_worker(
 
 
 @pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No page is drawn, where another test does."""
+    monkeypatch.setattr(Atlas, "write_report", lambda _: "")
+
+
+@pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lratlas.study.execute.PAUSES", (0.0, 0.0))
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("no_pauses", "no_report")
 def test_what_a_killed_worker_was_at_is_done_by_another(
     by_one: Atlas,
     fragile: Any,
@@ -187,7 +195,7 @@ def test_a_job_that_keeps_failing_is_named_and_the_rest_is_done(
     assert "Traceback" not in capfd.readouterr().err
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("no_pauses", "no_report")
 def test_where_nothing_goes_well_what_needs_it_is_not_begun(
     fragile: Any, tmp_path: Path, small_task: Made, sections: dict[str, Any]
 ):
@@ -197,6 +205,7 @@ def test_where_nothing_goes_well_what_needs_it_is_not_begun(
         lratlas.explore(task, folder=tmp_path / "study", **sections)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_worker_that_cannot_begin_ends_the_study(
     fragile: Any, tmp_path: Path, small_task: Made, sections: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ):
@@ -207,6 +216,7 @@ def test_a_worker_that_cannot_begin_ends_the_study(
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("no_report")
 def test_generated_data_are_drawn_by_the_workers_too(tmp_path: Path, small_task: Made):
     def task(seed: int) -> Task:
         base = small_task()
@@ -224,6 +234,7 @@ def test_generated_data_are_drawn_by_the_workers_too(tmp_path: Path, small_task:
     assert runs.select(pl.col("plr").unique()).item() == 1e-2
 
 
+@pytest.mark.usefixtures("no_report")
 def test_what_the_package_warns_of_in_a_worker_is_told_to_the_user(
     fragile: Any, tmp_path: Path, small_task: Made, capfd: pytest.CaptureFixture[str]
 ):
