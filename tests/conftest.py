@@ -12,7 +12,7 @@ from browser.browsing import CHROMIUM
 os.environ["OMP_NUM_THREADS"] = "1"
 
 _BROWSER = Path(__file__).parent / "browser"
-# Where several processes test at once, what takes longest begins first, so that none has to wait for another in the end.
+# Where several processes test at once, what takes longest begins first, so that none waits for another in the end.
 _FIRST = {"test_examples.py", "test_find.py", "test_images.py", "test_lightning.py", "test_readme.py", "test_resume.py"}
 
 
