@@ -66,11 +66,13 @@ def train(part: Slice) -> dict[str, Any]:
     return {"value": accuracy(model), "averaged": accuracy(averaged), "losses": losses}
 
 
-def train_to_the_end(lr: float) -> None:
-    """One full training at the advised LR, in a regime that `watch` tells."""
-    model, optimizer = fresh(0, lr)
+def train_to_the_end(advice: lratlas.Advice) -> None:
+    """One full training as advised, in a regime that `watch` tells."""
+    model, optimizer = fresh(0, advice.lr)
     watch = lratlas.watch(optimizer, model=model, average=True)
     for step in range(STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = advice.lr_at(step)
         x, y = batch(0, step)
         loss = LOSS(model(x), y)
         optimizer.zero_grad()
@@ -91,7 +93,7 @@ def main() -> None:
             if file.stem not in finder.needed():
                 file.unlink()
     print(finder.advice())
-    train_to_the_end(finder.advice().lr)
+    train_to_the_end(finder.advice())
 
 
 if __name__ == "__main__":

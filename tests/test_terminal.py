@@ -48,6 +48,7 @@ def test_all_numbers_of_the_boundaries_are_lrs():
 def test_a_number_keeps_its_value_to_four_digits(value: float):
     shown = rows(table_text(pl.DataFrame({"plr": [value], "seconds": [value]})))[1]
     assert all(math.isclose(float(cell), value, rel_tol=5.01e-4) for cell in shown)
+    assert all(len(cell) <= len("1.234e-12") for cell in shown)
 
 
 @given(st.integers(1, 200))

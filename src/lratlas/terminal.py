@@ -1,6 +1,7 @@
 """What the command line prints: sentences, tables, JSON, and the progress of long work."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -130,10 +131,10 @@ def _cell(value: object, *, is_lr: bool) -> str:
 
 
 def _number(value: float) -> str:
-    """Four significant digits; large numbers with all before the point."""
+    """Four significant digits; numbers up to a million with all before the point."""
     if value == 0:
         return "0"
-    if abs(value) < 1e-3:
+    if math.isfinite(value) and not 1e-3 <= abs(value) < 1e6:
         return _scientific(value)
     return f"{value:#.4g}" if abs(value) < 1e3 else f"{value:.0f}"
 

@@ -165,6 +165,17 @@ def test_annealing_is_advised_where_it_was_better_by_more_than_the_tolerance(fac
     assert advised(a_search(), with_branch(factor)).finish == finish
 
 
+def test_an_annealed_lr_goes_linearly_to_zero_over_the_last_fifth():
+    advice = advised(a_search(), with_branch(0.5))
+    shares = [advice.lr_at(step) / advice.lr for step in (0, 4 * STEPS // 5, 9 * STEPS // 10, STEPS - STEPS // 100)]
+    assert shares == pytest.approx([1, 1, 0.5, 0.05])
+
+
+def test_an_lr_that_is_not_annealed_stays():
+    advice = advised(a_search(), with_branch(2.0))
+    assert {advice.lr_at(step) for step in range(0, STEPS, 100)} == {advice.lr}
+
+
 @pytest.mark.parametrize(("factor", "finish"), [(1.004, "average"), (1.006, "anneal")])
 def test_annealing_is_better_where_an_accuracy_is_higher(factor: float, finish: str):
     def accuracy(asked: Slice) -> Outcome:

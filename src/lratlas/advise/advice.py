@@ -16,6 +16,9 @@ from lratlas.advise.slices import Outcome
 from lratlas.advise.trial_regimes import Bracket, convergence, divergence, regimes
 from lratlas.errors import SearchError
 
+ANNEALED_PART = 0.2
+"""The last part of a full training, over which an annealed LR goes linearly to zero."""
+
 EVIDENCE = pl.Schema(
     {
         "lr": pl.Float64,
@@ -71,6 +74,18 @@ class Advice:
     def statement(self) -> str:
         """The advice in two or three sentences."""
         return statement_of(self)
+
+    def lr_at(self, step: int) -> float:
+        """The LR of a step of a full training that finishes as advised; steps count from 0.
+
+        Args:
+            step: Optimizer steps done before, less than ``steps``.
+
+        Returns:
+            The advised LR; over the last fifth of the steps less and less of it where it is to be annealed.
+        """
+        left = (self.steps - step) / (ANNEALED_PART * self.steps)
+        return self.lr * min(1.0, left) if self.finish == "anneal" else self.lr
 
     def longest(self) -> pl.DataFrame:
         """Of each LR, the row of the evidence with the most steps at a constant LR, first seed; ascending in LR."""
