@@ -18,7 +18,7 @@ from lratlas.analysis.summary import summary
 from lratlas.analysis.wording import format_lr
 from lratlas.errors import StudyError
 from lratlas.study.conduct import stored_spec
-from lratlas.study.plan import Plan, read_plan
+from lratlas.study.plan import Plan, stored_plan
 from lratlas.study.refining import next_plr
 from lratlas.study.spec import PYTHON, Spec
 from lratlas.study.store import Store
@@ -70,18 +70,17 @@ class Atlas:
     @cached_property
     def plan(self) -> Plan | None:
         """The jobs, None for a study that was interrupted before it was planned."""
-        if not self.store.exists("plan.json"):
-            return None
-        return read_plan(self.store.read_text("plan.json"), where=f"plan.json in {self.folder}")
+        return stored_plan(self.store)
 
     @cached_property
     def tables(self) -> Mapping[str, pl.DataFrame]:
         """All tables, by name; those that are not there yet are empty."""
+        plan = self.plan  # first: it says where a study is of a later format
         tables = {name: self.store.read_table(name).sort(keys) for name, keys in _STORED.items()}
         tables["convergence"] = _first_fits(self.store.read_table("convergence"), tables["runs"])
-        if not self.plan or tables["runs"].is_empty():
+        if not plan or tables["runs"].is_empty():
             return tables | {name: empty(name) for name in _ANALYSIS}
-        chance, thresholds = self.plan.chance_loss, self.thresholds or self.spec.thresholds
+        chance, thresholds = plan.chance_loss, self.thresholds or self.spec.thresholds
         tables["regimes"] = regimes(tables, chance_loss=chance, thresholds=thresholds)
         tables["boundaries"] = boundaries(tables, chance_loss=chance, thresholds=thresholds)
         tables["sparsity"] = sparsity(tables["features"])
@@ -201,13 +200,12 @@ class Atlas:
         Raises:
             StudyError: The study cannot be written, or no run reaches the loss.
         """
-        from lratlas.reporting import drawn, page_of, write_figures
+        from lratlas.reporting import drawn, write_files
 
         found = drawn(self, at_loss=at_loss)
         for name in _ANALYSIS:
             self.store.write_table(name, _WHOLE, self.tables[name])
-        self.store.write_text("report.html", page_of(self, found))
-        write_figures(self, found.charts)
+        write_files(self, found)
         return f"{self.folder}/report.html"
 
     def report_html(self, *, at_loss: float | None = None, live: bool = False) -> str:

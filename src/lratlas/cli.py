@@ -254,9 +254,9 @@ def report(
         raise SpecError(f"--at-loss is {at_loss}; it must be above 0.")
     atlas = load(folder)
     if figures:
-        from lratlas.reporting import drawn, write_figures
+        from lratlas.reporting import drawn, write_files
 
-        write_figures(atlas, drawn(atlas, at_loss=at_loss).charts)
+        write_files(atlas, drawn(atlas, at_loss=at_loss), page=False)
         say(f"Figures: {atlas.folder}/figures")
     else:
         say(f"Report: {atlas.write_report(at_loss=at_loss)}")

@@ -14,6 +14,7 @@ from lratlas.report.data import CHART_DATA
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.look import Drawing
 from lratlas.report.page import page
+from lratlas.study.made import FIGURES, REPORT, making
 from lratlas.study.progress import standing
 from lratlas.study.sittings import wall_time
 from lratlas.study.spec import PYTHON
@@ -67,13 +68,26 @@ def page_of(atlas: Atlas, found: Drawn, *, live: bool = False) -> str:
     )
 
 
-def write_figures(atlas: Atlas, charts: Mapping[str, Drawing]) -> None:
-    """Write each chart into ``figures/`` of the study, as PDF and SVG, and what it shows as CSV."""
-    for name, chart in charts.items():
-        atlas.store.write_bytes(f"figures/{name}.pdf", figure_pdf(chart))
-        atlas.store.write_text(f"figures/{name}.svg", figure_svg(chart))
-        if name in CHART_DATA:
-            atlas.store.write_text(f"figures/{name}.csv", CHART_DATA[name](atlas.tables).write_csv())
+def write_files(atlas: Atlas, found: Drawn, *, page: bool = True) -> None:
+    """Write each chart into ``figures/`` of the study, as PDF and SVG, and what it shows as CSV.
+
+    Args:
+        atlas: The study.
+        found: Its charts.
+        page: Write ``report.html`` too.
+
+    Raises:
+        StudyError: The study cannot be written.
+    """
+    with making(atlas.store) as write:
+        if page:
+            write(REPORT, page_of(atlas, found).encode())
+        for name, chart in found.charts.items():
+            place = f"{FIGURES}/{name}"
+            write(f"{place}.pdf", figure_pdf(chart))
+            write(f"{place}.svg", figure_svg(chart).encode())
+            if name in CHART_DATA:
+                write(f"{place}.csv", CHART_DATA[name](atlas.tables).write_csv().encode())
 
 
 def progress(atlas: Atlas) -> str:
@@ -100,8 +114,9 @@ def facts(atlas: Atlas) -> dict[str, str]:
         "Wall time": _wall_time(atlas),
         "Training time": f"{_duration(float(runs['seconds'].sum()))}, summed over processes, pauses not counted",
         "Data fingerprint": ", ".join(prints),
-        "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "torch", "polars", "altair")),
-        "Machine": f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
+        "Versions": f"{plan.versions} (format {plan.format})" if plan else "",
+        "Report": f"lratlas {version('lratlas')}, altair {version('altair')}, Python {platform.python_version()},"
+        f" {platform.system()} {platform.machine()}",
         "Spec": atlas.store.read_text("spec.toml").strip(),
     }
 

@@ -151,9 +151,32 @@ def test_a_damaged_line_is_named(damaged: bytes, tmp_path: Path):
         read_outcomes(tmp_path)
 
 
+def without_checksum(text: str) -> dict[str, Any]:
+    """An object as versions before the checksums wrote it."""
+    return {name: value for name, value in json.loads(text).items() if name != "checksum"}
+
+
+def test_a_number_that_was_altered_is_damage(tmp_path: Path):
+    add_outcome(tmp_path, made(0.1, 0.5))
+    text = (tmp_path / JOURNAL).read_text()
+    (tmp_path / JOURNAL).write_text(text.replace("0.5", "0.7", 1))
+    with pytest.raises(SearchError, match=r"Line 1 .* does not fit its checksum"):
+        read_outcomes(tmp_path)
+
+
+def test_what_has_no_checksum_yet_is_read_too(tmp_path: Path):
+    add_outcome(tmp_path, made(0.1))
+    told = read_outcomes(tmp_path)
+    (tmp_path / JOURNAL).write_text(json.dumps(without_checksum((tmp_path / JOURNAL).read_text())) + "\n")
+    assert list(map(repr, read_outcomes(tmp_path))) == list(map(repr, told))
+    open_folder(tmp_path, a_search())
+    (tmp_path / SETTINGS).write_text(json.dumps(without_checksum((tmp_path / SETTINGS).read_text())))
+    assert read_settings(tmp_path) == a_search()
+
+
 def test_a_field_that_is_unknown_is_damage(tmp_path: Path):
     add_outcome(tmp_path, made(0.1))
-    record = json.loads((tmp_path / JOURNAL).read_text()) | {"mood": "good"}
+    record = without_checksum((tmp_path / JOURNAL).read_text()) | {"mood": "good"}
     (tmp_path / JOURNAL).write_text(json.dumps(record) + "\n")
     with pytest.raises(SearchError, match=r"Line 1 .*mood"):
         read_outcomes(tmp_path)

@@ -1,11 +1,12 @@
 """By what a search with a command judges its slices: the value that the command tells, or its training losses."""
 
-import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from lratlas.advise.journal import read_object
 from lratlas.errors import SearchError
 from lratlas.study.atomic import write_file
+from lratlas.study.checksum import sealed_json
 
 Judge = Literal["value", "loss"]
 FILE = "command.json"
@@ -28,10 +29,12 @@ def judge_of(root: Path, *, metric: str | None) -> Judge | None:
     if not path.exists():
         return None
     try:
-        record = json.loads(path.read_bytes())
+        record = read_object(path.read_bytes())
         judge, named = record["judge"], record["metric"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SearchError(f"{path} is damaged; the search cannot go on in {root}.") from error
+    if judge not in get_args(Judge):
+        raise SearchError(f"{path} is damaged: it judges by {judge!r}, not by one of {', '.join(get_args(Judge))}.")
     if named != metric:
         raise SearchError(
             f"The metric is {_name(metric)}, but the search in {root} was begun with {_name(named)};"
@@ -46,7 +49,7 @@ def record_judge(root: Path, judge: Judge, *, metric: str | None) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    write_file(root / FILE, json.dumps({"judge": judge, "metric": metric}).encode())
+    write_file(root / FILE, sealed_json({"judge": judge, "metric": metric}).encode())
 
 
 def mean_of_last_fifth(losses: tuple[float, ...]) -> float:

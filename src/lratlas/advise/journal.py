@@ -9,18 +9,21 @@ import math
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 
 from lratlas.advise.search_settings import Search, make_search
 from lratlas.advise.slices import Outcome, Slice
 from lratlas.errors import SearchError, SpecError
-from lratlas.study.atomic import write_file
+from lratlas.study.atomic import sweep, write_file
+from lratlas.study.checksum import KEY, opened_json, sealed_json
 
 SETTINGS = "search.json"
 JOURNAL = "journal.jsonl"
 CLAIMS = "claims"
+_OUTCOME = TypeAdapter(Outcome)
 
 
 def open_folder(folder: Path, search: Search) -> None:
@@ -31,9 +34,10 @@ def open_folder(folder: Path, search: Search) -> None:
     """
     try:
         (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
+        sweep(folder.iterdir())
         with FileLock(folder / f"{SETTINGS}.lock"):
             if not (folder / SETTINGS).exists():
-                write_file(folder / SETTINGS, search.model_dump_json(indent=1).encode())
+                write_file(folder / SETTINGS, sealed_json(search.model_dump(mode="json")).encode())
     except OSError as error:
         raise SearchError(f"The search folder {folder} cannot be written: {error.strerror or error}.") from error
     kept = read_settings(folder)
@@ -53,10 +57,10 @@ def read_settings(folder: Path) -> Search:
         SearchError: There is none, or its file is damaged.
     """
     try:
-        return make_search(**_an_object(json.loads((folder / SETTINGS).read_bytes())))
+        return make_search(**read_object((folder / SETTINGS).read_bytes()))
     except FileNotFoundError as error:
         raise SearchError(f"There is no search in {folder}: it has no {SETTINGS}.") from error
-    except (OSError, ValueError, TypeError, SpecError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, SpecError) as error:
         raise SearchError(f"{folder / SETTINGS} is damaged: {error}") from error
 
 
@@ -76,8 +80,8 @@ def read_outcomes(folder: Path) -> list[Outcome]:
     outcomes = dict[str, Outcome]()
     for number, line in enumerate(lines, start=1):
         try:
-            outcome = _outcome(_an_object(json.loads(line)))
-        except (ValueError, TypeError, KeyError) as error:
+            outcome = _outcome(read_object(line))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise SearchError(f"Line {number} of {folder / JOURNAL} is damaged: {error}") from error
         outcomes.setdefault(outcome.slice.name, outcome)
     return list(outcomes.values())
@@ -89,7 +93,7 @@ def add_outcome(folder: Path, outcome: Outcome) -> None:
     Raises:
         SearchError: The folder cannot be written; the outcome is not in the journal.
     """
-    line = json.dumps(_record(outcome), allow_nan=False).encode() + b"\n"
+    line = sealed_json(_record(outcome)).encode()
     try:
         with FileLock(folder / f"{JOURNAL}.lock"), (folder / JOURNAL).open("ab+") as file:
             _drop_torn_line(file)
@@ -125,6 +129,19 @@ def _drop_torn_line(file: Any) -> None:
         file.truncate(held.rfind(b"\n") + 1)
 
 
+def read_object(text: bytes) -> dict[str, Any]:
+    """The object in a small file of a search, or in a line of its journal, held against its checksum.
+
+    Raises:
+        ValueError: It is not JSON, or was altered. What earlier versions wrote has no checksum.
+        TypeError: It is no object.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise TypeError("it must hold one object")
+    return opened_json(text) if KEY in content else cast("dict[str, Any]", content)
+
+
 def _record(outcome: Outcome) -> dict[str, object]:
     record: dict[str, object] = asdict(outcome)
     return record | {"losses": [loss if math.isfinite(loss) else None for loss in outcome.losses]}
@@ -133,10 +150,5 @@ def _record(outcome: Outcome) -> dict[str, object]:
 def _outcome(record: dict[str, Any]) -> Outcome:
     losses: list[float | None] = record.pop("losses")
     of: dict[str, Any] = record.pop("slice")
-    return Outcome(slice=Slice(**of), losses=tuple(math.nan if loss is None else loss for loss in losses), **record)
-
-
-def _an_object(settings: Any) -> dict[str, object]:
-    if not isinstance(settings, dict):
-        raise TypeError("it must hold one object")
-    return settings
+    made = Outcome(slice=Slice(**of), losses=tuple(math.nan if loss is None else loss for loss in losses), **record)
+    return _OUTCOME.validate_python(asdict(made))  # the classes refuse fields, this the types of their values

@@ -1,6 +1,12 @@
-"""Files and folders on a disk that appear whole or not at all."""
+"""Files and folders on a disk that appear whole or not at all.
+
+An unfinished file is locked as long as it is written. The system frees the lock with the process, however it ends, so
+that an unlocked one was left behind: no clock tells the two apart, and nobody's work is removed.
+"""
 
 import os
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,11 +27,13 @@ def write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{TEMPORARY}{uuid4().hex}"
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.touch(exist_ok=False)
+        with _held(temporary):
+            with temporary.open("r+b") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)
@@ -55,6 +63,39 @@ def make_folder(folder: Path, name: str, data: bytes) -> None:
         if temporary.exists():
             temporary.rmdir()
     _sync(folder.parent)
+
+
+def sweep(paths: Iterable[Path]) -> None:
+    """Remove the unfinished files among some that were left behind by processes that were killed.
+
+    Args:
+        paths: Any; those whose names do not begin with ``TEMPORARY`` are left alone.
+    """
+    for path in paths:
+        if path.name.startswith(TEMPORARY) and path.is_file() and not path.is_symlink():
+            with suppress(OSError), _held(path) as alone:  # another process may have been faster
+                if alone:
+                    path.unlink()
+
+
+@contextmanager
+def _held(path: Path) -> Generator[bool]:
+    """Lock a file inside, and say whether that went well: not where another process holds it, or nobody can."""
+    if os.name != "posix":
+        yield False
+        return
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        alone = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            alone = False
+        yield alone
+    finally:
+        os.close(descriptor)
 
 
 def _sync(folder: Path) -> None:

@@ -3,14 +3,18 @@
 import time
 import tomllib
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lratlas.errors import SpecError, StudyError
+from lratlas.errors import DamagedFile, SpecError, StudyError
+from lratlas.study.checksum import digest
+from lratlas.study.folder import SPEC
 from lratlas.study.holding import held
-from lratlas.study.sittings import record_sitting
+from lratlas.study.plan import PLAN, stored_plan
+from lratlas.study.progress import is_done, listing
+from lratlas.study.sittings import Sitting, record_sitting
 from lratlas.study.spec import Spec, extends, spec_from, spec_text
 from lratlas.study.store import Store
 
@@ -30,12 +34,12 @@ def open_study(folder: str | Path, spec: Spec) -> Store:
     stored = stored_spec(store)
     if stored != spec:
         # Until it is planned a study holds nothing but its spec, which may have been put right meanwhile.
-        begun = store.exists("plan.json") or stored.name != spec.name
+        begun = store.exists(PLAN) or stored.name != spec.name
         reason = extends(stored, spec) if begun else None
         if reason:
             raise StudyError(f"{folder} holds another study: {reason}")
         if not begun:
-            store.write_text("spec.toml", spec_text(spec))
+            store.write_text(SPEC, spec_text(spec))
     return store
 
 
@@ -43,12 +47,14 @@ def stored_spec(store: Store) -> Spec:
     """The spec of a study.
 
     Raises:
-        StudyError: It was altered so that it cannot be read.
+        StudyError: It was altered so that it cannot be read, or is of a later format.
     """
-    text = store.read_text("spec.toml")
+    text = store.read_text(SPEC)
     try:
         return spec_from(tomllib.loads(text))
     except (ValueError, RecursionError, SpecError) as error:
+        with suppress(DamagedFile):
+            stored_plan(store)  # it says where a study, and with it its spec, is of a later format
         reason = str(error).removesuffix(".")
         raise StudyError(
             f"spec.toml in {store.url} was altered or cut short: {reason}; it must be put back as it was."
@@ -94,6 +100,7 @@ def conduct(
 
     _check_crew(workers, cluster, gpu_share)
     with held(store, notice):
+        store.sweep()
         plan = _planned(store, spec, more=more, tasks=tasks, notice=notice)
         done = partial(
             execute,
@@ -127,8 +134,16 @@ def _planned(
     notice: Callable[[str], None],
 ) -> "Plan":
     """The stored plan, made or extended where need be, of a study that is put in order."""
-    from lratlas.study.kept import check_spec_holds, forget_segments, kept_plan, set_orphans_aside
-    from lratlas.study.plan import plan_text
+    from lratlas.study.kept import (
+        check_spec_holds,
+        check_task_holds,
+        forget_segments,
+        kept_plan,
+        set_damaged_aside,
+        set_orphans_aside,
+        was_finished_earlier,
+    )
+    from lratlas.study.plan import plan_text, with_own_versions
     from lratlas.study.planning import make_plan
     from lratlas.study.premises import (
         bands_of_study,
@@ -142,20 +157,22 @@ def _planned(
     from lratlas.study.tasks import own_code, tasks_from
     from lratlas.training.program import can_compile
 
+    old = kept_plan(store, notice)
     stored = stored_spec(store)
     spec = spec or stored
-    for path in store.damaged():
-        notice(f"{path} is damaged; it is set aside in damaged/ and made again.")
-        store.set_aside(path)
+    set_damaged_aside(store, notice)
     if own := own_code(spec.task):
         notice(f"Code that the spec names is imported and run: {', '.join(own)}.")
     known = tasks or tasks_from(spec.task)
-    old = kept_plan(store, notice)
     with _one_thread():
         seeds = _repetitions(known, spec.pretrain.repeats)
-    _check_same_task(store, seeds, old)
+    if old and spec == stored and not more and was_finished_earlier(store, old, seeds):
+        notice(f"{store.url} was finished by an earlier version of lratlas, and is left as it is.")
+        return old
+    if old:
+        check_task_holds(store, old, seeds)
     if spec != stored:
-        store.write_text("spec.toml", spec_text(spec))
+        store.write_text(SPEC, spec_text(spec))
     task = known.of(0)
     check_task(task)
     check_measurements(spec, task)
@@ -186,11 +203,16 @@ def _planned(
     )
     if old:
         check_spec_holds(store, old, planned(with_plrs(spec, bisected)))
-    plan = planned(with_plrs(spec, {*bisected, *more}), old=old)
+    plan = planned(with_plrs(spec, {*bisected, *more}), old=old).model_copy(
+        update={"spec": digest(store.read_bytes(SPEC)), "made_with": old.made_with if old else ()}
+    )
     if not old:
         set_orphans_aside(store, plan)  # before there is a plan: it is done again after an interruption
+    there = listing(store)
+    if not all(is_done(there, job) for job in plan.jobs):
+        plan = with_own_versions(plan)
     if plan != old:
-        store.write_text("plan.json", plan_text(plan))
+        store.write_text(PLAN, plan_text(plan))
     # Also where the plan is not new: the process that wrote it may have ended before it came to this.
     for table, jobs in (("pairs", plan.geometry), ("sharpness", plan.sharpness)):
         for part in store.parts(table) - {job.id for job in jobs}:
@@ -207,7 +229,7 @@ def _timed(store: Store, work: Callable[[], bool], workers: int | None) -> bool:
         return did
     finally:  # also of a sitting that is interrupted
         if did:
-            record_sitting(store, seconds=time.monotonic() - began, workers=workers)
+            record_sitting(store, Sitting(seconds=round(time.monotonic() - began, 3), workers=workers))
 
 
 @contextmanager
@@ -239,11 +261,3 @@ def _repetitions(tasks: "Tasks", repeats: int) -> "list[Seed]":
 
 def _plrs(plan: "Plan") -> set[float]:
     return {lane.plr for job in plan.trainings if job.stage == "pretrain" for lane in job.lanes}
-
-
-def _check_same_task(store: Store, seeds: "list[Seed]", old: "Plan | None") -> None:
-    planned = {seed.seed: seed.fingerprint for job in (old.trainings if old else ()) for seed in job.seeds}
-    if any(planned.get(seed.seed, seed.fingerprint) != seed.fingerprint for seed in seeds):
-        raise StudyError(
-            f"{store.url} holds a study of another task: its data, initial weights, loss or rule are not the same."
-        )

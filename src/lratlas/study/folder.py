@@ -18,7 +18,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study.atomic import TEMPORARY, make_folder, write_file
+from lratlas.study.atomic import TEMPORARY, make_folder, sweep, write_file
 
 SPEC = "spec.toml"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,199}")
@@ -179,8 +179,6 @@ class Folder:
         """The names of the finished files directly in ``folder``, sorted; none where it is missing."""
         path = self._path(folder)
         with self._reading(folder):
-            # Other processes write too, and some file systems remember listings.
-            self.filesystem.invalidate_cache()
             if not self.filesystem.isdir(path):
                 return []
             entries = cast("list[dict[str, str]]", self.filesystem.ls(path, detail=True))
@@ -197,6 +195,11 @@ class Folder:
             self._check_local(name)
             with self._writing(name):
                 self.filesystem.rm_file(self._path(name))
+
+    def sweep(self) -> None:
+        """Remove unfinished files that processes which were killed have left behind; object stores have none."""
+        if isinstance(self.filesystem, LocalFileSystem):
+            sweep(Path(self.root).rglob(f"{TEMPORARY}*"))
 
     def set_aside(self, name: str) -> str:
         """Move the file ``name`` into ``damaged/``, where it overwrites nothing.
@@ -266,6 +269,8 @@ class Folder:
 
     @contextmanager
     def _reading(self, name: str) -> Generator[None]:
+        # Other processes write too, and some file systems remember listings, sizes with them.
+        self.filesystem.invalidate_cache()
         try:
             yield
         except FileNotFoundError as error:

@@ -1,16 +1,28 @@
 """What is wrong with the files of a study: damaged ones, and such as are missing although they were written."""
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lratlas.errors import DamagedFile, StudyError
+from lratlas.study.checksum import KEY, digest
 from lratlas.study.conduct import stored_spec
-from lratlas.study.plan import Plan, Training, read_plan
+from lratlas.study.failures import FOLDER as FAILURES
+from lratlas.study.failures import Failure
+from lratlas.study.folder import SPEC
+from lratlas.study.made import CHECKSUMS, checksums, made_files
+from lratlas.study.notes import Note, read_note
+from lratlas.study.plan import PLAN, Plan, Training, stored_plan
 from lratlas.study.progress import is_done, listing
+from lratlas.study.sittings import FOLDER as SITTINGS
+from lratlas.study.sittings import Sitting
 from lratlas.study.store import Store
 
-NOTES = ("failures", "sittings")
-"""Folders of small files that a study can do without."""
+NOTES: Mapping[str, type[Note]] = {FAILURES: Failure, SITTINGS: Sitting}
+"""Folders of small files that a study can do without, and what stands in them."""
+
+ALTERED = "was cut short or altered"
+EDITED = "was edited since the study was planned"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,31 +41,81 @@ class Fault:
 def faults(store: Store) -> list[Fault]:
     """Everything that is wrong with a study's files, by path; reads all of them.
 
-    Every table part, every weights file and the plan hold a checksum of themselves. The spec, which people may edit, is
-    held against the plan when the study is worked on.
+    Every table part, every weights file, the plan and every note hold a checksum of themselves. The plan has that of
+    the spec, which people may edit: working on the study takes the edit in or refuses it. A small file has those of
+    the report and the figures.
 
     Args:
         store: The study.
+
+    Raises:
+        StudyError: The study is of a later format, or cannot be read.
     """
-    found = [Fault(path=path, what="was cut short or altered") for path in store.damaged()]
+    plan, found = None, list[Fault]()
+    try:
+        plan = stored_plan(store)
+    except DamagedFile:
+        found.append(Fault(path=PLAN, what=ALTERED))
+    found += [Fault(path=path, what=ALTERED) for path in store.damaged()]
+    found += [*_of_spec(store, plan), *_of_made(store), *_of_notes(store)]
+    found += _missing(store, plan) if plan else []
+    return sorted(found, key=lambda fault: fault.path)
+
+
+def unchecked(store: Store) -> list[str]:
+    """The files that have no checksum, since a version wrote them that gave them none or was interrupted; by path.
+
+    Raises:
+        StudyError: The study is of a later format, or cannot be read.
+    """
+    without = list[str]()
+    try:
+        plan, known = stored_plan(store), checksums(store)
+    except DamagedFile:
+        return []  # which is said as a fault
+    if plan and not plan.spec:
+        without.append(SPEC)
+    if plan and KEY not in json.loads(store.read_text(PLAN)):
+        without.append(PLAN)
+    return sorted([*without, *(name for name in made_files(store) if name not in known)])
+
+
+def is_note(path: str) -> bool:
+    """Whether a file is one that a study can do without."""
+    return path.partition("/")[0] in NOTES
+
+
+def _of_spec(store: Store, plan: Plan | None) -> Iterator[Fault]:
     try:
         stored_spec(store)
     except StudyError as error:
-        found.append(Fault(path="spec.toml", what=str(error)))
-    if store.exists("plan.json"):
-        try:
-            found += _missing(store, read_plan(store.read_text("plan.json"), where="plan.json"))
-        except DamagedFile:
-            found.append(Fault(path="plan.json", what="was cut short or altered"))
-        except StudyError as error:
-            found.append(Fault(path="plan.json", what=str(error)))
-    for folder in NOTES:
+        yield Fault(path=SPEC, what=str(error))
+        return
+    if plan and plan.spec and digest(store.read_bytes(SPEC)) != plan.spec:
+        yield Fault(path=SPEC, what=EDITED)
+
+
+def _of_made(store: Store) -> Iterator[Fault]:
+    try:
+        known = checksums(store)
+    except DamagedFile:
+        yield Fault(path=CHECKSUMS, what=ALTERED)
+        return
+    there = set(made_files(store))
+    for name, wanted in known.items():
+        if name not in there:
+            yield Fault(path=name, what="is missing")
+        elif digest(store.read_bytes(name)) != wanted:
+            yield Fault(path=name, what=ALTERED)
+
+
+def _of_notes(store: Store) -> Iterator[Fault]:
+    for folder, kind in NOTES.items():
         for name in store.files(folder):
             try:
-                json.loads(store.read_text(f"{folder}/{name}"))
-            except (StudyError, ValueError):
-                found.append(Fault(path=f"{folder}/{name}", what="was cut short or altered"))
-    return sorted(found, key=lambda fault: fault.path)
+                read_note(store, f"{folder}/{name}", kind)
+            except DamagedFile:
+                yield Fault(path=f"{folder}/{name}", what=ALTERED)
 
 
 def _missing(store: Store, plan: Plan) -> list[Fault]:

@@ -1,11 +1,14 @@
 """What a study keeps of an earlier plan: the plan if it still holds, and what to do with unclaimed parts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study.plan import TABLE_OF, Plan, Training, read_plan
-from lratlas.study.progress import is_done
+from lratlas.study.plan import TABLE_OF, Plan, Seed, Training, stored_plan
+from lratlas.study.progress import is_done, listing
 from lratlas.study.store import Store
+
+_OTHER_PRINTS = 1
+"""The format up to which tasks had fingerprints of another kind, so that nobody can tell whether a task is the same."""
 
 _TABLES = ("runs", "traces", "convergence", *TABLE_OF.values())
 
@@ -16,15 +19,53 @@ def kept_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:
     Args:
         store: The study.
         notice: Called with a sentence about a damaged plan.
+
+    Raises:
+        StudyError: It is of a later format.
     """
-    if not store.exists("plan.json"):
-        return None
     try:
-        return read_plan(store.read_text("plan.json"), where="plan.json")
+        return stored_plan(store)
     except DamagedFile as error:
-        notice(f"{error.path} is damaged; it is set aside in damaged/ and made again.")
-        store.set_aside(error.path)
+        _set_aside(store, error.path, notice)
         return None
+
+
+def set_damaged_aside(store: Store, notice: Callable[[str], None]) -> None:
+    """Set aside the parts of tables and the weights that are damaged, each with a sentence about it."""
+    for path in store.damaged():
+        _set_aside(store, path, notice)
+
+
+def was_finished_earlier(store: Store, old: Plan, seeds: Sequence[Seed]) -> bool:
+    """Whether a study has all it was planned to have, but from a version that described tasks in another way.
+
+    Args:
+        store: The study.
+        old: The stored plan.
+        seeds: Its repetitions, as they are described today.
+    """
+    if old.format > _OTHER_PRINTS or _same_task(old, seeds):
+        return False
+    there = listing(store)
+    return all(is_done(there, job) for job in old.jobs)
+
+
+def check_task_holds(store: Store, old: Plan, seeds: Sequence[Seed]) -> None:
+    """Check that the task is that of the old plan.
+
+    Raises:
+        StudyError: It is another one, or cannot be told to be the same.
+    """
+    if _same_task(old, seeds):
+        return
+    if old.format <= _OTHER_PRINTS:
+        raise StudyError(
+            f"{store.url} was begun by an early version of lratlas, which described tasks in another way: what it has"
+            " can be read, but not continued; explore its spec in another folder."
+        )
+    raise StudyError(
+        f"{store.url} holds a study of another task: its data, initial weights, loss or rule are not the same."
+    )
 
 
 def check_spec_holds(store: Store, old: Plan, fresh: Plan) -> None:
@@ -62,6 +103,16 @@ def forget_segments(store: Store, plan: Plan) -> None:
         for end in job.segments:
             if f"{job.id}-{end}" in there and is_done(store, job):
                 store.remove_weights(f"{job.id}-{end}")
+
+
+def _set_aside(store: Store, path: str, notice: Callable[[str], None]) -> None:
+    notice(f"{path} is damaged; it is set aside in damaged/ and made again.")
+    store.set_aside(path)
+
+
+def _same_task(old: Plan, seeds: Sequence[Seed]) -> bool:
+    planned = {seed.seed: seed.fingerprint for job in old.trainings for seed in job.seeds}
+    return all(planned.get(seed.seed, seed.fingerprint) == seed.fingerprint for seed in seeds)
 
 
 def _runs(plan: Plan) -> dict[str, tuple[object, ...]]:

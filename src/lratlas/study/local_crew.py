@@ -7,14 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import IO, Any, Self, cast
 
-from lratlas.study.crew import ENVIRONMENT, GRACE, WORKER
+from lratlas.study.crew import ENVIRONMENT, WORKER, Crew
 
 _Process = subprocess.Popen[str]
 
@@ -54,7 +52,7 @@ def ending(process: _Process) -> str:
 
 
 @dataclass(kw_only=True)
-class LocalCrew:
+class LocalCrew(Crew):
     """Worker processes on this machine, each with one thread.
 
     Attributes:
@@ -74,13 +72,6 @@ class LocalCrew:
         for worker in range(self.workers):
             self.renew(worker)
         return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        try:
-            if isinstance(error, SystemExit):  # asked to end, but not at once
-                self._let_save()
-        finally:
-            self._end()
 
     def tell(self, worker: int, message: Mapping[str, object]) -> None:
         """Send a worker a message; nothing happens if it has ended."""
@@ -108,15 +99,8 @@ class LocalCrew:
                     self._heard.put((worker, json.loads(line)))
         self._heard.put((worker, {"ended": ending(process)}))
 
-    def _let_save(self) -> None:
-        for worker in self._processes:
-            self.tell(worker, {"stop": True})
-        deadline = time.monotonic() + GRACE
-        for process in self._processes.values():
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
-
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End all workers at once."""
         for process in self._processes.values():
             process.kill()
         for process in self._processes.values():

@@ -9,11 +9,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from lratlas.errors import DamagedFile, StudyError
+from lratlas.errors import DamagedFile
+from lratlas.study.checksum import opened_json, sealed_json
+from lratlas.study.folder import Folder
+from lratlas.study.formats import FORMAT, NEEDS, check_format, format_of, migrated_plan, versions
 
-FORMAT = 1
+PLAN = "plan.json"
 Grid = Sequence[Sequence[str]]  # run ids, [seed][lane]
 
 
@@ -145,10 +148,37 @@ TABLE_OF: Mapping[type[Measurement], str] = {
 }
 
 
+class Versions(_Part):
+    """What a study, or a part of it, was made with; None where that was not recorded."""
+
+    lratlas: str
+    torch: str | None = None
+    polars: str | None = None
+    python: str | None = None
+
+    @property
+    def words(self) -> str:
+        """Those that are known, for people."""
+        known = {"lratlas": self.lratlas, "torch": self.torch, "polars": self.polars, "Python": self.python}
+        return ", ".join(f"{name} {version}" for name, version in known.items() if version)
+
+
 class Plan(_Part):
-    """The jobs of a study, in the order they are started."""
+    """The jobs of a study, in the order they are started.
+
+    Attributes:
+        format: The format that it was read in; it is always written in today's.
+        needs: The first version of lratlas that reads it.
+        made_with: The versions that the study was made with, those that began it first.
+        spec: SHA-256 of ``spec.toml`` as it was planned; empty where an earlier version planned it.
+        pre_norm: Parameters that angles and norms are measured on; all of the rule's if empty.
+        task: What was trained, for people.
+    """
 
     format: int = FORMAT
+    needs: str = NEEDS
+    made_with: tuple[Versions, ...] = ()
+    spec: str = ""
     strategy: Literal["stack", "single"]
     dtype: Literal["float32", "float64"]
     device: str
@@ -161,8 +191,13 @@ class Plan(_Part):
     bands: tuple[Bands, ...] = ()
     norms: tuple[Norms, ...] = ()
     sharpness: tuple[Sharpness, ...] = ()
-    pre_norm: tuple[str, ...] = ()  # parameters that angles and norms are measured on; all of the rule's if empty
-    task: str = ""  # what was trained, for people
+    pre_norm: tuple[str, ...] = ()
+    task: str = ""
+
+    @property
+    def versions(self) -> str:
+        """What the study was made with, for people."""
+        return "; then ".join(each.words for each in self.made_with)
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -182,39 +217,48 @@ class Plan(_Part):
 
 
 def plan_text(plan: Plan) -> str:
-    """The plan as JSON, with a checksum in it."""
-    content = plan.model_dump(mode="json", exclude_none=True)
-    return json.dumps({"checksum": _checksum(content), **content}, separators=(",", ":")) + "\n"
+    """The plan as JSON in today's format, with a checksum in it."""
+    today = plan.model_copy(update={"format": FORMAT, "needs": NEEDS})
+    return sealed_json(today.model_dump(mode="json", exclude_none=True))
 
 
 def read_plan(text: str, *, where: str) -> Plan:
-    """The plan that `plan_text` wrote.
+    """The plan that `plan_text` wrote, in this version or an earlier one.
 
     Raises:
         DamagedFile: The text is not a plan, or was altered.
-        StudyError: The plan is of another format.
+        StudyError: The plan is of a later format.
     """
-    damaged = f"{where} was altered or cut short; `lratlas resume` sets it aside and makes it again."
     try:
         content = json.loads(text)
-        intact = content.pop("checksum") == _checksum(content)
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise DamagedFile(damaged, "plan.json") from error
-    # A later format may be sealed in another way: it is told apart first.
-    if content.get("format") not in {None, FORMAT}:
-        raise StudyError(f"{where} has format {content['format']}; this version reads format {FORMAT}.")
-    if not intact:
-        raise DamagedFile(damaged, "plan.json")
-    try:
-        return Plan.model_validate_json(json.dumps(content))
-    except ValidationError as error:
-        raise DamagedFile(damaged, "plan.json") from error
+        # A later format may be sealed in another way: it is told apart first.
+        check_format(format_of(content), where, content.get("needs"))
+        # The very first plans have no checksum.
+        content = opened_json(text) if "checksum" in content or "device" in content else content
+        return Plan.model_validate_json(json.dumps(migrated_plan(content)))
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        message = f"{where} was altered or cut short; `lratlas resume` sets it aside and makes it again."
+        raise DamagedFile(message, PLAN) from error
+
+
+def stored_plan(folder: Folder) -> Plan | None:
+    """The plan of a study; None before there is one.
+
+    Raises:
+        DamagedFile: It was cut short or altered.
+        StudyError: It is of a later format.
+    """
+    if not folder.exists(PLAN):
+        return None
+    return read_plan(folder.read_text(PLAN), where=f"{PLAN} in {folder.url}")
+
+
+def with_own_versions(plan: Plan) -> Plan:
+    """The plan as one that this process works on: its versions are among those that the study is made with."""
+    own = Versions(**versions())
+    return plan if own in plan.made_with else plan.model_copy(update={"made_with": (*plan.made_with, own)})
 
 
 def identity(*parts: object) -> str:
     """A short hash of whatever defines a run or a job."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def _checksum(content: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -9,11 +9,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Self
 
 from lratlas.errors import StudyError, first_line
-from lratlas.study.crew import ENVIRONMENT, GRACE, WORKER
+from lratlas.study.crew import ENVIRONMENT, WORKER, Crew
 
 _LONGEST_LISTENING = 1.0  # seconds of one call to an actor, which keeps its node's death noticeable
 _MOST_WORKERS = 4096
@@ -62,7 +61,7 @@ class Station:
 
 
 @dataclass(kw_only=True)
-class RayCrew:
+class RayCrew(Crew):
     """Worker processes on the nodes of a Ray cluster, each with the resources that it asks for.
 
     Workers for which the cluster has no room yet come up when it has; a worker whose node dies is started elsewhere.
@@ -94,7 +93,7 @@ class RayCrew:
         room = _room(ray.cluster_resources(), self.gpus)
         self.workers = min(self.most or room, room)
         if not self.workers:
-            self._end()
+            self.end()
             raise StudyError(
                 f"The Ray cluster at {self.address} has no room for a worker that needs one CPU"
                 + (f" and {self.gpus:g} GPUs." if self.gpus else ".")
@@ -102,13 +101,6 @@ class RayCrew:
         for worker in range(self.workers):
             self.renew(worker)
         return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        try:
-            if isinstance(error, SystemExit):  # asked to end, but not at once
-                self._let_save()
-        finally:
-            self._end()
 
     def tell(self, worker: int, message: Mapping[str, object]) -> None:
         """Send a worker a message; nothing happens if it has ended."""
@@ -154,17 +146,8 @@ class RayCrew:
         if not (messages and "ended" in messages[-1]):
             self._listen_to(worker)
 
-    def _let_save(self) -> None:
-        left = set(self._stations)
-        for worker in left:
-            self.tell(worker, {"stop": True})
-        deadline = time.monotonic() + GRACE
-        while left and (remaining := deadline - time.monotonic()) > 0:
-            heard = self.listen(remaining)
-            if heard and "ended" in heard[1]:
-                left.discard(heard[0])
-
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End all workers at once."""
         ray = _ray()
         for station in self._stations.values():
             ray.kill(station, no_restart=True)

@@ -1,14 +1,23 @@
 """How long a study took those who waited for it: a small file for each time that it was worked on."""
 
-import json
-import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 
-from lratlas.errors import StudyError
+from lratlas.study.notes import Note, notes, write_note
 from lratlas.study.store import Store
 
-_FOLDER = "sittings"
+FOLDER = "sittings"
+
+
+class Sitting(Note):
+    """One time that a study was worked on.
+
+    Attributes:
+        seconds: How long it took, by a clock that never jumps.
+        workers: Number of processes; None for as many as a cluster had room for.
+    """
+
+    seconds: float
+    workers: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,24 +28,12 @@ class WallTime:
     sittings: int
 
 
-def record_sitting(store: Store, *, seconds: float, workers: int | None) -> None:
-    """Write down a sitting; that it cannot be written hides no other error.
-
-    Args:
-        store: The study.
-        seconds: How long it took, by a clock that never jumps.
-        workers: Number of processes; None for as many as a cluster had room for.
-    """
-    with suppress(StudyError):
-        text = json.dumps({"seconds": round(seconds, 3), "workers": workers})
-        store.write_text(f"{_FOLDER}/{uuid.uuid4().hex}.json", text)
+def record_sitting(store: Store, sitting: Sitting) -> None:
+    """Write down a sitting; that it cannot be written hides no other error."""
+    write_note(store, FOLDER, sitting)
 
 
 def wall_time(store: Store) -> WallTime:
     """The time of all sittings; one that was killed outright has left no trace, nor has one with a damaged file."""
-    total, count = 0.0, 0
-    for name in store.files(_FOLDER):
-        with suppress(StudyError, ValueError, KeyError, TypeError):
-            total += float(json.loads(store.read_text(f"{_FOLDER}/{name}"))["seconds"])
-            count += 1
-    return WallTime(seconds=total, sittings=count)
+    seconds = [each.seconds for each in notes(store, FOLDER, Sitting)]
+    return WallTime(seconds=sum(seconds, 0.0), sittings=len(seconds))

@@ -14,7 +14,7 @@ from polars.exceptions import PolarsError
 from safetensors import SafetensorError
 
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study import checksum
+from lratlas.study import checksum, formats
 from lratlas.study.folder import Folder
 from lratlas.tables import SCHEMAS, empty
 
@@ -41,7 +41,8 @@ class Store(Folder):
         """
         path = _table_path(table, part)
         buffer = io.BytesIO()
-        _fitted(table, frame).write_parquet(buffer, metadata={checksum.KEY: checksum.PLACEHOLDER})
+        metadata = {formats.KEY: str(formats.FORMAT), checksum.KEY: checksum.PLACEHOLDER}
+        _fitted(table, frame).write_parquet(buffer, metadata=metadata)
         self.write_bytes(path, _sealed(path, buffer.getvalue()))
 
     def parts(self, table: str) -> set[str]:
@@ -68,11 +69,12 @@ class Store(Folder):
             part: The part; None for all parts, in the order of their names.
 
         Returns:
-            The rows; none, with the table's columns, where no part is there.
+            The rows; none, with the table's columns, where no part is there. Columns that a part of an earlier format
+            lacks are null.
 
         Raises:
             DamagedFile: A part was cut short or altered, or has other columns.
-            StudyError: The table is unknown, or the part asked for is not there.
+            StudyError: The table is unknown, a part is of a later format, or the part asked for is not there.
         """
         if part is not None:
             return self._read_part(table, part)
@@ -159,8 +161,10 @@ class Store(Folder):
         path = _table_path(table, part)
         data = self._verified(path)
         try:
-            frame = pl.read_parquet(io.BytesIO(data))
-        except PolarsError as error:
+            stated = pl.read_parquet_metadata(io.BytesIO(data)).get(formats.KEY)
+            formats.check_format(int(stated or 1), f"{path} in {self.url}")
+            frame = formats.migrated_part(table, pl.read_parquet(io.BytesIO(data)), stated)
+        except (PolarsError, ValueError) as error:
             raise self._damage(path, "is not a Parquet file") from error
         if frame.schema != SCHEMAS[table]:
             raise self._damage(path, f"does not have the columns of the table {table}")
