@@ -119,6 +119,7 @@ class _Driver:
     report: Callable[[Progress], None]
     notice: Callable[[str], None]
     busy: dict[int, Job] = field(default_factory=dict[int, Job])
+    kinds: Counter[str] = field(default_factory=Counter[str])  # how many workers are busy with each kind of job
     idle: list[int] = field(default_factory=list[int])
     starts: Counter[int] = field(default_factory=Counter[int])  # attempts to start each worker, in a row
     attempts: Counter[str] = field(default_factory=Counter[str])
@@ -141,7 +142,7 @@ class _Driver:
                 work_done=self._work - self._left + self.work.total(),
                 work=self._work,
                 trained=self.trained,
-                doing=", ".join(sorted({_word(job) for job in self.busy.values()})),
+                doing=", ".join(sorted(+self.kinds)),
             )
         )
 
@@ -151,6 +152,7 @@ class _Driver:
         while self.idle and (job := self.open.take()):
             worker = self.idle.pop(0)
             self.busy[worker] = job
+            self.kinds[_word(job)] += 1
             self.crew.tell(worker, {"job": job.id})
             fed = True
         if fed:
@@ -198,8 +200,7 @@ class _Driver:
         self.tell_progress()
 
     def _finished(self, worker: int) -> None:
-        job = self.busy.pop(worker)
-        del self.work[job.id]
+        job = self._left_by(worker)
         self._left -= job.work if isinstance(job, Training) else 0
         self.open.finish(job)
         self.done += 1
@@ -212,14 +213,14 @@ class _Driver:
             raise StudyError(message["error"])
         if worker not in self.busy:
             raise StudyError(f"A worker process failed: {message['error']}")
-        self._failed(self.busy.pop(worker), message["error"])
+        self._failed(self._left_by(worker), message["error"])
         if not message["ends"]:
             self.idle.append(worker)
 
     def _ended(self, worker: int, how: str) -> None:
         """A worker is gone: start it anew, and put back what it was at."""
         if worker in self.busy:
-            self._failed(self.busy.pop(worker), f"its worker was ended {how}.")
+            self._failed(self._left_by(worker), f"its worker was ended {how}.")
         elif worker in self.idle:
             self.idle.remove(worker)
         else:
@@ -235,8 +236,14 @@ class _Driver:
                 " with `lratlas resume`."
             )
 
-    def _failed(self, job: Job, reason: str) -> None:
+    def _left_by(self, worker: int) -> Job:
+        """What a worker was at, which is not under way any more."""
+        job = self.busy.pop(worker)
+        self.kinds[_word(job)] -= 1
         del self.work[job.id]
+        return job
+
+    def _failed(self, job: Job, reason: str) -> None:
         self.attempts[job.id] += 1
         attempt = self.attempts[job.id]
         given_up = attempt == ATTEMPTS

@@ -98,10 +98,10 @@ def set_orphans_aside(store: Store, plan: Plan) -> None:
 
 def forget_segments(store: Store, plan: Plan) -> None:
     """Remove the segment checkpoints of finished jobs that a killed process had no time to remove."""
-    there = set(store.weights())
+    there = listing(store)
     for job in plan.trainings:
         for end in job.segments:
-            if f"{job.id}-{end}" in there and is_done(store, job):
+            if there.has_weights(f"{job.id}-{end}") and is_done(there, job):
                 store.remove_weights(f"{job.id}-{end}")
 
 

@@ -1,6 +1,7 @@
 """What a plan measures on its training jobs: every measurement that the spec switches on, once."""
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,7 +47,11 @@ def measurements(
     wanted, indirect = spec.measure, {job.id for job in trainings if job.stage == "second"}
     direct = [job for job in trainings if job.id not in indirect and job.parent not in indirect]
     own = [job for job in direct if job.stage != "average"]
-    pairs = [_geometry(job, direct, great_circle=wanted.great_circle) for job in direct if job.stage == "pretrain"]
+    children = defaultdict[str | None, list[Training]](list)
+    for job in direct:
+        children[job.parent].append(job)
+    first = [job for job in direct if job.stage == "pretrain"]
+    pairs = [_geometry(job, children.get(job.id, []), great_circle=wanted.great_circle) for job in first]
     return Measurements(
         features=tuple(Features(id=f"features-{job.id}", training=job.id) for job in direct if singles),
         bands=_bands(direct, tuple(bands), old),
@@ -58,11 +63,11 @@ def measurements(
     )
 
 
-def _geometry(job: Training, others: Iterable[Training], *, great_circle: bool) -> Geometry | None:
+def _geometry(job: Training, children: Sequence[Training], *, great_circle: bool) -> Geometry | None:
     """The comparison of low and high FLR and SWA-5 for one pre-training job; None unless two of them are there."""
     solutions: dict[Literal["low", "high", "swa"], tuple[tuple[str, ...], ...]] = {}
     by_flr: dict[float, tuple[tuple[str, ...], ...]] = {}
-    width, children = len(job.lanes), [other for other in others if other.parent == job.id]
+    width = len(job.lanes)
     for child in children:
         for at in range(0, len(child.lanes) if child.stage == "finetune" else 0, width):
             by_flr[child.lanes[at].lr] = tuple(row[at : at + width] for row in child.runs)
@@ -83,10 +88,11 @@ def _geometry(job: Training, others: Iterable[Training], *, great_circle: bool) 
 
 def _bands(trainings: Sequence[Training], bands: tuple[tuple[int, int], ...], old: Plan | None) -> tuple[Bands, ...]:
     """The measurements of bands that ``old`` has, and for each training job one of the bands that it lacks."""
-    jobs = list(old.bands if old else ())
+    jobs, known = list(old.bands if old else ()), defaultdict[str, set[tuple[int, int]]](set)
+    for job in jobs:
+        known[job.training].update(job.bands)
     for training in trainings:
-        known = {band for job in jobs if job.training == training.id for band in job.bands}
-        missing = tuple(band for band in bands if band not in known)
+        missing = tuple(band for band in bands if band not in known[training.id])
         if missing:
             jobs.append(Bands(id=f"bands-{identity(training.id, missing)}", training=training.id, bands=missing))
     return tuple(jobs)
@@ -95,7 +101,8 @@ def _bands(trainings: Sequence[Training], bands: tuple[tuple[int, int], ...], ol
 def _initial_norms(seeds: Sequence[Seed], old: Plan | None) -> tuple[Norms, ...]:
     """The measurements of initial models that ``old`` has, and one of the seeds that it lacks."""
     known = tuple(job for job in (old.norms if old else ()) if job.training is None)
-    missing = tuple(seed for seed in seeds if not any(seed in job.seeds for job in known))
+    measured = {seed for job in known for seed in job.seeds}
+    missing = tuple(seed for seed in seeds if seed not in measured)
     return (*known, Norms(id=f"norms-initial-{identity(missing)}", seeds=missing)) if missing else known
 
 

@@ -4,6 +4,7 @@ Planning depends on the spec, the task and the plan so far, never on the machine
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Literal, TypeVar
 
@@ -80,6 +81,10 @@ class _Planner:
         self.spec, self.seeds, self.per_epoch = spec, seeds, steps_per_epoch
         self.largest = largest  # runs in a stack
         self.old = old.trainings if old else ()
+        # Looked up for every job; going through all of them each time would take hours where there are a million.
+        self.children = defaultdict[tuple[str | None, str], list[Training]](list)
+        for job in self.old:
+            self.children[job.parent, job.stage].append(job)
         self.steps = self._steps(spec.pretrain.steps, spec.pretrain.epochs)
         self.trace_every = max(1, self.steps // spec.trace.points)
         self.epoch = steps_per_epoch if spec.measure.convergence else None
@@ -136,7 +141,7 @@ class _Planner:
         ]
 
     def _children(self, parent: Training, stage: str) -> list[Training]:
-        return [job for job in self.old if job.stage == stage and job.parent == parent.id]
+        return self.children.get((parent.id, stage), [])
 
     def _child(
         self,

@@ -8,17 +8,21 @@ sent a SIGTERM, it ends at the next segment end.
 import base64
 import json
 import logging
+import math
 import os
 import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from contextlib import suppress
 from typing import IO, Any
 
 from lratlas.errors import LRAtlasError, StudyError
+
+_BETWEEN_REPORTS = 1.0  # seconds
 
 
 def main() -> None:
@@ -69,6 +73,28 @@ class _Told:
         self._messages.put(None)
 
 
+class Worked:
+    """Sums up the work on a job and tells the driver now and then: it may have a thousand workers to listen to."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out, self._work, self._told = out, 0, -math.inf
+
+    def __call__(self, work: int) -> None:
+        self._work += work
+        # The first report is told at once: it is what an earlier attempt had trained.
+        if time.monotonic() - self._told >= _BETWEEN_REPORTS:
+            self._tell()
+
+    def rest(self) -> None:
+        """Tell what has not been told yet."""
+        if self._work:
+            self._tell()
+
+    def _tell(self) -> None:
+        _say(self._out, work=self._work)
+        self._work, self._told = 0, time.monotonic()
+
+
 class _Notices(logging.Handler):
     """What the package logs, as messages to the driver."""
 
@@ -110,7 +136,9 @@ def _serve(told: _Told, out: IO[str]) -> None:
         while message := told.take():
             name = message["job"]
             try:
-                perform(study, jobs[name], lambda work: _say(out, work=work), told.stopping.is_set)
+                worked = Worked(out)
+                perform(study, jobs[name], worked, told.stopping.is_set)
+                worked.rest()
             except Stopped:
                 raise
             except Exception as error:
