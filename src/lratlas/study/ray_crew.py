@@ -14,7 +14,8 @@ from typing import Any, Self
 from lratlas.errors import StudyError, first_line
 from lratlas.study.crew import ENVIRONMENT, WORKER, Crew
 
-_LONGEST_LISTENING = 1.0  # seconds of one call to an actor, which keeps its node's death noticeable
+_LISTENING = 1.0  # seconds of one call to an actor at least, which keeps its node's death noticeable
+_CALLS = 250  # a second to all actors together, while they have nothing to say but how far they are
 _MOST_WORKERS = 4096
 _REACHED = 10.0  # seconds in which a cluster's address has to answer
 
@@ -37,19 +38,19 @@ class Station:
 
         tell_worker(self._process, message)
 
-    def heard(self) -> list[dict[str, Any]]:
-        """What the worker has said since the last call; waits a little where that is nothing."""
+    def heard(self, seconds: float) -> list[dict[str, Any]]:
+        """What the worker has said since the last call; waits as long as that is nothing but how far it is."""
         import json
         import queue
 
         from lratlas.study.local_crew import ending
 
-        found = list[dict[str, Any]]()
+        found, deadline, waits = list[dict[str, Any]](), time.monotonic() + seconds, True
         with suppress(queue.Empty):
-            line = self._lines.get(timeout=_LONGEST_LISTENING)
             while True:
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()) if waits else 0.0)
                 found.append({"ended": ending(self._process)} if line is None else json.loads(line))
-                line = self._lines.get_nowait()
+                waits = waits and "work" in found[-1]
         return found
 
     def _follow(self) -> None:
@@ -131,7 +132,8 @@ class RayCrew(Crew):
         self._listen_to(worker)
 
     def _listen_to(self, worker: int) -> None:
-        self._listening[self._stations[worker].heard.remote()] = worker
+        seconds = max(_LISTENING, self.workers / _CALLS)
+        self._listening[self._stations[worker].heard.remote(seconds)] = worker
 
     def _take(self, reference: Any) -> None:
         """Take in what a call to a station came to."""

@@ -80,6 +80,7 @@ class Worked:
         self._out, self._work, self._told = out, 0, -math.inf
 
     def __call__(self, work: int) -> None:
+        """So much was done; a negative number takes some of it back."""
         self._work += work
         # The first report is told at once: it is what an earlier attempt had trained.
         if time.monotonic() - self._told >= _BETWEEN_REPORTS:
