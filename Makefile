@@ -3,12 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: .venv help demo test lint style types suite long chaos benchmark screenshots clean
+.PHONY: .venv help demo test lint style types suite docs notebooks pictures long chaos benchmark screenshots clean
 
 help:
 	@echo "make demo         run the demonstration: the paper's synthetic example and real digits"
 	@echo "make test         linters, type checker and tests"
 	@echo "make lint         linters and type checker alone"
+	@echo "make docs         the site of the documentation, in build/site; warnings are errors"
+	@echo "make notebooks    run the notebooks of the documentation, and keep what they show"
+	@echo "make pictures     draw the pictures of the documentation anew"
 	@echo "make long         the tests of a cluster that loses nodes, of an object store, and of a few faults"
 	@echo "make chaos        one study, thirty faults: killed processes, damaged files, a full disk, two drivers"
 	@echo "make benchmark    time the trainer against a plain PyTorch loop, and a large report"
@@ -44,6 +47,13 @@ suite: $(READY)
 # The type checker keeps one core busy for a minute: the tests begin beside it.
 test: style
 	$(MAKE) --jobs=2 types suite
+
+# Material's notice about the future of MkDocs is no warning of this site.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+notebooks: $(READY)
+	$(BIN)/jupyter execute --inplace docs/notebooks/*.ipynb
 
 long: $(READY)
 	$(BIN)/pytest -m long
