@@ -53,7 +53,7 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 notebooks: $(READY)
-	$(BIN)/jupyter execute --inplace docs/notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False docs/notebooks/*.ipynb
 
 long: $(READY)
 	$(BIN)/pytest -m long
