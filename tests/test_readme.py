@@ -3,7 +3,6 @@
 import inspect
 import json
 import re
-import shlex
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import typer.main
 
+from docs.pages import ROOT, blocks, parsed, table, text_of
 from lratlas.advise.command_template import placeholders
 from lratlas.cli import app
 from lratlas.data.bands import default_bands
@@ -19,36 +19,9 @@ from lratlas.study.imaging import image_task
 from lratlas.study.presets import PRESETS, preset
 from lratlas.study.spec import spec_from
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-IMAGES = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
-MINIMA = (ROOT / "docs" / "minima.md").read_text(encoding="utf-8")
-COMMAND = (ROOT / "docs" / "command.md").read_text(encoding="utf-8")
+README, IMAGES = text_of("README.md"), text_of("docs/images.md")
+MINIMA, COMMAND = text_of("docs/minima.md"), text_of("docs/command.md")
 FIELDS = {"batch_size", "rule", "loss"}  # of the task section, no options
-
-
-def blocks(language: str, page: str = README) -> list[str]:
-    found = re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
-    assert found
-    return found
-
-
-def table(page: str, first: str) -> dict[str, list[str]]:
-    """The rows of the table whose first column is headed so: first cell, without backquotes, to the others."""
-    lines = page.partition(f"| {first} |")[2].splitlines()[2:]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[: lines.index("")]]
-    return {row[0].strip("`"): row[1:] for row in rows}
-
-
-def parsed(command: str) -> tuple[str, dict[str, Any]]:
-    """Name and parameters of a command line, as the command would get them."""
-    name, *words = shlex.split(command, comments=True)
-    assert name == "lratlas"
-    found: Any = typer.main.get_command(app)
-    context: Any = typer.Context(found)
-    while hasattr(found, "commands"):
-        name, found, words = found.resolve_command(context, words)
-    return name, found.make_context(name, [*words]).params
 
 
 @pytest.fixture
@@ -68,13 +41,13 @@ def printed(
 def test_the_python_example_runs_and_says_where_training_converges(
     printed: Callable[[str], str], tmp_path: Path
 ) -> None:
-    assert "converges" in printed(blocks("python")[0])
+    assert "converges" in printed(blocks("python", README)[0])
     assert not list(tmp_path.iterdir())  # the study is in a temporary folder
 
 
 def test_the_python_example_of_find_advises_an_lr_that_trains(printed: Callable[[str], str]) -> None:
-    task = blocks("python")[0].partition("atlas =")[0]
-    out = printed(task + blocks("python")[1] + "print(advice.lr, advice.best)")
+    task = blocks("python", README)[0].partition("atlas =")[0]
+    out = printed(task + blocks("python", README)[1] + "print(advice.lr, advice.best)")
     assert "Use an initial LR of" in out
     lr, accuracy = map(float, out.splitlines()[-1].split())
     assert 0.01 < lr < 1  # plain SGD on digits: less learns nothing in 30 epochs
@@ -90,7 +63,7 @@ def train(slice):
     accuracy = 0.9 - 0.1 * math.log10(slice.lr / 0.02) ** 2 - slice.stop ** -0.5
     return accuracy, accuracy + 0.01
 """
-    out = printed(made_up + blocks("python")[2] + "print(finder.advice().lr)")
+    out = printed(made_up + blocks("python", README)[2] + "print(finder.advice().lr)")
     assert float(out.splitlines()[-1]) == pytest.approx(0.02, rel=0.3)
     assert [path.name for path in tmp_path.iterdir()] == ["my-search"]
 
@@ -106,7 +79,7 @@ def test_the_commands_of_find_can_be_typed_as_they_are_printed() -> None:
 
 
 def test_the_spec_is_valid() -> None:
-    spec = spec_from(tomllib.loads(blocks("toml")[0]))
+    spec = spec_from(tomllib.loads(blocks("toml", README)[0]))
     assert len(spec.pretrain.lrs) == 17
 
 
@@ -118,7 +91,7 @@ def test_every_command_of_the_table_exists() -> None:
 
 
 def test_the_commands_on_images_can_be_typed_as_they_are_printed() -> None:
-    lines = next(block for block in blocks("sh") if "lratlas data" in block).splitlines()
+    lines = next(block for block in blocks("sh", README) if "lratlas data" in block).splitlines()
     commands = [parsed(line) for line in lines]
     assert [name for name, _ in commands] == ["list", "fetch", "reproduce"]
     asked = commands[2][1]

@@ -1,0 +1,157 @@
+"""What the blocks of the pages take for granted, what makes them short, and which of them cannot be run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+TRAINING = "trains for minutes to hours"
+CLUSTER = "needs a cluster"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How a page is run.
+
+    Attributes:
+        before: Python that is run before its blocks: what the page leaves to the reader.
+        files: What lies in the reader's folder besides, by name.
+        short: Texts of its blocks, to what stands there in the test.
+        left_out: Beginnings of blocks that are not run, to the reason. Their commands are still parsed.
+    """
+
+    before: str = ""
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
+    short: Mapping[str, str] = field(default_factory=dict[str, str])
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+# A program that trains nothing: its loss is least at an LR of 0.1.
+PROGRAM = """
+import json, math, sys
+told = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+open(told["--state"], "w").close()
+print(json.dumps({"value": 0.1 + math.log(float(told["--lr"]) / 0.1) ** 2}))
+"""
+LOOP = """
+import lratlas, torch
+torch.manual_seed(0)
+model = torch.nn.Linear(4, 2)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+criterion = torch.nn.CrossEntropyLoss()
+loader = [(torch.randn(8, 4), torch.randint(2, (8,))) for _ in range(300)]
+"""
+LIBRARIES = """
+import logging, os
+os.environ["TRACKIO_DIR"] = "trackio"
+import lightning.pytorch, optuna, torch
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader, TensorDataset
+import lratlas
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+torch.manual_seed(0)
+options = {"accelerator": "cpu", "max_steps": 300, "logger": False, "enable_checkpointing": False,
+           "enable_progress_bar": False, "enable_model_summary": False}
+x = torch.randn(64, 4)
+loader = DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), batch_size=16)
+
+
+class Module(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(4, 2)
+
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.training_step(batch, batch_idx))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def train_dataloader(self):
+        return loader
+
+    val_dataloader = train_dataloader
+
+
+module = Module()
+
+
+def train(lr, steps):
+    return -((torch.tensor(lr).log10() + 1) ** 2).item()
+"""
+
+SETTINGS: Mapping[str, Setting] = {
+    "docs/index.md": Setting(
+        short={
+            "epochs=30)": "epochs=2, lrs=[0.01, 0.1])",
+            "lratlas.lr_grid(1e-3, 10, per_decade=3)": "[0.01, 0.1]",
+            '"epochs": 30}': '"epochs": 2}',
+            '"epochs": 10}': '"epochs": 1}',
+            '"counts": [2, 5, 10]}': '"counts": [2]}, training={"compile": False}',
+        },
+        left_out={"python3 -m venv": "installs packages"},
+    ),
+    "docs/explore.md": Setting(),
+    "docs/find.md": Setting(
+        before=(
+            "import math\n"
+            "def train(slice):\n"
+            "    accuracy = 0.9 - 0.1 * math.log10(slice.lr / 0.02) ** 2 - slice.stop ** -0.5\n"
+            "    return accuracy, accuracy + 0.01\n"
+        ),
+        files={"train.py": PROGRAM},
+        short={"epochs=20, folder": "epochs=2, lrs=[0.01, 0.1], folder"},
+    ),
+    "docs/watch.md": Setting(before=LOOP + "def accuracy(*_):\n    return 0.5\nvalidation = loader\n"),
+    "docs/report.md": Setting(),
+    "docs/regimes.md": Setting(),
+    "docs/folder.md": Setting(),
+    "docs/own-model.md": Setting(
+        short={
+            "epochs=20, lrs=[1e-3, 1e-2, 0.1, 1.0]": "epochs=2, lrs=[0.01, 0.1]",
+            "lrs = { low = 1e-3, high = 10.0, per_decade = 3 }": "lrs = [0.01, 0.1]",
+            "epochs = 30\n": "epochs = 2\n",
+            "epochs = 10\n": "epochs = 1\n[training]\ncompile = false\n",
+            "lrs=[0.01, 0.1, 1.0], direction": "lrs=[0.1], direction",
+        },
+    ),
+    "docs/command.md": Setting(
+        files={"train.py": PROGRAM},
+        left_out={"import argparse": "run by tests/advise/test_command_page.py"},
+    ),
+    "docs/images.md": Setting(),
+    "docs/minima.md": Setting(),
+    "docs/cluster.md": Setting(left_out={"lratlas explore": CLUSTER, "#SBATCH": CLUSTER}),
+    "docs/integrations.md": Setting(
+        before=LIBRARIES,
+        short={
+            "steps=10_000,  #": "steps=64, lrs=[0.1],  #",
+            "    datamodule=data,": "",
+            '{"precision": "16-mixed", "accumulate_grad_batches": 4}': '{"accelerator": "cpu"}',
+            'LRSampler("search", steps=10_000': 'LRSampler("optuna-search", steps=100',
+        },
+        left_out={
+            "from lratlas.integrations.transformers": "run by tests/integrations/test_transformers.py",
+            "from functools import partial": "needs runs of three trackers: tests/integrations/test_tracking.py",
+        },
+    ),
+    **{
+        f"docs/results/{page}": Setting(left_out={"": TRAINING})
+        for page in (
+            "advice/README.md",
+            "benchmarks/README.md",
+            "benchmarks/images.md",
+            "benchmarks/report.md",
+            "cifar10-convnet/README.md",
+            "fashion-convnet/README.md",
+            "fashion-resnet/README.md",
+            "fashion-resnet-practical/README.md",
+            "fashion-vit/README.md",
+            "ticks/README.md",
+            "ticks-minima/README.md",
+            "ticks-threshold/README.md",
+        )
+    },
+}

@@ -1,0 +1,100 @@
+"""What the pages say of numbers, tables and names is what the code has."""
+
+import inspect
+import re
+import tomllib
+from dataclasses import fields
+from typing import Any
+
+import polars as pl
+import pytest
+import typer.main
+
+from docs.pages import DOCS, ROOT, commands, parsed, table, text_of
+from lratlas.analysis import boundaries, evidence, trend
+from lratlas.analysis.gains import COVERAGE
+from lratlas.cli import app
+from lratlas.report.charts import CHARTS
+from lratlas.study.measurements import GEOMETRY_COUNT
+from lratlas.study.presets import PRESETS, preset
+from lratlas.study.sections import MeasureSpec
+from lratlas.tables import SCHEMAS
+from lratlas.thresholds import DEFAULTS, Thresholds
+
+REGIMES, FOLDER, ARCHITECTURE = (text_of(f"docs/{name}.md") for name in ("regimes", "folder", "architecture"))
+TYPES = {"text": pl.String(), "number": pl.Float64(), "integer": pl.Int64(), "true or false": pl.Boolean()}
+
+
+def test_the_page_on_regimes_has_the_thresholds_and_their_defaults() -> None:
+    said = {name: float(cells[0]) for name, cells in table(REGIMES, "threshold").items()}
+    assert said == {field.name: getattr(DEFAULTS, field.name) for field in fields(Thresholds)}
+
+
+def test_the_page_on_regimes_has_the_other_numbers() -> None:
+    resamples = inspect.signature(boundaries.boundaries).parameters["resamples"].default
+    for sentence in (
+        f"mean losses of {evidence.BLOCKS} blocks of the last half",
+        f"fewer than {trend.FEWEST_BLOCKS} blocks",
+        f"at {MeasureSpec().interpolation} points (`measure.interpolation`)",
+        f"{resamples:,} times with replacement",
+        f"the middle {COVERAGE:.0%} of the values".replace("%", " %"),
+        f"the weight average SWA-{GEOMETRY_COUNT}",
+    ):
+        assert sentence in REGIMES.replace("\n", " "), sentence
+    assert set(re.findall(r"`([a-z]+_[a-z]+)`", REGIMES)) <= {field.name for field in fields(Thresholds)}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_page_on_the_folder_has_the_columns_of_a_table(name: str) -> None:
+    section = FOLDER.partition(f"\n### {name}\n")[2].partition("\n### ")[0] + "\n"
+    said = {column: TYPES[cells[0]] for column, cells in table(section, "column").items()}
+    assert list(said.items()) == list(SCHEMAS[name].items())
+
+
+def test_the_page_on_the_folder_has_no_other_tables() -> None:
+    assert re.findall(r"^### (.+)$", FOLDER, re.MULTILINE) == list(SCHEMAS)
+
+
+def test_the_page_on_the_report_has_all_charts() -> None:
+    assert table(text_of("docs/report.md"), "chart").keys() == CHARTS.keys()
+
+
+def test_what_the_page_on_the_architecture_names_is_there() -> None:
+    package = ROOT / "src" / "lratlas"
+    for path in re.findall(r"`([a-z_]+/(?:[a-z_]+\.py)?|[a-z_]+\.py)`", ARCHITECTURE):
+        assert (package / path).exists() or (ROOT / path).exists(), path
+    named = re.findall(r"`(\w+)`(?: and `(\w+)`)? (?:of|in) `([a-z_/]+\.py)`", ARCHITECTURE)
+    assert len(named) > 8
+    for first, second, path in named:
+        text = (package / path).read_text(encoding="utf-8")
+        for name in filter(None, (first, second)):
+            assert re.search(rf"^(class |def )?{name}\b", text, re.MULTILINE), f"{name} of {path}"
+
+
+def test_the_figures_of_the_paper_are_made_by_commands_that_are_there() -> None:
+    rows = table(text_of("docs/paper.md"), "figure")
+    assert len(rows) > 10
+    for cells in rows.values():
+        for command in re.findall(r"`(lratlas [^`]+)`", cells[2]):
+            name, asked = parsed(f"{command} --folder F")
+            assert name == "reproduce"
+            assert preset(asked["preset"], measure=asked["measure"] or ()).pretrain.lrs
+        for name in re.findall(r"`([a-z]+[0-9]*-[a-z0-9-]+)`", cells[3]):
+            assert name in PRESETS
+
+
+def test_commands_in_running_text_are_there() -> None:
+    group: Any = typer.main.get_command(app)
+    for path in [*DOCS.glob("*.md"), ROOT / "README.md"]:
+        for name in re.findall(r"`lratlas (\w+)", path.read_text(encoding="utf-8")):
+            assert name in group.commands, f"{name} in {path.name}"
+        for command in commands(path.read_text(encoding="utf-8")):
+            assert parsed(command.partition(" > ")[0].partition("#")[0])
+
+
+def test_the_citation_has_the_facts_of_the_paper_and_the_version_of_the_package() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"version: {project['version']}\n" in citation
+    names = re.findall(r"family-names: (\w+)", citation)[:5]
+    assert f"> {', '.join(names)}. *Where Do Large Learning Rates Lead Us?* NeurIPS 2024" in text_of("docs/cite.md")
