@@ -94,12 +94,12 @@ def results(runs: int, varied: int, measured: Any) -> dict[str, list[dict[str, A
     }
 
 
-def page(found: dict[str, list[dict[str, Any]]]) -> str:
+def page(found: dict[str, list[dict[str, Any]]], *, runs: int, varied: int) -> str:
     """The tables, in Markdown."""
     return "\n\n".join(
         [
             "# A million runs on a thousand GPUs, on paper",
-            "    python benchmarks/scale.py --write",
+            f"    python benchmarks/scale.py --runs {runs} --varied {varied} --write",
             "Simulated, not run; [what it rests on and what follows](../../scale.md).",
             "## The whole study",
             _outcomes(found["whole"]),
@@ -165,10 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     measured = json.loads((RESULTS / "scale_folders.json").read_text())
     found = results(given.runs, given.varied, measured)
-    print(page(found))
+    text = page(found, runs=given.runs, varied=given.varied)
+    print(text)
     if given.write:
         (RESULTS / "scale.json").write_text(json.dumps(found, indent=1) + "\n")
-        (RESULTS / "scale.md").write_text(page(found) + "\n")
+        (RESULTS / "scale.md").write_text(text + "\n")
 
 
 if __name__ == "__main__":
