@@ -49,7 +49,12 @@ def test_leftover_segments_of_finished_jobs_go_and_folders_are_listed_once(
         for end in job.segments:
             store.write_table("traces", f"{job.id}-{end}", empty("traces"))
     listed, files = list[str](), Folder.files
-    monkeypatch.setattr(Folder, "files", lambda self, folder: listed.append(folder) or files(self, folder))
+
+    def counted(self: Folder, folder: str) -> list[str]:
+        listed.append(folder)
+        return files(self, folder)
+
+    monkeypatch.setattr(Folder, "files", counted)
     forget_segments(store, plan)
     assert sorted(listed) == ["checkpoints", "tables/runs", "tables/traces"]
     assert store.weights() == ["job-0", "job-1", "job-2", "job-3", "job-4-5", "job-5-5"]

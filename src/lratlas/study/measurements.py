@@ -101,8 +101,8 @@ def _bands(trainings: Sequence[Training], bands: tuple[tuple[int, int], ...], ol
 def _initial_norms(seeds: Sequence[Seed], old: Plan | None) -> tuple[Norms, ...]:
     """The measurements of initial models that ``old`` has, and one of the seeds that it lacks."""
     known = tuple(job for job in (old.norms if old else ()) if job.training is None)
-    measured = {seed for job in known for seed in job.seeds}
-    missing = tuple(seed for seed in seeds if seed not in measured)
+    measured = {seed.seed for job in known for seed in job.seeds}
+    missing = tuple(seed for seed in seeds if seed.seed not in measured)
     return (*known, Norms(id=f"norms-initial-{identity(missing)}", seeds=missing)) if missing else known
 
 
