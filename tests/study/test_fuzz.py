@@ -2,22 +2,32 @@
 
 import gzip
 import io
+import json
 import tomllib
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tomli_w
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fuzzing import mutated, refusal
 from lratlas.data.readers import read_images
 from lratlas.errors import DamagedFile, DataError, SpecError, StudyError
-from lratlas.study.plan import read_plan
+from lratlas.study import checksum
+from lratlas.study.failures import read_failures
+from lratlas.study.integrity import NOTES
+from lratlas.study.notes import read_note
+from lratlas.study.plan import read_plan, stored_plan
+from lratlas.study.sittings import wall_time
 from lratlas.study.spec import read_spec, spec_from
 from lratlas.study.store import Store
 
@@ -45,29 +55,11 @@ segment_steps = 100
 """
 
 
-def refusal(read: Callable[[], object], kind: type[Exception]) -> str:
-    """What is said where something is refused; empty where it is read. Any other error is a failure of the test."""
-    try:
-        read()
-    except kind as error:
-        return str(error)
-    return ""
-
-
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-
-
-@st.composite
-def mutated(draw: st.DrawFn, data: bytes) -> bytes:
-    """The bytes with a stretch of them cut out, doubled or replaced."""
-    first = draw(st.integers(0, len(data)))
-    last = draw(st.integers(first, min(len(data), first + 40)))
-    between = draw(st.binary(max_size=12) | st.just(data[first:last] * 2))
-    return data[:first] + between + data[last:]
 
 
 @st.composite
@@ -95,6 +87,57 @@ def test_any_field_is_taken_or_refused(spec: dict[str, Any]):
     if not said:
         read = spec_from(spec)
         assert spec_from(tomllib.loads(tomli_w.dumps(read.model_dump(exclude_none=True)))) == read
+
+
+@fuzzed
+@given(data=st.data())
+def test_any_damage_to_a_plan_or_a_note_is_noticed(whole_study: Path, tmp_path: Path, data: st.DataObject):
+    """A flipped bit in any of the small files too, since they hold a checksum."""
+    store = Store.open(whole_study)
+    note = store.files("sittings")[0]
+    good = store.read_bytes(f"sittings/{note}")
+    copy = Store.create(tmp_path / "study", SPEC)
+    bad = data.draw(mutated(good) | st.binary(max_size=60))
+    for folder, kind in NOTES.items():
+        copy.write_bytes(f"{folder}/{note}", bad)
+        said = refusal(partial(read_note, copy, f"{folder}/{note}", kind), DamagedFile)
+        assert "\n" not in said
+        if bad != good and json_of(bad) != json_of(good):
+            assert said
+    assert read_failures(copy) == []
+    assert wall_time(copy).sittings == (json_of(bad) == json_of(good))
+    plan = store.read_bytes("plan.json")
+    spoiled = data.draw(mutated(plan))
+    copy.write_bytes("plan.json", spoiled)
+    if json_of(spoiled) == json_of(plan):
+        assert stored_plan(copy) == stored_plan(store)
+    else:
+        assert refusal(lambda: stored_plan(copy), StudyError)
+
+
+def json_of(text: bytes) -> object:
+    """What JSON says, or the bytes where it says nothing: a space more changes no meaning."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+@fuzzed
+@given(data=st.data())
+def test_any_weights_are_read_or_refused(tmp_path: Path, data: st.DataObject):
+    """Also such as are sealed, as a stranger may have made them."""
+    store = Store.create(tmp_path / "study", SPEC)
+    store.write_weights("part", {"run/weights/a": torch.ones(2, 3)})
+    path = "checkpoints/part.safetensors"
+    good = store.read_bytes(path)
+    bad = data.draw(mutated(good))
+    with suppress(ValueError):
+        bad = checksum.seal(bad)
+    store.write_bytes(path, bad)
+    said = refusal(lambda: store.read_weights("part"), DamagedFile)
+    assert "\n" not in said
+    assert said or bad == good or checksum.is_intact(bad)
 
 
 @fuzzed
