@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: .venv help demo test lint style types suite docs notebooks pictures long chaos benchmark screenshots clean
+.PHONY: .venv help demo test lint style types suite coverage docs notebooks pictures walk release long chaos benchmark screenshots clean
 
 help:
 	@echo "make demo         run the demonstration: the paper's synthetic example and real digits"
@@ -12,6 +12,9 @@ help:
 	@echo "make docs         the site of the documentation, in build/site; warnings are errors"
 	@echo "make notebooks    run the notebooks of the documentation, and keep what they show"
 	@echo "make pictures     draw the pictures of the documentation anew"
+	@echo "make coverage     the tests once more, and which lines and branches they run"
+	@echo "make walk         every command of the README and the page of five minutes, in a new environment"
+	@echo "make release      sdist and wheel in dist, checked, installed in an empty environment and tried"
 	@echo "make long         the tests of a cluster that loses nodes, of an object store, and of a few faults"
 	@echo "make chaos        one study, thirty faults: killed processes, damaged files, a full disk, two drivers"
 	@echo "make benchmark    time the trainer against a plain PyTorch loop, and a large report"
@@ -48,12 +51,31 @@ suite: $(READY)
 test: style
 	$(MAKE) --jobs=2 types suite
 
+coverage: $(READY)
+	$(BIN)/pytest -n auto --dist loadgroup --cov --cov-report=term --durations=10
+
 # Material's notice about the future of MkDocs is no warning of this site.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 notebooks: $(READY)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False docs/notebooks/*.ipynb
+
+walk: $(READY)
+	rm -rf build/walk
+	cd tests && ../$(BIN)/python -m docs.walk ../build/walk
+
+# The tools and the wheel each have an environment of their own; versions of the latter's are those of the lock.
+release:
+	rm -rf dist build/release
+	$(PYTHON) -m venv build/release/tools
+	build/release/tools/bin/pip install --quiet --disable-pip-version-check build twine
+	build/release/tools/bin/python -m build
+	build/release/tools/bin/twine check --strict dist/*
+	$(PYTHON) -m venv build/release/empty
+	build/release/empty/bin/pip install --quiet --disable-pip-version-check -c requirements.lock dist/*.whl
+	cd build/release && { timeout --signal=INT 60 empty/bin/lratlas demo || [ $$? -eq 124 ]; }
+	cd build/release && empty/bin/lratlas status lratlas-demo/ticks
 
 long: $(READY)
 	$(BIN)/pytest -m long

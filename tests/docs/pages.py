@@ -13,7 +13,7 @@ from lratlas.cli import app
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-_FENCED = re.compile(r"^( *)```(\w+)?(.*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^( *)```(\w+)?([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
