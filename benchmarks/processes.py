@@ -37,18 +37,17 @@ def options(description: str, arguments: Sequence[str] | None) -> argparse.Names
 @contextmanager
 def started(script: str, setup: Mapping[str, object]) -> Generator[Process]:
     """A process that runs ``script --measure SETUP``, where the script hands over to `serve`."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, script, "--measure", json.dumps(setup)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def serve(prepare: Callable[[], Prepared]) -> None:
