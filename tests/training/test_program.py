@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,10 +215,23 @@ def test_a_compiler_is_found_where_one_is_on_the_path(tmp_path: Path, monkeypatc
     assert can_compile()
 
 
-def test_any_number_of_stack_sizes_can_be_compiled_in_one_process() -> None:
+def test_any_number_of_stack_sizes_can_be_compiled_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs, compiling = list[torch.fx.GraphModule](), torch.compile
+
+    def kept(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    def compiling_quickly(function: Callable[..., Any], *, dynamic: bool, options: object) -> Callable[..., Any]:
+        assert options
+        return compiling(function, dynamic=dynamic, backend=kept)
+
+    # All but the making of machine code, which takes seconds.
+    monkeypatch.setattr(torch, "compile", compiling_quickly)
     model, rule = nn.Linear(2, 2), sgd()
     program = build(model, LOSSES["cross_entropy"], rule, compiled=True)
     for lanes in range(1, 11):
+        before = len(graphs)
         weights = {
             name: value.detach().expand(1, lanes, *value.shape).clone() for name, value in model.named_parameters()
         }
@@ -232,3 +246,4 @@ def test_any_number_of_stack_sizes_can_be_compiled_in_one_process() -> None:
         lrs = torch.full((1, lanes), 0.1)
         trained = train_stack(program, start_stack(weights, {}, rule), lrs=lrs, batches=batches, train=samples)
         assert trained.stack.step == 2
+        assert len(graphs) > before  # beyond a limit PyTorch would run it uncompiled, without a word
