@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import typer.main
 
-from docs.pages import DOCS, ROOT, commands, parsed, table, text_of
+from docs.pages import DOCS, ROOT, parsed, table, text_of
 from lratlas.analysis import boundaries, evidence, trend
 from lratlas.analysis.gains import COVERAGE
 from lratlas.cli import app
@@ -88,8 +88,6 @@ def test_commands_in_running_text_are_there() -> None:
     for path in [*DOCS.glob("*.md"), ROOT / "README.md"]:
         for name in re.findall(r"`lratlas (\w+)", path.read_text(encoding="utf-8")):
             assert name in group.commands, f"{name} in {path.name}"
-        for command in commands(path.read_text(encoding="utf-8")):
-            assert parsed(command.partition(" > ")[0].partition("#")[0])
 
 
 def test_the_citation_has_the_facts_of_the_paper_and_the_version_of_the_package() -> None:
