@@ -39,6 +39,7 @@ lint: style types
 style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 types: $(READY)
 	$(BIN)/basedpyright
@@ -60,6 +61,15 @@ docs: $(READY)
 
 notebooks: $(READY)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False docs/notebooks/*.ipynb
+
+pictures: $(READY)
+	$(BIN)/python docs/pictures/draw.py watch
+	rm -rf build/own-search build/made-up
+	cd examples && PATH="$(CURDIR)/$(BIN):$$PATH" lratlas find own_model.toml --folder ../build/own-search
+	cp build/own-search/advice.svg docs/pictures/find.svg
+	cd tests && ../$(BIN)/python -m browser.made_up ../build/made-up
+	$(BIN)/lratlas report build/made-up
+	$(BIN)/python docs/pictures/draw.py report build/made-up
 
 walk: $(READY)
 	rm -rf build/walk
