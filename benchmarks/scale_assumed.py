@@ -71,7 +71,7 @@ def left_by(name: Name, plan: Plan, measured: Mapping[str, Any]) -> Left:
     study, other, tables = measured["studies"]["ticks"], measured["studies"]["digits"], dict[str, int]()
     per_model = study["bytes_a_model"] if name == "mlp" else BYTES * weights(WIDTH)
     # What few rows take in Parquet is mostly overhead, and much the same for all measurements.
-    per_part = {
+    per_part: dict[str, float] = {
         **dict.fromkeys(("features", "bands", "pairs"), other["bytes_a_part"]["pairs"]),
         **study["bytes_a_part"],
     }

@@ -153,7 +153,7 @@ def ray(workers: int) -> dict[str, float]:
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": workers, "include_dashboard": False})
     try:
-        with RayCrew(address=cluster.address, most=workers, first={}, module=MODULE) as crew:
+        with RayCrew(address=str(cluster.address), most=workers, first={}, module=MODULE) as crew:
             ready = 0
             while ready < workers:
                 heard = crew.listen(60.0)

@@ -144,11 +144,15 @@ def simulate(plan: Plan, world: World) -> Outcome:
         world: What is assumed.
     """
     crew = MadeUpCrew(world=world)
+
+    def made_up(*_: object, **__: object) -> MadeUpCrew:
+        return crew
+
     clock = SimpleNamespace(monotonic=lambda: crew.now)
     with (
         tempfile.TemporaryDirectory() as folder,
         suppress(JobsFailed),
-        patch("lratlas.study.execute._crew", lambda *_, **__: crew),
+        patch("lratlas.study.execute._crew", made_up),
         patch("lratlas.study.execute.record_failure"),  # a file each, with a real disk's real time
         patch("lratlas.study.open_jobs.time", clock),
     ):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tomllib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -82,7 +82,7 @@ def ran_program(folder: Path, *command: str) -> str:
 
 
 @contextmanager
-def as_a_script(folder: Path) -> Iterator[io.StringIO]:
+def as_a_script(folder: Path) -> Generator[io.StringIO]:
     """This process as a script in this folder finds it, with what is printed; what is imported is imported already."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), redirect_stdout(io.StringIO()) as printed:
         warnings.simplefilter("ignore")

@@ -119,7 +119,9 @@ def run_block(block: Block, text: str, setting: Setting, names: dict[str, object
 
 def check_left_out(language: str, text: str) -> None:
     if language == "python":
-        imports = [each for each in ast.parse(text).body if isinstance(each, (ast.Import, ast.ImportFrom))]
+        imports: list[ast.stmt] = [
+            each for each in ast.parse(text).body if isinstance(each, (ast.Import, ast.ImportFrom))
+        ]
         exec(compile(ast.Module(body=imports, type_ignores=[]), "imports", "exec"), {})
         return
     assert language == "sh"

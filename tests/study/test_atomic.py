@@ -41,7 +41,7 @@ def test_only_what_a_killed_process_left_is_swept(tmp_path: Path):
         assert unfinished.exists()
         process.send_signal(signal.SIGKILL)
         process.wait()
-        os.utime(unfinished, (time.time() + 1e6,) * 2)
+        os.utime(unfinished, (later := time.time() + 1e6, later))
         sweep(tmp_path.iterdir())
         assert not unfinished.exists()
     finally:

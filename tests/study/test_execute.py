@@ -142,7 +142,11 @@ def test_a_finished_study_starts_no_worker(
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """No page is drawn, where another test does."""
-    monkeypatch.setattr(Atlas, "write_report", lambda _: "")
+
+    def nothing(_: Atlas) -> str:
+        return ""
+
+    monkeypatch.setattr(Atlas, "write_report", nothing)
 
 
 @pytest.fixture

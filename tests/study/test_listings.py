@@ -15,7 +15,7 @@ class Remembering(MemoryFileSystem):
     """Answers from its memory until that is dropped; writing does not change what it remembers."""
 
     protocol: ClassVar[str] = "remembering"
-    store: ClassVar[dict[str, Any]] = {}
+    store: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportIncompatibleVariableOverride] - fsspec means it so
     pseudo_dirs: ClassVar[list[str]] = [""]
 
     def __init__(self, *args: Any, **options: Any) -> None:
