@@ -16,7 +16,7 @@ import polars as pl
 import torch
 
 from browser import made_up_rows as rows
-from lratlas.study.plan import Plan, Seed, Training, plan_text
+from lratlas.study.plan import Plan, Seed, Training, plan_text, with_own_versions
 from lratlas.study.planning import make_plan
 from lratlas.study.spec import (
     AverageSpec,
@@ -89,7 +89,7 @@ def write_study(
         task=task,
     )
     store = Store.create(folder, spec_text(spec))
-    store.write_text("plan.json", plan_text(plan))
+    store.write_text("plan.json", plan_text(with_own_versions(plan)))
     noise = np.random.default_rng(7)
     made = {job.id: rows.run_rows(job, noise) for job in plan.trainings if job.stage in stages}
     for job in plan.trainings:
