@@ -99,7 +99,7 @@ def page(found: dict[str, list[dict[str, Any]]], *, runs: int, varied: int) -> s
     return "\n\n".join(
         [
             "# A million runs on a thousand GPUs, on paper",
-            f"    python benchmarks/scale.py --runs {runs} --varied {varied} --write",
+            f"```sh\npython benchmarks/scale.py --runs {runs} --varied {varied} --write\n```",
             "Simulated, not run; [what it rests on and what follows](../../scale.md).",
             "## The whole study",
             _outcomes(found["whole"]),

@@ -144,6 +144,7 @@ SETTINGS: Mapping[str, Setting] = {
             "benchmarks/README.md",
             "benchmarks/images.md",
             "benchmarks/report.md",
+            "benchmarks/scale.md",
             "cifar10-convnet/README.md",
             "fashion-convnet/README.md",
             "fashion-resnet/README.md",
