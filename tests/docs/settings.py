@@ -104,13 +104,18 @@ SETTINGS: Mapping[str, Setting] = {
         files={"train.py": PROGRAM},
         short={"epochs=20, folder": "epochs=2, lrs=[0.01, 0.1], folder"},
     ),
-    "docs/watch.md": Setting(before=LOOP + "def accuracy(*_):\n    return 0.5\nvalidation = loader\n"),
+    "docs/watch.md": Setting(
+        before=LOOP + "def accuracy(*_):\n    return 0.5\nvalidation = loader\n",
+        short={
+            "...\n": "for x, y in loader:\n    criterion(model(x), y).backward()\n    optimizer.step()\n    watch(0.5)\n"
+        },
+    ),
     "docs/report.md": Setting(),
     "docs/regimes.md": Setting(),
     "docs/folder.md": Setting(),
     "docs/own-model.md": Setting(
         short={
-            "epochs=20, lrs=[1e-3, 1e-2, 0.1, 1.0]": "epochs=2, lrs=[0.01, 0.1]",
+            "epochs=20, lrs=[1e-3, 1e-2, 0.1, 1.0]": "epochs=5, lrs=[0.01, 0.1]",
             "lrs = { low = 1e-3, high = 10.0, per_decade = 3 }": "lrs = [0.01, 0.1]",
             "epochs = 30\n": "epochs = 2\n",
             "epochs = 10\n": "epochs = 1\n[training]\ncompile = false\n",
@@ -124,6 +129,7 @@ SETTINGS: Mapping[str, Setting] = {
     "docs/images.md": Setting(),
     "docs/minima.md": Setting(),
     "docs/cluster.md": Setting(left_out={"lratlas explore": CLUSTER, "#SBATCH": CLUSTER}),
+    "docs/scale.md": Setting(left_out={"": TRAINING}),
     "docs/integrations.md": Setting(
         before=LIBRARIES,
         short={

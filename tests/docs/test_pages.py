@@ -43,7 +43,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
             spec,
             {
                 "{ low = 1e-4, high = 1.0, per_decade = 4 }": "[0.01, 0.1]",
-                "epochs = 50\nrepeats = 3": "epochs = 3",
+                "epochs = 50\nrepeats = 3": "epochs = 12",
                 "epochs = 20": "epochs = 1",
                 "counts = [2, 5, 10]": "counts = [2]\n[measure]\ninterpolation = 3\n[training]\ncompile = false",
             },
