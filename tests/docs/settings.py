@@ -39,6 +39,12 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 criterion = torch.nn.CrossEntropyLoss()
 loader = [(torch.randn(8, 4), torch.randint(2, (8,))) for _ in range(300)]
 """
+AVERAGED = """
+for x, y in loader:
+    criterion(model(x), y).backward()
+    optimizer.step()
+    watch(0.5)
+"""
 LIBRARIES = """
 import logging, os
 os.environ["TRACKIO_DIR"] = "trackio"
@@ -106,9 +112,7 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "docs/watch.md": Setting(
         before=LOOP + "def accuracy(*_):\n    return 0.5\nvalidation = loader\n",
-        short={
-            "...\n": "for x, y in loader:\n    criterion(model(x), y).backward()\n    optimizer.step()\n    watch(0.5)\n"
-        },
+        short={"...\nwatch.ahead": f"{AVERAGED}watch.ahead"},
     ),
     "docs/report.md": Setting(),
     "docs/regimes.md": Setting(),
