@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lratlas.study.conduct import conduct, open_study
-from lratlas.study.presets import preset
-from lratlas.study.spec import Spec
+from lratlas.study.spec.presets import preset
+from lratlas.study.spec.spec import Spec
 
 
 def seconds(spec: Spec, *, workers: int, cluster: str | None) -> float:

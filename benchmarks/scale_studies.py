@@ -9,9 +9,9 @@ from typing import Literal
 from pydantic import BaseModel
 
 from lratlas.data.bands import default_bands
-from lratlas.study.plan import Plan, Seed
-from lratlas.study.planning import make_plan
-from lratlas.study.presets import preset
+from lratlas.study.plan.plan import Plan, Seed
+from lratlas.study.plan.planning import make_plan
+from lratlas.study.spec.presets import preset
 
 Name = Literal["mlp", "resnet"]
 RUNS_A_REPEAT = {"mlp": 391, "resnet": 200}  # in the table of runs, averages included

@@ -32,8 +32,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lratlas.doctor import checkup, sgemm_peak
-from lratlas.study.presets import preset
-from lratlas.study.tasks import tasks_from, ticks_task
+from lratlas.study.spec.presets import preset
+from lratlas.study.spec.tasks import tasks_from, ticks_task
 from lratlas.task import Task, make_model
 from lratlas.training.order import batch_indices
 from lratlas.training.program import build, can_compile

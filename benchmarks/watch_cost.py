@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lratlas.advise.watch import watch
+from lratlas.advise.watch.watch import watch
 from lratlas.models.convnet import ConvNet
 
 CLASSES = 10

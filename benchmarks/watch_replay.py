@@ -8,8 +8,8 @@ from math import nan
 import polars as pl
 
 import lratlas
-from lratlas.advise.regime_rules import Regime, Rules
-from lratlas.advise.regime_tracker import RegimeTracker
+from lratlas.advise.watch.rules import Regime, Rules
+from lratlas.advise.watch.tracker import RegimeTracker
 
 PARTS = (0.25, 0.5, 1.0)
 NAMES: dict[str, Regime] = {

@@ -14,8 +14,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from pydantic.fields import FieldInfo
 
-from lratlas.cli import app
-from lratlas.study.sections import RuleSpec, Section, Spec
+from lratlas.cli.app import app
+from lratlas.study.spec.sections import RuleSpec, Section, Spec
 from lratlas.thresholds import Thresholds
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

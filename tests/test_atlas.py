@@ -14,8 +14,8 @@ from lratlas import Task
 from lratlas.atlas import Atlas, load
 from lratlas.errors import SpecError, StudyError
 from lratlas.models.mlp import MLP
-from lratlas.study.presets import preset
-from lratlas.study.spec import spec_text
+from lratlas.study.spec.presets import preset
+from lratlas.study.spec.spec import spec_text
 from lratlas.tables import SCHEMAS
 
 CHARTS = ("accuracy", "geometry", "features", "traces")

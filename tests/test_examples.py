@@ -30,8 +30,8 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import lratlas
 from lratlas.advise.journal import JOURNAL
-from lratlas.study.spec import read_spec, spec_from
-from lratlas.study.tasks import tasks_from
+from lratlas.study.spec.spec import read_spec, spec_from
+from lratlas.study.spec.tasks import tasks_from
 from lratlas.task import Task, fingerprint
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -8,7 +8,7 @@ import pytest
 LIBRARIES = {"altair", "numpy", "pandas", "polars", "pydantic", "scipy", "sklearn", "torch", "typer", "vl_convert"}
 TRAINING = """
 import torch
-import lratlas.exploring, lratlas.study.jobs, lratlas.study.worker
+import lratlas.exploring, lratlas.study.execute.jobs, lratlas.study.execute.worker
 from lratlas.training.order import batch_indices
 from lratlas.training.program import build
 from lratlas.training.stacking import initial_tensors, samples
@@ -34,7 +34,7 @@ def imported_by(code: str) -> set[str]:
     return set(ran.stdout.split())
 
 
-@pytest.mark.parametrize("code", ["import lratlas", "import lratlas, lratlas.errors, lratlas.study.worker"])
+@pytest.mark.parametrize("code", ["import lratlas", "import lratlas, lratlas.errors, lratlas.study.execute.worker"])
 def test_the_package_brings_nothing_with_it(code: str) -> None:
     assert not LIBRARIES & imported_by(code)
 

@@ -12,12 +12,12 @@ import pytest
 import typer.main
 
 from docs.pages import ROOT, blocks, parsed, table, text_of
-from lratlas.advise.command_template import placeholders
-from lratlas.cli import app
+from lratlas.advise.command.template import placeholders
+from lratlas.cli.app import app
 from lratlas.data.bands import default_bands
-from lratlas.study.imaging import image_task
-from lratlas.study.presets import PRESETS, preset
-from lratlas.study.spec import spec_from
+from lratlas.study.spec.imaging import image_task
+from lratlas.study.spec.presets import PRESETS, preset
+from lratlas.study.spec.spec import spec_from
 
 README, IMAGES = text_of("README.md"), text_of("docs/images.md")
 MINIMA, COMMAND = text_of("docs/minima.md"), text_of("docs/command.md")

@@ -8,8 +8,8 @@ from browser.made_up import Shape, write_study
 from lratlas.atlas import Atlas, load
 from lratlas.errors import StudyError
 from lratlas.reporting import Drawn, drawn, facts, page_of, progress
-from lratlas.study.presets import preset
-from lratlas.study.spec import spec_text
+from lratlas.study.spec.presets import preset
+from lratlas.study.spec.spec import spec_text
 
 SMALL = Shape(plrs=12, seeds=2, flrs=2, counts=2)
 

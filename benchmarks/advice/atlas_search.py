@@ -12,7 +12,7 @@ from benchmarks.advice.training import start as begun
 from lratlas.advise.advice import Advice
 from lratlas.advise.finder import Finder
 from lratlas.advise.slices import Slice
-from lratlas.study.grid import lr_grid
+from lratlas.study.spec.grid import lr_grid
 
 METHOD = "LR Atlas"
 BUDGETS = (1.5, 3.0)  # full trainings

@@ -11,7 +11,7 @@ from benchmarks.advice.problem import Problem
 from lratlas.data.augment import crop_and_flip
 from lratlas.data.images import Normalise
 from lratlas.models.convnet import ConvNet
-from lratlas.study.grid import lr_grid
+from lratlas.study.spec.grid import lr_grid
 
 _MOMENTUM = MappingProxyType({"name": "sgd", "momentum": 0.9})
 _ADAMW = MappingProxyType({"name": "adamw"})

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from lratlas.advise.advice import Advice
     from lratlas.advise.find import find
     from lratlas.advise.finder import Finder
-    from lratlas.advise.watch import watch
+    from lratlas.advise.watch.watch import watch
     from lratlas.atlas import load
     from lratlas.comparing import compare
     from lratlas.exploring import explore
-    from lratlas.study.spec import lr_grid
+    from lratlas.study.spec.spec import lr_grid
     from lratlas.task import Task
 
 __all__ = ["Advice", "Finder", "Task", "compare", "explore", "find", "load", "lr_grid", "watch"]
@@ -27,8 +27,8 @@ _HOMES = {
     "explore": "lratlas.exploring",
     "find": "lratlas.advise.find",
     "load": "lratlas.atlas",
-    "lr_grid": "lratlas.study.spec",
-    "watch": "lratlas.advise.watch",
+    "lr_grid": "lratlas.study.spec.spec",
+    "watch": "lratlas.advise.watch.watch",
 }
 
 

@@ -1,5 +1,5 @@
 """``python -m lratlas``."""
 
-from lratlas.cli import main
+from lratlas.cli.app import main
 
 main()

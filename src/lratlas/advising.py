@@ -19,7 +19,7 @@ from lratlas.report.advice_courses import courses_data
 from lratlas.report.advice_page import advice_page
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.look import Drawing
-from lratlas.study.atomic import write_file
+from lratlas.study.store.atomic import write_file
 
 FILES = ("advice.json", "advice.svg", "advice.pdf", "advice.html")
 """What `write_advice` writes."""

@@ -18,10 +18,10 @@ from lratlas.analysis.summary import summary
 from lratlas.analysis.wording import format_lr
 from lratlas.errors import StudyError
 from lratlas.study.conduct import stored_spec
-from lratlas.study.plan import Plan, stored_plan
-from lratlas.study.refining import next_plr
-from lratlas.study.spec import PYTHON, Spec
-from lratlas.study.store import Store
+from lratlas.study.plan.plan import Plan, stored_plan
+from lratlas.study.plan.refining import next_plr
+from lratlas.study.spec.spec import PYTHON, Spec
+from lratlas.study.store.store import Store
 from lratlas.tables import SCHEMAS, empty
 from lratlas.thresholds import Thresholds
 
@@ -170,7 +170,7 @@ class Atlas:
         Raises:
             StudyError: There is no such run, or its task is not known.
         """
-        from lratlas.study.tasks import tasks_from, tasks_of
+        from lratlas.study.spec.tasks import tasks_from, tasks_of
         from lratlas.task import make_model
 
         seeds = self.tables["runs"].filter(run=run)["seed"].to_list()
@@ -243,13 +243,13 @@ class Atlas:
 
     def _band_picture(self) -> "Drawing":
         from lratlas.report.picture import band_picture
-        from lratlas.study.tasks import tasks_from
+        from lratlas.study.spec.tasks import tasks_from
 
         measured = sorted({band for job in self.plan.bands for band in job.bands}) if self.plan else []
         return band_picture(tasks_from(self.spec.task).of(0).test[0][0], measured or None)
 
     def _first_feature(self) -> pl.DataFrame:
-        from lratlas.study.tasks import tasks_from
+        from lratlas.study.spec.tasks import tasks_from
 
         x, y = tasks_from(self.spec.task).of(0).train
         return pl.DataFrame({"x1": x[:, 0].tolist(), "x2": x[:, 1].tolist(), "label": y.long().tolist()})

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from lratlas.errors import JobsFailed, SpecError, StudyError
 from lratlas.study.conduct import conduct, open_study, stored_spec
-from lratlas.study.spec import PYTHON, Spec, read_spec, spec_from
-from lratlas.study.store import Store
-from lratlas.study.tasks import Tasks, tasks_of
+from lratlas.study.spec.spec import PYTHON, Spec, read_spec, spec_from
+from lratlas.study.spec.tasks import Tasks, tasks_of
+from lratlas.study.store.store import Store
 
 if TYPE_CHECKING:
     from lratlas.atlas import Atlas
-    from lratlas.study.execute import Progress
+    from lratlas.study.execute.driver import Progress
     from lratlas.task import Task
 
 

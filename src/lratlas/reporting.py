@@ -14,10 +14,10 @@ from lratlas.report.data import CHART_DATA
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.look import Drawing
 from lratlas.report.page import page
-from lratlas.study.made import FIGURES, REPORT, making
-from lratlas.study.progress import standing
-from lratlas.study.sittings import wall_time
-from lratlas.study.spec import PYTHON
+from lratlas.study.plan.progress import standing
+from lratlas.study.spec.spec import PYTHON
+from lratlas.study.store.made import FIGURES, REPORT, making
+from lratlas.study.store.sittings import wall_time
 
 
 @dataclass(frozen=True, kw_only=True)

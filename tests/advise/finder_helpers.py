@@ -6,7 +6,7 @@ from typing import Any
 from advise.find_helpers import STEPS, Valley
 from lratlas.advise.finder import Finder
 from lratlas.advise.slices import Slice
-from lratlas.study.grid import lr_grid
+from lratlas.study.spec.grid import lr_grid
 
 LRS = lr_grid(1e-4, 1.0, per_decade=2)
 VALLEY = Valley(best=0.02, width=0.02)

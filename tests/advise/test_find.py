@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import lratlas
 from lratlas.errors import SearchError, SpecError, TaskError
-from lratlas.study.grid import lr_grid
+from lratlas.study.spec.grid import lr_grid
 from lratlas.training.order import batch_indices
 from lratlas.training.trainer import train_stack
 

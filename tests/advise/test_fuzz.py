@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from advise.find_helpers import a_search
 from fuzzing import mutated, refusal
-from lratlas.advise.command_record import FILE, judge_of, record_judge
+from lratlas.advise.command.record import FILE, judge_of, record_judge
 from lratlas.advise.journal import JOURNAL, SETTINGS, add_outcome, open_folder, read_outcomes, read_settings
 from lratlas.advise.slices import Outcome, make_slice
 from lratlas.errors import SearchError

@@ -15,7 +15,7 @@ from lratlas.advise.advice import advise
 from lratlas.advise.search import enough, needed_states, next_slices, spent
 from lratlas.advise.search_settings import DEFAULT_LRS, Search
 from lratlas.advise.slices import Outcome, Slice
-from lratlas.study.grid import lr_grid
+from lratlas.study.spec.grid import lr_grid
 
 FIRST = STEPS // 64
 few = settings(max_examples=25, deadline=None)

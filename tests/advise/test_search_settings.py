@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lratlas.advise.search_settings import make_search
 from lratlas.errors import SpecError
-from lratlas.study.grid import lr_grid
+from lratlas.study.spec.grid import lr_grid
 
 
 def test_only_the_length_has_to_be_given():

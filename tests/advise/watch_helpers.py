@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from lratlas.advise.regime_rules import Rules
-from lratlas.advise.regime_tracker import RegimeTracker
+from lratlas.advise.watch.rules import Rules
+from lratlas.advise.watch.tracker import RegimeTracker
 
 Floats = NDArray[np.float64]
 

@@ -16,9 +16,9 @@ import polars as pl
 import torch
 
 from browser import made_up_rows as rows
-from lratlas.study.plan import Plan, Seed, Training, plan_text, with_own_versions
-from lratlas.study.planning import make_plan
-from lratlas.study.spec import (
+from lratlas.study.plan.plan import Plan, Seed, Training, plan_text, with_own_versions
+from lratlas.study.plan.planning import make_plan
+from lratlas.study.spec.spec import (
     AverageSpec,
     FinetuneSpec,
     MeasureSpec,
@@ -30,7 +30,7 @@ from lratlas.study.spec import (
     TrainingSpec,
     spec_text,
 )
-from lratlas.study.store import Store
+from lratlas.study.store.store import Store
 
 STAGES = ("pretrain", "second", "finetune")
 STEPS = 40_000

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.helpers import MODULE, SPEC, Explored, Ran, sentence
-from lratlas.cli import main
+from lratlas.cli.app import main
 
 
 @pytest.fixture(scope="session")

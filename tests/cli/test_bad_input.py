@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.helpers import SPEC, contents
-from lratlas.cli import main
+from lratlas.cli.app import main
 
 Refused = Callable[..., str]
 

@@ -13,7 +13,7 @@ LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 sys.argv = ["lratlas", *sys.argv[1:]]
-from lratlas.cli import main
+from lratlas.cli.app import main
 main()
 """
 READING = ["status {}", "show {} runs", "report {}"]

@@ -9,7 +9,7 @@ import typer.main
 from cli.helpers import Ran
 from cli.test_flags import described
 from data.serving import published, served
-from lratlas.cli_data import app
+from lratlas.cli.data import app
 from lratlas.data import catalogue
 
 COMMANDS = {

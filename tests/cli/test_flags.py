@@ -7,7 +7,7 @@ import pytest
 import typer.main
 
 from cli.helpers import Ran
-from lratlas.cli import app
+from lratlas.cli.app import app
 
 # What scripts and papers rely on: a change here is a change for every user.
 COMMANDS = {

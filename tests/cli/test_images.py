@@ -15,7 +15,7 @@ from data.makers import gzipped, idx_files, write_folder
 from lratlas import exploring
 from lratlas.atlas import Atlas, load
 from lratlas.data import catalogue
-from lratlas.study.tasks import tasks_from
+from lratlas.study.spec.tasks import tasks_from
 
 SIZES: dict[str, Any] = {
     "--width": 2,

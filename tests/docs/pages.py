@@ -9,7 +9,7 @@ from typing import Any
 
 import typer.main
 
-from lratlas.cli import app
+from lratlas.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -11,7 +11,7 @@ from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
-from lratlas.cli import main
+from lratlas.cli.app import main
 
 # What stands on the path as `lratlas`: it hands its words over and prints what comes back.
 _CLIENT = """#!{python} -SE

@@ -17,9 +17,9 @@ import lratlas
 from docs.pages import DOCS, ROOT, Block, blocks_of, commands, parsed, text_of
 from docs.settings import SETTINGS, Setting
 from docs.shell import run_shell
-from lratlas.advise.command_output import Told
-from lratlas.study.presets import preset
-from lratlas.study.spec import read_spec, spec_from
+from lratlas.advise.command.output import Told
+from lratlas.study.spec.presets import preset
+from lratlas.study.spec.spec import read_spec, spec_from
 
 WRITTEN = sorted(str(path.relative_to(ROOT)) for path in DOCS.rglob("*.md"))
 CODE = {"python", "sh", "toml", "json"}
@@ -88,7 +88,7 @@ def test_the_blocks_of_a_page_run(page: str, folder: Path, tmp_path: Path) -> No
     # The demonstration is its two studies; here they are there already, and small.
     demo = {name: read_spec("study.toml") for name in ("ticks", "digits")}
     unused = set(setting.short)
-    with patch("lratlas.study.presets.demo_presets", lambda: demo):
+    with patch("lratlas.study.spec.presets.demo_presets", lambda: demo):
         for block in blocks_of(text_of(page)):
             used = {old for old in setting.short if old in block.text}
             unused -= used

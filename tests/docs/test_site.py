@@ -11,8 +11,8 @@ import pytest
 import typer.main
 
 from docs.pages import DOCS, ROOT
-from lratlas.cli import app
-from lratlas.study.sections import Spec
+from lratlas.cli.app import app
+from lratlas.study.spec.sections import Spec
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import typer.main
 from docs.pages import DOCS, ROOT, parsed, table, text_of
 from lratlas.analysis import boundaries, evidence, trend
 from lratlas.analysis.gains import COVERAGE
-from lratlas.cli import app
+from lratlas.cli.app import app
 from lratlas.report.charts import CHARTS
-from lratlas.study.measurements import GEOMETRY_COUNT
-from lratlas.study.presets import PRESETS, preset
-from lratlas.study.sections import MeasureSpec
+from lratlas.study.plan.measurements import GEOMETRY_COUNT
+from lratlas.study.spec.presets import PRESETS, preset
+from lratlas.study.spec.sections import MeasureSpec
 from lratlas.tables import SCHEMAS
 from lratlas.thresholds import DEFAULTS, Thresholds
 

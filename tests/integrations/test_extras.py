@@ -20,7 +20,9 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_package_imports_nothing_optional() -> None:
-    loaded = "[getattr(lratlas, name) for name in lratlas.__all__]; import lratlas.cli, lratlas.integrations.tracking"
+    loaded = (
+        "[getattr(lratlas, name) for name in lratlas.__all__]; import lratlas.cli.app, lratlas.integrations.tracking"
+    )
     done = run(f"import sys, lratlas; {loaded}; print(*{{name.partition('.')[0] for name in sys.modules}})")
     assert done.returncode == 0, done.stderr
     assert "torch" in done.stdout.split()  # all that is public was loaded

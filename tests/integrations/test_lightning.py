@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from advise.watch_helpers import digits
 from integrations.lightning_helpers import Digits
-from lratlas.advise.regime_tracker import Look
+from lratlas.advise.watch.tracker import Look
 from lratlas.errors import SpecError
 from lratlas.integrations.lightning import WatchCallback
 

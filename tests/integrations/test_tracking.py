@@ -19,8 +19,8 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from lratlas.advise.advice import EVIDENCE, Advice
-from lratlas.advise.regime_tracker import Look
-from lratlas.advise.watch import watch
+from lratlas.advise.watch.tracker import Look
+from lratlas.advise.watch.watch import watch
 from lratlas.integrations.tracking import evidence_of, log_to_mlflow, log_to_tensorboard, numbers_of
 
 # SQLAlchemy warns MLflow

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, Trainer, TrainingArguments
 
-from lratlas.advise.regime_tracker import Look
+from lratlas.advise.watch.tracker import Look
 from lratlas.errors import LRAtlasError
 from lratlas.integrations.transformers import WatchCallback
 

@@ -11,15 +11,15 @@ import torch
 from lratlas import Task
 from lratlas.atlas import Atlas
 from lratlas.models.mlp import MLP
-from lratlas.study import execute
 from lratlas.study.conduct import conduct, open_study, stored_spec
-from lratlas.study.jobs import perform
-from lratlas.study.plan import Plan
-from lratlas.study.progress import is_done
-from lratlas.study.spec import Spec, spec_from
-from lratlas.study.store import Store
-from lratlas.study.study import Study
-from lratlas.study.tasks import Tasks, tasks_from
+from lratlas.study.execute import driver
+from lratlas.study.execute.jobs import perform
+from lratlas.study.execute.study import Study
+from lratlas.study.plan.plan import Plan
+from lratlas.study.plan.progress import is_done
+from lratlas.study.spec.spec import Spec, spec_from
+from lratlas.study.spec.tasks import Tasks, tasks_from
+from lratlas.study.store.store import Store
 from study.pictures import picture_spec, write_pictures
 
 SECTIONS: dict[str, Any] = {
@@ -91,7 +91,7 @@ def explored_in(
 @pytest.fixture
 def explored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Atlas]:
     """A function of (folder, task, notices, sections that differ from ``SECTIONS``) that conducts a study here."""
-    monkeypatch.setattr(execute, "execute", explored_here)
+    monkeypatch.setattr(driver, "execute", explored_here)
     return explored_in
 
 
@@ -104,7 +104,7 @@ def _conducted(folder: Path, spec: Spec, notices: list[str] | None = None) -> At
 @pytest.fixture
 def conducted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Atlas]:
     """A function of (folder, spec, notices) that conducts the study of a spec here."""
-    monkeypatch.setattr(execute, "execute", explored_here)
+    monkeypatch.setattr(driver, "execute", explored_here)
     return _conducted
 
 
@@ -119,7 +119,7 @@ def picture_study(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """The folder of a whole study of tiny images; to be read, not changed."""
     folder = tmp_path_factory.mktemp("studies") / "pictures"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execute, "execute", explored_here)
+        patch.setattr(driver, "execute", explored_here)
         _conducted(folder, picture_spec(pictures))
     return folder
 
@@ -141,7 +141,7 @@ def whole_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the small study, finished; to be copied, not changed."""
     folder = tmp_path_factory.mktemp("studies") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execute, "execute", explored_here)
+        patch.setattr(driver, "execute", explored_here)
         explored_in(folder)
     return folder
 

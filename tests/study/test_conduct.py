@@ -18,8 +18,8 @@ from lratlas.atlas import Atlas, load
 from lratlas.errors import SpecError, StudyError, TaskError
 from lratlas.models.mlp import MLP
 from lratlas.study.conduct import conduct, open_study
-from lratlas.study.spec import spec_from
-from lratlas.study.store import Store
+from lratlas.study.spec.spec import spec_from
+from lratlas.study.store.store import Store
 from lratlas.tables import SCHEMAS
 
 Explored = Callable[..., Atlas]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from lratlas.atlas import Atlas, load
 from lratlas.errors import StudyError
 from lratlas.streams import stream
-from lratlas.study.store import Store
-from lratlas.study.tasks import tasks_from
+from lratlas.study.spec.tasks import tasks_from
+from lratlas.study.store.store import Store
 from lratlas.tables import SCHEMAS
 from lratlas.task import Task
 from lratlas.training.order import batch_indices

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from lratlas.study.integrity import Fault, faults, unchecked
-from lratlas.study.made import CHECKSUMS, making
-from lratlas.study.store import Store
+from lratlas.study.store.made import CHECKSUMS, making
+from lratlas.study.store.store import Store
 from study.conftest import explored_in
 
 
@@ -12,7 +12,7 @@ from study.conftest import explored_in
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     from study.conftest import explored_here
 
-    monkeypatch.setattr("lratlas.study.execute.execute", explored_here)
+    monkeypatch.setattr("lratlas.study.execute.driver.execute", explored_here)
     return explored_in(tmp_path / "study").store
 
 

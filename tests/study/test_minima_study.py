@@ -18,9 +18,9 @@ from lratlas.analysis.norm_spread import pooled_norms
 from lratlas.atlas import Atlas, load
 from lratlas.errors import SpecError, StudyError
 from lratlas.models.mlp import MLP
-from lratlas.study import execute
-from lratlas.study.refining import next_plr
-from lratlas.study.spec import RefineSpec, spec_from
+from lratlas.study.execute import driver
+from lratlas.study.plan.refining import next_plr
+from lratlas.study.spec.spec import RefineSpec, spec_from
 from study.conftest import explored_here, explored_in
 
 Explored = Callable[..., Atlas]
@@ -44,7 +44,7 @@ def minima(tmp_path_factory: pytest.TempPathFactory, small_task: Made) -> Path:
     """A finished study with everything that Fig. 11 to 13 and 26 need; to be read, not changed."""
     folder = tmp_path_factory.mktemp("minima") / "study"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execute, "execute", explored_here)
+        patch.setattr(driver, "execute", explored_here)
         explored_in(folder, small_task(), **MORE)
     return folder
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from data.makers import CIFAR10_NAMES, gzipped, idx_files, write_folder
-from lratlas.study.imaging import image_task
+from lratlas.study.spec.imaging import image_task
 from lratlas.task import Task, make_model
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

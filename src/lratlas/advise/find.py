@@ -14,7 +14,7 @@ from lratlas.advise.finder import Finder
 from lratlas.advise.search import spent
 from lratlas.advise.task_slices import Bench, forget_states, groups, train_slices
 from lratlas.errors import SearchError, SpecError
-from lratlas.study.premises import device_name
+from lratlas.study.plan.premises import device_name
 from lratlas.task import Task, fingerprint
 
 TASK = "task.txt"

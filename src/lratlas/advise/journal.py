@@ -17,8 +17,8 @@ from pydantic import TypeAdapter
 from lratlas.advise.search_settings import Search, make_search
 from lratlas.advise.slices import Outcome, Slice
 from lratlas.errors import SearchError, SpecError
-from lratlas.study.atomic import sweep, write_file
-from lratlas.study.checksum import KEY, opened_json, sealed_json
+from lratlas.study.store.atomic import sweep, write_file
+from lratlas.study.store.checksum import KEY, opened_json, sealed_json
 
 SETTINGS = "search.json"
 JOURNAL = "journal.jsonl"

@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 
 from lratlas.errors import SpecError
-from lratlas.study.grid import LRs, lr_grid
-from lratlas.study.sections import Section
-from lratlas.study.spec_errors import sentence
+from lratlas.study.spec.errors import sentence
+from lratlas.study.spec.grid import LRs, lr_grid
+from lratlas.study.spec.sections import Section
 
 DEFAULT_LRS = lr_grid(1e-5, 1.0, per_decade=4)
 LEAST_STEPS = 64

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from lratlas.advise.regime_rules import Rules
-from lratlas.advise.regime_tracker import RegimeTracker
 from lratlas.advise.slices import Outcome
+from lratlas.advise.watch.rules import Rules
+from lratlas.advise.watch.tracker import RegimeTracker
 
 LEARNED = 0.95
 """A trial has learned something if its last losses are below this share of the loss at the start."""

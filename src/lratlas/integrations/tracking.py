@@ -4,8 +4,8 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from lratlas.advise.advice import Advice
-from lratlas.advise.regime_rules import Regime
-from lratlas.advise.regime_tracker import Look
+from lratlas.advise.watch.rules import Regime
+from lratlas.advise.watch.tracker import Look
 from lratlas.integrations import extra
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from lratlas.advise.regime_tracker import Look
-from lratlas.advise.watch import watch
-from lratlas.advise.watching import Watch
+from lratlas.advise.watch.following import Watch
+from lratlas.advise.watch.tracker import Look
+from lratlas.advise.watch.watch import watch
 from lratlas.errors import LRAtlasError
 from lratlas.integrations import extra
 from lratlas.integrations.tracking import numbers_of

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lratlas.errors import DamagedFile, SpecError, StudyError
-from lratlas.study.checksum import digest
-from lratlas.study.folder import SPEC
-from lratlas.study.holding import held
-from lratlas.study.plan import PLAN, stored_plan
-from lratlas.study.progress import is_done, listing
-from lratlas.study.sittings import Sitting, record_sitting
-from lratlas.study.spec import Spec, extends, spec_from, spec_text
-from lratlas.study.store import Store
+from lratlas.study.plan.plan import PLAN, stored_plan
+from lratlas.study.plan.progress import is_done, listing
+from lratlas.study.spec.spec import Spec, extends, spec_from, spec_text
+from lratlas.study.store.checksum import digest
+from lratlas.study.store.folder import SPEC
+from lratlas.study.store.holding import held
+from lratlas.study.store.sittings import Sitting, record_sitting
+from lratlas.study.store.store import Store
 
 if TYPE_CHECKING:
-    from lratlas.study.execute import Progress
-    from lratlas.study.plan import Plan, Seed
-    from lratlas.study.tasks import Tasks
+    from lratlas.study.execute.driver import Progress
+    from lratlas.study.plan.plan import Plan, Seed
+    from lratlas.study.spec.tasks import Tasks
 
 
 def open_study(folder: str | Path, spec: Spec) -> Store:
@@ -96,7 +96,7 @@ def conduct(
         JobsFailed: Some jobs failed again and again; all others are done.
         StudyError: The task differs from the one the study was started with, or nothing can be done.
     """
-    from lratlas.study.execute import execute
+    from lratlas.study.execute.driver import execute
 
     _check_crew(workers, cluster, gpu_share)
     with held(store, notice):
@@ -134,7 +134,7 @@ def _planned(
     notice: Callable[[str], None],
 ) -> "Plan":
     """The stored plan, made or extended where need be, of a study that is put in order."""
-    from lratlas.study.kept import (
+    from lratlas.study.plan.kept import (
         check_spec_holds,
         check_task_holds,
         forget_segments,
@@ -143,9 +143,9 @@ def _planned(
         set_orphans_aside,
         was_finished_earlier,
     )
-    from lratlas.study.plan import plan_text, with_own_versions
-    from lratlas.study.planning import make_plan
-    from lratlas.study.premises import (
+    from lratlas.study.plan.plan import plan_text, with_own_versions
+    from lratlas.study.plan.planning import make_plan
+    from lratlas.study.plan.premises import (
         bands_of_study,
         check_measurements,
         check_task,
@@ -153,8 +153,8 @@ def _planned(
         pre_norm_of,
         strategy_of,
     )
-    from lratlas.study.refining import with_plrs
-    from lratlas.study.tasks import own_code, tasks_from
+    from lratlas.study.plan.refining import with_plrs
+    from lratlas.study.spec.tasks import own_code, tasks_from
     from lratlas.training.program import can_compile
 
     old = kept_plan(store, notice)
@@ -246,7 +246,7 @@ def _one_thread() -> Generator[None]:
 
 
 def _repetitions(tasks: "Tasks", repeats: int) -> "list[Seed]":
-    from lratlas.study.plan import Seed
+    from lratlas.study.plan.plan import Seed
 
     return [
         Seed(

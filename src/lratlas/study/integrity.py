@@ -5,18 +5,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study.checksum import KEY, digest
 from lratlas.study.conduct import stored_spec
-from lratlas.study.failures import FOLDER as FAILURES
-from lratlas.study.failures import Failure
-from lratlas.study.folder import SPEC
-from lratlas.study.made import CHECKSUMS, checksums, made_files
-from lratlas.study.notes import Note, read_note
-from lratlas.study.plan import PLAN, Plan, Training, stored_plan
-from lratlas.study.progress import is_done, listing
-from lratlas.study.sittings import FOLDER as SITTINGS
-from lratlas.study.sittings import Sitting
-from lratlas.study.store import Store
+from lratlas.study.plan.plan import PLAN, Plan, Training, stored_plan
+from lratlas.study.plan.progress import is_done, listing
+from lratlas.study.store.checksum import KEY, digest
+from lratlas.study.store.failures import FOLDER as FAILURES
+from lratlas.study.store.failures import Failure
+from lratlas.study.store.folder import SPEC
+from lratlas.study.store.made import CHECKSUMS, checksums, made_files
+from lratlas.study.store.notes import Note, read_note
+from lratlas.study.store.sittings import FOLDER as SITTINGS
+from lratlas.study.store.sittings import Sitting
+from lratlas.study.store.store import Store
 
 NOTES: Mapping[str, type[Note]] = {FAILURES: Failure, SITTINGS: Sitting}
 """Folders of small files that a study can do without, and what stands in them."""

@@ -1,0 +1,1 @@
+"""A search whose slices are trained by a program, in any language."""

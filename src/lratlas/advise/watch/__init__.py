@@ -1,0 +1,1 @@
+"""The regime of a training that is already running."""

@@ -1,0 +1,1 @@
+"""The command line: parse, call the same functions as from Python, print."""

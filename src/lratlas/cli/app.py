@@ -1,0 +1,333 @@
+"""The command line: parse, call the same functions as from Python, print."""
+
+import io
+import os
+import re
+import shlex
+import signal
+import sys
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from lratlas.cli.compare import app as compare_app
+from lratlas.cli.data import app as data_app
+from lratlas.cli.find import find
+from lratlas.cli.options import (
+    Cluster,
+    DataRoot,
+    Epochs,
+    FinetuneEpochs,
+    FolderArgument,
+    FolderOption,
+    GpuShare,
+    Images,
+    Json,
+    Measure,
+    Repeats,
+    Scale,
+    TestImages,
+    Width,
+    Workers,
+    crew,
+    look_for_data,
+)
+from lratlas.cli.serve import serve
+from lratlas.cli.terminal import notice, print_json, print_table, progress_bar, say
+from lratlas.cli.verify import verify
+from lratlas.errors import LRAtlasError, SpecError
+
+if TYPE_CHECKING:
+    from lratlas.atlas import Atlas
+    from lratlas.study.spec.spec import Spec
+
+
+INTERRUPTED = 130  # the exit code after Ctrl-C
+
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+app.add_typer(data_app, name="data")
+app.command()(find)
+app.command()(serve)
+app.command()(verify)
+app.add_typer(compare_app)
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one sentence and exit code 2."""
+    signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every sign
+    try:
+        code = app(prog_name="lratlas", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except LRAtlasError as error:
+        notice(str(error))
+        code = 2
+    except typer.TyperException as error:
+        notice(_usage(error))
+        code = 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    if code == INTERRUPTED:
+        notice("interrupted; nothing computed is lost: the same command continues.")
+    sys.exit(code)
+
+
+def _usage(error: typer.TyperException) -> str:
+    """What is wrong with the words of a command, in one sentence."""
+    text = re.sub(r"\.? Did you mean (.+)\?$", r" (did you mean \1?)", error.format_message()).rstrip(".")
+    context: typer.Context | None = getattr(error, "ctx", None)
+    return f"{text}; `{context.command_path if context else 'lratlas'} --help` says what is allowed."
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """See where large learning rates lead, for any PyTorch model, and choose the initial one."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        say(f"lratlas {version_of('lratlas')}")
+    elif context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help())
+
+
+@app.command()
+def demo(
+    workers: Workers = None,
+    folder: FolderOption = "lratlas-demo",
+) -> None:
+    """Run the paper's synthetic example and real digits, small, and say what came out."""
+    from lratlas.study.spec.presets import demo_presets
+
+    for name, spec in demo_presets().items():
+        repeats = "1 repeat" if spec.pretrain.repeats == 1 else f"{spec.pretrain.repeats} repeats"
+        say(f"{name}: {repeats}, {len(spec.pretrain.lrs)} pre-training LRs", style="bold")
+        _print_result(_study(spec, f"{folder}/{name}", crew(workers, None)), as_json=False)
+
+
+@app.command()
+def explore(
+    spec: Annotated[Path, typer.Argument(help="The spec, a TOML file.", metavar="SPEC.toml")],
+    folder: FolderOption,
+    data_root: DataRoot = None,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    gpu_share: GpuShare = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Conduct the study that a spec describes; continues or extends what the folder holds."""
+    look_for_data(data_root)
+    from lratlas.study.spec.spec import read_spec
+
+    _print_result(_study(read_spec(spec), folder, crew(workers, cluster, gpu_share)), as_json=as_json)
+
+
+@app.command()
+def reproduce(
+    preset: Annotated[
+        str, typer.Argument(help="Which study: ticks, digits, fashion-convnet, cifar10-convnet, …", metavar="PRESET")
+    ],
+    folder: FolderOption,
+    repeats: Repeats = None,
+    scale: Scale = None,
+    width: Width = None,
+    images: Images = None,
+    test_images: TestImages = None,
+    epochs: Epochs = None,
+    finetune_epochs: FinetuneEpochs = None,
+    lrs: Annotated[
+        tuple[float, float, int] | None,
+        typer.Option(help="The pre-training LRs: from LOW to HIGH, so many per decade.", metavar="LOW HIGH N"),
+    ] = None,
+    measure: Measure = None,
+    data_root: DataRoot = None,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    gpu_share: GpuShare = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Conduct one of the studies that come with the package."""
+    from lratlas.study.spec.grid import lr_grid
+    from lratlas.study.spec.presets import preset as named
+
+    look_for_data(data_root)
+    spec = named(
+        preset,
+        repeats=repeats,
+        scale=scale,
+        width=width,
+        images=images,
+        test_images=test_images,
+        epochs=epochs,
+        finetune_epochs=finetune_epochs,
+        lrs=lr_grid(lrs[0], lrs[1], per_decade=lrs[2]) if lrs else None,
+        measure=measure or (),
+    )
+    _print_result(_study(spec, folder, crew(workers, cluster, gpu_share)), as_json=as_json)
+
+
+@app.command()
+def resume(
+    folder: FolderArgument,
+    data_root: DataRoot = None,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    gpu_share: GpuShare = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Continue an interrupted study; a finished one is left as it is."""
+    look_for_data(data_root)
+    from lratlas.exploring import resume as continued
+
+    with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as progress:
+        atlas = continued(folder, **crew(workers, cluster, gpu_share), progress=progress, notice=notice)
+    _print_result(atlas, as_json=as_json)
+
+
+@app.command()
+def status(folder: FolderArgument, as_json: Json = False) -> None:
+    """How far a study is, and what it says so far."""
+    from lratlas.atlas import load
+    from lratlas.cli.status import facts, lines, standing_of
+
+    atlas = load(folder)
+    found = standing_of(atlas)
+    # Read before anything is printed: a table may be damaged.
+    result, told = _result(atlas), facts(atlas, found)
+    if as_json:
+        print_json({**told, **result})
+        return
+    for line in lines(atlas, found):
+        say(line)
+    _print_result(atlas, as_json=False, verdicts=False)
+
+
+@app.command()
+def show(
+    folder: FolderArgument,
+    table: Annotated[str, typer.Argument(help="Which table.", metavar="TABLE")] = "boundaries",
+    form: Annotated[str, typer.Option("--format", help="table, csv or json.", metavar="FORMAT")] = "table",
+) -> None:
+    """Print a table of a study."""
+    from lratlas.atlas import load
+
+    if form not in {"table", "csv", "json"}:
+        raise SpecError(f"There is no format {form!r}; choose table, csv or json.")
+    frame = load(folder).table(table)
+    if form == "csv":
+        sys.stdout.write(frame.write_csv())
+    elif form == "json":
+        print_json(frame.to_dicts())
+    else:
+        print_table(frame)
+
+
+@app.command()
+def report(
+    folder: FolderArgument,
+    data_root: DataRoot = None,
+    at_loss: Annotated[
+        float | None, typer.Option(help="Also compare accuracies at this training loss.", metavar="LOSS")
+    ] = None,
+    figures: Annotated[
+        bool,
+        typer.Option("--figures", help="Write the figures alone, and leave the page as it is."),
+    ] = False,
+) -> None:
+    """Write the page and the figures (PDF, SVG, CSV, sized for a paper) anew, also while the study runs."""
+    look_for_data(data_root)
+    from lratlas.atlas import load
+
+    if at_loss is not None and not at_loss > 0:
+        raise SpecError(f"--at-loss is {at_loss}; it must be above 0.")
+    atlas = load(folder)
+    if figures:
+        from lratlas.reporting import drawn, write_files
+
+        write_files(atlas, drawn(atlas, at_loss=at_loss), page=False)
+        say(f"Figures: {atlas.folder}/figures")
+    else:
+        say(f"Report: {atlas.write_report(at_loss=at_loss)}")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What this machine offers: versions, cores, device, compiler, measured matrix-product peak."""
+    from lratlas.doctor import checkup
+
+    facts = checkup()
+    if as_json:
+        print_json(facts)
+        return
+    for name, value in facts.items():
+        say(f"{name:>20}  {value}")
+
+
+def _study(spec: "Spec", folder: str, where: dict[str, Any]) -> "Atlas":
+    from lratlas.study.conduct import open_study
+
+    open_study(folder, spec)  # the spec is safe before anything heavy is imported
+    from lratlas.exploring import explore as conducted
+
+    # What a user's own module prints must not mix with the result.
+    with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as progress:
+        return conducted(spec, folder=folder, **where, progress=progress, notice=notice)
+
+
+def _regimes(folder: str) -> str:
+    from lratlas.atlas import load
+
+    try:
+        return load(folder).regimes_in_short()
+    except LRAtlasError:
+        return ""  # a glance on the way; what is really wrong will be told where it matters
+
+
+def _result(atlas: "Atlas") -> dict[str, object]:
+    return {
+        "folder": atlas.folder,
+        "boundaries": atlas.boundaries.to_dicts(),
+        "regimes": atlas.regimes.to_dicts(),
+        "summary": atlas.summary(),
+    }
+
+
+def _print_result(atlas: "Atlas", *, as_json: bool, verdicts: bool = True) -> None:
+    """The result in words; ``verdicts`` adds how many of them there are of each kind."""
+    from lratlas.cli.status import verdict_count
+
+    if as_json:
+        print_json(_result(atlas))
+        return
+    if len(atlas.boundaries):
+        print_table(atlas.boundaries)
+    if advised := atlas.recommendation():
+        say(f"→ {advised.statement}")
+    for sentence in atlas.summary():
+        say(f"• {sentence}")
+    if verdicts and (count := verdict_count(atlas)):
+        say(f"Of the paper's findings {count}: `lratlas show {shlex.quote(atlas.folder)} claims`")
+    if atlas.store.exists("report.html"):
+        say(f"Report: {atlas.folder}/report.html")
+
+
+def _terminated(_signal: int, _frame: object) -> NoReturn:
+    # An exit like any other: worker processes are ended on the way out.
+    notice("terminated; nothing computed is lost: the same command continues.")
+    sys.exit(143)
+
+
+if __name__ == "__main__":
+    main()

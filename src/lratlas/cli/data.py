@@ -1,0 +1,105 @@
+"""The commands of ``lratlas data``: which data sets are there, where, and how to get them."""
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lratlas.cli.terminal import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from lratlas.data.fetching import Fetching
+
+app = typer.Typer(help="See which data sets are there, and fetch them.")
+
+Name = Annotated[str, typer.Argument(help="Name of the data set, as `list` shows it.", metavar="NAME")]
+Root = Annotated[
+    str | None,
+    typer.Option(
+        "--data-root",
+        help="Folder of the data sets; by default LRATLAS_DATA, else ~/.local/share/lratlas.",
+        metavar="FOLDER",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def data(context: typer.Context) -> None:
+    """See which data sets are there, and fetch them."""
+    if context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help())
+
+
+@app.command("list")
+def list_(root: Root = None, as_json: Json = False) -> None:
+    """List the data sets known by name, and where each was found."""
+    from lratlas.data.catalogue import CATALOGUE, find
+
+    rows: list[dict[str, str | bool | None]] = []
+    for name, entry in CATALOGUE.items():
+        found = find(name, root=root)
+        rows.append(
+            {
+                "name": name,
+                "title": found.title if found else entry.title,
+                "found": found is not None,
+                "path": str(found.path) if found else None,
+            }
+        )
+    if as_json:
+        print_json(rows)
+        return
+    import polars as pl
+
+    print_table(pl.DataFrame(rows, schema_overrides={"path": pl.String}))
+
+
+@app.command()
+def path(name: Name, root: Root = None, as_json: Json = False) -> None:
+    """Print where a data set is."""
+    from lratlas.data.catalogue import locate
+
+    found = locate(name, root=root)
+    if as_json:
+        print_json({"name": name, "title": found.title, "path": str(found.path)})
+    else:
+        say(str(found.path))
+
+
+@app.command()
+def fetch(name: Name, root: Root = None, as_json: Json = False) -> None:
+    """Download a data set's official distribution and check its SHA-256."""
+    from lratlas.data.fetching import fetch as fetched
+
+    with _bar() as progress:
+        files = [str(file) for file in fetched(name, root=root, progress=progress)]
+    if as_json:
+        print_json({"name": name, "files": files})
+        return
+    for file in files:
+        say(file)
+
+
+@contextmanager
+def _bar() -> "Generator[Callable[[Fetching], None]]":
+    """A progress bar on standard error; nothing where that is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        line = bar.add_task("connecting", total=None)
+
+        def told(fetching: "Fetching") -> None:
+            bar.update(line, description=fetching.file, completed=fetching.done, total=fetching.total or None)
+
+        yield told

@@ -1,0 +1,159 @@
+"""The command `lratlas find`: the initial LR for a spec's task, or for a program that trains."""
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lratlas.cli.options import CORES, DataRoot, Json, count, look_for_data
+from lratlas.cli.terminal import notice, print_json, print_table, say
+from lratlas.errors import SpecError
+
+if TYPE_CHECKING:
+    from lratlas.advise.advice import Advice
+
+_FOLDER = "lratlas-find"
+Report = Callable[[float, float, str], None]
+
+
+def find(
+    spec: Annotated[
+        Path | None,
+        typer.Argument(help="A spec: its task, the LRs to begin with, its length.", metavar="SPEC.toml"),
+    ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option(help="A program to be run instead, with {lr}, {steps}, {checkpoint}, …", metavar="COMMAND"),
+    ] = None,
+    folder: Annotated[
+        str, typer.Option("--folder", "-f", help="Where the search is kept; again: goes on.", metavar="FOLDER")
+    ] = _FOLDER,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps of a full training; a spec has its own.", metavar="N", parser=partial(count, "--steps")
+        ),
+    ] = None,
+    lrs: Annotated[
+        tuple[float, float, int] | None,
+        typer.Option(help="The LRs to begin with: from LOW to HIGH, so many per decade.", metavar="LOW HIGH N"),
+    ] = None,
+    budget: Annotated[float, typer.Option(help="What may be trained, in full trainings.", metavar="TRAININGS")] = 1.5,
+    tolerance: Annotated[
+        float, typer.Option(help="Metrics closer than this share count as equally good.", metavar="SHARE")
+    ] = 0.005,
+    direction: Annotated[
+        str | None, typer.Option(help="minimize (default) or maximize the program's metric.", metavar="DIRECTION")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="The program's name for its validation metric.", metavar="NAME")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds that a run of the program may take.", metavar="SECONDS")
+    ] = None,
+    stall: Annotated[
+        float | None, typer.Option(help="Seconds that the program may be silent.", metavar="SECONDS")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Programs at once; by default one per core.", metavar="N", parser=partial(count, "--workers")
+        ),
+    ] = None,
+    data_root: DataRoot = None,
+    as_json: Json = False,
+) -> None:
+    """Find the initial LR to use, for the price of about one and a half trainings."""
+    if (spec is None) == (command is None):
+        raise SpecError("find needs a SPEC.toml or a --command, and not both.")
+    look_for_data(data_root)
+    settings: dict[str, Any] = {"budget": budget, "tolerance": tolerance}
+    if lrs:
+        from lratlas.study.spec.grid import lr_grid
+
+        settings["lrs"] = lr_grid(lrs[0], lrs[1], per_decade=lrs[2])
+    with redirect_stdout(sys.stderr), _progress() as report:
+        if spec is not None:
+            given = {"direction": direction, "metric": metric, "timeout": timeout, "stall": stall, "workers": workers}
+            if unfit := [name for name, value in given.items() if value is not None]:
+                raise SpecError(f"--{unfit[0]} is for a --command; with a spec it follows from the task.")
+            advice = _for_spec(spec, folder, settings, steps, report)
+        else:
+            if steps is None:
+                raise SpecError("--command needs --steps: the optimizer steps of a full training.")
+            if direction not in {None, "minimize", "maximize"}:
+                raise SpecError(f"--direction is {direction!r}; choose minimize or maximize.")
+            settings |= {"steps": steps, "direction": direction or "minimize"}
+            told = {"metric": metric, "timeout": timeout, "stall": stall}
+            advice = _for_command(str(command), folder, settings, told, workers or CORES, report)
+    _print(advice, folder, as_json=as_json)
+
+
+def _for_spec(spec: Path, folder: str, settings: dict[str, Any], steps: int | None, report: Report) -> "Advice":
+    from lratlas.study.spec.spec import read_spec
+
+    read = read_spec(spec)
+    from lratlas.advise.find import find as found
+    from lratlas.study.spec.tasks import tasks_from
+
+    options: dict[str, Any] = {"lrs": read.pretrain.lrs, "steps": read.pretrain.steps, "epochs": read.pretrain.epochs}
+    if steps:
+        options |= {"steps": steps, "epochs": None}
+    return found(
+        tasks_from(read.task).of(0),
+        folder=folder,
+        device=read.training.device,
+        progress=lambda at: report(at.cost, at.budget, "" if at.best is None else f"best LR so far {at.best:.2g}"),
+        **(options | settings),
+    )
+
+
+def _for_command(
+    command: str, folder: str, settings: dict[str, Any], told: dict[str, Any], workers: int, report: Report
+) -> "Advice":
+    from lratlas.advise.command.command import find_by_command
+    from lratlas.advise.command.template import check_program, placeholders
+    from lratlas.advise.finder import Finder
+    from lratlas.advise.search import spent
+
+    template = placeholders(command)
+    check_program(template)
+    settings |= {"resumable": template.resumable, "anneal": template.anneals}
+    finders = [Finder(folder, **settings) for _ in range(workers)]
+    search = finders[0].search
+
+    def ended(_: object) -> None:
+        report(spent(search, finders[0].outcomes), search.budget, "")
+
+    return find_by_command(command, finders, ended=ended, notice=notice, **told)
+
+
+def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
+    from lratlas.advising import advice_facts, write_advice
+
+    page = write_advice(advice, folder)
+    if as_json:
+        print_json(advice_facts(advice))
+        return
+    print_table(advice.longest())
+    say(f"→ {advice.statement}")
+    for warning in advice.warnings:
+        say(f"• {warning}")
+    say(f"Report: {page}")
+
+
+@contextmanager
+def _progress() -> Generator[Report]:
+    """A progress bar; nothing where standard error is not a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        line = bar.add_task("searching", total=None)
+        yield lambda cost, budget, text: bar.update(
+            line, total=budget, completed=cost, description=f"{cost:.2f} of {budget:g} full trainings {text}".strip()
+        )

@@ -1,0 +1,96 @@
+"""What `lratlas status` says besides a study's result: how far it is, its regimes, the advice and the verdicts."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from lratlas.atlas import Atlas
+from lratlas.report.rows import table
+from lratlas.study.plan.progress import Standing, is_done, listing, standing
+from lratlas.study.store.failures import read_failures
+
+SIGNS: Mapping[str, str] = {"supported": "✓", "contradicted": "✗", "inconclusive": "?"}
+
+
+def standing_of(atlas: Atlas) -> Standing:
+    """How far a study is.
+
+    Raises:
+        StudyError: A table is damaged.
+    """
+    return standing(atlas.store, atlas.plan, atlas.tables, atlas.spec.refine)
+
+
+def facts(atlas: Atlas, found: Standing) -> dict[str, object]:
+    """How far a study is and what it advises and judges, for scripts; null where that cannot be told yet."""
+    advised = atlas.recommendation()
+    return {
+        "state": found.state,
+        "jobs": found.jobs.total,
+        "done": found.jobs.done,
+        "kinds": {kind: asdict(count) for kind, count in found.kinds.items()},
+        "format": atlas.plan.format if atlas.plan else None,
+        "made_with": [each.model_dump() for each in atlas.plan.made_with] if atlas.plan else [],
+        "steps": found.steps.total,
+        "steps_done": found.steps.done,
+        "failures": [each.model_dump() for each in read_failures(atlas.store)],
+        "rate": found.rate,
+        "seconds_left": found.seconds_left,
+        "recommendation": asdict(advised) if advised else None,
+        "claims": table(atlas.tables, "claims").to_dicts(),
+    }
+
+
+def lines(atlas: Atlas, found: Standing) -> list[str]:
+    """The same in lines to be read: the state first; about a study that is not planned yet there is no more."""
+    head = f"{atlas.spec.name} in {atlas.folder}: {found.state}"
+    if atlas.plan is None:
+        return [head]
+    done = ", ".join(f"{kind} {count.done:,} of {count.total:,}" for kind, count in found.kinds.items())
+    return [
+        f"{head}, {found.jobs.done:,} of {found.jobs.total:,} jobs done",
+        f"Jobs: {done}",
+        f"SGD steps: {found.steps.done:,} of {found.steps.total:,}{_pace(found)}",
+        f"Made with {atlas.plan.versions}, format {atlas.plan.format}",
+        *_failures(atlas),
+        *([f"Regimes: {atlas.regimes_in_short()}"] if len(atlas.regimes) else []),
+        *_verdicts(atlas, "" if found.state == "finished" else ", so far"),
+    ]
+
+
+def _failures(atlas: Atlas) -> list[str]:
+    """What was tried again, and what was given up, while it is not done."""
+    failures = read_failures(atlas.store)
+    if not failures:
+        return []
+    there = listing(atlas.store)
+    done = {job.id for job in (atlas.plan.jobs if atlas.plan else ()) if is_done(there, job)}
+    given_up = {each.job: each.reason for each in failures if each.given_up and each.job not in done}
+    head = f"Failed attempts: {len(failures)}, of {len({each.job for each in failures})} jobs"
+    return [head, *(f"  not done: {job}: {reason}" for job, reason in given_up.items())]
+
+
+def _pace(found: Standing) -> str:
+    """Rate and time left of a study that still trains, as soon as they can be told."""
+    if found.rate is None or not found.seconds_left:
+        return ""
+    hours, minutes = divmod(round(found.seconds_left) // 60, 60)
+    left = f"{hours}:{minutes:02}:{round(found.seconds_left) % 60:02}"
+    return f"; one process trains {found.rate:,.0f} steps/s and would need {left} more"
+
+
+def verdict_count(atlas: Atlas) -> str:
+    """How many of the paper's findings have which verdict, in words; empty while there are none."""
+    verdicts = table(atlas.tables, "claims")["verdict"].to_list()
+    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in SIGNS) if verdicts else ""
+
+
+def _verdicts(atlas: Atlas, so_far: str) -> list[str]:
+    """How many claims have which verdict, then a line for each."""
+    claims = table(atlas.tables, "claims")
+    if claims.is_empty():
+        return []
+    rows = claims.select("verdict", "claim", "statement").iter_rows()
+    return [
+        f"Verdicts{so_far}: {verdict_count(atlas)}",
+        *(f"{SIGNS[verdict]} {verdict:<12}  {claim}: {said}" for verdict, claim, said in rows),
+    ]

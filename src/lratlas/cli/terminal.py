@@ -1,0 +1,164 @@
+"""What the command line prints: sentences, tables, JSON, and the progress of long work."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from lratlas.study.execute.driver import Progress
+
+LRS = frozenset({"lr", "plr", "plr2", "flr"})
+MISSING = "–"
+REGIMES_EVERY = 30  # seconds; all tables are read for it
+
+
+def say(text: str, *, style: str = "") -> None:
+    """Print a line to standard output as it stands; brackets and colons in it mean nothing."""
+    from rich.console import Console
+
+    Console().print(text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def notice(text: str) -> None:
+    """Print a sentence to standard error, on one line."""
+    sentence = " ".join(text.split("\n")).strip()
+    end = "" if sentence.endswith((".", "!", "?", "…")) else "."
+    sys.stderr.write(f"lratlas: {sentence}{end}\n")
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON."""
+    sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def print_table(frame: "pl.DataFrame") -> None:
+    """Print a table to be read; in a terminal, in as many blocks as its width asks for."""
+    from rich.console import Console
+
+    sys.stdout.write(table_text(frame, width=Console().width if sys.stdout.isatty() else None))
+
+
+def table_text(frame: "pl.DataFrame", *, width: int | None = None) -> str:
+    """A table as people read it, in Markdown.
+
+    Args:
+        frame: The table.
+        width: Characters in a line; columns that do not fit follow below, the first one with
+                them. None: no limit.
+
+    Returns:
+        The lines: LRs in scientific notation, other numbers to four significant digits, – for missing values.
+    """
+    columns = [_column(frame, name) for name in frame.columns]
+    return "\n".join(_block(block) for block in _blocks(columns, width))
+
+
+@contextmanager
+def progress_bar(regimes: Callable[[], str]) -> "Generator[Callable[[Progress], None]]":
+    """A progress bar with rate, time left and the current regimes; nothing where standard error is not a terminal.
+
+    Args:
+        regimes: Says in few words which regimes the study has found so far; asked now and then.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[pace]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[regimes]}", markup=False),
+    )
+    shown = sys.stderr.isatty()
+    with Bar(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bar:
+        line = bar.add_task("planning", total=None, pace="", regimes="")
+        began = asked = time.monotonic()
+
+        def told(progress: "Progress") -> None:
+            nonlocal asked
+            jobs = f"{progress.jobs_done} of {progress.jobs} jobs done"
+            if shown and time.monotonic() - asked > REGIMES_EVERY:
+                bar.update(line, regimes=regimes())
+                asked = time.monotonic()
+            bar.update(
+                line,
+                description=f"{progress.doing or 'finishing'}, {jobs}",
+                total=progress.work,
+                completed=progress.work_done,
+                pace=pace(progress, time.monotonic() - began),
+            )
+
+        yield told
+
+
+def pace(progress: "Progress", seconds: float) -> str:
+    """The rate of training and the time left, from what was trained in the given time; empty before that."""
+    if not progress.trained or seconds <= 0:
+        return ""
+    rate = progress.trained / seconds
+    left = round((progress.work - progress.work_done) / rate)
+    hours, minutes = divmod(left // 60, 60)
+    return f"{rate:,.0f} steps/s, {hours}:{minutes:02}:{left % 60:02} left"
+
+
+def _column(frame: "pl.DataFrame", name: str) -> list[str]:
+    """Name and cells of a column, all of one width; numbers stand on the right."""
+    series = frame[name]
+    # All numbers of the table of boundaries are LRs.
+    is_lr = name in LRS or "boundary" in frame.columns
+    cells = [name, *(_cell(value, is_lr=is_lr) for value in series)]
+    width = max(len(cell) for cell in cells)
+    return [cell.rjust(width) if series.dtype.is_numeric() else cell.ljust(width) for cell in cells]
+
+
+def _cell(value: object, *, is_lr: bool) -> str:
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, float):
+        return str(value)
+    return _scientific(value) if is_lr else _number(value)
+
+
+def _number(value: float) -> str:
+    """Four significant digits; numbers up to a million with all before the point."""
+    if value == 0:
+        return "0"
+    if math.isfinite(value) and not 1e-3 <= abs(value) < 1e6:
+        return _scientific(value)
+    return f"{value:#.4g}" if abs(value) < 1e3 else f"{value:.0f}"
+
+
+def _scientific(value: float) -> str:
+    mantissa, _, exponent = f"{value:.3e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def _blocks(columns: Sequence[list[str]], width: int | None) -> list[list[list[str]]]:
+    """The columns, shared out so that each block fits; every block starts with the first column."""
+    blocks: list[list[list[str]]] = [[columns[0]]]
+    for column in columns[1:]:
+        if width is not None and len(blocks[-1]) > 1 and _width([*blocks[-1], column]) > width:
+            blocks.append([columns[0]])
+        blocks[-1].append(column)
+    return blocks
+
+
+def _width(columns: Sequence[list[str]]) -> int:
+    return sum(len(column[0]) + 3 for column in columns) + 1
+
+
+def _block(columns: Sequence[list[str]]) -> str:
+    header, *rows = zip(*columns, strict=True)
+    rule = tuple("-" * len(cell) for cell in header)
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))

@@ -1,0 +1,116 @@
+"""A crew of processes on this machine."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import IO, Any, Self, cast
+
+from lratlas.study.execute.crew import ENVIRONMENT, WORKER, Crew
+
+_Process = subprocess.Popen[str]
+
+
+def start_worker(first: Mapping[str, object], *, module: str = WORKER) -> _Process:
+    """Start a worker process on this machine and tell it what to work on.
+
+    Args:
+        first: The first message: which study, and how to make its tasks.
+        module: What the process runs.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | ENVIRONMENT,
+    )
+    tell_worker(process, first)
+    return process
+
+
+def tell_worker(process: _Process, message: Mapping[str, object]) -> None:
+    """Send a message; nothing happens if the process has ended, which is told otherwise."""
+    stdin = cast("IO[str]", process.stdin)
+    with suppress(OSError, ValueError):
+        stdin.write(json.dumps(message) + "\n")
+        stdin.flush()
+
+
+def ending(process: _Process) -> str:
+    """How a process ended that has said its last."""
+    code = process.wait()
+    if code < 0:
+        return f"by {signal.Signals(-code).name}" + (" (out of memory, perhaps)" if code == -signal.SIGKILL else "")
+    return f"with exit code {code}"
+
+
+@dataclass(kw_only=True)
+class LocalCrew(Crew):
+    """Worker processes on this machine, each with one thread.
+
+    Attributes:
+        workers: How many.
+        first: What each is told first.
+        module: What they run.
+    """
+
+    workers: int
+    first: Mapping[str, object]
+    module: str = WORKER
+    _processes: dict[int, _Process] = field(default_factory=dict[int, _Process], init=False)
+    _listeners: list[threading.Thread] = field(default_factory=list[threading.Thread], init=False)
+    _heard: "queue.SimpleQueue[tuple[int, dict[str, Any]]]" = field(default_factory=queue.SimpleQueue, init=False)
+
+    def __enter__(self) -> Self:
+        for worker in range(self.workers):
+            self.renew(worker)
+        return self
+
+    def tell(self, worker: int, message: Mapping[str, object]) -> None:
+        """Send a worker a message; nothing happens if it has ended."""
+        tell_worker(self._processes[worker], message)
+
+    def listen(self, timeout: float | None) -> tuple[int, dict[str, Any]] | None:
+        """The next message of any worker, with its number; None after ``timeout`` seconds."""
+        with suppress(queue.Empty):
+            return self._heard.get(timeout=timeout)
+        return None
+
+    def renew(self, worker: int) -> None:
+        """Start a worker, or start one anew that has ended."""
+        if worker in self._processes:
+            _forget(self._processes[worker])
+        process = self._processes[worker] = start_worker(self.first, module=self.module)
+        listener = threading.Thread(target=self._follow, args=(worker, process), daemon=True)
+        self._listeners.append(listener)
+        listener.start()
+
+    def _follow(self, worker: int, process: _Process) -> None:
+        with cast("IO[str]", process.stdout) as lines:
+            for line in lines:
+                if line.endswith("\n"):  # the last words of a worker that was killed may be cut short
+                    self._heard.put((worker, json.loads(line)))
+        self._heard.put((worker, {"ended": ending(process)}))
+
+    def end(self) -> None:
+        """End all workers at once."""
+        for process in self._processes.values():
+            process.kill()
+        for process in self._processes.values():
+            _forget(process)
+        for listener in self._listeners:
+            listener.join()
+
+
+def _forget(process: _Process) -> None:
+    """Let go of a process that has ended, or is about to."""
+    process.wait()
+    with suppress(OSError):  # what it did not read any more
+        cast("IO[str]", process.stdin).close()

@@ -1,0 +1,129 @@
+"""What a study keeps of an earlier plan: the plan if it still holds, and what to do with unclaimed parts."""
+
+from collections.abc import Callable, Sequence
+
+from lratlas.errors import DamagedFile, StudyError
+from lratlas.study.plan.plan import TABLE_OF, Plan, Seed, Training, stored_plan
+from lratlas.study.plan.progress import is_done, listing
+from lratlas.study.store.store import Store
+
+_OTHER_PRINTS = 1
+"""The format up to which tasks had fingerprints of another kind, so that nobody can tell whether a task is the same."""
+
+_TABLES = ("runs", "traces", "convergence", *TABLE_OF.values())
+
+
+def kept_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:
+    """The stored plan; None where there is none, or where it was damaged and is now set aside.
+
+    Args:
+        store: The study.
+        notice: Called with a sentence about a damaged plan.
+
+    Raises:
+        StudyError: It is of a later format.
+    """
+    try:
+        return stored_plan(store)
+    except DamagedFile as error:
+        _set_aside(store, error.path, notice)
+        return None
+
+
+def set_damaged_aside(store: Store, notice: Callable[[str], None]) -> None:
+    """Set aside the parts of tables and the weights that are damaged, each with a sentence about it."""
+    for path in store.damaged():
+        _set_aside(store, path, notice)
+
+
+def was_finished_earlier(store: Store, old: Plan, seeds: Sequence[Seed]) -> bool:
+    """Whether a study has all it was planned to have, but from a version that described tasks in another way.
+
+    Args:
+        store: The study.
+        old: The stored plan.
+        seeds: Its repetitions, as they are described today.
+    """
+    if old.format > _OTHER_PRINTS or _same_task(old, seeds):
+        return False
+    there = listing(store)
+    return all(is_done(there, job) for job in old.jobs)
+
+
+def check_task_holds(store: Store, old: Plan, seeds: Sequence[Seed]) -> None:
+    """Check that the task is that of the old plan.
+
+    Raises:
+        StudyError: It is another one, or cannot be told to be the same.
+    """
+    if _same_task(old, seeds):
+        return
+    if old.format <= _OTHER_PRINTS:
+        raise StudyError(
+            f"{store.url} was begun by an early version of lratlas, which described tasks in another way: what it has"
+            " can be read, but not continued; explore its spec in another folder."
+        )
+    raise StudyError(
+        f"{store.url} holds a study of another task: its data, initial weights, loss or rule are not the same."
+    )
+
+
+def check_spec_holds(store: Store, old: Plan, fresh: Plan) -> None:
+    """Check that the spec still asks for every run of the old plan.
+
+    Args:
+        store: The study.
+        old: The stored plan.
+        fresh: The plan that the stored spec gives on its own.
+
+    Raises:
+        StudyError: It does not, so that the spec was altered in what cannot grow.
+    """
+    wanted, known = _runs(fresh), _runs(old)
+    if any(wanted.get(run) != facts for run, facts in known.items()):
+        raise StudyError(
+            f"spec.toml in {store.url} was altered: it no longer describes the runs that the study has; put"
+            " it back as it was, or explore the new spec in another folder."
+        )
+
+
+def set_orphans_aside(store: Store, plan: Plan) -> None:
+    """Set aside the parts of tables that belong to no job of the plan: rows must not count twice."""
+    jobs = {job.id for job in plan.jobs}
+    for table in _TABLES:
+        for part in store.parts(table):
+            if not {part, part.rpartition("-")[0]} & jobs:
+                store.set_aside(f"tables/{table}/{part}.parquet")
+
+
+def forget_segments(store: Store, plan: Plan) -> None:
+    """Remove the segment checkpoints of finished jobs that a killed process had no time to remove."""
+    there = listing(store)
+    for job in plan.trainings:
+        for end in job.segments:
+            if there.has_weights(f"{job.id}-{end}") and is_done(there, job):
+                store.remove_weights(f"{job.id}-{end}")
+
+
+def _set_aside(store: Store, path: str, notice: Callable[[str], None]) -> None:
+    notice(f"{path} is damaged; it is set aside in damaged/ and made again.")
+    store.set_aside(path)
+
+
+def _same_task(old: Plan, seeds: Sequence[Seed]) -> bool:
+    planned = {seed.seed: seed.fingerprint for job in old.trainings for seed in job.seeds}
+    return all(planned.get(seed.seed, seed.fingerprint) == seed.fingerprint for seed in seeds)
+
+
+def _runs(plan: Plan) -> dict[str, tuple[object, ...]]:
+    """What defines each trained run, however runs are put together in jobs."""
+    return {run: facts for job in plan.trainings if job.stage != "average" for run, facts in _facts(job)}
+
+
+def _facts(job: Training) -> list[tuple[str, tuple[object, ...]]]:
+    common = (job.stage, job.segments, job.trace_every)
+    return [
+        (run, (*common, seed, lane, job.parents[index][at] if job.parents else None))
+        for index, (seed, row) in enumerate(zip(job.seeds, job.runs, strict=True))
+        for at, (lane, run) in enumerate(zip(job.lanes, row, strict=True))
+    ]

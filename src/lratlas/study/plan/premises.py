@@ -1,0 +1,158 @@
+"""What is settled before a study is planned: whether its task can be studied, where, how, and on which bands."""
+
+from collections import Counter
+from functools import partial
+
+import torch
+
+from lratlas.data.bands import bands_of, default_bands
+from lratlas.errors import SpecError, TaskError
+from lratlas.study.spec.spec import Spec
+from lratlas.task import Task, make_model
+from lratlas.training.choice import faster_strategy
+from lratlas.training.pre_norm import pre_norm_names
+from lratlas.training.program import Strategy
+from lratlas.training.statistics import batch_dependent, norm_names, other_statistics
+
+_FEWEST = 2  # samples for statistics of a batch
+_TRIED = 8  # samples on which scale invariance is tried
+
+
+def check_task(task: Task) -> None:
+    """Check that regimes of a task can be told apart and that its weights can be averaged and interpolated.
+
+    Raises:
+        TaskError: They cannot.
+    """
+    _check_statistics(task)
+    if task.chance_loss <= 0:
+        raise TaskError(
+            f"The loss {task.objective.name} is {task.chance_loss:.3g} without any training; regimes are told apart"
+            " relative to that level, which must be above 0."
+        )
+
+
+def strategy_of(spec: Spec, task: Task, device: str) -> Strategy:
+    """How runs are trained: as the spec says or, for ``auto``, in the way that is faster here.
+
+    Raises:
+        SpecError: The spec asks for what the device or the update rule cannot do.
+    """
+    wanted = spec.training.strategy
+    if spec.training.mixed_precision and not device.startswith("cuda"):
+        raise SpecError("`training.mixed_precision` is true, but the device is the CPU; it speeds up GPUs alone.")
+    if spec.training.mixed_precision and spec.training.dtype != "float32":
+        raise SpecError("`training.mixed_precision` is true, but `training.dtype` is float64; it needs float32.")
+    if wanted == "stack" and spec.training.mixed_precision:
+        raise SpecError("`training.mixed_precision` trains runs one by one; use the strategy auto or single.")
+    if wanted == "stack" and not task.update.stacks:
+        raise SpecError(
+            f"`training.strategy` is 'stack', but {task.update.name} cannot train stacks; use auto or single."
+        )
+    if wanted != "auto":
+        return wanted
+    if spec.training.mixed_precision or not task.update.stacks:
+        return "single"
+    return faster_strategy(task, device=device, dtype=spec.training.dtype)
+
+
+def device_name(name: str) -> str:
+    """The device a spec or a plan names, ``auto`` resolved.
+
+    Raises:
+        SpecError: This machine does not have it.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise SpecError(
+            f"`training.device` is {name!r}, which this machine does not have; use auto or one that it has."
+        ) from error
+    return name
+
+
+def bands_of_study(spec: Spec, task: Task) -> tuple[tuple[int, int], ...]:
+    """The Fourier bands to measure: none where the inputs are not images.
+
+    Raises:
+        SpecError: The spec names bands that there are not.
+    """
+    shown = task.inputs(task.train[0][:1])
+    images = shown.dim() == 4 and shown.is_floating_point()
+    wanted = spec.measure.bands
+    if isinstance(wanted, bool):
+        return tuple((band.low, band.high) for band in default_bands(*shown.shape[2:])) if wanted and images else ()
+    if not images:
+        raise SpecError("`measure.bands` names bands, but the task's inputs are not images [n, C, H, W].")
+    highest = bands_of(shown.shape[2:])
+    top = max(high for _, high in wanted)
+    if top > highest:
+        size = " x ".join(map(str, shown.shape[2:]))
+        raise SpecError(f"`measure.bands` goes up to {top}, but images of {size} have the bands 0 to {highest}.")
+    return wanted
+
+
+def check_measurements(spec: Spec, task: Task) -> None:
+    """Check that a task has what the spec's measurements need.
+
+    Raises:
+        SpecError: It does not.
+    """
+    wanted, model = spec.measure, make_model(task, 0)
+    if wanted.convergence and task.objective.labels == "none":
+        raise SpecError("`measure.convergence` is true, but without class labels no sample is right or wrong.")
+    if wanted.norms and all(value.dim() < 2 for value in model.parameters() if value.requires_grad):
+        raise SpecError("`measure.norms` is true, but no trained weight of the model has an output axis and another.")
+    taken = min(wanted.sharpness_samples, len(task.train[0]))
+    smallest = taken // -(-taken // task.samples_per_step)
+    if wanted.sharpness and norm_names(model) and smallest < _FEWEST:
+        raise SpecError(
+            f"`measure.sharpness_samples` is {wanted.sharpness_samples}, of which mini-batches of {smallest} are made;"
+            f" batch norm needs {_FEWEST} samples in each."
+        )
+
+
+def pre_norm_of(task: Task) -> tuple[str, ...]:
+    """The parameters that angles and norms are measured on where the rule has no sphere: those before a norm layer.
+
+    None where there are no such parameters, or the rule says itself which vector it keeps on its sphere.
+    """
+    if task.update.radius is not None:
+        return ()
+    return pre_norm_names(make_model(task, 0), task.inputs(task.train[0][:_TRIED]))
+
+
+def _check_statistics(task: Task) -> None:
+    """Averaged and interpolated models need statistics of their own: those of batch norm can be pooled, others not."""
+    model = make_model(task, 0).train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    calls = Counter[str]()
+    for name in norm_names(model):
+        model.get_submodule(name).register_forward_hook(partial(_count, calls, name))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        model(task.inputs(task.train[0][: min(task.samples_per_step, 128)]))
+    changed = [name for name, value in model.named_buffers() if not torch.equal(value, before[name])]
+    others = other_statistics(model, changed)
+    if others:
+        raise TaskError(
+            f"The model keeps running statistics in {', '.join(others)}, which averaged and interpolated models do not"
+            " have; only those of batch norm can be computed for them."
+        )
+    reused = [name for name, count in calls.items() if count > 1]
+    if reused:
+        raise TaskError(
+            f"The batch norm {', '.join(reused)} is used more than once in a pass; give each place one of its own, so"
+            " that their statistics can be computed for averaged and interpolated models."
+        )
+    dependent = batch_dependent(model)
+    if dependent:
+        raise TaskError(
+            f"The batch norm {', '.join(dependent)} has no running statistics or no momentum, so that what the model"
+            " says of a sample would depend on the batch it comes in; give it both."
+        )
+
+
+def _count(calls: Counter[str], name: str, *_: object) -> None:
+    calls.update([name])

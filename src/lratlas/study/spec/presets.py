@@ -1,0 +1,150 @@
+"""Studies that come with the package: the paper's set-ups, and real digits."""
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from lratlas.errors import SpecError
+from lratlas.study.spec.sections import MOST_REPEATS
+from lratlas.study.spec.setups import SETUPS
+from lratlas.study.spec.spec import FinetuneSpec, Spec, spec_from
+
+PRESETS: Mapping[str, str] = MappingProxyType(
+    {
+        "ticks": "synthetic ticks, SI MLP: the paper's grid and steps, 5 repetitions (the paper has 50)",
+        "ticks-threshold": "ticks near the convergence threshold, ten times as long: epochs to convergence, bisection",
+        "ticks-minima": "ticks with a second PLR, norms and sharpness: 4 FLRs, 5 repetitions",
+        "digits": "handwritten digits of scikit-learn, SI MLP: 13 PLRs, 3 FLRs, 3 repetitions",
+        "fashion-convnet": "8,192 images of Fashion-MNIST, SI ConvNet of width 8: sized for two cores",
+        "fashion-resnet": "2,048 images of Fashion-MNIST, SI ResNet-18 of width 8: sized for two cores",
+        "fashion-resnet-practical": "the same images, ordinary ResNet-18 with momentum, weight decay, crop and flip",
+        "fashion-vit": "the same images, a small ViT with Adam, RandAugment, crop and flip",
+        "cifar10-convnet": "CIFAR-10, SI ConvNet of width 32, the paper's grid",
+        "cifar10-resnet": "CIFAR-10, SI ResNet-18 of width 32, the paper's grid",
+        "cifar10-resnet-threshold": "CIFAR-10, SI ResNet-18 near the convergence threshold, up to 3,000 epochs",
+        "cifar10-resnet-two-stages": "CIFAR-10, SI ResNet-18 with a second PLR before fine-tuning",
+        "cifar100-convnet": "CIFAR-100, SI ConvNet of width 128, the paper's grid",
+        "cifar100-resnet": "CIFAR-100, SI ResNet-18 of width 32, the paper's grid",
+        "tinyimagenet-resnet": "Tiny ImageNet (64 x 64, 200 classes), SI ResNet-18 of width 32, the paper's grid",
+        "cifar10-resnet-practical": "CIFAR-10, ResNet-18 of width 64 with momentum, weight decay, crop and flip",
+        "cifar100-resnet-practical": "CIFAR-100, the same",
+        "cifar10-vit": "CIFAR-10, ViT with Adam, RandAugment, crop and flip, 500 epochs",
+        "cifar100-vit": "CIFAR-100, the same",
+    }
+)
+# What the number of images is scaled from where a preset takes all of them.
+_TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "tiny-imagenet": 100_000}
+
+
+def preset(
+    name: str,
+    *,
+    repeats: int | None = None,
+    scale: float | None = None,
+    width: int | None = None,
+    images: int | None = None,
+    test_images: int | None = None,
+    epochs: int | None = None,
+    finetune_epochs: int | None = None,
+    lrs: Sequence[float] | None = None,
+    measure: Sequence[str] = (),
+) -> Spec:
+    """The spec of a study that comes with the package.
+
+    Args:
+        name: One of ``PRESETS``.
+        repeats: Repetitions, if not the preset's own number.
+        scale: Shrinks the width, the number of training images and all epochs of a study of images to this share.
+        width: The model's width (studies of images).
+        images: Training images (studies of images).
+        test_images: Test images (studies of images).
+        epochs: Epochs of pre-training (studies of images).
+        finetune_epochs: Epochs of fine-tuning (studies of images).
+        lrs: The pre-training LRs.
+        measure: What to measure besides: switches of the spec's section of that name.
+
+    Returns:
+        The spec.
+
+    Raises:
+        SpecError: There is no such preset, or an option is out of range or not one of this preset.
+    """
+    if name not in PRESETS:
+        close = difflib.get_close_matches(name, PRESETS, n=2)
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        raise SpecError(f"There is no preset {name!r}{hint}; allowed are {', '.join(PRESETS)}.")
+    if repeats is not None and (isinstance(repeats, bool) or not 1 <= repeats <= MOST_REPEATS):
+        raise SpecError(
+            f"The preset {name} cannot have {repeats} repeats; repeats must be at least 1 and at most {MOST_REPEATS:,}."
+        )
+    if scale is not None and not 0 < scale <= 1:
+        raise SpecError(f"scale is {scale:g}; it must be above 0 and at most 1.")
+    spec = SETUPS[name]()
+    sizes: dict[str, int | None] = {
+        "width": width,
+        "images": images,
+        "test_images": test_images,
+        "epochs": epochs,
+        "finetune_epochs": finetune_epochs,
+    }
+    small = [f"{option} is {value}" for option, value in sizes.items() if value is not None and value < 1]
+    if small:
+        raise SpecError(f"{small[0]}; it must be at least 1.")
+    given = [option for option, value in {"scale": scale, **sizes}.items() if value is not None]
+    if spec.task.preset == "images":
+        spec = _resized(spec, scale or 1.0, **sizes)
+    elif given:
+        raise SpecError(f"The preset {name} has no {given[0]}; only studies of images can be resized.")
+    changes = {"repeats": repeats, "lrs": None if lrs is None else [*lrs]}
+    return _with(
+        spec,
+        pretrain={key: value for key, value in changes.items() if value is not None},
+        measure=dict.fromkeys(measure, True),
+    )
+
+
+def demo_presets() -> dict[str, Spec]:
+    """The studies of the demonstration: full step counts, few repetitions and FLRs."""
+    ticks = preset("ticks", repeats=3)
+    flrs = (10**-4.5, 10**-3.0, 10**-2.125)
+    few = FinetuneSpec(lrs=flrs, steps=20_000)
+    return {"ticks": ticks.model_copy(update={"finetune": few}), "digits": preset("digits", repeats=1)}
+
+
+def _resized(
+    spec: Spec,
+    scale: float,
+    *,
+    width: int | None,
+    images: int | None,
+    test_images: int | None,
+    epochs: int | None,
+    finetune_epochs: int | None,
+) -> Spec:
+    """The study with another width and other numbers of images and epochs; averages reach as far relative to these."""
+    options = dict(spec.task.options)
+    pretrain, finetune, average = spec.pretrain, spec.finetune, spec.average
+    heads = int(str(options.get("heads", 1)))  # a ViT's width is a multiple of them
+    options["width"] = width or heads * max(1, round(scale * int(str(options["width"])) / heads))
+    whole = options.get("images") or _TRAINING_IMAGES[str(options["data"])]
+    if images or scale < 1:
+        options["images"] = images or round(scale * int(str(whole)))
+    if test_images:
+        options["test_images"] = test_images
+    length = epochs or max(1, round(scale * (pretrain.epochs or 1)))
+    sections: dict[str, Mapping[str, object]] = {"task": {"options": options}, "pretrain": {"epochs": length}}
+    if spec.second:
+        sections["second"] = {"epochs": max(1, round((spec.second.epochs or 1) * length / (pretrain.epochs or 1)))}
+    if finetune:
+        sections["finetune"] = {"epochs": finetune_epochs or max(1, round(scale * (finetune.epochs or 1)))}
+    if average:
+        most = math.ceil(max(average.counts) * length / (pretrain.epochs or 1))
+        sections["average"] = {"counts": sorted({count for count in average.counts if count <= most} | {most})}
+    return _with(spec, **sections)
+
+
+def _with(spec: Spec, **sections: Mapping[str, object]) -> Spec:
+    """The spec with some fields of some sections changed, checked again."""
+    values = spec.model_dump(exclude_none=True)
+    return spec_from(values | {name: {**values[name], **changes} for name, changes in sections.items()})

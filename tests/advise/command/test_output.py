@@ -1,0 +1,102 @@
+import json
+import math
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lratlas.advise.command.output import Tail, Told
+
+
+def told(*lines: str, metric: str = "value") -> Told:
+    found = Told(metric)
+    for line in lines:
+        found.take(line.encode())
+    return found
+
+
+def test_losses_and_values_are_taken_from_json_lines() -> None:
+    found = told(
+        '{"step": 1, "loss": 2.5}', ' {"step": 2, "loss": 1}\r', '{"value": 0.5}', '{"value": 0.87, "averaged": 0.88}'
+    )
+    assert found.losses() == (2.5, 1.0)
+    assert (found.value, found.averaged, found.step) == (0.87, 0.88, 2)
+    assert found.ended_badly() is None
+
+
+def test_a_metric_has_its_own_name() -> None:
+    found = told(
+        '{"value": 3, "averaged": 4, "val_accuracy": 0.5, "averaged_val_accuracy": 0.6}', metric="val_accuracy"
+    )
+    assert (found.value, found.averaged) == (0.5, 0.6)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "epoch 3", "{", "{}", "[1, 2]", '"value"', '{"value": true}', '{"value": null}', '{"value": {"a": 1}}',
+     '{"value": "good"}', '{"loss": [1]}', '{"value": 1', '{"a":' * 100_000, "\udcff{",
+     '{"value": ' + "9" * 5000 + "}"],
+)  # fmt: skip
+def test_anything_else_is_passed_over(line: str) -> None:
+    found = Told("value")
+    found.take(line.encode(errors="surrogateescape"))
+    assert found.value is None
+    assert found.losses() == ()
+
+
+@given(st.binary())
+def test_no_line_is_too_strange(line: bytes) -> None:
+    Told("value").take(line)
+
+
+def test_two_losses_that_are_not_finite_are_a_divergence_and_one_is_not() -> None:
+    once = told('{"step": 7, "loss": NaN}', '{"step": 8, "loss": 1.0}')
+    assert once.ended_badly() is None
+    assert once.losses() == (1.0,)
+    at_the_end = told('{"step": 7, "loss": Infinity}')
+    assert at_the_end.diverged is None
+    assert at_the_end.ended_badly() == "the loss was not finite (inf) at step 7"
+    twice = told('{"loss": NaN, "step": 7}', '{"step": 8, "loss": "nan"}', '{"step": 9, "loss": 1.0}')
+    assert twice.diverged == twice.ended_badly() == "the loss was not finite (nan) at step 7"
+    assert told('{"loss": 1}', '{"loss": NaN}', '{"loss": NaN}').diverged == "the loss was not finite (nan) in record 2"
+
+
+def test_many_losses_become_means_in_bounded_memory() -> None:
+    found = Told("value")
+    losses = [math.sin(step) for step in range(20_000)]
+    for loss in losses:
+        found.take(json.dumps({"loss": loss}).encode())
+    kept = found.losses()
+    assert len(kept) <= 4096
+    assert kept[0] == pytest.approx(fmean(losses[:8]))
+    assert fmean(kept) == pytest.approx(fmean(losses), abs=1e-9)
+
+
+LINES = st.lists(st.binary(max_size=9).map(lambda line: line.replace(b"\n", b" ")), max_size=30)
+
+
+@given(LINES, st.data())
+def test_a_growing_file_is_read_line_by_line(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("tail") / "out"
+    tail = Tail(path)
+    assert list(tail.lines()) == []
+    content = b"\n".join(lines)
+    read = list[bytes]()
+    while content:
+        size = data.draw(st.integers(1, len(content)))
+        with path.open("ab") as file:
+            file.write(content[:size])
+        content = content[size:]
+        read += tail.lines()
+    read += tail.lines(to_the_end=True)
+    assert b"\n".join(read) == b"\n".join(lines).removesuffix(b"\n")
+
+
+def test_a_line_without_end_is_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b'{"value": 1}\n' + b"x" * (3 << 20) + b'\n{"value": 2}\n' + b"y" * (2 << 20))
+    assert list(Tail(path).lines(to_the_end=True)) == [b'{"value": 1}', b'{"value": 2}']

@@ -1,0 +1,92 @@
+"""A Ray cluster of three nodes on this machine: the tables of local workers, also where two nodes die on the way."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from polars.testing import assert_frame_equal
+
+import lratlas
+from lratlas.atlas import Atlas
+from lratlas.errors import StudyError
+from lratlas.study.execute.driver import Progress
+from lratlas.study.store.failures import read_failures
+
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore"), pytest.mark.xdist_group("ray")]
+
+SPEC = """
+[task]
+preset = "ticks"
+options = { train = 64, test = 64, single = 8 }
+[pretrain]
+lrs = [1e-3, 1e-2, 1e-1]
+steps = 600
+repeats = 2
+[finetune]
+lrs = [1e-3]
+steps = 50
+[trace]
+points = 10
+[training]
+compile = false
+strategy = "stack"
+stack = 2
+segment_steps = 100
+"""
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("spec") / "ticks.toml"
+    path.write_text(SPEC)
+    return path
+
+
+@pytest.fixture(scope="module")
+def local(spec: Path) -> Atlas:
+    """The study, by local workers."""
+    return lratlas.explore(spec, folder=spec.parent / "local", workers=2)
+
+
+@pytest.fixture
+def cluster() -> "Generator[Any]":
+    """Three nodes with a CPU each."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        for _ in range(2):
+            made.add_node(num_cpus=1)
+        yield made
+    finally:
+        made.shutdown()
+
+
+def test_two_nodes_die_and_the_tables_are_those_of_local_workers(
+    spec: Path, local: Atlas, cluster: Any, tmp_path: Path
+):
+    doomed = list(cluster.worker_nodes)
+    told, nodes = list[str](), list[int]()
+
+    def progress(now: Progress) -> None:
+        # One node each time that more has been trained than before.
+        if doomed and now.trained > 200 * (1 + len(nodes)):
+            nodes.append(now.trained)
+            cluster.remove_node(doomed.pop(), allow_graceful=False)
+
+    atlas = lratlas.explore(
+        spec, folder=tmp_path / "study", workers=None, cluster=cluster.address, progress=progress, notice=told.append
+    )
+    assert len(nodes) == 2
+    assert any("with its node" in failure.reason for failure in read_failures(atlas.store))
+    assert not any(failure.given_up for failure in read_failures(atlas.store))
+    for name, table in local.tables.items():
+        other = atlas.table(name)
+        assert_frame_equal(table.drop("seconds", strict=False), other.drop("seconds", strict=False), check_exact=True)
+    assert atlas.table("runs")["run"].n_unique() == len(atlas.table("runs")) == 2 * 3 * 2
+
+
+def test_a_cluster_that_is_not_there(spec: Path, tmp_path: Path):
+    with pytest.raises(StudyError, match=r"There is no Ray cluster at 127\.0\.0\.1:1"):
+        lratlas.explore(spec, folder=tmp_path / "study", workers=None, cluster="127.0.0.1:1")
