@@ -13,7 +13,15 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 _BROWSER = Path(__file__).parent / "browser"
 # Where several processes test at once, what takes longest begins first, so that none waits for another in the end.
-_FIRST = {"test_examples.py", "test_find.py", "test_images.py", "test_lightning.py", "test_readme.py", "test_resume.py"}
+_FIRST = {
+    "test_chaos.py",
+    "test_examples.py",
+    "test_find.py",
+    "test_images.py",
+    "test_lightning.py",
+    "test_readme.py",
+    "test_resume.py",
+}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
