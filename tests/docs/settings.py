@@ -91,7 +91,7 @@ def train(lr, steps):
 SETTINGS: Mapping[str, Setting] = {
     "docs/index.md": Setting(
         short={
-            "epochs=30)": "epochs=2, lrs=[0.01, 0.1])",
+            "epochs=30)": "steps=64, lrs=[0.1], budget=0.5)",
             "lratlas.lr_grid(1e-3, 10, per_decade=3)": "[0.01, 0.1]",
             '"epochs": 30}': '"epochs": 2}',
             '"epochs": 10}': '"epochs": 1}',
@@ -108,7 +108,7 @@ SETTINGS: Mapping[str, Setting] = {
             "    return accuracy, accuracy + 0.01\n"
         ),
         files={"train.py": PROGRAM},
-        short={"epochs=20, folder": "epochs=2, lrs=[0.01, 0.1], folder"},
+        short={"epochs=20, folder": "steps=64, lrs=[0.1], budget=0.5, folder"},
     ),
     "docs/watch.md": Setting(
         before=LOOP + "def accuracy(*_):\n    return 0.5\nvalidation = loader\n",
@@ -119,11 +119,11 @@ SETTINGS: Mapping[str, Setting] = {
     "docs/folder.md": Setting(),
     "docs/own-model.md": Setting(
         short={
-            "epochs=20, lrs=[1e-3, 1e-2, 0.1, 1.0]": "epochs=5, lrs=[0.01, 0.1]",
+            "epochs=20, lrs=[1e-3, 1e-2, 0.1, 1.0]": "steps=64, lrs=[0.1], budget=0.5",
             "lrs = { low = 1e-3, high = 10.0, per_decade = 3 }": "lrs = [0.01, 0.1]",
             "epochs = 30\n": "epochs = 2\n",
             "epochs = 10\n": "epochs = 1\n[training]\ncompile = false\n",
-            "lrs=[0.01, 0.1, 1.0], direction": "lrs=[0.1], direction",
+            "steps=200, lrs=[0.01, 0.1, 1.0]": "steps=64, lrs=[0.1], budget=0.5",
         },
     ),
     "docs/command.md": Setting(
@@ -137,7 +137,7 @@ SETTINGS: Mapping[str, Setting] = {
     "docs/integrations.md": Setting(
         before=LIBRARIES,
         short={
-            "steps=10_000,  #": "steps=64, lrs=[0.1],  #",
+            "steps=10_000,  #": "steps=64, lrs=[0.1], budget=0.5,  #",
             "    datamodule=data,": "",
             '{"precision": "16-mixed", "accumulate_grad_batches": 4}': '{"accelerator": "cpu"}',
             'LRSampler("search", steps=10_000': 'LRSampler("optuna-search", steps=100',
