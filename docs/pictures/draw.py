@@ -70,7 +70,9 @@ def watch_picture() -> str:
     line = alt.Chart(look.inline(pl.DataFrame(lines))).mark_line(color=look.NEUTRAL, strokeWidth=1)
     regime = alt.Color("regime:N").scale(domain=[*COLOURS], range=[*COLOURS.values()]).title(None)
     mark = alt.Chart(look.inline(pl.DataFrame(marks))).mark_point(filled=True, size=45, opacity=1)
-    layers = line.encode(x=step, y=loss, detail="series:N") + mark.encode(x=step, y=loss, color=regime)
+    layers = alt.LayerChart(
+        layer=[line.encode(x=step, y=loss, detail="series:N"), mark.encode(x=step, y=loss, color=regime)]
+    )
     return figure_svg(look.finish(layers.properties(width=545, height=260), "Losses of three trainings and regimes"))
 
 
