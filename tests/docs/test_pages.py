@@ -31,7 +31,14 @@ SECTIONS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def no_figures() -> Iterator[None]:
+    """Figures for papers cost most of a small study, and no page shows them; their own tests draw them."""
+    with patch("lratlas.reporting.figure_pdf", lambda _: b""), patch("lratlas.reporting.figure_svg", lambda _: ""):
+        yield
+
+
+@pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of somebody who has followed the pages so far: a module, a spec, and a finished study."""
     folder = tmp_path_factory.mktemp("reader")
