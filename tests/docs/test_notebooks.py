@@ -11,7 +11,7 @@ from docs.pages import DOCS
 # What makes them short: they were trained for longer to be shown.
 SHORT = {
     "ticks": {"8_000": "1_000", '"steps": 2_000': '"steps": 100'},
-    "own_model": {"epochs=20": "epochs=4", '"epochs": 20': '"epochs": 2', "range(700)": "range(300)"},
+    "own_model": {"epochs=20": "epochs=4", '"epochs": 20': '"epochs": 6', "range(700)": "range(300)"},
 }
 
 
