@@ -34,7 +34,8 @@ SECTIONS: dict[str, Any] = {
 @pytest.fixture(scope="module", autouse=True)
 def no_figures() -> Iterator[None]:
     """Figures for papers cost most of a small study, and no page shows them; their own tests draw them."""
-    with patch("lratlas.reporting.figure_pdf", lambda _: b""), patch("lratlas.reporting.figure_svg", lambda _: ""):
+    pdf, svg = "lratlas.reporting.figure_pdf", "lratlas.reporting.figure_svg"
+    with patch(pdf, return_value=b""), patch(svg, return_value=""):
         yield
 
 
