@@ -67,9 +67,8 @@ pictures: $(READY)
 	rm -rf build/own-search build/made-up
 	cd examples && PATH="$(CURDIR)/$(BIN):$$PATH" lratlas find own_model.toml --folder ../build/own-search
 	cp build/own-search/advice.svg docs/pictures/find.svg
-	cd tests && ../$(BIN)/python -m browser.made_up ../build/made-up
-	$(BIN)/lratlas report build/made-up
-	$(BIN)/python docs/pictures/draw.py report build/made-up
+	$(BIN)/lratlas reproduce ticks --folder build/ticks
+	$(BIN)/python docs/pictures/draw.py report build/ticks
 
 walk: $(READY)
 	rm -rf build/walk
