@@ -19,13 +19,13 @@ from polars.testing import assert_frame_equal
 from lratlas.atlas import load
 
 FAULTS = int(os.environ.get("FAULTS", "2"))
-SPEC = """
+SPEC = f"""
 name = "digits"
 [task]
 preset = "digits"
 [pretrain]
 lrs = [1e-3, 1e-2]
-steps = 300
+steps = {150 * FAULTS}
 repeats = 2
 [finetune]
 lrs = [1e-3]
@@ -34,7 +34,7 @@ steps = 60
 counts = [2, 5]
 every = 10
 [trace]
-points = 10
+points = {5 * FAULTS}
 [training]
 compile = false
 strategy = "stack"
@@ -110,6 +110,7 @@ class Chaos:
         path = self.draw.choice(sorted(files)) if files else self.folder / "plan.json"
         data = path.read_bytes()
         path.write_bytes(data[: self.draw.randrange(len(data))])
+        self._driver = self._started()  # the one before may have come to the end
 
     def the_disk_is_full_for_a_while(self) -> None:
         self.full.touch()
