@@ -17,9 +17,9 @@ from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.summary import summary
 from lratlas.analysis.wording import format_lr
 from lratlas.errors import StudyError
-from lratlas.study.conduct import stored_spec
-from lratlas.study.plan.plan import Plan, stored_plan
+from lratlas.study.plan.plan import Plan
 from lratlas.study.plan.refining import next_plr
+from lratlas.study.plan.stored import stored_plan, stored_spec
 from lratlas.study.spec.spec import PYTHON, Spec
 from lratlas.study.store.store import Store
 from lratlas.tables import SCHEMAS, empty

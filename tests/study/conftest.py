@@ -11,12 +11,13 @@ import torch
 from lratlas import Task
 from lratlas.atlas import Atlas
 from lratlas.models.mlp import MLP
-from lratlas.study.conduct import conduct, open_study, stored_spec
+from lratlas.study.conduct import conduct, open_study
 from lratlas.study.execute import driver
 from lratlas.study.execute.jobs import perform
 from lratlas.study.execute.study import Study
 from lratlas.study.plan.plan import Plan
 from lratlas.study.plan.progress import is_done
+from lratlas.study.plan.stored import stored_spec
 from lratlas.study.spec.spec import Spec, spec_from
 from lratlas.study.spec.tasks import Tasks, tasks_from
 from lratlas.study.store.store import Store

@@ -11,8 +11,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lratlas.advise.slices import Slice
+from lratlas.study.execute.checkpoints import read_segment, segment_tensors
 from lratlas.study.store.atomic import write_file
-from lratlas.study.store.checkpoints import read_segment, segment_tensors
 from lratlas.training.averaging import Tails
 from lratlas.training.stacks import Stack
 

@@ -18,8 +18,8 @@ from lratlas.advise.part_way import PartWay, forget, forget_all, keep, kept, sto
 from lratlas.advise.slices import BLOCKS, Slice
 from lratlas.errors import SearchError
 from lratlas.streams import stream, torch_seed
+from lratlas.study.execute.checkpoints import read_segment, segment_tensors
 from lratlas.study.store.atomic import write_file
-from lratlas.study.store.checkpoints import read_segment, segment_tensors
 from lratlas.task import Task, make_model
 from lratlas.training.averaging import add_checkpoint, averaged
 from lratlas.training.choice import faster_strategy

@@ -1,17 +1,17 @@
 """Conducting a study: open its folder, plan what it lacks, have it done. Calling it again is harmless."""
 
 import time
-import tomllib
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lratlas.errors import DamagedFile, SpecError, StudyError
-from lratlas.study.plan.plan import PLAN, stored_plan
+from lratlas.errors import StudyError
+from lratlas.study.plan.plan import PLAN
 from lratlas.study.plan.progress import is_done, listing
-from lratlas.study.spec.spec import Spec, extends, spec_from, spec_text
+from lratlas.study.plan.stored import stored_spec
+from lratlas.study.spec.spec import Spec, extends, spec_text
 from lratlas.study.store.checksum import digest
 from lratlas.study.store.folder import SPEC
 from lratlas.study.store.holding import held
@@ -41,24 +41,6 @@ def open_study(folder: str | Path, spec: Spec) -> Store:
         if not begun:
             store.write_text(SPEC, spec_text(spec))
     return store
-
-
-def stored_spec(store: Store) -> Spec:
-    """The spec of a study.
-
-    Raises:
-        StudyError: It was altered so that it cannot be read, or is of a later format.
-    """
-    text = store.read_text(SPEC)
-    try:
-        return spec_from(tomllib.loads(text))
-    except (ValueError, RecursionError, SpecError) as error:
-        with suppress(DamagedFile):
-            stored_plan(store)  # it says where a study, and with it its spec, is of a later format
-        reason = str(error).removesuffix(".")
-        raise StudyError(
-            f"spec.toml in {store.url} was altered or cut short: {reason}; it must be put back as it was."
-        ) from error
 
 
 def conduct(

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study.conduct import stored_spec
-from lratlas.study.plan.plan import PLAN, Plan, Training, stored_plan
+from lratlas.study.plan.plan import PLAN, Plan, Training
 from lratlas.study.plan.progress import is_done, listing
+from lratlas.study.plan.stored import stored_plan, stored_spec
 from lratlas.study.store.checksum import KEY, digest
 from lratlas.study.store.failures import FOLDER as FAILURES
 from lratlas.study.store.failures import Failure

@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from lratlas.errors import StudyError
-from lratlas.study.plan.plan import plan_text, read_plan, stored_plan
+from lratlas.study.plan.plan import plan_text, read_plan
+from lratlas.study.plan.stored import stored_plan
 from lratlas.study.store import checksum
 from lratlas.study.store.formats import FORMAT, check_format, format_of, migrated_part, migrated_plan, versions
 from lratlas.study.store.store import Store

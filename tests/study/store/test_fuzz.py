@@ -23,7 +23,8 @@ from fuzzing import mutated, refusal
 from lratlas.data.readers import read_images
 from lratlas.errors import DamagedFile, DataError, SpecError, StudyError
 from lratlas.study.integrity import NOTES
-from lratlas.study.plan.plan import read_plan, stored_plan
+from lratlas.study.plan.plan import read_plan
+from lratlas.study.plan.stored import stored_plan
 from lratlas.study.spec.spec import read_spec, spec_from
 from lratlas.study.store import checksum
 from lratlas.study.store.failures import read_failures

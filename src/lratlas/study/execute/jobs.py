@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from lratlas.streams import torch_seed
+from lratlas.study.execute.checkpoints import named, read_segment, segment_tensors
 from lratlas.study.execute.measuring import measured
+from lratlas.study.execute.rows import convergence_table, runs_table, trace_table
 from lratlas.study.execute.study import Setting, Study
 from lratlas.study.plan.plan import TABLE_OF, Job, Training
-from lratlas.study.store.checkpoints import named, read_segment, segment_tensors
-from lratlas.study.store.rows import convergence_table, runs_table, trace_table
 from lratlas.study.store.store import Store
 from lratlas.training.averaging import Tails, add_checkpoint, averaged
 from lratlas.training.evaluating import Scores, evaluate_stack, pooled_buffers

@@ -14,9 +14,9 @@ from lratlas.measure.frequencies import band_accuracies
 from lratlas.measure.geometry import angular_distance, arc, barrier, path_errors
 from lratlas.measure.hessian import seed_samples
 from lratlas.measure.norms import group_norms
+from lratlas.study.execute.rows import flat, model_rows, norms_table
 from lratlas.study.execute.study import Setting, Study
 from lratlas.study.plan.plan import Bands, Features, Geometry, Grid, Measurement, Norms, Sharpness, Training
-from lratlas.study.store.rows import flat, model_rows, norms_table
 from lratlas.task import make_model
 from lratlas.training.evaluating import evaluate_stack
 from lratlas.training.sphere import Weights

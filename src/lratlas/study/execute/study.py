@@ -6,10 +6,10 @@ from functools import cached_property
 
 import torch
 
+from lratlas.study.execute.checkpoints import stack_of
 from lratlas.study.plan.plan import Grid, Plan, Seed, Training
 from lratlas.study.spec.spec import Spec
 from lratlas.study.spec.tasks import Tasks
-from lratlas.study.store.checkpoints import stack_of
 from lratlas.study.store.store import Store
 from lratlas.task import Task, make_model
 from lratlas.training.program import Program, build

@@ -110,10 +110,10 @@ class _Notices(logging.Handler):
 def _serve(told: _Told, out: IO[str]) -> None:
     import torch
 
-    from lratlas.study.conduct import stored_spec
     from lratlas.study.execute.jobs import Stopped, perform
     from lratlas.study.execute.study import Study
     from lratlas.study.plan.plan import read_plan
+    from lratlas.study.plan.stored import stored_spec
     from lratlas.study.spec.tasks import tasks_from
     from lratlas.study.store.store import Store
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study.plan.plan import TABLE_OF, Plan, Seed, Training, stored_plan
+from lratlas.study.plan.plan import TABLE_OF, Plan, Seed, Training
 from lratlas.study.plan.progress import is_done, listing
+from lratlas.study.plan.stored import stored_plan
 from lratlas.study.store.store import Store
 
 _OTHER_PRINTS = 1

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 
 from lratlas.errors import DamagedFile
 from lratlas.study.store.checksum import opened_json, sealed_json
-from lratlas.study.store.folder import Folder
 from lratlas.study.store.formats import FORMAT, NEEDS, check_format, format_of, migrated_plan, versions
 
 PLAN = "plan.json"
@@ -239,18 +238,6 @@ def read_plan(text: str, *, where: str) -> Plan:
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         message = f"{where} was altered or cut short; `lratlas resume` sets it aside and makes it again."
         raise DamagedFile(message, PLAN) from error
-
-
-def stored_plan(folder: Folder) -> Plan | None:
-    """The plan of a study; None before there is one.
-
-    Raises:
-        DamagedFile: It was cut short or altered.
-        StudyError: It is of a later format.
-    """
-    if not folder.exists(PLAN):
-        return None
-    return read_plan(folder.read_text(PLAN), where=f"{PLAN} in {folder.url}")
 
 
 def with_own_versions(plan: Plan) -> Plan:
