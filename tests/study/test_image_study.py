@@ -231,7 +231,7 @@ def test_an_optimizer_named_in_a_spec_goes_on_after_an_interruption(
 ):
     (tmp_path / "own_optimizer_of_images.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.syspath_prepend(tmp_path)
     rule = {"name": "own_optimizer_of_images:adam"}
     spec = picture_spec(pictures, task={"rule": rule}, pretrain={"lrs": [1e-2], "epochs": 3})
     whole = conducted(tmp_path / "whole", spec)

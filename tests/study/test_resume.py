@@ -17,6 +17,8 @@ from polars.testing import assert_frame_equal
 from lratlas.atlas import load
 from lratlas.tables import SCHEMAS
 
+pytestmark = pytest.mark.xdist_group("resume")  # the whole study is made once
+
 SPEC = """
 name = "digits"
 [task]
@@ -41,7 +43,7 @@ points = 10
 convergence = true
 norms = true
 sharpness = true
-sharpness_samples = 64
+sharpness_samples = 16
 [training]
 compile = false
 strategy = "stack"

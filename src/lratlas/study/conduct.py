@@ -191,7 +191,7 @@ def _planned(
     if not old:
         set_orphans_aside(store, plan)  # before there is a plan: it is done again after an interruption
     there = listing(store)
-    if not all(is_done(there, job) for job in plan.jobs):
+    if not old or not all(is_done(there, job) for job in plan.jobs):
         plan = with_own_versions(plan)
     if plan != old:
         store.write_text(PLAN, plan_text(plan))
