@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import nan
+from math import isnan, nan
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ class GatheredLosses:
 
     def _means(self, steps: int) -> StepMeans:
         loss, accuracy = (sum(values) / len(values) for values in zip(*self._open, strict=True))
-        return StepMeans(steps=steps, loss=loss, accuracy=None if accuracy != accuracy else accuracy)  # noqa: PLR0124 - NaN
+        return StepMeans(steps=steps, loss=loss, accuracy=None if isnan(accuracy) else accuracy)
 
 
 def _held(value: float | Tensor) -> float | Tensor:
