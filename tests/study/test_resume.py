@@ -63,7 +63,7 @@ points = 1000
 compile = false
 strategy = "stack"
 stack = 1
-segment_steps = 100
+segment_steps = 900
 """
 KILLS = 5
 EARLY = 2  # of them in the first second
@@ -198,13 +198,18 @@ def test_the_end_of_the_driver_is_the_end_of_its_workers(
     folder, spec = tmp_path / "study", tmp_path / "long.toml"
     spec.write_text(LONG)
     with started("explore", spec, "--folder", folder, "--workers", workers) as process:
-        traces = folder / "tables/traces"
-        # Each worker has a stack of its own, and each stack has ended a segment.
-        wait_until(lambda: len({name.rpartition("-")[0] for name in files(traces)}) == workers, within=60)
+        # Each worker has a stack of its own, and each stack has ended a segment and is in the middle of the next.
+        wait_until(
+            lambda: len([name for name in files(folder) if name.endswith("-900.safetensors")]) == workers, within=60
+        )
+        time.sleep(0.2)
         assert len(group(process.pid)) == 1 + workers
         (os.kill if alone else os.killpg)(process.pid, number)
         _, errors = process.communicate(timeout=30)
         assert process.returncode == code
         wait_until(lambda: not group(process.pid), within=10)
+    # Told to end, each worker keeps its stack in the middle of the segment.
+    kept = [name for name in files(folder) if name.endswith("-part.safetensors")]
+    assert len(kept) == (workers if number == signal.SIGTERM else 0)
     assert word is None or re.search(rf"lratlas: {word}; nothing computed is lost: the same command continues", errors)
     assert "Traceback" not in errors

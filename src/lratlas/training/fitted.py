@@ -1,7 +1,7 @@
 """The first epoch in which a run classified every training sample correctly: epochs to convergence (Fig. 11)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,47 +22,64 @@ class Fitted:
     test_accuracy: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
 class FirstFit:
-    """Watches the steps of a stack for the first epoch without an error.
+    """What was seen of a stack's steps, in search of the first epoch without an error.
 
     A sample counts with the prediction made when its batch was taken, so watching costs nothing but one evaluation of
     the test set for each epoch in which a run first fits all. Samples that an epoch leaves out do not count.
+
+    Attributes:
+        epoch: Steps of an epoch.
+        batch_size: Samples per step.
+        found: What was found so far.
+        hits: Sum over the steps of the epoch under way of the share of their batch that was classified correctly,
+            float64 [seeds, lanes].
+        steps: How many steps that is.
+    """
+
+    epoch: int
+    batch_size: int
+    found: Fitted
+    hits: Tensor
+    steps: int = 0
+
+    def and_then(self, hits: Tensor, *, steps: int, step: int, test_accuracy: Callable[[], Tensor]) -> "FirstFit":
+        """What was seen with some more steps.
+
+        Args:
+            hits: Sum over these steps of the share of their batch that was classified correctly, [seeds, lanes].
+            steps: Their number.
+            step: Steps done in all.
+            test_accuracy: Called at the end of an epoch in which a run first fitted all samples, [seeds, lanes].
+        """
+        steps, hits = self.steps + steps, self.hits + hits.double().cpu()
+        if step % self.epoch:
+            return replace(self, steps=steps, hits=hits)
+        # Half a sample of slack, for shares are rounded; an epoch that was seen in part does not count.
+        fitted = (hits > self.epoch - 0.5 / self.batch_size) & (steps == self.epoch)
+        new, found = fitted & (self.found.epochs == 0), self.found
+        if new.any():
+            found = Fitted(
+                epochs=torch.where(new, step // self.epoch, found.epochs),
+                test_accuracy=torch.where(new, test_accuracy().double().cpu(), found.test_accuracy),
+            )
+        return replace(self, found=found, hits=torch.zeros_like(hits), steps=0)
+
+
+def nothing_seen(shape: Sequence[int], *, epoch: int, batch_size: int) -> FirstFit:
+    """Before the first step.
 
     Args:
         shape: Seeds and lanes.
         epoch: Steps of an epoch.
         batch_size: Samples per step.
     """
-
-    def __init__(self, shape: Sequence[int], *, epoch: int, batch_size: int) -> None:
-        self._epoch, self._batch_size = epoch, batch_size
-        self._steps, self._hits = 0, torch.zeros(*shape, dtype=torch.float64)
-        self.found = Fitted(
-            epochs=torch.zeros(*shape, dtype=torch.int64),
-            test_accuracy=torch.full((*shape,), torch.nan, dtype=torch.float64),
-        )
-
-    def add(self, hits: Tensor, *, steps: int, step: int, test_accuracy: Callable[[], Tensor]) -> None:
-        """Add what was trained since the last call.
-
-        Args:
-            hits: Sum over the steps of the share of their batch that was classified correctly, [seeds, lanes].
-            steps: Their number.
-            step: Steps done in all.
-            test_accuracy: Called at the end of an epoch in which a run first fitted all samples, [seeds, lanes].
-        """
-        self._steps, self._hits = self._steps + steps, self._hits + hits.double().cpu()
-        if step % self._epoch:
-            return
-        # Half a sample of slack, for shares are rounded; an epoch that was seen in part does not count.
-        whole = self._steps == self._epoch
-        new = (self._hits > self._epoch - 0.5 / self._batch_size) & (self.found.epochs == 0) & whole
-        self._steps, self._hits = 0, torch.zeros_like(self._hits)
-        if new.any():
-            self.found = Fitted(
-                epochs=torch.where(new, step // self._epoch, self.found.epochs),
-                test_accuracy=torch.where(new, test_accuracy().double().cpu(), self.found.test_accuracy),
-            )
+    found = Fitted(
+        epochs=torch.zeros(*shape, dtype=torch.int64),
+        test_accuracy=torch.full((*shape,), torch.nan, dtype=torch.float64),
+    )
+    return FirstFit(epoch=epoch, batch_size=batch_size, found=found, hits=torch.zeros(*shape, dtype=torch.float64))
 
 
 def joined_fitted(parts: Sequence[Fitted]) -> Fitted:

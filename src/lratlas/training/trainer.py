@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from lratlas.training.evaluating import evaluate_stack
-from lratlas.training.fitted import FirstFit, Fitted, joined_fitted
+from lratlas.training.fitted import Fitted, joined_fitted, nothing_seen
 from lratlas.training.memory import in_parts
 from lratlas.training.program import SUMS, Batch, Program
+from lratlas.training.record import COLUMNS, Row, UnderWay
+from lratlas.training.record import part as part_of
 from lratlas.training.sphere import Weights, norm
 from lratlas.training.stacks import Samples, Stack, joined, joined_weights
 
@@ -20,30 +22,17 @@ _GATHERED_BYTES = 2**25  # batches are gathered for many steps at once, up to th
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One trace row of a whole stack; tensors are float64 [seeds, lanes].
-
-    Training columns are means over the mini-batches since the last row, test columns are of the whole test set.
-    """
-
-    step: int
-    train_loss: Tensor
-    train_accuracy: Tensor
-    chance_accuracy: Tensor
-    gradient_norm: Tensor
-    test_loss: Tensor
-    test_accuracy: Tensor
-    weight_norm: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What training returns: the stack at the end, trace rows, weights at the steps asked for, and first fits."""
+    """What training returns: the stack, trace rows, weights at the steps asked for, and first fits.
+
+    Of a training that was left before its end, ``under_way`` is what it needs, with the stack, to go on.
+    """
 
     stack: Stack
     rows: list[Row]
     snapshots: dict[int, Weights]
     fitted: Fitted | None = None
+    under_way: UnderWay | None = None
 
 
 @torch.no_grad()
@@ -60,6 +49,8 @@ def train_stack(
     snapshots: Iterable[int] = (),
     epoch: int | None = None,
     progress: Callable[[int], None] | None = None,
+    under_way: UnderWay | None = None,
+    leave: Callable[[], bool] | None = None,
 ) -> Trained:
     """Train a stack for ``len(batches)`` steps.
 
@@ -79,13 +70,17 @@ def train_stack(
         snapshots: Steps after which a copy of the weights is kept.
         epoch: Steps of an epoch, to note the first one in which a run fits every sample (needs ``test``).
         progress: Called with the number of run-steps just done, now and then.
+        under_way: What a training was at when it was left, to go on with the very same numbers.
+        leave: Asked before every step whether to leave the training there. A stack that memory has forced apart is
+            trained to the end nevertheless.
 
     Returns:
         The stack after the last step, its trace rows and the snapshots.
     """
+    count = stack.alive.shape[1]
 
     def train_lanes(lanes: slice) -> Trained:
-        counted = _Count(progress)
+        counted, whole = _Count(progress), lanes == slice(0, count)
         try:
             return _train(
                 program,
@@ -99,12 +94,18 @@ def train_stack(
                 snapshots=snapshots,
                 epoch=epoch,
                 progress=counted,
+                under_way=part_of(under_way, lanes) if under_way else None,
+                leave=leave if leave and whole else _stay,
             )
         except RuntimeError:
             counted.take_back()
             raise
 
-    return in_parts(train_lanes, stack.alive.shape[1], _joined_training)
+    return in_parts(train_lanes, count, _joined_training)
+
+
+def _stay() -> bool:
+    return False
 
 
 def _train(
@@ -120,26 +121,33 @@ def _train(
     snapshots: Iterable[int],
     epoch: int | None,
     progress: Callable[[int], None],
+    under_way: UnderWay | None,
+    leave: Callable[[], bool],
 ) -> Trained:
     first, end, wanted = stack.step, stack.step + len(batches), set(snapshots)
     stops = {end, *wanted, *_multiples(trace_every, first, end), *_multiples(epoch, first, end)}
-    kept, rows = dict[int, Weights](), list[Row]()
-    zeros = torch.zeros((SUMS, *stack.alive.shape), dtype=lrs.dtype, device=lrs.device)
-    totals, since = zeros.double(), first
-    fits = FirstFit(stack.alive.shape, epoch=epoch, batch_size=batches.shape[-1]) if epoch else None
+    kept, nothing = dict[int, Weights](), torch.zeros((SUMS, *stack.alive.shape), dtype=lrs.dtype, device=lrs.device)
+    fits = nothing_seen(stack.alive.shape, epoch=epoch, batch_size=batches.shape[-1]) if epoch else None
+    begun = UnderWay(rows=(), totals=nothing.double(), sums=nothing, row=first, stop=first, fits=fits)
+    now = under_way or begun
+    rows, totals, sums, row, before, fits = [*now.rows], now.totals, now.sums, now.row, now.stop, now.fits
     for stop in sorted(step for step in stops if first < step <= end):
-        before, part = stack.step, slice(stack.step - first, stop - first)
+        part = slice(stack.step - first, stop - first)
         drawn = {name: value[part] for name, value in (draws or {}).items()}
-        stack, sums = _advance(program, stack, zeros, lrs, _gathered(train, batches[part], drawn), progress)
+        stack, sums = _advance(program, stack, sums, lrs, _gathered(train, batches[part], drawn), progress, leave)
+        if stack.step < stop:
+            now = UnderWay(rows=rows, totals=totals, sums=sums, row=row, stop=before, fits=fits)
+            return Trained(stack=stack, rows=rows, snapshots=kept, under_way=now)
         totals = totals + sums.double()
         if stop in wanted:
             kept[stop] = stack.weights
         if fits and test:
             accuracy = partial(_test_accuracy, program, stack, test)
-            fits.add(sums[_ACCURACY], steps=stop - before, step=stop, test_accuracy=accuracy)
+            fits = fits.and_then(sums[_ACCURACY], steps=stop - before, step=stop, test_accuracy=accuracy)
         if trace_every and (stop % trace_every == 0 or stop == end):
-            rows.append(_row(program, stack, totals / (stop - since), test))
-            totals, since = torch.zeros_like(totals), stop
+            rows.append(_row(program, stack, totals / (stop - row), test))
+            totals, row = torch.zeros_like(totals), stop
+        sums, before = nothing, stop
     return Trained(stack=stack, rows=rows, snapshots=kept, fitted=fits.found if fits else None)
 
 
@@ -158,16 +166,23 @@ def _advance(
     lrs: Tensor,
     parts: Iterable[tuple[Batch, ...]],
     progress: Callable[[int], None],
+    leave: Callable[[], bool],
 ) -> tuple[Stack, Tensor]:
-    """Do the steps of all ``parts`` without a stop."""
+    """Do the steps of all ``parts``, or those before it is time to leave."""
     weights, buffers, state, alive = stack.weights, stack.buffers, stack.state, stack.alive
     step = stack.step
     for part in parts:
-        for at, batch in enumerate(part):
-            with _checks(program, at):
+        steps = 0
+        for batch in part:
+            if leave():
+                break
+            with _checks(program, steps):
                 weights, buffers, state, alive, sums = program.step(weights, buffers, state, alive, sums, lrs, batch)
-        step += len(part)
-        progress(len(part) * alive.numel())
+            steps += 1
+        step += steps
+        progress(steps * alive.numel())
+        if steps < len(part):
+            break
     return Stack(weights=weights, buffers=buffers, state=state, alive=alive, step=step), sums
 
 
@@ -220,7 +235,6 @@ class _Count:
 
 def _joined_training(parts: Sequence[Trained]) -> Trained:
     stacks = [part.stack for part in parts]
-    names = [field.name for field in fields(Row) if field.name != "step"]
     return Trained(
         stack=Stack(
             weights=joined_weights([stack.weights for stack in stacks]),
@@ -230,7 +244,7 @@ def _joined_training(parts: Sequence[Trained]) -> Trained:
             step=stacks[0].step,
         ),
         rows=[
-            Row(step=rows[0].step, **{name: joined([getattr(row, name) for row in rows]) for name in names})
+            Row(step=rows[0].step, **{name: joined([getattr(row, name) for row in rows]) for name in COLUMNS})
             for rows in zip(*(part.rows for part in parts), strict=True)
         ],
         snapshots={step: joined_weights([part.snapshots[step] for part in parts]) for step in parts[0].snapshots},

@@ -5,6 +5,7 @@ Every job is idempotent. Its runs part (or its one table part) is written last a
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import polars as pl
 import torch
@@ -13,16 +14,17 @@ from torch import Tensor
 from lratlas.streams import torch_seed
 from lratlas.study.execute.checkpoints import named, read_segment, segment_tensors
 from lratlas.study.execute.measuring import measured
+from lratlas.study.execute.resuming import Point, forget, generator_state, keep, reached, set_generator_state
 from lratlas.study.execute.rows import convergence_table, runs_table, trace_table
 from lratlas.study.execute.study import Setting, Study
 from lratlas.study.plan.plan import TABLE_OF, Job, Training
-from lratlas.study.store.store import Store
 from lratlas.training.averaging import Tails, add_checkpoint, averaged
 from lratlas.training.evaluating import Scores, evaluate_stack, pooled_buffers
 from lratlas.training.order import augmentation_draws, batch_indices
+from lratlas.training.record import Row
 from lratlas.training.sphere import Weights
 from lratlas.training.stacks import Stack, start_stack
-from lratlas.training.trainer import Row, train_stack
+from lratlas.training.trainer import Trained, train_stack
 
 Progress = Callable[[int], None]
 
@@ -52,53 +54,57 @@ def perform(study: Study, job: Job, progress: Progress, stopping: Callable[[], b
 def _train(study: Study, job: Training, progress: Progress, stopping: Callable[[], bool]) -> None:
     began = time.monotonic()
     weights, buffers, setting = study.initial(job.seeds, len(job.lanes))
-    rule = study.task.update
-    done = _resumable(study.store, job)
-    stack, tails, spent = start_stack(weights, buffers, rule), Tails(), 0.0
-    if done:
-        counts = job.average.counts if job.average else ()
-        stack, tails, spent = _segment(study, job, f"{job.id}-{done[-1]}", counts, done[-1])
-    elif job.parent and job.parents and job.stage == "average":
-        stack, _, _ = _segment(study, job, job.parent, (), job.start)
-    elif job.parents:
-        stack = start_stack(*study.end_points(job.parents), rule)
-    progress(job.size * (stack.step - job.start))
+    at = reached(study, job) or Point(stack=_start(study, job, weights, buffers))
+    spent = at.seconds
+    progress(job.size * (at.stack.step - job.start))
+
+    def seconds() -> float:
+        return spent + time.monotonic() - began
+
     last_rows: list[Row] = []
     for end in job.segments:
-        if end <= stack.step:
+        if end <= at.stack.step:
             continue
-        stack, tails, last_rows = _train_segment(study, job, setting, stack, tails, end, progress)
+        trained, tails = _train_segment(study, job, setting, at, end, progress, stopping)
+        at = replace(at, stack=trained.stack, tails=tails, seconds=seconds(), under_way=trained.under_way)
+        if at.under_way:
+            keep(study, job, replace(at, generator=generator_state(study.device)))
+            raise Stopped
+        last_rows = trained.rows
         if end < job.segments[-1]:
-            tensors = segment_tensors(job.runs, stack, tails, spent + time.monotonic() - began)
-            study.store.write_weights(f"{job.id}-{end}", tensors)
-            done = _forget(study, job, done, keep=end)
+            at = keep(study, job, at)
             if stopping():
                 raise Stopped
-    _finish(study, job, setting, stack, tails, last_rows, lambda: spent + time.monotonic() - began)
-    _forget(study, job, done)
+    _finish(study, job, setting, at, last_rows, seconds)
+    forget(study, at)
 
 
-def _segment(study: Study, job: Training, name: str, counts: Sequence[int], step: int) -> tuple[Stack, Tails, float]:
-    return read_segment(study.store.read_weights(name), job.runs, counts=counts, step=step, device=study.device)
-
-
-def _resumable(store: Store, job: Training) -> list[int]:
-    """The segment ends at which the job can go on: their checkpoint and all rows recorded before them are there."""
-    ends = list[int]()
-    for end in job.segments:
-        if not all(store.has_part(table, f"{job.id}-{end}") for table in job.recorded):
-            break
-        if store.has_weights(f"{job.id}-{end}"):
-            ends.append(end)
-    return ends
+def _start(study: Study, job: Training, weights: Weights, buffers: Weights) -> Stack:
+    """The stack at a job's first step."""
+    if job.parent and job.parents and job.stage == "average":
+        tensors = study.store.read_weights(job.parent)
+        return read_segment(tensors, job.runs, counts=(), step=job.start, device=study.device)[0]
+    if job.parents:
+        weights, buffers = study.end_points(job.parents)
+    return start_stack(weights, buffers, study.task.update)
 
 
 def _train_segment(
-    study: Study, job: Training, setting: Setting, stack: Stack, tails: Tails, end: int, progress: Progress
-) -> tuple[Stack, Tails, list[Row]]:
-    task, first = study.task, stack.step
-    # Dropout and the like draw from here; a segment is where an interrupted job starts again.
-    torch.manual_seed(torch_seed(first, job.id))
+    study: Study,
+    job: Training,
+    setting: Setting,
+    at: Point,
+    end: int,
+    progress: Progress,
+    stopping: Callable[[], bool],
+) -> tuple[Trained, Tails]:
+    """Train to the end of a segment and record its rows; or to where it is left, which records nothing."""
+    task, first, tails = study.task, at.stack.step, at.tails
+    # Dropout and the like draw from here.
+    if at.under_way and at.generator is not None:
+        set_generator_state(at.generator, study.device)
+    else:
+        torch.manual_seed(torch_seed(first, job.id))
     span = {"start": first, "stop": end, "samples": len(task.train[0]), "batch_size": task.samples_per_step}
     order = [batch_indices(seed=seed.training_seed, full_batch=task.full_batch, **span) for seed in job.seeds]
     draws = [augmentation_draws(task.augment, seed=seed.training_seed, **span) for seed in job.seeds if task.augment]
@@ -106,7 +112,7 @@ def _train_segment(
     checkpoints = job.average.steps if job.average else ()
     trained = train_stack(
         study.program,
-        stack,
+        at.stack,
         lrs=torch.tensor(lrs, dtype=study.dtype, device=study.device).expand(len(job.seeds), -1).contiguous(),
         batches=_side_by_side(order, same=task.full_batch).to(study.device),
         draws={name: torch.stack([draw[name] for draw in draws], 1) for name in draws[0]} if draws else None,
@@ -116,18 +122,22 @@ def _train_segment(
         snapshots=[step for step in checkpoints if first < step <= end],
         epoch=job.epoch,
         progress=progress,
+        under_way=at.under_way,
+        leave=stopping,
     )
     for step, weights in trained.snapshots.items():
         assert job.average is not None
         place = checkpoints.index(step)
         rank = place if job.stage == "average" else len(checkpoints) - 1 - place
         tails = add_checkpoint(tails, job.average.counts, weights, rank=rank)
+    if trained.under_way:
+        return trained, tails
     if trained.fitted:
         study.store.write_table("convergence", f"{job.id}-{end}", convergence_table(job, trained.fitted))
     if job.stage != "average":
         frame = trace_table(job.runs, trained.rows, task.steps_per_epoch)
         study.store.write_table("traces", f"{job.id}-{end}", frame)
-    return trained.stack, tails, trained.rows
+    return trained, tails
 
 
 def _side_by_side(order: Sequence[Tensor], *, same: bool) -> Tensor:
@@ -139,12 +149,11 @@ def _finish(
     study: Study,
     job: Training,
     setting: Setting,
-    stack: Stack,
-    tails: Tails,
+    at: Point,
     rows: list[Row],
     seconds: Callable[[], float],
 ) -> None:
-    program, tensors, tables = study.program, dict[str, Tensor](), list[pl.DataFrame]()
+    program, stack, tensors, tables = study.program, at.stack, dict[str, Tensor](), list[pl.DataFrame]()
 
     def scored(weights: Weights, buffers: Weights) -> tuple[Scores, Scores]:
         return (
@@ -160,7 +169,7 @@ def _finish(
         scores = scored(stack.weights, stack.buffers)
         tables.append(runs_table(job, job.runs, job.parents, stack, *scores, gradient=gradient))
     if job.average:
-        means = averaged(tails, rule=study.task.update, dtype=study.dtype)
+        means = averaged(at.tails, rule=study.task.update, dtype=study.dtype)
         size = study.task.samples_per_step
         for count, runs in zip(job.average.counts, job.average.runs, strict=True):
             mean = means[count]
@@ -174,11 +183,3 @@ def _finish(
     longest = pl.col("count").max() if job.stage == "average" else None
     spent = pl.when(pl.col("count").eq_missing(longest)).then(each).otherwise(0.0)
     study.store.write_table("runs", job.id, table.with_columns(seconds=spent))
-
-
-def _forget(study: Study, job: Training, ends: Sequence[int], *, keep: int | None = None) -> list[int]:
-    """Remove the segment checkpoints of a job that a later one has made useless."""
-    for end in ends:
-        if end != keep:
-            study.store.remove_weights(f"{job.id}-{end}")
-    return [] if keep is None else [keep]

@@ -10,8 +10,8 @@ from lratlas.study.plan.plan import Grid, Lane, Seed, Training
 from lratlas.tables import SCHEMAS
 from lratlas.training.evaluating import Scores
 from lratlas.training.fitted import Fitted
+from lratlas.training.record import Row
 from lratlas.training.stacks import Stack
-from lratlas.training.trainer import Row
 
 
 def runs_table(

@@ -2,7 +2,7 @@
 
 Run as ``python -m lratlas.study.execute.worker``. The first line names the study; each further line a job. When
 standard input closes, the driver is gone and the worker ends at once: whatever it had finished is in the store. Told to
-stop, or sent a SIGTERM, it ends at the next segment end.
+stop, or sent a SIGTERM, it keeps its stack after the step that it is at, and ends.
 """
 
 import base64

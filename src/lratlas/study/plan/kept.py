@@ -101,9 +101,9 @@ def forget_segments(store: Store, plan: Plan) -> None:
     """Remove the segment checkpoints of finished jobs that a killed process had no time to remove."""
     there = listing(store)
     for job in plan.trainings:
-        for end in job.segments:
-            if there.has_weights(f"{job.id}-{end}") and is_done(there, job):
-                store.remove_weights(f"{job.id}-{end}")
+        for name in (*(f"{job.id}-{end}" for end in job.segments), job.part_way):
+            if there.has_weights(name) and is_done(there, job):
+                store.remove_weights(name)
 
 
 def _set_aside(store: Store, path: str, notice: Callable[[str], None]) -> None:

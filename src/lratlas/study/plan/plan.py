@@ -81,6 +81,11 @@ class Training(_Part):
         return len(self.seeds) * len(self.lanes)
 
     @property
+    def part_way(self) -> str:
+        """The name of its checkpoint in the middle of a segment."""
+        return f"{self.id}-part"
+
+    @property
     def recorded(self) -> tuple[str, ...]:
         """The tables that get a part at the end of every segment."""
         traced = () if self.stage == "average" else ("traces",)
