@@ -5,10 +5,7 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from polars.testing import assert_frame_equal
 
 from lratlas.atlas import load
 from lratlas.tables import SCHEMAS
+from study.running import LONG, files, group, kept_part_way, lratlas, started, under_way, wait_until
 
 pytestmark = pytest.mark.xdist_group("resume")  # the whole study is made once
 
@@ -50,57 +48,8 @@ strategy = "stack"
 stack = 3
 segment_steps = 25
 """
-LONG = """
-[task]
-preset = "ticks"
-options = { train = 64, test = 64, single = 8 }
-[pretrain]
-lrs = [1e-3, 1e-2]
-steps = 90000
-[trace]
-points = 1000
-[training]
-compile = false
-strategy = "stack"
-stack = 1
-segment_steps = 900
-"""
 KILLS = 5
 EARLY = 2  # of them in the first second
-
-
-def lratlas(*words: object) -> list[str]:
-    return [sys.executable, "-m", "lratlas", *map(str, words)]
-
-
-@contextmanager
-def started(*words: object) -> "Generator[subprocess.Popen[str]]":
-    """A command in a process group of its own, which is killed on the way out, whatever happens."""
-    process = subprocess.Popen(lratlas(*words), text=True, stderr=subprocess.PIPE, start_new_session=True)
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def group(leader: int) -> set[int]:
-    """The living processes of a process group."""
-    found: set[int] = set()
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, ValueError):
-            state, _, number = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
-            if int(number) == leader and state != "Z":
-                found.add(int(entry.name))
-    return found
-
-
-def wait_until(true: Callable[[], object], *, within: float) -> None:
-    end = time.monotonic() + within
-    while not true():
-        assert time.monotonic() < end, f"nothing happened within {within} s"
-        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module")
@@ -158,12 +107,6 @@ def test_killed_again_and_again_a_study_ends_with_the_same_bits(spec: Path, whol
     assert_same_tables(folder, whole)
 
 
-def files(folder: Path) -> set[str]:
-    """The finished files of a study."""
-    names = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
-    return {name for name in names if not Path(name).name.startswith(".")}
-
-
 def wait_for_files(folder: Path, count: int) -> None:
     """Wait until a study has got ``count`` files that it had not, some of which may be gone again."""
     before, seen = files(folder), set[str]()
@@ -198,18 +141,13 @@ def test_the_end_of_the_driver_is_the_end_of_its_workers(
     folder, spec = tmp_path / "study", tmp_path / "long.toml"
     spec.write_text(LONG)
     with started("explore", spec, "--folder", folder, "--workers", workers) as process:
-        # Each worker has a stack of its own, and each stack has ended a segment and is in the middle of the next.
-        wait_until(
-            lambda: len([name for name in files(folder) if name.endswith("-900.safetensors")]) == workers, within=60
-        )
-        time.sleep(0.2)
+        under_way(folder, workers=workers)
         assert len(group(process.pid)) == 1 + workers
         (os.kill if alone else os.killpg)(process.pid, number)
         _, errors = process.communicate(timeout=30)
         assert process.returncode == code
         wait_until(lambda: not group(process.pid), within=10)
     # Told to end, each worker keeps its stack in the middle of the segment.
-    kept = [name for name in files(folder) if name.endswith("-part.safetensors")]
-    assert len(kept) == (workers if number == signal.SIGTERM else 0)
+    assert len(kept_part_way(folder)) == (workers if number == signal.SIGTERM else 0)
     assert word is None or re.search(rf"lratlas: {word}; nothing computed is lost: the same command continues", errors)
     assert "Traceback" not in errors

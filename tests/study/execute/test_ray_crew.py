@@ -1,5 +1,7 @@
 """A Ray cluster of three nodes on this machine: the tables of local workers, also where two nodes die on the way."""
 
+import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ import lratlas
 from lratlas.atlas import Atlas
 from lratlas.errors import StudyError
 from lratlas.study.execute.driver import Progress
+from lratlas.study.execute.ray_crew import RayCrew
 from lratlas.study.store.failures import read_failures
+from study.running import LONG, kept_part_way, started, under_way
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore"), pytest.mark.xdist_group("ray")]
 
@@ -85,6 +89,31 @@ def test_two_nodes_die_and_the_tables_are_those_of_local_workers(
         other = atlas.table(name)
         assert_frame_equal(table.drop("seconds", strict=False), other.drop("seconds", strict=False), check_exact=True)
     assert atlas.table("runs")["run"].n_unique() == len(atlas.table("runs")) == 2 * 3 * 2
+
+
+def test_told_to_end_workers_on_a_cluster_keep_their_stacks(cluster: Any, tmp_path: Path):
+    folder, spec = tmp_path / "study", tmp_path / "long.toml"
+    spec.write_text(LONG)
+    with started("explore", spec, "--folder", folder, "--cluster", cluster.address, "--workers", 2) as process:
+        under_way(folder, workers=2)
+        os.kill(process.pid, signal.SIGTERM)
+        _, errors = process.communicate(timeout=10)
+    assert process.returncode == 143
+    assert "nothing computed is lost" in errors
+    assert len(kept_part_way(folder)) == 2
+
+
+def test_workers_share_a_gpu_as_far_as_it_goes(cluster: Any):
+    cluster.add_node(num_cpus=4, num_gpus=1)  # Ray believes it
+
+    def crew(gpus: float) -> RayCrew:
+        return RayCrew(address=cluster.address, most=None, first={}, gpus=gpus)
+
+    for share, workers in ((0.25, 4), (0.4, 2), (1.0, 1)):
+        with crew(share) as made:
+            assert made.workers == workers
+    with pytest.raises(StudyError, match="no room for a worker that needs one CPU and 2 GPUs"):
+        crew(2.0).__enter__()
 
 
 def test_a_cluster_that_is_not_there(spec: Path, tmp_path: Path):

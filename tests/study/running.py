@@ -1,0 +1,77 @@
+"""Commands that work on a study in processes of their own, and what can be seen of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+LONG = """
+[task]
+preset = "ticks"
+options = { train = 64, test = 64, single = 8 }
+[pretrain]
+lrs = [1e-3, 1e-2]
+steps = 90000
+[trace]
+points = 1000
+[training]
+compile = false
+strategy = "stack"
+stack = 1
+segment_steps = 900
+"""
+
+
+def lratlas(*words: object) -> list[str]:
+    return [sys.executable, "-m", "lratlas", *map(str, words)]
+
+
+@contextmanager
+def started(*words: object) -> "Generator[subprocess.Popen[str]]":
+    """A command in a process group of its own, which is killed on the way out, whatever happens."""
+    process = subprocess.Popen(lratlas(*words), text=True, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def group(leader: int) -> set[int]:
+    """The living processes of a process group."""
+    found: set[int] = set()
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            state, _, number = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(number) == leader and state != "Z":
+                found.add(int(entry.name))
+    return found
+
+
+def wait_until(true: Callable[[], object], *, within: float) -> None:
+    end = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < end, f"nothing happened within {within} s"
+        time.sleep(0.005)
+
+
+def files(folder: Path) -> set[str]:
+    """The finished files of a study."""
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
+    return {name for name in names if not Path(name).name.startswith(".")}
+
+
+def under_way(folder: Path, *, workers: int) -> None:
+    """Wait until each worker has ended a segment of a stack of ``LONG``, and is in the middle of the next."""
+    wait_until(lambda: sum(name.endswith("-900.safetensors") for name in files(folder)) == workers, within=60)
+    time.sleep(0.2)
+
+
+def kept_part_way(folder: Path) -> list[str]:
+    """The checkpoints of stacks that were left in the middle of a segment."""
+    return [name for name in files(folder) if name.endswith("-part.safetensors")]

@@ -1,0 +1,49 @@
+"""Data flow one way, and imports with them: a module imports only from parts of the package before its own."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src"
+# fmt: off
+ORDER = [
+    "errors", "thresholds", "streams", "tables", "data", "models", "training", "task_checks", "task",
+    "study.store", "study.spec", "study.plan", "measure", "study.execute", "study.integrity", "study.conduct",
+    "analysis", "advise.watch", "advise", "advise.command", "report", "reporting", "atlas", "advising", "comparing",
+    "exploring", "doctor", "serve", "integrations", "cli", "__main__",
+]
+# fmt: on
+BACKWARDS = {
+    # Where data are described by tasks and trained as tensors, these two put tasks into stacks.
+    ("lratlas.training.stacking", "task"),
+    ("lratlas.training.choice", "task"),
+    # A page is written of an atlas, and an atlas writes its page.
+    ("lratlas.reporting", "atlas"),
+}
+
+
+def part_of(module: str) -> str:
+    """The part that a module belongs to: the longest of those in order that its name begins with."""
+    path = module.removeprefix("lratlas.")
+    return max((part for part in ORDER if f"{path}.".startswith(f"{part}.")), key=len, default="")
+
+
+def imports() -> Iterator[tuple[str, str]]:
+    """Each module with each other of the package that it imports, anywhere in its text; not those of the package."""
+    for path in (SOURCE / "lratlas").rglob("*.py"):
+        module = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.walk(ast.parse(path.read_text())) if module != "lratlas" else ():
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lratlas"):
+                yield from ((module, f"{node.module}.{alias.name}") for alias in node.names)
+            elif isinstance(node, ast.Import):
+                yield from ((module, alias.name) for alias in node.names if alias.name.startswith("lratlas"))
+
+
+def test_every_module_belongs_to_a_part():
+    assert {module for pair in imports() for module in pair if not part_of(module)} == set()
+
+
+def test_imports_go_one_way():
+    place = {part: number for number, part in enumerate(ORDER)}
+    found = {(module, part_of(other)) for module, other in imports()}
+    assert {(module, part) for module, part in found if place[part] > place[part_of(module)]} == BACKWARDS
