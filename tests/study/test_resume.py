@@ -40,15 +40,13 @@ points = 10
 [measure]
 convergence = true
 norms = true
-sharpness = true
-sharpness_samples = 16
 [training]
 compile = false
 strategy = "stack"
 stack = 3
 segment_steps = 25
 """
-KILLS = 5
+KILLS = 4
 EARLY = 2  # of them in the first second
 
 

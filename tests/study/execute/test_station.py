@@ -31,7 +31,7 @@ for line in sys.stdin:
 def test_progress_waits_for_company_and_all_else_is_passed_on_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "talking_worker.py").write_text(WORKER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    station = Station({}, "talking_worker")
+    station = Station({}, "talking_worker", {})
     # Were any of these not passed on at once, the test would take a minute and more.
     assert station.heard(60.0) == [{"ready": True}]
     station.tell({"job": "first"})
@@ -45,7 +45,7 @@ def test_progress_waits_for_company_and_all_else_is_passed_on_at_once(tmp_path: 
 def test_progress_alone_is_passed_on_when_the_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "talking_worker.py").write_text(WORKER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    station = Station({}, "talking_worker")
+    station = Station({}, "talking_worker", {})
     assert station.heard(60.0) == [{"ready": True}]
     station.tell({"nothing": "done"})
     heard = station.heard(0.5)

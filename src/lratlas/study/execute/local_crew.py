@@ -17,19 +17,22 @@ from lratlas.study.execute.crew import ENVIRONMENT, WORKER, Crew
 _Process = subprocess.Popen[str]
 
 
-def start_worker(first: Mapping[str, object], *, module: str = WORKER) -> _Process:
+def start_worker(
+    first: Mapping[str, object], *, module: str = WORKER, environment: Mapping[str, str] | None = None
+) -> _Process:
     """Start a worker process on this machine and tell it what to work on.
 
     Args:
         first: The first message: which study, and how to make its tasks.
         module: What the process runs.
+        environment: Variables beside those of this process.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | ENVIRONMENT,
+        env={**os.environ, **ENVIRONMENT, **(environment or {})},
     )
     tell_worker(process, first)
     return process

@@ -12,23 +12,24 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from lratlas.errors import StudyError, first_line
-from lratlas.study.execute.crew import ENVIRONMENT, WORKER, Crew
+from lratlas.study.execute.crew import WORKER, Crew
 
 _LISTENING = 1.0  # seconds of one call to an actor at least, which keeps its node's death noticeable
 _CALLS = 250  # a second to all actors together, while they have nothing to say but how far they are
 _MOST_WORKERS = 4096
+_HANDED_ON = ("LRATLAS_DATA",)  # variables of the driver's environment that a worker needs
 _REACHED = 10.0  # seconds in which a cluster's address has to answer
 
 
 class Station:
     """What runs on a node: it starts a worker process there and passes messages on."""
 
-    def __init__(self, first: Mapping[str, object], module: str) -> None:
+    def __init__(self, first: Mapping[str, object], module: str, environment: Mapping[str, str]) -> None:
         import queue
 
         from lratlas.study.execute.local_crew import start_worker
 
-        self._process = start_worker(first, module=module)
+        self._process = start_worker(first, module=module, environment=environment)
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(target=self._follow, daemon=True).start()
 
@@ -126,9 +127,9 @@ class RayCrew(Crew):
             ray.kill(self._stations[worker], no_restart=True)
         # Two threads: one listens, the other takes what is told.
         kept = ray.remote(num_cpus=1, num_gpus=self.gpus, max_concurrency=2)(Station)
-        environment = {**ENVIRONMENT, **{name: os.environ[name] for name in ("LRATLAS_DATA",) if name in os.environ}}
-        options = {"runtime_env": {"env_vars": environment}}
-        self._stations[worker] = kept.options(**options).remote(dict(self.first), self.module)
+        # Not Ray's own `runtime_env`, with which no process that a node has ready could be taken.
+        environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+        self._stations[worker] = kept.remote(dict(self.first), self.module, environment)
         self._listen_to(worker)
 
     def _listen_to(self, worker: int) -> None:
