@@ -24,10 +24,11 @@ help:
 
 .venv: $(READY)
 
-# A file inside, so that an environment whose installation was interrupted does not count.
+# A file inside, so that an environment whose installation was interrupted does not count. Modules are compiled where they
+# are first imported: most never are.
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 

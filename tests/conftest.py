@@ -24,9 +24,28 @@ _FIRST = {
 }
 
 
+# What these tests share is made once for a module (or, by the command line's, for a folder), which one process runs.
+_TOGETHER = {
+    "test_advice_baselines.py",
+    "test_atlas.py",
+    "test_comparing.py",
+    "test_figures.py",
+    "test_minima_study.py",
+    "test_pages.py",
+    "test_reporting.py",
+    "test_site.py",
+}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path.name in _TOGETHER:
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     left_out = [item for item in items if not CHROMIUM and _BROWSER in item.path.parents]
-    items[:] = sorted((item for item in items if item not in left_out), key=lambda item: item.path.name not in _FIRST)
+    kept = (item for item in items if item not in left_out)
+    items[:] = sorted(kept, key=lambda item: item.path.name not in _FIRST and item.path.parent.name != "cli")
     config.hook.pytest_deselected(items=left_out)
 
 

@@ -38,8 +38,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 FEW = [0.01, 0.03]
 OWN_MODEL = {
     "lratlas.lr_grid(1e-3, 1.0, per_decade=2)": str(FEW),
-    '"epochs": 40': '"epochs": 6',
     '"epochs": 5': '"epochs": 1',
+    '"epochs": 40': '"epochs": 5',
     'training={"compile": False}': 'training={"compile": False}, measure={"interpolation": 3}',
 }
 
@@ -103,7 +103,7 @@ def ran_here(folder: Path, name: str) -> str:
 def shorten_spec(path: Path) -> None:
     """Cut the spec down to seconds: two LRs, few epochs, few points on a path."""
     spec = tomllib.loads(path.read_text(encoding="utf-8"))
-    spec["pretrain"] |= {"lrs": FEW, "epochs": 6}
+    spec["pretrain"] |= {"lrs": FEW, "epochs": 5}
     spec["finetune"] |= {"epochs": 1}
     spec["measure"] = {"interpolation": 3}
     path.write_text(tomli_w.dumps(spec), encoding="utf-8")

@@ -41,7 +41,10 @@ def printed(
 def test_the_python_example_runs_and_says_where_training_converges(
     printed: Callable[[str], str], tmp_path: Path
 ) -> None:
-    assert "converges" in printed(blocks("python", README)[0])
+    # Shorter than it is printed, and without the compiler, which takes longer than all the rest.
+    code = blocks("python", README)[0].replace('"epochs": 30}', '"epochs": 15}, training={"compile": False}')
+    assert "compile" in code
+    assert "converges" in printed(code)
     assert not list(tmp_path.iterdir())  # the study is in a temporary folder
 
 

@@ -13,6 +13,12 @@ from cli.helpers import MODULE, SPEC, Explored, Ran, sentence
 from lratlas.cli.app import main
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """All tests of the small study are run by one process, so that it is made once."""
+    if isinstance(item, pytest.Function) and "explored" in item.fixturenames:
+        item.add_marker(pytest.mark.xdist_group("cli"))
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a user's own module and the spec of a small study."""
