@@ -22,7 +22,7 @@ points = 1000
 compile = false
 strategy = "stack"
 stack = 1
-segment_steps = 900
+segment_steps = 1800
 """
 
 
@@ -68,7 +68,7 @@ def files(folder: Path) -> set[str]:
 
 def under_way(folder: Path, *, workers: int) -> None:
     """Wait until each worker has ended a segment of a stack of ``LONG``, and is in the middle of the next."""
-    wait_until(lambda: sum(name.endswith("-900.safetensors") for name in files(folder)) == workers, within=60)
+    wait_until(lambda: sum(name.endswith("-1800.parquet") for name in files(folder)) == workers, within=120)
     time.sleep(0.2)
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from lratlas.study.spec.spec import Spec
 
 
-INTERRUPTED = 130  # the exit code after Ctrl-C
+INTERRUPTED, TERMINATED = 130, 143  # the exit codes after Ctrl-C and after SIGTERM
 
 
 app = typer.Typer(
@@ -62,7 +62,15 @@ app.add_typer(compare_app)
 
 def main() -> None:
     """Run the command line; bad input ends with one sentence and exit code 2."""
-    signal.signal(signal.SIGTERM, _terminated)
+    told = list[int]()
+
+    def terminated(_signal: int, _frame: object) -> NoReturn:
+        # An exit like any other: worker processes are ended on the way out.
+        notice("terminated; nothing computed is lost: the same command continues.")
+        told.append(TERMINATED)
+        sys.exit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, terminated)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every sign
     try:
@@ -74,6 +82,11 @@ def main() -> None:
     except typer.TyperException as error:
         notice(_usage(error))
         code = 2
+    except SystemExit:
+        # Where it comes while Ray waits, Ray replaces it by one of its own.
+        if not told:
+            raise
+        code = TERMINATED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -321,12 +334,6 @@ def _print_result(atlas: "Atlas", *, as_json: bool, verdicts: bool = True) -> No
         say(f"Of the paper's findings {count}: `lratlas show {shlex.quote(atlas.folder)} claims`")
     if atlas.store.exists("report.html"):
         say(f"Report: {atlas.folder}/report.html")
-
-
-def _terminated(_signal: int, _frame: object) -> NoReturn:
-    # An exit like any other: worker processes are ended on the way out.
-    notice("terminated; nothing computed is lost: the same command continues.")
-    sys.exit(143)
 
 
 if __name__ == "__main__":
