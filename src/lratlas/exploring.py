@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lratlas.errors import JobsFailed, SpecError, StudyError
+from lratlas.errors import DamagedFile, JobsFailed, SpecError, StudyError
 from lratlas.study.conduct import conduct, open_study
 from lratlas.study.plan.stored import stored_spec
 from lratlas.study.spec.spec import PYTHON, Spec, read_spec, spec_from
 from lratlas.study.spec.tasks import Tasks, tasks_of
+from lratlas.study.store.made import CHECKSUMS, REPORT, altered
 from lratlas.study.store.store import Store
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _conducted(
             _report(_atlas(store))
         raise
     atlas = _atlas(store)
-    if did or changed or not store.exists("report.html"):
+    if did or changed or not _is_written(store):
         _report(atlas)
     while (plr := atlas.next_plr()) is not None:
         notice(f"Bisection: PLR {plr:g} is added.")
@@ -125,7 +126,15 @@ def _atlas(store: Store) -> "Atlas":
     return Atlas(store)
 
 
+def _is_written(store: Store) -> bool:
+    """Whether the report and its figures are there, as they were written."""
+    try:
+        return store.exists(REPORT) and store.exists(CHECKSUMS) and not altered(store)
+    except DamagedFile:
+        return False
+
+
 def _report(atlas: "Atlas") -> None:
     """Write the report; an interruption leaves none, rather than that of an earlier state."""
-    atlas.store.remove("report.html")
+    atlas.store.remove(REPORT)
     atlas.write_report()

@@ -79,6 +79,14 @@ def test_resume_sets_damaged_files_aside_and_makes_them_again(study: Path, explo
     assert run("resume", study, "--workers", "1").err == f"{NAMED}\n"
 
 
+@pytest.mark.parametrize("damaged", ["figures/traces.svg", "report.html", "checksums.json"])
+def test_a_finished_study_gets_its_report_and_figures_again(damaged: str, study: Path, run: Callable[..., Ran]):
+    spoil(study, damaged, cut)
+    assert run("verify", study).code == 1
+    assert run("resume", study, "--workers", "1").code == 0
+    assert run("verify", study).code == 0
+
+
 def test_parts_that_a_new_plan_does_not_claim_are_set_aside(study: Path, explored: Explored, run: Callable[..., Ran]):
     # As in a study that had grown in steps before its plan was lost: the same runs in other stacks.
     part = next((study / "tables" / "runs").glob("finetune-*"))

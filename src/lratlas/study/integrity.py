@@ -12,7 +12,7 @@ from lratlas.study.store.checksum import KEY, digest
 from lratlas.study.store.failures import FOLDER as FAILURES
 from lratlas.study.store.failures import Failure
 from lratlas.study.store.folder import SPEC
-from lratlas.study.store.made import CHECKSUMS, checksums, made_files
+from lratlas.study.store.made import ALTERED, CHECKSUMS, MISSING, altered, checksums, made_files
 from lratlas.study.store.notes import Note, read_note
 from lratlas.study.store.sittings import FOLDER as SITTINGS
 from lratlas.study.store.sittings import Sitting
@@ -21,7 +21,6 @@ from lratlas.study.store.store import Store
 NOTES: Mapping[str, type[Note]] = {FAILURES: Failure, SITTINGS: Sitting}
 """Folders of small files that a study can do without, and what stands in them."""
 
-ALTERED = "was cut short or altered"
 EDITED = "was edited since the study was planned"
 
 
@@ -95,18 +94,11 @@ def _of_spec(store: Store, plan: Plan | None) -> Iterator[Fault]:
         yield Fault(path=SPEC, what=EDITED)
 
 
-def _of_made(store: Store) -> Iterator[Fault]:
+def _of_made(store: Store) -> list[Fault]:
     try:
-        known = checksums(store)
+        return [Fault(path=name, what=what) for name, what in altered(store).items()]
     except DamagedFile:
-        yield Fault(path=CHECKSUMS, what=ALTERED)
-        return
-    there = set(made_files(store))
-    for name, wanted in known.items():
-        if name not in there:
-            yield Fault(path=name, what="is missing")
-        elif digest(store.read_bytes(name)) != wanted:
-            yield Fault(path=name, what=ALTERED)
+        return [Fault(path=CHECKSUMS, what=ALTERED)]
 
 
 def _of_notes(store: Store) -> Iterator[Fault]:
@@ -125,7 +117,7 @@ def _missing(store: Store, plan: Plan) -> list[Fault]:
         if job.id in there.parts("runs") and not is_done(there, job):
             wanted = [f"tables/{table}/{job.id}-{end}.parquet" for table, end in _recorded(job)]
             found += [
-                Fault(path=path, what="is missing")
+                Fault(path=path, what=MISSING)
                 for path in (*wanted, f"checkpoints/{job.id}.safetensors")
                 if not store.exists(path)
             ]

@@ -13,6 +13,7 @@ from lratlas.study.store.store import Store
 CHECKSUMS = "checksums.json"
 REPORT = "report.html"
 FIGURES = "figures"
+ALTERED, MISSING = "was cut short or altered", "is missing"
 
 Write = Callable[[str, bytes], None]
 
@@ -55,6 +56,22 @@ def checksums(store: Store) -> dict[str, str]:
         return {name: str(known) for name, known in opened_json(store.read_text(CHECKSUMS)).items()}
     except (ValueError, StudyError) as error:
         raise DamagedFile(f"{CHECKSUMS} in {store.url} was cut short or altered.", CHECKSUMS) from error
+
+
+def altered(store: Store) -> dict[str, str]:
+    """What is wrong with such files, by name: those that are missing, and those that are not as they were written.
+
+    Raises:
+        DamagedFile: The file of checksums was cut short or altered.
+        StudyError: The study cannot be read.
+    """
+    there, found = set(made_files(store)), dict[str, str]()
+    for name, wanted in checksums(store).items():
+        if name not in there:
+            found[name] = MISSING
+        elif digest(store.read_bytes(name)) != wanted:
+            found[name] = ALTERED
+    return found
 
 
 def is_made(name: str) -> bool:
