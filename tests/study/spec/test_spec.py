@@ -344,3 +344,8 @@ def test_bands_may_start_and_gain_but_not_lose():
     assert extends(more, some) == (
         "`measure.bands` holds (3, 5) in the study but not in the new spec; values can only be added."
     )
+
+
+def test_a_name_that_cannot_be_printed_is_named_as_in_toml():
+    with pytest.raises(SpecError, match=r'^`task\."a\\nb"` is not a field; allowed in \[task\] are '):
+        spec_from({"task": {"preset": "digits", "a\nb": 1}, "pretrain": {"lrs": [0.1], "steps": 1}})

@@ -1,6 +1,7 @@
 """One sentence for what is wrong with a spec, from everything pydantic found."""
 
 import difflib
+import json
 import re
 import types
 import typing
@@ -36,8 +37,8 @@ def _fault(fault: ErrorDetails, model: type[BaseModel]) -> str:
         return _unknown(location, model)
     if fault["type"] == "missing":
         owner = _model_at(location[:-1], model)
-        return f"`{'.'.join(location)}` is missing: {owner.model_fields[location[-1]].description}"
-    place = f"`{'.'.join(location)}`" if location else "The spec"
+        return f"`{_dotted(location)}` is missing: {owner.model_fields[location[-1]].description}"
+    place = f"`{_dotted(location)}`" if location else "The spec"
     if fault["type"] == "value_error":
         return f"{place} {fault['ctx']['error']}" if "ctx" in fault else f"{place} {fault['msg']}"
     if fault["type"] in {"model_type", "dict_type"}:
@@ -47,13 +48,18 @@ def _fault(fault: ErrorDetails, model: type[BaseModel]) -> str:
     return f"{place} is {shown(fault['input'])}, but {allowed.replace('should ', 'must ', 1)}"
 
 
+def _dotted(location: Sequence[str]) -> str:
+    """The name of a field as TOML has it: a key may hold anything, between quotation marks."""
+    return ".".join(name if name and name.isprintable() else json.dumps(name) for name in location)
+
+
 def _unknown(location: Sequence[str], model: type[BaseModel]) -> str:
     *section, name = location
     allowed = list(_model_at(section, model).model_fields)
     close = difflib.get_close_matches(name, allowed, n=1)
     hint = f" (did you mean `{close[0]}`?)" if close else ""
     where = f"in [{'.'.join(section)}]" if section else "in a spec"
-    return f"`{'.'.join(location)}` is not a field{hint}; allowed {where} are {', '.join(allowed)}"
+    return f"`{_dotted(location)}` is not a field{hint}; allowed {where} are {', '.join(allowed)}"
 
 
 def _model_at(path: Sequence[str], model: type[BaseModel]) -> type[BaseModel]:
