@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lratlas.errors import DamagedFile, JobsFailed, SpecError, StudyError
+from lratlas.errors import JobsFailed, SpecError, StudyError
 from lratlas.study.conduct import conduct, open_study
 from lratlas.study.plan.stored import stored_spec
 from lratlas.study.spec.spec import PYTHON, Spec, read_spec, spec_from
 from lratlas.study.spec.tasks import Tasks, tasks_of
-from lratlas.study.store.made import CHECKSUMS, REPORT, altered
+from lratlas.study.store.made import REPORT, is_whole
 from lratlas.study.store.store import Store
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _conducted(
             _report(_atlas(store))
         raise
     atlas = _atlas(store)
-    if did or changed or not _is_written(store):
+    if did or changed or not is_whole(store):
         _report(atlas)
     while (plr := atlas.next_plr()) is not None:
         notice(f"Bisection: PLR {plr:g} is added.")
@@ -124,14 +124,6 @@ def _atlas(store: Store) -> "Atlas":
     from lratlas.atlas import Atlas
 
     return Atlas(store)
-
-
-def _is_written(store: Store) -> bool:
-    """Whether the report and its figures are there, as they were written."""
-    try:
-        return store.exists(REPORT) and store.exists(CHECKSUMS) and not altered(store)
-    except DamagedFile:
-        return False
 
 
 def _report(atlas: "Atlas") -> None:

@@ -304,11 +304,20 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return found
 
 
-def test_compiled_a_run_is_the_same(graphs: list[object]) -> None:
+def compiled_is_by_hand() -> None:
     model = small(dropout=0.0, depth=1)
     (weights,) = trained(program_of(model, sgd(weight_decay=DECAY), "single", compiled=True), model, LRS[1])
     same(weights, by_hand(model, torch.optim.SGD, LRS[1]), atol=1e-9)
+
+
+def test_half_compiled_a_run_is_the_same(graphs: list[object]) -> None:
+    compiled_is_by_hand()
     assert graphs
+
+
+@pytest.mark.long
+def test_compiled_a_run_is_the_same() -> None:
+    compiled_is_by_hand()
 
 
 def test_a_stacks_step_is_one_graph_for_the_compiler_and_each_run_drops_numbers_of_its_own(

@@ -9,21 +9,27 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-LONG = """
+
+def ticks_spec(pretrain: str, *, points: int = 10, stack: int = 1, segment_steps: int, more: str = "") -> str:
+    """The spec of a study of tiny ticks, uncompiled: what stands in its section on pre-training, and in other ones."""
+    return f"""
 [task]
 preset = "ticks"
-options = { train = 64, test = 64, single = 8 }
+options = {{ train = 64, test = 64, single = 8 }}
 [pretrain]
-lrs = [1e-3, 1e-2]
-steps = 90000
+{pretrain}
 [trace]
-points = 1000
+points = {points}
 [training]
 compile = false
 strategy = "stack"
-stack = 1
-segment_steps = 1800
+stack = {stack}
+segment_steps = {segment_steps}
+{more}
 """
+
+
+LONG = ticks_spec("lrs = [1e-3, 1e-2]\nsteps = 90000", points=1000, segment_steps=1800)
 
 
 def lratlas(*words: object) -> list[str]:

@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import sys
+import threading
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -62,12 +63,12 @@ app.add_typer(compare_app)
 
 def main() -> None:
     """Run the command line; bad input ends with one sentence and exit code 2."""
-    told = list[int]()
+    told = threading.Event()
 
     def terminated(_signal: int, _frame: object) -> NoReturn:
         # An exit like any other: worker processes are ended on the way out.
         notice("terminated; nothing computed is lost: the same command continues.")
-        told.append(TERMINATED)
+        told.set()
         sys.exit(TERMINATED)
 
     signal.signal(signal.SIGTERM, terminated)
@@ -84,7 +85,7 @@ def main() -> None:
         code = 2
     except SystemExit:
         # Where it comes while Ray waits, Ray replaces it by one of its own.
-        if not told:
+        if not told.is_set():
             raise
         code = TERMINATED
     except BrokenPipeError:

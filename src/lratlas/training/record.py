@@ -54,7 +54,12 @@ class UnderWay:
 
 
 def packed(under_way: UnderWay) -> tuple[Weights, Tensor]:
-    """The same as tensors [seeds, lanes, *] by name, and as whole numbers, int64."""
+    """The same as tensors.
+
+    Returns:
+        Tensors [seeds, lanes, *] by name, and whole numbers, int64 [count]: how many of them are not steps of rows, the
+        steps of the last row and the last stop, what `FirstFit` counts, and the steps of the rows.
+    """
     rows, fits = under_way.rows, under_way.fits
     shape = under_way.sums.shape[1:]
     columns = [torch.stack([getattr(row, name) for name in COLUMNS], -1) for row in rows]
@@ -94,7 +99,7 @@ def unpacked(tensors: Weights, numbers: Tensor) -> UnderWay:
     )
 
 
-def part(under_way: UnderWay, lanes: slice) -> UnderWay:
+def part_of(under_way: UnderWay, lanes: slice) -> UnderWay:
     """What is under way in some lanes of the stack."""
     tensors, numbers = packed(under_way)
     return unpacked(lanes_of(tensors, lanes), numbers)

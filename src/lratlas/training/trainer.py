@@ -12,8 +12,7 @@ from lratlas.training.evaluating import evaluate_stack
 from lratlas.training.fitted import Fitted, joined_fitted, nothing_seen
 from lratlas.training.memory import in_parts
 from lratlas.training.program import SUMS, Batch, Program
-from lratlas.training.record import COLUMNS, Row, UnderWay
-from lratlas.training.record import part as part_of
+from lratlas.training.record import COLUMNS, Row, UnderWay, part_of
 from lratlas.training.sphere import Weights, norm
 from lratlas.training.stacks import Samples, Stack, joined, joined_weights
 

@@ -33,6 +33,9 @@ steps = 60
 [average]
 counts = [2, 5]
 every = 10
+[measure]
+sharpness = {str(FAULTS > 2).lower()}
+sharpness_samples = 16
 [trace]
 points = {5 * FAULTS}
 [training]

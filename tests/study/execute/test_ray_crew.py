@@ -15,29 +15,16 @@ from lratlas.errors import StudyError
 from lratlas.study.execute.driver import Progress
 from lratlas.study.execute.ray_crew import RayCrew
 from lratlas.study.store.failures import read_failures
-from study.running import LONG, kept_part_way, started, under_way
+from study.running import LONG, kept_part_way, started, ticks_spec, under_way
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore"), pytest.mark.xdist_group("ray")]
 
-SPEC = """
-[task]
-preset = "ticks"
-options = { train = 64, test = 64, single = 8 }
-[pretrain]
-lrs = [1e-3, 1e-2, 1e-1]
-steps = 1500
-repeats = 2
-[finetune]
-lrs = [1e-3]
-steps = 50
-[trace]
-points = 10
-[training]
-compile = false
-strategy = "stack"
-stack = 2
-segment_steps = 100
-"""
+SPEC = ticks_spec(
+    "lrs = [1e-3, 1e-2, 1e-1]\nsteps = 1500\nrepeats = 2",
+    stack=2,
+    segment_steps=100,
+    more="[finetune]\nlrs = [1e-3]\nsteps = 50",
+)
 
 
 @pytest.fixture(scope="module")

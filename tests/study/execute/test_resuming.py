@@ -114,6 +114,7 @@ def test_what_is_kept_on_the_way_is_gone_in_the_end(
     seen: list[list[str]] = []
     left_again_and_again(monkeypatch, 4, lambda store: seen.append(parts(store)))
     atlas = explored(tmp_path / "left", task, **CHANGES)
+    assert seen
     assert all(len(found) == 1 for found in seen)  # a job has one at most, and they are done one after the other
     assert not parts(atlas.store)
     assert faults(atlas.store) == []

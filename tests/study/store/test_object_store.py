@@ -16,24 +16,11 @@ from polars.testing import assert_frame_equal
 import lratlas
 from lratlas.atlas import Atlas
 from lratlas.study.store.store import Store
+from study.running import ticks_spec
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore"), pytest.mark.xdist_group("s3")]
 
-SPEC = """
-[task]
-preset = "ticks"
-options = { train = 64, test = 64, single = 8 }
-[pretrain]
-lrs = [1e-3, 1e-2]
-steps = 200
-[trace]
-points = 10
-[training]
-compile = false
-strategy = "stack"
-stack = 1
-segment_steps = 20
-"""
+SPEC = ticks_spec("lrs = [1e-3, 1e-2]\nsteps = 200", segment_steps=20)
 
 
 class Server:

@@ -5,7 +5,6 @@ Every job is idempotent. Its runs part (or its one table part) is written last a
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import polars as pl
 import torch
@@ -66,14 +65,18 @@ def _train(study: Study, job: Training, progress: Progress, stopping: Callable[[
         if end <= at.stack.step:
             continue
         trained, tails = _train_segment(study, job, setting, at, end, progress, stopping)
-        at = replace(at, stack=trained.stack, tails=tails, seconds=seconds(), under_way=trained.under_way)
-        if at.under_way:
-            keep(study, job, replace(at, generator=generator_state(study.device)))
-            raise Stopped
+        at = Point(
+            stack=trained.stack,
+            tails=tails,
+            seconds=seconds(),
+            under_way=trained.under_way,
+            generator=generator_state(study.device) if trained.under_way else None,
+            files=at.files,
+        )
         last_rows = trained.rows
-        if end < job.segments[-1]:
+        if at.under_way or end < job.segments[-1]:
             at = keep(study, job, at)
-            if stopping():
+            if at.under_way or stopping():
                 raise Stopped
     _finish(study, job, setting, at, last_rows, seconds)
     forget(study, at)
@@ -101,7 +104,7 @@ def _train_segment(
     """Train to the end of a segment and record its rows; or to where it is left, which records nothing."""
     task, first, tails = study.task, at.stack.step, at.tails
     # Dropout and the like draw from here.
-    if at.under_way and at.generator is not None:
+    if at.generator is not None:
         set_generator_state(at.generator, study.device)
     else:
         torch.manual_seed(torch_seed(first, job.id))

@@ -48,29 +48,24 @@ def reached(study: Study, job: Training) -> Point | None:
     recorded = {*takewhile(lambda end: all(store.has_part(t, f"{job.id}-{end}") for t in job.recorded), job.segments)}
     ends = [end for end in sorted(recorded) if store.has_weights(f"{job.id}-{end}")]
     files = tuple(f"{job.id}-{end}" for end in ends)
-    if at := _part_way(study, job):
-        files = (*files, job.part_way)
+    if store.has_weights(job.part_way):
+        at, files = _read(study, job, job.part_way), (*files, job.part_way)
         step = at.stack.step
         if step > max(ends, default=job.start) and recorded.issuperset(end for end in job.segments if end <= step):
             return replace(at, files=files)
-    if not ends:
-        return None
-    counts = job.average.counts if job.average else ()
-    tensors = store.read_weights(f"{job.id}-{ends[-1]}")
-    stack, tails, seconds = read_segment(tensors, job.runs, counts=counts, step=ends[-1], device=study.device)
-    return Point(stack=stack, tails=tails, seconds=seconds, files=files)
+    return replace(_read(study, job, f"{job.id}-{ends[-1]}", end=ends[-1]), files=files) if ends else None
 
 
-def _part_way(study: Study, job: Training) -> Point | None:
-    """The point at which a job was left in the middle of a segment; None if there is none."""
-    if not study.store.has_weights(job.part_way):
-        return None
-    tensors = study.store.read_weights(job.part_way)
+def _read(study: Study, job: Training, name: str, *, end: int | None = None) -> Point:
+    """What a checkpoint holds: that of the end of a segment, or, without an end, of the middle of one."""
+    tensors = study.store.read_weights(name)
     counts = job.average.counts if job.average else ()
-    step, numbers = int(tensors[_NUMBERS][0]), tensors[_NUMBERS][1:]
+    step = int(tensors[_NUMBERS][0]) if end is None else end
     stack, tails, seconds = read_segment(tensors, job.runs, counts=counts, step=step, device=study.device)
+    if end is not None:
+        return Point(stack=stack, tails=tails, seconds=seconds)
     files = {run: tensors for row in job.runs for run in row}
-    under_way = unpacked(stack_of(files, job.runs, _KIND, study.device), numbers)
+    under_way = unpacked(stack_of(files, job.runs, _KIND, study.device), tensors[_NUMBERS][1:])
     return Point(stack=stack, tails=tails, seconds=seconds, under_way=under_way, generator=tensors[_GENERATOR])
 
 
@@ -81,14 +76,13 @@ def keep(study: Study, job: Training, at: Point) -> Point:
         StudyError: The file cannot be written.
     """
     tensors = segment_tensors(job.runs, at.stack, at.tails, at.seconds)
-    if at.under_way is None:
+    if at.under_way is None or at.generator is None:
         name = f"{job.id}-{at.stack.step}"
         study.store.write_weights(name, tensors)
         return forget(study, at, but=name)
     values, numbers = packed(at.under_way)
-    tensors |= named(job.runs, _KIND, values) | {_NUMBERS: torch.tensor([at.stack.step, *numbers])}
-    if at.generator is not None:
-        tensors[_GENERATOR] = at.generator
+    tensors |= named(job.runs, _KIND, values)
+    tensors |= {_NUMBERS: torch.tensor([at.stack.step, *numbers]), _GENERATOR: at.generator}
     study.store.write_weights(job.part_way, tensors)
     return replace(at, files=(*at.files, job.part_way))
 

@@ -74,6 +74,18 @@ def altered(store: Store) -> dict[str, str]:
     return found
 
 
+def is_whole(store: Store) -> bool:
+    """Whether the report and the figures are there, as they were written; not where writing them was interrupted.
+
+    Raises:
+        StudyError: The study cannot be read.
+    """
+    try:
+        return store.exists(REPORT) and store.exists(CHECKSUMS) and not altered(store)
+    except DamagedFile:
+        return False
+
+
 def is_made(name: str) -> bool:
     """Whether a file is such a file, or the one of their checksums."""
     return name in {REPORT, CHECKSUMS} or name.startswith(f"{FIGURES}/")
