@@ -48,6 +48,7 @@ def plan_of(name: Name, runs: int, *, old: Plan | None = None, segment_steps: in
         seeds,
         steps_per_epoch=STEPS_PER_EPOCH,
         chance_loss=1.0,
+        chance_accuracy=0.5,
         elr=True,
         singles=stacked,
         bands=() if stacked else default_bands(SIDE, SIDE),

@@ -10,6 +10,7 @@ from lratlas.errors import StudyError
 from lratlas.reporting import Drawn, drawn, facts, page_of, progress
 from lratlas.study.spec.presets import preset
 from lratlas.study.spec.spec import spec_text
+from lratlas.study.store.store import Store
 
 SMALL = Shape(plrs=12, seeds=2, flrs=2, counts=2)
 
@@ -44,6 +45,18 @@ def test_what_is_written_is_the_page_that_asks_nobody(running: Atlas) -> None:
     html = Path(path).read_text()
     assert html == running.report_html()
     assert "connect-src" not in html
+
+
+@pytest.mark.parametrize(
+    ("folder", "command"),
+    [
+        ("{}/a study", "lratlas explore '{0}/a study/spec.toml' --folder '{0}/a study'"),
+        ("memory://a/study", "lratlas resume memory:///a/study"),
+    ],
+)
+def test_the_command_of_the_page_is_one_that_can_be_given(folder: str, command: str, tmp_path: Path) -> None:
+    store = Store.create(folder.format(tmp_path), spec_text(preset("digits")))
+    assert facts(Atlas(store))["Command"] == command.format(tmp_path)
 
 
 def test_a_study_shows_the_charts_it_asks_for(whole: Atlas, running: Atlas) -> None:

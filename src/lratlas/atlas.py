@@ -21,6 +21,7 @@ from lratlas.study.plan.plan import Plan
 from lratlas.study.plan.refining import next_plr
 from lratlas.study.plan.stored import stored_plan, stored_spec
 from lratlas.study.spec.spec import PYTHON, Spec
+from lratlas.study.store.made import is_whole
 from lratlas.study.store.store import Store
 from lratlas.tables import SCHEMAS, empty
 from lratlas.thresholds import Thresholds
@@ -83,7 +84,7 @@ class Atlas:
         chance, thresholds = plan.chance_loss, self.thresholds or self.spec.thresholds
         tables["regimes"] = regimes(tables, chance_loss=chance, thresholds=thresholds)
         tables["boundaries"] = boundaries(tables, chance_loss=chance, thresholds=thresholds)
-        tables["sparsity"] = sparsity(tables["features"])
+        tables["sparsity"] = sparsity(tables["features"], chance=plan.chance_accuracy)
         tables["power_law"] = power_law(tables["convergence"])
         tables["claims"] = claims(tables, chance_loss=chance, thresholds=thresholds)
         return tables
@@ -207,6 +208,11 @@ class Atlas:
             self.store.write_table(name, _WHOLE, self.tables[name])
         write_files(self, found)
         return f"{self.folder}/report.html"
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether the report, its figures and the analysis tables are there, as they were written."""
+        return is_whole(self.store) and all(_WHOLE in self.store.parts(name) for name in _ANALYSIS)
 
     def report_html(self, *, at_loss: float | None = None, live: bool = False) -> str:
         """The page that `write_report` writes, as text; nothing is written.

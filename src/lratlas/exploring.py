@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from lratlas.study.conduct import conduct, open_study
 from lratlas.study.plan.stored import stored_spec
 from lratlas.study.spec.spec import PYTHON, Spec, read_spec, spec_from
 from lratlas.study.spec.tasks import Tasks, tasks_of
-from lratlas.study.store.made import REPORT, is_whole
+from lratlas.study.store.made import REPORT
 from lratlas.study.store.store import Store
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def explore(
         notice: Called with sentences the user should see.
         sections: With a task, the sections of a spec, by the same names and fields: ``pretrain={"lrs": [...],
             "epochs": 20}`` (needed), ``second``, ``finetune``, ``average``, ``refine``, ``trace``, ``measure``,
-            ``training``.
+            ``regimes``, ``training``, and ``name``.
 
     Raises:
         SpecError: A section is wrong.
@@ -101,21 +100,23 @@ def _conducted(
     notice: Callable[[str], None],
 ) -> "Atlas":
     changed = spec is not None and spec != stored_spec(store)
-    conducted = partial(conduct, store, spec, **crew, tasks=tasks, progress=progress, notice=notice)
-    try:
-        did = conducted()
-    except JobsFailed:
-        with suppress(StudyError):  # a full disk, say: what failed first is what matters
-            _report(_atlas(store))
-        raise
-    atlas = _atlas(store)
-    if did or changed or not is_whole(store):
-        _report(atlas)
+
+    def conducted(*more: float) -> "Atlas":
+        try:
+            did = conduct(store, spec, more=more, **crew, tasks=tasks, progress=progress, notice=notice)
+        except JobsFailed:
+            with suppress(StudyError):  # a full disk, say: what failed first is what matters
+                _report(_atlas(store))
+            raise
+        atlas = _atlas(store)
+        if did or changed or not atlas.is_reported:
+            _report(atlas)
+        return atlas
+
+    atlas = conducted()
     while (plr := atlas.next_plr()) is not None:
         notice(f"Bisection: PLR {plr:g} is added.")
-        conducted(more=(plr,))
-        atlas = _atlas(store)
-        _report(atlas)
+        atlas = conducted(plr)
     return atlas
 
 

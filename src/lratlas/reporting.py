@@ -16,6 +16,7 @@ from lratlas.report.look import Drawing
 from lratlas.report.page import page
 from lratlas.study.plan.progress import standing
 from lratlas.study.spec.spec import PYTHON
+from lratlas.study.store.folder import SPEC
 from lratlas.study.store.made import FIGURES, REPORT, making
 from lratlas.study.store.sittings import wall_time
 
@@ -105,11 +106,10 @@ def progress(atlas: Atlas) -> str:
 def facts(atlas: Atlas) -> dict[str, str]:
     """How a study was made, name by name: command, spec, work, time, data fingerprint, versions, machine."""
     runs, plan = atlas.tables["runs"], atlas.plan
-    again = shlex.join([f"{atlas.folder}/spec.toml", "--folder", atlas.folder])
     trained = sum(job.work for job in plan.trainings) if plan else 0
     prints = sorted({seed.fingerprint for job in plan.trainings for seed in job.seeds}) if plan else []
     return {
-        "Command": "explore(…) from Python" if atlas.spec.task.preset == PYTHON else f"lratlas explore {again}",
+        "Command": _command(atlas),
         "Runs": f"{len(runs):,}, {trained:,} SGD steps planned",
         "Wall time": _wall_time(atlas),
         "Training time": f"{_duration(float(runs['seconds'].sum()))}, summed over processes, pauses not counted",
@@ -117,8 +117,16 @@ def facts(atlas: Atlas) -> dict[str, str]:
         "Versions": f"{plan.versions} (format {plan.format})" if plan else "",
         "Report": f"lratlas {version('lratlas')}, altair {version('altair')}, Python {platform.python_version()},"
         f" {platform.system()} {platform.machine()}",
-        "Spec": atlas.store.read_text("spec.toml").strip(),
+        "Spec": atlas.store.read_text(SPEC).strip(),
     }
+
+
+def _command(atlas: Atlas) -> str:
+    if atlas.spec.task.preset == PYTHON:
+        return "explore(…) from Python"
+    if "://" in atlas.folder:  # a spec is read from a disk alone
+        return f"lratlas resume {shlex.quote(atlas.folder)}"
+    return f"lratlas explore {shlex.join([f'{atlas.folder}/{SPEC}', '--folder', atlas.folder])}"
 
 
 def _wall_time(atlas: Atlas) -> str:

@@ -74,7 +74,7 @@ class Task:
 
     def __post_init__(self) -> None:
         train, test = _pair("train", self.train), _pair("test", self.test)
-        held, train = _validation(self.validation, train, test)
+        held, train = _validation(self.validation, train)
         if not callable(self.loss) and self.loss not in LOSSES:
             raise TaskError(f"There is no loss {self.loss!r}; use one of {', '.join(LOSSES)}, or a function.")
         made = objective(self.loss, integer_targets=not train[1].is_floating_point())
@@ -100,7 +100,8 @@ class Task:
         )
         model, size = self._fresh_model(), min(self.samples_per_step, _TRIED)
         shown, shaped = self._tried_inputs(train[0][:size]), self.loss == "mse"
-        classes = check_model(model, shown, train[1][:size], objective=made, targets=(train[1], test[1]), shaped=shaped)
+        targets = [pair[1] for pair in (train, test, held) if pair]
+        classes = check_model(model, shown, train[1][:size], objective=made, targets=targets, shaped=shaped)
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "update", self._update(model))
 
@@ -223,16 +224,11 @@ def _pair(name: str, pair: Any) -> Pair:
     return x, y
 
 
-def _validation(given: Pair | float | None, train: Pair, test: Pair) -> tuple[Pair | None, Pair]:
+def _validation(given: Pair | float | None, train: Pair) -> tuple[Pair | None, Pair]:
     if given is None:
         return None, train
     if not isinstance(given, (int, float)):
-        held = _pair("validation", given)
-        if held[0].shape[1:] != test[0].shape[1:]:
-            raise TaskError(
-                f"validation inputs have shape {tuple(held[0].shape[1:])}, test {tuple(test[0].shape[1:])}."
-            )
-        return held, train
+        return _pair("validation", given), train
     count = round(given * len(train[0]))
     if not 0 < given < 1 or not 0 < count < len(train[0]):
         raise TaskError(f"validation is {given:g}; a share must lie between 0 and 1 and leave samples on both sides.")

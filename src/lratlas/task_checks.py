@@ -29,12 +29,14 @@ def check_data(
     Raises:
         TaskError: They do not; the message names what is wrong and what is allowed.
     """
-    (x, y), (test_x, test_y) = train, test
-    if x.shape[1:] != test_x.shape[1:] or x.dtype != test_x.dtype:
-        raise TaskError(
-            f"train inputs are {x.dtype} {tuple(x.shape[1:])} each, test inputs"
-            f" {test_x.dtype} {tuple(test_x.shape[1:])}; they must agree."
-        )
+    x, y = train
+    others = {"test": test} | ({"validation": validation} if validation else {})
+    for name, (other, _) in others.items():
+        if x.shape[1:] != other.shape[1:] or x.dtype != other.dtype:
+            raise TaskError(
+                f"train inputs are {x.dtype} {tuple(x.shape[1:])} each, {name} inputs"
+                f" {other.dtype} {tuple(other.shape[1:])}; they must agree."
+            )
     size = len(x) if batch_size == "full" else batch_size
     if type(size) is not int or not 1 <= size <= len(x):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TaskError(
@@ -42,15 +44,14 @@ def check_data(
         )
     if augment is not None and not isinstance(augment, Augmentation):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TaskError(f"augment must be an Augmentation, as lratlas.data.augment makes, not {augment!r}.")
-    if singles and singles[0].shape[2:] != x.shape[1:]:
+    if singles and (singles[0].shape[2:] != x.shape[1:] or singles[0].shape[:2] != singles[1].shape[:2]):
         raise TaskError(
             f"singles must be inputs [features, n, {', '.join(map(str, x.shape[1:]))}] and targets [features, n], not"
-            f" {tuple(singles[0].shape)}."
+            f" {tuple(singles[0].shape)} and {tuple(singles[1].shape)}."
         )
     if objective.labels == "none":
         return
-    held = [("validation", validation[1])] if validation else []
-    for name, labels in (("train", y), ("test", test_y), *held):
+    for name, (_, labels) in {"train": train, **others}.items():
         if objective.labels == "binary" and not ((labels == 0) | (labels == 1)).all():
             raise TaskError(f"{name}: binary_cross_entropy needs labels 0 or 1; found {_odd(labels, (0, 1))}.")
         if objective.labels == "classes" and (labels.is_floating_point() or labels.dim() != 1):
@@ -77,7 +78,7 @@ def check_model(
         x: Inputs of the batch, as the model gets them.
         y: Its targets.
         objective: The loss.
-        targets: All targets there are, of the training set and the test set.
+        targets: All targets there are, those of the training set first.
         shaped: Whether outputs must have the targets' shape.
 
     Returns:

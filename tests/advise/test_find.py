@@ -1,3 +1,4 @@
+import errno
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -250,6 +251,32 @@ def test_a_folder_of_another_task(tmp_path: Path):
 def test_a_validation_share_out_of_range(tmp_path: Path):
     with pytest.raises(TaskError, match="validation"):
         lratlas.find(small_task(validation=None), steps=64, validation=1.5, folder=tmp_path)
+
+
+def test_batch_norm_whose_averages_would_lack_statistics_is_refused(tmp_path: Path):
+    def model() -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8, track_running_stats=False), nn.Linear(8, 3))
+
+    with pytest.raises(TaskError, match="no running statistics"):
+        lratlas.find(small_task(model=model), steps=64, folder=tmp_path)
+
+
+def test_a_disk_that_fails_is_named_and_what_the_search_has_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    task = small_task()
+    whole = lratlas.find(task, steps=64, lrs=LRS, budget=0.3, folder=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("lratlas.advise.task_slices.write_file", full)
+        with pytest.raises(SearchError, match=r"No space left on device.*is kept"):
+            lratlas.find(task, steps=64, lrs=LRS, budget=0.3, folder=tmp_path / "search")
+    assert str(lratlas.find(task, steps=64, lrs=LRS, budget=0.3, folder=tmp_path / "search")) == str(whole)
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path: Path):
+    with pytest.raises(SpecError, match=r"^device is 'cuda:77'"):
+        lratlas.find(small_task(), steps=64, device="cuda:77", folder=tmp_path)
 
 
 def test_a_state_that_was_lost_is_named(tmp_path: Path):

@@ -65,7 +65,7 @@ def test_negative_excess_counts_as_none() -> None:
 
 def test_sparsity_averages_the_indices_of_runs() -> None:
     features = table([("pretrain", 0.1, 0, [0.5, 0.9, 0.5, 0.5]), ("pretrain", 0.1, 1, [0.7, 0.6, 0.6, 0.6])])
-    row = sparsity(features).row(0, named=True)
+    row = sparsity(features, chance=0.5).row(0, named=True)
     assert row["seeds"] == 2
     assert row["top_accuracy"] == pytest.approx((0.9 + 0.7) / 2)
     assert row["rest_accuracy"] == pytest.approx((0.5 + 0.6) / 2)
@@ -73,9 +73,9 @@ def test_sparsity_averages_the_indices_of_runs() -> None:
     assert row["gini"] == pytest.approx((0.75 + (3 * 0.1 * 2) / (2 * 4 * 0.5)) / 2)
 
 
-def test_chance_is_an_option() -> None:
+def test_the_excess_is_over_the_accuracy_of_a_guess() -> None:
     features = table([("pretrain", 0.1, 0, [0.1, 0.2])])
-    assert sparsity(features)["top_share"].item() == 0
+    assert sparsity(features, chance=0.5)["top_share"].item() == 0
     assert sparsity(features, chance=0.1)["top_share"].item() == pytest.approx(1)
 
 
@@ -88,9 +88,9 @@ def test_every_stage_and_lr_has_its_row_and_unmeasured_runs_none() -> None:
             ("pretrain", 0.4, 0, [None, None]),
         ]
     )
-    rows = sparsity(features).select("stage", "plr", "rest_accuracy").rows()
+    rows = sparsity(features, chance=0.5).select("stage", "plr", "rest_accuracy").rows()
     assert rows == [("finetune", 0.1, None), ("pretrain", 0.1, 0.5), ("pretrain", 0.2, 0.5)]
 
 
 def test_no_features_give_no_rows() -> None:
-    assert sparsity(empty("features")).is_empty()
+    assert sparsity(empty("features"), chance=0.5).is_empty()

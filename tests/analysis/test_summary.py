@@ -8,6 +8,7 @@ from scipy import stats
 
 from lratlas.analysis.boundaries import boundaries
 from lratlas.analysis.regimes import regimes
+from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.summary import summary
 from lratlas.analysis.wording import format_lr
 from lratlas.tables import SCHEMAS, empty
@@ -19,7 +20,9 @@ BARRIERS = {2: 0.01, 3: 0.1}
 
 
 def finished(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    features = tables.get("features", empty("features"))
     return tables | {
+        "sparsity": sparsity(features, chance=0.5),
         "regimes": regimes(tables, chance_loss=CHANCE),
         "boundaries": boundaries(tables, chance_loss=CHANCE, resamples=100),
     }

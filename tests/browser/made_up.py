@@ -83,6 +83,7 @@ def write_study(
         ],
         steps_per_epoch=rows.EPOCH,
         chance_loss=math.log(2),
+        chance_accuracy=0.5,
         elr=True,
         singles=True,
         bands=rows.BANDS,

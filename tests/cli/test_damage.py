@@ -60,6 +60,14 @@ def test_reading_names_a_damaged_file_and_leaves_it(
     assert contents(study) == before
 
 
+def test_a_table_of_the_analysis_is_made_again(study: Path, run: Callable[..., Ran]):
+    whole = (study / "tables/boundaries/analysis.parquet").read_bytes()
+    spoil(study, "tables/boundaries/*.parquet", cut)
+    assert run("resume", study, "--workers", "1").code == 0
+    assert (study / "tables/boundaries/analysis.parquet").read_bytes() == whole
+    assert run("verify", study).code == 0
+
+
 def test_resume_sets_damaged_files_aside_and_makes_them_again(study: Path, explored: Explored, run: Callable[..., Ran]):
     spoiled = [
         spoil(study, "checkpoints/finetune-*.safetensors", cut),

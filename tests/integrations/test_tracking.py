@@ -42,6 +42,7 @@ ADVICE = Advice(
     expected=0.5,
     best_steps=4,
     best=0.5,
+    direction="minimize",
     convergence=None,
     divergence=None,
     cost=1.5,

@@ -47,6 +47,7 @@ def advice(*rows: Mapping[str, object], more_is_better: bool = True, **others: A
         "expected": best,
         "best_steps": 100,
         "best": best,
+        "direction": "maximize" if more_is_better else "minimize",
         "convergence": None,
         "divergence": None,
         "cost": 1.5,

@@ -295,6 +295,8 @@ def test_fewer_than_one_worker_is_refused(tmp_path: Path):
     store = open_study(tmp_path / "study", spec)
     with pytest.raises(StudyError, match=r"workers is 0; it must be .*at least 1"):
         conduct(store, workers=0)
+    with pytest.raises(StudyError, match=r"gpu_share is 0\.5, but there is no cluster"):
+        conduct(store, gpu_share=0.5)
     assert [path.name for path in (tmp_path / "study").iterdir()] == ["spec.toml"]
 
 

@@ -1,7 +1,7 @@
 """Studies with a second PLR, epochs to convergence, norms, sharpness, the great circle and bisection."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from lratlas import Task
 from lratlas.analysis.equal_loss import at_equal_loss
 from lratlas.analysis.norm_spread import pooled_norms
 from lratlas.atlas import Atlas, load
-from lratlas.errors import SpecError, StudyError
+from lratlas.errors import JobsFailed, SpecError, StudyError
 from lratlas.models.mlp import MLP
+from lratlas.study.conduct import conduct
 from lratlas.study.execute import driver
 from lratlas.study.plan.refining import next_plr
-from lratlas.study.spec.spec import RefineSpec, spec_from
+from lratlas.study.spec.spec import RefineSpec, Spec, spec_from
+from lratlas.study.store.store import Store
 from study.conftest import explored_here, explored_in
 
 Explored = Callable[..., Atlas]
@@ -166,6 +168,29 @@ def test_exploring_bisects_and_says_so(small_task: Made, tmp_path: Path):
     assert atlas.regimes["plr"].to_list() == [1e-1, 1, 10, 1e3]
     assert (tmp_path / "study" / "report.html").is_file()
     assert load(tmp_path / "study").next_plr() is None
+
+
+@pytest.mark.usefixtures("explored")
+def test_jobs_that_fail_in_a_bisection_leave_the_report_of_what_is_there(
+    small_task: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def failing(store: Store, spec: Spec | None, *, more: Sequence[float], **how: Any) -> bool:
+        did = conduct(store, spec, more=more, **how)
+        if more:
+            (tmp_path / "study" / "report.html").write_text("of an earlier state")
+            raise JobsFailed("one job failed")
+        return did
+
+    monkeypatch.setattr("lratlas.exploring.conduct", failing)
+    with pytest.raises(JobsFailed):
+        lratlas.explore(
+            least_squares(small_task),
+            folder=tmp_path / "study",
+            pretrain={"lrs": [1e-1, 1e3], "steps": 80, "repeats": 2},
+            refine={"boundary": "divergence", "ratio": 10},
+            training={"compile": False, "strategy": "stack"},
+        )
+    assert "<!doctype html>" in (tmp_path / "study" / "report.html").read_text()
 
 
 @pytest.mark.usefixtures("explored")

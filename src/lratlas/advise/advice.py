@@ -47,6 +47,7 @@ class Advice:
         expected: The validation metric that a full training at the LR is expected to reach, averaged weights.
         best_steps: The steps after which the best validation metric so far was seen.
         best: That metric.
+        direction: Whether a metric is better when it is larger, ``maximize``, or smaller, ``minimize``.
         convergence: Where the convergence threshold lies, above which the loss stops falling; None where it was not
             seen.
         divergence: Where the divergence threshold lies, above which nothing is learned; None where it was not seen.
@@ -63,6 +64,7 @@ class Advice:
     expected: float
     best_steps: int
     best: float
+    direction: Literal["maximize", "minimize"]
     convergence: Bracket | None
     divergence: Bracket | None
     cost: float
@@ -128,6 +130,7 @@ def advise(search: Search, outcomes: Sequence[Outcome]) -> Advice:
         expected=search.metric(nearest.score),
         best_steps=best.slice.stop,
         best=search.metric(search.score(best.quality)),
+        direction=search.direction,
         convergence=convergence(told),
         divergence=divergence(told, above=nearest.lr),
         cost=spent(search, outcomes),

@@ -14,7 +14,8 @@ from lratlas.advise.finder import Finder
 from lratlas.advise.search import spent
 from lratlas.advise.task_slices import Bench, forget_states, groups, train_slices
 from lratlas.errors import SearchError, SpecError
-from lratlas.study.plan.premises import device_name
+from lratlas.study.plan.premises import check_statistics, device_name
+from lratlas.study.store.atomic import write_file
 from lratlas.task import Task, fingerprint
 
 TASK = "task.txt"
@@ -69,7 +70,8 @@ def find(
 
     Raises:
         SpecError: An argument is wrong.
-        SearchError: The folder cannot be used, or no LR could be trained.
+        TaskError: The share for validation leaves nothing, or the model's averages can have no batch-norm statistics.
+        SearchError: The folder cannot be used or written to, or no LR could be trained.
     """
     if (steps is None) == (epochs is None):
         raise SpecError("steps or epochs says how long a full training is: give one of them.")
@@ -77,6 +79,7 @@ def find(
         task = replace(task, validation=validation)
     total = steps if steps is not None else (epochs or 0) * task.steps_per_epoch
     by_accuracy = task.classes > 0
+    check_statistics(task)
     finder = Finder(
         folder or tempfile.mkdtemp(prefix="lratlas-find-"),
         steps=total,
@@ -85,8 +88,17 @@ def find(
         direction="maximize" if by_accuracy else "minimize",
         tolerance=tolerance,
     )
-    _same_task(finder.folder, task)
-    bench = Bench(task=task, root=finder.folder, device=torch.device(device_name(device)), compiled=compiled)
+    on = torch.device(device_name(device, field="device"))
+    try:
+        _same_task(finder.folder, task)
+        _search(finder, Bench(task=task, root=finder.folder, device=on, compiled=compiled), progress)
+    except OSError as error:
+        raise SearchError(f"The search in {finder.folder} cannot go on: {error}. What it has is kept.") from error
+    return finder.advice()
+
+
+def _search(finder: Finder, bench: Bench, progress: Callable[[Progress], None] | None) -> None:
+    """Train what the finder asks for, until it asks for nothing more."""
     while slices := finder.ask_all():
         for group in groups(bench, slices):
             began = time.monotonic()
@@ -98,7 +110,6 @@ def find(
             if progress:
                 progress(_progress(finder))
         forget_states(bench, finder.needed())
-    return finder.advice()
 
 
 def _progress(finder: Finder) -> Progress:
@@ -113,6 +124,6 @@ def _same_task(folder: Path, task: Task) -> None:
     """Keep the task's fingerprint in the folder, or compare with the one that is there."""
     path, mark = folder / TASK, fingerprint(task)
     if not path.exists():
-        path.write_text(mark)
+        write_file(path, mark.encode())
     elif path.read_text() != mark:
         raise SearchError(f"The search in {folder} is of another task, or of other data; use another folder.")

@@ -41,7 +41,7 @@ def top_share(values: Sequence[float]) -> float:
     return pl.select(_top_share(_excess(values))).item()
 
 
-def sparsity(features: pl.DataFrame, chance: float = 0.5) -> pl.DataFrame:
+def sparsity(features: pl.DataFrame, *, chance: float) -> pl.DataFrame:
     """Feature sparsity of every stage and LR, computed per run and averaged over seeds.
 
     Args:

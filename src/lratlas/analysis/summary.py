@@ -4,7 +4,6 @@ import polars as pl
 
 from lratlas.analysis.minima_summary import minima_sentences
 from lratlas.analysis.quality import Best, Score, best_averaged, best_fine_tuned, converging, score_of
-from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.wording import format_lr, plain, signed_interval, told_apart
 from lratlas.tables import Tables
 
@@ -35,7 +34,7 @@ def summary(tables: Tables, *, elr: bool) -> list[str]:
         _undecided(regimes),
         _fine_tuned(best_fine_tuned(runs, regimes, score), score),
         _averaged(best_averaged(runs, regimes, score), score),
-        _features(tables.get("features"), regimes),
+        _features(tables.get("sparsity"), regimes),
         _bands(tables.get("bands"), regimes),
     ]
     return [*(sentence for sentence in sentences if sentence), *minima_sentences(tables)]
@@ -135,10 +134,10 @@ def _averaged(best: Best | None, score: Score) -> str:
     )
 
 
-def _features(features: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
-    if features is None or features.is_empty():
+def _features(sparsity: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
+    if sparsity is None:
         return ""
-    trained = sparsity(features).filter(pl.col("stage") == "pretrain")
+    trained = sparsity.filter(pl.col("stage") == "pretrain")
     if trained.is_empty():
         return ""
     best = trained.sort("top_accuracy", descending=True).row(0, named=True)

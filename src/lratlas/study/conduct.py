@@ -105,6 +105,8 @@ def _check_crew(workers: int | None, cluster: str | None, gpu_share: float) -> N
         raise StudyError(f"workers is {workers}; it must be a whole number of at least 1.")
     if not 0 < gpu_share <= 1:
         raise StudyError(f"gpu_share is {gpu_share}; it must be above 0 and at most 1.")
+    if gpu_share != 1 and cluster is None:
+        raise StudyError(f"gpu_share is {gpu_share}, but there is no cluster; it says how the GPUs of one are shared.")
 
 
 def _planned(
@@ -158,7 +160,7 @@ def _planned(
     task = known.of(0)
     check_task(task)
     check_measurements(spec, task)
-    device = device_name(old.device if old else spec.training.device)
+    device = device_name(old.device if old else spec.training.device, field="`training.device`")
     compiled = old.compiled if old else spec.training.compile and can_compile()
     if spec.training.compile and not compiled:
         notice("There is no C++ compiler here, so training runs uncompiled, about four times slower.")
@@ -178,6 +180,7 @@ def _planned(
         task=task.name,
         steps_per_epoch=task.steps_per_epoch,
         chance_loss=task.chance_loss,
+        chance_accuracy=1 / max(task.classes, 2),
         elr=task.update.radius is not None,
         singles=spec.measure.features and task.singles is not None,
         device=device,

@@ -27,12 +27,15 @@ def spec(**sections: Any) -> Spec:
     return spec_from(given | sections)
 
 
+FACTS: dict[str, Any] = {"steps_per_epoch": PER_EPOCH, "chance_loss": 0.69, "chance_accuracy": 0.5, "elr": True}
+
+
 def planned(wanted: Spec, old: Plan | None = None, *, singles: bool = True) -> Plan:
     seeds = [
         Seed(seed=each, data_seed=1 + each % 5, training_seed=1 + each // 5, fingerprint=f"task {each % 5}")
         for each in range(wanted.pretrain.repeats)
     ]
-    return make_plan(wanted, seeds, steps_per_epoch=PER_EPOCH, chance_loss=0.69, elr=True, singles=singles, old=old)
+    return make_plan(wanted, seeds, **FACTS, singles=singles, old=old)
 
 
 @st.composite
@@ -267,14 +270,26 @@ Band = tuple[int, int]
 
 def planned_bands(wanted: Spec, bands: Sequence[Band], old: Plan | None = None, **changes: Any) -> Plan:
     seeds = [Seed(seed=0, training_seed=1, fingerprint="task")]
-    facts: dict[str, Any] = {"steps_per_epoch": PER_EPOCH, "chance_loss": 0.69, "elr": True, "singles": False}
+    facts: dict[str, Any] = {
+        "steps_per_epoch": PER_EPOCH,
+        "chance_loss": 0.69,
+        "chance_accuracy": 0.5,
+        "elr": True,
+        "singles": False,
+    }
     return make_plan(wanted, seeds, **(facts | changes), bands=bands, old=old)
 
 
 @given(specs())
 def test_single_plans_one_run_per_job_whatever_the_stack(wanted: Spec):
     seeds = [Seed(seed=each, training_seed=each, fingerprint="task") for each in range(wanted.pretrain.repeats)]
-    facts: dict[str, Any] = {"steps_per_epoch": PER_EPOCH, "chance_loss": 0.69, "elr": True, "singles": True}
+    facts: dict[str, Any] = {
+        "steps_per_epoch": PER_EPOCH,
+        "chance_loss": 0.69,
+        "chance_accuracy": 0.5,
+        "elr": True,
+        "singles": True,
+    }
     single = make_plan(wanted, seeds, strategy="single", **facts)
     stacked = make_plan(wanted, seeds, strategy="stack", **facts)
     assert {job.size for job in single.trainings} == {1}

@@ -128,9 +128,9 @@ def test_models_whose_averages_would_lack_statistics_are_refused(
 
 
 def test_a_device_that_is_not_there_is_refused():
-    assert device_name("cpu") == "cpu"
+    assert device_name("cpu", field="device") == "cpu"
     with pytest.raises(SpecError, match=r"`training\.device` is 'cuda:77', which this machine does not have"):
-        device_name("cuda:77")
+        device_name("cuda:77", field="`training.device`")
 
 
 def test_the_usual_bands_are_a_quarter_a_half_and_a_quarter(small_task: Made):

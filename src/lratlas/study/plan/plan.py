@@ -175,6 +175,7 @@ class Plan(_Part):
         needs: The first version of lratlas that reads it.
         made_with: The versions that the study was made with, those that began it first.
         spec: SHA-256 of ``spec.toml`` as it was planned; empty where an earlier version planned it.
+        chance_accuracy: That of a guess among the classes; a half where an earlier version did not write it down.
         pre_norm: Parameters that angles and norms are measured on; all of the rule's if empty.
         task: What was trained, for people.
     """
@@ -188,6 +189,7 @@ class Plan(_Part):
     device: str
     compiled: bool
     chance_loss: float
+    chance_accuracy: float = 0.5
     elr: bool
     trainings: tuple[Training, ...]
     features: tuple[Features, ...]

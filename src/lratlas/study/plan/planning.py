@@ -23,6 +23,7 @@ def make_plan(
     *,
     steps_per_epoch: int,
     chance_loss: float,
+    chance_accuracy: float,
     elr: bool,
     singles: bool,
     bands: Sequence[tuple[int, int]] = (),
@@ -40,6 +41,7 @@ def make_plan(
         seeds: One entry per repetition.
         steps_per_epoch: Full batches in the training set.
         chance_loss: Training loss of the best constant prediction.
+        chance_accuracy: Accuracy of a guess among the classes.
         elr: Whether LRs are effective ones.
         singles: Whether to measure single-feature accuracies.
         bands: Fourier bands to measure accuracies on.
@@ -67,6 +69,7 @@ def make_plan(
         device=device,
         compiled=compiled,
         chance_loss=chance_loss,
+        chance_accuracy=chance_accuracy,
         elr=elr,
         trainings=trainings,
         pre_norm=tuple(pre_norm),

@@ -15,7 +15,7 @@ from lratlas.training.program import Strategy
 from lratlas.training.statistics import batch_dependent, norm_names, other_statistics
 
 _FEWEST = 2  # samples for statistics of a batch
-_TRIED = 8  # samples on which scale invariance is tried
+_TRIED = 4  # samples on which scale invariance is tried
 
 
 def check_task(task: Task) -> None:
@@ -24,7 +24,7 @@ def check_task(task: Task) -> None:
     Raises:
         TaskError: They cannot.
     """
-    _check_statistics(task)
+    check_statistics(task)
     if task.chance_loss <= 0:
         raise TaskError(
             f"The loss {task.objective.name} is {task.chance_loss:.3g} without any training; regimes are told apart"
@@ -56,8 +56,12 @@ def strategy_of(spec: Spec, task: Task, device: str) -> Strategy:
     return faster_strategy(task, device=device, dtype=spec.training.dtype)
 
 
-def device_name(name: str) -> str:
-    """The device a spec or a plan names, ``auto`` resolved.
+def device_name(name: str, *, field: str) -> str:
+    """The device of a name, ``auto`` resolved.
+
+    Args:
+        name: As PyTorch has it, or ``auto``.
+        field: What names it, for the message.
 
     Raises:
         SpecError: This machine does not have it.
@@ -68,7 +72,7 @@ def device_name(name: str) -> str:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise SpecError(
-            f"`training.device` is {name!r}, which this machine does not have; use auto or one that it has."
+            f"{field} is {name!r}, which this machine does not have; use auto or one that it has."
         ) from error
     return name
 
@@ -117,15 +121,19 @@ def check_measurements(spec: Spec, task: Task) -> None:
 def pre_norm_of(task: Task) -> tuple[str, ...]:
     """The parameters that angles and norms are measured on where the rule has no sphere: those before a norm layer.
 
-    None where there are no such parameters, or the rule says itself which vector it keeps on its sphere.
+    Empty where there are no such parameters, or the rule says itself which vector it keeps on its sphere.
     """
     if task.update.radius is not None:
         return ()
     return pre_norm_names(make_model(task, 0), task.inputs(task.train[0][:_TRIED]))
 
 
-def _check_statistics(task: Task) -> None:
-    """Averaged and interpolated models need statistics of their own: those of batch norm can be pooled, others not."""
+def check_statistics(task: Task) -> None:
+    """Check that averaged models can be given statistics of their own: those of batch norm can be pooled, others not.
+
+    Raises:
+        TaskError: They cannot, or what the model says of a sample depends on the others of its batch.
+    """
     model = make_model(task, 0).train()
     before = {name: value.clone() for name, value in model.named_buffers()}
     calls = Counter[str]()
