@@ -132,6 +132,7 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "docs/images.md": Setting(),
     "docs/minima.md": Setting(),
+    "docs/paper.md": Setting(left_out={"": TRAINING}),
     "docs/cluster.md": Setting(left_out={"lratlas explore": CLUSTER, "#SBATCH": CLUSTER}),
     "docs/scale.md": Setting(left_out={"": TRAINING}),
     "docs/integrations.md": Setting(
