@@ -15,7 +15,7 @@ help:
 	@echo "make coverage     the tests once more, and which lines and branches they run"
 	@echo "make walk         every command of the README and the page of five minutes, in a new environment"
 	@echo "make release      sdist and wheel in dist, checked, installed in an empty environment and tried"
-	@echo "make long         the tests of a cluster that loses nodes, and of an object store"
+	@echo "make long         tests of a minute or more: a cluster that loses nodes, an object store, faults, benchmarks"
 	@echo "make chaos        one study, thirty faults: killed processes, damaged files, a full disk, two drivers"
 	@echo "make benchmark    time the trainer against a plain PyTorch loop, and a large report"
 	@echo "make screenshots  pictures of a report in build/screenshots, to look at"
@@ -91,7 +91,7 @@ long: $(READY)
 	$(BIN)/pytest -m long
 
 chaos: $(READY)
-	FAULTS=30 $(BIN)/pytest tests/study/execute/test_chaos.py -s
+	FAULTS=30 $(BIN)/pytest -m long tests/study/execute/test_chaos.py -s
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/ticks.py

@@ -86,7 +86,7 @@ def cost_facts(advice: Advice) -> dict[str, str]:
         "Cost": f"{advice.cost:.2f} full trainings of {advice.steps:,} steps",
         "Slices": f"{advice.evidence.height}, of {advice.evidence['lr'].n_unique()} LRs and"
         f" {seeds} {'seed' if seeds == 1 else 'seeds'}",
-        "Time": f"{advice.evidence['seconds'].sum():,.0f} s, summed over slices, from being asked for to being told",
+        "Time": f"{advice.evidence['seconds'].sum():,.0f} s, summed over slices",
         "Expected": f"a validation metric of {advice.expected:.4g} after a full training, averaged weights",
         "Best so far": f"{advice.best:.4g}, after {advice.best_steps:,} steps",
         "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "polars", "altair")),

@@ -75,7 +75,12 @@ class Atlas:
 
     @cached_property
     def tables(self) -> Mapping[str, pl.DataFrame]:
-        """All tables, by name; those that are not there yet are empty."""
+        """All tables, by name; those that are not there yet are empty.
+
+        Raises:
+            DamagedFile: A file of the study was cut short or altered.
+            StudyError: The study is of a later format, or cannot be read.
+        """
         plan = self.plan  # first: it says where a study is of a later format
         tables = {name: self.store.read_table(name).sort(keys) for name, keys in _STORED.items()}
         tables["convergence"] = _first_fits(self.store.read_table("convergence"), tables["runs"])

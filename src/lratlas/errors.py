@@ -1,5 +1,8 @@
 """Errors that are meant for people: one sentence, naming the thing and what is allowed."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class LRAtlasError(Exception):
     """Bad input or a damaged study; the command line prints it and exits with code 2."""
@@ -47,6 +50,18 @@ class DamagedFile(StudyError):  # noqa: N818 - it names what was found
 
 class MissingLibrary(LRAtlasError, ImportError):  # noqa: N818 - it names what is wrong
     """A library that an extra of this package would have installed."""
+
+
+def meant(name: str, known: Iterable[str], *, quote: str = "") -> str:
+    """`` (did you mean …?)`` with the names that one looks like, to stand behind it; empty where it is like none.
+
+    Args:
+        name: What was given.
+        known: What is allowed.
+        quote: What stands around each name.
+    """
+    close = difflib.get_close_matches(name, list(known), n=2)
+    return f" (did you mean {' or '.join(f'{quote}{each}{quote}' for each in close)}?)" if close else ""
 
 
 def first_line(error: Exception) -> str:

@@ -197,6 +197,11 @@ def empty(table: str) -> pl.DataFrame:
     return pl.DataFrame(schema=SCHEMAS[table])
 
 
+def table(tables: Tables, name: str) -> pl.DataFrame:
+    """A table of a study, empty where it has none of that name."""
+    return tables.get(name, empty(name))
+
+
 # The stages of the runs that tables tell apart by one PLR.
 STAGES = ("pretrain", "finetune", "average")
 

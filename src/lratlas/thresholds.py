@@ -31,6 +31,9 @@ class Thresholds:
             drift by a few per cent.
         barrier: Largest median test error barrier between connected solutions. Solutions of the same basin
             stay under 0.02 to 0.03; solutions of different basins are at 0.06 and more.
+
+    Raises:
+        SpecError: One does not lie between 0 and 1.
     """
 
     chance_level: float = 0.01

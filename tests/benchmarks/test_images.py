@@ -53,6 +53,7 @@ def test_operations_of_the_convnet_follow_from_its_sizes(benchmark: ModuleType) 
     assert benchmark.forward_operations(models()[0], 3, 32) == 2 * products
 
 
+@pytest.mark.long
 def test_quick_json_has_both_models_beside_the_plain_loop(quick: Callable[..., Any]) -> None:
     data = quick("images.py")
     assert {"processor", "system", "python", "torch", "cores", "sgemm GFLOP/s"} <= set(data["machine"])

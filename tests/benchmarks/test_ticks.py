@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 
+@pytest.mark.long
 def test_quick_json_has_both_worker_counts_beside_the_plain_loop(quick: Callable[..., Any]) -> None:
     data = quick("ticks.py")
     assert data["operations"] == 165_888

@@ -4,14 +4,16 @@ import base64
 import io
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from pypdf import PdfReader
 
+from lratlas.report import figures
 from lratlas.report.charts import CHARTS, ticks_chart
-from lratlas.report.figures import figure_pdf, figure_svg
+from lratlas.report.figures import figure_pdf, figure_svg, vega_bundle
 from lratlas.report.look import Drawing
 from lratlas.tables import Tables
 
@@ -94,3 +96,26 @@ def _embedded(page: Any) -> list[str]:
     fonts = [font["/DescendantFonts"][0]["/FontDescriptor"] for font in page["/Resources"]["/Font"].values()]
     assert all(font["/FontFile2"].get_data() for font in fonts)
     return [font["/FontName"] for font in fonts]
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LRATLAS_CACHE", str(tmp_path / "kept"))
+    return tmp_path / "kept"
+
+
+def test_the_script_that_draws_is_put_together_once(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = vega_bundle.__wrapped__()
+    assert "vegaEmbed" in made
+    with monkeypatch.context() as patch:
+        patch.setattr(figures.vl_convert, "javascript_bundle", None)
+        assert vega_bundle.__wrapped__() == made
+    (path,) = kept.iterdir()
+    path.write_text(path.read_text()[:-1])  # cut short
+    assert vega_bundle.__wrapped__() == made
+    assert path.read_text().endswith(made)
+
+
+def test_a_script_that_cannot_be_kept_is_put_together_all_the_same(kept: Path) -> None:
+    kept.write_text("no folder")
+    assert "vegaEmbed" in vega_bundle.__wrapped__()

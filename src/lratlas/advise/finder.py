@@ -83,7 +83,11 @@ class Finder:
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """All that was told so far, by all processes."""
+        """All that was told so far, by all processes.
+
+        Raises:
+            SearchError: The journal of the search is damaged.
+        """
         return tuple(read_outcomes(self.folder))
 
     @property

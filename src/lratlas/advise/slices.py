@@ -65,7 +65,7 @@ class Outcome:
         averaged: The metric of the averaged weights; None where it failed or was not told.
         losses: Training losses: means over equal parts of the slice, in order; NaN where one was not finite.
         failure: Why it failed; None where it went well.
-        seconds: Wall time between being asked for and being told.
+        seconds: Wall time between being asked for and being told; of slices that were trained together, its share.
     """
 
     slice: Slice

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from lratlas.errors import StudyError
-from lratlas.tables import STAGES, Tables, empty, finite
+from lratlas.tables import STAGES, Tables, finite, table
 
 Floats = NDArray[np.float64]
 # Losses up to this factor from the level count as equal to it.
@@ -110,10 +110,10 @@ def _p_by_student(coefficient: float, count: int) -> float:
 
 def _models(tables: Tables) -> pl.DataFrame:
     """Means over seeds of the models that have found a minimum."""
-    regimes = tables.get("regimes", empty("regimes"))
+    regimes = table(tables, "regimes")
     lost = regimes.filter(regime="3")["plr"].implode()
     return (
-        finite(tables.get("sharpness", empty("sharpness")), tables.get("runs", empty("runs")))
+        finite(table(tables, "sharpness"), table(tables, "runs"))
         .filter(pl.col("stage").is_in(STAGES), (pl.col("stage") != "pretrain") | ~pl.col("plr").is_in(lost))
         .group_by(_MODEL)
         .agg(

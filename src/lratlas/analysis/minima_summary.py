@@ -8,7 +8,7 @@ from lratlas.analysis.norm_spread import norm_spread, pooled_norms
 from lratlas.analysis.power_law import FEWEST_POINTS, rising
 from lratlas.analysis.two_stages import two_stage_means, two_stages
 from lratlas.analysis.wording import format_lr, signed_interval
-from lratlas.tables import Tables, empty
+from lratlas.tables import Tables, table
 
 
 def minima_sentences(tables: Tables) -> list[str]:
@@ -34,14 +34,14 @@ def threshold(tables: Tables) -> str:
     Returns:
         A text, empty where no epochs were counted.
     """
-    convergence = tables.get("convergence", empty("convergence"))
+    convergence = table(tables, "convergence")
     if convergence.is_empty():
         return ""
     part = rising(convergence)
     if part.is_empty():
         return "At no learning rate tested did more than half of the seeds ever fit every training sample in an epoch."
     growth = _growth(part, convergence)
-    law = {row["parameter"]: row for row in tables.get("power_law", empty("power_law")).iter_rows(named=True)}
+    law = {row["parameter"]: row for row in table(tables, "power_law").iter_rows(named=True)}
     if not law:
         few = part.height < FEWEST_POINTS
         why = f"a power law needs {FEWEST_POINTS} rising learning rates" if few else "the epochs leave it open"
@@ -63,7 +63,7 @@ def stages(tables: Tables) -> str:
     Returns:
         A text, empty where no model was fine-tuned after a second PLR.
     """
-    runs = tables.get("runs", empty("runs"))
+    runs = table(tables, "runs")
     best = two_stage_means(runs).filter(way="both").sort("mean", descending=True, maintain_order=True).head(1)
     if best.is_empty():
         return ""

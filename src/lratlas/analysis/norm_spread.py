@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from lratlas.tables import Tables, empty, finite
+from lratlas.tables import Tables, finite, table
 
 REGIMES = ("1", "2A", "2B", "2", "3", "undecided")
 STATES = ("before training", "after pre-training", "after fine-tuning")
@@ -24,7 +24,7 @@ def pooled_norms(tables: Tables) -> pl.DataFrame:
         before fine-tuning), ``log_norm`` (decades). The initial models stand in every regime. Filters of norm zero
         have no logarithm and no row, nor have runs that diverged.
     """
-    norms = finite(tables.get("norms", empty("norms")), tables.get("runs", empty("runs")))
+    norms = finite(table(tables, "norms"), table(tables, "runs"))
     shown = norms.filter(
         pl.col("stage").is_in(["initial", "pretrain"])
         | (
@@ -64,7 +64,7 @@ def norm_spread(pooled: pl.DataFrame) -> pl.DataFrame:
 
 
 def _regime_of(tables: Tables, norms: pl.DataFrame) -> pl.DataFrame:
-    regimes = tables.get("regimes", empty("regimes")).select("plr", "regime")
+    regimes = table(tables, "regimes").select("plr", "regime")
     if not regimes.is_empty():
         return regimes
     return norms.select("plr", regime=pl.lit(ALL)).drop_nulls().unique()

@@ -8,9 +8,9 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from lratlas.analysis.gains import COVERAGE
 from lratlas.tables import SCHEMAS, empty
 
-COVERAGE = 0.95
 FEWEST_POINTS = 4
 FEWEST_POINTS_FOR_INTERVALS = 5
 FEWEST_SEEDS_FOR_BOOTSTRAP = 3

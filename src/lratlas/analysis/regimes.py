@@ -5,10 +5,8 @@ import polars as pl
 
 from lratlas.analysis.evidence import run_evidence
 from lratlas.analysis.labels import decide, votes
-from lratlas.tables import SCHEMAS, Tables, direct, empty
+from lratlas.tables import SCHEMAS, Tables, direct, empty, table
 from lratlas.thresholds import DEFAULTS, Thresholds
-
-__all__ = ["Thresholds", "regimes"]
 
 
 def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAULTS) -> pl.DataFrame:
@@ -44,7 +42,7 @@ def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFA
     evidence = run_evidence(tables, chance_loss=chance_loss, thresholds=thresholds)
     if evidence.is_empty():
         return empty("regimes")
-    ballot = votes(evidence, tables.get("pairs", empty("pairs")), thresholds=thresholds)
+    ballot = votes(evidence, table(tables, "pairs"), thresholds=thresholds)
     everyone = np.ones((1, len(ballot.seeds)))
     decision = decide(ballot, everyone, thresholds=thresholds)
     decided = pl.DataFrame(

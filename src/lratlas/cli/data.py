@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lratlas.cli.options import DataRoot, Json
 from lratlas.cli.terminal import print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -15,15 +16,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="See which data sets are there, and fetch them.")
 
 Name = Annotated[str, typer.Argument(help="Name of the data set, as `list` shows it.", metavar="NAME")]
-Root = Annotated[
-    str | None,
-    typer.Option(
-        "--data-root",
-        help="Folder of the data sets; by default LRATLAS_DATA, else ~/.local/share/lratlas.",
-        metavar="FOLDER",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -34,13 +26,13 @@ def data(context: typer.Context) -> None:
 
 
 @app.command("list")
-def list_(root: Root = None, as_json: Json = False) -> None:
+def list_(data_root: DataRoot = None, as_json: Json = False) -> None:
     """List the data sets known by name, and where each was found."""
     from lratlas.data.catalogue import CATALOGUE, find
 
     rows: list[dict[str, str | bool | None]] = []
     for name, entry in CATALOGUE.items():
-        found = find(name, root=root)
+        found = find(name, root=data_root)
         rows.append(
             {
                 "name": name,
@@ -58,11 +50,11 @@ def list_(root: Root = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def path(name: Name, root: Root = None, as_json: Json = False) -> None:
+def path(name: Name, data_root: DataRoot = None, as_json: Json = False) -> None:
     """Print where a data set is."""
     from lratlas.data.catalogue import locate
 
-    found = locate(name, root=root)
+    found = locate(name, root=data_root)
     if as_json:
         print_json({"name": name, "title": found.title, "path": str(found.path)})
     else:
@@ -70,12 +62,12 @@ def path(name: Name, root: Root = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def fetch(name: Name, root: Root = None, as_json: Json = False) -> None:
+def fetch(name: Name, data_root: DataRoot = None, as_json: Json = False) -> None:
     """Download a data set's official distribution and check its SHA-256."""
     from lratlas.data.fetching import fetch as fetched
 
     with _bar() as progress:
-        files = [str(file) for file in fetched(name, root=root, progress=progress)]
+        files = [str(file) for file in fetched(name, root=data_root, progress=progress)]
     if as_json:
         print_json({"name": name, "files": files})
         return

@@ -104,6 +104,6 @@ Measure = Annotated[
 ]
 DataRoot = Annotated[
     str | None,
-    typer.Option(help="Where data sets are (LRATLAS_DATA); `lratlas data list` shows them.", metavar="FOLDER"),
+    typer.Option(help="Where data sets are; by default LRATLAS_DATA, else ~/.local/share/lratlas.", metavar="FOLDER"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

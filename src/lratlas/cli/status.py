@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from lratlas.atlas import Atlas
-from lratlas.report.rows import table
+from lratlas.cli.terminal import time_text
 from lratlas.study.plan.progress import Standing, is_done, listing, standing
 from lratlas.study.store.failures import read_failures
+from lratlas.tables import table
 
 SIGNS: Mapping[str, str] = {"supported": "✓", "contradicted": "✗", "inconclusive": "?"}
 
@@ -73,9 +74,7 @@ def _pace(found: Standing) -> str:
     """Rate and time left of a study that still trains, as soon as they can be told."""
     if found.rate is None or not found.seconds_left:
         return ""
-    hours, minutes = divmod(round(found.seconds_left) // 60, 60)
-    left = f"{hours}:{minutes:02}:{round(found.seconds_left) % 60:02}"
-    return f"; one process trains {found.rate:,.0f} steps/s and would need {left} more"
+    return f"; one process trains {found.rate:,.0f} steps/s and would need {time_text(found.seconds_left)} more"
 
 
 def verdict_count(atlas: Atlas) -> str:

@@ -6,7 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from lratlas.analysis.wording import format_lr
 
 if TYPE_CHECKING:
     import polars as pl
@@ -105,9 +108,16 @@ def pace(progress: "Progress", seconds: float) -> str:
     if not progress.trained or seconds <= 0:
         return ""
     rate = progress.trained / seconds
-    left = round((progress.work - progress.work_done) / rate)
-    hours, minutes = divmod(left // 60, 60)
-    return f"{rate:,.0f} steps/s, {hours}:{minutes:02}:{left % 60:02} left"
+    return f"{rate:,.0f} steps/s, {time_text((progress.work - progress.work_done) / rate)} left"
+
+
+def time_text(seconds: float) -> str:
+    """A time in hours, minutes and seconds.
+
+    >>> time_text(3725.2)
+    '1:02:05'
+    """
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _column(frame: "pl.DataFrame", name: str) -> list[str]:
@@ -127,7 +137,7 @@ def _cell(value: object, *, is_lr: bool) -> str:
         return "yes" if value else "no"
     if not isinstance(value, float):
         return str(value)
-    return _scientific(value) if is_lr else _number(value)
+    return format_lr(value, digits=4) if is_lr else _number(value)
 
 
 def _number(value: float) -> str:
@@ -135,13 +145,8 @@ def _number(value: float) -> str:
     if value == 0:
         return "0"
     if math.isfinite(value) and not 1e-3 <= abs(value) < 1e6:
-        return _scientific(value)
+        return format_lr(value, digits=4)
     return f"{value:#.4g}" if abs(value) < 1e3 else f"{value:.0f}"
-
-
-def _scientific(value: float) -> str:
-    mantissa, _, exponent = f"{value:.3e}".partition("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _blocks(columns: Sequence[list[str]], width: int | None) -> list[list[list[str]]]:

@@ -1,6 +1,5 @@
 """The data sets known by name: where they may lie on this machine, and where they come from."""
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lratlas.data.paths import home_expanded
-from lratlas.errors import DataError
+from lratlas.errors import DataError, meant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +98,7 @@ def data_set(name: str) -> DataSet:
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
-    close = difflib.get_close_matches(name, CATALOGUE, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    raise DataError(f"There is no data set {name!r}{hint}; choose one of {', '.join(CATALOGUE)}.")
+    raise DataError(f"There is no data set {name!r}{meant(name, CATALOGUE)}; choose one of {', '.join(CATALOGUE)}.")
 
 
 def find(name: str, *, root: str | Path | None = None) -> Found | None:

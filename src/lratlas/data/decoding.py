@@ -50,7 +50,7 @@ def read_image_files(path: Path, *, title: str) -> ImageData:
 
 
 def cache_folder() -> Path:
-    """Where decoded images are kept: ``LRATLAS_CACHE``, else ``lratlas`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    """Where decoded images and the like go: ``LRATLAS_CACHE``, or ``lratlas`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
     given = os.environ.get("LRATLAS_CACHE")
     if given:
         return home_expanded(given)

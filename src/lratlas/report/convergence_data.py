@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 
 from lratlas.analysis.power_law import rising
-from lratlas.report.rows import by_seed, need, table
-from lratlas.tables import Tables
+from lratlas.report.rows import by_seed, need
+from lratlas.tables import Tables, table
 
 _LAW_POINTS = 80
 # The curve ends this share of the way from the last PLR to the threshold: it has no end of its own.

@@ -10,8 +10,8 @@ from lratlas.errors import StudyError
 from lratlas.report.convergence_data import convergence_data
 from lratlas.report.learned_data import bands_data, features_data
 from lratlas.report.minima_data import norms_data, sharpness_data, two_stages_data
-from lratlas.report.rows import by_seed, lr_column, need, stage_order, table
-from lratlas.tables import STAGES, Tables, direct
+from lratlas.report.rows import by_seed, lr_column, need, stage_order
+from lratlas.tables import STAGES, Tables, direct, table
 
 _ENDS = ("low", "high", "swa")
 _PAIR_LABELS = ("low FLR – high FLR", "low FLR – SWA", "high FLR – SWA")

@@ -6,14 +6,19 @@ several. Its lettering is 6 points or more, and in Arimo, which is inside the fi
 
 import json
 import re
+from contextlib import suppress
 from functools import cache, lru_cache
+from importlib.metadata import version
 from typing import Any
 
 import altair as alt
 import vl_convert
 
+from lratlas.data.decoding import cache_folder
 from lratlas.report import fonts
 from lratlas.report.look import Drawing
+from lratlas.study.store.atomic import write_file
+from lratlas.study.store.checksum import digest
 
 # Widths of figures, in points of 1/72 inch.
 COLUMN, PAGE = 3.25 * 72, 6.75 * 72
@@ -41,8 +46,19 @@ def figure_svg(chart: Drawing) -> str:
 
 @cache
 def vega_bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script without imports, so that a page needs no network."""
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_VERSION)
+    """Vega, Vega-Lite and Vega-Embed as one script without imports, so that a page needs no network.
+
+    Putting it together takes more than a second; it is kept with its checksum in the folder of decoded images.
+    """
+    path = cache_folder() / f"vega-{version('vl-convert-python')}-{_VERSION}.js"
+    with suppress(OSError, ValueError):
+        mark, _, script = path.read_text(encoding="utf-8").partition("\n")
+        if mark == f"// {digest(script.encode())}":
+            return script
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_VERSION)
+    with suppress(OSError):  # a disk that is full, or a home that is not there
+        write_file(path, f"// {digest(script.encode())}\n{script}".encode())
+    return script
 
 
 def _paper_sized(chart: Drawing, *, unit: str) -> str:

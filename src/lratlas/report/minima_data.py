@@ -8,8 +8,8 @@ from lratlas.analysis.equal_loss import at_equal_loss
 from lratlas.analysis.norm_spread import norm_spread, pooled_norms
 from lratlas.analysis.two_stages import two_stages
 from lratlas.errors import StudyError
-from lratlas.report.rows import by_seed, lr_column, named_models, need, stage_order, table
-from lratlas.tables import Tables, finite
+from lratlas.report.rows import by_seed, lr_column, named_models, need, stage_order
+from lratlas.tables import Tables, finite, table
 
 _BINS = 40
 # Widths of bins, in decades, from which the chart of norms takes the narrowest that needs 40 bins or fewer.

@@ -8,11 +8,10 @@ from lratlas.report.cells import EVIDENCE, boundary_rows, regime_rows, verdict_e
 from lratlas.report.downloads import BUDGET, DIGITS, downloads
 from lratlas.report.figures import vega_bundle
 from lratlas.report.look import REGIME_COLOURS, Drawing
-from lratlas.report.rows import table
 from lratlas.report.shell import environment, packed_spec, part, policy
 from lratlas.report.strip import strip
 from lratlas.report.texts import REGIMES, TABLES, TEXTS, VERDICTS, Text
-from lratlas.tables import Tables
+from lratlas.tables import Tables, table
 
 
 def page(

@@ -4,7 +4,7 @@ import polars as pl
 
 from lratlas.analysis.wording import format_lr
 from lratlas.errors import StudyError
-from lratlas.tables import STAGES, Tables, empty
+from lratlas.tables import STAGES, Tables, table
 
 
 def lr_text(lr: float) -> str:
@@ -19,11 +19,6 @@ def lr_text(lr: float) -> str:
 def lr_column(name: str) -> pl.Expr:
     """A column of learning rates as text, each as `lr_text` writes it."""
     return pl.col(name).map_elements(lr_text, return_dtype=pl.String)
-
-
-def table(tables: Tables, name: str) -> pl.DataFrame:
-    """A table, empty where the study has none of that name."""
-    return tables.get(name, empty(name))
 
 
 def need(tables: Tables, name: str, chart: str) -> pl.DataFrame:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from polars.testing import assert_frame_equal
 
 from lratlas.atlas import load
@@ -145,6 +146,7 @@ class Chaos:
         self.the_driver_is_killed()
 
 
+@pytest.mark.long
 def test_whatever_happens_a_study_ends_with_the_tables_of_an_undisturbed_one(tmp_path: Path):
     whole = tmp_path / "whole"
     (tmp_path / "whole.toml").write_text(SPEC)

@@ -4,10 +4,7 @@ import numpy as np
 import polars as pl
 
 from lratlas.analysis.claims.evidence import Evidence, complete_seeds, lr_range, mean_of, per_seed, spoken
-from lratlas.analysis.claims.verdict import Finding, Unanswered, exceeds, what_would_tell
-
-# Half a point of accuracy is as good as none.
-NEGLIGIBLE = 0.005
+from lratlas.analysis.claims.verdict import NEGLIGIBLE, Finding, Unanswered, exceeds, what_would_tell
 
 
 def sparse_features(evidence: Evidence) -> Finding:

@@ -14,6 +14,7 @@ from lratlas.analysis.claims.evidence import (
     spoken,
 )
 from lratlas.analysis.claims.verdict import (
+    NEGLIGIBLE,
     Finding,
     Unanswered,
     Verdict,
@@ -27,8 +28,6 @@ from lratlas.analysis.two_stages import two_stages
 from lratlas.analysis.wording import format_lr
 from lratlas.tables import direct
 
-# Half a point of accuracy, or half a per cent of a loss, is as good as no gain.
-NEGLIGIBLE = 0.005
 # Accuracies that differ by at most two points hardly depend on the FLR.
 HARDLY = 0.02
 # Two stages recover what at most a point is missing from.

@@ -7,6 +7,8 @@ from typing import Literal
 from lratlas.analysis.gains import FEWEST_SEEDS, Gain
 
 Verdict = Literal["supported", "contradicted", "inconclusive"]
+# Half a point of accuracy, or half a per cent of a loss, is as good as nothing.
+NEGLIGIBLE = 0.005
 # More seeds than this to tell a difference means that it hardly matters.
 MOST_SEEDS = 200
 

@@ -127,7 +127,6 @@ class _Driver:
     work: Counter[str] = field(default_factory=Counter[str])  # run-steps of jobs under way, those kept included
     trained: int = 0
     done: int = 0  # jobs
-    waited: float = 0.0  # seconds without any worker
 
     def __post_init__(self) -> None:
         self._jobs, self._work = len(self.plan.jobs), sum(job.work for job in self.plan.trainings)

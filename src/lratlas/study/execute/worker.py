@@ -112,8 +112,7 @@ def _serve(told: _Told, out: IO[str]) -> None:
 
     from lratlas.study.execute.jobs import Stopped, perform
     from lratlas.study.execute.study import Study
-    from lratlas.study.plan.plan import read_plan
-    from lratlas.study.plan.stored import stored_spec
+    from lratlas.study.plan.stored import stored_plan, stored_spec
     from lratlas.study.spec.tasks import tasks_from
     from lratlas.study.store.store import Store
 
@@ -129,7 +128,9 @@ def _serve(told: _Told, out: IO[str]) -> None:
     store = Store.open(start["folder"])
     spec = stored_spec(store)
     tasks = _loaded(start["tasks"]) if start["tasks"] else tasks_from(spec.task)
-    plan = read_plan(store.read_text("plan.json"), where="plan.json")
+    plan = stored_plan(store)
+    if plan is None:
+        raise StudyError(f"There is no plan.json in {store.url} any more.")
     study = Study(store, spec, plan, tasks)
     jobs = {job.id: job for job in plan.jobs}
     _say(out, ready=True)

@@ -1,6 +1,5 @@
 """One sentence for what is wrong with a spec, from everything pydantic found."""
 
-import difflib
 import json
 import re
 import types
@@ -10,6 +9,8 @@ from typing import cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from lratlas.errors import meant
 
 _LONGEST = 60
 _SHOULD = re.compile(r"\w+ should (?P<what>.*)")
@@ -56,8 +57,7 @@ def _dotted(location: Sequence[str]) -> str:
 def _unknown(location: Sequence[str], model: type[BaseModel]) -> str:
     *section, name = location
     allowed = list(_model_at(section, model).model_fields)
-    close = difflib.get_close_matches(name, allowed, n=1)
-    hint = f" (did you mean `{close[0]}`?)" if close else ""
+    hint = meant(name, allowed, quote="`")
     where = f"in [{'.'.join(section)}]" if section else "in a spec"
     return f"`{_dotted(location)}` is not a field{hint}; allowed {where} are {', '.join(allowed)}"
 

@@ -1,11 +1,10 @@
 """Studies that come with the package: the paper's set-ups, and real digits."""
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from lratlas.errors import SpecError
+from lratlas.errors import SpecError, meant
 from lratlas.study.spec.sections import MOST_REPEATS
 from lratlas.study.spec.setups import SETUPS
 from lratlas.study.spec.spec import FinetuneSpec, Spec, spec_from
@@ -71,9 +70,7 @@ def preset(
         SpecError: There is no such preset, or an option is out of range or not one of this preset.
     """
     if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=2)
-        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-        raise SpecError(f"There is no preset {name!r}{hint}; allowed are {', '.join(PRESETS)}.")
+        raise SpecError(f"There is no preset {name!r}{meant(name, PRESETS)}; allowed are {', '.join(PRESETS)}.")
     if repeats is not None and (isinstance(repeats, bool) or not 1 <= repeats <= MOST_REPEATS):
         raise SpecError(
             f"The preset {name} cannot have {repeats} repeats; repeats must be at least 1 and at most {MOST_REPEATS:,}."

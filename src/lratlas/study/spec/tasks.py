@@ -1,6 +1,5 @@
 """From the task section of a spec to tasks: the built-in ones and a user's own functions."""
 
-import difflib
 import importlib
 import inspect
 import sys
@@ -13,7 +12,7 @@ import torch
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from lratlas.data.ticks import dirichlet_weights, ticks
-from lratlas.errors import SpecError, TaskError
+from lratlas.errors import SpecError, TaskError, meant
 from lratlas.models.mlp import MLP
 from lratlas.streams import stream
 from lratlas.study.spec.errors import shown
@@ -67,8 +66,7 @@ def tasks_from(section: TaskSpec) -> Tasks:
     """
     if section.preset is not None:
         if section.preset not in BUILT_IN:
-            close = difflib.get_close_matches(section.preset, BUILT_IN, n=2)
-            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+            hint = meant(section.preset, BUILT_IN)
             raise SpecError(f"There is no task preset {section.preset!r}{hint}; choose one of {', '.join(BUILT_IN)}.")
         make, generated = BUILT_IN[section.preset]
         _check_options(make, section.options, f"task preset {section.preset}")
