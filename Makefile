@@ -45,16 +45,18 @@ style: $(READY)
 types: $(READY)
 	$(BIN)/basedpyright
 
-# The tests of the browser stay together, in the process that starts it.
+# One process more than there are cores, since some tests wait for other programs; what shares a fixture stays together.
+PYTEST := $(BIN)/pytest -n $(shell expr $$(nproc) + 1) --dist loadgroup
+
 suite: $(READY)
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(PYTEST)
 
 # The type checker keeps one core busy for a minute: the tests begin beside it.
 test: style
 	$(MAKE) --jobs=2 types suite
 
 coverage: $(READY)
-	$(BIN)/pytest -n auto --dist loadgroup --cov --cov-report=term --durations=10
+	$(PYTEST) --cov --cov-report=term --durations=10
 
 # Material's notice about the future of MkDocs is no warning of this site.
 docs: $(READY)

@@ -57,7 +57,7 @@ SEARCHES: dict[str, tuple[str, dict[str, str]]] = {  # the folder of each search
         "hugging-face-search",
         {"STEPS = 800": f"STEPS = {SHORT}", "lratlas.lr_grid(1e-5, 0.1, per_decade=3)": "[1e-5, 3e-3, 1.0]"},
     ),
-    "shell_command.sh": ("shell-command-search", {"steps=1000": f"steps={SHORT}", "--lrs 1e-4 1 3": "--lrs 1e-3 1 1"}),
+    "shell_command.sh": ("shell-command-search", {"steps=1000": f"steps={SHORT}", "--lrs 1e-4 1 3": "--lrs 1e-2 1 1"}),
 }
 
 
