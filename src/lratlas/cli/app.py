@@ -24,6 +24,7 @@ from lratlas.cli.options import (
     FinetuneEpochs,
     FolderArgument,
     FolderOption,
+    Format,
     GpuShare,
     Images,
     Json,
@@ -232,13 +233,11 @@ def status(folder: FolderArgument, as_json: Json = False) -> None:
 def show(
     folder: FolderArgument,
     table: Annotated[str, typer.Argument(help="Which table.", metavar="TABLE")] = "boundaries",
-    form: Annotated[str, typer.Option("--format", help="table, csv or json.", metavar="FORMAT")] = "table",
+    form: Format = "table",
 ) -> None:
     """Print a table of a study."""
     from lratlas.atlas import load
 
-    if form not in {"table", "csv", "json"}:
-        raise SpecError(f"There is no format {form!r}; choose table, csv or json.")
     frame = load(folder).table(table)
     if form == "csv":
         sys.stdout.write(frame.write_csv())

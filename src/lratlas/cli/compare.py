@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from lratlas.cli.options import Format
 from lratlas.cli.terminal import notice, print_json, print_table, say
-from lratlas.errors import SpecError
 
 app = typer.Typer()
 
@@ -14,12 +14,10 @@ app = typer.Typer()
 @app.command()
 def compare(
     folders: Annotated[list[str], typer.Argument(help="The studies' folders, or their URLs.", metavar="FOLDER…")],
-    form: Annotated[str, typer.Option("--format", help="table, csv or json.", metavar="FORMAT")] = "table",
+    form: Format = "table",
     html: Annotated[str | None, typer.Option(help="Also write a page with table and chart.", metavar="FILE")] = None,
 ) -> None:
     """Put several studies side by side: boundaries, best PLRs against the convergence threshold, gains."""
-    if form not in {"table", "csv", "json"}:
-        raise SpecError(f"There is no format {form!r}; choose table, csv or json.")
     from lratlas.comparing import compare as compared
     from lratlas.report.comparison_table import NOTE
 

@@ -42,6 +42,12 @@ def _share(given: str | float) -> float:
     return share
 
 
+def _format(given: str) -> str:
+    if given not in {"table", "csv", "json"}:
+        raise SpecError(f"There is no format {given!r}; choose table, csv or json.")
+    return given
+
+
 # Text, since a path would spoil the two slashes of s3://bucket.
 FolderOption = Annotated[str, typer.Option("--folder", "-f", help="The study folder, or its URL.", metavar="FOLDER")]
 FolderArgument = Annotated[str, typer.Argument(help="The study folder, or its URL.", metavar="FOLDER")]
@@ -107,3 +113,4 @@ DataRoot = Annotated[
     typer.Option(help="Where data sets are; by default LRATLAS_DATA, else ~/.local/share/lratlas.", metavar="FOLDER"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Format = Annotated[str, typer.Option("--format", help="table, csv or json.", metavar="FORMAT", parser=_format)]
