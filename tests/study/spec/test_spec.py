@@ -1,3 +1,4 @@
+import inspect
 import math
 import subprocess
 import sys
@@ -10,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lratlas.errors import SpecError
+from lratlas.study.spec import values
+from lratlas.study.spec.sections import RULE_FIELDS, RuleSpec
 from lratlas.study.spec.spec import Spec, extends, read_spec, spec_from, spec_text
+from lratlas.training import objective, rules
 
 LR = st.floats(min_value=1e-12, max_value=1e6)
 LRS = st.lists(LR, min_size=1, max_size=6, unique=True)
@@ -349,3 +353,15 @@ def test_bands_may_start_and_gain_but_not_lose():
 def test_a_name_that_cannot_be_printed_is_named_as_in_toml():
     with pytest.raises(SpecError, match=r'^`task\."a\\nb"` is not a field; allowed in \[task\] are '):
         spec_from({"task": {"preset": "digits", "a\nb": 1}, "pretrain": {"lrs": [0.1], "steps": 1}})
+
+
+def test_a_spec_can_ask_for_every_rule_and_loss_with_all_settings_and_their_defaults() -> None:
+    assert set(RULE_FIELDS) == set(values.RULES) == set(rules.RULES)
+    assert set(values.LOSSES) == set(objective.LOSSES)
+    for name, rule in rules.RULES.items():
+        settings = dict(inspect.signature(rule).parameters)
+        settings.pop("free", None)  # found by looking at the model
+        assert set(RULE_FIELDS[name]) == set(settings)
+        asked = RuleSpec.model_validate({"name": name})
+        for field, setting in settings.items():
+            assert getattr(asked, field) == setting.default
