@@ -1,12 +1,14 @@
 """A crew of processes on this machine."""
 
 import json
+import math
 import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from typing import IO, Any, Self, cast
 from lratlas.study.execute.crew import ENVIRONMENT, WORKER, Crew
 
 _Process = subprocess.Popen[str]
+_WAIT = 0.5  # seconds
 
 
 def start_worker(
@@ -82,9 +85,14 @@ class LocalCrew(Crew):
 
     def listen(self, timeout: float | None) -> tuple[int, dict[str, Any]] | None:
         """The next message of any worker, with its number; None after ``timeout`` seconds."""
-        with suppress(queue.Empty):
-            return self._heard.get(timeout=timeout)
-        return None
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        # Many short waits: a signal that another thread receives does not end a long one.
+        while True:
+            left = max(0.0, end - time.monotonic())
+            with suppress(queue.Empty):
+                return self._heard.get(timeout=min(left, _WAIT))
+            if not left:
+                return None
 
     def renew(self, worker: int) -> None:
         """Start a worker, or start one anew that has ended."""
