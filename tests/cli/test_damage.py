@@ -152,7 +152,8 @@ def test_a_study_whose_disk_was_full_goes_on_when_it_is_not(
         check=False,
     )
     assert (stopped.returncode, stopped.stdout) == (2, "")
-    named, *tried, said = stopped.stderr.splitlines()
+    slowly = "No worker has come up yet"  # on a busy machine
+    named, *tried, said = [line for line in stopped.stderr.splitlines() if slowly not in line]
     assert named == NAMED
     assert len(tried) == 2
     assert all("failed and is tried again: tables/traces/pretrain-" in line for line in tried)

@@ -74,7 +74,7 @@ def test_a_study_is_followed_from_its_spec_to_its_end(study: Path, tmp_path: Pat
         for part in ("plan.json", "tables/traces", "tables/runs", "checkpoints", "tables/pairs"):
             (shutil.copytree if (study / part).is_dir() else shutil.copy)(study / part, folder / part)
         # A page that took long to make stands for a while.
-        for _wait in range(600):
+        for _wait in range(6000):
             if ask(url + "version").body != first:
                 break
             time.sleep(0.05)
