@@ -19,7 +19,8 @@ from lratlas.errors import DataError
 
 _PIXELS = (3, 32, 32)
 _UNSIGNED_BYTE = 8  # IDX's code of the element type
-_UNPACKING = (OSError, EOFError, zlib.error, tarfile.TarError)
+# tarfile itself stumbles, with a TypeError, over a gzip header that is cut short.
+_UNPACKING = (OSError, EOFError, TypeError, zlib.error, tarfile.TarError)
 
 
 @dataclass(frozen=True, kw_only=True)
