@@ -69,6 +69,12 @@ def test_any_packed_cifar_is_read_or_refused(tmp_path_factory: pytest.TempPathFa
     assert "\n" not in refusal(lambda: read_images("cifar10", root=root), DataError)
 
 
+def test_a_packed_cifar_that_ends_within_its_gzip_header_is_refused(tmp_path: Path):
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(DataError, match="truncated or not a gzipped tar file"):
+        read_images("cifar10", root=tmp_path)
+
+
 @pytest.mark.parametrize("kind", PICTURES)
 @fuzzed
 @given(data=st.data())
