@@ -42,4 +42,4 @@ def test_the_package_brings_nothing_with_it(code: str) -> None:
 def test_a_worker_that_compiles_nothing_imports_neither_the_compiler_nor_what_analyses() -> None:
     names = imported_by(TRAINING)
     assert {"torch", "polars"} <= names
-    assert not {"torch._dynamo", "torch._inductor", "altair", "scipy", "sklearn", "vl_convert"} & names
+    assert not {"torch._dynamo", "torch._inductor", "sympy", "altair", "scipy", "sklearn", "vl_convert"} & names

@@ -1,31 +1,22 @@
-"""Image files to bytes of pixels, decoded once and kept in one file for the next time."""
+"""Image files to bytes of pixels."""
 
-import hashlib
 import io
-import json
-import os
 from collections.abc import Sequence
-from contextlib import suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from lratlas.data.archives import Archive, labelled, opened
-from lratlas.data.arrays import NAMES
 from lratlas.data.images import ImageData
-from lratlas.data.paths import home_expanded
+from lratlas.data.kept import kept
 from lratlas.errors import DataError
 
 _GREY = frozenset({"1", "L", "LA"})
 _MODES = _GREY | {"P", "RGB", "RGBA", "CMYK", "YCbCr"}  # eight bits a channel
-_FORMAT = "1"  # of the kept file; another number makes all of them anew
 
 
 def read_image_files(path: Path, *, title: str) -> ImageData:
@@ -41,20 +32,7 @@ def read_image_files(path: Path, *, title: str) -> ImageData:
         DataError: The layout is another one, an image cannot be decoded, or one differs from the others in size.
     """
     with opened(path) as archive:
-        kept = cache_folder() / f"{path.stem}-{_hash(_FORMAT.encode(), archive.stamp.encode())[:16]}.safetensors"
-        data = _read_kept(kept, title)
-        if data is None:
-            data = _decoded(archive, title)
-            _keep(kept, data)
-        return data
-
-
-def cache_folder() -> Path:
-    """Where decoded images and the like go: ``LRATLAS_CACHE``, or ``lratlas`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
-    given = os.environ.get("LRATLAS_CACHE")
-    if given:
-        return home_expanded(given)
-    return home_expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lratlas"
+        return kept(partial(_decoded, archive, title), title=title, stem=path.stem, stamp=archive.stamp)
 
 
 def _decoded(archive: Archive, title: str) -> ImageData:
@@ -107,54 +85,3 @@ def _size(image: NDArray[np.uint8]) -> str:
 
 def _reason(error: Exception) -> str:
     return str(error).partition("\n")[0].partition(" <_io")[0].rstrip(".") or type(error).__name__
-
-
-def _tensors(data: ImageData) -> dict[str, Tensor]:
-    parts = (*data.train, *data.test)
-    return {name: tensor.contiguous() for name, tensor in zip(NAMES, parts, strict=True)}
-
-
-def _keep(path: Path, data: ImageData) -> None:
-    """Write the kept file, whole or not at all; without it, decoding is only done again."""
-    tensors = _tensors(data)
-    classes = json.dumps(data.classes)
-    metadata = {"classes": classes, "checksum": _checksum(tensors, classes)}
-    temporary = path.parent / f".lratlas-{uuid4().hex}"
-    try:
-        with suppress(OSError, SafetensorError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, temporary, metadata)
-            temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _read_kept(path: Path, title: str) -> ImageData | None:
-    """What was kept, or None if it is not there or is damaged."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in NAMES}
-        if metadata["checksum"] != _checksum(tensors, metadata["classes"]):
-            return None
-        train_images, train_labels, test_images, test_labels = (tensors[name] for name in NAMES)
-        return ImageData(
-            name=title,
-            train=(train_images, train_labels),
-            test=(test_images, test_labels),
-            classes=tuple(json.loads(metadata["classes"])),
-        )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, DataError):
-        return None
-
-
-def _checksum(tensors: dict[str, Tensor], classes: str) -> str:
-    return _hash(classes.encode(), *(tensors[name].numpy().data.cast("B") for name in NAMES))
-
-
-def _hash(*parts: bytes | memoryview) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()

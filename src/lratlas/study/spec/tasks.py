@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from pydantic import ConfigDict, ValidationError, validate_call
 
+from lratlas.data.digits import digits
 from lratlas.data.ticks import dirichlet_weights, ticks
 from lratlas.errors import SpecError, TaskError, meant
 from lratlas.models.mlp import MLP
-from lratlas.streams import stream
 from lratlas.study.spec.errors import shown
 from lratlas.study.spec.imaging import image_task
 from lratlas.study.spec.spec import TaskSpec
@@ -169,20 +169,11 @@ BUILT_IN: Mapping[str, tuple[Callable[..., Task], bool]] = {
 
 
 def _digits(test_share: float) -> tuple[Pair, Pair]:
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    images, labels = load_digits(return_X_y=True)
-    parts = train_test_split(
-        images,
-        labels,
-        test_size=test_share,
-        stratify=labels,
-        random_state=int(stream(0, "digits").integers(2**31)),
-    )
-    train_x, test_x, train_y, test_y = (torch.as_tensor(part) for part in parts)
+    data = digits(test_share)
+    # Of float64, as scikit-learn has them: they are rounded to the training's number format after normalisation.
+    train_x, test_x = (images.flatten(1).double() for images, _ in (data.train, data.test))
     mean, deviation = train_x.mean(), train_x.std()
-    return ((train_x - mean) / deviation, train_y), ((test_x - mean) / deviation, test_y)
+    return ((train_x - mean) / deviation, data.train[1]), ((test_x - mean) / deviation, data.test[1])
 
 
 def _built_in(section: TaskSpec, make: Callable[..., Task], seed: int) -> Task:
