@@ -29,7 +29,9 @@ _FIRST = {
 _TOGETHER = {
     "test_advice_baselines.py",
     "test_atlas.py",
+    "test_charts.py",
     "test_comparing.py",
+    "test_controls.py",
     "test_figures.py",
     "test_minima_study.py",
     "test_pages.py",

@@ -17,6 +17,7 @@ from lratlas.comparing import compare
 from lratlas.errors import StudyError
 from lratlas.models.mlp import MLP
 from lratlas.report.comparison_table import readable
+from undrawn import undrawn
 
 EVIL = "<script>alert(1)</script>"
 Copied = Callable[..., Path]
@@ -39,14 +40,15 @@ def blobs(_seed: int = 0) -> Task:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     """A finished study with fine-tuning and averages, from 1 where it converges to 100 where it does not."""
-    return lratlas.explore(
-        blobs,
-        folder=tmp_path_factory.mktemp("comparing") / "study",
-        pretrain={"lrs": [1e-2, 1e-1, 10.0, 100.0], "steps": 400, "repeats": 2},
-        finetune={"lrs": [1e-3, 1e-2], "steps": 10},
-        average={"counts": [2]},
-        training={"compile": False, "strategy": "stack"},
-    )
+    with undrawn():
+        return lratlas.explore(
+            blobs,
+            folder=tmp_path_factory.mktemp("comparing") / "study",
+            pretrain={"lrs": [1e-2, 1e-1, 10.0, 100.0], "steps": 400, "repeats": 2},
+            finetune={"lrs": [1e-3, 1e-2], "steps": 10},
+            average={"counts": [2]},
+            training={"compile": False, "strategy": "stack"},
+        )
 
 
 @pytest.fixture

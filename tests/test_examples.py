@@ -40,7 +40,7 @@ OWN_MODEL = {
     "lratlas.lr_grid(1e-3, 1.0, per_decade=2)": str(FEW),
     '"epochs": 5': '"epochs": 1',
     '"epochs": 40': '"epochs": 5',
-    'training={"compile": False}': 'training={"compile": False}, measure={"interpolation": 3}',
+    'training={"compile": False}': 'training={"compile": False}, measure={"interpolation": 3}, trace={"points": 5}',
 }
 
 TRAINED = 1_200  # digits, of 1,797
@@ -55,7 +55,7 @@ SEARCHES: dict[str, tuple[str, dict[str, str]]] = {  # the folder of each search
     ),
     "hugging_face.py": (
         "hugging-face-search",
-        {"STEPS = 800": f"STEPS = {SHORT}", "lratlas.lr_grid(1e-5, 0.1, per_decade=3)": "[1e-5, 3e-3, 1.0]"},
+        {"STEPS = 800": f"STEPS = {SHORT // 2}", "lratlas.lr_grid(1e-5, 0.1, per_decade=3)": "[1e-5, 3e-3, 1.0]"},
     ),
     "shell_command.sh": ("shell-command-search", {"steps=1000": f"steps={SHORT}", "--lrs 1e-4 1 3": "--lrs 1e-2 1 1"}),
 }
@@ -105,7 +105,7 @@ def shorten_spec(path: Path) -> None:
     spec = tomllib.loads(path.read_text(encoding="utf-8"))
     spec["pretrain"] |= {"lrs": FEW, "epochs": 5}
     spec["finetune"] |= {"epochs": 1}
-    spec["measure"] = {"interpolation": 3}
+    spec |= {"measure": {"interpolation": 3}, "trace": {"points": 5}}
     path.write_text(tomli_w.dumps(spec), encoding="utf-8")
 
 

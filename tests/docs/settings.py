@@ -122,7 +122,7 @@ SETTINGS: Mapping[str, Setting] = {
             "epochs=20, lrs=[1e-3, 1e-2, 0.1, 1.0]": "steps=64, lrs=[0.1], budget=0.5",
             "lrs = { low = 1e-3, high = 10.0, per_decade = 3 }": "lrs = [0.01, 0.1]",
             "epochs = 30\n": "epochs = 2\n",
-            "epochs = 10\n": "epochs = 1\n[training]\ncompile = false\n",
+            "epochs = 10\n": "epochs = 1\n[training]\ncompile = false\n[trace]\npoints = 5\n",
             "steps=200, lrs=[0.01, 0.1, 1.0]": "steps=64, lrs=[0.1], budget=0.5",
         },
     ),

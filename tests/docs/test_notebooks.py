@@ -8,10 +8,11 @@ from nbclient import NotebookClient
 
 from docs.pages import DOCS
 
+POINTS = {'training={"compile": False}': 'training={"compile": False}, trace={"points": 5}'}
 # What makes them short: they were trained for longer to be shown.
 SHORT = {
-    "ticks": {"8_000": "1_000", '"steps": 2_000': '"steps": 100'},
-    "own_model": {"epochs=20": "epochs=4", '"epochs": 20': '"epochs": 6', "range(700)": "range(300)"},
+    "ticks": {"8_000": "1_000", '"steps": 2_000': '"steps": 100', **POINTS},
+    "own_model": {"epochs=20": "epochs=2", '"epochs": 20': '"epochs": 6', "range(700)": "range(300)", **POINTS},
 }
 # Figures for papers cost most, and no notebook shows them.
 NO_FIGURES = """

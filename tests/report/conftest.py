@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from lratlas.analysis.power_law import power_law
+from lratlas.report.charts import CHARTS
 from lratlas.tables import SCHEMAS
 
 PLRS = [10 ** (-4.5 + 4.5 * i / 19) for i in range(20)]
@@ -29,6 +30,12 @@ def make_study() -> Callable[..., Study]:
 @pytest.fixture(scope="session")
 def tables() -> Study:
     return study(seeds=4)
+
+
+@pytest.fixture(scope="session")
+def specs(tables: Study) -> dict[str, dict[str, Any]]:
+    """The specification of every chart of this study by its name; for reading alone."""
+    return {name: draw(tables).to_dict() for name, draw in CHARTS.items()}
 
 
 def study(*, seeds: int) -> Study:

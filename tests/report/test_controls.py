@@ -54,15 +54,15 @@ def found(spec: Any, key: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_every_chart_over_seeds_lets_one_be_chosen(tables: Tables, name: str) -> None:
-    first, *others = selects(CHARTS[name](tables).to_dict())["seed"]
+def test_every_chart_over_seeds_lets_one_be_chosen(specs: dict[str, Spec], name: str) -> None:
+    first, *others = selects(specs[name])["seed"]
     assert first in {"mean over seeds", "median over seeds", "all seeds"}
     assert others == SEEDS
 
 
-def test_flr_and_k_are_chosen_where_models_differ_by_them(tables: Tables) -> None:
+def test_flr_and_k_are_chosen_where_models_differ_by_them(tables: Tables, specs: dict[str, Spec]) -> None:
     more = tables["features"].filter(stage="finetune").with_columns(flr=pl.lit(1e-3))
-    offered = {name: selects(chart(tables).to_dict()) for name, chart in CHARTS.items()}
+    offered = {name: selects(spec) for name, spec in specs.items()}
     assert offered["accuracy"]["FLR"] == ["all", "none", "3.16e-5", "1e-4", "1e-3"]
     assert offered["accuracy"]["k"] == ["all", "none", "2", "5", "20"]
     assert offered["features"]["k"] == ["2", "5", "20"]
@@ -73,9 +73,8 @@ def test_flr_and_k_are_chosen_where_models_differ_by_them(tables: Tables) -> Non
     assert two["FLR"] == ["3.16e-5", "1e-3"]
 
 
-def test_parameters_have_names_of_their_own_within_a_page(tables: Tables) -> None:
-    charts = [CHARTS[name](tables).to_dict() for name in CHARTS]
-    charts.append(accuracy_chart(tables, at_loss=0.3).to_dict())
+def test_parameters_have_names_of_their_own_within_a_page(tables: Tables, specs: dict[str, Spec]) -> None:
+    charts = [*specs.values(), accuracy_chart(tables, at_loss=0.3).to_dict()]
     names = [param["name"] for spec in charts for param in spec["params"] if "value" in param]
     assert len(names) == len(set(names))
 
@@ -92,21 +91,21 @@ def test_one_seed_leaves_no_choice_and_is_not_stored_twice(
     assert {row["seed"] for rows in packed for row in rows} == ({"0", "all"} if name == "convergence" else {"all"})
 
 
-def test_a_seed_draws_its_own_accuracies(tables: Tables) -> None:
-    svg = chosen(accuracy_chart(tables).to_dict(), seed_accuracy="2")
+def test_a_seed_draws_its_own_accuracies(tables: Tables, specs: dict[str, Spec]) -> None:
+    svg = chosen(specs["accuracy"], seed_accuracy="2")
     assert shown(svg, "pre-training") == pytest.approx(accuracies(tables, stage="pretrain", seed=2), rel=1e-5)
     assert shown(svg, "SWA-5") == pytest.approx(accuracies(tables, stage="average", count=5, seed=2), rel=1e-5)
 
 
-def test_an_flr_and_no_k_draw_that_one_line_beside_pre_training(tables: Tables) -> None:
-    svg = chosen(accuracy_chart(tables).to_dict(), flr_accuracy="FLR 1e-4", k_accuracy="none")
+def test_an_flr_and_no_k_draw_that_one_line_beside_pre_training(specs: dict[str, Spec]) -> None:
+    svg = chosen(specs["accuracy"], flr_accuracy="FLR 1e-4", k_accuracy="none")
     assert shown(svg, "FLR 1e-4")
     assert shown(svg, "pre-training")
     assert not any(shown(svg, series) for series in ("FLR 3.16e-5", "FLR 1e-3", "SWA-2", "SWA-5", "SWA-20"))
 
 
-def test_the_panel_of_averages_shows_the_k_chosen_and_says_so(tables: Tables) -> None:
-    spec = CHARTS["bands"](tables).to_dict()
+def test_the_panel_of_averages_shows_the_k_chosen_and_says_so(tables: Tables, specs: dict[str, Spec]) -> None:
+    spec = specs["bands"]
     first, then = chosen(spec), chosen(spec, k_bands="averaged, SWA-5")
     assert [svg.count(">averaged, SWA-20<") for svg in (first, then)] == [2, 0]
     assert [svg.count(">averaged, SWA-5<") for svg in (first, then)] == [0, 2]
@@ -121,16 +120,16 @@ def test_the_panel_of_averages_shows_the_k_chosen_and_says_so(tables: Tables) ->
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_every_choice_draws_something_else(tables: Tables, name: str) -> None:
-    spec = CHARTS[name](tables).to_dict()
+def test_every_choice_draws_something_else(specs: dict[str, Spec], name: str) -> None:
+    spec = specs[name]
     before = chosen(spec)
     assert chosen(spec, **{f"seed_{name}": "1"}) != before
     assert chosen(spec, **{f"seed_{name}": "all"}) == before
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_every_mark_that_shows_a_value_can_be_read(tables: Tables, name: str) -> None:
-    spec = CHARTS[name](tables).to_dict()
+def test_every_mark_that_shows_a_value_can_be_read(specs: dict[str, Spec], name: str) -> None:
+    spec = specs[name]
     panels = spec.get("hconcat") or spec.get("concat") or [spec]
     for panel in panels:
         read = [{tip["field"] for tip in tips} - {"regime", "low", "high"} for tips in found(panel, "tooltip")]

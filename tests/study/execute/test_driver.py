@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from lratlas.errors import JobsFailed, StudyError
 from lratlas.study.execute.driver import Progress
 from lratlas.study.plan.progress import is_done
 from lratlas.study.store.failures import read_failures
+from undrawn import undrawn
 
 Made = Callable[..., Task]
 
@@ -88,7 +89,8 @@ def made_at_home(home):
 @pytest.fixture(scope="module")
 def by_one(tmp_path_factory: pytest.TempPathFactory, small_task: Made, sections: dict[str, Any]) -> Atlas:
     """The whole small study, made by one worker."""
-    return lratlas.explore(small_task(), folder=tmp_path_factory.mktemp("one") / "study", **sections)
+    with undrawn():
+        return lratlas.explore(small_task(), folder=tmp_path_factory.mktemp("one") / "study", **sections)
 
 
 @pytest.fixture
@@ -140,13 +142,9 @@ def test_a_finished_study_starts_no_worker(
 
 
 @pytest.fixture
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No page is drawn, where another test does."""
-
-    def nothing(_: Atlas) -> str:
-        return ""
-
-    monkeypatch.setattr(Atlas, "write_report", nothing)
+def no_report() -> Iterator[None]:
+    with undrawn():
+        yield
 
 
 @pytest.fixture
