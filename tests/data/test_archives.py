@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data.makers import Bytes, png, random_images, write_folder, write_zip
-from lratlas.data.kept import cache_folder
+from lratlas.data.paths import cache_folder
 from lratlas.data.readers import read_images
 from lratlas.errors import DataError
 

@@ -37,7 +37,7 @@ MISSING = [  # library, what needs it, and the extra that brings it
     ("mlflow", "lratlas.integrations.tracking.log_to_mlflow(None)", "mlflow"),
     ("trackio", "lratlas.integrations.tracking.log_to_trackio(None)", "trackio"),
 ]
-# One process for all: a module whose import failed is not there afterwards. What it had imported before is, so accelerate
+# One process for all: a module whose import failed is not there afterwards, but what it had imported is, so accelerate
 # comes before transformers.
 WITHOUT = """
 import sys, lratlas.integrations.tracking

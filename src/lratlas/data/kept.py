@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from lratlas.data.arrays import NAMES
 from lratlas.data.images import ImageData
-from lratlas.data.paths import home_expanded
+from lratlas.data.paths import cache_folder
 from lratlas.errors import DataError
 
 _FORMAT = "1"  # of the file; another number makes all of them anew
@@ -38,14 +37,6 @@ def kept(make: Callable[[], ImageData], *, title: str, stem: str, stamp: str) ->
         data = make()
         _write(path, data)
     return data
-
-
-def cache_folder() -> Path:
-    """Where decoded images and the like go: ``LRATLAS_CACHE``, or ``lratlas`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
-    given = os.environ.get("LRATLAS_CACHE")
-    if given:
-        return home_expanded(given)
-    return home_expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lratlas"
 
 
 def _write(path: Path, data: ImageData) -> None:

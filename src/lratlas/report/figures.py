@@ -14,7 +14,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from lratlas.data.kept import cache_folder
+from lratlas.data.paths import cache_folder
 from lratlas.report import fonts
 from lratlas.report.look import Drawing
 from lratlas.study.store.atomic import write_file
