@@ -1,5 +1,5 @@
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -191,7 +191,8 @@ def test_what_was_kept_of_a_stack_and_is_damaged_is_trained_again(tmp_path: Path
         lratlas.find(task, steps=1280, lrs=LRS, folder=tmp_path / "parts", budget=0.2)
     monkeypatch.setattr("lratlas.advise.task_slices.train_stack", train_stack)
     (part,) = (tmp_path / "parts" / "states").glob("*.part")
-    part.write_bytes(part.read_bytes()[:-20])
+    whole_part = part.read_bytes()
+    part.write_bytes(whole_part[:-1] + bytes([whole_part[-1] ^ 1]))  # one bit of a number
     assert numbers(lratlas.find(task, steps=1280, lrs=LRS, folder=tmp_path / "parts", budget=0.2)) == numbers(whole)
 
 
@@ -279,10 +280,20 @@ def test_a_device_that_is_not_there_is_named(tmp_path: Path):
         lratlas.find(small_task(), steps=64, device="cuda:77", folder=tmp_path)
 
 
-def test_a_state_that_was_lost_is_named(tmp_path: Path):
-    def lose(_: object) -> None:
-        for path in (tmp_path / "states").iterdir():
-            path.unlink()
+def lose(state: Path) -> None:
+    state.unlink()
 
-    with pytest.raises(SearchError, match="cannot be read"):
-        lratlas.find(small_task(), steps=256, lrs=LRS, folder=tmp_path, progress=lose)
+
+def alter(state: Path) -> None:
+    whole = state.read_bytes()
+    state.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(("spoil", "words"), [(lose, "cannot be read"), (alter, "was cut short or altered")])
+def test_a_state_that_was_lost_or_altered_is_named(spoil: Callable[[Path], None], words: str, tmp_path: Path):
+    def spoil_all(_: object) -> None:
+        for path in (tmp_path / "states").iterdir():
+            spoil(path)
+
+    with pytest.raises(SearchError, match=words):
+        lratlas.find(small_task(), steps=256, lrs=LRS, folder=tmp_path, progress=spoil_all)

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from lratlas.advise.slices import Slice
 from lratlas.study.execute.checkpoints import read_segment, segment_tensors
 from lratlas.study.store.atomic import write_file
+from lratlas.study.store.weights import opened_weights, sealed_weights
 from lratlas.training.averaging import Tails
 from lratlas.training.stacks import Stack
 
@@ -50,7 +49,7 @@ def keep(states: Path, slices: Sequence[Slice], so_far: PartWay) -> None:
     """Keep the stack in the folder of states, in the place of what was kept of it before."""
     tensors = segment_tensors(_names(slices), so_far.stack, so_far.tails, 0.0)
     tensors |= {"part/step": torch.tensor(so_far.stack.step), "part/losses": torch.stack(so_far.losses)}
-    write_file(_path(states, slices), save({name: value.cpu().contiguous() for name, value in tensors.items()}))
+    write_file(_path(states, slices), sealed_weights(tensors))
 
 
 def kept(states: Path, slices: Sequence[Slice], *, count: int, device: torch.device) -> PartWay | None:
@@ -63,11 +62,11 @@ def kept(states: Path, slices: Sequence[Slice], *, count: int, device: torch.dev
         device: Where the tensors shall live.
     """
     try:
-        tensors = load(_path(states, slices).read_bytes())
+        tensors = opened_weights(_path(states, slices).read_bytes())
         step = int(tensors["part/step"])
         stack, tails, _ = read_segment(tensors, _names(slices), counts=[count], step=step, device=device)
         losses = tuple(tensors["part/losses"].to(device))
-    except (OSError, SafetensorError, KeyError):
+    except (OSError, ValueError, KeyError):
         return None
     return PartWay(stack=stack, tails=tails, losses=losses)
 

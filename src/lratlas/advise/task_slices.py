@@ -10,8 +10,6 @@ from typing import cast, get_args
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from lratlas.advise.part_way import PartWay, forget, forget_all, keep, kept, stops
@@ -20,6 +18,7 @@ from lratlas.errors import SearchError
 from lratlas.streams import stream, torch_seed
 from lratlas.study.execute.checkpoints import read_segment, segment_tensors
 from lratlas.study.store.atomic import write_file
+from lratlas.study.store.weights import opened_weights, sealed_weights
 from lratlas.task import Task, make_model
 from lratlas.training.averaging import add_checkpoint, averaged
 from lratlas.training.choice import faster_strategy
@@ -133,7 +132,7 @@ def train_slices(bench: Bench, slices: Sequence[Slice]) -> list[Trained]:
     with torch.random.fork_rng():
         trained = _trained(bench, slices, so_far, at, data)
     for name in names[0]:
-        write_file(_path(bench, name), save(_state(trained.stack, names, name)))
+        write_file(_path(bench, name), sealed_weights(_state(trained.stack, names, name)))
     forget(bench.states, slices)
     return _results(bench, trained, data)
 
@@ -227,8 +226,7 @@ def _some(data: Samples, count: int) -> Samples:
 def _state(stack: Stack, names: Sequence[Sequence[str]], name: str) -> dict[str, Tensor]:
     """The tensors of one slice of the stack, and those that the stack shares."""
     tensors = segment_tensors(names, stack, {}, 0.0)
-    own = {key: value for key, value in tensors.items() if key.startswith((f"{name}/", "stack/"))}
-    return {key: value.cpu().clone().contiguous() for key, value in own.items()}
+    return {key: value for key, value in tensors.items() if key.startswith((f"{name}/", "stack/"))}
 
 
 def _parents(bench: Bench, slices: Sequence[Slice]) -> Stack:
@@ -237,9 +235,11 @@ def _parents(bench: Bench, slices: Sequence[Slice]) -> Stack:
     for each in slices:
         path = _path(bench, str(each.parent))
         try:
-            tensors |= load(path.read_bytes())
-        except (OSError, SafetensorError) as error:
+            tensors |= opened_weights(path.read_bytes())
+        except OSError as error:
             raise SearchError(f"{path}, from which {each.name} has to go on, cannot be read: {error}.") from error
+        except ValueError as error:
+            raise SearchError(f"{path}, from which {each.name} has to go on, {error}.") from error
     names = [[str(each.parent) for each in slices]]
     return read_segment(tensors, names, counts=(), step=slices[0].start, device=bench.device)[0]
 

@@ -6,16 +6,17 @@ Many processes may write at once without a lock: a part appears whole, and writt
 
 import io
 import shlex
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import polars as pl
 from polars.exceptions import PolarsError
-from safetensors import SafetensorError
 
 from lratlas.errors import DamagedFile, StudyError
 from lratlas.study.store import checksum, formats
 from lratlas.study.store.folder import Folder
+from lratlas.study.store.weights import opened_weights, sealed_weights
 from lratlas.tables import SCHEMAS, empty
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ class Store(Folder):
         buffer = io.BytesIO()
         metadata = {formats.KEY: str(formats.FORMAT), checksum.KEY: checksum.PLACEHOLDER}
         _fitted(table, frame).write_parquet(buffer, metadata=metadata)
-        self.write_bytes(path, _sealed(path, buffer.getvalue()))
+        with _sealing(path):
+            data = checksum.seal(buffer.getvalue())
+        self.write_bytes(path, data)
 
     def parts(self, table: str) -> set[str]:
         """The names of the parts of ``table`` that are there.
@@ -98,13 +101,10 @@ class Store(Folder):
         Raises:
             StudyError: The name leads out of the folder, or the file cannot be written.
         """
-        from safetensors.torch import save
-
         path = _weights_path(name)
-        # Copies, since safetensors refuses tensors that share memory.
-        values = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-        data = save(values, metadata={checksum.KEY: checksum.PLACEHOLDER})
-        self.write_bytes(path, _sealed(path, data))
+        with _sealing(path):
+            data = sealed_weights(tensors)
+        self.write_bytes(path, data)
 
     def read_weights(self, name: str) -> "dict[str, Tensor]":
         """Read the tensors of one file, on the CPU.
@@ -113,14 +113,12 @@ class Store(Folder):
             DamagedFile: The file was cut short or altered.
             StudyError: It is not there.
         """
-        from safetensors.torch import load
-
         path = _weights_path(name)
-        data = self._verified(path)
+        data = self.read_bytes(path)
         try:
-            return load(data)
-        except SafetensorError as error:
-            raise self._damage(path, "is not a safetensors file") from error
+            return opened_weights(data)
+        except ValueError as error:
+            raise self._damage(path, str(error)) from error
 
     def has_weights(self, name: str) -> bool:
         """Whether the weights ``name`` are there."""
@@ -201,9 +199,10 @@ def _single(name: str) -> str:
     return name
 
 
-def _sealed(path: str, data: bytes) -> bytes:
+@contextmanager
+def _sealing(path: str) -> "Generator[None]":
     try:
-        return checksum.seal(data)
+        yield
     except ValueError as error:
         raise StudyError(f"{path} cannot be written: {error}.") from error
 
