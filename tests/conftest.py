@@ -13,6 +13,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # One small program at a time is compiled faster here than by processes that first have to import PyTorch.
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
+# Images that the tests make up are not kept among those of the user.
+os.environ.setdefault("LRATLAS_CACHE", str(Path(__file__).parents[1] / ".cache"))
+
 _BROWSER = Path(__file__).parent / "browser"
 # Where several processes test at once, what takes longest begins first, so that none waits for another in the end.
 _FIRST = {
@@ -26,13 +29,12 @@ _FIRST = {
 
 
 # What these tests share is made once for a module (or, by the command line's, for a folder), which one process runs.
+# Those of charts share the same.
+_CHARTS = {"test_charts.py", "test_controls.py", "test_figures.py"}
 _TOGETHER = {
     "test_advice_baselines.py",
     "test_atlas.py",
-    "test_charts.py",
     "test_comparing.py",
-    "test_controls.py",
-    "test_figures.py",
     "test_minima_study.py",
     "test_pages.py",
     "test_reporting.py",
@@ -43,6 +45,8 @@ _TOGETHER = {
 def pytest_itemcollected(item: pytest.Item) -> None:
     if item.path.name in _TOGETHER:
         item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    if item.path.name in _CHARTS and item.path.parent.name == "report":
+        item.add_marker(pytest.mark.xdist_group("charts"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -59,8 +59,14 @@ def test_the_command_of_the_page_is_one_that_can_be_given(folder: str, command: 
     assert facts(Atlas(store))["Command"] == command.format(tmp_path)
 
 
-def test_a_study_shows_the_charts_it_asks_for(whole: Atlas, running: Atlas) -> None:
-    found, part = drawn(whole), drawn(running)
+@pytest.fixture(scope="module")
+def part(running: Atlas) -> Drawn:
+    """Its charts."""
+    return drawn(running)
+
+
+def test_a_study_shows_the_charts_it_asks_for(whole: Atlas, running: Atlas, part: Drawn) -> None:
+    found = drawn(whole)
     assert tuple(found.charts) == whole.charts == running.charts
     assert not found.missing
     assert {*part.charts, *part.missing} == {*running.charts}

@@ -10,6 +10,7 @@ import pytest
 
 from lratlas.analysis.power_law import power_law
 from lratlas.report.charts import CHARTS
+from lratlas.report.look import Drawing
 from lratlas.tables import SCHEMAS
 
 PLRS = [10 ** (-4.5 + 4.5 * i / 19) for i in range(20)]
@@ -33,9 +34,15 @@ def tables() -> Study:
 
 
 @pytest.fixture(scope="session")
-def specs(tables: Study) -> dict[str, dict[str, Any]]:
-    """The specification of every chart of this study by its name; for reading alone."""
-    return {name: draw(tables).to_dict() for name, draw in CHARTS.items()}
+def charts(tables: Study) -> dict[str, Drawing]:
+    """Every chart of this study by its name."""
+    return {name: draw(tables) for name, draw in CHARTS.items()}
+
+
+@pytest.fixture(scope="session")
+def specs(charts: dict[str, Drawing]) -> dict[str, dict[str, Any]]:
+    """The specification of every chart by its name; for reading alone."""
+    return {name: chart.to_dict() for name, chart in charts.items()}
 
 
 def study(*, seeds: int) -> Study:

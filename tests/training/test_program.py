@@ -215,6 +215,7 @@ def test_a_compiler_is_found_where_one_is_on_the_path(tmp_path: Path, monkeypatc
     assert can_compile()
 
 
+@pytest.mark.long
 def test_any_number_of_stack_sizes_can_be_compiled_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs, compiling = list[torch.fx.GraphModule](), torch.compile
 

@@ -1,11 +1,17 @@
 """Waiting for worker processes on this machine."""
 
+import json
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from lratlas.study.execute.crew import WORKER
 from lratlas.study.execute.local_crew import LocalCrew
 
 
@@ -36,3 +42,18 @@ def test_a_signal_that_another_thread_receives_ends_the_wait_for_a_message() -> 
 def test_nothing_is_heard_where_nobody_works() -> None:
     assert LocalCrew(workers=1, first={}).listen(0.1) is None
     assert LocalCrew(workers=1, first={}).listen(0) is None
+
+
+def test_a_worker_whose_driver_has_gone_ends_without_a_word(tmp_path: Path) -> None:
+    listening, heard = os.pipe()
+    os.close(listening)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", WORKER], stdin=subprocess.PIPE, stdout=heard, stderr=subprocess.PIPE, text=True
+    )
+    os.close(heard)
+    assert worker.stdin
+    # It wants to say that there is no such study.
+    worker.stdin.write(json.dumps({"folder": str(tmp_path / "none"), "path": [], "tasks": None}) + "\n")
+    worker.stdin.flush()
+    assert worker.wait(timeout=60) == 1
+    assert worker.communicate()[1] == ""

@@ -176,7 +176,10 @@ def _sentence(error: Exception) -> str:
 
 
 def _say(out: IO[str], **message: object) -> None:
-    out.write(json.dumps(message) + "\n")
+    try:
+        out.write(json.dumps(message) + "\n")
+    except BrokenPipeError:
+        os._exit(1)  # the driver is gone, and its end of the other pipe follows
 
 
 if __name__ == "__main__":
