@@ -123,6 +123,7 @@ def test_the_divergence_threshold_of_least_squares_is_the_known_one(tmp_path: Pa
     assert advice.divergence is not None
     assert advice.divergence.below < threshold < advice.divergence.above
     assert advice.lr < threshold
+    assert advice.direction == "minimize"
 
 
 def test_an_interrupted_search_goes_on_to_the_same_end(
@@ -198,6 +199,7 @@ def test_what_was_kept_of_a_stack_and_is_damaged_is_trained_again(tmp_path: Path
 
 def test_a_finished_search_trains_nothing_and_keeps_no_states(searched: tuple[lratlas.Advice, Path]):
     first, folder = searched
+    assert first.direction == "maximize"  # an accuracy
     assert not list((folder / "states").iterdir())
     again = lratlas.find(small_task(), steps=256, lrs=LRS, folder=folder, progress=lambda _: pytest.fail("it trained"))
     assert again.evidence.equals(first.evidence)

@@ -353,3 +353,22 @@ def test_a_loss_without_a_positive_chance_level_is_refused_before_training(
 
     with pytest.raises(TaskError, match="must be above 0"):
         explored(tmp_path / "study", small_task(loss=loss))
+
+
+def test_features_of_four_classes_are_compared_with_a_guess_among_four(
+    explored: Explored, small_task: Made, tmp_path: Path
+):
+    draw = torch.Generator().manual_seed(0)
+    x, singles = torch.randn(80, 4, generator=draw), torch.randn(3, 40, 4, generator=draw)
+    task = small_task(
+        model=partial(MLP, 4, (6,), 4, scale_invariant=True),
+        train=(x, x.argmax(1)),
+        test=(x, x.argmax(1)),
+        singles=(singles, singles.argmax(2)),
+    )
+    atlas = explored(tmp_path / "study", task, finetune=None, average=None, pretrain={"lrs": [0.03], "steps": 200})
+    assert atlas.plan is not None
+    assert atlas.plan.chance_accuracy == 1 / 4
+    excess = [max(accuracy - 1 / 4, 0) for accuracy in atlas.table("features")["accuracy"]]
+    assert sum(excess) > 0
+    assert atlas.table("sparsity")["top_share"].item() == pytest.approx(max(excess) / sum(excess))
