@@ -360,11 +360,12 @@ def test_features_of_four_classes_are_compared_with_a_guess_among_four(
 ):
     draw = torch.Generator().manual_seed(0)
     x, singles = torch.randn(80, 4, generator=draw), torch.randn(3, 40, 4, generator=draw)
+    noise = torch.tensor([0.0, 0.7, 1.5])[:, None, None] * torch.randn(3, 40, 4, generator=draw)
     task = small_task(
         model=partial(MLP, 4, (6,), 4, scale_invariant=True),
         train=(x, x.argmax(1)),
         test=(x, x.argmax(1)),
-        singles=(singles, singles.argmax(2)),
+        singles=(singles, (singles + noise).argmax(2)),
     )
     atlas = explored(tmp_path / "study", task, finetune=None, average=None, pretrain={"lrs": [0.03], "steps": 200})
     assert atlas.plan is not None
