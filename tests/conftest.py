@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from browser.browsing import CHROMIUM
 
@@ -15,6 +16,10 @@ os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 # Images that the tests make up are not kept among those of the user.
 os.environ.setdefault("LRATLAS_CACHE", str(Path(__file__).parents[1] / ".cache"))
+
+# How long an example takes is the machine's affair.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 _BROWSER = Path(__file__).parent / "browser"
 # Where several processes test at once, what takes longest begins first, so that none waits for another in the end.

@@ -9,7 +9,7 @@ from lratlas.streams import stream, torch_seed
 keys = st.tuples(st.integers(0, 2**40), st.text(max_size=8), st.integers(0, 2**40))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(keys, keys)
 def test_a_stream_is_its_key(one: tuple[int, str, int], other: tuple[int, str, int]) -> None:
     drawn = stream(*one).integers(2**63, size=4)
@@ -32,7 +32,7 @@ def test_neighbouring_keys_are_uncorrelated() -> None:
     assert correlations.max() < 0.05
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 2**63), st.text(max_size=8))
 def test_torch_seeds_are_reproducible_and_in_range(seed: int, purpose: str) -> None:
     made = torch_seed(seed, purpose)

@@ -30,7 +30,7 @@ def test_the_peak_of_a_parabola_is_exact(places: list[float], within: float, wid
         assert found == pytest.approx(top, abs=1e-4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(places=DECADES, data=st.data())
 def test_a_peak_lies_between_the_neighbours_of_the_best(places: list[float], data: st.DataObject):
     lrs = [10**place for place in places]
@@ -130,7 +130,7 @@ def test_the_longest_trainings_are_one_row_per_lr():
     assert (row["steps"], row["value"]) == (STEPS // 4, Valley().loss(0.01, STEPS // 4))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers())
 def test_the_order_of_telling_changes_nothing(seed: int):
     search = a_search()

@@ -12,7 +12,7 @@ from lratlas.advise.journal import JOURNAL, SETTINGS, add_outcome, open_folder, 
 from lratlas.advise.slices import Outcome, make_slice
 from lratlas.errors import SearchError
 
-fuzzed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzed = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TOLD = [
     Outcome(slice=make_slice(lr=lr, seed=0, start=0, stop=100, parent=None), value=0.5, losses=(2.0, 1.25), seconds=1.5)
     for lr in (0.1, 0.2)

@@ -80,7 +80,7 @@ def said(process: "subprocess.Popen[str]") -> str:
     return process.stdout.readline().strip()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(told=st.lists(outcomes(), max_size=4, unique_by=lambda each: each.slice.name))
 def test_what_is_told_is_read_again(told: list[Outcome]):
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +91,7 @@ def test_what_is_told_is_read_again(told: list[Outcome]):
     assert all(map(same, read, told))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data(), last=outcomes())
 def test_a_last_line_cut_off_anywhere_does_not_count(data: st.DataObject, last: Outcome):
     first, later = made(0.1), made(0.2)

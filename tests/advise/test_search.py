@@ -18,7 +18,7 @@ from lratlas.advise.slices import Outcome, Slice
 from lratlas.study.spec.grid import lr_grid
 
 FIRST = STEPS // 64
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 
 
 def valleys() -> st.SearchStrategy[Valley]:

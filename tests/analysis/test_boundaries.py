@@ -108,7 +108,7 @@ def test_the_bootstrap_is_reproducible(study: Study) -> None:
     assert found(tables, seed=3) == found(tables, seed=3)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     ends=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=4),
     barriers=st.dictionaries(st.integers(0, 5), st.sampled_from([0.01, 0.1]), max_size=6),

@@ -41,7 +41,7 @@ def values(table: pl.DataFrame, column: str = "value") -> dict[str, float]:
     first=st.floats(0.0, 0.8),
     fewest=st.floats(1e7, 1e9),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_exact_data_give_back_their_parameters(
     threshold: float, exponent: float, reach: float, first: float, fewest: float
 ) -> None:

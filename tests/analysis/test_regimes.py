@@ -176,7 +176,7 @@ def test_fine_tuning_gives_the_spread_over_flrs(study: Study) -> None:
     assert regimes(tables, chance_loss=CHANCE)["flr_spread"].to_list() == [pytest.approx(0.15), None]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     rows=st.lists(st.lists(st.sampled_from(KINDS), min_size=2, max_size=2), min_size=1, max_size=6),
     order=st.randoms(use_true_random=False),
@@ -192,7 +192,7 @@ def test_the_order_of_rows_does_not_matter(study: Study, rows: list[list[str]], 
     assert found.schema == SCHEMAS["regimes"]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     rows=st.lists(st.lists(st.sampled_from(KINDS), min_size=1, max_size=3), min_size=1, max_size=5),
     scale=st.floats(0.01, 100),

@@ -14,7 +14,7 @@ from lratlas.data.randaugment import randaugment
 from lratlas.errors import TaskError
 from lratlas.streams import stream
 
-quick = settings(deadline=None, max_examples=25)
+quick = settings(max_examples=25)
 
 
 def noise(*shape: int) -> Tensor:

@@ -13,7 +13,7 @@ from lratlas.errors import TaskError
 
 SIDES = st.integers(1, 11)
 
-quick = settings(deadline=None, max_examples=25)
+quick = settings(max_examples=25)
 
 
 def noise(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -17,7 +17,7 @@ from fuzzing import mutated, refusal
 from lratlas.data.readers import read_images
 from lratlas.errors import DataError
 
-fuzzed = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzed = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def tarred(files: Mapping[str, bytes]) -> bytes:

@@ -215,7 +215,7 @@ def redrawn_shares(weight: Tensor, result: Tensor) -> Tensor:
     return (left.T @ result @ right.T).diagonal().square() / weight.square().sum()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     rows=st.integers(1, 7),
     columns=st.integers(1, 7),

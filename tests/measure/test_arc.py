@@ -16,7 +16,7 @@ from measure.helpers import drawn, flat, turned
 seeds = st.integers(0, 2**31)
 alphas = st.floats(0, 1)
 angles = st.floats(1e-6, math.pi - 1e-3)
-quick = settings(deadline=None, max_examples=25)
+quick = settings(max_examples=25)
 rules = pytest.mark.parametrize("rule", [sgd(), sphere_sgd(radius=3.0)], ids=["free", "sphere"])
 
 

@@ -18,7 +18,7 @@ from lratlas.training.stacks import Samples
 from measure.helpers import drawn, model_between, turned
 
 seeds = st.integers(0, 2**31)
-quick = settings(deadline=None, max_examples=25)
+quick = settings(max_examples=25)
 paths = pytest.mark.parametrize("path", [interpolate, arc], ids=["line", "arc"])
 POINTS = 11
 

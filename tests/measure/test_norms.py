@@ -19,7 +19,7 @@ def drawn(seed: int, *names: str) -> Weights:
     return {name: torch.randn(SHAPES[name], generator=generator, dtype=torch.float64) for name in names}
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31), st.sampled_from([torch.float32, torch.float64]))
 def test_each_filter_is_measured_against_the_whole_of_its_run(seed: int, dtype: torch.dtype) -> None:
     weights = {name: value.to(dtype) for name, value in drawn(seed, *SHAPES).items()}
@@ -34,7 +34,7 @@ def test_each_filter_is_measured_against_the_whole_of_its_run(seed: int, dtype: 
             np.testing.assert_allclose(found[name][run].numpy(), expected, rtol=1e-12)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31), st.floats(1e-3, 1e3))
 def test_squares_add_up_to_one_and_ignore_the_scale(seed: int, factor: float) -> None:
     weights = drawn(seed, "convolution", "linear")

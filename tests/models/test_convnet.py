@@ -10,7 +10,7 @@ from lratlas.models.convnet import ConvNet
 from models.helpers import counts, distinct, images, normalised, trained_vector
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(channels=st.integers(1, 4), classes=st.integers(1, 20), width=st.integers(1, 12))
 def test_parameters_follow_from_channels_classes_and_width(channels: int, classes: int, width: int) -> None:
     widths = [channels, width, 2 * width, 4 * width, 8 * width]

@@ -39,7 +39,7 @@ def outputs_of(model: nn.Module, x: Tensor) -> Callable[[Mapping[str, Tensor]], 
     return function
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     kind=st.sampled_from(KINDS),
     channels=st.sampled_from([1, 3]),
@@ -103,7 +103,7 @@ def test_both_forms_start_from_the_same_convolutions(kind: Kind) -> None:
 
 
 @kinds
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(factor=st.floats(1e-3, 1e3))
 def test_scaling_the_trained_vector_leaves_the_scale_invariant_form_as_it_is(kind: Kind, factor: float) -> None:
     model = make(kind, scale_invariant=True).double()

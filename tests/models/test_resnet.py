@@ -11,7 +11,7 @@ from lratlas.models.resnet import Block, ResNet18
 from models.helpers import counts, distinct, images, normalised, trained_vector
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(channels=st.integers(1, 4), classes=st.integers(1, 20), width=st.integers(1, 6))
 def test_parameters_follow_from_channels_classes_and_width(channels: int, classes: int, width: int) -> None:
     # In units of width²: stages of two blocks with two 3x3 convolutions each, and a 1x1 shortcut in three of them.

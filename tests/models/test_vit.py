@@ -50,7 +50,7 @@ def distinct(model: Model) -> Model:
     return model.double()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     channels=st.integers(1, 3),
     classes=st.integers(1, 9),

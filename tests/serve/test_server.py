@@ -106,7 +106,7 @@ def test_no_path_leads_to_a_file(path: str, url: str):
     assert refused(ask(url, path.format(place.path), Host=place.netloc), 404)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=60))
 def test_only_two_paths_are_known(path: str, url: str):
     token = urlsplit(url).path

@@ -77,7 +77,7 @@ def shuffled(predicted: list[int], labels: list[int]) -> float:
     return float(np.mean([np.mean(np.array(order) == np.array(predicted)) for order in permutations(labels)]))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(st.integers(0, 2), min_size=5, max_size=5), st.lists(st.integers(0, 2), min_size=5, max_size=5))
 def test_accuracy_and_chance_accuracy_of_classes(predicted: list[int], labels: list[int]) -> None:
     outputs = functional.one_hot(torch.tensor(predicted), 3) + 0.1 * SCORES[:5, :3].sigmoid()
@@ -87,7 +87,7 @@ def test_accuracy_and_chance_accuracy_of_classes(predicted: list[int], labels: l
     assert float(chance.mean()) == pytest.approx(shuffled(predicted, labels))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(st.integers(0, 1), min_size=5, max_size=5), st.lists(st.integers(0, 1), min_size=5, max_size=5))
 def test_accuracy_and_chance_accuracy_of_binary_labels(predicted: list[int], labels: list[int]) -> None:
     outputs = (torch.tensor(predicted).double() - 0.5)[:, None]

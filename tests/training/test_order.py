@@ -11,7 +11,7 @@ from lratlas.training.order import augmentation_draws, batch_indices
 
 sizes = st.integers(1, 40).flatmap(lambda samples: st.tuples(st.just(samples), st.integers(1, samples)))
 seeds = st.integers(0, 2**40)
-quick = settings(deadline=None, max_examples=50)
+quick = settings(max_examples=50)
 AUGMENT = crop_and_flip(padding=2)
 
 

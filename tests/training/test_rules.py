@@ -46,7 +46,7 @@ def steps(rule: Rule, weights: Weights, count: int) -> Weights:
 
 
 @every_sphere
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31), st.floats(0.1, 50))
 def test_any_gradient_leaves_the_norm_at_the_radius(name: str, seed: int, radius: float) -> None:
     rule, weights = SPHERES[name](radius=radius), project(drawn(seed), radius)

@@ -25,7 +25,7 @@ def flat(weights: Weights) -> Tensor:
     return torch.cat([value.reshape(2, 3, -1) for value in weights.values()], -1)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31), st.floats(1e-3, 1e3))
 def test_each_run_has_a_vector_of_its_own(seed: int, radius: float) -> None:
     a, b = stacked(seed), stacked(seed + 1)

@@ -113,7 +113,7 @@ def test_the_statistics_are_those_of_all_values_a_layer_sees(name: str, strategy
         same({key: lane(found, at)[key] for key in expected}, expected, atol=1e-11)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(4, 40), st.integers(3, 45))  # no batch of one, which batch norm refuses
 def test_any_number_of_samples_in_batches_of_any_size(count: int, size: int) -> None:
     name = "vectors, affine and not"

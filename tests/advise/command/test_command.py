@@ -122,7 +122,7 @@ def test_without_checkpoints_every_slice_is_trained_from_the_beginning(tmp_path:
     ("before", "failure"),
     [
         ("if lr == 0.03: raise MemoryError('the card is full')", "exited with code 1: .*MemoryError: the card is full"),
-        ("if lr == 0.03: time.sleep(60)", "not done after 2 s"),
+        ("if lr == 0.03: time.sleep(300)", "not done after 2 s"),
         ("if lr == 0.03: os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
         ("if lr == 0.03: print('}{' * 99, chr(0)); sys.exit()", "told no 'value'; it printed no JSON records"),
         ("if lr == 0.03: print('{\"value\": NaN}'); sys.exit()", r"the value was not finite \(nan\)"),
@@ -138,7 +138,7 @@ def test_a_failing_slice_is_named_and_the_search_goes_on(tmp_path: Path, before:
 
 
 def test_a_program_that_falls_silent_is_ended(tmp_path: Path) -> None:
-    before = "if lr == 0.03: print('so far', flush=True); time.sleep(60)"
+    before = "if lr == 0.03: print('so far', flush=True); time.sleep(300)"
     seen = search(program(tmp_path, before=before), finder(tmp_path), stall=1)
     (failed,) = [each for each in seen.ended if each.slice.lr == 0.03 and each.slice.seed == 0]
     assert failed.failure == "the command was ended: it printed nothing for 1 s"
@@ -248,11 +248,11 @@ def calls(tmp_path: Path) -> list[int]:
 
 
 def awaited(tmp_path: Path, count: int) -> list[int]:
-    for _ in range(1000):
-        if len(found := calls(tmp_path)) >= count:
-            return found
+    end = time.monotonic() + 60  # on a busy machine
+    while len(found := calls(tmp_path)) < count:
+        assert time.monotonic() < end, found
         time.sleep(0.01)
-    raise AssertionError(calls(tmp_path))
+    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -262,7 +262,7 @@ def test_an_interrupted_search_loses_no_more_than_the_slice_it_was_at(tmp_path: 
     before = (
         f"log = open({str(log)!r}, 'a'); log.write(f'{{os.getpid()}}\\n'); log.flush()\n"
         f"if os.path.exists({str(first)!r}) and len(open({str(log)!r}).readlines()) == 10:"
-        " path.write_text('half'); time.sleep(60)"
+        " path.write_text('half'); time.sleep(300)"
     )
     command = program(tmp_path, before=before)
     first.touch()
@@ -285,7 +285,7 @@ def test_an_interrupted_search_loses_no_more_than_the_slice_it_was_at(tmp_path: 
 
 
 def test_ctrl_c_ends_the_programs_of_all_workers(tmp_path: Path) -> None:
-    before = f"open({str(tmp_path / 'calls')!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(60)"
+    before = f"open({str(tmp_path / 'calls')!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(300)"
     process = started(tmp_path, program(tmp_path, before=before), 2)
     pids = awaited(tmp_path, 2)
     process.send_signal(signal.SIGINT)
@@ -297,7 +297,7 @@ def test_ctrl_c_ends_the_programs_of_all_workers(tmp_path: Path) -> None:
 def test_a_second_ctrl_c_waits_no_longer(tmp_path: Path) -> None:
     before = (
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        f"open({str(tmp_path / 'calls')!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(60)"
+        f"open({str(tmp_path / 'calls')!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(300)"
     )
     process = started(tmp_path, program(tmp_path, before=before), 1)
     (pid,) = awaited(tmp_path, 1)

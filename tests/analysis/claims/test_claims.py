@@ -203,7 +203,7 @@ def test_seeds_that_are_not_finished_do_not_count_yet(world: World) -> None:
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_whatever_is_missing_there_are_verdicts(world: World, random: Random) -> None:
     tables = world(seeds=random.choice([1, 3]))
     for name, table in tables.items():

@@ -90,7 +90,7 @@ def assert_same(atlas: Atlas, other: Atlas) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*dropout")
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(patience=st.integers(1, 17))
 def test_left_after_any_number_of_steps_again_and_again_a_study_ends_with_the_same_bits(
     patience: int, whole: Atlas, explored: Explored, task: Task, tmp_path_factory: pytest.TempPathFactory

@@ -32,7 +32,7 @@ from lratlas.study.store.notes import read_note
 from lratlas.study.store.sittings import wall_time
 from lratlas.study.store.store import Store
 
-fuzzed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzed = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 SPEC = """
 name = "digits"
