@@ -66,9 +66,7 @@ def correct(labels: Labels, outputs: Tensor, targets: Tensor, shares: Tensor) ->
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    if outputs.dim() != 2:
-        return functional.cross_entropy(outputs, targets.long(), reduction="none")
-    # The same numbers: of a stack's outputs, PyTorch computes its own in Python, after importing a system for algebra.
+    # As functional.cross_entropy, which for a stack is computed in Python, after importing a system for algebra.
     return -functional.log_softmax(outputs, dim=-1).gather(-1, targets.long()[:, None])[:, 0]
 
 
