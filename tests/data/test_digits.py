@@ -50,7 +50,14 @@ def test_a_second_time_they_are_read_without_scikit_learn(cache: Path, monkeypat
     assert same_without_scikit_learn()
 
 
-@pytest.mark.parametrize("test_share", [0.0001, 2.0])
-def test_a_share_that_cannot_be_is_refused(test_share: float) -> None:
-    with pytest.raises(ValueError, match="test_size"):
+@pytest.mark.parametrize(
+    ("test_share", "words"),
+    [
+        (2.0, "^test_share is 2.0; it must lie above 0 and below 1$"),
+        (float("nan"), "^test_share is nan; it must lie above 0 and below 1$"),
+        (0.0001, "number of classes"),
+    ],
+)
+def test_a_share_that_cannot_be_is_refused(test_share: float, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         digits(test_share)

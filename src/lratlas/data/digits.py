@@ -19,8 +19,10 @@ def digits(test_share: float) -> ImageData:
         test_share: Share of the images that are for testing, above 0 and below 1.
 
     Raises:
-        ValueError: There are too few images in a part.
+        ValueError: It is no such share, or leaves a part without an image of some class.
     """
+    if not 0 < test_share < 1:
+        raise ValueError(f"test_share is {test_share}; it must lie above 0 and below 1")
     stamp = f"scikit-learn {version('scikit-learn')}, {test_share}"
     return kept(partial(_split, test_share), title="digits", stem="digits", stamp=stamp)
 

@@ -14,6 +14,7 @@ KEY = "checksum"
 _MARK = b"lratlas-sha256:"
 _DIGITS = 64
 PLACEHOLDER = (_MARK + b"0" * _DIGITS).decode()
+ALTERED = "was cut short or altered"  # what is said of a file that is not intact
 
 
 def seal(data: bytes) -> bytes:

@@ -171,7 +171,7 @@ class Store(Folder):
     def _verified(self, path: str) -> bytes:
         data = self.read_bytes(path)
         if not checksum.is_intact(data):
-            raise self._damage(path, "was cut short or altered")
+            raise self._damage(path, checksum.ALTERED)
         return data
 
     def _damage(self, path: str, what: str) -> DamagedFile:

@@ -36,7 +36,7 @@ def opened_weights(data: bytes) -> "dict[str, Tensor]":
     from safetensors.torch import load
 
     if not checksum.is_intact(data):
-        raise ValueError("was cut short or altered")
+        raise ValueError(checksum.ALTERED)
     try:
         return load(data)
     except SafetensorError as error:
