@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from lratlas.errors import StudyError
 from lratlas.tables import STAGES, Tables, finite, table
@@ -86,8 +86,8 @@ def flatness_correlation(models: pl.DataFrame) -> RankCorrelation:
     same = nearest["top_eigenvalue"].n_unique() < 2 or nearest["test_error"].n_unique() < 2
     if nearest.height < FEWEST_PLRS or same:
         return RankCorrelation(coefficient=None, p=None, plrs=nearest.height)
-    ranks = [stats.rankdata(nearest[name].to_numpy()) for name in ("top_eigenvalue", "test_error")]
-    coefficient = float(np.corrcoef(*ranks)[0, 1])
+    ranks = [nearest[name].rank("average").to_numpy() for name in ("top_eigenvalue", "test_error")]
+    coefficient = float(np.corrcoef(ranks)[0, 1])
     return RankCorrelation(
         coefficient=coefficient,
         p=_p_by_counting(*ranks) if nearest.height <= MOST_COUNTED else _p_by_student(coefficient, nearest.height),
@@ -105,7 +105,7 @@ def _p_by_counting(first: Floats, second: Floats) -> float:
 def _p_by_student(coefficient: float, count: int) -> float:
     """What Student's t gives for a rank correlation of many pairs."""
     t = abs(coefficient) * math.sqrt((count - 2) / max(1 - coefficient**2, 1e-12))
-    return float(2 * stats.t.sf(t, count - 2))
+    return float(2 * special.stdtr(count - 2, -t))
 
 
 def _models(tables: Tables) -> pl.DataFrame:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 COVERAGE = 0.95  # of all intervals
 FEWEST_SEEDS = 3  # for an interval
@@ -40,6 +40,6 @@ def over_seeds(values: NDArray[np.float64]) -> Gain:
     mean, low, high = float(values.mean()), None, None
     if len(values) >= FEWEST_SEEDS:
         deviation = float(values.std(ddof=1))
-        reach = float(stats.t.ppf((1 + COVERAGE) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
+        reach = float(special.stdtrit(len(values) - 1, (1 + COVERAGE) / 2)) * deviation / math.sqrt(len(values))
         low, high = mean - reach, mean + reach
     return Gain(mean=mean, low=low, high=high, seeds=len(values))

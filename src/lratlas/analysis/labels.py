@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from lratlas.thresholds import Thresholds
 
@@ -175,7 +175,7 @@ def _above_chance_p(ballot: Votes, weights: Floats, trace: float) -> Floats:
         variance = (weights @ (centred**2).T - count * shift**2) / (count - 1)
         testable = (count > 1) & (variance > DEGENERATE_VARIANCE)
         statistic = np.where(testable, (centre + shift - trace) / np.sqrt(variance / count), np.nan)
-    return stats.t.sf(statistic, np.maximum(count - 1, 1))
+    return special.stdtr(np.maximum(count - 1, 1), -statistic)
 
 
 def _unanimous(ballot: Votes, weights: Floats, margin: float) -> Bools:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import special
 
 from lratlas.analysis.gains import COVERAGE
 from lratlas.tables import SCHEMAS, empty
@@ -142,6 +142,8 @@ def _fit(plrs: Floats, epochs: Floats) -> Law | None:
     def squares(log_distance: float) -> float:
         return float(_lines(plrs, logs, np.array([log_distance])).squares[0])
 
+    from scipy import optimize  # imported where it is needed, as in `trend`
+
     found = optimize.minimize_scalar(
         squares, bounds=(scan[best - 1], scan[best + 1]), method="bounded", options={"xatol": 1e-9}
     )
@@ -175,7 +177,7 @@ def _from_jacobian(law: Law, plrs: Floats, epochs: Floats) -> tuple[Law, Law] | 
     jacobian = np.column_stack([-law.exponent * gap / distances, -law.exponent * np.log(distances), np.ones(plrs.size)])
     variance = ((np.log(epochs) - fitted) ** 2).sum() / freedom
     errors = np.sqrt(variance * np.diag(np.linalg.pinv(jacobian.T @ jacobian)))
-    reach = float(stats.t.ppf((1 + COVERAGE) / 2, freedom)) * errors
+    reach = float(special.stdtrit(freedom, (1 + COVERAGE) / 2)) * errors
 
     def end(sign: int) -> Law:
         factors = np.exp(sign * np.minimum(reach, _LARGEST_LOG))
@@ -201,8 +203,8 @@ def _from_bootstrap(table: _Table) -> tuple[Law, Law] | None:
     values = np.repeat(
         np.array([[law.threshold, law.exponent, law.scale] for law, _ in found]), [count for _, count in found], axis=0
     )
-    t = float(stats.t.ppf((1 + COVERAGE) / 2, seeds - 1))
-    tail = float(stats.norm.cdf(-t * math.sqrt(seeds / (seeds - 1))))
+    t = float(special.stdtrit(seeds - 1, (1 + COVERAGE) / 2))
+    tail = float(special.ndtr(-t * math.sqrt(seeds / (seeds - 1))))
     low, high = (np.quantile(values, share, axis=0).tolist() for share in (tail, 1 - tail))
     return (
         Law(threshold=low[0], exponent=low[1], scale=low[2]),

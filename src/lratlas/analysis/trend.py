@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 FEWEST_BLOCKS = 5  # with four, even a loss that falls throughout has p = 1/24
 
@@ -23,5 +22,7 @@ def falling_p(losses: NDArray[np.float64]) -> float | None:
         return None
     if np.ptp(losses) == 0:
         return 1.0
+    from scipy import stats  # half of the time that reading a study takes, and not needed for that
+
     result = stats.kendalltau(np.arange(len(losses)), losses, alternative="less")
     return float(np.asarray(result)[1])
