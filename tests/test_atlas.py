@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import lratlas
+from cheaper import workerless
 from lratlas import Task
 from lratlas.atlas import Atlas, load
 from lratlas.errors import SpecError, StudyError
@@ -40,15 +41,16 @@ def blobs(seed: int = 0) -> Task:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     """A finished study with generated data."""
-    return lratlas.explore(
-        blobs,
-        folder=tmp_path_factory.mktemp("atlas") / "study",
-        pretrain={"lrs": [1e-3, 1e-2, 1e-1], "steps": 24, "repeats": 2},
-        finetune={"lrs": [1e-3, 1e-2], "steps": 10},
-        average={"counts": [2, 3], "every": 3, "extend": True},
-        trace={"points": 6},
-        training={"compile": False, "strategy": "stack"},
-    )
+    with workerless():
+        return lratlas.explore(
+            blobs,
+            folder=tmp_path_factory.mktemp("atlas") / "study",
+            pretrain={"lrs": [1e-3, 1e-2, 1e-1], "steps": 24, "repeats": 2},
+            finetune={"lrs": [1e-3, 1e-2], "steps": 10},
+            average={"counts": [2, 3], "every": 3, "extend": True},
+            trace={"points": 6},
+            training={"compile": False, "strategy": "stack"},
+        )
 
 
 @pytest.fixture

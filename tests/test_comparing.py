@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import lratlas
+from cheaper import undrawn, workerless
 from lratlas import Task
 from lratlas.analysis.comparison import COMPARISON
 from lratlas.atlas import Atlas, load
@@ -17,7 +18,6 @@ from lratlas.comparing import compare
 from lratlas.errors import StudyError
 from lratlas.models.mlp import MLP
 from lratlas.report.comparison_table import readable
-from undrawn import undrawn
 
 EVIL = "<script>alert(1)</script>"
 Copied = Callable[..., Path]
@@ -40,7 +40,7 @@ def blobs(_seed: int = 0) -> Task:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     """A finished study with fine-tuning and averages, from 1 where it converges to 100 where it does not."""
-    with undrawn():
+    with workerless(), undrawn():
         return lratlas.explore(
             blobs,
             folder=tmp_path_factory.mktemp("comparing") / "study",

@@ -61,7 +61,7 @@ batch_size = 16
 rule = { name = "sphere_sgd" }
 [pretrain]
 lrs = [1e-3, 1e-1]
-steps = 400
+steps = 100
 [finetune]
 lrs = [1e-4, 1e-3]
 steps = 8

@@ -50,22 +50,22 @@ SPECS: list[tuple[str, str, str]] = [
     (SPEC, "a\0b", "binary"),
     ("[pretrain]", "[pretrian]", "`pretrain` is missing"),
     (
-        "steps = 400",
-        "step = 400",
+        "steps = 100",
+        "step = 100",
         "`pretrain.step` is not a field (did you mean `steps`?); allowed in [pretrain] are lrs",
     ),
-    ("steps = 400", "steps = 0", "`pretrain.steps` is 0, but must be greater than or equal to 1"),
-    ("steps = 400", 'steps = "many"', "`pretrain.steps` is 'many', but must be a valid integer"),
-    ("steps = 400", "epochs = 999999999999", "`pretrain.epochs` is 999999999999, but must be less than or equal to"),
-    ("steps = 400", "steps = 400\nrepeats = 0", "`pretrain.repeats` is 0, but must be greater than or equal to 1"),
-    ("steps = 400", "steps = 400\nrepeats = 100000", "`pretrain.repeats` is 100000, but must be less than or equal"),
+    ("steps = 100", "steps = 0", "`pretrain.steps` is 0, but must be greater than or equal to 1"),
+    ("steps = 100", 'steps = "many"', "`pretrain.steps` is 'many', but must be a valid integer"),
+    ("steps = 100", "epochs = 999999999999", "`pretrain.epochs` is 999999999999, but must be less than or equal to"),
+    ("steps = 100", "steps = 100\nrepeats = 0", "`pretrain.repeats` is 0, but must be greater than or equal to 1"),
+    ("steps = 100", "steps = 100\nrepeats = 100000", "`pretrain.repeats` is 100000, but must be less than or equal"),
     ("[1e-3, 1e-1]", "[1e-3, -1e-1]", "`pretrain.lrs` holds -0.1, but every LR must be a positive finite number"),
     ("[1e-3, 1e-1]", "[1e-3, 1e-3]", "`pretrain.lrs` holds 0.001 twice, but every LR may stand only once"),
     ("[1e-3, 1e-1]", "[]", "`pretrain.lrs` is empty, but must hold at least one LR"),
     (
         "counts = [2]",
         "counts = [101]",
-        "SWA-101 needs 101 checkpoints 4 steps apart, but pre-training has 400 steps; at most 100",
+        "SWA-101 needs 101 checkpoints 4 steps apart, but pre-training has 100 steps; at most 25",
     ),
     ("counts = [2]", "counts = [20000]\nextend = true", "at most 10,000 checkpoints can be averaged"),
     ("sphere_sgd", "sgdd", "`task.rule.name` is 'sgdd', but must be sgd, adam, adamw, sphere_sgd, sphere_rsgd or"),
@@ -124,7 +124,7 @@ def test_a_binary_file_is_no_spec(tmp_path: Path, refused: Refused):
     ("words", "said"),
     [
         ("reproduce digits -f {}", "holds another study: `name` is 'tiny' in the study and 'digits'"),
-        ("explore other.toml -f {}", "holds another study: `pretrain.steps` is 400 in the study and 401"),
+        ("explore other.toml -f {}", "holds another study: `pretrain.steps` is 100 in the study and 101"),
         ("explore moved.toml -f {}", "`pretrain.lrs` holds 0.1 in the study but not in the new spec"),
         ("show {} nonsense", "no table 'nonsense'; choose one of runs, traces, regimes, boundaries"),
         ("show {} runs --format xml", "no format 'xml'; choose table, csv or json"),
@@ -133,7 +133,7 @@ def test_a_binary_file_is_no_spec(tmp_path: Path, refused: Refused):
     ],
 )
 def test_a_study_survives_what_is_refused(words: str, said: str, study: Path, home: Path, refused: Refused):
-    (home / "other.toml").write_text(SPEC.replace("steps = 400", "steps = 401"))
+    (home / "other.toml").write_text(SPEC.replace("steps = 100", "steps = 101"))
     (home / "moved.toml").write_text(SPEC.replace("[1e-3, 1e-1]", "[1e-3, 1e-2]"))
     before = contents(study)
     assert said in refused(*(word.format(study) for word in words.split()))

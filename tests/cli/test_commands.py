@@ -68,8 +68,8 @@ def test_status_tells_how_far_a_study_is(study: Path, run: Run):
     state = json.loads(run("status", study, "--json").out)
     assert (state["state"], state["jobs"], state["done"]) == ("unfinished", 3, 2)
     assert state["kinds"]["finetune"] == {"done": 0, "total": 1}
-    # Two PLRs for 400 steps, each fine-tuned with two FLRs for 8.
-    assert (state["steps"], state["steps_done"]) == (832, 800)
+    # Two PLRs for 100 steps, each fine-tuned with two FLRs for 8.
+    assert (state["steps"], state["steps_done"]) == (232, 200)
     assert state["seconds_left"] == pytest.approx(32 / state["rate"])
     assert len(state["regimes"]) == 2
 

@@ -59,7 +59,7 @@ def test_verdicts_are_counted_and_told(judged: Path, run: Run):
 
 def test_jobs_steps_regimes_and_the_advice_are_told(study: Path, run: Run):
     out = run("status", study).out
-    assert "\nJobs: pretrain 1 of 1, finetune 1 of 1, geometry 1 of 1\nSGD steps: 832 of 832\n" in out
+    assert "\nJobs: pretrain 1 of 1, finetune 1 of 1, geometry 1 of 1\nSGD steps: 232 of 232\n" in out
     assert f"\nRegimes: {load(study).regimes_in_short()}\n" in out
     assert " a constant effective learning rate " in out
     advice = json.loads(run("status", study, "--json").out)["recommendation"]
@@ -70,11 +70,11 @@ def test_jobs_steps_regimes_and_the_advice_are_told(study: Path, run: Run):
 def test_the_time_left_is_told_while_there_is_training_to_do(study: Path, run: Run):
     for part in (study / "tables" / "runs").glob("finetune-*"):
         part.unlink()
-    assert "\nSGD steps: 800 of 832; one process trains " in run("status", study).out
+    assert "\nSGD steps: 200 of 232; one process trains " in run("status", study).out
     for part in (study / "tables" / "runs").glob("*"):
         part.unlink()
     # Nothing has finished that could tell how long things take.
     ran = run("status", study)
-    assert "\nSGD steps: 0 of 832\n" in ran.out
+    assert "\nSGD steps: 0 of 232\n" in ran.out
     state = json.loads(run("status", study, "--json").out)
     assert (state["rate"], state["seconds_left"], state["recommendation"]) == (None, None, None)

@@ -14,6 +14,7 @@ from unittest.mock import patch
 import pytest
 
 import lratlas
+from cheaper import unfigured, workerless
 from docs.pages import DOCS, ROOT, Block, blocks_of, commands, parsed, text_of
 from docs.settings import SETTINGS, Setting
 from docs.shell import run_shell
@@ -32,10 +33,9 @@ SECTIONS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_figures() -> Iterator[None]:
-    """Figures for papers cost most of a small study, and no page shows them; their own tests draw them."""
-    pdf, svg = "lratlas.reporting.figure_pdf", "lratlas.reporting.figure_svg"
-    with patch(pdf, return_value=b""), patch(svg, return_value=""):
+def cheaper() -> Iterator[None]:
+    """No page shows figures for papers, and none asks for more than one process."""
+    with workerless(), unfigured():
         yield
 
 

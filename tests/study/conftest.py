@@ -1,6 +1,6 @@
 """Small tasks, and studies of them made in this very process, without workers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,19 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from cheaper import workerless
 from lratlas import Task
 from lratlas.atlas import Atlas
 from lratlas.models.mlp import MLP
 from lratlas.study.conduct import conduct, open_study
-from lratlas.study.execute import driver
-from lratlas.study.execute.jobs import perform
-from lratlas.study.execute.study import Study
-from lratlas.study.plan.plan import Plan
-from lratlas.study.plan.progress import is_done
-from lratlas.study.plan.stored import stored_spec
 from lratlas.study.spec.spec import Spec, spec_from
-from lratlas.study.spec.tasks import Tasks, tasks_from
-from lratlas.study.store.store import Store
+from lratlas.study.spec.tasks import Tasks
 from study.pictures import picture_spec, write_pictures
 
 SECTIONS: dict[str, Any] = {
@@ -49,30 +43,6 @@ def blobs(**changes: Any) -> Task:
     return Task(**(fields | changes))
 
 
-def explored_here(
-    store: Store,
-    plan: Plan,
-    *,
-    workers: int,
-    cluster: str | None,
-    gpu_share: float,
-    tasks: Tasks | None,
-    progress: object,
-    notice: Callable[[str], None],
-) -> bool:
-    """What `execute` does, in this process: the jobs one after the other."""
-    assert workers >= 1
-    assert (cluster, gpu_share) == (None, 1.0)
-    assert progress is None
-    assert callable(notice)
-    spec = stored_spec(store)
-    study = Study(store, spec, plan, tasks or tasks_from(spec.task))
-    for job in plan.jobs:
-        if not is_done(store, job):
-            perform(study, job, lambda _: None)
-    return True
-
-
 def explored_in(
     folder: Path,
     task: Task | None = None,
@@ -90,10 +60,10 @@ def explored_in(
 
 
 @pytest.fixture
-def explored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Atlas]:
+def explored() -> Iterator[Callable[..., Atlas]]:
     """A function of (folder, task, notices, sections that differ from ``SECTIONS``) that conducts a study here."""
-    monkeypatch.setattr(driver, "execute", explored_here)
-    return explored_in
+    with workerless():
+        yield explored_in
 
 
 def _conducted(folder: Path, spec: Spec, notices: list[str] | None = None) -> Atlas:
@@ -103,10 +73,10 @@ def _conducted(folder: Path, spec: Spec, notices: list[str] | None = None) -> At
 
 
 @pytest.fixture
-def conducted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Atlas]:
+def conducted() -> Iterator[Callable[..., Atlas]]:
     """A function of (folder, spec, notices) that conducts the study of a spec here."""
-    monkeypatch.setattr(driver, "execute", explored_here)
-    return _conducted
+    with workerless():
+        yield _conducted
 
 
 @pytest.fixture(scope="session")
@@ -119,8 +89,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def picture_study(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a whole study of tiny images; to be read, not changed."""
     folder = tmp_path_factory.mktemp("studies") / "pictures"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(driver, "execute", explored_here)
+    with workerless():
         _conducted(folder, picture_spec(pictures))
     return folder
 
@@ -141,8 +110,7 @@ def sections() -> dict[str, Any]:
 def whole_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the small study, finished; to be copied, not changed."""
     folder = tmp_path_factory.mktemp("studies") / "whole"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(driver, "execute", explored_here)
+    with workerless():
         explored_in(folder)
     return folder
 

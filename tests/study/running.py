@@ -29,7 +29,7 @@ segment_steps = {segment_steps}
 """
 
 
-LONG = ticks_spec("lrs = [1e-3, 1e-2]\nsteps = 90000", points=1000, segment_steps=1800)
+LONG = ticks_spec("lrs = [1e-3, 1e-2]\nsteps = 90000", points=1000, segment_steps=540)
 
 
 def lratlas(*words: object) -> list[str]:
@@ -74,7 +74,7 @@ def files(folder: Path) -> set[str]:
 
 def under_way(folder: Path, *, workers: int) -> None:
     """Wait until each worker has ended a segment of a stack of ``LONG``, and is in the middle of the next."""
-    wait_until(lambda: sum(name.endswith("-1800.parquet") for name in files(folder)) == workers, within=120)
+    wait_until(lambda: sum(name.endswith("-540.parquet") for name in files(folder)) == workers, within=120)
     time.sleep(0.2)
 
 

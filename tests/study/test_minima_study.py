@@ -12,6 +12,7 @@ import torch
 from polars.testing import assert_frame_equal
 
 import lratlas
+from cheaper import workerless
 from lratlas import Task
 from lratlas.analysis.equal_loss import at_equal_loss
 from lratlas.analysis.norm_spread import pooled_norms
@@ -19,11 +20,10 @@ from lratlas.atlas import Atlas, load
 from lratlas.errors import JobsFailed, SpecError, StudyError
 from lratlas.models.mlp import MLP
 from lratlas.study.conduct import conduct
-from lratlas.study.execute import driver
 from lratlas.study.plan.refining import next_plr
 from lratlas.study.spec.spec import RefineSpec, Spec, spec_from
 from lratlas.study.store.store import Store
-from study.conftest import explored_here, explored_in
+from study.conftest import explored_in
 
 Explored = Callable[..., Atlas]
 Made = Callable[..., Task]
@@ -45,8 +45,7 @@ MORE: dict[str, Any] = {
 def minima(tmp_path_factory: pytest.TempPathFactory, small_task: Made) -> Path:
     """A finished study with everything that Fig. 11 to 13 and 26 need; to be read, not changed."""
     folder = tmp_path_factory.mktemp("minima") / "study"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(driver, "execute", explored_here)
+    with workerless():
         explored_in(folder, small_task(), **MORE)
     return folder
 

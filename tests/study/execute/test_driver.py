@@ -13,13 +13,13 @@ import torch
 from polars.testing import assert_frame_equal
 
 import lratlas
+from cheaper import undrawn
 from lratlas import Task
 from lratlas.atlas import Atlas, load
 from lratlas.errors import JobsFailed, StudyError
 from lratlas.study.execute.driver import Progress
 from lratlas.study.plan.progress import is_done
 from lratlas.study.store.failures import read_failures
-from undrawn import undrawn
 
 Made = Callable[..., Task]
 

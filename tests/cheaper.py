@@ -1,0 +1,46 @@
+"""Studies that cost less, where something else is tested: without processes of their own, or without a page."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+from lratlas.atlas import Atlas
+from lratlas.study.execute import driver
+from lratlas.study.execute.jobs import perform
+from lratlas.study.execute.study import Study
+from lratlas.study.plan.plan import Plan
+from lratlas.study.plan.progress import is_done
+from lratlas.study.plan.stored import stored_spec
+from lratlas.study.spec.tasks import Tasks, tasks_from
+from lratlas.study.store.store import Store
+
+
+@contextmanager
+def undrawn() -> Generator[None]:
+    """Studies whose page is not drawn."""
+    with patch.object(Atlas, "write_report", return_value=""):
+        yield
+
+
+@contextmanager
+def unfigured() -> Generator[None]:
+    """Pages without figures for papers, which cost more than the rest of a small study."""
+    pdf, svg = "lratlas.reporting.figure_pdf", "lratlas.reporting.figure_svg"
+    with patch(pdf, return_value=b""), patch(svg, return_value=""):
+        yield
+
+
+@contextmanager
+def workerless() -> Generator[None]:
+    """Studies whose jobs are done in this process, one after the other."""
+    with patch.object(driver, "execute", _execute):
+        yield
+
+
+def _execute(store: Store, plan: Plan, *, tasks: Tasks | None, **_: object) -> bool:
+    spec = stored_spec(store)
+    study = Study(store, spec, plan, tasks or tasks_from(spec.task))
+    for job in plan.jobs:
+        if not is_done(store, job):
+            perform(study, job, lambda _: None)
+    return True
