@@ -105,6 +105,7 @@ def test_every_lane_of_a_stack_is_the_run_alone_and_its_ordinary_loop() -> None:
                 torch.testing.assert_close(getattr(row, name)[0, at], getattr(other, name)[0, 0], rtol=0, atol=1e-9)
 
 
+@pytest.mark.long  # a net in a stack is compiled among the tests of the trainer
 def test_compiled_the_run_is_the_same_up_to_rounding() -> None:
     model = small_net()
     trained = train(model, sphere_sgd(radius=RADIUS), "single", [LRS[0]], compiled=True, dtype=torch.float32)

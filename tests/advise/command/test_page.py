@@ -1,40 +1,41 @@
+"""The training script on the page of commands keeps to what a search asks of a program."""
+
 import re
-import shlex
 import sys
 from pathlib import Path
 
-from lratlas.advise.command.process import Limits, Stop
-from lratlas.advise.command.slice import train_slice
-from lratlas.advise.command.template import placeholders
-from lratlas.advise.slices import make_slice
+import pytest
+
+from lratlas.advise.command.output import Told
+from lratlas.advise.command.template import placeholders, values_of
+from lratlas.advise.slices import Slice, make_slice
 
 PAGE = Path(__file__).parents[3] / "docs" / "command.md"
 
 
-def test_the_script_of_the_page_trains_and_goes_on(tmp_path: Path) -> None:
+def test_the_script_of_the_page_trains_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = PAGE.read_text()
     (script,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    (path := tmp_path / "train.py").write_text(script)
-    (found,) = re.findall(r'--command "(.*?)"', text, flags=re.DOTALL)
-    command = found.replace("python train.py", f"{sys.executable} {shlex.quote(str(path))}")
+    (command,) = re.findall(r'--command "(.*?)"', text, flags=re.DOTALL)
+
+    def trained(piece: Slice) -> Told:
+        python, _, *words = placeholders(command).filled(values_of(piece, tmp_path / "state"))
+        assert python == "python"
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        exec(compile(script, "train.py", "exec"), {"__name__": "__main__"})
+        told = Told("value")
+        for line in capsys.readouterr().out.splitlines():
+            told.take(line.encode())
+        assert len(told.losses()) == piece.steps
+        assert told.value is not None
+        assert told.averaged is not None
+        assert told.averaged != told.value
+        return told
+
     first = make_slice(lr=0.03, seed=0, start=0, stop=40, parent=None)
     branch = make_slice(lr=0.03, seed=0, start=40, stop=50, parent=first.name, anneal_from=40)
-    losses = list[float]()
-    for piece in (first, branch):
-        trained = train_slice(
-            piece,
-            template=placeholders(command),
-            root=tmp_path,
-            metric="value",
-            is_continued=True,
-            limits=Limits(timeout=60, stall=None),
-            stop=Stop(),
-        )
-        assert trained.failure is None
-        assert len(trained.losses) == piece.steps
-        assert trained.value is not None
-        assert trained.averaged is not None
-        assert trained.averaged != trained.value
-        losses += trained.losses
+    start = trained(first).losses()[0]
     # It goes on from where it was: the loss does not jump back to that of fresh weights.
-    assert max(losses[40:]) < losses[0]
+    assert max(trained(branch).losses()) < start
