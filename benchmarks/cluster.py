@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lratlas.study.conduct import conduct, open_study
 from lratlas.study.spec.presets import preset
-from lratlas.study.spec.spec import Spec
+from lratlas.study.spec.sections import Spec
 
 
 def seconds(spec: Spec, *, workers: int, cluster: str | None) -> float:

@@ -103,7 +103,8 @@ def _command(name: str, command: Any) -> str:
     usage = [each.metavar if each.required else f"[{each.metavar}]" for each in arguments]
     rows = [(f"`{_words(each)}`", each.help or "", _if_left_out(each)) for each in command.params]
     table = _table(("argument or option", "meaning", "default"), rows)
-    return "\n\n".join([f"## {name}", command.help, f"`{' '.join([name, *usage])}`", table])
+    parts = [f"## {name}", command.help, f"`{' '.join([name, *usage])}`", table, command.epilog]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _words(parameter: Any) -> str:

@@ -17,7 +17,8 @@ from lratlas.advise.command.template import placeholders
 from lratlas.cli.app import app
 from lratlas.data.bands import default_bands
 from lratlas.study.spec.imaging import image_task
-from lratlas.study.spec.presets import PRESETS, preset
+from lratlas.study.spec.preset_names import PRESETS
+from lratlas.study.spec.presets import preset
 from lratlas.study.spec.spec import spec_from
 
 README, IMAGES = text_of("README.md"), text_of("docs/images.md")

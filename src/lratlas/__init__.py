@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lratlas.atlas import load
     from lratlas.comparing import compare
     from lratlas.exploring import explore
-    from lratlas.study.spec.spec import lr_grid
+    from lratlas.study.spec.grid import lr_grid
     from lratlas.task import Task
 
 __all__ = ["Advice", "Finder", "Task", "compare", "explore", "find", "load", "lr_grid", "watch"]
@@ -27,7 +27,7 @@ _HOMES = {
     "explore": "lratlas.exploring",
     "find": "lratlas.advise.find",
     "load": "lratlas.atlas",
-    "lr_grid": "lratlas.study.spec.spec",
+    "lr_grid": "lratlas.study.spec.grid",
     "watch": "lratlas.advise.watch.watch",
 }
 

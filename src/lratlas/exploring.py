@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from lratlas.errors import JobsFailed, SpecError, StudyError
 from lratlas.study.conduct import conduct, open_study
 from lratlas.study.plan.stored import stored_spec
-from lratlas.study.spec.spec import PYTHON, Spec, read_spec, spec_from
+from lratlas.study.spec.sections import Spec
+from lratlas.study.spec.spec import PYTHON, read_spec, spec_from
 from lratlas.study.spec.tasks import Tasks, tasks_of
 from lratlas.study.store.made import REPORT
 from lratlas.study.store.store import Store

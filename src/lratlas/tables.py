@@ -178,7 +178,7 @@ SCHEMAS: dict[str, pl.Schema] = {
             "high": pl.Float64,
         }
     ),
-    # Each finding of the paper, judged on this study; names and titles in lratlas.analysis.claims.
+    # Each claim of the paper, judged on this study; names and titles in lratlas.analysis.claims.
     "claims": pl.Schema(
         {
             "claim": pl.String,

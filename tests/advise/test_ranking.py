@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advise.find_helpers import STEPS, Valley, a_search, failed, outcome, searched
-from lratlas.advise.ranking import Standing, gain, near_best, projected, standings, trial
+from lratlas.advise.ranking import Ranked, gain, near_best, projected, ranking, trial
 from lratlas.advise.slices import Outcome, make_slice
 
 METRIC = st.floats(min_value=-100, max_value=100)
@@ -25,8 +25,8 @@ def course(*values: float | None, lr: float = 0.1, first: int = 400) -> list[Out
     return [told(lr, first * 2**rung, value) for rung, value in enumerate(values)]
 
 
-def standing(lr: float, score: float) -> Standing:
-    return Standing(lr=lr, score=score, steps=100, seeds=1)
+def standing(lr: float, score: float) -> Ranked:
+    return Ranked(lr=lr, score=score, steps=100, seeds=1)
 
 
 def test_a_trial_is_one_lr_and_seed_in_order_of_its_steps():
@@ -104,15 +104,15 @@ def test_averaged_weights_are_ranked_where_they_were_told():
 
 
 def test_nothing_stands_before_anything_was_told():
-    assert standings(a_search(), []) == []
-    assert standings(a_search(), [failed(make_slice(lr=0.1, seed=0, start=0, stop=100, parent=None))]) == []
+    assert ranking(a_search(), []) == []
+    assert ranking(a_search(), [failed(make_slice(lr=0.1, seed=0, start=0, stop=100, parent=None))]) == []
 
 
 def test_the_longest_rung_with_three_lrs_is_compared():
     outcomes = [each for lr in (0.4, 0.1, 0.2, 0.3) for each in course(1 + lr, lr=lr)]
     outcomes += [told(lr, 800, 0.5 + lr) for lr in (0.3, 0.1, 0.2)]
     outcomes += [told(lr, 1600, 0.25 + lr) for lr in (0.1, 0.2)]
-    found = standings(a_search(), outcomes)
+    found = ranking(a_search(), outcomes)
     assert [(each.lr, each.steps, each.seeds) for each in found] == [(0.1, 1600, 1), (0.2, 1600, 1), (0.3, 800, 1)]
     # Two doublings are left from 1,600 steps to 6,400, and three from 800.
     two, three = 1 / 2 + 1 / 4, 1 / 2 + 1 / 4 + 1 / 8
@@ -122,16 +122,16 @@ def test_the_longest_rung_with_three_lrs_is_compared():
 
 def test_without_three_lrs_on_a_rung_the_fullest_one_is_compared():
     outcomes = [told(lr, 100, lr) for lr in (0.1, 0.2)] + [told(0.2, 200, 0.1)]
-    assert [each.lr for each in standings(a_search(), outcomes)] == [0.1, 0.2]
+    assert [each.lr for each in ranking(a_search(), outcomes)] == [0.1, 0.2]
     outcomes += [told(0.1, 200, 0.05)]
-    assert {each.steps for each in standings(a_search(), outcomes)} == {200}
+    assert {each.steps for each in ranking(a_search(), outcomes)} == {200}
 
 
 def test_failures_and_branches_make_no_rung():
     outcomes = [told(lr, 100, lr) for lr in (0.1, 0.2, 0.3)]
     outcomes += [told(lr, 200, None) for lr in (0.1, 0.2, 0.3)]
     outcomes += [told(lr, 125, 0.0, start=100, anneal_from=100) for lr in (0.1, 0.2, 0.3)]
-    found = standings(a_search(), outcomes)
+    found = ranking(a_search(), outcomes)
     assert [each.lr for each in found] == [0.1, 0.2, 0.3]
     assert {each.score for each in found} == {-math.inf}  # they failed when they went on
 
@@ -139,27 +139,27 @@ def test_failures_and_branches_make_no_rung():
 def test_other_seeds_enter_as_a_mean_on_the_rung_that_is_compared():
     seeds = {0: 1.0, 1: 0.8, 2: 0.3}
     outcomes = [told(lr, 400, lr + value, seed=seed) for lr in (0.1, 0.2, 0.4) for seed, value in seeds.items()]
-    found = standings(a_search(), outcomes)
+    found = ranking(a_search(), outcomes)
     assert [each.seeds for each in found] == [3, 3, 3]
     assert [-each.score for each in found] == pytest.approx([0.8, 0.9, 1.1])
     outcomes.append(told(0.1, 800, 0.9))
     # The first seed fell from 1.1 to 0.9 and has three doublings to go; all seeds are at 0.8 on average, it at 1.1.
     expected = 0.9 * (0.9 / 1.1) ** (1 / 2 + 1 / 4 + 1 / 8) * 0.8 / 1.1
-    assert -standings(a_search(), outcomes)[0].score == pytest.approx(expected)
+    assert -ranking(a_search(), outcomes)[0].score == pytest.approx(expected)
 
 
 def test_an_lr_that_fails_with_another_seed_is_not_relied_on():
     outcomes = [told(lr, 400, lr) for lr in (0.1, 0.2, 0.4)] + [told(0.2, 400, None, seed=1)]
-    scores = {each.lr: each.score for each in standings(a_search(), outcomes)}
+    scores = {each.lr: each.score for each in ranking(a_search(), outcomes)}
     assert scores == {0.1: -0.1, 0.2: -math.inf, 0.4: -0.4}
 
 
 def test_the_order_of_telling_does_not_matter():
     search = a_search()
     outcomes = searched(search, Valley())
-    expected = standings(search, outcomes)
+    expected = ranking(search, outcomes)
     assert len(expected) == 4
-    assert standings(search, outcomes[::-1]) == expected
+    assert ranking(search, outcomes[::-1]) == expected
 
 
 def test_what_is_near_the_best_is_within_the_tolerance_of_it():
@@ -195,6 +195,6 @@ def test_near_ones_are_all_those_around_the_best_without_a_gap(scores: list[floa
 
 def test_an_lr_that_failed_stands_between_its_neighbours():
     outcomes = [told(lr, 100, value) for lr, value in ((0.1, 1.0), (0.2, None), (0.4, 1.0), (0.8, 1.0))]
-    found = standings(a_search(), outcomes)
+    found = ranking(a_search(), outcomes)
     assert [(each.lr, each.score) for each in found] == [(0.1, -1.0), (0.2, -math.inf), (0.4, -1.0), (0.8, -1.0)]
     assert [each.lr for each in near_best(a_search(), found)] == [0.4, 0.8]

@@ -18,7 +18,7 @@ import torch
 from browser import made_up_rows as rows
 from lratlas.study.plan.plan import Plan, Seed, Training, plan_text, with_own_versions
 from lratlas.study.plan.planning import make_plan
-from lratlas.study.spec.spec import (
+from lratlas.study.spec.sections import (
     AverageSpec,
     FinetuneSpec,
     MeasureSpec,
@@ -28,8 +28,8 @@ from lratlas.study.spec.spec import (
     Spec,
     TaskSpec,
     TrainingSpec,
-    spec_text,
 )
+from lratlas.study.spec.spec import spec_text
 from lratlas.study.store.store import Store
 
 STAGES = ("pretrain", "second", "finetune")

@@ -37,7 +37,7 @@ def judged(study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_finished_study_ends_with_the_advice_and_the_count_of_verdicts(study: Path, run: Run):
     lines = run("resume", study).out.splitlines()
     assert [line for line in lines if line.startswith("→ Train with a constant ")]
-    (count,) = [line for line in lines if line.startswith("Of the paper's findings ")]
+    (count,) = [line for line in lines if line.startswith("Of the paper's claims ")]
     assert count.endswith(f"`lratlas show {study} claims`")
     assert sum(int(number) for number in re.findall(r"(\d+) (?:supported|contradicted|inconclusive)", count)) == 11
 
@@ -51,7 +51,7 @@ def test_verdicts_are_counted_and_told(judged: Path, run: Run):
         "✗ contradicted  c: One does not.",
         "? inconclusive  d: One may.",
     ]
-    assert not [line for line in lines if line.startswith("Of the paper's findings")]
+    assert not [line for line in lines if line.startswith("Of the paper's claims")]
     claims = json.loads(run("status", judged, "--json").out)["claims"]
     assert [row["claim"] for row in claims] == ["a", "b", "c", "d"]
     assert (claims[2]["effect"], claims[3]["effect"]) == (-0.5, None)

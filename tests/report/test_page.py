@@ -123,7 +123,7 @@ def test_the_page_comes_in_order(html: str) -> None:
         "answer", "verdicts", "found", "charts", "regimes", "tables", "made",
     ]  # fmt: skip
     landmarks = [
-        "Start with 1e-2.", "1 | 2, the convergence threshold", "The paper’s findings, on this task", "It holds.",
+        "Start with 1e-2.", "1 | 2, the convergence threshold", "The paper’s claims, on this task", "It holds.",
         "What the study found", "Larger LRs diverge.", "Charts", "How far apart the solutions of one PLR lie",
         "Regimes", "Tables", "How this was made", "lratlas demo",
     ]  # fmt: skip

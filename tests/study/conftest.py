@@ -13,7 +13,8 @@ from lratlas import Task
 from lratlas.atlas import Atlas
 from lratlas.models.mlp import MLP
 from lratlas.study.conduct import conduct, open_study
-from lratlas.study.spec.spec import Spec, spec_from
+from lratlas.study.spec.sections import Spec
+from lratlas.study.spec.spec import spec_from
 from lratlas.study.spec.tasks import Tasks
 from study.pictures import picture_spec, write_pictures
 

@@ -21,7 +21,8 @@ from lratlas.errors import JobsFailed, SpecError, StudyError
 from lratlas.models.mlp import MLP
 from lratlas.study.conduct import conduct
 from lratlas.study.plan.refining import next_plr
-from lratlas.study.spec.spec import RefineSpec, Spec, spec_from
+from lratlas.study.spec.sections import RefineSpec, Spec
+from lratlas.study.spec.spec import spec_from
 from lratlas.study.store.store import Store
 from study.conftest import explored_in
 

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from lratlas.advise.advice_wording import statement_of, warnings_of
-from lratlas.advise.ranking import near_best, projected, standings, trial
+from lratlas.advise.ranking import near_best, projected, ranking, trial
 from lratlas.advise.search import spent
 from lratlas.advise.search_settings import Search
 from lratlas.advise.slices import Outcome
@@ -112,7 +112,7 @@ def advise(search: Search, outcomes: Sequence[Outcome]) -> Advice:
     """
     # Ties must not fall as the workers happened to finish.
     outcomes = sorted(outcomes, key=lambda each: (each.slice.stop, each.slice.lr, each.slice.seed, each.slice.annealed))
-    ranked = standings(search, outcomes)
+    ranked = ranking(search, outcomes)
     if not outcomes:
         raise SearchError("Nothing has been told yet; there is no advice without a trained slice.")
     if not any(each.score > -math.inf for each in ranked):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lratlas.advise.ranking import Standing, gain, trial
+from lratlas.advise.ranking import Ranked, gain, trial
 from lratlas.advise.search import enough, next_slices, spent
 from lratlas.advise.search_settings import Search
 from lratlas.advise.slices import Outcome
@@ -40,13 +40,13 @@ def statement_of(advice: "Advice") -> str:
     return " ".join(sentences)
 
 
-def warnings_of(search: Search, outcomes: Sequence[Outcome], ranked: Sequence[Standing]) -> Iterator[str]:
+def warnings_of(search: Search, outcomes: Sequence[Outcome], ranked: Sequence[Ranked]) -> Iterator[str]:
     """What a reader should know, each a sentence.
 
     Args:
         search: The settings.
         outcomes: All that was told; one of them at least went well.
-        ranked: The standings that follow from it.
+        ranked: The ranking that follows from it.
     """
     best = max(ranked, key=lambda each: (each.score, each.lr))
     tried = sorted({each.slice.lr for each in outcomes})
@@ -66,9 +66,7 @@ def warnings_of(search: Search, outcomes: Sequence[Outcome], ranked: Sequence[St
         yield f"The slice {first.slice.name} failed: {str(first.failure).rstrip('.')}{others}."
 
 
-def _on_little(
-    search: Search, outcomes: Sequence[Outcome], ranked: Sequence[Standing], best: Standing
-) -> Iterator[str]:
+def _on_little(search: Search, outcomes: Sequence[Outcome], ranked: Sequence[Ranked], best: Ranked) -> Iterator[str]:
     """Sentences where too little was trained, or too few LRs, to rely on."""
     share, last = f"{best.steps / search.steps:.1%} of a full training", trial(outcomes, best.lr)[-1].quality
     if next_slices(search, outcomes):
@@ -93,7 +91,7 @@ def _on_little(
         )
 
 
-def _overfitting(search: Search, outcomes: Sequence[Outcome], ranked: Sequence[Standing]) -> Iterator[str]:
+def _overfitting(search: Search, outcomes: Sequence[Outcome], ranked: Sequence[Ranked]) -> Iterator[str]:
     """A sentence where the metric fell with twice the steps: a shorter training is then as good."""
     fallen = list[float]()
     for each in ranked:

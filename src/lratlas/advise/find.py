@@ -22,7 +22,7 @@ TASK = "task.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class SearchProgress:
     """How far a search is.
 
     Attributes:
@@ -48,7 +48,7 @@ def find(
     validation: float = 0.1,
     device: str = "auto",
     compiled: bool = False,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[SearchProgress], None] | None = None,
 ) -> Advice:
     """Find the initial LR for a task (see docs/method.md).
 
@@ -97,7 +97,7 @@ def find(
     return finder.advice()
 
 
-def _search(finder: Finder, bench: Bench, progress: Callable[[Progress], None] | None) -> None:
+def _search(finder: Finder, bench: Bench, progress: Callable[[SearchProgress], None] | None) -> None:
     """Train what the finder asks for, until it asks for nothing more."""
     while slices := finder.ask_all():
         for group in groups(bench, slices):
@@ -112,12 +112,12 @@ def _search(finder: Finder, bench: Bench, progress: Callable[[Progress], None] |
         forget_states(bench, finder.needed())
 
 
-def _progress(finder: Finder) -> Progress:
+def _progress(finder: Finder) -> SearchProgress:
     best = None
     with suppress(SearchError):  # nothing has gone well yet
         best = finder.advice().lr
     cost = spent(finder.search, finder.outcomes)
-    return Progress(cost=cost, budget=finder.search.budget, best=best)
+    return SearchProgress(cost=cost, budget=finder.search.budget, best=best)
 
 
 def _same_task(folder: Path, task: Task) -> None:

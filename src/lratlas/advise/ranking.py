@@ -19,7 +19,7 @@ _COMPARED = 3  # so many LRs, at least, make a curve
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class Ranked:
     """What an LR is expected to reach.
 
     Attributes:
@@ -65,7 +65,7 @@ def gain(search: Search, outcomes: Sequence[Outcome]) -> float:
     return last - before if math.isfinite(last) and math.isfinite(before) else 0.0
 
 
-def standings(search: Search, outcomes: Sequence[Outcome]) -> list[Standing]:
+def ranking(search: Search, outcomes: Sequence[Outcome]) -> list[Ranked]:
     """What each LR of the last rung with at least three LRs is expected to reach, ascending in LR.
 
     Where there is no such rung, those of the rung with the most LRs; none before anything was told.
@@ -77,11 +77,11 @@ def standings(search: Search, outcomes: Sequence[Outcome]) -> list[Standing]:
     rung = max(several) if several else max(rungs, key=lambda stop: (len(rungs[stop]), stop))
     # One that failed there is among them, so that what lies on both sides of it is not taken for neighbours.
     lrs = {each.slice.lr for each in outcomes if each.slice.stop == rung and not each.slice.annealed}
-    return [_standing(search, outcomes, lr, least=rung) for lr in sorted(lrs)]
+    return [_rank(search, outcomes, lr, least=rung) for lr in sorted(lrs)]
 
 
-def near_best(search: Search, ranked: Sequence[Standing]) -> list[Standing]:
-    """The standings around the best one that are, without a gap, as good as it is within the tolerance."""
+def near_best(search: Search, ranked: Sequence[Ranked]) -> list[Ranked]:
+    """Those around the best one that are, without a gap, as good as it is within the tolerance."""
     best = max(range(len(ranked)), key=lambda place: (ranked[place].score, ranked[place].lr))
     limit = ranked[best].score - search.tolerance * abs(ranked[best].score)
     low = high = best
@@ -101,7 +101,7 @@ def _rungs(outcomes: Sequence[Outcome]) -> dict[int, set[float]]:
     return rungs
 
 
-def _standing(search: Search, outcomes: Sequence[Outcome], lr: float, *, least: int) -> Standing:
+def _rank(search: Search, outcomes: Sequence[Outcome], lr: float, *, least: int) -> Ranked:
     of = [each for each in outcomes if each.slice.lr == lr and each.slice.stop == least and not each.slice.annealed]
     first = trial(outcomes, lr, seed=min(each.slice.seed for each in of))
     steps = first[-1].slice.stop
@@ -111,7 +111,7 @@ def _standing(search: Search, outcomes: Sequence[Outcome], lr: float, *, least: 
     own = next(search.score(each.quality) for each in first if each.slice.stop == least)
     known = math.isfinite(final) and math.isfinite(own)
     score = _moved(search, final, own, sum(scores) / len(scores)) if known else -math.inf
-    return Standing(lr=lr, score=score, steps=steps, seeds=len(of))
+    return Ranked(lr=lr, score=score, steps=steps, seeds=len(of))
 
 
 def _moved(search: Search, score: float, before: float, after: float, *, times: float = 1.0) -> float:

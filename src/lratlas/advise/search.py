@@ -7,7 +7,7 @@ steps; who goes on is decided on the validation quality of averaged weights, pro
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from lratlas.advise.ranking import near_best, projected, standings, trial
+from lratlas.advise.ranking import near_best, projected, ranking, trial
 from lratlas.advise.search_settings import Search
 from lratlas.advise.slices import Outcome, Slice, make_slice
 
@@ -154,7 +154,7 @@ def _branch(search: Search, made: Sequence[Slice], told: Mapping[str, Outcome]) 
 
 def _repeated(search: Search, made: Sequence[Slice], told: Mapping[str, Outcome], *, seed: int) -> list[Slice]:
     """Another seed for the LRs that are compared, until the near-best lie within an octave or the budget ends."""
-    ranked = standings(search, [told[each.name] for each in made])
+    ranked = ranking(search, [told[each.name] for each in made])
     near = near_best(search, ranked) if ranked else []
     if not near or near[-1].lr / near[0].lr <= _OCTAVE:
         return []

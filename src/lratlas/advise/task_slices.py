@@ -39,7 +39,7 @@ _STATISTICS = 1024  # training samples for the batch-norm statistics of an avera
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainedSlice:
     """What came of a slice.
 
     Attributes:
@@ -108,7 +108,7 @@ def groups(bench: Bench, slices: Sequence[Slice]) -> list[list[Slice]]:
     return list(together.values())
 
 
-def train_slices(bench: Bench, slices: Sequence[Slice]) -> list[Trained]:
+def train_slices(bench: Bench, slices: Sequence[Slice]) -> list[TrainedSlice]:
     """Train slices that differ in nothing but their LR, and keep their final states.
 
     Args:
@@ -194,7 +194,7 @@ def _stairs(of: Slice) -> list[int]:
     return sorted({of.start, *(int(step) for step in down)})
 
 
-def _results(bench: Bench, trained: PartWay, data: Samples) -> list[Trained]:
+def _results(bench: Bench, trained: PartWay, data: Samples) -> list[TrainedSlice]:
     task, program, stack = bench.task, bench.program, trained.stack
     held = samples([task], "validation", data.frozen, dtype=torch.float32, device=bench.device)
 
@@ -208,7 +208,7 @@ def _results(bench: Bench, trained: PartWay, data: Samples) -> list[Trained]:
     values, averages = metric(stack.weights, stack.buffers), metric(mean, pooled)
     losses = torch.stack(trained.losses)
     return [
-        Trained(
+        TrainedSlice(
             value=float(values[lane]) if stack.alive[0, lane] else math.nan,
             averaged=float(averages[lane]) if stack.alive[0, lane] else math.nan,
             losses=tuple(losses[:, lane].tolist()),

@@ -41,10 +41,11 @@ from lratlas.cli.serve import serve
 from lratlas.cli.terminal import notice, print_json, print_table, progress_bar, say
 from lratlas.cli.verify import verify
 from lratlas.errors import LRAtlasError, SpecError
+from lratlas.study.spec.preset_names import PRESETS
 
 if TYPE_CHECKING:
     from lratlas.atlas import Atlas
-    from lratlas.study.spec.spec import Spec
+    from lratlas.study.spec.sections import Spec
 
 
 INTERRUPTED, TERMINATED = 130, 143  # the exit codes after Ctrl-C and after SIGTERM
@@ -149,11 +150,9 @@ def explore(
     _print_result(_study(read_spec(spec), folder, crew(workers, cluster, gpu_share)), as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="\n\n".join(["The studies:", *(f"{name}: {what}." for name, what in PRESETS.items())]))
 def reproduce(
-    preset: Annotated[
-        str, typer.Argument(help="Which study: ticks, digits, fashion-convnet, cifar10-convnet, …", metavar="PRESET")
-    ],
+    preset: Annotated[str, typer.Argument(help="Which study; all are listed below.", metavar="PRESET")],
     folder: FolderOption,
     repeats: Repeats = None,
     scale: Scale = None,
@@ -320,6 +319,7 @@ def _result(atlas: "Atlas") -> dict[str, object]:
 def _print_result(atlas: "Atlas", *, as_json: bool, verdicts: bool = True) -> None:
     """The result in words; ``verdicts`` adds how many of them there are of each kind."""
     from lratlas.cli.status import verdict_count
+    from lratlas.study.store.made import REPORT
 
     if as_json:
         print_json(_result(atlas))
@@ -331,9 +331,9 @@ def _print_result(atlas: "Atlas", *, as_json: bool, verdicts: bool = True) -> No
     for sentence in atlas.summary():
         say(f"• {sentence}")
     if verdicts and (count := verdict_count(atlas)):
-        say(f"Of the paper's findings {count}: `lratlas show {shlex.quote(atlas.folder)} claims`")
-    if atlas.store.exists("report.html"):
-        say(f"Report: {atlas.folder}/report.html")
+        say(f"Of the paper's claims {count}: `lratlas show {shlex.quote(atlas.folder)} claims`")
+    if atlas.store.exists(REPORT):
+        say(f"Report: {atlas.folder}/{REPORT}")
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def _pace(found: Standing) -> str:
 
 
 def verdict_count(atlas: Atlas) -> str:
-    """How many of the paper's findings have which verdict, in words; empty while there are none."""
+    """How many of the paper's claims have which verdict, in words; empty while there are none."""
     verdicts = table(atlas.tables, "claims")["verdict"].to_list()
     return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in SIGNS) if verdicts else ""
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from lratlas.advise.slices import Slice
+from lratlas.advise.watch.running_average import RunningAverage
 from lratlas.integrations.lightning_data import Position
 from lratlas.integrations.lightning_lr import SlicedRates
 
@@ -33,7 +34,7 @@ class SliceFollower(Callback):
 
     def __init__(self, part: Slice, *, path: Path, warmup: int) -> None:
         self.losses: list[Tensor] = []
-        self.average = WeightMean()
+        self.average = RunningAverage((), recency=0)
         self.position = Position()
         self.rates = SlicedRates(lr_at=lambda step: _warmed_up(part, step, warmup))
         self._part, self._path = part, path
@@ -41,7 +42,8 @@ class SliceFollower(Callback):
         self._every = max(1, (part.stop - part.average_from) // AVERAGED)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to set the LRs."""
+        """Begin to set the LRs, and to average."""
+        self.average.restart(pl_module.parameters())
         self.rates.on_train_start(trainer, pl_module)
 
     def on_train_batch_end(
@@ -57,7 +59,7 @@ class SliceFollower(Callback):
         self._steps = trainer.global_step
         left = self._part.stop - self._steps
         if self._steps > self._part.average_from and (left <= 0 or left % self._every == 0):
-            self.average.add(pl_module)
+            self.average.add()
         if left <= 0:
             whole = self._path.with_suffix(".part")
             trainer.save_checkpoint(whole)
@@ -89,33 +91,6 @@ class SliceFollower(Callback):
         self.losses.append(loss.detach().mean() * divided)
         if len(self.losses) % CHECK_EVERY == 0 and not torch.stack(self.losses[-CHECK_EVERY:]).isfinite().all():
             trainer.should_stop = True
-
-
-class WeightMean:
-    """The mean of a module's weights over several steps, in float32 where they are narrower."""
-
-    def __init__(self) -> None:
-        self._means: list[Tensor] = []
-        self._count = 0
-
-    @torch.no_grad()
-    def add(self, module: nn.Module) -> None:
-        """Let the present weights enter."""
-        self._count += 1
-        if self._count == 1:
-            self._means = [
-                value.detach().to(torch.promote_types(value.dtype, torch.float32), copy=True)
-                for value in module.parameters()
-            ]
-            return
-        for mean, value in zip(self._means, module.parameters(), strict=True):
-            mean.lerp_(value.to(mean.dtype), 1 / self._count)
-
-    @torch.no_grad()
-    def write_to(self, module: nn.Module) -> None:
-        """Give a module the mean."""
-        for mean, value in zip(self._means, module.parameters(), strict=True):
-            value.copy_(mean)
 
 
 def _warmed_up(part: Slice, step: int, warmup: int) -> float:

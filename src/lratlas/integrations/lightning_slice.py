@@ -68,7 +68,7 @@ class LightningTraining:
 
 
 @dataclass(kw_only=True)
-class Trained:
+class TrainedSlice:
     """What came of a slice.
 
     Attributes:
@@ -84,7 +84,7 @@ class Trained:
     steps: int = 0
 
 
-def train_slice(training: LightningTraining, part: Slice) -> Trained:
+def train_slice(training: LightningTraining, part: Slice) -> TrainedSlice:
     """Train a slice from its parent's checkpoint, keep its final state, and validate it.
 
     Raises:
@@ -99,14 +99,14 @@ def train_slice(training: LightningTraining, part: Slice) -> Trained:
         trainer = training.trainer(follower, max_steps=part.stop, limit_val_batches=0)
         follower.rates.take_over(module)
         _fit(training, trainer, module, follower.position, part.seed, resumed=parent)
-        found = Trained(losses=[float(loss) for loss in follower.losses], steps=trainer.global_step)
+        found = TrainedSlice(losses=[float(loss) for loss in follower.losses], steps=trainer.global_step)
         if not all(isfinite(loss) for loss in found.losses) or trainer.global_step < part.stop:
             return found
         found.value = validate(training, module)
         if not part.annealed:
-            follower.average.write_to(module)
-            measure_norms(training, module, part)
-            found.averaged = validate(training, module)
+            with follower.average.swapped_in():
+                measure_norms(training, module, part)
+                found.averaged = validate(training, module)
         return found
 
 

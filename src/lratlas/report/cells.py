@@ -47,13 +47,13 @@ EVIDENCE: Mapping[str, tuple[str, Cell]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One finding as the page shows it.
+    """One claim as the page shows it.
 
     Attributes:
         claim: Its name in the table of claims.
-        heading: The finding as the paper has it.
+        heading: The claim as the paper has it.
         verdict: supported, contradicted or inconclusive.
-        statement: The finding in a sentence.
+        statement: The claim in a sentence.
     """
 
     claim: str
@@ -63,7 +63,7 @@ class Entry:
 
 
 def verdict_entries(claims: pl.DataFrame) -> list[Entry]:
-    """The findings in the order of the table."""
+    """The claims in the order of the table."""
     return [
         Entry(
             claim=row["claim"],

@@ -149,5 +149,5 @@ TABLES: Mapping[str, str] = {
     "norms": "norms of the weights of each output filter",
     "convergence": "epochs to convergence, seed by seed",
     "power_law": "the law by which they grow near the threshold",
-    "claims": "the verdicts on the paper's findings",
+    "claims": "the verdicts on the paper's claims",
 }

@@ -11,7 +11,8 @@ from lratlas.errors import StudyError
 from lratlas.study.plan.plan import PLAN
 from lratlas.study.plan.progress import is_done, listing
 from lratlas.study.plan.stored import stored_spec
-from lratlas.study.spec.spec import Spec, extends, spec_text
+from lratlas.study.spec.sections import Spec
+from lratlas.study.spec.spec import extends, spec_text
 from lratlas.study.store.checksum import digest
 from lratlas.study.store.folder import SPEC
 from lratlas.study.store.holding import held

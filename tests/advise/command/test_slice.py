@@ -10,7 +10,7 @@ import pytest
 
 from advise.command_helpers import program
 from lratlas.advise.command.process import Limits, Stop, Stopped
-from lratlas.advise.command.slice import Trained, train_slice
+from lratlas.advise.command.slice import TrainedSlice, train_slice
 from lratlas.advise.command.template import placeholders
 from lratlas.advise.slices import Slice, make_slice
 
@@ -18,9 +18,11 @@ FIRST = make_slice(lr=0.25, seed=0, start=0, stop=64, parent=None)
 NEXT = make_slice(lr=0.25, seed=0, start=64, stop=128, parent=FIRST.name)
 BRANCH = make_slice(lr=0.25, seed=0, start=64, stop=80, parent=FIRST.name, anneal_from=64)
 
+Train = Callable[..., TrainedSlice]
+
 
 @pytest.fixture
-def trained(tmp_path: Path) -> Callable[..., Trained]:
+def trained(tmp_path: Path) -> Train:
     def train(
         command: str,
         piece: Slice = FIRST,
@@ -29,7 +31,7 @@ def trained(tmp_path: Path) -> Callable[..., Trained]:
         is_continued: bool = True,
         timeout: float | None = 20,
         stop: Stop | None = None,
-    ) -> Trained:
+    ) -> TrainedSlice:
         return train_slice(
             piece,
             template=placeholders(command),
@@ -56,7 +58,7 @@ def state(tmp_path: Path, piece: Slice) -> Path:
     return tmp_path / "search" / "slices" / piece.name / "state" / "checkpoint"
 
 
-def test_slices_go_on_from_their_parents_state(trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_slices_go_on_from_their_parents_state(trained: Train, tmp_path: Path) -> None:
     command = program(tmp_path)
     first, following, branch = (trained(command, piece) for piece in (FIRST, NEXT, BRANCH))
     constant = parabola([0.25] * 128)
@@ -69,14 +71,14 @@ def test_slices_go_on_from_their_parents_state(trained: Callable[..., Trained], 
     assert json.loads(state(tmp_path, FIRST).read_text())["step"] == 64
 
 
-def test_an_attempt_that_was_cut_off_leaves_nothing_behind(trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_an_attempt_that_was_cut_off_leaves_nothing_behind(trained: Train, tmp_path: Path) -> None:
     state(tmp_path, FIRST).parent.mkdir(parents=True)
     state(tmp_path, FIRST).write_text("half of a stat")
     assert trained(program(tmp_path)).failure is None
     assert [path.name for path in (tmp_path / "search" / "slices").iterdir()] == [FIRST.name]
 
 
-def test_state_may_be_a_folder_or_files_with_endings(trained: Callable[..., Trained]) -> None:
+def test_state_may_be_a_folder_or_files_with_endings(trained: Train) -> None:
     script = (
         "[ {start} = 0 ] || [ -e {checkpoint}.pt -a -e {checkpoint}/part ] || exit 3;"
         " mkdir -p {checkpoint}; echo {stop} > {checkpoint}/part; echo {lr} > {checkpoint}.pt;"
@@ -86,7 +88,7 @@ def test_state_may_be_a_folder_or_files_with_endings(trained: Callable[..., Trai
         assert trained(f"sh -c {shlex.quote(script)}", piece).failure is None
 
 
-def test_the_environment_says_the_same(trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_the_environment_says_the_same(trained: Train, tmp_path: Path) -> None:
     script = (
         'echo "$LRATLAS_LR $LRATLAS_STEPS $LRATLAS_START" > "$LRATLAS_CHECKPOINT";'
         ' echo "{\\"value\\": $LRATLAS_STOP}" >> "$LRATLAS_OUTPUT"'
@@ -109,15 +111,13 @@ def test_the_environment_says_the_same(trained: Callable[..., Trained], tmp_path
         ({"inside": "print('\\x00\\xff garbage'); continue", "after": ""}, "told no 'value'; it printed no JSON"),
     ],
 )  # fmt: skip
-def test_what_goes_wrong_is_named(
-    lines: dict[str, str], failure: str, trained: Callable[..., Trained], tmp_path: Path
-) -> None:
+def test_what_goes_wrong_is_named(lines: dict[str, str], failure: str, trained: Train, tmp_path: Path) -> None:
     found = trained(program(tmp_path, **lines), timeout=0.5)
     assert found.failure is not None
     assert re.search(failure, found.failure), found.failure
 
 
-def test_a_state_that_is_not_saved_again_is_a_failure(trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_a_state_that_is_not_saved_again_is_a_failure(trained: Train, tmp_path: Path) -> None:
     assert trained(program(tmp_path)).failure is None
     script = """test -e {checkpoint} && echo '{"value": {lr}}'"""
     command = f"sh -c {shlex.quote(script)}"
@@ -125,11 +125,11 @@ def test_a_state_that_is_not_saved_again_is_a_failure(trained: Callable[..., Tra
     assert trained(command, BRANCH, is_continued=False).failure is None
 
 
-def test_a_parents_state_that_is_gone_is_named(trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_a_parents_state_that_is_gone_is_named(trained: Train, tmp_path: Path) -> None:
     assert trained(program(tmp_path), NEXT).failure == f"the state that {FIRST.name} left is missing"
 
 
-def test_nan_ends_the_program_and_is_no_fault_of_the_command(trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_nan_ends_the_program_and_is_no_fault_of_the_command(trained: Train, tmp_path: Path) -> None:
     began = time.monotonic()
     found = trained(program(tmp_path, inside="loss = math.nan if step >= 9 else loss; time.sleep(3 * (step > 12))"))
     assert time.monotonic() - began < 3
@@ -142,26 +142,26 @@ def test_nan_ends_the_program_and_is_no_fault_of_the_command(trained: Callable[.
     assert value.failure == "the value was not finite (nan)"
 
 
-def test_a_single_nan_in_a_training_that_ends_well_is_left_out(trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_a_single_nan_in_a_training_that_ends_well_is_left_out(trained: Train, tmp_path: Path) -> None:
     found = trained(program(tmp_path, inside="if step == 5: print('{\"loss\": NaN}'); continue"))
     assert found.failure is None
     assert len(found.losses) == 63
     assert all(map(math.isfinite, found.losses))
 
 
-def test_losses_without_a_value_are_no_failure_yet(trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_losses_without_a_value_are_no_failure_yet(trained: Train, tmp_path: Path) -> None:
     found = trained(program(tmp_path, after=""))
     assert (found.failure, found.value) == (None, None)
     assert found.names == ("step", "loss")
 
 
-def test_a_program_that_vanished_is_named(trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_a_program_that_vanished_is_named(trained: Train, tmp_path: Path) -> None:
     failure = trained(f"{tmp_path}/gone {{lr}}").failure
     assert failure is not None
     assert failure.startswith("the command could not be started: [Errno 2]")
 
 
-def test_a_request_to_stop_is_raised(trained: Callable[..., Trained], tmp_path: Path) -> None:
+def test_a_request_to_stop_is_raised(trained: Train, tmp_path: Path) -> None:
     stop = Stop()
     stop.asked.set()
     with pytest.raises(Stopped):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from lratlas.errors import DamagedFile, SpecError, StudyError
 from lratlas.study.plan.plan import Plan, Seed, Training, plan_text, read_plan
 from lratlas.study.plan.planning import make_plan
-from lratlas.study.spec.spec import Spec, spec_from
+from lratlas.study.spec.sections import Spec
+from lratlas.study.spec.spec import spec_from
 from lratlas.study.store.formats import FORMAT, NEEDS
 
 LRS = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]

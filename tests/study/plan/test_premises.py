@@ -15,7 +15,8 @@ from lratlas.errors import SpecError, TaskError
 from lratlas.models.mlp import MLP
 from lratlas.study.plan import premises
 from lratlas.study.plan.premises import bands_of_study, check_task, device_name, strategy_of
-from lratlas.study.spec.spec import Spec, spec_from
+from lratlas.study.spec.sections import Spec
+from lratlas.study.spec.spec import spec_from
 from lratlas.training.program import Strategy
 from study.pictures import picture_spec
 

@@ -17,7 +17,7 @@ from lratlas.models.convnet import ConvNet
 from lratlas.models.resnet import ResNet18
 from lratlas.models.vit import ViT
 from lratlas.study.spec.imaging import image_task
-from lratlas.study.spec.spec import TaskSpec
+from lratlas.study.spec.sections import TaskSpec
 from lratlas.study.spec.tasks import tasks_from
 from lratlas.task import Task, fingerprint
 from study.pictures import SIZE, TEST, TRAIN

@@ -6,7 +6,9 @@ from typing import Any, cast
 import pytest
 
 from lratlas.errors import SpecError
-from lratlas.study.spec.presets import PRESETS, demo_presets, preset
+from lratlas.study.spec.preset_names import PRESETS
+from lratlas.study.spec.presets import demo_presets, preset
+from lratlas.study.spec.setups import SETUPS
 from lratlas.study.spec.spec import extends, spec_from, spec_text
 
 
@@ -30,6 +32,10 @@ def test_digits_has_thirteen_plrs_over_four_decades():
     assert (spec.pretrain.lrs[0], spec.pretrain.lrs[-1]) == (1e-4, 1.0)
     assert spec.finetune is not None
     assert len(spec.finetune.lrs) == 3
+
+
+def test_every_study_has_a_name_that_is_shown_and_none_is_shown_in_vain():
+    assert PRESETS.keys() == SETUPS.keys()
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from lratlas.errors import SpecError
 from lratlas.study.spec import values
-from lratlas.study.spec.sections import RULE_FIELDS, RuleSpec
-from lratlas.study.spec.spec import Spec, extends, read_spec, spec_from, spec_text
+from lratlas.study.spec.sections import RULE_FIELDS, RuleSpec, Spec
+from lratlas.study.spec.spec import extends, read_spec, spec_from, spec_text
 from lratlas.training import objective, rules
 
 LR = st.floats(min_value=1e-12, max_value=1e6)

@@ -12,7 +12,7 @@ from lratlas.advise.command.failures import stop_if_hopeless
 from lratlas.advise.command.output import told_no
 from lratlas.advise.command.process import Limits, Stop, Stopped
 from lratlas.advise.command.record import Judge, judge_of, mean_of_last_fifth, record_judge
-from lratlas.advise.command.slice import Trained, train_slice
+from lratlas.advise.command.slice import TrainedSlice, train_slice
 from lratlas.advise.command.slice_folder import slice_folder
 from lratlas.advise.command.template import Template, check_program, placeholders
 from lratlas.advise.finder import Finder
@@ -198,7 +198,7 @@ def _train(search: _Searching, finder: Finder, piece: Slice) -> None:
     stop_if_hopeless(finder.outcomes, search.root)
 
 
-def _told(search: _Searching, finder: Finder, piece: Slice, trained: Trained) -> Outcome:
+def _told(search: _Searching, finder: Finder, piece: Slice, trained: TrainedSlice) -> Outcome:
     """Record what came of a slice; the first one that went well settles by what all are judged."""
     if failure := trained.failure or _lack(search, finder, trained):
         search.notice(f"{piece.name} failed: {failure} ({slice_folder(search.root, piece.name).path}).")
@@ -214,7 +214,7 @@ def _told(search: _Searching, finder: Finder, piece: Slice, trained: Trained) ->
     return finder.tell(piece, value=value, averaged=averaged, losses=trained.losses)
 
 
-def _lack(search: _Searching, finder: Finder, trained: Trained) -> str | None:
+def _lack(search: _Searching, finder: Finder, trained: TrainedSlice) -> str | None:
     """What a slice does not tell although it is judged by it; None if nothing is missing."""
     if search.judge == "loss":
         return None if trained.losses else told_no("loss", trained.names)

@@ -21,7 +21,7 @@ _MARKS = re.compile(r"[\s^~|+-]*")  # underlines of a traceback
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainedSlice:
     """What a command made of a slice.
 
     Attributes:
@@ -49,7 +49,7 @@ def train_slice(
     is_continued: bool,
     limits: Limits,
     stop: Stop,
-) -> Trained:
+) -> TrainedSlice:
     """Run the command for a slice, in the current folder, and judge what it did.
 
     Args:
@@ -68,7 +68,7 @@ def train_slice(
     try:
         folder = prepared(root, piece.name, piece.parent)
     except FileNotFoundError:
-        return Trained(failure=f"the state that {piece.parent} left is missing")
+        return TrainedSlice(failure=f"the state that {piece.parent} left is missing")
     before = folder.fingerprint()
     told = Told(metric)
     tails = (Tail(folder.stdout), Tail(folder.output))
@@ -92,7 +92,7 @@ def train_slice(
             stop=stop,
         )
     except OSError as error:
-        return Trained(failure=f"the command could not be started: {error}")
+        return TrainedSlice(failure=f"the command could not be started: {error}")
     for tail in tails:
         for line in tail.lines(to_the_end=True):
             told.take(line)
@@ -107,10 +107,10 @@ def _environment(values: Mapping[str, str], folder: SliceFolder) -> dict[str, st
     return {"PYTHONUNBUFFERED": "1", **os.environ, **said, "LRATLAS_OUTPUT": str(folder.output)}
 
 
-def _judged(told: Told, ended: Ended, folder: SliceFolder, *, saved: bool) -> Trained:
+def _judged(told: Told, ended: Ended, folder: SliceFolder, *, saved: bool) -> TrainedSlice:
     """What a slice came to; a divergence explains everything that follows from it."""
     diverged = _divergence(told, ended)
-    return Trained(
+    return TrainedSlice(
         value=told.value,
         averaged=told.averaged,
         names=tuple(told.names),

@@ -1,4 +1,4 @@
-"""A running average of weights in one copy of them, leaning towards the recent ones."""
+"""A running average of weights in one copy of them."""
 
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -9,24 +9,29 @@ from torch import Tensor
 
 from lratlas.errors import LRAtlasError, SpecError
 
-# The weight of the t-th weights grows like t³: their mean age is a fifth of the time averaged over
 RECENCY = 3
+"""The weight of the t-th weights grows like t³: their mean age is a fifth of the time averaged over."""
 
 
 class RunningAverage:
-    """The average of weights seen so far, the t-th with a weight that grows like t³.
+    """The average of weights seen so far, the t-th with a weight that grows like t to the power of ``recency``.
 
     Polynomial-decay averaging (Shamir & Zhang, *Stochastic Gradient Descent for Non-smooth Optimization*, 2013):
     the early weights fade out without a window that would have to be stored or restarted. Weights narrower than 32
     bits are averaged in float32.
 
+    Args:
+        parameters: What is averaged.
+        recency: The power; 0 for the plain mean.
+
     Attributes:
         count: How many weights were averaged.
     """
 
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
+    def __init__(self, parameters: Iterable[Tensor], *, recency: int = RECENCY) -> None:
         self._parameters = list(parameters)
         self._means: list[Tensor] = []
+        self._recency = recency
         self.count = 0
 
     @torch.no_grad()
@@ -36,7 +41,7 @@ class RunningAverage:
         if self.count == 1:
             self._means = [value.detach().to(_wide(value), copy=True) for value in self._parameters]
             return
-        share = (RECENCY + 1) / (self.count + RECENCY)
+        share = (self._recency + 1) / (self.count + self._recency)
         for mean, value in zip(self._means, self._parameters, strict=True):
             mean.lerp_(value.detach().to(mean.dtype), share)
 

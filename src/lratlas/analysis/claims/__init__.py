@@ -1,4 +1,4 @@
-"""The paper's findings as statements about the task at hand, each with an effect, an interval and a verdict."""
+"""The paper's claims as statements about the task at hand, each with an effect, an interval and a verdict."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from lratlas.analysis.claims.learned import middle_band, sparse_features
 from lratlas.analysis.claims.minima import connected_basin, high_flr_leaves, sharpness_unrelated
 from lratlas.analysis.claims.quality import best_averaged, best_fine_tuned, flr_matters, two_stages_recover
 from lratlas.analysis.claims.regimes import epochs_diverge, three_regimes
-from lratlas.analysis.claims.verdict import Finding, Unanswered
+from lratlas.analysis.claims.verdict import Judgement, Unanswered
 from lratlas.tables import SCHEMAS, Tables
 from lratlas.thresholds import DEFAULTS, Thresholds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A finding of the paper: in words, and how it is judged."""
+    """A claim of the paper: in words, and how it is judged."""
 
     title: str
-    judge: Callable[[Evidence], Finding]
+    judge: Callable[[Evidence], Judgement]
 
 
 CLAIMS: Mapping[str, Claim] = {
@@ -57,7 +57,7 @@ CLAIMS: Mapping[str, Claim] = {
 
 
 def claims(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAULTS) -> pl.DataFrame:
-    """Judge each finding of the paper on a study.
+    """Judge each claim of the paper on a study.
 
     "Just above the convergence threshold" are the PLRs of subregime 2A, or the lowest of regime 2 above the threshold
     where there is no 2A. Models that diverged do not enter, nor seeds that lack models which others have. An effect is
@@ -78,8 +78,8 @@ def claims(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAU
     return pl.DataFrame(rows, schema_overrides=SCHEMAS["claims"]).select(SCHEMAS["claims"].names())
 
 
-def _judged(claim: Claim, evidence: Evidence) -> Finding:
+def _judged(claim: Claim, evidence: Evidence) -> Judgement:
     try:
         return claim.judge(evidence)
     except Unanswered as lack:
-        return Finding(verdict="inconclusive", statement=str(lack))
+        return Judgement(verdict="inconclusive", statement=str(lack))

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lratlas.analysis.claims.verdict import Finding, Unanswered, Verdict
+from lratlas.analysis.claims.verdict import Judgement, Unanswered, Verdict
 from lratlas.analysis.gains import Gain, over_seeds
 from lratlas.analysis.wording import format_lr, plain, signed_interval
 from lratlas.tables import Tables, empty, scored
@@ -114,8 +114,8 @@ class Evidence:
                 "ones."
             )
 
-    def found(self, verdict: Verdict, effect: Gain, said: str, *, open_because: str, near: bool = True) -> Finding:
-        """A finding with its effect.
+    def found(self, verdict: Verdict, effect: Gain, said: str, *, open_because: str, near: bool = True) -> Judgement:
+        """A judgement with its effect.
 
         Args:
             verdict: The verdict; one against a claim about the PLRs just above the threshold is open where that may
@@ -129,7 +129,7 @@ class Evidence:
             verdict, open_because = "inconclusive", f"the threshold is bracketed too coarsely; {self.coarse}"
         some = "" if effect.seeds == len(self.seeds) else f" On the {effect.seeds} complete of {len(self.seeds)} seeds."
         tail = f" Open: {open_because}." if verdict == "inconclusive" else ""
-        return Finding(
+        return Judgement(
             verdict=verdict, statement=said + some + tail, effect=effect.mean, low=effect.low, high=effect.high
         )
 

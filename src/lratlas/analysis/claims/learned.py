@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 
 from lratlas.analysis.claims.evidence import Evidence, complete_seeds, lr_range, mean_of, per_seed, spoken
-from lratlas.analysis.claims.verdict import NEGLIGIBLE, Finding, Unanswered, exceeds, what_would_tell
+from lratlas.analysis.claims.verdict import NEGLIGIBLE, Judgement, Unanswered, exceeds, what_would_tell
 
 
-def sparse_features(evidence: Evidence) -> Finding:
+def sparse_features(evidence: Evidence) -> Judgement:
     """Just above the threshold networks rely on few features, in regime 1 on a little of all (Fig. 5).
 
     The effect is how much further the best feature of a model stands out above its other features, in single-feature
@@ -29,7 +29,7 @@ def sparse_features(evidence: Evidence) -> Finding:
     )
 
 
-def middle_band(evidence: Evidence) -> Finding:
+def middle_band(evidence: Evidence) -> Judgement:
     """Just above the threshold networks recognise more from the middle frequencies alone (Figs. 6, 7).
 
     The effect is the gain in accuracy on images with only the middle band left, over models from regime 1; means over
@@ -58,7 +58,7 @@ def _final(measured: pl.DataFrame) -> pl.DataFrame:
     return measured.filter(stage="pretrain") if tuned.is_empty() else tuned
 
 
-def _contrast(evidence: Evidence, runs: pl.DataFrame, sentence: str, *, unit: str) -> Finding:
+def _contrast(evidence: Evidence, runs: pl.DataFrame, sentence: str, *, unit: str) -> Judgement:
     """Whether a value is larger just above the threshold than in regime 1, and not larger still beyond."""
     evidence.must_span()
     groups = {"near": evidence.near, "below": evidence.below, "beyond": evidence.beyond}

@@ -6,7 +6,7 @@ import polars as pl
 
 from lratlas.analysis.claims.evidence import Evidence, complete_seeds, mean_of, per_seed, spoken
 from lratlas.analysis.claims.verdict import (
-    Finding,
+    Judgement,
     Unanswered,
     exceeds,
     opposite,
@@ -29,7 +29,7 @@ CLOSE = 2.0
 _NO_PAIRS = "Not measured: it takes two fine-tuning learning rates, averages and measure.geometry = true in the spec."
 
 
-def connected_basin(evidence: Evidence) -> Finding:
+def connected_basin(evidence: Evidence) -> Judgement:
     """At the lower end of regime 2 the solutions of a PLR lie in one basin, at the upper end not (Fig. 3).
 
     The ends are the lowest and the highest PLR on a plateau, whatever their barriers, since these decide between 2A
@@ -62,7 +62,7 @@ def connected_basin(evidence: Evidence) -> Finding:
     return evidence.found(verdict, effect, said, open_because=what)
 
 
-def high_flr_leaves(evidence: Evidence) -> Finding:
+def high_flr_leaves(evidence: Evidence) -> Judgement:
     """From far below the threshold a high FLR leaves the basin that pre-training found (Fig. 3).
 
     The effect is the training error barrier, at the smallest PLR, between the solutions fine-tuned with the lowest
@@ -90,7 +90,7 @@ def high_flr_leaves(evidence: Evidence) -> Finding:
     return evidence.found(verdict, barrier, said, open_because=what, near=False)
 
 
-def sharpness_unrelated(evidence: Evidence) -> Finding:
+def sharpness_unrelated(evidence: Evidence) -> Judgement:
     """At equal training loss, sharpness does not order the test error across PLRs (Fig. 26).
 
     The effect is Spearman's rank correlation of top Hessian eigenvalue and test error over PLRs, computed for each

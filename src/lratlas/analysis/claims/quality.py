@@ -15,7 +15,7 @@ from lratlas.analysis.claims.evidence import (
 )
 from lratlas.analysis.claims.verdict import (
     NEGLIGIBLE,
-    Finding,
+    Judgement,
     Unanswered,
     Verdict,
     exceeds,
@@ -34,7 +34,7 @@ HARDLY = 0.02
 RECOVERED = 0.01
 
 
-def best_fine_tuned(evidence: Evidence) -> Finding:
+def best_fine_tuned(evidence: Evidence) -> Judgement:
     """Fine-tuned with the lowest FLR, PLRs just above the threshold give the best models (Figs. 1, 5).
 
     The effect is the gain of the best of them over the best PLR of regime 1, each chosen on the other seeds.
@@ -45,7 +45,7 @@ def best_fine_tuned(evidence: Evidence) -> Finding:
     return _best_near(evidence, runs, ["plr"], f"After fine-tuning with {format_lr(runs['flr'][0])}")
 
 
-def best_averaged(evidence: Evidence) -> Finding:
+def best_averaged(evidence: Evidence) -> Judgement:
     """Averages of weights (SWA) from PLRs just above the threshold are the best (Figs. 1, 5).
 
     The effect is the gain of the best of them over the best from regime 1, PLR and number of checkpoints each
@@ -57,7 +57,7 @@ def best_averaged(evidence: Evidence) -> Finding:
     return _best_near(evidence, runs, ["plr", "count"], "After averaging the weights of checkpoints")
 
 
-def flr_matters(evidence: Evidence) -> Finding:
+def flr_matters(evidence: Evidence) -> Judgement:
     """Just above the threshold quality hardly depends on the FLR, beyond it does (Fig. 1).
 
     The effect is how much more the accuracy differs between the lowest and the highest FLR beyond, mean over PLRs,
@@ -86,7 +86,7 @@ def flr_matters(evidence: Evidence) -> Finding:
     return evidence.found(together(*parts), effect, said, open_because=what_would_tell(*open_part))
 
 
-def two_stages_recover(evidence: Evidence) -> Finding:
+def two_stages_recover(evidence: Evidence) -> Judgement:
     """A second PLR just above the threshold makes up for a first one that was too large (Fig. 12).
 
     The effect is the gain of PLR high → PLR low → lowest FLR over PLR high → lowest FLR, mean over pairs.
@@ -124,7 +124,7 @@ def two_stages_recover(evidence: Evidence) -> Finding:
     return evidence.found(together(*parts), effect, said, open_because=what_would_tell(*open_part))
 
 
-def _best_near(evidence: Evidence, runs: pl.DataFrame, options: Sequence[str], lead: str) -> Finding:
+def _best_near(evidence: Evidence, runs: pl.DataFrame, options: Sequence[str], lead: str) -> Judgement:
     """Whether the best of the options is of a PLR just above the threshold."""
     evidence.must_span()
     score, seeds = score_of(runs), complete_seeds(runs)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lratlas.analysis.boundaries import redrawn
 from lratlas.analysis.claims.evidence import Evidence, Floats, mean_of, spoken
-from lratlas.analysis.claims.verdict import Finding, Unanswered, exceeds, what_would_tell
+from lratlas.analysis.claims.verdict import Judgement, Unanswered, exceeds, what_would_tell
 from lratlas.analysis.gains import COVERAGE, FEWEST_SEEDS, Gain
 from lratlas.analysis.power_law import rising
 from lratlas.analysis.wording import format_lr
@@ -25,7 +25,7 @@ NEAR = 1.1
 _RANKS = {"1": 1.0, "2": 2.0, "2A": 2.0, "2B": 2.0, "3": 3.0}
 
 
-def three_regimes(evidence: Evidence) -> Finding:
+def three_regimes(evidence: Evidence) -> Judgement:
     """With rising PLR training converges, then stays on a noisy plateau, then diverges (Section 3).
 
     The effect is the share of pairs of PLRs from different regimes that are in this order, with its bootstrap
@@ -56,7 +56,7 @@ def three_regimes(evidence: Evidence) -> Finding:
     return evidence.found(verdict, order, said, open_because=_missing(ends), near=False)
 
 
-def epochs_diverge(evidence: Evidence) -> Finding:
+def epochs_diverge(evidence: Evidence) -> Judgement:
     """The epochs until every training sample is fitted grow without bound towards the threshold (Fig. 11).
 
     The effect is the factor, a geometric mean over seeds, between the epochs at the last PLR where a seed gets there

@@ -13,12 +13,12 @@ NEGLIGIBLE = 0.005
 MOST_SEEDS = 200
 
 
-class Unanswered(Exception):  # noqa: N818 - not an error: it ends in a finding
+class Unanswered(Exception):  # noqa: N818 - not an error: it ends in a judgement
     """A study cannot speak about a claim; the text says what it lacks, and what to add."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Judgement:
     """What a study says about one claim.
 
     Attributes:

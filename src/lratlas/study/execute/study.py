@@ -8,7 +8,7 @@ import torch
 
 from lratlas.study.execute.checkpoints import stack_of
 from lratlas.study.plan.plan import Grid, Plan, Seed, Training
-from lratlas.study.spec.spec import Spec
+from lratlas.study.spec.sections import Spec
 from lratlas.study.spec.tasks import Tasks
 from lratlas.study.store.store import Store
 from lratlas.task import Task, make_model

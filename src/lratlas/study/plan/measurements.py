@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lratlas.study.plan.plan import Bands, Features, Geometry, Norms, Plan, Seed, Sharpness, Training, identity
-from lratlas.study.spec.spec import Spec
+from lratlas.study.spec.sections import Spec
 
 GEOMETRY_COUNT = 5  # SWA-5 stands for the averaged solution (paper, Fig. 3)
 

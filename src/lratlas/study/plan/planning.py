@@ -12,7 +12,7 @@ from lratlas.errors import SpecError
 from lratlas.study.plan.measurements import measurements
 from lratlas.study.plan.plan import Average, Lane, Plan, Seed, Training, identity
 from lratlas.study.spec.grid import closest
-from lratlas.study.spec.spec import Spec
+from lratlas.study.spec.sections import Spec
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import torch
 
 from lratlas.data.bands import bands_of, default_bands
 from lratlas.errors import SpecError, TaskError
-from lratlas.study.spec.spec import Spec
+from lratlas.study.spec.sections import Spec
 from lratlas.task import Task, make_model
 from lratlas.training.choice import faster_strategy
 from lratlas.training.pre_norm import pre_norm_names

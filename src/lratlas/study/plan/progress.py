@@ -11,9 +11,10 @@ from typing import Literal
 import polars as pl
 
 from lratlas.errors import StudyError
-from lratlas.study.plan.plan import TABLE_OF, Job, Plan, Training
+from lratlas.study.plan.plan import PLAN, TABLE_OF, Job, Plan, Training
 from lratlas.study.plan.refining import next_plr
-from lratlas.study.spec.spec import RefineSpec
+from lratlas.study.spec.sections import RefineSpec
+from lratlas.study.store.folder import SPEC
 from lratlas.study.store.store import Store
 from lratlas.tables import SCHEMAS, Tables
 
@@ -99,7 +100,7 @@ def version(store: Store) -> str:
     Raises:
         StudyError: The study cannot be read.
     """
-    texts = [store.read_text(name) for name in ("spec.toml", "plan.json") if store.exists(name)]
+    texts = [store.read_text(name) for name in (SPEC, PLAN) if store.exists(name)]
     parts = {table: sorted(store.parts(table)) for table in SCHEMAS}
     return hashlib.sha256(json.dumps([texts, parts]).encode()).hexdigest()[:16]
 

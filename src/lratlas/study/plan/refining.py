@@ -6,7 +6,7 @@ from itertools import pairwise
 import polars as pl
 
 from lratlas.errors import StudyError
-from lratlas.study.spec.spec import RefineSpec, Spec
+from lratlas.study.spec.sections import RefineSpec, Spec
 from lratlas.tables import Tables
 
 _DIGITS = 5  # of an added PLR: enough for any ratio that can be asked for

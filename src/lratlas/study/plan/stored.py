@@ -5,7 +5,8 @@ from contextlib import suppress
 
 from lratlas.errors import DamagedFile, SpecError, StudyError
 from lratlas.study.plan.plan import PLAN, Plan, read_plan
-from lratlas.study.spec.spec import Spec, spec_from
+from lratlas.study.spec.sections import Spec
+from lratlas.study.spec.spec import spec_from
 from lratlas.study.store.folder import SPEC, Folder
 
 

@@ -2,36 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 from lratlas.errors import SpecError, meant
-from lratlas.study.spec.sections import MOST_REPEATS
+from lratlas.study.spec.preset_names import PRESETS
+from lratlas.study.spec.sections import MOST_REPEATS, FinetuneSpec, Spec
 from lratlas.study.spec.setups import SETUPS
-from lratlas.study.spec.spec import FinetuneSpec, Spec, spec_from
+from lratlas.study.spec.spec import spec_from
 
-PRESETS: Mapping[str, str] = MappingProxyType(
-    {
-        "ticks": "synthetic ticks, SI MLP: the paper's grid and steps, 5 repetitions (the paper has 50)",
-        "ticks-threshold": "ticks near the convergence threshold, ten times as long: epochs to convergence, bisection",
-        "ticks-minima": "ticks with a second PLR, norms and sharpness: 4 FLRs, 5 repetitions",
-        "digits": "handwritten digits of scikit-learn, SI MLP: 13 PLRs, 3 FLRs, 3 repetitions",
-        "fashion-convnet": "8,192 images of Fashion-MNIST, SI ConvNet of width 8: sized for two cores",
-        "fashion-resnet": "2,048 images of Fashion-MNIST, SI ResNet-18 of width 8: sized for two cores",
-        "fashion-resnet-practical": "the same images, ordinary ResNet-18 with momentum, weight decay, crop and flip",
-        "fashion-vit": "the same images, a small ViT with Adam, RandAugment, crop and flip",
-        "cifar10-convnet": "CIFAR-10, SI ConvNet of width 32, the paper's grid",
-        "cifar10-resnet": "CIFAR-10, SI ResNet-18 of width 32, the paper's grid",
-        "cifar10-resnet-threshold": "CIFAR-10, SI ResNet-18 near the convergence threshold, up to 3,000 epochs",
-        "cifar10-resnet-two-stages": "CIFAR-10, SI ResNet-18 with a second PLR before fine-tuning",
-        "cifar100-convnet": "CIFAR-100, SI ConvNet of width 128, the paper's grid",
-        "cifar100-resnet": "CIFAR-100, SI ResNet-18 of width 32, the paper's grid",
-        "tinyimagenet-resnet": "Tiny ImageNet (64 x 64, 200 classes), SI ResNet-18 of width 32, the paper's grid",
-        "cifar10-resnet-practical": "CIFAR-10, ResNet-18 of width 64 with momentum, weight decay, crop and flip",
-        "cifar100-resnet-practical": "CIFAR-100, the same",
-        "cifar10-vit": "CIFAR-10, ViT with Adam, RandAugment, crop and flip, 500 epochs",
-        "cifar100-vit": "CIFAR-100, the same",
-    }
-)
 # What the number of images is scaled from where a preset takes all of them.
 _TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "tiny-imagenet": 100_000}
 

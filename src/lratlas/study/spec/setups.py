@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from lratlas.study.spec.grid import lr_grid
-from lratlas.study.spec.spec import (
+from lratlas.study.spec.sections import (
     AverageSpec,
     FinetuneSpec,
     MeasureSpec,

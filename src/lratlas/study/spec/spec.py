@@ -10,41 +10,10 @@ from pydantic import ValidationError
 
 from lratlas.errors import SpecError
 from lratlas.study.spec.errors import sentence, shown
-from lratlas.study.spec.grid import lr_grid
 from lratlas.study.spec.sections import (
-    AverageSpec,
-    FinetuneSpec,
-    MeasureSpec,
-    PretrainSpec,
-    RefineSpec,
-    RuleSpec,
-    SecondSpec,
     Section,
     Spec,
-    TaskSpec,
-    TraceSpec,
-    TrainingSpec,
 )
-
-__all__ = [
-    "PYTHON",
-    "AverageSpec",
-    "FinetuneSpec",
-    "MeasureSpec",
-    "PretrainSpec",
-    "RefineSpec",
-    "RuleSpec",
-    "SecondSpec",
-    "Spec",
-    "TaskSpec",
-    "TraceSpec",
-    "TrainingSpec",
-    "extends",
-    "lr_grid",
-    "read_spec",
-    "spec_from",
-    "spec_text",
-]
 
 PYTHON = "python"
 """The task preset of studies whose task a spec cannot describe."""

@@ -17,7 +17,7 @@ from lratlas.errors import SpecError, TaskError, meant
 from lratlas.models.mlp import MLP
 from lratlas.study.spec.errors import shown
 from lratlas.study.spec.imaging import image_task
-from lratlas.study.spec.spec import TaskSpec
+from lratlas.study.spec.sections import TaskSpec
 from lratlas.task import Pair, Task, fingerprint
 
 DATA_SEEDS = 5
