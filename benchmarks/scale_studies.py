@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from lratlas.data.bands import default_bands
+from lratlas.data.band_ranges import default_bands
 from lratlas.study.plan.plan import Plan, Seed
 from lratlas.study.plan.planning import make_plan
 from lratlas.study.spec.presets import preset

@@ -43,3 +43,9 @@ def test_a_worker_that_compiles_nothing_imports_neither_the_compiler_nor_what_an
     names = imported_by(TRAINING)
     assert {"torch", "polars"} <= names
     assert not {"torch._dynamo", "torch._inductor", "sympy", "altair", "scipy", "sklearn", "vl_convert"} & names
+
+
+def test_what_shows_a_study_imports_no_pytorch() -> None:
+    names = imported_by("import lratlas.reporting, lratlas.comparing, lratlas.report.charts, lratlas.serve.server")
+    assert {"altair", "polars"} <= names
+    assert not {"torch", "sklearn", "scipy.stats", "scipy.optimize"} & names

@@ -15,7 +15,7 @@ from cheaper import unfigured, workerless
 from docs.pages import ROOT, blocks, parsed, table, text_of
 from lratlas.advise.command.template import placeholders
 from lratlas.cli.app import app
-from lratlas.data.bands import default_bands
+from lratlas.data.band_ranges import default_bands
 from lratlas.study.spec.imaging import image_task
 from lratlas.study.spec.preset_names import PRESETS
 from lratlas.study.spec.presets import preset

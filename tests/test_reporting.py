@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from browser.made_up import Shape, write_study
+from cheaper import unfigured
 from lratlas.atlas import Atlas, load
 from lratlas.errors import StudyError
 from lratlas.reporting import Drawn, drawn, facts, page_of, progress
@@ -12,7 +13,7 @@ from lratlas.study.spec.presets import preset
 from lratlas.study.spec.spec import spec_text
 from lratlas.study.store.store import Store
 
-SMALL = Shape(plrs=12, seeds=2, flrs=2, counts=2)
+SMALL = Shape(plrs=14, seeds=2, flrs=2, counts=2)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,8 @@ def test_the_page_as_text_writes_nothing(running: Atlas) -> None:
 
 
 def test_what_is_written_is_the_page_that_asks_nobody(running: Atlas) -> None:
-    path = running.write_report()
+    with unfigured():
+        path = running.write_report()
     assert path == f"{running.folder}/report.html"
     html = Path(path).read_text()
     assert html == running.report_html()

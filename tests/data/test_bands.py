@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lratlas.data.bands import FilterBands, band_index, band_name, bands_of, default_bands, keep_band
+from lratlas.data.band_ranges import band_name, bands_of, default_bands
+from lratlas.data.bands import FilterBands, band_index, keep_band
 from lratlas.errors import TaskError
 
 SIDES = st.integers(1, 11)

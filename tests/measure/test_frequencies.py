@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lratlas.data.bands import Band
+from lratlas.data.band_ranges import Band
 from lratlas.measure.frequencies import band_accuracies
 from lratlas.models.mlp import MLP
 from lratlas.training.objective import LOSSES

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lratlas.data.bands import Band
+from lratlas.data.band_ranges import Band
 from lratlas.measure.features import single_feature_accuracies
 from lratlas.measure.frequencies import band_accuracies
 from lratlas.measure.geometry import angular_distance, arc, barrier, interpolate, path_errors

@@ -55,24 +55,25 @@ def test_the_traces_chart_names_the_empty_traces(tables: Tables) -> None:
 
 
 @pytest.mark.parametrize("name", ["accuracy", "geometry", "features", "bands", "convergence"])
-def test_regimes_have_the_same_colours_everywhere_and_charts_do_without(tables: Tables, name: str) -> None:
-    shaded = CHARTS[name](tables).to_dict()
-    fills = found(shaded, "fill")
+def test_regimes_have_the_same_colours_everywhere_and_charts_do_without(
+    tables: Tables, specs: dict[str, Any], name: str
+) -> None:
+    fills = found(specs[name], "fill")
     assert fills
     assert all(dict(zip(*fill["scale"].values(), strict=True)) == REGIME_COLOURS for fill in fills)
     assert not found(CHARTS[name]({**tables, "regimes": empty("regimes")}).to_dict(), "fill")
 
 
 @pytest.mark.parametrize("name", ["accuracy", "geometry", "features", "bands", "convergence"])
-def test_the_axis_says_whether_lrs_are_effective(tables: Tables, name: str) -> None:
+def test_the_axis_says_whether_lrs_are_effective(tables: Tables, specs: dict[str, Any], name: str) -> None:
     assert "pre-training LR (ELR)" in found(CHARTS[name](tables, elr=True).to_dict(), "title")
-    plain = found(CHARTS[name](tables).to_dict(), "title")
+    plain = found(specs[name], "title")
     assert "pre-training LR" in plain
     assert "pre-training LR (ELR)" not in plain
 
 
-def test_each_line_has_a_colour_of_its_own(tables: Tables) -> None:
-    scale = next(c["scale"] for c in found(accuracy_chart(tables).to_dict(), "color") if "scale" in c)
+def test_each_line_has_a_colour_of_its_own(specs: dict[str, Any]) -> None:
+    scale = next(c["scale"] for c in found(specs["accuracy"], "color") if "scale" in c)
     assert scale["domain"] == [
         "pre-training",
         "FLR 3.16e-5",
@@ -111,8 +112,8 @@ def test_one_seed_and_pairs_never_measured_still_draw(
     assert figure_pdf(geometry_chart({**tables, "pairs": unmeasured})).startswith(b"%PDF")
 
 
-def test_barriers_along_the_great_circle_are_dashed_where_measured(tables: Tables) -> None:
-    dashes = [mark["strokeDash"] for mark in found(geometry_chart(tables).to_dict(), "mark") if "strokeDash" in mark]
+def test_barriers_along_the_great_circle_are_dashed_where_measured(tables: Tables, specs: dict[str, Any]) -> None:
+    dashes = [mark["strokeDash"] for mark in found(specs["geometry"], "mark") if "strokeDash" in mark]
     assert len(dashes) == 2
     straight = tables["pairs"].with_columns(
         pl.lit(None, pl.Float64).alias(f"{a}_barrier_arc") for a in ("train", "test")

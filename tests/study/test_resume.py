@@ -23,20 +23,21 @@ name = "digits"
 preset = "digits"
 [pretrain]
 lrs = [1e-3, 1e-2, 1e-1]
-steps = 200
+steps = 100
 [second]
 plrs = [1e-1]
 lrs = [1e-2]
 steps = 50
 [finetune]
 lrs = [1e-3, 1e-2]
-steps = 80
+steps = 50
 [average]
 counts = [2, 5]
 every = 10
 [trace]
 points = 10
 [measure]
+interpolation = 5
 convergence = true
 norms = true
 [training]

@@ -7,7 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lratlas.data.bands import Band, keep_band
+from lratlas.data.band_ranges import Band
+from lratlas.data.bands import keep_band
 from lratlas.training.evaluating import evaluate_stack
 from lratlas.training.program import Program
 from lratlas.training.sphere import Weights

@@ -57,7 +57,7 @@ def advice_chart(advice: Advice) -> Drawing:
     lines = base.transform_filter(_MEAN).mark_line(clip=True, strokeWidth=1.8)
     points = base.transform_filter(f"{_SEEDS} && !datum.outside").mark_point(clip=True, filled=True, size=24, opacity=1)
     targets = look.hover(rows.transform_filter(f"{_SEEDS} && !datum.outside")).encode(
-        x="lr:Q", y="drawn:Q", tooltip=[*_tips(), "seed:N"]
+        x=alt.X("lr:Q"), y=alt.Y("drawn:Q"), tooltip=[*_tips(), alt.Tooltip("seed:N")]
     )
     layers = [
         *look.shading(regimes_data(advice), width=_WIDTH, lettering=10),
@@ -69,8 +69,8 @@ def advice_chart(advice: Advice) -> Drawing:
         targets,
         *_signs(signs, advice, weights),
     ]
-    chart = alt.LayerChart(layer=layers).properties(width=_WIDTH, height=_HEIGHT).add_params(weights.parameter)
-    return look.finish(chart, advice_text(advice).alt)
+    chart = alt.LayerChart(layer=layers, width=_WIDTH, height=_HEIGHT)
+    return look.finish(chart, advice_text(advice).alt, weights.parameter)
 
 
 def course_chart(advice: Advice) -> Drawing:
@@ -92,7 +92,7 @@ def course_chart(advice: Advice) -> Drawing:
     branch = (
         alt.Chart(look.inline(branches))
         .transform_filter(weights.passes("weights"))
-        .encode(x=x, y="drawn:Q", tooltip=_branch_tips())
+        .encode(x=x, y=alt.Y("drawn:Q"), tooltip=_branch_tips())
     )
     tips = [*_tips(), alt.Tooltip("fate:N").title("then")]
     layers = [
@@ -103,16 +103,16 @@ def course_chart(advice: Advice) -> Drawing:
         .mark_point(clip=True, filled=True, size=36, opacity=1, shape=_away(advice))
         .encode(y=alt.datum(window(advice).edge)),
         names.mark_text(align="left", dx=7, fontSize=10, clip=True).encode(
-            x=x, y="drawn:Q", text="name:N", opacity=opacity
+            x=x, y=alt.Y("drawn:Q"), text=alt.Text("name:N"), opacity=opacity
         ),
-        branch.mark_line(clip=True, strokeDash=[4, 3], color=_ANNEALED).encode(detail="lr:Q"),
+        branch.mark_line(clip=True, strokeDash=[4, 3], color=_ANNEALED).encode(detail=alt.Detail("lr:Q")),
         branch.transform_filter("datum.end").mark_point(
             shape="diamond", size=70, strokeWidth=2, opacity=1, color=_ANNEALED
         ),
-        look.hover(rows.transform_filter("!datum.outside")).encode(x=x, y="drawn:Q", tooltip=tips),
+        look.hover(rows.transform_filter("!datum.outside")).encode(x=x, y=alt.Y("drawn:Q"), tooltip=tips),
     ]
-    chart = alt.LayerChart(layer=layers).properties(width=_WIDTH, height=300).add_params(weights.parameter)
-    return look.finish(chart, course_text(advice).alt)
+    chart = alt.LayerChart(layer=layers, width=_WIDTH, height=300)
+    return look.finish(chart, course_text(advice).alt, weights.parameter)
 
 
 def _weights(advice: Advice, chart: str) -> Control:
@@ -181,7 +181,11 @@ def _good_range(advice: Advice) -> list[alt.Chart]:
         return []
     rows = alt.Chart(alt.InlineData(values=[{"low": advice.low, "high": advice.high}]))
     tips = [alt.Tooltip(f"{end}:Q").title(f"good range, {end}").format(look.LR_FORMAT) for end in ("low", "high")]
-    return [rows.mark_rect(opacity=0.22, color=look.NEUTRAL, clip=True).encode(x="low:Q", x2="high:Q", tooltip=tips)]
+    return [
+        rows.mark_rect(opacity=0.22, color=look.NEUTRAL, clip=True).encode(
+            x=alt.X("low:Q"), x2=alt.X2("high:Q"), tooltip=tips
+        )
+    ]
 
 
 def _thresholds(advice: Advice) -> list[alt.Chart]:
@@ -191,9 +195,12 @@ def _thresholds(advice: Advice) -> list[alt.Chart]:
         for name, bracket in brackets.items()
         if bracket
     ]
-    tips = ["name:N", *(alt.Tooltip(f"{name}:Q").format(look.LR_FORMAT) for name in ("at", "below", "above"))]
+    tips = [
+        alt.Tooltip("name:N"),
+        *(alt.Tooltip(f"{name}:Q").format(look.LR_FORMAT) for name in ("at", "below", "above")),
+    ]
     rules = alt.Chart(alt.InlineData(values=rows)).mark_rule(strokeDash=[3, 3], color=look.NEUTRAL, clip=True)
-    return [rules.encode(x="at:Q", tooltip=tips)] if rows else []
+    return [rules.encode(x=alt.X("at:Q"), tooltip=tips)] if rows else []
 
 
 def _signs(signs: pl.DataFrame, advice: Advice, weights: Control) -> list[alt.Chart]:
@@ -204,19 +211,19 @@ def _signs(signs: pl.DataFrame, advice: Advice, weights: Control) -> list[alt.Ch
     found = [name for name in shapes if name in signs["sign"].unique().to_list()]
     shape = alt.Shape("sign:N").scale(domain=found, range=[shapes[name] for name in found]).title(None)
     tips = [
-        "sign:N",
+        alt.Tooltip("sign:N"),
         alt.Tooltip("lr:Q").title("LR").format(look.LR_FORMAT),
         alt.Tooltip("steps:Q").format(","),
         alt.Tooltip("metric:Q").format(".5~g"),
-        "reason:N",
+        alt.Tooltip("reason:N"),
     ]
     return [
         alt.Chart(look.inline(signs))
         .transform_filter(f"datum.weights === null || {weights.passes('weights')}")
         .mark_point(size=55, strokeWidth=1.8, opacity=1)
         .encode(
-            x="lr:Q",
-            y="drawn:Q",
+            x=alt.X("lr:Q"),
+            y=alt.Y("drawn:Q"),
             shape=shape,
             color=alt.condition("datum.sign === 'annealed'", alt.value(_ANNEALED), alt.value(look.NEUTRAL)),
             tooltip=tips,
@@ -230,6 +237,6 @@ def _recommended(advice: Advice) -> list[alt.Chart]:
     tip = alt.Tooltip("lr:Q").title("recommended LR").format(look.LR_FORMAT)
     label = rows.mark_text(baseline="bottom", fontWeight="bold", fontSize=12, clip=False)
     return [
-        rows.mark_rule(strokeWidth=2, clip=True).encode(x="lr:Q", tooltip=[tip]),
-        label.encode(x="lr:Q", y=alt.value(-5), text="name:N"),
+        rows.mark_rule(strokeWidth=2, clip=True).encode(x=alt.X("lr:Q"), tooltip=[tip]),
+        label.encode(x=alt.X("lr:Q"), y=alt.value(-5), text=alt.Text("name:N")),
     ]

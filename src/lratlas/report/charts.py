@@ -74,7 +74,7 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
         .encode(
             x=x,
             y=alt.Y("low:Q").scale(scale),
-            y2="high:Q",
+            y2=alt.Y2("high:Q"),
             color=colour,
             opacity=alt.when(pick).then(alt.value(0.12)).otherwise(alt.value(0)),
         )
@@ -91,12 +91,12 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
             # The other lines are drawn over this one.
             strokeWidth=alt.condition("datum.stage == 'pretrain'", alt.value(3.2), alt.value(1.6)),
             tooltip=[
-                "series:N",
+                alt.Tooltip("series:N"),
                 look.plr_tip(),
                 alt.Tooltip("mean:Q").format(look.PERCENT),
                 alt.Tooltip("low:Q").title("mean − deviation").format(look.PERCENT),
                 alt.Tooltip("high:Q").title("mean + deviation").format(look.PERCENT),
-                "seeds:Q",
+                alt.Tooltip("seeds:Q"),
             ],
         )
     )
@@ -104,7 +104,7 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
         layer=[*look.shading(regime_bands(tables), width=_WIDTH), band, line.add_params(pick, look.zoom(name))]
     )
     chosen = (seed.parameter, flr.parameter, count.parameter)
-    return look.finish(chart.properties(width=_WIDTH, height=330).add_params(*chosen), TEXTS[name].alt)
+    return look.finish(chart.properties(width=_WIDTH, height=330), TEXTS[name].alt, *chosen)
 
 
 def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -132,7 +132,7 @@ def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
             x=look.plr_axis(elr=elr),
             color=colour,
             opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
-            tooltip=["pair:N", look.plr_tip(), *measures, "seeds:Q"],
+            tooltip=[alt.Tooltip("pair:N"), look.plr_tip(), *measures, alt.Tooltip("seeds:Q")],
         )
     )
     panels: list[alt.LayerChart] = []
@@ -147,9 +147,9 @@ def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         )
         panel = look.panel(line, bands, width=170)
         if arc in arcs:
-            panel += base.mark_line(clip=True, strokeWidth=1.4, strokeDash=[4, 3]).encode(y=f"{arc}:Q")
+            panel += base.mark_line(clip=True, strokeWidth=1.4, strokeDash=[4, 3]).encode(y=alt.Y(f"{arc}:Q"))
         panels.append(panel)
-    return look.finish(alt.hconcat(*panels, spacing=14).add_params(seed.parameter), TEXTS["geometry"].alt)
+    return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["geometry"].alt, seed.parameter)
 
 
 def traces_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -176,12 +176,12 @@ def traces_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     panels: list[alt.LayerChart] = []
     for name, title in (("train_loss", "training loss"), ("gradient_norm", "gradient norm")):
         y = alt.Y(f"{name}:Q").scale(type="log").title(title).axis(look.power_axis())
-        line = rows.mark_line(clip=True, strokeWidth=1.3).encode(x=x, y=y, color=colour, detail="plr:N")
+        line = rows.mark_line(clip=True, strokeWidth=1.3).encode(x=x, y=y, color=colour, detail=alt.Detail("plr:N"))
         values = [look.plr_tip(), "step:Q", alt.Tooltip(f"{name}:Q").title(title).format(".3g")]
         points = look.hover(rows).encode(x=x, y=y, tooltip=values)
         panel = alt.LayerChart(layer=[line.add_params(look.zoom(name)), points])
         panels.append(panel.properties(width=248, height=250))
-    return look.finish(alt.hconcat(*panels, spacing=14).add_params(seed.parameter), TEXTS["traces"].alt)
+    return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["traces"].alt, seed.parameter)
 
 
 def ticks_chart(points: pl.DataFrame) -> Drawing:
@@ -206,7 +206,7 @@ def ticks_chart(points: pl.DataFrame) -> Drawing:
             y=alt.Y("x2:Q").title("x2"),
             color=alt.Color("label:N").scale(range=list(look.STRONG)).title("class"),
             shape=alt.Shape("label:N").title("class"),
-            tooltip=["label:N", alt.Tooltip("x1:Q").format(".2f"), alt.Tooltip("x2:Q").format(".2f")],
+            tooltip=[alt.Tooltip("label:N"), alt.Tooltip("x1:Q").format(".2f"), alt.Tooltip("x2:Q").format(".2f")],
         )
         .properties(width=320, height=320)
     )

@@ -101,16 +101,16 @@ def comparison_chart(entries: Sequence[Entry]) -> Drawing:
     targets = base.mark_circle(clip=True, size=400).encode(
         opacity=alt.value(0),
         tooltip=[
-            "study:N",
+            alt.Tooltip("study:N"),
             look.plr_tip(),
             alt.Tooltip("multiple:Q").title("PLR / threshold").format(".3~g"),
             alt.Tooltip("value:Q").title(score.name).format(look.PERCENT if score.more_is_better else ".4~g"),
             alt.Tooltip("difference:Q").title(f"from its best{_unit(score)}").format(".3~g"),
-            "seeds:Q",
+            alt.Tooltip("seeds:Q"),
         ],
     )
     one = alt.Chart(alt.InlineData(values=[{"at": 1}])).mark_rule(strokeDash=[3, 3], color=look.NEUTRAL)
-    layers = [one.encode(x="at:Q"), lines.add_params(pick, look.zoom("comparison")), points, targets]
+    layers = [one.encode(x=alt.X("at:Q")), lines.add_params(pick, look.zoom("comparison")), points, targets]
     return look.finish(alt.LayerChart(layer=layers).properties(width=640, height=330), TEXT.alt)
 
 

@@ -66,7 +66,7 @@ def convergence_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         near = _near(law, elr=elr)
         rise = data.filter(pl.col("plr").is_between(near.low, near.high))
         panels.insert(1, near.panel(_epochs(rise, law, near, seed, "rise"), tables, "the rise, on a plain axis", width))
-    return look.finish(alt.hconcat(*panels, spacing=14).add_params(seed.parameter), TEXTS["convergence"].alt)
+    return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["convergence"].alt, seed.parameter)
 
 
 def _epochs(data: pl.DataFrame, law: pl.DataFrame, view: _View, seed: Control, name: str) -> list[alt.Chart]:
@@ -82,20 +82,20 @@ def _epochs(data: pl.DataFrame, law: pl.DataFrame, view: _View, seed: Control, n
     )
     colour = alt.Color("shown:N").scale(_COLOURS).title(None).legend(orient="bottom", values=shown, symbolOpacity=1)
     tips = [look.plr_tip(), alt.Tooltip("epochs:Q").format(",")]
-    counts = ["converged:Q", "seeds:Q"]
+    counts = [alt.Tooltip("converged:Q"), alt.Tooltip("seeds:Q")]
     each = data.drop_nulls(["seed", "epochs"]).select("seed", "plr", "epochs", shown=pl.lit(_DOT))
     lines = source(data.drop("mean", "low", "high").with_columns(shown=pl.lit(_MEDIAN)), by=["seed", "shown"])
     dots = (
         source(each, by=["seed", "shown"])
         .chart(f"{seed.is_at(EVERY_SEED)} || {seed.passes('seed')}")
         .mark_point(clip=True, filled=True, size=16)
-        .encode(x=view.axis, y=y, color=colour, tooltip=["seed:N", *tips])
+        .encode(x=view.axis, y=y, color=colour, tooltip=[alt.Tooltip("seed:N"), *tips])
     )
     line = (
         lines.chart(seed.passes("seed"))
         .transform_filter("isValid(datum.epochs)")
         .mark_line(clip=True, strokeWidth=1.8, point=alt.OverlayMarkDef(size=22))
-        .encode(x=view.axis, y=y, color=colour, tooltip=["shown:N", *tips, *counts])
+        .encode(x=view.axis, y=y, color=colour, tooltip=[alt.Tooltip("shown:N"), *tips, *counts])
     )
     never = (
         lines.chart(seed.passes("seed"))
@@ -127,9 +127,9 @@ def _accuracy(data: pl.DataFrame, view: _View, seed: Control) -> list[alt.Chart]
     scale = controls.scale(over_seeds(means), means, ("low", "high"), seed)
     tips = [look.plr_tip(), *(alt.Tooltip(f"{name}:Q").format(look.PERCENT) for name in ("mean", "low", "high"))]
     rows = source(means, by=["seed"]).chart(seed.passes("seed"))
-    base = rows.encode(x=view.axis, tooltip=[*tips, "converged:Q", "seeds:Q"])
+    base = rows.encode(x=view.axis, tooltip=[*tips, alt.Tooltip("converged:Q"), alt.Tooltip("seeds:Q")])
     band = base.mark_area(clip=True, opacity=0.15, color=look.STRONG[1]).encode(
-        y=alt.Y("low:Q").scale(scale), y2="high:Q"
+        y=alt.Y("low:Q").scale(scale), y2=alt.Y2("high:Q")
     )
     points = alt.OverlayMarkDef(size=22, color=look.STRONG[1])
     line = base.mark_line(clip=True, strokeWidth=1.8, color=look.STRONG[1], point=points).encode(

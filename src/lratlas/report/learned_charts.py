@@ -43,8 +43,8 @@ def features_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         ).properties(title=kind.title)
         for i, kind in enumerate(kinds)
     ]
-    joined = alt.hconcat(*panels, spacing=14).add_params(seed.parameter, *(kind.choice.parameter for kind in kinds))
-    return look.finish(joined, TEXTS["features"].alt)
+    chosen = (seed.parameter, *(kind.choice.parameter for kind in kinds))
+    return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["features"].alt, *chosen)
 
 
 def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -86,8 +86,8 @@ def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         for i, kind in enumerate(kinds)
     ]
     # Not rows within a column: nested, Altair gives two panels the same name, and Vega the one's lines to the other.
-    joined = alt.concat(*panels, columns=len(kinds), spacing=14).add_params(*(one.parameter for one in choices))
-    return look.finish(joined, TEXTS["bands"].alt)
+    joined = alt.concat(*panels, columns=len(kinds), spacing=14)
+    return look.finish(joined, TEXTS["bands"].alt, *(one.parameter for one in choices))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ def _feature_lines(rows: alt.Chart, scale: alt.Scale, *, elr: bool, number: int)
     y = alt.Y("accuracy:Q").scale(scale).title("single-feature accuracy" if number == 0 else None).axis(format="%")
     base = rows.encode(x=look.plr_axis(elr=elr), y=y)
     lines = base.mark_line(clip=True).encode(
-        detail="rank:N",
+        detail=alt.Detail("rank:N"),
         color=alt.Color("feature:N").scale(colours).title(None).legend(orient="bottom"),
         strokeWidth=alt.condition("datum.rank < 4", alt.value(2), alt.value(0.8)),
     )
@@ -139,5 +139,10 @@ def _band_lines(rows: alt.Chart, names: list[str], pick: alt.Parameter, *, elr: 
         x=look.plr_axis(elr=elr),
         color=alt.Color("band:N").scale(colours).title("band").legend(orient="bottom"),
         opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
-        tooltip=["band:N", look.plr_tip(), alt.Tooltip("accuracy:Q").format(look.PERCENT), "seeds:Q"],
+        tooltip=[
+            alt.Tooltip("band:N"),
+            look.plr_tip(),
+            alt.Tooltip("accuracy:Q").format(look.PERCENT),
+            alt.Tooltip("seeds:Q"),
+        ],
     )

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from lratlas.data.band_ranges import band_name
 from lratlas.errors import StudyError
 from lratlas.report.rows import by_seed, named_models, need, stage_order
 from lratlas.tables import STAGES, Tables
@@ -69,9 +70,6 @@ def _models(tables: Tables, name: str) -> pl.DataFrame:
 
 def _named_bands(rows: pl.DataFrame) -> pl.DataFrame:
     """With the name of each row's band; the highest band in the table is taken as the images' highest."""
-    # Here, since it brings PyTorch with it, which no other chart needs.
-    from lratlas.data.bands import band_name
-
     name = pl.struct("low", "high", highest=pl.col("high").max()).map_elements(
         lambda row: band_name(**row), return_dtype=pl.String
     )

@@ -131,11 +131,13 @@ def shading(bands: pl.DataFrame, *, width: int, lettering: int = 11) -> list[alt
     )
     colours = alt.Scale(domain=list(REGIME_COLOURS), range=list(REGIME_COLOURS.values()))
     rows = inline(named)
-    tips = ["regime:N", *(alt.Tooltip(f"{end}:Q").format(LR_FORMAT) for end in ("low", "high"))]
+    tips = [alt.Tooltip("regime:N"), *(alt.Tooltip(f"{end}:Q").format(LR_FORMAT) for end in ("low", "high"))]
     bars = (
         alt.Chart(rows)
         .mark_rect(opacity=0.16, clip=True)
-        .encode(x=alt.X("low:Q"), x2="high:Q", fill=alt.Fill("regime:N").scale(colours).legend(None), tooltip=tips)
+        .encode(
+            x=alt.X("low:Q"), x2=alt.X2("high:Q"), fill=alt.Fill("regime:N").scale(colours).legend(None), tooltip=tips
+        )
     )
     labels = (
         alt.Chart(rows)
@@ -146,7 +148,7 @@ def shading(bands: pl.DataFrame, *, width: int, lettering: int = 11) -> list[alt
             dy=alt.expr(f"datum.lowered ? {lettering} : 0"),
             clip=True,
         )
-        .encode(x=alt.X("middle:Q"), y=alt.value(4), text="label:N", tooltip=tips)
+        .encode(x=alt.X("middle:Q"), y=alt.value(4), text=alt.Text("label:N"), tooltip=tips)
     )
     return [bars, labels]
 
@@ -167,8 +169,14 @@ def panel(lines: alt.Chart | alt.LayerChart, bands: pl.DataFrame, *, width: int,
     )
 
 
-def finish(chart: Drawing, description: str) -> Any:
-    """Fonts, legend and the description read out by screen readers, the same on every chart."""
+def finish(chart: Drawing, description: str, *parameters: alt.Parameter) -> Any:
+    """Fonts and legend, the same on every chart; the description read out by screen readers; what readers can choose.
+
+    Args:
+        chart: The chart.
+        description: In words.
+        parameters: Variables that are set by the reader below the chart.
+    """
     config = alt.Config(
         font=FONT,
         axis=alt.AxisConfig(
@@ -186,8 +194,12 @@ def finish(chart: Drawing, description: str) -> Any:
         title=alt.TitleConfig(fontSize=12, fontWeight="normal", anchor="start"),
         view=alt.ViewConfig(stroke=NEUTRAL, strokeOpacity=0.4),
     )
+    drawn: Any = chart
+    if parameters:
+        lifted = () if drawn.params is alt.Undefined else drawn.params  # from its panels
+        drawn.params = [*(each.param for each in parameters), *lifted]
     # In one call: each copies the whole chart, panel by panel.
-    return chart.properties(description=description, config=config)
+    return drawn.properties(description=description, config=config)
 
 
 def _lowered(bands: pl.DataFrame, width: int, name: float) -> list[bool]:

@@ -68,8 +68,7 @@ def two_stages_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         .properties(title=f"PLR {pair}", width=width, height=height)
         for i, pair in enumerate(pairs)
     ]
-    joined = alt.concat(*panels, columns=columns, spacing=14).add_params(seed.parameter)
-    return look.finish(joined, TEXTS["two_stages"].alt)
+    return look.finish(alt.concat(*panels, columns=columns, spacing=14), TEXTS["two_stages"].alt, seed.parameter)
 
 
 def norms_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -108,8 +107,7 @@ def norms_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         )
         for i, regime in enumerate(regimes)
     ]
-    joined = alt.concat(*panels, columns=columns, spacing=14).add_params(seed.parameter)
-    return look.finish(joined, TEXTS["norms"].alt)
+    return look.finish(alt.concat(*panels, columns=columns, spacing=14), TEXTS["norms"].alt, seed.parameter)
 
 
 def sharpness_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = False) -> Drawing:
@@ -143,9 +141,8 @@ def sharpness_chart(tables: Tables, *, at_loss: float | None = None, elr: bool =
         for i, name in enumerate(_SHARPNESS)
     ]
     level = data["level"][0]
-    joined = alt.hconcat(*panels, spacing=14).properties(title=f"at a training loss of about {level:.2g}")
-    chosen = (seed.parameter, flr.parameter, count.parameter)
-    return look.finish(joined.add_params(*chosen), TEXTS["sharpness"].alt)
+    joined = alt.hconcat(*panels, spacing=14, title=f"at a training loss of about {level:.2g}")
+    return look.finish(joined, TEXTS["sharpness"].alt, seed.parameter, flr.parameter, count.parameter)
 
 
 def _bars(
@@ -163,16 +160,16 @@ def _bars(
         tooltip=[
             alt.Tooltip("name:N").title("way"),
             *(alt.Tooltip(f"{name}:Q").format(look.PERCENT) for name in ("mean", "low", "high")),
-            "seeds:Q",
+            alt.Tooltip("seeds:Q"),
         ],
     )
     bars = base.mark_bar().encode(
         y=alt.Y("mean:Q").scale(scale).title("test accuracy" if first else None).axis(format="%"),
         color=alt.Color("way:N").scale(_WAY_COLOURS).sort(ways).title(None).legend(orient="bottom", labelLimit=250),
     )
-    deviations = base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("low:Q").scale(scale), y2="high:Q")
+    deviations = base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("low:Q").scale(scale), y2=alt.Y2("high:Q"))
     numbers = base.mark_text(dy=-5, fontSize=9, baseline="bottom").encode(
-        y=alt.Y("high:Q").scale(scale), text="number:N"
+        y=alt.Y("high:Q").scale(scale), text=alt.Text("number:N")
     )
     return alt.LayerChart(layer=[bars, deviations, *([numbers] if numbered else [])])
 
@@ -184,11 +181,11 @@ def _steps(rows: alt.Chart, pick: alt.Parameter, x: alt.X, *, first: bool, last:
         x=x.title("norm of a filter over the total norm" if last else None), y=y.axis(format="%", tickCount=4)
     )
     values = [
-        "state:N",
+        alt.Tooltip("state:N"),
         alt.Tooltip("norm:Q").format(look.LR_FORMAT),
         alt.Tooltip("share:Q").format(look.PERCENT),
         alt.Tooltip("spread:Q").title("spread, decades").format(".2f"),
-        "filters:Q",
+        alt.Tooltip("filters:Q"),
     ]
     outlines = base.mark_line(interpolate="step", strokeWidth=1.6, clip=True).encode(
         color=alt.Color("state:N").scale(_STATE_COLOURS).sort(list(STATES)).title(None).legend(orient="bottom"),
@@ -223,13 +220,13 @@ def _dots(
         shape=alt.Shape("kind:N").scale(_SHAPES).title(None).legend(orient="bottom"),
         opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.08)),
         tooltip=[
-            "model:N",
+            alt.Tooltip("model:N"),
             look.plr_tip(),
             alt.Tooltip("test_error:Q").format(look.PERCENT),
             *measures,
             alt.Tooltip("residual:Q").format(".1e"),
-            "converged:N",
-            "seeds:Q",
+            alt.Tooltip("converged:N"),
+            alt.Tooltip("seeds:Q"),
         ],
     )
     colour = alt.Color("plr:Q").scale(plrs).title("PLR (ELR)" if elr else "PLR").legend(legend)

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lratlas.data.bands import band_name, bands_of, default_bands, keep_band
+from lratlas.data.band_ranges import band_name, bands_of, default_bands
+from lratlas.data.bands import keep_band
 from lratlas.errors import TaskError
 from lratlas.report import look
 from lratlas.report.look import Drawing
@@ -70,7 +71,7 @@ def _panel(pixels: Tensor, caption: str, *, width: int) -> alt.Chart:
     return (
         alt.Chart(alt.InlineData(values=[{"url": _data_uri(pixels, width), "caption": caption}]))
         .mark_image(width=width, height=height, aspect=False)
-        .encode(x=alt.value(width / 2), y=alt.value(height / 2), url="url:N", description="caption:N")
+        .encode(x=alt.value(width / 2), y=alt.value(height / 2), url=alt.Url("url:N"), description="caption:N")
         .properties(width=width, height=height, title=caption)
     )
 

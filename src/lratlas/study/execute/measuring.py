@@ -8,7 +8,7 @@ from itertools import combinations
 import polars as pl
 from torch import Tensor
 
-from lratlas.data.bands import Band
+from lratlas.data.band_ranges import Band
 from lratlas.measure.features import single_feature_accuracies
 from lratlas.measure.frequencies import band_accuracies
 from lratlas.measure.geometry import angular_distance, arc, barrier, path_errors

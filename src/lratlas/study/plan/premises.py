@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from lratlas.data.bands import bands_of, default_bands
+from lratlas.data.band_ranges import bands_of, default_bands
 from lratlas.errors import SpecError, TaskError
 from lratlas.study.spec.sections import Spec
 from lratlas.task import Task, make_model
