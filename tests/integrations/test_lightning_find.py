@@ -18,7 +18,7 @@ from integrations.lightning_helpers import Digits, loader
 from lratlas.advise.slices import make_slice
 from lratlas.errors import SearchError, SpecError, TaskError
 from lratlas.integrations.lightning import find
-from lratlas.integrations.lightning_slice import LightningTraining, Trained, train_slice
+from lratlas.integrations.lightning_slice import LightningTraining, TrainedSlice, train_slice
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:::lightning\.")
 
@@ -61,9 +61,9 @@ def training(folder: Path, make: Callable[[], LightningModule] = Digits, **setti
 
 def trained(
     of: LightningTraining, *stops: int, lr: float = 0.1, anneal: bool = False
-) -> tuple[Trained, dict[str, Any]]:
+) -> tuple[TrainedSlice, dict[str, Any]]:
     """What came of the last of several slices that follow each other, and its checkpoint."""
-    found, parent, start = Trained(), None, 0
+    found, parent, start = TrainedSlice(), None, 0
     for stop in stops:
         ending = anneal and stop == stops[-1]
         part = make_slice(lr=lr, seed=3, start=start, stop=stop, parent=parent, anneal_from=start if ending else None)
