@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+# A module that is not kept compiled is compiled by every process anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: .venv help demo test lint style types suite coverage docs notebooks pictures walk release long chaos benchmark screenshots clean
 
@@ -45,8 +47,8 @@ style: $(READY)
 types: $(READY)
 	$(BIN)/basedpyright
 
-# One process more than there are cores, since some tests wait for other programs; what shares a fixture stays together.
-PYTEST := $(BIN)/pytest -n $(shell expr $$(nproc) + 1) --dist loadgroup
+# One process per core; what shares a fixture stays together.
+PYTEST := $(BIN)/pytest -n $(shell nproc) --dist loadgroup
 
 suite: $(READY)
 	$(PYTEST)

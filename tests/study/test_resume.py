@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from polars.testing import assert_frame_equal
 
+from cheaper import unfigured, workerless
+from lratlas import explore
 from lratlas.atlas import load
 from lratlas.tables import SCHEMAS
 from study.running import LONG, files, group, kept_part_way, lratlas, started, under_way, wait_until
@@ -58,9 +60,10 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(spec: Path) -> Path:
-    """The folder of the study, never interrupted."""
+    """The folder of the study, never interrupted, made by a single process."""
     folder = spec.parent / "whole"
-    subprocess.run(lratlas("explore", spec, "--folder", folder, "--workers", 1), check=True, capture_output=True)
+    with workerless(), unfigured():
+        explore(spec, folder=folder)
     return folder
 
 

@@ -13,7 +13,7 @@ import torch
 from polars.testing import assert_frame_equal
 
 import lratlas
-from cheaper import undrawn
+from cheaper import undrawn, workerless
 from lratlas import Task
 from lratlas.atlas import Atlas, load
 from lratlas.errors import JobsFailed, StudyError
@@ -88,8 +88,8 @@ def made_at_home(home):
 
 @pytest.fixture(scope="module")
 def by_one(tmp_path_factory: pytest.TempPathFactory, small_task: Made, sections: dict[str, Any]) -> Atlas:
-    """The whole small study, made by one worker."""
-    with undrawn():
+    """The whole small study, made in this process."""
+    with workerless(), undrawn():
         return lratlas.explore(small_task(), folder=tmp_path_factory.mktemp("one") / "study", **sections)
 
 
@@ -104,7 +104,7 @@ def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("fragile_model")
 
 
-def test_two_workers_make_the_very_tables_that_one_makes(
+def test_two_workers_make_the_very_tables_that_one_process_makes(
     by_one: Atlas, tmp_path: Path, small_task: Made, sections: dict[str, Any]
 ):
     told: list[Progress] = []
