@@ -1,4 +1,7 @@
-"""How every chart looks: colours, axes, shading, and the interaction they share."""
+"""How every chart looks: colours, axes, shading, and the interaction they share.
+
+Charts name their channels (``alt.X2("high:Q")``): of a mere text, Altair makes one by a walk through all of its schema.
+"""
 
 import math
 from collections.abc import Sequence
