@@ -103,8 +103,10 @@ def _command(name: str, command: Any) -> str:
     usage = [each.metavar if each.required else f"[{each.metavar}]" for each in arguments]
     rows = [(f"`{_words(each)}`", each.help or "", _if_left_out(each)) for each in command.params]
     table = _table(("argument or option", "meaning", "default"), rows)
-    parts = [f"## {name}", command.help, f"`{' '.join([name, *usage])}`", table, command.epilog]
-    return "\n\n".join(part for part in parts if part)
+    # What stands below the help: a line, and a list.
+    head, *listed = (command.epilog or "").split("\n\n")
+    below = [head, *(f"- {each}" for each in listed)]
+    return "\n\n".join([f"## {name}", command.help, f"`{' '.join([name, *usage])}`", table, *below])
 
 
 def _words(parameter: Any) -> str:
