@@ -142,7 +142,7 @@ def _fit(plrs: Floats, epochs: Floats) -> Law | None:
     def squares(log_distance: float) -> float:
         return float(_lines(plrs, logs, np.array([log_distance])).squares[0])
 
-    from scipy import optimize  # imported where it is needed, as in `trend`
+    from scipy import optimize  # as in `trend`, imported where it is needed
 
     found = optimize.minimize_scalar(
         squares, bounds=(scan[best - 1], scan[best + 1]), method="bounded", options={"xatol": 1e-9}

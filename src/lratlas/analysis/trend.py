@@ -22,7 +22,7 @@ def falling_p(losses: NDArray[np.float64]) -> float | None:
         return None
     if np.ptp(losses) == 0:
         return 1.0
-    from scipy import stats  # half of the time that reading a study takes, and not needed for that
+    from scipy import stats  # takes a second to import, and a finished study is read without it
 
     result = stats.kendalltau(np.arange(len(losses)), losses, alternative="less")
     return float(np.asarray(result)[1])
