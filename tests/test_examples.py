@@ -216,7 +216,7 @@ def test_a_training_in_numpy(folder: Path) -> None:
         code = f"import sys, {Path(name).stem} as example; example.main(); assert 'torch' not in sys.modules"
         return ran(folder, "-c", code)
 
-    check_search_on_digits(folder, "ask_and_tell_numpy.py", without_torch)
+    check_search_on_digits(folder, "ask_and_tell_numpy.py", without_torch, again=True)
     assert len(states(folder, ".npz")) == 1  # that of the full training
 
 
