@@ -32,10 +32,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from lratlas.doctor import checkup, sgemm_peak
 from lratlas.models.convnet import ConvNet
 from lratlas.models.resnet import ResNet18
-from lratlas.task import Task, make_model
+from lratlas.stacks.tensors import initial_tensors, samples
+from lratlas.task import Task
+from lratlas.training.compiling import can_compile
 from lratlas.training.order import batch_indices
-from lratlas.training.program import build, can_compile
-from lratlas.training.stacking import initial_tensors, samples
+from lratlas.training.prepare import Prepared as PreparedTask
+from lratlas.training.prepare import make_model
+from lratlas.training.program import build
 from lratlas.training.stacks import start_stack
 from lratlas.training.trainer import train_stack
 
@@ -170,7 +173,7 @@ def prepare(setup: Setup) -> Prepared:
     rule = {"name": "sphere_sgd", "radius": RADIUS}
     held = (x[:CLASSES], y[:CLASSES])
     task = Task(model=lambda: make(setup), train=(x, y), test=held, batch_size=setup.batch_size, rule=rule)
-    trainer, plain = _trainer_loop(task, setup), _plain_loop(task, setup)
+    trainer, plain = _trainer_loop(task.prepared, setup), _plain_loop(task.prepared, setup)
     began = time.perf_counter()
     trainer(1)
     first = time.perf_counter() - began
@@ -183,7 +186,7 @@ def prepare(setup: Setup) -> Prepared:
     return Prepared(first=first, actions=actions)
 
 
-def _trainer_loop(task: Task, setup: Setup) -> Callable[[int], None]:
+def _trainer_loop(task: PreparedTask, setup: Setup) -> Callable[[int], None]:
     """What trains one run with the package, going on with every call."""
     dtype, device = torch.float32, torch.device("cpu")
     weights, buffers, frozen = initial_tensors([task], [0], 1, dtype=dtype, device=device)
@@ -200,7 +203,7 @@ def _trainer_loop(task: Task, setup: Setup) -> Callable[[int], None]:
     return advance
 
 
-def _plain_loop(task: Task, setup: Setup) -> Callable[[int], None]:
+def _plain_loop(task: PreparedTask, setup: Setup) -> Callable[[int], None]:
     """What trains one model, going on with every call, as written by hand."""
     model = make_model(task, 0).train()
     trained = [value for value in model.parameters() if value.requires_grad]

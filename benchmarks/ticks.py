@@ -32,12 +32,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from lratlas.doctor import checkup, sgemm_peak
+from lratlas.stacks.tensors import initial_tensors, samples
 from lratlas.study.spec.presets import preset
 from lratlas.study.spec.tasks import tasks_from, ticks_task
-from lratlas.task import Task, make_model
+from lratlas.training.compiling import can_compile
 from lratlas.training.order import batch_indices
-from lratlas.training.program import build, can_compile
-from lratlas.training.stacking import initial_tensors, samples
+from lratlas.training.prepare import Prepared as PreparedTask
+from lratlas.training.prepare import make_model
+from lratlas.training.program import build
 from lratlas.training.stacks import start_stack
 from lratlas.training.trainer import Trained, train_stack
 
@@ -176,15 +178,13 @@ def _stack_measurement(setup: Setup) -> tuple[float, Callable[[], None]]:
     return time.perf_counter() - began, timed
 
 
-def _order(task: Task, seed: int, start: int, stop: int) -> Tensor:
-    return batch_indices(
-        seed=seed, start=start, stop=stop, samples=len(task.train[0]), batch_size=task.samples_per_step
-    )
+def _order(task: PreparedTask, seed: int, start: int, stop: int) -> Tensor:
+    return batch_indices(seed=seed, start=start, stop=stop, samples=task.samples, batch_size=task.samples_per_step)
 
 
 def _plain_measurement(setup: Setup) -> Callable[[], None]:
     """What trains one model at one LR for one trace interval with every call, as written by hand."""
-    task = ticks_task(1)
+    task = ticks_task(1).prepared
     model = make_model(task, 1)
     trained = [value for value in model.parameters() if value.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1e-2)

@@ -29,7 +29,8 @@ from cheaper import unfigured
 from lratlas.advise.journal import JOURNAL
 from lratlas.study.spec.spec import read_spec, spec_from
 from lratlas.study.spec.tasks import tasks_from
-from lratlas.task import Task, fingerprint
+from lratlas.task import Task
+from lratlas.training.fingerprint import fingerprint
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FEW = [0.01, 0.03]
@@ -137,7 +138,7 @@ def test_the_spec_and_the_script_ask_for_the_same_study(folder: Path, monkeypatc
     monkeypatch.setattr(lratlas, "explore", explore)
     own_task = tasks_from(spec.task).of(0)
     sys.modules.pop("own_model").main()
-    assert fingerprint(asked["task"]) == fingerprint(own_task)
+    assert fingerprint(asked["task"].prepared) == fingerprint(own_task)
     same = {"name": spec.name, "task": spec.task.model_dump(exclude_none=True)}
     assert spec_from(same | asked["sections"]) == spec
 

@@ -9,14 +9,15 @@ LIBRARIES = {"altair", "numpy", "pandas", "polars", "pydantic", "scipy", "sklear
 TRAINING = """
 import torch
 import lratlas.exploring, lratlas.study.execute.jobs, lratlas.study.execute.worker
+from lratlas.stacks.tensors import initial_tensors, samples
 from lratlas.training.order import batch_indices
 from lratlas.training.program import build
-from lratlas.training.stacking import initial_tensors, samples
 from lratlas.training.stacks import start_stack
 from lratlas.training.trainer import train_stack
 
 x, y = torch.randn(8, 2), torch.arange(8) % 2
 task = lratlas.Task(model=lambda: torch.nn.Linear(2, 2), train=(x, y), test=(x, y), batch_size=4, rule="sgd")
+task = task.prepared
 weights, buffers, frozen = initial_tensors([task], [0], 1, dtype=torch.float32, device=torch.device("cpu"))
 train = samples([task], "train", frozen, dtype=torch.float32, device=torch.device("cpu"))
 stack = start_stack(weights, buffers, task.update)

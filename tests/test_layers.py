@@ -7,16 +7,15 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src"
 # fmt: off
 ORDER = [
-    "errors", "thresholds", "streams", "tables", "data", "models", "training", "task_checks", "task",
+    "errors", "thresholds", "streams", "tables", "data", "models", "training", "task", "stacks",
     "study.store", "study.spec", "study.plan", "measure", "study.execute", "study.integrity", "study.conduct",
     "analysis", "advise.watch", "advise", "advise.command", "report", "reporting", "atlas", "advising", "comparing",
     "exploring", "doctor", "serve", "integrations", "cli", "__main__",
 ]
 # fmt: on
 BACKWARDS = {
-    # Where data are described by tasks and trained as tensors, these two put tasks into stacks.
-    ("lratlas.training.stacking", "task"),
-    ("lratlas.training.choice", "task"),
+    # A task is prepared when it is made; the type is imported only for annotations.
+    ("lratlas.training.prepare", "task"),
     # A page is written of an atlas, and an atlas writes its page.
     ("lratlas.reporting", "atlas"),
 }

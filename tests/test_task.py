@@ -13,7 +13,8 @@ from lratlas.errors import TaskError
 from lratlas.models.convnet import ConvNet
 from lratlas.models.mlp import MLP
 from lratlas.models.resnet import ResNet18
-from lratlas.task import fingerprint, make_model
+from lratlas.training.fingerprint import fingerprint
+from lratlas.training.prepare import make_model
 
 X, Y = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
 
@@ -161,14 +162,14 @@ def test_only_the_parameters_at_fault_are_named() -> None:
 
 
 def test_a_scale_invariant_model_is_accepted_on_the_sphere() -> None:
-    made = task(model=lambda: MLP(4, (5, 5), 3, scale_invariant=True), rule="sphere_sgd")
+    made = task(model=lambda: MLP(4, (5, 5), 3, scale_invariant=True), rule="sphere_sgd").prepared
     assert made.update.radius == 1.0
     assert made.classes == 3
 
 
 def test_arrays_become_tensors_and_a_share_is_kept_back_once() -> None:
-    made = task(train=(X.numpy(), np.asarray(Y)), validation=0.2)
-    assert isinstance(made.validation, tuple)
+    made = task(train=(X.numpy(), np.asarray(Y)), validation=0.2).prepared
+    assert made.validation is not None
     assert len(made.train[0]) == 24
     assert len(made.validation[0]) == 6
     together = torch.cat([made.train[0], made.validation[0]])
@@ -177,12 +178,12 @@ def test_arrays_become_tensors_and_a_share_is_kept_back_once() -> None:
 
 def test_chance_is_that_of_the_best_constant_prediction() -> None:
     labels = torch.tensor([0] * 15 + [1] * 10 + [2] * 5)
-    made = task(train=(X, labels))
+    made = task(train=(X, labels)).prepared
     shares = np.array([1 / 2, 1 / 3, 1 / 6])
     np.testing.assert_allclose(made.shares.numpy(), shares)
     np.testing.assert_allclose(made.chance_loss, -(shares * np.log(shares)).sum())
     targets = torch.randn(30, 3)
-    regression = task(train=(X, targets), test=(X[:9], targets[:9]), loss="mse")
+    regression = task(train=(X, targets), test=(X[:9], targets[:9]), loss="mse").prepared
     assert regression.chance_loss == pytest.approx(float(targets.var(0, correction=0).mean()), rel=1e-5)
 
 
@@ -190,7 +191,7 @@ def test_the_fingerprint_follows_what_defines_the_task() -> None:
     other = X.clone()
     other[0, 0] += 1e-3
     prints = [
-        fingerprint(each)
+        fingerprint(each.prepared)
         for each in (
             task(),
             task(train=(other, Y)),
@@ -199,11 +200,11 @@ def test_the_fingerprint_follows_what_defines_the_task() -> None:
         )
     ]
     assert len(set(prints)) == 4
-    assert fingerprint(task()) == prints[0]
+    assert fingerprint(task().prepared) == prints[0]
 
 
 def test_initial_weights_follow_the_seed_alone() -> None:
-    made = task()
+    made = task().prepared
     torch.manual_seed(5)
     state = torch.get_rng_state()
     one, again, other = (make_model(made, seed).state_dict() for seed in (1, 1, 2))
@@ -213,21 +214,21 @@ def test_initial_weights_follow_the_seed_alone() -> None:
 
 
 def test_the_parameters_that_are_not_on_the_sphere_are_found() -> None:
-    made = task(model=Scaled, rule={"name": "sphere_sgd", "other_lr": 0.01})
+    made = task(model=Scaled, rule={"name": "sphere_sgd", "other_lr": 0.01}).prepared
     assert set(made.update.free) == {"second.weight", "second.bias"}
     assert made.update.settings == {"radius": 1.0, "other_lr": 0.01}
     invariant = task(model=lambda: MLP(4, (5,), 3, scale_invariant=True), rule={"name": "sphere_sgd", "other_lr": 0.01})
-    assert invariant.update.free == ()
+    assert invariant.prepared.update.free == ()
 
 
 def test_full_batches_take_all_samples_that_are_trained_on() -> None:
-    made = task(batch_size="full", validation=0.2)
+    made = task(batch_size="full", validation=0.2).prepared
     assert (made.samples_per_step, made.steps_per_epoch, made.full_batch) == (24, 1, True)
-    assert not task(batch_size=30).full_batch
+    assert not task(batch_size=30).prepared.full_batch
 
 
 def test_an_optimizer_factory_is_a_rule_for_runs_alone() -> None:
-    made = task(rule=torch.optim.RMSprop)
+    made = task(rule=torch.optim.RMSprop).prepared
     assert made.update.name == "optimizer RMSprop"
     assert not made.update.stacks
     assert "'alpha': 0.99" in str(made.update.settings["groups"])
@@ -242,7 +243,7 @@ def test_the_ordinary_resnet_has_all_its_convolutions_on_the_sphere() -> None:
         test=(x, y),
         batch_size=12,
         rule={"name": "sphere_sgd", "radius": 28.0, "other_lr": 0.0},
-    )
+    ).prepared
     model = ResNet18(channels=1, classes=3, width=2)
     convolutions = {name for name, value in model.named_parameters() if value.dim() == 4}
     assert set(made.update.free) == {name for name, _ in model.named_parameters()} - convolutions
@@ -259,7 +260,7 @@ def test_the_fingerprint_follows_transform_augmentation_and_what_is_not_on_the_s
         return task(**(fields | changes))
 
     prints = [
-        fingerprint(each)
+        fingerprint(each.prepared)
         for each in (
             images(),
             images(transform=scaled),
@@ -270,7 +271,7 @@ def test_the_fingerprint_follows_transform_augmentation_and_what_is_not_on_the_s
         )
     ]
     assert len(set(prints)) == 6
-    assert fingerprint(images(augment=crop_and_flip())) == prints[2]
+    assert fingerprint(images(augment=crop_and_flip()).prepared) == prints[2]
 
 
 def test_inputs_are_transformed_and_never_augmented_in_evaluation() -> None:
@@ -280,7 +281,7 @@ def test_inputs_are_transformed_and_never_augmented_in_evaluation() -> None:
         model=lambda: ConvNet(channels=1, classes=3, width=2),
         transform=scaled,
         augment=crop_and_flip(),
-    )
+    ).prepared
     shown = made.inputs(BYTES)
     assert shown.dtype == torch.float32
     assert torch.equal(shown, (BYTES.double() / 255).float())

@@ -178,7 +178,7 @@ class Atlas:
             StudyError: There is no such run, or its task is not known.
         """
         from lratlas.study.spec.tasks import tasks_from, tasks_of
-        from lratlas.task import make_model
+        from lratlas.training.prepare import make_model
 
         seeds = self.tables["runs"].filter(run=run)["seed"].to_list()
         if not seeds or self.plan is None:
@@ -254,16 +254,19 @@ class Atlas:
         return ("ticks",) if preset == "ticks" else ("band_picture",) if preset == "images" else ()
 
     def _band_picture(self) -> "Drawing":
+        from lratlas.data.parts import leaves
         from lratlas.report.picture import band_picture
         from lratlas.study.spec.tasks import tasks_from
 
         measured = sorted({band for job in self.plan.bands for band in job.bands}) if self.plan else []
-        return band_picture(tasks_from(self.spec.task).of(0).test[0][0], measured or None)
+        (images,) = leaves(tasks_from(self.spec.task).of(0).test[0])
+        return band_picture(images[0], measured or None)
 
     def _first_feature(self) -> pl.DataFrame:
+        from lratlas.data.parts import leaves
         from lratlas.study.spec.tasks import tasks_from
 
-        x, y = tasks_from(self.spec.task).of(0).train
+        x, y = leaves(tasks_from(self.spec.task).of(0).train)
         return pl.DataFrame({"x1": x[:, 0].tolist(), "x2": x[:, 1].tolist(), "label": y.long().tolist()})
 
 

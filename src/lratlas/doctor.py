@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from lratlas.training.program import can_compile
+from lratlas.training.compiling import can_compile
 
 _PACKAGES = ("lratlas", "torch", "polars", "altair", "scipy", "scikit-learn", "safetensors")
 

@@ -5,6 +5,9 @@ the epoch. A run can therefore be resumed, or one of its epochs replayed, withou
 """
 
 import hashlib
+import random
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -28,3 +31,36 @@ def torch_seed(seed: int, purpose: str) -> int:
 def _key(seed: int, purpose: str, counter: int) -> int:
     digest = hashlib.sha256(f"{seed}/{purpose}/{counter}".encode()).digest()
     return int.from_bytes(digest[:16], "little")
+
+
+@contextmanager
+def generators_kept() -> Generator[None]:
+    """Leave the global generators of PyTorch, NumPy and Python as they were, whatever is drawn from them meanwhile."""
+    import torch  # not where only streams are drawn, and PyTorch is not needed
+
+    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    python, array = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's code may draw from it
+    try:
+        with torch.random.fork_rng(devices=cuda):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)  # noqa: NPY002
+
+
+@contextmanager
+def seeded(seed: int) -> Generator[None]:
+    """The global generators of PyTorch, NumPy and Python seeded for a while; then they are as they were before.
+
+    Args:
+        seed: From 0, below 2^63.
+    """
+    import torch
+
+    with generators_kept():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - a user's code may draw from it
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
+        yield

@@ -60,9 +60,9 @@ def plain_training(task: lratlas.Task, lr: float, steps: int, *, averaged: int =
 
     It is that of the mean of the weights after each of the last steps, so many as ``averaged`` says.
     """
-    from lratlas.task import make_model
+    from lratlas.training.prepare import make_model
 
-    model = make_model(task, 0)
+    model = make_model(task.prepared, 0)
     optimizer, mean = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9), AveragedModel(model)
     for step, rows in enumerate(batch_indices(seed=0, start=0, stop=steps, samples=192, batch_size=16)):
         optimizer.zero_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lratlas.errors import SpecError
 from lratlas.measure.hessian import measured_module, mini_batches, outputs_of, vector_of
 from lratlas.measure.sharpness import Sharpness, hutchinson_trace, mean_slopes, sharpness_measure
-from lratlas.training.objective import objective
+from lratlas.training.objective import objective_of
 from lratlas.training.rules import sgd, sphere_sgd
 from measure.cases import (
     MODELS,
@@ -57,7 +57,7 @@ def test_a_loss_linear_in_the_weights_has_no_curvature() -> None:
     point = point_of([model])
     x = torch.randn(7, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     samples = samples_of(x, x[:, 0], point)
-    measure = sharpness_measure(model, objective(score, integer_targets=False), sgd(), batch_size=3)
+    measure = sharpness_measure(model, objective_of(score, model(x), x[:, 0]), sgd(), batch_size=3)
     found = measure(lane(point.weights, 0), {}, samples, 0)
     assert (found.top_eigenvalue, found.residual, found.converged, found.trace, found.trace_error) == (0, 0, True, 0, 0)
     assert found.gradient_norm > 0

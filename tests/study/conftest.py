@@ -55,7 +55,7 @@ def explored_in(
     sections = {name: value for name, value in (SECTIONS | changes).items() if value is not None}
     spec = spec_from({"name": made.name, "task": {"preset": "python"}, **sections})
     store = open_study(folder, spec)
-    tasks = Tasks(make=lambda _: made, generated=False)
+    tasks = Tasks(make=lambda _: made.prepared, generated=False)
     conduct(store, spec, more=more, tasks=tasks, notice=(notices if notices is not None else list[str]()).append)
     return Atlas(store)
 

@@ -17,8 +17,8 @@ from lratlas.streams import stream
 from lratlas.study.spec.tasks import tasks_from
 from lratlas.study.store.store import Store
 from lratlas.tables import SCHEMAS
-from lratlas.task import Task
 from lratlas.training.order import batch_indices
+from lratlas.training.prepare import Prepared
 from study.pictures import SIZE, TRAIN, picture_options, picture_spec
 
 Conducted = Callable[..., Atlas]
@@ -33,7 +33,7 @@ def adam(parameters, lr):
 """
 
 
-def task_of(atlas: Atlas) -> Task:
+def task_of(atlas: Atlas) -> Prepared:
     return tasks_from(atlas.spec.task).of(0)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from data.makers import CIFAR10_NAMES, gzipped, idx_files, write_folder
 from lratlas.study.spec.imaging import image_task
-from lratlas.task import Task, make_model
+from lratlas.training.prepare import Prepared, make_model
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 JPEG = Path(__file__).parents[3] / "shared/data/cifar10-jpeg.zip"
@@ -32,7 +32,7 @@ def lit(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def assert_balanced_and_ready(task: Task, *, channels: int, size: int) -> None:
+def assert_balanced_and_ready(task: Prepared, *, channels: int, size: int) -> None:
     """Ten equally frequent classes of images of that size, normalised, that an untrained SI model tells apart badly."""
     assert tuple(task.train[0].shape[1:]) == (channels, size, size)
     for _, labels in (task.train, task.test):
@@ -53,7 +53,7 @@ def test_fashion_mnist_as_debian_installs_it(root: Path):
     if not DEBIAN.is_dir():
         labels = [each % 10 for each in range(120)]
         write_folder(root / "fashion-mnist", gzipped(idx_files(lit(120, 28, 28), labels, train=80)))
-    task = image_task(0, data="fashion-mnist", width=2, images=60, test_images=30, batch_size=20)
+    task = image_task(0, data="fashion-mnist", width=2, images=60, test_images=30, batch_size=20).prepared
     assert (len(task.train[0]), len(task.test[0])) == (60, 30)
     assert_balanced_and_ready(task, channels=1, size=28)
     assert "Fashion-MNIST" in task.name
@@ -96,13 +96,13 @@ def test_cifar10_as_a_zip_file_of_jpeg_images(root: Path, monkeypatch: pytest.Mo
             file.writestr(name, content)
     rule = {"name": "sphere_sgd", "radius": 28.0}
     build = partial(image_task, 0, data="cifar10", model="resnet18", width=2, batch_size=20, rule=rule)
-    task = build()
+    task = build().prepared
     assert (len(task.train[0]), len(task.test[0])) == (60, 30)
     assert_balanced_and_ready(task, channels=3, size=32)
     assert "JPEG copy" in task.name
     # Decoded once: without a decoder the second time gives the same bytes.
     monkeypatch.setattr(Image, "open", None)
-    assert torch.equal(build().train[0], task.train[0])
+    assert torch.equal(build().prepared.train[0], task.train[0])
     # Airplanes come first: classes are in the order of CIFAR-10's labels.
     first = next(content for name, content in sorted(files.items()) if "train/airplane/" in name)
     monkeypatch.undo()

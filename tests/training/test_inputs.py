@@ -11,14 +11,14 @@ from torch.nn import functional
 
 from lratlas.data.augment import crop_and_flip
 from lratlas.models.mlp import MLP
+from lratlas.stacks.tensors import initial_tensors
+from lratlas.stacks.tensors import samples as stacked_samples
 from lratlas.task import Task
 from lratlas.training.evaluating import evaluate_stack
 from lratlas.training.objective import LOSSES
 from lratlas.training.order import augmentation_draws, batch_indices
 from lratlas.training.program import Strategy, build
 from lratlas.training.rules import sgd
-from lratlas.training.stacking import initial_tensors
-from lratlas.training.stacking import samples as stacked_samples
 from lratlas.training.stacks import Samples, Stack, start_stack
 from lratlas.training.trainer import Trained, train_stack
 from training.helpers import lane, plain_training, point_of, same, samples_of
@@ -96,7 +96,7 @@ def test_full_batch_gradient_descent_is_sgd_on_the_whole_set() -> None:
 
 def test_a_full_batch_task_takes_all_samples_in_one_step() -> None:
     x = normalise(IMAGES).flatten(1)
-    task = Task(model=lambda: MLP(20, (6,), 3), train=(x, Y), test=(x, Y), batch_size="full")
+    task = Task(model=lambda: MLP(20, (6,), 3), train=(x, Y), test=(x, Y), batch_size="full").prepared
     assert task.full_batch
     assert (task.samples_per_step, task.steps_per_epoch) == (20, 1)
 
@@ -151,7 +151,7 @@ def test_a_tasks_transform_and_augmentation_reach_its_samples() -> None:
         batch_size=SIZE,
         transform=normalised,
         augment=AUGMENT,
-    )
+    ).prepared
     cpu = torch.device("cpu")
     _, _, frozen = initial_tensors([task], [0], 1, dtype=torch.float64, device=cpu)
     held = stacked_samples([task], "train", frozen, dtype=torch.float64, device=cpu)

@@ -13,8 +13,9 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from lratlas.models.mlp import MLP
+from lratlas.training.compiling import can_compile
 from lratlas.training.objective import LOSSES
-from lratlas.training.program import SUMS, Batch, Program, build, can_compile
+from lratlas.training.program import SUMS, Batch, Program, build
 from lratlas.training.rules import Rule, State, sgd, sphere_sgd
 from lratlas.training.sphere import Weights, norm
 from lratlas.training.stacks import Samples, start_stack

@@ -1,5 +1,6 @@
 """`find`: the initial LR for a task, for the price of about one and a half trainings."""
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -13,12 +14,15 @@ from lratlas.advise.advice import Advice
 from lratlas.advise.finder import Finder
 from lratlas.advise.search import spent
 from lratlas.advise.task_slices import Bench, forget_states, groups, train_slices
-from lratlas.errors import SearchError, SpecError
+from lratlas.data.parts import leaves
+from lratlas.errors import SearchError, SpecError, TaskError
 from lratlas.study.plan.premises import check_statistics, device_name
 from lratlas.study.store.atomic import write_file
-from lratlas.task import Task, fingerprint
+from lratlas.task import Task
+from lratlas.training.fingerprint import changed_parts, combined, fingerprint_parts
+from lratlas.training.prepare import Prepared, held_out, task_on
 
-TASK = "task.txt"
+TASK = "task.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,7 @@ class SearchProgress:
 
 
 def find(
-    task: Task,
+    task: Task | Prepared,
     *,
     steps: int | None = None,
     epochs: int | None = None,
@@ -56,7 +60,7 @@ def find(
     What the folder already has is not trained again, so that calling this again goes on with a search.
 
     Args:
-        task: The task; its test set is not looked at.
+        task: The task, or one made ready by `lratlas.training.prepare`; its test set is not looked at.
         steps: Optimizer steps of a full training.
         epochs: The same in epochs; one of both is needed.
         folder: Where the search is kept; a new temporary one if None.
@@ -75,11 +79,19 @@ def find(
     """
     if (steps is None) == (epochs is None):
         raise SpecError("steps or epochs says how long a full training is: give one of them.")
-    if task.validation is None:
-        task = replace(task, validation=validation)
-    total = steps if steps is not None else (epochs or 0) * task.steps_per_epoch
-    by_accuracy = task.classes > 0
-    check_statistics(task)
+    made = task if isinstance(task, Prepared) else task.prepared
+    if made.validation is None:
+        held, rest = held_out(made.train, validation)
+        size = {"samples_per_step": len(leaves(rest)[0])} if made.full_batch else {}
+        made = replace(made, train=rest, validation=held, **size)
+    if made.steps_per_epoch == 0:
+        raise TaskError(
+            f"batch_size is {made.samples_per_step}, but {made.samples} samples are left for training beside the"
+            " validation set; use a smaller one."
+        )
+    total = steps if steps is not None else (epochs or 0) * made.steps_per_epoch
+    by_accuracy = made.objective.has_accuracy
+    check_statistics(made)
     finder = Finder(
         folder or tempfile.mkdtemp(prefix="lratlas-find-"),
         steps=total,
@@ -90,8 +102,12 @@ def find(
     )
     on = torch.device(device_name(device, field="device"))
     try:
-        _same_task(finder.folder, task)
-        _search(finder, Bench(task=task, root=finder.folder, device=on, compiled=compiled), progress)
+        _same_task(finder.folder, made)
+        _search(
+            finder,
+            Bench(task=task_on(made, on, torch.float32), root=finder.folder, device=on, compiled=compiled),
+            progress,
+        )
     except OSError as error:
         raise SearchError(f"The search in {finder.folder} cannot go on: {error}. What it has is kept.") from error
     return finder.advice()
@@ -120,10 +136,22 @@ def _progress(finder: Finder) -> SearchProgress:
     return SearchProgress(cost=cost, budget=finder.search.budget, best=best)
 
 
-def _same_task(folder: Path, task: Task) -> None:
-    """Keep the task's fingerprint in the folder, or compare with the one that is there."""
-    path, mark = folder / TASK, fingerprint(task)
+def _same_task(folder: Path, task: Prepared) -> None:
+    """Store the fingerprints of the task's parts in the folder, or compare with those that are there."""
+    path, parts = folder / TASK, fingerprint_parts(task)
     if not path.exists():
-        write_file(path, mark.encode())
-    elif path.read_text() != mark:
-        raise SearchError(f"The search in {folder} is of another task, or of other data; use another folder.")
+        write_file(path, json.dumps(parts, indent=1).encode())
+        return
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        stored = None
+    if not isinstance(stored, dict):
+        raise SearchError(
+            f"The search in {folder} is of an earlier version, or its {TASK} is damaged; use another folder."
+        )
+    if combined(stored) != combined(parts):
+        raise SearchError(
+            f"The search in {folder} is of another task: {changed_parts(stored, parts)} changed. Use another folder, or"
+            " undo the change."
+        )

@@ -14,19 +14,21 @@ from torch import Tensor
 
 from lratlas.advise.part_way import PartWay, forget, forget_all, keep, kept, stops
 from lratlas.advise.slices import BLOCKS, Slice
+from lratlas.data.parts import each as for_each
 from lratlas.errors import SearchError
-from lratlas.streams import stream, torch_seed
+from lratlas.stacks.strategy import faster_strategy
+from lratlas.stacks.tensors import initial_tensors, samples
+from lratlas.streams import generators_kept, stream, torch_seed
 from lratlas.study.execute.checkpoints import read_segment, segment_tensors
 from lratlas.study.store.atomic import write_file
 from lratlas.study.store.weights import opened_weights, sealed_weights
-from lratlas.task import Task, make_model
 from lratlas.training.averaging import add_checkpoint, averaged
-from lratlas.training.choice import faster_strategy
+from lratlas.training.compiling import can_compile
 from lratlas.training.evaluating import evaluate_stack, pooled_buffers
 from lratlas.training.order import augmentation_draws, batch_indices
-from lratlas.training.program import Program, Strategy, build, can_compile
+from lratlas.training.prepare import Prepared, make_model
+from lratlas.training.program import Program, Strategy, build
 from lratlas.training.sphere import Weights
-from lratlas.training.stacking import initial_tensors, samples
 from lratlas.training.stacks import Samples, Stack, start_stack
 from lratlas.training.trainer import train_stack
 
@@ -64,7 +66,7 @@ class Bench:
         compiled: Whether to compile the step, which takes a while and then makes it faster.
     """
 
-    task: Task
+    task: Prepared
     root: Path
     device: torch.device
     compiled: bool = False
@@ -91,12 +93,20 @@ class Bench:
         """The step and the evaluation."""
         compiled = self.compiled and can_compile()
         model = make_model(self.task, 0)
-        return build(model, self.task.objective, self.task.update, compiled=compiled, strategy=self.strategy)
+        return build(
+            model,
+            self.task.objective,
+            self.task.update,
+            compiled=compiled,
+            strategy=self.strategy,
+            batch_size=self.task.samples_per_step,
+            draws=self.task.conformance.draws,
+        )
 
     @property
     def by_accuracy(self) -> bool:
-        """Whether the validation metric is an accuracy; it is the loss where there are no labels."""
-        return self.task.classes > 0
+        """Whether the validation metric is an accuracy; it is the loss where there is no accuracy."""
+        return self.task.objective.has_accuracy
 
 
 def groups(bench: Bench, slices: Sequence[Slice]) -> list[list[Slice]]:
@@ -129,7 +139,7 @@ def train_slices(bench: Bench, slices: Sequence[Slice]) -> list[TrainedSlice]:
         stack = _parents(bench, slices) if first.parent else start_stack(initial[0], initial[1], task.update)
         so_far = PartWay(stack=stack, tails={}, losses=())
     data = samples([task], "train", initial[2], dtype=torch.float32, device=bench.device)
-    with torch.random.fork_rng():
+    with generators_kept():
         trained = _trained(bench, slices, so_far, at, data)
     for name in names[0]:
         write_file(_path(bench, name), sealed_weights(_state(trained.stack, names, name)))
@@ -156,7 +166,7 @@ def _trained(
 ) -> PartWay:
     """The stack trained from where it is to its end; it is kept on the way."""
     first, task, every = slices[0], bench.task, max(1, slices[0].steps // BLOCKS)
-    span = {"seed": first.seed, "samples": len(task.train[0]), "batch_size": task.samples_per_step}
+    span = {"seed": first.seed, "samples": task.samples, "batch_size": task.samples_per_step}
     rests = stops(slices, every=every)
     ends = sorted({so_far.stack.step, *_stairs(first), *rests})
     for start, stop in pairwise(end for end in ends if end >= so_far.stack.step):
@@ -219,8 +229,8 @@ def _results(bench: Bench, trained: PartWay, data: Samples) -> list[TrainedSlice
 
 def _some(data: Samples, count: int) -> Samples:
     """A fixed random part of a data set."""
-    rows = torch.from_numpy(stream(0, "statistics").permutation(data.x.shape[1])[:count].copy()).to(data.x.device)
-    return replace(data, x=data.x[:, rows], y=data.y[:, rows])
+    rows = torch.from_numpy(stream(0, "statistics").permutation(data.count)[:count].copy()).to(data.which.device)
+    return replace(data, x=for_each(lambda part: part[:, rows], data.x), y=for_each(lambda part: part[:, rows], data.y))
 
 
 def _state(stack: Stack, names: Sequence[Sequence[str]], name: str) -> dict[str, Tensor]:

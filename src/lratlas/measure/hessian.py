@@ -3,19 +3,21 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lratlas.data.parts import Parts, arguments, count
+from lratlas.data.parts import rows as first
 from lratlas.streams import stream
 from lratlas.training.objective import Objective
 from lratlas.training.stacks import Samples
 from lratlas.training.statistics import batch_dependent, norm_names
 
-Outputs = Callable[[Tensor, Tensor], Tensor]  # (trained vector [P], inputs [n, ...]) -> outputs [n, ...]
+Outputs = Callable[[Tensor, Parts], Any]  # (trained vector [P], inputs [n, ...]) -> the model's outputs
 Product = Callable[[Tensor], Tensor]  # float64 [P] -> float64 [P]
 
 
@@ -24,7 +26,7 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def __iter__(self) -> Iterator[tuple[Parts, Parts]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +44,10 @@ class MiniBatches:
     def __len__(self) -> int:
         return len(self.parts)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Parts, Parts]]:
         for rows in self.parts:
             x, y = self.samples.taken(rows[None])
-            yield x[0], y[0]
+            yield first(x, 0), first(y, 0)
 
 
 def seed_samples(samples: Samples, at: int) -> Samples:
@@ -67,8 +69,8 @@ def mini_batches(samples: Samples, *, batch_size: int, seed: int, limit: int | N
         seed: Seed of the order.
         limit: How many samples to take; None for all.
     """
-    order = stream(seed, "sharpness").permutation(samples.x.shape[1])[:limit]
-    rows = torch.from_numpy(order).to(samples.x.device)
+    order = stream(seed, "sharpness").permutation(samples.count)[:limit]
+    rows = torch.from_numpy(order).to(samples.which.device)
     return MiniBatches(samples=samples, parts=rows.tensor_split(-(-len(rows) // batch_size)))
 
 
@@ -101,13 +103,14 @@ def outputs_of(module: nn.Module, weights: Mapping[str, Tensor], fixed: Mapping[
     shapes = {name: value.shape for name, value in weights.items()}
     sizes = [shape.numel() for shape in shapes.values()]
 
-    def outputs(vector: Tensor, x: Tensor) -> Tensor:
+    def outputs(vector: Tensor, x: Parts) -> Any:
         parts = zip(shapes.items(), vector.split(sizes), strict=True)
         own = {name: part.view(shape) for (name, shape), part in parts}
         kept = {name: value.clone() for name, value in fixed.items()}
         # Fused attention cannot be differentiated twice.
         with sdpa_kernel(SDPBackend.MATH):
-            return functional_call(module, {**own, **kept}, (x,))
+            positional, named = arguments(x)
+            return functional_call(module, {**own, **kept}, positional, named)
 
     return outputs
 
@@ -125,24 +128,24 @@ def hessian_product(outputs: Outputs, objective: Objective, vector: Tensor, batc
         batches: The samples. The graph of a single batch is kept between products, those of several are made anew.
     """
 
-    def slopes(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def slopes(x: Parts, y: Parts) -> tuple[Tensor, Tensor]:
         point = vector.detach().requires_grad_()
         with torch.enable_grad():
-            (slope,) = torch.autograd.grad(objective.losses(outputs(point, x), y).mean(), point, create_graph=True)
+            (slope,) = torch.autograd.grad(objective.batch(outputs(point, x), y), point, create_graph=True)
         return point, slope
 
-    kept = [(len(y), slopes(x, y)) for x, y in batches] if len(batches) == 1 else None
+    kept = [(count(y), slopes(x, y)) for x, y in batches] if len(batches) == 1 else None
 
     def product(direction: Tensor) -> Tensor:
-        total, count = torch.zeros_like(vector, dtype=torch.float64), 0
-        for size, (point, slope) in kept or ((len(y), slopes(x, y)) for x, y in batches):
-            count += size
+        total, seen = torch.zeros_like(vector, dtype=torch.float64), 0
+        for size, (point, slope) in kept or ((count(y), slopes(x, y)) for x, y in batches):
+            seen += size
             if slope.requires_grad:  # the loss is not linear
                 along = direction.to(slope)
                 (part,) = torch.autograd.grad(
                     slope, point, along, retain_graph=kept is not None, allow_unused=True, materialize_grads=True
                 )
                 total += size * part.double()
-        return total / count
+        return total / seen
 
     return product

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lratlas.data.parts import count as samples_in
 from lratlas.errors import SpecError
 from lratlas.measure.eigenvalues import UNKNOWN, Vector, top_eigenvalues
 from lratlas.measure.hessian import (
@@ -22,7 +23,7 @@ from lratlas.measure.hessian import (
     vector_of,
 )
 from lratlas.streams import stream
-from lratlas.training.objective import LOSSES, Objective
+from lratlas.training.objective import Objective
 from lratlas.training.rules import Rule
 from lratlas.training.stacks import Samples
 
@@ -120,7 +121,7 @@ def sharpness_measure(
     if not 0 < tolerance < 1:
         raise SpecError(f"Sharpness: tolerance is {tolerance}, but must be above 0 and below 1.")
     module = measured_module(model)
-    apart = not joining_norms(model)
+    apart = not joining_norms(model) and objective.losses is not None
 
     def measure(weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], samples: Samples, seed: int) -> Sharpness:
         own = rule.vector(weights)
@@ -193,18 +194,19 @@ def mean_slopes(
         draws: Random vectors per sample.
         seed: What they are drawn by.
     """
-    root = _ROOTS.get(objective.name) if objective == LOSSES.get(objective.name) else None
+    root = _ROOTS.get(objective.name) if objective.named else None
     sums, count = np.zeros(3), 0  # loss, gradient norm, n times squared norms
     for index, (x, y) in enumerate(batches):
-        n, point = len(y), vector.detach().requires_grad_()
+        n, point = samples_in(y), vector.detach().requires_grad_()
         with torch.enable_grad():
             predicted = outputs(point, x)
-            loss = objective.losses(predicted, y).mean()
+            loss = objective.batch(predicted, y)
         (slope,) = torch.autograd.grad(loss, point, retain_graph=True)
         expected = math.nan
-        if root:
+        # The mean over several labels of a sample is no log-likelihood.
+        if root and isinstance(predicted, Tensor) and (objective.labels == "classes" or predicted.numel() == n):
             signs = 2.0 * stream(seed, "fisher", index).integers(0, 2, (draws, *predicted.shape)) - 1.0
-            drawn = [root(predicted.detach().double(), row.to(x.device)) for row in torch.from_numpy(signs)]
+            drawn = [root(predicted.detach().double(), row.to(predicted.device)) for row in torch.from_numpy(signs)]
             slopes = [
                 torch.autograd.grad(predicted, point, each.to(predicted) / n, retain_graph=True) for each in drawn
             ]

@@ -119,6 +119,8 @@ def _planned(
     notice: Callable[[str], None],
 ) -> "Plan":
     """The stored plan, made or extended where need be, of a study that is put in order."""
+    import torch
+
     from lratlas.study.plan.kept import (
         check_spec_holds,
         check_task_holds,
@@ -140,7 +142,7 @@ def _planned(
     )
     from lratlas.study.plan.refining import with_plrs
     from lratlas.study.spec.tasks import own_code, tasks_from
-    from lratlas.training.program import can_compile
+    from lratlas.training.prepare import task_on
 
     old = kept_plan(store, notice)
     stored = stored_spec(store)
@@ -150,23 +152,22 @@ def _planned(
         notice(f"Code that the spec names is imported and run: {', '.join(own)}.")
     known = tasks or tasks_from(spec.task)
     with _one_thread():
-        seeds = _repetitions(known, spec.pretrain.repeats)
+        seeds, parts = _repetitions(known, spec.pretrain.repeats)
     if old and spec == stored and not more and was_finished_earlier(store, old, seeds):
         notice(f"{store.url} was finished by an earlier version of lratlas, and is left as it is.")
         return old
     if old:
-        check_task_holds(store, old, seeds)
+        check_task_holds(store, old, seeds, parts)
     if spec != stored:
         store.write_text(SPEC, spec_text(spec))
     task = known.of(0)
-    check_task(task)
+    check_task(spec, task)
     check_measurements(spec, task)
     device = device_name(old.device if old else spec.training.device, field="`training.device`")
-    compiled = old.compiled if old else spec.training.compile and can_compile()
-    if spec.training.compile and not compiled:
-        notice("There is no C++ compiler here, so training runs uncompiled, about four times slower.")
-    if compiled and not can_compile():
-        raise StudyError(f"{store.url} was begun with compiled training, which needs a C++ compiler such as g++.")
+    task_on(
+        task, torch.device(device), getattr(torch, spec.training.dtype)
+    )  # before anything is planned: what cannot be moved is refused
+    compiled = _is_compiled(store, spec, old, notice)
     with _one_thread():
         strategy = old.strategy if old else strategy_of(spec, task, device)
         pre_norm = old.pre_norm if old else pre_norm_of(task)
@@ -190,7 +191,7 @@ def _planned(
     if old:
         check_spec_holds(store, old, planned(with_plrs(spec, bisected)))
     plan = planned(with_plrs(spec, {*bisected, *more}), old=old).model_copy(
-        update={"spec": digest(store.read_bytes(SPEC)), "made_with": old.made_with if old else ()}
+        update={"spec": digest(store.read_bytes(SPEC)), "made_with": old.made_with if old else (), "task_parts": parts}
     )
     if not old:
         set_orphans_aside(store, plan)  # before there is a plan: it is done again after an interruption
@@ -200,11 +201,28 @@ def _planned(
     if plan != old:
         store.write_text(PLAN, plan_text(plan))
     # Also where the plan is not new: the process that wrote it may have ended before it came to this.
-    for table, jobs in (("pairs", plan.geometry), ("sharpness", plan.sharpness)):
-        for part in store.parts(table) - {job.id for job in jobs}:
-            store.remove_part(table, part)  # of a smaller grid, or on other samples
+    _remove_superseded(store, plan)
     forget_segments(store, plan)
     return plan
+
+
+def _is_compiled(store: Store, spec: Spec, old: "Plan | None", notice: Callable[[str], None]) -> bool:
+    """Whether steps are compiled: as the study was begun, or as the spec says where there is a compiler."""
+    from lratlas.training.compiling import can_compile
+
+    compiled = old.compiled if old else spec.training.compile and can_compile()
+    if spec.training.compile and not compiled:
+        notice("There is no C++ compiler here, so training runs uncompiled, about four times slower.")
+    if compiled and not can_compile():
+        raise StudyError(f"{store.url} was begun with compiled training, which needs a C++ compiler such as g++.")
+    return compiled
+
+
+def _remove_superseded(store: Store, plan: "Plan") -> None:
+    """Remove measurements of a smaller grid, or on other samples."""
+    for table, jobs in (("pairs", plan.geometry), ("sharpness", plan.sharpness)):
+        for part in store.parts(table) - {job.id for job in jobs}:
+            store.remove_part(table, part)
 
 
 def _timed(store: Store, work: Callable[[], bool], workers: int | None) -> bool:
@@ -231,18 +249,26 @@ def _one_thread() -> Generator[None]:
         torch.set_num_threads(threads)
 
 
-def _repetitions(tasks: "Tasks", repeats: int) -> "list[Seed]":
+def _repetitions(tasks: "Tasks", repeats: int) -> "tuple[list[Seed], dict[str, str]]":
+    """The repetitions of a study, and the fingerprints of the parts of the first one's task."""
     from lratlas.study.plan.plan import Seed
+    from lratlas.training.fingerprint import combined, fingerprint_parts
 
-    return [
-        Seed(
-            seed=number,
-            data_seed=tasks.data_seed(number),
-            training_seed=tasks.training_seed(number),
-            fingerprint=tasks.fingerprint(number),
+    parts = dict[int, dict[str, str]]()
+    seeds = list[Seed]()
+    for number in range(repeats):
+        task = tasks.of(number)
+        if id(task) not in parts:
+            parts[id(task)] = fingerprint_parts(task)
+        seeds.append(
+            Seed(
+                seed=number,
+                data_seed=tasks.data_seed(number),
+                training_seed=tasks.training_seed(number),
+                fingerprint=combined(parts[id(task)]),
+            )
         )
-        for number in range(repeats)
-    ]
+    return seeds, parts[id(tasks.of(0))]
 
 
 def _plrs(plan: "Plan") -> set[float]:

@@ -24,12 +24,16 @@ class Scores:
 
 @torch.no_grad()
 def evaluate_stack(program: Program, weights: Weights, buffers: Weights, samples: Samples) -> Scores:
-    """Loss and accuracies over all samples, in eval mode, each sample counted once; sums are in float64."""
+    """Loss and accuracies over all samples, in eval mode; sums are in float64.
+
+    Each sample counts once. A loss that is no mean over samples is evaluated in batches of the program's size, drawn
+    from a fixed random order, and a batch counts by its samples; the last one is filled up with the first samples.
+    """
 
     def evaluate_lanes(lanes: slice) -> Tensor:
         return _summed(program, lanes_of(weights, lanes), lanes_of(buffers, lanes), samples)
 
-    loss, accuracy, chance = in_parts(evaluate_lanes, width(weights), joined) / samples.x.shape[1]
+    loss, accuracy, chance = in_parts(evaluate_lanes, width(weights), joined) / samples.count
     return Scores(loss=loss, accuracy=accuracy, chance_accuracy=chance)
 
 
@@ -53,8 +57,7 @@ def pooled_buffers(
     if not program.norms:
         return buffers
     # Shuffled, always alike: data sets are often sorted by class, and a batch of one class has statistics of its own.
-    order = stream(0, "statistics").permutation(samples.x.shape[1])
-    rows = torch.from_numpy(order).to(samples.x.device)
+    rows = _shuffled(samples)
 
     def pool_lanes(lanes: slice) -> Weights:
         own, kept = lanes_of(weights, lanes), lanes_of(buffers, lanes)
@@ -71,16 +74,23 @@ def pooled_buffers(
 
 def _summed(program: Program, weights: Weights, buffers: Weights, samples: Samples) -> Tensor:
     """Sums of loss, accuracy and chance accuracy over all samples, float64 [3, seeds, lanes]."""
-    n, size = samples.x.shape[1], min(program.chunk, samples.x.shape[1])
+    n, size = samples.count, min(program.chunk, samples.count)
+    device = samples.which.device
+    order = _shuffled(samples) if program.by_batches else torch.arange(n, device=device)
     total: Tensor | None = None
     for first in range(0, n, size):
-        # The last chunk is filled up with the last sample, not counted, so that one program serves all chunks.
-        at = torch.arange(first, first + size, device=samples.x.device)
-        counted, at = (at < n).to(samples.shares), at.clamp(max=n - 1)
+        # The last chunk is filled up with samples that do not count, so that one program serves all chunks.
+        at = torch.arange(first, first + size, device=device)
+        counted, at = (at < n).to(samples.shares), order[at % n]
         part = program.evaluate(weights, buffers, _batch(samples, at), counted).double()
         total = part if total is None else total + part
     assert total is not None
     return total
+
+
+def _shuffled(samples: Samples) -> Tensor:
+    """A fixed random order of the samples: data sets are often sorted by class."""
+    return torch.from_numpy(stream(0, "statistics").permutation(samples.count)).to(samples.which.device)
 
 
 def _batch(samples: Samples, at: Tensor) -> Batch:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lratlas.data.parts import Parts, arguments, each, floats_to, numbers_of
 from lratlas.errors import TaskError
+from lratlas.streams import seeded
 from lratlas.training.rules import Rule, rule_from
 from lratlas.training.sphere import Weights, scale_dependent
 
@@ -24,19 +26,19 @@ class Trial:
     """
 
     model: nn.Module
-    inputs: Tensor
+    inputs: Parts
     weights: Weights
 
     def outputs(self, point: Mapping[str, Tensor]) -> Tensor:
         """The outputs with these trained parameters in place of the model's; random masks are always the same."""
         # Copies, because batch norm writes into the buffers it is given.
         buffers = {name: value.clone() for name, value in self.model.named_buffers()}
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            return functional_call(self.model, {**point, **buffers}, (self.inputs,))
+        with seeded(0):
+            positional, named = arguments(each(torch.clone, self.inputs))  # a layer may change its inputs in place
+            return numbers_of(functional_call(self.model, {**point, **buffers}, positional, named))
 
 
-def tried(model: nn.Module, x: Tensor) -> Trial:
+def tried(model: nn.Module, x: Parts) -> Trial:
     """A trial of the model in float64, or in its own number format where its code takes no other.
 
     Args:
@@ -46,13 +48,13 @@ def tried(model: nn.Module, x: Tensor) -> Trial:
     exact = _trial(model, x, torch.float64)
     try:
         exact.outputs(exact.weights)
-    except RuntimeError:
+    except Exception:
         # Code that makes float32 tensors of its own does not mix with float64 weights.
         return _trial(model, x, None)
     return exact
 
 
-def placed(rule: Rule, model: nn.Module, x: Tensor) -> Rule:
+def placed(rule: Rule, model: nn.Module, x: Parts) -> Rule:
     """The rule with the names of the parameters that are not on the sphere; as it is where all of them are.
 
     Args:
@@ -98,12 +100,13 @@ def placed(rule: Rule, model: nn.Module, x: Tensor) -> Rule:
     return rule_from(settings)
 
 
-def _trial(model: nn.Module, x: Tensor, dtype: torch.dtype | None) -> Trial:
+def _trial(model: nn.Module, x: Parts, dtype: torch.dtype | None) -> Trial:
     own = copy.deepcopy(model).cpu().train()
     weights = {name: value.detach() for name, value in own.named_parameters() if value.requires_grad}
     if dtype is not None:
         own, weights = own.to(dtype), {name: value.to(dtype) for name, value in weights.items()}
-    inputs = x.cpu().to(dtype) if x.is_floating_point() else x.cpu()
+    inputs = each(torch.Tensor.cpu, x)
+    inputs = inputs if dtype is None else floats_to(inputs, dtype)
     return Trial(model=own.requires_grad_(requires_grad=False), inputs=inputs, weights=weights)
 
 

@@ -1,68 +1,111 @@
-"""What a training minimises and how its predictions are scored, one sample at a time."""
+"""The loss of a batch, and how its predictions are scored: by accuracy where it means something, or by a metric."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-Labels = Literal["classes", "binary", "none"]
+from lratlas.data.parts import Parts, count, each, logits_of
+
+Loss = Callable[[Any, Any], Tensor]
+Labels = Literal["classes", "binary", "metric", "none"]
+
+
+class Score(Protocol):
+    """``(outputs, targets, shares) -> (right, chance)``, each one number per sample, [n], or one per batch, []."""
+
+    def __call__(self, outputs: Any, targets: Any, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """Right and chance accuracy."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """A loss and the kind of labels it has.
+    """A loss and what counts as a right prediction.
 
     Attributes:
-        name: Part of a run's identity.
-        losses: ``(outputs [n, ...], targets [n, ...]) -> [n]``, one loss per sample.
-        labels: ``classes`` (integers, outputs [n, C]), ``binary`` (0 or 1, outputs [n] or [n, 1]) or ``none``
-            (no accuracy is defined).
+        name: For messages.
+        batch: ``(outputs, targets) -> []``: the loss of a batch, which is what training minimises.
+        losses: ``(outputs, targets) -> [n]``: one loss per sample whose mean is the loss of any batch; None where
+            there is no such thing, and a data set is then evaluated by batches.
+        labels: ``classes`` (integers), ``binary`` (0 or 1), ``metric`` (a function of the user's) or ``none`` (no
+            accuracy is defined).
+        score: Per sample or batch: the share that is predicted right, and the share that would be with shuffled labels.
+        classes: Number of classes; 0 where the targets are not labels.
+        named: Whether it is one of `LOSSES`, not a function of the user's.
+        takes_logits: Whether the loss is of the logits in the model's outputs, not of the outputs themselves.
     """
 
     name: str
-    losses: Loss
+    batch: Loss
+    losses: Loss | None
     labels: Labels
+    score: Score
+    classes: int = 0
+    named: bool = False
+    takes_logits: bool = False
+
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether predictions can be right or wrong; if not, accuracies are NaN and tables hold null."""
+        return self.labels != "none"
 
 
-def objective(loss: str | Loss, *, integer_targets: bool) -> Objective:
-    """The objective for a named loss or a callable.
-
-    A callable gets the outputs and targets of a batch and returns their mean loss (a scalar) or one loss per sample;
-    with integer targets its outputs are taken for class scores when accuracy is measured.
-
-    Raises:
-        KeyError: The name is not one of `LOSSES`.
-    """
-    if callable(loss):
-        name = getattr(loss, "__qualname__", type(loss).__qualname__)
-        return Objective(name=name, losses=_per_sample(loss), labels="classes" if integer_targets else "none")
-    return LOSSES[loss]
+def no_score(outputs: Any, targets: Any, shares: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001 - a `Score`
+    """The score where no accuracy is defined: NaN for the batch."""
+    missing = torch.full((), torch.nan, dtype=shares.dtype, device=shares.device)
+    return missing, missing
 
 
-def correct(labels: Labels, outputs: Tensor, targets: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Per sample: whether the prediction is right, and how often it would be with shuffled labels; both float [n].
+def class_score(
+    outputs: Tensor, targets: Tensor, shares: Tensor, *, axis: int = 1, ignoring: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Right and chance accuracy of class scores, float [n]; means over the positions of a sample where it has several.
 
     Args:
-        labels: Kind of labels.
-        outputs: The model's outputs for n samples.
-        targets: The labels, [n].
+        outputs: Scores, [n, ..., C, ...].
+        targets: Labels, outputs' shape without the class axis; negative ones, such as an ``ignore_index``, do not
+            count.
         shares: Share of each class in the training labels, [C].
+        axis: The axis of the classes.
+        ignoring: Whether whole samples do not count; the result is then one number for the batch, [].
     """
-    if labels == "none":
-        missing = torch.full((outputs.shape[0],), torch.nan, dtype=shares.dtype, device=outputs.device)
-        return missing, missing
-    if labels == "binary":
-        predicted = outputs.reshape(outputs.shape[0]) > 0
-        chance = torch.where(predicted, shares[1], shares[0])
-        return (predicted == (targets.reshape(predicted.shape) > 0.5)).to(shares.dtype), chance
-    predicted = outputs.argmax(-1)
+    predicted = outputs.argmax(axis)
     # Comparing with every class instead of indexing: it stacks and compiles without a gather.
     chosen = predicted[..., None] == torch.arange(shares.shape[0], device=outputs.device)
-    return (predicted == targets).to(shares.dtype), (chosen * shares).sum(-1)
+    right, chance = (predicted == targets).to(shares.dtype), (chosen * shares).sum(-1)
+    if targets.dim() == 1 and not ignoring:
+        return right, chance
+    counts = (targets >= 0).to(shares.dtype)
+    axes = tuple(range(0 if ignoring else 1, targets.dim()))
+    total = counts.sum(axes).clamp(min=1)
+    return (right * counts).sum(axes) / total, (chance * counts).sum(axes) / total
+
+
+def binary_score(outputs: Tensor, targets: Tensor, shares: Tensor, *, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Right and chance accuracy of outputs that say 1 above a threshold, float [n]; means over several labels.
+
+    Args:
+        outputs: One output per sample and label, [n, ...].
+        targets: 0 or 1, as many as outputs.
+        shares: Share of 0 and of 1 in the training labels, [2] or, for several labels, [2, labels].
+        threshold: 0 for logits, 0.5 for probabilities.
+    """
+    predicted = outputs.reshape(outputs.shape[0], -1) > threshold
+    right = (predicted == (targets.reshape(predicted.shape) > 0.5)).to(shares.dtype)
+    chance = torch.where(predicted, shares[1], shares[0])
+    return right.mean(1), chance.mean(1)
+
+
+def metric_score(outputs: Any, targets: Any, shares: Tensor, *, metric: Loss) -> tuple[Tensor, Tensor]:
+    """The user's metric, and the same with each sample's targets taken from the sample before it in the batch."""
+    shuffled = each(lambda part: part.roll(1, 0), targets)
+    right, chance = (_per_sample(metric(outputs, other)).to(shares.dtype) for other in (targets, shuffled))
+    return right, chance
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -71,10 +114,9 @@ def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    logits = outputs.reshape(outputs.shape[0])
-    return functional.binary_cross_entropy_with_logits(
-        logits, targets.reshape(logits.shape).to(logits), reduction="none"
-    )
+    logits = outputs.reshape(outputs.shape[0], -1)
+    labels = targets.reshape(logits.shape).to(logits)
+    return functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
 
 
 def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -83,21 +125,233 @@ def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
     return squares.flatten(1).mean(1) if squares.dim() > 1 else squares
 
 
-def _per_sample(loss: Loss) -> Loss:
-    def alone(output: Tensor, target: Tensor) -> Tensor:
-        return loss(output[None], target[None])
+def _mean(losses: Loss, outputs: Any, targets: Any) -> Tensor:
+    return losses(outputs, targets).mean()
 
-    def losses(outputs: Tensor, targets: Tensor) -> Tensor:
-        value = loss(outputs, targets)
-        if value.dim():
-            return value.flatten(1).mean(1) if value.dim() > 1 else value
-        return torch.func.vmap(alone)(outputs, targets)
 
-    return losses
+def _named(name: str, losses: Loss, labels: Labels, score: Score) -> Objective:
+    return Objective(name=name, batch=partial(_mean, losses), losses=losses, labels=labels, score=score, named=True)
 
 
 LOSSES = {
-    "cross_entropy": Objective(name="cross_entropy", losses=_cross_entropy, labels="classes"),
-    "binary_cross_entropy": Objective(name="binary_cross_entropy", losses=_binary_cross_entropy, labels="binary"),
-    "mse": Objective(name="mse", losses=_mse, labels="none"),
+    "cross_entropy": _named("cross_entropy", _cross_entropy, "classes", class_score),
+    "binary_cross_entropy": _named("binary_cross_entropy", _binary_cross_entropy, "binary", binary_score),
+    "mse": _named("mse", _mse, "none", no_score),
 }
+MODEL = "model"
+"""The name of the loss that the model itself returns, as ``outputs.loss``."""
+
+_EXACT = 1e-9
+_SCALES = (0.1, 1.0, 10.0)
+
+
+def objective_of(loss: Loss, outputs: Any, targets: Parts, *, metric: Loss | None = None) -> Objective:
+    """The objective of a callable loss, found by trying it on the outputs for some samples.
+
+    What the loss returns for a batch is what is trained; of several numbers it is their mean. Whether the loss of every
+    batch is the mean of its samples' is tried, with the outputs at several scales and batches of several sizes.
+    Integer targets are class labels where the loss falls most along the score of the label; targets of 0 and 1 are
+    labels where the loss separates them by the sign of the output, or at 0.5.
+
+    Args:
+        loss: From outputs and targets to the loss of the batch, or one value per sample or element.
+        outputs: The model's outputs for n samples.
+        targets: Their targets.
+        metric: From outputs and targets to the share of right predictions, for the batch or per sample.
+    """
+    labels, score, classes = _accuracy(loss, outputs, targets)
+    if metric is not None:
+        labels, score, classes = "metric", partial(metric_score, metric=metric), 0
+    tried = loss(outputs, targets)
+    by_sample = tried.dim() > 0 and len(tried) == count(targets)
+    losses = partial(_rows if by_sample else _each_alone, loss)
+    name = getattr(loss, "__qualname__", type(loss).__qualname__)
+    return Objective(
+        name=name,
+        batch=partial(_of_batch, loss),
+        losses=losses if _is_mean_of_samples(loss, losses, outputs, targets) else None,
+        labels=labels,
+        score=score,
+        classes=classes,
+    )
+
+
+def _of_batch(loss: Loss, outputs: Any, targets: Any) -> Tensor:
+    value = loss(outputs, targets)
+    return value.mean() if value.dim() else value
+
+
+def _per_sample(value: Tensor) -> Tensor:
+    return value.flatten(1).mean(1) if value.dim() > 1 else value
+
+
+def _rows(loss: Loss, outputs: Any, targets: Any) -> Tensor:
+    return _per_sample(loss(outputs, targets))
+
+
+def _each_alone(loss: Loss, outputs: Any, targets: Any) -> Tensor:
+    """The loss of every sample as a batch of its own, [n]."""
+
+    def alone(output: Any, target: Any) -> Tensor:
+        return _of_batch(loss, each(lambda part: part[None], output), each(lambda part: part[None], target))
+
+    return torch.func.vmap(alone, randomness="different")(outputs, targets)
+
+
+def _is_mean_of_samples(loss: Loss, losses: Loss, outputs: Any, targets: Parts) -> bool:
+    """Whether the loss of a batch is the mean of its samples', as far as batches of several sizes and scales show."""
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for scale in _SCALES:
+            drawn = each(partial(_like, scale=scale, generator=generator), outputs)
+            for tried in (each(partial(_scaled, scale=scale), outputs), drawn):
+                alone = losses(tried, targets)
+                if alone.dim() != 1 or not alone.isfinite().all():
+                    return False
+                for at in _subsets(len(alone), generator):
+                    some = [each(lambda part, at=at: part[at], parts) for parts in (tried, targets)]
+                    whole, mean = float(_of_batch(loss, *some)), float(alone[at].mean())
+                    if not abs(whole - mean) <= _EXACT * max(1.0, abs(whole)):
+                        return False
+    except Exception:
+        return False
+    return True
+
+
+def _subsets(count: int, generator: torch.Generator) -> list[Tensor]:
+    order = torch.randperm(count, generator=generator)
+    return [order[: max(1, count // part)] for part in (1, 2, 5)] + [order[-3:]]
+
+
+def _scaled(part: Tensor, *, scale: float) -> Tensor:
+    return scale * part.double() if part.is_floating_point() else part
+
+
+def _like(part: Tensor, *, scale: float, generator: torch.Generator) -> Tensor:
+    if not part.is_floating_point():
+        return part
+    return scale * torch.randn(part.shape, generator=generator, dtype=torch.float64)
+
+
+def _accuracy(loss: Loss, outputs: Any, targets: Any) -> tuple[Labels, Score, int]:
+    """What kind of labels the targets are under a loss, its score and the number of classes."""
+    if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor) and outputs.is_floating_point()):
+        return "none", no_score, 0
+    for axis in class_axes(outputs, targets):
+        if _prefers_labels(loss, outputs, targets, axis):
+            positions = (targets >= 0).reshape(len(targets), -1).any(1)
+            score = partial(class_score, axis=axis, ignoring=not bool(positions.all()))
+            return "classes", score, outputs.shape[axis]
+    threshold = _threshold(loss, outputs, targets)
+    if threshold is not None:
+        return "binary", binary_score if threshold == 0 else partial(binary_score, threshold=threshold), 2
+    return "none", no_score, 0
+
+
+def class_axes(outputs: Tensor, targets: Tensor) -> list[int]:
+    """The axes that may hold class scores for these targets: PyTorch's own, 1, before the last."""
+    if targets.is_floating_point() or outputs.dim() != targets.dim() + 1:
+        return []
+    least = max(2, int(targets.max()) + 1)
+    return [
+        axis
+        for axis in dict.fromkeys((1, outputs.dim() - 1))
+        if outputs.shape[:axis] + outputs.shape[axis + 1 :] == targets.shape and outputs.shape[axis] >= least
+    ]
+
+
+def _prefers_labels(loss: Loss, outputs: Tensor, targets: Tensor, axis: int) -> bool:
+    """Whether near-equal scores are best improved by raising the one of the label, at all positions that count."""
+    noise = 0.01 * torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1), dtype=outputs.dtype)
+    slope = _slope(loss, noise, targets)
+    if slope is None:
+        return False
+    slope = slope.movedim(axis, -1).flatten(0, -2)
+    labels = targets.flatten().long()
+    counted = (labels >= 0) & (slope != 0).any(-1)
+    return bool(counted.any() and (slope.argmin(-1) == labels)[counted].all())
+
+
+def _threshold(loss: Loss, outputs: Tensor, targets: Tensor) -> float | None:
+    """The output between those that say 0 and 1, if the targets are these two and the loss separates them there."""
+    if outputs.numel() != targets.numel() or not ((targets == 0) | (targets == 1)).all():
+        return None
+    wanted = torch.where(targets.reshape(outputs.shape) > 0.5, 1.0, -1.0).to(outputs)
+
+    def separates(at: float) -> bool:
+        slope = _slope(loss, torch.full_like(outputs, at), targets)
+        return slope is not None and bool((slope.sign() == -wanted).all())
+
+    # A loss of logits gets smaller the farther they lie on the right side; one of probabilities ends at 0 and 1.
+    far, near = (_value(loss, size * wanted, targets) for size in (6.0, 3.0))
+    if separates(0.0) and far <= near:
+        return 0.0
+    return 0.5 if separates(0.5) else None
+
+
+def _value(loss: Loss, outputs: Tensor, targets: Any) -> float:
+    """The loss; NaN where it does not take such outputs."""
+    try:
+        return float(_of_batch(loss, outputs, targets))
+    except Exception:
+        return float("nan")
+
+
+def _slope(loss: Loss, outputs: Tensor, targets: Any) -> Tensor | None:
+    """Gradient of the loss in the outputs; None where there is none."""
+    point = outputs.detach().clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(_of_batch(loss, point, targets), point)
+    except Exception:
+        return None
+    return slope if bool(slope.isfinite().all()) else None
+
+
+def of_logits(made: Objective) -> Objective:
+    """The objective of outputs that hold logits, from that of the logits."""
+    return replace(
+        made,
+        batch=partial(_loss_of_logits, made.batch),
+        losses=partial(_loss_of_logits, made.losses) if made.losses else None,
+        score=partial(_score_of_logits, made.score),
+        takes_logits=True,
+    )
+
+
+def own_objective(outputs: Any, targets: Any, *, metric: Loss | None = None) -> Objective:
+    """The objective of a model that returns its loss as ``outputs.loss``; accuracy for one label per sample.
+
+    Args:
+        outputs: The model's outputs for n samples.
+        targets: Their targets.
+        metric: As for `objective_of`.
+    """
+    logits = logits_of(outputs)
+    labels: Labels = "none"
+    if isinstance(logits, Tensor) and isinstance(targets, Tensor) and targets.dim() == 1:
+        labels = "classes" if class_axes(logits, targets) else "none"
+    classes, score = (logits.shape[1], class_score) if labels == "classes" else (0, no_score)
+    if metric is not None:
+        labels, score, classes = "metric", partial(metric_score, metric=metric), 0
+    return Objective(
+        name=MODEL,
+        batch=_loss_of,
+        losses=None,
+        labels=labels,
+        score=partial(_score_of_logits, score),
+        classes=classes,
+    )
+
+
+def _loss_of(outputs: Any, _targets: Any) -> Tensor:
+    value = outputs["loss"] if isinstance(outputs, Mapping) else outputs.loss
+    return value.mean() if value.dim() else value
+
+
+def _loss_of_logits(loss: Loss, outputs: Any, targets: Any) -> Tensor:
+    return loss(logits_of(outputs), targets)
+
+
+def _score_of_logits(score: Score, outputs: Any, targets: Any, shares: Tensor) -> tuple[Tensor, Tensor]:
+    return score(logits_of(outputs), targets, shares)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from lratlas.data.parts import Parts, rows
 from lratlas.training.invariance import Trial, tried
 from lratlas.training.sphere import Weights, scale_dependent
 
@@ -11,7 +12,7 @@ _SPARE = 4  # points beyond the number of unknowns
 _SHRUNK = 1e-4  # what an eps is multiplied by: its part in the slopes is then below the tolerance
 
 
-def pre_norm_names(model: nn.Module, x: Tensor, *, samples: int = 4) -> tuple[str, ...]:
+def pre_norm_names(model: nn.Module, x: Parts, *, samples: int = 4) -> tuple[str, ...]:
     """Names, sorted, of the trained parameters that precede a normalisation: they are scale-invariant together.
 
     Multiplying all of them by a positive number, and nothing else, does not change the outputs in train mode (paper,
@@ -29,7 +30,7 @@ def pre_norm_names(model: nn.Module, x: Tensor, *, samples: int = 4) -> tuple[st
     Returns:
         The names; none where the model has no normalisation.
     """
-    trial = tried(model, x[:samples])
+    trial = tried(model, rows(x, slice(samples)))
     for module in trial.model.modules():
         if isinstance(eps := vars(module).get("eps"), float):
             vars(module)["eps"] = eps * _SHRUNK

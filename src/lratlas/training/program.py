@@ -6,7 +6,6 @@ channels-last: vectorised convolutions are slow.
 """
 
 import copy
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +15,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.utils._pytree import tree_map
 
-from lratlas.training.objective import Objective, correct
+from lratlas.data.parts import Parts, arguments, each, leaves, rows
+from lratlas.training.compiling import Guarded
+from lratlas.training.compiling import compiled as compile_function
+from lratlas.training.objective import Objective
 from lratlas.training.rules import Rule, State
 from lratlas.training.sphere import Weights, expand, norm
 from lratlas.training.statistics import norm_names, with_moments
@@ -33,14 +35,14 @@ class Batch:
     """What all lanes of a seed share in one step.
 
     Attributes:
-        x: Inputs, [seeds, batch, ...].
-        y: Targets, [seeds, batch, ...].
+        x: Inputs, [seeds, batch, ...], or a tuple or dictionary of such tensors.
+        y: Targets, likewise.
         shares: Share of each class in the training labels, [seeds, C].
         frozen: Parameters that are not trained, each [seeds, *parameter].
     """
 
-    x: Tensor
-    y: Tensor
+    x: Parts
+    y: Parts
     shares: Tensor
     frozen: Weights
 
@@ -60,6 +62,7 @@ class Program:
         rule: The update rule.
         norms: Names of the model's batch norms that keep running statistics.
         chunk: Samples to evaluate at once.
+        by_batches: Whether a data set is evaluated by batches, for its loss is no mean over samples.
         compiled: Whether the functions are compiled ones.
     """
 
@@ -69,6 +72,7 @@ class Program:
     rule: Rule
     norms: tuple[str, ...]
     chunk: int
+    by_batches: bool
     compiled: bool
 
 
@@ -80,6 +84,8 @@ def build(
     compiled: bool,
     strategy: Strategy = "stack",
     mixed_precision: bool = False,
+    batch_size: int | None = None,
+    draws: bool = False,
 ) -> Program:
     """The program for a model's structure; the model's own weights play no part.
 
@@ -87,37 +93,55 @@ def build(
         model: Any module; its parameters with ``requires_grad`` are the trained ones.
         objective: Loss and labels.
         rule: Update rule.
-        compiled: Whether to compile (needs a C++ compiler; see `can_compile`).
+        compiled: Whether to compile (needs a C++ compiler; see `lratlas.training.compiling`).
         strategy: ``stack`` for any number of runs, ``single`` for stacks of one run.
         mixed_precision: Whether the model runs under bfloat16 autocast; weights, updates and losses stay as they are.
+        batch_size: Samples in a batch where a data set is evaluated by batches.
+        draws: Whether the model draws random numbers in training, so that compiled steps differ from eager ones.
     """
     training, evaluating = _template(model).train(), _template(model).eval()
     measuring = with_moments(training)
     lift = _stacked if strategy == "stack" else _alone
 
-    def outputs_of(module: nn.Module, parts: tuple[Weights, Weights, Weights], x: Tensor) -> Tensor:
-        weights, buffers, frozen = parts
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed_precision):
-            outputs = functional_call(module, {**weights, **buffers, **frozen}, (x,))
-        return outputs.to(next(iter(weights.values())).dtype) if mixed_precision else outputs
+    def outputs_of(module: nn.Module, tensors: Weights, x: Parts) -> Any:
+        positional, named = arguments(x)
+        device = next(iter(tensors.values())).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=mixed_precision):
+            outputs = functional_call(module, tensors, positional, named)
+        return tree_map(_widened, outputs) if mixed_precision else outputs
 
-    def loss(weights: Weights, buffers: Weights, frozen: Weights, x: Tensor, y: Tensor, shares: Tensor):
-        outputs = outputs_of(training, (weights, buffers, frozen), x)
-        value = objective.losses(outputs, y).mean()
-        hits, chance = correct(objective.labels, outputs.detach(), y, shares)
-        return value, (hits.mean(), chance.mean(), buffers)
+    def loss(weights: Weights, buffers: Weights, frozen: Weights, x: Parts, y: Parts, shares: Tensor):
+        # What the model puts in the place of a buffer is put into this dictionary.
+        tensors = {**weights, **buffers, **frozen}
+        outputs = outputs_of(training, tensors, x)
+        value = objective.batch(outputs, y)
+        hits, chance = objective.score(tree_map(torch.detach, outputs), y, shares)
+        return value, (hits.mean(), chance.mean(), {name: tensors[name] for name in buffers})
 
-    def scores(weights: Weights, buffers: Weights, frozen: Weights, x: Tensor, y: Tensor, shares: Tensor) -> Tensor:
-        outputs = outputs_of(evaluating, (weights, buffers, frozen), x)
-        hits, chance = correct(objective.labels, outputs, y, shares)
-        return torch.stack([objective.losses(outputs, y).to(shares.dtype), hits, chance])
+    def scores(weights: Weights, buffers: Weights, frozen: Weights, x: Parts, y: Parts, shares: Tensor):
+        outputs = outputs_of(evaluating, {**weights, **buffers, **frozen}, x)
+        value = (objective.losses or objective.batch)(outputs, y)
+        return value.to(shares.dtype), *objective.score(outputs, y, shares)
 
-    def measured(weights: Weights, buffers: Weights, frozen: Weights, x: Tensor, *_: Tensor) -> Weights:
-        outputs_of(measuring, (weights, buffers, frozen), x)
+    def measured(weights: Weights, buffers: Weights, frozen: Weights, x: Parts, *_: Any) -> Weights:
+        outputs_of(measuring, {**weights, **buffers, **frozen}, x)
         return buffers
 
-    made = _compiled if compiled else _as_it_is
     whole = strategy == "stack" and rule.stacks  # the step is one program; otherwise its parts are
+
+    def made(function: Callable[..., Any], telling: Callable[[Any], list[Tensor]]) -> Callable[..., Any]:
+        return Guarded(compile_function(function), function, telling) if compiled else function
+
+    def made_gradients() -> Callable[..., tuple[Weights, Found]]:
+        if strategy == "single":
+            slow = _alone(_differentiated(loss))
+            fast = _alone(_differentiated(compile_function(loss))) if compiled else slow
+        else:
+            slow = _differentiated(_stacked(loss))
+            if whole or not compiled:
+                return _stacked(grad_and_value(loss, has_aux=True)) if compiled else slow
+            fast = compile_function(_stacked(grad_and_value(loss, has_aux=True)))
+        return Guarded(fast, slow, None if draws else _of_gradients) if compiled else slow
 
     def gradients_of(weights: Weights, buffers: Weights, batch: Batch) -> tuple[Weights, Found]:
         # A copy, because batch norm writes into the buffers it is given.
@@ -161,52 +185,61 @@ def build(
         gradients, found = gradients_of(weights, buffers, batch)
         return conclude(weights, buffers, state, alive, sums, lrs, gradients, found)
 
-    if strategy == "stack":
-        differentiate = _stacked(grad_and_value(loss, has_aux=True)) if compiled else _differentiated(_stacked(loss))
-        differentiate = differentiate if whole else made(differentiate)
-    else:
-        differentiate = _alone(_differentiated(made(loss)))
+    differentiate = made_gradients()
     # What an optimizer does cannot be compiled.
-    conclude = made(finish) if rule.stacks and not whole else finish
+    conclude = made(finish, _of_step) if rule.stacks and not whole else finish
     lifted_scores, lifted_moments = lift(scores), lift(measured)
 
     def evaluate(weights: Weights, buffers: Weights, batch: Batch, counted: Tensor) -> Tensor:
-        each = lifted_scores(weights, dict(buffers), batch.frozen, batch.x, batch.y, batch.shares)
-        # [seeds, lanes, 3, batch]; a sample left out may hold NaN, so it is replaced, not multiplied.
-        return torch.where(counted > 0, each, 0).sum(-1).movedim(-1, 0)
+        scored = lifted_scores(weights, dict(buffers), batch.frozen, batch.x, batch.y, batch.shares)
+        return torch.stack([_summed(part, counted) for part in scored])
 
     def moments(weights: Weights, buffers: Weights, batch: Batch) -> Weights:
         statistics = {name: value.clone() for name, value in buffers.items()}
         return lifted_moments(weights, statistics, batch.frozen, batch.x, batch.y, batch.shares)
 
+    by_batches = objective.losses is None
     return Program(
-        step=made(step) if whole else step,
-        evaluate=made(evaluate),
-        moments=made(moments),
+        step=made(step, _of_nothing if draws else _of_step) if whole else step,
+        evaluate=made(evaluate, _of_evaluation),
+        moments=made(moments, _of_nothing if draws else leaves),
         rule=rule,
         norms=tuple(norm_names(model)),
-        chunk=_CHUNKS[strategy],
+        chunk=batch_size if by_batches and batch_size else _CHUNKS[strategy],
+        by_batches=by_batches,
         compiled=compiled,
     )
 
 
-def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
-    return function
+def _of_step(result: Any) -> list[Tensor]:
+    """What tells whether a step is right: weights, buffers, and the sums of loss and gradient norm."""
+    weights, buffers, _, _, sums = result
+    return [*weights.values(), *buffers.values(), sums[0], sums[3]]
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    from torch._dynamo import config as dynamo  # takes seconds to import
-
-    # The C++ wrapper halves what a call costs outside the kernels; contraction lets products and sums fuse.
-    # Every size of stack is compiled for itself; beyond the limit PyTorch would fall back to eager without a word.
-    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = 4096
-    options: dict[str, Any] = {"cpp_wrapper": True, "cpp.enable_floating_point_contract_flag": "fast"}
-    return torch.compile(function, dynamic=False, options=options)
+def _of_gradients(result: tuple[Weights, Found]) -> list[Tensor]:
+    gradients, (value, _) = result
+    return [*gradients.values(), value]
 
 
-def can_compile() -> bool:
-    """Whether a C++ compiler is there for `torch.compile` to use on a CPU."""
-    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+def _of_evaluation(result: Tensor) -> list[Tensor]:
+    return [result[0]]
+
+
+def _of_nothing(_: Any) -> list[Tensor]:
+    return []
+
+
+def _summed(part: Tensor, counted: Tensor) -> Tensor:
+    """The sum over the samples counted, [seeds, lanes], of one number per sample, or of one for the whole batch."""
+    if part.dim() < 3:
+        return part * counted.sum()
+    # A sample left out may hold NaN, so it is replaced, not multiplied.
+    return torch.where(counted > 0, part, 0).sum(-1)
+
+
+def _widened(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype == torch.bfloat16 else value
 
 
 def _template(model: nn.Module) -> nn.Module:
@@ -239,11 +272,11 @@ def _differentiated(loss: Callable[..., Any]) -> Callable[..., Any]:
 def _alone(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function for a stack of one run: axes are taken off and put back instead of mapped over."""
 
-    def alone(weights: Weights, buffers: Weights, frozen: Weights, x: Tensor, y: Tensor, shares: Tensor) -> Any:
+    def alone(weights: Weights, buffers: Weights, frozen: Weights, x: Parts, y: Parts, shares: Tensor) -> Any:
         own = {name: _channels_last(value[0, 0]) for name, value in weights.items()}
         kept = {name: value[0, 0] for name, value in buffers.items()}
         shared = {name: _channels_last(value[0]) for name, value in frozen.items()}
-        result = function(own, kept, shared, _channels_last(x[0]), y[0], shares[0])
+        result = function(own, kept, shared, each(_channels_last, rows(x, 0)), rows(y, 0), shares[0])
         return tree_map(_stack_of_one, result)
 
     return alone

@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lratlas.data.parts import Parts, each, floats_to, leaves
+from lratlas.data.parts import rows as at
 from lratlas.training.rules import Rule, State
 from lratlas.training.sphere import Weights
 
@@ -15,40 +19,44 @@ class Samples:
     """Data sets of a stack.
 
     Attributes:
-        x: Inputs of each data set, [data sets, n, ...].
-        y: Targets, [data sets, n, ...].
+        x: Inputs of each data set, [data sets, n, ...], or a tuple or dictionary of such tensors.
+        y: Targets, likewise.
         which: Data set of each seed, int64 [seeds].
         shares: Share of each class in each seed's training labels, [seeds, C].
         frozen: Each seed's parameters that are not trained, [seeds, *parameter].
         transform: What is done to inputs [n, ...] before the model sees them, in training and evaluation.
-        augment: ``(inputs [n, ...], draws of [n, ...]) -> inputs``, before ``transform`` and in training alone.
+        augment: ``(inputs [n, ...], draws of [n, ...]) -> inputs``, before ``transform`` and only in training.
     """
 
-    x: Tensor
-    y: Tensor
+    x: Parts
+    y: Parts
     which: Tensor
     shares: Tensor
     frozen: Weights
-    transform: Callable[[Tensor], Tensor] | None = None
-    augment: Callable[[Tensor, Mapping[str, Tensor]], Tensor] | None = None
+    transform: Callable[[Any], Any] | None = None
+    augment: Callable[[Any, Mapping[str, Tensor]], Tensor] | None = None
 
-    def taken(self, rows: Tensor, draws: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    @property
+    def count(self) -> int:
+        """Samples in each data set."""
+        return leaves(self.x)[0].shape[1]
+
+    def taken(self, rows: Tensor, draws: Mapping[str, Tensor] | None = None) -> tuple[Parts, Parts]:
         """Inputs as the model gets them, and targets, of the samples ``rows`` [..., seeds, n].
 
         Args:
             rows: Indices of samples.
             draws: Random draws for ``augment``, each [..., seeds, n, *]; None to leave the inputs as they are.
         """
-        which = self.which[:, None]
-        x, y = self.x[which, rows], self.y[which, rows]
-        flat = x.flatten(0, rows.dim() - 1)
+        which, lead = self.which[:, None], rows.dim()
+        x, y = (at(parts, (which, rows)) for parts in (self.x, self.y))
+        flat = each(partial(torch.flatten, start_dim=0, end_dim=lead - 1), x)
         if draws and self.augment:
-            flat = self.augment(flat, {name: value.flatten(0, rows.dim() - 1) for name, value in draws.items()})
+            flat = self.augment(flat, {name: value.flatten(0, lead - 1) for name, value in draws.items()})
         if self.transform:
             flat = self.transform(flat)
-        if flat.is_floating_point():
-            flat = flat.to(self.shares.dtype)
-        return flat.unflatten(0, rows.shape), y
+        flat = floats_to(flat, self.shares.dtype)
+        return each(partial(torch.unflatten, dim=0, sizes=rows.shape), flat), y
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from lratlas.data.parts import leaves, rows
 from lratlas.training.evaluating import evaluate_stack
 from lratlas.training.fitted import Fitted, joined_fitted, nothing_seen
 from lratlas.training.memory import in_parts
@@ -192,12 +193,16 @@ def _checks(program: Program, at: int) -> AbstractContextManager[object]:
 
 def _gathered(train: Samples, batches: Tensor, draws: Mapping[str, Tensor]) -> Iterator[tuple[Batch, ...]]:
     """The batches of consecutive steps, gathered for a bounded number of steps at a time."""
-    per_step = max(1, batches[0].numel() * train.x[0, 0].numel() * train.shares.element_size())
+    numbers = sum(part[0, 0].numel() for part in leaves(train.x))
+    per_step = max(1, batches[0].numel() * numbers * train.shares.element_size())
     length = max(1, min(256, _GATHERED_BYTES // per_step))
     for first in range(0, len(batches), length):
         part = slice(first, first + length)
         xs, ys = train.taken(batches[part], {name: value[part] for name, value in draws.items()})
-        yield tuple(Batch(x=x, y=y, shares=train.shares, frozen=train.frozen) for x, y in zip(xs, ys, strict=True))
+        yield tuple(
+            Batch(x=rows(xs, at), y=rows(ys, at), shares=train.shares, frozen=train.frozen)
+            for at in range(len(batches[part]))
+        )
 
 
 def _row(program: Program, stack: Stack, means: Tensor, test: Samples | None) -> Row:

@@ -17,6 +17,7 @@ from lratlas.study.plan import premises
 from lratlas.study.plan.premises import bands_of_study, check_task, device_name, strategy_of
 from lratlas.study.spec.sections import Spec
 from lratlas.study.spec.spec import spec_from
+from lratlas.training.prepare import Prepared
 from lratlas.training.program import Strategy
 from study.pictures import picture_spec
 
@@ -27,22 +28,25 @@ def spec(**sections: Any) -> Spec:
     return spec_from({"task": {"preset": "digits"}, "pretrain": {"lrs": [0.1], "steps": 1}} | sections)
 
 
-def image_task(*size: int) -> Task:
+AVERAGED: dict[str, Any] = {"pretrain": {"lrs": [0.1], "steps": 2}, "average": {"counts": [2], "every": 1}}
+
+
+def image_task(*size: int) -> Prepared:
     """Floating-point images [n, 1, *size] of two classes."""
     x = torch.randn(12, 1, *size, generator=torch.Generator().manual_seed(0))
     y = torch.arange(12) % 2
-    return Task(model=partial(MLP, x[0].numel(), (4,), 2), train=(x, y), test=(x, y), batch_size=4)
+    return Task(model=partial(MLP, x[0].numel(), (4,), 2), train=(x, y), test=(x, y), batch_size=4).prepared
 
 
 @pytest.mark.parametrize("strategy", ["auto", "stack", "single"])
 def test_mixed_precision_is_for_gpus(strategy: str, small_task: Made):
     wanted = spec(training={"mixed_precision": True, "strategy": strategy})
     with pytest.raises(SpecError, match=r"`training\.mixed_precision` is true, but the device is the CPU"):
-        strategy_of(wanted, small_task(), "cpu")
+        strategy_of(wanted, small_task().prepared, "cpu")
 
 
 def test_an_optimizer_trains_one_run_at_a_time(small_task: Made):
-    task = small_task(model=partial(MLP, 4, (6,), 2), rule=torch.optim.NAdam, singles=None)
+    task = small_task(model=partial(MLP, 4, (6,), 2), rule=torch.optim.NAdam, singles=None).prepared
     with pytest.raises(SpecError, match=r"`training\.strategy` is 'stack', but optimizer NAdam cannot train stacks"):
         strategy_of(spec(training={"strategy": "stack"}), task, "cpu")
     for strategy in ("auto", "single"):
@@ -55,7 +59,7 @@ def test_a_named_strategy_is_taken_without_measuring(small_task: Made, monkeypat
 
     monkeypatch.setattr(premises, "faster_strategy", refuse)
     for strategy in ("stack", "single"):
-        assert strategy_of(spec(training={"strategy": strategy}), small_task(), "cpu") == strategy
+        assert strategy_of(spec(training={"strategy": strategy}), small_task().prepared, "cpu") == strategy
 
 
 def choosing(strategy: Strategy) -> Callable[..., Strategy]:
@@ -110,7 +114,7 @@ class Counting(nn.Module):
 
 
 def test_batch_norm_with_running_statistics_can_be_studied(small_task: Made):
-    check_task(small_task(model=normed, rule="sgd", singles=None))
+    check_task(spec(**AVERAGED), small_task(model=normed, rule="sgd", singles=None).prepared)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +129,7 @@ def test_models_whose_averages_would_lack_statistics_are_refused(
     model: Callable[[], nn.Module], words: str, small_task: Made
 ):
     with pytest.raises(TaskError, match=words):
-        check_task(small_task(model=model, rule="sgd", singles=None))
+        check_task(spec(**AVERAGED), small_task(model=model, rule="sgd", singles=None).prepared)
 
 
 def test_a_device_that_is_not_there_is_refused():
@@ -138,7 +142,7 @@ def test_the_usual_bands_are_a_quarter_a_half_and_a_quarter(small_task: Made):
     assert bands_of_study(spec(), image_task(32, 32)) == ((0, 0), (1, 8), (9, 24), (25, 32))
     assert bands_of_study(spec(), image_task(28, 28)) == ((0, 0), (1, 7), (8, 21), (22, 28))
     assert bands_of_study(spec(measure={"bands": False}), image_task(8, 8)) == ()
-    assert bands_of_study(spec(), small_task()) == ()
+    assert bands_of_study(spec(), small_task().prepared) == ()
 
 
 def test_bands_may_be_named_up_to_the_highest_one(small_task: Made):
@@ -150,13 +154,13 @@ def test_bands_may_be_named_up_to_the_highest_one(small_task: Made):
     with pytest.raises(SpecError, match=r"goes up to 9, but"):
         bands_of_study(spec(measure={"bands": [[0, 9], [1, 2]]}), image_task(5, 8))
     with pytest.raises(SpecError, match=r"`measure\.bands` names bands, but the task's inputs are not images"):
-        bands_of_study(named, small_task())
+        bands_of_study(named, small_task().prepared)
 
 
 def test_mixed_precision_is_of_float32(small_task: Made):
     wanted = spec(training={"mixed_precision": True, "dtype": "float64"})
     with pytest.raises(SpecError, match="it needs float32"):
-        strategy_of(wanted, small_task(), "cuda")
+        strategy_of(wanted, small_task().prepared, "cuda")
 
 
 class Twice(nn.Module):
@@ -171,7 +175,9 @@ class Twice(nn.Module):
         return self.last(self.norm(self.first(self.norm(x))))
 
 
-def test_a_batch_norm_used_twice_is_refused():
+def test_a_batch_norm_used_twice_is_refused_where_weights_are_averaged_or_interpolated():
     x, y = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 2
+    task = Task(model=Twice, train=(x, y), test=(x, y), batch_size=4)
     with pytest.raises(TaskError, match=r"The batch norm norm is used more than once in a pass"):
-        check_task(Task(model=Twice, train=(x, y), test=(x, y), batch_size=4))
+        check_task(spec(**AVERAGED), task.prepared)
+    check_task(spec(), task.prepared)

@@ -19,19 +19,20 @@ from lratlas.models.vit import ViT
 from lratlas.study.spec.imaging import image_task
 from lratlas.study.spec.sections import TaskSpec
 from lratlas.study.spec.tasks import tasks_from
-from lratlas.task import Task, fingerprint
+from lratlas.training.fingerprint import fingerprint
+from lratlas.training.prepare import Prepared
 from study.pictures import SIZE, TEST, TRAIN
 
 RESNET: dict[str, Any] = {"model": "resnet18", "rule": {"name": "sphere_sgd", "radius": 28.0}}
 VIT: dict[str, Any] = {"model": "vit", "width": 6, "patch": 2, "depth": 1, "heads": 2, "mlp": 5, "rule": "adam"}
 
 
-def task(source: Path, **options: Any) -> Task:
+def task(source: Path, **options: Any) -> Prepared:
     usual: dict[str, Any] = {"data": str(source), "width": 2, "batch_size": 10, "rule": "sphere_sgd"}
-    return image_task(0, **(usual | options))
+    return image_task(0, **(usual | options)).prepared
 
 
-def normalised(made: Task) -> torch.Tensor:
+def normalised(made: Prepared) -> torch.Tensor:
     """The test images, from their bytes, by the mean and deviation of all pixels of the training images taken."""
     seen = made.train[0].double() / 255
     return (made.test[0].double() / 255 - seen.mean()) / seen.std(correction=0)
@@ -210,7 +211,7 @@ def test_a_task_travels_to_another_process(pictures: Path):
     """Sent there it has the same fingerprint, which hashes data, weights, rule, normalisation and augmentation."""
     made = task(pictures, augment=["crop_and_flip", "randaugment"], keep_bands=[0, 6])
     code = (
-        "import base64, cloudpickle, sys; from lratlas.task import fingerprint;"
+        "import base64, cloudpickle, sys; from lratlas.training.fingerprint import fingerprint;"
         "print(fingerprint(cloudpickle.loads(base64.b64decode(sys.stdin.read()))))"
     )
     text = base64.b64encode(cloudpickle.dumps(made)).decode()

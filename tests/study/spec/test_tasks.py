@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from lratlas.errors import LRAtlasError, SpecError, TaskError
 from lratlas.study.spec.spec import spec_from
 from lratlas.study.spec.tasks import Tasks, tasks_from
+from lratlas.training.fingerprint import fingerprint
 
 OWN = """
 import torch
@@ -64,8 +65,8 @@ def test_ticks_are_drawn_anew_for_five_data_seeds_in_turn():
     assert [made.data_seed(r) for r in range(7)] == [1, 2, 3, 4, 5, 1, 2]
     assert [made.training_seed(r) for r in range(12)] == [1] * 5 + [2] * 5 + [3] * 2
     assert made.of(0) is made.of(5)
-    assert made.fingerprint(0) == made.fingerprint(5)
-    assert len({made.fingerprint(r) for r in range(5)}) == 5
+    assert fingerprint(made.of(0)) == fingerprint(made.of(5))
+    assert len({fingerprint(made.of(r)) for r in range(5)}) == 5
     task = made.of(0)
     assert [tuple(part.shape) for part in (*task.train, *task.test)] == [(40, 32), (40,), (30, 32), (30,)]
     assert task.singles is not None
@@ -92,7 +93,7 @@ def test_digits_are_one_stratified_split_of_all_images():
 
 def test_digits_come_out_the_same_every_time_and_take_options():
     one, again = (tasks(preset="digits", batch_size=8, rule={"name": "sgd", "momentum": 0.5}) for _ in range(2))
-    assert one.fingerprint(0) == again.fingerprint(0)
+    assert fingerprint(one.of(0)) == fingerprint(again.of(0))
     assert (one.of(0).batch_size, one.of(0).update.name) == (8, "sgd")
     assert one.of(0).update.settings["momentum"] == 0.5
     half = tasks(preset="digits", options={"test_share": 0.5}).of(0)
@@ -114,7 +115,9 @@ def test_own_functions_in_the_current_folder_are_found(module: str):
     assert (len(task.train[0]), len(task.test[0]), task.batch_size) == (12, 6, 6)
     assert (task.update.name, task.objective.name) == ("adam", "margin")
     outputs = torch.tensor([[0.25, 0.0, 0.0], [0.0, 0.0, 3.0]])
+    assert task.objective.losses is not None
     assert task.objective.losses(outputs, torch.tensor([0, 2])).tolist() == [0.75, 0.0]
+    assert float(task.objective.batch(outputs, torch.tensor([0, 2]))) == 0.375
 
 
 WRONG: dict[str, tuple[dict[str, Any], type[LRAtlasError], str]] = {
@@ -180,7 +183,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[LRAtlasError], str]] = {
     "data that do not fit": (
         {"model": "M:model", "data": "M:swapped", "batch_size": 3},
         TaskError,
-        "labels must be integers",
+        r"The model does not accept a batch of the data, \(3,\) torch\.int64",
     ),
     "batch that does not fit": (
         {"model": "M:model", "data": "M:data", "batch_size": 13},

@@ -1,6 +1,5 @@
 """From jobs to results: worker processes are fed in the order of the plan; what is lost is tried again."""
 
-import base64
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from lratlas.errors import JobsFailed, StudyError
 from lratlas.study.execute.crew import Crew
 from lratlas.study.execute.local_crew import LocalCrew
 from lratlas.study.execute.open_jobs import OpenJobs, open_jobs
+from lratlas.study.execute.sending import packed_tasks
 from lratlas.study.plan.plan import Job, Plan, Training
 from lratlas.study.plan.progress import is_done, listing
 from lratlas.study.store.failures import Failure, record_failure
@@ -75,10 +75,17 @@ def execute(
     left = open_jobs(plan, {job.id for job in plan.jobs if not is_done(there, job)})
     if not left.jobs:
         return False
-    first: dict[str, object] = {"folder": store.url, "tasks": _pickled(tasks), "path": sys.path}
+    first: dict[str, object] = {
+        "folder": store.url,
+        "tasks": None if tasks is None else packed_tasks(tasks),
+        "path": sys.path,
+    }
     most = min(workers, len(left.jobs)) if workers else None
     with _crew(cluster, most, first, gpus=gpu_share if plan.device.startswith("cuda") else 0.0) as crew:
-        driver = _Driver(store=store, plan=plan, open=left, crew=crew, report=progress or _nothing, notice=notice)
+        how = "run the same explore() call again" if tasks else "continue with `lratlas resume`"
+        driver = _Driver(
+            store=store, plan=plan, open=left, crew=crew, report=progress or _nothing, notice=notice, retry=how
+        )
         driver.tell_progress()
         while driver.busy or left.any:
             driver.hear()
@@ -96,14 +103,6 @@ def _crew(cluster: str | None, workers: int | None, first: Mapping[str, object],
     return RayCrew(address=cluster, most=workers, first=first, gpus=gpus)
 
 
-def _pickled(tasks: object) -> str | None:
-    if tasks is None:
-        return None
-    import cloudpickle
-
-    return base64.b64encode(cloudpickle.dumps(tasks)).decode()
-
-
 def _nothing(_: Progress) -> None:
     """Nobody wants to know."""
 
@@ -118,6 +117,8 @@ class _Driver:
     crew: Crew
     report: Callable[[Progress], None]
     notice: Callable[[str], None]
+    retry: str  # what the user can do where something failed
+    noticed: set[str] = field(default_factory=set[str])  # what workers have reported, once for all of them
     busy: dict[int, Job] = field(default_factory=dict[int, Job])
     kinds: Counter[str] = field(default_factory=Counter[str])  # how many workers are busy with each kind of job
     idle: list[int] = field(default_factory=list[int])
@@ -167,7 +168,9 @@ class _Driver:
             return
         worker, message = heard
         if "notice" in message:
-            self.notice(message["notice"])
+            if message["notice"] not in self.noticed:
+                self.noticed.add(message["notice"])
+                self.notice(message["notice"])
         elif "ready" in message:
             self.starts[worker] = 0
             self.idle.append(worker)
@@ -187,10 +190,7 @@ class _Driver:
         blocked = len(self.open.jobs) - len(self.reasons)
         needing = f" {blocked} jobs that need them were not begun." if blocked else ""
         count = "A job" if len(self.reasons) == 1 else f"{len(self.reasons)} jobs"
-        return (
-            f"{count} failed {ATTEMPTS} times ({named}{more}).{needing} Nothing already computed is lost:"
-            " `lratlas resume` tries again."
-        )
+        return f"{count} failed ({named}{more}).{needing} Nothing already computed is lost: {self.retry}."
 
     def _worked(self, job: Job, work: int) -> None:
         if job.id in self.work:
@@ -212,7 +212,7 @@ class _Driver:
             raise StudyError(message["error"])
         if worker not in self.busy:
             raise StudyError(f"A worker process failed: {message['error']}")
-        self._failed(self._left_by(worker), message["error"])
+        self._failed(self._left_by(worker), message["error"], again=message["again"])
         if not message["ends"]:
             self.idle.append(worker)
 
@@ -231,8 +231,8 @@ class _Driver:
         self.starts[worker] += 1
         if self.starts[worker] >= _STARTS:
             raise StudyError(
-                f"A worker process could not be started: it was ended {how}; nothing already computed is lost: continue"
-                " with `lratlas resume`."
+                f"A worker process could not be started: it was ended {how}; nothing already computed is lost:"
+                f" {self.retry}."
             )
 
     def _left_by(self, worker: int) -> Job:
@@ -242,10 +242,11 @@ class _Driver:
         del self.work[job.id]
         return job
 
-    def _failed(self, job: Job, reason: str) -> None:
+    def _failed(self, job: Job, reason: str, *, again: bool = True) -> None:
+        """Put a job back, or give it up: after some attempts, or at once where it would fail in the same way again."""
         self.attempts[job.id] += 1
         attempt = self.attempts[job.id]
-        given_up = attempt == ATTEMPTS
+        given_up = attempt == ATTEMPTS or not again
         record_failure(self.store, Failure(job=job.id, attempt=attempt, reason=reason, given_up=given_up))
         if not given_up:
             self.notice(f"{job.id} failed and is tried again: {reason}")

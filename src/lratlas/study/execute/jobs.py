@@ -108,7 +108,7 @@ def _train_segment(
         set_generator_state(at.generator, study.device)
     else:
         torch.manual_seed(torch_seed(first, job.id))
-    span = {"start": first, "stop": end, "samples": len(task.train[0]), "batch_size": task.samples_per_step}
+    span = {"start": first, "stop": end, "samples": task.samples, "batch_size": task.samples_per_step}
     order = [batch_indices(seed=seed.training_seed, full_batch=task.full_batch, **span) for seed in job.seeds]
     draws = [augmentation_draws(task.augment, seed=seed.training_seed, **span) for seed in job.seeds if task.augment]
     lrs = [lane.lr for lane in job.lanes]

@@ -6,15 +6,15 @@ from functools import cached_property
 
 import torch
 
+from lratlas.stacks.tensors import initial_tensors, samples, single_feature_samples
 from lratlas.study.execute.checkpoints import stack_of
 from lratlas.study.plan.plan import Grid, Plan, Seed, Training
 from lratlas.study.spec.sections import Spec
 from lratlas.study.spec.tasks import Tasks
 from lratlas.study.store.store import Store
-from lratlas.task import Task, make_model
+from lratlas.training.prepare import Prepared, make_model, task_on
 from lratlas.training.program import Program, build
 from lratlas.training.sphere import Weights
-from lratlas.training.stacking import initial_tensors, samples, single_feature_samples
 from lratlas.training.stacks import Samples
 
 
@@ -47,10 +47,21 @@ class Study:
         """Type of the weights."""
         return getattr(torch, self.plan.dtype)
 
-    @property
-    def task(self) -> Task:
-        """The first repetition's task; all have the same model, loss and rule."""
-        return self.tasks.of(0)
+    @cached_property
+    def task(self) -> Prepared:
+        """The first repetition's task, on the device; all have the same model, loss and rule."""
+        return self._task_of(0)
+
+    def _task_of(self, repetition: int) -> Prepared:
+        """A repetition's task on the device; one that several repetitions share is the same object."""
+        task = self.tasks.of(repetition)
+        if id(task) not in self._tasks:
+            self._tasks[id(task)] = task_on(task, self.device, self.dtype)
+        return self._tasks[id(task)]
+
+    @cached_property
+    def _tasks(self) -> dict[int, Prepared]:
+        return {}
 
     @cached_property
     def program(self) -> Program:
@@ -62,6 +73,8 @@ class Study:
             compiled=self.plan.compiled,
             strategy=self.plan.strategy,
             mixed_precision=self.spec.training.mixed_precision,
+            batch_size=self.task.samples_per_step,
+            draws=self.task.conformance.draws,
         )
 
     @cached_property
@@ -94,7 +107,7 @@ class Study:
         return self._initial[key]
 
     def _made(self, seeds: Sequence[Seed], lanes: int) -> tuple[Weights, Weights, Setting]:
-        tasks = [self.tasks.of(seed.seed) for seed in seeds]
+        tasks = [self._task_of(seed.seed) for seed in seeds]
         drawn = [seed.training_seed for seed in seeds]
         dtype, device = self.dtype, self.device
         weights, buffers, frozen = initial_tensors(tasks, drawn, lanes, dtype=dtype, device=device)

@@ -5,7 +5,6 @@ standard input closes, the driver is gone and the worker ends at once: whatever 
 stop, or sent a SIGTERM, it keeps its stack after the step that it is at, and ends.
 """
 
-import base64
 import json
 import logging
 import math
@@ -48,7 +47,15 @@ def _tell_error(out: IO[str], error: Exception, *, ends: bool) -> None:
     known = isinstance(error, LRAtlasError)
     # A full disk or a damaged file may be better next time; a task that is wrong stays wrong.
     final = known and not isinstance(error, StudyError)
-    _say(out, error=str(error) if known else _sentence(error), final=final, ends=ends)
+    again = isinstance(error, OSError | MemoryError | StudyError) or _is_of_memory(error) or ends
+    _say(out, error=str(error) if known else _sentence(error), final=final, again=again, ends=ends)
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether there was too little memory, of which there may be more next time."""
+    from lratlas.training.memory import is_out_of_memory
+
+    return isinstance(error, RuntimeError) and is_out_of_memory(error)
 
 
 class _Told:
@@ -111,6 +118,7 @@ def _serve(told: _Told, out: IO[str]) -> None:
     import torch
 
     from lratlas.study.execute.jobs import Stopped, perform
+    from lratlas.study.execute.sending import unpacked_tasks
     from lratlas.study.execute.study import Study
     from lratlas.study.plan.stored import stored_plan, stored_spec
     from lratlas.study.spec.tasks import tasks_from
@@ -127,7 +135,7 @@ def _serve(told: _Told, out: IO[str]) -> None:
     sys.path += [place for place in start["path"] if place not in sys.path]
     store = Store.open(start["folder"])
     spec = stored_spec(store)
-    tasks = _loaded(start["tasks"]) if start["tasks"] else tasks_from(spec.task)
+    tasks = unpacked_tasks(start["tasks"]) if start["tasks"] else tasks_from(spec.task)
     plan = stored_plan(store)
     if plan is None:
         raise StudyError(f"There is no plan.json in {store.url} any more.")
@@ -161,13 +169,6 @@ def _listen(told: _Told) -> None:
         else:
             told.put(message)
     os._exit(1)  # the main thread may be deep in a computation
-
-
-def _loaded(text: str) -> Any:
-    """Tasks sent by the driver of this very study, never read from a file."""
-    import cloudpickle
-
-    return cloudpickle.loads(base64.b64decode(text))
 
 
 def _sentence(error: Exception) -> str:

@@ -1,14 +1,15 @@
 """What a study keeps of an earlier plan: the plan if it still holds, and what to do with unclaimed parts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lratlas.errors import DamagedFile, StudyError
 from lratlas.study.plan.plan import TABLE_OF, Plan, Seed, Training
 from lratlas.study.plan.progress import is_done, listing
 from lratlas.study.plan.stored import stored_plan
 from lratlas.study.store.store import Store
+from lratlas.training.fingerprint import changed_parts
 
-_OTHER_PRINTS = 1
+_OTHER_PRINTS = 3
 """The format up to which tasks had fingerprints of another kind, so that nobody can tell whether a task is the same."""
 
 _TABLES = ("runs", "traces", "convergence", *TABLE_OF.values())
@@ -51,8 +52,14 @@ def was_finished_earlier(store: Store, old: Plan, seeds: Sequence[Seed]) -> bool
     return all(is_done(there, job) for job in old.jobs)
 
 
-def check_task_holds(store: Store, old: Plan, seeds: Sequence[Seed]) -> None:
+def check_task_holds(store: Store, old: Plan, seeds: Sequence[Seed], parts: Mapping[str, str]) -> None:
     """Check that the task is that of the old plan.
+
+    Args:
+        store: The study.
+        old: The stored plan.
+        seeds: Its repetitions, as they are described today.
+        parts: Fingerprints of the parts of the first repetition's task.
 
     Raises:
         StudyError: It is another one, or cannot be told to be the same.
@@ -64,8 +71,9 @@ def check_task_holds(store: Store, old: Plan, seeds: Sequence[Seed]) -> None:
             f"{store.url} was begun by an early version of lratlas, which described tasks in another way: what it has"
             " can be read, but not continued; explore its spec in another folder."
         )
+    changed = changed_parts(old.task_parts, parts) or "the data of a later repetition"
     raise StudyError(
-        f"{store.url} holds a study of another task: its data, initial weights, loss or rule are not the same."
+        f"{store.url} holds a study of another task: {changed} changed. Use another folder, or undo the change."
     )
 
 

@@ -178,6 +178,8 @@ class Plan(_Part):
         chance_accuracy: That of a guess among the classes; a half where an earlier version did not write it down.
         pre_norm: Parameters that angles and norms are measured on; all of the rule's if empty.
         task: What was trained, for people.
+        task_parts: Fingerprints of the parts of the first repetition's task by name, so that it can be said what of a
+            task has changed; empty where an earlier version planned the study.
     """
 
     format: int = FORMAT
@@ -199,6 +201,7 @@ class Plan(_Part):
     sharpness: tuple[Sharpness, ...] = ()
     pre_norm: tuple[str, ...] = ()
     task: str = ""
+    task_parts: dict[str, str] = {}
 
     @property
     def versions(self) -> str:

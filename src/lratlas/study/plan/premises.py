@@ -6,11 +6,13 @@ from functools import partial
 import torch
 
 from lratlas.data.band_ranges import bands_of, default_bands
+from lratlas.data.parts import call, leaves, rows
 from lratlas.errors import SpecError, TaskError
+from lratlas.stacks.strategy import faster_strategy
+from lratlas.streams import seeded
 from lratlas.study.spec.sections import Spec
-from lratlas.task import Task, make_model
-from lratlas.training.choice import faster_strategy
 from lratlas.training.pre_norm import pre_norm_names
+from lratlas.training.prepare import Prepared, make_model
 from lratlas.training.program import Strategy
 from lratlas.training.statistics import batch_dependent, norm_names, other_statistics
 
@@ -18,13 +20,16 @@ _FEWEST = 2  # samples for statistics of a batch
 _TRIED = 4  # samples on which scale invariance is tried
 
 
-def check_task(task: Task) -> None:
-    """Check that regimes of a task can be told apart and that its weights can be averaged and interpolated.
+def check_task(spec: Spec, task: Prepared) -> None:
+    """Check that regimes of a task can be distinguished and, where the spec asks for it, its weights averaged.
 
     Raises:
         TaskError: They cannot.
+        SpecError: The spec asks for a number format that the task does not take.
     """
-    check_statistics(task)
+    if spec.training.dtype == "float64" and not task.conformance.exact:
+        raise SpecError("`training.dtype` is 'float64', but the task's own code does not take float64 tensors.")
+    check_statistics(task, averaged=spec.average is not None or (spec.measure.geometry and spec.finetune is not None))
     if task.chance_loss <= 0:
         raise TaskError(
             f"The loss {task.objective.name} is {task.chance_loss:.3g} without any training; regimes are told apart"
@@ -32,7 +37,7 @@ def check_task(task: Task) -> None:
         )
 
 
-def strategy_of(spec: Spec, task: Task, device: str) -> Strategy:
+def strategy_of(spec: Spec, task: Prepared, device: str) -> Strategy:
     """How runs are trained: as the spec says or, for ``auto``, in the way that is faster here.
 
     Raises:
@@ -48,6 +53,11 @@ def strategy_of(spec: Spec, task: Task, device: str) -> Strategy:
     if wanted == "stack" and not task.update.stacks:
         raise SpecError(
             f"`training.strategy` is 'stack', but {task.update.name} cannot train stacks; use auto or single."
+        )
+    if wanted == "stack" and task.conformance.unstackable:
+        raise SpecError(
+            f"`training.strategy` is 'stack', but runs of this task cannot be trained as one program"
+            f" ({task.conformance.unstackable}); use auto or single."
         )
     if wanted != "auto":
         return wanted
@@ -77,28 +87,29 @@ def device_name(name: str, *, field: str) -> str:
     return name
 
 
-def bands_of_study(spec: Spec, task: Task) -> tuple[tuple[int, int], ...]:
+def bands_of_study(spec: Spec, task: Prepared) -> tuple[tuple[int, int], ...]:
     """The Fourier bands to measure: none where the inputs are not images.
 
     Raises:
         SpecError: The spec names bands that there are not.
     """
-    shown = task.inputs(task.train[0][:1])
-    images = shown.dim() == 4 and shown.is_floating_point()
+    shown = task.inputs(rows(task.train[0], slice(1)))
+    images = isinstance(shown, torch.Tensor) and shown.dim() == 4 and shown.is_floating_point()
+    size = leaves(shown)[0].shape[2:]
     wanted = spec.measure.bands
     if isinstance(wanted, bool):
-        return tuple((band.low, band.high) for band in default_bands(*shown.shape[2:])) if wanted and images else ()
+        return tuple((band.low, band.high) for band in default_bands(*size)) if wanted and images else ()
     if not images:
         raise SpecError("`measure.bands` names bands, but the task's inputs are not images [n, C, H, W].")
-    highest = bands_of(shown.shape[2:])
+    highest = bands_of(size)
     top = max(high for _, high in wanted)
     if top > highest:
-        size = " x ".join(map(str, shown.shape[2:]))
-        raise SpecError(f"`measure.bands` goes up to {top}, but images of {size} have the bands 0 to {highest}.")
+        shape = " x ".join(map(str, size))
+        raise SpecError(f"`measure.bands` goes up to {top}, but images of {shape} have the bands 0 to {highest}.")
     return wanted
 
 
-def check_measurements(spec: Spec, task: Task) -> None:
+def check_measurements(spec: Spec, task: Prepared) -> None:
     """Check that a task has what the spec's measurements need.
 
     Raises:
@@ -109,7 +120,7 @@ def check_measurements(spec: Spec, task: Task) -> None:
         raise SpecError("`measure.convergence` is true, but without class labels no sample is right or wrong.")
     if wanted.norms and all(value.dim() < 2 for value in model.parameters() if value.requires_grad):
         raise SpecError("`measure.norms` is true, but no trained weight of the model has an output axis and another.")
-    taken = min(wanted.sharpness_samples, len(task.train[0]))
+    taken = min(wanted.sharpness_samples, task.samples)
     smallest = taken // -(-taken // task.samples_per_step)
     if wanted.sharpness and norm_names(model) and smallest < _FEWEST:
         raise SpecError(
@@ -118,18 +129,22 @@ def check_measurements(spec: Spec, task: Task) -> None:
         )
 
 
-def pre_norm_of(task: Task) -> tuple[str, ...]:
+def pre_norm_of(task: Prepared) -> tuple[str, ...]:
     """The parameters that angles and norms are measured on where the rule has no sphere: those before a norm layer.
 
     Empty where there are no such parameters, or the rule says itself which vector it keeps on its sphere.
     """
     if task.update.radius is not None:
         return ()
-    return pre_norm_names(make_model(task, 0), task.inputs(task.train[0][:_TRIED]))
+    return pre_norm_names(make_model(task, 0), task.inputs(rows(task.train[0], slice(_TRIED))))
 
 
-def check_statistics(task: Task) -> None:
+def check_statistics(task: Prepared, *, averaged: bool = True) -> None:
     """Check that averaged models can be given statistics of their own: those of batch norm can be pooled, others not.
+
+    Args:
+        task: The task.
+        averaged: Whether weights are averaged or interpolated; if not, other running statistics are no obstacle.
 
     Raises:
         TaskError: They cannot, or what the model says of a sample depends on the others of its batch.
@@ -139,17 +154,18 @@ def check_statistics(task: Task) -> None:
     calls = Counter[str]()
     for name in norm_names(model):
         model.get_submodule(name).register_forward_hook(partial(_count, calls, name))
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        model(task.inputs(task.train[0][: min(task.samples_per_step, 128)]))
+    with torch.no_grad(), seeded(0):
+        call(model, task.inputs(rows(task.train[0], slice(min(task.samples_per_step, 128)))))
     changed = [name for name, value in model.named_buffers() if not torch.equal(value, before[name])]
     others = other_statistics(model, changed)
-    if others:
+    if others and averaged:
         raise TaskError(
             f"The model keeps running statistics in {', '.join(others)}, which averaged and interpolated models do not"
-            " have; only those of batch norm can be computed for them."
+            " have; only those of batch norm can be computed for them. A study without averages and geometry (no"
+            " `average`, `measure.geometry` false) can be made of it."
         )
     reused = [name for name, count in calls.items() if count > 1]
-    if reused:
+    if reused and averaged:
         raise TaskError(
             f"The batch norm {', '.join(reused)} is used more than once in a pass; give each place one of its own, so"
             " that their statistics can be computed for averaged and interpolated models."

@@ -5,12 +5,14 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ConfigDict, ValidationError, validate_call
 
+from lratlas.data.collect import Pair
 from lratlas.data.digits import digits
 from lratlas.data.ticks import dirichlet_weights, ticks
 from lratlas.errors import SpecError, TaskError, meant
@@ -18,7 +20,8 @@ from lratlas.models.mlp import MLP
 from lratlas.study.spec.errors import shown
 from lratlas.study.spec.imaging import image_task
 from lratlas.study.spec.sections import TaskSpec
-from lratlas.task import Pair, Task, fingerprint
+from lratlas.task import Task
+from lratlas.training.prepare import Prepared
 
 DATA_SEEDS = 5
 _NOT_OPTIONS = {"seed", "batch_size", "rule", "loss"}  # of a preset: they are fields of the task section
@@ -29,15 +32,15 @@ class Tasks:
     """The tasks of a study's repetitions.
 
     Attributes:
-        make: From a data seed to a task.
+        make: From a data seed to a task, ready for training.
         generated: Whether the data are drawn anew for each data seed; if not, one task serves all.
     """
 
-    make: Callable[[int], Task]
+    make: Callable[[int], Prepared]
     generated: bool
-    made: dict[int, Task] = field(default_factory=dict[int, Task], repr=False)
+    made: dict[int, Prepared] = field(default_factory=dict[int, Prepared], repr=False)
 
-    def of(self, repetition: int) -> Task:
+    def of(self, repetition: int) -> Prepared:
         """The task of a repetition, made once."""
         key = self.data_seed(repetition) or 0
         if key not in self.made:
@@ -51,10 +54,6 @@ class Tasks:
     def training_seed(self, repetition: int) -> int:
         """Training seed of a repetition; it decides the initial weights and the order of batches."""
         return 1 + (repetition // DATA_SEEDS if self.generated else repetition)
-
-    def fingerprint(self, repetition: int) -> str:
-        """Hash of what defines the repetition's task."""
-        return fingerprint(self.of(repetition))
 
 
 def tasks_from(section: TaskSpec) -> Tasks:
@@ -70,9 +69,9 @@ def tasks_from(section: TaskSpec) -> Tasks:
             raise SpecError(f"There is no task preset {section.preset!r}{hint}; choose one of {', '.join(BUILT_IN)}.")
         make, generated = BUILT_IN[section.preset]
         _check_options(make, section.options, f"task preset {section.preset}")
-        return Tasks(make=lambda seed: _built_in(section, make, seed), generated=generated)
+        return Tasks(make=lambda seed: _built_in(section, make, seed).prepared, generated=generated)
     model, data = _function(section.model or "", "task.model"), _function(section.data or "", "task.data")
-    return Tasks(make=lambda _seed: _own_task(section, model, data), generated=False)
+    return Tasks(make=lambda _seed: _own_task(section, model, data).prepared, generated=False)
 
 
 def own_code(section: TaskSpec) -> list[str]:
@@ -88,10 +87,19 @@ def tasks_of(task: Task | Callable[[int], Task]) -> Tasks:
         TaskError: It is neither.
     """
     if isinstance(task, Task):
-        return Tasks(make=lambda _seed: task, generated=False)
+        # What is sent to workers is the task made ready, not what the user gave, such as a loader.
+        made = task.prepared
+        return Tasks(make=lambda _seed: made, generated=False)
     if not callable(task):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
         raise TaskError(f"{type(task).__name__} cannot be explored; pass a Task, a function that makes one, or a spec.")
-    return Tasks(make=task, generated=True)
+    return Tasks(make=partial(_generated, task), generated=True)
+
+
+def _generated(make: Callable[[int], object], seed: int) -> Prepared:
+    made = make(seed)
+    if not isinstance(made, Task):
+        raise TaskError(f"The function from data seed to task returned {type(made).__name__}; it must return a Task.")
+    return made.prepared
 
 
 def ticks_task(

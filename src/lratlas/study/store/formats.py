@@ -14,7 +14,7 @@ import polars as pl
 from lratlas.errors import StudyError
 from lratlas.tables import SCHEMAS
 
-FORMAT = 3
+FORMAT = 4
 """What this version writes."""
 
 NEEDS = "0.1.0"
@@ -37,6 +37,11 @@ def _third_plan(content: Content) -> Content:
     return {**content, "spec": "", "made_with": [{"lratlas": "0.1.0"}], "needs": NEEDS}
 
 
+def _fourth_plan(content: Content) -> Content:
+    """Format 4: fingerprints of the parts of the task, which are of its behaviour; those of earlier tasks are not."""
+    return {"task_parts": {}, **content}
+
+
 def _second_part(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     """Format 2: barriers along the great circle."""
     if table != "pairs":
@@ -50,9 +55,14 @@ def _third_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
     return frame
 
 
+def _fourth_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Format 4: the parts of tables are those of format 3."""
+    return frame
+
+
 # The n-th leads from format n to n + 1.
-_PLANS: Sequence[Callable[[Content], Content]] = (_second_plan, _third_plan)
-_PARTS: Sequence[Callable[[str, pl.DataFrame], pl.DataFrame]] = (_second_part, _third_part)
+_PLANS: Sequence[Callable[[Content], Content]] = (_second_plan, _third_plan, _fourth_plan)
+_PARTS: Sequence[Callable[[str, pl.DataFrame], pl.DataFrame]] = (_second_part, _third_part, _fourth_part)
 
 
 def format_of(content: Mapping[str, Any]) -> int:

@@ -6,14 +6,14 @@ from torch import nn
 
 from lratlas import Task
 from lratlas.models.mlp import MLP
-from lratlas.task import make_model
-from lratlas.training.stacking import initial_tensors, samples, single_feature_samples
+from lratlas.stacks.tensors import initial_tensors, samples, single_feature_samples
+from lratlas.training.prepare import Prepared, make_model
 
 CPU = torch.device("cpu")
 LANES = 3
 
 
-def task(data_seed: int = 0, *, rule: object = None, singles: bool = False) -> Task:
+def task(data_seed: int = 0, *, rule: object = None, singles: bool = False) -> Prepared:
     generator = torch.Generator().manual_seed(data_seed)
     x = torch.randn(24, 4, generator=generator)
     # Every third label is 1, in one more sample for each data seed.
@@ -27,7 +27,7 @@ def task(data_seed: int = 0, *, rule: object = None, singles: bool = False) -> T
         batch_size=4,
         rule=rule or {"name": "sphere_sgd", "radius": 2.0},  # pyright: ignore[reportArgumentType] - any rule
         singles=single if singles else None,
-    )
+    ).prepared
 
 
 class Counting(nn.Module):
@@ -83,7 +83,7 @@ def test_without_a_sphere_the_initial_weights_are_the_models_own() -> None:
 
 def test_buffers_are_per_run_and_keep_their_types() -> None:
     x, y = torch.randn(12, 4), torch.arange(12) % 2
-    counting = Task(model=Counting, train=(x, y), test=(x, y), batch_size=4)
+    counting = Task(model=Counting, train=(x, y), test=(x, y), batch_size=4).prepared
     _, buffers, _ = initial_tensors([counting] * 2, [1, 2], LANES, dtype=torch.float64, device=CPU)
     assert {name: (tuple(value.shape), value.dtype) for name, value in buffers.items()} == {
         "layers.1.running_mean": ((2, LANES, 5), torch.float64),

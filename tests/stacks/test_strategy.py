@@ -5,22 +5,23 @@ import torch
 from torch import Tensor, nn
 
 from lratlas.models.mlp import MLP
+from lratlas.stacks import strategy as choice
+from lratlas.stacks.strategy import faster_strategy
 from lratlas.task import Task
-from lratlas.training import choice
-from lratlas.training.choice import faster_strategy
+from lratlas.training.prepare import Prepared
 
 X = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(64) % 2
 
 
-def task(model: type[nn.Module] | None = None) -> Task:
+def task(model: type[nn.Module] | None = None) -> Prepared:
     return Task(
         model=model or (lambda: MLP(32, (32, 32), 2, scale_invariant=True)),
         train=(X, Y),
         test=(X, Y),
         batch_size=16,
         rule="sgd" if model else "sphere_sgd",
-    )
+    ).prepared
 
 
 class Undecided(nn.Module):

@@ -5,14 +5,17 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
-from lratlas.task import Pair, Task, make_model
+from lratlas.data.collect import Pair
+from lratlas.data.parts import Parts, count, floats_to, rows
+from lratlas.training.prepare import Prepared, make_model
 from lratlas.training.sphere import Weights
 from lratlas.training.stacks import Samples
 
 
 def initial_tensors(
-    tasks: Sequence[Task], seeds: Sequence[int], lanes: int, *, dtype: torch.dtype, device: torch.device
+    tasks: Sequence[Prepared], seeds: Sequence[int], lanes: int, *, dtype: torch.dtype, device: torch.device
 ) -> tuple[Weights, Weights, Weights]:
     """Initial trained parameters and buffers, [seeds, lanes, ...], and frozen parameters, [seeds, ...].
 
@@ -44,7 +47,7 @@ def initial_tensors(
 
 
 def samples(
-    tasks: Sequence[Task],
+    tasks: Sequence[Prepared],
     part: Literal["train", "validation", "test"],
     frozen: Weights,
     *,
@@ -56,29 +59,38 @@ def samples(
 
 
 def single_feature_samples(
-    tasks: Sequence[Task], frozen: Weights, *, dtype: torch.dtype, device: torch.device
+    tasks: Sequence[Prepared], frozen: Weights, *, dtype: torch.dtype, device: torch.device
 ) -> list[Samples]:
     """The single-feature test sets of a stack's seeds, one per feature; empty if the tasks have none."""
     pairs = [task.singles for task in tasks]
     if pairs[0] is None:
         return []
-    each = [[(pair[0][f], pair[1][f]) for pair in pairs if pair] for f in range(len(pairs[0][0]))]
-    return [_samples(tasks, feature, frozen, dtype, device) for feature in each]
+    features = [[_feature(pair, at) for pair in pairs if pair] for at in range(count(pairs[0][0]))]
+    return [_samples(tasks, feature, frozen, dtype, device) for feature in features]
+
+
+def _feature(pair: Pair, at: int) -> Pair:
+    return rows(pair[0], at), rows(pair[1], at)
 
 
 def _samples(
-    tasks: Sequence[Task], pairs: Sequence[Pair], frozen: Weights, dtype: torch.dtype, device: torch.device
+    tasks: Sequence[Prepared], pairs: Sequence[Pair], frozen: Weights, dtype: torch.dtype, device: torch.device
 ) -> Samples:
     owners = {id(task): None for task in tasks}
     first = {id(task): pair for task, pair in zip(tasks, pairs, strict=True)}
-    x, y = (torch.stack([first[owner][part] for owner in owners]).to(device) for part in (0, 1))
+    x, y = (_stacked([first[owner][part] for owner in owners], device) for part in (0, 1))
     order = list(owners)
     return Samples(
-        x=x.to(dtype) if x.is_floating_point() else x,
-        y=y.to(dtype) if y.is_floating_point() else y,
+        x=floats_to(x, dtype),
+        y=floats_to(y, dtype),
         which=torch.tensor([order.index(id(task)) for task in tasks], device=device),
         shares=torch.stack([task.shares for task in tasks]).to(device=device, dtype=dtype),
         frozen=frozen,
         transform=tasks[0].transform,
         augment=tasks[0].augment.apply if tasks[0].augment else None,
     )
+
+
+def _stacked(parts: Sequence[Parts], device: torch.device) -> Parts:
+    """The same part of several data sets on a new first axis."""
+    return tree_map(lambda *each_part: torch.stack(each_part).to(device), *parts)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import torch
 
-from lratlas.task import Task, make_model
+from lratlas.stacks.tensors import initial_tensors, samples
+from lratlas.training.prepare import Prepared, make_model
 from lratlas.training.program import Strategy, build
-from lratlas.training.stacking import initial_tensors, samples
 from lratlas.training.stacks import start_stack
 from lratlas.training.trainer import train_stack
 
@@ -18,7 +18,7 @@ _FEWEST, _MOST = 2, 64  # runs
 _GAIN = 0.8  # compiled, one run gains more than a stack where the two are about equal
 
 
-def faster_strategy(task: Task, *, device: str, dtype: str) -> Strategy:
+def faster_strategy(task: Prepared, *, device: str, dtype: str) -> Strategy:
     """The strategy with which a few runs train faster; a model that cannot be stacked is trained one run at a time.
 
     A few steps are timed, without the compiler, which takes longer than it would save here, and on one thread, as
@@ -29,6 +29,8 @@ def faster_strategy(task: Task, *, device: str, dtype: str) -> Strategy:
         device: Where.
         dtype: Number format of the weights.
     """
+    if task.conformance.unstackable:
+        return "single"
     place, kind = torch.device(device), getattr(torch, dtype)
     alone = _timed_step(task, "single", 1, place, kind)
     first = min(alone() for _ in range(_STEPS))
@@ -43,12 +45,12 @@ def faster_strategy(task: Task, *, device: str, dtype: str) -> Strategy:
 
 
 def _timed_step(
-    task: Task, strategy: Strategy, lanes: int, device: torch.device, dtype: torch.dtype
+    task: Prepared, strategy: Strategy, lanes: int, device: torch.device, dtype: torch.dtype
 ) -> Callable[[], float]:
     """A function that trains one step and says how many seconds it took: of the processor, if that is what trains."""
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     model = make_model(task, 0)
-    program = build(model, task.objective, task.update, compiled=False, strategy=strategy)
+    program = build(model, task.objective, task.update, compiled=False, strategy=strategy, batch_size=_SAMPLES)
     weights, buffers, frozen = initial_tensors([task], [0], lanes, dtype=dtype, device=device)
     stack = start_stack(weights, buffers, task.update)
     train = samples([task], "train", frozen, dtype=dtype, device=device)

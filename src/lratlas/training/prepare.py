@@ -1,0 +1,604 @@
+"""A task made ready: data as tensors, loss, rule and classes, checked against each other and a plain PyTorch step."""
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lratlas.data.augment import Augmentation
+from lratlas.data.collect import Pair, loader_batch_size, pair_of, whole_number
+from lratlas.data.parts import Parts, call, count, each, floats_to, is_parts, leaves, logits_of, rows, shapes
+from lratlas.errors import TaskError, first_line
+from lratlas.streams import seeded, stream, torch_seed
+from lratlas.training.conformance import Conformance, check_step
+from lratlas.training.invariance import placed
+from lratlas.training.objective import LOSSES, MODEL, Loss, Objective, objective_of, of_logits, own_objective
+from lratlas.training.optimizers import Factory, check_optimizer, optimizer_rule
+from lratlas.training.rules import Rule, rule_from
+
+if TYPE_CHECKING:
+    from lratlas.task import Task
+
+DEFAULT_BATCH = 128
+_TRIED = 128  # samples that the model is tried with, at most
+_PLACED = 64  # samples on which scale invariance is tried
+_LABELS = 32  # different labels among the samples tried, at most
+_CHANCE = 1024  # samples for the loss of the untrained model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A task made ready for training. Made by `prepare`; nothing in it shares what the user may change but the data.
+
+    Attributes:
+        name: For titles.
+        model: Called without arguments, makes a fresh module (see `make_model`).
+        train: Inputs and targets on the host, floating-point numbers in PyTorch's default format.
+        test: The same for the test set.
+        validation: The same for the validation set, if there is one; not part of ``train``.
+        singles: Single-feature test sets, inputs [features, n, ...] and targets [features, n].
+        objective: The loss, and what counts as a right prediction.
+        update: The update rule.
+        batch_size: As it was given.
+        samples_per_step: The same as a number.
+        full_batch: Whether every step takes all samples, in their own order.
+        transform: As it was given.
+        augment: As it was given.
+        conformance: What the comparison with a plain PyTorch step has shown.
+    """
+
+    name: str
+    model: Callable[[], nn.Module]
+    train: Pair
+    test: Pair
+    validation: Pair | None
+    singles: Pair | None
+    objective: Objective
+    update: Rule
+    batch_size: int | Literal["full"]
+    samples_per_step: int
+    full_batch: bool
+    transform: Callable[[Any], Any] | None
+    augment: Augmentation | None
+    conformance: Conformance = field(default_factory=Conformance)
+
+    @property
+    def samples(self) -> int:
+        """Size of the training set."""
+        return count(self.train[0])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in the training set."""
+        return self.samples // self.samples_per_step
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, 0 where the targets are not labels."""
+        return self.objective.classes
+
+    def inputs(self, x: Parts) -> Parts:
+        """What the model sees of inputs [n, ...] in evaluation: transformed, in the default number format, a copy."""
+        fresh = each(torch.clone, x)  # a transform or a model may change its inputs in place
+        return floats_to(self.transform(fresh) if self.transform else fresh, torch.get_default_dtype())
+
+    @cached_property
+    def shares(self) -> Tensor:
+        """Share of each class in the training labels, float64 [C], [2, labels] for several; one NaN without labels."""
+        y = self.train[1]
+        if not self.classes or not isinstance(y, Tensor):
+            return torch.full((1,), torch.nan, dtype=torch.float64)
+        if self.objective.labels == "binary":
+            ones = y.reshape(len(y), -1).double().mean(0)
+            return torch.stack([1 - ones, ones]).squeeze(-1)
+        labels = y.flatten().long()
+        counts = torch.bincount(labels[labels >= 0], minlength=self.classes)
+        return counts.double() / counts.sum()
+
+    @cached_property
+    def chance_loss(self) -> float:
+        """Training loss of the best constant prediction; of the untrained model where the loss is a function."""
+        x, y = self.train
+        if not self.objective.named or not isinstance(y, Tensor):
+            return self._untrained_loss(x, y)
+        if self.objective.name == "mse":
+            return float((y.double() - y.double().mean(0)).square().mean())
+        if self.objective.name == "binary_cross_entropy":
+            ones = y.reshape(len(y), -1).double().mean(0)
+            return float(-(torch.xlogy(ones, ones) + torch.xlogy(1 - ones, 1 - ones)).mean())
+        shares = torch.bincount(y.long()).double() / len(y)
+        return float(-torch.xlogy(shares, shares).sum())
+
+    def _untrained_loss(self, x: Parts, y: Parts) -> float:
+        order = torch.from_numpy(stream(0, "statistics").permutation(self.samples)[:_CHANCE])
+        total, model = 0.0, make_model(self, 0).eval()
+        with torch.no_grad(), seeded(0):
+            for at in order.split(self.samples_per_step):
+                value = self.objective.batch(call(model, self.inputs(rows(x, at))), rows(y, at))
+                total += float(value) * len(at)
+        return total / len(order)
+
+
+def prepare(task: "Task") -> Prepared:
+    """Make a task ready: everything in it becomes what training needs, and is tried before it is trusted.
+
+    One mini-batch is trained by the program that trains runs and by a plain PyTorch loop with the user's own objects
+    (see `lratlas.training.conformance`). Nothing of the user's is changed, and no global generator.
+
+    Args:
+        task: What the user gave.
+
+    Raises:
+        TaskError: Something does not fit, or would be trained in another way than a plain loop trains it; the message
+            names it and what is allowed.
+    """
+    train, test = (pair_of(name, getattr(task, name), whole=task.loss == MODEL) for name in ("train", "test"))
+    held, train = _validation(task.validation, train, whole=task.loss == MODEL)
+    singles = None if task.singles is None else pair_of("singles", task.singles)
+    size = _batch_size(task, count(train[0]))
+    if not callable(task.loss) and task.loss not in (*LOSSES, MODEL):
+        raise TaskError(f"There is no loss {task.loss!r}; use one of {', '.join((*LOSSES, MODEL))}, or a function.")
+    if task.augment is not None and not isinstance(task.augment, Augmentation):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
+        raise TaskError(f"augment must be an Augmentation, as lratlas.data.augment makes, not {task.augment!r}.")
+    _check_shapes(train, {"test": test} | ({"validation": held} if held else {}), singles)
+    full = task.batch_size == "full"
+    made = Prepared(
+        name=task.name,
+        model=task.model,
+        train=train,
+        test=test,
+        validation=held,
+        singles=singles,
+        objective=LOSSES["mse"],  # until the model's outputs are known
+        update=_rule(task.rule),
+        batch_size="full" if full else size,
+        samples_per_step=size,
+        full_batch=full,
+        transform=None if task.transform is None else on_device(task.transform, "transform", torch.device("cpu")),
+        augment=task.augment,
+    )
+    model = _checked_model(made)
+    shown, y = _tried(made)
+    outputs = _outputs(model, shown, whole=task.loss in LOSSES)
+    made = replace(made, objective=_objective(task, outputs, y))
+    _check_labels(made, task.loss)
+    made = replace(made, update=_update(made, task.rule, model))
+    factory: Any = task.rule if callable(task.rule) else None
+    loss = _host_copy(task.loss) if callable(task.loss) else task.loss
+    return replace(made, conformance=check_step(made, make_model, task_on, loss, factory))
+
+
+def make_model(task: Prepared, seed: int) -> nn.Module:
+    """The task's model with the initial weights of ``seed``; leaves all global generators as they were.
+
+    Parameters that no gradient reaches are set to ``requires_grad=False``, for a plain optimizer leaves them alone.
+
+    Raises:
+        TaskError: The factory fails or returns something else.
+    """
+    with seeded(torch_seed(seed, "weights")):
+        try:
+            model = task.model()
+        except Exception as error:
+            raise TaskError(f"Making the model failed: {type(error).__name__}: {first_line(error)}") from error
+        if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
+            raise TaskError(f"model() returned {type(model).__name__}; it must return a torch.nn.Module.")
+        if any(nn.parameter.is_lazy(value) for value in (*model.parameters(), *model.buffers())):
+            _materialize(model, task)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            module.sparse = False  # the same gradient, of a kind that can be stacked
+    if any(value.device.type != "cpu" for value in (*model.parameters(), *model.buffers())):
+        model = model.cpu()
+    for name, value in model.named_parameters():
+        if name in task.conformance.unused:
+            value.requires_grad = False
+    return model
+
+
+def _materialize(model: nn.Module, task: Prepared) -> None:
+    """Give lazy layers their shapes and weights, by a pass that changes nothing else."""
+    training = model.training
+    try:
+        with torch.no_grad():
+            call(model.eval(), task.inputs(rows(task.train[0], slice(2))))
+    except Exception as error:
+        raise TaskError(f"The model's lazy layers cannot be made with the data: {first_line(error)}") from error
+    model.train(training)
+
+
+def task_on(task: Prepared, device: torch.device, dtype: torch.dtype | None = None) -> Prepared:
+    """The task with its loss, metric and transform on a device, and loss and metric in a number format.
+
+    Raises:
+        TaskError: One of them holds a tensor elsewhere that cannot be moved.
+    """
+    made = task.objective
+    return replace(
+        task,
+        objective=replace(
+            made,
+            batch=on_device(made.batch, "loss", device, dtype),
+            losses=on_device(made.losses, "loss", device, dtype) if made.losses else None,
+            score=on_device(made.score, "metric", device, dtype),
+        ),
+        transform=on_device(task.transform, "transform", device) if task.transform else None,
+    )
+
+
+def on_device(function: Any, what: str, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+    """A user's function with its tensors on a device: modules, partial arguments and tensors are copied there.
+
+    Args:
+        function: A module, function or `functools.partial`.
+        what: What it is, for the message.
+        device: Where it is needed.
+        dtype: What floating-point tensors are converted to; None to leave them.
+
+    Raises:
+        TaskError: It holds tensors elsewhere that cannot be moved, such as in a closure.
+    """
+    if isinstance(function, nn.Module):
+        return copy.deepcopy(function).to(device, dtype)
+    if isinstance(function, Tensor):
+        return function.to(device, dtype if function.is_floating_point() else None)
+    if isinstance(function, partial):
+        inner = cast("partial[Any]", function)
+        named = {key: on_device(value, what, device, dtype) for key, value in inner.keywords.items()}
+        others = (on_device(value, what, device, dtype) for value in inner.args)
+        return partial(on_device(inner.func, what, device, dtype), *others, **named)
+    for name, value in _held_values(function):
+        if isinstance(value, Tensor) and value.device.type != device.type:
+            raise TaskError(
+                f"The {what} holds the tensor {name} on {value.device}, and is needed on {device}; make it a"
+                " torch.nn.Module with a buffer, which is moved, or move the tensor in the function itself."
+            )
+    return function
+
+
+def _held_values(function: Any) -> list[tuple[str, Any]]:
+    """What a function or callable object refers to, by name: closure, defaults, globals that it uses, attributes."""
+    found = list(vars(function).items()) if hasattr(function, "__dict__") else []
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return found
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=False)
+    for name, cell in cells:
+        try:
+            found.append((name, cell.cell_contents))
+        except ValueError:  # not assigned yet
+            continue
+    held = function.__globals__
+    return found + [(name, held[name]) for name in code.co_names if name in held]
+
+
+def _host_copy(loss: Any) -> Any:
+    """The user's loss for a plain loop, which must not be changed by it."""
+    return on_device(loss, "loss", torch.device("cpu"))
+
+
+def _batch_size(task: "Task", samples: int) -> int:
+    given = task.batch_size
+    if given is None:
+        given = min(loader_batch_size(task.train) or DEFAULT_BATCH, samples)
+    size = samples if isinstance(given, str) and given == "full" else whole_number(given)
+    if size is None or not 1 <= size <= samples:
+        raise TaskError(f'batch_size is {given}; it must be "full" or a whole number from 1 to {samples}, all samples.')
+    return size
+
+
+def _validation(given: Any, train: Pair, *, whole: bool) -> tuple[Pair | None, Pair]:
+    if given is None:
+        return None, train
+    if not isinstance(given, Real | np.number):
+        return pair_of("validation", given, whole=whole), train
+    return held_out(train, float(given))
+
+
+def held_out(train: Pair, share: float) -> tuple[Pair, Pair]:
+    """A validation set, a random share of the training set, and what is left; always the same for the same size.
+
+    Raises:
+        TaskError: The share leaves no samples on one side.
+    """
+    samples = count(train[0])
+    taken = round(share * samples) if math.isfinite(share) else 0
+    if not 0 < share < 1 or not 0 < taken < samples:
+        raise TaskError(f"validation is {share:g}; a share must lie between 0 and 1 and leave samples on both sides.")
+    order = torch.from_numpy(stream(0, "validation").permutation(samples))
+    held, rest = order[:taken].sort().values, order[taken:].sort().values
+    return _pair_rows(train, held), _pair_rows(train, rest)
+
+
+def _pair_rows(pair: Pair, at: Tensor) -> Pair:
+    return rows(pair[0], at), rows(pair[1], at)
+
+
+def _rule(rule: Any) -> Rule:
+    return optimizer_rule(cast("Factory", rule)) if callable(rule) else rule_from(rule)
+
+
+def _check_shapes(train: Pair, others: Mapping[str, Pair], singles: Pair | None) -> None:
+    """Check that inputs of all data sets look alike, each sample apart from the number of samples."""
+    for name, (other, _) in others.items():
+        if _look(train[0]) != _look(other):
+            raise TaskError(
+                f"train inputs are {_looks(train[0])} each, {name} inputs {_looks(other)}; they must agree."
+            )
+    if singles is None:
+        return
+    x, y = train[0], singles[1]
+    if not (isinstance(x, Tensor) and isinstance(singles[0], Tensor) and isinstance(y, Tensor)):
+        raise TaskError("singles needs inputs and targets that are one tensor each, in the training set too.")
+    if singles[0].shape[2:] != x.shape[1:] or singles[0].shape[:2] != y.shape[:2]:
+        raise TaskError(
+            f"singles must be inputs [features, n, {', '.join(map(str, x.shape[1:]))}] and targets [features, n], not"
+            f" {tuple(singles[0].shape)} and {tuple(y.shape)}."
+        )
+
+
+def _look(parts: Parts) -> object:
+    keys = tuple(sorted(parts)) if isinstance(parts, dict) else type(parts).__name__
+    return keys, [(part.dtype, tuple(part.shape[1:])) for part in leaves(parts)]
+
+
+def _looks(parts: Parts) -> str:
+    return ", ".join(f"{part.dtype} {tuple(part.shape[1:])}" for part in leaves(parts))
+
+
+_WRAPPERS = {
+    nn.DataParallel: "pass the module inside it; LR Atlas spreads runs over devices itself",
+    nn.parallel.DistributedDataParallel: "pass the module inside it; LR Atlas spreads runs over processes itself",
+    torch.jit.ScriptModule: "return the module before torch.jit.script or trace; LR Atlas compiles steps itself",
+}
+
+
+def _checked_model(task: Prepared) -> nn.Module:
+    """The model of seed 0, if the factory makes fresh ones that can be trained."""
+    if isinstance(task.model, nn.Module) or not callable(task.model):
+        raise TaskError(
+            f"model must be a function that makes a fresh torch.nn.Module, not {type(task.model).__name__} itself."
+        )
+    model, again = make_model(task, 0), make_model(task, 0)
+    own = dict(model.named_parameters())
+    trained = {name: value for name, value in own.items() if value.requires_grad}
+    shared = [name for name, value in again.named_parameters() if value is trained.get(name)]
+    if again is model or shared:
+        named = "the same module" if again is model else f"modules that share {', '.join(shared[:3])}"
+        raise TaskError(
+            f"model() returned {named} twice; it must make a fresh one each time, for example with copy.deepcopy."
+        )
+    for kind, advice in _WRAPPERS.items():
+        if isinstance(model, kind):
+            raise TaskError(f"The model is a {kind.__name__}: {advice}.")
+    if type(model).__name__ == "OptimizedModule":
+        raise TaskError("The model is under torch.compile already: return it as it is; LR Atlas compiles steps itself.")
+    if any(value.is_complex() for value in model.parameters()):
+        names = [name for name, value in own.items() if value.is_complex()]
+        raise TaskError(
+            f"The model has complex parameters, {', '.join(names)}: hold their real and imaginary parts as two real"
+            " parameters (torch.view_as_complex puts them together)."
+        )
+    if not any(value.requires_grad for value in own.values()):
+        raise TaskError("The model has no trained parameters: each has requires_grad=False.")
+    different = [name for name, value in again.state_dict().items() if not _same(value, model.state_dict()[name])]
+    if different:
+        raise TaskError(
+            f"Two models made with the same seed differ in {', '.join(different[:3])}: initial weights must be drawn"
+            " from the global generators of PyTorch, NumPy or Python, which are seeded for each run."
+        )
+    try:
+        copy.deepcopy(model)
+    except Exception as error:
+        raise TaskError(
+            f"The model cannot be copied: {first_line(error)} (torch.nn.utils.weight_norm is such a case; its successor"
+            " torch.nn.utils.parametrizations.weight_norm works)."
+        ) from error
+    return model
+
+
+def _same(a: Any, b: Any) -> bool:
+    return not isinstance(a, Tensor) or (a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()))  # noqa: PLR0124 - NaN
+
+
+def _tried(task: Prepared) -> tuple[Parts, Parts]:
+    """Some samples as training shows them to the model, with all labels among them, and their targets."""
+    at = telling_rows(task, min(task.samples_per_step, _TRIED))
+    x = rows(task.train[0], at)
+    try:
+        fresh: Any = each(torch.clone, x)
+        if task.augment:
+            fresh = task.augment.apply(fresh, task.augment.draws(stream(0, "augment"), len(at)))
+        with seeded(0):
+            shown = task.inputs(fresh)
+    except Exception as error:
+        kind = leaves(x)[0].dtype
+        raise TaskError(
+            f"The transform or augmentation does not take a batch of the data, {shapes(x)} {kind}: {first_line(error)}"
+        ) from error
+    if not is_parts(shown) or any(len(part) != len(at) for part in leaves(shown)):
+        raise TaskError(f"The transform must return a row per sample, here {len(at)}; it returned {shapes(shown)}.")
+    return shown, rows(task.train[1], at)
+
+
+def telling_rows(task: Prepared, size: int) -> Tensor:
+    """Indices of samples from all over the training set, the first of each label among them, ascending."""
+    y, samples = task.train[1], task.samples
+    first = torch.zeros(0, dtype=torch.long)
+    if isinstance(y, Tensor) and not y.is_floating_point() and y.dim() == 1:
+        labels, places = np.unique(y.numpy(), return_index=True)
+        first = torch.from_numpy(places[:_LABELS].copy()) if len(labels) <= _LABELS else first
+    even = torch.linspace(0, samples - 1, min(size, samples)).round().long().unique()
+    spare = even[~torch.isin(even, first)][: max(0, size - len(first))]
+    return torch.cat([first, spare]).sort().values
+
+
+def _outputs(model: nn.Module, x: Parts, *, whole: bool) -> Any:
+    """The model's outputs for some samples, in train mode.
+
+    Args:
+        model: The model; its buffers change.
+        x: Inputs as the model gets them.
+        whole: Whether there must be one tensor with a row per sample.
+    """
+    try:
+        with seeded(0), torch.no_grad():
+            outputs = call(copy.deepcopy(model).train(), x)
+    except Exception as error:
+        kind = leaves(x)[0].dtype
+        hint = " (bytes need a transform that makes them floating-point)" if kind == torch.uint8 else ""
+        raise TaskError(
+            f"The model does not accept a batch of the data, {shapes(x)} {kind}{hint}: {first_line(error)}"
+        ) from error
+    scores = logits_of(outputs)
+    if whole and (not isinstance(scores, Tensor) or scores.shape[:1] != (count(x),)):
+        raise TaskError(
+            f"The model must return a tensor with a row per sample, here {count(x)}; it returned {shapes(scores)}."
+        )
+    return outputs
+
+
+def _objective(task: "Task", outputs: Any, y: Parts) -> Objective:
+    """The objective of the task's loss, tried on the outputs for some samples."""
+    metric = _host_copy(task.metric) if task.metric is not None else None
+    logits = logits_of(outputs)
+    if task.loss == MODEL:
+        made = _tried_loss("model", lambda: own_objective(outputs, y, metric=metric))
+    elif callable(task.loss):
+        loss = _host_copy(task.loss)
+        _check_loss(loss)
+        given = outputs if logits is outputs or _takes(loss, outputs, y) else logits
+        _tried_loss(_name(loss), lambda: loss(given, y))
+        made = objective_of(loss, given, y, metric=metric)
+        made = made if given is outputs else of_logits(made)
+    else:
+        made = _named_objective(str(task.loss), logits, y, metric)
+        made = made if logits is outputs else of_logits(made)
+    value = cast("object", _tried_loss(made.name, lambda: made.batch(outputs, y)))
+    if not isinstance(value, Tensor) or value.dim() or not math.isfinite(float(value)):
+        raise TaskError(f"The loss {made.name} is not finite, or not one number per batch, on the first batch.")
+    if metric is not None:
+        _check_metric(made, outputs, y)
+    return made
+
+
+def _name(loss: Any) -> str:
+    return getattr(loss, "__qualname__", type(loss).__qualname__)
+
+
+def _takes(loss: Callable[..., object], outputs: Any, y: Parts) -> bool:
+    try:
+        return isinstance(loss(outputs, y), Tensor)
+    except Exception:
+        return False
+
+
+def _tried_loss(name: str, attempt: Callable[[], Any]) -> Any:
+    try:
+        return attempt()
+    except TaskError:
+        raise
+    except Exception as error:
+        raise TaskError(
+            f"The loss {name} does not take the model's outputs and the targets: {type(error).__name__}:"
+            f" {first_line(error)}"
+        ) from error
+
+
+def _check_loss(loss: Any) -> None:
+    trained = [name for name, value in loss.named_parameters() if value.requires_grad] if _is_module(loss) else []
+    if trained:
+        raise TaskError(
+            f"The loss {_name(loss)} has trained parameters, {', '.join(trained)}, which would stay as they are; put"
+            " them into the model and return what the loss needs, or set requires_grad=False."
+        )
+
+
+def _is_module(value: Any) -> bool:
+    return isinstance(value, nn.Module)
+
+
+def _check_metric(made: Objective, outputs: Any, y: Parts) -> None:
+    try:
+        right, _ = made.score(outputs, y, torch.ones(1))
+    except Exception as error:
+        raise TaskError(
+            f"The metric does not take the model's outputs and the targets: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    if right.dim() > 1 or not ((right >= 0) & (right <= 1)).all():
+        raise TaskError(
+            "The metric must return a number from 0 to 1, the share of right predictions, for the batch or for each"
+            f" sample; it returned {right.flatten()[:3].tolist()}."
+        )
+
+
+def _named_objective(name: str, outputs: Tensor, y: Parts, metric: Loss | None) -> Objective:
+    """One of the named losses, its outputs checked against the targets."""
+    if not isinstance(y, Tensor):
+        raise TaskError(f"{name} needs targets that are one tensor, not {shapes(y)}; use a loss of your own.")
+    made, advice = LOSSES[name], "; for others pass the loss itself, such as torch.nn.CrossEntropyLoss()"
+    if made.labels == "classes" and (y.is_floating_point() or y.dim() != 1):
+        raise TaskError(f"train: class labels must be integers of shape [n], not {y.dtype} {shapes(y)}{advice}.")
+    if made.labels == "binary" and outputs.numel() != y.numel():
+        raise TaskError(
+            f"binary_cross_entropy needs one output per sample and label; the model has {tuple(outputs.shape[1:])} for"
+            f" labels {tuple(y.shape[1:])}."
+        )
+    if name == "mse" and outputs.numel() != y.numel():
+        raise TaskError(
+            f"mse needs outputs shaped as the targets, {tuple(y.shape[1:])} per sample, not {tuple(outputs.shape[1:])}."
+        )
+    if made.labels == "classes" and outputs.dim() != 2:
+        raise TaskError(
+            f"cross_entropy needs one score per class, outputs [n, classes], not {tuple(outputs.shape)}{advice}."
+        )
+    classes = {"classes": outputs.shape[-1], "binary": 2}.get(made.labels, 0)
+    if metric is None:
+        return replace(made, classes=classes)
+    tried = objective_of(made.batch, outputs, y, metric=metric)
+    return replace(made, labels=tried.labels, score=tried.score)
+
+
+def _check_labels(task: Prepared, loss: object) -> None:
+    """Check the labels of all data sets where accuracy is defined by them."""
+    kind, named = task.objective.labels, isinstance(loss, str)
+    if kind not in ("classes", "binary"):
+        return
+    pairs = {"train": task.train, "test": task.test} | ({"validation": task.validation} if task.validation else {})
+    for name, (_, y) in pairs.items():
+        labels = cast("Tensor", y)
+        if kind == "binary" and not ((labels == 0) | (labels == 1)).all():
+            odd = float(labels[~torch.isin(labels, torch.tensor((0, 1), dtype=labels.dtype))][0])
+            raise TaskError(f"{name}: {task.objective.name} needs labels 0 or 1; found {odd}.")
+        if kind == "classes" and (labels.is_floating_point() or (named and labels.dim() != 1)):
+            raise TaskError(
+                f"{name}: class labels must be integers of shape [n], not {labels.dtype} {tuple(labels.shape)}."
+            )
+        if named and kind == "classes" and labels.min() < 0:
+            raise TaskError(f"{name}: label {int(labels.min())} is negative; classes count from 0.")
+        if kind == "classes" and labels.max() >= task.classes:
+            raise TaskError(
+                f"The labels go up to {int(labels.max())} but the model's outputs are ({task.classes},) per sample;"
+                " labels must lie from 0 to the number of outputs minus 1."
+            )
+    labels = cast("Tensor", task.train[1])
+    if len(torch.unique(labels[labels >= 0])) < 2:
+        raise TaskError("train: all labels are the same; at least two classes are needed.")
+
+
+def _update(task: Prepared, given: Any, model: nn.Module) -> Rule:
+    """The rule, which knows the model where its parameters matter to it."""
+    if task.update.radius is not None:
+        return placed(task.update, model, task.inputs(rows(task.train[0], slice(_PLACED))))
+    if not callable(given):
+        return task.update
+    trained = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+    check_optimizer(cast("Factory", given), trained)
+    return optimizer_rule(cast("Factory", given), trained)
