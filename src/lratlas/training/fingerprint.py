@@ -175,7 +175,7 @@ def _of_model(task: Prepared, model: nn.Module) -> str:
 
 
 def _noise_for(model: nn.Module, x: Parts) -> Parts:
-    """Noise in the place of floating-point inputs, so that another transform is not another model, where it takes it."""
+    """Noise in the place of floating-point inputs, which another transform leaves alone; the inputs where it fails."""
     draws = torch.Generator().manual_seed(0)
     noise = each(
         lambda part: torch.randn(part.shape, generator=draws).to(part) if part.is_floating_point() else part, x
