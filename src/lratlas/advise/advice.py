@@ -15,6 +15,7 @@ from lratlas.advise.search_settings import Search
 from lratlas.advise.slices import Outcome
 from lratlas.advise.trial_regimes import Bracket, convergence, divergence, regimes
 from lratlas.errors import SearchError
+from lratlas.numbers import first_not_finite
 
 ANNEALED_PART = 0.2
 """The last part of a full training, over which an annealed LR goes linearly to zero."""
@@ -152,7 +153,7 @@ def peak(lrs: Sequence[float], scores: Sequence[float]) -> float:
     """
     best = max(range(len(lrs)), key=lambda place: (scores[place], lrs[place]))
     around = slice(best - 1, best + 2)
-    if best == 0 or best == len(lrs) - 1 or not all(math.isfinite(score) for score in scores[around]):
+    if best == 0 or best == len(lrs) - 1 or first_not_finite(scores[around]) is not None:
         return lrs[best]
     x = np.log10(lrs[around]) - math.log10(lrs[best])
     curvature, slope, _ = np.polyfit(x, np.subtract(scores[around], scores[best]), 2)
