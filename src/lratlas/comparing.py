@@ -11,6 +11,7 @@ import polars as pl
 from lratlas.analysis.comparison import Entry, comparison
 from lratlas.atlas import Atlas, load
 from lratlas.errors import StudyError
+from lratlas.paths import home_expanded
 from lratlas.report.comparison_chart import comparison_chart
 from lratlas.report.comparison_table import readable
 from lratlas.report.look import Drawing
@@ -64,7 +65,7 @@ class Comparison:
             StudyError: The file cannot be written.
         """
         try:
-            Path(file).write_text(self.html(), encoding="utf-8")
+            home_expanded(file).write_text(self.html(), encoding="utf-8")
         except OSError as error:
             raise StudyError(f"The page cannot be written to {file}: {error.strerror or error}.") from error
 

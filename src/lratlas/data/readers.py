@@ -7,8 +7,8 @@ from lratlas.data.binary import CIFAR, DIGITS, FASHION, read_cifar, read_idx
 from lratlas.data.catalogue import CATALOGUE, Found, locate
 from lratlas.data.decoding import read_image_files
 from lratlas.data.images import ImageData
-from lratlas.data.paths import home_expanded
 from lratlas.errors import DataError
+from lratlas.paths import home_expanded
 
 _FORMS = "an image folder, a .zip file of images, or arrays in an .npz or .safetensors file"
 
