@@ -66,6 +66,7 @@ def running(whole: Atlas, tmp_path: Path) -> Path:
 
 def test_an_atlas_loads_as_it_was_made(whole: Atlas):
     again = lratlas.load(whole.folder)
+    assert isinstance(again, Atlas)
     assert again == whole
     assert again.spec.name == "blobs"
     assert again.elr
@@ -100,7 +101,7 @@ def test_options_reach_the_chart(whole: Atlas):
 
 
 def test_unknown_names_are_answered_with_what_there_is(whole: Atlas):
-    with pytest.raises(StudyError, match=r"no table 'run'; choose one of runs, traces, regimes"):
+    with pytest.raises(StudyError, match=r"no table 'run' .did you mean runs.{2}; choose one of runs, traces, regimes"):
         whole.table("run")
     with pytest.raises(StudyError, match=r"no chart 'barriers'; choose one of accuracy, geometry, features, traces"):
         whole.chart("barriers")
@@ -188,7 +189,16 @@ def test_a_study_from_python_is_not_resumed_from_its_folder(whole: Atlas):
     ("sections", "words"),
     [
         ({}, "`pretrain` is missing"),
-        ({"pretrain": {"lrs": [0.1], "steps": 1}, "finetunes": {}}, r"`finetunes` is not a field .*`finetune`"),
+        (
+            {"pretrain": {"lrs": [0.1], "steps": 1}, "finetunes": {}},
+            r"^There is no section `finetunes` \(did you mean `finetune`\?\); allowed are ",
+        ),
+        ({"pretrian": {"lrs": [0.1], "steps": 1}}, r"^There is no section `pretrian` \(did you mean `pretrain`\?\)"),
+        ({"pretrain": {"lr": [0.1], "steps": 1}}, r"^`pretrain\.lr` is not a field \(did you mean `lrs`\?\)"),
+        (
+            {"pretrain": {"lrs": [0.1], "steps": 1}, "wokers": 2},
+            r"^`wokers` is not an argument \(did you mean `workers`\?\)",
+        ),
         ({"pretrain": {"lrs": [-0.1], "steps": 1}}, r"`pretrain\.lrs` holds -0\.1"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from lratlas.advise.finder import Finder
 from lratlas.advise.search import spent
 from lratlas.advise.task_slices import Bench, forget_states, groups, train_slices
 from lratlas.errors import SearchError, SpecError
+from lratlas.numbers import plain
 from lratlas.study.plan.premises import check_statistics, device_name
 from lratlas.study.store.atomic import write_file
 from lratlas.task import Task, fingerprint
@@ -42,7 +43,7 @@ def find(
     steps: int | None = None,
     epochs: int | None = None,
     folder: str | Path | None = None,
-    lrs: Sequence[float] | None = None,
+    lrs: Iterable[float] | None = None,
     budget: float = 1.5,
     tolerance: float = 0.005,
     validation: float = 0.1,
@@ -75,6 +76,9 @@ def find(
     """
     if (steps is None) == (epochs is None):
         raise SpecError("steps or epochs says how long a full training is: give one of them.")
+    steps, epochs = plain(steps), plain(epochs)
+    if epochs is not None and (type(epochs) is not int or epochs < 1):
+        raise SpecError(f"epochs is {epochs}; it must be a whole number of at least 1.")
     if task.validation is None:
         task = replace(task, validation=validation)
     total = steps if steps is not None else (epochs or 0) * task.steps_per_epoch
