@@ -213,3 +213,12 @@ def test_a_spec_file_is_read_and_checked(tmp_path: Path):
     with pytest.raises(SpecError, match=r"There is no spec .*absent\.toml"):
         explore(tmp_path / "absent.toml", folder=tmp_path / "study")
     assert not (tmp_path / "study").exists()
+
+
+def test_an_atlas_is_equal_to_another_of_the_same_folder(whole: Atlas, running: Path):
+    again, other = load(whole.folder), load(running)
+    assert again.tables["runs"].height  # tables that were read make no difference
+    assert again == whole
+    assert {again, whole, other} == {whole, other}
+    assert other != whole
+    assert repr(again) == f"Atlas({whole.folder!r})"

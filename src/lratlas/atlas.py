@@ -47,7 +47,7 @@ _ANALYSIS = ("regimes", "boundaries", "sparsity", "power_law", "claims")
 _WHOLE = "analysis"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Atlas:
     """A study as tables, boundaries, sentences and charts. Made by `explore` or `load`; nothing in it is kept twice.
 
@@ -58,6 +58,9 @@ class Atlas:
 
     store: Store
     thresholds: Thresholds | None = None
+
+    def __repr__(self) -> str:
+        return f"Atlas({self.folder!r})"
 
     @property
     def folder(self) -> str:

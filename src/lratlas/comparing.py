@@ -17,7 +17,7 @@ from lratlas.report.comparison_table import readable
 from lratlas.report.look import Drawing
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Comparison:
     """Several studies side by side. Made by `compare`.
 
@@ -28,6 +28,9 @@ class Comparison:
 
     entries: tuple[Entry, ...]
     folders: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(each.name for each in self.entries)})"
 
     @property
     def table(self) -> pl.DataFrame:

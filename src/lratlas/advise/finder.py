@@ -86,6 +86,9 @@ class Finder:
         self.search = open_folder(self.folder, {name: value for name, value in settings.items() if value is not None})
         self._claims = dict[str, _Claim]()
 
+    def __repr__(self) -> str:
+        return f"Finder({str(self.folder)!r}, steps={self.search.steps})"
+
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
         """All that was told so far, by all processes.
