@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lratlas.errors import JobsFailed, SpecError, StudyError, meant
+from lratlas.notices import heard
 from lratlas.numbers import plain
 from lratlas.study.conduct import conduct, open_study
 from lratlas.study.plan.stored import stored_spec
@@ -107,7 +108,7 @@ def _conducted(
 ) -> "Atlas":
     changed = spec is not None and spec != stored_spec(store)
 
-    def conducted(*more: float) -> "Atlas":
+    def conducted(*more: float, notice: Callable[[str], None]) -> "Atlas":
         try:
             did = conduct(store, spec, more=more, **crew, tasks=tasks, progress=progress, notice=notice)
         except JobsFailed:
@@ -119,10 +120,11 @@ def _conducted(
             _report(atlas)
         return atlas
 
-    atlas = conducted()
-    while (plr := atlas.next_plr()) is not None:
-        notice(f"Bisection: PLR {plr:g} is added.")
-        atlas = conducted(plr)
+    with heard(notice) as once:
+        atlas = conducted(notice=once)
+        while (plr := atlas.next_plr()) is not None:
+            once(f"Bisection: PLR {plr:g} is added.")
+            atlas = conducted(plr, notice=once)
     return atlas
 
 

@@ -41,6 +41,7 @@ from lratlas.cli.serve import serve
 from lratlas.cli.terminal import notice, print_json, print_table, progress_bar, say
 from lratlas.cli.verify import verify
 from lratlas.errors import LRAtlasError, SpecError
+from lratlas.notices import heard
 from lratlas.study.spec.preset_names import PRESETS
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every sign
     try:
-        code = app(prog_name="lratlas", standalone_mode=False) or 0
+        with heard(notice):
+            code = app(prog_name="lratlas", standalone_mode=False) or 0
         sys.stdout.flush()
     except LRAtlasError as error:
         notice(str(error))

@@ -1,0 +1,47 @@
+"""Sentences that the user should see: what the package logs, and what its functions pass to ``notice``."""
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+LOG = logging.getLogger("lratlas")
+
+
+class _Forwarding(logging.Handler):
+    """Passes warnings on, each sentence once."""
+
+    def __init__(self, notice: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self.notice = notice
+        self._said = set[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.once(record.getMessage())
+
+    def once(self, sentence: str) -> None:
+        """Pass a sentence on, unless it was passed on before."""
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self.notice(sentence)
+
+
+@contextmanager
+def heard(notice: Callable[[str], None]) -> Generator[Callable[[str], None]]:
+    """Let warnings of the logger ``lratlas`` reach ``notice`` meanwhile.
+
+    Args:
+        notice: Called with each sentence.
+
+    Yields:
+        The same, but no sentence is passed on twice: every worker that reads the data has the same to say about them.
+    """
+    outer = [each for each in LOG.handlers if isinstance(each, _Forwarding)]
+    if outer and outer[0].notice == notice:
+        yield outer[0].once
+        return
+    handler = _Forwarding(notice)
+    LOG.handlers = [each for each in LOG.handlers if each not in outer] + [handler]
+    try:
+        yield handler.once
+    finally:
+        LOG.handlers = [each for each in LOG.handlers if each is not handler] + outer
