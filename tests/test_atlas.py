@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -222,3 +223,19 @@ def test_an_atlas_is_equal_to_another_of_the_same_folder(whole: Atlas, running: 
     assert {again, whole, other} == {whole, other}
     assert other != whole
     assert repr(again) == f"Atlas({whole.folder!r})"
+
+
+def test_numpys_numbers_make_the_same_study(whole: Atlas):
+    workers: Any = np.int64(1)
+    again = lratlas.explore(
+        blobs,
+        folder=whole.folder,
+        workers=workers,
+        notice=pytest.fail,
+        pretrain={"lrs": np.array([1e-3, 1e-2, 1e-1]), "steps": np.int32(24), "repeats": np.uint8(2)},
+        finetune={"lrs": torch.tensor([1e-3, 1e-2], dtype=torch.float64), "steps": torch.tensor(10)},
+        average={"counts": np.array([2, 3]), "every": 3, "extend": True},
+        trace={"points": np.float64(6).astype(int)},
+        training={"compile": np.bool_(False), "strategy": "stack"},
+    )
+    assert again == whole
