@@ -7,16 +7,18 @@ import pytest
 from lratlas.notices import LOG, heard
 
 
-def test_warnings_reach_the_notice_and_no_sentence_twice() -> None:
+def test_warnings_reach_the_notice_and_are_not_said_twice() -> None:
     said = list[str]()
-    with heard(said.append) as once:
-        LOG.warning("%d files are not read.", 3)
-        once("3 files are not read.")
-        once("Another.")
+    with heard(said.append) as tell:
+        for _ in range(2):
+            LOG.warning("%d files are not read.", 3)
+            tell("3 files are not read.")
+        tell("Tried again.")
+        tell("Tried again.")
         LOG.info("Not for the user.")
         logging.getLogger("lratlas.inner").warning("From below.")
     LOG.warning("Too late.")
-    assert said == ["3 files are not read.", "Another.", "From below."]
+    assert said == ["3 files are not read.", "Tried again.", "Tried again.", "From below."]
 
 
 def test_the_innermost_notice_hears_and_the_same_one_only_once() -> None:
@@ -25,9 +27,9 @@ def test_the_innermost_notice_hears_and_the_same_one_only_once() -> None:
     with heard(hear):
         with heard(inner.append):
             LOG.warning("Inside.")
-        with heard(hear) as once:
+        with heard(hear) as tell:
             LOG.warning("Again.")
-            once("Again.")
+            tell("Again.")
         LOG.warning("Again.")
     assert (outer, inner) == (["Again."], ["Inside."])
 

@@ -120,11 +120,11 @@ def _conducted(
             _report(atlas)
         return atlas
 
-    with heard(notice) as once:
-        atlas = conducted(notice=once)
+    with heard(notice) as tell:
+        atlas = conducted(notice=tell)
         while (plr := atlas.next_plr()) is not None:
-            once(f"Bisection: PLR {plr:g} is added.")
-            atlas = conducted(plr, notice=once)
+            tell(f"Bisection: PLR {plr:g} is added.")
+            atlas = conducted(plr, notice=tell)
     return atlas
 
 

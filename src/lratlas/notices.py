@@ -13,15 +13,16 @@ class _Forwarding(logging.Handler):
     def __init__(self, notice: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
         self.notice = notice
-        self._said = set[str]()
+        self._logged = set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.once(record.getMessage())
+        sentence = record.getMessage()
+        self.unless_logged(sentence)
+        self._logged.add(sentence)
 
-    def once(self, sentence: str) -> None:
-        """Pass a sentence on, unless it was passed on before."""
-        if sentence not in self._said:
-            self._said.add(sentence)
+    def unless_logged(self, sentence: str) -> None:
+        """Pass on a sentence that was not logged before."""
+        if sentence not in self._logged:
             self.notice(sentence)
 
 
@@ -33,15 +34,15 @@ def heard(notice: Callable[[str], None]) -> Generator[Callable[[str], None]]:
         notice: Called with each sentence.
 
     Yields:
-        The same, but no sentence is passed on twice: every worker that reads the data has the same to say about them.
+        The same, but without sentences that were logged here: every worker that reads the data has them to say again.
     """
     outer = [each for each in LOG.handlers if isinstance(each, _Forwarding)]
     if outer and outer[0].notice == notice:
-        yield outer[0].once
+        yield outer[0].unless_logged
         return
     handler = _Forwarding(notice)
     LOG.handlers = [each for each in LOG.handlers if each not in outer] + [handler]
     try:
-        yield handler.once
+        yield handler.unless_logged
     finally:
         LOG.handlers = [each for each in LOG.handlers if each is not handler] + outer
