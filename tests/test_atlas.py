@@ -197,8 +197,8 @@ def test_a_study_from_python_is_not_resumed_from_its_folder(whole: Atlas):
         ({"pretrian": {"lrs": [0.1], "steps": 1}}, r"^There is no section `pretrian` \(did you mean `pretrain`\?\)"),
         ({"pretrain": {"lr": [0.1], "steps": 1}}, r"^`pretrain\.lr` is not a field \(did you mean `lrs`\?\)"),
         (
-            {"pretrain": {"lrs": [0.1], "steps": 1}, "wokers": 2},
-            r"^`wokers` is not an argument \(did you mean `workers`\?\)",
+            {"pretrain": {"lrs": [0.1], "steps": 1}, "worker": 2},
+            r"^`worker` is not an argument \(did you mean `workers`\?\)",
         ),
         ({"pretrain": {"lrs": [-0.1], "steps": 1}}, r"`pretrain\.lrs` holds -0\.1"),
     ],
