@@ -35,8 +35,8 @@ TARGETS = {"write_seconds": 20.0, "peak_mb": 2000.0, "page_mb": 15.0}
 WRITE = """
 import json, resource, sys, time
 began = time.perf_counter()
-import lratlas
-lratlas.load(sys.argv[1]).write_report()
+from lratlas.atlas import load
+load(sys.argv[1]).write_report()
 seconds = time.perf_counter() - began
 # Kilobytes on Linux, bytes on macOS.
 unit = 1e6 if sys.platform == "darwin" else 1e3
@@ -142,9 +142,9 @@ def _write_study(folder: Path, shape: dict[str, int]) -> None:
 
 
 def _rows(folder: Path) -> dict[str, int]:
-    import lratlas
+    from lratlas.atlas import load
 
-    return {name: len(table) for name, table in lratlas.load(folder).tables.items()}
+    return {name: len(table) for name, table in load(folder).tables.items()}
 
 
 def _machine() -> dict[str, str | int | float]:

@@ -7,9 +7,9 @@ from math import nan
 
 import polars as pl
 
-import lratlas
 from lratlas.advise.watch.rules import Regime, Rules
 from lratlas.advise.watch.tracker import RegimeTracker
+from lratlas.atlas import load
 
 PARTS = (0.25, 0.5, 1.0)
 NAMES: dict[str, Regime] = {
@@ -37,7 +37,7 @@ class Shares:
 
 def replay(folder: str) -> list[Shares]:
     """Replay all pre-training runs of a study, by losses alone and with accuracies."""
-    atlas = lratlas.load(folder)
+    atlas = load(folder)
     assert atlas.plan is not None, f"{folder} has no plan, so it is no study that was begun"
     chance_loss = atlas.plan.chance_loss
     runs = atlas.tables["runs"].filter(stage="pretrain").join(atlas.tables["regimes"], on="plr")

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,6 +67,7 @@ def running(whole: Atlas, tmp_path: Path) -> Path:
 
 def test_an_atlas_loads_as_it_was_made(whole: Atlas):
     again = lratlas.load(whole.folder)
+    assert isinstance(again, Atlas)
     assert again == whole
     assert again.spec.name == "blobs"
     assert again.elr
@@ -100,7 +102,7 @@ def test_options_reach_the_chart(whole: Atlas):
 
 
 def test_unknown_names_are_answered_with_what_there_is(whole: Atlas):
-    with pytest.raises(StudyError, match=r"no table 'run'; choose one of runs, traces, regimes"):
+    with pytest.raises(StudyError, match=r"no table 'run' .did you mean runs.{2}; choose one of runs, traces, regimes"):
         whole.table("run")
     with pytest.raises(StudyError, match=r"no chart 'barriers'; choose one of accuracy, geometry, features, traces"):
         whole.chart("barriers")
@@ -188,7 +190,16 @@ def test_a_study_from_python_is_not_resumed_from_its_folder(whole: Atlas):
     ("sections", "words"),
     [
         ({}, "`pretrain` is missing"),
-        ({"pretrain": {"lrs": [0.1], "steps": 1}, "finetunes": {}}, r"`finetunes` is not a field .*`finetune`"),
+        (
+            {"pretrain": {"lrs": [0.1], "steps": 1}, "finetunes": {}},
+            r"^There is no section `finetunes` \(did you mean `finetune`\?\); allowed are ",
+        ),
+        ({"pretrian": {"lrs": [0.1], "steps": 1}}, r"^There is no section `pretrian` \(did you mean `pretrain`\?\)"),
+        ({"pretrain": {"lr": [0.1], "steps": 1}}, r"^`pretrain\.lr` is not a field \(did you mean `lrs`\?\)"),
+        (
+            {"pretrain": {"lrs": [0.1], "steps": 1}, "worker": 2},
+            r"^`worker` is not an argument \(did you mean `workers`\?\)",
+        ),
         ({"pretrain": {"lrs": [-0.1], "steps": 1}}, r"`pretrain\.lrs` holds -0\.1"),
     ],
 )
@@ -203,3 +214,28 @@ def test_a_spec_file_is_read_and_checked(tmp_path: Path):
     with pytest.raises(SpecError, match=r"There is no spec .*absent\.toml"):
         explore(tmp_path / "absent.toml", folder=tmp_path / "study")
     assert not (tmp_path / "study").exists()
+
+
+def test_an_atlas_is_equal_to_another_of_the_same_folder(whole: Atlas, running: Path):
+    again, other = load(whole.folder), load(running)
+    assert again.tables["runs"].height  # tables that were read make no difference
+    assert again == whole
+    assert {again, whole, other} == {whole, other}
+    assert other != whole
+    assert repr(again) == f"Atlas({whole.folder!r})"
+
+
+def test_numpys_numbers_make_the_same_study(whole: Atlas):
+    workers: Any = np.int64(1)
+    again = lratlas.explore(
+        blobs,
+        folder=whole.folder,
+        workers=workers,
+        notice=pytest.fail,
+        pretrain={"lrs": np.array([1e-3, 1e-2, 1e-1]), "steps": np.int32(24), "repeats": np.uint8(2)},
+        finetune={"lrs": torch.tensor([1e-3, 1e-2], dtype=torch.float64), "steps": torch.tensor(10)},
+        average={"counts": np.array([2, 3]), "every": 3, "extend": True},
+        trace={"points": np.float64(6).astype(int)},
+        training={"compile": np.bool_(False), "strategy": "stack"},
+    )
+    assert again == whole

@@ -170,3 +170,11 @@ def test_a_page_that_cannot_be_written_is_said(whole: Atlas, tmp_path: Path) -> 
 def test_the_chart_shows_the_studies(whole: Atlas, copied: Copied) -> None:
     drawn = str(compare([whole, copied("b", "study b")]).chart().to_dict())
     assert "study b" in drawn
+
+
+def test_a_comparison_is_shown_in_a_line_and_equal_to_itself_only(whole: Atlas):
+    found = compare([whole])
+    assert repr(found) == "Comparison(blobs)"
+    assert found == found  # noqa: PLR0124 - tables inside must not be compared
+    assert found != compare([whole])
+    assert len({found, *found.entries}) == 2

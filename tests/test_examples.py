@@ -27,6 +27,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 import lratlas
 from cheaper import unfigured
 from lratlas.advise.journal import JOURNAL
+from lratlas.atlas import load
 from lratlas.study.spec.spec import read_spec, spec_from
 from lratlas.study.spec.tasks import tasks_from
 from lratlas.task import Task
@@ -117,11 +118,11 @@ def test_an_own_model_trains_well_above_chance(folder: Path) -> None:
     study = folder / "own-study-from-python"
     assert f"{study.name}/report.html" in printed
     assert (study / "report.html").is_file()
-    runs = lratlas.load(study).table("runs")
+    runs = load(study).table("runs")
     # Two PLRs, each fine-tuned with two FLRs and averaged over two counts.
     assert runs["stage"].value_counts().sort("stage").rows() == [("average", 4), ("finetune", 4), ("pretrain", 2)]
     assert all(accuracy > 0.5 for accuracy in runs.filter(stage="finetune")["test_accuracy"])
-    bands = lratlas.load(study).table("bands")
+    bands = load(study).table("bands")
     assert {*bands["low"], *bands["high"]} >= {0, 8}  # images of 8 x 8 have the bands 0 to 8
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src"
 # fmt: off
 ORDER = [
-    "errors", "thresholds", "streams", "tables", "data", "models", "training", "task", "stacks",
-    "study.store", "study.spec", "study.plan", "measure", "study.execute", "study.integrity", "study.conduct",
-    "analysis", "advise.watch", "advise", "advise.command", "report", "reporting", "atlas", "advising", "comparing",
-    "exploring", "doctor", "serve", "integrations", "cli", "__main__",
+    "errors", "numbers", "paths", "notices", "thresholds", "streams", "tables", "data", "models", "training", "task",
+    "stacks", "study.store", "study.spec", "study.plan", "measure", "study.execute", "study.integrity",
+    "study.conduct", "analysis", "advise.watch", "advise", "advise.command", "report", "reporting", "atlas",
+    "advising", "comparing", "opening", "exploring", "doctor", "serve", "integrations", "cli", "__main__",
 ]
 # fmt: on
 BACKWARDS = {

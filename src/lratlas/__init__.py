@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from lratlas.advise.find import find
     from lratlas.advise.finder import Finder
     from lratlas.advise.watch.watch import watch
-    from lratlas.atlas import load
     from lratlas.comparing import compare
     from lratlas.exploring import explore
+    from lratlas.opening import load
     from lratlas.study.spec.grid import lr_grid
     from lratlas.task import Task
 
@@ -26,7 +26,7 @@ _HOMES = {
     "compare": "lratlas.comparing",
     "explore": "lratlas.exploring",
     "find": "lratlas.advise.find",
-    "load": "lratlas.atlas",
+    "load": "lratlas.opening",
     "lr_grid": "lratlas.study.spec.grid",
     "watch": "lratlas.advise.watch.watch",
 }

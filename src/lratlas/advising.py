@@ -1,7 +1,6 @@
 """What a search writes for people and for scripts: its page, its figure, and the advice as JSON."""
 
 import json
-import math
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
@@ -14,6 +13,8 @@ from altair.utils.schemapi import debug_mode
 from lratlas.advise.advice import Advice
 from lratlas.advise.trial_regimes import Bracket
 from lratlas.errors import SearchError
+from lratlas.numbers import finite_or_none
+from lratlas.paths import home_expanded
 from lratlas.report.advice_charts import advice_chart, course_chart
 from lratlas.report.advice_courses import courses_data
 from lratlas.report.advice_page import advice_page
@@ -40,6 +41,7 @@ def write_advice(advice: Advice, folder: str | Path) -> Path:
     Raises:
         SearchError: A file cannot be written.
     """
+    folder = home_expanded(folder)
     # Altair checks every part of a chart against a schema as it is made, which takes longer than all the rest.
     with debug_mode(False):
         charts = charts_of(advice)
@@ -55,10 +57,10 @@ def write_advice(advice: Advice, folder: str | Path) -> Path:
     )
     for name, content in contents:
         try:
-            write_file(Path(folder) / name, content)
+            write_file(folder / name, content)
         except OSError as error:
-            raise SearchError(f"{Path(folder) / name} cannot be written: {error.strerror or error}.") from error
-    return Path(folder) / "advice.html"
+            raise SearchError(f"{folder / name} cannot be written: {error.strerror or error}.") from error
+    return folder / "advice.html"
 
 
 def charts_of(advice: Advice) -> dict[str, Drawing]:
@@ -76,7 +78,8 @@ def advice_facts(advice: Advice) -> dict[str, Any]:
     """
     record: dict[str, Any] = {each.name: getattr(advice, each.name) for each in fields(advice)}
     brackets = {name: _bracket(record[name]) for name in ("convergence", "divergence")}
-    return _finite({"statement": advice.statement} | record | brackets | {"evidence": advice.evidence.to_dicts()})
+    facts = {"statement": advice.statement} | record | brackets | {"evidence": advice.evidence.to_dicts()}
+    return finite_or_none(facts)
 
 
 def cost_facts(advice: Advice) -> dict[str, str]:
@@ -96,12 +99,3 @@ def cost_facts(advice: Advice) -> dict[str, str]:
 
 def _bracket(bracket: Bracket | None) -> dict[str, float] | None:
     return bracket and asdict(bracket) | {"value": bracket.value}
-
-
-def _finite(value: Any) -> Any:
-    """The value with null for every number that JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

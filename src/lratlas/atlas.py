@@ -16,7 +16,7 @@ from lratlas.analysis.regimes import regimes
 from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.summary import summary
 from lratlas.analysis.wording import format_lr
-from lratlas.errors import StudyError
+from lratlas.errors import StudyError, meant
 from lratlas.study.plan.plan import Plan
 from lratlas.study.plan.refining import next_plr
 from lratlas.study.plan.stored import stored_plan, stored_spec
@@ -47,7 +47,7 @@ _ANALYSIS = ("regimes", "boundaries", "sparsity", "power_law", "claims")
 _WHOLE = "analysis"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Atlas:
     """A study as tables, boundaries, sentences and charts. Made by `explore` or `load`; nothing in it is kept twice.
 
@@ -58,6 +58,9 @@ class Atlas:
 
     store: Store
     thresholds: Thresholds | None = None
+
+    def __repr__(self) -> str:
+        return f"Atlas({self.folder!r})"
 
     @property
     def folder(self) -> str:
@@ -102,7 +105,7 @@ class Atlas:
             StudyError: There is no such table.
         """
         if name not in SCHEMAS:
-            raise StudyError(f"There is no table {name!r}; choose one of {', '.join(SCHEMAS)}.")
+            raise StudyError(f"There is no table {name!r}{meant(name, SCHEMAS)}; choose one of {', '.join(SCHEMAS)}.")
         return self.tables[name]
 
     @property
@@ -164,7 +167,7 @@ class Atlas:
         if name == "band_picture" and name in self._of_data:
             return self._band_picture()
         if name not in CHARTS:
-            raise StudyError(f"There is no chart {name!r}; choose one of {', '.join(CHARTS)}.")
+            raise StudyError(f"There is no chart {name!r}{meant(name, CHARTS)}; choose one of {', '.join(CHARTS)}.")
         return CHARTS[name](self.tables, elr=self.elr, **options)
 
     def model(self, run: str, task: "Task | Callable[[int], Task] | None" = None) -> "nn.Module":

@@ -11,12 +11,13 @@ import polars as pl
 from lratlas.analysis.comparison import Entry, comparison
 from lratlas.atlas import Atlas, load
 from lratlas.errors import StudyError
+from lratlas.paths import home_expanded
 from lratlas.report.comparison_chart import comparison_chart
 from lratlas.report.comparison_table import readable
 from lratlas.report.look import Drawing
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Comparison:
     """Several studies side by side. Made by `compare`.
 
@@ -27,6 +28,9 @@ class Comparison:
 
     entries: tuple[Entry, ...]
     folders: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(each.name for each in self.entries)})"
 
     @property
     def table(self) -> pl.DataFrame:
@@ -64,7 +68,7 @@ class Comparison:
             StudyError: The file cannot be written.
         """
         try:
-            Path(file).write_text(self.html(), encoding="utf-8")
+            home_expanded(file).write_text(self.html(), encoding="utf-8")
         except OSError as error:
             raise StudyError(f"The page cannot be written to {file}: {error.strerror or error}.") from error
 

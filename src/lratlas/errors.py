@@ -16,6 +16,10 @@ class DataError(LRAtlasError):
     """Data files that are missing, damaged or of another format, or a choice of data that cannot be made."""
 
 
+class PathError(LRAtlasError):
+    """A path that begins with a home folder that does not exist here."""
+
+
 class SpecError(LRAtlasError):
     """A spec that cannot be read or whose fields are out of range."""
 

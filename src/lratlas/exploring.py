@@ -6,7 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lratlas.errors import JobsFailed, SpecError, StudyError
+from lratlas.errors import JobsFailed, SpecError, StudyError, meant
+from lratlas.notices import heard
+from lratlas.numbers import plain
 from lratlas.study.conduct import conduct, open_study
 from lratlas.study.plan.stored import stored_spec
 from lratlas.study.spec.sections import Spec
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from lratlas.atlas import Atlas
     from lratlas.study.execute.driver import Progress
     from lratlas.task import Task
+
+_ARGUMENTS = ("folder", "workers", "cluster", "gpu_share", "progress", "notice")  # of `explore`, besides sections
 
 
 def explore(
@@ -57,15 +61,17 @@ def explore(
     tasks = None
     if isinstance(task, (Spec, str, Path)):
         if sections:
-            raise SpecError(f"{', '.join(sections)} cannot stand beside a spec, which has its own sections.")
+            hint = next((found for name in sections if (found := meant(name, _ARGUMENTS, quote="`"))), "")
+            raise SpecError(f"{', '.join(sections)}{hint} cannot be given with a spec, which has its own sections.")
         spec = task if isinstance(task, Spec) else read_spec(task)
     else:
         if "task" in sections:
             raise SpecError("task cannot be a section too: it is the first argument.")
         tasks = tasks_of(task)
-        spec = spec_from({"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections})
+        values = {"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections}
+        spec = spec_from(values, also=_ARGUMENTS)
     store = open_study(folder or tempfile.mkdtemp(prefix="lratlas-"), spec)
-    crew = {"workers": workers, "cluster": cluster, "gpu_share": gpu_share}
+    crew = {"workers": plain(workers), "cluster": cluster, "gpu_share": plain(gpu_share)}
     return _conducted(store, spec, crew, tasks=tasks, progress=progress, notice=notice)
 
 
@@ -87,7 +93,7 @@ def resume(
     spec = stored_spec(store)
     if spec.task.preset == PYTHON:
         raise StudyError(f"{folder} was started from Python with a task of its own; run the same explore() call again.")
-    crew = {"workers": workers, "cluster": cluster, "gpu_share": gpu_share}
+    crew = {"workers": plain(workers), "cluster": cluster, "gpu_share": plain(gpu_share)}
     return _conducted(store, None, crew, tasks=None, progress=progress, notice=notice)
 
 
@@ -102,7 +108,7 @@ def _conducted(
 ) -> "Atlas":
     changed = spec is not None and spec != stored_spec(store)
 
-    def conducted(*more: float) -> "Atlas":
+    def conducted(*more: float, notice: Callable[[str], None]) -> "Atlas":
         try:
             did = conduct(store, spec, more=more, **crew, tasks=tasks, progress=progress, notice=notice)
         except JobsFailed:
@@ -114,10 +120,11 @@ def _conducted(
             _report(atlas)
         return atlas
 
-    atlas = conducted()
-    while (plr := atlas.next_plr()) is not None:
-        notice(f"Bisection: PLR {plr:g} is added.")
-        atlas = conducted(plr)
+    with heard(notice) as tell:
+        atlas = conducted(notice=tell)
+        while (plr := atlas.next_plr()) is not None:
+            tell(f"Bisection: PLR {plr:g} is added.")
+            atlas = conducted(plr, notice=tell)
     return atlas
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 
 from lratlas.errors import SpecError
+from lratlas.numbers import plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +48,10 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value: float = getattr(self, field.name)
-            if not 0 < value < 1:
+            value = plain(getattr(self, field.name))
+            if not isinstance(value, int | float) or not 0 < value < 1:
                 raise SpecError(f"threshold {field.name} is {value}; it must lie between 0 and 1")
+            object.__setattr__(self, field.name, value)
 
 
 DEFAULTS = Thresholds()

@@ -1,5 +1,7 @@
 import math
 import random
+import re
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -263,3 +265,21 @@ def test_metrics_of_the_last_weights_do_for_an_advice():
     advice = advised(a_search(), lambda asked: outcome(asked, Valley().loss(asked.lr, asked.stop)))
     assert advice.lr == pytest.approx(0.01)
     assert advice.best == Valley().loss(0.01, 2000)
+
+
+def test_advices_are_compared_by_what_they_say():
+    search = a_search()
+    one, same = (advised(search, Valley()) for _ in range(2))
+    other, poorer = advised(search, Valley(best=0.02)), replace(one, evidence=one.evidence.head(3))
+    assert one == same
+    assert hash(one) == hash(same)
+    assert {one, same, other, poorer} == {one, other, poorer}
+    assert len({other, one, poorer}) == 3
+    assert one != "advice"
+
+
+def test_an_advice_is_one_line_for_developers_and_sentences_for_people():
+    advice = advised(a_search(), Valley(best=0.01))
+    pattern = r"Advice\(lr=0\.01, low=\S+, high=\S+, finish='\w+', expected=\S+, cost=\S+\)"
+    assert re.fullmatch(pattern, repr(advice))
+    assert str(advice).startswith("Use an initial LR of ")

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -235,13 +236,22 @@ def test_it_works_with(changes: dict[str, Any], tmp_path: Path):
 
 
 def test_epochs_are_counted_in_steps(tmp_path: Path):
-    assert lratlas.find(small_task(), epochs=10, lrs=LRS, budget=0.3, folder=tmp_path).steps == 10 * (192 // 16)
+    advice = lratlas.find(small_task(), epochs=10, lrs=LRS, budget=0.3, folder=tmp_path)
+    assert advice.steps == 10 * (192 // 16)
+    given: dict[str, Any] = {"epochs": np.int64(10), "lrs": np.array(LRS), "budget": np.float64(0.3)}
+    assert lratlas.find(small_task(), folder=tmp_path, **given) == advice
 
 
-@pytest.mark.parametrize("length", [{}, {"steps": 100, "epochs": 3}, {"steps": 10}])
+@pytest.mark.parametrize("length", [{}, {"steps": 100, "epochs": 3}, {"steps": 10}, {"steps": True}])
 def test_a_length_that_is_none(length: dict[str, int], tmp_path: Path):
     with pytest.raises(SpecError, match="steps"):
         lratlas.find(small_task(), folder=tmp_path, **cast("dict[str, Any]", length))
+
+
+@pytest.mark.parametrize("epochs", [0, 1.5, True, "3", np.array([1, 2])])
+def test_epochs_are_a_whole_number(epochs: Any, tmp_path: Path):
+    with pytest.raises(SpecError, match=r"^epochs is .*; it must be a whole number of at least 1"):
+        lratlas.find(small_task(), folder=tmp_path, epochs=epochs)
 
 
 def test_a_folder_of_another_task(tmp_path: Path):

@@ -24,6 +24,7 @@ from lratlas.advise.finder import Finder
 from lratlas.advise.journal import JOURNAL
 from lratlas.advise.slices import Outcome, Slice
 from lratlas.errors import SearchError, SpecError
+from lratlas.thresholds import Thresholds
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,6 +119,80 @@ def test_other_settings_are_another_search(tmp_path: Path):
     a_finder(tmp_path)
     with pytest.raises(SearchError, match=r"budget = 1\.5, and now 2\.0"):
         a_finder(tmp_path, budget=2)
+
+
+def test_a_search_is_reopened_without_its_settings(tmp_path: Path):
+    first = a_finder(tmp_path, budget=2, direction="maximize", tolerance=0.01, resumable=False, anneal=False)
+    told = trained_all(first, most=3)
+    again = Finder(tmp_path)
+    assert again.search == first.search
+    assert [each.slice for each in again.outcomes] == told
+    assert a_finder(tmp_path).search == first.search
+    with pytest.raises(SearchError, match=r"has steps = \d+, and now 99 is asked for; anneal = False, and now True"):
+        Finder(tmp_path, steps=99, budget=2.0, anneal=True)
+    with pytest.raises(SpecError, match="`tolerance` is 2"):
+        Finder(tmp_path, tolerance=2)
+
+
+def test_a_new_search_needs_steps(tmp_path: Path):
+    with pytest.raises(SpecError, match=r"There is no search in .*new; a new one needs steps, the optimizer steps of"):
+        Finder(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_search_opens_for_reading_where_nothing_can_be_written(tmp_path: Path):
+    finder = a_finder(tmp_path)
+    trained_all(finder, most=len(LRS))
+    before = sorted(tmp_path.rglob("*"))
+    opened = lratlas.load(tmp_path)
+    assert isinstance(opened, Finder)
+    assert facts(opened.advice()) == facts(finder.advice())
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(SpecError, match="holds a search, and thresholds are for the regimes of a study"):
+        lratlas.load(tmp_path, thresholds=Thresholds())
+
+
+def test_a_search_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert a_finder(Path("~/search")).folder == tmp_path / "search"
+    assert Finder("~/search").search.steps == STEPS
+    assert isinstance(lratlas.load("~/search"), Finder)
+
+
+def test_settings_may_be_of_other_libraries(tmp_path: Path):
+    given: dict[str, Any] = {"steps": np.int64(640), "lrs": np.geomspace(0.01, 1, 3), "budget": torch.tensor(2)}
+    given["tolerance"] = np.float32(0.25)
+    search = Finder(tmp_path, **given).search
+    assert search == Finder(tmp_path, steps=640, lrs=[0.01, 0.1, 1.0], budget=2.0, tolerance=0.25).search
+    assert (type(search.steps), type(search.budget), {type(lr) for lr in search.lrs}) == (int, float, {float})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"steps": True}, "`steps` is true, but must be"),
+        ({"budget": True}, "`budget` is true, but must be"),
+        ({"budget": "2"}, "`budget` is '2', but must be"),
+        ({"lrs": 0.1}, r"`lrs` is 0\.1, but must be a list"),
+        ({"lrs": "0.1"}, r"`lrs` is '0\.1', but must be a list"),
+        ({"lrs": [0.1, 1e-40]}, r"`lrs` holds 1e-40, but every LR must be from 1\.18e-38 to 3\.4e\+38"),
+    ],
+)
+def test_settings_that_are_no_numbers_are_refused(settings: dict[str, Any], said: str, tmp_path: Path):
+    with pytest.raises(SpecError, match=said):
+        a_finder(tmp_path / "new", **settings)
+
+
+@pytest.mark.parametrize("value", ["good", True, [0.5, 0.6], np.ones(2), object()])
+def test_what_is_told_must_be_a_number(value: Any, tmp_path: Path):
+    finder = a_finder(tmp_path)
+    asked = finder.ask()
+    assert asked is not None
+    with pytest.raises(SearchError, match=r"value is .*; it must be a number"):
+        finder.tell(asked, value=value)
+    with pytest.raises(SearchError, match=r"a loss is .*; it must be a number"):
+        finder.tell(asked, value=0.5, losses=[1.0, value])
+    assert finder.tell(asked, value=0.5).value == 0.5
 
 
 def test_a_setting_out_of_range_leaves_no_folder(tmp_path: Path):

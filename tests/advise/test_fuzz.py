@@ -48,7 +48,7 @@ def test_no_flipped_bit_in_a_journal_changes_an_outcome(tmp_path: Path, place: i
 @given(data=st.data())
 def test_any_settings_are_read_or_refused(tmp_path: Path, data: st.DataObject):
     (tmp_path / SETTINGS).unlink(missing_ok=True)
-    open_folder(tmp_path, a_search())
+    open_folder(tmp_path, a_search().model_dump())
     good = (tmp_path / SETTINGS).read_bytes()
     (tmp_path / SETTINGS).write_bytes(data.draw(mutated(good) | st.binary(max_size=60)))
     assert "\n\n" not in refusal(lambda: read_settings(tmp_path), SearchError)

@@ -169,7 +169,7 @@ def test_what_has_no_checksum_yet_is_read_too(tmp_path: Path):
     told = read_outcomes(tmp_path)
     (tmp_path / JOURNAL).write_text(json.dumps(without_checksum((tmp_path / JOURNAL).read_text())) + "\n")
     assert list(map(repr, read_outcomes(tmp_path))) == list(map(repr, told))
-    open_folder(tmp_path, a_search())
+    open_folder(tmp_path, a_search().model_dump())
     (tmp_path / SETTINGS).write_text(json.dumps(without_checksum((tmp_path / SETTINGS).read_text())))
     assert read_settings(tmp_path) == a_search()
 
@@ -193,9 +193,9 @@ def test_a_journal_that_is_a_folder_is_named(tmp_path: Path):
 def test_settings_are_kept(tmp_path: Path):
     search = a_search(lrs=(0.1, 1 / 3), budget=2.0, direction="maximize", tolerance=0.1, resumable=False, anneal=False)
     folder = tmp_path / "a" / "b"
-    open_folder(folder, search)
+    open_folder(folder, search.model_dump())
     assert read_settings(folder) == search
-    open_folder(folder, search)
+    open_folder(folder, search.model_dump())
     assert read_settings(folder) == search
 
 
@@ -212,10 +212,10 @@ def test_settings_are_kept(tmp_path: Path):
     ],
 )
 def test_other_settings_are_refused_by_name(changed: dict[str, object], said: str, tmp_path: Path):
-    open_folder(tmp_path, a_search())
+    open_folder(tmp_path, a_search().model_dump())
     before = (tmp_path / SETTINGS).read_bytes()
     with pytest.raises(SearchError) as error:
-        open_folder(tmp_path, a_search(**changed))
+        open_folder(tmp_path, a_search(**changed).model_dump())
     assert said in str(error.value)
     assert str(tmp_path) in str(error.value)
     assert (tmp_path / SETTINGS).read_bytes() == before
@@ -236,12 +236,12 @@ def test_damaged_settings_are_named(text: bytes, tmp_path: Path):
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(SearchError, match=r"file cannot be written: "):
-        open_folder(tmp_path / "file", a_search())
+        open_folder(tmp_path / "file", a_search().model_dump())
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_slice_is_claimed_once_until_it_is_released(tmp_path: Path):
-    open_folder(tmp_path, a_search())
+    open_folder(tmp_path, a_search().model_dump())
     first = claim(tmp_path, "lr0.1")
     assert first is not None
     assert claim(tmp_path, "lr0.1") is None
@@ -261,7 +261,7 @@ def test_a_claim_where_there_is_no_folder_is_named(tmp_path: Path):
 
 
 def test_a_claim_keeps_other_processes_off_until_its_own_is_killed(tmp_path: Path):
-    open_folder(tmp_path, a_search())
+    open_folder(tmp_path, a_search().model_dump())
     first = holder(tmp_path)
     assert said(first) == "held"
     assert claim(tmp_path, "lr0.1-seed0-to100") is None

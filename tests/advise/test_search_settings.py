@@ -44,7 +44,7 @@ def test_only_the_length_has_to_be_given():
         ({"lrs": [0.1, 0.2, 0.1]}, "`lrs` holds 0.1 twice, but every LR may stand only once."),
         ({"lrs": [0.1, 1.0, 0.10001]}, "`lrs` holds 0.1 and 0.10001, but LRs must differ by a thousandth at least."),
         ({"lrs": 0.1}, "`lrs` is 0.1, but must be a list of positive numbers"),
-        ({"step": 100}, "`step` is not a field (did you mean `steps`?); allowed in a spec are steps, lrs, budget,"),
+        ({"step": 100}, "`step` is not a field (did you mean `steps`?); allowed are steps, lrs, budget,"),
     ],
 )
 def test_settings_out_of_range_are_named_with_what_is_allowed(wrong: dict[str, Any], said: str):

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advise.find_helpers import outcome
-from lratlas.advise.slices import Slice, block_losses, first_not_finite, make_slice
+from lratlas.advise.slices import Slice, block_losses, make_slice
+from lratlas.numbers import first_not_finite
 
 LOSS = st.floats(min_value=-1e6, max_value=1e6)
 BROKEN = st.sampled_from([math.nan, math.inf, -math.inf])

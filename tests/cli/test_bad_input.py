@@ -48,7 +48,7 @@ SPECS: list[tuple[str, str, str]] = [
     (SPEC, "", "is empty; it needs at least [task] and [pretrain]"),
     (SPEC, "lrs = [[[", "is not TOML"),
     (SPEC, "a\0b", "binary"),
-    ("[pretrain]", "[pretrian]", "`pretrain` is missing"),
+    ("[pretrain]", "[pretrian]", "spec.toml: There is no section `pretrian` (did you mean `pretrain`?); allowed are"),
     (
         "steps = 100",
         "step = 100",

@@ -48,7 +48,7 @@ COMMANDS = {
         "--json = False",
     ],
     "status": ["FOLDER", "--json = False"],
-    "show": ["FOLDER", "TABLE = boundaries", "--format = table"],
+    "show": ["FOLDER", "TABLE = None", "--format = table"],
     "report": ["FOLDER", "--data-root = None", "--at-loss = None", "--figures = False"],
     "compare": ["FOLDER…", "--format = table", "--html = None"],
     "find": [

@@ -1,5 +1,6 @@
 import io
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_jpeg_files_are_decoded(kept: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_tiny_imagenet_has_a_layout_of_its_own(kept: Path, root: Path, packed: bool):
+def test_tiny_imagenet_has_a_layout_of_its_own(kept: Path, root: Path, packed: bool, caplog: pytest.LogCaptureFixture):
     content = {
         "wnids.txt": b"n2\nn1\n",
         "train/n1/images/n1_0.JPEG": png(IMAGES[0]),
@@ -95,6 +96,7 @@ def test_tiny_imagenet_has_a_layout_of_its_own(kept: Path, root: Path, packed: b
     np.testing.assert_array_equal(data.test[0], channels_first(IMAGES[[4, 3]]))
     assert data.test[1].tolist() == [0, 1]
     assert kept.exists()
+    assert not caplog.messages
 
 
 def test_the_jpeg_copy_of_cifar10_says_so(root: Path):
@@ -221,3 +223,64 @@ def test_a_broken_link_in_a_folder_is_named(root: Path, tmp_path: Path):
     with pytest.raises(DataError, match=r"3\.png cannot be read"):
         read_images(source)
     assert not root.exists()
+
+
+def test_jpeg_files_by_their_other_names_are_read(kept: Path, tmp_path: Path):
+    stored = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 100, 50)).save(stored, format="JPEG")
+    names = ("train/cat/1.jfif", "train/cat/2.JFIF", "train/dog/1.jpe", "test/cat/1.jpg", "test/dog/1.jfif")
+    data = read_images(write(tmp_path / "pets.zip", dict.fromkeys(names, stored.getvalue())))
+    assert (len(data.train[0]), len(data.test[0])) == (3, 2)
+    assert kept.exists()
+
+
+@pytest.mark.parametrize("name", ["pets", "pets.zip"])
+@pytest.mark.parametrize("top", ["", "all/"])
+def test_what_is_not_read_is_counted_and_named(
+    kept: Path, tmp_path: Path, name: str, top: str, caplog: pytest.LogCaptureFixture
+):
+    others = ("train/cat/a.heic", "train/cat/b.txt", "train/fox/c.txt", "val/cat/1.png", "test/owl/notes.md")
+    hidden = ("train/.DS_Store", "train/cat/._1.png", "__MACOSX/train/x.png", "train/dog/Thumbs.db")
+    content = files() | dict.fromkeys((*others, *hidden), b"x")
+    source = write(tmp_path / name, {f"{top}{file}": image for file, image in content.items()})
+    read_images(source)
+    read_images(source)  # as it was kept
+    assert kept.exists()
+    said = (
+        f"{source}: 5 files are not read, since they are not images in test/<class>/ or train/<class>/"
+        " (test/owl/notes.md, train/cat/a.heic, train/cat/b.txt and 2 more); 2 class folders have no images"
+        " (test/owl, train/fox)."
+    )
+    assert caplog.messages == [said, said]
+
+
+def test_an_empty_class_folder_is_named(kept: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    folder = Path(write(tmp_path / "pets", files()))
+    (folder / "train/bear/inner").mkdir(parents=True)
+    (folder / "train/.cache").mkdir()
+    (folder / "notes").mkdir()
+    read_images(str(folder))
+    with zipfile.ZipFile(write(tmp_path / "pets.zip", files()), "a") as file:
+        file.mkdir("train/bear")
+    read_images(str(tmp_path / "pets.zip"))
+    assert kept.exists()
+    ending = "1 class folder has no images (train/bear)."
+    assert caplog.messages == [f"{folder}: {ending}", f"{folder}.zip: {ending}"]
+
+
+def test_one_file_that_is_not_read_is_one_file(kept: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    source = write(tmp_path / "pets", files() | {"README": b"x"})
+    read_images(source)
+    assert kept.exists()
+    assert caplog.messages == [
+        f"{source}: 1 file is not read, since it is not an image in test/<class>/ or train/<class>/ (README)."
+    ]
+
+
+def test_a_class_without_test_images_is_named(kept: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    content = files()
+    del content["test/dog/1.png"]
+    source = write(tmp_path / "pets", content)
+    read_images(source)
+    assert kept.exists()
+    assert caplog.messages == [f"{source}: the test set has no images of 1 of the 2 classes (dog)."]

@@ -97,3 +97,19 @@ def test_one_wrong_label_does_not_make_millions_of_classes(tmp_path: Path) -> No
     content = arrays(labels=np.array([0, 1, 2, 0, 1, 300_000_000, 0, 1, 2]))
     with pytest.raises(DataError, match="label 300000000 is above the number of images"):
         read_images(written(tmp_path / "wrong.npz", content))
+
+
+def test_classes_without_images_and_other_arrays_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    labels = np.array([0, 5, 1, 5, 0, 0, 1, 5, 0])
+    source = written(tmp_path / "mine.npz", arrays(labels=labels) | {"weights": labels})
+    assert read_images(source).classes == tuple("012345")
+    assert caplog.messages == [
+        f"{source}: arrays with other names are not read (weights).",
+        f"{source}: the training set has no images of 3 of the 6 classes (2, 3, 4);"
+        " the test set has no images of 3 of the 6 classes (2, 3, 4).",
+    ]
+
+
+def test_nothing_is_said_of_data_that_are_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    read_images(written(tmp_path / "mine.npz", arrays()))
+    assert not caplog.messages

@@ -8,7 +8,7 @@ from data.makers import cifar10_files, idx_files, png, random_images, write_fold
 from lratlas.data import catalogue
 from lratlas.data.catalogue import CATALOGUE, data_root, find, locate
 from lratlas.data.readers import read_images
-from lratlas.errors import DataError
+from lratlas.errors import DataError, PathError
 
 
 def test_the_binary_folder_of_cifar10_comes_before_the_tar_file_and_that_before_the_jpeg_copy(root: Path):
@@ -97,5 +97,5 @@ def test_an_unknown_source_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("read", [read_images, data_root])
 def test_an_unknown_home_folder_is_a_sentence(read: Callable[[str], object]) -> None:
-    with pytest.raises(DataError, match="~nosuchuser/x begins with a home folder that is not known here"):
+    with pytest.raises(PathError, match="~nosuchuser/x begins with a home folder that is not known here"):
         read("~nosuchuser/x")

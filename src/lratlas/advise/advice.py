@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from lratlas.advise.search_settings import Search
 from lratlas.advise.slices import Outcome
 from lratlas.advise.trial_regimes import Bracket, convergence, divergence, regimes
 from lratlas.errors import SearchError
+from lratlas.numbers import first_not_finite
 
 ANNEALED_PART = 0.2
 """The last part of a full training, over which an annealed LR goes linearly to zero."""
@@ -34,9 +35,9 @@ EVIDENCE = pl.Schema(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Advice:
-    """Which initial LR to use.
+    """Which initial LR to use; `print` shows it in sentences.
 
     Attributes:
         lr: The recommended initial LR.
@@ -95,9 +96,28 @@ class Advice:
         longest = constant.group_by("lr").agg(pl.all().sort_by("steps").last()).sort("lr")
         return longest.select("lr", "steps", "value", "averaged", "regime")
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Advice):
+            return NotImplemented
+        return self._values == other._values and self.evidence.equals(other.evidence)
+
+    def __hash__(self) -> int:
+        return hash(self._values)
+
+    def __repr__(self) -> str:
+        return (
+            f"Advice(lr={self.lr:.4g}, low={self.low:.4g}, high={self.high:.4g}, finish={self.finish!r},"
+            f" expected={self.expected:.4g}, cost={self.cost:.4g})"
+        )
+
     def __str__(self) -> str:
         """The statement and the warnings, a line each."""
         return "\n".join([self.statement, *(f"Note: {warning}" for warning in self.warnings)])
+
+    @property
+    def _values(self) -> tuple[object, ...]:
+        """All fields but the evidence, whose ``==`` is a table."""
+        return tuple(getattr(self, field.name) for field in fields(self) if field.name != "evidence")
 
 
 def advise(search: Search, outcomes: Sequence[Outcome]) -> Advice:
@@ -152,7 +172,7 @@ def peak(lrs: Sequence[float], scores: Sequence[float]) -> float:
     """
     best = max(range(len(lrs)), key=lambda place: (scores[place], lrs[place]))
     around = slice(best - 1, best + 2)
-    if best == 0 or best == len(lrs) - 1 or not all(math.isfinite(score) for score in scores[around]):
+    if best == 0 or best == len(lrs) - 1 or first_not_finite(scores[around]) is not None:
         return lrs[best]
     x = np.log10(lrs[around]) - math.log10(lrs[best])
     curvature, slope, _ = np.polyfit(x, np.subtract(scores[around], scores[best]), 2)

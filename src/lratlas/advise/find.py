@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from lratlas.advise.search import spent
 from lratlas.advise.task_slices import Bench, forget_states, groups, train_slices
 from lratlas.data.parts import leaves
 from lratlas.errors import SearchError, SpecError, TaskError
+from lratlas.numbers import plain
 from lratlas.study.plan.premises import check_statistics, device_name
 from lratlas.study.store.atomic import write_file
 from lratlas.task import Task
@@ -46,7 +47,7 @@ def find(
     steps: int | None = None,
     epochs: int | None = None,
     folder: str | Path | None = None,
-    lrs: Sequence[float] | None = None,
+    lrs: Iterable[float] | None = None,
     budget: float = 1.5,
     tolerance: float = 0.005,
     validation: float = 0.1,
@@ -79,6 +80,9 @@ def find(
     """
     if (steps is None) == (epochs is None):
         raise SpecError("steps or epochs says how long a full training is: give one of them.")
+    steps, epochs, validation = plain(steps), plain(epochs), plain(validation)
+    if epochs is not None and (type(epochs) is not int or epochs < 1):
+        raise SpecError(f"epochs is {epochs}; it must be a whole number of at least 1.")
     made = task if isinstance(task, Prepared) else task.prepared
     if made.validation is None:
         held, rest = held_out(made.train, validation)

@@ -1,8 +1,7 @@
 """Ask and tell: a search for the initial LR of any training, in any framework."""
 
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,9 +11,11 @@ from filelock import FileLock
 from lratlas.advise.advice import Advice, advise
 from lratlas.advise.journal import add_outcome, claim, open_folder, read_outcomes
 from lratlas.advise.search import needed_states, next_slices
-from lratlas.advise.search_settings import DEFAULT_LRS, make_search
-from lratlas.advise.slices import Outcome, Slice, block_losses, first_not_finite
+from lratlas.advise.slices import Outcome, Slice, block_losses
 from lratlas.errors import SearchError
+from lratlas.numbers import first_not_finite, is_finite, number, plain
+from lratlas.paths import home_expanded
+from lratlas.study.spec.errors import shown
 
 _PATIENCE = (0.05, 1.0)  # seconds between two looks whether others have finished: at first, at most
 
@@ -36,50 +37,57 @@ class Finder:
         ...     finder.tell(slice, value=accuracy, averaged=averaged)
         >>> print(finder.advice())  # doctest: +SKIP
 
-    Every outcome is kept in the folder. A search that was interrupted goes on when a finder is made anew with the same
-    folder and settings; several processes may work on one search, each with its own finder.
+    Every outcome is stored in the folder. ``Finder(folder)`` reopens a search and continues it, with the settings that
+    the folder has; a setting that is given must agree with them. Several processes may work on one search, each with
+    its own finder.
 
     Args:
-        folder: Where the search is kept; made if it is not there.
-        steps: Optimizer steps of a full training.
+        folder: The search folder; created if it does not exist.
+        steps: Optimizer steps of a full training. Only a new search needs them.
         lrs: The LRs to begin with, 1e-5 to 1 if none are given. The grid grows by itself where the best LR is at an
             end of it.
-        budget: What may be trained, in full trainings. It is kept to but for the first look: each of ``lrs`` is
-            trained for a 64th of a full training, however small the budget.
-        direction: Whether the metric that is told is to be small, such as a validation loss, or large.
-        tolerance: Metrics that differ by less than this share of the best one count as equally good.
-        resumable: Whether a training can go on from a checkpoint. If not, all slices begin with fresh weights.
-        anneal: Whether the LR can be taken to zero within a slice.
+        budget: What may be trained, in full trainings; 1.5 if not given. It is kept to but for the first look: each of
+            ``lrs`` is trained for a 64th of a full training, however small the budget.
+        direction: Whether the metric is to be small (``minimize``, such as a validation loss; the default) or large
+            (``maximize``).
+        tolerance: Metrics that differ by less than this share of the best one count as equally good; 0.005 if not
+            given.
+        resumable: Whether a training can continue from a checkpoint, as it can if not given. If not, all slices begin
+            with fresh weights.
+        anneal: Whether the LR can be taken to zero within a slice, as it can if not given.
 
     Raises:
-        SpecError: An argument is out of range.
-        SearchError: The folder holds another search, is damaged or cannot be written.
+        SpecError: An argument is out of range, or a new search has no ``steps``.
+        SearchError: The search in the folder has other settings, is damaged or cannot be written.
     """
 
     def __init__(
         self,
         folder: str | Path,
         *,
-        steps: int,
-        lrs: Sequence[float] | None = None,
-        budget: float = 1.5,
-        direction: Literal["minimize", "maximize"] = "minimize",
-        tolerance: float = 0.005,
-        resumable: bool = True,
-        anneal: bool = True,
+        steps: int | None = None,
+        lrs: Iterable[float] | None = None,
+        budget: float | None = None,
+        direction: Literal["minimize", "maximize"] | None = None,
+        tolerance: float | None = None,
+        resumable: bool | None = None,
+        anneal: bool | None = None,
     ) -> None:
-        self.folder = Path(folder)
-        self.search = make_search(
-            steps=steps,
-            lrs=list(DEFAULT_LRS if lrs is None else lrs),
-            budget=float(budget),
-            direction=direction,
-            tolerance=float(tolerance),
-            resumable=resumable,
-            anneal=anneal,
-        )
-        open_folder(self.folder, self.search)
+        settings = {
+            "steps": steps,
+            "lrs": lrs,
+            "budget": budget,
+            "direction": direction,
+            "tolerance": tolerance,
+            "resumable": resumable,
+            "anneal": anneal,
+        }
+        self.folder = home_expanded(folder)
+        self.search = open_folder(self.folder, {name: value for name, value in settings.items() if value is not None})
         self._claims = dict[str, _Claim]()
+
+    def __repr__(self) -> str:
+        return f"Finder({str(self.folder)!r}, steps={self.search.steps})"
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -139,7 +147,7 @@ class Finder:
         *,
         value: float | None = None,
         averaged: float | None = None,
-        losses: Sequence[float] = (),
+        losses: Iterable[float] = (),
         seconds: float | None = None,
     ) -> Outcome:
         """Say what came of a slice. NaN or infinity among the numbers means that it diverged: a result like others.
@@ -156,23 +164,23 @@ class Finder:
             What the journal has of it now.
 
         Raises:
-            SearchError: Neither metric is told and no loss says why, or the slice is not this finder's, or the folder
-                cannot be written; then it can be told again.
+            SearchError: Neither metric is told and no loss says why, one of them is no number, or the slice is not this
+                finder's, or the folder cannot be written; then it can be told again.
         """
-        # NumPy's numbers and tensors of one element are welcome; the journal knows none of them.
-        value, averaged = (None if metric is None else float(metric) for metric in (value, averaged))
-        place = first_not_finite(losses := [float(loss) for loss in losses])
+        value, averaged = _metric(value, "value"), _metric(averaged, "averaged")
+        place = first_not_finite(losses := _numbers(losses))
         told = [metric for metric in (value, averaged) if metric is not None]
         failure = None
         if place is not None:
             failure = f"loss {place + 1} of {len(losses)} is not finite"
-        elif any(not math.isfinite(metric) for metric in told):
+        elif not all(map(is_finite, told)):
             failure = "the validation metric is not finite"
         elif not told:
             raise SearchError(f"Neither value nor averaged is told of {slice.name}; one of them is needed.")
-        return self._told(slice, value=value, averaged=averaged, losses=losses, failure=failure, seconds=seconds)
+        took = _metric(seconds, "seconds")
+        return self._told(slice, value=value, averaged=averaged, losses=losses, failure=failure, seconds=took)
 
-    def fail(self, slice: Slice, reason: str, *, losses: Sequence[float] = ()) -> Outcome:  # noqa: A002 - as above
+    def fail(self, slice: Slice, reason: str, *, losses: Iterable[float] = ()) -> Outcome:  # noqa: A002 - as above
         """Say that a slice could not be trained to its end, and why; its LR is not gone on with.
 
         Args:
@@ -183,8 +191,8 @@ class Finder:
         Raises:
             SearchError: The slice is not this finder's, or the folder cannot be written.
         """
-        losses, reason = [float(loss) for loss in losses], reason or "no reason was given"
-        return self._told(slice, value=None, averaged=None, losses=losses, failure=reason, seconds=None)
+        reason = reason or "no reason was given"
+        return self._told(slice, value=None, averaged=None, losses=_numbers(losses), failure=reason, seconds=None)
 
     def release(self) -> None:
         """Give back what was asked for and not told: another finder may train it, or this one ask for it again."""
@@ -220,7 +228,7 @@ class Finder:
         *,
         value: float | None,
         averaged: float | None,
-        losses: Sequence[float],
+        losses: list[float],
         failure: str | None,
         seconds: float | None,
     ) -> Outcome:
@@ -239,3 +247,21 @@ class Finder:
         del self._claims[told.name]
         asked.lock.release()
         return outcome
+
+
+def _numbers(losses: Iterable[float]) -> list[float]:
+    """Losses as numbers; NumPy's and tensors are welcome."""
+    values: Iterable[object] = losses if isinstance(losses, list | tuple) else plain(losses)
+    return [_number(loss, "a loss") for loss in values]
+
+
+def _number(told: object, name: str) -> float:
+    """A number that was told, also NumPy's or a tensor with one element."""
+    found = number(told)
+    if found is None:
+        raise SearchError(f"{name} is {shown(told)}; it must be a number.")
+    return found
+
+
+def _metric(told: float | None, name: str) -> float | None:
+    return None if told is None else _number(told, name)

@@ -7,6 +7,8 @@ ends, however it ends; no clock is involved.
 import json
 import math
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -17,37 +19,60 @@ from pydantic import TypeAdapter
 from lratlas.advise.search_settings import Search, make_search
 from lratlas.advise.slices import Outcome, Slice
 from lratlas.errors import SearchError, SpecError
+from lratlas.numbers import finite_or_none
 from lratlas.study.store.atomic import sweep, write_file
 from lratlas.study.store.checksum import KEY, opened_json, sealed_json
+from lratlas.study.store.folder import SEARCH
 
-SETTINGS = "search.json"
+SETTINGS = SEARCH
 JOURNAL = "journal.jsonl"
 CLAIMS = "claims"
 _OUTCOME = TypeAdapter(Outcome)
 
 
-def open_folder(folder: Path, search: Search) -> None:
-    """Make the folder of a search, or find it to be this search's.
+def open_folder(folder: Path, settings: Mapping[str, object]) -> Search:
+    """Create the folder of a search, or reopen it.
+
+    Args:
+        folder: The folder.
+        settings: Those of a new search; of one that is reopened any of them, in agreement with what the folder has.
+
+    Returns:
+        The settings of the search.
 
     Raises:
-        SearchError: It holds a search with other settings, or cannot be written.
+        SpecError: A setting is out of range, or a new search has no ``steps``.
+        SearchError: The folder holds a search with other settings, or cannot be written.
     """
+    if not (folder / SETTINGS).exists():
+        _create(folder, settings)
+    with suppress(OSError):
+        sweep(folder.iterdir())
+    stored = read_settings(folder)
+    asked = make_search(**{**stored.model_dump(), **settings})
+    changed = [name for name in Search.model_fields if getattr(stored, name) != getattr(asked, name)]
+    if changed:
+        found = "; ".join(
+            f"{name} = {getattr(stored, name)}, and now {getattr(asked, name)} is asked for" for name in changed
+        )
+        raise SearchError(f"The search in {folder} has {found}; give the same, or another folder.")
+    return stored
+
+
+def _create(folder: Path, settings: Mapping[str, object]) -> None:
+    """Create the folder of a new search, unless another process does so at the same time."""
+    if "steps" not in settings:
+        raise SpecError(
+            f"There is no search in {folder}; a new one needs steps, the optimizer steps of a full training."
+        )
+    search = make_search(**settings)
     try:
         (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
-        sweep(folder.iterdir())
         with FileLock(folder / f"{SETTINGS}.lock"):
             if not (folder / SETTINGS).exists():
                 write_file(folder / SETTINGS, sealed_json(search.model_dump(mode="json")).encode())
     except OSError as error:
         raise SearchError(f"The search folder {folder} cannot be written: {error.strerror or error}.") from error
-    kept = read_settings(folder)
-    for name in Search.model_fields:
-        before, now = getattr(kept, name), getattr(search, name)
-        if before != now:
-            raise SearchError(
-                f"The search in {folder} has {name} = {before}, and now {now} is asked for; give the same, or another"
-                " folder."
-            )
 
 
 def read_settings(folder: Path) -> Search:
@@ -113,6 +138,7 @@ def claim(folder: Path, name: str) -> FileLock | None:
     # One thread may ask and another tell.
     lock = FileLock(folder / CLAIMS / f"{name}.lock", thread_local=False)
     try:
+        (folder / CLAIMS).mkdir(exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         return None
@@ -144,7 +170,7 @@ def read_object(text: bytes) -> dict[str, Any]:
 
 def _record(outcome: Outcome) -> dict[str, object]:
     record: dict[str, object] = asdict(outcome)
-    return record | {"losses": [loss if math.isfinite(loss) else None for loss in outcome.losses]}
+    return record | {"losses": finite_or_none(outcome.losses)}
 
 
 def _outcome(record: dict[str, Any]) -> Outcome:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lratlas.advise.search_settings import Search
 from lratlas.advise.slices import Outcome
+from lratlas.numbers import is_finite
 
 NEXT_GAIN = 0.5
 """What a doubling of the steps is expected to add, as a share of what the doubling before it added."""
@@ -62,7 +63,7 @@ def gain(search: Search, outcomes: Sequence[Outcome]) -> float:
     if len(outcomes) < 2 or outcomes[-2].slice.stop < search.horizon(_TRUSTED):
         return 0.0
     last, before = (search.score(each.quality) for each in (outcomes[-1], outcomes[-2]))
-    return last - before if math.isfinite(last) and math.isfinite(before) else 0.0
+    return last - before if is_finite(last) and is_finite(before) else 0.0
 
 
 def ranking(search: Search, outcomes: Sequence[Outcome]) -> list[Ranked]:
@@ -109,7 +110,7 @@ def _rank(search: Search, outcomes: Sequence[Outcome], lr: float, *, least: int)
     # Only the first seed climbs all rungs; the others tell how it stands to the mean on this one.
     scores = [search.score(each.quality) for each in of]
     own = next(search.score(each.quality) for each in first if each.slice.stop == least)
-    known = math.isfinite(final) and math.isfinite(own)
+    known = is_finite(final) and is_finite(own)
     score = _moved(search, final, own, sum(scores) / len(scores)) if known else -math.inf
     return Ranked(lr=lr, score=score, steps=steps, seeds=len(of))
 
@@ -119,7 +120,7 @@ def _moved(search: Search, score: float, before: float, after: float, *, times: 
 
     A loss that is above zero changes by a factor, so that it stays above zero; any other metric by a difference.
     """
-    if not math.isfinite(score):
+    if not is_finite(score):
         return -math.inf
     if search.direction == "minimize" and max(score, before, after) < 0:
         return score * (after / before) ** times

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from lratlas.advise.ranking import near_best, projected, ranking, trial
 from lratlas.advise.search_settings import Search
 from lratlas.advise.slices import Outcome, Slice, make_slice
+from lratlas.numbers import lr_fault
 
 _SCREEN = 1 / 64  # the share of a full training that all LRs get
 _FIELD = {1 / 32: 7, 1 / 16: 6, 1 / 8: 5, 1 / 4: 4, 1 / 2: 2, 1.0: 1}  # how many LRs go on to each share
@@ -134,7 +135,7 @@ def _beyond_edge(
     ratio = min(max(neighbours[-1] / neighbours[0], _STRIDE[0]), _STRIDE[1])
     low, high = search.lrs[0] / _FARTHEST, search.lrs[-1] * _FARTHEST
     added = [best[0] * ratio ** (number if up else -number) for number in range(1, _ADDED + 1)]
-    added = [lr for lr in added if low * (1 - _ROUNDING) <= lr <= high * (1 + _ROUNDING)]
+    added = [lr for lr in added if low * (1 - _ROUNDING) <= lr <= high * (1 + _ROUNDING) and not lr_fault(lr)]
     cost = len(added) * made[-1].stop / search.steps
     return added if _cost(search, made) + cost <= search.budget + _ROUNDING else []
 

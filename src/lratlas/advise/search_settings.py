@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 
 from lratlas.errors import SpecError
+from lratlas.numbers import is_finite
 from lratlas.study.spec.errors import sentence
 from lratlas.study.spec.grid import LRs, lr_grid
 from lratlas.study.spec.sections import Section
@@ -50,7 +51,7 @@ class Search(Section):
 
     def score(self, metric: float | None) -> float:
         """The metric with its sign such that more is better; minus infinity where there is none."""
-        if metric is None or not math.isfinite(metric):
+        if metric is None or not is_finite(metric):
             return -math.inf
         return metric if self.direction == "maximize" else -metric
 

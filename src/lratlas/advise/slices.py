@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lratlas.numbers import first_not_finite
+
 BLOCKS = 64  # means of consecutive losses that are kept of a slice, at most
 
 
@@ -108,10 +110,4 @@ def block_losses(losses: Sequence[float]) -> tuple[float, ...]:
         The means; NaN for each part in which a loss was not finite.
     """
     parts = np.array_split(np.asarray(losses, dtype=np.float64), min(BLOCKS, len(losses))) if len(losses) else []
-    return tuple(float(part.mean()) if np.isfinite(part).all() else math.nan for part in parts)
-
-
-def first_not_finite(losses: Sequence[float]) -> int | None:
-    """The place of the first loss that is NaN or infinite, from 0; None if all are finite."""
-    places = np.flatnonzero(~np.isfinite(np.asarray(losses, dtype=np.float64)))
-    return int(places[0]) if len(places) else None
+    return tuple(float(part.mean()) if first_not_finite(part.tolist()) is None else math.nan for part in parts)

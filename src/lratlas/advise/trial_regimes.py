@@ -10,6 +10,7 @@ import numpy as np
 from lratlas.advise.slices import Outcome
 from lratlas.advise.watch.rules import Rules
 from lratlas.advise.watch.tracker import RegimeTracker
+from lratlas.numbers import is_finite
 
 LEARNED = 0.95
 """A trial has learned something if its last losses are below this share of the loss at the start."""
@@ -53,7 +54,7 @@ def regimes(outcomes: Sequence[Outcome], *, good: Collection[float] = ()) -> dic
             of.append(each)
     trials = {trial: _unbroken(of) if of else [] for trial, of in trials.items()}
     reference = _loss_at_start(outcomes)
-    lasts = {trial: last for trial, of in trials.items() if math.isfinite(last := _last_loss(of))}
+    lasts = {trial: last for trial, of in trials.items() if is_finite(last := _last_loss(of))}
     learner = min(lasts, key=lambda trial: lasts[trial])[0] if lasts else math.inf
     return {
         trial: _regime(of, reference, too_large=trial[0] > learner, good=trial[0] in good)
@@ -128,5 +129,5 @@ def _last_loss(of: Sequence[Outcome]) -> float:
 
 def _loss_at_start(outcomes: Sequence[Outcome]) -> float | None:
     """The first loss of the smallest LR, which has hardly changed the model; None where no losses are known."""
-    fresh = [each for each in outcomes if each.slice.start == 0 and each.losses and math.isfinite(each.losses[0])]
+    fresh = [each for each in outcomes if each.slice.start == 0 and each.losses and is_finite(each.losses[0])]
     return min(fresh, key=lambda each: (each.slice.lr, each.slice.stop, each.slice.seed)).losses[0] if fresh else None

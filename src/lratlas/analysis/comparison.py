@@ -1,7 +1,7 @@
 """Several studies in one table, a row each: boundaries, the best PLRs against the convergence threshold, gains."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -45,7 +45,7 @@ COMPARISON = pl.Schema(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Entry:
     """One study of a comparison.
 
@@ -58,7 +58,7 @@ class Entry:
     """
 
     name: str
-    tables: Tables
+    tables: Tables = field(repr=False)
     elr: bool
     task: str = ""
     batch_size: str | None = None

@@ -41,6 +41,7 @@ from lratlas.cli.serve import serve
 from lratlas.cli.terminal import notice, print_json, print_table, progress_bar, say
 from lratlas.cli.verify import verify
 from lratlas.errors import LRAtlasError, SpecError
+from lratlas.notices import heard
 from lratlas.study.spec.preset_names import PRESETS
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every sign
     try:
-        code = app(prog_name="lratlas", standalone_mode=False) or 0
+        with heard(notice):
+            code = app(prog_name="lratlas", standalone_mode=False) or 0
         sys.stdout.flush()
     except LRAtlasError as error:
         notice(str(error))
@@ -212,7 +214,14 @@ def resume(
 
 @app.command()
 def status(folder: FolderArgument, as_json: Json = False) -> None:
-    """How far a study is, and what it says so far."""
+    """Show how far a study or a search is, and its result so far."""
+    from lratlas.study.store.folder import holds_search
+
+    if holds_search(folder):
+        from lratlas.cli.search import print_search_status
+
+        print_search_status(folder, as_json=as_json)
+        return
     from lratlas.atlas import load
     from lratlas.cli.status import facts, lines, standing_of
 
@@ -231,13 +240,23 @@ def status(folder: FolderArgument, as_json: Json = False) -> None:
 @app.command()
 def show(
     folder: FolderArgument,
-    table: Annotated[str, typer.Argument(help="Which table.", metavar="TABLE")] = "boundaries",
+    table: Annotated[
+        str | None,
+        typer.Argument(help="Which table; by default a study's boundaries, a search's evidence.", metavar="TABLE"),
+    ] = None,
     form: Format = "table",
 ) -> None:
-    """Print a table of a study."""
-    from lratlas.atlas import load
+    """Print a table of a study or a search."""
+    from lratlas.study.store.folder import holds_search
 
-    frame = load(folder).table(table)
+    if holds_search(folder):
+        from lratlas.cli.search import search_table
+
+        frame = search_table(folder, table)
+    else:
+        from lratlas.atlas import load
+
+        frame = load(folder).table(table or "boundaries")
     if form == "csv":
         sys.stdout.write(frame.write_csv())
     elif form == "json":
@@ -260,6 +279,13 @@ def report(
 ) -> None:
     """Write the page and the figures (PDF, SVG, CSV, sized for a paper) anew, also while the study runs."""
     look_for_data(data_root)
+    from lratlas.study.store.folder import holds_search
+
+    if holds_search(folder):
+        from lratlas.cli.search import write_search_report
+
+        write_search_report(folder)
+        return
     from lratlas.atlas import load
 
     if at_loss is not None and not at_loss > 0:

@@ -1,7 +1,6 @@
 """What the command line prints: sentences, tables, JSON, and the progress of long work."""
 
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -10,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from lratlas.analysis.wording import format_lr
+from lratlas.numbers import is_finite
 
 if TYPE_CHECKING:
     import polars as pl
@@ -144,7 +144,7 @@ def _number(value: float) -> str:
     """Four significant digits; numbers up to a million with all before the point."""
     if value == 0:
         return "0"
-    if math.isfinite(value) and not 1e-3 <= abs(value) < 1e6:
+    if is_finite(value) and not 1e-3 <= abs(value) < 1e6:
         return format_lr(value, digits=4)
     return f"{value:#.4g}" if abs(value) < 1e3 else f"{value:.0f}"
 

@@ -1,18 +1,26 @@
 """Image files in a folder or a zip file, one sub-folder per class: which there are, and what class each is."""
 
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
+from lratlas.data.images import first_names
 from lratlas.errors import DataError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+)
 ANNOTATIONS = "val/val_annotations.txt"  # Tiny ImageNet: file name and class, then a box, in columns
 _TEST_FOLDERS = ("test", "val")
+_HIDDEN = (".", "__MACOSX", "Thumbs.db", "desktop.ini")  # how names begin that systems write unasked
+_TINY_IMAGENET = re.compile(r"(wnids|words)\.txt|train/[^/]+/[^/]+_boxes\.txt|test/images/[^/]+|" + ANNOTATIONS)
+"""What Tiny ImageNet has besides its labelled images."""
 
 Listing = Mapping[str, str]
 """File names below train/, test/ or val/ to their names in the folder or zip file."""
@@ -25,12 +33,14 @@ class Archive:
     Attributes:
         path: The folder or file.
         files: Names of all files, from the folder that holds train/ downwards, to the names by which they are read.
+        folders: Names of folders, from the same one downwards; those of a zip file only as far as it lists them.
         read: The content of a file.
         stamp: Changes whenever the path or a file's size or time of change does.
     """
 
     path: Path
     files: Listing
+    folders: tuple[str, ...]
     read: Callable[[str], bytes]
     stamp: str
 
@@ -61,11 +71,13 @@ def opened(path: Path) -> Generator[Archive]:
         DataError: It is neither.
     """
     if path.is_dir():
-        names = _walk(path)
+        names, folders = _walk(path)
+        top = _top(names)
         stamps = [_stamp(path / name, name) for name in names]
         yield Archive(
             path=path,
-            files=_from_top(names),
+            files=_from_top(names, top),
+            folders=tuple(_from_top(folders, top)),
             read=lambda name: (path / name).read_bytes(),
             stamp="\n".join([str(path.resolve()), *stamps]),
         )
@@ -76,9 +88,12 @@ def opened(path: Path) -> Generator[Archive]:
         raise DataError(f"{path} is truncated or not a zip file ({error}).") from error
     with file:
         names = [info.filename for info in file.infolist() if not info.is_dir()]
+        folders = [info.filename.rstrip("/") for info in file.infolist() if info.is_dir()]
+        top = _top(names)
         yield Archive(
             path=path,
-            files=_from_top(names),
+            files=_from_top(names, top),
+            folders=tuple(_from_top(folders, top)),
             read=file.read,
             stamp=_stamp(path, str(path.resolve())),
         )
@@ -105,6 +120,30 @@ def labelled(archive: Archive) -> Labelled:
     return Labelled(classes=classes, train=_sorted(train, label), test=_sorted(test, label))
 
 
+def left_out(archive: Archive, files: Labelled) -> list[str]:
+    """What is there but is not read: a clause for files and one for class folders without images; none if all is read.
+
+    Hidden files, and what Tiny ImageNet has besides its images, do not count.
+    """
+    used = {name for name, _ in chain(files.train, files.test)}
+    tiny = ANNOTATIONS in archive.files
+    unread = [name for name in archive.files if name not in used and not (tiny and _TINY_IMAGENET.fullmatch(name))]
+    splits = {"train"} if tiny else {name.partition("/")[0] for name in used}
+    folders = {*archive.folders, *(name.rpartition("/")[0] for name in unread)}
+    classes = {"/".join(name.split("/")[:2]) for name in folders if name.count("/") and name.split("/")[0] in splits}
+    empty = sorted(classes - {"/".join(name.split("/")[:2]) for name in used})
+    found = list[str]()
+    if unread:
+        several = f"{len(unread):,} files are not read, since they are not images"
+        kind = several if len(unread) > 1 else "1 file is not read, since it is not an image"
+        places = " or ".join(f"{split}/<class>/" for split in sorted(splits))
+        found.append(f"{kind} in {places} ({first_names(sorted(unread))})")
+    if empty:
+        kind = f"{len(empty):,} class folders have" if len(empty) > 1 else "1 class folder has"
+        found.append(f"{kind} no images ({first_names(empty)})")
+    return found
+
+
 def _stamp(path: Path, name: str) -> str:
     try:
         stat = path.stat()
@@ -113,22 +152,30 @@ def _stamp(path: Path, name: str) -> str:
     return f"{name}/{stat.st_size}/{stat.st_mtime_ns}"
 
 
-def _walk(folder: Path) -> list[str]:
-    names: list[str] = []
+def _walk(folder: Path) -> tuple[list[str], list[str]]:
+    """The files and the folders below a folder."""
+    names, inner = list[str](), list[str]()
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = Path(parent).relative_to(folder)
         names += [(below / name).as_posix() for name in files]
-    return sorted(names)
+        inner += [(below / name).as_posix() for name in folders]
+    return sorted(names), sorted(inner)
 
 
-def _from_top(names: Sequence[str]) -> Listing:
-    """Leave out hidden files; where all lie in one folder that is not train, start below it."""
-    kept = [name for name in names if not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))]
-    tops = {name.partition("/")[0] for name in kept}
-    if len(tops) != 1 or "train" in tops:
-        return {name: name for name in kept}
-    return {name.partition("/")[2]: name for name in kept}
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(_HIDDEN) for part in name.split("/"))
+
+
+def _top(names: Sequence[str]) -> str:
+    """Where the names are to start: below the one folder in which all files lie, unless that is train."""
+    tops = {name.partition("/")[0] for name in names if not _is_hidden(name)}
+    return "" if len(tops) != 1 or "train" in tops else f"{tops.pop()}/"
+
+
+def _from_top(names: Sequence[str], top: str) -> Listing:
+    """The names that are not hidden, without what they all begin with."""
+    return {name.removeprefix(top): name for name in names if name.startswith(top) and not _is_hidden(name)}
 
 
 def _by_folder(archive: Archive, split: str) -> dict[str, str]:

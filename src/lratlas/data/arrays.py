@@ -10,8 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lratlas.data.images import ImageData, Pair, check_pair
+from lratlas.data.images import ImageData, Pair, check_pair, first_names
 from lratlas.errors import DataError
+from lratlas.notices import LOG
 
 NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -67,6 +68,8 @@ def _check_names(path: Path, found: list[str]) -> None:
     missing = [name for name in NAMES if name not in found]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(found)) or 'nothing'}.")
+    if others := sorted(set(found) - set(NAMES)):
+        LOG.warning("%s: arrays with other names are not read (%s).", path, first_names(others))
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from lratlas.data.paths import home_expanded
 from lratlas.errors import DataError, meant
+from lratlas.paths import home_expanded
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lratlas.data.archives import Archive, labelled, opened
+from lratlas.data.archives import Archive, labelled, left_out, opened
 from lratlas.data.images import ImageData
 from lratlas.data.kept import kept
 from lratlas.errors import DataError
+from lratlas.notices import LOG
 
 _GREY = frozenset({"1", "L", "LA"})
 _MODES = _GREY | {"P", "RGB", "RGBA", "CMYK", "YCbCr"}  # eight bits a channel
@@ -32,6 +33,8 @@ def read_image_files(path: Path, *, title: str) -> ImageData:
         DataError: The layout is another one, an image cannot be decoded, or one differs from the others in size.
     """
     with opened(path) as archive:
+        if unread := left_out(archive, labelled(archive)):
+            LOG.warning("%s: %s.", path, "; ".join(unread))
         return kept(partial(_decoded, archive, title), title=title, stem=path.stem, stamp=archive.stamp)
 
 

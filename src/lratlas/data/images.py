@@ -1,5 +1,6 @@
 """Images in memory: what a reader returns, their statistics, and their normalisation on the device."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ Pair = tuple[Tensor, Tensor]
 
 LEVELS = 256
 _CHUNK = 4096  # images counted at a time
+_NAMED = 3  # of many
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,6 +69,26 @@ def check_pair(images: Tensor, labels: Tensor, *, classes: int, where: str) -> N
             f"{where}: label {int(labels[row])} of image {row} is out of range;"
             f" with {classes} classes, labels go from 0 to {classes - 1}."
         )
+
+
+def missing_classes(data: ImageData) -> list[str]:
+    """For each split that lacks some of the classes, a clause that says how many and names the first."""
+    found = list[str]()
+    for split, (_, labels) in (("training", data.train), ("test", data.test)):
+        counts = torch.bincount(labels, minlength=len(data.classes)).tolist()
+        lacking = [name for name, count in zip(data.classes, counts, strict=True) if not count]
+        if lacking:
+            found.append(
+                f"the {split} set has no images of {len(lacking)} of the {len(data.classes)} classes"
+                f" ({first_names(lacking)})"
+            )
+    return found
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first few of many names, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def statistics(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from lratlas.data.images import ImageData
 from lratlas.data.paths import cache_folder
 from lratlas.errors import DataError
 
-_FORMAT = "1"  # of the file; another number makes all of them anew
+_FORMAT = "2"  # of the file; another number makes all of them anew
 
 
 def kept(make: Callable[[], ImageData], *, title: str, stem: str, stamp: str) -> ImageData:

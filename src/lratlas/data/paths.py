@@ -1,21 +1,9 @@
-"""Paths as users write them, and where files are kept for the next time."""
+"""Where files are kept for the next time."""
 
 import os
 from pathlib import Path
 
-from lratlas.errors import DataError
-
-
-def home_expanded(path: str | Path) -> Path:
-    """The path with a leading ``~`` or ``~user`` replaced by that home folder.
-
-    Raises:
-        DataError: There is no such user, or no home folder.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise DataError(f"{path} begins with a home folder that is not known here.") from error
+from lratlas.paths import home_expanded
 
 
 def cache_folder() -> Path:

@@ -6,15 +6,18 @@ from lratlas.data.arrays import read_arrays
 from lratlas.data.binary import CIFAR, DIGITS, FASHION, read_cifar, read_idx
 from lratlas.data.catalogue import CATALOGUE, Found, locate
 from lratlas.data.decoding import read_image_files
-from lratlas.data.images import ImageData
-from lratlas.data.paths import home_expanded
+from lratlas.data.images import ImageData, missing_classes
 from lratlas.errors import DataError
+from lratlas.notices import LOG
+from lratlas.paths import home_expanded
 
 _FORMS = "an image folder, a .zip file of images, or arrays in an .npz or .safetensors file"
 
 
 def read_images(source: str, *, root: str | Path | None = None) -> ImageData:
     """Read a labelled set of images into memory.
+
+    A warning of the logger ``lratlas`` says which files and folders are not read, and which classes have no images.
 
     Args:
         source: A name of the catalogue (``cifar10``, ``cifar100``, ``mnist``, ``fashion-mnist``, ``tiny-imagenet``),
@@ -26,6 +29,13 @@ def read_images(source: str, *, root: str | Path | None = None) -> ImageData:
     Raises:
         DataError: There is no such data set or path, or the data are damaged or of another format.
     """
+    data = _read(source, root)
+    if missing := missing_classes(data):
+        LOG.warning("%s: %s.", source, "; ".join(missing))
+    return data
+
+
+def _read(source: str, root: str | Path | None) -> ImageData:
     if source in CATALOGUE:
         return _read_found(source, locate(source, root=root))
     path = home_expanded(source)

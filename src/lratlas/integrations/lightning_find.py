@@ -2,9 +2,8 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from lratlas.advise.slices import Slice
 from lratlas.errors import LRAtlasError, SpecError, TaskError, first_line
 from lratlas.integrations.lightning_data import Loaders, seeded
 from lratlas.integrations.lightning_slice import OWN_OPTIONS, LightningTraining, train_slice
+from lratlas.numbers import first_not_finite
 
 _CHECKPOINTS = "checkpoints"
 _TAKEN = {*OWN_OPTIONS, "max_steps", "min_steps", "min_epochs", "max_time", "default_root_dir", "fast_dev_run"}
@@ -31,7 +31,7 @@ def find(
     datamodule: LightningDataModule | None = None,
     monitor: str = "val_loss",
     direction: Literal["minimize", "maximize"] = "minimize",
-    lrs: Sequence[float] | None = None,
+    lrs: Iterable[float] | None = None,
     budget: float = 1.5,
     tolerance: float = 0.005,
     warmup: int = 0,
@@ -117,7 +117,7 @@ def _train(finder: Finder, training: LightningTraining, part: Slice) -> None:
     except Exception as error:  # anything may go wrong at some LR
         finder.fail(part, f"{type(error).__name__}: {first_line(error)}")
         return
-    if found.value is None and all(isfinite(loss) for loss in found.losses):
+    if found.value is None and first_not_finite(found.losses) is None:
         finder.fail(part, f"the training ended after {found.steps} of {part.stop} steps")
         return
     finder.tell(part, value=found.value, averaged=found.averaged, losses=found.losses)

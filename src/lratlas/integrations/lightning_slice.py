@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from lratlas.errors import SpecError
 from lratlas.integrations.lightning_data import Loaders, Position, seeded, slice_loaders, sliced_source
 from lratlas.integrations.lightning_follower import SliceFollower
 from lratlas.integrations.lightning_lr import SlicedRates
+from lratlas.numbers import first_not_finite
 from lratlas.streams import torch_seed
 
 NORM_BATCHES = 32  # mini-batches from which batch norms' statistics of averaged weights are taken
@@ -100,7 +100,7 @@ def train_slice(training: LightningTraining, part: Slice) -> TrainedSlice:
         follower.rates.take_over(module)
         _fit(training, trainer, module, follower.position, part.seed, resumed=parent)
         found = TrainedSlice(losses=[float(loss) for loss in follower.losses], steps=trainer.global_step)
-        if not all(isfinite(loss) for loss in found.losses) or trainer.global_step < part.stop:
+        if first_not_finite(found.losses) is not None or trainer.global_step < part.stop:
             return found
         found.value = validate(training, module)
         if not part.annealed:

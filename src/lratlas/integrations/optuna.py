@@ -15,6 +15,7 @@ from lratlas.advise.finder import Finder
 from lratlas.advise.slices import Slice
 from lratlas.errors import SearchError, SpecError
 from lratlas.integrations import extra
+from lratlas.numbers import first_not_finite
 
 with extra("optuna"):
     from optuna import Study, Trial, TrialPruned
@@ -228,7 +229,7 @@ class LRSampler(BaseSampler):
         finder, slice = running.finder, running.slice  # noqa: A001 - the field's word for it
         if state == TrialState.COMPLETE and values:
             finder.tell(slice, value=values[0])
-        elif not all(math.isfinite(value) for value in trial.intermediate_values.values()):
+        elif first_not_finite(trial.intermediate_values.values()) is not None:
             finder.tell(slice, value=math.nan)
         elif state == TrialState.PRUNED:
             finder.fail(slice, f"Optuna's trial {trial.number} was pruned")

@@ -12,6 +12,7 @@ from lratlas.advise.search_settings import Search
 from lratlas.advise.slices import Outcome
 from lratlas.advise.trial_regimes import regimes
 from lratlas.errors import SpecError
+from lratlas.paths import home_expanded
 
 LR, STEPS = "lr", "steps"
 """The names of the parameters that a search decides on."""
@@ -35,7 +36,8 @@ def add_search(study: Study, folder: str | Path) -> None:
         SearchError: There is no search in the folder, or it is damaged.
         SpecError: The study has another direction than the search, or several.
     """
-    search, outcomes = read_settings(Path(folder)), read_outcomes(Path(folder))
+    folder = home_expanded(folder)
+    search, outcomes = read_settings(folder), read_outcomes(folder)
     check_direction(study, search)
     known = {trial.user_attrs.get("slice") for trial in study.get_trials(deepcopy=False)}
     trials = dict[tuple[float, int, bool], list[Outcome]]()

@@ -1,12 +1,12 @@
 """Looks of a watch, and the evidence of a search, in experiment trackers."""
 
-from math import isfinite
 from typing import TYPE_CHECKING
 
 from lratlas.advise.advice import Advice
 from lratlas.advise.watch.rules import Regime
 from lratlas.advise.watch.tracker import Look
 from lratlas.integrations import extra
+from lratlas.numbers import is_finite
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -95,4 +95,4 @@ def _records(found: Look | Advice) -> dict[int, dict[str, float]]:
 
 
 def _known(values: dict[str, float | None] | dict[str, float], prefix: str) -> dict[str, float]:
-    return {f"{prefix}/{name}": value for name, value in values.items() if value is not None and isfinite(value)}
+    return {f"{prefix}/{name}": value for name, value in values.items() if value is not None and is_finite(value)}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.advise.command.output import Tail, Told
+from lratlas.advise.command.output import LONGEST_LINE, Tail, Told, shown, told_no
 
 
 def told(*lines: str, metric: str = "value") -> Told:
@@ -74,7 +74,7 @@ def test_many_losses_become_means_in_bounded_memory() -> None:
     assert fmean(kept) == pytest.approx(fmean(losses), abs=1e-9)
 
 
-LINES = st.lists(st.binary(max_size=9).map(lambda line: line.replace(b"\n", b" ")), max_size=30)
+LINES = st.lists(st.binary(max_size=9).map(lambda line: line.replace(b"\n", b" ").replace(b"\r", b" ")), max_size=30)
 
 
 @given(LINES, st.data())
@@ -100,3 +100,71 @@ def test_a_line_without_end_is_not_kept(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_bytes(b'{"value": 1}\n' + b"x" * (3 << 20) + b'\n{"value": 2}\n' + b"y" * (2 << 20))
     assert list(Tail(path).lines(to_the_end=True)) == [b'{"value": 1}', b'{"value": 2}']
+
+
+BAR = "\r 40%|####      | 2/5 [00:01<00:02, 1.40it/s]"
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        f'{BAR}{{"value": 0.5}}\n',
+        f'{BAR} loss=0.3 {{"value": 0.5}}\n',
+        f'{BAR}\r{{"value": 0.5}}{BAR}\n',
+        f'{{"value": 0.5}}{BAR}{BAR}\n',
+        f'{BAR * 30_000}\r\x1b[K{{"value": 0.5}}\n',
+        f'\x1b[2K{BAR}\n\x1b[32m{{"value": 0.5}}\x1b[0m\r\n',
+        f'{BAR}\r\n\r{{"value": 0.5}}',
+    ],
+    ids=["behind", "behind a postfix", "between", "before", "far behind", "coloured", "at the end"],
+)
+def test_records_behind_a_progress_bar_are_read(printed: str, tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(printed.encode())
+    found, tail = Told("value"), Tail(path)
+    for line in tail.lines(to_the_end=True):
+        assert len(line) < LONGEST_LINE
+        found.take(line)
+    assert found.value == 0.5
+
+
+def test_text_before_a_record_is_only_passed_over_where_it_is_a_bar() -> None:
+    assert told('settings: {"value": 0.5}').value is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([], "the command told no 'value'; it printed no JSON records with numbers"),
+        (
+            ["epoch 1", "", "epoch 2", "{'value': 0.5}"],
+            "the command told no 'value'; it printed no JSON records with numbers;"
+            " it printed `epoch 2` and `{'value': 0.5}`",
+        ),
+        (
+            ['{"step": 1}', '{"step": 2, "value": null}'],
+            'the command told no \'value\'; its records have step; it printed `{"step": 2, "value": null}`',
+        ),
+        (
+            ['{"metrics": {"value": 1}}'],
+            "the command told no 'value'; it printed no JSON records with numbers;"
+            ' it printed `{"metrics": {"value": 1}}`',
+        ),
+        (
+            ["\x1b[31mred\x1b[0m\x07\tand \x00more" + "!" * 200],
+            "the command told no 'value'; it printed no JSON records with numbers;"
+            f" it printed `red and more{'!' * 87}…`",
+        ),
+    ],
+    ids=["nothing", "Python's dictionary", "no number", "nested", "control characters"],
+)
+def test_what_cannot_be_used_is_quoted(lines: list[str], said: str) -> None:
+    found = told(*lines)
+    assert told_no("value", found.names, found.unread) == said
+
+
+@given(st.binary(max_size=300))
+def test_what_is_shown_is_short_and_printable(line: bytes) -> None:
+    said = shown(line)
+    assert len(said) <= 100
+    assert said.isprintable()

@@ -1,6 +1,9 @@
 import math
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -43,6 +46,9 @@ def test_whole_decades_are_exact():
     [
         (0.0, 1.0, 3, "low must be a positive finite number"),
         (1e-3, math.inf, 3, "high must be a positive finite number"),
+        (1e-40, 1.0, 3, r"low must be from 1\.18e-38 to 3\.4e\+38, the range of float32"),
+        (1.0, 1e39, 3, r"high must be from 1\.18e-38 to 3\.4e\+38, the range of float32"),
+        (True, 1.0, 3, "low must be a positive finite number"),
         (1.0, 0.1, 3, "low must not exceed high"),
         (0.1, 1.0, 0, "per_decade must be a whole number of at least 1"),
         (1e-9, 1.0, 10**400, "at most 10,000 are allowed"),
@@ -51,3 +57,12 @@ def test_whole_decades_are_exact():
 def test_faulty_grids_are_refused(low: float, high: float, per_decade: int, why: str):
     with pytest.raises(SpecError, match=why):
         lr_grid(low, high, per_decade=per_decade)
+
+
+def test_numbers_of_other_libraries_make_the_same_grid():
+    wanted = lr_grid(0.25, 8.0, per_decade=2)
+    ends: Any = (np.float32(0.25), torch.tensor(8.0))
+    density: Any = np.int64(2)
+    found = lr_grid(*ends, per_decade=density)
+    assert found == wanted
+    assert {type(lr) for lr in found} == {float}

@@ -6,13 +6,15 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lratlas.errors import SpecError
 from lratlas.study.spec import values
-from lratlas.study.spec.sections import RULE_FIELDS, RuleSpec, Spec
+from lratlas.study.spec.sections import RULE_FIELDS, AverageSpec, FinetuneSpec, RuleSpec, Spec
 from lratlas.study.spec.spec import extends, read_spec, spec_from, spec_text
 from lratlas.training import objective, rules
 
@@ -144,8 +146,41 @@ FAULTS: list[tuple[dict[str, object], str]] = [
         "allowed in [pretrain] are lrs, steps, epochs, repeats.",
     ),
     (
+        {"pretrain": {"lr": [1], "steps": 2}},
+        "`pretrain.lr` is not a field (did you mean `lrs`?); allowed in [pretrain] are lrs, steps, epochs, repeats.",
+    ),
+    (
+        {"finetune": {"steps": 3, "epochs": 4, "lr": [1]}, "trace__points": 1},
+        "`finetune.lr` is not a field (did you mean `lrs`?); allowed in [finetune] are lrs, steps, epochs"
+        " (and 1 more field is wrong).",
+    ),
+    (
+        {"averages": {"counts": [2]}},
+        "There is no section `averages` (did you mean `average`?); allowed are "
+        "name, task, pretrain, second, finetune, average, refine, trace, measure, regimes, training.",
+    ),
+    (
+        {"regimes": {"falls": 0.1}},
+        "`regimes` has 'falls' (did you mean fall?), but the numbers behind regimes are "
+        "chance_level, chance_trace, chance_margin, small_loss, fitted_accuracy, trend_level, fall, barrier.",
+    ),
+    (
+        {"pretrain__lrs": [1e-3, 1e-39]},
+        "`pretrain.lrs` holds 1e-39, but every LR must be from 1.18e-38 to 3.4e+38, the range of float32.",
+    ),
+    (
+        {"pretrain__lrs": {"low": 1, "high": 1e39, "per_decade": 1}},
+        "`pretrain.lrs` has high = 1e+39, but high must be from 1.18e-38 to 3.4e+38, the range of float32.",
+    ),
+    ({"pretrain__lrs": [True]}, "`pretrain.lrs` holds true, but every LR must be a positive finite number."),
+    ({"pretrain__repeats": True}, "`pretrain.repeats` is true, but must be a valid integer."),
+    (
+        {"task__rule": {"name": "sphere_sgd", "other_lr": 1e-300}},
+        "`task.rule.other_lr` is 1e-300, but must be 0 or from 1.18e-38 to 3.4e+38, the range of float32.",
+    ),
+    (
         {"zzz": 2},
-        "`zzz` is not a field; allowed in a spec are "
+        "`zzz` is not a field; allowed are "
         "name, task, pretrain, second, finetune, average, refine, trace, measure, regimes, training.",
     ),
     (
@@ -224,6 +259,36 @@ def test_a_faulty_field_is_named_with_its_value_and_what_is_allowed(changes: dic
     with pytest.raises(SpecError) as caught:
         spec_from(fields(**changes))
     assert str(caught.value) == message
+
+
+def test_a_misspelt_section_explains_what_is_missing():
+    with pytest.raises(SpecError, match=r"^There is no section `pretrian` \(did you mean `pretrain`\?\); [^(]*\.$"):
+        spec_from({"task": {"preset": "digits"}, "pretrian": {"lrs": [1], "steps": 2}})
+
+
+def test_numbers_of_other_libraries_are_read_as_pythons():
+    read = fields(
+        pretrain={"lrs": np.geomspace(0.01, 1, 3), "epochs": np.int64(3), "repeats": torch.tensor(2)},
+        finetune={"lrs": torch.tensor([0.5, 0.25]), "epochs": np.array(2)},
+        average={"counts": np.array([2, 1])},
+        measure={"bands": np.array([[0, 2], [3, 4]])},
+        regimes={"fall": np.float32(0.5)},
+        task={"preset": "digits", "rule": {"name": "adam", "betas": np.array([0.5, 0.75]), "eps": torch.tensor(0.5)}},
+    )
+    spec = spec_from(read)
+    assert spec.pretrain.lrs == pytest.approx((0.01, 0.1, 1.0))
+    assert (spec.pretrain.epochs, spec.pretrain.repeats) == (3, 2)
+    assert spec.finetune == FinetuneSpec(lrs=(0.25, 0.5), epochs=2)
+    assert spec.average == AverageSpec(counts=(1, 2))
+    assert spec.measure.bands == ((0, 2), (3, 4))
+    assert spec.regimes == {"fall": 0.5}
+    assert spec.task.rule == RuleSpec(name="adam", betas=(0.5, 0.75), eps=0.5)
+    assert spec_from(tomllib.loads(spec_text(spec))) == spec
+
+
+def test_lrs_may_come_from_any_iterable():
+    spec = spec_from(fields(pretrain={"lrs": (10.0**-power for power in range(3)), "epochs": 1}))
+    assert spec.pretrain.lrs == (0.01, 0.1, 1.0)
 
 
 def test_a_missing_field_is_named():

@@ -125,12 +125,12 @@ WRONG: dict[str, tuple[dict[str, Any], type[LRAtlasError], str]] = {
     "unknown option of a preset": (
         {"preset": "digits", "options": {"share": 0.5}},
         SpecError,
-        "task preset digits has no option 'share'; it has .*test_share",
+        "task preset digits has no option 'share' .did you mean test_share.*; it has .*test_share",
     ),
     "unknown option of ticks": (
         {"preset": "ticks", "options": {"margins": 0.5}},
         SpecError,
-        "task preset ticks has no option 'margins'; it has .*margin",
+        "task preset ticks has no option 'margins' .did you mean margin.*; it has .*margin",
     ),
     "seed among the options": (
         {"preset": "ticks", "options": {"seed": 3}},
@@ -155,7 +155,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[LRAtlasError], str]] = {
     "unknown option of a model": (
         {"model": "M:model", "data": "M:data", "options": {"depth": 3}},
         SpecError,
-        "M:model has no option 'depth'; it has seed, width",
+        "M:model has no option 'depth'.*; it has seed, width",
     ),
     "missing module": (
         {"model": "missing_of_all:model", "data": "M:data"},

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lratlas.errors import StudyError
+from lratlas.errors import PathError, StudyError
 from lratlas.study.store.folder import Folder
 
 SPEC = 'name = "study"\n'
@@ -97,3 +97,19 @@ def test_no_link_leads_out_of_a_study(folder: Folder, tmp_path: Path, deed: str)
     (tmp_path / "link").symlink_to(folder.root, target_is_directory=True)
     Folder.open(tmp_path / "link").write_text("plan.json", "{}")
     assert folder.read_text("plan.json") == "{}"
+
+
+def test_a_folder_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert Folder.create("~/study", SPEC).url == str(tmp_path / "study")
+    assert Folder.open(Path("~/study")).read_text("spec.toml") == SPEC
+    assert Folder.create("a~/$HOME/::", SPEC).url == str(tmp_path / "a~" / "$HOME" / "::")
+    with pytest.raises(PathError, match="~nosuchuser/study begins with a home folder that is not known here"):
+        Folder.open("~nosuchuser/study")
+
+
+def test_a_search_is_not_a_study(tmp_path: Path):
+    (tmp_path / "search.json").write_text("{}")
+    with pytest.raises(StudyError, match=r"is a search for an initial LR, not a study; `lratlas status .*` shows it"):
+        Folder.open(tmp_path)

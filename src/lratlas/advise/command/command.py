@@ -217,12 +217,12 @@ def _told(search: _Searching, finder: Finder, piece: Slice, trained: TrainedSlic
 def _lack(search: _Searching, finder: Finder, trained: TrainedSlice) -> str | None:
     """What a slice does not tell although it is judged by it; None if nothing is missing."""
     if search.judge == "loss":
-        return None if trained.losses else told_no("loss", trained.names)
+        return None if trained.losses else told_no("loss", trained.names, trained.unread)
     if trained.value is not None or trained.averaged is not None:
         return None
     # A loss stands in only for a metric that was not named, is to be small, and was never told.
     stands_in = search.judge is None and search.metric is None and finder.search.direction == "minimize"
-    return None if stands_in else told_no(search.metric or "value", trained.names)
+    return None if stands_in else told_no(search.metric or "value", trained.names, trained.unread)
 
 
 def time_limit(outcomes: Sequence[Outcome], steps: int) -> float | None:

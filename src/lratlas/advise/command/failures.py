@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from lratlas.advise.command.output import PRINTED
 from lratlas.advise.slices import Outcome
 from lratlas.errors import SearchError
 
@@ -14,7 +15,9 @@ _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
 def stop_if_hopeless(outcomes: Sequence[Outcome], root: Path) -> None:
-    """Stop a search in which the command failed in every slice, the last three times in the same way but for numbers.
+    """Stop a search in which the command failed in every slice, the last three times in the same way.
+
+    Numbers and quotations of what the command printed may differ.
 
     Args:
         outcomes: All that is known of the search.
@@ -26,7 +29,7 @@ def stop_if_hopeless(outcomes: Sequence[Outcome], root: Path) -> None:
     failures = [outcome.failure for outcome in outcomes if (outcome.failure or "").startswith(OF_COMMAND)]
     if len(failures) < ALIKE or len(failures) < len(outcomes):
         return
-    if len({_NUMBER.sub("0", str(failure)) for failure in failures[-ALIKE:]}) == 1:
+    if len({_NUMBER.sub("0", str(failure).partition(PRINTED)[0]) for failure in failures[-ALIKE:]}) == 1:
         raise SearchError(
             f"All of the first {len(failures)} slices failed, the last one because {failures[-1]}; mend the command and"
             f" start again in another folder, for in {root} these LRs count as failed."

@@ -1,20 +1,32 @@
 """What a training command tells: JSON lines among whatever else it prints, read while they grow."""
 
 import json
-from collections.abc import Collection, Iterator
-from math import isfinite
+import re
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import cast
+
+from lratlas.numbers import is_finite, number
 
 CHUNK = 1 << 16  # bytes read at a time
 LONGEST_LINE = 1 << 20  # a longer one is no record
 KEPT_LOSSES = 4096
 KEPT_NAMES = 16
+KEPT_LINES = 2  # the last ones that are no records
+SHOWN = 100  # characters of a line in a message
 NOT_FINITE_IN_A_ROW = 2  # one alone may be a step that a gradient scaler skips
+PRINTED = "; it printed "
+"""Where the part of a failure begins that quotes what the command printed."""
+_LINE_END = re.compile(rb"\n|(?=\r)")  # a progress bar returns to the start of its line and writes on
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")  # colours, cursor, titles
 
 
 class Tail:
-    """The lines of a file that another process appends to; at most one line is held."""
+    """The lines of a file that another process appends to; at most one line is held.
+
+    A carriage return begins a new line too, and stays at its start.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -35,7 +47,7 @@ class Tail:
             self._open = b""
 
     def _split(self, chunk: bytes) -> Iterator[bytes]:
-        *ended, rest = chunk.split(b"\n")
+        *ended, rest = _LINE_END.split(chunk)
         for part in ended:
             if not self._too_long:
                 yield self._open + part
@@ -55,6 +67,7 @@ class Told:
         step: The last step that was told; None if none was.
         names: Names of numbers that were told, the first few.
         metric: The name under which the value is told.
+        unread: The last lines in which there was no number, shortened and without control characters.
     """
 
     def __init__(self, metric: str) -> None:
@@ -64,19 +77,22 @@ class Told:
         self.step: int | None = None
         self.names: dict[str, None] = {}
         self.metric = metric
+        self.unread = deque[str](maxlen=KEPT_LINES)
         self._averaged = averaged_name(metric)
         self._count = 0
         self._bad: list[str] = []
         self._losses = _Means()
 
     def take(self, line: bytes) -> None:
-        """Take in a line; anything but a JSON object is passed over."""
+        """Take in a line; anything but a JSON object, also behind a progress bar, is only remembered."""
         record = _record(line)
-        for name, entry in record.items():
-            if (number := _number(entry)) is not None:
-                self._take_number(name, number)
-        if "loss" in record and (loss := _number(record["loss"])) is not None:
-            self._take_loss(loss)
+        told = {name: found for name, entry in record.items() if (found := number(entry)) is not None}
+        for name, found in told.items():
+            self._take_number(name, found)
+        if "loss" in told:
+            self._take_loss(told["loss"])
+        if self._lacks(record, told) and (said := shown(line)):
+            self.unread.append(said)
 
     def losses(self) -> tuple[float, ...]:
         """The finite losses in order, means over equally many of them."""
@@ -86,19 +102,23 @@ class Told:
         """Why the training diverged, judged when it has ended: then a single loss is enough, if it was the last."""
         return self.diverged or (self._bad[0] if self._bad else None)
 
-    def _take_number(self, name: str, number: float) -> None:
+    def _lacks(self, record: dict[str, object], told: dict[str, float]) -> bool:
+        """Whether a line has no number, or has the metric without one."""
+        return not told or (self.metric in record and self.metric not in told)
+
+    def _take_number(self, name: str, found: float) -> None:
         if len(self.names) < KEPT_NAMES:
             self.names[name] = None
-        if name == "step" and isfinite(number):
-            self.step = int(number)
+        if name == "step" and is_finite(found):
+            self.step = int(found)
         if name == self.metric:
-            self.value = number
+            self.value = found
         if name == self._averaged:
-            self.averaged = number
+            self.averaged = found
 
     def _take_loss(self, loss: float) -> None:
         self._count += 1
-        if isfinite(loss):
+        if is_finite(loss):
             self._bad = []
             self._losses.add(loss)
             return
@@ -114,15 +134,26 @@ def averaged_name(metric: str) -> str:
     return "averaged" if metric == "value" else f"averaged_{metric}"
 
 
-def told_no(metric: str, names: Collection[str]) -> str:
+def told_no(metric: str, names: Collection[str], unread: Sequence[str] = ()) -> str:
     """The failure of a command that does not tell its metric.
 
     Args:
         metric: The name that was looked for.
         names: Those that were told.
+        unread: Lines that could not be used.
     """
-    said = f"its records have {', '.join(names)}" if names else "it printed no JSON records"
-    return f"the command told no {metric!r}; {said}"
+    found = f"its records have {', '.join(names)}" if names else "it printed no JSON records with numbers"
+    quoted = " and ".join(f"`{line}`" for line in unread)
+    return f"the command told no {metric!r}; {found}{PRINTED + quoted if quoted else ''}"
+
+
+def shown(text: bytes | str, *, longest: int = SHOWN) -> str:
+    """What a program printed, fit for a message: on one line, without control characters, and shortened."""
+    if isinstance(text, bytes):
+        text = text[-CHUNK:].decode(errors="replace")
+    text = " ".join(_ESCAPES.sub("", text).split())
+    text = "".join(sign for sign in text if sign.isprintable())
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 class _Means:
@@ -152,22 +183,14 @@ def _mean(numbers: "list[float] | tuple[float, ...]") -> float:
 
 
 def _record(line: bytes) -> dict[str, object]:
-    """The JSON object in a line; empty where there is none. NaN and Infinity are understood."""
-    text = line.strip()
-    if not text.startswith(b"{"):
+    """The JSON object in a line, or behind a progress bar; empty where there is none. NaN and Infinity may occur."""
+    text = _ESCAPES.sub("", line.decode(errors="replace")).strip(" \t\n\v\f")
+    if text.startswith("\r"):
+        text = text[max(0, text.find("{")) :]
+    if not text.startswith("{"):
         return {}
     try:
-        found: object = json.loads(text.decode(errors="replace"))
+        found: object = json.loads(text)
     except (ValueError, RecursionError):
         return {}
     return cast("dict[str, object]", found) if isinstance(found, dict) else {}
-
-
-def _number(entry: object) -> float | None:
-    """A number; also one written as a text, as some write NaN. None for anything else."""
-    if isinstance(entry, bool) or not isinstance(entry, int | float | str):
-        return None
-    try:
-        return float(entry)
-    except (ValueError, OverflowError):
-        return None

@@ -4,15 +4,16 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import nan
 from pathlib import Path
 from signal import Signals
 
-from lratlas.advise.command.output import Tail, Told, told_no
+from lratlas.advise.command.output import Tail, Told, shown, told_no
 from lratlas.advise.command.process import Ended, Limits, Stop, run_program
 from lratlas.advise.command.slice_folder import SliceFolder, prepared
 from lratlas.advise.command.template import Template, values_of
 from lratlas.advise.slices import Slice
+from lratlas.numbers import is_finite
 
 LAST_LINES = 3  # of standard error, in a failure
 LAST_BYTES = 1 << 13
@@ -29,6 +30,7 @@ class TrainedSlice:
         averaged: The metric of the averaged weights; None if it was not told.
         losses: The training losses in order, the last one NaN if it diverged.
         names: Names of numbers that were told, the first few.
+        unread: The last lines without a number, see `Told`.
         failure: What went wrong, in words; None if all went well. It begins with "the command" if that is what
             must be mended, and says "not finite" if the training diverged.
     """
@@ -37,6 +39,7 @@ class TrainedSlice:
     averaged: float | None = None
     losses: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     failure: str | None = None
 
 
@@ -114,6 +117,7 @@ def _judged(told: Told, ended: Ended, folder: SliceFolder, *, saved: bool) -> Tr
         value=told.value,
         averaged=told.averaged,
         names=tuple(told.names),
+        unread=tuple(told.unread),
         losses=(*told.losses(), nan) if diverged else told.losses(),
         failure=diverged or _failure(told, ended, folder, saved=saved),
     )
@@ -121,7 +125,7 @@ def _judged(told: Told, ended: Ended, folder: SliceFolder, *, saved: bool) -> Tr
 
 def _divergence(told: Told, ended: Ended) -> str | None:
     for name, value in (("value", told.value), ("value of the averaged weights", told.averaged)):
-        if value is not None and not isfinite(value):
+        if value is not None and not is_finite(value):
             return told.diverged or f"the {name} was not finite ({value})"
     if told.diverged or ended.code != 0 or told.value is None:
         return told.ended_badly()
@@ -137,7 +141,7 @@ def _failure(told: Told, ended: Ended, folder: SliceFolder, *, saved: bool) -> s
     if ended.code > 0:
         return f"the command exited with code {ended.code}{_last_words(folder)}"
     if told.value is None and told.averaged is None and not told.losses():
-        return told_no(told.metric, told.names)
+        return told_no(told.metric, told.names, told.unread)
     if not saved:
         return "the command saved no checkpoint"
     return None
@@ -156,7 +160,7 @@ def _last_words(folder: SliceFolder) -> str:
     for path in (folder.stderr, folder.stdout):
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - LAST_BYTES))
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+            lines = [shown(line, longest=LONGEST_REASON) for line in file.read().decode(errors="replace").splitlines()]
         if last := [line for line in lines if not _MARKS.fullmatch(line)][-LAST_LINES:]:
             return f": {'; '.join(last)[-LONGEST_REASON:]}"
     return ""

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +17,8 @@ from lratlas.advise.watch.running_average import RunningAverage
 from lratlas.advise.watch.tracker import Look, RegimeTracker
 from lratlas.advise.watch.wording import report, suggestion
 from lratlas.errors import LRAtlasError, SpecError
+from lratlas.numbers import is_finite
+from lratlas.paths import home_expanded
 
 GATHERED = 32  # losses between two fetches from the device
 NORM_EVERY = 32  # steps between two gradient norms
@@ -133,7 +134,7 @@ class Watch:
     def write_log(self, path: str | Path) -> None:
         """Write the log as JSON lines, one look each."""
         lines = [json.dumps(asdict(look), allow_nan=False) for look in self.log]
-        Path(path).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        home_expanded(path).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
     @contextmanager
     def averaged(self) -> Generator[None]:
@@ -233,7 +234,7 @@ class Watch:
         if self._norms is not None:
             self._norm = float(self._norms) / self._norm_count
             self._norms, self._norm_count = None, 0
-        norm = self._norm if isfinite(self._norm) else None
+        norm = self._norm if is_finite(self._norm) else None
         before = self.log[-1].regime if self.log else "undecided"
         self.log.append(replace(look, lr=self._lrs[0], gradient_norm=norm))
         if look.regime != before and self._on_change is not None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lratlas.advise.watch.stationarity import NOTICED_FALL, Trend
 from lratlas.errors import SpecError
+from lratlas.numbers import is_finite
 from lratlas.thresholds import DEFAULTS, Thresholds
 
 Floats = NDArray[np.float64]
@@ -44,7 +45,7 @@ class Rules:
     thresholds: Thresholds = DEFAULTS
 
     def __post_init__(self) -> None:
-        if self.chance_loss is not None and not 0 < self.chance_loss < float("inf"):
+        if self.chance_loss is not None and not (is_finite(self.chance_loss) and self.chance_loss > 0):
             raise SpecError(f"chance_loss is {self.chance_loss}; it must be a positive number")
         if self.chance_accuracy is not None and not 0 <= self.chance_accuracy < 1:
             raise SpecError(f"chance_accuracy is {self.chance_accuracy}; it must lie between 0 and 1")

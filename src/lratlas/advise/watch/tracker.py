@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil, inf, isfinite, nan
+from math import ceil, inf, nan
 from typing import Any
 
 from lratlas.advise.watch.history import History
 from lratlas.advise.watch.rules import FIRST_LOOK, LOOK_GROWTH, Regime, Rules, decide
 from lratlas.advise.watch.stationarity import FEWEST_BLOCKS, block_means, trend
 from lratlas.errors import SpecError
+from lratlas.numbers import is_finite
 
 PEAK_STEPS = 8  # a single mini-batch may be far off
 
@@ -84,7 +85,7 @@ class RegimeTracker:
         self.step += steps
         self.phase_step += steps
         self.spent[self.regime] = self.spent.get(self.regime, 0) + steps
-        if not isfinite(loss):
+        if not is_finite(loss):
             self._broken_steps += steps
             if self._broken_steps < 2:
                 return None
@@ -118,7 +119,7 @@ class RegimeTracker:
         return replace(
             self._named(regime),
             loss=found.level,
-            accuracy=accuracy if isfinite(accuracy) else None,
+            accuracy=accuracy if is_finite(accuracy) else None,
             fall=found.fall,
             falling_p=found.falling_p,
             settled_p=found.settled_p,

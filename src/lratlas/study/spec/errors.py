@@ -4,7 +4,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from pydantic import BaseModel, ValidationError
@@ -13,29 +13,41 @@ from pydantic_core import ErrorDetails
 from lratlas.errors import meant
 
 _LONGEST = 60
+_UNKNOWN = "extra_forbidden"
 _SHOULD = re.compile(r"\w+ should (?P<what>.*)")
 
 
-def sentence(error: ValidationError, model: type[BaseModel]) -> str:
+def sentence(error: ValidationError, model: type[BaseModel], *, also: Sequence[str] = ()) -> str:
     """The first fault that ``error`` holds, in one sentence, and how many more there are.
+
+    A field that does not exist comes before all other faults, since a misspelt name explains what is missing.
 
     Args:
         error: What pydantic raised for ``model``.
         model: The outermost model, whose field names and descriptions are used.
+        also: Other names that are allowed where the sections are, such as arguments of a function.
 
     Returns:
         A sentence that names the field, its value and what is allowed.
     """
-    faults = error.errors(include_url=False)
+    faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != _UNKNOWN)
+    if faults[0]["type"] == _UNKNOWN:
+        faults = [fault for fault in faults if not _follows(fault, faults[0])]
     more = len(faults) - 1
     ending = "" if more == 0 else f" (and {more} more {'field is' if more == 1 else 'fields are'} wrong)"
-    return f"{_fault(faults[0], model)}{ending}."
+    return f"{_fault(faults[0], model, also)}{ending}."
 
 
-def _fault(fault: ErrorDetails, model: type[BaseModel]) -> str:
+def _follows(fault: ErrorDetails, unknown: ErrorDetails) -> bool:
+    """Whether a missing field is what an unknown one beside it was meant to be."""
+    (*section, name), (*beside, misspelt) = fault["loc"], unknown["loc"]
+    return fault["type"] == "missing" and section == beside and bool(meant(str(misspelt), [str(name)]))
+
+
+def _fault(fault: ErrorDetails, model: type[BaseModel], also: Sequence[str]) -> str:
     location = [part for part in fault["loc"] if isinstance(part, str)]
-    if fault["type"] == "extra_forbidden":
-        return _unknown(location, model)
+    if fault["type"] == _UNKNOWN:
+        return _unknown(location, model, also, is_table=isinstance(fault["input"], Mapping))
     if fault["type"] == "missing":
         owner = _model_at(location[:-1], model)
         return f"`{_dotted(location)}` is missing: {owner.model_fields[location[-1]].description}"
@@ -54,12 +66,16 @@ def _dotted(location: Sequence[str]) -> str:
     return ".".join(name if name and name.isprintable() else json.dumps(name) for name in location)
 
 
-def _unknown(location: Sequence[str], model: type[BaseModel]) -> str:
+def _unknown(location: Sequence[str], model: type[BaseModel], also: Sequence[str], *, is_table: bool) -> str:
     *section, name = location
     allowed = list(_model_at(section, model).model_fields)
-    hint = meant(name, allowed, quote="`")
-    where = f"in [{'.'.join(section)}]" if section else "in a spec"
-    return f"`{_dotted(location)}` is not a field{hint}; allowed {where} are {', '.join(allowed)}"
+    known = allowed if section else [*allowed, *also]
+    hint, choice = meant(name, known, quote="`"), ", ".join(known)
+    if section:
+        return f"`{_dotted(location)}` is not a field{hint}; allowed in [{_dotted(section)}] are {choice}"
+    if is_table:
+        return f"There is no section `{_dotted(location)}`{hint}; allowed are {choice}"
+    return f"`{_dotted(location)}` is not {'an argument' if also else 'a field'}{hint}; allowed are {choice}"
 
 
 def _model_at(path: Sequence[str], model: type[BaseModel]) -> type[BaseModel]:

@@ -2,13 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, cast
 
 from pydantic import BeforeValidator
 
 from lratlas.errors import SpecError
+from lratlas.numbers import lr_fault, plain
 from lratlas.study.spec.errors import shown
 
 LARGEST_GRID = 10_000
@@ -29,12 +30,13 @@ def lr_grid(low: float, high: float, *, per_decade: int) -> tuple[float, ...]:
         The learning rates, ascending.
 
     Raises:
-        SpecError: An end is not a positive finite number, the ends are the wrong way round, ``per_decade`` is
-            below 1, or the grid would have more than 10,000 points.
+        SpecError: An end is not a positive number that float32 can hold, the ends are the wrong way round,
+            ``per_decade`` is below 1, or the grid would have more than 10,000 points.
 
     >>> lr_grid(1e-3, 1e-1, per_decade=1)
     (0.001, 0.01, 0.1)
     """
+    low, high, per_decade = plain(low), plain(high), plain(per_decade)
     fault = _grid_fault(low, high, per_decade)
     if fault is not None:
         raise SpecError(f"The grid of LRs {fault}.")
@@ -66,8 +68,8 @@ def _point(low: float, index: int, per_decade: int) -> float:
 def _grid_fault(low: object, high: object, per_decade: object) -> str | None:
     """What is wrong with a range, worded to follow the name of the field."""
     for name, end in (("low", low), ("high", high)):
-        if not _is_lr(end):
-            return f"has {name} = {shown(end)}, but {name} must be a positive finite number"
+        if allowed := lr_fault(end):
+            return f"has {name} = {shown(end)}, but {name} must be {allowed}"
     if isinstance(per_decade, bool) or not isinstance(per_decade, int) or per_decade < 1:
         return f"has per_decade = {shown(per_decade)}, but per_decade must be a whole number of at least 1"
     low, high = cast("float", low), cast("float", high)
@@ -80,24 +82,15 @@ def _grid_fault(low: object, high: object, per_decade: object) -> str | None:
     return None
 
 
-def _is_lr(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(float(value)) and value > 0
-    except OverflowError:
-        return False
-
-
 def _sorted_lrs(value: object) -> tuple[float, ...]:
     """The learning rates of a field, ascending; a fault is a ``ValueError`` that pydantic reports."""
     if isinstance(value, Mapping):
         return _from_range(cast("Mapping[object, object]", value))
-    if not isinstance(value, (list, tuple)):
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise ValueError(  # noqa: TRY004 - pydantic reports a ValueError and lets a TypeError pass
             f"is {shown(value)}, but must be a list of positive numbers or a range {{low, high, per_decade}}"
         )
-    return _from_list(cast("Sequence[object]", value))
+    return _from_list(plain(list(cast("Iterable[object]", value))))
 
 
 def _from_range(value: Mapping[object, object]) -> tuple[float, ...]:
@@ -115,8 +108,8 @@ def _from_list(values: Sequence[object]) -> tuple[float, ...]:
     if not values:
         raise ValueError("is empty, but must hold at least one LR")
     for value in values:
-        if not _is_lr(value):
-            raise ValueError(f"holds {shown(value)}, but every LR must be a positive finite number")
+        if allowed := lr_fault(value):
+            raise ValueError(f"holds {shown(value)}, but every LR must be {allowed}")
     lrs = sorted(float(cast("float", value)) for value in values)
     for one, other in itertools.pairwise(lrs):
         if one == other:

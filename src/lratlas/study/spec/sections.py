@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 
+from lratlas.numbers import lr_fault, plain
 from lratlas.study.spec.grid import LRs, closest
 from lratlas.study.spec.values import (
     Bands,
@@ -36,6 +37,11 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_numbers(cls, values: object) -> object:
+        return plain(values)
+
 
 class RuleSpec(Section):
     """The update rule and its settings; a setting that the named rule does not have is an error."""
@@ -63,6 +69,13 @@ class RuleSpec(Section):
         allow_inf_nan=False,
         description="LR of weights that are not scale-invariant (sphere rules); 0 freezes them",
     )
+
+    @field_validator("other_lr")
+    @classmethod
+    def _lr_or_none(cls, lr: float | None) -> float | None:
+        if lr and (allowed := lr_fault(lr)):
+            raise ValueError(f"is {lr!r}, but must be 0 or {allowed}")
+        return lr
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,7 @@
 """Specs: read from TOML, checked, written, and compared when a study is extended."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -9,6 +9,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from lratlas.errors import SpecError
+from lratlas.paths import home_expanded
 from lratlas.study.spec.errors import sentence, shown
 from lratlas.study.spec.sections import (
     Section,
@@ -36,7 +37,7 @@ def read_spec(path: str | Path) -> Spec:
     Raises:
         SpecError: The file is missing, a folder, empty, not text or not TOML, or the spec in it is faulty.
     """
-    text = _file_text(Path(path))
+    text = _file_text(home_expanded(path))
     if not text.strip():
         raise SpecError(f"The spec {path} is empty; it needs at least [task] and [pretrain].")
     try:
@@ -50,11 +51,12 @@ def read_spec(path: str | Path) -> Spec:
         raise SpecError(f"{path}: {error}") from error
 
 
-def spec_from(values: Mapping[str, object]) -> Spec:
+def spec_from(values: Mapping[str, object], *, also: Sequence[str] = ()) -> Spec:
     """Check the fields of a spec.
 
     Args:
         values: The fields, nested as in TOML.
+        also: Other names that may be meant where the sections are, for the message.
 
     Returns:
         The spec; learning rates as sorted tuples.
@@ -66,7 +68,7 @@ def spec_from(values: Mapping[str, object]) -> Spec:
     try:
         return Spec.model_validate(dict(values))
     except ValidationError as error:
-        raise SpecError(sentence(error, Spec)) from error
+        raise SpecError(sentence(error, Spec, also=also)) from error
 
 
 def spec_text(spec: Spec) -> str:

@@ -258,6 +258,7 @@ def _check_options(make: Callable[..., Any], options: Mapping[str, Any], where: 
         allowed -= _NOT_OPTIONS
     unknown = [name for name in options if name not in allowed]
     if unknown:
+        hint = meant(unknown[0], allowed)
         raise SpecError(
-            f"task.options: {where} has no option {unknown[0]!r}; it has {', '.join(sorted(allowed)) or 'none'}."
+            f"task.options: {where} has no option {unknown[0]!r}{hint}; it has {', '.join(sorted(allowed)) or 'none'}."
         )

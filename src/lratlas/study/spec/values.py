@@ -1,6 +1,5 @@
 """Kinds of values that the fields of a spec hold, each with its check."""
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -8,7 +7,8 @@ from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator
 
-from lratlas.errors import SpecError
+from lratlas.errors import SpecError, meant
+from lratlas.numbers import is_finite
 from lratlas.study.spec.errors import shown
 from lratlas.thresholds import Thresholds
 
@@ -89,7 +89,8 @@ def _numbers(value: dict[str, float]) -> dict[str, float]:
     names = [field.name for field in fields(Thresholds)]
     unknown = [name for name in value if name not in names]
     if unknown:
-        raise ValueError(f"has {unknown[0]!r}, but the numbers behind regimes are {', '.join(names)}")
+        hint = meant(unknown[0], names)
+        raise ValueError(f"has {unknown[0]!r}{hint}, but the numbers behind regimes are {', '.join(names)}")
     try:
         Thresholds(**value)
     except SpecError as error:
@@ -106,7 +107,7 @@ def _plain(value: object, depth: int = 0) -> object:
     if isinstance(value, dict):
         table = cast("dict[object, object]", value)
         return {_plain_text(key): _plain(each, depth + 1) for key, each in table.items()}
-    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+    if isinstance(value, bool | int) or (isinstance(value, float) and is_finite(value)):
         return value
     return _plain_text(value)
 

@@ -18,11 +18,23 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from lratlas.errors import DamagedFile, StudyError
+from lratlas.paths import home_expanded
 from lratlas.study.store.atomic import TEMPORARY, make_folder, sweep, write_file
 
 SPEC = "spec.toml"
+SEARCH = "search.json"
+"""The file that a search for an initial LR has in its folder."""
+_PLANNED = "plan.json"  # which only a study has
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,199}")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def holds_search(folder: str | Path) -> bool:
+    """Whether a folder on a disk holds a search, and not a study."""
+    if "://" in os.fspath(folder):
+        return False
+    path = home_expanded(folder)
+    return (path / SEARCH).is_file() and not (path / _PLANNED).exists()
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,11 @@ class Folder:
         holdings = self._holdings()
         if self.exists(SPEC):
             return self
+        if SEARCH in holdings:
+            raise StudyError(
+                f"{self.url} is a search for an initial LR, not a study; `lratlas status {shlex.quote(self.url)}` shows"
+                " it, and `lratlas find` or lratlas.Finder continues it."
+            )
         if holdings:
             raise StudyError(f"{self.url} is not a study: it has no {SPEC}.")
         with self._reading("."):
@@ -101,8 +118,8 @@ class Folder:
         if "\0" in text or not text:
             raise StudyError(f"{text!r} cannot be the path of a folder.")
         if "://" not in text:
-            # Skipping fsspec's reading of the path keeps "~" and "::" as they stand.
-            return cls(LocalFileSystem(), str(Path(text).absolute()))
+            # Skipping fsspec's reading of the path keeps "::" as it stands.
+            return cls(LocalFileSystem(), str(home_expanded(text).absolute()))
         try:
             filesystem, root = cast("tuple[AbstractFileSystem, str]", fsspec.url_to_fs(text))
         except (ImportError, ValueError) as error:

@@ -1,0 +1,84 @@
+"""What `lratlas status` and `lratlas show` print of a search for an initial LR."""
+
+from typing import TYPE_CHECKING
+
+from lratlas.cli.terminal import print_json, say
+from lratlas.errors import SearchError, meant
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from lratlas.advise.advice import Advice
+    from lratlas.advise.finder import Finder
+
+_TABLES = ("evidence", "longest")
+
+
+def print_search_status(folder: str, *, as_json: bool) -> None:
+    """How far a search is, and its advice so far.
+
+    Raises:
+        SearchError: The search is damaged.
+    """
+    from lratlas.advise.finder import Finder
+    from lratlas.advise.search import spent
+
+    finder = Finder(folder)
+    outcomes = finder.outcomes
+    state = "finished" if finder.finished else "not finished"
+    cost, budget = spent(finder.search, outcomes), finder.search.budget
+    failed = sum(each.failure is not None for each in outcomes)
+    advice, reason = _advice(finder)
+    if as_json:
+        from lratlas.advising import advice_facts
+
+        counts = {"state": state, "slices": len(outcomes), "failed": failed, "cost": cost, "budget": budget}
+        settings = finder.search.model_dump(mode="json")
+        facts = advice_facts(advice) if advice else None
+        print_json({"folder": str(finder.folder), **counts, "settings": settings, "advice": facts})
+        return
+    slices = f"{len(outcomes)} {'slice' if len(outcomes) == 1 else 'slices'} trained, {failed} of them failed"
+    say(f"Search in {finder.folder}: {state}, {slices}, {cost:.2f} of {budget:g} full trainings")
+    if advice is None:
+        say(f"No advice yet: {reason}")
+        return
+    say(f"→ {advice.statement}")
+    for warning in advice.warnings:
+        say(f"• {warning}")
+
+
+def search_table(folder: str, table: str | None) -> "pl.DataFrame":
+    """A table of a search's advice: ``evidence``, a row for each slice, or ``longest``, a row for each LR.
+
+    Raises:
+        SearchError: There is no such table, or no advice yet.
+    """
+    from lratlas.advise.finder import Finder
+
+    name = table or _TABLES[0]
+    if name not in _TABLES:
+        hint = meant(name, _TABLES)
+        raise SearchError(f"{folder} is a search, which has no table {name!r}{hint}; choose {' or '.join(_TABLES)}.")
+    advice = Finder(folder).advice()
+    return advice.evidence if name == "evidence" else advice.longest()
+
+
+def write_search_report(folder: str) -> None:
+    """Write the page and figure of a search's advice again.
+
+    Raises:
+        SearchError: There is no advice yet, or a file cannot be written.
+    """
+    from lratlas.advise.finder import Finder
+    from lratlas.advising import write_advice
+
+    finder = Finder(folder)
+    say(f"Report: {write_advice(finder.advice(), finder.folder)}")
+
+
+def _advice(finder: "Finder") -> tuple["Advice | None", str]:
+    """The advice, or why there is none."""
+    try:
+        return finder.advice(), ""
+    except SearchError as error:
+        return None, str(error)

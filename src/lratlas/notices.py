@@ -1,0 +1,48 @@
+"""Sentences that the user should see: what the package logs, and what its functions pass to ``notice``."""
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+LOG = logging.getLogger("lratlas")
+
+
+class _Forwarding(logging.Handler):
+    """Passes warnings on, each sentence once."""
+
+    def __init__(self, notice: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self.notice = notice
+        self._logged = set[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sentence = record.getMessage()
+        self.unless_logged(sentence)
+        self._logged.add(sentence)
+
+    def unless_logged(self, sentence: str) -> None:
+        """Pass on a sentence that was not logged before."""
+        if sentence not in self._logged:
+            self.notice(sentence)
+
+
+@contextmanager
+def heard(notice: Callable[[str], None]) -> Generator[Callable[[str], None]]:
+    """Let warnings of the logger ``lratlas`` reach ``notice`` meanwhile.
+
+    Args:
+        notice: Called with each sentence.
+
+    Yields:
+        The same, but without sentences that were logged here: every worker that reads the data has them to say again.
+    """
+    outer = [each for each in LOG.handlers if isinstance(each, _Forwarding)]
+    if outer and outer[0].notice == notice:
+        yield outer[0].unless_logged
+        return
+    handler = _Forwarding(notice)
+    LOG.handlers = [each for each in LOG.handlers if each not in outer] + [handler]
+    try:
+        yield handler.unless_logged
+    finally:
+        LOG.handlers = [each for each in LOG.handlers if each is not handler] + outer

@@ -1,0 +1,130 @@
+"""What the commands for studies do with the folder of a search."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from advise.finder_helpers import LRS, a_finder, trained
+from cli.helpers import Ran, contents
+from lratlas.advise.finder import Finder
+
+Run = Callable[..., Ran]
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finder:
+    """A search in the home folder, of which the first slices are trained and one failed."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    finder = a_finder(tmp_path / "search")
+    for _ in LRS[:-1]:
+        asked = finder.ask()
+        assert asked is not None
+        finder.tell(asked, **trained(asked))
+    last = finder.ask()
+    assert last is not None
+    finder.fail(last, "it broke")
+    return finder
+
+
+@pytest.mark.parametrize("named", ["~/search", "{}"])
+def test_the_status_of_a_search_is_its_advice_so_far(search: Finder, run: Run, named: str):
+    before = contents(search.folder)
+    ran = run("status", named.format(search.folder))
+    assert (ran.code, ran.err) == (0, "")
+    head, advice, *warnings = ran.out.splitlines()
+    count = len(LRS)
+    assert head == (
+        f"Search in {search.folder}: not finished, {count} slices trained, 1 of them failed,"
+        f" {search.advice().cost:.2f} of 1.5 full trainings"
+    )
+    assert advice == f"→ {search.advice().statement}"
+    assert warnings == [f"• {warning}" for warning in search.advice().warnings]
+    assert contents(search.folder) == before
+
+
+def test_the_status_of_a_search_is_there_for_scripts(search: Finder, run: Run):
+    ran = run("status", search.folder, "--json")
+    facts = json.loads(ran.out)
+    assert (ran.code, ran.err) == (0, "")
+    assert (facts["state"], facts["slices"], facts["failed"]) == ("not finished", len(LRS), 1)
+    assert facts["settings"]["lrs"] == list(LRS)
+    assert facts["advice"]["lr"] == search.advice().lr
+
+
+def test_a_search_without_results_has_no_advice_yet(tmp_path: Path, run: Run):
+    a_finder(tmp_path / "new")
+    ran = run("status", tmp_path / "new")
+    assert ran.code == 0
+    head, advice = ran.out.splitlines()
+    assert head.endswith("not finished, 0 slices trained, 0 of them failed, 0.00 of 1.5 full trainings")
+    assert advice.startswith("No advice yet: ")
+    assert json.loads(run("status", tmp_path / "new", "--json").out)["advice"] is None
+
+
+def test_the_tables_of_a_search_are_shown(search: Finder, run: Run, refused: Refused):
+    rows = json.loads(run("show", search.folder, "--format", "json").out)
+    assert rows == search.advice().evidence.to_dicts()
+    assert rows == json.loads(run("show", search.folder, "evidence", "--format", "json").out)
+    assert run("show", search.folder, "longest", "--format", "csv").out == search.advice().longest().write_csv()
+    said = refused("show", search.folder, "evidense")
+    assert "is a search, which has no table 'evidense' (did you mean evidence?); choose evidence or longest." in said
+
+
+def test_the_report_of_a_search_is_written_again(search: Finder, run: Run):
+    ran = run("report", search.folder)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == f"Report: {search.folder}/advice.html\n"
+    assert (search.folder / "advice.html").exists()
+
+
+@pytest.mark.parametrize("command", ["resume", "verify", "compare", "serve"])
+def test_commands_for_studies_say_that_it_is_a_search(search: Finder, refused: Refused, command: str):
+    folder = search.folder
+    said = f"{folder} is a search for an initial LR, not a study; `lratlas status {folder}` shows it"
+    assert said in refused(command, folder)
+
+
+def test_a_damaged_search_is_named(search: Finder, refused: Refused):
+    (search.folder / "search.json").write_text("{")
+    for command in ("status", "show", "report"):
+        assert "search.json is damaged: " in refused(command, search.folder)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("explore ~/absent.toml -f new", "There is no spec {}/absent.toml"),
+        ("find ~/absent.toml -f new", "There is no spec {}/absent.toml"),
+        ("status ~/absent", "There is no folder {}/absent"),
+        ("show ~nosuchuser/study", "~nosuchuser/study begins with a home folder that is not known here."),
+        ("data path mnist --data-root ~/data", "MNIST is not in {}/data"),
+    ],
+)
+def test_paths_may_begin_with_the_home_folder(
+    words: str, said: str, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert said.format(tmp_path) in refused(*words.split())
+
+
+def test_what_a_reader_passes_over_is_said_once(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LRATLAS_CACHE", str(tmp_path / "cache"))
+    labels = np.array([0, 2, 0, 2])
+    images = np.zeros((4, 1, 8, 8), np.uint8)
+    np.savez(tmp_path / "own.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    task = '[task]\npreset = "images"\nbatch_size = 999\noptions = { data = "~/own.npz" }\n'
+    (tmp_path / "spec.toml").write_text(f"{task}[pretrain]\nlrs = [0.1]\nepochs = 1\n")
+    ran = run("explore", "~/spec.toml", "-f", "~/study", "--workers", "1")
+    assert ran.code == 2
+    first, second = ran.err.splitlines()
+    assert first == (
+        "lratlas: ~/own.npz: the training set has no images of 1 of the 3 classes (1); the test set has no images of 1"
+        " of the 3 classes (1)."
+    )
+    assert "batch_size is 999" in second
+    assert (tmp_path / "study" / "spec.toml").exists()

@@ -1,0 +1,41 @@
+"""What the package logs reaches the user once."""
+
+import logging
+
+import pytest
+
+from lratlas.notices import LOG, heard
+
+
+def test_warnings_reach_the_notice_and_are_not_said_twice() -> None:
+    said = list[str]()
+    with heard(said.append) as tell:
+        for _ in range(2):
+            LOG.warning("%d files are not read.", 3)
+            tell("3 files are not read.")
+        tell("Tried again.")
+        tell("Tried again.")
+        LOG.info("Not for the user.")
+        logging.getLogger("lratlas.inner").warning("From below.")
+    LOG.warning("Too late.")
+    assert said == ["3 files are not read.", "Tried again.", "Tried again.", "From below."]
+
+
+def test_the_innermost_notice_hears_and_the_same_one_only_once() -> None:
+    outer, inner = list[str](), list[str]()
+    hear = outer.append
+    with heard(hear):
+        with heard(inner.append):
+            LOG.warning("Inside.")
+        with heard(hear) as tell:
+            LOG.warning("Again.")
+            tell("Again.")
+        LOG.warning("Again.")
+    assert (outer, inner) == (["Again."], ["Inside."])
+
+
+def test_handlers_are_as_before_even_after_an_error() -> None:
+    before = [*LOG.handlers]
+    with pytest.raises(ValueError, match="broken"), heard(print):
+        raise ValueError("broken")
+    assert LOG.handlers == before
