@@ -135,6 +135,7 @@ def _planned(
         check_measurements,
         check_task,
         device_name,
+        has_accuracy,
         pre_norm_of,
         strategy_of,
     )
@@ -183,7 +184,7 @@ def _planned(
         chance_loss=task.chance_loss,
         chance_accuracy=1 / max(task.classes, 2),
         elr=task.update.radius is not None,
-        singles=spec.measure.features and task.singles is not None,
+        singles=spec.measure.features and task.singles is not None and has_accuracy(task),
         device=device,
         compiled=compiled,
     )

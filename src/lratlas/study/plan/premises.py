@@ -25,10 +25,11 @@ def check_task(task: Task) -> None:
         TaskError: They cannot.
     """
     check_statistics(task)
-    if task.chance_loss <= 0:
+    if task.chance_loss <= 0 and not has_accuracy(task):
         raise TaskError(
-            f"The loss {task.objective.name} is {task.chance_loss:.3g} without any training; regimes are told apart"
-            " relative to that level, which must be above 0."
+            f"The loss {task.objective.name} is {task.chance_loss:.3g} without any training. Regimes are decided"
+            " relative to that level, which must be above 0; add a constant to the loss, so that a perfect fit has"
+            " the loss 0."
         )
 
 
@@ -78,16 +79,19 @@ def device_name(name: str, *, field: str) -> str:
 
 
 def bands_of_study(spec: Spec, task: Task) -> tuple[tuple[int, int], ...]:
-    """The Fourier bands to measure: none where the inputs are not images.
+    """The Fourier bands to measure: none where the inputs are not images, or the task has no accuracy.
 
     Raises:
-        SpecError: The spec names bands that there are not.
+        SpecError: The spec names bands that there are not, or that cannot be measured.
     """
     shown = task.inputs(task.train[0][:1])
     images = shown.dim() == 4 and shown.is_floating_point()
-    wanted = spec.measure.bands
+    wanted, scored = spec.measure.bands, has_accuracy(task)
     if isinstance(wanted, bool):
-        return tuple((band.low, band.high) for band in default_bands(*shown.shape[2:])) if wanted and images else ()
+        possible = wanted and images and scored
+        return tuple((band.low, band.high) for band in default_bands(*shown.shape[2:])) if possible else ()
+    if not scored:
+        raise SpecError("`measure.bands` names bands, but the task has no accuracy to measure on them.")
     if not images:
         raise SpecError("`measure.bands` names bands, but the task's inputs are not images [n, C, H, W].")
     highest = bands_of(shown.shape[2:])
@@ -98,6 +102,11 @@ def bands_of_study(spec: Spec, task: Task) -> tuple[tuple[int, int], ...]:
     return wanted
 
 
+def has_accuracy(task: Task) -> bool:
+    """Whether predictions of the task are right or wrong: without labels there is only a loss."""
+    return task.objective.labels != "none"
+
+
 def check_measurements(spec: Spec, task: Task) -> None:
     """Check that a task has what the spec's measurements need.
 
@@ -105,7 +114,7 @@ def check_measurements(spec: Spec, task: Task) -> None:
         SpecError: It does not.
     """
     wanted, model = spec.measure, make_model(task, 0)
-    if wanted.convergence and task.objective.labels == "none":
+    if wanted.convergence and not has_accuracy(task):
         raise SpecError("`measure.convergence` is true, but without class labels no sample is right or wrong.")
     if wanted.norms and all(value.dim() < 2 for value in model.parameters() if value.requires_grad):
         raise SpecError("`measure.norms` is true, but no trained weight of the model has an output axis and another.")
