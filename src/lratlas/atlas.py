@@ -134,10 +134,10 @@ class Atlas:
         return next_plr(self.tables, self.spec.refine) if self.spec.refine else None
 
     def regimes_in_short(self) -> str:
-        """The PLRs of each regime, as the ends of their range: ``1: 1e-3–1e-2, 2A: …``."""
+        """The PLRs of each regime, as the ends of their range, and why they are undecided: ``1: 1e-3–1e-2, 2A: …``."""
         parts = [
-            f"{name}: {format_lr(part['plr'].min())}–{format_lr(part['plr'].max())}"  # pyright: ignore[reportArgumentType] - polars' min() is wider
-            for (name,), part in self.regimes.group_by("regime", maintain_order=True)
+            f"{name}{f' ({reason})' if reason else ''}: {format_lr(part['plr'].min())}–{format_lr(part['plr'].max())}"  # pyright: ignore[reportArgumentType] - polars' min() is wider
+            for (name, reason), part in self.regimes.group_by("regime", "reason", maintain_order=True)
         ]
         return ", ".join(parts)
 

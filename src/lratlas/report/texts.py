@@ -127,7 +127,7 @@ REGIMES: Mapping[str, str] = {
     "2B": "chaotic equilibrium, upper part: what is fine-tuned from there ends in different basins",
     "2": "chaotic equilibrium: the loss stays on a noisy plateau",
     "3": "divergence: predictions are no better than chance",
-    "undecided": "not told yet: the loss was still on its way",
+    "undecided": "not decided; the table of regimes gives the reason for each PLR",
 }
 
 VERDICTS: Mapping[str, str] = {

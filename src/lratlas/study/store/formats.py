@@ -14,7 +14,7 @@ import polars as pl
 from lratlas.errors import StudyError
 from lratlas.tables import SCHEMAS
 
-FORMAT = 3
+FORMAT = 4
 """What this version writes."""
 
 NEEDS = "0.1.0"
@@ -37,12 +37,14 @@ def _third_plan(content: Content) -> Content:
     return {**content, "spec": "", "made_with": [{"lratlas": "0.1.0"}], "needs": NEEDS}
 
 
+def _fourth_plan(content: Content) -> Content:
+    """Format 4: only the parts of tables changed."""
+    return content
+
+
 def _second_part(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     """Format 2: barriers along the great circle."""
-    if table != "pairs":
-        return frame
-    gained = [name for name in ("train_barrier_arc", "test_barrier_arc") if name not in frame.columns]
-    return frame.with_columns(pl.lit(None, pl.Float64).alias(name) for name in gained)
+    return _with_columns(frame, "train_barrier_arc", "test_barrier_arc") if table == "pairs" else frame
 
 
 def _third_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -50,9 +52,22 @@ def _third_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
     return frame
 
 
+def _fourth_part(table: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Format 4: the loss before training, and the reason why a regime is undecided."""
+    if table == "runs":
+        return _with_columns(frame, "start_loss")
+    return _with_columns(frame, "reason", kind=pl.String()) if table == "regimes" else frame
+
+
+def _with_columns(frame: pl.DataFrame, *names: str, kind: pl.DataType | None = None) -> pl.DataFrame:
+    """The rows with these columns, null where they were not there; floats unless another type is given."""
+    gained = [name for name in names if name not in frame.columns]
+    return frame.with_columns(pl.lit(None, kind or pl.Float64()).alias(name) for name in gained)
+
+
 # The n-th leads from format n to n + 1.
-_PLANS: Sequence[Callable[[Content], Content]] = (_second_plan, _third_plan)
-_PARTS: Sequence[Callable[[str, pl.DataFrame], pl.DataFrame]] = (_second_part, _third_part)
+_PLANS: Sequence[Callable[[Content], Content]] = (_second_plan, _third_plan, _fourth_plan)
+_PARTS: Sequence[Callable[[str, pl.DataFrame], pl.DataFrame]] = (_second_part, _third_part, _fourth_part)
 
 
 def format_of(content: Mapping[str, Any]) -> int:
