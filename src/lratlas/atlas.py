@@ -24,7 +24,7 @@ from lratlas.study.spec.sections import Spec
 from lratlas.study.spec.spec import PYTHON
 from lratlas.study.store.made import is_whole
 from lratlas.study.store.store import Store
-from lratlas.tables import SCHEMAS, empty
+from lratlas.tables import SCHEMAS, empty, has_accuracy
 from lratlas.thresholds import Thresholds
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ class Atlas:
         """A chart; it shows in a notebook.
 
         Args:
-            name: accuracy, geometry, features, bands, traces, convergence, two_stages, norms or sharpness; ticks or
-                band_picture of the data.
+            name: accuracy, loss, geometry, features, bands, traces, convergence, two_stages, norms or sharpness; ticks
+                or band_picture of the data.
             options: Passed to the chart, such as ``at_loss`` for accuracy.
 
         Raises:
@@ -242,6 +242,8 @@ class Atlas:
 
         measured = ("features", "bands", "norms", "sharpness")
         asked = {name: self.plan is None or bool(getattr(self.plan, name)) for name in measured} | {
+            "accuracy": has_accuracy(self.tables["runs"]),
+            "loss": not has_accuracy(self.tables["runs"]),
             "convergence": self.spec.measure.convergence,
             "two_stages": self.spec.second is not None,
         }

@@ -21,7 +21,7 @@ SLOW = "at chance below a learning rate that converges"
 OVERTAKEN = "a larger learning rate has a lower loss that still falls"
 FALLING = "still falling"
 SHORT = "trace too short"
-UNBOUNDED = "losses below 0: add a constant to the loss, so that a perfect fit has the loss 0"
+UNBOUNDED = "losses below 0"
 _REASONS = (UNMOVED, SLOW, OVERTAKEN, FALLING, SHORT, UNBOUNDED)
 
 

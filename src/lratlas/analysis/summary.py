@@ -2,12 +2,12 @@
 
 import polars as pl
 
-from lratlas.analysis.labels import UNMOVED
+from lratlas.analysis.labels import UNBOUNDED, UNMOVED
 from lratlas.analysis.minima_summary import minima_sentences
 from lratlas.analysis.quality import Best, Score, best_averaged, best_fine_tuned, converging, score_of
 from lratlas.analysis.regimes import ALL_TOO_SMALL, all_too_small
 from lratlas.analysis.wording import format_lr, plain, signed_interval, told_apart
-from lratlas.tables import Tables, completed
+from lratlas.tables import Tables, completed, has_accuracy
 
 
 def summary(tables: Tables, *, elr: bool) -> list[str]:
@@ -34,7 +34,7 @@ def summary(tables: Tables, *, elr: bool) -> list[str]:
     sentences = [
         _convergence(regimes, bounds["convergence"], name),
         _subregime(bounds["subregime"]),
-        _divergence(regimes, bounds["divergence"]),
+        _divergence(regimes, bounds["divergence"], _at_chance(runs)),
         _too_small(regimes),
         _undecided(regimes),
         _fine_tuned(best_fine_tuned(runs, regimes, score), score),
@@ -84,12 +84,18 @@ def _subregime(row: dict[str, float | None]) -> str:
     )
 
 
-def _divergence(regimes: pl.DataFrame, row: dict[str, float | None]) -> str:
+def _at_chance(runs: pl.DataFrame) -> str:
+    return (
+        "predictions are no better than chance" if has_accuracy(runs) else "the loss is no lower than without training"
+    )
+
+
+def _divergence(regimes: pl.DataFrame, row: dict[str, float | None], at_chance: str) -> str:
     if row["value"] is not None:
-        return f"Training diverges above about {_where(row)}: predictions are no better than chance there."
+        return f"Training diverges above about {_where(row)}: {at_chance} there."
     diverged = regimes["regime"] == "3"
     if diverged.all():
-        return "Training diverges at every learning rate tested: no prediction is better than chance."
+        return f"Training diverges at every learning rate tested: {at_chance}."
     if not diverged.any():
         return "Training diverges at no learning rate tested."
     return "Where training begins to diverge could not be placed."
@@ -108,7 +114,10 @@ def _undecided(regimes: pl.DataFrame) -> str:
         _listed(part["plr"].to_list()) + (f" ({reason})" if reason else "")
         for (reason,), part in found.group_by("reason", maintain_order=True)
     ]
-    return f"Undecided: {'; '.join(parts)}. More steps or more frequent traces should decide."
+    advice = "More steps or more frequent traces should decide."
+    if (found["reason"] == UNBOUNDED).any():
+        advice = "Add a constant to the loss, so that a perfect fit has the loss 0."
+    return f"Undecided: {'; '.join(parts)}. {advice}"
 
 
 def _listed(plrs: list[float]) -> str:
