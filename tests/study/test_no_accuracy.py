@@ -23,11 +23,11 @@ from lratlas.comparing import compare
 from lratlas.errors import SpecError, TaskError
 from lratlas.report.figures import figure_svg
 from lratlas.reporting import drawn
-from lratlas.tables import SCHEMAS
 
 Read = Callable[[Atlas], dict[str, Any]]
 
 SMALL = "No learning rate moved the loss: all are too small. Test larger ones."
+TABLES = ("runs", "regimes", "pairs", "sharpness", "claims")
 EVERYTHING: dict[str, Any] = {
     "finetune": {"lrs": [1e-3, 1e-2], "epochs": 1},
     "average": {"counts": [2], "every": 2},
@@ -44,20 +44,26 @@ def regression(**changes: Any) -> Task:
     x = torch.randn(48, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     y = x.mean((1, 2, 3))[:, None] + 1
     given: dict[str, Any] = {
+        "batch_size": 8,
         "model": partial(linear, 16, 1),
         "loss": "mse",
         "train": (x[:32], y[:32]),
         "test": (x[32:], y[32:]),
     }
-    return Task(**(given | {"batch_size": 8} | changes))
+    return Task(**(given | changes))
 
 
 def classes(**changes: Any) -> Task:
     """Three classes of images of 4 x 4, at random."""
     draw = torch.Generator().manual_seed(0)
     x, y = torch.randn(48, 1, 4, 4, generator=draw), torch.randint(3, (48,), generator=draw)
-    given: dict[str, Any] = {"model": partial(linear, 16, 3), "train": (x[:32], y[:32]), "test": (x[32:], y[32:])}
-    return Task(**(given | {"batch_size": 8} | changes))
+    given: dict[str, Any] = {
+        "batch_size": 8,
+        "model": partial(linear, 16, 3),
+        "train": (x[:32], y[:32]),
+        "test": (x[32:], y[32:]),
+    }
+    return Task(**(given | changes))
 
 
 def squares_below_zero(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -99,7 +105,7 @@ def read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         folder = atlas.folder
         assert set(drawn(atlas).missing) <= {"accuracy", "loss", "geometry", "sharpness", "norms"}
         assert all("<script" in page for page in (atlas.report_html(live=True), compare([atlas]).html()))
-        for name in SCHEMAS:
+        for name in TABLES:
             assert json.loads(command("show", folder, name, "--format", "json")) == [] or len(atlas.table(name))
         texts = [command("show", folder, "regimes"), command("status", folder), command("compare", folder)]
         texts += atlas.summary()
