@@ -24,7 +24,7 @@ from lratlas.study.spec.sections import Spec
 from lratlas.study.spec.spec import PYTHON
 from lratlas.study.store.made import is_whole
 from lratlas.study.store.store import Store
-from lratlas.tables import SCHEMAS, empty
+from lratlas.tables import SCHEMAS, empty, has_accuracy
 from lratlas.thresholds import Thresholds
 
 if TYPE_CHECKING:
@@ -137,10 +137,10 @@ class Atlas:
         return next_plr(self.tables, self.spec.refine) if self.spec.refine else None
 
     def regimes_in_short(self) -> str:
-        """The PLRs of each regime, as the ends of their range: ``1: 1e-3–1e-2, 2A: …``."""
+        """The PLRs of each regime, as the ends of their range, and why they are undecided: ``1: 1e-3–1e-2, 2A: …``."""
         parts = [
-            f"{name}: {format_lr(part['plr'].min())}–{format_lr(part['plr'].max())}"  # pyright: ignore[reportArgumentType] - polars' min() is wider
-            for (name,), part in self.regimes.group_by("regime", maintain_order=True)
+            f"{name}{f' ({reason})' if reason else ''}: {format_lr(part['plr'].min())}–{format_lr(part['plr'].max())}"  # pyright: ignore[reportArgumentType] - polars' min() is wider
+            for (name, reason), part in self.regimes.group_by("regime", "reason", maintain_order=True)
         ]
         return ", ".join(parts)
 
@@ -153,8 +153,8 @@ class Atlas:
         """A chart; it shows in a notebook.
 
         Args:
-            name: accuracy, geometry, features, bands, traces, convergence, two_stages, norms or sharpness; ticks or
-                band_picture of the data.
+            name: accuracy, loss, geometry, features, bands, traces, convergence, two_stages, norms or sharpness; ticks
+                or band_picture of the data.
             options: Passed to the chart, such as ``at_loss`` for accuracy.
 
         Raises:
@@ -245,6 +245,8 @@ class Atlas:
 
         measured = ("features", "bands", "norms", "sharpness")
         asked = {name: self.plan is None or bool(getattr(self.plan, name)) for name in measured} | {
+            "accuracy": has_accuracy(self.tables["runs"]),
+            "loss": not has_accuracy(self.tables["runs"]),
             "convergence": self.spec.measure.convergence,
             "two_stages": self.spec.second is not None,
         }

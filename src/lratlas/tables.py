@@ -41,6 +41,7 @@ SCHEMAS: dict[str, pl.Schema] = {
             "test_accuracy": pl.Float64,
             "gradient_norm": pl.Float64,
             "seconds": pl.Float64,
+            "start_loss": pl.Float64,  # test loss before the first step; null unless the stage is pretrain
         }
     ),
     # Training columns are means over the mini-batches since the last row; test columns of the whole test set.
@@ -76,6 +77,7 @@ SCHEMAS: dict[str, pl.Schema] = {
             "test_accuracy": pl.Float64,
             "barrier": pl.Float64,  # largest of the pairs' medians over seeds, test set
             "flr_spread": pl.Float64,  # over FLRs, of the mean test accuracy after fine-tuning
+            "reason": pl.String,  # why the regime is undecided; null for all others
         }
     ),
     "boundaries": pl.Schema(
@@ -200,6 +202,17 @@ def empty(table: str) -> pl.DataFrame:
 def table(tables: Tables, name: str) -> pl.DataFrame:
     """A table of a study, empty where it has none of that name."""
     return tables.get(name, empty(name))
+
+
+def completed(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    """The rows with the columns of a table that they lack, as null."""
+    lacks = {column: kind for column, kind in SCHEMAS[name].items() if column not in frame.columns}
+    return frame.with_columns(pl.lit(None, kind).alias(column) for column, kind in lacks.items())
+
+
+def has_accuracy(runs: pl.DataFrame) -> bool:
+    """Whether any run has an accuracy, or there are none that could: regression, say, has losses alone."""
+    return runs.is_empty() or sum(runs[name].count() for name in ("train_accuracy", "test_accuracy")) > 0
 
 
 # The stages of the runs that tables tell apart by one PLR.

@@ -33,9 +33,11 @@ def noise(seed: int, *, seeds: int = 6, plrs: int = 4) -> Votes:
         excess=np.where(finite, rng.normal(0.01, 0.01, (plrs, seeds)), np.nan),
         loss=np.where(finite, 0.5, np.inf),
         converged=nowhere,
+        unmoved=nowhere,
         falling=nowhere,
         descending=nowhere,
         tested=everywhere,
+        unbounded=False,
         barriers=barriers,
     )
 

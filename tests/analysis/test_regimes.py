@@ -163,6 +163,7 @@ def test_a_trace_too_short_for_a_trend_is_undecided(study: Study) -> None:
     tables["traces"] = tables["traces"].filter(pl.col("step") % 200 == 0)
     table = regimes(tables, chance_loss=CHANCE)
     assert table.select("regime", "falling", "trend_p").row(0) == ("undecided", None, None)
+    assert table["reason"].to_list() == ["trace too short"]
 
 
 def test_fine_tuning_gives_the_spread_over_flrs(study: Study) -> None:
@@ -242,9 +243,94 @@ def test_no_runs_give_an_empty_table() -> None:
 
 
 @pytest.mark.parametrize("chance_loss", [0.0, -1.0, math.inf, math.nan])
-def test_the_chance_loss_must_be_positive(study: Study, chance_loss: float) -> None:
+def test_the_chance_loss_must_be_positive_where_losses_decide(study: Study, chance_loss: float) -> None:
     with pytest.raises(SpecError, match="chance_loss"):
-        regimes(study([["plateau"]]), chance_loss=chance_loss)
+        regimes(study([["plateau"]], accuracies=False), chance_loss=chance_loss)
+
+
+def shifted(tables: dict[str, pl.DataFrame], by: float) -> dict[str, pl.DataFrame]:
+    """The same study with another constant in its loss."""
+    moved = pl.col("train_loss") + by
+    return tables | {name: tables[name].with_columns(moved) for name in ("runs", "traces")}
+
+
+def test_where_accuracies_decide_losses_may_be_negative(study: Study) -> None:
+    tables = shifted(study([[kind] * 2 for kind in ("converged", "plateau", "chance", "diverged")]), -2.0)
+    assert labels(tables, chance_loss=CHANCE - 2) == ["1", "2", "3", "3"]
+    falling = shifted(study([["descending"]]), -0.8)  # 0.4 t^(-1/2): from -0.234 in step 500 on to -0.4
+    assert labels(falling, chance_loss=CHANCE - 0.8) == ["undecided"]
+    assert regimes(falling, chance_loss=CHANCE - 0.8)["falling"].to_list() == [1.0]
+
+
+def test_rest_at_a_loss_without_a_lowest_value_is_undecided(study: Study) -> None:
+    tables = shifted(study([["plateau"], ["chance"], ["diverged"]], accuracies=False), -0.5)
+    table = regimes(tables, chance_loss=CHANCE - 0.5)
+    assert table["regime"].to_list() == ["undecided", "3", "3"]
+    assert table["reason"][0].startswith("losses below 0")
+
+
+def started(
+    tables: dict[str, pl.DataFrame], tests: list[float], *, start: float = 0.7, gradient: float = 1.0
+) -> dict[str, pl.DataFrame]:
+    """The same study with its loss before training, and the test losses of each PLR in the last half."""
+    place = tables["runs"].select("run", pl.col("plr").rank("dense").cast(pl.Int64) - 1)
+    late = pl.col("step") > 500
+    traces = (
+        tables["traces"]
+        .join(place, on="run")
+        .with_columns(
+            test_loss=pl.when(late).then(pl.col("plr").replace_strict(list(range(len(tests))), tests)).otherwise(5.0),
+            gradient_norm=gradient,
+        )
+    )
+    return tables | {
+        "runs": tables["runs"].with_columns(start_loss=pl.lit(start)),
+        "traces": traces.select(SCHEMAS["traces"].names()),
+    }
+
+
+@pytest.mark.parametrize("accuracies", [True, False])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_loss_that_has_not_moved_is_too_small_and_not_divergence(
+    study: Study, seeds: int, *, accuracies: bool
+) -> None:
+    kinds = [["chance"] * seeds, ["barely"] * seeds, ["converged"] * seeds, ["chance"] * seeds]
+    tables = started(study(kinds, accuracies=accuracies), [0.7, 0.706, 0.1, 1.5])
+    table = regimes(tables, chance_loss=CHANCE)
+    assert table["regime"].to_list() == ["undecided", "undecided", "1", "3"]
+    assert table["reason"].to_list() == ["has not moved", "has not moved", None, None]
+
+
+@pytest.mark.parametrize(("test_loss", "regime"), [(0.7069, "undecided"), (0.7071, "3"), (0.6929, "3")])
+def test_a_loss_has_not_moved_within_one_per_cent_of_its_start(study: Study, test_loss: float, regime: str) -> None:
+    assert labels(started(study([["chance"]]), [test_loss])) == [regime]
+    assert labels(started(study([["chance"]]), [-test_loss], start=-0.7)) == [regime]
+    assert labels(started(study([["plateau"]]), [test_loss])) == ["2"], "above chance"
+    assert labels(started(study([["diverged"]]), [test_loss])) == ["3"]
+
+
+def test_a_dead_network_is_regime_3_though_its_loss_is_that_of_the_start(study: Study) -> None:
+    assert labels(started(study([["chance"]]), [0.7], gradient=0.0)) == ["3"]
+    assert labels(started(study([["plateau"], ["chance"]]), [0.4, 0.7])) == ["2", "3"], "a smaller LR has moved"
+    assert labels(started(study([["chance"], ["chance"]]), [0.9, 0.7])) == ["3", "3"]
+
+
+def test_without_the_loss_before_training_no_plr_counts_as_too_small(study: Study) -> None:
+    tables = started(study([["chance"]]), [0.7])
+    tables["runs"] = tables["runs"].with_columns(start_loss=pl.lit(None, pl.Float64))
+    assert labels(tables) == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "reasons"),
+    [
+        (["descending"], ["still falling"]),
+        (["chance", "converged"], ["at chance below a learning rate that converges", None]),
+        (["creeping", "descending"], ["a larger learning rate has a lower loss that still falls", "still falling"]),
+    ],
+)
+def test_the_reason_why_a_plr_is_undecided(study: Study, kinds: list[str], reasons: list[str | None]) -> None:
+    assert regimes(study([[kind] for kind in kinds]), chance_loss=CHANCE)["reason"].to_list() == reasons
 
 
 def test_thresholds_must_be_shares() -> None:

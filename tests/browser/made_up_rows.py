@@ -37,6 +37,7 @@ def run_rows(job: Training, noise: np.random.Generator) -> pl.DataFrame:
         test_accuracy=quality,
         gradient_norm=pl.when(pl.Series(~averaged)).then(gradient),
         seconds=np.where(averaged, 0.0, 1.5),
+        start_loss=pl.when(stage="pretrain").then(1.2),
     ).select(SCHEMAS["runs"].names())
 
 

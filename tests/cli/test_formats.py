@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.helpers import Ran, contents
+from lratlas.study.store.formats import FORMAT
 
 Run = Callable[..., Ran]
 
@@ -64,7 +65,7 @@ def test_a_finished_study_of_an_earlier_format_is_left_as_it_is(name: str, kept:
     assert ("is left as it is" in resumed.err) == (name == "format-1")
     assert (before["plan.json"] == after["plan.json"]) == (name == "format-1")
     assert run("verify", study).code == 0
-    assert json.loads(run("status", study, "--json").out)["format"] == (1 if name == "format-1" else 3)
+    assert json.loads(run("status", study, "--json").out)["format"] == (1 if name == "format-1" else FORMAT)
 
 
 def test_an_unfinished_study_of_the_first_format_cannot_be_continued(

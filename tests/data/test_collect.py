@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler
 
 from lratlas.data import collect
-from lratlas.data.collect import loader_batch_size, pair_of, whole_number
+from lratlas.data.collect import loader_batch_size, pair_of
 from lratlas.data.parts import leaves
 from lratlas.errors import TaskError
 

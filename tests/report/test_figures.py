@@ -18,7 +18,7 @@ from lratlas.report.look import Drawing
 from lratlas.tables import Tables
 
 INCH = 72  # points
-ONE_PANEL = {"accuracy", "ticks"}
+ONE_PANEL = {"accuracy", "loss", "ticks"}
 POINTS = pl.DataFrame({"x1": [0.0, 1.0, -1.5], "x2": [0.5, -1.0, 2.0], "label": [0, 1, 1]})
 
 

@@ -351,8 +351,9 @@ def test_a_loss_without_a_positive_chance_level_is_refused_before_training(
     def loss(outputs: torch.Tensor, _targets: torch.Tensor) -> torch.Tensor:
         return outputs.mean() * 0 - 5
 
+    numbers = {name: (x, y.float()) for name, (x, y) in (("train", small_task().train), ("test", small_task().test))}
     with pytest.raises(TaskError, match="must be above 0"):
-        explored(tmp_path / "study", small_task(loss=loss))
+        explored(tmp_path / "study", small_task(loss=loss, singles=None, **numbers))
 
 
 def test_features_of_four_classes_are_compared_with_a_guess_among_four(

@@ -1,11 +1,13 @@
 """What each pre-training run shows about its regime: one row per run, before any pooling over seeds."""
 
+import math
+
 import numpy as np
 import polars as pl
 
 from lratlas.analysis.trend import falling_p
 from lratlas.errors import SpecError, StudyError
-from lratlas.tables import Tables
+from lratlas.tables import Tables, completed, has_accuracy
 from lratlas.thresholds import Thresholds
 
 BLOCKS = 10  # even, so that the third and the last quarter of the steps are five blocks each
@@ -27,16 +29,21 @@ def run_evidence(tables: Tables, *, chance_loss: float, thresholds: Thresholds) 
     Returns:
         One row per PLR and seed, sorted: plr, seed, diverged, fitted, test_accuracy; train_accuracy,
         chance_accuracy and train_loss over the last quarter; excess (accuracy over chance, or the share of
-        the chance loss removed where there are no accuracies); trend_p (null where the trace is too short);
-        falling; converged. What a diverged run measured is null.
+        the chance loss removed where there are no accuracies); unmoved; trend_p (null where the trace is too short);
+        falling; converged; unbounded (the same in all rows: there are no accuracies, and losses below
+        zero, so that no loss says that a training is at its lowest). What a diverged run measured is null.
 
     Raises:
-        SpecError: If ``chance_loss`` is not a positive number.
+        SpecError: If ``chance_loss`` is not finite, or not positive and there are no accuracies.
         StudyError: If a PLR has two pre-training runs of one seed, or a finite run has no training trace.
     """
-    if not 0 < chance_loss < float("inf"):
-        raise SpecError(f"chance_loss is {chance_loss}; it must be a positive number")
     runs = tables["runs"].filter(pl.col("stage") == "pretrain").sort("plr", "seed")
+    scored = tables["traces"]["train_accuracy"].count() > 0 or has_accuracy(runs)
+    if not math.isfinite(chance_loss) or (chance_loss <= 0 and not scored):
+        raise SpecError(f"chance_loss is {chance_loss}; it must be a positive number")
+    # Without a positive level no loss is near zero in relation to it; accuracies decide alone.
+    small = thresholds.small_loss * chance_loss if chance_loss > 0 else -math.inf
+    unbounded = not scored and bool((tables["traces"]["train_loss"] < -small).any())
     _check_unique(runs)
     rows = _covered(tables["traces"], runs)
     frame = (
@@ -46,32 +53,55 @@ def run_evidence(tables: Tables, *, chance_loss: float, thresholds: Thresholds) 
             "seed",
             pl.col("diverged").fill_null(value=False),
             (pl.col("train_accuracy") == 1).fill_null(value=False).alias("fitted"),
-            (pl.col("train_loss") < thresholds.small_loss * chance_loss).fill_null(value=False).alias("small_end"),
+            (pl.col("train_loss") < small).fill_null(value=False).alias("small_end"),
             pl.col("test_accuracy").fill_nan(None),
         )
         .join(_last_quarter(rows), on="run", how="left", maintain_order="left")
         .join(_trends(rows), on="run", how="left", maintain_order="left")
+        .join(_unmoved(tables["traces"], runs, thresholds.unmoved), on="run", how="left", maintain_order="left")
     )
     measured = ["test_accuracy", "train_accuracy", "chance_accuracy", "train_loss", "trend_p", "fall"]
     frame = frame.with_columns(
         pl.when(~pl.col("diverged")).then(pl.col(name)).alias(name) for name in measured
     ).with_columns(
-        pl.coalesce(pl.col("train_accuracy") - pl.col("chance_accuracy"), 1 - pl.col("train_loss") / chance_loss).alias(
-            "excess"
-        ),
+        pl.coalesce(pl.col("train_accuracy") - pl.col("chance_accuracy"), _removed(chance_loss)).alias("excess"),
         pl.when(pl.col("trend_p").is_not_null())
         .then((pl.col("trend_p") < thresholds.trend_level) & (pl.col("fall") > thresholds.fall))
         .alias("falling"),
         (
-            (pl.col("train_loss") < thresholds.small_loss * chance_loss).fill_null(value=False)
+            (pl.col("train_loss") < small).fill_null(value=False)
             | (pl.col("train_accuracy") >= thresholds.fitted_accuracy).fill_null(value=False)
         ).alias("at_rest"),
     )
     _check_traced(frame)
     settled = pl.col("falling").fill_null(value=False) | pl.col("at_rest")
-    ended = pl.col("fitted") | pl.col("small_end")
-    return frame.with_columns((~pl.col("diverged") & ended & settled).alias("converged")).drop(
-        "run", "small_end", "at_rest", "fall"
+    ended = (pl.col("fitted") | pl.col("small_end")) & (not unbounded)
+    return frame.with_columns(
+        (~pl.col("diverged") & ended & settled).alias("converged"), pl.lit(unbounded).alias("unbounded")
+    ).drop("run", "small_end", "at_rest", "fall")
+
+
+def _removed(chance_loss: float) -> pl.Expr:
+    """The share of the chance loss that training has removed: nothing where the loss has not moved."""
+    share = 1 - pl.col("train_loss") / chance_loss
+    # That of another seed's untrained model may be a few per cent higher.
+    return pl.when(pl.col("unmoved").fill_null(value=False)).then(pl.min_horizontal(share, 0.0)).otherwise(share)
+
+
+def _unmoved(traces: pl.DataFrame, runs: pl.DataFrame, share: float) -> pl.DataFrame:
+    """Per run, whether its test loss is near the start all through the last half, and its gradient is not zero.
+
+    In the first half, the statistics of batch norm may still be on their way from their initial values.
+    """
+    start = pl.col("start_loss")
+    near = ((pl.col("test_loss") - start).abs() <= share * start.abs()).fill_null(value=False)
+    dead = (pl.col("gradient_norm").sort_by("step").last() == 0).fill_null(value=False)
+    return (
+        completed(traces, "traces")
+        .join(completed(runs, "runs").select("run", "steps", "start_loss"), on="run")
+        .filter(pl.col("step") > pl.col("steps") / 2)
+        .group_by("run")
+        .agg((near.all() & ~dead).alias("unmoved"))
     )
 
 
@@ -141,5 +171,8 @@ def _trends(rows: pl.DataFrame) -> pl.DataFrame:
     return lists.select(
         "run",
         pl.Series("trend_p", p_values, dtype=pl.Float64),
-        (1 - pl.col("last_quarter") / pl.col("third_quarter")).fill_nan(None).alias("fall"),
+        # A loss may be negative: its size is what a fall is relative to.
+        ((pl.col("third_quarter") - pl.col("last_quarter")) / pl.col("third_quarter").abs())
+        .fill_nan(None)
+        .alias("fall"),
     )

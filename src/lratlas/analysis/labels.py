@@ -15,6 +15,15 @@ Bools = NDArray[np.bool_]
 # Seeds whose excess varies less than this count as one observation; a rounding error is far smaller.
 DEGENERATE_VARIANCE = 1e-14
 
+# Why a PLR is undecided.
+UNMOVED = "has not moved"
+SLOW = "at chance below a learning rate that converges"
+OVERTAKEN = "a larger learning rate has a lower loss that still falls"
+FALLING = "still falling"
+SHORT = "trace too short"
+UNBOUNDED = "losses below 0"
+_REASONS = (UNMOVED, SLOW, OVERTAKEN, FALLING, SHORT, UNBOUNDED)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Votes:
@@ -28,9 +37,11 @@ class Votes:
         excess: Accuracy over chance; NaN where not finite.
         loss: Training loss over the last quarter of the steps; infinite where there is none.
         converged: Whether the run is of regime 1.
+        unmoved: Whether its test loss has not moved from the start.
         falling: Whether its loss falls by an amount that matters.
         descending: Whether its loss falls at all, by the trend test.
         tested: Whether its trace was long enough for the trend test.
+        unbounded: Whether a loss at rest may be at its lowest or on a plateau, for nobody knows the lowest.
         barriers: Test barriers, shape (pairs, PLRs, seeds); NaN where not measured.
     """
 
@@ -41,9 +52,11 @@ class Votes:
     excess: Floats
     loss: Floats
     converged: Bools
+    unmoved: Bools
     falling: Bools
     descending: Bools
     tested: Bools
+    unbounded: bool
     barriers: Floats
 
 
@@ -53,11 +66,13 @@ class Decision:
 
     Attributes:
         labels: ``1``, ``2``, ``2A``, ``2B``, ``3``, ``undecided``, or empty where no run has a weight.
+        reasons: Why a PLR is undecided; empty for all others.
         above_chance_p: p value of the test against chance; NaN where it cannot be made.
         barrier: Largest of the pairs' medians over seeds; NaN where not measured.
     """
 
     labels: NDArray[np.str_]
+    reasons: NDArray[np.str_]
     above_chance_p: Floats
     barrier: Floats
 
@@ -87,9 +102,11 @@ def votes(evidence: pl.DataFrame, pairs: pl.DataFrame, *, thresholds: Thresholds
         excess=np.where(grid(~pl.col("diverged")), numbers("excess"), np.nan),
         loss=np.where(np.isnan(loss), np.inf, loss),
         converged=grid(pl.col("converged")),
+        unmoved=grid(pl.col("unmoved") & ~pl.col("diverged")),
         falling=grid(pl.col("falling")),
         descending=grid(pl.col("trend_p") < thresholds.trend_level),
         tested=grid(pl.col("trend_p").is_not_null()),
+        unbounded=evidence["unbounded"].any(),
         barriers=_barriers(pairs, plrs=plrs, seeds=seeds),
     )
 
@@ -102,6 +119,7 @@ def decide(ballot: Votes, weights: Floats, *, thresholds: Thresholds) -> Decisio
     even at chance; and a PLR at chance without a trend is undecided there, for a larger LR that converges
     speaks against divergence. The same holds where a larger LR is at a lower loss and still falls: the
     smaller one rests neither in divergence nor in an equilibrium, whose loss would be the lower one.
+    Before all that, a PLR at chance whose loss has not moved, nor that of any smaller one, is too small.
 
     Args:
         ballot: The evidence.
@@ -118,15 +136,29 @@ def decide(ballot: Votes, weights: Floats, *, thresholds: Thresholds) -> Decisio
     descending = weights @ ballot.descending.T > finite / 2
     falling = weights @ ballot.falling.T > finite / 2
     settled = ~falling & (weights @ ballot.tested.T > finite / 2)
-    slow = (below_one & at_chance) | _overtaken(ballot, weights, falling & ~at_chance)
-    labels = np.select(
-        [runs == 0, broken, one, below_one & descending, slow, at_chance, settled],
-        ["", "3", "1", "1", "undecided", "3", "2"],
-        default="undecided",
-    )
+    unmoved = at_chance & ~broken & (weights @ ballot.unmoved.T > finite / 2)
+    too_small = np.logical_and.accumulate(unmoved | (runs == 0), axis=1)
+    slow, overtaken = below_one & at_chance, _overtaken(ballot, weights, falling & ~at_chance)
+    choices = [
+        (runs == 0, ""),
+        (broken, "3"),
+        (one, "1"),
+        (too_small, UNMOVED),
+        (below_one & descending, "1"),
+        (slow, SLOW),
+        (overtaken, OVERTAKEN),
+        (at_chance, "3"),
+        (settled & ballot.unbounded, UNBOUNDED),
+        (settled, "2"),
+        (falling, FALLING),
+    ]
+    found = np.select([case for case, _ in choices], [name for _, name in choices], default=SHORT)
+    undecided = np.isin(found, _REASONS)
+    labels, reasons = np.where(undecided, "undecided", found), np.where(undecided, found, "")
     barrier = _largest_median(ballot.barriers, weights)
     return Decision(
         labels=_with_subregimes(labels, barrier, limit=thresholds.barrier),
+        reasons=reasons,
         above_chance_p=p_values,
         barrier=barrier,
     )

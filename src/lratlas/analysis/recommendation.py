@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lratlas.analysis.quality import averaged, best_averaged, best_fine_tuned, fine_tuned, good_range, score_of
+from lratlas.analysis.regimes import all_too_small
 from lratlas.analysis.wording import format_lr
 from lratlas.tables import Tables
 
@@ -45,12 +46,12 @@ def recommendation(tables: Tables, *, elr: bool) -> Recommendation | None:
         elr: Whether LRs are effective ones.
 
     Returns:
-        None where no model was fine-tuned or averaged in all seeds.
+        None where no model was fine-tuned or averaged in all seeds, or the loss has moved at no PLR.
     """
     runs, tested = tables["runs"], tables["regimes"]["plr"]
     score = score_of(runs)
     ways = [best for of in (best_fine_tuned, best_averaged) if (best := of(runs, tables["regimes"], score))]
-    if not ways:
+    if not ways or all_too_small(tables["regimes"]):
         return None
     best = max(ways, key=lambda way: way.value if score.more_is_better else -way.value)
     finished = fine_tuned(runs) if best.count is None else averaged(runs).filter(count=best.count)

@@ -4,9 +4,11 @@ import numpy as np
 import polars as pl
 
 from lratlas.analysis.evidence import run_evidence
-from lratlas.analysis.labels import decide, votes
-from lratlas.tables import SCHEMAS, Tables, direct, empty, table
+from lratlas.analysis.labels import UNMOVED, decide, votes
+from lratlas.tables import SCHEMAS, Tables, completed, direct, empty, table
 from lratlas.thresholds import DEFAULTS, Thresholds
+
+ALL_TOO_SMALL = "No learning rate moved the loss: all are too small. Test larger ones."
 
 
 def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAULTS) -> pl.DataFrame:
@@ -21,8 +23,10 @@ def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFA
     * ``2``, chaotic equilibrium: a stationary loss over the last half. Going up from the convergence
       threshold, ``2A`` as long as the solutions fine-tuned with the lowest and the highest FLR and the weight
       average are linearly connected, ``2B`` from there on; plain ``2`` where that cannot be told.
-    * ``undecided``: still falling, or at rest only beside a larger PLR that is at a lower loss and still
-      falls, or a trace too short to tell.
+    * ``undecided``, for a reason: at chance with a test loss that has not moved from its start, nor has that of
+      any smaller PLR (too small; this comes first); still falling; at rest only next to a larger PLR that is at a
+      lower loss and still falls; at rest, where there are no accuracies and losses below zero; or a trace that is
+      too short.
 
     The definitions follow Section 3 of *Where Do Large Learning Rates Lead Us?* (2024).
 
@@ -49,9 +53,11 @@ def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFA
         {
             "plr": ballot.plrs,
             "regime": decision.labels[0].tolist(),
+            "reason": [reason or None for reason in decision.reasons[0].tolist()],
             "above_chance_p": decision.above_chance_p[0],
             "barrier": decision.barrier[0],
-        }
+        },
+        schema_overrides={"reason": pl.String},
     ).with_columns(pl.col("above_chance_p", "barrier").fill_nan(None))
     return (
         _pooled(evidence)
@@ -60,6 +66,11 @@ def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFA
         .sort("plr")
         .select(pl.col(name).cast(kind) for name, kind in SCHEMAS["regimes"].items())
     )
+
+
+def all_too_small(regimes: pl.DataFrame) -> bool:
+    """Whether there are PLRs and the loss has moved at none of them."""
+    return len(regimes) > 0 and completed(regimes, "regimes").select(pl.col("reason").eq_missing(UNMOVED).all()).item()
 
 
 def _pooled(evidence: pl.DataFrame) -> pl.DataFrame:

@@ -2,10 +2,12 @@
 
 import polars as pl
 
+from lratlas.analysis.labels import UNBOUNDED, UNMOVED
 from lratlas.analysis.minima_summary import minima_sentences
 from lratlas.analysis.quality import Best, Score, best_averaged, best_fine_tuned, converging, score_of
+from lratlas.analysis.regimes import ALL_TOO_SMALL, all_too_small
 from lratlas.analysis.wording import format_lr, plain, signed_interval, told_apart
-from lratlas.tables import Tables
+from lratlas.tables import Tables, completed, has_accuracy
 
 
 def summary(tables: Tables, *, elr: bool) -> list[str]:
@@ -16,21 +18,24 @@ def summary(tables: Tables, *, elr: bool) -> list[str]:
         elr: Whether the LRs are effective ones, of a scale-invariant model.
 
     Returns:
-        One to three sentences each about the boundaries, the best initial LR after fine-tuning, the best
-        weight average, the features, the Fourier bands, the growth of epochs to convergence, two stages, norms and
-        sharpness; nothing about what was not measured.
+        One sentence where every LR is too small; else one to three sentences each about the boundaries, the best
+        initial LR after fine-tuning, the best weight average, the features, the Fourier bands, the growth of epochs to
+        convergence, two stages, norms and sharpness; nothing about what was not measured.
     """
     name = "effective learning rate" if elr else "learning rate"
-    regimes = tables["regimes"].sort("plr")
+    regimes = completed(tables["regimes"], "regimes").sort("plr")
     if regimes.is_empty():
         return ["No pre-training run has finished yet."]
+    if all_too_small(regimes):
+        return [ALL_TOO_SMALL]
     bounds = {row["boundary"]: row for row in tables["boundaries"].iter_rows(named=True)}
     runs = tables["runs"]
     score = score_of(runs)
     sentences = [
         _convergence(regimes, bounds["convergence"], name),
         _subregime(bounds["subregime"]),
-        _divergence(regimes, bounds["divergence"]),
+        _divergence(regimes, bounds["divergence"], _at_chance(runs)),
+        _too_small(regimes),
         _undecided(regimes),
         _fine_tuned(best_fine_tuned(runs, regimes, score), score),
         _averaged(best_averaged(runs, regimes, score), score),
@@ -60,7 +65,7 @@ def _convergence(regimes: pl.DataFrame, row: dict[str, float | None], name: str)
             "smaller ones bring the training loss down towards zero, larger ones do not."
         )
     low, high = regimes["plr"][0], regimes["plr"][-1]
-    span = f"between {format_lr(low)} and {format_lr(high)}"
+    span = f"between {format_lr(low)} and {format_lr(high)}" if low < high else format_lr(low)
     found = regimes["regime"] == "1"
     if found.all():
         return f"Training converges at every {name} tested, {span}; the convergence threshold lies higher."
@@ -79,23 +84,44 @@ def _subregime(row: dict[str, float | None]) -> str:
     )
 
 
-def _divergence(regimes: pl.DataFrame, row: dict[str, float | None]) -> str:
+def _at_chance(runs: pl.DataFrame) -> str:
+    return (
+        "predictions are no better than chance" if has_accuracy(runs) else "the loss is no lower than without training"
+    )
+
+
+def _divergence(regimes: pl.DataFrame, row: dict[str, float | None], at_chance: str) -> str:
     if row["value"] is not None:
-        return f"Training diverges above about {_where(row)}: predictions are no better than chance there."
+        return f"Training diverges above about {_where(row)}: {at_chance} there."
     diverged = regimes["regime"] == "3"
     if diverged.all():
-        return "Training diverges at every learning rate tested: no prediction is better than chance."
+        return f"Training diverges at every learning rate tested: {at_chance}."
     if not diverged.any():
         return "Training diverges at no learning rate tested."
     return "Where training begins to diverge could not be placed."
 
 
+def _too_small(regimes: pl.DataFrame) -> str:
+    plrs = regimes.filter(reason=UNMOVED)["plr"].to_list()
+    return f"Too small: {_listed(plrs)}; the loss has not moved from its start." if plrs else ""
+
+
 def _undecided(regimes: pl.DataFrame) -> str:
-    plrs = regimes.filter(pl.col("regime") == "undecided")["plr"].to_list()
-    if not plrs:
+    found = regimes.filter(pl.col("reason").ne_missing(UNMOVED), regime="undecided")
+    if found.is_empty():
         return ""
-    listed = ", ".join(format_lr(plr) for plr in plrs)
-    return f"Undecided: {listed}; more steps (or more frequent traces) would tell."
+    parts = [
+        _listed(part["plr"].to_list()) + (f" ({reason})" if reason else "")
+        for (reason,), part in found.group_by("reason", maintain_order=True)
+    ]
+    advice = "More steps or more frequent traces should decide."
+    if (found["reason"] == UNBOUNDED).any():
+        advice = "Add a constant to the loss, so that a perfect fit has the loss 0."
+    return f"Undecided: {'; '.join(parts)}. {advice}"
+
+
+def _listed(plrs: list[float]) -> str:
+    return ", ".join(format_lr(plr) for plr in plrs)
 
 
 def _fine_tuned(best: Best | None, score: Score) -> str:
@@ -158,7 +184,7 @@ def _bands(bands: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
     """The band in whose images alone the PLRs differ most: the best PLR against those where training converges."""
     if bands is None:
         return ""
-    alone = bands.filter(pl.col("kept") & (pl.col("low") > 0))
+    alone = bands.filter(pl.col("kept") & (pl.col("low") > 0)).drop_nulls("accuracy")
     tuned = alone.filter(pl.col("flr") == pl.col("flr").min())
     shown, models = (alone.filter(stage="pretrain"), "pre-trained") if tuned.is_empty() else (tuned, "fine-tuned")
     if shown.is_empty():

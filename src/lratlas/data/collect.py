@@ -1,6 +1,5 @@
 """A user's data as tensors: arrays, frames, data sets and loaders, read into memory once and never changed."""
 
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -59,16 +58,6 @@ def pair_of(name: str, given: Any, *, whole: bool = False) -> Pair:
 def loader_batch_size(given: Any) -> int | None:
     """The batch size of a `DataLoader`; None for all other data."""
     return given.batch_size if isinstance(given, DataLoader) else None
-
-
-def whole_number(value: Any) -> int | None:
-    """A Python or NumPy integer, or a tensor of one, as an int; None for everything else, bools too."""
-    if isinstance(value, bool | np.bool_):
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:
-        return None
 
 
 def _check_numbers(name: str, what: str, part: Tensor) -> None:

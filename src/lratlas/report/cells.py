@@ -30,6 +30,7 @@ def _short(number: float) -> str:
 EVIDENCE: Mapping[str, tuple[str, Cell]] = {
     "plr": ("PLR", lr_text),
     "regime": ("regime", str),
+    "reason": ("why undecided", str),
     "seeds": ("seeds", str),
     "train_accuracy": ("train accuracy", _percent),
     "chance_accuracy": ("chance", _percent),

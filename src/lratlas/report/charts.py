@@ -9,7 +9,7 @@ import polars as pl
 from lratlas.errors import StudyError
 from lratlas.report import controls, look
 from lratlas.report.convergence_charts import convergence_chart
-from lratlas.report.data import accuracy_data, geometry_data, regime_bands, traces_data
+from lratlas.report.data import accuracy_data, geometry_data, loss_data, regime_bands, traces_data
 from lratlas.report.learned_charts import bands_chart, features_chart
 from lratlas.report.look import Drawing
 from lratlas.report.minima_charts import norms_chart, sharpness_chart, two_stages_chart
@@ -19,6 +19,7 @@ from lratlas.report.texts import TEXTS
 from lratlas.tables import Tables
 
 _WIDTH = 545  # pixels, of the chart of accuracies
+_FAR = 30  # losses that differ by more than this factor are drawn on a log axis
 _PANELS = {
     "angle": "angle, radians",
     "train_barrier": "train error barrier",
@@ -49,6 +50,43 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
     """
     data = controls.chosen_from(accuracy_data(tables, at_loss=at_loss))
     name = "accuracy" if at_loss is None else "accuracy_at_loss"
+    title = "test accuracy" if at_loss is None else f"test accuracy at training loss {at_loss:g}"
+    y = alt.Y("mean:Q").title(title).axis(format="%")
+    return _quality_chart(tables, data, y, name=name, form=look.PERCENT, elr=elr)
+
+
+def loss_chart(tables: Tables, *, elr: bool = False) -> Drawing:
+    """Test loss against PLR, drawn as the accuracy, for tasks that have none; on a log axis where losses differ much.
+
+    Args:
+        tables: The study's tables; ``runs``, and ``regimes`` for the shading.
+        elr: The LRs are effective ones.
+
+    Raises:
+        StudyError: There is no test loss of a run that did not diverge.
+    """
+    data = controls.chosen_from(loss_data(tables))
+    lowest, highest = (data["mean"].quantile(share) or 0.0 for share in (0.0, 1.0))
+    y = alt.Y("mean:Q").title("test loss")
+    if not 0 < _FAR * lowest < highest:
+        return _quality_chart(tables, data, y, name="loss", form=".4~g", elr=elr)
+    # A deviation as large as the mean has no lower end there.
+    data = data.with_columns(low=pl.max_horizontal("low", pl.lit(lowest / 2)))
+    y = y.axis(look.power_axis())
+    return _quality_chart(tables, data, y, name="loss", form=".4~g", elr=elr, scale=alt.Scale(type="log"))
+
+
+def _quality_chart(
+    tables: Tables,
+    data: pl.DataFrame,
+    y: alt.Y,
+    *,
+    name: str,
+    form: str,
+    elr: bool,
+    scale: alt.Scale | None = None,
+) -> Drawing:
+    """A line for pre-training, each FLR and each SWA-k, with deviations, over the shaded regimes."""
     lines = data.select("series", "stage").unique(maintain_order=True)
     seed = controls.seed_control(data, name)
     flr, count = (
@@ -66,7 +104,7 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
         controls.passes_some(flr, "stage", "finetune", "series"),
         controls.passes_some(count, "stage", "average", "series"),
     )
-    scale = controls.scale(over_seeds(data), data, ("low", "high"), seed)
+    scale = scale or controls.scale(over_seeds(data), data, ("low", "high"), seed)
     x = look.plr_axis(elr=elr)
     band = (
         packed.chart(*passes, "datum.outer")
@@ -79,13 +117,12 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
             opacity=alt.when(pick).then(alt.value(0.12)).otherwise(alt.value(0)),
         )
     )
-    title = "test accuracy" if at_loss is None else f"test accuracy at training loss {at_loss:g}"
     line = (
         packed.chart(*passes)
         .mark_line(clip=True, point=alt.OverlayMarkDef(size=22))
         .encode(
             x=x,
-            y=alt.Y("mean:Q").scale(scale).title(title).axis(format="%"),
+            y=y.scale(scale),
             color=colour,
             opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.08)),
             # The other lines are drawn over this one.
@@ -93,9 +130,9 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
             tooltip=[
                 alt.Tooltip("series:N"),
                 look.plr_tip(),
-                alt.Tooltip("mean:Q").format(look.PERCENT),
-                alt.Tooltip("low:Q").title("mean − deviation").format(look.PERCENT),
-                alt.Tooltip("high:Q").title("mean + deviation").format(look.PERCENT),
+                alt.Tooltip("mean:Q").format(form),
+                alt.Tooltip("low:Q").title("mean − deviation").format(form),
+                alt.Tooltip("high:Q").title("mean + deviation").format(form),
                 alt.Tooltip("seeds:Q"),
             ],
         )
@@ -136,7 +173,9 @@ def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         )
     )
     panels: list[alt.LayerChart] = []
-    for i, (name, title) in enumerate(_PANELS.items()):
+    # Without accuracies there is no error, so no barrier; the angle is always known.
+    known = {name: title for name, title in _PANELS.items() if name == "angle" or data[name].count()}
+    for i, (name, title) in enumerate(known.items()):
         arc = f"{name}_arc" if f"{name}_arc" in arcs else name
         ends = data.select("seed", low=pl.min_horizontal(name, arc), high=pl.max_horizontal(name, arc))
         scale = controls.scale(over_seeds(ends), ends, ("low", "high"), seed, floor=0.0)
@@ -215,6 +254,7 @@ def ticks_chart(points: pl.DataFrame) -> Drawing:
 
 CHARTS: Mapping[str, TableChart] = {
     "accuracy": accuracy_chart,
+    "loss": loss_chart,
     "geometry": geometry_chart,
     "features": features_chart,
     "traces": traces_chart,

@@ -11,7 +11,7 @@ from lratlas.report.convergence_data import convergence_data
 from lratlas.report.learned_data import bands_data, features_data
 from lratlas.report.minima_data import norms_data, sharpness_data, two_stages_data
 from lratlas.report.rows import by_seed, lr_column, need, stage_order
-from lratlas.tables import STAGES, Tables, direct, table
+from lratlas.tables import STAGES, Tables, direct, scored, table
 
 _ENDS = ("low", "high", "swa")
 _PAIR_LABELS = ("low FLR – high FLR", "low FLR – SWA", "high FLR – SWA")
@@ -72,14 +72,41 @@ def accuracy_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFra
     if runs.is_empty():
         where = "at the end of a run" if at_loss is None else f"at a training loss of {at_loss:g} or less"
         raise StudyError(f"The accuracy chart needs a test accuracy {where}; no run has one.")
-    spread = pl.col("test_accuracy").std().fill_null(0.0)
+    return _quality(runs, "test_accuracy")
+
+
+def loss_data(tables: Tables) -> pl.DataFrame:
+    """Test loss against PLR: pre-training, each FLR, each SWA-k; for tasks that have no accuracy.
+
+    Runs that came by a second PLR are left out, and those that diverged, whose loss is of the weights before that.
+
+    Args:
+        tables: The study's tables; of them only ``runs``.
+
+    Returns:
+        As `accuracy_data`.
+
+    Raises:
+        StudyError: There is no test loss of a run that did not diverge.
+    """
+    runs = direct(scored(need(tables, "runs", "loss"))).filter(pl.col("stage").is_in(STAGES))
+    finite = runs.filter(pl.col("test_loss").is_finite())
+    if finite.is_empty():
+        raise StudyError("The loss chart needs a test loss of a run that did not diverge; no run has one.")
+    return _quality(finite, "test_loss")
+
+
+def _quality(runs: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Means and deviations of a score for each line and PLR, over seeds and of each."""
+    score = pl.col(column)
+    spread = score.std().fill_null(0.0)
     return (
         by_seed(runs)
         .group_by("seed", "stage", "flr", "count", "plr")
         .agg(
-            mean=pl.col("test_accuracy").mean(),
-            low=pl.col("test_accuracy").mean() - spread,
-            high=pl.col("test_accuracy").mean() + spread,
+            mean=score.mean(),
+            low=score.mean() - spread,
+            high=score.mean() + spread,
             seeds=pl.col("one").n_unique(),
         )
         .sort("seed", stage_order(), "flr", "count", "plr")
@@ -192,6 +219,7 @@ def _drawable(name: str) -> pl.Expr:
 
 CHART_DATA: Mapping[str, Callable[[Tables], pl.DataFrame]] = {
     "accuracy": accuracy_data,
+    "loss": loss_data,
     "geometry": geometry_data,
     "features": features_data,
     "bands": bands_data,

@@ -62,7 +62,7 @@ def bands_data(tables: Tables) -> pl.DataFrame:
 
 def _models(tables: Tables, name: str) -> pl.DataFrame:
     """The rows of pre-trained, fine-tuned and averaged models."""
-    rows = need(tables, name, name).filter(pl.col("stage").is_in(STAGES))
+    rows = need(tables, name, name, "accuracy").filter(pl.col("stage").is_in(STAGES))
     if rows.is_empty():
         raise StudyError(f"The {name} chart needs pre-trained, fine-tuned or averaged runs in '{name}'.")
     return rows

@@ -129,7 +129,7 @@ def sharpness_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFr
     Raises:
         StudyError: The table ``sharpness`` has no model with a loss above zero, or none near the loss given.
     """
-    rows = finite(need(tables, "sharpness", "sharpness"), table(tables, "runs"))
+    rows = finite(need(tables, "sharpness", "sharpness", "test_error"), table(tables, "runs"))
     together = at_equal_loss(tables, at_loss=at_loss)
     if together.is_empty():
         raise StudyError("The sharpness chart needs models with a training loss above zero in 'sharpness'.")

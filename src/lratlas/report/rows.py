@@ -21,15 +21,24 @@ def lr_column(name: str) -> pl.Expr:
     return pl.col(name).map_elements(lr_text, return_dtype=pl.String)
 
 
-def need(tables: Tables, name: str, chart: str) -> pl.DataFrame:
+def need(tables: Tables, name: str, chart: str, column: str | None = None) -> pl.DataFrame:
     """A table that a chart cannot be drawn without.
 
+    Args:
+        tables: The study's tables.
+        name: Which table.
+        chart: The name of the chart.
+        column: A column that must have a value in some row.
+
     Raises:
-        StudyError: It is empty.
+        StudyError: It is empty, or has no value in that column.
     """
     found = table(tables, name)
     if found.is_empty():
         raise StudyError(f"The {chart} chart needs rows in table '{name}', which is empty.")
+    if column and not found[column].is_finite().any():
+        said = column.replace("_", " ")
+        raise StudyError(f"The {chart} chart needs a {said} in table '{name}', but no row has one.")
     return found
 
 

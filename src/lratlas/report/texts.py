@@ -23,6 +23,15 @@ TEXTS: Mapping[str, Text] = {
         "with a band of one standard deviation; one line for pre-training, one for each fine-tuning "
         "learning rate, one for each number of averaged checkpoints. Regimes are shaded.",
     ),
+    "loss": Text(
+        heading="Test loss against the pre-training LR",
+        caption="The task has no accuracy. Mean over seeds, with one standard deviation either way: after pre-training "
+        "at a constant LR (PLR), after fine-tuning with each smaller LR (FLR), and for the mean of the weights of "
+        "k checkpoints (SWA-k); lower is better. Runs that diverged are left out. Background: the regime of each PLR.",
+        alt="Line chart of the mean test loss over seeds against the pre-training learning rate, with a band of one "
+        "standard deviation; one line for pre-training, one for each fine-tuning learning rate, one for each number of "
+        "averaged checkpoints. Regimes are shaded.",
+    ),
     "accuracy_at_loss": Text(
         heading="Test accuracy at equal training loss",
         caption="The test accuracy when a run first reaches the training loss named on the axis, mean over "
@@ -127,7 +136,7 @@ REGIMES: Mapping[str, str] = {
     "2B": "chaotic equilibrium, upper part: what is fine-tuned from there ends in different basins",
     "2": "chaotic equilibrium: the loss stays on a noisy plateau",
     "3": "divergence: predictions are no better than chance",
-    "undecided": "not told yet: the loss was still on its way",
+    "undecided": "not decided; the table of regimes gives the reason for each PLR",
 }
 
 VERDICTS: Mapping[str, str] = {

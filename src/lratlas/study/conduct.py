@@ -184,7 +184,7 @@ def _planned(
         chance_loss=task.chance_loss,
         chance_accuracy=1 / max(task.classes, 2),
         elr=task.update.radius is not None,
-        singles=spec.measure.features and task.singles is not None,
+        singles=spec.measure.features and task.singles is not None and task.objective.has_accuracy,
         device=device,
         compiled=compiled,
     )

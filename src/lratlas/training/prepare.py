@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lratlas.data.augment import Augmentation
-from lratlas.data.collect import Pair, loader_batch_size, pair_of, whole_number
+from lratlas.data.collect import Pair, loader_batch_size, pair_of
 from lratlas.data.parts import Parts, call, count, each, floats_to, is_parts, leaves, logits_of, rows, shapes
 from lratlas.errors import TaskError, first_line
+from lratlas.numbers import plain
 from lratlas.streams import seeded, stream, torch_seed
 from lratlas.training.conformance import Conformance, check_step
 from lratlas.training.invariance import placed
@@ -285,11 +285,11 @@ def _host_copy(loss: Any) -> Any:
 
 
 def _batch_size(task: "Task", samples: int) -> int:
-    given = task.batch_size
+    given = plain(task.batch_size)
     if given is None:
         given = min(loader_batch_size(task.train) or DEFAULT_BATCH, samples)
-    size = samples if isinstance(given, str) and given == "full" else whole_number(given)
-    if size is None or not 1 <= size <= samples:
+    size = samples if given == "full" else given
+    if type(size) is not int or not 1 <= size <= samples:
         raise TaskError(f'batch_size is {given}; it must be "full" or a whole number from 1 to {samples}, all samples.')
     return size
 
@@ -297,9 +297,10 @@ def _batch_size(task: "Task", samples: int) -> int:
 def _validation(given: Any, train: Pair, *, whole: bool) -> tuple[Pair | None, Pair]:
     if given is None:
         return None, train
-    if not isinstance(given, Real | np.number):
+    share = given if isinstance(given, tuple | list) else plain(given)
+    if not isinstance(share, float | int):
         return pair_of("validation", given, whole=whole), train
-    return held_out(train, float(given))
+    return held_out(train, share)
 
 
 def held_out(train: Pair, share: float) -> tuple[Pair, Pair]:
@@ -322,7 +323,7 @@ def _pair_rows(pair: Pair, at: Tensor) -> Pair:
 
 
 def _rule(rule: Any) -> Rule:
-    return optimizer_rule(cast("Factory", rule)) if callable(rule) else rule_from(rule)
+    return optimizer_rule(cast("Factory", rule)) if callable(rule) else rule_from(plain(rule))
 
 
 def _check_shapes(train: Pair, others: Mapping[str, Pair], singles: Pair | None) -> None:

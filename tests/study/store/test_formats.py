@@ -51,6 +51,15 @@ def test_columns_that_an_earlier_part_lacks_are_null():
     assert found["test_barrier_arc"].to_list() == [None]
 
 
+@pytest.mark.parametrize(("table", "column"), [("runs", "start_loss"), ("regimes", "reason")])
+@pytest.mark.parametrize("stated", [None, "3"])
+def test_parts_from_before_format_4_lack_a_column_each(table: str, column: str, stated: str | None):
+    row = empty(table).drop(column).clear(1).with_columns(plr=0.1)
+    found = migrated_part(table, row, stated)
+    assert found.schema == SCHEMAS[table]
+    assert found.select("plr", column).row(0) == (0.1, None)
+
+
 def test_of_a_part_that_states_todays_format_nothing_is_made_up(tmp_path: Path):
     store = Store.create(tmp_path / "study", "spec")
     store.write_bytes("tables/pairs/part.parquet", sealed_part(OLD_PAIRS, str(FORMAT)))

@@ -11,25 +11,35 @@ from lratlas.analysis.claims.minima import connected_basin, high_flr_leaves, sha
 from lratlas.analysis.claims.quality import best_averaged, best_fine_tuned, flr_matters, two_stages_recover
 from lratlas.analysis.claims.regimes import epochs_diverge, three_regimes
 from lratlas.analysis.claims.verdict import Judgement, Unanswered
-from lratlas.tables import SCHEMAS, Tables
+from lratlas.analysis.regimes import ALL_TOO_SMALL, all_too_small
+from lratlas.tables import SCHEMAS, Tables, has_accuracy
 from lratlas.thresholds import DEFAULTS, Thresholds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claim of the paper: in words, and how it is judged."""
+    """A claim of the paper.
+
+    Attributes:
+        title: The claim in words.
+        judge: How it is judged.
+        by_loss: It can be judged by losses where a task has no accuracy.
+    """
 
     title: str
     judge: Callable[[Evidence], Judgement]
+    by_loss: bool = False
 
 
 CLAIMS: Mapping[str, Claim] = {
-    "three-regimes": Claim(title="There are three regimes, in order", judge=three_regimes),
+    "three-regimes": Claim(title="There are three regimes, in order", judge=three_regimes, by_loss=True),
     "best-fine-tuned": Claim(
-        title="Fine-tuned models are best from just above the convergence threshold", judge=best_fine_tuned
+        title="Fine-tuned models are best from just above the convergence threshold",
+        judge=best_fine_tuned,
+        by_loss=True,
     ),
     "best-averaged": Claim(
-        title="Averaged models are best from just above the convergence threshold", judge=best_averaged
+        title="Averaged models are best from just above the convergence threshold", judge=best_averaged, by_loss=True
     ),
     "flr-matters": Claim(
         title="Just above the threshold the fine-tuning learning rate hardly matters, beyond it does", judge=flr_matters
@@ -80,6 +90,19 @@ def claims(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAU
 
 def _judged(claim: Claim, evidence: Evidence) -> Judgement:
     try:
+        _check(claim, evidence)
         return claim.judge(evidence)
     except Unanswered as lack:
         return Judgement(verdict="inconclusive", statement=str(lack))
+
+
+def _check(claim: Claim, evidence: Evidence) -> None:
+    """Check that a study can speak about a claim at all.
+
+    Raises:
+        Unanswered: It cannot.
+    """
+    if all_too_small(evidence.table("regimes")):
+        raise Unanswered(ALL_TOO_SMALL)
+    if not claim.by_loss and not has_accuracy(evidence.tables["runs"]):
+        raise Unanswered("Not measured: the task has no accuracy.")

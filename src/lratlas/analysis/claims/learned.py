@@ -53,7 +53,12 @@ def middle_band(evidence: Evidence) -> Judgement:
 
 
 def _final(measured: pl.DataFrame) -> pl.DataFrame:
-    """The rows of models fine-tuned with the lowest FLR, of pre-trained ones where there are none."""
+    """The rows of models fine-tuned with the lowest FLR, of pre-trained ones where there are none.
+
+    Rows without an accuracy are left out where no row has one, so that nothing was measured.
+    """
+    if measured["accuracy"].count() == 0:
+        return measured.clear()
     tuned = measured.filter(stage="finetune").filter(pl.col("flr") == pl.col("flr").min())
     return measured.filter(stage="pretrain") if tuned.is_empty() else tuned
 

@@ -170,7 +170,8 @@ def _finish(
             tensors |= segment_tensors(job.runs, stack, {}, 0.0)
         gradient = rows[-1].gradient_norm if rows else None
         scores = scored(stack.weights, stack.buffers)
-        tables.append(runs_table(job, job.runs, job.parents, stack, *scores, gradient=gradient))
+        start = _start_loss(study, job) if job.stage == "pretrain" else None
+        tables.append(runs_table(job, job.runs, job.parents, stack, *scores, gradient=gradient, start=start))
     if job.average:
         means = averaged(at.tails, rule=study.task.update, dtype=study.dtype)
         size = study.task.samples_per_step
@@ -186,3 +187,14 @@ def _finish(
     longest = pl.col("count").max() if job.stage == "average" else None
     spent = pl.when(pl.col("count").eq_missing(longest)).then(each).otherwise(0.0)
     study.store.write_table("runs", job.id, table.with_columns(seconds=spent))
+
+
+def _start_loss(study: Study, job: Training) -> Tensor:
+    """Test loss of each run's model before its first step, batch norm with the statistics of the training set.
+
+    Initial models come with other statistics, which training replaces at any LR: their loss would seem to move.
+    """
+    weights, buffers, setting = study.initial(job.seeds, len(job.lanes))
+    size = study.task.samples_per_step
+    pooled = pooled_buffers(study.program, weights, buffers, setting.train, batch_size=size)
+    return evaluate_stack(study.program, weights, pooled, setting.test).loss

@@ -23,6 +23,7 @@ def runs_table(
     test: Scores,
     *,
     gradient: Tensor | None = None,
+    start: Tensor | None = None,
     count: int | None = None,
 ) -> pl.DataFrame:
     """Rows of the table of runs for one grid of run ids; seconds are left at 0.
@@ -35,6 +36,7 @@ def runs_table(
         train: Scores on the training set.
         test: Scores on the test set.
         gradient: Mean gradient norm since the last trace row; None for averages.
+        start: Test loss before the first step; None for all stages but pre-training.
         count: Number of averaged checkpoints; None for the job's own runs.
     """
     shape, size = (len(job.seeds), len(job.lanes)), job.size
@@ -58,8 +60,9 @@ def runs_table(
             "train_accuracy": flat(train.accuracy),
             "test_loss": flat(test.loss),
             "test_accuracy": flat(test.accuracy),
-            "gradient_norm": flat(torch.full(shape, torch.nan) if gradient is None else gradient),
+            "gradient_norm": flat(_known(gradient, shape)),
             "seconds": 0.0,
+            "start_loss": flat(_known(start, shape)),
         },
         schema_overrides={"parent": pl.String},
     ).with_columns(_finite())
@@ -171,6 +174,11 @@ def model_rows(job: Training, runs: Grid, count: int | None, columns: Mapping[st
 def flat(values: Tensor) -> list[float]:
     """The values [seeds, lanes] as a list, in the order of the rows of a table."""
     return values.double().flatten().tolist()
+
+
+def _known(values: Tensor | None, shape: tuple[int, int]) -> Tensor:
+    """The values, or NaN for each run where there are none."""
+    return torch.full(shape, torch.nan) if values is None else values
 
 
 def _finite() -> pl.Expr:

@@ -30,10 +30,11 @@ def check_task(spec: Spec, task: Prepared) -> None:
     if spec.training.dtype == "float64" and not task.conformance.exact:
         raise SpecError("`training.dtype` is 'float64', but the task's own code does not take float64 tensors.")
     check_statistics(task, averaged=spec.average is not None or (spec.measure.geometry and spec.finetune is not None))
-    if task.chance_loss <= 0:
+    if task.chance_loss <= 0 and not task.objective.has_accuracy:
         raise TaskError(
-            f"The loss {task.objective.name} is {task.chance_loss:.3g} without any training; regimes are told apart"
-            " relative to that level, which must be above 0."
+            f"The loss {task.objective.name} is {task.chance_loss:.3g} without any training. Regimes are decided"
+            " relative to that level, which must be above 0; add a constant to the loss, so that a perfect fit has"
+            " the loss 0."
         )
 
 
@@ -88,17 +89,20 @@ def device_name(name: str, *, field: str) -> str:
 
 
 def bands_of_study(spec: Spec, task: Prepared) -> tuple[tuple[int, int], ...]:
-    """The Fourier bands to measure: none where the inputs are not images.
+    """The Fourier bands to measure: none where the inputs are not images, or the task has no accuracy.
 
     Raises:
-        SpecError: The spec names bands that there are not.
+        SpecError: The spec names bands that there are not, or that cannot be measured.
     """
     shown = task.inputs(rows(task.train[0], slice(1)))
     images = isinstance(shown, torch.Tensor) and shown.dim() == 4 and shown.is_floating_point()
     size = leaves(shown)[0].shape[2:]
-    wanted = spec.measure.bands
+    wanted, scored = spec.measure.bands, task.objective.has_accuracy
     if isinstance(wanted, bool):
-        return tuple((band.low, band.high) for band in default_bands(*size)) if wanted and images else ()
+        possible = wanted and images and scored
+        return tuple((band.low, band.high) for band in default_bands(*size)) if possible else ()
+    if not scored:
+        raise SpecError("`measure.bands` names bands, but the task has no accuracy to measure on them.")
     if not images:
         raise SpecError("`measure.bands` names bands, but the task's inputs are not images [n, C, H, W].")
     highest = bands_of(size)
@@ -116,7 +120,7 @@ def check_measurements(spec: Spec, task: Prepared) -> None:
         SpecError: It does not.
     """
     wanted, model = spec.measure, make_model(task, 0)
-    if wanted.convergence and task.objective.labels == "none":
+    if wanted.convergence and not task.objective.has_accuracy:
         raise SpecError("`measure.convergence` is true, but without class labels no sample is right or wrong.")
     if wanted.norms and all(value.dim() < 2 for value in model.parameters() if value.requires_grad):
         raise SpecError("`measure.norms` is true, but no trained weight of the model has an output axis and another.")

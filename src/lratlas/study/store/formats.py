@@ -44,10 +44,7 @@ def _fourth_plan(content: Content) -> Content:
 
 def _second_part(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     """Format 2: barriers along the great circle."""
-    if table != "pairs":
-        return frame
-    gained = [name for name in ("train_barrier_arc", "test_barrier_arc") if name not in frame.columns]
-    return frame.with_columns(pl.lit(None, pl.Float64).alias(name) for name in gained)
+    return _with_columns(frame, "train_barrier_arc", "test_barrier_arc") if table == "pairs" else frame
 
 
 def _third_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -55,9 +52,17 @@ def _third_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
     return frame
 
 
-def _fourth_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """Format 4: the parts of tables are those of format 3."""
-    return frame
+def _fourth_part(table: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Format 4: the loss before training, and the reason why a regime is undecided."""
+    if table == "runs":
+        return _with_columns(frame, "start_loss")
+    return _with_columns(frame, "reason", kind=pl.String()) if table == "regimes" else frame
+
+
+def _with_columns(frame: pl.DataFrame, *names: str, kind: pl.DataType | None = None) -> pl.DataFrame:
+    """The rows with these columns, null where they were not there; floats unless another type is given."""
+    gained = [name for name in names if name not in frame.columns]
+    return frame.with_columns(pl.lit(None, kind or pl.Float64()).alias(name) for name in gained)
 
 
 # The n-th leads from format n to n + 1.
