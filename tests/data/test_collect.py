@@ -159,13 +159,6 @@ def test_data_larger_than_memory_are_refused_before_they_are_read(monkeypatch: p
     assert len(set(read)) < 10
 
 
-@pytest.mark.parametrize(
-    ("given", "number"), [(3, 3), (np.int64(3), 3), (torch.tensor(3), 3), (True, None), (2.5, None)]
-)
-def test_whole_numbers_of_any_kind(given: Any, number: int | None) -> None:
-    assert whole_number(given) == number
-
-
 def test_the_batch_size_of_a_loader() -> None:
     assert loader_batch_size(DataLoader(TensorDataset(*TENSORS), batch_size=3)) == 3
     assert loader_batch_size((X, Y)) is None

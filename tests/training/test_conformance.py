@@ -1,5 +1,7 @@
 """What a plain PyTorch loop does is what is trained, or the task is refused: kinds of models that functions mistake."""
 
+# pyright: reportUnknownLambdaType=false
+
 import copy
 import random
 from collections.abc import Callable

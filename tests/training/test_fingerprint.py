@@ -1,5 +1,7 @@
 """Two tasks are the same if they behave alike; what changed is named, whatever only prints differently."""
 
+# pyright: reportUnknownLambdaType=false
+
 import subprocess
 import sys
 from collections.abc import Callable
