@@ -252,11 +252,12 @@ def test_another_search_in_the_same_folder_is_refused(words: str, said: str, int
 
 @pytest.mark.usefixtures("here")
 def test_another_task_or_a_damaged_journal_is_refused(place: Path, interrupted: Path, refused: Refused):
-    for name in ("search.json", "task.txt", "journal.jsonl"):
+    for name in ("search.json", "task.json", "journal.jsonl"):
         (place / "search").mkdir(exist_ok=True)
         (place / "search" / name).write_bytes((interrupted / "search" / name).read_bytes())
     (place / "spec.toml").write_text(SPEC.replace("batch_size = 16", "batch_size = 32"))
-    assert "search is of another task, or of other data" in refused("find", "spec.toml", "-f", "search")
+    said = "The search in search is of another task: the batch size changed. Use another folder, or undo the change."
+    assert said in refused("find", "spec.toml", "-f", "search")
     (place / "spec.toml").write_text(SPEC)
     lines = (place / "search" / "journal.jsonl").read_text().splitlines(keepends=True)
     (place / "search" / "journal.jsonl").write_text("".join([*lines[:2], "{nonsense\n", *lines[2:]]))

@@ -269,7 +269,9 @@ def test_a_study_of_another_task_is_refused_and_stays_as_it_was(finished: Path, 
     task = small_task()
     other = small_task(train=(task.train[0] + 0.01, task.train[1]))
     before = files(finished)
-    with pytest.raises(StudyError, match="holds a study of another task: its data, initial weights, loss or rule"):
+    with pytest.raises(
+        StudyError, match=r"holds a study of another task: the training data changed\. Use another folder"
+    ):
         explored(finished, other)
     with pytest.raises(StudyError, match=r"holds another study: `pretrain\.steps` is 20 in the study and 30"):
         explored(finished, pretrain={"lrs": [1e-3, 1e-2, 1e-1], "steps": 30, "repeats": 2})

@@ -1,5 +1,7 @@
 """A compiled function that fails, or computes something else, is replaced by the eager one, with one warning."""
 
+# pyright: reportUnknownLambdaType=false
+
 import logging
 from typing import Any
 

@@ -560,6 +560,8 @@ def _named_objective(name: str, outputs: Tensor, y: Parts, metric: Loss | None) 
         raise TaskError(
             f"cross_entropy needs one score per class, outputs [n, classes], not {tuple(outputs.shape)}{advice}."
         )
+    if made.labels == "classes":
+        _check_labels_of(int(y.min()), int(y.max()), outputs.shape[1])
     classes = {"classes": outputs.shape[-1], "binary": 2}.get(made.labels, 0)
     if metric is None:
         return replace(made, classes=classes)
@@ -582,16 +584,21 @@ def _check_labels(task: Prepared, loss: object) -> None:
             raise TaskError(
                 f"{name}: class labels must be integers of shape [n], not {labels.dtype} {tuple(labels.shape)}."
             )
-        if named and kind == "classes" and labels.min() < 0:
-            raise TaskError(f"{name}: label {int(labels.min())} is negative; classes count from 0.")
-        if kind == "classes" and labels.max() >= task.classes:
-            raise TaskError(
-                f"The labels go up to {int(labels.max())} but the model's outputs are ({task.classes},) per sample;"
-                " labels must lie from 0 to the number of outputs minus 1."
-            )
+        if kind == "classes":
+            _check_labels_of(int(labels.min()) if named else 0, int(labels.max()), task.classes, name)
     labels = cast("Tensor", task.train[1])
     if len(torch.unique(labels[labels >= 0])) < 2:
         raise TaskError("train: all labels are the same; at least two classes are needed.")
+
+
+def _check_labels_of(lowest: int, highest: int, classes: int, name: str = "train") -> None:
+    if lowest < 0:
+        raise TaskError(f"{name}: label {lowest} is negative; classes count from 0.")
+    if highest >= classes:
+        raise TaskError(
+            f"The labels go up to {highest} but the model's outputs are ({classes},) per sample; labels must lie from 0"
+            " to the number of outputs minus 1."
+        )
 
 
 def _update(task: Prepared, given: Any, model: nn.Module) -> Rule:
