@@ -7,7 +7,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src"
 # fmt: off
 ORDER = [
-    "errors", "thresholds", "streams", "tables", "data", "models", "training", "task_checks", "task",
+    "errors", "startup", "thresholds", "streams", "tables", "data", "models", "training", "task_checks", "task",
     "study.store", "study.spec", "study.plan", "measure", "study.execute", "study.integrity", "study.conduct",
     "analysis", "advise.watch", "advise", "advise.command", "report", "reporting", "atlas", "advising", "comparing",
     "exploring", "doctor", "serve", "integrations", "cli", "__main__",

@@ -150,7 +150,7 @@ def test_a_study_whose_disk_was_full_goes_on_when_it_is_not(
         env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
         | {"PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert (stopped.returncode, stopped.stdout) == (2, "")

@@ -117,5 +117,5 @@ def test_the_script_that_draws_is_put_together_once(kept: Path, monkeypatch: pyt
 
 
 def test_a_script_that_cannot_be_kept_is_put_together_all_the_same(kept: Path) -> None:
-    kept.write_text("no folder")
+    kept.write_text("no folder", encoding="utf-8")
     assert "vegaEmbed" in vega_bundle.__wrapped__()

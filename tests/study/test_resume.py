@@ -100,7 +100,7 @@ def test_killed_again_and_again_a_study_ends_with_the_same_bits(spec: Path, whol
         assert kept <= left
         kept = left
     assert kept
-    done = subprocess.run(lratlas("resume", folder, "--workers", 1), capture_output=True, text=True, check=False)
+    done = subprocess.run(lratlas("resume", folder, "--workers", 1), capture_output=True, encoding="utf-8", check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert_same_tables(folder, whole)
 
@@ -118,7 +118,7 @@ def wait_for_files(folder: Path, count: int) -> None:
 
 def test_resuming_a_finished_study_changes_nothing(whole: Path):
     before = parts(whole)
-    done = subprocess.run(lratlas("resume", whole), capture_output=True, text=True, check=False)
+    done = subprocess.run(lratlas("resume", whole), capture_output=True, encoding="utf-8", check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert parts(whole) == before
 

@@ -238,7 +238,7 @@ def started(tmp_path: Path, command: str, workers: int) -> "subprocess.Popen[str
         env=os.environ | {"PYTHONPATH": str(SRC)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
 
 

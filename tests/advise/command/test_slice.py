@@ -156,7 +156,7 @@ def test_losses_without_a_value_are_no_failure_yet(trained: Train, tmp_path: Pat
 
 
 def test_a_program_that_vanished_is_named(trained: Train, tmp_path: Path) -> None:
-    failure = trained(f"{tmp_path}/gone {{lr}}").failure
+    failure = trained(f"'{tmp_path}/gone' {{lr}}").failure
     assert failure is not None
     assert failure.startswith("the command could not be started: [Errno 2]")
 
