@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 _OF_TERMINALS = (
     "CLICOLOR",
@@ -17,9 +18,13 @@ _OF_TERMINALS = (
 
 
 def reset_inherited() -> None:
-    """Make signals reach the processes that are started from now on, and their output that of no terminal."""
-    for name in _OF_TERMINALS:
+    """Reset signals, the variables of terminals, and whether modules are stored compiled, here and in child processes.
+
+    A module that is not stored is compiled again by each of the many processes that the tests start.
+    """
+    for name in (*_OF_TERMINALS, "PYTHONDONTWRITEBYTECODE"):
         os.environ.pop(name, None)
+    sys.dont_write_bytecode = False
     if os.name != "posix":
         return
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -85,8 +85,9 @@ def test_what_a_terminal_cannot_show_is_printed_in_ascii(study: Path, scratch: P
     assert out.startswith("gr\\xf6\\xdfe \\u5b66 in ")
 
 
-def test_a_command_without_any_standard_stream_works(study: Path, scratch: Path):
-    assert ran("status", study, scratch=scratch, closed="012") == (0, "", "")
+@pytest.mark.parametrize("words", ["--help", "--version", "data list"])
+def test_a_command_without_any_standard_stream_works(words: str, scratch: Path):
+    assert ran(*words.split(), scratch=scratch, closed="012") == (0, "", "")
 
 
 def test_a_server_ends_on_a_signal_that_was_inherited_ignored_and_blocked(study: Path, scratch: Path):
