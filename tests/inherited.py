@@ -33,4 +33,8 @@ def reset_inherited() -> None:
     # before: a command in the background has no Ctrl-C.
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, _stay)
+
+
+def _stay(_signal: int, _frame: object) -> None:
+    """Do nothing."""

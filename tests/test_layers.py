@@ -32,7 +32,7 @@ def imports() -> Iterator[tuple[str, str]]:
     """Each module with each other of the package that it imports, anywhere in its text; not those of the package."""
     for path in (SOURCE / "lratlas").rglob("*.py"):
         module = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
-        for node in ast.walk(ast.parse(path.read_text())) if module != "lratlas" else ():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if module != "lratlas" else ():
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lratlas"):
                 yield from ((module, f"{node.module}.{alias.name}") for alias in node.names)
             elif isinstance(node, ast.Import):

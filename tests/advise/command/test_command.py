@@ -111,7 +111,7 @@ def test_without_checkpoints_every_slice_is_trained_from_the_beginning(tmp_path:
     text = "import json,sys; lr, steps = float(sys.argv[1]), int(sys.argv[2]); loss = (1 - min(lr, 1.5)) ** (2 * steps)"
     path = tmp_path / "short.py"
     path.write_text(f"{text}; print(json.dumps({{'value': loss, 'loss': loss}}))")
-    seen = search(f"{sys.executable} -S {path} {{lr}} {{steps}}", finder(tmp_path, resumable=False, anneal=False))
+    seen = search(f"{sys.executable} -S '{path}' {{lr}} {{steps}}", finder(tmp_path, resumable=False, anneal=False))
     assert {piece.start for piece in seen.started} == {0}
     assert seen.advice.finish == "constant"
     with pytest.raises(SpecError, match=r"no {checkpoint}"):

@@ -13,7 +13,7 @@ import torch
 from polars.testing import assert_frame_equal
 
 import lratlas
-from cheaper import undrawn, workerless
+from cheaper import undrawn, unfigured, workerless
 from lratlas import Task
 from lratlas.atlas import Atlas, load
 from lratlas.errors import JobsFailed, StudyError
@@ -109,7 +109,8 @@ def test_two_workers_make_the_very_tables_that_one_process_makes(
 ):
     told: list[Progress] = []
     task = small_task()
-    by_two = lratlas.explore(task, folder=tmp_path / "study", workers=2, progress=told.append, **sections)
+    with unfigured():
+        by_two = lratlas.explore(task, folder=tmp_path / "study", workers=2, progress=told.append, **sections)
     for name, table in by_one.tables.items():
         other = by_two.table(name)
         # The task has no images, and the others are not asked for.
@@ -183,7 +184,7 @@ def test_a_job_that_keeps_failing_is_named_and_the_rest_is_done(
     task = small_task(model=fragile.make_choosy, singles=(torch.zeros(2, 13, 4), torch.arange(26).reshape(2, 13) % 2))
     sections = {name: fields for name, fields in sections.items() if name not in {"finetune", "average"}}
     words = r"^2 jobs failed 3 times \(features-\S+: ValueError: not so many; fea.*\)\. Nothing already computed"
-    with pytest.raises(JobsFailed, match=words) as caught:
+    with pytest.raises(JobsFailed, match=words) as caught, unfigured():
         lratlas.explore(task, folder=tmp_path / "study", **sections)
     assert "\n" not in str(caught.value)
     atlas = load(tmp_path / "study")
