@@ -103,10 +103,16 @@ def test_a_server_ends_on_a_signal_that_was_inherited_ignored_and_blocked(study:
     assert errors.endswith("lratlas: ended.\n")
 
 
+def is_set_up(worker: int) -> bool:
+    """Whether a worker has set its signals; neither the process that it was forked from nor the launcher has both."""
+    found = dispositions(worker)
+    return signal.SIGINT in found["ignored"] and signal.SIGTERM in found["caught"]
+
+
 def test_a_worker_depends_on_no_signals_or_encoding_that_it_inherits(scratch: Path):
     with hostile_start("-m", WORKER, scratch=scratch, closed="") as process:
         try:
-            wait_until(lambda: signal.SIGTERM in dispositions(process.pid)["caught"], within=60)
+            wait_until(lambda: is_set_up(process.pid), within=60)
             found = dispositions(process.pid)
             message = {"folder": str(scratch / NAME), "path": [], "tasks": None}
             assert process.stdin
