@@ -41,7 +41,7 @@ def started(script: str, setup: Mapping[str, object]) -> Generator[Process]:
         [sys.executable, script, "--measure", json.dumps(setup)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     ) as process:
         try:
@@ -69,7 +69,7 @@ def at_once(processes: Sequence[Process], action: str) -> tuple[float, float]:
         assert process.stdin is not None
         process.stdin.write(action + "\n")
         process.stdin.flush()
-    total = sum([receive(process) for process in processes])
+    total = sum(receive(process) for process in processes)
     return time.perf_counter() - began, total
 
 
@@ -85,6 +85,6 @@ def receive(process: Process) -> float:
 def processor() -> str:
     """The processor's name, as far as the system tells."""
     listing = Path("/proc/cpuinfo")
-    lines = listing.read_text().splitlines() if listing.exists() else []
+    lines = listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()

@@ -108,7 +108,7 @@ def measure(folder: Path) -> Round:
     sys.path.append(str(TESTS))
     from browser.browsing import chromium
 
-    done = subprocess.run([sys.executable, "-c", WRITE, str(folder)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", WRITE, str(folder)], capture_output=True, encoding="utf-8", check=True)
     page = folder / "report.html"
     with chromium() as browser:
         opened = timings(browser, page)

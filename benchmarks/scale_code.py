@@ -227,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, *values in cases(given.largest, with_ray=not given.no_ray):
         print(name, *values, file=sys.stderr, flush=True)
         command = [sys.executable, __file__, "--measure", json.dumps([name, *values])]
-        found = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
         print(json.dumps({"what": name, "case": values, **json.loads(found.stdout.splitlines()[-1])}), flush=True)
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from browser.browsing import CHROMIUM
+from inherited import reset_inherited
 
 # Models as small as those of the tests are trained fastest by one thread, all the more beside other tests. PyTorch
 # reads it when it is imported, here and in the processes that the tests start.
@@ -45,6 +46,10 @@ _TOGETHER = {
     "test_reporting.py",
     "test_site.py",
 }
+
+
+def pytest_sessionstart() -> None:
+    reset_inherited()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -163,7 +163,7 @@ def test_a_study_that_is_hardly_begun_has_empty_tables(tmp_path: Path):
 
 
 def test_a_report_is_one_page_with_the_facts(whole: Atlas):
-    text = Path(whole.folder, "report.html").read_text()
+    text = Path(whole.folder, "report.html").read_text(encoding="utf-8")
     assert "blobs" in text
     assert torch.__version__.split("+")[0] in text
     assert all(sentence.split(",")[0] in text for sentence in whole.summary() if "'" not in sentence)

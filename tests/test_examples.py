@@ -78,7 +78,7 @@ def ran_program(folder: Path, *command: str) -> str:
     """What a command printed in this folder, where programs of this environment are found first."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path}
-    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+    process = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=False, env=environment)
     assert process.returncode == 0, process.stderr[-1000:]
     return process.stdout
 

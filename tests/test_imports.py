@@ -30,7 +30,10 @@ assert train_stack(program, stack, lrs=torch.full((1, 1), 0.1), batches=batches,
 def imported_by(code: str) -> set[str]:
     """The modules that are there after a program."""
     ran = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
     )
     return set(ran.stdout.split())
 

@@ -7,8 +7,8 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src"
 # fmt: off
 ORDER = [
-    "errors", "numbers", "paths", "notices", "thresholds", "streams", "tables", "data", "models", "training", "task",
-    "stacks", "study.store", "study.spec", "study.plan", "measure", "study.execute", "study.integrity",
+    "errors", "startup", "numbers", "paths", "notices", "thresholds", "streams", "tables", "data", "models", "training",
+    "task", "stacks", "study.store", "study.spec", "study.plan", "measure", "study.execute", "study.integrity",
     "study.conduct", "analysis", "advise.watch", "advise", "advise.command", "report", "reporting", "atlas",
     "advising", "comparing", "opening", "exploring", "doctor", "serve", "integrations", "cli", "__main__",
 ]
@@ -31,7 +31,7 @@ def imports() -> Iterator[tuple[str, str]]:
     """Each module with each other of the package that it imports, anywhere in its text; not those of the package."""
     for path in (SOURCE / "lratlas").rglob("*.py"):
         module = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
-        for node in ast.walk(ast.parse(path.read_text())) if module != "lratlas" else ():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if module != "lratlas" else ():
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lratlas"):
                 yield from ((module, f"{node.module}.{alias.name}") for alias in node.names)
             elif isinstance(node, ast.Import):

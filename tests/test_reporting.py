@@ -44,7 +44,7 @@ def test_what_is_written_is_the_page_that_asks_nobody(running: Atlas) -> None:
     with unfigured():
         path = running.write_report()
     assert path == f"{running.folder}/report.html"
-    html = Path(path).read_text()
+    html = Path(path).read_text(encoding="utf-8")
     assert html == running.report_html()
     assert "connect-src" not in html
 
@@ -105,7 +105,7 @@ def test_the_facts_are_those_of_the_study(whole: Atlas) -> None:
     runs = whole.table("runs")
     assert found["Command"] == f"lratlas explore '{whole.folder}/spec.toml' --folder '{whole.folder}'"
     assert found["Runs"].startswith(f"{len(runs):,}, ")
-    assert found["Spec"] == Path(whole.folder, "spec.toml").read_text().strip()
+    assert found["Spec"] == Path(whole.folder, "spec.toml").read_text(encoding="utf-8").strip()
     assert whole.plan is not None
     prints = {seed.fingerprint for job in whole.plan.trainings for seed in job.seeds}
     assert set(found["Data fingerprint"].split(", ")) == prints

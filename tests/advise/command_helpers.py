@@ -52,5 +52,7 @@ def gone(pids: Sequence[int], *, within: float = 5.0) -> bool:
 
 
 def runs(pid: int) -> bool:
-    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    found = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, encoding="utf-8", check=False
+    ).stdout
     return bool(found.strip()) and not found.startswith("Z")

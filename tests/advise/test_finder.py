@@ -410,7 +410,7 @@ def worker(folder: Path, mark: Path, *, hangs_at: int = -1) -> "Generator[subpro
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
     words = [sys.executable, "-c", WORKER, str(folder), str(mark), str(hangs_at)]
     environment = os.environ | {"PYTHONPATH": path}
-    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, encoding="utf-8") as process:
         try:
             yield process
         finally:

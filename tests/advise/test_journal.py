@@ -71,7 +71,7 @@ def holder(folder: Path) -> "subprocess.Popen[str]":
         env=os.environ | {"PYTHONPATH": str(SRC)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
 
 

@@ -38,7 +38,7 @@ def explored(home: Path) -> Explored:
         env=os.environ | {"TERM": "xterm", "COLUMNS": "140", "LRATLAS_TEST_NOISE": "1"},
         stdout=subprocess.PIPE,
         stderr=terminal,
-        text=True,
+        encoding="utf-8",
     )
     os.close(terminal)
     seen = b"".join(_read_all(controller)).decode()

@@ -8,12 +8,15 @@ import pytest
 
 from cli.helpers import NAMED, Explored, Ran, assert_same_tables, contents
 
-# What a process can do whose files may not grow beyond a limit; the kernel's signal for it is ignored by Python.
+# What a process can do whose files may not grow beyond a limit; the kernel's signal for it is ignored by Python. Jobs
+# that failed are tried again at once.
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 sys.argv = ["lratlas", *sys.argv[1:]]
 from lratlas.cli.app import main
+from lratlas.study.execute import driver
+driver.PAUSES = (0.0, 0.0)
 main()
 """
 READING = ["status {}", "show {} runs", "report {}"]
@@ -54,7 +57,7 @@ def test_reading_names_a_damaged_file_and_leaves_it(
 ):
     name = spoil(study, pattern, damage)
     before = contents(study)
-    text = refused(*words.format(study).split())
+    text = refused(*(word.format(study) for word in words.split()))
     assert name in text
     assert "sets it aside" in text or "is damaged: it is not text" in text
     assert contents(study) == before
@@ -150,7 +153,7 @@ def test_a_study_whose_disk_was_full_goes_on_when_it_is_not(
         env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
         | {"PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert (stopped.returncode, stopped.stdout) == (2, "")

@@ -114,7 +114,7 @@ def test_the_version_is_printed(run: Callable[..., Ran]):
 @pytest.mark.parametrize("words", [["--help"], ["explore", "missing.toml", "--folder", "x"]])
 def test_the_command_line_starts_without_anything_heavy(words: list[str]):
     words = [sys.executable, "-X", "importtime", "-m", "lratlas", *words]
-    lines = subprocess.run(words, capture_output=True, text=True, check=False).stderr.splitlines()
+    lines = subprocess.run(words, capture_output=True, encoding="utf-8", check=False).stderr.splitlines()
     imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines if line.startswith("import time")}
     assert "typer" in imported
     # A spec is read with pydantic; that is quick.

@@ -56,7 +56,7 @@ def test_a_study_of_an_earlier_format_opens(name: str, unchecked: list[str], kep
 def test_a_finished_study_of_an_earlier_format_is_left_as_it_is(name: str, kept: Callable[[str], Path], run: Run):
     study = kept(name)
     assert run("report", study).code == 0
-    assert "lratlas 0.1.0 (format" in (study / "report.html").read_text()
+    assert "lratlas 0.1.0 (format" in (study / "report.html").read_text(encoding="utf-8")
     before = contents(study)
     resumed = run("resume", study, "--workers", "1")
     assert resumed.code == 0, resumed.err

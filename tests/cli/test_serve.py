@@ -26,7 +26,7 @@ def serving(*words: object) -> "Generator[tuple[subprocess.Popen[str], str]]":
         [sys.executable, "-m", "lratlas", "serve", *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert process.stdout

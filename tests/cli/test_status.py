@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def test_a_finished_study_ends_with_the_advice_and_the_count_of_verdicts(study: 
     lines = run("resume", study).out.splitlines()
     assert [line for line in lines if line.startswith("→ Train with a constant ")]
     (count,) = [line for line in lines if line.startswith("Of the paper's claims ")]
-    assert count.endswith(f"`lratlas show {study} claims`")
+    assert count.endswith(f"`lratlas show {shlex.quote(str(study))} claims`")
     assert sum(int(number) for number in re.findall(r"(\d+) (?:supported|contradicted|inconclusive)", count)) == 11
 
 

@@ -49,8 +49,8 @@ def test_a_damaged_report_and_figures_are_made_again(study: Path, run: Run):
     ]
     assert run("verify", study, "--repair").code == 0
     assert figure.read_bytes() == whole
-    assert "<title>tiny" in report.read_text()
-    assert (study / "damaged" / "report.html").read_text() == "<html>"
+    assert "<title>tiny" in report.read_text(encoding="utf-8")
+    assert (study / "damaged" / "report.html").read_text(encoding="utf-8") == "<html>"
     assert run("verify", study).out == "Every file is as it was written.\n"
 
 

@@ -135,7 +135,7 @@ def test_changed_images_are_decoded_anew(kept: Path, tmp_path: Path, name: str):
 
 
 def test_decoding_works_where_nothing_can_be_kept(kept: Path, tmp_path: Path):
-    kept.write_text("a file, not a folder")
+    kept.write_text("a file, not a folder", encoding="utf-8")
     data = read_images(write(tmp_path / "pets.zip", files()))
     np.testing.assert_array_equal(data.train[0], channels_first(IMAGES[:3]))
 

@@ -86,7 +86,7 @@ def test_without_a_network_the_message_says_what_to_put_where(root: Path, publis
 
 def test_a_data_root_that_is_a_file_is_named(root: Path, publish: Publish, site: tuple[str, Path]):
     publish(site[0], CONTENTS)
-    root.write_text("x")
+    root.write_text("x", encoding="utf-8")
     with pytest.raises(DataError, match=r"own/a\.bin cannot be written"):
         fetch("own")
 

@@ -16,8 +16,7 @@ from lratlas.cli.app import main
 # What stands on the path as `lratlas`: it hands its words over and prints what comes back.
 _CLIENT = """#!{python} -SE
 import json, os, socket, sys
-line = socket.socket(socket.AF_UNIX)
-line.connect({address!r})
+line = socket.create_connection({address!r})
 line.sendall(json.dumps([sys.argv, os.getcwd(), dict(os.environ)]).encode() + b"\\n")
 code, out, err = json.loads(line.makefile().read())
 sys.stdout.write(out)
@@ -37,17 +36,14 @@ def run_shell(text: str, folder: Path, scratch: Path) -> str:
     Returns:
         What it printed, standard error included.
     """
-    address = scratch / "lratlas.socket"
-    address.unlink(missing_ok=True)
     client = scratch / "bin" / "lratlas"
     client.parent.mkdir(exist_ok=True)
-    client.write_text(_CLIENT.format(python=sys.executable, address=str(address)))
-    client.chmod(0o755)
     path = os.pathsep.join([str(client.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
     printed = scratch / "printed.txt"
-    with socket.socket(socket.AF_UNIX) as listener, printed.open("w") as out:
-        listener.bind(str(address))
-        listener.listen()
+    # No socket in the file system: the path of a temporary folder may be too long for one.
+    with socket.create_server(("127.0.0.1", 0)) as listener, printed.open("w", encoding="utf-8") as out:
+        client.write_text(_CLIENT.format(python=sys.executable, address=listener.getsockname()), encoding="utf-8")
+        client.chmod(0o755)
         shell = subprocess.Popen(
             ["sh", "-eu", "-c", text],
             cwd=folder,

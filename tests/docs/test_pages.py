@@ -110,7 +110,7 @@ def run_block(block: Block, text: str, setting: Setting, names: dict[str, object
     if any(text.startswith(start) for start in setting.left_out):
         check_left_out(block.language, text)
     elif block.title:
-        Path(block.title).write_text(text)
+        Path(block.title).write_text(text, encoding="utf-8")
     elif block.language == "python":
         exec(compile(text, "page", "exec"), names)
     elif block.language == "sh":

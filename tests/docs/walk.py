@@ -19,6 +19,7 @@ from pathlib import Path
 
 from docs.pages import ROOT, blocks, blocks_of, table, text_of
 from docs.settings import PROGRAM
+from inherited import reset_inherited
 
 LEFT_OUT = ("make test", "lratlas data fetch")
 WAITED_FOR = ("python3 -m venv", ".venv/bin/pip", "make demo", "lratlas demo")  # what others go on from
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a new one")
     parser.add_argument("--limit", type=float, default=120, help="seconds of a command before it is interrupted")
     given = parser.parse_args()
+    reset_inherited()
     folder = given.folder.absolute()
     checkout = folder / "checkout"
     folder.mkdir(parents=True)

@@ -16,7 +16,7 @@ OPTIONAL = {"accelerate", "lightning", "mlflow", "optuna", "tensorboard", "track
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
 
 
 def test_the_package_imports_nothing_optional() -> None:

@@ -152,7 +152,7 @@ def test_trackio(tmp_path: Path) -> None:
 def _python(folder: Path, *words: str) -> str:
     environment = os.environ | {"TRACKIO_DIR": str(folder / "trackio"), "HF_HUB_OFFLINE": "1"}
     process = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False
     )
     assert process.returncode == 0, process.stderr[-1000:]
     return process.stdout

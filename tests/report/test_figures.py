@@ -111,11 +111,11 @@ def test_the_script_that_draws_is_put_together_once(kept: Path, monkeypatch: pyt
         patch.setattr(figures.vl_convert, "javascript_bundle", None)
         assert vega_bundle.__wrapped__() == made
     (path,) = kept.iterdir()
-    path.write_text(path.read_text()[:-1])  # cut short
+    path.write_text(path.read_text(encoding="utf-8")[:-1], encoding="utf-8")  # cut short
     assert vega_bundle.__wrapped__() == made
-    assert path.read_text().endswith(made)
+    assert path.read_text(encoding="utf-8").endswith(made)
 
 
 def test_a_script_that_cannot_be_kept_is_put_together_all_the_same(kept: Path) -> None:
-    kept.write_text("no folder")
+    kept.write_text("no folder", encoding="utf-8")
     assert "vegaEmbed" in vega_bundle.__wrapped__()

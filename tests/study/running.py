@@ -39,7 +39,7 @@ def lratlas(*words: object) -> list[str]:
 @contextmanager
 def started(*words: object) -> "Generator[subprocess.Popen[str]]":
     """A command in a process group of its own, which is killed on the way out, whatever happens."""
-    process = subprocess.Popen(lratlas(*words), text=True, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(lratlas(*words), encoding="utf-8", stderr=subprocess.PIPE, start_new_session=True)
     try:
         yield process
     finally:

@@ -256,5 +256,5 @@ def test_the_page_says_what_was_trained_on_which_data(picture_study: Path):
     atlas = load(picture_study)
     assert atlas.plan is not None
     assert "SI ConvNet of width 2" in atlas.plan.task
-    page = Path(atlas.write_report()).read_text()
+    page = Path(atlas.write_report()).read_text(encoding="utf-8")
     assert f">{atlas.plan.task}</p>" in page

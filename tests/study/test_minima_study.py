@@ -190,7 +190,7 @@ def test_jobs_that_fail_in_a_bisection_leave_the_report_of_what_is_there(
             refine={"boundary": "divergence", "ratio": 10},
             training={"compile": False, "strategy": "stack"},
         )
-    assert "<!doctype html>" in (tmp_path / "study" / "report.html").read_text()
+    assert "<!doctype html>" in (tmp_path / "study" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("explored")

@@ -42,6 +42,7 @@ from lratlas.cli.terminal import notice, print_json, print_table, progress_bar, 
 from lratlas.cli.verify import verify
 from lratlas.errors import LRAtlasError, SpecError
 from lratlas.notices import heard
+from lratlas.startup import reset_process
 from lratlas.study.spec.preset_names import PRESETS
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ app.add_typer(compare_app)
 
 def main() -> None:
     """Run the command line; bad input ends with one sentence and exit code 2."""
+    reset_process()
     told = threading.Event()
 
     def terminated(_signal: int, _frame: object) -> NoReturn:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -109,7 +111,7 @@ def test_without_checkpoints_every_slice_is_trained_from_the_beginning(tmp_path:
     text = "import json,sys; lr, steps = float(sys.argv[1]), int(sys.argv[2]); loss = (1 - min(lr, 1.5)) ** (2 * steps)"
     path = tmp_path / "short.py"
     path.write_text(f"{text}; print(json.dumps({{'value': loss, 'loss': loss}}))")
-    seen = search(f"{sys.executable} -S {path} {{lr}} {{steps}}", finder(tmp_path, resumable=False, anneal=False))
+    seen = search(f"{sys.executable} -S '{path}' {{lr}} {{steps}}", finder(tmp_path, resumable=False, anneal=False))
     assert {piece.start for piece in seen.started} == {0}
     assert seen.advice.finish == "constant"
     with pytest.raises(SpecError, match=r"no {checkpoint}"):
@@ -232,14 +234,21 @@ print(find_by_command(command, finders).lr)
 """
 
 
-def started(tmp_path: Path, command: str, workers: int) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+@contextmanager
+def started(tmp_path: Path, command: str, workers: int) -> "Generator[subprocess.Popen[str]]":
+    """A process that searches, killed on the way out whatever happens."""
+    process = subprocess.Popen(
         [sys.executable, "-c", SEARCH.format(lrs=LRS), command, str(tmp_path / "search"), str(workers)],
         env=os.environ | {"PYTHONPATH": str(SRC)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def calls(tmp_path: Path) -> list[int]:
@@ -266,11 +275,11 @@ def test_an_interrupted_search_loses_no_more_than_the_slice_it_was_at(tmp_path: 
     )
     command = program(tmp_path, before=before)
     first.touch()
-    process = started(tmp_path, command, 1)
-    pids = awaited(tmp_path, 10)
-    time.sleep(0.2)
-    process.send_signal(number)
-    process.communicate(timeout=15)
+    with started(tmp_path, command, 1) as process:
+        pids = awaited(tmp_path, 10)
+        time.sleep(0.2)
+        process.send_signal(number)
+        process.communicate(timeout=15)
     assert process.returncode != 0
     assert gone([pids[9]])
     told = finder(tmp_path).outcomes
@@ -286,10 +295,10 @@ def test_an_interrupted_search_loses_no_more_than_the_slice_it_was_at(tmp_path: 
 
 def test_ctrl_c_ends_the_programs_of_all_workers(tmp_path: Path) -> None:
     before = f"open({str(tmp_path / 'calls')!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(300)"
-    process = started(tmp_path, program(tmp_path, before=before), 2)
-    pids = awaited(tmp_path, 2)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=15)
+    with started(tmp_path, program(tmp_path, before=before), 2) as process:
+        pids = awaited(tmp_path, 2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=15)
     assert errors.rstrip().endswith("KeyboardInterrupt")
     assert gone(pids)
 
@@ -299,11 +308,11 @@ def test_a_second_ctrl_c_waits_no_longer(tmp_path: Path) -> None:
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         f"open({str(tmp_path / 'calls')!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(300)"
     )
-    process = started(tmp_path, program(tmp_path, before=before), 1)
-    (pid,) = awaited(tmp_path, 1)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    assert process.poll() is None, process.communicate()
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=5)
+    with started(tmp_path, program(tmp_path, before=before), 1) as process:
+        (pid,) = awaited(tmp_path, 1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None, process.communicate()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=5)
     assert gone([pid])

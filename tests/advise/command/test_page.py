@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "command.md"
 def test_the_script_of_the_page_trains_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = PAGE.read_text()
+    text = PAGE.read_text(encoding="utf-8")
     (script,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     (command,) = re.findall(r'--command "(.*?)"', text, flags=re.DOTALL)
 

@@ -41,8 +41,8 @@ def ran(tmp_path: Path) -> Callable[..., Ended]:
 
 def awaited(path: Path, count: int = 1) -> list[int]:
     """The numbers that a file holds, once there are so many."""
-    for _ in range(500):
-        if path.exists() and len(words := path.read_text().split()) >= count:
+    for _ in range(6000):  # a minute, on a busy machine
+        if path.exists() and len(words := path.read_text(encoding="utf-8").split()) >= count:
             return [int(word) for word in words]
         time.sleep(0.01)
     raise AssertionError(path)
@@ -65,7 +65,7 @@ def test_a_program_that_reads_finds_no_input(ran: Callable[..., Ended]) -> None:
 
 def test_a_time_limit_ends_the_whole_group(ran: Callable[..., Ended], tmp_path: Path) -> None:
     ended = ran(
-        f"sleep 60 & echo $! $$ > {tmp_path}/pids; while :; do echo busy; sleep 0.05; done", timeout=0.3, stall=5
+        f"sleep 60 & echo $! $$ > '{tmp_path}/pids'; while :; do echo busy; sleep 0.05; done", timeout=0.3, stall=5
     )
     assert ended.cut == "it was not done after 0.3 s"
     assert ended.seconds < 5
@@ -74,7 +74,7 @@ def test_a_time_limit_ends_the_whole_group(ran: Callable[..., Ended], tmp_path: 
 
 def test_silence_ends_a_program_and_any_output_counts(ran: Callable[..., Ended], tmp_path: Path) -> None:
     assert ran("echo once; sleep 60", stall=0.3).cut == "it printed nothing for 0.3 s"
-    talks = f"for i in 1 2 3 4 5; do sleep 0.2; echo x >> {tmp_path}/more; done"
+    talks = f"for i in 1 2 3 4 5; do sleep 0.2; echo x >> '{tmp_path}/more'; done"
     assert ran(talks, stall=0.7).cut is None
 
 
@@ -85,7 +85,7 @@ def test_a_look_can_end_a_program(ran: Callable[..., Ended], tmp_path: Path) -> 
 
 
 def test_what_a_program_leaves_running_is_ended(ran: Callable[..., Ended], tmp_path: Path) -> None:
-    assert ran(f"sleep 60 & echo $! > {tmp_path}/pids").code == 0
+    assert ran(f"sleep 60 & echo $! > '{tmp_path}/pids'").code == 0
     assert gone(awaited(tmp_path / "pids"))
 
 
@@ -97,7 +97,7 @@ def test_a_program_that_ignores_the_request_is_ended_at_once_if_asked(
 
     def run() -> None:
         try:
-            ran(f"trap '' TERM; echo $$ > {tmp_path}/pids; while :; do sleep 0.05; done", stop=stop)
+            ran(f"trap '' TERM; echo $$ > '{tmp_path}/pids'; while :; do sleep 0.05; done", stop=stop)
         except Stopped as error:
             raised.append(error)
 
@@ -119,7 +119,7 @@ from pathlib import Path
 from lratlas.advise.command.process import *
 folder = Path({str(tmp_path)!r})
 run_program(
-    ["/bin/sh", "-c", f"sleep 60 & echo $! $$ > {{folder}}/pids; wait"],
+    ["/bin/sh", "-c", f"sleep 60 & echo $! $$ > '{{folder}}/pids'; wait"],
     environment={{"PATH": "/usr/bin:/bin"}},
     stdout=folder / "out",
     stderr=folder / "err",

@@ -80,8 +80,8 @@ def test_an_attempt_that_was_cut_off_leaves_nothing_behind(trained: Train, tmp_p
 
 def test_state_may_be_a_folder_or_files_with_endings(trained: Train) -> None:
     script = (
-        "[ {start} = 0 ] || [ -e {checkpoint}.pt -a -e {checkpoint}/part ] || exit 3;"
-        " mkdir -p {checkpoint}; echo {stop} > {checkpoint}/part; echo {lr} > {checkpoint}.pt;"
+        "[ {start} = 0 ] || [ -e '{checkpoint}.pt' -a -e '{checkpoint}/part' ] || exit 3;"
+        " mkdir -p '{checkpoint}'; echo {stop} > '{checkpoint}/part'; echo {lr} > '{checkpoint}.pt';"
         """ echo '{"value": 1}'"""
     )
     for piece in (FIRST, NEXT):
@@ -108,7 +108,10 @@ def test_the_environment_says_the_same(trained: Train, tmp_path: Path) -> None:
         ({"before": "os.abort()"}, "ended by SIGABRT"),
         ({"before": "time.sleep(60)"}, "the command was ended: it was not done after 0.5 s"),
         ({"after": "path.unlink(); print('{\"value\": 1}')"}, "saved no checkpoint"),
-        ({"inside": "print('\\x00\\xff garbage'); continue", "after": ""}, "told no 'value'; it printed no JSON"),
+        (
+            {"inside": "sys.stdout.buffer.write(b'\\x00\\xff garbage\\n'); continue", "after": ""},
+            "told no 'value'; it printed no JSON",
+        ),
     ],
 )  # fmt: skip
 def test_what_goes_wrong_is_named(lines: dict[str, str], failure: str, trained: Train, tmp_path: Path) -> None:
@@ -119,7 +122,7 @@ def test_what_goes_wrong_is_named(lines: dict[str, str], failure: str, trained: 
 
 def test_a_state_that_is_not_saved_again_is_a_failure(trained: Train, tmp_path: Path) -> None:
     assert trained(program(tmp_path)).failure is None
-    script = """test -e {checkpoint} && echo '{"value": {lr}}'"""
+    script = """test -e '{checkpoint}' && echo '{"value": {lr}}'"""
     command = f"sh -c {shlex.quote(script)}"
     assert trained(command, NEXT).failure == "the command saved no checkpoint"
     assert trained(command, BRANCH, is_continued=False).failure is None
@@ -156,7 +159,7 @@ def test_losses_without_a_value_are_no_failure_yet(trained: Train, tmp_path: Pat
 
 
 def test_a_program_that_vanished_is_named(trained: Train, tmp_path: Path) -> None:
-    failure = trained(f"{tmp_path}/gone {{lr}}").failure
+    failure = trained(f"'{tmp_path}/gone' {{lr}}").failure
     assert failure is not None
     assert failure.startswith("the command could not be started: [Errno 2]")
 

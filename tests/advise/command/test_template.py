@@ -91,9 +91,9 @@ def test_a_bad_command_is_refused(command: str, said: str) -> None:
 def test_a_program_must_be_there_and_runnable(tmp_path: Path) -> None:
     text = tmp_path / "train.sh"
     text.write_text("#!/bin/sh\n")
-    for command in ("no-such-program-anywhere {lr}", f"{text} {{lr}}"):
+    for command in ("no-such-program-anywhere {lr}", f"'{text}' {{lr}}"):
         with pytest.raises(SpecError, match="is not found, or may not be executed"):
             check_program(placeholders(command))
     text.chmod(0o755)
-    check_program(placeholders(f"{text} {{lr}}"))
+    check_program(placeholders(f"'{text}' {{lr}}"))
     check_program(placeholders("sh -c 'exit {lr}'"))

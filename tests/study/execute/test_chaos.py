@@ -95,7 +95,7 @@ class Chaos:
 
     def workers(self) -> list[int]:
         done = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self._driver.pid)], capture_output=True, text=True, check=False
+            ["ps", "-o", "pid=", "--ppid", str(self._driver.pid)], capture_output=True, encoding="utf-8", check=False
         )
         return [int(word) for word in done.stdout.split()]
 

@@ -13,7 +13,7 @@ import torch
 from polars.testing import assert_frame_equal
 
 import lratlas
-from cheaper import undrawn, workerless
+from cheaper import undrawn, unfigured, workerless
 from lratlas import Task
 from lratlas.atlas import Atlas, load
 from lratlas.errors import JobsFailed, StudyError
@@ -113,7 +113,8 @@ def test_two_workers_make_the_very_tables_that_one_process_makes(
 ):
     told: list[Progress] = []
     task = small_task()
-    by_two = lratlas.explore(task, folder=tmp_path / "study", workers=2, progress=told.append, **sections)
+    with unfigured():
+        by_two = lratlas.explore(task, folder=tmp_path / "study", workers=2, progress=told.append, **sections)
     for name, table in by_one.tables.items():
         other = by_two.table(name)
         # The task has no images, and the others are not asked for.
@@ -201,7 +202,7 @@ def test_a_job_that_keeps_failing_is_named_and_the_rest_is_done(
         rf"^2 jobs failed \(features-\S+: {error.__name__}: not so many; fea.*\)\. Nothing already computed is lost:"
         r" run the same explore\(\) call again\.$"
     )
-    with pytest.raises(JobsFailed, match=words) as caught:
+    with pytest.raises(JobsFailed, match=words) as caught, unfigured():
         lratlas.explore(task, folder=tmp_path / "study", **sections)
     assert "\n" not in str(caught.value)
     atlas = load(tmp_path / "study")

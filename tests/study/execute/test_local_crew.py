@@ -48,7 +48,7 @@ def test_a_worker_whose_driver_has_gone_ends_without_a_word(tmp_path: Path) -> N
     listening, heard = os.pipe()
     os.close(listening)
     worker = subprocess.Popen(
-        [sys.executable, "-m", WORKER], stdin=subprocess.PIPE, stdout=heard, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", WORKER], stdin=subprocess.PIPE, stdout=heard, stderr=subprocess.PIPE, encoding="utf-8"
     )
     os.close(heard)
     assert worker.stdin

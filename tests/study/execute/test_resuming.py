@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from torch import nn
 
+from cheaper import workerless
 from lratlas import Task
 from lratlas.atlas import Atlas
 from lratlas.study.execute import driver
@@ -23,6 +24,9 @@ from lratlas.study.plan.stored import stored_spec
 from lratlas.study.spec.tasks import Tasks
 from lratlas.study.store.store import Store
 from lratlas.tables import SCHEMAS
+from study.conftest import explored_in
+
+pytestmark = pytest.mark.xdist_group("resuming")  # the study that is never interrupted is made once
 
 Explored = Callable[..., Atlas]
 CHANGES: dict[str, Any] = {
@@ -37,15 +41,16 @@ def forgetful() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def task(small_task: Callable[..., Task]) -> Task:
     return small_task(model=forgetful, rule="adam")
 
 
-@pytest.fixture
-def whole(explored: Explored, task: Task, tmp_path: Path) -> Atlas:
+@pytest.fixture(scope="module")
+def whole(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     """The study, never interrupted."""
-    return explored(tmp_path / "whole", task, **CHANGES)
+    with workerless():
+        return explored_in(tmp_path_factory.mktemp("whole") / "study", task, **CHANGES)
 
 
 class Impatient:

@@ -215,7 +215,7 @@ def test_a_task_travels_to_another_process(pictures: Path):
         "print(fingerprint(cloudpickle.loads(base64.b64decode(sys.stdin.read()))))"
     )
     text = base64.b64encode(cloudpickle.dumps(made)).decode()
-    ran = subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True)
+    ran = subprocess.run([sys.executable, "-c", code], input=text, capture_output=True, encoding="utf-8", check=True)
     assert ran.stdout.strip() == fingerprint(made)
 
 

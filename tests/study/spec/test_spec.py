@@ -393,7 +393,7 @@ def test_any_other_change_is_named(changes: dict[str, Any]):
 
 def test_reading_specs_imports_nothing_heavy():
     code = "import lratlas.study.spec.presets, sys; print({'torch', 'polars', 'numpy'} & set(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert result.stdout.strip() == "set()"
 
 

@@ -29,7 +29,9 @@ atomic.write_file(Path(sys.argv[1]), b"half")
 
 
 def test_only_what_a_killed_process_left_is_swept(tmp_path: Path):
-    process = subprocess.Popen([sys.executable, "-c", WRITE, str(tmp_path / "file")], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITE, str(tmp_path / "file")], stdout=subprocess.PIPE, encoding="utf-8"
+    )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"

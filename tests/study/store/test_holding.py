@@ -72,7 +72,7 @@ def test_it_is_free_again_after_an_error(store: Store):
 
 def test_a_driver_that_was_killed_holds_nothing(tmp_path: Path):
     store = Store.create(tmp_path / "study", "spec")
-    process = subprocess.Popen([sys.executable, "-c", HOLD, store.url], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", HOLD, store.url], stdout=subprocess.PIPE, encoding="utf-8")
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     os.kill(process.pid, signal.SIGKILL)

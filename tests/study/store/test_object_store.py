@@ -99,7 +99,7 @@ def test_a_study_on_s3_is_that_on_a_disk_also_if_the_connection_is_cut(
     disk = lratlas.explore(spec, folder=tmp_path / "study")
     url = "s3://studies/cut"
     command = [sys.executable, "-m", "lratlas", "explore", str(spec), "--folder", url, "--workers", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
     seen, deadline = 0, time.monotonic() + 60
     while seen < 3 and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -34,7 +34,7 @@ def start_worker(
         [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         env={**os.environ, **ENVIRONMENT, **(environment or {})},
     )
     tell_worker(process, first)

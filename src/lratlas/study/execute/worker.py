@@ -17,22 +17,28 @@ import time
 import traceback
 import warnings
 from contextlib import suppress
-from typing import IO, Any
+from io import TextIOWrapper
+from typing import IO, Any, cast
 
 from lratlas.errors import LRAtlasError, StudyError
+from lratlas.startup import reset_process
 
 _BETWEEN_REPORTS = 1.0  # seconds
 
 
 def main() -> None:
     """Serve the driver until it is gone."""
+    reset_process()
     # Ctrl-C reaches the whole group; the driver ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told = _Told()
     signal.signal(signal.SIGTERM, lambda _number, _frame: told.stop())
     # Whatever user code prints goes to standard error; the original standard output carries the protocol.
-    out = os.fdopen(os.dup(1), "w", buffering=1)
+    out = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
+    # Neither the protocol nor what user code prints depends on the encoding of the terminal.
+    cast("TextIOWrapper", sys.stdin).reconfigure(encoding="utf-8")
+    cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
     threading.Thread(target=_listen, args=(told,), daemon=True).start()
     try:
         _serve(told, out)

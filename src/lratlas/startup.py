@@ -1,0 +1,30 @@
+"""What a process inherits from whoever started it, set to what the commands and workers count on."""
+
+import os
+import signal
+import sys
+
+
+def reset_process() -> None:
+    """Let signals through, keep the exit codes of child processes, and open standard streams that are closed.
+
+    An ignored SIGINT or SIGHUP stays ignored: a shell starts background commands so, and so does ``nohup``.
+    """
+    if os.name == "posix":
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        # Where SIGCHLD is ignored, every child process seems to have ended with exit code 0.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            _open_null(number)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
+def _open_null(number: int) -> None:
+    """Open the null device under the number of a closed file, for child processes too."""
+    opened = os.open(os.devnull, os.O_RDWR)
+    os.dup2(opened, number)
+    if opened == number:
+        os.set_inheritable(number, True)
+    else:
+        os.close(opened)
