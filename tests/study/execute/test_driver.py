@@ -182,7 +182,10 @@ def test_what_a_killed_worker_was_at_is_done_by_another(
 
 
 # Code that raises an error raises it again; a disk or a network may be better next time.
-ATTEMPTS = {ValueError: [(1, True)], OSError: [(1, False), (2, False), (3, True)]}
+ATTEMPTS: dict[type[Exception], list[tuple[int, bool]]] = {
+    ValueError: [(1, True)],
+    OSError: [(1, False), (2, False), (3, True)],
+}
 
 
 @pytest.mark.usefixtures("no_pauses")
