@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from lratlas.data.arrays import NAMES
@@ -48,7 +48,7 @@ def _write(path: Path, data: ImageData) -> None:
     try:
         with suppress(OSError, SafetensorError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, temporary, metadata)
+            temporary.write_bytes(save(tensors, metadata))  # save_file makes a file that only its owner can read
             temporary.replace(path)
     finally:
         with suppress(OSError):

@@ -327,12 +327,12 @@ def _rule(rule: Any) -> Rule:
 
 
 def _check_shapes(train: Pair, others: Mapping[str, Pair], singles: Pair | None) -> None:
-    """Check that inputs of all data sets look alike, each sample apart from the number of samples."""
-    for name, (other, _) in others.items():
-        if _look(train[0]) != _look(other):
-            raise TaskError(
-                f"train inputs are {_looks(train[0])} each, {name} inputs {_looks(other)}; they must agree."
-            )
+    """Check that the samples of all data sets look alike: type and shape of inputs, shape of targets."""
+    for name, (x, y) in others.items():
+        if _look(train[0]) != _look(x):
+            raise TaskError(f"train inputs are {_looks(train[0])} each, {name} inputs {_looks(x)}; they must agree.")
+        if [part.shape[1:] for part in leaves(train[1])] != [part.shape[1:] for part in leaves(y)]:
+            raise TaskError(f"train targets are {_looks(train[1])} each, {name} targets {_looks(y)}; they must agree.")
     if singles is None:
         return
     x, y = train[0], singles[1]
@@ -571,7 +571,8 @@ def _named_objective(name: str, outputs: Tensor, y: Parts, metric: Loss | None) 
 
 def _check_labels(task: Prepared, loss: object) -> None:
     """Check the labels of all data sets where accuracy is defined by them."""
-    kind, named = task.objective.labels, isinstance(loss, str)
+    named = isinstance(loss, str)
+    kind = LOSSES[loss].labels if isinstance(loss, str) and loss in LOSSES else task.objective.labels
     if kind not in ("classes", "binary"):
         return
     pairs = {"train": task.train, "test": task.test} | ({"validation": task.validation} if task.validation else {})

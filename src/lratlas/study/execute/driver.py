@@ -190,7 +190,8 @@ class _Driver:
         blocked = len(self.open.jobs) - len(self.reasons)
         needing = f" {blocked} jobs that need them were not begun." if blocked else ""
         count = "A job" if len(self.reasons) == 1 else f"{len(self.reasons)} jobs"
-        return f"{count} failed ({named}{more}).{needing} Nothing already computed is lost: {self.retry}."
+        tries = f" in {ATTEMPTS} attempts" if any(self.attempts[job] == ATTEMPTS for job in self.reasons) else ""
+        return f"{count} failed{tries} ({named}{more}).{needing} Nothing already computed is lost: {self.retry}."
 
     def _worked(self, job: Job, work: int) -> None:
         if job.id in self.work:

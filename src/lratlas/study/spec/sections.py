@@ -118,6 +118,9 @@ class TaskSpec(Section):
         default=None,
         description='name of a loss or "module:function"; the task\'s own if left out',
     )
+    metric: Function | None = Field(
+        default=None, description='"module:function" that measures the share of right predictions, in place of accuracy'
+    )
     batch_size: BatchSize | None = Field(
         default=None, description='samples in a batch, or "full"; the task\'s own if left out'
     )
@@ -132,6 +135,8 @@ class TaskSpec(Section):
             raise ValueError("has `model` without `data`, but an own model needs both")
         if self.preset is not None and self.data is not None:
             raise ValueError("has `data` beside `preset`, but a preset brings its own data")
+        if self.preset is not None and self.metric is not None:
+            raise ValueError("has `metric` beside `preset`, but a preset measures accuracy")
         return self
 
 

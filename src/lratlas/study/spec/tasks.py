@@ -76,7 +76,7 @@ def tasks_from(section: TaskSpec) -> Tasks:
 
 def own_code(section: TaskSpec) -> list[str]:
     """The functions that a spec names as ``module:function``, the only code that it can have imported and called."""
-    named = (section.model, section.data, section.loss, section.rule.name if section.rule else None)
+    named = (section.model, section.data, section.loss, section.metric, section.rule.name if section.rule else None)
     return [name for name in named if name and ":" in name]
 
 
@@ -228,6 +228,8 @@ def _overrides(section: TaskSpec) -> dict[str, Any]:
         )
     if section.loss is not None:
         given["loss"] = _function(section.loss, "task.loss") if ":" in section.loss else section.loss
+    if section.metric is not None:
+        given["metric"] = _function(section.metric, "task.metric")
     return given
 
 

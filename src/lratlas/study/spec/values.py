@@ -13,7 +13,7 @@ from lratlas.study.spec.errors import shown
 from lratlas.thresholds import Thresholds
 
 RULES = ("sgd", "adam", "adamw", "sphere_sgd", "sphere_rsgd")
-LOSSES = ("cross_entropy", "binary_cross_entropy", "mse")
+LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "model")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _DEEPEST = 20
