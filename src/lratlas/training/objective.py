@@ -274,7 +274,7 @@ def _prefers_labels(loss: Loss, outputs: Tensor, targets: Tensor, axis: int) -> 
 
 def _threshold(loss: Loss, outputs: Tensor, targets: Tensor) -> float | None:
     """The output between those that say 0 and 1, if the targets are these two and the loss separates them there."""
-    if outputs.numel() != targets.numel() or not ((targets == 0) | (targets == 1)).all():
+    if outputs.numel() != targets.numel() or set(targets.unique().tolist()) != {0, 1}:
         return None
     wanted = torch.where(targets.reshape(outputs.shape) > 0.5, 1.0, -1.0).to(outputs)
 

@@ -19,7 +19,7 @@ from lratlas.numbers import plain
 from lratlas.streams import seeded, stream, torch_seed
 from lratlas.training.conformance import Conformance, check_step
 from lratlas.training.invariance import placed
-from lratlas.training.objective import LOSSES, MODEL, Loss, Objective, objective_of, of_logits, own_objective
+from lratlas.training.objective import LOSSES, MODEL, Loss, Objective, no_score, objective_of, of_logits, own_objective
 from lratlas.training.optimizers import Factory, check_optimizer, optimizer_rule
 from lratlas.training.rules import Rule, rule_from
 
@@ -168,7 +168,7 @@ def prepare(task: "Task") -> Prepared:
     shown, y = _tried(made)
     outputs = _outputs(model, shown, whole=task.loss in LOSSES)
     made = replace(made, objective=_objective(task, outputs, y))
-    _check_labels(made, task.loss)
+    made = _with_labels(made, task.loss)
     made = replace(made, update=_update(made, task.rule, model))
     factory: Any = task.rule if callable(task.rule) else None
     loss = _host_copy(task.loss) if callable(task.loss) else task.loss
@@ -433,8 +433,8 @@ def telling_rows(task: Prepared, size: int) -> Tensor:
     """Indices of samples from all over the training set, the first of each label among them, ascending."""
     y, samples = task.train[1], task.samples
     first = torch.zeros(0, dtype=torch.long)
-    if isinstance(y, Tensor) and not y.is_floating_point() and y.dim() == 1:
-        labels, places = np.unique(y.numpy(), return_index=True)
+    if isinstance(y, Tensor) and y.numel() == samples:
+        labels, places = np.unique(y.flatten().numpy(), return_index=True)
         first = torch.from_numpy(places[:_LABELS].copy()) if len(labels) <= _LABELS else first
     even = torch.linspace(0, samples - 1, min(size, samples)).round().long().unique()
     spare = even[~torch.isin(even, first)][: max(0, size - len(first))]
@@ -566,19 +566,21 @@ def _named_objective(name: str, outputs: Tensor, y: Parts, metric: Loss | None) 
     if metric is None:
         return replace(made, classes=classes)
     tried = objective_of(made.batch, outputs, y, metric=metric)
-    return replace(made, labels=tried.labels, score=tried.score)
+    return replace(made, labels=tried.labels, score=tried.score, classes=classes)
 
 
-def _check_labels(task: Prepared, loss: object) -> None:
-    """Check the labels of all data sets where accuracy is defined by them."""
+def _with_labels(task: Prepared, loss: object) -> Prepared:
+    """The task with its labels checked in all data sets; without accuracy where a function's targets are no labels."""
     named = isinstance(loss, str)
     kind = LOSSES[loss].labels if isinstance(loss, str) and loss in LOSSES else task.objective.labels
     if kind not in ("classes", "binary"):
-        return
+        return task
     pairs = {"train": task.train, "test": task.test} | ({"validation": task.validation} if task.validation else {})
     for name, (_, y) in pairs.items():
         labels = cast("Tensor", y)
         if kind == "binary" and not ((labels == 0) | (labels == 1)).all():
+            if not named:
+                return replace(task, objective=replace(task.objective, labels="none", score=no_score, classes=0))
             odd = float(labels[~torch.isin(labels, torch.tensor((0, 1), dtype=labels.dtype))][0])
             raise TaskError(f"{name}: {task.objective.name} needs labels 0 or 1; found {odd}.")
         if kind == "classes" and (labels.is_floating_point() or (named and labels.dim() != 1)):
@@ -590,6 +592,7 @@ def _check_labels(task: Prepared, loss: object) -> None:
     labels = cast("Tensor", task.train[1])
     if len(torch.unique(labels[labels >= 0])) < 2:
         raise TaskError("train: all labels are the same; at least two classes are needed.")
+    return task
 
 
 def _check_labels_of(lowest: int, highest: int, classes: int, name: str = "train") -> None:

@@ -162,7 +162,7 @@ FAULTS: list[tuple[dict[str, object], str]] = [
     (
         {"regimes": {"falls": 0.1}},
         "`regimes` has 'falls' (did you mean fall?), but the numbers behind regimes are "
-        "chance_level, chance_trace, chance_margin, small_loss, fitted_accuracy, trend_level, fall, barrier.",
+        "chance_level, chance_trace, chance_margin, small_loss, fitted_accuracy, trend_level, fall, unmoved, barrier.",
     ),
     (
         {"pretrain__lrs": [1e-3, 1e-39]},
@@ -422,7 +422,7 @@ def test_a_name_that_cannot_be_printed_is_named_as_in_toml():
 
 def test_a_spec_can_ask_for_every_rule_and_loss_with_all_settings_and_their_defaults() -> None:
     assert set(RULE_FIELDS) == set(values.RULES) == set(rules.RULES)
-    assert set(values.LOSSES) == set(objective.LOSSES)
+    assert set(values.LOSSES) == {*objective.LOSSES, objective.MODEL}
     for name, rule in rules.RULES.items():
         settings = dict(inspect.signature(rule).parameters)
         settings.pop("free", None)  # found by looking at the model
