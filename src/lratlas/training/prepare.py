@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -19,8 +19,10 @@ from lratlas.numbers import plain
 from lratlas.streams import seeded, stream, torch_seed
 from lratlas.training.conformance import Conformance, check_step
 from lratlas.training.invariance import placed
-from lratlas.training.objective import LOSSES, MODEL, Loss, Objective, no_score, objective_of, of_logits, own_objective
+from lratlas.training.losses import chosen_objective, with_labels
+from lratlas.training.objective import LOSSES, MODEL, Objective
 from lratlas.training.optimizers import Factory, check_optimizer, optimizer_rule
+from lratlas.training.placing import on_device
 from lratlas.training.rules import Rule, rule_from
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ DEFAULT_BATCH = 128
 _TRIED = 128  # samples that the model is tried with, at most
 _PLACED = 64  # samples on which scale invariance is tried
 _LABELS = 32  # different labels among the samples tried, at most
+_HOST = torch.device("cpu")
 _CHANCE = 1024  # samples for the loss of the untrained model
 
 
@@ -161,18 +164,20 @@ def prepare(task: "Task") -> Prepared:
         batch_size="full" if full else size,
         samples_per_step=size,
         full_batch=full,
-        transform=None if task.transform is None else on_device(task.transform, "transform", torch.device("cpu")),
+        transform=None if task.transform is None else on_device(task.transform, "transform", _HOST),
         augment=task.augment,
     )
     model = _checked_model(made)
     shown, y = _tried(made)
     outputs = _outputs(model, shown, whole=task.loss in LOSSES)
-    made = replace(made, objective=_objective(task, outputs, y))
-    made = _with_labels(made, task.loss)
+    loss = on_device(task.loss, "loss", _HOST)
+    metric = None if task.metric is None else on_device(task.metric, "metric", _HOST)
+    targets = {name: pair[1] for name, pair in (("train", train), ("test", test), ("validation", held)) if pair}
+    made = replace(made, objective=with_labels(chosen_objective(loss, metric, outputs, y), targets))
     made = replace(made, update=_update(made, task.rule, model))
     factory: Any = task.rule if callable(task.rule) else None
-    loss = _host_copy(task.loss) if callable(task.loss) else task.loss
-    return replace(made, conformance=check_step(made, make_model, task_on, loss, factory))
+    own = on_device(task.loss, "loss", _HOST)  # another copy, for a loss may keep state
+    return replace(made, conformance=check_step(made, make_model, task_on, own, factory))
 
 
 def make_model(task: Prepared, seed: int) -> nn.Module:
@@ -231,57 +236,6 @@ def task_on(task: Prepared, device: torch.device, dtype: torch.dtype | None = No
         ),
         transform=on_device(task.transform, "transform", device) if task.transform else None,
     )
-
-
-def on_device(function: Any, what: str, device: torch.device, dtype: torch.dtype | None = None) -> Any:
-    """A user's function with its tensors on a device: modules, partial arguments and tensors are copied there.
-
-    Args:
-        function: A module, function or `functools.partial`.
-        what: What it is, for the message.
-        device: Where it is needed.
-        dtype: What floating-point tensors are converted to; None to leave them.
-
-    Raises:
-        TaskError: It holds tensors elsewhere that cannot be moved, such as in a closure.
-    """
-    if isinstance(function, nn.Module):
-        return copy.deepcopy(function).to(device, dtype)
-    if isinstance(function, Tensor):
-        return function.to(device, dtype if function.is_floating_point() else None)
-    if isinstance(function, partial):
-        inner = cast("partial[Any]", function)
-        named = {key: on_device(value, what, device, dtype) for key, value in inner.keywords.items()}
-        others = (on_device(value, what, device, dtype) for value in inner.args)
-        return partial(on_device(inner.func, what, device, dtype), *others, **named)
-    for name, value in _held_values(function):
-        if isinstance(value, Tensor) and value.device.type != device.type:
-            raise TaskError(
-                f"The {what} holds the tensor {name} on {value.device}, and is needed on {device}; make it a"
-                " torch.nn.Module with a buffer, which is moved, or move the tensor in the function itself."
-            )
-    return function
-
-
-def _held_values(function: Any) -> list[tuple[str, Any]]:
-    """What a function or callable object refers to, by name: closure, defaults, globals that it uses, attributes."""
-    found = list(vars(function).items()) if hasattr(function, "__dict__") else []
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return found
-    cells = zip(code.co_freevars, function.__closure__ or (), strict=False)
-    for name, cell in cells:
-        try:
-            found.append((name, cell.cell_contents))
-        except ValueError:  # not assigned yet
-            continue
-    held = function.__globals__
-    return found + [(name, held[name]) for name in code.co_names if name in held]
-
-
-def _host_copy(loss: Any) -> Any:
-    """The user's loss for a plain loop, which must not be changed by it."""
-    return on_device(loss, "loss", torch.device("cpu"))
 
 
 def _batch_size(task: "Task", samples: int) -> int:
@@ -464,145 +418,6 @@ def _outputs(model: nn.Module, x: Parts, *, whole: bool) -> Any:
             f"The model must return a tensor with a row per sample, here {count(x)}; it returned {shapes(scores)}."
         )
     return outputs
-
-
-def _objective(task: "Task", outputs: Any, y: Parts) -> Objective:
-    """The objective of the task's loss, tried on the outputs for some samples."""
-    metric = _host_copy(task.metric) if task.metric is not None else None
-    logits = logits_of(outputs)
-    if task.loss == MODEL:
-        made = _tried_loss("model", lambda: own_objective(outputs, y, metric=metric))
-    elif callable(task.loss):
-        loss = _host_copy(task.loss)
-        _check_loss(loss)
-        given = outputs if logits is outputs or _takes(loss, outputs, y) else logits
-        _tried_loss(_name(loss), lambda: loss(given, y))
-        made = objective_of(loss, given, y, metric=metric)
-        made = made if given is outputs else of_logits(made)
-    else:
-        made = _named_objective(str(task.loss), logits, y, metric)
-        made = made if logits is outputs else of_logits(made)
-    value = cast("object", _tried_loss(made.name, lambda: made.batch(outputs, y)))
-    if not isinstance(value, Tensor) or value.dim() or not math.isfinite(float(value)):
-        raise TaskError(f"The loss {made.name} is not finite, or not one number per batch, on the first batch.")
-    if metric is not None:
-        _check_metric(made, outputs, y)
-    return made
-
-
-def _name(loss: Any) -> str:
-    return getattr(loss, "__qualname__", type(loss).__qualname__)
-
-
-def _takes(loss: Callable[..., object], outputs: Any, y: Parts) -> bool:
-    try:
-        return isinstance(loss(outputs, y), Tensor)
-    except Exception:
-        return False
-
-
-def _tried_loss(name: str, attempt: Callable[[], Any]) -> Any:
-    try:
-        return attempt()
-    except TaskError:
-        raise
-    except Exception as error:
-        raise TaskError(
-            f"The loss {name} does not take the model's outputs and the targets: {type(error).__name__}:"
-            f" {first_line(error)}"
-        ) from error
-
-
-def _check_loss(loss: Any) -> None:
-    trained = [name for name, value in loss.named_parameters() if value.requires_grad] if _is_module(loss) else []
-    if trained:
-        raise TaskError(
-            f"The loss {_name(loss)} has trained parameters, {', '.join(trained)}, which would stay as they are; put"
-            " them into the model and return what the loss needs, or set requires_grad=False."
-        )
-
-
-def _is_module(value: Any) -> bool:
-    return isinstance(value, nn.Module)
-
-
-def _check_metric(made: Objective, outputs: Any, y: Parts) -> None:
-    try:
-        right, _ = made.score(outputs, y, torch.ones(1))
-    except Exception as error:
-        raise TaskError(
-            f"The metric does not take the model's outputs and the targets: {type(error).__name__}: {first_line(error)}"
-        ) from error
-    if right.dim() > 1 or not ((right >= 0) & (right <= 1)).all():
-        raise TaskError(
-            "The metric must return a number from 0 to 1, the share of right predictions, for the batch or for each"
-            f" sample; it returned {right.flatten()[:3].tolist()}."
-        )
-
-
-def _named_objective(name: str, outputs: Tensor, y: Parts, metric: Loss | None) -> Objective:
-    """One of the named losses, its outputs checked against the targets."""
-    if not isinstance(y, Tensor):
-        raise TaskError(f"{name} needs targets that are one tensor, not {shapes(y)}; use a loss of your own.")
-    made, advice = LOSSES[name], "; for others pass the loss itself, such as torch.nn.CrossEntropyLoss()"
-    if made.labels == "classes" and (y.is_floating_point() or y.dim() != 1):
-        raise TaskError(f"train: class labels must be integers of shape [n], not {y.dtype} {shapes(y)}{advice}.")
-    if made.labels == "binary" and outputs.numel() != y.numel():
-        raise TaskError(
-            f"binary_cross_entropy needs one output per sample and label; the model has {tuple(outputs.shape[1:])} for"
-            f" labels {tuple(y.shape[1:])}."
-        )
-    if name == "mse" and outputs.numel() != y.numel():
-        raise TaskError(
-            f"mse needs outputs shaped as the targets, {tuple(y.shape[1:])} per sample, not {tuple(outputs.shape[1:])}."
-        )
-    if made.labels == "classes" and outputs.dim() != 2:
-        raise TaskError(
-            f"cross_entropy needs one score per class, outputs [n, classes], not {tuple(outputs.shape)}{advice}."
-        )
-    if made.labels == "classes":
-        _check_labels_of(int(y.min()), int(y.max()), outputs.shape[1])
-    classes = {"classes": outputs.shape[-1], "binary": 2}.get(made.labels, 0)
-    if metric is None:
-        return replace(made, classes=classes)
-    tried = objective_of(made.batch, outputs, y, metric=metric)
-    return replace(made, labels=tried.labels, score=tried.score, classes=classes)
-
-
-def _with_labels(task: Prepared, loss: object) -> Prepared:
-    """The task with its labels checked in all data sets; without accuracy where a function's targets are no labels."""
-    named = isinstance(loss, str)
-    kind = LOSSES[loss].labels if isinstance(loss, str) and loss in LOSSES else task.objective.labels
-    if kind not in ("classes", "binary"):
-        return task
-    pairs = {"train": task.train, "test": task.test} | ({"validation": task.validation} if task.validation else {})
-    for name, (_, y) in pairs.items():
-        labels = cast("Tensor", y)
-        if kind == "binary" and not ((labels == 0) | (labels == 1)).all():
-            if not named:
-                return replace(task, objective=replace(task.objective, labels="none", score=no_score, classes=0))
-            odd = float(labels[~torch.isin(labels, torch.tensor((0, 1), dtype=labels.dtype))][0])
-            raise TaskError(f"{name}: {task.objective.name} needs labels 0 or 1; found {odd}.")
-        if kind == "classes" and (labels.is_floating_point() or (named and labels.dim() != 1)):
-            raise TaskError(
-                f"{name}: class labels must be integers of shape [n], not {labels.dtype} {tuple(labels.shape)}."
-            )
-        if kind == "classes":
-            _check_labels_of(int(labels.min()) if named else 0, int(labels.max()), task.classes, name)
-    labels = cast("Tensor", task.train[1])
-    if len(torch.unique(labels[labels >= 0])) < 2:
-        raise TaskError("train: all labels are the same; at least two classes are needed.")
-    return task
-
-
-def _check_labels_of(lowest: int, highest: int, classes: int, name: str = "train") -> None:
-    if lowest < 0:
-        raise TaskError(f"{name}: label {lowest} is negative; classes count from 0.")
-    if highest >= classes:
-        raise TaskError(
-            f"The labels go up to {highest} but the model's outputs are ({classes},) per sample; labels must lie from 0"
-            " to the number of outputs minus 1."
-        )
 
 
 def _update(task: Prepared, given: Any, model: nn.Module) -> Rule:

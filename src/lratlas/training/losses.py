@@ -1,0 +1,164 @@
+"""Which loss and which accuracy a task has: what the user gave, tried on the model's outputs and all labels."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from lratlas.data.parts import Parts, logits_of, shapes
+from lratlas.errors import TaskError, first_line
+from lratlas.training.objective import LOSSES, MODEL, Loss, Objective, no_score, objective_of, of_logits, own_objective
+
+
+def chosen_objective(loss: str | Loss, metric: Loss | None, outputs: Any, y: Parts) -> Objective:
+    """The objective of a loss, tried on the outputs for some samples.
+
+    Args:
+        loss: A name of `LOSSES`, `MODEL`, or a function that is nobody else's.
+        metric: A function that takes the place of accuracy, likewise.
+        outputs: The model's outputs.
+        y: The targets.
+
+    Raises:
+        TaskError: The loss or metric does not take them, or its value cannot be trained on.
+    """
+    logits = logits_of(outputs)
+    if loss == MODEL:
+        made = _tried_loss("model", lambda: own_objective(outputs, y, metric=metric))
+    elif callable(loss):
+        _check_loss(loss)
+        given = outputs if logits is outputs or _takes(loss, outputs, y) else logits
+        made = _tried_loss(_name(loss), lambda: objective_of(loss, given, y, metric=metric))
+        made = made if given is outputs else of_logits(made)
+    else:
+        made = _named_objective(loss, logits, y, metric)
+        made = made if logits is outputs else of_logits(made)
+    value = cast("object", _tried_loss(made.name, lambda: made.batch(outputs, y)))
+    if not isinstance(value, Tensor) or value.dim() or not math.isfinite(float(value)):
+        raise TaskError(f"The loss {made.name} is not finite, or not one number per batch, on the first batch.")
+    if metric is not None:
+        _check_metric(made, outputs, y)
+    return made
+
+
+def _name(loss: Any) -> str:
+    return getattr(loss, "__qualname__", type(loss).__qualname__)
+
+
+def _takes(loss: Callable[..., object], outputs: Any, y: Parts) -> bool:
+    try:
+        return isinstance(loss(outputs, y), Tensor)
+    except Exception:
+        return False
+
+
+def _tried_loss(name: str, attempt: Callable[[], Any]) -> Any:
+    try:
+        return attempt()
+    except TaskError:
+        raise
+    except Exception as error:
+        raise TaskError(
+            f"The loss {name} does not take the model's outputs and the targets: {type(error).__name__}:"
+            f" {first_line(error)}"
+        ) from error
+
+
+def _check_loss(loss: Any) -> None:
+    trained = [name for name, value in loss.named_parameters() if value.requires_grad] if _is_module(loss) else []
+    if trained:
+        raise TaskError(
+            f"The loss {_name(loss)} has trained parameters, {', '.join(trained)}, which would stay as they are; put"
+            " them into the model and return what the loss needs, or set requires_grad=False."
+        )
+
+
+def _is_module(value: Any) -> bool:
+    return isinstance(value, nn.Module)
+
+
+def _check_metric(made: Objective, outputs: Any, y: Parts) -> None:
+    try:
+        right, _ = made.score(outputs, y, torch.ones(1))
+    except Exception as error:
+        raise TaskError(
+            f"The metric does not take the model's outputs and the targets: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    if right.dim() > 1 or not ((right >= 0) & (right <= 1)).all():
+        raise TaskError(
+            "The metric must return a number from 0 to 1, the share of right predictions, for the batch or for each"
+            f" sample; it returned {right.flatten()[:3].tolist()}."
+        )
+
+
+def _named_objective(name: str, outputs: Tensor, y: Parts, metric: Loss | None) -> Objective:
+    """One of the named losses, its outputs checked against the targets."""
+    if not isinstance(y, Tensor):
+        raise TaskError(f"{name} needs targets that are one tensor, not {shapes(y)}; use a loss of your own.")
+    made, advice = LOSSES[name], "; for others pass the loss itself, such as torch.nn.CrossEntropyLoss()"
+    if made.labels == "classes" and (y.is_floating_point() or y.dim() != 1):
+        raise TaskError(f"train: class labels must be integers of shape [n], not {y.dtype} {shapes(y)}{advice}.")
+    if made.labels == "binary" and outputs.numel() != y.numel():
+        raise TaskError(
+            f"binary_cross_entropy needs one output per sample and label; the model has {tuple(outputs.shape[1:])} for"
+            f" labels {tuple(y.shape[1:])}."
+        )
+    if name == "mse" and outputs.numel() != y.numel():
+        raise TaskError(
+            f"mse needs outputs shaped as the targets, {tuple(y.shape[1:])} per sample, not {tuple(outputs.shape[1:])}."
+        )
+    if made.labels == "classes" and outputs.dim() != 2:
+        raise TaskError(
+            f"cross_entropy needs one score per class, outputs [n, classes], not {tuple(outputs.shape)}{advice}."
+        )
+    if made.labels == "classes":
+        _check_labels_of(int(y.min()), int(y.max()), outputs.shape[1])
+    classes = {"classes": outputs.shape[-1], "binary": 2}.get(made.labels, 0)
+    if metric is None:
+        return replace(made, classes=classes)
+    tried = objective_of(made.batch, outputs, y, metric=metric)
+    return replace(made, labels=tried.labels, score=tried.score, classes=classes)
+
+
+def with_labels(made: Objective, targets: Mapping[str, Parts]) -> Objective:
+    """The objective, its labels checked in all data sets; without accuracy where a function's targets are no labels.
+
+    Args:
+        made: The objective.
+        targets: Targets of each data set, ``train`` first.
+
+    Raises:
+        TaskError: Labels are out of range.
+    """
+    named, kind = made.named, LOSSES[made.name].labels if made.named else made.labels
+    if kind not in ("classes", "binary"):
+        return made
+    for name, labels in targets.items():
+        if kind == "binary" and not ((labels == 0) | (labels == 1)).all():
+            if not named:
+                return replace(made, labels="none", score=no_score, classes=0)
+            odd = float(labels[~torch.isin(labels, torch.tensor((0, 1), dtype=labels.dtype))][0])
+            raise TaskError(f"{name}: {made.name} needs labels 0 or 1; found {odd}.")
+        if kind == "classes" and (labels.is_floating_point() or (named and labels.dim() != 1)):
+            raise TaskError(
+                f"{name}: class labels must be integers of shape [n], not {labels.dtype} {tuple(labels.shape)}."
+            )
+        if kind == "classes":
+            _check_labels_of(int(labels.min()) if named else 0, int(labels.max()), made.classes, name)
+    labels = targets["train"]
+    if len(torch.unique(labels[labels >= 0])) < 2:
+        raise TaskError("train: all labels are the same; at least two classes are needed.")
+    return made
+
+
+def _check_labels_of(lowest: int, highest: int, classes: int, name: str = "train") -> None:
+    if lowest < 0:
+        raise TaskError(f"{name}: label {lowest} is negative; classes count from 0.")
+    if highest >= classes:
+        raise TaskError(
+            f"The labels go up to {highest} but the model's outputs are ({classes},) per sample; labels must lie from 0"
+            " to the number of outputs minus 1."
+        )

@@ -1,0 +1,255 @@
+"""The loop that one would write by hand: a few steps of a task with the user's own model, loss and optimizer."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
+
+from lratlas.data.parts import Parts, call, floats_to, logits_of, rows
+from lratlas.errors import TaskError, first_line
+from lratlas.streams import seeded
+from lratlas.training.objective import MODEL
+from lratlas.training.order import augmentation_draws, batch_indices
+from lratlas.training.rules import Rule
+
+if TYPE_CHECKING:
+    from lratlas.training.prepare import Prepared
+
+STEPS = 2
+_SAMPLES = 32  # of a mini-batch, at most
+LR = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """Where a few steps led: the loss of each step, weights and buffers afterwards, and the loss in eval mode."""
+
+    losses: list[float]
+    weights: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    evaluated: float
+    unused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Mini-batches to train on, and with which model, loss and rule."""
+
+    task: "Prepared"
+    model: Callable[[], nn.Module]
+    loss: Callable[[Any, Any], Tensor]
+    factory: Callable[..., torch.optim.Optimizer] | None
+    dtype: torch.dtype
+    x: Parts
+    y: Parts
+    batches: Tensor
+    draws: dict[str, Tensor]
+
+
+def plain_trial(
+    task: "Prepared",
+    make: Callable[["Prepared", int], nn.Module],
+    loss: str | Callable[[Any, Any], Tensor],
+    factory: Callable[..., torch.optim.Optimizer] | None,
+) -> tuple[Trial, Point]:
+    """The plain loop's result, in float64 where the task's own code takes it."""
+    size = min(task.samples_per_step, _SAMPLES)
+    taken = min(STEPS * size, task.samples)
+    (order,) = batch_indices(seed=0, start=0, stop=1, samples=task.samples, batch_size=taken)
+    failed: Exception | None = None
+    for dtype in (torch.float64, torch.float32):
+        trial = Trial(
+            task=task,
+            model=lambda dtype=dtype: make(task, 0).to(dtype),
+            loss=_plain_loss(loss, task, dtype),
+            factory=factory,
+            dtype=dtype,
+            x=rows(task.train[0], order),
+            y=rows(task.train[1], order),
+            batches=torch.stack([torch.arange(size), torch.arange(taken - size, taken)]),
+            draws=_augmentation(task, size),
+        )
+        try:
+            with seeded(0):
+                return trial, _plain(trial)
+        except Exception as error:
+            failed = error
+    assert failed is not None
+    raise TaskError(
+        f"A plain PyTorch step of this task fails: {type(failed).__name__}: {first_line(failed)}"
+    ) from failed
+
+
+def _augmentation(task: "Prepared", size: int) -> dict[str, Tensor]:
+    """Random draws for the augmentation of the mini-batches."""
+    if task.augment is None:
+        return {}
+    return augmentation_draws(task.augment, seed=0, start=0, stop=STEPS, samples=STEPS * size, batch_size=size)
+
+
+def _plain_loss(
+    loss: str | Callable[[Any, Any], Tensor], task: "Prepared", dtype: torch.dtype
+) -> Callable[..., Tensor]:
+    """The loss as one would write it in a loop, of what the model returns."""
+    if loss == MODEL:
+        return _returned_loss
+    if not callable(loss):
+        return partial(_of_logits, _NAMED[loss])
+    own = copy.deepcopy(loss).to(dtype) if isinstance(loss, nn.Module) else loss
+    return partial(_of_logits, own) if task.objective.takes_logits else own
+
+
+def _returned_loss(outputs: Any, _: Any) -> Tensor:
+    return outputs["loss"] if isinstance(outputs, Mapping) else outputs.loss
+
+
+def _of_logits(loss: Callable[[Any, Any], Tensor], outputs: Any, y: Any) -> Tensor:
+    return loss(logits_of(outputs), y)
+
+
+def _binary(outputs: Tensor, y: Tensor) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(outputs, y.reshape(outputs.shape).to(outputs))
+
+
+def _mse(outputs: Tensor, y: Tensor) -> Tensor:
+    return functional.mse_loss(outputs, y.reshape(outputs.shape))
+
+
+_NAMED: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": lambda outputs, y: functional.cross_entropy(outputs, y.long()),
+    "binary_cross_entropy": _binary,
+    "mse": _mse,
+}
+
+
+def _plain(trial: Trial) -> Point:
+    """The steps of an ordinary training loop."""
+    rule, model = trial.task.update, trial.model().train()
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    if rule.radius is not None:
+        _project({name: trained[name] for name in trained if name not in rule.free}, rule.radius)
+    step, reached, losses = _plain_step(rule, trial.factory, trained), set[str](), list[float]()
+    for x, y in batches_of(trial):
+        for value in trained.values():
+            value.grad = None
+        value = trial.loss(call(model, x), y)
+        value = value.mean() if value.dim() else value
+        value.backward()
+        for own in trained.values():
+            if own.grad is not None and own.grad.is_sparse:
+                own.grad = own.grad.to_dense()
+        reached |= {name for name, own in trained.items() if own.grad is not None}
+        step()
+        losses.append(float(value.detach()))
+    weights = {name: value.detach().clone() for name, value in trained.items()}
+    buffers = {name: value.detach().clone() for name, value in model.named_buffers()}
+    x, y = batches_of(trial, augmented=False)[0]
+    with torch.no_grad():
+        evaluated = trial.loss(call(model.eval(), x), y).mean()
+    return Point(
+        losses=losses,
+        weights=weights,
+        buffers=buffers,
+        evaluated=float(evaluated),
+        unused=tuple(name for name in trained if name not in reached),
+    )
+
+
+def batches_of(trial: Trial, *, augmented: bool = True) -> Sequence[tuple[Parts, Parts]]:
+    """The mini-batches as the model and the loss of a plain loop get them."""
+    task, found = trial.task, list[tuple[Parts, Parts]]()
+    for number, at in enumerate(trial.batches):
+        x, y = (floats_to(rows(parts, at), trial.dtype) for parts in (trial.x, trial.y))
+        if task.augment and augmented:
+            x = task.augment.apply(x, {name: value[number] for name, value in trial.draws.items()})  # pyright: ignore[reportArgumentType] - images, as was checked
+        shown = task.transform(x) if task.transform else x
+        found.append((floats_to(shown, trial.dtype), y))
+    return found
+
+
+def _plain_step(
+    rule: Rule, factory: Callable[..., torch.optim.Optimizer] | None, trained: dict[str, nn.Parameter]
+) -> Callable[[], object]:
+    """One update by PyTorch's own optimizer of that name, or by the user's; on a sphere by the formula."""
+    parameters = [*trained.values()]
+    if factory is not None:
+        return factory(parameters, LR).step
+    if rule.radius is None and rule.name in _OPTIMIZERS:
+        return _OPTIMIZERS[rule.name](parameters, **dict(rule.settings))
+    state: dict[str, Tensor] = {}
+    started = False
+
+    def by_rule() -> None:
+        # A rule that PyTorch has no optimizer for: its own function, on this loop's gradients.
+        nonlocal state, started
+        weights = {name: value.detach()[None, None].clone() for name, value in trained.items()}
+        slopes = {
+            name: torch.zeros_like(weights[name]) if value.grad is None else value.grad[None, None]
+            for name, value in trained.items()
+        }
+        if not started:
+            state, started = rule.start(weights), True
+        lrs = torch.full((1, 1), LR, dtype=parameters[0].dtype)
+        new, state = rule.update(weights, slopes, state, lrs)
+        with torch.no_grad():
+            for name, value in trained.items():
+                value.copy_(new[name][0, 0])
+
+    return by_rule
+
+
+def _sgd_step(parameters: list[nn.Parameter], **settings: Any) -> Callable[[], object]:
+    buffers: list[Tensor | None] = [None for _ in parameters]
+
+    def step() -> None:
+        moved = [at for at, value in enumerate(parameters) if value.grad is not None]
+        own = [buffers[at] for at in moved]
+        with torch.no_grad():
+            sgd(*_with_slopes(parameters, moved), own, lr=LR, dampening=0.0, maximize=False, foreach=False, **settings)
+        for at, buffer in zip(moved, own, strict=True):
+            buffers[at] = buffer
+
+    return step
+
+
+def _adam_step(parameters: list[nn.Parameter], *, decoupled: bool, **settings: Any) -> Callable[[], object]:
+    means, squares = ([torch.zeros_like(value) for value in parameters] for _ in range(2))
+    counts = [torch.zeros(()) for _ in parameters]
+
+    def step() -> None:
+        moved = [at for at, value in enumerate(parameters) if value.grad is not None]
+        values, slopes = _with_slopes(parameters, moved)
+        own, other, done = ([part[at] for at in moved] for part in (means, squares, counts))
+        flags: dict[str, Any] = {"amsgrad": False, "maximize": False, "foreach": False}
+        flags |= settings | {"lr": LR, "decoupled_weight_decay": decoupled}
+        with torch.no_grad():
+            adam(values, slopes, own, other, [], done, **flags)
+
+    return step
+
+
+def _with_slopes(parameters: list[nn.Parameter], at: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+    values = [parameters[index] for index in at]
+    return [*values], [value.grad for value in values if value.grad is not None]
+
+
+# The functions of PyTorch's optimizers: their classes import its compiler, which takes seconds.
+_OPTIMIZERS: Mapping[str, Callable[..., Callable[[], object]]] = {
+    "sgd": _sgd_step,
+    "adam": partial(_adam_step, decoupled=False),
+    "adamw": partial(_adam_step, decoupled=True),
+}
+
+
+@torch.no_grad()
+def _project(trained: Mapping[str, nn.Parameter], radius: float) -> None:
+    size = torch.stack([value.norm() for value in trained.values()]).norm()
+    for value in trained.values():
+        value.mul_(radius / size)
