@@ -64,3 +64,11 @@ def seeded(seed: int) -> Generator[None]:
         if torch.cuda.is_initialized():
             torch.cuda.manual_seed_all(seed)
         yield
+
+
+def generator_states() -> tuple[object, ...]:
+    """The states of the global generators of PyTorch, NumPy and Python, to see whether anything draws from them."""
+    import torch
+
+    array = np.random.get_state()  # noqa: NPY002 - a user's code may draw from it
+    return torch.get_rng_state().numpy().tobytes(), str(array), random.getstate()

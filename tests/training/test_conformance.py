@@ -127,6 +127,62 @@ class Overwriting(Wrapped):
         return self.layer(x)
 
 
+class RandomFeatures(nn.Module):
+    """Random numbers drawn when the model is made, kept outside parameters and buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waves, self.layer = torch.randn(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer((x @ self.waves.to(x)).cos())
+
+
+class Averaged(Wrapped):
+    """Keeps an average of its weights as parameters, and uses it in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = torch.optim.swa_utils.AveragedModel(self.layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return self.mean(x)
+        self.mean.update_parameters(self.layer)
+        return self.layer(x)
+
+
+class CountingSGD(torch.optim.SGD):
+    """Lowers its LR after some steps that it counts itself."""
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
+        super().__init__(parameters, lr=lr)
+        self.steps = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.steps += 1
+        if self.steps == 5:
+            self.param_groups[0]["lr"] *= 0.01
+        return super().step(closure)
+
+
+class Widening(Wrapped):
+    """Makes a buffer in forward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.register_buffer("last", x.mean(0).detach())
+        return self.layer(x)
+
+
+class Double(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.double())
+
+
 class CallCounter:
     """A loss that changes with every call."""
 
@@ -156,6 +212,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "Python's generator in forward": ({"model": FromPython}, "NumPy's or Python's generator"),
     "a loss that counts its calls": ({"loss": CallCounter()}, "plain PyTorch loop|repeated"),
     "weights overwritten in forward": ({"model": Overwriting}, "differs from that of a plain PyTorch loop"),
+    "random tensors that are no buffers": ({"model": RandomFeatures}, "drawn when the model is made"),
+    "an average of weights as parameters": ({"model": Averaged}, "changes its parameters mean.module.weight.*buffers"),
+    "an optimizer that counts its steps": ({"rule": CountingSGD}, "CountingSGD changes steps in its steps"),
+    "a buffer made in forward": ({"model": Widening}, "last"),
+    "a transform of the whole batch": ({"transform": lambda x: x / x.abs().amax()}, "depends on the other samples"),
+    "a transform that draws": ({"transform": lambda x: x + torch.randn_like(x)}, "transform draws random numbers"),
+    "float64 only": ({"model": Double}, "does not take float32"),
     "one module for all": ({"model": lambda: ONE}, "the same module twice.*copy.deepcopy"),
     "a trained part shared": (
         {"model": lambda: nn.Sequential(ONE, nn.Linear(3, 3))},
@@ -188,7 +251,13 @@ def trained_by_stack(made: Prepared, lr: float, steps: int) -> dict[str, Tensor]
     """The weights of one run after some steps of the program, alone."""
     model = make_model(made, 1)
     program = build(
-        model, made.objective, made.update, compiled=False, strategy="single", batch_size=made.samples_per_step
+        model,
+        made.objective,
+        made.update,
+        compiled=False,
+        strategy="single",
+        batch_size=made.samples_per_step,
+        channels_last=made.conformance.channels_last,
     )
     weights, buffers, frozen = initial_tensors([made], [1], 1, dtype=torch.float32, device=CPU)
     torch.manual_seed(7)
@@ -275,6 +344,62 @@ class WithUnused(nn.Module):
         return self.used(x)
 
 
+class Experts(nn.Module):
+    """Samples choose their layer; the third is needed rarely, and not in the first batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6, 3) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = torch.where(x[:, 0] > 2, 2, (x[:, 0] > 0).long())
+        outputs = x.new_zeros(len(x), 3)
+        for index in chosen.unique().tolist():
+            at = torch.where(chosen == index)[0]
+            outputs = outputs.index_put((at,), self.layers[index](x[at]))
+        return outputs
+
+
+class Skipping(nn.Module):
+    """Stochastic depth: a layer has no gradient in steps that leave it out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and float(torch.rand(())) < 0.5:
+            return self.second(x)
+        return self.second(self.first(x))
+
+
+class Viewing(nn.Module):
+    """Flattens by a view, which images with the channels last in memory do not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(3, 4, 3), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.convolution(x).relu()
+        return self.head(hidden.view(hidden.shape[0], -1))
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("mask", torch.triu(torch.full((6, 6), -torch.inf), 1))
+        self.register_buffer("empty", torch.zeros(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x @ self.get_buffer("mask").softmax(1))
+
+
+COLOURS = torch.rand(48, 3, 6, 6, generator=GENERATOR)
+RARE = torch.cat([X[:1].abs() + 2, X[1:].clamp(max=1.5)]).roll(40, 0)
+
+
 def pair_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     """Samples of one class together, others apart."""
     unit = functional.normalize(outputs, dim=1)
@@ -343,6 +468,22 @@ TRAINED: dict[str, tuple[dict[str, Any], Callable[[Any, Any], Tensor], Callable[
         functional.cross_entropy,
         lambda p, lr: torch.optim.SGD(p, lr=lr, weight_decay=0.1),
     ),
+    "experts, one rarely used": (
+        {"model": Experts, "train": (RARE, Y), "test": (RARE, Y), "rule": {"name": "adam", "weight_decay": 0.1}},
+        functional.cross_entropy,
+        lambda p, lr: torch.optim.Adam(p, lr=lr, weight_decay=0.1),
+    ),
+    "a layer left out at random": (
+        {"model": Skipping, "rule": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.1}},
+        functional.cross_entropy,
+        lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9, weight_decay=0.1),
+    ),
+    "a view of images": (
+        {"model": Viewing, "train": (COLOURS, Y), "test": (COLOURS, Y)},
+        functional.cross_entropy,
+        torch.optim.SGD,
+    ),
+    "a mask of infinities": ({"model": Masked}, functional.cross_entropy, torch.optim.SGD),
     "hooks that only look": ({"model": lambda: hooked(lambda _: None)}, functional.cross_entropy, torch.optim.SGD),
 }
 
@@ -380,6 +521,16 @@ class ByValue(Wrapped):
     def forward(self, x: Tensor) -> Tensor:
         outputs = self.layer(x)
         return outputs if float(outputs.detach().sum()) > 0 else 2 * outputs
+
+
+def test_frozen_parts_that_models_share_are_the_users_own() -> None:
+    backbone = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)).requires_grad_(requires_grad=False)
+    before = copy.deepcopy(backbone.state_dict())
+    made = task(lambda: nn.Sequential(backbone, nn.Linear(6, 3))).prepared
+    assert made.copied
+    make_model(made, 1)[0][0].weight.data.zero_()  # pyright: ignore[reportIndexIssue, reportAttributeAccessIssue]
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    assert backbone[0].weight.dtype == torch.float32
 
 
 def test_a_model_that_takes_only_float32_is_compared_in_float32() -> None:

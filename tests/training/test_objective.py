@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lratlas.training.objective import LOSSES, Loss, Objective, binary_score, class_score, no_score, objective_of
+from lratlas.training.objective import (
+    LOSSES,
+    Loss,
+    Objective,
+    binary_score,
+    class_score,
+    no_score,
+    objective_of,
+    with_metric,
+)
 
 GENERATOR = torch.Generator().manual_seed(0)
 SCORES = torch.randn(9, 4, generator=GENERATOR, dtype=torch.float64)
@@ -204,8 +213,18 @@ def within_one(outputs: Tensor, targets: Tensor) -> Tensor:
 def test_a_metric_takes_the_place_of_accuracy(*, whole: bool) -> None:
     targets = SCORES.flip(0)
     metric: Callable[[Tensor, Tensor], Tensor] = (lambda a, b: within_one(a, b).mean()) if whole else within_one
-    made = objective_of(nn.MSELoss(), SCORES, targets, metric=metric)
+    made = with_metric(objective_of(nn.MSELoss(), SCORES, targets), metric, SCORES, targets)
     assert (made.labels, made.classes, made.has_accuracy) == ("metric", 0, True)
-    right, chance = made.score(SCORES, targets, torch.ones(1).double())
+    assert made.score_by_sample == (not whole)
+    right, _ = made.score(SCORES, targets, torch.ones(1).double())
     same(right, metric(SCORES, targets))
-    same(chance, metric(SCORES, targets.roll(1, 0)))
+
+
+def test_chance_of_a_metric_is_that_of_shuffled_targets_however_they_are_sorted() -> None:
+    labels = torch.arange(300).sort().values // 100  # sorted by class
+    outputs = functional.one_hot(labels).double()
+    made = with_metric(LOSSES["mse"], lambda o, t: (o.argmax(1) == t).double(), outputs, labels)
+    right, chance = made.score(outputs, labels, torch.ones(1).double())
+    assert float(right.mean()) == 1
+    assert float(chance.mean()) == pytest.approx(1 / 3, abs=0.1)
+    assert made.score(outputs[:1], labels[:1], torch.ones(1).double())[1].isnan().all()

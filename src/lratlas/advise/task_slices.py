@@ -101,6 +101,7 @@ class Bench:
             strategy=self.strategy,
             batch_size=self.task.samples_per_step,
             draws=self.task.conformance.draws,
+            channels_last=self.task.conformance.channels_last,
         )
 
     @property

@@ -50,7 +50,15 @@ def _timed_step(
     """A function that trains one step and says how many seconds it took: of the processor, if that is what trains."""
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     model = make_model(task, 0)
-    program = build(model, task.objective, task.update, compiled=False, strategy=strategy, batch_size=_SAMPLES)
+    program = build(
+        model,
+        task.objective,
+        task.update,
+        compiled=False,
+        strategy=strategy,
+        batch_size=_SAMPLES,
+        channels_last=task.conformance.channels_last,
+    )
     weights, buffers, frozen = initial_tensors([task], [0], lanes, dtype=dtype, device=device)
     stack = start_stack(weights, buffers, task.update)
     train = samples([task], "train", frozen, dtype=dtype, device=device)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,7 +131,7 @@ def _planned(
         set_orphans_aside,
         was_finished_earlier,
     )
-    from lratlas.study.plan.plan import plan_text, with_own_versions
+    from lratlas.study.plan.plan import Checked, plan_text, with_own_versions
     from lratlas.study.plan.planning import make_plan
     from lratlas.study.plan.premises import (
         bands_of_study,
@@ -191,7 +192,12 @@ def _planned(
     if old:
         check_spec_holds(store, old, planned(with_plrs(spec, bisected)))
     plan = planned(with_plrs(spec, {*bisected, *more}), old=old).model_copy(
-        update={"spec": digest(store.read_bytes(SPEC)), "made_with": old.made_with if old else (), "task_parts": parts}
+        update={
+            "spec": digest(store.read_bytes(SPEC)),
+            "made_with": old.made_with if old else (),
+            "task_parts": parts,
+            "checked": Checked(**asdict(task.conformance)),
+        }
     )
     if not old:
         set_orphans_aside(store, plan)  # before there is a plan: it is done again after an interruption

@@ -7,20 +7,20 @@ recomputation in the backward pass) shows as a difference, and is refused before
 
 import copy
 import math
-import random
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lratlas.data.parts import call, each, floats_to
 from lratlas.errors import TaskError, first_line
-from lratlas.streams import seeded
+from lratlas.streams import generator_states, seeded
 from lratlas.training.evaluating import evaluate_stack
-from lratlas.training.plain import LR, STEPS, Point, Trial, batches_of, plain_trial
+from lratlas.training.plain import LR, SEED, STEPS, Point, Trial, batches_of, in_format, plain_trial
 from lratlas.training.program import Strategy, build
 from lratlas.training.stacks import Samples, start_stack
 from lratlas.training.trainer import train_stack
@@ -28,7 +28,7 @@ from lratlas.training.trainer import train_stack
 if TYPE_CHECKING:
     from lratlas.training.prepare import Prepared
 
-_TOLERANCE: Mapping[torch.dtype, float] = {torch.float64: 1e-6, torch.float32: 1e-3}
+_TOLERANCE: Mapping[torch.dtype, float] = {torch.float64: 1e-6, torch.float32: 1e-4}
 _ROUNDING: Mapping[torch.dtype, float] = {torch.float64: 1e-13, torch.float32: 1e-5}  # of the weights' own size
 
 
@@ -41,12 +41,14 @@ class Conformance:
         exact: Whether the comparison was made in float64; in float32 where the model takes no other.
         unused: Parameters that no gradient reaches; like a plain optimizer, training leaves them as they are.
         unstackable: Why runs cannot be trained as one program; empty where they can.
+        channels_last: Whether images and filters of a single run may lie in memory with the channels last.
     """
 
     draws: bool = False
     exact: bool = True
     unused: tuple[str, ...] = ()
     unstackable: str = ""
+    channels_last: bool = True
 
 
 def check_step(
@@ -55,6 +57,8 @@ def check_step(
     place: Callable[["Prepared", torch.device, torch.dtype], "Prepared"],
     loss: str | Callable[[Any, Any], Tensor],
     factory: Callable[..., torch.optim.Optimizer] | None,
+    *,
+    samples: int = 32,
 ) -> Conformance:
     """Train two mini-batches as training does and as a plain loop does, and compare.
 
@@ -64,15 +68,20 @@ def check_step(
         place: Puts it on a device, in a number format.
         loss: The loss as it was given.
         factory: The optimizer factory, where the rule is one.
+        samples: Samples of a mini-batch, at most; all that a step has where the task takes no fewer.
 
     Raises:
         TaskError: The plain loop fails, or the two differ; the message says in what, and why that usually is.
     """
-    trial, plain = plain_trial(task, make, loss, factory)
+    trial, plain = plain_trial(task, make, loss, factory, samples)
     _check_attributes(trial)
-    ready = replace(place(task, torch.device("cpu"), trial.dtype), conformance=Conformance(unused=plain.unused))
-    trial = replace(trial, task=ready, model=lambda: make(ready, 0).to(trial.dtype))
-    ran = _program(trial, "single")
+    placed = place(task, torch.device("cpu"), trial.dtype)
+    trial = replace(trial, task=placed)
+    channels_last = True
+    # Views of images do not work with the channels last in memory; weights that some steps do not use are no obstacle.
+    ran = _program(trial, "single", channels_last=True, repeats=2)
+    if isinstance(ran, str) or _difference(ran[0], plain, trial):
+        channels_last, ran = False, _program(trial, "single", channels_last=False, repeats=2)
     if isinstance(ran, str):
         raise TaskError(
             f"The model cannot be called with weights from outside, as torch.func.functional_call does: {ran}"
@@ -86,36 +95,79 @@ def check_step(
         )
     if what := _difference(once, plain, trial):
         raise TaskError(f"A step of this task differs from that of a plain PyTorch loop: {what} ({_reason(trial)}).")
+    _check_float32(trial, place, channels_last=channels_last)
     draws = _draws(trial)
-    return Conformance(
-        draws=draws,
-        exact=trial.dtype == torch.float64,
-        unused=plain.unused,
-        unstackable=_unstackable(trial, plain, draws=draws),
-    )
+    found = Conformance(draws=draws, exact=trial.dtype == torch.float64, channels_last=channels_last)
+    # Where runs can be stacked, no value decides which weights are used: those that are not never will be.
+    unused = replace(found, unused=plain.unused)
+    ready = replace(placed, conformance=unused)
+    stacked = replace(trial, task=ready, model=partial(_formatted, partial(make, ready), trial.dtype))
+    if reason := _unstackable(stacked, plain, draws=draws):
+        return replace(found, unstackable=reason)
+    return unused
 
 
-def _program(trial: Trial, strategy: Strategy, *, quiet: bool = False) -> tuple[Point, Point] | str:
-    """The same steps by the program that trains runs, done twice; why it fails where it does.
+def _formatted(model: Callable[[int], nn.Module], dtype: torch.dtype, seed: int) -> nn.Module:
+    return in_format(model(seed), dtype)
+
+
+def _check_float32(
+    trial: Trial, place: Callable[["Prepared", torch.device, torch.dtype], "Prepared"], *, channels_last: bool
+) -> None:
+    """Refuse a task whose code takes float64 only, since runs are trained in float32."""
+    if trial.dtype == torch.float32:
+        return
+    task, kind = place(trial.task, torch.device("cpu"), torch.float32), torch.float32
+    narrow = replace(trial, task=task, dtype=kind, model=partial(_formatted, trial.model, kind))
+    ran = _program(narrow, "single", channels_last=channels_last)
+    if isinstance(ran, str):
+        raise TaskError(f"The task's own code does not take float32 tensors, in which runs are trained: {ran}")
+
+
+def _program(
+    trial: Trial, strategy: Strategy, *, channels_last: bool = True, repeats: int = 1, quiet: bool = False
+) -> list[Point] | str:
+    """The same steps by the program that trains runs; why it fails where it does.
+
+    The program is that of the model of seed 0, as for all runs, and the weights are those of another seed.
 
     Args:
         trial: What to train.
-        strategy: One run alone, or two as a stack, of which the first is compared.
+        strategy: A single run, or two as a stack, of which the first is compared.
+        channels_last: How images and filters of a single run lie in memory.
+        repeats: How often the steps are done.
         quiet: Whether dropout is switched off.
     """
     try:
-        with seeded(0):
-            model = trial.model()
-        return _trained(trial, _without_draws(model) if quiet else model, strategy)
+        template, model = trial.model(0), trial.model(SEED)
+        if quiet:
+            _without_draws(template)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as that an operation is slow under vmap
+            return _trained(trial, template, model, strategy, channels_last=channels_last, repeats=repeats)
     except Exception as error:
         return f"{type(error).__name__}: {first_line(error)}"
 
 
-def _trained(trial: Trial, model: nn.Module, strategy: Strategy) -> tuple[Point, Point]:
+def _trained(
+    trial: Trial,
+    template: nn.Module,
+    model: nn.Module,
+    strategy: Strategy,
+    *,
+    channels_last: bool,
+    repeats: int,
+) -> list[Point]:
     lanes = 1 if strategy == "single" else 2
     task = trial.task
     program = build(
-        model, task.objective, task.update, compiled=False, strategy=strategy, batch_size=task.samples_per_step
+        template,
+        task.objective,
+        task.update,
+        compiled=False,
+        strategy=strategy,
+        batch_size=task.samples_per_step,
+        channels_last=channels_last,
     )
 
     def spread(value: Tensor) -> Tensor:
@@ -147,14 +199,17 @@ def _trained(trial: Trial, model: nn.Module, strategy: Strategy) -> tuple[Point,
                 trace_every=1,
             )
         stack = trained.stack
+        kept = [{name: value[0, 0].clone() for name, value in part.items()} for part in (stack.weights, stack.buffers)]
+        with seeded(1):
+            scores = evaluate_stack(program, stack.weights, stack.buffers, few)
         return Point(
             losses=[float(row.train_loss[0, 0]) for row in trained.rows],
-            weights={name: value[0, 0].clone() for name, value in stack.weights.items()},
-            buffers={name: value[0, 0].clone() for name, value in stack.buffers.items()},
-            evaluated=float(evaluate_stack(program, stack.weights, stack.buffers, few).loss[0, 0]),
+            weights=kept[0],
+            buffers=kept[1],
+            evaluated=float(scores.loss[0, 0]),
         )
 
-    return run(), run()
+    return [run() for _ in range(repeats)]
 
 
 def _part(at: Tensor) -> Callable[[Tensor], Tensor]:
@@ -172,6 +227,8 @@ def _difference(found: Point, expected: Point, trial: Trial) -> str:
         other = expected.weights[name]
         # Weights whose gradient is nothing but rounding are moved by it, in Adam by more than its size.
         moved, any_moved = moves[name], max(moves.values())
+        if not value.numel():
+            continue
         allowed = tolerance * (moved + 0.01 * any_moved) + rounding * (1 + float(other.abs().max()))
         off = float((value - other).abs().max())
         if off > allowed or math.isnan(off) != bool(other.isnan().any()):
@@ -179,20 +236,34 @@ def _difference(found: Point, expected: Point, trial: Trial) -> str:
                 f"its weights {name} differ by up to {off:.3g} after {STEPS} steps, in which they move by {moved:.3g}"
             )
     for name, other in expected.buffers.items():
-        off = (found.buffers[name].double() - other.double()).abs()
-        if not bool((off <= tolerance * other.double().abs().max() + rounding).all()):
-            return f"its buffer {name} differs by up to {float(off.max()):.3g}"
+        if name not in found.buffers:
+            return f"its buffer {name} is registered in forward"
+        if off := _off(found.buffers[name], other, tolerance, rounding):
+            return f"its buffer {name} differs by up to {off:.3g}"
     if not _close(found.evaluated, expected.evaluated, tolerance):
         return f"its loss in eval mode is {found.evaluated:.6g} instead of {expected.evaluated:.6g}"
     return ""
 
 
+def _off(value: Tensor, expected: Tensor, tolerance: float, rounding: float) -> float:
+    """How far a buffer is off by more than rounding, 0 if it is not; infinities, as in masks, must be the same."""
+    one, other = (part if part.is_complex() else part.double() for part in (value, expected))
+    finite = other.isfinite()
+    if not torch.equal(one[~finite].nan_to_num(), other[~finite].nan_to_num()):
+        return math.inf
+    if not finite.any():
+        return 0.0
+    off = float((one[finite] - other[finite]).abs().max())
+    return off if off > tolerance * float(other[finite].abs().max()) + rounding else 0.0
+
+
 def _moves(point: Point, trial: Trial) -> dict[str, float]:
     """How far the steps move each weight at most; weights on a sphere start elsewhere than the model has them."""
-    start = dict(trial.model().named_parameters())
+    start = dict(trial.model(SEED).named_parameters())
     if trial.task.update.radius is not None:
         return dict.fromkeys(point.weights, 0.0)
-    return {name: float((value - start[name].detach()).abs().max()) for name, value in point.weights.items()}
+    moves = {name: (value - start[name].detach()).abs() for name, value in point.weights.items()}
+    return {name: float(move.max()) if move.numel() else 0.0 for name, move in moves.items()}
 
 
 def _close(one: float, other: float, tolerance: float) -> bool:
@@ -203,7 +274,7 @@ def _close(one: float, other: float, tolerance: float) -> bool:
 
 def _reason(trial: Trial) -> str:
     """Why a step usually differs, by what the model has."""
-    model = trial.model()
+    model = trial.model(0)
     hooked = [name for name, value in model.named_parameters() if _hooks(value)]
     if hooked:
         return (
@@ -211,8 +282,9 @@ def _reason(trial: Trial) -> str:
             " change gradients in an optimizer passed as rule= instead"
         )
     return (
-        "usual reasons: gradient checkpointing, which recomputes with other weights; state outside parameters and"
-        " buffers; hooks; in-place changes of weights in forward"
+        "usual reasons: gradient checkpointing, which recomputes with other weights; tensors outside parameters and"
+        " buffers, such as random ones drawn when the model is made; functions or lists that hold parts of the model;"
+        " hooks; in-place changes of weights in forward"
     )
 
 
@@ -225,12 +297,13 @@ def _check_attributes(trial: Trial) -> None:
 
     What settles in the first pass, such as a cached size, is no state of a training.
     """
-    model, seen = trial.model(), list[dict[str, object]]()
+    model, seen = trial.model(0), list[dict[str, object]]()
     with seeded(0), torch.no_grad():
-        for training in (True, True, True, False):
-            call(model.train(training), batches_of(trial)[0][0])
+        for _ in range(3):
+            call(model.train(), batches_of(trial)[0][0])
             seen.append(_attributes(model))
-    changed = [name for name in seen[-1] if seen[0].get(name) != seen[-1][name]]
+    # NaN is no other value than NaN.
+    changed = [name for name in seen[-1] if repr(seen[0].get(name)) != repr(seen[-1][name])]
     if changed:
         before, after = (repr(values.get(changed[0]))[:40] for values in (seen[0], seen[1]))
         raise TaskError(
@@ -265,22 +338,17 @@ def _draws(trial: Trial) -> bool:
         TaskError: It draws from NumPy's or Python's, which nobody seeds for a run.
     """
     x, y = batches_of(trial)[0]
-    model = trial.model().train()
+    model = trial.model(0).train()
     with seeded(0), torch.no_grad():
-        before = torch.get_rng_state()
-        others = _other_generators()
+        before = generator_states()
         trial.loss(call(model, x), y)
-        if others != _other_generators():
+        now = generator_states()
+        if before[1:] != now[1:]:
             raise TaskError(
                 "The model or loss draws random numbers from NumPy's or Python's generator, so that runs could not be"
                 " repeated; draw from PyTorch's global generator."
             )
-        return not torch.equal(before, torch.get_rng_state())
-
-
-def _other_generators() -> tuple[object, ...]:
-    state = np.random.get_state()  # noqa: NPY002 - a user's code may draw from it
-    return random.getstate(), str(state), state[2]  # pyright: ignore[reportArgumentType] - a tuple, for the legacy generator
+        return before != now
 
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -300,7 +368,7 @@ def _unstackable(trial: Trial, plain: Point, *, draws: bool) -> str:
     """Why runs cannot be trained as a stack; where the model draws, both sides do without dropout."""
     if not trial.task.update.stacks:
         return f"{trial.task.update.name} cannot train stacks"
-    expected = _program(trial, "single", quiet=True) if draws else (plain, plain)
+    expected = _program(trial, "single", quiet=True) if draws else [plain]
     found = _program(trial, "stack", quiet=draws)
     if isinstance(expected, str) or isinstance(found, str):
         return found if isinstance(found, str) else str(expected)

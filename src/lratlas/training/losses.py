@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -10,37 +11,54 @@ from torch import Tensor, nn
 
 from lratlas.data.parts import Parts, logits_of, shapes
 from lratlas.errors import TaskError, first_line
-from lratlas.training.objective import LOSSES, MODEL, Loss, Objective, no_score, objective_of, of_logits, own_objective
+from lratlas.training.objective import (
+    LOSSES,
+    MODEL,
+    Loss,
+    Objective,
+    counted,
+    no_score,
+    objective_of,
+    of_logits,
+    own_objective,
+    with_metric,
+)
+
+_FEWEST_LABELS = 2
 
 
-def chosen_objective(loss: str | Loss, metric: Loss | None, outputs: Any, y: Parts) -> Objective:
+def chosen_objective(
+    loss: str | Loss, metric: Loss | None, outputs: Any, y: Parts, targets: Mapping[str, Parts]
+) -> Objective:
     """The objective of a loss, tried on the outputs for some samples.
 
     Args:
         loss: A name of `LOSSES`, `MODEL`, or a function that is nobody else's.
         metric: A function that takes the place of accuracy, likewise.
         outputs: The model's outputs.
-        y: The targets.
+        y: Their targets.
+        targets: All targets of each data set, ``train`` first.
 
     Raises:
-        TaskError: The loss or metric does not take them, or its value cannot be trained on.
+        TaskError: The loss or metric does not take them, its value cannot be trained on, or labels are out of range.
     """
     logits = logits_of(outputs)
+    given = logits
     if loss == MODEL:
-        made = _tried_loss("model", lambda: own_objective(outputs, y, metric=metric))
+        made = own_objective(logits, y)
     elif callable(loss):
         _check_loss(loss)
         given = outputs if logits is outputs or _takes(loss, outputs, y) else logits
-        made = _tried_loss(_name(loss), lambda: objective_of(loss, given, y, metric=metric))
-        made = made if given is outputs else of_logits(made)
+        made = _tried_loss(_name(loss), lambda: objective_of(loss, given, y))
     else:
-        made = _named_objective(loss, logits, y, metric)
-        made = made if logits is outputs else of_logits(made)
+        made = _named_objective(loss, logits, y)
+    if metric is not None:
+        made = _with_metric(made, metric, given, y)
+    made = _with_labels(made, targets)
+    made = made if given is outputs else of_logits(made)
     value = cast("object", _tried_loss(made.name, lambda: made.batch(outputs, y)))
     if not isinstance(value, Tensor) or value.dim() or not math.isfinite(float(value)):
         raise TaskError(f"The loss {made.name} is not finite, or not one number per batch, on the first batch.")
-    if metric is not None:
-        _check_metric(made, outputs, y)
     return made
 
 
@@ -80,8 +98,9 @@ def _is_module(value: Any) -> bool:
     return isinstance(value, nn.Module)
 
 
-def _check_metric(made: Objective, outputs: Any, y: Parts) -> None:
+def _with_metric(made: Objective, metric: Loss, outputs: Any, y: Parts) -> Objective:
     try:
+        made = with_metric(made, metric, outputs, y)
         right, _ = made.score(outputs, y, torch.ones(1))
     except Exception as error:
         raise TaskError(
@@ -92,12 +111,13 @@ def _check_metric(made: Objective, outputs: Any, y: Parts) -> None:
             "The metric must return a number from 0 to 1, the share of right predictions, for the batch or for each"
             f" sample; it returned {right.flatten()[:3].tolist()}."
         )
+    return made
 
 
-def _named_objective(name: str, outputs: Tensor, y: Parts, metric: Loss | None) -> Objective:
+def _named_objective(name: str, outputs: Tensor, y: Parts) -> Objective:
     """One of the named losses, its outputs checked against the targets."""
     if not isinstance(y, Tensor):
-        raise TaskError(f"{name} needs targets that are one tensor, not {shapes(y)}; use a loss of your own.")
+        raise TaskError(f"{name} needs targets that are one tensor, not {shapes(y)}; pass a custom loss.")
     made, advice = LOSSES[name], "; for others pass the loss itself, such as torch.nn.CrossEntropyLoss()"
     if made.labels == "classes" and (y.is_floating_point() or y.dim() != 1):
         raise TaskError(f"train: class labels must be integers of shape [n], not {y.dtype} {shapes(y)}{advice}.")
@@ -117,22 +137,11 @@ def _named_objective(name: str, outputs: Tensor, y: Parts, metric: Loss | None) 
     if made.labels == "classes":
         _check_labels_of(int(y.min()), int(y.max()), outputs.shape[1])
     classes = {"classes": outputs.shape[-1], "binary": 2}.get(made.labels, 0)
-    if metric is None:
-        return replace(made, classes=classes)
-    tried = objective_of(made.batch, outputs, y, metric=metric)
-    return replace(made, labels=tried.labels, score=tried.score, classes=classes)
+    return replace(made, classes=classes)
 
 
-def with_labels(made: Objective, targets: Mapping[str, Parts]) -> Objective:
-    """The objective, its labels checked in all data sets; without accuracy where a function's targets are no labels.
-
-    Args:
-        made: The objective.
-        targets: Targets of each data set, ``train`` first.
-
-    Raises:
-        TaskError: Labels are out of range.
-    """
+def _with_labels(made: Objective, targets: Mapping[str, Parts]) -> Objective:
+    """The objective, its labels checked in all data sets; without accuracy where a function's targets are no labels."""
     named, kind = made.named, LOSSES[made.name].labels if made.named else made.labels
     if kind not in ("classes", "binary"):
         return made
@@ -146,12 +155,24 @@ def with_labels(made: Objective, targets: Mapping[str, Parts]) -> Objective:
             raise TaskError(
                 f"{name}: class labels must be integers of shape [n], not {labels.dtype} {tuple(labels.shape)}."
             )
-        if kind == "classes":
-            _check_labels_of(int(labels.min()) if named else 0, int(labels.max()), made.classes, name)
-    labels = targets["train"]
-    if len(torch.unique(labels[labels >= 0])) < 2:
+        known = labels if named else labels[counted(labels, made.ignored)]
+        if kind == "classes" and len(known):
+            _check_labels_of(int(known.min()), int(known.max()), made.classes, name)
+    train = targets["train"]
+    if len(torch.unique(train[counted(train, made.ignored)])) < _FEWEST_LABELS:
+        if not named:
+            return replace(made, labels="none", score=no_score, classes=0)
         raise TaskError("train: all labels are the same; at least two classes are needed.")
-    return made
+    return made if named or kind == "binary" else _of_counted_samples(made, targets)
+
+
+def _of_counted_samples(made: Objective, targets: Mapping[str, Parts]) -> Objective:
+    """The objective, by batches where a sample has no label that counts: its own loss and accuracy are 0 / 0."""
+    known = (counted(labels, made.ignored).reshape(len(labels), -1).any(1) for labels in targets.values())
+    if all(bool(each.all()) for each in known):
+        return made
+    score = cast("Callable[..., Any]", made.score)
+    return replace(made, losses=None, score=partial(score, together=True), score_by_sample=False)
 
 
 def _check_labels_of(lowest: int, highest: int, classes: int, name: str = "train") -> None:

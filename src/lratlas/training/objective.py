@@ -1,6 +1,6 @@
 """The loss of a batch, and how its predictions are scored: by accuracy where it means something, or by a metric."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -8,8 +8,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._pytree import tree_map
 
 from lratlas.data.parts import Parts, count, each, logits_of
+from lratlas.streams import stream
 
 Loss = Callable[[Any, Any], Tensor]
 Labels = Literal["classes", "binary", "metric", "none"]
@@ -36,6 +38,8 @@ class Objective:
             accuracy is defined).
         score: Per sample or batch: the share that is predicted right, and the share that would be with shuffled labels.
         classes: Number of classes; 0 where the targets are not labels.
+        ignored: Labels that do not count, such as an ``ignore_index``; negative ones never do.
+        score_by_sample: Whether the score is one number per sample; if not, it is one for the batch.
         named: Whether it is one of `LOSSES`, not a function of the user's.
         takes_logits: Whether the loss is of the logits in the model's outputs, not of the outputs themselves.
     """
@@ -46,8 +50,15 @@ class Objective:
     labels: Labels
     score: Score
     classes: int = 0
+    ignored: tuple[int, ...] = ()
+    score_by_sample: bool = True
     named: bool = False
     takes_logits: bool = False
+
+    @property
+    def by_batches(self) -> bool:
+        """Whether a data set has to be evaluated by batches: its loss or score is no mean over samples."""
+        return self.losses is None or not self.score_by_sample
 
     @property
     def has_accuracy(self) -> bool:
@@ -61,27 +72,42 @@ def no_score(outputs: Any, targets: Any, shares: Tensor) -> tuple[Tensor, Tensor
     return missing, missing
 
 
+def counted(targets: Tensor, ignored: Sequence[int]) -> Tensor:
+    """Which labels count: those that are not negative and not ignored, bool."""
+    known = targets >= 0
+    for label in ignored:
+        known = known & (targets != label)
+    return known
+
+
 def class_score(
-    outputs: Tensor, targets: Tensor, shares: Tensor, *, axis: int = 1, ignoring: bool = False
+    outputs: Tensor,
+    targets: Tensor,
+    shares: Tensor,
+    *,
+    axis: int = 1,
+    ignored: Sequence[int] = (),
+    together: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Right and chance accuracy of class scores, float [n]; means over the positions of a sample where it has several.
 
     Args:
         outputs: Scores, [n, ..., C, ...].
-        targets: Labels, outputs' shape without the class axis; negative ones, such as an ``ignore_index``, do not
-            count.
+        targets: Labels, outputs' shape without the class axis; negative ones do not count.
         shares: Share of each class in the training labels, [C].
         axis: The axis of the classes.
-        ignoring: Whether whole samples do not count; the result is then one number for the batch, [].
+        ignored: Other labels that do not count.
+        together: Whether there are samples without a label that counts; the result is then one number for the batch,
+            [].
     """
     predicted = outputs.argmax(axis)
     # Comparing with every class instead of indexing: it stacks and compiles without a gather.
     chosen = predicted[..., None] == torch.arange(shares.shape[0], device=outputs.device)
     right, chance = (predicted == targets).to(shares.dtype), (chosen * shares).sum(-1)
-    if targets.dim() == 1 and not ignoring:
+    if targets.dim() == 1 and not together:
         return right, chance
-    counts = (targets >= 0).to(shares.dtype)
-    axes = tuple(range(0 if ignoring else 1, targets.dim()))
+    counts = counted(targets, ignored).to(shares.dtype)
+    axes = tuple(range(0 if together else 1, targets.dim()))
     total = counts.sum(axes).clamp(min=1)
     return (right * counts).sum(axes) / total, (chance * counts).sum(axes) / total
 
@@ -102,10 +128,16 @@ def binary_score(outputs: Tensor, targets: Tensor, shares: Tensor, *, threshold:
 
 
 def metric_score(outputs: Any, targets: Any, shares: Tensor, *, metric: Loss) -> tuple[Tensor, Tensor]:
-    """The user's metric, and the same with each sample's targets taken from the sample before it in the batch."""
-    shuffled = each(lambda part: part.roll(1, 0), targets)
-    right, chance = (_per_sample(metric(outputs, other)).to(shares.dtype) for other in (targets, shuffled))
-    return right, chance
+    """The user's metric, and the same with the targets of the batch in a random order; NaN for a batch of one."""
+    size = count(targets)
+    order = stream(size, "shuffled").permutation(size).tolist()
+    shuffled = each(lambda part: part[order], targets)
+    right, chance = (_measured(metric, outputs, other, shares) for other in (targets, shuffled))
+    return right, chance if size > 1 else torch.full_like(chance, torch.nan)
+
+
+def _measured(metric: Loss, outputs: Any, targets: Any, shares: Tensor) -> Tensor:
+    return _per_sample(torch.as_tensor(metric(outputs, targets), device=shares.device).to(shares.dtype))
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -138,6 +170,7 @@ LOSSES = {
     "binary_cross_entropy": _named("binary_cross_entropy", _binary_cross_entropy, "binary", binary_score),
     "mse": _named("mse", _mse, "none", no_score),
 }
+_FEWEST_CLASSES = 2
 MODEL = "model"
 """The name of the loss that the model itself returns, as ``outputs.loss``."""
 
@@ -145,35 +178,49 @@ _EXACT = 1e-9
 _SCALES = (0.1, 1.0, 10.0)
 
 
-def objective_of(loss: Loss, outputs: Any, targets: Parts, *, metric: Loss | None = None) -> Objective:
+def objective_of(loss: Loss, outputs: Any, targets: Parts) -> Objective:
     """The objective of a callable loss, found by trying it on the outputs for some samples.
 
     What the loss returns for a batch is what is trained; of several numbers it is their mean. Whether the loss of every
     batch is the mean of its samples' is tried, with the outputs at several scales and batches of several sizes.
-    Integer targets are class labels where the loss falls most along the score of the label; targets of 0 and 1 are
-    labels where the loss separates them by the sign of the output, or at 0.5.
+    Integer targets are class labels where the loss falls most along the score of the label; labels that it does not
+    depend on are ignored. Targets of 0 and 1 are labels where the loss separates them by the sign of the output, or at
+    0.5.
 
     Args:
         loss: From outputs and targets to the loss of the batch, or one value per sample or element.
         outputs: The model's outputs for n samples.
         targets: Their targets.
-        metric: From outputs and targets to the share of right predictions, for the batch or per sample.
     """
-    labels, score, classes = _accuracy(loss, outputs, targets)
-    if metric is not None:
-        labels, score, classes = "metric", partial(metric_score, metric=metric), 0
-    tried = loss(outputs, targets)
+    tried = _fresh_value(loss, outputs, targets)
+    if not isinstance(tried, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - users return anything
+        raise TypeError(f"it returned {type(tried).__name__}; it must return one tensor")
     by_sample = tried.dim() > 0 and len(tried) == count(targets)
     losses = partial(_rows if by_sample else _each_alone, loss)
-    name = getattr(loss, "__qualname__", type(loss).__qualname__)
-    return Objective(
-        name=name,
+    made = Objective(
+        name=getattr(loss, "__qualname__", type(loss).__qualname__),
         batch=partial(_of_batch, loss),
-        losses=losses if _is_mean_of_samples(loss, losses, outputs, targets) else None,
-        labels=labels,
-        score=score,
-        classes=classes,
+        losses=losses if _is_mean_of_samples(partial(_fresh_value, loss), losses, outputs, targets) else None,
+        labels="none",
+        score=no_score,
     )
+    return _with_accuracy(made, loss, outputs, targets)
+
+
+def with_metric(made: Objective, metric: Loss, outputs: Any, targets: Any) -> Objective:
+    """The objective with a metric of the user's in the place of accuracy, tried on the outputs for some samples."""
+    score = partial(metric_score, metric=metric)
+    right, _ = score(outputs, targets, torch.ones(1))
+    return replace(made, labels="metric", score=score, score_by_sample=right.dim() > 0)
+
+
+def _fresh_value(loss: Loss, outputs: Any, targets: Any) -> Tensor:
+    """The loss of copies, since a loss may change what it is given in place."""
+    return loss(tree_map(_copied, outputs), tree_map(_copied, targets))
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _of_batch(loss: Loss, outputs: Any, targets: Any) -> Tensor:
@@ -233,49 +280,54 @@ def _like(part: Tensor, *, scale: float, generator: torch.Generator) -> Tensor:
     return scale * torch.randn(part.shape, generator=generator, dtype=torch.float64)
 
 
-def _accuracy(loss: Loss, outputs: Any, targets: Any) -> tuple[Labels, Score, int]:
-    """What kind of labels the targets are under a loss, its score and the number of classes."""
+def _with_accuracy(made: Objective, loss: Loss, outputs: Any, targets: Any) -> Objective:
+    """The objective with the accuracy of its labels, if the targets are labels under the loss."""
     if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor) and outputs.is_floating_point()):
-        return "none", no_score, 0
+        return made
     for axis in class_axes(outputs, targets):
-        if _prefers_labels(loss, outputs, targets, axis):
-            positions = (targets >= 0).reshape(len(targets), -1).any(1)
-            score = partial(class_score, axis=axis, ignoring=not bool(positions.all()))
-            return "classes", score, outputs.shape[axis]
+        ignored = _ignored_labels(loss, outputs, targets, axis)
+        if ignored is not None:
+            score = partial(class_score, axis=axis, ignored=ignored)
+            return replace(made, labels="classes", score=score, classes=outputs.shape[axis], ignored=ignored)
     threshold = _threshold(loss, outputs, targets)
-    if threshold is not None:
-        return "binary", binary_score if threshold == 0 else partial(binary_score, threshold=threshold), 2
-    return "none", no_score, 0
+    if threshold is None:
+        return made
+    score = binary_score if threshold == 0 else partial(binary_score, threshold=threshold)
+    return replace(made, labels="binary", score=score, classes=2)
 
 
 def class_axes(outputs: Tensor, targets: Tensor) -> list[int]:
     """The axes that may hold class scores for these targets: PyTorch's own, 1, before the last."""
     if targets.is_floating_point() or outputs.dim() != targets.dim() + 1:
         return []
-    least = max(2, int(targets.max()) + 1)
     return [
         axis
         for axis in dict.fromkeys((1, outputs.dim() - 1))
-        if outputs.shape[:axis] + outputs.shape[axis + 1 :] == targets.shape and outputs.shape[axis] >= least
+        if outputs.shape[:axis] + outputs.shape[axis + 1 :] == targets.shape and outputs.shape[axis] >= _FEWEST_CLASSES
     ]
 
 
-def _prefers_labels(loss: Loss, outputs: Tensor, targets: Tensor, axis: int) -> bool:
-    """Whether near-equal scores are best improved by raising the one of the label, at all positions that count."""
+def _ignored_labels(loss: Loss, outputs: Tensor, targets: Tensor, axis: int) -> tuple[int, ...] | None:
+    """Labels without any influence on the loss; None unless raising the label's score improves it most, elsewhere."""
     noise = 0.01 * torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1), dtype=outputs.dtype)
     slope = _slope(loss, noise, targets)
     if slope is None:
-        return False
+        return None
     slope = slope.movedim(axis, -1).flatten(0, -2)
-    labels = targets.flatten().long()
-    counted = (labels >= 0) & (slope != 0).any(-1)
-    return bool(counted.any() and (slope.argmin(-1) == labels)[counted].all())
+    labels, moved = targets.flatten().long(), (slope != 0).any(-1)
+    if not moved.any() or not (slope.argmin(-1) == labels)[moved].all():
+        return None
+    still = set(labels[~moved].tolist()) - set(labels[moved].tolist())
+    named = getattr(loss, "ignore_index", None)
+    return tuple(sorted(label for label in {*still, named} if isinstance(label, int) and label >= 0))
 
 
 def _threshold(loss: Loss, outputs: Tensor, targets: Tensor) -> float | None:
     """The output between those that say 0 and 1, if the targets are these two and the loss separates them there."""
     if outputs.numel() != targets.numel() or set(targets.unique().tolist()) != {0, 1}:
         return None
+    if targets.dim() > 1 and targets.shape[1] > 1 and bool((targets.sum(1) == 1).all()):
+        return None  # shares of classes, which are judged against each other and not one by one
     wanted = torch.where(targets.reshape(outputs.shape) > 0.5, 1.0, -1.0).to(outputs)
 
     def separates(at: float) -> bool:
@@ -292,7 +344,7 @@ def _threshold(loss: Loss, outputs: Tensor, targets: Tensor) -> float | None:
 def _value(loss: Loss, outputs: Tensor, targets: Any) -> float:
     """The loss; NaN where it does not take such outputs."""
     try:
-        return float(_of_batch(loss, outputs, targets))
+        return float(_of_batch(partial(_fresh_value, loss), outputs, targets))
     except Exception:
         return float("nan")
 
@@ -302,46 +354,34 @@ def _slope(loss: Loss, outputs: Tensor, targets: Any) -> Tensor | None:
     point = outputs.detach().clone().requires_grad_()
     try:
         with torch.enable_grad():
-            (slope,) = torch.autograd.grad(_of_batch(loss, point, targets), point)
+            (slope,) = torch.autograd.grad(_of_batch(partial(_fresh_value, loss), point, targets), point)
     except Exception:
         return None
     return slope if bool(slope.isfinite().all()) else None
 
 
 def of_logits(made: Objective) -> Objective:
-    """The objective of outputs that hold logits, from that of the logits."""
-    return replace(
-        made,
-        batch=partial(_loss_of_logits, made.batch),
-        losses=partial(_loss_of_logits, made.losses) if made.losses else None,
-        score=partial(_score_of_logits, made.score),
-        takes_logits=True,
-    )
+    """The objective of outputs that hold logits, from that of the logits; the model's own loss is not of the logits."""
+    score = partial(_score_of_logits, made.score)
+    if made.name == MODEL:
+        return replace(made, score=score)
+    losses = partial(_loss_of_logits, made.losses) if made.losses else None
+    return replace(made, batch=partial(_loss_of_logits, made.batch), losses=losses, score=score, takes_logits=True)
 
 
-def own_objective(outputs: Any, targets: Any, *, metric: Loss | None = None) -> Objective:
+def own_objective(logits: Any, targets: Any) -> Objective:
     """The objective of a model that returns its loss as ``outputs.loss``; accuracy for one label per sample.
 
     Args:
-        outputs: The model's outputs for n samples.
+        logits: The logits in the model's outputs for n samples.
         targets: Their targets.
-        metric: As for `objective_of`.
     """
-    logits = logits_of(outputs)
-    labels: Labels = "none"
-    if isinstance(logits, Tensor) and isinstance(targets, Tensor) and targets.dim() == 1:
-        labels = "classes" if class_axes(logits, targets) else "none"
-    classes, score = (logits.shape[1], class_score) if labels == "classes" else (0, no_score)
-    if metric is not None:
-        labels, score, classes = "metric", partial(metric_score, metric=metric), 0
-    return Objective(
-        name=MODEL,
-        batch=_loss_of,
-        losses=None,
-        labels=labels,
-        score=partial(_score_of_logits, score),
-        classes=classes,
-    )
+    made = Objective(name=MODEL, batch=_loss_of, losses=None, labels="none", score=no_score)
+    if not (isinstance(logits, Tensor) and isinstance(targets, Tensor)) or targets.dim() != 1:
+        return made
+    if not class_axes(logits, targets) or int(targets.max()) >= logits.shape[1]:
+        return made
+    return replace(made, labels="classes", score=class_score, classes=logits.shape[1])
 
 
 def _loss_of(outputs: Any, _targets: Any) -> Tensor:

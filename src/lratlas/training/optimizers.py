@@ -1,7 +1,7 @@
 """Any `torch.optim.Optimizer` as an update rule, for runs that are trained one by one."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,8 @@ def optimizer_rule(factory: Factory, weights: Mapping[str, Tensor] | None = None
         optimizer = _made(factory, [*parameters.values()], float(lrs[0, 0]))
         _restore(optimizer, parameters, state)
         for key, parameter in parameters.items():
-            parameter.grad = gradients[key][0, 0]
+            if key in gradients:  # others are left alone
+                parameter.grad = gradients[key][0, 0]
         with torch.enable_grad():  # some optimizers differentiate, and all expect the mode of a training loop
             optimizer.step()
         new = {key: parameters[key].detach()[None, None] for key in weights}
@@ -70,6 +71,7 @@ def check_optimizer(factory: Factory, weights: Mapping[str, Tensor]) -> None:
             f"The optimizer factory {name} drops {', '.join(dropped)}; it must pass on all parameters that it is given"
             " (set requires_grad=False in the model to freeze some)."
         )
+    _check_memory(optimizer, parameters, name)
     stacked = {key: value.detach()[None, None] for key, value in weights.items()}
     lrs = torch.full((1, 1), _TRIED_LR)
     try:
@@ -80,6 +82,63 @@ def check_optimizer(factory: Factory, weights: Mapping[str, Tensor]) -> None:
         raise TaskError(
             f"An optimizer of the factory {name} failed in its first step: {type(error).__name__}: {error}"
         ) from error
+
+
+def _check_memory(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], name: str) -> None:
+    """Refuse an optimizer that remembers what its state does not hold: one is made for every step from that state.
+
+    Raises:
+        TaskError: Its steps change attributes, or a state that belongs to no parameter, or it has hooks on its steps.
+    """
+    if any(getattr(optimizer, hooks, None) for hooks in _STEP_HOOKS):
+        raise TaskError(
+            f"An optimizer of the factory {name} has hooks on its steps, which would begin again every step."
+        )
+    before = _attributes(optimizer)
+    try:
+        with torch.enable_grad():
+            for _ in range(2):
+                for parameter in parameters.values():
+                    parameter.grad = torch.ones_like(parameter)
+                optimizer.step()
+    except Exception:  # which is reported by the trial of the rule
+        return
+    after, own = _attributes(optimizer), {id(value) for value in parameters.values()}
+    changed = [key for key in after if before.get(key) != after[key]]
+    odd = [str(key) for key in optimizer.state if id(key) not in own]
+    if changed or odd:
+        raise TaskError(
+            f"An optimizer of the factory {name} changes {', '.join(changed or odd)} in its steps, which would be lost:"
+            " an optimizer is made for every step, with its state per parameter and the numbers in its groups. Keep it"
+            " there."
+        )
+
+
+_STEP_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+_STANDARD = {"state", "param_groups", "defaults", "_zero_grad_profile_name", "_warned_capturable_if_run_uncaptured"}
+
+
+def _attributes(optimizer: object, depth: int = 0) -> dict[str, str]:
+    """What an optimizer holds besides its state and groups, as text; of optimizers within it the state too."""
+    found: dict[str, str] = {}
+    for key, value in vars(optimizer).items():
+        if depth == 0 and (key in _STANDARD or key.startswith("_optimizer_") or callable(value)):
+            continue
+        if isinstance(value, Optimizer) and depth == 0:
+            found |= {f"{key}.{name}": text for name, text in _attributes(value, 1).items()}
+        else:
+            found[key] = _text(value)
+    return found
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {value.detach().double().flatten().tolist()[:64]} {float(value.detach().sum())}"
+    if isinstance(value, Mapping):
+        return str([(_text(key), _text(part)) for key, part in cast("Mapping[object, object]", value).items()])
+    if isinstance(value, list | tuple):
+        return str([_text(part) for part in cast("list[object]", value)])
+    return repr(value) if isinstance(value, bool | int | float | str | None) else type(value).__name__
 
 
 def _settings(optimizer: Optimizer) -> dict[str, object]:

@@ -14,7 +14,7 @@ from torch.optim.sgd import sgd
 
 from lratlas.data.parts import Parts, call, floats_to, logits_of, rows
 from lratlas.errors import TaskError, first_line
-from lratlas.streams import seeded
+from lratlas.streams import seeded, stream
 from lratlas.training.objective import MODEL
 from lratlas.training.order import augmentation_draws, batch_indices
 from lratlas.training.rules import Rule
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lratlas.training.prepare import Prepared
 
 STEPS = 2
-_SAMPLES = 32  # of a mini-batch, at most
+SEED = 1  # of the weights; what a model has besides them is that of seed 0 in all runs
 LR = 0.05
 
 
@@ -43,7 +43,7 @@ class Trial:
     """Mini-batches to train on, and with which model, loss and rule."""
 
     task: "Prepared"
-    model: Callable[[], nn.Module]
+    model: Callable[[int], nn.Module]
     loss: Callable[[Any, Any], Tensor]
     factory: Callable[..., torch.optim.Optimizer] | None
     dtype: torch.dtype
@@ -58,33 +58,62 @@ def plain_trial(
     make: Callable[["Prepared", int], nn.Module],
     loss: str | Callable[[Any, Any], Tensor],
     factory: Callable[..., torch.optim.Optimizer] | None,
+    samples: int,
 ) -> tuple[Trial, Point]:
-    """The plain loop's result, in float64 where the task's own code takes it."""
-    size = min(task.samples_per_step, _SAMPLES)
+    """The plain loop's result, in float64 where the task's own code takes it, with fewer samples than a step has.
+
+    Args:
+        task: The task.
+        make: Makes its model.
+        loss: The loss as it was given.
+        factory: The optimizer factory, where the rule is one.
+        samples: Samples of a mini-batch, at most; all that a step has where the task takes no fewer.
+
+    Raises:
+        TaskError: The loop fails in every way.
+    """
+    failed: Exception | None = None
+    for size in dict.fromkeys((min(task.samples_per_step, samples), task.samples_per_step)):
+        for dtype in (torch.float64, torch.float32):
+            trial = _trial(task, make, _plain_loss(loss, task, dtype), factory, size, dtype)
+            try:
+                with seeded(0):
+                    return trial, _plain(trial)
+            except TaskError:
+                raise
+            except Exception as error:
+                failed = failed or error
+    assert failed is not None
+    why = f"{type(failed).__name__}: {first_line(failed)}"
+    raise TaskError(f"A plain PyTorch step of this task fails: {why}") from failed
+
+
+def _trial(
+    task: "Prepared",
+    make: Callable[["Prepared", int], nn.Module],
+    loss: Callable[[Any, Any], Tensor],
+    factory: Callable[..., torch.optim.Optimizer] | None,
+    size: int,
+    dtype: torch.dtype,
+) -> Trial:
     taken = min(STEPS * size, task.samples)
     (order,) = batch_indices(seed=0, start=0, stop=1, samples=task.samples, batch_size=taken)
-    failed: Exception | None = None
-    for dtype in (torch.float64, torch.float32):
-        trial = Trial(
-            task=task,
-            model=lambda dtype=dtype: make(task, 0).to(dtype),
-            loss=_plain_loss(loss, task, dtype),
-            factory=factory,
-            dtype=dtype,
-            x=rows(task.train[0], order),
-            y=rows(task.train[1], order),
-            batches=torch.stack([torch.arange(size), torch.arange(taken - size, taken)]),
-            draws=_augmentation(task, size),
-        )
-        try:
-            with seeded(0):
-                return trial, _plain(trial)
-        except Exception as error:
-            failed = error
-    assert failed is not None
-    raise TaskError(
-        f"A plain PyTorch step of this task fails: {type(failed).__name__}: {first_line(failed)}"
-    ) from failed
+    return Trial(
+        task=task,
+        model=lambda seed: in_format(make(task, seed), dtype),
+        loss=loss,
+        factory=factory,
+        dtype=dtype,
+        x=rows(task.train[0], order),
+        y=rows(task.train[1], order),
+        batches=torch.stack([torch.arange(size), torch.arange(taken - size, taken)]),
+        draws=_augmentation(task, size),
+    )
+
+
+def in_format(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model with its floating-point tensors in a number format; complex ones, such as of rotations, stay."""
+    return model.double() if dtype == torch.float64 else model.float()
 
 
 def _augmentation(task: "Prepared", size: int) -> dict[str, Tensor]:
@@ -131,8 +160,10 @@ _NAMED: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def _plain(trial: Trial) -> Point:
     """The steps of an ordinary training loop."""
-    rule, model = trial.task.update, trial.model().train()
+    rule, model = trial.task.update, trial.model(SEED).train()
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    others = {name: value for name, value in model.named_parameters() if not value.requires_grad}
+    start = {name: value.detach().clone() for name, value in (trained | others).items()}
     if rule.radius is not None:
         _project({name: trained[name] for name in trained if name not in rule.free}, rule.radius)
     step, reached, losses = _plain_step(rule, trial.factory, trained), set[str](), list[float]()
@@ -141,6 +172,8 @@ def _plain(trial: Trial) -> Point:
             value.grad = None
         value = trial.loss(call(model, x), y)
         value = value.mean() if value.dim() else value
+        if not bool(value.isfinite()):
+            raise TaskError(f"The loss of a plain PyTorch loop is {float(value)} in step {len(losses) + 1}.")
         value.backward()
         for own in trained.values():
             if own.grad is not None and own.grad.is_sparse:
@@ -150,8 +183,18 @@ def _plain(trial: Trial) -> Point:
         losses.append(float(value.detach()))
     weights = {name: value.detach().clone() for name, value in trained.items()}
     buffers = {name: value.detach().clone() for name, value in model.named_buffers()}
+    still = {**others, **{name: value for name, value in trained.items() if name not in reached}}
+    changed = [name for name, value in still.items() if not torch.equal(value, start[name])]
+    if changed:
+        raise TaskError(
+            f"The model changes its parameters {', '.join(changed[:3])} in place, without a gradient, as averages of"
+            " weights do: make them buffers, which are stored for every run."
+        )
     x, y = batches_of(trial, augmented=False)[0]
-    with torch.no_grad():
+    if trial.task.objective.by_batches:  # whose samples are evaluated in a random order
+        order = torch.from_numpy(stream(0, "statistics").permutation(len(trial.batches[0])))
+        x, y = rows(x, order), rows(y, order)
+    with torch.no_grad(), seeded(1):
         evaluated = trial.loss(call(model.eval(), x), y).mean()
     return Point(
         losses=losses,

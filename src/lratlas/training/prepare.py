@@ -2,7 +2,10 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -16,11 +19,11 @@ from lratlas.data.collect import Pair, loader_batch_size, pair_of
 from lratlas.data.parts import Parts, call, count, each, floats_to, is_parts, leaves, logits_of, rows, shapes
 from lratlas.errors import TaskError, first_line
 from lratlas.numbers import plain
-from lratlas.streams import seeded, stream, torch_seed
+from lratlas.streams import generator_states, seeded, stream, torch_seed
 from lratlas.training.conformance import Conformance, check_step
 from lratlas.training.invariance import placed
-from lratlas.training.losses import chosen_objective, with_labels
-from lratlas.training.objective import LOSSES, MODEL, Objective
+from lratlas.training.losses import chosen_objective
+from lratlas.training.objective import LOSSES, MODEL, Objective, counted
 from lratlas.training.optimizers import Factory, check_optimizer, optimizer_rule
 from lratlas.training.placing import on_device
 from lratlas.training.rules import Rule, rule_from
@@ -29,9 +32,12 @@ if TYPE_CHECKING:
     from lratlas.task import Task
 
 DEFAULT_BATCH = 128
+_KNOWN: ContextVar[Conformance | None] = ContextVar("conformance", default=None)
 _TRIED = 128  # samples that the model is tried with, at most
 _PLACED = 64  # samples on which scale invariance is tried
 _LABELS = 32  # different labels among the samples tried, at most
+_PASS = 0.05  # seconds that a pass of a mini-batch should take in the comparison with a plain loop
+_FEWEST, _MOST = 4, 32  # its samples
 _HOST = torch.device("cpu")
 _CHANCE = 1024  # samples for the loss of the untrained model
 
@@ -55,6 +61,7 @@ class Prepared:
         transform: As it was given.
         augment: As it was given.
         conformance: What the comparison with a plain PyTorch step has shown.
+        copied: Whether models are copied when they are made, since their frozen parts are the same objects.
     """
 
     name: str
@@ -71,6 +78,7 @@ class Prepared:
     transform: Callable[[Any], Any] | None
     augment: Augmentation | None
     conformance: Conformance = field(default_factory=Conformance)
+    copied: bool = False
 
     @property
     def samples(self) -> int:
@@ -96,13 +104,13 @@ class Prepared:
     def shares(self) -> Tensor:
         """Share of each class in the training labels, float64 [C], [2, labels] for several; one NaN without labels."""
         y = self.train[1]
-        if not self.classes or not isinstance(y, Tensor):
+        if self.objective.labels not in ("classes", "binary") or not isinstance(y, Tensor):
             return torch.full((1,), torch.nan, dtype=torch.float64)
         if self.objective.labels == "binary":
             ones = y.reshape(len(y), -1).double().mean(0)
             return torch.stack([1 - ones, ones]).squeeze(-1)
-        labels = y.flatten().long()
-        counts = torch.bincount(labels[labels >= 0], minlength=self.classes)
+        labels = y[counted(y, self.objective.ignored)].long()
+        counts = torch.bincount(labels, minlength=self.classes)
         return counts.double() / counts.sum()
 
     @cached_property
@@ -167,17 +175,33 @@ def prepare(task: "Task") -> Prepared:
         transform=None if task.transform is None else on_device(task.transform, "transform", _HOST),
         augment=task.augment,
     )
+    made = replace(made, copied=_shares_frozen(made))
     model = _checked_model(made)
     shown, y = _tried(made)
+    began = time.process_time()
     outputs = _outputs(model, shown, whole=task.loss in LOSSES)
+    affordable = int(_PASS * count(shown) / max(time.process_time() - began, 1e-9))
     loss = on_device(task.loss, "loss", _HOST)
     metric = None if task.metric is None else on_device(task.metric, "metric", _HOST)
     targets = {name: pair[1] for name, pair in (("train", train), ("test", test), ("validation", held)) if pair}
-    made = replace(made, objective=with_labels(chosen_objective(loss, metric, outputs, y), targets))
+    made = replace(made, objective=chosen_objective(loss, metric, outputs, y, targets))
     made = replace(made, update=_update(made, task.rule, model))
     factory: Any = task.rule if callable(task.rule) else None
     own = on_device(task.loss, "loss", _HOST)  # another copy, for a loss may keep state
-    return replace(made, conformance=check_step(made, make_model, task_on, own, factory))
+    found = _KNOWN.get() or check_step(
+        made, make_model, task_on, own, factory, samples=max(_FEWEST, min(_MOST, affordable))
+    )
+    return replace(made, conformance=found)
+
+
+@contextmanager
+def checked_before(found: Conformance) -> Generator[None]:
+    """Prepare tasks without training their mini-batches again: another process has compared them, with this result."""
+    token = _KNOWN.set(found)
+    try:
+        yield
+    finally:
+        _KNOWN.reset(token)
 
 
 def make_model(task: Prepared, seed: int) -> nn.Module:
@@ -200,7 +224,12 @@ def make_model(task: Prepared, seed: int) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
             module.sparse = False  # the same gradient, of a kind that can be stacked
-    if any(value.device.type != "cpu" for value in (*model.parameters(), *model.buffers())):
+    tensors = (*model.parameters(), *model.buffers())
+    if any(value.is_meta for value in tensors):
+        raise TaskError("The model has tensors without data, on the device meta; give them their weights in model().")
+    if task.copied:
+        model = copy.deepcopy(model)  # parts that are not trained are shared by all models, and by the user
+    if any(value.device.type != "cpu" for value in tensors):
         model = model.cpu()
     for name, value in model.named_parameters():
         if name in task.conformance.unused:
@@ -359,7 +388,18 @@ def _checked_model(task: Prepared) -> nn.Module:
     return model
 
 
+def _shares_frozen(task: Prepared) -> bool:
+    """Whether two models that the factory makes have the same frozen parameters or buffers."""
+    if isinstance(task.model, nn.Module) or not callable(task.model):
+        return False
+    one, other = make_model(task, 0), make_model(task, 0)
+    own = {id(value) for value in (*one.parameters(), *one.buffers()) if not value.requires_grad}
+    return one is not other and any(id(value) in own for value in (*other.parameters(), *other.buffers()))
+
+
 def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and a.layout != torch.strided:
+        a, b = a.to_dense(), b.to_dense()
     return not isinstance(a, Tensor) or (a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()))  # noqa: PLR0124 - NaN
 
 
@@ -372,15 +412,41 @@ def _tried(task: Prepared) -> tuple[Parts, Parts]:
         if task.augment:
             fresh = task.augment.apply(fresh, task.augment.draws(stream(0, "augment"), len(at)))
         with seeded(0):
+            before = generator_states()
             shown = task.inputs(fresh)
+            draws = generator_states() != before
     except Exception as error:
         kind = leaves(x)[0].dtype
         raise TaskError(
             f"The transform or augmentation does not take a batch of the data, {shapes(x)} {kind}: {first_line(error)}"
         ) from error
+    if draws:
+        raise TaskError(
+            "The transform draws random numbers, in evaluation too; pass random changes of the training inputs as"
+            " augment=, or make them part of the model, which knows whether it is in training."
+        )
     if not is_parts(shown) or any(len(part) != len(at) for part in leaves(shown)):
         raise TaskError(f"The transform must return a row per sample, here {len(at)}; it returned {shapes(shown)}.")
+    half = -(-len(at) // 2)
+    parts = (slice(half), slice(half, None)) if len(at) > 1 else (slice(1),)
+    if not all(_same_parts(rows(shown, part), _shown_of(task, fresh, part)) for part in parts):
+        raise TaskError(
+            "What the transform makes of a sample depends on the other samples of its batch; compute what it needs of"
+            " the whole training set beforehand, or make it part of the model."
+        )
     return shown, rows(task.train[1], at)
+
+
+def _shown_of(task: Prepared, x: Parts, part: slice) -> Parts:
+    with seeded(0):
+        return task.inputs(rows(x, part))
+
+
+def _same_parts(one: Parts, other: Parts) -> bool:
+    pairs = zip(leaves(one), leaves(other), strict=True)
+    return all(
+        a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-4, equal_nan=True) for a, b in pairs
+    )
 
 
 def telling_rows(task: Prepared, size: int) -> Tensor:
@@ -390,9 +456,12 @@ def telling_rows(task: Prepared, size: int) -> Tensor:
     if isinstance(y, Tensor) and y.numel() == samples:
         labels, places = np.unique(y.flatten().numpy(), return_index=True)
         first = torch.from_numpy(places[:_LABELS].copy()) if len(labels) <= _LABELS else first
+    elif isinstance(y, Tensor):  # what is not an ordinary label, such as an ignore_index, is the least or the largest
+        numbers = y.reshape(samples, -1).float()
+        first = torch.stack([numbers.min(1).values.argmin(), numbers.max(1).values.argmax()]).unique()
     even = torch.linspace(0, samples - 1, min(size, samples)).round().long().unique()
-    spare = even[~torch.isin(even, first)][: max(0, size - len(first))]
-    return torch.cat([first, spare]).sort().values
+    spare = even[~torch.isin(even, first)]
+    return torch.cat([first, spare])[:size].sort().values
 
 
 def _outputs(model: nn.Module, x: Parts, *, whole: bool) -> Any:

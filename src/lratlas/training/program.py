@@ -6,9 +6,10 @@ channels-last: vectorised convolutions are slow.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.utils._pytree import tree_map
 
 from lratlas.data.parts import Parts, arguments, each, leaves, rows
-from lratlas.training.compiling import Guarded
+from lratlas.training.compiling import Compilation, Guarded
 from lratlas.training.compiling import compiled as compile_function
 from lratlas.training.objective import Objective
 from lratlas.training.rules import Rule, State
@@ -62,7 +63,7 @@ class Program:
         rule: The update rule.
         norms: Names of the model's batch norms that keep running statistics.
         chunk: Samples to evaluate at once.
-        by_batches: Whether a data set is evaluated by batches, for its loss is no mean over samples.
+        by_batches: Whether a data set is evaluated by batches, for its loss or score is no mean over samples.
         compiled: Whether the functions are compiled ones.
     """
 
@@ -86,6 +87,7 @@ def build(
     mixed_precision: bool = False,
     batch_size: int | None = None,
     draws: bool = False,
+    channels_last: bool = True,
 ) -> Program:
     """The program for a model's structure; the model's own weights play no part.
 
@@ -98,15 +100,15 @@ def build(
         mixed_precision: Whether the model runs under bfloat16 autocast; weights, updates and losses stay as they are.
         batch_size: Samples in a batch where a data set is evaluated by batches.
         draws: Whether the model draws random numbers in training, so that compiled steps differ from eager ones.
+        channels_last: Whether a single run's images and filters lie in memory with the channels last, which is faster.
     """
     training, evaluating = _template(model).train(), _template(model).eval()
     measuring = with_moments(training)
-    lift = _stacked if strategy == "stack" else _alone
+    single = partial(_alone, layout=_channels_last if channels_last else _as_it_is)
 
     def outputs_of(module: nn.Module, tensors: Weights, x: Parts) -> Any:
         positional, named = arguments(x)
-        device = next(iter(tensors.values())).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=mixed_precision):
+        with torch.autocast(leaves(x)[0].device.type, torch.bfloat16, enabled=mixed_precision):
             outputs = functional_call(module, tensors, positional, named)
         return tree_map(_widened, outputs) if mixed_precision else outputs
 
@@ -115,7 +117,8 @@ def build(
         tensors = {**weights, **buffers, **frozen}
         outputs = outputs_of(training, tensors, x)
         value = objective.batch(outputs, y)
-        hits, chance = objective.score(tree_map(torch.detach, outputs), y, shares)
+        with torch.no_grad():
+            hits, chance = objective.score(outputs, y, shares)
         return value, (hits.mean(), chance.mean(), {name: tensors[name] for name in buffers})
 
     def scores(weights: Weights, buffers: Weights, frozen: Weights, x: Parts, y: Parts, shares: Tensor):
@@ -129,19 +132,25 @@ def build(
 
     whole = strategy == "stack" and rule.stacks  # the step is one program; otherwise its parts are
 
-    def made(function: Callable[..., Any], telling: Callable[[Any], list[Tensor]]) -> Callable[..., Any]:
-        return Guarded(compile_function(function), function, telling) if compiled else function
+    compilation = Compilation()
+
+    def made(
+        function: Callable[..., Any], compared: Callable[[Any], list[Tensor]], *, random: bool = False
+    ) -> Callable[..., Any]:
+        if not compiled:
+            return function
+        return Guarded(compile_function(function), function, None if random else compared, compilation)
 
     def made_gradients() -> Callable[..., tuple[Weights, Found]]:
         if strategy == "single":
-            slow = _alone(_differentiated(loss))
-            fast = _alone(_differentiated(compile_function(loss))) if compiled else slow
+            slow = single(_differentiated(loss))
+            fast = single(_differentiated(compile_function(loss))) if compiled else slow
         else:
             slow = _differentiated(_stacked(loss))
             if whole or not compiled:
                 return _stacked(grad_and_value(loss, has_aux=True)) if compiled else slow
             fast = compile_function(_stacked(grad_and_value(loss, has_aux=True)))
-        return Guarded(fast, slow, None if draws else _of_gradients) if compiled else slow
+        return Guarded(fast, slow, None if draws else _of_gradients, compilation) if compiled else slow
 
     def gradients_of(weights: Weights, buffers: Weights, batch: Batch) -> tuple[Weights, Found]:
         # A copy, because batch norm writes into the buffers it is given.
@@ -163,7 +172,7 @@ def build(
         if rule.radius is not None:
             size = size * norm(rule.vector(weights))  # at unit weight norm
         alive = alive & torch.isfinite(value + (norm(gradients) if rule.free else size))
-        new, new_state = rule.update(weights, gradients, state, lrs)
+        new, new_state = _updated(rule, weights, gradients, state, lrs)
         sums = sums + torch.stack([value, hits, chance, size])
         return (
             _where(alive, new, weights),
@@ -188,46 +197,58 @@ def build(
     differentiate = made_gradients()
     # What an optimizer does cannot be compiled.
     conclude = made(finish, _of_step) if rule.stacks and not whole else finish
-    lifted_scores, lifted_moments = lift(scores), lift(measured)
+
+    lifted = [(_stacked if strategy == "stack" else single)(function) for function in (scores, measured)]
 
     def evaluate(weights: Weights, buffers: Weights, batch: Batch, counted: Tensor) -> Tensor:
-        scored = lifted_scores(weights, dict(buffers), batch.frozen, batch.x, batch.y, batch.shares)
+        scored = lifted[0](weights, dict(buffers), batch.frozen, batch.x, batch.y, batch.shares)
         return torch.stack([_summed(part, counted) for part in scored])
 
     def moments(weights: Weights, buffers: Weights, batch: Batch) -> Weights:
         statistics = {name: value.clone() for name, value in buffers.items()}
-        return lifted_moments(weights, statistics, batch.frozen, batch.x, batch.y, batch.shares)
+        return lifted[1](weights, statistics, batch.frozen, batch.x, batch.y, batch.shares)
 
-    by_batches = objective.losses is None
     return Program(
-        step=made(step, _of_nothing if draws else _of_step) if whole else step,
+        step=made(step, _of_step, random=draws) if whole else step,
         evaluate=made(evaluate, _of_evaluation),
-        moments=made(moments, _of_nothing if draws else leaves),
+        moments=made(moments, leaves, random=draws),
         rule=rule,
         norms=tuple(norm_names(model)),
-        chunk=batch_size if by_batches and batch_size else _CHUNKS[strategy],
-        by_batches=by_batches,
+        chunk=batch_size if objective.by_batches and batch_size else _CHUNKS[strategy],
+        by_batches=objective.by_batches,
         compiled=compiled,
     )
 
 
+def _updated(rule: Rule, weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
+    """The rule's update; weights that no gradient reaches in this step are left alone, as PyTorch's optimizers do."""
+    if len(gradients) == len(weights) or not rule.stacks:
+        return rule.update(weights, gradients, state, lrs)
+    if rule.radius is not None:  # the vector on the sphere moves as a whole
+        missing = {name: torch.zeros_like(value) for name, value in weights.items() if name not in gradients}
+        return rule.update(weights, {**gradients, **missing}, state, lrs)
+    new, new_state = rule.update({name: weights[name] for name in gradients}, gradients, state, lrs)
+    skipped = {f"skipped/{name}": state.get(f"skipped/{name}", 0) + torch.ones(()) for name in weights}
+    skipped = {key: value for key, value in skipped.items() if key.removeprefix("skipped/") not in gradients}
+    return {**weights, **new}, {**state, **new_state, **skipped}
+
+
 def _of_step(result: Any) -> list[Tensor]:
-    """What tells whether a step is right: weights, buffers, and the sums of loss and gradient norm."""
-    weights, buffers, _, _, sums = result
-    return [*weights.values(), *buffers.values(), sums[0], sums[3]]
+    """What of a step is compared: the sums of loss and gradient norm, and buffers.
+
+    Not the weights: a rule such as Adam's makes large steps of gradients that are nothing but rounding.
+    """
+    _, buffers, _, _, sums = result
+    return [*buffers.values(), sums[0], sums[3]]
 
 
 def _of_gradients(result: tuple[Weights, Found]) -> list[Tensor]:
     gradients, (value, _) = result
-    return [*gradients.values(), value]
+    return [value, norm(gradients)]
 
 
 def _of_evaluation(result: Tensor) -> list[Tensor]:
     return [result[0]]
-
-
-def _of_nothing(_: Any) -> list[Tensor]:
-    return []
 
 
 def _summed(part: Tensor, counted: Tensor) -> Tensor:
@@ -254,6 +275,8 @@ def _stacked(function: Callable[..., Any]) -> Callable[..., Any]:
 def _differentiated(loss: Callable[..., Any]) -> Callable[..., Any]:
     """As `torch.func.grad_and_value` with auxiliary results, but by autograd, for one run or a stack of them.
 
+    Weights that no gradient reaches have none.
+
     No run's loss depends on the weights of another, so the gradient of the sum of all is that of each. The backward
     pass of a compiled loss is faster this way, and eager code does not need the compiler's modules.
     """
@@ -263,20 +286,22 @@ def _differentiated(loss: Callable[..., Any]) -> Callable[..., Any]:
         with torch.enable_grad():
             value, found = loss(own, *others)
             total = value.sum()
-        slopes = torch.autograd.grad(total, [*own.values()], allow_unused=True, materialize_grads=True)
-        return dict(zip(own, slopes, strict=True)), tree_map(torch.detach, (value, found))
+        slopes = torch.autograd.grad(total, [*own.values()], allow_unused=True)
+        found_slopes = cast("Sequence[Tensor | None]", slopes)
+        reached = {name: slope for name, slope in zip(own, found_slopes, strict=True) if slope is not None}
+        return reached, tree_map(torch.detach, (value, found))
 
     return gradients
 
 
-def _alone(function: Callable[..., Any]) -> Callable[..., Any]:
+def _alone(function: Callable[..., Any], *, layout: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
     """The function for a stack of one run: axes are taken off and put back instead of mapped over."""
 
     def alone(weights: Weights, buffers: Weights, frozen: Weights, x: Parts, y: Parts, shares: Tensor) -> Any:
-        own = {name: _channels_last(value[0, 0]) for name, value in weights.items()}
+        own = {name: layout(value[0, 0]) for name, value in weights.items()}
         kept = {name: value[0, 0] for name, value in buffers.items()}
-        shared = {name: _channels_last(value[0]) for name, value in frozen.items()}
-        result = function(own, kept, shared, each(_channels_last, rows(x, 0)), rows(y, 0), shares[0])
+        shared = {name: layout(value[0]) for name, value in frozen.items()}
+        result = function(own, kept, shared, each(layout, rows(x, 0)), rows(y, 0), shares[0])
         return tree_map(_stack_of_one, result)
 
     return alone
@@ -284,6 +309,10 @@ def _alone(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _stack_of_one(value: Tensor) -> Tensor:
     return value.contiguous()[None, None]
+
+
+def _as_it_is(value: Tensor) -> Tensor:
+    return value
 
 
 def _channels_last(value: Tensor) -> Tensor:

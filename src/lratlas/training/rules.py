@@ -117,11 +117,12 @@ def _adam(kind: str, betas: tuple[float, float], eps: float, weight_decay: float
 
     def update(weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
         count = state["count"] + 1
-        mean_share = (1 - first**count).to(lrs.dtype)
-        square_share = (1 - second**count).sqrt().to(lrs.dtype)
         new: Weights = {}
         moments: State = {"count": count}
         for name, weight in weights.items():
+            own = count - state[f"skipped/{name}"] if f"skipped/{name}" in state else count
+            mean_share = (1 - first**own).to(lrs.dtype)
+            square_share = (1 - second**own).sqrt().to(lrs.dtype)
             lr, gradient = expand(lrs, weight), gradients[name]
             kept = weight
             if weight_decay and kind == "adam":

@@ -75,6 +75,7 @@ class Study:
             mixed_precision=self.spec.training.mixed_precision,
             batch_size=self.task.samples_per_step,
             draws=self.task.conformance.draws,
+            channels_last=self.task.conformance.channels_last,
         )
 
     @cached_property

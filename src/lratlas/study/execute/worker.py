@@ -16,12 +16,16 @@ import threading
 import time
 import traceback
 import warnings
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from io import TextIOWrapper
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from lratlas.errors import LRAtlasError, StudyError
 from lratlas.startup import reset_process
+
+if TYPE_CHECKING:
+    from lratlas.study.execute.study import Study
+    from lratlas.study.plan.plan import Plan
 
 _BETWEEN_REPORTS = 1.0  # seconds
 
@@ -147,8 +151,10 @@ def _serve(told: _Told, out: IO[str]) -> None:
         raise StudyError(f"There is no plan.json in {store.url} any more.")
     study = Study(store, spec, plan, tasks)
     jobs = {job.id: job for job in plan.jobs}
+    with _checked(plan):
+        _check_code(study)
     _say(out, ready=True)
-    with suppress(Stopped):
+    with _checked(plan), suppress(Stopped):
         while message := told.take():
             name = message["job"]
             try:
@@ -165,6 +171,32 @@ def _serve(told: _Told, out: IO[str]) -> None:
                     return
             else:
                 _say(out, done=name)
+
+
+def _check_code(study: "Study") -> None:
+    """Refuse to train another task than was planned: code may differ here, edited or patched in the other process.
+
+    Raises:
+        TaskError: The task of the first repetition behaves in another way.
+    """
+    from lratlas.errors import TaskError
+    from lratlas.training.fingerprint import changed_parts, combined, fingerprint_parts
+
+    parts, planned = fingerprint_parts(study.tasks.of(0)), study.plan.task_parts
+    if planned and combined(parts) != combined(planned):
+        raise TaskError(
+            f"A worker process finds another task than the one that was planned: {changed_parts(planned, parts)}"
+            " differ. Its modules are imported from their files: do not edit or patch them while a study runs, and"
+            " start Python again after an edit."
+        )
+
+
+def _checked(plan: "Plan") -> AbstractContextManager[object]:
+    """Tasks that this process makes are those that the driver has compared with a plain loop."""
+    from lratlas.training.conformance import Conformance
+    from lratlas.training.prepare import checked_before
+
+    return checked_before(Conformance(**plan.checked.model_dump())) if plan.checked else nullcontext()
 
 
 def _listen(told: _Told) -> None:

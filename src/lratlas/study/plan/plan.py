@@ -167,6 +167,16 @@ class Versions(_Part):
         return ", ".join(f"{name} {version}" for name, version in known.items() if version)
 
 
+class Checked(_Part):
+    """What the comparison of the task with a plain loop has shown, as `lratlas.training.conformance` has it."""
+
+    draws: bool
+    exact: bool
+    unused: tuple[str, ...] = ()
+    unstackable: str = ""
+    channels_last: bool = True
+
+
 class Plan(_Part):
     """The jobs of a study, in the order they are started.
 
@@ -180,6 +190,7 @@ class Plan(_Part):
         task: What was trained, for people.
         task_parts: Fingerprints of the parts of the first repetition's task by name, so that it can be said what of a
             task has changed; empty where an earlier version planned the study.
+        checked: What the comparison of the task with a plain loop has shown; None where an earlier version planned it.
     """
 
     format: int = FORMAT
@@ -202,6 +213,7 @@ class Plan(_Part):
     pre_norm: tuple[str, ...] = ()
     task: str = ""
     task_parts: dict[str, str] = {}
+    checked: Checked | None = None
 
     @property
     def versions(self) -> str:
