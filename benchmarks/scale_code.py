@@ -63,7 +63,7 @@ def plan(study: Any, runs: int) -> dict[str, float]:
     """Making, writing, opening and reading a plan."""
     times = Times()
     text, facts = _made(study, runs, times)  # the plan itself is gone before the text is read
-    times.of("read", lambda: read_plan(text, where="plan.json"))
+    times.of("read", lambda: read_plan(text, where="plan.json", how=str))
     return {**facts, **times, "text_mb": len(text) / 1e6}
 
 
@@ -84,7 +84,7 @@ def reading(study: Any, runs: int) -> dict[str, float]:
         write = f"{code}open(sys.argv[1], 'w').write(plan_text(plan_of({study!r}, {runs})))"
         subprocess.run([sys.executable, "-c", write, str(path)], check=True, cwd=Path(__file__).parents[1])
         before, times = _peak(), Times()
-        old = times.of("read", lambda: read_plan(path.read_text(), where="plan.json"))
+        old = times.of("read", lambda: read_plan(path.read_text(), where="plan.json", how=str))
         peak = _peak()
     again = times.of("plan_again", lambda: plan_of(study, runs, old=old))
     assert again == old

@@ -31,7 +31,7 @@ from lratlas.tables import SCHEMAS
 def measured(folder: Path) -> dict[str, Any]:
     """The times and sizes of a study."""
     store = Store.open(folder)
-    plan = read_plan(store.read_text("plan.json"), where="plan.json")
+    plan = read_plan(store.read_text("plan.json"), where="plan.json", how=str)
     runs = store.read_table("runs")
     done = [job for job in plan.jobs if _last(folder, job).exists()]
     took, kinds = _took(folder, done, runs), defaultdict[str, list[Job]](list)

@@ -21,7 +21,7 @@ from lratlas.study.plan.plan import Plan
 from lratlas.study.plan.refining import next_plr
 from lratlas.study.plan.stored import stored_plan, stored_spec
 from lratlas.study.spec.sections import Spec
-from lratlas.study.spec.spec import PYTHON
+from lratlas.study.store.folder import PYTHON
 from lratlas.study.store.made import is_whole
 from lratlas.study.store.store import Store
 from lratlas.tables import SCHEMAS, empty, has_accuracy

@@ -12,8 +12,9 @@ from lratlas.numbers import plain
 from lratlas.study.conduct import conduct, open_study
 from lratlas.study.plan.stored import stored_spec
 from lratlas.study.spec.sections import Spec
-from lratlas.study.spec.spec import PYTHON, read_spec, spec_from
+from lratlas.study.spec.spec import read_spec, spec_from
 from lratlas.study.spec.tasks import Tasks, tasks_of
+from lratlas.study.store.folder import AGAIN, PYTHON
 from lratlas.study.store.made import REPORT
 from lratlas.study.store.store import Store
 
@@ -92,7 +93,7 @@ def resume(
     store = Store.open(folder)
     spec = stored_spec(store)
     if spec.task.preset == PYTHON:
-        raise StudyError(f"{folder} was started from Python with a task of its own; run the same explore() call again.")
+        raise StudyError(f"{folder} was started from Python with a task of its own; {AGAIN}.")
     crew = {"workers": plain(workers), "cluster": cluster, "gpu_share": plain(gpu_share)}
     return _conducted(store, None, crew, tasks=None, progress=progress, notice=notice)
 

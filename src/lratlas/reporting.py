@@ -15,8 +15,7 @@ from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.look import Drawing
 from lratlas.report.page import page
 from lratlas.study.plan.progress import standing
-from lratlas.study.spec.spec import PYTHON
-from lratlas.study.store.folder import SPEC
+from lratlas.study.store.folder import PYTHON, SPEC
 from lratlas.study.store.made import FIGURES, REPORT, making
 from lratlas.study.store.sittings import wall_time
 
@@ -125,7 +124,7 @@ def _command(atlas: Atlas) -> str:
     if atlas.spec.task.preset == PYTHON:
         return "explore(…) from Python"
     if "://" in atlas.folder:  # a spec is read from a disk alone
-        return f"lratlas resume {shlex.quote(atlas.folder)}"
+        return atlas.store.resume_command
     return f"lratlas explore {shlex.join([f'{atlas.folder}/{SPEC}', '--folder', atlas.folder])}"
 
 

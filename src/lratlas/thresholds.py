@@ -30,12 +30,12 @@ class Thresholds:
         fall: Least relative fall of the mean loss from the third to the last quarter of the steps that
             matters. A loss that goes down like t^(-1/4) falls by 8 %, one like t^(-1/10) by 3 %; plateaus
             drift by a few per cent.
-        unmoved: A run at chance has not moved if its test loss stays within this share of its value before training,
+        unmoved: A run has not moved if its test loss stays within this share of its value before training,
             in every trace row of the last half of the steps: its LR is too small, not too large. Training that
             learns or diverges moves the loss further; one per cent is what initial outputs of a random scale cost.
-            The share alone does not separate a network that a huge step has killed: the loss of constant predictions
-            is often less than half a per cent from the start. Two more conditions do: the run has not moved only
-            if its gradient is not zero and no smaller LR has moved the loss.
+            A network that a huge step has killed may pass this test too: the loss of constant predictions is often
+            less than half a per cent from the start, and a plateau may return to it. Two more conditions separate
+            them: the gradient is not zero, and no smaller LR has moved the loss.
         barrier: Largest median test error barrier between connected solutions. Solutions of the same basin
             stay under 0.02 to 0.03; solutions of different basins are at 0.06 and more.
 

@@ -305,8 +305,22 @@ def test_a_loss_that_has_not_moved_is_too_small_and_not_divergence(
 def test_a_loss_has_not_moved_within_one_per_cent_of_its_start(study: Study, test_loss: float, regime: str) -> None:
     assert labels(started(study([["chance"]]), [test_loss])) == [regime]
     assert labels(started(study([["chance"]]), [-test_loss], start=-0.7)) == [regime]
-    assert labels(started(study([["plateau"]]), [test_loss])) == ["2"], "above chance"
+    assert labels(started(study([["plateau"], ["plateau"]]), [0.4, test_loss])) == ["2", "2"], "a smaller LR has moved"
     assert labels(started(study([["diverged"]]), [test_loss])) == ["3"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_an_untrained_network_above_chance_has_not_moved(study: Study, seeds: int) -> None:
+    kinds = [["plateau"] * seeds, ["plateau"] * seeds, ["plateau"] * seeds, ["chance"] * seeds]
+    table = regimes(started(study(kinds), [0.7, 0.7, 0.4, 1.5]), chance_loss=CHANCE)
+    assert table["regime"].to_list() == ["undecided", "undecided", "2", "3"]
+    assert table["reason"].to_list() == ["has not moved", "has not moved", None, None]
+
+
+@pytest.mark.parametrize("accuracies", [True, False])
+def test_a_model_that_starts_fitted_is_of_regime_1(study: Study, *, accuracies: bool) -> None:
+    tables = started(study([["converged"], ["converged"], ["chance"]], accuracies=accuracies), [0.0, 0.0, 1.5], start=0)
+    assert labels(tables) == ["1", "1", "3"]
 
 
 def test_a_dead_network_is_regime_3_though_its_loss_is_that_of_the_start(study: Study) -> None:

@@ -20,6 +20,7 @@ BOUNDARIES = [
     {"boundary": "divergence", **FOUND},
 ]
 """What the versions that made the studies said of both."""
+OTHER = "be checked that the task is the same. The study can be read but not continued; use another folder."
 
 
 @pytest.fixture
@@ -67,16 +68,31 @@ def test_a_finished_study_of_an_earlier_format_is_left_as_it_is(name: str, kept:
     assert json.loads(run("status", study, "--json").out)["format"] == int(name[-1])
 
 
-def test_an_unfinished_study_of_the_first_format_cannot_be_continued(
-    kept: Callable[[str], Path], run: Run, refused: Callable[..., str]
+@pytest.mark.parametrize("name", ["format-1", "format-2"])
+def test_an_unfinished_study_of_an_earlier_format_cannot_be_continued(
+    name: str, kept: Callable[[str], Path], run: Run, refused: Callable[..., str]
 ):
-    study = kept("format-1")
+    study = kept(name)
     next((study / "tables" / "runs").glob("finetune-*")).unlink()
     before = contents(study)
     said = refused("resume", study, "--workers", "1")
-    assert "what it has can be read, but not continued; explore its spec in another folder." in said
+    assert said.rstrip().endswith(OTHER)
     assert contents(study) == before | {"driver.lock": b""}
     assert run("show", study).code == 0
+
+
+@pytest.mark.parametrize("name", ["format-1", "format-2"])
+def test_a_finished_study_of_an_earlier_format_cannot_be_extended(
+    name: str, kept: Callable[[str], Path], refused: Callable[..., str], tmp_path: Path
+):
+    study, larger = kept(name), tmp_path / "larger.toml"
+    spec = (study / "spec.toml").read_text()
+    larger.write_text(spec.replace("lrs = [", "lrs = [1e-5, ", 1))
+    before = contents(study)
+    assert refused("explore", larger, "--folder", study, "--workers", "1").rstrip().endswith(OTHER)
+    assert contents(study) == before | {"driver.lock": b""}
+    shutil.copy(larger, study / "spec.toml")
+    assert refused("resume", study, "--workers", "1").rstrip().endswith(OTHER)
 
 
 @pytest.mark.parametrize("command", ["show", "status", "report", "resume", "verify"])

@@ -19,6 +19,7 @@ from lratlas.errors import SpecError, StudyError, TaskError
 from lratlas.models.mlp import MLP
 from lratlas.study.conduct import conduct, open_study
 from lratlas.study.spec.spec import spec_from
+from lratlas.study.store.checksum import opened_json, sealed_json
 from lratlas.study.store.store import Store
 from lratlas.tables import SCHEMAS
 
@@ -96,6 +97,38 @@ def test_conducting_a_finished_study_again_touches_nothing(finished: Path, explo
     before, tables = files(finished), load(finished)
     assert_equal_studies(explored(finished), tables)
     assert files(finished) == before
+
+
+def in_format_3(folder: Path) -> None:
+    """Rewrite the plan of a study as format 3 had it: without parts of the task, and with other fingerprints."""
+    path = folder / "plan.json"
+    content: dict[str, Any] = {**opened_json(path.read_text()), "format": 3}
+    del content["task_parts"]
+    for seed in (seed for job in content["trainings"] for seed in job["seeds"]):
+        seed["fingerprint"] = f"other-{seed['fingerprint']}"
+    path.write_text(sealed_json(content))
+
+
+@pytest.mark.parametrize("more", [{}, {"pretrain": {"lrs": [1e-3, 1e-2, 1e-1, 1.0], "steps": 20, "repeats": 2}}])
+def test_a_finished_study_of_format_3_is_not_that_of_a_task_from_python(
+    finished: Path, explored: Explored, more: dict[str, Any]
+):
+    in_format_3(finished)
+    before, plan, spec = files(finished), *((finished / name).read_bytes() for name in ("plan.json", "spec.toml"))
+    with pytest.raises(StudyError, match=r"described tasks in another way, so it cannot be checked .* another folder"):
+        explored(finished, **more)
+    assert files(finished) == before
+    assert plan == (finished / "plan.json").read_bytes()
+    assert spec == (finished / "spec.toml").read_bytes()
+    assert len(load(finished).table("runs")) == 30
+
+
+@pytest.mark.parametrize("name", ["plan.json", "tables/runs", "checkpoints"])
+def test_what_a_damaged_file_needs_is_said_in_the_words_of_a_task_from_python(finished: Path, name: str):
+    path = next((finished / name).iterdir()) if (finished / name).is_dir() else finished / name
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StudyError, match=r"set it aside and .* again, run the same explore\(\) call again\.$"):
+        Store.open(finished).read_weights(path.stem) if name == "checkpoints" else load(finished).tables
 
 
 def test_an_extended_study_keeps_its_files_and_ends_like_one_of_that_size(
@@ -295,8 +328,9 @@ def test_averages_that_do_not_fit_can_be_put_right(explored: Explored, tmp_path:
 def test_fewer_than_one_worker_is_refused(tmp_path: Path):
     spec = spec_from({"task": {"preset": "digits"}, "pretrain": {"lrs": [0.1], "steps": 1}})
     store = open_study(tmp_path / "study", spec)
-    with pytest.raises(StudyError, match=r"workers is 0; it must be .*at least 1"):
-        conduct(store, workers=0)
+    for workers in (0, True, False):
+        with pytest.raises(StudyError, match=rf"workers is {workers}; it must be .*at least 1"):
+            conduct(store, workers=workers)
     with pytest.raises(StudyError, match=r"gpu_share is 0\.5, but there is no cluster"):
         conduct(store, gpu_share=0.5)
     assert [path.name for path in (tmp_path / "study").iterdir()] == ["spec.toml"]

@@ -219,6 +219,38 @@ def test_every_lr_is_too_small(task: Callable[..., Task], repeats: int, tmp_path
     assert "has not moved" in page
 
 
+class Pretrained(nn.Module):
+    """A linear model that starts at given weights."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.weight
+
+
+@pytest.mark.parametrize(
+    ("scale", "wrong", "found"), [(1, 0.5, ("undecided", "has not moved")), (1000, 0, ("1", None))]
+)
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_a_model_that_starts_above_chance_has_moved_only_if_it_was_trained(
+    tmp_path: Path, scale: float, wrong: float, found: tuple[str, str | None], repeats: int
+):
+    task = classes()
+    weight = scale * torch.randn(16, 3, generator=torch.Generator().manual_seed(1))
+
+    def labelled(pair: Any) -> tuple[Tensor, Tensor]:
+        x, y = pair
+        right = (x.flatten(1) @ weight).argmax(1)
+        return x, torch.where(torch.arange(len(y)) < wrong * len(y), y, right)
+
+    task = classes(model=partial(Pretrained, weight), train=labelled(task.train), test=labelled(task.test))
+    atlas = study(tmp_path / "study", task, [1e-12, 1e-11, 1e-10], repeats=repeats)
+    assert atlas.table("traces")["train_accuracy"].mean() > 0.6, "chance is a third"  # pyright: ignore[reportOperatorIssue, reportOptionalOperand]
+    assert atlas.regimes.select("regime", "reason").rows() == [found] * 3
+
+
 def test_the_start_loss_is_that_before_training_at_any_lr(tmp_path: Path):
     atlas = study(tmp_path / "study", classes(), [1e-30, 0.1], repeats=2)
     runs = atlas.table("runs").sort("seed", "plr")

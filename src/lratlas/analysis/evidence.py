@@ -64,7 +64,7 @@ def run_evidence(tables: Tables, *, chance_loss: float, thresholds: Thresholds) 
     frame = frame.with_columns(
         pl.when(~pl.col("diverged")).then(pl.col(name)).alias(name) for name in measured
     ).with_columns(
-        pl.coalesce(pl.col("train_accuracy") - pl.col("chance_accuracy"), _removed(chance_loss)).alias("excess"),
+        pl.coalesce(pl.col("train_accuracy") - pl.col("chance_accuracy"), _removed(chance_loss, small)).alias("excess"),
         pl.when(pl.col("trend_p").is_not_null())
         .then((pl.col("trend_p") < thresholds.trend_level) & (pl.col("fall") > thresholds.fall))
         .alias("falling"),
@@ -81,11 +81,15 @@ def run_evidence(tables: Tables, *, chance_loss: float, thresholds: Thresholds) 
     ).drop("run", "small_end", "at_rest", "fall")
 
 
-def _removed(chance_loss: float) -> pl.Expr:
-    """The share of the chance loss that training has removed: nothing where the loss has not moved."""
+def _removed(chance_loss: float, small: float) -> pl.Expr:
+    """The share of the chance loss that training has removed: nothing where the loss has not moved.
+
+    A loss below ``small`` counts as it is: a model that starts fitted has nothing to move.
+    """
     share = 1 - pl.col("train_loss") / chance_loss
-    # That of another seed's untrained model may be a few per cent higher.
-    return pl.when(pl.col("unmoved").fill_null(value=False)).then(pl.min_horizontal(share, 0.0)).otherwise(share)
+    # The loss of another seed's untrained model may be a few per cent higher.
+    still = pl.col("unmoved").fill_null(value=False) & (pl.col("train_loss") >= small)
+    return pl.when(still).then(pl.min_horizontal(share, 0.0)).otherwise(share)
 
 
 def _unmoved(traces: pl.DataFrame, runs: pl.DataFrame, share: float) -> pl.DataFrame:

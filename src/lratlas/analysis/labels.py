@@ -119,7 +119,9 @@ def decide(ballot: Votes, weights: Floats, *, thresholds: Thresholds) -> Decisio
     even at chance; and a PLR at chance without a trend is undecided there, for a larger LR that converges
     speaks against divergence. The same holds where a larger LR is at a lower loss and still falls: the
     smaller one rests neither in divergence nor in an equilibrium, whose loss would be the lower one.
-    Before all that, a PLR at chance whose loss has not moved, nor that of any smaller one, is too small.
+    Before all that, a PLR outside regime 1 is too small if its loss has not moved and no smaller PLR has moved it.
+    Its accuracy does not matter: untrained models may be above chance. A plateau may return to the loss of the start,
+    but then a smaller PLR has moved the loss.
 
     Args:
         ballot: The evidence.
@@ -136,7 +138,7 @@ def decide(ballot: Votes, weights: Floats, *, thresholds: Thresholds) -> Decisio
     descending = weights @ ballot.descending.T > finite / 2
     falling = weights @ ballot.falling.T > finite / 2
     settled = ~falling & (weights @ ballot.tested.T > finite / 2)
-    unmoved = at_chance & ~broken & (weights @ ballot.unmoved.T > finite / 2)
+    unmoved = ~broken & ~one & (weights @ ballot.unmoved.T > finite / 2)
     too_small = np.logical_and.accumulate(unmoved | (runs == 0), axis=1)
     slow, overtaken = below_one & at_chance, _overtaken(ballot, weights, falling & ~at_chance)
     choices = [

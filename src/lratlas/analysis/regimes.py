@@ -23,7 +23,7 @@ def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFA
     * ``2``, chaotic equilibrium: a stationary loss over the last half. Going up from the convergence
       threshold, ``2A`` as long as the solutions fine-tuned with the lowest and the highest FLR and the weight
       average are linearly connected, ``2B`` from there on; plain ``2`` where that cannot be told.
-    * ``undecided``, for a reason: at chance with a test loss that has not moved from its start, nor has that of
+    * ``undecided``, for a reason: not ``1``, and the test loss has not moved from its start, nor has that of
       any smaller PLR (too small; this comes first); still falling; at rest only next to a larger PLR that is at a
       lower loss and still falls; at rest, where there are no accuracies and losses below zero; or a trace that is
       too short.

@@ -103,7 +103,7 @@ def conduct(
 def _check_crew(workers: int | None, cluster: str | None, gpu_share: float) -> None:
     if workers is None and cluster is None:
         raise StudyError("workers is None; it must be a whole number of at least 1, except on a cluster.")
-    if workers is not None and (not isinstance(workers, int) or workers < 1):  # pyright: ignore[reportUnnecessaryIsInstance] - from notebooks
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):  # pyright: ignore[reportUnnecessaryIsInstance] - from notebooks
         raise StudyError(f"workers is {workers}; it must be a whole number of at least 1.")
     if not 0 < gpu_share <= 1:
         raise StudyError(f"gpu_share is {gpu_share}; it must be above 0 and at most 1.")
@@ -154,7 +154,8 @@ def _planned(
     known = tasks or tasks_from(spec.task)
     with _one_thread():
         seeds, parts = _repetitions(known, spec.pretrain.repeats)
-    if old and spec == stored and not more and was_finished_earlier(store, old, seeds):
+    # A task from Python may have been edited since, which cannot be checked here: it is refused below.
+    if old and tasks is None and spec == stored and not more and was_finished_earlier(store, old, seeds, spec):
         notice(f"{store.url} was finished by an earlier version of lratlas, and is left as it is.")
         return old
     if old:

@@ -181,3 +181,19 @@ def test_a_batch_norm_used_twice_is_refused_where_weights_are_averaged_or_interp
     with pytest.raises(TaskError, match=r"The batch norm norm is used more than once in a pass"):
         check_task(spec(**AVERAGED), task.prepared)
     check_task(spec(), task.prepared)
+
+
+def squares_of_logarithms(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets.log()).square().mean()
+
+
+@pytest.mark.parametrize(("wrong", "loss"), [(-1.0, "nan"), (0.0, "inf")])
+def test_a_loss_that_is_not_finite_before_training_is_refused(wrong: float, loss: str):
+    """It is finite on the samples with which a task is prepared."""
+    x, y = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)), torch.ones(64, 2)
+    y[1] = wrong
+    pair = x, y
+    task = Task(model=partial(nn.Linear, 4, 2), train=pair, test=pair, loss=squares_of_logarithms, batch_size=4)
+    words = rf"^The loss squares_of_logarithms is {loss} for the untrained model on some of the training data\. Regimes"
+    with pytest.raises(TaskError, match=words):
+        check_task(spec(), task.prepared)

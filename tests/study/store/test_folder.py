@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lratlas.errors import PathError, StudyError
-from lratlas.study.store.folder import Folder
+from lratlas.study.store.folder import AGAIN, Folder
 
 SPEC = 'name = "study"\n'
 
@@ -113,3 +113,32 @@ def test_a_search_is_not_a_study(tmp_path: Path):
     (tmp_path / "search.json").write_text("{}")
     with pytest.raises(StudyError, match=r"is a search for an initial LR, not a study; `lratlas status .*` shows it"):
         Folder.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "how"),
+    [
+        ('[task]\npreset = "digits"\n', "run `lratlas resume '{}'`"),
+        ('[task]\nmodel = "my:model"\n', "run `lratlas resume '{}'`"),
+        ('[task]\npreset = "python"\n', AGAIN),
+        ("[task\n", "run `lratlas resume '{}'` or, where the task is from Python, " + AGAIN),
+        ("task = 3\n", "run `lratlas resume '{}'` or, where the task is from Python, " + AGAIN),
+    ],
+)
+def test_how_a_study_is_continued_depends_on_where_its_task_is_from(tmp_path: Path, spec: str, how: str):
+    folder = Folder.create(tmp_path / "a study", spec)
+    assert folder.how_to_continue() == how.format(folder.url)
+    folder.remove("spec.toml")
+    assert AGAIN in folder.how_to_continue()
+    assert "lratlas resume" in folder.how_to_continue()
+
+
+def test_a_full_disk_says_how_the_study_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = Folder.create(tmp_path / "study", '[task]\npreset = "python"\n')
+
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StudyError, match=r"disk is full: .*; free space and run the same explore\(\) call again\.$"):
+        folder.write_text("plan.json", "{}")

@@ -233,7 +233,9 @@ def test_no_damage_to_a_table_goes_unnoticed(store: Store):
         path.write_bytes(altered)
         if altered == whole:  # two flips may cancel out
             continue
-        with pytest.raises(DamagedFile, match=r"; `lratlas resume .*` sets it aside and computes it again") as caught:
+        with pytest.raises(
+            DamagedFile, match=r"; to set it aside and compute it again, run `lratlas resume "
+        ) as caught:
             store.read_table("pairs")
         assert caught.value.path == "tables/pairs/x.parquet"
 

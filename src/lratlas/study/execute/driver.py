@@ -82,9 +82,14 @@ def execute(
     }
     most = min(workers, len(left.jobs)) if workers else None
     with _crew(cluster, most, first, gpus=gpu_share if plan.device.startswith("cuda") else 0.0) as crew:
-        how = "run the same explore() call again" if tasks else "continue with `lratlas resume`"
         driver = _Driver(
-            store=store, plan=plan, open=left, crew=crew, report=progress or _nothing, notice=notice, retry=how
+            store=store,
+            plan=plan,
+            open=left,
+            crew=crew,
+            report=progress or _nothing,
+            notice=notice,
+            retry=store.how_to_continue(),
         )
         driver.tell_progress()
         while driver.busy or left.any:

@@ -22,7 +22,7 @@ from lratlas.training.evaluating import Scores, evaluate_stack, pooled_buffers
 from lratlas.training.order import augmentation_draws, batch_indices
 from lratlas.training.record import Row
 from lratlas.training.sphere import Weights
-from lratlas.training.stacks import Stack, start_stack
+from lratlas.training.stacks import Stack, lanes_of, start_stack
 from lratlas.training.trainer import Trained, train_stack
 
 Progress = Callable[[int], None]
@@ -195,6 +195,10 @@ def _start_loss(study: Study, job: Training) -> Tensor:
     Initial models come with other statistics, which training replaces at any LR: their loss would seem to move.
     """
     weights, buffers, setting = study.initial(job.seeds, len(job.lanes))
+    # All lanes of a seed start from the same weights. A compiled program is compiled for each size of stack, which
+    # takes longer than evaluating all lanes once; an eager one evaluates a single lane.
+    if not study.program.compiled:
+        weights, buffers = (lanes_of(tensors, slice(0, 1)) for tensors in (weights, buffers))
     size = study.task.samples_per_step
     pooled = pooled_buffers(study.program, weights, buffers, setting.train, batch_size=size)
-    return evaluate_stack(study.program, weights, pooled, setting.test).loss
+    return evaluate_stack(study.program, weights, pooled, setting.test).loss.expand(-1, len(job.lanes))

@@ -29,6 +29,19 @@ if TYPE_CHECKING:
 
 _BETWEEN_REPORTS = 1.0  # seconds
 
+_OF_CODE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    RuntimeError,  # NotImplementedError is one
+    TypeError,
+    ValueError,
+)
+"""Built-in errors that the same code raises again."""
+
 
 def main() -> None:
     """Serve the driver until it is gone."""
@@ -57,15 +70,22 @@ def _tell_error(out: IO[str], error: Exception, *, ends: bool) -> None:
     known = isinstance(error, LRAtlasError)
     # A full disk or a damaged file may be better next time; a task that is wrong stays wrong.
     final = known and not isinstance(error, StudyError)
-    again = isinstance(error, OSError | MemoryError | StudyError) or _is_of_memory(error) or ends
+    again = ends or (isinstance(error, StudyError) if known else not _would_recur(error))
     _say(out, error=str(error) if known else _sentence(error), final=final, again=again, ends=ends)
 
 
-def _is_of_memory(error: Exception) -> bool:
-    """Whether there was too little memory, of which there may be more next time."""
+def _would_recur(error: Exception) -> bool:
+    """Whether the same code raises the error again: it is one of Python's or PyTorch's kinds for wrong code.
+
+    Everything else may go well next time: disks, networks, memory, and the clients of object stores, whose errors are
+    classes in their own modules.
+    """
     from lratlas.training.memory import is_out_of_memory
 
-    return isinstance(error, RuntimeError) and is_out_of_memory(error)
+    if isinstance(error, RuntimeError) and is_out_of_memory(error):
+        return False
+    package = type(error).__module__.partition(".")[0]
+    return package == "torch" or (package == "builtins" and isinstance(error, _OF_CODE))
 
 
 class _Told:

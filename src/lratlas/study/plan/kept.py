@@ -6,11 +6,12 @@ from lratlas.errors import DamagedFile, StudyError
 from lratlas.study.plan.plan import TABLE_OF, Plan, Seed, Training
 from lratlas.study.plan.progress import is_done, listing
 from lratlas.study.plan.stored import stored_plan
+from lratlas.study.spec.sections import Spec
 from lratlas.study.store.store import Store
 from lratlas.training.fingerprint import changed_parts
 
 _OTHER_PRINTS = 3
-"""The format up to which tasks had fingerprints of another kind, so that nobody can tell whether a task is the same."""
+"""The format up to which tasks had fingerprints of another kind, which cannot be compared with today's."""
 
 _TABLES = ("runs", "traces", "convergence", *TABLE_OF.values())
 
@@ -38,15 +39,16 @@ def set_damaged_aside(store: Store, notice: Callable[[str], None]) -> None:
         _set_aside(store, path, notice)
 
 
-def was_finished_earlier(store: Store, old: Plan, seeds: Sequence[Seed]) -> bool:
-    """Whether a study has all it was planned to have, but from a version that described tasks in another way.
+def was_finished_earlier(store: Store, old: Plan, seeds: Sequence[Seed], spec: Spec) -> bool:
+    """Whether a study has all that is asked for, but from a version that described tasks in another way.
 
     Args:
         store: The study.
         old: The stored plan.
         seeds: Its repetitions, as they are described today.
+        spec: Its spec, which may have been edited since.
     """
-    if old.format > _OTHER_PRINTS or _same_task(old, seeds):
+    if old.format > _OTHER_PRINTS or _same_task(old, seeds) or _asks_for_more(spec, old):
         return False
     there = listing(store)
     return all(is_done(there, job) for job in old.jobs)
@@ -62,14 +64,14 @@ def check_task_holds(store: Store, old: Plan, seeds: Sequence[Seed], parts: Mapp
         parts: Fingerprints of the parts of the first repetition's task.
 
     Raises:
-        StudyError: It is another one, or cannot be told to be the same.
+        StudyError: It is another one, or it cannot be checked that it is the same.
     """
     if _same_task(old, seeds):
         return
     if old.format <= _OTHER_PRINTS:
         raise StudyError(
-            f"{store.url} was begun by an early version of lratlas, which described tasks in another way: what it has"
-            " can be read, but not continued; explore its spec in another folder."
+            f"{store.url} was made by an earlier version of lratlas, which described tasks in another way, so it cannot"
+            " be checked that the task is the same. The study can be read but not continued; use another folder."
         )
     changed = changed_parts(old.task_parts, parts) or "the data of a later repetition"
     raise StudyError(
@@ -122,6 +124,18 @@ def _set_aside(store: Store, path: str, notice: Callable[[str], None]) -> None:
 def _same_task(old: Plan, seeds: Sequence[Seed]) -> bool:
     planned = {seed.seed: seed.fingerprint for job in old.trainings for seed in job.seeds}
     return all(planned.get(seed.seed, seed.fingerprint) == seed.fingerprint for seed in seeds)
+
+
+def _asks_for_more(spec: Spec, old: Plan) -> bool:
+    """Whether a spec has LRs or repetitions that the plan lacks."""
+    lanes = [lane for job in old.trainings for lane in job.lanes]
+    repeats = len({seed.seed for job in old.trainings for seed in job.seeds})
+    return (
+        spec.pretrain.repeats > repeats
+        or not {*spec.pretrain.lrs} <= {lane.plr for lane in lanes}
+        or (spec.second is not None and not {*spec.second.lrs} <= {lane.plr2 for lane in lanes})
+        or (spec.finetune is not None and not {*spec.finetune.lrs} <= {lane.flr for lane in lanes})
+    )
 
 
 def _runs(plan: Plan) -> dict[str, tuple[object, ...]]:

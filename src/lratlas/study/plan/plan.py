@@ -6,7 +6,7 @@ continues with the very same stacks and ends with the same bits.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -243,8 +243,13 @@ def plan_text(plan: Plan) -> str:
     return sealed_json(today.model_dump(mode="json", exclude_none=True))
 
 
-def read_plan(text: str, *, where: str) -> Plan:
+def read_plan(text: str, *, where: str, how: Callable[[], str]) -> Plan:
     """The plan that `plan_text` wrote, in this version or an earlier one.
+
+    Args:
+        text: What the file holds.
+        where: The file, for messages.
+        how: Says how the study is continued, as `Folder.how_to_continue` does.
 
     Raises:
         DamagedFile: The text is not a plan, or was altered.
@@ -258,7 +263,7 @@ def read_plan(text: str, *, where: str) -> Plan:
         content = opened_json(text) if "checksum" in content or "device" in content else content
         return Plan.model_validate_json(json.dumps(migrated_plan(content)))
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
-        message = f"{where} was altered or cut short; `lratlas resume` sets it aside and makes it again."
+        message = f"{where} was altered or cut short; to set it aside and make it again, {how()}."
         raise DamagedFile(message, PLAN) from error
 
 

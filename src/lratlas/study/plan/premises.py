@@ -1,5 +1,6 @@
 """What is settled before a study is planned: whether its task can be studied, where, how, and on which bands."""
 
+import math
 from collections import Counter
 from functools import partial
 
@@ -30,6 +31,11 @@ def check_task(spec: Spec, task: Prepared) -> None:
     if spec.training.dtype == "float64" and not task.conformance.exact:
         raise SpecError("`training.dtype` is 'float64', but the task's own code does not take float64 tensors.")
     check_statistics(task, averaged=spec.average is not None or (spec.measure.geometry and spec.finetune is not None))
+    if not math.isfinite(task.chance_loss):
+        raise TaskError(
+            f"The loss {task.objective.name} is {task.chance_loss} for the untrained model on some of the training"
+            " data. Regimes are decided relative to that loss, which must be finite."
+        )
     if task.chance_loss <= 0 and not task.objective.has_accuracy:
         raise TaskError(
             f"The loss {task.objective.name} is {task.chance_loss:.3g} without any training. Regimes are decided"

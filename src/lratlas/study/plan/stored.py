@@ -37,4 +37,4 @@ def stored_plan(folder: Folder) -> Plan | None:
     """
     if not folder.exists(PLAN):
         return None
-    return read_plan(folder.read_text(PLAN), where=f"{PLAN} in {folder.url}")
+    return read_plan(folder.read_text(PLAN), where=f"{PLAN} in {folder.url}", how=folder.how_to_continue)

@@ -16,9 +16,6 @@ from lratlas.study.spec.sections import (
     Spec,
 )
 
-PYTHON = "python"
-"""The task preset of studies whose task a spec cannot describe."""
-
 _MAY_GAIN = {"pretrain.lrs", "second.plrs", "second.lrs", "finetune.lrs", "measure.bands"}
 _MAY_GROW = {"pretrain.repeats"}
 _MAY_START = {f"measure.{name}" for name in ("geometry", "great_circle", "features", "bands", "norms", "sharpness")}

@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import shlex
+import tomllib
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ from lratlas.study.store.atomic import TEMPORARY, make_folder, sweep, write_file
 SPEC = "spec.toml"
 SEARCH = "search.json"
 """The file that a search for an initial LR has in its folder."""
+PYTHON = "python"
+"""The task preset of studies whose task a spec cannot describe."""
+AGAIN = "run the same explore() call again"
+"""How a study is continued whose task is from Python."""
 _PLANNED = "plan.json"  # which only a study has
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,199}")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -134,6 +139,20 @@ class Folder:
         if isinstance(self.filesystem, LocalFileSystem):
             return self.root
         return self.filesystem.unstrip_protocol(self.root)
+
+    @property
+    def resume_command(self) -> str:
+        """The command that continues the study."""
+        return f"lratlas resume {shlex.quote(self.url)}"
+
+    def how_to_continue(self) -> str:
+        """How the study is continued, as an imperative clause for messages; both ways where its spec cannot be read."""
+        command = f"run `{self.resume_command}`"
+        try:
+            preset = tomllib.loads(self.read_text(SPEC))["task"].get("preset")
+        except (StudyError, ValueError, RecursionError, KeyError, AttributeError):
+            return f"{command} or, where the task is from Python, {AGAIN}"
+        return AGAIN if preset == PYTHON else command
 
     def exists(self, name: str) -> bool:
         """Whether there is a file ``name``, given relative to the folder."""
@@ -304,7 +323,7 @@ class Folder:
             if error.errno in _FULL:
                 message = (
                     f"The disk is full: {name} could not be written to {self.url}, nothing computed so far "
-                    f"is lost; free space and run `lratlas resume {shlex.quote(self.url)}`."
+                    f"is lost; free space and {self.how_to_continue()}."
                 )
             else:
                 message = (

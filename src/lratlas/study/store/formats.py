@@ -38,7 +38,7 @@ def _third_plan(content: Content) -> Content:
 
 
 def _fourth_plan(content: Content) -> Content:
-    """Format 4: fingerprints of the parts of the task, which are of its behaviour; those of earlier tasks are not."""
+    """Format 4: fingerprints are of a task's behaviour; earlier ones cannot be compared with them."""
     return {"task_parts": {}, **content}
 
 

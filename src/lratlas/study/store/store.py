@@ -5,7 +5,6 @@ Many processes may write at once without a lock: a part appears whole, and writt
 """
 
 import io
-import shlex
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -175,8 +174,8 @@ class Store(Folder):
         return data
 
     def _damage(self, path: str, what: str) -> DamagedFile:
-        command = f"lratlas resume {shlex.quote(self.url)}"
-        return DamagedFile(f"{path} in {self.url} {what}; `{command}` sets it aside and computes it again.", path)
+        how = self.how_to_continue()
+        return DamagedFile(f"{path} in {self.url} {what}; to set it aside and compute it again, {how}.", path)
 
 
 def _table_folder(table: str) -> str:
