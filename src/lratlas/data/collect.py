@@ -1,19 +1,32 @@
 """A user's data as tensors: arrays, frames, data sets and loaders, read into memory once and never changed."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, default_collate
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    default_collate,
+)
 
 from lratlas.data.parts import Parts, each, floats_to, is_parts, leaves, shapes
 from lratlas.errors import TaskError, first_line
-from lratlas.streams import generators_kept
+from lratlas.streams import seeded
 
 Pair = tuple[Parts, Parts]
 TARGETS = ("labels", "label", "targets", "target", "y")
@@ -21,7 +34,8 @@ TARGETS = ("labels", "label", "targets", "target", "y")
 
 _MOST_SAMPLES = 2**20  # of a stream that does not say how long it is
 _SHARE_OF_MEMORY = 0.5
-_AGAIN = 4  # samples read twice, to see whether a data set draws random numbers
+_AGAIN = 32  # samples read twice, to see whether a data set draws random numbers
+_SECONDS = 1.0  # for each of the two readings
 
 
 def pair_of(name: str, given: Any, *, whole: bool = False) -> Pair:
@@ -47,12 +61,16 @@ def pair_of(name: str, given: Any, *, whole: bool = False) -> Pair:
     counts = {len(part) if part.dim() else 0 for part in leaves((x, y))}
     if len(counts) != 1 or not max(counts):
         raise TaskError(f"{name}: {shapes(x)} inputs and {shapes(y)} targets; both need the same n > 0 rows.")
+    # Float64 arrays are common where float32 is meant; models are made in the default type.
+    kind = torch.get_default_dtype()
+    x, y = floats_to(x, kind), floats_to(each(_labels, y), kind)
+    if whole and isinstance(x, dict):
+        named = cast("dict[str, Tensor]", x)
+        x = {key: _labels(part) if key in TARGETS else part for key, part in named.items()}
     for what, parts in (("inputs", x), ("targets", y)):
         for part in leaves(parts):
             _check_numbers(name, what, part)
-    # Float64 arrays are common where float32 is meant; models are made in the default type.
-    kind = torch.get_default_dtype()
-    return floats_to(x, kind), floats_to(y, kind)
+    return x, y
 
 
 def loader_batch_size(given: Any) -> int | None:
@@ -64,45 +82,170 @@ def _check_numbers(name: str, what: str, part: Tensor) -> None:
     if part.is_complex():
         raise TaskError(f"{name}: the {what} are complex; they must be real numbers.")
     if part.is_floating_point() and not part.isfinite().all():
-        raise TaskError(f"{name}: the {what} contain NaN or infinite values; all must be finite.")
+        raise TaskError(f"{name}: the {what} contain NaN or infinite values; all must be finite as {part.dtype}.")
+
+
+def _labels(part: Tensor) -> Tensor:
+    """Targets as losses take them: booleans and whole numbers become int64; large masks of bytes stay bytes."""
+    is_mask = part.dtype == torch.uint8 and part.dim() > 1
+    return part if part.is_floating_point() or part.is_complex() or is_mask else part.long()
 
 
 def _tensors(name: str, given: Any, what: str) -> Parts:
     if isinstance(given, Mapping):
-        return {str(key): _tensor(name, part, f"{what} {key!r}") for key, part in given.items()}
-    if isinstance(given, tuple) and given and not np.isscalar(given[0]):
+        named = cast("Mapping[object, Any]", given)
+        return {str(key): _tensor(name, part, f"{what} {key!r}") for key, part in named.items()}
+    if isinstance(given, tuple) and given and not _is_number(given[0]):
         parts = cast("tuple[Any, ...]", given)
         return tuple(_tensor(name, part, f"{what}, part {at}") for at, part in enumerate(parts))
     return _tensor(name, given, what)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, bool | int | float | np.bool_ | np.number)
+
+
 def _tensor(name: str, given: Any, what: str) -> Tensor:
     """A tensor on the host that may share its memory with what was given, which nobody writes to."""
-    if isinstance(given, Tensor):
-        return given.detach().cpu()
     try:
-        return torch.as_tensor(_array(given) if hasattr(given, "to_numpy") else given).detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
+        tensor = _from_any(given)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TaskError(
             f"{name} must hold tensors, arrays or frames of numbers; the {what} are {type(given).__name__}:"
-            f" {first_line(error)}."
+            f" {first_line(error).rstrip('.')}."
         ) from error
+    # Columns of booleans, such as pandas.get_dummies makes, are features.
+    is_frame = hasattr(given, "to_numpy") and what.startswith("inputs")
+    return tensor.to(torch.get_default_dtype()) if is_frame and tensor.dtype == torch.bool else tensor
 
 
-def _array(frame: Any) -> Any:
+def _from_any(given: Any) -> Tensor:
+    """Numbers of any kind as a tensor.
+
+    Raises:
+        ValueError: It holds something else, or cannot be used as it is; the message ends "the ... are X: ".
+    """
+    if isinstance(given, Tensor):
+        return _from_tensor(given)
+    if isinstance(given, Dataset) or _is_image(given):
+        raise ValueError(_IMAGE if _is_image(given) else "a data set, which must hold the inputs and the targets")
+    if hasattr(given, "toarray"):
+        raise ValueError("sparse; pass .toarray()")
+    if hasattr(given, "to_numpy"):
+        return _from_array(_from_frame(given))
+    if isinstance(given, list | tuple):
+        return _from_list(cast("Sequence[Any]", given))
+    return _from_array(np.asanyarray(given))
+
+
+def _from_tensor(given: Tensor) -> Tensor:
+    """A plain tensor on the host, without a gradient and of a type that PyTorch computes with."""
+    if given.layout != torch.strided or given.is_nested:
+        raise ValueError("nested; pad it to one shape" if given.is_nested else "sparse; pass .to_dense()")
+    if given.is_quantized:
+        raise ValueError("quantized; pass .dequantize()")
+    if given.device.type == "meta":
+        raise ValueError("on the device meta, without values")
+    tensor = given.detach().cpu().resolve_conj().resolve_neg()
+    tensor = tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
+    if tensor.dtype == torch.uint64 and tensor.numel() and int(tensor.view(torch.int64).min()) < 0:
+        raise ValueError("unsigned numbers of 2^63 or more")
+    # PyTorch can store the first three, and does next to nothing else with them.
+    wider = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
+    is_byte_float = tensor.is_floating_point() and tensor.element_size() == 1
+    return tensor.float() if is_byte_float else tensor.to(wider.get(tensor.dtype, tensor.dtype))
+
+
+def _from_list(given: Sequence[Any]) -> Tensor:
+    if any(_is_image(item) for item in given[:1]):
+        raise ValueError(_IMAGE)
+    if any(isinstance(item, Tensor) for item in given):
+        try:
+            return torch.stack([_from_any(item) for item in given])
+        except RuntimeError as error:
+            raise ValueError("tensors of different shapes or types; pad them to one shape") from error
+    try:
+        array = np.array(given)
+    except ValueError as error:  # NumPy's message is about its arrays' elements
+        raise ValueError("items of different shapes; pad them to one shape") from error
+    return _from_array(array)
+
+
+def _from_array(array: Any) -> Tensor:
+    """An array's numbers; the memory is shared where PyTorch can use it and write to it."""
+    if isinstance(array, np.ma.MaskedArray):
+        if np.ma.is_masked(array):
+            raise ValueError("masked; fill the masked values, or leave these samples out")
+        array = array.data
+    array = np.asarray(array)
+    if array.dtype.kind == "O" and array.ndim:
+        array = _from_objects(array)
+    if array.dtype.kind not in "biufc":
+        raise ValueError(_ODD.get(array.dtype.kind, "not numbers"))
+    if array.dtype == np.longdouble and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    is_plain = array.flags.writeable and all(step >= 0 and step % array.itemsize == 0 for step in array.strides)
+    return _from_tensor(torch.from_numpy(array if is_plain else array.copy()))
+
+
+def _from_objects(array: Any) -> Any:
+    """The numbers of an array of Python objects."""
+    items = array.ravel().tolist()
+    if all(isinstance(item, np.ndarray) for item in items):
+        if len({item.shape for item in items}) > 1:
+            raise ValueError("arrays of different shapes; pad them to one shape")
+        return np.stack(items).reshape(*array.shape, *items[0].shape)
+    if any(_is_missing(item) for item in items):
+        raise ValueError("missing values; fill them, or leave these samples out")
+    if not all(_is_number(item) for item in items):
+        raise ValueError("not numbers; encode them first")
+    return np.array(items).reshape(array.shape)
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or type(value).__name__ in {"NAType", "NaTType"}
+
+
+_IMAGE = "a PIL image; convert images to tensors, such as with torchvision.transforms.ToTensor()"
+_ODD = {
+    "V": "a structured array; pass a dictionary of its fields",
+    "U": "text; encode it first",
+    "S": "text; encode it first",
+    "M": "dates; encode them as numbers first",
+    "m": "durations; encode them as numbers first",
+}
+
+
+def _is_image(value: object) -> bool:
+    return type(value).__module__.startswith("PIL.")
+
+
+def _from_frame(frame: Any) -> Any:
     """The numbers of a pandas or Polars frame or series, [n, columns] or [n]."""
-    columns = cast("list[str]", list(getattr(frame, "columns", ())))
-    odd = [str(column) for column in columns if not _is_number(np.asarray(frame[column].to_numpy()).dtype)]
+    columns = list(getattr(frame, "columns", ()))
+    if len(columns) != len({*columns}) or not columns:
+        return _from_column(frame)
+    made, odd = dict[str, Any](), list[str]()
+    for column in columns:
+        try:
+            made[str(column)] = _from_column(frame[column])
+        except ValueError as error:
+            odd.append(f"column {column}: {error}")
     if odd:
-        raise ValueError(f"not numbers: column {', '.join(odd[:3])}; encode them first")
-    array = np.asarray(frame.to_numpy())
-    if not _is_number(array.dtype):
-        raise ValueError(f"of type {array.dtype}, not numbers; encode them first")
-    return np.ascontiguousarray(array).copy() if not array.flags.writeable else np.ascontiguousarray(array)
+        raise ValueError(odd[0] + (f" ({len(odd)} such columns)" if odd[1:] else ""))
+    kinds = {array.dtype for array in made.values()}
+    # One type for all, as the frame itself has it where it can: so that floats stay float32.
+    return np.asarray(frame.to_numpy()) if len(kinds) == 1 else np.stack([*made.values()], 1)
 
 
-def _is_number(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind in "biuf"
+def _from_column(column: Any) -> Any:
+    array = np.asarray(column.to_numpy())
+    array = _from_objects(array) if array.dtype.kind == "O" and array.ndim else array
+    if array.dtype.kind not in "biuf":
+        raise ValueError(_ODD.get(array.dtype.kind, "not numbers; encode them first"))
+    return array
 
 
 def _is_data_set(given: Any) -> bool:
@@ -113,9 +256,8 @@ def _is_data_set(given: Any) -> bool:
 
 def _read(name: str, given: Any, *, whole: bool) -> Pair:
     """All samples of a data set or loader, in order; drawn from without touching a global generator."""
-    with generators_kept():
-        batches = list(_batches(name, given))
-    parts = [_split(name, batch, whole=whole) for batch in batches]
+    with seeded(0):  # the same data again for the same study, whatever a data set draws
+        parts = [_split(name, batch, whole=whole) for batch in _batches(name, given)]
     try:
         x, y = (_joined([part[at] for part in parts]) for at in (0, 1))
     except (RuntimeError, KeyError, IndexError) as error:
@@ -138,29 +280,44 @@ def _joined(parts: Sequence[Parts]) -> Parts:
 
 def _batches(name: str, given: Any) -> Iterator[Any]:
     """Collated batches of all samples, with a progress bar, and a refusal before memory is full."""
-    collate: Callable[[list[Any]], Any] = default_collate
-    size = 1
+    data, collate, size = given, default_collate, 1
     if isinstance(given, DataLoader):
         loader = cast("DataLoader[Any]", given)
         _check_sampler(name, loader)
-        data, collate, size = cast("Any", loader.dataset), cast("Any", loader.collate_fn), loader.batch_size or 1
-        if loader.batch_size is None:  # the data set makes its batches itself
-            yield from _bounded(name, (tree_map(_with_rows, item) for item in _items(name, data)), None)
-            return
-    else:
-        data = given
+        data, collate, size = cast("Any", loader.dataset), cast("Any", loader.collate_fn), loader.batch_size
+
+    def batches_of(items: Iterable[Any]) -> Iterator[Any]:
+        return _collated(name, items, collate, size)
+
     total = None if isinstance(data, IterableDataset) else len(data)
     if total == 0:
         raise TaskError(f"{name}: the data set is empty.")
     if total is not None:
-        _check_repeatable(name, data, total)
-    yield from _bounded(name, _collated(name, _items(name, data), collate, size), total)
+        _check_repeatable(name, data, total, batches_of)
+        # A data set that makes its batches itself does not say how many samples there are.
+        yield from _bounded(name, batches_of(_items(name, data, range(total))), total if size else None)
+        return
+    first: list[Any] = []
+    yield from _bounded(name, batches_of(_noted(_items(name, data), first)), None)
+    _check_again(name, data, first, batches_of)
 
 
-def _collated(name: str, items: Iterable[Any], collate: Callable[[list[Any]], Any], size: int) -> Iterator[Any]:
+def _noted(items: Iterable[Any], first: list[Any]) -> Iterator[Any]:
+    """The items, the first of which are noted."""
+    for item in items:
+        if len(first) < _AGAIN:
+            first.append(item)
+        yield item
+
+
+def _collated(name: str, items: Iterable[Any], collate: Callable[[list[Any]], Any], size: int | None) -> Iterator[Any]:
+    """Batches of plain tensors; a size of None for items that are batches already."""
+    if size is None:
+        yield from (tree_map(partial(_plain, name), item) for item in items)
+        return
     held: list[Any] = []
     for item in items:
-        held.append(item)
+        held.append(_sample(name, item) if collate is default_collate else item)
         if len(held) == size:
             yield _collate(name, held, collate)
             held = []
@@ -170,25 +327,60 @@ def _collated(name: str, items: Iterable[Any], collate: Callable[[list[Any]], An
 
 def _collate(name: str, items: list[Any], collate: Callable[[list[Any]], Any]) -> Any:
     try:
-        return collate(items)
+        batch = collate(items)
     except Exception as error:
         raise TaskError(f"{name}: samples cannot be put together into a batch: {first_line(error)}") from error
+    return batch if collate is default_collate else tree_map(partial(_plain, name), batch)
 
 
-def _items(name: str, data: Any) -> Iterator[Any]:
-    streamed = isinstance(data, IterableDataset)
-    items = iter(data) if streamed else (data[place] for place in range(len(data)))
+def _sample(name: str, value: Any) -> Any:
+    """A sample as PyTorch puts samples together, its arrays and lists of numbers as tensors."""
+    if isinstance(value, Mapping):
+        return {key: _part(name, part) for key, part in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, tuple | list):
+        return tuple(_part(name, part) for part in cast("Sequence[Any]", value))
+    return _part(name, value)
+
+
+def _part(name: str, value: Any) -> Any:
+    if isinstance(value, list) and all(map(_is_number, tree_leaves(value))):
+        with suppress(ValueError):  # lists of different lengths
+            return _plain(name, np.asarray(value))
+    if isinstance(value, tuple | list | Mapping):
+        return _sample(name, value)
+    is_known = isinstance(value, str | bytes | bool | int | float | Tensor | np.ndarray | np.generic)
+    if not is_known and not _is_image(value):
+        raise TaskError(
+            f"{name}: samples must hold numbers, arrays or tensors only, not {type(value).__name__}; convert it in the"
+            " data set."
+        )
+    return _plain(name, value)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A tensor, array or number of NumPy's in a sample or batch as a plain tensor; all else as it is."""
+    is_text = isinstance(value, str | bytes)
+    if is_text or not (isinstance(value, Tensor | np.ndarray | np.generic) or _is_image(value)):
+        return value
+    try:
+        return _from_any(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TaskError(f"{name}: samples hold {type(value).__name__}: {first_line(error).rstrip('.')}.") from error
+
+
+def _items(name: str, data: Any, places: Iterable[int] | None = None) -> Iterator[Any]:
+    """Samples at some places; without places, those of a stream."""
     at = 0
-    while True:
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        except Exception as error:
-            why = f"{type(error).__name__}: {first_line(error)}"
-            raise TaskError(f"{name}: reading sample {at} failed: {why}") from error
-        yield item
-        at += 1
+    try:
+        if places is None:
+            for item in data:
+                yield item
+                at += 1
+        else:
+            for at in places:
+                yield data[at]
+    except Exception as error:
+        raise TaskError(f"{name}: reading sample {at} failed: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _bounded(name: str, batches: Iterable[Any], total: int | None) -> Iterator[Any]:
@@ -232,55 +424,83 @@ def _free_memory() -> float:
 
 def _check_sampler(name: str, loader: "DataLoader[Any]") -> None:
     """Training draws its own batches: a loader whose sampler does anything else is another training."""
-    sampler = loader.sampler
+    sampler: Any = loader.sampler
     if loader.batch_size is None and loader.batch_sampler is not None:
         sampler = loader.batch_sampler
-    if isinstance(loader.dataset, IterableDataset) or isinstance(sampler, SequentialSampler):
+    if isinstance(loader.dataset, IterableDataset):
         return
-    if isinstance(sampler, RandomSampler) and not sampler.replacement and sampler.num_samples == len(sampler):
+    every = isinstance(sampler, SequentialSampler | RandomSampler) and len(sampler) == len(cast("Any", loader.dataset))
+    if every and not getattr(sampler, "replacement", False):
         return
+    advice = "pass the data set itself, or a part of it as torch.utils.data.Subset"
+    if isinstance(sampler, WeightedRandomSampler) or getattr(sampler, "replacement", False):
+        advice = "repeat samples in the data set instead"
+    elif isinstance(sampler, SubsetRandomSampler | RandomSampler | SequentialSampler | DistributedSampler):
+        advice = "pass torch.utils.data.Subset for a part of a data set"
     raise TaskError(
         f"{name}: the DataLoader draws its samples with {type(sampler).__name__}, but LR Atlas draws batches itself,"
-        " every sample once an epoch; pass a data set in which samples stand as often as they are to be drawn."
+        f" every sample once an epoch; {advice}."
     )
 
 
-def _check_repeatable(name: str, data: Any, total: int) -> None:
+Batched = Callable[[Iterable[Any]], Iterator[Any]]
+
+
+def _check_repeatable(name: str, data: Any, total: int, batches_of: Batched) -> None:
     """Refuse a data set that gives a sample differently each time: read once, its augmentation would be frozen."""
-    for at in {*range(min(_AGAIN, total)), total - 1}:
-        first, second = (next(iter(_items(name, _One(data, at)))) for _ in range(2))
-        pairs = zip(leaves(tree_map(_numbers, first)), leaves(tree_map(_numbers, second)), strict=False)
-        if any(one.shape != other.shape or not torch.equal(one, other) for one, other in pairs):
-            raise TaskError(
-                f"{name}: sample {at} differs each time it is read, so its transform draws random numbers; pass the"
-                " samples without it, and the augmentation as augment= or as part of the model."
-            )
+    places = [*dict.fromkeys(np.linspace(0, total - 1, min(_AGAIN, total)).astype(int).tolist())]
+    free = _SHARE_OF_MEMORY * _free_memory()
+    first: list[Any] = []
+    with seeded(0):
+        for item in _in_time(_items(name, data, places)):
+            first.append(item)
+            taken = sum(part.numel() * part.element_size() for part in leaves(item))
+            _check_memory(name, taken, 1, total, free)
+        batches = [*batches_of(first)]
+    with seeded(1):
+        _compare(name, batches, batches_of(_items(name, data, places[: len(first)])))
 
 
-class _One:
-    """One sample of a data set, as a data set."""
-
-    def __init__(self, data: Any, at: int) -> None:
-        self._data, self._at = data, at
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, _: int) -> Any:
-        return self._data[self._at]
+def _check_again(name: str, data: Any, first: list[Any], batches_of: Batched) -> None:
+    """The same of a stream that has been read, if it can be read again."""
+    with seeded(1):
+        second = [*_in_time(islice(_items(name, data), len(first)))]
+    if second:
+        with seeded(0):
+            batches = [*batches_of(first[: len(second)])]
+        with seeded(1):
+            _compare(name, batches, batches_of(second))
 
 
-def _numbers(value: Any) -> Any:
-    """What of a sample can be compared, as a tensor."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.ndarray | int | float | np.generic):
-        return torch.as_tensor(value)
-    return value
+def _in_time(items: Iterable[Any]) -> Iterator[Any]:
+    """At least one item, and no more once some time has passed."""
+    start = time.monotonic()
+    for item in items:
+        yield item
+        if time.monotonic() - start > _SECONDS:
+            return
 
 
-def _with_rows(value: Any) -> Any:
-    return torch.as_tensor(value) if isinstance(value, np.ndarray) else value
+def _compare(name: str, first: Iterable[Any], second: Iterable[Any]) -> None:
+    one, other = ([*map(_values, tree_leaves([*batches]))] for batches in (first, second))
+    if len(one) != len(other) or not all(map(_same, one, other)):
+        raise TaskError(
+            f"{name}: samples differ each time they are read, so a transform draws random numbers; pass the samples"
+            " without it, and the augmentation as augment= or as part of the model."
+        )
+
+
+def _values(leaf: Any) -> Tensor:
+    """What can be compared of part of a batch, as a tensor."""
+    if isinstance(leaf, bool | int | float):
+        return torch.as_tensor(leaf)
+    return leaf if isinstance(leaf, Tensor) else torch.zeros(0)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _split(name: str, batch: Any, *, whole: bool) -> Pair:

@@ -1,4 +1,4 @@
-"""Where files are kept for the next time."""
+"""Where files are stored for the next time."""
 
 import os
 from pathlib import Path

@@ -1,7 +1,11 @@
 """A user's functions on the device where they are needed: tensors are copied there, or named where they cannot be."""
 
 import copy
+import dis
+from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import chain, islice
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
 import torch
@@ -9,12 +13,15 @@ from torch import Tensor, nn
 
 from lratlas.errors import TaskError
 
+_DEPTH = 8  # of functions in functions, containers in containers
+_ITEMS = 1000  # of a container
+
 
 def on_device(function: Any, what: str, device: torch.device, dtype: torch.dtype | None = None) -> Any:
     """A user's function with its tensors on a device: modules, partial arguments and tensors are copied there.
 
     Args:
-        function: A module, function or `functools.partial`.
+        function: A module, a method of a module, a function or `functools.partial`.
         what: What it is, for the message.
         device: Where it is needed.
         dtype: What floating-point tensors are converted to; None to leave them.
@@ -26,31 +33,118 @@ def on_device(function: Any, what: str, device: torch.device, dtype: torch.dtype
         return copy.deepcopy(function).to(device, dtype)
     if isinstance(function, Tensor):
         return function.to(device, dtype if function.is_floating_point() else None)
+    if isinstance(function, MethodType) and isinstance(function.__self__, nn.Module):
+        return MethodType(function.__func__, on_device(function.__self__, what, device, dtype))
     if isinstance(function, partial):
         inner = cast("partial[Any]", function)
-        named = {key: on_device(value, what, device, dtype) for key, value in inner.keywords.items()}
-        others = (on_device(value, what, device, dtype) for value in inner.args)
+        named = {key: _argument(value, what, device, dtype) for key, value in inner.keywords.items()}
+        others = (_argument(value, what, device, dtype) for value in inner.args)
         return partial(on_device(inner.func, what, device, dtype), *others, **named)
-    for name, value in _held_values(function):
-        if isinstance(value, Tensor) and value.device.type != device.type:
+    for name, value in _tensors_in(function, "", set(), _DEPTH):
+        places = {tensor.device.type: tensor.device for tensor in _all_tensors(value)}
+        if elsewhere := [place for kind, place in places.items() if kind != device.type]:
+            kind = "module" if isinstance(value, nn.Module) else "tensor"
             raise TaskError(
-                f"The {what} holds the tensor {name} on {value.device}, and is needed on {device}; make it a"
-                " torch.nn.Module with a buffer, which is moved, or move the tensor in the function itself."
+                f"The {what} holds the {kind} {name} on {elsewhere[0]}, and is needed on {device}; make the {what} a"
+                f" torch.nn.Module that has it as a {'submodule' if kind == 'module' else 'buffer'}, which is moved, or"
+                f" move the {kind} in the function itself."
             )
     return function
 
 
-def _held_values(function: Any) -> list[tuple[str, Any]]:
-    """What a function or callable object refers to, by name: closure, defaults, globals that it uses, attributes."""
-    found = list(vars(function).items()) if hasattr(function, "__dict__") else []
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return found
-    cells = zip(code.co_freevars, function.__closure__ or (), strict=False)
+def _argument(value: Any, what: str, device: torch.device, dtype: torch.dtype | None) -> Any:
+    """An argument of a partial function, with all tensors in plain containers."""
+    if type(value) in {list, tuple}:
+        return type(value)(_argument(item, what, device, dtype) for item in value)
+    if type(value) is dict:
+        named = cast("dict[Any, Any]", value)
+        return {key: _argument(item, what, device, dtype) for key, item in named.items()}
+    return on_device(value, what, device, dtype)
+
+
+def _all_tensors(value: Any) -> list[Tensor]:
+    return [*value.parameters(), *value.buffers()] if isinstance(value, nn.Module) else [value]
+
+
+def _tensors_in(value: Any, name: str, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
+    """Tensors and modules that a value refers to, with their names.
+
+    These are looked for in the closures, defaults and globals of functions, in the attributes that a method or
+    callable object uses, and in containers; not in imported modules and classes.
+    """
+    if isinstance(value, Tensor | nn.Module):
+        yield name, value
+        return
+    if id(value) in seen or not depth or isinstance(value, ModuleType | type):
+        return
+    seen.add(id(value))
+    for inner, held in _held_values(value, name):
+        yield from _tensors_in(held, inner, seen, depth - 1)
+
+
+def _held_values(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        named = cast("Mapping[Any, Any]", value)
+        yield from ((f"{name}[{key!r}]", item) for key, item in islice([*named.items()], _ITEMS))
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from ((f"{name}[{at}]", item) for at, item in enumerate(islice(cast("list[Any]", value), _ITEMS)))
+    elif isinstance(value, partial):
+        inner = cast("partial[Any]", value)
+        yield from [(name, inner.func), (name, inner.args), (name, inner.keywords)]
+    elif isinstance(value, MethodType):
+        yield from chain(_of_function(value.__func__), _attributes(value.__self__, value.__func__, "self"))
+    elif isinstance(value, FunctionType):
+        yield from chain(_of_function(value), _attributes(value, None, value.__name__))
+    elif callable(value):
+        call = getattr(type(value), "__call__", None)  # noqa: B004 - the function itself is wanted
+        code = call if isinstance(call, FunctionType) else None
+        yield from chain(_of_function(code) if code else (), _attributes(value, code, name or "self"))
+
+
+def _of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """What a function refers to, by name: closure, defaults and the globals that it uses."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
+    found = list[tuple[str, Any]]()
     for name, cell in cells:
         try:
             found.append((name, cell.cell_contents))
         except ValueError:  # not assigned yet
             continue
-    held = function.__globals__
-    return found + [(name, held[name]) for name in code.co_names if name in held]
+    places, held = function.__code__.co_varnames, function.__globals__
+    defaults = function.__defaults__ or ()
+    last = function.__code__.co_argcount
+    found += zip(places[last - len(defaults) : last], defaults, strict=False)
+    found += (function.__kwdefaults__ or {}).items()
+    found += [(name, held[name]) for name in _names(function, "LOAD_GLOBAL") if name in held]
+    # An object in a closure is used by its attributes.
+    for name, value in [*found]:
+        if not callable(value) and hasattr(value, "__dict__"):
+            found += _attributes(value, function, name)
+    return iter(found)
+
+
+def _attributes(value: Any, user: FunctionType | None, name: str) -> Iterator[tuple[str, Any]]:
+    """Attributes of an object that a function uses, also by other methods of it; all for one in another language."""
+    if isinstance(value, Tensor | nn.Module | ModuleType | type) or not hasattr(value, "__dict__"):
+        return
+    held = vars(value)
+    if user is None:
+        used = {*held}
+    else:
+        used, left = set[str](), [user]
+        while left:
+            new = {*_names(left.pop(), "LOAD_ATTR", "LOAD_METHOD")} - used
+            used |= new
+            inner = (getattr(type(value), attribute, None) for attribute in new)
+            methods = (method.fget if isinstance(method, property) else method for method in inner)
+            left += [method for method in methods if isinstance(method, FunctionType)]
+    yield from ((f"{name}.{attribute}", held[attribute]) for attribute in held if attribute in used)
+
+
+def _names(function: FunctionType, *operations: str) -> Iterator[str]:
+    """Names that operations of a function, or of functions in it, use."""
+    left: list[CodeType] = [function.__code__]
+    while left:
+        code = left.pop()
+        left += [value for value in code.co_consts if isinstance(value, CodeType)]
+        yield from (step.argval for step in dis.get_instructions(code) if step.opname in operations)

@@ -4,14 +4,19 @@ import importlib.util
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from lratlas.errors import TaskError
 from lratlas.study.execute.sending import packed_tasks
 
+Load = Callable[..., ModuleType]
 SCRIPT = """
 import sys
 import torch.nn.functional as F
@@ -74,25 +79,129 @@ def test_what_a_script_defines_finds_its_globals_in_a_worker(home: str, tmp_path
 
 
 @pytest.fixture
-def hidden(tmp_path: Path) -> ModuleType:
-    """A module loaded from a path that nobody else would find."""
-    path = tmp_path / "hidden_module.py"
-    path.write_text("def doubled(x):\n    return [2 * x, offset]\n\noffset = 5\n", encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("hidden_module", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["hidden_module"] = module
-    spec.loader.exec_module(module)
-    return module
+def loaded(tmp_path: Path) -> Iterator[Load]:
+    """Load modules from a path that nobody else would find."""
+    before = {*sys.modules}
+
+    def load(name: str, source: str, *, package: bool = False) -> ModuleType:
+        place = tmp_path.joinpath(*name.split("."))
+        path = place / "__init__.py" if package else place.with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source, encoding="utf-8")
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    for name in {*sys.modules} - before:
+        del sys.modules[name]
 
 
-def test_a_module_that_a_worker_cannot_import_is_sent_along(hidden: ModuleType, tmp_path: Path) -> None:
-    code = "import sys; from lratlas.study.execute.sending import unpacked_tasks as u; print(u(sys.stdin.read())(4))"
+USE = "import sys; from lratlas.study.execute.sending import unpacked_tasks as u; print(u(sys.stdin.read())(4))"
+
+
+def used(function: Any, folder: Path) -> str:
+    """What another process gets from the function of 4."""
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir(exist_ok=True)
+    return ran("-c", USE, given=packed_tasks(function), folder=elsewhere).strip()
+
+
+def test_a_module_that_a_worker_cannot_import_is_sent_along(loaded: Load, tmp_path: Path) -> None:
+    module = loaded("hidden_one", "def doubled(x):\n    return [2 * x, offset]\n\noffset = 5\n")
+    assert used(module.doubled, tmp_path) == "[8, 5]"
+
+
+def test_a_module_may_hold_what_cannot_be_pickled(loaded: Load, tmp_path: Path) -> None:
+    locked = "import threading\n\nLOCK = threading.Lock()\n\ndef doubled(x):\n    with LOCK:\n        return 2 * x\n"
+    assert used(loaded("hidden_lock", locked).doubled, tmp_path) == "8"
+
+
+def test_modules_of_a_package_find_each_other(loaded: Load, tmp_path: Path) -> None:
+    loaded("hidden_package", "BASE = 100\n", package=True)
+    loaded("hidden_package.first", "from . import BASE\n\ndef tripled(x):\n    return BASE + 3 * x\n")
+    second = loaded("hidden_package.second", "from .first import tripled\n\ndef six(x):\n    return tripled(2 * x)\n")
+    assert used(second.six, tmp_path) == "124"
+
+
+def test_a_module_without_a_file_is_sent_by_value(loaded: Load, tmp_path: Path) -> None:
+    module = loaded("hidden_cell", "def doubled(x):\n    return [2 * x, offset]\n\noffset = 5\n")
+    del module.__file__
+    assert used(module.doubled, tmp_path) == "[8, 5]"
+
+
+def test_a_module_hidden_by_another_of_its_name_is_sent(loaded: Load, tmp_path: Path) -> None:
+    module = loaded("colorsys", "def doubled(x):\n    return 2 * x\n")
+    assert used(module.doubled, tmp_path) == "8"
+
+
+def test_what_a_module_imports_from_nowhere_is_named(loaded: Load, tmp_path: Path) -> None:
+    loaded("hidden_tests", "", package=True)
+    helpers = ModuleType("hidden_tests.helpers")
+    exec("def tripled(x):\n    return 3 * x\n", vars(helpers))
+    sys.modules[helpers.__name__] = helpers
+    test = loaded(
+        "hidden_tests.test_it",
+        "from .helpers import tripled\n\nclass Net:\n    def __init__(self, x):\n        self.x = tripled(x)\n",
+    )
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    assert ran("-c", code, given=packed_tasks(hidden.doubled), folder=elsewhere).strip() == "[8, 5]"
-    del sys.modules["hidden_module"]
+    done = subprocess.run(
+        [sys.executable, "-c", USE],
+        input=packed_tasks(test.Net),
+        capture_output=True,
+        encoding="utf-8",
+        cwd=elsewhere,
+        check=False,
+    )
+    said = done.stderr.strip().splitlines()[-1]
+    assert "TaskError: The task cannot be made in a worker process: ModuleNotFoundError: No module named" in said
+    assert "hidden_tests.test_it" in said
+    assert "set PYTHONPATH" in said
+
+
+class Editable(MetaPathFinder):
+    """What setuptools installs for packages that are edited: a finder that knows where their files are."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
+        del path, target
+        return importlib.util.spec_from_file_location(fullname, self.path) if fullname == "hidden_edit" else None
+
+
+def test_modules_that_other_finders_find_are_imported(
+    loaded: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = loaded("hidden_edit", "def doubled(x):\n    return 2 * x\n")
+    assert "return 2 * x" in packed_tasks(module.doubled)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Editable(tmp_path / "hidden_edit.py")])
+    assert "return 2 * x" not in packed_tasks(module.doubled)
+
+
+def test_two_tasks_reach_the_same_process_one_after_the_other(loaded: Load, tmp_path: Path) -> None:
+    texts: list[str] = []
+    for factor in (2, 3):
+        texts.append(packed_tasks(loaded("hidden_again", f"def times(x):\n    return {factor} * x\n").times))
+        sent = SCRIPT.replace("SCALE = 3.0", f"SCALE = {factor}.0")
+        (tmp_path / "script.py").write_text(sent, encoding="utf-8")
+        texts.append(ran("script.py", folder=tmp_path).strip())
+    code = """
+import sys, torch
+from lratlas.study.execute.sending import unpacked_tasks
+
+found = [unpacked_tasks(line) for line in sys.stdin.read().splitlines()]
+x = torch.ones(1)
+print(found[0](4), found[2](4), [float(made[1](x)) for made in found[1::2]], float(found[1][0]()(x)))
+"""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert ran("-c", code, given="\n".join(texts), folder=elsewhere).strip() == "8 12 [2.0, 3.0] 2.0"
 
 
 def test_what_cannot_be_sent_is_said_in_one_sentence() -> None:

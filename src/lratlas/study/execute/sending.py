@@ -1,24 +1,32 @@
 """Tasks on their way to worker processes: a user's own code goes with them, wherever it is defined."""
 
 import base64
-import importlib.machinery
 import io
+import json
 import pickle
 import pickletools
 import sys
 import types
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
+from importlib.abc import MetaPathFinder, SourceLoader
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from lratlas.errors import TaskError, first_line
+
+# Path, source and search path of a module; no path and source for a package without a file.
+_Sent: TypeAlias = tuple[str | None, str | None, list[str] | None]
 
 
 def packed_tasks(tasks: object) -> str:
     """Tasks as text, with the code of functions and classes that a worker cannot import.
 
     These are all of the user's script, notebook or prompt, and of modules that were loaded from elsewhere than the
-    import path.
+    import path. Modules with a source file are sent as their source, and run in the worker when they are needed there;
+    all others as the functions and classes that are used.
 
     Raises:
         TaskError: The tasks refer to something that cannot be sent, such as an open file or a lock.
@@ -27,14 +35,15 @@ def packed_tasks(tasks: object) -> str:
 
     try:
         data = cloudpickle.dumps(tasks)
-        with _by_value(_unimportable(data)) as any_found:
-            data = cloudpickle.dumps(tasks) if any_found else data
+        sources, others = _sent(_unimportable(data))
+        with _by_value(others):
+            data = cloudpickle.dumps(tasks) if others else data
     except (TypeError, pickle.PicklingError, AttributeError, RecursionError) as error:
         raise TaskError(
             f"The task cannot be sent to worker processes: {first_line(error)}; its functions must not refer to open"
             " files, locks, generators and the like: make these inside the functions."
         ) from error
-    return base64.b64encode(data).decode()
+    return json.dumps([sources, base64.b64encode(data).decode()])
 
 
 def unpacked_tasks(text: str) -> Any:
@@ -42,8 +51,22 @@ def unpacked_tasks(text: str) -> Any:
 
     Functions of the user's script find their globals in this process's module ``__main__``, as they do in the script:
     the compiler looks there too.
+
+    Raises:
+        TaskError: The code of a module does not run in this process.
     """
-    return _Unpickler(io.BytesIO(base64.b64decode(text))).load()
+    sources, data = json.loads(text)
+    _known.add({name: tuple(sent) for name, sent in sources.items()})
+    try:
+        return _Unpickler(io.BytesIO(base64.b64decode(data))).load()
+    except MemoryError:  # there may be more next time
+        raise
+    except Exception as error:
+        modules = f"{', '.join(sources)} and what they import" if sources else "its modules"
+        raise TaskError(
+            f"The task cannot be made in a worker process: {type(error).__name__}: {first_line(error).rstrip('.')};"
+            f" other processes must be able to import {modules}: install them, or set PYTHONPATH."
+        ) from error
 
 
 class _Unpickler(pickle.Unpickler):
@@ -66,33 +89,148 @@ class _Unpickler(pickle.Unpickler):
         return make
 
 
-def _unimportable(data: bytes) -> list[types.ModuleType]:
-    """Modules of this process that pickled data name and that another process would not find."""
-    named = {text for _, text, _ in pickletools.genops(data) if isinstance(text, str)}
-    return [module for name, module in [*sys.modules.items()] if name in named and not _is_importable(name)]
+class _Source(SourceLoader):
+    """The source of a module as it was sent, whatever is at its path here."""
+
+    def __init__(self, path: str, source: str) -> None:
+        self._path, self._source = path, source
+
+    def get_filename(self, fullname: str) -> str:  # noqa: ARG002 - the signature is Python's
+        return self._path
+
+    def get_data(self, path: str | bytes) -> bytes:
+        if path != self._path:
+            raise OSError(f"no file {path!r}")  # such as compiled code of another source
+        return self._source.encode()
 
 
-def _is_importable(name: str) -> bool:
-    if name == "__main__" or name in sys.builtin_module_names:
+class _Known(MetaPathFinder):
+    """Modules that other processes have sent, for the import system."""
+
+    def __init__(self) -> None:
+        self._sent: dict[str, _Sent] = {}
+
+    def add(self, sent: dict[str, _Sent]) -> None:
+        """Find these from now on, and no earlier ones of the same names with another source."""
+        for name in [name for name, what in sent.items() if self._sent.get(name, what) != what]:
+            sys.modules.pop(name, None)
+        self._sent |= sent
+        if sent and self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The module, if it was sent."""
+        del path, target
+        if fullname not in self._sent:
+            return None
+        file, source, places = self._sent[fullname]
+        if file is None or source is None:
+            spec = ModuleSpec(fullname, None, is_package=True)
+            spec.submodule_search_locations = places or []
+            return spec
+        return spec_from_file_location(fullname, file, loader=_Source(file, source), submodule_search_locations=places)
+
+
+_known = _Known()
+
+
+def _unimportable(data: bytes) -> dict[str, types.ModuleType]:
+    """Modules of this process that pickled data need and that another process would not find, by name."""
+    found: dict[str, types.ModuleType] = {}
+    left = {text for _, text, _ in pickletools.genops(data) if isinstance(text, str)}
+    seen = set[str]()
+    while left:
+        name = left.pop()
+        seen.add(name)
+        module = sys.modules.get(name)
+        if not isinstance(module, types.ModuleType) or _is_importable(name, module):
+            continue
+        found[name] = module
+        left |= {*_parents(name), *_used(module)} - seen
+    return found
+
+
+def _parents(name: str) -> Iterable[str]:
+    parts = name.split(".")
+    return (".".join(parts[:count]) for count in range(1, len(parts)))
+
+
+def _used(module: types.ModuleType) -> Iterable[str]:
+    """Names of the modules whose contents a module has imported."""
+    for value in [*vars(module).values()]:
+        name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+        if isinstance(name, str):
+            yield name
+
+
+def _is_importable(name: str, module: types.ModuleType) -> bool:
+    """Whether other processes find this module under its name; nothing is imported to see."""
+    if name == "__main__":
         return True
-    path: Any = None
-    for at, _ in enumerate(parts := name.split(".")):
-        spec = importlib.machinery.PathFinder.find_spec(".".join(parts[: at + 1]), path)
-        if spec is None:
-            return importlib.machinery.FrozenImporter.find_spec(name) is not None
-        path = spec.submodule_search_locations
+    spec = _spec(name)
+    file = getattr(module, "__file__", None)
+    if spec is None or (file and spec.origin is None and spec.submodule_search_locations is not None):
+        return False  # nothing, or a mere folder of the same name
+    with suppress(OSError):  # not both are files
+        return Path(str(spec.origin)).samefile(str(file))
     return True
 
 
+def _spec(name: str) -> ModuleSpec | None:
+    path: Any = None
+    spec: ModuleSpec | None = None
+    for part in (*_parents(name), name):
+        spec = _found(part, path)
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+    return spec
+
+
+def _found(name: str, path: Any) -> ModuleSpec | None:
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        if find is None or finder is _known:
+            continue
+        with suppress(Exception):  # finders are anybody's code
+            if (spec := find(name, path, None)) is not None:
+                return spec
+    return None
+
+
+def _sent(modules: dict[str, types.ModuleType]) -> tuple[dict[str, _Sent], list[types.ModuleType]]:
+    """How modules are sent: by their source where they have one, and the others, by value."""
+    sources, others = dict[str, _Sent](), list[types.ModuleType]()
+    packages = {parent for name in modules for parent in _parents(name)}
+    for name, module in modules.items():
+        file, places = getattr(module, "__file__", None), getattr(module, "__path__", None)
+        source = _source(file)
+        if source is not None or (file is None and name in packages):
+            sources[name] = (file and str(Path(file).absolute()), source, places and [*places])
+        else:
+            others.append(module)
+    return sources, others
+
+
+def _source(file: object) -> str | None:
+    if not isinstance(file, str) or not file.endswith(".py"):
+        return None
+    with suppress(OSError, UnicodeDecodeError):
+        return Path(file).read_text(encoding="utf-8")
+    return None
+
+
 @contextmanager
-def _by_value(modules: list[types.ModuleType]) -> Generator[bool]:
+def _by_value(modules: list[types.ModuleType]) -> Generator[None]:
     """Have the code of these modules sent along."""
     import cloudpickle
 
     for module in modules:
         cloudpickle.register_pickle_by_value(module)
     try:
-        yield bool(modules)
+        yield
     finally:
         for module in modules:
             cloudpickle.unregister_pickle_by_value(module)

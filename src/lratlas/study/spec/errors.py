@@ -39,9 +39,9 @@ def sentence(error: ValidationError, model: type[BaseModel], *, also: Sequence[s
 
 
 def _follows(fault: ErrorDetails, unknown: ErrorDetails) -> bool:
-    """Whether a missing field is what an unknown one beside it was meant to be."""
-    (*section, name), (*beside, misspelt) = fault["loc"], unknown["loc"]
-    return fault["type"] == "missing" and section == beside and bool(meant(str(misspelt), [str(name)]))
+    """Whether a missing field is what an unknown one next to it was meant to be."""
+    (*section, name), (*others, misspelt) = fault["loc"], unknown["loc"]
+    return fault["type"] == "missing" and section == others and bool(meant(str(misspelt), [str(name)]))
 
 
 def _fault(fault: ErrorDetails, model: type[BaseModel], also: Sequence[str]) -> str:

@@ -134,9 +134,9 @@ class TaskSpec(Section):
         if self.model is not None and self.data is None:
             raise ValueError("has `model` without `data`, but an own model needs both")
         if self.preset is not None and self.data is not None:
-            raise ValueError("has `data` beside `preset`, but a preset brings its own data")
+            raise ValueError("has `data` together with `preset`, but a preset brings its own data")
         if self.preset is not None and self.metric is not None:
-            raise ValueError("has `metric` beside `preset`, but a preset measures accuracy")
+            raise ValueError("has `metric` together with `preset`, but a preset measures accuracy")
         return self
 
 
