@@ -2,10 +2,14 @@
 
 # pyright: reportUnknownLambdaType=false
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +20,7 @@ from torch.nn import functional
 from lratlas import Task
 from lratlas.data.augment import crop_and_flip
 from lratlas.training.fingerprint import changed_parts, combined, fingerprint, fingerprint_parts
+from lratlas.training.objective import of_logits
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(40, 6, generator=GENERATOR)
@@ -29,6 +34,8 @@ class Net(nn.Module):
         self.first, self.second, self.act = nn.Linear(6, 8), nn.Linear(8, 4), act
         self.dropout = nn.Dropout(options.get("dropout", 0.0))
         self.norm = nn.LayerNorm(8, eps=options.get("eps", 1e-5))
+        with torch.no_grad():
+            self.second.weight *= options.get("gain", 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.dropout(self.norm(self.act(self.first(x)))))
@@ -82,6 +89,116 @@ def capped(outputs: Tensor, targets: Tensor, most: float) -> Tensor:
     return functional.cross_entropy(outputs, targets, reduction="none").clamp(max=most).mean()
 
 
+@dataclass
+class Output:
+    """An output that is no structure to PyTorch."""
+
+    logits: Tensor
+
+
+class Wrapped(Net):
+    """Returns its logits in an object."""
+
+    def __init__(self, kind: Callable[..., Any] = Output, **options: Any) -> None:
+        super().__init__(**options)
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Any:
+        return self.kind(logits=super().forward(x))
+
+
+class WithLoss(nn.Module):
+    """Returns its loss, as models of transformers do."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.inner, self.weights = Net(), torch.tensor([1.0, 1.0, 1.0, weight])
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.inner(x)
+        return {"logits": logits, "loss": functional.cross_entropy(logits, labels, self.weights.to(logits))}
+
+
+def smoothed(amount: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda outputs, targets: functional.cross_entropy(outputs, targets, label_smoothing=amount)
+
+
+def many_classes(loss: Any) -> Task:
+    return task(model=lambda: nn.Linear(6, 100), loss=loss, train=(X, torch.arange(40) * 2), test=(X, Y))
+
+
+def at_58(weight: float) -> Tensor:
+    return torch.ones(100).index_fill(0, torch.tensor(58), weight)
+
+
+def weighted(weights: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda outputs, targets: functional.cross_entropy(outputs, targets, weights.to(outputs))
+
+
+def positions(loss: Any) -> Task:
+    """Five labels per sample, one of them at one place only, another is ignored once."""
+    labels = (torch.arange(200) % 2).reshape(40, 5)
+    labels[19, 2], labels[23, 1] = 40, -100
+    model = lambda: nn.Sequential(nn.Linear(6, 250), nn.Unflatten(1, (50, 5)))  # noqa: E731 - it is one line
+    return task(model=model, train=(X, labels), test=(X, labels), loss=loss)
+
+
+def ignored_or(label: int) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda outputs, targets: functional.cross_entropy(outputs, targets.masked_fill(targets == -100, label))
+
+
+def several_labels(loss: Any) -> Task:
+    """The third label is 1 once."""
+    labels = torch.stack([Y % 2, Y // 2, torch.zeros(40).long()], 1).float()
+    labels[19, 2] = 1
+    return task(model=lambda: nn.Linear(6, 3), train=(X, labels), test=(X, labels), loss=loss)
+
+
+def rare_label(weight: float) -> Callable[[Tensor, Tensor], Tensor]:
+    weights = torch.tensor([1.0, 1.0, weight])
+    return lambda outputs, targets: functional.binary_cross_entropy_with_logits(
+        outputs, targets.to(outputs), pos_weight=weights.to(outputs)
+    )
+
+
+def real_targets(most: float) -> Task:
+    """One target is an outlier, and the loss caps targets."""
+    targets = X[:, :4].tanh()
+    targets[19, 1] = 30.0
+    loss = lambda outputs, y: (outputs - y.clamp(max=most)).square().mean()  # noqa: E731 - it is one line
+    return task(train=(X, targets), test=(X, targets), loss=loss)
+
+
+def pairs_of_labels(weight: float) -> Task:
+    """Two labels per sample in a tuple, of which one occurs once."""
+    labels = (Y, torch.where(torch.arange(40) == 19, 3, Y % 2))
+    weights = torch.tensor([1.0, 1.0, 1.0, weight])
+
+    def loss(outputs: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
+        first, second = targets
+        return functional.cross_entropy(outputs, first) + functional.cross_entropy(outputs, second, weights.to(outputs))
+
+    return task(train=(X, labels), test=(X, labels), loss=loss)
+
+
+def with_own_loss(weight: float) -> Task:
+    data = ({"x": X, "labels": Y}, Y)
+    return task(model=partial(WithLoss, weight), train=data, test=data, loss="model")
+
+
+def float32_only(loss: Any) -> Task:
+    return task(model=Single, loss=loss)
+
+
+class Single(Net):
+    """A model that takes float32 only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.float32:
+            raise TypeError
+        return super().forward(x)
+
+
 OTHERS: dict[str, tuple[Callable[[], Task], Callable[[], Task], str]] = {
     "an edited activation": (task, lambda: task(model=partial(Net, lambda h: 5 * torch.sin(h))), "the model"),
     "a lambda with another number": (
@@ -121,6 +238,60 @@ OTHERS: dict[str, tuple[Callable[[], Task], Callable[[], Task], str]] = {
         lambda: task(loss=partial(capped, most=60.0)),
         "the loss",
     ),
+    "a weight of one of many classes": (
+        lambda: many_classes(nn.CrossEntropyLoss(at_58(1.0))),
+        lambda: many_classes(nn.CrossEntropyLoss(at_58(20.0))),
+        "the loss",
+    ),
+    "a weight, in a closure, of a class that does not occur": (
+        lambda: many_classes(weighted(at_58(1.0).roll(1))),
+        lambda: many_classes(weighted(at_58(1.1).roll(1))),
+        "the loss",
+    ),
+    "a weight of a label at one position": (
+        lambda: positions(weighted(torch.ones(50))),
+        lambda: positions(weighted(torch.ones(50).index_fill(0, torch.tensor(40), 1.1))),
+        "the loss",
+    ),
+    "a label that is no longer ignored": (
+        lambda: positions(ignored_or(-100)),
+        lambda: positions(ignored_or(1)),
+        "the loss",
+    ),
+    "an ignored label": (
+        lambda: positions(nn.CrossEntropyLoss()),
+        lambda: positions(lambda o, y: functional.cross_entropy(o, y.clamp(min=0), ignore_index=0)),
+        "the loss",
+    ),
+    "a weight of a rare label": (
+        lambda: several_labels(nn.BCEWithLogitsLoss(pos_weight=torch.ones(3))),
+        lambda: several_labels(nn.BCEWithLogitsLoss(pos_weight=torch.tensor([1.0, 1.0, 9.0]))),
+        "the loss",
+    ),
+    "a weight of a rare label in a closure": (
+        lambda: several_labels(rare_label(1.0)),
+        lambda: several_labels(rare_label(1.1)),
+        "the loss",
+    ),
+    "a cap on targets": (lambda: real_targets(20.0), lambda: real_targets(25.0), "the loss"),
+    "a weight of a label in a tuple": (lambda: pairs_of_labels(1.0), lambda: pairs_of_labels(1.1), "the loss"),
+    "a loss of logits in a dictionary": (
+        lambda: task(model=partial(Wrapped, dict), loss=smoothed(0.0)),
+        lambda: task(model=partial(Wrapped, dict), loss=smoothed(0.01)),
+        "the loss",
+    ),
+    "the model's own loss": (
+        lambda: with_own_loss(1.0),
+        lambda: with_own_loss(1.1),
+        "the loss",
+    ),
+    "a loss of a model that takes float32 only": (
+        lambda: float32_only(smoothed(0.0)),
+        lambda: float32_only(smoothed(0.01)),
+        "the loss",
+    ),
+    "initial weights": (task, lambda: task(model=partial(Net, gain=1.01)), "the initial weights"),
+    "initial weights and a norm's eps": (task, lambda: task(model=partial(Net, gain=2.0, eps=1e-3)), "the model"),
     "a clipping threshold": (lambda: task(rule=clipped(1.0)), lambda: task(rule=clipped(5.0)), "the update rule"),
     "momentum": (task, lambda: task(rule={"name": "sgd", "momentum": 0.9}), "the update rule"),
     "an optimizer's decay": (
@@ -164,6 +335,10 @@ SAME: dict[str, tuple[Callable[[], Task], Callable[[], Task]]] = {
         lambda: task(loss=nn.CrossEntropyLoss()),
         lambda: task(loss=functional.cross_entropy),
     ),
+    "a loss in another module": (
+        lambda: task(loss=nn.CrossEntropyLoss(label_smoothing=0.1)),
+        lambda: task(loss=smoothed(0.1)),
+    ),
     "an optimizer of another name": (lambda: task(rule=clipped(1.0)), lambda: task(rule=clipped(1.0, Ordinary))),
     "an optimizer computed in another way": (
         lambda: task(rule=partial(torch.optim.SGD, foreach=False)),
@@ -179,26 +354,92 @@ def test_what_only_prints_differently_is_the_same_task(case: str) -> None:
     assert fingerprint(one().prepared) == fingerprint(other().prepared)
 
 
+@pytest.mark.parametrize("kind", [Output, SimpleNamespace])
+@pytest.mark.parametrize("takes_logits", [True, False])
+def test_a_loss_of_plain_objects_is_compared_by_slopes_too(kind: Callable[..., Any], takes_logits: bool) -> None:
+    def parts(loss: Callable[[Tensor, Tensor], Tensor], made: Callable[..., Any] = kind) -> dict[str, str]:
+        prepared = task(loss=loss).prepared
+        objective = replace(of_logits(prepared.objective), takes_logits=takes_logits)
+        return fingerprint_parts(replace(prepared, model=partial(Wrapped, made), objective=objective))
+
+    def straight_through(outputs: Tensor, targets: Tensor) -> Tensor:
+        value = smoothed(0.1)(outputs, targets)
+        return value + 0.1 * (value - value.detach())
+
+    first = parts(smoothed(0.1))
+    assert changed_parts(first, parts(smoothed(0.101))) == "the loss"
+    assert changed_parts(first, parts(straight_through)) == "the loss"
+    assert first == parts(nn.CrossEntropyLoss(label_smoothing=0.1), Output)
+
+
 PROGRAM = """
+import json, sys
+import numpy as np
 import torch
-torch.set_num_threads({threads})
+torch.set_num_threads(int(sys.argv[1]))
 from torch import nn
 from lratlas import Task
-from lratlas.training.fingerprint import fingerprint
-g = torch.Generator().manual_seed(0)
-x = torch.randn(60, 1, 8, 8, generator=g)
-model = lambda: nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
-task = Task(model=model, train=(x, torch.arange(60) % 4), test=(x, torch.arange(60) % 4), batch_size=20)
-print(fingerprint(task.prepared))
+from lratlas.training.fingerprint import fingerprint_parts
+
+class Sequence(nn.Module):
+    def __init__(self, attention):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 4)
+        self.mix = nn.MultiheadAttention(8, 2, batch_first=True) if attention else nn.LSTM(8, 8, batch_first=True)
+        self.attends = attention
+
+    def forward(self, x):
+        h = self.first(x[:, 0])
+        h = h + (self.mix(h, h, h)[0] if self.attends else self.mix(h)[0])
+        return self.last(self.norm(h).mean(1))
+
+class Single(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = dense()
+
+    def forward(self, x):
+        if x.dtype != torch.float32:
+            raise TypeError
+        return self.inner(x)
+
+def dense():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4))
+
+def normal():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.LayerNorm(32), nn.GELU(), nn.Dropout(), nn.Linear(32, 4))
+    nn.init.normal_(model[1].weight)
+    return model
+
+MODELS = {
+    "conv": lambda: nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4)),
+    "dense": dense,
+    "normal": normal,
+    "lstm": lambda: Sequence(False),
+    "attention": lambda: Sequence(True),
+    "float32": Single,
+}
+x = np.random.default_rng(0).standard_normal((60, 1, 8, 8))
+y = torch.arange(60) % 4
+found = {}
+for name, model in MODELS.items():
+    task = Task(model=model, train=(x, y), test=(x, y), batch_size=20, rule=torch.optim.AdamW).prepared
+    assert task.conformance.exact == (name != "float32")
+    found[name] = fingerprint_parts(task)
+print(json.dumps(found))
 """
 
 
-def test_another_process_and_number_of_threads_give_the_same() -> None:
-    found = {
+def test_another_process_number_of_threads_and_instruction_set_give_the_same() -> None:
+    found = [
         subprocess.run(
-            [sys.executable, "-c", PROGRAM.format(threads=threads)], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        for threads in (1, 2)
-    }
-    assert len(found) == 1
-    assert len(found.pop()) == 16
+            [sys.executable, "-W", "ignore", "-c", PROGRAM, threads],
+            env=os.environ | {"ATEN_CPU_CAPABILITY": capability},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()[-1]
+        for capability, threads in (("default", "1"), ("avx2", "1"), ("avx2", "2"))
+    ]
+    first, *others = map(json.loads, found)
+    assert others == [first, first]

@@ -1,36 +1,45 @@
 """What makes two tasks the same: their data, byte for byte, and how model, loss and rule behave, not how they print.
 
-Functions cannot be compared, but what they do can: outputs and gradients for a few samples, small and large, in
-training and evaluation. Numbers are computed in float64 where the task takes it and hashed by a few digits of their
-sums, so that another machine or number of threads gives the same fingerprint.
+Functions cannot be compared, but their results can: outputs and gradients for a few samples, small and large, in
+training and evaluation, and losses for every label. Results are computed in float64 where the task takes it and
+hashed by a few digits of their sums, so that another machine or number of threads gives the same fingerprint. The last
+digits of drawn weights differ between processors; the model is therefore compared with other weights, which do not.
 """
 
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from lratlas.data.collect import Pair
-from lratlas.data.parts import Parts, call, each, floats_to, leaves, numbers_of, rows
+from lratlas.data.parts import Parts, call, each, floats_to, leaves, logits_of, numbers_of, rows
 from lratlas.streams import seeded, stream
+from lratlas.training.objective import MODEL, class_axes
 from lratlas.training.prepare import Prepared, make_model, task_on, telling_rows
 from lratlas.training.rules import RULES, Rule
 
 _SAMPLES = 8
 _INPUT_SCALES = (1.0, 0.01, 30.0)  # eps of norm layers shows in small inputs, clamping in large ones
-_OUTPUT_SCALES = (0.1, 1.0, 10.0, 1000.0)
+_OUTPUT_SCALES = (1.0, 0.1, 10.0, 1000.0)  # 1 first: it shows which sizes are normal
 _GRADIENT_SCALES = (1e-4, 1.0, 1e4)  # of a rule that clips gradients
 _LR = 0.1
 _STEPS = 3  # of a rule: its state has a part in the second
-_DIGITS = {True: 6, False: 3}
+_TARGET_ROWS = 64  # targets of a batch that a loss is tried with, at most
+_TARGET_NUMBERS = 2**18  # outputs of such a batch, about
+_TARGET_VALUES = 4096  # different values of integer targets, at most
+_LABEL_NUMBERS = 2**21  # outputs of all batches with such values, about
+_SEARCHED = 2**21  # integer targets of a data set that are searched for different values, about
+_SMALL = 0.01  # of a group's largest tensor: smaller ones have fewer digits
+_FOLD = 1024
+_SHIFT = 0.6234  # rounding limits lie where no round number is
 
 
 def fingerprint(task: Prepared) -> str:
@@ -51,20 +60,21 @@ def fingerprint_parts(task: Prepared) -> dict[str, str]:
         size.
     """
     model = make_model(task, 0)
-    task = task_on(task, torch.device("cpu"), torch.float64 if task.conformance.exact else torch.float32)
+    cpu = torch.device("cpu")
     with seeded(0):
+        probe = _probe(task_on(task, cpu, torch.float64 if task.conformance.exact else torch.float32), model)
         return {
             "the training data": _of_pair(task.train),
             "the test data": _of_pair(task.test),
             "the validation data": _of_pair(task.validation),
             "the single-feature test sets": _of_pair(task.singles),
-            "the initial weights": _of_tensors(model.state_dict()),
-            "the transform": _of_transform(task),
+            "the initial weights": _of_weights(model),
+            "the transform": _of_transform(probe.task),
             "the augmentation": _of_augmentation(task),
-            "the model": _of_model(task, model),
-            "the loss": _of_loss(task, model),
-            "the metric": _of_metric(task, model),
-            "the update rule": _of_rule(task.update, model),
+            "the model": _of_model(probe),
+            "the loss": _of_loss(probe),
+            "the metric": _of_metric(probe),
+            "the update rule": _of_rule(task.update, probe.model),
             "the batch size": _digest([str(task.batch_size)]),
         }
 
@@ -79,23 +89,63 @@ def changed_parts(old: Mapping[str, str], new: Mapping[str, str]) -> str:
 
 @dataclass
 class _Summary:
-    """A few digits of many numbers: for each tensor its mean, its size and a sum with fixed weights."""
+    """A few digits of many numbers: for each tensor its size, its mean and sums with fixed weights.
+
+    Attributes:
+        digits: How many; numbers that are only rounding errors, such as the gradient of a bias before a norm layer,
+            are 0 because tensors are compared with the largest of their group.
+        whole: Whether a group is summarized as one tensor, where rounding errors are large.
+        words: What is hashed.
+    """
 
     digits: int
+    whole: bool = False
     words: list[str] = field(default_factory=list[str])
 
-    def add(self, tensors: Iterable[Tensor]) -> None:
-        for tensor in tensors:
-            values = tensor.detach().double().flatten()
-            finite = values.isfinite()
-            values = torch.where(finite, values, 0)
-            size = float(values.square().mean().sqrt()) if len(values) else 0.0
-            angles = torch.arange(len(values), dtype=torch.float64)
-            probes = (torch.ones_like(angles), torch.cos(angles + 1), torch.cos(angles.square() * 0.01))
-            # Relative to the size, so that sums that cancel are no rounding error; -0 is 0.
-            sums = [float((values * probe).mean()) / (size or 1.0) for probe in probes]
-            rounded = [f"{round(value, self.digits) + 0.0:.{self.digits}f}" for value in sums]
-            self.words.append(f"{tuple(tensor.shape)} {int((~finite).sum())} {size:.{self.digits - 1}e} {rounded}")
+    def add(self, tensors: Iterable[Tensor], least: float = 0.0) -> float:
+        """Add a group of tensors of one kind, such as the gradients of all parameters.
+
+        Args:
+            tensors: The group.
+            least: Size of numbers of this kind; where all tensors are far smaller, they have fewer digits.
+
+        Returns:
+            The largest size of a tensor.
+        """
+        given = [tensor.detach().double() for tensor in tensors]
+        self.words.append(" ".join(str(tuple(tensor.shape)) for tensor in given))
+        if self.whole and given:
+            given = [torch.cat([tensor.flatten() for tensor in given])]
+        found = [_sums(tensor.flatten()) for tensor in given]
+        largest = max((size for size, _, _ in found), default=0.0)
+        for size, sums, missing in found:
+            unit = max(size, _SMALL * max(largest, least))
+            numbers = (math.log10(unit), size / unit, *(value / unit for value in sums)) if unit else ()
+            self.words.append(f"{missing} {[math.floor(value * 10**self.digits + _SHIFT) for value in numbers]}")
+        return largest
+
+
+def _sums(values: Tensor) -> tuple[float, list[float], int]:
+    """Root mean square of numbers, their mean and two other sums, and how many are not finite and left out."""
+    missing, top = 0, float(values.abs().max()) if len(values) else 0.0
+    if not math.isfinite(top):
+        finite = values.isfinite()
+        missing, values = int((~finite).sum()), torch.where(finite, values, 0)
+        top = float(values.abs().max())
+    if top < 1e-300:
+        return 0.0, [0.0, 0.0, 0.0], missing
+    values = values / top  # squares do not overflow
+    size = math.sqrt(float(values @ values) / len(values))
+    lines = -(-len(values) // _FOLD)
+    width = min(_FOLD, len(values))
+    folded = nn.functional.pad(values, (0, lines * width - len(values))).reshape(lines, width)
+    sums = ((folded @ _waves(width, 1.0).T) * _waves(lines, 0.0).T).sum(0) / len(values)
+    return top * size, [top * float(value) for value in sums], missing
+
+
+def _waves(count: int, start: float) -> Tensor:
+    angles = torch.arange(count, dtype=torch.float64)
+    return torch.stack([torch.ones_like(angles), torch.cos(angles + start), torch.cos(angles.square() * 0.01)])
 
 
 def _digest(words: Iterable[str]) -> str:
@@ -105,9 +155,8 @@ def _digest(words: Iterable[str]) -> str:
 def _of_tensors(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
-        if isinstance(tensor, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - modules may keep other state
-            digest.update(f"{name} {tensor.dtype}{tuple(tensor.shape)}".encode())
-            digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+        digest.update(f"{name} {tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -124,134 +173,398 @@ def _named(parts: Parts) -> dict[str, Tensor]:
     return dict(sorted(parts.items())) if isinstance(parts, dict) else {str(at): part for at, part in enumerate(parts)}
 
 
-def _few(task: Prepared) -> Tensor:
-    return telling_rows(task, _SAMPLES)
+def _of_weights(model: nn.Module) -> str:
+    """Parameters and buffers by name: digits of floating-point ones, whose draws are rounded in different ways."""
+    words = list[str]()
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - modules may keep other state
+            words += [f"{name} {value.dtype}", *_words_of(value)]
+    return _digest(words)
+
+
+def _words_of(value: Tensor) -> list[str]:
+    if not value.is_floating_point():
+        return [_of_tensors({"": value})]
+    summary = _Summary(digits=3)  # of float32 draws
+    summary.add([value])
+    return summary.words
 
 
 def _of_transform(task: Prepared) -> str:
     if task.transform is None:
         return ""
     summary = _Summary(digits=5)
-    summary.add(leaves(task.inputs(rows(task.train[0], _few(task)))))
+    for part in leaves(task.inputs(rows(task.train[0], telling_rows(task, _SAMPLES)))):
+        summary.add([part])
     return _digest(summary.words)
 
 
 def _of_augmentation(task: Prepared) -> str:
     if task.augment is None:
         return ""
-    x = rows(task.train[0], _few(task))
+    x = rows(task.train[0], telling_rows(task, _SAMPLES))
     images = task.augment.apply(x, task.augment.draws(stream(0, "fingerprint"), len(leaves(x)[0])))  # pyright: ignore[reportArgumentType] - images, as was checked
     return _of_tensors({"": images})
 
 
-def _ready(task: Prepared, model: nn.Module) -> tuple[nn.Module, Parts, Parts, int]:
-    """Model, inputs and targets in the number format of the comparison, and how many digits can be trusted."""
-    exact = task.conformance.exact
-    dtype = torch.float64 if exact else torch.float32
-    at = _few(task)
+@dataclass(frozen=True)
+class _Probe:
+    """A task in the number format of the comparison, and what its model is tried with.
+
+    Attributes:
+        task: The task.
+        model: A model with weights that are the same on every machine.
+        x: Inputs.
+        at: The rows they are of.
+    """
+
+    task: Prepared
+    model: nn.Module
+    x: Parts
+    at: Tensor
+
+    @property
+    def exact(self) -> bool:
+        """Whether numbers are float64."""
+        return self.task.conformance.exact
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format."""
+        return torch.float64 if self.exact else torch.float32
+
+    def summary(self) -> _Summary:
+        """An empty summary with as many digits as can be trusted."""
+        return _Summary(digits=6) if self.exact else _Summary(digits=2, whole=True)
+
+
+def _probe(task: Prepared, model: nn.Module) -> _Probe:
+    """A probe with noise in the place of weights and of floating-point inputs, unless the model fails with it."""
+    at = telling_rows(task, _SAMPLES)
+    dtype = torch.float64 if task.conformance.exact else torch.float32
     x = floats_to(task.inputs(rows(task.train[0], at)), dtype)
-    fresh = make_model(task, 0).to(dtype)
-    fresh.load_state_dict(model.state_dict())
-    return fresh, x, floats_to(rows(task.train[1], at), dtype), _DIGITS[exact]
-
-
-def _of_model(task: Prepared, model: nn.Module) -> str:
-    """Outputs in both modes for inputs of several sizes, buffers after training mode, and gradients."""
-    own, x, _, digits = _ready(task, model)
-    x = _noise_for(own, x)
-    summary = _Summary(digits=digits)
-    for scale in _INPUT_SCALES:
-        for training in (True, False):
-            shown = each(_scaled(scale), x)
+    noise = each(partial(_noise, draws=torch.Generator().manual_seed(0)), x)
+    own = copy.deepcopy(model).to(dtype)
+    other = copy.deepcopy(own)
+    draws = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in other.parameters():
+            value.copy_(_like_drawn(value, draws))
+    for tried, shown in ((other, noise), (other, x), (own, noise)):
+        try:
             with seeded(0), torch.no_grad():
-                summary.add([numbers_of(call(own.train(training), shown))])
-    summary.add(own.buffers())
-    trained = {name: value for name, value in own.named_parameters() if value.requires_grad}
+                outputs = numbers_of(call(copy.deepcopy(tried).eval(), each(torch.clone, shown)))
+        except Exception:
+            continue
+        if outputs.isfinite().any():
+            return _Probe(task, tried, shown, at)
+    return _Probe(task, own, x, at)
+
+
+def _noise(part: Tensor, *, draws: torch.Generator) -> Tensor:
+    """Noise in the place of a floating-point tensor, drawn in float64; another tensor as it is."""
+    if not part.is_floating_point():
+        return part
+    return torch.randn(part.shape, generator=draws, dtype=torch.float64).to(part)
+
+
+def _like_drawn(weights: Tensor, draws: torch.Generator) -> Tensor:
+    """Noise with about the mean and spread of weights; equal weights stay equal."""
+    values = weights.double()
+    if not weights.is_floating_point() or not values.numel() or not values.isfinite().all():
+        return weights
+    mean, spread = float(values.mean()), float(values.std(correction=0))
+    if spread <= 1e-3 * abs(mean):
+        return torch.full_like(weights, _rounded(mean, _power(mean) / 128))
+    # Rounded, for the last digits differ between processors; so much that slightly other weights are the same model.
+    step = _power(spread)
+    drawn = _rounded(mean, step) + step * _noise(values, draws=draws)
+    return (drawn.abs() if bool((values > 0).all()) else drawn).to(weights)
+
+
+def _power(size: float) -> float:
+    """A power of 2 near the size of a number; 1 for 0."""
+    return 2.0 ** math.floor(math.log2(abs(size)) + _SHIFT) if size else 1.0
+
+
+def _rounded(value: float, step: float) -> float:
+    return step * math.floor(value / step + _SHIFT)
+
+
+def _of_model(probe: _Probe) -> str:
+    """Outputs in both modes for inputs of several sizes, buffers after training mode, and gradients."""
+    own, summary = copy.deepcopy(probe.model), probe.summary()
+    for scale in _INPUT_SCALES if probe.exact else _INPUT_SCALES[:2]:
+        shown = each(partial(_scaled, scale=scale), probe.x)
+        for training in (True, False):
+            with seeded(0), torch.no_grad():
+                summary.add([numbers_of(call(own.train(training), each(torch.clone, shown)))])
+    summary.add(value for value in own.buffers() if value.is_floating_point())
+    summary.words += [
+        _of_tensors({name: value for name, value in own.named_buffers() if not value.is_floating_point()})
+    ]
     with seeded(0), torch.enable_grad():
-        outputs = numbers_of(call(own.train(), each(torch.clone, x)))
-        total = (outputs * torch.cos(_places(outputs))).sum()
-        summary.add(torch.autograd.grad(total, [*trained.values()], allow_unused=True, materialize_grads=True))
-    return _digest([*trained, *summary.words])
+        outputs = numbers_of(call(own.train(), each(torch.clone, probe.x)))
+        summary.add(_slopes((outputs * torch.cos(_places(outputs))).sum(), _trained(own).values()))
+    return _digest([*_trained(own), *summary.words])
 
 
-def _noise_for(model: nn.Module, x: Parts) -> Parts:
-    """Noise in the place of floating-point inputs, which another transform leaves alone; the inputs where it fails."""
-    draws = torch.Generator().manual_seed(0)
-    noise = each(
-        lambda part: torch.randn(part.shape, generator=draws).to(part) if part.is_floating_point() else part, x
-    )
-    try:
-        with seeded(0), torch.no_grad():
-            call(copy.deepcopy(model).eval(), each(torch.clone, noise))
-    except Exception:
-        return x
-    return noise
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
-def _scaled(scale: float) -> Callable[[Tensor], Tensor]:
-    return lambda part: part * scale if part.is_floating_point() else part.clone()
+def _slopes(value: Tensor, points: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(value, [*points], allow_unused=True, materialize_grads=True)
 
 
-def _of_outputs(task: Prepared, model: nn.Module, function: Callable[[Any, Any], Iterable[Tensor]]) -> str:
-    """What a function of outputs and targets gives for outputs of the model's shape, whatever the model computes."""
-    own, x, y, digits = _ready(task, model)
-    with seeded(0), torch.no_grad():
-        outputs = call(own.eval(), x)
-    summary = _Summary(digits=digits)
-    draws = torch.Generator().manual_seed(0)
-    noise = {id(leaf): torch.randn(leaf.shape, generator=draws, dtype=torch.float64) for leaf in leaves(outputs)}
-    for scale in _OUTPUT_SCALES:
-        for squash in (False, True):
-            tried = tree_map(partial(_tried, scale=scale, noise=noise, squash=squash), outputs)
-            try:
-                with seeded(0):
-                    summary.add(function(tried, y))
-            except Exception as error:
-                summary.words.append(type(error).__name__)
-    return _digest(summary.words)
+def _scaled(part: Tensor, *, scale: float) -> Tensor:
+    return part * scale if part.is_floating_point() else part
 
 
-def _tried(leaf: Any, *, scale: float, noise: Mapping[int, Tensor], squash: bool) -> Any:
-    """Noise in the place of numbers; squashed to lie between 0 and 1, as probabilities do."""
-    if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
-        return leaf
-    drawn = scale * noise[id(leaf)]
-    return (drawn.sigmoid() if squash else drawn).to(leaf)
+def _of_loss(probe: _Probe) -> str:
+    """Values and gradients of the loss, and the numbers that it holds."""
+    objective = probe.task.objective
+    if objective.name == MODEL and not objective.named and _returns_loss(probe):
+        return _of_own_loss(probe)
 
-
-def _of_loss(task: Prepared, model: nn.Module) -> str:
-    def value_and_slope(outputs: Any, y: Parts) -> list[Tensor]:
-        points = [leaf for leaf in leaves(outputs) if leaf.is_floating_point()]
+    def value_and_slopes(task: Prepared, outputs: Any, y: Parts) -> list[list[Tensor]]:
+        points = [leaf for leaf in _tensors_of(outputs) if leaf.is_floating_point()]
         for point in points:
             point.requires_grad_()
         with torch.enable_grad():
             value = task.objective.batch(outputs, y)
-        if not value.requires_grad:
-            return [value]
-        return [value, *torch.autograd.grad(value, points, allow_unused=True, materialize_grads=True)]
+        return [[value], [*_slopes(value, points)]] if value.requires_grad else [[value]]
 
-    return _of_outputs(task, model, value_and_slope)
+    return _digest([*_of_outputs(probe, value_and_slopes), *_held(objective.batch)])
 
 
-def _of_metric(task: Prepared, model: nn.Module) -> str:
-    if task.objective.labels != "metric":
-        return task.objective.labels
-    return _of_outputs(task, model, lambda outputs, y: task.objective.score(outputs, y, task.shares))
+def _of_metric(probe: _Probe) -> str:
+    labels = probe.task.objective.labels
+    if labels != "metric":
+        return labels
+    shares = probe.task.shares
+
+    def right_and_chance(task: Prepared, outputs: Any, y: Parts) -> list[list[Tensor]]:
+        return [[part] for part in task.objective.score(outputs, y, shares)]
+
+    return _digest([*_of_outputs(probe, right_and_chance), *_held(probe.task.objective.score)])
+
+
+def _returns_loss(probe: _Probe) -> bool:
+    with seeded(0), torch.no_grad():
+        outputs = call(copy.deepcopy(probe.model).eval(), each(torch.clone, probe.x))
+    return "loss" in outputs if isinstance(outputs, Mapping) else hasattr(outputs, "loss")
+
+
+def _of_own_loss(probe: _Probe) -> str:
+    """Values of the loss that the model returns, and its gradients, for samples with as many labels as possible."""
+    own, summary = copy.deepcopy(probe.model), probe.summary()
+    task = probe.task
+    several = floats_to(task.inputs(rows(task.train[0], _telling(task.train[1], _TARGET_ROWS))), probe.dtype)
+    draws = torch.Generator().manual_seed(0)
+    for x in (probe.x, each(partial(_noise, draws=draws), several), several):
+        try:
+            with seeded(0), torch.enable_grad():
+                value = task.objective.batch(call(own.train(), each(torch.clone, x)), None)
+                summary.add([value])
+                summary.add(_slopes(value, _trained(own).values()))
+        except Exception as error:
+            summary.words.append(type(error).__name__)
+    return _digest(summary.words)
+
+
+def _held(function: Any) -> Iterator[str]:
+    """The tensors of a function's modules, and tensors and numbers among its `functools.partial` arguments."""
+    if isinstance(function, nn.Module):
+        for value in (*function.parameters(), *function.buffers()):
+            yield from _held(value)
+    elif isinstance(function, Tensor):
+        yield from _words_of(function)
+    elif isinstance(function, partial):
+        inner = cast("partial[Any]", function)
+        for value in (inner.func, *inner.args, *(inner.keywords[key] for key in sorted(inner.keywords))):
+            yield from _held(value)
+    elif isinstance(function, bool | int | float):
+        yield f"{float(function):.9g}"
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """Outputs of a model's shape.
+
+    Attributes:
+        like: The model's outputs for some samples.
+        count: The number of samples.
+    """
+
+    like: Any
+    count: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch of moderate size; those of the outputs where not every tensor has a row per sample."""
+        found = _tensors_of(self.like)
+        if any(part.dim() and len(part) != self.count for part in found):
+            return self.count
+        return min(_TARGET_ROWS, max(2, _TARGET_NUMBERS // self.each_row))
+
+    @property
+    def each_row(self) -> int:
+        """Numbers for a sample."""
+        return max([1, *(part.numel() // self.count for part in _tensors_of(self.like))])
+
+    def drawn(self, count: int, dtype: torch.dtype, *, scale: float = 1.0, squash: bool = False) -> Any:
+        """Outputs for ``count`` samples that are noise; squashed to lie between 0 and 1, as probabilities do."""
+        draws = torch.Generator().manual_seed(0)
+
+        def tried(leaf: Tensor) -> Tensor:
+            part = leaf[torch.arange(count) % self.count] if leaf.shape[:1] == (self.count,) else leaf
+            if not part.is_floating_point():
+                return part
+            noise = scale * _noise(part.to(dtype), draws=draws)
+            return noise.sigmoid() if squash else noise
+
+        return _rebuilt(self.like, tried)
+
+
+def _of_outputs(probe: _Probe, function: Callable[[Prepared, Any, Parts], list[list[Tensor]]]) -> list[str]:
+    """What a function of outputs and targets gives for outputs of the model's shape, whatever the model computes.
+
+    Args:
+        probe: The task.
+        function: From task, outputs and targets to groups of results.
+    """
+    with seeded(0), torch.no_grad():
+        given = call(copy.deepcopy(probe.model).eval(), each(torch.clone, probe.x))
+    task, y = probe.task, rows(probe.task.train[1], probe.at)
+    outputs = _Outputs(logits_of(given) if task.objective.takes_logits else given, len(probe.at))
+    dtype = torch.float64
+    try:  # losses of float32 models usually take float64, where small differences show
+        wide = task_on(task, torch.device("cpu"), dtype)
+        with seeded(0):
+            function(wide, outputs.drawn(len(probe.at), dtype), floats_to(y, dtype))
+    except Exception:
+        dtype = probe.dtype
+    else:
+        task = wide
+    summary = _Summary(digits=6) if dtype == torch.float64 else probe.summary()
+    usual = list[float]()
+    for number, targets in enumerate((y, *_targets(task, outputs))):
+        others = floats_to(targets, dtype)
+        for scale in _OUTPUT_SCALES if number == 0 else _OUTPUT_SCALES[:1]:
+            for squash in (False, True):
+                tried = outputs.drawn(len(leaves(others)[0]), dtype, scale=scale, squash=squash)
+                try:
+                    with seeded(0):
+                        groups = function(task, tried, each(torch.clone, others))
+                except Exception as error:
+                    summary.words.append(type(error).__name__)
+                    continue
+                # The loss of large outputs that are all right is the rounding error of numbers of that size.
+                floors = [*(1e-5 * max(1.0, scale) * size for size in usual), *[0.0] * len(groups)]
+                sizes = [summary.add(group, least) for group, least in zip(groups, floors, strict=False)]
+                usual = usual or sizes
+    return summary.words
+
+
+def _tensors_of(outputs: Any) -> list[Tensor]:
+    """The tensors of outputs: of a structure, or those that a plain object holds."""
+    return leaves(outputs) or leaves(list(getattr(outputs, "__dict__", {}).values()))
+
+
+def _rebuilt(outputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The same outputs with ``function`` applied to every tensor."""
+
+    def changed(leaf: Any) -> Any:
+        return function(leaf) if isinstance(leaf, Tensor) else leaf
+
+    if leaves(outputs) or not hasattr(outputs, "__dict__"):
+        return each(changed, outputs)
+    made = copy.copy(outputs)
+    for name, value in vars(outputs).items():
+        object.__setattr__(made, name, each(changed, value))
+    return made
+
+
+def _targets(task: Prepared, outputs: _Outputs) -> Iterator[Parts]:
+    """Batches of targets from all over the training set, and with every label there is or can be."""
+    y, size = task.train[1], outputs.rows
+    yield rows(y, _telling(y, size))
+    if not isinstance(y, Tensor):
+        return
+    draws = torch.Generator().manual_seed(0)
+    shape = (size, *y.shape[1:])
+    if _is_integer(y):
+        room = max(math.prod(shape), _LABEL_NUMBERS * math.prod(shape[1:]) // outputs.each_row)
+        yield from _spread(_all_values(task, outputs.like, min(room, _TARGET_VALUES)), shape, y.dtype, draws)
+    if bool(((y == 0) | (y == 1)).all()):
+        bits = torch.randint(2, shape, generator=draws)
+        bits[0], bits[-1] = 0, 1
+        yield bits.to(y.dtype)
+
+
+def _is_integer(part: Tensor) -> bool:
+    return not part.is_floating_point() and part.dtype != torch.bool
+
+
+def _some(part: Tensor) -> Tensor:
+    """Rows from all over a tensor that hold no more than `_SEARCHED` numbers."""
+    return _even(len(part), max(1, _SEARCHED // max(1, part[0].numel())))
+
+
+def _even(count: int, most: int) -> Tensor:
+    """Indices from all over a range."""
+    return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().long()
+
+
+def _all_values(task: Prepared, outputs: Any, most: int) -> Tensor:
+    """All classes and all other values, such as an ``ignore_index``; ``most`` of them where there are more."""
+    y, logits = task.train[1], logits_of(outputs)
+    classes = task.classes if task.objective.labels == "classes" else 0
+    if not classes and isinstance(logits, Tensor) and logits.dim():
+        axes = class_axes(logits, y[torch.arange(len(logits)) % len(y)])
+        classes = logits.shape[axes[0]] if axes else 0
+    pairs = [pair for pair in (task.train, task.test, task.validation) if pair]
+    found = np.unique(np.concatenate([np.unique(part[_some(part)].numpy()) for _, y in pairs for part in leaves(y)]))
+    others = torch.from_numpy(found[(found < 0) | (found >= classes)].astype(np.int64))
+    others, labels = others[_even(len(others), most)], torch.arange(classes)
+    return torch.cat([others, labels[_even(classes, most - len(others))]])
+
+
+def _spread(values: Tensor, shape: tuple[int, ...], dtype: torch.dtype, draws: torch.Generator) -> Iterator[Tensor]:
+    """Batches of targets that hold every value, in random places."""
+    room = math.prod(shape)
+    for part in values[torch.randperm(len(values), generator=draws)].split(room):
+        yield part[torch.randperm(room, generator=draws) % len(part)].reshape(shape).to(dtype)
+
+
+def _telling(y: Parts, size: int) -> Tensor:
+    """Rows of targets: from all over, and the first rows of different integers."""
+    first = list[Tensor]()
+    for part in leaves(y):
+        if _is_integer(part):
+            at = _some(part)
+            found = part[at].reshape(len(at), -1)
+            _, places = np.unique(found.numpy(), return_index=True)
+            first.append(at[torch.from_numpy(places) // found.shape[1]])
+    at = torch.cat(first).unique() if first else torch.zeros(0, dtype=torch.long)
+    at = at[_even(len(at), size - size // 4)] if len(at) else at
+    even = _even(len(leaves(y)[0]), size)
+    return torch.cat([at, even[~torch.isin(even, at)][: size - len(at)]])
 
 
 def _of_rule(rule: Rule, model: nn.Module) -> str:
-    """What steps of the rule do with gradients of several sizes, and the settings of a named one."""
+    """Steps of the rule with gradients of several sizes, and the settings of a named one."""
     settings = [rule.name, json.dumps(sorted(rule.settings.items()), default=str)] if rule.name in RULES else []
-    weights = {
-        name: value.detach().double()[None, None] for name, value in model.named_parameters() if value.requires_grad
-    }
-    lrs, summary = torch.full((1, 1), _LR, dtype=torch.float64), _Summary(digits=_DIGITS[True])
+    weights = {name: value.detach().double()[None, None] for name, value in _trained(model).items()}
+    lrs, summary = torch.full((1, 1), _LR, dtype=torch.float64), _Summary(digits=6)
+    usual = 1e-5 * max((float(value.abs().max()) for value in weights.values() if value.numel()), default=0.0)
     for scale in _GRADIENT_SCALES:
         point, state = weights, rule.start(weights)
         for step in range(_STEPS):
             slopes = {name: scale * torch.cos(_places(value) + step) for name, value in weights.items()}
             point, state = rule.update(point, slopes, state, lrs)
-            summary.add(point[name] - weights[name] for name in weights)
+            summary.add([point[name] - weights[name] for name in weights], usual)
     return _digest([*settings, *weights, *rule.free, *summary.words])
 
 
