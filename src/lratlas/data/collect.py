@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import (
     DataLoader,
-    Dataset,
     DistributedSampler,
     IterableDataset,
     RandomSampler,
@@ -24,6 +23,7 @@ from torch.utils.data import (
     default_collate,
 )
 
+from lratlas.data.convert import from_any, is_image, is_number, labels_of, tensor_of
 from lratlas.data.parts import Parts, each, floats_to, is_parts, leaves, shapes
 from lratlas.errors import TaskError, first_line
 from lratlas.streams import seeded
@@ -63,10 +63,10 @@ def pair_of(name: str, given: Any, *, whole: bool = False) -> Pair:
         raise TaskError(f"{name}: {shapes(x)} inputs and {shapes(y)} targets; both need the same n > 0 rows.")
     # Float64 arrays are common where float32 is meant; models are made in the default type.
     kind = torch.get_default_dtype()
-    x, y = floats_to(x, kind), floats_to(each(_labels, y), kind)
+    x, y = floats_to(x, kind), floats_to(each(labels_of, y), kind)
     if whole and isinstance(x, dict):
         named = cast("dict[str, Tensor]", x)
-        x = {key: _labels(part) if key in TARGETS else part for key, part in named.items()}
+        x = {key: labels_of(part) if key in TARGETS else part for key, part in named.items()}
     for what, parts in (("inputs", x), ("targets", y)):
         for part in leaves(parts):
             _check_numbers(name, what, part)
@@ -85,167 +85,14 @@ def _check_numbers(name: str, what: str, part: Tensor) -> None:
         raise TaskError(f"{name}: the {what} contain NaN or infinite values; all must be finite as {part.dtype}.")
 
 
-def _labels(part: Tensor) -> Tensor:
-    """Targets as losses take them: booleans and whole numbers become int64; large masks of bytes stay bytes."""
-    is_mask = part.dtype == torch.uint8 and part.dim() > 1
-    return part if part.is_floating_point() or part.is_complex() or is_mask else part.long()
-
-
 def _tensors(name: str, given: Any, what: str) -> Parts:
     if isinstance(given, Mapping):
         named = cast("Mapping[object, Any]", given)
-        return {str(key): _tensor(name, part, f"{what} {key!r}") for key, part in named.items()}
-    if isinstance(given, tuple) and given and not _is_number(given[0]):
+        return {str(key): tensor_of(name, part, f"{what} {key!r}") for key, part in named.items()}
+    if isinstance(given, tuple) and given and not is_number(given[0]):
         parts = cast("tuple[Any, ...]", given)
-        return tuple(_tensor(name, part, f"{what}, part {at}") for at, part in enumerate(parts))
-    return _tensor(name, given, what)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, bool | int | float | np.bool_ | np.number)
-
-
-def _tensor(name: str, given: Any, what: str) -> Tensor:
-    """A tensor on the host that may share its memory with what was given, which nobody writes to."""
-    try:
-        tensor = _from_any(given)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise TaskError(
-            f"{name} must hold tensors, arrays or frames of numbers; the {what} are {type(given).__name__}:"
-            f" {first_line(error).rstrip('.')}."
-        ) from error
-    # Columns of booleans, such as pandas.get_dummies makes, are features.
-    is_frame = hasattr(given, "to_numpy") and what.startswith("inputs")
-    return tensor.to(torch.get_default_dtype()) if is_frame and tensor.dtype == torch.bool else tensor
-
-
-def _from_any(given: Any) -> Tensor:
-    """Numbers of any kind as a tensor.
-
-    Raises:
-        ValueError: It holds something else, or cannot be used as it is; the message ends "the ... are X: ".
-    """
-    if isinstance(given, Tensor):
-        return _from_tensor(given)
-    if isinstance(given, Dataset) or _is_image(given):
-        raise ValueError(_IMAGE if _is_image(given) else "a data set, which must hold the inputs and the targets")
-    if hasattr(given, "toarray"):
-        raise ValueError("sparse; pass .toarray()")
-    if hasattr(given, "to_numpy"):
-        return _from_array(_from_frame(given))
-    if isinstance(given, list | tuple):
-        return _from_list(cast("Sequence[Any]", given))
-    return _from_array(np.asanyarray(given))
-
-
-def _from_tensor(given: Tensor) -> Tensor:
-    """A plain tensor on the host, without a gradient and of a type that PyTorch computes with."""
-    if given.layout != torch.strided or given.is_nested:
-        raise ValueError("nested; pad it to one shape" if given.is_nested else "sparse; pass .to_dense()")
-    if given.is_quantized:
-        raise ValueError("quantized; pass .dequantize()")
-    if given.device.type == "meta":
-        raise ValueError("on the device meta, without values")
-    tensor = given.detach().cpu().resolve_conj().resolve_neg()
-    tensor = tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
-    if tensor.dtype == torch.uint64 and tensor.numel() and int(tensor.view(torch.int64).min()) < 0:
-        raise ValueError("unsigned numbers of 2^63 or more")
-    # PyTorch can store the first three, and does next to nothing else with them.
-    wider = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
-    is_byte_float = tensor.is_floating_point() and tensor.element_size() == 1
-    return tensor.float() if is_byte_float else tensor.to(wider.get(tensor.dtype, tensor.dtype))
-
-
-def _from_list(given: Sequence[Any]) -> Tensor:
-    if any(_is_image(item) for item in given[:1]):
-        raise ValueError(_IMAGE)
-    if any(isinstance(item, Tensor) for item in given):
-        try:
-            return torch.stack([_from_any(item) for item in given])
-        except RuntimeError as error:
-            raise ValueError("tensors of different shapes or types; pad them to one shape") from error
-    try:
-        array = np.array(given)
-    except ValueError as error:  # NumPy's message is about its arrays' elements
-        raise ValueError("items of different shapes; pad them to one shape") from error
-    return _from_array(array)
-
-
-def _from_array(array: Any) -> Tensor:
-    """An array's numbers; the memory is shared where PyTorch can use it and write to it."""
-    if isinstance(array, np.ma.MaskedArray):
-        if np.ma.is_masked(array):
-            raise ValueError("masked; fill the masked values, or leave these samples out")
-        array = array.data
-    array = np.asarray(array)
-    if array.dtype.kind == "O" and array.ndim:
-        array = _from_objects(array)
-    if array.dtype.kind not in "biufc":
-        raise ValueError(_ODD.get(array.dtype.kind, "not numbers"))
-    if array.dtype == np.longdouble and array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    is_plain = array.flags.writeable and all(step >= 0 and step % array.itemsize == 0 for step in array.strides)
-    return _from_tensor(torch.from_numpy(array if is_plain else array.copy()))
-
-
-def _from_objects(array: Any) -> Any:
-    """The numbers of an array of Python objects."""
-    items = array.ravel().tolist()
-    if all(isinstance(item, np.ndarray) for item in items):
-        if len({item.shape for item in items}) > 1:
-            raise ValueError("arrays of different shapes; pad them to one shape")
-        return np.stack(items).reshape(*array.shape, *items[0].shape)
-    if any(_is_missing(item) for item in items):
-        raise ValueError("missing values; fill them, or leave these samples out")
-    if not all(_is_number(item) for item in items):
-        raise ValueError("not numbers; encode them first")
-    return np.array(items).reshape(array.shape)
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or type(value).__name__ in {"NAType", "NaTType"}
-
-
-_IMAGE = "a PIL image; convert images to tensors, such as with torchvision.transforms.ToTensor()"
-_ODD = {
-    "V": "a structured array; pass a dictionary of its fields",
-    "U": "text; encode it first",
-    "S": "text; encode it first",
-    "M": "dates; encode them as numbers first",
-    "m": "durations; encode them as numbers first",
-}
-
-
-def _is_image(value: object) -> bool:
-    return type(value).__module__.startswith("PIL.")
-
-
-def _from_frame(frame: Any) -> Any:
-    """The numbers of a pandas or Polars frame or series, [n, columns] or [n]."""
-    columns = list(getattr(frame, "columns", ()))
-    if len(columns) != len({*columns}) or not columns:
-        return _from_column(frame)
-    made, odd = dict[str, Any](), list[str]()
-    for column in columns:
-        try:
-            made[str(column)] = _from_column(frame[column])
-        except ValueError as error:
-            odd.append(f"column {column}: {error}")
-    if odd:
-        raise ValueError(odd[0] + (f" ({len(odd)} such columns)" if odd[1:] else ""))
-    kinds = {array.dtype for array in made.values()}
-    # One type for all, as the frame itself has it where it can: so that floats stay float32.
-    return np.asarray(frame.to_numpy()) if len(kinds) == 1 else np.stack([*made.values()], 1)
-
-
-def _from_column(column: Any) -> Any:
-    array = np.asarray(column.to_numpy())
-    array = _from_objects(array) if array.dtype.kind == "O" and array.ndim else array
-    if array.dtype.kind not in "biuf":
-        raise ValueError(_ODD.get(array.dtype.kind, "not numbers; encode them first"))
-    return array
+        return tuple(tensor_of(name, part, f"{what}, part {at}") for at, part in enumerate(parts))
+    return tensor_of(name, given, what)
 
 
 def _is_data_set(given: Any) -> bool:
@@ -343,13 +190,13 @@ def _sample(name: str, value: Any) -> Any:
 
 
 def _part(name: str, value: Any) -> Any:
-    if isinstance(value, list) and all(map(_is_number, tree_leaves(value))):
+    if isinstance(value, list) and all(map(is_number, tree_leaves(value))):
         with suppress(ValueError):  # lists of different lengths
             return _plain(name, np.asarray(value))
     if isinstance(value, tuple | list | Mapping):
         return _sample(name, value)
     is_known = isinstance(value, str | bytes | bool | int | float | Tensor | np.ndarray | np.generic)
-    if not is_known and not _is_image(value):
+    if not is_known and not is_image(value):
         raise TaskError(
             f"{name}: samples must hold numbers, arrays or tensors only, not {type(value).__name__}; convert it in the"
             " data set."
@@ -360,10 +207,10 @@ def _part(name: str, value: Any) -> Any:
 def _plain(name: str, value: Any) -> Any:
     """A tensor, array or number of NumPy's in a sample or batch as a plain tensor; all else as it is."""
     is_text = isinstance(value, str | bytes)
-    if is_text or not (isinstance(value, Tensor | np.ndarray | np.generic) or _is_image(value)):
+    if is_text or not (isinstance(value, Tensor | np.ndarray | np.generic) or is_image(value)):
         return value
     try:
-        return _from_any(value)
+        return from_any(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TaskError(f"{name}: samples hold {type(value).__name__}: {first_line(error).rstrip('.')}.") from error
 
