@@ -38,7 +38,7 @@ from lratlas.study.spec.tasks import tasks_from, ticks_task
 from lratlas.training.compiling import can_compile
 from lratlas.training.order import batch_indices
 from lratlas.training.prepare import Prepared as PreparedTask
-from lratlas.training.prepare import make_model
+from lratlas.training.prepared import make_model
 from lratlas.training.program import build
 from lratlas.training.stacks import start_stack
 from lratlas.training.trainer import Trained, train_stack

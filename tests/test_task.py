@@ -14,7 +14,7 @@ from lratlas.models.convnet import ConvNet
 from lratlas.models.mlp import MLP
 from lratlas.models.resnet import ResNet18
 from lratlas.training.fingerprint import fingerprint
-from lratlas.training.prepare import make_model
+from lratlas.training.prepared import make_model
 
 X, Y = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
 

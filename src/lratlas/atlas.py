@@ -181,7 +181,7 @@ class Atlas:
             StudyError: There is no such run, or its task is not known.
         """
         from lratlas.study.spec.tasks import tasks_from, tasks_of
-        from lratlas.training.prepare import make_model
+        from lratlas.training.prepared import make_model
 
         seeds = self.tables["runs"].filter(run=run)["seed"].to_list()
         if not seeds or self.plan is None:

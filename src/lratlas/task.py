@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from lratlas.data.augment import Augmentation
 from lratlas.training.objective import Loss
 from lratlas.training.optimizers import Factory
-from lratlas.training.prepare import Prepared, prepare
+from lratlas.training.prepare import prepare
+from lratlas.training.prepared import Prepared
 from lratlas.training.rules import Rule
 
 

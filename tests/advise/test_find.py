@@ -61,7 +61,7 @@ def plain_training(task: lratlas.Task, lr: float, steps: int, *, averaged: int =
 
     It is that of the mean of the weights after each of the last steps, so many as ``averaged`` says.
     """
-    from lratlas.training.prepare import make_model
+    from lratlas.training.prepared import make_model
 
     model = make_model(task.prepared, 0)
     optimizer, mean = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9), AveragedModel(model)

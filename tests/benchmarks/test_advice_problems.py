@@ -31,7 +31,7 @@ from benchmarks.advice.training import (
 )
 from data.makers import cifar10_files, idx_files, random_images, write_folder
 from lratlas.errors import TaskError
-from lratlas.training.prepare import make_model
+from lratlas.training.prepared import make_model
 
 LR = 0.05
 

@@ -8,7 +8,7 @@ from lratlas.models.mlp import MLP
 from lratlas.stacks import strategy as choice
 from lratlas.stacks.strategy import faster_strategy
 from lratlas.task import Task
-from lratlas.training.prepare import Prepared
+from lratlas.training.prepared import Prepared
 
 X = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(64) % 2

@@ -7,7 +7,7 @@ from torch import nn
 from lratlas import Task
 from lratlas.models.mlp import MLP
 from lratlas.stacks.tensors import initial_tensors, samples, single_feature_samples
-from lratlas.training.prepare import Prepared, make_model
+from lratlas.training.prepared import Prepared, make_model
 
 CPU = torch.device("cpu")
 LANES = 3

@@ -18,7 +18,7 @@ from lratlas.study.spec.tasks import tasks_from
 from lratlas.study.store.store import Store
 from lratlas.tables import SCHEMAS
 from lratlas.training.order import batch_indices
-from lratlas.training.prepare import Prepared
+from lratlas.training.prepared import Prepared
 from study.pictures import SIZE, TRAIN, picture_options, picture_spec
 
 Conducted = Callable[..., Atlas]

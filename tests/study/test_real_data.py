@@ -14,7 +14,7 @@ from PIL import Image
 
 from data.makers import CIFAR10_NAMES, gzipped, idx_files, write_folder
 from lratlas.study.spec.imaging import image_task
-from lratlas.training.prepare import Prepared, make_model
+from lratlas.training.prepared import Prepared, make_model
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 JPEG = Path(__file__).parents[3] / "shared/data/cifar10-jpeg.zip"

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from lratlas import Task
 from lratlas.errors import TaskError
 from lratlas.stacks.tensors import initial_tensors, samples
-from lratlas.training.prepare import Prepared, make_model
+from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.program import build
 from lratlas.training.stacks import start_stack
 from lratlas.training.trainer import train_stack

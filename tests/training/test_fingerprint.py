@@ -256,7 +256,7 @@ OTHERS: dict[str, tuple[Callable[[], Task], Callable[[], Task], str]] = {
     "a label that is no longer ignored": (
         lambda: positions(ignored_or(-100)),
         lambda: positions(ignored_or(1)),
-        "the loss",
+        "the loss and the accuracy",
     ),
     "an ignored label": (
         lambda: positions(nn.CrossEntropyLoss()),
@@ -311,7 +311,7 @@ OTHERS: dict[str, tuple[Callable[[], Task], Callable[[], Task], str]] = {
     "a metric": (
         lambda: task(metric=lambda o, t: (o.argmax(1) == t).float()),
         lambda: task(metric=lambda o, t: (o.topk(2).indices == t[:, None]).any(1).float()),
-        "the metric",
+        "the accuracy",
     ),
 }
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lratlas import Task
 from lratlas.errors import TaskError
-from lratlas.training.prepare import held_out, make_model, task_on
+from lratlas.training.prepared import held_out, make_model, task_on
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(40, 6, generator=GENERATOR)

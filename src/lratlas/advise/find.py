@@ -21,7 +21,7 @@ from lratlas.study.plan.premises import check_statistics, device_name
 from lratlas.study.store.atomic import write_file
 from lratlas.task import Task
 from lratlas.training.fingerprint import changed_parts, combined, fingerprint_parts
-from lratlas.training.prepare import Prepared, held_out, task_on
+from lratlas.training.prepared import Prepared, held_out, task_on
 
 TASK = "task.json"
 

@@ -26,7 +26,7 @@ from lratlas.training.averaging import add_checkpoint, averaged
 from lratlas.training.compiling import can_compile
 from lratlas.training.evaluating import evaluate_stack, pooled_buffers
 from lratlas.training.order import augmentation_draws, batch_indices
-from lratlas.training.prepare import Prepared, make_model
+from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.program import Program, Strategy, build
 from lratlas.training.sphere import Weights
 from lratlas.training.stacks import Samples, Stack, start_stack

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from lratlas.stacks.tensors import initial_tensors, samples
-from lratlas.training.prepare import Prepared, make_model
+from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.program import Strategy, build
 from lratlas.training.stacks import start_stack
 from lratlas.training.trainer import train_stack

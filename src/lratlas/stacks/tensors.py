@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_map
 
 from lratlas.data.collect import Pair
 from lratlas.data.parts import Parts, count, floats_to, rows
-from lratlas.training.prepare import Prepared, make_model
+from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.sphere import Weights
 from lratlas.training.stacks import Samples
 

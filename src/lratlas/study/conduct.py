@@ -143,7 +143,7 @@ def _planned(
     )
     from lratlas.study.plan.refining import with_plrs
     from lratlas.study.spec.tasks import own_code, tasks_from
-    from lratlas.training.prepare import task_on
+    from lratlas.training.prepared import task_on
 
     old = kept_plan(store, notice)
     stored = stored_spec(store)

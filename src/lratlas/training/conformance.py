@@ -9,9 +9,9 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,41 +21,18 @@ from lratlas.errors import TaskError, first_line
 from lratlas.streams import generator_states, seeded
 from lratlas.training.evaluating import evaluate_stack
 from lratlas.training.plain import LR, SEED, STEPS, Point, Trial, batches_of, in_format, plain_trial
+from lratlas.training.prepared import Conformance, Prepared, make_model, task_on
 from lratlas.training.program import Strategy, build
 from lratlas.training.stacks import Samples, start_stack
 from lratlas.training.trainer import train_stack
-
-if TYPE_CHECKING:
-    from lratlas.training.prepare import Prepared
 
 _TOLERANCE: Mapping[torch.dtype, float] = {torch.float64: 1e-6, torch.float32: 1e-4}
 # Of the weights' own size. Rounding in float32 grows through deep nets with batch norm, to some 1e-4 in two steps.
 _ROUNDING: Mapping[torch.dtype, float] = {torch.float64: 1e-13, torch.float32: 1e-4}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conformance:
-    """What the comparison of a task with a plain PyTorch loop has shown.
-
-    Attributes:
-        draws: Whether the model draws random numbers in training, as dropout does.
-        exact: Whether the comparison was made in float64; in float32 where the model takes no other.
-        unused: Parameters that no gradient reaches; like a plain optimizer, training leaves them as they are.
-        unstackable: Why runs cannot be trained as one program; empty where they can.
-        channels_last: Whether images and filters of a single run may lie in memory with the channels last.
-    """
-
-    draws: bool = False
-    exact: bool = True
-    unused: tuple[str, ...] = ()
-    unstackable: str = ""
-    channels_last: bool = True
-
-
 def check_step(
-    task: "Prepared",
-    make: Callable[["Prepared", int], nn.Module],
-    place: Callable[["Prepared", torch.device, torch.dtype], "Prepared"],
+    task: Prepared,
     loss: str | Callable[[Any, Any], Tensor],
     factory: Callable[..., torch.optim.Optimizer] | None,
     *,
@@ -65,8 +42,6 @@ def check_step(
 
     Args:
         task: The task, all but its conformance.
-        make: Makes its model.
-        place: Puts it on a device, in a number format.
         loss: The loss as it was given.
         factory: The optimizer factory, where the rule is one.
         samples: Samples of a mini-batch, at most; all that a step has where the task takes no fewer.
@@ -74,9 +49,9 @@ def check_step(
     Raises:
         TaskError: The plain loop fails, or the two differ; the message says in what, and why that usually is.
     """
-    trial, plain = plain_trial(task, make, loss, factory, samples)
+    trial, plain = plain_trial(task, loss, factory, samples)
     _check_attributes(trial)
-    placed = place(task, torch.device("cpu"), trial.dtype)
+    placed = task_on(task, torch.device("cpu"), trial.dtype)
     trial = replace(trial, task=placed)
     channels_last = True
     # Views of images do not work with the channels last in memory; weights that some steps do not use are no obstacle.
@@ -96,13 +71,13 @@ def check_step(
         )
     if what := _difference(once, plain, trial):
         raise TaskError(f"A step of this task differs from that of a plain PyTorch loop: {what} ({_reason(trial)}).")
-    _check_float32(trial, place, channels_last=channels_last)
+    _check_float32(trial, channels_last=channels_last)
     draws = _draws(trial)
     found = Conformance(draws=draws, exact=trial.dtype == torch.float64, channels_last=channels_last)
     # Where runs can be stacked, no value decides which weights are used: those that are not never will be.
     unused = replace(found, unused=plain.unused)
     ready = replace(placed, conformance=unused)
-    stacked = replace(trial, task=ready, model=partial(_formatted, partial(make, ready), trial.dtype))
+    stacked = replace(trial, task=ready, model=partial(_formatted, partial(make_model, ready), trial.dtype))
     if reason := _unstackable(stacked, plain, draws=draws):
         return replace(found, unstackable=reason)
     return unused
@@ -112,13 +87,11 @@ def _formatted(model: Callable[[int], nn.Module], dtype: torch.dtype, seed: int)
     return in_format(model(seed), dtype)
 
 
-def _check_float32(
-    trial: Trial, place: Callable[["Prepared", torch.device, torch.dtype], "Prepared"], *, channels_last: bool
-) -> None:
+def _check_float32(trial: Trial, *, channels_last: bool) -> None:
     """Refuse a task whose code takes float64 only, since runs are trained in float32."""
     if trial.dtype == torch.float32:
         return
-    task, kind = place(trial.task, torch.device("cpu"), torch.float32), torch.float32
+    task, kind = task_on(trial.task, torch.device("cpu"), torch.float32), torch.float32
     narrow = replace(trial, task=task, dtype=kind, model=partial(_formatted, trial.model, kind))
     ran = _program(narrow, "single", channels_last=channels_last)
     if isinstance(ran, str):

@@ -23,7 +23,8 @@ from lratlas.data.collect import Pair
 from lratlas.data.parts import Parts, call, each, floats_to, leaves, logits_of, numbers_of, rows
 from lratlas.streams import seeded, stream
 from lratlas.training.objective import MODEL, class_axes
-from lratlas.training.prepare import Prepared, make_model, task_on, telling_rows
+from lratlas.training.prepare import telling_rows
+from lratlas.training.prepared import Prepared, make_model, task_on
 from lratlas.training.rules import RULES, Rule
 
 _SAMPLES = 8
@@ -73,7 +74,7 @@ def fingerprint_parts(task: Prepared) -> dict[str, str]:
             "the augmentation": _of_augmentation(task),
             "the model": _of_model(probe),
             "the loss": _of_loss(probe),
-            "the metric": _of_metric(probe),
+            "the accuracy": _of_metric(probe),
             "the update rule": _of_rule(task.update, probe.model),
             "the batch size": _digest([str(task.batch_size)]),
         }

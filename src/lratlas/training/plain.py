@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,8 @@ from lratlas.errors import TaskError, first_line
 from lratlas.streams import seeded, stream
 from lratlas.training.objective import MODEL
 from lratlas.training.order import augmentation_draws, batch_indices
+from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.rules import Rule
-
-if TYPE_CHECKING:
-    from lratlas.training.prepare import Prepared
 
 STEPS = 2
 SEED = 1  # of the weights; what a model has besides them is that of seed 0 in all runs
@@ -42,7 +40,7 @@ class Point:
 class Trial:
     """Mini-batches to train on, and with which model, loss and rule."""
 
-    task: "Prepared"
+    task: Prepared
     model: Callable[[int], nn.Module]
     loss: Callable[[Any, Any], Tensor]
     factory: Callable[..., torch.optim.Optimizer] | None
@@ -54,8 +52,7 @@ class Trial:
 
 
 def plain_trial(
-    task: "Prepared",
-    make: Callable[["Prepared", int], nn.Module],
+    task: Prepared,
     loss: str | Callable[[Any, Any], Tensor],
     factory: Callable[..., torch.optim.Optimizer] | None,
     samples: int,
@@ -64,7 +61,6 @@ def plain_trial(
 
     Args:
         task: The task.
-        make: Makes its model.
         loss: The loss as it was given.
         factory: The optimizer factory, where the rule is one.
         samples: Samples of a mini-batch, at most; all that a step has where the task takes no fewer.
@@ -75,7 +71,7 @@ def plain_trial(
     failed: Exception | None = None
     for size in dict.fromkeys((min(task.samples_per_step, samples), task.samples_per_step)):
         for dtype in (torch.float64, torch.float32):
-            trial = _trial(task, make, _plain_loss(loss, task, dtype), factory, size, dtype)
+            trial = _trial(task, _plain_loss(loss, task, dtype), factory, size, dtype)
             try:
                 with seeded(0):
                     return trial, _plain(trial)
@@ -89,8 +85,7 @@ def plain_trial(
 
 
 def _trial(
-    task: "Prepared",
-    make: Callable[["Prepared", int], nn.Module],
+    task: Prepared,
     loss: Callable[[Any, Any], Tensor],
     factory: Callable[..., torch.optim.Optimizer] | None,
     size: int,
@@ -100,7 +95,7 @@ def _trial(
     (order,) = batch_indices(seed=0, start=0, stop=1, samples=task.samples, batch_size=taken)
     return Trial(
         task=task,
-        model=lambda seed: in_format(make(task, seed), dtype),
+        model=lambda seed: in_format(make_model(task, seed), dtype),
         loss=loss,
         factory=factory,
         dtype=dtype,
@@ -116,16 +111,14 @@ def in_format(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return model.double() if dtype == torch.float64 else model.float()
 
 
-def _augmentation(task: "Prepared", size: int) -> dict[str, Tensor]:
+def _augmentation(task: Prepared, size: int) -> dict[str, Tensor]:
     """Random draws for the augmentation of the mini-batches."""
     if task.augment is None:
         return {}
     return augmentation_draws(task.augment, seed=0, start=0, stop=STEPS, samples=STEPS * size, batch_size=size)
 
 
-def _plain_loss(
-    loss: str | Callable[[Any, Any], Tensor], task: "Prepared", dtype: torch.dtype
-) -> Callable[..., Tensor]:
+def _plain_loss(loss: str | Callable[[Any, Any], Tensor], task: Prepared, dtype: torch.dtype) -> Callable[..., Tensor]:
     """The loss as one would write it in a loop, of what the model returns."""
     if loss == MODEL:
         return _returned_loss

@@ -1,14 +1,12 @@
 """A task made ready: data as tensors, loss, rule and classes, checked against each other and a plain PyTorch step."""
 
 import copy
-import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -16,16 +14,17 @@ from torch import Tensor, nn
 
 from lratlas.data.augment import Augmentation
 from lratlas.data.collect import Pair, loader_batch_size, pair_of
-from lratlas.data.parts import Parts, call, count, each, floats_to, is_parts, leaves, logits_of, rows, shapes
+from lratlas.data.parts import Parts, call, count, each, is_parts, leaves, logits_of, rows, shapes
 from lratlas.errors import TaskError, first_line
 from lratlas.numbers import plain
-from lratlas.streams import generator_states, seeded, stream, torch_seed
-from lratlas.training.conformance import Conformance, check_step
+from lratlas.streams import generator_states, seeded, stream
+from lratlas.training.conformance import check_step
 from lratlas.training.invariance import placed
 from lratlas.training.losses import chosen_objective
-from lratlas.training.objective import LOSSES, MODEL, Objective, counted
+from lratlas.training.objective import LOSSES, MODEL
 from lratlas.training.optimizers import Factory, check_optimizer, optimizer_rule
 from lratlas.training.placing import on_device
+from lratlas.training.prepared import Conformance, Prepared, held_out, make_model
 from lratlas.training.rules import Rule, rule_from
 
 if TYPE_CHECKING:
@@ -39,102 +38,6 @@ _LABELS = 32  # different labels among the samples tried, at most
 _PASS = 0.05  # seconds that a pass of a mini-batch should take in the comparison with a plain loop
 _FEWEST, _MOST = 4, 32  # its samples
 _HOST = torch.device("cpu")
-_CHANCE = 1024  # samples for the loss of the untrained model
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A task made ready for training. Made by `prepare`; nothing in it shares what the user may change but the data.
-
-    Attributes:
-        name: For titles.
-        model: Called without arguments, makes a fresh module (see `make_model`).
-        train: Inputs and targets on the host, floating-point numbers in PyTorch's default format.
-        test: The same for the test set.
-        validation: The same for the validation set, if there is one; not part of ``train``.
-        singles: Single-feature test sets, inputs [features, n, ...] and targets [features, n].
-        objective: The loss, and what counts as a right prediction.
-        update: The update rule.
-        batch_size: As it was given.
-        samples_per_step: The same as a number.
-        full_batch: Whether every step takes all samples, in their own order.
-        transform: As it was given.
-        augment: As it was given.
-        conformance: What the comparison with a plain PyTorch step has shown.
-        copied: Whether models are copied when they are made, since their frozen parts are the same objects.
-    """
-
-    name: str
-    model: Callable[[], nn.Module]
-    train: Pair
-    test: Pair
-    validation: Pair | None
-    singles: Pair | None
-    objective: Objective
-    update: Rule
-    batch_size: int | Literal["full"]
-    samples_per_step: int
-    full_batch: bool
-    transform: Callable[[Any], Any] | None
-    augment: Augmentation | None
-    conformance: Conformance = field(default_factory=Conformance)
-    copied: bool = False
-
-    @property
-    def samples(self) -> int:
-        """Size of the training set."""
-        return count(self.train[0])
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Full batches in the training set."""
-        return self.samples // self.samples_per_step
-
-    @property
-    def classes(self) -> int:
-        """Number of classes, 0 where the targets are not labels."""
-        return self.objective.classes
-
-    def inputs(self, x: Parts) -> Parts:
-        """What the model sees of inputs [n, ...] in evaluation: transformed, in the default number format, a copy."""
-        fresh = each(torch.clone, x)  # a transform or a model may change its inputs in place
-        return floats_to(self.transform(fresh) if self.transform else fresh, torch.get_default_dtype())
-
-    @cached_property
-    def shares(self) -> Tensor:
-        """Share of each class in the training labels, float64 [C], [2, labels] for several; one NaN without labels."""
-        y = self.train[1]
-        if self.objective.labels not in ("classes", "binary") or not isinstance(y, Tensor):
-            return torch.full((1,), torch.nan, dtype=torch.float64)
-        if self.objective.labels == "binary":
-            ones = y.reshape(len(y), -1).double().mean(0)
-            return torch.stack([1 - ones, ones]).squeeze(-1)
-        labels = y[counted(y, self.objective.ignored)].long()
-        counts = torch.bincount(labels, minlength=self.classes)
-        return counts.double() / counts.sum()
-
-    @cached_property
-    def chance_loss(self) -> float:
-        """Training loss of the best constant prediction; of the untrained model where the loss is a function."""
-        x, y = self.train
-        if not self.objective.named or not isinstance(y, Tensor):
-            return self._untrained_loss(x, y)
-        if self.objective.name == "mse":
-            return float((y.double() - y.double().mean(0)).square().mean())
-        if self.objective.name == "binary_cross_entropy":
-            ones = y.reshape(len(y), -1).double().mean(0)
-            return float(-(torch.xlogy(ones, ones) + torch.xlogy(1 - ones, 1 - ones)).mean())
-        shares = torch.bincount(y.long()).double() / len(y)
-        return float(-torch.xlogy(shares, shares).sum())
-
-    def _untrained_loss(self, x: Parts, y: Parts) -> float:
-        order = torch.from_numpy(stream(0, "statistics").permutation(self.samples)[:_CHANCE])
-        total, model = 0.0, make_model(self, 0).eval()
-        with torch.no_grad(), seeded(0):
-            for at in order.split(self.samples_per_step):
-                value = self.objective.batch(call(model, self.inputs(rows(x, at))), rows(y, at))
-                total += float(value) * len(at)
-        return total / len(order)
 
 
 def prepare(task: "Task") -> Prepared:
@@ -188,9 +91,8 @@ def prepare(task: "Task") -> Prepared:
     made = replace(made, update=_update(made, task.rule, model))
     factory: Any = task.rule if callable(task.rule) else None
     own = on_device(task.loss, "loss", _HOST)  # another copy, for a loss may keep state
-    found = _KNOWN.get() or check_step(
-        made, make_model, task_on, own, factory, samples=max(_FEWEST, min(_MOST, affordable))
-    )
+    samples = max(_FEWEST, min(_MOST, affordable))
+    found = _KNOWN.get() or check_step(made, own, factory, samples=samples)
     return replace(made, conformance=found)
 
 
@@ -202,69 +104,6 @@ def checked_before(found: Conformance) -> Generator[None]:
         yield
     finally:
         _KNOWN.reset(token)
-
-
-def make_model(task: Prepared, seed: int) -> nn.Module:
-    """The task's model with the initial weights of ``seed``; leaves all global generators as they were.
-
-    Parameters that no gradient reaches are set to ``requires_grad=False``, for a plain optimizer leaves them alone.
-
-    Raises:
-        TaskError: The factory fails or returns something else.
-    """
-    with seeded(torch_seed(seed, "weights")):
-        try:
-            model = task.model()
-        except Exception as error:
-            raise TaskError(f"Making the model failed: {type(error).__name__}: {first_line(error)}") from error
-        if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
-            raise TaskError(f"model() returned {type(model).__name__}; it must return a torch.nn.Module.")
-        if any(nn.parameter.is_lazy(value) for value in (*model.parameters(), *model.buffers())):
-            _materialize(model, task)
-    for module in model.modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            module.sparse = False  # the same gradient, of a kind that can be stacked
-    tensors = (*model.parameters(), *model.buffers())
-    if any(value.is_meta for value in tensors):
-        raise TaskError("The model has tensors without data, on the device meta; give them their weights in model().")
-    if task.copied:
-        model = copy.deepcopy(model)  # parts that are not trained are shared by all models, and by the user
-    if any(value.device.type != "cpu" for value in tensors):
-        model = model.cpu()
-    for name, value in model.named_parameters():
-        if name in task.conformance.unused:
-            value.requires_grad = False
-    return model
-
-
-def _materialize(model: nn.Module, task: Prepared) -> None:
-    """Give lazy layers their shapes and weights, by a pass that changes nothing else."""
-    training = model.training
-    try:
-        with torch.no_grad():
-            call(model.eval(), task.inputs(rows(task.train[0], slice(2))))
-    except Exception as error:
-        raise TaskError(f"The model's lazy layers cannot be made with the data: {first_line(error)}") from error
-    model.train(training)
-
-
-def task_on(task: Prepared, device: torch.device, dtype: torch.dtype | None = None) -> Prepared:
-    """The task with its loss, metric and transform on a device, and loss and metric in a number format.
-
-    Raises:
-        TaskError: One of them holds a tensor elsewhere that cannot be moved.
-    """
-    made = task.objective
-    return replace(
-        task,
-        objective=replace(
-            made,
-            batch=on_device(made.batch, "loss", device, dtype),
-            losses=on_device(made.losses, "loss", device, dtype) if made.losses else None,
-            score=on_device(made.score, "metric", device, dtype),
-        ),
-        transform=on_device(task.transform, "transform", device) if task.transform else None,
-    )
 
 
 def _batch_size(task: "Task", samples: int) -> int:
@@ -284,25 +123,6 @@ def _validation(given: Any, train: Pair, *, whole: bool) -> tuple[Pair | None, P
     if not isinstance(share, float | int):
         return pair_of("validation", given, whole=whole), train
     return held_out(train, share)
-
-
-def held_out(train: Pair, share: float) -> tuple[Pair, Pair]:
-    """A validation set, a random share of the training set, and what is left; always the same for the same size.
-
-    Raises:
-        TaskError: The share leaves no samples on one side.
-    """
-    samples = count(train[0])
-    taken = round(share * samples) if math.isfinite(share) else 0
-    if not 0 < share < 1 or not 0 < taken < samples:
-        raise TaskError(f"validation is {share:g}; a share must lie between 0 and 1 and leave samples on both sides.")
-    order = torch.from_numpy(stream(0, "validation").permutation(samples))
-    held, rest = order[:taken].sort().values, order[taken:].sort().values
-    return _pair_rows(train, held), _pair_rows(train, rest)
-
-
-def _pair_rows(pair: Pair, at: Tensor) -> Pair:
-    return rows(pair[0], at), rows(pair[1], at)
 
 
 def _rule(rule: Any) -> Rule:

@@ -17,7 +17,7 @@ from lratlas.study.plan import premises
 from lratlas.study.plan.premises import bands_of_study, check_task, device_name, strategy_of
 from lratlas.study.spec.sections import Spec
 from lratlas.study.spec.spec import spec_from
-from lratlas.training.prepare import Prepared
+from lratlas.training.prepared import Prepared
 from lratlas.training.program import Strategy
 from study.pictures import picture_spec
 

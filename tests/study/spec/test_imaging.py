@@ -20,7 +20,7 @@ from lratlas.study.spec.imaging import image_task
 from lratlas.study.spec.sections import TaskSpec
 from lratlas.study.spec.tasks import tasks_from
 from lratlas.training.fingerprint import fingerprint
-from lratlas.training.prepare import Prepared
+from lratlas.training.prepared import Prepared
 from study.pictures import SIZE, TEST, TRAIN
 
 RESNET: dict[str, Any] = {"model": "resnet18", "rule": {"name": "sphere_sgd", "radius": 28.0}}

@@ -18,7 +18,7 @@ from lratlas.study.execute.rows import flat, model_rows, norms_table
 from lratlas.study.execute.study import Setting, Study
 from lratlas.study.plan.plan import Bands, Features, Geometry, Grid, Measurement, Norms, Sharpness, Training
 from lratlas.training.evaluating import evaluate_stack
-from lratlas.training.prepare import make_model
+from lratlas.training.prepared import make_model
 from lratlas.training.sphere import Weights
 
 Found = Iterator[tuple[Mapping[str, object], Tensor]]  # columns of a row and the accuracies [seeds, lanes]

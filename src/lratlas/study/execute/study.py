@@ -12,7 +12,7 @@ from lratlas.study.plan.plan import Grid, Plan, Seed, Training
 from lratlas.study.spec.sections import Spec
 from lratlas.study.spec.tasks import Tasks
 from lratlas.study.store.store import Store
-from lratlas.training.prepare import Prepared, make_model, task_on
+from lratlas.training.prepared import Prepared, make_model, task_on
 from lratlas.training.program import Program, build
 from lratlas.training.sphere import Weights
 from lratlas.training.stacks import Samples

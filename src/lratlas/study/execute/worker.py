@@ -213,8 +213,8 @@ def _check_code(study: "Study") -> None:
 
 def _checked(plan: "Plan") -> AbstractContextManager[object]:
     """Tasks that this process makes are those that the driver has compared with a plain loop."""
-    from lratlas.training.conformance import Conformance
     from lratlas.training.prepare import checked_before
+    from lratlas.training.prepared import Conformance
 
     return checked_before(Conformance(**plan.checked.model_dump())) if plan.checked else nullcontext()
 

@@ -13,7 +13,7 @@ from lratlas.stacks.strategy import faster_strategy
 from lratlas.streams import seeded
 from lratlas.study.spec.sections import Spec
 from lratlas.training.pre_norm import pre_norm_names
-from lratlas.training.prepare import Prepared, make_model
+from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.program import Strategy
 from lratlas.training.statistics import batch_dependent, norm_names, other_statistics
 

@@ -21,7 +21,7 @@ from lratlas.study.spec.errors import shown
 from lratlas.study.spec.imaging import image_task
 from lratlas.study.spec.sections import TaskSpec
 from lratlas.task import Task
-from lratlas.training.prepare import Prepared
+from lratlas.training.prepared import Prepared
 
 DATA_SEEDS = 5
 _NOT_OPTIONS = {"seed", "batch_size", "rule", "loss"}  # of a preset: they are fields of the task section
