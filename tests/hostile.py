@@ -20,7 +20,7 @@ for number in sys.argv[1]:
     os.close(int(number))
 os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
-_GONE = ("LANG", "LANGUAGE", "LRATLAS_CACHE", "TERM")
+_GONE = ("LANG", "LANGUAGE", "LRATLAS_CACHE", "PYTEST_ADDOPTS", "TERM")
 
 
 def environment(scratch: Path) -> Mapping[str, str]:

@@ -80,11 +80,20 @@ def fingerprint_parts(task: Prepared) -> dict[str, str]:
         }
 
 
+_EFFECTS: Mapping[str, tuple[str, ...]] = {
+    "the model": ("the initial weights", "the update rule"),
+    "the initial weights": ("the update rule",),
+    "the training data": ("the loss", "the accuracy"),
+}
+"""What of a task is probed on the weights of its model, or the targets of its data."""
+
+
 def changed_parts(old: Mapping[str, str], new: Mapping[str, str]) -> str:
-    """Which parts of a task differ, in words; initial weights of another model are not named besides the model."""
+    """Which parts of a task differ, in words; what is probed on other weights or data is not named besides those."""
     names = [name for name in new if old.get(name) != new[name]]
-    if "the initial weights" in names and "the model" in names:
-        names.remove("the initial weights")
+    for cause, effects in _EFFECTS.items():
+        if cause in names:
+            names = [name for name in names if name not in effects]
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
 
 

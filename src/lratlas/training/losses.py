@@ -180,6 +180,6 @@ def _check_labels_of(lowest: int, highest: int, classes: int, name: str = "train
         raise TaskError(f"{name}: label {lowest} is negative; classes count from 0.")
     if highest >= classes:
         raise TaskError(
-            f"The labels go up to {highest} but the model's outputs are ({classes},) per sample; labels must lie from 0"
-            " to the number of outputs minus 1."
+            f"{name}: the labels go up to {highest} but the model's outputs are ({classes},) per sample; labels must be"
+            " from 0 to the number of outputs minus 1."
         )

@@ -168,7 +168,8 @@ def _checked_model(task: Prepared) -> nn.Module:
     """The model of seed 0, if the factory makes fresh ones that can be trained."""
     if isinstance(task.model, nn.Module) or not callable(task.model):
         raise TaskError(
-            f"model must be a function that makes a fresh torch.nn.Module, not {type(task.model).__name__} itself."
+            f"model must be a function that makes a fresh torch.nn.Module, not {type(task.model).__name__} itself;"
+            " write it behind lambda, as in model=lambda: nn.Linear(10, 3)."
         )
     model, again = make_model(task, 0), make_model(task, 0)
     own = dict(model.named_parameters())

@@ -202,7 +202,11 @@ def _check_code(study: "Study") -> None:
     from lratlas.errors import TaskError
     from lratlas.training.fingerprint import changed_parts, combined, fingerprint_parts
 
-    parts, planned = fingerprint_parts(study.tasks.of(0)), study.plan.task_parts
+    planned = study.plan.task_parts
+    try:
+        parts = fingerprint_parts(study.tasks.of(0))
+    except Exception:  # which the first job meets too, and reports
+        return
     if planned and combined(parts) != combined(planned):
         raise TaskError(
             f"A worker process finds another task than the one that was planned: {changed_parts(planned, parts)}"
