@@ -166,6 +166,14 @@ class CountingSGD(torch.optim.SGD):
         return super().step(closure)
 
 
+class ScheduleFree(torch.optim.SGD):
+    """Has two modes, as schedule-free optimizers have."""
+
+    def train(self) -> None: ...
+
+    def eval(self) -> None: ...
+
+
 class Widening(Wrapped):
     """Makes a buffer in forward."""
 
@@ -215,6 +223,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "random tensors that are no buffers": ({"model": RandomFeatures}, "drawn when the model is made"),
     "an average of weights as parameters": ({"model": Averaged}, "changes its parameters mean.module.weight.*buffers"),
     "an optimizer that counts its steps": ({"rule": CountingSGD}, "CountingSGD changes steps in its steps"),
+    "a schedule-free optimizer": ({"rule": ScheduleFree}, "ScheduleFree is schedule-free"),
     "a buffer made in forward": ({"model": Widening}, "last"),
     "a transform of the whole batch": ({"transform": lambda x: x / x.abs().amax()}, "depends on the other samples"),
     "a transform that draws": ({"transform": lambda x: x + torch.randn_like(x)}, "transform draws random numbers"),

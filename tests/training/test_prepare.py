@@ -221,6 +221,7 @@ def test_a_held_out_set_and_the_rest_are_all_of_the_data() -> None:
 def test_a_task_prints_as_one_line_and_is_itself_alone() -> None:
     one, other = task(), task()
     assert repr(one) == "Task('task': 40 samples, batch size 8, loss cross_entropy, rule sgd)"
+    assert repr(one.prepared) == "Prepared('task': 40 samples, loss cross_entropy, rule sgd)"
     assert one == one  # noqa: PLR0124 - that it does not raise
     assert one != other
     assert len({one, other}) == 2

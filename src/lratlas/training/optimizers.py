@@ -71,6 +71,11 @@ def check_optimizer(factory: Factory, weights: Mapping[str, Tensor]) -> None:
             f"The optimizer factory {name} drops {', '.join(dropped)}; it must pass on all parameters that it is given"
             " (set requires_grad=False in the model to freeze some)."
         )
+    if all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval")):
+        raise TaskError(
+            f"An optimizer of the factory {name} is schedule-free: it has other weights in evaluation than in training,"
+            " which the runs of a study have not; use an optimizer without the modes train() and eval()."
+        )
     _check_memory(optimizer, parameters, name)
     stacked = {key: value.detach()[None, None] for key, value in weights.items()}
     lrs = torch.full((1, 1), _TRIED_LR)

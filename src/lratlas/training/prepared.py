@@ -42,7 +42,7 @@ class Conformance:
     channels_last: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Prepared:
     """A task made ready for training. Made by `prepare`; nothing in it shares what the user may change but the data.
 
@@ -79,6 +79,9 @@ class Prepared:
     augment: Augmentation | None
     conformance: Conformance = field(default_factory=Conformance)
     copied: bool = False
+
+    def __repr__(self) -> str:
+        return f"Prepared({self.name!r}: {self.samples:,} samples, loss {self.objective.name}, rule {self.update.name})"
 
     @property
     def samples(self) -> int:
