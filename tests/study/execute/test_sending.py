@@ -18,6 +18,7 @@ from lratlas.study.execute.sending import packed_tasks
 
 Load = Callable[..., ModuleType]
 SCRIPT = """
+import functools
 import sys
 import torch.nn.functional as F
 from torch import nn, ones
@@ -26,8 +27,13 @@ from lratlas.study.execute.sending import packed_tasks
 SCALE = 3.0
 
 
+@functools.lru_cache(maxsize=3)
+def scale(factor):
+    return factor * SCALE
+
+
 def helper(x):
-    return SCALE * F.relu(x)
+    return scale(1) * F.relu(x)
 
 
 class Net(nn.Module):

@@ -1,6 +1,7 @@
 """Tasks on their way to worker processes: a user's own code goes with them, wherever it is defined."""
 
 import base64
+import functools
 import io
 import json
 import pickle
@@ -31,19 +32,39 @@ def packed_tasks(tasks: object) -> str:
     Raises:
         TaskError: The tasks refer to something that cannot be sent, such as an open file or a lock.
     """
-    import cloudpickle
-
     try:
-        data = cloudpickle.dumps(tasks)
+        data = _pickled(tasks)
         sources, others = _sent(_unimportable(data))
         with _by_value(others):
-            data = cloudpickle.dumps(tasks) if others else data
+            data = _pickled(tasks) if others else data
     except (TypeError, pickle.PicklingError, AttributeError, RecursionError) as error:
         raise TaskError(
             f"The task cannot be sent to worker processes: {first_line(error)}; its functions must not refer to open"
             " files, locks, generators and the like: make these inside the functions."
         ) from error
     return json.dumps([sources, base64.b64encode(data).decode()])
+
+
+def _pickled(value: object) -> bytes:
+    """The value by cloudpickle, which takes a cached function of the script for something to be imported."""
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):
+        def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, _CACHED) and obj.__module__ == "__main__":
+                return _cached, (obj.__wrapped__, obj.cache_parameters())
+            return super().reducer_override(obj)
+
+    file = io.BytesIO()
+    Pickler(file).dump(value)
+    return file.getvalue()
+
+
+_CACHED: type[Any] = type(functools.lru_cache(len))
+
+
+def _cached(function: Any, parameters: dict[str, Any]) -> Any:
+    return functools.lru_cache(**parameters)(function)
 
 
 def unpacked_tasks(text: str) -> Any:
