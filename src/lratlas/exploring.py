@@ -93,7 +93,7 @@ def resume(
     store = Store.open(folder)
     spec = stored_spec(store)
     if spec.task.preset == PYTHON:
-        raise StudyError(f"{folder} was started from Python with a task of its own; {AGAIN}.")
+        raise StudyError(f"{folder} was started from Python with a custom task; {AGAIN}.")
     crew = {"workers": plain(workers), "cluster": cluster, "gpu_share": plain(gpu_share)}
     return _conducted(store, None, crew, tasks=None, progress=progress, notice=notice)
 

@@ -16,7 +16,7 @@ from lratlas.training.rules import Rule
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Task:
-    """What is trained. A task is prepared when it is made: all arguments are checked, and tried beside a plain loop.
+    """What is trained. A task is prepared when it is made: all arguments are checked, and compared with a plain loop.
 
     Inputs are a tensor with a row per sample, or a tuple or dictionary of such tensors, with which the model is called
     as ``model(*x)`` or ``model(**x)``. Wherever inputs and targets are a pair, a map-style data set or a

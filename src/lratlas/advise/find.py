@@ -90,7 +90,7 @@ def find(
         made = replace(made, train=rest, validation=held, **size)
     if made.steps_per_epoch == 0:
         raise TaskError(
-            f"batch_size is {made.samples_per_step}, but {made.samples} samples are left for training beside the"
+            f"batch_size is {made.samples_per_step}, but {made.samples} samples are left for training besides the"
             " validation set; use a smaller one."
         )
     total = steps if steps is not None else (epochs or 0) * made.steps_per_epoch

@@ -1,20 +1,18 @@
 """Training data for slices of a training by Lightning: batches from where the slice begins, originals left alone."""
 
 import copy
-import random
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, IterableDataset
 
-from lratlas.streams import torch_seed
+from lratlas.streams import seeded, torch_seed
 
 Loaders = Any  # a loader, or loaders in lists and dictionaries, as Lightning takes them
 
@@ -92,21 +90,6 @@ def sliced_source(source: LightningDataModule | LightningModule, *, position: Po
         yield
     finally:
         del vars(source)["train_dataloader"]
-
-
-@contextmanager
-def seeded(seed: int) -> Generator[None]:
-    """Python's, NumPy's and PyTorch's global generators are seeded inside, and afterwards as they were before."""
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - data sets may draw from it
-    with torch.random.fork_rng():
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)  # noqa: NPY002
 
 
 def _sliced(loader: DataLoader[Any], done: int, seed: int) -> Iterator[Any]:

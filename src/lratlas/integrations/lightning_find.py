@@ -13,9 +13,10 @@ from lratlas.advise.advice import Advice
 from lratlas.advise.finder import Finder
 from lratlas.advise.slices import Slice
 from lratlas.errors import LRAtlasError, SpecError, TaskError, first_line
-from lratlas.integrations.lightning_data import Loaders, seeded
+from lratlas.integrations.lightning_data import Loaders
 from lratlas.integrations.lightning_slice import OWN_OPTIONS, LightningTraining, train_slice
 from lratlas.numbers import first_not_finite
+from lratlas.streams import seeded
 
 _CHECKPOINTS = "checkpoints"
 _TAKEN = {*OWN_OPTIONS, "max_steps", "min_steps", "min_epochs", "max_time", "default_root_dir", "fast_dev_run"}

@@ -12,11 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 
 from lratlas.advise.slices import Slice
 from lratlas.errors import SpecError
-from lratlas.integrations.lightning_data import Loaders, Position, seeded, slice_loaders, sliced_source
+from lratlas.integrations.lightning_data import Loaders, Position, slice_loaders, sliced_source
 from lratlas.integrations.lightning_follower import SliceFollower
 from lratlas.integrations.lightning_lr import SlicedRates
 from lratlas.numbers import first_not_finite
-from lratlas.streams import torch_seed
+from lratlas.streams import seeded, torch_seed
 
 NORM_BATCHES = 32  # mini-batches from which batch norms' statistics of averaged weights are taken
 

@@ -1,4 +1,4 @@
-"""Whether a task is trained as its author wrote it: the program's steps beside those of a plain PyTorch loop.
+"""Whether a task is trained as its author wrote it: the program's steps against those of a plain PyTorch loop.
 
 Two mini-batches are trained by both, from the same weights and with the same random draws; loss, weights and buffers
 must agree. What a plain loop has that a program of pure functions has not (gradient hooks, state in Python attributes,

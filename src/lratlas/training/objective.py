@@ -237,7 +237,7 @@ def _rows(loss: Loss, outputs: Any, targets: Any) -> Tensor:
 
 
 def _each_alone(loss: Loss, outputs: Any, targets: Any) -> Tensor:
-    """The loss of every sample as a batch of its own, [n]."""
+    """The loss of every sample as a batch of one, [n]."""
 
     def alone(output: Any, target: Any) -> Tensor:
         return _of_batch(loss, each(lambda part: part[None], output), each(lambda part: part[None], target))
