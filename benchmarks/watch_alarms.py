@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from lratlas.advise.watch.rules import Rules
-from lratlas.advise.watch.tracker import RegimeTracker
+from lratlas.watching.rules import Rules
+from lratlas.watching.tracker import RegimeTracker
 
 Floats = NDArray[np.float64]
 

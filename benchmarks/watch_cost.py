@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lratlas.advise.watch.watch import watch
 from lratlas.models.convnet import ConvNet
+from lratlas.watching.watch import watch
 
 CLASSES = 10
 Loop = Callable[[int], None]

@@ -7,9 +7,9 @@ from math import nan
 
 import polars as pl
 
-from lratlas.advise.watch.rules import Regime, Rules
-from lratlas.advise.watch.tracker import RegimeTracker
 from lratlas.atlas import load
+from lratlas.watching.rules import Regime, Rules
+from lratlas.watching.tracker import RegimeTracker
 
 PARTS = (0.25, 0.5, 1.0)
 NAMES: dict[str, Regime] = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 import lratlas
-from lratlas.advise.slices import Slice, make_slice
+from lratlas.search.segments import Segment, make_segment
 
 Array = NDArray[np.float64]
 Weights = dict[str, Array]
@@ -34,7 +34,7 @@ def fresh(seed: int) -> Weights:
 
 
 def batch(seed: int, step: int) -> NDArray[np.int64]:
-    """The images of a step: the same for all LRs, wherever a slice begins."""
+    """The images of a step: the same for all LRs, wherever a segment begins."""
     return np.random.default_rng((seed, step)).integers(TRAINED, size=32)
 
 
@@ -64,8 +64,8 @@ def accuracy(weights: Weights) -> float:
     return float(np.mean(logits.argmax(axis=1) == DIGITS[TRAINED:])) if np.isfinite(logits).all() else float("nan")
 
 
-def train(part: Slice) -> dict[str, Any]:
-    """Train a slice from where its parent ended, keep its final state, and return what the finder is told."""
+def train(part: Segment) -> dict[str, Any]:
+    """Train a segment from where its parent ended, keep its final state, and return what the finder is told."""
     weights = fresh(part.seed)
     velocity, averaged = ({name: np.zeros_like(value) for name, value in weights.items()} for _ in range(2))
     if part.parent:
@@ -99,7 +99,7 @@ def main() -> None:
                 file.unlink()
     print(advice := finder.advice())
     anneal_from = STEPS * 4 // 5 if advice.finish == "anneal" else None
-    whole = make_slice(lr=advice.lr, seed=0, start=0, stop=STEPS, parent=None, anneal_from=anneal_from)
+    whole = make_segment(lr=advice.lr, seed=0, start=0, stop=STEPS, parent=None, anneal_from=anneal_from)
     reached = train(whole)
     print(f"Validation accuracy: {reached['value']:.3f}, of the averaged weights {reached['averaged']:.3f}")
 

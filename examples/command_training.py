@@ -57,7 +57,7 @@ def main() -> None:
     averaged = [np.zeros_like(weights) for weights in state[:2]]
     for step in range(args.start, args.stop):
         lr = args.lr + (args.final_lr - args.lr) * (step - args.start) / (args.stop - args.start)
-        # The same batches for all LRs, wherever a slice begins.
+        # The same batches for all LRs, wherever a segment begins.
         batch = np.random.default_rng((args.seed, step)).integers(TRAINED, size=32)
         loss, *gradients = loss_and_gradients(images[batch], *state[:2])
         print(json.dumps({"step": step + 1, "loss": loss}))

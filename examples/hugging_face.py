@@ -17,8 +17,8 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils.logging import disable_progress_bar
 
 import lratlas
-from lratlas.advise.slices import Slice, make_slice
 from lratlas.integrations.transformers import WatchCallback
+from lratlas.search.segments import Segment, make_segment
 
 STEPS = 800  # optimizer steps of a full training
 LRS = lratlas.lr_grid(1e-5, 0.1, per_decade=3)
@@ -39,7 +39,7 @@ DATA = [{"input_ids": x, "labels": y} for x, y in zip(TEXTS[:TRAINED], DIGITS[:T
 class Follow(TrainerCallback):
     """Averages the weights of the last steps, keeps all losses, and ends a training that has diverged."""
 
-    def __init__(self, model: torch.nn.Module, part: Slice) -> None:
+    def __init__(self, model: torch.nn.Module, part: Segment) -> None:
         self.model, self.averaged = model, AveragedModel(model)
         self.part, self.losses = part, list[float]()
 
@@ -53,8 +53,8 @@ class Follow(TrainerCallback):
             control.should_training_stop |= not math.isfinite(self.losses[-1])
 
 
-def trainer_for(part: Slice) -> tuple[Trainer, Follow]:
-    """A trainer that goes through a slice, at its LRs, and leaves a checkpoint at its end."""
+def trainer_for(part: Segment) -> tuple[Trainer, Follow]:
+    """A trainer that goes through a segment, at its LRs, and leaves a checkpoint at its end."""
     arguments = TrainingArguments(
         output_dir=str(CHECKPOINTS / part.name),
         max_steps=part.stop,
@@ -71,7 +71,7 @@ def trainer_for(part: Slice) -> tuple[Trainer, Follow]:
     set_seed(part.seed)
     model = Bert(CONFIG)
     optimizer = torch.optim.AdamW(model.parameters(), lr=part.lr)
-    # What a checkpoint holds of a schedule is how many steps were done; the LRs are the slice's own.
+    # What a checkpoint holds of a schedule is how many steps were done; the LRs are the segment's own.
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, part.share_at)
     trainer = Trainer(model, arguments, train_dataset=DATA, optimizers=(optimizer, schedule))
     trainer.remove_callback(PrinterCallback)
@@ -88,8 +88,8 @@ def accuracy(model: torch.nn.Module) -> float:
     return (logits.argmax(1).cpu() == DIGITS[TRAINED:]).float().mean().item()
 
 
-def train(part: Slice) -> dict[str, Any]:
-    """Train a slice from its parent's checkpoint, and return what the finder is told."""
+def train(part: Segment) -> dict[str, Any]:
+    """Train a segment from its parent's checkpoint, and return what the finder is told."""
     trainer, follow = trainer_for(part)
     checkpoint = CHECKPOINTS / str(part.parent) / f"checkpoint-{part.start}"
     trainer.train(resume_from_checkpoint=str(checkpoint) if part.parent else None)
@@ -107,7 +107,7 @@ def main() -> None:
                 shutil.rmtree(folder)
     print(advice := finder.advice())
     anneal_from = STEPS * 4 // 5 if advice.finish == "anneal" else None
-    whole = make_slice(lr=advice.lr, seed=0, start=0, stop=STEPS, parent=None, anneal_from=anneal_from)
+    whole = make_segment(lr=advice.lr, seed=0, start=0, stop=STEPS, parent=None, anneal_from=anneal_from)
     trainer, follow = trainer_for(whole)
     trainer.add_callback(WatchCallback(trainer, on_change=lambda look: print(f"Step {look.step}: {look.regime}")))
     trainer.train()

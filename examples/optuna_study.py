@@ -12,8 +12,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from lratlas.advise.slices import Slice, make_slice
 from lratlas.integrations.optuna import LRSampler
+from lratlas.search.segments import Segment, make_segment
 
 STEPS = 800  # of a full training
 FOLDER = Path("optuna-search")
@@ -32,7 +32,7 @@ def accuracy(model: nn.Module) -> float:
         return (model(PIXELS[TRAINED:]).argmax(1) == DIGITS[TRAINED:]).float().mean().item()
 
 
-def train(part: Slice) -> dict[str, Any]:
+def train(part: Segment) -> dict[str, Any]:
     """Train from fresh weights, as all trials do, and return what the sampler is told."""
     torch.manual_seed(part.seed)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
@@ -62,7 +62,7 @@ def main() -> None:
     )
 
     def objective(trial: optuna.Trial) -> float:
-        part = sampler.slice(trial)  # its LR and steps are the trial's parameters
+        part = sampler.segment(trial)  # its LR and steps are the trial's parameters
         return sampler.tell(trial, **train(part))
 
     if not sampler.finished:
@@ -70,7 +70,7 @@ def main() -> None:
     advice = sampler.advice()
     print(f"After {len(study.trials)} trials: {advice}")
     anneal_from = STEPS * 4 // 5 if advice.finish == "anneal" else None
-    whole = make_slice(lr=advice.lr, seed=0, start=0, stop=STEPS, parent=None, anneal_from=anneal_from)
+    whole = make_segment(lr=advice.lr, seed=0, start=0, stop=STEPS, parent=None, anneal_from=anneal_from)
     reached = train(whole)
     print(f"Validation accuracy: {reached['value']:.3f}, of the averaged weights {reached['averaged']:.3f}")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import lratlas
-from lratlas.advise.slices import Slice
+from lratlas.search.segments import Segment
 
 STEPS = 1_000  # of a full training
 FOLDER = Path("plain-pytorch-search")
@@ -32,7 +32,7 @@ def fresh(seed: int, lr: float) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def batch(seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """The mini-batch of a step: the same for all LRs, wherever a slice begins."""
+    """The mini-batch of a step: the same for all LRs, wherever a segment begins."""
     chosen = torch.randint(TRAINED, (32,), generator=torch.Generator().manual_seed(1_000_000 * seed + step))
     return PIXELS[chosen], DIGITS[chosen]
 
@@ -43,8 +43,8 @@ def accuracy(model: nn.Module) -> float:
         return (model(PIXELS[TRAINED:]).argmax(1) == DIGITS[TRAINED:]).float().mean().item()
 
 
-def train(part: Slice) -> dict[str, Any]:
-    """Train a slice from where its parent ended, keep its final state, and return what the finder is told."""
+def train(part: Segment) -> dict[str, Any]:
+    """Train a segment from where its parent ended, keep its final state, and return what the finder is told."""
     model, optimizer = fresh(part.seed, part.lr)
     if part.parent:
         state = torch.load(FOLDER / f"{part.parent}.pt")

@@ -8,7 +8,7 @@ steps=1000 # of a full training
 folder=shell-command-search
 mkdir -p $folder
 
-# The digits, once: the program is started for every slice, and begins faster without scikit-learn.
+# The digits, once: the program is started for every segment, and begins faster without scikit-learn.
 [ -f $folder/digits.npy ] || python -c "
 import numpy, sklearn.datasets
 numpy.save('$folder/digits.npy', sklearn.datasets.load_digits().data)"

@@ -8,10 +8,10 @@ from typing import NoReturn
 
 import pytest
 
-from lratlas.advise.advice import Advice
-from lratlas.advise.trial_regimes import Bracket
 from lratlas.advising import FILES, advice_facts, charts_of, cost_facts, write_advice
 from lratlas.errors import SearchError
+from lratlas.search.advice import Advice
+from lratlas.search.regimes import Bracket
 from report.search_helpers import advice, row, searched
 
 
@@ -64,9 +64,9 @@ def test_json_has_null_for_what_is_missing_or_not_finite(tmp_path: Path) -> None
     record = strict((tmp_path / "advice.json").read_text(encoding="utf-8"))
     assert (record["expected"], record["convergence"], record["divergence"]) == (None, None, None)
     assert isinstance(record["evidence"], list)
-    (slice_row,) = record["evidence"]
-    assert (slice_row["value"], slice_row["seconds"], slice_row["failure"]) == (None, None, None)
-    assert slice_row["averaged"] == 0.8
+    (segment_row,) = record["evidence"]
+    assert (segment_row["value"], segment_row["seconds"], segment_row["failure"]) == (None, None, None)
+    assert segment_row["averaged"] == 0.8
 
 
 def test_brackets_have_their_value() -> None:
@@ -82,7 +82,7 @@ def test_a_search_of_one_rung_has_no_chart_of_eliminations() -> None:
 def test_the_cost_is_in_full_trainings() -> None:
     found = cost_facts(advice(row(0.1, 100, 0.8), row(0.2, 100, 0.8, seed=1), cost=0.03125))
     assert found["Cost"] == "0.03 full trainings of 6,400 steps"
-    assert found["Slices"] == "2, of 2 LRs and 2 seeds"
+    assert found["Segments"] == "2, of 2 LRs and 2 seeds"
     assert found["Time"].startswith("3 s")
 
 

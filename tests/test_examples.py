@@ -26,8 +26,8 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import lratlas
 from cheaper import unfigured
-from lratlas.advise.journal import JOURNAL
 from lratlas.atlas import load
+from lratlas.search.journal import JOURNAL
 from lratlas.study.spec.spec import read_spec, spec_from
 from lratlas.study.spec.tasks import tasks_from
 from lratlas.task import Task
@@ -232,7 +232,7 @@ def test_a_study_of_optuna_keeps_the_trials(folder: Path) -> None:
     search = folder / "optuna-search"
     study = optuna.load_study(study_name="digits", storage=f"sqlite:///{search}/study.db")
     told = [json.loads(line) for line in (search / JOURNAL).read_text(encoding="utf-8").splitlines()]
-    assert [trial.params["lr"] for trial in study.trials] == [each["slice"]["lr"] for each in told]
+    assert [trial.params["lr"] for trial in study.trials] == [each["segment"]["lr"] for each in told]
 
 
 def test_a_hugging_face_trainer(folder: Path) -> None:
@@ -277,15 +277,15 @@ def test_a_shell_command(folder: Path) -> None:
 TWO_SLICES = """
 import json
 import {name} as example
-from lratlas.advise.slices import make_slice
+from lratlas.search.segments import make_segment
 
 example.FOLDER.mkdir()
 asked = {{"lr": {lr}, "seed": 3, "parent": None}}
-first = make_slice(start=0, stop=50, **asked)
-second = make_slice(start=50, stop=100, anneal_from=50, **asked | {{"parent": first.name}})
+first = make_segment(start=0, stop=50, **asked)
+second = make_segment(start=50, stop=100, anneal_from=50, **asked | {{"parent": first.name}})
 told = [example.train(each) for each in (first, second)]
-told.append(example.train(make_slice(start=0, stop=100, anneal_from=50, **asked)))
-told.append(example.train(make_slice(start=0, stop=50, **asked | {{"lr": {huge}}})))
+told.append(example.train(make_segment(start=0, stop=100, anneal_from=50, **asked)))
+told.append(example.train(make_segment(start=0, stop=50, **asked | {{"lr": {huge}}})))
 print(json.dumps(told))
 """
 
@@ -294,7 +294,7 @@ print(json.dumps(told))
     ("name", "lr", "huge"),
     [("ask_and_tell_numpy", 0.1, 1e300), ("plain_pytorch", 0.1, 1e38), ("hugging_face", 4e-3, 1e15)],
 )
-def test_two_slices_are_one_training_and_divergence_is_told(folder: Path, name: str, lr: float, huge: float) -> None:
+def test_two_segments_are_one_training_and_divergence_is_told(folder: Path, name: str, lr: float, huge: float) -> None:
     with as_a_script(folder) as printed:
         exec(TWO_SLICES.format(name=name, lr=lr, huge=huge), {})
     first, second, whole, diverged = json.loads(printed.getvalue().splitlines()[-1])

@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 ORDER = [
     "errors", "startup", "numbers", "paths", "notices", "thresholds", "streams", "tables", "data", "models", "training",
     "task", "stacks", "study.store", "study.spec", "study.plan", "measure", "study.execute", "study.integrity",
-    "study.conduct", "analysis", "advise.watch", "advise", "advise.command", "report", "reporting", "atlas",
+    "study.conduct", "analysis", "watching", "search", "search.command", "report", "reporting", "atlas",
     "advising", "comparing", "opening", "exploring", "doctor", "serve", "integrations", "cli", "__main__",
 ]
 # fmt: on

@@ -13,9 +13,9 @@ import typer.main
 
 from cheaper import unfigured, workerless
 from docs.pages import ROOT, blocks, parsed, table, text_of
-from lratlas.advise.command.template import placeholders
 from lratlas.cli.app import app
 from lratlas.data.band_ranges import default_bands
+from lratlas.search.command.template import placeholders
 from lratlas.study.spec.imaging import image_task
 from lratlas.study.spec.preset_names import PRESETS
 from lratlas.study.spec.presets import preset
@@ -65,8 +65,8 @@ def test_the_python_example_of_ask_and_tell_finds_the_best_of_a_made_up_training
 ) -> None:
     made_up = """
 import lratlas, math
-def train(slice):
-    accuracy = 0.9 - 0.1 * math.log10(slice.lr / 0.02) ** 2 - slice.stop ** -0.5
+def train(segment):
+    accuracy = 0.9 - 0.1 * math.log10(segment.lr / 0.02) ** 2 - segment.stop ** -0.5
     return accuracy, accuracy + 0.01
 """
     out = printed(made_up + blocks("python", README)[2] + "print(finder.advice().lr)")

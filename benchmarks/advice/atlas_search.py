@@ -9,9 +9,9 @@ from benchmarks.advice.scoring import Choice
 from benchmarks.advice.training import Average, Run, Snapshot, advance, evaluate, evaluate_average, restore
 from benchmarks.advice.training import snapshot as taken
 from benchmarks.advice.training import start as begun
-from lratlas.advise.advice import Advice
-from lratlas.advise.finder import Finder
-from lratlas.advise.slices import Slice
+from lratlas.search.advice import Advice
+from lratlas.search.finder import Finder
+from lratlas.search.segments import Segment
 from lratlas.study.spec.grid import lr_grid
 
 METHOD = "LR Atlas"
@@ -59,8 +59,8 @@ def search(problem: Problem, *, seed: int, budget: float) -> Advice:
         return finder.advice()
 
 
-def _train(run: Run, asked: Slice) -> list[float]:
-    """Train the slice; checkpoints of its end are in the run's average. Returns the losses."""
+def _train(run: Run, asked: Segment) -> list[float]:
+    """Train the segment; checkpoints of its end are in the run's average. Returns the losses."""
     run.average = Average()
     warmed = run.problem.lr_factor
     trace = advance(run, asked.average_from - run.step, lr_at=lambda step: asked.lr_at(step) * warmed(step))

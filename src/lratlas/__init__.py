@@ -7,28 +7,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lratlas.advise.advice import Advice
-    from lratlas.advise.find import find
-    from lratlas.advise.finder import Finder
-    from lratlas.advise.watch.watch import watch
     from lratlas.comparing import compare
     from lratlas.exploring import explore
     from lratlas.opening import load
+    from lratlas.search.advice import Advice
+    from lratlas.search.find import find
+    from lratlas.search.finder import Finder
     from lratlas.study.spec.grid import lr_grid
     from lratlas.task import Task
+    from lratlas.watching.watch import watch
 
 __all__ = ["Advice", "Finder", "Task", "compare", "explore", "find", "load", "lr_grid", "watch"]
 
 _HOMES = {
-    "Advice": "lratlas.advise.advice",
-    "Finder": "lratlas.advise.finder",
+    "Advice": "lratlas.search.advice",
+    "Finder": "lratlas.search.finder",
     "Task": "lratlas.task",
     "compare": "lratlas.comparing",
     "explore": "lratlas.exploring",
-    "find": "lratlas.advise.find",
+    "find": "lratlas.search.find",
     "load": "lratlas.opening",
     "lr_grid": "lratlas.study.spec.grid",
-    "watch": "lratlas.advise.watch.watch",
+    "watch": "lratlas.watching.watch",
 }
 
 

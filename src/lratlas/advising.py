@@ -10,8 +10,6 @@ from typing import Any
 
 from altair.utils.schemapi import debug_mode
 
-from lratlas.advise.advice import Advice
-from lratlas.advise.trial_regimes import Bracket
 from lratlas.errors import SearchError
 from lratlas.numbers import finite_or_none
 from lratlas.paths import home_expanded
@@ -20,6 +18,8 @@ from lratlas.report.advice_courses import courses_data
 from lratlas.report.advice_page import advice_page
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.look import Drawing
+from lratlas.search.advice import Advice
+from lratlas.search.regimes import Bracket
 from lratlas.study.store.atomic import write_file
 
 FILES = ("advice.json", "advice.svg", "advice.pdf", "advice.html")
@@ -87,9 +87,9 @@ def cost_facts(advice: Advice) -> dict[str, str]:
     seeds = advice.evidence["seed"].n_unique()
     return {
         "Cost": f"{advice.cost:.2f} full trainings of {advice.steps:,} steps",
-        "Slices": f"{advice.evidence.height}, of {advice.evidence['lr'].n_unique()} LRs and"
+        "Segments": f"{advice.evidence.height}, of {advice.evidence['lr'].n_unique()} LRs and"
         f" {seeds} {'seed' if seeds == 1 else 'seeds'}",
-        "Time": f"{advice.evidence['seconds'].sum():,.0f} s, summed over slices",
+        "Time": f"{advice.evidence['seconds'].sum():,.0f} s, summed over segments",
         "Expected": f"a validation metric of {advice.expected:.4g} after a full training, averaged weights",
         "Best so far": f"{advice.best:.4g}, after {advice.best_steps:,} steps",
         "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "polars", "altair")),

@@ -7,8 +7,8 @@ from lratlas.errors import SpecError
 from lratlas.study.store.folder import holds_search
 
 if TYPE_CHECKING:
-    from lratlas.advise.finder import Finder
     from lratlas.atlas import Atlas
+    from lratlas.search.finder import Finder
     from lratlas.thresholds import Thresholds
 
 
@@ -20,8 +20,8 @@ def load(folder: str | Path, *, thresholds: "Thresholds | None" = None) -> "Atla
         thresholds: Other numbers than the spec's for the regimes and boundaries of a study.
 
     Returns:
-        The atlas of a study; of a search its finder, whose ``advice()`` is the result so far, ``outcomes`` the trained
-        slices and ``search`` the settings.
+        The atlas of a study; of a search its finder, whose ``advice()`` is the result so far, ``results`` the trained
+        segments and ``search`` the settings.
 
     Raises:
         StudyError: There is neither in the folder.
@@ -29,7 +29,7 @@ def load(folder: str | Path, *, thresholds: "Thresholds | None" = None) -> "Atla
         SpecError: There are ``thresholds``, but it is a search.
     """
     if holds_search(folder):
-        from lratlas.advise.finder import Finder
+        from lratlas.search.finder import Finder
 
         if thresholds is not None:
             raise SpecError(f"{folder} holds a search, and thresholds are for the regimes of a study; leave them out.")

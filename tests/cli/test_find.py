@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from advise.command_helpers import program
 from cli.helpers import Ran, contents
+from search.command_helpers import program
 
 Run = Callable[..., Ran]
 Refused = Callable[..., str]
@@ -191,7 +191,7 @@ def test_a_folder_that_is_a_file_is_refused(place: Path, refused: Refused):
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A search that a killed process left in the middle of training its tenth slice or a later one."""
+    """A search that a killed process left in the middle of training its tenth segment or a later one."""
     folder = tmp_path_factory.mktemp("killed")
     (folder / "find_own.py").write_text(MODULE)
     (folder / "spec.toml").write_text(SPEC)
@@ -226,11 +226,11 @@ def test_a_killed_search_goes_on_to_the_same_advice(interrupted: Path, there: Ru
     assert len(before.splitlines()) >= 9
     resumed = there("find", "spec.toml", "-f", "search", "--json")
     assert (resumed.code, resumed.err) == (0, "")
-    # What was told stands as it was, times included, and no slice is told twice.
+    # What was told stands as it was, times included, and no segment is told twice.
     after = journal.read_bytes()
     assert after.startswith(before)
     assert len(after) > len(before)
-    names = [strict(line)["slice"]["name"] for line in after.decode().splitlines()]
+    names = [strict(line)["segment"]["name"] for line in after.decode().splitlines()]
     assert len(names) == len(set(names))
     whole = there("find", "spec.toml", "-f", "undisturbed", "--json")
     assert without_times(strict(resumed.out)) == without_times(strict(whole.out))

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from advise.finder_helpers import LRS, a_finder, trained
 from cli.helpers import Ran, contents
-from lratlas.advise.finder import Finder
+from lratlas.search.finder import Finder
+from search.finder_helpers import LRS, a_finder, trained
 
 Run = Callable[..., Ran]
 Refused = Callable[..., str]
@@ -17,7 +17,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finder:
-    """A search in the home folder, of which the first slices are trained and one failed."""
+    """A search in the home folder, of which the first segments are trained and one failed."""
     monkeypatch.setenv("HOME", str(tmp_path))
     finder = a_finder(tmp_path / "search")
     for _ in LRS[:-1]:
@@ -38,7 +38,7 @@ def test_the_status_of_a_search_is_its_advice_so_far(search: Finder, run: Run, n
     head, advice, *warnings = ran.out.splitlines()
     count = len(LRS)
     assert head == (
-        f"Search in {search.folder}: not finished, {count} slices trained, 1 of them failed,"
+        f"Search in {search.folder}: not finished, {count} segments trained, 1 of them failed,"
         f" {search.advice().cost:.2f} of 1.5 full trainings"
     )
     assert advice == f"→ {search.advice().statement}"
@@ -50,7 +50,7 @@ def test_the_status_of_a_search_is_there_for_scripts(search: Finder, run: Run):
     ran = run("status", search.folder, "--json")
     facts = json.loads(ran.out)
     assert (ran.code, ran.err) == (0, "")
-    assert (facts["state"], facts["slices"], facts["failed"]) == ("not finished", len(LRS), 1)
+    assert (facts["state"], facts["segments"], facts["failed"]) == ("not finished", len(LRS), 1)
     assert facts["settings"]["lrs"] == list(LRS)
     assert facts["advice"]["lr"] == search.advice().lr
 
@@ -60,7 +60,7 @@ def test_a_search_without_results_has_no_advice_yet(tmp_path: Path, run: Run):
     ran = run("status", tmp_path / "new")
     assert ran.code == 0
     head, advice = ran.out.splitlines()
-    assert head.endswith("not finished, 0 slices trained, 0 of them failed, 0.00 of 1.5 full trainings")
+    assert head.endswith("not finished, 0 segments trained, 0 of them failed, 0.00 of 1.5 full trainings")
     assert advice.startswith("No advice yet: ")
     assert json.loads(run("status", tmp_path / "new", "--json").out)["advice"] is None
 

@@ -103,8 +103,8 @@ SETTINGS: Mapping[str, Setting] = {
     "docs/find.md": Setting(
         before=(
             "import math\n"
-            "def train(slice):\n"
-            "    accuracy = 0.9 - 0.1 * math.log10(slice.lr / 0.02) ** 2 - slice.stop ** -0.5\n"
+            "def train(segment):\n"
+            "    accuracy = 0.9 - 0.1 * math.log10(segment.lr / 0.02) ** 2 - segment.stop ** -0.5\n"
             "    return accuracy, accuracy + 0.01\n"
         ),
         files={"train.py": PROGRAM},

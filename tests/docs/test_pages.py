@@ -18,7 +18,7 @@ from cheaper import unfigured, workerless
 from docs.pages import DOCS, ROOT, Block, blocks_of, commands, parsed, text_of
 from docs.settings import SETTINGS, Setting
 from docs.shell import run_shell
-from lratlas.advise.command.output import Told
+from lratlas.search.command.output import OutputParser
 from lratlas.study.spec.presets import preset
 from lratlas.study.spec.spec import read_spec, spec_from
 
@@ -118,7 +118,7 @@ def run_block(block: Block, text: str, setting: Setting, names: dict[str, object
     if block.language == "toml":
         spec_from(SECTIONS | tomllib.loads(text))
     if block.language == "json":
-        told = Told("value")
+        told = OutputParser("value")
         for line in text.splitlines():
             told.take(line.encode())
         assert told.value is not None

@@ -12,11 +12,11 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from advise.watch_helpers import digits
 from integrations.lightning_helpers import Digits
-from lratlas.advise.watch.tracker import Look
 from lratlas.errors import SpecError
 from lratlas.integrations.lightning import WatchCallback
+from lratlas.watching.tracker import Look
+from watching.watch_helpers import digits
 
 
 class Two(Digits):

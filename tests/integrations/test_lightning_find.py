@@ -1,4 +1,4 @@
-"""The search for the LR of a LightningModule: each slice is the training it is a part of, and nothing else changes."""
+"""The search for the LR of a LightningModule: each segment is the training it is part of, and nothing else changes."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -13,12 +13,12 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from advise.watch_helpers import digits
 from integrations.lightning_helpers import Digits, loader
-from lratlas.advise.slices import make_slice
 from lratlas.errors import SearchError, SpecError, TaskError
 from lratlas.integrations.lightning import find
-from lratlas.integrations.lightning_slice import LightningTraining, TrainedSlice, train_slice
+from lratlas.integrations.lightning_segment import LightningTraining, TrainedSegment, train_segment
+from lratlas.search.segments import make_segment
+from watching.watch_helpers import digits
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:::lightning\.")
 
@@ -61,13 +61,13 @@ def training(folder: Path, make: Callable[[], LightningModule] = Digits, **setti
 
 def trained(
     of: LightningTraining, *stops: int, lr: float = 0.1, anneal: bool = False
-) -> tuple[TrainedSlice, dict[str, Any]]:
-    """What came of the last of several slices that follow each other, and its checkpoint."""
-    found, parent, start = TrainedSlice(), None, 0
+) -> tuple[TrainedSegment, dict[str, Any]]:
+    """What came of the last of several segments that follow each other, and its checkpoint."""
+    found, parent, start = TrainedSegment(), None, 0
     for stop in stops:
         ending = anneal and stop == stops[-1]
-        part = make_slice(lr=lr, seed=3, start=start, stop=stop, parent=parent, anneal_from=start if ending else None)
-        found = train_slice(of, part)
+        part = make_segment(lr=lr, seed=3, start=start, stop=stop, parent=parent, anneal_from=start if ending else None)
+        found = train_segment(of, part)
         parent, start = part.name, stop
     assert found.steps == stops[-1]
     return found, torch.load(of.checkpoint(str(parent)))
@@ -75,8 +75,8 @@ def trained(
 
 @pytest.mark.parametrize("accumulated", [1, 3])
 @pytest.mark.parametrize("data", ["loader", "stream"])
-def test_slices_make_up_the_training_that_they_are_parts_of(tmp_path: Path, data: str, accumulated: int) -> None:
-    # Ten mini-batches an epoch, so that slices end within and at the end of one
+def test_segments_make_up_the_training_that_they_are_parts_of(tmp_path: Path, data: str, accumulated: int) -> None:
+    # Ten mini-batches an epoch, so that segments end within and at the end of one
     of = training(
         tmp_path,
         lambda: WithMomentum(Odd()),
@@ -90,7 +90,7 @@ def test_slices_make_up_the_training_that_they_are_parts_of(tmp_path: Path, data
         assert torch.equal(other["state_dict"][name], value)
     assert whole.losses[-len(parts.losses) :] == parts.losses
     assert other["global_step"] == 24
-    assert other["callbacks"]["SliceFollower"] == state["callbacks"]["SliceFollower"]
+    assert other["callbacks"]["SegmentFollower"] == state["callbacks"]["SegmentFollower"]
 
 
 class Groups(Digits):
@@ -193,7 +193,7 @@ class Data(LightningDataModule):
 
 
 class Fragile(Digits):
-    """Raises above an LR of one; the optimizer is not there yet when the slice begins."""
+    """Raises above an LR of one; the optimizer is not there yet when the segment begins."""
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         if self.trainer.optimizers[0].param_groups[0]["lr"] > 1:
@@ -265,8 +265,8 @@ def test_a_diverging_training_stops_early(tmp_path: Path) -> None:
         def loss(self, batch: list[Tensor]) -> Tensor:
             return self.net(batch[0]).square().sum()
 
-    part = make_slice(lr=10.0, seed=0, start=0, stop=1000, parent=None)
-    found = train_slice(training(tmp_path, Exploding), part)
+    part = make_segment(lr=10.0, seed=0, start=0, stop=1000, parent=None)
+    found = train_segment(training(tmp_path, Exploding), part)
     assert found.value is None
     assert found.steps < 200
     assert not np.isfinite(found.losses).all()

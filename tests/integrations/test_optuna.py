@@ -68,7 +68,7 @@ def test_a_study_follows_the_search_and_ends_by_itself(tmp_path: Path) -> None:
     study = study_with(sampler)
     study.optimize(plain)
     finder = searched(tmp_path / "without")
-    assert trained(study) == [(each.slice.lr, each.slice.stop) for each in finder.outcomes]
+    assert trained(study) == [(each.segment.lr, each.segment.stop) for each in finder.results]
     assert sampler.finished
     advice = sampler.advice()
     assert advice.lr == finder.advice().lr
@@ -90,7 +90,7 @@ def test_an_interrupted_search_goes_on_in_another_study(tmp_path: Path) -> None:
         study = study_with(sampler)
         study.optimize(plain, n_trials=5)
         trials += trained(study)
-    assert trials == [(each.slice.lr, each.slice.stop) for each in whole.outcomes]
+    assert trials == [(each.segment.lr, each.segment.stop) for each in whole.results]
 
 
 @pytest.mark.parametrize("known_by", ["value", "report", "tell"])
@@ -151,7 +151,7 @@ def test_an_interrupted_trial_is_repeated(tmp_path: Path, same: bool) -> None:
     other.optimize(plain)
     assert trained(study)[-1] == trained(other)[0]
     assert trained(study)[:-1] + trained(other) == [
-        (each.slice.lr, each.slice.stop) for each in searched(tmp_path / "without").outcomes
+        (each.segment.lr, each.segment.stop) for each in searched(tmp_path / "without").results
     ]
 
 
@@ -207,7 +207,7 @@ def test_threads_share_a_search(tmp_path: Path) -> None:
     assert met
     assert sampler.finished
     assert sorted(trained(study)) == sorted(
-        (each.slice.lr, each.slice.stop) for each in searched(tmp_path / "without").outcomes
+        (each.segment.lr, each.segment.stop) for each in searched(tmp_path / "without").results
     )
     # A thread that waited for the last trial of all finds nothing left to do.
     rest = [trial.state for trial in study.trials if not trial.params]
@@ -218,8 +218,8 @@ def test_trials_can_be_asked_for_at_once(tmp_path: Path) -> None:
     sampler = sampler_in(tmp_path)
     study = study_with(sampler)
     trials = [study.ask() for _ in LRS]
-    assert [sampler.slice(trial).lr for trial in trials] == LRS
-    with pytest.raises(SearchError, match="before the outcome"):
+    assert [sampler.segment(trial).lr for trial in trials] == LRS
+    with pytest.raises(SearchError, match="before the result"):
         study.ask()
     study.tell(trials[-1], state=TrialState.FAIL)
     for trial in trials[:-1]:
@@ -231,11 +231,11 @@ def test_trials_can_be_asked_for_at_once(tmp_path: Path) -> None:
     assert BEST / 2 <= sampler.advice().lr <= BEST * 2
 
 
-def test_slices_are_annealed_and_told_with_averages_and_losses(tmp_path: Path) -> None:
+def test_segments_are_annealed_and_told_with_averages_and_losses(tmp_path: Path) -> None:
     sampler = sampler_in(tmp_path, anneal=True)
 
     def objective(trial: Trial) -> float:
-        part = sampler.slice(trial)
+        part = sampler.segment(trial)
         assert (trial.params["lr"], trial.params["steps"]) == (part.lr, part.steps)
         value = loss_of(part.lr, part.steps)
         return sampler.tell(
@@ -249,8 +249,8 @@ def test_slices_are_annealed_and_told_with_averages_and_losses(tmp_path: Path) -
     study.optimize(objective)
     assert sampler.advice().finish == "anneal"
     assert sum(sampler.advice().evidence["annealed"]) == 1
-    assert {trial.user_attrs["slice"] for trial in study.trials} == {
-        each.slice.name for each in lratlas.Finder(tmp_path, steps=STEPS, lrs=LRS, resumable=False).outcomes
+    assert {trial.user_attrs["segment"] for trial in study.trials} == {
+        each.segment.name for each in lratlas.Finder(tmp_path, steps=STEPS, lrs=LRS, resumable=False).results
     }
     with pytest.raises(SearchError, match="told before"):
         sampler.tell(Trial(study, 0), value=1.0)
@@ -276,7 +276,7 @@ def test_enqueued_trials_are_of_the_search_unless_they_bring_their_own_lr(tmp_pa
     assert sampler.advice().evidence["lr"].to_list() == LRS[:2]
     study.enqueue_trial({"lr": 0.5})
     with pytest.raises(SpecError, match="Trial 3 was enqueued with its own lr or steps"):
-        study.optimize(lambda trial: sampler.slice(trial).lr, n_trials=1)
+        study.optimize(lambda trial: sampler.segment(trial).lr, n_trials=1)
 
 
 def test_it_works_beside_hyperband(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_ranges_without_the_lrs_of_the_grid_are_refused_and_nothing_is_lost(tmp_
     again = sampler_in(tmp_path)
     other = study_with(again)
     other.optimize(plain)
-    assert trained(other) == [(each.slice.lr, each.slice.stop) for each in searched(tmp_path / "without").outcomes]
+    assert trained(other) == [(each.segment.lr, each.segment.stop) for each in searched(tmp_path / "without").results]
 
 
 def test_lrs_beyond_the_range_to_which_the_search_grows_are_pruned(tmp_path: Path) -> None:
@@ -351,13 +351,13 @@ def test_the_evidence_of_a_search_becomes_trials(tmp_path: Path) -> None:
     trials = {(trial.params["lr"], trial.params["annealed"]): trial for trial in study.trials}
     assert {lr for lr, _ in trials} == set(LRS)
     assert trials[1.0, False].state == TrialState.COMPLETE
-    assert trials[1.0, False].value == max(each.value for each in finder.outcomes if each.value)
+    assert trials[1.0, False].value == max(each.value for each in finder.results if each.value)
     assert trials[0.0003, False].state == TrialState.FAIL
     assert trials[0.0003, False].user_attrs["failure"] == "the disk was full"
     assert trials[0.001, False].state == TrialState.PRUNED
     best = trials[BEST, False]
     assert best.state == TrialState.COMPLETE
-    stops = {each.slice.stop for each in finder.outcomes if each.slice.lr == BEST and not each.slice.annealed}
+    stops = {each.segment.stop for each in finder.results if each.segment.lr == BEST and not each.segment.annealed}
     assert best.intermediate_values == {stop: loss_of(BEST, stop) for stop in stops}
     assert len(stops) > 4
     assert study.best_trial == trials[BEST, True]

@@ -18,10 +18,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from lratlas.advise.advice import EVIDENCE, Advice
-from lratlas.advise.watch.tracker import Look
-from lratlas.advise.watch.watch import watch
 from lratlas.integrations.tracking import evidence_of, log_to_mlflow, log_to_tensorboard, numbers_of
+from lratlas.search.advice import EVIDENCE, Advice
+from lratlas.watching.tracker import Look
+from lratlas.watching.watch import watch
 
 # SQLAlchemy warns MLflow
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, Trainer, TrainingArguments
 
-from lratlas.advise.watch.tracker import Look
 from lratlas.errors import LRAtlasError
 from lratlas.integrations.transformers import WatchCallback
+from lratlas.watching.tracker import Look
 
 
 class Counting(Dataset[dict[str, Tensor]]):

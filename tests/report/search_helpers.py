@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lratlas.advise.advice import EVIDENCE, Advice, advise
-from lratlas.advise.search import next_slices
-from lratlas.advise.search_settings import make_search
-from lratlas.advise.slices import Outcome, Slice
+from lratlas.search.advice import EVIDENCE, Advice, advise
+from lratlas.search.rungs import next_segments
+from lratlas.search.segments import Segment, SegmentResult
+from lratlas.search.settings import make_search
 
 PLATEAU, BREAKS = 3e-2, 0.6  # LRs from which on the made-up loss rests, and is not finite
 
 
 def row(lr: float, steps: int, metric: float | None, **others: object) -> dict[str, object]:
-    """A slice at a constant LR, ``metric`` being that of averaged weights."""
+    """A segment at a constant LR, ``metric`` being that of averaged weights."""
     return {
         "lr": lr,
         "seed": 0,
@@ -35,7 +35,7 @@ def annealed(lr: float, steps: int, metric: float | None, **others: object) -> d
 
 
 def advice(*rows: Mapping[str, object], more_is_better: bool = True, **others: Any) -> Advice:
-    """An advice on these slices of a training of 6,400 steps."""
+    """An advice on these segments of a training of 6,400 steps."""
     evidence = pl.DataFrame(list(rows), schema=EVIDENCE).sort("lr", "seed", "steps", "annealed")
     seen = evidence.select(pl.coalesce("averaged", "value")).to_series().drop_nulls().to_list() or [0.0]
     best = max(seen) if more_is_better else min(seen)
@@ -64,17 +64,17 @@ def searched(*, direction: str = "maximize", steps: int = 6400, **others: object
     The loss falls to zero below `PLATEAU`, rests above it, and is not finite above `BREAKS`; the smallest LR crashes.
     """
     search = make_search(steps=steps, direction=direction, **others)
-    outcomes = list[Outcome]()
-    while waiting := next_slices(search, outcomes):
-        outcomes.append(_outcome(waiting[0], steps=steps, more_is_better=direction == "maximize"))
-    return advise(search, outcomes)
+    results = list[SegmentResult]()
+    while waiting := next_segments(search, results):
+        results.append(_result(waiting[0], steps=steps, more_is_better=direction == "maximize"))
+    return advise(search, results)
 
 
-def _outcome(told: Slice, *, steps: int, more_is_better: bool) -> Outcome:
+def _result(told: Segment, *, steps: int, more_is_better: bool) -> SegmentResult:
     if told.lr < 1.1e-5:
-        return Outcome(slice=told, losses=(2.3, 2.3), failure="the command exited with code 1: out of memory")
+        return SegmentResult(segment=told, losses=(2.3, 2.3), failure="the command exited with code 1: out of memory")
     if told.lr > BREAKS:
-        return Outcome(slice=told, losses=(2.3, math.nan), failure="loss 2 of 2 is not finite")
+        return SegmentResult(segment=told, losses=(2.3, math.nan), failure="loss 2 of 2 is not finite")
     off = math.log10(told.lr / 0.1)
     quality = 0.9 - 0.2 * (1 - math.exp(-(off**2))) - 0.01 * math.log2(steps / told.stop)
     noise = np.random.default_rng([told.seed, told.stop, round(1e9 * told.lr)]).normal(0, 2e-3, 64)
@@ -86,5 +86,5 @@ def _outcome(told: Slice, *, steps: int, more_is_better: bool) -> Outcome:
         # What is far too large does not diverge here, but is awful.
         value, averaged = (2 - each if told.lr < BREAKS / 2 else 3e7 for each in (value, averaged))
     if told.annealed:
-        return Outcome(slice=told, value=float(averaged), losses=tuple(losses.tolist()))
-    return Outcome(slice=told, value=float(value), averaged=float(averaged), losses=tuple(losses.tolist()))
+        return SegmentResult(segment=told, value=float(averaged), losses=tuple(losses.tolist()))
+    return SegmentResult(segment=told, value=float(value), averaged=float(averaged), losses=tuple(losses.tolist()))

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from lratlas.advise.advice import Advice
-from lratlas.advise.trial_regimes import Bracket
 from lratlas.report.advice_charts import advice_chart, course_chart
 from lratlas.report.advice_data import window
 from lratlas.report.advice_words import advice_text, course_text
 from lratlas.report.figures import figure_pdf, figure_svg
+from lratlas.search.advice import Advice
+from lratlas.search.regimes import Bracket
 from report.search_helpers import advice, annealed, row, searched
 
 PLAIN = advice(row(0.1, 100, 0.8), row(0.2, 100, 0.85))

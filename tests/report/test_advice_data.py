@@ -7,8 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.advise.advice import Advice
-from lratlas.advise.trial_regimes import Bracket
 from lratlas.report.advice_data import (
     curves_data,
     kinds_of_weights,
@@ -19,6 +17,8 @@ from lratlas.report.advice_data import (
     signs_data,
     window,
 )
+from lratlas.search.advice import Advice
+from lratlas.search.regimes import Bracket
 from report.search_helpers import advice, annealed, row, searched
 
 METRICS = st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=12)

@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from lratlas.advise.advice import EVIDENCE, Advice
 from lratlas.report.advice_charts import advice_chart, course_chart
 from lratlas.report.advice_page import METHOD, advice_page, split_statement
 from lratlas.report.advice_table import HEADINGS, evidence_rows
+from lratlas.search.advice import EVIDENCE, Advice
 from report.search_helpers import advice, annealed, row, searched
 
 EVIL = "<script>alert(1)</script>"
@@ -56,7 +56,7 @@ def test_the_evidence_can_be_downloaded_in_full_precision() -> None:
     assert_frame_equal(pl.read_csv(io.BytesIO(csv), schema=EVIDENCE), found.evidence, check_exact=True)
 
 
-def test_the_table_has_a_row_for_each_slice() -> None:
+def test_the_table_has_a_row_for_each_segment() -> None:
     made = advice(
         row(0.0316227766, 1600, 0.123456789, value=12.5, regime="equilibrium"),
         row(1.0, 100, None, failure="it broke"),

@@ -14,7 +14,7 @@ from lratlas.cli.terminal import notice, print_json, print_table, say
 from lratlas.errors import SpecError
 
 if TYPE_CHECKING:
-    from lratlas.advise.advice import Advice
+    from lratlas.search.advice import Advice
 
 _FOLDER = "lratlas-find"
 Report = Callable[[float, float, str], None]
@@ -97,7 +97,7 @@ def _for_spec(spec: Path, folder: str, settings: dict[str, Any], steps: int | No
     from lratlas.study.spec.spec import read_spec
 
     read = read_spec(spec)
-    from lratlas.advise.find import find as found
+    from lratlas.search.find import find as found
     from lratlas.study.spec.tasks import tasks_from
 
     options: dict[str, Any] = {"lrs": read.pretrain.lrs, "steps": read.pretrain.steps, "epochs": read.pretrain.epochs}
@@ -115,10 +115,10 @@ def _for_spec(spec: Path, folder: str, settings: dict[str, Any], steps: int | No
 def _for_command(
     command: str, folder: str, settings: dict[str, Any], told: dict[str, Any], workers: int, report: Report
 ) -> "Advice":
-    from lratlas.advise.command.command import find_by_command
-    from lratlas.advise.command.template import check_program, placeholders
-    from lratlas.advise.finder import Finder
-    from lratlas.advise.search import spent
+    from lratlas.search.command.command import find_by_command
+    from lratlas.search.command.template import check_program, placeholders
+    from lratlas.search.finder import Finder
+    from lratlas.search.rungs import spent
 
     template = placeholders(command)
     check_program(template)
@@ -127,7 +127,7 @@ def _for_command(
     search = finders[0].search
 
     def ended(_: object) -> None:
-        report(spent(search, finders[0].outcomes), search.budget, "")
+        report(spent(search, finders[0].results), search.budget, "")
 
     return find_by_command(command, finders, ended=ended, notice=notice, **told)
 

@@ -8,8 +8,8 @@ from lratlas.errors import SearchError, meant
 if TYPE_CHECKING:
     import polars as pl
 
-    from lratlas.advise.advice import Advice
-    from lratlas.advise.finder import Finder
+    from lratlas.search.advice import Advice
+    from lratlas.search.finder import Finder
 
 _TABLES = ("evidence", "longest")
 
@@ -20,25 +20,25 @@ def print_search_status(folder: str, *, as_json: bool) -> None:
     Raises:
         SearchError: The search is damaged.
     """
-    from lratlas.advise.finder import Finder
-    from lratlas.advise.search import spent
+    from lratlas.search.finder import Finder
+    from lratlas.search.rungs import spent
 
     finder = Finder(folder)
-    outcomes = finder.outcomes
+    results = finder.results
     state = "finished" if finder.finished else "not finished"
-    cost, budget = spent(finder.search, outcomes), finder.search.budget
-    failed = sum(each.failure is not None for each in outcomes)
+    cost, budget = spent(finder.search, results), finder.search.budget
+    failed = sum(each.failure is not None for each in results)
     advice, reason = _advice(finder)
     if as_json:
         from lratlas.advising import advice_facts
 
-        counts = {"state": state, "slices": len(outcomes), "failed": failed, "cost": cost, "budget": budget}
+        counts = {"state": state, "segments": len(results), "failed": failed, "cost": cost, "budget": budget}
         settings = finder.search.model_dump(mode="json")
         facts = advice_facts(advice) if advice else None
         print_json({"folder": str(finder.folder), **counts, "settings": settings, "advice": facts})
         return
-    slices = f"{len(outcomes)} {'slice' if len(outcomes) == 1 else 'slices'} trained, {failed} of them failed"
-    say(f"Search in {finder.folder}: {state}, {slices}, {cost:.2f} of {budget:g} full trainings")
+    segments = f"{len(results)} {'segment' if len(results) == 1 else 'segments'} trained, {failed} of them failed"
+    say(f"Search in {finder.folder}: {state}, {segments}, {cost:.2f} of {budget:g} full trainings")
     if advice is None:
         say(f"No advice yet: {reason}")
         return
@@ -48,12 +48,12 @@ def print_search_status(folder: str, *, as_json: bool) -> None:
 
 
 def search_table(folder: str, table: str | None) -> "pl.DataFrame":
-    """A table of a search's advice: ``evidence``, a row for each slice, or ``longest``, a row for each LR.
+    """A table of a search's advice: ``evidence``, a row for each segment, or ``longest``, a row for each LR.
 
     Raises:
         SearchError: There is no such table, or no advice yet.
     """
-    from lratlas.advise.finder import Finder
+    from lratlas.search.finder import Finder
 
     name = table or _TABLES[0]
     if name not in _TABLES:
@@ -69,8 +69,8 @@ def write_search_report(folder: str) -> None:
     Raises:
         SearchError: There is no advice yet, or a file cannot be written.
     """
-    from lratlas.advise.finder import Finder
     from lratlas.advising import write_advice
+    from lratlas.search.finder import Finder
 
     finder = Finder(folder)
     say(f"Report: {write_advice(finder.advice(), finder.folder)}")

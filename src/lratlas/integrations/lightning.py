@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
-from lratlas.advise.watch.following import Watch
-from lratlas.advise.watch.tracker import Look
-from lratlas.advise.watch.watch import watch
 from lratlas.errors import SpecError
 from lratlas.integrations import extra
 from lratlas.integrations.tracking import numbers_of
+from lratlas.watching.following import Watch
+from lratlas.watching.tracker import Look
+from lratlas.watching.watch import watch
 
 with extra("lightning"):
     from lightning.pytorch import Callback, LightningModule, Trainer

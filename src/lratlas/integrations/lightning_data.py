@@ -1,4 +1,4 @@
-"""Training data for slices of a training by Lightning: batches from where the slice begins, originals left alone."""
+"""Training data for segments of a training by Lightning: batches from where a segment begins, originals unchanged."""
 
 import copy
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -25,7 +25,7 @@ class Position:
     batches: int = 0
 
 
-class SlicedLoader:
+class SegmentdLoader:
     """A loader's batches from a position on, in an order that follows from the seed and the epoch alone.
 
     Batches of a map-style data set that were done before are skipped without being loaded. Those of a stream have to
@@ -50,7 +50,7 @@ class SlicedLoader:
         if isinstance(self._loader, DataLoader) and not isinstance(self._loader.dataset, IterableDataset):
             # Beside a longer loader this one may be cycled through several times in an epoch
             cycle, done = divmod(done, max(len(self._loader), 1))
-            yield from _sliced(self._loader, done, torch_seed(self._seed, f"order of epoch {epoch}, cycle {cycle}"))
+            yield from _segmentd(self._loader, done, torch_seed(self._seed, f"order of epoch {epoch}, cycle {cycle}"))
         else:
             done = 0 if self._begun else done
             self._begun = True
@@ -64,26 +64,26 @@ class SlicedLoader:
         """Nothing to go on from."""
 
 
-def slice_loaders(loaders: Loaders, *, position: Position, seed: int) -> Loaders:
-    """The loaders, each sliced; those combined by a ``CombinedLoader`` stay combined in the same way."""
+def segment_loaders(loaders: Loaders, *, position: Position, seed: int) -> Loaders:
+    """The loaders, each segmentd; those combined by a ``CombinedLoader`` stay combined in the same way."""
 
-    def slice_one(loader: Iterable[Any]) -> SlicedLoader:
-        return SlicedLoader(loader, position=position, seed=seed)
+    def segment_one(loader: Iterable[Any]) -> SegmentdLoader:
+        return SegmentdLoader(loader, position=position, seed=seed)
 
     if isinstance(loaders, CombinedLoader):
         combined = copy.copy(loaders)
-        combined.flattened = [slice_one(loader) for loader in loaders.flattened]
+        combined.flattened = [segment_one(loader) for loader in loaders.flattened]
         return combined
-    return tree_map(slice_one, loaders)
+    return tree_map(segment_one, loaders)
 
 
 @contextmanager
-def sliced_source(source: LightningDataModule | LightningModule, *, position: Position, seed: int) -> Generator[None]:
-    """This object's ``train_dataloader`` returns sliced loaders inside."""
+def segmentd_source(source: LightningDataModule | LightningModule, *, position: Position, seed: int) -> Generator[None]:
+    """This object's ``train_dataloader`` returns segmentd loaders inside."""
     original: Callable[[], Loaders] = source.train_dataloader
 
     def train_dataloader() -> Loaders:
-        return slice_loaders(original(), position=position, seed=seed)
+        return segment_loaders(original(), position=position, seed=seed)
 
     vars(source)["train_dataloader"] = train_dataloader
     try:
@@ -92,7 +92,7 @@ def sliced_source(source: LightningDataModule | LightningModule, *, position: Po
         del vars(source)["train_dataloader"]
 
 
-def _sliced(loader: DataLoader[Any], done: int, seed: int) -> Iterator[Any]:
+def _segmentd(loader: DataLoader[Any], done: int, seed: int) -> Iterator[Any]:
     rest = copy.copy(loader)
     # A DataLoader forbids to change its sampler, since an iterator may be under way; this copy has none
     entry = "sampler" if loader.batch_sampler is None else "batch_sampler"

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from lratlas.advise.advice import Advice
-from lratlas.advise.finder import Finder
-from lratlas.advise.slices import Slice
 from lratlas.errors import LRAtlasError, SpecError, TaskError, first_line
 from lratlas.integrations.lightning_data import Loaders
-from lratlas.integrations.lightning_slice import OWN_OPTIONS, LightningTraining, train_slice
+from lratlas.integrations.lightning_segment import OWN_OPTIONS, LightningTraining, train_segment
 from lratlas.numbers import first_not_finite
+from lratlas.search.advice import Advice
+from lratlas.search.finder import Finder
+from lratlas.search.segments import Segment
 from lratlas.streams import seeded
 
 _CHECKPOINTS = "checkpoints"
@@ -40,7 +40,7 @@ def find(
 ) -> Advice:
     """Search for the initial LR of a LightningModule.
 
-    Every slice of the search is a ``Trainer.fit`` from the checkpoint of the one before, on one device. All parameter
+    Every segment of the search is a ``Trainer.fit`` from the checkpoint of the one before, on one device. All parameter
     groups of all optimizers are scaled by one factor; the LR that is searched is that of the first group of the first
     optimizer. Modules are made anew; loaders, data module, callbacks and the global random generators are afterwards
     what they were.
@@ -109,10 +109,10 @@ def _check(training: LightningTraining) -> None:
         raise SpecError(f"Trainer does not take trainer_options: {first_line(error)}") from error
 
 
-def _train(finder: Finder, training: LightningTraining, part: Slice) -> None:
-    """Train a slice and tell what came of it; whatever the training raises is told as well."""
+def _train(finder: Finder, training: LightningTraining, part: Segment) -> None:
+    """Train a segment and tell what came of it; whatever the training raises is told as well."""
     try:
-        found = train_slice(training, part)
+        found = train_segment(training, part)
     except LRAtlasError:
         raise
     except Exception as error:  # anything may go wrong at some LR
@@ -127,9 +127,9 @@ def _train(finder: Finder, training: LightningTraining, part: Slice) -> None:
 def _clean_up(finder: Finder, training: LightningTraining) -> None:
     """Delete the states that nobody will train on."""
     needed = finder.needed()
-    for outcome in finder.outcomes:
-        if outcome.slice.name not in needed:
-            training.checkpoint(outcome.slice.name).unlink(missing_ok=True)
+    for result in finder.results:
+        if result.segment.name not in needed:
+            training.checkpoint(result.segment.name).unlink(missing_ok=True)
 
 
 @contextmanager

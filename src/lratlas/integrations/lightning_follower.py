@@ -1,4 +1,4 @@
-"""What follows one slice of a search through its training by Lightning."""
+"""What follows one segment of a search through its training by Lightning."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,35 +8,35 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lratlas.advise.slices import Slice
-from lratlas.advise.watch.running_average import RunningAverage
 from lratlas.integrations.lightning_data import Position
-from lratlas.integrations.lightning_lr import SlicedRates
+from lratlas.integrations.lightning_lr import SegmentdRates
+from lratlas.search.segments import Segment
+from lratlas.watching.running_average import RunningAverage
 
 AVERAGED = 64  # weights that enter an average, at most
 CHECK_EVERY = 16  # mini-batches between two looks whether the losses are finite
 
 
-class SliceFollower(Callback):
-    """Sets a slice's LRs and takes from its training what the search needs.
+class SegmentFollower(Callback):
+    """Sets a segment's LRs and takes from its training what the search needs.
 
     Args:
-        part: The slice.
+        part: The segment.
         path: Where its final state is kept.
         warmup: Optimizer steps over which the LR rises.
 
     Attributes:
         losses: Of the mini-batches, as far as the module returns them.
-        average: Of the weights at the end of the slice.
+        average: Of the weights at the end of the segment.
         position: In the training data.
         rates: What sets the LRs.
     """
 
-    def __init__(self, part: Slice, *, path: Path, warmup: int) -> None:
+    def __init__(self, part: Segment, *, path: Path, warmup: int) -> None:
         self.losses: list[Tensor] = []
         self.average = RunningAverage((), recency=0)
         self.position = Position()
-        self.rates = SlicedRates(lr_at=lambda step: _warmed_up(part, step, warmup))
+        self.rates = SegmentdRates(lr_at=lambda step: _warmed_up(part, step, warmup))
         self._part, self._path = part, path
         self._steps = part.start
         self._every = max(1, (part.stop - part.average_from) // AVERAGED)
@@ -93,7 +93,7 @@ class SliceFollower(Callback):
             trainer.should_stop = True
 
 
-def _warmed_up(part: Slice, step: int, warmup: int) -> float:
+def _warmed_up(part: Segment, step: int, warmup: int) -> float:
     # Where several optimizers step, Lightning may make a step more than was asked for
     step = min(step, part.stop - 1)
     return part.lr_at(step) * min(1.0, (step + 1) / max(warmup, 1))

@@ -10,12 +10,12 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any, Literal
 
-from lratlas.advise.advice import Advice
-from lratlas.advise.finder import Finder
-from lratlas.advise.slices import Slice
 from lratlas.errors import SearchError, SpecError
 from lratlas.integrations import extra
 from lratlas.numbers import first_not_finite
+from lratlas.search.advice import Advice
+from lratlas.search.finder import Finder
+from lratlas.search.segments import Segment
 
 with extra("optuna"):
     from optuna import Study, Trial, TrialPruned
@@ -36,7 +36,7 @@ _Key = tuple[str, int]  # a study's name and a trial's number
 @dataclass(frozen=True, kw_only=True)
 class _Running:
     finder: Finder
-    slice: Slice
+    segment: Segment
 
 
 class LRSampler(BaseSampler):
@@ -54,7 +54,7 @@ class LRSampler(BaseSampler):
         >>> optuna.create_study(sampler=sampler, direction="maximize").optimize(objective)  # doctest: +SKIP
         >>> print(sampler.advice())  # doctest: +SKIP
 
-    More is learned from an objective that uses `slice` (seed, averaging, annealing) and `tell` (averaged weights,
+    More is learned from an objective that uses `segment` (seed, averaging, annealing) and `tell` (averaged weights,
     losses). Other parameters are left to another sampler; whatever they are, all LRs are compared, so that they are
     better fixed.
 
@@ -74,7 +74,7 @@ class LRSampler(BaseSampler):
         budget: What may be trained, in full trainings.
         direction: That of the study.
         tolerance: Metrics that differ by less than this share of the best one count as equally good.
-        anneal: Whether some trials anneal; the objective must then follow ``slice.lr_at``.
+        anneal: Whether some trials anneal; the objective must then follow ``segment.lr_at``.
         independent_sampler: For other parameters; random if none is given.
 
     Raises:
@@ -109,7 +109,7 @@ class LRSampler(BaseSampler):
         self._independent = RandomSampler() if independent_sampler is None else independent_sampler
         self._finders = dict[int, Finder]()  # one for each thread, so that threads wait for one another
         self._running = dict[_Key, _Running]()
-        self._failures = Counter[str]()  # of slices that were given back
+        self._failures = Counter[str]()  # of segments that were given back
 
     @property
     def finished(self) -> bool:
@@ -124,7 +124,7 @@ class LRSampler(BaseSampler):
         """
         return self._looking.advice()
 
-    def slice(self, trial: Trial) -> Slice:
+    def segment(self, trial: Trial) -> Segment:
         """What the trial is to train; its LR and steps become the trial's parameters.
 
         Raises:
@@ -135,9 +135,9 @@ class LRSampler(BaseSampler):
         trial.suggest_int(STEPS, 1, 2 * self._looking.search.steps)
         running = self._running.get((trial.study.study_name, trial.number))
         if running is None:
-            raise SpecError(f"Trial {trial.number} was enqueued with its own {LR} or {STEPS}; it has no slice.")
-        trial.set_user_attr("slice", running.slice.name)
-        return running.slice
+            raise SpecError(f"Trial {trial.number} was enqueued with its own {LR} or {STEPS}; it has no segment.")
+        trial.set_user_attr("segment", running.segment.name)
+        return running.segment
 
     def tell(
         self, trial: Trial, *, value: float | None = None, averaged: float | None = None, losses: Sequence[float] = ()
@@ -147,7 +147,7 @@ class LRSampler(BaseSampler):
         Args:
             trial: The objective's.
             value: The validation metric of the weights at the end.
-            averaged: The validation metric of the weights averaged from ``slice.average_from`` on.
+            averaged: The validation metric of the weights averaged from ``segment.average_from`` on.
             losses: Training losses in order.
 
         Returns:
@@ -155,17 +155,17 @@ class LRSampler(BaseSampler):
             Optuna drops what is not finite.
 
         Raises:
-            SearchError: Neither metric is told and no loss says why, or the trial has no slice or was told before.
+            SearchError: Neither metric is told and no loss says why, or the trial has no segment or was told before.
         """
         running = self._running.get((trial.study.study_name, trial.number))
         if running is None:
-            raise SearchError(f"Trial {trial.number} has no slice of the search, or was told before.")
-        outcome = running.finder.tell(running.slice, value=value, averaged=averaged, losses=losses)
+            raise SearchError(f"Trial {trial.number} has no segment of the search, or was told before.")
+        result = running.finder.tell(running.segment, value=value, averaged=averaged, losses=losses)
         del self._running[trial.study.study_name, trial.number]
-        return worst(running.finder.search, running.finder.outcomes) if outcome.quality is None else outcome.quality
+        return worst(running.finder.search, running.finder.results) if result.quality is None else result.quality
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Ask the search for the trial's slice."""
+        """Ask the search for the trial's segment."""
         check_direction(study, self._looking.search)
         self._independent.before_trial(study, trial)
         if _is_own(trial):
@@ -173,11 +173,11 @@ class LRSampler(BaseSampler):
         finder = self._finders.get(get_ident())
         if finder is None:
             finder = self._finders[get_ident()] = self._make()
-        slice = finder.ask()  # noqa: A001 - the field's word for it
-        if slice is None:
+        segment = finder.ask()
+        if segment is None:
             _stop(study)
         else:
-            self._running[study.study_name, trial.number] = _Running(finder=finder, slice=slice)
+            self._running[study.study_name, trial.number] = _Running(finder=finder, segment=segment)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """None: each parameter is sampled when it is asked for."""
@@ -192,14 +192,14 @@ class LRSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """The slice's LR or steps; other parameters come from the other sampler."""
+        """The segment's LR or steps; other parameters come from the other sampler."""
         if param_name not in {LR, STEPS} or _is_own(trial):
             return self._independent.sample_independent(study, trial, param_name, param_distribution)
         # No name is given to the finder here: the traceback of an error would keep it, and its claims, alive.
         key = study.study_name, trial.number
         if key not in self._running:
             raise TrialPruned("The search for the learning rate is over.")
-        value = self._running[key].slice.lr if param_name == LR else self._running[key].slice.steps
+        value = self._running[key].segment.lr if param_name == LR else self._running[key].segment.steps
         if not _contains(param_distribution, value):
             if param_name == LR and value not in self._looking.search.lrs:
                 raise TrialPruned(f"The search has grown to an LR of {value:.3g}, outside of the objective's range.")
@@ -226,17 +226,17 @@ class LRSampler(BaseSampler):
     def _conclude(
         self, running: _Running, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        finder, slice = running.finder, running.slice  # noqa: A001 - the field's word for it
+        finder, segment = running.finder, running.segment
         if state == TrialState.COMPLETE and values:
-            finder.tell(slice, value=values[0])
+            finder.tell(segment, value=values[0])
         elif first_not_finite(trial.intermediate_values.values()) is not None:
-            finder.tell(slice, value=math.nan)
+            finder.tell(segment, value=math.nan)
         elif state == TrialState.PRUNED:
-            finder.fail(slice, f"Optuna's trial {trial.number} was pruned")
+            finder.fail(segment, f"Optuna's trial {trial.number} was pruned")
         else:
-            self._failures[slice.name] += 1
-            if self._failures[slice.name] >= _TRIES or not self._give_back(finder):
-                finder.fail(slice, _FAILED)
+            self._failures[segment.name] += 1
+            if self._failures[segment.name] >= _TRIES or not self._give_back(finder):
+                finder.fail(segment, _FAILED)
 
     def _give_back(self, finder: Finder) -> bool:
         """Let go of a finder, which frees its claim; not possible while other trials are its own."""

@@ -7,12 +7,12 @@ from optuna import Study
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lratlas.advise.journal import read_outcomes, read_settings
-from lratlas.advise.search_settings import Search
-from lratlas.advise.slices import Outcome
-from lratlas.advise.trial_regimes import regimes
 from lratlas.errors import SpecError
 from lratlas.paths import home_expanded
+from lratlas.search.journal import read_results, read_settings
+from lratlas.search.regimes import regimes
+from lratlas.search.segments import SegmentResult
+from lratlas.search.settings import Search
 
 LR, STEPS = "lr", "steps"
 """The names of the parameters that a search decides on."""
@@ -37,40 +37,40 @@ def add_search(study: Study, folder: str | Path) -> None:
         SpecError: The study has another direction than the search, or several.
     """
     folder = home_expanded(folder)
-    search, outcomes = read_settings(folder), read_outcomes(folder)
+    search, results = read_settings(folder), read_results(folder)
     check_direction(study, search)
-    known = {trial.user_attrs.get("slice") for trial in study.get_trials(deepcopy=False)}
-    trials = dict[tuple[float, int, bool], list[Outcome]]()
-    for each in sorted(outcomes, key=lambda each: each.slice.stop):
-        trials.setdefault((each.slice.lr, each.slice.seed, each.slice.annealed), []).append(each)
-    longest = max((each.slice.stop for each in outcomes if not each.slice.annealed), default=0)
-    told = regimes(outcomes)
+    known = {trial.user_attrs.get("segment") for trial in study.get_trials(deepcopy=False)}
+    trials = dict[tuple[float, int, bool], list[SegmentResult]]()
+    for each in sorted(results, key=lambda each: each.segment.stop):
+        trials.setdefault((each.segment.lr, each.segment.seed, each.segment.annealed), []).append(each)
+    longest = max((each.segment.stop for each in results if not each.segment.annealed), default=0)
+    told = regimes(results)
     for (lr, seed, _), of in trials.items():
-        if of[-1].slice.name not in known:
-            penalty = worst(search, outcomes) if told[lr, seed] == "diverging" else None
+        if of[-1].segment.name not in known:
+            penalty = worst(search, results) if told[lr, seed] == "diverging" else None
             study.add_trial(_frozen(search, of, longest=longest, penalty=penalty))
 
 
-def _frozen(search: Search, of: Sequence[Outcome], *, longest: int, penalty: float | None) -> FrozenTrial:
+def _frozen(search: Search, of: Sequence[SegmentResult], *, longest: int, penalty: float | None) -> FrozenTrial:
     """A training as a finished trial; the penalty is its value if it failed."""
     last = of[-1]
     value, state = last.quality, TrialState.COMPLETE
     if last.failure is not None:
         value, state = penalty, TrialState.FAIL if penalty is None else TrialState.COMPLETE
-    elif last.slice.stop < longest and last.slice.seed == 0 and not last.slice.annealed:
+    elif last.segment.stop < longest and last.segment.seed == 0 and not last.segment.annealed:
         state = TrialState.PRUNED
     low, high = lr_range(search)
     return create_trial(
         state=state,
         value=value,
-        params={LR: last.slice.lr, STEPS: last.slice.stop, "annealed": last.slice.annealed},
+        params={LR: last.segment.lr, STEPS: last.segment.stop, "annealed": last.segment.annealed},
         distributions={
             LR: FloatDistribution(low, high, log=True),
             STEPS: IntDistribution(1, 2 * search.steps),
             "annealed": CategoricalDistribution([False, True]),
         },
-        intermediate_values={each.slice.stop: each.quality for each in of if each.quality is not None},
-        user_attrs={"slice": last.slice.name, "seed": last.slice.seed, "failure": last.failure},
+        intermediate_values={each.segment.stop: each.quality for each in of if each.quality is not None},
+        user_attrs={"segment": last.segment.name, "seed": last.segment.seed, "failure": last.failure},
     )
 
 
@@ -93,7 +93,7 @@ def lr_range(search: Search) -> tuple[float, float]:
     return search.lrs[0] / _WIDER, search.lrs[-1] * _WIDER
 
 
-def worst(search: Search, outcomes: Iterable[Outcome]) -> float:
+def worst(search: Search, results: Iterable[SegmentResult]) -> float:
     """The worst metric of all: the finite number that Optuna is told of a divergence."""
-    scores = [search.score(each.quality) for each in outcomes if each.quality is not None]
+    scores = [search.score(each.quality) for each in results if each.quality is not None]
     return search.metric(min(scores, default=-_DIVERGED))

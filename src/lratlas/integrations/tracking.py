@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from lratlas.advise.advice import Advice
-from lratlas.advise.watch.rules import Regime
-from lratlas.advise.watch.tracker import Look
 from lratlas.integrations import extra
 from lratlas.numbers import is_finite
+from lratlas.search.advice import Advice
+from lratlas.watching.rules import Regime
+from lratlas.watching.tracker import Look
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from lratlas.advise.watch.following import Watch
-from lratlas.advise.watch.tracker import Look
-from lratlas.advise.watch.watch import watch
 from lratlas.errors import LRAtlasError
 from lratlas.integrations import extra
 from lratlas.integrations.tracking import numbers_of
+from lratlas.watching.following import Watch
+from lratlas.watching.tracker import Look
+from lratlas.watching.watch import watch
 
 with extra("transformers"):
     from accelerate.optimizer import AcceleratedOptimizer

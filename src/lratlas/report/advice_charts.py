@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from lratlas.advise.advice import Advice
 from lratlas.analysis.wording import format_lr
 from lratlas.report import look
 from lratlas.report.advice_courses import branches_data, courses_data, names_data
@@ -24,6 +23,7 @@ from lratlas.report.controls import Control, control
 from lratlas.report.look import Drawing
 from lratlas.report.rows import lr_column
 from lratlas.report.source import EVERY_SEED
+from lratlas.search.advice import Advice
 
 _WIDTH, _HEIGHT = 620, 340
 _WEIGHTS = {AVERAGED: "averaged", LAST: "last"}

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from lratlas.advise.advice import Advice
 from lratlas.report.advice_data import annealed_data, curves_data, window, within
 from lratlas.report.rows import lr_column
+from lratlas.search.advice import Advice
 
 _NAME = 0.045  # height of a name beside a line, as a share of the scale
 
@@ -107,7 +107,7 @@ def _last(crowd: Sequence[float], gap: float) -> float:
 
 
 def _failed_later(advice: Advice) -> list[float]:
-    """LRs that failed after a slice that went well."""
+    """LRs that failed after a segment that went well."""
     constant = advice.evidence.filter(~pl.col("annealed"))
     well = constant.filter(pl.col("failure").is_null())["lr"]
     return constant.filter(pl.col("failure").is_not_null() & pl.col("lr").is_in(well.implode()))["lr"].to_list()

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from lratlas.advise.advice import Advice
 from lratlas.report.rows import by_seed
+from lratlas.search.advice import Advice
 
 AVERAGED, LAST = "averaged", "last"
 
@@ -77,7 +77,7 @@ def curves_data(advice: Advice) -> pl.DataFrame:
     Returns:
         One row per curve and LR, for the mean over seeds and then for each seed: ``weights`` (see
         `kinds_of_weights`), ``seed`` (null: the mean), ``steps``, ``part`` (of a full training, in words), ``lr``,
-        ``metric``, ``seeds``, ``drawn`` (the metric, or not far outside the scale) and ``outside`` (it is). Slices
+        ``metric``, ``seeds``, ``drawn`` (the metric, or not far outside the scale) and ``outside`` (it is). Segments
         that failed have no row, annealed ones neither.
     """
     rows = pl.concat(
@@ -154,7 +154,7 @@ def annealed_data(advice: Advice) -> pl.DataFrame:
 
 
 def _constant(advice: Advice) -> pl.DataFrame:
-    """Slices at a constant LR that went well, with both qualities."""
+    """Segments at a constant LR that went well, with both qualities."""
     rows = advice.evidence.filter(~pl.col("annealed") & pl.col("failure").is_null())
     return rows.select("lr", "seed", "steps", averaged=pl.coalesce("averaged", "value"), last="value")
 

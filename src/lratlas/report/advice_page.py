@@ -3,13 +3,13 @@
 import io
 from collections.abc import Mapping
 
-from lratlas.advise.advice import Advice
 from lratlas.report.advice_table import HEADINGS, evidence_rows
 from lratlas.report.advice_words import advice_text, course_text
 from lratlas.report.downloads import packed
 from lratlas.report.figures import vega_bundle
 from lratlas.report.look import REGIME_COLOURS, Drawing
 from lratlas.report.shell import environment, packed_spec, part, policy
+from lratlas.search.advice import Advice
 
 METHOD = (
     "All LRs were trained for a small share of a full training, from one seed; the better ones went on for twice the "

@@ -1,12 +1,12 @@
-"""The evidence of a search as people read it: a row per slice."""
+"""The evidence of a search as people read it: a row per segment."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lratlas.advise.advice import Advice
 from lratlas.report.advice_data import part_text
 from lratlas.report.rows import lr_text
+from lratlas.search.advice import Advice
 
 ABSENT = "–"
 

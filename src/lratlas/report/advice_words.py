@@ -2,10 +2,10 @@
 
 import polars as pl
 
-from lratlas.advise.advice import Advice
 from lratlas.report.advice_courses import branches_data, courses_data
 from lratlas.report.advice_data import kinds_of_weights, more_is_better, regimes_data, signs_data
 from lratlas.report.texts import Text
+from lratlas.search.advice import Advice
 
 _REGIMES = {
     "1": "the loss converges",
@@ -34,7 +34,7 @@ def advice_text(advice: Advice) -> Text:
     if "off the scale" in found:
         words.append("The scale ends not far from the best; triangles at its edge are values beyond it.")
     if len(kinds_of_weights(advice)) > 1:
-        words.append("LRs are ranked by averaged weights; last weights are those at the end of a slice.")
+        words.append("LRs are ranked by averaged weights; last weights are those at the end of a segment.")
     return Text(
         heading="Validation metric against the LR",
         caption=" ".join(words),

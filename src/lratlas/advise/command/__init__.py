@@ -1,1 +1,0 @@
-"""A search whose slices are trained by a program, in any language."""

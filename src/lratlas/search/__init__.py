@@ -1,0 +1,1 @@
+"""A search for the initial LR: what to train, what was measured, what it amounts to."""

@@ -1,0 +1,62 @@
+"""By what a search with a command judges its segments: the value that the command tells, or its training losses."""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from lratlas.errors import SearchError
+from lratlas.search.journal import read_object
+from lratlas.study.store.atomic import write_file
+from lratlas.study.store.checksum import sealed_json
+
+Judge = Literal["value", "loss"]
+FILE = "command.json"
+
+
+def judge_of(root: Path, *, metric: str | None) -> Judge | None:
+    """By what the segments of a search were judged so far.
+
+    Args:
+        root: The folder of the search.
+        metric: The name that the user gave for the value; None if none was given.
+
+    Returns:
+        None before the first segment was judged.
+
+    Raises:
+        SearchError: The search was begun with another name, or the record is damaged.
+    """
+    path = root / FILE
+    if not path.exists():
+        return None
+    try:
+        record = read_object(path.read_bytes())
+        judge, named = record["judge"], record["metric"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SearchError(f"{path} is damaged; the search cannot go on in {root}.") from error
+    if judge not in get_args(Judge):
+        raise SearchError(f"{path} is damaged: it judges by {judge!r}, not by one of {', '.join(get_args(Judge))}.")
+    if named != metric:
+        raise SearchError(
+            f"The metric is {_name(metric)}, but the search in {root} was begun with {_name(named)};"
+            " name that one, or choose another folder."
+        )
+    return judge
+
+
+def record_judge(root: Path, judge: Judge, *, metric: str | None) -> None:
+    """Keep by what the segments are judged, for when the search is started again.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    write_file(root / FILE, sealed_json({"judge": judge, "metric": metric}).encode())
+
+
+def mean_of_last_fifth(losses: tuple[float, ...]) -> float:
+    """What a segment is judged by where nothing but losses is told: the mean of the last fifth of them."""
+    last = losses[-max(1, len(losses) // 5) :]
+    return sum(last) / len(last)
+
+
+def _name(metric: str | None) -> str:
+    return "unnamed (value)" if metric is None else repr(metric)

@@ -1,0 +1,128 @@
+"""A training command with placeholders: what it can do, and the words of the command for one segment."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lratlas.errors import SpecError
+from lratlas.search.segments import Segment
+
+PLACEHOLDERS: Mapping[str, str] = {
+    "lr": "the LR at the first step",
+    "final_lr": "the LR at the end; the same, or 0",
+    "steps": "how many steps to train now",
+    "start": "steps done before",
+    "stop": "steps done afterwards",
+    "seed": "the seed of weights and data order",
+    "checkpoint": "where the state is read from and written to",
+    "average_from": "the step after which weights are averaged",
+    "anneal_from": "the step from which the LR descends; {stop} where it stays constant",
+}
+"""The placeholders of a command and what they stand for."""
+
+# ${NAME} belongs to a shell, {{name}} is a name in braces that is meant literally.
+_BRACES = re.compile(r"\{\{(?P<literal>[A-Za-z_]\w*)\}\}|(?<!\$)\{(?P<name>[A-Za-z_]\w*)\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """A checked command.
+
+    Attributes:
+        words: Its words, with placeholders.
+        names: The placeholders that occur.
+    """
+
+    words: tuple[str, ...]
+    names: frozenset[str]
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a training can be continued: the command is told where its checkpoint is."""
+        return "checkpoint" in self.names
+
+    @property
+    def anneals(self) -> bool:
+        """Whether a training can be annealed: the command is told the LR at the end."""
+        return "final_lr" in self.names
+
+    def filled(self, values: Mapping[str, str]) -> list[str]:
+        """The words of the command with the values of :func:`values_of` in place of the placeholders."""
+        return [_BRACES.sub(lambda found: _put(found, values), word) for word in self.words]
+
+
+def placeholders(command: str) -> Template:
+    """Split a command into words, as a shell would, and look up what it can do.
+
+    Args:
+        command: Such as ``python train.py --lr {lr} --steps {steps} --state {checkpoint}``. No shell reads it: a
+            pipeline is written ``sh -c '…'``. ``{{name}}`` stands for ``{name}``; other braces mean nothing.
+
+    Raises:
+        SpecError: It is no command, a placeholder is unknown, ``{lr}`` is missing, or the command could not know where
+            an annealed training begins its descent.
+    """
+    try:
+        words = tuple(shlex.split(command))
+    except ValueError as error:
+        raise SpecError(f"The command {command!r} cannot be split into words: {str(error).lower()}.") from error
+    if not words:
+        raise SpecError("The command is empty; it must be a program and its arguments, with {lr} among them.")
+    names = frozenset(str(found["name"]) for word in words for found in _BRACES.finditer(word) if found["name"])
+    if unknown := sorted(names - PLACEHOLDERS.keys()):
+        raise SpecError(
+            f"The command has the unknown placeholder {_listed(unknown)}; allowed are {_listed(PLACEHOLDERS)}."
+        )
+    if "lr" not in names:
+        raise SpecError(f"The command has no {{lr}}; allowed placeholders are {_listed(PLACEHOLDERS)}.")
+    if "final_lr" in names and not names & {"checkpoint", "anneal_from"}:
+        raise SpecError(
+            "The command has {final_lr} but neither {checkpoint} nor {anneal_from}: it could not know at which step"
+            " the LR begins to descend."
+        )
+    return Template(words=words, names=names)
+
+
+def check_program(template: Template) -> None:
+    """Make sure that the command's program can be run.
+
+    Raises:
+        SpecError: There is no such program, or it may not be executed.
+    """
+    program = template.words[0]
+    if not _BRACES.search(program) and shutil.which(program) is None:
+        raise SpecError(f"The command's program {program!r} is not found, or may not be executed.")
+
+
+def values_of(piece: Segment, checkpoint: Path) -> dict[str, str]:
+    """What the placeholders stand for in one segment.
+
+    Args:
+        piece: The segment.
+        checkpoint: Where its state is read from and written to.
+
+    Returns:
+        A text for each of :data:`PLACEHOLDERS`; LRs with all their digits.
+    """
+    return {
+        "lr": repr(float(piece.lr)),
+        "final_lr": "0.0" if piece.annealed else repr(float(piece.lr)),
+        "steps": str(piece.steps),
+        "start": str(piece.start),
+        "stop": str(piece.stop),
+        "seed": str(piece.seed),
+        "checkpoint": str(checkpoint),
+        "average_from": str(piece.average_from),
+        "anneal_from": str(piece.stop if piece.anneal_from is None else piece.anneal_from),
+    }
+
+
+def _put(found: re.Match[str], values: Mapping[str, str]) -> str:
+    return f"{{{found['literal']}}}" if found["literal"] else values[str(found["name"])]
+
+
+def _listed(names: Mapping[str, str] | list[str]) -> str:
+    return ", ".join(f"{{{name}}}" for name in names)

@@ -1,0 +1,161 @@
+"""`find`: the initial LR for a task, for the price of about one and a half trainings."""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from lratlas.data.parts import leaves
+from lratlas.errors import SearchError, SpecError, TaskError
+from lratlas.numbers import plain
+from lratlas.search.advice import Advice
+from lratlas.search.finder import Finder
+from lratlas.search.rungs import spent
+from lratlas.search.segment_trainer import SegmentTrainer, forget_states, groups, train_segments
+from lratlas.study.plan.premises import check_statistics, device_name
+from lratlas.study.store.atomic import write_file
+from lratlas.task import Task
+from lratlas.training.fingerprint import changed_parts, combined, fingerprint_parts
+from lratlas.training.prepared import Prepared, held_out, task_on
+
+TASK = "task.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchProgress:
+    """How far a search is.
+
+    Attributes:
+        cost: What was trained so far, in full trainings.
+        budget: What may be.
+        best: The best LR so far; None before there is one.
+    """
+
+    cost: float
+    budget: float
+    best: float | None
+
+
+def find(
+    task: Task | Prepared,
+    *,
+    steps: int | None = None,
+    epochs: int | None = None,
+    folder: str | Path | None = None,
+    lrs: Iterable[float] | None = None,
+    budget: float = 1.5,
+    tolerance: float = 0.005,
+    validation: float = 0.1,
+    device: str = "auto",
+    compiled: bool = False,
+    progress: Callable[[SearchProgress], None] | None = None,
+) -> Advice:
+    """Find the initial LR for a task (see docs/method.md).
+
+    LRs are ranked by the accuracy of averaged weights on the validation set; by its loss where there are no labels.
+    What the folder already has is not trained again, so that calling this again goes on with a search.
+
+    Args:
+        task: The task, or one made ready by `lratlas.training.prepare`; its test set is not looked at.
+        steps: Optimizer steps of a full training.
+        epochs: The same in epochs; one of both is needed.
+        folder: Where the search is kept; a new temporary one if None.
+        lrs: The LRs to begin with; 1e-5 to 1, four per decade, if None.
+        budget: What may be trained, in full trainings.
+        tolerance: Metrics that differ by less than this share of the best one count as equally good.
+        validation: Share of the training set to keep back for choices, if the task has no validation set of its own.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        compiled: Whether to compile the step: worth its while where a full training takes more than some minutes.
+        progress: Called after each stretch of training.
+
+    Raises:
+        SpecError: An argument is wrong.
+        TaskError: The share for validation leaves nothing, or the model's averages can have no batch-norm statistics.
+        SearchError: The folder cannot be used or written to, or no LR could be trained.
+    """
+    if (steps is None) == (epochs is None):
+        raise SpecError("steps or epochs says how long a full training is: give one of them.")
+    steps, epochs, validation = plain(steps), plain(epochs), plain(validation)
+    if epochs is not None and (type(epochs) is not int or epochs < 1):
+        raise SpecError(f"epochs is {epochs}; it must be a whole number of at least 1.")
+    made = task if isinstance(task, Prepared) else task.prepared
+    if made.validation is None:
+        held, rest = held_out(made.train, validation)
+        size = {"samples_per_step": len(leaves(rest)[0])} if made.full_batch else {}
+        made = replace(made, train=rest, validation=held, **size)
+    if made.steps_per_epoch == 0:
+        raise TaskError(
+            f"batch_size is {made.samples_per_step}, but {made.samples} samples are left for training besides the"
+            " validation set; use a smaller one."
+        )
+    total = steps if steps is not None else (epochs or 0) * made.steps_per_epoch
+    by_accuracy = made.objective.has_accuracy
+    check_statistics(made)
+    finder = Finder(
+        folder or tempfile.mkdtemp(prefix="lratlas-find-"),
+        steps=total,
+        lrs=lrs,
+        budget=budget,
+        direction="maximize" if by_accuracy else "minimize",
+        tolerance=tolerance,
+    )
+    on = torch.device(device_name(device, field="device"))
+    try:
+        _same_task(finder.folder, made)
+        _search(
+            finder,
+            SegmentTrainer(task=task_on(made, on, torch.float32), root=finder.folder, device=on, compiled=compiled),
+            progress,
+        )
+    except OSError as error:
+        raise SearchError(f"The search in {finder.folder} cannot go on: {error}. What it has is kept.") from error
+    return finder.advice()
+
+
+def _search(finder: Finder, bench: SegmentTrainer, progress: Callable[[SearchProgress], None] | None) -> None:
+    """Train what the finder asks for, until it asks for nothing more."""
+    while segments := finder.ask_all():
+        for group in groups(bench, segments):
+            began = time.monotonic()
+            results = train_segments(bench, group)
+            each_took = (time.monotonic() - began) / len(group)
+            for each, result in zip(group, results, strict=True):
+                told = {"value": result.value, "averaged": result.averaged}
+                finder.tell(each, **told, losses=result.losses, seconds=each_took)
+            if progress:
+                progress(_progress(finder))
+        forget_states(bench, finder.needed())
+
+
+def _progress(finder: Finder) -> SearchProgress:
+    best = None
+    with suppress(SearchError):  # nothing has gone well yet
+        best = finder.advice().lr
+    cost = spent(finder.search, finder.results)
+    return SearchProgress(cost=cost, budget=finder.search.budget, best=best)
+
+
+def _same_task(folder: Path, task: Prepared) -> None:
+    """Store the fingerprints of the task's parts in the folder, or compare with those that are there."""
+    path, parts = folder / TASK, fingerprint_parts(task)
+    if not path.exists():
+        write_file(path, json.dumps(parts, indent=1).encode())
+        return
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        stored = None
+    if not isinstance(stored, dict):
+        raise SearchError(
+            f"The search in {folder} is of an earlier version, or its {TASK} is damaged; use another folder."
+        )
+    if combined(stored) != combined(parts):
+        raise SearchError(
+            f"The search in {folder} is of another task: {changed_parts(stored, parts)} changed. Use another folder, or"
+            " undo the change."
+        )

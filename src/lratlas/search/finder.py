@@ -1,0 +1,267 @@
+"""Ask and tell: a search for the initial LR of any training, in any framework."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock
+
+from lratlas.errors import SearchError
+from lratlas.numbers import first_not_finite, is_finite, number, plain
+from lratlas.paths import home_expanded
+from lratlas.search.advice import Advice, advise
+from lratlas.search.journal import add_result, claim, open_folder, read_results
+from lratlas.search.rungs import needed_states, next_segments
+from lratlas.search.segments import Segment, SegmentResult, block_losses
+from lratlas.study.spec.errors import shown
+
+_PATIENCE = (0.05, 1.0)  # seconds between two looks whether others have finished: at first, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Claim:
+    segment: Segment
+    lock: FileLock
+    began: float
+
+
+class Finder:
+    """A search for the initial LR: it says what to train, and is told what came of it.
+
+    Example:
+        >>> finder = lratlas.Finder("search", steps=10_000, direction="maximize")  # doctest: +SKIP
+        >>> while segment := finder.ask():  # doctest: +SKIP
+        ...     accuracy, averaged = train(segment)
+        ...     finder.tell(segment, value=accuracy, averaged=averaged)
+        >>> print(finder.advice())  # doctest: +SKIP
+
+    Every result is stored in the folder. ``Finder(folder)`` reopens a search and continues it, with the settings that
+    the folder has; a setting that is given must agree with them. Several processes may work on one search, each with
+    its own finder.
+
+    Args:
+        folder: The search folder; created if it does not exist.
+        steps: Optimizer steps of a full training. Only a new search needs them.
+        lrs: The LRs to begin with, 1e-5 to 1 if none are given. The grid grows by itself where the best LR is at an
+            end of it.
+        budget: What may be trained, in full trainings; 1.5 if not given. It is kept to but for the first look: each of
+            ``lrs`` is trained for a 64th of a full training, however small the budget.
+        direction: Whether the metric is to be small (``minimize``, such as a validation loss; the default) or large
+            (``maximize``).
+        tolerance: Metrics that differ by less than this share of the best one count as equally good; 0.005 if not
+            given.
+        resumable: Whether a training can continue from a checkpoint, as it can if not given. If not, all segments begin
+            with fresh weights.
+        anneal: Whether the LR can be taken to zero within a segment, as it can if not given.
+
+    Raises:
+        SpecError: An argument is out of range, or a new search has no ``steps``.
+        SearchError: The search in the folder has other settings, is damaged or cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        steps: int | None = None,
+        lrs: Iterable[float] | None = None,
+        budget: float | None = None,
+        direction: Literal["minimize", "maximize"] | None = None,
+        tolerance: float | None = None,
+        resumable: bool | None = None,
+        anneal: bool | None = None,
+    ) -> None:
+        settings = {
+            "steps": steps,
+            "lrs": lrs,
+            "budget": budget,
+            "direction": direction,
+            "tolerance": tolerance,
+            "resumable": resumable,
+            "anneal": anneal,
+        }
+        self.folder = home_expanded(folder)
+        self.search = open_folder(self.folder, {name: value for name, value in settings.items() if value is not None})
+        self._claims = dict[str, _Claim]()
+
+    def __repr__(self) -> str:
+        return f"Finder({str(self.folder)!r}, steps={self.search.steps})"
+
+    @property
+    def results(self) -> tuple[SegmentResult, ...]:
+        """All that was told so far, by all processes.
+
+        Raises:
+            SearchError: The journal of the search is damaged.
+        """
+        return tuple(read_results(self.folder))
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to be trained."""
+        return not next_segments(self.search, self.results)
+
+    def ask(self) -> Segment | None:
+        """What to train next; None once the search is over.
+
+        The segment is this finder's until it is told or released, or its process ends. Where all that can be trained
+        now is being trained by others, this waits for them.
+
+        Raises:
+            SearchError: All that can be trained now was already asked for from this finder.
+        """
+        pause = _PATIENCE[0]
+        while waiting := next_segments(self.search, self.results):
+            for each in waiting:
+                if each.name not in self._claims and self._claimed(each):
+                    return each
+            if all(each.name in self._claims for each in waiting):
+                raise SearchError(
+                    f"Nothing can be trained before the result of {waiting[0].name} is told; release() gives back what"
+                    " was asked for."
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, _PATIENCE[1])
+        return None
+
+    def ask_all(self) -> list[Segment]:
+        """All that can be trained now and is not claimed by others, for training it side by side; waits as `ask` does.
+
+        Returns:
+            The segments, all of them this finder's; none once the search is over.
+
+        Raises:
+            SearchError: All that can be trained now was already asked for from this finder.
+        """
+        first = self.ask()
+        if first is None:
+            return []
+        waiting = next_segments(self.search, self.results)
+        return [first, *(each for each in waiting if each.name not in self._claims and self._claimed(each))]
+
+    def tell(
+        self,
+        segment: Segment,
+        *,
+        value: float | None = None,
+        averaged: float | None = None,
+        losses: Iterable[float] = (),
+        seconds: float | None = None,
+    ) -> SegmentResult:
+        """Say what came of a segment. NaN or infinity among the numbers means that it diverged: a result like others.
+
+        Args:
+            segment: As it was asked for.
+            value: The validation metric of the weights at its end.
+            averaged: The validation metric of the average of the weights after ``segment.average_from``. It ranks the
+                LRs where it is told; it should be told of all segments with a constant LR or of none.
+            losses: Training losses in order, one per step or per report, equally far apart.
+            seconds: What it took; None for the wall time since it was asked for.
+
+        Returns:
+            What the journal has of it now.
+
+        Raises:
+            SearchError: Neither metric is told and no loss says why, one of them is no number, or the segment is not
+                this finder's, or the folder cannot be written; then it can be told again.
+        """
+        value, averaged = _metric(value, "value"), _metric(averaged, "averaged")
+        place = first_not_finite(losses := _numbers(losses))
+        told = [metric for metric in (value, averaged) if metric is not None]
+        failure = None
+        if place is not None:
+            failure = f"loss {place + 1} of {len(losses)} is not finite"
+        elif not all(map(is_finite, told)):
+            failure = "the validation metric is not finite"
+        elif not told:
+            raise SearchError(f"Neither value nor averaged is told of {segment.name}; one of them is needed.")
+        took = _metric(seconds, "seconds")
+        return self._told(segment, value=value, averaged=averaged, losses=losses, failure=failure, seconds=took)
+
+    def fail(self, segment: Segment, reason: str, *, losses: Iterable[float] = ()) -> SegmentResult:
+        """Say that a segment could not be trained to its end, and why; its LR is not gone on with.
+
+        Args:
+            segment: As it was asked for.
+            reason: For people; one with the words "not finite" means that the training diverged.
+            losses: Training losses in order, as far as they are known.
+
+        Raises:
+            SearchError: The segment is not this finder's, or the folder cannot be written.
+        """
+        reason = reason or "no reason was given"
+        return self._told(segment, value=None, averaged=None, losses=_numbers(losses), failure=reason, seconds=None)
+
+    def release(self) -> None:
+        """Give back what was asked for and not told: another finder may train it, or this one ask for it again."""
+        while self._claims:
+            self._claims.popitem()[1].lock.release()
+
+    def needed(self) -> frozenset[str]:
+        """Names of the segments whose final states may still be trained on; those of others can be deleted."""
+        return needed_states(self.search, self.results)
+
+    def advice(self) -> Advice:
+        """What the search says so far.
+
+        Raises:
+            SearchError: Nothing has been told yet, or no LR could be trained.
+        """
+        return advise(self.search, self.results)
+
+    def _claimed(self, each: Segment) -> bool:
+        lock = claim(self.folder, each.name)
+        if lock is None:
+            return False
+        # Someone may have told it between the look at the journal and the claim.
+        if each.name in {result.segment.name for result in self.results}:
+            lock.release()
+            return False
+        self._claims[each.name] = _Claim(segment=each, lock=lock, began=time.monotonic())
+        return True
+
+    def _told(
+        self,
+        told: Segment,
+        *,
+        value: float | None,
+        averaged: float | None,
+        losses: list[float],
+        failure: str | None,
+        seconds: float | None,
+    ) -> SegmentResult:
+        asked = self._claims.get(told.name)
+        if asked is None or asked.segment != told:
+            raise SearchError(f"{told.name} was not asked for from this finder, or was told before.")
+        result = SegmentResult(
+            segment=told,
+            value=None if failure else value,
+            averaged=None if failure else averaged,
+            losses=block_losses(losses),
+            failure=failure,
+            seconds=time.monotonic() - asked.began if seconds is None else seconds,
+        )
+        add_result(self.folder, result)
+        del self._claims[told.name]
+        asked.lock.release()
+        return result
+
+
+def _numbers(losses: Iterable[float]) -> list[float]:
+    """Losses as numbers; NumPy's and tensors are welcome."""
+    values: Iterable[object] = losses if isinstance(losses, list | tuple) else plain(losses)
+    return [_number(loss, "a loss") for loss in values]
+
+
+def _number(told: object, name: str) -> float:
+    """A number that was told, also NumPy's or a tensor with one element."""
+    found = number(told)
+    if found is None:
+        raise SearchError(f"{name} is {shown(told)}; it must be a number.")
+    return found
+
+
+def _metric(told: float | None, name: str) -> float | None:
+    return None if told is None else _number(told, name)

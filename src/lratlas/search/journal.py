@@ -1,0 +1,182 @@
+"""The folder of a search: its settings, and a journal to which each result is added as one line.
+
+Several processes may share it. A segment is claimed by holding a lock on a file, which the system frees when its
+process ends, however it ends; no clock is involved.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
+
+from lratlas.errors import SearchError, SpecError
+from lratlas.numbers import finite_or_none
+from lratlas.search.segments import Segment, SegmentResult
+from lratlas.search.settings import Search, make_search
+from lratlas.study.store.atomic import sweep, write_file
+from lratlas.study.store.checksum import KEY, opened_json, sealed_json
+from lratlas.study.store.folder import SEARCH
+
+SETTINGS = SEARCH
+JOURNAL = "journal.jsonl"
+CLAIMS = "claims"
+_RESULT = TypeAdapter(SegmentResult)
+
+
+def open_folder(folder: Path, settings: Mapping[str, object]) -> Search:
+    """Create the folder of a search, or reopen it.
+
+    Args:
+        folder: The folder.
+        settings: Those of a new search; of one that is reopened any of them, in agreement with what the folder has.
+
+    Returns:
+        The settings of the search.
+
+    Raises:
+        SpecError: A setting is out of range, or a new search has no ``steps``.
+        SearchError: The folder holds a search with other settings, or cannot be written.
+    """
+    if not (folder / SETTINGS).exists():
+        _create(folder, settings)
+    with suppress(OSError):
+        sweep(folder.iterdir())
+    stored = read_settings(folder)
+    asked = make_search(**{**stored.model_dump(), **settings})
+    changed = [name for name in Search.model_fields if getattr(stored, name) != getattr(asked, name)]
+    if changed:
+        found = "; ".join(
+            f"{name} = {getattr(stored, name)}, and now {getattr(asked, name)} is asked for" for name in changed
+        )
+        raise SearchError(f"The search in {folder} has {found}; give the same, or another folder.")
+    return stored
+
+
+def _create(folder: Path, settings: Mapping[str, object]) -> None:
+    """Create the folder of a new search, unless another process does so at the same time."""
+    if "steps" not in settings:
+        raise SpecError(
+            f"There is no search in {folder}; a new one needs steps, the optimizer steps of a full training."
+        )
+    search = make_search(**settings)
+    try:
+        (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{SETTINGS}.lock"):
+            if not (folder / SETTINGS).exists():
+                write_file(folder / SETTINGS, sealed_json(search.model_dump(mode="json")).encode())
+    except OSError as error:
+        raise SearchError(f"The search folder {folder} cannot be written: {error.strerror or error}.") from error
+
+
+def read_settings(folder: Path) -> Search:
+    """The settings of the search in a folder.
+
+    Raises:
+        SearchError: There is none, or its file is damaged.
+    """
+    try:
+        return make_search(**read_object((folder / SETTINGS).read_bytes()))
+    except FileNotFoundError as error:
+        raise SearchError(f"There is no search in {folder}: it has no {SETTINGS}.") from error
+    except (OSError, ValueError, TypeError, RecursionError, SpecError) as error:
+        raise SearchError(f"{folder / SETTINGS} is damaged: {error}") from error
+
+
+def read_results(folder: Path) -> list[SegmentResult]:
+    """All results told so far, in order; a last line that a killed process left unfinished does not count.
+
+    Raises:
+        SearchError: A line is damaged.
+    """
+    try:
+        text = (folder / JOURNAL).read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SearchError(f"{folder / JOURNAL} cannot be read: {error.strerror or error}.") from error
+    lines = text.split(b"\n")[:-1]
+    results = dict[str, SegmentResult]()
+    for number, line in enumerate(lines, start=1):
+        try:
+            result = _result(read_object(line))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise SearchError(f"Line {number} of {folder / JOURNAL} is damaged: {error}") from error
+        results.setdefault(result.segment.name, result)
+    return list(results.values())
+
+
+def add_result(folder: Path, result: SegmentResult) -> None:
+    """Add a result to the journal, and wait until it is on the disk.
+
+    Raises:
+        SearchError: The folder cannot be written; the result is not in the journal.
+    """
+    line = sealed_json(_record(result)).encode()
+    try:
+        with FileLock(folder / f"{JOURNAL}.lock"), (folder / JOURNAL).open("ab+") as file:
+            _drop_torn_line(file)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise SearchError(f"{folder / JOURNAL} cannot be written: {error.strerror or error}.") from error
+
+
+def claim(folder: Path, name: str) -> FileLock | None:
+    """The lock on a segment, held until it is released or the process ends; None where someone else holds it.
+
+    Raises:
+        SearchError: The folder cannot be written.
+    """
+    # One thread may ask and another tell.
+    lock = FileLock(folder / CLAIMS / f"{name}.lock", thread_local=False)
+    try:
+        (folder / CLAIMS).mkdir(exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    except OSError as error:
+        raise SearchError(f"{folder / CLAIMS} cannot be written: {error.strerror or error}.") from error
+    return lock
+
+
+def _drop_torn_line(file: Any) -> None:
+    """Cut off what a killed process left of a line, so that the next one begins on its own."""
+    file.seek(0)
+    held: bytes = file.read()
+    if held and not held.endswith(b"\n"):
+        file.truncate(held.rfind(b"\n") + 1)
+
+
+def read_object(text: bytes) -> dict[str, Any]:
+    """The object in a small file of a search, or in a line of its journal, held against its checksum.
+
+    Raises:
+        ValueError: It is not JSON, or was altered. What earlier versions wrote has no checksum.
+        TypeError: It is no object.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise TypeError("it must hold one object")
+    return opened_json(text) if KEY in content else cast("dict[str, Any]", content)
+
+
+def _record(result: SegmentResult) -> dict[str, object]:
+    record: dict[str, object] = asdict(result)
+    return record | {"losses": finite_or_none(result.losses)}
+
+
+def _result(record: dict[str, Any]) -> SegmentResult:
+    losses: list[float | None] = record.pop("losses")
+    of: dict[str, Any] = record.pop("segment")
+    made = SegmentResult(
+        segment=Segment(**of), losses=tuple(math.nan if loss is None else loss for loss in losses), **record
+    )
+    return _RESULT.validate_python(asdict(made))  # the classes refuse fields, this the types of their values

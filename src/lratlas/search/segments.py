@@ -1,0 +1,113 @@
+"""A search in parts: stretches of trainings to be made, and what came of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lratlas.numbers import first_not_finite
+
+BLOCKS = 64  # means of consecutive losses that are kept of a segment, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A stretch of one training, from one step count to another.
+
+    Attributes:
+        name: Unique within a search and fit for a file name.
+        parent: Name of the segment whose final state is trained on; None for fresh weights.
+        lr: The constant learning rate of the trial. Where parameter groups have different ones, all are to be
+            multiplied by one factor; a warm-up is applied on top.
+        seed: Of initial weights and batch order.
+        start: Optimizer steps done before; 0 without a parent.
+        stop: Optimizer steps done at the end.
+        average_from: Weights after steps later than this one enter the average that is evaluated.
+        anneal_from: The step from which on the LR goes linearly to zero, reached at ``stop``; None for a constant LR.
+    """
+
+    name: str
+    parent: str | None
+    lr: float
+    seed: int
+    start: int
+    stop: int
+    average_from: int
+    anneal_from: int | None = None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps to be done."""
+        return self.stop - self.start
+
+    @property
+    def annealed(self) -> bool:
+        """Whether the LR goes to zero."""
+        return self.anneal_from is not None
+
+    def share_at(self, step: int) -> float:
+        """What the constant LR is multiplied by in a step, ``start <= step < stop``; steps count from 0."""
+        if self.anneal_from is None or step < self.anneal_from:
+            return 1.0
+        return 1 - (step - self.anneal_from) / (self.stop - self.anneal_from)
+
+    def lr_at(self, step: int) -> float:
+        """The LR of a step, ``start <= step < stop``; steps count from 0."""
+        return self.lr * self.share_at(step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentResult:
+    """What was told of a segment.
+
+    Attributes:
+        segment: Which one.
+        value: The validation metric of the weights at the end; None where it failed or was not told.
+        averaged: The metric of the averaged weights; None where it failed or was not told.
+        losses: Training losses: means over equal parts of the segment, in order; NaN where one was not finite.
+        failure: Why it failed; None where it went well.
+        seconds: Wall time between being asked for and being told; of segments that were trained together, its share.
+    """
+
+    segment: Segment
+    value: float | None = None
+    averaged: float | None = None
+    losses: tuple[float, ...] = ()
+    failure: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def quality(self) -> float | None:
+        """The metric that counts: that of the averaged weights, else of the last; None where it failed."""
+        return self.averaged if self.averaged is not None else self.value
+
+
+def make_segment(
+    *, lr: float, seed: int, start: int, stop: int, parent: str | None, anneal_from: int | None = None
+) -> Segment:
+    """A segment with the name that follows from what it is; weights of the last tenth of all steps are averaged."""
+    ending = "-annealed" if anneal_from is not None else ""
+    return Segment(
+        name=f"lr{lr:.6g}-seed{seed}-to{stop}{ending}",
+        parent=parent,
+        lr=lr,
+        seed=seed,
+        start=start,
+        stop=stop,
+        average_from=max(start, min(stop - 1, stop - stop // 10)),
+        anneal_from=anneal_from,
+    )
+
+
+def block_losses(losses: Sequence[float]) -> tuple[float, ...]:
+    """Losses of consecutive steps as means over equal parts, at most 64.
+
+    Args:
+        losses: One per step, or per report, in order.
+
+    Returns:
+        The means; NaN for each part in which a loss was not finite.
+    """
+    parts = np.array_split(np.asarray(losses, dtype=np.float64), min(BLOCKS, len(losses))) if len(losses) else []
+    return tuple(float(part.mean()) if first_not_finite(part.tolist()) is None else math.nan for part in parts)

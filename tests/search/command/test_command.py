@@ -1,0 +1,318 @@
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from lratlas.errors import SearchError, SpecError
+from lratlas.search.advice import Advice
+from lratlas.search.command.command import find_by_command, time_limit
+from lratlas.search.finder import Finder
+from lratlas.search.segments import Segment, SegmentResult, make_segment
+from search.command_helpers import gone, program
+
+SRC = Path(__file__).parents[3] / "src"
+LRS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+
+
+@dataclass
+class Seen:
+    """What a search did."""
+
+    advice: Advice
+    finder: Finder
+    started: list[Segment] = field(default_factory=list[Segment])
+    ended: list[SegmentResult] = field(default_factory=list[SegmentResult])
+    notices: list[str] = field(default_factory=list[str])
+
+
+def finder(
+    tmp_path: Path,
+    *,
+    resumable: bool = True,
+    anneal: bool = True,
+    direction: Literal["minimize", "maximize"] = "minimize",
+) -> Finder:
+    return Finder(
+        tmp_path / "search",
+        steps=320,
+        lrs=LRS,
+        budget=2.5,
+        resumable=resumable,
+        anneal=anneal,
+        direction=direction,
+    )
+
+
+def search(
+    command: str, *finders: Finder, metric: str | None = None, timeout: float | None = None, stall: float | None = None
+) -> Seen:
+    started, ended, notices = list[Segment](), list[SegmentResult](), list[str]()
+    advice = find_by_command(
+        command,
+        finders,
+        metric=metric,
+        timeout=timeout,
+        stall=stall,
+        started=started.append,
+        ended=ended.append,
+        notice=notices.append,
+    )
+    return Seen(advice=advice, finder=finders[0], started=started, ended=ended, notices=notices)
+
+
+def final_loss(lr: float, steps: int = 320) -> float:
+    """What the program comes to at a constant LR, computed here."""
+    weight = 1.0
+    for step in range(steps):
+        weight -= lr * (weight + 0.1 * math.cos(12.9898 * step))
+    return weight * weight / 2
+
+
+def test_a_search_finds_an_lr_that_trains_well(tmp_path: Path) -> None:
+    seen = search(program(tmp_path), finder(tmp_path))
+    assert seen.advice.lr < 2  # the parabola diverges above
+    assert final_loss(seen.advice.lr) < 2 * min(map(final_loss, LRS)) + 1e-3
+    assert not seen.advice.warnings or not any("training loss" in warning for warning in seen.advice.warnings)
+    assert any(result.segment.annealed for result in seen.ended)
+    assert [result.segment for result in seen.ended] == seen.started
+    assert {each.segment.lr for each in seen.ended if each.failure} <= {3.0, *(lr for lr in LRS if lr > 2)}
+    # Nothing is continued any more, so that no state is kept; what was printed is.
+    folders = list((tmp_path / "search" / "segments").iterdir())
+    assert {folder.name for folder in folders} == {piece.name for piece in seen.started}
+    assert not [folder for folder in folders if (folder / "state").exists()]
+    assert all((folder / "stdout.txt").stat().st_size for folder in folders)
+    # A finished search is left as it is.
+    again = search("sh -c 'exit 1' {lr} {checkpoint} {final_lr}", finder(tmp_path))
+    assert again.started == []
+    assert again.advice.lr == seen.advice.lr
+
+
+def test_several_workers_come_to_the_same(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    command = program(tmp_path)
+    alone = search(command, finder(tmp_path / "one"))
+    together = search(command, *(finder(tmp_path) for _ in range(3)))
+    assert Counter(piece.name for piece in together.started) == Counter(piece.name for piece in alone.started)
+    assert together.advice.lr == alone.advice.lr
+
+
+def test_without_checkpoints_every_segment_is_trained_from_the_beginning(tmp_path: Path) -> None:
+    text = "import json,sys; lr, steps = float(sys.argv[1]), int(sys.argv[2]); loss = (1 - min(lr, 1.5)) ** (2 * steps)"
+    path = tmp_path / "short.py"
+    path.write_text(f"{text}; print(json.dumps({{'value': loss, 'loss': loss}}))")
+    seen = search(f"{sys.executable} -S '{path}' {{lr}} {{steps}}", finder(tmp_path, resumable=False, anneal=False))
+    assert {piece.start for piece in seen.started} == {0}
+    assert seen.advice.finish == "constant"
+    with pytest.raises(SpecError, match=r"no {checkpoint}"):
+        search("sh {lr}", finder(tmp_path / "other"))
+    with pytest.raises(SpecError, match=r"no {final_lr}"):
+        search("sh {lr} {checkpoint}", finder(tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    ("before", "failure"),
+    [
+        ("if lr == 0.03: raise MemoryError('the card is full')", "exited with code 1: .*MemoryError: the card is full"),
+        ("if lr == 0.03: time.sleep(300)", "not done after 2 s"),
+        ("if lr == 0.03: os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
+        ("if lr == 0.03: print('}{' * 99, chr(0)); sys.exit()", "told no 'value'; it printed no JSON records"),
+        ("if lr == 0.03: print('{\"value\": NaN}'); sys.exit()", r"the value was not finite \(nan\)"),
+        ("if lr == 0.03: print('{\"value\": 1}'); sys.exit()", "saved no checkpoint"),
+    ],
+)
+def test_a_failing_segment_is_named_and_the_search_goes_on(tmp_path: Path, before: str, failure: str) -> None:
+    seen = search(program(tmp_path, before=before), finder(tmp_path), timeout=2)
+    (failed,) = [each for each in seen.ended if each.segment.lr == 0.03 and each.segment.seed == 0]
+    assert re.search(failure, failed.failure or ""), failed.failure
+    assert sum(failed.segment.name in notice for notice in seen.notices) == 1
+    assert final_loss(seen.advice.lr) < 2 * min(map(final_loss, LRS)) + 1e-3
+
+
+def test_a_program_that_falls_silent_is_ended(tmp_path: Path) -> None:
+    before = "if lr == 0.03: print('so far', flush=True); time.sleep(300)"
+    seen = search(program(tmp_path, before=before), finder(tmp_path), stall=1)
+    (failed,) = [each for each in seen.ended if each.segment.lr == 0.03 and each.segment.seed == 0]
+    assert failed.failure == "the command was ended: it printed nothing for 1 s"
+
+
+def test_a_command_that_always_fails_alike_is_given_up(tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match=r"All of the first 3 segments failed, .* no such file data-0.0[0-9]+; mend"):
+        search(program(tmp_path, before="sys.exit(f'no such file data-{lr}')"), finder(tmp_path))
+    assert len(finder(tmp_path).results) == 3
+
+
+def test_a_program_that_is_not_found_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="'no-such-program' is not found"):
+        search("no-such-program {lr} {final_lr} {checkpoint}", finder(tmp_path))
+    assert not finder(tmp_path).results
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan])
+def test_limits_must_be_above_zero(tmp_path: Path, seconds: float) -> None:
+    with pytest.raises(SpecError, match=r"timeout is .*above 0"):
+        search(program(tmp_path), finder(tmp_path), timeout=seconds)
+
+
+def test_losses_alone_are_taken_and_said_to_be(tmp_path: Path) -> None:
+    command = program(tmp_path, after="")
+    seen = search(command, finder(tmp_path))
+    assert seen.advice.warnings[-1].startswith("The command told no validation metric")
+    first = seen.ended[0]
+    tail = [final_loss(first.segment.lr, step) for step in range(1, 6)]
+    assert first.segment.stop == 5
+    assert first.value == pytest.approx(tail[-1])
+    again = search(command, finder(tmp_path))
+    assert again.advice.warnings == seen.advice.warnings
+    with pytest.raises(SearchError, match=r"The metric is 'loss', but the search in .* was begun with unnamed"):
+        search(command, finder(tmp_path), metric="loss")
+
+
+def test_losses_do_not_stand_in_for_a_metric_that_is_wanted(tmp_path: Path) -> None:
+    command = program(tmp_path, after="")
+    with pytest.raises(SearchError, match="told no 'value'; its records have step, loss"):
+        search(command, finder(tmp_path, direction="maximize"))
+    with pytest.raises(SearchError, match="told no 'val_acc'; its records have step, loss"):
+        search(command, finder(tmp_path / "named"), metric="val_acc")
+
+
+def test_a_value_that_is_missing_once_is_a_failure_and_not_replaced_by_a_loss(tmp_path: Path) -> None:
+    seen = search(program(tmp_path, after="if lr != 0.03: print(json.dumps({'value': loss}))"), finder(tmp_path))
+    (failed,) = [each for each in seen.ended if each.segment.lr == 0.03 and each.segment.seed == 0]
+    assert failed.failure == "the command told no 'value'; its records have step, loss"
+
+
+def test_a_named_metric_may_be_better_when_higher(tmp_path: Path) -> None:
+    after = "print(json.dumps({'acc': 1 - loss, 'averaged_acc': 1 - loss / 2}))"
+    seen = search(program(tmp_path, after=after), finder(tmp_path, direction="maximize"), metric="acc")
+    assert final_loss(seen.advice.lr) < min(map(final_loss, LRS)) + seen.finder.search.tolerance
+    first = seen.ended[0]
+    assert first.averaged == pytest.approx(1 - final_loss(first.segment.lr, first.segment.stop) / 2)
+
+
+def test_the_time_limit_follows_the_pace() -> None:
+    def result(stop: int, seconds: float, failure: str | None = None) -> SegmentResult:
+        return SegmentResult(
+            segment=make_segment(lr=0.1, seed=0, start=0, stop=stop, parent=None),
+            value=1.0,
+            seconds=seconds,
+            failure=failure,
+        )
+
+    assert time_limit([], 100) is None
+    assert time_limit([result(100, 9.0, "the command …")], 100) is None
+    assert time_limit([result(10, 9.0), result(100, 20.0)], 100) == pytest.approx(60 + 200)
+    assert time_limit([result(10, 9.0), result(100, 20.0)], 400) == pytest.approx(60 + 800)
+    assert time_limit([result(100, 20.0)], 10) == pytest.approx(60 + 200)
+
+
+def test_an_error_of_the_callers_own_ends_the_search(tmp_path: Path) -> None:
+    def ended(_: SegmentResult) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        find_by_command(program(tmp_path), [finder(tmp_path), finder(tmp_path)], ended=ended)
+
+
+SEARCH = """
+import sys
+from lratlas.search.command.command import find_by_command
+from lratlas.search.finder import Finder
+command, folder = sys.argv[1:3]
+finders = [Finder(folder, steps=320, lrs={lrs}, budget=2.5) for _ in range(int(sys.argv[3]))]
+print(find_by_command(command, finders).lr)
+"""
+
+
+@contextmanager
+def started(tmp_path: Path, command: str, workers: int) -> "Generator[subprocess.Popen[str]]":
+    """A process that searches, killed on the way out whatever happens."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SEARCH.format(lrs=LRS), command, str(tmp_path / "search"), str(workers)],
+        env=os.environ | {"PYTHONPATH": str(SRC)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def calls(tmp_path: Path) -> list[int]:
+    log = tmp_path / "calls"
+    return [int(word) for word in log.read_text().split()] if log.exists() else []
+
+
+def awaited(tmp_path: Path, count: int) -> list[int]:
+    end = time.monotonic() + 60  # on a busy machine
+    while len(found := calls(tmp_path)) < count:
+        assert time.monotonic() < end, found
+        time.sleep(0.01)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_search_loses_no_more_than_the_segment_it_was_at(tmp_path: Path, number: signal.Signals) -> None:
+    log, first = tmp_path / "calls", tmp_path / "first"
+    # The tenth call of the first search hangs in the middle of its training, with a state half written.
+    before = (
+        f"log = open({str(log)!r}, 'a'); log.write(f'{{os.getpid()}}\\n'); log.flush()\n"
+        f"if os.path.exists({str(first)!r}) and len(open({str(log)!r}).readlines()) == 10:"
+        " path.write_text('half'); time.sleep(300)"
+    )
+    command = program(tmp_path, before=before)
+    first.touch()
+    with started(tmp_path, command, 1) as process:
+        pids = awaited(tmp_path, 10)
+        time.sleep(0.2)
+        process.send_signal(number)
+        process.communicate(timeout=15)
+    assert process.returncode != 0
+    assert gone([pids[9]])
+    told = finder(tmp_path).results
+    assert len(told) == 9
+    first.unlink()
+    seen = search(command, finder(tmp_path))
+    assert len(calls(tmp_path)) == len(seen.finder.results) + 1
+    assert {each.name for each in seen.started}.isdisjoint(each.segment.name for each in told)
+    (tmp_path / "whole").mkdir()
+    whole = search(command, finder(tmp_path / "whole"))
+    assert seen.advice.lr == whole.advice.lr
+
+
+def test_ctrl_c_ends_the_programs_of_all_workers(tmp_path: Path) -> None:
+    before = f"open({str(tmp_path / 'calls')!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(300)"
+    with started(tmp_path, program(tmp_path, before=before), 2) as process:
+        pids = awaited(tmp_path, 2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=15)
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert gone(pids)
+
+
+def test_a_second_ctrl_c_waits_no_longer(tmp_path: Path) -> None:
+    before = (
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"open({str(tmp_path / 'calls')!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(300)"
+    )
+    with started(tmp_path, program(tmp_path, before=before), 1) as process:
+        (pid,) = awaited(tmp_path, 1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None, process.communicate()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=5)
+    assert gone([pid])

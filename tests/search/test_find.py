@@ -1,0 +1,311 @@
+import errno
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+import lratlas
+from lratlas.errors import SearchError, SpecError, TaskError
+from lratlas.study.spec.grid import lr_grid
+from lratlas.training.order import batch_indices
+from lratlas.training.trainer import train_stack
+
+LRS = lr_grid(1e-3, 10.0, per_decade=2)
+
+
+def blobs(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % 3
+    centres = torch.tensor([[1.0, 0.0], [-1.0, 1.0], [0.0, -1.0]])
+    return centres[y] + 0.7 * torch.randn(count, 2, generator=generator), y
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 3))
+
+
+def with_dropout() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Dropout(0.1), nn.Linear(16, 3))
+
+
+def small_task(**changes: Any) -> lratlas.Task:
+    given: dict[str, Any] = {
+        "model": network,
+        "train": blobs(192, 0),
+        "validation": blobs(90, 1),
+        "test": blobs(30, 2),
+        "batch_size": 16,
+        "rule": {"name": "sgd", "momentum": 0.9},
+    }
+    return lratlas.Task(**(given | changes))
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, strategies: Sequence[str]) -> None:
+    """Have measurements of what trains faster come out as given, one after the other."""
+    left = iter(strategies)
+
+    def next_one(*_: object, **__: object) -> str:
+        return next(left)
+
+    monkeypatch.setattr("lratlas.search.segment_trainer.faster_strategy", next_one)
+
+
+def plain_training(task: lratlas.Task, lr: float, steps: int, *, averaged: int = 1) -> float:
+    """Validation accuracy after an ordinary loop with the same initial weights and batches.
+
+    It is that of the mean of the weights after each of the last steps, so many as ``averaged`` says.
+    """
+    from lratlas.training.prepared import make_model
+
+    model = make_model(task.prepared, 0)
+    optimizer, mean = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9), AveragedModel(model)
+    for step, rows in enumerate(batch_indices(seed=0, start=0, stop=steps, samples=192, batch_size=16)):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(task.train[0][rows]), task.train[1][rows]).backward()
+        optimizer.step()
+        if step >= steps - averaged:
+            mean.update_parameters(model)
+    assert isinstance(task.validation, tuple)
+    x, y = task.validation
+    return float((mean(x).argmax(1) == y).double().mean())
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[lratlas.Advice, Path]:
+    """A whole search of the small task with 256 steps, and its folder."""
+    folder = tmp_path_factory.mktemp("searched")
+    return lratlas.find(small_task(), steps=256, lrs=LRS, folder=folder), folder
+
+
+def numbers(advice: lratlas.Advice) -> list[dict[str, object]]:
+    return advice.evidence.drop("seconds").to_dicts()
+
+
+def test_what_is_told_of_an_lr_is_what_an_ordinary_loop_reaches(searched: tuple[lratlas.Advice, Path]):
+    task, (advice, _) = small_task(), searched
+    rows = advice.evidence.filter(~advice.evidence["annealed"] & (advice.evidence["seed"] == 0))
+    longest = rows.sort("steps").row(-1, named=True)
+    # A stack adds in another order, so that a sample on the border may fall to the other side.
+    assert longest["value"] == pytest.approx(plain_training(task, longest["lr"], longest["steps"]), abs=1.5 / 90)
+
+
+def test_the_advice_is_as_good_as_training_every_lr_in_full(searched: tuple[lratlas.Advice, Path]):
+    task, (advice, _) = small_task(), searched
+    assert advice.finish == "average"
+    best = max(plain_training(task, lr, 256, averaged=26) for lr in LRS)
+    # Twice the standard error of a difference between accuracies of 85 % on 90 samples each.
+    assert plain_training(task, advice.lr, 256, averaged=26) >= best - 2 * (2 * 0.85 * 0.15 / 90) ** 0.5
+    assert advice.low <= advice.lr <= advice.high
+    assert advice.cost <= 1.5
+
+
+def test_the_divergence_threshold_of_least_squares_is_the_known_one(tmp_path: Path):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 4, generator=generator) * torch.tensor([2.0, 1.0, 0.5, 0.2])
+    y = x @ torch.ones(4, 1)
+    task = lratlas.Task(
+        model=lambda: nn.Linear(4, 1, bias=False),
+        train=(x, y),
+        validation=(x, y),
+        test=(x, y),
+        loss="mse",
+        batch_size="full",
+        rule="sgd",
+    )
+    advice = lratlas.find(task, steps=6400, lrs=lr_grid(1e-3, 10.0, per_decade=4), folder=tmp_path)
+    # Gradient descent on a quadratic diverges above 2 over the largest eigenvalue of the Hessian.
+    threshold = 2 / float(torch.linalg.eigvalsh(2 * x.T @ x / 64).max())
+    assert advice.divergence is not None
+    assert advice.divergence.below < threshold < advice.divergence.above
+    assert advice.lr < threshold
+    assert advice.direction == "minimize"
+
+
+def test_an_interrupted_search_goes_on_to_the_same_end(
+    searched: tuple[lratlas.Advice, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    task, (whole, folder) = small_task(), searched
+    # A search measures once what trains faster: a second measurement would find nothing to answer.
+    measured(monkeypatch, [(folder / "strategy.txt").read_text()])
+    told = 0
+
+    def interrupt(_: object) -> None:
+        nonlocal told
+        told += 1
+        if told in {1, 3}:
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            lratlas.find(task, steps=256, lrs=LRS, folder=tmp_path / "parts", progress=interrupt)
+    parts = lratlas.find(task, steps=256, lrs=LRS, folder=tmp_path / "parts")
+    assert numbers(parts) == numbers(whole)
+    assert parts.lr == whole.lr
+
+
+@pytest.mark.parametrize(("strategy", "count"), [("stack", 3), ("stack", 10), ("single", 3)])
+def test_an_interruption_in_the_middle_of_a_stack_costs_one_segment_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, count: int
+):
+    # What is faster is measured, and may come out otherwise from one search to the next.
+    measured(monkeypatch, [strategy, strategy])
+    task = small_task(model=with_dropout)
+    settings: dict[str, Any] = {"steps": 1280, "lrs": LRS, "budget": 0.2}
+    whole = lratlas.find(task, folder=tmp_path / "whole", **settings)
+    trained = list[int]()
+
+    def counting(program: Any, stack: Any, **given: Any) -> Any:
+        if len(trained) == count:
+            raise KeyboardInterrupt
+        assert stack.alive.numel() == 1 or strategy == "stack"
+        trained.append(len(given["batches"]) * stack.alive.numel())
+        return train_stack(program, stack, **given)
+
+    monkeypatch.setattr("lratlas.search.segment_trainer.train_stack", counting)
+    with pytest.raises(KeyboardInterrupt):
+        lratlas.find(task, folder=tmp_path / "parts", **settings)
+    count = -1  # of what comes now, nothing is interrupted
+    parts = lratlas.find(task, folder=tmp_path / "parts", **settings)
+    assert numbers(parts) == numbers(whole)
+    # Stretches of training are counted before they are begun: the last one was done and kept.
+    assert sum(trained) == round(whole.cost * 1280)
+    assert not list((tmp_path / "parts" / "states").iterdir())
+
+
+def test_what_was_kept_of_a_stack_and_is_damaged_is_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    task = small_task()
+    measured(monkeypatch, ["stack", "stack"])
+    whole = lratlas.find(task, steps=1280, lrs=LRS, folder=tmp_path / "whole", budget=0.2)
+
+    def interrupted(program: Any, stack: Any, **given: Any) -> Any:
+        if stack.step >= 10:
+            raise KeyboardInterrupt
+        return train_stack(program, stack, **given)
+
+    monkeypatch.setattr("lratlas.search.segment_trainer.train_stack", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lratlas.find(task, steps=1280, lrs=LRS, folder=tmp_path / "parts", budget=0.2)
+    monkeypatch.setattr("lratlas.search.segment_trainer.train_stack", train_stack)
+    (part,) = (tmp_path / "parts" / "states").glob("*.part")
+    whole_part = part.read_bytes()
+    part.write_bytes(whole_part[:-1] + bytes([whole_part[-1] ^ 1]))  # one bit of a number
+    assert numbers(lratlas.find(task, steps=1280, lrs=LRS, folder=tmp_path / "parts", budget=0.2)) == numbers(whole)
+
+
+def test_a_finished_search_trains_nothing_and_keeps_no_states(searched: tuple[lratlas.Advice, Path]):
+    first, folder = searched
+    assert first.direction == "maximize"  # an accuracy
+    assert not list((folder / "states").iterdir())
+    again = lratlas.find(small_task(), steps=256, lrs=LRS, folder=folder, progress=lambda _: pytest.fail("it trained"))
+    assert again.evidence.equals(first.evidence)
+
+
+def test_neither_the_test_set_nor_global_state_plays_a_part(tmp_path: Path):
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    one = lratlas.find(small_task(), steps=128, lrs=LRS, folder=tmp_path / "one")
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(8)
+    x, y = blobs(30, 5)
+    other = lratlas.find(small_task(test=(100 * x, y.flip(0))), steps=128, lrs=LRS, folder=tmp_path / "other")
+    assert numbers(one) == numbers(other)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": lambda: nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))},
+        {"model": lambda: nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))},
+        {"rule": "adamw"},
+        {"rule": torch.optim.RMSprop},
+        {"validation": 0.3},
+        {"validation": None},
+    ],
+    ids=["batch norm", "dropout", "adamw", "any optimizer", "a share", "none given"],
+)
+def test_it_works_with(changes: dict[str, Any], tmp_path: Path):
+    lrs = lr_grid(1e-3, 1, per_decade=2)
+    advice = lratlas.find(small_task(**changes), steps=128, lrs=lrs, budget=0.5, folder=tmp_path)
+    assert advice.best > 0.6  # three classes
+
+
+def test_epochs_are_counted_in_steps(tmp_path: Path):
+    advice = lratlas.find(small_task(), epochs=10, lrs=LRS, budget=0.3, folder=tmp_path)
+    assert advice.steps == 10 * (192 // 16)
+    given: dict[str, Any] = {"epochs": np.int64(10), "lrs": np.array(LRS), "budget": np.float64(0.3)}
+    assert lratlas.find(small_task(), folder=tmp_path, **given) == advice
+
+
+@pytest.mark.parametrize("length", [{}, {"steps": 100, "epochs": 3}, {"steps": 10}, {"steps": True}])
+def test_a_length_that_is_none(length: dict[str, int], tmp_path: Path):
+    with pytest.raises(SpecError, match="steps"):
+        lratlas.find(small_task(), folder=tmp_path, **cast("dict[str, Any]", length))
+
+
+@pytest.mark.parametrize("epochs", [0, 1.5, True, "3", np.array([1, 2])])
+def test_epochs_are_a_whole_number(epochs: Any, tmp_path: Path):
+    with pytest.raises(SpecError, match=r"^epochs is .*; it must be a whole number of at least 1"):
+        lratlas.find(small_task(), folder=tmp_path, epochs=epochs)
+
+
+def test_a_folder_of_another_task(tmp_path: Path):
+    task = small_task()
+    lratlas.find(task, steps=64, lrs=LRS, budget=0.3, folder=tmp_path)
+    with pytest.raises(SearchError, match="another task"):
+        lratlas.find(replace(task, train=blobs(192, 9)), steps=64, lrs=LRS, budget=0.3, folder=tmp_path)
+
+
+def test_a_validation_share_out_of_range(tmp_path: Path):
+    with pytest.raises(TaskError, match="validation"):
+        lratlas.find(small_task(validation=None), steps=64, validation=1.5, folder=tmp_path)
+
+
+def test_batch_norm_whose_averages_would_lack_statistics_is_refused(tmp_path: Path):
+    def model() -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8, track_running_stats=False), nn.Linear(8, 3))
+
+    with pytest.raises(TaskError, match="no running statistics"):
+        lratlas.find(small_task(model=model), steps=64, folder=tmp_path)
+
+
+def test_a_disk_that_fails_is_named_and_what_the_search_has_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    task = small_task()
+    whole = lratlas.find(task, steps=64, lrs=LRS, budget=0.3, folder=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("lratlas.search.segment_trainer.write_file", full)
+        with pytest.raises(SearchError, match=r"No space left on device.*is kept"):
+            lratlas.find(task, steps=64, lrs=LRS, budget=0.3, folder=tmp_path / "search")
+    assert str(lratlas.find(task, steps=64, lrs=LRS, budget=0.3, folder=tmp_path / "search")) == str(whole)
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path: Path):
+    with pytest.raises(SpecError, match=r"^device is 'cuda:77'"):
+        lratlas.find(small_task(), steps=64, device="cuda:77", folder=tmp_path)
+
+
+def lose(state: Path) -> None:
+    state.unlink()
+
+
+def alter(state: Path) -> None:
+    whole = state.read_bytes()
+    state.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(("spoil", "words"), [(lose, "cannot be read"), (alter, "was cut short or altered")])
+def test_a_state_that_was_lost_or_altered_is_named(spoil: Callable[[Path], None], words: str, tmp_path: Path):
+    def spoil_all(_: object) -> None:
+        for path in (tmp_path / "states").iterdir():
+            spoil(path)
+
+    with pytest.raises(SearchError, match=words):
+        lratlas.find(small_task(), steps=256, lrs=LRS, folder=tmp_path, progress=spoil_all)

@@ -1,0 +1,88 @@
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lratlas.errors import SpecError
+from lratlas.search.settings import make_search
+from lratlas.study.spec.grid import lr_grid
+
+
+def test_only_the_length_has_to_be_given():
+    search = make_search(steps=1000)
+    assert search.lrs == lr_grid(1e-5, 1.0, per_decade=4)
+    assert (search.budget, search.tolerance, search.direction) == (1.5, 0.005, "minimize")
+    assert search.resumable
+    assert search.anneal
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({}, "`steps` is missing: optimizer steps of a full training."),
+        ({"steps": 63}, "`steps` is 63, but must be greater than or equal to 64."),
+        ({"steps": 0}, "`steps` is 0, but must be greater than or equal to 64."),
+        ({"steps": 100.5}, "`steps` is 100.5, but must be a valid integer"),
+        ({"steps": "100"}, "`steps` is '100', but must be a valid integer"),
+        ({"steps": True}, "`steps` is true, but must be a valid integer"),
+        ({"budget": 0.0}, "`budget` is 0.0, but must be greater than 0."),
+        ({"budget": -1.0}, "`budget` is -1.0, but must be greater than 0."),
+        ({"budget": math.inf}, "`budget` is inf, but must be a finite number."),
+        ({"budget": math.nan}, "`budget` is nan, but must be a finite number."),
+        ({"tolerance": -0.1}, "`tolerance` is -0.1, but must be greater than or equal to 0."),
+        ({"tolerance": 1.0}, "`tolerance` is 1.0, but must be less than 1."),
+        ({"tolerance": math.nan}, "`tolerance` is nan, but must be"),
+        ({"direction": "down"}, "`direction` is 'down', but must be 'minimize' or 'maximize'."),
+        ({"resumable": "no"}, "`resumable` is 'no', but must be a valid boolean."),
+        ({"anneal": 1}, "`anneal` is 1, but must be a valid boolean."),
+        ({"lrs": []}, "`lrs` is empty, but must hold at least one LR."),
+        ({"lrs": [0.1, -0.1]}, "`lrs` holds -0.1, but every LR must be a positive finite number."),
+        ({"lrs": [0.0]}, "`lrs` holds 0.0, but every LR must be a positive finite number."),
+        ({"lrs": [math.inf]}, "`lrs` holds inf, but every LR must be a positive finite number."),
+        ({"lrs": [0.1, 0.2, 0.1]}, "`lrs` holds 0.1 twice, but every LR may stand only once."),
+        ({"lrs": [0.1, 1.0, 0.10001]}, "`lrs` holds 0.1 and 0.10001, but LRs must differ by a thousandth at least."),
+        ({"lrs": 0.1}, "`lrs` is 0.1, but must be a list of positive numbers"),
+        ({"step": 100}, "`step` is not a field (did you mean `steps`?); allowed are steps, lrs, budget,"),
+    ],
+)
+def test_settings_out_of_range_are_named_with_what_is_allowed(wrong: dict[str, Any], said: str):
+    given_too = {} if not wrong else {"steps": 100}
+    with pytest.raises(SpecError) as error:
+        make_search(**(given_too | wrong))
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("right", [{"steps": 64}, {"budget": 1e-9}, {"tolerance": 0.0}, {"lrs": [0.1]}])
+def test_settings_at_the_limit_are_allowed(right: dict[str, Any]):
+    search = make_search(**({"steps": 100} | right))
+    assert {name: getattr(search, name) for name in right} == right | (
+        {"lrs": tuple(right["lrs"])} if "lrs" in right else {}
+    )
+
+
+def test_lrs_are_sorted():
+    assert make_search(steps=100, lrs=[1.0, 0.01, 0.1]).lrs == (0.01, 0.1, 1.0)
+
+
+@given(metric=st.floats(allow_nan=False, allow_infinity=False), other=st.floats(allow_nan=False, allow_infinity=False))
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_a_higher_score_is_a_better_metric(direction: str, metric: float, other: float):
+    search = make_search(steps=100, direction=direction)
+    assert search.metric(search.score(metric)) == metric
+    better = metric < other if direction == "minimize" else metric > other
+    assert (search.score(metric) > search.score(other)) == better
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+@pytest.mark.parametrize("metric", [None, math.nan, math.inf, -math.inf])
+def test_what_is_no_number_has_the_lowest_score(metric: float | None, direction: str):
+    assert make_search(steps=100, direction=direction).score(metric) == -math.inf
+
+
+@given(steps=st.integers(64, 10**9), share=st.floats(0, 1))
+def test_a_horizon_is_the_share_in_whole_steps(steps: int, share: float):
+    horizon = make_search(steps=steps).horizon(share)
+    assert 1 <= horizon <= steps
+    assert horizon == 1 or abs(horizon - share * steps) <= 0.5
