@@ -88,15 +88,15 @@ def trial(results: Sequence[SegmentResult], lr: float, *, seed: int) -> list[Seg
 def levels(search: Search, results: Sequence[SegmentResult]) -> list[Level]:
     """Each length at which LRs were compared, ascending.
 
-    A length counts where every LR that could be the best one at the length before was trained to it, or three LRs were.
+    A length counts where three LRs were trained to it, or at least two with the best one of the length before.
     """
     found = list[Level]()
     for steps in sorted({each.segment.stop for each in results if not each.segment.annealed}):
         level = level_at(search, results, steps)
         if not level.lrs:
             continue
-        wanted = set(found[-1].near()) if found else set[float]()
-        if not found or len(level.lrs) >= _COMPARED or wanted <= {*level.lrs, *level.failed}:
+        best = found[-1].lrs[found[-1].best] if found else None
+        if best is None or len(level.lrs) >= _COMPARED or (len(level.lrs) > 1 and best in {*level.lrs, *level.failed}):
             found.append(level)
     return found
 

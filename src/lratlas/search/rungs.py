@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lratlas.numbers import lr_fault
+from lratlas.search.choice import choose
 from lratlas.search.evidence import Level, alike, last_loss, learners, level_at, levels, trial, undecided
 from lratlas.search.regimes import diverging
 from lratlas.search.segments import Segment, SegmentResult, make_segment
@@ -28,7 +29,7 @@ _LOWEST = 1e4  # the same downwards, while every LR diverges
 _STRIDE = (10**0.25, 10.0)  # the least and the largest ratio of the LRs that are added
 ANNEALED_PART = 0.2
 """The last part of a training, over which an annealed LR goes linearly to zero."""
-_SEEDS = 3  # of every LR that could be the best, before any is trained further
+_SEEDS = 2  # of the LRs in the good range, before any is trained further
 _MOST_SEEDS = 16
 WIDTH = 2.0
 """A range of this ratio is narrow enough: an octave."""
@@ -245,37 +246,44 @@ class _Plan:
             yield Stage(segments=(end,), keep=self._ending_at(stop))
 
     def _rounds(self, stop: int) -> Iterator[Stage]:
-        """Further seeds of the LRs that could be the best, then longer trainings of them, while the budget lasts."""
+        """Further seeds of the LRs in the good range, then longer trainings of them, until it is narrow."""
         search = self.search
         while True:
-            level = next((each for each in reversed(levels(search, self.results)) if each.steps == stop), None)
-            if level is None or not learners(search, self.results, level):
+            results = self.results
+            found = [each for each in levels(search, results) if each.steps <= stop]
+            if not found or found[-1].steps != stop or not learners(search, results, found[-1]):
                 return
-            near = [lr for lr in self._ranked(level, level.lrs, by_loss=False) if lr in level.near()]
+            level, good = found[-1], choose(search, results, found)
+            near = [lr for lr in self._ranked(level, level.lrs, by_loss=False) if good.low <= lr <= good.high]
+            if len(near) < 2 or good.high / good.low <= WIDTH:
+                return
             seeds = 1 + max(each.seed for each in self.made) - search.seed
-            if len(near) < 2 or (max(near) / min(near) <= WIDTH and stop == search.steps):
-                return
-            if seeds < _SEEDS or (stop == search.steps and seeds < _MOST_SEEDS):
-                chosen = self._affordable(near, [search.seed + seeds], stop)
-                if not chosen:
+            if seeds < (_SEEDS if stop < search.steps else _MOST_SEEDS):
+                chosen, more = self._affordable(near, [search.seed + seeds], stop), [search.seed + seeds]
+            else:
+                if stop == search.steps:
                     return
-                yield self._train(chosen, stop, seed=search.seed + seeds, keep=self._ending_at(stop))
-                continue
-            if stop == search.steps:
-                return
-            stop = min(2 * stop, search.steps)
-            every = [search.seed + number for number in range(seeds)]
-            chosen = self._affordable(near, every, stop)
+                stop = min(2 * stop, search.steps)
+                chosen, more = list[float](), list[int]()
+                for count in range(seeds, 0, -1):
+                    more = [search.seed + number for number in range(count)]
+                    if chosen := self._affordable(near, more, stop):
+                        break
             if not chosen:
                 return
-            stages = [self._train([lr for lr in chosen if self._has(lr, seed)], stop, seed=seed) for seed in every]
-            yield Stage(segments=tuple(each for stage in stages for each in stage.segments))
+            keep = self._ending_at(stop)
+            stages = [
+                self._train([lr for lr in chosen if self._goes(lr, seed, stop)], stop, seed=seed) for seed in more
+            ]
+            yield Stage(segments=tuple(each for stage in stages for each in stage.segments), keep=keep)
+
+    def _goes(self, lr: float, seed: int, stop: int) -> bool:
+        """Whether an LR has not failed with a seed."""
+        of = [each.name for each in self.made if each.lr == lr and each.seed == seed and each.stop <= stop]
+        return all(self.known[name].failure is None for name in of)
 
     def _ending_at(self, stop: int) -> frozenset[str]:
         return frozenset(each.name for each in self.made if each.stop == stop and not each.annealed)
-
-    def _has(self, lr: float, seed: int) -> bool:
-        return any(each.lr == lr and each.seed == seed for each in self.made)
 
     def _affordable(self, lrs: Sequence[float], seeds: Sequence[int], stop: int) -> list[float]:
         """The first of these LRs that the budget still bears, each with all seeds; none unless two can be compared."""
