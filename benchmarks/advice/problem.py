@@ -18,7 +18,16 @@ from lratlas.task import Task
 from lratlas.training.order import augmentation_draws, batch_indices
 
 Pair = tuple[Tensor, Tensor]
-OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = MappingProxyType({"sgd": SGD, "adam": Adam, "adamw": AdamW})
+
+
+def self_tuned(parameters: list[nn.Parameter], lr: float) -> SGD:  # noqa: ARG001 - that is the point
+    """An optimizer that takes an LR and ignores it, as some that tune themselves do."""
+    return SGD(parameters, lr=0.1)
+
+
+OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = MappingProxyType(
+    {"sgd": SGD, "adam": Adam, "adamw": AdamW, "self-tuned": self_tuned}
+)
 PARTS = 64  # the steps of a full training are a multiple of this, so that all horizons are whole steps
 
 
@@ -43,7 +52,7 @@ class Problem:
         description: One line.
         split: The data; choices are made on its validation part, its test part is for reports only.
         model: Called without arguments, makes a fresh model under the seed of PyTorch's generator.
-        rule: Name of the optimizer, ``sgd``, ``adam`` or ``adamw``, and its settings but the LR.
+        rule: Name of the optimizer, one of `OPTIMIZERS`, and its settings but the LR.
         batch_size: Samples per step.
         steps: Steps of a full training, a multiple of 64.
         lrs: The LRs of the oracle, from clearly too small to diverging.
