@@ -1,4 +1,4 @@
-"""The oracle of the problems: each LR of a dense grid, three seeds, a full training, every way to finish.
+"""The oracle of the problems: each LR of a dense grid, eight seeds, a full training, every way to finish.
 
 Writes `oracle.parquet` (schema `measuring.RUNS`) and `traces.parquet` (`measuring.TRACES`) into the folder, problem by
 problem, and prints each one's best LRs. What the folder has is not computed again, nor are single trainings that an
