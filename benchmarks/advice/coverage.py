@@ -52,7 +52,7 @@ def has_range(choice: Choice) -> bool:
 
 def _of_method(method: str, own: Mapping[str, Sequence[Choice]], surfaces: Mapping[str, Surface]) -> list[Coverage]:
     rows, shares = list[Coverage](), list[tuple[Replicated, Replicated]]()
-    for problem, choices in own.items():
+    for problem, choices in sorted(own.items()):
         ranges = [choice for choice in choices if has_range(choice)]
         each = [_shares(surfaces[problem], ranges)] if ranges else []
         rows.append(_coverage(method, problem, each, searches=len(ranges), without=len(choices) - len(ranges)))

@@ -57,7 +57,7 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def _of_method(method: str, own: Mapping[str, Sequence[Choice]], surfaces: Mapping[str, Surface]) -> list[Reached]:
-    rows = [_of_problem(method, surfaces[problem], choices) for problem, choices in own.items()]
+    rows = [_of_problem(method, surfaces[problem], choices) for problem, choices in sorted(own.items())]
     share = float(np.mean([row.share for row in rows]))
     # All trainings of a problem share its data, and those of a search its interval: they count as one trial.
     low, high = wilson(share, len(rows))

@@ -45,7 +45,7 @@ class Split:
 class Problem:
     """A training without its initial LR.
 
-    Weights, batches and augmentation are functions of a seed and a step, so that a run can go on from any step. The
+    Weights, batches and augmentation are functions of a seed and a step, so that a run can continue from any step. The
     split of the data is the same for all seeds.
 
     Attributes:

@@ -33,7 +33,7 @@ def digits_mlp() -> Problem:
 def noisy_mlp() -> Problem:
     return Problem(
         name="noisy-mlp",
-        description="MLP with layer norm, Fashion-MNIST, 20 % wrong labels, long; SGD with momentum and weight decay",
+        description="MLP with layer norm, Fashion-MNIST, 20% wrong labels, long; SGD with momentum and weight decay",
         split=images("fashion-mnist", train=5000, validation=2000, test=4000, wrong=0.2),
         model=lambda: normalised_mlp(784, 128, 128, 10),
         rule={"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4},
@@ -46,7 +46,7 @@ def noisy_mlp() -> Problem:
 def noisy_adamw() -> Problem:
     return Problem(
         name="noisy-adamw",
-        description="plain MLP on Fashion-MNIST, 30 % wrong labels, in validation too; AdamW",
+        description="plain MLP on Fashion-MNIST, 30% wrong labels, in validation too; AdamW",
         split=images("fashion-mnist", train=4000, validation=2000, test=4000, wrong=0.3, wrong_validation=True),
         model=lambda: plain_mlp(784, 128, 64, 10),
         rule=_ADAMW,
@@ -116,7 +116,7 @@ def transformer() -> Problem:
 def table() -> Problem:
     return Problem(
         name="table",
-        description="plain MLP tells the cut of diamonds from a table; AdamW",
+        description="plain MLP predicts the cut of diamonds from a table; AdamW",
         split=diamonds("cut", train=8000, validation=2000, test=6000),
         model=lambda: plain_mlp(9, 64, 64, 5),
         rule=_ADAMW,
@@ -129,7 +129,7 @@ def table() -> Problem:
 def regression() -> Problem:
     return Problem(
         name="regression",
-        description="plain MLP tells the price of diamonds from a table; SGD with momentum, mean squared error",
+        description="plain MLP predicts the price of diamonds from a table; SGD with momentum, mean squared error",
         split=diamonds("price", train=8000, validation=2000, test=6000),
         model=lambda: plain_mlp(9, 64, 64, 1),
         rule=_MOMENTUM,
@@ -214,7 +214,7 @@ def gru() -> Problem:
 def wrong_labels() -> Problem:
     return Problem(
         name="wrong-labels",
-        description="ConvNet on small Fashion-MNIST, 40 % wrong labels, in validation too; SGD with momentum",
+        description="ConvNet on small Fashion-MNIST, 40% wrong labels, in validation too; SGD with momentum",
         split=images(
             "fashion-mnist", train=3000, validation=1000, test=2000, shrunk=True, wrong=0.4, wrong_validation=True
         ),

@@ -109,7 +109,7 @@ def cost_table(costs: Iterable[Cost]) -> str:
     rows = [
         [
             each.method,
-            each.problem,
+            each.problem or _ALL,
             f"{each.trainings:.2f}",
             f"{each.seconds:.1f}",
             f"{each.training_seconds:.1f}",

@@ -206,8 +206,9 @@ def test_wilsons_interval_is_that_of_scipy() -> None:
 
 def test_costs_and_verdicts_are_counted_by_method_and_problem() -> None:
     searches = [advised(0.1, 0.1, 0.1), advised(None, None, None, seed=1, verdict="tie")]
-    (cost,) = costs(searches)
-    assert (cost.trainings, cost.seconds, cost.ratio) == (1.5, 3, 1.5)
+    cost, total = costs([*searches, advised(0.1, 0.1, 0.1, problem="line")])[1:]
+    assert (cost.problem, cost.trainings, cost.seconds, cost.ratio) == ("sides", 1.5, 3, 1.5)
+    assert (total.problem, total.trainings, total.seconds, total.ratio) == (None, 1.5, 6, 1.5)
     assert "1.50" in cost_table([cost])
     assert costs([choice(0.1)]) == []
     counts = verdicts(searches)
