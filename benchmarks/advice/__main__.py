@@ -57,7 +57,7 @@ Regret in points of accuracy (2.5% of a loss count as a point), a mean over sear
 Median and worst are over the problems on which some LR is more than {MATTERS:g} points better than another; a method
 that advises no LR there is judged by the customary LR of the optimizer. Cost: full trainings."""
 RANGES = f"""\
-Good LRs: those of the oracle's grid that are at most {NEAR:g} point worse than the best. ± is the standard error."""
+On the same problems. Good LRs: those of the oracle's grid that are at most {NEAR:g} point worse than the best one."""
 INTERVALS = f"""\
 An interval should hold {NOMINAL:.0%} of the trainings. The 95% interval of the share counts each problem as one trial.
 Width, and reached minus expected (positive: better), in points of accuracy or per cent of the expected loss."""
@@ -104,7 +104,7 @@ def sections(surfaces: Mapping[str, Surface], folder: Path) -> list[tuple[str, s
     if searched := [choice for choice in chosen if choice.seconds is not None]:  # not looked up
         parts += [
             ("Verdicts", verdicts_table(verdicts(searched), important)),
-            ("The range of good LRs", f"{coverage_table(coverages(searched, surfaces))}\n\n{RANGES}"),
+            ("The range of good LRs", f"{coverage_table(coverages(searched, counted))}\n\n{RANGES}"),
             ("Expected and reached", f"{expected_table(reached(searched, surfaces))}\n\n{INTERVALS}"),
             ("Cost", cost_table(costs(searched))),
         ]
