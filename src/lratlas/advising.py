@@ -74,11 +74,13 @@ def charts_of(advice: Advice) -> dict[str, Drawing]:
 def advice_facts(advice: Advice) -> dict[str, Any]:
     """The statement and all fields of an advice as JSON knows them; None for what is missing or not finite.
 
-    The evidence is a list of row objects; a bracket has ``below``, ``above`` and ``value``.
+    The tables are lists of row objects; a bracket has ``below``, ``above`` and ``value``.
     """
     record: dict[str, Any] = {each.name: getattr(advice, each.name) for each in fields(advice)}
     brackets = {name: _bracket(record[name]) for name in ("convergence", "divergence")}
-    facts = {"statement": advice.statement} | record | brackets | {"evidence": advice.evidence.to_dicts()}
+    tables = {name: record[name].to_dicts() for name in ("evidence", "compared")}
+    checkpoint = None if advice.checkpoint is None else str(advice.checkpoint)
+    facts = {"statement": advice.statement} | record | brackets | tables | {"checkpoint": checkpoint}
     return finite_or_none(facts)
 
 
@@ -90,11 +92,18 @@ def cost_facts(advice: Advice) -> dict[str, str]:
         "Segments": f"{advice.evidence.height}, of {advice.evidence['lr'].n_unique()} LRs and"
         f" {seeds} {'seed' if seeds == 1 else 'seeds'}",
         "Time": f"{advice.evidence['seconds'].sum():,.0f} s, summed over segments",
-        "Expected": f"a validation metric of {advice.expected:.4g} after a full training, averaged weights",
+        **_expected(advice),
         "Best so far": f"{advice.best:.4g}, after {advice.best_steps:,} steps",
         "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "polars", "altair")),
         "Machine": f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
     }
+
+
+def _expected(advice: Advice) -> dict[str, str]:
+    if advice.expected is None:
+        return {}
+    interval = f"{advice.expected_low:.4g} to {advice.expected_high:.4g} with a probability of 90%"
+    return {"Expected": f"a validation metric of {advice.expected:.4g} after a full training, {interval}"}
 
 
 def _bracket(bracket: Bracket | None) -> dict[str, float] | None:

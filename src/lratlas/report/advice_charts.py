@@ -177,7 +177,7 @@ def _branch_tips() -> list[alt.Tooltip]:
 
 def _good_range(advice: Advice) -> list[alt.Chart]:
     """The band of good LRs; none where it is a single one."""
-    if advice.low >= advice.high:
+    if advice.low is None or advice.high is None or advice.low >= advice.high:
         return []
     rows = alt.Chart(alt.InlineData(values=[{"low": advice.low, "high": advice.high}]))
     tips = [alt.Tooltip(f"{end}:Q").title(f"good range, {end}").format(look.LR_FORMAT) for end in ("low", "high")]
@@ -232,7 +232,9 @@ def _signs(signs: pl.DataFrame, advice: Advice, weights: Control) -> list[alt.Ch
 
 
 def _recommended(advice: Advice) -> list[alt.Chart]:
-    """The recommended LR: an upright line, and its value above the plot."""
+    """The recommended LR: a vertical line, and its value above the plot; none without one."""
+    if advice.lr is None:
+        return []
     rows = alt.Chart(alt.InlineData(values=[{"lr": advice.lr, "name": f"use {format_lr(advice.lr)}"}]))
     tip = alt.Tooltip("lr:Q").title("recommended LR").format(look.LR_FORMAT)
     label = rows.mark_text(baseline="bottom", fontWeight="bold", fontSize=12, clip=False)

@@ -18,7 +18,7 @@ def advice_text(advice: Advice) -> Text:
     """The words for `advice_chart`."""
     signs = signs_data(advice)
     found = signs["sign"].unique().to_list()
-    good = "; the grey band is the good range" if advice.low < advice.high else ""
+    good = "; the grey band is the good range" if advice.low is not None else ""
     words = [
         f"After each number of steps, on held-out data; {better(advice)}. The upright line is the LR to use{good}."
     ]

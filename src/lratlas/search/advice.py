@@ -1,24 +1,24 @@
-"""The advice that a search comes to: an initial LR, how to finish, and the evidence."""
+"""The advice that a search comes to: an initial LR with a range, or why there is none, and how to finish."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import polars as pl
 
 from lratlas.errors import SearchError
-from lratlas.numbers import first_not_finite
-from lratlas.search.ranking import near_best, projected, ranking, trial
-from lratlas.search.regimes import Bracket, convergence, divergence, regimes
-from lratlas.search.rungs import spent
+from lratlas.search.choice import choose
+from lratlas.search.evidence import LEVEL, Level, alike, forecast, learners, levels, tied, trial, trusted
+from lratlas.search.regimes import Bracket, convergence, divergence, diverging, regimes
+from lratlas.search.rungs import ANNEALED_PART, spent
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 from lratlas.search.wording import statement_of, warnings_of
 
-ANNEALED_PART = 0.2
-"""The last part of a full training, over which an annealed LR goes linearly to zero."""
+Verdict = Literal["found", "tie", "not_learned", "diverged"]
+Finish = Literal["average", "anneal", "either", "constant", "schedule"]
 
 EVIDENCE = pl.Schema(
     {
@@ -28,41 +28,68 @@ EVIDENCE = pl.Schema(
         "annealed": pl.Boolean,
         "value": pl.Float64,  # validation metric of the last weights
         "averaged": pl.Float64,  # validation metric of the averaged weights
+        "error": pl.Float64,  # standard error of the metric that counts, from the validation samples
         "regime": pl.String,  # of the trial, by its training losses so far
         "failure": pl.String,
         "seconds": pl.Float64,
+    }
+)
+COMPARED = pl.Schema(
+    {
+        "lr": pl.Float64,
+        "steps": pl.Int64,
+        "seeds": pl.Int64,
+        "metric": pl.Float64,  # mean over seeds
+        "error": pl.Float64,  # standard error of its difference to the best one
+        "near": pl.Boolean,  # whether it cannot be told from the best one
     }
 )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Advice:
-    """Which initial LR to use; `print` shows it in sentences.
+    """Which initial LR to use, or why that cannot be told; `print` shows it in sentences.
 
     Attributes:
-        lr: The recommended initial LR.
-        low: The lower end of the good range.
+        verdict: ``found``: an LR and a range; ``tie``: no LR can be told from the others; ``not_learned``: none has
+            learned anything yet; ``diverged``: all LRs diverged.
+        reason: Why there is no LR, a sentence; empty where there is one.
+        lr: The recommended initial LR; None unless one was found.
+        low: The lower end of the good range: LRs that cannot be told from the best one. Of a tie, all LRs that tie;
+            None where nothing was learned.
         high: The upper end of the good range.
-        finish: How to finish: ``average`` (the weights of the last tenth of the steps) or ``anneal`` (the LR to zero
-            over the last fifth); ``constant`` where the search tried neither.
-        expected: The validation metric that a full training at the LR is expected to reach, averaged weights.
+        finish: How to finish: ``average`` (the weights of the last tenth of the steps), ``anneal`` (the LR to zero over
+            the last fifth) or ``either`` (both, and keep the better one: the search could not tell); ``constant``
+            where the search can do neither, ``schedule`` where the LR has one.
+        expected: The validation metric that a full training at the LR is expected to reach, averaged weights; None
+            without an LR.
+        expected_low: The lower end of a 90% interval for it.
+        expected_high: The upper end.
         best_steps: The steps after which the best validation metric so far was seen.
         best: That metric.
         direction: Whether a metric is better when it is larger, ``maximize``, or smaller, ``minimize``.
-        convergence: Where the convergence threshold lies, above which the loss stops falling; None where it was not
+        convergence: Where the convergence threshold is, above which the loss stops falling; None where it was not
             seen.
-        divergence: Where the divergence threshold lies, above which nothing is learned; None where it was not seen.
+        divergence: Where the divergence threshold is, above which nothing is learned; None where it was not seen.
         cost: What the search trained, in full trainings.
         steps: Optimizer steps of a full training.
+        segment: The longest segment at the LR nearest to the recommended one, from whose final state the full training
+            can continue; None without an LR, or where trainings cannot be continued.
+        checkpoint: The file of that state, where the search has it.
         evidence: One row per segment (see `EVIDENCE`), ascending in LR, seed and steps.
+        compared: One row per LR of each length at which LRs were compared (see `COMPARED`).
         warnings: What a reader should know before relying on it, each a sentence.
     """
 
-    lr: float
-    low: float
-    high: float
-    finish: Literal["average", "anneal", "constant"]
-    expected: float
+    verdict: Verdict
+    reason: str
+    lr: float | None
+    low: float | None
+    high: float | None
+    finish: Finish
+    expected: float | None
+    expected_low: float | None
+    expected_high: float | None
     best_steps: int
     best: float
     direction: Literal["maximize", "minimize"]
@@ -70,7 +97,10 @@ class Advice:
     divergence: Bracket | None
     cost: float
     steps: int
+    segment: str | None
+    checkpoint: Path | None = None
     evidence: pl.DataFrame
+    compared: pl.DataFrame
     warnings: tuple[str, ...]
 
     @property
@@ -78,37 +108,46 @@ class Advice:
         """The advice in two or three sentences."""
         return statement_of(self)
 
-    def lr_at(self, step: int) -> float:
+    def lr_at(self, step: int, *, finish: Literal["average", "anneal"] | None = None) -> float:
         """The LR of a step of a full training that finishes as advised; steps count from 0.
 
         Args:
             step: Optimizer steps done before, less than ``steps``.
+            finish: One of the two ways, where the advice is to try both; as advised if None, and then annealed only
+                where the advice says ``anneal``.
 
         Returns:
-            The advised LR; over the last fifth of the steps less and less of it where it is to be annealed.
+            The advised LR; over the last fifth of the steps less and less of it where it is to be annealed. Under a
+            schedule it is the LR that the schedule multiplies.
+
+        Raises:
+            SearchError: There is no LR.
         """
+        if self.lr is None:
+            raise SearchError(f"There is no LR to use. {self.reason}")
         left = (self.steps - step) / (ANNEALED_PART * self.steps)
-        return self.lr * min(1.0, left) if self.finish == "anneal" else self.lr
+        return self.lr * min(1.0, left) if (finish or self.finish) == "anneal" else self.lr
 
     def longest(self) -> pl.DataFrame:
-        """Of each LR, the row of the evidence with the most steps at a constant LR, first seed; ascending in LR."""
-        constant = self.evidence.filter(~pl.col("annealed") & (pl.col("seed") == 0))
+        """Of each LR, the row of the evidence with the most steps, first seed, no annealed end; ascending in LR."""
+        constant = self.evidence.filter(~pl.col("annealed") & (pl.col("seed") == pl.col("seed").min()))
         longest = constant.group_by("lr").agg(pl.all().sort_by("steps").last()).sort("lr")
         return longest.select("lr", "steps", "value", "averaged", "regime")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Advice):
             return NotImplemented
-        return self._values == other._values and self.evidence.equals(other.evidence)
+        tables = self.evidence.equals(other.evidence) and self.compared.equals(other.compared)
+        return self._values == other._values and tables
 
     def __hash__(self) -> int:
         return hash(self._values)
 
     def __repr__(self) -> str:
-        return (
-            f"Advice(lr={self.lr:.4g}, low={self.low:.4g}, high={self.high:.4g}, finish={self.finish!r},"
-            f" expected={self.expected:.4g}, cost={self.cost:.4g})"
-        )
+        numbers = {"lr": self.lr, "low": self.low, "high": self.high, "expected": self.expected, "cost": self.cost}
+        shown = {name: None if value is None else float(f"{value:.4g}") for name, value in numbers.items()}
+        given = ", ".join(f"{name}={value}" for name, value in shown.items())
+        return f"Advice(verdict={self.verdict!r}, finish={self.finish!r}, {given})"
 
     def __str__(self) -> str:
         """The statement and the warnings, a line each."""
@@ -116,86 +155,135 @@ class Advice:
 
     @property
     def _values(self) -> tuple[object, ...]:
-        """All fields but the evidence, whose ``==`` is a table."""
-        return tuple(getattr(self, field.name) for field in fields(self) if field.name != "evidence")
+        """All fields but the tables, whose ``==`` is a table."""
+        return tuple(getattr(self, field.name) for field in fields(self) if field.name not in {"evidence", "compared"})
 
 
 def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
-    """The advice that follows from what was told so far.
+    """The advice that follows from the results so far.
 
     Args:
         search: The settings.
-        results: All that was told, in any order.
+        results: All of them, in any order.
 
     Raises:
-        SearchError: Nothing has been told yet, or all LRs failed.
+        SearchError: There are no results yet, or no LR could be trained for another reason than that it diverged.
     """
     # Ties must not fall as the workers happened to finish.
     results = sorted(
         results, key=lambda each: (each.segment.stop, each.segment.lr, each.segment.seed, each.segment.annealed)
     )
-    ranked = ranking(search, results)
     if not results:
-        raise SearchError("Nothing has been told yet; there is no advice without a trained segment.")
-    if not any(each.score > -math.inf for each in ranked):
+        raise SearchError("No results yet: train and tell() at least one segment first.")
+    relied = trusted(results)
+    found = levels(search, relied)
+    lost = diverging(search, relied)
+    if not found and not lost:
         raise SearchError(f"None of the LRs could be trained. The first failure: {_first_failure(results)}.")
-    near = near_best(search, ranked)
-    lr = peak([each.lr for each in ranked], [each.score for each in ranked])
-    best = max((each for each in results if each.failure is None), key=lambda each: search.score(each.quality))
-    told = regimes(results, good={each.lr for each in near})
-    nearest = min(near, key=lambda each: abs(math.log(each.lr / lr)))
-    return Advice(
-        lr=lr,
-        low=min(near[0].lr, lr),
-        high=max(near[-1].lr, lr),
-        finish=_finish(search, results),
-        expected=search.metric(nearest.score),
-        best_steps=best.segment.stop,
-        best=search.metric(search.score(best.quality)),
+    learned = {lr for level in found for lr in learners(search, relied, level)}
+    verdict, reason = _verdict(search, relied, found, learned, lost)
+    last = found[-1] if found else None
+    choice = choose(search, relied, found) if verdict == "found" else None
+    nearest = min(last.lrs, key=lambda lr: abs(math.log(lr / choice.lr))) if choice and last else None
+    told = regimes(relied, learned=learned)
+    good = [each for each in relied if each.failure is None]
+    best = max(good, key=lambda each: search.score(each.quality), default=None)
+    tie = sorted(lr for level in found for lr in level.lrs) if verdict == "tie" else None
+    expected = forecast(search, relied, nearest, level=last) if nearest is not None and last else None
+    advice = Advice(
+        verdict=verdict,
+        reason=reason,
+        lr=choice.lr if choice else None,
+        low=choice.low if choice else tie[0] if tie else None,
+        high=choice.high if choice else tie[-1] if tie else None,
+        finish=_finish(search, relied, last),
+        expected=expected.value if expected else None,
+        expected_low=expected.low if expected else None,
+        expected_high=expected.high if expected else None,
+        best_steps=best.segment.stop if best else 0,
+        best=search.metric(search.score(best.quality)) if best else math.nan,
         direction=search.direction,
         convergence=convergence(told),
-        divergence=divergence(told, above=nearest.lr),
+        divergence=divergence(told, above=max(learned, default=0.0) if nearest is None else nearest),
         cost=spent(search, results),
         steps=search.steps,
+        segment=_continued(search, relied, nearest),
         evidence=_evidence(results, told),
-        warnings=tuple(warnings_of(search, results, ranked)),
+        compared=_compared(search, found),
+        warnings=(),
     )
+    return replace(advice, warnings=tuple(warnings_of(search, results, found, advice)))
 
 
-def peak(lrs: Sequence[float], scores: Sequence[float]) -> float:
-    """The LR at which a parabola through the best score and its two neighbours, over log LR, is highest.
+def _verdict(
+    search: Search, results: Sequence[SegmentResult], found: Sequence[Level], learned: set[float], lost: set[float]
+) -> tuple[Verdict, str]:
+    """What the evidence amounts to, and why it is no LR."""
+    tried = sorted({each.segment.lr for each in results})
+    going = [lr for lr in tried if lr not in lost]
+    if not found or not going:
+        return "diverged", (
+            f"All {len(tried)} LRs diverged, down to {tried[0]:.2g}: try below {tried[0] / 10:.2g}, or look for a fault"
+            " in the training."
+        )
+    steps = found[-1].steps
+    if not learned and search.chance is not None:
+        moved = f"no LR from {going[0]:.2g} to {going[-1]:.2g} did better than a model that has learned nothing"
+        wider = f", or try larger LRs than {going[-1]:.2g}" if not lost else ""
+        return "not_learned", (
+            f"Nothing has been learned yet: in {steps:,} steps {moved} ({search.chance:.4g}). Train for longer{wider}."
+        )
+    if tied(found):
+        return "tie", _why_tied(search, results, found, tried)
+    if not learned:
+        return "not_learned", (
+            f"Nothing has been learned yet: in {steps:,} steps no LR from {going[0]:.2g} to {going[-1]:.2g} did better"
+            " than the others by more than the noise. Train for longer, or try other LRs."
+        )
+    return "found", ""
 
-    Args:
-        lrs: Ascending.
-        scores: Of each LR, more being better; minus infinity where it failed.
 
-    Returns:
-        That LR, between the two neighbours; the best LR itself where it stands at an end or beside a failure.
-    """
-    best = max(range(len(lrs)), key=lambda place: (scores[place], lrs[place]))
-    around = slice(best - 1, best + 2)
-    if best == 0 or best == len(lrs) - 1 or first_not_finite(scores[around]) is not None:
-        return lrs[best]
-    x = np.log10(lrs[around]) - math.log10(lrs[best])
-    curvature, slope, _ = np.polyfit(x, np.subtract(scores[around], scores[best]), 2)
-    if curvature >= 0:
-        return lrs[best]
-    return lrs[best] * 10 ** float(np.clip(-slope / (2 * curvature), x[0], x[-1]))
+def _why_tied(search: Search, results: Sequence[SegmentResult], found: Sequence[Level], tried: Sequence[float]) -> str:
+    span = f"The LRs from {tried[0]:.2g} to {tried[-1]:.2g} tie"
+    if len(tried) == 1:
+        return f"Only the LR {tried[0]:.2g} was tried: there is nothing to compare it with."
+    if all(alike(results, level.steps) for level in found):
+        if len({score for level in found for score in level.scores}) > 1:
+            return f"{span}: all gave the very same metrics, so the LR has no effect. Is it passed to the optimizer?"
+        return (
+            f"{span}: the metric is always {search.metric(found[-1].scores[0]):.4g}. Either the LR has no effect (is it"
+            " passed to the optimizer?), or larger ones are needed, or a longer training."
+        )
+    width = LEVEL * max(level.error(at) for level in found[-1:] for at in range(len(level.lrs)))
+    more = "more validation samples, a longer training or a larger budget" if search.samples else "a longer training"
+    return f"{span}: differences are below {width:.2g}, the noise of one seed and the validation set. Try {more}."
 
 
-def _finish(search: Search, results: Sequence[SegmentResult]) -> Literal["average", "anneal", "constant"]:
-    """Whether averaged weights, the annealed branch or neither was best where both were tried."""
-    if not any(each.averaged is not None for each in results):
-        annealed = any(each.segment.annealed and each.failure is None for each in results)
-        return "anneal" if annealed else "constant"
-    branch = next((each for each in results if each.segment.annealed and each.failure is None), None)
-    if branch is None:
-        return "average"
-    constant = trial(results, branch.segment.lr, seed=branch.segment.seed)
-    average = projected(search, constant, doublings=math.log2(branch.segment.stop / constant[-1].segment.stop))
-    # An average costs nothing, so that annealing has to be better by more than counts as equal.
-    margin = search.tolerance * abs(average)
-    return "anneal" if search.score(branch.value) > average + margin else "average"
+def _finish(search: Search, results: Sequence[SegmentResult], last: Level | None) -> Finish:
+    """The way to finish that was better by more than the noise where both were tried, else ``either``."""
+    if search.schedule != "constant":
+        return "schedule"
+    averages = any(each.averaged is not None for each in results)
+    ends = [each for each in results if each.segment.annealed and each.failure is None]
+    if not averages or not search.anneals:
+        return "average" if averages else "anneal" if ends or search.anneals else "constant"
+    gains = list[float]()
+    for end in ends:
+        of = trial(results, end.segment.lr, seed=end.segment.seed)
+        same = [each for each in of if each.segment.stop == end.segment.stop and each.failure is None]
+        gains += [search.score(end.value) - search.score(each.quality) for each in same]
+    if not gains or last is None:
+        return "either"
+    gain, error = sum(gains) / len(gains), last.noise * math.sqrt(2 / len(gains))
+    return "either" if abs(gain) <= LEVEL * error else "anneal" if gain > 0 else "average"
+
+
+def _continued(search: Search, results: Sequence[SegmentResult], lr: float | None) -> str | None:
+    """The longest segment at an LR, from which a full training can continue."""
+    if lr is None or not search.continues:
+        return None
+    of = [each for each in trial(results, lr, seed=search.seed) if each.failure is None]
+    return of[-1].segment.name if of else None
 
 
 def _evidence(results: Sequence[SegmentResult], told: dict[tuple[float, int], str]) -> pl.DataFrame:
@@ -207,13 +295,30 @@ def _evidence(results: Sequence[SegmentResult], told: dict[tuple[float, int], st
             "annealed": each.segment.annealed,
             "value": each.value,
             "averaged": each.averaged,
-            "regime": told[each.segment.lr, each.segment.seed],
+            "error": each.error,
+            "regime": told.get((each.segment.lr, each.segment.seed), "undecided"),
             "failure": each.failure,
             "seconds": each.seconds,
         }
         for each in results
     ]
     return pl.DataFrame(rows, schema=EVIDENCE).sort("lr", "seed", "steps", "annealed")
+
+
+def _compared(search: Search, found: Sequence[Level]) -> pl.DataFrame:
+    rows = [
+        {
+            "lr": lr,
+            "steps": level.steps,
+            "seeds": level.seeds[at],
+            "metric": search.metric(level.scores[at]),
+            "error": level.error(at),
+            "near": lr in level.near(),
+        }
+        for level in found
+        for at, lr in enumerate(level.lrs)
+    ]
+    return pl.DataFrame(rows, schema=COMPARED).sort("steps", "lr")
 
 
 def _first_failure(results: Sequence[SegmentResult]) -> str:

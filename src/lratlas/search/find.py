@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -16,7 +17,16 @@ from lratlas.numbers import plain
 from lratlas.search.advice import Advice
 from lratlas.search.finder import Finder
 from lratlas.search.rungs import spent
-from lratlas.search.segment_trainer import SegmentTrainer, forget_states, groups, train_segments
+from lratlas.search.segment_trainer import (
+    CHECKPOINT,
+    SegmentTrainer,
+    forget_states,
+    groups,
+    train_segments,
+    write_checkpoint,
+)
+from lratlas.search.settings import LEAST_STEPS
+from lratlas.search.task_metric import metric_of
 from lratlas.study.plan.premises import check_statistics, device_name
 from lratlas.study.store.atomic import write_file
 from lratlas.task import Task
@@ -49,29 +59,41 @@ def find(
     folder: str | Path | None = None,
     lrs: Iterable[float] | None = None,
     budget: float = 1.5,
-    tolerance: float = 0.005,
+    tolerance: float = 0.01,
+    schedule: Literal["constant", "linear", "cosine"] | Callable[[float], float] = "constant",
+    warmup: int = 0,
     validation: float = 0.1,
+    seed: int = 0,
     device: str = "auto",
     compiled: bool = False,
     progress: Callable[[SearchProgress], None] | None = None,
 ) -> Advice:
     """Find the initial LR for a task (see docs/method.md).
 
-    LRs are ranked by the accuracy of averaged weights on the validation set; by its loss where there are no labels.
-    What the folder already has is not trained again, so that calling this again goes on with a search.
+    LRs are compared by the accuracy of averaged weights on the validation set; by its loss where there are no labels.
+    What the folder already has is not trained again: the same call resumes a search.
 
     Args:
         task: The task, or one made ready by `lratlas.training.prepare`; its test set is not looked at.
         steps: Optimizer steps of a full training.
         epochs: The same in epochs; one of both is needed.
-        folder: Where the search is kept; a new temporary one if None.
+        folder: The search folder; a new temporary one if None.
         lrs: The LRs to begin with; 1e-5 to 1, four per decade, if None.
-        budget: What may be trained, in full trainings.
+        budget: What may be trained, in full trainings. Above 1.5 it goes to further seeds of the best LRs.
         tolerance: Metrics that differ by less than this share of the best one count as equally good.
-        validation: Share of the training set to keep back for choices, if the task has no validation set of its own.
+        schedule: The LR's schedule in the full training: ``constant``, ``linear`` or ``cosine`` (to zero), or a
+            function from the share of the training that is done to what the LR is multiplied by. LRs are then compared
+            under it, shrunk to shorter trainings.
+        warmup: Steps of the full training over which the LR grows linearly to its value.
+        validation: Share of the training set to hold out for choices, if the task has no validation set of its own.
+        seed: The first seed of weights and batch order.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         compiled: Whether to compile the step: worth its while where a full training takes more than some minutes.
         progress: Called after each stretch of training.
+
+    Returns:
+        The advice. ``advice.checkpoint`` is the state of the model, as ``load_state_dict`` takes it, after
+        ``advice.segment``: the full training can continue from there.
 
     Raises:
         SpecError: An argument is wrong.
@@ -83,9 +105,44 @@ def find(
     steps, epochs, validation = plain(steps), plain(epochs), plain(validation)
     if epochs is not None and (type(epochs) is not int or epochs < 1):
         raise SpecError(f"epochs is {epochs}; it must be a whole number of at least 1.")
-    made = task if isinstance(task, Prepared) else task.prepared
+    made = _with_validation(task if isinstance(task, Prepared) else task.prepared, validation)
+    total = steps if steps is not None else (epochs or 0) * made.steps_per_epoch
+    if epochs is not None and total < LEAST_STEPS:
+        needed = -(-LEAST_STEPS // made.steps_per_epoch)
+        raise SpecError(
+            f"epochs is {epochs}, which makes {total} steps of {made.samples_per_step} samples; a search needs at least"
+            f" {LEAST_STEPS} steps, here {needed} epochs."
+        )
+    if made.objective.has_accuracy or schedule == "constant":
+        check_statistics(made)
+    finder = Finder(
+        folder or tempfile.mkdtemp(prefix="lratlas-find-"),
+        steps=total,
+        lrs=lrs,
+        budget=budget,
+        tolerance=tolerance,
+        schedule=schedule,
+        warmup=warmup,
+        seed=seed,
+        **metric_of(made).settings,
+    )
+    on = torch.device(device_name(device, field="device"))
+    trainer = SegmentTrainer(
+        task=task_on(made, on, torch.float32), root=finder.folder, device=on, steps=total, compiled=compiled
+    )
+    try:
+        _same_task(finder.folder, made)
+        with trainer.one_pace():
+            _search(finder, trainer, progress)
+        return _with_checkpoint(finder, trainer)
+    except OSError as error:
+        raise SearchError(f"The search in {finder.folder} cannot continue: {error}. What it has is kept.") from error
+
+
+def _with_validation(made: Prepared, share: float) -> Prepared:
+    """The task with a validation set: its own, or a share of the training set."""
     if made.validation is None:
-        held, rest = held_out(made.train, validation)
+        held, rest = held_out(made.train, share)
         size = {"samples_per_step": len(leaves(rest)[0])} if made.full_batch else {}
         made = replace(made, train=rest, validation=held, **size)
     if made.steps_per_epoch == 0:
@@ -93,43 +150,33 @@ def find(
             f"batch_size is {made.samples_per_step}, but {made.samples} samples are left for training besides the"
             " validation set; use a smaller one."
         )
-    total = steps if steps is not None else (epochs or 0) * made.steps_per_epoch
-    by_accuracy = made.objective.has_accuracy
-    check_statistics(made)
-    finder = Finder(
-        folder or tempfile.mkdtemp(prefix="lratlas-find-"),
-        steps=total,
-        lrs=lrs,
-        budget=budget,
-        direction="maximize" if by_accuracy else "minimize",
-        tolerance=tolerance,
-    )
-    on = torch.device(device_name(device, field="device"))
-    try:
-        _same_task(finder.folder, made)
-        _search(
-            finder,
-            SegmentTrainer(task=task_on(made, on, torch.float32), root=finder.folder, device=on, compiled=compiled),
-            progress,
-        )
-    except OSError as error:
-        raise SearchError(f"The search in {finder.folder} cannot go on: {error}. What it has is kept.") from error
-    return finder.advice()
+    return made
 
 
-def _search(finder: Finder, bench: SegmentTrainer, progress: Callable[[SearchProgress], None] | None) -> None:
+def _search(finder: Finder, trainer: SegmentTrainer, progress: Callable[[SearchProgress], None] | None) -> None:
     """Train what the finder asks for, until it asks for nothing more."""
     while segments := finder.ask_all():
-        for group in groups(bench, segments):
+        for group in groups(trainer, segments):
             began = time.monotonic()
-            results = train_segments(bench, group)
+            results = train_segments(trainer, group)
             each_took = (time.monotonic() - began) / len(group)
             for each, result in zip(group, results, strict=True):
-                told = {"value": result.value, "averaged": result.averaged}
-                finder.tell(each, **told, losses=result.losses, seconds=each_took)
+                measured = {"value": result.value, "averaged": result.averaged, "error": result.error}
+                finder.tell(each, **measured, losses=result.losses, seconds=each_took)
             if progress:
                 progress(_progress(finder))
-        forget_states(bench, finder.needed())
+        forget_states(trainer, finder.needed())
+
+
+def _with_checkpoint(finder: Finder, trainer: SegmentTrainer) -> Advice:
+    """The advice, with the state that a full training can continue from; the states of segments are removed."""
+    advice, path = finder.advice(), finder.folder / CHECKPOINT
+    if advice.segment is not None and not path.exists():
+        longest = next(each.segment for each in finder.results if each.segment.name == advice.segment)
+        with suppress(SearchError):  # a state that is damaged or was deleted costs no more than the head start
+            write_checkpoint(trainer, longest)
+    forget_states(trainer, ())
+    return replace(advice, checkpoint=path) if path.exists() and advice.segment else advice
 
 
 def _progress(finder: Finder) -> SearchProgress:

@@ -1,7 +1,7 @@
 """Ask and tell: a search for the initial LR of any training, in any framework."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ from lratlas.errors import SearchError
 from lratlas.numbers import first_not_finite, is_finite, number, plain
 from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice, advise
-from lratlas.search.journal import add_result, claim, open_folder, read_results
+from lratlas.search.journal import add_result, claim, journal_size, open_folder, read_results
 from lratlas.search.rungs import needed_states, next_segments
 from lratlas.search.segments import Segment, SegmentResult, block_losses
 from lratlas.study.spec.errors import shown
@@ -50,11 +50,22 @@ class Finder:
             ``lrs`` is trained for a 64th of a full training, however small the budget.
         direction: Whether the metric is to be small (``minimize``, such as a validation loss; the default) or large
             (``maximize``).
-        tolerance: Metrics that differ by less than this share of the best one count as equally good; 0.005 if not
+        tolerance: Metrics that differ by less than this share of the best one count as equally good; 0.01 if not
             given.
         resumable: Whether a training can continue from a checkpoint, as it can if not given. If not, all segments begin
             with fresh weights.
         anneal: Whether the LR can be taken to zero within a segment, as it can if not given.
+        schedule: The schedule of the LR in the full training: ``constant`` (if not given), ``linear`` or ``cosine``
+            (to zero), or a function from the share of the training that is done to what the LR is multiplied by. LRs
+            are then compared under it, shrunk to each segment's length: `Segment.lr_at` says the LR of each step.
+        warmup: Steps of the full training over which the LR grows linearly to its value; shrunk likewise.
+        chance: The metric of a model that has learned nothing, such as 0.1 for ten balanced classes. Without it, the
+            search cannot tell that nothing was learned from LRs that tie.
+        limit: The best value that the metric can have; if not given, it follows from the values so far where they are
+            shares, per cent or losses.
+        samples: Validation samples behind the metric, where it is an accuracy: its noise follows from them. Without
+            them, or ``error`` in `tell`, the search must guess it.
+        seed: The first seed of weights and batch order, 0 if not given; the others follow it.
 
     Raises:
         SpecError: An argument is out of range, or a new search has no ``steps``.
@@ -72,6 +83,12 @@ class Finder:
         tolerance: float | None = None,
         resumable: bool | None = None,
         anneal: bool | None = None,
+        schedule: Literal["constant", "linear", "cosine"] | Callable[[float], float] | None = None,
+        warmup: int | None = None,
+        chance: float | None = None,
+        limit: float | None = None,
+        samples: int | None = None,
+        seed: int | None = None,
     ) -> None:
         settings = {
             "steps": steps,
@@ -81,10 +98,17 @@ class Finder:
             "tolerance": tolerance,
             "resumable": resumable,
             "anneal": anneal,
+            "schedule": schedule,
+            "warmup": warmup,
+            "chance": chance,
+            "limit": limit,
+            "samples": samples,
+            "seed": seed,
         }
         self.folder = home_expanded(folder)
         self.search = open_folder(self.folder, {name: value for name, value in settings.items() if value is not None})
         self._claims = dict[str, _Claim]()
+        self._read: tuple[int, tuple[SegmentResult, ...]] = (-1, ())  # the size of the journal, and what it held
 
     def __repr__(self) -> str:
         return f"Finder({str(self.folder)!r}, steps={self.search.steps})"
@@ -96,7 +120,11 @@ class Finder:
         Raises:
             SearchError: The journal of the search is damaged.
         """
-        return tuple(read_results(self.folder))
+        # A journal only grows.
+        size = journal_size(self.folder)
+        if size != self._read[0]:
+            self._read = (size, tuple(read_results(self.folder)))
+        return self._read[1]
 
     @property
     def finished(self) -> bool:
@@ -147,6 +175,7 @@ class Finder:
         *,
         value: float | None = None,
         averaged: float | None = None,
+        error: float | None = None,
         losses: Iterable[float] = (),
         seconds: float | None = None,
     ) -> SegmentResult:
@@ -157,6 +186,7 @@ class Finder:
             value: The validation metric of the weights at its end.
             averaged: The validation metric of the average of the weights after ``segment.average_from``. It ranks the
                 LRs where it is told; it should be told of all segments with a constant LR or of none.
+            error: The standard error of the metric, from the validation samples.
             losses: Training losses in order, one per step or per report, equally far apart.
             seconds: What it took; None for the wall time since it was asked for.
 
@@ -177,8 +207,12 @@ class Finder:
             failure = "the validation metric is not finite"
         elif not told:
             raise SearchError(f"Neither value nor averaged is told of {segment.name}; one of them is needed.")
-        took = _metric(seconds, "seconds")
-        return self._told(segment, value=value, averaged=averaged, losses=losses, failure=failure, seconds=took)
+        took, error = _metric(seconds, "seconds"), _metric(error, "error")
+        if error is not None and not (is_finite(error) and error >= 0):
+            error = None
+        return self._told(
+            segment, value=value, averaged=averaged, error=error, losses=losses, failure=failure, seconds=took
+        )
 
     def fail(self, segment: Segment, reason: str, *, losses: Iterable[float] = ()) -> SegmentResult:
         """Say that a segment could not be trained to its end, and why; its LR is not gone on with.
@@ -192,7 +226,9 @@ class Finder:
             SearchError: The segment is not this finder's, or the folder cannot be written.
         """
         reason = reason or "no reason was given"
-        return self._told(segment, value=None, averaged=None, losses=_numbers(losses), failure=reason, seconds=None)
+        return self._told(
+            segment, value=None, averaged=None, error=None, losses=_numbers(losses), failure=reason, seconds=None
+        )
 
     def release(self) -> None:
         """Give back what was asked for and not told: another finder may train it, or this one ask for it again."""
@@ -200,8 +236,14 @@ class Finder:
             self._claims.popitem()[1].lock.release()
 
     def needed(self) -> frozenset[str]:
-        """Names of the segments whose final states may still be trained on; those of others can be deleted."""
-        return needed_states(self.search, self.results)
+        """Names of the segments whose final states may still be trained on; those of others can be deleted.
+
+        Once the search is over, that is the one from which the full training can continue.
+        """
+        if not self.finished:
+            return needed_states(self.search, self.results)
+        continued = advise(self.search, self.results).segment if self.results else None
+        return frozenset({continued} if continued else ())
 
     def advice(self) -> Advice:
         """What the search says so far.
@@ -228,6 +270,7 @@ class Finder:
         *,
         value: float | None,
         averaged: float | None,
+        error: float | None,
         losses: list[float],
         failure: str | None,
         seconds: float | None,
@@ -239,6 +282,7 @@ class Finder:
             segment=told,
             value=None if failure else value,
             averaged=None if failure else averaged,
+            error=None if failure else error,
             losses=block_losses(losses),
             failure=failure,
             seconds=time.monotonic() - asked.began if seconds is None else seconds,

@@ -112,6 +112,14 @@ def read_results(folder: Path) -> list[SegmentResult]:
     return list(results.values())
 
 
+def journal_size(folder: Path) -> int:
+    """The size of the journal in bytes; 0 where there is none yet."""
+    try:
+        return (folder / JOURNAL).stat().st_size
+    except OSError:
+        return 0
+
+
 def add_result(folder: Path, result: SegmentResult) -> None:
     """Add a result to the journal, and wait until it is on the disk.
 

@@ -5,15 +5,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
-
 from lratlas.numbers import is_finite
+from lratlas.search.evidence import last_loss, learners, level_at, loss_at_start, trial
 from lratlas.search.segments import SegmentResult
+from lratlas.search.settings import Search
 from lratlas.watching.rules import Rules
 from lratlas.watching.tracker import RegimeTracker
 
-LEARNED = 0.95
-"""A trial has learned something if its last losses are below this share of the loss at the start."""
+_RISE = 0.1
+"""A training has diverged if its loss rose by more than this share of the loss at the start."""
+_FALL = 0.05
+"""A training has not begun, or not learned, if its loss fell by less than this share."""
+_STEPS = 64
+"""Fewer steps say nothing of a regime, unless a number was not finite."""
 
 Trial = tuple[float, int]  # LR and seed
 
@@ -37,15 +41,16 @@ class Bracket:
         return math.sqrt(self.below * self.above)
 
 
-def regimes(results: Sequence[SegmentResult], *, good: Collection[float] = ()) -> dict[Trial, str]:
+def regimes(results: Sequence[SegmentResult], *, learned: Collection[float] = ()) -> dict[Trial, str]:
     """The regime of each trial: ``converging``, ``equilibrium``, ``diverging`` or ``undecided``.
 
-    It is that of `lratlas.watch` on the training losses of the constant LR. A trial is diverging that failed on a
-    number that was not finite, or that has learned nothing with an LR above one that has learned the most.
+    It is that of `lratlas.watch` on the training losses, without an annealed end. A trial is diverging that failed on a
+    number that was not finite, whose loss rose, or that has learned nothing with an LR above one that has.
 
     Args:
-        results: All that was told.
-        good: LRs that are known to have learned something, whatever their loss: that of an equilibrium may be high.
+        results: Those of all segments.
+        learned: LRs whose metric shows that they have learned something, whatever their loss: that of an equilibrium
+            may be high.
     """
     trials = dict[Trial, list[SegmentResult]]()
     for each in sorted(results, key=lambda each: (each.segment.stop, each.segment.annealed)):
@@ -53,13 +58,30 @@ def regimes(results: Sequence[SegmentResult], *, good: Collection[float] = ()) -
         if not each.segment.annealed:
             of.append(each)
     trials = {trial: _unbroken(of) if of else [] for trial, of in trials.items()}
-    reference = _loss_at_start(results)
-    lasts = {trial: last for trial, of in trials.items() if is_finite(last := _last_loss(of))}
-    learner = min(lasts, key=lambda trial: lasts[trial])[0] if lasts else math.inf
+    reference, largest = loss_at_start(results), max(learned, default=math.inf)
     return {
-        trial: _regime(of, reference, too_large=trial[0] > learner, good=trial[0] in good)
+        trial: _regime(of, reference, too_large=trial[0] > largest, learned=trial[0] in learned)
         for trial, of in trials.items()
     }
+
+
+def diverging(search: Search, results: Sequence[SegmentResult]) -> set[float]:
+    """The LRs that diverge, as far as their losses show it: with the first seed, at their longest training."""
+    start, found = loss_at_start(results), set[float]()
+    for lr in {each.segment.lr for each in results}:
+        of = trial(results, lr, seed=search.seed)
+        if any(_not_finite(each) for each in of) or (of and start is not None and _rose(last_loss(of[-1:]), start)):
+            found.add(lr)
+    metrics = level_at(search, results, max((each.segment.stop for each in results), default=0))
+    return found - set(learners(search, results, metrics))
+
+
+def _rose(loss: float, start: float) -> bool:
+    return is_finite(loss) and loss - start > _RISE * abs(start)
+
+
+def _not_finite(result: SegmentResult) -> bool:
+    return result.failure is not None and "not finite" in result.failure
 
 
 def convergence(told: Mapping[Trial, str]) -> Bracket | None:
@@ -82,17 +104,19 @@ def divergence(told: Mapping[Trial, str], *, above: float) -> Bracket | None:
     return Bracket(below=max(lr for lr, _ in told if lr < min(diverged)), above=min(diverged))
 
 
-def _regime(of: Sequence[SegmentResult], reference: float | None, *, too_large: bool, good: bool) -> str:
-    if any(each.failure is not None and "not finite" in each.failure for each in of):
+def _regime(of: Sequence[SegmentResult], reference: float | None, *, too_large: bool, learned: bool) -> str:
+    if any(_not_finite(each) for each in of):
         return "diverging"
-    if reference is None or reference <= 0:
+    if reference is None or reference <= 0 or not of or of[-1].segment.stop < _STEPS:
         return "undecided"  # the rules compare with the loss at the start, by ratio
-    if not good and _last_loss(of) > (LEARNED * reference if too_large else reference / LEARNED):
+    last = last_loss(of)
+    if not learned and (_rose(last, reference) or (too_large and last > (1 - _FALL) * reference)):
         return "diverging"
     tracker = RegimeTracker(rules=Rules(chance_loss=reference))
     for steps, loss in _even(_parts(of)):
         tracker.add(steps=steps, loss=loss)
-    return "undecided" if good and tracker.regime == "diverging" else tracker.regime
+    # What this regime would take, a rise or a larger LR, was looked for above.
+    return "undecided" if tracker.regime == "diverging" else tracker.regime
 
 
 def _unbroken(of: Sequence[SegmentResult]) -> Sequence[SegmentResult]:
@@ -119,19 +143,3 @@ def _even(parts: Sequence[tuple[int, float]]) -> Iterator[tuple[int, float]]:
         if total >= longest:
             yield total, weighted / total
             total, weighted = 0, 0.0
-
-
-def _last_loss(of: Sequence[SegmentResult]) -> float:
-    """Mean over the last eighth of what is known of a trial's losses; NaN where nothing is."""
-    losses = [loss for each in of for loss in each.losses]
-    return float(np.mean(losses[-max(1, len(losses) // 8) :])) if losses else math.nan
-
-
-def _loss_at_start(results: Sequence[SegmentResult]) -> float | None:
-    """The first loss of the smallest LR, which has hardly changed the model; None where no losses are known."""
-    fresh = [each for each in results if each.segment.start == 0 and each.losses and is_finite(each.losses[0])]
-    return (
-        min(fresh, key=lambda each: (each.segment.lr, each.segment.stop, each.segment.seed)).losses[0]
-        if fresh
-        else None
-    )

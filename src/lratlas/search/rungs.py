@@ -1,48 +1,65 @@
-"""What to train next in a search for the initial LR: a function of its settings and of what was told so far.
+"""What to train next in a search for the initial LR: a function of its settings and of the results so far.
 
-Successive halving (Jamieson & Talwalkar, 2016) over LRs that share initial weights and batches. Every rung doubles the
-steps; who goes on is decided on the validation quality of averaged weights, projected one doubling ahead.
+Successive halving (Jamieson & Talwalkar, 2016) over LRs that share initial weights and batches, by the validation
+metric of averaged weights. As long as no LR has learned anything, none is ranked: they are thinned out evenly. What is
+left of the budget after the last rung goes to further seeds of the LRs that could be the best, and to longer trainings.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from lratlas.numbers import lr_fault
-from lratlas.search.ranking import near_best, projected, ranking, trial
+from lratlas.search.evidence import Level, alike, last_loss, learners, level_at, levels, trial, undecided
+from lratlas.search.regimes import diverging
 from lratlas.search.segments import Segment, SegmentResult, make_segment
 from lratlas.search.settings import Search
 
 _SCREEN = 1 / 64  # the share of a full training that all LRs get
-_FIELD = {1 / 32: 7, 1 / 16: 6, 1 / 8: 5, 1 / 4: 4, 1 / 2: 2, 1.0: 1}  # how many LRs go on to each share
+_FIELD: Mapping[float, int] = {1 / 32: 7, 1 / 16: 6, 1 / 8: 5, 1 / 4: 4}  # how many LRs continue to each share
+_UNRANKED: Mapping[float, int] = {1 / 32: 9, 1 / 16: 6, 1 / 8: 5, 1 / 4: 4, 1 / 2: 3, 1.0: 2}  # while none has learned
+_FRESH: Mapping[float, int] = {1 / 16: 6, 1 / 4: 3}  # the same where every length begins with fresh weights
+_LAST = 1 / 4  # the share of a full training at which the last LRs are compared
+_BY_LOSS = 1 / 32  # up to this share LRs whose metrics cannot be told apart are ranked by their training losses
 _EXTENDED_TO = 1 / 16  # the longest share at which the grid still grows: later, a new LR would cost too much
-_ENOUGH = 1 / 4  # the share of a full training from which it can be told what the whole will come to
 _ADDED = 2  # LRs by which an edge is moved
 _FARTHEST = 100.0  # how far beyond its ends a grid may grow, as a factor
+_LOWEST = 1e4  # the same downwards, while every LR diverges
 _STRIDE = (10**0.25, 10.0)  # the least and the largest ratio of the LRs that are added
-_ANNEALED = 1 / 4  # a branch is so much longer than what it leaves, of which it is then the last fifth
+ANNEALED_PART = 0.2
+"""The last part of a training, over which an annealed LR goes linearly to zero."""
+_SEEDS = 3  # of every LR that could be the best, before any is trained further
 _MOST_SEEDS = 16
-_OCTAVE = 2.0
+WIDTH = 2.0
+"""A range of this ratio is narrow enough: an octave."""
 _ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Segments that can be trained side by side, and those whose states are still needed after them."""
+
+    segments: tuple[Segment, ...]
+    keep: frozenset[str] = frozenset()
 
 
 def next_segments(search: Search, results: Sequence[SegmentResult]) -> tuple[Segment, ...]:
     """The segments that can be trained now, in the order in which they are wanted; none once the search is over."""
-    return tuple(each for each in _stage(search, results) if each.name not in _names(results))
+    return tuple(each for each in _stage(search, results).segments if each.name not in _names(results))
 
 
 def needed_states(search: Search, results: Sequence[SegmentResult]) -> frozenset[str]:
     """Names of the segments whose final states may still be trained on.
 
-    Those are the parents of what can be trained now, and what is told of the same stage: who goes on from there is
-    decided once all of it is told. Nothing goes on from other seeds than the first, nor where trainings cannot.
+    Those are the parents of what can be trained now, and what is known of the same stage: who continues from there is
+    decided once all of it is known.
     """
     if not search.resumable:
         return frozenset()
-    stage, told = _stage(search, results), {each.segment.name for each in results if each.failure is None}
-    return frozenset(
-        {each.parent for each in stage if each.parent and each.name not in _names(results)}
-        | {each.name for each in stage if each.name in told and each.seed == 0}
-    )
+    known = {each.segment.name for each in results if each.failure is None}
+    stage = _stage(search, results)
+    waiting = frozenset({each.parent for each in stage.segments if each.parent and each.name not in _names(results)})
+    return waiting | frozenset(each.name for each in stage.segments if each.name in known) | (stage.keep & known)
 
 
 def spent(search: Search, results: Sequence[SegmentResult]) -> float:
@@ -51,122 +68,230 @@ def spent(search: Search, results: Sequence[SegmentResult]) -> float:
 
 
 def enough(search: Search) -> float:
-    """The budget that takes the best four of the first LRs to a quarter of a full training, and one to its branch."""
-    shares = [share for share in _FIELD if share <= _ENOUGH]
-    longer = [min(_FIELD[share], len(search.lrs)) * share * (1 / 2 if search.resumable else 1) for share in shares]
-    branch = _ENOUGH * (_ANNEALED if search.resumable else 1 + _ANNEALED) if search.anneal else 0.0
-    return len(search.lrs) * _SCREEN + sum(longer) + branch
+    """The budget that takes the last LRs to a quarter of a full training, and one to its annealed end."""
+    cost, before = len(search.lrs) * _SCREEN, _SCREEN
+    for share, count in _fields(search).items():
+        cost += min(count, len(search.lrs)) * (share - before * search.continues)
+        before = share
+    return cost + (_LAST * ANNEALED_PART if search.continues and search.anneals else 0.0)
+
+
+def _fields(search: Search) -> Mapping[float, int]:
+    return _FIELD if search.continues else _FRESH
 
 
 def _names(results: Sequence[SegmentResult]) -> frozenset[str]:
     return frozenset(each.segment.name for each in results)
 
 
-def _stage(search: Search, results: Sequence[SegmentResult]) -> list[Segment]:
-    """The first stage of which not everything is told; empty once the search is over."""
-    told = {result.segment.name: result for result in results}
-    return next((stage for stage in _stages(search, told) if any(each.name not in told for each in stage)), [])
+def _stage(search: Search, results: Sequence[SegmentResult]) -> Stage:
+    """The first stage of which not everything is known; empty once the search is over."""
+    plan = _Plan(search, {each.segment.name: each for each in results})
+    known = _names(results)
+    unfinished = (stage for stage in plan.stages() if any(each.name not in known for each in stage.segments))
+    return next(unfinished, Stage(segments=()))
 
 
-def _stages(search: Search, told: Mapping[str, SegmentResult]) -> Iterator[list[Segment]]:
-    """The segments of each stage, one after the other; a stage is only asked for when those before it are told."""
-    made = list[Segment]()
-    for share in (_SCREEN, *_FIELD):
-        field = list(search.lrs) if share == _SCREEN else _going_on(search, share, made, told)
-        if not field:
-            break
-        stop, before = search.horizon(share), list(made)
-        yield _to(search, field, stop, before)
-        made = before + _to(search, field, stop, before)
-        while share <= _EXTENDED_TO and (more := _beyond_edge(search, field, made, told)):
-            field = [*field, *more]
-            yield _to(search, field, stop, before)
-            made = before + _to(search, field, stop, before)
-    if branch := _branch(search, made, told):
-        yield [branch]
-        made = [*made, branch]
-    for seed in range(1, _MOST_SEEDS):
-        repeated = _repeated(search, made, told, seed=seed)
-        if not repeated:
-            break
-        yield repeated
-        made = made + repeated
+class _Plan:
+    """The stages of a search, one after the other; a stage is only asked for when those before it are known."""
+
+    def __init__(self, search: Search, known: Mapping[str, SegmentResult]) -> None:
+        self.search, self.known = search, known
+        self.made: list[Segment] = []
+
+    @property
+    def results(self) -> list[SegmentResult]:
+        """What is known of the stages so far."""
+        return [self.known[each.name] for each in self.made if each.name in self.known]
+
+    def stages(self) -> Iterator[Stage]:
+        """Rungs, then an annealed end, then further seeds and longer trainings of those that could be the best."""
+        search = self.search
+        field = [*search.lrs]
+        for share in (_SCREEN, *_fields(search)):
+            field = field if share == _SCREEN else self._field(share)
+            if not field:
+                return
+            stop = search.horizon(share)
+            before = [*self.made]
+            if share == _LAST and search.continues and search.anneals:
+                yield self._train(field, stop - round(ANNEALED_PART * stop))
+                middle = frozenset(each.name for each in self.made[len(before) :])
+                yield self._train(field, stop, keep=middle)
+                yield from self._annealed(stop, seed=search.seed)
+            else:
+                yield self._train(field, stop)
+            while share <= _EXTENDED_TO and (more := self._beyond(stop)):
+                yield self._train(more, stop, keep=self._ending_at(stop))
+        stop = search.horizon(_LAST)
+        while stop < search.steps and not learners(search, self.results, level_at(search, self.results, stop)):
+            field = self._field(min(1.0, 2 * stop / search.steps))
+            if not field:
+                return
+            stop = min(2 * stop, search.steps)
+            yield self._train(field, stop)
+        yield from self._rounds(stop)
+
+    def _train(
+        self, lrs: Sequence[float], stop: int, *, seed: int | None = None, keep: frozenset[str] = frozenset()
+    ) -> Stage:
+        """One segment for each LR that ends at a step, from the LR's longest training where it can be continued."""
+        seed = self.search.seed if seed is None else seed
+        segments = tuple(self._segment(lr, seed, stop) for lr in sorted(lrs))
+        self.made += segments
+        return Stage(segments=segments, keep=keep)
+
+    def _segment(self, lr: float, seed: int, stop: int, *, anneal_from: int | None = None) -> Segment:
+        search = self.search
+        end = stop if anneal_from is None else anneal_from
+        of = [each for each in self.made if each.seed == seed and not each.annealed and each.stop <= end]
+        # What was left behind at an earlier length has no state any more.
+        last = max((each.stop for each in of), default=None)
+        parent = next((each for each in of if each.lr == lr and each.stop == last), None) if search.continues else None
+        return make_segment(
+            lr=lr,
+            seed=seed,
+            start=parent.stop if parent else 0,
+            stop=stop,
+            parent=parent.name if parent else None,
+            anneal_from=anneal_from,
+            schedule=search.schedule,
+            warmup=search.warmup_of(stop),
+        )
+
+    def _cost_to(self, lr: float, seed: int, stop: int) -> float:
+        return self._segment(lr, seed, stop).steps / self.search.steps
+
+    def _left(self) -> float:
+        return self.search.budget - _cost(self.search, self.made) + _ROUNDING
+
+    def _field(self, share: float) -> list[float]:
+        """The LRs that are trained to a share of the steps: the best, as many as are meant to and can be paid for."""
+        search = self.search
+        level = level_at(search, self.results, max(each.stop for each in self.made if not each.annealed))
+        lost = diverging(search, self.results)
+        going = [lr for lr in level.lrs if lr not in lost]
+        learned = [lr for lr in learners(search, self.results, level) if lr not in lost]
+        stop = search.horizon(share)
+        if not learned:
+            open_ = [lr for lr in going if lr in undecided(self.results)]
+            field = _evenly(open_ if len(open_) > 1 else going, _UNRANKED[share])
+            return self._affordable(field, [search.seed], stop)
+        ranked = self._ranked(level, learned, by_loss=share <= _BY_LOSS * 2)
+        # What has learned nothing yet is not ranked by its noise, but by how near it is to the best. LRs left behind
+        # while none had learned come back.
+        others = {*going} - {*learned}
+        if not self._ranked_before(level):
+            others |= {each.lr for each in self.made} - lost - {*ranked}
+        ranked += sorted(others, key=lambda lr: (round(abs(math.log(lr / ranked[0])), 3), lr))
+        return self._affordable(ranked[: _fields(search)[share]], [search.seed], stop)
+
+    def _ranked_before(self, level: Level) -> bool:
+        """Whether LRs had learned at the length before, so that those left behind since were ranked."""
+        lengths = sorted({each.stop for each in self.made if not each.annealed and each.stop < level.steps})
+        before = [level_at(self.search, self.results, steps) for steps in lengths[-1:]]
+        return not before or any(learners(self.search, self.results, each) for each in before)
+
+    def _ranked(self, level: Level, lrs: Sequence[float], *, by_loss: bool) -> list[float]:
+        """LRs of a level, the best first; at first, those that cannot be told from the best one by their losses."""
+        scores = dict(zip(level.lrs, level.scores, strict=True))
+        near = set(level.near()) if by_loss else set[float]()
+        losses = {lr: last_loss(trial(self.results, lr, seed=self.search.seed)) for lr in near}
+        if any(math.isnan(loss) for loss in losses.values()):
+            near = set()
+        return sorted(lrs, key=lambda lr: (lr not in near, losses[lr] if lr in near else -scores[lr], lr))
+
+    def _beyond(self, stop: int) -> list[float]:
+        """LRs beyond an end of the grid: where the best one is there, where all diverged, or where none has moved."""
+        search, results = self.search, self.results
+        level = level_at(search, results, stop)
+        lrs = sorted({each.lr for each in self.made})
+        lost = diverging(search, results)
+        farthest = _FARTHEST
+        if not [lr for lr in level.lrs if lr not in lost]:
+            up, farthest = False, _LOWEST
+        elif alike(results, stop):
+            # All may be far too small: larger ones are looked at once, while that is cheap.
+            if stop > search.horizon(_SCREEN):
+                return []
+            up = True
+        elif not learners(search, results, level) or set(level.near()) == set(level.lrs):
+            return []
+        else:
+            best = self._ranked(level, [lr for lr in level.lrs if lr not in lost], by_loss=True)[0]
+            if best not in {lrs[0], lrs[-1]}:
+                return []
+            up = best == lrs[-1]
+        ends = lrs[-2:] if up else lrs[:2]
+        # A dense grid would spend the budget on its way, and a coarse one leave the allowed factor at once.
+        ratio = min(max(ends[-1] / ends[0], _STRIDE[0]), _STRIDE[1])
+        if farthest == _LOWEST or alike(results, stop):
+            ratio = _STRIDE[1]
+        low, high = search.lrs[0] / farthest, search.lrs[-1] * _FARTHEST
+        edge = lrs[-1] if up else lrs[0]
+        added = [edge * ratio ** (number if up else -number) for number in range(1, _ADDED + 1)]
+        added = [lr for lr in added if low * (1 - _ROUNDING) <= lr <= high * (1 + _ROUNDING) and not lr_fault(lr)]
+        affordable = len(added) * stop / search.steps <= self._left()
+        return added if affordable or not level.lrs else []
+
+    def _annealed(self, stop: int, *, seed: int) -> Iterator[Stage]:
+        """The best LR once more, going to zero over the last fifth; nothing where the budget forbids it."""
+        level = level_at(self.search, self.results, stop)
+        if not level.lrs or not learners(self.search, self.results, level):
+            return
+        end = self._segment(level.lrs[level.best], seed, stop, anneal_from=stop - round(ANNEALED_PART * stop))
+        if end.steps / self.search.steps <= self._left() and end.anneal_from != end.stop:
+            self.made.append(end)
+            yield Stage(segments=(end,), keep=self._ending_at(stop))
+
+    def _rounds(self, stop: int) -> Iterator[Stage]:
+        """Further seeds of the LRs that could be the best, then longer trainings of them, while the budget lasts."""
+        search = self.search
+        while True:
+            level = next((each for each in reversed(levels(search, self.results)) if each.steps == stop), None)
+            if level is None or not learners(search, self.results, level):
+                return
+            near = [lr for lr in self._ranked(level, level.lrs, by_loss=False) if lr in level.near()]
+            seeds = 1 + max(each.seed for each in self.made) - search.seed
+            if len(near) < 2 or (max(near) / min(near) <= WIDTH and stop == search.steps):
+                return
+            if seeds < _SEEDS or (stop == search.steps and seeds < _MOST_SEEDS):
+                chosen = self._affordable(near, [search.seed + seeds], stop)
+                if not chosen:
+                    return
+                yield self._train(chosen, stop, seed=search.seed + seeds, keep=self._ending_at(stop))
+                continue
+            if stop == search.steps:
+                return
+            stop = min(2 * stop, search.steps)
+            every = [search.seed + number for number in range(seeds)]
+            chosen = self._affordable(near, every, stop)
+            if not chosen:
+                return
+            stages = [self._train([lr for lr in chosen if self._has(lr, seed)], stop, seed=seed) for seed in every]
+            yield Stage(segments=tuple(each for stage in stages for each in stage.segments))
+
+    def _ending_at(self, stop: int) -> frozenset[str]:
+        return frozenset(each.name for each in self.made if each.stop == stop and not each.annealed)
+
+    def _has(self, lr: float, seed: int) -> bool:
+        return any(each.lr == lr and each.seed == seed for each in self.made)
+
+    def _affordable(self, lrs: Sequence[float], seeds: Sequence[int], stop: int) -> list[float]:
+        """The first of these LRs that the budget still bears, each with all seeds; none unless two can be compared."""
+        left, chosen = self._left(), list[float]()
+        for lr in lrs:
+            left -= sum(self._cost_to(lr, seed, stop) for seed in seeds)
+            if left < 0:
+                break
+            chosen.append(lr)
+        return chosen if len(chosen) >= min(2, len(lrs)) else []
 
 
-def _to(search: Search, lrs: Sequence[float], stop: int, made: Sequence[Segment]) -> list[Segment]:
-    """One segment per LR that ends at a step, each going on from the LR's longest where there is one."""
-    segments = list[Segment]()
-    for lr in sorted(lrs):
-        last = max((each for each in made if each.lr == lr), key=lambda each: each.stop, default=None)
-        start, parent = (last.stop, last.name) if last and search.resumable else (0, None)
-        segments.append(make_segment(lr=lr, seed=0, start=start, stop=stop, parent=parent))
-    return segments
-
-
-def _going_on(search: Search, share: float, made: Sequence[Segment], told: Mapping[str, SegmentResult]) -> list[float]:
-    """The LRs that are trained to a share of the steps: the best, as many as are meant to and can be paid for."""
-    reached = max(each.stop for each in made)
-    best = _best(search, sorted({each.lr for each in made if each.stop == reached}), made, told)
-    steps = search.horizon(share) - (reached if search.resumable else 0)
-    affordable = int((search.budget - _cost(search, made) + _ROUNDING) * search.steps / steps)
-    # A single LR has nothing to be compared with; only the longest rungs are for the best alone.
-    fewest = 2 if _FIELD[share] > 2 else 1
-    return best[: min(_FIELD[share], affordable)] if min(affordable, len(best)) >= fewest else []
-
-
-def _best(
-    search: Search, lrs: Sequence[float], made: Sequence[Segment], told: Mapping[str, SegmentResult]
-) -> list[float]:
-    """LRs that did not fail, those first that look best one doubling ahead."""
-    results = [told[each.name] for each in made]
-    scores = {lr: projected(search, trial(results, lr), doublings=1) for lr in lrs}
-    return sorted((lr for lr in lrs if scores[lr] > -math.inf), key=lambda lr: (-scores[lr], -lr))
-
-
-def _beyond_edge(
-    search: Search, field: Sequence[float], made: Sequence[Segment], told: Mapping[str, SegmentResult]
-) -> list[float]:
-    """LRs beyond the end of the grid at which the best one stands; none where it stands inside."""
-    best = _best(search, field, made, told)[:1]
-    lrs = sorted({each.lr for each in made})
-    if not best or best[0] not in {lrs[0], lrs[-1]}:
-        return []
-    up = best[0] == lrs[-1]
-    neighbours = lrs[-2:] if up else lrs[:2]
-    # A dense grid would spend the budget on its way, and a coarse one leave the allowed factor at once.
-    ratio = min(max(neighbours[-1] / neighbours[0], _STRIDE[0]), _STRIDE[1])
-    low, high = search.lrs[0] / _FARTHEST, search.lrs[-1] * _FARTHEST
-    added = [best[0] * ratio ** (number if up else -number) for number in range(1, _ADDED + 1)]
-    added = [lr for lr in added if low * (1 - _ROUNDING) <= lr <= high * (1 + _ROUNDING) and not lr_fault(lr)]
-    cost = len(added) * made[-1].stop / search.steps
-    return added if _cost(search, made) + cost <= search.budget + _ROUNDING else []
-
-
-def _branch(search: Search, made: Sequence[Segment], told: Mapping[str, SegmentResult]) -> Segment | None:
-    """The best LR of the longest rung once more, going to zero from there; None where the budget forbids it."""
-    longest = max(each.stop for each in made)
-    best = _best(search, sorted({each.lr for each in made if each.stop == longest}), made, told)
-    if not search.anneal or not best:
-        return None
-    last = next(each for each in made if each.lr == best[0] and each.stop == longest)
-    start, parent = (last.stop, last.name) if search.resumable else (0, None)
-    stop = last.stop + max(1, round(_ANNEALED * last.stop))
-    branch = make_segment(lr=last.lr, seed=0, start=start, stop=stop, parent=parent, anneal_from=last.stop)
-    return branch if _cost(search, [*made, branch]) <= search.budget + _ROUNDING else None
-
-
-def _repeated(
-    search: Search, made: Sequence[Segment], told: Mapping[str, SegmentResult], *, seed: int
-) -> list[Segment]:
-    """Another seed for the LRs that are compared, until the near-best lie within an octave or the budget ends."""
-    ranked = ranking(search, [told[each.name] for each in made])
-    near = near_best(search, ranked) if ranked else []
-    if not near or near[-1].lr / near[0].lr <= _OCTAVE:
-        return []
-    stop = min(each.steps for each in ranked)
-    going = [each.lr for each in ranked if each.score > -math.inf]
-    repeats = [make_segment(lr=lr, seed=seed, start=0, stop=stop, parent=None) for lr in going]
-    return repeats if _cost(search, [*made, *repeats]) <= search.budget + _ROUNDING else []
+def _evenly(lrs: Sequence[float], count: int) -> list[float]:
+    """That many LRs, evenly apart: the middles of equal parts, since the ends are the least likely to be good."""
+    count = min(count, len(lrs))
+    return [lrs[int((number + 0.5) * len(lrs) / count)] for number in range(count)]
 
 
 def _cost(search: Search, segments: Sequence[Segment]) -> float:

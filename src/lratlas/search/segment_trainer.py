@@ -1,7 +1,9 @@
 """Training the segments of a search on a task: those that begin and end at the same steps together, as a stack."""
 
 import math
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -10,13 +12,14 @@ from typing import cast, get_args
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from lratlas.data.parts import each as for_each
 from lratlas.errors import SearchError
 from lratlas.search.segments import BLOCKS, Segment
 from lratlas.search.train_state import TrainState, forget, forget_all, keep, kept, stops
-from lratlas.stacks.strategy import faster_strategy
+from lratlas.stacks.strategy import faster_strategy, faster_threads
 from lratlas.stacks.tensors import initial_tensors, samples
 from lratlas.streams import generators_kept, stream, torch_seed
 from lratlas.study.execute.checkpoints import read_segment, segment_tensors
@@ -32,12 +35,17 @@ from lratlas.training.sphere import Weights
 from lratlas.training.stacks import Samples, Stack, start_stack
 from lratlas.training.trainer import train_stack
 
+CHECKPOINT = "checkpoint.safetensors"
 STATES = "states"
 """The folder of final states, within that of the search."""
-_STRATEGY = "strategy.txt"
+_STRATEGY, _THREADS = "strategy.txt", "threads.txt"
+_LANES = 8  # LRs that are trained together, about
 _CHECKPOINTS = 16  # that enter an average, at most
-_STAIRS = 32  # of the descent of an annealed LR
-_STATISTICS = 1024  # training samples for the batch-norm statistics of an average
+_STAIRS = 64  # of an LR that changes, at most
+_STATISTICS = 1024  # training samples for the batch-norm statistics of an average, at most
+_KEPT_EVERY = 10.0  # seconds of training that an interruption may cost
+_PARTS = 8  # of the validation set, whose metrics give a standard error
+_LAST_WEIGHTS = 1 / 8  # from this share of a full training on the last weights are evaluated beside their average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +55,13 @@ class TrainedSegment:
     Attributes:
         value: The validation metric of the weights at the end; NaN if it diverged.
         averaged: That of the averaged weights.
+        error: The standard error of the metric, from the validation samples; None for an accuracy.
         losses: Training losses, means over equal parts.
     """
 
-    value: float
-    averaged: float
+    value: float | None
+    averaged: float | None
+    error: float | None
     losses: tuple[float, ...]
 
 
@@ -63,12 +73,14 @@ class SegmentTrainer:
         task: The task; choices are made on its validation set.
         root: The folder of the search.
         device: Where to train.
+        steps: Of a full training.
         compiled: Whether to compile the step, which takes a while and then makes it faster.
     """
 
     task: Prepared
     root: Path
     device: torch.device
+    steps: int
     compiled: bool = False
 
     @property
@@ -89,6 +101,27 @@ class SegmentTrainer:
         return measured
 
     @cached_property
+    def threads(self) -> int:
+        """How many threads PyTorch trains with; measured once for a search, whose last bits depend on it."""
+        path = self.root / _THREADS
+        if path.exists() and (kept := path.read_text()).isdecimal():
+            return min(int(kept), torch.get_num_threads())
+        lanes = 1 if self.strategy == "single" else _LANES
+        measured = faster_threads(self.task, self.strategy, lanes=lanes, device=str(self.device), dtype="float32")
+        write_file(path, str(measured).encode())
+        return measured
+
+    @contextmanager
+    def one_pace(self) -> Generator[None]:
+        """PyTorch trains with the threads of the search meanwhile; afterwards with as many as before."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+    @cached_property
     def program(self) -> Program:
         """The step and the evaluation."""
         compiled = self.compiled and can_compile()
@@ -104,26 +137,21 @@ class SegmentTrainer:
             channels_last=self.task.conformance.channels_last,
         )
 
-    @property
-    def by_accuracy(self) -> bool:
-        """Whether the validation metric is an accuracy; it is the loss where there is no accuracy."""
-        return self.task.objective.has_accuracy
 
-
-def groups(bench: SegmentTrainer, segments: Sequence[Segment]) -> list[list[Segment]]:
+def groups(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list[list[Segment]]:
     """The segments that can be trained as one stack, together; each alone where that is faster."""
     together = dict[tuple[int, int, int, int | None, int], list[Segment]]()
     for number, each in enumerate(segments):
-        alone = number if bench.strategy == "single" else -1
+        alone = number if trainer.strategy == "single" else -1
         together.setdefault((each.seed, each.start, each.stop, each.anneal_from, alone), []).append(each)
     return list(together.values())
 
 
-def train_segments(bench: SegmentTrainer, segments: Sequence[Segment]) -> list[TrainedSegment]:
+def train_segments(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list[TrainedSegment]:
     """Train segments that differ in nothing but their LR, and keep their final states.
 
     Args:
-        bench: The task and where it is trained.
+        trainer: The task and where it is trained.
         segments: Of one seed, from the same step to the same step.
 
     Returns:
@@ -132,29 +160,34 @@ def train_segments(bench: SegmentTrainer, segments: Sequence[Segment]) -> list[T
     Raises:
         SearchError: The state of a parent is missing or damaged.
     """
-    first, task, names = segments[0], bench.task, [[each.name for each in segments]]
-    initial = initial_tensors([task], [first.seed], len(segments), dtype=torch.float32, device=bench.device)
-    at = _averaged_at(first)
-    so_far = kept(bench.states, segments, count=len(at), device=bench.device)
+    first, task, names = segments[0], trainer.task, [[each.name for each in segments]]
+    initial = initial_tensors([task], [first.seed], len(segments), dtype=torch.float32, device=trainer.device)
+    at = [] if _ends_low(first) else _averaged_at(first)
+    so_far = kept(trainer.states, segments, count=len(at), device=trainer.device)
     if so_far is None:
-        stack = _parents(bench, segments) if first.parent else start_stack(initial[0], initial[1], task.update)
+        stack = _parents(trainer, segments) if first.parent else start_stack(initial[0], initial[1], task.update)
         so_far = TrainState(stack=stack, tails={}, losses=())
-    data = samples([task], "train", initial[2], dtype=torch.float32, device=bench.device)
+    data = samples([task], "train", initial[2], dtype=torch.float32, device=trainer.device)
     with generators_kept():
-        trained = _trained(bench, segments, so_far, at, data)
+        trained = _trained(trainer, segments, so_far, at, data)
     for name in names[0]:
-        write_file(_path(bench, name), sealed_weights(_state(trained.stack, names, name)))
-    forget(bench.states, segments)
-    return _results(bench, trained, data)
+        write_file(_path(trainer, name), sealed_weights(_state(trained.stack, names, name)))
+    forget(trainer.states, segments)
+    return _results(trainer, first, trained, data)
 
 
-def forget_states(bench: SegmentTrainer, needed: Collection[str]) -> None:
+def forget_states(trainer: SegmentTrainer, needed: Collection[str]) -> None:
     """Remove the final states of all segments but those named, and once none is needed all that is left."""
-    for path in bench.states.glob("*.safetensors"):
+    for path in trainer.states.glob("*.safetensors"):
         if path.stem not in needed:
             path.unlink(missing_ok=True)
     if not needed:
-        forget_all(bench.states)
+        forget_all(trainer.states)
+
+
+def _ends_low(of: Segment) -> bool:
+    """Whether the LR falls towards the end, so that the last weights count and not an average."""
+    return of.annealed or of.schedule != "constant"
 
 
 def _averaged_at(of: Segment) -> list[int]:
@@ -163,12 +196,12 @@ def _averaged_at(of: Segment) -> list[int]:
 
 
 def _trained(
-    bench: SegmentTrainer, segments: Sequence[Segment], so_far: TrainState, averaged_at: Sequence[int], data: Samples
+    trainer: SegmentTrainer, segments: Sequence[Segment], so_far: TrainState, averaged_at: Sequence[int], data: Samples
 ) -> TrainState:
     """The stack trained from where it is to its end; it is kept on the way."""
-    first, task, every = segments[0], bench.task, max(1, segments[0].steps // BLOCKS)
+    first, task, every = segments[0], trainer.task, max(1, segments[0].steps // BLOCKS)
     span = {"seed": first.seed, "samples": task.samples, "batch_size": task.samples_per_step}
-    rests = stops(segments, every=every)
+    rests, kept_at = stops(segments, every=every), time.monotonic()
     ends = sorted({so_far.stack.step, *_stairs(first), *rests})
     for start, stop in pairwise(end for end in ends if end >= so_far.stack.step):
         # Dropout and the like draw from here.
@@ -178,10 +211,10 @@ def _trained(
         middle = (start + stop - 1) // 2
         lrs = [each.lr_at(middle) for each in segments]
         trained = train_stack(
-            bench.program,
+            trainer.program,
             so_far.stack,
-            lrs=torch.tensor([lrs], dtype=torch.float32, device=bench.device),
-            batches=order[:, None].to(bench.device),
+            lrs=torch.tensor([lrs], dtype=torch.float32, device=trainer.device),
+            batches=order[:, None].to(trainer.device),
             draws={name: value[:, None] for name, value in draws.items()} or None,
             train=data,
             trace_every=every,
@@ -192,45 +225,84 @@ def _trained(
             tails = add_checkpoint(tails, [len(averaged_at)], weights, rank=0)
         losses = (*so_far.losses, *(row.train_loss[0] for row in trained.rows))
         so_far = TrainState(stack=trained.stack, tails=tails, losses=losses)
-        if stop in rests:
-            keep(bench.states, segments, so_far)
+        if stop in rests and time.monotonic() - kept_at > _KEPT_EVERY:
+            keep(trainer.states, segments, so_far)
+            kept_at = time.monotonic()
     return so_far
 
 
 def _stairs(of: Segment) -> list[int]:
-    """Steps between which the LR is held: an annealed one goes down in at most 32 stairs."""
-    if of.anneal_from is None:
-        return [of.start, of.stop]
-    down = np.linspace(of.anneal_from, of.stop, min(_STAIRS, of.stop - of.anneal_from) + 1)
-    return sorted({of.start, *(int(step) for step in down)})
+    """Steps between which the LR is held: where it changes, at most 64 in the warm-up and as many after it."""
+    ends = {of.start, of.stop}
+    changes = [(0, of.warmup)]
+    if of.anneal_from is not None or of.schedule != "constant":
+        changes.append((of.warmup if of.anneal_from is None else of.anneal_from, of.stop))
+    for first, last in changes:
+        ends |= {int(step) for step in np.linspace(first, last, min(_STAIRS, last - first) + 1)}
+    return sorted(step for step in ends if of.start <= step <= of.stop)
 
 
-def _results(bench: SegmentTrainer, trained: TrainState, data: Samples) -> list[TrainedSegment]:
-    task, program, stack = bench.task, bench.program, trained.stack
-    held = samples([task], "validation", data.frozen, dtype=torch.float32, device=bench.device)
-
-    def metric(weights: Weights, buffers: Weights) -> Tensor:
-        scores = evaluate_stack(program, weights, buffers, held)
-        return (scores.accuracy if bench.by_accuracy else scores.loss)[0]
-
-    (mean,) = averaged(trained.tails, rule=task.update, dtype=torch.float32).values()
-    few = _some(data, _STATISTICS)
-    pooled = pooled_buffers(program, mean, stack.buffers, few, batch_size=task.samples_per_step)
-    values, averages = metric(stack.weights, stack.buffers), metric(mean, pooled)
+def _results(trainer: SegmentTrainer, first: Segment, trained: TrainState, data: Samples) -> list[TrainedSegment]:
+    task, program, stack = trainer.task, trainer.program, trained.stack
+    held = samples([task], "validation", data.frozen, dtype=torch.float32, device=trainer.device)
+    scheduled, values, averages = _ends_low(first), None, None
+    if scheduled or first.stop >= _LAST_WEIGHTS * trainer.steps:
+        values = _metric(trainer, stack.weights, stack.buffers, held)
+    if not scheduled:
+        (mean,) = averaged(trained.tails, rule=task.update, dtype=torch.float32).values()
+        few = _some(data, min(_STATISTICS, first.steps * task.samples_per_step))
+        pooled = pooled_buffers(program, mean, stack.buffers, few, batch_size=task.samples_per_step)
+        averages = _metric(trainer, mean, pooled, held)
+    counts = averages or values
+    assert counts is not None
     losses = torch.stack(trained.losses)
+    alive = stack.alive[0].tolist()
     return [
         TrainedSegment(
-            value=float(values[lane]) if stack.alive[0, lane] else math.nan,
-            averaged=float(averages[lane]) if stack.alive[0, lane] else math.nan,
+            value=values[lane].mean if values and alive[lane] else None if alive[lane] else math.nan,
+            averaged=averages[lane].mean if averages and alive[lane] else None if alive[lane] else math.nan,
+            error=counts[lane].error,
             losses=tuple(losses[:, lane].tolist()),
         )
-        for lane in range(len(values))
+        for lane in range(len(alive))
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """A metric on the validation set; its standard error follows from parts of it, for an accuracy from its value."""
+
+    mean: float
+    error: float | None
+
+
+def _metric(trainer: SegmentTrainer, weights: Weights, buffers: Weights, held: Samples) -> list[_Measured]:
+    """The validation metric of each lane."""
+    objective = trainer.task.objective
+
+    def evaluated(part: Samples) -> Tensor:
+        scores = evaluate_stack(trainer.program, weights, buffers, part)
+        return (scores.accuracy if objective.has_accuracy else scores.loss)[0]
+
+    if objective.labels in {"classes", "binary"} or objective.by_batches or held.count < 2 * _PARTS:
+        return [_Measured(mean=value, error=None) for value in evaluated(held).tolist()]
+    size = held.count // _PARTS
+    ends = [held.count - size * number for number in range(_PARTS, -1, -1)]
+    ends[0] = 0
+    parts = torch.stack([evaluated(_rows(held, torch.arange(*at, device=held.which.device))) for at in pairwise(ends)])
+    shares = torch.tensor([stop - start for start, stop in pairwise(ends)], dtype=parts.dtype, device=parts.device)
+    means = (parts * shares[:, None]).sum(0) / shares.sum()
+    errors = parts.std(0) / math.sqrt(_PARTS)
+    return [_Measured(mean=mean, error=error) for mean, error in zip(means.tolist(), errors.tolist(), strict=True)]
 
 
 def _some(data: Samples, count: int) -> Samples:
     """A fixed random part of a data set."""
     rows = torch.from_numpy(stream(0, "statistics").permutation(data.count)[:count].copy()).to(data.which.device)
+    return _rows(data, rows)
+
+
+def _rows(data: Samples, rows: Tensor) -> Samples:
     return replace(data, x=for_each(lambda part: part[:, rows], data.x), y=for_each(lambda part: part[:, rows], data.y))
 
 
@@ -240,20 +312,42 @@ def _state(stack: Stack, names: Sequence[Sequence[str]], name: str) -> dict[str,
     return {key: value for key, value in tensors.items() if key.startswith((f"{name}/", "stack/"))}
 
 
-def _parents(bench: SegmentTrainer, segments: Sequence[Segment]) -> Stack:
+def _parents(trainer: SegmentTrainer, segments: Sequence[Segment]) -> Stack:
     """The final states of the segments' parents, as a stack."""
+    return _final_states(trainer, [str(each.parent) for each in segments], step=segments[0].start)
+
+
+def _final_states(trainer: SegmentTrainer, names: Sequence[str], *, step: int) -> Stack:
     tensors = dict[str, Tensor]()
-    for each in segments:
-        path = _path(bench, str(each.parent))
+    for name in names:
+        path = _path(trainer, name)
         try:
             tensors |= opened_weights(path.read_bytes())
         except OSError as error:
-            raise SearchError(f"{path}, from which {each.name} has to go on, cannot be read: {error}.") from error
+            raise SearchError(f"{path}, from which the training has to continue, cannot be read: {error}.") from error
         except ValueError as error:
-            raise SearchError(f"{path}, from which {each.name} has to go on, {error}.") from error
-    names = [[str(each.parent) for each in segments]]
-    return read_segment(tensors, names, counts=(), step=segments[0].start, device=bench.device)[0]
+            raise SearchError(f"{path}, from which the training has to continue, {error}.") from error
+    return read_segment(tensors, [[*names]], counts=(), step=step, device=trainer.device)[0]
 
 
-def _path(bench: SegmentTrainer, name: str) -> Path:
-    return bench.states / f"{name}.safetensors"
+def _path(trainer: SegmentTrainer, name: str) -> Path:
+    return trainer.states / f"{name}.safetensors"
+
+
+def write_checkpoint(trainer: SegmentTrainer, segment: Segment) -> Path:
+    """Write the model's state after a segment as PyTorch's ``load_state_dict`` takes it; its state must still be there.
+
+    Returns:
+        The file, within the folder of the search.
+
+    Raises:
+        SearchError: The state is missing or damaged.
+    """
+    model = make_model(trainer.task, segment.seed)
+    stack = _final_states(trainer, [segment.name], step=segment.stop)
+    state = model.state_dict()
+    state |= {name: value[0, 0] for name, value in (stack.weights | stack.buffers).items() if name in state}
+    path = trainer.root / CHECKPOINT
+    about = {"step": str(segment.stop), "lr": repr(segment.lr), "seed": str(segment.seed)}
+    write_file(path, save({name: value.detach().cpu().clone().contiguous() for name, value in state.items()}, about))
+    return path

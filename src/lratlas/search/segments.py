@@ -1,4 +1,4 @@
-"""A search in parts: stretches of trainings to be made, and what came of them."""
+"""A search in parts: segments of trainings to be run, and their results."""
 
 import math
 from collections.abc import Sequence
@@ -7,24 +7,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from lratlas.numbers import first_not_finite
+from lratlas.search.schedule import Shape, factor
 
-BLOCKS = 64  # means of consecutive losses that are kept of a segment, at most
+BLOCKS = 64  # means of consecutive losses that are stored of a segment, at most
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A stretch of one training, from one step count to another.
+    """A part of one training, from one step count to another.
 
     Attributes:
         name: Unique within a search and fit for a file name.
         parent: Name of the segment whose final state is trained on; None for fresh weights.
-        lr: The constant learning rate of the trial. Where parameter groups have different ones, all are to be
-            multiplied by one factor; a warm-up is applied on top.
+        lr: The learning rate of the trial, before schedule and warm-up. Where parameter groups have different ones,
+            all are to be multiplied by one factor.
         seed: Of initial weights and batch order.
         start: Optimizer steps done before; 0 without a parent.
         stop: Optimizer steps done at the end.
         average_from: Weights after steps later than this one enter the average that is evaluated.
-        anneal_from: The step from which on the LR goes linearly to zero, reached at ``stop``; None for a constant LR.
+        anneal_from: The step from which on the LR goes linearly to zero, reached at ``stop``; None for no such end.
+        schedule: The LR's schedule, shrunk so that it ends at ``stop``.
+        warmup: Steps over which the LR grows linearly to its value.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Segment:
     stop: int
     average_from: int
     anneal_from: int | None = None
+    schedule: Shape = "constant"
+    warmup: int = 0
 
     @property
     def steps(self) -> int:
@@ -43,14 +48,16 @@ class Segment:
 
     @property
     def annealed(self) -> bool:
-        """Whether the LR goes to zero."""
+        """Whether the LR goes to zero at the end of a training that was constant before."""
         return self.anneal_from is not None
 
     def share_at(self, step: int) -> float:
-        """What the constant LR is multiplied by in a step, ``start <= step < stop``; steps count from 0."""
-        if self.anneal_from is None or step < self.anneal_from:
-            return 1.0
-        return 1 - (step - self.anneal_from) / (self.stop - self.anneal_from)
+        """What the LR is multiplied by in a step, ``start <= step < stop``; steps count from 0."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.anneal_from is not None:
+            return 1.0 if step < self.anneal_from else 1 - (step - self.anneal_from) / (self.stop - self.anneal_from)
+        return factor(self.schedule, (step - self.warmup) / (self.stop - self.warmup))
 
     def lr_at(self, step: int) -> float:
         """The LR of a step, ``start <= step < stop``; steps count from 0."""
@@ -59,12 +66,13 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentResult:
-    """What was told of a segment.
+    """What is known of a segment once it was trained.
 
     Attributes:
         segment: Which one.
         value: The validation metric of the weights at the end; None where it failed or was not told.
         averaged: The metric of the averaged weights; None where it failed or was not told.
+        error: The standard error of the metric, from the validation samples; None where it was not told.
         losses: Training losses: means over equal parts of the segment, in order; NaN where one was not finite.
         failure: Why it failed; None where it went well.
         seconds: Wall time between being asked for and being told; of segments that were trained together, its share.
@@ -73,18 +81,32 @@ class SegmentResult:
     segment: Segment
     value: float | None = None
     averaged: float | None = None
+    error: float | None = None
     losses: tuple[float, ...] = ()
     failure: str | None = None
     seconds: float = 0.0
 
     @property
     def quality(self) -> float | None:
-        """The metric that counts: that of the averaged weights, else of the last; None where it failed."""
-        return self.averaged if self.averaged is not None else self.value
+        """The metric that counts: that of the averaged weights, else of the last; None where it failed.
+
+        Under a schedule the weights at its end count.
+        """
+        if self.segment.schedule != "constant" or self.segment.annealed or self.averaged is None:
+            return self.value if self.value is not None else self.averaged
+        return self.averaged
 
 
 def make_segment(
-    *, lr: float, seed: int, start: int, stop: int, parent: str | None, anneal_from: int | None = None
+    *,
+    lr: float,
+    seed: int,
+    start: int,
+    stop: int,
+    parent: str | None,
+    anneal_from: int | None = None,
+    schedule: Shape = "constant",
+    warmup: int = 0,
 ) -> Segment:
     """A segment with the name that follows from what it is; weights of the last tenth of all steps are averaged."""
     ending = "-annealed" if anneal_from is not None else ""
@@ -97,6 +119,8 @@ def make_segment(
         stop=stop,
         average_from=max(start, min(stop - 1, stop - stop // 10)),
         anneal_from=anneal_from,
+        schedule=schedule,
+        warmup=warmup,
     )
 
 

@@ -4,10 +4,11 @@ import math
 from itertools import pairwise
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lratlas.errors import SpecError
 from lratlas.numbers import is_finite
+from lratlas.search.schedule import NAMED, Shape, sampled
 from lratlas.study.spec.errors import sentence
 from lratlas.study.spec.grid import LRs, lr_grid
 from lratlas.study.spec.sections import Section
@@ -32,10 +33,24 @@ class Search(Section):
         default="minimize", description="whether a lower or a higher metric is better"
     )
     tolerance: float = Field(
-        default=0.005, ge=0, lt=1, description="metrics that differ by less than this share count as equally good"
+        default=0.01, ge=0, lt=1, description="metrics that differ by less than this share count as equally good"
     )
-    resumable: bool = Field(default=True, description="whether trainings can go on from a checkpoint")
+    resumable: bool = Field(default=True, description="whether trainings can continue from a checkpoint")
     anneal: bool = Field(default=True, description="whether the LR can be annealed within a segment")
+    schedule: Shape = Field(
+        default="constant", description="the LR's schedule: constant, linear, cosine, or its factors at equal distances"
+    )
+    warmup: int = Field(default=0, ge=0, description="steps of a full training over which the LR grows to its value")
+    chance: float | None = Field(
+        default=None, allow_inf_nan=False, description="the metric of a model that has learned nothing"
+    )
+    limit: float | None = Field(
+        default=None, allow_inf_nan=False, description="the best value that the metric can have"
+    )
+    samples: int | None = Field(
+        default=None, ge=1, description="validation samples behind the metric, where it is an accuracy"
+    )
+    seed: int = Field(default=0, ge=0, description="the first seed of weights and batch order")
 
     @field_validator("lrs")
     @classmethod
@@ -45,9 +60,45 @@ class Search(Section):
                 raise ValueError(f"holds {one!r} and {other!r}, but LRs must differ by a thousandth at least")
         return lrs
 
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _schedule(cls, given: object) -> object:
+        if isinstance(given, str) or given is None:
+            if given not in NAMED:
+                raise ValueError(f"is {given!r}; choose {', '.join(NAMED)}, or give a function of the training's share")
+            return given
+        if callable(given):
+            return sampled(given)
+        return tuple(given) if isinstance(given, list) else given
+
+    @model_validator(mode="after")
+    def _warms_up_in_time(self) -> "Search":
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup is {self.warmup}, but a full training has {self.steps} steps")
+        return self
+
+    @property
+    def constant(self) -> bool:
+        """Whether the LR is constant from the first step on."""
+        return self.schedule == "constant" and not self.warmup
+
+    @property
+    def continues(self) -> bool:
+        """Whether a longer training continues from a shorter one; under a schedule each has LRs of its own."""
+        return self.resumable and self.constant
+
+    @property
+    def anneals(self) -> bool:
+        """Whether an annealed end is tried: only a constant LR leaves the question open."""
+        return self.anneal and self.schedule == "constant"
+
     def horizon(self, share: float) -> int:
         """A share of the full training, in steps."""
         return max(1, round(share * self.steps))
+
+    def warmup_of(self, stop: int) -> int:
+        """The steps of the warm-up of a training of ``stop`` steps, shrunk with it."""
+        return round(self.warmup * stop / self.steps)
 
     def score(self, metric: float | None) -> float:
         """The metric with its sign such that more is better; minus infinity where there is none."""

@@ -16,6 +16,7 @@ from lratlas.training.averaging import Tails
 from lratlas.training.stacks import Stack
 
 _ENDING = ".part"
+_PARTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +35,14 @@ class TrainState:
 
 
 def stops(segments: Sequence[Segment], *, every: int) -> list[int]:
-    """The steps at which a stack is kept: between two of them no more is trained than one segment has steps.
+    """The steps at which a stack may be kept: seven between its start and its end, as evenly as rows of the trace lie.
 
     Args:
         segments: They begin and end at the same steps.
-        every: Steps between two rows of the trace; the stops fall on rows.
+        every: Steps between two rows of the trace.
     """
     first = segments[0]
-    length = max(every, first.steps // len(segments) // every * every)
+    length = max(every, first.steps // _PARTS // every * every)
     return list(range((first.start + length) // every * every, first.stop, length))
 
 

@@ -44,11 +44,44 @@ def faster_strategy(task: Prepared, *, device: str, dtype: str) -> Strategy:
     return "stack" if min(stacks) <= _GAIN * lanes * min(first, *singles) else "single"
 
 
+def faster_threads(task: Prepared, strategy: Strategy, *, lanes: int, device: str, dtype: str) -> int:
+    """The number of threads with which a step takes less time: one, or all that PyTorch has now where they gain.
+
+    Small models are slower on several threads, and much slower where other programs run beside them.
+
+    Args:
+        task: What is trained.
+        strategy: How.
+        lanes: Runs that are trained together.
+        device: Where.
+        dtype: Number format of the weights.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or torch.device(device).type != "cpu":
+        return threads
+    step = _timed_step(task, strategy, lanes, torch.device(device), getattr(torch, dtype), clock=time.perf_counter)
+    took = dict.fromkeys((1, threads), float("inf"))
+    try:
+        for _ in range(_STEPS):
+            for count in took:
+                torch.set_num_threads(count)
+                took[count] = min(took[count], step())
+    finally:
+        torch.set_num_threads(threads)
+    return threads if took[threads] < _GAIN * took[1] else 1
+
+
 def _timed_step(
-    task: Prepared, strategy: Strategy, lanes: int, device: torch.device, dtype: torch.dtype
+    task: Prepared,
+    strategy: Strategy,
+    lanes: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    clock: Callable[[], float] | None = None,
 ) -> Callable[[], float]:
     """A function that trains one step and says how many seconds it took: of the processor, if that is what trains."""
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    clock = clock or (time.process_time if device.type == "cpu" else time.perf_counter)
     model = make_model(task, 0)
     program = build(
         model,

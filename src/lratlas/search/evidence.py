@@ -1,0 +1,365 @@
+"""What a search knows of its LRs: how good each is at each length, how surely, and what a full training may reach.
+
+LRs are compared at one length only, with the noise of the validation set and of the seed. Neither is known exactly: the
+prior below is corrected by what the search itself sees of it. All numbers here were chosen on other problems than those
+that the results are reported for (``benchmarks/advice/policies.py``).
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from lratlas.numbers import is_finite
+from lratlas.search.segments import SegmentResult
+from lratlas.search.settings import Search
+
+LEVEL = 1.645
+"""Standard errors by which an LR must be behind to be told from the best one: 5% on one side."""
+INTERVAL = 1.645
+"""Standard errors on either side of what is expected: 90%."""
+LEARNED = 3.0
+"""Standard errors by which a metric must exceed that of a model that has learned nothing."""
+_VALIDATION = 0.7  # share of the validation set's standard error that LRs judged on the same samples do not share
+_SEED = 0.015  # spread of seeds, as a share of the distance to the best possible metric
+_PRIOR = 3.0  # seeds that the prior counts for
+_COMPARED = 3  # LRs, at least, make a comparison
+_STILL = 1e-3  # share of the loss; one that differs by less from that of the smallest LR has not moved
+_ROUNDING = 1e-6  # the same, where nothing but rounding differs
+_HARM = 0.01  # share of the loss of an untrained model, by which a larger one shows too large an LR
+_FALL = 0.05  # share of the first training loss; a smaller fall is none
+NEXT_GAIN = 0.6
+"""What a doubling of the steps is expected to add, as a share of what the doubling before it added."""
+_DRIFT = 0.08  # standard deviation of the logarithm of the distance, per doubling that was not seen
+_DOUBLED = 1.9  # a length is about twice another, when both are whole steps
+_DOUBT = 0.7  # standard deviation of what is still expected, as a share of it
+_TRUSTED = 1 / 32  # gains from shorter trainings than this share are those of a beginning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """The LRs that were trained to one length, compared.
+
+    Attributes:
+        steps: The length.
+        lrs: Ascending; those that failed there are left out.
+        scores: Of each LR, more being better; means over seeds, from which what a seed does to all LRs is taken.
+        seeds: Of each LR, how many seeds.
+        noise: The standard deviation of one seed's score, as far as it differs from LR to LR.
+        failed: LRs that failed at this length.
+    """
+
+    steps: int
+    lrs: tuple[float, ...]
+    scores: tuple[float, ...]
+    seeds: tuple[int, ...]
+    noise: float
+    failed: frozenset[float]
+
+    @cached_property
+    def best(self) -> int:
+        """The place of the best LR; of several that are equal, the smallest."""
+        return max(range(len(self.lrs)), key=lambda place: (self.scores[place], -self.lrs[place]))
+
+    def error(self, place: int) -> float:
+        """The standard error of the difference between an LR and the best one."""
+        return self.noise * math.sqrt(1 / self.seeds[place] + 1 / self.seeds[self.best])
+
+    def behind(self, place: int) -> float:
+        """By how much the score of an LR is below the best one's."""
+        return self.scores[self.best] - self.scores[place]
+
+    def near(self, *, margin: float = 0.0) -> list[float]:
+        """The LRs that cannot be told from the best one, or are behind by no more than a margin surely."""
+        places = range(len(self.lrs))
+        return [self.lrs[at] for at in places if self.behind(at) <= margin + LEVEL * self.error(at)]
+
+
+def trial(results: Sequence[SegmentResult], lr: float, *, seed: int) -> list[SegmentResult]:
+    """The results of one LR and seed without an annealed end, ascending in steps."""
+    found = [
+        each for each in results if each.segment.lr == lr and each.segment.seed == seed and not each.segment.annealed
+    ]
+    return sorted(found, key=lambda each: each.segment.stop)
+
+
+def levels(search: Search, results: Sequence[SegmentResult]) -> list[Level]:
+    """Each length at which LRs were compared, ascending.
+
+    A length counts where every LR that could be the best one at the length before was trained to it, or three LRs were.
+    """
+    found = list[Level]()
+    for steps in sorted({each.segment.stop for each in results if not each.segment.annealed}):
+        level = level_at(search, results, steps)
+        if not level.lrs:
+            continue
+        wanted = set(found[-1].near()) if found else set[float]()
+        if not found or len(level.lrs) >= _COMPARED or wanted <= {*level.lrs, *level.failed}:
+            found.append(level)
+    return found
+
+
+def level_at(search: Search, results: Sequence[SegmentResult], steps: int) -> Level:
+    """The LRs that were trained to a length."""
+    of = [each for each in results if each.segment.stop == steps and not each.segment.annealed]
+    scores = dict[float, dict[int, float]]()
+    failed = {each.segment.lr for each in of if each.failure is not None}
+    for each in of:
+        if each.segment.lr not in failed and is_finite(score := search.score(each.quality)):
+            scores.setdefault(each.segment.lr, {})[each.segment.seed] = score
+    lrs = sorted(scores)
+    effects = _seed_effects(scores)
+    means = [float(np.mean([score - effects[seed] for seed, score in scores[lr].items()])) for lr in lrs]
+    return Level(
+        steps=steps,
+        lrs=tuple(lrs),
+        scores=tuple(means),
+        seeds=tuple(len(scores[lr]) for lr in lrs),
+        noise=_noise(search, results, of, scores, means) if lrs else 0.0,
+        failed=frozenset(failed),
+    )
+
+
+def _seed_effects(scores: Mapping[float, Mapping[int, float]]) -> dict[int, float]:
+    """What each seed does to all LRs alike, against the first one: means over the LRs that both have."""
+    seeds = sorted({seed for of in scores.values() for seed in of})
+    effects = dict.fromkeys(seeds, 0.0)
+    for seed in seeds[1:]:
+        both = [of[seed] - of[seeds[0]] for of in scores.values() if seed in of and seeds[0] in of]
+        effects[seed] = float(np.mean(both)) if both else 0.0
+    return effects
+
+
+def _noise(
+    search: Search,
+    results: Sequence[SegmentResult],
+    of: Sequence[SegmentResult],
+    scores: Mapping[float, Mapping[int, float]],
+    means: Sequence[float],
+) -> float:
+    """The standard deviation of one seed's score that is not shared by all LRs: a prior, corrected by what was seen."""
+    prior = math.hypot(
+        _VALIDATION * validation_error(search, of, max(means)), _SEED * distance(search, results, max(means))
+    )
+    effects = _seed_effects(scores)
+    several = {lr: seeds for lr, seeds in scores.items() if len(seeds) > 1}
+    squares = sum(
+        (score - effects[seed] - np.mean([value - effects[other] for other, value in seeds.items()])) ** 2
+        for seeds in several.values()
+        for seed, score in seeds.items()
+    )
+    freedom = max(0, sum(len(seeds) - 1 for seeds in several.values()) - (len(effects) - 1))
+    return math.sqrt((_PRIOR * prior**2 + float(squares)) / (_PRIOR + freedom))
+
+
+def validation_error(search: Search, results: Sequence[SegmentResult], score: float) -> float:
+    """The standard error that the validation samples leave in a score near the given one; 0 where it is unknown."""
+    told = [each.error for each in results if each.error is not None and each.failure is None]
+    if search.samples is not None:
+        share = search.metric(score) / (limit_of(search, results) or 1.0)
+        # With one more of each outcome, so that all right is not taken for no error.
+        share = (min(max(share, 0.0), 1.0) * search.samples + 1) / (search.samples + 2)
+        told.append((limit_of(search, results) or 1.0) * math.sqrt(share * (1 - share) / search.samples))
+    return float(np.median(told)) if told else 0.0
+
+
+def limit_of(search: Search, results: Sequence[SegmentResult]) -> float | None:
+    """The best value that the metric can have: the setting, else what all values so far speak for, else None.
+
+    A metric to be maximised that stays within [0, 1], or [0, 100], is taken for a share or for per cent; one to be
+    minimised that is never negative for one that ends at 0.
+    """
+    if search.limit is not None:
+        return search.limit
+    told = [value for each in results for value in (each.value, each.averaged) if value is not None]
+    if not told or min(told) < 0:
+        return None
+    if search.direction == "minimize":
+        return 0.0
+    return next((float(end) for end in (1, 100) if max(told) <= end), None)
+
+
+def distance(search: Search, results: Sequence[SegmentResult], score: float) -> float:
+    """How far a score is from the best possible one; where that is unknown, from the worst one seen."""
+    limit = limit_of(search, results)
+    if limit is not None:
+        return max(abs(search.score(limit) - score), validation_error(search, results, score))
+    seen = [search.score(each.quality) for each in results if is_finite(search.score(each.quality))]
+    return abs(score - min(seen)) if seen else 0.0
+
+
+def learners(search: Search, results: Sequence[SegmentResult], level: Level) -> list[float]:
+    """The LRs of a level that have learned something: their metric exceeds that of a model that has learned nothing.
+
+    Where the search does not know that metric, the median of all LRs takes its place, since on a wide grid most have
+    learned nothing at first; an LR whose training loss fell has then learned too.
+    """
+    if not level.lrs:
+        return []
+    if search.chance is not None:
+        nothing = search.score(search.chance)
+        error = max(validation_error(search, results, nothing), level.noise / math.sqrt(max(level.seeds)))
+        return [lr for lr, score in zip(level.lrs, level.scores, strict=True) if score - nothing > LEARNED * error]
+    first = level_at(search, results, min(each.segment.stop for each in results))
+    middle = float(np.median(first.scores)) if first.scores else 0.0
+    ahead = {lr for lr, score in zip(level.lrs, level.scores, strict=True) if score - middle > LEARNED * level.noise}
+    return [lr for lr in level.lrs if lr in ahead or _loss_fell(results, lr, search.seed)]
+
+
+def loss_at_start(results: Sequence[SegmentResult]) -> float | None:
+    """The first loss of the smallest LR, which has hardly changed the model; None where no losses are known."""
+    fresh = [each for each in results if each.segment.start == 0 and each.losses and is_finite(each.losses[0])]
+    if not fresh:
+        return None
+    return min(fresh, key=lambda each: (each.segment.lr, each.segment.stop, each.segment.seed)).losses[0]
+
+
+def last_loss(of: Sequence[SegmentResult]) -> float:
+    """Mean over the last eighth of what is known of a trial's losses; NaN where nothing is."""
+    losses = [loss for each in of for loss in each.losses]
+    return float(np.mean(losses[-max(1, len(losses) // 8) :])) if losses else math.nan
+
+
+def _loss_fell(results: Sequence[SegmentResult], lr: float, seed: int) -> bool:
+    start, end = loss_at_start(results), last_loss(trial(results, lr, seed=seed))
+    return start is not None and is_finite(end) and start - end > _FALL * abs(start)
+
+
+def alike(results: Sequence[SegmentResult], steps: int) -> bool:
+    """Whether all LRs came to the very same after so many steps: metrics equal, losses to rounding.
+
+    Either the LR has no effect, or all LRs are far too small. Batches and weights of a seed are the same for all LRs.
+    """
+    of = [each for each in results if each.segment.stop == steps and not each.segment.annealed]
+    seeds = {each.segment.seed: each for each in of}
+    return all(
+        (each.value, each.averaged) == (seeds[each.segment.seed].value, seeds[each.segment.seed].averaged)
+        and _greatest_difference(each, seeds[each.segment.seed]) <= _ROUNDING
+        for each in of
+    )
+
+
+def undecided(results: Sequence[SegmentResult]) -> set[float]:
+    """LRs whose losses have moved, but not up: neither far too small nor far too large, as far as losses show it.
+
+    All LRs of a seed see the same batches, so that the losses of the smallest one show what doing nothing gives.
+    """
+    first = [each for each in results if each.segment.start == 0 and each.losses]
+    if not first:
+        return set()
+    still = min(first, key=lambda each: (each.segment.lr, each.segment.stop, each.segment.seed))
+    nothing, found = float(np.mean(still.losses)), set[float]()
+    for lr in {each.segment.lr for each in results}:
+        of = [each for each in results if each.segment.lr == lr and each.losses]
+        moved = any(_greatest_difference(each, still) > _STILL for each in of)
+        if moved and not last_loss(of[-1:]) - nothing > _HARM * abs(nothing):
+            found.add(lr)
+    return found
+
+
+def _greatest_difference(one: SegmentResult, other: SegmentResult) -> float:
+    """The largest difference between the losses of two segments of one length, as a share; 0 where it is unknown."""
+    if one.segment.stop != other.segment.stop or len(one.losses) != len(other.losses) or not one.losses:
+        return 0.0
+    size = float(np.max(np.abs(other.losses))) or 1.0
+    return float(np.max(np.abs(np.subtract(one.losses, other.losses)))) / size
+
+
+def restarted(results: Sequence[SegmentResult]) -> list[str]:
+    """Names of segments whose losses begin as those of fresh weights do, although they have a parent.
+
+    Only where the parent's losses had fallen, by more than they scatter, is there something to compare.
+    """
+    by_name = {each.segment.name: each for each in results}
+    start, found = loss_at_start(results), list[str]()
+    for each in results:
+        parent = by_name.get(str(each.segment.parent))
+        if start is None or parent is None or len(parent.losses) < 2 or not each.losses:
+            continue
+        before, after = last_loss([parent]), each.losses[0]
+        scatter = float(np.std(parent.losses[-max(2, len(parent.losses) // 2) :]))
+        fell = start - before
+        if is_finite(after) and fell > max(3 * scatter, _FALL * abs(start)) and after - before > fell / 2:
+            found.append(each.segment.name)
+    return found
+
+
+def trusted(results: Sequence[SegmentResult]) -> list[SegmentResult]:
+    """The results that can be relied on: none after a parent whose state was not loaded, where that is the rule."""
+    doubtful, resumed = restarted(results), [each for each in results if each.segment.parent]
+    if len(doubtful) * 2 <= len(resumed) or len(doubtful) < 2:
+        return list(results)
+    return [each for each in results if each.segment.parent is None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a full training is expected to reach, with a 90% interval, as a metric."""
+
+    value: float
+    low: float
+    high: float
+
+
+def forecast(search: Search, results: Sequence[SegmentResult], lr: float, *, level: Level) -> Forecast:
+    """What a full training at an LR of a level is expected to reach, on the validation set, with a seed not seen.
+
+    The logarithm of the distance to the best possible metric falls with every doubling of the steps; a doubling that
+    was not seen adds less than the one before it, and uncertainty. Where the best possible metric is unknown, the
+    metric itself is projected.
+    """
+    limit = limit_of(search, results)
+    score = level.scores[level.lrs.index(lr)]
+    doublings = max(0.0, math.log2(search.steps / level.steps))
+    error = math.hypot(level.noise, validation_error(search, results, score))
+    scale = distance(search, results, score) or 1.0
+    place = _scale(search, results, score)
+    ahead = gain(search, results, lr, level=level) * NEXT_GAIN * (1 - NEXT_GAIN**doublings) / (1 - NEXT_GAIN)
+    spread = math.hypot(error / scale, _DRIFT * doublings, _DOUBT * abs(ahead))
+    middle = place(score) - ahead
+    ends = [_metric(search, middle + sign * INTERVAL * spread, limit, scale) for sign in (-1, 0, 1)]
+    return Forecast(value=ends[1], low=min(ends), high=max(ends))
+
+
+def _scale(search: Search, results: Sequence[SegmentResult], score: float) -> Callable[[float], float]:
+    """Where a score is on the scale of the forecast, which falls as the score gets better."""
+    limit, unit = limit_of(search, results), distance(search, results, score) or 1.0
+
+    def place(value: float) -> float:
+        return -value / unit if limit is None else math.log(max(distance(search, results, value), 1e-12))
+
+    return place
+
+
+def gain(search: Search, results: Sequence[SegmentResult], lr: float, *, level: Level) -> float:
+    """By how much the logarithm of the distance to the best possible metric fell with the last doubling of the steps.
+
+    Where the best possible metric is unknown: the gain as a share of all that was gained so far.
+    """
+    of = [each for each in trial(results, lr, seed=search.seed) if is_finite(search.score(each.quality))]
+    return _last_gain(search, of, level.steps, _scale(search, results, level.scores[level.lrs.index(lr)]))
+
+
+def _last_gain(search: Search, of: Sequence[SegmentResult], steps: int, place: Callable[[float], float]) -> float:
+    """How far the last doubling of the steps moved a trial on the scale of the forecast; 0 where it is not known."""
+    known = [each for each in of if search.horizon(_TRUSTED) <= each.segment.stop <= steps]
+    earlier = [each for each in known if known[-1].segment.stop >= _DOUBLED * each.segment.stop]
+    if not earlier:
+        return 0.0
+    before, after = (search.score(each.quality) for each in (earlier[-1], known[-1]))
+    doublings = math.log2(known[-1].segment.stop / earlier[-1].segment.stop)
+    return (place(before) - place(after)) / doublings
+
+
+def _metric(search: Search, place: float, limit: float | None, scale: float) -> float:
+    if limit is None:
+        return search.metric(-place * scale)
+    away = math.exp(min(place, 700.0))
+    return limit - away if search.direction == "maximize" else limit + away
+
+
+def tied(found: Collection[Level]) -> bool:
+    """Whether no LR could be told from the best one at any length."""
+    return all(set(level.near()) == set(level.lrs) and not level.failed for level in found)
