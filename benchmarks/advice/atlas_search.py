@@ -1,69 +1,75 @@
-"""LR Atlas's own search on a problem, by ask and tell: real trainings, choices on the validation set alone."""
+"""LR Atlas as a user calls it: `lratlas.find` on the problem as a task, every setting but the length its default."""
 
-import math
+import os
 import tempfile
-from dataclasses import replace
+import time
+from pathlib import Path
 
-from benchmarks.advice.problem import Problem
-from benchmarks.advice.scoring import Choice
-from benchmarks.advice.training import Average, Run, Snapshot, advance, evaluate, evaluate_average, restore
-from benchmarks.advice.training import snapshot as taken
-from benchmarks.advice.training import start as begun
-from lratlas.search.advice import Advice
-from lratlas.search.finder import Finder
-from lratlas.search.segments import Segment
-from lratlas.study.spec.grid import lr_grid
+import lratlas
+from benchmarks.advice.choices import FOUND, Choice
+from benchmarks.advice.problem import Problem, as_task, batches
 
 METHOD = "LR Atlas"
 BUDGETS = (1.5, 3.0)  # full trainings
-_CHECKPOINTS = 10  # that enter an average
-_SGD, _ADAM = lr_grid(1e-4, 10.0, per_decade=4), lr_grid(1e-5, 1.0, per_decade=4)  # what a user would begin with
+_APART = 1000  # between the first training seeds of two searches, none of which is a judge's
 
 
 def choices(problem: Problem, seed: int) -> list[Choice]:
-    """The advised LR with each budget, and the upper end of its good range; the seed is that of weights and batches."""
-    made = list[Choice]()
-    for budget in BUDGETS:
-        name = METHOD if budget == BUDGETS[0] else f"{METHOD}, {budget:g}"
-        advice = search(problem, seed=seed, budget=budget)
-        made.append(Choice(method=name, problem=problem.name, seed=seed, lr=advice.lr, cost=advice.cost))
-        made.append(replace(made[-1], method=f"{name}, upper end", lr=advice.high))
-    return made
+    """What is advised with each budget."""
+    plain = training_seconds(problem, seed)
+    return [search(problem, seed=seed, budget=budget, plain=plain) for budget in BUDGETS]
 
 
-def search(problem: Problem, *, seed: int, budget: float) -> Advice:
-    """Search for the initial LR of a problem with real trainings."""
-    states = dict[str, Snapshot]()
+def search(problem: Problem, *, seed: int, budget: float, plain: float) -> Choice:
+    """Search for the initial LR of a problem; ``plain`` is the processor time of a full training."""
+    task = as_task(problem)
+    began = processor_seconds()
     with tempfile.TemporaryDirectory() as folder:
-        finder = Finder(
-            folder,
+        advice = lratlas.find(
+            task,
             steps=problem.steps,
-            lrs=_SGD if problem.rule["name"] == "sgd" else _ADAM,
             budget=budget,
-            direction="maximize" if problem.higher_is_better else "minimize",
+            warmup=problem.warmup,
+            seed=_APART * (seed + 1),
+            folder=Path(folder) / "search",
+            device="cpu",
         )
-        while asked := finder.ask():
-            run = begun(problem, seed=seed + 1000 * asked.seed, lr=asked.lr)
-            if asked.parent:
-                restore(run, states[asked.parent])
-            losses = _train(run, asked)
-            if run.diverged:
-                finder.fail(asked, "the loss is not finite", losses=[*losses, math.nan])
-            else:
-                value, averaged = evaluate(run).validation, evaluate_average(run, run.average).validation
-                finder.tell(asked, value=value, averaged=averaged, losses=losses)
-            run.average = Average()
-            states[asked.name] = taken(run)
-            for name in states.keys() - finder.needed():
-                del states[name]
-        return finder.advice()
+    seconds = processor_seconds() - began
+    unit = 100 if problem.metric == "accuracy" else 1
+    return Choice(
+        method=METHOD if budget == BUDGETS[0] else f"{METHOD}, {budget:g}",
+        problem=problem.name,
+        seed=seed,
+        lr=advice.lr if advice.verdict == FOUND else None,
+        cost=advice.cost,
+        finish=advice.finish,
+        verdict=advice.verdict,
+        low=advice.low,
+        high=advice.high,
+        expected=_times(unit, advice.expected),
+        expected_low=_times(unit, advice.expected_low),
+        expected_high=_times(unit, advice.expected_high),
+        seconds=seconds,
+        training_seconds=plain,
+    )
 
 
-def _train(run: Run, asked: Segment) -> list[float]:
-    """Train the segment; checkpoints of its end are in the run's average. Returns the losses."""
-    run.average = Average()
-    warmed = run.problem.lr_factor
-    trace = advance(run, asked.average_from - run.step, lr_at=lambda step: asked.lr_at(step) * warmed(step))
-    every = max(1, (asked.stop - asked.average_from) // _CHECKPOINTS)
-    rest = advance(run, asked.stop - run.step, lr_at=lambda step: asked.lr_at(step) * warmed(step), every=every)
-    return [*trace.losses, *rest.losses]
+def training_seconds(problem: Problem, seed: int) -> float:
+    """Processor time of a full training in a plain PyTorch loop, at the customary LR."""
+    model = problem.make_model(seed).train()
+    optimizer = problem.make_optimizer([*model.parameters()], problem.default_lr)
+    began = time.process_time()
+    for x, y in batches(problem, seed=seed, start=0, stop=problem.steps):
+        optimizer.zero_grad()
+        problem.losses(model(x), y).mean().backward()
+        optimizer.step()
+    return time.process_time() - began
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and of all its children that have ended."""
+    return sum(os.times()[:4])
+
+
+def _times(unit: float, value: float | None) -> float | None:
+    return None if value is None else unit * value

@@ -44,7 +44,7 @@ def images(
         validation: Validation images.
         test: Test images.
         shrunk: Whether to halve height and width, by means of 2x2 pixels.
-        labels: The classes to take, labelled anew from 0 in this order; None for all.
+        labels: The classes to take, relabelled from 0 in this order; None for all.
         wrong: Share of the training labels that are replaced by another class.
         wrong_validation: Whether that goes for the validation labels too.
         as_bytes: Whether to leave images as bytes; else they are normalised.
@@ -82,7 +82,7 @@ def digits(*, train: int, validation: int) -> Split:
 
 
 def diamonds(target: str, *, train: int, validation: int, test: int) -> Split:
-    """Diamonds of which the ``cut`` (five classes) or the ``price`` (its logarithm, standardised) is to be told.
+    """Diamonds of which the ``cut`` (five classes) or the ``price`` (its logarithm, standardised) is the target.
 
     Inputs are the logarithms of weight and price (the price where it is not the target), the proportions, and the
     grades of colour, clarity and cut (where it is not the target) as whole numbers; all standardised.
@@ -90,9 +90,9 @@ def diamonds(target: str, *, train: int, validation: int, test: int) -> Split:
     table = _diamonds()
     lengths = [pl.col(name).log1p() for name in ("carat", "x", "y", "z", "price")]
     grades = [pl.col(name).cast(pl.Int64) for name in ("cut", "color", "clarity")]
-    told = table.select(*lengths, "depth", "table", *grades)
-    values = torch.from_numpy(told.drop(target).to_numpy().copy()).float()
-    wanted = torch.from_numpy(told[target].to_numpy().copy())
+    chosen = table.select(*lengths, "depth", "table", *grades)
+    values = torch.from_numpy(chosen.drop(target).to_numpy().copy()).float()
+    wanted = torch.from_numpy(chosen[target].to_numpy().copy())
     split = _cut(_standardised(values, train), wanted, train=train, validation=validation, test=test)
     if target == "cut":
         return split

@@ -98,3 +98,18 @@ class CausalBlock(nn.Module):
         attended = scaled_dot_product_attention(queries, keys, values, is_causal=True)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         return x + self.mlp(x)
+
+
+class Recurrent(nn.Module):
+    """Predicts each next character from those before it: embedding, GRU, linear layer."""
+
+    def __init__(self, *, vocabulary: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.recurrent = nn.GRU(width, width, batch_first=True)
+        self.head = nn.Linear(width, vocabulary)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Scores [n, length, vocabulary] of the characters after each of ``tokens`` [n, length]."""
+        states, _ = self.recurrent(self.embedding(tokens))
+        return self.head(states)

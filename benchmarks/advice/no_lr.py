@@ -1,8 +1,8 @@
-"""Optimizers that promise that there is no LR to choose, each trained once in full per problem and seed.
+"""Optimizers that promise that there is no LR to choose, each trained once in full per problem and judge's seed.
 
 Prodigy with the cosine schedule that its README recommends, and schedule-free AdamW with its default LR and a warm-up
-over the first twentieth. Weight decay and betas are the problem's. Rows are kept in `no_lr.parquet`; what is there is
-not trained again, so after a change of a problem its rows have to go.
+over the first twentieth. Weight decay and betas are the problem's. Rows are stored in `no_lr.parquet`; what is there
+is not trained again, so after a change of a problem its rows have to go.
 
     python -m benchmarks.advice.no_lr [PROBLEM …] [--folder FOLDER]
 """
@@ -12,21 +12,23 @@ import contextlib
 import io
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
+import numpy as np
 import polars as pl
 import torch
 from prodigyopt import Prodigy
 from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 
-from benchmarks.advice.oracle import FOLDER, SEEDS, read
+from benchmarks.advice.oracle import FOLDER, JUDGES, read
 from benchmarks.advice.problem import Problem
 from benchmarks.advice.problems import PROBLEMS, problem_named
-from benchmarks.advice.scoring import Choice
+from benchmarks.advice.scoring import JUDGED
+from benchmarks.advice.surface import Surface
 from benchmarks.advice.training import Average, Quality, Run, advance, evaluate, evaluate_average
 
 TABLE = "no_lr"
@@ -85,16 +87,29 @@ METHODS: Mapping[str, Callable[[Problem, int], tuple[Quality, float]]] = Mapping
 )
 
 
-def choices(rows: pl.DataFrame) -> Iterable[Choice]:
-    """Kept rows as choices without an LR; nothing was searched, so they cost nothing."""
-    for row in rows.iter_rows(named=True):
-        yield Choice(method=row["method"], problem=row["problem"], seed=row["seed"], lr=None, test=row["test"])
+def judge(rows: pl.DataFrame, surfaces: Mapping[str, Surface]) -> pl.DataFrame:
+    """These trainings as rows of `scoring.JUDGED`, of one search that cost nothing.
+
+    Args:
+        rows: Of `ROWS`; a method that lacks a judge's seed of a problem is left out there.
+        surfaces: Of the judges, by the name of the problem.
+    """
+    found = list[dict[str, object]]()
+    wanted = rows.filter(pl.col("seed").is_in(JUDGES) & pl.col("problem").is_in(list(surfaces))).sort("seed")
+    for (method, problem), part in wanted.group_by("method", "problem", maintain_order=True):
+        known = surfaces[str(problem)]
+        tests = part["test"].to_numpy()
+        if len(tests) == len(JUDGES):
+            named = {"method": method, "problem": problem, "seed": 0, "draw": 0}
+            tests = tests if known.problem.higher_is_better else np.minimum(tests, known.floors[1])
+            found += [named | {"judge": one, "test": value} for one, value in zip(JUDGES, tests, strict=True)]
+    return pl.DataFrame(found, schema=JUDGED)
 
 
 def train_missing(problem: Problem, folder: Path) -> None:
     """Train what the folder's table has not, and add it."""
     for method, train in METHODS.items():
-        for seed in SEEDS:
+        for seed in JUDGES:
             rows = read(folder, TABLE, ROWS)
             if rows.filter(method=method, problem=problem.name, seed=seed).is_empty():
                 quality, seconds = train(problem, seed)

@@ -1,4 +1,4 @@
-"""The oracle of the problems: each LR of a dense grid, three seeds, a full training, every way to finish.
+"""The oracle of the problems: each LR of a dense grid, eight seeds, a full training, every way to finish.
 
 Writes `oracle.parquet` (schema `measuring.RUNS`) and `traces.parquet` (`measuring.TRACES`) into the folder, problem by
 problem, and prints each one's best LRs. What the folder has is not computed again, nor are single trainings that an
@@ -26,6 +26,9 @@ from benchmarks.advice.problems import PROBLEMS, problem_named
 from benchmarks.advice.summary import lines
 
 SEEDS = (0, 1, 2)
+"""Those that a method may see."""
+JUDGES = (3, 4, 5, 6, 7)
+"""Those that its choices are judged by."""
 FOLDER = Path("docs/results/advice")
 
 
@@ -47,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def missing(problem: Problem, runs: pl.DataFrame) -> list[tuple[float, int]]:
     """The LRs and seeds of a problem that a table does not have."""
     there = set(runs.filter(problem=problem.name).select("lr", "seed").iter_rows())
-    return [(lr, seed) for lr in problem.lrs for seed in SEEDS if (lr, seed) not in there]
+    return [(lr, seed) for lr in problem.lrs for seed in (*SEEDS, *JUDGES) if (lr, seed) not in there]
 
 
 def kept(name: str, lr: float, seed: int, scratch: Path) -> Measured:
@@ -78,7 +81,7 @@ def add(folder: Path, measured: Measured) -> None:
 def _computed(pool: ProcessPoolExecutor, problem: Problem, scratch: Path) -> Measured:
     parts = list[Measured]()
     # Seed by seed, so that the scratch folder soon shows a whole range of LRs.
-    futures = [pool.submit(kept, problem.name, lr, seed, scratch) for seed in SEEDS for lr in problem.lrs]
+    futures = [pool.submit(kept, problem.name, lr, seed, scratch) for seed in (*SEEDS, *JUDGES) for lr in problem.lrs]
     for number, future in enumerate(futures, start=1):
         parts.append(future.result())
         print(f"{problem.name}: {number} of {len(futures)}", file=sys.stderr, flush=True)

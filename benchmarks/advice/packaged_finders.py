@@ -1,7 +1,7 @@
-"""The LR finders of the packages torch-lr-finder and Lightning, as released, run on a problem.
+"""The LR finders of the packages torch-lr-finder and Lightning, run on a problem.
 
 Both start at the LR their manuals start at and keep their other defaults: 100 steps, the LR growing exponentially,
-without warm-up. Where one has no suggestion, the default LR stays.
+without warm-up. Where one has no suggestion, the customary LR stays.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from benchmarks.advice.choices import Choice
 from benchmarks.advice.problem import Pair, Problem, batches
-from benchmarks.advice.scoring import Choice
 
 STEPS = 100
 _LOW = 1e-7  # of torch-lr-finder's README
@@ -69,10 +69,11 @@ def torch_lr_finder_choices(problem: Problem, seed: int) -> list[Choice]:
 
 
 def lightning_choices(problem: Problem, seed: int) -> list[Choice]:
-    """What Lightning's finder suggests, and what it would if it took the slope over the LR's logarithm.
+    """What Lightning's finder would suggest if it took the slope over the LR's logarithm.
 
-    As released it takes the slope over the LR itself, which on LRs that grow exponentially is largest near the low end:
-    https://github.com/Lightning-AI/pytorch-lightning/pull/21171
+    As released it takes the slope over the LR itself, which on LRs that grow exponentially is steepest near the low
+    end (https://github.com/Lightning-AI/pytorch-lightning/pull/21171); that suggestion is far too small on most
+    problems.
     """
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -86,16 +87,15 @@ def lightning_choices(problem: Problem, seed: int) -> list[Choice]:
         finder = Tuner(trainer).lr_find(Module(problem, seed), train_dataloaders=_loader(problem, seed))
     assert finder is not None  # only a trial run of the trainer has none
     lrs, losses = np.array(finder.results["lr"]), np.array(finder.results["loss"])
-    suggested = {"Lightning": finder.suggestion(), "Lightning, slope over log LR": steepest(lrs, losses)}
+    lr = steepest(lrs, losses)
     return [
         Choice(
-            method=method,
+            method="Lightning, slope over log LR",
             problem=problem.name,
             seed=seed,
             lr=problem.default_lr if lr is None else lr,
             cost=len(losses) / problem.steps,
         )
-        for method, lr in suggested.items()
     ]
 
 

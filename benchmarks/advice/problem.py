@@ -1,8 +1,8 @@
 """A problem: an ordinary small training whose initial LR is to be chosen, everything but the LR being given."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -12,13 +12,23 @@ from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from lratlas.data.augment import Augmentation
-from lratlas.errors import TaskError
 from lratlas.streams import torch_seed
 from lratlas.task import Task
 from lratlas.training.order import augmentation_draws, batch_indices
 
 Pair = tuple[Tensor, Tensor]
-OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = MappingProxyType({"sgd": SGD, "adam": Adam, "adamw": AdamW})
+
+
+def self_tuned(parameters: list[nn.Parameter], lr: float) -> SGD:  # noqa: ARG001 - that is the point
+    """An optimizer that takes an LR and ignores it, as some that tune themselves do."""
+    return SGD(parameters, lr=0.1)
+
+
+OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = MappingProxyType(
+    {"sgd": SGD, "adam": Adam, "adamw": AdamW, "self-tuned": self_tuned}
+)
+CUSTOMARY_LRS: Mapping[str, float] = MappingProxyType({"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "self-tuned": 0.1})
+"""Where people begin with each optimizer: PyTorch's default for Adam and AdamW; 0.1 for SGD, whose default is 0.001."""
 PARTS = 64  # the steps of a full training are a multiple of this, so that all horizons are whole steps
 
 
@@ -35,7 +45,7 @@ class Split:
 class Problem:
     """A training without its initial LR.
 
-    Weights, batches and augmentation are functions of a seed and a step, so that a run can go on from any step. The
+    Weights, batches and augmentation are functions of a seed and a step, so that a run can continue from any step. The
     split of the data is the same for all seeds.
 
     Attributes:
@@ -43,7 +53,7 @@ class Problem:
         description: One line.
         split: The data; choices are made on its validation part, its test part is for reports only.
         model: Called without arguments, makes a fresh model under the seed of PyTorch's generator.
-        rule: Name of the optimizer, ``sgd``, ``adam`` or ``adamw``, and its settings but the LR.
+        rule: Name of the optimizer, one of `OPTIMIZERS`, and its settings but the LR.
         batch_size: Samples per step.
         steps: Steps of a full training, a multiple of 64.
         lrs: The LRs of the oracle, from clearly too small to diverging.
@@ -81,9 +91,14 @@ class Problem:
         return self.metric == "accuracy"
 
     @property
+    def sign(self) -> int:
+        """What the metric is multiplied by so that more is better."""
+        return 1 if self.higher_is_better else -1
+
+    @property
     def default_lr(self) -> float:
-        """The LR that PyTorch gives this optimizer when none is named."""
-        return float(OPTIMIZERS[str(self.rule["name"])]([nn.Parameter(torch.zeros(1))]).defaults["lr"])
+        """The LR that is customary for the optimizer."""
+        return CUSTOMARY_LRS[str(self.rule["name"])]
 
     def make_model(self, seed: int) -> nn.Module:
         """The model with the initial weights of ``seed``; PyTorch's own generator stays as it was."""
@@ -148,28 +163,31 @@ def chance(problem: Problem, pair: Pair) -> float:
 def as_task(problem: Problem) -> Task:
     """The problem as a task of the package, with the same initial weights and batches for each training seed.
 
-    Raises:
-        TaskError: A task has no warm-up and no sequences of labels.
+    Where the metric is the loss of class labels, the labels are given as floating-point numbers to a custom loss: the
+    package then has no accuracy to go by and uses the validation loss. An optimizer that is not a rule of the package
+    is given as a factory. The warm-up is not part of a task.
     """
-    sequences = problem.loss == "cross_entropy" and problem.split.train[1].dim() > 1
-    if problem.warmup or sequences:
-        raise TaskError(f"{problem.name} has a warm-up or several labels per sample, which a task cannot have.")
+    split, loss = problem.split, problem.loss
+    if problem.loss == "cross_entropy" and problem.metric == "loss":
+        split, loss = _numbers(split), partial(_label_losses, problem)
     return Task(
         model=problem.model,
-        train=problem.split.train,
-        validation=problem.split.validation,
-        test=problem.split.test,
-        loss=problem.loss,
+        train=split.train,
+        validation=split.validation,
+        test=split.test,
+        loss=loss,
         batch_size=problem.batch_size,
-        rule=problem.rule,
+        rule=self_tuned if problem.rule["name"] == "self-tuned" else problem.rule,
         augment=problem.augment,
         transform=problem.transform,
         name=problem.name,
     )
 
 
-def better(problem: Problem, first: float, second: float) -> bool:
-    """Whether the metric ``first`` is better than ``second``; NaN is never."""
-    if math.isnan(first):
-        return False
-    return first > second if problem.higher_is_better else first < second
+def _numbers(split: Split) -> Split:
+    """The same data with labels as floating-point numbers."""
+    return Split(**{name: (x, y.float()) for name, (x, y) in vars(split).items()})
+
+
+def _label_losses(problem: Problem, outputs: Tensor, labels: Tensor) -> Tensor:
+    return problem.losses(outputs, labels.long())

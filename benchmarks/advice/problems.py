@@ -1,4 +1,4 @@
-"""The twelve problems: different models, data, optimizers and horizons, each a few seconds on one core."""
+"""The eighteen problems: different models, data, optimizers and horizons, each a few seconds on one core."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from benchmarks.advice.data import autoencoding, diamonds, digits, images, text
 from benchmarks.advice.finetuning import NEW, pretrained
-from benchmarks.advice.models import SmallResNet, Transformer, normalised_mlp, plain_convnet, plain_mlp
+from benchmarks.advice.models import Recurrent, SmallResNet, Transformer, normalised_mlp, plain_convnet, plain_mlp
 from benchmarks.advice.problem import Problem
 from lratlas.data.augment import crop_and_flip
 from lratlas.data.images import Normalise
@@ -33,7 +33,7 @@ def digits_mlp() -> Problem:
 def noisy_mlp() -> Problem:
     return Problem(
         name="noisy-mlp",
-        description="MLP with layer norm, Fashion-MNIST, 20 % wrong labels, long; SGD with momentum and weight decay",
+        description="MLP with layer norm, Fashion-MNIST, 20% wrong labels, long; SGD with momentum and weight decay",
         split=images("fashion-mnist", train=5000, validation=2000, test=4000, wrong=0.2),
         model=lambda: normalised_mlp(784, 128, 128, 10),
         rule={"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4},
@@ -46,7 +46,7 @@ def noisy_mlp() -> Problem:
 def noisy_adamw() -> Problem:
     return Problem(
         name="noisy-adamw",
-        description="plain MLP on Fashion-MNIST, 30 % wrong labels, in validation too; AdamW",
+        description="plain MLP on Fashion-MNIST, 30% wrong labels, in validation too; AdamW",
         split=images("fashion-mnist", train=4000, validation=2000, test=4000, wrong=0.3, wrong_validation=True),
         model=lambda: plain_mlp(784, 128, 64, 10),
         rule=_ADAMW,
@@ -116,7 +116,7 @@ def transformer() -> Problem:
 def table() -> Problem:
     return Problem(
         name="table",
-        description="plain MLP tells the cut of diamonds from a table; AdamW",
+        description="plain MLP predicts the cut of diamonds from a table; AdamW",
         split=diamonds("cut", train=8000, validation=2000, test=6000),
         model=lambda: plain_mlp(9, 64, 64, 5),
         rule=_ADAMW,
@@ -129,7 +129,7 @@ def table() -> Problem:
 def regression() -> Problem:
     return Problem(
         name="regression",
-        description="plain MLP tells the price of diamonds from a table; SGD with momentum, mean squared error",
+        description="plain MLP predicts the price of diamonds from a table; SGD with momentum, mean squared error",
         split=diamonds("price", train=8000, validation=2000, test=6000),
         model=lambda: plain_mlp(9, 64, 64, 1),
         rule=_MOMENTUM,
@@ -183,6 +183,88 @@ def few_images() -> Problem:
     )
 
 
+def deep_mlp() -> Problem:
+    return Problem(
+        name="deep-mlp",
+        description="plain MLP with six hidden layers on digits: no progress at first; SGD with momentum",
+        split=digits(train=1080, validation=120),
+        model=lambda: plain_mlp(64, *[64] * 6, 10),
+        rule=_MOMENTUM,
+        batch_size=32,
+        steps=2048,
+        lrs=_grid(0.001, 1),
+    )
+
+
+def gru() -> Problem:
+    split, characters = text(length=32, train=8192, validation=256, test=768)
+    return Problem(
+        name="gru",
+        description="GRU on the characters of a text, twice; Adam",
+        split=split,
+        model=lambda: Recurrent(vocabulary=characters, width=64),
+        rule={"name": "adam"},
+        batch_size=32,
+        steps=512,
+        lrs=_grid(0.0001, 0.32),
+        metric="loss",
+    )
+
+
+def wrong_labels() -> Problem:
+    return Problem(
+        name="wrong-labels",
+        description="ConvNet on small Fashion-MNIST, 40% wrong labels, in validation too; SGD with momentum",
+        split=images(
+            "fashion-mnist", train=3000, validation=1000, test=2000, shrunk=True, wrong=0.4, wrong_validation=True
+        ),
+        model=lambda: plain_convnet(channels=1, classes=10, width=12, size=14),
+        rule=_MOMENTUM,
+        batch_size=64,
+        steps=960,
+        lrs=_grid(0.001, 0.32),
+    )
+
+
+def forty_images() -> Problem:
+    return Problem(
+        name="forty-images",
+        description="ConvNet pre-trained on five classes of Fashion-MNIST, 40 images of the others; Adam",
+        split=images("fashion-mnist", train=40, validation=100, test=2000, shrunk=True, labels=NEW),
+        model=pretrained,
+        rule={"name": "adam"},
+        batch_size=10,
+        steps=512,
+        lrs=_grid(0.00001, 0.1),
+    )
+
+
+def no_effect() -> Problem:
+    return Problem(
+        name="no-effect",
+        description="plain MLP on digits with an optimizer that ignores its LR",
+        split=digits(train=800, validation=400),
+        model=lambda: plain_mlp(64, 64, 10),
+        rule={"name": "self-tuned"},
+        batch_size=32,
+        steps=1024,
+        lrs=_grid(0.001, 1),
+    )
+
+
+def too_deep() -> Problem:
+    return Problem(
+        name="too-deep",
+        description="plain MLP with 24 hidden layers on digits: nothing is learned; SGD with momentum",
+        split=digits(train=800, validation=400),
+        model=lambda: plain_mlp(64, *[64] * 24, 10),
+        rule=_MOMENTUM,
+        batch_size=32,
+        steps=768,
+        lrs=_grid(0.001, 1),
+    )
+
+
 _ALL = (
     digits_mlp,
     noisy_mlp,
@@ -196,6 +278,12 @@ _ALL = (
     autoencoder,
     finetuning,
     few_images,
+    deep_mlp,
+    gru,
+    wrong_labels,
+    forty_images,
+    no_effect,
+    too_deep,
 )
 PROBLEMS: Mapping[str, Callable[[], Problem]] = MappingProxyType(
     {made.__name__.replace("_", "-"): made for made in _ALL}

@@ -1,4 +1,4 @@
-"""fastai's range test: a short training whose LR grows from step to step, and four rules that read its curve.
+"""fastai's range test: a short training whose LR grows from step to step, and two rules that read its curve.
 
 fastai needs torchvision, so its test and rules are restated here, from their source:
 https://github.com/fastai/fastai/blob/main/nbs/14_callback.schedule.ipynb
@@ -9,15 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.advice.choices import Choice
 from benchmarks.advice.problem import Problem
-from benchmarks.advice.scoring import Choice
 from benchmarks.advice.training import advance, start
 
 STEPS = 100
 LOW, HIGH = 1e-7, 10.0
 _MEMORY = 0.98  # of the running mean of the losses
 _HOPELESS = 4  # times the smallest running mean: there the test ends
-_SLIDE_WIDTH, _SLIDE_THRESHOLD = 15, 0.005
 Values = NDArray[np.float64]
 
 
@@ -30,7 +29,7 @@ class Curve:
 
 
 def choices(problem: Problem, seed: int) -> list[Choice]:
-    """What each rule says; where the curve has nothing for a rule, the default LR stays."""
+    """What each rule says; where the curve has nothing for a rule, the customary LR stays."""
     whole = range_test(problem, seed=seed)
     seen = readable(whole)
     return [
@@ -41,7 +40,7 @@ def choices(problem: Problem, seed: int) -> list[Choice]:
             lr=problem.default_lr if (lr := rule(seen)) is None else lr,
             cost=len(whole.losses) / problem.steps,
         )
-        for rule in (valley, steep, minimum, slide)
+        for rule in (valley, minimum)
     ]
 
 
@@ -88,26 +87,6 @@ def valley(seen: Curve) -> float | None:
     return float(seen.lrs[first + int(third) + int(third / 2)])
 
 
-def steep(seen: Curve) -> float | None:
-    """Where the loss falls most per logarithm of the LR."""
-    if len(seen.losses) < 2:
-        return None
-    return float(seen.lrs[(np.diff(seen.losses) / np.diff(np.log(seen.lrs))).argmin()])
-
-
 def minimum(seen: Curve) -> float | None:
     """A tenth of the LR at which the loss is smallest."""
     return float(seen.lrs[seen.losses.argmin()]) / 10 if len(seen.losses) else None
-
-
-def slide(seen: Curve) -> float | None:
-    """Left end of a window that slides down from the largest LR until the slopes at its two ends are alike."""
-    if len(seen.losses) <= _SLIDE_WIDTH + 1:
-        return None
-    slopes = np.gradient(seen.losses)
-    lr = float(seen.lrs[-1 - _SLIDE_WIDTH])
-    for left in range(len(slopes) - 1 - _SLIDE_WIDTH, -1, -1):
-        if abs(slopes[left + _SLIDE_WIDTH] - slopes[left]) <= _SLIDE_THRESHOLD:
-            break
-        lr = float(seen.lrs[left])
-    return lr

@@ -1,119 +1,107 @@
-"""The methods' scores, put together: one row per method and problem, and one per method."""
+"""The regrets of all methods, put together: one row per method, one per method and problem, and the verdicts."""
 
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
-from benchmarks.advice.scoring import TARGET
+from benchmarks.advice.choices import Choice
+from benchmarks.advice.resampling import Estimate, Replicated, combined
+from benchmarks.advice.scoring import best_of, kept_on_grid, points, regret
+from benchmarks.advice.surface import Surface, Values
 
-HEADINGS = MappingProxyType(
-    {
-        "method": "method",
-        "cost": "cost",
-        "median": "median",
-        "worst": "worst",
-        "kept_median": "kept",
-        "kept_worst": "worst",
-        "worst_choice": "one choice",
-        "within": "within",
-        "accuracy_median": "points",
-        "accuracy_worst": "worst",
-        "loss_median": "% of loss",
-        "loss_worst": "worst",
-        "lr_median": "same finish",
-    }
-)
-"""The columns of the standings and what stands above them."""
-EXPLANATION = f"""\
-Regret: the oracle's best test metric (mean of its seeds) minus that at the choice, in points of accuracy, or in % of
-the loss, 2.5 % counting as a point. A problem's regret is the mean over training seeds and the method's own draws.
-cost        full trainings that the search took, median over all choices
-median      and worst: over problems, in points
-kept        the same where the best of some averages on the way and of all finishes, by validation, is kept
-one choice  the worst single choice, in points
-within      share of all choices with a regret of at most {TARGET:g} points
-points      median and worst over the problems with an accuracy; % of loss: over those with a loss
-same finish median over problems of the regret to the best LR with the same finish, in points"""
+Regrets = Mapping[tuple[str, str], Replicated]
+"""The regret of each method and problem."""
 
 
-def by_problem(scored: pl.DataFrame) -> pl.DataFrame:
-    """Means over seeds and draws.
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How one method does.
+
+    Attributes:
+        method: Its name.
+        problems: How many problems it answered.
+        cost: Full trainings that a search takes, the median over all searches.
+        median: The median over problems of the regret, in points.
+        worst: The largest over problems.
+        worst_problem: Where that is.
+        worst_search: The largest regret of a single search, a mean over judges.
+        declined: The share of searches that named no LR.
+    """
+
+    method: str
+    problems: int
+    cost: float
+    median: Estimate | None
+    worst: Estimate | None
+    worst_problem: str
+    worst_search: float
+    declined: float
+
+
+def regrets(judged: pl.DataFrame, surfaces: Mapping[str, Surface]) -> Regrets:
+    """The regret of each method and problem, as a mean over a method's own draws.
 
     Args:
-        scored: Rows of `scoring.scores`.
-
-    Returns:
-        method, problem, metric, cost, regret (points or per cent), points, kept_points, lr_points; by method and
-        problem.
+        judged: Rows of `scoring.JUDGED`.
+        surfaces: Of the judges, by the name of the problem.
     """
-    ratio = pl.col("points") / pl.col("regret")
-    same_finish = pl.when(pl.col("regret") == 0).then(pl.col("lr_regret")).otherwise(pl.col("lr_regret") * ratio)
-    return (
-        scored.with_columns(lr_points=same_finish)
-        .group_by("method", "problem", "metric")
-        .agg(pl.col("cost", "regret", "points", "kept_points", "lr_points").mean())
-        .sort("method", "problem")
-    )
+    keys = ("method", "problem")
+    means = judged.group_by(*keys, "seed", "judge").agg(pl.col("test").mean()).sort(*keys, "seed", "judge")
+    found = dict[tuple[str, str], Replicated]()
+    for (method, problem), part in means.group_by(*keys, maintain_order=True):
+        tests: Values = part["test"].to_numpy().reshape(part["seed"].n_unique(), -1)
+        found[str(method), str(problem)] = regret(surfaces[str(problem)], tests)
+    return found
 
 
-def standings(scored: pl.DataFrame) -> pl.DataFrame:
-    """One row per method, the best median first.
+def standings(
+    found: Regrets, judged: pl.DataFrame, choices: pl.DataFrame, surfaces: Mapping[str, Surface]
+) -> list[Standing]:
+    """One standing per method, the best median first.
 
     Args:
-        scored: Rows of `scoring.scores`.
+        found: The regrets on the problems that count.
+        judged: What they were made from.
+        choices: Rows of `choices.CHOICES`, for the costs; a method without any costs nothing.
+        surfaces: Of the judges, by the name of the problem.
     """
-    single = scored.group_by("method").agg(
-        cost=pl.col("cost").median(),
-        worst_choice=pl.col("points").max(),
-        within=(pl.col("points") <= TARGET + 1e-9).mean(),
+    counted = choices.filter(pl.col("problem").is_in(list(surfaces)))
+    names = {method for method, _ in found}
+    rows = [_standing(name, found, judged.filter(method=name), counted.filter(method=name), surfaces) for name in names]
+    return sorted(rows, key=lambda row: (row.median.value if row.median else np.inf, row.method))
+
+
+def verdicts(choices: Iterable[Choice]) -> pl.DataFrame:
+    """How often a method gave each verdict: method, problem, verdict, searches."""
+    rows = [(each.method, each.problem, each.verdict) for each in choices]
+    table = pl.DataFrame(rows, schema={"method": pl.String, "problem": pl.String, "verdict": pl.String}, orient="row")
+    return table.group_by("method", "problem", "verdict").agg(searches=pl.len()).sort("problem", "method", "verdict")
+
+
+def _standing(
+    method: str, found: Regrets, judged: pl.DataFrame, choices: pl.DataFrame, surfaces: Mapping[str, Surface]
+) -> Standing:
+    own = {problem: each for (name, problem), each in found.items() if name == method}
+    return Standing(
+        method=method,
+        problems=len(own),
+        cost=float(np.median(choices["cost"].to_numpy())) if len(choices) else 0.0,
+        median=combined([*own.values()], lambda values: np.median(values, axis=-1)).estimate,
+        worst=combined([*own.values()], lambda values: values.max(-1)).estimate,
+        worst_problem=max(own, key=lambda problem: own[problem].whole),
+        worst_search=_worst_search(judged, surfaces),
+        declined=choices["lr"].null_count() / max(len(choices), 1),
     )
-    accuracy, loss = (pl.col("regret").filter(pl.col("metric") == kind) for kind in ("accuracy", "loss"))
-    means = (
-        by_problem(scored)
-        .group_by("method")
-        .agg(
-            median=pl.col("points").median(),
-            worst=pl.col("points").max(),
-            kept_median=pl.col("kept_points").median(),
-            kept_worst=pl.col("kept_points").max(),
-            accuracy_median=accuracy.median(),
-            accuracy_worst=accuracy.max(),
-            loss_median=loss.median(),
-            loss_worst=loss.max(),
-            lr_median=pl.col("lr_points").median(),
-        )
-    )
-    return means.join(single, on="method").select(*HEADINGS).sort("median", "worst", "method")
 
 
-def as_text(table: pl.DataFrame) -> str:
-    """The standings with explanations, to be printed."""
-    headings = [HEADINGS[name] for name in table.columns]
-    rows = [[_shown(name, value) for name, value in row.items()] for row in table.iter_rows(named=True)]
-    return _aligned([headings, *rows]) + "\n\n" + EXPLANATION
-
-
-def problems_as_text(scored: pl.DataFrame, methods: list[str]) -> str:
-    """The regret on every problem, in points, methods in this order."""
-    table = by_problem(scored)
-    names = table["problem"].unique().sort().to_list()
-    found = {(row["method"], row["problem"]): row["points"] for row in table.iter_rows(named=True)}
-    rows = [[method, *(_shown("points", found.get((method, name))) for name in names)] for method in methods]
-    return _aligned([["points", *names], *rows])
-
-
-def _shown(name: str, value: object) -> str:
-    if value is None:
-        return "–"
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.0%}" if name == "within" else f"{value:.2f}" if abs(value) < 99.5 else f"{value:.0f}"
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = list[str]()
-    for first, *others in rows:
-        padded = [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *padded]).rstrip())
-    return "\n".join(lines)
+def _worst_search(judged: pl.DataFrame, surfaces: Mapping[str, Surface]) -> float:
+    """The largest regret of one search of one method."""
+    means = judged.group_by("problem", "seed", "draw").agg(pl.col("test").mean())
+    worst = list[float]()
+    for (problem,), part in means.group_by("problem"):
+        known = surfaces[str(problem)]
+        best = best_of(known, kept_on_grid(known).test.mean(0))
+        worst.append(float(points(known, best, part["test"].to_numpy()).max()))
+    return max(worst)

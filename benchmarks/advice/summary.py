@@ -20,7 +20,7 @@ class Best:
         lr: The best LR.
         test: Its test metric.
         spread: Its standard deviation over seeds; NaN for one seed.
-        low: The smallest LR that is within half a point of accuracy, or 1 % of the loss.
+        low: The smallest LR that is within half a point of accuracy, or 1% of the loss.
         high: The largest one.
     """
 

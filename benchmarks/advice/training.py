@@ -69,7 +69,7 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """The metric on the two held-back sets; chance level, and ``diverged``, where outputs or weights are not finite."""
+    """The metric on the two held-out sets; chance level, and ``diverged``, where outputs or weights are not finite."""
 
     validation: float
     test: float
@@ -78,7 +78,7 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """All that a run needs to go on from where it was."""
+    """All that a run needs to continue from where it was."""
 
     model: dict[str, Tensor]
     optimizer: dict[str, object]
@@ -102,7 +102,7 @@ def advance(run: Run, steps: int, *, lr_at: Callable[[int], float] | None = None
         run: The run, changed in place.
         steps: How many steps.
         lr_at: The LR of a step, counted from the run's beginning; None for the constant one with the warm-up.
-        every: Add a checkpoint to the run's average at each multiple of so many steps; 0 for never.
+        every: Add a checkpoint to the run's average each time this many steps are done; 0 for never.
     """
     losses, norms = list[float](), list[float]()
     began = time.process_time()

@@ -1,209 +1,59 @@
-"""The scores of the advice benchmark and the methods that it compares: against formulas, and on a small training."""
+"""The methods that the advice benchmark compares: on curves of known shape, and on a small training."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from schedulefree import AdamWScheduleFree
-from torch import nn
 
 import benchmarks.advice.__main__ as advice
-from benchmarks.advice import no_lr, packaged_finders, range_test, tabular
-from benchmarks.advice.measuring import FINISHES, RUNS, measure
-from benchmarks.advice.oracle import SEEDS
-from benchmarks.advice.problem import Problem, Split, batches, chance
+import lratlas
+from benchmarks.advice import atlas_search, no_lr, packaged_finders, range_test, tabular
+from benchmarks.advice.measuring import measure
+from benchmarks.advice.oracle import JUDGES, SEEDS
+from benchmarks.advice.problem import batches, chance
 from benchmarks.advice.range_test import Curve
-from benchmarks.advice.report import chart_data
-from benchmarks.advice.scoring import Choice, Surface, best_test, found, score, scores, surface
-from benchmarks.advice.standings import as_text, by_problem, problems_as_text, standings
+from benchmarks.advice.surface import Surface, surface
+from small_problems import LRS, line
 
-LRS = (0.01, 0.1, 1.0)
 CURVE = np.geomspace(range_test.LOW, range_test.HIGH, 91)
-
-
-def line(**changes: object) -> Problem:
-    """A linear regression of three inputs with noise."""
-    generator = np.random.default_rng(0)
-    x = torch.from_numpy(generator.normal(size=(60, 3))).float()
-    noise = torch.from_numpy(generator.normal(size=(60, 1))).float()
-    y = x @ torch.tensor([[1.0], [-2.0], [0.5]]) + 0.3 + 0.5 * noise
-    pairs = [(x[rows], y[rows]) for rows in (slice(0, 30), slice(30, 40), slice(40, 60))]
-    problem = Problem(
-        name="line",
-        description="linear regression",
-        split=Split(train=pairs[0], validation=pairs[1], test=pairs[2]),
-        model=lambda: nn.Linear(3, 1),
-        rule={"name": "sgd"},
-        batch_size=10,
-        steps=128,
-        lrs=LRS,
-        loss="mse",
-        metric="loss",
-    )
-    return replace(problem, **changes)  # pyright: ignore[reportArgumentType] - fields by name
-
-
-def sides() -> Problem:
-    """Two classes, of which one has three quarters of the test set."""
-    x = torch.arange(8.0)[:, None]
-    pair = x, torch.tensor([0, 0, 0, 0, 0, 0, 1, 1])
-    split = Split(train=pair, validation=pair, test=pair)
-    return line(name="sides", split=split, model=lambda: nn.Linear(1, 2), loss="cross_entropy", metric="accuracy")
-
-
-def table(
-    problem: Problem, test: Mapping[str, Sequence[float]], validation: Mapping[str, Sequence[float]] | None = None
-) -> pl.DataFrame:
-    """Rows of the oracle, whose values over the LRs are one lower and one higher than these for two seeds."""
-    rows = [
-        {"problem": problem.name, "lr": lr, "seed": seed, "horizon": 1.0, "finish": finish}
-        | {"validation": (validation or test)[finish][place] + shift, "test": values[place] + shift}
-        | {"diverged": False, "seconds": 0.0}
-        for finish, values in test.items()
-        for place, lr in enumerate(problem.lrs)
-        for seed, shift in ((0, -1.0), (1, 1.0))
-    ]
-    return pl.DataFrame(rows, schema=RUNS)
-
-
-def at(lr: float | None, **changes: object) -> Choice:
-    choice = Choice(method="any", problem="sides", seed=0, lr=lr)
-    return replace(choice, **changes)  # pyright: ignore[reportArgumentType] - fields by name
 
 
 @pytest.fixture(scope="module")
 def trained() -> pl.DataFrame:
     """The oracle of the regression: real trainings."""
-    return pl.concat(measure(line(), lr=lr, seed=seed).runs for lr in LRS for seed in SEEDS)
+    return pl.concat(measure(line(), lr=lr, seed=seed).runs for lr in LRS for seed in (*SEEDS, *JUDGES))
 
 
-def test_scores_are_means_over_seeds_and_linear_in_the_lrs_logarithm() -> None:
-    known = surface(sides(), table(sides(), {"constant": [60.0, 80.0, 70.0]}))
-    assert found(known, 0.1).test == pytest.approx(80)
-    assert found(known, 0.01 * 10**0.25).test == pytest.approx(65)
-    assert found(known, math.sqrt(0.1)).test == pytest.approx(75)
-    assert found(known, 1e-9).test == pytest.approx(60)
-    assert found(known, 1.0).test == pytest.approx(70)
-    assert found(known, 1.1).test == pytest.approx(75)  # six of eight, whatever is shown
-    assert score(known, at(0.01)).regret == pytest.approx(20)
-    assert score(known, at(0.01)).points == pytest.approx(20)
+def seen(trained: pl.DataFrame, seed: int) -> Surface:
+    return surface(line(), trained, [seed])
 
 
-def test_a_finish_that_is_left_open_is_chosen_by_validation() -> None:
-    test = {"constant": [60.0, 80.0, 70.0], "anneal": [61.0, 85.0, 60.0]}
-    validation = {"constant": [60.0, 90.0, 50.0], "anneal": [65.0, 60.0, 60.0]}
-    known = surface(sides(), table(sides(), test, validation))
-    judged = score(known, at(0.1))
-    assert judged.finish == "constant"
-    assert judged.regret == pytest.approx(5)
-    assert judged.lr_regret == pytest.approx(0)
-    assert score(known, at(0.1, finish="anneal")).regret == pytest.approx(0)
-    assert score(known, at(1.0)).lr_regret == pytest.approx(25)
-
-
-def test_losses_are_compared_relatively_and_never_above_chance() -> None:
-    problem = line()
-    floor = chance(problem, problem.split.test)
-    known = surface(problem, table(problem, {"constant": [1.5, 1.2, 1e9]}).with_columns(pl.col("test")))
-    assert floor > 2.5
-    assert best_test(known) == pytest.approx(1.2)
-    judged = score(known, at(0.01))
-    assert judged.regret == pytest.approx(25)
-    assert judged.points == pytest.approx(10)
-    assert score(known, at(1.0)).test == pytest.approx(floor)
-    assert score(known, at(None, test=math.inf)).test == pytest.approx(floor)
-
-
-def test_a_choice_that_cannot_be_judged_is_named() -> None:
-    known = surface(sides(), table(sides(), {"constant": [60.0, 80.0, 70.0]}))
-    with pytest.raises(ValueError, match="no anneal at the horizon 1"):
-        score(known, at(0.1, finish="anneal"))
-    with pytest.raises(ValueError, match=r"no finish at the horizon 0\.3"):
-        score(known, at(0.1, horizon=0.3))
-    with pytest.raises(ValueError, match="any on sides"):
-        score(known, at(None))
-    with pytest.raises(ValueError, match="no runs of line with seed 7"):
-        surface(line(), table(line(), {"constant": [1.0, 2.0, 3.0]}), seed=7)
-
-
-@given(
-    values=st.lists(st.lists(st.floats(10, 99), min_size=3, max_size=3), min_size=2, max_size=2),
-    lr=st.floats(1e-6, 1.0),
-)
-def test_no_choice_within_the_grid_beats_the_best(values: list[list[float]], lr: float) -> None:
-    known = surface(sides(), table(sides(), dict(zip(FINISHES, values, strict=False))))
-    judged = score(known, at(lr))
-    assert judged.regret >= -1e-9
-    assert judged.lr_regret is not None
-    assert judged.regret >= judged.lr_regret - 1e-9
-
-
-def test_standings_are_medians_and_worsts_of_means() -> None:
-    known = [surface(sides(), table(sides(), {"constant": [60.0, 80.0, 70.0]}))]
-    known.append(surface(line(), table(line(), {"constant": [1.5, 1.2, 1.8]})))
-    chosen = [
-        at(0.1, method="good", cost=1.0),
-        at(0.1, method="good", seed=1, cost=2.0),
-        at(0.1, method="good", seed=2, cost=1.5),
-        at(0.01, method="good", problem="line"),
-        at(0.01, method="bad"),
-        at(1.0, method="bad", seed=1),
-        at(1.0, method="bad", problem="line", cost=3.0),
-    ]
-    scored = scores(advice.choices_table(chosen), known)
-    first, second = standings(scored).iter_rows(named=True)
-    assert (first["method"], second["method"]) == ("good", "bad")
-    assert first["median"] == pytest.approx(5)  # of 0 and 25 % of the loss
-    assert first["worst"] == pytest.approx(10)
-    assert first["within"] == pytest.approx(3 / 4)
-    assert first["cost"] == pytest.approx(1.25)
-    assert second["accuracy_median"] == pytest.approx(15)
-    assert second["loss_worst"] == pytest.approx(50)
-    assert second["worst_choice"] == pytest.approx(20)
-    assert by_problem(scored).filter(method="bad")["points"].to_list() == pytest.approx([20, 15])
-    assert chart_data(scored)["median"].to_list() == pytest.approx([5, 5, 17.5, 17.5])
-    assert as_text(standings(scored)).splitlines()[1].split()[:3] == ["good", "1.25", "5.00"]
-    assert problems_as_text(scored, ["bad"]).splitlines()[1].split() == ["bad", "20.00", "15.00"]
-
-
-@pytest.mark.parametrize("pruner", tabular.PRUNERS)
-@pytest.mark.parametrize("length", tabular.LENGTHS)
-def test_a_tpe_search_keeps_to_its_budget_and_the_grid(trained: pl.DataFrame, pruner: str, length: str) -> None:
-    known = surface(line(), trained, seed=0)
+def test_a_tpe_search_keeps_to_its_budget_and_the_grid(trained: pl.DataFrame) -> None:
+    known = seen(trained, 0)
     for budget in (0.25, 1.0, 1.5, 3.0):
-        choice = tabular.tpe_search(known, pruner=pruner, length=length, budget=budget, seed=0, draw=0)
-        assert choice == tabular.tpe_search(known, pruner=pruner, length=length, budget=budget, seed=0, draw=0)
+        choice = tabular.tpe_search(known, budget=budget, seed=0, draw=0)
+        assert choice == tabular.tpe_search(known, budget=budget, seed=0, draw=0)
         assert choice.lr in LRS
-        assert choice.cost <= budget + 1e-9
-        assert choice.cost > budget - 1 / 64
-        whole = tabular.LENGTHS[length] <= budget  # the first trial has nothing to be pruned by
-        assert (choice.finish is not None) == whole
+        assert budget - 1 / 64 < choice.cost <= budget + 1e-9
 
 
 def test_a_tpe_search_chooses_the_best_of_what_it_saw(trained: pl.DataFrame) -> None:
-    known = surface(line(), trained, seed=1)
-    wide = tabular.tpe_search(known, pruner="median", length=", short trials", budget=20, seed=1, draw=3)
-    values = {
-        (finish, lr): value
-        for finish in FINISHES
-        for lr, value in zip(LRS, known.validation[finish, 0.25], strict=True)
-    }
-    assert wide.finish is not None
-    assert wide.lr is not None
-    assert values[wide.finish, wide.lr] == min(values.values())
+    known = seen(trained, 1)
+    ways = [("constant", 0.25), ("average10", 0.25), ("anneal", 0.25)]
+    best = LRS[int(np.min([known.validation[way][0] for way in ways], axis=0).argmin())]
+    assert tabular.tpe_search(known, budget=20, seed=1, draw=3).lr == best
 
 
-def test_a_screen_goes_on_with_the_best_after_an_epoch(trained: pl.DataFrame) -> None:
-    known = surface(line(), trained, seed=0)
+def test_a_screen_continues_the_best_after_an_epoch(trained: pl.DataFrame) -> None:
+    known = seen(trained, 0)
     # An epoch is three of 128 steps, so the screen ends at 2 or 4 of them; all three LRs are screened.
-    early = {horizon: LRS[int(known.validation["constant", horizon].argmin())] for horizon in (1 / 64, 1 / 32)}
+    early = {horizon: LRS[int(known.validation["constant", horizon][0].argmin())] for horizon in (1 / 64, 1 / 32)}
     assert len(set(early.values())) == 1
     choice = tabular.screen_search(known, budget=1.5, seed=0, draw=0)
     assert choice.lr == early[1 / 64]
@@ -211,14 +61,24 @@ def test_a_screen_goes_on_with_the_best_after_an_epoch(trained: pl.DataFrame) ->
     assert tabular.screen_search(known, budget=3.0, seed=0, draw=0).cost <= 3
 
 
-def test_the_whole_grid_is_best_on_validation(trained: pl.DataFrame) -> None:
-    one, every = tabular.grid_choices(line(), trained, 2)
-    final = trained.filter(pl.col("horizon") == 1)
-    best = final.filter(seed=2).sort("validation", "lr").row(0, named=True)
+def test_the_whole_grid_is_best_on_the_validation_of_one_seed(trained: pl.DataFrame) -> None:
+    (one,) = tabular.grid_choices(line(), trained, 2)
+    ways = pl.struct("finish", "horizon").is_in(
+        [{"finish": "average10", "horizon": share} for share in (0.125, 0.25, 0.5, 1.0)]
+        + [{"finish": "anneal", "horizon": 1.0}]
+    )
+    best = trained.filter(ways & (pl.col("seed") == 2)).sort("validation").row(0, named=True)
     assert (one.lr, one.cost) == (best["lr"], 3)
-    means = final.group_by("finish", "lr").agg(pl.col("validation").mean()).sort("validation")
-    assert (every.finish, every.lr, every.cost) == (*means.select("finish", "lr").row(0), 9)
-    assert tabular.default_choices(line(), 0)[0].lr == 1e-3
+
+
+def test_of_lrs_that_validate_alike_the_middle_one_is_taken(trained: pl.DataFrame) -> None:
+    known = surface(line(), trained.with_columns(validation=pl.lit(1.0)), [0])
+    assert tabular.best_finished(known, np.array([2, 0, 1])) == LRS[1]
+
+
+def test_the_customary_lr_is_that_of_the_optimizer() -> None:
+    assert [choice.lr for choice in tabular.default_choices(line(), 0)] == [0.1]
+    assert line(rule={"name": "adamw"}).default_lr == 1e-3
 
 
 def test_running_means_have_no_bias_at_the_start() -> None:
@@ -232,15 +92,8 @@ def test_fastais_rules_on_curves_of_known_shape() -> None:
     logs = np.log(CURVE)
     parabola = Curve(lrs=CURVE, losses=(logs - logs[60]) ** 2)
     assert range_test.minimum(parabola) == pytest.approx(CURVE[60] / 10)
-    assert range_test.steep(parabola) == pytest.approx(CURVE[0])
     falling = Curve(lrs=CURVE, losses=1 / (1 + np.exp(3 * (logs - (logs[40] + logs[41]) / 2))))
-    assert range_test.steep(falling) == pytest.approx(CURVE[40])
     assert range_test.valley(falling) == pytest.approx(CURVE[44])  # half of the steps, less one
-    straight = Curve(lrs=CURVE, losses=-logs)
-    assert range_test.slide(straight) == pytest.approx(CURVE[-16])
-    level_then_up = Curve(lrs=CURVE, losses=np.maximum(0, np.arange(91) - 70.0))
-    # From the last window whose ends differ: its right end is the first on the slope.
-    assert range_test.slide(level_then_up) == pytest.approx(CURVE[-16])
 
 
 def test_rules_see_neither_the_ends_nor_what_follows_a_nan() -> None:
@@ -253,8 +106,8 @@ def test_rules_see_neither_the_ends_nor_what_follows_a_nan() -> None:
         range(90, 60, -1)
     )
     nothing = Curve(lrs=CURVE[:0], losses=CURVE[:0])
-    rules = (range_test.valley, range_test.steep, range_test.minimum, range_test.slide)
-    assert all(rule(nothing) is None for rule in rules)
+    assert range_test.valley(nothing) is None
+    assert range_test.minimum(nothing) is None
 
 
 def test_a_range_test_ends_when_the_loss_runs_away() -> None:
@@ -266,19 +119,17 @@ def test_a_range_test_ends_when_the_loss_runs_away() -> None:
     assert {choice.cost for choice in range_test.choices(line(), 0)} == {len(curve.losses) / 128}
 
 
-def test_the_packages_finders_run_as_released_and_leave_the_generator_alone() -> None:
+def test_the_packages_finders_run_and_leave_the_generator_alone() -> None:
     before = torch.random.get_rng_state()
     problem = line(batch_size=30)  # all samples: the loss has no noise, whose steps could be the steepest
     (steepest,) = packaged_finders.torch_lr_finder_choices(problem, 0)
-    released, over_logs = packaged_finders.lightning_choices(problem, 0)
+    (over_logs,) = packaged_finders.lightning_choices(problem, 0)
     assert torch.equal(torch.random.get_rng_state(), before)
-    # Plain descent learns the line around 0.1; the slope over the LR itself is steepest at the start of the descent.
+    # Plain descent learns the line around 0.1.
     assert steepest.lr is not None
     assert over_logs.lr is not None
-    assert released.lr is not None
     assert 1e-3 < steepest.lr < 10
     assert 1e-3 < over_logs.lr <= 1
-    assert released.lr < over_logs.lr
     assert 0 < steepest.cost < 100 / 128  # it diverged
     assert packaged_finders.torch_lr_finder_choices(problem, 0) == [steepest]
 
@@ -296,13 +147,11 @@ def test_optimizers_without_an_lr_learn_and_are_trained_once(tmp_path: Path) -> 
     problem = line(steps=1024)
     no_lr.train_missing(problem, tmp_path)
     rows = no_lr.read(tmp_path, no_lr.TABLE, no_lr.ROWS)
-    assert set(rows.select("method", "seed").iter_rows()) == {(name, seed) for name in no_lr.METHODS for seed in SEEDS}
+    assert set(rows.select("method", "seed").iter_rows()) == {(name, seed) for name in no_lr.METHODS for seed in JUDGES}
     assert not rows["diverged"].any()
     assert max(rows["test"].to_list()) < 0.5 * chance(problem, problem.split.test)
     no_lr.train_missing(problem, tmp_path)
     assert no_lr.read(tmp_path, no_lr.TABLE, no_lr.ROWS).equals(rows)
-    choice = next(iter(no_lr.choices(rows)))
-    assert (choice.lr, choice.cost, choice.test) == (None, 0, rows["test"][0])
 
 
 def test_schedule_free_is_judged_by_its_averaged_weights() -> None:
@@ -321,26 +170,65 @@ def test_schedule_free_is_judged_by_its_averaged_weights() -> None:
     assert seconds > 0
 
 
-def test_the_benchmark_keeps_choices_and_prints_every_method(
+class Stub:
+    """Stands for `lratlas.find`: remembers what it was asked and gives the same advice."""
+
+    def __init__(self, **changes: object) -> None:
+        said = {"verdict": "found", "lr": 0.1, "low": 0.05, "high": 0.2, "finish": "anneal", "cost": 1.4}
+        said |= {"expected": 0.25, "expected_low": 0.2, "expected_high": 0.3}
+        self.advice = SimpleNamespace(**said | changes)
+        self.asked = list[dict[str, Any]]()
+
+    def __call__(self, task: lratlas.Task, **asked: object) -> SimpleNamespace:
+        self.asked.append(asked | {"task": task})
+        return self.advice
+
+
+def test_lr_atlas_is_called_as_a_user_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = Stub()
+    monkeypatch.setattr(lratlas, "find", find)
+    problem = line(warmup=4)
+    small, large = atlas_search.choices(problem, 2)
+    assert (small.method, large.method) == ("LR Atlas", "LR Atlas, 3")
+    assert (small.lr, small.low, small.high, small.finish, small.cost) == (0.1, 0.05, 0.2, "anneal", 1.4)
+    assert (small.expected_low, small.expected, small.expected_high) == (0.2, 0.25, 0.3)
+    assert small.seconds is not None
+    assert small.training_seconds is not None
+    assert small.training_seconds > 0
+    first, second = find.asked
+    assert (first["budget"], second["budget"], first["steps"], first["warmup"]) == (1.5, 3.0, 128, 4)
+    assert "lrs" not in first
+    assert first["seed"] not in (*SEEDS, *JUDGES)
+    assert torch.equal(first["task"].prepared.validation[0], problem.split.validation[0])
+
+
+def test_advice_without_an_lr_is_a_declined_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = dict.fromkeys(("low", "high", "expected", "expected_low", "expected_high"))
+    monkeypatch.setattr(lratlas, "find", Stub(verdict="not_learned", lr=None, **nothing))
+    choice = atlas_search.search(line(), seed=0, budget=1.5, plain=1.0)
+    assert (choice.lr, choice.verdict, choice.low, choice.expected) == (None, "not_learned", None, None)
+
+
+def test_the_benchmark_continues_and_prints_every_table(
     trained: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(advice, "PROBLEMS", {"line": line})
-    monkeypatch.setattr(advice, "problem_named", {"line": line()}.__getitem__)
+    monkeypatch.setattr(advice, "PROBLEMS", {"line": line, "absent": lambda: line(name="absent")})
+    monkeypatch.setattr(advice, "problem_named", {"line": line(), "absent": line(name="absent")}.__getitem__)
+    monkeypatch.setattr(lratlas, "find", Stub())
     trained.write_parquet(tmp_path / "oracle.parquet")
     advice.main(["--folder", str(tmp_path)])
     first = capsys.readouterr()
-    kept = pl.read_parquet(tmp_path / "choices.parquet")
-    assert set(kept["family"]) == set(advice.FAMILIES)
-    assert all(method in first.out for method in kept["method"].unique())
+    stored = pl.read_parquet(tmp_path / "choices.parquet")
+    assert set(stored["family"]) == set(advice.FAMILIES)
+    assert set(stored["problem"]) == {"line"}  # the other one has no oracle
+    assert all(f"| {method} |" in first.out for method in stored["method"].unique())
+    assert first.out.count("## ") == 6
     assert (tmp_path / "regret.svg").read_text().startswith("<svg")
-    advice.main(["--folder", str(tmp_path), "--again", "fastai"])
+    (tmp_path / "choices.parquet").unlink()
+    stored.filter((pl.col("family") != "fastai") | (pl.col("seed") != 1)).write_parquet(tmp_path / "choices.parquet")
+    advice.main(["--folder", str(tmp_path)])
     second = capsys.readouterr()
-    assert second.err == "line: fastai\n"
+    assert second.err == "line: fastai, search 1\n"
     assert second.out == first.out
-
-
-def test_a_surface_of_one_seed_is_that_seeds(trained: pl.DataFrame) -> None:
-    known: Surface = surface(line(), trained, seed=1)
-    own = trained.filter(finish="anneal", horizon=0.5, seed=1).sort("lr")
-    floor = chance(line(), line().split.test)
-    assert known.test["anneal", 0.5] == pytest.approx(own["test"].clip(upper_bound=floor).to_numpy())
+    advice.main(["--folder", str(tmp_path), "--again", "screen", "--only", "default"])
+    assert "random, one-epoch screen" not in capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.advice import data, finetuning, oracle
 from benchmarks.advice.measuring import FINISHES, HORIZONS, RUNS, TRACES, measure
-from benchmarks.advice.problem import Problem, Split, as_task, batches, better, chance
+from benchmarks.advice.problem import Problem, as_task, batches, chance
 from benchmarks.advice.problems import PROBLEMS, problem_named
 from benchmarks.advice.summary import bests, lines
 from benchmarks.advice.training import (
@@ -30,8 +29,8 @@ from benchmarks.advice.training import (
     start,
 )
 from data.makers import cifar10_files, idx_files, random_images, write_folder
-from lratlas.errors import TaskError
 from lratlas.training.prepared import make_model
+from small_problems import line
 
 LR = 0.05
 
@@ -58,25 +57,8 @@ def forget() -> None:
 
 
 def regression(**changes: object) -> Problem:
-    """A linear regression of three inputs, small enough to train by hand."""
-    generator = np.random.default_rng(0)
-    x = torch.from_numpy(generator.normal(size=(60, 3))).float()
-    noise = torch.from_numpy(generator.normal(size=(60, 1))).float()
-    y = x @ torch.tensor([[1.0], [-2.0], [0.5]]) + 0.3 + 0.5 * noise
-    pairs = [(x[rows], y[rows]) for rows in (slice(0, 30), slice(30, 40), slice(40, 60))]
-    problem = Problem(
-        name="line",
-        description="linear regression",
-        split=Split(train=pairs[0], validation=pairs[1], test=pairs[2]),
-        model=lambda: nn.Linear(3, 1),
-        rule={"name": "sgd", "momentum": 0.9},
-        batch_size=10,
-        steps=128,
-        lrs=(LR, 1e30),
-        loss="mse",
-        metric="loss",
-    )
-    return replace(problem, **changes)  # pyright: ignore[reportArgumentType] - fields by name
+    """The small regression with momentum, and an LR that diverges."""
+    return line(rule={"name": "sgd", "momentum": 0.9}, lrs=(LR, 1e30), **changes)
 
 
 def by_hand(problem: Problem, lrs: list[float]) -> list[Tensor]:
@@ -110,9 +92,8 @@ def test_every_problem_trains_on_parts_that_do_not_overlap() -> None:
         problem = problem_named(name)
         assert problem.name == name
         assert len(problem.lrs) <= 20
-        assert max(problem.lrs) / min(problem.lrs) >= 1e3
-        assert problem.default_lr in problem.lrs
-        assert problem.default_lr == 1e-3
+        assert max(problem.lrs) / min(problem.lrs) > 300
+        assert min(abs(lr - problem.default_lr) for lr in problem.lrs) < 1e-9
         if name != "transformer":  # whose text has the same phrases in several topics
             rows = [row.tobytes() for pair in vars(problem.split).values() for row in pair[0].numpy()]
             # Digits and diamonds have a few twins.
@@ -138,9 +119,22 @@ def test_a_task_starts_with_the_same_weights_and_its_data() -> None:
         assert task.update.name == problem.rule["name"]
 
 
-def test_a_task_has_no_warmup() -> None:
-    with pytest.raises(TaskError, match="transformer has a warm-up"):
-        as_task(problem_named("transformer"))
+def test_a_task_of_sequences_goes_by_the_validation_loss() -> None:
+    problem = problem_named("gru")
+    task = as_task(problem).prepared
+    assert not task.objective.has_accuracy
+    (x, y), (own_x, own_y) = task.train, problem.split.train
+    assert isinstance(x, Tensor)
+    assert isinstance(y, Tensor)
+    with torch.no_grad():
+        outputs = problem.make_model(0)(own_x[:4])
+    assert torch.equal(x, own_x)
+    expected = problem.losses(outputs, own_y[:4]).mean()
+    assert torch.allclose(task.objective.batch(outputs, y[:4]), expected)
+
+
+def test_a_task_with_an_optimizer_that_ignores_its_lr_has_it_as_a_factory() -> None:
+    assert as_task(problem_named("no-effect")).prepared.update.name == "optimizer self_tuned"
 
 
 def test_the_text_is_followed_by_its_next_characters() -> None:
@@ -286,7 +280,9 @@ def test_what_was_computed_is_not_computed_again(tmp_path: Path, monkeypatch: py
     oracle.add(folder, first)
     table = oracle.read(folder, "oracle", RUNS)
     assert table.equals(first.runs)
-    assert oracle.missing(problem, table) == [(LR, 1), (LR, 2), (1e30, 0), (1e30, 1), (1e30, 2)]
+    assert oracle.missing(problem, table) == [
+        (lr, seed) for lr in (LR, 1e30) for seed in range(8) if (lr, seed) != (LR, 0)
+    ]
 
 
 def test_an_unknown_problem_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
@@ -311,13 +307,6 @@ def test_the_summary_names_the_best_lr_and_what_is_nearly_as_good() -> None:
     # As a loss, 71 is the best, and only itself within 1 %.
     assert (bests(runs, higher_is_better=False)[0].lr, bests(runs, higher_is_better=False)[0].high) == (0.01, 0.01)
     assert len(lines("p", runs, higher_is_better=True)) == 2 + len(FINISHES)
-
-
-def test_better_follows_the_metric_and_nan_is_never_better() -> None:
-    loss, accuracy = regression(), regression(metric="accuracy", loss="cross_entropy")
-    assert better(loss, 1, 2)
-    assert better(accuracy, 2, 1)
-    assert not better(accuracy, math.nan, 1)
 
 
 @pytest.mark.parametrize("steps", [0, 63, 100])
