@@ -26,7 +26,7 @@ from lratlas.search.segment_trainer import (
     write_checkpoint,
 )
 from lratlas.search.settings import LEAST_STEPS
-from lratlas.search.task_metric import metric_of
+from lratlas.search.task_metric import Metric, metric_of
 from lratlas.study.plan.premises import check_statistics, device_name
 from lratlas.study.store.atomic import write_file
 from lratlas.task import Task
@@ -63,6 +63,7 @@ def find(
     schedule: Literal["constant", "linear", "cosine"] | Callable[[float], float] = "constant",
     warmup: int = 0,
     validation: float = 0.1,
+    metric: Metric | None = None,
     seed: int = 0,
     device: str = "auto",
     compiled: bool = False,
@@ -70,7 +71,7 @@ def find(
 ) -> Advice:
     """Find the initial LR for a task (see docs/method.md).
 
-    LRs are compared by the accuracy of averaged weights on the validation set; by its loss where there are no labels.
+    LRs are compared by the validation accuracy of averaged weights; by the validation loss where there are no labels.
     What the folder already has is not trained again: the same call resumes a search.
 
     Args:
@@ -86,6 +87,7 @@ def find(
             under it, shrunk to shorter trainings.
         warmup: Steps of the full training over which the LR grows linearly to its value.
         validation: Share of the training set to hold out for choices, if the task has no validation set of its own.
+        metric: ``accuracy`` or ``loss``; None for the accuracy where there are labels.
         seed: The first seed of weights and batch order.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         compiled: Whether to compile the step: worth its while where a full training takes more than some minutes.
@@ -124,11 +126,16 @@ def find(
         schedule=schedule,
         warmup=warmup,
         seed=seed,
-        **metric_of(made).settings,
+        **metric_of(made, metric).settings,
     )
     on = torch.device(device_name(device, field="device"))
     trainer = SegmentTrainer(
-        task=task_on(made, on, torch.float32), root=finder.folder, device=on, steps=total, compiled=compiled
+        task=task_on(made, on, torch.float32),
+        root=finder.folder,
+        device=on,
+        steps=total,
+        by_loss=metric == "loss",
+        compiled=compiled,
     )
     try:
         _same_task(finder.folder, made)

@@ -74,6 +74,7 @@ class SegmentTrainer:
         root: The folder of the search.
         device: Where to train.
         steps: Of a full training.
+        by_loss: Whether the validation loss counts, though there is an accuracy.
         compiled: Whether to compile the step, which takes a while and then makes it faster.
     """
 
@@ -81,6 +82,7 @@ class SegmentTrainer:
     root: Path
     device: torch.device
     steps: int
+    by_loss: bool = False
     compiled: bool = False
 
     @property
@@ -279,12 +281,13 @@ class _Measured:
 def _metric(trainer: SegmentTrainer, weights: Weights, buffers: Weights, held: Samples) -> list[_Measured]:
     """The validation metric of each lane."""
     objective = trainer.task.objective
+    by_loss = trainer.by_loss or not objective.has_accuracy
 
     def evaluated(part: Samples) -> Tensor:
         scores = evaluate_stack(trainer.program, weights, buffers, part)
-        return (scores.accuracy if objective.has_accuracy else scores.loss)[0]
+        return (scores.loss if by_loss else scores.accuracy)[0]
 
-    if objective.labels in {"classes", "binary"} or objective.by_batches or held.count < 2 * _PARTS:
+    if (not by_loss and objective.labels in {"classes", "binary"}) or objective.by_batches or held.count < 2 * _PARTS:
         return [_Measured(mean=value, error=None) for value in evaluated(held).tolist()]
     size = held.count // _PARTS
     ends = [held.count - size * number for number in range(_PARTS, -1, -1)]

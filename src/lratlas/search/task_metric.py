@@ -1,11 +1,12 @@
 """What the validation metric of a task is: which way is better, its limits, and what learning nothing gives."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from lratlas.data.parts import count, leaves
+from lratlas.errors import SpecError
 from lratlas.training.objective import counted
 from lratlas.training.prepared import Prepared
 
@@ -25,13 +26,24 @@ class TaskMetric:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def metric_of(task: Prepared) -> TaskMetric:
-    """The metric of a task with a validation set: its accuracy, the user's metric, or its loss."""
+Metric = Literal["accuracy", "loss"]
+
+
+def metric_of(task: Prepared, metric: Metric | None) -> TaskMetric:
+    """The metric of a task with a validation set: its accuracy or the user's metric where there is one, else its loss.
+
+    Raises:
+        SpecError: The metric is another word, or an accuracy is asked for where there is none.
+    """
     objective, (_, held) = task.objective, task.validation or task.train
-    if objective.labels in {"classes", "binary"}:
+    if metric not in {None, *get_args(Metric)}:
+        raise SpecError(f"metric is {metric!r}; choose accuracy or loss.")
+    if metric == "accuracy" and not objective.has_accuracy:
+        raise SpecError("metric is 'accuracy', but the task has no labels; choose 'loss'.")
+    if metric != "loss" and objective.labels in {"classes", "binary"}:
         share = _chance_accuracy(task)
         return TaskMetric(direction="maximize", limit=1.0, chance=share, samples=count(held))
-    if objective.has_accuracy:
+    if metric != "loss" and objective.has_accuracy:
         return TaskMetric(direction="maximize")
     return TaskMetric(direction="minimize", chance=_constant_error(task) if objective.name == "mse" else None)
 
