@@ -229,7 +229,7 @@ def _verdict(
     steps = found[-1].steps
     if not learned and search.chance is not None:
         moved = f"no LR from {going[0]:.2g} to {going[-1]:.2g} did better than a model that has learned nothing"
-        wider = f", or try larger LRs than {going[-1]:.2g}" if not lost else ""
+        wider = f", or try larger LRs than {going[-1]:.2g}" if alike(results, found[0].steps) else ""
         return "not_learned", (
             f"Nothing has been learned yet: in {steps:,} steps {moved} ({search.chance:.4g}). Train for longer{wider}."
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lratlas.search.evidence import LEVEL, Level, distance, gain
+from lratlas.search.evidence import LEVEL, LONGER, Level, distance, gain, learners
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 
@@ -34,19 +34,29 @@ def choose(search: Search, results: Sequence[SegmentResult], found: Sequence[Lev
     The LR is the mean, over log LR, of those that could be the best at the last length, each with the probability that
     goes with its distance to the best; then it is shifted for the steps that were not seen.
     """
+    found = [level for level in found if learners(search, results, level)] or [*found]
     last = found[-1]
     part = last.steps / search.steps
-    # A gain counts as far as it exceeds the noise of the two metrics that it is the difference of.
-    noise = LEVEL * math.sqrt(2) * last.noise / (distance(search, results, last.scores[last.best]) or 1.0)
-    steepness = gain(search, results, last.lrs[last.best], level=last) - noise
     usual, steep = _LR_DRIFT
-    more = min(max(steepness, usual), steep) - usual
+    more = min(max(_steepness(search, results, found), usual), steep) - usual
     lr = _center(last) * part**usual * max(part, _SEEN) ** more
     low = next((edge * (level.steps / search.steps) ** _REACH for level, edge in _edges(search, found, up=False)), None)
     high = next((edge for _, edge in _edges(search, found, up=True)), None)
     tried = sorted({lr for level in found for lr in level.lrs})
     low, high = tried[0] if low is None else low, tried[-1] if high is None else high
     return Choice(lr=lr, low=min(lr, low), high=max(lr, high))
+
+
+def _steepness(search: Search, results: Sequence[SegmentResult], learned: Sequence[Level]) -> float:
+    """The gain of the last doubling, as far as it exceeds the noise of the two metrics that it is the difference of.
+
+    It is as steep as can be where nothing had been learned before.
+    """
+    last = learned[-1]
+    if len(learned) == 1 and any(each.segment.stop * LONGER < last.steps for each in results):
+        return math.inf
+    noise = LEVEL * math.sqrt(2) * last.noise / (distance(search, results, last.scores[last.best]) or 1.0)
+    return gain(search, results, last.lrs[last.best], level=last) - noise
 
 
 def _center(level: Level) -> float:

@@ -22,12 +22,14 @@ INTERVAL = 1.645
 """Standard errors on either side of what is expected: 90%."""
 LEARNED = 3.0
 """Standard errors by which a metric must exceed that of a model that has learned nothing."""
+LONGER = 1.5
+"""A length is another one if it is longer by this factor: not the part of it from which the LR is annealed."""
 _VALIDATION = 0.7  # share of the validation set's standard error that LRs judged on the same samples do not share
 _SEED = 0.015  # spread of seeds, as a share of the distance to the best possible metric
 _PRIOR = 3.0  # seeds that the prior counts for
 _COMPARED = 3  # LRs, at least, make a comparison
-_STILL = 1e-3  # share of the loss; one that differs by less from that of the smallest LR has not moved
-_ROUNDING = 1e-6  # the same, where nothing but rounding differs
+_STILL = 0.03  # of the largest difference to the losses of the smallest LR; one that differs by less has hardly moved
+_ROUNDING = 1e-6  # share of the loss, up to which losses are the same
 _HARM = 0.01  # share of the loss of an untrained model, by which a larger one shows too large an LR
 _FALL = 0.05  # share of the first training loss; a smaller fall is none
 NEXT_GAIN = 0.6
@@ -88,7 +90,8 @@ def trial(results: Sequence[SegmentResult], lr: float, *, seed: int) -> list[Seg
 def levels(search: Search, results: Sequence[SegmentResult]) -> list[Level]:
     """Each length at which LRs were compared, ascending.
 
-    A length counts where three LRs were trained to it, or at least two with the best one of the length before.
+    A length counts where three LRs were trained to it, or two of which one was the best at the length before, or has
+    learned.
     """
     found = list[Level]()
     for steps in sorted({each.segment.stop for each in results if not each.segment.annealed}):
@@ -96,7 +99,8 @@ def levels(search: Search, results: Sequence[SegmentResult]) -> list[Level]:
         if not level.lrs:
             continue
         best = found[-1].lrs[found[-1].best] if found else None
-        if best is None or len(level.lrs) >= _COMPARED or (len(level.lrs) > 1 and best in {*level.lrs, *level.failed}):
+        counts = best in {*level.lrs, *level.failed} or learners(search, results, level)
+        if best is None or len(level.lrs) >= _COMPARED or (len(level.lrs) > 1 and counts):
             found.append(level)
     return found
 
@@ -242,7 +246,7 @@ def alike(results: Sequence[SegmentResult], steps: int) -> bool:
 
 
 def undecided(results: Sequence[SegmentResult]) -> set[float]:
-    """LRs whose losses have moved, but not up: neither far too small nor far too large, as far as losses show it.
+    """LRs whose losses have moved most, but not up: neither too small nor too large, as far as losses show it.
 
     All LRs of a seed see the same batches, so that the losses of the smallest one show what doing nothing gives.
     """
@@ -250,13 +254,12 @@ def undecided(results: Sequence[SegmentResult]) -> set[float]:
     if not first:
         return set()
     still = min(first, key=lambda each: (each.segment.lr, each.segment.stop, each.segment.seed))
-    nothing, found = float(np.mean(still.losses)), set[float]()
+    nothing, moved = float(np.mean(still.losses)), dict[float, float]()
     for lr in {each.segment.lr for each in results}:
         of = [each for each in results if each.segment.lr == lr and each.losses]
-        moved = any(_greatest_difference(each, still) > _STILL for each in of)
-        if moved and not last_loss(of[-1:]) - nothing > _HARM * abs(nothing):
-            found.add(lr)
-    return found
+        if of and not last_loss(of[-1:]) - nothing > _HARM * abs(nothing):
+            moved[lr] = max(_greatest_difference(each, still) for each in of)
+    return {lr for lr, far in moved.items() if far > _STILL * max(moved.values())}
 
 
 def _greatest_difference(one: SegmentResult, other: SegmentResult) -> float:

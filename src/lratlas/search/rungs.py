@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lratlas.numbers import lr_fault
 from lratlas.search.choice import choose
-from lratlas.search.evidence import Level, alike, last_loss, learners, level_at, levels, trial, undecided
+from lratlas.search.evidence import LONGER, Level, alike, last_loss, learners, level_at, levels, trial, undecided
 from lratlas.search.regimes import diverging
 from lratlas.search.segments import Segment, SegmentResult, make_segment
 from lratlas.search.settings import Search
@@ -21,6 +21,7 @@ _FIELD: Mapping[float, int] = {1 / 32: 7, 1 / 16: 6, 1 / 8: 5, 1 / 4: 4}  # how 
 _UNRANKED: Mapping[float, int] = {1 / 32: 9, 1 / 16: 6, 1 / 8: 5, 1 / 4: 4, 1 / 2: 3, 1.0: 2}  # while none has learned
 _FRESH: Mapping[float, int] = {1 / 16: 6, 1 / 4: 3}  # the same where every length begins with fresh weights
 _LAST = 1 / 4  # the share of a full training at which the last LRs are compared
+_HALF = 1 / 2  # the share of a full training that some LRs should reach where none has learned before
 _BY_LOSS = 1 / 32  # up to this share LRs whose metrics cannot be told apart are ranked by their training losses
 _EXTENDED_TO = 1 / 16  # the longest share at which the grid still grows: later, a new LR would cost too much
 _ADDED = 2  # LRs by which an edge is moved
@@ -176,8 +177,7 @@ class _Plan:
         stop = search.horizon(share)
         if not learned:
             open_ = [lr for lr in going if lr in undecided(self.results)]
-            field = _evenly(open_ if len(open_) > 1 else going, _UNRANKED[share])
-            return self._affordable(field, [search.seed], stop)
+            return self._unranked(open_ if len(open_) > 1 else going, share)
         ranked = self._ranked(level, learned, by_loss=share <= _BY_LOSS * 2)
         # What has learned nothing yet is not ranked by its noise, but by how near it is to the best. LRs left behind
         # while none had learned come back.
@@ -187,9 +187,18 @@ class _Plan:
         ranked += sorted(others, key=lambda lr: (round(abs(math.log(lr / ranked[0])), 3), lr))
         return self._affordable(ranked[: _fields(search)[share]], [search.seed], stop)
 
+    def _unranked(self, lrs: Sequence[float], share: float) -> list[float]:
+        """LRs evenly apart; so few that two of them can still be trained to half of a full training."""
+        search, stop = self.search, self.search.horizon(share)
+        later = 2 * max(0.0, _HALF - share) if search.continues else 0.0
+        count = _UNRANKED[share]
+        while count > 2 and count * self._cost_to(lrs[0], search.seed, stop) + later > self._left():
+            count -= 1
+        return self._affordable(_evenly(lrs, count), [search.seed], stop)
+
     def _ranked_before(self, level: Level) -> bool:
         """Whether LRs had learned at the length before, so that those left behind since were ranked."""
-        lengths = sorted({each.stop for each in self.made if not each.annealed and each.stop < level.steps})
+        lengths = sorted({each.stop for each in self.made if not each.annealed and LONGER * each.stop < level.steps})
         before = [level_at(self.search, self.results, steps) for steps in lengths[-1:]]
         return not before or any(learners(self.search, self.results, each) for each in before)
 
@@ -255,6 +264,9 @@ class _Plan:
                 return
             level, good = found[-1], choose(search, results, found)
             near = [lr for lr in self._ranked(level, level.lrs, by_loss=False) if good.low <= lr <= good.high]
+            if back := self._left_behind(level):
+                yield self._train(back, stop, keep=self._ending_at(stop))
+                continue
             if len(near) < 2 or good.high / good.low <= WIDTH:
                 return
             seeds = 1 + max(each.seed for each in self.made) - search.seed
@@ -277,6 +289,17 @@ class _Plan:
             ]
             yield Stage(segments=tuple(each for stage in stages for each in stage.segments), keep=keep)
 
+    def _left_behind(self, level: Level) -> list[float]:
+        """The neighbour of the best LR, the smaller one first, that was left behind while none had learned."""
+        if self._ranked_before(level):
+            return []
+        best = level.lrs[level.best]
+        tried = {each.lr for each in self.made} - diverging(self.search, self.results)
+        smaller, larger = [lr for lr in tried if lr < best], [lr for lr in tried if lr > best]
+        beside = [*([max(smaller)] if smaller else []), *([min(larger)] if larger else [])]
+        missing = [lr for lr in beside if lr not in {*level.lrs, *level.failed}]
+        return self._affordable(missing[:1], [self.search.seed], level.steps)
+
     def _goes(self, lr: float, seed: int, stop: int) -> bool:
         """Whether an LR has not failed with a seed."""
         of = [each.name for each in self.made if each.lr == lr and each.seed == seed and each.stop <= stop]
@@ -297,9 +320,9 @@ class _Plan:
 
 
 def _evenly(lrs: Sequence[float], count: int) -> list[float]:
-    """That many LRs, evenly apart: the middles of equal parts, since the ends are the least likely to be good."""
+    """That many LRs, evenly apart: the middles of equal parts, or the smaller of two that are as near to it."""
     count = min(count, len(lrs))
-    return [lrs[int((number + 0.5) * len(lrs) / count)] for number in range(count)]
+    return [lrs[int((number + 0.5) * len(lrs) / count - 0.5)] for number in range(count)]
 
 
 def _cost(search: Search, segments: Sequence[Segment]) -> float:
