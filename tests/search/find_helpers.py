@@ -96,18 +96,18 @@ def scaled(of: SegmentResult, factor: float) -> SegmentResult:
     return replace(of, value=value, averaged=averaged)
 
 
-def searched(search: Search, answer: Answer, *, choose: Choose = lambda _: 0, most: int = 2000) -> list[SegmentResult]:
-    """All results of a search whose segments are trained one after the other; fails if it does not come to an end.
+def searched(search: Search, answer: Answer, *, choose: Choose | None = None, most: int = 2000) -> list[SegmentResult]:
+    """All results of a search; fails if it does not come to an end.
 
     Args:
         search: The settings.
-        answer: What comes of a segment.
-        choose: Which of the segments that could be trained is the next.
+        answer: The result of a segment.
+        choose: Which of the segments that could be trained is the next; all of them are trained together if None.
         most: More segments than any search may ask for.
     """
     results = list[SegmentResult]()
     while waiting := next_segments(search, results):
-        results.append(answer(waiting[choose(waiting)]))
+        results += [answer(each) for each in (waiting if choose is None else [waiting[choose(waiting)]])]
         assert len(results) < most
     return results
 
