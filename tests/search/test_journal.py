@@ -218,7 +218,7 @@ def test_settings_are_kept(tmp_path: Path):
         ({"budget": 2.0}, "budget = 1.5, and now 2.0 is asked for"),
         ({"direction": "maximize"}, "direction = minimize, and now maximize"),
         ({"lrs": (0.1,)}, "lrs = "),
-        ({"tolerance": 0.0}, "tolerance = 0.005, and now 0.0"),
+        ({"tolerance": 0.0}, "tolerance = 0.01, and now 0.0"),
         ({"resumable": False}, "resumable = True, and now False"),
         ({"anneal": False}, "anneal = True, and now False"),
     ],

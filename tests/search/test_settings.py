@@ -13,7 +13,7 @@ from lratlas.study.spec.grid import lr_grid
 def test_only_the_length_has_to_be_given():
     search = make_search(steps=1000)
     assert search.lrs == lr_grid(1e-5, 1.0, per_decade=4)
-    assert (search.budget, search.tolerance, search.direction) == (1.5, 0.005, "minimize")
+    assert (search.budget, search.tolerance, search.direction) == (1.5, 0.01, "minimize")
     assert search.resumable
     assert search.anneal
 

@@ -44,7 +44,9 @@ def choose(search: Search, results: Sequence[SegmentResult], found: Sequence[Lev
     high = next((edge for _, edge in _edges(search, found, up=True)), None)
     tried = sorted({lr for level in found for lr in level.lrs})
     low, high = tried[0] if low is None else low, tried[-1] if high is None else high
-    return Choice(lr=lr, low=min(lr, low), high=max(lr, high))
+    # A shorter comparison takes nothing from the range that the longest one could not tell from the best.
+    near = _around(search, last)
+    return Choice(lr=lr, low=min(lr, low, near[0]), high=max(lr, high, near[-1]))
 
 
 def _steepness(search: Search, results: Sequence[SegmentResult], learned: Sequence[Level]) -> float:
@@ -68,6 +70,17 @@ def _center(level: Level) -> float:
     ]
     logs = [math.log(level.lrs[at]) for at in places]
     return math.exp(float(np.average(logs, weights=weights)))
+
+
+def _around(search: Search, level: Level) -> list[float]:
+    """The LRs next to the best one, on either side up to the first that is behind."""
+    near = level.near(margin=search.tolerance * abs(level.scores[level.best]))
+    first = last = level.best
+    while first > 0 and level.lrs[first - 1] in near:
+        first -= 1
+    while last + 1 < len(level.lrs) and level.lrs[last + 1] in near:
+        last += 1
+    return [*level.lrs[first : last + 1]]
 
 
 def _edges(search: Search, found: Sequence[Level], *, up: bool) -> list[tuple[Level, float]]:

@@ -177,12 +177,16 @@ def limit_of(search: Search, results: Sequence[SegmentResult]) -> float | None:
     """
     if search.limit is not None:
         return search.limit
-    told = [value for each in results for value in (each.value, each.averaged) if value is not None]
+    told = _told(results)
     if not told or min(told) < 0:
         return None
     if search.direction == "minimize":
         return 0.0
     return next((float(end) for end in (1, 100) if max(told) <= end), None)
+
+
+def _told(results: Sequence[SegmentResult]) -> list[float]:
+    return [value for each in results for value in (each.value, each.averaged) if value is not None]
 
 
 def distance(search: Search, results: Sequence[SegmentResult], score: float) -> float:
@@ -323,6 +327,8 @@ def forecast(search: Search, results: Sequence[SegmentResult], lr: float, *, lev
     spread = math.hypot(error / scale, _DRIFT * doublings, _DOUBT * abs(ahead))
     middle = place(score) - ahead
     ends = [_metric(search, middle + sign * INTERVAL * spread, limit, scale) for sign in (-1, 0, 1)]
+    if limit is not None and min(_told(results), default=-1.0) >= 0:
+        ends = [max(0.0, end) for end in ends]  # a share or a loss
     return Forecast(value=ends[1], low=min(ends), high=max(ends))
 
 
