@@ -42,11 +42,9 @@ def test_accuracy(layers: int, lr: float, *, seed: int, epochs: int) -> float:
     torch.manual_seed(10_000 + seed)
     net, ((x, y), (test_x, test_y)) = model(layers), data()
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
-    steps, average = epochs * (TRAIN // BATCH), AveragedModel(net)
-    for step in range(steps):
-        if step % (TRAIN // BATCH) == 0:
-            order = torch.randperm(TRAIN)
-        at = order[step % (TRAIN // BATCH) * BATCH :][:BATCH]
+    per_epoch, average = TRAIN // BATCH, AveragedModel(net)
+    order, steps = torch.cat([torch.randperm(TRAIN)[: per_epoch * BATCH] for _ in range(epochs)]), epochs * per_epoch
+    for step, at in enumerate(order.split(BATCH)):
         optimizer.zero_grad()
         nn.functional.cross_entropy(net(x[at]), y[at]).backward()
         optimizer.step()

@@ -1,8 +1,8 @@
 """What `find` advises for trainings with a schedule, beside a grid of LRs trained with that schedule.
 
 A masked transformer encoder, as BERT is trained, under a linear schedule with warm-up, and a causal transformer, as
-GPT, under a cosine, both on the characters of a text with AdamW. Full trainings are a plain PyTorch loop with seeds that
-the search did not see, and the usual formulas of the schedules; test losses.
+GPT, under a cosine, both on the characters of a text with AdamW. Full trainings are a plain PyTorch loop with seeds
+that the search did not see, and the usual formulas of the schedules; test losses.
 
     python -m benchmarks.schedules [--seeds 3] [--budget 1.5]
 """
@@ -125,7 +125,9 @@ def test_loss(case: Case, lr: float, *, seed: int) -> float:
         return float(loss(model(case.split.test[0]), case.split.test[1]))
 
 
-def advised(case: Case, *, schedule: str, warmup: int, budget: float) -> lratlas.Advice:
+def advised(
+    case: Case, *, schedule: Literal["constant", "linear", "cosine"], warmup: int, budget: float
+) -> lratlas.Advice:
     """What is advised with and without the schedule."""
     task = lratlas.Task(
         model=case.model,
@@ -153,8 +155,11 @@ def rows(name: str, *, seeds: int, budget: float) -> list[str]:
     grid = {lr: [test_loss(case, lr, seed=seed) for seed in range(seeds)] for lr in GRID}
     best = min(grid, key=lambda lr: float(np.mean(grid[lr])))
     lines = [f"| {name} | {case.schedule} | best of the grid | {best:.2g} | {shown(grid[best])} | {len(GRID)} |"]
-    for way, schedule, warmup in ((f"`schedule={case.schedule!r}`", case.schedule, WARMUP), ("without", "constant", 0)):
-        advice = advised(case, schedule=schedule, warmup=warmup, budget=budget)
+    advices = {
+        f"`schedule={case.schedule!r}`": advised(case, schedule=case.schedule, warmup=WARMUP, budget=budget),
+        "without it": advised(case, schedule="constant", warmup=0, budget=budget),
+    }
+    for way, advice in advices.items():
         if advice.lr is None:
             lines.append(f"| {name} | {case.schedule} | {way} | none: {advice.verdict} | | {advice.cost:.2f} |")
             continue

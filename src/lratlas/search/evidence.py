@@ -242,7 +242,7 @@ def alike(results: Sequence[SegmentResult], steps: int) -> bool:
     """
     of = [each for each in results if each.segment.stop == steps and not each.segment.annealed]
     seeds = {each.segment.seed: each for each in of}
-    return all(
+    return len({each.segment.lr for each in of}) > 1 and all(
         (each.value, each.averaged) == (seeds[each.segment.seed].value, seeds[each.segment.seed].averaged)
         and _greatest_difference(each, seeds[each.segment.seed]) <= _ROUNDING
         for each in of

@@ -125,14 +125,14 @@ class _Plan:
                 yield self._train(field, stop)
             while share <= _EXTENDED_TO and (more := self._beyond(stop)):
                 yield self._train(more, stop, keep=self._ending_at(stop))
-        stop = search.horizon(_LAST)
-        while stop < search.steps and not learners(search, self.results, level_at(search, self.results, stop)):
-            field = self._field(min(1.0, 2 * stop / search.steps))
+        share = _LAST
+        while share < 1 and not learners(search, self.results, level_at(search, self.results, search.horizon(share))):
+            field = self._field(2 * share)
             if not field:
                 return
-            stop = min(2 * stop, search.steps)
-            yield self._train(field, stop)
-        yield from self._rounds(stop)
+            share *= 2
+            yield self._train(field, search.horizon(share))
+        yield from self._rounds(share)
 
     def _train(
         self, lrs: Sequence[float], stop: int, *, seed: int | None = None, keep: frozenset[str] = frozenset()
@@ -254,11 +254,11 @@ class _Plan:
             self.made.append(end)
             yield Stage(segments=(end,), keep=self._ending_at(stop))
 
-    def _rounds(self, stop: int) -> Iterator[Stage]:
+    def _rounds(self, share: float) -> Iterator[Stage]:
         """Further seeds of the LRs in the good range, then longer trainings of them, until it is narrow."""
         search = self.search
         while True:
-            results = self.results
+            results, stop = self.results, search.horizon(share)
             found = [each for each in levels(search, results) if each.steps <= stop]
             if not found or found[-1].steps != stop or not learners(search, results, found[-1]):
                 return
@@ -270,12 +270,13 @@ class _Plan:
             if len(near) < 2 or good.high / good.low <= WIDTH:
                 return
             seeds = 1 + max(each.seed for each in self.made) - search.seed
-            if seeds < (_SEEDS if stop < search.steps else _MOST_SEEDS):
+            if seeds < (_SEEDS if share < 1 else _MOST_SEEDS):
                 chosen, more = self._affordable(near, [search.seed + seeds], stop), [search.seed + seeds]
             else:
-                if stop == search.steps:
+                if share == 1:
                     return
-                stop = min(2 * stop, search.steps)
+                share *= 2
+                stop = search.horizon(share)
                 chosen, more = list[float](), list[int]()
                 for count in range(seeds, 0, -1):
                     more = [search.seed + number for number in range(count)]
