@@ -1,6 +1,6 @@
 """What one LR and seed make of a problem: every way to finish, at every horizon, and the trace of the training."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
@@ -65,33 +65,53 @@ class Measured:
     traces: pl.DataFrame
 
 
-def measure(problem: Problem, *, lr: float, seed: int) -> Measured:
-    """Train once at a constant LR; on the way, evaluate all that could have been had for less."""
+JUDGED = frozenset(
+    {("average10", 1 / 8), ("average10", 1 / 4), ("average10", 1 / 2), ("average10", 1.0), ("anneal", 1.0)}
+)
+"""What a judge keeps a model of, see `scoring.ENDS` and `scoring.ON_THE_WAY`."""
+
+
+def measure(problem: Problem, *, lr: float, seed: int, only: Collection[tuple[str, float]] | None = None) -> Measured:
+    """Train once at a constant LR; on the way, evaluate all that could have been had for less.
+
+    Args:
+        problem: What is trained.
+        lr: The constant LR.
+        seed: Of weights and batches.
+        only: The finishes and horizons that are evaluated; None for all.
+    """
     run, traces = start(problem, seed=seed, lr=lr), list[Trace]()
     named = {"problem": problem.name, "lr": lr, "seed": seed}
     rows = [
         named | {"horizon": horizon, "finish": finish, "seconds": seconds} | asdict(quality)
         for horizon in HORIZONS
-        for finish, (quality, seconds) in _to_horizon(run, horizon, traces).items()
+        for finish, (quality, seconds) in _to_horizon(run, horizon, traces, only).items()
     ]
     parts = [named | part for part in _parts(traces, problem.steps // PARTS)]
     return Measured(runs=pl.DataFrame(rows, schema=RUNS), traces=pl.DataFrame(parts, schema=TRACES))
 
 
-def _to_horizon(run: Run, horizon: float, traces: list[Trace]) -> dict[str, tuple[Quality, float]]:
+def _to_horizon(
+    run: Run, horizon: float, traces: list[Trace], only: Collection[tuple[str, float]] | None
+) -> dict[str, tuple[Quality, float]]:
     """Train to a horizon; quality and seconds of each finish there."""
+
+    def wanted(finish: str) -> bool:
+        return only is None or (finish, horizon) in only
+
     last = round(horizon * run.problem.steps)
     traces.append(advance(run, round(_MARKS[0] * last) - run.step))
     found, sums = dict[str, tuple[Quality, float]](), dict[float, Average]()
     for begin, end in pairwise(_MARKS):
-        if begin == BRANCH and horizon >= ANNEALED:
+        if begin == BRANCH and horizon >= ANNEALED and wanted("anneal"):
             found["anneal"] = _annealed(run, last)
         run.average = Average()
         # A run that diverged takes no steps, so that the number left is not what was asked for.
         traces.append(advance(run, round(end * last) - run.step, every=max(1, last // _CHECKPOINTS)))
         sums[begin] = run.average
-    found["constant"] = evaluate(run), run.seconds
-    for finish, window in WINDOWS.items():
+    if wanted("constant"):
+        found["constant"] = evaluate(run), run.seconds
+    for finish, window in (each for each in WINDOWS.items() if wanted(each[0])):
         average = merged(*(part for begin, part in sums.items() if begin >= window))
         found[finish] = evaluate_average(run, average), run.seconds
     return {finish: found[finish] for finish in FINISHES if finish in found}

@@ -20,7 +20,7 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from benchmarks.advice.measuring import RUNS, TRACES, Measured, measure
+from benchmarks.advice.measuring import JUDGED, RUNS, TRACES, Measured, measure
 from benchmarks.advice.problem import Problem
 from benchmarks.advice.problems import PROBLEMS, problem_named
 from benchmarks.advice.summary import lines
@@ -57,7 +57,8 @@ def kept(name: str, lr: float, seed: int, scratch: Path) -> Measured:
     """One full training, from the scratch folder if it is there, else computed and put there."""
     folder = scratch / name / f"{lr:.6g}-{seed}"
     if not (folder / "traces.parquet").exists():
-        measured = measure(problem_named(name), lr=lr, seed=seed)
+        only = JUDGED if seed in JUDGES else None
+        measured = measure(problem_named(name), lr=lr, seed=seed, only=only)
         folder.mkdir(parents=True, exist_ok=True)
         _write(measured.runs, folder / "runs.parquet")
         _write(measured.traces, folder / "traces.parquet")

@@ -18,7 +18,6 @@ from lratlas.search.advice import Advice
 from lratlas.search.finder import Finder
 from lratlas.search.rungs import spent
 from lratlas.search.segment_trainer import (
-    CHECKPOINT,
     SegmentTrainer,
     forget_states,
     groups,
@@ -177,13 +176,13 @@ def _search(finder: Finder, trainer: SegmentTrainer, progress: Callable[[SearchP
 
 def _with_checkpoint(finder: Finder, trainer: SegmentTrainer) -> Advice:
     """The advice, with the state that a full training can continue from; the states of segments are removed."""
-    advice, path = finder.advice(), finder.folder / CHECKPOINT
-    if advice.segment is not None and not path.exists():
+    advice = finder.advice()
+    if advice.segment is not None and advice.checkpoint is None:
         longest = next(each.segment for each in finder.results if each.segment.name == advice.segment)
         with suppress(SearchError):  # a state that is damaged or was deleted costs no more than the head start
             write_checkpoint(trainer, longest)
     forget_states(trainer, ())
-    return replace(advice, checkpoint=path) if path.exists() and advice.segment else advice
+    return finder.advice()
 
 
 def _progress(finder: Finder) -> SearchProgress:

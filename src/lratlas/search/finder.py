@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,7 @@ from lratlas.errors import SearchError
 from lratlas.numbers import first_not_finite, is_finite, number, plain
 from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice, advise
-from lratlas.search.journal import add_result, claim, journal_size, open_folder, read_results
+from lratlas.search.journal import CHECKPOINT, add_result, claim, journal_size, open_folder, read_results
 from lratlas.search.rungs import needed_states, next_segments
 from lratlas.search.segments import Segment, SegmentResult, block_losses
 from lratlas.study.spec.errors import shown
@@ -251,7 +251,8 @@ class Finder:
         Raises:
             SearchError: Nothing has been told yet, or no LR could be trained.
         """
-        return advise(self.search, self.results)
+        advice, path = advise(self.search, self.results), self.folder / CHECKPOINT
+        return replace(advice, checkpoint=path) if advice.segment and path.exists() else advice
 
     def _claimed(self, each: Segment) -> bool:
         lock = claim(self.folder, each.name)

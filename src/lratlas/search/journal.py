@@ -27,6 +27,8 @@ from lratlas.study.store.folder import SEARCH
 SETTINGS = SEARCH
 JOURNAL = "journal.jsonl"
 CLAIMS = "claims"
+CHECKPOINT = "checkpoint.safetensors"
+"""The state of the model that a full training can continue from, where the search writes it."""
 _RESULT = TypeAdapter(SegmentResult)
 
 

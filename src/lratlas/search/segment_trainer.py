@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lratlas.data.parts import each as for_each
 from lratlas.errors import SearchError
+from lratlas.search.journal import CHECKPOINT
 from lratlas.search.segments import BLOCKS, Segment
 from lratlas.search.train_state import TrainState, forget, forget_all, keep, kept, stops
 from lratlas.stacks.strategy import faster_strategy, faster_threads
@@ -35,7 +36,6 @@ from lratlas.training.sphere import Weights
 from lratlas.training.stacks import Samples, Stack, start_stack
 from lratlas.training.trainer import train_stack
 
-CHECKPOINT = "checkpoint.safetensors"
 STATES = "states"
 """The folder of final states, within that of the search."""
 _STRATEGY, _THREADS = "strategy.txt", "threads.txt"

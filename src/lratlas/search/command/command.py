@@ -80,6 +80,8 @@ def find_by_command(
     )
     _run_threads(search, finders)
     advice = finders[0].advice()
+    if advice.segment and segment_folder(root, advice.segment).state.exists():
+        advice = replace(advice, checkpoint=segment_folder(root, advice.segment).checkpoint)
     return replace(advice, warnings=(*advice.warnings, JUDGED_BY_LOSS)) if search.judge == "loss" else advice
 
 
