@@ -123,14 +123,18 @@ class _Plan:
                 yield self._train(field, stop)
             while share <= _EXTENDED_TO and (more := self._beyond(stop)):
                 yield self._train(more, stop, keep=self._ending_at(stop))
-        stop = search.horizon(_LAST)
-        while stop < search.steps and not learners(search, self.results, level_at(search, self.results, stop)):
-            field = self._field(min(1.0, 2 * stop / search.steps))
+        share = _LAST
+        while share < 1 and not self._learned_after(share):
+            share *= 2
+            field = self._field(share)
             if not field:
                 return
-            stop = min(2 * stop, search.steps)
-            yield self._train(field, stop)
-        yield from self._rounds(stop)
+            yield self._train(field, search.horizon(share))
+        yield from self._rounds(share)
+
+    def _learned_after(self, share: float) -> bool:
+        level = level_at(self.search, self.results, self.search.horizon(share))
+        return bool(learners(self.search, self.results, level))
 
     def _train(
         self, lrs: Sequence[float], stop: int, *, seed: int | None = None, keep: frozenset[str] = frozenset()
@@ -182,7 +186,8 @@ class _Plan:
         # while none had learned come back.
         others = {*going} - {*learned}
         if not self._ranked_before(level):
-            others |= {each.lr for each in self.made} - lost - {*ranked}
+            failed = {each.segment.lr for each in self.results if each.failure is not None}
+            others |= {each.lr for each in self.made} - lost - failed - {*ranked}
         ranked += sorted(others, key=lambda lr: (round(abs(math.log(lr / ranked[0])), 3), lr))
         return self._affordable(ranked[: _fields(search)[share]], [search.seed], stop)
 
@@ -209,6 +214,8 @@ class _Plan:
         lost = diverging(search, results)
         farthest = _FARTHEST
         if not [lr for lr in level.lrs if lr not in lost]:
+            if not lost:  # all failed, but not since the LR was too large
+                return []
             up, farthest = False, _LOWEST
         elif alike(results, stop):
             # All may be far too small: larger ones are looked at once, while that is cheap.
@@ -244,10 +251,11 @@ class _Plan:
             self.made.append(end)
             yield Stage(segments=(end,), keep=self._ending_at(stop))
 
-    def _rounds(self, stop: int) -> Iterator[Stage]:
+    def _rounds(self, share: float) -> Iterator[Stage]:
         """Further seeds of the LRs that could be the best, then longer trainings of them, while the budget lasts."""
         search = self.search
         while True:
+            stop = search.horizon(share)
             level = next((each for each in reversed(levels(search, self.results)) if each.steps == stop), None)
             if level is None or not learners(search, self.results, level):
                 return
@@ -263,8 +271,8 @@ class _Plan:
                 continue
             if stop == search.steps:
                 return
-            stop = min(2 * stop, search.steps)
-            every = [search.seed + number for number in range(seeds)]
+            share *= 2
+            stop, every = search.horizon(share), [search.seed + number for number in range(seeds)]
             chosen = self._affordable(near, every, stop)
             if not chosen:
                 return
