@@ -98,10 +98,9 @@ def divergence(told: Mapping[Trial, str], *, above: float) -> Bracket | None:
         told: The regimes of all trials.
         above: A good LR. What does not learn below it is too small, not too large.
     """
-    diverged = [lr for (lr, _), regime in told.items() if regime == "diverging" and lr > above]
-    if not diverged:
-        return None
-    return Bracket(below=max(lr for lr, _ in told if lr < min(diverged)), above=min(diverged))
+    diverged = min((lr for (lr, _), regime in told.items() if regime == "diverging" and lr > above), default=math.inf)
+    below = max((lr for lr, _ in told if lr < diverged), default=None)
+    return None if diverged == math.inf or below is None else Bracket(below=below, above=diverged)
 
 
 def _regime(of: Sequence[SegmentResult], reference: float | None, *, too_large: bool, learned: bool) -> str:
