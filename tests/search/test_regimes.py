@@ -144,6 +144,29 @@ def test_diverging_lrs_are_those_whose_loss_rose_or_was_not_finite():
     assert diverging(search, [*results, *other]) == {0.3, 3.0}
 
 
+def test_batches_that_differ_are_no_divergence():
+    # All LRs see the same batches: of few steps, the last ones may be harder than the first one for an untrained model.
+    search = a_search(steps=128, chance=0.5)
+    for losses, lost in (((1.0, 1.5), set[float]()), ((1.0, 15.0), {1e-9, 1e-8})):
+        results = [
+            SegmentResult(segment=make_segment(lr=lr, seed=0, start=0, stop=2, parent=None), value=0.5, losses=losses)
+            for lr in (1e-9, 1e-8)
+        ]
+        assert diverging(search, results) == lost
+
+
+def test_a_noisy_loss_of_an_untrained_model_does_not_rise():
+    search = a_search(chance=0.5)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        losses = tuple(rng.normal(1.0, 0.1, 64).tolist())
+        results = [
+            SegmentResult(segment=make_segment(lr=lr, seed=0, start=0, stop=100, parent=None), value=0.5, losses=losses)
+            for lr in (1e-9, 1e-8)
+        ]
+        assert diverging(search, results) == set()
+
+
 def test_an_lr_whose_metric_is_good_does_not_diverge_though_its_loss_rises():
     # Under a large LR the loss of each step may be high, and that of the averaged weights low.
     search = a_search(direction="maximize", chance=0.1, limit=1.0, samples=1000)
