@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from lratlas.integrations.tracking import evidence_of, log_to_mlflow, log_to_tensorboard, numbers_of
-from lratlas.search.advice import EVIDENCE, Advice
+from lratlas.search.advice import COMPARED, EVIDENCE, Advice
 from lratlas.watching.tracker import Look
 from lratlas.watching.watch import watch
 
@@ -35,11 +35,15 @@ def row(lr: float, steps: int, **known: Any) -> dict[str, Any]:
 
 
 ADVICE = Advice(
+    verdict="found",
+    reason="",
     lr=0.5,
     low=0.25,
     high=1.0,
     finish="average",
     expected=0.5,
+    expected_low=0.25,
+    expected_high=1.0,
     best_steps=4,
     best=0.5,
     direction="minimize",
@@ -47,6 +51,8 @@ ADVICE = Advice(
     divergence=None,
     cost=1.5,
     steps=8,
+    segment=None,
+    compared=pl.DataFrame(schema=COMPARED),
     evidence=pl.DataFrame(
         [
             row(0.5, 2, value=1.0, averaged=0.75, regime="converging"),

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lratlas.search.advice import EVIDENCE, Advice, advise
+from lratlas.search.advice import COMPARED, EVIDENCE, Advice, advise
 from lratlas.search.rungs import next_segments
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import make_search
 
-PLATEAU, BREAKS = 3e-2, 0.6  # LRs from which on the made-up loss rests, and is not finite
+PLATEAU, BREAKS = 3e-2, 0.6  # LRs from which on the synthetic loss rests, and is not finite
 
 
 def row(lr: float, steps: int, metric: float | None, **others: object) -> dict[str, object]:
@@ -30,7 +30,7 @@ def row(lr: float, steps: int, metric: float | None, **others: object) -> dict[s
 
 
 def annealed(lr: float, steps: int, metric: float | None, **others: object) -> dict[str, object]:
-    """An annealed branch."""
+    """An annealed end."""
     return row(lr, steps, None, annealed=True, value=metric, **others)
 
 
@@ -40,11 +40,15 @@ def advice(*rows: Mapping[str, object], more_is_better: bool = True, **others: A
     seen = evidence.select(pl.coalesce("averaged", "value")).to_series().drop_nulls().to_list() or [0.0]
     best = max(seen) if more_is_better else min(seen)
     settings: dict[str, Any] = {
+        "verdict": "found",
+        "reason": "",
         "lr": 0.1,
         "low": 0.1,
         "high": 0.1,
         "finish": "average",
         "expected": best,
+        "expected_low": best,
+        "expected_high": best,
         "best_steps": 100,
         "best": best,
         "direction": "maximize" if more_is_better else "minimize",
@@ -52,7 +56,9 @@ def advice(*rows: Mapping[str, object], more_is_better: bool = True, **others: A
         "divergence": None,
         "cost": 1.5,
         "steps": 6400,
+        "segment": None,
         "evidence": evidence,
+        "compared": pl.DataFrame(schema=COMPARED),
         "warnings": (),
     }
     return Advice(**(settings | others))

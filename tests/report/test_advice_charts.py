@@ -55,6 +55,18 @@ def test_what_is_not_known_is_not_marked() -> None:
     assert not any(word in caption for word in ("band", "Shaded", "Diamond", "Cross", "triangle", "averaged"))
 
 
+def test_without_an_lr_none_is_marked() -> None:
+    none = advice(row(0.1, 100, 0.8), row(0.2, 100, 0.8), verdict="tie", reason="All tie.", lr=None, low=0.1, high=0.2)
+    drawn = advice_chart(none).to_dict()
+    assert layers(drawn, "rule") == []
+    assert len(layers(drawn, "rect")) == 1
+    assert "vertical line" not in advice_text(none).caption
+    assert "LRs that tie" in advice_text(none).caption
+    nothing = advice(row(0.1, 100, 0.8), verdict="not_learned", reason="Nothing.", lr=None, low=None, high=None)
+    assert layers(advice_chart(nothing).to_dict(), "rect") == []
+    assert "band" not in advice_text(nothing).caption
+
+
 def test_the_caption_names_what_is_marked() -> None:
     caption = advice_text(MARKED).caption
     assert all(word in caption for word in ("grey band", "1, the loss", "3, the loss", "Diamond", "Cross", "triangle"))
@@ -64,7 +76,7 @@ def test_the_caption_names_what_is_marked() -> None:
 def test_lines_grow_darker_with_the_steps() -> None:
     (line,) = layers(advice_chart(searched()).to_dict(), "line")
     scale = line["encoding"]["color"]["scale"]
-    assert scale["domain"] == ["1/64", "1/32", "1/16", "1/8", "1/4"]
+    assert scale["domain"] == ["1/64", "1/32", "1/16", "1/8", "1/5", "1/4"]
     greens = [int(colour[3:5], 16) for colour in scale["range"]]
     assert greens == sorted(greens, reverse=True)
 

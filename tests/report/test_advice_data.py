@@ -154,7 +154,7 @@ def test_a_search_is_shown_as_it_was() -> None:
     curves = curves_data(found).filter(pl.col("seed").is_null(), weights="averaged")
     well = found.evidence.filter(~pl.col("annealed") & pl.col("failure").is_null())
     assert set(curves.select("lr", "steps").rows()) == set(well.select("lr", "steps").rows())
-    assert curves["part"].unique(maintain_order=True).to_list() == ["1/64", "1/32", "1/16", "1/8", "1/4"]
+    assert curves["part"].unique(maintain_order=True).to_list() == ["1/64", "1/32", "1/16", "1/8", "1/5", "1/4"]
     failed = signs_data(found).filter(sign="failed")["lr"].to_list()
     assert failed == pytest.approx([1e-5, 1.0])
     middles = regimes_data(found)

@@ -27,7 +27,8 @@ class Valley:
         seeds: How far the logarithm of the best LR moves per seed, in decades.
         shared: What a seed adds to the loss of all LRs alike, as a standard deviation.
         noise: What it adds to that of each LR, as a standard deviation.
-        chance: The loss of a training that has learned nothing; none is worse.
+        salt: Another draw of the noise.
+        chance: The loss of a training that has learned nothing; none is worse, but for the noise.
         until: Trainings of fewer steps have learned nothing.
         breaks: LRs above this one diverge.
     """
@@ -39,6 +40,7 @@ class Valley:
     seeds: float = 0.0
     shared: float = 0.0
     noise: float = 0.0
+    salt: int = 0
     chance: float = math.inf
     until: int = 0
     breaks: float = math.inf
@@ -48,12 +50,13 @@ class Valley:
         return self.best * (steps / self.full) ** self.drift
 
     def loss(self, lr: float, steps: int, seed: int = 0) -> float:
+        own, shared = normal(f"{self.salt} {lr:.6g} {steps} {seed}"), normal(f"{self.salt} {steps} {seed}")
+        noise = self.noise * own + self.shared * shared
         if steps < self.until:
-            return self.chance
+            return self.chance + noise
         distance = math.log10(lr / self.best_after(steps)) - self.seeds * seed
         loss = self.floor * (0.5 + 0.5 * (self.full / steps) ** 0.25) + self.width * distance**2
-        own, shared = normal(f"{lr:.6g} {steps} {seed}"), normal(f"{steps} {seed}")
-        return min(loss + self.noise * own + self.shared * shared, self.chance)
+        return min(loss, self.chance) + noise
 
     def __call__(self, asked: Segment) -> SegmentResult:
         if asked.lr > self.breaks:

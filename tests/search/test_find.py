@@ -1,5 +1,6 @@
 import errno
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -7,6 +8,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -14,6 +17,7 @@ import lratlas
 from lratlas.errors import SearchError, SpecError, TaskError
 from lratlas.study.spec.grid import lr_grid
 from lratlas.training.order import batch_indices
+from lratlas.training.prepared import make_model
 from lratlas.training.trainer import train_stack
 
 LRS = lr_grid(1e-3, 10.0, per_decade=2)
@@ -56,16 +60,27 @@ def measured(monkeypatch: pytest.MonkeyPatch, strategies: Sequence[str]) -> None
     monkeypatch.setattr("lratlas.search.segment_trainer.faster_strategy", next_one)
 
 
-def plain_training(task: lratlas.Task, lr: float, steps: int, *, averaged: int = 1) -> float:
+def plain_steps(task: lratlas.Task, model: nn.Module, lr: float, start: int, stop: int, *, seed: int = 0) -> None:
+    """Gradient steps of an ordinary loop, with the batches of a search."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    for rows in batch_indices(seed=seed, start=start, stop=stop, samples=192, batch_size=16):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(task.train[0][rows]), task.train[1][rows]).backward()
+        optimizer.step()
+
+
+def plain_training(
+    task: lratlas.Task, lr: float, steps: int, *, averaged: int = 1, share: Callable[[int], float] = lambda _: 1.0
+) -> float:
     """Validation accuracy after an ordinary loop with the same initial weights and batches.
 
-    It is that of the mean of the weights after each of the last steps, so many as ``averaged`` says.
+    It is that of the mean of the weights after each of the last ``averaged`` steps. The LR of a step is multiplied by
+    its ``share``.
     """
-    from lratlas.training.prepared import make_model
-
     model = make_model(task.prepared, 0)
     optimizer, mean = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9), AveragedModel(model)
     for step, rows in enumerate(batch_indices(seed=0, start=0, stop=steps, samples=192, batch_size=16)):
+        optimizer.param_groups[0]["lr"] = lr * share(step)
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(task.train[0][rows]), task.train[1][rows]).backward()
         optimizer.step()
@@ -97,9 +112,12 @@ def test_what_is_told_of_an_lr_is_what_an_ordinary_loop_reaches(searched: tuple[
 
 def test_the_advice_is_as_good_as_training_every_lr_in_full(searched: tuple[lratlas.Advice, Path]):
     task, (advice, _) = small_task(), searched
-    assert advice.finish == "average"
+    assert advice.finish in {"average", "either"}
+    assert advice.lr is not None
+    assert advice.low is not None
+    assert advice.high is not None
     best = max(plain_training(task, lr, 256, averaged=26) for lr in LRS)
-    # Twice the standard error of a difference between accuracies of 85 % on 90 samples each.
+    # Twice the standard error of a difference between accuracies of 85% on 90 samples each.
     assert plain_training(task, advice.lr, 256, averaged=26) >= best - 2 * (2 * 0.85 * 0.15 / 90) ** 0.5
     assert advice.low <= advice.lr <= advice.high
     assert advice.cost <= 1.5
@@ -123,6 +141,7 @@ def test_the_divergence_threshold_of_least_squares_is_the_known_one(tmp_path: Pa
     threshold = 2 / float(torch.linalg.eigvalsh(2 * x.T @ x / 64).max())
     assert advice.divergence is not None
     assert advice.divergence.below < threshold < advice.divergence.above
+    assert advice.lr is not None
     assert advice.lr < threshold
     assert advice.direction == "minimize"
 
@@ -149,8 +168,15 @@ def test_an_interrupted_search_goes_on_to_the_same_end(
     assert parts.lr == whole.lr
 
 
+@pytest.fixture
+def kept_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """States are stored at every chance, not only after seconds of training."""
+    monkeypatch.setattr("lratlas.search.segment_trainer._KEPT_EVERY", -1.0)
+
+
+@pytest.mark.usefixtures("kept_at_once")
 @pytest.mark.parametrize(("strategy", "count"), [("stack", 3), ("stack", 10), ("single", 3)])
-def test_an_interruption_in_the_middle_of_a_stack_costs_one_segment_at_most(
+def test_an_interruption_in_the_middle_of_a_stack_costs_no_state_that_was_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, count: int
 ):
     # What is faster is measured, and may come out otherwise from one search to the next.
@@ -178,6 +204,7 @@ def test_an_interruption_in_the_middle_of_a_stack_costs_one_segment_at_most(
     assert not list((tmp_path / "parts" / "states").iterdir())
 
 
+@pytest.mark.usefixtures("kept_at_once")
 def test_what_was_kept_of_a_stack_and_is_damaged_is_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     task = small_task()
     measured(monkeypatch, ["stack", "stack"])
@@ -240,6 +267,15 @@ def test_epochs_are_counted_in_steps(tmp_path: Path):
     assert advice.steps == 10 * (192 // 16)
     given: dict[str, Any] = {"epochs": np.int64(10), "lrs": np.array(LRS), "budget": np.float64(0.3)}
     assert lratlas.find(small_task(), folder=tmp_path, **given) == advice
+
+
+def test_too_few_epochs_are_said_in_epochs(tmp_path: Path):
+    # Twelve batches of 16 are an epoch of 192 samples; 64 steps are more than five of them.
+    with pytest.raises(
+        SpecError, match=r"^epochs is 3, which makes 36 steps of 16 samples; .* 64 steps, here 6 epochs"
+    ):
+        lratlas.find(small_task(), folder=tmp_path, epochs=3)
+    assert lratlas.find(small_task(), folder=tmp_path, epochs=6, lrs=[0.1, 1.0], budget=0.1).steps == 72
 
 
 @pytest.mark.parametrize("length", [{}, {"steps": 100, "epochs": 3}, {"steps": 10}, {"steps": True}])
@@ -309,3 +345,134 @@ def test_a_state_that_was_lost_or_altered_is_named(spoil: Callable[[Path], None]
 
     with pytest.raises(SearchError, match=words):
         lratlas.find(small_task(), steps=256, lrs=LRS, folder=tmp_path, progress=spoil_all)
+
+
+def test_other_seeds_are_other_trainings(tmp_path: Path):
+    settings: dict[str, Any] = {"steps": 128, "lrs": LRS, "budget": 0.3}
+    advices = [lratlas.find(small_task(), folder=tmp_path / str(seed), seed=seed, **settings) for seed in (0, 5)]
+    assert [set(advice.evidence["seed"]) for advice in advices] == [{0}, {5}]
+    values = [advice.evidence.sort("lr", "steps")["averaged"].to_list() for advice in advices]
+    assert values[0] != values[1]
+    with pytest.raises(SearchError, match="seed = 5, and now 0"):
+        lratlas.find(small_task(), folder=tmp_path / "5", seed=0, **settings)
+
+
+def test_a_schedule_is_that_of_an_ordinary_loop(tmp_path: Path):
+    task = small_task()
+    lrs = [0.01, 0.1, 1.0]
+    advice = lratlas.find(task, steps=256, lrs=lrs, schedule="linear", warmup=64, folder=tmp_path)
+    assert advice.finish == "schedule"
+    assert not advice.evidence["annealed"].any()
+    assert advice.evidence["averaged"].drop_nulls().is_empty()
+    longest = advice.evidence.filter(advice.evidence["seed"] == 0).sort("steps").row(-1, named=True)
+    steps = longest["steps"]
+    warmup = steps // 4  # a quarter of every training
+
+    def share(step: int) -> float:
+        return (step + 1) / warmup if step < warmup else 1 - (step - warmup) / (steps - warmup)
+
+    reached = plain_training(task, longest["lr"], steps, share=share)
+    assert longest["value"] == pytest.approx(reached, abs=1.5 / 90)
+
+
+def constant_at_first() -> nn.Module:
+    """A linear model that says the first of three classes of everything."""
+    model = nn.Linear(2, 3)
+    nn.init.zeros_(model.weight)
+    model.bias.data = torch.tensor([1.0, 0.0, 0.0])
+    return model
+
+
+def test_lrs_that_are_far_too_small_have_not_learned(tmp_path: Path):
+    task = small_task(model=constant_at_first)
+    advice = lratlas.find(task, steps=128, lrs=[1e-12, 1e-11, 1e-10], folder=tmp_path)
+    assert advice.lr is None
+    assert advice.verdict == "not_learned"
+    assert re.search("Train for longer, or try larger LRs than 1e-0[89]", advice.reason)
+    assert advice.checkpoint is None
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def ignores_its_lr(weights: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:  # noqa: ARG001
+    return torch.optim.SGD(weights, lr=0.1)
+
+
+def test_an_optimizer_that_ignores_its_lr_is_noticed(tmp_path: Path):
+    advice = lratlas.find(small_task(rule=ignores_its_lr), steps=128, lrs=LRS, folder=tmp_path)
+    assert (advice.verdict, advice.lr) == ("tie", None)
+    assert "the LR has no effect" in advice.reason
+
+
+def test_a_net_too_deep_to_learn_has_learned_nothing(tmp_path: Path):
+    def deep() -> nn.Module:
+        hidden = [layer for _ in range(24) for layer in (nn.Linear(16, 16), nn.ReLU())]
+        return nn.Sequential(nn.Linear(2, 16), nn.ReLU(), *hidden, nn.Linear(16, 3))
+
+    advice = lratlas.find(small_task(model=deep), steps=256, lrs=LRS, folder=tmp_path)
+    assert (advice.verdict, advice.lr, advice.low) == ("not_learned", None, None)
+    assert "did better than a model that has learned nothing (0.3333)" in advice.reason
+    assert str(advice).startswith("No LR is advised. Nothing has been learned yet")
+
+
+def least_squares() -> lratlas.Task:
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    y = x @ torch.ones(4, 1)
+    given: dict[str, Any] = {"train": (x, y), "validation": (x, y), "test": (x, y), "loss": "mse"}
+    return lratlas.Task(model=lambda: nn.Linear(4, 1, bias=False), batch_size="full", rule="sgd", **given)
+
+
+def test_where_all_lrs_are_huge_they_diverge(tmp_path: Path):
+    advice = lratlas.find(least_squares(), steps=3200, lrs=[1e10, 1e11, 1e12], folder=tmp_path)
+    assert (advice.verdict, advice.lr) == ("diverged", None)
+    assert "All " in advice.reason
+    assert "LRs diverged, down to" in advice.reason
+
+
+def test_below_huge_lrs_one_that_learns_is_found(tmp_path: Path):
+    advice = lratlas.find(least_squares(), steps=3200, lrs=[1e2, 1e3], folder=tmp_path)
+    assert advice.verdict == "found"
+    assert advice.lr is not None
+    # Gradient descent on least squares converges below 2 over the largest eigenvalue of the Hessian.
+    assert advice.lr < 2 / float(
+        torch.linalg.eigvalsh(2 * least_squares().train[0].T @ least_squares().train[0] / 64).max()
+    )
+
+
+def test_from_the_checkpoint_a_training_continues(tmp_path: Path):
+    task = small_task(rule="sgd")  # without momentum, so that the weights are all that a training has
+    advice = lratlas.find(task, steps=256, lrs=[0.03, 0.1, 0.3, 1.0], folder=tmp_path)
+    assert advice.checkpoint == tmp_path / "checkpoint.safetensors"
+    with safe_open(advice.checkpoint, "pt") as file:
+        about = file.metadata()
+    lr, step, seed = float(about["lr"]), int(about["step"]), int(about["seed"])
+    assert advice.segment == f"lr{lr:.6g}-seed{seed}-to{step}"
+    (row,) = advice.evidence.filter(
+        (advice.evidence["lr"] == lr) & (advice.evidence["steps"] == step) & ~advice.evidence["annealed"]
+    ).rows(named=True)
+    model = network()
+    model.load_state_dict(load_file(advice.checkpoint))
+    assert isinstance(task.validation, tuple)
+    x, y = task.validation
+    assert float((model(x).argmax(1) == y).double().mean()) == pytest.approx(row["value"], abs=1.5 / 90)
+    whole = make_model(task.prepared, seed)
+    plain_steps(task, whole, lr, 0, 2 * step, seed=seed)
+    plain_steps(task, model, lr, step, 2 * step, seed=seed)
+    for one, other in zip(model.parameters(), whole.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_a_finished_search_gives_its_checkpoint_again(searched: tuple[lratlas.Advice, Path]):
+    first, folder = searched
+    again = lratlas.find(small_task(), steps=256, lrs=LRS, folder=folder)
+    assert again == first
+    assert first.checkpoint == folder / "checkpoint.safetensors"
+    assert first.checkpoint.exists()
+
+
+def test_last_weights_are_evaluated_only_late(searched: tuple[lratlas.Advice, Path]):
+    advice, _ = searched
+    rows = advice.evidence.filter(~advice.evidence["annealed"])
+    assert rows["averaged"].null_count() == 0
+    early = rows.filter(rows["steps"] < 256 / 8)
+    assert early["value"].null_count() == early.height > 0
+    assert rows.filter(rows["steps"] >= 256 / 8)["value"].null_count() == 0

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.search.regimes import Bracket, Trial, convergence, divergence, regimes
+from lratlas.search.regimes import Bracket, Trial, convergence, divergence, diverging, regimes
 from lratlas.search.segments import SegmentResult, block_losses, make_segment
-from search.find_helpers import STEPS, failed
+from search.find_helpers import STEPS, a_search, failed
 from watching.watch_helpers import Floats, ar1
 
 STOPS = (STEPS // 64, STEPS // 32, STEPS // 16, STEPS // 8, STEPS // 4)
@@ -55,7 +56,8 @@ def test_losses_tell_the_regimes():
         *trial(1.0, stuck(), stops=STOPS[:1]),
         *trial(3.0, stuck(30.0), stops=STOPS[:1]),
     ]
-    told = regimes(results)
+    learned = [1e-3, 1e-2, 1e-1, 3e-1]
+    told = regimes(results, learned=learned)
     assert told == {
         (1e-5, 0): "undecided",  # too small to have learned anything yet
         (1e-3, 0): "converging",
@@ -65,15 +67,15 @@ def test_losses_tell_the_regimes():
         (1.0, 0): "diverging",  # it has learned nothing either, but stands above those that have
         (3.0, 0): "diverging",
     }
-    assert regimes(results[::-1]) == told
+    assert regimes(results[::-1], learned=learned) == told
     assert convergence(told) == Bracket(below=1e-2, above=1e-1)
     assert divergence(told, above=1e-1) == Bracket(below=3e-1, above=1.0)
 
 
-def test_an_lr_that_is_known_to_be_good_has_not_diverged_however_high_its_loss():
+def test_an_lr_that_has_learned_has_not_diverged_however_high_its_loss():
     results = [*trial(1e-2, falling(8e-3)), *trial(1.0, stuck(30.0))]
     assert regimes(results)[1.0, 0] == "diverging"
-    assert regimes(results, good=[1.0])[1.0, 0] not in {"diverging", "converging"}
+    assert regimes(results, learned=[1.0])[1.0, 0] not in {"diverging", "converging"}
 
 
 @pytest.mark.parametrize("reason", ["loss 2 of 64 is not finite", "the validation metric is not finite"])
@@ -121,7 +123,61 @@ def test_an_annealed_branch_says_nothing_of_its_lr():
     assert regimes([*results, branch]) == {(0.1, 0): "equilibrium"}
 
 
-def test_seeds_are_trials_of_their_own():
+def test_while_nothing_has_learned_only_a_rise_is_a_divergence():
+    results = [*trial(1e-2, stuck()), *trial(0.3, stuck()), *trial(1.0, stuck(1.2 * START))]
+    assert regimes(results) == {(1e-2, 0): "undecided", (0.3, 0): "undecided", (1.0, 0): "diverging"}
+
+
+def test_diverging_lrs_are_those_whose_loss_rose_or_was_not_finite():
+    search = a_search()
+    broken = make_segment(lr=3.0, seed=0, start=0, stop=100, parent=None)
+    results = [*trial(1e-2, falling(8e-3)), *trial(0.1, stuck()), *trial(0.3, stuck(1.2 * START))]
+    results += [SegmentResult(segment=broken, losses=(START, math.nan), failure="loss 2 of 2 is not finite")]
+    results += [failed(make_segment(lr=10.0, seed=0, start=0, stop=100, parent=None))]
+    assert diverging(search, results) == {0.3, 3.0}
+    assert diverging(search, []) == set()
+    # What breaks with another seed only is not lost.
+    other = [
+        SegmentResult(segment=replace(each.segment, lr=1e-2, seed=1), losses=each.losses, failure=each.failure)
+        for each in results[-2:-1]
+    ]
+    assert diverging(search, [*results, *other]) == {0.3, 3.0}
+
+
+def test_batches_that_differ_are_no_divergence():
+    # All LRs see the same batches: of few steps, the last ones may be harder than the first one for an untrained model.
+    search = a_search(steps=128, chance=0.5)
+    for losses, lost in (((1.0, 1.5), set[float]()), ((1.0, 15.0), {1e-9, 1e-8})):
+        results = [
+            SegmentResult(segment=make_segment(lr=lr, seed=0, start=0, stop=2, parent=None), value=0.5, losses=losses)
+            for lr in (1e-9, 1e-8)
+        ]
+        assert diverging(search, results) == lost
+
+
+def test_a_noisy_loss_of_an_untrained_model_does_not_rise():
+    search = a_search(chance=0.5)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        losses = tuple(rng.normal(1.0, 0.1, 64).tolist())
+        results = [
+            SegmentResult(segment=make_segment(lr=lr, seed=0, start=0, stop=100, parent=None), value=0.5, losses=losses)
+            for lr in (1e-9, 1e-8)
+        ]
+        assert diverging(search, results) == set()
+
+
+def test_an_lr_whose_metric_is_good_does_not_diverge_though_its_loss_rises():
+    # Under a large LR the loss of each step may be high, and that of the averaged weights low.
+    search = a_search(direction="maximize", chance=0.1, limit=1.0, samples=1000)
+    results = [*trial(1e-2, falling(8e-3)), *trial(0.3, stuck(1.2 * START))]
+    good = [replace(each, averaged=0.8) for each in results]
+    bad = [replace(each, averaged=0.1 if each.segment.lr == 0.3 else 0.8) for each in results]
+    assert diverging(search, good) == set()
+    assert diverging(search, bad) == {0.3}
+
+
+def test_seeds_are_different_trials():
     results = [*trial(0.1, plateau(0.5)), *trial(0.1, falling(8e-3), seed=1)]
     assert regimes(results) == {(0.1, 0): "equilibrium", (0.1, 1): "converging"}
 
@@ -135,7 +191,7 @@ def test_trainings_that_begin_afresh_are_not_joined():
 @pytest.mark.parametrize(("share", "regime"), [(0.9, "equilibrium"), (0.98, "diverging")])
 def test_what_is_above_the_best_learner_must_have_learned_a_twentieth(share: float, regime: str):
     results = [*trial(1e-2, falling(8e-3)), *trial(0.3, plateau(share * START))]
-    assert regimes(results)[0.3, 0] == regime
+    assert regimes(results, learned=[1e-2])[0.3, 0] == regime
 
 
 def test_segments_of_unequal_length_count_by_their_steps():
@@ -187,6 +243,11 @@ def test_the_convergence_threshold_is_below_all_in_equilibrium():
 def test_an_undecided_lr_between_widens_the_bracket_of_convergence():
     told: dict[Trial, str] = {(1.0, 0): "converging", (2.0, 0): "undecided", (4.0, 0): "equilibrium"}
     assert convergence(told) == Bracket(below=1.0, above=4.0)
+
+
+def test_where_all_diverge_there_is_no_threshold_between():
+    told: dict[Trial, str] = {(1.0, 0): "diverging", (2.0, 0): "diverging"}
+    assert divergence(told, above=0.0) is None
 
 
 def test_what_breaks_below_a_good_lr_is_not_too_large():

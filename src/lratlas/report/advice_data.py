@@ -9,7 +9,7 @@ from lratlas.search.advice import Advice
 
 AVERAGED, LAST = "averaged", "last"
 
-_SMALLEST_SHARE = 6  # halvings of a full training that a search begins with
+_SHARES = (64, 32, 16, 8, 5, 4, 2, 1)  # of a full training; a fifth is where an annealed end begins
 _REACH = 4.0  # the scale reaches so many times farther from the best than half of all metrics are
 
 
@@ -39,11 +39,11 @@ def part_text(steps: int, *, of: int) -> str:
     """A rung of a search as the share of a full training that it was meant to be.
 
     Example:
-        >>> part_text(100, of=6400), part_text(1, of=95), part_text(6400, of=6400)
-        ('1/64', '1/64', '1')
+        >>> part_text(100, of=6400), part_text(1, of=95), part_text(1280, of=6400), part_text(6400, of=6400)
+        ('1/64', '1/64', '1/5', '1')
     """
-    halvings = min(range(_SMALLEST_SHARE + 1), key=lambda number: abs(of / 2**number - steps))
-    return f"1/{2**halvings}" if halvings else "1"
+    part = min(_SHARES, key=lambda share: abs(of / share - steps))
+    return "1" if part == 1 else f"1/{part}"
 
 
 def kinds_of_weights(advice: Advice) -> tuple[str, ...]:

@@ -12,13 +12,13 @@ from lratlas.report.shell import environment, packed_spec, part, policy
 from lratlas.search.advice import Advice
 
 METHOD = (
-    "All LRs were trained for a small share of a full training, from one seed; the better ones went on for twice the "
-    "steps each time, ranked by the validation metric of their averaged weights (of the last ones where no average was "
-    "told), projected one doubling ahead.",
-    "The recommended LR is the peak of a parabola through the best one and its two neighbours on a log axis, and the "
-    "good range holds the LRs around it that are as good within the tolerance.",
+    "All LRs were trained for a small share of a full training, with the same initial weights and batches; the better "
+    "ones continued for twice the steps each time, compared by the validation metric of their averaged weights (of the "
+    "last ones where no average was told). While no LR had learned anything, none was ranked.",
+    "The good range has the LRs that cannot be told from the best one, given the noise of seeds and of the validation "
+    "set; the recommended LR is the middle of those, moved for the steps that were not seen.",
     "Regimes follow from the training losses of each LR, as in lratlas.watch; where the search could, it also annealed "
-    "the best LR, to see whether that is worth more than an average, which costs nothing.",
+    "the best LR, to see whether that is better than an average, which costs nothing.",
 )
 """How a search decides, in three sentences."""
 
@@ -70,14 +70,14 @@ def advice_page(advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping
 
 
 def split_statement(statement: str) -> tuple[str, str]:
-    """The first clause of a statement as a headline, and what follows as sentences of its own.
+    """The first sentence of a statement as a headline, and the others.
 
     Example:
-        >>> split_statement("Use an LR of 0.1 (good range 0.05 to 0.2): keep it. It cost 1.")
-        ('Use an LR of 0.1 (good range 0.05 to 0.2).', 'Keep it. It cost 1.')
+        >>> split_statement("Use an LR of 0.1 (good range 0.05 to 0.2). To finish: keep it. It cost 1.")
+        ('Use an LR of 0.1 (good range 0.05 to 0.2).', 'To finish: keep it. It cost 1.')
     """
-    head, colon, rest = statement.partition(": ")
-    return (f"{head}.", rest[:1].upper() + rest[1:]) if colon else (statement, "")
+    head, end, rest = statement.partition(". ")
+    return (f"{head}.", rest) if end else (statement, "")
 
 
 def _csv(advice: Advice) -> bytes:

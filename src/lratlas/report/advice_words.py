@@ -18,17 +18,18 @@ def advice_text(advice: Advice) -> Text:
     """The words for `advice_chart`."""
     signs = signs_data(advice)
     found = signs["sign"].unique().to_list()
-    good = "; the grey band is the good range" if advice.low is not None else ""
-    words = [
-        f"After each number of steps, on held-out data; {better(advice)}. The upright line is the LR to use{good}."
-    ]
+    words = [f"After each number of steps, on held-out data; {better(advice)}."]
+    if advice.lr is not None:
+        words.append("The vertical line is the LR to use.")
+    if advice.low is not None and advice.high is not None and advice.low < advice.high:
+        words.append("The grey band is the good range." if advice.lr is not None else "The grey band is LRs that tie.")
     if regimes := regimes_data(advice)["regime"].to_list():
         named = "; ".join(f"{regime}, {_REGIMES[regime]}" for regime in regimes)
         words.append(
             f"Shaded: {named}. A dashed line is a threshold, in the gap between the two LRs that were told apart."
         )
     if "annealed" in found:
-        words.append("Diamonds: the same training with its LR taken to zero over a further quarter of its steps.")
+        words.append("Diamonds: the same training with its LR taken to zero over its last fifth.")
     if "failed" in found:
         words.append("Crosses: the training failed.")
     if "off the scale" in found:

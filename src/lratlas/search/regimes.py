@@ -14,6 +14,8 @@ from lratlas.watching.tracker import RegimeTracker
 
 _RISE = 0.1
 """A training has diverged if its loss rose by more than this share of the loss at the start."""
+_EARLY_RISE = 1.0
+"""The same in a few steps, whose batches differ by more."""
 _FALL = 0.05
 """A training has not begun, or not learned, if its loss fell by less than this share."""
 _STEPS = 64
@@ -67,17 +69,32 @@ def regimes(results: Sequence[SegmentResult], *, learned: Collection[float] = ()
 
 def diverging(search: Search, results: Sequence[SegmentResult]) -> set[float]:
     """The LRs that diverge, as far as their losses show it: with the first seed, at their longest training."""
-    start, found = loss_at_start(results), set[float]()
+    first, mean, found = loss_at_start(results), _loss_before(results), set[float]()
     for lr in {each.segment.lr for each in results}:
         of = trial(results, lr, seed=search.seed)
-        if any(_not_finite(each) for each in of) or (of and start is not None and _rose(last_loss(of[-1:]), start)):
+        start, share = (mean, _RISE) if of and of[-1].segment.stop >= _STEPS else (first, _EARLY_RISE)
+        rose = start is not None and _rose(last_loss(of[-1:]), start, share=share)
+        if rose or any(_not_finite(each) for each in of):
             found.add(lr)
     metrics = level_at(search, results, max((each.segment.stop for each in results), default=0))
     return found - set(learners(search, results, metrics))
 
 
-def _rose(loss: float, start: float) -> bool:
-    return is_finite(loss) and loss - start > _RISE * abs(start)
+def _loss_before(results: Sequence[SegmentResult]) -> float | None:
+    """The loss of an untrained model, as a mean over the batches of the smallest LR, which hardly changes it.
+
+    That of the first batch where it is larger, since the smallest LR may have learned; None where no losses are known.
+    """
+    fresh = [each for each in results if each.segment.start == 0 and each.losses and is_finite(each.losses[0])]
+    if not fresh:
+        return None
+    smallest = min(fresh, key=lambda each: (each.segment.lr, each.segment.stop, each.segment.seed))
+    known = [loss for loss in smallest.losses if is_finite(loss)]
+    return max(known[0], sum(known) / len(known))
+
+
+def _rose(loss: float, start: float, *, share: float = _RISE) -> bool:
+    return is_finite(loss) and loss - start > share * abs(start)
 
 
 def _not_finite(result: SegmentResult) -> bool:
@@ -98,10 +115,9 @@ def divergence(told: Mapping[Trial, str], *, above: float) -> Bracket | None:
         told: The regimes of all trials.
         above: A good LR. What does not learn below it is too small, not too large.
     """
-    diverged = [lr for (lr, _), regime in told.items() if regime == "diverging" and lr > above]
-    if not diverged:
-        return None
-    return Bracket(below=max(lr for lr, _ in told if lr < min(diverged)), above=min(diverged))
+    diverged = min((lr for (lr, _), regime in told.items() if regime == "diverging" and lr > above), default=math.inf)
+    below = max((lr for lr, _ in told if lr < diverged), default=None)
+    return None if diverged == math.inf or below is None else Bracket(below=below, above=diverged)
 
 
 def _regime(of: Sequence[SegmentResult], reference: float | None, *, too_large: bool, learned: bool) -> str:

@@ -183,7 +183,8 @@ class _Plan:
         # while none had learned come back.
         others = {*going} - {*learned}
         if not self._ranked_before(level):
-            others |= {each.lr for each in self.made} - lost - {*ranked}
+            failed = {each.segment.lr for each in self.results if each.failure is not None}
+            others |= {each.lr for each in self.made} - lost - failed - {*ranked}
         ranked += sorted(others, key=lambda lr: (round(abs(math.log(lr / ranked[0])), 3), lr))
         return self._affordable(ranked[: _fields(search)[share]], [search.seed], stop)
 
@@ -219,6 +220,8 @@ class _Plan:
         lost = diverging(search, results)
         farthest = _FARTHEST
         if not [lr for lr in level.lrs if lr not in lost]:
+            if not lost:  # all failed, but not since the LR was too large
+                return []
             up, farthest = False, _LOWEST
         elif alike(results, stop):
             # All may be far too small: larger ones are looked at once, while that is cheap.
