@@ -35,7 +35,6 @@ class Stretch(NamedTuple):
 
     losses: Floats
     accuracies: Floats
-    lrs: Floats
     variances: Floats
 
 
@@ -72,7 +71,17 @@ class History:
     def last_half(self, fewest: int) -> Stretch:
         """The last half of the cells, or the last ``fewest`` cells where the half has fewer."""
         count = max(len(self.cells) // 2, fewest)
-        return Stretch(*np.array(self.cells[-count:], dtype=np.float64).reshape(-1, len(Cell._fields)).T)
+        cells = self.cells[-count:]
+        return Stretch(
+            losses=np.array([cell.loss for cell in cells]),
+            accuracies=np.array([cell.accuracy for cell in cells]),
+            variances=np.array([cell.variance for cell in cells]),
+        )
+
+    @property
+    def lrs(self) -> Floats:
+        """The learning rates of all cells."""
+        return np.array([cell.lr for cell in self.cells])
 
     def highest(self, steps: int) -> float:
         """The highest mean loss over about ``steps`` steps, or over a cell where cells are longer."""

@@ -110,6 +110,7 @@ class Scale:
         left: A stationary loss must be below it to have left the reference.
         below: Losses under it are well below the reference.
         near_zero: Losses under it are near a floor of zero; minus infinity where zero is not known to be the floor.
+        drift: A fall up to it is none: wider where the height of the loss is only estimated.
     """
 
     above: float
@@ -117,6 +118,7 @@ class Scale:
     left: float
     below: float
     near_zero: float
+    drift: float
 
     @classmethod
     def of(cls, found: Trend, *, start: Start, lowest: float, rules: Rules) -> Self:
@@ -126,7 +128,8 @@ class Scale:
         near_zero = rules.thresholds.small_loss * low if lowest >= 0 else -np.inf
         if floor_is_zero(lowest, rules):
             above, below = rules.above * high, low / rules.above
-            return cls(above=above, blown=above, left=low, below=below, near_zero=near_zero)
+            drift = rules.thresholds.fall * found.height
+            return cls(above=above, blown=above, left=low, below=below, near_zero=near_zero, drift=drift)
         surely = _SURELY_ABOVE * max(found.spread, start.spread if chance is None else 0.0)
         return cls(
             above=high + surely,
@@ -134,6 +137,7 @@ class Scale:
             left=low - found.spread,
             below=low - found.spread,
             near_zero=near_zero,
+            drift=NOTICED_FALL * found.height,
         )
 
 
@@ -144,11 +148,14 @@ class LRs(NamedTuple):
         low: The lowest.
         high: The highest.
         fell: Whether it became lower, so that the loss may have fallen because of that.
+        pace: How far the training gets within the stretch, relative to a constant learning rate; at most 1. Its
+            measure is the fall of a descent like the inverse square root of the sum of the learning rates.
     """
 
     low: float
     high: float
     fell: bool
+    pace: float
 
     @property
     def moves(self) -> bool:
@@ -156,13 +163,21 @@ class LRs(NamedTuple):
         return self.high > SAME_LR * self.low
 
     @classmethod
-    def of(cls, lrs: Floats) -> Self | None:
-        """Those of successive cells; None where they are not known."""
+    def of(cls, lrs: Floats, *, judged: int) -> Self | None:
+        """Those of the last ``judged`` cells, where ``lrs`` are those of the whole phase; None where not known."""
         if np.isnan(lrs).any():
             return None
-        half = len(lrs) // 2
-        lower = min(float(lrs[-half:].mean()), float(lrs[-1]))
-        return cls(float(lrs.min()), float(lrs.max()), fell=_FALLEN_LR * lower < float(lrs[:half].mean()))
+        last, half = lrs[-judged:], judged // 2
+        lower = min(float(last[-half:].mean()), float(last[-1]))
+        pace = min(_descent(lrs, judged) / _descent(np.ones(len(lrs)), judged), 1.0)
+        return cls(float(last.min()), float(last.max()), _FALLEN_LR * lower < float(last[:half].mean()), pace)
+
+
+def _descent(lrs: Floats, judged: int) -> float:
+    """Relative fall, between the halves of the last cells, of a descent like (sum of learning rates)^(-1/2)."""
+    time, half = np.cumsum(lrs)[-judged:], judged // 2
+    end = float(time[-half:].mean())
+    return 1.0 - float(np.sqrt(time[:half].mean() / end)) if end else 0.0
 
 
 def floor_is_zero(lowest: float, rules: Rules) -> bool:
@@ -222,8 +237,7 @@ def decide(
         return "undecided" if above or (moves and lrs is not None and lrs.fell) else "converging"
     if above or accuracy == "at chance":
         blown = above or max(peak, found.level) > scale.blown
-        rests = does in {"stationary", "rising"} or found.fall <= limits.fall * found.height
-        return "diverging" if blown and rests else "undecided"
+        return "diverging" if blown and found.fall <= scale.drift else "undecided"
     unclear = accuracy == "unclear" or (accuracy == "unknown" and found.level > scale.left)
     return "equilibrium" if does == "stationary" and not unclear and not moves else "undecided"
 

@@ -64,7 +64,7 @@ class Trend:
 
 
 def trend(
-    values: Floats, *, variances: Floats | None = None, start: float | None = None, noticed_fall: float = NOTICED_FALL
+    values: Floats, *, variances: Floats | None = None, start: float | None = None, pace: float = 1.0
 ) -> Trend:
     """Test a stretch of losses for a fall, and for the absence of a fall.
 
@@ -77,8 +77,7 @@ def trend(
         variances: Variances of the losses inside each mean; None: the values are single losses.
         start: Loss at the start of the training. The result then depends on neither the zero nor the unit of the
             loss. None: zero is the loss's floor.
-        noticed_fall: The fall between the halves, as a share of the height, that a settled loss must be seen not to
-            have.
+        pace: Share of the height that counts: less than 1 where a learning rate that falls slows the training down.
 
     Raises:
         SpecError: If there are fewer than eight values.
@@ -98,8 +97,9 @@ def trend(
     first, second = float(blocks[:half].mean()), float(blocks[-half:].mean())
     spread = _spread(values, variances)
     height = abs(first) if start is None else max(_SPREADS * spread, _SHARE_OF_FALL * abs(start - second))
+    height *= pace
     # The halves' centres lie count - half blocks apart
-    noticed = max(noticed_fall * height, _ROUNDING * float(np.abs(values).max()))
+    noticed = max(NOTICED_FALL * height, _ROUNDING * float(np.abs(values).max()))
     descent = noticed * np.arange(count) / (count - half)
     return Trend(
         blocks=count if tested else 0,

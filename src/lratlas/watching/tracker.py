@@ -12,6 +12,7 @@ from lratlas.watching.history import Cell, History
 from lratlas.watching.rules import (
     FIRST_LOOK,
     LOOK_GROWTH,
+    SAME_LR,
     Course,
     LRs,
     Regime,
@@ -73,8 +74,7 @@ class Look:
     @property
     def lr_moves(self) -> bool:
         """Whether the learning rate changed by more than a factor 1.25 within the stretch that was judged."""
-        known = self.lr_low is not None and self.lr_high is not None
-        return known and LRs(self.lr_low or 0.0, self.lr_high or 0.0, fell=False).moves
+        return self.lr_low is not None and self.lr_high is not None and self.lr_high > SAME_LR * self.lr_low
 
 
 @dataclass(kw_only=True)
@@ -155,9 +155,9 @@ class RegimeTracker:
         seen = self._history.last_half(FEWEST_BLOCKS)
         if len(seen.losses) < FEWEST_BLOCKS:
             return self._named(self.regime, self.course)
-        start, lrs = self.start, LRs.of(seen.lrs)
-        floored = floor_is_zero(self.lowest, self.rules)
-        found = trend(seen.losses, variances=seen.variances, start=None if floored else start.median)
+        start, lrs = self.start, LRs.of(self._history.lrs, judged=len(seen.losses))
+        floored, pace = floor_is_zero(self.lowest, self.rules), lrs.pace if lrs is not None and lrs.moves else 1.0
+        found = trend(seen.losses, variances=seen.variances, start=None if floored else start.median, pace=pace)
         scale = Scale.of(found, start=start, lowest=self.lowest, rules=self.rules)
         accuracies = block_means(seen.accuracies, found.length)
         self.peak = max(self.peak, self._history.highest(PEAK_STEPS))
