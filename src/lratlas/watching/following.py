@@ -199,8 +199,8 @@ class Watch:
         """
         if set(state) != set(_STATE):
             raise SpecError(
-                f"the state has the entries {sorted(state)}; it must be one of Watch.state_dict(), with {sorted(_STATE)}. "
-                "States of earlier versions of LR Atlas cannot be resumed"
+                f"the state has the entries {sorted(state)}; it must be one of Watch.state_dict(), with "
+                f"{sorted(_STATE)}. States of earlier versions of LR Atlas cannot be resumed"
             )
         self._tracker.load_state_dict(state["tracker"])
         self._rates.load_state_dict(state["rates"])

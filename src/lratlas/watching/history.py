@@ -97,8 +97,13 @@ class History:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """The history with this `state_dict`."""
-        cells, last = [Cell(*cell) for cell in state["cells"]], state["open_cell"]
-        return cls(**{**state, "cells": cells, "open_cell": None if last is None else Cell(*last)})
+        last = state["open_cell"]
+        return cls(
+            length=state["length"],
+            cells=[Cell(*cell) for cell in state["cells"]],
+            open_steps=state["open_steps"],
+            open_cell=None if last is None else Cell(*last),
+        )
 
 
 def _merged(first: Cell, second: Cell, share: float) -> Cell:

@@ -97,7 +97,7 @@ def check_schedule(schedule: object) -> None:
         scheduled_factor(schedule, 0)
     elif not (isinstance(schedule, bool) or schedule in ("cosine", "linear")):
         raise SpecError(
-            f"schedule is {schedule!r}; it must be True, False, 'cosine', 'linear' or a function from a step to a factor"
+            f"schedule is {schedule!r}; it must be True, False, 'cosine', 'linear' or a function of the step"
         )
 
 

@@ -132,7 +132,8 @@ class Scale:
             return cls(above=above, blown=above, left=low, below=below, near_zero=near_zero, drift=drift)
         surely = _SURELY_ABOVE * max(found.spread, start.spread if chance is None else 0.0)
         return cls(
-            above=high + surely,
+            # A loss that varies too slowly for a test may be above its start by chance
+            above=high + surely if found.blocks else np.inf,
             blown=low + _SURELY_ABOVE * found.spread,
             left=low - found.spread,
             below=low - found.spread,
@@ -238,7 +239,7 @@ def decide(
     if above or accuracy == "at chance":
         blown = above or max(peak, found.level) > scale.blown
         return "diverging" if blown and found.fall <= scale.drift else "undecided"
-    unclear = accuracy == "unclear" or (accuracy == "unknown" and found.level > scale.left)
+    unclear = accuracy == "unclear" or (accuracy == "unknown" and found.level >= scale.left)
     return "equilibrium" if does == "stationary" and not unclear and not moves else "undecided"
 
 

@@ -63,9 +63,7 @@ class Trend:
     lowest: float
 
 
-def trend(
-    values: Floats, *, variances: Floats | None = None, start: float | None = None, pace: float = 1.0
-) -> Trend:
+def trend(values: Floats, *, variances: Floats | None = None, start: float | None = None, pace: float = 1.0) -> Trend:
     """Test a stretch of losses for a fall, and for the absence of a fall.
 
     Blocks of equal length, at least five times the sum of the autocorrelations, are compared by the

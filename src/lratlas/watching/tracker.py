@@ -115,9 +115,7 @@ class RegimeTracker:
     _lr: float = nan
     _broken_steps: int = 0
 
-    def add(
-        self, *, steps: int, loss: float, accuracy: float | None = None, lr: float | None = None
-    ) -> Look | None:
+    def add(self, *, steps: int, loss: float, accuracy: float | None = None, lr: float | None = None) -> Look | None:
         """Add the mean loss, accuracy and learning rate over some steps; the look that was due, if one was.
 
         A loss that is not finite over two steps in a row is divergence at once. One single such step, as mixed

@@ -53,7 +53,7 @@ def watch(
     reinforcement learning: pass ``loss_is_progress=False``.
 
     Args:
-        optimizer: Any PyTorch optimizer, or a wrapper that has one as its attribute ``optimizer``, such as Accelerate's.
+        optimizer: Any PyTorch optimizer, or a wrapper with one as its attribute ``optimizer``, such as Accelerate's.
         model: Whose buffers to restore after `Watch.averaged`.
         average: Keep a running average of the weights, which takes as much memory as they do.
         schedule: The learning rate follows a schedule: True, ``"cosine"``, ``"linear"``, or a function from the step to
@@ -107,7 +107,11 @@ def _takes_hooks(optimizer: object) -> bool:
     if not isinstance(optimizer, Optimizer):
         return False
     try:
-        optimizer.register_step_post_hook(lambda *_: None).remove()
+        optimizer.register_step_post_hook(_nothing).remove()
     except AttributeError:
         return False
     return True
+
+
+def _nothing(*_: object) -> None:
+    """A hook that does nothing."""

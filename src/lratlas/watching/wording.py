@@ -24,10 +24,11 @@ def report(tracker: RegimeTracker, look: Look | None) -> str:
 
 def not_stepped(losses: int) -> str:
     """The report of a watch whose optimizer has not taken a step."""
+    given = "1 loss was" if losses == 1 else f"{losses:,} losses were"
     return (
-        f"step 0: undecided; {losses:,} {'loss was' if losses == 1 else 'losses were'} given, but this optimizer has not "
-        "stepped. Nothing can be said of its learning rate. Perhaps another optimizer steps, such as a copy of this one, "
-        "or a gradient scaler has skipped every step."
+        f"step 0: undecided; this optimizer has not stepped, although {given} given. Nothing can be said of its "
+        "learning rate. Perhaps another optimizer steps, such as a copy of this one, or a gradient scaler has skipped "
+        "every step."
     )
 
 
@@ -43,8 +44,8 @@ def suggestion(tracker: RegimeTracker, look: Look | None) -> str:
     if tracker.regime == "converging" and share >= _LONG:
         return (
             f"The loss fell or was near zero for {share:.0%} of {tracker.phase_step:,} steps. Somewhat higher learning "
-            "rates often end in better models; one training cannot show whether that holds here, lratlas.find compares "
-            "several."
+            "rates often end in better models; one training cannot show whether that holds here, but lratlas.find can, "
+            "which compares several."
         )
     return ""
 
@@ -53,13 +54,14 @@ def _of_divergence(tracker: RegimeTracker, look: Look) -> str:
     at = "" if look.lr is None else f", at a learning rate of {look.lr:.3g} now"
     if not tracker.finite:
         return (
-            f"The loss has not been finite since step {tracker.since:,}{at}. A lower learning rate usually prevents this; "
-            "warm-up or gradient clipping may be enough where single mini-batches cause it."
+            f"The loss has not been finite since step {tracker.since:,}{at}. A lower learning rate usually prevents "
+            "this; warm-up or gradient clipping may be enough where single mini-batches cause it."
         )
-    what = "The loss has been above" if look.standing == "above" else "The accuracy has been at chance and the loss around"
+    of_loss = look.standing == "above"
+    what = "The loss has been above" if of_loss else "The accuracy has been at chance and the loss around"
     return (
-        f"{what} {_reference(tracker)} since step {tracker.since:,}{at}: the model has learned nothing that shows in it. "
-        "A lower learning rate is the usual first try; a mistake in the loss or the data looks the same."
+        f"{what} {_reference(tracker)} since step {tracker.since:,}{at}: the model has learned nothing that shows in "
+        "it. A lower learning rate is the usual first try; a mistake in the loss or the data looks the same."
     )
 
 
@@ -88,12 +90,12 @@ def _reason(tracker: RegimeTracker, look: Look | None) -> str:
     chance = tracker.rules.chance_loss
     if chance is None:
         return (
-            f"{_COURSES[look.course]} and not clearly below its level at the start, {tracker.start.low:.4g}: the learning "
-            "rate may be far too low or far too high, or the training may have been at rest before."
+            f"{_COURSES[look.course]} and is not clearly below its level at the start, {tracker.start.low:.4g}: the "
+            "learning rate may be far too low or far too high, or the training may have been at rest before."
         )
     once_above = look.standing == "above" or tracker.peak > tracker.rules.above * abs(chance)
     far = "high" if once_above else "low"
-    return f"{_COURSES[look.course]} and at the level of chance: the learning rate may be far too {far}."
+    return f"{_COURSES[look.course]} and is at the level of chance: the learning rate may be far too {far}."
 
 
 def _of_moving(look: Look) -> str:
@@ -104,7 +106,7 @@ def _of_moving(look: Look) -> str:
     cause = causes.get(look.course, "It may follow the learning rate")
     return (
         f"{cause}: while the learning rate moves, the regime of a single one cannot be told. "
-        "watch(optimizer, schedule=True) judges the training under its schedule instead."
+        "Declare a schedule with schedule=True to have the training judged under it."
     )
 
 
