@@ -329,3 +329,29 @@ def test_a_loss_of_several_numbers_is_refused() -> None:
 def test_an_accuracy_needs_the_accuracy_of_chance() -> None:
     with pytest.raises(SpecError, match="chance_accuracy"):
         Loop().watch(0.5, accuracy=0.5)
+
+
+def test_losses_that_are_finite_again_are_logged_and_told() -> None:
+    changes = list[Look]()
+    loop = Loop(on_change=changes.append)
+    loop.steps([0.5] * 10 + [float("nan")] * 10 + [0.5] * 100)
+    assert [look.regime for look in changes] == ["diverging", "undecided"]
+    assert loop.watch.regime == loop.watch.log[-1].regime == "undecided"
+    assert "too few losses to judge since step" in loop.watch.report()
+
+
+def test_a_state_of_an_earlier_version_is_refused_by_name() -> None:
+    state = Loop().watch.state_dict()
+    old = {name: state[name] for name in ("tracker", "steps", "log", "average")} | {"lrs": [0.1]}
+    with pytest.raises(SpecError, match="States of earlier versions"):
+        Loop().watch.load_state_dict(old)
+
+
+def test_a_state_replaces_that_of_a_watch_in_use() -> None:
+    used, fresh = Loop(), Loop()
+    used.steps(plateau(400))
+    used.steps(plateau(100), lambda _: 0.01)
+    fresh.steps(plateau(300))
+    used.watch.load_state_dict(fresh.watch.state_dict())
+    assert used.watch.log == fresh.watch.log
+    assert used.watch.report() == fresh.watch.report()

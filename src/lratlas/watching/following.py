@@ -86,7 +86,7 @@ class Watch:
 
         Args:
             loss: Mean loss of the mini-batch, a number or a tensor with one element.
-            accuracy: Its accuracy in [0, 1]; tells an equilibrium above the chance loss from divergence.
+            accuracy: Its accuracy in [0, 1]; separates an equilibrium above the chance loss from divergence.
 
         Raises:
             SpecError: If a tensor has more than one element, or there is an accuracy but no ``chance_accuracy``.
@@ -206,6 +206,7 @@ class Watch:
         self._rates.load_state_dict(state["rates"])
         self.log = [Look(**entry) for entry in state["log"]]
         self._steps, self._losses, self._gathered = state["steps"], state["losses"], GatheredLosses()
+        self._phase = self._rates.phase
         if self._average is not None and state["average"] is not None:
             self._average.load_state_dict(state["average"])
 

@@ -74,7 +74,7 @@ class LearningRates:
             self.fetch()
             return
         pairs = zip(groups, known, strict=True)
-        self._lrs = [lr if isinstance(group["lr"], Tensor) else group["lr"] for group, lr in pairs]
+        self._lrs = [lr if isinstance(group["lr"], Tensor) else float(group["lr"]) for group, lr in pairs]
 
     def _unscheduled(self, step: int) -> list[list[float]]:
         """The learning rates without the schedule's factor: that of this step, or of the one before.

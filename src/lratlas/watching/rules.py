@@ -207,7 +207,7 @@ def course(found: Trend, scale: Scale, *, previous: Course, rules: Rules) -> Cou
 
 
 def decide(
-    found: Trend, does: Course, accuracies: Floats, scale: Scale, *, lrs: LRs | None, peak: float, rules: Rules
+    found: Trend, does: Course, accuracies: Floats, scale: Scale, *, lrs: LRs | None, blown: bool, rules: Rules
 ) -> Regime:
     """The regime that one look's evidence speaks for.
 
@@ -223,7 +223,7 @@ def decide(
         accuracies: Block means of the accuracy, shape (blocks,); NaN where it is not known.
         scale: The levels to compare with.
         lrs: The learning rate meanwhile; None where it is not known, which counts as constant.
-        peak: Highest loss of the phase, over a few steps.
+        blown: Whether the loss of this phase, over a few steps, was ever above the reference.
         rules: The numbers that decide.
     """
     limits = rules.thresholds
@@ -237,8 +237,7 @@ def decide(
     if does == "falling":
         return "undecided" if above or (moves and lrs is not None and lrs.fell) else "converging"
     if above or accuracy == "at chance":
-        blown = above or max(peak, found.level) > scale.blown
-        return "diverging" if blown and found.fall <= scale.drift else "undecided"
+        return "diverging" if (above or blown) and found.fall <= scale.drift else "undecided"
     unclear = accuracy == "unclear" or (accuracy == "unknown" and found.level >= scale.left)
     return "equilibrium" if does == "stationary" and not unclear and not moves else "undecided"
 

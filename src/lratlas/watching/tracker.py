@@ -95,6 +95,7 @@ class RegimeTracker:
         course_since: The step since which the course has been the same.
         spent: Steps of the present phase in each regime.
         peak: Highest loss of the phase over eight steps or more, as of the last look.
+        blown: Whether the peak is above the reference: the training has moved the loss, not for the better.
         lowest: Lowest loss so far.
         first_losses: The first eight losses.
     """
@@ -108,6 +109,7 @@ class RegimeTracker:
     course_since: int = 0
     spent: dict[Regime, int] = field(default_factory=dict[Regime, int])
     peak: float = -inf
+    blown: bool = False
     lowest: float = inf
     first_losses: list[float] = field(default_factory=list[float])
     _history: History = field(default_factory=History)
@@ -117,6 +119,8 @@ class RegimeTracker:
 
     def add(self, *, steps: int, loss: float, accuracy: float | None = None, lr: float | None = None) -> Look | None:
         """Add the mean loss, accuracy and learning rate over some steps; the look that was due, if one was.
+
+        There is a look, too, at which losses are no longer finite, or are finite again.
 
         A loss that is not finite over two steps in a row is divergence at once. One single such step, as mixed
         precision meets them, is left out. Accuracies count where the rules have a ``chance_accuracy``.
@@ -130,18 +134,21 @@ class RegimeTracker:
             if self._broken_steps < 2:
                 return None
             return self._named("diverging", "unclear") if self.regime != "diverging" else None
-        if self._broken_steps >= 2:
+        recovered = self._broken_steps >= 2
+        if recovered:
             self.restart()  # someone has put finite weights back
         self._broken_steps = 0
         self.lowest = min(self.lowest, loss)
         if len(self.first_losses) < START_LOSSES:
             self.first_losses.append(loss)
         self._history.add(Cell(loss, nan if accuracy is None else accuracy, self._lr), steps=steps)
-        return self.look() if self.phase_step >= self._next_look else None
+        if self.phase_step >= self._next_look:
+            return self.look()
+        return self._named("undecided", "unclear") if recovered else None
 
     def restart(self) -> None:
         """Begin a new phase: the learning rate has jumped."""
-        self.phase_step, self.spent, self.peak = 0, {}, -inf
+        self.phase_step, self.spent, self.peak, self.blown = 0, {}, -inf, False
         self.regime, self.since, self.course, self.course_since = "undecided", self.step, "unclear", self.step
         self._history, self._next_look = History(), FIRST_LOOK
 
@@ -159,8 +166,9 @@ class RegimeTracker:
         scale = Scale.of(found, start=start, lowest=self.lowest, rules=self.rules)
         accuracies = block_means(seen.accuracies, found.length)
         self.peak = max(self.peak, self._history.highest(PEAK_STEPS))
+        self.blown = max(self.peak, found.level) > scale.blown
         does = course(found, scale, previous=self.course, rules=self.rules)
-        regime = decide(found, does, accuracies, scale, lrs=lrs, peak=self.peak, rules=self.rules)
+        regime = decide(found, does, accuracies, scale, lrs=lrs, blown=self.blown, rules=self.rules)
         accuracy = float(accuracies[-(len(accuracies) // 2) :].mean())
         return replace(
             self._named(regime, does),

@@ -1,6 +1,7 @@
 """`watch`: which regime a running training is in, from one line in its loop."""
 
 from collections.abc import Callable
+from typing import Any, Protocol
 
 from torch import nn
 from torch.optim import Optimizer
@@ -14,8 +15,17 @@ from lratlas.watching.tracker import Look
 __all__ = ["Watch", "watch"]
 
 
+class OptimizerWrapper(Protocol):
+    """An object that holds the optimizer it steps, such as those of DeepSpeed; Accelerate's is an `Optimizer` too."""
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer inside, or another wrapper."""
+        ...
+
+
 def watch(
-    optimizer: Optimizer,
+    optimizer: Optimizer | OptimizerWrapper,
     *,
     model: nn.Module | None = None,
     average: bool = False,

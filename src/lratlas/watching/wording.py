@@ -93,8 +93,7 @@ def _reason(tracker: RegimeTracker, look: Look | None) -> str:
             f"{_COURSES[look.course]} and is not clearly below its level at the start, {tracker.start.low:.4g}: the "
             "learning rate may be far too low or far too high, or the training may have been at rest before."
         )
-    once_above = look.standing == "above" or tracker.peak > tracker.rules.above * abs(chance)
-    far = "high" if once_above else "low"
+    far = "high" if tracker.blown else "low"
     return f"{_COURSES[look.course]} and is at the level of chance: the learning rate may be far too {far}."
 
 
@@ -128,8 +127,8 @@ def _state(tracker: RegimeTracker, look: Look | None) -> str:
 
 def _too_few(tracker: RegimeTracker) -> str:
     since = tracker.step - tracker.phase_step
-    new = f" since the learning rate changed at step {since:,}" if since and tracker.phase_step < FIRST_LOOK else ""
-    return f"there are too few losses to judge{new}; the first look is at {FIRST_LOOK} steps"
+    again = f" since step {since:,}, where the tests started again" if since else ""
+    return f"there are too few losses to judge{again}; the first look is after {FIRST_LOOK} steps"
 
 
 def _trend(look: Look) -> str:
