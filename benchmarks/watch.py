@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.studies:
         rows = [row for folder in given.studies for row in replay(folder)]
     elif given.alarms:
-        rows = alarms(repeats=4 if given.quick else 400, steps=600 if given.quick else 10_000)
+        rows = alarms(repeats=4 if given.quick else 200, steps=600 if given.quick else 10_000)
     elif given.schedules:
         rows = verdicts(repeats=2 if given.quick else 100, steps=600 if given.quick else 10_000)
     else:

@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 CHANCE = 2.3
 SPREAD = 0.3  # standard deviation of the logarithm of a mini-batch's loss
-CORRELATIONS = (0.0, 0.5, 0.9, 0.97, 0.99)
+CORRELATIONS = (0.0, 0.5, 0.9, 0.99)
 COURSES: dict[str, Callable[[Floats], Floats]] = {
     "flat": lambda step: np.full_like(step, 0.5),
     "to a plateau": lambda step: 0.5 + 1.5 * np.exp(-step / 200),

@@ -18,7 +18,8 @@ class LearningRates:
     """Reads the learning rates of an optimizer's groups, and finds where a new phase begins.
 
     A phase begins where the learning rate of any group changes at once by more than a factor 1.25, after 256 steps
-    or more without such a change. Changes that are slower or more frequent are those of a learning rate that moves.
+    or more without such a change, or where groups are added. Changes that are slower or more frequent are those of a
+    learning rate that moves.
 
     Args:
         optimizer: Whose groups are read. Learning rates that are tensors are read by `fetch` only, since reading one
@@ -54,7 +55,7 @@ class LearningRates:
         self._last = present[0]
         if not all(_changed(self._held, lrs) for lrs in present):
             return False
-        begins = sudden and step - self._since >= FIRST_LOOK
+        begins = sudden and (step - self._since >= FIRST_LOOK or len(present[0]) != len(self._held))
         self._held, self._since = present[0], step
         self.phase += begins
         return begins

@@ -31,7 +31,7 @@ _HARMLESS = 0.1
 _ROUNDING = 1e-10
 
 # By the degree of the trend's polynomial; measured on AR(1) noise of 32 to 256 values with ρ from 0.8 to 1
-_LOST = {1: 25.0, 2: 40.0}
+_LOST = {1: 25.0, 2: 60.0}
 
 
 @dataclass(frozen=True, kw_only=True)

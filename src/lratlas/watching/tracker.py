@@ -129,7 +129,7 @@ class RegimeTracker:
         self.phase_step += steps
         self.spent[self.regime] = self.spent.get(self.regime, 0) + steps
         self._lr = nan if lr is None else lr
-        if not is_finite(loss) or abs(loss) > _LARGEST:
+        if not abs(loss) <= _LARGEST:  # NaN too
             self._broken_steps += steps
             if self._broken_steps < 2:
                 return None
