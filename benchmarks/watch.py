@@ -2,7 +2,8 @@
 
     python benchmarks/watch.py [--json] [--quick]            what it costs: the time of a step with it over one without
     python benchmarks/watch.py STUDY … [--json]              how often it names the regime of finished studies' runs
-    python benchmarks/watch.py --alarms [--json] [--quick]   what it says of made-up losses of known kind
+    python benchmarks/watch.py --alarms [--json] [--quick]   what it says of synthetic losses of known kind
+    python benchmarks/watch.py --schedules [--json] [--quick]   and of those whose learning rate moves
 
 Costs: two loops that are alike but for the watch take turns, a few steps each, from the first step on, on one thread.
 The ratio is that of their processor time, all turns together, with a 95 % bootstrap interval over turns.
@@ -24,24 +25,29 @@ from processes import processor
 from watch_alarms import Alarms, alarms
 from watch_cost import Cost, costs
 from watch_replay import Shares, replay
+from watch_schedules import Verdicts, verdicts
 
 Facts = dict[str, str | int]
+Row = Cost | Shares | Alarms | Verdicts
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Cost and error rates of lratlas.watch.")
     parser.add_argument("studies", nargs="*", metavar="STUDY", help="folders of finished studies")
-    parser.add_argument("--alarms", action="store_true", help="made-up losses instead of costs")
+    parser.add_argument("--alarms", action="store_true", help="synthetic losses instead of costs")
+    parser.add_argument("--schedules", action="store_true", help="synthetic losses whose learning rate moves")
     parser.add_argument("--json", action="store_true", help="print data instead of a table")
     parser.add_argument("--quick", action="store_true", help="a few steps: does the script work?")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     machine: Facts = {"system": platform.platform(), "processor": processor(), "torch": torch.__version__}
-    rows: Sequence[Cost | Shares | Alarms]
+    rows: Sequence[Row]
     if given.studies:
         rows = [row for folder in given.studies for row in replay(folder)]
     elif given.alarms:
-        rows = alarms(repeats=4 if given.quick else 400, steps=600 if given.quick else 10_000)
+        rows = alarms(repeats=4 if given.quick else 200, steps=600 if given.quick else 10_000)
+    elif given.schedules:
+        rows = verdicts(repeats=2 if given.quick else 100, steps=600 if given.quick else 10_000)
     else:
         rows = costs(quick=given.quick)
     if given.json:
@@ -50,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_table(machine, rows)
 
 
-def print_table(machine: Facts, rows: Sequence[Cost | Shares | Alarms]) -> None:
+def print_table(machine: Facts, rows: Sequence[Row]) -> None:
     for name, value in machine.items():
         print(f"{name}: {value}")
     print()

@@ -65,14 +65,15 @@ def test_trends_do_not_depend_on_the_loss_scale(scale: float) -> None:
     losses = 1 / np.arange(100.0, 200.0) + 0.001 * ar1(100, 0.0, 0)
     one, other = trend(losses), trend(scale * losses)
     assert (other.blocks, other.falling_p, other.settled_p) == (one.blocks, one.falling_p, one.settled_p)
-    assert other.fall == pytest.approx(one.fall)
+    assert other.fall / other.height == pytest.approx(one.fall / one.height)
     assert other.level == pytest.approx(scale * one.level)
 
 
 def test_a_steady_fall_is_seen_and_not_taken_for_settled() -> None:
     found = trend(np.linspace(2.0, 1.0, 160))
     # The halves' means are 1.75 and 1.25
-    assert found.fall == pytest.approx(2 / 7, rel=0.01)
+    assert found.fall == pytest.approx(0.5, rel=0.01)
+    assert found.height == pytest.approx(1.75, rel=0.01)
     assert found.falling_p is not None
     assert found.settled_p is not None
     assert found.falling_p < 1e-10
@@ -97,3 +98,30 @@ def test_noise_slower_than_the_stretch_gives_no_test() -> None:
 def test_seven_losses_are_too_few() -> None:
     with pytest.raises(SpecError, match="7 losses"):
         trend(np.ones(7))
+
+
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3), st.integers(0, 20))
+def test_with_a_start_trends_depend_on_neither_zero_nor_unit(offset: float, unit: float, seed: int) -> None:
+    losses = 1 / np.arange(1.0, 1.8, 0.005) + 0.1 * ar1(160, 0.3, seed)
+    one, other = trend(losses, start=2.0), trend(offset + unit * losses, start=offset + unit * 2.0)
+    assert (other.blocks, other.length) == (one.blocks, one.length)
+    assert (other.falling_p, other.settled_p) == (pytest.approx(one.falling_p), pytest.approx(one.settled_p))
+    for name in ("fall", "height", "spread"):
+        assert getattr(other, name) == pytest.approx(unit * getattr(one, name), rel=1e-4)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5])
+@pytest.mark.parametrize("inside", [1, 8])
+def test_the_spread_is_that_of_single_losses(correlation: float, inside: int) -> None:
+    singles = (3.0 + 0.2 * ar1(128 * inside, correlation, 0)).reshape(128, inside)
+    found = trend(singles.mean(axis=1), variances=singles.var(axis=1), start=5.0)
+    assert found.spread == pytest.approx(0.2, rel=0.35)
+
+
+def test_a_slow_pace_counts_smaller_falls() -> None:
+    losses = 2.0 + 0.1 * ar1(160, 0.0, 0)
+    full, slow = trend(losses), trend(losses, pace=0.02)
+    assert slow.height == pytest.approx(0.02 * full.height)
+    assert full.settled_p is not None
+    assert slow.settled_p is not None
+    assert full.settled_p < 0.05 < slow.settled_p

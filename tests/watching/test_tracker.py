@@ -56,8 +56,8 @@ def test_a_loss_that_rests_above_chance_diverges() -> None:
     assert followed(3.5 + 0.2 * ar1(600, 0.0, 0))[0].regime == "diverging"
 
 
-def test_the_first_loss_takes_the_place_of_chance() -> None:
-    losses = np.concatenate([[2.0], 3.5 + 0.2 * ar1(600, 0.0, 0)])
+def test_the_first_losses_take_the_place_of_chance() -> None:
+    losses = np.concatenate([2.0 + 0.2 * ar1(8, 0.0, 0), 3.5 + 0.2 * ar1(600, 0.0, 0)])
     assert followed(losses, Rules())[0].regime == "diverging"
 
 
@@ -174,8 +174,8 @@ def test_the_last_look_has_the_p_value_of_the_finished_study(seed: int) -> None:
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda: Rules(chance_loss=-1.0), "chance_loss"),
         (lambda: Rules(chance_loss=nan), "chance_loss"),
+        (lambda: Rules(chance_loss=inf), "chance_loss"),
         (lambda: Rules(chance_accuracy=1.5), "chance_accuracy"),
         (lambda: Rules(false_alarm=0.0), "false_alarm"),
         (lambda: Rules(settled_level=1.0), "settled_level"),

@@ -14,27 +14,7 @@ import lratlas
 from lratlas.errors import LRAtlasError, SpecError
 from lratlas.watching.tracker import Look
 from lratlas.watching.watch import Watch, watch
-from watching.watch_helpers import ar1, mlp, train
-
-
-class Loop:
-    """One weight and an SGD that steps when told to, for losses that are made up."""
-
-    def __init__(self, groups: int = 1, **options: object) -> None:
-        self.weights = [nn.Parameter(torch.zeros(2)) for _ in range(groups)]
-        rates = [{"params": [weight], "lr": 0.1 * 10**-at} for at, weight in enumerate(self.weights)]
-        self.optimizer = torch.optim.SGD(rates, lr=0.1)
-        self.watch = watch(self.optimizer, **options)  # pyright: ignore[reportArgumentType] - each test's own
-
-    def step(self, loss: float | torch.Tensor, **given: float) -> None:
-        for weight in self.weights:
-            weight.grad = torch.ones(2)
-        self.optimizer.step()
-        self.watch(loss, **given)
-
-
-def plateau(steps: int = 600) -> list[float]:
-    return (0.5 + 0.05 * ar1(steps, 0.0, 0)).tolist()
+from watching.watch_helpers import Loop, ar1, mlp, plateau, train
 
 
 def sgd(model: nn.Module, lr: float) -> torch.optim.Optimizer:
@@ -53,7 +33,8 @@ def test_a_training_that_converges(kind: str) -> None:
         train(model, optimizer, 700, after=lambda loss, _: seen(loss))
     assert seen.regime == "converging"
     assert seen.steps == 700
-    assert "3 times higher" in seen.suggestion()
+    assert "Somewhat higher learning rates" in seen.suggestion()
+    assert "one training cannot show" in seen.suggestion()
     last = seen.log[-1]
     assert last.gradient_norm is not None
     assert last.gradient_norm > 0
@@ -66,7 +47,8 @@ def test_a_training_that_diverges() -> None:
     with watch(optimizer, chance_accuracy=0.1) as seen:
         train(model, optimizer, 1000, after=lambda loss, accuracy: seen(loss, accuracy=accuracy))
     assert seen.regime == "diverging"
-    assert "3 times lower" in seen.report()
+    assert "accuracy has been at chance" in seen.report()
+    assert "A lower learning rate is the usual first try" in seen.report()
 
 
 def test_a_training_leaves_no_trace_of_being_watched() -> None:
@@ -95,7 +77,8 @@ def test_an_equilibrium_is_reported_with_what_to_do() -> None:
     assert loop.watch.regime == "equilibrium"
     text = loop.watch.report()
     assert "step 599: equilibrium" in text  # the last step may get more mini-batches
-    assert "anneal" in text
+    assert "stationary since about step 256 at 0.50" in text
+    assert "will probably not fall further. Annealing" in text
     assert "gradient norm 1.41" in text  # of (1, 1)
 
 
@@ -346,3 +329,29 @@ def test_a_loss_of_several_numbers_is_refused() -> None:
 def test_an_accuracy_needs_the_accuracy_of_chance() -> None:
     with pytest.raises(SpecError, match="chance_accuracy"):
         Loop().watch(0.5, accuracy=0.5)
+
+
+def test_losses_that_are_finite_again_are_logged_and_told() -> None:
+    changes = list[Look]()
+    loop = Loop(on_change=changes.append)
+    loop.steps([0.5] * 10 + [float("nan")] * 10 + [0.5] * 100)
+    assert [look.regime for look in changes] == ["diverging", "undecided"]
+    assert loop.watch.regime == loop.watch.log[-1].regime == "undecided"
+    assert "too few losses to judge since step" in loop.watch.report()
+
+
+def test_a_state_of_an_earlier_version_is_refused_by_name() -> None:
+    state = Loop().watch.state_dict()
+    old = {name: state[name] for name in ("tracker", "steps", "log", "average")} | {"lrs": [0.1]}
+    with pytest.raises(SpecError, match="States of earlier versions"):
+        Loop().watch.load_state_dict(old)
+
+
+def test_a_state_replaces_that_of_a_watch_in_use() -> None:
+    used, fresh = Loop(), Loop()
+    used.steps(plateau(400))
+    used.steps(plateau(100), lambda _: 0.01)
+    fresh.steps(plateau(300))
+    used.watch.load_state_dict(fresh.watch.state_dict())
+    assert used.watch.log == fresh.watch.log
+    assert used.watch.report() == fresh.watch.report()

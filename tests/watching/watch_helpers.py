@@ -1,7 +1,8 @@
-"""Made-up losses and small trainings for the tests of watching."""
+"""Synthetic losses and small trainings for the tests of watching."""
 
 from collections.abc import Callable, Iterable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from lratlas.watching.rules import Rules
-from lratlas.watching.tracker import RegimeTracker
+from lratlas.watching.tracker import Look, RegimeTracker
+from lratlas.watching.watch import watch
 
 Floats = NDArray[np.float64]
 
@@ -33,6 +35,36 @@ def followed(losses: Iterable[float], rules: Rules | None = None) -> tuple[Regim
         if look is not None:
             said.add(look.regime)
     return tracker, said
+
+
+class Loop:
+    """One weight per group and an SGD, for synthetic losses."""
+
+    def __init__(self, groups: int = 1, **options: Any) -> None:
+        self.weights = [nn.Parameter(torch.zeros(2)) for _ in range(groups)]
+        rates = [{"params": [weight], "lr": 0.1 * 10**-at} for at, weight in enumerate(self.weights)]
+        self.optimizer = torch.optim.SGD(rates, lr=0.1)
+        self.watch = watch(self.optimizer, **options)
+
+    def step(self, loss: float | torch.Tensor, **given: float) -> None:
+        for weight in self.weights:
+            weight.grad = torch.ones(2)
+        self.optimizer.step()
+        self.watch(loss, **given)
+
+    def steps(self, losses: Iterable[float], factor: Callable[[int], float] | None = None) -> list[Look]:
+        """A step for each loss, at a learning rate of 0.1 times the factor of the step; the looks that were taken."""
+        before = len(self.watch.log)
+        for at, loss in enumerate(losses):
+            if factor is not None:
+                for group in self.optimizer.param_groups:
+                    group["lr"] = 0.1 * factor(at)
+            self.step(loss)
+        return self.watch.log[before:]
+
+
+def plateau(steps: int = 600) -> list[float]:
+    return (0.5 + 0.05 * ar1(steps, 0.0, 0)).tolist()
 
 
 @cache

@@ -9,6 +9,7 @@ from lratlas.errors import SpecError
 from lratlas.integrations import extra
 from lratlas.integrations.tracking import numbers_of
 from lratlas.watching.following import Watch
+from lratlas.watching.learning_rates import Schedule
 from lratlas.watching.tracker import Look
 from lratlas.watching.watch import watch
 
@@ -42,7 +43,11 @@ class WatchCallback(Callback):
             with several optimizers, one name for all of them or one for each.
         accuracy: Name of the accuracy there; needs ``chance_accuracy``.
         average: Keep a running average of the weights; it is saved in checkpoints.
-        chance_loss: As for `lratlas.watch`, as are ``chance_accuracy`` and ``false_alarm``.
+        schedule: As for `lratlas.watch`, as are ``loss_is_progress``, ``chance_loss``, ``chance_accuracy`` and
+            ``false_alarm``.
+        loss_is_progress: Whether a lower loss is a better model; False for games of two players and reinforcement
+            learning.
+        chance_loss: Loss of the best constant prediction.
         chance_accuracy: Accuracy of the best constant prediction.
         false_alarm: Highest probability that a loss that does not fall is ever called converging.
         on_change: Called with the look at which a regime changed.
@@ -57,6 +62,8 @@ class WatchCallback(Callback):
         losses: str | Sequence[str] = "loss",
         accuracy: str | None = None,
         average: bool = False,
+        schedule: Schedule = False,
+        loss_is_progress: bool = True,
         chance_loss: float | None = None,
         chance_accuracy: float | None = None,
         false_alarm: float = 0.05,
@@ -65,6 +72,8 @@ class WatchCallback(Callback):
         self.watches: list[Watch] = []
         self._losses, self._accuracy, self._average, self._on_change = losses, accuracy, average, on_change
         self._rules: dict[str, Any] = {
+            "schedule": schedule,
+            "loss_is_progress": loss_is_progress,
             "chance_loss": chance_loss,
             "chance_accuracy": chance_accuracy,
             "false_alarm": false_alarm,

@@ -10,11 +10,11 @@ from lratlas.errors import LRAtlasError
 from lratlas.integrations import extra
 from lratlas.integrations.tracking import numbers_of
 from lratlas.watching.following import Watch
+from lratlas.watching.learning_rates import Schedule
 from lratlas.watching.tracker import Look
 from lratlas.watching.watch import watch
 
 with extra("transformers"):
-    from accelerate.optimizer import AcceleratedOptimizer
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 _STATE = "lratlas.watch"  # where the watch is kept in a checkpoint's trainer_state.json
@@ -39,7 +39,11 @@ class WatchCallback(TrainerCallback):
 
     Args:
         trainer: The trainer that the callback is added to.
-        chance_loss: As for `lratlas.watch`, as is ``false_alarm``.
+        schedule: As for `lratlas.watch`, as are ``loss_is_progress``, ``chance_loss`` and ``false_alarm``. By default
+            the Trainer itself has a linear schedule.
+        loss_is_progress: Whether a lower loss is a better model; False for games of two players and reinforcement
+            learning.
+        chance_loss: Loss of the best constant prediction.
         false_alarm: Highest probability that a loss that does not fall is ever called converging.
         on_change: Called with the look at which the regime changed.
 
@@ -51,13 +55,20 @@ class WatchCallback(TrainerCallback):
         self,
         trainer: Trainer,
         *,
+        schedule: Schedule = False,
+        loss_is_progress: bool = True,
         chance_loss: float | None = None,
         false_alarm: float = 0.05,
         on_change: Callable[[Look], object] | None = None,
     ) -> None:
         self.watch: Watch | None = None
         self._trainer, self._on_change = trainer, on_change
-        self._rules: dict[str, Any] = {"chance_loss": chance_loss, "false_alarm": false_alarm}
+        self._rules: dict[str, Any] = {
+            "schedule": schedule,
+            "loss_is_progress": loss_is_progress,
+            "chance_loss": chance_loss,
+            "false_alarm": false_alarm,
+        }
         self._losses: list[torch.Tensor] = []  # of the step's mini-batches so far
         self._logged = 0
         self._release: Callable[[], None] = _nothing
@@ -76,7 +87,7 @@ class WatchCallback(TrainerCallback):
         """Begin to watch the optimizer, from where a checkpoint left off."""
         self._close()  # a training that broke off left no event
         self._losses = []
-        self.watch = watch(_innermost(kwargs["optimizer"]), on_change=self._on_change, **self._rules)
+        self.watch = watch(kwargs["optimizer"], on_change=self._on_change, **self._rules)
         kept: Any = state.stateful_callbacks
         if _STATE in kept:
             self.watch.load_state_dict(kept[_STATE])
@@ -154,13 +165,6 @@ def _tapped(trainer: Trainer, take: Callable[[torch.Tensor], object]) -> Callabl
 
     vars(trainer)["training_step"] = training_step
     return release
-
-
-def _innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimizer inside Accelerate's wrapper, whose own steps are counted."""
-    while isinstance(optimizer, AcceleratedOptimizer):
-        optimizer = optimizer.optimizer
-    return optimizer
 
 
 def _nothing() -> None:

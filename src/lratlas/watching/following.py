@@ -1,4 +1,4 @@
-"""What follows a running training through its optimizer and its losses."""
+"""Follow a running training through its optimizer and its losses."""
 
 import json
 from collections.abc import Callable, Generator, Mapping
@@ -14,16 +14,18 @@ from torch.optim import Optimizer
 from lratlas.errors import LRAtlasError, SpecError
 from lratlas.numbers import is_finite
 from lratlas.paths import home_expanded
+from lratlas.watching.learning_rates import LearningRates, Schedule
 from lratlas.watching.losses import GatheredLosses
 from lratlas.watching.rules import Regime, Rules
 from lratlas.watching.running_average import RunningAverage
 from lratlas.watching.tracker import Look, RegimeTracker
-from lratlas.watching.wording import report, suggestion
+from lratlas.watching.wording import not_stepped, report, suggestion
 
 GATHERED = 32  # losses between two fetches from the device
 NORM_EVERY = 32  # steps between two gradient norms
 AVERAGE_EVERY = 32  # steps between two weights that are averaged
-SAME_LR = 1.25  # changes of the learning rate by a smaller factor go on with the same phase
+
+_STATE = ("tracker", "steps", "losses", "rates", "log", "average")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,7 @@ class Watch:
         optimizer: Optimizer,
         *,
         rules: Rules,
+        schedule: Schedule,
         model: nn.Module | None,
         average: bool,
         on_change: Callable[[Look], object] | None,
@@ -69,10 +72,10 @@ class Watch:
         self.log: list[Look] = []
         self._optimizer, self._model, self._on_change = optimizer, model, on_change
         self._tracker = RegimeTracker(rules=rules)
-        self._gathered, self._steps = GatheredLosses(), 0
+        self._gathered, self._steps, self._losses = GatheredLosses(), 0, 0
         self._norms: Tensor | None = None  # their sum since the last look, where the gradients are
         self._norm_count, self._norm = 0, float("nan")
-        self._lrs = self._present_lrs()
+        self._rates, self._phase = LearningRates(optimizer, schedule), 0
         self._average = RunningAverage(self._parameters()) if average else None
         self._hook = optimizer.register_step_post_hook(self._after_step)
 
@@ -83,14 +86,17 @@ class Watch:
 
         Args:
             loss: Mean loss of the mini-batch, a number or a tensor with one element.
-            accuracy: Its accuracy in [0, 1]; tells an equilibrium above the chance loss from divergence.
+            accuracy: Its accuracy in [0, 1]; separates an equilibrium above the chance loss from divergence.
 
         Raises:
             SpecError: If a tensor has more than one element, or there is an accuracy but no ``chance_accuracy``.
         """
         if accuracy is not None and self._tracker.rules.chance_accuracy is None:
             raise SpecError("watch was given an accuracy; make it with watch(optimizer, chance_accuracy=...) then")
-        self._gathered.add(loss, accuracy, step=self._steps)
+        if self._rates.follow(self._steps) and self._average is not None:
+            self._average.restart(self._parameters())
+        self._gathered.add(loss, accuracy, step=self._steps, lr=self._rates.mean, phase=self._rates.phase)
+        self._losses += 1
         if len(self._gathered) >= GATHERED:
             self._judge()
 
@@ -105,13 +111,15 @@ class Watch:
         return self._steps
 
     def report(self) -> str:
-        """A sentence or two: the regime, its numbers, and what to do."""
+        """A sentence or two: the regime, its numbers, and what they suggest, or why nothing is decided."""
+        if self._losses and not self._steps:
+            return not_stepped(self._losses)
         self._judge()
         return report(self._tracker, self.log[-1] if self.log else None)
 
     def suggestion(self) -> str:
-        """What to do about the learning rate; empty while nothing is decided."""
-        return suggestion(self._tracker)
+        """What the last look suggests about the learning rate, with its evidence; empty while nothing is decided."""
+        return suggestion(self._tracker, self.log[-1] if self.log else None)
 
     def close(self) -> None:
         """Stop watching: judge what is left and remove the hook; may be called twice."""
@@ -119,7 +127,7 @@ class Watch:
             return
         self._hook.remove()
         self._hook = None
-        self._judge(to_the_end=True)
+        self._judge(to_the_end=self._steps > 0)
         if self._tracker.phase_step:
             self._record(self._tracker.look())
 
@@ -172,27 +180,33 @@ class Watch:
             return Ahead(current=current, averaged=float(evaluate()))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on in another process: plain values, and tensors where averages are kept."""
+        """All that is needed to resume in another process: plain values, and tensors where averages are kept."""
         self._judge()
         return {
             "tracker": self._tracker.state_dict(),
             "steps": self._steps,
-            "lrs": list(self._lrs),
+            "losses": self._losses,
+            "rates": self._rates.state_dict(),
             "log": [asdict(look) for look in self.log],
             "average": None if self._average is None else self._average.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave.
+        """Resume from what `state_dict` gave.
 
         Raises:
-            SpecError: If it is of something else, or of other weights.
+            SpecError: If it is of something else, of an earlier version of LR Atlas, or of other weights.
         """
-        if set(state) != {"tracker", "steps", "lrs", "log", "average"}:
-            raise SpecError(f"the state has the entries {sorted(state)}; it must be one of Watch.state_dict()")
+        if set(state) != set(_STATE):
+            raise SpecError(
+                f"the state has the entries {sorted(state)}; it must be one of Watch.state_dict(), with "
+                f"{sorted(_STATE)}. States of earlier versions of LR Atlas cannot be resumed"
+            )
         self._tracker.load_state_dict(state["tracker"])
-        self.log, self._lrs = [Look(**entry) for entry in state["log"]], [*state["lrs"]]
-        self._steps, self._gathered = state["steps"], GatheredLosses()
+        self._rates.load_state_dict(state["rates"])
+        self.log = [Look(**entry) for entry in state["log"]]
+        self._steps, self._losses, self._gathered = state["steps"], state["losses"], GatheredLosses()
+        self._phase = self._rates.phase
         if self._average is not None and state["average"] is not None:
             self._average.load_state_dict(state["average"])
 
@@ -214,20 +228,23 @@ class Watch:
             self._norm_count += 1
 
     def _judge(self, *, to_the_end: bool = False) -> None:
-        """Hand what was gathered to the tracker, then see whether the learning rate has changed."""
+        """Hand what was gathered to the tracker, phase by phase."""
         for means in self._gathered.drain(to_the_end=to_the_end):
-            look = self._tracker.add(steps=means.steps, loss=means.loss, accuracy=means.accuracy)
+            self._begin_phase(means.phase)
+            look = self._tracker.add(steps=means.steps, loss=means.loss, accuracy=means.accuracy, lr=means.lr)
             if look is not None:
                 self._record(look)
-        lrs = self._present_lrs()
-        if _changed(self._lrs, lrs):
-            self._lrs = lrs
-            before = self._tracker.regime
-            self._tracker.restart()
-            if self._average is not None:
-                self._average.restart(self._parameters())
-            if before != "undecided":
-                self._record(Look(step=self._tracker.step, phase_step=0, regime="undecided"))
+        self._begin_phase(self._rates.phase)
+        self._rates.fetch()
+
+    def _begin_phase(self, phase: int) -> None:
+        """Start the tests again if the learning rate has jumped."""
+        if phase == self._phase:
+            return
+        self._phase, before = phase, self._tracker.regime
+        self._tracker.restart()
+        if before != "undecided":
+            self._record(Look(step=self._tracker.step, phase_step=0, regime="undecided", lr=self._rates.mean))
 
     def _record(self, look: Look) -> None:
         """Add a look to the log, with what only the optimizer knows, and say so where the regime is another."""
@@ -236,23 +253,12 @@ class Watch:
             self._norms, self._norm_count = None, 0
         norm = self._norm if is_finite(self._norm) else None
         before = self.log[-1].regime if self.log else "undecided"
-        self.log.append(replace(look, lr=self._lrs[0], gradient_norm=norm))
+        self.log.append(replace(look, gradient_norm=norm))
         if look.regime != before and self._on_change is not None:
             self._on_change(self.log[-1])
 
     def _parameters(self) -> list[Tensor]:
         return [value for group in self._optimizer.param_groups for value in group["params"]]
-
-    def _present_lrs(self) -> list[float]:
-        return [float(group["lr"]) for group in self._optimizer.param_groups]
-
-
-def _changed(old: list[float], new: list[float]) -> bool:
-    """Whether any group's learning rate, or their number, has changed by more than a little."""
-    if len(old) != len(new):
-        return True
-    pairs = [(min(pair), max(pair)) for pair in zip(old, new, strict=True)]
-    return any(high > SAME_LR * low for low, high in pairs)
 
 
 def _no_step(*_: object) -> None:

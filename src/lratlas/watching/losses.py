@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isnan, nan
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,11 +19,38 @@ class StepMeans:
         steps: Optimizer steps that it stands for.
         loss: Mean loss.
         accuracy: Mean accuracy; None where not given.
+        lr: The learning rate.
+        phase: How many times the learning rate had jumped.
     """
 
     steps: int
     loss: float
     accuracy: float | None
+    lr: float
+    phase: int
+
+
+class _Given(NamedTuple):
+    """What was known when a loss was given, apart from the loss."""
+
+    step: int
+    lr: float
+    phase: int
+
+
+@dataclass
+class _Record:
+    """Sums over the mini-batches of one step, and how many they are."""
+
+    given: _Given
+    count: int = 0
+    loss: float = 0.0
+    accuracy: float = 0.0
+
+    def means(self, steps: int) -> StepMeans:
+        accuracy = None if isnan(self.accuracy) else self.accuracy / self.count
+        given = self.given
+        return StepMeans(steps=steps, loss=self.loss / self.count, accuracy=accuracy, lr=given.lr, phase=given.phase)
 
 
 class GatheredLosses:
@@ -31,37 +59,35 @@ class GatheredLosses:
     def __init__(self) -> None:
         self._losses: list[float | Tensor] = []
         self._accuracies: list[float | Tensor] = []
-        self._steps: list[int] = []
-        self._open: list[tuple[float, float]] = []
-        self._open_step = 0
+        self._given: list[_Given] = []
+        self._open: _Record | None = None
 
     def __len__(self) -> int:
         return len(self._losses)
 
-    def add(self, loss: float | Tensor, accuracy: float | Tensor | None, *, step: int) -> None:
+    def add(
+        self, loss: float | Tensor, accuracy: float | Tensor | None, *, step: int, lr: float = nan, phase: int = 0
+    ) -> None:
         """Add a mini-batch; ``step`` is how many steps the optimizer has taken."""
         self._losses.append(_held(loss))
         self._accuracies.append(nan if accuracy is None else _held(accuracy))
-        self._steps.append(step)
+        self._given.append(_Given(step, lr, phase))
 
     def drain(self, *, to_the_end: bool = False) -> Iterator[StepMeans]:
         """Fetch what was gathered: the means of the records that are complete, or of all of them."""
-        entries = list(zip(self._steps, _numbers(self._losses), _numbers(self._accuracies), strict=True))
-        self._losses, self._accuracies, self._steps = [], [], []
-        for step, loss, accuracy in entries:
-            if self._open and step > self._open_step:
-                yield self._means(step - self._open_step)
-                self._open = []
-            if not self._open:
-                self._open_step = step
-            self._open.append((loss, accuracy))
-        if to_the_end and self._open:
-            yield self._means(1)
-            self._open = []
-
-    def _means(self, steps: int) -> StepMeans:
-        loss, accuracy = (sum(values) / len(values) for values in zip(*self._open, strict=True))
-        return StepMeans(steps=steps, loss=loss, accuracy=None if isnan(accuracy) else accuracy)
+        entries = list(zip(self._given, _numbers(self._losses), _numbers(self._accuracies), strict=True))
+        self._losses, self._accuracies, self._given = [], [], []
+        for given, loss, accuracy in entries:
+            if self._open is not None and given.step > self._open.given.step:
+                yield self._open.means(given.step - self._open.given.step)
+                self._open = None
+            self._open = self._open or _Record(given)
+            self._open.count += 1
+            self._open.loss += loss
+            self._open.accuracy += accuracy
+        if to_the_end and self._open is not None:
+            yield self._open.means(1)
+            self._open = None
 
 
 def _held(value: float | Tensor) -> float | Tensor:

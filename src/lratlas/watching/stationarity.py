@@ -13,16 +13,25 @@ Floats = NDArray[np.float64]
 FEWEST_BLOCKS = 8  # with seven, a loss that falls throughout has p = 2e-4, and one swapped pair makes it 1.4e-3
 MOST_BLOCKS = 16
 BLOCK_PER_EXCESS = 5.0  # block length over the sum of autocorrelations: neighbouring block means correlate by 0.1
-NOTICED_FALL = 0.15  # what a descent like t^(-1/2) falls by; less is not told from a settled loss
+NOTICED_FALL = 0.15  # what a descent like t^(-1/2) falls by; smaller falls cannot be told from a settled loss
 
-# Share of the trend's range below which what the trend leaves over cannot make a trend by itself.
+# The height of a loss whose floor is unknown, in spreads: a mini-batch's loss often spreads by a third of its level
+_SPREADS = 3.0
+
+# And at least this share of the fall since the start, for losses with hardly any spread
+_SHARE_OF_FALL = 0.05
+
+# The median absolute difference of two normal values has this share of their standard deviation
+_MEDIAN_DIFFERENCE = 0.9539
+
+# Share of the trend's range below which what the trend leaves over cannot make a trend by itself
 _HARMLESS = 0.1
 
-# A remainder as small as this beside the values is rounding.
+# A remainder as small as this relative to the values is rounding
 _ROUNDING = 1e-10
 
-# Measured on AR(1) noise of 32 to 256 values: 16 to 30 for ρ from 0.8 to 1, where it matters.
-_LOST = 25.0
+# By the degree of the trend's polynomial; measured on AR(1) noise of 32 to 256 values with ρ from 0.8 to 1
+_LOST = {1: 25.0, 2: 60.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +39,17 @@ class Trend:
     """What the tests say of a stretch of a running loss.
 
     Attributes:
-        blocks: How many block means were compared; 0 where the loss varies too slowly to tell.
+        blocks: Number of block means compared; 0 where the loss varies too slowly for a test.
         length: Values per block.
         falling_p: p value of a loss that does not fall, against a fall; None without blocks.
-        settled_p: p value of a loss that falls by 15 % or more between the two halves, against a slower one.
-        fall: Relative fall of the mean from the first to the second half; negative for a rise.
+        settled_p: p value of a loss that falls by 15 % of the height or more between the two halves, against a
+            slower one.
+        fall: Fall of the mean from the first to the second half; negative for a rise.
+        height: What falls are compared with: the level of a loss whose floor is zero, else an estimate from its
+            spread and its fall since the start.
+        spread: Standard deviation of the single losses, from the differences between neighbours.
         level: Mean of the second half.
-        lowest: Lowest mean of an eighth.
+        lowest: Lowest mean of a block.
     """
 
     blocks: int
@@ -44,11 +57,13 @@ class Trend:
     falling_p: float | None
     settled_p: float | None
     fall: float
+    height: float
+    spread: float
     level: float
     lowest: float
 
 
-def trend(values: Floats, *, noticed_fall: float = NOTICED_FALL) -> Trend:
+def trend(values: Floats, *, variances: Floats | None = None, start: float | None = None, pace: float = 1.0) -> Trend:
     """Test a stretch of losses for a fall, and for the absence of a fall.
 
     Blocks of equal length, at least five times the sum of the autocorrelations, are compared by the
@@ -57,14 +72,18 @@ def trend(values: Floats, *, noticed_fall: float = NOTICED_FALL) -> Trend:
 
     Args:
         values: Successive losses or their means over equally many steps, shape (values,), finite.
-        noticed_fall: The fall between the halves that a settled loss must be seen not to have.
+        variances: Variances of the losses inside each mean; None: the values are single losses.
+        start: Loss at the start of the training. The result then depends on neither the zero nor the unit of the
+            loss. None: zero is the loss's floor.
+        pace: Share of the height that counts: less than 1 where a learning rate that falls slows the training down.
 
     Raises:
         SpecError: If there are fewer than eight values.
     """
     if len(values) < FEWEST_BLOCKS:
         raise SpecError(f"the trend of {len(values)} losses was asked for; at least {FEWEST_BLOCKS} are needed")
-    length = max(-(-len(values) // MOST_BLOCKS), int(np.ceil(BLOCK_PER_EXCESS * correlation_excess(values))))
+    excess = correlation_excess(values, floor_is_zero=start is None)
+    length = max(-(-len(values) // MOST_BLOCKS), int(np.ceil(BLOCK_PER_EXCESS * excess)))
     count = len(values) // length
     # Without independent blocks there are no tests, but how much the loss fell can still be said
     tested = count >= FEWEST_BLOCKS
@@ -74,14 +93,20 @@ def trend(values: Floats, *, noticed_fall: float = NOTICED_FALL) -> Trend:
     blocks = block_means(values, length)
     half = count // 2
     first, second = float(blocks[:half].mean()), float(blocks[-half:].mean())
+    spread = _spread(values, variances)
+    height = abs(first) if start is None else max(_SPREADS * spread, _SHARE_OF_FALL * abs(start - second))
+    height *= pace
     # The halves' centres lie count - half blocks apart
-    descent = noticed_fall * abs(first) * np.arange(count) / (count - half)
+    noticed = max(NOTICED_FALL * height, _ROUNDING * float(np.abs(values).max()))
+    descent = noticed * np.arange(count) / (count - half)
     return Trend(
         blocks=count if tested else 0,
         length=length,
         falling_p=falling_p(blocks) if tested else None,
         settled_p=falling_p(-(blocks + descent)) if tested else None,
-        fall=(first - second) / abs(first) if first else 0.0,
+        fall=first - second,
+        height=height,
+        spread=spread,
         level=second,
         lowest=float(blocks.min()),
     )
@@ -92,18 +117,22 @@ def block_means(values: Floats, length: int) -> Floats:
     return values[len(values) % length :].reshape(-1, length).mean(axis=1)
 
 
-def correlation_excess(values: Floats) -> float:
+def correlation_excess(values: Floats, *, floor_is_zero: bool = True) -> float:
     """Sum of the autocorrelations of what a smooth trend leaves over, up to the first that is not significant.
 
-    Zero for independent values, about ``ρ / (1 − ρ)`` for an AR(1) process. Where all values are positive the trend
-    is a straight line in their logarithms. What it leaves over counts for no more than it is: a remainder that is
-    small beside the trend's own range is no noise that could have made the trend.
+    Zero for independent values, about ``ρ / (1 − ρ)`` for an AR(1) process. What the trend leaves over counts for no
+    more than it is: a remainder that is small compared with the trend's own range is no noise that could have made
+    the trend.
+
+    Args:
+        values: Successive losses.
+        floor_is_zero: The trend is a straight line, in the logarithms where all values are positive. Otherwise it is
+            a parabola, which depends on neither the zero nor the unit of the loss.
     """
-    count = len(values)
-    if values.min() > 0:
+    count, degree = len(values), 1 if floor_is_zero else 2
+    if floor_is_zero and values.min() > 0:
         values = np.log(np.maximum(values, 0.01 * np.median(values)))
-    position = np.linspace(-1.0, 1.0, count)
-    smooth = values.mean() + position * (position @ values) / (position @ position)
+    smooth = _smooth(values, degree)
     rest = values - smooth
     floor = (_HARMLESS * float(np.ptp(smooth))) ** 2
     products = np.correlate(rest, rest, mode="full")[count - 1 :] / count
@@ -112,6 +141,21 @@ def correlation_excess(values: Floats) -> float:
     correlations = products[1:] / (products[0] + floor)
     small = np.flatnonzero(correlations < 1.645 / np.sqrt(count))
     excess = float(correlations[: small[0] if len(small) else count].sum())
-    # Removing a trend and stopping at the first small one make the sum too small; beyond the bound it cannot be told
-    share = _LOST * excess / count
+    # Removing a trend and stopping at the first small one make the sum too small; beyond the bound it is unknown
+    share = _LOST[degree] * excess / count
     return excess / (1 - share) if share < 1 else float(count)
+
+
+def _smooth(values: Floats, degree: int) -> Floats:
+    """The polynomial of least squares, by projection onto orthogonal ones."""
+    position = np.linspace(-1.0, 1.0, len(values))
+    powers = np.vander(position, degree + 1, increasing=True)
+    basis, _ = np.linalg.qr(powers)
+    return np.asarray(basis @ (basis.T @ values), dtype=np.float64)
+
+
+def _spread(values: Floats, variances: Floats | None) -> float:
+    """Standard deviation of the single losses; medians, so that a few spikes or steps do not count."""
+    inside = 0.0 if variances is None else float(np.median(variances))
+    between = float(np.median(np.abs(np.diff(values)))) / _MEDIAN_DIFFERENCE
+    return float(np.sqrt(inside + between * between))

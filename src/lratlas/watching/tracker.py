@@ -8,11 +8,28 @@ from typing import Any
 
 from lratlas.errors import SpecError
 from lratlas.numbers import is_finite
-from lratlas.watching.history import History
-from lratlas.watching.rules import FIRST_LOOK, LOOK_GROWTH, Regime, Rules, decide
+from lratlas.watching.history import Cell, History
+from lratlas.watching.rules import (
+    FIRST_LOOK,
+    LOOK_GROWTH,
+    SAME_LR,
+    Course,
+    LRs,
+    Regime,
+    Rules,
+    Scale,
+    Standing,
+    Start,
+    course,
+    decide,
+    floor_is_zero,
+    standing,
+)
 from lratlas.watching.stationarity import FEWEST_BLOCKS, block_means, trend
 
 PEAK_STEPS = 8  # a single mini-batch may be far off
+START_LOSSES = 8  # whose median is the level at the start
+_LARGEST = 1e150  # larger losses have no finite square
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,21 +38,28 @@ class Look:
 
     Attributes:
         step: Steps so far, all learning rates together.
-        phase_step: Steps since the learning rate last changed.
+        phase_step: Steps since the learning rate last jumped.
         regime: ``converging`` (regime 1), ``equilibrium`` (2), ``diverging`` (3) or ``undecided``.
+        course: What the loss does: ``falling``, ``stationary``, ``rising`` or ``unclear``.
+        standing: The loss is ``below``, ``at`` or ``above`` the chance loss, or, without one, the loss at the start;
+            None where too short.
         loss: Mean over the last quarter of the phase; None where not finite or too short.
         accuracy: The same of the accuracy.
-        fall: Relative fall of the loss from the third to the last quarter.
+        fall: Fall of the loss from the third to the last quarter of the phase, in units of the loss.
         falling_p: p value of the test for a falling loss.
-        settled_p: p value of the test for a loss that falls by less than 15 %.
-        blocks: How many block means were compared; 0 where there was nothing to test.
-        lr: The first parameter group's learning rate; None where it is not known.
+        settled_p: p value of the test for a loss that falls by less than 15 % of its height.
+        blocks: Number of block means compared; 0 where there was nothing to test.
+        lr: Learning rate at this step: the geometric mean over the parameter groups; None where it is not known.
+        lr_low: The lowest of the stretch that was judged, the last half of the phase.
+        lr_high: The highest of this stretch.
         gradient_norm: Mean over steps since the last look, or the last one known; None where there is none.
     """
 
     step: int
     phase_step: int
     regime: Regime
+    course: Course = "unclear"
+    standing: Standing | None = None
     loss: float | None = None
     accuracy: float | None = None
     fall: float | None = None
@@ -43,41 +67,60 @@ class Look:
     settled_p: float | None = None
     blocks: int = 0
     lr: float | None = None
+    lr_low: float | None = None
+    lr_high: float | None = None
     gradient_norm: float | None = None
+
+    @property
+    def lr_moves(self) -> bool:
+        """Whether the learning rate changed by more than a factor 1.25 within the stretch that was judged."""
+        return self.lr_low is not None and self.lr_high is not None and self.lr_high > SAME_LR * self.lr_low
 
 
 @dataclass(kw_only=True)
 class RegimeTracker:
     """Follows a training whose losses come as means over some steps.
 
-    The regime is about the present learning rate: `restart` begins a new phase. Looks are taken at 256 steps and
-    then whenever a phase has grown by a quarter, so that their number grows with the logarithm of the steps. Each
-    tests the last half of the phase.
+    `restart` begins a new phase where the learning rate has jumped; a learning rate that moves little by little stays
+    in one phase. Looks are taken at 256 steps and then whenever a phase has grown by a quarter, so that their number
+    grows with the logarithm of the steps. Each tests the last half of the phase.
 
     Attributes:
         rules: The numbers that decide.
         step: Steps so far.
         phase_step: Steps of the present phase.
-        regime: What the last look said.
-        since: The step from which on it has said so.
+        regime: The regime at the last look.
+        course: What the loss did at the last look.
+        since: The step since which the regime has been the same.
+        course_since: The step since which the course has been the same.
         spent: Steps of the present phase in each regime.
         peak: Highest loss of the phase over eight steps or more, as of the last look.
+        blown: Whether the peak is above the reference: the training has moved the loss, not for the better.
+        lowest: Lowest loss so far.
+        first_losses: The first eight losses.
     """
 
     rules: Rules = field(default_factory=Rules)
     step: int = 0
     phase_step: int = 0
     regime: Regime = "undecided"
+    course: Course = "unclear"
     since: int = 0
+    course_since: int = 0
     spent: dict[Regime, int] = field(default_factory=dict[Regime, int])
     peak: float = -inf
+    blown: bool = False
+    lowest: float = inf
+    first_losses: list[float] = field(default_factory=list[float])
     _history: History = field(default_factory=History)
     _next_look: int = FIRST_LOOK
-    _first_loss: float | None = None
+    _lr: float = nan
     _broken_steps: int = 0
 
-    def add(self, *, steps: int, loss: float, accuracy: float | None = None) -> Look | None:
-        """Add the mean loss, and accuracy, over some steps; the look that was due, if one was.
+    def add(self, *, steps: int, loss: float, accuracy: float | None = None, lr: float | None = None) -> Look | None:
+        """Add the mean loss, accuracy and learning rate over some steps; the look that was due, if one was.
+
+        There is a look, too, at which losses are no longer finite, or are finite again.
 
         A loss that is not finite over two steps in a row is divergence at once. One single such step, as mixed
         precision meets them, is left out. Accuracies count where the rules have a ``chance_accuracy``.
@@ -85,71 +128,94 @@ class RegimeTracker:
         self.step += steps
         self.phase_step += steps
         self.spent[self.regime] = self.spent.get(self.regime, 0) + steps
-        if not is_finite(loss):
+        self._lr = nan if lr is None else lr
+        if not abs(loss) <= _LARGEST:  # NaN too
             self._broken_steps += steps
             if self._broken_steps < 2:
                 return None
-            return self._named("diverging") if self.regime != "diverging" else None
-        if self._broken_steps >= 2:
+            return self._named("diverging", "unclear") if self.regime != "diverging" else None
+        recovered = self._broken_steps >= 2
+        if recovered:
             self.restart()  # someone has put finite weights back
         self._broken_steps = 0
-        if self._first_loss is None:
-            self._first_loss = loss
-        self._history.add(steps=steps, loss=loss, accuracy=nan if accuracy is None else accuracy)
-        return self.look() if self.phase_step >= self._next_look else None
+        self.lowest = min(self.lowest, loss)
+        if len(self.first_losses) < START_LOSSES:
+            self.first_losses.append(loss)
+        self._history.add(Cell(loss, nan if accuracy is None else accuracy, self._lr), steps=steps)
+        if self.phase_step >= self._next_look:
+            return self.look()
+        return self._named("undecided", "unclear") if recovered else None
 
     def restart(self) -> None:
-        """Begin a new phase: the learning rate has changed."""
-        self.phase_step, self.regime, self.since, self.spent = 0, "undecided", self.step, {}
-        self._history, self._next_look, self.peak = History(), FIRST_LOOK, -inf
+        """Begin a new phase: the learning rate has jumped."""
+        self.phase_step, self.spent, self.peak, self.blown = 0, {}, -inf, False
+        self.regime, self.since, self.course, self.course_since = "undecided", self.step, "unclear", self.step
+        self._history, self._next_look = History(), FIRST_LOOK
 
     def look(self) -> Look:
         """Judge the losses now. Looks beyond those that are due add to the probability of a false alarm."""
         if self._broken_steps >= 2:
-            return self._named("diverging")
+            return self._named("diverging", "unclear")
         self._next_look = max(ceil(self.phase_step * LOOK_GROWTH), FIRST_LOOK)
-        losses, accuracies = self._history.last_half(FEWEST_BLOCKS)
-        if len(losses) < FEWEST_BLOCKS:
-            return self._named(self.regime)
-        found = trend(losses)
-        seen = block_means(accuracies, found.length)
+        seen = self._history.last_half(FEWEST_BLOCKS)
+        if len(seen.losses) < FEWEST_BLOCKS:
+            return self._named(self.regime, self.course)
+        start, lrs = self.start, LRs.of(self._history.lrs, judged=len(seen.losses))
+        floored, pace = floor_is_zero(self.lowest, self.rules), lrs.pace if lrs is not None and lrs.moves else 1.0
+        found = trend(seen.losses, variances=seen.variances, start=None if floored else start.median, pace=pace)
+        scale = Scale.of(found, start=start, lowest=self.lowest, rules=self.rules)
+        accuracies = block_means(seen.accuracies, found.length)
         self.peak = max(self.peak, self._history.highest(PEAK_STEPS))
-        regime = decide(found, seen, reference=self.reference, peak=self.peak, previous=self.regime, rules=self.rules)
-        accuracy = float(seen[-(len(seen) // 2) :].mean())
+        self.blown = max(self.peak, found.level) > scale.blown
+        does = course(found, scale, previous=self.course, rules=self.rules)
+        regime = decide(found, does, accuracies, scale, lrs=lrs, blown=self.blown, rules=self.rules)
+        accuracy = float(accuracies[-(len(accuracies) // 2) :].mean())
         return replace(
-            self._named(regime),
+            self._named(regime, does),
+            standing=standing(found, scale),
             loss=found.level,
             accuracy=accuracy if is_finite(accuracy) else None,
             fall=found.fall,
             falling_p=found.falling_p,
             settled_p=found.settled_p,
             blocks=found.blocks,
+            lr_low=None if lrs is None else lrs.low,
+            lr_high=None if lrs is None else lrs.high,
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on, as numbers, strings, lists and dictionaries; without the rules."""
+        """All that is needed to resume, as numbers, strings, lists and dictionaries; without the rules."""
         state = asdict(self)
         del state["rules"]
-        return state
+        return state | {"_history": self._history.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave.
+        """Resume from what `state_dict` gave.
 
         Raises:
-            SpecError: If it is of something else.
+            SpecError: If it is of something else, or of another version of LR Atlas.
         """
         if set(state) != set(self.state_dict()):
-            raise SpecError(f"the tracker's state has the entries {sorted(state)}; it must be one of state_dict()")
+            raise SpecError(
+                f"the tracker's state has the entries {sorted(state)}; it must be one of state_dict() of this version"
+            )
         state = copy.deepcopy(dict(state))
-        vars(self).update(state | {"_history": History(**state["_history"])})
+        vars(self).update(state | {"_history": History.from_state(state["_history"])})
 
     @property
-    def reference(self) -> float:
-        """Loss at chance level, or the first one; NaN before there is one."""
-        reference = self.rules.chance_loss if self.rules.chance_loss is not None else self._first_loss
-        return reference if reference is not None else nan
+    def start(self) -> Start:
+        """The level of the first losses."""
+        return Start.of(self.first_losses)
 
-    def _named(self, regime: Regime) -> Look:
+    @property
+    def finite(self) -> bool:
+        """False while two losses or more in a row have not been finite."""
+        return self._broken_steps < 2
+
+    def _named(self, regime: Regime, does: Course) -> Look:
         if regime != self.regime:
             self.regime, self.since = regime, self.step
-        return Look(step=self.step, phase_step=self.phase_step, regime=regime)
+        if does != self.course:
+            self.course, self.course_since = does, self.step
+        lr = self._lr if is_finite(self._lr) else None
+        return Look(step=self.step, phase_step=self.phase_step, regime=regime, course=does, lr=lr)

@@ -1,28 +1,42 @@
 """`watch`: which regime a running training is in, from one line in its loop."""
 
 from collections.abc import Callable
+from typing import Any, Protocol
 
 from torch import nn
 from torch.optim import Optimizer
 
+from lratlas.errors import SpecError
 from lratlas.watching.following import Watch
+from lratlas.watching.learning_rates import Schedule, check_schedule
 from lratlas.watching.rules import Rules
 from lratlas.watching.tracker import Look
 
 __all__ = ["Watch", "watch"]
 
 
+class OptimizerWrapper(Protocol):
+    """An object that holds the optimizer it steps, such as those of DeepSpeed; Accelerate's is an `Optimizer` too."""
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer inside, or another wrapper."""
+        ...
+
+
 def watch(
-    optimizer: Optimizer,
+    optimizer: Optimizer | OptimizerWrapper,
     *,
     model: nn.Module | None = None,
     average: bool = False,
+    schedule: Schedule = False,
+    loss_is_progress: bool = True,
     chance_loss: float | None = None,
     chance_accuracy: float | None = None,
     false_alarm: float = 0.05,
     on_change: Callable[[Look], object] | None = None,
 ) -> Watch:
-    """Watch a training: which regime its present learning rate is in, as it goes.
+    """Watch a training: which regime its present learning rate is in, as it runs.
 
     Example:
         >>> watch = lratlas.watch(optimizer)  # doctest: +SKIP
@@ -36,25 +50,78 @@ def watch(
 
     * ``converging`` (regime 1): the loss falls, or is near zero.
     * ``equilibrium`` (regime 2): the loss is stationary above zero.
-    * ``diverging`` (regime 3): the loss is not finite, rests above chance level, or the accuracy is at chance.
-    * ``undecided``: too early, too noisy, or in between.
+    * ``diverging`` (regime 3): the loss is not finite, rests above its level at chance or at the start, or the accuracy
+      is at chance.
+    * ``undecided``: too early, too noisy, in between, or the learning rate moves.
 
-    The tests and their error rates are those of `lratlas.watching.rules.Rules`. They begin anew where the
-    learning rate of any parameter group has changed by more than a factor 1.25 since they began: the regime is that of
-    the present one.
+    The tests and their error rates are those of `lratlas.watching.rules.Rules`. They start again where the learning
+    rate of any parameter group jumps by more than a factor 1.25. Where it moves little by little, by more than that
+    within the stretch of losses that is tested, a loss that falls with the learning rate or is at rest meanwhile leaves
+    the regime ``undecided``, unless the move is declared as a ``schedule``.
+
+    Do not use the default where the loss does not measure progress, as in generative adversarial networks and
+    reinforcement learning: pass ``loss_is_progress=False``.
 
     Args:
-        optimizer: Any PyTorch optimizer.
+        optimizer: Any PyTorch optimizer, or a wrapper with one as its attribute ``optimizer``, such as Accelerate's.
         model: Whose buffers to restore after `Watch.averaged`.
         average: Keep a running average of the weights, which takes as much memory as they do.
-        chance_loss: Loss of the best constant prediction, such as ``ln 10`` for ten balanced classes. None: the loss at
-            the start takes its place.
+        schedule: The learning rate follows a schedule: True, ``"cosine"``, ``"linear"``, or a function from the step to
+            the factor of the learning rate. The regime then is that of the training under its schedule, at the
+            learning rates of the stretch that was tested. Jumps that a function explains do not start the tests again.
+        loss_is_progress: Whether a lower loss is a better model. If not, the reports say what the loss does; no regime
+            is named except ``diverging`` for losses that are not finite, and nothing is suggested.
+        chance_loss: Loss of the best constant prediction, such as ``ln 10`` for ten balanced classes; a positive one
+            says that zero is the floor of the loss. None: losses of any sign are judged by their spread and by their
+            fall since the start.
         chance_accuracy: Accuracy of that prediction, such as 0.1; needed to judge by accuracies.
         false_alarm: Highest probability that a loss that does not fall is ever called converging.
         on_change: Called with the look at which the regime changed.
 
     Raises:
-        SpecError: If a number is out of range.
+        SpecError: If a number is out of range, the schedule is none, or there is no PyTorch optimizer.
     """
-    rules = Rules(chance_loss=chance_loss, chance_accuracy=chance_accuracy, false_alarm=false_alarm)
-    return Watch(optimizer, rules=rules, model=model, average=average, on_change=on_change)
+    check_schedule(schedule)
+    rules = Rules(
+        chance_loss=chance_loss,
+        chance_accuracy=chance_accuracy,
+        false_alarm=false_alarm,
+        loss_is_progress=loss_is_progress,
+        scheduled=bool(schedule),
+    )
+    return Watch(
+        unwrapped(optimizer), rules=rules, schedule=schedule, model=model, average=average, on_change=on_change
+    )
+
+
+def unwrapped(optimizer: object) -> Optimizer:
+    """The optimizer whose steps can be followed: the one given, or the one inside its wrappers.
+
+    Raises:
+        SpecError: If there is none.
+    """
+    inner = optimizer
+    while not _takes_hooks(inner):
+        inner = getattr(inner, "optimizer", None)
+        if inner is None:
+            raise SpecError(
+                f"watch was given a {type(optimizer).__name__}; it must be a PyTorch optimizer, or have one as its "
+                "attribute `optimizer`"
+            )
+    assert isinstance(inner, Optimizer)
+    return inner
+
+
+def _takes_hooks(optimizer: object) -> bool:
+    """Whether an object is an optimizer that was set up as one: wrappers may only inherit from the class."""
+    if not isinstance(optimizer, Optimizer):
+        return False
+    try:
+        optimizer.register_step_post_hook(_nothing).remove()
+    except AttributeError:
+        return False
+    return True
+
+
+def _nothing(*_: object) -> None:
+    """A hook that does nothing."""

@@ -1,0 +1,130 @@
+"""The learning rates of a running training: one number for all groups, and when they jump."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lratlas.errors import SpecError
+from lratlas.numbers import is_finite
+from lratlas.watching.rules import FIRST_LOOK, SAME_LR
+
+Schedule = bool | Literal["cosine", "linear"] | Callable[[int], float]
+
+
+class LearningRates:
+    """Reads the learning rates of an optimizer's groups, and finds where a new phase begins.
+
+    A phase begins where the learning rate of any group changes at once by more than a factor 1.25, after 256 steps
+    or more without such a change, or where groups are added. Changes that are slower or more frequent are those of a
+    learning rate that moves.
+
+    Args:
+        optimizer: Whose groups are read. Learning rates that are tensors are read by `fetch` only, since reading one
+            may wait for the device.
+        schedule: A function from the step to a factor explains the changes that follow it, however sudden.
+
+    Attributes:
+        phase: How many times the learning rate has jumped.
+        mean: The geometric mean over the groups whose learning rate is not zero; zero without any.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: Schedule) -> None:
+        self._optimizer, self._factor = optimizer, schedule if callable(schedule) else None
+        self.phase, self._since = 0, 0
+        self.fetch()
+        self._followed, self.mean = self._lrs, _geometric_mean(self._lrs)
+        self._last = self._held = next(iter(self._unscheduled(0)), [])
+
+    def fetch(self) -> None:
+        """Read all learning rates, tensors included."""
+        self._lrs = [float(group["lr"]) for group in self._optimizer.param_groups]
+
+    def follow(self, step: int) -> bool:
+        """Read the learning rates after a number of steps; whether a phase begins."""
+        self._read()
+        if self._lrs == self._followed and self._factor is None:
+            return False
+        self._followed, self.mean = self._lrs, _geometric_mean(self._lrs)
+        present = self._unscheduled(step)
+        if not present:
+            return False
+        sudden = all(_changed(self._last, lrs) for lrs in present)
+        self._last = present[0]
+        if not all(_changed(self._held, lrs) for lrs in present):
+            return False
+        begins = sudden and (step - self._since >= FIRST_LOOK or len(present[0]) != len(self._held))
+        self._held, self._since = present[0], step
+        self.phase += begins
+        return begins
+
+    def state_dict(self) -> dict[str, Any]:
+        """The learning rates that changes are measured from, and since when."""
+        return {"held": list(self._held), "last": list(self._last), "since": self._since}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume from what `state_dict` gave."""
+        self._held, self._last, self._since = [*state["held"]], [*state["last"]], state["since"]
+
+    def _read(self) -> None:
+        """Read the learning rates that are numbers."""
+        groups, known = self._optimizer.param_groups, self._lrs
+        if len(groups) != len(known):
+            self.fetch()
+            return
+        pairs = zip(groups, known, strict=True)
+        self._lrs = [lr if isinstance(group["lr"], Tensor) else float(group["lr"]) for group, lr in pairs]
+
+    def _unscheduled(self, step: int) -> list[list[float]]:
+        """The learning rates without the schedule's factor: that of this step, or of the one before.
+
+        Loops call the scheduler before or after the watch. A factor of zero leaves nothing to compare.
+        """
+        if self._factor is None:
+            return [self._lrs]
+        factors = [scheduled_factor(self._factor, at) for at in (step, max(step - 1, 0))]
+        return [[lr / factor for lr in self._lrs] for factor in factors if factor]
+
+
+def check_schedule(schedule: object) -> None:
+    """Refuse what is no schedule.
+
+    Raises:
+        SpecError: If it is neither a boolean, nor a name, nor a function from a step to a factor.
+    """
+    if callable(schedule):
+        scheduled_factor(schedule, 0)
+    elif not (isinstance(schedule, bool) or schedule in ("cosine", "linear")):
+        raise SpecError(
+            f"schedule is {schedule!r}; it must be True, False, 'cosine', 'linear' or a function of the step"
+        )
+
+
+def scheduled_factor(schedule: Callable[[int], object], step: int) -> float:
+    """The factor that a schedule has at a step.
+
+    Raises:
+        SpecError: If it is not a finite number, or negative.
+    """
+    factor: Any = schedule(step)
+    if not is_finite(factor) or float(factor) < 0:
+        raise SpecError(f"schedule({step}) is {factor!r}; it must return the factor of the learning rate")
+    return float(factor)
+
+
+def _geometric_mean(lrs: list[float]) -> float:
+    """Over those that are not zero; one number stays what it is, to the last digit."""
+    positive = [lr for lr in lrs if lr > 0]
+    if len(set(positive)) < 2:
+        return float(positive[0]) if positive else 0.0
+    return math.exp(sum(map(math.log, positive)) / len(positive))
+
+
+def _changed(old: list[float], new: list[float]) -> bool:
+    """Whether any group's learning rate, or their number, has changed by more than a little."""
+    if len(old) != len(new):
+        return True
+    pairs = [(min(pair), max(pair)) for pair in zip(old, new, strict=True)]
+    return any(high > SAME_LR * low for low, high in pairs)
