@@ -1,4 +1,4 @@
-"""What a search's chart of eliminations shows, as frames: how each LR did as its training went on."""
+"""What a search's chart of eliminations shows, as frames: how each LR did as its training continued."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def courses_data(advice: Advice) -> pl.DataFrame:
         .then(pl.lit("failed after ") + pl.col("last_part"))
         .when(end == longest)
         .then(pl.lit("trained the longest"))
-        .otherwise(pl.lit("given up after ") + pl.col("last_part"))
+        .otherwise(pl.lit("dropped after ") + pl.col("last_part"))
     )
     return (
         data.with_columns(

@@ -93,7 +93,7 @@ def errors_data(advice: Advice) -> pl.DataFrame:
     """The longest length at which LRs were compared: each LR's difference to the best one, with its error.
 
     Returns:
-        One row per LR: ``lr``, ``steps``, ``seeds``, ``metric``, ``near`` (it cannot be told from the best one),
+        One row per LR: ``lr``, ``steps``, ``seeds``, ``metric``, ``near`` (it is within the noise of the best one),
         ``best`` (the metric of the best LR), ``low`` and ``high`` (the 90% interval of the difference, around the
         metric; null for the best LR, which is compared with itself), and the places of the last three on the scale.
     """
