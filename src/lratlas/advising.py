@@ -70,8 +70,13 @@ def advice_of(finder: Finder) -> Advice:
     Raises:
         SearchError: There is no advice yet.
     """
-    advice, path = finder.advice(), finder.folder / "checkpoint.safetensors"
-    return replace(advice, checkpoint=path) if advice.segment and path.exists() else advice
+    advice = finder.advice()
+    if advice.segment is None:
+        return advice
+    from lratlas.search.segment_trainer import CHECKPOINT  # not before it is needed: PyTorch comes with it
+
+    path = finder.folder / CHECKPOINT
+    return replace(advice, checkpoint=path) if path.exists() else advice
 
 
 def charts_of(advice: Advice) -> dict[str, Drawing]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import altair as alt
-import polars as pl
 
 from lratlas.report import advice_marks as marks
 from lratlas.report import look
@@ -150,19 +149,20 @@ def _by_name(field: str, names: Sequence[str], stops: Sequence[str]) -> alt.Colo
 
 def _metric_axis(advice: Advice) -> alt.Y:
     shown = window(advice)
-    kind = {"zero": False} if shown.limit is None else {"type": "log"}
     axis = alt.Axis(format="~g")
     if shown.limit is not None and shown.more_is_better:
         axis.labelExpr = f"format({shown.limit!r} - datum.value, '.6~g')"
     if shown.ticks is not None:
         axis.values = shown.ticks
-    ends = {"rangeMin": alt.expr(f"height - {_BELOW}"), "rangeMax": _ABOVE}
-    return (
-        alt.Y("drawn:Q")
-        .scale(domain=shown.domain, nice=False, **ends, **kind)
-        .title(f"validation metric ({better(advice)})")
-        .axis(axis)
+    scale = alt.Scale(
+        type="linear" if shown.limit is None else "log",
+        domain=shown.domain,
+        nice=False,
+        zero=False,
+        rangeMin=alt.expr(f"height - {_BELOW}"),
+        rangeMax=_ABOVE,
     )
+    return alt.Y("drawn:Q").scale(scale).title(f"validation metric ({better(advice)})").axis(axis)
 
 
 def _tips() -> list[alt.Tooltip]:

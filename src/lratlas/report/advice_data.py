@@ -116,9 +116,7 @@ def expected_data(advice: Advice) -> pl.DataFrame:
     schema = dict.fromkeys(row, pl.Float64)
     rows = pl.DataFrame([row], schema=schema).drop_nulls().filter(pl.all_horizontal(pl.all().is_finite()))
     shown = window(advice)
-    return rows.with_columns(
-        drawn=shown.within(), drawn_low=shown.within("low"), drawn_high=shown.within("high")
-    )
+    return rows.with_columns(drawn=shown.within(), drawn_low=shown.within("low"), drawn_high=shown.within("high"))
 
 
 def signs_data(advice: Advice) -> pl.DataFrame:

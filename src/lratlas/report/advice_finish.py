@@ -56,15 +56,15 @@ def recipes(advice: Advice) -> list[Recipe]:
         return [_scheduled(advice)]
     average = Recipe(
         heading="Average the last tenth",
-        words="The LR stays constant. Averages are also validated after 1/8, 1/4 and 1/2 of the training; the best one is"
-        " kept. This costs no extra training.",
+        words="The LR stays constant. Averages are also validated after 1/8, 1/4 and 1/2 of the training; the best one"
+        " is kept. This costs no extra training.",
         code=_AVERAGE.format(
             steps=advice.steps, lr=_number(advice.lr), better=">" if advice.direction == "maximize" else "<"
         ),
     )
     anneal = Recipe(
         heading="Anneal the last fifth",
-        words="The LR goes linearly to zero over the last fifth of the steps, as advice.lr_at(step, finish=\"anneal\")"
+        words='The LR goes linearly to zero over the last fifth of the steps, as advice.lr_at(step, finish="anneal")'
         " says. Where parameter groups have different LRs, multiply all by the same factor.",
         code=_ANNEAL.format(steps=advice.steps, lr=_number(advice.lr), part=f"{advice.steps / 5:g}"),
     )
@@ -89,8 +89,8 @@ def _continued(advice: Advice) -> list[Recipe]:
     return [
         Recipe(
             heading="Start from the search's checkpoint",
-            words=f"The search has trained {done:,} of the {advice.steps:,} steps at LR {lr:.3g}, the nearest one that it"
-            " tried. Its weights are in the checkpoint; the state of the optimizer is not, and starts from scratch.",
+            words=f"The search has trained {done:,} of the {advice.steps:,} steps at LR {lr:.3g}, the nearest one that"
+            " it tried. Its weights are in the checkpoint; the state of the optimizer is not, and starts from scratch.",
             code=_CONTINUE.format(checkpoint=advice.checkpoint.name, done=done, steps=advice.steps),
         )
     ]

@@ -74,7 +74,9 @@ def errors(advice: Advice, weights: Control) -> list[alt.Chart]:
     ]
     y, y2 = alt.Y("drawn_low:Q"), alt.Y2("drawn_high:Q")
     return [
-        rows.mark_rule(strokeDash=[1, 3], strokeWidth=1.2, color=colour, clip=True).encode(y=alt.Y("mean(drawn_best):Q")),
+        rows.mark_rule(strokeDash=[1, 3], strokeWidth=1.2, color=colour, clip=True).encode(
+            y=alt.Y("mean(drawn_best):Q")
+        ),
         rows.mark_rule(strokeWidth=1.6, color=colour, clip=True).encode(x=alt.X("lr:Q"), y=y, y2=y2, tooltip=tips),
         *_caps(rows, alt.X("lr:Q"), colour),
     ]
@@ -151,7 +153,7 @@ def _caps(rows: alt.Chart, x: alt.X, colour: str) -> list[alt.Chart]:
 
 
 def _left_is_freer(advice: Advice) -> bool:
-    """Whether a word fits better on the left of the advised LR: far from the error bars and from the end of the axis."""
+    """Whether a word fits better on the left of the advised LR, away from error bars and from the end of the axis."""
     lr = advice.lr or 1.0
     bars = errors_data(advice).drop_nulls("low")["lr"]
     low, high = lr_range(advice)

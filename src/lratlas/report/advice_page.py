@@ -15,15 +15,15 @@ from lratlas.report.shell import environment, packed_spec, part, policy
 from lratlas.search.advice import Advice
 
 METHOD = (
-    "Every LR is trained for 1/64 of a full training, with the same initial weights and batches. The better LRs continue"
-    " for twice the steps each time, ranked by the validation metric of their averaged weights (of the last ones under a"
-    " schedule). While no LR has learned anything, none is ranked: they are thinned out evenly.",
+    "Every LR is trained for 1/64 of a full training, with the same initial weights and batches. The better LRs"
+    " continue for twice the steps each time, ranked by the validation metric of their averaged weights (of the last"
+    " ones under a schedule). While no LR has learned anything, none is ranked: they are thinned out evenly.",
     "LRs are compared at one length at a time. A difference counts if it exceeds the noise of the validation set and of"
     " the seed at the level of 5%. Budget above 1.5 buys further seeds of the LRs within the noise, then longer"
     " trainings.",
-    "The recommended LR is the mean, over log LR, of the LRs within the noise of the best one at the longest length. It is"
-    " then lowered for the steps that were not trained. At the ends of the good range, LRs fall behind by more than noise"
-    " and tolerance.",
+    "The recommended LR is the mean, over log LR, of the LRs within the noise of the best one at the longest length. It"
+    " is then lowered for the steps that were not trained. At the ends of the good range, LRs fall behind by more than"
+    " noise and tolerance.",
     "The expected metric is a projection, not a measurement: each further doubling of the steps is assumed to gain less"
     " than the one before it.",
     "Regimes follow from the training losses of each LR, as in lratlas.watch.",

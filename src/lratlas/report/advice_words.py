@@ -45,13 +45,11 @@ def _sentences(advice: Advice) -> Iterator[str]:
         yield "The grey band holds the LRs that tie."
     if errors_data(advice)["low"].count():
         yield (
-            "Dotted: the best metric of the longest comparison. Bars: the 90% interval of each LR's difference to it; an"
-            " LR whose bar reaches the dotted line is within the noise of the best one."
+            "Dotted: the best metric of the longest comparison. Bars: the 90% interval of each LR's difference to it;"
+            " an LR whose bar reaches the dotted line is within the noise of the best one."
         )
     if expected_data(advice).height:
-        yield (
-            "Green: not measured but expected of a full training at the recommended LR, with its 90% interval."
-        )
+        yield ("Green: not measured but expected of a full training at the recommended LR, with its 90% interval.")
     if window(advice).limit is not None:
         yield f"The scale is logarithmic in the distance to the best possible metric, {window(advice).limit:g}."
     if regimes := regimes_data(advice)["regime"].to_list():

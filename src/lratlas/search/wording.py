@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _FINISHES = {
     "average": "To finish, average the weights of the last tenth of the steps at a constant LR.",
     "anneal": "To finish, anneal the LR linearly to zero over the last fifth of the steps.",
-    "either": "To finish, try both ways and keep the better one: average the weights of the last tenth of the steps, or"
-    " anneal the LR linearly to zero over the last fifth.",
+    "either": "To finish, average the weights of the last tenth of the steps, or anneal the LR linearly to zero over"
+    " the last fifth; try both and keep the better one.",
     "constant": "Keep the LR constant: the search could try neither averaged weights nor an annealed end.",
     "schedule": "It is the LR that your schedule multiplies.",
 }
@@ -37,8 +37,9 @@ def _lines(advice: "Advice") -> Iterator[str]:
         yield advice.reason
     else:
         yield f"Use an initial LR of {advice.lr:.2g} ({_good_range(advice.low, advice.high)})."
-        averages = advice.finish in {"average", "anneal", "either"}
-        yield f"{_FINISHES[advice.finish]} {_KEEP}" if averages else _FINISHES[advice.finish]
+        yield _FINISHES[advice.finish]
+        if advice.finish in {"average", "anneal", "either"}:
+            yield _KEEP
         if advice.expected is not None:
             yield (
                 f"A full training is expected to reach a validation metric of {advice.expected:.3g} (90% interval"
@@ -95,8 +96,8 @@ def warnings_of(
 def _lost_states(results: Sequence[SegmentResult]) -> Iterator[str]:
     if doubtful := restarted(results):
         yield (
-            f"The losses of {len(doubtful)} segments, such as {doubtful[0]}, begin as high as those of fresh weights: load"
-            " the state of the parent segment before training continues. Where most segments lack it, only segments"
+            f"The losses of {len(doubtful)} segments, such as {doubtful[0]}, begin as high as those of fresh weights:"
+            " load the state of the parent segment before training continues. Where most segments lack it, only segments"
             " from fresh weights count."
         )
 
