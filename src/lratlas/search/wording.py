@@ -97,7 +97,7 @@ def _lost_states(results: Sequence[SegmentResult]) -> Iterator[str]:
     if doubtful := restarted(results):
         yield (
             f"The losses of {len(doubtful)} segments, such as {doubtful[0]}, begin as high as those of fresh weights:"
-            " load the state of the parent segment before training continues. Where most segments lack it, only segments"
+            " load the state of the parent segment before training continues. Where most segments lack it, only those"
             " from fresh weights count."
         )
 
