@@ -19,6 +19,7 @@ from lratlas.report.advice_data import (
 )
 from lratlas.report.advice_words import advice_text, better, course_text
 from lratlas.report.controls import Control, control
+from lratlas.report.log_axis import log_axis
 from lratlas.report.look import Drawing
 from lratlas.report.rows import lr_column
 from lratlas.report.source import EVERY_SEED
@@ -126,9 +127,9 @@ def _weights(advice: Advice, chart: str) -> Control:
 
 
 def _lr_axis(advice: Advice) -> alt.X:
-    axis = look.plr_axis(elr=False).title("initial LR")
-    axis.shorthand = "lr:Q"
-    return axis.scale(type="log", nice=False, domain=list(lr_range(advice)))
+    low, high = lr_range(advice)
+    axis = alt.X("lr:Q").scale(type="log", nice=False, domain=[low, high])
+    return axis.title("initial LR").axis(log_axis(low, high))
 
 
 def _share_axis(shares: Sequence[float]) -> alt.X:

@@ -101,7 +101,7 @@ def expected(advice: Advice, x: alt.X, *, share: float | None = None) -> list[al
     point = rows.mark_point(shape="square", size=60, strokeWidth=2, opacity=1, color=_EXPECTED)
     side = -1 if share is None and _left_is_freer(advice) else 1
     text = rows.mark_text(
-        align="right" if side < 0 else "left", dx=9 * side, color=_EXPECTED, fontSize=11, fontWeight="bold"
+        align="right" if side < 0 else "left", dx=9 * side, color=_EXPECTED, fontSize=10, fontWeight="bold"
     )
     return [
         rows.mark_rule(strokeWidth=9, opacity=0.4, color=_EXPECTED).encode(
