@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from altair.utils.schemapi import debug_mode
 
 from lratlas.errors import SearchError
-from lratlas.numbers import finite_or_none
+from lratlas.numbers import finite_or_none, is_finite
 from lratlas.paths import home_expanded
 from lratlas.report.advice_charts import advice_chart, course_chart
 from lratlas.report.advice_courses import courses_data
@@ -19,6 +19,7 @@ from lratlas.report.advice_page import advice_page
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.look import Drawing
 from lratlas.search.advice import Advice
+from lratlas.search.finder import Finder
 from lratlas.search.regimes import Bracket
 from lratlas.study.store.atomic import write_file
 
@@ -63,6 +64,21 @@ def write_advice(advice: Advice, folder: str | Path) -> Path:
     return folder / "advice.html"
 
 
+def advice_of(finder: Finder) -> Advice:
+    """The advice of a search, with the checkpoint that its folder has.
+
+    Raises:
+        SearchError: There is no advice yet.
+    """
+    advice = finder.advice()
+    if advice.segment is None:
+        return advice
+    from lratlas.search.segment_trainer import CHECKPOINT  # not before it is needed: PyTorch comes with it
+
+    path = finder.folder / CHECKPOINT
+    return replace(advice, checkpoint=path) if path.exists() else advice
+
+
 def charts_of(advice: Advice) -> dict[str, Drawing]:
     """The charts of an advice by name: ``advice``, and ``course`` where an LR was trained for more than one share."""
     draw: Mapping[str, Callable[[Advice], Drawing]] = {"advice": advice_chart}
@@ -86,14 +102,13 @@ def advice_facts(advice: Advice) -> dict[str, Any]:
 
 def cost_facts(advice: Advice) -> dict[str, str]:
     """What the search cost and what it was made with, name by name."""
-    seeds = advice.evidence["seed"].n_unique()
+    lrs, seeds = advice.evidence["lr"].n_unique(), advice.evidence["seed"].n_unique()
     return {
         "Cost": f"{advice.cost:.2f} full trainings of {advice.steps:,} steps",
-        "Segments": f"{advice.evidence.height}, of {advice.evidence['lr'].n_unique()} LRs and"
-        f" {seeds} {'seed' if seeds == 1 else 'seeds'}",
+        "Segments": f"{advice.evidence.height}, of {_counted(lrs, 'LR')} and {_counted(seeds, 'seed')}",
         "Time": f"{advice.evidence['seconds'].sum():,.0f} s, summed over segments",
         **_expected(advice),
-        "Best so far": f"{advice.best:.4g}, after {advice.best_steps:,} steps",
+        **_best(advice),
         "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "polars", "altair")),
         "Machine": f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
     }
@@ -102,8 +117,18 @@ def cost_facts(advice: Advice) -> dict[str, str]:
 def _expected(advice: Advice) -> dict[str, str]:
     if advice.expected is None:
         return {}
-    interval = f"{advice.expected_low:.4g} to {advice.expected_high:.4g} with a probability of 90%"
-    return {"Expected": f"a validation metric of {advice.expected:.4g} after a full training, {interval}"}
+    interval = f"90% interval {advice.expected_low:.4g} to {advice.expected_high:.4g}"
+    return {"Expected": f"a validation metric of {advice.expected:.4g} after a full training ({interval})"}
+
+
+def _best(advice: Advice) -> dict[str, str]:
+    if not is_finite(advice.best):
+        return {}
+    return {"Best so far": f"{advice.best:.4g}, after {advice.best_steps:,} steps"}
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _bracket(bracket: Bracket | None) -> dict[str, float] | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from safetensors.torch import load_file
 
 from cli.helpers import Ran, contents
 from search.command_helpers import program
@@ -91,13 +92,51 @@ def test_an_lr_is_found_for_a_spec(here: Run, place: Path):
     facts = strict((place / "search" / "advice.json").read_text())
     assert table.splitlines()[0].split()[1::2] == ["lr", "steps", "value", "averaged", "regime"]
     assert len(table.splitlines()) - 2 == len({row["lr"] for row in facts["evidence"]})
-    assert text.startswith("Use an initial LR of ")
-    assert text.splitlines()[0] == facts["statement"]
-    assert [line.removeprefix("• ") for line in text.splitlines()[1:-1]] == facts["warnings"]
-    assert text.splitlines()[-1] == "Report: search/advice.html"
+    lines = text.splitlines()
+    statement = facts["statement"].splitlines()
+    assert lines[0].startswith("Use an initial LR of ")
+    assert [line.removeprefix("  ") for line in lines[: len(statement)]] == statement
+    assert [line.removeprefix("• ") for line in lines[len(statement) : -1]] == facts["warnings"]
+    assert lines[-1] == "Report: search/advice.html"
     assert (place / "search" / "advice.html").exists()
     assert facts["steps"] == 128
+    assert (facts["verdict"], facts["reason"]) == ("found", "")
+    assert facts["expected_low"] <= facts["expected"] <= facts["expected_high"] <= 1
+    assert facts["checkpoint"] == "search/checkpoint.safetensors"
     assert {row["lr"] for row in facts["evidence"]} >= {1e-3, 1e-2, 1e-1, 1.0}
+    # Written again, the page still knows where the training can continue.
+    page = (place / "search" / "advice.html").read_text()
+    assert here("report", "search").code == 0
+    assert "checkpoint.safetensors" in page
+    assert strict((place / "search" / "advice.json").read_text())["checkpoint"] == facts["checkpoint"]
+    assert strict(here("status", "search", "--json").out)["advice"]["checkpoint"] == facts["checkpoint"]
+
+
+def test_a_schedule_a_warm_up_and_a_seed_are_searched_with(here: Run, place: Path):
+    words = ["--schedule", "cosine", "--warmup", "16", "--seed", "3", "--lrs", "1e-3", "1", "1", "--json"]
+    ran = here("find", "spec.toml", "-f", "search", *words)
+    assert ran.code == 0, ran
+    facts = strict(ran.out)
+    assert facts["finish"] == "schedule"
+    assert {row["seed"] for row in facts["evidence"]} == {3}
+    settings = strict((place / "search" / "search.json").read_text())
+    assert (settings["schedule"], settings["warmup"], settings["seed"]) == ("cosine", 16, 3)
+    table, *_ = here("find", "spec.toml", "-f", "search", *words[:-1]).out.partition("→ ")
+    assert table.splitlines()[0].split()[1::2] == ["lr", "steps", "value", "regime"]
+
+
+def test_no_lr_is_advised_where_none_has_an_effect(here: Run, place: Path):
+    (place / "flat.py").write_text("import json\nprint(json.dumps({'value': 0.5}))\n")
+    words = ["--steps", "64", "--lrs", "0.01", "1", "1", "-f", "search", "--direction", "maximize", "--workers", "1"]
+    ran = here("find", "--command", f"{sys.executable} flat.py {{lr}}", *words, "--samples", "100", "--chance", "0.1")
+    assert ran.code == 0, ran
+    lines = ran.out.partition("→ ")[2].splitlines()
+    assert lines[0] == "No LR is advised."
+    assert "passed to the optimizer" in lines[1]
+    facts = strict((place / "search" / "advice.json").read_text())
+    assert (facts["verdict"], facts["lr"], facts["expected"]) == ("tie", None, None)
+    settings = strict((place / "search" / "search.json").read_text())
+    assert (settings["samples"], settings["chance"]) == (100, 0.1)
 
 
 def test_a_finished_search_is_told_again_as_json_without_training(
@@ -126,8 +165,9 @@ def test_an_lr_is_found_for_a_command(here: Run, place: Path):
     facts = strict(ran.out)
     assert facts["lr"] < 2  # the parabola diverges above
     assert facts["cost"] <= 1
-    broken = {row["lr"] for row in facts["evidence"] if row["regime"] == "diverging"}
-    assert broken == {row["lr"] for row in facts["evidence"] if row["lr"] > 2}
+    tried = {row["lr"] for row in facts["evidence"]}
+    continued = {row["lr"] for row in facts["evidence"] if row["steps"] > 1}
+    assert max(continued) < 2 < max(tried)
     assert (place / "search" / "advice.html").exists()
 
 
@@ -147,6 +187,11 @@ WORDS: list[tuple[list[str], str]] = [
     ([], "find needs a SPEC.toml or a --command, and not both"),
     (["spec.toml", "--command", "sh {lr}"], "find needs a SPEC.toml or a --command, and not both"),
     (["absent.toml"], "There is no spec absent.toml"),
+    (["spec.toml", "--schedule", "sine"], "--schedule is 'sine'; choose constant, linear or cosine"),
+    (["spec.toml", "--warmup", "-1"], "--warmup is '-1', but must be a whole number of at least 0"),
+    (["spec.toml", "--seed", "one"], "--seed is 'one', but must be a whole number of at least 0"),
+    (["spec.toml", "--chance", "0.1"], "--chance is for a --command"),
+    (["spec.toml", "--samples", "9"], "--samples is for a --command"),
     (["spec.toml", "--steps", "0"], "--steps is '0', but must be a whole number of at least 1"),
     (["spec.toml", "--steps", "63"], "`steps` is 63, but must be greater than or equal to 64"),
     (["spec.toml", "--budget", "0"], "`budget` is 0.0, but must be greater than 0"),
@@ -233,7 +278,11 @@ def test_a_killed_search_goes_on_to_the_same_advice(interrupted: Path, there: Ru
     names = [strict(line)["segment"]["name"] for line in after.decode().splitlines()]
     assert len(names) == len(set(names))
     whole = there("find", "spec.toml", "-f", "undisturbed", "--json")
-    assert without_times(strict(resumed.out)) == without_times(strict(whole.out))
+    found, expected = (without_times(strict(ran.out)) for ran in (resumed, whole))
+    assert found | {"checkpoint": None} == expected | {"checkpoint": None}
+    files = [interrupted / "search", interrupted / "undisturbed"]
+    first, second = (load_file(folder / "checkpoint.safetensors") for folder in files)
+    assert all(bool((first[name] == second[name]).all()) for name in second)
 
 
 @pytest.mark.usefixtures("there")

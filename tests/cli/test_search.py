@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cli.helpers import Ran, contents
+from lratlas.search.advice import Advice
 from lratlas.search.finder import Finder
 from search.finder_helpers import LRS, a_finder, trained
 
@@ -30,19 +31,24 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finder:
     return finder
 
 
+def printed(advice: Advice) -> list[str]:
+    """The lines of an advice on a terminal."""
+    first, *others = advice.statement.splitlines()
+    return [f"→ {first}", *(f"  {line}" for line in others), *(f"• {warning}" for warning in advice.warnings)]
+
+
 @pytest.mark.parametrize("named", ["~/search", "{}"])
 def test_the_status_of_a_search_is_its_advice_so_far(search: Finder, run: Run, named: str):
     before = contents(search.folder)
     ran = run("status", named.format(search.folder))
     assert (ran.code, ran.err) == (0, "")
-    head, advice, *warnings = ran.out.splitlines()
+    head, *lines = ran.out.splitlines()
     count = len(LRS)
     assert head == (
         f"Search in {search.folder}: not finished, {count} segments trained, 1 of them failed,"
         f" {search.advice().cost:.2f} of 1.5 full trainings"
     )
-    assert advice == f"→ {search.advice().statement}"
-    assert warnings == [f"• {warning}" for warning in search.advice().warnings]
+    assert lines == printed(search.advice())
     assert contents(search.folder) == before
 
 
@@ -70,8 +76,11 @@ def test_the_tables_of_a_search_are_shown(search: Finder, run: Run, refused: Ref
     assert rows == search.advice().evidence.to_dicts()
     assert rows == json.loads(run("show", search.folder, "evidence", "--format", "json").out)
     assert run("show", search.folder, "longest", "--format", "csv").out == search.advice().longest().write_csv()
+    compared = json.loads(run("show", search.folder, "compared", "--format", "json").out)
+    assert compared == search.advice().compared.to_dicts()
+    assert {each["near"] for each in compared} <= {True, False}
     said = refused("show", search.folder, "evidense")
-    assert "is a search, which has no table 'evidense' (did you mean evidence?); choose evidence or longest." in said
+    assert "has no table 'evidense' (did you mean evidence?); choose evidence, longest or compared." in said
 
 
 def test_the_report_of_a_search_is_written_again(search: Finder, run: Run):

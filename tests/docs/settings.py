@@ -108,7 +108,7 @@ SETTINGS: Mapping[str, Setting] = {
             "    return accuracy, accuracy + 0.01\n"
         ),
         files={"train.py": PROGRAM},
-        short={"epochs=20, folder": "steps=64, lrs=[0.1], budget=0.5, folder"},
+        short={"epochs=20, folder": "steps=128, lrs=[0.01, 0.1, 1.0], folder"},
     ),
     "docs/watch.md": Setting(
         before=LOOP + "def accuracy(*_):\n    return 0.5\nvalidation = loader\n",

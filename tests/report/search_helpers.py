@@ -1,7 +1,7 @@
-"""Advice to draw: written down row by row, or what a search of a made-up task comes to."""
+"""Advice to draw: written down row by row, or the result of a search of a toy task."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from lratlas.search.rungs import next_segments
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import make_search
 
-PLATEAU, BREAKS = 3e-2, 0.6  # LRs from which on the synthetic loss rests, and is not finite
+PLATEAU, BREAKS = 3e-2, 0.6  # LRs from which on the toy loss rests, and is not finite
 
 
 def row(lr: float, steps: int, metric: float | None, **others: object) -> dict[str, object]:
@@ -30,12 +30,28 @@ def row(lr: float, steps: int, metric: float | None, **others: object) -> dict[s
 
 
 def annealed(lr: float, steps: int, metric: float | None, **others: object) -> dict[str, object]:
-    """An annealed end."""
+    """An annealed branch."""
     return row(lr, steps, None, annealed=True, value=metric, **others)
 
 
-def advice(*rows: Mapping[str, object], more_is_better: bool = True, **others: Any) -> Advice:
-    """An advice on these segments of a training of 6,400 steps."""
+def compared(lr: float, steps: int, metric: float, error: float = 0.01, **others: object) -> dict[str, object]:
+    """An LR of a length at which LRs were compared."""
+    return {"lr": lr, "steps": steps, "seeds": 1, "metric": metric, "error": error, "near": True, **others}
+
+
+def without_lr(verdict: str, reason: str = "A reason.", **others: Any) -> dict[str, Any]:
+    """The fields of an advice that found no LR."""
+    names = ("lr", "low", "high", "expected", "expected_low", "expected_high", "segment")
+    return dict.fromkeys(names) | {"verdict": verdict, "reason": reason} | others
+
+
+def advice(
+    *rows: Mapping[str, object],
+    more_is_better: bool = True,
+    levels: Sequence[Mapping[str, object]] = (),
+    **others: Any,
+) -> Advice:
+    """An advice on these segments of a training of 6,400 steps, and these comparisons."""
     evidence = pl.DataFrame(list(rows), schema=EVIDENCE).sort("lr", "seed", "steps", "annealed")
     seen = evidence.select(pl.coalesce("averaged", "value")).to_series().drop_nulls().to_list() or [0.0]
     best = max(seen) if more_is_better else min(seen)
@@ -58,14 +74,14 @@ def advice(*rows: Mapping[str, object], more_is_better: bool = True, **others: A
         "steps": 6400,
         "segment": None,
         "evidence": evidence,
-        "compared": pl.DataFrame(schema=COMPARED),
+        "compared": pl.DataFrame(list(levels), schema=COMPARED).sort("steps", "lr"),
         "warnings": (),
     }
     return Advice(**(settings | others))
 
 
 def searched(*, direction: str = "maximize", steps: int = 6400, **others: object) -> Advice:
-    """What a search comes to whose qualities have a closed form, best at an LR near 0.1.
+    """The result of a search whose metrics have a closed form, best at an LR near 0.1.
 
     The loss falls to zero below `PLATEAU`, rests above it, and is not finite above `BREAKS`; the smallest LR crashes.
     """

@@ -1,5 +1,6 @@
 """The drawings of a search: their marks, axes and words."""
 
+import math
 from typing import Any
 
 import pytest
@@ -10,18 +11,22 @@ from lratlas.report.advice_words import advice_text, course_text
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.search.advice import Advice
 from lratlas.search.regimes import Bracket
-from report.search_helpers import advice, annealed, row, searched
+from report.search_helpers import advice, annealed, compared, row, searched, without_lr
 
-PLAIN = advice(row(0.1, 100, 0.8), row(0.2, 100, 0.85))
+PLAIN = advice(row(0.1, 100, 0.8), row(0.2, 100, 0.85), expected=None)
 MARKED = advice(
-    *(row(10.0**power, 100, metric, value=metric - 0.02) for power, metric in ((-4, 0.1), (-3, 0.8), (-2, 0.9))),
+    *(row(10.0**power, 100, metric, value=metric - 0.02) for power, metric in ((-4, -9.0), (-3, 0.8), (-2, 0.9))),
     *(row(10.0**power, 200, 0.91) for power in (-3, -2)),
     row(0.1, 100, 0.85, value=0.5),
     row(1.0, 100, None, failure="it broke"),
     annealed(0.01, 250, 0.95),
+    levels=[compared(1e-3, 200, 0.91), compared(1e-2, 200, 0.91)],
     lr=0.0123,
     low=1e-3,
     high=1e-2,
+    expected=0.93,
+    expected_low=0.9,
+    expected_high=0.96,
     convergence=Bracket(below=1e-3, above=1e-2),
     divergence=Bracket(below=0.1, above=1.0),
 )
@@ -35,13 +40,27 @@ def rows(drawn: dict[str, Any], layer: dict[str, Any]) -> list[dict[str, Any]]:
     return drawn["datasets"][layer["data"]["name"]]
 
 
+def texts(drawn: dict[str, Any]) -> list[str]:
+    """The words in a chart: those of its data, and those that are written as they are."""
+    found = list[str]()
+    for layer in layers(drawn, "text"):
+        said = layer["encoding"]["text"]
+        found += [said["datum"]] if "datum" in said else [each[said["field"]] for each in rows(drawn, layer)]
+    return found
+
+
 def test_the_advice_is_marked() -> None:
     drawn = advice_chart(MARKED).to_dict()
-    (label,) = [layer for layer in layers(drawn, "text") if layer["encoding"]["text"]["field"] == "name"]
-    assert rows(drawn, label) == [{"lr": 0.0123, "name": "use 1.2e-2"}]
-    thresholds, recommended = layers(drawn, "rule")
+    assert texts(drawn) == ["1", "2", "3", "use 1.2e-2", "expected"]
+    thresholds, recommended, best, bars, interval = layers(drawn, "rule")
     assert [each["name"] for each in rows(drawn, thresholds)] == ["convergence threshold", "divergence threshold"]
     assert recommended["encoding"]["x"]["field"] == "lr"
+    assert best["encoding"]["y"]["field"] == "drawn_best"
+    errors = rows(drawn, bars)
+    # The best LR, the smaller one of the two, is not compared with itself.
+    assert [(each["lr"], each["low"]) for each in errors] == [(1e-3, None), (1e-2, pytest.approx(0.91 - 0.01645))]
+    (expected,) = rows(drawn, interval)
+    assert (expected["metric"], expected["low"], expected["high"]) == (0.93, 0.9, 0.96)
     regimes, good = layers(drawn, "rect")
     assert [each["regime"] for each in rows(drawn, regimes)] == ["1", "2", "3"]
     assert rows(drawn, good) == [{"low": 1e-3, "high": 1e-2}]
@@ -52,7 +71,8 @@ def test_what_is_not_known_is_not_marked() -> None:
     assert layers(drawn, "rect") == []
     assert len(layers(drawn, "rule")) == 1
     caption = advice_text(PLAIN).caption
-    assert not any(word in caption for word in ("band", "Shaded", "Diamond", "Cross", "triangle", "averaged"))
+    words = ("band", "Shaded", "Diamond", "Cross", "Triangle", "averaged", "Dotted", "Green", "logarithmic")
+    assert not any(word in caption for word in words)
 
 
 def test_without_an_lr_none_is_marked() -> None:
@@ -69,8 +89,33 @@ def test_without_an_lr_none_is_marked() -> None:
 
 def test_the_caption_names_what_is_marked() -> None:
     caption = advice_text(MARKED).caption
-    assert all(word in caption for word in ("grey band", "1, the loss", "3, the loss", "Diamond", "Cross", "triangle"))
+    words = ("grey band", "1, the loss", "3, the loss", "Diamond", "Cross", "Triangle", "Dotted", "Green")
+    assert all(word in caption for word in words)
     assert "Dashed" in course_text(MARKED).caption
+    assert "Green" in course_text(MARKED).caption
+
+
+def test_lrs_that_tie_are_a_band_without_a_line() -> None:
+    levels = [compared(lr, 100, 0.8) for lr in (0.1, 0.2, 0.3)]
+    tie = advice(*(row(lr, 100, 0.8) for lr in (0.1, 0.2, 0.3)), levels=levels, **without_lr("tie", low=0.1, high=0.3))
+    drawn = advice_chart(tie).to_dict()
+    (band,) = layers(drawn, "rect")
+    assert rows(drawn, band) == [{"low": 0.1, "high": 0.3}]
+    assert "LRs that tie" in band["encoding"]["tooltip"][0]["title"]
+    assert texts(drawn) == []
+    caption = advice_text(tie).caption
+    assert "The grey band holds the LRs that tie." in caption
+    assert "LR to use" not in caption
+    assert "1e-1" in figure_svg(advice_chart(tie))
+
+
+def test_where_all_lrs_failed_there_are_crosses() -> None:
+    broken = [row(lr, 100, None, failure="the loss is not finite") for lr in (0.1, 1.0)]
+    made = advice(*broken, best=math.nan, **without_lr("diverged"))
+    drawn = advice_chart(made).to_dict()
+    (signs,) = [layer for layer in drawn["layer"] if "shape" in layer["encoding"]]
+    assert [each["sign"] for each in rows(drawn, signs)] == ["failed", "failed"]
+    assert "failed" in figure_svg(advice_chart(made))
 
 
 def test_lines_grow_darker_with_the_steps() -> None:
@@ -87,7 +132,7 @@ def test_both_directions_say_which_way_is_better(direction: str, words: str) -> 
     (line,) = layers(advice_chart(found).to_dict(), "line")
     y = line["encoding"]["y"]
     assert y["title"] == f"validation metric ({words})"
-    assert y["scale"]["domain"] == [window(found).low, window(found).high]
+    assert y["scale"]["domain"] == window(found).domain
     assert words in advice_text(found).caption
 
 
@@ -98,9 +143,19 @@ def test_losses_that_are_awful_point_upwards_from_the_top() -> None:
     shapes = dict(zip(*(signs["encoding"]["shape"]["scale"][end] for end in ("domain", "range")), strict=True))
     assert shapes["off the scale"] == "triangle-up"
     awful = [each for each in rows(drawn, signs) if each["sign"] == "off the scale" and each["metric"] > 1e6]
-    middle = (window(found).low + window(found).high) / 2
     assert awful
-    assert all(each["drawn"] > middle for each in awful)
+    assert all(window(found).height(each["drawn"]) > 0.5 for each in awful)
+
+
+def test_labels_of_a_log_scale_are_metrics() -> None:
+    wide = advice(*(row(0.1 * number, 100, 1 - 0.5**number) for number in range(1, 6)), expected=None)
+    (line,) = layers(advice_chart(wide).to_dict(), "line")
+    y = line["encoding"]["y"]
+    assert (y["scale"]["type"], y["axis"]["values"]) == ("log", [0.05, 0.1, 0.2, 0.5])
+    assert y["axis"]["labelExpr"].startswith("format(1.0 - datum.value")
+    svg = figure_svg(advice_chart(wide))
+    assert all(f">{label}<" in svg for label in ("0.5", "0.8", "0.9", "0.95"))
+    assert "logarithmic in the distance to the best possible metric, 1." in advice_text(wide).caption
 
 
 def test_weights_can_be_chosen_where_both_were_told() -> None:

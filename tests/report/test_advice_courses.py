@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,15 +19,15 @@ MADE = advice(
     *(row(2e-1, steps, 0.7) for steps in STEPS),
     row(3e-1, 100, 0.65),
     row(3e-1, 200, None, failure="it broke"),
-    annealed(1e-1, 500, 0.75),
+    annealed(1e-1, 400, 0.75),
 )
 
 
-def test_lines_end_where_an_lr_was_given_up() -> None:
+def test_lines_end_where_an_lr_was_dropped() -> None:
     ends = courses_data(MADE).filter("is_last")
     assert ends.select("lr", "share", "fate", "went_on").rows() == [
-        (1e-3, 1 / 64, "given up after 1/64", False),
-        (1e-2, 1 / 32, "given up after 1/32", True),
+        (1e-3, 1 / 64, "dropped after 1/64", False),
+        (1e-2, 1 / 32, "dropped after 1/32", True),
         (1e-1, 1 / 16, "trained the longest", True),
         (2e-1, 1 / 16, "trained the longest", True),
         (3e-1, 1 / 64, "failed after 1/64", False),
@@ -38,19 +39,27 @@ def test_only_the_first_seed_has_a_line() -> None:
     assert courses_data(again)["metric"].to_list() == [0.5, 0.6]
 
 
-def test_a_branch_goes_on_from_the_line() -> None:
+def test_a_branch_leaves_the_line_before_its_end() -> None:
     found = branches_data(MADE).select("lr", "steps", "share", "metric", "end").rows()
-    assert found == [(0.1, 400, 1 / 16, 0.7, False), (0.1, 500, 500 / 6400, 0.75, True)]
+    assert found == [(0.1, 200, 1 / 32, 0.7, False), (0.1, 400, 1 / 16, 0.75, True)]
     assert branches_data(advice(row(0.1, 100, 0.5))).is_empty()
 
 
-def test_names_stand_apart_and_beyond_the_branch() -> None:
+def test_names_stand_apart() -> None:
     found = names_data(MADE)
     assert found["name"].sort().to_list() == ["1e-1", "1e-2", "2e-1"]
-    last = found.filter(share=500 / 6400).sort("drawn")
-    assert last["name"].to_list() == ["2e-1", "1e-1"]
-    shown = window(MADE)
-    assert last["drawn"][1] - last["drawn"][0] >= 0.04 * (shown.high - shown.low)
+    last = found.filter(share=1 / 16)
+    first, second = (window(MADE).height(each) for each in last["drawn"])
+    assert abs(second - first) >= 0.04
+
+
+def test_the_name_of_the_better_one_stands_higher_on_any_scale() -> None:
+    metrics = {0.1: 0.99, 0.2: 0.96, 0.3: 0.9}
+    for best in (1, 200):  # a share, which has a log scale, and a metric without a limit
+        made = advice(*(row(lr, steps, best * metric) for lr, metric in metrics.items() for steps in (100, 200)))
+        assert (window(made).limit is None) == (best == 200)
+        names = names_data(made).with_columns(height=pl.col("drawn").map_elements(window(made).height, pl.Float64))
+        assert names.sort("height")["name"].to_list() == ["3e-1", "2e-1", "1e-1"]
 
 
 def test_names_of_equal_ends_do_not_touch() -> None:

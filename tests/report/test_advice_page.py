@@ -11,10 +11,10 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from lratlas.report.advice_charts import advice_chart, course_chart
-from lratlas.report.advice_page import METHOD, advice_page, split_statement
+from lratlas.report.advice_page import METHOD, advice_page
 from lratlas.report.advice_table import HEADINGS, evidence_rows
-from lratlas.search.advice import EVIDENCE, Advice
-from report.search_helpers import advice, annealed, row, searched
+from lratlas.search.advice import COMPARED, EVIDENCE, Advice
+from report.search_helpers import advice, annealed, row, searched, without_lr
 
 EVIL = "<script>alert(1)</script>"
 
@@ -26,17 +26,21 @@ def page_of(made: Advice) -> str:
 def test_the_statement_comes_first() -> None:
     found = searched()
     text = unescape(page_of(found))
-    headline, rest = split_statement(found.statement)
-    parts = [headline, rest, *found.warnings, "chart-advice", "chart-course", 'id="evidence"', *METHOD, 'id="made"']
-    places = [text.index(part) for part in parts]
+    lines = found.statement.splitlines()
+    parts = [*lines, *found.warnings, "chart-advice", "chart-course", 'id="finish"', 'id="evidence"', *METHOD]
+    places = [text.index(part) for part in [*parts, 'id="made"']]
     assert places == sorted(places)
+    assert len(lines) > 3
     assert found.warnings
 
 
-def test_a_statement_is_split_without_losing_a_word() -> None:
-    head, rest = split_statement(searched().statement)
-    assert f"{head} {rest}" == searched().statement
-    assert split_statement("Use it.") == ("Use it.", "")
+@pytest.mark.parametrize("verdict", ["tie", "not_learned", "diverged"])
+def test_a_page_without_an_lr_says_so_first_and_shows_no_recipe(verdict: str) -> None:
+    made = advice(row(0.1, 100, 0.8), row(0.2, 100, 0.8), **without_lr(verdict, "All the same."))
+    text = page_of(made)
+    assert text.index("No LR is advised.") < text.index("All the same.") < text.index("chart-advice")
+    assert 'id="finish"' not in text
+    assert 'href="#finish"' not in text
 
 
 def test_text_is_shown_as_text_and_the_page_is_whole() -> None:
@@ -50,10 +54,12 @@ def test_text_is_shown_as_text_and_the_page_is_whole() -> None:
 
 def test_the_evidence_can_be_downloaded_in_full_precision() -> None:
     found = searched()
-    packed = re.search(r'id="csv-evidence">([^<]+)<', page_of(found))
-    assert packed is not None
-    csv = gzip.decompress(base64.b64decode(packed[1]))
-    assert_frame_equal(pl.read_csv(io.BytesIO(csv), schema=EVIDENCE), found.evidence, check_exact=True)
+    for name, schema, frame in (("evidence", EVIDENCE, found.evidence), ("compared", COMPARED, found.compared)):
+        packed = re.search(rf'id="csv-{name}">([^<]+)<', page_of(found))
+        assert packed is not None
+        csv = gzip.decompress(base64.b64decode(packed[1]))
+        assert_frame_equal(pl.read_csv(io.BytesIO(csv), schema=schema), frame, check_exact=True)
+        assert f'data-table="{name}"' in page_of(found)
 
 
 def test_the_table_has_a_row_for_each_segment() -> None:

@@ -1,7 +1,7 @@
 """The command `lratlas find`: the initial LR for a spec's task, or for a program that trains."""
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -30,27 +30,61 @@ def find(
         typer.Option(help="A program to be run instead, with {lr}, {steps}, {checkpoint}, …", metavar="COMMAND"),
     ] = None,
     folder: Annotated[
-        str, typer.Option("--folder", "-f", help="Where the search is kept; again: goes on.", metavar="FOLDER")
+        str, typer.Option("--folder", "-f", help="Search folder; rerun to resume.", metavar="FOLDER")
     ] = _FOLDER,
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Steps of a full training; a spec has its own.", metavar="N", parser=partial(count, "--steps")
+            help="Steps of a full training; by default those of the spec.",
+            metavar="N",
+            parser=partial(count, "--steps"),
         ),
     ] = None,
     lrs: Annotated[
         tuple[float, float, int] | None,
-        typer.Option(help="The LRs to begin with: from LOW to HIGH, so many per decade.", metavar="LOW HIGH N"),
+        typer.Option(help="The LRs to begin with: from LOW to HIGH, N per decade.", metavar="LOW HIGH N"),
     ] = None,
     budget: Annotated[float, typer.Option(help="What may be trained, in full trainings.", metavar="TRAININGS")] = 1.5,
     tolerance: Annotated[
         float, typer.Option(help="Metrics closer than this share count as equally good.", metavar="SHARE")
-    ] = 0.005,
+    ] = 0.01,
+    schedule: Annotated[
+        str,
+        typer.Option(
+            help="The LR's schedule in the full training: constant, linear or cosine (to zero).", metavar="NAME"
+        ),
+    ] = "constant",
+    warmup: Annotated[
+        int,
+        typer.Option(
+            help="Steps of the full training over which the LR grows to its value.",
+            metavar="STEPS",
+            parser=partial(count, "--warmup", least=0),
+        ),
+    ] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="The first seed of weights and batch order.", metavar="N", parser=partial(count, "--seed", least=0)
+        ),
+    ] = 0,
     direction: Annotated[
         str | None, typer.Option(help="minimize (default) or maximize the program's metric.", metavar="DIRECTION")
     ] = None,
     metric: Annotated[
         str | None, typer.Option(help="The program's name for its validation metric.", metavar="NAME")
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            help="Validation samples behind the program's accuracy.",
+            metavar="N",
+            parser=partial(count, "--samples"),
+        ),
+    ] = None,
+    chance: Annotated[
+        float | None,
+        typer.Option(help="The program's metric for a model that has learned nothing.", metavar="X"),
     ] = None,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds that a run of the program may take.", metavar="SECONDS")
@@ -67,30 +101,50 @@ def find(
     data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Find the initial LR to use, for the price of about one and a half trainings."""
+    """Find the initial LR to use, for the cost of about 1.5 trainings."""
     if (spec is None) == (command is None):
         raise SpecError("find needs a SPEC.toml or a --command, and not both.")
     look_for_data(data_root)
-    settings: dict[str, Any] = {"budget": budget, "tolerance": tolerance}
+    _choose("--schedule", schedule, ("constant", "linear", "cosine"))
+    settings: dict[str, Any] = {
+        "budget": budget,
+        "tolerance": tolerance,
+        "schedule": schedule,
+        "warmup": warmup,
+        "seed": seed,
+    }
     if lrs:
         from lratlas.study.spec.grid import lr_grid
 
         settings["lrs"] = lr_grid(lrs[0], lrs[1], per_decade=lrs[2])
     with redirect_stdout(sys.stderr), _progress() as report:
         if spec is not None:
-            given = {"direction": direction, "metric": metric, "timeout": timeout, "stall": stall, "workers": workers}
+            given = {
+                "direction": direction,
+                "metric": metric,
+                "samples": samples,
+                "chance": chance,
+                "timeout": timeout,
+                "stall": stall,
+                "workers": workers,
+            }
             if unfit := [name for name, value in given.items() if value is not None]:
                 raise SpecError(f"--{unfit[0]} is for a --command; with a spec it follows from the task.")
             advice = _for_spec(spec, folder, settings, steps, report)
         else:
             if steps is None:
                 raise SpecError("--command needs --steps: the optimizer steps of a full training.")
-            if direction not in {None, "minimize", "maximize"}:
-                raise SpecError(f"--direction is {direction!r}; choose minimize or maximize.")
-            settings |= {"steps": steps, "direction": direction or "minimize"}
+            direction = direction or "minimize"
+            _choose("--direction", direction, ("minimize", "maximize"))
+            settings |= {"steps": steps, "direction": direction, "samples": samples, "chance": chance}
             told = {"metric": metric, "timeout": timeout, "stall": stall}
             advice = _for_command(str(command), folder, settings, told, workers or CORES, report)
     _print(advice, folder, as_json=as_json)
+
+
+def _choose(option: str, given: str, allowed: Sequence[str]) -> None:
+    if given not in allowed:
+        raise SpecError(f"{option} is {given!r}; choose {', '.join(allowed[:-1])} or {allowed[-1]}.")
 
 
 def _for_spec(spec: Path, folder: str, settings: dict[str, Any], steps: int | None, report: Report) -> "Advice":
@@ -134,15 +188,15 @@ def _for_command(
 
 def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
     from lratlas.advising import advice_facts, write_advice
+    from lratlas.cli.search import print_advice
 
     page = write_advice(advice, folder)
     if as_json:
         print_json(advice_facts(advice))
         return
-    print_table(advice.longest())
-    say(f"→ {advice.statement}")
-    for warning in advice.warnings:
-        say(f"• {warning}")
+    longest = advice.longest()
+    print_table(longest.select(each.name for each in longest if each.count()))
+    print_advice(advice)
     say(f"Report: {page}")
 
 

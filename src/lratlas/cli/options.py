@@ -20,16 +20,16 @@ def _repeats(given: str | int) -> int:
     return count("--repeats", given)
 
 
-def count(option: str, given: str | int) -> int:
-    """A whole number of at least 1.
+def count(option: str, given: str | int, *, least: int = 1) -> int:
+    """A whole number of at least 1, or another least one.
 
     Raises:
         SpecError: It is something else.
     """
     # Typer's own message would not name the value.
     text = str(given).strip()
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) >= 1):
-        raise SpecError(f"{option} is {text!r}, but must be a whole number of at least 1.")
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) >= least):
+        raise SpecError(f"{option} is {text!r}, but must be a whole number of at least {least}.")
     return int(text)
 
 

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from lratlas.search.advice import Advice
     from lratlas.search.finder import Finder
 
-_TABLES = ("evidence", "longest")
+_TABLES = ("evidence", "longest", "compared")
 
 
 def print_search_status(folder: str, *, as_json: bool) -> None:
-    """How far a search is, and its advice so far.
+    """Show how far a search is, and its advice so far.
 
     Raises:
         SearchError: The search is damaged.
@@ -30,11 +30,11 @@ def print_search_status(folder: str, *, as_json: bool) -> None:
     failed = sum(each.failure is not None for each in results)
     advice, reason = _advice(finder)
     if as_json:
-        from lratlas.advising import advice_facts
+        from lratlas.advising import advice_facts, advice_of
 
         counts = {"state": state, "segments": len(results), "failed": failed, "cost": cost, "budget": budget}
         settings = finder.search.model_dump(mode="json")
-        facts = advice_facts(advice) if advice else None
+        facts = advice_facts(advice_of(finder)) if advice else None
         print_json({"folder": str(finder.folder), **counts, "settings": settings, "advice": facts})
         return
     segments = f"{len(results)} {'segment' if len(results) == 1 else 'segments'} trained, {failed} of them failed"
@@ -42,13 +42,26 @@ def print_search_status(folder: str, *, as_json: bool) -> None:
     if advice is None:
         say(f"No advice yet: {reason}")
         return
-    say(f"→ {advice.statement}")
+    print_advice(advice)
+
+
+def print_advice(advice: "Advice") -> None:
+    """The statement, a line for each of its parts, then the notes."""
+    first, *others = advice.statement.splitlines()
+    say(f"→ {first}")
+    for line in others:
+        say(f"  {line}")
     for warning in advice.warnings:
         say(f"• {warning}")
 
 
 def search_table(folder: str, table: str | None) -> "pl.DataFrame":
-    """A table of a search's advice: ``evidence``, a row for each segment, or ``longest``, a row for each LR.
+    """A table of a search's advice.
+
+    Args:
+        folder: The search folder.
+        table: ``evidence``, a row for each segment (the default); ``longest``, a row for each LR; ``compared``, a row
+            for each LR of each length at which LRs were compared.
 
     Raises:
         SearchError: There is no such table, or no advice yet.
@@ -57,10 +70,10 @@ def search_table(folder: str, table: str | None) -> "pl.DataFrame":
 
     name = table or _TABLES[0]
     if name not in _TABLES:
-        hint = meant(name, _TABLES)
-        raise SearchError(f"{folder} is a search, which has no table {name!r}{hint}; choose {' or '.join(_TABLES)}.")
+        hint, allowed = meant(name, _TABLES), f"{', '.join(_TABLES[:-1])} or {_TABLES[-1]}"
+        raise SearchError(f"{folder} is a search, which has no table {name!r}{hint}; choose {allowed}.")
     advice = Finder(folder).advice()
-    return advice.evidence if name == "evidence" else advice.longest()
+    return advice.longest() if name == "longest" else getattr(advice, name)
 
 
 def write_search_report(folder: str) -> None:
@@ -69,11 +82,11 @@ def write_search_report(folder: str) -> None:
     Raises:
         SearchError: There is no advice yet, or a file cannot be written.
     """
-    from lratlas.advising import write_advice
+    from lratlas.advising import advice_of, write_advice
     from lratlas.search.finder import Finder
 
     finder = Finder(folder)
-    say(f"Report: {write_advice(finder.advice(), finder.folder)}")
+    say(f"Report: {write_advice(advice_of(finder), finder.folder)}")
 
 
 def _advice(finder: "Finder") -> tuple["Advice | None", str]:

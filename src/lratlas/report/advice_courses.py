@@ -1,10 +1,10 @@
-"""What a search's chart of eliminations shows, as frames: how each LR did as its training went on."""
+"""What a search's chart of eliminations shows, as frames: how each LR did as its training continued."""
 
 from collections.abc import Sequence
 
 import polars as pl
 
-from lratlas.report.advice_data import annealed_data, curves_data, window, within
+from lratlas.report.advice_data import annealed_data, curves_data, window
 from lratlas.report.rows import lr_column
 from lratlas.search.advice import Advice
 
@@ -20,14 +20,14 @@ def courses_data(advice: Advice) -> pl.DataFrame:
         ``is_last`` (the row is the end of its line), ``fate`` (what happened to the LR then).
     """
     data = curves_data(advice).filter(pl.col("seed") == pl.col("seed").min().over("lr"))
-    longest: int = data["steps"].max()  # pyright: ignore[reportAssignmentType] - Polars cannot know the type
+    longest = pl.lit(data["steps"].max(), pl.Int64)
     end = pl.col("steps").max().over("weights", "lr")
     fates = (
         pl.when(pl.col("lr").is_in(_failed_later(advice)))
         .then(pl.lit("failed after ") + pl.col("last_part"))
         .when(end == longest)
         .then(pl.lit("trained the longest"))
-        .otherwise(pl.lit("given up after ") + pl.col("last_part"))
+        .otherwise(pl.lit("dropped after ") + pl.col("last_part"))
     )
     return (
         data.with_columns(
@@ -43,24 +43,21 @@ def courses_data(advice: Advice) -> pl.DataFrame:
 
 
 def names_data(advice: Advice) -> pl.DataFrame:
-    """Places for the names of the LRs that went on, beside the ends of their lines and apart from each other.
+    """Places for the names of the LRs that continued, next to the ends of their lines and apart from each other.
 
     Returns:
         One row per line that ends within the scale: ``weights``, ``lr``, ``share``, ``drawn`` (the height),
         ``name``.
     """
-    shown, courses, branches = window(advice), courses_data(advice), branches_data(advice).filter("end")
+    shown, courses = window(advice), courses_data(advice)
     ends = courses.filter(pl.col("is_last") & pl.col("went_on") & ~pl.col("outside")).select(
         "weights", "lr", "share", "drawn"
     )
-    if branches.height:
-        # Beyond the branch, which would run through them.
-        beyond = pl.when(pl.col("share") == pl.col("share").max()).then(branches["share"].max()).otherwise("share")
-        ends = ends.with_columns(share=beyond).update(branches.select(ends.columns), on=["weights", "lr"])
-    gap = _NAME * (shown.high - shown.low)
-    groups = ends.sort("drawn").partition_by("weights", "share", maintain_order=True)
-    placed = [group.with_columns(drawn=pl.Series(spread(group["drawn"].to_list(), gap=gap))) for group in groups]
-    return pl.concat([ends.clear(), *placed]).with_columns(name=lr_column("lr"))
+    ends = ends.with_columns(height=pl.col("drawn").map_elements(shown.height, return_dtype=pl.Float64))
+    groups = ends.sort("height").partition_by("weights", "share", maintain_order=True)
+    placed = [group.with_columns(height=pl.Series(spread(group["height"].to_list(), gap=_NAME))) for group in groups]
+    names = pl.concat([ends.clear(), *placed]).with_columns(name=lr_column("lr"))
+    return names.with_columns(drawn=pl.col("height").map_elements(shown.at, return_dtype=pl.Float64)).drop("height")
 
 
 def spread(places: Sequence[float], *, gap: float) -> list[float]:
@@ -83,17 +80,18 @@ def spread(places: Sequence[float], *, gap: float) -> list[float]:
 
 
 def branches_data(advice: Advice) -> pl.DataFrame:
-    """The annealed branches, each as a line from the quality that it left to its own.
+    """The annealed ends, each as a line from the metric at which the LR began to fall.
 
     Returns:
-        Two rows per branch: ``weights`` (those whose quality it left), ``lr``, ``steps``, ``share``, ``metric``,
+        Two rows per branch: ``weights`` (those whose metric it left), ``lr``, ``steps``, ``share``, ``metric``,
         ``drawn``, ``end`` (whether it is the branch's own).
     """
     courses = courses_data(advice)
     tips = annealed_data(advice).select("lr", "steps", "metric", share=pl.col("steps") / advice.steps)
-    tips = tips.with_columns(drawn=within(window(advice)))
-    left = courses.filter(pl.col("lr").is_in(tips["lr"].implode()) & pl.col("is_last")).with_columns(end=False)
-    own = tips.join(left.select("weights", "lr"), on="lr").with_columns(end=True)
+    tips = tips.with_columns(drawn=window(advice).within())
+    before = courses.join(tips.select("lr", tip="steps"), on="lr").filter(pl.col("steps") < pl.col("tip"))
+    left = before.group_by("weights", "lr", "tip").agg(pl.all().sort_by("steps").last()).with_columns(end=False)
+    own = tips.join(left.select("weights", "lr", steps="tip"), on=["lr", "steps"]).with_columns(end=True)
     names = ["weights", "lr", "steps", "share", "metric", "drawn", "end"]
     return pl.concat([left.select(names), own.select(names)]).sort("weights", "lr", "end")
 

@@ -1,33 +1,17 @@
-"""What the charts of a search show, as frames: qualities, regimes and failures, nothing drawn yet."""
-
-from dataclasses import dataclass
+"""What the charts of a search show, as frames: metrics, their errors, regimes and failures, nothing drawn yet."""
 
 import polars as pl
 
+from lratlas.report.advice_window import Window, window_of
 from lratlas.report.rows import by_seed
 from lratlas.search.advice import Advice
+from lratlas.search.evidence import LEVEL
+from lratlas.search.rungs import ANNEALED_PART
 
-AVERAGED, LAST = "averaged", "last"
+AVERAGED, LAST = "averaged", "last"  # the first one ranks the LRs
 
-_SHARES = (64, 32, 16, 8, 5, 4, 2, 1)  # of a full training; a fifth is where an annealed end begins
-_REACH = 4.0  # the scale reaches so many times farther from the best than half of all metrics are
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """The metrics that a chart shows.
-
-    Attributes:
-        low: Where the scale begins.
-        high: Where it ends.
-        edge: Where marks stand for what is worse than all of it, or has no metric.
-        more_is_better: Whether the better end is the high one.
-    """
-
-    low: float
-    high: float
-    edge: float
-    more_is_better: bool
+_HALVINGS = tuple(2**halvings for halvings in range(7))  # parts of a full training after which LRs are compared
+_WHOLE = 0.1  # how near the inverse of a share must be to a whole number
 
 
 def more_is_better(advice: Advice) -> bool:
@@ -36,36 +20,37 @@ def more_is_better(advice: Advice) -> bool:
 
 
 def part_text(steps: int, *, of: int) -> str:
-    """A rung of a search as the share of a full training that it was meant to be.
+    """A length as a share of a full training, in words.
 
     Example:
-        >>> part_text(100, of=6400), part_text(1, of=95), part_text(1280, of=6400), part_text(6400, of=6400)
-        ('1/64', '1/64', '1/5', '1')
+        >>> [part_text(steps, of=6400) for steps in (100, 1280, 6400, 2000)]
+        ['1/64', '1/5', '1', '0.31']
+        >>> part_text(1, of=95)  # rounded to whole steps
+        '1/64'
     """
-    part = min(_SHARES, key=lambda share: abs(of / share - steps))
-    return "1" if part == 1 else f"1/{part}"
+    halved = next((number for number in _HALVINGS if steps == max(1, round(of / number))), None)
+    number = halved or round(of / steps)
+    if halved is None and not (number > 1 and abs(of / steps - number) < _WHOLE):
+        return f"{steps / of:.2g}"
+    return f"1/{number}" if number > 1 else "1"
 
 
 def kinds_of_weights(advice: Advice) -> tuple[str, ...]:
-    """Which metrics can be shown: ``averaged``, which ranks the LRs, and ``last`` where both were told."""
+    """Which metrics can be shown: ``averaged``, which ranks the LRs, and ``last`` where both were told.
+
+    Under a schedule the last weights rank them, and there is no choice.
+    """
     told = advice.evidence.filter(~pl.col("annealed"))
-    return (AVERAGED, LAST) if told["averaged"].count() and told["value"].count() else (AVERAGED,)
+    both = told["averaged"].count() and told["value"].count() and advice.finish != "schedule"
+    return (AVERAGED, LAST) if both else (AVERAGED,)
 
 
 def window(advice: Advice) -> Window:
-    """The scale of metrics: all of them, or, where a few are awful, those not far beyond the middle one."""
-    more = more_is_better(advice)
-    sign = 1 if more else -1
-    scores = sign * _constant(advice)[AVERAGED].append(annealed_data(advice)["metric"])
-    best, worst, middle = (float(scores.quantile(share, "nearest") or 0.0) for share in (1.0, 0.0, 0.5))
-    end = max(worst, best - _REACH * (best - middle)) if middle < best else worst
-    span = max(best - end, 1e-3 * abs(best), 1e-9)
-    # Names of regimes stand at the top, names of LRs may hang below the best.
-    below, above = (0.06, 0.1) if more else (0.1, 0.14)
-    bottom, top = sorted((sign * best, sign * end))
-    low, high = bottom - below * span, top + above * span
-    edge = low + 0.03 * (high - low) if more else high - 0.07 * (high - low)
-    return Window(low=low, high=high, edge=edge, more_is_better=more)
+    """The scale of metrics: what was measured, the expected interval, and the errors of the LRs near the best one."""
+    metrics = _constant(advice)[AVERAGED].append(annealed_data(advice)["metric"]).drop_nulls()
+    near = _last_compared(advice).filter("near").select(*_interval())
+    marks = [near["low"], near["high"], pl.Series([advice.expected_low, advice.expected_high], dtype=pl.Float64)]
+    return window_of(advice, metrics.filter(metrics.is_finite()), pl.concat(marks).drop_nulls())
 
 
 def curves_data(advice: Advice) -> pl.DataFrame:
@@ -88,9 +73,50 @@ def curves_data(advice: Advice) -> pl.DataFrame:
         by_seed(rows.drop_nulls("metric"))
         .group_by("weights", "seed", "steps", "lr")
         .agg(pl.col("metric").mean(), seeds=pl.col("one").n_unique())
+        .join(advice.compared.select("steps", "lr", compared="metric"), on=["steps", "lr"], how="left")
         .sort("weights", "seed", "steps", "lr")
     )
-    return _placed(_with_part(means, advice), window(advice))
+    ranked = pl.col("seed").is_null() & (pl.col("weights") == AVERAGED)
+    means = means.with_columns(metric=pl.when(ranked).then(pl.coalesce("compared", "metric")).otherwise("metric"))
+    return _placed(_with_part(means.drop("compared"), advice), window(advice))
+
+
+def rungs_data(advice: Advice) -> pl.DataFrame:
+    """`curves_data` without the length at which LRs only stopped so that one of them could be annealed."""
+    data = curves_data(advice)
+    stops = data["steps"].unique().to_list()
+    before = [stop - round(ANNEALED_PART * stop) for stop in stops]
+    return data.filter(~pl.col("steps").is_in(before))
+
+
+def errors_data(advice: Advice) -> pl.DataFrame:
+    """The longest length at which LRs were compared: each LR's difference to the best one, with its error.
+
+    Returns:
+        One row per LR: ``lr``, ``steps``, ``seeds``, ``metric``, ``near`` (it is within the noise of the best one),
+        ``best`` (the metric of the best LR), ``low`` and ``high`` (the 90% interval of the difference, around the
+        metric; null for the best LR, which is compared with itself), and the places of the last three on the scale.
+    """
+    shown, rows = window(advice), _last_compared(advice)
+    best = rows.sort(["metric", "lr"], descending=[more_is_better(advice), False]).head(1)
+    is_best = pl.col("lr").is_in(best["lr"].implode())
+    ends = [pl.when(~is_best).then(end).alias(end.meta.output_name()) for end in _interval()]
+    rows = rows.with_columns(*ends, best=pl.lit(best["metric"].sum(), pl.Float64))
+    drawn = {f"drawn_{name}": shown.within(name) for name in ("best", "low", "high")}
+    return rows.select("lr", "steps", "seeds", "metric", "near", "best", "low", "high", **drawn)
+
+
+def expected_data(advice: Advice) -> pl.DataFrame:
+    """What a full training at the advised LR is expected to reach, and where it is on the scale.
+
+    Returns:
+        One row, or none without an LR: ``lr``, ``metric``, ``low``, ``high``, ``drawn``, ``drawn_low``, ``drawn_high``.
+    """
+    row = {"lr": advice.lr, "metric": advice.expected, "low": advice.expected_low, "high": advice.expected_high}
+    schema = dict.fromkeys(row, pl.Float64)
+    rows = pl.DataFrame([row], schema=schema).drop_nulls().filter(pl.all_horizontal(pl.all().is_finite()))
+    shown = window(advice)
+    return rows.with_columns(drawn=shown.within(), drawn_low=shown.within("low"), drawn_high=shown.within("high"))
 
 
 def signs_data(advice: Advice) -> pl.DataFrame:
@@ -110,7 +136,7 @@ def signs_data(advice: Advice) -> pl.DataFrame:
     )
     parts = [
         failed.with_columns(sign=pl.lit("failed"), drawn=shown.edge, reason="failure"),
-        annealed_data(advice).with_columns(sign=pl.lit("annealed"), drawn=within(shown)),
+        annealed_data(advice).with_columns(sign=pl.lit("annealed"), drawn=shown.within()),
         off.with_columns(sign=pl.lit("off the scale"), drawn=shown.edge),
     ]
     return pl.concat([schema.to_frame(), *(_filled(part, schema) for part in parts)])
@@ -135,16 +161,12 @@ def regimes_data(advice: Advice) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema).with_columns(middle=(pl.col("low") * pl.col("high")).sqrt())
 
 
-def within(shown: Window) -> pl.Expr:
-    """The metric, moved to the end of the scale where it lies beyond it."""
-    return pl.col("metric").clip(shown.low, shown.high)
-
-
 def lr_range(advice: Advice) -> tuple[float, float]:
-    """The LRs that were tried, and a little room on either side."""
-    lrs = advice.evidence["lr"].unique().sort()
-    room = max((lrs[-1] / lrs[0]) ** 0.02, 1.15)
-    return lrs[0] / room, lrs[-1] * room
+    """The LRs that were tried and those that the advice names, and a little room on either side."""
+    named = [each for each in (advice.lr, advice.low, advice.high) if each is not None]
+    lrs = [*advice.evidence["lr"], *named]
+    room = max((max(lrs) / min(lrs)) ** 0.02, 1.15)
+    return min(lrs) / room, max(lrs) * room
 
 
 def annealed_data(advice: Advice) -> pl.DataFrame:
@@ -154,9 +176,22 @@ def annealed_data(advice: Advice) -> pl.DataFrame:
 
 
 def _constant(advice: Advice) -> pl.DataFrame:
-    """Segments at a constant LR that went well, with both qualities."""
+    """Segments without an annealed end that went well, with the metric that ranks them and that of the last weights."""
     rows = advice.evidence.filter(~pl.col("annealed") & pl.col("failure").is_null())
-    return rows.select("lr", "seed", "steps", averaged=pl.coalesce("averaged", "value"), last="value")
+    order = ("value", "averaged") if advice.finish == "schedule" else ("averaged", "value")
+    return rows.select("lr", "seed", "steps", averaged=pl.coalesce(*order), last="value")
+
+
+def _last_compared(advice: Advice) -> pl.DataFrame:
+    return advice.compared.filter(pl.col("steps") == pl.col("steps").max())
+
+
+def _interval() -> tuple[pl.Expr, pl.Expr]:
+    """The ends of the 90% interval of the difference to the best LR, around the metric."""
+    return (
+        (pl.col("metric") - LEVEL * pl.col("error")).alias("low"),
+        (pl.col("metric") + LEVEL * pl.col("error")).alias("high"),
+    )
 
 
 def _with_part(rows: pl.DataFrame, advice: Advice) -> pl.DataFrame:
@@ -165,10 +200,8 @@ def _with_part(rows: pl.DataFrame, advice: Advice) -> pl.DataFrame:
 
 
 def _placed(rows: pl.DataFrame, shown: Window) -> pl.DataFrame:
-    """The rows with their places on the scale; a line to a far one leaves it steeply enough at three heights."""
-    height = shown.high - shown.low
-    far = pl.col("metric").clip(shown.low - 3 * height, shown.high + 3 * height)
-    return rows.with_columns(drawn=far, outside=~pl.col("metric").is_between(shown.low, shown.high))
+    """The rows with their places on the scale."""
+    return rows.with_columns(drawn=shown.drawn(), outside=shown.outside())
 
 
 def _filled(rows: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:

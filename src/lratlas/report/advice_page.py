@@ -3,6 +3,9 @@
 import io
 from collections.abc import Mapping
 
+import polars as pl
+
+from lratlas.report.advice_finish import recipes
 from lratlas.report.advice_table import HEADINGS, evidence_rows
 from lratlas.report.advice_words import advice_text, course_text
 from lratlas.report.downloads import packed
@@ -12,21 +15,26 @@ from lratlas.report.shell import environment, packed_spec, part, policy
 from lratlas.search.advice import Advice
 
 METHOD = (
-    "All LRs were trained for a small share of a full training, with the same initial weights and batches; the better "
-    "ones continued for twice the steps each time, compared by the validation metric of their averaged weights (of the "
-    "last ones where no average was told). While no LR had learned anything, none was ranked.",
-    "The good range has the LRs that cannot be told from the best one, given the noise of seeds and of the validation "
-    "set; the recommended LR is the middle of those, moved for the steps that were not seen.",
-    "Regimes follow from the training losses of each LR, as in lratlas.watch; where the search could, it also annealed "
-    "the best LR, to see whether that is better than an average, which costs nothing.",
+    "Every LR is trained for 1/64 of a full training, with the same initial weights and batches. The better LRs"
+    " continue for twice the steps each time, ranked by the validation metric of their averaged weights (of the last"
+    " ones under a schedule). While no LR has learned anything, none is ranked: they are thinned out evenly.",
+    "LRs are compared at one length at a time. A difference counts if it exceeds the noise of the validation set and of"
+    " the seed at the level of 5%. Budget above 1.5 buys further seeds of the LRs within the noise, then longer"
+    " trainings.",
+    "The recommended LR is the mean, over log LR, of the LRs within the noise of the best one at the longest length. It"
+    " is then lowered for the steps that were not trained. At the ends of the good range, LRs fall behind by more than"
+    " noise and tolerance.",
+    "The expected metric is a projection, not a measurement: each further doubling of the steps is assumed to gain less"
+    " than the one before it.",
+    "Regimes follow from the training losses of each LR, as in lratlas.watch.",
 )
-"""How a search decides, in three sentences."""
+"""How a search decides, in a few sentences."""
 
 REGIME_WORDS: Mapping[str, str] = {
     "converging": "regime 1: the loss falls, or is near zero",
     "equilibrium": "regime 2: the loss is stationary above zero",
     "diverging": "regime 3: the loss is not finite, or nothing was learned",
-    "undecided": "too early, too noisy, or no losses were told",
+    "undecided": "too early, too noisy, or no losses are known",
 }
 
 _COLOURS = tuple(REGIME_COLOURS[name] for name in ("1", "2", "3", "undecided"))
@@ -39,12 +47,13 @@ def advice_page(advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping
 
     Args:
         advice: What the search came to.
-        charts: ``advice`` and, where LRs went on, ``course``.
+        charts: ``advice`` and, where LRs continued, ``course``.
         facts: What the search cost and how the page was made, name by name.
     """
     scripts = [vega_bundle(), part("report.js"), part("sort.js")]
     texts = {"advice": advice_text(advice), "course": course_text(advice)}
-    headline, rest = split_statement(advice.statement)
+    headline, *rest = advice.statement.splitlines()
+    tables = {"evidence": advice.evidence, "compared": advice.compared}
     regimes = set(advice.evidence["regime"])
     return (
         environment()
@@ -53,13 +62,14 @@ def advice_page(advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping
             headline=headline,
             rest=rest,
             warnings=advice.warnings,
+            recipes=recipes(advice),
             figures={name: texts[name] for name in charts},
             specs={name: packed_spec(chart) for name, chart in charts.items()},
             headings=list(HEADINGS.values()),
             rows=evidence_rows(advice),
             regime_words={name: words for name, words in REGIME_WORDS.items() if name in regimes},
             regime_colours=dict(zip(REGIME_WORDS, _COLOURS, strict=True)),
-            csv=packed(_csv(advice)),
+            csvs={name: packed(_csv(frame)) for name, frame in tables.items()},
             method=METHOD,
             facts=facts,
             style=part("report.css"),
@@ -69,18 +79,7 @@ def advice_page(advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping
     )
 
 
-def split_statement(statement: str) -> tuple[str, str]:
-    """The first sentence of a statement as a headline, and the others.
-
-    Example:
-        >>> split_statement("Use an LR of 0.1 (good range 0.05 to 0.2). To finish: keep it. It cost 1.")
-        ('Use an LR of 0.1 (good range 0.05 to 0.2).', 'To finish: keep it. It cost 1.')
-    """
-    head, end, rest = statement.partition(". ")
-    return (f"{head}.", rest) if end else (statement, "")
-
-
-def _csv(advice: Advice) -> bytes:
+def _csv(frame: pl.DataFrame) -> bytes:
     buffer = io.BytesIO()
-    advice.evidence.write_csv(buffer)
+    frame.write_csv(buffer)
     return buffer.getvalue()

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lratlas.search.evidence import Level, restarted
-from lratlas.search.regimes import Bracket
 from lratlas.search.rungs import enough, next_segments, spent
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
@@ -14,40 +13,55 @@ if TYPE_CHECKING:
     from lratlas.search.advice import Advice
 
 _FINISHES = {
-    "average": "keep the LR constant and average the weights of the last tenth of the steps",
-    "anneal": "keep the LR constant, then take it linearly to zero over the last fifth of the steps",
-    "either": "average the weights of the last tenth of the steps, also try taking the LR to zero over the last fifth,"
-    " and keep the better one",
-    "constant": "keep the LR constant (the search could try neither averaged weights nor an annealed end)",
-    "schedule": "with the schedule as it is",
+    "average": "To finish, average the weights of the last tenth of the steps at a constant LR.",
+    "anneal": "To finish, anneal the LR linearly to zero over the last fifth of the steps.",
+    "either": "To finish, average the weights of the last tenth of the steps, or anneal the LR linearly to zero over"
+    " the last fifth; try both and keep the better one.",
+    "constant": "Keep the LR constant: the search could try neither averaged weights nor an annealed end.",
+    "schedule": "It is the LR that your schedule multiplies.",
 }
-_KEEP = (
-    "Also validate the average of the weights after an eighth, a quarter and a half of the training, and keep the best."
-)
+_KEEP = "Also validate the averages taken after 1/8, 1/4 and 1/2 of the training, and keep the best."
 _LITTLE = 1 / 8  # of a full training; advice from less is a guess
 _FEW = 3  # LRs
 _WIDE = 10.0  # a good range of this ratio says little of the LR itself
 
 
 def statement_of(advice: "Advice") -> str:
-    """The advice in a few sentences."""
-    cost = f"The search cost {advice.cost:.2f} full trainings of {advice.steps:,} steps."
+    """The advice in a few short lines: the LR, how to finish, what to expect, thresholds, cost."""
+    return "\n".join(_lines(advice))
+
+
+def _lines(advice: "Advice") -> Iterator[str]:
     if advice.lr is None or advice.low is None or advice.high is None:
-        return f"No LR is advised. {advice.reason} {cost}"
-    sentences = [
-        f"Use an initial LR of {advice.lr:.2g} (good range {advice.low:.2g} to {advice.high:.2g}).",
-        f"To finish: {_FINISHES[advice.finish]}.",
-    ]
-    if advice.finish in {"average", "anneal", "either"}:
-        sentences.append(_KEEP)
+        yield "No LR is advised."
+        yield advice.reason
+    else:
+        yield f"Use an initial LR of {advice.lr:.2g} ({_good_range(advice.low, advice.high)})."
+        yield _FINISHES[advice.finish]
+        if advice.finish in {"average", "anneal", "either"}:
+            yield _KEEP
+        if advice.expected is not None:
+            yield (
+                f"A full training is expected to reach a validation metric of {advice.expected:.3g} (90% interval"
+                f" {advice.expected_low:.3g} to {advice.expected_high:.3g})."
+            )
+    if thresholds := list(_thresholds(advice)):
+        yield " ".join(thresholds)
+    yield f"The search cost {advice.cost:.2f} full trainings of {advice.steps:,} steps."
+
+
+def _good_range(low: float, high: float) -> str:
+    ends = dict.fromkeys((f"{low:.2g}", f"{high:.2g}"))
+    return f"good range {' to '.join(ends)}" if len(ends) > 1 else f"good range about {low:.2g}"
+
+
+def _thresholds(advice: "Advice") -> Iterator[str]:
     if advice.convergence:
-        sentences.append(f"The convergence threshold is between {_bracket(advice.convergence)}.")
+        below, above = advice.convergence.below, advice.convergence.above
+        yield f"The convergence threshold is between {below:.2g} and {above:.2g}."
     if advice.divergence:
-        sentences.append(
-            f"LR {advice.divergence.above:.2g} failed to learn; the largest LR below it that was tried is"
-            f" {advice.divergence.below:.2g}."
-        )
-    return " ".join([*sentences, cost])
+        below, above = advice.divergence.below, advice.divergence.above
+        yield f"LR {above:.2g} failed to learn; the next smaller LR that was tried is {below:.2g}."
 
 
 def warnings_of(
@@ -82,9 +96,9 @@ def warnings_of(
 def _lost_states(results: Sequence[SegmentResult]) -> Iterator[str]:
     if doubtful := restarted(results):
         yield (
-            f"The losses of {len(doubtful)} segments, such as {doubtful[0]}, begin as high as those of fresh weights: a"
-            " training that continues must load the state of its parent segment. Where that is the rule, only segments"
-            " from fresh weights are relied on."
+            f"The losses of {len(doubtful)} segments, such as {doubtful[0]}, begin as high as those of fresh weights:"
+            " load the state of the parent segment before training continues. Where most segments lack it, only those"
+            " from fresh weights count."
         )
 
 
@@ -93,7 +107,7 @@ def _on_little(search: Search, found: Sequence[Level]) -> Iterator[str]:
     last = found[-1]
     if len(found[0].lrs) < _FEW:
         lrs = "LR" if len(found[0].lrs) == 1 else "LRs"
-        yield f"Only {len(found[0].lrs)} {lrs} could be compared; a good range takes {_FEW} at least."
+        yield f"Only {len(found[0].lrs)} {lrs} could be compared; a good range needs at least {_FEW}."
     elif last.steps < _LITTLE * search.steps and search.budget < enough(search):
         yield (
             f"The budget is small: the LRs were compared after {last.steps / search.steps:.1%} of a full training. A"
@@ -106,19 +120,20 @@ def _at_an_end(search: Search, results: Sequence[SegmentResult], found: Sequence
     best = found[-1].lrs[found[-1].best]
     if best in {tried[0], tried[-1]}:
         end = "smallest" if best == tried[0] else "largest"
-        yield f"The best LR is the {end} that was tried, {best:.2g}; a better one may be beyond it."
+        yield f"The best LR is the {end} one that was tried, {best:.2g}; a better one may be beyond it."
     elif extended := [lr for lr in tried if not search.lrs[0] * 0.999 <= lr <= search.lrs[-1] * 1.001]:
-        yield f"The grid was extended by {_listed(extended)}, since LRs at its end were among the best."
+        yield f"LRs beyond the grid were tried as well: {_listed(extended)}."
 
 
 def _unsure(found: Sequence[Level], advice: "Advice") -> Iterator[str]:
-    """A sentence where the evidence leaves the LR open, within a wide range or against a comparison at less steps."""
+    """A sentence where the good range is wide."""
     near = found[-1].near()
     if advice.low and advice.high and advice.high / advice.low >= _WIDE:
-        apart = f"{len(near)} LRs from {near[0]:.2g} to {near[-1]:.2g} apart" if len(near) > 1 else "many LRs apart"
         yield (
-            f"The search cannot tell {apart}: any LR of the good range may be the best. A larger budget or more"
-            " validation samples would narrow it."
+            f"{len(near)} LRs from {near[0]:.2g} to {near[-1]:.2g} are equal within the noise. A larger budget or more"
+            " validation samples would narrow the good range."
+            if len(near) > 1
+            else "The good range is wide. A longer comparison, with a larger budget, would narrow it."
         )
 
 
@@ -143,7 +158,3 @@ def _overfitting(search: Search, found: Sequence[Level]) -> Iterator[str]:
 
 def _listed(lrs: Sequence[float]) -> str:
     return ", ".join(f"{lr:.2g}" for lr in lrs)
-
-
-def _bracket(bracket: Bracket) -> str:
-    return f"{bracket.below:.2g} and {bracket.above:.2g}"
