@@ -12,7 +12,7 @@ from lratlas.advising import FILES, advice_facts, charts_of, cost_facts, write_a
 from lratlas.errors import SearchError
 from lratlas.search.advice import Advice
 from lratlas.search.regimes import Bracket
-from report.search_helpers import advice, row, searched
+from report.search_helpers import advice, row, searched, without_lr
 
 
 def strict(text: str) -> dict[str, object]:
@@ -49,6 +49,8 @@ def test_json_has_all_fields(tmp_path: Path) -> None:
     assert record["lr"] == found.lr
     assert record["warnings"] == list(found.warnings)
     assert record["evidence"] == found.evidence.to_dicts()
+    assert record["compared"] == found.compared.to_dicts()
+    assert record["expected_low"] == found.expected_low
     assert record == advice_facts(found)
     assert found.divergence is not None
     assert record["divergence"] == {
@@ -67,6 +69,26 @@ def test_json_has_null_for_what_is_missing_or_not_finite(tmp_path: Path) -> None
     (segment_row,) = record["evidence"]
     assert (segment_row["value"], segment_row["seconds"], segment_row["failure"]) == (None, None, None)
     assert segment_row["averaged"] == 0.8
+
+
+@pytest.mark.parametrize("verdict", ["tie", "not_learned", "diverged"])
+def test_an_advice_without_an_lr_is_written_too(tmp_path: Path, verdict: str) -> None:
+    good = [row(lr, steps, 0.5) for lr in (0.1, 0.2) for steps in (100, 200)]
+    bad = [row(lr, 100, None, failure="the loss is not finite") for lr in (0.1, 0.2)]
+    found = without_lr(verdict, "The reason.", best=math.nan)
+    made = advice(*bad, **found) if verdict == "diverged" else advice(*good, **found)
+    page = write_advice(made, tmp_path)
+    assert "No LR is advised." in page.read_text(encoding="utf-8")
+    record = strict((tmp_path / "advice.json").read_text(encoding="utf-8"))
+    assert (record["verdict"], record["reason"], record["lr"], record["best"]) == (verdict, "The reason.", None, None)
+    assert "Best so far" not in cost_facts(made)
+    assert "Expected" not in cost_facts(made)
+
+
+def test_a_checkpoint_is_a_path_in_json(tmp_path: Path) -> None:
+    made = advice(row(0.1, 100, 0.8), checkpoint=tmp_path / "checkpoint.safetensors", segment="lr0.1-seed0-to100")
+    assert advice_facts(made)["checkpoint"] == str(tmp_path / "checkpoint.safetensors")
+    assert "checkpoint.safetensors" in write_advice(made, tmp_path).read_text(encoding="utf-8")
 
 
 def test_brackets_have_their_value() -> None:

@@ -128,7 +128,7 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "docs/command.md": Setting(
         files={"train.py": PROGRAM},
-        left_out={"import argparse": "run by tests/advise/command/test_page.py"},
+        left_out={"import argparse": "run by tests/search/command/test_page.py"},
     ),
     "docs/images.md": Setting(),
     "docs/minima.md": Setting(),

@@ -115,7 +115,10 @@ def test_where_all_lrs_failed_there_are_crosses() -> None:
     drawn = advice_chart(made).to_dict()
     (signs,) = [layer for layer in drawn["layer"] if "shape" in layer["encoding"]]
     assert [each["sign"] for each in rows(drawn, signs)] == ["failed", "failed"]
-    assert "failed" in figure_svg(advice_chart(made))
+    svg = figure_svg(advice_chart(made))
+    assert "failed" in svg
+    assert "share of a" not in svg
+    assert advice_text(made).caption == "Crosses: the training failed."
 
 
 def test_lines_grow_darker_with_the_steps() -> None:

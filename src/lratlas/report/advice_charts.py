@@ -10,6 +10,7 @@ from lratlas.report.advice_courses import branches_data, courses_data, names_dat
 from lratlas.report.advice_data import (
     AVERAGED,
     LAST,
+    curves_data,
     expected_data,
     kinds_of_weights,
     lr_range,
@@ -47,7 +48,7 @@ def advice_chart(advice: Advice) -> Drawing:
     weights = _weights(advice, "advice")
     pick = alt.selection_point(name="pick", fields=["part"], bind="legend", toggle="true")
     parts = data.unique("steps").sort("steps")["part"].to_list()
-    colour = _by_name("part:N", parts, look.SWA_RAMP).title(["share of a", "full training"])
+    colour = _by_name("part:N", parts, look.SWA_RAMP, title=["share of a", "full training"])
     rows = alt.Chart(look.inline(data)).transform_filter(weights.passes("weights"))
     base = rows.encode(
         x=_lr_axis(advice),
@@ -87,7 +88,7 @@ def course_chart(advice: Advice) -> Drawing:
     weights, x = _weights(advice, "course"), _share_axis([*data["share"], *branches["share"], *whole])
     on = data.filter("went_on").unique("lr").sort("lr")["name"].to_list()
     pick = alt.selection_point(name="pick", fields=["name"], bind="legend", toggle="true")
-    colour = _by_name("name:N", on, look.PLR_RAMP).title("LR")
+    colour = _by_name("name:N", on, look.PLR_RAMP, title=["LR"])
     opacity = alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1))
     rows = alt.Chart(look.inline(data)).transform_filter(weights.passes("weights"))
     names = alt.Chart(look.inline(names_data(advice))).transform_filter(weights.passes("weights"))
@@ -142,15 +143,20 @@ def _share_axis(shares: Sequence[float]) -> alt.X:
     )
 
 
-def _by_name(field: str, names: Sequence[str], stops: Sequence[str]) -> alt.Color:
+def _by_name(field: str, names: Sequence[str], stops: Sequence[str], *, title: list[str]) -> alt.Color:
     """Colours along a ramp for the lines with these names, in order."""
+    if not names:
+        return alt.Color(field).legend(None)
     colours = look.ramp(stops, len(names))
-    return alt.Color(field).scale(domain=names, range=colours).sort(None).legend(symbolType="stroke", symbolOpacity=1)
+    legend = alt.Legend(symbolType="stroke", symbolOpacity=1)
+    return alt.Color(field).scale(domain=names, range=colours).sort(None).legend(legend).title(title)
 
 
 def _metric_axis(advice: Advice) -> alt.Y:
     shown = window(advice)
     axis = alt.Axis(format="~g")
+    if curves_data(advice).is_empty():
+        axis = alt.Axis(labels=False, ticks=False, grid=False)
     if shown.limit is not None and shown.more_is_better:
         axis.labelExpr = f"format({shown.limit!r} - datum.value, '.6~g')"
     if shown.ticks is not None:

@@ -195,8 +195,8 @@ def _interval() -> tuple[pl.Expr, pl.Expr]:
 
 
 def _with_part(rows: pl.DataFrame, advice: Advice) -> pl.DataFrame:
-    names = {steps: part_text(steps, of=advice.steps) for steps in rows["steps"].unique()}
-    return rows.with_columns(part=pl.col("steps").replace_strict(names, return_dtype=pl.String))
+    names = {str(steps): part_text(steps, of=advice.steps) for steps in rows["steps"].unique()}
+    return rows.with_columns(part=pl.col("steps").cast(pl.String).replace(names))
 
 
 def _placed(rows: pl.DataFrame, shown: Window) -> pl.DataFrame:

@@ -12,6 +12,7 @@ _DECADES = 0.7  # distances to the best possible metric that span more powers of
 _ROOM = 0.06  # left free at either end
 _EDGE = 0.03  # distance of the edge from the worse end
 _FAR = 3.0  # heights of the scale at which a line to a far value leaves it steeply enough
+_POWER = 700.0  # of e, the largest one that is drawn
 _TICKS = 8  # on a log scale, with 1, 2 and 5 in each decade; of more, only the powers of ten
 
 
@@ -58,14 +59,18 @@ class Window:
     def at(self, height: float) -> float:
         """The coordinate at a height, 0 being the lower end and 1 the upper one."""
         low, high = self.domain
-        return low + height * (high - low) if self.limit is None else low * (high / low) ** height
+        if self.limit is None:
+            return low + height * (high - low)
+        power = (1 - height) * math.log(low) + height * math.log(high)
+        return _exp(power)
 
     def height(self, coordinate: float) -> float:
         """The inverse of `at`."""
         low, high = self.domain
         if self.limit is None:
             return (coordinate - low) / (high - low)
-        return math.log(coordinate / low) / math.log(high / low)
+        start, end = math.log(low), math.log(high)
+        return (math.log(coordinate) - start) / (end - start)
 
     def within(self, column: str = "metric") -> pl.Expr:
         """The coordinates of a column of metrics, moved to the end of the scale where they lie beyond it."""
@@ -110,9 +115,9 @@ def window_of(advice: Advice, metrics: pl.Series, marks: pl.Series) -> Window:
         least = _least(distances)
         logs = -distances.clip(least).log()
         if _spread(logs) > _DECADES * math.log(10):
-            far, near = (math.exp(-end) for end in _ends(logs, -(marks - limit).abs().clip(least).log()))
+            far, near = (_exp(-end) for end in _ends(logs, -(marks - limit).abs().clip(least).log()))
             low, high = sorted((limit - far, limit - near) if more else (limit + near, limit + far))
-            return Window(low=max(low, floor), high=high, more_is_better=more, limit=limit)
+            return Window(low=max(low, floor), high=min(high, ceiling), more_is_better=more, limit=limit)
     sign = 1 if more else -1
     low, high = sorted(sign * end for end in _ends(sign * metrics, sign * marks))
     return Window(low=max(low, floor), high=min(high, ceiling), more_is_better=more)
@@ -136,7 +141,11 @@ def possible(advice: Advice) -> tuple[float, float]:
 def _least(distances: pl.Series) -> float:
     """What stands for no distance at all: half the least one that is above zero."""
     positive = [distance for distance in distances if distance > 0]
-    return min(positive) / 2 if positive else 1.0
+    return max(min(positive) / 2, _exp(-_POWER)) if positive else 1.0
+
+
+def _exp(power: float) -> float:
+    return math.exp(min(max(power, -_POWER), _POWER))
 
 
 def _spread(scores: pl.Series) -> float:

@@ -6,6 +6,7 @@ import polars as pl
 
 from lratlas.report.advice_courses import branches_data, courses_data
 from lratlas.report.advice_data import (
+    curves_data,
     errors_data,
     expected_data,
     kinds_of_weights,
@@ -37,7 +38,8 @@ def advice_text(advice: Advice) -> Text:
 
 def _sentences(advice: Advice) -> Iterator[str]:
     signs = signs_data(advice)["sign"].unique().to_list()
-    yield f"Solid: measured on validation data after each number of steps; {better(advice)}."
+    if not curves_data(advice).is_empty():
+        yield f"Solid: measured on validation data after each number of steps; {better(advice)}."
     if advice.lr is not None:
         band = "; the grey band is the good range" if advice.low != advice.high else ""
         yield f"The vertical line is the LR to use{band}."
