@@ -90,7 +90,8 @@ def train(part: Segment) -> dict[str, Any]:
 
 def main() -> None:
     """Search, then train."""
-    finder = lratlas.Finder(FOLDER, steps=STEPS, direction="maximize")
+    samples = len(DIGITS) - TRAINED
+    finder = lratlas.Finder(FOLDER, steps=STEPS, direction="maximize", chance=0.1, samples=samples)
     while part := finder.ask():
         with np.errstate(all="ignore"):  # overflows of LRs that are too large
             finder.tell(part, **train(part))
@@ -98,6 +99,8 @@ def main() -> None:
             if file.stem not in finder.needed():
                 file.unlink()
     print(advice := finder.advice())
+    if advice.lr is None:  # no LR could be told from the others
+        return
     anneal_from = STEPS * 4 // 5 if advice.finish == "anneal" else None
     whole = make_segment(lr=advice.lr, seed=0, start=0, stop=STEPS, parent=None, anneal_from=anneal_from)
     reached = train(whole)

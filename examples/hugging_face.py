@@ -99,13 +99,16 @@ def train(part: Segment) -> dict[str, Any]:
 def main() -> None:
     """Search, then train as it is advised, and have each change of regime told."""
     disable_progress_bar()
-    finder = lratlas.Finder(FOLDER, steps=STEPS, lrs=LRS, direction="maximize")
+    samples = len(DIGITS) - TRAINED
+    finder = lratlas.Finder(FOLDER, steps=STEPS, lrs=LRS, direction="maximize", chance=0.1, samples=samples)
     while part := finder.ask():
         finder.tell(part, **train(part))
         for folder in CHECKPOINTS.glob("*"):
             if folder.name not in finder.needed():
                 shutil.rmtree(folder)
     print(advice := finder.advice())
+    if advice.lr is None:  # no LR could be told from the others
+        return
     anneal_from = STEPS * 4 // 5 if advice.finish == "anneal" else None
     whole = make_segment(lr=advice.lr, seed=0, start=0, stop=STEPS, parent=None, anneal_from=anneal_from)
     trainer, follow = trainer_for(whole)

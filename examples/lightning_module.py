@@ -70,6 +70,8 @@ def main() -> None:
         direction="maximize",
     )
     print(advice)
+    if advice.lr is None:  # no LR could be told from the others
+        return
     seed_everything(0, verbose=False)
     module, watch = Digits(advice.lr, anneal=advice.finish == "anneal"), WatchCallback()
     options: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}

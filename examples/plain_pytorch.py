@@ -66,9 +66,9 @@ def train(part: Segment) -> dict[str, Any]:
     return {"value": accuracy(model), "averaged": accuracy(averaged), "losses": losses}
 
 
-def train_to_the_end(advice: lratlas.Advice) -> None:
+def train_to_the_end(advice: lratlas.Advice, lr: float) -> None:
     """One full training as advised, in a regime that `watch` tells."""
-    model, optimizer = fresh(0, advice.lr)
+    model, optimizer = fresh(0, lr)
     watch = lratlas.watch(optimizer, model=model, average=True)
     for step in range(STEPS):
         for group in optimizer.param_groups:
@@ -86,14 +86,16 @@ def train_to_the_end(advice: lratlas.Advice) -> None:
 
 def main() -> None:
     """Search, then train."""
-    finder = lratlas.Finder(FOLDER, steps=STEPS, direction="maximize")
+    samples = len(DIGITS) - TRAINED
+    finder = lratlas.Finder(FOLDER, steps=STEPS, direction="maximize", chance=0.1, samples=samples)
     while part := finder.ask():
         finder.tell(part, **train(part))
         for file in FOLDER.glob("*.pt"):
             if file.stem not in finder.needed():
                 file.unlink()
-    print(finder.advice())
-    train_to_the_end(finder.advice())
+    print(advice := finder.advice())
+    if advice.lr is not None:  # else no LR could be told from the others
+        train_to_the_end(advice, advice.lr)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ lratlas find --steps $steps --lrs 1e-4 1 3 --folder $folder --command "python co
 advised() { python -c "import json; print(json.load(open('$folder/advice.json'))['$1'])"; }
 train() { python command_training.py --data $folder/digits.npy --lr "$(advised lr)" --seed 0 --state $folder/whole.npz "$@"; }
 
+[ "$(advised lr)" != None ] || exit 0 # no LR could be told from the others
 echo "A full training as it is advised:"
 if [ "$(advised finish)" = anneal ]; then
   train --final-lr "$(advised lr)" --start 0 --stop $((steps * 4 / 5)) --average-from 0 | tail -n 1

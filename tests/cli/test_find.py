@@ -159,7 +159,7 @@ def test_a_finished_search_is_told_again_as_json_without_training(
 
 
 def test_an_lr_is_found_for_a_command(here: Run, place: Path):
-    words = ["--steps", "64", "--lrs", "0.01", "10", "2", "--budget", "1", "--workers", "2", "-f", "search", "--json"]
+    words = ["--steps", "6400", "--lrs", "0.01", "10", "2", "--budget", "1", "--workers", "2", "-f", "search", "--json"]
     ran = here("find", "--command", program(place), *words)
     assert ran.code == 0, ran
     facts = strict(ran.out)

@@ -1,4 +1,4 @@
-"""A made-up training for the tests of the finder, cheap to import in processes of their own."""
+"""A synthetic training for the tests of the finder, cheap to import in processes of their own."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from lratlas.study.spec.grid import lr_grid
 from search.find_helpers import STEPS, Valley
 
 LRS = lr_grid(1e-4, 1.0, per_decade=2)
-VALLEY = Valley(best=0.02, width=0.02)
+VALLEY = Valley(best=0.02, width=0.1)
 
 
 def a_finder(folder: Path, **settings: Any) -> Finder:

@@ -34,7 +34,7 @@ def find(
     direction: Literal["minimize", "maximize"] = "minimize",
     lrs: Iterable[float] | None = None,
     budget: float = 1.5,
-    tolerance: float = 0.005,
+    tolerance: float = 0.01,
     warmup: int = 0,
     trainer_options: Mapping[str, Any] | None = None,
 ) -> Advice:

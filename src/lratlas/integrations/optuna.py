@@ -90,7 +90,7 @@ class LRSampler(BaseSampler):
         lrs: Sequence[float] | None = None,
         budget: float = 1.5,
         direction: Literal["minimize", "maximize"] = "minimize",
-        tolerance: float = 0.005,
+        tolerance: float = 0.01,
         anneal: bool = False,
         independent_sampler: BaseSampler | None = None,
     ) -> None:

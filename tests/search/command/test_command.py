@@ -87,10 +87,10 @@ def test_a_search_finds_an_lr_that_trains_well(tmp_path: Path) -> None:
     assert any(result.segment.annealed for result in seen.ended)
     assert [result.segment for result in seen.ended] == seen.started
     assert {each.segment.lr for each in seen.ended if each.failure} <= {3.0, *(lr for lr in LRS if lr > 2)}
-    # Nothing is continued any more, so that no state is kept; what was printed is.
+    # The full training can continue from one state; what was printed is stored of all segments.
     folders = list((tmp_path / "search" / "segments").iterdir())
     assert {folder.name for folder in folders} == {piece.name for piece in seen.started}
-    assert not [folder for folder in folders if (folder / "state").exists()]
+    assert [folder.name for folder in folders if (folder / "state").exists()] == [seen.advice.segment]
     assert all((folder / "stdout.txt").stat().st_size for folder in folders)
     # A finished search is left as it is.
     again = search("sh -c 'exit 1' {lr} {checkpoint} {final_lr}", finder(tmp_path))
