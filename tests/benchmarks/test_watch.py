@@ -48,3 +48,10 @@ def test_quick_alarms_cover_all_courses(quick: Callable[..., Any]) -> None:
     assert {row["course"] for row in rows} == {"flat", "to a plateau", "t^-1/2", "t^-1"}
     assert all(row["last_converging"] <= row["ever_converging"] <= 1 for row in rows)
     assert all(row["last_equilibrium"] <= row["ever_equilibrium"] <= 1 for row in rows)
+
+
+def test_quick_schedules_cover_all_courses_declared_and_not(quick: Callable[..., Any]) -> None:
+    rows = quick("watch.py", "--schedules")["rows"]
+    assert len({(row["course"], row["schedule"], row["declared"]) for row in rows}) == len(rows) == 4 * 4 * 2
+    assert all(row["moving_equilibrium"] == 0 for row in rows if not row["declared"])
+    assert all(sum(row["last"].values()) == pytest.approx(1) for row in rows)

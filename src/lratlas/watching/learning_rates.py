@@ -51,6 +51,7 @@ class LearningRates:
         present = self._unscheduled(step)
         if not present:
             return False
+        self._held, self._last = self._held or present[0], self._last or present[0]
         sudden = all(_changed(self._last, lrs) for lrs in present)
         self._last = present[0]
         if not all(_changed(self._held, lrs) for lrs in present):
