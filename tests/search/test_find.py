@@ -411,7 +411,7 @@ def test_a_net_too_deep_to_learn_has_learned_nothing(tmp_path: Path):
     advice = lratlas.find(small_task(model=deep), steps=256, lrs=LRS, folder=tmp_path)
     assert (advice.verdict, advice.lr, advice.low) == ("not_learned", None, None)
     assert "did better than a model that has learned nothing (0.3333)" in advice.reason
-    assert str(advice).startswith("No LR is advised. Nothing has been learned yet")
+    assert str(advice).startswith("No LR is advised.\nNothing has been learned yet")
 
 
 def least_squares() -> lratlas.Task:

@@ -175,6 +175,8 @@ class _Plan:
         going = [lr for lr in level.lrs if lr not in lost]
         learned = [lr for lr in learners(search, self.results, level) if lr not in lost]
         stop = search.horizon(share)
+        if not going:
+            return []
         if not learned:
             open_ = [lr for lr in going if lr in undecided(self.results)]
             return self._unranked(open_ if len(open_) > 1 else going, share)
