@@ -15,6 +15,7 @@ from lratlas.watching.tracker import Look
 from lratlas.watching.watch import watch
 
 with extra("transformers"):
+    import accelerate  # noqa: F401  # pyright: ignore[reportUnusedImport] - a Trainer needs it, but only once it is made
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 _STATE = "lratlas.watch"  # where the watch is kept in a checkpoint's trainer_state.json
