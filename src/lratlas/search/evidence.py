@@ -254,11 +254,22 @@ def undecided(results: Sequence[SegmentResult]) -> set[float]:
     if not first:
         return set()
     still = min(first, key=lambda each: (each.segment.lr, each.segment.stop, each.segment.seed))
-    nothing, found = float(np.mean(still.losses)), set[float]()
+    found = set[float]()
     for lr in {each.segment.lr for each in results}:
-        of = [each for each in results if each.segment.lr == lr and each.losses]
-        moved = any(_greatest_difference(each, still) > _STILL for each in of)
-        if moved and not last_loss(of[-1:]) - nothing > _HARM * abs(nothing):
+        of = sorted(
+            (each for each in results if each.segment.lr == lr and each.losses), key=lambda each: each.segment.stop
+        )
+        if not any(_greatest_difference(each, still) > _STILL for each in of):
+            continue
+        # What the smallest LR gives in the very same batches.
+        ends = (of[-1].segment.seed, of[-1].segment.start, of[-1].segment.stop)
+        same = [
+            each
+            for each in results
+            if each.losses and (each.segment.seed, each.segment.start, each.segment.stop) == ends
+        ]
+        nothing = last_loss([min(same, key=lambda each: each.segment.lr)])
+        if not last_loss(of[-1:]) - nothing > _HARM * abs(nothing):
             found.add(lr)
     return found
 
