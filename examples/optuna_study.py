@@ -69,6 +69,8 @@ def main() -> None:
         study.optimize(objective)  # ends by itself
     advice = sampler.advice()
     print(f"After {len(study.trials)} trials: {advice}")
+    if advice.lr is None:  # no LR could be told from the others
+        return
     anneal_from = STEPS * 4 // 5 if advice.finish == "anneal" else None
     whole = make_segment(lr=advice.lr, seed=0, start=0, stop=STEPS, parent=None, anneal_from=anneal_from)
     reached = train(whole)

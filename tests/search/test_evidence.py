@@ -249,6 +249,13 @@ def test_undecided_are_lrs_whose_losses_moved_but_not_up():
     assert undecided([trained(0.1, 100, 0.5)]) == set()
 
 
+def test_harder_batches_do_not_count_against_an_lr():
+    # All losses are higher in the last batches; a larger LR learns a little there.
+    ends = {0.01: 2.5, 0.02: 2.4, 0.04: 2.9}
+    results = [trained(lr, 100, 0.5, losses=(2.0, end)) for lr, end in ends.items()]
+    assert undecided(results) == {0.02}
+
+
 def resumed(lr: float, after: float) -> list[SegmentResult]:
     """A training whose loss fell from 2 to 1, and another segment whose loss begins where ``after`` says."""
     first = trained(lr, 100, 0.5, losses=np.linspace(2.0, 1.0, 64).tolist())

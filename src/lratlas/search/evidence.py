@@ -258,12 +258,24 @@ def undecided(results: Sequence[SegmentResult]) -> set[float]:
     if not first:
         return set()
     still = min(first, key=lambda each: (each.segment.lr, each.segment.stop, each.segment.seed))
-    nothing, moved = float(np.mean(still.losses)), dict[float, float]()
+    moved = dict[float, float]()
     for lr in {each.segment.lr for each in results}:
-        of = [each for each in results if each.segment.lr == lr and each.losses]
-        if of and not last_loss(of[-1:]) - nothing > _HARM * abs(nothing):
+        of = sorted(
+            (each for each in results if each.segment.lr == lr and each.losses), key=lambda each: each.segment.stop
+        )
+        if of and not _harmed(of[-1], results):
             moved[lr] = max(_greatest_difference(each, still) for each in of)
     return {lr for lr, far in moved.items() if far > _STILL * max(moved.values())}
+
+
+def _harmed(result: SegmentResult, results: Sequence[SegmentResult]) -> bool:
+    """Whether the losses of a segment are above those that the smallest LR has in the very same batches."""
+    ends = (result.segment.seed, result.segment.start, result.segment.stop)
+    same = [
+        each for each in results if each.losses and (each.segment.seed, each.segment.start, each.segment.stop) == ends
+    ]
+    nothing = last_loss([min(same, key=lambda each: each.segment.lr)])
+    return last_loss([result]) - nothing > _HARM * abs(nothing)
 
 
 def _greatest_difference(one: SegmentResult, other: SegmentResult) -> float:
