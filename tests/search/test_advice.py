@@ -137,7 +137,7 @@ def test_where_all_diverge_smaller_ones_are_recommended():
     assert f"down to {smallest:.2g}: try below {smallest / 10:.2g}" in advice.reason
     assert math.isnan(advice.best)
     assert (advice.convergence, advice.divergence, advice.segment) == (None, None, None)
-    assert str(advice).startswith("No LR is advised. All ")
+    assert str(advice).startswith("No LR is advised.\nAll ")
 
 
 def test_losses_that_rise_without_end_are_divergence():

@@ -78,9 +78,9 @@ def test_what_failed_is_no_competitor_but_is_known():
     assert level.failed == {0.02, 0.08, 0.16}
 
 
-@pytest.mark.parametrize(("alone", "counts"), [(0.01, True), (0.16, False)])
-def test_a_length_to_which_only_a_bad_lr_was_trained_compares_nothing(alone: float, counts: bool):
-    results = [trained(lr, 100, 1 + 50 * lr) for lr in LRS] + [trained(alone, 200, 0.5)]
+@pytest.mark.parametrize(("others", "counts"), [((0.01, 0.02), True), ((0.01,), False), ((0.16,), False)])
+def test_a_length_compares_the_best_lr_of_the_one_before_with_another(others: tuple[float, ...], counts: bool):
+    results = [trained(lr, 100, 1 + 50 * lr) for lr in LRS] + [trained(lr, 200, 0.5) for lr in others]
     assert [level.steps for level in levels(a_search(), results)] == ([100, 200] if counts else [100])
 
 

@@ -28,38 +28,38 @@ def made(**fields: Any) -> Advice:
 
 def test_a_statement_says_what_to_do_and_what_it_cost():
     found = made(lr=0.0123, low=0.01, high=0.0316, finish="anneal", cost=1.487, steps=12345)
-    assert found.statement.startswith("Use an initial LR of 0.012 (good range 0.01 to 0.032). To finish: ")
-    assert found.statement.endswith(" The search cost 1.49 full trainings of 12,345 steps.")
+    assert found.statement.startswith("Use an initial LR of 0.012 (good range 0.01 to 0.032).\nTo finish, ")
+    assert found.statement.endswith("\nThe search cost 1.49 full trainings of 12,345 steps.")
 
 
 @pytest.mark.parametrize(
     ("finish", "said", "averages"),
     [
-        ("average", "keep the LR constant and average the weights of the last tenth of the steps.", True),
-        ("anneal", "then take it linearly to zero over the last fifth of the steps.", True),
-        ("either", "and keep the better one.", True),
-        ("constant", "keep the LR constant (the search could try neither averaged weights nor", False),
-        ("schedule", "with the schedule as it is.", False),
+        ("average", "average the weights of the last tenth of the steps at a constant LR.", True),
+        ("anneal", "anneal the LR linearly to zero over the last fifth of the steps.", True),
+        ("either", "try both and keep the better one.", True),
+        ("constant", "Keep the LR constant: the search could try neither averaged weights nor", False),
+        ("schedule", "It is the LR that your schedule multiplies.", False),
     ],
 )
 def test_a_statement_says_how_to_finish(finish: str, said: str, averages: bool):
     statement = made(finish=finish).statement
     assert said in statement
-    assert ("Also validate the average of the weights" in statement) == averages
+    assert ("Also validate the averages" in statement) == averages
 
 
 @pytest.mark.parametrize(("verdict", "low"), [("tie", 0.1), ("not_learned", None), ("diverged", None)])
 def test_without_an_lr_a_statement_says_why(verdict: str, low: float | None):
     none = made(verdict=verdict, reason="It is so.", lr=None, low=low, high=low)
-    assert none.statement == "No LR is advised. It is so. The search cost 1.50 full trainings of 6,400 steps."
+    assert none.statement == "No LR is advised.\nIt is so.\nThe search cost 1.50 full trainings of 6,400 steps."
 
 
 def test_thresholds_are_said_where_they_were_seen():
     assert "hreshold" not in made().statement
     assert "failed to learn" not in made().statement
     found = made(convergence=Bracket(below=0.01, above=0.0316), divergence=Bracket(below=1, above=3.16))
-    assert " The convergence threshold is between 0.01 and 0.032. " in found.statement
-    assert " LR 3.2 failed to learn; the largest LR below it that was tried is 1. " in found.statement
+    assert "\nThe convergence threshold is between 0.01 and 0.032. LR 3.2 failed to learn;" in found.statement
+    assert "the next smaller LR that was tried is 1.\n" in found.statement
 
 
 def test_warnings_follow_on_lines_of_their_own():

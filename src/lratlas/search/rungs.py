@@ -24,6 +24,8 @@ _LAST = 1 / 4  # the share of a full training at which the last LRs are compared
 _HALF = 1 / 2  # the share of a full training that some LRs should reach where none has learned before
 _BY_LOSS = 1 / 32  # up to this share LRs whose metrics cannot be told apart are ranked by their training losses
 _EXTENDED_TO = 1 / 16  # the longest share at which the grid still grows: later, a new LR would cost too much
+_PAIR = 2
+_FEW = 3  # LRs make a comparison
 _ADDED = 2  # LRs by which an edge is moved
 _FARTHEST = 100.0  # how far beyond its ends a grid may grow, as a factor
 _LOWEST = 1e4  # the same downwards, while every LR diverges
@@ -191,12 +193,12 @@ class _Plan:
         return self._affordable(ranked[: _fields(search)[share]], [search.seed], stop)
 
     def _unranked(self, lrs: Sequence[float], share: float) -> list[float]:
-        """LRs evenly apart; so few that two of them can still be trained to half of a full training."""
+        """LRs evenly apart; at the last rung so few that two of them can go to half of a full training, if any can."""
         search, stop = self.search, self.search.horizon(share)
-        later = 2 * max(0.0, _HALF - share) if search.continues else 0.0
-        count = _UNRANKED[share]
-        while count > 2 and count * self._cost_to(lrs[0], search.seed, stop) + later > self._left():
-            count -= 1
+        count, each = _UNRANKED[share], self._cost_to(lrs[0], search.seed, stop)
+        later = 2 * (_HALF - share)
+        if search.continues and share == _LAST and 2 * each + later <= self._left():
+            count = min(count, int((self._left() - later) / each))
         return self._affordable(_evenly(lrs, count), [search.seed], stop)
 
     def _ranked_before(self, level: Level) -> bool:
@@ -221,10 +223,13 @@ class _Plan:
         lrs = sorted({each.lr for each in self.made})
         lost = diverging(search, results)
         farthest = _FARTHEST
-        if not [lr for lr in level.lrs if lr not in lost]:
+        going = [lr for lr in level.lrs if lr not in lost]
+        if not going:
             if not lost:  # all failed, but not since the LR was too large
                 return []
             up, farthest = False, _LOWEST
+        elif lost and len(going) < _FEW and going[0] == lrs[0]:
+            up, farthest = False, _LOWEST  # there is something to compare with below
         elif alike(results, stop):
             # All may be far too small: larger ones are looked at once, while that is cheap.
             if stop > search.horizon(_SCREEN):
@@ -233,14 +238,14 @@ class _Plan:
         elif not learners(search, results, level) or set(level.near()) == set(level.lrs):
             return []
         else:
-            best = self._ranked(level, [lr for lr in level.lrs if lr not in lost], by_loss=True)[0]
+            best = self._ranked(level, going, by_loss=True)[0]
             if best not in {lrs[0], lrs[-1]}:
                 return []
             up = best == lrs[-1]
         ends = lrs[-2:] if up else lrs[:2]
         # A dense grid would spend the budget on its way, and a coarse one leave the allowed factor at once.
         ratio = min(max(ends[-1] / ends[0], _STRIDE[0]), _STRIDE[1])
-        if farthest == _LOWEST or alike(results, stop):
+        if not going or alike(results, stop):
             ratio = _STRIDE[1]
         low, high = search.lrs[0] / farthest, search.lrs[-1] * _FARTHEST
         edge = lrs[-1] if up else lrs[0]
@@ -326,9 +331,10 @@ class _Plan:
 
 
 def _evenly(lrs: Sequence[float], count: int) -> list[float]:
-    """That many LRs, evenly apart: the middles of equal parts, or the smaller of two that are as near to it."""
+    """That many LRs, evenly apart: the middles of equal parts; of the last two rather the smaller, which are safer."""
     count = min(count, len(lrs))
-    return [lrs[int((number + 0.5) * len(lrs) / count - 0.5)] for number in range(count)]
+    middle = 0.0 if count == _PAIR else 0.5
+    return [lrs[int((number + 0.5) * len(lrs) / count - 0.5 + middle)] for number in range(count)]
 
 
 def _cost(search: Search, segments: Sequence[Segment]) -> float:
