@@ -88,15 +88,16 @@ def trial(results: Sequence[SegmentResult], lr: float, *, seed: int) -> list[Seg
 def levels(search: Search, results: Sequence[SegmentResult]) -> list[Level]:
     """Each length at which LRs were compared, ascending.
 
-    A length counts where every LR that could be the best one at the length before was trained to it, or three LRs were.
+    A length counts where every LR that could be the best one at the length before was trained to it, or three LRs were;
+    where none had learned anything before, two are enough.
     """
     found = list[Level]()
     for steps in sorted({each.segment.stop for each in results if not each.segment.annealed}):
         level = level_at(search, results, steps)
         if not level.lrs:
             continue
-        wanted = set(found[-1].near()) if found else set[float]()
-        if not found or len(level.lrs) >= _COMPARED or wanted <= {*level.lrs, *level.failed}:
+        complete = not found or set(found[-1].near()) <= {*level.lrs, *level.failed}
+        if complete or len(level.lrs) >= (_COMPARED if learners(search, results, found[-1]) else 2):
             found.append(level)
     return found
 
