@@ -84,6 +84,17 @@ def test_a_length_compares_the_best_lr_of_the_one_before_with_another(others: tu
     assert [level.steps for level in levels(a_search(), results)] == ([100, 200] if counts else [100])
 
 
+def test_two_lrs_are_compared_where_none_had_learned_before():
+    # At first all three are at chance; the largest one then diverges.
+    search = a_search(direction="maximize", chance=0.1, limit=1.0, samples=1000)
+    results = [trained(lr, 100, 0.1) for lr in (0.01, 0.1, 1.0)]
+    results += [trained(0.01, 200, 0.1), trained(0.1, 200, 0.6)]
+    assert [level.steps for level in levels(search, results)] == [100, 200]
+    # Had they learned, the one that was left behind might be the best.
+    learned = [trained(lr, 100, 0.3) for lr in (0.01, 0.1, 1.0)] + results[3:]
+    assert [level.steps for level in levels(search, learned)] == [100]
+
+
 def test_of_equal_lrs_the_smallest_is_the_best():
     level = a_level(a_search(), np.array([[2.0], [1.0], [1.0]]))
     assert level.lrs[level.best] == 0.02

@@ -91,7 +91,7 @@ def levels(search: Search, results: Sequence[SegmentResult]) -> list[Level]:
     """Each length at which LRs were compared, ascending.
 
     A length counts where three LRs were trained to it, or two of which one was the best at the length before, or has
-    learned.
+    learned, or where none had learned before.
     """
     found = list[Level]()
     for steps in sorted({each.segment.stop for each in results if not each.segment.annealed}):
@@ -100,6 +100,7 @@ def levels(search: Search, results: Sequence[SegmentResult]) -> list[Level]:
             continue
         best = found[-1].lrs[found[-1].best] if found else None
         counts = best in {*level.lrs, *level.failed} or learners(search, results, level)
+        counts = counts or not (found and learners(search, results, found[-1]))
         if best is None or len(level.lrs) >= _COMPARED or (len(level.lrs) > 1 and counts):
             found.append(level)
     return found
