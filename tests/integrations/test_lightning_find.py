@@ -18,6 +18,7 @@ from lratlas.errors import SearchError, SpecError, TaskError
 from lratlas.integrations.lightning import find
 from lratlas.integrations.lightning_segment import LightningTraining, TrainedSegment, train_segment
 from lratlas.search.segments import make_segment
+from search.find_helpers import advised_lr
 from watching.watch_helpers import digits
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:::lightning\.")
@@ -216,7 +217,7 @@ def test_a_search_finds_an_lr_and_leaves_everything_as_it_was(tmp_path: Path) ->
     data, before = Data(), generator_states()
     settings: dict[str, Any] = {"folder": tmp_path, "steps": 128, "lrs": [0.001, 0.01, 0.1, 10.0], "datamodule": data}
     advice = find(make, **settings, trainer_options={"accelerator": "cpu"})
-    assert 0.01 <= advice.lr < 10
+    assert 0.01 <= advised_lr(advice) < 10
     assert generator_states() == before
     assert not data.set_up
     failed = advice.evidence.filter(advice.evidence["failure"].is_not_null())

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from lratlas.search.advice import Advice
 from lratlas.search.rungs import next_segments
 from lratlas.search.segments import Segment, SegmentResult, make_segment
 from lratlas.search.settings import Search, make_search
@@ -68,6 +69,12 @@ class Valley:
 def normal(name: str) -> float:
     """A draw from the normal distribution, always the same for one name."""
     return random.Random(name).gauss(0.0, 1.0)
+
+
+def advised_lr(advice: Advice) -> float:
+    """The LR of an advice that has one."""
+    assert advice.lr is not None, advice.reason
+    return advice.lr
 
 
 def a_search(**settings: object) -> Search:

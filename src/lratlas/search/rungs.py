@@ -121,7 +121,7 @@ class _Plan:
             if share == _LAST and search.continues and search.anneals:
                 yield self._train(field, stop - round(ANNEALED_PART * stop))
                 middle = frozenset(each.name for each in self.made[len(before) :])
-                yield self._train(field, stop, keep=middle)
+                yield self._train([lr for lr in field if self._goes(lr, search.seed, stop)], stop, keep=middle)
                 yield from self._annealed(stop, seed=search.seed)
             else:
                 yield self._train(field, stop)

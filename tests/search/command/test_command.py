@@ -81,8 +81,8 @@ def final_loss(lr: float, steps: int = 320) -> float:
 
 def test_a_search_finds_an_lr_that_trains_well(tmp_path: Path) -> None:
     seen = search(program(tmp_path), finder(tmp_path))
-    assert seen.advice.lr < 2  # the parabola diverges above
-    assert final_loss(seen.advice.lr) < 2 * min(map(final_loss, LRS)) + 1e-3
+    assert advised_lr(seen.advice) < 2  # the parabola diverges above
+    assert final_loss(advised_lr(seen.advice)) < 2 * min(map(final_loss, LRS)) + 1e-3
     assert not seen.advice.warnings or not any("training loss" in warning for warning in seen.advice.warnings)
     assert any(result.segment.annealed for result in seen.ended)
     assert [result.segment for result in seen.ended] == seen.started
@@ -136,7 +136,7 @@ def test_a_failing_segment_is_named_and_the_search_goes_on(tmp_path: Path, befor
     (failed,) = [each for each in seen.ended if each.segment.lr == 0.03 and each.segment.seed == 0]
     assert re.search(failure, failed.failure or ""), failed.failure
     assert sum(failed.segment.name in notice for notice in seen.notices) == 1
-    assert final_loss(seen.advice.lr) < 2 * min(map(final_loss, LRS)) + 1e-3
+    assert final_loss(advised_lr(seen.advice)) < 2 * min(map(final_loss, LRS)) + 1e-3
 
 
 def test_a_program_that_falls_silent_is_ended(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_value_that_is_missing_once_is_a_failure_and_not_replaced_by_a_loss(tm
 def test_a_named_metric_may_be_better_when_higher(tmp_path: Path) -> None:
     after = "print(json.dumps({'acc': 1 - loss, 'averaged_acc': 1 - loss / 2}))"
     seen = search(program(tmp_path, after=after), finder(tmp_path, direction="maximize"), metric="acc")
-    assert final_loss(seen.advice.lr) < min(map(final_loss, LRS)) + seen.finder.search.tolerance
+    assert final_loss(advised_lr(seen.advice)) < min(map(final_loss, LRS)) + seen.finder.search.tolerance
     first = seen.ended[0]
     assert first.averaged == pytest.approx(1 - final_loss(first.segment.lr, first.segment.stop) / 2)
 
@@ -228,6 +228,7 @@ SEARCH = """
 import sys
 from lratlas.search.command.command import find_by_command
 from lratlas.search.finder import Finder
+from search.find_helpers import advised_lr
 command, folder = sys.argv[1:3]
 finders = [Finder(folder, steps=320, lrs={lrs}, budget=2.5) for _ in range(int(sys.argv[3]))]
 print(find_by_command(command, finders).lr)
