@@ -20,6 +20,7 @@ from lratlas.search.command.command import find_by_command, time_limit
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment, SegmentResult, make_segment
 from search.command_helpers import gone, program
+from search.find_helpers import advised_lr
 
 SRC = Path(__file__).parents[3] / "src"
 LRS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -228,7 +229,6 @@ SEARCH = """
 import sys
 from lratlas.search.command.command import find_by_command
 from lratlas.search.finder import Finder
-from search.find_helpers import advised_lr
 command, folder = sys.argv[1:3]
 finders = [Finder(folder, steps=320, lrs={lrs}, budget=2.5) for _ in range(int(sys.argv[3]))]
 print(find_by_command(command, finders).lr)
