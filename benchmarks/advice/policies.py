@@ -57,9 +57,9 @@ class Number:
 NUMBERS = (
     Number(module=evidence, name="_VALIDATION", values=(0.5, 0.7, 1.0), measure="regret"),
     Number(module=evidence, name="_SEED", values=(0.005, 0.015, 0.03), measure="regret"),
-    Number(module=choice, name="_LR_DRIFT", values=((0.0, 0.7), (0.2, 0.7), (0.3, 0.7), (0.2, 0.4)), measure="regret"),
+    Number(module=choice, name="_LR_DRIFT", values=((0.0, 0.7), (0.1, 0.7), (0.2, 0.7), (0.1, 0.4)), measure="regret"),
     Number(module=choice, name="_REACH", values=(0.4, 0.7, 1.0), measure="range"),
-    Number(module=choice, name="LEVEL", values=(1.0, 1.645, 2.0), measure="range"),
+    Number(module=evidence, name="CONFIDENCE", values=(0.6, 0.8, 0.95), measure="range"),
     Number(module=evidence, name="_DRIFT", values=(0.04, 0.08, 0.12), measure="expected"),
     Number(module=evidence, name="_DOUBT", values=(0.4, 0.7, 1.0), measure="expected"),
 )
@@ -129,7 +129,7 @@ def _looked_up(segment: Segment, known: Surface, losses: _Losses, seed: int) -> 
     last = value if segment.annealed else float(known.validation["constant", horizon][SEEDS.index(seed), place])
     averaged = None if segment.annealed else value
     return SegmentResult(
-        segment=segment, value=last, averaged=averaged, losses=tuple(float(each) for each in part if each)
+        segment=segment, value=last, averaged=averaged, losses=tuple(float(each) for each in part if each is not None)
     )
 
 

@@ -5,7 +5,6 @@ import polars as pl
 from lratlas.report.advice_window import Window, window_of
 from lratlas.report.rows import by_seed
 from lratlas.search.advice import Advice
-from lratlas.search.evidence import LEVEL
 from lratlas.search.rungs import ANNEALED_PART
 
 AVERAGED, LAST = "averaged", "last"  # the first one ranks the LRs
@@ -189,8 +188,8 @@ def _last_compared(advice: Advice) -> pl.DataFrame:
 def _interval() -> tuple[pl.Expr, pl.Expr]:
     """The ends of the 90% interval of the difference to the best LR, around the metric."""
     return (
-        (pl.col("metric") - LEVEL * pl.col("error")).alias("low"),
-        (pl.col("metric") + LEVEL * pl.col("error")).alias("high"),
+        (pl.col("metric") - pl.col("allowed")).alias("low"),
+        (pl.col("metric") + pl.col("allowed")).alias("high"),
     )
 
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from lratlas.errors import SearchError
 from lratlas.search.choice import choose
-from lratlas.search.evidence import LEVEL, Level, alike, forecast, learners, levels, tied, trial, trusted
+from lratlas.search.evidence import INTERVAL, Level, alike, forecast, learners, levels, tied, trial, trusted
 from lratlas.search.regimes import Bracket, convergence, divergence, diverging, regimes
 from lratlas.search.rungs import ANNEALED_PART, spent
 from lratlas.search.segments import SegmentResult
@@ -41,6 +41,7 @@ COMPARED = pl.Schema(
         "seeds": pl.Int64,
         "metric": pl.Float64,  # mean over seeds
         "error": pl.Float64,  # standard error of its difference to the best one
+        "allowed": pl.Float64,  # how far it may be behind and still be the best one
         "near": pl.Boolean,  # whether it cannot be told from the best one
     }
 )
@@ -221,6 +222,10 @@ def _verdict(
     """What the evidence amounts to, and why it is no LR."""
     tried = sorted({each.segment.lr for each in results})
     going = [lr for lr in tried if lr not in lost]
+    if not found and not set(tried) <= lost:
+        return "diverged", (
+            f"{len(lost)} of {len(tried)} LRs diverged, and the others failed: {_first_failure(results)}."
+        )
     if not found or not going:
         return "diverged", (
             f"All {len(tried)} LRs diverged, down to {tried[0]:.2g}: try below {tried[0] / 10:.2g}, or look for a fault"
@@ -254,7 +259,7 @@ def _why_tied(search: Search, results: Sequence[SegmentResult], found: Sequence[
             f"{span}: the metric is always {search.metric(found[-1].scores[0]):.4g}. Either the LR has no effect (is it"
             " passed to the optimizer?), or larger ones are needed, or a longer training."
         )
-    width = LEVEL * max(level.error(at) for level in found[-1:] for at in range(len(level.lrs)))
+    width = max(found[-1].allowed(at) for at in range(len(found[-1].lrs)))
     more = "more validation samples, a longer training or a larger budget" if search.samples else "a longer training"
     return f"{span}: differences are below {width:.2g}, the noise of one seed and the validation set. Try {more}."
 
@@ -275,7 +280,7 @@ def _finish(search: Search, results: Sequence[SegmentResult], last: Level | None
     if not gains or last is None:
         return "either"
     gain, error = sum(gains) / len(gains), last.noise * math.sqrt(2 / len(gains))
-    return "either" if abs(gain) <= LEVEL * error else "anneal" if gain > 0 else "average"
+    return "either" if abs(gain) <= INTERVAL * error else "anneal" if gain > 0 else "average"
 
 
 def _continued(search: Search, results: Sequence[SegmentResult], lr: float | None) -> str | None:
@@ -313,6 +318,7 @@ def _compared(search: Search, found: Sequence[Level]) -> pl.DataFrame:
             "seeds": level.seeds[at],
             "metric": search.metric(level.scores[at]),
             "error": level.error(at),
+            "allowed": level.allowed(at),
             "near": lr in level.near(),
         }
         for level in found

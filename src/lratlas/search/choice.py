@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lratlas.search.evidence import LEVEL, LONGER, Level, distance, gain, learners
+from lratlas.search.evidence import INTERVAL, LONGER, Level, distance, gain, learners
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 
-_LR_DRIFT = (0.2, 0.7)
+_LR_DRIFT = (0.1, 0.7)
 """The best LR falls like the steps to a power: 0.32 for language models (Bjorck et al., 2024). Here it is the gain of
 the last doubling between these two: where the metric still improves steeply, LR times steps is what counts."""
 _SEEN = 1 / 4
@@ -57,15 +57,15 @@ def _steepness(search: Search, results: Sequence[SegmentResult], learned: Sequen
     last = learned[-1]
     if len(learned) == 1 and any(each.segment.stop * LONGER < last.steps for each in results):
         return math.inf
-    noise = LEVEL * math.sqrt(2) * last.noise / (distance(search, results, last.scores[last.best]) or 1.0)
-    return gain(search, results, last.lrs[last.best], level=last) - noise
+    noise = INTERVAL * math.sqrt(2) * last.noise / (distance(search, results, last.scores[last.best]) or 1.0)
+    return (gain(search, results, last.lrs[last.best], level=last) or 0.0) - noise
 
 
 def _center(level: Level) -> float:
     """The mean of the LRs that could be the best, over log LR; the best one itself where there is no noise."""
     places = [at for at, lr in enumerate(level.lrs) if lr in level.near()]
     weights = [
-        math.exp(-0.5 * (level.behind(at) / level.error(at)) ** 2) if level.noise > 0 else float(at == level.best)
+        math.exp(-0.5 * (level.behind(at) / level.spread(at)) ** 2) if level.noise > 0 else float(at == level.best)
         for at in places
     ]
     logs = [math.log(level.lrs[at]) for at in places]
@@ -91,7 +91,7 @@ def _edges(search: Search, found: Sequence[Level], *, up: bool) -> list[tuple[Le
 def _edge(search: Search, level: Level, *, up: bool) -> float | None:
     """The LR at which the distance to the best one is as large as it may be; None where all on that side are near."""
     margin = search.tolerance * abs(level.scores[level.best])
-    excess = [level.behind(at) - margin - LEVEL * level.error(at) for at in range(len(level.lrs))]
+    excess = [level.behind(at) - margin - level.allowed(at) for at in range(len(level.lrs))]
     step = 1 if up else -1
     at = level.best
     while 0 <= at + step < len(level.lrs):

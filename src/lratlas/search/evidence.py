@@ -1,23 +1,25 @@
 """What a search knows of its LRs: how good each is at each length, how surely, and what a full training may reach.
 
 LRs are compared at one length only, with the noise of the validation set and of the seed. Neither is known exactly: the
-prior below is corrected by what the search itself sees of it. All numbers here were chosen on other problems than those
-that the results are reported for (``benchmarks/advice/policies.py``).
+prior below is corrected by what the search itself sees of it. ``benchmarks/advice/policies.py`` chooses some of these
+numbers again without each problem; the others are judgement.
 """
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lratlas.numbers import is_finite
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 
-LEVEL = 1.645
-"""Standard errors by which an LR must be behind to be told from the best one: 5% on one side."""
+CONFIDENCE = 0.8
+"""Probability that the LRs that cannot be told from the best one hold the LR that truly is best."""
+_TIE = 0.99  # probability that equal LRs tie at a length
 INTERVAL = 1.645
 """Standard errors on either side of what is expected: 90%."""
 LEARNED = 3.0
@@ -27,6 +29,7 @@ LONGER = 1.5
 _VALIDATION = 0.7  # share of the validation set's standard error that LRs judged on the same samples do not share
 _SEED = 0.015  # spread of seeds, as a share of the distance to the best possible metric
 _PRIOR = 3.0  # seeds that the prior counts for
+_PAIR = 2
 _COMPARED = 3  # LRs, at least, make a comparison
 _STILL = 0.03  # of the largest difference to the losses of the smallest LR; one that differs by less has hardly moved
 _ROUNDING = 1e-6  # share of the loss, up to which losses are the same
@@ -49,7 +52,9 @@ class Level:
         lrs: Ascending; those that failed there are left out.
         scores: Of each LR, more being better; means over seeds, from which what a seed does to all LRs is taken.
         seeds: Of each LR, how many seeds.
-        noise: The standard deviation of one seed's score, as far as it differs from LR to LR.
+        shared: The standard deviation that the validation samples leave in each score, as far as it differs from LR to
+            LR; all seeds are judged on the same samples.
+        own: The standard deviation of seeds, likewise.
         failed: LRs that failed at this length.
     """
 
@@ -57,7 +62,8 @@ class Level:
     lrs: tuple[float, ...]
     scores: tuple[float, ...]
     seeds: tuple[int, ...]
-    noise: float
+    shared: float
+    own: float
     failed: frozenset[float]
 
     @cached_property
@@ -65,18 +71,75 @@ class Level:
         """The place of the best LR; of several that are equal, the smallest."""
         return max(range(len(self.lrs)), key=lambda place: (self.scores[place], -self.lrs[place]))
 
+    @property
+    def noise(self) -> float:
+        """The standard deviation of the score of one LR and seed, as far as it differs from LR to LR."""
+        return math.hypot(self.shared, self.own)
+
+    def spread(self, place: int) -> float:
+        """The standard error of the score of an LR."""
+        return math.hypot(self.shared, self.own / math.sqrt(self.seeds[place]))
+
     def error(self, place: int) -> float:
         """The standard error of the difference between an LR and the best one."""
-        return self.noise * math.sqrt(1 / self.seeds[place] + 1 / self.seeds[self.best])
+        return math.hypot(self.spread(place), self.spread(self.best))
 
     def behind(self, place: int) -> float:
         """By how much the score of an LR is below the best one's."""
         return self.scores[self.best] - self.scores[place]
 
+    def allowed(self, place: int) -> float:
+        """By how much an LR may be behind and still be the best one, given all others that it is compared with."""
+        return critical(len(self.lrs) - 1, CONFIDENCE) * self.error(place)
+
     def near(self, *, margin: float = 0.0) -> list[float]:
-        """The LRs that cannot be told from the best one, or are behind by no more than a margin surely."""
-        places = range(len(self.lrs))
-        return [self.lrs[at] for at in places if self.behind(at) <= margin + LEVEL * self.error(at)]
+        """The LRs that cannot be told from the best one by more than a margin."""
+        return [lr for at, lr in enumerate(self.lrs) if self.behind(at) <= margin + self.allowed(at)]
+
+    @property
+    def tied(self) -> bool:
+        """Whether all scores differ by no more than those of equal LRs do."""
+        worst = max(map(self.spread, range(len(self.lrs))), default=0.0)
+        return not self.lrs or max(self.scores) - min(self.scores) <= largest_range(len(self.lrs), _TIE) * worst
+
+
+@cache
+def critical(others: int, confidence: float) -> float:
+    """Standard errors by which the best of equally good LRs exceeds a given one at most, with a probability.
+
+    Of ``others`` differences to the same score, each divided by its standard deviation, the largest is below this:
+    the one-sided critical value of comparisons with the best (Hsu, 1981) for independent scores of known variance.
+    """
+    return _root(lambda value: _mean(lambda z: _cdf(z + math.sqrt(2) * value) ** others) - confidence)
+
+
+@cache
+def largest_range(count: int, confidence: float) -> float:
+    """The range of that many standard normal numbers, with a probability: that of Tukey's test for known variance."""
+    if count < _PAIR:
+        return 0.0
+    return _root(lambda value: count * _mean(lambda z: (_cdf(z + value) - _cdf(z)) ** (count - 1)) - confidence)
+
+
+def _cdf(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The distribution function of a standard normal number."""
+    # Importing SciPy for it would take longer than all that a search computes.
+    return 0.5 * (1 + np.vectorize(math.erf)(values / math.sqrt(2)))
+
+
+def _mean(function: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
+    """The mean of a function of a standard normal number."""
+    z = np.linspace(-8.0, 8.0, 2001)
+    return float(np.trapezoid(function(z) * np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi), z))
+
+
+def _root(function: Callable[[float], float]) -> float:
+    """Where a growing function is zero, between 0 and 16; 0 where it is above zero at once."""
+    low, high = 0.0, 16.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if function(middle) > 0 else (middle, high)
+    return low
 
 
 def trial(results: Sequence[SegmentResult], lr: float, *, seed: int) -> list[SegmentResult]:
@@ -122,7 +185,8 @@ def level_at(search: Search, results: Sequence[SegmentResult], steps: int) -> Le
         lrs=tuple(lrs),
         scores=tuple(means),
         seeds=tuple(len(scores[lr]) for lr in lrs),
-        noise=_noise(search, results, of, scores, means) if lrs else 0.0,
+        shared=_VALIDATION * validation_error(search, results, of, max(means)) if lrs else 0.0,
+        own=_seed_noise(search, results, scores, means) if lrs else 0.0,
         failed=frozenset(failed),
     )
 
@@ -137,17 +201,14 @@ def _seed_effects(scores: Mapping[float, Mapping[int, float]]) -> dict[int, floa
     return effects
 
 
-def _noise(
+def _seed_noise(
     search: Search,
     results: Sequence[SegmentResult],
-    of: Sequence[SegmentResult],
     scores: Mapping[float, Mapping[int, float]],
     means: Sequence[float],
 ) -> float:
-    """The standard deviation of one seed's score that is not shared by all LRs: a prior, corrected by what was seen."""
-    prior = math.hypot(
-        _VALIDATION * validation_error(search, of, max(means)), _SEED * distance(search, results, max(means))
-    )
+    """The standard deviation of seeds that is not shared by all LRs: a prior, corrected by what was seen."""
+    prior = _SEED * distance(search, results, max(means))
     effects = _seed_effects(scores)
     several = {lr: seeds for lr, seeds in scores.items() if len(seeds) > 1}
     squares = sum(
@@ -159,14 +220,24 @@ def _noise(
     return math.sqrt((_PRIOR * prior**2 + float(squares)) / (_PRIOR + freedom))
 
 
-def validation_error(search: Search, results: Sequence[SegmentResult], score: float) -> float:
-    """The standard error that the validation samples leave in a score near the given one; 0 where it is unknown."""
-    told = [each.error for each in results if each.error is not None and each.failure is None]
+def validation_error(
+    search: Search, results: Sequence[SegmentResult], of: Sequence[SegmentResult], score: float
+) -> float:
+    """The standard error that the validation samples leave in a score near the given one; 0 where it is unknown.
+
+    Args:
+        search: The settings.
+        results: All results, from which the unit of the metric follows.
+        of: Those whose errors count.
+        score: The score.
+    """
+    told = [each.error for each in of if each.error is not None and each.failure is None]
+    limit = limit_of(search, results) or 1.0
     if search.samples is not None:
-        share = search.metric(score) / (limit_of(search, results) or 1.0)
+        share = search.metric(score) / limit
         # With one more of each outcome, so that all right is not taken for no error.
         share = (min(max(share, 0.0), 1.0) * search.samples + 1) / (search.samples + 2)
-        told.append((limit_of(search, results) or 1.0) * math.sqrt(share * (1 - share) / search.samples))
+        told.append(limit * math.sqrt(share * (1 - share) / search.samples))
     return float(np.median(told)) if told else 0.0
 
 
@@ -178,8 +249,8 @@ def limit_of(search: Search, results: Sequence[SegmentResult]) -> float | None:
     """
     if search.limit is not None:
         return search.limit
-    told = _told(results)
-    if not told or min(told) < 0:
+    told = [*_told(results), *([] if search.chance is None else [search.chance])]
+    if not _told(results) or min(told) < 0:
         return None
     if search.direction == "minimize":
         return 0.0
@@ -194,7 +265,7 @@ def distance(search: Search, results: Sequence[SegmentResult], score: float) -> 
     """How far a score is from the best possible one; where that is unknown, from the worst one seen."""
     limit = limit_of(search, results)
     if limit is not None:
-        return max(abs(search.score(limit) - score), validation_error(search, results, score))
+        return max(abs(search.score(limit) - score), validation_error(search, results, results, score))
     seen = [search.score(each.quality) for each in results if is_finite(search.score(each.quality))]
     return abs(score - min(seen)) if seen else 0.0
 
@@ -209,8 +280,10 @@ def learners(search: Search, results: Sequence[SegmentResult], level: Level) -> 
         return []
     if search.chance is not None:
         nothing = search.score(search.chance)
-        error = max(validation_error(search, results, nothing), level.noise / math.sqrt(max(level.seeds)))
-        return [lr for lr, score in zip(level.lrs, level.scores, strict=True) if score - nothing > LEARNED * error]
+        error = validation_error(search, results, results, nothing)
+        return [
+            lr for at, lr in enumerate(level.lrs) if level.scores[at] - nothing > LEARNED * max(error, level.spread(at))
+        ]
     first = level_at(search, results, min(each.segment.stop for each in results))
     middle = float(np.median(first.scores)) if first.scores else 0.0
     ahead = {lr for lr, score in zip(level.lrs, level.scores, strict=True) if score - middle > LEARNED * level.noise}
@@ -270,18 +343,20 @@ def undecided(results: Sequence[SegmentResult]) -> set[float]:
 
 
 def _harmed(result: SegmentResult, results: Sequence[SegmentResult]) -> bool:
-    """Whether the losses of a segment are above those that the smallest LR has in the very same batches."""
+    """Whether the losses of a segment are above those of fresh weights, and of the smallest LR in the same batches."""
     ends = (result.segment.seed, result.segment.start, result.segment.stop)
     same = [
         each for each in results if each.losses and (each.segment.seed, each.segment.start, each.segment.stop) == ends
     ]
-    nothing = last_loss([min(same, key=lambda each: each.segment.lr)])
+    still = min((each for each in results if each.losses), key=lambda each: (each.segment.lr, each.segment.stop))
+    nothing = max(last_loss([min(same, key=lambda each: each.segment.lr)]), float(np.mean(still.losses)))
     return last_loss([result]) - nothing > _HARM * abs(nothing)
 
 
 def _greatest_difference(one: SegmentResult, other: SegmentResult) -> float:
     """The largest difference between the losses of two segments of one length, as a share; 0 where it is unknown."""
-    if one.segment.stop != other.segment.stop or len(one.losses) != len(other.losses) or not one.losses:
+    ends = [(each.segment.start, each.segment.stop) for each in (one, other)]
+    if ends[0] != ends[1] or len(one.losses) != len(other.losses) or not one.losses:
         return 0.0
     size = float(np.max(np.abs(other.losses))) or 1.0
     return float(np.max(np.abs(np.subtract(one.losses, other.losses)))) / size
@@ -323,20 +398,23 @@ class Forecast:
     high: float
 
 
-def forecast(search: Search, results: Sequence[SegmentResult], lr: float, *, level: Level) -> Forecast:
+def forecast(search: Search, results: Sequence[SegmentResult], lr: float, *, level: Level) -> Forecast | None:
     """What a full training at an LR of a level is expected to reach, on the validation set, with a seed not seen.
 
     The logarithm of the distance to the best possible metric falls with every doubling of the steps; a doubling that
     was not seen adds less than the one before it, and uncertainty. Where the best possible metric is unknown, the
-    metric itself is projected.
+    metric itself is projected. None where no doubling was seen, and some are still to come.
     """
     limit = limit_of(search, results)
     score = level.scores[level.lrs.index(lr)]
     doublings = max(0.0, math.log2(search.steps / level.steps))
-    error = math.hypot(level.noise, validation_error(search, results, score))
+    error = math.hypot(level.noise, validation_error(search, results, results, score))
     scale = distance(search, results, score) or 1.0
     place = _scale(search, results, score)
-    ahead = gain(search, results, lr, level=level) * NEXT_GAIN * (1 - NEXT_GAIN**doublings) / (1 - NEXT_GAIN)
+    seen = gain(search, results, lr, level=level)
+    if seen is None and doublings:
+        return None
+    ahead = (seen or 0.0) * NEXT_GAIN * (1 - NEXT_GAIN**doublings) / (1 - NEXT_GAIN)
     spread = math.hypot(error / scale, _DRIFT * doublings, _DOUBT * abs(ahead))
     middle = place(score) - ahead
     ends = [_metric(search, middle + sign * INTERVAL * spread, limit, scale) for sign in (-1, 0, 1)]
@@ -355,21 +433,24 @@ def _scale(search: Search, results: Sequence[SegmentResult], score: float) -> Ca
     return place
 
 
-def gain(search: Search, results: Sequence[SegmentResult], lr: float, *, level: Level) -> float:
+def gain(search: Search, results: Sequence[SegmentResult], lr: float, *, level: Level) -> float | None:
     """By how much the logarithm of the distance to the best possible metric fell with the last doubling of the steps.
 
-    Where the best possible metric is unknown: the gain as a share of all that was gained so far.
+    Where the best possible metric is unknown: the gain as a share of all that was gained so far. None where no doubling
+    was seen.
     """
     of = [each for each in trial(results, lr, seed=search.seed) if is_finite(search.score(each.quality))]
     return _last_gain(search, of, level.steps, _scale(search, results, level.scores[level.lrs.index(lr)]))
 
 
-def _last_gain(search: Search, of: Sequence[SegmentResult], steps: int, place: Callable[[float], float]) -> float:
-    """How far the last doubling of the steps moved a trial on the scale of the forecast; 0 where it is not known."""
+def _last_gain(
+    search: Search, of: Sequence[SegmentResult], steps: int, place: Callable[[float], float]
+) -> float | None:
+    """How far the last doubling of the steps moved a trial on the scale of the forecast; None where it is not known."""
     known = [each for each in of if search.horizon(_TRUSTED) <= each.segment.stop <= steps]
     earlier = [each for each in known if known[-1].segment.stop >= _DOUBLED * each.segment.stop]
     if not earlier:
-        return 0.0
+        return None
     before, after = (search.score(each.quality) for each in (earlier[-1], known[-1]))
     doublings = math.log2(known[-1].segment.stop / earlier[-1].segment.stop)
     return (place(before) - place(after)) / doublings
@@ -384,4 +465,4 @@ def _metric(search: Search, place: float, limit: float | None, scale: float) -> 
 
 def tied(found: Collection[Level]) -> bool:
     """Whether no LR could be told from the best one at any length."""
-    return all(set(level.near()) == set(level.lrs) and not level.failed for level in found)
+    return all(level.tied and not level.failed for level in found)

@@ -114,8 +114,7 @@ def find(
             f"epochs is {epochs}, which makes {total} steps of {made.samples_per_step} samples; a search needs at least"
             f" {LEAST_STEPS} steps, here {needed} epochs."
         )
-    if made.objective.has_accuracy or schedule == "constant":
-        check_statistics(made)
+    check_statistics(made, averaged=schedule == "constant")
     finder = Finder(
         folder or tempfile.mkdtemp(prefix="lratlas-find-"),
         steps=total,
@@ -171,7 +170,9 @@ def _search(finder: Finder, trainer: SegmentTrainer, progress: Callable[[SearchP
                 finder.tell(each, **measured, losses=result.losses, seconds=each_took)
             if progress:
                 progress(_progress(finder))
-        forget_states(trainer, finder.needed())
+        # In this order: a segment that another process is about to report is not among the names yet.
+        known = {each.segment.name for each in finder.results}
+        forget_states(trainer, known - finder.needed())
 
 
 def _with_checkpoint(finder: Finder, trainer: SegmentTrainer) -> Advice:
@@ -181,7 +182,7 @@ def _with_checkpoint(finder: Finder, trainer: SegmentTrainer) -> Advice:
         longest = next(each.segment for each in finder.results if each.segment.name == advice.segment)
         with suppress(SearchError):  # a state that is damaged or was deleted costs no more than the head start
             write_checkpoint(trainer, longest)
-    forget_states(trainer, ())
+    forget_states(trainer, None)
     return finder.advice()
 
 

@@ -235,7 +235,7 @@ class _Plan:
             if stop > search.horizon(_SCREEN):
                 return []
             up = True
-        elif not learners(search, results, level) or set(level.near()) == set(level.lrs):
+        elif not learners(search, results, level) or level.tied:
             return []
         else:
             best = self._ranked(level, going, by_loss=True)[0]

@@ -178,12 +178,12 @@ def train_segments(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list
     return _results(trainer, first, trained, data)
 
 
-def forget_states(trainer: SegmentTrainer, needed: Collection[str]) -> None:
-    """Remove the final states of all segments but those named, and once none is needed all that is left."""
+def forget_states(trainer: SegmentTrainer, names: Collection[str] | None) -> None:
+    """Remove the final states of these segments; None: all states."""
     for path in trainer.states.glob("*.safetensors"):
-        if path.stem not in needed:
+        if names is None or path.stem in names:
             path.unlink(missing_ok=True)
-    if not needed:
+    if names is None:
         forget_all(trainer.states)
 
 

@@ -17,9 +17,9 @@ Schedule = bool | Literal["cosine", "linear"] | Callable[[int], float]
 class LearningRates:
     """Reads the learning rates of an optimizer's groups, and finds where a new phase begins.
 
-    A phase begins where the learning rate of any group changes at once by more than a factor 1.25, after 256 steps
-    or more without such a change, or where groups are added. Changes that are slower or more frequent are those of a
-    learning rate that moves.
+    A phase begins where the learning rate of any group changes at once by more than a factor 1.25, against the way
+    that it moved before, and 256 steps or more after the last phase began; or where groups are added. All other
+    changes are those of a learning rate that moves.
 
     Args:
         optimizer: Whose groups are read. Learning rates that are tensors are read by `fetch` only, since reading one
@@ -33,7 +33,7 @@ class LearningRates:
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule) -> None:
         self._optimizer, self._factor = optimizer, schedule if callable(schedule) else None
-        self.phase, self._since = 0, 0
+        self.phase, self._since, self._way = 0, 0, 0
         self.fetch()
         self._followed, self.mean = self._lrs, _geometric_mean(self._lrs)
         self._last = self._held = next(iter(self._unscheduled(0)), [])
@@ -53,21 +53,29 @@ class LearningRates:
             return False
         self._held, self._last = self._held or present[0], self._last or present[0]
         sudden = all(_changed(self._last, lrs) for lrs in present)
+        way = _way(self._last, present[0])
+        if not sudden:
+            self._way = way or self._way
         self._last = present[0]
         if not all(_changed(self._held, lrs) for lrs in present):
             return False
-        begins = sudden and (step - self._since >= FIRST_LOOK or len(present[0]) != len(self._held))
-        self._held, self._since = present[0], step
+        grown = len(present[0]) != len(self._held)
+        # The last steps of a cosine are sudden too, but go on where it went.
+        begins = grown or (sudden and way != self._way and step - self._since >= FIRST_LOOK)
+        self._held = present[0]
+        if begins:
+            self._since, self._way = step, 0
         self.phase += begins
         return begins
 
     def state_dict(self) -> dict[str, Any]:
         """The learning rates that changes are measured from, and since when."""
-        return {"held": list(self._held), "last": list(self._last), "since": self._since}
+        return {"held": list(self._held), "last": list(self._last), "since": self._since, "way": self._way}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from what `state_dict` gave."""
-        self._held, self._last, self._since = [*state["held"]], [*state["last"]], state["since"]
+        self._held, self._last = [*state["held"]], [*state["last"]]
+        self._since, self._way = state["since"], state["way"]
 
     def _read(self) -> None:
         """Read the learning rates that are numbers."""
@@ -121,6 +129,12 @@ def _geometric_mean(lrs: list[float]) -> float:
     if len(set(positive)) < 2:
         return float(positive[0]) if positive else 0.0
     return math.exp(sum(map(math.log, positive)) / len(positive))
+
+
+def _way(old: list[float], new: list[float]) -> int:
+    """Which way the learning rates moved: 1 up, -1 down, 0 not at all."""
+    before, after = _geometric_mean(old), _geometric_mean(new)
+    return (after > before) - (after < before)
 
 
 def _changed(old: list[float], new: list[float]) -> bool:
