@@ -183,8 +183,10 @@ def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
         raise SearchError(f"None of the LRs could be trained. The first failure: {_first_failure(results)}.")
     learned = {lr for level in found for lr in learners(search, relied, level)}
     verdict, reason = _verdict(search, relied, found, learned, lost)
-    last = found[-1] if found else None
-    choice = choose(search, relied, found) if verdict == "found" else None
+    # Lengths at which none had learned say nothing of the LRs.
+    used = [level for level in found if learned & {*level.lrs} and learners(search, relied, level)] or found
+    last = used[-1] if used else None
+    choice = choose(search, relied, used) if verdict == "found" else None
     nearest = min(last.lrs, key=lambda lr: abs(math.log(lr / choice.lr))) if choice and last else None
     told = regimes(relied, learned=learned)
     good = [each for each in relied if each.failure is None]
@@ -213,7 +215,7 @@ def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
         compared=_compared(search, found),
         warnings=(),
     )
-    return replace(advice, warnings=tuple(warnings_of(search, results, found, advice)))
+    return replace(advice, warnings=tuple(warnings_of(search, results, used, advice)))
 
 
 def _verdict(
@@ -234,16 +236,17 @@ def _verdict(
     steps = found[-1].steps
     if not learned and search.chance is not None:
         moved = f"no LR from {going[0]:.2g} to {going[-1]:.2g} did better than a model that has learned nothing"
-        wider = f", or try larger LRs than {going[-1]:.2g}" if alike(results, found[0].steps) else ""
+        wider = "" if lost else f", or try larger LRs than {going[-1]:.2g}"
         return "not_learned", (
-            f"Nothing has been learned yet: in {steps:,} steps {moved} ({search.chance:.4g}). Train for longer{wider}."
+            f"Nothing has been learned yet: in up to {steps:,} steps {moved} ({search.chance:.4g}). Train for"
+            f" longer{wider}."
         )
     if tied(found):
         return "tie", _why_tied(search, results, found, tried)
     if not learned:
         return "not_learned", (
-            f"Nothing has been learned yet: in {steps:,} steps no LR from {going[0]:.2g} to {going[-1]:.2g} did better"
-            " than the others by more than the noise. Train for longer, or try other LRs."
+            f"Nothing has been learned yet: in up to {steps:,} steps no LR from {going[0]:.2g} to {going[-1]:.2g} did"
+            " better than the others by more than the noise. Train for longer, or try other LRs."
         )
     return "found", ""
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lratlas.search.evidence import INTERVAL, LONGER, Level, distance, gain, learners
+from lratlas.numbers import SMALLEST_LR
+from lratlas.search.evidence import INTERVAL, LONGER, Level, distance, gain
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 
@@ -34,7 +35,6 @@ def choose(search: Search, results: Sequence[SegmentResult], found: Sequence[Lev
     The LR is the mean, over log LR, of those that could be the best at the last length, each with the probability that
     goes with its distance to the best; then it is shifted for the steps that were not seen.
     """
-    found = [level for level in found if learners(search, results, level)] or [*found]
     last = found[-1]
     part = last.steps / search.steps
     usual, steep = _LR_DRIFT
@@ -46,6 +46,7 @@ def choose(search: Search, results: Sequence[SegmentResult], found: Sequence[Lev
     low, high = tried[0] if low is None else low, tried[-1] if high is None else high
     # A shorter comparison takes nothing from the range that the longest one could not tell from the best.
     near = _around(search, last)
+    lr = max(lr, SMALLEST_LR)
     return Choice(lr=lr, low=min(lr, low, near[0]), high=max(lr, high, near[-1]))
 
 

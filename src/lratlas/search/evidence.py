@@ -34,12 +34,15 @@ _COMPARED = 3  # LRs, at least, make a comparison
 _STILL = 0.03  # of the largest difference to the losses of the smallest LR; one that differs by less has hardly moved
 _ROUNDING = 1e-6  # share of the loss, up to which losses are the same
 _HARM = 0.01  # share of the loss of an untrained model, by which a larger one shows too large an LR
+_ENOUGH = 0.1  # share of the loss, from which on an LR has moved as much as any
+_SPIKE = 0.5  # the same as `_HARM`, for the mean over a segment
 _FALL = 0.05  # share of the first training loss; a smaller fall is none
 NEXT_GAIN = 0.6
 """What a doubling of the steps is expected to add, as a share of what the doubling before it added."""
 _DRIFT = 0.08  # standard deviation of the logarithm of the distance, per doubling that was not seen
 _DOUBLED = 1.9  # a length is about twice another, when both are whole steps
 _DOUBT = 0.7  # standard deviation of what is still expected, as a share of it
+_HALFWAY = 0.5
 _TRUSTED = 1 / 32  # gains from shorter trainings than this share are those of a beginning
 
 
@@ -164,20 +167,34 @@ def levels(search: Search, results: Sequence[SegmentResult]) -> list[Level]:
         best = found[-1].lrs[found[-1].best] if found else None
         counts = best in {*level.lrs, *level.failed} or learners(search, results, level)
         counts = counts or not (found and learners(search, results, found[-1]))
-        if best is None or len(level.lrs) >= _COMPARED or (len(level.lrs) > 1 and counts):
+        alone = len(found[-1].lrs) == 1 if found else False
+        if best is None or len(level.lrs) >= _COMPARED or ((len(level.lrs) > 1 or alone) and counts):
             found.append(level)
     return found
 
 
+def not_finite(result: SegmentResult) -> bool:
+    """Whether a training failed since a number was not finite."""
+    return result.failure is not None and "not finite" in result.failure
+
+
+def _at(results: Sequence[SegmentResult], steps: int) -> list[SegmentResult]:
+    return [each for each in results if each.segment.stop == steps and not each.segment.annealed]
+
+
 def level_at(search: Search, results: Sequence[SegmentResult], steps: int) -> Level:
     """The LRs that were trained to a length."""
-    of = [each for each in results if each.segment.stop == steps and not each.segment.annealed]
+    of = _at(results, steps)
     scores = dict[float, dict[int, float]]()
     failed = {each.segment.lr for each in of if each.failure is not None}
+    # An LR that diverges in a longer training is none to compare with in a shorter one.
+    failed |= {each.segment.lr for each in results if not_finite(each)} & {each.segment.lr for each in of}
     for each in of:
         if each.segment.lr not in failed and is_finite(score := search.score(each.quality)):
             scores.setdefault(each.segment.lr, {})[each.segment.seed] = score
     lrs = sorted(scores)
+    highest = max(lrs, key=lambda lr: max(scores[lr].values()), default=None)
+    best = [each for each in of if each.segment.lr == highest]
     effects = _seed_effects(scores)
     means = [float(np.mean([score - effects[seed] for seed, score in scores[lr].items()])) for lr in lrs]
     return Level(
@@ -185,7 +202,7 @@ def level_at(search: Search, results: Sequence[SegmentResult], steps: int) -> Le
         lrs=tuple(lrs),
         scores=tuple(means),
         seeds=tuple(len(scores[lr]) for lr in lrs),
-        shared=_VALIDATION * validation_error(search, results, of, max(means)) if lrs else 0.0,
+        shared=_VALIDATION * validation_error(search, results, best, max(means)) if lrs else 0.0,
         own=_seed_noise(search, results, scores, means) if lrs else 0.0,
         failed=frozenset(failed),
     )
@@ -265,7 +282,9 @@ def distance(search: Search, results: Sequence[SegmentResult], score: float) -> 
     """How far a score is from the best possible one; where that is unknown, from the worst one seen."""
     limit = limit_of(search, results)
     if limit is not None:
-        return max(abs(search.score(limit) - score), validation_error(search, results, results, score))
+        # An accuracy of 100% of a few samples is not known to be one.
+        floor = 0.0 if search.samples is None else validation_error(search, results, (), score)
+        return max(abs(search.score(limit) - score), floor)
     seen = [search.score(each.quality) for each in results if is_finite(search.score(each.quality))]
     return abs(score - min(seen)) if seen else 0.0
 
@@ -280,9 +299,15 @@ def learners(search: Search, results: Sequence[SegmentResult], level: Level) -> 
         return []
     if search.chance is not None:
         nothing = search.score(search.chance)
-        error = validation_error(search, results, results, nothing)
+        of = _at(results, level.steps)
+        errors = [
+            validation_error(search, results, [each for each in of if each.segment.lr == lr], nothing)
+            for lr in level.lrs
+        ]
         return [
-            lr for at, lr in enumerate(level.lrs) if level.scores[at] - nothing > LEARNED * max(error, level.spread(at))
+            lr
+            for at, lr in enumerate(level.lrs)
+            if level.scores[at] - nothing > LEARNED * max(errors[at], level.spread(at))
         ]
     first = level_at(search, results, min(each.segment.stop for each in results))
     middle = float(np.median(first.scores)) if first.scores else 0.0
@@ -314,7 +339,7 @@ def alike(results: Sequence[SegmentResult], steps: int) -> bool:
 
     Either the LR has no effect, or all LRs are far too small. Batches and weights of a seed are the same for all LRs.
     """
-    of = [each for each in results if each.segment.stop == steps and not each.segment.annealed]
+    of = _at(results, steps)
     seeds = {each.segment.seed: each for each in of}
     return len({each.segment.lr for each in of}) > 1 and all(
         (each.value, each.averaged) == (seeds[each.segment.seed].value, seeds[each.segment.seed].averaged)
@@ -338,19 +363,36 @@ def undecided(results: Sequence[SegmentResult]) -> set[float]:
             (each for each in results if each.segment.lr == lr and each.losses), key=lambda each: each.segment.stop
         )
         if of and not _harmed(of[-1], results):
-            moved[lr] = max(_greatest_difference(each, still) for each in of)
+            # Beyond that a difference says no more: one spike would hide all others.
+            moved[lr] = min(max(_greatest_difference(each, still) for each in of), _ENOUGH)
     return {lr for lr, far in moved.items() if far > _STILL * max(moved.values())}
 
 
 def _harmed(result: SegmentResult, results: Sequence[SegmentResult]) -> bool:
-    """Whether the losses of a segment are above those of fresh weights, and of the smallest LR in the same batches."""
-    ends = (result.segment.seed, result.segment.start, result.segment.stop)
-    same = [
-        each for each in results if each.losses and (each.segment.seed, each.segment.start, each.segment.stop) == ends
-    ]
-    still = min((each for each in results if each.losses), key=lambda each: (each.segment.lr, each.segment.stop))
-    nothing = max(last_loss([min(same, key=lambda each: each.segment.lr)]), float(np.mean(still.losses)))
-    return last_loss([result]) - nothing > _HARM * abs(nothing)
+    """Whether a segment ends with losses above those of an untrained model, or had losses far above them on its way."""
+    nothing = untrained_loss(result, results)
+    if nothing is None:
+        return False
+    mean = float(np.mean(result.losses))
+    return last_loss([result]) - nothing > _HARM * abs(nothing) or mean - nothing > _SPIKE * abs(nothing)
+
+
+def untrained_loss(result: SegmentResult, results: Sequence[SegmentResult]) -> float | None:
+    """The loss that an untrained model has at the end of a segment; None where no losses are known.
+
+    It is that of the smallest LR, which hardly changes the model: in the very same batches, which may be harder than
+    others, or in its first segment where that is higher, since the smallest LR may have learned meanwhile.
+    """
+    known = [each for each in results if each.losses and each.segment.seed == result.segment.seed]
+    first = [each for each in known if each.segment.start == 0 and all(map(is_finite, each.losses))]
+    if not first:
+        return None
+    still = min(first, key=lambda each: (each.segment.lr, each.segment.stop))
+    ends = (result.segment.start, result.segment.stop)
+    same = [each for each in known if (each.segment.start, each.segment.stop) == ends]
+    beside = last_loss([min(same, key=lambda each: each.segment.lr)]) if same else math.nan
+    mean = float(np.mean(still.losses))
+    return max(mean, beside) if is_finite(beside) else mean
 
 
 def _greatest_difference(one: SegmentResult, other: SegmentResult) -> float:
@@ -403,16 +445,18 @@ def forecast(search: Search, results: Sequence[SegmentResult], lr: float, *, lev
 
     The logarithm of the distance to the best possible metric falls with every doubling of the steps; a doubling that
     was not seen adds less than the one before it, and uncertainty. Where the best possible metric is unknown, the
-    metric itself is projected. None where no doubling was seen, and some are still to come.
+    metric itself is projected. None where most is still to come: no doubling was seen, or the metric is nearer to that
+    of a model that has learned nothing than to the best possible one.
     """
     limit = limit_of(search, results)
     score = level.scores[level.lrs.index(lr)]
     doublings = max(0.0, math.log2(search.steps / level.steps))
-    error = math.hypot(level.noise, validation_error(search, results, results, score))
+    own = [each for each in results if each.segment.lr == lr and each.segment.stop == level.steps]
+    error = math.hypot(level.noise, validation_error(search, results, own, score))
     scale = distance(search, results, score) or 1.0
     place = _scale(search, results, score)
     seen = gain(search, results, lr, level=level)
-    if seen is None and doublings:
+    if doublings and (seen is None or _early(search, results, score)):
         return None
     ahead = (seen or 0.0) * NEXT_GAIN * (1 - NEXT_GAIN**doublings) / (1 - NEXT_GAIN)
     spread = math.hypot(error / scale, _DRIFT * doublings, _DOUBT * abs(ahead))
@@ -431,6 +475,13 @@ def _scale(search: Search, results: Sequence[SegmentResult], score: float) -> Ca
         return -value / unit if limit is None else math.log(max(distance(search, results, value), 1e-12))
 
     return place
+
+
+def _early(search: Search, results: Sequence[SegmentResult], score: float) -> bool:
+    """Whether less than half of the way from a model that has learned nothing to the best possible metric is done."""
+    if search.chance is None or limit_of(search, results) is None:
+        return False
+    return distance(search, results, score) > _HALFWAY * distance(search, results, search.score(search.chance))
 
 
 def gain(search: Search, results: Sequence[SegmentResult], lr: float, *, level: Level) -> float | None:

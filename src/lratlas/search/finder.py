@@ -92,7 +92,7 @@ class Finder:
     ) -> None:
         settings = {
             "steps": steps,
-            "lrs": lrs,
+            "lrs": None if lrs is None else plain(lrs) if hasattr(lrs, "tolist") else tuple(lrs),
             "budget": budget,
             "direction": direction,
             "tolerance": tolerance,
@@ -225,7 +225,7 @@ class Finder:
         Raises:
             SearchError: The segment is not this finder's, or the folder cannot be written.
         """
-        reason = reason or "no reason was given"
+        reason = str(reason) or "no reason was given"
         return self._told(
             segment, value=None, averaged=None, error=None, losses=_numbers(losses), failure=reason, seconds=None
         )

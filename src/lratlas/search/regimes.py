@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from lratlas.numbers import is_finite
-from lratlas.search.evidence import last_loss, learners, level_at, loss_at_start, trial
+from lratlas.search.evidence import last_loss, learners, level_at, loss_at_start, not_finite, trial, untrained_loss
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 from lratlas.watching.rules import Rules
@@ -69,36 +69,20 @@ def regimes(results: Sequence[SegmentResult], *, learned: Collection[float] = ()
 
 def diverging(search: Search, results: Sequence[SegmentResult]) -> set[float]:
     """The LRs that diverge, as far as their losses show it: with the first seed, at their longest training."""
-    first, mean, found = loss_at_start(results), _loss_before(results), set[float]()
+    found = set[float]()
     for lr in {each.segment.lr for each in results}:
         of = trial(results, lr, seed=search.seed)
-        start, share = (mean, _RISE) if of and of[-1].segment.stop >= _STEPS else (first, _EARLY_RISE)
+        start = untrained_loss(of[-1], results) if of else None
+        share = _RISE if of and of[-1].segment.stop >= _STEPS else _EARLY_RISE
         rose = start is not None and _rose(last_loss(of[-1:]), start, share=share)
-        if rose or any(_not_finite(each) for each in of):
+        if rose or any(not_finite(each) for each in of):
             found.add(lr)
     metrics = level_at(search, results, max((each.segment.stop for each in results), default=0))
     return found - set(learners(search, results, metrics))
 
 
-def _loss_before(results: Sequence[SegmentResult]) -> float | None:
-    """The loss of an untrained model, as a mean over the batches of the smallest LR, which hardly changes it.
-
-    That of the first batch where it is larger, since the smallest LR may have learned; None where no losses are known.
-    """
-    fresh = [each for each in results if each.segment.start == 0 and each.losses and is_finite(each.losses[0])]
-    if not fresh:
-        return None
-    smallest = min(fresh, key=lambda each: (each.segment.lr, each.segment.stop, each.segment.seed))
-    known = [loss for loss in smallest.losses if is_finite(loss)]
-    return max(known[0], sum(known) / len(known))
-
-
 def _rose(loss: float, start: float, *, share: float = _RISE) -> bool:
     return is_finite(loss) and loss - start > share * abs(start)
-
-
-def _not_finite(result: SegmentResult) -> bool:
-    return result.failure is not None and "not finite" in result.failure
 
 
 def convergence(told: Mapping[Trial, str]) -> Bracket | None:
@@ -121,7 +105,7 @@ def divergence(told: Mapping[Trial, str], *, above: float) -> Bracket | None:
 
 
 def _regime(of: Sequence[SegmentResult], reference: float | None, *, too_large: bool, learned: bool) -> str:
-    if any(_not_finite(each) for each in of):
+    if any(not_finite(each) for each in of):
         return "diverging"
     if reference is None or reference <= 0 or not of or of[-1].segment.stop < _STEPS:
         return "undecided"  # the rules compare with the loss at the start, by ratio

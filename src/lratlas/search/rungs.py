@@ -193,11 +193,11 @@ class _Plan:
         return self._affordable(ranked[: _fields(search)[share]], [search.seed], stop)
 
     def _unranked(self, lrs: Sequence[float], share: float) -> list[float]:
-        """LRs evenly apart; at the last rung so few that two of them can go to half of a full training, if any can."""
+        """LRs evenly apart; late so few that two can go to half of a full training, if the budget bears that."""
         search, stop = self.search, self.search.horizon(share)
         count, each = _UNRANKED[share], self._cost_to(lrs[0], search.seed, stop)
         later = 2 * (_HALF - share)
-        if search.continues and share == _LAST and 2 * each + later <= self._left():
+        if search.continues and share >= _LAST / 2 and 2 * each + later <= self._left():
             count = min(count, int((self._left() - later) / each))
         return self._affordable(_evenly(lrs, count), [search.seed], stop)
 
@@ -272,7 +272,8 @@ class _Plan:
             found = [each for each in levels(search, results) if each.steps <= stop]
             if not found or found[-1].steps != stop or not learners(search, results, found[-1]):
                 return
-            level, good = found[-1], choose(search, results, found)
+            level, learned = found[-1], [each for each in found if learners(search, results, each)]
+            good = choose(search, results, learned)
             near = [lr for lr in self._ranked(level, level.lrs, by_loss=False) if good.low <= lr <= good.high]
             if back := self._left_behind(level):
                 yield self._train(back, stop, keep=self._ending_at(stop))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lratlas.search.evidence import Level, restarted
+from lratlas.search.evidence import Level, restarted, trusted
 from lratlas.search.rungs import enough, next_segments, spent
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
@@ -87,6 +87,9 @@ def warnings_of(
         yield from _at_an_end(search, results, found)
         yield from _unsure(found, advice)
         yield from _overfitting(search, found)
+    first = sum(each.segment.steps for each in results if each.segment.stop == min(of.segment.stop for of in results))
+    if first > search.budget * search.steps:
+        yield f"The first look at all LRs alone cost {first / search.steps:.2f} full trainings, more than the budget."
     if failures := [each for each in results if each.failure and "not finite" not in each.failure]:
         first = failures[0]
         others = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
@@ -94,7 +97,8 @@ def warnings_of(
 
 
 def _lost_states(results: Sequence[SegmentResult]) -> Iterator[str]:
-    if doubtful := restarted(results):
+    if len(trusted(results)) < len(results):
+        doubtful = restarted(results)
         yield (
             f"The losses of {len(doubtful)} segments, such as {doubtful[0]}, begin as high as those of fresh weights:"
             " load the state of the parent segment before training continues. Where most segments lack it, only those"
@@ -130,10 +134,9 @@ def _unsure(found: Sequence[Level], advice: "Advice") -> Iterator[str]:
     near = found[-1].near()
     if advice.low and advice.high and advice.high / advice.low >= _WIDE:
         yield (
-            f"{len(near)} LRs from {near[0]:.2g} to {near[-1]:.2g} are equal within the noise. A larger budget or more"
-            " validation samples would narrow the good range."
+            f"The good range is wide: {len(near)} LRs from {near[0]:.2g} to {near[-1]:.2g} are equal within the noise."
             if len(near) > 1
-            else "The good range is wide. A longer comparison, with a larger budget, would narrow it."
+            else "The good range is wide: it allows for the steps that were not trained."
         )
 
 

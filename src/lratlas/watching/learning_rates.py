@@ -53,15 +53,14 @@ class LearningRates:
             return False
         self._held, self._last = self._held or present[0], self._last or present[0]
         sudden = all(_changed(self._last, lrs) for lrs in present)
-        way = _way(self._last, present[0])
-        if not sudden:
-            self._way = way or self._way
-        self._last = present[0]
+        ways = {_way(self._last, lrs) for lrs in present}
+        way = ways.pop() if len(ways) == 1 else 0
+        before, self._way, self._last = self._way, way or self._way, present[0]
         if not all(_changed(self._held, lrs) for lrs in present):
             return False
         grown = len(present[0]) != len(self._held)
         # The last steps of a cosine are sudden too, but go on where it went.
-        begins = grown or (sudden and way != self._way and step - self._since >= FIRST_LOOK)
+        begins = grown or (sudden and way != before and step - self._since >= FIRST_LOOK)
         self._held = present[0]
         if begins:
             self._since, self._way = step, 0
