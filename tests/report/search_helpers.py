@@ -36,7 +36,8 @@ def annealed(lr: float, steps: int, metric: float | None, **others: object) -> d
 
 def compared(lr: float, steps: int, metric: float, error: float = 0.01, **others: object) -> dict[str, object]:
     """An LR of a length at which LRs were compared."""
-    return {"lr": lr, "steps": steps, "seeds": 1, "metric": metric, "error": error, "near": True, **others}
+    known = {"lr": lr, "steps": steps, "seeds": 1, "metric": metric, "error": error, "allowed": 1.645 * error}
+    return known | {"near": True} | others
 
 
 def without_lr(verdict: str, reason: str = "A reason.", **others: Any) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def test_where_all_lrs_failed_there_are_crosses() -> None:
 def test_lines_grow_darker_with_the_steps() -> None:
     (line,) = layers(advice_chart(searched()).to_dict(), "line")
     scale = line["encoding"]["color"]["scale"]
-    assert scale["domain"] == ["1/64", "1/32", "1/16", "1/8", "1/5", "1/4"]
+    assert scale["domain"] == ["1/64", "1/32", "1/16", "1/8", "1/4"]
     greens = [int(colour[3:5], 16) for colour in scale["range"]]
     assert greens == sorted(greens, reverse=True)
 

@@ -57,7 +57,7 @@ def _frozen(search: Search, of: Sequence[SegmentResult], *, longest: int, penalt
     value, state = last.quality, TrialState.COMPLETE
     if last.failure is not None:
         value, state = penalty, TrialState.FAIL if penalty is None else TrialState.COMPLETE
-    elif last.segment.stop < longest and last.segment.seed == 0 and not last.segment.annealed:
+    elif last.segment.stop < longest and last.segment.seed == search.seed and not last.segment.annealed:
         state = TrialState.PRUNED
     low, high = lr_range(search)
     return create_trial(

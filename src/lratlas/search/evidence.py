@@ -391,8 +391,8 @@ def untrained_loss(result: SegmentResult, results: Sequence[SegmentResult]) -> f
     ends = (result.segment.start, result.segment.stop)
     same = [each for each in known if (each.segment.start, each.segment.stop) == ends]
     beside = last_loss([min(same, key=lambda each: each.segment.lr)]) if same else math.nan
-    mean = float(np.mean(still.losses))
-    return max(mean, beside) if is_finite(beside) else mean
+    fresh = max(still.losses[0], float(np.mean(still.losses)))
+    return max(fresh, beside) if is_finite(beside) else fresh
 
 
 def _greatest_difference(one: SegmentResult, other: SegmentResult) -> float:

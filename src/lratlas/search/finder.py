@@ -1,7 +1,7 @@
 """Ask and tell: a search for the initial LR of any training, in any framework."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -92,7 +92,7 @@ class Finder:
     ) -> None:
         settings = {
             "steps": steps,
-            "lrs": None if lrs is None else plain(lrs) if hasattr(lrs, "tolist") else tuple(lrs),
+            "lrs": tuple(lrs) if isinstance(lrs, Iterator) else lrs,
             "budget": budget,
             "direction": direction,
             "tolerance": tolerance,

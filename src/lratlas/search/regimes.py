@@ -18,6 +18,8 @@ _EARLY_RISE = 1.0
 """The same in a few steps, whose batches differ by more."""
 _FALL = 0.05
 """A training has not begun, or not learned, if its loss fell by less than this share."""
+_BLOWN = 10.0
+"""The same against the very first batch, which may be an easy one."""
 _STEPS = 64
 """Fewer steps say nothing of a regime, unless a number was not finite."""
 
@@ -69,13 +71,15 @@ def regimes(results: Sequence[SegmentResult], *, learned: Collection[float] = ()
 
 def diverging(search: Search, results: Sequence[SegmentResult]) -> set[float]:
     """The LRs that diverge, as far as their losses show it: with the first seed, at their longest training."""
-    found = set[float]()
+    first, found = loss_at_start(results), set[float]()
     for lr in {each.segment.lr for each in results}:
         of = trial(results, lr, seed=search.seed)
         start = untrained_loss(of[-1], results) if of else None
         share = _RISE if of and of[-1].segment.stop >= _STEPS else _EARLY_RISE
         rose = start is not None and _rose(last_loss(of[-1:]), start, share=share)
-        if rose or any(not_finite(each) for each in of):
+        # Where even the smallest LR blows up, nothing shows what an untrained model has.
+        blown = first is not None and of and _rose(last_loss(of[-1:]), first, share=_BLOWN)
+        if rose or blown or any(not_finite(each) for each in of):
             found.add(lr)
     metrics = level_at(search, results, max((each.segment.stop for each in results), default=0))
     return found - set(learners(search, results, metrics))
