@@ -100,6 +100,22 @@ def test_a_jump_starts_the_tests_again_and_the_report_says_so():
     assert loop.watch.log[-1].phase_step < 1000
 
 
+def warm_restarts(step: int) -> float:
+    return (1 + cos(pi * (step % 1000) / 1000)) / 2
+
+
+def step_after_warm_up(step: int) -> float:
+    return min(1.0, (step + 1) / 900) * (0.1 if step >= 1000 else 1.0)
+
+
+@pytest.mark.parametrize("factor", [warm_restarts, step_after_warm_up])
+def test_a_jump_against_the_way_of_the_learning_rate_starts_the_tests_again(factor: Callable[[int], float]):
+    loop = Loop()
+    loop.steps(rests()[:1400], factor)
+    loop.watch.close()
+    assert loop.watch.log[-1].phase_step <= 401
+
+
 def test_jumps_that_a_function_explains_do_not_start_again():
     def factor(step: int) -> float:
         return 0.1 ** (step // 500)

@@ -22,6 +22,7 @@ LOOKS = 62  # from 256 steps to 256 million
 SAME_LR = 1.25  # an LR that changes by a smaller factor counts as constant
 
 _FALLEN_LR = 1.05  # factor between the mean LRs of two halves from which on a fall of the LR may lower the loss
+_ROUNDING = 1e-9  # share of a loss
 _SURELY_ABOVE = 3.0  # spreads
 _ERRORS = 3.0  # standard errors; about the 1 % quantile of Student's t with 7 degrees of freedom
 
@@ -130,13 +131,15 @@ class Scale:
             above, below = rules.above * high, low / rules.above
             drift = rules.thresholds.fall * found.height
             return cls(above=above, blown=above, left=low, below=below, near_zero=near_zero, drift=drift)
-        surely = _SURELY_ABOVE * max(found.spread, start.spread if chance is None else 0.0)
+        # A loss that never changes has no spread, and means of it are rounded.
+        spread = max(found.spread, _ROUNDING * abs(high))
+        surely = _SURELY_ABOVE * max(spread, start.spread if chance is None else 0.0)
         return cls(
             # A loss that varies too slowly for a test may be above its start by chance
             above=high + surely if found.blocks else np.inf,
-            blown=low + _SURELY_ABOVE * found.spread,
-            left=low - found.spread,
-            below=low - found.spread,
+            blown=low + _SURELY_ABOVE * spread,
+            left=low - spread,
+            below=low - spread,
             near_zero=near_zero,
             drift=NOTICED_FALL * found.height,
         )
