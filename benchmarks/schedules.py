@@ -1,4 +1,4 @@
-"""What `find` advises for trainings with a schedule, beside a grid of LRs trained with that schedule.
+"""What `find` advises for trainings with a schedule, next to a grid of LRs trained with that schedule.
 
 A masked transformer encoder, as BERT is trained, under a linear schedule with warm-up, and a causal transformer, as
 GPT, under a cosine, both on the characters of a text with AdamW. Full trainings are a plain PyTorch loop with seeds

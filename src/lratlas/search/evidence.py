@@ -335,7 +335,7 @@ def _loss_fell(results: Sequence[SegmentResult], lr: float, seed: int) -> bool:
 
 
 def alike(results: Sequence[SegmentResult], steps: int) -> bool:
-    """Whether all LRs came to the very same after so many steps: metrics equal, losses to rounding.
+    """Whether all LRs have the very same results after that many steps: metrics equal, losses to rounding.
 
     Either the LR has no effect, or all LRs are far too small. Batches and weights of a seed are the same for all LRs.
     """

@@ -85,7 +85,7 @@ def find(
             function from the share of the training that is done to what the LR is multiplied by. LRs are then compared
             under it, shrunk to shorter trainings.
         warmup: Steps of the full training over which the LR grows linearly to its value.
-        validation: Share of the training set to hold out for choices, if the task has no validation set of its own.
+        validation: Share of the training set to hold out for choices, if the task has no validation set.
         metric: ``accuracy`` or ``loss``; None for the accuracy where there are labels.
         seed: The first seed of weights and batch order.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.

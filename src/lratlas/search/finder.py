@@ -28,7 +28,7 @@ class _Claim:
 
 
 class Finder:
-    """A search for the initial LR: it says what to train, and is told what came of it.
+    """A search for the initial LR: it says what to train, and records the results.
 
     Example:
         >>> finder = lratlas.Finder("search", steps=10_000, direction="maximize")  # doctest: +SKIP
@@ -115,7 +115,7 @@ class Finder:
 
     @property
     def results(self) -> tuple[SegmentResult, ...]:
-        """All that was told so far, by all processes.
+        """All results so far, of all processes.
 
         Raises:
             SearchError: The journal of the search is damaged.
@@ -134,8 +134,8 @@ class Finder:
     def ask(self) -> Segment | None:
         """What to train next; None once the search is over.
 
-        The segment is this finder's until it is told or released, or its process ends. Where all that can be trained
-        now is being trained by others, this waits for them.
+        The segment is this finder's until it has a result or is released, or its process ends. Where all that can be
+        trained now is being trained by others, this waits for them.
 
         Raises:
             SearchError: All that can be trained now was already asked for from this finder.
@@ -179,13 +179,13 @@ class Finder:
         losses: Iterable[float] = (),
         seconds: float | None = None,
     ) -> SegmentResult:
-        """Say what came of a segment. NaN or infinity among the numbers means that it diverged: a result like others.
+        """Record the result of a segment; NaN or infinity among the numbers means that it diverged.
 
         Args:
             segment: As it was asked for.
             value: The validation metric of the weights at its end.
             averaged: The validation metric of the average of the weights after ``segment.average_from``. It ranks the
-                LRs where it is told; it should be told of all segments with a constant LR or of none.
+                LRs where it is given; give it for all segments with a constant LR or for none.
             error: The standard error of the metric, from the validation samples.
             losses: Training losses in order, one per step or per report, equally far apart.
             seconds: What it took; None for the wall time since it was asked for.
@@ -194,7 +194,7 @@ class Finder:
             What the journal has of it now.
 
         Raises:
-            SearchError: Neither metric is told and no loss says why, one of them is no number, or the segment is not
+            SearchError: Neither metric is given and no loss says why, one of them is no number, or the segment is not
                 this finder's, or the folder cannot be written; then it can be told again.
         """
         value, averaged = _metric(value, "value"), _metric(averaged, "averaged")
@@ -206,7 +206,7 @@ class Finder:
         elif not all(map(is_finite, told)):
             failure = "the validation metric is not finite"
         elif not told:
-            raise SearchError(f"Neither value nor averaged is told of {segment.name}; one of them is needed.")
+            raise SearchError(f"{segment.name} has neither value nor averaged; tell() needs one of them.")
         took, error = _metric(seconds, "seconds"), _metric(error, "error")
         if error is not None and not (is_finite(error) and error >= 0):
             error = None
@@ -301,7 +301,7 @@ def _numbers(losses: Iterable[float]) -> list[float]:
 
 
 def _number(told: object, name: str) -> float:
-    """A number that was told, also NumPy's or a tensor with one element."""
+    """A number that was given, also NumPy's or a tensor with one element."""
     found = number(told)
     if found is None:
         raise SearchError(f"{name} is {shown(told)}; it must be a number.")

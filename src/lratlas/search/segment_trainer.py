@@ -45,12 +45,12 @@ _STAIRS = 64  # of an LR that changes, at most
 _STATISTICS = 1024  # training samples for the batch-norm statistics of an average, at most
 _KEPT_EVERY = 10.0  # seconds of training that an interruption may cost
 _PARTS = 8  # of the validation set, whose metrics give a standard error
-_LAST_WEIGHTS = 1 / 8  # from this share of a full training on the last weights are evaluated beside their average
+_LAST_WEIGHTS = 1 / 8  # from this share of a full training on the last weights are evaluated as well as their average
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedSegment:
-    """What came of a segment.
+    """The result of a segment.
 
     Attributes:
         value: The validation metric of the weights at the end; NaN if it diverged.
@@ -157,7 +157,7 @@ def train_segments(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list
         segments: Of one seed, from the same step to the same step.
 
     Returns:
-        What came of each, in the same order.
+        The result of each, in the same order.
 
     Raises:
         SearchError: The state of a parent is missing or damaged.

@@ -84,7 +84,7 @@ class Search(Section):
 
     @property
     def continues(self) -> bool:
-        """Whether a longer training continues from a shorter one; under a schedule each has LRs of its own."""
+        """Whether a longer training continues from a shorter one; under a schedule each has its own LRs."""
         return self.resumable and self.constant
 
     @property

@@ -40,10 +40,10 @@ def find_by_command(
     ended: Callable[[SegmentResult], None] = lambda _: None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> Advice:
-    """Search for an initial LR with a program that trains; goes on with what the search's folder holds.
+    """Search for an initial LR with a program that trains; resumes what the search's folder holds.
 
     The program runs in the current folder. Its output and its checkpoints are kept in ``segments/NAME`` of the search's
-    folder; states that no segment needs any more are deleted. A segment that fails is named and the search goes on.
+    folder; states that no segment needs any more are deleted. A segment that fails is named and the search continues.
 
     Args:
         command: The command with placeholders; see :func:`lratlas.search.command.template.placeholders`.
@@ -178,7 +178,7 @@ def _serve(search: _Searching, worker: _Worker) -> None:
 
 
 def _train(search: _Searching, finder: Finder, piece: Segment) -> None:
-    """Train a segment and tell what came of it."""
+    """Train a segment and record its result."""
     limits = search.limits
     if limits.timeout is None:
         limits = replace(limits, timeout=time_limit(finder.results, piece.steps))
@@ -201,7 +201,7 @@ def _train(search: _Searching, finder: Finder, piece: Segment) -> None:
 
 
 def _told(search: _Searching, finder: Finder, piece: Segment, trained: TrainedSegment) -> SegmentResult:
-    """Record what came of a segment; the first one that went well settles by what all are judged."""
+    """Record the result of a segment; the first one that went well settles by what all are judged."""
     if failure := trained.failure or _lack(search, finder, trained):
         search.notice(f"{piece.name} failed: {failure} ({segment_folder(search.root, piece.name).path}).")
         return finder.fail(piece, failure, losses=trained.losses)

@@ -53,7 +53,7 @@ def record_judge(root: Path, judge: Judge, *, metric: str | None) -> None:
 
 
 def mean_of_last_fifth(losses: tuple[float, ...]) -> float:
-    """What a segment is judged by where nothing but losses is told: the mean of the last fifth of them."""
+    """What a segment is judged by where nothing but losses is reported: the mean of the last fifth of them."""
     last = losses[-max(1, len(losses) // 5) :]
     return sum(last) / len(last)
 
