@@ -17,8 +17,6 @@ from lratlas.search.evidence import (
     alike,
     critical,
     distance,
-    forecast,
-    gain,
     largest_range,
     learners,
     level_at,
@@ -31,6 +29,7 @@ from lratlas.search.evidence import (
     undecided,
     validation_error,
 )
+from lratlas.search.forecast import forecast, gain
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 from search.find_helpers import STEPS, Valley, a_search, searched, trained

@@ -10,7 +10,8 @@ import polars as pl
 
 from lratlas.errors import SearchError
 from lratlas.search.choice import choose
-from lratlas.search.evidence import INTERVAL, Level, alike, forecast, learners, levels, tied, trial, trusted
+from lratlas.search.evidence import Level, alike, learners, levels, tied, trial, trusted
+from lratlas.search.forecast import INTERVAL, forecast
 from lratlas.search.regimes import Bracket, convergence, divergence, diverging, regimes
 from lratlas.search.rungs import ANNEALED_PART, spent
 from lratlas.search.segments import SegmentResult
