@@ -289,7 +289,7 @@ def test_a_killed_search_goes_on_to_the_same_advice(interrupted: Path, there: Ru
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--budget 2", "has budget = 1.5, and now 2.0 is asked for; give the same, or another folder"),
+        ("--budget 1", "has budget = 1.5, and now 1.0 is asked for; give the same, or another folder"),
         ("--steps 129", "has steps = 128, and now 129 is asked for"),
     ],
 )

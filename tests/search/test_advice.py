@@ -290,6 +290,15 @@ def test_an_lr_that_is_not_surely_to_be_annealed_stays_unless_asked_for(factor: 
     assert advice.lr_at(9 * STEPS // 10, finish="anneal") == pytest.approx(advice.lr / 2)
 
 
+def test_a_warm_up_is_that_of_the_search():
+    advice = advised(a_search(warmup=STEPS // 10), Valley())
+    lr, _, _ = found(advice)
+    full = make_segment(lr=lr, seed=0, start=0, stop=STEPS, parent=None, anneal_from=4 * STEPS // 5, warmup=STEPS // 10)
+    lrs = [advice.lr_at(step, finish="anneal") for step in range(STEPS)]
+    assert lrs == pytest.approx([full.lr_at(step) for step in range(STEPS)])
+    assert advice.lr_at(0) < lr == advice.lr_at(STEPS // 10) == advice.lr_at(STEPS - 1)
+
+
 def test_without_an_lr_there_is_none_at_any_step():
     with pytest.raises(SearchError, match=r"^There is no LR to use\. The LRs from 1e-05 to 1 tie"):
         advised(a_search(), equal).lr_at(0)
@@ -317,7 +326,7 @@ def test_a_schedule_is_kept():
     advice = advised(a_search(schedule="cosine", warmup=50), with_end(1.0, averaged=False))
     assert advice.finish == "schedule"
     lr, _, _ = found(advice)
-    assert advice.lr_at(0) == advice.lr_at(STEPS - 1) == lr  # which the schedule multiplies
+    assert advice.lr_at(0) == advice.lr_at(STEPS - 1) == lr  # which the schedule, warm-up included, multiplies
     assert advice.segment is None
 
 

@@ -1,5 +1,6 @@
 import errno
 import re
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -337,14 +338,39 @@ def alter(state: Path) -> None:
     state.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
 
 
-@pytest.mark.parametrize(("spoil", "words"), [(lose, "cannot be read"), (alter, "was cut short or altered")])
-def test_a_state_that_was_lost_or_altered_is_named(spoil: Callable[[Path], None], words: str, tmp_path: Path):
+@pytest.mark.parametrize("spoil", [lose, alter])
+def test_a_state_that_was_lost_or_altered_is_trained_again(
+    spoil: Callable[[Path], None],
+    searched: tuple[lratlas.Advice, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
     def spoil_all(_: object) -> None:
         for path in (tmp_path / "states").iterdir():
             spoil(path)
 
-    with pytest.raises(SearchError, match=words):
-        lratlas.find(small_task(), steps=256, lrs=LRS, folder=tmp_path, progress=spoil_all)
+    whole, folder = searched
+    measured(monkeypatch, [(folder / "strategy.txt").read_text()])
+    advice = lratlas.find(small_task(), steps=256, lrs=LRS, folder=tmp_path, progress=spoil_all)
+    # Other LRs are trained beside it the second time, which may change last bits.
+    assert advice.lr == pytest.approx(whole.lr)
+    assert advice.evidence["lr"].equals(whole.evidence["lr"])
+    for name in ("value", "averaged"):
+        assert advice.evidence[name].to_list() == pytest.approx(whole.evidence[name].to_list(), abs=0.03)
+
+
+def test_a_larger_budget_continues_a_finished_search(searched: tuple[lratlas.Advice, Path], tmp_path: Path):
+    first, folder = searched
+    shutil.copytree(folder, tmp_path / "more")
+    more = lratlas.find(small_task(), steps=256, lrs=LRS, folder=tmp_path / "more", budget=4)
+    assert first.cost <= 1.5 < more.cost <= 4
+    key = ["lr", "seed", "steps", "annealed"]
+    both = first.evidence.join(more.evidence, on=key, suffix="_more", nulls_equal=True)
+    assert len(both) == len(first.evidence)  # all that it had is there
+    assert both["averaged"].equals(both["averaged_more"], null_equal=True)
+    assert more.evidence["seed"].n_unique() > 1
+    with pytest.raises(SearchError, match=r"has budget = 4\.0, and now 1\.5 is asked for"):
+        lratlas.find(small_task(), steps=256, lrs=LRS, folder=tmp_path / "more")
 
 
 def test_other_seeds_are_other_trainings(tmp_path: Path):

@@ -10,14 +10,14 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
 import lratlas
-from lratlas.errors import SearchError, SpecError
+from lratlas.errors import PathError, SearchError, SpecError
 from lratlas.search.advice import Advice
 from lratlas.search.finder import Finder
 from lratlas.search.journal import JOURNAL
@@ -197,6 +197,41 @@ def test_what_is_told_must_be_a_number(value: Any, tmp_path: Path):
     with pytest.raises(SearchError, match=r"a loss is .*; it must be a number"):
         finder.tell(asked, value=0.5, losses=[1.0, value])
     assert finder.tell(asked, value=0.5).value == 0.5
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
+def test_seconds_are_a_number_of_at_least_0(seconds: float, tmp_path: Path):
+    finder = a_finder(tmp_path)
+    asked = finder.ask()
+    assert asked is not None
+    with pytest.raises(SearchError, match=r"^seconds is .*; it must be a number of at least 0\.$"):
+        finder.tell(asked, value=0.5, seconds=seconds)
+    assert finder.tell(asked, value=0.5, seconds=2).seconds == 2
+
+
+@pytest.mark.parametrize("segment", ["lr0.1", None, 0.1])
+def test_only_a_segment_has_a_result(segment: Any, tmp_path: Path):
+    finder = a_finder(tmp_path)
+    for told in (lambda: finder.tell(segment, value=0.5), lambda: finder.fail(segment, "it broke")):
+        with pytest.raises(SearchError, match=r"^The segment is .*; give the one that ask\(\) returned\.$"):
+            told()
+
+
+def test_what_was_trained_side_by_side_is_recorded_together_or_not_at_all(tmp_path: Path):
+    finder = a_finder(tmp_path)
+    asked = finder.ask_all()
+    wrong = [*((each, {"value": 0.5}) for each in asked[1:]), (asked[0], {"value": "good"})]
+    with pytest.raises(SearchError, match="value is 'good'"):
+        finder.tell_all(wrong)
+    assert finder.results == ()
+    told = finder.tell_all([(each, {"value": 0.5, "seconds": 1.0}) for each in asked])
+    assert tuple(told) == finder.results
+    assert [each.segment for each in told] == asked
+
+
+def test_a_folder_is_a_path():
+    with pytest.raises(PathError, match=r"^None is no path; give a text or a pathlib\.Path\.$"):
+        Finder(cast("Any", None), steps=100)
 
 
 def test_a_setting_out_of_range_leaves_no_folder(tmp_path: Path):

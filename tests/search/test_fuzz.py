@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fuzzing import mutated, refusal
 from lratlas.errors import SearchError
 from lratlas.search.command.record import FILE, judge_of, record_judge
-from lratlas.search.journal import JOURNAL, SETTINGS, add_result, open_folder, read_results, read_settings
+from lratlas.search.journal import JOURNAL, SETTINGS, add_results, open_folder, read_results, read_settings
 from lratlas.search.segments import SegmentResult, make_segment
 from search.find_helpers import a_search
 
@@ -26,7 +26,7 @@ TOLD = [
 def test_any_journal_is_read_or_refused(tmp_path: Path, data: st.DataObject):
     (tmp_path / JOURNAL).unlink(missing_ok=True)
     for each in TOLD:
-        add_result(tmp_path, each)
+        add_results(tmp_path, [each])
     good = (tmp_path / JOURNAL).read_bytes()
     (tmp_path / JOURNAL).write_bytes(data.draw(mutated(good) | st.binary(max_size=60)))
     assert "\n" not in refusal(lambda: read_results(tmp_path), SearchError)
@@ -37,7 +37,7 @@ def test_any_journal_is_read_or_refused(tmp_path: Path, data: st.DataObject):
 def test_no_flipped_bit_in_a_journal_changes_an_result(tmp_path: Path, place: int, bit: int):
     (tmp_path / JOURNAL).unlink(missing_ok=True)
     for each in TOLD:
-        add_result(tmp_path, each)
+        add_results(tmp_path, [each])
     text = bytearray((tmp_path / JOURNAL).read_bytes())
     text[place % len(text)] ^= 1 << bit
     (tmp_path / JOURNAL).write_bytes(text)

@@ -8,12 +8,25 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
-from lratlas.errors import SearchError
-from lratlas.search.journal import JOURNAL, SETTINGS, add_result, claim, open_folder, read_results, read_settings
+from lratlas.errors import SearchError, SpecError
+from lratlas.search.journal import (
+    CHECKPOINT,
+    JOURNAL,
+    SETTINGS,
+    add_results,
+    checkpoint_of,
+    claim,
+    open_folder,
+    raise_budget,
+    read_results,
+    read_settings,
+)
 from lratlas.search.segments import SegmentResult, make_segment
 from search.find_helpers import a_search
 
@@ -87,7 +100,7 @@ def said(process: "subprocess.Popen[str]") -> str:
 def test_what_is_told_is_read_again(told: list[SegmentResult]):
     with tempfile.TemporaryDirectory() as folder:
         for each in told:
-            add_result(Path(folder), each)
+            add_results(Path(folder), [each])
         read = read_results(Path(folder))
     assert len(read) == len(told)
     assert all(map(same, read, told))
@@ -99,21 +112,21 @@ def test_a_last_line_cut_off_anywhere_does_not_count(data: st.DataObject, last: 
     first, later = made(0.1), made(0.2)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        add_result(folder, first)
+        add_results(folder, [first])
         whole = (folder / JOURNAL).stat().st_size
-        add_result(folder, last)
+        add_results(folder, [last])
         text = (folder / JOURNAL).read_bytes()
         (folder / JOURNAL).write_bytes(text[: data.draw(st.integers(whole, len(text) - 1))])
         assert list(map(repr, read_results(folder))) == [repr(first)]
         # What is told next is not glued to the rest.
-        add_result(folder, later)
+        add_results(folder, [later])
         assert list(map(repr, read_results(folder))) == [repr(first), repr(later)]
 
 
 def test_a_first_line_cut_off_leaves_an_empty_journal(tmp_path: Path):
     (tmp_path / JOURNAL).write_bytes(b'{"segment": {"na')
     assert read_results(tmp_path) == []
-    add_result(tmp_path, made(0.1))
+    add_results(tmp_path, [made(0.1)])
     assert len(read_results(tmp_path)) == 1
 
 
@@ -123,13 +136,13 @@ def test_without_a_journal_nothing_was_told(tmp_path: Path):
 
 def test_of_two_results_of_a_segment_the_first_counts(tmp_path: Path):
     for value in (0.5, 0.7):
-        add_result(tmp_path, made(0.1, value))
+        add_results(tmp_path, [made(0.1, value)])
     (read,) = read_results(tmp_path)
     assert read.value == 0.5
 
 
 def test_the_journal_is_plain_json(tmp_path: Path):
-    add_result(tmp_path, made(0.1))
+    add_results(tmp_path, [made(0.1)])
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
@@ -155,7 +168,7 @@ def test_the_journal_is_plain_json(tmp_path: Path):
 )
 def test_a_damaged_line_is_named(damaged: bytes, tmp_path: Path):
     for lr in (0.1, 0.2, 0.3):
-        add_result(tmp_path, made(lr))
+        add_results(tmp_path, [made(lr)])
     lines = (tmp_path / JOURNAL).read_bytes().split(b"\n")
     lines[1] = damaged
     (tmp_path / JOURNAL).write_bytes(b"\n".join(lines))
@@ -169,7 +182,7 @@ def without_checksum(text: str) -> dict[str, Any]:
 
 
 def test_a_number_that_was_altered_is_damage(tmp_path: Path):
-    add_result(tmp_path, made(0.1, 0.5))
+    add_results(tmp_path, [made(0.1, 0.5)])
     text = (tmp_path / JOURNAL).read_text()
     (tmp_path / JOURNAL).write_text(text.replace("0.5", "0.7", 1))
     with pytest.raises(SearchError, match=r"Line 1 .* does not fit its checksum"):
@@ -177,7 +190,7 @@ def test_a_number_that_was_altered_is_damage(tmp_path: Path):
 
 
 def test_what_has_no_checksum_yet_is_read_too(tmp_path: Path):
-    add_result(tmp_path, made(0.1))
+    add_results(tmp_path, [made(0.1)])
     told = read_results(tmp_path)
     (tmp_path / JOURNAL).write_text(json.dumps(without_checksum((tmp_path / JOURNAL).read_text())) + "\n")
     assert list(map(repr, read_results(tmp_path))) == list(map(repr, told))
@@ -187,7 +200,7 @@ def test_what_has_no_checksum_yet_is_read_too(tmp_path: Path):
 
 
 def test_a_field_that_is_unknown_is_damage(tmp_path: Path):
-    add_result(tmp_path, made(0.1))
+    add_results(tmp_path, [made(0.1)])
     record = without_checksum((tmp_path / JOURNAL).read_text()) | {"mood": "good"}
     (tmp_path / JOURNAL).write_text(json.dumps(record) + "\n")
     with pytest.raises(SearchError, match=r"Line 1 .*mood"):
@@ -199,7 +212,7 @@ def test_a_journal_that_is_a_folder_is_named(tmp_path: Path):
     with pytest.raises(SearchError, match=r"journal\.jsonl cannot be read: Is a directory"):
         read_results(tmp_path)
     with pytest.raises(SearchError, match=r"journal\.jsonl cannot be written: Is a directory"):
-        add_result(tmp_path, made(0.1))
+        add_results(tmp_path, [made(0.1)])
 
 
 def test_settings_are_kept(tmp_path: Path):
@@ -231,6 +244,37 @@ def test_other_settings_are_refused_by_name(changed: dict[str, object], said: st
     assert said in str(error.value)
     assert str(tmp_path) in str(error.value)
     assert (tmp_path / SETTINGS).read_bytes() == before
+
+
+def test_a_budget_is_only_raised(tmp_path: Path):
+    raise_budget(tmp_path, 2.0)  # there is no search yet
+    assert not list(tmp_path.iterdir())
+    search = open_folder(tmp_path, a_search(budget=2.0).model_dump())
+    raise_budget(tmp_path, 1.0)
+    assert read_settings(tmp_path) == search
+    raise_budget(tmp_path, 3)
+    assert read_settings(tmp_path) == a_search(budget=3.0)
+    with pytest.raises(SpecError, match="`budget` is nan"):
+        raise_budget(tmp_path, math.nan)
+
+
+def test_a_checkpoint_is_that_of_its_segment(tmp_path: Path):
+    path = tmp_path / CHECKPOINT
+    assert checkpoint_of(tmp_path, "lr1") is None
+    save_file({"weight": np.ones(3)}, path, {"segment": "lr1"})
+    assert checkpoint_of(tmp_path, "lr1") == path
+    assert checkpoint_of(tmp_path, "lr2") is None
+    assert checkpoint_of(tmp_path, None) is None
+    path.write_bytes(b"damaged")
+    assert checkpoint_of(tmp_path, "lr1") is None
+
+
+def test_results_are_added_all_or_none(tmp_path: Path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        add_results(tmp_path, [made(0.1), made(0.2, math.nan)])
+    assert read_results(tmp_path) == []
+    add_results(tmp_path, [made(0.1), made(0.2)])
+    assert [each.segment.lr for each in read_results(tmp_path)] == [0.1, 0.2]
 
 
 def test_a_folder_without_a_search_is_named(tmp_path: Path):

@@ -75,6 +75,7 @@ class Advice:
         divergence: Where the divergence threshold is, above which nothing is learned; None where it was not seen.
         cost: What the search trained, in full trainings.
         steps: Optimizer steps of a full training.
+        warmup: Of these, the steps over which the LR grows linearly to its value.
         segment: The longest segment at the LR nearest to the recommended one, from whose final state the full training
             can continue; None without an LR, or where trainings cannot be continued.
         checkpoint: The file of that state, where the search has it.
@@ -99,6 +100,7 @@ class Advice:
     divergence: Bracket | None
     cost: float
     steps: int
+    warmup: int = 0
     segment: str | None
     checkpoint: Path | None = None
     evidence: pl.DataFrame
@@ -119,16 +121,17 @@ class Advice:
                 where the advice says ``anneal``.
 
         Returns:
-            The advised LR; over the last fifth of the steps less and less of it where it is to be annealed. Under a
-            schedule it is the LR that the schedule multiplies.
+            The advised LR; less of it in the warm-up, and over the last fifth of the steps where it is to be annealed.
+            Under a schedule it is the LR that the schedule, warm-up included, multiplies.
 
         Raises:
             SearchError: There is no LR.
         """
         if self.lr is None:
             raise SearchError(f"There is no LR to use. {self.reason}")
-        left = (self.steps - step) / (ANNEALED_PART * self.steps)
-        return self.lr * min(1.0, left) if (finish or self.finish) == "anneal" else self.lr
+        left = (self.steps - step) / (ANNEALED_PART * self.steps) if (finish or self.finish) == "anneal" else 1.0
+        begun = (step + 1) / self.warmup if self.warmup and self.finish != "schedule" else 1.0
+        return self.lr * min(1.0, left, begun)
 
     def longest(self) -> pl.DataFrame:
         """Of each LR, the row of the evidence with the most steps, first seed, no annealed end; ascending in LR."""
@@ -211,6 +214,7 @@ def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
         divergence=divergence(told, above=max(learned, default=0.0) if nearest is None else nearest),
         cost=spent(search, results),
         steps=search.steps,
+        warmup=search.warmup,
         segment=_continued(search, relied, nearest),
         evidence=_evidence(results, told),
         compared=_compared(search, found),

@@ -3,9 +3,9 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,16 +14,21 @@ import torch
 from lratlas.data.parts import leaves
 from lratlas.errors import SearchError, SpecError, TaskError
 from lratlas.numbers import plain
+from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice
 from lratlas.search.finder import Finder
+from lratlas.search.journal import raise_budget
 from lratlas.search.rungs import spent
 from lratlas.search.segment_trainer import (
     SegmentTrainer,
+    TrainedSegment,
     forget_states,
     groups,
+    lost_states,
     train_segments,
     write_checkpoint,
 )
+from lratlas.search.segments import Segment
 from lratlas.search.settings import LEAST_STEPS
 from lratlas.search.task_metric import Metric, metric_of
 from lratlas.study.plan.premises import check_statistics, device_name
@@ -79,7 +84,8 @@ def find(
         epochs: The same in epochs; one of both is needed.
         folder: The search folder; a new temporary one if None.
         lrs: The LRs to begin with; 1e-5 to 1, four per decade, if None.
-        budget: What may be trained, in full trainings. Above 1.5 it goes to further seeds of the best LRs.
+        budget: What may be trained, in full trainings. Above 1.5 it goes to further seeds of the best LRs. A larger one
+            than before continues the search in the folder.
         tolerance: Metrics that differ by less than this share of the best one count as equally good.
         schedule: The LR's schedule in the full training: ``constant``, ``linear`` or ``cosine`` (to zero), or a
             function from the share of the training that is done to what the LR is multiplied by. LRs are then compared
@@ -115,6 +121,8 @@ def find(
             f" {LEAST_STEPS} steps, here {needed} epochs."
         )
     check_statistics(made, averaged=schedule == "constant")
+    if folder:
+        raise_budget(home_expanded(folder), budget)
     finder = Finder(
         folder or tempfile.mkdtemp(prefix="lratlas-find-"),
         steps=total,
@@ -163,16 +171,24 @@ def _search(finder: Finder, trainer: SegmentTrainer, progress: Callable[[SearchP
     while segments := finder.ask_all():
         for group in groups(trainer, segments):
             began = time.monotonic()
-            results = train_segments(trainer, group)
+            results = _trained(finder, trainer, group)
             each_took = (time.monotonic() - began) / len(group)
-            for each, result in zip(group, results, strict=True):
-                measured = {"value": result.value, "averaged": result.averaged, "error": result.error}
-                finder.tell(each, **measured, losses=result.losses, seconds=each_took)
+            # Together: were only some of a stack recorded, the others would be trained as another stack after a kill.
+            measured = [asdict(result) | {"seconds": each_took} for result in results]
+            finder.tell_all(list(zip(group, measured, strict=True)))
             if progress:
                 progress(_progress(finder))
         # In this order: a segment that another process is about to report is not among the names yet.
         known = {each.segment.name for each in finder.results}
         forget_states(trainer, known - finder.needed())
+
+
+def _trained(finder: Finder, trainer: SegmentTrainer, group: Sequence[Segment]) -> list[TrainedSegment]:
+    """The results of a group; where states that it continues from were lost, their segments are trained again."""
+    lost = lost_states(trainer, [each.parent for each in group if each.parent])
+    for again in groups(trainer, [each.segment for each in finder.results if each.segment.name in lost]):
+        _trained(finder, trainer, again)
+    return train_segments(trainer, group)
 
 
 def _with_checkpoint(finder: Finder, trainer: SegmentTrainer) -> Advice:

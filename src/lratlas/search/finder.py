@@ -1,10 +1,11 @@
 """Ask and tell: a search for the initial LR of any training, in any framework."""
 
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock
 
@@ -12,7 +13,7 @@ from lratlas.errors import SearchError
 from lratlas.numbers import first_not_finite, is_finite, number, plain
 from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice, advise
-from lratlas.search.journal import CHECKPOINT, add_result, claim, journal_size, open_folder, read_results
+from lratlas.search.journal import add_results, checkpoint_of, claim, journal_size, open_folder, read_results
 from lratlas.search.rungs import needed_states, next_segments
 from lratlas.search.segments import Segment, SegmentResult, block_losses
 from lratlas.study.spec.errors import shown
@@ -197,6 +198,31 @@ class Finder:
             SearchError: Neither metric is given and no loss says why, one of them is no number, or the segment is not
                 this finder's, or the folder cannot be written; then it can be told again.
         """
+        measured = {"value": value, "averaged": averaged, "error": error, "losses": losses, "seconds": seconds}
+        return self.tell_all([(segment, measured)])[0]
+
+    def tell_all(self, measured: Sequence[tuple[Segment, Mapping[str, Any]]]) -> list[SegmentResult]:
+        """Record the results of segments that were trained side by side: all of them, or none.
+
+        Args:
+            measured: Each segment with the arguments that `tell` takes for it, by name.
+
+        Raises:
+            SearchError: As `tell` does; then none is recorded.
+        """
+        return self._record([self._result(segment, **given) for segment, given in measured])
+
+    def _result(
+        self,
+        segment: Segment,
+        *,
+        value: float | None = None,
+        averaged: float | None = None,
+        error: float | None = None,
+        losses: Iterable[float] = (),
+        seconds: float | None = None,
+    ) -> SegmentResult:
+        began = self._asked(segment).began
         value, averaged = _metric(value, "value"), _metric(averaged, "averaged")
         place = first_not_finite(losses := _numbers(losses))
         told = [metric for metric in (value, averaged) if metric is not None]
@@ -208,10 +234,18 @@ class Finder:
         elif not told:
             raise SearchError(f"{segment.name} has neither value nor averaged; tell() needs one of them.")
         took, error = _metric(seconds, "seconds"), _metric(error, "error")
+        if took is not None and not 0 <= took < math.inf:
+            raise SearchError(f"seconds is {took}; it must be a number of at least 0.")
         if error is not None and not (is_finite(error) and error >= 0):
             error = None
-        return self._told(
-            segment, value=value, averaged=averaged, error=error, losses=losses, failure=failure, seconds=took
+        return SegmentResult(
+            segment=segment,
+            value=None if failure else value,
+            averaged=None if failure else averaged,
+            error=None if failure else error,
+            losses=block_losses(losses),
+            failure=failure,
+            seconds=time.monotonic() - began if took is None else took,
         )
 
     def fail(self, segment: Segment, reason: str, *, losses: Iterable[float] = ()) -> SegmentResult:
@@ -225,10 +259,13 @@ class Finder:
         Raises:
             SearchError: The segment is not this finder's, or the folder cannot be written.
         """
-        reason = str(reason) or "no reason was given"
-        return self._told(
-            segment, value=None, averaged=None, error=None, losses=_numbers(losses), failure=reason, seconds=None
+        failed = SegmentResult(
+            segment=segment,
+            losses=block_losses(_numbers(losses)),
+            failure=str(reason) or "no reason was given",
+            seconds=time.monotonic() - self._asked(segment).began,
         )
+        return self._record([failed])[0]
 
     def release(self) -> None:
         """Give back what was asked for and not told: another finder may train it, or this one ask for it again."""
@@ -251,8 +288,8 @@ class Finder:
         Raises:
             SearchError: Nothing has been told yet, or no LR could be trained.
         """
-        advice, path = advise(self.search, self.results), self.folder / CHECKPOINT
-        return replace(advice, checkpoint=path) if advice.segment and path.exists() else advice
+        advice = advise(self.search, self.results)
+        return replace(advice, checkpoint=checkpoint_of(self.folder, advice.segment))
 
     def _claimed(self, each: Segment) -> bool:
         lock = claim(self.folder, each.name)
@@ -265,33 +302,20 @@ class Finder:
         self._claims[each.name] = _Claim(segment=each, lock=lock, began=time.monotonic())
         return True
 
-    def _told(
-        self,
-        told: Segment,
-        *,
-        value: float | None,
-        averaged: float | None,
-        error: float | None,
-        losses: list[float],
-        failure: str | None,
-        seconds: float | None,
-    ) -> SegmentResult:
-        asked = self._claims.get(told.name)
-        if asked is None or asked.segment != told:
-            raise SearchError(f"{told.name} was not asked for from this finder, or was told before.")
-        result = SegmentResult(
-            segment=told,
-            value=None if failure else value,
-            averaged=None if failure else averaged,
-            error=None if failure else error,
-            losses=block_losses(losses),
-            failure=failure,
-            seconds=time.monotonic() - asked.began if seconds is None else seconds,
-        )
-        add_result(self.folder, result)
-        del self._claims[told.name]
-        asked.lock.release()
-        return result
+    def _asked(self, segment: object) -> _Claim:
+        """The claim on a segment of this finder."""
+        if not isinstance(segment, Segment):
+            raise SearchError(f"The segment is {shown(segment)}; give the one that ask() returned.")
+        asked = self._claims.get(segment.name)
+        if asked is None or asked.segment != segment:
+            raise SearchError(f"{segment.name} was not asked for from this finder, or was told before.")
+        return asked
+
+    def _record(self, results: list[SegmentResult]) -> list[SegmentResult]:
+        add_results(self.folder, results)
+        for each in results:
+            self._claims.pop(each.segment.name).lock.release()
+        return results
 
 
 def _numbers(losses: Iterable[float]) -> list[float]:

@@ -7,7 +7,7 @@ process ends, however it ends; no clock is involved.
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
+from safetensors import SafetensorError, safe_open
 
 from lratlas.errors import SearchError, SpecError
 from lratlas.numbers import finite_or_none
@@ -61,6 +62,33 @@ def open_folder(folder: Path, settings: Mapping[str, object]) -> Search:
     return stored
 
 
+def raise_budget(folder: Path, budget: object) -> None:
+    """Let the search in a folder, if there is one, have a larger budget than it has.
+
+    Args:
+        folder: The folder.
+        budget: In full trainings; nothing changes unless it is larger.
+
+    Raises:
+        SpecError: The budget is out of range.
+        SearchError: The folder's settings are damaged, or cannot be written.
+    """
+    if not (folder / SETTINGS).exists():
+        return
+    stored = read_settings(folder)
+    larger = make_search(**{**stored.model_dump(), "budget": budget})
+    if larger.budget > stored.budget:
+        try:
+            with FileLock(folder / f"{SETTINGS}.lock"):
+                _write(folder, larger)
+        except OSError as error:
+            raise SearchError(f"The search folder {folder} cannot be written: {error.strerror or error}.") from error
+
+
+def _write(folder: Path, search: Search) -> None:
+    write_file(folder / SETTINGS, sealed_json(search.model_dump(mode="json")).encode())
+
+
 def _create(folder: Path, settings: Mapping[str, object]) -> None:
     """Create the folder of a new search, unless another process does so at the same time."""
     if "steps" not in settings:
@@ -72,7 +100,7 @@ def _create(folder: Path, settings: Mapping[str, object]) -> None:
         (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{SETTINGS}.lock"):
             if not (folder / SETTINGS).exists():
-                write_file(folder / SETTINGS, sealed_json(search.model_dump(mode="json")).encode())
+                _write(folder, search)
     except OSError as error:
         raise SearchError(f"The search folder {folder} cannot be written: {error.strerror or error}.") from error
 
@@ -122,21 +150,32 @@ def journal_size(folder: Path) -> int:
         return 0
 
 
-def add_result(folder: Path, result: SegmentResult) -> None:
-    """Add a result to the journal, and wait until it is on the disk.
+def add_results(folder: Path, results: Sequence[SegmentResult]) -> None:
+    """Add results to the journal in one write, and wait until they are on the disk.
 
     Raises:
-        SearchError: The folder cannot be written; the result is not in the journal.
+        SearchError: The folder cannot be written; none of the results is in the journal.
     """
-    line = sealed_json(_record(result)).encode()
+    lines = b"".join(sealed_json(_record(result)).encode() for result in results)
     try:
         with FileLock(folder / f"{JOURNAL}.lock"), (folder / JOURNAL).open("ab+") as file:
             _drop_torn_line(file)
-            file.write(line)
+            file.write(lines)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise SearchError(f"{folder / JOURNAL} cannot be written: {error.strerror or error}.") from error
+
+
+def checkpoint_of(folder: Path, segment: str | None) -> Path | None:
+    """The file of the model's state after a segment; None where the folder has none, or that of another segment."""
+    path = folder / CHECKPOINT
+    try:
+        with safe_open(path, framework="np") as file:
+            about: dict[str, str] = file.metadata() or {}
+    except (OSError, SafetensorError):
+        return None
+    return path if segment is not None and about.get("segment") == segment else None
 
 
 def claim(folder: Path, name: str) -> FileLock | None:

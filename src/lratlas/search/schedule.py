@@ -1,8 +1,8 @@
 """Schedules of the LR: what it is multiplied by, as a function of the share of the training that is done."""
 
 import math
-from collections.abc import Callable
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Literal, cast, get_args
 
 import numpy as np
 
@@ -33,15 +33,29 @@ def sampled(schedule: Callable[[float], object]) -> tuple[float, ...]:
     Raises:
         ValueError: It fails, or returns something else than numbers that are finite and not negative.
     """
-    factors = list[float]()
+    values = list[object]()
     for share in np.linspace(0.0, 1.0, SAMPLED).tolist():
         try:
-            value = number(schedule(share))
+            values.append(schedule(share))
         except Exception as error:
             raise ValueError(f"fails at the share {share:g} of the training: {error}") from error
+    return factors(values)
+
+
+def factors(values: object) -> tuple[float, ...]:
+    """Factors at equal distances from the first step to the last, checked.
+
+    Raises:
+        ValueError: They are no list of at least two numbers, one is negative or not finite, or all are 0.
+    """
+    if not isinstance(values, list | tuple) or len(cast("Sequence[object]", values)) < 2:
+        raise ValueError(f"is {values!r}; choose {', '.join(NAMED)}, or give a function or a list of factors")
+    found = list[float]()
+    for share, given in zip(np.linspace(0.0, 1.0, len(values)), values, strict=True):
+        value = number(given)
         if value is None or not is_finite(value) or value < 0:
-            raise ValueError(f"is {value} at the share {share:g} of the training, but must be 0 or larger")
-        factors.append(value)
-    if not any(factors):
+            raise ValueError(f"is {given!r} at the share {share:g} of the training, but must be a number of at least 0")
+        found.append(value)
+    if not any(found):
         raise ValueError("is 0 throughout the training")
-    return tuple(factors)
+    return tuple(found)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -178,6 +178,17 @@ def train_segments(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list
     return _results(trainer, first, trained, data)
 
 
+def lost_states(trainer: SegmentTrainer, names: Iterable[str]) -> set[str]:
+    """Those of the segments whose final states are missing or damaged."""
+    lost = set[str]()
+    for name in names:
+        try:
+            opened_weights(_path(trainer, name).read_bytes())
+        except (OSError, ValueError):
+            lost.add(name)
+    return lost
+
+
 def forget_states(trainer: SegmentTrainer, names: Collection[str] | None) -> None:
     """Remove the final states of these segments; None: all states."""
     for path in trainer.states.glob("*.safetensors"):
@@ -351,6 +362,11 @@ def write_checkpoint(trainer: SegmentTrainer, segment: Segment) -> Path:
     state = model.state_dict()
     state |= {name: value[0, 0] for name, value in (stack.weights | stack.buffers).items() if name in state}
     path = trainer.root / CHECKPOINT
-    about = {"step": str(segment.stop), "lr": repr(segment.lr), "seed": str(segment.seed)}
+    about = {
+        "segment": segment.name,
+        "step": str(segment.stop),
+        "lr": repr(segment.lr),
+        "seed": str(segment.seed),
+    }
     write_file(path, save({name: value.detach().cpu().clone().contiguous() for name, value in state.items()}, about))
     return path

@@ -4,11 +4,11 @@ import math
 from itertools import pairwise
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from lratlas.errors import SpecError
-from lratlas.numbers import is_finite
-from lratlas.search.schedule import NAMED, Shape, sampled
+from lratlas.numbers import is_finite, plain
+from lratlas.search.schedule import NAMED, Shape, factors, sampled
 from lratlas.study.spec.errors import sentence
 from lratlas.study.spec.grid import LRs, lr_grid
 from lratlas.study.spec.sections import Section
@@ -50,7 +50,7 @@ class Search(Section):
     samples: int | None = Field(
         default=None, ge=1, description="validation samples behind the metric, where it is an accuracy"
     )
-    seed: int = Field(default=0, ge=0, description="the first seed of weights and batch order")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="the first seed of weights and batch order")
 
     @field_validator("lrs")
     @classmethod
@@ -69,13 +69,14 @@ class Search(Section):
             return given
         if callable(given):
             return sampled(given)
-        return tuple(given) if isinstance(given, list) else given
+        return factors(plain(given))
 
-    @model_validator(mode="after")
-    def _warms_up_in_time(self) -> "Search":
-        if self.warmup >= self.steps:
-            raise ValueError(f"warmup is {self.warmup}, but a full training has {self.steps} steps")
-        return self
+    @field_validator("warmup")
+    @classmethod
+    def _warms_up_in_time(cls, warmup: int, others: ValidationInfo) -> int:
+        if warmup >= (steps := others.data.get("steps", math.inf)):
+            raise ValueError(f"is {warmup}, but a full training has {steps} steps")
+        return warmup
 
     @property
     def constant(self) -> bool:
