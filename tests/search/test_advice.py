@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lratlas.errors import SearchError
 from lratlas.search.advice import COMPARED, EVIDENCE, Advice, advise
-from lratlas.search.evidence import levels
+from lratlas.search.learning import levels
 from lratlas.search.regimes import Bracket
 from lratlas.search.segments import Segment, SegmentResult, make_segment
 from lratlas.search.settings import Search

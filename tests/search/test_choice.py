@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lratlas.search.choice import Choice, choose
-from lratlas.search.evidence import levels
+from lratlas.search.learning import levels
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 from lratlas.study.spec.grid import lr_grid

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lratlas.search.advice import advise
 from lratlas.search.choice import choose
-from lratlas.search.evidence import levels
+from lratlas.search.learning import levels
 from lratlas.search.rungs import enough, needed_states, next_segments, spent
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import DEFAULT_LRS, Search

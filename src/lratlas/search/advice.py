@@ -10,8 +10,10 @@ import polars as pl
 
 from lratlas.errors import SearchError
 from lratlas.search.choice import choose
-from lratlas.search.evidence import Level, alike, learners, levels, tied, trial, trusted
+from lratlas.search.evidence import tied, trial
 from lratlas.search.forecast import INTERVAL, forecast
+from lratlas.search.learning import alike, learners, levels, trusted
+from lratlas.search.level import Level
 from lratlas.search.regimes import Bracket, convergence, divergence, diverging, regimes
 from lratlas.search.rungs import ANNEALED_PART, spent
 from lratlas.search.segments import SegmentResult

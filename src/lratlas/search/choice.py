@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lratlas.numbers import SMALLEST_LR
-from lratlas.search.evidence import LONGER, Level, distance
+from lratlas.search.evidence import LONGER, distance
 from lratlas.search.forecast import INTERVAL, gain
+from lratlas.search.level import Level
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lratlas.numbers import is_finite
-from lratlas.search.evidence import Level, distance, limit_of, metrics_of, trial, validation_error
+from lratlas.search.evidence import distance, limit_of, metrics_of, trial, validation_error
+from lratlas.search.level import Level
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 

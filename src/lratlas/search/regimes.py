@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from lratlas.numbers import is_finite
-from lratlas.search.evidence import last_loss, learners, level_at, loss_at_start, not_finite, trial, untrained_loss
+from lratlas.search.evidence import level_at, not_finite, trial
+from lratlas.search.learning import last_loss, learners, loss_at_start, untrained_loss
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 from lratlas.watching.rules import Rules

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from lratlas.numbers import lr_fault
 from lratlas.search.choice import choose
-from lratlas.search.evidence import LONGER, Level, alike, last_loss, learners, level_at, levels, trial, undecided
+from lratlas.search.evidence import LONGER, level_at, trial
+from lratlas.search.learning import alike, last_loss, learners, levels, undecided
+from lratlas.search.level import Level
 from lratlas.search.regimes import diverging
 from lratlas.search.segments import Segment, SegmentResult, make_segment
 from lratlas.search.settings import Search

@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lratlas.search.evidence import Level, restarted, trusted
+from lratlas.search.learning import restarted, trusted
+from lratlas.search.level import Level
 from lratlas.search.rungs import enough, next_segments, spent
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
