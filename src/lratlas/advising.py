@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,19 @@ from lratlas.paths import home_expanded
 from lratlas.report.advice_charts import advice_chart, course_chart
 from lratlas.report.advice_courses import courses_data
 from lratlas.report.advice_page import advice_page
+from lratlas.report.advice_settings import schedule_text, settings_of, with_settings
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.look import Drawing
 from lratlas.search.advice import Advice
-from lratlas.search.finder import Finder
 from lratlas.search.regimes import Bracket
+from lratlas.search.settings import Search
 from lratlas.study.store.atomic import write_file
 
 FILES = ("advice.json", "advice.svg", "advice.pdf", "advice.html")
 """What `write_advice` writes."""
 
 
-def write_advice(advice: Advice, folder: str | Path) -> Path:
+def write_advice(advice: Advice, folder: str | Path, *, search: Search | None = None) -> Path:
     """Write the advice into a folder as a page, as JSON for scripts, and its main chart as SVG and PDF.
 
     Each file is replaced at once or not at all.
@@ -35,6 +36,8 @@ def write_advice(advice: Advice, folder: str | Path) -> Path:
     Args:
         advice: What a search came to.
         folder: That of the search, or any other; made if it is not there.
+        search: The settings of the search, such as ``Finder(folder).search``: with them the page names the schedule
+            and knows the best possible metric. Without them both follow from the advice.
 
     Returns:
         Where the page is.
@@ -43,16 +46,17 @@ def write_advice(advice: Advice, folder: str | Path) -> Path:
         SearchError: A file cannot be written.
     """
     folder = home_expanded(folder)
+    shown = with_settings(advice, search) if search else advice
     # Altair checks every part of a chart against a schema as it is made, which takes longer than all the rest.
     with debug_mode(False):
-        charts = charts_of(advice)
+        charts = charts_of(shown)
     contents = zip(
         FILES,
         (
             json.dumps(advice_facts(advice), indent=1, allow_nan=False).encode() + b"\n",
             figure_svg(charts["advice"]).encode(),
             figure_pdf(charts["advice"]),
-            advice_page(advice, charts, facts=cost_facts(advice)).encode(),
+            advice_page(shown, charts, facts=cost_facts(shown)).encode(),
         ),
         strict=True,
     )
@@ -62,21 +66,6 @@ def write_advice(advice: Advice, folder: str | Path) -> Path:
         except OSError as error:
             raise SearchError(f"{folder / name} cannot be written: {error.strerror or error}.") from error
     return folder / "advice.html"
-
-
-def advice_of(finder: Finder) -> Advice:
-    """The advice of a search, with the checkpoint that its folder has.
-
-    Raises:
-        SearchError: There is no advice yet.
-    """
-    advice = finder.advice()
-    if advice.segment is None:
-        return advice
-    from lratlas.search.segment_trainer import CHECKPOINT  # not before it is needed: PyTorch comes with it
-
-    path = finder.folder / CHECKPOINT
-    return replace(advice, checkpoint=path) if path.exists() else advice
 
 
 def charts_of(advice: Advice) -> dict[str, Drawing]:
@@ -92,7 +81,7 @@ def advice_facts(advice: Advice) -> dict[str, Any]:
 
     The tables are lists of row objects; a bracket has ``below``, ``above`` and ``value``.
     """
-    record: dict[str, Any] = {each.name: getattr(advice, each.name) for each in fields(advice)}
+    record: dict[str, Any] = {each.name: getattr(advice, each.name) for each in fields(Advice)}
     brackets = {name: _bracket(record[name]) for name in ("convergence", "divergence")}
     tables = {name: record[name].to_dicts() for name in ("evidence", "compared")}
     checkpoint = None if advice.checkpoint is None else str(advice.checkpoint)
@@ -107,11 +96,20 @@ def cost_facts(advice: Advice) -> dict[str, str]:
         "Cost": f"{advice.cost:.2f} full trainings of {advice.steps:,} steps",
         "Segments": f"{advice.evidence.height}, of {_counted(lrs, 'LR')} and {_counted(seeds, 'seed')}",
         "Time": f"{advice.evidence['seconds'].sum():,.0f} s, summed over segments",
+        **_schedule(advice),
         **_expected(advice),
         **_best(advice),
         "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "polars", "altair")),
         "Machine": f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
     }
+
+
+def _schedule(advice: Advice) -> dict[str, str]:
+    search = settings_of(advice)
+    if search is None or search.constant:
+        return {}
+    warmup = f", after a warm-up of {search.warmup:,} steps" if search.warmup else ""
+    return {"LR": f"{schedule_text(advice)}{warmup}"}
 
 
 def _expected(advice: Advice) -> dict[str, str]:

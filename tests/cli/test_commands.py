@@ -129,10 +129,11 @@ def test_folders_may_have_any_name(name: str, study: Path, tmp_path: Path, run: 
     study.rename(folder)
     assert run("status", folder).out.startswith(f"tiny in {folder}: finished")
     assert run("show", folder).code == 0
-    missing = "; `lratlas explore` and `lratlas reproduce` make studies."
-    assert run("status", tmp_path / f"{name} absent").err == (
-        f"lratlas: There is no folder {tmp_path / name} absent{missing}\n"
-    )
+    missing = "; `lratlas explore` and `lratlas reproduce` make studies, `lratlas find` searches."
+    for command in ("status", "show", "report"):
+        assert run(command, tmp_path / f"{name} absent").err == (
+            f"lratlas: There is no folder {tmp_path / name} absent{missing}\n"
+        )
 
 
 def test_a_folder_may_be_a_url(study: Path, run: Run):

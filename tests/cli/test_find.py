@@ -125,6 +125,28 @@ def test_a_schedule_a_warm_up_and_a_seed_are_searched_with(here: Run, place: Pat
     assert table.splitlines()[0].split()[1::2] == ["lr", "steps", "value", "regime"]
 
 
+def test_lrs_can_be_compared_by_the_loss_of_a_spec(here: Run, place: Path):
+    ran = here("find", "spec.toml", "-f", "search", "--metric", "loss", "--lrs", "1e-3", "1", "1", "--json")
+    assert ran.code == 0, ran
+    assert strict(ran.out)["direction"] == "minimize"
+    assert strict((place / "search" / "search.json").read_text())["direction"] == "minimize"
+
+
+def test_the_page_names_the_schedule(here: Run, place: Path):
+    words = ["--steps", "64", "--lrs", "0.01", "1", "1", "--budget", "0.2", "-f", "search", "--workers", "1"]
+    command = program(place, after="print(json.dumps({'acc': 3 - loss}))")
+    words += ["--metric", "acc", "--direction", "maximize", "--limit", "3"]
+    assert here("find", "--command", command, *words, "--schedule", "linear").code == 0
+    assert strict((place / "search" / "search.json").read_text())["limit"] == 3
+    page = place / "search" / "advice.html"
+    for _ in range(2):
+        text = page.read_text()
+        assert ">linear schedule<" in text
+        assert ">constant<" not in text
+        page.unlink()
+        assert here("report", "search").code == 0
+
+
 def test_no_lr_is_advised_where_none_has_an_effect(here: Run, place: Path):
     (place / "flat.py").write_text("import json\nprint(json.dumps({'value': 0.5}))\n")
     words = ["--steps", "64", "--lrs", "0.01", "1", "1", "-f", "search", "--direction", "maximize", "--workers", "1"]
@@ -202,10 +224,15 @@ WORDS: list[tuple[list[str], str]] = [
     (["spec.toml", "--lrs", "0.1", "1", "0"], "per_decade must be a whole number of at least 1"),
     (["spec.toml", "--lrs", "0.1", "1"], "--lrs"),
     (["spec.toml", "--direction", "minimize"], "--direction is for a --command"),
-    (["spec.toml", "--metric", "loss"], "--metric is for a --command"),
-    (["spec.toml", "--timeout", "9"], "--timeout is for a --command"),
-    (["spec.toml", "--stall", "9"], "--stall is for a --command"),
-    (["spec.toml", "--workers", "2"], "--workers is for a --command"),
+    (["spec.toml", "--metric", "speed"], "metric is 'speed'; choose accuracy or loss"),
+    (["spec.toml", "--limit", "1"], "--limit is for a --command; with a spec it follows from the task"),
+    (["spec.toml", "--timeout", "9"], "--timeout is for a --command; with a spec no program is run"),
+    (["spec.toml", "--stall", "9"], "--stall is for a --command; with a spec no program is run"),
+    (
+        ["spec.toml", "--workers", "2"],
+        "--workers is for a --command; with a spec one process trains several LRs at once",
+    ),
+    (["--command", "sh {lr}", "--steps", "99", "--limit", "inf"], "`limit` is inf, but must be a finite number"),
     (["--command", "sh {lr}"], "--command needs --steps: the optimizer steps of a full training"),
     (
         ["--command", "sh {lr}", "--steps", "99", "--direction", "up"],

@@ -1,14 +1,17 @@
 """The code that a page shows for a full training at the advised LR: it runs, and it does what it says."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, update_bn
 
+from docs.pages import blocks, text_of
 from lratlas.report.advice_finish import Recipe, recipes
 from lratlas.search.advice import Advice
 from report.search_helpers import advice, row, without_lr
@@ -107,6 +110,72 @@ def test_the_checkpoint_is_where_the_training_continues(tmp_path: Path, monkeypa
     exec(recipe.code, names)
     assert model.steps.item() == 3
     assert names["step"] == STEPS - 1
+
+
+@pytest.mark.parametrize(
+    ("done", "late"),
+    [(5, None), (10, "1/8 of"), (16, "1/8 of"), (20, "1/8 and 1/4 of"), (40, "1/8, 1/4 and 1/2 of")],
+)
+def test_averages_from_before_the_checkpoint_are_not_promised(done: int, late: str | None) -> None:
+    found = made(segment=f"lr0.3-seed0-to{done}", checkpoint=Path("checkpoint.safetensors"))
+    words = by_heading(recipes(found))["Start"].words
+    assert ("too late" in words) == (late is not None)
+    assert late is None or f"averages after {late} the training" in words
+
+
+class _Loop:
+    """What a recipe does: the steps that it trains, the LR of each, and the averages that it validates."""
+
+    def __init__(self) -> None:
+        self.model = Counter()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.25)
+        self.lrs = list[float]()
+        self.validated = list[float]()
+        self.names: dict[str, Any] = {}
+
+    def train_one_step(self, model: Counter, optimizer: torch.optim.Optimizer) -> None:
+        self.lrs.append(optimizer.param_groups[0]["lr"])
+        with torch.no_grad():
+            model.steps.add_(1)
+
+    def validate(self, model: nn.Module) -> float:
+        self.validated.append(next(model.parameters()).item())
+        return -abs(self.validated[-1] - 20)
+
+    def run(self, code: str, **names: object) -> None:
+        given = {"model": self.model, "optimizer": self.optimizer, "train_loader": [torch.randn(8, 1)]}
+        self.names = {**given, "train_one_step": self.train_one_step, "validate": self.validate, **names}
+        exec(code, self.names)
+
+
+def test_the_recipes_of_the_documentation_do_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    found = made(segment="lr0.3-seed0-to20", checkpoint=path)
+    shown = by_heading(recipes(found))
+    page = text_of("docs/find.md").partition("## The full training")[2]
+    averaging, annealing, continuing = [
+        block for block in blocks("python", page.partition("## When")[0]) if "advice" in block
+    ]
+    save_file({name: value + 3 for name, value in Counter().state_dict().items()}, path)
+    monkeypatch.chdir(tmp_path)
+    pairs = (
+        (averaging, shown["Average"].code, STEPS),
+        (annealing, shown["Anneal"].code, STEPS),
+        # The page leaves the steps to the recipes above it.
+        (continuing, shown["Start"].code.replace("...", "train_one_step(model, optimizer)"), STEPS - 20),
+    )
+    for documented, code, steps in pairs:
+        first, second = _Loop(), _Loop()
+        modules = {"copy": copy, "torch": torch, "AveragedModel": AveragedModel, "update_bn": update_bn}
+        first.run(documented, advice=found, make_model=Counter, load_file=load_file, **modules)
+        second.run(code)
+        assert len(first.lrs) == len(second.lrs) == steps
+        assert first.lrs == pytest.approx(second.lrs)
+        assert first.validated == second.validated
+        assert first.names["step"] == second.names["step"] == STEPS - 1
+        assert first.names["model"].steps.item() == second.names["model"].steps.item()
+        if steps == STEPS and first.validated:
+            assert first.names["kept"].steps.item() == second.names["kept"].steps.item()
 
 
 @pytest.mark.parametrize("verdict", ["tie", "not_learned", "diverged"])

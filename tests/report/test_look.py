@@ -57,6 +57,7 @@ MARKS = {
     *look.ramp(look.BAND_RAMP, 8),
     *look.ramp(look.FLR_RAMP, 14),
     *look.ramp(look.SWA_RAMP, 7),
+    *look.ramp(look.LENGTH_RAMP, 7),
 }
 
 
@@ -83,3 +84,12 @@ def test_colours_differ_with_any_colour_vision(colours: list[str], vision: str) 
     seen = {colour: lab(_VISION[vision] @ linear(colour)) for colour in colours}
     # A difference of 2.3 is just noticeable.
     assert min(float(np.linalg.norm(seen[a] - seen[b])) for a, b in combinations(colours, 2)) > 3 * 2.3
+
+
+@pytest.mark.parametrize("vision", _VISION)
+@pytest.mark.parametrize("count", range(2, 8))
+def test_lengths_differ_with_any_colour_vision(count: int, vision: str) -> None:
+    colours = look.ramp(look.LENGTH_RAMP, count)
+    seen = [lab(_VISION[vision] @ linear(colour)) for colour in colours]
+    assert min(float(np.linalg.norm(a - b)) for a, b in combinations(seen, 2)) > (11 if count > 5 else 17)
+    assert sorted(colours, key=lambda colour: contrast(colour, "#FFFFFF")) == colours

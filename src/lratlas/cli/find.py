@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from lratlas.search.advice import Advice
 
 _FOLDER = "lratlas-find"
+_UNFIT = {
+    "timeout": "with a spec no program is run",
+    "stall": "with a spec no program is run",
+    "workers": "with a spec one process trains several LRs at once",
+}
+"""Why options of a command mean nothing with a spec."""
 Report = Callable[[float, float, str], None]
 
 
@@ -72,7 +78,12 @@ def find(
         str | None, typer.Option(help="minimize (default) or maximize the program's metric.", metavar="DIRECTION")
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="The program's name for its validation metric.", metavar="NAME")
+        str | None,
+        typer.Option(
+            help="With a spec: accuracy (default where there are labels) or loss. With --command: the program's name"
+            " for its validation metric.",
+            metavar="NAME",
+        ),
     ] = None,
     samples: Annotated[
         int | None,
@@ -86,6 +97,14 @@ def find(
         float | None,
         typer.Option(help="The program's metric for a model that has learned nothing.", metavar="X"),
     ] = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(
+            help="The best value that the program's metric can have; by default 1 or 100 for an accuracy, 0 for a loss,"
+            " as far as the values agree.",
+            metavar="X",
+        ),
+    ] = None,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds that a run of the program may take.", metavar="SECONDS")
     ] = None,
@@ -95,7 +114,9 @@ def find(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Programs at once; by default one per core.", metavar="N", parser=partial(count, "--workers")
+            help="Programs at once (--command only); by default one per core.",
+            metavar="N",
+            parser=partial(count, "--workers"),
         ),
     ] = None,
     data_root: DataRoot = None,
@@ -121,22 +142,24 @@ def find(
         if spec is not None:
             given = {
                 "direction": direction,
-                "metric": metric,
                 "samples": samples,
                 "chance": chance,
+                "limit": limit,
                 "timeout": timeout,
                 "stall": stall,
                 "workers": workers,
             }
             if unfit := [name for name, value in given.items() if value is not None]:
-                raise SpecError(f"--{unfit[0]} is for a --command; with a spec it follows from the task.")
-            advice = _for_spec(spec, folder, settings, steps, report)
+                reason = _UNFIT.get(unfit[0], "with a spec it follows from the task")
+                raise SpecError(f"--{unfit[0]} is for a --command; {reason}.")
+            advice = _for_spec(spec, folder, settings | {"metric": metric}, steps, report)
         else:
             if steps is None:
                 raise SpecError("--command needs --steps: the optimizer steps of a full training.")
             direction = direction or "minimize"
             _choose("--direction", direction, ("minimize", "maximize"))
             settings |= {"steps": steps, "direction": direction, "samples": samples, "chance": chance}
+            settings["limit"] = limit
             told = {"metric": metric, "timeout": timeout, "stall": stall}
             advice = _for_command(str(command), folder, settings, told, workers or CORES, report)
     _print(advice, folder, as_json=as_json)
@@ -189,8 +212,10 @@ def _for_command(
 def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
     from lratlas.advising import advice_facts, write_advice
     from lratlas.cli.search import print_advice
+    from lratlas.paths import home_expanded
+    from lratlas.search.journal import read_settings
 
-    page = write_advice(advice, folder)
+    page = write_advice(advice, folder, search=read_settings(home_expanded(folder)))
     if as_json:
         print_json(advice_facts(advice))
         return

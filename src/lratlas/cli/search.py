@@ -30,11 +30,11 @@ def print_search_status(folder: str, *, as_json: bool) -> None:
     failed = sum(each.failure is not None for each in results)
     advice, reason = _advice(finder)
     if as_json:
-        from lratlas.advising import advice_facts, advice_of
+        from lratlas.advising import advice_facts
 
         counts = {"state": state, "segments": len(results), "failed": failed, "cost": cost, "budget": budget}
         settings = finder.search.model_dump(mode="json")
-        facts = advice_facts(advice_of(finder)) if advice else None
+        facts = advice_facts(advice) if advice else None
         print_json({"folder": str(finder.folder), **counts, "settings": settings, "advice": facts})
         return
     segments = f"{len(results)} {'segment' if len(results) == 1 else 'segments'} trained, {failed} of them failed"
@@ -82,11 +82,11 @@ def write_search_report(folder: str) -> None:
     Raises:
         SearchError: There is no advice yet, or a file cannot be written.
     """
-    from lratlas.advising import advice_of, write_advice
+    from lratlas.advising import write_advice
     from lratlas.search.finder import Finder
 
     finder = Finder(folder)
-    say(f"Report: {write_advice(advice_of(finder), finder.folder)}")
+    say(f"Report: {write_advice(finder.advice(), finder.folder, search=finder.search)}")
 
 
 def _advice(finder: "Finder") -> tuple["Advice | None", str]:

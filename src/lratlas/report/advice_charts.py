@@ -48,7 +48,7 @@ def advice_chart(advice: Advice) -> Drawing:
     weights = _weights(advice, "advice")
     pick = alt.selection_point(name="pick", fields=["part"], bind="legend", toggle="true")
     parts = data.unique("steps").sort("steps")["part"].to_list()
-    colour = _by_name("part:N", parts, look.SWA_RAMP, title=["share of a", "full training"])
+    colour = _by_name("part:N", parts, look.LENGTH_RAMP, title=["share of a", "full training"])
     rows = alt.Chart(look.inline(data)).transform_filter(weights.passes("weights"))
     base = rows.encode(
         x=_lr_axis(advice),

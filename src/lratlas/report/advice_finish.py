@@ -1,5 +1,6 @@
 """How to train in full at the advised LR, as code: both ways to finish, and the start from the search's checkpoint."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lratlas.search.advice import Advice
@@ -90,10 +91,26 @@ def _continued(advice: Advice) -> list[Recipe]:
         Recipe(
             heading="Start from the search's checkpoint",
             words=f"The search has trained {done:,} of the {advice.steps:,} steps at LR {lr:.3g}, the nearest one that"
-            " it tried. Its weights are in the checkpoint; the state of the optimizer is not, and starts from scratch.",
+            " it tried. Its weights are in the checkpoint; the state of the optimizer is not, and starts from scratch."
+            f"{_missed(done, advice.steps)}",
             code=_CONTINUE.format(checkpoint=advice.checkpoint.name, done=done, steps=advice.steps),
         )
     ]
+
+
+def _missed(done: int, steps: int) -> str:
+    """Which of the averages a training that starts from the checkpoint comes too late for, in a sentence."""
+    late = [f"1/{part}" for part in (8, 4, 2) if steps // part - steps // part // 10 < done]
+    if not late:
+        return ""
+    return (
+        f" This start is too late for the averages after {_listed(late)} of the training: an average needs the tenth"
+        " of the steps before its end. To validate these too, train from fresh weights."
+    )
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
 
 
 def done_by(segment: str) -> tuple[float, int]:

@@ -66,7 +66,7 @@ def errors(advice: Advice, weights: Control) -> list[alt.Chart]:
     if data["low"].count() == 0:
         return []
     rows = alt.Chart(look.inline(data)).transform_filter(weights.is_at(AVERAGED))
-    colour = look.SWA_RAMP[-1]
+    colour = look.LENGTH_RAMP[-1]
     tips = [
         alt.Tooltip("lr:Q").title("LR").format(look.LR_FORMAT),
         *(alt.Tooltip(f"{name}:Q").format(_METRIC_FORMAT) for name in ("metric", "low", "high", "best")),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lratlas.report.advice_data import part_text
+from lratlas.report.advice_settings import schedule_text
 from lratlas.report.rows import lr_text
 from lratlas.search.advice import Advice
 
@@ -45,7 +46,6 @@ HEADINGS: Mapping[str, str] = {
 _FORMS: Mapping[str, Callable[[Any], str]] = {
     "lr": lr_text,
     "steps": "{:,}".format,
-    "annealed": lambda annealed: "annealed" if annealed else "constant",
     "averaged": _metric,
     "value": _metric,
     "seconds": "{:,.1f}".format,
@@ -57,6 +57,8 @@ def _cell(column: str, row: Mapping[str, Any], advice: Advice) -> Cell:
         share = row["steps"] / advice.steps
         return Cell(text=f"{share:.2g}" if row["annealed"] else part_text(row["steps"], of=advice.steps), key=share)
     value = row[column]
+    if column == "annealed":
+        return Cell(text="annealed" if value else schedule_text(advice), key=value)
     if value is None:
         return Cell(text=ABSENT, key="")
     return Cell(text=_FORMS.get(column, str)(value), key=value if isinstance(value, float | int) else str(value))

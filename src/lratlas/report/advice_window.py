@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from lratlas.report.advice_settings import best_possible
 from lratlas.search.advice import Advice
 
 _REACH = 4.0  # the scale reaches this many times farther from the best metric than half of all metrics are
@@ -108,9 +109,9 @@ def window_of(advice: Advice, metrics: pl.Series, marks: pl.Series) -> Window:
     more = advice.direction == "maximize"
     if metrics.is_empty():
         return Window(low=0.0, high=1.0, more_is_better=more)
-    floor, ceiling = possible(advice)
-    limit = ceiling if more else floor
-    if math.isfinite(limit):
+    limit = best_possible(advice)
+    floor, ceiling = _possible(limit, advice)
+    if limit is not None:
         distances = (metrics - limit).abs()
         least = _least(distances)
         logs = -distances.clip(least).log()
@@ -123,19 +124,13 @@ def window_of(advice: Advice, metrics: pl.Series, marks: pl.Series) -> Window:
     return Window(low=max(low, floor), high=min(high, ceiling), more_is_better=more)
 
 
-def possible(advice: Advice) -> tuple[float, float]:
-    """The least and the largest value that the metric can have, as far as all values seen speak for it.
-
-    One that is never negative cannot be; one to be maximised that stays below 1, or 100, is a share or per cent.
-    """
-    seen = [*advice.evidence["value"].drop_nulls(), *advice.evidence["averaged"].drop_nulls()]
-    seen = [value for value in seen if math.isfinite(value)]
-    if not seen or min(seen) < 0:
-        return -math.inf, math.inf
-    if advice.direction == "minimize":
-        return 0.0, math.inf
-    largest = max([*seen, advice.expected_high or 0.0])
-    return 0.0, next((end for end in (1.0, 100.0) if largest <= end), math.inf)
+def _possible(limit: float | None, advice: Advice) -> tuple[float, float]:
+    """How far a scale may reach: to the best possible metric, and below zero only where a metric is."""
+    seen = advice.evidence.select(negative=pl.any_horizontal((pl.col("value", "averaged") < 0).any()))
+    floor = -math.inf if seen.item() else 0.0
+    if limit is None:
+        return floor, math.inf
+    return (floor, limit) if advice.direction == "maximize" else (limit, math.inf)
 
 
 def _least(distances: pl.Series) -> float:

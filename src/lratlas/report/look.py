@@ -30,6 +30,8 @@ NEUTRAL = "#828282"
 STRONG = ("#D55E00", "#1A85C9", "#009468")
 FLR_RAMP = ("#2D9DC6", "#1F74C4", "#6A55C8")
 SWA_RAMP = ("#C48600", "#D4551A", "#B83A50")
+# Ordered: darker for more, and its steps differ with any colour vision. Green is left to what is expected.
+LENGTH_RAMP = ("#A59000", "#E54B5F", "#9C48B8", "#5742FB")
 # Along PLRs: the colours of the regimes, in their usual order.
 PLR_RAMP = [REGIME_COLOURS[regime] for regime in ("1", "2A", "2B", "3")]
 # From low frequencies to high ones, as in the spectrum of light.

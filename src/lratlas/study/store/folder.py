@@ -115,7 +115,9 @@ class Folder:
         with self._reading("."):
             missing = not self.filesystem.exists(self.root)
         state = "There is no folder" if missing else "There is no study in the empty folder"
-        raise StudyError(f"{state} {self.url}; `lratlas explore` and `lratlas reproduce` make studies.")
+        raise StudyError(
+            f"{state} {self.url}; `lratlas explore` and `lratlas reproduce` make studies, `lratlas find` searches."
+        )
 
     @classmethod
     def _at(cls, folder: str | Path) -> Self:
