@@ -16,19 +16,18 @@ from lratlas.paths import home_expanded
 from lratlas.report.advice_charts import advice_chart, course_chart
 from lratlas.report.advice_courses import courses_data
 from lratlas.report.advice_page import advice_page
-from lratlas.report.advice_settings import schedule_text, settings_of, with_settings
+from lratlas.report.advice_table import schedule_text
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.look import Drawing
 from lratlas.search.advice import Advice
 from lratlas.search.regimes import Bracket
-from lratlas.search.settings import Search
 from lratlas.study.store.atomic import write_file
 
 FILES = ("advice.json", "advice.svg", "advice.pdf", "advice.html")
 """What `write_advice` writes."""
 
 
-def write_advice(advice: Advice, folder: str | Path, *, search: Search | None = None) -> Path:
+def write_advice(advice: Advice, folder: str | Path) -> Path:
     """Write the advice into a folder as a page, as JSON for scripts, and its main chart as SVG and PDF.
 
     Each file is replaced at once or not at all.
@@ -36,8 +35,6 @@ def write_advice(advice: Advice, folder: str | Path, *, search: Search | None = 
     Args:
         advice: What a search came to.
         folder: That of the search, or any other; made if it is not there.
-        search: The settings of the search, such as ``Finder(folder).search``: with them the page names the schedule
-            and knows the best possible metric. Without them both follow from the advice.
 
     Returns:
         Where the page is.
@@ -46,17 +43,16 @@ def write_advice(advice: Advice, folder: str | Path, *, search: Search | None = 
         SearchError: A file cannot be written.
     """
     folder = home_expanded(folder)
-    shown = with_settings(advice, search) if search else advice
     # Altair checks every part of a chart against a schema as it is made, which takes longer than all the rest.
     with debug_mode(False):
-        charts = charts_of(shown)
+        charts = charts_of(advice)
     contents = zip(
         FILES,
         (
             json.dumps(advice_facts(advice), indent=1, allow_nan=False).encode() + b"\n",
             figure_svg(charts["advice"]).encode(),
             figure_pdf(charts["advice"]),
-            advice_page(shown, charts, facts=cost_facts(shown)).encode(),
+            advice_page(advice, charts, facts=cost_facts(advice)).encode(),
         ),
         strict=True,
     )
@@ -81,7 +77,7 @@ def advice_facts(advice: Advice) -> dict[str, Any]:
 
     The tables are lists of row objects; a bracket has ``below``, ``above`` and ``value``.
     """
-    record: dict[str, Any] = {each.name: getattr(advice, each.name) for each in fields(Advice)}
+    record: dict[str, Any] = {each.name: getattr(advice, each.name) for each in fields(advice)}
     brackets = {name: _bracket(record[name]) for name in ("convergence", "divergence")}
     tables = {name: record[name].to_dicts() for name in ("evidence", "compared")}
     checkpoint = None if advice.checkpoint is None else str(advice.checkpoint)
@@ -105,10 +101,9 @@ def cost_facts(advice: Advice) -> dict[str, str]:
 
 
 def _schedule(advice: Advice) -> dict[str, str]:
-    search = settings_of(advice)
-    if search is None or search.constant:
+    if advice.schedule == "constant" and not advice.warmup:
         return {}
-    warmup = f", after a warm-up of {search.warmup:,} steps" if search.warmup else ""
+    warmup = f", after a warm-up of {advice.warmup:,} steps" if advice.warmup else ""
     return {"LR": f"{schedule_text(advice)}{warmup}"}
 
 

@@ -56,6 +56,8 @@ def advice(
     evidence = pl.DataFrame(list(rows), schema=EVIDENCE).sort("lr", "seed", "steps", "annealed")
     seen = evidence.select(pl.coalesce("averaged", "value")).to_series().drop_nulls().to_list() or [0.0]
     best = max(seen) if more_is_better else min(seen)
+    all_seen = [each for name in ("value", "averaged") for each in evidence[name].drop_nulls()]
+    largest = next((end for end in (1.0, 100.0) if all(each <= end for each in all_seen)), None)
     settings: dict[str, Any] = {
         "verdict": "found",
         "reason": "",
@@ -74,6 +76,7 @@ def advice(
         "cost": 1.5,
         "steps": 6400,
         "segment": None,
+        "limit": None if any(each < 0 for each in all_seen) else largest if more_is_better else 0.0,
         "evidence": evidence,
         "compared": pl.DataFrame(list(levels), schema=COMPARED).sort("steps", "lr"),
         "warnings": (),

@@ -322,9 +322,19 @@ def test_what_the_search_could_not_try_is_left_open():
     assert advised(a_search(), lambda asked: failed(asked) if asked.annealed else Valley()(asked)).finish == "either"
 
 
+@pytest.mark.parametrize(("limit", "known"), [(None, 1.0), (2.0, 2.0), (0.5, None)])
+def test_a_limit_that_is_exceeded_is_none(limit: float | None, known: float | None):
+    def accuracy(asked: Segment) -> SegmentResult:
+        return result(asked, averaged=0.9 - 0.1 * min(math.log10(asked.lr / 0.01) ** 2, 8))
+
+    advice = advised(a_search(direction="maximize", **({} if limit is None else {"limit": limit})), accuracy)
+    assert 0.5 < advice.best < 1
+    assert advice.limit == known
+
+
 def test_a_schedule_is_kept():
     advice = advised(a_search(schedule="cosine", warmup=50), with_end(1.0, averaged=False))
-    assert advice.finish == "schedule"
+    assert (advice.finish, advice.schedule, advice.warmup) == ("schedule", "cosine", 50)
     lr, _, _ = found(advice)
     assert advice.lr_at(0) == advice.lr_at(STEPS - 1) == lr  # which the schedule, warm-up included, multiplies
     assert advice.segment is None

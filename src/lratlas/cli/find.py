@@ -212,10 +212,8 @@ def _for_command(
 def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
     from lratlas.advising import advice_facts, write_advice
     from lratlas.cli.search import print_advice
-    from lratlas.paths import home_expanded
-    from lratlas.search.journal import read_settings
 
-    page = write_advice(advice, folder, search=read_settings(home_expanded(folder)))
+    page = write_advice(advice, folder)
     if as_json:
         print_json(advice_facts(advice))
         return

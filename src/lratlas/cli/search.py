@@ -86,7 +86,7 @@ def write_search_report(folder: str) -> None:
     from lratlas.search.finder import Finder
 
     finder = Finder(folder)
-    say(f"Report: {write_advice(finder.advice(), finder.folder, search=finder.search)}")
+    say(f"Report: {write_advice(finder.advice(), finder.folder)}")
 
 
 def _advice(finder: "Finder") -> tuple["Advice | None", str]:

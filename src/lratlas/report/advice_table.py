@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lratlas.report.advice_data import part_text
-from lratlas.report.advice_settings import schedule_text
 from lratlas.report.rows import lr_text
 from lratlas.search.advice import Advice
 
@@ -50,6 +49,11 @@ _FORMS: Mapping[str, Callable[[Any], str]] = {
     "value": _metric,
     "seconds": "{:,.1f}".format,
 }
+
+
+def schedule_text(advice: Advice) -> str:
+    """The schedule of the LR in words, such as ``cosine schedule``."""
+    return advice.schedule if advice.schedule == "constant" else f"{advice.schedule} schedule"
 
 
 def _cell(column: str, row: Mapping[str, Any], advice: Advice) -> Cell:

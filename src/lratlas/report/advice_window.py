@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from lratlas.report.advice_settings import best_possible
 from lratlas.search.advice import Advice
 
 _REACH = 4.0  # the scale reaches this many times farther from the best metric than half of all metrics are
@@ -109,8 +108,8 @@ def window_of(advice: Advice, metrics: pl.Series, marks: pl.Series) -> Window:
     more = advice.direction == "maximize"
     if metrics.is_empty():
         return Window(low=0.0, high=1.0, more_is_better=more)
-    limit = best_possible(advice)
-    floor, ceiling = _possible(limit, advice)
+    limit = advice.limit
+    floor, ceiling = _possible(advice)
     if limit is not None:
         distances = (metrics - limit).abs()
         least = _least(distances)
@@ -124,13 +123,13 @@ def window_of(advice: Advice, metrics: pl.Series, marks: pl.Series) -> Window:
     return Window(low=max(low, floor), high=min(high, ceiling), more_is_better=more)
 
 
-def _possible(limit: float | None, advice: Advice) -> tuple[float, float]:
+def _possible(advice: Advice) -> tuple[float, float]:
     """How far a scale may reach: to the best possible metric, and below zero only where a metric is."""
     seen = advice.evidence.select(negative=pl.any_horizontal((pl.col("value", "averaged") < 0).any()))
     floor = -math.inf if seen.item() else 0.0
-    if limit is None:
+    if advice.limit is None:
         return floor, math.inf
-    return (floor, limit) if advice.direction == "maximize" else (limit, math.inf)
+    return (floor, advice.limit) if advice.direction == "maximize" else (advice.limit, math.inf)
 
 
 def _least(distances: pl.Series) -> float:

@@ -10,7 +10,7 @@ import polars as pl
 
 from lratlas.errors import SearchError
 from lratlas.search.choice import choose
-from lratlas.search.evidence import tied, trial
+from lratlas.search.evidence import limit_of, metrics_of, tied, trial
 from lratlas.search.forecast import INTERVAL, forecast
 from lratlas.search.learning import alike, learners, levels, trusted
 from lratlas.search.level import Level
@@ -21,6 +21,7 @@ from lratlas.search.settings import Search
 from lratlas.search.wording import statement_of, warnings_of
 
 Verdict = Literal["found", "tie", "not_learned", "diverged"]
+Schedule = Literal["constant", "linear", "cosine", "custom"]
 Finish = Literal["average", "anneal", "either", "constant", "schedule"]
 
 EVIDENCE = pl.Schema(
@@ -78,6 +79,8 @@ class Advice:
         cost: What the search trained, in full trainings.
         steps: Optimizer steps of a full training.
         warmup: Of these, the steps over which the LR grows linearly to its value.
+        schedule: That under which the LRs were compared; ``custom`` for a function or a list.
+        limit: The best value that the metric can have; None where it is unknown, or was exceeded.
         segment: The longest segment at the LR nearest to the recommended one, from whose final state the full training
             can continue; None without an LR, or where trainings cannot be continued.
         checkpoint: The file of that state, where the search has it.
@@ -103,6 +106,8 @@ class Advice:
     cost: float
     steps: int
     warmup: int = 0
+    schedule: Schedule = "constant"
+    limit: float | None = None
     segment: str | None
     checkpoint: Path | None = None
     evidence: pl.DataFrame
@@ -217,6 +222,8 @@ def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
         cost=spent(search, results),
         steps=search.steps,
         warmup=search.warmup,
+        schedule=search.schedule if isinstance(search.schedule, str) else "custom",
+        limit=_limit(search, good),
         segment=_continued(search, relied, nearest),
         evidence=_evidence(results, told),
         compared=_compared(search, found),
@@ -291,6 +298,13 @@ def _finish(search: Search, results: Sequence[SegmentResult], last: Level | None
         return "either"
     gain, error = sum(gains) / len(gains), last.noise * math.sqrt(2 / len(gains))
     return "either" if abs(gain) <= INTERVAL * error else "anneal" if gain > 0 else "average"
+
+
+def _limit(search: Search, results: Sequence[SegmentResult]) -> float | None:
+    """The best value that the metric can have; None where it is unknown, or a metric exceeds it."""
+    limit = limit_of(search, results)
+    exceeded = limit is not None and any(search.score(each) > search.score(limit) for each in metrics_of(results))
+    return None if exceeded else limit
 
 
 def _continued(search: Search, results: Sequence[SegmentResult], lr: float | None) -> str | None:
