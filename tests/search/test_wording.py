@@ -14,7 +14,7 @@ from lratlas.search.rungs import enough
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import Search
 from report.search_helpers import advice, row
-from search.find_helpers import STEPS, Answer, Valley, a_search, failed, scaled, searched
+from search.find_helpers import STEPS, Answer, Valley, a_search, failed, result, scaled, searched
 
 
 def advised(search: Search, answer: Answer) -> Advice:
@@ -69,6 +69,21 @@ def test_warnings_follow_on_lines_of_their_own():
 
 def test_a_search_without_surprises_has_no_warnings():
     assert advised(a_search(), Valley()).warnings == ()
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_wrong_direction_is_noticed(direction: str, wrong: bool):
+    """The metric is the loss or its negative; losses are those of training."""
+    sign = 1 if (direction == "minimize") != wrong else -1
+
+    def answer(asked: Segment) -> SegmentResult:
+        loss = Valley().loss(asked.lr, asked.stop)
+        return result(asked, value=sign * loss, losses=(4.0, loss, loss))
+
+    said = [each for each in advised(a_search(direction=direction), answer).warnings if "direction" in each]
+    other = {"minimize": "larger, the direction must be maximize", "maximize": "smaller, the direction must be minim"}
+    assert [other[direction] in each for each in said] == [True] * wrong
 
 
 def test_a_search_that_is_not_over_says_so():

@@ -1,10 +1,14 @@
 """The words of an advice."""
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lratlas.search.learning import restarted, trusted
+import numpy as np
+
+from lratlas.search.evidence import level_at, trial
+from lratlas.search.learning import last_loss, restarted, trusted
 from lratlas.search.level import Level
 from lratlas.search.rungs import enough, next_segments, spent
 from lratlas.search.segments import SegmentResult
@@ -24,6 +28,8 @@ _FINISHES = {
 _KEEP = "Also validate the averages taken after 1/8, 1/4 and 1/2 of the training, and keep the best."
 _LITTLE = 1 / 8  # of a full training; advice from less is a guess
 _FEW = 3  # LRs
+_MANY = 8  # LRs, at least, show in which direction metrics and losses go
+_WRONG = 0.9  # rank correlation of loss and score, which is negative where the direction is right
 _WIDE = 10.0  # a good range of this ratio says little of the LR itself
 
 
@@ -84,6 +90,7 @@ def warnings_of(
         )
     elif advice.lr is not None:
         yield from _on_little(search, found)
+    yield from _wrong_way(search, results)
     if advice.lr is not None:
         yield from _at_an_end(search, results, found)
         yield from _unsure(found, advice)
@@ -104,6 +111,20 @@ def _lost_states(results: Sequence[SegmentResult]) -> Iterator[str]:
             f"The losses of {len(doubtful)} segments, such as {doubtful[0]}, begin as high as those of fresh weights:"
             " load the state of the parent segment before training continues. Where most segments lack it, only those"
             " from fresh weights count."
+        )
+
+
+def _wrong_way(search: Search, results: Sequence[SegmentResult]) -> Iterator[str]:
+    """A sentence where, at the first length, metrics are the worse the lower the training losses are."""
+    first = level_at(search, results, min(each.segment.stop for each in results))
+    losses = [last_loss(trial(results, lr, seed=search.seed)[:1]) for lr in first.lrs]
+    pairs = [pair for pair in zip(losses, first.scores, strict=True) if math.isfinite(pair[0])]
+    ranks = [[sum(other < each for other in of) + of.count(each) / 2 for each in of] for of in zip(*pairs, strict=True)]
+    if len(pairs) >= _MANY and min(map(np.ptp, ranks)) and statistics.correlation(*ranks) > _WRONG:
+        other = "minimize" if search.direction == "maximize" else "maximize"
+        yield (
+            "The metric is the worse the lower the training loss is: if it is better when it is"
+            f" {'smaller' if other == 'minimize' else 'larger'}, the direction must be {other}."
         )
 
 
