@@ -14,6 +14,8 @@ from lratlas.watching.tracker import Look
 
 __all__ = ["Watch", "watch"]
 
+_DEEPEST = 32  # wrappers around an optimizer
+
 
 class OptimizerWrapper(Protocol):
     """An object that holds the optimizer it steps, such as those of DeepSpeed; Accelerate's is an `Optimizer` too."""
@@ -82,6 +84,7 @@ def watch(
         SpecError: If a number is out of range, the schedule is none, or there is no PyTorch optimizer.
     """
     check_schedule(schedule)
+    check_options(model=model, average=average, on_change=on_change)
     rules = Rules(
         chance_loss=chance_loss,
         chance_accuracy=chance_accuracy,
@@ -94,31 +97,55 @@ def watch(
     )
 
 
+def check_options(*, model: object, average: object, on_change: object) -> None:
+    """Refuse options of the wrong type.
+
+    Raises:
+        SpecError: If one has the wrong type.
+    """
+    if model is not None and not isinstance(model, nn.Module):
+        raise SpecError(f"model is a {type(model).__name__}; it must be a PyTorch module")
+    if not isinstance(average, bool):
+        raise SpecError(f"average is {average!r}; it must be True or False")
+    if on_change is not None and not callable(on_change):
+        raise SpecError(f"on_change is {on_change!r}; it must be a function of a look")
+
+
 def unwrapped(optimizer: object) -> Optimizer:
     """The optimizer whose steps can be followed: the one given, or the one inside its wrappers.
 
     Raises:
         SpecError: If there is none.
     """
-    inner = optimizer
-    while not _takes_hooks(inner):
-        inner = getattr(inner, "optimizer", None)
-        if inner is None:
-            raise SpecError(
-                f"watch was given a {type(optimizer).__name__}; it must be a PyTorch optimizer, or have one as its "
-                "attribute `optimizer`"
-            )
-    assert isinstance(inner, Optimizer)
-    return inner
+    inner, seen = optimizer, list[object]()
+    while inner is not None and len(seen) < _DEEPEST and not any(inner is wrapper for wrapper in seen):
+        if _takes_hooks(inner):
+            assert isinstance(inner, Optimizer)
+            return inner
+        seen.append(inner)
+        inner = _inside(inner)
+    why = "" if inner is None else ". The attribute leads back to a wrapper, again and again, and to no optimizer"
+    raise SpecError(
+        f"watch was given a {type(optimizer).__name__}; it must be a PyTorch optimizer, or have one as its attribute "
+        f"`optimizer`{why}"
+    )
+
+
+def _inside(wrapper: object) -> object:
+    """The attribute ``optimizer`` of a wrapper; None if it has none."""
+    try:
+        return getattr(wrapper, "optimizer", None)
+    except RecursionError:
+        return None
 
 
 def _takes_hooks(optimizer: object) -> bool:
-    """Whether an object is an optimizer that was set up as one: wrappers may only inherit from the class."""
+    """Whether hooks can be registered: a wrapper may inherit from `Optimizer` without calling its constructor."""
     if not isinstance(optimizer, Optimizer):
         return False
     try:
         optimizer.register_step_post_hook(_nothing).remove()
-    except AttributeError:
+    except (AttributeError, RecursionError):
         return False
     return True
 
