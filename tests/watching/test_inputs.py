@@ -141,7 +141,7 @@ def test_an_accuracy_in_per_cent_on_an_accelerator_is_refused_when_it_is_fetched
         {"model": "model"},
         {"on_change": 3},
         {"schedule": np.zeros(2)},
-        {"schedule": lambda _: "0.5"},
+        {"schedule": {0: "0.5"}.get},
     ],
 )
 def test_options_of_the_wrong_type_or_range_are_named(given: dict[str, Any]) -> None:
@@ -232,7 +232,7 @@ def test_an_optimizer_that_sets_its_own_learning_rate_is_watched(lr: str | None)
     class Own(torch.optim.Optimizer):
         """An optimizer with learning rates of no group, such as Adafactor with relative steps."""
 
-        def step(self, closure: Any = None) -> None:
+        def step(self, closure: Any = None) -> Any:
             """Do nothing."""
 
     optimizer = Own([nn.Parameter(torch.zeros(1))], {"lr": None} if lr is None else {})

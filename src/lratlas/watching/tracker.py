@@ -82,23 +82,23 @@ class Look:
 
 @dataclass(kw_only=True)
 class RegimeTracker:
-    """Follows a training whose losses come as means over some steps.
+    """Follows a training from its mean losses over successive steps.
 
-    `restart` begins a new phase where the learning rate has jumped; a learning rate that moves little by little stays
-    in one phase. Looks are taken at 256 steps and then whenever a phase has grown by a quarter, so that their number
-    grows with the logarithm of the steps. Each tests the last half of the phase.
+    `restart` begins a new phase when the learning rate has jumped; a gradual change does not begin one. Looks are taken
+    at 256 steps and then whenever a phase has grown by a quarter, so that their number grows with the logarithm of the
+    steps. Each look tests the last half of the phase.
 
     Attributes:
         rules: The numbers that decide.
         step: Steps so far.
         phase_step: Steps of the present phase.
         regime: The regime at the last look.
-        course: What the loss did at the last look.
+        course: The course of the loss at the last look.
         since: The step since which the regime has been the same.
         course_since: The step since which the course has been the same.
         spent: Steps of the present phase in each regime.
         peak: Highest loss of the phase over eight steps or more, as of the last look.
-        blown: Whether the peak is above the reference: the training has moved the loss, not for the better.
+        blown: Whether the peak is above the reference: the training has made the loss worse.
         lowest: Lowest loss so far.
         first_losses: The first eight losses.
     """
@@ -161,7 +161,7 @@ class RegimeTracker:
         self._history, self._next_look = History(), FIRST_LOOK
 
     def look(self) -> Look:
-        """Judge the losses now. Looks beyond those that are due add to the probability of a false alarm."""
+        """Judge the losses now. Looks that are not due add to the probability of a false alarm."""
         if self._broken_steps >= 2:
             return self._named("diverging", "unclear")
         self._next_look = max(ceil(self.phase_step * LOOK_GROWTH), FIRST_LOOK)
@@ -202,7 +202,7 @@ class RegimeTracker:
         """Resume from what `state_dict` gave.
 
         Raises:
-            SpecError: If it is of something else, or of another version of LR Atlas.
+            SpecError: If it is not a state of a tracker of this version of LR Atlas.
         """
         if not isinstance(cast("object", state), Mapping) or set(state) != set(self.state_dict()):
             found = sorted(map(str, state)) if isinstance(cast("object", state), Mapping) else type(state).__name__

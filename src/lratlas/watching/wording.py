@@ -137,7 +137,9 @@ def _of_start(tracker: RegimeTracker, look: Look) -> str:
     """The reason where the loss is not above the reference."""
     if look.standing == "below" or look.course == "rising":
         return f"{_COURSES[look.course]}."
-    found = f"{_COURSES[look.course]} and is not clearly below {_reference(tracker)}"
+    low, high = f"{tracker.start.low:.4g}", f"{tracker.start.high:.4g}"
+    through = f" to {high}" if tracker.rules.chance_loss is None and low != high else ""
+    found = f"{_COURSES[look.course]} and is not clearly below {_reference(tracker)}{through}"
     if tracker.blown:
         return f"{found}, after it was above: the learning rate may be far too high."
     if tracker.rules.chance_loss is None:
