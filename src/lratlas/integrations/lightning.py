@@ -9,6 +9,7 @@ from lratlas.errors import SpecError
 from lratlas.integrations import extra
 from lratlas.integrations.tracking import numbers_of
 from lratlas.watching.following import Watch
+from lratlas.watching.inputs import one_number
 from lratlas.watching.learning_rates import Schedule
 from lratlas.watching.tracker import Look
 from lratlas.watching.watch import watch
@@ -146,7 +147,7 @@ class WatchCallback(Callback):
         return {"watches": [seen.state_dict() for seen in self.watches]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint once the training begins."""
+        """Resume from a checkpoint when the training begins."""
         self._loaded = list(state_dict["watches"])
 
     def _close(self) -> None:
@@ -163,10 +164,10 @@ class WatchCallback(Callback):
             self._logged[at] = len(seen.log)
 
 
-def _entry(outputs: Mapping[str, Any], name: str) -> Tensor:
+def _entry(outputs: Mapping[str, Any], name: str) -> float | Tensor:
     if name not in outputs:
         raise SpecError(_missing(name, outputs))
-    return torch.as_tensor(outputs[name]).detach()
+    return one_number(outputs[name], f"{name!r} of training_step")
 
 
 def _missing(name: str, outputs: Mapping[str, Any]) -> str:

@@ -6,16 +6,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lratlas.errors import LRAtlasError, SpecError
+from lratlas.errors import LRAtlasError, SpecError, first_line
 from lratlas.numbers import is_finite
 from lratlas.paths import home_expanded
+from lratlas.watching.inputs import one_number
 from lratlas.watching.learning_rates import LearningRates, Schedule
-from lratlas.watching.losses import GatheredLosses
+from lratlas.watching.losses import GatheredLosses, StepMeans
 from lratlas.watching.rules import Regime, Rules
 from lratlas.watching.running_average import RunningAverage
 from lratlas.watching.tracker import Look, RegimeTracker
@@ -25,16 +26,16 @@ GATHERED = 32  # losses between two fetches from the device
 NORM_EVERY = 32  # steps between two gradient norms
 AVERAGE_EVERY = 32  # steps between two weights that are averaged
 
-_STATE = ("tracker", "steps", "losses", "rates", "log", "average")
+_STATE = ("tracker", "steps", "losses", "gathered", "norms", "phase", "rates", "log", "average")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ahead:
-    """What an evaluation says of the weights and of their running average.
+    """The results of an evaluation with the weights and with their running average.
 
     Attributes:
-        current: Of the weights as they are.
-        averaged: Of the average.
+        current: The result with the weights as they are.
+        averaged: The result with the average.
     """
 
     current: float
@@ -47,16 +48,16 @@ class Ahead:
 
 
 class Watch:
-    """Follows a training through its optimizer and its losses; made by `watch`.
+    """Follows a training through its optimizer and its losses; `watch` creates it.
 
     Call it with the loss of every mini-batch. It counts the optimizer's own steps: with gradient accumulation the
     losses of one step are averaged, and steps that mixed precision skips do not count. It reads weights and gradients
-    and never writes them (but inside `averaged`), leaves the optimizer's state, modes and random generators alone, and
+    and writes them only inside `averaged`, does not change the optimizer's state, modes or random generators, and
     `close` removes it. A copy or a pickle of the optimizer is not watched, since PyTorch leaves hooks out of them; the
     same optimizer with a state loaded into it still is.
 
     Attributes:
-        log: What each look found, oldest first.
+        log: The result of each look, oldest first.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Watch:
         self._optimizer, self._model, self._on_change = optimizer, model, on_change
         self._tracker = RegimeTracker(rules=rules)
         self._gathered, self._steps, self._losses = GatheredLosses(), 0, 0
-        self._norms: Tensor | None = None  # their sum since the last look, where the gradients are
+        self._norms: Tensor | float | None = None  # their sum since the last look, on the device of the gradients
         self._norm_count, self._norm = 0, float("nan")
         self._rates, self._phase = LearningRates(optimizer, schedule), 0
         self._average = RunningAverage(self._parameters()) if average else None
@@ -85,14 +86,19 @@ class Watch:
         Tensors on an accelerator are fetched in blocks, so that no step waits for one.
 
         Args:
-            loss: Mean loss of the mini-batch, a number or a tensor with one element.
-            accuracy: Its accuracy in [0, 1]; separates an equilibrium above the chance loss from divergence.
+            loss: Mean loss of the mini-batch, a number or a tensor with one element. NaN and infinities are allowed:
+                they show divergence.
+            accuracy: Accuracy on the mini-batch as a share from 0 to 1, not a percentage; NaN if it is not known. It
+                separates an equilibrium above the chance loss from divergence.
 
         Raises:
-            SpecError: If a tensor has more than one element, or there is an accuracy but no ``chance_accuracy``.
+            SpecError: If the loss is not one real number, the accuracy is not a share from 0 to 1, or there is an
+                accuracy but no ``chance_accuracy``. An accuracy on an accelerator is checked when it is fetched.
         """
         if accuracy is not None and self._tracker.rules.chance_accuracy is None:
-            raise SpecError("watch was given an accuracy; make it with watch(optimizer, chance_accuracy=...) then")
+            raise SpecError("watch was given an accuracy; create it with watch(optimizer, chance_accuracy=...)")
+        loss = one_number(loss, "loss")  # before the learning rates are followed: a refused loss changes nothing
+        accuracy = None if accuracy is None else one_number(accuracy, "accuracy")
         if self._rates.follow(self._steps) and self._average is not None:
             self._average.restart(self._parameters())
         self._gathered.add(loss, accuracy, step=self._steps, lr=self._rates.mean, phase=self._rates.phase)
@@ -111,18 +117,18 @@ class Watch:
         return self._steps
 
     def report(self) -> str:
-        """A sentence or two: the regime, its numbers, and what they suggest, or why nothing is decided."""
+        """A few sentences: the regime, the evidence for it, and what it suggests or why nothing is decided."""
         if self._losses and not self._steps:
             return not_stepped(self._losses)
         self._judge()
         return report(self._tracker, self.log[-1] if self.log else None)
 
     def suggestion(self) -> str:
-        """What the last look suggests about the learning rate, with its evidence; empty while nothing is decided."""
+        """What the last look suggests for the learning rate, with the evidence; empty while nothing is decided."""
         return suggestion(self._tracker, self.log[-1] if self.log else None)
 
     def close(self) -> None:
-        """Stop watching: judge what is left and remove the hook; may be called twice."""
+        """Stop watching: judge the remaining losses and remove the hook. Further calls do nothing."""
         if self._hook is None:
             return
         self._hook.remove()
@@ -146,16 +152,16 @@ class Watch:
 
     @contextmanager
     def averaged(self) -> Generator[None]:
-        """The model holds the running average of its weights meanwhile; afterwards, bit for bit, its own again.
+        """Inside, the model has the running average of its weights; afterwards its weights again, bit for bit.
 
         Batch norms' running statistics belong to the weights: recompute them inside
         (``torch.optim.swa_utils.update_bn``). Those of the ``model`` given to `watch` come back afterwards too.
 
         Raises:
-            LRAtlasError: If averages are not kept, there are none yet, or the optimizer takes a step inside.
+            LRAtlasError: If the watch has no average, there is none yet, or the optimizer takes a step inside.
         """
         if self._average is None:
-            raise LRAtlasError("this watch keeps no weight average; make it with watch(optimizer, average=True)")
+            raise LRAtlasError("this watch has no weight average; create it with watch(optimizer, average=True)")
         buffers = [] if self._model is None else [(value, value.clone()) for value in self._model.buffers()]
         guard = self._optimizer.register_step_pre_hook(_no_step)
         try:
@@ -163,29 +169,38 @@ class Watch:
                 yield
         finally:
             guard.remove()
-            for value, kept in buffers:
-                value.copy_(kept)
+            for value, saved in buffers:
+                value.copy_(saved)
 
     def ahead(self, evaluate: Callable[[], float]) -> Ahead:
         """How far the averaged weights are ahead: ``evaluate`` on the present weights, then on their average.
 
         Args:
-            evaluate: Returns what counts, such as the validation accuracy, of the model as it is.
+            evaluate: Returns a metric of the model as it is, such as the validation accuracy.
 
         Raises:
-            LRAtlasError: As `averaged`.
+            LRAtlasError: As `averaged`, or if the metric is not one number.
         """
-        current = float(evaluate())
+        current = float(one_number(evaluate(), "metric"))
         with self.averaged():
-            return Ahead(current=current, averaged=float(evaluate()))
+            return Ahead(current=current, averaged=float(one_number(evaluate(), "metric")))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to resume in another process: plain values, and tensors where averages are kept."""
-        self._judge()
+        """All that is needed to resume in another process: plain values, and tensors if weights are averaged.
+
+        A watch that resumes from it gives the same answers as one that was never interrupted.
+        """
         return {
             "tracker": self._tracker.state_dict(),
             "steps": self._steps,
             "losses": self._losses,
+            "gathered": self._gathered.state_dict(),
+            "norms": {
+                "sum": None if self._norms is None else float(self._norms),
+                "count": self._norm_count,
+                "last": self._norm,
+            },
+            "phase": self._phase,
             "rates": self._rates.state_dict(),
             "log": [asdict(look) for look in self.log],
             "average": None if self._average is None else self._average.state_dict(),
@@ -195,20 +210,27 @@ class Watch:
         """Resume from what `state_dict` gave.
 
         Raises:
-            SpecError: If it is of something else, of an earlier version of LR Atlas, or of other weights.
+            SpecError: If it is of something else, of another version of LR Atlas, or of other weights.
         """
-        if set(state) != set(_STATE):
+        if not isinstance(cast("object", state), Mapping) or set(state) != set(_STATE):
+            found = sorted(map(str, state)) if isinstance(cast("object", state), Mapping) else type(state).__name__
             raise SpecError(
-                f"the state has the entries {sorted(state)}; it must be one of Watch.state_dict(), with "
+                f"the state has the entries {found}; it must be one of Watch.state_dict(), with "
                 f"{sorted(_STATE)}. States of earlier versions of LR Atlas cannot be resumed"
             )
-        self._tracker.load_state_dict(state["tracker"])
-        self._rates.load_state_dict(state["rates"])
-        self.log = [Look(**entry) for entry in state["log"]]
-        self._steps, self._losses, self._gathered = state["steps"], state["losses"], GatheredLosses()
-        self._phase = self._rates.phase
-        if self._average is not None and state["average"] is not None:
-            self._average.load_state_dict(state["average"])
+        try:
+            gathered, log = GatheredLosses.from_state(state["gathered"]), [Look(**entry) for entry in state["log"]]
+            norms, count, norm = (state["norms"][name] for name in ("sum", "count", "last"))
+            tracker = RegimeTracker(rules=self._tracker.rules)
+            tracker.load_state_dict(state["tracker"])
+            if self._average is not None and state["average"] is not None:
+                self._average.load_state_dict(state["average"])
+            self._rates.load_state_dict(state["rates"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SpecError(f"the state is damaged or of another version of LR Atlas: {first_line(error)}") from error
+        self._tracker, self._gathered, self.log = tracker, gathered, log
+        self._norms, self._norm_count, self._norm = norms, count, norm
+        self._steps, self._losses, self._phase = state["steps"], state["losses"], state["phase"]
 
     def _after_step(self, *_: object) -> None:
         self._steps += 1
@@ -222,32 +244,34 @@ class Watch:
         # Fused optimizers get scaled gradients from a GradScaler, with the scale
         scale = getattr(self._optimizer, "grad_scale", None)
         if gradients and not any(gradient.is_sparse for gradient in gradients):
-            norm = nn.utils.get_total_norm(gradients).detach()
+            norm = nn.utils.get_total_norm(gradients).detach().float()
             norm = norm if scale is None else norm / scale
             self._norms = norm if self._norms is None else self._norms + norm
             self._norm_count += 1
 
     def _judge(self, *, to_the_end: bool = False) -> None:
-        """Hand what was gathered to the tracker, phase by phase."""
+        """Pass the gathered losses to the tracker, phase by phase."""
         for means in self._gathered.drain(to_the_end=to_the_end):
-            self._begin_phase(means.phase)
+            self._begin_phase(means)
             look = self._tracker.add(steps=means.steps, loss=means.loss, accuracy=means.accuracy, lr=means.lr)
             if look is not None:
                 self._record(look)
-        self._begin_phase(self._rates.phase)
+        if (means := self._gathered.open_means) is not None:
+            self._begin_phase(means)
         self._rates.fetch()
 
-    def _begin_phase(self, phase: int) -> None:
-        """Start the tests again if the learning rate has jumped."""
-        if phase == self._phase:
+    def _begin_phase(self, means: StepMeans) -> None:
+        """Start the tests again if the learning rate has jumped before these means."""
+        if means.phase == self._phase:
             return
-        self._phase, before = phase, self._tracker.regime
+        self._phase, before = means.phase, self._tracker.regime
         self._tracker.restart()
         if before != "undecided":
-            self._record(Look(step=self._tracker.step, phase_step=0, regime="undecided", lr=self._rates.mean))
+            lr = means.lr if is_finite(means.lr) else None
+            self._record(Look(step=self._tracker.step, phase_step=0, regime="undecided", lr=lr))
 
     def _record(self, look: Look) -> None:
-        """Add a look to the log, with what only the optimizer knows, and say so where the regime is another."""
+        """Add a look to the log, with the gradient norm, and call ``on_change`` if the regime has changed."""
         if self._norms is not None:
             self._norm = float(self._norms) / self._norm_count
             self._norms, self._norm_count = None, 0
@@ -262,4 +286,4 @@ class Watch:
 
 
 def _no_step(*_: object) -> None:
-    raise LRAtlasError("the optimizer was to take a step inside averaged(); it may only take them outside")
+    raise LRAtlasError("the optimizer cannot take a step inside averaged(); call it outside")

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lratlas.errors import SpecError
-from lratlas.numbers import is_finite
+from lratlas.numbers import is_finite, number
 from lratlas.watching.rules import FIRST_LOOK, SAME_LR
 
 Schedule = bool | Literal["cosine", "linear"] | Callable[[int], float]
@@ -40,7 +40,7 @@ class LearningRates:
 
     def fetch(self) -> None:
         """Read all learning rates, tensors included."""
-        self._lrs = [float(group["lr"]) for group in self._optimizer.param_groups]
+        self._lrs = [_lr(group) for group in self._optimizer.param_groups]
 
     def follow(self, step: int) -> bool:
         """Read the learning rates after a number of steps; whether a phase begins."""
@@ -59,7 +59,7 @@ class LearningRates:
         if not all(_changed(self._held, lrs) for lrs in present):
             return False
         grown = len(present[0]) != len(self._held)
-        # The last steps of a cosine are sudden too, but go on where it went.
+        # The last steps of a cosine are sudden too, but have the direction of the steps before.
         begins = grown or (sudden and way != before and step - self._since >= FIRST_LOOK)
         self._held = present[0]
         if begins:
@@ -68,13 +68,24 @@ class LearningRates:
         return begins
 
     def state_dict(self) -> dict[str, Any]:
-        """The learning rates that changes are measured from, and since when."""
-        return {"held": list(self._held), "last": list(self._last), "since": self._since, "way": self._way}
+        """All that `follow` compares the next learning rates with."""
+        return {
+            "lrs": list(self._lrs),
+            "followed": list(self._followed),
+            "held": list(self._held),
+            "last": list(self._last),
+            "mean": self.mean,
+            "phase": self.phase,
+            "since": self._since,
+            "way": self._way,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from what `state_dict` gave."""
-        self._held, self._last = [*state["held"]], [*state["last"]]
-        self._since, self._way = state["since"], state["way"]
+        lrs, followed, held, last = ([*state[name]] for name in ("lrs", "followed", "held", "last"))
+        mean, phase, since, way = (state[name] for name in ("mean", "phase", "since", "way"))
+        self._lrs, self._followed, self._held, self._last = lrs, followed, held, last
+        self.mean, self.phase, self._since, self._way = mean, phase, since, way
 
     def _read(self) -> None:
         """Read the learning rates that are numbers."""
@@ -83,7 +94,7 @@ class LearningRates:
             self.fetch()
             return
         pairs = zip(groups, known, strict=True)
-        self._lrs = [lr if isinstance(group["lr"], Tensor) else float(group["lr"]) for group, lr in pairs]
+        self._lrs = [lr if isinstance(group.get("lr"), Tensor) else _lr(group) for group, lr in pairs]
 
     def _unscheduled(self, step: int) -> list[list[float]]:
         """The learning rates without the schedule's factor: that of this step, or of the one before.
@@ -96,15 +107,25 @@ class LearningRates:
         return [[lr / factor for lr in self._lrs] for factor in factors if factor]
 
 
+def _lr(group: Mapping[str, Any]) -> float:
+    """The learning rate of a group; NaN if it has none, as with optimizers that set it themselves."""
+    lr = group.get("lr")
+    if lr is None:
+        return math.nan
+    if isinstance(lr, str) or (found := number(lr)) is None:
+        raise SpecError(f"the learning rate of a parameter group is {lr!r}; it must be a number")
+    return found
+
+
 def check_schedule(schedule: object) -> None:
-    """Refuse what is no schedule.
+    """Refuse a value that is not a schedule.
 
     Raises:
         SpecError: If it is neither a boolean, nor a name, nor a function from a step to a factor.
     """
     if callable(schedule):
         scheduled_factor(schedule, 0)
-    elif not (isinstance(schedule, bool) or schedule in ("cosine", "linear")):
+    elif not (isinstance(schedule, bool) or (isinstance(schedule, str) and schedule in ("cosine", "linear"))):
         raise SpecError(
             f"schedule is {schedule!r}; it must be True, False, 'cosine', 'linear' or a function of the step"
         )
@@ -117,13 +138,15 @@ def scheduled_factor(schedule: Callable[[int], object], step: int) -> float:
         SpecError: If it is not a finite number, or negative.
     """
     factor: Any = schedule(step)
-    if not is_finite(factor) or float(factor) < 0:
+    if isinstance(factor, str) or not is_finite(factor) or float(factor) < 0:
         raise SpecError(f"schedule({step}) is {factor!r}; it must return the factor of the learning rate")
     return float(factor)
 
 
 def _geometric_mean(lrs: list[float]) -> float:
-    """Over those that are not zero; one number stays what it is, to the last digit."""
+    """Over those that are not zero; exact for a single number. NaN if one is not known."""
+    if any(map(math.isnan, lrs)):
+        return math.nan
     positive = [lr for lr in lrs if lr > 0]
     if len(set(positive)) < 2:
         return float(positive[0]) if positive else 0.0

@@ -1,14 +1,15 @@
 """Losses of a running loop on their way from the device: gathered, fetched in blocks, averaged per optimizer step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isnan, nan
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from lratlas.errors import SpecError
+from lratlas.watching.inputs import one_number, share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +69,40 @@ class GatheredLosses:
     def add(
         self, loss: float | Tensor, accuracy: float | Tensor | None, *, step: int, lr: float = nan, phase: int = 0
     ) -> None:
-        """Add a mini-batch; ``step`` is how many steps the optimizer has taken."""
-        self._losses.append(_held(loss))
-        self._accuracies.append(nan if accuracy is None else _held(accuracy))
+        """Add a mini-batch; ``step`` is how many steps the optimizer has taken.
+
+        Raises:
+            SpecError: If the loss or the accuracy is not a number, or the accuracy is not a share. The range of
+                accuracies on an accelerator is checked by `fetch`.
+        """
+        given_loss = _without_waiting(loss, "loss")
+        given_accuracy = nan if accuracy is None else _without_waiting(accuracy, "accuracy")
+        if isinstance(given_accuracy, float):
+            given_accuracy = share(given_accuracy, "accuracy")
+        self._losses.append(given_loss)
+        self._accuracies.append(given_accuracy)
         self._given.append(_Given(step, lr, phase))
+
+    def fetch(self) -> tuple[list[float], list[float]]:
+        """The gathered losses and accuracies as numbers.
+
+        Raises:
+            SpecError: If an accuracy from an accelerator is not a share; all of these are dropped.
+        """
+        losses, accuracies = _numbers(self._losses), _numbers(self._accuracies)
+        self._losses = list[float | Tensor](losses)
+        try:
+            for accuracy in accuracies:
+                share(accuracy, "accuracy")
+        except SpecError:
+            self._accuracies = [nan] * len(losses)
+            raise
+        self._accuracies = list[float | Tensor](accuracies)
+        return losses, accuracies
 
     def drain(self, *, to_the_end: bool = False) -> Iterator[StepMeans]:
         """Fetch what was gathered: the means of the records that are complete, or of all of them."""
-        entries = list(zip(self._given, _numbers(self._losses), _numbers(self._accuracies), strict=True))
+        entries = list(zip(self._given, *self.fetch(), strict=True))
         self._losses, self._accuracies, self._given = [], [], []
         for given, loss, accuracy in entries:
             if self._open is not None and given.step > self._open.given.step:
@@ -89,14 +116,40 @@ class GatheredLosses:
             yield self._open.means(1)
             self._open = None
 
+    @property
+    def open_means(self) -> StepMeans | None:
+        """The means so far of the record that later mini-batches may still join; None without one."""
+        return None if self._open is None else self._open.means(1)
 
-def _held(value: float | Tensor) -> float | Tensor:
+    def state_dict(self) -> dict[str, Any]:
+        """The mini-batches that are not in any complete record yet, as numbers and lists."""
+        losses, accuracies = self.fetch()
+        record = self._open
+        return {
+            "losses": losses,
+            "accuracies": accuracies,
+            "given": [list(given) for given in self._given],
+            "open": None if record is None else [list(record.given), record.count, record.loss, record.accuracy],
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """The mini-batches of what `state_dict` gave."""
+        found = cls()
+        found._losses, found._accuracies = [*state["losses"]], [*state["accuracies"]]
+        found._given = [_Given(*given) for given in state["given"]]
+        if state["open"] is not None:
+            given, count, loss, accuracy = state["open"]
+            found._open = _Record(_Given(*given), count, loss, accuracy)
+        return found
+
+
+def _without_waiting(value: object, name: str) -> float | Tensor:
     """A number; on an accelerator a copy there, since asking for the number would wait for the device."""
-    if not isinstance(value, Tensor):
-        return float(value)
-    if value.numel() != 1:
-        raise SpecError(f"watch was given a tensor of shape {tuple(value.shape)}; the loss of a batch is one number")
-    return value.item() if value.device.type == "cpu" else value.detach().clone().reshape(())
+    found = one_number(value, name)
+    if not isinstance(found, Tensor):
+        return found
+    return float(found.item()) if found.device.type == "cpu" else found.clone().reshape(())
 
 
 def _numbers(values: list[float | Tensor]) -> list[float]:

@@ -21,7 +21,7 @@ class RunningAverage:
     bits are averaged in float32.
 
     Args:
-        parameters: What is averaged.
+        parameters: The weights to average.
         recency: The power; 0 for the plain mean.
 
     Attributes:
@@ -46,25 +46,25 @@ class RunningAverage:
             mean.lerp_(value.detach().to(mean.dtype), share)
 
     def restart(self, parameters: Iterable[Tensor]) -> None:
-        """Forget everything and average these from now on."""
+        """Discard the average and start a new one over these parameters."""
         self._parameters, self._means, self.count = list(parameters), [], 0
 
     @contextmanager
     def swapped_in(self) -> Generator[None]:
-        """The parameters hold the averages meanwhile; nothing is copied, and the storage they had comes back.
+        """Inside, the parameters have the averages; afterwards their previous storage again. Nothing is copied.
 
         Raises:
             LRAtlasError: If nothing was averaged yet.
         """
         if not self.count:
             raise LRAtlasError("there is no weight average yet; it begins with the first steps at a learning rate")
-        held = [value.data for value in self._parameters]
+        present = [value.data for value in self._parameters]
         for value, mean in zip(self._parameters, self._means, strict=True):
             value.data = mean.to(value.dtype)
         try:
             yield
         finally:
-            for value, data in zip(self._parameters, held, strict=True):
+            for value, data in zip(self._parameters, present, strict=True):
                 value.data = data
 
     def state_dict(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class RunningAverage:
         return {"count": self.count, "means": [mean.clone() for mean in self._means]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave.
+        """Resume from what `state_dict` gave.
 
         Raises:
             SpecError: If it is of other weights.

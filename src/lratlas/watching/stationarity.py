@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 FEWEST_BLOCKS = 8  # with seven, a loss that falls throughout has p = 2e-4, and one swapped pair makes it 1.4e-3
 MOST_BLOCKS = 16
 BLOCK_PER_EXCESS = 5.0  # block length over the sum of autocorrelations: neighbouring block means correlate by 0.1
-NOTICED_FALL = 0.15  # what a descent like t^(-1/2) falls by; smaller falls cannot be told from a settled loss
+NOTICED_FALL = 0.15  # what a descent like t^(-1/2) falls by; smaller falls cannot be distinguished from a settled loss
 
 # The height of a loss whose floor is unknown, in spreads: a mini-batch's loss often spreads by a third of its level
 _SPREADS = 3.0
@@ -36,17 +36,17 @@ _LOST = {1: 25.0, 2: 60.0}
 
 @dataclass(frozen=True, kw_only=True)
 class Trend:
-    """What the tests say of a stretch of a running loss.
+    """The results of the tests on a stretch of a running loss.
 
     Attributes:
         blocks: Number of block means compared; 0 where the loss varies too slowly for a test.
         length: Values per block.
         falling_p: p value of a loss that does not fall, against a fall; None without blocks.
-        settled_p: p value of a loss that falls by 15 % of the height or more between the two halves, against a
-            slower one.
+        settled_p: p value of a loss that falls by 15% of the height or more between the two halves, against a
+            slower fall.
         fall: Fall of the mean from the first to the second half; negative for a rise.
-        height: What falls are compared with: the level of a loss whose floor is zero, else an estimate from its
-            spread and its fall since the start.
+        height: The scale for falls: the level of a loss whose floor is zero, otherwise an estimate from its spread and
+            its fall since the start.
         spread: Standard deviation of the single losses, from the differences between neighbours.
         level: Mean of the second half.
         lowest: Lowest mean of a block.
@@ -85,7 +85,7 @@ def trend(values: Floats, *, variances: Floats | None = None, start: float | Non
     excess = correlation_excess(values, floor_is_zero=start is None)
     length = max(-(-len(values) // MOST_BLOCKS), int(np.ceil(BLOCK_PER_EXCESS * excess)))
     count = len(values) // length
-    # Without independent blocks there are no tests, but how much the loss fell can still be said
+    # Without independent blocks there are no tests, but the size of the fall is still known
     tested = count >= FEWEST_BLOCKS
     if not tested:
         length = len(values) // FEWEST_BLOCKS

@@ -4,11 +4,12 @@ import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil, inf, nan
-from typing import Any
+from typing import Any, cast
 
 from lratlas.errors import SpecError
 from lratlas.numbers import is_finite
 from lratlas.watching.history import Cell, History
+from lratlas.watching.inputs import one_number, positive_count
 from lratlas.watching.rules import (
     FIRST_LOOK,
     LOOK_GROWTH,
@@ -25,7 +26,7 @@ from lratlas.watching.rules import (
     floor_is_zero,
     standing,
 )
-from lratlas.watching.stationarity import FEWEST_BLOCKS, block_means, trend
+from lratlas.watching.stationarity import FEWEST_BLOCKS, NOTICED_FALL, block_means, trend
 
 PEAK_STEPS = 8  # a single mini-batch may be far off
 START_LOSSES = 8  # whose median is the level at the start
@@ -34,25 +35,26 @@ _LARGEST = 1e150  # larger losses have no finite square
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What one look at the losses found.
+    """The result of one look at the losses: the tests on all losses so far.
 
     Attributes:
-        step: Steps so far, all learning rates together.
+        step: Steps so far, over all learning rates.
         phase_step: Steps since the learning rate last jumped.
         regime: ``converging`` (regime 1), ``equilibrium`` (2), ``diverging`` (3) or ``undecided``.
-        course: What the loss does: ``falling``, ``stationary``, ``rising`` or ``unclear``.
-        standing: The loss is ``below``, ``at`` or ``above`` the chance loss, or, without one, the loss at the start;
-            None where too short.
-        loss: Mean over the last quarter of the phase; None where not finite or too short.
-        accuracy: The same of the accuracy.
+        course: The course of the loss: ``falling``, ``stationary``, ``rising`` or ``unclear``.
+        standing: Whether the loss is ``below``, ``at`` or ``above`` the chance loss, or, without a chance loss, the
+            loss at the start; None if there are too few losses.
+        loss: Mean loss over the last quarter of the phase; None if it is not finite or there are too few losses.
+        accuracy: Mean accuracy over the last quarter of the phase, from 0 to 1; None if it is not known.
         fall: Fall of the loss from the third to the last quarter of the phase, in units of the loss.
         falling_p: p value of the test for a falling loss.
-        settled_p: p value of the test for a loss that falls by less than 15 % of its height.
-        blocks: Number of block means compared; 0 where there was nothing to test.
-        lr: Learning rate at this step: the geometric mean over the parameter groups; None where it is not known.
-        lr_low: The lowest of the stretch that was judged, the last half of the phase.
-        lr_high: The highest of this stretch.
-        gradient_norm: Mean over steps since the last look, or the last one known; None where there is none.
+        settled_p: p value of the test for a loss that falls by less than ``least_fall``.
+        least_fall: The fall that this test rules out, in units of the loss: 15% of the height of the loss.
+        blocks: Number of block means compared; 0 if there was nothing to test.
+        lr: Learning rate at this step: the geometric mean over the parameter groups; None if it is not known.
+        lr_low: The lowest learning rate in the stretch that was judged, the last half of the phase.
+        lr_high: The highest learning rate in this stretch.
+        gradient_norm: Mean gradient norm since the last look, or the last norm known; None if there is none.
     """
 
     step: int
@@ -65,6 +67,7 @@ class Look:
     fall: float | None = None
     falling_p: float | None = None
     settled_p: float | None = None
+    least_fall: float | None = None
     blocks: int = 0
     lr: float | None = None
     lr_low: float | None = None
@@ -79,23 +82,23 @@ class Look:
 
 @dataclass(kw_only=True)
 class RegimeTracker:
-    """Follows a training whose losses come as means over some steps.
+    """Follows a training from its mean losses over successive steps.
 
-    `restart` begins a new phase where the learning rate has jumped; a learning rate that moves little by little stays
-    in one phase. Looks are taken at 256 steps and then whenever a phase has grown by a quarter, so that their number
-    grows with the logarithm of the steps. Each tests the last half of the phase.
+    `restart` begins a new phase when the learning rate has jumped; a gradual change does not begin one. Looks are taken
+    at 256 steps and then whenever a phase has grown by a quarter, so that their number grows with the logarithm of the
+    steps. Each look tests the last half of the phase.
 
     Attributes:
         rules: The numbers that decide.
         step: Steps so far.
         phase_step: Steps of the present phase.
         regime: The regime at the last look.
-        course: What the loss did at the last look.
+        course: The course of the loss at the last look.
         since: The step since which the regime has been the same.
         course_since: The step since which the course has been the same.
         spent: Steps of the present phase in each regime.
         peak: Highest loss of the phase over eight steps or more, as of the last look.
-        blown: Whether the peak is above the reference: the training has moved the loss, not for the better.
+        blown: Whether the peak is above the reference: the training has made the loss worse.
         lowest: Lowest loss so far.
         first_losses: The first eight losses.
     """
@@ -118,13 +121,18 @@ class RegimeTracker:
     _broken_steps: int = 0
 
     def add(self, *, steps: int, loss: float, accuracy: float | None = None, lr: float | None = None) -> Look | None:
-        """Add the mean loss, accuracy and learning rate over some steps; the look that was due, if one was.
+        """Add the mean loss, accuracy and learning rate over some steps; return the look that is due, if any.
 
-        There is a look, too, at which losses are no longer finite, or are finite again.
+        A look is also taken when losses stop being finite, and when they are finite again.
 
-        A loss that is not finite over two steps in a row is divergence at once. One single such step, as mixed
-        precision meets them, is left out. Accuracies count where the rules have a ``chance_accuracy``.
+        A loss that is not finite over two steps in a row is divergence at once. A single such step, which is normal in
+        mixed precision, is left out. Accuracies count if the rules have a ``chance_accuracy``.
+
+        Raises:
+            SpecError: If the number of steps is not a positive integer, or the loss or the accuracy is not a number.
         """
+        steps, loss = positive_count(steps, "steps"), float(one_number(loss, "loss"))
+        accuracy = None if accuracy is None else float(one_number(accuracy, "accuracy"))
         self.step += steps
         self.phase_step += steps
         self.spent[self.regime] = self.spent.get(self.regime, 0) + steps
@@ -136,7 +144,7 @@ class RegimeTracker:
             return self._named("diverging", "unclear") if self.regime != "diverging" else None
         recovered = self._broken_steps >= 2
         if recovered:
-            self.restart()  # someone has put finite weights back
+            self.restart()  # the user has restored finite weights
         self._broken_steps = 0
         self.lowest = min(self.lowest, loss)
         if len(self.first_losses) < START_LOSSES:
@@ -153,7 +161,7 @@ class RegimeTracker:
         self._history, self._next_look = History(), FIRST_LOOK
 
     def look(self) -> Look:
-        """Judge the losses now. Looks beyond those that are due add to the probability of a false alarm."""
+        """Judge the losses now. Looks that are not due add to the probability of a false alarm."""
         if self._broken_steps >= 2:
             return self._named("diverging", "unclear")
         self._next_look = max(ceil(self.phase_step * LOOK_GROWTH), FIRST_LOOK)
@@ -178,6 +186,7 @@ class RegimeTracker:
             fall=found.fall,
             falling_p=found.falling_p,
             settled_p=found.settled_p,
+            least_fall=NOTICED_FALL * found.height,
             blocks=found.blocks,
             lr_low=None if lrs is None else lrs.low,
             lr_high=None if lrs is None else lrs.high,
@@ -193,11 +202,12 @@ class RegimeTracker:
         """Resume from what `state_dict` gave.
 
         Raises:
-            SpecError: If it is of something else, or of another version of LR Atlas.
+            SpecError: If it is not a state of a tracker of this version of LR Atlas.
         """
-        if set(state) != set(self.state_dict()):
+        if not isinstance(cast("object", state), Mapping) or set(state) != set(self.state_dict()):
+            found = sorted(map(str, state)) if isinstance(cast("object", state), Mapping) else type(state).__name__
             raise SpecError(
-                f"the tracker's state has the entries {sorted(state)}; it must be one of state_dict() of this version"
+                f"the tracker's state has the entries {found}; it must be one of state_dict() of this version"
             )
         state = copy.deepcopy(dict(state))
         vars(self).update(state | {"_history": History.from_state(state["_history"])})

@@ -14,9 +14,11 @@ from lratlas.watching.tracker import Look
 
 __all__ = ["Watch", "watch"]
 
+_DEEPEST = 32  # wrappers around an optimizer
+
 
 class OptimizerWrapper(Protocol):
-    """An object that holds the optimizer it steps, such as those of DeepSpeed; Accelerate's is an `Optimizer` too."""
+    """An object with an optimizer inside that it steps, such as DeepSpeed's; Accelerate's is an `Optimizer` too."""
 
     @property
     def optimizer(self) -> Any:
@@ -36,7 +38,7 @@ def watch(
     false_alarm: float = 0.05,
     on_change: Callable[[Look], object] | None = None,
 ) -> Watch:
-    """Watch a training: which regime its present learning rate is in, as it runs.
+    """Watch a running training: which regime its present learning rate is in.
 
     Example:
         >>> watch = lratlas.watch(optimizer)  # doctest: +SKIP
@@ -50,38 +52,39 @@ def watch(
 
     * ``converging`` (regime 1): the loss falls, or is near zero.
     * ``equilibrium`` (regime 2): the loss is stationary above zero.
-    * ``diverging`` (regime 3): the loss is not finite, rests above its level at chance or at the start, or the accuracy
-      is at chance.
+    * ``diverging`` (regime 3): the loss is not finite or stays above the loss of an untrained model or its level at
+      the start, or the accuracy is at chance.
     * ``undecided``: too early, too noisy, in between, or the learning rate moves.
 
-    The tests and their error rates are those of `lratlas.watching.rules.Rules`. They start again where the learning
-    rate of any parameter group jumps by more than a factor 1.25. Where it moves little by little, by more than that
-    within the stretch of losses that is tested, a loss that falls with the learning rate or is at rest meanwhile leaves
-    the regime ``undecided``, unless the move is declared as a ``schedule``.
+    `lratlas.watching.rules.Rules` has the error rates of the tests. The tests start again when the learning rate of any
+    parameter group jumps by more than a factor of 1.25. If it changes gradually, by more than that within the stretch
+    of losses that is tested, and the loss falls with it or is stationary, the regime is ``undecided``, unless the
+    change is declared as a ``schedule``.
 
-    Do not use the default where the loss does not measure progress, as in generative adversarial networks and
+    Do not use the default if the loss does not measure progress, as in generative adversarial networks and
     reinforcement learning: pass ``loss_is_progress=False``.
 
     Args:
         optimizer: Any PyTorch optimizer, or a wrapper with one as its attribute ``optimizer``, such as Accelerate's.
-        model: Whose buffers to restore after `Watch.averaged`.
-        average: Keep a running average of the weights, which takes as much memory as they do.
+        model: The model whose buffers `Watch.averaged` restores.
+        average: Average the weights while training, which takes as much memory as the weights.
         schedule: The learning rate follows a schedule: True, ``"cosine"``, ``"linear"``, or a function from the step to
-            the factor of the learning rate. The regime then is that of the training under its schedule, at the
+            the factor of the learning rate. The regime is then that of the training under its schedule, at the
             learning rates of the stretch that was tested. Jumps that a function explains do not start the tests again.
-        loss_is_progress: Whether a lower loss is a better model. If not, the reports say what the loss does; no regime
-            is named except ``diverging`` for losses that are not finite, and nothing is suggested.
-        chance_loss: Loss of the best constant prediction, such as ``ln 10`` for ten balanced classes; a positive one
-            says that zero is the floor of the loss. None: losses of any sign are judged by their spread and by their
-            fall since the start.
-        chance_accuracy: Accuracy of that prediction, such as 0.1; needed to judge by accuracies.
+        loss_is_progress: Whether a lower loss is a better model. If not, the reports state the course of the loss only;
+            no regime is named except ``diverging`` for losses that are not finite, and nothing is suggested.
+        chance_loss: Loss of the best constant prediction, that of an untrained model, such as ``ln 10`` for ten
+            balanced classes. If it is positive, zero is the floor of the loss. None: losses of any sign are judged by
+            their spread and by their fall since the start.
+        chance_accuracy: Accuracy of this prediction as a share from 0 to 1, such as 0.1; required to use accuracies.
         false_alarm: Highest probability that a loss that does not fall is ever called converging.
         on_change: Called with the look at which the regime changed.
 
     Raises:
-        SpecError: If a number is out of range, the schedule is none, or there is no PyTorch optimizer.
+        SpecError: If a setting is out of range or of the wrong type, or there is no PyTorch optimizer.
     """
     check_schedule(schedule)
+    check_options(model=model, average=average, on_change=on_change)
     rules = Rules(
         chance_loss=chance_loss,
         chance_accuracy=chance_accuracy,
@@ -94,31 +97,55 @@ def watch(
     )
 
 
-def unwrapped(optimizer: object) -> Optimizer:
-    """The optimizer whose steps can be followed: the one given, or the one inside its wrappers.
+def check_options(*, model: object, average: object, on_change: object) -> None:
+    """Refuse options of the wrong type.
 
     Raises:
-        SpecError: If there is none.
+        SpecError: If one has the wrong type.
     """
-    inner = optimizer
-    while not _takes_hooks(inner):
-        inner = getattr(inner, "optimizer", None)
-        if inner is None:
-            raise SpecError(
-                f"watch was given a {type(optimizer).__name__}; it must be a PyTorch optimizer, or have one as its "
-                "attribute `optimizer`"
-            )
-    assert isinstance(inner, Optimizer)
-    return inner
+    if model is not None and not isinstance(model, nn.Module):
+        raise SpecError(f"model is a {type(model).__name__}; it must be a PyTorch module")
+    if not isinstance(average, bool):
+        raise SpecError(f"average is {average!r}; it must be True or False")
+    if on_change is not None and not callable(on_change):
+        raise SpecError(f"on_change is {on_change!r}; it must be a function of a look")
+
+
+def unwrapped(optimizer: object) -> Optimizer:
+    """The optimizer whose steps can be followed: the optimizer itself, or the one inside its wrappers.
+
+    Raises:
+        SpecError: If there is no optimizer inside, or the wrappers refer to each other.
+    """
+    inner, seen = optimizer, list[object]()
+    while inner is not None and len(seen) < _DEEPEST and not any(inner is wrapper for wrapper in seen):
+        if _takes_hooks(inner):
+            assert isinstance(inner, Optimizer)
+            return inner
+        seen.append(inner)
+        inner = _inside(inner)
+    why = "" if inner is None else ". The attribute leads back to a wrapper, again and again, and to no optimizer"
+    raise SpecError(
+        f"watch was given a {type(optimizer).__name__}; it must be a PyTorch optimizer, or have one as its attribute "
+        f"`optimizer`{why}"
+    )
+
+
+def _inside(wrapper: object) -> object:
+    """The attribute ``optimizer`` of a wrapper; None if it has none."""
+    try:
+        return getattr(wrapper, "optimizer", None)
+    except RecursionError:
+        return None
 
 
 def _takes_hooks(optimizer: object) -> bool:
-    """Whether an object is an optimizer that was set up as one: wrappers may only inherit from the class."""
+    """Whether hooks can be registered: a wrapper may inherit from `Optimizer` without calling its constructor."""
     if not isinstance(optimizer, Optimizer):
         return False
     try:
         optimizer.register_step_post_hook(_nothing).remove()
-    except AttributeError:
+    except (AttributeError, RecursionError):
         return False
     return True
 
