@@ -7,7 +7,7 @@ import torch
 
 from lratlas.stacks.tensors import initial_tensors, samples
 from lratlas.training.prepared import Prepared, make_model
-from lratlas.training.program import Strategy, build
+from lratlas.training.program import Strategy, build, slow_batching_allowed
 from lratlas.training.stacks import start_stack
 from lratlas.training.trainer import train_stack
 
@@ -18,6 +18,7 @@ _FEWEST, _MOST = 2, 64  # runs
 _GAIN = 0.8  # compiled, one run gains more than a stack where the two are about equal
 
 
+@slow_batching_allowed()
 def faster_strategy(task: Prepared, *, device: str, dtype: str) -> Strategy:
     """The strategy with which a few runs train faster; a model that cannot be stacked is trained one run at a time.
 

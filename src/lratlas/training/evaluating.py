@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lratlas.streams import stream
 from lratlas.training.memory import in_parts
-from lratlas.training.program import Batch, Program
+from lratlas.training.program import Batch, Program, slow_batching_allowed
 from lratlas.training.sphere import Weights
 from lratlas.training.stacks import Samples, joined, joined_weights, lanes_of, width
 from lratlas.training.statistics import PooledMoments
@@ -22,6 +22,7 @@ class Scores:
     chance_accuracy: Tensor
 
 
+@slow_batching_allowed()
 @torch.no_grad()
 def evaluate_stack(program: Program, weights: Weights, buffers: Weights, samples: Samples) -> Scores:
     """Loss and accuracies over all samples, in eval mode; sums are in float64.
@@ -37,6 +38,7 @@ def evaluate_stack(program: Program, weights: Weights, buffers: Weights, samples
     return Scores(loss=loss, accuracy=accuracy, chance_accuracy=chance)
 
 
+@slow_batching_allowed()
 @torch.no_grad()
 def pooled_buffers(
     program: Program, weights: Weights, buffers: Weights, samples: Samples, *, batch_size: int

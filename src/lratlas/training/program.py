@@ -6,7 +6,8 @@ channels-last: vectorised convolutions are slow.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
@@ -265,6 +266,18 @@ def _widened(value: Any) -> Any:
 
 def _template(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).requires_grad_(False)
+
+
+@contextmanager
+def slow_batching_allowed() -> Generator[None]:
+    """PyTorch does not warn of operations that are slow in a stack: whether a stack is faster is measured."""
+    # Python's own filters would forget what was shown before.
+    warn = cast("Any", torch)._C._functorch._set_vmap_fallback_warning_enabled
+    warn(False)
+    try:
+        yield
+    finally:
+        warn(True)
 
 
 def _stacked(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from lratlas.data.parts import leaves, rows
 from lratlas.training.evaluating import evaluate_stack
 from lratlas.training.fitted import Fitted, joined_fitted, nothing_seen
 from lratlas.training.memory import in_parts
-from lratlas.training.program import SUMS, Batch, Program
+from lratlas.training.program import SUMS, Batch, Program, slow_batching_allowed
 from lratlas.training.record import COLUMNS, Row, UnderWay, part_of
 from lratlas.training.sphere import Weights, norm
 from lratlas.training.stacks import Samples, Stack, joined, joined_weights
@@ -35,6 +35,7 @@ class Trained:
     under_way: UnderWay | None = None
 
 
+@slow_batching_allowed()
 @torch.no_grad()
 def train_stack(
     program: Program,
