@@ -36,6 +36,10 @@ class Undecided(nn.Module):
         return outputs if float(outputs.detach().sum()) > 0 else 2 * outputs
 
 
+def attention(heads: Tensor) -> Tensor:
+    return nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
+
+
 class Attentive(nn.Module):
     """Causal attention, for which PyTorch has no batching rule on the CPU."""
 
@@ -45,8 +49,7 @@ class Attentive(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         heads = self.inner(x.view(-1, 4, 8)).view(-1, 4, 2, 4).transpose(1, 2)
-        mixed = nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
-        return self.outer(mixed.transpose(1, 2).reshape(-1, 4, 8).mean(1))
+        return self.outer(attention(heads).transpose(1, 2).reshape(-1, 4, 8).mean(1))
 
 
 @pytest.mark.filterwarnings("error")
@@ -54,7 +57,7 @@ def test_pytorch_does_not_warn_of_what_is_measured_but_later_it_does() -> None:
     assert faster_strategy(task(Attentive), device="cpu", dtype="float32") in {"stack", "single"}
     heads = torch.randn(3, 2, 2, 4, 4)
     with pytest.raises(UserWarning, match="performance drop"):
-        torch.func.vmap(lambda q: nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True))(heads)
+        torch.func.vmap(attention)(heads)
 
 
 def test_a_small_mlp_is_stacked_for_its_steps_are_overhead_and_generators_stay() -> None:
