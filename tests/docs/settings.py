@@ -25,6 +25,34 @@ class Setting:
 
 
 # A program that trains nothing: its loss is least at an LR of 0.1.
+SCRIPT = """\
+import argparse
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float)
+parser.add_argument("--epochs", type=int)
+args = parser.parse_args()
+x = torch.randn(600, 8, generator=torch.Generator().manual_seed(0))
+data = TensorDataset(x, (x[:, 0] > 0).long())
+loader, val_loader = DataLoader(data, batch_size=40, shuffle=True), DataLoader(data, batch_size=300)
+model = nn.Linear(8, 2)
+optimizer = torch.optim.SGD(model.parameters(), lr=args.lr)
+
+
+def evaluate(model, loader):
+    return sum((model(inputs).argmax(1) == labels).float().mean() for inputs, labels in loader) / len(loader)
+
+
+for _ in range(args.epochs):
+    for inputs, labels in loader:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+"""
 PROGRAM = """
 import json, math, sys
 told = dict(zip(sys.argv[1::2], sys.argv[2::2]))
@@ -126,6 +154,7 @@ SETTINGS: Mapping[str, Setting] = {
             "steps=200, lrs=[0.01, 0.1, 1.0]": "steps=64, lrs=[0.1], budget=0.5",
         },
     ),
+    "docs/script.md": Setting(files={"train.py": SCRIPT}),
     "docs/command.md": Setting(
         files={"train.py": PROGRAM},
         left_out={"import argparse": "run by tests/search/command/test_page.py"},

@@ -15,21 +15,41 @@ from lratlas.errors import SpecError
 
 if TYPE_CHECKING:
     from lratlas.search.advice import Advice
+    from lratlas.search.finder import Finder
 
 _FOLDER = "lratlas-find"
 _UNFIT = {
     "timeout": "with a spec no program is run",
     "stall": "with a spec no program is run",
     "workers": "with a spec one process trains several LRs at once",
+    "value": "with a spec it follows from the task",
 }
 """Why options of a command mean nothing with a spec."""
 Report = Callable[[float, float, str], None]
 
 
 def find(
-    spec: Annotated[
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="A spec: its task, the LRs to begin with, its length. After --, the arguments of a --script, with"
+            " {lr}, {seed}, {steps}.",
+            metavar="[SPEC.toml | -- ARGUMENTS]",
+        ),
+    ] = None,
+    script: Annotated[
         Path | None,
-        typer.Argument(help="A spec: its task, the LRs to begin with, its length.", metavar="SPEC.toml"),
+        typer.Option(help="A Python script that trains, as it is.", metavar="FILE"),
+    ] = None,
+    value: Annotated[
+        str | None,
+        typer.Option(help="The script's validation metric: an expression over its variables.", metavar="EXPRESSION"),
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            "--metric-pattern", help="The metric in what the value prints: a regular expression.", metavar="REGEX"
+        ),
     ] = None,
     command: Annotated[
         str | None,
@@ -41,7 +61,7 @@ def find(
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Steps of a full training; by default those of the spec.",
+            help="Steps of a full training; by default those of the spec, and of a script counted in one training.",
             metavar="N",
             parser=partial(count, "--steps"),
         ),
@@ -75,13 +95,14 @@ def find(
         ),
     ] = 0,
     direction: Annotated[
-        str | None, typer.Option(help="minimize (default) or maximize the program's metric.", metavar="DIRECTION")
+        str | None,
+        typer.Option(help="minimize (default) or maximize the metric of a program or script.", metavar="DIRECTION"),
     ] = None,
     metric: Annotated[
         str | None,
         typer.Option(
             help="With a spec: accuracy (default where there are labels) or loss. With --command: the program's name"
-            " for its validation metric.",
+            " for its validation metric. With --script: its name in what the value returns or prints.",
             metavar="NAME",
         ),
     ] = None,
@@ -123,8 +144,13 @@ def find(
     as_json: Json = False,
 ) -> None:
     """Find the initial LR to use, for the cost of about 1.5 trainings."""
-    if (spec is None) == (command is None):
-        raise SpecError("find needs a SPEC.toml or a --command, and not both.")
+    ways = {
+        "SPEC.toml": bool(words) and script is None,
+        "--command": command is not None,
+        "--script": script is not None,
+    }
+    if sum(ways.values()) != 1 or (script is None and len(words or ()) > 1):
+        raise SpecError("find needs one of SPEC.toml, --script and --command.")
     look_for_data(data_root)
     _choose("--schedule", schedule, ("constant", "linear", "cosine"))
     settings: dict[str, Any] = {
@@ -139,7 +165,15 @@ def find(
 
         settings["lrs"] = lr_grid(lrs[0], lrs[1], per_decade=lrs[2])
     with redirect_stdout(sys.stderr), _progress() as report:
-        if spec is not None:
+        if script is not None:
+            told = {"value": value, "pattern": pattern, "metric": metric, "direction": direction, "samples": samples}
+            told |= {"chance": chance, "limit": limit, "steps": steps}
+            given = {"timeout": timeout, "stall": stall, "workers": workers}
+            if unfit := [name for name, each in given.items() if each is not None]:
+                raise SpecError(f"--{unfit[0]} is for a --command; a script trains one LR at a time, in this process.")
+            advice = _for_script(script, words or [], folder, settings, told, report)
+        elif words:
+            spec = Path(words[0])
             given = {
                 "direction": direction,
                 "samples": samples,
@@ -148,6 +182,8 @@ def find(
                 "timeout": timeout,
                 "stall": stall,
                 "workers": workers,
+                "value": value,
+                "metric-pattern": pattern,
             }
             if unfit := [name for name, value in given.items() if value is not None]:
                 reason = _UNFIT.get(unfit[0], "with a spec it follows from the task")
@@ -187,6 +223,21 @@ def _for_spec(spec: Path, folder: str, settings: dict[str, Any], steps: int | No
         progress=lambda at: report(at.cost, at.budget, "" if at.best is None else f"best LR so far {at.best:.2g}"),
         **(options | settings),
     )
+
+
+def _for_script(
+    script: Path, words: list[str], folder: str, settings: dict[str, Any], told: dict[str, Any], report: Report
+) -> "Advice":
+    from lratlas.search.driven.find import find_by_script
+    from lratlas.search.rungs import spent
+
+    def ended(finder: "Finder") -> None:
+        report(spent(finder.search, finder.results), finder.search.budget, "")
+
+    if told["direction"] is not None:
+        _choose("--direction", told["direction"], ("minimize", "maximize"))
+    given = {name: each for name, each in (settings | told).items() if each is not None}
+    return find_by_script(script, words, value=given.pop("value", None), folder=folder, progress=ended, **given)
 
 
 def _for_command(

@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from lratlas.data.parts import leaves
 from lratlas.errors import SearchError, SpecError, TaskError
 from lratlas.numbers import plain
 from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice
+from lratlas.search.driven.find import find_by_function
 from lratlas.search.finder import Finder
 from lratlas.search.journal import raise_budget
 from lratlas.search.rungs import spent
@@ -30,7 +32,7 @@ from lratlas.search.segment_trainer import (
 )
 from lratlas.search.segments import Segment
 from lratlas.search.settings import LEAST_STEPS
-from lratlas.search.task_metric import Metric, metric_of
+from lratlas.search.task_metric import metric_of
 from lratlas.study.plan.premises import check_statistics, device_name
 from lratlas.study.store.atomic import write_file
 from lratlas.task import Task
@@ -56,8 +58,9 @@ class SearchProgress:
 
 
 def find(
-    task: Task | Prepared,
+    task: Task | Prepared | Callable[..., object],
     *,
+    value: str | Callable[..., Any] | None = None,
     steps: int | None = None,
     epochs: int | None = None,
     folder: str | Path | None = None,
@@ -67,21 +70,29 @@ def find(
     schedule: Literal["constant", "linear", "cosine"] | Callable[[float], float] = "constant",
     warmup: int = 0,
     validation: float = 0.1,
-    metric: Metric | None = None,
+    metric: str | None = None,
+    direction: Literal["minimize", "maximize"] | None = None,
+    chance: float | None = None,
+    limit: float | None = None,
+    samples: int | None = None,
     seed: int = 0,
     device: str = "auto",
     compiled: bool = False,
     progress: Callable[[SearchProgress], None] | None = None,
 ) -> Advice:
-    """Find the initial LR for a task (see docs/method.md).
+    """Find the initial LR for a task, or for a function that trains (see docs/method.md).
 
     LRs are compared by the validation accuracy of averaged weights; by the validation loss where there are no labels.
     What the folder already has is not trained again: the same call resumes a search.
 
     Args:
-        task: The task, or one made ready by `lratlas.training.prepare`; its test set is not looked at.
-        steps: Optimizer steps of a full training.
-        epochs: The same in epochs; one of both is needed.
+        task: The task, or one made ready by `lratlas.training.prepare`; its test set is not looked at. Or a function
+            that trains, called with the LR, and with ``seed`` and ``steps`` where it has these arguments: it is
+            suspended in its loop, and nothing of it has to be changed (see docs/script.md).
+        value: Of a function that trains, the validation metric: an expression over its variables, such as
+            ``"accuracy(model, held_out)"``, or a function whose arguments have their names.
+        steps: Optimizer steps of a full training. Those of a function are counted, by one training, if None.
+        epochs: The same in epochs; a task needs one of both.
         folder: The search folder; a new temporary one if None.
         lrs: The LRs to begin with; 1e-5 to 1, four per decade, if None.
         budget: What may be trained, in full trainings. Above 1.5 it goes to further seeds of the best LRs. A larger one
@@ -92,7 +103,12 @@ def find(
             under it, shrunk to shorter trainings.
         warmup: Steps of the full training over which the LR grows linearly to its value.
         validation: Share of the training set to hold out for choices, if the task has no validation set.
-        metric: ``accuracy`` or ``loss``; None for the accuracy where there are labels.
+        metric: Of a task ``accuracy`` or ``loss``; None for the accuracy where there are labels. Of a function the name
+            of the metric, in the dictionary that ``value`` returns or in what it prints.
+        direction: Of a function, whether a lower (the default) or a higher metric is better; a task knows.
+        chance: Of a function, the metric of a model that has learned nothing.
+        limit: Of a function, the best value that the metric can have.
+        samples: Of a function, the validation samples behind an accuracy.
         seed: The first seed of weights and batch order.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         compiled: Whether to compile the step: worth its while where a full training takes more than some minutes.
@@ -107,32 +123,32 @@ def find(
         TaskError: The share for validation leaves nothing, or the model's averages can have no batch-norm statistics.
         SearchError: The folder cannot be used or written to, or no LR could be trained.
     """
+    settings: dict[str, Any] = {"lrs": lrs, "budget": budget, "tolerance": tolerance, "schedule": schedule}
+    settings |= {"warmup": warmup, "seed": seed}
+    own: dict[str, Any] = {"direction": direction, "chance": chance, "limit": limit, "samples": samples}
+    own = {name: given for name, given in own.items() if given is not None}
+    steps, epochs = plain(steps), plain(epochs)
+
+    def report(finder: Finder) -> None:
+        if progress:
+            progress(_progress(finder))
+
+    if not isinstance(task, Task | Prepared):
+        _check_function(task, epochs=epochs, device=device, compiled=compiled)
+        return find_by_function(
+            task, value=value, metric=metric, folder=folder, steps=steps, progress=report, **settings, **own
+        )
+    if value is not None or own:
+        raise SpecError(f"{next(iter(own), 'value')} is for a function that trains; a task has it from data and loss.")
     if (steps is None) == (epochs is None):
         raise SpecError("steps or epochs says how long a full training is: give one of them.")
-    steps, epochs, validation = plain(steps), plain(epochs), plain(validation)
-    if epochs is not None and (type(epochs) is not int or epochs < 1):
-        raise SpecError(f"epochs is {epochs}; it must be a whole number of at least 1.")
-    made = _with_validation(task if isinstance(task, Prepared) else task.prepared, validation)
-    total = steps if steps is not None else (epochs or 0) * made.steps_per_epoch
-    if epochs is not None and total < LEAST_STEPS:
-        needed = -(-LEAST_STEPS // made.steps_per_epoch)
-        raise SpecError(
-            f"epochs is {epochs}, which makes {total} steps of {made.samples_per_step} samples; a search needs at least"
-            f" {LEAST_STEPS} steps, here {needed} epochs."
-        )
+    made = _with_validation(task if isinstance(task, Prepared) else task.prepared, plain(validation))
+    total = steps if steps is not None else _steps_of(epochs, made)
     check_statistics(made, averaged=schedule == "constant")
     if folder:
         raise_budget(home_expanded(folder), budget)
     finder = Finder(
-        folder or tempfile.mkdtemp(prefix="lratlas-find-"),
-        steps=total,
-        lrs=lrs,
-        budget=budget,
-        tolerance=tolerance,
-        schedule=schedule,
-        warmup=warmup,
-        seed=seed,
-        **metric_of(made, metric).settings,
+        folder or tempfile.mkdtemp(prefix="lratlas-find-"), steps=total, **settings, **metric_of(made, metric).settings
     )
     on = torch.device(device_name(device, field="device"))
     trainer = SegmentTrainer(
@@ -146,10 +162,47 @@ def find(
     try:
         _same_task(finder.folder, made)
         with trainer.one_pace():
-            _search(finder, trainer, progress)
+            _search(finder, trainer, report)
         return _with_checkpoint(finder, trainer)
     except OSError as error:
         raise SearchError(f"The search in {finder.folder} cannot continue: {error}. What it has is kept.") from error
+
+
+def _check_function(train: object, **given: object) -> None:
+    """Whether something that is no task can be trained.
+
+    Raises:
+        TaskError: It cannot; the message says what can.
+        SpecError: An argument is for tasks.
+    """
+    kind = type(train).__name__
+    if isinstance(train, nn.Module) or not callable(train):
+        way = {
+            "Trainer": "lratlas.integrations.transformers or .lightning has a find for it",
+            "LightningModule": "lratlas.integrations.lightning has a find for it",
+        }
+        kinds = {each.__name__ for each in type(train).__mro__}
+        hint = next((text for name, text in way.items() if name in kinds), "make a lratlas.Task of model and data")
+        raise TaskError(
+            f"find takes a Task, or a function that trains at the LR it is given, and not a {kind}: {hint}."
+        )
+    usual = {"epochs": None, "device": "auto", "compiled": False}
+    if unfit := [name for name, value in given.items() if value != usual[name]]:
+        raise SpecError(f"{unfit[0]} is for a task; a function that trains says so itself.")
+
+
+def _steps_of(epochs: object, made: Prepared) -> int:
+    """The steps of so many epochs of a task."""
+    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+        raise SpecError(f"epochs is {epochs}; it must be a whole number of at least 1.")
+    total = epochs * made.steps_per_epoch
+    if total < LEAST_STEPS:
+        needed = -(-LEAST_STEPS // made.steps_per_epoch)
+        raise SpecError(
+            f"epochs is {epochs}, which makes {total} steps of {made.samples_per_step} samples; a search needs at least"
+            f" {LEAST_STEPS} steps, here {needed} epochs."
+        )
+    return total
 
 
 def _with_validation(made: Prepared, share: float) -> Prepared:
@@ -166,7 +219,7 @@ def _with_validation(made: Prepared, share: float) -> Prepared:
     return made
 
 
-def _search(finder: Finder, trainer: SegmentTrainer, progress: Callable[[SearchProgress], None] | None) -> None:
+def _search(finder: Finder, trainer: SegmentTrainer, report: Callable[[Finder], None]) -> None:
     """Train what the finder asks for, until it asks for nothing more."""
     while segments := finder.ask_all():
         for group in groups(trainer, segments):
@@ -176,8 +229,7 @@ def _search(finder: Finder, trainer: SegmentTrainer, progress: Callable[[SearchP
             # Together: were only some of a stack recorded, the others would be trained as another stack after a kill.
             measured = [asdict(result) | {"seconds": each_took} for result in results]
             finder.tell_all(list(zip(group, measured, strict=True)))
-            if progress:
-                progress(_progress(finder))
+            report(finder)
         # In this order: a segment that another process is about to report is not among the names yet.
         known = {each.segment.name for each in finder.results}
         forget_states(trainer, known - finder.needed())

@@ -135,3 +135,9 @@ def block_losses(losses: Sequence[float]) -> tuple[float, ...]:
     """
     parts = np.array_split(np.asarray(losses, dtype=np.float64), min(BLOCKS, len(losses))) if len(losses) else []
     return tuple(float(part.mean()) if first_not_finite(part.tolist()) is None else math.nan for part in parts)
+
+
+def mean_of_last_fifth(losses: Sequence[float]) -> float:
+    """What a segment is judged by where nothing but losses is reported: the mean of the last fifth of them."""
+    last = losses[-max(1, len(losses) // 5) :]
+    return sum(last) / len(last)

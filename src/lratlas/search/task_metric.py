@@ -29,7 +29,7 @@ class TaskMetric:
 Metric = Literal["accuracy", "loss"]
 
 
-def metric_of(task: Prepared, metric: Metric | None) -> TaskMetric:
+def metric_of(task: Prepared, metric: str | None) -> TaskMetric:
     """The metric of a task with a validation set: its accuracy or the user's metric where there is one, else its loss.
 
     Raises:

@@ -12,12 +12,12 @@ from lratlas.search.advice import Advice
 from lratlas.search.command.failures import stop_if_hopeless
 from lratlas.search.command.output import told_no
 from lratlas.search.command.process import Limits, Stop, Stopped
-from lratlas.search.command.record import Judge, judge_of, mean_of_last_fifth, record_judge
+from lratlas.search.command.record import Judge, judge_of, record_judge
 from lratlas.search.command.segment import TrainedSegment, train_segment
 from lratlas.search.command.segment_folder import segment_folder
 from lratlas.search.command.template import Template, check_program, placeholders
 from lratlas.search.finder import Finder
-from lratlas.search.segments import Segment, SegmentResult
+from lratlas.search.segments import Segment, SegmentResult, mean_of_last_fifth
 
 SLACK = 60.0  # seconds that any segment may take
 PATIENCE = 10  # times the expected time

@@ -52,11 +52,5 @@ def record_judge(root: Path, judge: Judge, *, metric: str | None) -> None:
     write_file(root / FILE, sealed_json({"judge": judge, "metric": metric}).encode())
 
 
-def mean_of_last_fifth(losses: tuple[float, ...]) -> float:
-    """What a segment is judged by where nothing but losses is reported: the mean of the last fifth of them."""
-    last = losses[-max(1, len(losses) // 5) :]
-    return sum(last) / len(last)
-
-
 def _name(metric: str | None) -> str:
     return "unnamed (value)" if metric is None else repr(metric)

@@ -1,0 +1,272 @@
+"""`find` for a function that trains, as it is: each LR's training is suspended and continued as the search asks."""
+
+import os
+import sys
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from lratlas.errors import SearchError
+from lratlas.search.advice import Advice
+from lratlas.search.driven.hooks import followed
+from lratlas.search.driven.trial import Reached, Trial
+from lratlas.search.driven.validation import Validation
+from lratlas.search.driven.world import Outputs
+from lratlas.search.finder import Finder
+from lratlas.search.segments import Segment, SegmentResult, block_losses, make_segment, mean_of_last_fifth
+from lratlas.streams import seeded
+
+OUTPUT = "output"
+"""The folder of what trainings print, within that of the search."""
+_ROOM = 0.5  # share of the memory that waiting trainings may fill, with all else in the process
+_ENDLESS = 1 << 62  # steps
+_ALIKE = 3  # first segments that fail, after which the search stops
+NOT_SEEN = (
+    "No step of a PyTorch optimizer was seen: the training is of another framework, or runs in other processes. Use"
+    " lratlas.Finder in its loop, or lratlas find --command."
+)
+BY_LOSS = (
+    "No validation metric was given: choices were made on the training loss, which favours LRs that overfit; give a"
+    " value."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Driven:
+    """What is trained, and how.
+
+    Attributes:
+        start: Called with a segment, trains at its LR and seed until the training's own end. Where ``shrinks``, it is a
+            training that ends at the segment's last step.
+        imposed: Whether the training's own LRs are scaled so that the first is that of the search, since it is not
+            passed to it.
+        validation: The metric; None for the training loss.
+        roots: Folders whose modules each training imports anew.
+        shrinks: Whether it is told its length, so that each comparison is a whole training with its own schedule.
+    """
+
+    start: Callable[[Segment], object]
+    imposed: bool
+    validation: Validation | None
+    roots: Collection[Path] = ()
+    shrinks: bool = False
+
+
+@dataclass(kw_only=True)
+class _Pool:
+    """The trainings that wait, the one that trained last at the end."""
+
+    driven: Driven
+    finder: Finder
+    outputs: Outputs
+    waiting: dict[tuple[float, int], Trial] = field(default_factory=dict)
+    running: Trial | None = None
+    made: dict[float, float] = field(default_factory=dict)  # by LR, that which the training gave its optimizer
+    moved: bool = False
+    ended: list[int] = field(default_factory=list)  # after how many steps trainings ended by themselves
+
+    def train(self, segment: Segment) -> Reached:
+        """Train a segment, by the training that waits at its start, or a new one that catches up."""
+        key = segment.lr, segment.seed
+        trial = self.waiting.pop(key, None)
+        if trial is not None and (trial.over or trial.step != segment.start or not segment.parent):
+            trial.leave()
+            trial = None
+        if trial is None:
+            trial = self._begun(segment)
+        self.running = trial
+        try:
+            reached = trial.run(segment)
+        finally:
+            self.running = None
+        if trial.base is not None:
+            self.made[segment.lr] = trial.base
+        self.moved |= trial.moved
+        self.waiting[key] = trial
+        if trial.over and not trial.failed:
+            self._ended(trial.step)
+        return reached
+
+    def _ended(self, steps: int) -> None:
+        """Stop where the training is shorter than it was said to be: two end after the same number of steps.
+
+        Raises:
+            SearchError: It is shorter, or PyTorch trained nothing.
+        """
+        if steps == 0:
+            raise SearchError(NOT_SEEN)
+        if steps in self.ended:
+            raise SearchError(
+                f"The training ends by itself after {steps:,} steps, but a full training was to have"
+                f" {self.finder.search.steps:,}: give steps = {steps}, and another folder."
+            )
+        self.ended.append(steps)
+
+    def clear(self, needed: Collection[str], at: Mapping[tuple[float, int], str]) -> None:
+        """End the trainings that are not needed any more, and those for which there is no room."""
+        for key, trial in list(self.waiting.items()):
+            if trial.over or at.get(key) not in needed:
+                self.waiting.pop(key).leave()
+        while len(self.waiting) > 1 and _full():
+            # The one that is trained again soonest.
+            key = min(self.waiting, key=lambda each: self.waiting[each].step)
+            self.waiting.pop(key).leave()
+
+    def end(self) -> None:
+        """End all trainings."""
+        while self.waiting:
+            self.waiting.popitem()[1].leave()
+
+    def _begun(self, segment: Segment) -> Trial:
+        finder = self.finder
+        output = finder.folder / OUTPUT / f"{segment.name.rpartition('-to')[0]}.txt"
+        return begun(self.driven, segment, full=finder.search.steps, outputs=self.outputs, output=output)
+
+
+def begun(driven: Driven, segment: Segment, *, full: int, outputs: Outputs, output: Path) -> Trial:
+    """A training that waits before its first line.
+
+    Args:
+        driven: What is trained.
+        segment: Its first segment.
+        full: Steps of a full training.
+        outputs: The streams that stand for the usual ones.
+        output: The file for what it prints.
+    """
+
+    def body() -> object:
+        with seeded(segment.seed):
+            return driven.start(segment)
+
+    return Trial(
+        body,
+        lr=segment.lr,
+        imposed=driven.imposed,
+        full=full,
+        validation=driven.validation,
+        outputs=outputs,
+        output=output,
+        roots=driven.roots,
+    )
+
+
+def count_steps(driven: Driven, folder: Path, *, lr: float) -> int:
+    """The optimizer steps of a training that is run to its own end.
+
+    Args:
+        driven: What is trained; where its LRs are imposed, it is run at its own.
+        folder: For what it prints.
+        lr: The LR.
+
+    Raises:
+        SearchError: It fails, or PyTorch trained nothing.
+    """
+    outputs, whole = Outputs(sys.stdout), make_segment(lr=lr, seed=0, start=0, stop=_ENDLESS, parent=None)
+    alone = replace(driven, imposed=False, validation=None)
+    trial = begun(alone, whole, full=_ENDLESS, outputs=outputs, output=folder / OUTPUT / "length.txt")
+    reached = Reached()
+    with followed(lambda: trial), outputs.installed():
+        while not trial.over:  # it waits where its loss is not finite, and has to end all the same
+            reached = trial.run(whole)
+    if trial.failed:
+        raise SearchError(f"The training failed at LR {lr:.3g}, where its steps were to be counted: {reached.error}")
+    if trial.step == 0:
+        raise SearchError(NOT_SEEN)
+    return trial.step
+
+
+def drive(driven: Driven, finder: Finder, *, progress: Callable[[Finder], None] = lambda _: None) -> Advice:
+    """Search for the initial LR of a training; resumes what the finder's folder holds.
+
+    One training runs at a time. A training that was interrupted with the process is trained again from its start.
+
+    Args:
+        driven: What is trained.
+        finder: The search. Its LRs are not annealed, since a loop cannot go back.
+        progress: Called after each segment.
+
+    Raises:
+        SearchError: The first segments fail alike, or no LR could be trained.
+    """
+    outputs, unsown = Outputs(sys.stdout), False
+    pool = _Pool(driven=driven, finder=finder, outputs=outputs)
+    with followed(lambda: pool.running), outputs.installed():
+        try:
+            while segment := finder.ask():
+                reached = pool.train(segment)
+                if _repeats(finder.results, segment, reached):
+                    unsown = True
+                    break
+                _tell(finder, segment, reached, by_loss=driven.validation is None)
+                progress(finder)
+                _stop_if_hopeless(finder)
+                ends = {(each.segment.lr, each.segment.seed): each.segment.name for each in finder.results}
+                pool.clear(finder.needed(), ends)
+        finally:
+            pool.end()
+            finder.release()
+    return _with_warnings(finder.advice(), pool, unsown=unsown)
+
+
+def _tell(finder: Finder, segment: Segment, reached: Reached, *, by_loss: bool) -> None:
+    if reached.error is not None:
+        finder.fail(segment, reached.error, losses=reached.losses)
+        return
+    value = mean_of_last_fifth(reached.losses) if by_loss and reached.losses else reached.value
+    finder.tell(segment, value=value, averaged=reached.averaged, losses=reached.losses)
+
+
+def _stop_if_hopeless(finder: Finder) -> None:
+    """Stop where the first segments all failed, and none since it diverged."""
+    results = finder.results
+    failures = [each.failure for each in results if each.failure and "not finite" not in each.failure]
+    if len(results) == len(failures) == _ALIKE:
+        raise SearchError(f"The first {_ALIKE} trainings failed. The last one: {failures[-1]}")
+
+
+def _repeats(results: Collection[SegmentResult], segment: Segment, reached: Reached) -> bool:
+    """Whether another seed has led to the very same losses."""
+    losses = block_losses(reached.losses)
+    return bool(losses) and any(
+        each.losses == losses
+        for each in results
+        if each.segment.lr == segment.lr and each.segment.stop == segment.stop and each.segment.seed != segment.seed
+    )
+
+
+def _with_warnings(advice: Advice, pool: _Pool, *, unsown: bool) -> Advice:
+    said = list[str]()
+    if pool.driven.validation is None:
+        said.append(BY_LOSS)
+    if not pool.driven.imposed and len(pool.made) > 1 and len(set(pool.made.values())) == 1:
+        (only,) = set(pool.made.values())
+        said.append(
+            f"The training set its optimizer's LR to {only:.3g}, whatever LR it was given: pass the LR on to the"
+            " optimizer."
+        )
+    if pool.moved and not pool.driven.shrinks:
+        said.append(
+            "The training changes its LR on the way, and LRs were compared in its first part. If it is given its length"
+            " in steps, its schedule is shrunk to each comparison."
+        )
+    if unsown:
+        said.append(
+            "The training sets its own seed, so that repetitions are equal: the search ended before them. Give it the"
+            " seed of the search."
+        )
+    return replace(advice, warnings=(*advice.warnings, *said), checkpoint=None)
+
+
+def _full() -> bool:
+    """Whether the process, or a device, has less room left than other trainings should have."""
+    if torch.cuda.is_initialized():
+        free, total = torch.cuda.mem_get_info()
+        if free < (1 - _ROOM) * total:
+            return True
+    try:
+        resident = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+        return resident > _ROOM * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError, IndexError):  # no such file on other systems
+        return False

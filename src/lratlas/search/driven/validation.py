@@ -1,0 +1,134 @@
+"""The validation metric of a training that is suspended: an expression, a function, or what is printed meanwhile."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+from lratlas.errors import SearchError, SpecError, first_line, meant
+from lratlas.numbers import number
+from lratlas.study.spec.errors import shown
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf"
+_NAMES = 12  # of variables, at most, in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """How the metric is had where a training is suspended.
+
+    Attributes:
+        text: The expression or the function's name, for messages.
+        code: An expression over the variables of the training, compiled.
+        function: A function whose arguments are variables of the training, by name.
+        metric: Of a dictionary, or of what is printed, the name of the metric.
+        pattern: Finds the metric in what is printed, as its first group.
+    """
+
+    text: str
+    code: CodeType | None = None
+    function: Callable[..., Any] | None = None
+    metric: str | None = None
+    pattern: re.Pattern[str] | None = None
+
+    def __call__(self, names: Mapping[str, Any], printed: Callable[[], str]) -> float:
+        """The metric now.
+
+        Args:
+            names: The variables of the training.
+            printed: What was printed since the measurement began.
+
+        Raises:
+            SearchError: It fails, or is no number.
+        """
+        try:
+            if self.code is not None:
+                # One mapping: names within comprehensions and lambdas are looked up among globals alone.
+                found = eval(self.code, dict(names))
+            else:
+                assert self.function is not None
+                found = self.function(**self._arguments(names))
+        except SearchError:
+            raise
+        except Exception as error:
+            raise SearchError(f"{self.text} fails: {type(error).__name__}: {first_line(error)}.") from error
+        return self._number(found, printed)
+
+    def _arguments(self, names: Mapping[str, Any]) -> dict[str, Any]:
+        assert self.function is not None
+        asked = inspect.signature(self.function).parameters.values()
+        needed = [each.name for each in asked if each.default is each.empty]
+        if missing := [name for name in needed if name not in names]:
+            known = sorted(name for name in names if not name.startswith("_"))
+            raise SearchError(
+                f"{self.text} has the argument {missing[0]}, but the training has no variable of this"
+                f" name{meant(missing[0], known)}; it has {', '.join(known[:_NAMES])}{' …' * (len(known) > _NAMES)}."
+            )
+        return {name: names[name] for name in needed}
+
+    def _number(self, found: object, printed: Callable[[], str]) -> float:
+        if isinstance(found, Mapping) and self.metric is not None:
+            if self.metric not in found:
+                raise SearchError(f"{self.text} has no {self.metric}; it has {', '.join(map(str, found))}.")
+            found = found[self.metric]
+        if found is None:
+            return self._printed(printed())
+        value = number(found)
+        if value is None:
+            hint = "; name one of its entries as the metric" if isinstance(found, Mapping) else ""
+            raise SearchError(f"{self.text} is {shown(found)}, but must be a number{hint}.")
+        return value
+
+    def _printed(self, text: str) -> float:
+        pattern = self.pattern or metric_pattern(self.metric)
+        found = pattern.findall(text)
+        value = number(found[-1]) if found else None
+        if value is None:
+            said = shown(text.strip().splitlines()[-1]) if text.strip() else "nothing"
+            raise SearchError(
+                f"{self.text} returns nothing, and the metric is not in what it prints: {said}. Name the metric, or"
+                " give a pattern for it."
+            )
+        return value
+
+
+def make_validation(
+    value: str | Callable[..., Any], *, metric: str | None = None, pattern: str | None = None
+) -> Validation:
+    """How the metric is had.
+
+    Args:
+        value: An expression over the variables of the training, such as ``estimate_loss()["val"]``, or a function
+            whose arguments have their names.
+        metric: Of a dictionary that it returns, or of what it prints where it returns nothing, the name of the metric.
+        pattern: A regular expression whose first group is the metric in what it prints.
+
+    Raises:
+        SpecError: The expression or the pattern cannot be used.
+    """
+    found = None if pattern is None else _compiled_pattern(pattern)
+    if callable(value):
+        return Validation(text=getattr(value, "__name__", "value"), function=value, metric=metric, pattern=found)
+    try:
+        code = compile(value.strip(), "value", "eval")
+    except SyntaxError as error:
+        raise SpecError(f"The value {value!r} is no Python expression: {error.msg}.") from error
+    return Validation(text=value.strip(), code=code, metric=metric, pattern=found)
+
+
+def metric_pattern(metric: str | None) -> re.Pattern[str]:
+    """Finds a number after the name of a metric; after any word such as accuracy or loss where there is no name."""
+    name = re.escape(metric) if metric else r"\w*(?:acc|loss|error|perplexity|score)\w*"
+    return re.compile(rf"(?i)(?<![\w]){name}[\"']?\s*(?:[:=]|is)?\s*\(?({_NUMBER})")
+
+
+def _compiled_pattern(pattern: str) -> re.Pattern[str]:
+    try:
+        found = re.compile(pattern)
+    except re.error as error:
+        raise SpecError(f"The pattern {pattern!r} is no regular expression: {error}.") from error
+    if found.groups != 1:
+        raise SpecError(f"The pattern {pattern!r} has {found.groups} groups; it must have one, the metric.")
+    return found

@@ -1,0 +1,304 @@
+"""Functions and scripts that train as they are: the search changes nothing in them, and finds what is there."""
+
+import os
+import random
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lratlas
+from lratlas.errors import SearchError, SpecError, TaskError
+from lratlas.search.driven.find import find_by_function, find_by_script
+from lratlas.search.find import SearchProgress
+from lratlas.search.finder import Finder
+from lratlas.streams import generator_states, seeded
+
+LRS = [1e-3, 1e-2, 0.1, 0.5]
+STEPS = 128
+
+
+def blobs(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    draws = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % 3
+    return torch.randn(count, 8, generator=draws) + torch.eye(3, 8)[y] * 2.5, y
+
+
+def accuracy(model: nn.Module, held: tuple[Tensor, Tensor]) -> Tensor:
+    model.eval()
+    torch.randn(3)  # a validation that draws, and leaves the model in another mode
+    return (model(held[0]).argmax(1) == held[1]).float().mean()
+
+
+def train(lr: float, record: list[float] | None = None) -> None:
+    """An ordinary training with everything that depends on hidden state."""
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3))
+    loader = DataLoader(TensorDataset(*blobs(256, 0)), batch_size=16, shuffle=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    held = blobs(90, 1)  # for the search alone
+    assert len(held) > 1
+    for _ in range(STEPS // 16):
+        model.train()
+        for x, y in loader:
+            optimizer.zero_grad()
+            noisy = x + 0.01 * random.random() + 0.01 * float(np.random.rand())  # noqa: NPY002 - as users' code draws
+            loss = nn.functional.cross_entropy(model(noisy), y)
+            loss.backward()
+            if record is not None:
+                record.append(loss.item())
+            optimizer.step()
+
+
+def searched(train: Callable[..., object], folder: Path, **settings: Any) -> tuple[lratlas.Advice, Finder]:
+    given: dict[str, Any] = {"value": "accuracy(model, held)", "steps": STEPS, "lrs": LRS, "direction": "maximize"}
+    advice = find_by_function(train, folder=folder, **(given | settings))
+    return advice, Finder(folder)
+
+
+def test_each_training_is_the_one_that_runs_by_itself_to_the_last_digit(tmp_path: Path):
+    told = dict[float, list[float]]()
+
+    def recorded(lr: float) -> None:
+        train(lr, told.setdefault(lr, []))
+
+    _, finder = searched(recorded, tmp_path)
+    longest = {each.segment.lr: each.segment.stop for each in finder.results}
+    assert max(longest.values()) == STEPS // 4
+    for lr, steps in longest.items():
+        alone = list[float]()
+        with seeded(0):
+            train(lr, alone)
+        assert told[lr][:steps] == alone[:steps]
+
+
+def test_nothing_of_the_process_is_changed(tmp_path: Path):
+    torch.manual_seed(7)
+    before = generator_states(), list(sys.argv), os.getcwd(), sys.stdout, sys.stderr, torch.autograd.backward  # noqa: PTH109
+    searched(train, tmp_path)
+    after = generator_states(), list(sys.argv), os.getcwd(), sys.stdout, sys.stderr, torch.autograd.backward  # noqa: PTH109
+    assert after == before
+
+
+def test_the_public_find_takes_a_function(tmp_path: Path):
+    def value(model: nn.Module, held: tuple[Tensor, Tensor]) -> Tensor:
+        return accuracy(model, held)
+
+    heard = list[SearchProgress]()
+    advice = lratlas.find(
+        train, value=value, steps=STEPS, lrs=LRS, direction="maximize", chance=1 / 3, limit=1.0, samples=90,
+        folder=tmp_path, progress=heard.append,
+    )  # fmt: skip
+    assert advice.lr is not None
+    assert 1e-3 < advice.lr <= 0.5
+    assert advice.checkpoint is None
+    assert heard[-1].cost == pytest.approx(advice.cost)
+
+
+def test_a_killed_search_trains_again_what_waited_and_comes_to_the_same(tmp_path: Path):
+    whole, _ = searched(train, tmp_path / "whole")
+
+    def interrupt(finder: Finder) -> None:
+        if len(finder.results) in {3, 6}:
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            searched(train, tmp_path / "parts", progress=interrupt)
+    parts, _ = searched(train, tmp_path / "parts")
+    assert parts.evidence.drop("seconds").equals(whole.evidence.drop("seconds"))
+
+
+def test_the_length_of_a_training_is_counted(tmp_path: Path):
+    _, finder = searched(train, tmp_path, steps=None)
+    assert finder.search.steps == STEPS
+    again, _ = searched(train, tmp_path, steps=None)  # it is not counted again
+    assert again.steps == STEPS
+
+
+def test_a_training_that_is_shorter_than_was_said_is_named(tmp_path: Path):
+    with pytest.raises(
+        SearchError, match=rf"ends by itself after {STEPS} steps, .* to have 1,280: give steps = {STEPS}"
+    ):
+        searched(train, tmp_path, steps=10 * STEPS)
+
+
+def test_lrs_are_scaled_where_the_training_takes_none(tmp_path: Path):
+    _, passed = searched(train, tmp_path / "passed")
+    _, scaled = searched(lambda: train(0.25), tmp_path / "scaled")
+    assert [each.segment for each in scaled.results] == [each.segment for each in passed.results]
+    for one, other in zip(scaled.results, passed.results, strict=True):
+        assert one.losses == pytest.approx(other.losses)
+
+
+def test_an_lr_that_does_not_arrive_is_noticed(tmp_path: Path):
+    def deaf(lr: float) -> None:
+        train(0.1 + 0 * lr)
+
+    advice, _ = searched(deaf, tmp_path)
+    assert advice.verdict == "tie"
+    assert any("set its optimizer's LR to 0.1, whatever LR it was given" in each for each in advice.warnings)
+
+
+def test_without_a_value_the_loss_counts_and_that_is_said(tmp_path: Path):
+    advice, _ = searched(train, tmp_path, value=None, direction="minimize")
+    assert advice.lr is not None
+    assert any("training loss" in each for each in advice.warnings)
+
+
+def mistyped(modle: nn.Module) -> float:
+    return float(modle.training)
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "error", "said"),
+    [
+        ("accuracy(model, held", None, SpecError, "is no Python expression"),
+        ("accuracy(net, held)", None, SearchError, r"fails: NameError: name 'net' is not defined"),
+        ("model", None, SearchError, "must be a number"),
+        ("{'acc': 0.5}", None, SearchError, "name one of its entries as the metric"),
+        ("{'acc': 0.5}", "loss", SearchError, "has no loss; it has acc"),
+        ("print('all is well')", "acc", SearchError, "not in what it prints: 'all is well'"),
+        ("print()", "acc", SearchError, "not in what it prints: nothing"),
+        (mistyped, None, SearchError, r"no variable of this name \(did you mean model"),
+    ],
+)
+def test_a_value_that_is_none_is_named(
+    value: Any, metric: str | None, error: type[Exception], said: str, tmp_path: Path
+):
+    with pytest.raises(error, match=said):
+        searched(train, tmp_path, value=value, metric=metric)
+
+
+@pytest.mark.parametrize(
+    ("value", "metric"),
+    [
+        ("{'acc': accuracy(model, held), 'loss': 1}", "acc"),
+        ("print(f'acc: {accuracy(model, held):.9f}')", "acc"),
+        ("print(f'Test set: Accuracy = {accuracy(model, held):.9f}, n 90')", None),
+    ],
+)
+def test_a_metric_may_be_in_a_dictionary_or_printed(value: str, metric: str | None, tmp_path: Path):
+    _, plain = searched(train, tmp_path / "plain", budget=0.2)
+    _, other = searched(train, tmp_path / "other", budget=0.2, value=value, metric=metric)
+    for one, expected in zip(other.results, plain.results, strict=True):
+        assert one.averaged == pytest.approx(expected.averaged)
+
+
+def test_what_trainings_print_does_not_interleave(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def printing(lr: float) -> None:
+        print(f"begins at {lr}")  # noqa: T201
+        train(lr)
+
+    searched(printing, tmp_path)
+    assert capsys.readouterr().out == ""
+    files = {path.name: path.read_text() for path in (tmp_path / "output").iterdir()}
+    assert {f"lr{lr:g}-seed0.txt" for lr in LRS} <= files.keys()
+    assert all(text == f"begins at {name.removeprefix('lr').partition('-')[0]}\n" for name, text in files.items())
+
+
+def test_a_training_that_fails_is_named_after_three(tmp_path: Path):
+    def failing(lr: float) -> None:
+        raise RuntimeError(f"no data at {lr}")
+
+    with pytest.raises(SearchError, match=r"first 3 trainings failed\. The last one: RuntimeError: no data at 0\.1"):
+        searched(failing, tmp_path)
+
+
+def test_a_training_of_another_framework_is_named(tmp_path: Path):
+    for steps in (None, STEPS):
+        with pytest.raises(SearchError, match="No step of a PyTorch optimizer was seen"):
+            searched(abs, tmp_path, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (nn.Linear(2, 2), "not a Linear: make a lratlas.Task"),
+        ("train.py", "not a str: make a lratlas.Task"),
+        (DataLoader(TensorDataset(torch.zeros(2))), "not a DataLoader: make a lratlas.Task"),
+    ],
+)
+def test_what_cannot_be_trained_is_named(given: Any, said: str):
+    with pytest.raises(TaskError, match=said):
+        lratlas.find(given, steps=64)
+
+
+SCRIPT = """
+import argparse, helper, torch
+from torch import nn
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float)
+parser.add_argument("--steps", type=int, default=128)
+args = parser.parse_args()
+helper.calls += 1
+assert helper.calls == 1 and __name__ == "__main__"  # each training has its own modules
+torch.manual_seed(0)
+x = torch.randn(256, 8)
+y = (x[:, 0] > 0).long()
+model = nn.Linear(8, 2)
+optimizer = torch.optim.SGD(model.parameters(), lr=args.lr)
+schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
+for step in range(args.steps):
+    batch = torch.randint(256, (16,))
+    optimizer.zero_grad()
+    loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
+    loss.backward()
+    optimizer.step()
+    schedule.step()
+    print(f"{loss.item()!r}")
+    if step + 1 == args.steps:
+        print(helper.done)
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "src" / "train.py"
+    path.parent.mkdir()
+    path.write_text(textwrap.dedent(SCRIPT))
+    path.with_name("helper.py").write_text("calls = 0\ndone = 'all done'\n")
+    return path
+
+
+VALUE = "nn.functional.cross_entropy(model(x), y)"
+
+
+def test_a_script_does_what_python_does_with_it(script: Path, tmp_path: Path):
+    advice = find_by_script(script, ["--lr={lr}"], value=VALUE, steps=128, lrs=LRS, folder=tmp_path / "found")
+    assert advice.lr is not None
+    assert any("changes its LR on the way" in each for each in advice.warnings)
+    run = [sys.executable, str(script), "--lr=0.1"]
+    alone = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
+    driven = (tmp_path / "found" / "output" / "lr0.1-seed0.txt").read_text().splitlines()
+    assert 30 < len(driven) < len(alone)
+    assert driven == alone[: len(driven)]
+
+
+def test_a_script_that_is_told_its_length_is_run_whole_for_each_comparison(script: Path, tmp_path: Path):
+    words = ["--lr={lr}", "--steps={steps}"]
+    advice = find_by_script(script, words, value=VALUE, steps=128, lrs=LRS, folder=tmp_path / "found")
+    assert advice.lr is not None
+    assert not any("changes its LR" in each for each in advice.warnings)
+    assert all(each.segment.start == 0 for each in Finder(tmp_path / "found").results)
+    with pytest.raises(SpecError, match="steps says how long a full one is"):
+        find_by_script(script, words, value=VALUE, folder=tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "cannot be read: No such file"), ("def f(:", "no Python that can run")]
+)
+def test_a_script_that_cannot_run_is_named(text: str | None, said: str, tmp_path: Path):
+    path = tmp_path / "train.py"
+    if text:
+        path.write_text(text)
+    with pytest.raises(SpecError, match=said):
+        find_by_script(path, [], value="0.5", steps=64)
