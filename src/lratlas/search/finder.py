@@ -14,7 +14,7 @@ from lratlas.numbers import first_not_finite, is_finite, number, plain
 from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice, advise
 from lratlas.search.journal import add_results, checkpoint_of, claim, journal_size, open_folder, read_results
-from lratlas.search.rungs import needed_states, next_segments
+from lratlas.search.rungs import open_and_needed
 from lratlas.search.segments import Segment, SegmentResult, block_losses
 from lratlas.study.spec.errors import shown
 
@@ -110,6 +110,7 @@ class Finder:
         self.search = open_folder(self.folder, {name: value for name, value in settings.items() if value is not None})
         self._claims = dict[str, _Claim]()
         self._read: tuple[int, tuple[SegmentResult, ...]] = (-1, ())  # the size of the journal, and what it held
+        self._planned: tuple[int, tuple[Segment, ...], frozenset[str]] | None = None  # the size, and what follows
 
     def __repr__(self) -> str:
         return f"Finder({str(self.folder)!r}, steps={self.search.steps})"
@@ -130,7 +131,7 @@ class Finder:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to be trained."""
-        return not next_segments(self.search, self.results)
+        return not self._plan()[0]
 
     def ask(self) -> Segment | None:
         """What to train next; None once the search is over.
@@ -142,7 +143,7 @@ class Finder:
             SearchError: All that can be trained now was already asked for from this finder.
         """
         pause = _PATIENCE[0]
-        while waiting := next_segments(self.search, self.results):
+        while waiting := self._plan()[0]:
             for each in waiting:
                 if each.name not in self._claims and self._claimed(each):
                     return each
@@ -167,7 +168,7 @@ class Finder:
         first = self.ask()
         if first is None:
             return []
-        waiting = next_segments(self.search, self.results)
+        waiting = self._plan()[0]
         return [first, *(each for each in waiting if each.name not in self._claims and self._claimed(each))]
 
     def tell(
@@ -277,8 +278,9 @@ class Finder:
 
         Once the search is over, that is the one from which the full training can continue.
         """
-        if not self.finished:
-            return needed_states(self.search, self.results)
+        waiting, needed = self._plan()
+        if waiting:
+            return needed
         continued = advise(self.search, self.results).segment if self.results else None
         return frozenset({continued} if continued else ())
 
@@ -290,6 +292,14 @@ class Finder:
         """
         advice = advise(self.search, self.results)
         return replace(advice, checkpoint=checkpoint_of(self.folder, advice.segment))
+
+    def _plan(self) -> tuple[tuple[Segment, ...], frozenset[str]]:
+        """What can be trained now, and the states that are needed; computed once for each state of the journal."""
+        results = self.results
+        size = self._read[0]
+        if self._planned is None or self._planned[0] != size:
+            self._planned = (size, *open_and_needed(self.search, results))
+        return self._planned[1:]
 
     def _claimed(self, each: Segment) -> bool:
         lock = claim(self.folder, each.name)

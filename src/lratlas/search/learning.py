@@ -137,10 +137,18 @@ def untrained_loss(result: SegmentResult, results: Sequence[SegmentResult]) -> f
     others, or in its first segment where that is higher, since the smallest LR may have learned meanwhile.
     """
     known = [each for each in results if each.losses and each.segment.seed == result.segment.seed]
-    first = [each for each in known if each.segment.start == 0 and all(map(is_finite, each.losses))]
-    if not first:
+    first = [each for each in known if each.segment.start == 0]
+    # The smallest LR, since a sum is finite only where all losses are.
+    still = next(
+        (
+            each
+            for each in sorted(first, key=lambda each: (each.segment.lr, each.segment.stop))
+            if math.isfinite(sum(each.losses))
+        ),
+        None,
+    )
+    if still is None:
         return None
-    still = min(first, key=lambda each: (each.segment.lr, each.segment.stop))
     ends = (result.segment.start, result.segment.stop)
     same = [each for each in known if (each.segment.start, each.segment.stop) == ends]
     beside = last_loss([min(same, key=lambda each: each.segment.lr)]) if same else math.nan

@@ -51,7 +51,7 @@ class Stage:
 
 def next_segments(search: Search, results: Sequence[SegmentResult]) -> tuple[Segment, ...]:
     """The segments that can be trained now, in the order in which they are wanted; none once the search is over."""
-    return tuple(each for each in _stage(search, results).segments if each.name not in _names(results))
+    return open_and_needed(search, results)[0]
 
 
 def needed_states(search: Search, results: Sequence[SegmentResult]) -> frozenset[str]:
@@ -60,12 +60,18 @@ def needed_states(search: Search, results: Sequence[SegmentResult]) -> frozenset
     Those are the parents of what can be trained now, and what is known of the same stage: who continues from there is
     decided once all of it is known.
     """
+    return open_and_needed(search, results)[1]
+
+
+def open_and_needed(search: Search, results: Sequence[SegmentResult]) -> tuple[tuple[Segment, ...], frozenset[str]]:
+    """What `next_segments` and `needed_states` say, for the price of one of them."""
+    names, stage = _names(results), _stage(search, results)
+    waiting = tuple(each for each in stage.segments if each.name not in names)
     if not search.resumable:
-        return frozenset()
+        return waiting, frozenset()
     known = {each.segment.name for each in results if each.failure is None}
-    stage = _stage(search, results)
-    waiting = frozenset({each.parent for each in stage.segments if each.parent and each.name not in _names(results)})
-    return waiting | frozenset(each.name for each in stage.segments if each.name in known) | (stage.keep & known)
+    parents = frozenset(each.parent for each in waiting if each.parent)
+    return waiting, parents | ((frozenset(each.name for each in stage.segments) | stage.keep) & known)
 
 
 def spent(search: Search, results: Sequence[SegmentResult]) -> float:
@@ -182,7 +188,8 @@ class _Plan:
         if not going:
             return []
         if not learned:
-            open_ = [lr for lr in going if lr in undecided(self.results)]
+            moved = undecided(self.results)
+            open_ = [lr for lr in going if lr in moved]
             return self._unranked(open_ if len(open_) > 1 else going, share)
         ranked = self._ranked(level, learned, by_loss=share <= _BY_LOSS * 2)
         # What has learned nothing yet is not ranked by its noise, but by how near it is to the best. LRs left behind
