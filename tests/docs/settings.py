@@ -173,7 +173,7 @@ SETTINGS: Mapping[str, Setting] = {
             'LRSampler("search", steps=10_000': 'LRSampler("optuna-search", steps=100',
         },
         left_out={
-            "from lratlas.integrations.transformers": "run by tests/integrations/test_transformers.py",
+            "from lratlas.integrations.transformers": "run by tests/integrations/test_transformers.py and …_find.py",
             "from functools import partial": "needs runs of three trackers: tests/integrations/test_tracking.py",
         },
     ),

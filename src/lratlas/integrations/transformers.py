@@ -1,4 +1,4 @@
-"""`watch` as a callback of Hugging Face's Trainer."""
+"""`watch` as a callback of Hugging Face's Trainer, and `find` for one."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -17,6 +17,10 @@ from lratlas.watching.watch import watch
 with extra("transformers"):
     import accelerate  # noqa: F401  # pyright: ignore[reportUnusedImport] - a Trainer needs it, but only once it is made
     from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+    from lratlas.integrations.transformers_find import find
+
+__all__ = ["WatchCallback", "find"]
 
 _STATE = "lratlas.watch"  # where the watch is kept in a checkpoint's trainer_state.json
 

@@ -21,7 +21,7 @@ from lratlas.search.settings import Search
 from lratlas.search.wording import statement_of, warnings_of
 
 Verdict = Literal["found", "tie", "not_learned", "diverged"]
-Schedule = Literal["constant", "linear", "cosine", "custom"]
+Schedule = Literal["constant", "linear", "cosine", "own", "custom"]
 Finish = Literal["average", "anneal", "either", "constant", "schedule"]
 
 EVIDENCE = pl.Schema(
@@ -79,7 +79,8 @@ class Advice:
         cost: What the search trained, in full trainings.
         steps: Optimizer steps of a full training.
         warmup: Of these, the steps over which the LR grows linearly to its value.
-        schedule: That under which the LRs were compared; ``custom`` for a function or a list.
+        schedule: That under which the LRs were compared; ``custom`` for a function or a list, ``own`` for one that the
+            training has itself.
         limit: The best value that the metric can have; None where it is unknown, or was exceeded.
         segment: The longest segment at the LR nearest to the recommended one, from whose final state the full training
             can continue; None without an LR, or where trainings cannot be continued.

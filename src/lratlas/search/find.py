@@ -140,6 +140,10 @@ def find(
         )
     if value is not None or own:
         raise SpecError(f"{next(iter(own), 'value')} is for a function that trains; a task has it from data and loss.")
+    if schedule == "own":  # pyright: ignore[reportUnnecessaryComparison] - callers may not be typed
+        raise SpecError(
+            "schedule is 'own', but a task has none; choose constant, linear or cosine, or give a function."
+        )
     if (steps is None) == (epochs is None):
         raise SpecError("steps or epochs says how long a full training is: give one of them.")
     made = _with_validation(task if isinstance(task, Prepared) else task.prepared, plain(validation))

@@ -59,6 +59,7 @@ class Finder:
         schedule: The schedule of the LR in the full training: ``constant`` (if not given), ``linear`` or ``cosine``
             (to zero), or a function from the share of the training that is done to what the LR is multiplied by. LRs
             are then compared under it, shrunk to each segment's length: `Segment.lr_at` says the LR of each step.
+            ``own``: each segment is a whole training, with a schedule of its own that ends with it.
         warmup: Steps of the full training over which the LR grows linearly to its value; shrunk likewise.
         chance: The metric of a model that has learned nothing, such as 0.1 for ten balanced classes. Without it, the
             search cannot tell that nothing was learned from LRs that tie.
@@ -84,7 +85,7 @@ class Finder:
         tolerance: float | None = None,
         resumable: bool | None = None,
         anneal: bool | None = None,
-        schedule: Literal["constant", "linear", "cosine"] | Callable[[float], float] | None = None,
+        schedule: Literal["constant", "linear", "cosine", "own"] | Callable[[float], float] | None = None,
         warmup: int | None = None,
         chance: float | None = None,
         limit: float | None = None,

@@ -8,8 +8,9 @@ import numpy as np
 
 from lratlas.numbers import is_finite, number
 
-Named = Literal["constant", "linear", "cosine"]
+Named = Literal["constant", "linear", "cosine", "own"]
 NAMED = get_args(Named)
+"""``own`` is that of the training itself, which ends with each segment; the search multiplies nothing."""
 Shape = Named | tuple[float, ...]
 """A named schedule, or factors at equal distances from the first step to the last."""
 
@@ -18,7 +19,7 @@ SAMPLED = 257  # points that a function is sampled at; between them it is linear
 
 def factor(shape: Shape, share: float) -> float:
     """What the LR is multiplied by where a share of the training, in [0, 1], is done."""
-    if shape == "constant":
+    if shape == "constant" or shape == "own":  # noqa: PLR1714 - the type of what is left follows
         return 1.0
     if shape == "linear":
         return 1.0 - share

@@ -38,7 +38,8 @@ class Search(Section):
     resumable: bool = Field(default=True, description="whether trainings can continue from a checkpoint")
     anneal: bool = Field(default=True, description="whether the LR can be annealed within a segment")
     schedule: Shape = Field(
-        default="constant", description="the LR's schedule: constant, linear, cosine, or its factors at equal distances"
+        default="constant",
+        description="the LR's schedule: constant, linear, cosine, own, or its factors at equal distances",
     )
     warmup: int = Field(default=0, ge=0, description="steps of a full training over which the LR grows to its value")
     chance: float | None = Field(

@@ -114,7 +114,13 @@ def _found(
         if driven.shrinks:
             raise SpecError("The training is told its length: steps says how long a full one is.")
         steps = count_steps(driven, root, lr=_COUNTED_AT)
-    finder = Finder(root, steps=steps, anneal=False, resumable=not driven.shrinks, **settings)
+    if driven.shrinks:
+        if settings.get("schedule", "constant") != "constant" or settings.get("warmup"):
+            raise SpecError(
+                "The training is told its length, so it has its own schedule: leave out schedule and warmup."
+            )
+        settings = {**settings, "schedule": "own"}
+    finder = Finder(root, steps=steps, anneal=False, **settings)
     return drive(driven, finder, progress=progress)
 
 

@@ -1,0 +1,177 @@
+"""`find` for a Hugging Face Trainer."""
+
+import copy
+import inspect
+import math
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Sized
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from lratlas.errors import TaskError
+from lratlas.integrations import extra
+from lratlas.paths import home_expanded
+from lratlas.search.advice import Advice
+from lratlas.search.driven.drive import Driven, drive
+from lratlas.search.driven.validation import make_validation
+from lratlas.search.finder import Finder
+from lratlas.search.segments import Segment
+from lratlas.search.settings import LEAST_STEPS
+
+with extra("transformers"):
+    import accelerate  # noqa: F401  # pyright: ignore[reportUnusedImport] - a Trainer needs it, but only once it is made
+    from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+_CONSTANT = {"constant", "constant_with_warmup"}
+"""Schedules under which a longer training continues a shorter one."""
+
+
+def find(
+    trainer: Trainer | Callable[[float], Trainer],
+    *,
+    metric: str = "eval_loss",
+    direction: Literal["minimize", "maximize"] | None = None,
+    folder: str | Path | None = None,
+    lrs: Iterable[float] | None = None,
+    budget: float = 1.5,
+    tolerance: float = 0.01,
+    chance: float | None = None,
+    limit: float | None = None,
+    seed: int = 0,
+    progress: Callable[[Finder], None] = lambda _: None,
+) -> Advice:
+    """Search for the initial LR of a Trainer's training, as it is.
+
+    Length, schedule and warm-up are those of its arguments. Where the schedule is not constant, each comparison is a
+    whole training, shrunk to its length. Of the arguments, only what writes to the disk or to a service is switched off
+    in the trainings of the search: checkpoints, reports, evaluations on the way, early stopping. Adapters (PEFT) and
+    trainers that are subclasses (TRL) are trained as they train by themselves.
+
+    Args:
+        trainer: Makes a new Trainer for an LR, which it has to put into the arguments. Or a Trainer, which is left as
+            it is: for each training a new one is made, with a copy of its model as it is now.
+        metric: The name of a metric that ``trainer.evaluate()`` returns.
+        direction: Whether a lower or a higher one is better; None: lower for a loss, higher for all others.
+        folder: The search folder; a new temporary one if None. The same call with the same folder resumes the search.
+        lrs: The LRs to begin with; 1e-5 to 1, four per decade, if None.
+        budget: What may be trained, in full trainings.
+        tolerance: Metrics that differ by less than this share of the best one count as equally good.
+        chance: The metric of a model that has learned nothing.
+        limit: The best value that the metric can have.
+        seed: Added to the Trainer's own seed, for the first repetition; others follow.
+        progress: Called after each segment.
+
+    Raises:
+        TaskError: It is no Trainer, has nothing to evaluate on, or takes too few steps.
+        SpecError: An argument is out of range, or there is no such metric.
+        SearchError: The folder holds another search, or the trainings fail.
+    """
+    make = _copies(trainer) if isinstance(trainer, Trainer) else trainer
+    first = make(1e-3)
+    if not isinstance(first, Trainer):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not be typed
+        raise TaskError(f"The function returned a {type(first).__name__}; it must return a Trainer.")
+    if first.eval_dataset is None:
+        raise TaskError("The Trainer has no eval_dataset, on which LRs could be compared.")
+    steps = _steps(first)
+    if steps < LEAST_STEPS:
+        raise TaskError(f"The Trainer takes {steps} steps; a search needs at least {LEAST_STEPS}.")
+    shrinks = str(getattr(first.args.lr_scheduler_type, "value", first.args.lr_scheduler_type)) not in _CONSTANT
+    own = threading.local()  # each training has a thread
+
+    def start(segment: Segment) -> None:
+        own.trainer = _for_a_search(make(segment.lr), segment, steps=steps, shrinks=shrinks)
+        own.trainer.train()
+
+    def value() -> dict[str, float]:
+        return _evaluated(own.trainer)
+
+    driven = Driven(start=start, imposed=False, validation=make_validation(value, metric=metric), shrinks=shrinks)
+    finder = Finder(
+        home_expanded(folder or tempfile.mkdtemp(prefix="lratlas-find-")),
+        steps=steps,
+        lrs=lrs,
+        budget=budget,
+        tolerance=tolerance,
+        direction=direction or ("minimize" if metric.endswith("loss") else "maximize"),
+        schedule="own" if shrinks else "constant",
+        anneal=False,
+        seed=seed,
+        chance=chance,
+        limit=limit,
+        samples=_samples(first, metric),
+    )
+    del first
+    return drive(driven, finder, progress=progress)
+
+
+def _copies(trainer: Trainer) -> Callable[[float], Trainer]:
+    """A function that makes a Trainer like this one, with another LR and a copy of the model as it is now.
+
+    Raises:
+        TaskError: Its class takes other arguments than a Trainer does.
+    """
+    kind, names = type(trainer), inspect.signature(Trainer.__init__).parameters
+    if kind.__init__ is not Trainer.__init__:
+        raise TaskError(f"{kind.__name__} may take arguments that are not known here: give a function that makes one.")
+    held = {"model_init", "compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics", "data_collator"}
+    held |= {"train_dataset", "eval_dataset", "processing_class", "optimizer_cls_and_kwargs"}
+    given: dict[str, Any] = {name: getattr(trainer, name, None) for name in held & names.keys()}
+    if trainer.optimizer is not None:
+        raise TaskError("The Trainer has an optimizer already: give a function that makes the Trainer for an LR.")
+    model = copy.deepcopy(trainer.model)
+
+    def make(lr: float) -> Trainer:
+        args: TrainingArguments = copy.deepcopy(trainer.args)
+        args.learning_rate = lr
+        made = kind(model=copy.deepcopy(model), args=args, **given)
+        made.callback_handler.callbacks = [copy.deepcopy(each) for each in trainer.callback_handler.callbacks]
+        return made
+
+    return make
+
+
+def _for_a_search(trainer: Trainer, segment: Segment, *, steps: int, shrinks: bool) -> Trainer:
+    """The Trainer, which writes nothing and ends with the segment where that is to be a whole training."""
+    args = trainer.args
+    args.save_strategy, args.eval_strategy, args.load_best_model_at_end = "no", "no", False
+    args.disable_tqdm, args.push_to_hub = True, False
+    if segment.seed:
+        args.seed += segment.seed
+        args.data_seed = None if args.data_seed is None else args.data_seed + segment.seed
+    if shrinks:
+        args.warmup_steps = _shrunk(args.warmup_steps, segment.stop / steps)
+        args.max_steps = segment.stop
+    silent: tuple[type[Any], ...] = (EarlyStoppingCallback, *INTEGRATION_TO_CALLBACK.values())
+    handler = trainer.callback_handler
+    handler.callbacks = [each for each in handler.callbacks if not isinstance(each, silent)]
+    return trainer
+
+
+def _shrunk(warmup: float, share: float) -> float:
+    """The steps of a warm-up in a shorter training; what is a share of the steps stays."""
+    return warmup if warmup < 1 else round(warmup * share)
+
+
+def _steps(trainer: Trainer) -> int:
+    """The optimizer steps of a full training."""
+    args = trainer.args
+    if args.max_steps > 0:
+        return args.max_steps
+    batches = len(trainer.get_train_dataloader())
+    each = max(1, math.ceil(batches / args.gradient_accumulation_steps))
+    return math.ceil(args.num_train_epochs * each)
+
+
+def _evaluated(trainer: Trainer) -> dict[str, float]:
+    """What ``trainer.evaluate()`` returns, without telling callbacks."""
+    only_loss = True if trainer.compute_metrics is None else None
+    output = trainer.evaluation_loop(trainer.get_eval_dataloader(), "search", prediction_loss_only=only_loss)
+    return dict(cast("dict[str, float]", output.metrics))
+
+
+def _samples(trainer: Trainer, metric: str) -> int | None:
+    """The validation samples behind an accuracy."""
+    held: Any = trainer.eval_dataset
+    return len(held) if "accuracy" in metric and isinstance(held, Sized) else None
