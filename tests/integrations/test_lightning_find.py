@@ -11,12 +11,13 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, random_split
 
 from integrations.lightning_helpers import Digits, loader
 from lratlas.errors import SearchError, SpecError, TaskError
 from lratlas.integrations.lightning import find
 from lratlas.integrations.lightning_segment import LightningTraining, TrainedSegment, train_segment
+from lratlas.search.finder import Finder
 from lratlas.search.segments import make_segment
 from search.find_helpers import advised_lr
 from watching.watch_helpers import digits
@@ -339,3 +340,61 @@ def test_a_module_that_fails_at_every_lr_says_why(tmp_path: Path) -> None:
             val_dataloaders=loader(0, 16),
             trainer_options={"accelerator": "cpu"},
         )
+
+
+class Noise(LightningDataModule):
+    """Labels that say nothing, and a split that is drawn where tutorials draw it; validation is made in fit alone."""
+
+    def setup(self, stage: str) -> None:
+        draws = torch.Generator().manual_seed(0)
+        data = TensorDataset(torch.randn(64, 64, generator=draws), torch.randint(2, (64,), generator=draws))
+        if stage == "fit":
+            self.held, self.rest = random_split(data, [32, 32])
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.rest, batch_size=16, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.held, batch_size=32)
+
+
+class Guessing(Digits):
+    """Wide enough to learn labels by heart; it may bring its data itself."""
+
+    def __init__(self, data: Noise | None = None) -> None:
+        super().__init__()
+        self.net, self.data = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 2)), data
+
+    def setup(self, stage: str) -> None:
+        if self.data:
+            self.data.setup(stage)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        assert self.data
+        return self.data.train_dataloader()
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        assert self.data
+        return self.data.val_dataloader()
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("accuracy", (self.net(batch[0]).argmax(1) == batch[1]).float().mean())
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_nothing_that_is_trained_on_is_validated_on(own: bool, tmp_path: Path) -> None:
+    find(
+        lambda: Guessing(Noise() if own else None),
+        folder=tmp_path,
+        steps=256,
+        lrs=[0.03, 0.1],
+        budget=1.0,
+        datamodule=None if own else Noise(),
+        monitor="accuracy",
+        direction="maximize",
+        trainer_options={"accelerator": "cpu"},
+    )
+    results = Finder(tmp_path).results
+    assert min(each.losses[-1] for each in results if each.losses) < 0.3  # known by heart
+    # Of 32 samples that were never trained on, no more are right than by chance, but for four standard errors.
+    assert all(each.value is not None and abs(each.value - 0.5) < 4 * (0.25 / 32) ** 0.5 for each in results)

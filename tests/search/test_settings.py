@@ -47,7 +47,10 @@ def test_only_the_length_has_to_be_given():
         ({"warmup": 100}, "`warmup` is 100, but a full training has 100 steps."),
         ({"seed": 2**70}, "`seed` is 1180591620717411303424, but must be less than 4294967296."),
         ({"schedule": "cosinus"}, "`schedule` is 'cosinus'; choose constant, linear, cosine, own, or give a function"),
-        ({"schedule": [1.0]}, "`schedule` is [1.0]; choose constant, linear, cosine, own, or give a function or a list"),
+        (
+            {"schedule": [1.0]},
+            "`schedule` is [1.0]; choose constant, linear, cosine, own, or give a function or a list",
+        ),
         ({"schedule": [1.0, -0.5]}, "`schedule` is -0.5 at the share 1 of the training, but must be"),
         ({"schedule": (1.0, math.nan, 0.5)}, "`schedule` is nan at the share 0.5 of the training, but must be"),
         ({"schedule": [1.0, "half"]}, "`schedule` is 'half' at the share 1 of the training, but must be"),

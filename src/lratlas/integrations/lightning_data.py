@@ -25,7 +25,7 @@ class Position:
     batches: int = 0
 
 
-class SegmentdLoader:
+class SegmentLoader:
     """A loader's batches from a position on, in an order that follows from the seed and the epoch alone.
 
     Batches of a map-style data set that were done before are skipped without being loaded. Those of a stream have to
@@ -50,7 +50,7 @@ class SegmentdLoader:
         if isinstance(self._loader, DataLoader) and not isinstance(self._loader.dataset, IterableDataset):
             # Beside a longer loader this one may be cycled through several times in an epoch
             cycle, done = divmod(done, max(len(self._loader), 1))
-            yield from _segmentd(self._loader, done, torch_seed(self._seed, f"order of epoch {epoch}, cycle {cycle}"))
+            yield from _rest_of(self._loader, done, torch_seed(self._seed, f"order of epoch {epoch}, cycle {cycle}"))
         else:
             done = 0 if self._begun else done
             self._begun = True
@@ -65,10 +65,10 @@ class SegmentdLoader:
 
 
 def segment_loaders(loaders: Loaders, *, position: Position, seed: int) -> Loaders:
-    """The loaders, each segmentd; those combined by a ``CombinedLoader`` stay combined in the same way."""
+    """The loaders, each from its position on; those combined by a ``CombinedLoader`` stay combined in the same way."""
 
-    def segment_one(loader: Iterable[Any]) -> SegmentdLoader:
-        return SegmentdLoader(loader, position=position, seed=seed)
+    def segment_one(loader: Iterable[Any]) -> SegmentLoader:
+        return SegmentLoader(loader, position=position, seed=seed)
 
     if isinstance(loaders, CombinedLoader):
         combined = copy.copy(loaders)
@@ -78,8 +78,8 @@ def segment_loaders(loaders: Loaders, *, position: Position, seed: int) -> Loade
 
 
 @contextmanager
-def segmentd_source(source: LightningDataModule | LightningModule, *, position: Position, seed: int) -> Generator[None]:
-    """This object's ``train_dataloader`` returns segmentd loaders inside."""
+def segment_source(source: LightningDataModule | LightningModule, *, position: Position, seed: int) -> Generator[None]:
+    """This object's ``train_dataloader`` returns loaders from a position on inside."""
     original: Callable[[], Loaders] = source.train_dataloader
 
     def train_dataloader() -> Loaders:
@@ -92,7 +92,30 @@ def segmentd_source(source: LightningDataModule | LightningModule, *, position: 
         del vars(source)["train_dataloader"]
 
 
-def _segmentd(loader: DataLoader[Any], done: int, seed: int) -> Iterator[Any]:
+@contextmanager
+def one_split(*sources: LightningDataModule | LightningModule) -> Generator[None]:
+    """What these objects draw in ``setup`` is always the same inside, such as a split into training and validation.
+
+    Without it a search would validate on samples that an earlier segment was trained on. Where validation alone is set
+    up, the data of training are as well: some make both sets there.
+    """
+    originals = [(source, source.setup) for source in sources]
+    for source, original in originals:
+
+        def setup(stage: str, original: Callable[[str], None] = original) -> None:
+            for part in ("fit", stage) if stage == "validate" else (stage,):
+                with seeded(torch_seed(0, "split")):
+                    original(part)
+
+        vars(source)["setup"] = setup
+    try:
+        yield
+    finally:
+        for source in sources:
+            del vars(source)["setup"]
+
+
+def _rest_of(loader: DataLoader[Any], done: int, seed: int) -> Iterator[Any]:
     rest = copy.copy(loader)
     # A DataLoader forbids to change its sampler, since an iterator may be under way; this copy has none
     entry = "sampler" if loader.batch_sampler is None else "batch_sampler"

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lratlas.integrations.lightning_data import Position
-from lratlas.integrations.lightning_lr import SegmentdRates
+from lratlas.integrations.lightning_lr import SegmentRates
 from lratlas.search.segments import Segment
 from lratlas.watching.running_average import RunningAverage
 
@@ -36,7 +36,7 @@ class SegmentFollower(Callback):
         self.losses: list[Tensor] = []
         self.average = RunningAverage((), recency=0)
         self.position = Position()
-        self.rates = SegmentdRates(lr_at=lambda step: _warmed_up(part, step, warmup))
+        self.rates = SegmentRates(lr_at=lambda step: _warmed_up(part, step, warmup))
         self._part, self._path = part, path
         self._steps = part.start
         self._every = max(1, (part.stop - part.average_from) // AVERAGED)

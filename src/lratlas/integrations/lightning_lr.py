@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from lratlas.errors import TaskError
 
 
-class SegmentdRates(Callback):
+class SegmentRates(Callback):
     """Sets the LR of every parameter group before each optimizer step, all scaled by one factor.
 
     The ratios are those that ``configure_optimizers`` gives. The first group of the first optimizer has the LR that is

@@ -11,9 +11,9 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - the base class of all of them
 
 from lratlas.errors import SpecError
-from lratlas.integrations.lightning_data import Loaders, Position, segment_loaders, segmentd_source
+from lratlas.integrations.lightning_data import Loaders, Position, one_split, segment_loaders, segment_source
 from lratlas.integrations.lightning_follower import SegmentFollower
-from lratlas.integrations.lightning_lr import SegmentdRates
+from lratlas.integrations.lightning_lr import SegmentRates
 from lratlas.numbers import first_not_finite
 from lratlas.search.segments import Segment
 from lratlas.streams import seeded, torch_seed
@@ -118,7 +118,8 @@ def validate(training: LightningTraining, module: LightningModule) -> float:
     """
     trainer = training.trainer()
     datamodule = copy.copy(training.datamodule)
-    results = trainer.validate(module, dataloaders=training.val, datamodule=datamodule, verbose=False)
+    with one_split(module, *([] if datamodule is None else [datamodule])):
+        results = trainer.validate(module, dataloaders=training.val, datamodule=datamodule, verbose=False)
     metrics = {name: value for result in results for name, value in result.items()}
     if training.monitor not in metrics:
         logged = ", ".join(sorted(metrics)) or "nothing"
@@ -140,7 +141,7 @@ def measure_norms(training: LightningTraining, module: LightningModule, part: Se
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all mini-batches
-    rates = SegmentdRates(lr_at=lambda _: 0.0)
+    rates = SegmentRates(lr_at=lambda _: 0.0)
     rates.take_over(module)
     trainer = training.trainer(rates, max_epochs=1, limit_train_batches=NORM_BATCHES, limit_val_batches=0)
     _fit(training, trainer, module, Position(), part.seed)
@@ -166,5 +167,6 @@ def _fit(
         trainer.fit(module, train_dataloaders=segment_loaders(training.train, **where), ckpt_path=resumed)
         return
     datamodule = copy.copy(training.datamodule)
-    with segmentd_source(module if datamodule is None else datamodule, **where):
+    source = module if datamodule is None else datamodule
+    with segment_source(source, **where), one_split(module, *([] if datamodule is None else [datamodule])):
         trainer.fit(module, datamodule=datamodule, ckpt_path=resumed)
