@@ -206,8 +206,8 @@ def test_more_may_be_better_for_a_command(here: Run, place: Path):
 
 
 WORDS: list[tuple[list[str], str]] = [
-    ([], "find needs a SPEC.toml or a --command, and not both"),
-    (["spec.toml", "--command", "sh {lr}"], "find needs a SPEC.toml or a --command, and not both"),
+    ([], "find needs one of SPEC.toml, --script and --command"),
+    (["spec.toml", "--command", "sh {lr}"], "find needs one of SPEC.toml, --script and --command"),
     (["absent.toml"], "There is no spec absent.toml"),
     (["spec.toml", "--schedule", "sine"], "--schedule is 'sine'; choose constant, linear or cosine"),
     (["spec.toml", "--warmup", "-1"], "--warmup is '-1', but must be a whole number of at least 0"),

@@ -22,7 +22,6 @@ _UNFIT = {
     "timeout": "with a spec no program is run",
     "stall": "with a spec no program is run",
     "workers": "with a spec one process trains several LRs at once",
-    "value": "with a spec it follows from the task",
 }
 """Why options of a command mean nothing with a spec."""
 Report = Callable[[float, float, str], None]
@@ -48,7 +47,9 @@ def find(
     pattern: Annotated[
         str | None,
         typer.Option(
-            "--metric-pattern", help="The metric in what the value prints: a regular expression.", metavar="REGEX"
+            "--metric-pattern",
+            help="The metric in what the value or the program prints: a regular expression.",
+            metavar="REGEX",
         ),
     ] = None,
     command: Annotated[
@@ -196,7 +197,7 @@ def find(
             _choose("--direction", direction, ("minimize", "maximize"))
             settings |= {"steps": steps, "direction": direction, "samples": samples, "chance": chance}
             settings["limit"] = limit
-            told = {"metric": metric, "timeout": timeout, "stall": stall}
+            told = {"metric": metric, "pattern": pattern, "timeout": timeout, "stall": stall}
             advice = _for_command(str(command), folder, settings, told, workers or CORES, report)
     _print(advice, folder, as_json=as_json)
 

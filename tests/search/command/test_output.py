@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from pathlib import Path
 from statistics import fmean
 
@@ -168,3 +169,19 @@ def test_what_is_shown_is_short_and_printable(line: bytes) -> None:
     said = shown(line)
     assert len(said) <= 100
     assert said.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("printed", "value"),
+    [
+        ([b"val acc: 0.5", b"loss 0.3", b"val acc: 0.75 (best)"], 0.75),
+        ([b"\x1b[1mval acc: 0.5\x1b[0m"], 0.5),
+        ([b"val acc: 0.5", b'{"value": 0.25}'], 0.25),
+        ([b"val acc: none"], None),
+    ],
+)
+def test_a_pattern_finds_the_value_in_other_lines(printed: list[bytes], value: float | None) -> None:
+    found = OutputParser("value", re.compile(r"val acc: ([\d.]+)"))
+    for line in printed:
+        found.take(line)
+    assert found.value == value

@@ -97,3 +97,13 @@ def test_a_program_must_be_there_and_runnable(tmp_path: Path) -> None:
     text.chmod(0o755)
     check_program(placeholders(f"'{text}' {{lr}}"))
     check_program(placeholders("sh -c 'exit {lr}'"))
+
+
+def test_what_is_in_brackets_with_the_checkpoint_is_for_trainings_that_continue():
+    template = placeholders("train [--resume {checkpoint}] --out {checkpoint} --lr {lr} [a] '[b c]'")
+    first = make_segment(lr=0.1, seed=0, start=0, stop=10, parent=None)
+    second = make_segment(lr=0.1, seed=0, start=10, stop=20, parent=first.name)
+    filled = [template.filled(values_of(each, Path("state"))) for each in (first, second)]
+    rest = ["--out", "state", "--lr", "0.1", "[a]", "[b c]"]
+    assert filled == [["train", *rest], ["train", "--resume", "state", *rest]]
+    assert template.resumable

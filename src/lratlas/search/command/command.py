@@ -1,5 +1,6 @@
 """`find` for any program: each segment is trained by a shell command that reports its result in JSON lines."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from lratlas.search.command.record import Judge, judge_of, record_judge
 from lratlas.search.command.segment import TrainedSegment, train_segment
 from lratlas.search.command.segment_folder import segment_folder
 from lratlas.search.command.template import Template, check_program, placeholders
+from lratlas.search.driven.validation import compiled_pattern
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment, SegmentResult, mean_of_last_fifth
 
@@ -34,6 +36,7 @@ def find_by_command(
     finders: Sequence[Finder],
     *,
     metric: str | None = None,
+    pattern: str | None = None,
     timeout: float | None = None,
     stall: float | None = None,
     started: Callable[[Segment], None] = lambda _: None,
@@ -50,6 +53,7 @@ def find_by_command(
         finders: Finders on one folder, resumable and annealing only if the command is. So many programs run at once.
         metric: The name under which the program tells its validation metric, ``averaged_`` before it for the averaged
             weights; None: ``value`` and ``averaged``, or the training loss where neither is told.
+        pattern: A regular expression whose first group is the metric in what the program prints besides.
         timeout: Seconds that a segment may take; None: ten times what earlier segments let expect, plus a minute.
         stall: Seconds that a program may print nothing; None: for ever.
         started: Called with each segment when it begins.
@@ -72,6 +76,7 @@ def find_by_command(
         template=template,
         root=root,
         metric=metric,
+        pattern=None if pattern is None else compiled_pattern(pattern),
         judge=judge_of(root, metric=metric),
         limits=Limits(timeout=timeout, stall=stall),
         started=started,
@@ -92,6 +97,7 @@ class _Searching:
     template: Template
     root: Path
     metric: str | None
+    pattern: re.Pattern[str] | None
     judge: Judge | None
     limits: Limits
     started: Callable[[Segment], None]
@@ -189,6 +195,7 @@ def _train(search: _Searching, finder: Finder, piece: Segment) -> None:
         template=search.template,
         root=search.root,
         metric=search.metric or "value",
+        pattern=search.pattern,
         is_continued=finder.search.resumable and not piece.annealed,
         limits=limits,
         stop=search.stop,

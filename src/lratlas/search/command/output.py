@@ -68,9 +68,13 @@ class OutputParser:
         names: Names of numbers that were told, the first few.
         metric: The name under which the value is told.
         unread: The last lines in which there was no number, shortened and without control characters.
+
+    Args:
+        metric: See above.
+        pattern: Finds the value, as its first group, in lines that are no records.
     """
 
-    def __init__(self, metric: str) -> None:
+    def __init__(self, metric: str, pattern: re.Pattern[str] | None = None) -> None:
         self.value: float | None = None
         self.averaged: float | None = None
         self.diverged: str | None = None
@@ -78,7 +82,7 @@ class OutputParser:
         self.names: dict[str, None] = {}
         self.metric = metric
         self.unread = deque[str](maxlen=KEPT_LINES)
-        self._averaged = averaged_name(metric)
+        self._averaged, self._pattern = averaged_name(metric), pattern
         self._count = 0
         self._bad: list[str] = []
         self._losses = _Means()
@@ -86,6 +90,9 @@ class OutputParser:
     def take(self, line: bytes) -> None:
         """Take in a line; anything but a JSON object, also behind a progress bar, is only remembered."""
         record = _record(line)
+        if self._pattern is not None and not record:
+            found = self._pattern.findall(_ESCAPES.sub("", line.decode(errors="replace")))
+            record = {self.metric: found[-1]} if found else {}
         told = {name: found for name, entry in record.items() if (found := number(entry)) is not None}
         for name, found in told.items():
             self._take_number(name, found)

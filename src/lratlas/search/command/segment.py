@@ -49,6 +49,7 @@ def train_segment(
     template: Template,
     root: Path,
     metric: str,
+    pattern: re.Pattern[str] | None = None,
     is_continued: bool,
     limits: Limits,
     stop: Stop,
@@ -60,6 +61,7 @@ def train_segment(
         template: The command.
         root: The folder of the search; the segment's files go into ``segments/NAME``.
         metric: The name under which the value is told.
+        pattern: Finds the value in lines that are no records.
         is_continued: Whether other segments may go on from its final state, which must be saved then.
         limits: How long it may take.
         stop: Tells when to end it.
@@ -73,7 +75,7 @@ def train_segment(
     except FileNotFoundError:
         return TrainedSegment(failure=f"the state that {piece.parent} left is missing")
     before = folder.fingerprint()
-    told = OutputParser(metric)
+    told = OutputParser(metric, pattern)
     tails = (Tail(folder.stdout), Tail(folder.output))
 
     def look() -> str | None:

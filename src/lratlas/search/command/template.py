@@ -26,6 +26,10 @@ PLACEHOLDERS: Mapping[str, str] = {
 # ${NAME} belongs to a shell, {{name}} is a name in braces that is meant literally.
 _BRACES = re.compile(r"\{\{(?P<literal>[A-Za-z_]\w*)\}\}|(?<!\$)\{(?P<name>[A-Za-z_]\w*)\}")
 
+_OPTIONAL = re.compile(
+    r"(?<!\S)\[([^\[\]\s][^\[\]]*\{checkpoint\}[^\[\]\s]*)\](?!\S)"
+)  # a shell's own `[ ` has a space
+
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
@@ -33,10 +37,12 @@ class Template:
 
     Attributes:
         words: Its words, with placeholders.
+        fresh: Those for a training that begins: without what stands in brackets with ``{checkpoint}``.
         names: The placeholders that occur.
     """
 
     words: tuple[str, ...]
+    fresh: tuple[str, ...]
     names: frozenset[str]
 
     @property
@@ -51,7 +57,8 @@ class Template:
 
     def filled(self, values: Mapping[str, str]) -> list[str]:
         """The words of the command with the values of :func:`values_of` in place of the placeholders."""
-        return [_BRACES.sub(lambda found: _put(found, values), word) for word in self.words]
+        words = self.fresh if values["start"] == "0" else self.words
+        return [_BRACES.sub(lambda found: _put(found, values), word) for word in words]
 
 
 def placeholders(command: str) -> Template:
@@ -59,14 +66,15 @@ def placeholders(command: str) -> Template:
 
     Args:
         command: Such as ``python train.py --lr {lr} --steps {steps} --state {checkpoint}``. No shell reads it: a
-            pipeline is written ``sh -c '…'``. ``{{name}}`` stands for ``{name}``; other braces mean nothing.
+            pipeline is written ``sh -c '…'``. ``{{name}}`` stands for ``{name}``; other braces mean nothing. What is
+            in brackets with ``{checkpoint}``, such as ``[--resume {checkpoint}]``, is left out where there is none yet.
 
     Raises:
         SpecError: It is no command, a placeholder is unknown, ``{lr}`` is missing, or the command could not know where
             an annealed training begins its descent.
     """
     try:
-        words = tuple(shlex.split(command))
+        words, fresh = (tuple(shlex.split(_OPTIONAL.sub(kept, command))) for kept in (r"\1", ""))
     except ValueError as error:
         raise SpecError(f"The command {command!r} cannot be split into words: {str(error).lower()}.") from error
     if not words:
@@ -83,7 +91,7 @@ def placeholders(command: str) -> Template:
             "The command has {final_lr} but neither {checkpoint} nor {anneal_from}: it could not know at which step"
             " the LR begins to descend."
         )
-    return Template(words=words, names=names)
+    return Template(words=words, fresh=fresh, names=names)
 
 
 def check_program(template: Template) -> None:

@@ -108,7 +108,7 @@ def make_validation(
     Raises:
         SpecError: The expression or the pattern cannot be used.
     """
-    found = None if pattern is None else _compiled_pattern(pattern)
+    found = None if pattern is None else compiled_pattern(pattern)
     if callable(value):
         return Validation(text=getattr(value, "__name__", "value"), function=value, metric=metric, pattern=found)
     try:
@@ -124,7 +124,12 @@ def metric_pattern(metric: str | None) -> re.Pattern[str]:
     return re.compile(rf"(?i)(?<![\w]){name}[\"']?\s*(?:[:=]|is)?\s*\(?({_NUMBER})")
 
 
-def _compiled_pattern(pattern: str) -> re.Pattern[str]:
+def compiled_pattern(pattern: str) -> re.Pattern[str]:
+    """A regular expression whose only group is the metric in what is printed.
+
+    Raises:
+        SpecError: It is none, or has another number of groups.
+    """
     try:
         found = re.compile(pattern)
     except re.error as error:
