@@ -28,7 +28,7 @@ class Task:
             stay frozen at their initial values; all others are trained. Where it returns an object or a dictionary
             with ``logits``, these are scored, and they are what the loss gets unless it takes the outputs themselves.
         train: Inputs and targets.
-        test: The same for the test set.
+        test: The same for the test set. `lratlas.find` needs none.
         validation: None, inputs and targets, or the share of the training set to hold out for it.
         loss: ``cross_entropy`` (integer labels from 0), ``binary_cross_entropy`` (0 or 1, for one label or several),
             ``mse``, ``model`` (the model returns its loss, as ``outputs.loss``), or a callable of (outputs, targets).
@@ -54,7 +54,7 @@ class Task:
 
     model: Callable[[], nn.Module]
     train: Any
-    test: Any
+    test: Any = None
     validation: Any = None
     loss: str | Loss = "cross_entropy"
     metric: Callable[[Any, Any], Tensor] | None = None

@@ -503,3 +503,18 @@ def test_last_weights_are_evaluated_only_late(searched: tuple[lratlas.Advice, Pa
     early = rows.filter(rows["steps"] < 256 / 8)
     assert early["value"].null_count() == early.height > 0
     assert rows.filter(rows["steps"] >= 256 / 8)["value"].null_count() == 0
+
+
+def test_a_search_needs_no_test_set(
+    searched: tuple[lratlas.Advice, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole, folder = searched
+    measured(monkeypatch, [(folder / "strategy.txt").read_text()])
+    given = {name: getattr(small_task(), name) for name in ("model", "train", "validation", "batch_size", "rule")}
+    assert numbers(lratlas.find(lratlas.Task(**given), steps=256, lrs=LRS, folder=tmp_path)) == numbers(whole)
+
+
+def test_a_study_needs_a_test_set(tmp_path: Path):
+    task = lratlas.Task(model=network, train=blobs(192, 0), batch_size=16)
+    with pytest.raises(TaskError, match=r"no test set, on which a study compares LRs: give it one as `test`\."):
+        lratlas.explore(task, pretrain={"lrs": [0.1], "epochs": 1}, folder=tmp_path / "study")

@@ -53,8 +53,11 @@ def prepare(task: "Task") -> Prepared:
         TaskError: Something does not fit, or would be trained in another way than a plain loop trains it; the message
             names it and what is allowed.
     """
-    train, test = (pair_of(name, getattr(task, name), whole=task.loss == MODEL) for name in ("train", "test"))
-    held, train = _validation(task.validation, train, whole=task.loss == MODEL)
+    whole = task.loss == MODEL
+    train = pair_of("train", task.train, whole=whole)
+    held, train = _validation(task.validation, train, whole=whole)
+    # A search needs none; what stands for it is then never looked at.
+    test = held or train if task.test is None else pair_of("test", task.test, whole=whole)
     singles = None if task.singles is None else pair_of("singles", task.singles)
     size = _batch_size(task, count(train[0]))
     if not callable(task.loss) and task.loss not in (*LOSSES, MODEL):
@@ -68,6 +71,7 @@ def prepare(task: "Task") -> Prepared:
         model=task.model,
         train=train,
         test=test,
+        tested=task.test is not None,
         validation=held,
         singles=singles,
         objective=LOSSES["mse"],  # until the model's outputs are known

@@ -62,6 +62,7 @@ class Prepared:
         augment: As it was given.
         conformance: What the comparison with a plain PyTorch step has shown.
         copied: Whether models are copied when they are made, since their frozen parts are the same objects.
+        tested: Whether a test set was given; otherwise another set stands in its place.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Prepared:
     augment: Augmentation | None
     conformance: Conformance = field(default_factory=Conformance)
     copied: bool = False
+    tested: bool = True
 
     def __repr__(self) -> str:
         return f"Prepared({self.name!r}: {self.samples:,} samples, loss {self.objective.name}, rule {self.update.name})"

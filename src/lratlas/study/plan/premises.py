@@ -28,6 +28,8 @@ def check_task(spec: Spec, task: Prepared) -> None:
         TaskError: They cannot.
         SpecError: The spec asks for a number format that the task does not take.
     """
+    if not task.tested:
+        raise TaskError("The task has no test set, on which a study compares LRs: give it one as `test`.")
     if spec.training.dtype == "float64" and not task.conformance.exact:
         raise SpecError("`training.dtype` is 'float64', but the task's own code does not take float64 tensors.")
     check_statistics(task, averaged=spec.average is not None or (spec.measure.geometry and spec.finetune is not None))
