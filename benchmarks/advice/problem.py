@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,21 @@ from lratlas.training.order import augmentation_draws, batch_indices
 Pair = tuple[Tensor, Tensor]
 
 
-def self_tuned(parameters: list[nn.Parameter], lr: float) -> SGD:  # noqa: ARG001 - that is the point
+class SelfTuned(SGD):
     """An optimizer that takes an LR and ignores it, as some that tune themselves do."""
-    return SGD(parameters, lr=0.1)
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
+        super().__init__(parameters, lr=lr)
+
+    def step(self, closure: Any = None) -> Any:
+        """A step at an LR of 0.1, whatever the groups say."""
+        for group in self.param_groups:
+            group["lr"] = 0.1
+        return super().step(closure)
 
 
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = MappingProxyType(
-    {"sgd": SGD, "adam": Adam, "adamw": AdamW, "self-tuned": self_tuned}
+    {"sgd": SGD, "adam": Adam, "adamw": AdamW, "self-tuned": SelfTuned}
 )
 CUSTOMARY_LRS: Mapping[str, float] = MappingProxyType({"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "self-tuned": 0.1})
 """Where people begin with each optimizer: PyTorch's default for Adam and AdamW; 0.1 for SGD, whose default is 0.001."""
@@ -177,7 +185,7 @@ def as_task(problem: Problem) -> Task:
         test=split.test,
         loss=loss,
         batch_size=problem.batch_size,
-        rule=self_tuned if problem.rule["name"] == "self-tuned" else problem.rule,
+        rule=SelfTuned if problem.rule["name"] == "self-tuned" else problem.rule,
         augment=problem.augment,
         transform=problem.transform,
         name=problem.name,

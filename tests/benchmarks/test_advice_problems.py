@@ -134,7 +134,10 @@ def test_a_task_of_sequences_goes_by_the_validation_loss() -> None:
 
 
 def test_a_task_with_an_optimizer_that_ignores_its_lr_has_it_as_a_factory() -> None:
-    assert as_task(problem_named("no-effect")).prepared.update.name == "optimizer self_tuned"
+    problem = problem_named("no-effect")
+    assert as_task(problem).prepared.update.name == "optimizer SelfTuned"
+    ends = [measure(problem, lr=lr, seed=0, only={("anneal", 1.0)}).runs["test"].to_list() for lr in (1e-3, 1.0)]
+    assert ends[0] == ends[1]
 
 
 def test_the_text_is_followed_by_its_next_characters() -> None:
