@@ -233,7 +233,6 @@ def in_backward(lr: float, record: Record) -> None:
 
 def doubles(lr: float, record: Record) -> None:
     torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(2 if lr == LRS[0] else 1)
     model = small()
     optimizer = SGD(model.parameters(), lr=lr)
     for x, y in batches():
@@ -241,9 +240,8 @@ def doubles(lr: float, record: Record) -> None:
         loss = nn.functional.cross_entropy(model(x.double()), y)
         loss.backward()
         optimizer.step()
-        record.append((loss.item(), torch.get_num_threads(), *digits(*model.parameters())))
+        record.append((loss.item(), *digits(*model.parameters())))
     torch.set_default_dtype(torch.float32)
-    torch.set_num_threads(1)
 
 
 def shared_generator(lr: float, record: Record) -> None:

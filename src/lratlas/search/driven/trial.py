@@ -1,14 +1,14 @@
 """One training at one LR, followed through PyTorch's hooks and suspended where a segment ends."""
 
 import math
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lratlas.errors import SearchError, first_line
@@ -255,14 +255,15 @@ class Trial:
         if self._validation is None:
             return Reached(losses=losses)
         names = variables()
+        modules = modules_of(self._steps.parameters(), names)
         self._measuring = True
         try:
             late = segment.stop >= _LAST_WEIGHTS * self._full
             alone = self._count <= 1 or segment.annealed or segment.schedule != "constant"
-            value = self._metric(names) if late or alone else None
+            value = self._metric(names, modules) if late or alone else None
             averaged = None
             if not alone:
-                averaged = self._metric(names, self._average or ())
+                averaged = self._metric(names, modules, self._average or ())
             elif not segment.annealed and segment.schedule == "constant":
                 averaged = value
         except SearchError as error:
@@ -271,10 +272,16 @@ class Trial:
             self._measuring = False
         return Reached(value=value, averaged=averaged, losses=losses)
 
-    def _metric(self, names: dict[str, Any], average: Sequence[tuple[Tensor, Tensor]] = ()) -> float:
+    def _metric(
+        self,
+        names: Mapping[str, Any],
+        modules: Collection[nn.Module],
+        average: Sequence[tuple[Tensor, Tensor]] = (),
+    ) -> float:
         """The validation metric, of averages in the place of the weights where they are given."""
         assert self._validation is not None
-        with untouched(self._steps.parameters(), names, self._roots), self._outputs.recorded() as printed:
+        parameters = self._steps.parameters()
+        with untouched(parameters, modules, names, self._roots), self._outputs.recorded() as printed:
             for each, mean in average:
                 each.data.copy_(mean)
             return self._validation(names, printed)

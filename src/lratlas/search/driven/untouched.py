@@ -48,15 +48,18 @@ def importing() -> bool:
 def modules_of(parameters: Iterable[Tensor], names: Mapping[str, Any]) -> list[nn.Module]:
     """The modules that have any of some parameters, among all in the process, and those among some variables."""
     own = {id(each) for each in parameters}
-    # By their types, since objects of other libraries may answer isinstance() with anything.
-    alive = [each for each in gc.get_objects() if issubclass(type(each), nn.Module) and "_modules" in vars(each)]
+    # By their types, since objects of other libraries may answer isinstance() with anything, and there are many.
+    kinds = _kinds(nn.Module)
+    alive = [each for each in gc.get_objects() if type(each) in kinds and "_modules" in vars(each)]
     found = {id(each): each for each in alive if any(id(parameter) in own for parameter in each.parameters())}
     found |= {id(each): each for each in _reachable(names) if issubclass(type(each), nn.Module)}
     return [each for each in found.values() if "_modules" in vars(each)]
 
 
 @contextmanager
-def untouched(parameters: Collection[Tensor], names: Mapping[str, Any], roots: Collection[Path]) -> Generator[None]:
+def untouched(
+    parameters: Collection[Tensor], modules: Collection[nn.Module], names: Mapping[str, Any], roots: Collection[Path]
+) -> Generator[None]:
     """Whatever the block does to a training is undone at its end, in place.
 
     That is: weights, gradients, modes and buffers, random generators, the iterators of data loaders, and the global
@@ -64,11 +67,12 @@ def untouched(parameters: Collection[Tensor], names: Mapping[str, Any], roots: C
 
     Args:
         parameters: Those that are trained.
+        modules: Those of `modules_of`.
         names: The variables of the training.
         roots: Folders whose modules belong to the training.
     """
     reachable = _reachable(names)
-    every = {id(part): part for each in modules_of(parameters, names) for part in each.modules()}
+    every = {id(part): part for each in modules for part in each.modules()}
     modes = [(each, each.training, dict(each._buffers)) for each in every.values()]
     own = [each for module in every.values() for each in module.parameters(recurse=False) if each.requires_grad]
     trained = {id(each): each for each in (*parameters, *own)}  # also of optimizers that have taken no step yet
@@ -107,6 +111,11 @@ def untouched(parameters: Collection[Tensor], names: Mapping[str, Any], roots: C
         for each, state in generators:
             _draw_from(each, state)
         enter(before, roots)
+
+
+def _kinds(kind: type) -> set[type]:
+    """A class and all that are derived from it."""
+    return {kind}.union(*(_kinds(each) for each in kind.__subclasses__()))
 
 
 def _frames() -> list[FrameType]:
