@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,6 @@ from lratlas.streams import seeded
 STOPS = (4, 10, 16)
 LRS = (0.01, 0.1)
 Record = list[tuple[float, ...]]
-
-
-class Halt(Exception):
-    """Ends a plain training."""
 
 
 def data(count: int = 64) -> tuple[Tensor, Tensor]:
@@ -62,7 +58,7 @@ def rude(model: nn.Module) -> float:
 @contextmanager
 def trials(
     train: Callable[..., object], folder: Path, *, value: Any = "rude(model)", imposed: bool = False, full: int = 64
-) -> Iterator[Callable[[float], Callable[[int], Reached]]]:
+) -> Generator[Callable[[float], Callable[[int], Reached]]]:
     """A function that begins a training at an LR, and returns one that takes it on to a step."""
     outputs, running = Outputs(sys.stdout), list[Trial]()
     made = make_validation(value) if value is not None else None
@@ -86,8 +82,6 @@ def trials(
             running.clear()
             return reached
 
-        on.trial = trial  # pyright: ignore[reportFunctionMemberAccess]
-        on.leave = lambda: leave(trial)  # pyright: ignore[reportFunctionMemberAccess]
         return on
 
     with followed(lambda: running[0] if running else None), outputs.installed():
@@ -101,7 +95,11 @@ def trials(
 def in_turns(train: Callable[[float, Record], object], folder: Path, **options: Any) -> dict[float, Record]:
     """What trainings at two LRs record, suspended and measured in turns."""
     records = {lr: Record() for lr in LRS}
-    with trials(lambda lr: train(lr, records[lr]), folder, **options) as begin:
+
+    def start(lr: float) -> object:
+        return train(lr, records[lr])
+
+    with trials(start, folder, **options) as begin:
         on = {lr: begin(lr) for lr in LRS}
         for stop in STOPS:
             for lr in LRS:

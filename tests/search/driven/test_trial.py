@@ -2,26 +2,22 @@
 
 import math
 import random
-import threading
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from search import driven_helpers as helpers
 import numpy as np
 import pytest
 import torch
-from search.driven_helpers import LRS, STOPS, Record, assert_same, by_itself, data, digits, rude, small, trials
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
+from search.driven_helpers import Record, assert_same, data, digits, rude, small
+
 STEPS = 20
 SGD, Adam, AdamW = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW
 schedulers = torch.optim.lr_scheduler
-assert rude is helpers.rude
 
 
 def batches(count: int = STEPS) -> Iterator[tuple[Tensor, Tensor]]:
@@ -32,7 +28,13 @@ def batches(count: int = STEPS) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def loop(
-    model: nn.Module, optimizer: Optimizer, record: Record, *, count: int = STEPS, scheduler: Any = None, clip: float = 0
+    model: nn.Module,
+    optimizer: Optimizer,
+    record: Record,
+    *,
+    count: int = STEPS,
+    scheduler: Any = None,
+    clip: float = 0,
 ) -> None:
     for x, y in batches(count):
         optimizer.zero_grad()
@@ -217,7 +219,7 @@ def raw(lr: float, record: Record) -> None:
 def in_backward(lr: float, record: Record) -> None:
     """Each parameter has its own optimizer, which steps as soon as its gradient is there."""
     model = small()
-    own = {each: SGD([each], lr=lr) for each in model.parameters()}
+    own: dict[Tensor, Optimizer] = {each: SGD([each], lr=lr) for each in model.parameters()}
 
     def step(each: Tensor) -> None:
         own[each].step()
@@ -261,7 +263,8 @@ def shared_generator(lr: float, record: Record) -> None:
 
 
 def drawing(model: nn.Module, loader: Any, own: random.Random, array: np.random.Generator) -> float:
-    own.random(), array.random()
+    own.random()
+    array.random()
     return sum(batch[0].sum().item() for batch in loader) + rude(model)
 
 

@@ -75,7 +75,7 @@ class _Pool:
     def train(self, segment: Segment) -> Reached:
         """Train a segment, by the training that waits at its start, or a new one that catches up."""
         trial, reached = self._trained(segment)
-        if isinstance(trial.error, OUT_OF_MEMORY) and self.waiting:
+        if isinstance(trial.error, OUT_OF_MEMORY) and len(self.waiting) > 1:
             self.end()  # those that wait have taken the room
             _free()
             trial, reached = self._trained(segment)
@@ -85,10 +85,8 @@ class _Pool:
         self.furthest = max(self.furthest, trial.step - trial.over)
         if trial.over and trial.error is None and not trial.lost:
             self._ended(trial.step)
-        if trial.shareable:
-            self.waiting[segment.lr, segment.seed] = trial
-        else:
-            self.leave(trial)
+        if not trial.shareable:
+            self.leave(self.waiting.pop((segment.lr, segment.seed)))
         return reached
 
     def _trained(self, segment: Segment) -> tuple[Trial, Reached]:
@@ -96,7 +94,9 @@ class _Pool:
         if trial is not None and (trial.over or trial.step != segment.start or not segment.parent):
             self.leave(trial)
             trial = None
-        self.running = trial = trial or self._begun(segment)
+        trial = trial or self._begun(segment)
+        self.waiting[segment.lr, segment.seed] = trial  # already now: whatever interrupts it, it is ended
+        self.running = trial
         try:
             return trial, trial.run(segment)
         finally:

@@ -47,7 +47,7 @@ class Suspendable:
         except BaseException:
             self._leaving = True
             _raise_in(self.thread, Leave)
-            self._back.acquire(timeout=_PATIENCE)
+            self.over = not self._back.acquire(timeout=_PATIENCE) or self.over
             raise
 
     def suspend(self) -> None:
@@ -80,7 +80,7 @@ class Suspendable:
         if not self.over:
             self._leaving = True
             self._go.release()
-            self._back.acquire(timeout=_PATIENCE)
+            self.over = not self._back.acquire(timeout=_PATIENCE) or self.over
 
     def _main(self) -> None:
         self._go.acquire()

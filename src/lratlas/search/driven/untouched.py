@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, cast
@@ -73,7 +74,7 @@ def untouched(
     """
     reachable = _reachable(names)
     every = {id(part): part for each in modules for part in each.modules()}
-    modes = [(each, each.training, dict(each._buffers)) for each in every.values()]
+    modes = [(each, each.training, dict(vars(each)["_buffers"])) for each in every.values()]
     own = [each for module in every.values() for each in module.parameters(recurse=False) if each.requires_grad]
     trained = {id(each): each for each in (*parameters, *own)}  # also of optimizers that have taken no step yet
     buffers = {id(each): each for *_, named in modes for each in named.values() if each is not None}
@@ -96,14 +97,13 @@ def untouched(
         torch.set_autocast_cache_enabled(caching)
         for each, mode, named in modes:
             each.training = mode
-            each._buffers.update(named)
+            vars(each)["_buffers"].update(named)
         for each, data, content in whole:
             data.copy_(content)
             if (each.dtype, each.device) != (data.dtype, data.device):
                 each.data = data
-        torch._C._autograd._unsafe_set_version_counter(
-            tuple(each for each, _ in versions), tuple(version for _, version in versions)
-        )
+        set_versions: Any = attrgetter("_C._autograd._unsafe_set_version_counter")(torch)
+        set_versions(tuple(each for each, _ in versions), tuple(version for _, version in versions))
         for each, gradient in gradients:
             each.grad = gradient
         for each, iterator in loaders:

@@ -198,7 +198,7 @@ def _backends() -> list[Any]:
 
 def _loggers(modules: Collection[str]) -> dict[str, logging.Logger]:
     """The root logger, and those of no installed package: packages are shared, and so are their loggers."""
-    found = {"": logging.root}
+    found: dict[str, logging.Logger] = {"": logging.root}
     for name, each in list(logging.root.manager.loggerDict.items()):
         first = name.partition(".")[0]
         if isinstance(each, logging.Logger) and (first not in sys.modules or first in modules):
