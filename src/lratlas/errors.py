@@ -68,6 +68,6 @@ def meant(name: str, known: Iterable[str], *, quote: str = "") -> str:
     return f" (did you mean {' or '.join(f'{quote}{each}{quote}' for each in close)}?)" if close else ""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its kind where it says nothing."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

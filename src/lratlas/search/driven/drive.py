@@ -1,8 +1,11 @@
 """`find` for a function that trains, as it is: each LR's training is suspended and continued as the search asks."""
 
+import gc
+import math
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,9 +14,10 @@ import torch
 from lratlas.errors import SearchError
 from lratlas.search.advice import Advice
 from lratlas.search.driven.hooks import followed
+from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.trial import Reached, Trial
-from lratlas.search.driven.validation import Validation
-from lratlas.search.driven.world import Outputs
+from lratlas.search.driven.validation import OUT_OF_MEMORY, Validation
+from lratlas.search.driven.world import signals_ignored
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment, SegmentResult, block_losses, make_segment, mean_of_last_fifth
 from lratlas.streams import seeded
@@ -65,39 +69,56 @@ class _Pool:
     running: Trial | None = None
     made: dict[float, float] = field(default_factory=dict)  # by LR, that which the training gave its optimizer
     moved: bool = False
+    furthest: int = 0  # the most steps after which a training had not ended
     ended: list[int] = field(default_factory=list)  # after how many steps trainings ended by themselves
 
     def train(self, segment: Segment) -> Reached:
         """Train a segment, by the training that waits at its start, or a new one that catches up."""
-        key = segment.lr, segment.seed
-        trial = self.waiting.pop(key, None)
-        if trial is not None and (trial.over or trial.step != segment.start or not segment.parent):
-            trial.leave()
-            trial = None
-        if trial is None:
-            trial = self._begun(segment)
-        self.running = trial
-        try:
-            reached = trial.run(segment)
-        finally:
-            self.running = None
+        trial, reached = self._trained(segment)
+        if isinstance(trial.error, OUT_OF_MEMORY) and len(self.waiting) > 1:
+            self.end()  # those that wait have taken the room
+            _free()
+            trial, reached = self._trained(segment)
         if trial.base is not None:
             self.made[segment.lr] = trial.base
         self.moved |= trial.moved
-        self.waiting[key] = trial
-        if trial.over and not trial.failed:
+        self.furthest = max(self.furthest, trial.step - trial.over)
+        if trial.over and trial.error is None and not trial.lost:
             self._ended(trial.step)
+        if not trial.shareable:
+            self.leave(self.waiting.pop((segment.lr, segment.seed)))
         return reached
 
+    def _trained(self, segment: Segment) -> tuple[Trial, Reached]:
+        trial = self.waiting.pop((segment.lr, segment.seed), None)
+        if trial is not None and (trial.over or trial.step != segment.start or not segment.parent):
+            self.leave(trial)
+            trial = None
+        trial = trial or self._begun(segment)
+        self.waiting[segment.lr, segment.seed] = trial  # already now: whatever interrupts it, it is ended
+        self.running = trial
+        try:
+            return trial, trial.run(segment)
+        finally:
+            self.running = None
+
+    def leave(self, trial: Trial) -> None:
+        """End a training; its steps are followed meanwhile, since code that catches everything would train on."""
+        self.running = trial
+        try:
+            trial.leave()
+        finally:
+            self.running = None
+
     def _ended(self, steps: int) -> None:
-        """Stop where the training is shorter than it was said to be: two end after the same number of steps.
+        """Stop where the training is shorter than it was said to be: two end after the same steps, and none goes on.
 
         Raises:
             SearchError: It is shorter, or PyTorch trained nothing.
         """
         if steps == 0:
             raise SearchError(NOT_SEEN)
-        if steps in self.ended:
+        if steps in self.ended and self.furthest < steps:
             raise SearchError(
                 f"The training ends by itself after {steps:,} steps, but a full training was to have"
                 f" {self.finder.search.steps:,}: give steps = {steps}, and another folder."
@@ -108,16 +129,17 @@ class _Pool:
         """End the trainings that are not needed any more, and those for which there is no room."""
         for key, trial in list(self.waiting.items()):
             if trial.over or at.get(key) not in needed:
-                self.waiting.pop(key).leave()
+                self.leave(self.waiting.pop(key))
         while len(self.waiting) > 1 and _full():
             # The one that is trained again soonest.
             key = min(self.waiting, key=lambda each: self.waiting[each].step)
-            self.waiting.pop(key).leave()
+            self.leave(self.waiting.pop(key))
+            _free()
 
     def end(self) -> None:
         """End all trainings."""
         while self.waiting:
-            self.waiting.popitem()[1].leave()
+            self.leave(self.waiting.popitem()[1])
 
     def _begun(self, segment: Segment) -> Trial:
         finder = self.finder
@@ -135,9 +157,14 @@ def begun(driven: Driven, segment: Segment, *, full: int, outputs: Outputs, outp
         outputs: The streams that stand for the usual ones.
         output: The file for what it prints.
     """
+    device = torch.get_default_device()
 
     def body() -> object:
+        if device.type != "cpu":  # each thread has its own
+            torch.set_default_device(device)
         with seeded(segment.seed):
+            if torch.cuda.is_available():  # also where it is not initialized yet
+                torch.cuda.manual_seed_all(segment.seed)
             return driven.start(segment)
 
     return Trial(
@@ -167,10 +194,10 @@ def count_steps(driven: Driven, folder: Path, *, lr: float) -> int:
     alone = replace(driven, imposed=False, validation=None)
     trial = begun(alone, whole, full=_ENDLESS, outputs=outputs, output=folder / OUTPUT / "length.txt")
     reached = Reached()
-    with followed(lambda: trial), outputs.installed():
+    with followed(lambda: trial), outputs.installed(), signals_ignored():
         while not trial.over:  # it waits where its loss is not finite, and has to end all the same
             reached = trial.run(whole)
-    if trial.failed:
+    if trial.error is not None:
         raise SearchError(f"The training failed at LR {lr:.3g}, where its steps were to be counted: {reached.error}")
     if trial.step == 0:
         raise SearchError(NOT_SEEN)
@@ -191,17 +218,24 @@ def drive(driven: Driven, finder: Finder, *, progress: Callable[[Finder], None] 
         SearchError: The first segments fail alike, or no LR could be trained.
     """
     outputs, unsown = Outputs(sys.stdout), False
+    failures = list[tuple[Segment, Reached]]()
     pool = _Pool(driven=driven, finder=finder, outputs=outputs)
-    with followed(lambda: pool.running), outputs.installed():
+    with followed(lambda: pool.running), outputs.installed(), signals_ignored():
         try:
             while segment := finder.ask():
                 reached = pool.train(segment)
                 if _repeats(finder.results, segment, reached):
                     unsown = True
                     break
-                _tell(finder, segment, reached, by_loss=driven.validation is None)
+                if not finder.results and _failed(reached):
+                    # Not recorded yet: where all fail, a mistake is mended, and then their LRs count.
+                    failures.append((segment, reached))
+                    _stop_if_hopeless(finder, failures)
+                    continue
+                for told in (*failures, (segment, reached)):
+                    _tell(finder, *told, by_loss=driven.validation is None)
+                failures.clear()
                 progress(finder)
-                _stop_if_hopeless(finder)
                 ends = {(each.segment.lr, each.segment.seed): each.segment.name for each in finder.results}
                 pool.clear(finder.needed(), ends)
         finally:
@@ -218,12 +252,16 @@ def _tell(finder: Finder, segment: Segment, reached: Reached, *, by_loss: bool) 
     finder.tell(segment, value=value, averaged=reached.averaged, losses=reached.losses)
 
 
-def _stop_if_hopeless(finder: Finder) -> None:
-    """Stop where the first segments all failed, and none since it diverged."""
-    results = finder.results
-    failures = [each.failure for each in results if each.failure and "not finite" not in each.failure]
-    if len(results) == len(failures) == _ALIKE:
-        raise SearchError(f"The first {_ALIKE} trainings failed. The last one: {failures[-1]}")
+def _failed(reached: Reached) -> bool:
+    """Whether a segment failed for another reason than divergence."""
+    return reached.error is not None and "not finite" not in reached.error and all(map(math.isfinite, reached.losses))
+
+
+def _stop_if_hopeless(finder: Finder, failures: Sequence[tuple[Segment, Reached]]) -> None:
+    """Stop where the first segments all failed."""
+    if len(failures) == min(_ALIKE, len(finder.search.lrs)):
+        count = f"{len(failures)} trainings" if len(failures) > 1 else "training"
+        raise SearchError(f"The first {count} failed. The last one: {failures[-1][1].error}")
 
 
 def _repeats(results: Collection[SegmentResult], segment: Segment, reached: Reached) -> bool:
@@ -266,7 +304,23 @@ def _full() -> bool:
         if free < (1 - _ROOM) * total:
             return True
     try:
-        resident = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
-        return resident > _ROOM * os.sysconf("SC_PHYS_PAGES")
+        resident = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return resident > _ROOM * _memory()
     except (OSError, ValueError, IndexError):  # no such file on other systems
         return False
+
+
+def _memory() -> int:
+    """Bytes that this machine has, or the container that limits it."""
+    found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        with suppress(OSError, ValueError):  # no such limit
+            found = min(found, int(limit.read_text(encoding="utf-8")))
+    return found
+
+
+def _free() -> None:
+    """Return the memory of trainings that were dropped, so that it counts as free."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

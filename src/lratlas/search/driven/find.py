@@ -1,5 +1,6 @@
 """`find` for a function or a script that trains."""
 
+import asyncio
 import inspect
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,9 @@ from lratlas.search.finder import Finder
 from lratlas.search.journal import SETTINGS
 from lratlas.search.segments import Segment
 
+_LR_NAMES = ("lr", "learning_rate", "base_lr", "max_lr", "peak_lr", "init_lr", "initial_lr", "lr0", "eta", "rate")
+_UNNAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+_MORE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _COUNTED_AT = 1e-3  # the LR of the training whose steps are counted; the length does not depend on it
 
 
@@ -47,16 +51,23 @@ def find_by_function(
         SpecError: An argument is wrong.
         SearchError: The training fails, or the folder cannot be used.
     """
-    names = _parameters(train)
-    first = next((name for name in names if name not in {"seed", "steps"}), None)
+    parameters = _parameters(train)
+    name = _lr_name(parameters)
 
     def start(segment: Segment) -> object:
-        given = {"seed": segment.seed, "steps": segment.stop}
-        own = {name: each for name, each in given.items() if name in names}
-        return train(**own) if first is None else train(segment.lr, **own)
+        own = {"seed": segment.seed, "steps": segment.stop}
+        own = {each: own[each] for each in own if each in parameters}
+        if name is None:
+            return _ended(train(**own))
+        if name in parameters and parameters[name].kind in _UNNAMED:
+            return _ended(train(segment.lr, **own))
+        return _ended(train(**{name: segment.lr}, **own))
 
     driven = Driven(
-        start=start, imposed=first is None, validation=_validation(value, metric, pattern), shrinks="steps" in names
+        start=start,
+        imposed=name is None,
+        validation=_validation(value, metric, pattern),
+        shrinks="steps" in parameters,
     )
     return _found(driven, folder, steps, progress, settings)
 
@@ -135,3 +146,33 @@ def _parameters(train: Callable[..., object]) -> Mapping[str, inspect.Parameter]
         return inspect.signature(train).parameters
     except (TypeError, ValueError) as error:
         raise SpecError(f"{train!r} cannot be called with an LR: {error}.") from error
+
+
+def _lr_name(parameters: Mapping[str, inspect.Parameter]) -> str | None:
+    """The argument for the LR: one with a usual name, else the one that is needed; None where there is none.
+
+    Raises:
+        SpecError: Others are needed too.
+    """
+    others = {name: each for name, each in parameters.items() if name not in {"seed", "steps"}}
+    needed = [name for name, each in others.items() if each.default is each.empty and each.kind not in _MORE]
+    usual = [name for name in _LR_NAMES if name in others]
+    name = next(iter([*[each for each in usual if each in needed], *usual, *needed]), None)
+    if name is None and any(each.kind in _MORE for each in others.values()):
+        first = next(name for name, each in others.items() if each.kind in _MORE)
+        name = first if others[first].kind in _UNNAMED else "lr"
+    if more := [each for each in needed if each != name]:
+        raise SpecError(
+            f"The function also needs {more[0]}: give one that needs the LR only, such as lambda lr: train(lr, …)."
+        )
+    return name
+
+
+def _ended(returned: object) -> object:
+    """What the training returned; where it is a generator or a coroutine, once that has ended."""
+    if inspect.isgenerator(returned):
+        for _ in returned:
+            pass
+    elif inspect.iscoroutine(returned):
+        return asyncio.run(returned)
+    return returned

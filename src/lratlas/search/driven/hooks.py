@@ -1,6 +1,7 @@
 """Hooks into PyTorch that follow whatever trains: each step of any optimizer, and the losses of backward passes."""
 
-from collections.abc import Callable, Generator
+import weakref
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
@@ -12,10 +13,14 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 
 class Follower(Protocol):
-    """What is told of a training, in its own thread."""
+    """What follows a training, in the training's thread."""
 
-    def loss(self, loss: Tensor) -> None:
-        """A backward pass began from this loss."""
+    def before_backward(self) -> None:
+        """A backward pass is about to begin."""
+        ...
+
+    def after_backward(self, losses: Sequence[Tensor]) -> None:
+        """The backward pass has ended; it began from these losses, none if it failed."""
         ...
 
     def before_step(self, optimizer: Optimizer) -> None:
@@ -23,51 +28,82 @@ class Follower(Protocol):
         ...
 
     def after_step(self, optimizer: Optimizer) -> None:
-        """It has taken it."""
+        """The optimizer has taken the step."""
         ...
+
+    def after_scaling(self) -> None:
+        """A gradient scaler has ended an iteration, with a step or without."""
+        ...
+
+
+class _Unscaled:
+    """The losses behind scaled losses, as long as these live."""
+
+    def __init__(self) -> None:
+        self._losses = dict[int, tuple[weakref.ref[Tensor], Tensor]]()
+
+    def add(self, scaled: Tensor, loss: Tensor) -> None:
+        self._losses = {key: each for key, each in self._losses.items() if each[0]() is not None}
+        self._losses[id(scaled)] = weakref.ref(scaled), loss.detach()
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The loss itself where the tensor is a scaled loss, else the tensor."""
+        scaled, loss = self._losses.get(id(tensor), (None, tensor))
+        return loss if scaled is not None and scaled() is tensor else tensor
 
 
 @contextmanager
 def followed(follower: Callable[[], Follower | None]) -> Generator[None]:
-    """All training is told to the present follower meanwhile; afterwards PyTorch is as it was.
+    """Inform the current follower of all training in the block; afterwards PyTorch is as it was.
 
-    Losses are told without the factor of a gradient scaler.
+    Losses are without the factor of a gradient scaler.
 
     Args:
-        follower: Which one is told now; None for none.
+        follower: Returns the current follower; None for none.
     """
-    unscaled = dict[int, tuple[Tensor, Tensor]]()  # by the id of the scaled loss, which is held so that ids are unique
+    unscaled = _Unscaled()
 
     def before(optimizer: Optimizer, *_: object) -> None:
-        if told := follower():
-            told.before_step(optimizer)
+        if current := follower():
+            current.before_step(optimizer)
 
     def after(optimizer: Optimizer, *_: object) -> None:
-        if told := follower():
-            told.after_step(optimizer)
+        if current := follower():
+            current.after_step(optimizer)
 
     def backward(tensors: Any, *others: Any, **named: Any) -> Any:
-        result = plain_backward(tensors, *others, **named)
-        if told := follower():
-            for tensor in [tensors] if isinstance(tensors, Tensor) else tensors:
-                if tensor.numel() == 1:
-                    told.loss(unscaled.get(id(tensor), (tensor, tensor))[1].detach().reshape(()))
-        unscaled.clear()
+        current = follower()
+        if current is None:
+            return plain_backward(tensors, *others, **named)
+        losses = list[Tensor]()
+        current.before_backward()
+        try:
+            result = plain_backward(tensors, *others, **named)
+            for each in [tensors] if isinstance(tensors, Tensor) else tensors:
+                if isinstance(each, Tensor) and each.numel() == 1:
+                    losses.append(unscaled.of(each).detach().reshape(()))
+        finally:
+            current.after_backward(losses)
         return result
 
     def scale(self: GradScaler, outputs: Any) -> Any:
         scaled = plain_scale(self, outputs)
         if isinstance(outputs, Tensor) and follower():
-            unscaled[id(scaled)] = (scaled, outputs)
+            unscaled.add(scaled, outputs)
         return scaled
 
-    plain_backward, plain_scale = torch.autograd.backward, GradScaler.scale
+    def update(self: GradScaler, *others: Any, **named: Any) -> None:
+        plain_update(self, *others, **named)
+        if current := follower():
+            current.after_scaling()
+
+    plain_backward, plain_scale, plain_update = torch.autograd.backward, GradScaler.scale, GradScaler.update
     hooks = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
     torch.autograd.backward = backward  # Tensor.backward calls it by this name
-    GradScaler.scale = cast("Any", scale)
+    GradScaler.scale, GradScaler.update = cast("Any", scale), cast("Any", update)
     try:
         yield
     finally:
-        torch.autograd.backward, GradScaler.scale = plain_backward, plain_scale
+        torch.autograd.backward, GradScaler.scale, GradScaler.update = plain_backward, plain_scale, plain_update
         for hook in hooks:
             hook.remove()

@@ -22,8 +22,9 @@ def script_training(script: Path, words: Sequence[str]) -> Callable[[Segment], o
     Raises:
         SpecError: The file cannot be read, or is no Python.
     """
+    whole = script.absolute()
     try:
-        code = compile(script.read_bytes(), str(script), "exec")
+        code = compile(script.read_bytes(), str(whole), "exec", dont_inherit=True)
     except OSError as error:
         raise SpecError(f"The script {script} cannot be read: {error.strerror}.") from error
     except (SyntaxError, ValueError) as error:
@@ -32,9 +33,9 @@ def script_training(script: Path, words: Sequence[str]) -> Callable[[Segment], o
     def start(segment: Segment) -> object:
         sys.argv = [str(script), *filled(words, segment)]
         # As Python does: the script's folder in the place of that of the program which was started.
-        sys.path.insert(0, str(script.resolve().parent))
+        sys.path.insert(0, str(whole.resolve().parent))
         main = ModuleType("__main__")
-        main.__file__ = str(script)
+        main.__file__ = str(whole)
         sys.modules["__main__"] = main
         exec(code, vars(main))
         return None

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
+import torch
+
 from lratlas.errors import SearchError, SpecError, first_line, meant
 from lratlas.numbers import number
 from lratlas.study.spec.errors import shown
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf"
+_NUMBER = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
+OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
+"""Errors that may not occur where less else is in memory."""
+_MORE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _NAMES = 12  # of variables, at most, in a message
 
 
@@ -49,24 +54,35 @@ class Validation:
                 found = eval(self.code, dict(names))
             else:
                 assert self.function is not None
-                found = self.function(**self._arguments(names))
-        except SearchError:
+                given, own = self._arguments(names)
+                found = self.function(*given, **own)
+        except SearchError as error:
+            raise SearchError(f"{self.text} fails: {error}.") from error
+        except OUT_OF_MEMORY:
             raise
         except Exception as error:
-            raise SearchError(f"{self.text} fails: {type(error).__name__}: {first_line(error)}.") from error
+            raise SearchError(f"{self.text} fails: {self._described(error, names)}.") from error
         return self._number(found, printed)
 
-    def _arguments(self, names: Mapping[str, Any]) -> dict[str, Any]:
+    def _described(self, error: Exception, names: Mapping[str, Any]) -> str:
+        text = f"{type(error).__name__}: {first_line(error)}".removesuffix(".")
+        if isinstance(error, NameError) and self.code is not None and error.name in self.code.co_names:
+            text += meant(error.name, _known(names))
+        return text
+
+    def _arguments(self, names: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The variables that the function asks for: those that have no name in a call, and the others."""
         assert self.function is not None
         asked = inspect.signature(self.function).parameters.values()
-        needed = [each.name for each in asked if each.default is each.empty]
-        if missing := [name for name in needed if name not in names]:
-            known = sorted(name for name in names if not name.startswith("_"))
+        needed = [each for each in asked if each.default is each.empty and each.kind not in _MORE]
+        if missing := [each.name for each in needed if each.name not in names]:
+            known = _known(names)
             raise SearchError(
-                f"{self.text} has the argument {missing[0]}, but the training has no variable of this"
-                f" name{meant(missing[0], known)}; it has {', '.join(known[:_NAMES])}{' …' * (len(known) > _NAMES)}."
+                f"it has the argument {missing[0]}, but the training has no variable of this"
+                f" name{meant(missing[0], known)}; it has {', '.join(known[:_NAMES])}{' …' * (len(known) > _NAMES)}"
             )
-        return {name: names[name] for name in needed}
+        given = [names[each.name] for each in needed if each.kind is each.POSITIONAL_ONLY]
+        return given, {each.name: names[each.name] for each in needed if each.kind is not each.POSITIONAL_ONLY}
 
     def _number(self, found: object, printed: Callable[[], str]) -> float:
         if isinstance(found, Mapping) and self.metric is not None:
@@ -83,8 +99,10 @@ class Validation:
 
     def _printed(self, text: str) -> float:
         pattern = self.pattern or metric_pattern(self.metric)
-        found = pattern.findall(text)
-        value = number(found[-1]) if found else None
+        found = list(pattern.finditer(text))
+        value = number(found[-1].group(1)) if found else None
+        if value is not None and pattern.groups > 1 and (whole := number(found[-1].group(2) or "")):
+            value /= whole  # as in 9873/10000
         if value is None:
             said = shown(text.strip().splitlines()[-1]) if text.strip() else "nothing"
             raise SearchError(
@@ -112,16 +130,23 @@ def make_validation(
     if callable(value):
         return Validation(text=getattr(value, "__name__", "value"), function=value, metric=metric, pattern=found)
     try:
-        code = compile(value.strip(), "value", "eval")
+        code = compile(value.strip(), "value", "eval", dont_inherit=True)
     except SyntaxError as error:
         raise SpecError(f"The value {value!r} is no Python expression: {error.msg}.") from error
     return Validation(text=value.strip(), code=code, metric=metric, pattern=found)
 
 
+def _known(names: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name in names if not name.startswith("_"))
+
+
 def metric_pattern(metric: str | None) -> re.Pattern[str]:
-    """Finds a number after the name of a metric; after any word such as accuracy or loss where there is no name."""
+    """Finds a number after the name of a metric; after any word such as accuracy or loss where there is no name.
+
+    Its second group is what the number is divided by, as in 9873/10000.
+    """
     name = re.escape(metric) if metric else r"\w*(?:acc|loss|error|perplexity|score)\w*"
-    return re.compile(rf"(?i)(?<![\w]){name}[\"']?\s*(?:[:=]|is)?\s*\(?({_NUMBER})")
+    return re.compile(rf"(?i)(?<![\w]){name}[\"']?\s*(?:[:=]|is)?\s*\(?({_NUMBER})(?:\s*/\s*(\d+\b))?")
 
 
 def compiled_pattern(pattern: str) -> re.Pattern[str]:

@@ -1,33 +1,53 @@
 """What is global in a process, and belongs to one training while that training runs."""
 
+import gc
+import logging
 import os
 import random
+import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Generator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Collection, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TextIO, cast
+from typing import Any
 
 import numpy as np
 import torch
 
-_STACK = 1 << 26  # bytes; compilers and deep models recurse further than a thread's default bears
-
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """The global state of a process: generators, arguments, folders, modules of a script, and PyTorch's settings."""
+    """The global state of a process: generators, arguments, folders, modules of a script, loggers, PyTorch's settings.
+
+    Attributes:
+        generators: States of the random generators of PyTorch, NumPy and Python.
+        argv: The arguments.
+        folder: The current folder; None where it was deleted.
+        path: Where modules are looked for.
+        environment: The environment variables.
+        modules: Modules of a script, by name.
+        settings: PyTorch's settings.
+        precision: PyTorch's settings of precision.
+        loggers: By name, those that no installed package has made, with their settings; the root's name is empty.
+        filters: The filters of warnings.
+        collecting: Whether garbage is collected.
+    """
 
     generators: tuple[Any, ...]
     argv: list[str]
-    folder: str
+    folder: str | None
     path: list[str]
     environment: dict[str, str]
     modules: dict[str, ModuleType]
     settings: tuple[Any, ...]
+    precision: tuple[Any, ...]
+    loggers: dict[str, tuple[Any, ...]]
+    filters: tuple[Any, ...]
+    collecting: bool
 
 
 def world(roots: Collection[Path] = ()) -> World:
@@ -36,21 +56,22 @@ def world(roots: Collection[Path] = ()) -> World:
     Args:
         roots: Folders whose modules belong to a training, since it imported them and may have changed them.
     """
+    folder = None
+    with suppress(FileNotFoundError):  # a temporary one that was deleted
+        folder = os.getcwd()  # noqa: PTH109 - it is restored as it was
+    modules = _modules(roots)
     return World(
         generators=_generators(),
         argv=list(sys.argv),
-        folder=os.getcwd(),  # noqa: PTH109 - it is put back as it was
+        folder=folder,
         path=list(sys.path),
         environment=dict(os.environ),
-        modules=_modules(roots),
-        settings=(
-            torch.get_default_dtype(),
-            torch.get_float32_matmul_precision(),
-            torch.are_deterministic_algorithms_enabled(),
-            torch.get_num_threads(),
-            torch.backends.cudnn.benchmark,
-            torch.backends.cudnn.deterministic,
-        ),
+        modules=modules,
+        settings=_settings(),
+        precision=_precision(),
+        loggers={name: _state(each) for name, each in _loggers(modules).items()},
+        filters=(warnings.filters, list(warnings.filters), warnings.showwarning),
+        collecting=gc.isenabled(),
     )
 
 
@@ -58,33 +79,58 @@ def enter(state: World, roots: Collection[Path] = ()) -> None:
     """Make a state the present one."""
     _set_generators(state.generators)
     sys.argv, sys.path = list(state.argv), list(state.path)
-    os.chdir(state.folder)
+    if state.folder is not None:
+        with suppress(OSError):  # it was deleted
+            os.chdir(state.folder)
     if dict(os.environ) != state.environment:
         os.environ.clear()
         os.environ.update(state.environment)
-    for name in _modules(roots).keys() - state.modules.keys():
+    modules = _modules(roots)
+    _set_loggers(state.loggers, modules)
+    for name in modules.keys() - state.modules.keys():
         del sys.modules[name]
     sys.modules.update(state.modules)
-    dtype, precision, deterministic, threads, benchmark, cudnn = state.settings
-    torch.set_default_dtype(dtype)
-    torch.set_float32_matmul_precision(precision)
-    if torch.are_deterministic_algorithms_enabled() != deterministic:
-        torch.use_deterministic_algorithms(deterministic)
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = benchmark, cudnn
+    _set_settings(state.settings)
+    _set_precision(state.precision)
+    _set_filters(state.filters)
+    (gc.enable if state.collecting else gc.disable)()
+
+
+@contextmanager
+def signals_ignored() -> Generator[None]:
+    """In the block, a handler that a thread would install is ignored; Python allows it in the main thread only.
+
+    An alarm without its handler would end the process: for it, the thread gets Python's error.
+    """
+    plain = signal.signal
+
+    def install(number: int, handler: Any) -> Any:
+        if threading.current_thread() is threading.main_thread() or number == getattr(signal, "SIGALRM", None):
+            return plain(number, handler)
+        return signal.getsignal(number)
+
+    signal.signal = install
+    try:
+        yield
+    finally:
+        signal.signal = plain
 
 
 def _modules(roots: Collection[Path]) -> dict[str, ModuleType]:
     """The modules that lie in some folders, and `__main__`."""
     found = {"__main__": sys.modules["__main__"]}
-    if not roots:
+    folders = tuple(f"{str(root).rstrip(os.sep)}{os.sep}" for root in roots)
+    if not folders:
         return found
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if file and any(root in Path(file).parents for root in roots) and "site-packages" not in file:
+        if isinstance(file, str) and file.startswith(folders) and not _installed(file):
             found[name] = module
     return found
+
+
+def _installed(file: str) -> bool:
+    return "site-packages" in file or "dist-packages" in file
 
 
 def _generators() -> tuple[Any, ...]:
@@ -101,116 +147,86 @@ def _set_generators(states: tuple[Any, ...]) -> None:
     random.setstate(python)
 
 
-class Leave(BaseException):
-    """Ends a training from within its loop; no ``except Exception`` catches it."""
+def _settings() -> tuple[Any, ...]:
+    return (
+        torch.get_default_dtype(),
+        torch.get_deterministic_debug_mode(),
+        torch.get_num_threads(),
+        torch.is_anomaly_enabled(),
+        torch.backends.cudnn.enabled,
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
+    )
 
 
-class Suspendable:
-    """A function that runs in a thread of its own, and only while `resume` waits for it.
-
-    Attributes:
-        over: Whether it has ended.
-        returned: What it returned.
-        error: What it raised; None where it returned, or was made to leave.
-    """
-
-    def __init__(self, body: Callable[[], object]) -> None:
-        self.over = False
-        self.returned: object = None
-        self.error: BaseException | None = None
-        self._body, self._leaving = body, False
-        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
-        before = threading.stack_size(_STACK)
-        try:
-            self.thread = threading.Thread(target=self._main, daemon=True, name="lratlas training")
-            self.thread.start()
-        finally:
-            threading.stack_size(before)
-
-    def resume(self) -> None:
-        """Let it run until it suspends itself or ends."""
-        self._go.release()
-        self._back.acquire()
-
-    def suspend(self) -> None:
-        """In its own thread: give back control, until it is resumed.
-
-        Raises:
-            Leave: It was told to end.
-        """
-        self._back.release()
-        self._go.acquire()
-        if self._leaving:
-            raise Leave
-
-    def leave(self) -> None:
-        """Make it end; code that will not end waits for ever, and is left behind with the process."""
-        if not self.over:
-            self._leaving = True
-            self.resume()
-
-    def _main(self) -> None:
-        self._go.acquire()
-        try:
-            if not self._leaving:
-                self.returned = self._body()
-        except Leave:
-            pass
-        except SystemExit as error:
-            self.error = error if error.code not in {None, 0} else None
-        except BaseException as error:
-            self.error = error
-        self._body = lambda: None  # what it held is free now
-        self.over = True
-        self._back.release()
+def _set_settings(settings: tuple[Any, ...]) -> None:
+    dtype, deterministic, threads, anomaly, *cudnn = settings
+    torch.set_default_dtype(dtype)
+    if torch.get_deterministic_debug_mode() != deterministic:
+        torch.set_deterministic_debug_mode(deterministic)
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    if torch.is_anomaly_enabled() != anomaly:
+        torch.autograd.set_detect_anomaly(anomaly)
+    own = torch.backends.cudnn
+    own.enabled, own.benchmark, own.deterministic = cudnn
 
 
-class Outputs:
-    """Stands for ``sys.stdout`` and ``sys.stderr`` while trainings run: what each prints goes into a file of its own.
+def _precision() -> tuple[Any, ...]:
+    """The precision of matrix products, by PyTorch's older setting, and by the newer ones for each backend."""
+    older = None
+    with suppress(RuntimeError):  # PyTorch refuses to read it once a newer one was set
+        older = torch.get_float32_matmul_precision()
+    return older, *(each.fp32_precision for each in _backends())
 
-    Handlers of loggers that hold this stream therefore write for whichever training runs.
 
-    Attributes:
-        target: The file of the training that runs; None for what is usual.
-    """
+def _set_precision(precision: tuple[Any, ...]) -> None:
+    if _precision() == precision:
+        return
+    older, *newer = precision
+    if older is not None:
+        torch.set_float32_matmul_precision(older)
+    for each, value in zip(_backends(), newer, strict=True):
+        if each.fp32_precision != value:
+            each.fp32_precision = value
 
-    encoding = "utf-8"
 
-    def __init__(self, usual: TextIO) -> None:
-        self.target: TextIO | None = None
-        self._usual = usual
-        self._recorded: list[str] | None = None
+def _backends() -> list[Any]:
+    own: Any = torch.backends
+    return [own, own.cuda.matmul, own.cudnn.conv, own.cudnn.rnn, own.mkldnn.matmul, own.mkldnn.conv]
 
-    def write(self, text: str) -> int:
-        """Write for the training that runs."""
-        if self._recorded is not None:
-            self._recorded.append(text)
-        return (self.target or self._usual).write(text)
 
-    def flush(self) -> None:
-        """Nothing is held back."""
-        (self.target or self._usual).flush()
+def _loggers(modules: Collection[str]) -> dict[str, logging.Logger]:
+    """The root logger, and those of no installed package: packages are shared, and so are their loggers."""
+    found: dict[str, logging.Logger] = {"": logging.root}
+    for name, each in list(logging.root.manager.loggerDict.items()):
+        first = name.partition(".")[0]
+        if isinstance(each, logging.Logger) and (first not in sys.modules or first in modules):
+            found[name] = each
+    return found
 
-    def isatty(self) -> bool:
-        """A file is no terminal."""
-        return False
 
-    @contextmanager
-    def recorded(self) -> Generator[Callable[[], str]]:
-        """What is written meanwhile, as a function that returns all of it so far."""
-        before, self._recorded = self._recorded, list[str]()
-        written = self._recorded
-        try:
-            yield lambda: "".join(written)
-        finally:
-            self._recorded = before
+def _state(logger: logging.Logger) -> tuple[Any, ...]:
+    return logger.level, logger.propagate, logger.disabled, list(logger.handlers)
 
-    @contextmanager
-    def installed(self) -> Generator[None]:
-        """It takes the place of both streams meanwhile."""
-        streams = sys.stdout, sys.stderr
-        sys.stdout = sys.stderr = cast("TextIO", self)
-        try:
-            yield
-        finally:
-            sys.stdout, sys.stderr = streams
+
+def _set_loggers(states: dict[str, tuple[Any, ...]], modules: Collection[str]) -> None:
+    """The loggers as they were; those that are new as if they had just been made."""
+    for name, logger in _loggers(modules).items():
+        level, propagate, disabled, handlers = states.get(name, (logging.NOTSET, True, False, []))
+        if logger.level != level:
+            logger.setLevel(level)
+        logger.propagate, logger.disabled = propagate, disabled
+        if logger.handlers != handlers:
+            logger.handlers[:] = handlers
+
+
+def _set_filters(state: tuple[Any, ...]) -> None:
+    own, content, show = state
+    warnings.showwarning = show
+    if warnings.filters is own and list(own) == content:
+        return
+    own[:] = content
+    warnings.filters = own
+    with warnings.catch_warnings():  # it makes Python forget what it has decided by the filters before
+        pass

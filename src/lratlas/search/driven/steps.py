@@ -1,0 +1,143 @@
+"""The steps of a training's optimizers: which of them count, and their LRs."""
+
+import weakref
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lratlas.errors import SearchError
+from lratlas.numbers import is_finite
+
+
+class Steps:
+    """Follows all optimizers of one training.
+
+    Optimizers are not kept alive: a training may make a new one for each epoch.
+
+    Attributes:
+        base: The LR that the training itself gave its first optimizer; None before its first step.
+        moved: Whether the training's own LR has changed on the way: it has a schedule.
+    """
+
+    def __init__(self) -> None:
+        self.base: float | None = None
+        self.moved = False
+        self._all = weakref.WeakSet[Optimizer]()
+        self._leader: weakref.ref[Optimizer] | None = None
+        self._other: weakref.ref[Optimizer] | None = None
+        self._since = 0  # steps of the other optimizer since the leader's last one
+        self._within = list[Optimizer]()  # optimizers in the middle of a step; one may call another
+        self._usual = list[tuple[dict[str, Any], Any]]()  # groups whose LR is multiplied in this step, and their own
+
+    @property
+    def inside(self) -> bool:
+        """Whether an optimizer is in the middle of a step."""
+        return bool(self._within)
+
+    def begin(self, optimizer: Optimizer, *, lr: float | None, share: float) -> None:
+        """An optimizer is about to take a step: set its LRs for this step.
+
+        Args:
+            optimizer: Which one.
+            lr: What the base is replaced by; None to leave the LRs as they are.
+            share: What the LRs are multiplied by, besides.
+
+        Raises:
+            SearchError: There is no LR that could be replaced.
+        """
+        if optimizer in self._within:  # a step that failed and was caught
+            self._restore()
+            self._within.clear()
+        self._within.append(optimizer)
+        self._all.add(optimizer)
+        leader = self._leader and self._leader()
+        if leader is None:
+            leader = optimizer
+            self._leader = weakref.ref(optimizer)
+        if self.base is None:
+            self.base = own_lr(leader)
+        self.moved |= _lr(leader.param_groups[0]) != self.base
+        if lr is not None and not self.base:
+            raise SearchError(
+                f"the {type(leader).__name__} has the LR {leader.param_groups[0].get('lr')}, which cannot be scaled"
+            )
+        if (lr is None or lr == self.base) and share == 1.0:
+            return
+        changed = {id(group) for group, _ in self._usual}
+        for group in optimizer.param_groups:
+            if id(group) not in changed and "lr" in group:
+                own = group["lr"]
+                self._usual.append((group, own))
+                # In this order: a group with the base as its LR has exactly that which replaces it.
+                group["lr"] = own * share if lr is None else own / self.base * (lr * share)
+
+    def end(self, optimizer: Optimizer) -> bool:
+        """An optimizer has taken a step: restore its LRs.
+
+        Returns:
+            Whether the step counts. Of several optimizers one leads, and its steps count: the first, until another one
+            takes two steps without it, or it is replaced by another one of the same parameters.
+        """
+        if optimizer in self._within:
+            self._within = self._within[: self._within.index(optimizer)]
+        if self._within:  # the step of a wrapper counts, and not that of what it wraps
+            return False
+        self._restore()
+        leader = self._leader and self._leader()
+        if leader is optimizer:
+            self._since = 0
+            return True
+        other = self._other and self._other()
+        self._since = self._since + 1 if optimizer is other else 1
+        self._other = weakref.ref(optimizer)
+        if leader is None or self._since > 1 or _parameters(leader) == _parameters(optimizer):
+            self._leader, self._since = weakref.ref(optimizer), 0
+            return True
+        return False
+
+    def known(self) -> list[Optimizer]:
+        """All optimizers that are alive."""
+        return list(self._all)
+
+    def parameters(self) -> list[Tensor]:
+        """The parameters of all optimizers."""
+        groups = [group for optimizer in self.known() for group in optimizer.param_groups]
+        return [*{id(each): each for group in groups for each in group["params"]}.values()]
+
+    def clear(self) -> None:
+        """Forget all optimizers."""
+        self._all.clear()
+        self._within.clear()
+        self._usual.clear()
+
+    def _restore(self) -> None:
+        """The groups have the LRs that their training gave them."""
+        for group, own in self._usual:
+            group["lr"] = own
+        self._usual.clear()
+
+
+def own_lr(optimizer: Optimizer) -> float | None:
+    """The LR that a training gave an optimizer, before warm-up and schedule; None where it has none.
+
+    Schedulers store it when they begin. Where there is none, and the LR was changed all the same before the first
+    step, the training has a schedule of its own, and what the optimizer was made with counts.
+    """
+    group = optimizer.param_groups[0]
+    for name in ("max_lr", "initial_lr"):
+        if is_finite(group.get(name)):
+            return float(group[name])
+    lrs = {_lr(each) for each in optimizer.param_groups}
+    made: Any = getattr(optimizer, "defaults", {}).get("lr")
+    if len(lrs) == 1 and is_finite(made) and float(made) > 0:
+        return float(made)
+    return _lr(group)
+
+
+def _lr(group: dict[str, Any]) -> float | None:
+    return float(group["lr"]) if is_finite(group.get("lr")) else None
+
+
+def _parameters(optimizer: Optimizer) -> set[int]:
+    return {id(each) for group in optimizer.param_groups for each in group["params"]}

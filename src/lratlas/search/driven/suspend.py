@@ -1,0 +1,119 @@
+"""A function in a thread, which is suspended within its loop and made to leave it."""
+
+import contextvars
+import ctypes
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+_STACK = 1 << 26  # bytes; compilers and deep models recurse further than a thread's default allows
+_REFUSALS = 3  # times that code may catch `Leave` and continue, before its thread sleeps for good
+_PATIENCE = 120.0  # seconds in which code that was told to leave must end
+
+
+class Leave(BaseException):
+    """Ends a training from within its loop; no ``except Exception`` catches it."""
+
+
+class Suspendable:
+    """A function that runs in a thread of its own, and only while `resume` waits for it.
+
+    Attributes:
+        over: Whether it has ended.
+        returned: What it returned.
+        error: What it raised; None where it returned, or was made to leave.
+    """
+
+    def __init__(self, body: Callable[[], object]) -> None:
+        self.over = False
+        self.returned: object = None
+        self.error: BaseException | None = None
+        self._body, self._leaving, self._refusals = body, False, 0
+        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
+        before = threading.stack_size(_STACK)
+        try:
+            run = contextvars.copy_context().run  # such as the error states of NumPy
+            self.thread = threading.Thread(target=run, args=(self._main,), daemon=True, name="lratlas training")
+            self.thread.start()
+        finally:
+            threading.stack_size(before)
+
+    def resume(self) -> None:
+        """Let it run until it suspends itself or ends; if this is interrupted, make it end first."""
+        self._go.release()
+        try:
+            self._back.acquire()
+        except BaseException:
+            self._leaving = True
+            _raise_in(self.thread, Leave)
+            self.over = not self._back.acquire(timeout=_PATIENCE) or self.over
+            raise
+
+    def suspend(self) -> None:
+        """In its own thread: give back control, until it is resumed.
+
+        Raises:
+            Leave: It was told to end.
+        """
+        self._back.release()
+        self._go.acquire()
+        self.check()
+
+    def check(self) -> None:
+        """In its own thread: raise `Leave` if it was told to end; code that always catches this sleeps for good.
+
+        Raises:
+            Leave: It was told to end.
+        """
+        if not self._leaving:
+            return
+        self._refusals += 1
+        if self._refusals > _REFUSALS:
+            self.over = True
+            self._back.release()
+            threading.Semaphore(0).acquire()
+        raise Leave
+
+    def leave(self) -> None:
+        """Make it end; code that will not end is left behind with the process."""
+        if not self.over:
+            self._leaving = True
+            self._go.release()
+            self.over = not self._back.acquire(timeout=_PATIENCE) or self.over
+
+    def _main(self) -> None:
+        self._go.acquire()
+        try:
+            if not self._leaving:
+                self.returned = self._body()
+        except Leave:
+            pass
+        except SystemExit as error:
+            if error.code not in {None, 0}:
+                self._fail(error)
+        except BaseException as error:
+            if not self._leaving:
+                self._fail(error)
+        finally:
+            self._body = lambda: None  # what it referred to is free now
+            self.over = True
+            self._back.release()
+
+    def _fail(self, error: BaseException) -> None:
+        """Print the traceback as Python does, and forget it, since it refers to all variables."""
+        if isinstance(error, SystemExit):
+            if isinstance(error.code, str):
+                sys.stderr.write(f"{error.code}\n")
+        else:
+            traceback.print_exception(error, file=sys.stderr)
+        self.error = error.with_traceback(None)
+        for chained in (error.__cause__, error.__context__):
+            if chained is not None:
+                chained.with_traceback(None)
+
+
+def _raise_in(thread: threading.Thread, error: type[BaseException]) -> None:
+    """Raise an exception in another thread, as soon as it runs Python code."""
+    if thread.ident is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(error))

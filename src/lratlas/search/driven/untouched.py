@@ -1,0 +1,183 @@
+"""The variables of a suspended training, and their state while its validation metric is measured."""
+
+import gc
+import inspect
+import os
+import random
+from collections.abc import Collection, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from operator import attrgetter
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from lratlas.search.driven.world import enter, world
+
+_OWN = tuple(f"{each}{os.sep}" for each in (Path(torch.__file__).parent, Path(__file__).parents[2]))
+_STANDARD = f"{Path(os.__file__).parent}{os.sep}"
+_IMPORT = "<frozen importlib"
+_DEEP, _MANY = 4, 10_000  # attributes of attributes, and objects, that are looked at
+_PLAIN = (str, bytes, int, float, bool, type(None), Tensor, np.ndarray, ModuleType, type)
+
+
+def variables() -> dict[str, Any]:
+    """The variables of the training: of its innermost function first, and global ones last.
+
+    Frames of libraries are left out, unless the training itself is part of an installed package.
+    """
+    frames = [each for each in _frames() if not each.f_code.co_filename.startswith((*_OWN, "<frozen"))]
+    frames = [each for each in frames if not _standard(each.f_code.co_filename)]
+    users = [each for each in frames if not _installed(each.f_code.co_filename)] or frames
+    found = dict[str, Any]()
+    for each in users:
+        found |= {name: value for name, value in each.f_globals.items() if not name.startswith("__")}
+    for each in reversed(users):
+        found |= each.f_locals
+    return found
+
+
+def importing() -> bool:
+    """Whether the training runs while its module is imported: until this ends, no other training can import it."""
+    return any(each.f_code.co_filename.startswith(_IMPORT) for each in _frames())
+
+
+def modules_of(parameters: Iterable[Tensor], names: Mapping[str, Any]) -> list[nn.Module]:
+    """The modules that have any of some parameters, among all in the process, and those among some variables."""
+    own = {id(each) for each in parameters}
+    # By their types, since objects of other libraries may answer isinstance() with anything, and there are many.
+    kinds = _kinds(nn.Module)
+    alive = [each for each in gc.get_objects() if type(each) in kinds and "_modules" in vars(each)]
+    found = {id(each): each for each in alive if any(id(parameter) in own for parameter in each.parameters())}
+    found |= {id(each): each for each in _reachable(names) if issubclass(type(each), nn.Module)}
+    return [each for each in found.values() if "_modules" in vars(each)]
+
+
+@contextmanager
+def untouched(
+    parameters: Collection[Tensor], modules: Collection[nn.Module], names: Mapping[str, Any], roots: Collection[Path]
+) -> Generator[None]:
+    """Whatever the block does to a training is undone at its end, in place.
+
+    That is: weights, gradients, modes and buffers, random generators, the iterators of data loaders, and the global
+    state of the process.
+
+    Args:
+        parameters: Those that are trained.
+        modules: Those of `modules_of`.
+        names: The variables of the training.
+        roots: Folders whose modules belong to the training.
+    """
+    reachable = _reachable(names)
+    every = {id(part): part for each in modules for part in each.modules()}
+    modes = [(each, each.training, dict(vars(each)["_buffers"])) for each in every.values()]
+    own = [each for module in every.values() for each in module.parameters(recurse=False) if each.requires_grad]
+    trained = {id(each): each for each in (*parameters, *own)}  # also of optimizers that have taken no step yet
+    buffers = {id(each): each for *_, named in modes for each in named.values() if each is not None}
+    whole = [(each, each.data, each.data.clone()) for each in (trained | buffers).values()]
+    gradients = [(each, each.grad) for each in trained.values() if each.is_leaf]
+    generators = [(each, _drawn(each)) for each in reachable if _drawn(each) is not None]
+    loaders = [(each, vars(each).get("_iterator")) for each in reachable if issubclass(type(each), DataLoader)]
+    before, caching = world(roots), torch.is_autocast_cache_enabled()
+    # What autograd has stored of a graph that is not gone through yet must not count as changed.
+    versions = [(each, each._version) for each, *_ in whole]
+    try:
+        for each, _ in gradients:
+            each.grad = None
+        for each, _ in loaders:
+            each._iterator = None  # one that persists would begin again, in the middle of the training's loop
+        torch.set_autocast_cache_enabled(False)  # casts of weights without gradients must not remain
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(caching)
+        for each, mode, named in modes:
+            each.training = mode
+            vars(each)["_buffers"].update(named)
+        for each, data, content in whole:
+            data.copy_(content)
+            if (each.dtype, each.device) != (data.dtype, data.device):
+                each.data = data
+        set_versions: Any = attrgetter("_C._autograd._unsafe_set_version_counter")(torch)
+        set_versions(tuple(each for each, _ in versions), tuple(version for _, version in versions))
+        for each, gradient in gradients:
+            each.grad = gradient
+        for each, iterator in loaders:
+            each._iterator = iterator
+        for each, state in generators:
+            _draw_from(each, state)
+        enter(before, roots)
+
+
+def _kinds(kind: type) -> set[type]:
+    """A class and all that are derived from it."""
+    return {kind}.union(*(_kinds(each) for each in kind.__subclasses__()))
+
+
+def _frames() -> list[FrameType]:
+    """The frames of this thread, the innermost first."""
+    frames, frame = list[FrameType](), inspect.currentframe()
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+def _installed(file: str) -> bool:
+    return "site-packages" in file or "dist-packages" in file
+
+
+def _standard(file: str) -> bool:
+    return file.startswith(_STANDARD) and not _installed(file)
+
+
+def _reachable(names: Mapping[str, Any]) -> list[Any]:
+    """The variables, their attributes and the like, as far as a training's loaders and generators may be."""
+    found, last = dict[int, Any](), [each for each in names.values() if not isinstance(each, _PLAIN)]
+    for _ in range(_DEEP):
+        layer = list[Any]()
+        for each in last:
+            if id(each) in found or len(found) > _MANY:
+                continue
+            found[id(each)] = each
+            layer += [part for part in _parts(each) if not isinstance(part, _PLAIN)]
+        last = layer
+    return list(found.values())
+
+
+def _parts(each: Any) -> Iterable[Any]:
+    kind = type(each)
+    if issubclass(kind, dict):
+        return list(cast("dict[Any, Any]", each).values())[:_MANY]
+    if issubclass(kind, list | tuple):
+        return cast("list[Any]", each)[:_MANY]
+    try:
+        return list(vars(each).values()) if not issubclass(kind, nn.Module) else []
+    except TypeError:  # it has no attributes of this kind
+        return []
+
+
+def _drawn(each: Any) -> Any:
+    """The state of a random generator; None for anything else."""
+    kind = type(each)
+    if issubclass(kind, torch.Generator):
+        return each.get_state()
+    if issubclass(kind, np.random.Generator):
+        return each.bit_generator.state
+    if issubclass(kind, np.random.RandomState):
+        return each.get_state()
+    return each.getstate() if issubclass(kind, random.Random) and kind is not random.SystemRandom else None
+
+
+def _draw_from(each: Any, state: Any) -> None:
+    kind = type(each)
+    if issubclass(kind, torch.Generator | np.random.RandomState):
+        each.set_state(state)
+    elif issubclass(kind, np.random.Generator):
+        each.bit_generator.state = state
+    else:
+        each.setstate(state)

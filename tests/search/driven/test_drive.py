@@ -1,0 +1,306 @@
+"""Searches whose trainings resist, fail, end early, are dropped or interrupted."""
+
+import _thread
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lratlas.errors import SearchError, SpecError
+from lratlas.search.driven import drive
+from lratlas.search.driven.find import find_by_function
+from lratlas.search.finder import Finder
+from lratlas.streams import generator_states
+
+LRS = [0.01, 0.1, 0.5]
+STEPS = 128
+x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+y = x[:, 0] * 2 - x[:, 1]
+
+
+def parts() -> tuple[nn.Linear, Callable[[float], torch.optim.Optimizer]]:
+    model = nn.Linear(4, 1)
+    return model, lambda lr: torch.optim.SGD(model.parameters(), lr=lr)
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+    at = torch.randint(64, (8,))
+    optimizer.zero_grad()
+    loss = (model(x[at])[:, 0] - y[at]).square().mean()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def train(lr: float) -> None:
+    model, make = parts()
+    optimizer = make(lr)
+    for _ in range(STEPS):
+        step(model, optimizer)
+
+
+def error(model: nn.Module) -> float:
+    return float((model(x)[:, 0] - y).square().mean())
+
+
+def plain(lr: float) -> None:
+    train(lr)
+
+
+def found(given: Callable[..., object], folder: Path, **settings: Any) -> list[Any]:
+    options: dict[str, Any] = {"value": error, "steps": STEPS, "lrs": LRS, "budget": 0.4}
+    find_by_function(given, folder=folder, **(options | settings))
+    return told(folder)
+
+
+def told(folder: Path) -> list[Any]:
+    return [(each.segment, each.value, each.averaged, each.losses, each.failure) for each in Finder(folder).results]
+
+
+def test_trainings_that_are_dropped_and_trained_again_come_to_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    starts = list[float]()
+
+    def counted(lr: float) -> None:
+        starts.append(lr)
+        train(lr)
+
+    expected = found(counted, tmp_path / "kept")
+    few = len(starts)
+    monkeypatch.setattr(drive, "_full", lambda: True)
+    assert found(counted, tmp_path / "dropped") == expected
+    assert len(starts) - few > few
+
+
+def test_a_training_that_finds_no_memory_is_trained_again_without_those_that_wait(tmp_path: Path):
+    alive, failed = list[float](), list[float]()
+
+    def hungry(lr: float) -> None:
+        if alive:
+            failed.append(lr)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        alive.append(lr)
+        try:
+            train(lr)
+        finally:
+            alive.remove(lr)
+
+    assert found(hungry, tmp_path / "hungry") == found(plain, tmp_path / "plain")
+    assert failed
+
+
+@pytest.mark.parametrize("catch", [Exception, BaseException])
+def test_code_that_catches_everything_is_left(catch: type[BaseException], tmp_path: Path):
+    steps = dict[float, int]()
+
+    def stubborn(lr: float) -> None:
+        model, make = parts()
+        optimizer = make(lr)
+        for _ in range(10 * STEPS):
+            try:
+                steps[lr] = steps.get(lr, 0) + 1
+                step(model, optimizer)
+            except catch:
+                pass
+
+    results = found(stubborn, tmp_path)
+    assert len(results) > len(LRS)
+    assert max(steps.values()) < STEPS  # none trained on
+
+
+def interrupt() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # as Ctrl-C does
+
+
+@pytest.mark.parametrize("interrupt", [interrupt, _thread.interrupt_main])
+def test_an_interrupted_search_leaves_nothing_behind_and_resumes(interrupt: Callable[[], None], tmp_path: Path):
+    whole = found(plain, tmp_path / "whole")
+    count, ended = [0], list[int]()
+
+    def interrupted(lr: float) -> None:
+        os.chdir(tmp_path)
+        sys.argv = ["changed"]
+        os.environ["LRATLAS_CHANGED"] = "1"
+        logging.basicConfig(level=logging.DEBUG, force=True)
+        warnings.simplefilter("ignore")
+        model, make = parts()
+        optimizer = make(lr)
+        try:
+            for _ in range(STEPS):
+                count[0] += 1
+                if count[0] == 9:
+                    interrupt()
+                    time.sleep(0.2)
+                step(model, optimizer)
+        finally:
+            ended.append(count[0])
+
+    def state() -> tuple[Any, ...]:
+        scaler = torch.amp.GradScaler
+        return (
+            os.getcwd(), list(sys.argv), dict(os.environ), sys.stdout, sys.stderr, sys.stdin, generator_states(),  # noqa: PTH109
+            torch.autograd.backward, scaler.scale, scaler.update, signal.signal, list(logging.root.handlers),
+            logging.root.level, list(warnings.filters), sys.modules["__main__"],
+        )  # fmt: skip
+
+    before, asleep = state(), threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        found(interrupted, tmp_path / "parts")
+    assert state() == before
+    assert len(ended) >= 1
+    steps = count[0]
+    time.sleep(0.1)
+    assert count[0] == steps
+    assert threading.active_count() <= asleep
+    assert found(plain, tmp_path / "parts") == whole
+
+
+def test_trainings_that_end_early_or_fail_at_some_lrs_are_said_to(tmp_path: Path):
+    def early(lr: float) -> None:
+        model, make = parts()
+        optimizer = make(lr)
+        for at in range(STEPS):
+            step(model, optimizer)
+            if lr == LRS[0] and at == 1:
+                return
+            if lr == LRS[1] and at == 0:
+                sys.exit(3)
+
+    results = {each.segment.lr: each for each in _results(early, tmp_path)}
+    assert results[LRS[0]].failure is not None
+    assert "SystemExit: 3" in str(results[LRS[1]].failure)
+    assert results[LRS[2]].failure is None
+
+
+def _results(given: Callable[..., object], folder: Path, **settings: Any) -> Any:
+    found(given, folder, **settings)
+    return Finder(folder).results
+
+
+def test_trainings_that_stop_where_their_loss_is_not_finite_have_diverged(tmp_path: Path):
+    def careful(lr: float) -> None:
+        model, make = parts()
+        optimizer = make(lr)
+        for _ in range(STEPS):
+            if not step(model, optimizer).isfinite():
+                return
+
+    results = _results(careful, tmp_path, lrs=[0.1, 1e20, 1e25, 1e30])
+    assert all("not finite" in each.failure for each in results if each.segment.lr > 1)
+
+
+def test_a_scaler_that_skips_all_steps_has_diverged(tmp_path: Path):
+    count = dict[float, int]()
+
+    def skipping(lr: float) -> None:
+        model, make = parts()
+        optimizer, scaler = make(lr), torch.amp.GradScaler("cpu")
+        for _ in range(10 * STEPS):
+            count[lr] = count.get(lr, 0) + 1
+            optimizer.zero_grad()
+            loss = (model(x)[:, 0] - y).square().mean() * (float("nan") if lr == LRS[2] else 1.0)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+    results = _results(skipping, tmp_path)
+    assert [each.failure is not None for each in results if each.segment.lr == LRS[2]] == [True]
+    assert "not finite" in next(each.failure for each in results if each.failure)
+    assert count[LRS[2]] < STEPS
+
+
+def test_what_failed_because_of_a_mistake_is_trained_again_once_it_is_mended(tmp_path: Path):
+    with pytest.raises(SearchError, match=r"NameError: name 'modle' is not defined \(did you mean model\?\)"):
+        found(plain, tmp_path / "mended", value="error(modle)")
+    assert told(tmp_path / "mended") == []
+    assert found(plain, tmp_path / "mended") == found(plain, tmp_path / "right")
+
+
+def test_a_training_that_is_an_import_is_dropped_where_others_need_the_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "looped_at_import.py").write_text(
+        "import builtins\nfrom driven_looped import step, parts, STEPS\nmodel, make = parts()\n"
+        "optimizer = make(builtins.lratlas_lr)\nfor _ in range(STEPS): step(model, optimizer)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "driven_looped", sys.modules[__name__])
+    import builtins
+
+    def imports(lr: float) -> None:
+        builtins.lratlas_lr = lr  # pyright: ignore[reportAttributeAccessIssue]
+        importlib.import_module("looped_at_import")
+
+    assert found(imports, tmp_path / "imported", value="error(model)") == found(plain, tmp_path / "plain")
+    assert "looped_at_import" not in sys.modules
+
+
+def generated(lr: float) -> Any:
+    model, make = parts()
+    optimizer = make(lr)
+    for _ in range(STEPS):
+        yield step(model, optimizer)
+
+
+async def awaited(lr: float) -> None:
+    train(lr)
+
+
+def keyword(*, epochs: int = 3, learning_rate: float = 0.3) -> None:
+    assert epochs == 3
+    train(learning_rate)
+
+
+def passed(*args: Any, **kwargs: Any) -> None:
+    train(*args, **kwargs)
+
+
+def named(**kwargs: Any) -> None:
+    train(kwargs["lr"])
+
+
+@pytest.mark.parametrize("given", [generated, awaited, keyword, passed, named])
+def test_functions_of_any_kind_are_given_the_lr(given: Any, tmp_path: Path):
+    assert found(given, tmp_path / "found") == found(plain, tmp_path / "plain")
+
+
+def test_a_function_that_needs_more_is_named(tmp_path: Path):
+    def needy(lr: float, data: object) -> None: ...
+
+    with pytest.raises(SpecError, match=r"also needs data: .* lambda lr"):
+        found(needy, tmp_path)
+
+
+def test_a_function_with_other_arguments_only_has_its_lr_scaled(tmp_path: Path):
+    def own(epochs: int = 3) -> None:
+        assert epochs == 3
+        train(0.25)
+
+    assert found(own, tmp_path / "own") == found(plain, tmp_path / "plain")  # to the last digit
+
+
+def test_seeds_are_those_of_the_search(tmp_path: Path):
+    def seeded(lr: float, seed: int) -> None:
+        torch.manual_seed(seed)
+        train(lr)
+
+    def fixed(lr: float) -> None:
+        torch.manual_seed(0)
+        train(lr)
+
+    close: dict[str, Any] = {"lrs": [0.09, 0.1, 0.11], "steps": 64, "budget": 3, "tolerance": 0.5}
+    for given in (plain, seeded):
+        results = _results(given, tmp_path / given.__name__, **close)
+        assert {each.segment.seed for each in results} > {0}
+    advice = find_by_function(fixed, value=error, folder=tmp_path / "fixed", **close)
+    assert any("sets its own seed" in each for each in advice.warnings)
