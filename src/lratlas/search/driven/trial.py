@@ -15,7 +15,7 @@ from lratlas.errors import SearchError, first_line
 from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.steps import Steps
 from lratlas.search.driven.suspend import Suspendable
-from lratlas.search.driven.untouched import importing, modules_of, untouched, variables
+from lratlas.search.driven.untouched import importing, modules_among, modules_of, untouched, variables
 from lratlas.search.driven.validation import Validation
 from lratlas.search.driven.world import enter, world
 from lratlas.search.segments import Segment
@@ -79,6 +79,7 @@ class Trial:
         self._average: list[tuple[Tensor, Tensor]] | None = None
         self._count = 0
         self._measuring = False
+        self._owners: tuple[frozenset[int], list[nn.Module]] = (frozenset(), [])  # by the ids of their parameters
 
     @property
     def over(self) -> bool:
@@ -131,7 +132,7 @@ class Trial:
             with self._inside():
                 self._thread.leave()
         self._steps.clear()
-        self._average = None
+        self._average, self._owners = None, (frozenset(), [])
         self._losses, self._pending = [], []
 
     @contextmanager
@@ -240,9 +241,8 @@ class Trial:
         with torch.no_grad():
             if self._average is None:
                 whole = {id(each): each for each in self._steps.parameters()}
-                for module in modules_of([*whole.values()], variables()):
-                    if any(id(each) in whole for each in module.parameters()):
-                        whole |= {id(each): each for each in module.buffers() if each.is_floating_point()}
+                for module in self._modules():
+                    whole |= {id(each): each for each in module.buffers() if each.is_floating_point()}
                 self._average = [(each, _long(each.detach()).clone()) for each in whole.values()]
                 self._count = 1
                 return
@@ -250,12 +250,19 @@ class Trial:
             for now, mean in self._average:
                 mean.add_((_long(now.detach()) - mean) / self._count)
 
+    def _modules(self) -> list[nn.Module]:
+        """The modules that have the trained parameters; looked for again where these have changed."""
+        parameters = self._steps.parameters()
+        if (key := frozenset(map(id, parameters))) != self._owners[0]:
+            self._owners = (key, modules_of(parameters))
+        return self._owners[1]
+
     def _measured(self, segment: Segment) -> Reached:
         losses = self._told_losses()
         if self._validation is None:
             return Reached(losses=losses)
         names = variables()
-        modules = modules_of(self._steps.parameters(), names)
+        modules = [*{id(each): each for each in (*self._modules(), *modules_among(names))}.values()]
         self._measuring = True
         try:
             late = segment.stop >= _LAST_WEIGHTS * self._full

@@ -46,15 +46,19 @@ def importing() -> bool:
     return any(each.f_code.co_filename.startswith(_IMPORT) for each in _frames())
 
 
-def modules_of(parameters: Iterable[Tensor], names: Mapping[str, Any]) -> list[nn.Module]:
-    """The modules that have any of some parameters, among all in the process, and those among some variables."""
+def modules_of(parameters: Iterable[Tensor]) -> list[nn.Module]:
+    """The modules that have any of some parameters, among all in the process; that takes a tenth of a second."""
     own = {id(each) for each in parameters}
     # By their types, since objects of other libraries may answer isinstance() with anything, and there are many.
     kinds = _kinds(nn.Module)
     alive = [each for each in gc.get_objects() if type(each) in kinds and "_modules" in vars(each)]
-    found = {id(each): each for each in alive if any(id(parameter) in own for parameter in each.parameters())}
-    found |= {id(each): each for each in _reachable(names) if issubclass(type(each), nn.Module)}
-    return [each for each in found.values() if "_modules" in vars(each)]
+    return [each for each in alive if any(id(parameter) in own for parameter in each.parameters())]
+
+
+def modules_among(names: Mapping[str, Any]) -> list[nn.Module]:
+    """The modules among some variables, and in their attributes."""
+    found = [each for each in _reachable(names) if issubclass(type(each), nn.Module)]
+    return [each for each in found if "_modules" in vars(each)]
 
 
 @contextmanager
@@ -68,7 +72,7 @@ def untouched(
 
     Args:
         parameters: Those that are trained.
-        modules: Those of `modules_of`.
+        modules: Those of the training.
         names: The variables of the training.
         roots: Folders whose modules belong to the training.
     """
