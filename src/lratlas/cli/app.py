@@ -40,6 +40,7 @@ from lratlas.cli.options import (
 from lratlas.cli.serve import serve
 from lratlas.cli.terminal import notice, print_json, print_table, progress_bar, say
 from lratlas.cli.verify import verify
+from lratlas.cli.watch import watch
 from lratlas.errors import LRAtlasError, SpecError
 from lratlas.notices import heard
 from lratlas.startup import reset_process
@@ -60,6 +61,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(find)
+app.command()(watch)
 app.command()(serve)
 app.command()(verify)
 app.add_typer(compare_app)

@@ -220,8 +220,8 @@ def test_a_scaler_that_skips_all_steps_has_diverged(tmp_path: Path):
 
 
 def test_what_failed_because_of_a_mistake_is_trained_again_once_it_is_mended(tmp_path: Path):
-    with pytest.raises(SearchError, match=r"NameError: name 'modle' is not defined \(did you mean model\?\)"):
-        found(plain, tmp_path / "mended", value="error(modle)")
+    with pytest.raises(SearchError, match=r"NameError: name 'models' is not defined \(did you mean model\?\)"):
+        found(plain, tmp_path / "mended", value="error(models)")
     assert told(tmp_path / "mended") == []
     assert found(plain, tmp_path / "mended") == found(plain, tmp_path / "right")
 

@@ -154,8 +154,8 @@ def test_without_a_value_the_loss_counts_and_that_is_said(tmp_path: Path):
     assert any("training loss" in each for each in advice.warnings)
 
 
-def mistyped(modle: nn.Module) -> float:
-    return float(modle.training)
+def mistyped(models: nn.Module) -> float:
+    return float(models.training)
 
 
 @pytest.mark.parametrize(

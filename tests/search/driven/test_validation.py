@@ -85,7 +85,7 @@ def test_an_error_within_the_value_is_named_without_a_guess():
         return missing  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
 
     with pytest.raises(SearchError, match=r"^broken\(\) fails: NameError: name 'missing' is not defined\.$"):
-        measured("broken()", {"broken": broken, "missin": 1})
+        measured("broken()", {"broken": broken, "missing_": 1})
 
 
 def test_memory_that_runs_out_is_no_failure_of_the_value():

@@ -22,6 +22,19 @@ def script_training(script: Path, words: Sequence[str]) -> Callable[[Segment], o
     Raises:
         SpecError: The file cannot be read, or is no Python.
     """
+    run = script_body(script)
+    return lambda segment: run(filled(words, segment))
+
+
+def script_body(script: Path) -> Callable[[Sequence[str]], None]:
+    """A function of the arguments that runs a script as Python does, in this process.
+
+    Args:
+        script: The file.
+
+    Raises:
+        SpecError: The file cannot be read, or is no Python.
+    """
     whole = script.absolute()
     try:
         code = compile(script.read_bytes(), str(whole), "exec", dont_inherit=True)
@@ -30,17 +43,16 @@ def script_training(script: Path, words: Sequence[str]) -> Callable[[Segment], o
     except (SyntaxError, ValueError) as error:
         raise SpecError(f"The script {script} is no Python that can run here: {error}.") from error
 
-    def start(segment: Segment) -> object:
-        sys.argv = [str(script), *filled(words, segment)]
+    def run(words: Sequence[str]) -> None:
+        sys.argv = [str(script), *words]
         # As Python does: the script's folder in the place of that of the program which was started.
         sys.path.insert(0, str(whole.resolve().parent))
         main = ModuleType("__main__")
         main.__file__ = str(whole)
         sys.modules["__main__"] = main
         exec(code, vars(main))
-        return None
 
-    return start
+    return run
 
 
 def filled(words: Sequence[str], segment: Segment) -> list[str]:

@@ -1,0 +1,132 @@
+"""The command `lratlas watch`: a training script, run as it is, with the regime of its training."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from weakref import WeakSet
+
+import typer
+
+from lratlas.cli.terminal import notice, say
+from lratlas.errors import SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+    from lratlas.watching.following import Watch
+    from lratlas.watching.tracker import Look
+
+_SCHEDULES = ("constant", "linear", "cosine")
+
+
+def watch(
+    script: Annotated[Path, typer.Argument(help="A Python script that trains, as it is.", metavar="SCRIPT.py")],
+    words: Annotated[
+        list[str] | None, typer.Argument(help="After --, the arguments of the script.", metavar="[-- ARGUMENTS]")
+    ] = None,
+    schedule: Annotated[
+        str, typer.Option(help="The LR's schedule in the script: constant, linear or cosine.", metavar="NAME")
+    ] = "constant",
+    chance_loss: Annotated[
+        float | None, typer.Option(help="The loss of the best constant prediction.", metavar="X")
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="Write what each look found, as JSON lines.", metavar="FILE")] = None,
+) -> None:
+    """Run a training script as it is, and say which regime its learning rate is in."""
+    if schedule not in _SCHEDULES:
+        raise SpecError(f"--schedule is {schedule!r}; choose {', '.join(_SCHEDULES[:-1])} or {_SCHEDULES[-1]}.")
+    from lratlas.search.driven.hooks import followed
+    from lratlas.search.driven.script import script_body
+
+    run = script_body(script)
+    rules: dict[str, Any] = {"schedule": False if schedule == "constant" else schedule, "chance_loss": chance_loss}
+    watched = WatchedTraining(rules)
+    try:
+        with followed(lambda: watched):
+            run(words or [])
+    finally:  # also where the script fails, or is interrupted
+        sys.stdout.flush()
+        watched.close()
+        if log and watched.watch:
+            watched.watch.write_log(log)
+        say(watched.report())
+
+
+class WatchedTraining:
+    """Follows whatever trains in this process with a watch on its optimizer.
+
+    Args:
+        rules: Arguments of `lratlas.watch`.
+
+    Attributes:
+        watch: That of the optimizer that steps most; None before the first step.
+    """
+
+    def __init__(self, rules: dict[str, Any]) -> None:
+        from lratlas.search.driven.steps import Steps
+
+        self.watch: Watch | None = None
+        self._rules, self._steps = rules, Steps()
+        self._optimizer: Optimizer | None = None
+        self._seen: WeakSet[Optimizer] = WeakSet()
+        self._pending: list[Tensor] = []
+
+    def report(self) -> str:
+        """What the watch says, or that there was none."""
+        if self.watch is None:
+            return "No step of a PyTorch optimizer was seen."
+        return self.watch.report()
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self.watch:
+            self.watch.close()
+
+    def before_backward(self) -> None:
+        """Nothing."""
+
+    def after_backward(self, losses: "Sequence[Tensor]") -> None:
+        """Remember the losses of the step that follows; of a step that evaluates its loss many times, the first."""
+        if not (self._steps.inside and self._pending):
+            self._pending += losses
+
+    def before_step(self, optimizer: "Optimizer") -> None:
+        """Watch the first optimizer from its first step on, and one that takes its place."""
+        if self._optimizer is None or (optimizer not in self._seen and _same(optimizer, self._optimizer)):
+            self._begin(optimizer)
+        self._seen.add(optimizer)
+        self._steps.begin(optimizer, lr=None, share=1.0)
+
+    def after_step(self, optimizer: "Optimizer") -> None:
+        """Give the watch the loss of the step."""
+        import torch
+
+        if not self._steps.end(optimizer):
+            return
+        if optimizer is not self._optimizer:
+            self._begin(optimizer)
+        if self._pending and self.watch:
+            self.watch(torch.stack([each.float() for each in self._pending]).sum())
+        self._pending = []
+
+    def after_scaling(self) -> None:
+        """Losses that led to no step do not count."""
+        self._pending = []
+
+    def _begin(self, optimizer: "Optimizer") -> None:
+        from lratlas.watching.watch import watch as watched
+
+        self.close()
+        self._optimizer, self.watch = optimizer, watched(optimizer, on_change=_changed, **self._rules)
+
+
+def _same(one: "Optimizer", other: "Optimizer") -> bool:
+    """Whether two optimizers train the same parameters."""
+    ids = [{id(each) for group in of.param_groups for each in group["params"]} for of in (one, other)]
+    return ids[0] == ids[1]
+
+
+def _changed(look: "Look") -> None:
+    notice(f"Step {look.step:,}: {look.regime} at LR {look.lr:.3g}.")
