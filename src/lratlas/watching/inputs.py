@@ -1,18 +1,20 @@
 """Check the numbers that a user passes to `watch`: losses, accuracies, counts."""
 
+import sys
 from math import isnan, nan
 from numbers import Integral
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeGuard
 
 from lratlas.errors import SpecError
 from lratlas.numbers import number, plain
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _ROUNDING = 1e-6  # a mean accuracy in float32 may exceed 1 by a few units in the last place
 
 
-def one_number(value: object, name: str) -> float | Tensor:
+def one_number(value: object, name: str) -> "float | Tensor":
     """The value as a float, or as a detached tensor with one element, which may be on an accelerator.
 
     NaN and the infinities are numbers: they are what a diverging training produces.
@@ -22,7 +24,7 @@ def one_number(value: object, name: str) -> float | Tensor:
     """
     if type(value) is float:
         return value
-    if isinstance(value, Tensor):
+    if _is_tensor(value):
         return _one_element(value, name)
     found = None if isinstance(plain(value), str) else number(value)
     if found is None:
@@ -55,10 +57,16 @@ def positive_count(value: object, name: str) -> int:
     return int(value)
 
 
-def _one_element(value: Tensor, name: str) -> Tensor:
+def _is_tensor(value: object) -> "TypeGuard[Tensor]":
+    """Whether a value is a tensor; where there is one, PyTorch has been imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _one_element(value: "Tensor", name: str) -> "Tensor":
     if value.numel() != 1:
         raise SpecError(f"the {name} is a tensor of shape {tuple(value.shape)}; it must have one element")
-    if value.is_complex() or value.dtype == torch.bool:
+    if value.is_complex() or str(value.dtype) == "torch.bool":
         raise SpecError(f"the {name} is a tensor of type {value.dtype}; it must hold a real number")
     if value.is_meta:
         raise SpecError(f"the {name} is a tensor on the device 'meta', which has no value")
