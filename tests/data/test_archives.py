@@ -206,6 +206,16 @@ def test_a_damaged_zip_file_is_refused(root: Path, tmp_path: Path, damage: str):
     assert not root.exists()
 
 
+def test_a_zip_file_of_a_later_version_is_refused(root: Path, tmp_path: Path):
+    path = Path(write(tmp_path / "pets.zip", files()))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 99  # the version that is needed to extract the first file
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"pets\.zip is truncated or not a zip file \(zip file version 9\.9\)"):
+        read_images(str(path))
+    assert not root.exists()
+
+
 def test_a_flipped_byte_in_a_zip_file_is_noticed(root: Path, tmp_path: Path):
     path = Path(write(tmp_path / "pets.zip", files()))
     content = bytearray(path.read_bytes())

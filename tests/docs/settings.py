@@ -154,7 +154,14 @@ SETTINGS: Mapping[str, Setting] = {
             "steps=200, lrs=[0.01, 0.1, 1.0]": "steps=64, lrs=[0.1], budget=0.5",
         },
     ),
-    "docs/script.md": Setting(files={"train.py": SCRIPT}),
+    "docs/script.md": Setting(
+        files={"train.py": SCRIPT},
+        short={
+            "epochs=16": "epochs=4",
+            "samples=200": "samples=200, lrs=[0.01, 0.1]",
+            " --direction max": " --lrs 0.01 0.1 1 --direction max",
+        },
+    ),
     "docs/command.md": Setting(
         files={"train.py": PROGRAM},
         left_out={"import argparse": "run by tests/search/command/test_page.py"},

@@ -16,6 +16,8 @@ from lratlas.errors import DataError
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 )
+ZIP_ERRORS = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged zip file may raise; NotImplementedError, of a version that is not known, is a RuntimeError."""
 ANNOTATIONS = "val/val_annotations.txt"  # Tiny ImageNet: file name and class, then a box, in columns
 _TEST_FOLDERS = ("test", "val")
 _HIDDEN = (".", "__MACOSX", "Thumbs.db", "desktop.ini")  # how names begin that systems write unasked
@@ -84,7 +86,7 @@ def opened(path: Path) -> Generator[Archive]:
         return
     try:
         file = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except ZIP_ERRORS as error:
         raise DataError(f"{path} is truncated or not a zip file ({error}).") from error
     with file:
         names = [info.filename for info in file.infolist() if not info.is_dir()]
@@ -202,7 +204,7 @@ def _first_by_folder(archive: Archive) -> dict[str, str]:
 def _annotated(archive: Archive) -> dict[str, str]:
     try:
         lines = archive.read(archive.files[ANNOTATIONS]).decode().splitlines()
-    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except ZIP_ERRORS as error:
         raise DataError(f"{archive.path}: {ANNOTATIONS} cannot be read ({error}); it must be text.") from error
     classes: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):

@@ -1,7 +1,5 @@
 """A user's own arrays of images, in one .npz or .safetensors file."""
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lratlas.data.archives import ZIP_ERRORS
 from lratlas.data.images import ImageData, Pair, check_pair, first_names
 from lratlas.errors import DataError
 from lratlas.notices import LOG
@@ -51,7 +50,7 @@ def _npz(path: Path) -> Mapping[str, Tensor]:
                 raise DataError(f"{path} is a single array; an .npz file with {', '.join(NAMES)} is needed.")
             _check_names(path, file.files)
             return {name: torch.from_numpy(np.ascontiguousarray(file[name])) for name in NAMES}
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (*ZIP_ERRORS, TypeError) as error:
         raise _unreadable(path, error) from error
 
 
