@@ -46,8 +46,7 @@ def find(
 
     Length, schedule and warm-up are those of its arguments. Where the schedule is not constant, each comparison is a
     whole training, shrunk to its length. Of the arguments, only what writes to the disk or to a service is switched off
-    in the trainings of the search: checkpoints, reports, evaluations on the way, early stopping. Adapters (PEFT) and
-    trainers that are subclasses (TRL) are trained as they train by themselves.
+    in the trainings of the search: checkpoints, reports, evaluations on the way, early stopping.
 
     Args:
         trainer: Makes a new Trainer for an LR, which it has to put into the arguments. Or a Trainer, which is left as
