@@ -223,6 +223,8 @@ def test_what_was_trained_side_by_side_is_recorded_together_or_not_at_all(tmp_pa
     wrong = [*((each, {"value": 0.5}) for each in asked[1:]), (asked[0], {"value": "good"})]
     with pytest.raises(SearchError, match="value is 'good'"):
         finder.tell_all(wrong)
+    with pytest.raises(SearchError, match=r"^worth is no argument of tell\(\); allowed are averaged, error, losses, "):
+        finder.tell_all([(asked[0], {"worth": 0.5})])
     assert finder.results == ()
     told = finder.tell_all([(each, {"value": 0.5, "seconds": 1.0}) for each in asked])
     assert tuple(told) == finder.results

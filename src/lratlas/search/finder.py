@@ -18,6 +18,8 @@ from lratlas.search.rungs import open_and_needed
 from lratlas.search.segments import Segment, SegmentResult, block_losses
 from lratlas.study.spec.errors import shown
 
+_METRICS = ("value", "averaged", "seconds", "error")
+_MEASURED = {*_METRICS, "losses"}
 _PATIENCE = (0.05, 1.0)  # seconds between two looks whether others have finished: at first, at most
 
 
@@ -212,21 +214,15 @@ class Finder:
         Raises:
             SearchError: As `tell` does; then none is recorded.
         """
-        return self._record([self._result(segment, **given) for segment, given in measured])
+        return self._record([self._result(segment, given) for segment, given in measured])
 
-    def _result(
-        self,
-        segment: Segment,
-        *,
-        value: float | None = None,
-        averaged: float | None = None,
-        error: float | None = None,
-        losses: Iterable[float] = (),
-        seconds: float | None = None,
-    ) -> SegmentResult:
+    def _result(self, segment: Segment, given: Mapping[str, Any]) -> SegmentResult:
         began = self._asked(segment).began
-        value, averaged = _metric(value, "value"), _metric(averaged, "averaged")
-        place = first_not_finite(losses := _numbers(losses))
+        if unknown := sorted(given.keys() - _MEASURED):
+            raise SearchError(f"{unknown[0]} is no argument of tell(); allowed are {', '.join(sorted(_MEASURED))}.")
+        value, averaged, took, error = (_metric(given.get(name), name) for name in _METRICS)
+        losses = _numbers(given.get("losses", ()))
+        place = first_not_finite(losses)
         told = [metric for metric in (value, averaged) if metric is not None]
         failure = None
         if place is not None:
@@ -235,7 +231,6 @@ class Finder:
             failure = "the validation metric is not finite"
         elif not told:
             raise SearchError(f"{segment.name} has neither value nor averaged; tell() needs one of them.")
-        took, error = _metric(seconds, "seconds"), _metric(error, "error")
         if took is not None and not 0 <= took < math.inf:
             raise SearchError(f"seconds is {took}; it must be a number of at least 0.")
         if error is not None and not (is_finite(error) and error >= 0):
