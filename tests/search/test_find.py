@@ -270,16 +270,15 @@ def test_epochs_are_counted_in_steps(tmp_path: Path):
     assert lratlas.find(small_task(), folder=tmp_path, **given) == advice
 
 
-def test_too_few_epochs_are_said_in_epochs(tmp_path: Path):
-    # Twelve batches of 16 are an epoch of 192 samples; 64 steps are more than five of them.
-    with pytest.raises(
-        SpecError, match=r"^epochs is 3, which makes 36 steps of 16 samples; .* 64 steps, here 6 epochs"
-    ):
-        lratlas.find(small_task(), folder=tmp_path, epochs=3)
-    assert lratlas.find(small_task(), folder=tmp_path, epochs=6, lrs=[0.1, 1.0], budget=0.1).steps == 72
+@pytest.mark.parametrize("epochs", [1, 6])
+def test_a_training_may_be_short(epochs: int, tmp_path: Path):
+    # Twelve batches of 16 are an epoch of 192 samples.
+    advice = lratlas.find(small_task(), folder=tmp_path, epochs=epochs, lrs=[0.01, 0.1, 1.0])
+    assert advice.steps == 12 * epochs
+    assert advice.cost <= 1.5
 
 
-@pytest.mark.parametrize("length", [{}, {"steps": 100, "epochs": 3}, {"steps": 10}, {"steps": True}])
+@pytest.mark.parametrize("length", [{}, {"steps": 100, "epochs": 3}, {"steps": 0}, {"steps": True}])
 def test_a_length_that_is_none(length: dict[str, int], tmp_path: Path):
     with pytest.raises(SpecError, match="steps"):
         lratlas.find(small_task(), folder=tmp_path, **cast("dict[str, Any]", length))

@@ -237,8 +237,8 @@ def test_a_folder_is_a_path():
 
 
 def test_a_setting_out_of_range_leaves_no_folder(tmp_path: Path):
-    with pytest.raises(SpecError, match="`steps` is 10"):
-        a_finder(tmp_path / "new", steps=10)
+    with pytest.raises(SpecError, match="`steps` is 0"):
+        a_finder(tmp_path / "new", steps=0)
     assert not (tmp_path / "new").exists()
 
 

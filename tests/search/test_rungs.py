@@ -74,13 +74,14 @@ def answers() -> st.SearchStrategy[Answer]:
 def searches() -> st.SearchStrategy[Search]:
     return st.builds(
         a_search,
-        steps=st.sampled_from([64, 101, 777, STEPS]),
+        steps=st.sampled_from([2, 5, 10, 30, 64, 101, 777, STEPS]),
+        unit=st.sampled_from([1, 2]),
         lrs=st.sampled_from([DEFAULT_LRS, (0.1,), (0.01, 0.1), (0.05, 0.06, 0.07), lr_grid(1e-3, 1.0, per_decade=1)]),
         budget=st.floats(0.01, 5),
         resumable=st.booleans(),
         anneal=st.booleans(),
         schedule=st.sampled_from(["constant", "linear"]),
-        warmup=st.sampled_from([0, 30]),
+        warmup=st.sampled_from([0, 1]),
         chance=st.sampled_from([None, 2.0]),
         seed=st.sampled_from([0, 3]),
     )

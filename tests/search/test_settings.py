@@ -1,3 +1,4 @@
+import itertools
 import math
 from typing import Any
 
@@ -22,8 +23,9 @@ def test_only_the_length_has_to_be_given():
     ("wrong", "said"),
     [
         ({}, "`steps` is missing: optimizer steps of a full training."),
-        ({"steps": 63}, "`steps` is 63, but must be greater than or equal to 64."),
-        ({"steps": 0}, "`steps` is 0, but must be greater than or equal to 64."),
+        ({"steps": 0}, "`steps` is 0, but must be greater than or equal to 1."),
+        ({"unit": 0}, "`unit` is 0, but must be greater than or equal to 1."),
+        ({"unit": 101}, "`unit` is 101, but a full training has 100 steps."),
         ({"steps": 100.5}, "`steps` is 100.5, but must be a valid integer"),
         ({"steps": "100"}, "`steps` is '100', but must be a valid integer"),
         ({"steps": True}, "`steps` is true, but must be a valid integer"),
@@ -56,7 +58,7 @@ def test_only_the_length_has_to_be_given():
         ({"schedule": [1.0, "half"]}, "`schedule` is 'half' at the share 1 of the training, but must be"),
         ({"schedule": [0, 0.0]}, "`schedule` is 0 throughout the training"),
         ({"schedule": 3}, "`schedule` is 3; choose constant, linear, cosine, own, or give a function"),
-        ({"step": 100}, "`step` is not a field (did you mean `steps`?); allowed are steps, lrs, budget,"),
+        ({"step": 100}, "`step` is not a field (did you mean `steps`?); allowed are steps, unit, budget, lrs,"),
     ],
 )
 def test_settings_out_of_range_are_named_with_what_is_allowed(wrong: dict[str, Any], said: str):
@@ -66,7 +68,7 @@ def test_settings_out_of_range_are_named_with_what_is_allowed(wrong: dict[str, A
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize("right", [{"steps": 64}, {"budget": 1e-9}, {"tolerance": 0.0}, {"lrs": [0.1]}])
+@pytest.mark.parametrize("right", [{"steps": 1}, {"unit": 100}, {"budget": 1e-9}, {"tolerance": 0.0}, {"lrs": [0.1]}])
 def test_settings_at_the_limit_are_allowed(right: dict[str, Any]):
     search = make_search(**({"steps": 100} | right))
     assert {name: getattr(search, name) for name in right} == right | (
@@ -93,8 +95,20 @@ def test_what_is_no_number_has_the_lowest_score(metric: float | None, direction:
     assert make_search(steps=100, direction=direction).score(metric) == -math.inf
 
 
-@given(steps=st.integers(64, 10**9), share=st.floats(0, 1))
-def test_a_horizon_is_the_share_in_whole_steps(steps: int, share: float):
-    horizon = make_search(steps=steps).horizon(share)
-    assert 1 <= horizon <= steps
-    assert horizon == 1 or abs(horizon - share * steps) <= 0.5
+@given(steps=st.integers(1, 10**9), units=st.floats(0, 1), share=st.floats(0, 1))
+def test_a_horizon_is_the_share_in_whole_units(steps: int, units: float, share: float):
+    unit = max(1, int(units * steps))
+    horizon = make_search(steps=steps, unit=unit).horizon(share)
+    assert unit <= horizon <= steps
+    assert horizon % unit == 0 or horizon == steps
+    assert horizon == unit or abs(horizon - share * steps) <= unit / 2
+
+
+@pytest.mark.parametrize(("steps", "unit"), [(63, 1), (20, 1), (10, 1), (1000, 100), (1, 1)])
+@pytest.mark.parametrize("budget", [0.5, 1.5, 4.0])
+def test_short_trainings_begin_with_fewer_lrs_over_the_same_range(steps: int, unit: int, budget: float):
+    lrs = make_search(steps=steps, unit=unit, budget=budget).lrs
+    assert (lrs[0], lrs[-1]) == (1e-5, 1.0)
+    ratios = [two / one for one, two in itertools.pairwise(lrs)]
+    assert max(ratios) / min(ratios) < 1.2
+    assert len(lrs) * unit <= max(budget / 2 * steps, 6 * unit)

@@ -17,7 +17,6 @@ from lratlas.search.driven.drive import Driven, drive
 from lratlas.search.driven.validation import make_validation
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment
-from lratlas.search.settings import LEAST_STEPS
 
 with extra("transformers"):
     import accelerate  # noqa: F401  # pyright: ignore[reportUnusedImport] - a Trainer needs it, but only once it is made
@@ -63,7 +62,7 @@ def find(
         progress: Called after each segment.
 
     Raises:
-        TaskError: It is no Trainer, has nothing to evaluate on, or takes too few steps.
+        TaskError: It is no Trainer, or has nothing to evaluate on.
         SpecError: An argument is out of range, or there is no such metric.
         SearchError: The folder holds another search, or the trainings fail.
     """
@@ -74,8 +73,6 @@ def find(
     if first.eval_dataset is None:
         raise TaskError("The Trainer has no eval_dataset, on which LRs could be compared.")
     steps = _steps(first)
-    if steps < LEAST_STEPS:
-        raise TaskError(f"The Trainer takes {steps} steps; a search needs at least {LEAST_STEPS}.")
     shrinks = str(getattr(first.args.lr_scheduler_type, "value", first.args.lr_scheduler_type)) not in _CONSTANT
     own = threading.local()  # each training has a thread
 

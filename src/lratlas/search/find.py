@@ -31,7 +31,6 @@ from lratlas.search.segment_trainer import (
     write_checkpoint,
 )
 from lratlas.search.segments import Segment
-from lratlas.search.settings import LEAST_STEPS
 from lratlas.search.task_metric import metric_of
 from lratlas.study.plan.premises import check_statistics, device_name
 from lratlas.study.store.atomic import write_file
@@ -199,14 +198,7 @@ def _steps_of(epochs: object, made: Prepared) -> int:
     """The steps of so many epochs of a task."""
     if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
         raise SpecError(f"epochs is {epochs}; it must be a whole number of at least 1.")
-    total = epochs * made.steps_per_epoch
-    if total < LEAST_STEPS:
-        needed = -(-LEAST_STEPS // made.steps_per_epoch)
-        raise SpecError(
-            f"epochs is {epochs}, which makes {total} steps of {made.samples_per_step} samples; a search needs at least"
-            f" {LEAST_STEPS} steps, here {needed} epochs."
-        )
-    return total
+    return epochs * made.steps_per_epoch
 
 
 def _with_validation(made: Prepared, share: float) -> Prepared:

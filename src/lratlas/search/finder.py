@@ -47,10 +47,11 @@ class Finder:
     Args:
         folder: The search folder; created if it does not exist.
         steps: Optimizer steps of a full training. Only a new search needs them.
-        lrs: The LRs to begin with, 1e-5 to 1 if none are given. The grid grows by itself where the best LR is at an
-            end of it.
+        unit: Trainings end at multiples of so many steps, such as those of an epoch; 1 if not given.
+        lrs: The LRs to begin with; if none are given, 1e-5 to 1, four per decade, and fewer in trainings of less than
+            64 units. The grid grows by itself where the best LR is at an end of it.
         budget: What may be trained, in full trainings; 1.5 if not given. It is kept to but for the first look: each of
-            ``lrs`` is trained for a 64th of a full training, however small the budget.
+            ``lrs`` is trained for a 64th of a full training, or a unit, however small the budget.
         direction: Whether the metric is to be small (``minimize``, such as a validation loss; the default) or large
             (``maximize``).
         tolerance: Metrics that differ by less than this share of the best one count as equally good; 0.01 if not
@@ -81,6 +82,7 @@ class Finder:
         folder: str | Path,
         *,
         steps: int | None = None,
+        unit: int | None = None,
         lrs: Iterable[float] | None = None,
         budget: float | None = None,
         direction: Literal["minimize", "maximize"] | None = None,
@@ -96,6 +98,7 @@ class Finder:
     ) -> None:
         settings = {
             "steps": steps,
+            "unit": unit,
             "lrs": tuple(lrs) if isinstance(lrs, Iterator) else lrs,
             "budget": budget,
             "direction": direction,

@@ -81,15 +81,23 @@ def spent(search: Search, results: Sequence[SegmentResult]) -> float:
 
 def enough(search: Search) -> float:
     """The budget that takes the last LRs to a quarter of a full training, and one to its annealed end."""
-    cost, before = len(search.lrs) * _SCREEN, _SCREEN
-    for share, count in _fields(search).items():
-        cost += min(count, len(search.lrs)) * (share - before * search.continues)
-        before = share
-    return cost + (_LAST * ANNEALED_PART if search.continues and search.anneals else 0.0)
+    cost, before = 0, 0
+    for share in _shares(search):
+        stop, count = search.horizon(share), len(search.lrs)
+        if before:
+            count = min(count, _fields(search)[share])
+        cost += count * (stop - before * search.continues)
+        before = stop
+    return cost / search.steps + (_LAST * ANNEALED_PART if search.continues and search.anneals else 0.0)
 
 
 def _fields(search: Search) -> Mapping[float, int]:
     return _FIELD if search.continues else _FRESH
+
+
+def _shares(search: Search) -> tuple[float, ...]:
+    """The shares of a full training that are compared first; in a short one, several may have the same length."""
+    return tuple({search.horizon(share): share for share in (_SCREEN, *_fields(search))}.values())
 
 
 def _names(results: Sequence[SegmentResult]) -> frozenset[str]:
@@ -119,28 +127,31 @@ class _Plan:
     def stages(self) -> Iterator[Stage]:
         """Rungs, then an annealed end, then further seeds and longer trainings of those that could be the best."""
         search = self.search
-        field = [*search.lrs]
-        for share in (_SCREEN, *_fields(search)):
-            field = field if share == _SCREEN else self._field(share)
+        shares = _shares(search)
+        for share in shares:
+            field = [*search.lrs] if share == shares[0] else self._field(share)
             if not field:
                 return
             stop = search.horizon(share)
             before = [*self.made]
-            if share == _LAST and search.continues and search.anneals:
-                yield self._train(field, stop - round(ANNEALED_PART * stop))
+            begin = _descent(search, stop)
+            if share == _LAST and search.continues and search.anneals and begin < stop:
+                yield self._train(field, begin)
                 middle = frozenset(each.name for each in self.made[len(before) :])
                 yield self._train([lr for lr in field if self._goes(lr, search.seed, stop)], stop, keep=middle)
                 yield from self._annealed(stop, seed=search.seed)
             else:
                 yield self._train(field, stop)
-            while share <= _EXTENDED_TO and (more := self._beyond(stop)):
+            while (share == shares[0] or share <= _EXTENDED_TO) and (more := self._beyond(stop)):
                 yield self._train(more, stop, keep=self._ending_at(stop))
         share = _LAST
         while share < 1 and not learners(search, self.results, level_at(search, self.results, search.horizon(share))):
-            field = self._field(2 * share)
+            share *= 2
+            if search.horizon(share) == search.horizon(share / 2):
+                continue
+            field = self._field(share)
             if not field:
                 return
-            share *= 2
             yield self._train(field, search.horizon(share))
         yield from self._rounds(share)
 
@@ -149,7 +160,9 @@ class _Plan:
     ) -> Stage:
         """One segment for each LR that ends at a step, from the LR's longest training where it can be continued."""
         seed = self.search.seed if seed is None else seed
-        segments = tuple(self._segment(lr, seed, stop) for lr in sorted(lrs))
+        # Of a short training, several shares may have the same length.
+        there = {(each.lr, each.seed) for each in self.made if each.stop == stop and not each.annealed}
+        segments = tuple(self._segment(lr, seed, stop) for lr in sorted(lrs) if (lr, seed) not in there)
         self.made += segments
         return Stage(segments=segments, keep=keep)
 
@@ -268,7 +281,7 @@ class _Plan:
         level = level_at(self.search, self.results, stop)
         if not level.lrs or not learners(self.search, self.results, level):
             return
-        end = self._segment(level.lrs[level.best], seed, stop, anneal_from=stop - round(ANNEALED_PART * stop))
+        end = self._segment(level.lrs[level.best], seed, stop, anneal_from=_descent(self.search, stop))
         if end.steps / self.search.steps <= self._left() and end.anneal_from != end.stop:
             self.made.append(end)
             yield Stage(segments=(end,), keep=self._ending_at(stop))
@@ -345,6 +358,11 @@ def _evenly(lrs: Sequence[float], count: int) -> list[float]:
     count = min(count, len(lrs))
     middle = 0.0 if count == _PAIR else 0.5
     return [lrs[int((number + 0.5) * len(lrs) / count - 0.5 + middle)] for number in range(count)]
+
+
+def _descent(search: Search, stop: int) -> int:
+    """The step at which an annealed LR leaves its value."""
+    return stop - search.unit * round(ANNEALED_PART * stop / search.unit)
 
 
 def _cost(search: Search, segments: Sequence[Segment]) -> float:

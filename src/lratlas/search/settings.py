@@ -2,7 +2,7 @@
 
 import math
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
@@ -14,21 +14,34 @@ from lratlas.study.spec.grid import LRs, lr_grid
 from lratlas.study.spec.sections import Section
 
 DEFAULT_LRS = lr_grid(1e-5, 1.0, per_decade=4)
-LEAST_STEPS = 64
+_FEWEST = 6  # LRs of a default grid, one per decade
 _APART = 1.001  # the least ratio of neighbouring LRs: names of segments show six digits
+
+
+def _default_lrs(given: dict[str, Any]) -> tuple[float, ...]:
+    """Four LRs per decade; fewer where even the shortest look at each would take more than half of the budget."""
+    steps, unit, budget = (given.get(name) for name in ("steps", "unit", "budget"))
+    if not steps or not unit or not budget:  # one of them is wrong, and that is said
+        return DEFAULT_LRS
+    count = max(_FEWEST, int(budget / 2 * steps / unit))
+    if count >= len(DEFAULT_LRS):
+        return DEFAULT_LRS
+    low, high = math.log10(DEFAULT_LRS[0]), math.log10(DEFAULT_LRS[-1])
+    return tuple(float(f"{10 ** (low + (high - low) * at / (count - 1)):.2g}") for at in range(count))
 
 
 class Search(Section):
     """The settings of a search. Budget and costs are counted in full trainings, each ``steps`` long."""
 
-    steps: int = Field(ge=LEAST_STEPS, description="optimizer steps of a full training")
-    lrs: LRs = Field(default=DEFAULT_LRS, description="the LRs to begin with")
+    steps: int = Field(ge=1, description="optimizer steps of a full training")
+    unit: int = Field(default=1, ge=1, description="trainings end at multiples of so many steps, such as an epoch")
     budget: float = Field(
         default=1.5,
         gt=0,
         allow_inf_nan=False,
-        description="what may be trained, in full trainings; every LR gets a 64th of one in any case",
+        description="what may be trained, in full trainings; every LR gets a 64th of one, or a unit, in any case",
     )
+    lrs: LRs = Field(default_factory=_default_lrs, description="the LRs to begin with", validate_default=True)
     direction: Literal["minimize", "maximize"] = Field(
         default="minimize", description="whether a lower or a higher metric is better"
     )
@@ -79,6 +92,13 @@ class Search(Section):
             raise ValueError(f"is {warmup}, but a full training has {steps} steps")
         return warmup
 
+    @field_validator("unit")
+    @classmethod
+    def _fits(cls, unit: int, others: ValidationInfo) -> int:
+        if unit > (steps := others.data.get("steps", unit)):
+            raise ValueError(f"is {unit}, but a full training has {steps} steps")
+        return unit
+
     @property
     def constant(self) -> bool:
         """Whether the LR is constant from the first step on."""
@@ -95,8 +115,8 @@ class Search(Section):
         return self.anneal and self.schedule == "constant"
 
     def horizon(self, share: float) -> int:
-        """A share of the full training, in steps."""
-        return max(1, round(share * self.steps))
+        """A share of the full training, in steps: a multiple of the unit, one at least."""
+        return self.steps if share == 1 else self.unit * max(1, round(share * self.steps / self.unit))
 
     def warmup_of(self, stop: int) -> int:
         """The steps of the warm-up of a training of ``stop`` steps, shrunk with it."""

@@ -14,6 +14,7 @@ from lratlas.errors import meant
 
 _LONGEST = 60
 _UNKNOWN = "extra_forbidden"
+_NO_DEFAULT = "default_factory_not_called"  # since a field that it follows from is wrong
 _SHOULD = re.compile(r"\w+ should (?P<what>.*)")
 
 
@@ -30,7 +31,8 @@ def sentence(error: ValidationError, model: type[BaseModel], *, also: Sequence[s
     Returns:
         A sentence that names the field, its value and what is allowed.
     """
-    faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != _UNKNOWN)
+    found = [fault for fault in error.errors(include_url=False) if fault["type"] != _NO_DEFAULT]
+    faults = sorted(found, key=lambda fault: fault["type"] != _UNKNOWN)
     if faults[0]["type"] == _UNKNOWN:
         faults = [fault for fault in faults if not _follows(fault, faults[0])]
     more = len(faults) - 1
