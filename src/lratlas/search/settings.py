@@ -116,7 +116,8 @@ class Search(Section):
 
     def horizon(self, share: float) -> int:
         """A share of the full training, in steps: a multiple of the unit, one at least."""
-        return self.steps if share == 1 else self.unit * max(1, round(share * self.steps / self.unit))
+        units = max(1, round(share * self.steps / self.unit))
+        return self.steps if share == 1 else min(self.steps, units * self.unit)
 
     def warmup_of(self, stop: int) -> int:
         """The steps of the warm-up of a training of ``stop`` steps, shrunk with it."""
