@@ -71,7 +71,6 @@ class WatchedTraining:
         self._rules, self._steps = rules, Steps()
         self._optimizer: Optimizer | None = None
         self._seen: WeakSet[Optimizer] = WeakSet()
-        self._pending: list[Tensor] = []
 
     def report(self) -> str:
         """What the watch says, or that there was none."""
@@ -88,9 +87,8 @@ class WatchedTraining:
         """Nothing."""
 
     def after_backward(self, losses: "Sequence[Tensor]") -> None:
-        """Remember the losses of the step that follows; of a step that evaluates its loss many times, the first."""
-        if not (self._steps.inside and self._pending):
-            self._pending += losses
+        """Remember the losses of the step that follows."""
+        self._steps.add(losses)
 
     def before_step(self, optimizer: "Optimizer") -> None:
         """Watch the first optimizer from its first step on, and one that takes its place."""
@@ -101,19 +99,17 @@ class WatchedTraining:
 
     def after_step(self, optimizer: "Optimizer") -> None:
         """Give the watch the loss of the step."""
-        import torch
-
         if not self._steps.end(optimizer):
             return
         if optimizer is not self._optimizer:
             self._begin(optimizer)
-        if self._pending and self.watch:
-            self.watch(torch.stack([each.float() for each in self._pending]).sum())
-        self._pending = []
+        loss = self._steps.taken()
+        if loss is not None and self.watch:
+            self.watch(loss)
 
     def after_scaling(self) -> None:
         """Losses that led to no step do not count."""
-        self._pending = []
+        self._steps.taken()
 
     def _begin(self, optimizer: "Optimizer") -> None:
         from lratlas.watching.watch import watch as watched

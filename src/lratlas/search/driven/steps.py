@@ -1,8 +1,10 @@
-"""The steps of a training's optimizers: which of them count, and their LRs."""
+"""The steps of a training's optimizers: which of them count, their LRs and their losses."""
 
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -18,6 +20,7 @@ class Steps:
     Attributes:
         base: The LR that the training itself gave its first optimizer; None before its first step.
         moved: Whether the training's own LR has changed on the way: it has a schedule.
+        pending: Losses since the last step.
     """
 
     def __init__(self) -> None:
@@ -27,13 +30,21 @@ class Steps:
         self._leader: weakref.ref[Optimizer] | None = None
         self._other: weakref.ref[Optimizer] | None = None
         self._since = 0  # steps of the other optimizer since the leader's last one
+        self.pending = list[Tensor]()
         self._within = list[Optimizer]()  # optimizers in the middle of a step; one may call another
         self._usual = list[tuple[dict[str, Any], Any]]()  # groups whose LR is multiplied in this step, and their own
 
-    @property
-    def inside(self) -> bool:
-        """Whether an optimizer is in the middle of a step."""
-        return bool(self._within)
+    def add(self, losses: Sequence[Tensor]) -> None:
+        """Losses of a backward pass; of a step that evaluates its loss many times, the first one counts."""
+        if not (self._within and self.pending):
+            self.pending += losses
+
+    def taken(self) -> Tensor | None:
+        """The loss behind a step, such as the sum of those of gradient accumulation; None where there is none."""
+        pending, self.pending = self.pending, []
+        if not pending:
+            return None
+        return torch.stack([each.to(pending[0].device).float() for each in pending]).sum()
 
     def begin(self, optimizer: Optimizer, *, lr: float | None, share: float) -> None:
         """An optimizer is about to take a step: set its LRs for this step.
@@ -108,6 +119,7 @@ class Steps:
     def clear(self) -> None:
         """Forget all optimizers."""
         self._all.clear()
+        self.pending.clear()
         self._within.clear()
         self._usual.clear()
 

@@ -71,7 +71,7 @@ class Trial:
         self._outputs, self._output = outputs, output
         self._segment: Segment | None = None
         self._reached = Reached()
-        self._losses, self._pending = list[Tensor](), list[Tensor]()
+        self._losses = list[Tensor]()
         self._steps = Steps()
         self._backwards = 0  # backward passes that have begun and not ended; one may be within another
         self._due = False  # whether it has to wait once the backward pass has ended
@@ -104,7 +104,7 @@ class Trial:
     @property
     def lost(self) -> bool:
         """Whether its last loss was not finite."""
-        last = [*self._losses[-1:], *self._pending]
+        last = [*self._losses[-1:], *self._steps.pending]
         return not all(bool(each.isfinite()) for each in last)
 
     def run(self, segment: Segment) -> Reached:
@@ -133,7 +133,7 @@ class Trial:
                 self._thread.leave()
         self._steps.clear()
         self._average, self._owners = None, (frozenset(), [])
-        self._losses, self._pending = [], []
+        self._losses = []
 
     @contextmanager
     def _inside(self) -> Generator[None]:
@@ -160,9 +160,8 @@ class Trial:
     def after_backward(self, losses: Sequence[Tensor]) -> None:
         """The backward pass has ended; it began from these losses, none if it failed."""
         self._backwards -= 1
-        # A step may evaluate its loss many times: the first one counts.
-        if not (self._measuring or self._backwards or (self._steps.inside and self._pending)):
-            self._pending += losses
+        if not (self._measuring or self._backwards):
+            self._steps.add(losses)
         if self._due and not self._backwards:
             self._due = False
             self._arrive()
@@ -186,9 +185,9 @@ class Trial:
         self._skipped = 0
         segment = self._segment
         assert segment is not None
-        pending, self._pending = self._pending, []
-        if self.step > segment.start and pending:
-            self._losses.append(_sum(pending))
+        loss = self._steps.taken()
+        if self.step > segment.start and loss is not None:
+            self._losses.append(loss)
         if self.step > segment.average_from:
             self._add_to_average()
         if self._diverged() or self.step >= segment.stop:
@@ -199,10 +198,9 @@ class Trial:
 
     def after_scaling(self) -> None:
         """A gradient scaler has ended an iteration; losses that led to no step do not count."""
-        pending, self._pending = self._pending, []
-        if self._measuring or not pending:
+        loss = self._steps.taken()
+        if self._measuring or loss is None:
             return
-        loss = _sum(pending)
         self._skipped = 0 if bool(loss.isfinite()) else self._skipped + 1
         if self._skipped >= _SKIPPED:
             self._skipped = 0
@@ -292,11 +290,6 @@ class Trial:
             for each, mean in average:
                 each.data.copy_(mean)
             return self._validation(names, printed)
-
-
-def _sum(losses: Sequence[Tensor]) -> Tensor:
-    """The sum of the losses behind one step, such as those of gradient accumulation."""
-    return torch.stack([each.to(losses[0].device).float() for each in losses]).sum()
 
 
 def _long(tensor: Tensor) -> Tensor:
