@@ -62,7 +62,7 @@ def trials(
     """A function that begins a training at an LR, and returns one that takes it on to a step."""
     outputs, running = Outputs(sys.stdout), list[Trial]()
     made = make_validation(value) if value is not None else None
-    driven = Driven(start=lambda segment: train(segment.lr), imposed=imposed, validation=made)
+    driven = Driven(start=lambda segment, _: train(segment.lr), imposed=imposed, validation=made)
     everyone = list[Trial]()
 
     def leave(trial: Trial) -> None:

@@ -76,14 +76,19 @@ def find(
     shrinks = str(getattr(first.args.lr_scheduler_type, "value", first.args.lr_scheduler_type)) not in _CONSTANT
     own = threading.local()  # each training has a thread
 
-    def start(segment: Segment) -> None:
+    def start(segment: Segment, _: int) -> None:
         own.trainer = _for_a_search(make(segment.lr), segment, steps=steps, shrinks=shrinks)
         own.trainer.train()
 
     def value() -> dict[str, float]:
         return _evaluated(own.trainer)
 
-    driven = Driven(start=start, imposed=False, validation=make_validation(value, metric=metric), shrinks=shrinks)
+    driven = Driven(
+        start=start,
+        imposed=False,
+        validation=make_validation(value, metric=metric),
+        shrinks="steps" if shrinks else None,
+    )
     finder = Finder(
         home_expanded(folder or tempfile.mkdtemp(prefix="lratlas-find-")),
         steps=steps,

@@ -86,12 +86,13 @@ def find(
 
     Args:
         task: The task, or one made ready by `lratlas.training.prepare`; its test set is not looked at. Or a function
-            that trains, called with the LR, and with ``seed`` and ``steps`` where it has these arguments: it is
-            suspended in its loop, and nothing of it has to be changed (see docs/script.md).
+            that trains, called with the LR, and with ``seed``, ``steps`` and ``epochs`` where it has these arguments:
+            it is suspended in its loop, and nothing of it has to be changed (see docs/script.md).
         value: Of a function that trains, the validation metric: an expression over its variables, such as
-            ``"accuracy(model, held_out)"``, or a function whose arguments have their names.
+            ``"accuracy(model, held_out)"``, or a function whose arguments have their names. None for one that it prints
+            or returns, and for its training loss where there is none.
         steps: Optimizer steps of a full training. Those of a function are counted, by one training, if None.
-        epochs: The same in epochs; a task needs one of both.
+        epochs: The same in epochs; a task needs one of both. Of a function, where it has this argument.
         folder: The search folder; a new temporary one if None.
         lrs: The LRs to begin with; 1e-5 to 1, four per decade, if None.
         budget: What may be trained, in full trainings. Above 1.5 it goes to further seeds of the best LRs. A larger one
@@ -103,8 +104,9 @@ def find(
         warmup: Steps of the full training over which the LR grows linearly to its value.
         validation: Share of the training set to hold out for choices, if the task has no validation set.
         metric: Of a task ``accuracy`` or ``loss``; None for the accuracy where there are labels. Of a function the name
-            of the metric, in the dictionary that ``value`` returns or in what it prints.
-        direction: Of a function, whether a lower (the default) or a higher metric is better; a task knows.
+            of the metric, in what ``value`` or the function itself returns or prints.
+        direction: Of a function, whether a lower or a higher metric is better; None: by its name, lower where that does
+            not tell. A task knows.
         chance: Of a function, the metric of a model that has learned nothing.
         limit: Of a function, the best value that the metric can have.
         samples: Of a function, the validation samples behind an accuracy.
@@ -133,10 +135,9 @@ def find(
             progress(_progress(finder))
 
     if not isinstance(task, Task | Prepared):
-        _check_function(task, epochs=epochs, device=device, compiled=compiled)
-        return find_by_function(
-            task, value=value, metric=metric, folder=folder, steps=steps, progress=report, **settings, **own
-        )
+        _check_function(task, device=device, compiled=compiled)
+        own |= {"value": value, "metric": metric, "steps": steps, "epochs": epochs}
+        return find_by_function(task, folder=folder, progress=report, **settings, **own)
     if value is not None or own:
         raise SpecError(f"{next(iter(own), 'value')} is for a function that trains; a task has it from data and loss.")
     if schedule == "own":  # pyright: ignore[reportUnnecessaryComparison] - callers may not be typed
@@ -189,7 +190,7 @@ def _check_function(train: object, **given: object) -> None:
         raise TaskError(
             f"find takes a Task, or a function that trains at the LR it is given, and not a {kind}: {hint}."
         )
-    usual = {"epochs": None, "device": "auto", "compiled": False}
+    usual = {"device": "auto", "compiled": False}
     if unfit := [name for name, value in given.items() if value != usual[name]]:
         raise SpecError(f"{unfit[0]} is for a task; a function that trains says so itself.")
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,19 +66,21 @@ def searched(train: Callable[..., object], folder: Path, **settings: Any) -> tup
 
 
 def test_each_training_is_the_one_that_runs_by_itself_to_the_last_digit(tmp_path: Path):
-    told = dict[float, list[float]]()
+    told = list[tuple[float, list[float]]]()
 
     def recorded(lr: float) -> None:
-        train(lr, told.setdefault(lr, []))
+        told.append((lr, []))
+        train(lr, told[-1][1])
 
     _, finder = searched(recorded, tmp_path)
-    longest = {each.segment.lr: each.segment.stop for each in finder.results}
-    assert max(longest.values()) == STEPS // 4
-    for lr, steps in longest.items():
+    assert max(each.segment.stop for each in finder.results) == STEPS // 4
+    assert len(told) == len({lr for lr, _ in told}) + 1  # one of them once more
+    for lr, losses in told:
         alone = list[float]()
         with seeded(0):
             train(lr, alone)
-        assert told[lr][:steps] == alone[:steps]
+        assert 0 < len(losses) < STEPS
+        assert losses == alone[: len(losses)]
 
 
 def test_nothing_of_the_process_is_changed(tmp_path: Path):
@@ -202,6 +205,7 @@ def test_what_trainings_print_does_not_interleave(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out == ""
     files = {path.name: path.read_text() for path in (tmp_path / "output").iterdir()}
     assert {f"lr{lr:g}-seed0.txt" for lr in LRS} <= files.keys()
+    assert files.pop("once-more.txt") in files.values()
     assert all(text == f"begins at {name.removeprefix('lr').partition('-')[0]}\n" for name, text in files.items())
 
 
@@ -302,3 +306,104 @@ def test_a_script_that_cannot_run_is_named(text: str | None, said: str, tmp_path
         path.write_text(text)
     with pytest.raises(SpecError, match=said):
         find_by_script(path, [], value="0.5", steps=64)
+
+
+def reporting(lr: float, epochs: int = 16, *, words: str = "val accuracy: {:.3f}", seeded_by: int = 3) -> float:
+    """A training that prints its validation accuracy after each epoch, and returns it at its end."""
+    torch.manual_seed(seeded_by)
+    model, held = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)), blobs(90, 1)
+    loader = DataLoader(TensorDataset(*blobs(128, 0)), batch_size=16, shuffle=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    reached = 0.0
+    for epoch in range(epochs):
+        for x, y in loader:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        with torch.no_grad():
+            reached = float(accuracy(model, held))
+        print(f"epoch {epoch}: train loss 0.1,", words.format(reached))  # noqa: T201
+    return reached
+
+
+def by_itself(lr: float, epochs: int, capsys: pytest.CaptureFixture[str]) -> list[float]:
+    """What the training prints after each epoch, run by itself."""
+    with seeded(0):
+        reporting(lr, epochs)
+    return [float(line.rsplit(" ", 1)[1]) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize("settings", [{}, {"metric": "val accuracy"}, {"pattern": r"val accuracy: (\S+)"}])
+@pytest.mark.parametrize("steps", [None, 128])
+def test_a_metric_that_is_printed_is_that_of_the_training_by_itself(
+    settings: dict[str, Any], steps: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    given: dict[str, Any] = {"folder": tmp_path, "lrs": LRS, "samples": 90, "chance": 1 / 3, "steps": steps}
+    advice = find_by_function(reporting, **given, **settings)
+    assert find_by_function(reporting, **given, **settings).evidence.equals(advice.evidence)
+    assert any("higher values of val" in note for note in advice.warnings)
+    results = Finder(tmp_path).results
+    assert {each.segment.stop % 8 for each in results} == {0}
+    for each in results:
+        if each.failure is None:
+            assert each.value == by_itself(each.segment.lr, each.segment.stop // 8, capsys)[-1]
+
+
+def test_a_training_that_is_told_its_epochs_is_run_whole_for_each_comparison(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    advice = find_by_function(
+        partial(reporting, words="done"), folder=tmp_path, epochs=16, lrs=LRS, samples=90,
+        direction="maximize",
+    )  # fmt: skip
+    assert any("by the number that it returns" in note for note in advice.warnings)
+    assert (advice.steps, advice.finish) == (128, "schedule")
+    for each in Finder(tmp_path).results:
+        assert each.value == pytest.approx(by_itself(each.segment.lr, each.segment.stop // 8, capsys)[-1], abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"metric": "val loss"}, r"^The training printed and returned no val loss: give a value, or"),
+        ({"pattern": r"epoch 15: train loss (\S+),"}, r"is printed every 128 of 128 steps, too seldom: give a value"),
+    ],
+)
+def test_a_metric_that_cannot_be_used_is_named(settings: dict[str, Any], said: str, tmp_path: Path):
+    with pytest.raises((SearchError, SpecError), match=said):
+        find_by_function(reporting, folder=tmp_path, **settings)
+
+
+def test_epochs_are_for_a_training_that_is_told_them(tmp_path: Path):
+    with pytest.raises(SpecError, match=r"^epochs is for a training that is told them: it has no \{epochs\}"):
+        searched(train, tmp_path, epochs=3)
+    with pytest.raises(SpecError, match=r"^steps follow from epochs"):
+        find_by_function(reporting, folder=tmp_path, epochs=3, steps=24)
+
+
+def test_a_search_goes_on_with_its_metric_only(tmp_path: Path):
+    searched(train, tmp_path)
+    with pytest.raises(SearchError, match=r"The value is '1 \+ 1', but the search in .* was begun with 'accuracy"):
+        searched(train, tmp_path, value="1 + 1")
+
+
+def test_a_direction_that_seems_wrong_is_said(tmp_path: Path):
+    def own(model: nn.Module, held: tuple[Tensor, Tensor]) -> Tensor:
+        return accuracy(model, held)
+
+    advice, _ = searched(train, tmp_path, value="accuracy(model, held) + 1", direction=None)
+    assert any("higher values of accuracy" in note for note in advice.warnings)
+    other, _ = searched(train, tmp_path / "other", value=own, direction=None)
+    assert any('give the direction "maximize"' in note for note in other.warnings)
+
+
+def test_a_training_that_draws_what_no_seed_determines_is_said_to(tmp_path: Path):
+    drawn = random.Random(5)
+
+    def odd(lr: float) -> float:
+        return reporting(lr, seeded_by=drawn.randrange(1000))
+
+    advice = find_by_function(odd, folder=tmp_path, lrs=LRS, steps=128, value="reached")
+    assert any("Run once more, the training at LR" in note for note in advice.warnings)
+    even = find_by_function(reporting, folder=tmp_path / "even", lrs=LRS, steps=128, value="reached")
+    assert not any("Run once more" in note for note in even.warnings)

@@ -19,7 +19,7 @@ NOT_FINITE_IN_A_ROW = 2  # one alone may be a step that a gradient scaler skips
 PRINTED = "; it printed "
 """Where the part of a failure begins that quotes what the command printed."""
 _LINE_END = re.compile(rb"\n|(?=\r)")  # a progress bar returns to the start of its line and writes on
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")  # colours, cursor, titles
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")  # colours, cursor, titles
 
 
 class Tail:
@@ -91,7 +91,7 @@ class OutputParser:
         """Take in a line; anything but a JSON object, also behind a progress bar, is only remembered."""
         record = _record(line)
         if self._pattern is not None and not record:
-            found = self._pattern.findall(_ESCAPES.sub("", line.decode(errors="replace")))
+            found = self._pattern.findall(ESCAPES.sub("", line.decode(errors="replace")))
             record = {self.metric: found[-1]} if found else {}
         told = {name: found for name, entry in record.items() if (found := number(entry)) is not None}
         for name, found in told.items():
@@ -158,7 +158,7 @@ def shown(text: bytes | str, *, longest: int = SHOWN) -> str:
     """What a program printed, fit for a message: on one line, without control characters, and shortened."""
     if isinstance(text, bytes):
         text = text[-CHUNK:].decode(errors="replace")
-    text = " ".join(_ESCAPES.sub("", text).split())
+    text = " ".join(ESCAPES.sub("", text).split())
     text = "".join(sign for sign in text if sign.isprintable())
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
@@ -191,7 +191,7 @@ def _mean(numbers: "list[float] | tuple[float, ...]") -> float:
 
 def _record(line: bytes) -> dict[str, object]:
     """The JSON object in a line, or behind a progress bar; empty where there is none. NaN and Infinity may occur."""
-    text = _ESCAPES.sub("", line.decode(errors="replace")).strip(" \t\n\v\f")
+    text = ESCAPES.sub("", line.decode(errors="replace")).strip(" \t\n\v\f")
     if text.startswith("\r"):
         text = text[max(0, text.find("{")) :]
     if not text.startswith("{"):

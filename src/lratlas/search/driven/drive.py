@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -15,25 +16,24 @@ from lratlas.errors import SearchError
 from lratlas.search.advice import Advice
 from lratlas.search.driven.hooks import followed
 from lratlas.search.driven.outputs import Outputs
+from lratlas.search.driven.printed import Heard, Printed
 from lratlas.search.driven.trial import Reached, Trial
 from lratlas.search.driven.validation import OUT_OF_MEMORY, Validation
 from lratlas.search.driven.world import signals_ignored
 from lratlas.search.finder import Finder
-from lratlas.search.segments import Segment, SegmentResult, block_losses, make_segment, mean_of_last_fifth
+from lratlas.search.segments import Segment, SegmentResult, block_losses, mean_of_last_fifth
 from lratlas.streams import seeded
 
 OUTPUT = "output"
 """The folder of what trainings print, within that of the search."""
 _ROOM = 0.5  # share of the memory that waiting trainings may fill, with all else in the process
-_ENDLESS = 1 << 62  # steps
+ENDLESS = 1 << 62
+"""Steps that no training takes."""
+_COMPARED = 3  # the segment of a search that is trained once more
 _ALIKE = 3  # first segments that fail, after which the search stops
 NOT_SEEN = (
     "No step of a PyTorch optimizer was seen: the training is of another framework, or runs in other processes. Use"
     " lratlas.Finder in its loop, or lratlas find --command."
-)
-BY_LOSS = (
-    "No validation metric was given: choices were made on the training loss, which favours LRs that overfit; give a"
-    " value."
 )
 
 
@@ -42,20 +42,29 @@ class Driven:
     """What is trained, and how.
 
     Attributes:
-        start: Called with a segment, trains at its LR and seed until the training's own end. Where ``shrinks``, it is a
-            training that ends at the segment's last step.
+        start: Called with a segment, and the epochs to its end, trains at its LR and seed until the training's own end.
+            Where ``shrinks``, it is a training that ends at the segment's last step.
         imposed: Whether the training's own LRs are scaled so that the first is that of the search, since it is not
             passed to it.
         validation: The metric; None for the training loss.
         roots: Folders whose modules each training imports anew.
-        shrinks: Whether it is told its length, so that each comparison is a whole training with its own schedule.
+        shrinks: In what it is told its length, so that each comparison is a whole training with its own schedule; None
+            where it is not told.
+        unit: Steps of an epoch, where it is told epochs.
+        alone: The losses of a segment, trained by itself in another process; None to train it again in this one.
     """
 
-    start: Callable[[Segment], object]
+    start: Callable[[Segment, int], object]
     imposed: bool
-    validation: Validation | None
+    validation: Validation | Printed | None = None
     roots: Collection[Path] = ()
-    shrinks: bool = False
+    shrinks: Literal["steps", "epochs"] | None = None
+    unit: int | None = None
+    alone: Callable[[Segment, int, Path], Sequence[float]] | None = None
+
+    def epochs(self, segment: Segment) -> int:
+        """The epochs to the end of a segment, where the training is told them."""
+        return segment.stop // (self.unit or 1)
 
 
 @dataclass(kw_only=True)
@@ -83,7 +92,7 @@ class _Pool:
             self.made[segment.lr] = trial.base
         self.moved |= trial.moved
         self.furthest = max(self.furthest, trial.step - trial.over)
-        if trial.over and trial.error is None and not trial.lost:
+        if trial.over and trial.error is None and not trial.lost and trial.step < segment.stop:
             self._ended(trial.step)
         if not trial.shareable:
             self.leave(self.waiting.pop((segment.lr, segment.seed)))
@@ -136,6 +145,23 @@ class _Pool:
             self.leave(self.waiting.pop(key))
             _free()
 
+    def once_more(self, segment: Segment) -> Sequence[float]:
+        """The losses of a segment that begins a training, trained once more: by itself where that can be done.
+
+        Raises:
+            SearchError: It cannot be trained.
+        """
+        output = self.finder.folder / OUTPUT / "once-more.txt"
+        if self.driven.alone:
+            return self.driven.alone(segment, self.driven.epochs(segment), output)
+        driven, full = replace(self.driven, validation=None), self.finder.search.steps
+        trial = begun(driven, segment, full=full, outputs=self.outputs, output=output)
+        self.running = trial
+        try:
+            return trial.run(segment).losses
+        finally:
+            self.leave(trial)
+
     def end(self) -> None:
         """End all trainings."""
         while self.waiting:
@@ -147,7 +173,9 @@ class _Pool:
         return begun(self.driven, segment, full=finder.search.steps, outputs=self.outputs, output=output)
 
 
-def begun(driven: Driven, segment: Segment, *, full: int, outputs: Outputs, output: Path) -> Trial:
+def begun(
+    driven: Driven, segment: Segment, *, full: int, outputs: Outputs, output: Path, heard: Heard | None = None
+) -> Trial:
     """A training that waits before its first line.
 
     Args:
@@ -156,6 +184,7 @@ def begun(driven: Driven, segment: Segment, *, full: int, outputs: Outputs, outp
         full: Steps of a full training.
         outputs: The streams that stand for the usual ones.
         output: The file for what it prints.
+        heard: Hears what it prints; None where its metric says who does.
     """
     device = torch.get_default_device()
 
@@ -165,7 +194,7 @@ def begun(driven: Driven, segment: Segment, *, full: int, outputs: Outputs, outp
         with seeded(segment.seed):
             if torch.cuda.is_available():  # also where it is not initialized yet
                 torch.cuda.manual_seed_all(segment.seed)
-            return driven.start(segment)
+            return driven.start(segment, driven.epochs(segment))
 
     return Trial(
         body,
@@ -176,32 +205,8 @@ def begun(driven: Driven, segment: Segment, *, full: int, outputs: Outputs, outp
         outputs=outputs,
         output=output,
         roots=driven.roots,
+        heard=heard,
     )
-
-
-def count_steps(driven: Driven, folder: Path, *, lr: float) -> int:
-    """The optimizer steps of a training that is run to its own end.
-
-    Args:
-        driven: What is trained; where its LRs are imposed, it is run at its own.
-        folder: For what it prints.
-        lr: The LR.
-
-    Raises:
-        SearchError: It fails, or PyTorch trained nothing.
-    """
-    outputs, whole = Outputs(sys.stdout), make_segment(lr=lr, seed=0, start=0, stop=_ENDLESS, parent=None)
-    alone = replace(driven, imposed=False, validation=None)
-    trial = begun(alone, whole, full=_ENDLESS, outputs=outputs, output=folder / OUTPUT / "length.txt")
-    reached = Reached()
-    with followed(lambda: trial), outputs.installed(), signals_ignored():
-        while not trial.over:  # it waits where its loss is not finite, and has to end all the same
-            reached = trial.run(whole)
-    if trial.error is not None:
-        raise SearchError(f"The training failed at LR {lr:.3g}, where its steps were to be counted: {reached.error}")
-    if trial.step == 0:
-        raise SearchError(NOT_SEEN)
-    return trial.step
 
 
 def drive(driven: Driven, finder: Finder, *, progress: Callable[[Finder], None] = lambda _: None) -> Advice:
@@ -217,7 +222,7 @@ def drive(driven: Driven, finder: Finder, *, progress: Callable[[Finder], None] 
     Raises:
         SearchError: The first segments fail alike, or no LR could be trained.
     """
-    outputs, unsown = Outputs(sys.stdout), False
+    outputs, unsown, odd, began = Outputs(sys.stdout), False, "", len(finder.results)
     failures = list[tuple[Segment, Reached]]()
     pool = _Pool(driven=driven, finder=finder, outputs=outputs)
     with followed(lambda: pool.running), outputs.installed(), signals_ignored():
@@ -238,10 +243,12 @@ def drive(driven: Driven, finder: Finder, *, progress: Callable[[Finder], None] 
                 progress(finder)
                 ends = {(each.segment.lr, each.segment.seed): each.segment.name for each in finder.results}
                 pool.clear(finder.needed(), ends)
+                if len(finder.results) == began + _COMPARED and reached.losses and not segment.start:
+                    odd = _odd(pool, segment, reached.losses)
         finally:
             pool.end()
             finder.release()
-    return _with_warnings(finder.advice(), pool, unsown=unsown)
+    return _with_warnings(finder.advice(), pool, unsown=unsown, odd=odd)
 
 
 def _tell(finder: Finder, segment: Segment, reached: Reached, *, by_loss: bool) -> None:
@@ -274,10 +281,26 @@ def _repeats(results: Collection[SegmentResult], segment: Segment, reached: Reac
     )
 
 
-def _with_warnings(advice: Advice, pool: _Pool, *, unsown: bool) -> Advice:
-    said = list[str]()
-    if pool.driven.validation is None:
-        said.append(BY_LOSS)
+def _odd(pool: _Pool, segment: Segment, losses: Sequence[float]) -> str:
+    """What is to be said of a segment that has other losses once more."""
+    try:
+        again = pool.once_more(segment)
+    except SearchError as error:
+        return f"Whether the training is the one that runs by itself could not be checked: {error}."
+    pairs = list(zip(losses, again, strict=False))
+    at = next((at for at, (one, other) in enumerate(pairs) if one != other and math.isfinite(one + other)), None)
+    if at is None:
+        return ""
+    largest = max(abs(one - other) / max(abs(one), 1e-9) for one, other in pairs if math.isfinite(one + other))
+    alone = "by itself" if pool.driven.alone else "once more"
+    return (
+        f"Run {alone}, the training at LR {segment.lr:.3g} has other losses from step {at + 1:,} on, by up to"
+        f" {largest:.1g} of their size: it draws what no seed determines. Differences between LRs are noisier for it."
+    )
+
+
+def _with_warnings(advice: Advice, pool: _Pool, *, unsown: bool, odd: str) -> Advice:
+    said = [odd] if odd else []
     if not pool.driven.imposed and len(pool.made) > 1 and len(set(pool.made.values())) == 1:
         (only,) = set(pool.made.values())
         said.append(

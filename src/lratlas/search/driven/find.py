@@ -2,48 +2,119 @@
 
 import asyncio
 import inspect
+import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from scipy.stats import spearmanr
 
 from lratlas.errors import SpecError
 from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice
-from lratlas.search.driven.drive import Driven, count_steps, drive
-from lratlas.search.driven.script import asks_for, script_training
-from lratlas.search.driven.validation import Validation, make_validation
+from lratlas.search.driven.alone import losses_alone
+from lratlas.search.driven.drive import Driven, drive
+from lratlas.search.driven.printed import better
+from lratlas.search.driven.scout import settle
+from lratlas.search.driven.script import filled, placeholders_in, script_body
 from lratlas.search.finder import Finder
-from lratlas.search.journal import SETTINGS
-from lratlas.search.segments import Segment
+from lratlas.search.segments import Segment, mean_of_last_fifth
 
 _LR_NAMES = ("lr", "learning_rate", "base_lr", "max_lr", "peak_lr", "init_lr", "initial_lr", "lr0", "eta", "rate")
 _UNNAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
 _MORE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-_COUNTED_AT = 1e-3  # the LR of the training whose steps are counted; the length does not depend on it
+_FEWEST_PAIRS, _AGAINST = 6, 0.5  # segments, and their rank correlation of loss and metric, that tell a wrong direction
 
 
-def find_by_function(
-    train: Callable[..., object],
+def find_by_function(train: Callable[..., object], *, epochs: int | None = None, **settings: Any) -> Advice:
+    """Find the initial LR for a function that trains, as it is.
+
+    Args:
+        train: Called with the LR; also with ``seed``, ``steps`` and ``epochs`` where it has arguments of these names
+            (``epochs`` only where they are given). Where it has no argument for the LR, the LRs of its optimizers are
+            scaled.
+        epochs: Epochs of a full training, where it is told them.
+        settings: As for `find_driven`.
+
+    Raises:
+        SpecError: An argument is wrong.
+        SearchError: The training fails, or the folder cannot be used.
+    """
+    parameters = _parameters(train)
+    told = {"seed", "steps"} | ({"epochs"} if epochs is not None else set())
+    told &= parameters.keys()
+    name = _lr_name(parameters, told)
+
+    def start(segment: Segment, epochs: int) -> object:
+        own = {"seed": segment.seed, "steps": segment.stop, "epochs": epochs}
+        own = {each: own[each] for each in told}
+        if name is None:
+            return _ended(train(**own))
+        if name in parameters and parameters[name].kind in _UNNAMED:
+            return _ended(train(segment.lr, **own))
+        return _ended(train(**{name: segment.lr}, **own))
+
+    return find_driven(Driven(start=start, imposed=name is None, shrinks=_shrinks(told)), epochs=epochs, **settings)
+
+
+def find_by_script(script: str | Path, words: Sequence[str], **settings: Any) -> Advice:
+    """Find the initial LR for a script that trains, as it is.
+
+    Args:
+        script: The file; it is run as Python runs it, in this process.
+        words: Its arguments, in which ``{lr}``, ``{seed}``, ``{steps}`` and ``{epochs}`` are replaced. Without
+            ``{lr}``, the LRs of its optimizers are scaled.
+        settings: As for `find_driven`.
+
+    Raises:
+        SpecError: An argument is wrong.
+        SearchError: The script fails, or the folder cannot be used.
+    """
+    path = home_expanded(script)
+    run, told = script_body(path), placeholders_in(words)
+    imposed = "lr" not in told
+
+    def start(segment: Segment, epochs: int) -> object:
+        return run(filled(words, segment, epochs))
+
+    def alone(segment: Segment, epochs: int, output: Path) -> list[float]:
+        lr = segment.lr if imposed else None
+        own = filled(words, segment, epochs)
+        return losses_alone(path, own, seed=segment.seed, steps=segment.stop, lr=lr, output=output)
+
+    roots = (path.resolve().parent,)
+    return find_driven(
+        Driven(start=start, imposed=imposed, roots=roots, shrinks=_shrinks(told), alone=alone), **settings
+    )
+
+
+def find_driven(
+    driven: Driven,
     *,
-    value: str | Callable[..., Any] | None,
+    value: str | Callable[..., Any] | None = None,
     metric: str | None = None,
     pattern: str | None = None,
     folder: str | Path | None = None,
     steps: int | None = None,
+    epochs: int | None = None,
+    direction: Literal["minimize", "maximize"] | None = None,
     progress: Callable[[Finder], None] = lambda _: None,
     **settings: Any,
 ) -> Advice:
-    """Find the initial LR for a function that trains, as it is.
+    """Find the initial LR for a training that can be suspended.
 
     Args:
-        train: Called with the LR; also with ``seed`` and ``steps`` where it has arguments of these names. Where it has
-            no argument for the LR, the LRs of its optimizers are scaled.
-        value: The validation metric, as `make_validation` takes it; None for the training loss.
-        metric: The name of the metric, in a dictionary or in what is printed.
+        driven: The training.
+        value: The validation metric, as `make_validation` takes it; None for one that the training prints or returns,
+            and for its loss where there is none.
+        metric: The name of the metric, in what ``value`` or the training returns or prints.
         pattern: Finds the metric in what is printed.
         folder: The search folder; a new temporary one if None.
         steps: Optimizer steps of a full training; counted in one training if None.
+        epochs: Epochs of a full training that is told them.
+        direction: Whether a lower or a higher metric is better; None: by its name, lower where that does not tell.
         progress: Called after each segment.
         settings: Further ones of a `Finder`.
 
@@ -51,94 +122,40 @@ def find_by_function(
         SpecError: An argument is wrong.
         SearchError: The training fails, or the folder cannot be used.
     """
-    parameters = _parameters(train)
-    name = _lr_name(parameters)
-
-    def start(segment: Segment) -> object:
-        own = {"seed": segment.seed, "steps": segment.stop}
-        own = {each: own[each] for each in own if each in parameters}
-        if name is None:
-            return _ended(train(**own))
-        if name in parameters and parameters[name].kind in _UNNAMED:
-            return _ended(train(segment.lr, **own))
-        return _ended(train(**{name: segment.lr}, **own))
-
-    driven = Driven(
-        start=start,
-        imposed=name is None,
-        validation=_validation(value, metric, pattern),
-        shrinks="steps" in parameters,
-    )
-    return _found(driven, folder, steps, progress, settings)
-
-
-def find_by_script(
-    script: str | Path,
-    words: Sequence[str],
-    *,
-    value: str | None,
-    metric: str | None = None,
-    pattern: str | None = None,
-    folder: str | Path | None = None,
-    steps: int | None = None,
-    progress: Callable[[Finder], None] = lambda _: None,
-    **settings: Any,
-) -> Advice:
-    """Find the initial LR for a script that trains, as it is.
-
-    Args:
-        script: The file; it is run as Python runs it, in this process.
-        words: Its arguments, in which ``{lr}``, ``{seed}`` and ``{steps}`` are replaced. Without ``{lr}``, the LRs of
-            its optimizers are scaled.
-        value: As for `find_by_function`, and so are all others.
-        metric: The name of the metric.
-        pattern: Finds the metric in what is printed.
-        folder: The search folder.
-        steps: Optimizer steps of a full training.
-        progress: Called after each segment.
-        settings: Further ones of a `Finder`.
-
-    Raises:
-        SpecError: An argument is wrong.
-        SearchError: The script fails, or the folder cannot be used.
-    """
-    path = home_expanded(script)
-    driven = Driven(
-        start=script_training(path, words),
-        imposed=not asks_for(words, "lr"),
-        validation=_validation(value, metric, pattern),
-        roots=(path.resolve().parent,),
-        shrinks=asks_for(words, "steps"),
-    )
-    return _found(driven, folder, steps, progress, settings)
-
-
-def _found(
-    driven: Driven,
-    folder: str | Path | None,
-    steps: int | None,
-    progress: Callable[[Finder], None],
-    settings: Mapping[str, Any],
-) -> Advice:
     root = home_expanded(folder or tempfile.mkdtemp(prefix="lratlas-find-"))
-    if steps is None and not (root / SETTINGS).exists():
-        if driven.shrinks:
-            raise SpecError("The training is told its length: steps says how long a full one is.")
-        steps = count_steps(driven, root, lr=_COUNTED_AT)
+    found = settle(driven, root, value=value, metric=metric, pattern=pattern, steps=steps, epochs=epochs)
     if driven.shrinks:
         if settings.get("schedule", "constant") != "constant" or settings.get("warmup"):
             raise SpecError(
                 "The training is told its length, so it has its own schedule: leave out schedule and warmup."
             )
         settings = {**settings, "schedule": "own"}
-    finder = Finder(root, steps=steps, anneal=False, **settings)
-    return drive(driven, finder, progress=progress)
+    name = found.driven.validation and found.driven.validation.name
+    own = direction or (better(name) if name else "minimize")
+    finder = Finder(root, steps=found.steps, unit=found.unit, direction=own, anneal=False, **settings)
+    advice = drive(found.driven, finder, progress=progress)
+    notes = [*found.notes, *([] if direction or not name else _direction_notes(finder, name, told=own))]
+    return replace(advice, warnings=(*advice.warnings, *notes))
 
 
-def _validation(value: str | Callable[..., Any] | None, metric: str | None, pattern: str | None) -> Validation | None:
-    if value is None and (metric or pattern):
-        raise SpecError("A metric or a pattern is for what the value returns or prints: give the value too.")
-    return None if value is None else make_validation(value, metric=metric, pattern=pattern)
+def _shrinks(told: Collection[str]) -> Literal["steps", "epochs"] | None:
+    """In what a training is told its length."""
+    return "steps" if "steps" in told else "epochs" if "epochs" in told else None
+
+
+def _direction_notes(finder: Finder, name: str, *, told: str | None) -> list[str]:
+    """What is to be said of a direction that was not given."""
+    if told:
+        return [f"By its name, {'higher' if told == 'maximize' else 'lower'} values of {name} count as better."]
+    known = [(mean_of_last_fifth(each.losses), each.value) for each in finder.results if each.losses]
+    pairs = [(loss, value) for loss, value in known if value is not None and math.isfinite(loss + value)]
+    rank_correlation: Any = spearmanr(pairs)[0] if len(pairs) >= _FEWEST_PAIRS else 0.0
+    if rank_correlation < -_AGAINST:
+        return [
+            f"Lower values of {name} counted as better, as no direction was given; but they are higher where the"
+            ' training loss is lower. If higher is better, give the direction "maximize", and another folder.'
+        ]
+    return []
 
 
 def _parameters(train: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
@@ -148,13 +165,13 @@ def _parameters(train: Callable[..., object]) -> Mapping[str, inspect.Parameter]
         raise SpecError(f"{train!r} cannot be called with an LR: {error}.") from error
 
 
-def _lr_name(parameters: Mapping[str, inspect.Parameter]) -> str | None:
+def _lr_name(parameters: Mapping[str, inspect.Parameter], told: Collection[str]) -> str | None:
     """The argument for the LR: one with a usual name, else the one that is needed; None where there is none.
 
     Raises:
         SpecError: Others are needed too.
     """
-    others = {name: each for name, each in parameters.items() if name not in {"seed", "steps"}}
+    others = {name: each for name, each in parameters.items() if name not in told}
     needed = [name for name, each in others.items() if each.default is each.empty and each.kind not in _MORE]
     usual = [name for name in _LR_NAMES if name in others]
     name = next(iter([*[each for each in usual if each in needed], *usual, *needed]), None)

@@ -45,11 +45,13 @@ class Outputs(io.TextIOBase):
 
     Attributes:
         target: The file of the training that runs; None for the usual stream.
+        heard: Called with what the training prints, and not with what its measurement does.
     """
 
     def __init__(self, usual: TextIO) -> None:
         super().__init__()
         self.target: TextIO | None = None
+        self.heard: Callable[[str], None] | None = None
         self._usual = usual
         self._recorded: list[str] | None = None
         self._bytes = _Bytes(self)
@@ -77,6 +79,8 @@ class Outputs(io.TextIOBase):
         """Write for the training that runs, at once: a process that is forked would write a buffer again."""
         if self._recorded is not None:
             self._recorded.append(text)
+        elif self.heard:
+            self.heard(text)
         current = self.target or self._usual
         count = current.write(text)
         if self.target:

@@ -1,5 +1,6 @@
 """A script as a training: run as Python runs it, once for each LR, in this process."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,22 +9,7 @@ from types import ModuleType
 from lratlas.errors import SpecError
 from lratlas.search.segments import Segment
 
-PLACEHOLDERS = ("lr", "seed", "steps")
-"""What stands between braces in the arguments of a script."""
-
-
-def script_training(script: Path, words: Sequence[str]) -> Callable[[Segment], object]:
-    """A function of a segment that runs the script with its LR, seed and steps in the place of ``{lr}`` and the like.
-
-    Args:
-        script: The file.
-        words: The arguments of the script.
-
-    Raises:
-        SpecError: The file cannot be read, or is no Python.
-    """
-    run = script_body(script)
-    return lambda segment: run(filled(words, segment))
+_PLACEHOLDER = re.compile(r"\{(lr|seed|steps|epochs)\}")
 
 
 def script_body(script: Path) -> Callable[[Sequence[str]], None]:
@@ -55,17 +41,12 @@ def script_body(script: Path) -> Callable[[Sequence[str]], None]:
     return run
 
 
-def filled(words: Sequence[str], segment: Segment) -> list[str]:
+def filled(words: Sequence[str], segment: Segment, epochs: int) -> list[str]:
     """The arguments with what the placeholders stand for."""
-    values = {"lr": repr(segment.lr), "seed": str(segment.seed), "steps": str(segment.stop)}
-    result = list[str]()
-    for word in words:
-        for name, value in values.items():
-            word = word.replace(f"{{{name}}}", value)  # noqa: PLW2901
-        result.append(word)
-    return result
+    values = {"lr": repr(segment.lr), "seed": segment.seed, "steps": segment.stop, "epochs": epochs}
+    return [_PLACEHOLDER.sub(lambda found: str(values[found[1]]), word) for word in words]
 
 
-def asks_for(words: Sequence[str], name: str) -> bool:
-    """Whether an argument has a placeholder."""
-    return any(f"{{{name}}}" in word for word in words)
+def placeholders_in(words: Sequence[str]) -> set[str]:
+    """What the arguments ask for."""
+    return {found for word in words for found in _PLACEHOLDER.findall(word)}

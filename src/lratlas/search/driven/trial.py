@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from lratlas.errors import SearchError, first_line
 from lratlas.search.driven.outputs import Outputs
+from lratlas.search.driven.printed import Heard, Printed
 from lratlas.search.driven.steps import Steps
 from lratlas.search.driven.suspend import Suspendable
 from lratlas.search.driven.untouched import importing, modules_among, modules_of, untouched, variables
@@ -51,6 +52,7 @@ class Trial:
         lr: Its LR.
         step: Optimizer steps that it has taken.
         shareable: Whether other trainings can run while it waits.
+        heard: The metrics that it prints; None where none is listened to.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Trial:
         lr: float,
         imposed: bool,
         full: int,
-        validation: Validation | None,
+        validation: Validation | Printed | None,
         outputs: Outputs,
         output: Path,
         roots: Collection[Path] = (),
+        heard: Heard | None = None,
     ) -> None:
         self.lr, self.step, self.shareable = lr, 0, True
+        self.heard = Heard(sought=validation) if isinstance(validation, Printed) else heard
         self._imposed, self._full, self._validation, self._roots = imposed, full, validation, tuple(roots)
         self._thread, self._world = Suspendable(body), world(roots)
         self._outputs, self._output = outputs, output
@@ -75,6 +79,7 @@ class Trial:
         self._steps = Steps()
         self._backwards = 0  # backward passes that have begun and not ended; one may be within another
         self._due = False  # whether it has to wait once the backward pass has ended
+        self._expected = False  # whether it has to wait once its metric is printed
         self._skipped = 0  # iterations in a row without a step, and without a finite loss
         self._average: list[tuple[Tensor, Tensor]] | None = None
         self._count = 0
@@ -113,7 +118,11 @@ class Trial:
         self._losses, self._average, self._count = [], None, 0
         with self._inside():
             self._thread.resume()
-        if self._thread.over and self._reached == Reached():
+        if self._thread.over and self.heard and not self.error:
+            self.heard.returned(self._thread.returned, self.step)
+        if self._thread.over and self._expected and not self.error:
+            self._reached = self._measured(segment)
+        elif self._thread.over and self._reached == Reached():
             error = self._thread.error
             ended = f"the training ended by itself after {self.step:,} of {segment.stop:,} steps"
             self._reached = Reached(
@@ -143,18 +152,24 @@ class Trial:
         with self._output.open("a", encoding="utf-8", errors="backslashreplace") as file:
             enter(self._world, self._roots)
             self._outputs.target = file
+            self._outputs.heard = self._hear if self.heard else None
             try:
                 yield
             finally:
-                self._outputs.target = None
+                self._outputs.target = self._outputs.heard = None
                 self._world = world(self._roots)
                 enter(ours, self._roots)
+
+    def _hear(self, text: str) -> None:
+        if self.heard:
+            self.heard.hear(text, self.step)
 
     # What follows is called by hooks, in the training's thread.
 
     def before_backward(self) -> None:
         """A backward pass is about to begin."""
         self._thread.check()
+        self._arrive_if_printed()
         self._backwards += 1
 
     def after_backward(self, losses: Sequence[Tensor]) -> None:
@@ -173,6 +188,7 @@ class Trial:
             if any(optimizer is each for each in self._steps.known()):
                 raise SearchError("it takes a step of the training's optimizer, which a measurement must not")
             return
+        self._arrive_if_printed()
         assert self._segment is not None
         share = self._segment.share_at(min(self.step, self._segment.stop - 1))
         self._steps.begin(optimizer, lr=self.lr if self._imposed else None, share=share)
@@ -188,9 +204,12 @@ class Trial:
         loss = self._steps.taken()
         if self.step > segment.start and loss is not None:
             self._losses.append(loss)
-        if self.step > segment.average_from:
+        if self.step > segment.average_from and isinstance(self._validation, Validation):
             self._add_to_average()
-        if self._diverged() or self.step >= segment.stop:
+        diverged = self._diverged()
+        if not diverged and self.step == segment.stop and self._is_to_print(segment):
+            self._expected = True
+        elif diverged or self.step >= segment.stop:
             # Within a backward pass the thread may be one of PyTorch's own, which others need meanwhile.
             self._due = bool(self._backwards)
             if not self._due:
@@ -208,10 +227,29 @@ class Trial:
             self._reached = Reached(losses=self._told_losses())
             self._thread.suspend()
 
+    def _is_to_print(self, segment: Segment) -> bool:
+        """Whether the metric is printed only after the step that ends the segment."""
+        printed = self._validation
+        return isinstance(printed, Printed) and (not printed.every or self._printed(segment) is None)
+
+    def _printed(self, segment: Segment) -> float | None:
+        """The metric that was printed last, within the segment."""
+        assert self.heard is not None
+        every = self.heard.sought and self.heard.sought.every
+        return self.heard.last(after=segment.stop - every if every else 0)
+
+    def _arrive_if_printed(self) -> None:
+        """Wait before the next step where the metric has been printed meanwhile."""
+        if self._expected and not self._measuring and not self._backwards:
+            assert self._segment is not None
+            if not self._is_to_print(self._segment):
+                self._arrive()
+
     def _arrive(self) -> None:
         """Report what was reached, and wait."""
         segment = self._segment
         assert segment is not None
+        self._expected = False
         self._reached = Reached(losses=self._told_losses()) if self._diverged() else self._measured(segment)
         self._average = None
         self.shareable = not importing()
@@ -259,6 +297,10 @@ class Trial:
         losses = self._told_losses()
         if self._validation is None:
             return Reached(losses=losses)
+        if isinstance(self._validation, Printed):
+            value, name = self._printed(segment), self._validation.name
+            missing = f"it printed no {name} by the end of its {segment.stop:,} steps" if value is None else None
+            return Reached(value=value, losses=losses, error=missing)
         names = variables()
         modules = [*{id(each): each for each in (*self._modules(), *modules_among(names))}.values()]
         self._measuring = True
@@ -284,7 +326,7 @@ class Trial:
         average: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> float:
         """The validation metric, of averages in the place of the weights where they are given."""
-        assert self._validation is not None
+        assert isinstance(self._validation, Validation)
         parameters = self._steps.parameters()
         with untouched(parameters, modules, names, self._roots), self._outputs.recorded() as printed:
             for each, mean in average:

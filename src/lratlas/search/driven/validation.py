@@ -13,10 +13,13 @@ from lratlas.errors import SearchError, SpecError, first_line, meant
 from lratlas.numbers import number
 from lratlas.study.spec.errors import shown
 
-_NUMBER = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
+NUMBER = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
+"""A number in a text."""
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 """Errors that may not occur where less else is in memory."""
 _MORE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+AFTER = rf"[\"']?(?:\s*(?:[:=]|is)?\s*|[^:=,;|\n]{{0,60}}[:=]\s*)\(?({NUMBER})(?:\s*/\s*(\d+\b))?"
+"""What follows the name of a metric in a text: the metric, and what it is divided by, as in 9873/10000."""
 _NAMES = 12  # of variables, at most, in a message
 
 
@@ -37,6 +40,11 @@ class Validation:
     function: Callable[..., Any] | None = None
     metric: str | None = None
     pattern: re.Pattern[str] | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called: the metric's name, the pattern that finds it, or the expression."""
+        return self.metric or (self.pattern.pattern if self.pattern else self.text)
 
     def __call__(self, names: Mapping[str, Any], printed: Callable[[], str]) -> float:
         """The metric now.
@@ -100,9 +108,7 @@ class Validation:
     def _printed(self, text: str) -> float:
         pattern = self.pattern or metric_pattern(self.metric)
         found = list(pattern.finditer(text))
-        value = number(found[-1].group(1)) if found else None
-        if value is not None and pattern.groups > 1 and (whole := number(found[-1].group(2) or "")):
-            value /= whole  # as in 9873/10000
+        value = printed_number(found[-1]) if found else None
         if value is None:
             said = shown(text.strip().splitlines()[-1]) if text.strip() else "nothing"
             raise SearchError(
@@ -141,12 +147,16 @@ def _known(names: Mapping[str, Any]) -> list[str]:
 
 
 def metric_pattern(metric: str | None) -> re.Pattern[str]:
-    """Finds a number after the name of a metric; after any word such as accuracy or loss where there is no name.
-
-    Its second group is what the number is divided by, as in 9873/10000.
-    """
+    """Finds a number after the name of a metric; after any word such as accuracy or loss where there is no name."""
     name = re.escape(metric) if metric else r"\w*(?:acc|loss|error|perplexity|score)\w*"
-    return re.compile(rf"(?i)(?<![\w]){name}[\"']?\s*(?:[:=]|is)?\s*\(?({_NUMBER})(?:\s*/\s*(\d+\b))?")
+    return re.compile(rf"(?i)(?<![\w]){name}{AFTER}")
+
+
+def printed_number(found: re.Match[str], group: int = 1) -> float | None:
+    """The number in a group of a match, divided by that of the next group where there is one, as in 9873/10000."""
+    value = number(found[group])
+    whole = number(found[group + 1] or "") if found.re.groups > group else None
+    return value / whole if value is not None and whole else value
 
 
 def compiled_pattern(pattern: str) -> re.Pattern[str]:

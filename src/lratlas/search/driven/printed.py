@@ -1,0 +1,124 @@
+"""The validation metric in what a training prints, or returns, by itself."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lratlas.numbers import number
+from lratlas.search.command.output import ESCAPES
+from lratlas.search.driven.validation import AFTER, metric_pattern, printed_number
+
+_HIGHER = r"acc|accuracy|f1|f-score|auc|auroc|map|iou|dice|bleu|rouge|psnr|ssim|r2|precision|recall|score|top[-_@]?\d"
+_LOWER = r"loss|err|error|ppl|perplexity|nll|mse|mae|rmse|wer|cer|fid|bpc|bpd|elbo"
+_TO_CHOOSE_ON = r"val|valid|validation|dev|eval|evaluation"
+_HELD = rf"{_TO_CHOOSE_ON}|test|testing|held"
+_SEEN = r"train|training|trained|best|max|min|lr|time"
+_EDGE = r"(?![A-Za-z])"
+_METRIC = re.compile(rf"(?i)(?<![A-Za-z])(?P<name>(?:{_HIGHER}|{_LOWER}){_EDGE})\w*{AFTER}")
+_SET = re.compile(rf"(?i)(?<![A-Za-z])(?P<held>(?:{_HELD}){_EDGE})|(?<![A-Za-z])(?:{_SEEN}){_EDGE}")
+_LINE = re.compile(r"[\r\n]")
+_LONGEST = 10_000  # characters of a line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Printed:
+    """A metric that the training prints, or returns at its end.
+
+    Attributes:
+        name: Its name, or the pattern that finds it.
+        pattern: Finds it in a line; None for a name of `Heard`.
+        every: The steps after which it is printed again; None where the training is told its length, and the last
+            value counts.
+    """
+
+    name: str
+    pattern: re.Pattern[str] | None = None
+    every: int | None = None
+
+
+@dataclass(kw_only=True)
+class Heard:
+    """The metrics in what a training has printed.
+
+    Attributes:
+        sought: The metric that is looked for; None for any of a validation set.
+        values: By name, the steps after which it was printed, with its last value there.
+        of_return: Names in what was returned.
+    """
+
+    sought: Printed | None = None
+    values: dict[str, dict[int, float]] = field(default_factory=dict)
+    of_return: set[str] = field(default_factory=set)
+    _open: str = ""
+
+    def hear(self, text: str, step: int) -> None:
+        """What was printed, after so many optimizer steps."""
+        *lines, self._open = _LINE.split(self._open + text)
+        self._open = self._open[-_LONGEST:]
+        for line in lines:
+            self._read(line, step)
+
+    def last(self, *, after: int) -> float | None:
+        """The last value of the metric that is looked for, if it was printed after more steps than these."""
+        found = self.values.get(self.sought.name, {}) if self.sought else {}
+        step = max(found, default=0)
+        return found[step] if step > after else None
+
+    def returned(self, value: object, step: int) -> None:
+        """What the training returned at its end: a number, or a dictionary with the metric; a last line has ended."""
+        self.hear("\n", step)
+        found = value if isinstance(value, Mapping) else {RETURNED: value}
+        for name, each in found.items():
+            self.of_return.add(str(name))
+            self.add(str(name), number(each), step)
+
+    def add(self, name: str, value: float | None, step: int) -> None:
+        """A value of a metric, if it is one that is looked for."""
+        if value is not None and (self.sought is None or name == self.sought.name):
+            self.values.setdefault(name, {})[step] = value
+
+    def _read(self, line: str, step: int) -> None:
+        line = ESCAPES.sub("", line)
+        if self.sought and self.sought.pattern:
+            for found in self.sought.pattern.finditer(line):
+                self.add(self.sought.name, printed_number(found), step)
+            return
+        for found in _METRIC.finditer(line):
+            # The last set that is named before the number: "val" in "train loss 0.1, val loss 0.2".
+            sets = [*_SET.finditer(line, 0, found.start(2))]
+            if sets and sets[-1]["held"]:
+                self.add(f"{sets[-1]['held']} {found['name']}".lower(), printed_number(found, 2), step)
+
+
+RETURNED = "the number that it returns"
+
+
+def most_telling(heard: Heard) -> str | None:
+    """Of the metrics that a training prints or returns, the one to choose by; None if there is none.
+
+    Of a validation set rather than a test set; rather one that is better when higher, such as an accuracy, than a loss.
+    """
+
+    def rank(name: str) -> tuple[bool, bool, int]:
+        return _has(_TO_CHOOSE_ON, name), better(name) == "maximize", len(heard.values[name])
+
+    held = [name for name in heard.values if _has(_HELD, name) or (name in heard.of_return and not _has(_SEEN, name))]
+    return max(held, key=rank, default=None)
+
+
+def better(name: str) -> Literal["minimize", "maximize"] | None:
+    """Which way a metric is better, by its name; None where this does not tell."""
+    higher, lower = _has(_HIGHER, name), _has(_LOWER, name)
+    return None if higher == lower else "maximize" if higher else "minimize"
+
+
+def _has(words: str, name: str) -> bool:
+    return bool(re.search(rf"(?i)(?<![A-Za-z])(?:{words}){_EDGE}", name))
+
+
+def make_printed(metric: str | None, pattern: re.Pattern[str] | None) -> Printed | None:
+    """The metric that a training prints, by its name or by a pattern; None where neither is given."""
+    if pattern is not None:
+        return Printed(name=metric or pattern.pattern, pattern=pattern)
+    return None if metric is None else Printed(name=metric, pattern=metric_pattern(metric))

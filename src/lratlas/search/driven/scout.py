@@ -1,0 +1,199 @@
+"""What is looked at before a search: how long the training is, and by what its LRs can be compared."""
+
+import itertools
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lratlas.errors import SearchError, SpecError
+from lratlas.search.driven.drive import ENDLESS, NOT_SEEN, OUTPUT, Driven, begun
+from lratlas.search.driven.hooks import followed
+from lratlas.search.driven.outputs import Outputs
+from lratlas.search.driven.printed import Heard, Printed, make_printed, most_telling
+from lratlas.search.driven.validation import compiled_pattern, make_validation
+from lratlas.search.driven.world import signals_ignored
+from lratlas.search.journal import SETTINGS, read_object, read_results, read_settings
+from lratlas.search.segments import make_segment
+from lratlas.study.store.atomic import write_file
+from lratlas.study.store.checksum import sealed_json
+
+_FILE = "training.json"
+_LR = 1e-3  # of the training that is looked at; its length and what it prints do not depend on it
+_PART = 16  # where the training is told its length, this part of it is looked at
+_FEWEST = 4  # times that a metric is printed in a training, for LRs to be compared on the way
+_TWICE = 2
+_OTHERWISE = "give a value, or let its arguments have {steps} or {epochs}, so that each comparison is a whole training"
+BY_LOSS = (
+    "No validation metric was given, and none was found in what the training prints or returns: choices were made on"
+    " the training loss, which favours LRs that overfit; give a value."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """How a training is searched.
+
+    Attributes:
+        driven: With its metric.
+        steps: Optimizer steps of a full training; None where the search's folder has them.
+        unit: Segments end at multiples of so many steps.
+        notes: What is to be said of the metric.
+    """
+
+    driven: Driven
+    steps: int | None
+    unit: int = 1
+    notes: tuple[str, ...] = ()
+
+
+def settle(
+    driven: Driven,
+    root: Path,
+    *,
+    value: Any,
+    metric: str | None,
+    pattern: str | None,
+    steps: int | None,
+    epochs: int | None,
+) -> Settled:
+    """Find out what was not given: the length of the training, and the metric that it prints or returns.
+
+    Args:
+        driven: The training.
+        root: The search's folder; what was settled is kept there.
+        value: The validation metric as `make_validation` takes it; None for one that the training prints or returns,
+            and for its loss where there is none.
+        metric: The name of the metric.
+        pattern: Finds the metric in what is printed.
+        steps: Optimizer steps of a full training; None to count them, by running one.
+        epochs: Epochs of a full training that is told them.
+
+    Raises:
+        SpecError: An argument is wrong.
+        SearchError: The training fails, the metric cannot be used, or the search was begun with another one.
+    """
+    shrinks = driven.shrinks
+    given = make_validation(value, metric=metric, pattern=pattern) if value is not None else None
+    sought = None if given else make_printed(metric, None if pattern is None else compiled_pattern(pattern))
+    asked = {"value": given and given.text, "metric": metric, "pattern": pattern}
+    if (shrinks == "epochs") != (epochs is not None):
+        raise SpecError(
+            "The training is told its epochs: epochs says how many a full one has."
+            if epochs is None
+            else "epochs is for a training that is told them: it has no {epochs} in its arguments."
+        )
+    if epochs is not None and steps is not None:
+        raise SpecError("steps follow from epochs: give one of them.")
+    record = _recorded(root, asked)
+    if record is None:
+        if steps is None and (root / SETTINGS).exists():
+            steps = read_settings(root).steps
+        if shrinks == "steps" and steps is None:
+            raise SpecError("The training is told its length: steps says how long a full one is.")
+        heard = Heard(sought=sought)
+        seen = steps
+        if given is None or steps is None:
+            seen = _look(driven, root, heard, steps=steps, whole=steps is None)
+        assert seen is not None
+        if epochs is not None:
+            steps = seen * epochs
+        record = {"unit": seen if epochs else None} | _found(heard, sought, steps or seen, shrinks=bool(shrinks))
+        steps = steps or seen
+        root.mkdir(parents=True, exist_ok=True)
+        write_file(root / _FILE, sealed_json({"asked": asked} | record).encode())
+    name: Any = record["name"]
+    every, unit = record["every"], record["unit"]
+    printed = None
+    if not given and name:
+        printed = replace(sought or Printed(name=name), every=every)
+    notes = [BY_LOSS] if not given and printed is None else []
+    if printed and not sought:
+        notes.append(f"LRs were compared by {name}, found in what the training prints or returns.")
+    return Settled(
+        driven=replace(driven, validation=given or printed, unit=unit),
+        steps=steps,
+        unit=unit or every or 1,
+        notes=tuple(notes),
+    )
+
+
+def _look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: bool) -> int:
+    """Run a training at some LR: to its end where its length is not known, else until its metric was printed twice.
+
+    Returns:
+        The steps that it took; where it is told its length, those of the short training that was looked at.
+    """
+    stop = ENDLESS
+    if driven.shrinks:
+        stop = 1 if driven.shrinks == "epochs" else max(1, (steps or 1) // _PART)
+    whole = whole or bool(driven.shrinks)
+    alone, outputs = replace(driven, imposed=False, validation=None, unit=1), Outputs(sys.stdout)
+    segment = make_segment(lr=_LR, seed=0, start=0, stop=stop, parent=None)
+    trial = begun(alone, segment, full=stop, outputs=outputs, output=root / OUTPUT / "before.txt", heard=heard)
+    at = ENDLESS if whole else 1
+    with followed(lambda: trial), outputs.installed(), signals_ignored():
+        reached = trial.run(replace(segment, stop=at))
+        while not trial.over and (whole or (trial.step < (steps or 0) and not _twice(heard))):
+            at = at if whole else 2 * at
+            reached = trial.run(replace(segment, stop=at))  # it may wait where its loss is not finite
+        trial.leave()
+    if trial.error is not None:
+        raise SearchError(f"The training failed at LR {_LR:.3g}, where it was looked at: {reached.error}")
+    if trial.step == 0:
+        raise SearchError(NOT_SEEN)
+    return trial.step
+
+
+def _twice(heard: Heard) -> bool:
+    name = heard.sought.name if heard.sought else most_telling(heard)
+    return len(heard.values.get(name or "", {})) >= _TWICE
+
+
+def _found(heard: Heard, sought: Printed | None, steps: int, *, shrinks: bool) -> dict[str, Any]:
+    """The metric that was printed or returned, and after how many steps again.
+
+    Raises:
+        SearchError: It was named, but cannot be used.
+    """
+    name = sought.name if sought else most_telling(heard)
+    at = sorted(step for step in heard.values.get(name or "", {}) if step > 0)
+    if name is None or not at:
+        if sought:
+            raise SearchError(f"The training printed and returned no {sought.name}: {_OTHERWISE}.")
+        return {"name": None, "every": None}
+    if shrinks:
+        return {"name": name, "every": None}
+    every = max((two - one for one, two in itertools.pairwise(at)), default=steps)
+    if _FEWEST * every <= steps:
+        return {"name": name, "every": every}
+    if sought:
+        raise SearchError(f"{name} is printed every {every:,} of {steps:,} steps, too seldom: {_OTHERWISE}.")
+    return {"name": None, "every": None}
+
+
+def _recorded(root: Path, asked: Mapping[str, object]) -> dict[str, Any] | None:
+    """What was settled when the search was begun; None for a new one, and where nothing was trained as it was asked.
+
+    Raises:
+        SearchError: It was begun with another metric, or the record is damaged.
+    """
+    path = root / _FILE
+    try:
+        record = read_object(path.read_bytes())
+        before = record["asked"]
+        found = {name: record[name] for name in ("name", "every", "unit")}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SearchError(f"{path} is damaged; give another folder.") from error
+    for name, now in asked.items():
+        if before[name] != now:
+            if not read_results(root):
+                return None
+            raise SearchError(
+                f"The {name} is {now!r}, but the search in {root} was begun with {before[name]!r}: give that one, or"
+                " another folder."
+            )
+    return found

@@ -1,0 +1,72 @@
+"""The metric of a validation set in what trainings print."""
+
+import math
+
+import pytest
+
+from lratlas.search.driven.printed import RETURNED, Heard, better, make_printed, most_telling
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("Test set: Average loss: 0.0267, Accuracy: 9913/10000 (99%)\n", "test accuracy", 0.9913),
+        ("Epoch 3 | train loss 0.4 | val loss 0.5 | val acc 85.1%\n", "val acc", 85.1),
+        ("step 250: train loss 2.46, val loss 2.48\n", "val loss", 2.48),
+        ("loss: 0.3 - acc: 0.9 - val_loss: 0.4 - val_acc: 0.88\n", "val acc", 0.88),
+        ("{'eval_loss': 0.5, 'eval_accuracy': 0.9, 'epoch': 1.0}\n", "eval accuracy", 0.9),
+        ("| end of epoch 1 | time: 5.00s | valid loss 4.20 | valid ppl 66.68\n", "valid loss", 4.2),
+        ("Test Accuracy of the model on the 10000 test images: 97.2 %\n", "test accuracy", 97.2),
+        ("best val acc: 0.9, val acc 0.8\n", "val acc", 0.8),
+        ("====> Test set loss: 105.33\n", "test loss", 105.33),
+        ("test acc 0.5, validation loss 0.7\n", "validation loss", 0.7),
+        ("Epoch 1:  50%|#####| 5/10 [00:01<00:00, 9.1it/s, val_f1=0.4]\rEpoch 1: 100%", "val f1", 0.4),
+        ("\x1b[32mvalid\x1b[0m error = nan\n", "valid error", math.nan),
+        ("Epoch: [3] Loss 0.4 Acc@1 50.0, train accuracy 0.9, lr 0.1, step 3\n", None, math.nan),
+        ("the test begins; 10 samples\n", None, math.nan),
+    ],
+)
+def test_metrics_of_validation_sets_are_found(text: str, name: str | None, value: float):
+    heard = Heard()
+    for character in text:  # as loops print it, in parts
+        heard.hear(character, 7)
+    assert most_telling(heard) == name
+    if name:
+        assert heard.values[name] == {7: pytest.approx(value, nan_ok=True)}
+
+
+def test_of_several_values_the_last_after_a_step_counts():
+    heard = Heard(sought=make_printed("val_loss", None))
+    assert heard.last(after=0) is None
+    heard.hear("val_loss 0.5\rval_loss 0.4\n", 10)
+    heard.hear("loss 9, val_loss 0.3\n", 20)
+    assert heard.values == {"val_loss": {10: 0.4, 20: 0.3}}
+    assert (heard.last(after=19), heard.last(after=20)) == (0.3, None)
+
+
+def test_what_is_returned_is_a_metric():
+    heard = Heard()
+    heard.hear("val loss 0.5", 3)  # a line that has not ended
+    heard.returned({"train_accuracy": 0.9, "accuracy": 0.8, "model": object()}, 4)
+    assert most_telling(heard) == "val loss"  # it says of which set it is
+    assert heard.values == {"val loss": {4: 0.5}, "train_accuracy": {4: 0.9}, "accuracy": {4: 0.8}}
+    named = Heard()
+    named.returned({"train_accuracy": 0.9, "accuracy": 0.8, "loss": 0.1, "seconds": 3}, 4)
+    assert most_telling(named) == "accuracy"
+    number = Heard()
+    number.returned(0.7, 4)
+    assert most_telling(number) == RETURNED
+    nothing = Heard()
+    nothing.returned(None, 4)
+    assert most_telling(nothing) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("val accuracy", "maximize"), ("eval_f1", "maximize"), ("top-1", "maximize"), ("test_loss", "minimize"),
+        ("perplexity", "minimize"), ("val/mse", "minimize"), ("accuracy loss", None), ("speed", None), ("lossy", None),
+    ],
+)  # fmt: skip
+def test_names_tell_which_way_a_metric_is_better(name: str, expected: str | None):
+    assert better(name) == expected
