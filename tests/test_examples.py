@@ -56,6 +56,8 @@ SEARCHES: dict[str, tuple[str, dict[str, str]]] = {  # the folder of each search
         "hugging-face-search",
         {"STEPS = 800": f"STEPS = {SHORT}", "lratlas.lr_grid(1e-5, 0.1, per_decade=3)": "[1e-5, 1e-3, 1.0]"},
     ),
+    "function.py": ("function-search", {"folder=": "lrs=[1e-5, 1e-3, 0.1, 10.0], folder="}),
+    "script.sh": ("script-search", {"epochs=20": "epochs=10", "--folder": "--lrs 1e-3 10 1 --folder"}),
     "shell_command.sh": (
         "shell-command-search",
         {"steps=1000": f"steps={SHORT}", "--lrs 1e-4 1 3": "--lrs 1e-2 1 1 --budget 0.8"},
@@ -211,6 +213,15 @@ def states(folder: Path, ending: str) -> list[str]:
 def test_a_plain_loop(folder: Path) -> None:
     check_search_on_digits(folder, "plain_pytorch.py", again=True)
     assert len(states(folder, ".pt")) == 1  # from which the full training can continue
+
+
+def test_a_function_that_trains(folder: Path) -> None:
+    check_search_on_digits(folder, "function.py")
+
+
+def test_a_training_script(folder: Path) -> None:
+    lr, _ = searched(folder, "script.sh", ran_by_sh)
+    assert classifies(lr)
 
 
 def test_a_training_in_numpy(folder: Path) -> None:

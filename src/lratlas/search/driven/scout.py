@@ -114,7 +114,7 @@ def settle(
     return Settled(
         driven=replace(driven, validation=given or printed, unit=unit),
         steps=steps,
-        unit=unit or every or 1,
+        unit=unit or (printed and every) or 1,
         notes=tuple(notes),
     )
 
