@@ -21,6 +21,7 @@ from lratlas.errors import SearchError, SpecError, TaskError
 from lratlas.search.driven.find import find_by_function, find_by_script
 from lratlas.search.find import SearchProgress
 from lratlas.search.finder import Finder
+from lratlas.search.segments import mean_of_last_fifth
 from lratlas.streams import generator_states, seeded
 
 LRS = [1e-3, 1e-2, 0.1, 0.5]
@@ -295,6 +296,45 @@ def test_a_script_that_is_told_its_length_is_run_whole_for_each_comparison(scrip
     assert all(each.segment.start == 0 for each in Finder(tmp_path / "found").results)
     with pytest.raises(SpecError, match="steps says how long a full one is"):
         find_by_script(script, words, value=VALUE, folder=tmp_path / "other")
+
+
+NOISE = """
+import os, random, torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset, random_split
+
+data = TensorDataset(torch.randn(400, 32), torch.randint(2, (400,)))
+trained, held = random_split(data, [200, 200])  # no seed: another split in every process
+model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 2))
+optimizer = torch.optim.Adam(model.parameters())
+for epoch in range(40):
+    for x, y in DataLoader(trained, 50, shuffle=True):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    with torch.no_grad():
+        right = sum((model(x).argmax(1) == y).sum().item() for x, y in DataLoader(held, 200))
+    print(f"validation accuracy {right / 200}")
+"""
+
+
+def test_of_labels_that_are_noise_nothing_is_learned(tmp_path: Path):
+    path = tmp_path / "noise.py"
+    path.write_text(NOISE)
+    advice = find_by_script(path, [], samples=200, chance=0.5, limit=1, lrs=[1e-3, 1e-2], budget=3, folder=tmp_path)
+    results = Finder(tmp_path).results
+    assert min(mean_of_last_fifth(each.losses) for each in results) < 0.1  # the training set is known by heart
+    assert all(0.5 - 0.2 < (each.value or 0) < 0.5 + 0.2 for each in results)  # more than five standard errors
+    assert advice.verdict != "found"
+    assert not any("Run by itself" in note for note in advice.warnings)
+
+
+def test_a_script_that_is_another_one_by_itself_is_said_to(script: Path, tmp_path: Path):
+    text = script.read_text()
+    script.write_text(text.replace("torch.manual_seed(0)", "import os\ntorch.manual_seed(os.getpid())"))
+    advice = find_by_script(script, ["--lr={lr}"], value=VALUE, steps=128, lrs=LRS[:3], folder=tmp_path, budget=0.1)
+    (note,) = [note for note in advice.warnings if "Run by itself, the training at LR" in note]
+    assert "other losses from step 1 on" in note
 
 
 @pytest.mark.parametrize(
