@@ -76,11 +76,10 @@ def train(segment):
 
 def test_the_commands_of_find_can_be_typed_as_they_are_printed() -> None:
     (line,) = re.findall(r"`(lratlas find --steps[^`]+)`", README)
-    (block,) = blocks("sh", COMMAND)
-    for command in (line, block):
+    for command in (line, *blocks("sh", COMMAND)):
         name, asked = parsed(command)
         assert name == "find"
-        assert asked["steps"] in {5_000, 10_000}
+        assert asked["steps"] in {5_000, 10_000} or asked["epochs"] == 20
         assert placeholders(asked["command"]).resumable
 
 

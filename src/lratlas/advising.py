@@ -89,7 +89,7 @@ def cost_facts(advice: Advice) -> dict[str, str]:
     """What the search cost and what it was made with, name by name."""
     lrs, seeds = advice.evidence["lr"].n_unique(), advice.evidence["seed"].n_unique()
     return {
-        "Cost": f"{advice.cost:.2f} full trainings of {advice.steps:,} steps",
+        "Cost": f"{advice.cost:.2f} full trainings of {advice.length(advice.steps)}",
         "Segments": f"{advice.evidence.height}, of {_counted(lrs, 'LR')} and {_counted(seeds, 'seed')}",
         "Time": f"{advice.evidence['seconds'].sum():,.0f} s, summed over segments",
         **_schedule(advice),
@@ -103,7 +103,7 @@ def cost_facts(advice: Advice) -> dict[str, str]:
 def _schedule(advice: Advice) -> dict[str, str]:
     if advice.schedule == "constant" and not advice.warmup:
         return {}
-    warmup = f", after a warm-up of {advice.warmup:,} steps" if advice.warmup else ""
+    warmup = f", after a warm-up of {advice.length(advice.warmup)}" if advice.warmup else ""
     return {"LR": f"{schedule_text(advice)}{warmup}"}
 
 
@@ -117,7 +117,7 @@ def _expected(advice: Advice) -> dict[str, str]:
 def _best(advice: Advice) -> dict[str, str]:
     if not is_finite(advice.best):
         return {}
-    return {"Best so far": f"{advice.best:.4g}, after {advice.best_steps:,} steps"}
+    return {"Best so far": f"{advice.best:.4g}, after {advice.length(advice.best_steps)}"}
 
 
 def _counted(count: int, noun: str) -> str:

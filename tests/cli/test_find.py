@@ -205,6 +205,87 @@ def test_more_may_be_better_for_a_command(here: Run, place: Path):
     assert facts["best"] == max(row["value"] for row in facts["evidence"])
 
 
+# Decay towards zero at a pace that is the LR, an epoch at a time.
+EPOCHS = """
+import json, math, os, pathlib, sys
+lr, epochs, *resumed = sys.argv[1:]
+path = pathlib.Path(os.environ["LRATLAS_CHECKPOINT"])
+start, weight = json.loads(path.read_text()) if resumed else (0, 1.0)
+for epoch in range(start, int(epochs)):
+    weight *= 1 - float(lr)
+    print(json.dumps({"loss": weight**2, "value": weight**2}))
+path.write_text(json.dumps([int(epochs), weight]))
+"""
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 10, 20])
+def test_epochs_are_counted_for_a_command(epochs: int, here: Run, place: Path):
+    (place / "train.py").write_text(EPOCHS)
+    command = f"{sys.executable} -S train.py {{lr}} {{epochs}} [{{checkpoint}}]"
+    words = ["find", "--command", command, "-f", "search", "--lrs", "0.001", "1", "1", "--workers", "1"]
+    ran = here(*words, "--epochs", epochs)
+    assert ran.code == 0, ran
+    assert ran.out.splitlines()[0].split()[1:4] == ["lr", "|", "epochs"]
+    facts = strict((place / "search" / "advice.json").read_text())
+    assert (facts["counted"], facts["steps"]) == ("epochs", epochs)
+    assert max(row["steps"] for row in facts["evidence"]) <= epochs
+    for row in facts["evidence"]:
+        assert row["value"] == pytest.approx((1 - row["lr"]) ** (2 * row["steps"]), abs=1e-12)
+    assert "epoch" in ran.out
+    assert " step" not in ran.out
+    shown = here("show", "search", "--format", "csv")
+    assert shown.out.splitlines()[0].split(",")[:3] == ["lr", "seed", "epochs"]
+    # Steps are something else.
+    assert here(*words, "--steps", epochs).code == 2
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_a_full_training_may_have_few_steps(steps: int, here: Run, place: Path):
+    ran = here("find", "--command", program(place), "--steps", steps, "--workers", "1", "-f", "search", "--json")
+    assert ran.code == 0, ran
+    facts = strict(ran.out)
+    assert facts["steps"] == steps
+    assert max(row["steps"] for row in facts["evidence"]) <= steps
+    assert facts["cost"] <= 1.5 or steps < 10  # each of six LRs is trained for a step at least
+
+
+@pytest.mark.usefixtures("here")
+def test_a_command_that_counts_epochs_is_told_no_steps(refused: Refused):
+    said = refused("find", "--command", "sh {lr} {epochs}", "--steps", "64", "-f", "search")
+    assert "give --epochs" in said
+
+
+@pytest.mark.usefixtures("here")
+def test_a_command_without_what_the_search_needs_is_refused_in_its_own_terms(place: Path, run: Run, refused: Refused):
+    words = ["--steps", "64", "--lrs", "0.01", "1", "1", "-f", "search"]
+    command = program(place)
+    assert run("find", "--command", command, *words, "--budget", "0.2").code == 0
+    for name in ("{checkpoint}", "{final_lr}"):
+        said = refused("find", "--command", command.replace(name, "{anneal_from}"), *words, "--budget", "0.2")
+        assert f"has no {name}" in said
+        assert "another folder" in said
+
+
+def test_what_failed_is_trained_again_where_it_is_asked_for(here: Run, place: Path):
+    words = ["--steps", "64", "--lrs", "0.01", "1", "1", "--budget", "0.2", "-f", "search", "--workers", "1"]
+    broken = here("find", "--command", program(place, before="sys.exit('no such data')"), *words)
+    assert broken.code == 2
+    assert "--retry-failed" in broken.err
+    mended = here("find", "--command", program(place), *words, "--retry-failed")
+    assert mended.code == 0, mended
+    assert here("find", "--command", program(place), *words[:-4], "-f", "whole").code == 0
+    found, expected = (strict((place / name / "advice.json").read_text()) for name in ("search", "whole"))
+    assert found["statement"] == expected["statement"]
+
+
+def test_there_are_as_many_programs_as_gpus_by_default(here: Run, place: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
+    before = "open('seen', 'a').write(os.environ['CUDA_VISIBLE_DEVICES'] + '\\n'); time.sleep(0.1)"
+    words = ["--steps", "64", "--lrs", "0.01", "1", "2", "--budget", "0.2", "-f", "search"]
+    assert here("find", "--command", program(place, before=before), *words).code == 0
+    assert set((place / "seen").read_text().split()) == {"4", "6", "7"}
+
+
 WORDS: list[tuple[list[str], str]] = [
     ([], "find needs one of SPEC.toml, --script and --command"),
     (["spec.toml", "--command", "sh {lr}"], "find needs one of SPEC.toml, --script and --command"),
@@ -215,7 +296,6 @@ WORDS: list[tuple[list[str], str]] = [
     (["spec.toml", "--chance", "0.1"], "--chance is for a --command"),
     (["spec.toml", "--samples", "9"], "--samples is for a --command"),
     (["spec.toml", "--steps", "0"], "--steps is '0', but must be a whole number of at least 1"),
-    (["spec.toml", "--steps", "63"], "`steps` is 63, but must be greater than or equal to 64"),
     (["spec.toml", "--budget", "0"], "`budget` is 0.0, but must be greater than 0"),
     (["spec.toml", "--budget", "nan"], "`budget` is nan, but must be a finite number"),
     (["spec.toml", "--budget", "much"], "Invalid value for '--budget'"),
@@ -233,13 +313,19 @@ WORDS: list[tuple[list[str], str]] = [
         "--workers is for a --command; with a spec one process trains several LRs at once",
     ),
     (["--command", "sh {lr}", "--steps", "99", "--limit", "inf"], "`limit` is inf, but must be a finite number"),
-    (["--command", "sh {lr}"], "--command needs --steps: the optimizer steps of a full training"),
+    (
+        ["spec.toml", "--retry-failed"],
+        "--retry-failed is for a --command; with a spec LRs fail only",
+    ),
+    (["--command", "sh {lr}"], "--command needs --steps, the optimizer steps of a full training, or --epochs"),
+    (["--command", "sh {lr}", "--steps", "9", "--epochs", "9"], "--steps and --epochs both say how long"),
+    (["--command", "sh {lr}", "--epochs", "0"], "--epochs is '0', but must be a whole number of at least 1"),
+    (["--script", "find_own.py", "--epochs", "9"], "epochs is for a training that is told them"),
     (
         ["--command", "sh {lr}", "--steps", "99", "--direction", "up"],
         "--direction is 'up'; choose minimize or maximize",
     ),
     (["--command", "sh {lr}", "--steps", "99", "--workers", "0"], "--workers is '0'"),
-    (["--command", "sh {lr}", "--steps", "9"], "`steps` is 9, but must be greater than or equal to 64"),
     (["--command", "no-such-program {lr}", "--steps", "99"], "'no-such-program' is not found"),
     (["--command", "sh {rate} {lr}", "--steps", "99"], "rate"),
     (["--command", "sh -c 'train {lr}", "--steps", "99"], "quotation"),

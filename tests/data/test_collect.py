@@ -75,6 +75,8 @@ FORMS: dict[str, Callable[[], Any]] = {
     "a tensor data set": lambda: TensorDataset(*TENSORS),
     "a data set of pairs": lambda: Rows(pairs),
     "a data set of dictionaries": lambda: Rows(lambda at: {"x": X[at].astype(np.float32), "label": int(Y[at])}),
+    "a dictionary": lambda: {"x": X, "labels": Y},
+    "a dictionary of frames": lambda: {"target": pl.Series(Y), "features": pd.DataFrame(X)},
     "a loader": lambda: DataLoader(TensorDataset(*TENSORS), batch_size=3),
     "a loader in batches that it makes itself": lambda: DataLoader(
         Rows(lambda at: (TENSORS[0][2 * at : 2 * at + 2], TENSORS[1][2 * at : 2 * at + 2]), count=4), batch_size=None
@@ -137,7 +139,7 @@ def failing(at: int) -> Any:
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "neither": (lambda: 3, "must be a pair .inputs, targets., a map-style Dataset or a DataLoader, not int"),
+    "neither": (lambda: 3, "must be a pair .inputs, targets., a dictionary of both, .* or a DataLoader .* not int"),
     "text in a frame": (lambda: (pd.DataFrame({"size": [1.0, 2], "colour": ["red", "blue"]}), [0, 1]), "column colour"),
     "text targets": (lambda: (X[:2], pl.Series(["cat", "dog"])), "targets are Series: not numbers; encode them first"),
     "another number of rows": (lambda: (X, Y[:5]), r"\(8, 3\) inputs and \(5,\) targets; both need the same n"),

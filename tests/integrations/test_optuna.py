@@ -329,7 +329,7 @@ def test_lrs_beyond_the_range_to_which_the_search_grows_are_pruned(tmp_path: Pat
 
 def test_settings_are_checked_when_it_is_made(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="steps"):
-        sampler_in(tmp_path, steps=3)
+        sampler_in(tmp_path, steps=0)
     sampler_in(tmp_path)
     with pytest.raises(SearchError, match="budget"):
         sampler_in(tmp_path, budget=3.0)

@@ -75,6 +75,25 @@ def test_the_best_of_the_averages_is_kept(direction: str, target: float, kept: f
     assert kept_by(recipe.code, validate) == pytest.approx(kept)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 5, 10])
+def test_the_code_for_a_few_epochs_runs(steps: int) -> None:
+    found = by_heading(recipes(made(steps=steps, counted="epochs")))
+    trained, model = list[int](), Counter()
+
+    def train_one_epoch(*_: object) -> None:
+        trained.append(1)
+
+    def validate(_: nn.Module) -> float:
+        return 1.0
+
+    names: dict[str, Any] = {"model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=1.0)}
+    names |= {"train_one_epoch": train_one_epoch, "validate": validate, "train_loader": [torch.randn(8, 1)]}
+    for code in (found["Average"].code, found["Anneal"].code):
+        trained.clear()
+        exec(code, dict(names))
+        assert len(trained) == steps
+
+
 def test_the_annealed_code_follows_the_advice() -> None:
     found = made(finish="anneal")
     code = recipes(found)[0].code

@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 
 from lratlas.report.advice_charts import advice_chart, course_chart
 from lratlas.report.advice_page import METHOD, advice_page
-from lratlas.report.advice_table import HEADINGS, evidence_rows
+from lratlas.report.advice_table import HEADINGS, evidence_rows, headings
 from lratlas.search.advice import COMPARED, EVIDENCE, Advice
 from report.search_helpers import advice, annealed, row, searched, without_lr
 
@@ -75,6 +75,14 @@ def test_the_table_has_a_row_for_each_segment() -> None:
         ["3.16e-2", "0", "2,000", "0.31", "annealed", "–", "0.2", "undecided", "1.5", "–"],
         ["1e0", "0", "100", "1/64", "constant", "–", "–", "undecided", "1.5", "it broke"],
     ]
+
+
+def test_the_table_counts_what_the_search_counts() -> None:
+    assert [each for each in headings(advice(row(0.1, 100, 0.8))) if each in {"steps", "epochs"}] == ["steps"]
+    text = page_of(advice(row(0.1, 5, 0.8), row(1.0, 5, 0.7), steps=20, counted="epochs"))
+    shown = unescape(re.sub(r"<[^>]*>", " ", re.sub(r"(?s)<(script|style).*?</\1>", "", text)))
+    assert "epochs" in shown
+    assert not re.search(r"\bsteps?\b", shown)
 
 
 @pytest.mark.parametrize(

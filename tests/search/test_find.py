@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, TensorDataset
 
 import lratlas
 from lratlas.errors import SearchError, SpecError, TaskError
@@ -517,3 +518,49 @@ def test_a_study_needs_a_test_set(tmp_path: Path):
     task = lratlas.Task(model=network, train=blobs(192, 0), batch_size=16)
     with pytest.raises(TaskError, match=r"no test set, on which a study compares LRs: give it one as `test`\."):
         lratlas.explore(task, pretrain={"lrs": [0.1], "epochs": 1}, folder=tmp_path / "study")
+
+
+class LightningModule(nn.Module):  # as in a package that is not imported here
+    __module__ = "lightning.pytorch"
+
+
+class Trainer:
+    __module__ = "transformers.trainer"
+
+
+class OwnTrainer(Trainer):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("given", "way"),
+    [
+        (DataLoader(TensorDataset(*blobs(8, 0))), r"lratlas\.Task\(model=make_model, train=data\)"),
+        ({"x": 1, "y": 2}, r"lratlas\.Task\("),
+        (nn.Linear(2, 2), r"lratlas\.Task\("),
+        (nn.Linear, r"not a Linear: .*lratlas\.Task\("),
+        (None, r"lratlas\.Task\("),
+        ("train.py", "the command lratlas find"),
+        (Path("spec.toml"), "the command lratlas find"),
+        (LightningModule(), r"lratlas\.integrations\.lightning\.find"),
+        (OwnTrainer(), r"lratlas\.integrations\.transformers\.find"),
+    ],
+)
+def test_what_is_no_task_is_told_its_way(given: Any, way: str):
+    with pytest.raises(TaskError, match=rf"find takes a Task, or a function that trains .*{way}"):
+        lratlas.find(given, steps=64)
+
+
+def test_a_language_model_is_searched_for_as_it_is():
+    tokens = torch.randint(7, (64, 5), generator=torch.Generator().manual_seed(0))
+
+    def model() -> nn.Module:
+        return nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7))
+
+    advice = lratlas.find(
+        lratlas.Task(model=model, train={"ids": tokens, "labels": tokens}, validation=(tokens, tokens), batch_size=16),
+        steps=64,
+        lrs=[0.1, 1.0, 10.0],
+    )
+    assert advice.direction == "maximize"  # the accuracy over positions
+    assert advice.best > 0.5

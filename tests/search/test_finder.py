@@ -486,3 +486,20 @@ def test_processes_share_a_search_though_one_is_killed(alone: Finder, tmp_path: 
     assert len((folder / JOURNAL).read_text().splitlines()) == len(names)
     assert float(advised) == alone.advice().lr
     assert facts(finder.advice()) == facts(alone.advice())
+
+
+def test_what_failed_is_asked_for_again_and_what_diverged_is_not(tmp_path: Path):
+    finder, other = a_finder(tmp_path), a_finder(tmp_path)
+    asked = finder.ask_all()
+    failed, diverged, *good = asked
+    finder.fail(failed, "the disk is full")
+    finder.fail(diverged, "the loss was not finite (nan)")
+    for each in good:
+        finder.tell(each, **trained(each))
+    assert other.retry_failed() == (failed.name,)
+    assert finder.ask() == failed
+    finder.tell(failed, **trained(failed))
+    assert {each.segment.name: each.failure for each in other.results} == {
+        each.name: "the loss was not finite (nan)" if each == diverged else None for each in asked
+    }
+    assert a_finder(tmp_path).retry_failed() == ()

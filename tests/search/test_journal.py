@@ -26,6 +26,7 @@ from lratlas.search.journal import (
     raise_budget,
     read_results,
     read_settings,
+    withdraw_results,
 )
 from lratlas.search.segments import SegmentResult, make_segment
 from search.find_helpers import a_search
@@ -139,6 +140,28 @@ def test_of_two_results_of_a_segment_the_first_counts(tmp_path: Path):
         add_results(tmp_path, [made(0.1, value)])
     (read,) = read_results(tmp_path)
     assert read.value == 0.5
+
+
+@settings(max_examples=30)
+@given(told=st.lists(results(), min_size=1, max_size=4, unique_by=lambda each: each.segment.name), data=st.data())
+def test_what_is_withdrawn_counts_no_more_until_it_is_told_again(told: list[SegmentResult], data: st.DataObject):
+    gone = data.draw(st.sets(st.sampled_from([each.segment.name for each in told])))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        add_results(folder, told)
+        before = (folder / JOURNAL).read_bytes()
+        withdraw_results(folder, sorted(gone))
+        assert (folder / JOURNAL).read_bytes().startswith(before)
+        left = [each for each in told if each.segment.name not in gone]
+        assert list(map(repr, read_results(folder))) == list(map(repr, left))
+        add_results(folder, told)
+        assert sorted(map(repr, read_results(folder))) == sorted(map(repr, told))
+
+
+def test_a_damaged_withdrawal_is_named(tmp_path: Path):
+    (tmp_path / JOURNAL).write_text('{"withdrawn": 3}\n')
+    with pytest.raises(SearchError, match=r"Line 1 of .* is damaged"):
+        read_results(tmp_path)
 
 
 def test_the_journal_is_plain_json(tmp_path: Path):
@@ -282,7 +305,7 @@ def test_a_folder_without_a_search_is_named(tmp_path: Path):
         read_settings(tmp_path)
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"steps": 3}', b'{"steps": 6400, "moods": 1}', b"\xff"])
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"steps": 0}', b'{"steps": 6400, "moods": 1}', b"\xff"])
 def test_damaged_settings_are_named(text: bytes, tmp_path: Path):
     (tmp_path / SETTINGS).write_bytes(text)
     with pytest.raises(SearchError, match=r"search\.json is damaged: "):

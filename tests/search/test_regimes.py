@@ -72,6 +72,18 @@ def test_losses_tell_the_regimes():
     assert divergence(told, above=1e-1) == Bracket(below=3e-1, above=1.0)
 
 
+def test_epochs_have_the_regimes_of_their_steps():
+    lrs = {1e-3: falling(2e-3), 1e-1: plateau(0.5), 3.0: stuck(30.0)}
+    results = [each for lr, losses in lrs.items() for each in trial(lr, losses, stops=(64, 128, 512, 1024))]
+    epochs = [
+        replace(each, segment=replace(each.segment, start=each.segment.start // 64, stop=each.segment.stop // 64))
+        for each in results
+    ]
+    assert regimes(epochs, learned=[1e-3, 1e-1], steps_each=64) == regimes(results, learned=[1e-3, 1e-1])
+    search = a_search(steps=STEPS // 64, counted="epochs")
+    assert diverging(search, epochs) == diverging(a_search(), results) == {3.0}
+
+
 def test_an_lr_that_has_learned_has_not_diverged_however_high_its_loss():
     results = [*trial(1e-2, falling(8e-3)), *trial(1.0, stuck(30.0))]
     assert regimes(results)[1.0, 0] == "diverging"

@@ -47,6 +47,8 @@ def test_only_the_length_has_to_be_given():
         ({"lrs": [0.1, 1.0, 0.10001]}, "`lrs` holds 0.1 and 0.10001, but LRs must differ by a thousandth at least."),
         ({"lrs": 0.1}, "`lrs` is 0.1, but must be a list of positive numbers"),
         ({"warmup": 100}, "`warmup` is 100, but a full training has 100 steps."),
+        ({"warmup": 100, "counted": "epochs"}, "`warmup` is 100, but a full training has 100 epochs."),
+        ({"counted": "hours"}, "`counted` is 'hours', but must be 'steps' or 'epochs'."),
         ({"seed": 2**70}, "`seed` is 1180591620717411303424, but must be less than 4294967296."),
         ({"schedule": "cosinus"}, "`schedule` is 'cosinus'; choose constant, linear, cosine, own, or give a function"),
         (
@@ -58,7 +60,10 @@ def test_only_the_length_has_to_be_given():
         ({"schedule": [1.0, "half"]}, "`schedule` is 'half' at the share 1 of the training, but must be"),
         ({"schedule": [0, 0.0]}, "`schedule` is 0 throughout the training"),
         ({"schedule": 3}, "`schedule` is 3; choose constant, linear, cosine, own, or give a function"),
-        ({"step": 100}, "`step` is not a field (did you mean `steps`?); allowed are steps, unit, budget, lrs,"),
+        (
+            {"step": 100},
+            "`step` is not a field (did you mean `steps`?); allowed are steps, counted, unit, budget,",
+        ),
     ],
 )
 def test_settings_out_of_range_are_named_with_what_is_allowed(wrong: dict[str, Any], said: str):

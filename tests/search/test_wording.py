@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lratlas.report.advice_finish import recipes
 from lratlas.search.advice import Advice, advise
 from lratlas.search.regimes import Bracket
 from lratlas.search.rungs import enough
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import Search
 from report.search_helpers import advice, row
-from search.find_helpers import STEPS, Answer, Valley, a_search, failed, result, scaled, searched
+from search.find_helpers import STEPS, Answer, Valley, a_search, diverged, failed, result, scaled, searched
 
 
 def advised(search: Search, answer: Answer) -> Advice:
@@ -46,6 +47,16 @@ def test_a_statement_says_how_to_finish(finish: str, said: str, averages: bool):
     statement = made(finish=finish).statement
     assert said in statement
     assert ("Also validate the averages" in statement) == averages
+
+
+@pytest.mark.parametrize("answer", [Valley(), diverged])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("budget", [0.5, 1.5])
+def test_where_epochs_are_counted_steps_are_not_spoken_of(answer: Answer, schedule: str, budget: float):
+    found = advised(a_search(steps=20, counted="epochs", schedule=schedule, budget=budget), answer)
+    words = [str(found), *(f"{each.words} {each.code}" for each in recipes(found))]
+    assert "full trainings of 20 epochs." in words[0]
+    assert not [each for each in words if re.search(r"\bsteps?\b|_step\b", each)]
 
 
 @pytest.mark.parametrize(("verdict", "low"), [("tie", 0.1), ("not_learned", None), ("diverged", None)])
@@ -183,13 +194,15 @@ def test_failures_are_named_and_counted():
     def crash(asked: Segment) -> SegmentResult:
         return failed(asked, "the card is full.") if asked.lr > 0.9 else Valley()(asked)
 
-    assert "The segment lr1-seed0-to100 failed: the card is full." in advised(a_search(), crash).warnings
+    (said,) = [each for each in advised(a_search(), crash).warnings if "failed" in each]
+    assert said.startswith("The segment lr1-seed0-to100 failed: the card is full. Once ")
+    assert "--retry-failed" in said
 
     def crashes(asked: Segment) -> SegmentResult:
         return failed(asked, "the card is full") if asked.lr > 0.3 else Valley()(asked)
 
-    said = "The segment lr0.316228-seed0-to100 failed: the card is full, and 2 more."
-    assert said in advised(a_search(), crashes).warnings
+    said = "The segment lr0.316228-seed0-to100 failed: the card is full, and 2 more. "
+    assert any(each.startswith(said) for each in advised(a_search(), crashes).warnings)
 
 
 def test_divergence_is_a_result_and_no_warning():

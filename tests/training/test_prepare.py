@@ -53,6 +53,8 @@ def dense(**changes: Any) -> dict[str, Any]:
     return {"model": lambda: nn.Conv2d(1, 3, 1), "train": (IMAGES, MASKS), "test": (IMAGES, MASKS)} | changes
 
 
+WORDS = torch.arange(120).reshape(40, 3)
+LANGUAGE = {"model": lambda: nn.Embedding(9, 3), "train": (WORDS % 9, WORDS % 3), "test": (WORDS % 9, WORDS % 3)}
 ONES = Y.clamp(max=1)
 KINDS: dict[str, tuple[dict[str, Any], str, int, bool]] = {
     "labels by name": ({}, "classes", 3, True),
@@ -72,17 +74,8 @@ KINDS: dict[str, tuple[dict[str, Any], str, int, bool]] = {
         3,
         False,
     ),
-    "tokens, classes last": (
-        {
-            "model": lambda: nn.Embedding(9, 3),
-            "train": (torch.arange(120).reshape(40, 3) % 9, torch.arange(120).reshape(40, 3) % 3),
-            "test": (torch.arange(120).reshape(40, 3) % 9, torch.arange(120).reshape(40, 3) % 3),
-            "loss": tokens,
-        },
-        "classes",
-        3,
-        True,
-    ),
+    "tokens, classes last": (LANGUAGE | {"loss": tokens}, "classes", 3, True),
+    "tokens by name": (LANGUAGE, "classes", 3, True),
     "logits of one class": (
         {"model": one_output, "train": (X, ONES[:, None].float()), "test": (X, ONES[:, None].float())}
         | {"loss": nn.BCEWithLogitsLoss(pos_weight=torch.tensor(3.0))},

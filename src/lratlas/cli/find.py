@@ -12,6 +12,7 @@ import typer
 from lratlas.cli.options import CORES, DataRoot, Json, count, look_for_data
 from lratlas.cli.terminal import notice, print_json, print_table, say
 from lratlas.errors import SpecError
+from lratlas.paths import home_expanded
 
 if TYPE_CHECKING:
     from lratlas.search.advice import Advice
@@ -22,6 +23,7 @@ _UNFIT = {
     "timeout": "with a spec no program is run",
     "stall": "with a spec no program is run",
     "workers": "with a spec one process trains several LRs at once",
+    "retry-failed": "with a spec LRs fail only where they diverge",
 }
 """Why options of a command mean nothing with a spec."""
 Report = Callable[[float, float, str], None]
@@ -67,6 +69,14 @@ def find(
             parser=partial(count, "--steps"),
         ),
     ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="The same in epochs: of a spec, and of a program or script that is told its {epochs}.",
+            metavar="N",
+            parser=partial(count, "--epochs"),
+        ),
+    ] = None,
     lrs: Annotated[
         tuple[float, float, int] | None,
         typer.Option(help="The LRs to begin with: from LOW to HIGH, N per decade.", metavar="LOW HIGH N"),
@@ -84,7 +94,7 @@ def find(
     warmup: Annotated[
         int,
         typer.Option(
-            help="Steps of the full training over which the LR grows to its value.",
+            help="Steps (of --epochs, epochs) of the full training over which the LR grows to its value.",
             metavar="STEPS",
             parser=partial(count, "--warmup", least=0),
         ),
@@ -136,11 +146,17 @@ def find(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Programs at once (--command only); by default one per core.",
+            help="Programs at once (--command only), which share out the GPUs; by default one per GPU, or per core.",
             metavar="N",
             parser=partial(count, "--workers"),
         ),
     ] = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed", help="Train again what failed, but for what diverged (--command, --script only)."
+        ),
+    ] = False,
     data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:
@@ -152,6 +168,8 @@ def find(
     }
     if sum(ways.values()) != 1 or (script is None and len(words or ()) > 1):
         raise SpecError("find needs one of SPEC.toml, --script and --command.")
+    if steps is not None and epochs is not None:
+        raise SpecError("--steps and --epochs both say how long a full training is; give one of them.")
     look_for_data(data_root)
     _choose("--schedule", schedule, ("constant", "linear", "cosine"))
     settings: dict[str, Any] = {
@@ -168,7 +186,8 @@ def find(
     with redirect_stdout(sys.stderr), _progress() as report:
         if script is not None:
             told = {"value": value, "pattern": pattern, "metric": metric, "direction": direction, "samples": samples}
-            told |= {"chance": chance, "limit": limit, "steps": steps}
+            told |= {"chance": chance, "limit": limit, "steps": steps, "epochs": epochs}
+            told |= {"retry_failed": retry_failed}
             given = {"timeout": timeout, "stall": stall, "workers": workers}
             if unfit := [name for name, each in given.items() if each is not None]:
                 raise SpecError(f"--{unfit[0]} is for a --command; a script trains one LR at a time, in this process.")
@@ -185,20 +204,27 @@ def find(
                 "workers": workers,
                 "value": value,
                 "metric-pattern": pattern,
+                "retry-failed": retry_failed or None,
             }
             if unfit := [name for name, value in given.items() if value is not None]:
                 reason = _UNFIT.get(unfit[0], "with a spec it follows from the task")
                 raise SpecError(f"--{unfit[0]} is for a --command; {reason}.")
-            advice = _for_spec(spec, folder, settings | {"metric": metric}, steps, report)
+            length: dict[str, Any] = {"steps": steps, "epochs": epochs} if steps or epochs else {}
+            advice = _for_spec(spec, folder, settings | {"metric": metric}, length, report)
         else:
-            if steps is None:
-                raise SpecError("--command needs --steps: the optimizer steps of a full training.")
+            if steps is None and epochs is None:
+                raise SpecError(
+                    "--command needs --steps, the optimizer steps of a full training, or --epochs for a program that"
+                    " counts {epochs}."
+                )
+            if value is not None:
+                raise SpecError("--value is for a --script; a program prints its metric (--metric, --metric-pattern).")
             direction = direction or "minimize"
             _choose("--direction", direction, ("minimize", "maximize"))
-            settings |= {"steps": steps, "direction": direction, "samples": samples, "chance": chance}
-            settings["limit"] = limit
+            settings |= {"steps": steps or epochs, "counted": "steps" if steps else "epochs", "direction": direction}
+            settings |= {"samples": samples, "chance": chance, "limit": limit}
             told = {"metric": metric, "pattern": pattern, "timeout": timeout, "stall": stall}
-            advice = _for_command(str(command), folder, settings, told, workers or CORES, report)
+            advice = _for_command(str(command), folder, settings, told, workers, report, retry_failed=retry_failed)
     _print(advice, folder, as_json=as_json)
 
 
@@ -207,7 +233,7 @@ def _choose(option: str, given: str, allowed: Sequence[str]) -> None:
         raise SpecError(f"{option} is {given!r}; choose {', '.join(allowed[:-1])} or {allowed[-1]}.")
 
 
-def _for_spec(spec: Path, folder: str, settings: dict[str, Any], steps: int | None, report: Report) -> "Advice":
+def _for_spec(spec: Path, folder: str, settings: dict[str, Any], length: dict[str, Any], report: Report) -> "Advice":
     from lratlas.study.spec.spec import read_spec
 
     read = read_spec(spec)
@@ -215,14 +241,12 @@ def _for_spec(spec: Path, folder: str, settings: dict[str, Any], steps: int | No
     from lratlas.study.spec.tasks import tasks_from
 
     options: dict[str, Any] = {"lrs": read.pretrain.lrs, "steps": read.pretrain.steps, "epochs": read.pretrain.epochs}
-    if steps:
-        options |= {"steps": steps, "epochs": None}
     return found(
         tasks_from(read.task).of(0),
         folder=folder,
         device=read.training.device,
         progress=lambda at: report(at.cost, at.budget, "" if at.best is None else f"best LR so far {at.best:.2g}"),
-        **(options | settings),
+        **(options | length | settings),
     )
 
 
@@ -242,23 +266,36 @@ def _for_script(
 
 
 def _for_command(
-    command: str, folder: str, settings: dict[str, Any], told: dict[str, Any], workers: int, report: Report
+    command: str,
+    folder: str,
+    settings: dict[str, Any],
+    told: dict[str, Any],
+    workers: int | None,
+    report: Report,
+    *,
+    retry_failed: bool,
 ) -> "Advice":
     from lratlas.search.command.command import find_by_command
+    from lratlas.search.command.gpus import visible_gpus
     from lratlas.search.command.template import check_program, placeholders
     from lratlas.search.finder import Finder
+    from lratlas.search.journal import SETTINGS
     from lratlas.search.rungs import spent
 
     template = placeholders(command)
     check_program(template)
-    settings |= {"resumable": template.resumable, "anneal": template.anneals}
-    finders = [Finder(folder, **settings) for _ in range(workers)]
+    if not (home_expanded(folder) / SETTINGS).exists():  # else the command must do what the search was begun with
+        settings |= {"resumable": template.resumable, "anneal": template.anneals}
+    gpus = visible_gpus()
+    finders = [Finder(folder, **settings) for _ in range(workers or len(gpus) or CORES)]
     search = finders[0].search
+    if retry_failed:
+        finders[0].retry_failed()
 
     def ended(_: object) -> None:
         report(spent(search, finders[0].results), search.budget, "")
 
-    return find_by_command(command, finders, ended=ended, notice=notice, **told)
+    return find_by_command(command, finders, ended=ended, notice=notice, gpus=gpus, **told)
 
 
 def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
@@ -270,7 +307,7 @@ def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
         print_json(advice_facts(advice))
         return
     longest = advice.longest()
-    print_table(longest.select(each.name for each in longest if each.count()))
+    print_table(longest.select(each.name for each in longest if each.count()).rename({"steps": advice.counted}))
     print_advice(advice)
     say(f"Report: {page}")
 

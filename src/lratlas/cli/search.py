@@ -73,7 +73,8 @@ def search_table(folder: str, table: str | None) -> "pl.DataFrame":
         hint, allowed = meant(name, _TABLES), f"{', '.join(_TABLES[:-1])} or {_TABLES[-1]}"
         raise SearchError(f"{folder} is a search, which has no table {name!r}{hint}; choose {allowed}.")
     advice = Finder(folder).advice()
-    return advice.longest() if name == "longest" else getattr(advice, name)
+    found = advice.longest() if name == "longest" else getattr(advice, name)
+    return found.rename({"steps": advice.counted})
 
 
 def write_search_report(folder: str) -> None:

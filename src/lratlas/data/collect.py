@@ -44,7 +44,8 @@ def pair_of(name: str, given: Any, *, whole: bool = False) -> Pair:
     Args:
         name: What the data are, for messages.
         given: A pair of inputs and targets, each an array, tensor or frame, or a tuple or dictionary of them; or a
-            map-style data set or a `torch.utils.data.DataLoader`, which is read into memory.
+            dictionary of inputs with the targets under one of `TARGETS`; or a map-style data set or a
+            `torch.utils.data.DataLoader`, which is read into memory.
         whole: Whether inputs given as dictionaries keep their targets too, for models that compute the loss.
 
     Raises:
@@ -52,11 +53,14 @@ def pair_of(name: str, given: Any, *, whole: bool = False) -> Pair:
     """
     if isinstance(given, DataLoader) or _is_data_set(given):
         x, y = _read(name, given, whole=whole)
+    elif isinstance(given, Mapping):
+        x, y = _split(name, _tensors(name, given, "part"), whole=whole)
     elif isinstance(given, tuple | list) and len(cast("Sequence[Any]", given)) == 2:
         x, y = (_tensors(name, part, what) for part, what in zip(given, ("inputs", "targets"), strict=True))
     else:
         raise TaskError(
-            f"{name} must be a pair (inputs, targets), a map-style Dataset or a DataLoader, not {type(given).__name__}."
+            f"{name} must be a pair (inputs, targets), a dictionary of both, a map-style Dataset or a DataLoader (also"
+            f" of a list of samples), not {type(given).__name__}."
         )
     counts = {len(part) if part.dim() else 0 for part in leaves((x, y))}
     if len(counts) != 1 or not max(counts):

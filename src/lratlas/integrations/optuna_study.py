@@ -44,7 +44,7 @@ def add_search(study: Study, folder: str | Path) -> None:
     for each in sorted(results, key=lambda each: each.segment.stop):
         trials.setdefault((each.segment.lr, each.segment.seed, each.segment.annealed), []).append(each)
     longest = max((each.segment.stop for each in results if not each.segment.annealed), default=0)
-    told = regimes(results)
+    told = regimes(results, steps_each=search.steps_each)
     for (lr, seed, _), of in trials.items():
         if of[-1].segment.name not in known:
             penalty = worst(search, results) if told[lr, seed] == "diverging" else None

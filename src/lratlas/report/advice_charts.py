@@ -59,7 +59,7 @@ def advice_chart(advice: Advice) -> Drawing:
     lines = base.transform_filter(_MEAN).mark_line(clip=True, strokeWidth=1.8)
     points = base.transform_filter(f"{_SEEDS} && !datum.outside").mark_point(clip=True, filled=True, size=24, opacity=1)
     targets = look.hover(rows.transform_filter(f"{_SEEDS} && !datum.outside")).encode(
-        x=alt.X("lr:Q"), y=alt.Y("drawn:Q"), tooltip=[*_tips(), alt.Tooltip("seed:N")]
+        x=alt.X("lr:Q"), y=alt.Y("drawn:Q"), tooltip=[*_tips(advice), alt.Tooltip("seed:N")]
     )
     layers = [
         *look.shading(regimes_data(advice), width=_WIDTH, lettering=10),
@@ -97,9 +97,9 @@ def course_chart(advice: Advice) -> Drawing:
     branch = (
         alt.Chart(look.inline(branches))
         .transform_filter(weights.passes("weights"))
-        .encode(x=x, y=alt.Y("drawn:Q"), tooltip=_branch_tips())
+        .encode(x=x, y=alt.Y("drawn:Q"), tooltip=_branch_tips(advice))
     )
-    tips = [*_tips(), alt.Tooltip("fate:N").title("then")]
+    tips = [*_tips(advice), alt.Tooltip("fate:N").title("then")]
     layers = [
         base.transform_filter("!datum.went_on && !datum.outside").mark_point(clip=True, size=26, color=look.NEUTRAL),
         went_on.mark_line(clip=True, strokeWidth=1.8).add_params(pick, look.zoom("course")),
@@ -172,18 +172,18 @@ def _metric_axis(advice: Advice) -> alt.Y:
     return alt.Y("drawn:Q").scale(scale).title(f"validation metric ({better(advice)})").axis(axis)
 
 
-def _tips() -> list[alt.Tooltip]:
+def _tips(advice: Advice) -> list[alt.Tooltip]:
     return [
         alt.Tooltip("lr:Q").title("LR").format(look.LR_FORMAT),
-        alt.Tooltip("steps:Q").format(","),
+        alt.Tooltip("steps:Q").title(advice.counted).format(","),
         alt.Tooltip("part:N").title("share"),
         alt.Tooltip("metric:Q").format(".5~g"),
     ]
 
 
-def _branch_tips() -> list[alt.Tooltip]:
+def _branch_tips(advice: Advice) -> list[alt.Tooltip]:
     return [
         alt.Tooltip("lr:Q").title("LR, annealed").format(look.LR_FORMAT),
-        alt.Tooltip("steps:Q").format(","),
+        alt.Tooltip("steps:Q").title(advice.counted).format(","),
         alt.Tooltip("metric:Q").format(".5~g"),
     ]

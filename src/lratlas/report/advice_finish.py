@@ -12,13 +12,13 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 best, kept, averaged = None, None, None
 ends = [{steps} // 8, {steps} // 4, {steps} // 2, {steps}]
-for step in range({steps}):
-    train_one_step(model, optimizer)  # at LR {lr}
-    end = next(end for end in ends if step < end)
-    if step >= end - end // 10:  # the last tenth before each end
+for {one} in range({steps}):
+    train_one_{one}(model, optimizer)  # at LR {lr}
+    end = next(end for end in ends if {one} < end)
+    if {one} >= end - max(1, end // 10):  # the last tenth before each end
         averaged = averaged or AveragedModel(model)
         averaged.update_parameters(model)
-    if step + 1 == end:
+    if {one} + 1 == end:
         update_bn(train_loader, averaged)  # for models with batch norm
         metric = validate(averaged)
         if best is None or metric {better} best:
@@ -26,16 +26,16 @@ for step in range({steps}):
         averaged = None  # kept has the best average so far
 """
 _ANNEAL = """\
-for step in range({steps}):
+for {one} in range({steps}):
     for group in optimizer.param_groups:
-        group["lr"] = {lr} * min(1, ({steps} - step) / {part})
-    train_one_step(model, optimizer)
+        group["lr"] = {lr} * min(1, ({steps} - {one}) / {part})
+    train_one_{one}(model, optimizer)
 """
 _CONTINUE = """\
 from safetensors.torch import load_file
 
 model.load_state_dict(load_file("{checkpoint}"))
-for step in range({done}, {steps}):
+for {one} in range({done}, {steps}):
     ...  # as above
 """
 
@@ -55,19 +55,24 @@ def recipes(advice: Advice) -> list[Recipe]:
         return []
     if advice.finish == "schedule":
         return [_scheduled(advice)]
+    one = advice.counted.removesuffix("s")
     average = Recipe(
         heading="Average the last tenth",
         words="The LR stays constant. Averages are also validated after 1/8, 1/4 and 1/2 of the training; the best one"
         " is kept. This costs no extra training.",
         code=_AVERAGE.format(
-            steps=advice.steps, lr=_number(advice.lr), better=">" if advice.direction == "maximize" else "<"
+            steps=advice.steps,
+            one=one,
+            lr=_number(advice.lr),
+            better=">" if advice.direction == "maximize" else "<",
         ),
     )
     anneal = Recipe(
         heading="Anneal the last fifth",
-        words='The LR goes linearly to zero over the last fifth of the steps, as advice.lr_at(step, finish="anneal")'
+        words=f"The LR goes linearly to zero over the last fifth of the {advice.counted}, as"
+        f' advice.lr_at({one}, finish="anneal")'
         " says. Where parameter groups have different LRs, multiply all by the same factor.",
-        code=_ANNEAL.format(steps=advice.steps, lr=_number(advice.lr), part=f"{advice.steps / 5:g}"),
+        code=_ANNEAL.format(steps=advice.steps, one=one, lr=_number(advice.lr), part=f"{advice.steps / 5:g}"),
     )
     ways = [anneal, average] if advice.finish == "anneal" else [average, anneal]
     return [*ways, *_continued(advice)]
@@ -90,10 +95,11 @@ def _continued(advice: Advice) -> list[Recipe]:
     return [
         Recipe(
             heading="Start from the search's checkpoint",
-            words=f"The search has trained {done:,} of the {advice.steps:,} steps at LR {lr:.3g}, the nearest one that"
-            " it tried. Its weights are in the checkpoint; the state of the optimizer is not, and starts from scratch."
+            words=f"The search has trained {done:,} of the {advice.length(advice.steps)} at LR {lr:.3g}, the nearest"
+            " one that it tried. Its weights are in the checkpoint; the state of the optimizer is not, and starts from"
+            " scratch."
             f"{_missed(done, advice.steps)}",
-            code=_CONTINUE.format(checkpoint=advice.checkpoint.name, done=done, steps=advice.steps),
+            code=_CONTINUE.format(checkpoint=advice.checkpoint.name, done=done, steps=advice.steps, one="step"),
         )
     ]
 

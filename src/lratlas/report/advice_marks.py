@@ -123,7 +123,7 @@ def signs(advice: Advice, weights: Control) -> list[alt.Chart]:
     tips = [
         alt.Tooltip("sign:N"),
         alt.Tooltip("lr:Q").title("LR").format(look.LR_FORMAT),
-        alt.Tooltip("steps:Q").format(","),
+        alt.Tooltip("steps:Q").title(advice.counted).format(","),
         alt.Tooltip("metric:Q").format(".5~g"),
         alt.Tooltip("reason:N"),
     ]

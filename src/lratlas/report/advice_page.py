@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from lratlas.report.advice_finish import recipes
-from lratlas.report.advice_table import HEADINGS, evidence_rows
+from lratlas.report.advice_table import evidence_rows, headings
 from lratlas.report.advice_words import advice_text, course_text
 from lratlas.report.downloads import packed
 from lratlas.report.figures import vega_bundle
@@ -16,16 +16,16 @@ from lratlas.search.advice import Advice
 
 METHOD = (
     "Every LR is trained for 1/64 of a full training, with the same initial weights and batches. The better LRs"
-    " continue for twice the steps each time, ranked by the validation metric of their averaged weights (of the last"
+    " continue for twice as long each time, ranked by the validation metric of their averaged weights (of the last"
     " ones under a schedule). While no LR has learned anything, none is ranked: they are thinned out evenly.",
     "LRs are compared at one length at a time. A difference counts if it exceeds the noise of the validation set and of"
     " the seed at the level of 5%. Budget above 1.5 buys further seeds of the LRs within the noise, then longer"
     " trainings.",
     "The recommended LR is the mean, over log LR, of the LRs within the noise of the best one at the longest length. It"
-    " is then lowered for the steps that were not trained. At the ends of the good range, LRs fall behind by more than"
+    " is then lowered for the part that was not trained. At the ends of the good range, LRs fall behind by more than"
     " noise and tolerance.",
-    "The expected metric is a projection, not a measurement: each further doubling of the steps is assumed to gain less"
-    " than the one before it.",
+    "The expected metric is a projection, not a measurement: each further doubling of the length is assumed to gain"
+    " less than the one before it.",
     "Regimes follow from the training losses of each LR, as in lratlas.watch.",
 )
 """How a search decides, in a few sentences."""
@@ -65,7 +65,7 @@ def advice_page(advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping
             recipes=recipes(advice),
             figures={name: texts[name] for name in charts},
             specs={name: packed_spec(chart) for name, chart in charts.items()},
-            headings=list(HEADINGS.values()),
+            headings=headings(advice),
             rows=evidence_rows(advice),
             regime_words={name: words for name, words in REGIME_WORDS.items() if name in regimes},
             regime_colours=dict(zip(REGIME_WORDS, _COLOURS, strict=True)),

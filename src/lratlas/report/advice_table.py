@@ -24,6 +24,11 @@ def evidence_rows(advice: Advice) -> list[list[Cell]]:
     return [[_cell(column, row, advice) for column in HEADINGS] for row in advice.evidence.to_dicts()]
 
 
+def headings(advice: Advice) -> list[str]:
+    """The heading of each column."""
+    return [advice.counted if column == "steps" else heading for column, heading in HEADINGS.items()]
+
+
 def _metric(value: float) -> str:
     return f"{value:.5g}"
 

@@ -30,16 +30,16 @@ def advice_text(advice: Advice) -> Text:
     return Text(
         heading="Validation metric against the LR",
         caption=" ".join(_sentences(advice)),
-        alt="Line chart of the validation metric against the learning rate on a log axis, one line for each number of "
-        "steps, from light for the fewest to dark for the most. The recommended learning rate and the good range are "
-        "marked where there are any; failed learning rates are crosses at the edge. The values are in the table below.",
+        alt="Line chart of the validation metric against the learning rate on a log axis, one line for each length,"
+        " from light for the shortest to dark for the longest. The recommended learning rate and the good range are"
+        " marked where there are any; failed ones are crosses at the edge. The values are in the table below.",
     )
 
 
 def _sentences(advice: Advice) -> Iterator[str]:
     signs = signs_data(advice)["sign"].unique().to_list()
     if not curves_data(advice).is_empty():
-        yield f"Solid: measured on validation data after each number of steps; {better(advice)}."
+        yield f"Solid: measured on validation data after each length of training; {better(advice)}."
     if advice.lr is not None:
         band = "; the grey band is the good range" if advice.low != advice.high else ""
         yield f"The vertical line is the LR to use{band}."
@@ -58,7 +58,7 @@ def _sentences(advice: Advice) -> Iterator[str]:
         named = "; ".join(f"{regime}, {_REGIMES[regime]}" for regime in regimes)
         yield f"Shaded: {named}. A dashed line is a threshold, in the gap between two LRs of different regimes."
     if "annealed" in signs:
-        yield "Diamonds: the LR was taken to zero over the last fifth of the steps."
+        yield "Diamonds: the LR was taken to zero over the last fifth of the training."
     if "failed" in signs:
         yield "Crosses: the training failed."
     if "off the scale" in signs:

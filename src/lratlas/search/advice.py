@@ -17,8 +17,8 @@ from lratlas.search.level import Level
 from lratlas.search.regimes import Bracket, convergence, divergence, diverging, regimes
 from lratlas.search.rungs import ANNEALED_PART, spent
 from lratlas.search.segments import SegmentResult
-from lratlas.search.settings import Search
-from lratlas.search.wording import statement_of, warnings_of
+from lratlas.search.settings import Counted, Search, in_words
+from lratlas.search.wording import TRY_AGAIN, statement_of, warnings_of
 
 Verdict = Literal["found", "tie", "not_learned", "diverged"]
 Schedule = Literal["constant", "linear", "cosine", "own", "custom"]
@@ -77,7 +77,8 @@ class Advice:
             seen.
         divergence: Where the divergence threshold is, above which nothing is learned; None where it was not seen.
         cost: What the search trained, in full trainings.
-        steps: Optimizer steps of a full training.
+        steps: Optimizer steps of a full training, or its epochs.
+        counted: Which of both all steps here are: ``steps`` or ``epochs``.
         warmup: Of these, the steps over which the LR grows linearly to its value.
         schedule: That under which the LRs were compared; ``custom`` for a function or a list, ``own`` for one that the
             training has itself.
@@ -106,6 +107,7 @@ class Advice:
     divergence: Bracket | None
     cost: float
     steps: int
+    counted: Counted = "steps"
     warmup: int = 0
     schedule: Schedule = "constant"
     limit: float | None = None
@@ -120,11 +122,15 @@ class Advice:
         """The advice in two or three sentences."""
         return statement_of(self)
 
+    def length(self, steps: int) -> str:
+        """That many of what the search counts, in words, such as ``6,400 steps`` or ``1 epoch``."""
+        return in_words(steps, self.counted)
+
     def lr_at(self, step: int, *, finish: Literal["average", "anneal"] | None = None) -> float:
         """The LR of a step of a full training that finishes as advised; steps count from 0.
 
         Args:
-            step: Optimizer steps done before, less than ``steps``.
+            step: Optimizer steps (or epochs) done before, less than ``steps``.
             finish: One of the two ways, where the advice is to try both; as advised if None, and then annealed only
                 where the advice says ``anneal``.
 
@@ -192,7 +198,9 @@ def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
     found = levels(search, relied)
     lost = diverging(search, relied)
     if not found and not lost:
-        raise SearchError(f"None of the LRs could be trained. The first failure: {_first_failure(results)}.")
+        raise SearchError(
+            f"None of the LRs could be trained. The first failure: {_first_failure(results)}. {TRY_AGAIN}"
+        )
     learned = {lr for level in found for lr in learners(search, relied, level)}
     verdict, reason = _verdict(search, relied, found, learned, lost)
     # Lengths at which none had learned say nothing of the LRs.
@@ -200,7 +208,7 @@ def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
     last = used[-1] if used else None
     choice = choose(search, relied, used) if verdict == "found" else None
     nearest = min(last.lrs, key=lambda lr: abs(math.log(lr / choice.lr))) if choice and last else None
-    told = regimes(relied, learned=learned)
+    told = regimes(relied, learned=learned, steps_each=search.steps_each)
     good = [each for each in relied if each.failure is None]
     best = max(good, key=lambda each: search.score(each.quality), default=None)
     tie = sorted(lr for level in found for lr in level.lrs) if verdict == "tie" else None
@@ -222,6 +230,7 @@ def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
         divergence=divergence(told, above=max(learned, default=0.0) if nearest is None else nearest),
         cost=spent(search, results),
         steps=search.steps,
+        counted=search.counted,
         warmup=search.warmup,
         schedule=search.schedule if isinstance(search.schedule, str) else "custom",
         limit=_limit(search, good),
@@ -248,19 +257,18 @@ def _verdict(
             f"All {len(tried)} LRs diverged, down to {tried[0]:.2g}: try below {tried[0] / 10:.2g}, or look for a fault"
             " in the training."
         )
-    steps = found[-1].steps
+    length = in_words(found[-1].steps, search.counted)
     if not learned and search.chance is not None:
         moved = f"no LR from {going[0]:.2g} to {going[-1]:.2g} did better than a model that has learned nothing"
         wider = "" if lost else f", or try larger LRs than {going[-1]:.2g}"
         return "not_learned", (
-            f"Nothing has been learned yet: in up to {steps:,} steps {moved} ({search.chance:.4g}). Train for"
-            f" longer{wider}."
+            f"Nothing has been learned yet: in up to {length} {moved} ({search.chance:.4g}). Train for longer{wider}."
         )
     if tied(found):
         return "tie", _why_tied(search, results, found, tried)
     if not learned:
         return "not_learned", (
-            f"Nothing has been learned yet: in up to {steps:,} steps no LR from {going[0]:.2g} to {going[-1]:.2g} did"
+            f"Nothing has been learned yet: in up to {length} no LR from {going[0]:.2g} to {going[-1]:.2g} did"
             " better than the others by more than the noise. Train for longer, or try other LRs."
         )
     return "found", ""

@@ -66,6 +66,11 @@ def not_finite(result: SegmentResult) -> bool:
     return result.failure is not None and "not finite" in result.failure
 
 
+def failed_otherwise(result: SegmentResult) -> bool:
+    """Whether a training failed for a reason that its LR need not have."""
+    return result.failure is not None and not not_finite(result)
+
+
 def _seed_effects(scores: Mapping[float, Mapping[int, float]]) -> dict[int, float]:
     """What each seed does to all LRs alike, against the first one: means over the LRs that both have."""
     seeds = sorted({seed for of in scores.values() for seed in of})

@@ -39,6 +39,18 @@ from lratlas.training.fingerprint import changed_parts, combined, fingerprint_pa
 from lratlas.training.prepared import Prepared, held_out, task_on
 
 TASK = "task.json"
+_LIGHTNING = "lratlas.integrations.lightning.find is for a function that makes a LightningModule"
+_WAYS = {
+    "transformers Trainer": "lratlas.integrations.transformers.find is for it",
+    "lightning Trainer": _LIGHTNING,
+    "lightning LightningModule": _LIGHTNING,
+    "pytorch_lightning Trainer": _LIGHTNING,
+    "pytorch_lightning LightningModule": _LIGHTNING,
+    "builtins str": "the command lratlas find is for specs and scripts",
+    "pathlib Path": "the command lratlas find is for specs and scripts",
+}
+"""What to do with what `find` does not take, by package and class."""
+_WAY = "make one, as in lratlas.Task(model=make_model, train=data), where make_model makes a fresh model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,16 +191,12 @@ def _check_function(train: object, **given: object) -> None:
         TaskError: It cannot; the message says what can.
         SpecError: An argument is for tasks.
     """
-    kind = type(train).__name__
-    if isinstance(train, nn.Module) or not callable(train):
-        way = {
-            "Trainer": "lratlas.integrations.transformers or .lightning has a find for it",
-            "LightningModule": "lratlas.integrations.lightning has a find for it",
-        }
-        kinds = {each.__name__ for each in type(train).__mro__}
-        hint = next((text for name, text in way.items() if name in kinds), "make a lratlas.Task of model and data")
+    of = train if isinstance(train, type) else type(train)
+    if issubclass(of, nn.Module) or not callable(train):
+        kinds = {f"{each.__module__.partition('.')[0]} {each.__name__}" for each in of.__mro__}
+        hint = next((way for kind, way in _WAYS.items() if kind in kinds), _WAY)
         raise TaskError(
-            f"find takes a Task, or a function that trains at the LR it is given, and not a {kind}: {hint}."
+            f"find takes a Task, or a function that trains at the LR it is given, and not a {of.__name__}: {hint}."
         )
     usual = {"device": "auto", "compiled": False}
     if unfit := [name for name, value in given.items() if value != usual[name]]:

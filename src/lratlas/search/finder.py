@@ -13,9 +13,19 @@ from lratlas.errors import SearchError
 from lratlas.numbers import first_not_finite, is_finite, number, plain
 from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice, advise
-from lratlas.search.journal import add_results, checkpoint_of, claim, journal_size, open_folder, read_results
+from lratlas.search.evidence import failed_otherwise
+from lratlas.search.journal import (
+    add_results,
+    checkpoint_of,
+    claim,
+    journal_size,
+    open_folder,
+    read_results,
+    withdraw_results,
+)
 from lratlas.search.rungs import open_and_needed
 from lratlas.search.segments import Segment, SegmentResult, block_losses
+from lratlas.search.settings import Counted
 from lratlas.study.spec.errors import shown
 
 _METRICS = ("value", "averaged", "seconds", "error")
@@ -47,6 +57,7 @@ class Finder:
     Args:
         folder: The search folder; created if it does not exist.
         steps: Optimizer steps of a full training. Only a new search needs them.
+        counted: What ``steps`` and all steps of segments count: ``steps`` (if not given), or ``epochs``.
         unit: Trainings end at multiples of so many steps, such as those of an epoch; 1 if not given.
         lrs: The LRs to begin with; if none are given, 1e-5 to 1, four per decade, and fewer in trainings of less than
             64 units. The grid grows by itself where the best LR is at an end of it.
@@ -82,6 +93,7 @@ class Finder:
         folder: str | Path,
         *,
         steps: int | None = None,
+        counted: Counted | None = None,
         unit: int | None = None,
         lrs: Iterable[float] | None = None,
         budget: float | None = None,
@@ -98,6 +110,7 @@ class Finder:
     ) -> None:
         settings = {
             "steps": steps,
+            "counted": counted,
             "unit": unit,
             "lrs": tuple(lrs) if isinstance(lrs, Iterator) else lrs,
             "budget": budget,
@@ -119,7 +132,7 @@ class Finder:
         self._planned: tuple[int, tuple[Segment, ...], frozenset[str]] | None = None  # the size, and what follows
 
     def __repr__(self) -> str:
-        return f"Finder({str(self.folder)!r}, steps={self.search.steps})"
+        return f"Finder({str(self.folder)!r}, {self.search.counted}={self.search.steps})"
 
     @property
     def results(self) -> tuple[SegmentResult, ...]:
@@ -266,6 +279,22 @@ class Finder:
             seconds=time.monotonic() - self._asked(segment).began,
         )
         return self._record([failed])[0]
+
+    def retry_failed(self) -> tuple[str, ...]:
+        """Forget the segments that failed, but for those that diverged: they are asked for again.
+
+        For use after the mistake in the training is mended.
+
+        Returns:
+            Their names.
+
+        Raises:
+            SearchError: The folder cannot be read or written.
+        """
+        names = tuple(each.segment.name for each in self.results if failed_otherwise(each))
+        if names:
+            withdraw_results(self.folder, names)
+        return names
 
     def release(self) -> None:
         """Give back what was asked for and not told: another finder may train it, or this one ask for it again."""

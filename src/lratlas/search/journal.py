@@ -1,5 +1,7 @@
 """The folder of a search: its settings, and a journal to which each result is added as one line.
 
+A line may also withdraw results, so that their segments are trained again.
+
 Several processes may share it. A segment is claimed by holding a lock on a file, which the system frees when its
 process ends, however it ends; no clock is involved.
 """
@@ -30,6 +32,7 @@ JOURNAL = "journal.jsonl"
 CLAIMS = "claims"
 CHECKPOINT = "checkpoint.safetensors"
 """The state of the model that a full training can continue from, where the search writes it."""
+_WITHDRAWN = "withdrawn"
 _RESULT = TypeAdapter(SegmentResult)
 
 
@@ -120,7 +123,9 @@ def read_settings(folder: Path) -> Search:
 
 
 def read_results(folder: Path) -> list[SegmentResult]:
-    """All results told so far, in order; a last line that a killed process left unfinished does not count.
+    """All results told so far, in order, without those that were withdrawn.
+
+    A last line that a killed process left unfinished does not count.
 
     Raises:
         SearchError: A line is damaged.
@@ -135,7 +140,12 @@ def read_results(folder: Path) -> list[SegmentResult]:
     results = dict[str, SegmentResult]()
     for number, line in enumerate(lines, start=1):
         try:
-            result = _result(read_object(line))
+            record = read_object(line)
+            if _WITHDRAWN in record:
+                for name in record[_WITHDRAWN]:
+                    results.pop(name, None)
+                continue
+            result = _result(record)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise SearchError(f"Line {number} of {folder / JOURNAL} is damaged: {error}") from error
         results.setdefault(result.segment.name, result)
@@ -156,7 +166,21 @@ def add_results(folder: Path, results: Sequence[SegmentResult]) -> None:
     Raises:
         SearchError: The folder cannot be written; none of the results is in the journal.
     """
-    lines = b"".join(sealed_json(_record(result)).encode() for result in results)
+    _append(folder, [_record(result) for result in results])
+
+
+def withdraw_results(folder: Path, names: Sequence[str]) -> None:
+    """Let the results of segments count no more; what is added afterwards does.
+
+    Raises:
+        SearchError: The folder cannot be written.
+    """
+    _append(folder, [{_WITHDRAWN: list(names)}])
+
+
+def _append(folder: Path, records: Sequence[Mapping[str, object]]) -> None:
+    """Add lines to the journal, all of them or none."""
+    lines = b"".join(sealed_json(record).encode() for record in records)
     try:
         with FileLock(folder / f"{JOURNAL}.lock"), (folder / JOURNAL).open("ab+") as file:
             _drop_torn_line(file)

@@ -46,7 +46,9 @@ class Bracket:
         return math.sqrt(self.below * self.above)
 
 
-def regimes(results: Sequence[SegmentResult], *, learned: Collection[float] = ()) -> dict[Trial, str]:
+def regimes(
+    results: Sequence[SegmentResult], *, learned: Collection[float] = (), steps_each: int = 1
+) -> dict[Trial, str]:
     """The regime of each trial: ``converging``, ``equilibrium``, ``diverging`` or ``undecided``.
 
     It is that of `lratlas.watch` on the training losses, without an annealed end. A trial is diverging that failed on a
@@ -56,6 +58,7 @@ def regimes(results: Sequence[SegmentResult], *, learned: Collection[float] = ()
         results: Those of all segments.
         learned: LRs whose metric shows that they have learned something, whatever their loss: that of an equilibrium
             may be high.
+        steps_each: Optimizer steps behind each of the steps that segments count.
     """
     trials = dict[Trial, list[SegmentResult]]()
     for each in sorted(results, key=lambda each: (each.segment.stop, each.segment.annealed)):
@@ -65,7 +68,7 @@ def regimes(results: Sequence[SegmentResult], *, learned: Collection[float] = ()
     trials = {trial: _unbroken(of) if of else [] for trial, of in trials.items()}
     reference, largest = loss_at_start(results), max(learned, default=math.inf)
     return {
-        trial: _regime(of, reference, too_large=trial[0] > largest, learned=trial[0] in learned)
+        trial: _regime(of, reference, too_large=trial[0] > largest, learned=trial[0] in learned, steps_each=steps_each)
         for trial, of in trials.items()
     }
 
@@ -76,7 +79,7 @@ def diverging(search: Search, results: Sequence[SegmentResult]) -> set[float]:
     for lr in {each.segment.lr for each in results}:
         of = trial(results, lr, seed=search.seed)
         start = untrained_loss(of[-1], results) if of else None
-        share = _RISE if of and of[-1].segment.stop >= _STEPS else _EARLY_RISE
+        share = _RISE if of and of[-1].segment.stop * search.steps_each >= _STEPS else _EARLY_RISE
         rose = start is not None and _rose(last_loss(of[-1:]), start, share=share)
         # Where even the smallest LR blows up, nothing shows what an untrained model has.
         blown = first is not None and of and _rose(last_loss(of[-1:]), first, share=_BLOWN)
@@ -109,16 +112,18 @@ def divergence(told: Mapping[Trial, str], *, above: float) -> Bracket | None:
     return None if diverged == math.inf or below is None else Bracket(below=below, above=diverged)
 
 
-def _regime(of: Sequence[SegmentResult], reference: float | None, *, too_large: bool, learned: bool) -> str:
+def _regime(
+    of: Sequence[SegmentResult], reference: float | None, *, too_large: bool, learned: bool, steps_each: int
+) -> str:
     if any(not_finite(each) for each in of):
         return "diverging"
-    if reference is None or reference <= 0 or not of or of[-1].segment.stop < _STEPS:
+    if reference is None or reference <= 0 or not of or of[-1].segment.stop * steps_each < _STEPS:
         return "undecided"  # the rules compare with the loss at the start, by ratio
     last = last_loss(of)
     if not learned and (_rose(last, reference) or (too_large and last > (1 - _FALL) * reference)):
         return "diverging"
     tracker = RegimeTracker(rules=Rules(chance_loss=reference))
-    for steps, loss in _even(_parts(of)):
+    for steps, loss in _even(_parts(of, steps_each)):
         tracker.add(steps=steps, loss=loss)
     # What this regime would take, a rise or a larger LR, was looked for above.
     return "undecided" if tracker.regime == "diverging" else tracker.regime
@@ -129,11 +134,11 @@ def _unbroken(of: Sequence[SegmentResult]) -> Sequence[SegmentResult]:
     return of[max(place for place, each in enumerate(of) if each.segment.start == 0 or place == 0) :]
 
 
-def _parts(of: Sequence[SegmentResult]) -> list[tuple[int, float]]:
+def _parts(of: Sequence[SegmentResult], steps_each: int) -> list[tuple[int, float]]:
     """The losses of a trial, each with the number of steps that it is the mean of."""
     parts = list[tuple[int, float]]()
     for each in (each for each in of if each.losses):
-        ends = [each.segment.steps * number // len(each.losses) for number in range(len(each.losses) + 1)]
+        ends = [each.segment.steps * steps_each * number // len(each.losses) for number in range(len(each.losses) + 1)]
         steps = [end - start for start, end in pairwise(ends)]
         parts += [(count, loss) for count, loss in zip(steps, each.losses, strict=True) if count]
     return parts

@@ -14,6 +14,9 @@ from lratlas.study.spec.grid import LRs, lr_grid
 from lratlas.study.spec.sections import Section
 
 DEFAULT_LRS = lr_grid(1e-5, 1.0, per_decade=4)
+Counted = Literal["steps", "epochs"]
+"""What the length of a training is counted in."""
+_EPOCH = 64  # steps that an epoch is taken for where losses are looked at
 _FEWEST = 6  # LRs of a default grid, one per decade
 _APART = 1.001  # the least ratio of neighbouring LRs: names of segments show six digits
 
@@ -34,6 +37,7 @@ class Search(Section):
     """The settings of a search. Budget and costs are counted in full trainings, each ``steps`` long."""
 
     steps: int = Field(ge=1, description="optimizer steps of a full training")
+    counted: Counted = Field(default="steps", description="what steps count: steps of the optimizer, or epochs")
     unit: int = Field(default=1, ge=1, description="trainings end at multiples of so many steps, such as an epoch")
     budget: float = Field(
         default=1.5,
@@ -89,7 +93,9 @@ class Search(Section):
     @classmethod
     def _warms_up_in_time(cls, warmup: int, others: ValidationInfo) -> int:
         if warmup >= (steps := others.data.get("steps", math.inf)):
-            raise ValueError(f"is {warmup}, but a full training has {steps} steps")
+            raise ValueError(
+                f"is {warmup}, but a full training has {in_words(steps, others.data.get('counted', 'steps'))}"
+            )
         return warmup
 
     @field_validator("unit")
@@ -98,6 +104,11 @@ class Search(Section):
         if unit > (steps := others.data.get("steps", unit)):
             raise ValueError(f"is {unit}, but a full training has {steps} steps")
         return unit
+
+    @property
+    def steps_each(self) -> int:
+        """The optimizer steps behind each of ``steps``, as far as is known: an epoch is taken for 64."""
+        return 1 if self.counted == "steps" else _EPOCH
 
     @property
     def constant(self) -> bool:
@@ -132,6 +143,11 @@ class Search(Section):
     def metric(self, score: float) -> float:
         """The inverse of `score`."""
         return score if self.direction == "maximize" else -score
+
+
+def in_words(steps: int, counted: Counted) -> str:
+    """The length of a training, such as ``6,400 steps`` or ``1 epoch``."""
+    return f"{steps:,} {counted[:-1] if steps == 1 else counted}"
 
 
 def make_search(**settings: object) -> Search:

@@ -7,24 +7,33 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lratlas.search.evidence import level_at, trial
+from lratlas.search.evidence import failed_otherwise, level_at, trial
 from lratlas.search.learning import last_loss, restarted, trusted
 from lratlas.search.level import Level
 from lratlas.search.rungs import enough, next_segments, spent
 from lratlas.search.segments import SegmentResult
-from lratlas.search.settings import Search
+from lratlas.search.settings import Search, in_words
 
 if TYPE_CHECKING:
     from lratlas.search.advice import Advice
 
 _FINISHES = {
-    "average": "To finish, average the weights of the last tenth of the steps at a constant LR.",
-    "anneal": "To finish, anneal the LR linearly to zero over the last fifth of the steps.",
-    "either": "To finish, average the weights of the last tenth of the steps, or anneal the LR linearly to zero over"
-    " the last fifth; try both and keep the better one.",
+    "average": "To finish, average the weights of the last tenth of the {counted} at a constant LR.",
+    "anneal": "To finish, anneal the LR linearly to zero over the last fifth of the {counted}.",
+    "either": "To finish, average the weights of the last tenth of the {counted}, or anneal the LR linearly to zero"
+    " over the last fifth; try both and keep the better one.",
     "constant": "Keep the LR constant: the search could try neither averaged weights nor an annealed end.",
     "schedule": "It is the LR that your schedule multiplies.",
 }
+TRY_AGAIN = (
+    "Once the cause is mended, `lratlas find --retry-failed` (of a Finder, `retry_failed()`) trains again what failed."
+)
+"""What to do about segments that failed."""
+LESS_MEMORY = (
+    "Nothing of it is recorded. Free memory and start again, which resumes the search; or use a smaller batch, in a new"
+    " folder if it has results."
+)
+"""What to do where memory does not suffice."""
 _KEEP = "Also validate the averages taken after 1/8, 1/4 and 1/2 of the training, and keep the best."
 _LITTLE = 1 / 8  # of a full training; advice from less is a guess
 _FEW = 3  # LRs
@@ -44,7 +53,7 @@ def _lines(advice: "Advice") -> Iterator[str]:
         yield advice.reason
     else:
         yield f"Use an initial LR of {advice.lr:.2g} ({_good_range(advice.low, advice.high)})."
-        yield _FINISHES[advice.finish]
+        yield _FINISHES[advice.finish].format(counted=advice.counted)
         if advice.finish in {"average", "anneal", "either"}:
             yield _KEEP
         if advice.expected is not None:
@@ -54,7 +63,7 @@ def _lines(advice: "Advice") -> Iterator[str]:
             )
     if thresholds := list(_thresholds(advice)):
         yield " ".join(thresholds)
-    yield f"The search cost {advice.cost:.2f} full trainings of {advice.steps:,} steps."
+    yield f"The search cost {advice.cost:.2f} full trainings of {advice.length(advice.steps)}."
 
 
 def _good_range(low: float, high: float) -> str:
@@ -98,10 +107,10 @@ def warnings_of(
     first = sum(each.segment.steps for each in results if each.segment.stop == min(of.segment.stop for of in results))
     if first > search.budget * search.steps:
         yield f"The first look at all LRs alone cost {first / search.steps:.2f} full trainings, more than the budget."
-    if failures := [each for each in results if each.failure and "not finite" not in each.failure]:
+    if failures := [each for each in results if failed_otherwise(each)]:
         first = failures[0]
         others = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
-        yield f"The segment {first.segment.name} failed: {str(first.failure).rstrip('.')}{others}."
+        yield f"The segment {first.segment.name} failed: {str(first.failure).rstrip('.')}{others}. {TRY_AGAIN}"
 
 
 def _lost_states(results: Sequence[SegmentResult]) -> Iterator[str]:
@@ -158,7 +167,7 @@ def _unsure(found: Sequence[Level], advice: "Advice") -> Iterator[str]:
         yield (
             f"The good range is wide: {len(near)} LRs from {near[0]:.2g} to {near[-1]:.2g} are equal within the noise."
             if len(near) > 1
-            else "The good range is wide: it allows for the steps that were not trained."
+            else f"The good range is wide: it allows for the {advice.counted} that were not trained."
         )
 
 
@@ -175,9 +184,10 @@ def _overfitting(search: Search, found: Sequence[Level]) -> Iterator[str]:
     if fallen:
         level, at = max(fallen, key=lambda each: each[0].scores[each[1]])
         yield (
-            f"The metric got worse with more steps at {_listed(sorted({of.lrs[place] for of, place in fallen}))}: a"
-            f" shorter training may be better. At {level.lrs[at]:.2g} it was"
-            f" {search.metric(level.scores[at]):.4g} after {level.steps:,} steps."
+            f"The metric got worse with more {search.counted} at"
+            f" {_listed(sorted({of.lrs[place] for of, place in fallen}))}: a shorter training may be"
+            f" better. At {level.lrs[at]:.2g} it was {search.metric(level.scores[at]):.4g} after"
+            f" {in_words(level.steps, search.counted)}."
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lratlas.data.parts import Parts, logits_of, shapes
 from lratlas.errors import TaskError, first_line
@@ -118,6 +119,8 @@ def _named_objective(name: str, outputs: Tensor, y: Parts) -> Objective:
     """One of the named losses, its outputs checked against the targets."""
     if not isinstance(y, Tensor):
         raise TaskError(f"{name} needs targets that are one tensor, not {shapes(y)}; pass a custom loss.")
+    if name == "cross_entropy" and _labels_positions(outputs, y):
+        return replace(objective_of(_of_positions, outputs, y), name=name)
     made, advice = LOSSES[name], "; for others pass the loss itself, such as torch.nn.CrossEntropyLoss()"
     if made.labels == "classes" and (y.is_floating_point() or y.dim() != 1):
         raise TaskError(f"train: class labels must be integers of shape [n], not {y.dtype} {shapes(y)}{advice}.")
@@ -138,6 +141,15 @@ def _named_objective(name: str, outputs: Tensor, y: Parts) -> Objective:
         _check_labels_of(int(y.min()), int(y.max()), outputs.shape[1])
     classes = {"classes": outputs.shape[-1], "binary": 2}.get(made.labels, 0)
     return replace(made, classes=classes)
+
+
+def _labels_positions(outputs: Tensor, y: Tensor) -> bool:
+    """Whether each position of a sample has a label and scores of classes, as in language models."""
+    return y.dim() > 1 and not y.is_floating_point() and outputs.shape[:-1] == y.shape
+
+
+def _of_positions(outputs: Tensor, y: Tensor) -> Tensor:
+    return functional.cross_entropy(outputs.flatten(0, -2), y.flatten().long())
 
 
 def _with_labels(made: Objective, targets: Mapping[str, Parts]) -> Objective:

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -9,8 +10,12 @@ import torch
 
 T = TypeVar("T")
 _LOG = logging.getLogger("lratlas")
-# What PyTorch's allocator for the CPU says; that for GPUs has an exception of its own.
-_CPU_MESSAGES = ("can't allocate memory", "not enough memory")
+# What PyTorch, its allocator for the CPU, its data loaders and torchrun, JAX, CUDA, C++, Linux and Slurm say.
+_MESSAGES = re.compile(
+    r"out.?of.?memory|memoryerror|not enough memory|can(?:'t|not) allocate memory|resource_?exhausted|bad_alloc"
+    r"|alloc_failed|oom.?kill|killed by signal: killed|signal 9 \(sigkill\)",
+    re.IGNORECASE,
+)
 
 
 def in_parts(work: Callable[[slice], T], lanes: int, join: Callable[[Sequence[T]], T]) -> T:
@@ -29,9 +34,14 @@ def in_parts(work: Callable[[slice], T], lanes: int, join: Callable[[Sequence[T]
     return _in_parts(work, slice(0, lanes), join)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of PyTorch says that memory did not suffice."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _CPU_MESSAGES)
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error says that memory did not suffice."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or says_out_of_memory(str(error))
+
+
+def says_out_of_memory(text: str) -> bool:
+    """Whether what a program printed says that memory did not suffice."""
+    return _MESSAGES.search(text) is not None
 
 
 def _in_parts(work: Callable[[slice], T], part: slice, join: Callable[[Sequence[T]], T]) -> T:

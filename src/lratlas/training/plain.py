@@ -145,7 +145,7 @@ def _mse(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 _NAMED: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cross_entropy": lambda outputs, y: functional.cross_entropy(outputs, y.long()),
+    "cross_entropy": lambda outputs, y: functional.cross_entropy(outputs.flatten(0, -2), y.flatten().long()),
     "binary_cross_entropy": _binary,
     "mse": _mse,
 }

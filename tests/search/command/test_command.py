@@ -124,7 +124,7 @@ def test_without_checkpoints_every_segment_is_trained_from_the_beginning(tmp_pat
 @pytest.mark.parametrize(
     ("before", "failure"),
     [
-        ("if lr == 0.03: raise MemoryError('the card is full')", "exited with code 1: .*MemoryError: the card is full"),
+        ("if lr == 0.03: raise OSError('the disk is full')", "exited with code 1: .*OSError: the disk is full"),
         ("if lr == 0.03: time.sleep(300)", "not done after 2 s"),
         ("if lr == 0.03: os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
         ("if lr == 0.03: print('}{' * 99, chr(0)); sys.exit()", "told no 'value'; it printed no JSON records"),
@@ -144,13 +144,75 @@ def test_a_program_that_falls_silent_is_ended(tmp_path: Path) -> None:
     before = "if lr == 0.03: print('so far', flush=True); time.sleep(300)"
     seen = search(program(tmp_path, before=before), finder(tmp_path), stall=1)
     (failed,) = [each for each in seen.ended if each.segment.lr == 0.03 and each.segment.seed == 0]
-    assert failed.failure == "the command was ended: it printed nothing for 1 s"
+    assert failed.failure == "the command was ended: it printed nothing for 1 s (--stall)"
 
 
 def test_a_command_that_always_fails_alike_is_given_up(tmp_path: Path) -> None:
-    with pytest.raises(SearchError, match=r"All of the first 3 segments failed, .* no such file data-0.0[0-9]+; mend"):
+    said = r"All of the first 3 segments failed, .* no such file data-0.0[0-9]+\. Mend .* with --retry-failed"
+    with pytest.raises(SearchError, match=said):
         search(program(tmp_path, before="sys.exit(f'no such file data-{lr}')"), finder(tmp_path))
     assert len(finder(tmp_path).results) == 3
+    # Mended, the search is what it would have been.
+    assert len(finder(tmp_path).retry_failed()) == 3
+    mended = search(program(tmp_path), finder(tmp_path))
+    whole = search(program(tmp_path), finder(tmp_path / "whole"))
+    assert [each.name for each in mended.started] == [each.name for each in whole.started]
+    assert mended.advice.statement == whole.advice.statement
+
+
+def test_what_failed_is_trained_again_though_the_state_before_it_was_deleted(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.touch()
+    command = program(tmp_path, before=f"if lr == 0.03 and start > 0 and os.path.exists({str(broken)!r}): sys.exit(3)")
+    first = search(command, finder(tmp_path))
+    (failed,) = [each.segment for each in first.ended if each.failure and each.segment.lr == 0.03]
+    assert failed.parent is not None
+    assert not (tmp_path / "search" / "segments" / failed.parent / "state").exists()
+    broken.unlink()
+    assert finder(tmp_path).retry_failed() == (failed.name,)
+    again = search(command, finder(tmp_path))
+    assert again.started[0] == failed
+    assert again.ended[0].value == pytest.approx(final_loss(0.03, failed.stop))
+    assert {each.segment.name for each in again.finder.results} > {each.segment.name for each in first.ended}
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "raise MemoryError",
+        "sys.exit('torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB')",
+        "print('RESOURCE_EXHAUSTED: Out of memory while trying to allocate', flush=True); os._exit(1)",
+        "os.kill(os.getpid(), signal.SIGKILL)",
+        "os._exit(137)",
+    ],
+)
+def test_memory_that_does_not_suffice_is_no_verdict_on_an_lr(tmp_path: Path, ending: str) -> None:
+    with pytest.raises(SearchError, match=r"Memory does not suffice for lr0\.03-.*smaller batch"):
+        search(program(tmp_path, before=f"if lr == 0.03: {ending}"), finder(tmp_path))
+    assert {each.segment.lr: each.failure for each in finder(tmp_path).results} == {0.003: None, 0.01: None}
+    assert search(program(tmp_path), finder(tmp_path)).advice.verdict == "found"
+
+
+def test_what_ran_out_of_memory_next_to_others_is_trained_alone(tmp_path: Path) -> None:
+    # A card with room for one program at a time.
+    before = (
+        f"card = {str(tmp_path / 'card')!r}\n"
+        "try: os.mkdir(card)\n"
+        "except FileExistsError: sys.exit('CUDA error: out of memory')\n"
+        "time.sleep(0.1)"
+    )
+    command = program(tmp_path, before=before, after="print(json.dumps({'value': loss})); os.rmdir(card)")
+    seen = search(command, finder(tmp_path), finder(tmp_path))
+    assert not [each for each in seen.ended if each.failure and each.segment.lr < 2]
+    (said,) = [notice for notice in seen.notices if "memory" in notice]
+    assert "at most 1 run at once" in said
+
+
+def test_each_program_has_gpus_of_its_own(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    before = f"open({str(seen)!r}, 'a').write(os.environ['CUDA_VISIBLE_DEVICES'] + '\\n'); time.sleep(0.1)"
+    find_by_command(program(tmp_path, before=before), [finder(tmp_path), finder(tmp_path)], gpus=("3", "5"))
+    assert set(seen.read_text().split()) == {"3", "5"}
 
 
 def test_a_program_that_is_not_found_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
@@ -190,7 +252,7 @@ def test_losses_do_not_stand_in_for_a_metric_that_is_wanted(tmp_path: Path) -> N
 def test_a_value_that_is_missing_once_is_a_failure_and_not_replaced_by_a_loss(tmp_path: Path) -> None:
     seen = search(program(tmp_path, after="if lr != 0.03: print(json.dumps({'value': loss}))"), finder(tmp_path))
     (failed,) = [each for each in seen.ended if each.segment.lr == 0.03 and each.segment.seed == 0]
-    assert failed.failure == "the command told no 'value'; its records have step, loss"
+    assert failed.failure == "the command told no 'value'; its records have step, loss (--metric names one)"
 
 
 def test_a_named_metric_may_be_better_when_higher(tmp_path: Path) -> None:

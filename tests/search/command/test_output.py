@@ -136,24 +136,27 @@ def test_text_before_a_record_is_only_passed_over_where_it_is_a_bar() -> None:
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ([], "the command told no 'value'; it printed no JSON records with numbers"),
+        (
+            [],
+            "told no 'value'; it printed no JSON records with numbers (--metric-pattern reads other lines)",
+        ),
         (
             ["epoch 1", "", "epoch 2", "{'value': 0.5}"],
-            "the command told no 'value'; it printed no JSON records with numbers;"
+            "told no 'value'; it printed no JSON records with numbers (--metric-pattern reads other lines);"
             " it printed `epoch 2` and `{'value': 0.5}`",
         ),
         (
             ['{"step": 1}', '{"step": 2, "value": null}'],
-            'the command told no \'value\'; its records have step; it printed `{"step": 2, "value": null}`',
+            'told no \'value\'; its records have step (--metric names one); it printed `{"step": 2, "value": null}`',
         ),
         (
             ['{"metrics": {"value": 1}}'],
-            "the command told no 'value'; it printed no JSON records with numbers;"
+            "told no 'value'; it printed no JSON records with numbers (--metric-pattern reads other lines);"
             ' it printed `{"metrics": {"value": 1}}`',
         ),
         (
             ["\x1b[31mred\x1b[0m\x07\tand \x00more" + "!" * 200],
-            "the command told no 'value'; it printed no JSON records with numbers;"
+            "told no 'value'; it printed no JSON records with numbers (--metric-pattern reads other lines);"
             f" it printed `red and more{'!' * 87}…`",
         ),
     ],
@@ -161,7 +164,7 @@ def test_text_before_a_record_is_only_passed_over_where_it_is_a_bar() -> None:
 )
 def test_what_cannot_be_used_is_quoted(lines: list[str], said: str) -> None:
     found = told(*lines)
-    assert told_no("value", found.names, found.unread) == said
+    assert told_no("value", found.names, found.unread) == f"the command {said}"
 
 
 @given(st.binary(max_size=300))

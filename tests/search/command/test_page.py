@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 
 from lratlas.search.command.output import OutputParser
-from lratlas.search.command.template import placeholders, values_of
+from lratlas.search.command.template import PLACEHOLDERS, placeholders, values_of
 from lratlas.search.segments import Segment, make_segment
 
 PAGE = Path(__file__).parents[3] / "docs" / "command.md"
+
+
+def test_the_page_has_all_placeholders_and_no_others() -> None:
+    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `{")]
+    assert sorted(re.findall(r"`\{(\w+)\}`", " ".join(row.split("|")[1] for row in rows))) == sorted(PLACEHOLDERS)
 
 
 def test_the_script_of_the_page_trains_and_goes_on(

@@ -35,6 +35,7 @@ def test_every_placeholder_is_filled_in_place() -> None:
         "--steps=80",
         "--start=320",
         "--stop=400",
+        "--epochs=400",
         "--seed=0",
         "--checkpoint=/a folder/checkpoint",
         "--average_from=360",
@@ -104,6 +105,7 @@ def test_what_is_in_brackets_with_the_checkpoint_is_for_trainings_that_continue(
     first = make_segment(lr=0.1, seed=0, start=0, stop=10, parent=None)
     second = make_segment(lr=0.1, seed=0, start=10, stop=20, parent=first.name)
     filled = [template.filled(values_of(each, Path("state"))) for each in (first, second)]
+    assert placeholders("train {lr} [{checkpoint}]").fresh == ("train", "{lr}")
     rest = ["--out", "state", "--lr", "0.1", "[a]", "[b c]"]
     assert filled == [["train", *rest], ["train", "--resume", "state", *rest]]
     assert template.resumable

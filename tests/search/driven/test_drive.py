@@ -99,6 +99,28 @@ def test_a_training_that_finds_no_memory_is_trained_again_without_those_that_wai
     assert failed
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_a_training_that_finds_no_memory_alone_ends_the_search_and_is_not_recorded(error: Exception, tmp_path: Path):
+    def hungry(lr: float) -> None:
+        if lr == LRS[1]:
+            raise error
+        train(lr)
+
+    with pytest.raises(SearchError, match=r"Memory does not suffice for the training at LR 0\.1.* smaller batch"):
+        found(hungry, tmp_path / "hungry")
+    assert [(segment.lr, failure) for segment, *_, failure in told(tmp_path / "hungry")] == [(LRS[0], None)]
+    # With more memory, it is the search that it would have been.
+    assert found(plain, tmp_path / "hungry") == found(plain, tmp_path / "plain")
+
+
 @pytest.mark.parametrize("catch", [Exception, BaseException])
 def test_code_that_catches_everything_is_left(catch: type[BaseException], tmp_path: Path):
     steps = dict[float, int]()

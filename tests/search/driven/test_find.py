@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lratlas
-from lratlas.errors import SearchError, SpecError, TaskError
+from lratlas.errors import SearchError, SpecError
 from lratlas.search.driven.find import find_by_function, find_by_script
 from lratlas.search.find import SearchProgress
 from lratlas.search.finder import Finder
@@ -224,19 +224,6 @@ def test_a_training_of_another_framework_is_named(tmp_path: Path):
             searched(abs, tmp_path, steps=steps)
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (nn.Linear(2, 2), "not a Linear: make a lratlas.Task"),
-        ("train.py", "not a str: make a lratlas.Task"),
-        (DataLoader(TensorDataset(torch.zeros(2))), "not a DataLoader: make a lratlas.Task"),
-    ],
-)
-def test_what_cannot_be_trained_is_named(given: Any, said: str):
-    with pytest.raises(TaskError, match=said):
-        lratlas.find(given, steps=64)
-
-
 SCRIPT = """
 import argparse, helper, torch
 from torch import nn
@@ -294,7 +281,7 @@ def test_a_script_that_is_told_its_length_is_run_whole_for_each_comparison(scrip
     assert advice.lr is not None
     assert not any("changes its LR" in each for each in advice.warnings)
     assert all(each.segment.start == 0 for each in Finder(tmp_path / "found").results)
-    with pytest.raises(SpecError, match="steps says how long a full one is"):
+    with pytest.raises(SpecError, match="asks for its length: give steps"):
         find_by_script(script, words, value=VALUE, folder=tmp_path / "other")
 
 
@@ -447,3 +434,28 @@ def test_a_training_that_draws_what_no_seed_determines_is_said_to(tmp_path: Path
     assert any("Run once more, the training at LR" in note for note in advice.warnings)
     even = find_by_function(reporting, folder=tmp_path / "even", lrs=LRS, steps=128, value="reached")
     assert not any("Run once more" in note for note in even.warnings)
+
+
+def test_what_failed_of_a_script_is_trained_again_where_that_is_asked_for(tmp_path: Path):
+    path, broken = tmp_path / "train.py", tmp_path / "broken"
+    path.write_text(
+        "import os, sys, torch\n"
+        f"assert not (float(sys.argv[1]) > 0.09 and os.path.exists({str(broken)!r})), 'no such data'\n"
+        "w = torch.nn.Parameter(torch.ones(1))\n"
+        "optimizer = torch.optim.SGD([w], lr=float(sys.argv[1]))\n"
+        "for _ in range(64):\n"
+        "    optimizer.zero_grad(); (w ** 2).sum().backward(); optimizer.step()\n"
+    )
+    broken.touch()
+    given: dict[str, Any] = {"value": "float(w ** 2)", "steps": 64, "lrs": LRS, "folder": tmp_path / "found"}
+    first = find_by_script(path, ["{lr}"], **given)
+    assert any("no such data" in warning and "--retry-failed" in warning for warning in first.warnings)
+    broken.unlink()
+    failed = [each for each in Finder(given["folder"]).results if each.failure]
+    assert failed
+    find_by_script(path, ["{lr}"], **given)
+    assert [each for each in Finder(given["folder"]).results if each.failure] == failed
+    again = find_by_script(path, ["{lr}"], **given, retry_failed=True)
+    assert not any(each.failure for each in Finder(given["folder"]).results)
+    assert {each.segment for each in Finder(given["folder"]).results} >= {each.segment for each in failed}
+    assert not any("no such data" in warning for warning in again.warnings)

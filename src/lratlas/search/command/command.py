@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -11,15 +11,19 @@ from pathlib import Path
 from lratlas.errors import SearchError, SpecError
 from lratlas.search.advice import Advice
 from lratlas.search.command.failures import stop_if_hopeless
+from lratlas.search.command.gpus import divided
 from lratlas.search.command.output import told_no
 from lratlas.search.command.process import Limits, Stop, Stopped
 from lratlas.search.command.record import Judge, judge_of, record_judge
 from lratlas.search.command.segment import TrainedSegment, train_segment
 from lratlas.search.command.segment_folder import segment_folder
 from lratlas.search.command.template import Template, check_program, placeholders
+from lratlas.search.command.turns import Turns
 from lratlas.search.driven.validation import compiled_pattern
 from lratlas.search.finder import Finder
+from lratlas.search.journal import claim
 from lratlas.search.segments import Segment, SegmentResult, mean_of_last_fifth
+from lratlas.search.wording import LESS_MEMORY
 
 SLACK = 60.0  # seconds that any segment may take
 PATIENCE = 10  # times the expected time
@@ -39,6 +43,7 @@ def find_by_command(
     pattern: str | None = None,
     timeout: float | None = None,
     stall: float | None = None,
+    gpus: Sequence[str] = (),
     started: Callable[[Segment], None] = lambda _: None,
     ended: Callable[[SegmentResult], None] = lambda _: None,
     notice: Callable[[str], None] = lambda _: None,
@@ -47,6 +52,7 @@ def find_by_command(
 
     The program runs in the current folder. Its output and its checkpoints are kept in ``segments/NAME`` of the search's
     folder; states that no segment needs any more are deleted. A segment that fails is named and the search continues.
+    One that runs out of memory is tried again with no other program at the same time.
 
     Args:
         command: The command with placeholders; see :func:`lratlas.search.command.template.placeholders`.
@@ -56,6 +62,7 @@ def find_by_command(
         pattern: A regular expression whose first group is the metric in what the program prints besides.
         timeout: Seconds that a segment may take; None: ten times what earlier segments let expect, plus a minute.
         stall: Seconds that a program may print nothing; None: for ever.
+        gpus: The CUDA devices that are divided among the programs; none: each program sees what this one does.
         started: Called with each segment when it begins.
         ended: Called with what was recorded of each segment.
         notice: Called with sentences about what went wrong.
@@ -65,8 +72,8 @@ def find_by_command(
 
     Raises:
         SpecError: The command or an argument cannot be used.
-        SearchError: No LR could be trained, the first three segments failed in the same way, the search was begun with
-            another metric, or its folder is damaged or cannot be written.
+        SearchError: No LR could be trained, the first three segments failed in the same way, memory does not suffice
+            for one program, the search was begun with another metric, or its folder is damaged or cannot be written.
     """
     template = placeholders(command)
     check_program(template)
@@ -79,11 +86,13 @@ def find_by_command(
         pattern=None if pattern is None else compiled_pattern(pattern),
         judge=judge_of(root, metric=metric),
         limits=Limits(timeout=timeout, stall=stall),
+        turns=Turns(len(finders)),
         started=started,
         ended=ended,
         notice=notice,
     )
-    _run_threads(search, finders)
+    parts = divided(gpus, len(finders))
+    _run_threads(search, [_Worker(finder=finder, gpus=part) for finder, part in zip(finders, parts, strict=True)])
     advice = finders[0].advice()
     if advice.segment and segment_folder(root, advice.segment).state.exists():
         advice = replace(advice, checkpoint=segment_folder(root, advice.segment).checkpoint)
@@ -100,6 +109,7 @@ class _Searching:
     pattern: re.Pattern[str] | None
     judge: Judge | None
     limits: Limits
+    turns: Turns
     started: Callable[[Segment], None]
     ended: Callable[[SegmentResult], None]
     notice: Callable[[str], None]
@@ -112,10 +122,13 @@ class _Searching:
 class _Worker:
     """A thread that serves a finder: ``free`` while it trains nothing, ``done`` when it has ended.
 
+    ``gpus`` is what the environment of its programs says of them.
+
     Events, since a thread that was joined is taken for ended when Ctrl-C interrupts the joining (Python 3.11).
     """
 
     finder: Finder
+    gpus: Mapping[str, str]
     free: threading.Event = field(default_factory=threading.Event)
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -125,18 +138,28 @@ def _check(template: Template, finders: Sequence[Finder], timeout: float | None,
         raise SpecError("A search with a command needs at least one finder.")
     for name, seconds in (("timeout", timeout), ("stall", stall)):
         if seconds is not None and not seconds > 0:
-            raise SpecError(f"{name} is {seconds}; it must be a number of seconds above 0.")
+            raise SpecError(f"--{name} is {seconds}; it must be a number of seconds above 0.")
     settings = finders[0].search
     if settings.resumable and not template.resumable:
-        raise SpecError("The command has no {checkpoint}, so the finder must be made with resumable=False.")
+        raise SpecError(
+            "The command has no {checkpoint}, but the search was begun with one that continues trainings: tell it where"
+            " its state is, as in [--resume {checkpoint}], or use another folder (docs/command.md)."
+        )
     if settings.anneal and not template.anneals:
-        raise SpecError("The command has no {final_lr}, so the finder must be made with anneal=False.")
+        raise SpecError(
+            "The command has no {final_lr}, but the search was begun with one that anneals its LR: tell it the LR"
+            " at the end, as in --final-lr {final_lr}, or use another folder (docs/command.md)."
+        )
+    if settings.counted == "steps" and "epochs" in template.names:
+        raise SpecError(
+            "The command has {epochs}, but the search counts steps: give --epochs, those of a full training, instead of"
+            " --steps, or tell the command its {stop}."
+        )
 
 
-def _run_threads(search: _Searching, finders: Sequence[Finder]) -> None:
+def _run_threads(search: _Searching, workers: Sequence[_Worker]) -> None:
     """Let each finder be served by a thread; whatever ends the waiting here ends their programs."""
     # Waiting here and running there: Ctrl-C reaches this thread alone, and never in the middle of ending a program.
-    workers = [_Worker(finder=finder) for finder in finders]
     for worker in workers:
         worker.free.set()
     try:
@@ -170,41 +193,94 @@ def _serve(search: _Searching, worker: _Worker) -> None:
         while not stopped() and (piece := worker.finder.ask()) is not None:
             worker.free.clear()
             if not stopped():
-                _train(search, worker.finder, piece)
+                _train(search, worker, piece)
             worker.free.set()
     except Stopped:
         pass
     except OSError as error:
-        search.error = SearchError(f"The search in {search.root} cannot go on: {error}.")
+        search.error = SearchError(f"The search in {search.root} cannot go on: {error}. Mend that, and start again.")
     except BaseException as error:  # the waiting thread raises it
         search.error = error
     finally:
+        worker.finder.release()  # what was not trained to its end
         worker.free.set()
         worker.done.set()
 
 
-def _train(search: _Searching, finder: Finder, piece: Segment) -> None:
+def _train(search: _Searching, worker: _Worker, piece: Segment) -> None:
     """Train a segment and record its result."""
-    limits = search.limits
-    if limits.timeout is None:
-        limits = replace(limits, timeout=time_limit(finder.results, piece.steps))
+    finder = worker.finder
     with search.lock:
         search.started(piece)
-    trained = train_segment(
-        piece,
-        template=search.template,
-        root=search.root,
-        metric=search.metric or "value",
-        pattern=search.pattern,
-        is_continued=finder.search.resumable and not piece.annealed,
-        limits=limits,
-        stop=search.stop,
-    )
+    _restore_parent(search, worker, piece)
+    trained = _trained(search, worker, piece)
     with search.lock:
         result = _told(search, finder, piece, trained)
         search.ended(result)
         _drop_states(search.root, finder)
-    stop_if_hopeless(finder.results, search.root)
+    stop_if_hopeless(finder.results)
+
+
+def _restore_parent(search: _Searching, worker: _Worker, piece: Segment) -> None:
+    """Train to the start of a segment where the state that it continues from was deleted; what is recorded stays."""
+    parent = next((each.segment for each in worker.finder.results if each.segment.name == piece.parent), None)
+    if parent is None:
+        return
+    while (lock := claim(search.root, parent.name)) is None:  # another worker needs it too
+        if search.stop.asked.wait(WAIT):
+            raise Stopped
+    try:
+        if not segment_folder(search.root, parent.name).has_state:
+            # From fresh weights: its own parent's state may be gone as well.
+            again = _trained(search, worker, replace(parent, parent=None, start=0))
+            if again.failure:
+                search.notice(f"{parent.name} could not be trained again for its state: {again.failure}.")
+    finally:
+        lock.release()
+
+
+def _trained(search: _Searching, worker: _Worker, piece: Segment) -> TrainedSegment:
+    """What the command makes of a segment; where memory does not suffice, with no other program at the same time.
+
+    Raises:
+        SearchError: Memory does not suffice for it alone.
+    """
+    side_by_side = search.turns.most > 1
+    trained = _run(search, worker, piece, alone=False)
+    if trained.out_of_memory and side_by_side:
+        trained = _run(search, worker, piece, alone=True)
+        if not trained.out_of_memory:
+            search.turns.most = max(1, search.turns.most - 1)
+            search.notice(
+                f"{piece.name} ran out of memory next to other programs, and not alone: at most {search.turns.most}"
+                " run at once from now on (--workers)."
+            )
+    if trained.out_of_memory:
+        raise SearchError(
+            f"Memory does not suffice for {piece.name}, with no other program of the search at the same time:"
+            f" {trained.failure}. {LESS_MEMORY}"
+        )
+    return trained
+
+
+def _run(search: _Searching, worker: _Worker, piece: Segment, *, alone: bool) -> TrainedSegment:
+    with search.turns.turn(alone=alone):
+        if search.stop.asked.is_set():
+            raise Stopped
+        limits, settings = search.limits, worker.finder.search
+        if limits.timeout is None:
+            limits = replace(limits, timeout=time_limit(worker.finder.results, piece.steps))
+        return train_segment(
+            piece,
+            template=search.template,
+            root=search.root,
+            metric=search.metric or "value",
+            pattern=search.pattern,
+            is_continued=settings.resumable and not piece.annealed,
+            limits=limits,
+            stop=search.stop,
+            environment=worker.gpus,
+        )
 
 
 def _told(search: _Searching, finder: Finder, piece: Segment, trained: TrainedSegment) -> SegmentResult:

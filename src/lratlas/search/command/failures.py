@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from lratlas.errors import SearchError
 from lratlas.search.command.output import PRINTED
@@ -14,14 +13,13 @@ OF_COMMAND = "the command "
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
-def stop_if_hopeless(results: Sequence[SegmentResult], root: Path) -> None:
+def stop_if_hopeless(results: Sequence[SegmentResult]) -> None:
     """Stop a search in which the command failed in every segment, the last three times in the same way.
 
     Numbers and quotations of what the command printed may differ.
 
     Args:
         results: All that is known of the search.
-        root: Its folder, named in the message.
 
     Raises:
         SearchError: It cannot succeed; the message has the reason.
@@ -31,6 +29,6 @@ def stop_if_hopeless(results: Sequence[SegmentResult], root: Path) -> None:
         return
     if len({_NUMBER.sub("0", str(failure).partition(PRINTED)[0]) for failure in failures[-ALIKE:]}) == 1:
         raise SearchError(
-            f"All of the first {len(failures)} segments failed, the last one because {failures[-1]}; mend the command"
-            f" and start again in another folder, for in {root} these LRs count as failed."
+            f"All of the first {len(failures)} segments failed, the last one because {str(failures[-1]).rstrip('.')}."
+            " Mend the command and start again with --retry-failed, which trains them again."
         )

@@ -149,7 +149,9 @@ def told_no(metric: str, names: Collection[str], unread: Sequence[str] = ()) -> 
         names: Those that were told.
         unread: Lines that could not be used.
     """
-    found = f"its records have {', '.join(names)}" if names else "it printed no JSON records with numbers"
+    found = "it printed no JSON records with numbers (--metric-pattern reads other lines)"
+    if names:
+        found = f"its records have {', '.join(names)} (--metric names one)"
     quoted = " and ".join(f"`{line}`" for line in unread)
     return f"the command told no {metric!r}; {found}{PRINTED + quoted if quoted else ''}"
 

@@ -10,6 +10,7 @@ from lratlas.study.store.checksum import sealed_json
 
 Judge = Literal["value", "loss"]
 FILE = "command.json"
+_MEND = "Delete it and start again with the same --metric as before."
 
 
 def judge_of(root: Path, *, metric: str | None) -> Judge | None:
@@ -32,13 +33,14 @@ def judge_of(root: Path, *, metric: str | None) -> Judge | None:
         record = read_object(path.read_bytes())
         judge, named = record["judge"], record["metric"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise SearchError(f"{path} is damaged; the search cannot go on in {root}.") from error
+        raise SearchError(f"{path} is damaged. {_MEND}") from error
     if judge not in get_args(Judge):
-        raise SearchError(f"{path} is damaged: it judges by {judge!r}, not by one of {', '.join(get_args(Judge))}.")
+        allowed = " or ".join(get_args(Judge))
+        raise SearchError(f"{path} is damaged: it judges by {judge!r}, and not by {allowed}. {_MEND}")
     if named != metric:
         raise SearchError(
             f"The metric is {_name(metric)}, but the search in {root} was begun with {_name(named)};"
-            " name that one, or choose another folder."
+            f" {'leave --metric out' if named is None else f'give --metric {named}'}, or use another folder."
         )
     return judge
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 from signal import Signals
+from types import MappingProxyType
 
 from lratlas.numbers import is_finite
 from lratlas.search.command.output import OutputParser, Tail, shown, told_no
@@ -14,10 +15,12 @@ from lratlas.search.command.process import Ended, Limits, Stop, run_program
 from lratlas.search.command.segment_folder import SegmentFolder, prepared
 from lratlas.search.command.template import Template, values_of
 from lratlas.search.segments import Segment
+from lratlas.training.memory import says_out_of_memory
 
 LAST_LINES = 3  # of standard error, in a failure
 LAST_BYTES = 1 << 13
 LONGEST_REASON = 400
+_KILLED = (-9, 137)  # exit codes after a SIGKILL, of a program and of a shell around it
 _MARKS = re.compile(r"[\s^~|+-]*")  # underlines of a traceback
 
 
@@ -33,6 +36,7 @@ class TrainedSegment:
         unread: The last lines without a number, see `OutputParser`.
         failure: What went wrong, in words; None if all went well. It begins with "the command" if that is what
             must be mended, and says "not finite" if the training diverged.
+        out_of_memory: Whether it failed since memory did not suffice, which says nothing of the LR.
     """
 
     value: float | None = None
@@ -41,6 +45,7 @@ class TrainedSegment:
     names: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     failure: str | None = None
+    out_of_memory: bool = False
 
 
 def train_segment(
@@ -53,6 +58,7 @@ def train_segment(
     is_continued: bool,
     limits: Limits,
     stop: Stop,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> TrainedSegment:
     """Run the command for a segment, in the current folder, and judge what it did.
 
@@ -65,6 +71,7 @@ def train_segment(
         is_continued: Whether other segments may go on from its final state, which must be saved then.
         limits: How long it may take.
         stop: Tells when to end it.
+        environment: What its environment has besides.
 
     Raises:
         Stopped: Its end was asked for.
@@ -88,7 +95,7 @@ def train_segment(
     try:
         ended = run_program(
             template.filled(values),
-            environment=_environment(values, folder),
+            environment=_environment(values, folder, environment),
             stdout=folder.stdout,
             stderr=folder.stderr,
             watched=(folder.output,),
@@ -105,23 +112,25 @@ def train_segment(
     return _judged(told, ended, folder, saved=saved)
 
 
-def _environment(values: Mapping[str, str], folder: SegmentFolder) -> dict[str, str]:
+def _environment(values: Mapping[str, str], folder: SegmentFolder, more: Mapping[str, str]) -> dict[str, str]:
     """The environment of the command: this one's, and all that the placeholders say."""
     said = {f"LRATLAS_{name.upper()}": value for name, value in values.items()}
     # What a Python program printed before it was ended must not be lost in a buffer.
-    return {"PYTHONUNBUFFERED": "1", **os.environ, **said, "LRATLAS_OUTPUT": str(folder.output)}
+    return {"PYTHONUNBUFFERED": "1", **os.environ, **more, **said, "LRATLAS_OUTPUT": str(folder.output)}
 
 
 def _judged(told: OutputParser, ended: Ended, folder: SegmentFolder, *, saved: bool) -> TrainedSegment:
     """What a segment came to; a divergence explains everything that follows from it."""
     diverged = _divergence(told, ended)
+    failure = diverged or _failure(told, ended, folder, saved=saved)
     return TrainedSegment(
         value=told.value,
         averaged=told.averaged,
         names=tuple(told.names),
         unread=tuple(told.unread),
         losses=(*told.losses(), nan) if diverged else told.losses(),
-        failure=diverged or _failure(told, ended, folder, saved=saved),
+        failure=failure,
+        out_of_memory=failure is not None and not diverged and _out_of_memory(ended, folder),
     )
 
 
@@ -145,8 +154,14 @@ def _failure(told: OutputParser, ended: Ended, folder: SegmentFolder, *, saved: 
     if told.value is None and told.averaged is None and not told.losses():
         return told_no(told.metric, told.names, told.unread)
     if not saved:
-        return "the command saved no checkpoint"
+        return "the command saved no checkpoint; it must write its state to {checkpoint} at the end"
     return None
+
+
+def _out_of_memory(ended: Ended, folder: SegmentFolder) -> bool:
+    """Whether the system ended a program for its memory, or the last that it printed says that memory was out."""
+    said = any(says_out_of_memory(_last_text(path)) for path in (folder.stderr, folder.stdout))
+    return ended.cut is None and (said or ended.code in _KILLED)
 
 
 def _signal_name(number: int) -> str:
@@ -160,9 +175,13 @@ def _signal_name(number: int) -> str:
 def _last_words(folder: SegmentFolder) -> str:
     """The last lines that the command printed, those to standard error before others; empty if it printed none."""
     for path in (folder.stderr, folder.stdout):
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - LAST_BYTES))
-            lines = [shown(line, longest=LONGEST_REASON) for line in file.read().decode(errors="replace").splitlines()]
+        lines = [shown(line, longest=LONGEST_REASON) for line in _last_text(path).splitlines()]
         if last := [line for line in lines if not _MARKS.fullmatch(line)][-LAST_LINES:]:
             return f": {'; '.join(last)[-LONGEST_REASON:]}"
     return ""
+
+
+def _last_text(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LAST_BYTES))
+        return file.read().decode(errors="replace")

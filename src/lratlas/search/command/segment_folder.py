@@ -44,6 +44,11 @@ class SegmentFolder:
         """The path that the command is told; it may be a file or a folder, or be given an ending."""
         return self.state / "checkpoint"
 
+    @property
+    def has_state(self) -> bool:
+        """Whether a state was saved, and not deleted."""
+        return self.state.is_dir() and any(self.state.iterdir())
+
     def fingerprint(self) -> dict[str, tuple[int, int, int]]:
         """The files of the state with inode, size and time of change: differs once anything is saved."""
         return {str(path): _stamp(path) for path in self.state.rglob("*")}
@@ -87,11 +92,11 @@ def prepared(root: Path, name: str, parent: str | None) -> SegmentFolder:
     if parent is None:
         folder.state.mkdir(parents=True)
         return folder
-    source = segment_folder(root, parent).state
-    if not any(source.iterdir()):
-        raise FileNotFoundError(source)
+    source = segment_folder(root, parent)
+    if not source.has_state:
+        raise FileNotFoundError(source.state)
     folder.path.mkdir()
-    shutil.copytree(source, folder.state, symlinks=True)
+    shutil.copytree(source.state, folder.state, symlinks=True)
     return folder
 
 

@@ -16,6 +16,7 @@ PLACEHOLDERS: Mapping[str, str] = {
     "steps": "how many steps to train now",
     "start": "steps done before",
     "stop": "steps done afterwards",
+    "epochs": "the same as {stop}, where the search counts epochs",
     "seed": "the seed of weights and data order",
     "checkpoint": "where the state is read from and written to",
     "average_from": "the step after which weights are averaged",
@@ -26,9 +27,7 @@ PLACEHOLDERS: Mapping[str, str] = {
 # ${NAME} belongs to a shell, {{name}} is a name in braces that is meant literally.
 _BRACES = re.compile(r"\{\{(?P<literal>[A-Za-z_]\w*)\}\}|(?<!\$)\{(?P<name>[A-Za-z_]\w*)\}")
 
-_OPTIONAL = re.compile(
-    r"(?<!\S)\[([^\[\]\s][^\[\]]*\{checkpoint\}[^\[\]\s]*)\](?!\S)"
-)  # a shell's own `[ ` has a space
+_OPTIONAL = re.compile(r"(?<!\S)\[((?!\s)[^\[\]]*\{checkpoint\}[^\[\]\s]*)\](?!\S)")  # a shell's own `[ ` has a space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,20 +75,24 @@ def placeholders(command: str) -> Template:
     try:
         words, fresh = (tuple(shlex.split(_OPTIONAL.sub(kept, command))) for kept in (r"\1", ""))
     except ValueError as error:
-        raise SpecError(f"The command {command!r} cannot be split into words: {str(error).lower()}.") from error
+        raise SpecError(f"The command {command!r} is not quoted as in a shell: {str(error).lower()}.") from error
     if not words:
         raise SpecError("The command is empty; it must be a program and its arguments, with {lr} among them.")
     names = frozenset(str(found["name"]) for word in words for found in _BRACES.finditer(word) if found["name"])
     if unknown := sorted(names - PLACEHOLDERS.keys()):
         raise SpecError(
-            f"The command has the unknown placeholder {_listed(unknown)}; allowed are {_listed(PLACEHOLDERS)}."
+            f"The command has the unknown placeholder {_listed(unknown)}; allowed are {_listed(PLACEHOLDERS)}. Double"
+            " the braces of what is none."
         )
     if "lr" not in names:
-        raise SpecError(f"The command has no {{lr}}; allowed placeholders are {_listed(PLACEHOLDERS)}.")
+        raise SpecError(
+            f"The command has no {{lr}}: write it where the LR goes, as in --lr {{lr}}. Allowed are"
+            f" {_listed(PLACEHOLDERS)}."
+        )
     if "final_lr" in names and not names & {"checkpoint", "anneal_from"}:
         raise SpecError(
             "The command has {final_lr} but neither {checkpoint} nor {anneal_from}: it could not know at which step"
-            " the LR begins to descend."
+            " the LR begins to descend. Add one of them, or leave {final_lr} out."
         )
     return Template(words=words, fresh=fresh, names=names)
 
@@ -102,7 +105,10 @@ def check_program(template: Template) -> None:
     """
     program = template.words[0]
     if not _BRACES.search(program) and shutil.which(program) is None:
-        raise SpecError(f"The command's program {program!r} is not found, or may not be executed.")
+        raise SpecError(
+            f"The command's program {program!r} is not found, or may not be executed; give its path, or what"
+            " runs it, as in python train.py."
+        )
 
 
 def values_of(piece: Segment, checkpoint: Path) -> dict[str, str]:
@@ -121,6 +127,7 @@ def values_of(piece: Segment, checkpoint: Path) -> dict[str, str]:
         "steps": str(piece.steps),
         "start": str(piece.start),
         "stop": str(piece.stop),
+        "epochs": str(piece.stop),
         "seed": str(piece.seed),
         "checkpoint": str(checkpoint),
         "average_from": str(piece.average_from),

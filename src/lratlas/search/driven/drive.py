@@ -18,11 +18,13 @@ from lratlas.search.driven.hooks import followed
 from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.printed import Heard, Printed
 from lratlas.search.driven.trial import Reached, Trial
-from lratlas.search.driven.validation import OUT_OF_MEMORY, Validation
+from lratlas.search.driven.validation import Validation
 from lratlas.search.driven.world import signals_ignored
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment, SegmentResult, block_losses, mean_of_last_fifth
+from lratlas.search.wording import LESS_MEMORY
 from lratlas.streams import seeded
+from lratlas.training.memory import is_out_of_memory
 
 OUTPUT = "output"
 """The folder of what trainings print, within that of the search."""
@@ -82,12 +84,21 @@ class _Pool:
     ended: list[int] = field(default_factory=list)  # after how many steps trainings ended by themselves
 
     def train(self, segment: Segment) -> Reached:
-        """Train a segment, by the training that waits at its start, or a new one that catches up."""
+        """Train a segment, by the training that waits at its start, or a new one that catches up.
+
+        Raises:
+            SearchError: Memory does not suffice for it alone, or the full training is shorter than it was said to be.
+        """
         trial, reached = self._trained(segment)
-        if isinstance(trial.error, OUT_OF_MEMORY) and len(self.waiting) > 1:
+        if is_out_of_memory(trial.error) and len(self.waiting) > 1:
             self.end()  # those that wait have taken the room
             _free()
             trial, reached = self._trained(segment)
+        if is_out_of_memory(trial.error):
+            raise SearchError(
+                f"Memory does not suffice for the training at LR {segment.lr:.3g}, with no other one in memory:"
+                f" {str(reached.error).rstrip('.')}. {LESS_MEMORY}"
+            )
         if trial.base is not None:
             self.made[segment.lr] = trial.base
         self.moved |= trial.moved
@@ -130,7 +141,7 @@ class _Pool:
         if steps in self.ended and self.furthest < steps:
             raise SearchError(
                 f"The training ends by itself after {steps:,} steps, but a full training was to have"
-                f" {self.finder.search.steps:,}: give steps = {steps}, and another folder."
+                f" {self.finder.search.steps:,}: give steps = {steps} (--steps {steps}), and another folder."
             )
         self.ended.append(steps)
 
@@ -268,7 +279,10 @@ def _stop_if_hopeless(finder: Finder, failures: Sequence[tuple[Segment, Reached]
     """Stop where the first segments all failed."""
     if len(failures) == min(_ALIKE, len(finder.search.lrs)):
         count = f"{len(failures)} trainings" if len(failures) > 1 else "training"
-        raise SearchError(f"The first {count} failed. The last one: {failures[-1][1].error}")
+        raise SearchError(
+            f"The first {count} failed. The last one: {str(failures[-1][1].error).rstrip('.')}. Mend the training,"
+            " and start again; nothing of them is recorded."
+        )
 
 
 def _repeats(results: Collection[SegmentResult], segment: Segment, reached: Reached) -> bool:

@@ -100,6 +100,7 @@ def find_driven(
     steps: int | None = None,
     epochs: int | None = None,
     direction: Literal["minimize", "maximize"] | None = None,
+    retry_failed: bool = False,
     progress: Callable[[Finder], None] = lambda _: None,
     **settings: Any,
 ) -> Advice:
@@ -115,6 +116,7 @@ def find_driven(
         steps: Optimizer steps of a full training; counted in one training if None.
         epochs: Epochs of a full training that is told them.
         direction: Whether a lower or a higher metric is better; None: by its name, lower where that does not tell.
+        retry_failed: Whether to train again what failed before, but for what diverged.
         progress: Called after each segment.
         settings: Further ones of a `Finder`.
 
@@ -127,12 +129,15 @@ def find_driven(
     if driven.shrinks:
         if settings.get("schedule", "constant") != "constant" or settings.get("warmup"):
             raise SpecError(
-                "The training is told its length, so it has its own schedule: leave out schedule and warmup."
+                "The training is told its length, so it has its own schedule: leave out schedule and warmup"
+                " (--schedule, --warmup)."
             )
         settings = {**settings, "schedule": "own"}
     name = found.driven.validation and found.driven.validation.name
     own = direction or (better(name) if name else "minimize")
     finder = Finder(root, steps=found.steps, unit=found.unit, direction=own, anneal=False, **settings)
+    if retry_failed:
+        finder.retry_failed()
     advice = drive(found.driven, finder, progress=progress)
     notes = [*found.notes, *([] if direction or not name else _direction_notes(finder, name, told=own))]
     return replace(advice, warnings=(*advice.warnings, *notes))
@@ -162,7 +167,7 @@ def _parameters(train: Callable[..., object]) -> Mapping[str, inspect.Parameter]
     try:
         return inspect.signature(train).parameters
     except (TypeError, ValueError) as error:
-        raise SpecError(f"{train!r} cannot be called with an LR: {error}.") from error
+        raise SpecError(f"{train!r} cannot be called with an LR: {error}. Give a function, lambda lr: ….") from error
 
 
 def _lr_name(parameters: Mapping[str, inspect.Parameter], told: Collection[str]) -> str | None:

@@ -80,7 +80,7 @@ def settle(
     asked = {"value": given and given.text, "metric": metric, "pattern": pattern}
     if (shrinks == "epochs") != (epochs is not None):
         raise SpecError(
-            "The training is told its epochs: epochs says how many a full one has."
+            "The training asks for its epochs: give epochs (--epochs), those of a full one."
             if epochs is None
             else "epochs is for a training that is told them: it has no {epochs} in its arguments."
         )
@@ -91,7 +91,7 @@ def settle(
         if steps is None and (root / SETTINGS).exists():
             steps = read_settings(root).steps
         if shrinks == "steps" and steps is None:
-            raise SpecError("The training is told its length: steps says how long a full one is.")
+            raise SpecError("The training asks for its length: give steps (--steps), those of a full one.")
         heard = Heard(sought=sought)
         seen = steps
         if given is None or steps is None:
@@ -140,7 +140,10 @@ def _look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole:
             reached = trial.run(replace(segment, stop=at))  # it may wait where its loss is not finite
         trial.leave()
     if trial.error is not None:
-        raise SearchError(f"The training failed at LR {_LR:.3g}, where it was looked at: {reached.error}")
+        raise SearchError(
+            f"The training failed at LR {_LR:.3g}, where it was looked at: {str(reached.error).rstrip('.')}. Mend it,"
+            " and start again."
+        )
     if trial.step == 0:
         raise SearchError(NOT_SEEN)
     return trial.step

@@ -25,9 +25,13 @@ def script_body(script: Path) -> Callable[[Sequence[str]], None]:
     try:
         code = compile(script.read_bytes(), str(whole), "exec", dont_inherit=True)
     except OSError as error:
-        raise SpecError(f"The script {script} cannot be read: {error.strerror}.") from error
+        raise SpecError(
+            f"The script {script} cannot be read: {error.strerror}. Give the path of a Python file."
+        ) from error
     except (SyntaxError, ValueError) as error:
-        raise SpecError(f"The script {script} is no Python that can run here: {error}.") from error
+        raise SpecError(
+            f"The script {script} is no Python that can run here: {error}. For other programs there is --command."
+        ) from error
 
     def run(words: Sequence[str]) -> None:
         sys.argv = [str(script), *words]

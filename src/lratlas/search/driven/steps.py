@@ -71,7 +71,8 @@ class Steps:
         self.moved |= _lr(leader.param_groups[0]) != self.base
         if lr is not None and not self.base:
             raise SearchError(
-                f"the {type(leader).__name__} has the LR {leader.param_groups[0].get('lr')}, which cannot be scaled"
+                f"the {type(leader).__name__} has the LR {leader.param_groups[0].get('lr')}, which cannot be scaled;"
+                " pass it the LR of the search ({lr})"
             )
         if (lr is None or lr == self.base) and share == 1.0:
             return

@@ -186,7 +186,7 @@ class Trial:
         self._thread.check()
         if self._measuring:
             if any(optimizer is each for each in self._steps.known()):
-                raise SearchError("it takes a step of the training's optimizer, which a measurement must not")
+                raise SearchError("it takes a step of the training's optimizer, but must only evaluate")
             return
         self._arrive_if_printed()
         assert self._segment is not None

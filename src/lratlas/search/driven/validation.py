@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-import torch
-
 from lratlas.errors import SearchError, SpecError, first_line, meant
 from lratlas.numbers import number
 from lratlas.study.spec.errors import shown
+from lratlas.training.memory import is_out_of_memory
 
 NUMBER = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
 """A number in a text."""
-OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
-"""Errors that may not occur where less else is in memory."""
 _MORE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 AFTER = rf"[\"']?(?:\s*(?:[:=]|is)?\s*|[^:=,;|\n]{{0,60}}[:=]\s*)\(?({NUMBER})(?:\s*/\s*(\d+\b))?"
 """What follows the name of a metric in a text: the metric, and what it is divided by, as in 9873/10000."""
@@ -66,9 +63,9 @@ class Validation:
                 found = self.function(*given, **own)
         except SearchError as error:
             raise SearchError(f"{self.text} fails: {error}.") from error
-        except OUT_OF_MEMORY:
-            raise
         except Exception as error:
+            if is_out_of_memory(error):  # which need not happen where less else is in memory
+                raise
             raise SearchError(f"{self.text} fails: {self._described(error, names)}.") from error
         return self._number(found, printed)
 
@@ -138,7 +135,7 @@ def make_validation(
     try:
         code = compile(value.strip(), "value", "eval", dont_inherit=True)
     except SyntaxError as error:
-        raise SpecError(f"The value {value!r} is no Python expression: {error.msg}.") from error
+        raise SpecError(f"The value {value!r} is no Python expression, such as evaluate(m): {error.msg}.") from error
     return Validation(text=value.strip(), code=code, metric=metric, pattern=found)
 
 
@@ -168,7 +165,7 @@ def compiled_pattern(pattern: str) -> re.Pattern[str]:
     try:
         found = re.compile(pattern)
     except re.error as error:
-        raise SpecError(f"The pattern {pattern!r} is no regular expression: {error}.") from error
+        raise SpecError(f"The pattern {pattern!r} is no regular expression, such as acc=([0-9.]+): {error}.") from error
     if found.groups != 1:
-        raise SpecError(f"The pattern {pattern!r} has {found.groups} groups; it must have one, the metric.")
+        raise SpecError(f"The pattern {pattern!r} has {found.groups} groups, but must have one, as in acc=([0-9.]+).")
     return found
