@@ -34,7 +34,7 @@ def find(
         list[str] | None,
         typer.Argument(
             help="A spec: its task, the LRs to begin with, its length. After --, the arguments of a --script, with"
-            " {lr}, {seed}, {steps}.",
+            " {lr}, {seed}, {steps}, {epochs}.",
             metavar="[SPEC.toml | -- ARGUMENTS]",
         ),
     ] = None,
@@ -44,7 +44,10 @@ def find(
     ] = None,
     value: Annotated[
         str | None,
-        typer.Option(help="The script's validation metric: an expression over its variables.", metavar="EXPRESSION"),
+        typer.Option(
+            help="The script's validation metric: an expression over its variables. By default what it prints of one.",
+            metavar="EXPRESSION",
+        ),
     ] = None,
     pattern: Annotated[
         str | None,
@@ -107,13 +110,16 @@ def find(
     ] = 0,
     direction: Annotated[
         str | None,
-        typer.Option(help="minimize (default) or maximize the metric of a program or script.", metavar="DIRECTION"),
+        typer.Option(
+            help="minimize (default) or maximize the metric of a program or script; of a script by its name.",
+            metavar="DIRECTION",
+        ),
     ] = None,
     metric: Annotated[
         str | None,
         typer.Option(
             help="With a spec: accuracy (default where there are labels) or loss. With --command: the program's name"
-            " for its validation metric. With --script: its name in what the value returns or prints.",
+            " for its validation metric. With --script: its name in what the value or the script prints.",
             metavar="NAME",
         ),
     ] = None,

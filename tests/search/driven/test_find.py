@@ -317,8 +317,10 @@ def test_of_labels_that_are_noise_nothing_is_learned(tmp_path: Path):
 
 
 def test_a_script_that_is_another_one_by_itself_is_said_to(script: Path, tmp_path: Path):
-    text = script.read_text()
-    script.write_text(text.replace("torch.manual_seed(0)", "import os\ntorch.manual_seed(os.getpid())"))
+    text = script.read_text(encoding="utf-8")
+    script.write_text(
+        text.replace("torch.manual_seed(0)", "import os\ntorch.manual_seed(os.getpid())"), encoding="utf-8"
+    )
     advice = find_by_script(script, ["--lr={lr}"], value=VALUE, steps=128, lrs=LRS[:3], folder=tmp_path, budget=0.1)
     (note,) = [note for note in advice.warnings if "Run by itself, the training at LR" in note]
     assert "other losses from step 1 on" in note
