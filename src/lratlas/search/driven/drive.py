@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 
 from lratlas.errors import SearchError
 from lratlas.search.advice import Advice
@@ -54,6 +55,7 @@ class Driven:
             where it is not told.
         unit: Steps of an epoch, where it is told epochs.
         alone: The losses of a segment, trained by itself in another process; None to train it again in this one.
+        modules: Called in the training's thread, returns its modules; None where they have to be looked for.
     """
 
     start: Callable[[Segment, int], object]
@@ -63,6 +65,7 @@ class Driven:
     shrinks: Literal["steps", "epochs"] | None = None
     unit: int | None = None
     alone: Callable[[Segment, int, Path], Sequence[float]] | None = None
+    modules: Callable[[], list[nn.Module]] | None = None
 
     def epochs(self, segment: Segment) -> int:
         """The epochs to the end of a segment, where the training is told them."""
@@ -217,6 +220,7 @@ def begun(
         output=output,
         roots=driven.roots,
         heard=heard,
+        modules=driven.modules,
     )
 
 

@@ -45,18 +45,14 @@ def find_by_function(train: Callable[..., object], *, epochs: int | None = None,
     parameters = _parameters(train)
     told = {"seed", "steps"} | ({"epochs"} if epochs is not None else set())
     told &= parameters.keys()
-    name = _lr_name(parameters, told)
+    call = called_with_lr(train, told)
 
     def start(segment: Segment, epochs: int) -> object:
         own = {"seed": segment.seed, "steps": segment.stop, "epochs": epochs}
         own = {each: own[each] for each in told}
-        if name is None:
-            return _ended(train(**own))
-        if name in parameters and parameters[name].kind in _UNNAMED:
-            return _ended(train(segment.lr, **own))
-        return _ended(train(**{name: segment.lr}, **own))
+        return _ended(call(segment.lr, **own) if call else train(**own))
 
-    return find_driven(Driven(start=start, imposed=name is None, shrinks=_shrinks(told)), epochs=epochs, **settings)
+    return find_driven(Driven(start=start, imposed=call is None, shrinks=_shrinks(told)), epochs=epochs, **settings)
 
 
 def find_by_script(script: str | Path, words: Sequence[str], **settings: Any) -> Advice:
@@ -88,6 +84,28 @@ def find_by_script(script: str | Path, words: Sequence[str], **settings: Any) ->
     return find_driven(
         Driven(start=start, imposed=imposed, roots=roots, shrinks=_shrinks(told), alone=alone), **settings
     )
+
+
+def called_with_lr(function: Callable[..., Any], told: Collection[str] = ()) -> Callable[..., Any] | None:
+    """A function of the LR that calls another one with it; None where that has no argument for an LR.
+
+    Args:
+        function: The other one.
+        told: Names of arguments that it is given as well.
+
+    Raises:
+        SpecError: It needs other arguments too.
+    """
+    parameters = _parameters(function)
+    name = _lr_name(parameters, told)
+    if name is None:
+        return None
+    unnamed = name in parameters and parameters[name].kind in _UNNAMED
+
+    def call(lr: float, **own: Any) -> Any:
+        return function(lr, **own) if unnamed else function(**{name: lr}, **own)
+
+    return call
 
 
 def find_driven(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lratlas.errors import SearchError, SpecError
+from lratlas.errors import LRAtlasError, SearchError, SpecError
 from lratlas.search.driven.drive import ENDLESS, NOT_SEEN, OUTPUT, Driven, begun
 from lratlas.search.driven.hooks import followed
 from lratlas.search.driven.outputs import Outputs
@@ -95,7 +95,7 @@ def settle(
         heard = Heard(sought=sought)
         seen = steps
         if given is None or steps is None:
-            seen = _look(driven, root, heard, steps=steps, whole=steps is None)
+            seen = look(driven, root, heard, steps=steps, whole=steps is None)
         assert seen is not None
         if epochs is not None:
             steps = seen * epochs
@@ -119,11 +119,21 @@ def settle(
     )
 
 
-def _look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: bool) -> int:
+def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: bool) -> int:
     """Run a training at some LR: to its end where its length is not known, else until its metric was printed twice.
+
+    Args:
+        driven: The training.
+        root: The search's folder.
+        heard: Hears what it prints.
+        steps: Optimizer steps of a full training; None where they are not known.
+        whole: Whether it is run to its end.
 
     Returns:
         The steps that it took; where it is told its length, those of the short training that was looked at.
+
+    Raises:
+        SearchError: It fails, or PyTorch trained nothing.
     """
     stop = ENDLESS
     if driven.shrinks:
@@ -139,6 +149,8 @@ def _look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole:
             at = at if whole else 2 * at
             reached = trial.run(replace(segment, stop=at))  # it may wait where its loss is not finite
         trial.leave()
+    if isinstance(trial.error, LRAtlasError):
+        raise trial.error
     if trial.error is not None:
         raise SearchError(
             f"The training failed at LR {_LR:.3g}, where it was looked at: {str(reached.error).rstrip('.')}. Mend it,"

@@ -67,6 +67,7 @@ class Trial:
         output: Path,
         roots: Collection[Path] = (),
         heard: Heard | None = None,
+        modules: Callable[[], list[nn.Module]] | None = None,
     ) -> None:
         self.lr, self.step, self.shareable = lr, 0, True
         self.heard = Heard(sought=validation) if isinstance(validation, Printed) else heard
@@ -84,6 +85,7 @@ class Trial:
         self._average: list[tuple[Tensor, Tensor]] | None = None
         self._count = 0
         self._measuring = False
+        self._known = modules
         self._owners: tuple[frozenset[int], list[nn.Module]] = (frozenset(), [])  # by the ids of their parameters
 
     @property
@@ -288,6 +290,8 @@ class Trial:
 
     def _modules(self) -> list[nn.Module]:
         """The modules that have the trained parameters; looked for again where these have changed."""
+        if self._known is not None:
+            return self._known()
         parameters = self._steps.parameters()
         if (key := frozenset(map(id, parameters))) != self._owners[0]:
             self._owners = (key, modules_of(parameters))

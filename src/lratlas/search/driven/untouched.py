@@ -1,9 +1,11 @@
 """The variables of a suspended training, and their state while its validation metric is measured."""
 
+import copy
 import gc
 import inspect
 import os
 import random
+from collections import OrderedDict, deque
 from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from operator import attrgetter
@@ -22,6 +24,7 @@ _OWN = tuple(f"{each}{os.sep}" for each in (Path(torch.__file__).parent, Path(__
 _STANDARD = f"{Path(os.__file__).parent}{os.sep}"
 _IMPORT = "<frozen importlib"
 _DEEP, _MANY = 4, 10_000  # attributes of attributes, and objects, that are looked at
+_CONTAINERS = {list, dict, set, deque, OrderedDict}
 _PLAIN = (str, bytes, int, float, bool, type(None), Tensor, np.ndarray, ModuleType, type)
 
 
@@ -67,8 +70,8 @@ def untouched(
 ) -> Generator[None]:
     """Whatever the block does to a training is undone at its end, in place.
 
-    That is: weights, gradients, modes and buffers, random generators, the iterators of data loaders, and the global
-    state of the process.
+    That is: weights and gradients, modes, buffers and other attributes of modules, such as the states of metrics,
+    random generators, the iterators of data loaders, and the global state of the process.
 
     Args:
         parameters: Those that are trained.
@@ -78,10 +81,9 @@ def untouched(
     """
     reachable = _reachable(names)
     every = {id(part): part for each in modules for part in each.modules()}
-    modes = [(each, each.training, dict(vars(each)["_buffers"])) for each in every.values()]
     own = [each for module in every.values() for each in module.parameters(recurse=False) if each.requires_grad]
     trained = {id(each): each for each in (*parameters, *own)}  # also of optimizers that have taken no step yet
-    buffers = {id(each): each for *_, named in modes for each in named.values() if each is not None}
+    buffers = {id(each): each for module in every.values() for each in module.buffers(recurse=False)}
     whole = [(each, each.data, each.data.clone()) for each in (trained | buffers).values()]
     gradients = [(each, each.grad) for each in trained.values() if each.is_leaf]
     generators = [(each, _drawn(each)) for each in reachable if _drawn(each) is not None]
@@ -95,13 +97,10 @@ def untouched(
         for each, _ in loaders:
             each._iterator = None  # one that persists would begin again, in the middle of the training's loop
         torch.set_autocast_cache_enabled(False)  # casts of weights without gradients must not remain
-        with torch.no_grad():
+        with attributes_kept(every.values()), torch.no_grad():
             yield
     finally:
         torch.set_autocast_cache_enabled(caching)
-        for each, mode, named in modes:
-            each.training = mode
-            vars(each)["_buffers"].update(named)
         for each, data, content in whole:
             data.copy_(content)
             if (each.dtype, each.device) != (data.dtype, data.device):
@@ -115,6 +114,43 @@ def untouched(
         for each, state in generators:
             _draw_from(each, state)
         enter(before, roots)
+
+
+@contextmanager
+def attributes_kept(objects: Iterable[Any]) -> Generator[None]:
+    """The attributes of some objects are afterwards what they were, and so is what plain containers among them hold.
+
+    Tensors among them that the block has changed in place have their values again.
+    """
+    kept = [(vars(each), dict(vars(each))) for each in objects]
+    values = [value for _, named in kept for value in named.values()]
+    held = [(each, _held(each), copy.copy(each)) for each in values if type(each) in _CONTAINERS]
+    tensors = [(each, each._version, each.detach().clone()) for each in values if _plain(each)]
+    try:
+        yield
+    finally:
+        for own, named in kept:
+            for name in own.keys() - named.keys():
+                del own[name]
+            own.update(named)
+        for each, before, content in held:
+            if _held(each) != before:  # else it stays as it is, since the training may be in a loop over it
+                each.clear()
+                (each.extend if hasattr(each, "extend") else each.update)(content)
+        for each, version, content in tensors:
+            if each._version != version:
+                each.data.copy_(content)
+
+
+def _held(container: Any) -> list[int]:
+    """The identities of what a container holds."""
+    values: Iterable[Any] = container.values() if isinstance(container, dict) else ()
+    return [id(each) for each in (*container, *values)]
+
+
+def _plain(each: Any) -> bool:
+    """Whether it is a tensor that is no parameter, and can be restored."""
+    return type(each) is Tensor and each.layout is torch.strided and not each.is_inference()
 
 
 def _kinds(kind: type) -> set[type]:
