@@ -22,9 +22,9 @@ FOLDER = Path("lightning-search")
 class Digits(LightningModule):
     """An MLP that logs its validation accuracy."""
 
-    def __init__(self, lr: float, *, anneal: bool = False) -> None:
+    def __init__(self, lr: float) -> None:
         super().__init__()
-        self.lr, self.anneal = lr, anneal
+        self.lr = lr
         self.net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
@@ -36,10 +36,7 @@ class Digits(LightningModule):
         self.log("val_accuracy", (self.net(x).argmax(1) == y).float().mean())
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
-        last_fifth = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, 5 * (1 - step / STEPS)))
-        schedule = {"lr_scheduler": {"scheduler": last_fifth, "interval": "step"}}
-        return {"optimizer": optimizer} | (schedule if self.anneal else {})
+        return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
 
 
 def loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
@@ -61,19 +58,18 @@ def main() -> None:
     """Search, then train as it is advised, in a regime that the callback tells."""
     train, validation = loaders()
     advice = find(
-        lambda: Digits(lr=0.1),  # the LR is the search's; any will do here
-        folder=FOLDER,
-        steps=STEPS,
+        Digits,
         train_dataloaders=train,
         val_dataloaders=validation,
         monitor="val_accuracy",
-        direction="maximize",
+        trainer_options={"max_steps": STEPS},
+        folder=FOLDER,
     )
     print(advice)
     if advice.lr is None:  # no LR could be told from the others
         return
     seed_everything(0, verbose=False)
-    module, watch = Digits(advice.lr, anneal=advice.finish == "anneal"), WatchCallback()
+    module, watch = Digits(advice.lr), WatchCallback()
     options: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(max_steps=STEPS, callbacks=[watch, LastTenth()], default_root_dir=FOLDER / "training", **options)
     trainer.fit(module, train)

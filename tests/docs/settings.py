@@ -90,9 +90,9 @@ loader = DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), batch_size=16)
 
 
 class Module(LightningModule):
-    def __init__(self):
+    def __init__(self, lr=0.1):
         super().__init__()
-        self.net = torch.nn.Linear(4, 2)
+        self.net, self.lr = torch.nn.Linear(4, 2), lr
 
     def training_step(self, batch, batch_idx):
         return torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
@@ -101,7 +101,7 @@ class Module(LightningModule):
         self.log("val_loss", self.training_step(batch, batch_idx))
 
     def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
 
     def train_dataloader(self):
         return loader
@@ -171,12 +171,16 @@ SETTINGS: Mapping[str, Setting] = {
     "docs/paper.md": Setting(left_out={"": TRAINING}),
     "docs/cluster.md": Setting(left_out={"lratlas explore": CLUSTER, "#SBATCH": CLUSTER}),
     "docs/scale.md": Setting(left_out={"": TRAINING}),
+    "docs/lightning.md": Setting(
+        before=LIBRARIES,
+        short={
+            "    datamodule=data,": "    lrs=[0.1],\n    budget=0.5,",
+            '"precision": "16-mixed", "accumulate_grad_batches": 4}': '"accelerator": "cpu"}',
+        },
+    ),
     "docs/integrations.md": Setting(
         before=LIBRARIES,
         short={
-            "steps=10_000,  #": "steps=64, lrs=[0.1], budget=0.5,  #",
-            "    datamodule=data,": "",
-            '{"precision": "16-mixed", "accumulate_grad_batches": 4}': '{"accelerator": "cpu"}',
             'LRSampler("search", steps=10_000': 'LRSampler("optuna-search", steps=100',
         },
         left_out={
