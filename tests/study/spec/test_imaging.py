@@ -97,7 +97,7 @@ def test_each_option_of_the_vit_reaches_the_model(pictures: Path):
 
 
 def test_what_is_left_out_is_the_models_own(pictures: Path):
-    vit = task(pictures, model="vit", width=None, rule=None).model()
+    vit = image_task(0, data=str(pictures), model="vit", batch_size=10).model()
     assert isinstance(vit, ViT)
     assert (tuple(vit.positions.shape), len(vit.blocks)) == ((1 + 2 * 2, 512), 6)
     convnet = task(pictures, width=None, rule=None)
