@@ -135,7 +135,9 @@ def test_epochs_to_convergence_agree_with_the_traces(explored: Explored, small_t
 
 def test_norms_and_sharpness_can_be_switched_on_later(finished: Path, explored: Explored):
     before = load(finished).tables
-    after = explored(finished, measure={"interpolation": 3, "norms": True, "sharpness": True, "sharpness_samples": 20}).tables
+    after = explored(
+        finished, measure={"interpolation": 3, "norms": True, "sharpness": True, "sharpness_samples": 20}
+    ).tables
     assert_frame_equal(after["runs"], before["runs"])
     assert after["norms"].height > 0
     assert after["sharpness"].height == before["runs"].height

@@ -85,9 +85,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return ran("script.py", folder=folder), ran("-", given=prompt, folder=folder)
 
 
-def test_what_a_script_or_a_prompt_defines_finds_its_globals_in_a_worker(
-    sent: tuple[str, str], tmp_path: Path
-) -> None:
+def test_what_a_script_or_a_prompt_defines_finds_its_globals_in_a_worker(sent: tuple[str, str], tmp_path: Path) -> None:
     script, prompt = ran("-c", WORKER, given="".join(sent), folder=tmp_path).splitlines()
     assert script == "[3.0, [0.0, 6.0], [0.0, 6.0], [0.0, 36.0], [0.0, 6.0]]"
     assert prompt == "[2.0, [0.0, 4.0], [0.0, 4.0], [0.0, 16.0], [0.0, 4.0]]"
