@@ -1,5 +1,6 @@
 """What goes for all tests: without a Chromium those of the browser are left out, and that is said."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -50,6 +51,14 @@ _TOGETHER = {
 
 def pytest_sessionstart() -> None:
     reset_inherited()
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    # Modules and tests stay to the end. Libraries that collect garbage for each training need not visit them each time.
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

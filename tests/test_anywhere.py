@@ -45,8 +45,8 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ran(*words: object, scratch: Path, closed: str = "0") -> tuple[int, str, str]:
-    """The exit code of a command, and what it printed."""
-    with hostile_start("-c", UNDRAWN, *words, scratch=scratch, closed=closed) as process:
+    """The exit code of Python with these words, and what it printed."""
+    with hostile_start(*words, scratch=scratch, closed=closed) as process:
         out, errors = process.communicate(timeout=120)
     return process.returncode, out, errors
 
@@ -55,7 +55,7 @@ def ran(*words: object, scratch: Path, closed: str = "0") -> tuple[int, str, str
 def study(scratch: Path) -> Path:
     """A study with a name that is not ASCII, made by a driver and a worker that inherit the worst."""
     folder = scratch / "study"
-    code, out, errors = ran("explore", "spec.toml", "--folder", folder, "--workers", 1, scratch=scratch)
+    code, out, errors = ran("-c", UNDRAWN, "explore", "spec.toml", "--folder", folder, "--workers", 1, scratch=scratch)
     assert (code, errors) == (0, "")
     assert out.startswith("| boundary    | below |")  # no width of a terminal
     assert "|     \\u2013 |" in out
@@ -80,14 +80,14 @@ def test_a_file_written_under_another_name_has_the_mode_of_the_umask(umask: int,
 
 
 def test_what_a_terminal_cannot_show_is_printed_in_ascii(study: Path, scratch: Path):
-    code, out, errors = ran("status", study, scratch=scratch)
+    code, out, errors = ran("-m", "lratlas", "status", study, scratch=scratch)
     assert (code, errors) == (0, "")
     assert out.startswith("gr\\xf6\\xdfe \\u5b66 in ")
 
 
 @pytest.mark.parametrize("words", ["--help", "--version", "data list"])
 def test_a_command_without_any_standard_stream_works(words: str, scratch: Path):
-    assert ran(*words.split(), scratch=scratch, closed="012") == (0, "", "")
+    assert ran("-m", "lratlas", *words.split(), scratch=scratch, closed="012") == (0, "", "")
 
 
 def test_a_server_ends_on_a_signal_that_was_inherited_ignored_and_blocked(study: Path, scratch: Path):

@@ -45,6 +45,8 @@ def test_the_python_example_runs_and_says_where_training_converges(
 ) -> None:
     # Shorter than it is printed, and without the compiler, which takes longer than all the rest.
     code = blocks("python", README)[0].replace('"epochs": 30}', '"epochs": 15}, training={"compile": False}')
+    code = code.replace('"epochs": 10}', '"epochs": 1}, measure={"interpolation": 3}')
+    assert "interpolation" in code
     assert "compile" in code
     with workerless(), unfigured():
         assert "converges" in printed(code)

@@ -1,11 +1,15 @@
 """`lratlas watch`: a script run as it is, with the regime of its training at the end."""
 
 import json
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from cli.helpers import Ran
 
 SCRIPT = """
 import lratlas, sys, torch
@@ -39,31 +43,41 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def ran(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, cwd=folder)
+@pytest.fixture
+def by_itself(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[str, object]]:
+    """A function of the script's arguments that runs it here: what it prints, and its exit code."""
+
+    def printed(*words: str) -> tuple[str, object]:
+        monkeypatch.setattr(sys, "argv", [str(script), *words])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(script), run_name="__main__")
+        return capsys.readouterr().out, end.value.code
+
+    return printed
 
 
-@pytest.mark.usefixtures("script")
-def test_a_script_is_the_one_that_runs_by_itself_and_watched_as_by_a_line_in_its_loop(tmp_path: Path) -> None:
-    alone, own = (ran("train.py", "1.0", word, folder=tmp_path) for word in ("-v", "--own"))
-    words = ["--log", "log.jsonl", "train.py"]
-    watched = ran("-m", "lratlas", "watch", *words, "--", "1.0", "-v", folder=tmp_path)
+def test_a_script_is_the_one_that_runs_by_itself_and_watched_as_by_a_line_in_its_loop(
+    by_itself: Callable[..., tuple[str, object]], tmp_path: Path
+) -> None:
+    (alone, code), (own, _) = (by_itself("1.0", word) for word in ("-v", "--own"))
+    words = ["-m", "lratlas", "watch", "--log", "log.jsonl", "train.py", "--", "1.0", "-v"]
+    watched = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, cwd=tmp_path)
     printed, report = watched.stdout.split("\n", 1)
-    assert printed + "\n" == alone.stdout
-    assert watched.returncode == alone.returncode == 3
-    assert report == own.stdout[: -len(alone.stdout) - len("--own") + len("-v")]
+    assert printed + "\n" == alone
+    assert watched.returncode == code == 3
+    assert report == own[: -len(alone) - len("--own") + len("-v")]
     looks = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert looks[-1]["step"] <= 600  # the second optimizer is another training
 
 
-def test_what_trains_nothing_is_said_and_wrong_words_are_named(tmp_path: Path) -> None:
-    (tmp_path / "idle.py").write_text("print('idle')")
-    idle = ran("-m", "lratlas", "watch", "idle.py", folder=tmp_path)
-    assert (idle.stdout, idle.returncode) == ("idle\nNo step of a PyTorch optimizer was seen.\n", 0)
-    for words, said in (
-        (["none.py"], "The script none.py cannot be read"),
-        (["idle.py", "--schedule", "step"], "--schedule is 'step'; choose constant, linear or cosine."),
-    ):
-        wrong = ran("-m", "lratlas", "watch", *words, folder=tmp_path)
-        assert said in wrong.stderr
-        assert wrong.returncode == 2
+def test_what_trains_nothing_is_said_and_wrong_words_are_named(
+    run: Callable[..., Ran], refused: Callable[..., str], tmp_path: Path
+) -> None:
+    idle = tmp_path / "idle.py"
+    idle.write_text("print('idle')")
+    ran = run("watch", idle)
+    assert (ran.out, ran.code) == ("idle\nNo step of a PyTorch optimizer was seen.\n", 0)
+    assert refused("watch", "none.py").startswith("The script none.py cannot be read")
+    assert refused("watch", idle, "--schedule", "step") == "--schedule is 'step'; choose constant, linear or cosine."

@@ -8,11 +8,13 @@ from nbclient import NotebookClient
 
 from docs.pages import DOCS
 
-POINTS = {'training={"compile": False}': 'training={"compile": False}, trace={"points": 5}'}
+CHEAP = {
+    'training={"compile": False}': 'training={"compile": False}, trace={"points": 5}, measure={"interpolation": 3}'
+}
 # What makes them short: they were trained for longer to be shown.
 SHORT = {
-    "ticks": {"8_000": "1_000", '"steps": 2_000': '"steps": 100', **POINTS},
-    "own_model": {"epochs=20": "epochs=2", '"epochs": 20': '"epochs": 6', "range(700)": "range(300)", **POINTS},
+    "ticks": {"8_000": "100", '"steps": 2_000': '"steps": 20', '"every": 100': '"every": 10', **CHEAP},
+    "own_model": {"epochs=20": "epochs=2", '"epochs": 20': '"epochs": 6', "range(700)": "range(300)", **CHEAP},
 }
 # No notebook shows figures for papers, and none asks for more than one process.
 CHEAPER = f"""

@@ -23,6 +23,7 @@ SECTIONS: dict[str, Any] = {
     "finetune": {"lrs": [1e-3, 1e-2], "steps": 12},
     "average": {"counts": [2, 4], "every": 3},
     "trace": {"points": 4},
+    "measure": {"interpolation": 3},
     "training": {"compile": False, "strategy": "stack", "stack": 3, "segment_steps": 10},
 }
 

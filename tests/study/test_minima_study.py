@@ -135,7 +135,9 @@ def test_epochs_to_convergence_agree_with_the_traces(explored: Explored, small_t
 
 def test_norms_and_sharpness_can_be_switched_on_later(finished: Path, explored: Explored):
     before = load(finished).tables
-    after = explored(finished, measure={"norms": True, "sharpness": True, "sharpness_samples": 20}).tables
+    after = explored(
+        finished, measure={"interpolation": 3, "norms": True, "sharpness": True, "sharpness_samples": 20}
+    ).tables
     assert_frame_equal(after["runs"], before["runs"])
     assert after["norms"].height > 0
     assert after["sharpness"].height == before["runs"].height
@@ -143,7 +145,7 @@ def test_norms_and_sharpness_can_be_switched_on_later(finished: Path, explored: 
 
 def test_convergence_cannot_be_added_to_a_study(finished: Path, explored: Explored):
     with pytest.raises(StudyError, match=r"`measure\.convergence` cannot change, for it is watched during training"):
-        explored(finished, measure={"convergence": True})
+        explored(finished, measure={"interpolation": 3, "convergence": True})
 
 
 def least_squares(small_task: Made) -> Task:

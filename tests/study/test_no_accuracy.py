@@ -22,7 +22,7 @@ from lratlas.cli.app import main
 from lratlas.comparing import compare
 from lratlas.errors import SpecError, TaskError
 from lratlas.report.figures import figure_svg
-from lratlas.reporting import drawn
+from lratlas.reporting import drawn, page_of
 
 Read = Callable[[Atlas], dict[str, Any]]
 
@@ -103,8 +103,9 @@ def read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def every_way(atlas: Atlas) -> dict[str, Any]:
         folder = atlas.folder
-        assert set(drawn(atlas).missing) <= {"accuracy", "loss", "geometry", "sharpness", "norms"}
-        assert all("<script" in page for page in (atlas.report_html(live=True), compare([atlas]).html()))
+        found = drawn(atlas)
+        assert set(found.missing) <= {"accuracy", "loss", "geometry", "sharpness", "norms"}
+        assert all("<script" in page for page in (page_of(atlas, found, live=True), compare([atlas]).html()))
         for name in TABLES:
             assert json.loads(command("show", folder, name, "--format", "json")) == [] or len(atlas.table(name))
         texts = [command("show", folder, "regimes"), command("status", folder), command("compare", folder)]

@@ -16,6 +16,8 @@ import pytest
 from lratlas.errors import TaskError
 from lratlas.study.execute.sending import packed_tasks
 
+pytestmark = pytest.mark.xdist_group("sending")  # what is sent is made once
+
 Load = Callable[..., ModuleType]
 SCRIPT = """
 import functools
@@ -57,12 +59,12 @@ WORKER = """
 import sys, torch
 from lratlas.study.execute.sending import unpacked_tasks
 
-net, helper, squared = unpacked_tasks(sys.stdin.read())
 x = torch.tensor([-1.0, 2.0])
-compiled = torch.compile(net(), backend="eager", fullgraph=True)
-print([net()(x).tolist(), helper(x).tolist(), squared(x).tolist(), compiled(x).tolist()])
-import __main__
-assert __main__.SCALE == 3.0
+for line in sys.stdin:
+    net, helper, squared = unpacked_tasks(line)
+    compiled = torch.compile(net(), backend="eager", fullgraph=True)
+    import __main__
+    print([__main__.SCALE, *(made(x).tolist() for made in (net(), helper, squared, compiled))])
 """
 
 
@@ -74,14 +76,19 @@ def ran(*command: str, given: str = "", folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("home", ["script", "prompt"])
-def test_what_a_script_defines_finds_its_globals_in_a_worker(home: str, tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
-    sent = ran("script.py", folder=tmp_path) if home == "script" else ran("-", given=SCRIPT, folder=tmp_path)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    found = ran("-c", WORKER, given=sent.strip(), folder=elsewhere)
-    assert found.strip() == "[[0.0, 6.0], [0.0, 6.0], [0.0, 36.0], [0.0, 6.0]]"
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """What a script sends, and what a prompt does, whose scale is another."""
+    folder = tmp_path_factory.mktemp("sent")
+    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+    prompt = SCRIPT.replace("SCALE = 3.0", "SCALE = 2.0")
+    return ran("script.py", folder=folder), ran("-", given=prompt, folder=folder)
+
+
+def test_what_a_script_or_a_prompt_defines_finds_its_globals_in_a_worker(sent: tuple[str, str], tmp_path: Path) -> None:
+    script, prompt = ran("-c", WORKER, given="".join(sent), folder=tmp_path).splitlines()
+    assert script == "[3.0, [0.0, 6.0], [0.0, 6.0], [0.0, 36.0], [0.0, 6.0]]"
+    assert prompt == "[2.0, [0.0, 4.0], [0.0, 4.0], [0.0, 16.0], [0.0, 4.0]]"
 
 
 @pytest.fixture
@@ -190,13 +197,13 @@ def test_modules_that_other_finders_find_are_imported(
     assert "return 2 * x" not in packed_tasks(module.doubled)
 
 
-def test_two_tasks_reach_the_same_process_one_after_the_other(loaded: Load, tmp_path: Path) -> None:
+def test_two_tasks_reach_the_same_process_one_after_the_other(
+    loaded: Load, sent: tuple[str, str], tmp_path: Path
+) -> None:
     texts: list[str] = []
-    for factor in (2, 3):
+    for factor, text in zip((2, 3), sent, strict=True):
         texts.append(packed_tasks(loaded("hidden_again", f"def times(x):\n    return {factor} * x\n").times))
-        sent = SCRIPT.replace("SCALE = 3.0", f"SCALE = {factor}.0")
-        (tmp_path / "script.py").write_text(sent, encoding="utf-8")
-        texts.append(ran("script.py", folder=tmp_path).strip())
+        texts.append(text.strip())
     code = """
 import sys, torch
 from lratlas.study.execute.sending import unpacked_tasks
@@ -207,7 +214,7 @@ print(found[0](4), found[2](4), [float(made[1](x)) for made in found[1::2]], flo
 """
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    assert ran("-c", code, given="\n".join(texts), folder=elsewhere).strip() == "8 12 [2.0, 3.0] 2.0"
+    assert ran("-c", code, given="\n".join(texts), folder=elsewhere).strip() == "8 12 [3.0, 2.0] 3.0"
 
 
 def test_what_cannot_be_sent_is_said_in_one_sentence() -> None:

@@ -97,9 +97,12 @@ def test_each_option_of_the_vit_reaches_the_model(pictures: Path):
 
 
 def test_what_is_left_out_is_the_models_own(pictures: Path):
-    vit = task(pictures, model="vit", width=None, rule=None).model()
-    assert isinstance(vit, ViT)
-    assert (tuple(vit.positions.shape), len(vit.blocks)) == ((1 + 2 * 2, 512), 6)
+    # One at a time: a ViT of the usual width and depth takes many seconds to prepare.
+    wide = task(pictures, model="vit", width=None, depth=1, rule=None).model()
+    deep = task(pictures, **VIT | {"depth": None}).model()
+    assert isinstance(wide, ViT)
+    assert isinstance(deep, ViT)
+    assert (tuple(wide.positions.shape), len(deep.blocks)) == ((1 + 2 * 2, 512), 6)
     convnet = task(pictures, width=None, rule=None)
     assert convnet.name.endswith("SI ConvNet of width 32")
     # The paper's sphere: a norm of 12 for the ConvNet.
