@@ -1,7 +1,6 @@
 """Trainings at two LRs, taken in turns and measured on the way, next to each of them in a plain call."""
 
 import random
-import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +59,7 @@ def trials(
     train: Callable[..., object], folder: Path, *, value: Any = "rude(model)", imposed: bool = False, full: int = 64
 ) -> Generator[Callable[[float], Callable[[int], Reached]]]:
     """A function that begins a training at an LR, and returns one that takes it on to a step."""
-    outputs, running = Outputs(sys.stdout), list[Trial]()
+    outputs, running = Outputs(), list[Trial]()
     made = make_validation(value) if value is not None else None
     driven = Driven(start=lambda segment, _: train(segment.lr), imposed=imposed, validation=made)
     everyone = list[Trial]()
@@ -84,7 +83,7 @@ def trials(
 
         return on
 
-    with followed(lambda: running[0] if running else None), outputs.installed():
+    with followed(lambda: running[0] if running else None):
         try:
             yield begin
         finally:

@@ -5,7 +5,7 @@ import inspect
 import math
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -20,10 +20,12 @@ from lratlas.search.segments import Segment
 
 with extra("transformers"):
     import accelerate  # noqa: F401  # pyright: ignore[reportUnusedImport] - a Trainer needs it, but only once it is made
-    from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+    from transformers import EarlyStoppingCallback, Trainer, TrainingArguments, set_seed
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-_CONSTANT = {"constant", "constant_with_warmup"}
+_BY_METRIC = {"reduce_lr_on_plateau", "greedy"}
+"""Schedules that need the evaluations on the way."""
+_CONTINUED = {"constant", "constant_with_warmup", *_BY_METRIC}
 """Schedules under which a longer training continues a shorter one."""
 
 
@@ -73,20 +75,20 @@ def find(
     if first.eval_dataset is None:
         raise TaskError("The Trainer has no eval_dataset, on which LRs could be compared.")
     steps = _steps(first)
-    shrinks = str(getattr(first.args.lr_scheduler_type, "value", first.args.lr_scheduler_type)) not in _CONSTANT
+    shrinks = _schedule(first) not in _CONTINUED
     own = threading.local()  # each training has a thread
 
     def start(segment: Segment, _: int) -> None:
         own.trainer = _for_a_search(make(segment.lr), segment, steps=steps, shrinks=shrinks)
         own.trainer.train()
 
-    def value() -> dict[str, float]:
+    def evaluate() -> dict[str, float]:
         return _evaluated(own.trainer)
 
     driven = Driven(
         start=start,
         imposed=False,
-        validation=make_validation(value, metric=metric),
+        validation=make_validation(evaluate, metric=metric),
         shrinks="steps" if shrinks else None,
     )
     finder = Finder(
@@ -111,22 +113,24 @@ def _copies(trainer: Trainer) -> Callable[[float], Trainer]:
     """A function that makes a Trainer like this one, with another LR and a copy of the model as it is now.
 
     Raises:
-        TaskError: Its class takes other arguments than a Trainer does.
+        TaskError: Its class takes other arguments than a Trainer does, or it cannot be copied.
     """
-    kind, names = type(trainer), inspect.signature(Trainer.__init__).parameters
-    if kind.__init__ is not Trainer.__init__:
+    kind, names = type(trainer), inspect.signature(type(trainer)).parameters
+    if names.keys() - inspect.signature(Trainer).parameters.keys():
         raise TaskError(f"{kind.__name__} may take arguments that are not known here: give a function that makes one.")
+    if trainer.optimizer is not None:
+        raise TaskError("The Trainer has an optimizer already: give a function that makes the Trainer for an LR.")
     held = {"model_init", "compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics", "data_collator"}
     held |= {"train_dataset", "eval_dataset", "processing_class", "optimizer_cls_and_kwargs"}
     given: dict[str, Any] = {name: getattr(trainer, name, None) for name in held & names.keys()}
-    if trainer.optimizer is not None:
-        raise TaskError("The Trainer has an optimizer already: give a function that makes the Trainer for an LR.")
     model = copy.deepcopy(trainer.model)
+    if model is None or any("forward" in vars(each) for each in model.modules()):  # it may call the original
+        raise TaskError("The forward of the Trainer's model was replaced: give a function that makes the Trainer.")
 
     def make(lr: float) -> Trainer:
         args: TrainingArguments = copy.deepcopy(trainer.args)
         args.learning_rate = lr
-        made = kind(model=copy.deepcopy(model), args=args, **given)
+        made = kind(model=None if given.get("model_init") else copy.deepcopy(model), args=args, **given)
         made.callback_handler.callbacks = [copy.deepcopy(each) for each in trainer.callback_handler.callbacks]
         return made
 
@@ -136,13 +140,21 @@ def _copies(trainer: Trainer) -> Callable[[float], Trainer]:
 def _for_a_search(trainer: Trainer, segment: Segment, *, steps: int, shrinks: bool) -> Trainer:
     """The Trainer, which writes nothing and ends with the segment where that is to be a whole training."""
     args = trainer.args
-    args.save_strategy, args.eval_strategy, args.load_best_model_at_end = "no", "no", False
+    args.save_strategy, args.load_best_model_at_end = "no", False
+    if _schedule(trainer) not in _BY_METRIC:
+        args.eval_strategy = "no"
     args.disable_tqdm, args.push_to_hub = True, False
     if segment.seed:
         args.seed += segment.seed
         args.data_seed = None if args.data_seed is None else args.data_seed + segment.seed
+        trainer.create_accelerator_and_postprocess()  # it has the seed of the data
+        set_seed(args.seed)
     if shrinks:
-        args.warmup_steps = _shrunk(args.warmup_steps, segment.stop / steps)
+        share = segment.stop / steps
+        args.warmup_steps = _shrunk(args.warmup_steps, share)
+        options = cast("dict[str, Any]", args.lr_scheduler_kwargs or {})
+        in_steps = {name: _shrunk(options[name], share) for name in options if name.endswith(("_steps", "timescale"))}
+        args.lr_scheduler_kwargs = {**options, **in_steps}
         args.max_steps = segment.stop
     silent: tuple[type[Any], ...] = (EarlyStoppingCallback, *INTEGRATION_TO_CALLBACK.values())
     handler = trainer.callback_handler
@@ -150,9 +162,14 @@ def _for_a_search(trainer: Trainer, segment: Segment, *, steps: int, shrinks: bo
     return trainer
 
 
-def _shrunk(warmup: float, share: float) -> float:
-    """The steps of a warm-up in a shorter training; what is a share of the steps stays."""
-    return warmup if warmup < 1 else round(warmup * share)
+def _schedule(trainer: Trainer) -> str:
+    name: Any = trainer.args.lr_scheduler_type
+    return str(getattr(name, "value", name))
+
+
+def _shrunk(steps: float, share: float) -> float:
+    """Steps, such as those of a warm-up, in a shorter training; what is a share of all steps stays."""
+    return steps if steps < 1 else round(steps * share)
 
 
 def _steps(trainer: Trainer) -> int:
@@ -166,13 +183,22 @@ def _steps(trainer: Trainer) -> int:
 
 
 def _evaluated(trainer: Trainer) -> dict[str, float]:
-    """What ``trainer.evaluate()`` returns, without telling callbacks."""
-    only_loss = True if trainer.compute_metrics is None else None
-    output = trainer.evaluation_loop(trainer.get_eval_dataloader(), "search", prediction_loss_only=only_loss)
-    return dict(cast("dict[str, float]", output.metrics))
+    """What ``trainer.evaluate()`` returns; neither its callbacks nor its log are told."""
+    before = dict(vars(trainer))
+    trainer.state, trainer.control = copy.deepcopy((trainer.state, trainer.control))
+    trainer.callback_handler = copy.copy(trainer.callback_handler)
+    trainer.callback_handler.callbacks = []
+    try:
+        return dict(trainer.evaluate())
+    finally:
+        vars(trainer).clear()
+        vars(trainer).update(before)
 
 
 def _samples(trainer: Trainer, metric: str) -> int | None:
-    """The validation samples behind an accuracy."""
+    """The validation samples behind an accuracy; None where a sample has many predictions."""
     held: Any = trainer.eval_dataset
-    return len(held) if "accuracy" in metric and isinstance(held, Sized) else None
+    if isinstance(held, Mapping):
+        sets = cast("Mapping[str, Any]", held)
+        held = next((each for name, each in sets.items() if metric.startswith(f"eval_{name}_")), None)
+    return len(held) if metric.endswith("_accuracy") and "token" not in metric and isinstance(held, Sized) else None

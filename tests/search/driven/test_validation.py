@@ -1,7 +1,7 @@
 """The metric of a suspended training, from an expression, a function, or what is printed."""
 
+import io
 import logging
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +13,8 @@ from lratlas.search.driven.validation import make_validation
 
 
 def measured(value: Any, names: Mapping[str, Any], **options: Any) -> float:
-    outputs = Outputs(sys.stdout)
-    with outputs.installed(), outputs.recorded() as printed:
+    outputs = Outputs()
+    with outputs.into(io.StringIO()), outputs.recorded() as printed:
         return make_validation(value, **options)(names, printed)
 
 

@@ -3,7 +3,6 @@
 import gc
 import math
 import os
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.printed import Heard, Printed
 from lratlas.search.driven.trial import Reached, Trial
 from lratlas.search.driven.validation import Validation
-from lratlas.search.driven.world import signals_ignored
+from lratlas.search.driven.world import several_trainings
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment, SegmentResult, block_losses, mean_of_last_fifth
 from lratlas.search.wording import LESS_MEMORY
@@ -35,8 +34,8 @@ ENDLESS = 1 << 62
 _COMPARED = 3  # the segment of a search that is trained once more
 _ALIKE = 3  # first segments that fail, after which the search stops
 NOT_SEEN = (
-    "No step of a PyTorch optimizer was seen: the training is of another framework, or runs in other processes. Use"
-    " lratlas.Finder in its loop, or lratlas find --command."
+    "No step of a PyTorch optimizer was seen: the training is of another framework, runs in other processes, or its"
+    " optimizer is no torch.optim.Optimizer. Use lratlas.Finder in its loop, or lratlas find --command."
 )
 
 
@@ -206,6 +205,7 @@ def begun(
         if device.type != "cpu":  # each thread has its own
             torch.set_default_device(device)
         with seeded(segment.seed):
+            os.environ.setdefault("WANDB_MODE", "disabled")  # one run would be shared by all, with its configuration
             if torch.cuda.is_available():  # also where it is not initialized yet
                 torch.cuda.manual_seed_all(segment.seed)
             return driven.start(segment, driven.epochs(segment))
@@ -237,10 +237,10 @@ def drive(driven: Driven, finder: Finder, *, progress: Callable[[Finder], None] 
     Raises:
         SearchError: The first segments fail alike, or no LR could be trained.
     """
-    outputs, unsown, odd, began = Outputs(sys.stdout), False, "", len(finder.results)
+    outputs, unsown, odd, began = Outputs(), False, "", len(finder.results)
     failures = list[tuple[Segment, Reached]]()
     pool = _Pool(driven=driven, finder=finder, outputs=outputs)
-    with followed(lambda: pool.running), outputs.installed(), signals_ignored():
+    with followed(lambda: pool.running), several_trainings():
         try:
             while segment := finder.ask():
                 reached = pool.train(segment)

@@ -98,7 +98,11 @@ def followed(follower: Callable[[], Follower | None]) -> Generator[None]:
             current.after_scaling()
 
     plain_backward, plain_scale, plain_update = torch.autograd.backward, GradScaler.scale, GradScaler.update
-    hooks = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+    uncompiled = cast("Callable[[Any], Any]", torch.compiler.disable)  # where a step is compiled
+    hooks = [
+        register_optimizer_step_pre_hook(uncompiled(before)),
+        register_optimizer_step_post_hook(uncompiled(after)),
+    ]
     torch.autograd.backward = backward  # Tensor.backward calls it by this name
     GradScaler.scale, GradScaler.update = cast("Any", scale), cast("Any", update)
     try:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import IO, Any, TextIO, cast
 
 
@@ -41,18 +42,14 @@ class _Recorder(logging.Handler):
 class Outputs(io.TextIOBase):
     """Stands for ``sys.stdout`` and ``sys.stderr`` while trainings run: what each prints goes into its own file.
 
-    Handlers of loggers that refer to this stream therefore write for whichever training runs.
-
-    Attributes:
-        target: The file of the training that runs; None for the usual stream.
-        heard: Called with what the training prints, and not with what its measurement does.
+    Handlers of loggers that refer to this stream therefore write for whichever training runs. What is written while
+    none does, such as by progress bars that are deleted, is dropped.
     """
 
-    def __init__(self, usual: TextIO) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.target: TextIO | None = None
-        self.heard: Callable[[str], None] | None = None
-        self._usual = usual
+        self._target: TextIO | None = None
+        self._heard: Callable[[str], None] | None = None
         self._recorded: list[str] | None = None
         self._bytes = _Bytes(self)
 
@@ -79,17 +76,15 @@ class Outputs(io.TextIOBase):
         """Write for the training that runs, at once: a process that is forked would write a buffer again."""
         if self._recorded is not None:
             self._recorded.append(text)
-        elif self.heard:
-            self.heard(text)
-        current = self.target or self._usual
-        count = current.write(text)
-        if self.target:
-            current.flush()
-        return count
+        elif self._heard:
+            self._heard(text)
+        if self._target is not None:
+            self._target.write(text)
+            self._target.flush()
+        return len(text)
 
     def flush(self) -> None:
         """Nothing is buffered here."""
-        (self.target or self._usual).flush()
 
     def close(self) -> None:
         """It stays open for the next training."""
@@ -99,7 +94,7 @@ class Outputs(io.TextIOBase):
 
     def fileno(self) -> int:
         """The file descriptor of the current file, for processes that write to it."""
-        return (self.target or self._usual).fileno()
+        return super().fileno() if self._target is None else self._target.fileno()
 
     def isatty(self) -> bool:
         """A file is no terminal."""
@@ -119,13 +114,47 @@ class Outputs(io.TextIOBase):
             self._recorded = before
 
     @contextmanager
-    def installed(self) -> Generator[None]:
-        """It takes the place of both streams in the block; standard input is empty there, so that nothing waits."""
+    def into(self, file: TextIO, heard: Callable[[str], None] | None = None) -> Generator[None]:
+        """In the block, what is printed, logged to the usual streams, or displayed in a notebook goes into a file.
+
+        Standard input is empty there, so that nothing waits. What a notebook would display is dropped.
+        """
         streams = sys.stdout, sys.stderr, sys.stdin
-        with open(os.devnull, encoding="utf-8") as nothing:  # noqa: PTH123 - no path of a file
+        with open(os.devnull, encoding="utf-8") as nothing, _undisplayed():  # noqa: PTH123 - no path of a file
             sys.stdout = sys.stderr = cast("TextIO", self)
             sys.stdin = nothing
+            self._target, self._heard = file, heard
+            moved = [(each, each.stream) for each in _handlers() if any(each.stream is one for one in streams)]
+            for each, _ in moved:
+                each.stream = self
             try:
                 yield
             finally:
+                self._target = self._heard = None
                 sys.stdout, sys.stderr, sys.stdin = streams
+                usual = {id(each): stream for each, stream in moved}
+                for each in _handlers():
+                    if each.stream is self:
+                        each.stream = usual.get(id(each), sys.stderr)
+
+
+def _handlers() -> list[logging.StreamHandler[Any]]:
+    """Those of all loggers that write to a stream."""
+    loggers = (logging.root, *logging.root.manager.loggerDict.values())
+    every = (each for logger in loggers if isinstance(logger, logging.Logger) for each in logger.handlers)
+    return [each for each in every if isinstance(each, logging.StreamHandler)]
+
+
+@contextmanager
+def _undisplayed() -> Generator[None]:
+    """In the block, IPython displays nothing."""
+    shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
+        yield
+        return
+    capture: Any = import_module("IPython.utils.capture")
+    usual, shell.display_pub = shell.display_pub, capture.CapturingDisplayPublisher()
+    try:
+        yield
+    finally:
+        shell.display_pub = usual

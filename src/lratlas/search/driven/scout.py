@@ -1,7 +1,6 @@
 """What is looked at before a search: how long the training is, and by what its LRs can be compared."""
 
 import itertools
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from lratlas.search.driven.hooks import followed
 from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.printed import Heard, Printed, make_printed, most_telling
 from lratlas.search.driven.validation import compiled_pattern, make_validation
-from lratlas.search.driven.world import signals_ignored
+from lratlas.search.driven.world import several_trainings
 from lratlas.search.journal import SETTINGS, read_object, read_results, read_settings
 from lratlas.search.segments import make_segment
 from lratlas.study.store.atomic import write_file
@@ -139,11 +138,11 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
     if driven.shrinks:
         stop = 1 if driven.shrinks == "epochs" else max(1, (steps or 1) // _PART)
     whole = whole or bool(driven.shrinks)
-    alone, outputs = replace(driven, imposed=False, validation=None, unit=1), Outputs(sys.stdout)
+    alone, outputs = replace(driven, imposed=False, validation=None, unit=1), Outputs()
     segment = make_segment(lr=_LR, seed=0, start=0, stop=stop, parent=None)
     trial = begun(alone, segment, full=stop, outputs=outputs, output=root / OUTPUT / "before.txt", heard=heard)
     at = ENDLESS if whole else 1
-    with followed(lambda: trial), outputs.installed(), signals_ignored():
+    with followed(lambda: trial), several_trainings():
         reached = trial.run(replace(segment, stop=at))
         while not trial.over and (whole or (trial.step < (steps or 0) and not _twice(heard))):
             at = at if whole else 2 * at

@@ -153,12 +153,10 @@ class Trial:
         self._output.parent.mkdir(parents=True, exist_ok=True)
         with self._output.open("a", encoding="utf-8", errors="backslashreplace") as file:
             enter(self._world, self._roots)
-            self._outputs.target = file
-            self._outputs.heard = self._hear if self.heard else None
             try:
-                yield
+                with self._outputs.into(file, self._hear if self.heard else None):
+                    yield
             finally:
-                self._outputs.target = self._outputs.heard = None
                 self._world = world(self._roots)
                 enter(ours, self._roots)
 
@@ -331,8 +329,8 @@ class Trial:
     ) -> float:
         """The validation metric, of averages in the place of the weights where they are given."""
         assert isinstance(self._validation, Validation)
-        parameters = self._steps.parameters()
-        with untouched(parameters, modules, names, self._roots), self._outputs.recorded() as printed:
+        own = self._steps.known(), self._steps.parameters()
+        with untouched(*own, modules, names, self._roots), self._outputs.recorded() as printed:
             for each, mean in average:
                 each.data.copy_(mean)
             return self._validation(names, printed)

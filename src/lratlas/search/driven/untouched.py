@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from lratlas.search.driven.world import enter, world
@@ -66,14 +67,19 @@ def modules_among(names: Mapping[str, Any]) -> list[nn.Module]:
 
 @contextmanager
 def untouched(
-    parameters: Collection[Tensor], modules: Collection[nn.Module], names: Mapping[str, Any], roots: Collection[Path]
+    optimizers: Collection[Optimizer],
+    parameters: Collection[Tensor],
+    modules: Collection[nn.Module],
+    names: Mapping[str, Any],
+    roots: Collection[Path],
 ) -> Generator[None]:
     """Whatever the block does to a training is undone at its end, in place.
 
-    That is: weights and gradients, modes, buffers and other attributes of modules, such as the states of metrics,
-    random generators, the iterators of data loaders, and the global state of the process.
+    That is: weights and gradients, modes, buffers and other attributes of modules, such as the states of metrics, the
+    groups of optimizers, random generators, the iterators of data loaders, and the global state of the process.
 
     Args:
+        optimizers: Those of the training; some have modes.
         parameters: Those that are trained.
         modules: Those of the training.
         names: The variables of the training.
@@ -88,6 +94,7 @@ def untouched(
     gradients = [(each, each.grad) for each in trained.values() if each.is_leaf]
     generators = [(each, _drawn(each)) for each in reachable if _drawn(each) is not None]
     loaders = [(each, vars(each).get("_iterator")) for each in reachable if issubclass(type(each), DataLoader)]
+    groups = [(group, dict(group)) for each in optimizers for group in each.param_groups]
     before, caching = world(roots), torch.is_autocast_cache_enabled()
     # What autograd has stored of a graph that is not gone through yet must not count as changed.
     versions = [(each, each._version) for each, *_ in whole]
@@ -111,6 +118,8 @@ def untouched(
             each.grad = gradient
         for each, iterator in loaders:
             each._iterator = iterator
+        for group, options in groups:
+            group.update(options)
         for each, state in generators:
             _draw_from(each, state)
         enter(before, roots)

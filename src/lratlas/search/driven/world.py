@@ -11,12 +11,21 @@ import warnings
 from collections.abc import Collection, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed
+
+_SHARED = {
+    "accelerate.state": tuple(f"{each}State._shared_state" for each in ("Partial", "Accelerator", "Gradient")),
+    "hydra.core.singleton": ("Singleton._instances",),
+}
+"""Dictionaries of packages, by module, of which each training needs its own: they say where a loop is."""
+_JOBS = ("GlobalHydra", "HydraConfig", "JobRuntime")  # of Hydra's singletons; the others are the same for all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +44,7 @@ class World:
         loggers: By name, those that no installed package has made, with their settings; the root's name is empty.
         filters: The filters of warnings.
         collecting: Whether garbage is collected.
+        shared: What the dictionaries of packages hold.
     """
 
     generators: tuple[Any, ...]
@@ -48,6 +58,7 @@ class World:
     loggers: dict[str, tuple[Any, ...]]
     filters: tuple[Any, ...]
     collecting: bool
+    shared: dict[str, dict[Any, Any]]
 
 
 def world(roots: Collection[Path] = ()) -> World:
@@ -72,6 +83,7 @@ def world(roots: Collection[Path] = ()) -> World:
         loggers={name: _state(each) for name, each in _loggers(modules).items()},
         filters=(warnings.filters, list(warnings.filters), warnings.showwarning),
         collecting=gc.isenabled(),
+        shared={name: _content(each) for name, each in _shared().items()},
     )
 
 
@@ -94,11 +106,22 @@ def enter(state: World, roots: Collection[Path] = ()) -> None:
     _set_precision(state.precision)
     _set_filters(state.filters)
     (gc.enable if state.collecting else gc.disable)()
+    for name, each in _shared().items():
+        for key in _content(each):
+            del each[key]  # in place: objects have it as their attributes
+        each.update(_content(state.shared.get(name, {})))
 
 
 @contextmanager
-def signals_ignored() -> Generator[None]:
-    """In the block, a handler that a thread would install is ignored; Python allows it in the main thread only.
+def several_trainings() -> Generator[None]:
+    """In the block, each training may call what Python allows in the main thread, or PyTorch once, in a process."""
+    with _signals_ignored(), _group_shared():
+        yield
+
+
+@contextmanager
+def _signals_ignored() -> Generator[None]:
+    """In the block, a handler that a thread would install is ignored.
 
     An alarm without its handler would end the process: for it, the thread gets Python's error.
     """
@@ -116,6 +139,37 @@ def signals_ignored() -> Generator[None]:
         signal.signal = plain
 
 
+@contextmanager
+def _group_shared() -> Generator[None]:
+    """In the block, a process group of one process is made once, and is the group of all trainings."""
+    if not distributed.is_available():
+        yield
+        return
+    initialized = distributed.is_initialized()
+    make, destroy = distributed.init_process_group, distributed.destroy_process_group
+
+    def join(*args: Any, **kwargs: Any) -> None:
+        if not distributed.is_initialized() or distributed.get_world_size() > 1:
+            make(*args, **kwargs)
+
+    def leave(group: Any = None) -> None:
+        if group not in {None, distributed.group.WORLD}:
+            destroy(group)
+
+    def install(make: Any, destroy: Any) -> None:
+        modules: list[Any] = [distributed, distributed.distributed_c10d]
+        for module in modules:
+            module.init_process_group, module.destroy_process_group = make, destroy
+
+    install(join, leave)
+    try:
+        yield
+    finally:
+        install(make, destroy)
+        if distributed.is_initialized() and not initialized:
+            destroy()
+
+
 def _modules(roots: Collection[Path]) -> dict[str, ModuleType]:
     """The modules that lie in some folders, and `__main__`."""
     found = {"__main__": sys.modules["__main__"]}
@@ -127,6 +181,18 @@ def _modules(roots: Collection[Path]) -> dict[str, ModuleType]:
         if isinstance(file, str) and file.startswith(folders) and not _installed(file):
             found[name] = module
     return found
+
+
+def _shared() -> dict[str, dict[Any, Any]]:
+    """The dictionaries of packages that were imported, by their names."""
+    modules = ((sys.modules[name], names) for name, names in _SHARED.items() if name in sys.modules)
+    return {name: attrgetter(name)(module) for module, names in modules for name in names}
+
+
+def _content(shared: dict[Any, Any]) -> dict[Any, Any]:
+    """What a dictionary holds of a training; lists and dictionaries in it may be changed in place."""
+    own = {key: each for key, each in shared.items() if getattr(key, "__name__", _JOBS[0]) in _JOBS}
+    return {key: each.copy() if type(each) in {list, dict} else each for key, each in own.items()}
 
 
 def _installed(file: str) -> bool:
