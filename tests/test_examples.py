@@ -54,7 +54,7 @@ SEARCHES: dict[str, tuple[str, dict[str, str]]] = {  # the folder of each search
     ),
     "hugging_face.py": (
         "hugging-face-search",
-        {"STEPS = 800": f"STEPS = {SHORT}", "lratlas.lr_grid(1e-5, 0.1, per_decade=3)": "[1e-5, 1e-3, 1.0]"},
+        {"STEPS = 800": f"STEPS = {SHORT}", "folder=FOLDER)": "folder=FOLDER, lrs=[1e-4, 1e-2, 1.0])"},
     ),
     "function.py": ("function-search", {"folder=": "lrs=[1e-5, 1e-3, 0.1, 10.0], folder="}),
     "script.sh": ("script-search", {"epochs=20": "epochs=10", "--folder": "--lrs 1e-3 10 1 --folder"}),
@@ -252,8 +252,7 @@ def test_a_hugging_face_trainer(folder: Path) -> None:
     # have to be more than a tenth of that, and one of them less than the whole.
     assert 0.01 / SHORT < lr < 0.1
     assert reached[-1] > 0.4  # chance is 0.1
-    # That of the full training, and one from which it could have continued.
-    assert len(states(folder / "hugging-face-search" / "checkpoints", ".safetensors")) == 2
+    assert states(folder, ".safetensors") == []
 
 
 def compresses(lr: float) -> float:
@@ -304,7 +303,7 @@ print(json.dumps(told))
 
 @pytest.mark.parametrize(
     ("name", "lr", "huge"),
-    [("ask_and_tell_numpy", 0.1, 1e300), ("plain_pytorch", 0.1, 1e38), ("hugging_face", 4e-3, 1e15)],
+    [("ask_and_tell_numpy", 0.1, 1e300), ("plain_pytorch", 0.1, 1e38)],
 )
 def test_two_segments_are_one_training_and_divergence_is_told(folder: Path, name: str, lr: float, huge: float) -> None:
     with as_a_script(folder) as printed:

@@ -159,6 +159,7 @@ def test_the_spec_of_the_page_on_minima_is_valid_and_asks_for_all_of_them() -> N
         "docs/script.md",
         "docs/integrations.md",
         "docs/lightning.md",
+        "docs/transformers.md",
         "docs/method.md",
         "docs/cluster.md",
         "docs/watch.md",

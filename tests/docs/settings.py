@@ -178,13 +178,13 @@ SETTINGS: Mapping[str, Setting] = {
             '"precision": "16-mixed", "accumulate_grad_batches": 4}': '"accelerator": "cpu"}',
         },
     ),
+    "docs/transformers.md": Setting(left_out={"": "run by tests/integrations/test_transformers.py and …_find.py"}),
     "docs/integrations.md": Setting(
         before=LIBRARIES,
         short={
             'LRSampler("search", steps=10_000': 'LRSampler("optuna-search", steps=100',
         },
         left_out={
-            "from lratlas.integrations.transformers": "run by tests/integrations/test_transformers.py and …_find.py",
             "from functools import partial": "needs runs of three trackers: tests/integrations/test_tracking.py",
         },
     ),

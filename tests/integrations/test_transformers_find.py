@@ -1,8 +1,10 @@
 """`find` for Hugging Face's Trainer: its own trainings, compared as they are."""
 
 import copy
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from lratlas.errors import SearchError, TaskError
 from lratlas.integrations.transformers import find
 from lratlas.search.advice import Advice
 from lratlas.search.finder import Finder
+from lratlas.search.segments import SegmentResult, block_losses
 
 LRS = [1e-3, 1e-2, 0.1, 1.0]
 
@@ -121,6 +124,84 @@ def test_epochs_are_counted(tmp_path: Path):
     assert Finder(tmp_path / "f").search.steps == 8 * 16
 
 
+def best(results: Sequence[SegmentResult]) -> SegmentResult:
+    """The longest training, at the largest LR of those."""
+    return max(results, key=lambda each: (each.segment.stop, each.segment.lr))
+
+
+def test_what_a_schedule_counts_in_steps_shrinks_with_it(tmp_path: Path):
+    def options(steps: int) -> dict[str, Any]:
+        decay = {"num_decay_steps": steps // 2}
+        return {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": decay, "warmup_steps": steps // 8}
+
+    searched(tmp_path, metric="eval_loss", budget=0.2, **options(128))
+    last = best(Finder(tmp_path / "f").results)
+    alone = trainer_of(tmp_path, last.segment.lr, max_steps=last.segment.stop, **options(last.segment.stop))
+    alone.train()
+    assert last.value == alone.evaluate()["eval_loss"]
+
+
+def test_a_schedule_by_a_metric_has_its_evaluations(tmp_path: Path):
+    options: dict[str, Any] = {"lr_scheduler_type": "reduce_lr_on_plateau", "metric_for_best_model": "eval_loss"}
+    options |= {"lr_scheduler_kwargs": {"patience": 0, "threshold": 0.5}, "eval_strategy": "steps", "eval_steps": 2}
+    advice = searched(tmp_path, metric="eval_loss", budget=0.3, **options)
+    assert any("changes its LR on the way" in each for each in advice.warnings)
+    last = best(Finder(tmp_path / "f").results)
+    assert last.segment.start > 0
+    alone = trainer_of(tmp_path, last.segment.lr, logging_steps=1, **options)
+    alone.train()
+    losses = [each["loss"] for each in alone.state.log_history if "loss" in each]
+    assert last.losses == block_losses(losses[last.segment.start : last.segment.stop])
+
+
+def test_another_seed_is_another_training(tmp_path: Path):
+    advice = searched(tmp_path, metric="eval_loss", noise=True)
+    assert {each.segment.seed for each in Finder(tmp_path / "f").results} > {0}
+    assert not any("own seed" in each for each in advice.warnings)
+
+
+class Telling(Trainer):
+    """Metrics of its own, in both of the places where subclasses have them."""
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        found = super().evaluate(*args, **kwargs)
+        return found | {"eval_own": 2 * found["eval_logged"]}
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "eval_loss" in logs:
+            logs["eval_logged"] = 3 * logs["eval_loss"]
+        super().log(logs, *args, **kwargs)
+
+
+def test_metrics_of_a_subclass_are_those_of_its_evaluate(tmp_path: Path):
+    trainer = trainer_of(tmp_path, kind=Telling)
+    find(trainer, metric="eval_own", direction="minimize", lrs=LRS, budget=0.2, folder=tmp_path)
+    last = best(Finder(tmp_path).results)
+    alone = trainer_of(tmp_path, last.segment.lr, max_steps=last.segment.stop)
+    alone.train()
+    assert last.value == pytest.approx(6 * alone.evaluate()["eval_loss"], rel=1e-6)
+
+
+def test_of_several_evaluation_sets_one_is_named(tmp_path: Path):
+    trainer = trainer_of(tmp_path)
+    trainer.eval_dataset = {"few": Classes(60, 3), "many": Classes(200, 2)}
+    find(trainer, metric="eval_few_accuracy", lrs=LRS, budget=0.2, folder=tmp_path / "f")
+    assert Finder(tmp_path / "f").search.samples == 60
+
+
+def test_a_model_is_made_by_a_function_where_that_is_given(tmp_path: Path):
+    def trainer(steps: int, lr: float) -> Trainer:
+        plain = trainer_of(tmp_path, lr, max_steps=steps)
+        sets = {"train_dataset": plain.train_dataset, "eval_dataset": plain.eval_dataset}
+        return Trainer(model_init=lambda: cast("Any", Net()), args=plain.args, **cast("Any", sets))
+
+    find(trainer(128, 0.1), lrs=LRS, budget=0.2, folder=tmp_path / "f")
+    last = best(Finder(tmp_path / "f").results)
+    alone = trainer(last.segment.stop, last.segment.lr)
+    alone.train()
+    assert last.value == alone.evaluate()["eval_loss"]
+
+
 def test_of_labels_that_are_noise_nothing_is_learned(tmp_path: Path):
     searched(tmp_path, noise=True)
     for result in Finder(tmp_path / "f").results:
@@ -138,6 +219,11 @@ def test_what_cannot_be_searched_is_named(tmp_path: Path):
         find(lambda lr: lr, folder=tmp_path)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TaskError, match=r"^Own may take arguments"):
         find(trainer_of(tmp_path, kind=Own), folder=tmp_path)
+    trainer = trainer_of(tmp_path)
+    assert trainer.model is not None
+    trainer.model.forward = partial(trainer.model.forward)
+    with pytest.raises(TaskError, match="forward of the Trainer's model was replaced"):
+        find(trainer, folder=tmp_path)
     trainer = trainer_of(tmp_path)
     trainer.eval_dataset = None
     with pytest.raises(TaskError, match="has no eval_dataset"):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
@@ -158,6 +159,45 @@ def fused(lr: float, record: Record) -> None:
     loop(model, AdamW(model.parameters(), lr=lr, fused=True), record)
 
 
+def compiled(lr: float, record: Record) -> None:
+    model = small()
+    optimizer = SGD(model.parameters(), lr=lr)
+    take: Callable[[], Any] = torch.compile(optimizer.step, backend="eager")
+    for x, y in batches():
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        take()
+        record.append((loss.item(), *digits(*model.parameters())))
+
+
+class Averaging(SGD):
+    """Its parameters are an average in one mode and the last ones in the other, as those of some optimizers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.param_groups[0]["training"] = True
+
+    def train(self, training: bool = True) -> None:
+        for group in self.param_groups:
+            if group["training"] != training:
+                group["training"] = training
+                for each in group["params"]:
+                    each.data.mul_(2 if training else 0.5)
+
+
+def modes(lr: float, record: Record) -> None:
+    model = small()
+    optimizer = Averaging(model.parameters(), lr=lr)
+    for x, y in batches():
+        optimizer.train()
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        record.append((loss.item(), *digits(*model.parameters())))
+        optimizer.step()
+
+
 def tensor_lr(lr: float, record: Record) -> None:
     model = small()
     optimizer = Adam(model.parameters(), lr=torch.tensor(lr))
@@ -190,6 +230,25 @@ def scaled(lr: float, record: Record) -> None:
         scaler.step(optimizer)
         scaler.update()
         record.append((loss.item(), scaler.get_scale(), *digits(*model.parameters())))
+
+
+def accelerated(lr: float, record: Record) -> None:
+    """What Accelerate knows of the loop is in one place for the whole process."""
+    accelerator = Accelerator(gradient_accumulation_steps=3, cpu=True)
+    model = small()
+    optimizer: Any
+    model, optimizer, loader = accelerator.prepare(
+        model, SGD(model.parameters(), lr=lr), DataLoader(TensorDataset(*data()), batch_size=16, shuffle=True)
+    )
+    for _ in range(10):
+        for x, y in loader:
+            with accelerator.accumulate(model):
+                loss = nn.functional.cross_entropy(model(x), y)
+                accelerator.backward(loss)
+                optimizer.step()
+                optimizer.zero_grad()
+            state = accelerator.gradient_state
+            record.append((loss.item(), state.sync_gradients, state.end_of_dataloader, *digits(*model.parameters())))
 
 
 def within_autocast(lr: float, record: Record) -> None:
@@ -334,7 +393,7 @@ KINDS = ("warm-up from 0", "linear", "one cycle", "cyclic", "plateau", "restarts
     [
         (plain, 16), (recreated, 16), (fresh_each_step, 16), (late, 16), (groups, 16), (lbfgs, 30), (gan, 14),
         (generator_first, 14), (alternating, 14), (lookahead, 16), (foreach, 16), (fused, 16), (tensor_lr, 16),
-        (accumulated, 48), (scaled, 20), (within_autocast, 15), (doubles, 15),
+        (accumulated, 48), (scaled, 20), (within_autocast, 15), (doubles, 15), (compiled, 15), (accelerated, 16),
     ],
 )  # fmt: skip
 def test_a_training_is_the_one_that_runs_by_itself(train: Any, least: int, tmp_path: Path):
@@ -346,6 +405,10 @@ def test_a_training_is_the_one_that_runs_by_itself(train: Any, least: int, tmp_p
 )
 def test_trainings_without_modules_or_with_steps_in_the_backward_pass(train: Any, value: Any, tmp_path: Path):
     assert_same(train, tmp_path, least=15, value=value)
+
+
+def test_a_measurement_in_another_mode_of_the_optimizer_leaves_its_mode(tmp_path: Path):
+    assert_same(modes, tmp_path, value="optimizer.train(False) or rude(model)")
 
 
 @pytest.mark.parametrize("kind", KINDS)

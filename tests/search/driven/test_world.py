@@ -8,16 +8,21 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import GradientState, is_initialized
+from torch import distributed
 
 from lratlas.errors import SearchError
 from lratlas.search.driven.find import find_by_script
-from lratlas.search.driven.world import enter, world
+from lratlas.search.driven.world import enter, several_trainings, world
 from lratlas.search.finder import Finder
 
 
@@ -39,6 +44,7 @@ def change(name: str) -> None:
         "level": lambda: logging.getLogger("a.script").setLevel(logging.DEBUG),
         "filters": lambda: warnings.simplefilter("ignore"),
         "collecting": gc.disable,
+        "accelerate": lambda: GradientState()._set_sync_gradients(False),  # pyright: ignore[reportPrivateUsage]
         "torch": lambda: torch.rand(1),
         "numpy": lambda: np.random.seed(3),  # noqa: NPY002
         "python": random.random,
@@ -65,6 +71,7 @@ def seen() -> dict[str, Any]:
         "level": logger.level,
         "filters": list(warnings.filters),
         "collecting": gc.isenabled(),
+        "accelerate": GradientState().sync_gradients,
         "torch": torch.get_rng_state().tolist(),
         "numpy": str(np.random.get_state()),  # noqa: NPY002
         "python": random.getstate(),
@@ -102,6 +109,51 @@ def test_a_folder_that_was_deleted_is_no_error(tmp_path: Path):
     enter(lost)
     enter(ours)
     assert world().folder == ours.folder
+
+
+def test_a_new_training_has_no_state_of_accelerate_that_another_has():
+    ours = world()
+    try:
+        fresh = replace(ours, shared={})  # as before the package was imported
+        enter(fresh)
+        Accelerator(cpu=True)
+        theirs = world()
+        enter(fresh)
+        assert not is_initialized()
+        enter(theirs)
+        assert is_initialized()
+    finally:
+        enter(ours)
+
+
+def test_of_singletons_by_class_a_training_has_its_own_jobs_alone(monkeypatch: pytest.MonkeyPatch):
+    jobs: Any = type("GlobalHydra", (), {})
+    sources: Any = type("SourcesRegistry", (), {})
+    instances: dict[Any, object] = {sources: "imported"}
+    module: Any = ModuleType("hydra.core.singleton")
+    module.Singleton = type("Singleton", (), {"_instances": instances})
+    before = world()
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    instances[jobs] = "a job"
+    theirs = world()
+    enter(before)
+    assert instances == {sources: "imported"}
+    enter(theirs)
+    assert instances == {sources: "imported", jobs: "a job"}
+
+
+def test_a_process_group_is_made_once_and_ends_with_the_search(tmp_path: Path):
+    make, destroy = distributed.init_process_group, distributed.destroy_process_group
+    with several_trainings():
+        for _ in range(2):
+            distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+            each = torch.ones(2)
+            distributed.all_reduce(each)
+            assert each.tolist() == [1, 1]
+            distributed.destroy_process_group()
+            assert distributed.is_initialized()  # another training may need it
+    assert not distributed.is_initialized()
+    assert (distributed.init_process_group, distributed.destroy_process_group) == (make, destroy)
 
 
 BASE = """

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import IO, Any, TextIO, cast
 
@@ -145,16 +145,9 @@ def _handlers() -> list[logging.StreamHandler[Any]]:
     return [each for each in every if isinstance(each, logging.StreamHandler)]
 
 
-@contextmanager
-def _undisplayed() -> Generator[None]:
-    """In the block, IPython displays nothing."""
-    shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if shell is None:
-        yield
-        return
+def _undisplayed() -> AbstractContextManager[Any]:
+    """In its block, IPython displays nothing."""
+    if "IPython" not in sys.modules:
+        return nullcontext()
     capture: Any = import_module("IPython.utils.capture")
-    usual, shell.display_pub = shell.display_pub, capture.CapturingDisplayPublisher()
-    try:
-        yield
-    finally:
-        shell.display_pub = usual
+    return capture.capture_output(stdout=False, stderr=False)
