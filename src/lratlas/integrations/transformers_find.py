@@ -14,6 +14,7 @@ from lratlas.integrations import extra
 from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice
 from lratlas.search.driven.drive import Driven, drive
+from lratlas.search.driven.untouched import attributes_kept
 from lratlas.search.driven.validation import make_validation
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment
@@ -184,15 +185,10 @@ def _steps(trainer: Trainer) -> int:
 
 def _evaluated(trainer: Trainer) -> dict[str, float]:
     """What ``trainer.evaluate()`` returns; neither its callbacks nor its log are told."""
-    before = dict(vars(trainer))
-    trainer.state, trainer.control = copy.deepcopy((trainer.state, trainer.control))
-    trainer.callback_handler = copy.copy(trainer.callback_handler)
-    trainer.callback_handler.callbacks = []
-    try:
+    handler = trainer.callback_handler
+    with attributes_kept((trainer, trainer.state, trainer.control, handler)):
+        handler.callbacks = []
         return dict(trainer.evaluate())
-    finally:
-        vars(trainer).clear()
-        vars(trainer).update(before)
 
 
 def _samples(trainer: Trainer, metric: str) -> int | None:

@@ -1,0 +1,12 @@
+"""Pictures, which no benchmark needs."""
+
+from typing import Any
+
+
+def save_image(*_: Any, **__: Any) -> None:
+    """Nothing."""
+
+
+def make_grid(images: Any, *_: Any, **__: Any) -> Any:
+    """The images as they are."""
+    return images
