@@ -163,7 +163,11 @@ SETTINGS: Mapping[str, Setting] = {
         },
     ),
     "docs/command.md": Setting(
-        files={"train.py": PROGRAM},
+        files={
+            "train.py": PROGRAM.replace('told["--state"]', 'told.get("--state") or told["--save"]')
+            + 'print("val acc:", 1 / (1 + math.log(float(told["--lr"]) / 0.1) ** 2))\n'
+        },
+        short={"--epochs 20 ": "--epochs 20 --folder by-epochs "},
         left_out={"import argparse": "run by tests/search/command/test_page.py"},
     ),
     "docs/images.md": Setting(),
