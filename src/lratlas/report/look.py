@@ -153,7 +153,7 @@ def shading(bands: pl.DataFrame, *, width: int, lettering: int = 11) -> list[alt
             dy=alt.expr(f"datum.lowered ? {lettering} : 0"),
             clip=True,
         )
-        .encode(x=alt.X("middle:Q"), y=alt.value(4), text=alt.Text("label:N"), tooltip=tips)
+        .encode(x=alt.X("middle:Q"), y=alt.YValue(4), text=alt.Text("label:N"), tooltip=tips)
     )
     return [bars, labels]
 
