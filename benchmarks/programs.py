@@ -97,7 +97,9 @@ PROGRAMS = {
         script="examples/mnist_forward_forward/main.py", words=("--lr={lr}", "--epochs=100", "--no_accel")
     ),
     "time sequences (LBFGS)": Program(
-        script="examples/time_sequence_prediction/train.py", words=("--steps=8",), value="test_loss"
+        script="examples/time_sequence_prediction/train.py",
+        words=("--steps=8",),
+        value="criterion(seq(test_input, future=1000)[:, :-1000], test_target).item()",
     ),
     "convolutional network": Program(
         script=f"{TUTORIAL}/02-intermediate/convolutional_neural_network/main.py", value=accuracy(), accuracy=True

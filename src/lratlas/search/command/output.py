@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from lratlas.numbers import is_finite, number
+from lratlas.search.driven.validation import ESCAPES
 
 CHUNK = 1 << 16  # bytes read at a time
 LONGEST_LINE = 1 << 20  # a longer one is no record
@@ -19,7 +20,6 @@ NOT_FINITE_IN_A_ROW = 2  # one alone may be a step that a gradient scaler skips
 PRINTED = "; it printed "
 """Where the part of a failure begins that quotes what the command printed."""
 _LINE_END = re.compile(rb"\n|(?=\r)")  # a progress bar returns to the start of its line and writes on
-ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")  # colours, cursor, titles
 
 
 class Tail:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lratlas.numbers import number
-from lratlas.search.command.output import ESCAPES
-from lratlas.search.driven.validation import AFTER, metric_pattern, printed_number
+from lratlas.search.driven.validation import AFTER, ESCAPES, metric_pattern, printed_number
 
 _HIGHER = r"acc|accuracy|f1|f-score|auc|auroc|map|iou|dice|bleu|rouge|psnr|ssim|r2|precision|recall|score|top[-_@]?\d"
 _LOWER = r"loss|err|error|ppl|perplexity|nll|mse|mae|rmse|wer|cer|fid|bpc|bpd|elbo"

@@ -15,6 +15,8 @@ from lratlas.training.memory import is_out_of_memory
 NUMBER = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
 """A number in a text."""
 _MORE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
+"""Colours, movements of the cursor and titles in what is printed."""
 AFTER = rf"[\"']?(?:\s*(?:[:=]|is)?\s*|[^:=,;|\n]{{0,60}}[:=]\s*)\(?({NUMBER})(?:\s*/\s*(\d+\b))?"
 """What follows the name of a metric in a text: the metric, and what it is divided by, as in 9873/10000."""
 _NAMES = 12  # of variables, at most, in a message
