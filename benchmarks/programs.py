@@ -20,12 +20,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from lratlas.search.driven.drive import ENDLESS, Driven, begun
+from lratlas.search.driven.drive import Driven, begun
 from lratlas.search.driven.find import find_by_script
 from lratlas.search.driven.hooks import followed
 from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.printed import Heard, most_telling
 from lratlas.search.driven.script import filled, placeholders_in, script_body
+from lratlas.search.driven.trial import ENDLESS
 from lratlas.search.driven.validation import make_validation
 from lratlas.search.driven.world import several_trainings
 from lratlas.search.segments import Segment, make_segment
@@ -80,7 +81,7 @@ PROGRAMS = {
         value="test(model, device, test_loader)",
         **TESTED,
     ),
-    "mnist, as it prints": Program(script="examples/mnist/main.py", words=("--lr={lr}", "--epochs=6", "--no-accel")),
+    "mnist_rnn, as it prints": Program(script="examples/mnist_rnn/main.py", words=("--lr={lr}", "--epochs=10")),
     "mnist_rnn (LSTM)": Program(
         script="examples/mnist_rnn/main.py",
         words=("--lr={lr}", "--epochs=10"),
@@ -221,7 +222,8 @@ def main() -> None:
         return
     here = Path(__file__).parent
     paths = [str(root / "minGPT"), *([] if find_spec("torchvision") else [str(here / "stand_in")])]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(here.parent), *paths])}
+    paths += [str(here.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     for name in given.names or PROGRAMS:
         if (root / PROGRAMS[name].script).is_file():
             command = [sys.executable, "-m", "benchmarks.programs", str(root), name, "--here"]

@@ -32,7 +32,7 @@ def watch(
     chance_loss: Annotated[
         float | None, typer.Option(help="The loss of the best constant prediction.", metavar="X")
     ] = None,
-    log: Annotated[Path | None, typer.Option(help="Write what each look found, as JSON lines.", metavar="FILE")] = None,
+    log: Annotated[Path | None, typer.Option(help="Write what each look found, as JSON lines; of a second optimizer into FILE-2.", metavar="FILE")] = None,
 ) -> None:
     """Run a training script as it is, and say which regime its learning rate is in."""
     if schedule not in _SCHEDULES:
@@ -49,8 +49,9 @@ def watch(
     finally:  # also where the script fails, or is interrupted
         sys.stdout.flush()
         watched.close()
-        if log and watched.watch:
-            watched.watch.write_log(log)
+        if log:
+            for number, each in enumerate(watched.watches, 1):
+                each.write_log(log if number == 1 else log.with_stem(f"{log.stem}-{number}"))
         say(watched.report())
 
 
@@ -61,27 +62,28 @@ class WatchedTraining:
         rules: Arguments of `lratlas.watch`.
 
     Attributes:
-        watch: That of the optimizer that steps most; None before the first step.
+        watches: That of the optimizer that steps most, and of those that took its place, in their order.
     """
 
     def __init__(self, rules: dict[str, Any]) -> None:
         from lratlas.search.driven.steps import Steps
 
-        self.watch: Watch | None = None
+        self.watches: list[Watch] = []
         self._rules, self._steps = rules, Steps()
         self._optimizer: Optimizer | None = None
         self._seen: WeakSet[Optimizer] = WeakSet()
 
     def report(self) -> str:
         """What the watch says, or that there was none."""
-        if self.watch is None:
+        if not self.watches:
             return "No step of a PyTorch optimizer was seen."
-        return self.watch.report()
+        lines = [each.report() for each in self.watches]
+        return lines[0] if len(lines) == 1 else "\n".join(f"optimizer {at}: {line}" for at, line in enumerate(lines, 1))
 
     def close(self) -> None:
         """Stop watching."""
-        if self.watch:
-            self.watch.close()
+        if self.watches:
+            self.watches[-1].close()
 
     def before_backward(self) -> None:
         """Nothing."""
@@ -92,7 +94,11 @@ class WatchedTraining:
 
     def before_step(self, optimizer: "Optimizer") -> None:
         """Watch the first optimizer from its first step on, and one that takes its place."""
-        if self._optimizer is None or (optimizer not in self._seen and _same(optimizer, self._optimizer)):
+        from lratlas.search.driven.steps import parameters_of
+
+        if self._optimizer is None or (
+            optimizer not in self._seen and parameters_of(optimizer) == parameters_of(self._optimizer)
+        ):
             self._begin(optimizer)
         self._seen.add(optimizer)
         self._steps.begin(optimizer, lr=None, share=1.0)
@@ -104,8 +110,8 @@ class WatchedTraining:
         if optimizer is not self._optimizer:
             self._begin(optimizer)
         loss = self._steps.taken()
-        if loss is not None and self.watch:
-            self.watch(loss)
+        if loss is not None:
+            self.watches[-1](loss)
 
     def after_scaling(self) -> None:
         """Losses that led to no step do not count."""
@@ -115,13 +121,8 @@ class WatchedTraining:
         from lratlas.watching.watch import watch as watched
 
         self.close()
-        self._optimizer, self.watch = optimizer, watched(optimizer, on_change=_changed, **self._rules)
-
-
-def _same(one: "Optimizer", other: "Optimizer") -> bool:
-    """Whether two optimizers train the same parameters."""
-    ids = [{id(each) for group in of.param_groups for each in group["params"]} for of in (one, other)]
-    return ids[0] == ids[1]
+        self._optimizer = optimizer
+        self.watches.append(watched(optimizer, on_change=_changed, **self._rules))
 
 
 def _changed(look: "Look") -> None:

@@ -21,7 +21,7 @@ from lratlas.search.advice import Advice
 from lratlas.search.driven.drive import Driven, drive
 from lratlas.search.driven.find import called_with_lr
 from lratlas.search.driven.printed import Heard, better
-from lratlas.search.driven.scout import look
+from lratlas.search.driven.scout import look, same_metric
 from lratlas.search.driven.validation import Validation
 from lratlas.search.finder import Finder
 from lratlas.search.journal import SETTINGS
@@ -95,9 +95,10 @@ def find(
     if direction is None:
         raise SpecError(f"Is a lower or a higher {monitor} better? Give direction: minimize or maximize.")
     root = home_expanded(folder or tempfile.mkdtemp(prefix="lratlas-find-"))
+    same_metric(root, monitor)
     fits = Fits(
         make=make,
-        datamodule=copy.copy(datamodule),
+        datamodule=datamodule,
         train=train_dataloaders,
         val=val_dataloaders,
         options=_options(trainer_options or {}, steps),

@@ -4,14 +4,16 @@ import copy
 import importlib
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_leaves
+from torch.utils.data import Dataset
 from torchmetrics import Metric
 
 from lratlas.errors import SpecError, TaskError, first_line
@@ -49,6 +51,10 @@ class Fits:
     options: Mapping[str, Any]
     folder: Path
     _ready: bool = False
+
+    def __post_init__(self) -> None:
+        if self.datamodule is not None:
+            self.datamodule = _copied(self.datamodule, tree_leaves(vars(self.datamodule)))
 
     def keep(self, datamodule: Any) -> None:
         """Give all later fits this data module, as it is now: set up."""
@@ -90,14 +96,17 @@ class Fits:
             raise SpecError(f"The Trainer does not take the trainer_options: {first_line(error)}") from error
         if trainer.world_size > 1 or trainer.strategy.launcher is not None:
             raise TaskError("The trainer_options ask for several devices or processes; a search trains on one device.")
-        loaders = {"train_dataloaders": _copied(self.train), "val_dataloaders": _copied(self.val)}
+        loaders = {
+            "train_dataloaders": _copied(self.train, _sets(self.train)),
+            "val_dataloaders": _copied(self.val, _sets(self.val)),
+        }
         trainer.fit(module, datamodule=self._data(), **loaders)
 
     def _data(self) -> Any:
         """A copy of the data module, which is not set up again: all fits have the same split of the data."""
         if self.datamodule is None or not self._ready:
             return self.datamodule
-        data = copy.copy(self.datamodule)
+        data = _copied(self.datamodule, tree_leaves(vars(self.datamodule)))
         vars(data).update(prepare_data=_done, setup=_done)
         return data
 
@@ -185,13 +194,18 @@ def _logger(package: ModuleType, folder: Path) -> Any:
     return type("Silent", (dummy,), {"save_dir": str(folder), "log_dir": str(folder)})()
 
 
-def _copied(loaders: Any) -> Any:
-    """Copies of loaders, with generators of their own, of the same data sets."""
+def _sets(loaders: Any) -> list[Any]:
+    """The data sets of loaders."""
     flat = getattr(loaders, "flattened", None) or tree_leaves(loaders)
-    shared = [each.dataset for each in flat if hasattr(each, "dataset")]
+    return [each.dataset for each in flat if hasattr(each, "dataset")]
+
+
+def _copied(given: Any, parts: Iterable[Any]) -> Any:
+    """A copy of loaders or of a data module, with generators of its own, of the same data sets and tensors."""
+    shared = [each for each in parts if isinstance(each, Dataset | Tensor)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's own, of how Lightning combines loaders
         try:
-            return copy.deepcopy(loaders, {id(each): each for each in shared})
+            return copy.deepcopy(given, {id(each): each for each in shared})
         except Exception:  # such as a generator that has begun
-            return loaders
+            return copy.copy(given)

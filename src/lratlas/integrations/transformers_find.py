@@ -9,15 +9,18 @@ from collections.abc import Callable, Iterable, Mapping, Sized
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from lratlas.errors import TaskError
+from lratlas.errors import SpecError, TaskError
 from lratlas.integrations import extra
 from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice
 from lratlas.search.driven.drive import Driven, drive
+from lratlas.search.driven.printed import better
+from lratlas.search.driven.scout import same_metric
 from lratlas.search.driven.untouched import attributes_kept
 from lratlas.search.driven.validation import make_validation
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment
+from lratlas.streams import generators_kept
 
 with extra("transformers"):
     import accelerate  # noqa: F401  # pyright: ignore[reportUnusedImport] - a Trainer needs it, but only once it is made
@@ -26,6 +29,7 @@ with extra("transformers"):
 
 _BY_METRIC = {"reduce_lr_on_plateau", "greedy"}
 """Schedules that need the evaluations on the way."""
+_COPIED = {"compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics", "data_collator"}
 _CONTINUED = {"constant", "constant_with_warmup", *_BY_METRIC}
 """Schedules under which a longer training continues a shorter one."""
 
@@ -54,7 +58,7 @@ def find(
         trainer: Makes a new Trainer for an LR, which it has to put into the arguments. Or a Trainer, which is left as
             it is: for each training a new one is made, with a copy of its model as it is now.
         metric: The name of a metric that ``trainer.evaluate()`` returns.
-        direction: Whether a lower or a higher one is better; None: lower for a loss, higher for all others.
+        direction: Whether a lower or a higher one is better; None where its name says it, as of a loss or an accuracy.
         folder: The search folder; a new temporary one if None. The same call with the same folder resumes the search.
         lrs: The LRs to begin with; 1e-5 to 1, four per decade, if None.
         budget: What may be trained, in full trainings.
@@ -69,8 +73,12 @@ def find(
         SpecError: An argument is out of range, or there is no such metric.
         SearchError: The folder holds another search, or the trainings fail.
     """
+    direction = direction or better(metric)
+    if direction is None:
+        raise SpecError(f"Is a lower or a higher {metric} better? Give direction: minimize or maximize.")
     make = _copies(trainer) if isinstance(trainer, Trainer) else trainer
-    first = make(1e-3)
+    with generators_kept():
+        first = make(1e-3)
     if not isinstance(first, Trainer):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not be typed
         raise TaskError(f"The function returned a {type(first).__name__}; it must return a Trainer.")
     if first.eval_dataset is None:
@@ -92,13 +100,15 @@ def find(
         validation=make_validation(evaluate, metric=metric),
         shrinks="steps" if shrinks else None,
     )
+    root = home_expanded(folder or tempfile.mkdtemp(prefix="lratlas-find-"))
+    same_metric(root, metric)
     finder = Finder(
-        home_expanded(folder or tempfile.mkdtemp(prefix="lratlas-find-")),
+        root,
         steps=steps,
         lrs=lrs,
         budget=budget,
         tolerance=tolerance,
-        direction=direction or ("minimize" if metric.endswith("loss") else "maximize"),
+        direction=direction,
         schedule="own" if shrinks else "constant",
         anneal=False,
         seed=seed,
@@ -131,11 +141,20 @@ def _copies(trainer: Trainer) -> Callable[[float], Trainer]:
     def make(lr: float) -> Trainer:
         args: TrainingArguments = copy.deepcopy(trainer.args)
         args.learning_rate = lr
-        made = kind(model=None if given.get("model_init") else copy.deepcopy(model), args=args, **given)
+        own = {name: _copied(each) if name in _COPIED else each for name, each in given.items()}
+        made = kind(model=None if given.get("model_init") else copy.deepcopy(model), args=args, **own)
         made.callback_handler.callbacks = [copy.deepcopy(each) for each in trainer.callback_handler.callbacks]
         return made
 
     return make
+
+
+def _copied(given: Any) -> Any:
+    """A copy, such as of a collator that draws; the object itself where it cannot be copied."""
+    try:
+        return copy.deepcopy(given)
+    except Exception:
+        return given
 
 
 def _for_a_search(trainer: Trainer, segment: Segment, *, steps: int, shrinks: bool) -> Trainer:

@@ -404,7 +404,7 @@ def test_a_metric_that_cannot_be_used_is_named(settings: dict[str, Any], said: s
 
 
 def test_epochs_are_for_a_training_that_is_told_them(tmp_path: Path):
-    with pytest.raises(SpecError, match=r"^epochs is for a training that is told them: it has no \{epochs\}"):
+    with pytest.raises(SpecError, match=r"^epochs is for a training that asks for them: it has no \{epochs\}"):
         searched(train, tmp_path, epochs=3)
     with pytest.raises(SpecError, match=r"^steps follow from epochs"):
         find_by_function(reporting, folder=tmp_path, epochs=3, steps=24)
@@ -416,13 +416,51 @@ def test_a_search_goes_on_with_its_metric_only(tmp_path: Path):
         searched(train, tmp_path, value="1 + 1")
 
 
+@pytest.mark.parametrize("first", [0, 1, 9])
+def test_a_metric_that_is_printed_in_the_middle_of_its_rhythm_is_that_of_its_step(first: int, tmp_path: Path):
+    def printing(lr: float) -> None:
+        torch.manual_seed(0)
+        weight = torch.ones(1, requires_grad=True)
+        optimizer = torch.optim.SGD([weight], lr=lr)
+        for step in range(201):
+            if step % 10 == first:
+                print(f"val loss {step}")  # noqa: T201
+            optimizer.zero_grad()
+            (weight**2).sum().backward()
+            optimizer.step()
+
+    find_by_function(printing, folder=tmp_path, lrs=LRS[:3], steps=200)
+    results = Finder(tmp_path).results
+    assert max(each.segment.stop for each in results) >= 50
+    assert all(each.value == each.segment.stop + (first if first < 5 else first - 10) for each in results)
+
+
+def test_another_script_or_other_arguments_are_another_search(script: Path, tmp_path: Path):
+    given: dict[str, Any] = {"value": VALUE, "steps": 128, "lrs": LRS[:2], "budget": 0.1, "folder": tmp_path / "found"}
+    find_by_script(script, ["--lr={lr}"], **given)
+    with pytest.raises(SearchError, match=r"^The training is .*--steps=128', but the search in .* was begun with"):
+        find_by_script(script, ["--lr={lr}", "--steps=128"], **given)
+    script.write_text(script.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    advice = find_by_script(script, ["--lr={lr}"], **given)
+    assert any("The code has changed since" in note for note in advice.warnings)
+
+
+def test_a_setting_that_is_wrong_is_said_before_anything_is_trained(tmp_path: Path):
+    with pytest.raises(SpecError, match="budget"):
+        searched(train, tmp_path, steps=None, budget=-1.0)
+    advice, _ = searched(train, tmp_path, steps=None)
+    assert advice.steps == STEPS
+
+
 def test_a_direction_that_seems_wrong_is_said(tmp_path: Path):
     def own(model: nn.Module, held: tuple[Tensor, Tensor]) -> Tensor:
         return accuracy(model, held)
 
-    advice, _ = searched(train, tmp_path, value="accuracy(model, held) + 1", direction=None)
+    advice, _ = searched(train, tmp_path, value="accuracy(model, held)", direction=None)
     assert any("higher values of accuracy" in note for note in advice.warnings)
-    other, _ = searched(train, tmp_path / "other", value=own, direction=None)
+    other, _ = searched(train, tmp_path / "other", value="1 - accuracy(model, held)", direction=None)
+    assert other.lr == pytest.approx(advice.lr)
+    other, _ = searched(train, tmp_path / "own", value=own, direction=None)
     assert any('give the direction "maximize"' in note for note in other.warnings)
 
 

@@ -84,7 +84,7 @@ def find_by_command(
         root=root,
         metric=metric,
         pattern=None if pattern is None else compiled_pattern(pattern),
-        judge=judge_of(root, metric=metric),
+        judge=judge_of(root, metric=metric, pattern=pattern),
         limits=Limits(timeout=timeout, stall=stall),
         turns=Turns(len(finders)),
         started=started,
@@ -291,7 +291,8 @@ def _told(search: _Searching, finder: Finder, piece: Segment, trained: TrainedSe
     value, averaged = trained.value, trained.averaged
     if search.judge is None:
         search.judge = "loss" if value is None and averaged is None else "value"
-        record_judge(search.root, search.judge, metric=search.metric)
+        sought = None if search.pattern is None else search.pattern.pattern
+        record_judge(search.root, search.judge, metric=search.metric, pattern=sought)
         if search.judge == "loss":
             search.notice(JUDGED_BY_LOSS)
     if search.judge == "loss":

@@ -14,13 +14,21 @@ from lratlas.errors import SearchError
 from lratlas.search.driven.hooks import followed
 from lratlas.search.driven.script import script_body
 from lratlas.search.driven.steps import Steps
+from lratlas.search.driven.world import ENVIRONMENT
 from lratlas.streams import seeded
 
-_SLACK = 120.0  # seconds for a start, and for training what took moments in the search
+_SLACK, _PATIENCE = 60.0, 5  # seconds for a start, and times what it took in the search
 
 
 def losses_alone(
-    script: Path, words: Sequence[str], *, seed: int, steps: int, lr: float | None, output: Path
+    script: Path,
+    words: Sequence[str],
+    *,
+    seed: int,
+    lr: float | None,
+    shares: Sequence[float],
+    seconds: float,
+    output: Path,
 ) -> list[float]:
     """The losses of the first steps of a script, run by a Python of its own.
 
@@ -28,8 +36,9 @@ def losses_alone(
         script: The file.
         words: Its arguments.
         seed: Of the random generators, before its first line.
-        steps: After how many it is ended.
         lr: What its optimizers' LRs are scaled to; None to leave them.
+        shares: What the LR of each step is multiplied by; after the last one the script is ended.
+        seconds: How long the search took for them.
         output: The file for what it prints; beside it is one with the losses.
 
     Raises:
@@ -37,9 +46,8 @@ def losses_alone(
     """
     found = output.with_suffix(".json")
     found.unlink(missing_ok=True)
-    told = {"script": str(script), "words": [*words], "seed": seed, "steps": steps, "lr": lr, "found": str(found)}
-    program = "from lratlas.search.driven.alone import main; main()"
-    folder = "" if os.environ.get("PYTHONSAFEPATH") else os.getcwd()  # noqa: PTH109 - as the script finds it
+    told = {"script": str(script), "words": [*words], "seed": seed, "lr": lr, "shares": [*shares], "found": str(found)}
+    program, limit = "from lratlas.search.driven.alone import main; main()", _SLACK + _PATIENCE * seconds
     with output.open("wb") as file:
         try:
             subprocess.run(
@@ -47,16 +55,16 @@ def losses_alone(
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                timeout=_SLACK,
+                timeout=limit,
                 check=False,
-                cwd=folder or None,
+                env=ENVIRONMENT | os.environ,
             )
         except subprocess.TimeoutExpired as error:
-            raise SearchError(f"it took more than {_SLACK:g} s") from error
+            raise SearchError(f"it took more than {limit:.0f} s") from error
     try:
         losses = json.loads(found.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SearchError(f"it ended before its step {steps:,}; what it printed is in {output}") from error
+        raise SearchError(f"it ended before its step {len(shares):,}; what it printed is in {output}") from error
     found.unlink()
     return losses
 
@@ -65,7 +73,7 @@ def main() -> None:
     """Run a script up to a step, and write its losses; the process ends there."""
     told = json.loads(sys.argv[1])
     sys.path[:] = [each for each in sys.path if each]  # a script's own folder is in the place of the current one
-    recorder = _Recorder(steps=told["steps"], lr=told["lr"], found=Path(told["found"]))
+    recorder = _Recorder(shares=told["shares"], lr=told["lr"], found=Path(told["found"]))
     with followed(lambda: recorder), seeded(told["seed"]):
         script_body(Path(told["script"]))(told["words"])
 
@@ -73,8 +81,8 @@ def main() -> None:
 class _Recorder:
     """Records the loss of each step, and ends the process after the last one."""
 
-    def __init__(self, *, steps: int, lr: float | None, found: Path) -> None:
-        self._stop, self._lr, self._found = steps, lr, found
+    def __init__(self, *, shares: Sequence[float], lr: float | None, found: Path) -> None:
+        self._shares, self._lr, self._found = shares, lr, found
         self._steps, self._losses, self._backwards = Steps(), list[float](), 0
 
     def before_backward(self) -> None:
@@ -86,14 +94,14 @@ class _Recorder:
             self._steps.add(losses)
 
     def before_step(self, optimizer: Optimizer) -> None:
-        self._steps.begin(optimizer, lr=self._lr, share=1.0)
+        self._steps.begin(optimizer, lr=self._lr, share=self._shares[len(self._losses)])
 
     def after_step(self, optimizer: Optimizer) -> None:
         if not self._steps.end(optimizer):
             return
         loss = self._steps.taken()
         self._losses.append(float("nan") if loss is None else float(loss))
-        if len(self._losses) == self._stop:
+        if len(self._losses) == len(self._shares):
             self._found.write_text(json.dumps(self._losses), encoding="utf-8")
             sys.stdout.flush()
             os._exit(0)  # whatever else the script would do

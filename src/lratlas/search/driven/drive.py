@@ -19,7 +19,7 @@ from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.printed import Heard, Printed
 from lratlas.search.driven.trial import Reached, Trial
 from lratlas.search.driven.validation import Validation
-from lratlas.search.driven.world import several_trainings
+from lratlas.search.driven.world import ENVIRONMENT, several_trainings
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment, SegmentResult, block_losses, mean_of_last_fifth
 from lratlas.search.wording import LESS_MEMORY
@@ -29,8 +29,6 @@ from lratlas.training.memory import is_out_of_memory
 OUTPUT = "output"
 """The folder of what trainings print, within that of the search."""
 _ROOM = 0.5  # share of the memory that waiting trainings may fill, with all else in the process
-ENDLESS = 1 << 62
-"""Steps that no training takes."""
 _COMPARED = 3  # the segment of a search that is trained once more
 _ALIKE = 3  # first segments that fail, after which the search stops
 NOT_SEEN = (
@@ -53,6 +51,8 @@ class Driven:
         shrinks: In what it is told its length, so that each comparison is a whole training with its own schedule; None
             where it is not told.
         unit: Steps of an epoch, where it is told epochs.
+        origin: What is trained, in words, such as the script and its arguments.
+        digest: Of its code; empty where it is not known.
         alone: The losses of a segment, trained by itself in another process; None to train it again in this one.
         modules: Called in the training's thread, returns its modules; None where they have to be looked for.
     """
@@ -63,7 +63,9 @@ class Driven:
     roots: Collection[Path] = ()
     shrinks: Literal["steps", "epochs"] | None = None
     unit: int | None = None
-    alone: Callable[[Segment, int, Path], Sequence[float]] | None = None
+    origin: str = ""
+    digest: str = ""
+    alone: Callable[[Segment, int, float, Path], Sequence[float]] | None = None
     modules: Callable[[], list[nn.Module]] | None = None
 
     def epochs(self, segment: Segment) -> int:
@@ -113,7 +115,9 @@ class _Pool:
 
     def _trained(self, segment: Segment) -> tuple[Trial, Reached]:
         trial = self.waiting.pop((segment.lr, segment.seed), None)
-        if trial is not None and (trial.over or trial.step != segment.start or not segment.parent):
+        if trial is not None and (
+            trial.over or not 0 <= trial.step - segment.start <= trial.late or not segment.parent
+        ):
             self.leave(trial)
             trial = None
         trial = trial or self._begun(segment)
@@ -140,6 +144,11 @@ class _Pool:
         """
         if steps == 0:
             raise SearchError(NOT_SEEN)
+        if steps in self.ended and self.driven.shrinks:
+            raise SearchError(
+                f"The training took {steps:,} steps twice, but was to take other numbers of them: what it gets as"
+                f" {self.driven.shrinks} must be how long it trains."
+            )
         if steps in self.ended and self.furthest < steps:
             raise SearchError(
                 f"The training ends by itself after {steps:,} steps, but a full training was to have"
@@ -158,7 +167,7 @@ class _Pool:
             self.leave(self.waiting.pop(key))
             _free()
 
-    def once_more(self, segment: Segment) -> Sequence[float]:
+    def once_more(self, segment: Segment, seconds: float) -> Sequence[float]:
         """The losses of a segment that begins a training, trained once more: by itself where that can be done.
 
         Raises:
@@ -166,7 +175,7 @@ class _Pool:
         """
         output = self.finder.folder / OUTPUT / "once-more.txt"
         if self.driven.alone:
-            return self.driven.alone(segment, self.driven.epochs(segment), output)
+            return self.driven.alone(segment, self.driven.epochs(segment), seconds, output)
         driven, full = replace(self.driven, validation=None), self.finder.search.steps
         trial = begun(driven, segment, full=full, outputs=self.outputs, output=output)
         self.running = trial
@@ -205,7 +214,8 @@ def begun(
         if device.type != "cpu":  # each thread has its own
             torch.set_default_device(device)
         with seeded(segment.seed):
-            os.environ.setdefault("WANDB_MODE", "disabled")  # one run would be shared by all, with its configuration
+            for name, value in ENVIRONMENT.items():
+                os.environ.setdefault(name, value)
             if torch.cuda.is_available():  # also where it is not initialized yet
                 torch.cuda.manual_seed_all(segment.seed)
             return driven.start(segment, driven.epochs(segment))
@@ -270,7 +280,9 @@ def _tell(finder: Finder, segment: Segment, reached: Reached, *, by_loss: bool) 
     if reached.error is not None:
         finder.fail(segment, reached.error, losses=reached.losses)
         return
-    value = mean_of_last_fifth(reached.losses) if by_loss and reached.losses else reached.value
+    if by_loss and not reached.losses:
+        raise SearchError("No loss was seen, since no backward() began from a single number: give a value.")
+    value = mean_of_last_fifth(reached.losses) if by_loss else reached.value
     finder.tell(segment, value=value, averaged=reached.averaged, losses=reached.losses)
 
 
@@ -302,7 +314,7 @@ def _repeats(results: Collection[SegmentResult], segment: Segment, reached: Reac
 def _odd(pool: _Pool, segment: Segment, losses: Sequence[float]) -> str:
     """What is to be said of a segment that has other losses once more."""
     try:
-        again = pool.once_more(segment)
+        again = pool.once_more(segment, pool.finder.results[-1].seconds)
     except SearchError as error:
         return f"Whether the training is the one that runs by itself could not be checked: {error}."
     pairs = list(zip(losses, again, strict=False))

@@ -1,12 +1,14 @@
 """`find` for a function or a script that trains."""
 
 import asyncio
+import hashlib
 import inspect
 import math
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import CodeType
 from typing import Any, Literal
 
 from scipy.stats import spearmanr
@@ -19,8 +21,11 @@ from lratlas.search.driven.drive import Driven, drive
 from lratlas.search.driven.printed import better
 from lratlas.search.driven.scout import settle
 from lratlas.search.driven.script import filled, placeholders_in, script_body
+from lratlas.search.driven.trial import ENDLESS
+from lratlas.search.driven.validation import Validation
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment, mean_of_last_fifth
+from lratlas.search.settings import make_search
 
 _LR_NAMES = ("lr", "learning_rate", "base_lr", "max_lr", "peak_lr", "init_lr", "initial_lr", "lr0", "eta", "rate")
 _UNNAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
@@ -52,7 +57,14 @@ def find_by_function(train: Callable[..., object], *, epochs: int | None = None,
         own = {each: own[each] for each in told}
         return _ended(call(segment.lr, **own) if call else train(**own))
 
-    return find_driven(Driven(start=start, imposed=call is None, shrinks=_shrinks(told)), epochs=epochs, **settings)
+    code = getattr(inspect.unwrap(train), "__code__", None)
+    driven = Driven(
+        start=start,
+        imposed=call is None,
+        shrinks=_shrinks(told),
+        digest=_digest(code.co_code + repr(code.co_consts).encode()) if code and not _nested(code) else "",
+    )
+    return find_driven(driven, epochs=epochs, **settings)
 
 
 def find_by_script(script: str | Path, words: Sequence[str], **settings: Any) -> Advice:
@@ -75,15 +87,22 @@ def find_by_script(script: str | Path, words: Sequence[str], **settings: Any) ->
     def start(segment: Segment, epochs: int) -> object:
         return run(filled(words, segment, epochs))
 
-    def alone(segment: Segment, epochs: int, output: Path) -> list[float]:
+    def alone(segment: Segment, epochs: int, seconds: float, output: Path) -> list[float]:
         lr = segment.lr if imposed else None
-        own = filled(words, segment, epochs)
-        return losses_alone(path, own, seed=segment.seed, steps=segment.stop, lr=lr, output=output)
+        own, shares = filled(words, segment, epochs), [segment.share_at(step) for step in range(segment.stop)]
+        return losses_alone(path, own, seed=segment.seed, lr=lr, shares=shares, seconds=seconds, output=output)
 
     roots = (path.resolve().parent,)
-    return find_driven(
-        Driven(start=start, imposed=imposed, roots=roots, shrinks=_shrinks(told), alone=alone), **settings
+    driven = Driven(
+        start=start,
+        imposed=imposed,
+        roots=roots,
+        shrinks=_shrinks(told),
+        alone=alone,
+        origin=" ".join([str(path), *words]),
+        digest=_digest(path.read_bytes()),
     )
+    return find_driven(driven, **settings)
 
 
 def called_with_lr(function: Callable[..., Any], told: Collection[str] = ()) -> Callable[..., Any] | None:
@@ -143,6 +162,9 @@ def find_driven(
         SearchError: The training fails, or the folder cannot be used.
     """
     root = home_expanded(folder or tempfile.mkdtemp(prefix="lratlas-find-"))
+    # Before anything is trained: what is wrong is said at once.
+    settings = {name: tuple(each) if isinstance(each, Iterator) else each for name, each in settings.items()}
+    make_search(**{"steps": steps or ENDLESS, **{name: each for name, each in settings.items() if each is not None}})
     found = settle(driven, root, value=value, metric=metric, pattern=pattern, steps=steps, epochs=epochs)
     if driven.shrinks:
         if settings.get("schedule", "constant") != "constant" or settings.get("warmup"):
@@ -152,13 +174,23 @@ def find_driven(
             )
         settings = {**settings, "schedule": "own"}
     name = found.driven.validation and found.driven.validation.name
-    own = direction or (better(name) if name else "minimize")
+    plain = not isinstance(found.driven.validation, Validation) or found.driven.validation.is_plain
+    own = direction or (better(name) if name and plain else None)
     finder = Finder(root, steps=found.steps, unit=found.unit, direction=own, anneal=False, **settings)
     if retry_failed:
         finder.retry_failed()
     advice = drive(found.driven, finder, progress=progress)
     notes = [*found.notes, *([] if direction or not name else _direction_notes(finder, name, told=own))]
     return replace(advice, warnings=(*advice.warnings, *notes))
+
+
+def _digest(code: bytes) -> str:
+    return hashlib.sha256(code).hexdigest()
+
+
+def _nested(code: CodeType) -> bool:
+    """Whether a function defines others, whose text shows where they are in memory."""
+    return any(isinstance(each, CodeType) for each in code.co_consts)
 
 
 def _shrinks(told: Collection[str]) -> Literal["steps", "epochs"] | None:
@@ -170,7 +202,7 @@ def _direction_notes(finder: Finder, name: str, *, told: str | None) -> list[str
     """What is to be said of a direction that was not given."""
     if told:
         return [f"By its name, {'higher' if told == 'maximize' else 'lower'} values of {name} count as better."]
-    known = [(mean_of_last_fifth(each.losses), each.value) for each in finder.results if each.losses]
+    known = [(mean_of_last_fifth(each.losses), each.quality) for each in finder.results if each.losses]
     pairs = [(loss, value) for loss, value in known if value is not None and math.isfinite(loss + value)]
     rank_correlation: Any = spearmanr(pairs)[0] if len(pairs) >= _FEWEST_PAIRS else 0.0
     if rank_correlation < -_AGAINST:

@@ -8,14 +8,18 @@ from typing import Literal
 from lratlas.numbers import number
 from lratlas.search.driven.validation import AFTER, ESCAPES, metric_pattern, printed_number
 
-_HIGHER = r"acc|accuracy|f1|f-score|auc|auroc|map|iou|dice|bleu|rouge|psnr|ssim|r2|precision|recall|score|top[-_@]?\d"
+_HIGHER = (
+    r"acc|accurac(?:y|ies)|f1|f-score|auc|auroc|map|iou|dice|bleu|rouge|psnr|ssim|r2|precision|recall|score|rewards?"
+    r"|top[-_@]?\d"
+)
 _LOWER = r"loss|err|error|ppl|perplexity|nll|mse|mae|rmse|wer|cer|fid|bpc|bpd|elbo"
 _TO_CHOOSE_ON = r"val|valid|validation|dev|eval|evaluation"
 _HELD = rf"{_TO_CHOOSE_ON}|test|testing|held"
 _SEEN = r"train|training|trained|best|max|min|lr|time"
 _EDGE = r"(?![A-Za-z])"
-_METRIC = re.compile(rf"(?i)(?<![A-Za-z])(?P<name>(?:{_HIGHER}|{_LOWER}){_EDGE})\w*{AFTER}")
+_METRIC = re.compile(rf"(?i)(?<![A-Za-z])(?P<name>(?:{_HIGHER}|{_LOWER}){_EDGE}\w*){AFTER}")
 _SET = re.compile(rf"(?i)(?<![A-Za-z])(?P<held>(?:{_HELD}){_EDGE})|(?<![A-Za-z])(?:{_SEEN}){_EDGE}")
+_EXTREME = re.compile(r"(?i)(?:best|max|min|highest|lowest)[\W_]*$")
 _LINE = re.compile(r"[\r\n]")
 _LONGEST = 10_000  # characters of a line
 
@@ -29,11 +33,13 @@ class Printed:
         pattern: Finds it in a line; None for a name of `Heard`.
         every: The steps after which it is printed again; None where the training is told its length, and the last
             value counts.
+        late: After how many steps more it is printed.
     """
 
     name: str
     pattern: re.Pattern[str] | None = None
     every: int | None = None
+    late: int = 0
 
 
 @dataclass(kw_only=True)
@@ -83,11 +89,15 @@ class Heard:
             for found in self.sought.pattern.finditer(line):
                 self.add(self.sought.name, printed_number(found), step)
             return
+        new = set[str]()
         for found in _METRIC.finditer(line):
             # The last set that is named before the number: "val" in "train loss 0.1, val loss 0.2".
             sets = [*_SET.finditer(line, 0, found.start(2))]
-            if sets and sets[-1]["held"]:
-                self.add(f"{sets[-1]['held']} {found['name']}".lower(), printed_number(found, 2), step)
+            if sets and sets[-1]["held"] and not _EXTREME.search(line, 0, sets[-1].start()):
+                name = f"{sets[-1]['held']} {found['name']}".lower()
+                if name not in new:
+                    self.add(name, printed_number(found, 2), step)
+                new.add(name)
 
 
 RETURNED = "the number that it returns"

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lratlas.errors import LRAtlasError, SearchError, SpecError
-from lratlas.search.driven.drive import ENDLESS, NOT_SEEN, OUTPUT, Driven, begun
+from lratlas.search.driven.drive import NOT_SEEN, OUTPUT, Driven, begun
 from lratlas.search.driven.hooks import followed
 from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.printed import Heard, Printed, make_printed, most_telling
+from lratlas.search.driven.trial import ENDLESS
 from lratlas.search.driven.validation import compiled_pattern, make_validation
 from lratlas.search.driven.world import several_trainings
 from lratlas.search.journal import SETTINGS, read_object, read_results, read_settings
@@ -23,6 +24,7 @@ _LR = 1e-3  # of the training that is looked at; its length and what it prints d
 _PART = 16  # where the training is told its length, this part of it is looked at
 _FEWEST = 4  # times that a metric is printed in a training, for LRs to be compared on the way
 _TWICE = 2
+_NOTHING: Mapping[str, Any] = {"name": None, "every": None, "late": 0}
 _OTHERWISE = "give a value, or let its arguments have {steps} or {epochs}, so that each comparison is a whole training"
 BY_LOSS = (
     "No validation metric was given, and none was found in what the training prints or returns: choices were made on"
@@ -76,16 +78,16 @@ def settle(
     shrinks = driven.shrinks
     given = make_validation(value, metric=metric, pattern=pattern) if value is not None else None
     sought = None if given else make_printed(metric, None if pattern is None else compiled_pattern(pattern))
-    asked = {"value": given and given.text, "metric": metric, "pattern": pattern}
+    asked = {"training": driven.origin, "value": given and given.text, "metric": metric, "pattern": pattern}
     if (shrinks == "epochs") != (epochs is not None):
         raise SpecError(
             "The training asks for its epochs: give epochs (--epochs), those of a full one."
             if epochs is None
-            else "epochs is for a training that is told them: it has no {epochs} in its arguments."
+            else "epochs is for a training that asks for them: it has no {epochs} in its arguments, or steps too."
         )
     if epochs is not None and steps is not None:
         raise SpecError("steps follow from epochs: give one of them.")
-    record = _recorded(root, asked)
+    record = recorded(root, asked)
     if record is None:
         if steps is None and (root / SETTINGS).exists():
             steps = read_settings(root).steps
@@ -98,18 +100,26 @@ def settle(
         assert seen is not None
         if epochs is not None:
             steps = seen * epochs
-        record = {"unit": seen if epochs else None} | _found(heard, sought, steps or seen, shrinks=bool(shrinks))
         steps = steps or seen
-        root.mkdir(parents=True, exist_ok=True)
-        write_file(root / _FILE, sealed_json({"asked": asked} | record).encode())
+        record = {"unit": seen if epochs else None, "steps": steps, "digest": driven.digest}
+        record |= _found(heard, sought, steps, shrinks=bool(shrinks))
+        keep(root, asked, record)
+    elif steps is None:
+        steps = record["unit"] * epochs if epochs and record["unit"] else record["steps"]
     name: Any = record["name"]
-    every, unit = record["every"], record["unit"]
+    every: Any = record["every"]
+    unit: Any = record["unit"]
     printed = None
     if not given and name:
-        printed = replace(sought or Printed(name=name), every=every)
+        printed = replace(sought or Printed(name=name), every=every, late=record["late"])
     notes = [BY_LOSS] if not given and printed is None else []
     if printed and not sought:
         notes.append(f"LRs were compared by {name}, found in what the training prints or returns.")
+    if record["digest"] != driven.digest:
+        notes.append(
+            "The code has changed since the search was begun, and what was trained before counts: give another folder"
+            " for a search of the new code."
+        )
     return Settled(
         driven=replace(driven, validation=given or printed, unit=unit),
         steps=steps,
@@ -162,10 +172,10 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
 
 def _twice(heard: Heard) -> bool:
     name = heard.sought.name if heard.sought else most_telling(heard)
-    return len(heard.values.get(name or "", {})) >= _TWICE
+    return sum(step > 0 for step in heard.values.get(name or "", {})) >= _TWICE
 
 
-def _found(heard: Heard, sought: Printed | None, steps: int, *, shrinks: bool) -> dict[str, Any]:
+def _found(heard: Heard, sought: Printed | None, steps: int, *, shrinks: bool) -> Mapping[str, Any]:
     """The metric that was printed or returned, and after how many steps again.
 
     Raises:
@@ -176,19 +186,42 @@ def _found(heard: Heard, sought: Printed | None, steps: int, *, shrinks: bool) -
     if name is None or not at:
         if sought:
             raise SearchError(f"The training printed and returned no {sought.name}: {_OTHERWISE}.")
-        return {"name": None, "every": None}
+        return _NOTHING
     if shrinks:
-        return {"name": name, "every": None}
+        return {**_NOTHING, "name": name}
     every = max((two - one for one, two in itertools.pairwise(at)), default=steps)
     if _FEWEST * every <= steps:
-        return {"name": name, "every": every}
+        # Printed after steps 1, 11, …, it is that of steps 0, 10, …; after steps 9, 19, …, that of 10, 20, ….
+        late = at[0] % every
+        return {"name": name, "every": every, "late": late if 2 * late <= every else 0}
     if sought:
         raise SearchError(f"{name} is printed every {every:,} of {steps:,} steps, too seldom: {_OTHERWISE}.")
-    return {"name": None, "every": None}
+    return _NOTHING
 
 
-def _recorded(root: Path, asked: Mapping[str, object]) -> dict[str, Any] | None:
+def same_metric(root: Path, metric: str) -> None:
+    """Make sure that a search goes on with the metric that it was begun with.
+
+    Raises:
+        SearchError: It was begun with another one.
+    """
+    asked = {"metric": metric}
+    if recorded(root, asked) is None:
+        keep(root, asked, {})
+
+
+def keep(root: Path, asked: Mapping[str, object], found: Mapping[str, object]) -> None:
+    """Keep what a search was begun with, and what was settled then, in its folder."""
+    root.mkdir(parents=True, exist_ok=True)
+    write_file(root / _FILE, sealed_json({"asked": asked, **found}).encode())
+
+
+def recorded(root: Path, asked: Mapping[str, object]) -> dict[str, Any] | None:
     """What was settled when the search was begun; None for a new one, and where nothing was trained as it was asked.
+
+    Args:
+        root: The search's folder.
+        asked: What it must have been begun with, by name.
 
     Raises:
         SearchError: It was begun with another metric, or the record is damaged.
@@ -197,17 +230,15 @@ def _recorded(root: Path, asked: Mapping[str, object]) -> dict[str, Any] | None:
     try:
         record = read_object(path.read_bytes())
         before = record["asked"]
-        found = {name: record[name] for name in ("name", "every", "unit")}
+        differing = [name for name in asked if before[name] != asked[name]]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SearchError(f"{path} is damaged; give another folder.") from error
-    for name, now in asked.items():
-        if before[name] != now:
-            if not read_results(root):
-                return None
-            raise SearchError(
-                f"The {name} is {now!r}, but the search in {root} was begun with {before[name]!r}: give that one, or"
-                " another folder."
-            )
-    return found
+    if differing and read_results(root):
+        name = differing[0]
+        raise SearchError(
+            f"The {name} is {asked[name]!r}, but the search in {root} was begun with {before[name]!r}: give that one,"
+            " or another folder."
+        )
+    return None if differing else record

@@ -30,7 +30,8 @@ def script_body(script: Path) -> Callable[[Sequence[str]], None]:
         ) from error
     except (SyntaxError, ValueError) as error:
         raise SpecError(
-            f"The script {script} is no Python that can run here: {error}. For other programs there is --command."
+            f"The script {script} is no Python that can run here: {error}. For other programs there is lratlas find"
+            " --command."
         ) from error
 
     def run(words: Sequence[str]) -> None:

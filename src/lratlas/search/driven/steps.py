@@ -103,7 +103,7 @@ class Steps:
         other = self._other and self._other()
         self._since = self._since + 1 if optimizer is other else 1
         self._other = weakref.ref(optimizer)
-        if leader is None or self._since > 1 or _parameters(leader) == _parameters(optimizer):
+        if leader is None or self._since > 1 or parameters_of(leader) == parameters_of(optimizer):
             self._leader, self._since = weakref.ref(optimizer), 0
             return True
         return False
@@ -152,5 +152,6 @@ def _lr(group: dict[str, Any]) -> float | None:
     return float(group["lr"]) if is_finite(group.get("lr")) else None
 
 
-def _parameters(optimizer: Optimizer) -> set[int]:
+def parameters_of(optimizer: Optimizer) -> set[int]:
+    """The ids of an optimizer's parameters."""
     return {id(each) for group in optimizer.param_groups for each in group["params"]}

@@ -21,6 +21,8 @@ from lratlas.search.driven.validation import Validation
 from lratlas.search.driven.world import enter, world
 from lratlas.search.segments import Segment
 
+ENDLESS = 1 << 62
+"""Steps that no training takes: those of one that is run to its end, whatever its losses are."""
 _LAST_WEIGHTS = 1 / 8  # from this share of a full training on the last weights are evaluated as well as their average
 _IN_A_ROW = 2  # steps whose losses are not finite: one alone may be a step that a gradient scaler skips
 _SKIPPED = 10  # iterations in a row that a gradient scaler skips since their losses are not finite
@@ -92,6 +94,11 @@ class Trial:
     def over(self) -> bool:
         """Whether it has ended."""
         return self._thread.over
+
+    @property
+    def late(self) -> int:
+        """How many steps it may be beyond the end of a segment, until its metric is printed."""
+        return self._validation.late if isinstance(self._validation, Printed) else 0
 
     @property
     def error(self) -> BaseException | None:
@@ -207,7 +214,7 @@ class Trial:
         if self.step > segment.average_from and isinstance(self._validation, Validation):
             self._add_to_average()
         diverged = self._diverged()
-        if not diverged and self.step == segment.stop and self._is_to_print(segment):
+        if not diverged and 0 <= self.step - segment.stop <= self.late and self._is_to_print(segment):
             self._expected = True
         elif diverged or self.step >= segment.stop:
             # Within a backward pass the thread may be one of PyTorch's own, which others need meanwhile.
@@ -236,7 +243,8 @@ class Trial:
         """The metric that was printed last, within the segment."""
         assert self.heard is not None
         every = self.heard.sought and self.heard.sought.every
-        return self.heard.last(after=segment.stop - every if every else 0)
+        late = 0 if self.over else self.late
+        return self.heard.last(after=segment.stop - every + late if every else 0)
 
     def _arrive_if_printed(self) -> None:
         """Wait before the next step where the metric has been printed meanwhile."""
@@ -258,7 +266,7 @@ class Trial:
     def _diverged(self) -> bool:
         """Whether the last losses are not finite; an accelerator is asked only now and then."""
         last = self._losses[-_IN_A_ROW:]
-        if len(last) < _IN_A_ROW or (last[-1].device.type != "cpu" and self.step % _FETCH):
+        if len(last) < _IN_A_ROW or self._full == ENDLESS or (last[-1].device.type != "cpu" and self.step % _FETCH):
             return False
         return not bool(torch.stack(last).isfinite().any())
 

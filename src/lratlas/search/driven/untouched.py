@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from lratlas.search.driven.world import enter, world
+from lratlas.search.driven.world import enter, installed, world
 
 _OWN = tuple(f"{each}{os.sep}" for each in (Path(torch.__file__).parent, Path(__file__).parents[2]))
 _STANDARD = f"{Path(os.__file__).parent}{os.sep}"
@@ -36,9 +36,9 @@ def variables() -> dict[str, Any]:
     """
     frames = [each for each in _frames() if not each.f_code.co_filename.startswith((*_OWN, "<frozen"))]
     frames = [each for each in frames if not _standard(each.f_code.co_filename)]
-    users = [each for each in frames if not _installed(each.f_code.co_filename)] or frames
+    users = [each for each in frames if not installed(each.f_code.co_filename)] or frames
     found = dict[str, Any]()
-    for each in users:
+    for each in reversed(users):
         found |= {name: value for name, value in each.f_globals.items() if not name.startswith("__")}
     for each in reversed(users):
         found |= each.f_locals
@@ -176,12 +176,8 @@ def _frames() -> list[FrameType]:
     return frames
 
 
-def _installed(file: str) -> bool:
-    return "site-packages" in file or "dist-packages" in file
-
-
 def _standard(file: str) -> bool:
-    return file.startswith(_STANDARD) and not _installed(file)
+    return file.startswith(_STANDARD) and not installed(file)
 
 
 def _reachable(names: Mapping[str, Any]) -> list[Any]:

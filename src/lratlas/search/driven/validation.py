@@ -1,5 +1,6 @@
 """The validation metric of a training that is suspended: an expression, a function, or what is printed meanwhile."""
 
+import ast
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -17,7 +18,8 @@ NUMBER = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
 _MORE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
 """Colours, movements of the cursor and titles in what is printed."""
-AFTER = rf"[\"']?(?:\s*(?:[:=]|is)?\s*|[^:=,;|\n]{{0,60}}[:=]\s*)\(?({NUMBER})(?:\s*/\s*(\d+\b))?"
+_BETWEEN = r"\s*(?:[:=]|is)?\s*|\s+(?:of|on|over|for|in|at|\()[^:=,;|\n]{0,60}[:=]\s*"
+AFTER = rf"[\"']?(?:{_BETWEEN})\(?({NUMBER})(?!\d|,\d{{3}})(?:\s*/\s*(\d+\b))?"
 """What follows the name of a metric in a text: the metric, and what it is divided by, as in 9873/10000."""
 _NAMES = 12  # of variables, at most, in a message
 
@@ -44,6 +46,13 @@ class Validation:
     def name(self) -> str:
         """What it is called: the metric's name, the pattern that finds it, or the expression."""
         return self.metric or (self.pattern.pattern if self.pattern else self.text)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its name says what it is, and it is no calculation with it, such as one minus an accuracy."""
+        if self.metric or self.pattern or self.code is None:
+            return True
+        return isinstance(ast.parse(self.text, mode="eval").body, ast.Call | ast.Name | ast.Attribute | ast.Subscript)
 
     def __call__(self, names: Mapping[str, Any], printed: Callable[[], str]) -> float:
         """The metric now.

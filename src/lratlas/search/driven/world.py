@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import multiprocessing
 import os
 import random
 import signal
@@ -20,6 +21,8 @@ import numpy as np
 import torch
 from torch import distributed
 
+ENVIRONMENT = {"WANDB_MODE": "disabled"}
+"""For trainings of a search, unless set: one run of Weights & Biases would be shared by all, with its configuration."""
 _SHARED = {
     "accelerate.state": tuple(f"{each}State._shared_state" for each in ("Partial", "Accelerator", "Gradient")),
     "hydra.core.singleton": ("Singleton._instances",),
@@ -45,6 +48,7 @@ class World:
         filters: The filters of warnings.
         collecting: Whether garbage is collected.
         shared: What the dictionaries of packages hold.
+        starting: How processes are started; None where that is not decided.
     """
 
     generators: tuple[Any, ...]
@@ -59,6 +63,7 @@ class World:
     filters: tuple[Any, ...]
     collecting: bool
     shared: dict[str, dict[Any, Any]]
+    starting: str | None
 
 
 def world(roots: Collection[Path] = ()) -> World:
@@ -84,6 +89,7 @@ def world(roots: Collection[Path] = ()) -> World:
         filters=(warnings.filters, list(warnings.filters), warnings.showwarning),
         collecting=gc.isenabled(),
         shared={name: _content(each) for name, each in _shared().items()},
+        starting=multiprocessing.get_start_method(allow_none=True),
     )
 
 
@@ -106,6 +112,7 @@ def enter(state: World, roots: Collection[Path] = ()) -> None:
     _set_precision(state.precision)
     _set_filters(state.filters)
     (gc.enable if state.collecting else gc.disable)()
+    multiprocessing.set_start_method(state.starting, force=True)
     for name, each in _shared().items():
         for key in _content(each):
             del each[key]  # in place: objects have it as their attributes
@@ -178,7 +185,7 @@ def _modules(roots: Collection[Path]) -> dict[str, ModuleType]:
         return found
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and file.startswith(folders) and not _installed(file):
+        if isinstance(file, str) and file.startswith(folders) and not installed(file):
             found[name] = module
     return found
 
@@ -195,7 +202,8 @@ def _content(shared: dict[Any, Any]) -> dict[Any, Any]:
     return {key: each.copy() if type(each) in {list, dict} else each for key, each in own.items()}
 
 
-def _installed(file: str) -> bool:
+def installed(file: str) -> bool:
+    """Whether a file belongs to a package that is installed."""
     return "site-packages" in file or "dist-packages" in file
 
 
