@@ -32,7 +32,10 @@ def watch(
     chance_loss: Annotated[
         float | None, typer.Option(help="The loss of the best constant prediction.", metavar="X")
     ] = None,
-    log: Annotated[Path | None, typer.Option(help="Write what each look found, as JSON lines; of a second optimizer into FILE-2.", metavar="FILE")] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(help="Write what each look found, as JSON lines.", metavar="FILE"),
+    ] = None,
 ) -> None:
     """Run a training script as it is, and say which regime its learning rate is in."""
     if schedule not in _SCHEDULES:

@@ -1,10 +1,12 @@
 """Functions and scripts that train as they are: the search changes nothing in them, and finds what is there."""
 
+import math
 import os
 import random
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -499,3 +501,51 @@ def test_what_failed_of_a_script_is_trained_again_where_that_is_asked_for(tmp_pa
     assert not any(each.failure for each in Finder(given["folder"]).results)
     assert {each.segment for each in Finder(given["folder"]).results} >= {each.segment for each in failed}
     assert not any("no such data" in warning for warning in again.warnings)
+
+
+def test_averages_of_buffers_with_infinities_are_those_buffers(tmp_path: Path):
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 3)
+            self.mask = nn.Buffer(torch.tensor([0.0, -math.inf, 0.0]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) + self.mask.clamp(min=-1e3)
+
+    def masked(lr: float) -> None:
+        torch.manual_seed(0)
+        model, (x, y) = Masked(), blobs(96, 0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    searched(masked, tmp_path, value="float(torch.isneginf(model.mask).sum())", lrs=LRS[:3])
+    assert {each.averaged for each in Finder(tmp_path).results} == {1.0}
+
+
+def test_trainings_in_other_threads_are_none_of_the_search(tmp_path: Path):
+    def another() -> None:
+        weight = torch.ones(1, requires_grad=True)
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        for _ in range(50):
+            (weight**2).sum().backward()
+            optimizer.step()
+
+    def beside(lr: float) -> None:
+        other = threading.Thread(target=another)
+        other.start()
+        train(lr)
+        other.join()
+
+    mixed, _ = searched(beside, tmp_path / "mixed", lrs=LRS[:2], budget=0.1)
+    alone, _ = searched(train, tmp_path / "alone", lrs=LRS[:2], budget=0.1)
+    assert mixed.evidence.drop("seconds").equals(alone.evidence.drop("seconds"))
+
+    def within(lr: float) -> None:
+        searched(train, tmp_path / f"within-{lr}", lrs=LRS[:2])
+
+    with pytest.raises(SearchError, match="Another search that trains a function or a script runs in this process"):
+        searched(within, tmp_path / "without", lrs=LRS[:2])

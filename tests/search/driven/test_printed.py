@@ -23,6 +23,13 @@ from lratlas.search.driven.printed import RETURNED, Heard, better, make_printed,
         ("val acc 0.80 (best val acc 0.95)\n", "val acc", 0.8),
         ("val_loss 2.31 | val_loss_ema 2.50, val loss weight: 0.1\n", "val loss", 2.31),
         ("val perplexity 1,234.5\n", None, math.nan),
+        ("val loss (epoch=3): 0.53\n", "val loss", 0.53),
+        ("val/test loss: 3.215/2.950\n", "test loss", 3.215),
+        ("val acc=87,5\n", None, math.nan),
+        ("val accuracy: 0.7\rval accuracy of class 1: 0.9\n", "val accuracy", 0.7),
+        ("No improvement in val loss for epochs: 3\n", None, math.nan),
+        ("val_dice_loss: 0.53\n", "val dice_loss", 0.53),
+        ("history " + "val_loss: 0.1, acc 0.5 " * 2000 + "\n", None, math.nan),
         ("====> Test set loss: 105.33\n", "test loss", 105.33),
         ("test acc 0.5, validation loss 0.7\n", "validation loss", 0.7),
         ("Epoch 1:  50%|#####| 5/10 [00:01<00:00, 9.1it/s, val_f1=0.4]\rEpoch 1: 100%", "val f1", 0.4),
@@ -70,7 +77,8 @@ def test_what_is_returned_is_a_metric():
     ("name", "expected"),
     [
         ("val accuracy", "maximize"), ("eval_f1", "maximize"), ("top-1", "maximize"), ("test_loss", "minimize"),
-        ("perplexity", "minimize"), ("val/mse", "minimize"), ("accuracy loss", None), ("speed", None), ("lossy", None),
+        ("perplexity", "minimize"), ("val dice_loss", None), ("val/mse", "minimize"), ("accuracy loss", None),
+        ("speed", None), ("lossy", None),
     ],
 )  # fmt: skip
 def test_names_tell_which_way_a_metric_is_better(name: str, expected: str | None):

@@ -57,7 +57,7 @@ def losses_alone(
                 stderr=subprocess.STDOUT,
                 timeout=limit,
                 check=False,
-                env=ENVIRONMENT | os.environ,
+                env={"PYTHONIOENCODING": "utf-8:backslashreplace"} | ENVIRONMENT | os.environ,
             )
         except subprocess.TimeoutExpired as error:
             raise SearchError(f"it took more than {limit:.0f} s") from error

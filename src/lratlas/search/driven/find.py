@@ -180,7 +180,7 @@ def find_driven(
     if retry_failed:
         finder.retry_failed()
     advice = drive(found.driven, finder, progress=progress)
-    notes = [*found.notes, *([] if direction or not name else _direction_notes(finder, name, told=own))]
+    notes = [*found.notes, *([] if direction or not name else _direction_notes(finder, name, by_name=own))]
     return replace(advice, warnings=(*advice.warnings, *notes))
 
 
@@ -198,19 +198,20 @@ def _shrinks(told: Collection[str]) -> Literal["steps", "epochs"] | None:
     return "steps" if "steps" in told else "epochs" if "epochs" in told else None
 
 
-def _direction_notes(finder: Finder, name: str, *, told: str | None) -> list[str]:
+def _direction_notes(finder: Finder, name: str, *, by_name: str | None) -> list[str]:
     """What is to be said of a direction that was not given."""
-    if told:
-        return [f"By its name, {'higher' if told == 'maximize' else 'lower'} values of {name} count as better."]
+    higher = finder.search.direction == "maximize"
+    better, other = ("higher", "lower") if higher else ("lower", "higher")
     known = [(mean_of_last_fifth(each.losses), each.quality) for each in finder.results if each.losses]
     pairs = [(loss, value) for loss, value in known if value is not None and math.isfinite(loss + value)]
     rank_correlation: Any = spearmanr(pairs)[0] if len(pairs) >= _FEWEST_PAIRS else 0.0
-    if rank_correlation < -_AGAINST:
+    if rank_correlation * (-1 if higher else 1) < -_AGAINST:
         return [
-            f"Lower values of {name} counted as better, as no direction was given; but they are higher where the"
-            ' training loss is lower. If higher is better, give the direction "maximize", and another folder.'
+            f"{better.capitalize()} values of {name} counted as better, as no direction was given; but they are {other}"
+            f" where the training loss is lower. If {other} is better, give the direction"
+            f' "{"minimize" if higher else "maximize"}", and another folder.'
         ]
-    return []
+    return [f"By its name, {better} values of {name} count as better."] if by_name else []
 
 
 def _parameters(train: Callable[..., object]) -> Mapping[str, inspect.Parameter]:

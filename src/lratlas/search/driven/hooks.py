@@ -1,5 +1,6 @@
 """Hooks into PyTorch that follow whatever trains: each step of any optimizer, and the losses of backward passes."""
 
+import threading
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -63,16 +64,22 @@ def followed(follower: Callable[[], Follower | None]) -> Generator[None]:
     """
     unscaled = _Unscaled()
 
+    def current_one() -> Follower | None:
+        found, here = follower(), threading.current_thread()
+        thread = getattr(found, "thread", None)
+        # Threads that Python has not started may be those in which PyTorch goes backward.
+        return found if thread in {None, here} or here.name.startswith("Dummy-") else None
+
     def before(optimizer: Optimizer, *_: object) -> None:
-        if current := follower():
+        if current := current_one():
             current.before_step(optimizer)
 
     def after(optimizer: Optimizer, *_: object) -> None:
-        if current := follower():
+        if current := current_one():
             current.after_step(optimizer)
 
     def backward(tensors: Any, *others: Any, **named: Any) -> Any:
-        current = follower()
+        current = current_one()
         if current is None:
             return plain_backward(tensors, *others, **named)
         losses = list[Tensor]()
@@ -88,13 +95,13 @@ def followed(follower: Callable[[], Follower | None]) -> Generator[None]:
 
     def scale(self: GradScaler, outputs: Any) -> Any:
         scaled = plain_scale(self, outputs)
-        if isinstance(outputs, Tensor) and follower():
+        if isinstance(outputs, Tensor) and current_one():
             unscaled.add(scaled, outputs)
         return scaled
 
     def update(self: GradScaler, *others: Any, **named: Any) -> None:
         plain_update(self, *others, **named)
-        if current := follower():
+        if current := current_one():
             current.after_scaling()
 
     plain_backward, plain_scale, plain_update = torch.autograd.backward, GradScaler.scale, GradScaler.update

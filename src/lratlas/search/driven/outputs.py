@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import import_module
 from typing import IO, Any, TextIO, cast
 
@@ -79,8 +79,9 @@ class Outputs(io.TextIOBase):
         elif self._heard:
             self._heard(text)
         if self._target is not None:
-            self._target.write(text)
-            self._target.flush()
+            with suppress(OSError):  # a full disk does not end a training
+                self._target.write(text)
+                self._target.flush()
         return len(text)
 
     def flush(self) -> None:

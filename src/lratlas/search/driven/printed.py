@@ -21,7 +21,7 @@ _METRIC = re.compile(rf"(?i)(?<![A-Za-z])(?P<name>(?:{_HIGHER}|{_LOWER}){_EDGE}\
 _SET = re.compile(rf"(?i)(?<![A-Za-z])(?P<held>(?:{_HELD}){_EDGE})|(?<![A-Za-z])(?:{_SEEN}){_EDGE}")
 _EXTREME = re.compile(r"(?i)(?:best|max|min|highest|lowest)[\W_]*$")
 _LINE = re.compile(r"[\r\n]")
-_LONGEST = 10_000  # characters of a line
+_LONGEST = 2_000  # characters of a line; a longer one is no report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Heard:
     def hear(self, text: str, step: int) -> None:
         """What was printed, after so many optimizer steps."""
         *lines, self._open = _LINE.split(self._open + text)
-        self._open = self._open[-_LONGEST:]
+        self._open = self._open[: _LONGEST + 1]
         for line in lines:
             self._read(line, step)
 
@@ -84,6 +84,8 @@ class Heard:
             self.values.setdefault(name, {})[step] = value
 
     def _read(self, line: str, step: int) -> None:
+        if len(line) > _LONGEST:
+            return
         line = ESCAPES.sub("", line)
         if self.sought and self.sought.pattern:
             for found in self.sought.pattern.finditer(line):

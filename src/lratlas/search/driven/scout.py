@@ -150,7 +150,8 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
     whole = whole or bool(driven.shrinks)
     alone, outputs = replace(driven, imposed=False, validation=None, unit=1), Outputs()
     segment = make_segment(lr=_LR, seed=0, start=0, stop=stop, parent=None)
-    trial = begun(alone, segment, full=stop, outputs=outputs, output=root / OUTPUT / "before.txt", heard=heard)
+    output = root / OUTPUT / "before.txt"
+    trial = begun(alone, segment, full=stop, outputs=outputs, output=output, heard=heard)
     at = ENDLESS if whole else 1
     with followed(lambda: trial), several_trainings():
         reached = trial.run(replace(segment, stop=at))
@@ -160,10 +161,10 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
         trial.leave()
     if isinstance(trial.error, LRAtlasError):
         raise trial.error
-    if trial.error is not None:
+    if trial.error is not None and not (isinstance(trial.error, SystemExit) and trial.step):  # some end with a status
         raise SearchError(
-            f"The training failed at LR {_LR:.3g}, where it was looked at: {str(reached.error).rstrip('.')}. Mend it,"
-            " and start again."
+            f"The training failed at LR {_LR:.3g}, where it was looked at: {str(reached.error).rstrip('.')}. What it"
+            f" printed is in {output}. Mend it, and start again."
         )
     if trial.step == 0:
         raise SearchError(NOT_SEEN)
@@ -189,7 +190,7 @@ def _found(heard: Heard, sought: Printed | None, steps: int, *, shrinks: bool) -
         return _NOTHING
     if shrinks:
         return {**_NOTHING, "name": name}
-    every = max((two - one for one, two in itertools.pairwise(at)), default=steps)
+    every = max((two - one for one, two in itertools.pairwise([0, *at])), default=steps) if len(at) > 1 else steps
     if _FEWEST * every <= steps:
         # Printed after steps 1, 11, …, it is that of steps 0, 10, …; after steps 9, 19, …, that of 10, 20, ….
         late = at[0] % every

@@ -25,6 +25,7 @@ ENDLESS = 1 << 62
 """Steps that no training takes: those of one that is run to its end, whatever its losses are."""
 _LAST_WEIGHTS = 1 / 8  # from this share of a full training on the last weights are evaluated as well as their average
 _IN_A_ROW = 2  # steps whose losses are not finite: one alone may be a step that a gradient scaler skips
+_MORE = 16  # steps that a training that is told its length may take besides, twice that length at most
 _SKIPPED = 10  # iterations in a row that a gradient scaler skips since their losses are not finite
 _FETCH = 32  # steps between two looks at losses on an accelerator
 _SHORT = (torch.float16, torch.bfloat16)  # types in which a mean would not move
@@ -55,6 +56,7 @@ class Trial:
         step: Optimizer steps that it has taken.
         shareable: Whether other trainings can run while it waits.
         heard: The metrics that it prints; None where none is listened to.
+        thread: Its thread.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Trial:
         self.heard = Heard(sought=validation) if isinstance(validation, Printed) else heard
         self._imposed, self._full, self._validation, self._roots = imposed, full, validation, tuple(roots)
         self._thread, self._world = Suspendable(body), world(roots)
+        self.thread = self._thread.thread
         self._outputs, self._output = outputs, output
         self._segment: Segment | None = None
         self._reached = Reached()
@@ -157,8 +160,12 @@ class Trial:
     def _inside(self) -> Generator[None]:
         """Its own global state is the present one meanwhile, and what it prints goes into its file."""
         ours = world(self._roots)
-        self._output.parent.mkdir(parents=True, exist_ok=True)
-        with self._output.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        try:
+            self._output.parent.mkdir(parents=True, exist_ok=True)
+            opened = self._output.open("a", encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise SearchError(f"{self._output}, for what the training prints, cannot be written: {error}.") from error
+        with opened as file:
             enter(self._world, self._roots)
             try:
                 with self._outputs.into(file, self._hear if self.heard else None):
@@ -214,7 +221,7 @@ class Trial:
         if self.step > segment.average_from and isinstance(self._validation, Validation):
             self._add_to_average()
         diverged = self._diverged()
-        if not diverged and 0 <= self.step - segment.stop <= self.late and self._is_to_print(segment):
+        if not diverged and 0 <= self.step - segment.stop <= self._patience(segment) and self._is_to_print(segment):
             self._expected = True
         elif diverged or self.step >= segment.stop:
             # Within a backward pass the thread may be one of PyTorch's own, which others need meanwhile.
@@ -238,6 +245,11 @@ class Trial:
         """Whether the metric is printed only after the step that ends the segment."""
         printed = self._validation
         return isinstance(printed, Printed) and (not printed.every or self._printed(segment) is None)
+
+    def _patience(self, segment: Segment) -> int:
+        """How many steps beyond the end of a segment its metric is waited for; some trainings take one more."""
+        printed = self._validation
+        return segment.stop + _MORE if isinstance(printed, Printed) and not printed.every else self.late
 
     def _printed(self, segment: Segment) -> float | None:
         """The metric that was printed last, within the segment."""
@@ -292,7 +304,9 @@ class Trial:
                 return
             self._count += 1
             for now, mean in self._average:
-                mean.add_((_long(now.detach()) - mean) / self._count)
+                value = _long(now.detach())
+                # Where nothing has changed there is nothing to add: masks may hold infinities.
+                mean.add_(torch.where(value == mean, 0, value - mean) / self._count)
 
     def _modules(self) -> list[nn.Module]:
         """The modules that have the trained parameters; looked for again where these have changed."""
@@ -309,7 +323,8 @@ class Trial:
             return Reached(losses=losses)
         if isinstance(self._validation, Printed):
             value, name = self._printed(segment), self._validation.name
-            missing = f"it printed no {name} by the end of its {segment.stop:,} steps" if value is None else None
+            end = f"the end of its {segment.stop:,} steps" if self.over else f"its step {self.step:,}"
+            missing = f"it printed no {name} by {end}" if value is None else None
             return Reached(value=value, losses=losses, error=missing)
         names = variables()
         modules = [*{id(each): each for each in (*self._modules(), *modules_among(names))}.values()]

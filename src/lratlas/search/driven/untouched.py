@@ -110,7 +110,7 @@ def untouched(
         torch.set_autocast_cache_enabled(caching)
         for each, data, content in whole:
             data.copy_(content)
-            if (each.dtype, each.device) != (data.dtype, data.device):
+            if each.data_ptr() != data.data_ptr() or each.dtype != data.dtype:  # also where it was replaced
                 each.data = data
         set_versions: Any = attrgetter("_C._autograd._unsafe_set_version_counter")(torch)
         set_versions(tuple(each for each, _ in versions), tuple(version for _, version in versions))

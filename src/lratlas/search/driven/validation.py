@@ -18,8 +18,8 @@ NUMBER = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
 _MORE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
 """Colours, movements of the cursor and titles in what is printed."""
-_BETWEEN = r"\s*(?:[:=]|is)?\s*|\s+(?:of|on|over|for|in|at|\()[^:=,;|\n]{0,60}[:=]\s*"
-AFTER = rf"[\"']?(?:{_BETWEEN})\(?({NUMBER})(?!\d|,\d{{3}})(?:\s*/\s*(\d+\b))?"
+_BETWEEN = r"\s*(?:[:=]|is)?\s*|\s+(?:of|on|over|in|at)\s(?!class)[^:=,;|()\n]{0,60}[:=]\s*"
+AFTER = rf"[\"']?(?:\s*\([^()\n]{{0,40}}\))?(?:{_BETWEEN})\(?({NUMBER})(?!\d|,\d)(?:\s*/\s*(\d+)\b(?!\.\d))?"
 """What follows the name of a metric in a text: the metric, and what it is divided by, as in 9873/10000."""
 _NAMES = 12  # of variables, at most, in a message
 

@@ -21,8 +21,11 @@ import numpy as np
 import torch
 from torch import distributed
 
+from lratlas.errors import SearchError
+
 ENVIRONMENT = {"WANDB_MODE": "disabled"}
 """For trainings of a search, unless set: one run of Weights & Biases would be shared by all, with its configuration."""
+_ONE = threading.Lock()
 _SHARED = {
     "accelerate.state": tuple(f"{each}State._shared_state" for each in ("Partial", "Accelerator", "Gradient")),
     "hydra.core.singleton": ("Singleton._instances",),
@@ -121,9 +124,21 @@ def enter(state: World, roots: Collection[Path] = ()) -> None:
 
 @contextmanager
 def several_trainings() -> Generator[None]:
-    """In the block, each training may call what Python allows in the main thread, or PyTorch once, in a process."""
-    with _signals_ignored(), _group_shared():
-        yield
+    """In the block, each training may call what Python allows in the main thread, or PyTorch once, in a process.
+
+    Raises:
+        SearchError: Another thread is in such a block, or this one.
+    """
+    if not _ONE.acquire(blocking=False):
+        raise SearchError(
+            "Another search that trains a function or a script runs in this process: let it end first, or start each in"
+            " a process of its own."
+        )
+    try:
+        with _signals_ignored(), _group_shared():
+            yield
+    finally:
+        _ONE.release()
 
 
 @contextmanager
