@@ -172,7 +172,7 @@ def row(name: str, root: Path, scratch: Path) -> dict[str, Any]:
     os.chdir(script.parent)
     words = tuple(word.replace("{scratch}", str(scratch / "out")) for word in program.words)
     known: dict[str, Any] = {"value": program.value, "pattern": program.pattern, "steps": program.steps}
-    known["direction"] = program.direction
+    known["direction"] = program.direction or ("maximize" if program.accuracy else None)
     known |= {"samples": 2000, "chance": 0.1, "limit": 1} if program.accuracy else {}
     before = cpu_seconds()
     advice = find_by_script(script, words, folder=scratch / "search", **known)

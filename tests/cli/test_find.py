@@ -320,7 +320,8 @@ WORDS: list[tuple[list[str], str]] = [
     (["--command", "sh {lr}"], "--command needs --steps, the optimizer steps of a full training, or --epochs"),
     (["--command", "sh {lr}", "--steps", "9", "--epochs", "9"], "--steps and --epochs both say how long"),
     (["--command", "sh {lr}", "--epochs", "0"], "--epochs is '0', but must be a whole number of at least 1"),
-    (["--script", "find_own.py", "--epochs", "9"], "epochs is for a training that is told them"),
+    (["--script", "find_own.py", "--epochs", "9"], "epochs is for a training that asks for them"),
+    (["train.py"], "train.py is a script: lratlas find --script train.py -- ARGUMENTS, with {lr} among them."),
     (
         ["--command", "sh {lr}", "--steps", "99", "--direction", "up"],
         "--direction is 'up'; choose minimize or maximize",

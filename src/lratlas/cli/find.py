@@ -176,6 +176,10 @@ def find(
         raise SpecError("find needs one of SPEC.toml, --script and --command.")
     if steps is not None and epochs is not None:
         raise SpecError("--steps and --epochs both say how long a full training is; give one of them.")
+    if script is None and words and words[0].endswith(".py"):
+        raise SpecError(
+            f"{words[0]} is a script: lratlas find --script {words[0]} -- ARGUMENTS, with {{lr}} among them."
+        )
     look_for_data(data_root)
     _choose("--schedule", schedule, ("constant", "linear", "cosine"))
     settings: dict[str, Any] = {

@@ -462,8 +462,9 @@ def test_a_direction_that_seems_wrong_is_said(tmp_path: Path):
     assert any("higher values of accuracy" in note for note in advice.warnings)
     other, _ = searched(train, tmp_path / "other", value="1 - accuracy(model, held)", direction=None)
     assert other.lr == pytest.approx(advice.lr)
-    other, _ = searched(train, tmp_path / "own", value=own, direction=None)
-    assert any('give the direction "maximize"' in note for note in other.warnings)
+    with pytest.raises(SearchError, match=r"^Are lower values of own better\? .* \"maximize\" with another folder"):
+        searched(train, tmp_path / "own", value=own, direction=None)
+    assert searched(train, tmp_path / "own", value=own, direction="minimize")[0].lr is not None
 
 
 def test_a_training_that_draws_what_no_seed_determines_is_said_to(tmp_path: Path):

@@ -337,10 +337,15 @@ def _with_warnings(advice: Advice, pool: _Pool, *, unsown: bool, odd: str) -> Ad
             f"The training set its optimizer's LR to {only:.3g}, whatever LR it was given: pass the LR on to the"
             " optimizer."
         )
+    schedule = pool.finder.folder / OUTPUT / "schedule.txt"
     if pool.moved and not pool.driven.shrinks:
+        schedule.touch()  # a search that is resumed may not see it again
+    if schedule.exists():
+        advice = replace(advice, finish="schedule")
         said.append(
-            "The training changes its LR on the way, and LRs were compared in its first part. If it is given its length"
-            " in steps, its schedule is shrunk to each comparison."
+            "The training changes its LR on the way, and LRs were compared in its first part. If it gets its length,"
+            " {steps} or {epochs} of a script and steps or epochs of a function, its schedule is shrunk to each"
+            " comparison."
         )
     if unsown:
         said.append(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from scipy.stats import spearmanr
 
-from lratlas.errors import SpecError
+from lratlas.errors import SearchError, SpecError
 from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice
 from lratlas.search.driven.alone import losses_alone
@@ -180,7 +180,11 @@ def find_driven(
     if retry_failed:
         finder.retry_failed()
     advice = drive(found.driven, finder, progress=progress)
-    notes = [*found.notes, *([] if direction or not name else _direction_notes(finder, name, by_name=own))]
+    notes = list(found.notes)
+    if driven.imposed and driven.origin:
+        notes.append("{lr} is not among the arguments: the LRs that the script gives its optimizers were scaled.")
+    if name and not direction:
+        notes += _direction_notes(finder, name, by_name=own)
     return replace(advice, warnings=(*advice.warnings, *notes))
 
 
@@ -199,18 +203,23 @@ def _shrinks(told: Collection[str]) -> Literal["steps", "epochs"] | None:
 
 
 def _direction_notes(finder: Finder, name: str, *, by_name: str | None) -> list[str]:
-    """What is to be said of a direction that was not given."""
+    """What is to be said of a direction that was not given.
+
+    Raises:
+        SearchError: The training losses speak against it.
+    """
     higher = finder.search.direction == "maximize"
     better, other = ("higher", "lower") if higher else ("lower", "higher")
     known = [(mean_of_last_fifth(each.losses), each.quality) for each in finder.results if each.losses]
     pairs = [(loss, value) for loss, value in known if value is not None and math.isfinite(loss + value)]
     rank_correlation: Any = spearmanr(pairs)[0] if len(pairs) >= _FEWEST_PAIRS else 0.0
     if rank_correlation * (-1 if higher else 1) < -_AGAINST:
-        return [
-            f"{better.capitalize()} values of {name} counted as better, as no direction was given; but they are {other}"
-            f" where the training loss is lower. If {other} is better, give the direction"
-            f' "{"minimize" if higher else "maximize"}", and another folder.'
-        ]
+        own, opposite = ("maximize", "minimize") if higher else ("minimize", "maximize")
+        raise SearchError(
+            f"Are {better} values of {name} better? No direction was given, and they are {other} where the training"
+            f' loss is lower. Give the direction "{own}" to have the advice of this search, or "{opposite}" with'
+            " another folder."
+        )
     return [f"By its name, {better} values of {name} count as better."] if by_name else []
 
 
