@@ -51,7 +51,7 @@ class Program:
         words: Its arguments.
         value: The validation metric; None for what the program prints.
         pattern: Finds the metric in what the value prints.
-        steps: Of a full training, where the program is told them.
+        steps: Of a full training, where the program gets them.
         direction: Of the metric, where its name does not tell.
         accuracy: Whether the metric is an accuracy on 2,000 images.
     """

@@ -75,7 +75,7 @@ def find(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="The same in epochs: of a spec, and of a program or script that is told its {epochs}.",
+            help="The same in epochs: of a spec, and of a program or script that gets its {epochs}.",
             metavar="N",
             parser=partial(count, "--epochs"),
         ),

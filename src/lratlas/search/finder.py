@@ -58,7 +58,7 @@ class Finder:
         folder: The search folder; created if it does not exist.
         steps: Optimizer steps of a full training. Only a new search needs them.
         counted: What ``steps`` and all steps of segments count: ``steps`` (if not given), or ``epochs``.
-        unit: Trainings end at multiples of so many steps, such as those of an epoch; 1 if not given.
+        unit: Trainings end at multiples of this number of steps, such as those of an epoch; 1 if not given.
         lrs: The LRs to begin with; if none are given, 1e-5 to 1, four per decade, and fewer in trainings of less than
             64 units. The grid grows by itself where the best LR is at an end of it.
         budget: What may be trained, in full trainings; 1.5 if not given. It is kept to but for the first look: each of

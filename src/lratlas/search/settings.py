@@ -38,7 +38,7 @@ class Search(Section):
 
     steps: int = Field(ge=1, description="optimizer steps of a full training")
     counted: Counted = Field(default="steps", description="what steps count: steps of the optimizer, or epochs")
-    unit: int = Field(default=1, ge=1, description="trainings end at multiples of so many steps, such as an epoch")
+    unit: int = Field(default=1, ge=1, description="trainings end at multiples of this many steps, such as an epoch")
     budget: float = Field(
         default=1.5,
         gt=0,

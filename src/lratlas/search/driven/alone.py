@@ -39,7 +39,7 @@ def losses_alone(
         lr: What its optimizers' LRs are scaled to; None to leave them.
         shares: What the LR of each step is multiplied by; after the last one the script is ended.
         seconds: How long the search took for them.
-        output: The file for what it prints; beside it is one with the losses.
+        output: The file for what it prints; next to it is one with the losses.
 
     Raises:
         SearchError: It fails, or takes too long.

@@ -47,10 +47,10 @@ class Driven:
         imposed: Whether the training's own LRs are scaled so that the first is that of the search, since it is not
             passed to it.
         validation: The metric; None for the training loss.
-        roots: Folders whose modules each training imports anew.
-        shrinks: In what it is told its length, so that each comparison is a whole training with its own schedule; None
-            where it is not told.
-        unit: Steps of an epoch, where it is told epochs.
+        roots: Folders whose modules each training imports again.
+        shrinks: Whether it gets its length in steps or epochs, so that each comparison is a whole training with its own
+            schedule; None where it gets neither.
+        unit: Steps of an epoch, where it gets epochs.
         origin: What is trained, in words, such as the script and its arguments.
         digest: Of its code; empty where it is not known.
         alone: The losses of a segment, trained by itself in another process; None to train it again in this one.
@@ -69,7 +69,7 @@ class Driven:
     modules: Callable[[], list[nn.Module]] | None = None
 
     def epochs(self, segment: Segment) -> int:
-        """The epochs to the end of a segment, where the training is told them."""
+        """The epochs to the end of a segment, where the training gets them."""
         return segment.stop // (self.unit or 1)
 
 

@@ -40,7 +40,7 @@ def find_by_function(train: Callable[..., object], *, epochs: int | None = None,
         train: Called with the LR; also with ``seed``, ``steps`` and ``epochs`` where it has arguments of these names
             (``epochs`` only where they are given). Where it has no argument for the LR, the LRs of its optimizers are
             scaled.
-        epochs: Epochs of a full training, where it is told them.
+        epochs: Epochs of a full training, where it gets them.
         settings: As for `find_driven`.
 
     Raises:
@@ -151,7 +151,7 @@ def find_driven(
         pattern: Finds the metric in what is printed.
         folder: The search folder; a new temporary one if None.
         steps: Optimizer steps of a full training; counted in one training if None.
-        epochs: Epochs of a full training that is told them.
+        epochs: Epochs of a full training that gets them.
         direction: Whether a lower or a higher metric is better; None: by its name, lower where that does not tell.
         retry_failed: Whether to train again what failed before, but for what diverged.
         progress: Called after each segment.
@@ -169,7 +169,7 @@ def find_driven(
     if driven.shrinks:
         if settings.get("schedule", "constant") != "constant" or settings.get("warmup"):
             raise SpecError(
-                "The training is told its length, so it has its own schedule: leave out schedule and warmup"
+                "The training gets its length, so it has its own schedule: leave out schedule and warmup"
                 " (--schedule, --warmup)."
             )
         settings = {**settings, "schedule": "own"}
@@ -198,7 +198,7 @@ def _nested(code: CodeType) -> bool:
 
 
 def _shrinks(told: Collection[str]) -> Literal["steps", "epochs"] | None:
-    """In what a training is told its length."""
+    """Whether a training gets its length in steps or in epochs; None where it gets neither."""
     return "steps" if "steps" in told else "epochs" if "epochs" in told else None
 
 

@@ -31,7 +31,7 @@ class Printed:
     Attributes:
         name: Its name, or the pattern that finds it.
         pattern: Finds it in a line; None for a name of `Heard`.
-        every: The steps after which it is printed again; None where the training is told its length, and the last
+        every: The steps after which it is printed again; None where the training gets its length, and the last
             value counts.
         late: After how many steps more it is printed.
     """
@@ -58,7 +58,7 @@ class Heard:
     _open: str = ""
 
     def hear(self, text: str, step: int) -> None:
-        """What was printed, after so many optimizer steps."""
+        """What was printed, after this number of optimizer steps."""
         *lines, self._open = _LINE.split(self._open + text)
         self._open = self._open[: _LONGEST + 1]
         for line in lines:

@@ -21,7 +21,7 @@ from lratlas.study.store.checksum import sealed_json
 
 _FILE = "training.json"
 _LR = 1e-3  # of the training that is looked at; its length and what it prints do not depend on it
-_PART = 16  # where the training is told its length, this part of it is looked at
+_PART = 16  # where the training gets its length, this part of it is looked at
 _FEWEST = 4  # times that a metric is printed in a training, for LRs to be compared on the way
 _TWICE = 2
 _NOTHING: Mapping[str, Any] = {"name": None, "every": None, "late": 0}
@@ -39,7 +39,7 @@ class Settled:
     Attributes:
         driven: With its metric.
         steps: Optimizer steps of a full training; None where the search's folder has them.
-        unit: Segments end at multiples of so many steps.
+        unit: Segments end at multiples of this number of steps.
         notes: What is to be said of the metric.
     """
 
@@ -69,7 +69,7 @@ def settle(
         metric: The name of the metric.
         pattern: Finds the metric in what is printed.
         steps: Optimizer steps of a full training; None to count them, by running one.
-        epochs: Epochs of a full training that is told them.
+        epochs: Epochs of a full training that gets them.
 
     Raises:
         SpecError: An argument is wrong.
@@ -139,7 +139,7 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
         whole: Whether it is run to its end.
 
     Returns:
-        The steps that it took; where it is told its length, those of the short training that was looked at.
+        The steps that it took; where it gets its length, those of the short training that was looked at.
 
     Raises:
         SearchError: It fails, or PyTorch trained nothing.
@@ -201,7 +201,7 @@ def _found(heard: Heard, sought: Printed | None, steps: int, *, shrinks: bool) -
 
 
 def same_metric(root: Path, metric: str) -> None:
-    """Make sure that a search goes on with the metric that it was begun with.
+    """Make sure that a search continues with the metric that it was begun with.
 
     Raises:
         SearchError: It was begun with another one.

@@ -25,7 +25,7 @@ ENDLESS = 1 << 62
 """Steps that no training takes: those of one that is run to its end, whatever its losses are."""
 _LAST_WEIGHTS = 1 / 8  # from this share of a full training on the last weights are evaluated as well as their average
 _IN_A_ROW = 2  # steps whose losses are not finite: one alone may be a step that a gradient scaler skips
-_MORE = 16  # steps that a training that is told its length may take besides, twice that length at most
+_MORE = 16  # more steps that a training which gets its length may take, twice that length at most
 _SKIPPED = 10  # iterations in a row that a gradient scaler skips since their losses are not finite
 _FETCH = 32  # steps between two looks at losses on an accelerator
 _SHORT = (torch.float16, torch.bfloat16)  # types in which a mean would not move
