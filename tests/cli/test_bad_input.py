@@ -24,6 +24,7 @@ WORDS: list[tuple[str, str]] = [
     ("demo --workers ²", "--workers is '²', but must be a whole number of at least 1"),
     ("explor spec.toml", "No such command 'explor' (did you mean 'explore'"),
     ("frobnicate", "No such command 'frobnicate'; `lratlas --help` says what is allowed"),
+    ("find --script train.py --lr=1", "No such option: --lr: the script's own arguments come after --;"),
     ("explore spec.toml -f new --fast", "No such option: --fast; `lratlas explore --help`"),
     ("show", "Missing argument 'FOLDER'; `lratlas show --help`"),
     ("show study runs traces", "unexpected extra argument"),

@@ -108,6 +108,8 @@ def _usage(error: typer.TyperException) -> str:
     """What is wrong with the words of a command, in one sentence."""
     text = re.sub(r"\.? Did you mean (.+)\?$", r" (did you mean \1?)", error.format_message()).rstrip(".")
     context: typer.Context | None = getattr(error, "ctx", None)
+    if context and context.command.name == "find" and "--script" in sys.argv and "--" not in sys.argv:
+        text = re.sub(r" \(.*\)$", "", text) + ": the script's own arguments come after --"
     return f"{text}; `{context.command_path if context else 'lratlas'} --help` says what is allowed."
 
 

@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -326,3 +327,73 @@ def test_seeds_are_those_of_the_search(tmp_path: Path):
         assert {each.segment.seed for each in results} > {0}
     advice = find_by_function(fixed, value=error, folder=tmp_path / "fixed", **close)
     assert any("sets its own seed" in each for each in advice.warnings)
+
+
+def test_a_model_that_all_trainings_share_is_named(tmp_path: Path):
+    model, make = parts()
+
+    def shared(lr: float) -> None:
+        optimizer = make(lr)
+        for _ in range(STEPS):
+            step(model, optimizer)
+
+    with pytest.raises(SearchError, match="made outside the function"):
+        found(shared, tmp_path / "its-length-is-known")
+    with pytest.raises(SearchError, match="made outside the function"):
+        found(shared, tmp_path / "it-was-counted", steps=None)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_checkpoint_of_another_training_is_not_loaded(shared: bool, tmp_path: Path):
+    prepared = tmp_path / "prepared.pt"
+
+    def resumes(lr: float) -> None:
+        if not prepared.exists():
+            torch.save(x, prepared)  # as the first training does for all
+        assert torch.equal(torch.load(prepared), x)
+        model, make = parts()
+        optimizer, checkpoint = make(lr), tmp_path / ("last.pt" if shared else f"{lr}.pt")
+        if checkpoint.exists():
+            model.load_state_dict(torch.load(checkpoint))
+        for _ in range(STEPS):
+            step(model, optimizer)
+            torch.save(model.state_dict(), checkpoint)
+
+    if shared:
+        with pytest.raises(SearchError, match=r"loads .*last\.pt, which the one at LR"):
+            found(resumes, tmp_path / "search")
+    else:
+        assert all(each[-1] is None for each in found(resumes, tmp_path / "search"))
+
+
+def test_what_a_training_and_its_processes_write_is_in_its_file(tmp_path: Path):
+    copy = tmp_path / "copy.txt"
+
+    def writes(lr: float) -> None:
+        class Tee:
+            def write(self, text: str) -> int:
+                with copy.open("a") as file:
+                    file.write(text)
+                return usual.write(text)
+
+            def flush(self) -> None:
+                usual.flush()
+
+        usual, sys.stdout = sys.stdout, Tee()  # pyright: ignore[reportAttributeAccessIssue]
+        model, make = parts()
+        optimizer = make(lr)
+        subprocess.run([sys.executable, "-c", f"print('a process at {lr}')"], check=True)
+        for at in range(STEPS):
+            sys.stdout.write(f"step {at} at {lr}\n")
+            step(model, optimizer)
+
+    before = sys.stdout
+    found(writes, tmp_path / "search")
+    assert sys.stdout is before
+    files = [each.read_text().splitlines() for each in sorted((tmp_path / "search" / drive.OUTPUT).glob("*.txt"))]
+    assert len(files) >= len(LRS)
+    for process, *lines in files:
+        lr = process.removeprefix("a process at ")
+        assert lines == [f"step {at} at {lr}" for at in range(len(lines))]
+        assert len(lines) > 1
+    assert sorted(copy.read_text().splitlines()) == sorted(each for lines in files for each in lines[1:])

@@ -396,7 +396,10 @@ def test_a_training_that_is_told_its_epochs_is_run_whole_for_each_comparison(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"metric": "val loss"}, r"^The training printed and returned no val loss: give a value, or"),
+        (
+            {"metric": "val loss"},
+            r"^The training printed and returned no val loss: give a value, or.* returned: val accuracy, the number",
+        ),
         ({"pattern": r"epoch 15: train loss (\S+),"}, r"is printed every 128 of 128 steps, too seldom: give a value"),
     ],
 )

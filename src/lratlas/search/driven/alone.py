@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lratlas.errors import SearchError
-from lratlas.search.driven.hooks import followed
+from lratlas.search.driven.hooks import Follower, followed
 from lratlas.search.driven.script import script_body
 from lratlas.search.driven.steps import Steps
 from lratlas.search.driven.world import ENVIRONMENT
@@ -78,7 +78,7 @@ def main() -> None:
         script_body(Path(told["script"]))(told["words"])
 
 
-class _Recorder:
+class _Recorder(Follower):
     """Records the loss of each step, and ends the process after the last one."""
 
     def __init__(self, *, shares: Sequence[float], lr: float | None, found: Path) -> None:

@@ -129,7 +129,8 @@ class Outputs(io.TextIOBase):
             for each, _ in moved:
                 each.stream = self
             try:
-                yield
+                with _of_processes(file):
+                    yield
             finally:
                 self._target = self._heard = None
                 sys.stdout, sys.stderr, sys.stdin = streams
@@ -137,6 +138,22 @@ class Outputs(io.TextIOBase):
                 for each in _handlers():
                     if each.stream is self:
                         each.stream = usual.get(id(each), sys.stderr)
+
+
+@contextmanager
+def _of_processes(file: TextIO) -> Generator[None]:
+    """In the block, what other processes and libraries in C write to standard output goes into a file."""
+    try:
+        own, usual = file.fileno(), os.dup(1)
+    except OSError:  # there is none
+        yield
+        return
+    os.dup2(own, 1)
+    try:
+        yield
+    finally:
+        os.dup2(usual, 1)
+        os.close(usual)
 
 
 def _handlers() -> list[logging.StreamHandler[Any]]:

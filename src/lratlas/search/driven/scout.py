@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from lratlas.study.store.atomic import write_file
 from lratlas.study.store.checksum import sealed_json
 
 _FILE = "training.json"
+_BEFORE = Path(OUTPUT) / "before.txt"
 _LR = 1e-3  # of the training that is looked at; its length and what it prints do not depend on it
 _PART = 16  # where the training gets its length, this part of it is looked at
 _FEWEST = 4  # times that a metric is printed in a training, for LRs to be compared on the way
@@ -102,7 +104,7 @@ def settle(
             steps = seen * epochs
         steps = steps or seen
         record = {"unit": seen if epochs else None, "steps": steps, "digest": driven.digest}
-        record |= _found(heard, sought, steps, shrinks=bool(shrinks))
+        record |= _found(heard, sought, steps, root, shrinks=bool(shrinks))
         keep(root, asked, record)
     elif steps is None:
         steps = record["unit"] * epochs if epochs and record["unit"] else record["steps"]
@@ -150,7 +152,7 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
     whole = whole or bool(driven.shrinks)
     alone, outputs = replace(driven, imposed=False, validation=None, unit=1), Outputs()
     segment = make_segment(lr=_LR, seed=0, start=0, stop=stop, parent=None)
-    output = root / OUTPUT / "before.txt"
+    output = root / _BEFORE
     trial = begun(alone, segment, full=stop, outputs=outputs, output=output, heard=heard)
     at = ENDLESS if whole else 1
     with followed(lambda: trial), several_trainings():
@@ -176,7 +178,7 @@ def _twice(heard: Heard) -> bool:
     return sum(step > 0 for step in heard.values.get(name or "", {})) >= _TWICE
 
 
-def _found(heard: Heard, sought: Printed | None, steps: int, *, shrinks: bool) -> Mapping[str, Any]:
+def _found(heard: Heard, sought: Printed | None, steps: int, root: Path, *, shrinks: bool) -> Mapping[str, Any]:
     """The metric that was printed or returned, and after how many steps again.
 
     Raises:
@@ -186,7 +188,12 @@ def _found(heard: Heard, sought: Printed | None, steps: int, *, shrinks: bool) -
     at = sorted(step for step in heard.values.get(name or "", {}) if step > 0)
     if name is None or not at:
         if sought:
-            raise SearchError(f"The training printed and returned no {sought.name}: {_OTHERWISE}.")
+            others = Heard()
+            with suppress(OSError):
+                others.hear((root / _BEFORE).read_text(encoding="utf-8", errors="replace") + "\n", 1)
+            names = ", ".join([*others.values, *sorted(heard.of_return)])
+            other = f" It printed or returned: {names}." if names else ""
+            raise SearchError(f"The training printed and returned no {sought.name}: {_OTHERWISE}.{other}")
         return _NOTHING
     if shrinks:
         return {**_NOTHING, "name": name}

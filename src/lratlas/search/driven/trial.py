@@ -1,17 +1,19 @@
 """One training at one LR, followed through PyTorch's hooks and suspended where a segment ends."""
 
 import math
+import sys
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lratlas.errors import SearchError, first_line
+from lratlas.search.driven.apart import claim, foreign, wrote
 from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.printed import Heard, Printed
 from lratlas.search.driven.steps import Steps
@@ -79,6 +81,7 @@ class Trial:
         self._thread, self._world = Suspendable(body), world(roots)
         self.thread = self._thread.thread
         self._outputs, self._output = outputs, output
+        self._streams: tuple[TextIO, TextIO] | None = None
         self._segment: Segment | None = None
         self._reached = Reached()
         self._losses = list[Tensor]()
@@ -90,6 +93,7 @@ class Trial:
         self._average: list[tuple[Tensor, Tensor]] | None = None
         self._count = 0
         self._measuring = False
+        self._foreign: str | None = None
         self._known = modules
         self._owners: tuple[frozenset[int], list[nn.Module]] = (frozenset(), [])  # by the ids of their parameters
 
@@ -130,6 +134,9 @@ class Trial:
         self._losses, self._average, self._count = [], None, 0
         with self._inside():
             self._thread.resume()
+        claim(self._steps.parameters(), self.thread)
+        if self._foreign:
+            raise SearchError(self._foreign)
         if self._thread.over and self.heard and not self.error:
             self.heard.returned(self._thread.returned, self.step)
         if self._thread.over and self._expected and not self.error:
@@ -169,7 +176,12 @@ class Trial:
             enter(self._world, self._roots)
             try:
                 with self._outputs.into(file, self._hear if self.heard else None):
-                    yield
+                    if self._streams:
+                        sys.stdout, sys.stderr = self._streams
+                    try:
+                        yield
+                    finally:
+                        self._streams = sys.stdout, sys.stderr  # its own, such as those that write to a file as well
             finally:
                 self._world = world(self._roots)
                 enter(ours, self._roots)
@@ -240,6 +252,17 @@ class Trial:
             self._losses.append(loss)
             self._reached = Reached(losses=self._told_losses())
             self._thread.suspend()
+
+    def after_save(self, file: object) -> None:
+        """What is written before the first step, such as data that were prepared, is the same for all trainings."""
+        if self.step:
+            wrote(file, self.thread, self.lr)
+
+    def before_load(self, file: object) -> None:
+        """Make sure that no other training has written the checkpoint."""
+        self._foreign = self._foreign or foreign(file, self.thread, self.lr)
+        if self._foreign:
+            raise SearchError(self._foreign)
 
     def _is_to_print(self, segment: Segment) -> bool:
         """Whether the metric is printed only after the step that ends the segment."""

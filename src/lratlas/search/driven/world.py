@@ -208,7 +208,12 @@ def _modules(roots: Collection[Path]) -> dict[str, ModuleType]:
 def _shared() -> dict[str, dict[Any, Any]]:
     """The dictionaries of packages that were imported, by their names."""
     modules = ((sys.modules[name], names) for name, names in _SHARED.items() if name in sys.modules)
-    return {name: attrgetter(name)(module) for module, names in modules for name in names}
+    found: dict[str, Any] = {}
+    for module, names in modules:
+        for name in names:
+            with suppress(AttributeError):  # other versions have other ones
+                found[name] = attrgetter(name)(module)
+    return found
 
 
 def _content(shared: dict[Any, Any]) -> dict[Any, Any]:
