@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lratlas.search.driven.hooks import followed
+from lratlas.search.driven.hooks import Follower, followed
 
 
-class Heard:
+class Heard(Follower):
     """A follower that remembers what it was told."""
 
     def __init__(self) -> None:
