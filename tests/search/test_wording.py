@@ -153,11 +153,11 @@ def test_an_extended_grid_is_said_with_the_lrs_that_were_added(best: float, adde
     assert f"LRs beyond the grid were tried as well: {added}." in warnings
 
 
-def overfit(share: float) -> Answer:
-    """A loss that rises by a share for each doubling after an eighth of the steps; small LRs are slower."""
+def overfit(share: float, *, above: float = 0.009) -> Answer:
+    """A loss that rises by a share for each doubling after an eighth of the steps, at LRs above one of them."""
 
     def answer(asked: Segment) -> SegmentResult:
-        late = max(0.0, math.log2(asked.stop / 800)) if asked.lr > 0.009 else 0.0
+        late = max(0.0, math.log2(asked.stop / 800)) if asked.lr > above else 0.0
         return scaled(Valley(best=0.02, width=0.05)(asked), 1 + share * late)
 
     return answer
@@ -175,8 +175,9 @@ def test_a_metric_that_gets_worse_with_more_steps_is_said():
     assert (found.best_steps, found.best) == (800, best)
 
 
-def test_getting_worse_by_less_than_the_noise_is_not_said():
-    assert not any("got worse" in each for each in advised(a_search(anneal=False), overfit(0.001)).warnings)
+@pytest.mark.parametrize("training", [overfit(0.001), overfit(0.5, above=0.05)])
+def test_getting_worse_within_the_noise_or_far_from_the_best_lr_is_not_said(training: Answer):
+    assert not any("got worse" in each for each in advised(a_search(anneal=False), training).warnings)
 
 
 def lost(asked: Segment) -> SegmentResult:

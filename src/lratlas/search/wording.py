@@ -172,14 +172,15 @@ def _unsure(found: Sequence[Level], advice: "Advice") -> Iterator[str]:
 
 
 def _overfitting(search: Search, found: Sequence[Level]) -> Iterator[str]:
-    """A sentence where the metric got worse with the steps by more than the noise: a shorter training is as good."""
+    """A sentence where a shorter training was better than the best of the longest ones, by more than the noise."""
     last = found[-1]
+    best = max(last.scores)
     fallen = [
         (level, at)
         for level in found[:-1]
         for at, lr in enumerate(level.lrs)
         if lr in last.lrs
-        and level.scores[at] - last.scores[last.lrs.index(lr)] > 2 * math.hypot(level.noise, last.noise)
+        and level.scores[at] - best > 2 * math.hypot(level.noise, last.noise)
     ]
     if fallen:
         level, at = max(fallen, key=lambda each: each[0].scores[each[1]])
