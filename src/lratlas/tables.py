@@ -76,7 +76,7 @@ SCHEMAS: dict[str, pl.Schema] = {
             "trend_p": pl.Float64,  # median over seeds of the p value of a falling loss
             "test_accuracy": pl.Float64,
             "barrier": pl.Float64,  # largest of the pairs' medians over seeds, test set
-            "flr_spread": pl.Float64,  # over FLRs, of the mean test accuracy after fine-tuning
+            "spread": pl.Float64,  # of test accuracy between the solutions of the pairs, median over seeds
             "reason": pl.String,  # why the regime is undecided; null for all others
         }
     ),
@@ -224,6 +224,8 @@ def finite(models: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
     return models.join(runs.filter("diverged"), on="run", how="anti")
 
 
+GEOMETRY_COUNT = 5
+"""SWA-5 stands for the averaged solution (paper, Fig. 3); where it is missing, the count that is nearest."""
 _SCORES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 

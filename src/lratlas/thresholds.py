@@ -38,6 +38,8 @@ class Thresholds:
             them: the gradient is not zero, and no smaller LR has moved the loss.
         barrier: Largest median test error barrier between connected solutions. Solutions of the same basin
             stay under 0.02 to 0.03; solutions of different basins are at 0.06 and more.
+        spread: Largest median spread of test accuracy between solutions that are alike in quality. Barriers alone
+            are not enough: between a good model and an average at chance level nothing rises above the line.
 
     Raises:
         SpecError: One does not lie between 0 and 1.
@@ -52,6 +54,7 @@ class Thresholds:
     fall: float = 0.05
     unmoved: float = 0.01
     barrier: float = 0.04
+    spread: float = 0.04
 
     def __post_init__(self) -> None:
         for field in fields(self):

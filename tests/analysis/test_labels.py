@@ -39,6 +39,7 @@ def noise(seed: int, *, seeds: int = 6, plrs: int = 4) -> Votes:
         tested=everywhere,
         unbounded=False,
         barriers=barriers,
+        spreads=rng.random((plrs, seeds)),
     )
 
 

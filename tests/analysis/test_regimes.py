@@ -166,15 +166,42 @@ def test_a_trace_too_short_for_a_trend_is_undecided(study: Study) -> None:
     assert table["reason"].to_list() == ["trace too short"]
 
 
-def test_fine_tuning_gives_the_spread_over_flrs(study: Study) -> None:
-    tables = study([["plateau"] * 2, ["plateau"] * 2])
-    plr = tables["runs"]["plr"][0]
-    tuned = [
-        {"run": f"f{flr}{seed}", "stage": "finetune", "plr": plr, "flr": flr, "seed": seed} | {"test_accuracy": a}
-        for flr, seed, a in [(1e-5, 0, 0.7), (1e-5, 1, 0.8), (1e-4, 0, 0.6), (1e-4, 1, 0.6), (1e-3, 0, None)]
+def finished(tables: dict[str, pl.DataFrame], place: int, seed: int, **accuracies: float | None) -> None:
+    """Add the solutions made from a run: low, middle and high by their FLRs, swa4, swa5 and swa20 by their counts."""
+    flrs = {"low": 1e-5, "middle": 1e-4, "high": 1e-3}
+    plr = tables["runs"]["plr"].unique().sort()[place]
+    rows = [
+        {"run": f"{place}-{seed}-{name}", "plr": plr, "seed": seed, "test_accuracy": value}
+        | (
+            {"stage": "finetune", "flr": flrs[name]}
+            if name in flrs
+            else {"stage": "average", "count": int(name.removeprefix("swa"))}
+        )
+        for name, value in accuracies.items()
     ]
-    tables["runs"] = pl.concat([tables["runs"], pl.DataFrame(tuned, schema=SCHEMAS["runs"])])
-    assert regimes(tables, chance_loss=CHANCE)["flr_spread"].to_list() == [pytest.approx(0.15), None]
+    tables["runs"] = pl.concat([tables["runs"], pl.DataFrame(rows, schema=SCHEMAS["runs"])])
+
+
+def test_2a_ends_where_solutions_differ_in_quality_though_no_barrier_is_between_them(study: Study) -> None:
+    tables = study([["converged"] * 3, *[["plateau"] * 3] * 3], barriers={1: 0.0, 2: 0.0, 3: 0.0})
+    for seed, low in enumerate([0.78, 0.77, 0.5]):  # at most 0.04 in most seeds
+        finished(tables, 1, seed, low=low, high=0.79, swa5=0.8)
+    for seed in range(3):
+        finished(tables, 2, seed, low=0.8, high=0.79, swa5=0.5)
+        finished(tables, 3, seed, low=0.8, high=0.8, swa5=0.8)
+    table = regimes(tables, chance_loss=CHANCE)
+    assert table["regime"].to_list() == ["1", "2A", "2B", "2B"]
+    assert table["spread"].to_list() == pytest.approx([None, 0.03, 0.3, 0.0])
+
+
+def test_the_spread_is_of_the_lowest_and_the_highest_flr_and_of_five_averaged_checkpoints(study: Study) -> None:
+    tables = study([["plateau"] * 2] * 3)
+    finished(tables, 0, 0, low=0.7, middle=0.1, high=0.72, swa4=0.2, swa5=0.75, swa20=0.9)
+    finished(tables, 0, 1, low=0.7, high=0.71, swa5=None)
+    finished(tables, 1, 0, low=0.7, high=float("nan"))
+    finished(tables, 1, 1, low=0.7)
+    finished(tables, 2, 0, low=0.7, high=0.72, swa4=0.73, swa20=0.9)
+    assert regimes(tables, chance_loss=CHANCE)["spread"].to_list() == pytest.approx([0.03, None, 0.03])
 
 
 @settings(max_examples=20)

@@ -14,11 +14,10 @@ from lratlas.analysis import boundaries, evidence, trend
 from lratlas.analysis.gains import COVERAGE
 from lratlas.cli.app import app
 from lratlas.report.charts import CHARTS
-from lratlas.study.plan.measurements import GEOMETRY_COUNT
 from lratlas.study.spec.preset_names import PRESETS
 from lratlas.study.spec.presets import preset
 from lratlas.study.spec.sections import MeasureSpec
-from lratlas.tables import SCHEMAS
+from lratlas.tables import GEOMETRY_COUNT, SCHEMAS
 from lratlas.thresholds import DEFAULTS, Thresholds
 
 REGIMES, FOLDER, ARCHITECTURE = (text_of(f"docs/{name}.md") for name in ("regimes", "folder", "architecture"))

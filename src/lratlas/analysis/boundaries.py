@@ -10,7 +10,7 @@ from lratlas.analysis.evidence import run_evidence
 from lratlas.analysis.gains import COVERAGE
 from lratlas.analysis.labels import Bools, Floats, change_point, decide, votes
 from lratlas.errors import SpecError
-from lratlas.tables import SCHEMAS, Tables, table
+from lratlas.tables import SCHEMAS, Tables
 from lratlas.thresholds import DEFAULTS, Thresholds
 
 NAMES = ("convergence", "subregime", "divergence")
@@ -104,7 +104,7 @@ def redrawn(
     if resamples < 1:
         raise SpecError(f"resamples is {resamples}; it must be at least 1")
     evidence = run_evidence(tables, chance_loss=chance_loss, thresholds=thresholds)
-    ballot = votes(evidence, table(tables, "pairs"), thresholds=thresholds)
+    ballot = votes(evidence, tables, thresholds=thresholds)
     count = len(ballot.seeds)
     weights = np.ones((1, count))
     if count > 1:

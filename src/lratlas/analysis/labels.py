@@ -7,6 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import special
 
+from lratlas.tables import GEOMETRY_COUNT, Tables, direct, scored, table
 from lratlas.thresholds import Thresholds
 
 Floats = NDArray[np.float64]
@@ -43,6 +44,8 @@ class Votes:
         tested: Whether its trace was long enough for the trend test.
         unbounded: Whether a loss at rest may be at its lowest or on a plateau, for nobody knows the lowest.
         barriers: Test barriers, shape (pairs, PLRs, seeds); NaN where not measured.
+        spreads: Differences of test accuracy between the best and the worst of the solutions whose barriers are
+            measured; NaN where not measured.
     """
 
     plrs: Floats
@@ -58,6 +61,7 @@ class Votes:
     tested: Bools
     unbounded: bool
     barriers: Floats
+    spreads: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +73,18 @@ class Decision:
         reasons: Why a PLR is undecided; empty for all others.
         above_chance_p: p value of the test against chance; NaN where it cannot be made.
         barrier: Largest of the pairs' medians over seeds; NaN where not measured.
+        spread: Median over seeds of the solutions' spread of test accuracy; NaN where not measured.
     """
 
     labels: NDArray[np.str_]
     reasons: NDArray[np.str_]
     above_chance_p: Floats
     barrier: Floats
+    spread: Floats
 
 
-def votes(evidence: pl.DataFrame, pairs: pl.DataFrame, *, thresholds: Thresholds) -> Votes:
-    """Arrange the evidence of runs, and the barriers of their pairs, as arrays over PLRs and seeds."""
+def votes(evidence: pl.DataFrame, tables: Tables, *, thresholds: Thresholds) -> Votes:
+    """Arrange the evidence of runs, and that of the solutions made from them, as arrays over PLRs and seeds."""
     plrs = evidence["plr"].unique().sort().to_numpy()
     seeds = evidence["seed"].unique().sort().to_numpy()
     at = (np.searchsorted(plrs, evidence["plr"]), np.searchsorted(seeds, evidence["seed"]))
@@ -107,7 +113,8 @@ def votes(evidence: pl.DataFrame, pairs: pl.DataFrame, *, thresholds: Thresholds
         descending=grid(pl.col("trend_p") < thresholds.trend_level),
         tested=grid(pl.col("trend_p").is_not_null()),
         unbounded=evidence["unbounded"].any(),
-        barriers=_barriers(pairs, plrs=plrs, seeds=seeds),
+        barriers=_barriers(table(tables, "pairs"), plrs=plrs, seeds=seeds),
+        spreads=_spreads(tables["runs"], plrs=plrs, seeds=seeds),
     )
 
 
@@ -157,12 +164,15 @@ def decide(ballot: Votes, weights: Floats, *, thresholds: Thresholds) -> Decisio
     found = np.select([case for case, _ in choices], [name for _, name in choices], default=SHORT)
     undecided = np.isin(found, _REASONS)
     labels, reasons = np.where(undecided, "undecided", found), np.where(undecided, found, "")
-    barrier = _largest_median(ballot.barriers, weights)
+    barrier, spread = _largest_median(ballot.barriers, weights), _medians(ballot.spreads, weights)
+    # Without accuracies, barriers decide alone.
+    alike = (barrier <= thresholds.barrier) & ~(spread > thresholds.spread)
     return Decision(
-        labels=_with_subregimes(labels, barrier, limit=thresholds.barrier),
+        labels=_with_subregimes(labels, alike, known=~np.isnan(barrier)),
         reasons=reasons,
         above_chance_p=p_values,
         barrier=barrier,
+        spread=spread,
     )
 
 
@@ -233,6 +243,25 @@ def _barriers(pairs: pl.DataFrame, *, plrs: Floats, seeds: NDArray[np.int64]) ->
     return array
 
 
+def _spreads(runs: pl.DataFrame, *, plrs: Floats, seeds: NDArray[np.int64]) -> Floats:
+    """Spreads of test accuracy of shape (PLRs, seeds), of two solutions or more; NaN where not measured."""
+    own = direct(scored(runs)).filter(pl.col("test_accuracy").is_finite())
+    flr, off = pl.col("flr"), (pl.col("count") - GEOMETRY_COUNT).abs() + pl.col("count") * 1e-9  # of two, the lower
+    ends = (flr == flr.min().over("plr")) | (flr == flr.max().over("plr"))
+    solutions = pl.concat(
+        [
+            own.filter(pl.col("stage") == "finetune").filter(ends),
+            own.filter(pl.col("stage") == "average").filter(off == off.min().over("plr")),
+        ]
+    ).filter(pl.col("plr").is_in(plrs.tolist()), pl.col("seed").is_in(seeds.tolist()))
+    accuracy = pl.col("test_accuracy")
+    found = solutions.group_by("plr", "seed").agg(spread=accuracy.max() - accuracy.min(), count=pl.len())
+    found = found.filter(pl.col("count") > 1)
+    array = np.full((len(plrs), len(seeds)), np.nan)
+    array[np.searchsorted(plrs, found["plr"]), np.searchsorted(seeds, found["seed"])] = found["spread"].to_numpy()
+    return array
+
+
 def _largest_median(barriers: Floats, weights: Floats) -> Floats:
     """Per weighting and PLR, the largest over pairs of the weighted median over seeds."""
     largest = np.full((len(weights), barriers.shape[1]), np.nan)
@@ -259,10 +288,9 @@ def _median(values: Floats, weights: Floats) -> Floats:
     return np.where(total[:, 0] > 0, median, np.nan)
 
 
-def _with_subregimes(labels: NDArray[np.str_], barrier: Floats, *, limit: float) -> NDArray[np.str_]:
-    """Tell 2A from 2B going up from the threshold; PLRs without a barrier neither extend nor end 2A."""
+def _with_subregimes(labels: NDArray[np.str_], alike: Bools, *, known: Bools) -> NDArray[np.str_]:
+    """Tell 2A from 2B going up from the threshold; PLRs of which it is not known neither extend nor end 2A."""
     upper = np.arange(labels.shape[1]) >= convergence_cut(labels)[:, None]
-    told = (labels == "2") & upper & ~np.isnan(barrier)
-    connected = told & (barrier <= limit)
-    gap = np.logical_or.accumulate((told & ~connected) | ((labels == "3") & upper), axis=1)
-    return np.select([connected & ~gap, told], ["2A", "2B"], default=labels)
+    told = (labels == "2") & upper & known
+    gap = np.logical_or.accumulate((told & ~alike) | ((labels == "3") & upper), axis=1)
+    return np.select([told & alike & ~gap, told], ["2A", "2B"], default=labels)

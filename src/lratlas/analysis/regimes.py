@@ -5,7 +5,7 @@ import polars as pl
 
 from lratlas.analysis.evidence import run_evidence
 from lratlas.analysis.labels import UNMOVED, decide, votes
-from lratlas.tables import SCHEMAS, Tables, completed, direct, empty, table
+from lratlas.tables import SCHEMAS, Tables, completed, empty
 from lratlas.thresholds import DEFAULTS, Thresholds
 
 ALL_TOO_SMALL = "No learning rate moved the loss: all are too small. Test larger ones."
@@ -22,7 +22,8 @@ def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFA
       and the loss still falls or is at rest there; also a loss still falling below a PLR of regime 1.
     * ``2``, chaotic equilibrium: a stationary loss over the last half. Going up from the convergence
       threshold, ``2A`` as long as the solutions fine-tuned with the lowest and the highest FLR and the weight
-      average are linearly connected, ``2B`` from there on; plain ``2`` where that cannot be told.
+      average are alike in test accuracy and linearly connected, ``2B`` from there on; plain ``2`` where that
+      cannot be told.
     * ``undecided``, for a reason: not ``1``, and the test loss has not moved from its start, nor has that of
       any smaller PLR (too small; this comes first); still falling; at rest only next to a larger PLR that is at a
       lower loss and still falls; at rest, where there are no accuracies and losses below zero; or a trace that is
@@ -32,7 +33,7 @@ def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFA
 
     Args:
         tables: A study's tables; ``runs``, ``traces`` and ``pairs`` (may be missing) are read. Pre-training
-            runs decide; fine-tuned runs give ``flr_spread``.
+            runs decide; the solutions made from them tell 2A from 2B.
         chance_loss: Loss of the best constant prediction.
         thresholds: The numbers that decide.
 
@@ -46,7 +47,7 @@ def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFA
     evidence = run_evidence(tables, chance_loss=chance_loss, thresholds=thresholds)
     if evidence.is_empty():
         return empty("regimes")
-    ballot = votes(evidence, table(tables, "pairs"), thresholds=thresholds)
+    ballot = votes(evidence, tables, thresholds=thresholds)
     everyone = np.ones((1, len(ballot.seeds)))
     decision = decide(ballot, everyone, thresholds=thresholds)
     decided = pl.DataFrame(
@@ -56,13 +57,13 @@ def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFA
             "reason": [reason or None for reason in decision.reasons[0].tolist()],
             "above_chance_p": decision.above_chance_p[0],
             "barrier": decision.barrier[0],
+            "spread": decision.spread[0],
         },
         schema_overrides={"reason": pl.String},
-    ).with_columns(pl.col("above_chance_p", "barrier").fill_nan(None))
+    ).with_columns(pl.col("above_chance_p", "barrier", "spread").fill_nan(None))
     return (
         _pooled(evidence)
         .join(decided, on="plr", how="left")
-        .join(_flr_spread(tables["runs"]), on="plr", how="left")
         .sort("plr")
         .select(pl.col(name).cast(kind) for name, kind in SCHEMAS["regimes"].items())
     )
@@ -79,18 +80,4 @@ def _pooled(evidence: pl.DataFrame) -> pl.DataFrame:
     means = ("diverged", "fitted", "falling", "train_loss", *accuracies)
     return evidence.group_by("plr").agg(
         pl.len().alias("seeds"), *(pl.col(name).mean() for name in means), pl.col("trend_p").median()
-    )
-
-
-def _flr_spread(runs: pl.DataFrame) -> pl.DataFrame:
-    """Per PLR, the range over FLRs of the mean test accuracy after fine-tuning; null for one FLR."""
-    spread = pl.col("test_accuracy").max() - pl.col("test_accuracy").min()
-    return (
-        direct(runs)
-        .filter(pl.col("stage") == "finetune")
-        .group_by("plr", "flr")
-        .agg(pl.col("test_accuracy").fill_nan(None).mean())
-        .drop_nulls("test_accuracy")
-        .group_by("plr")
-        .agg(pl.when(pl.len() > 1).then(spread).alias("flr_spread"))
     )

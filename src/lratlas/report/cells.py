@@ -41,7 +41,7 @@ EVIDENCE: Mapping[str, tuple[str, Cell]] = {
     "trend_p": ("trend, p", _short),
     "test_accuracy": ("test accuracy", _percent),
     "barrier": ("test barrier", _short),
-    "flr_spread": ("spread over FLRs", _percent),
+    "spread": ("spread of accuracy", _percent),
     "diverged": ("not finite", _percent),
 }
 

@@ -179,8 +179,7 @@ def _overfitting(search: Search, found: Sequence[Level]) -> Iterator[str]:
         (level, at)
         for level in found[:-1]
         for at, lr in enumerate(level.lrs)
-        if lr in last.lrs
-        and level.scores[at] - best > 2 * math.hypot(level.noise, last.noise)
+        if lr in last.lrs and level.scores[at] - best > 2 * math.hypot(level.noise, last.noise)
     ]
     if fallen:
         level, at = max(fallen, key=lambda each: each[0].scores[each[1]])

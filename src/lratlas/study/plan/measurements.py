@@ -7,8 +7,7 @@ from typing import Literal
 
 from lratlas.study.plan.plan import Bands, Features, Geometry, Norms, Plan, Seed, Sharpness, Training, identity
 from lratlas.study.spec.sections import Spec
-
-GEOMETRY_COUNT = 5  # SWA-5 stands for the averaged solution (paper, Fig. 3)
+from lratlas.tables import GEOMETRY_COUNT
 
 
 @dataclass(frozen=True, kw_only=True)
