@@ -184,7 +184,7 @@ SCHEMAS: dict[str, pl.Schema] = {
     "claims": pl.Schema(
         {
             "claim": pl.String,
-            "verdict": pl.String,  # supported, contradicted, inconclusive
+            "verdict": pl.String,  # supported, contradicted, inconclusive, not measured
             "effect": pl.Float64,  # null where not measured
             "low": pl.Float64,  # 95 % interval over seeds; null for fewer than three
             "high": pl.Float64,

@@ -19,14 +19,15 @@ Run = Callable[..., Ran]
 def judged(study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The small study with verdicts of every kind."""
     rows = [("supported", "One holds."), ("contradicted", "One does not."), ("inconclusive", "One may.")]
+    rows.append(("not measured", "Add it."))
     claims = pl.DataFrame(
         {
-            "claim": ["a", "b", "c", "d"],
-            "verdict": [rows[at][0] for at in (0, 0, 1, 2)],
-            "effect": [0.5, 0.25, -0.5, None],
-            "low": [0.25, 0.125, -0.75, None],
-            "high": [0.75, 0.5, -0.25, None],
-            "statement": [rows[at][1] for at in (0, 0, 1, 2)],
+            "claim": ["a", "b", "c", "d", "e"],
+            "verdict": [rows[at][0] for at in (0, 0, 1, 2, 3)],
+            "effect": [0.5, 0.25, -0.5, None, None],
+            "low": [0.25, 0.125, -0.75, None, None],
+            "high": [0.75, 0.5, -0.25, None, None],
+            "statement": [rows[at][1] for at in (0, 0, 1, 2, 3)],
         }
     )
     atlas = load(study)
@@ -40,21 +41,25 @@ def test_a_finished_study_ends_with_the_advice_and_the_count_of_verdicts(study: 
     assert [line for line in lines if line.startswith("→ Train with a constant ")]
     (count,) = [line for line in lines if line.startswith("Of the paper's claims ")]
     assert count.endswith(f"`lratlas show {shlex.quote(str(study))} claims`")
-    assert sum(int(number) for number in re.findall(r"(\d+) (?:supported|contradicted|inconclusive)", count)) == 11
+    assert (
+        sum(int(number) for number in re.findall(r"(\d+) (?:supported|contradicted|inconclusive|not measured)", count))
+        == 11
+    )
 
 
 def test_verdicts_are_counted_and_told(judged: Path, run: Run):
     lines = run("status", judged).out.splitlines()
-    at = lines.index("Verdicts: 2 supported, 1 contradicted, 1 inconclusive")
-    assert lines[at + 1 : at + 5] == [
+    at = lines.index("Verdicts: 2 supported, 1 contradicted, 1 inconclusive, 1 not measured")
+    assert lines[at + 1 : at + 6] == [
         "✓ supported     a: One holds.",
         "✓ supported     b: One holds.",
         "✗ contradicted  c: One does not.",
         "? inconclusive  d: One may.",
+        "– not measured  e: Add it.",
     ]
     assert not [line for line in lines if line.startswith("Of the paper's claims")]
     claims = json.loads(run("status", judged, "--json").out)["claims"]
-    assert [row["claim"] for row in claims] == ["a", "b", "c", "d"]
+    assert [row["claim"] for row in claims] == ["a", "b", "c", "d", "e"]
     assert (claims[2]["effect"], claims[3]["effect"]) == (-0.5, None)
 
 

@@ -70,7 +70,8 @@ def claims_table() -> pl.DataFrame:
     rows: list[dict[str, Any]] = [
         {"verdict": "supported", "effect": 0.0213, "low": 0.012, "high": 0.0304, "statement": "It holds."},
         {"verdict": "contradicted", "effect": -0.5, "low": None, "high": None, "statement": f"Not so: {EVIL}"},
-        {"verdict": "inconclusive", "effect": None, "low": None, "high": None, "statement": "Not measured."},
+        {"verdict": "inconclusive", "effect": 0.0, "low": None, "high": None, "statement": "It may."},
+        {"verdict": "not measured", "effect": None, "low": None, "high": None, "statement": "Nothing was averaged."},
     ]
     named = [{"claim": name, **row} for name, row in zip(CLAIMS, rows, strict=False)]
     return pl.DataFrame(named, schema=SCHEMAS["claims"])
@@ -140,7 +141,10 @@ def test_each_finding_has_its_verdict_as_a_word(html: str) -> None:
     assert "1 supported, 1 contradicted, 1 inconclusive." in " ".join(reader.seen)
     for name, verdict in entries:
         start = reader.seen.index(CLAIMS[name or ""].title)
-        assert reader.seen[start + 1] == verdict
+        if verdict == "not measured":  # they stand apart, under these words
+            assert reader.seen[start - 1 : start + 2 : 2] == ["Not measured", "Nothing was averaged."]
+        else:
+            assert reader.seen[start + 1] == verdict
 
 
 def test_the_strip_shows_regimes_and_advice_in_words_too(html: str) -> None:

@@ -71,9 +71,7 @@ def test_a_second_plr_stands_between_pre_training_and_fine_tuning(minima: Path):
     for name in ("features", "norms", "sharpness"):
         assert not tables[name].join(pl.concat([second, tuned]), on="run").height
     solutions = runs.filter(pl.col("plr2").is_null(), pl.col("stage").is_in(["finetune", "average"]), plr=0.1)
-    solutions = solutions.filter(
-        pl.col("count").eq_missing(4) | pl.col("flr").is_not_null()
-    )  # nearest to 5
+    solutions = solutions.filter(pl.col("count").eq_missing(4) | pl.col("flr").is_not_null())  # nearest to 5
     spreads = [
         max(of["test_accuracy"]) - min(of["test_accuracy"]) for (_,), of in solutions.group_by("seed") if of.height > 1
     ]

@@ -9,7 +9,7 @@ from lratlas.study.plan.progress import Standing, is_done, listing, standing
 from lratlas.study.store.failures import read_failures
 from lratlas.tables import table
 
-SIGNS: Mapping[str, str] = {"supported": "✓", "contradicted": "✗", "inconclusive": "?"}
+SIGNS: Mapping[str, str] = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not measured": "–"}
 
 
 def standing_of(atlas: Atlas) -> Standing:

@@ -53,7 +53,7 @@ class Entry:
     Attributes:
         claim: Its name in the table of claims.
         heading: The claim as the paper has it.
-        verdict: supported, contradicted or inconclusive.
+        verdict: supported, contradicted, inconclusive or not measured.
         statement: The claim in a sentence.
     """
 

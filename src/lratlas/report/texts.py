@@ -142,7 +142,7 @@ REGIMES: Mapping[str, str] = {
 VERDICTS: Mapping[str, str] = {
     "supported": "the runs say the same, and the 95 % interval over seeds leaves no room for the opposite",
     "contradicted": "the runs say the opposite, as clearly",
-    "inconclusive": "the seeds, the grid or what was measured are not enough to tell; the sentence says what would be",
+    "inconclusive": "the seeds or the grid are not enough to tell; the sentence says what would be",
 }
 
 TABLES: Mapping[str, str] = {

@@ -112,9 +112,9 @@ def test_what_was_not_measured_is_said_with_what_to_add(world: World) -> None:
     assert found["three-regimes"]["verdict"] == "supported"
     for name, row in found.items():
         if name != "three-regimes":
-            assert row["verdict"] == "inconclusive"
+            assert row["verdict"] == "not measured"
             assert row["effect"] is None
-            assert row["statement"].startswith("Not measured: ")
+    assert found["best-averaged"]["statement"] == "No weights were averaged; add [average] to the spec."
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_whatever_is_missing_there_are_verdicts(world: World, random: Random) ->
         tables[name] = table.filter(pl.Series(kept, dtype=pl.Boolean))
     for row in judged(tables).values():
         assert "nan" not in row["statement"]
-        assert (row["verdict"] == "inconclusive") or (row["low"] <= row["effect"] <= row["high"])
+        assert row["verdict"] in {"inconclusive", "not measured"} or (row["low"] <= row["effect"] <= row["high"])
 
 
 def test_many_epochs_at_small_steps_are_no_divergence(world: World) -> None:
@@ -270,5 +270,5 @@ def test_two_stages_compare_the_same_pairs(world: World) -> None:
 def test_an_empty_study_has_no_verdicts() -> None:
     tables = {name: pl.DataFrame(schema=schema) for name, schema in SCHEMAS.items()}
     found = claims(tables, chance_loss=CHANCE)
-    assert found["verdict"].to_list() == ["inconclusive"] * len(CLAIMS)
+    assert found["verdict"].to_list() == ["inconclusive"] + ["not measured"] * (len(CLAIMS) - 1)
     assert found["effect"].null_count() == len(CLAIMS)

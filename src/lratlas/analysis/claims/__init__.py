@@ -10,7 +10,7 @@ from lratlas.analysis.claims.learned import middle_band, sparse_features
 from lratlas.analysis.claims.minima import connected_basin, high_flr_leaves, sharpness_unrelated
 from lratlas.analysis.claims.quality import best_averaged, best_fine_tuned, flr_matters, two_stages_recover
 from lratlas.analysis.claims.regimes import epochs_diverge, three_regimes
-from lratlas.analysis.claims.verdict import Judgement, Unanswered
+from lratlas.analysis.claims.verdict import Judgement, NotMeasured, Unanswered
 from lratlas.analysis.regimes import ALL_TOO_SMALL, all_too_small
 from lratlas.tables import SCHEMAS, Tables, has_accuracy
 from lratlas.thresholds import DEFAULTS, Thresholds
@@ -72,8 +72,8 @@ def claims(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAU
     "Just above the convergence threshold" are the PLRs of subregime 2A, or the lowest of regime 2 above the threshold
     where there is no 2A. Models that diverged do not enter, nor seeds that lack models which others have. An effect is
     a mean over seeds with a 95 % interval by Student's t (three-regimes: by bootstrap); a claim is supported or
-    contradicted by the whole interval, inconclusive with fewer than three seeds, PLRs too far apart, or where something
-    was not measured: the statement says which, and what to add.
+    contradicted by the whole interval, inconclusive with fewer than three seeds or PLRs too far apart, and not measured
+    where a study has nothing of what it is about: the statement says what to add.
 
     Args:
         tables: A study's tables with ``runs``, ``traces``, ``regimes`` and ``boundaries``; all others if any.
@@ -93,7 +93,7 @@ def _judged(claim: Claim, evidence: Evidence) -> Judgement:
         _check(claim, evidence)
         return claim.judge(evidence)
     except Unanswered as lack:
-        return Judgement(verdict="inconclusive", statement=str(lack))
+        return Judgement(verdict=lack.verdict, statement=str(lack))
 
 
 def _check(claim: Claim, evidence: Evidence) -> None:
@@ -105,4 +105,4 @@ def _check(claim: Claim, evidence: Evidence) -> None:
     if all_too_small(evidence.table("regimes")):
         raise Unanswered(ALL_TOO_SMALL)
     if not claim.by_loss and not has_accuracy(evidence.tables["runs"]):
-        raise Unanswered("Not measured: the task has no accuracy.")
+        raise NotMeasured("The task has no accuracy.")

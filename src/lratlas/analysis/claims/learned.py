@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from lratlas.analysis.claims.evidence import Evidence, complete_seeds, lr_range, mean_of, per_seed, spoken
-from lratlas.analysis.claims.verdict import NEGLIGIBLE, Judgement, Unanswered, exceeds, what_would_tell
+from lratlas.analysis.claims.verdict import NEGLIGIBLE, Judgement, NotMeasured, exceeds, what_would_tell
 
 
 def sparse_features(evidence: Evidence) -> Judgement:
@@ -16,7 +16,7 @@ def sparse_features(evidence: Evidence) -> Judgement:
     """
     features = _final(evidence.table("features"))
     if features.is_empty():
-        raise Unanswered("Not measured: the task has no sets in which a single feature is informative.")
+        raise NotMeasured("The task has no sets in which a single feature is informative.")
     accuracy = pl.col("accuracy")
     standing = accuracy.max() - (accuracy.sum() - accuracy.max()) / (pl.len() - 1)
     runs = features.group_by("plr", "seed", "run").agg(value=standing)
@@ -37,7 +37,7 @@ def middle_band(evidence: Evidence) -> Judgement:
     """
     alone = _final(evidence.table("bands")).filter(pl.col("kept") & (pl.col("low") > 0))
     if alone.is_empty():
-        raise Unanswered("Not measured: it takes images and measure.bands in the spec.")
+        raise NotMeasured("It takes images and measure.bands in the spec.")
     highest = alone["high"].max()
     half = highest // 2 if isinstance(highest, int) else 0
     middle = alone.filter(pl.col("low") <= half, pl.col("high") >= half)

@@ -7,6 +7,7 @@ import polars as pl
 from lratlas.analysis.claims.evidence import Evidence, complete_seeds, mean_of, per_seed, spoken
 from lratlas.analysis.claims.verdict import (
     Judgement,
+    NotMeasured,
     Unanswered,
     exceeds,
     opposite,
@@ -26,7 +27,7 @@ HIGH = 0.5
 ORDERS = 0.7
 # A first PLR that diverges within this factor of the last on the plateau leaves little room for more of it.
 CLOSE = 2.0
-_NO_PAIRS = "Not measured: it takes two fine-tuning learning rates, averages and measure.geometry = true in the spec."
+_NO_PAIRS = "It takes two fine-tuning learning rates, averages and measure.geometry = true in the spec."
 
 
 def connected_basin(evidence: Evidence) -> Judgement:
@@ -38,7 +39,7 @@ def connected_basin(evidence: Evidence) -> Judgement:
     """
     pairs = evidence.table("pairs")
     if pairs["test_barrier"].null_count() == pairs.height:
-        raise Unanswered(_NO_PAIRS)
+        raise NotMeasured(_NO_PAIRS)
     plateau, lost = evidence.of("2", "2A", "2B"), evidence.of("3")
     if len(plateau) < 2 or not evidence.below:
         need = "two on a plateau and one that converges" if plateau else "learning rates on a plateau"
@@ -70,7 +71,7 @@ def high_flr_leaves(evidence: Evidence) -> Judgement:
     """
     pairs = evidence.table("pairs").filter(_low_high())
     if pairs["train_barrier"].null_count() == pairs.height:
-        raise Unanswered(_NO_PAIRS)
+        raise NotMeasured(_NO_PAIRS)
     plr, flr, threshold = _fast_from_slow(evidence)
     seeds = complete_seeds(pairs)
     barrier, angle = (mean_of(per_seed(pairs, [plr], pl.col(name), seeds)) for name in ("train_barrier", "angle"))
@@ -98,7 +99,7 @@ def sharpness_unrelated(evidence: Evidence) -> Judgement:
     """
     table = evidence.table("sharpness")
     if table.is_empty():
-        raise Unanswered("Not measured: set measure.sharpness = true in the spec.")
+        raise NotMeasured("Set measure.sharpness = true in the spec.")
     level = at_equal_loss(evidence.tables)
     if level.is_empty():
         raise Unanswered("Cannot be told: no model with a sharpness has a positive training loss.")

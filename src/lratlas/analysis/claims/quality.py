@@ -16,6 +16,7 @@ from lratlas.analysis.claims.evidence import (
 from lratlas.analysis.claims.verdict import (
     NEGLIGIBLE,
     Judgement,
+    NotMeasured,
     Unanswered,
     Verdict,
     exceeds,
@@ -41,7 +42,7 @@ def best_fine_tuned(evidence: Evidence) -> Judgement:
     """
     runs = fine_tuned(evidence.table("runs"))
     if runs.is_empty():
-        raise Unanswered("Not measured: no model was fine-tuned; add [finetune] to the spec.")
+        raise NotMeasured("No model was fine-tuned; add [finetune] to the spec.")
     return _best_near(evidence, runs, ["plr"], f"After fine-tuning with {format_lr(runs['flr'][0])}")
 
 
@@ -53,7 +54,7 @@ def best_averaged(evidence: Evidence) -> Judgement:
     """
     runs = averaged(evidence.table("runs"))
     if runs.is_empty():
-        raise Unanswered("Not measured: no weights were averaged; add [average] to the spec.")
+        raise NotMeasured("No weights were averaged; add [average] to the spec.")
     return _best_near(evidence, runs, ["plr", "count"], "After averaging the weights of checkpoints")
 
 
@@ -66,7 +67,7 @@ def flr_matters(evidence: Evidence) -> Judgement:
     runs = direct(evidence.table("runs")).filter(stage="finetune")
     flrs = runs.drop_nulls("test_accuracy")["flr"].unique().sort().to_list()
     if len(flrs) < 2:
-        raise Unanswered("Not measured: it takes test accuracies after fine-tuning with two learning rates at least.")
+        raise NotMeasured("It takes test accuracies after fine-tuning with two learning rates at least.")
     evidence.must_span(beyond=True)
     accuracy = pl.col("test_accuracy")
     ends = runs.filter(pl.col("flr").is_in([flrs[0], flrs[-1]]))
@@ -95,8 +96,8 @@ def two_stages_recover(evidence: Evidence) -> Judgement:
     scores = two_stages(runs).filter(pl.col("flr") == pl.col("flr").min())
     if scores.is_empty():
         second = runs["plr2"].null_count() < runs.height
-        lack = "it takes test accuracies" if second else "there is no second learning rate; add [second] to the spec"
-        raise Unanswered(f"Not measured: {lack}.")
+        lack = "It takes test accuracies" if second else "There is no second learning rate; add [second] to the spec"
+        raise NotMeasured(f"{lack}.")
     evidence.must_span(beyond=True)
     pairs = scores.filter(pl.col("plr").is_in(evidence.beyond), pl.col("plr2").is_in(evidence.near))
     if pairs.is_empty():

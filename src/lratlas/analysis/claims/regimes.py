@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lratlas.analysis.boundaries import redrawn
 from lratlas.analysis.claims.evidence import Evidence, Floats, mean_of, spoken
-from lratlas.analysis.claims.verdict import Judgement, Unanswered, exceeds, what_would_tell
+from lratlas.analysis.claims.verdict import Judgement, NotMeasured, Unanswered, exceeds, what_would_tell
 from lratlas.analysis.gains import COVERAGE, FEWEST_SEEDS, Gain
 from lratlas.analysis.power_law import rising
 from lratlas.analysis.wording import format_lr
@@ -64,7 +64,7 @@ def epochs_diverge(evidence: Evidence) -> Judgement:
     """
     table = evidence.table("convergence")
     if table.is_empty():
-        raise Unanswered("Not measured: set measure.convergence = true in the spec.")
+        raise NotMeasured("Set measure.convergence = true in the spec.")
     part = rising(table)
     if part.is_empty():
         raise Unanswered(

@@ -6,7 +6,7 @@ from typing import Literal
 
 from lratlas.analysis.gains import FEWEST_SEEDS, Gain
 
-Verdict = Literal["supported", "contradicted", "inconclusive"]
+Verdict = Literal["supported", "contradicted", "inconclusive", "not measured"]
 # Half a point of accuracy, or half a per cent of a loss, is as good as nothing.
 NEGLIGIBLE = 0.005
 # More seeds than this to tell a difference means that it hardly matters.
@@ -15,6 +15,14 @@ MOST_SEEDS = 200
 
 class Unanswered(Exception):  # noqa: N818 - not an error: it ends in a judgement
     """A study cannot speak about a claim; the text says what it lacks, and what to add."""
+
+    verdict: Verdict = "inconclusive"
+
+
+class NotMeasured(Unanswered):
+    """Nothing was measured of what the claim is about."""
+
+    verdict: Verdict = "not measured"
 
 
 @dataclass(frozen=True, kw_only=True)
