@@ -77,6 +77,7 @@ SCHEMAS: dict[str, pl.Schema] = {
             "test_accuracy": pl.Float64,
             "barrier": pl.Float64,  # largest of the pairs' medians over seeds, test set
             "spread": pl.Float64,  # of test accuracy between the solutions of the pairs, median over seeds
+            "flr_spread": pl.Float64,  # over FLRs, of the mean test accuracy after fine-tuning
             "reason": pl.String,  # why the regime is undecided; null for all others
         }
     ),

@@ -166,6 +166,13 @@ def test_a_trace_too_short_for_a_trend_is_undecided(study: Study) -> None:
     assert table["reason"].to_list() == ["trace too short"]
 
 
+def test_fine_tuning_gives_the_spread_over_flrs(study: Study) -> None:
+    tables = study([["plateau"] * 2, ["plateau"] * 2])
+    for seed, low, middle in ((0, 0.7, 0.6), (1, 0.8, 0.6)):
+        finished(tables, 0, seed, low=low, middle=middle, high=None)
+    assert regimes(tables, chance_loss=CHANCE)["flr_spread"].to_list() == [pytest.approx(0.15), None]
+
+
 def finished(tables: dict[str, pl.DataFrame], place: int, seed: int, **accuracies: float | None) -> None:
     """Add the solutions made from a run: low, middle and high by their FLRs, swa4, swa5 and swa20 by their counts."""
     flrs = {"low": 1e-5, "middle": 1e-4, "high": 1e-3}

@@ -173,7 +173,8 @@ def _regime(plr: float, seeds: int) -> Row:
         "trend_p": 0.3,
         "test_accuracy": _accuracy(plr),
         "barrier": 0.01,
-        "spread": 0.004,
+        "spread": 0.006,
+        "flr_spread": 0.004,
     }
 
 

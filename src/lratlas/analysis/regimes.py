@@ -5,7 +5,7 @@ import polars as pl
 
 from lratlas.analysis.evidence import run_evidence
 from lratlas.analysis.labels import UNMOVED, decide, votes
-from lratlas.tables import SCHEMAS, Tables, completed, empty
+from lratlas.tables import SCHEMAS, Tables, completed, direct, empty
 from lratlas.thresholds import DEFAULTS, Thresholds
 
 ALL_TOO_SMALL = "No learning rate moved the loss: all are too small. Test larger ones."
@@ -33,7 +33,7 @@ def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFA
 
     Args:
         tables: A study's tables; ``runs``, ``traces`` and ``pairs`` (may be missing) are read. Pre-training
-            runs decide; the solutions made from them tell 2A from 2B.
+            runs decide; the solutions made from them tell 2A from 2B and give ``flr_spread``.
         chance_loss: Loss of the best constant prediction.
         thresholds: The numbers that decide.
 
@@ -64,6 +64,7 @@ def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFA
     return (
         _pooled(evidence)
         .join(decided, on="plr", how="left")
+        .join(_flr_spread(tables["runs"]), on="plr", how="left")
         .sort("plr")
         .select(pl.col(name).cast(kind) for name, kind in SCHEMAS["regimes"].items())
     )
@@ -80,4 +81,18 @@ def _pooled(evidence: pl.DataFrame) -> pl.DataFrame:
     means = ("diverged", "fitted", "falling", "train_loss", *accuracies)
     return evidence.group_by("plr").agg(
         pl.len().alias("seeds"), *(pl.col(name).mean() for name in means), pl.col("trend_p").median()
+    )
+
+
+def _flr_spread(runs: pl.DataFrame) -> pl.DataFrame:
+    """Per PLR, the range over FLRs of the mean test accuracy after fine-tuning; null for one FLR."""
+    spread = pl.col("test_accuracy").max() - pl.col("test_accuracy").min()
+    return (
+        direct(runs)
+        .filter(pl.col("stage") == "finetune")
+        .group_by("plr", "flr")
+        .agg(pl.col("test_accuracy").fill_nan(None).mean())
+        .drop_nulls("test_accuracy")
+        .group_by("plr")
+        .agg(pl.when(pl.len() > 1).then(spread).alias("flr_spread"))
     )

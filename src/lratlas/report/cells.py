@@ -42,6 +42,7 @@ EVIDENCE: Mapping[str, tuple[str, Cell]] = {
     "test_accuracy": ("test accuracy", _percent),
     "barrier": ("test barrier", _short),
     "spread": ("spread of accuracy", _percent),
+    "flr_spread": ("spread over FLRs", _percent),
     "diverged": ("not finite", _percent),
 }
 

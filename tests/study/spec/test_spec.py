@@ -162,7 +162,8 @@ FAULTS: list[tuple[dict[str, object], str]] = [
     (
         {"regimes": {"falls": 0.1}},
         "`regimes` has 'falls' (did you mean fall?), but the numbers behind regimes are "
-        "chance_level, chance_trace, chance_margin, small_loss, fitted_accuracy, trend_level, fall, unmoved, barrier.",
+        "chance_level, chance_trace, chance_margin, small_loss, fitted_accuracy, trend_level, fall, unmoved, barrier, "
+        "spread.",
     ),
     (
         {"pretrain__lrs": [1e-3, 1e-39]},

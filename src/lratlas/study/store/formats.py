@@ -14,7 +14,7 @@ import polars as pl
 from lratlas.errors import StudyError
 from lratlas.tables import SCHEMAS
 
-FORMAT = 4
+FORMAT = 5
 """What this version writes."""
 
 NEEDS = "0.1.0"
@@ -42,6 +42,11 @@ def _fourth_plan(content: Content) -> Content:
     return {"task_parts": {}, **content}
 
 
+def _fifth_plan(content: Content) -> Content:
+    """Format 5: tables alone have changed."""
+    return content
+
+
 def _second_part(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     """Format 2: barriers along the great circle."""
     return _with_columns(frame, "train_barrier_arc", "test_barrier_arc") if table == "pairs" else frame
@@ -59,6 +64,11 @@ def _fourth_part(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     return _with_columns(frame, "reason", kind=pl.String()) if table == "regimes" else frame
 
 
+def _fifth_part(table: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Format 5: how far apart the solutions of a PLR are in quality."""
+    return _with_columns(frame, "spread") if table == "regimes" else frame
+
+
 def _with_columns(frame: pl.DataFrame, *names: str, kind: pl.DataType | None = None) -> pl.DataFrame:
     """The rows with these columns, null where they were not there; floats unless another type is given."""
     gained = [name for name in names if name not in frame.columns]
@@ -66,8 +76,13 @@ def _with_columns(frame: pl.DataFrame, *names: str, kind: pl.DataType | None = N
 
 
 # The n-th leads from format n to n + 1.
-_PLANS: Sequence[Callable[[Content], Content]] = (_second_plan, _third_plan, _fourth_plan)
-_PARTS: Sequence[Callable[[str, pl.DataFrame], pl.DataFrame]] = (_second_part, _third_part, _fourth_part)
+_PLANS: Sequence[Callable[[Content], Content]] = (_second_plan, _third_plan, _fourth_plan, _fifth_plan)
+_PARTS: Sequence[Callable[[str, pl.DataFrame], pl.DataFrame]] = (
+    _second_part,
+    _third_part,
+    _fourth_part,
+    _fifth_part,
+)
 
 
 def format_of(content: Mapping[str, Any]) -> int:
