@@ -12,7 +12,7 @@ import pytest
 from cli.helpers import Ran
 
 SCRIPT = """
-import lratlas, sys, torch
+import io, lratlas, sys, torch
 from torch import nn
 torch.manual_seed(0)
 x = torch.randn(256, 8)
@@ -28,6 +28,9 @@ for part in range(2):  # another optimizer on the way
         loss.backward()
         optimizer.step()
         watch(loss)
+    torch.save(model.state_dict(), kept := io.BytesIO())
+    kept.seek(0)
+    model.load_state_dict(torch.load(kept))
 if "--own" in sys.argv:
     watch.close()
     print(watch.report())
