@@ -120,12 +120,6 @@ class WatchedTraining:
         """Losses that led to no step do not count."""
         self._steps.taken()
 
-    def after_save(self, file: object) -> None:
-        """A single training may save what it likes."""
-
-    def before_load(self, file: object) -> None:
-        """And load it."""
-
     def _begin(self, optimizer: "Optimizer") -> None:
         from lratlas.watching.watch import watch as watched
 

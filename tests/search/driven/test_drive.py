@@ -329,41 +329,35 @@ def test_seeds_are_those_of_the_search(tmp_path: Path):
     assert any("sets its own seed" in each for each in advice.warnings)
 
 
-def test_a_model_that_all_trainings_share_is_named(tmp_path: Path):
+@pytest.mark.parametrize("epochs", [1, 4])
+@pytest.mark.parametrize("steps", [STEPS, None])
+def test_a_model_that_all_trainings_share_is_named(steps: int | None, epochs: int, tmp_path: Path):
     model, make = parts()
 
     def shared(lr: float) -> None:
-        optimizer = make(lr)
+        for _ in range(epochs):
+            optimizer = make(lr)
+            for _ in range(STEPS // epochs):
+                step(model, optimizer)
+
+    with pytest.raises(SearchError, match=r"the same parameters, .* made outside the function"):
+        found(shared, tmp_path / "search", steps=steps)
+
+
+def test_a_part_that_all_trainings_share_and_none_trains_is_no_error(tmp_path: Path):
+    backbone = nn.Linear(4, 4)
+
+    def train_head(lr: float) -> None:
+        model = nn.Sequential(backbone, nn.Linear(4, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr)
         for _ in range(STEPS):
-            step(model, optimizer)
+            with torch.no_grad():
+                features = backbone(x)
+            optimizer.zero_grad()
+            (model[1](features)[:, 0] - y).square().mean().backward()
+            optimizer.step()
 
-    with pytest.raises(SearchError, match="made outside the function"):
-        found(shared, tmp_path / "its-length-is-known")
-    with pytest.raises(SearchError, match="made outside the function"):
-        found(shared, tmp_path / "it-was-counted", steps=None)
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_a_checkpoint_of_another_training_is_not_loaded(shared: bool, tmp_path: Path):
-    prepared = tmp_path / "prepared.pt"
-
-    def resumes(lr: float) -> None:
-        if not prepared.exists():
-            torch.save(x, prepared)  # as the first training does for all
-        assert torch.equal(torch.load(prepared), x)
-        model, make = parts()
-        optimizer, checkpoint = make(lr), tmp_path / ("last.pt" if shared else f"{lr}.pt")
-        if checkpoint.exists():
-            model.load_state_dict(torch.load(checkpoint))
-        for _ in range(STEPS):
-            step(model, optimizer)
-            torch.save(model.state_dict(), checkpoint)
-
-    if shared:
-        with pytest.raises(SearchError, match=r"loads .*last\.pt, which the one at LR"):
-            found(resumes, tmp_path / "search")
-    else:
-        assert all(each[-1] is None for each in found(resumes, tmp_path / "search"))
+    assert all(each[-1] is None for each in found(train_head, tmp_path / "search", lrs=[0.001, 0.01]))
 
 
 def test_what_a_training_and_its_processes_write_is_in_its_file(tmp_path: Path):

@@ -1,56 +1,28 @@
-"""What trainings of a search must not share: the parameters that they train, and the checkpoints that they load."""
+"""That trainings of a search are apart: each trains parameters of its own."""
 
-import os
 from collections.abc import Iterable, MutableMapping
-from typing import Any
 
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from lratlas.errors import SearchError
 
-_trained: MutableMapping[Tensor, object] = WeakIdKeyDictionary()
-_written: dict[str, tuple[object, float]] = {}
+_owners: MutableMapping[Tensor, object] = WeakIdKeyDictionary()
 
 
-def claim(parameters: Iterable[Tensor], owner: object) -> None:
-    """Make sure that no other training has trained these parameters.
+def claim(parameters: Iterable[Tensor], owner: object) -> bool:
+    """Make sure that no other training trains these parameters; those without a gradient are not trained.
+
+    Returns:
+        Whether there was one with a gradient.
 
     Raises:
-        SearchError: Another one has.
+        SearchError: Another one trains them.
     """
-    if any(each.requires_grad and _trained.setdefault(each, owner) is not owner for each in parameters):
+    trained = [each for each in parameters if each.grad is not None]
+    if any(_owners.setdefault(each, owner) is not owner for each in trained):
         raise SearchError(
-            "Two trainings of the search train the same parameters, so that the second one does not begin anew: the"
-            " model is made outside the function, which must make it itself. Mend it, and give another folder."
+            "Two trainings of the search train the same parameters, so that each continues from where the other one is:"
+            " the model is made outside the function. Make it inside, so that each training has its own."
         )
-
-
-def wrote(file: object, owner: object, lr: float) -> None:
-    """Remember who wrote a checkpoint last.
-
-    Args:
-        file: As `torch.save` takes it.
-        owner: The training.
-        lr: Its LR.
-    """
-    if path := _path(file):
-        _written[path] = owner, lr
-
-
-def foreign(file: object, owner: object, lr: float) -> str | None:
-    """What is wrong with loading a checkpoint: that another training wrote it last. None where nothing is."""
-    path = _path(file)
-    writer, other = _written.get(path, (owner, lr))
-    if writer is owner:
-        return None
-    return (
-        f"The training at LR {lr:.3g} loads {path}, which the one at LR {other:.3g} has written. Give each training"
-        " files of its own, such as --out=runs/{lr}; delete those that are there, and give another folder."
-    )
-
-
-def _path(file: Any) -> str:
-    """The absolute path of a file; empty where it has none."""
-    name = getattr(file, "name", file)
-    return os.path.abspath(os.fspath(name)) if isinstance(name, str | os.PathLike) else ""  # noqa: PTH100 - as it is
+    return bool(trained)

@@ -36,12 +36,6 @@ class Follower(Protocol):
         """A gradient scaler has ended an iteration, with a step or without."""
         ...
 
-    def after_save(self, file: object) -> None:
-        """A checkpoint was written."""
-
-    def before_load(self, file: object) -> None:
-        """A checkpoint is about to be loaded."""
-
 
 class _Unscaled:
     """The losses behind scaled losses, as long as these live."""
@@ -119,31 +113,8 @@ def followed(follower: Callable[[], Follower | None]) -> Generator[None]:
     torch.autograd.backward = backward  # Tensor.backward calls it by this name
     GradScaler.scale, GradScaler.update = cast("Any", scale), cast("Any", update)
     try:
-        with _checkpoints_followed(current_one):
-            yield
+        yield
     finally:
         torch.autograd.backward, GradScaler.scale, GradScaler.update = plain_backward, plain_scale, plain_update
         for hook in hooks:
             hook.remove()
-
-
-@contextmanager
-def _checkpoints_followed(follower: Callable[[], Follower | None]) -> Generator[None]:
-    """Inform the current follower of all checkpoints that are written or loaded in the block."""
-
-    def save(content: Any, file: Any, *others: Any, **named: Any) -> None:
-        plain_save(content, file, *others, **named)
-        if current := follower():
-            current.after_save(file)
-
-    def load(file: Any, *others: Any, **named: Any) -> Any:
-        if current := follower():
-            current.before_load(file)
-        return plain_load(file, *others, **named)
-
-    plain_save, plain_load = torch.save, torch.load
-    torch.save, torch.load = save, load
-    try:
-        yield
-    finally:
-        torch.save, torch.load = plain_save, plain_load

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import weakref
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lratlas.errors import SearchError, first_line
-from lratlas.search.driven.apart import claim, foreign, wrote
+from lratlas.search.driven.apart import claim
 from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.printed import Heard, Printed
 from lratlas.search.driven.steps import Steps
@@ -93,7 +94,8 @@ class Trial:
         self._average: list[tuple[Tensor, Tensor]] | None = None
         self._count = 0
         self._measuring = False
-        self._foreign: str | None = None
+        self._claimed = weakref.WeakSet[Optimizer]()  # optimizers whose parameters are known to be its own
+        self._shared: SearchError | None = None
         self._known = modules
         self._owners: tuple[frozenset[int], list[nn.Module]] = (frozenset(), [])  # by the ids of their parameters
 
@@ -134,9 +136,8 @@ class Trial:
         self._losses, self._average, self._count = [], None, 0
         with self._inside():
             self._thread.resume()
-        claim(self._steps.parameters(), self.thread)
-        if self._foreign:
-            raise SearchError(self._foreign)
+        if self._shared:
+            raise self._shared
         if self._thread.over and self.heard and not self.error:
             self.heard.returned(self._thread.returned, self.step)
         if self._thread.over and self._expected and not self.error:
@@ -215,9 +216,20 @@ class Trial:
                 raise SearchError("it takes a step of the training's optimizer, but must only evaluate")
             return
         self._arrive_if_printed()
+        self._claim(optimizer)
         assert self._segment is not None
         share = self._segment.share_at(min(self.step, self._segment.stop - 1))
         self._steps.begin(optimizer, lr=self.lr if self._imposed else None, share=share)
+
+    def _claim(self, optimizer: Optimizer) -> None:
+        """Make sure that the training has its parameters for itself."""
+        if optimizer not in self._claimed:
+            try:
+                if claim((each for group in optimizer.param_groups for each in group["params"]), self.thread):
+                    self._claimed.add(optimizer)
+            except SearchError as error:
+                self._shared = error
+                raise
 
     def after_step(self, optimizer: Optimizer) -> None:
         """Count the step, and wait where the segment ends."""
@@ -252,17 +264,6 @@ class Trial:
             self._losses.append(loss)
             self._reached = Reached(losses=self._told_losses())
             self._thread.suspend()
-
-    def after_save(self, file: object) -> None:
-        """What is written before the first step, such as data that were prepared, is the same for all trainings."""
-        if self.step:
-            wrote(file, self.thread, self.lr)
-
-    def before_load(self, file: object) -> None:
-        """Make sure that no other training has written the checkpoint."""
-        self._foreign = self._foreign or foreign(file, self.thread, self.lr)
-        if self._foreign:
-            raise SearchError(self._foreign)
 
     def _is_to_print(self, segment: Segment) -> bool:
         """Whether the metric is printed only after the step that ends the segment."""
