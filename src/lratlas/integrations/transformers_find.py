@@ -14,6 +14,7 @@ from lratlas.integrations import extra
 from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice
 from lratlas.search.driven.drive import Driven, drive
+from lratlas.search.driven.find import called_with_lr
 from lratlas.search.driven.printed import better
 from lratlas.search.driven.scout import same_metric
 from lratlas.search.driven.untouched import attributes_kept
@@ -76,7 +77,9 @@ def find(
     direction = direction or better(metric)
     if direction is None:
         raise SpecError(f"Is a lower or a higher {metric} better? Give direction: minimize or maximize.")
-    make = _copies(trainer) if isinstance(trainer, Trainer) else trainer
+    make = _copies(trainer) if isinstance(trainer, Trainer) else called_with_lr(trainer)
+    if make is None:
+        raise TaskError("The function takes no LR: give one that makes a Trainer for an LR, lambda lr: Trainer(…).")
     with generators_kept():
         first = make(1e-3)
     if not isinstance(first, Trainer):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not be typed

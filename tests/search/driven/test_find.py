@@ -470,6 +470,15 @@ def test_a_direction_that_seems_wrong_is_said(tmp_path: Path):
     assert searched(train, tmp_path / "own", value=own, direction="minimize")[0].lr is not None
 
 
+def test_a_name_tells_the_direction_though_losses_speak_against_it(tmp_path: Path):
+    def error(model: nn.Module, held: tuple[Tensor, Tensor]) -> Tensor:
+        return accuracy(model, held)
+
+    advice, _ = searched(train, tmp_path, value=error, direction=None)
+    said = "By its name, lower values of error count as better, though they are higher where the training loss is lower"
+    assert any(note.startswith(said) for note in advice.warnings)
+
+
 def test_a_training_that_draws_what_no_seed_determines_is_said_to(tmp_path: Path):
     drawn = random.Random(5)
 

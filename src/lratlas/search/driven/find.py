@@ -206,21 +206,25 @@ def _direction_notes(finder: Finder, name: str, *, by_name: str | None) -> list[
     """What is to be said of a direction that was not given.
 
     Raises:
-        SearchError: The training losses speak against it.
+        SearchError: The training losses speak against it, and its name does not tell.
     """
     higher = finder.search.direction == "maximize"
     better, other = ("higher", "lower") if higher else ("lower", "higher")
     known = [(mean_of_last_fifth(each.losses), each.quality) for each in finder.results if each.losses]
     pairs = [(loss, value) for loss, value in known if value is not None and math.isfinite(loss + value)]
     rank_correlation: Any = spearmanr(pairs)[0] if len(pairs) >= _FEWEST_PAIRS else 0.0
-    if rank_correlation * (-1 if higher else 1) < -_AGAINST:
+    against = rank_correlation * (-1 if higher else 1) < -_AGAINST
+    if by_name:
+        but = f", though they are {other} where the training loss is lower: give the direction if it is the other one"
+        return [f"By its name, {better} values of {name} count as better{but if against else ''}."]
+    if against:
         own, opposite = ("maximize", "minimize") if higher else ("minimize", "maximize")
         raise SearchError(
             f"Are {better} values of {name} better? No direction was given, and they are {other} where the training"
             f' loss is lower. Give the direction "{own}" to have the advice of this search, or "{opposite}" with'
             " another folder."
         )
-    return [f"By its name, {better} values of {name} count as better."] if by_name else []
+    return []
 
 
 def _parameters(train: Callable[..., object]) -> Mapping[str, inspect.Parameter]:

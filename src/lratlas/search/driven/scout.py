@@ -12,7 +12,7 @@ from lratlas.search.driven.drive import NOT_SEEN, OUTPUT, Driven, begun
 from lratlas.search.driven.hooks import followed
 from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.printed import Heard, Printed, make_printed, most_telling
-from lratlas.search.driven.trial import ENDLESS
+from lratlas.search.driven.trial import ENDLESS, Reached, Trial
 from lratlas.search.driven.validation import compiled_pattern, make_validation
 from lratlas.search.driven.world import several_trainings
 from lratlas.search.journal import SETTINGS, read_object, read_results, read_settings
@@ -26,12 +26,10 @@ _LR = 1e-3  # of the training that is looked at; its length and what it prints d
 _PART = 16  # where the training gets its length, this part of it is looked at
 _FEWEST = 4  # times that a metric is printed in a training, for LRs to be compared on the way
 _TWICE = 2
-_NOTHING: Mapping[str, Any] = {"name": None, "every": None, "late": 0}
+_NOTHING: Mapping[str, Any] = {"name": None, "every": None, "late": 0, "seldom": None}
 _OTHERWISE = "give a value, or let its arguments have {steps} or {epochs}, so that each comparison is a whole training"
-BY_LOSS = (
-    "No validation metric was given, and none was found in what the training prints or returns: choices were made on"
-    " the training loss, which favours LRs that overfit; give a value."
-)
+_NOT_FOUND = "No validation metric was given, and none was found in what the training prints or returns"
+_BY_LOSS = "choices were made on the training loss, which favours LRs that overfit; give a value."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +98,11 @@ def settle(
         if given is None or steps is None:
             seen = look(driven, root, heard, steps=steps, whole=steps is None)
         assert seen is not None
+        counted = steps is None and epochs is None
         if epochs is not None:
             steps = seen * epochs
         steps = steps or seen
-        record = {"unit": seen if epochs else None, "steps": steps, "digest": driven.digest}
+        record = {"counted": counted, "unit": seen if epochs else None, "steps": steps, "digest": driven.digest}
         record |= _found(heard, sought, steps, root, shrinks=bool(shrinks))
         keep(root, asked, record)
     elif steps is None:
@@ -114,7 +113,12 @@ def settle(
     printed = None
     if not given and name:
         printed = replace(sought or Printed(name=name), every=every, late=record["late"])
-    notes = [BY_LOSS] if not given and printed is None else []
+    notes = [f"{record.get('seldom') or _NOT_FOUND}: {_BY_LOSS}"] if not given and printed is None else []
+    if record.get("counted"):
+        notes.append(
+            f"A full training has {record['steps']:,} steps, those of one at LR {_LR:g}: where it stops early by"
+            " itself, give its steps (--steps)."
+        )
     if printed and not sought:
         notes.append(f"LRs were compared by {name}, found in what the training prints or returns.")
     if record["digest"] != driven.digest:
@@ -165,12 +169,22 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
         raise trial.error
     if trial.error is not None and not (isinstance(trial.error, SystemExit) and trial.step):  # some end with a status
         raise SearchError(
-            f"The training failed at LR {_LR:.3g}, where it was looked at: {str(reached.error).rstrip('.')}. What it"
+            f"The training failed at LR {_LR:.3g}, where it was looked at: {_reason(trial, reached, output)}. What it"
             f" printed is in {output}. Mend it, and start again."
         )
     if trial.step == 0:
         raise SearchError(NOT_SEEN)
     return trial.step
+
+
+def _reason(trial: Trial, reached: Reached, output: Path) -> str:
+    """Why it failed; where it only ended with a status, the last line that it printed says so."""
+    if isinstance(trial.error, SystemExit):
+        with suppress(OSError):
+            lines = output.read_text(encoding="utf-8", errors="replace").split("\n")
+            if said := [line.strip() for line in lines if line.strip()]:
+                return said[-1].rstrip(".")
+    return str(reached.error).rstrip(".")
 
 
 def _twice(heard: Heard) -> bool:
@@ -201,10 +215,11 @@ def _found(heard: Heard, sought: Printed | None, steps: int, root: Path, *, shri
     if _FEWEST * every <= steps:
         # Printed after steps 1, 11, …, it is that of steps 0, 10, …; after steps 9, 19, …, that of 10, 20, ….
         late = at[0] % every
-        return {"name": name, "every": every, "late": late if 2 * late <= every else 0}
+        return {**_NOTHING, "name": name, "every": every, "late": late if 2 * late <= every else 0}
+    seldom = f"{name} is printed every {every:,} of {steps:,} steps, too seldom"
     if sought:
-        raise SearchError(f"{name} is printed every {every:,} of {steps:,} steps, too seldom: {_OTHERWISE}.")
-    return _NOTHING
+        raise SearchError(f"{seldom}: {_OTHERWISE}.")
+    return {**_NOTHING, "seldom": seldom}
 
 
 def same_metric(root: Path, metric: str) -> None:

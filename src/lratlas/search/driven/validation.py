@@ -3,7 +3,7 @@
 import ast
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
@@ -83,7 +83,7 @@ class Validation:
     def _described(self, error: Exception, names: Mapping[str, Any]) -> str:
         text = f"{type(error).__name__}: {first_line(error)}".removesuffix(".")
         if isinstance(error, NameError) and self.code is not None and error.name in self.code.co_names:
-            text += meant(error.name, _known(names))
+            text += _instead(error.name, _known(names))
         return text
 
     def _arguments(self, names: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -95,7 +95,7 @@ class Validation:
             known = _known(names)
             raise SearchError(
                 f"it has the argument {missing[0]}, but the training has no variable of this"
-                f" name{meant(missing[0], known)}; it has {', '.join(known[:_NAMES])}{' …' * (len(known) > _NAMES)}"
+                f" name{_instead(missing[0], known)}"
             )
         given = [names[each.name] for each in needed if each.kind is each.POSITIONAL_ONLY]
         return given, {each.name: names[each.name] for each in needed if each.kind is not each.POSITIONAL_ONLY}
@@ -148,6 +148,11 @@ def make_validation(
     except SyntaxError as error:
         raise SpecError(f"The value {value!r} is no Python expression, such as evaluate(m): {error.msg}.") from error
     return Validation(text=value.strip(), code=code, metric=metric, pattern=found)
+
+
+def _instead(name: str, known: Sequence[str]) -> str:
+    """What may have been meant by a name, and the variables that there are."""
+    return f"{meant(name, known)}; it has {', '.join(known[:_NAMES])}{' …' * (len(known) > _NAMES)}"
 
 
 def _known(names: Mapping[str, Any]) -> list[str]:
