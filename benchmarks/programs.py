@@ -2,8 +2,8 @@
 
 Each is searched as `lratlas find --script` does, then trained in full at the advised LR, at half and at three times of
 it. Seconds are those of the CPU, in one thread. FOLDER holds copies of the repositories; those that are not there are
-left out. Where torchvision is not installed, `benchmarks/stand_in` takes its place, and images are the first 4,000 of
-Fashion-MNIST; texts are this project's own.
+left out. Where torchvision is not installed, `benchmarks/stand_in` takes its place, and images are of
+Fashion-MNIST; `benchmarks.program_data` makes the other data, of this project's own text.
 
     python -m benchmarks.programs FOLDER [NAME ...]
 """
@@ -15,10 +15,10 @@ import resource
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lratlas.search.driven.drive import Driven, begun
 from lratlas.search.driven.find import find_by_script
@@ -36,10 +36,15 @@ TUTORIAL = "pytorch-tutorial/tutorials"
 OUT = Path(__file__).parents[1] / "docs" / "results" / "programs" / "programs.jsonl"
 
 
-def accuracy(shape: str = "") -> str:
+def accuracy(shape: str = "", samples: int = 2000) -> dict[str, Any]:
     """The accuracy on the test set, in the words of the tutorials' variables."""
     right = f"sum((model(x{shape}).argmax(1) == y).sum().item() for x, y in test_loader)"
-    return f"(model.eval(), {right} / len(test_dataset))[1]"
+    return {"value": f"(model.eval(), {right} / len(test_dataset))[1]"} | share(samples)
+
+
+def share(samples: int, classes: int = 10) -> dict[str, Any]:
+    """What is said of an accuracy."""
+    return {"direction": "maximize", "samples": samples, "chance": 1 / classes, "limit": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,27 +52,29 @@ class Program:
     """A program of a public repository.
 
     Attributes:
+        kind: The optimizer, and its schedule.
+        metric: What its validation metric is, for the table.
         script: Below the folder of all repositories.
         words: Its arguments.
-        value: The validation metric; None for what the program prints.
-        pattern: Finds the metric in what the value prints.
-        steps: Of a full training, where the program gets them.
-        direction: Of the metric, where its name does not tell.
-        accuracy: Whether the metric is an accuracy on 2,000 images.
+        settings: Of the search: the validation metric, and what is said of it; the length, where the program gets it.
+        images: Of Fashion-MNIST to train on; half as many test, 10,000 at most.
     """
 
+    kind: str
+    metric: str
     script: str
     words: tuple[str, ...] = ()
-    value: str | None = None
-    pattern: str | None = None
-    steps: int | None = None
-    direction: Literal["minimize", "maximize"] | None = None
-    accuracy: bool = False
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    images: int = 0
 
 
 TESTED: dict[str, Any] = {"pattern": r"Accuracy: (\d+)/"}
 NAMES = ("-i", "names.txt", "-o", "{scratch}", "--num-workers=0", "--max-steps={steps}", "-l", "{lr}")
-MEASURED = "evaluate(model, test_dataset, batch_size=100, max_batches=10)"
+MEASURED = {"value": "evaluate(model, test_dataset, batch_size=100, max_batches=10)"}
+NLL = "F.nll_loss(model.model(x, y), y.view(-1)).item()"
+MSE = "F.mse_loss(cli.model(x.flatten(1)), x.flatten(1)).item()"
+HITS = "(model(**batch).logits.argmax(-1) == batch['labels']).sum().item()"
+FLAT = ".reshape(-1, 28 * 28)"
 GPT = (
     "--dataset=chars --device=cpu --compile=False --eval_iters=10 --eval_interval=100000 --block_size=32"
     " --batch_size=8 --gradient_accumulation_steps=1 --n_layer=2 --n_head=2 --n_embd=32 --dropout=0.0"
@@ -76,68 +83,141 @@ GPT = (
 )
 PROGRAMS = {
     "mnist (CNN, Adadelta)": Program(
+        kind="Adadelta, × 0.7 an epoch",
+        metric="right of 2,000",
         script="examples/mnist/main.py",
         words=("--lr={lr}", "--epochs=4", "--no-accel"),
-        value="test(model, device, test_loader)",
-        **TESTED,
+        settings={"value": "test(model, device, test_loader)", **TESTED},
+        images=4000,
     ),
-    "mnist_rnn, as it prints": Program(script="examples/mnist_rnn/main.py", words=("--lr={lr}", "--epochs=10")),
-    "mnist_rnn (LSTM)": Program(
+    "mnist_rnn, as it prints": Program(
+        kind="Adadelta, × 0.7 an epoch",
+        metric="accuracy",
         script="examples/mnist_rnn/main.py",
-        words=("--lr={lr}", "--epochs=10"),
-        value="test(args, model, device, test_loader)",
-        **TESTED,
+        words=("--lr={lr}",),
+        images=8000,
+    ),
+    "mnist_rnn (LSTM)": Program(
+        kind="Adadelta, × 0.7 an epoch",
+        metric="right of 4,000",
+        script="examples/mnist_rnn/main.py",
+        words=("--lr={lr}",),
+        settings={"value": "test(args, model, device, test_loader)", **TESTED},
+        images=8000,
     ),
     "vae": Program(
+        kind="Adam",
+        metric="loss",
         script="examples/vae/main.py",
-        words=("--epochs=15", "--no-accel"),
-        value="test(epoch)",
-        pattern=r"Test set loss: ([\d.]+)",
+        words=("--no-accel",),
+        settings={"value": "test(epoch)", "pattern": r"Test set loss: ([\d.]+)"},
+        images=12_000,
     ),
     "forward-forward": Program(
-        script="examples/mnist_forward_forward/main.py", words=("--lr={lr}", "--epochs=100", "--no_accel")
+        kind="two of Adam, one after the other",
+        metric="accuracy",
+        script="examples/mnist_forward_forward/main.py",
+        words=("--lr={lr}", "--epochs=100", "--no_accel", "--train_size=1000"),
+        settings={"value": "sum(net.predict(x).eq(y).float().mean().item() for x, y in test_loader)"} | share(2000),
+        images=4000,
     ),
     "time sequences (LBFGS)": Program(
+        kind="L-BFGS",
+        metric="loss",
         script="examples/time_sequence_prediction/train.py",
-        words=("--steps=8",),
-        value="criterion(seq(test_input, future=1000)[:, :-1000], test_target).item()",
+        words=("--steps=6",),
+        settings={"value": "criterion(seq(test_input), test_target).item()"},
     ),
     "convolutional network": Program(
-        script=f"{TUTORIAL}/02-intermediate/convolutional_neural_network/main.py", value=accuracy(), accuracy=True
+        kind="Adam",
+        metric="accuracy",
+        script=f"{TUTORIAL}/02-intermediate/convolutional_neural_network/main.py",
+        settings=accuracy(),
+        images=4000,
     ),
     "feedforward network": Program(
+        kind="Adam",
+        metric="accuracy",
         script=f"{TUTORIAL}/01-basics/feedforward_neural_network/main.py",
-        value=accuracy(".reshape(-1, 28 * 28)"),
-        accuracy=True,
+        settings=accuracy(FLAT, 10_000),
+        images=60_000,
     ),
     "logistic regression": Program(
+        kind="SGD",
+        metric="accuracy",
         script=f"{TUTORIAL}/01-basics/logistic_regression/main.py",
-        value=accuracy(".reshape(-1, 28 * 28)"),
-        accuracy=True,
+        settings=accuracy(FLAT, 10_000),
+        images=60_000,
     ),
     "bidirectional network": Program(
+        kind="Adam",
+        metric="accuracy",
         script=f"{TUTORIAL}/02-intermediate/bidirectional_recurrent_neural_network/main.py",
-        value=accuracy(".reshape(-1, sequence_length, input_size)"),
-        accuracy=True,
+        settings=accuracy(".reshape(-1, sequence_length, input_size)"),
+        images=4000,
     ),
     "makemore (MLP, AdamW)": Program(
-        script="makemore/makemore.py", words=(*NAMES, "--type=mlp"), value=MEASURED, steps=4000
+        kind="AdamW",
+        metric="loss",
+        script="makemore/makemore.py",
+        words=(*NAMES, "--type=mlp"),
+        settings={"steps": 4000, **MEASURED},
     ),
     "makemore (transformer)": Program(
+        kind="AdamW",
+        metric="loss",
         script="makemore/makemore.py",
         words=(*NAMES, "--type=transformer", "--n-layer=2", "--n-embd=32", "--n-embd2=32"),
-        value=MEASURED,
-        steps=2000,
+        settings={"steps": 2000, **MEASURED},
     ),
     "nanoGPT (warm-up, cosine)": Program(
-        script="nanoGPT/train.py", words=tuple(GPT.split()), value="estimate_loss()['val']", steps=4000
+        kind="AdamW, warm-up and cosine",
+        metric="loss",
+        script="nanoGPT/train.py",
+        words=tuple(GPT.split()),
+        settings={"steps": 4000, "value": "estimate_loss()['val']"},
     ),
     "minGPT adder": Program(
+        kind="AdamW",
+        metric="loss",
         script="minGPT/projects/adder/adder.py",
-        words=("--trainer.learning_rate={lr}", "--trainer.max_iters={steps}", "--system.work_dir={scratch}"),
-        value="eval_split(trainer, 'test', max_batches=2)",
-        steps=300,
-        direction="maximize",
+        words=("--trainer.learning_rate={lr}", "--trainer.max_iters={steps}", "--system.work_dir='{scratch}'"),
+        settings={"steps": 600, "value": "model(*next(iter(DataLoader(test_dataset, batch_size=500))))[1].item()"},
+    ),
+    "Fabric, image classifier": Program(
+        kind="Adadelta, × 0.7 an epoch",
+        metric="accuracy",
+        script="lightning/examples/fabric/image_classifier/train_fabric.py",
+        words=("--lr={lr}", "--epochs=4"),
+        settings=accuracy(),
+        images=4000,
+    ),
+    "Lightning, transformer": Program(
+        kind="SGD, clipped",
+        metric="loss",
+        script="lightning/examples/pytorch/basics/transformer.py",
+        settings={"value": f"sum({NLL} for (x, y), _ in zip(val_dataloader, range(20))) / 20"},
+    ),
+    "Lightning CLI, autoencoder": Program(
+        kind="Adam",
+        metric="loss",
+        script="lightning/examples/pytorch/basics/autoencoder.py",
+        words=("--model.learning_rate={lr}", "--trainer.max_epochs=2", "--trainer.default_root_dir={scratch}"),
+        settings={"value": f"sum({MSE} for x, _ in cli.datamodule.val_dataloader())"},
+        images=60_000,
+    ),
+    "Accelerate, BERT": Program(
+        kind="AdamW, warm-up and linear",
+        metric="accuracy",
+        script="accelerate/examples/nlp_example.py",
+        words=("--cpu",),
+        settings={"value": f"sum({HITS} for batch in eval_dataloader) / 1000"} | share(1000, 2),
+    ),
+    "Trainer, GPT-2": Program(
+        kind="AdamW, linear",
+        metric="loss",
+        script="llm-train-scripts/train_clm_eli5_hftrainer.py",
+        settings={"value": "trainer.evaluate()['eval_loss']"},
     ),
 }
 
@@ -171,15 +251,13 @@ def row(name: str, root: Path, scratch: Path) -> dict[str, Any]:
     script = root / program.script
     os.chdir(script.parent)
     words = tuple(word.replace("{scratch}", str(scratch / "out")) for word in program.words)
-    known: dict[str, Any] = {"value": program.value, "pattern": program.pattern, "steps": program.steps}
-    known["direction"] = program.direction or ("maximize" if program.accuracy else None)
-    known |= {"samples": 2000, "chance": 0.1, "limit": 1} if program.accuracy else {}
+    settings = program.settings
     before = cpu_seconds()
-    advice = find_by_script(script, words, folder=scratch / "search", **known)
+    advice = find_by_script(script, words, folder=scratch / "search", **settings)
     searched = cpu_seconds() - before
     found: dict[str, Any] = {
         "program": name, "lr": advice.lr, "low": advice.low, "high": advice.high, "verdict": advice.verdict,
-        "finish": advice.finish, "cost": advice.cost, "steps": advice.steps, "counted": program.steps is None,
+        "finish": advice.finish, "cost": advice.cost, "steps": advice.steps, "counted": "steps" not in settings,
         "seconds": searched, "notes": advice.warnings,
     }  # fmt: skip
     if advice.lr is None:
@@ -189,7 +267,8 @@ def row(name: str, root: Path, scratch: Path) -> dict[str, Any]:
     def start(segment: Segment, epochs: int) -> object:
         return run(filled(words, segment, epochs))
 
-    validation = make_validation(program.value, pattern=program.pattern) if program.value else None
+    value = settings.get("value")
+    validation = make_validation(value, pattern=settings.get("pattern")) if value else None
     driven = Driven(
         start=start,
         imposed="lr" not in told,
@@ -221,11 +300,17 @@ def main() -> None:
             file.write(json.dumps(found) + "\n")
         return
     here = Path(__file__).parent
-    paths = [str(root / "minGPT"), *([] if find_spec("torchvision") else [str(here / "stand_in")])]
-    paths += [str(here.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    stand_in = None if find_spec("torchvision") else str(here / "stand_in")
     for name in given.names or PROGRAMS:
         if (root / PROGRAMS[name].script).is_file():
+            paths = [stand_in if PROGRAMS[name].images else None, str(root / "minGPT"), str(here.parent)]
+            environment = os.environ | {
+                "PYTHONPATH": os.pathsep.join(filter(None, [*paths, os.environ.get("PYTHONPATH")])),
+                "PROGRAM_IMAGES": str(PROGRAMS[name].images),
+                "OMP_NUM_THREADS": "1",
+                "HF_HUB_OFFLINE": "1",
+                "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
+            }
             command = [sys.executable, "-m", "benchmarks.programs", str(root), name, "--here"]
             print(name, "failed" if subprocess.run(command, env=environment, check=False).returncode else "done")
         else:

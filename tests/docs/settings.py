@@ -205,6 +205,7 @@ SETTINGS: Mapping[str, Setting] = {
             "fashion-resnet/README.md",
             "fashion-resnet-practical/README.md",
             "fashion-vit/README.md",
+            "programs/README.md",
             "ticks/README.md",
             "ticks-minima/README.md",
             "ticks-threshold/README.md",

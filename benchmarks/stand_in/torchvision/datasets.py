@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from lratlas.data.readers import read_images
 
-_TRAINED = int(os.environ.get("PROGRAM_IMAGES", "4000"))  # half as many are for tests
+_TRAINED = int(os.environ["PROGRAM_IMAGES"])  # half as many are for tests
 
 
 class MNIST(Dataset[Any]):

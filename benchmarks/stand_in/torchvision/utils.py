@@ -7,6 +7,6 @@ def save_image(*_: Any, **__: Any) -> None:
     """Nothing."""
 
 
-def make_grid(images: Any, *_: Any, **__: Any) -> Any:
+def make_grid(tensor: Any, *_: Any, **__: Any) -> Any:
     """The images as they are."""
-    return images
+    return tensor

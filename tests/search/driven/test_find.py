@@ -457,6 +457,19 @@ def test_a_setting_that_is_wrong_is_said_before_anything_is_trained(tmp_path: Pa
     assert advice.steps == STEPS
 
 
+def test_losses_that_are_all_the_same_say_nothing_of_the_direction(tmp_path: Path):
+    def idle(lr: float) -> None:
+        weight = nn.Parameter(torch.zeros(3))
+        optimizer = torch.optim.SGD([weight], lr=lr)
+        for _ in range(32):
+            optimizer.zero_grad()
+            (0 * weight.sum() + 1).backward()
+            optimizer.step()
+
+    advice = find_by_function(idle, value="weight.sum() + 0.5", steps=32, lrs=LRS, folder=tmp_path)
+    assert advice.lr is None
+
+
 def test_a_direction_that_seems_wrong_is_said(tmp_path: Path):
     def own(model: nn.Module, held: tuple[Tensor, Tensor]) -> Tensor:
         return accuracy(model, held)

@@ -212,7 +212,8 @@ def _direction_notes(finder: Finder, name: str, *, by_name: str | None) -> list[
     better, other = ("higher", "lower") if higher else ("lower", "higher")
     known = [(mean_of_last_fifth(each.losses), each.quality) for each in finder.results if each.losses]
     pairs = [(loss, value) for loss, value in known if value is not None and math.isfinite(loss + value)]
-    rank_correlation: Any = spearmanr(pairs)[0] if len(pairs) >= _FEWEST_PAIRS else 0.0
+    differ = len(pairs) >= _FEWEST_PAIRS and all(len(set(each)) > 1 for each in zip(*pairs, strict=True))
+    rank_correlation: Any = spearmanr(pairs)[0] if differ else 0.0
     against = rank_correlation * (-1 if higher else 1) < -_AGAINST
     if by_name:
         but = f", though they are {other} where the training loss is lower: give the direction if it is the other one"
