@@ -33,7 +33,7 @@ FACTS: dict[str, Any] = {"steps_per_epoch": PER_EPOCH, "chance_loss": 0.69, "cha
 
 def planned(wanted: Spec, old: Plan | None = None, *, singles: bool = True) -> Plan:
     seeds = [
-        Seed(seed=each, data_seed=1 + each % 5, training_seed=1 + each // 5, fingerprint=f"task {each % 5}")
+        Seed(seed=each, data_seed=1 + each, training_seed=1 + each, fingerprint=f"task {each}")
         for each in range(wanted.pretrain.repeats)
     ]
     return make_plan(wanted, seeds, **FACTS, singles=singles, old=old)

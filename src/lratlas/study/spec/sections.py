@@ -158,7 +158,7 @@ class StageSpec(Section):
 class PretrainSpec(StageSpec):
     """Pre-training at constant LRs from shared initial weights."""
 
-    repeats: int = Field(default=1, ge=1, le=MOST_REPEATS, description="repetitions, each with seeds of its own")
+    repeats: int = Field(default=1, ge=1, le=MOST_REPEATS, description="independent repetitions; repetition r has seed 1 + r for weights, order and generated data")
 
 
 class FinetuneSpec(StageSpec):
