@@ -242,7 +242,7 @@ def test_settings_out_of_range_are_refused() -> None:
     for magnitude in (-1, 31):
         with pytest.raises(TaskError, match=f"must lie from 0 to 30, but it is {magnitude}"):
             randaugment(magnitude=magnitude)
-    with pytest.raises(TaskError, match="no operations 'torch'.*; choose from efficientnet, torchvision"):
+    with pytest.raises(TaskError, match=r"no operations 'torch'.*; choose from efficientnet, torchvision"):
         randaugment(operations="torch")  # pyright: ignore[reportArgumentType]
 
 
