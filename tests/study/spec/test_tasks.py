@@ -1,5 +1,6 @@
 """Tasks from the words of a spec: presets and a user's own functions."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,9 +12,9 @@ from sklearn.datasets import load_digits
 
 from lratlas.errors import LRAtlasError, SpecError, TaskError
 from lratlas.study.spec.spec import spec_from
-from lratlas.study.spec.tasks import Tasks, tasks_from, training_seed
+from lratlas.study.spec.tasks import KEPT_TASKS, Tasks, tasks_from, training_seed
 from lratlas.training.fingerprint import fingerprint
-from lratlas.training.prepared import make_model
+from lratlas.training.prepared import Prepared, make_model
 
 OWN = """
 import torch
@@ -73,6 +74,21 @@ def test_every_repetition_of_ticks_has_its_own_seed_for_data_weights_and_order()
     assert task.singles is not None
     assert tuple(task.singles[0].shape) == (16, 20, 32)
     assert (task.classes, task.batch_size, task.update.name) == (2, 16, "sphere_sgd")
+
+
+def test_few_generated_tasks_are_in_memory_and_others_are_made_again():
+    base, calls = tasks(preset="digits").of(0), list[int]()
+
+    def make(seed: int) -> Prepared:
+        calls.append(seed)
+        return replace(base, name=str(seed))
+
+    made = Tasks(make=make, generated=True)
+    names = [made.of(r).name for r in range(KEPT_TASKS + 5)]
+    assert names == [str(1 + r) for r in range(KEPT_TASKS + 5)]
+    assert len(made.made) == KEPT_TASKS
+    assert (made.of(KEPT_TASKS + 4).name, made.of(0).name) == (str(KEPT_TASKS + 5), "1")
+    assert calls == [*range(1, KEPT_TASKS + 6), 1]
 
 
 def test_digits_are_one_stratified_split_of_all_images():
