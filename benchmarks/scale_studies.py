@@ -37,9 +37,9 @@ def plan_of(name: Name, runs: int, *, old: Plan | None = None, segment_steps: in
     seeds = [
         Seed(
             seed=number,
-            data_seed=1 + number % 5 if stacked else None,
-            training_seed=1 + (number // 5 if stacked else number),
-            fingerprint=f"{number % 5 if stacked else 0:016x}",
+            data_seed=1 + number if stacked else None,
+            training_seed=1 + number,
+            fingerprint=f"{number if stacked else 0:016x}",
         )
         for number in range(repeats)
     ]

@@ -34,7 +34,7 @@ from torch.nn import functional
 from lratlas.doctor import checkup, sgemm_peak
 from lratlas.stacks.tensors import initial_tensors, samples
 from lratlas.study.spec.presets import preset
-from lratlas.study.spec.tasks import tasks_from, ticks_task
+from lratlas.study.spec.tasks import tasks_from, ticks_task, training_seed
 from lratlas.training.compiling import can_compile
 from lratlas.training.order import batch_indices
 from lratlas.training.prepare import Prepared as PreparedTask
@@ -156,7 +156,7 @@ def _stack_measurement(setup: Setup) -> tuple[float, Callable[[], None]]:
     """Seconds of the first two steps, and what trains ``setup.steps`` more with every call."""
     drawn, repetitions = tasks_from(SPEC.task), range(setup.repetitions)
     tasks = [drawn.of(each) for each in repetitions]
-    seeds = [drawn.training_seed(each) for each in repetitions]
+    seeds = [training_seed(each) for each in repetitions]
     task, dtype, device = tasks[0], torch.float32, torch.device("cpu")
     weights, buffers, frozen = initial_tensors(tasks, seeds, LANES, dtype=dtype, device=device)
     train = samples(tasks, "train", frozen, dtype=dtype, device=device)

@@ -126,6 +126,12 @@ def test_a_model_has_the_accuracies_of_its_run(whole: Atlas):
             assert run[f"{part}_loss"] == pytest.approx(float(loss), rel=1e-4)
 
 
+def test_a_model_is_not_made_of_a_task_that_has_changed(whole: Atlas):
+    run = whole.table("runs")["run"][0]
+    with pytest.raises(StudyError, match=rf"The task of run {run} is not the one that .* was made with"):
+        whole.model(run, lambda seed: blobs(seed + 1))
+
+
 def test_a_model_of_a_study_from_python_needs_its_task(whole: Atlas):
     with pytest.raises(
         StudyError, match=r"was started from Python with a task of its own; pass it: model\(run, task\)"

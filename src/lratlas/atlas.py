@@ -178,20 +178,28 @@ class Atlas:
             task: What was explored, for a study that was started from Python.
 
         Raises:
-            StudyError: There is no such run, or its task is not known.
+            StudyError: There is no such run, or its task is not known or no longer the same.
         """
         from lratlas.study.spec.tasks import tasks_from, tasks_of
+        from lratlas.training.fingerprint import fingerprint
         from lratlas.training.prepared import make_model
 
-        seeds = self.tables["runs"].filter(run=run)["seed"].to_list()
-        if not seeds or self.plan is None:
+        numbers = self.tables["runs"].filter(run=run)["seed"].to_list()
+        if not numbers or self.plan is None:
             raise StudyError(f"There is no finished run {run!r}; the table of runs has their ids.")
         if task is None and self.spec.task.preset == PYTHON:
             raise StudyError(
                 f"{self.folder} was started from Python with a task of its own; pass it: model(run, task)."
             )
         known = tasks_from(self.spec.task) if task is None else tasks_of(task)
-        model = make_model(known.of(seeds[0]), known.training_seed(seeds[0])).eval()
+        seed = next(seed for job in self.plan.trainings for seed in job.seeds if seed.seed == numbers[0])
+        made = known.of(seed.seed)
+        if fingerprint(made) != seed.fingerprint:
+            raise StudyError(
+                f"The task of run {run} is not the one that {self.folder} was made with: its model or data have"
+                " changed since, or lratlas has. The weights of the run do not fit it."
+            )
+        model = make_model(made, seed.training_seed).eval()
         saved = self.store.read_weights(self.plan.holders()[run])
         places = (f"{run}/weights/", f"{run}/buffers/")
         values = {name.split("/", 2)[2]: value for name, value in saved.items() if name.startswith(places)}

@@ -78,7 +78,7 @@ def write_study(
     plan = make_plan(
         spec,
         [
-            Seed(seed=i, data_seed=1 + i % 5, training_seed=1 + i // 5, fingerprint=f"{i:016x}")
+            Seed(seed=i, data_seed=1 + i, training_seed=1 + i, fingerprint=f"{i:016x}")
             for i in range(spec.pretrain.repeats)
         ],
         steps_per_epoch=rows.EPOCH,

@@ -210,9 +210,10 @@ def matrix(rows: int, columns: int, seed: int) -> Tensor:
 
 
 def redrawn_shares(weight: Tensor, result: Tensor) -> Tensor:
-    """Shares of the squared norm along the singular directions of ``weight``."""
+    """Shares of the sum of the redrawn singular values along the singular directions of ``weight``."""
     left, _, right = torch.linalg.svd(weight, full_matrices=False)
-    return (left.T @ result @ right.T).diagonal().square() / weight.square().sum()
+    values = (left.T @ result @ right.T).diagonal()
+    return values / values.sum()
 
 
 @settings(max_examples=30)

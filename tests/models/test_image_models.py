@@ -89,7 +89,7 @@ def test_the_scale_invariant_form_trains_convolutions_alone_and_freezes_the_head
 def test_the_ordinary_form_trains_everything(kind: Kind) -> None:
     model = make(kind, scale_invariant=False)
     assert set(trained(model)) == {name for name, _ in model.named_parameters()}
-    assert "head.bias" in trained(model)
+    assert "head.weight" in trained(model)
 
 
 @kinds

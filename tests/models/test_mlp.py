@@ -77,11 +77,22 @@ def test_trained_weights_start_in_a_uniform_direction() -> None:
     assert float((drawn / drawn.std()).pow(4).mean()) == pytest.approx(3, abs=1)
 
 
-def test_make_scale_invariant_redraws_all_but_the_direction_of_no_layer() -> None:
+def test_the_head_is_the_uniform_draw_of_a_linear_layer_rescaled() -> None:
+    model = ticks_model()
+    torch.manual_seed(1)
+    layers = [torch.nn.Linear(32, outputs, bias=False).weight.detach() for outputs in (32, 32, 1)]
+    *trained, head = (value.detach() for value in model.parameters())
+    torch.testing.assert_close(head, layers[-1] * (10 / layers[-1].norm()))
+    assert all(not torch.equal(value, layer) for value, layer in zip(trained, layers, strict=False))
+
+
+def test_make_scale_invariant_redraws_all_but_the_head() -> None:
     model = MLP(4, (3,), 2)
     head = model.layers[-1]
     assert isinstance(head, torch.nn.Linear)
-    before = [value.detach().clone() for value in model.parameters()]
+    before = {name: value.detach().clone() for name, value in model.layers[:-1].named_parameters()}
+    kept = head.weight.detach().clone()
     make_scale_invariant(model, head)
-    assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    assert all(not torch.equal(before[name], value) for name, value in model.layers[:-1].named_parameters())
+    torch.testing.assert_close(head.weight.detach(), kept * (10 / kept.norm()))
     assert not head.weight.requires_grad

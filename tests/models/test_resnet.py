@@ -17,13 +17,14 @@ def test_parameters_follow_from_channels_classes_and_width(channels: int, classe
     # In units of width²: stages of two blocks with two 3x3 convolutions each, and a 1x1 shortcut in three of them.
     stages = [4 * 9] + [(9 * 2 + 3 * 9 * 4 + 2) * 4**stage for stage in range(3)]
     convolutions = 9 * channels * width + sum(stages) * width**2
-    # Each block has a norm of its input and one between its convolutions; a last one follows the last block.
-    norms = (4 * 1) + (1 + 3 * 2) + (2 + 3 * 4) + (4 + 3 * 8) + 8
+    # Each block has a norm of its input and one between its convolutions, each 1x1 convolution one of its input; a last
+    # one follows the last block.
+    norms = (4 * 1) + (1 + 3 * 2) + (2 + 3 * 4) + (4 + 3 * 8) + (1 + 2 + 4) + 8
     head = 8 * width * classes
     invariant = ResNet18(channels=channels, classes=classes, width=width, scale_invariant=True)
     assert counts(invariant) == (convolutions, head)
     ordinary = ResNet18(channels=channels, classes=classes, width=width)
-    assert counts(ordinary) == (convolutions + 2 * norms * width + head + classes, 0)
+    assert counts(ordinary) == (convolutions + 2 * norms * width + head, 0)
 
 
 def test_the_default_width_is_the_papers() -> None:
@@ -40,12 +41,12 @@ def reference_block(block: Block, x: Tensor, *, stride: int) -> Tensor:
     first = active("norm1", x)
     inner = functional.conv2d(first, named["conv1.weight"], stride=stride, padding=1)
     result = functional.conv2d(active("norm2", inner), named["conv2.weight"], padding=1)
-    shortcut = named.get("shortcut.weight")
+    shortcut = named.get("shortcut.1.weight")
+    if shortcut is None:
+        return result + x
+    again = normalised(first, named.get("shortcut.0.weight"), named.get("shortcut.0.bias"))
     # A 1x1 convolution with a stride mixes the channels of every stride-th pixel.
-    kept = (
-        x if shortcut is None else torch.einsum("oi,nihw->nohw", shortcut[:, :, 0, 0], first[..., ::stride, ::stride])
-    )
-    return result + kept
+    return result + torch.einsum("oi,nihw->nohw", shortcut[:, :, 0, 0], again[..., ::stride, ::stride])
 
 
 @pytest.mark.parametrize("scale_invariant", [False, True])
@@ -74,7 +75,8 @@ def test_the_net_is_a_stem_eight_blocks_a_norm_the_mean_and_a_linear_layer() -> 
     # Channels, then height and width, halved and rounded up by all stages but the first.
     assert sizes[1::2] == [(2, 11, 16), (4, 6, 8), (8, 3, 4), (16, 2, 2)]
     final = normalised(hidden, model.norm.weight.detach(), model.norm.bias.detach()).clamp(min=0)
-    expected = final.flatten(2).mean(2) @ model.head.weight.detach().T + model.head.bias.detach()
+    assert model.head.bias is None
+    expected = final.flatten(2).mean(2) @ model.head.weight.detach().T
     torch.testing.assert_close(model(x).detach(), expected)
 
 

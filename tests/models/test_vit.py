@@ -91,9 +91,8 @@ def test_the_defaults_are_the_papers() -> None:
 
 
 def reference_tokens(model: ShiftedPatches, x: Tensor, *, patch: int) -> Tensor:
-    """Tokens, pixel by pixel: the image seen from its place and moved by half a patch along the diagonals."""
+    """Tokens, pixel by pixel: the image in its place, then moved right, left, down and up by a pixel."""
     n, channels, height, width = x.shape
-    half = max(1, patch // 2)
 
     def seen(row: int, column: int) -> Tensor:
         inside = 0 <= row < height and 0 <= column < width
@@ -103,8 +102,8 @@ def reference_tokens(model: ShiftedPatches, x: Tensor, *, patch: int) -> Tensor:
     for top in range(0, height, patch):
         for left in range(0, width, patch):
             parts = [
-                torch.stack([seen(top + i + down, left + j + right) for i in range(patch) for j in range(patch)], 2)
-                for down, right in ((0, 0), (-half, -half), (-half, half), (half, -half), (half, half))
+                torch.stack([seen(top + i - down, left + j - right) for i in range(patch) for j in range(patch)], 2)
+                for down, right in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
             ]
             # Channel after channel of the image, then of each copy.
             joined = torch.cat(parts, 1).flatten(1)
@@ -143,19 +142,19 @@ def reference_block(block: Block, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("patch", [1, 2, 3, 4])
-def test_a_token_holds_its_patch_and_its_half_patch_shifts(patch: int) -> None:
+def test_a_token_holds_its_patch_and_its_shifts_by_a_pixel(patch: int) -> None:
     torch.manual_seed(1)
     model, x = distinct(ShiftedPatches(2, 5, patch=patch)), images(3, 2, 2 * patch, 3 * patch)
     torch.testing.assert_close(model(x), reference_tokens(model, x, patch=patch))
 
 
-def test_a_token_sees_half_a_patch_around_its_own() -> None:
+def test_a_token_sees_the_pixels_next_to_its_own() -> None:
     torch.manual_seed(1)
     model, x = ShiftedPatches(1, 4, patch=4).double(), images(1, 1, 12, 12).requires_grad_()
     token = model(x)[0, 4]  # the patch in the middle, pixels 4 to 7
     (slope,) = torch.autograd.grad(token.square().sum(), x)
     seen = torch.zeros(12, 12, dtype=torch.bool)
-    seen[2:10, 2:10] = True
+    seen[3:9, 4:8] = seen[4:8, 3:9] = True
     assert torch.equal(slope[0, 0] != 0, seen)
 
 

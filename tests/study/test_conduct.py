@@ -115,7 +115,7 @@ def test_a_finished_study_of_format_3_is_not_that_of_a_task_from_python(
 ):
     in_format_3(finished)
     before, plan, spec = files(finished), *((finished / name).read_bytes() for name in ("plan.json", "spec.toml"))
-    with pytest.raises(StudyError, match=r"described tasks in another way, so it cannot be checked .* another folder"):
+    with pytest.raises(StudyError, match=r"other models, seeds or .* it cannot be checked .* another folder"):
         explored(finished, **more)
     assert files(finished) == before
     assert plan == (finished / "plan.json").read_bytes()

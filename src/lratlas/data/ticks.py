@@ -103,8 +103,8 @@ def ticks(
 def dirichlet_weights(weight: Tensor, *, alpha: float, generator: torch.Generator) -> Tensor:
     """Redraw the singular values of a weight matrix; its singular vectors and its Frobenius norm are kept.
 
-    With ``weight = U diag(s) Vᵀ`` the result is ``U diag(r) Vᵀ``, where ``r² = ‖s‖² p`` and the shares ``p``
-    follow the symmetric Dirichlet(``alpha``) distribution: a small ``alpha`` gives nearly low rank, a large
+    With ``weight = U diag(s) Vᵀ`` the result is ``U diag(r) Vᵀ``, where ``r = ‖s‖ p / ‖p‖`` and ``p``
+    follows the symmetric Dirichlet(``alpha``) distribution: a small ``alpha`` gives nearly low rank, a large
     one nearly equal singular values.
 
     Args:
@@ -131,7 +131,7 @@ def dirichlet_weights(weight: Tensor, *, alpha: float, generator: torch.Generato
     key = torch.randint(2**63 - 1, (2,), generator=generator, device=generator.device).cpu().numpy()
     source = np.random.Generator(np.random.Philox(key=key.astype(np.uint64)))
     shares = torch.from_numpy(source.dirichlet(np.full(len(values), alpha))).to(values)
-    redrawn = values.norm() * shares.sqrt()
+    redrawn = values.norm() * shares / shares.norm()
     return ((left * redrawn) @ right).to(weight.dtype)
 
 

@@ -7,15 +7,16 @@ from torch.nn.functional import max_pool2d
 HEAD_NORM = 10.0
 
 
-def linear_head(inputs: int, outputs: int, *, scale_invariant: bool) -> nn.Linear:
-    """The last linear layer: with a bias and trained, or without one and frozen at norm 10.
+def linear_head(inputs: int, outputs: int, *, scale_invariant: bool, bias: bool = True) -> nn.Linear:
+    """The last linear layer: trained, or without a bias and frozen at norm 10.
 
     Args:
         inputs: Features per sample.
         outputs: Outputs per sample.
         scale_invariant: Which of the two forms (paper, controlled setting).
+        bias: Whether the trained form has a bias.
     """
-    head = nn.Linear(inputs, outputs, bias=not scale_invariant)
+    head = nn.Linear(inputs, outputs, bias=bias and not scale_invariant)
     if scale_invariant:
         freeze_head(head)
     return head

@@ -15,7 +15,7 @@ class MLP(nn.Module):
     """Linear layers with layer norm and ReLU between them.
 
     In the scale-invariant form the norms have no parameters, no layer has a bias, and the last linear layer stays
-    frozen at its random initial values, rescaled to norm 10; all other weights precede a norm layer and start from a
+    frozen at PyTorch's uniform draw, rescaled to norm 10; all other weights precede a norm layer and start from a
     normal distribution, so that on a sphere their direction is uniform (paper, controlled setting).
 
     Args:
@@ -46,7 +46,8 @@ class MLP(nn.Module):
 
 @torch.no_grad()
 def make_scale_invariant(model: nn.Module, head: nn.Linear) -> None:
-    """Freeze ``head`` at norm 10 and redraw all other parameters from a normal distribution, in place."""
-    for parameter in model.parameters():
-        nn.init.normal_(parameter)
+    """Freeze ``head`` at norm 10 and redraw the trained parameters from a normal distribution, in place."""
     freeze_head(head)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter)

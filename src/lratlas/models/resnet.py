@@ -9,8 +9,8 @@ from lratlas.models.layers import batch_norm, check_images, convolution, linear_
 class Block(nn.Module):
     """Batch norm, ReLU and a 3x3 convolution, twice, beside a shortcut; the convolutions' result is added to it.
 
-    The shortcut hands on the block's input as it is, or, where the number of channels or the image's size changes, a
-    1x1 convolution of the normalised input.
+    The shortcut passes the block's input on as it is. Where the number of channels or the image's size changes, it
+    is a further batch norm and a 1x1 convolution of what the first ReLU returns (Li and Arora, 2020).
 
     Args:
         inputs: Channels of the block's input.
@@ -26,7 +26,14 @@ class Block(nn.Module):
         self.norm2 = batch_norm(outputs, scale_invariant=scale_invariant)
         self.conv2 = convolution(outputs, outputs)
         changes = stride != 1 or inputs != outputs
-        self.shortcut = convolution(inputs, outputs, size=1, stride=stride) if changes else None
+        self.shortcut = (
+            nn.Sequential(
+                batch_norm(inputs, scale_invariant=scale_invariant),
+                convolution(inputs, outputs, size=1, stride=stride),
+            )
+            if changes
+            else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, outputs, height / stride, width / stride] from [n, inputs, height, width], sizes rounded up."""
@@ -45,7 +52,7 @@ class ResNet18(nn.Module):
     In the scale-invariant form batch norm has no parameters, and the linear layer has no bias and stays frozen at
     its random initial values, rescaled to norm 10 (paper, controlled setting). The function then does not change
     when the trained vector is rescaled as a whole; the layers whose results are added up do not have that property
-    one by one, so their relative scale matters.
+    one by one, so their relative scale matters. The linear layer of the ordinary form has no bias either.
 
     Args:
         channels: Channels of the images.
@@ -68,7 +75,7 @@ class ResNet18(nn.Module):
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.norm = batch_norm(inputs, scale_invariant=scale_invariant)
-        self.head = linear_head(inputs, classes, scale_invariant=scale_invariant)
+        self.head = linear_head(inputs, classes, scale_invariant=scale_invariant, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs [n, classes] for images [n, channels, height, width].

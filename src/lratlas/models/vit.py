@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+_SHIFTED = ((1, 0), (1, 2), (0, 1), (2, 1))  # first row and column of each shifted copy in the framed image
+
 
 class ViT(nn.Module):
     """A vision transformer with shifted-patch tokens and locality self-attention.
@@ -79,10 +81,10 @@ class ViT(nn.Module):
 
 
 class ShiftedPatches(nn.Module):
-    """Tokens from patches of the image and of its copies, shifted by half a patch in the four diagonal directions.
+    """Tokens from patches of the image and of its copies, shifted by one pixel right, left, down and up.
 
-    A token so contains its patch and half a patch of what surrounds it; beyond the image's edge there are zeros. All
-    five patches of a place are put together, normalised by a layer norm and embedded by one linear layer.
+    A token contains its patch and the pixels next to it; beyond the image's edge there are zeros. All five patches of
+    a place are put together, normalised by a layer norm and embedded by one linear layer.
 
     Args:
         channels: Channels of the images.
@@ -100,10 +102,8 @@ class ShiftedPatches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Tokens [n, patches, width], row by row, of images [n, channels, height, width]."""
         height, width = x.shape[2:]
-        shift = max(1, self.patch // 2)
-        framed = pad(x, (shift, shift, shift, shift))
-        places = [(down, right) for down in (0, 2 * shift) for right in (0, 2 * shift)]
-        copies = [framed[:, :, down : down + height, right : right + width] for down, right in places]
+        framed = pad(x, (1, 1, 1, 1))
+        copies = [framed[:, :, top : top + height, left : left + width] for top, left in _SHIFTED]
         cut = torch.cat([x, *copies], 1).unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))
         # From [n, channels, rows, patch, columns, patch].
         return self.embed(self.norm(cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)))

@@ -259,23 +259,20 @@ def _one_thread() -> Generator[None]:
 def _repetitions(tasks: "Tasks", repeats: int) -> "tuple[list[Seed], dict[str, str]]":
     """The repetitions of a study, and the fingerprints of the parts of the first one's task."""
     from lratlas.study.plan.plan import Seed
+    from lratlas.study.spec.tasks import training_seed
     from lratlas.training.fingerprint import combined, fingerprint_parts
 
-    parts = dict[int, dict[str, str]]()
-    seeds = list[Seed]()
-    for number in range(repeats):
-        task = tasks.of(number)
-        if id(task) not in parts:
-            parts[id(task)] = fingerprint_parts(task)
-        seeds.append(
-            Seed(
-                seed=number,
-                data_seed=tasks.data_seed(number),
-                training_seed=tasks.training_seed(number),
-                fingerprint=combined(parts[id(task)]),
-            )
+    first = fingerprint_parts(tasks.of(0))
+    seeds = [
+        Seed(
+            seed=number,
+            data_seed=tasks.data_seed(number),
+            training_seed=training_seed(number),
+            fingerprint=combined(fingerprint_parts(tasks.of(number)) if number and tasks.generated else first),
         )
-    return seeds, parts[id(tasks.of(0))]
+        for number in range(repeats)
+    ]
+    return seeds, first
 
 
 def _plrs(plan: "Plan") -> set[float]:

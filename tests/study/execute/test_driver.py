@@ -254,7 +254,7 @@ def test_generated_data_are_drawn_by_the_workers_too(tmp_path: Path, small_task:
         training={"compile": False},
     )
     runs = atlas.table("runs").sort("seed")
-    assert runs["data_seed"].to_list() == [1, 2, 3, 4, 5, 1]
+    assert runs["data_seed"].to_list() == [1, 2, 3, 4, 5, 6]
     assert runs["train_loss"].n_unique() == 6
     assert runs.select(pl.col("plr").unique()).item() == 1e-2
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lratlas.study.plan.kept import forget_segments
+from lratlas.errors import StudyError
+from lratlas.study.plan.kept import check_task_holds, forget_segments
 from lratlas.study.plan.plan import Lane, Plan, Seed, Training
 from lratlas.study.store.folder import Folder
+from lratlas.study.store.formats import FORMAT
 from lratlas.study.store.store import Store
 from lratlas.tables import empty
 
@@ -58,3 +60,29 @@ def test_leftover_segments_of_finished_jobs_go_and_folders_are_listed_once(
     forget_segments(store, plan)
     assert sorted(listed) == ["checkpoints", "tables/runs", "tables/traces"]
     assert store.weights() == ["job-0", "job-1", "job-2", "job-3", "job-4-5", "job-5-5"]
+
+
+def study_of(*seeds: Seed, form: int) -> Plan:
+    job = training("job").model_copy(update={"seeds": seeds, "runs": tuple((f"run-{seed.seed}",) for seed in seeds)})
+    return Plan(
+        format=form,
+        strategy="stack",
+        dtype="float32",
+        device="cpu",
+        compiled=False,
+        chance_loss=1.0,
+        elr=False,
+        trainings=(job,),
+        features=(),
+        geometry=(),
+    )
+
+
+@pytest.mark.parametrize(("form", "words"), [(5, "made by an earlier version of lratlas"), (FORMAT, "of another task")])
+def test_a_study_whose_repetitions_share_a_training_seed_is_not_continued(tmp_path: Path, form: int, words: str):
+    store = Store.create(tmp_path / "study", 'name = "kept"\n')
+    crossed = [Seed(seed=r, data_seed=1 + r, training_seed=1, fingerprint="same task") for r in range(2)]
+    own = [seed.model_copy(update={"training_seed": 1 + seed.seed}) for seed in crossed]
+    check_task_holds(store, study_of(*own, form=form), own, {})
+    with pytest.raises(StudyError, match=words):
+        check_task_holds(store, study_of(*crossed, form=form), own, {})

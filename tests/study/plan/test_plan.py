@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lratlas.errors import DamagedFile, SpecError, StudyError
 from lratlas.study.plan.plan import Plan, Seed, Training, plan_text, read_plan
 from lratlas.study.plan.planning import make_plan
+from lratlas.study.spec.presets import preset
 from lratlas.study.spec.sections import Spec
 from lratlas.study.spec.spec import spec_from
 from lratlas.study.store.formats import FORMAT, NEEDS
@@ -33,7 +34,7 @@ FACTS: dict[str, Any] = {"steps_per_epoch": PER_EPOCH, "chance_loss": 0.69, "cha
 
 def planned(wanted: Spec, old: Plan | None = None, *, singles: bool = True) -> Plan:
     seeds = [
-        Seed(seed=each, data_seed=1 + each % 5, training_seed=1 + each // 5, fingerprint=f"task {each % 5}")
+        Seed(seed=each, data_seed=1 + each, training_seed=1 + each, fingerprint=f"task {each}")
         for each in range(wanted.pretrain.repeats)
     ]
     return make_plan(wanted, seeds, **FACTS, singles=singles, old=old)
@@ -208,6 +209,18 @@ def test_lengths_in_epochs_are_counted_in_full_batches():
     assert (pretrain.segments[-1], finetune.segments[-1]) == (6 * PER_EPOCH, 2 * PER_EPOCH)
     assert pretrain.average is not None
     assert pretrain.average.steps == (4 * PER_EPOCH, 5 * PER_EPOCH, 6 * PER_EPOCH)
+
+
+def test_averages_of_the_vit_are_of_every_second_epoch_from_482_to_500():
+    average = preset("cifar10-vit").average
+    assert average is not None
+    sections = {"pretrain": {"lrs": LRS[:1], "epochs": 500}, "average": average.model_dump(exclude_none=True)}
+    (job,) = planned(spec(**sections)).trainings
+    assert job.average is not None
+    assert job.average.steps == tuple(epoch * PER_EPOCH for epoch in range(482, 501, 2))
+    (apart,) = planned(spec(average={"counts": [3], "every_epochs": 2})).trainings
+    assert apart.average is not None
+    assert apart.average.steps == (40 - 4 * PER_EPOCH, 40 - 2 * PER_EPOCH, 40)
 
 
 def test_averages_that_do_not_fit_say_how_many_do():

@@ -120,7 +120,10 @@ def test_augmentations_come_in_the_order_asked_for(pictures: Path):
     assert task(pictures).augment is None
     made = task(pictures, augment=["randaugment", "crop_and_flip"]).augment
     assert made is not None
-    assert made.name.index("randaugment") < made.name.index("crop_and_flip")
+    assert made.name.index("operations=efficientnet") < made.name.index("crop_and_flip")
+    other = task(pictures, augment=["randaugment_torchvision"]).augment
+    assert other is not None
+    assert "operations=torchvision" in other.name
 
 
 @pytest.mark.parametrize("kept", [True, False])

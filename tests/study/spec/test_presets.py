@@ -191,6 +191,10 @@ def test_the_practical_setting_is_what_the_paper_says(data: str):
     assert (vit.pretrain.epochs, vit.pretrain.lrs[0], vit.pretrain.lrs[-1]) == (500, 1e-5, 1e-2)
     assert vit.finetune is not None
     assert (vit.finetune.lrs[0], vit.finetune.lrs[-1]) == (1e-5, 1e-4)
+    assert vit.average is not None
+    assert (vit.average.counts, vit.average.every_epochs, vit.average.extend) == ((2, 5, 10), 2, False)
+    assert resnet.average is not None
+    assert (resnet.average.counts, resnet.average.extend) == ((2, 5, 10, 50, 100), True)
 
 
 def test_the_threshold_has_the_paper_s_plrs_and_a_smaller_one_shrinks_its_epochs():

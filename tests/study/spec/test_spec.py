@@ -212,6 +212,14 @@ FAULTS: list[tuple[dict[str, object], str]] = [
         "`average.counts` is [2, 2], but must be a list of different whole numbers of at least 1.",
     ),
     (
+        {"average": {"counts": [2], "every": 100, "every_epochs": 1}},
+        "`average` has `every` and `every_epochs`, but checkpoints are either steps or epochs apart.",
+    ),
+    (
+        {"pretrain": {"lrs": [0.1], "epochs": 6}, "average": {"counts": [4], "every_epochs": 2}},
+        "The spec has average.counts up to 4, but pre-training has only 3 checkpoints that far apart.",
+    ),
+    (
         {"average": {"counts": [12], "every": 100}},
         "The spec has average.counts up to 12, but pre-training has only 10 checkpoints that far apart.",
     ),

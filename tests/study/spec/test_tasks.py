@@ -1,5 +1,6 @@
 """Tasks from the words of a spec: presets and a user's own functions."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,8 +12,9 @@ from sklearn.datasets import load_digits
 
 from lratlas.errors import LRAtlasError, SpecError, TaskError
 from lratlas.study.spec.spec import spec_from
-from lratlas.study.spec.tasks import Tasks, tasks_from
+from lratlas.study.spec.tasks import KEPT_TASKS, Tasks, tasks_from, training_seed
 from lratlas.training.fingerprint import fingerprint
+from lratlas.training.prepared import Prepared, make_model
 
 OWN = """
 import torch
@@ -60,13 +62,13 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def test_ticks_are_drawn_anew_for_five_data_seeds_in_turn():
+def test_every_repetition_of_ticks_has_its_own_seed_for_data_weights_and_order():
     made = tasks(preset="ticks", options={"train": 40, "test": 30, "single": 20})
-    assert [made.data_seed(r) for r in range(7)] == [1, 2, 3, 4, 5, 1, 2]
-    assert [made.training_seed(r) for r in range(12)] == [1] * 5 + [2] * 5 + [3] * 2
-    assert made.of(0) is made.of(5)
-    assert fingerprint(made.of(0)) == fingerprint(made.of(5))
-    assert len({fingerprint(made.of(r)) for r in range(5)}) == 5
+    assert [(made.data_seed(r), training_seed(r)) for r in range(7)] == [(1 + r, 1 + r) for r in range(7)]
+    assert made.of(0) is made.of(0)
+    assert len({fingerprint(made.of(r)) for r in range(7)}) == 7
+    heads = [make_model(made.of(r), training_seed(r)).get_parameter("layers.6.weight").detach() for r in range(7)]
+    assert all(not torch.equal(head, other) for at, head in enumerate(heads) for other in heads[:at])
     task = made.of(0)
     assert [tuple(part.shape) for part in (*task.train, *task.test)] == [(40, 32), (40,), (30, 32), (30,)]
     assert task.singles is not None
@@ -74,9 +76,24 @@ def test_ticks_are_drawn_anew_for_five_data_seeds_in_turn():
     assert (task.classes, task.batch_size, task.update.name) == (2, 16, "sphere_sgd")
 
 
+def test_few_generated_tasks_are_in_memory_and_others_are_made_again():
+    base, calls = tasks(preset="digits").of(0), list[int]()
+
+    def make(seed: int) -> Prepared:
+        calls.append(seed)
+        return replace(base, name=str(seed))
+
+    made = Tasks(make=make, generated=True)
+    names = [made.of(r).name for r in range(KEPT_TASKS + 5)]
+    assert names == [str(1 + r) for r in range(KEPT_TASKS + 5)]
+    assert len(made.made) == KEPT_TASKS
+    assert (made.of(KEPT_TASKS + 4).name, made.of(0).name) == (str(KEPT_TASKS + 5), "1")
+    assert calls == [*range(1, KEPT_TASKS + 6), 1]
+
+
 def test_digits_are_one_stratified_split_of_all_images():
     made = tasks(preset="digits")
-    assert [(made.data_seed(r), made.training_seed(r)) for r in range(3)] == [(None, 1), (None, 2), (None, 3)]
+    assert [(made.data_seed(r), training_seed(r)) for r in range(3)] == [(None, 1), (None, 2), (None, 3)]
     task = made.of(0)
     assert made.of(4) is task
     images, labels = load_digits(return_X_y=True)

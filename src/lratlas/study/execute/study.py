@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -55,13 +56,13 @@ class Study:
     def _task_of(self, repetition: int) -> Prepared:
         """A repetition's task on the device; one that several repetitions share is the same object."""
         task = self.tasks.of(repetition)
-        if id(task) not in self._tasks:
-            self._tasks[id(task)] = task_on(task, self.device, self.dtype)
-        return self._tasks[id(task)]
+        if task not in self._tasks:
+            self._tasks[task] = task_on(task, self.device, self.dtype)
+        return self._tasks[task]
 
     @cached_property
-    def _tasks(self) -> dict[int, Prepared]:
-        return {}
+    def _tasks(self) -> WeakKeyDictionary[Prepared, Prepared]:
+        return WeakKeyDictionary()
 
     @cached_property
     def program(self) -> Program:

@@ -10,8 +10,8 @@ from lratlas.study.spec.sections import Spec
 from lratlas.study.store.store import Store
 from lratlas.training.fingerprint import changed_parts
 
-_OTHER_PRINTS = 3
-"""The format up to which tasks had fingerprints of another kind, which cannot be compared with today's."""
+_OTHER_TASKS = 5
+"""The format up to which presets had other models, repetitions other seeds, or tasks fingerprints of another kind."""
 
 _TABLES = ("runs", "traces", "convergence", *TABLE_OF.values())
 
@@ -40,7 +40,7 @@ def set_damaged_aside(store: Store, notice: Callable[[str], None]) -> None:
 
 
 def was_finished_earlier(store: Store, old: Plan, seeds: Sequence[Seed], spec: Spec) -> bool:
-    """Whether a study has all that is asked for, but from a version that described tasks in another way.
+    """Whether a study has all that is asked for, but from a version with other models, seeds or fingerprints.
 
     Args:
         store: The study.
@@ -48,7 +48,7 @@ def was_finished_earlier(store: Store, old: Plan, seeds: Sequence[Seed], spec: S
         seeds: Its repetitions, as they are described today.
         spec: Its spec, which may have been edited since.
     """
-    if old.format > _OTHER_PRINTS or _same_task(old, seeds) or _asks_for_more(spec, old):
+    if old.format > _OTHER_TASKS or _same_task(old, seeds) or _asks_for_more(spec, old):
         return False
     there = listing(store)
     return all(is_done(there, job) for job in old.jobs)
@@ -68,10 +68,11 @@ def check_task_holds(store: Store, old: Plan, seeds: Sequence[Seed], parts: Mapp
     """
     if _same_task(old, seeds):
         return
-    if old.format <= _OTHER_PRINTS:
+    if old.format <= _OTHER_TASKS:
         raise StudyError(
-            f"{store.url} was made by an earlier version of lratlas, which described tasks in another way, so it cannot"
-            " be checked that the task is the same. The study can be read but not continued; use another folder."
+            f"{store.url} was made by an earlier version of lratlas, with other models, seeds or descriptions of tasks,"
+            " so it cannot be checked that the task is the same. The study can be read but not continued; use another"
+            " folder."
         )
     changed = changed_parts(old.task_parts, parts) or "the data of a later repetition"
     raise StudyError(
@@ -122,8 +123,8 @@ def _set_aside(store: Store, path: str, notice: Callable[[str], None]) -> None:
 
 
 def _same_task(old: Plan, seeds: Sequence[Seed]) -> bool:
-    planned = {seed.seed: seed.fingerprint for job in old.trainings for seed in job.seeds}
-    return all(planned.get(seed.seed, seed.fingerprint) == seed.fingerprint for seed in seeds)
+    planned = {seed.seed: seed for job in old.trainings for seed in job.seeds}
+    return all(planned.get(seed.seed, seed) == seed for seed in seeds)
 
 
 def _asks_for_more(spec: Spec, old: Plan) -> bool:

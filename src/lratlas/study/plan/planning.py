@@ -93,7 +93,8 @@ class _Planner:
         self.epoch = steps_per_epoch if spec.measure.convergence else None
         if self.epoch:
             self.trace_every = _aligned(self.trace_every, self.epoch)
-        self.every = (spec.average.every if spec.average else None) or steps_per_epoch
+        apart = spec.average.every_epochs if spec.average else None
+        self.every = (spec.average.every if spec.average else None) or (apart or 1) * steps_per_epoch
 
     def pretrainings(self) -> list[Training]:
         """Stacks of several seeds with all their PLRs."""

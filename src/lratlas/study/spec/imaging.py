@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -22,7 +23,11 @@ from lratlas.study.spec.setups import RADIUS
 from lratlas.task import Task
 
 MODELS: Mapping[str, type[nn.Module]] = {"convnet": ConvNet, "resnet18": ResNet18, "vit": ViT}
-AUGMENTATIONS: Mapping[str, Callable[[], Augmentation]] = {"crop_and_flip": crop_and_flip, "randaugment": randaugment}
+AUGMENTATIONS: Mapping[str, Callable[[], Augmentation]] = {
+    "crop_and_flip": crop_and_flip,
+    "randaugment": randaugment,
+    "randaugment_torchvision": partial(randaugment, operations="torchvision"),
+}
 
 
 def image_task(
@@ -67,7 +72,8 @@ def image_task(
         corruption: Share of the training labels replaced by another class.
         keep_bands: Train and test on these Fourier bands alone, [low, high].
         remove_bands: Train and test on all but these.
-        augment: What is done to the training images: any of ``crop_and_flip`` and ``randaugment``, in order.
+        augment: What is done to the training images: any of ``crop_and_flip``, ``randaugment`` and
+            ``randaugment_torchvision``, in order.
         batch_size: Samples per step.
         rule: Update rule; unless given, SGD on the paper's sphere for a scale-invariant form, Adam for the ViT and
             plain SGD else.

@@ -158,7 +158,9 @@ class StageSpec(Section):
 class PretrainSpec(StageSpec):
     """Pre-training at constant LRs from shared initial weights."""
 
-    repeats: int = Field(default=1, ge=1, le=MOST_REPEATS, description="repetitions, each with seeds of its own")
+    repeats: int = Field(
+        default=1, ge=1, le=MOST_REPEATS, description="independent repetitions: number r has seed 1 + r"
+    )
 
 
 class FinetuneSpec(StageSpec):
@@ -195,11 +197,20 @@ class AverageSpec(Section):
     """Weight averages of checkpoints along training with the PLR."""
 
     counts: Counts = Field(description="numbers of averaged checkpoints")
-    every: int | None = Field(default=None, ge=1, description="steps between checkpoints; one epoch if left out")
+    every: int | None = Field(default=None, ge=1, description="steps between checkpoints")
+    every_epochs: int | None = Field(
+        default=None, ge=1, description="epochs between checkpoints, in place of `every`; 1 if both are left out"
+    )
     extend: bool = Field(
         default=False,
         description="train on at the PLR, instead of taking pre-training's own last checkpoints",
     )
+
+    @model_validator(mode="after")
+    def _one_distance(self) -> Self:
+        if self.every is not None and self.every_epochs is not None:
+            raise ValueError("has `every` and `every_epochs`, but checkpoints are either steps or epochs apart")
+        return self
 
 
 class TraceSpec(Section):
@@ -295,7 +306,7 @@ class Spec(Section):
             return self
         length, every = self.pretrain.steps, self.average.every
         if self.pretrain.epochs is not None and every is None:
-            length, every = self.pretrain.epochs, 1
+            length, every = self.pretrain.epochs, self.average.every_epochs or 1
         # Steps and epochs can be compared only once the data are known.
         if length is not None and every is not None and (self.average.counts[-1] - 1) * every >= length:
             raise ValueError(

@@ -89,6 +89,7 @@ _SMALL_VIT: dict[str, Any] = {"patch": 4, "depth": 4, "heads": 4, "mlp": 64, "dr
 _CROP = ["crop_and_flip"]
 _RANDOM = ["randaugment", "crop_and_flip"]
 _PAPER_AVERAGE = AverageSpec(counts=(2, 5, 10, 50, 100), extend=True)
+_VIT_AVERAGE = AverageSpec(counts=(2, 5, 10), every_epochs=2)
 
 
 def _grid(decade: Sequence[float], low: float, high: float) -> tuple[float, ...]:
@@ -135,13 +136,16 @@ def _fashion_small(name: str, task: TaskSpec, lrs: Sequence[float], flrs: Sequen
 
 
 def _paper(name: str, task: TaskSpec, lrs: Sequence[float], flrs: Sequence[float], *, epochs: int = 200) -> Spec:
-    """A row of the paper's set-ups: as many epochs of fine-tuning, SWA over up to 100 more epochs at the PLR."""
+    """A row of the paper's set-ups, with as many epochs of fine-tuning.
+
+    Averages are over up to 100 more epochs at the PLR, or, of the ViT, over pre-training's own last checkpoints.
+    """
     return Spec(
         name=name,
         task=task,
         pretrain=PretrainSpec(lrs=tuple(lrs), epochs=epochs),
         finetune=FinetuneSpec(lrs=tuple(flrs), epochs=epochs),
-        average=_PAPER_AVERAGE,
+        average=_VIT_AVERAGE if task.options["model"] == "vit" else _PAPER_AVERAGE,
     )
 
 

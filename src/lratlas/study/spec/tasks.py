@@ -23,37 +23,43 @@ from lratlas.study.spec.sections import TaskSpec
 from lratlas.task import Task
 from lratlas.training.prepared import Prepared
 
-DATA_SEEDS = 5
+KEPT_TASKS = 32
+"""Generated tasks that are in memory at most; others are made again when they are needed."""
+
 _NOT_OPTIONS = {"seed", "batch_size", "rule", "loss"}  # of a preset: they are fields of the task section
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tasks:
-    """The tasks of a study's repetitions.
+    """The tasks of a study's repetitions, which are independent: repetition r has seed 1 + r for all that it draws.
 
     Attributes:
         make: From a data seed to a task, ready for training.
-        generated: Whether the data are drawn anew for each data seed; if not, one task serves all.
+        generated: Whether each data seed has its own data; if not, one task serves all repetitions.
+        made: Tasks in memory by data seed.
     """
 
     make: Callable[[int], Prepared]
     generated: bool
-    made: dict[int, Prepared] = field(default_factory=dict[int, Prepared], repr=False)
+    made: dict[int | None, Prepared] = field(default_factory=dict[int | None, Prepared], repr=False)
 
     def of(self, repetition: int) -> Prepared:
-        """The task of a repetition, made once."""
-        key = self.data_seed(repetition) or 0
+        """The task of a repetition."""
+        key = self.data_seed(repetition)
         if key not in self.made:
-            self.made[key] = self.make(key)
+            if len(self.made) >= KEPT_TASKS:
+                del self.made[next(iter(self.made))]
+            self.made[key] = self.make(key or 0)
         return self.made[key]
 
     def data_seed(self, repetition: int) -> int | None:
-        """Data seed of a repetition: 1 to 5 in turn, None where data are not generated."""
-        return 1 + repetition % DATA_SEEDS if self.generated else None
+        """Data seed of a repetition, None where data are not generated."""
+        return training_seed(repetition) if self.generated else None
 
-    def training_seed(self, repetition: int) -> int:
-        """Training seed of a repetition; it decides the initial weights and the order of batches."""
-        return 1 + (repetition // DATA_SEEDS if self.generated else repetition)
+
+def training_seed(repetition: int) -> int:
+    """Training seed of a repetition; it decides the initial weights, a frozen head and the order of batches."""
+    return 1 + repetition
 
 
 def tasks_from(section: TaskSpec) -> Tasks:

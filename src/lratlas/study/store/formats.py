@@ -14,7 +14,7 @@ import polars as pl
 from lratlas.errors import StudyError
 from lratlas.tables import SCHEMAS
 
-FORMAT = 5
+FORMAT = 6
 """What this version writes."""
 
 NEEDS = "0.1.0"
@@ -47,6 +47,11 @@ def _fifth_plan(content: Content) -> Content:
     return content
 
 
+def _sixth_plan(content: Content) -> Content:
+    """Format 6: repetitions share no seed, and models are those of the paper's reference code."""
+    return content
+
+
 def _second_part(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     """Format 2: barriers along the great circle."""
     return _with_columns(frame, "train_barrier_arc", "test_barrier_arc") if table == "pairs" else frame
@@ -69,6 +74,11 @@ def _fifth_part(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     return _with_columns(frame, "spread") if table == "regimes" else frame
 
 
+def _sixth_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Format 6: plans alone have changed."""
+    return frame
+
+
 def _with_columns(frame: pl.DataFrame, *names: str, kind: pl.DataType | None = None) -> pl.DataFrame:
     """The rows with these columns, null where they were not there; floats unless another type is given."""
     gained = [name for name in names if name not in frame.columns]
@@ -76,12 +86,13 @@ def _with_columns(frame: pl.DataFrame, *names: str, kind: pl.DataType | None = N
 
 
 # The n-th leads from format n to n + 1.
-_PLANS: Sequence[Callable[[Content], Content]] = (_second_plan, _third_plan, _fourth_plan, _fifth_plan)
+_PLANS: Sequence[Callable[[Content], Content]] = (_second_plan, _third_plan, _fourth_plan, _fifth_plan, _sixth_plan)
 _PARTS: Sequence[Callable[[str, pl.DataFrame], pl.DataFrame]] = (
     _second_part,
     _third_part,
     _fourth_part,
     _fifth_part,
+    _sixth_part,
 )
 
 
