@@ -11,20 +11,21 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lratlas.data.collect import Pair
 from lratlas.data.parts import Parts, call, each, floats_to, leaves, logits_of, numbers_of, rows
 from lratlas.streams import seeded, stream
-from lratlas.training.objective import MODEL, class_axes
+from lratlas.training.digest import SHIFT, Summary, digest, digest_of, words_of
+from lratlas.training.objective import MODEL
 from lratlas.training.prepare import telling_rows
 from lratlas.training.prepared import Prepared, make_model, task_on
+from lratlas.training.probes import TARGET_ROWS, Outputs, noise_like, targets_for, telling_targets, tensors_of
 from lratlas.training.rules import RULES, Rule
 
 _SAMPLES = 8
@@ -33,14 +34,6 @@ _OUTPUT_SCALES = (1.0, 0.1, 10.0, 1000.0)  # 1 first: it shows which sizes are n
 _GRADIENT_SCALES = (1e-4, 1.0, 1e4)  # of a rule that clips gradients
 _LR = 0.1
 _STEPS = 3  # of a rule: its state has a part in the second
-_TARGET_ROWS = 64  # targets of a batch that a loss is tried with, at most
-_TARGET_NUMBERS = 2**18  # outputs of such a batch, about
-_TARGET_VALUES = 4096  # different values of integer targets, at most
-_LABEL_NUMBERS = 2**21  # outputs of all batches with such values, about
-_SEARCHED = 2**21  # integer targets of a data set that are searched for different values, about
-_SMALL = 0.01  # of a group's largest tensor: smaller ones have fewer digits
-_FOLD = 1024
-_SHIFT = 0.6234  # rounding limits lie where no round number is
 
 
 def fingerprint(task: Prepared) -> str:
@@ -76,7 +69,7 @@ def fingerprint_parts(task: Prepared) -> dict[str, str]:
             "the loss": _of_loss(probe),
             "the accuracy": _of_metric(probe),
             "the update rule": _of_rule(task.update, probe.model),
-            "the batch size": _digest([str(task.batch_size)]),
+            "the batch size": digest([str(task.batch_size)]),
         }
 
 
@@ -97,84 +90,11 @@ def changed_parts(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
 
 
-@dataclass
-class _Summary:
-    """A few digits of many numbers: for each tensor its size, its mean and sums with fixed weights.
-
-    Attributes:
-        digits: How many; numbers that are only rounding errors, such as the gradient of a bias before a norm layer,
-            are 0 because tensors are compared with the largest of their group.
-        whole: Whether a group is summarized as one tensor, where rounding errors are large.
-        words: What is hashed.
-    """
-
-    digits: int
-    whole: bool = False
-    words: list[str] = field(default_factory=list[str])
-
-    def add(self, tensors: Iterable[Tensor], least: float = 0.0) -> float:
-        """Add a group of tensors of one kind, such as the gradients of all parameters.
-
-        Args:
-            tensors: The group.
-            least: Size of numbers of this kind; where all tensors are far smaller, they have fewer digits.
-
-        Returns:
-            The largest size of a tensor.
-        """
-        given = [tensor.detach().double() for tensor in tensors]
-        self.words.append(" ".join(str(tuple(tensor.shape)) for tensor in given))
-        if self.whole and given:
-            given = [torch.cat([tensor.flatten() for tensor in given])]
-        found = [_sums(tensor.flatten()) for tensor in given]
-        largest = max((size for size, _, _ in found), default=0.0)
-        for size, sums, missing in found:
-            unit = max(size, _SMALL * max(largest, least))
-            numbers = (math.log10(unit), size / unit, *(value / unit for value in sums)) if unit else ()
-            self.words.append(f"{missing} {[math.floor(value * 10**self.digits + _SHIFT) for value in numbers]}")
-        return largest
-
-
-def _sums(values: Tensor) -> tuple[float, list[float], int]:
-    """Root mean square of numbers, their mean and two other sums, and how many are not finite and left out."""
-    missing, top = 0, float(values.abs().max()) if len(values) else 0.0
-    if not math.isfinite(top):
-        finite = values.isfinite()
-        missing, values = int((~finite).sum()), torch.where(finite, values, 0)
-        top = float(values.abs().max())
-    if top < 1e-300:
-        return 0.0, [0.0, 0.0, 0.0], missing
-    values = values / top  # squares do not overflow
-    size = math.sqrt(float(values @ values) / len(values))
-    lines = -(-len(values) // _FOLD)
-    width = min(_FOLD, len(values))
-    folded = nn.functional.pad(values, (0, lines * width - len(values))).reshape(lines, width)
-    sums = ((folded @ _waves(width, 1.0).T) * _waves(lines, 0.0).T).sum(0) / len(values)
-    return top * size, [top * float(value) for value in sums], missing
-
-
-def _waves(count: int, start: float) -> Tensor:
-    angles = torch.arange(count, dtype=torch.float64)
-    return torch.stack([torch.ones_like(angles), torch.cos(angles + start), torch.cos(angles.square() * 0.01)])
-
-
-def _digest(words: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
-
-
-def _of_tensors(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        digest.update(f"{name} {tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _of_pair(pair: Pair | None) -> str:
     if pair is None:
         return ""
     named = {f"{side}/{key}": part for side, parts in enumerate(pair) for key, part in _named(parts).items()}
-    return _of_tensors(named)
+    return digest_of(named)
 
 
 def _named(parts: Parts) -> dict[str, Tensor]:
@@ -188,25 +108,17 @@ def _of_weights(model: nn.Module) -> str:
     words = list[str]()
     for name, value in model.state_dict().items():
         if isinstance(value, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - modules may keep other state
-            words += [f"{name} {value.dtype}", *_words_of(value)]
-    return _digest(words)
-
-
-def _words_of(value: Tensor) -> list[str]:
-    if not value.is_floating_point():
-        return [_of_tensors({"": value})]
-    summary = _Summary(digits=3)  # of float32 draws
-    summary.add([value])
-    return summary.words
+            words += [f"{name} {value.dtype}", *words_of(value)]
+    return digest(words)
 
 
 def _of_transform(task: Prepared) -> str:
     if task.transform is None:
         return ""
-    summary = _Summary(digits=5)
+    summary = Summary(digits=5)
     for part in leaves(task.inputs(rows(task.train[0], telling_rows(task, _SAMPLES)))):
         summary.add([part])
-    return _digest(summary.words)
+    return digest(summary.words)
 
 
 def _of_augmentation(task: Prepared) -> str:
@@ -214,7 +126,7 @@ def _of_augmentation(task: Prepared) -> str:
         return ""
     x = rows(task.train[0], telling_rows(task, _SAMPLES))
     images = task.augment.apply(x, task.augment.draws(stream(0, "fingerprint"), len(leaves(x)[0])))  # pyright: ignore[reportArgumentType] - images, as was checked
-    return _of_tensors({"": images})
+    return digest_of({"": images})
 
 
 @dataclass(frozen=True)
@@ -243,9 +155,9 @@ class _Probe:
         """The number format."""
         return torch.float64 if self.exact else torch.float32
 
-    def summary(self) -> _Summary:
+    def summary(self) -> Summary:
         """An empty summary with as many digits as can be trusted."""
-        return _Summary(digits=6) if self.exact else _Summary(digits=2, whole=True)
+        return Summary(digits=6) if self.exact else Summary(digits=2, whole=True)
 
 
 def _probe(task: Prepared, model: nn.Module) -> _Probe:
@@ -253,7 +165,7 @@ def _probe(task: Prepared, model: nn.Module) -> _Probe:
     at = telling_rows(task, _SAMPLES)
     dtype = torch.float64 if task.conformance.exact else torch.float32
     x = floats_to(task.inputs(rows(task.train[0], at)), dtype)
-    noise = each(partial(_noise, draws=torch.Generator().manual_seed(0)), x)
+    noise = each(partial(noise_like, draws=torch.Generator().manual_seed(0)), x)
     own = copy.deepcopy(model).to(dtype)
     other = copy.deepcopy(own)
     draws = torch.Generator().manual_seed(1)
@@ -271,13 +183,6 @@ def _probe(task: Prepared, model: nn.Module) -> _Probe:
     return _Probe(task, own, x, at)
 
 
-def _noise(part: Tensor, *, draws: torch.Generator) -> Tensor:
-    """Noise in the place of a floating-point tensor, drawn in float64; another tensor as it is."""
-    if not part.is_floating_point():
-        return part
-    return torch.randn(part.shape, generator=draws, dtype=torch.float64).to(part)
-
-
 def _like_drawn(weights: Tensor, draws: torch.Generator) -> Tensor:
     """Noise with about the mean and spread of weights; equal weights stay equal."""
     values = weights.double()
@@ -288,17 +193,17 @@ def _like_drawn(weights: Tensor, draws: torch.Generator) -> Tensor:
         return torch.full_like(weights, _rounded(mean, _power(mean) / 128))
     # Rounded, for the last digits differ between processors; so much that slightly other weights are the same model.
     step = _power(spread)
-    drawn = _rounded(mean, step) + step * _noise(values, draws=draws)
+    drawn = _rounded(mean, step) + step * noise_like(values, draws=draws)
     return (drawn.abs() if bool((values > 0).all()) else drawn).to(weights)
 
 
 def _power(size: float) -> float:
     """A power of 2 near the size of a number; 1 for 0."""
-    return 2.0 ** math.floor(math.log2(abs(size)) + _SHIFT) if size else 1.0
+    return 2.0 ** math.floor(math.log2(abs(size)) + SHIFT) if size else 1.0
 
 
 def _rounded(value: float, step: float) -> float:
-    return step * math.floor(value / step + _SHIFT)
+    return step * math.floor(value / step + SHIFT)
 
 
 def _of_model(probe: _Probe) -> str:
@@ -310,13 +215,11 @@ def _of_model(probe: _Probe) -> str:
             with seeded(0), torch.no_grad():
                 summary.add([numbers_of(call(own.train(training), each(torch.clone, shown)))])
     summary.add(value for value in own.buffers() if value.is_floating_point())
-    summary.words += [
-        _of_tensors({name: value for name, value in own.named_buffers() if not value.is_floating_point()})
-    ]
+    summary.words += [digest_of({name: value for name, value in own.named_buffers() if not value.is_floating_point()})]
     with seeded(0), torch.enable_grad():
         outputs = numbers_of(call(own.train(), each(torch.clone, probe.x)))
         summary.add(_slopes((outputs * torch.cos(_places(outputs))).sum(), _trained(own).values()))
-    return _digest([*_trained(own), *summary.words])
+    return digest([*_trained(own), *summary.words])
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -338,14 +241,14 @@ def _of_loss(probe: _Probe) -> str:
         return _of_own_loss(probe)
 
     def value_and_slopes(task: Prepared, outputs: Any, y: Parts) -> list[list[Tensor]]:
-        points = [leaf for leaf in _tensors_of(outputs) if leaf.is_floating_point()]
+        points = [leaf for leaf in tensors_of(outputs) if leaf.is_floating_point()]
         for point in points:
             point.requires_grad_()
         with torch.enable_grad():
             value = task.objective.batch(outputs, y)
         return [[value], [*_slopes(value, points)]] if value.requires_grad else [[value]]
 
-    return _digest([*_of_outputs(probe, value_and_slopes), *_held(objective.batch)])
+    return digest([*_of_outputs(probe, value_and_slopes), *_held(objective.batch)])
 
 
 def _of_metric(probe: _Probe) -> str:
@@ -357,7 +260,7 @@ def _of_metric(probe: _Probe) -> str:
     def right_and_chance(task: Prepared, outputs: Any, y: Parts) -> list[list[Tensor]]:
         return [[part] for part in task.objective.score(outputs, y, shares)]
 
-    return _digest([*_of_outputs(probe, right_and_chance), *_held(probe.task.objective.score)])
+    return digest([*_of_outputs(probe, right_and_chance), *_held(probe.task.objective.score)])
 
 
 def _returns_loss(probe: _Probe) -> bool:
@@ -370,9 +273,9 @@ def _of_own_loss(probe: _Probe) -> str:
     """Values of the loss that the model returns, and its gradients, for samples with as many labels as possible."""
     own, summary = copy.deepcopy(probe.model), probe.summary()
     task = probe.task
-    several = floats_to(task.inputs(rows(task.train[0], _telling(task.train[1], _TARGET_ROWS))), probe.dtype)
+    several = floats_to(task.inputs(rows(task.train[0], telling_targets(task.train[1], TARGET_ROWS))), probe.dtype)
     draws = torch.Generator().manual_seed(0)
-    for x in (probe.x, each(partial(_noise, draws=draws), several), several):
+    for x in (probe.x, each(partial(noise_like, draws=draws), several), several):
         try:
             with seeded(0), torch.enable_grad():
                 value = task.objective.batch(call(own.train(), each(torch.clone, x)), None)
@@ -380,7 +283,7 @@ def _of_own_loss(probe: _Probe) -> str:
                 summary.add(_slopes(value, _trained(own).values()))
         except Exception as error:
             summary.words.append(type(error).__name__)
-    return _digest(summary.words)
+    return digest(summary.words)
 
 
 def _held(function: Any) -> Iterator[str]:
@@ -389,52 +292,13 @@ def _held(function: Any) -> Iterator[str]:
         for value in (*function.parameters(), *function.buffers()):
             yield from _held(value)
     elif isinstance(function, Tensor):
-        yield from _words_of(function)
+        yield from words_of(function)
     elif isinstance(function, partial):
         inner = cast("partial[Any]", function)
         for value in (inner.func, *inner.args, *(inner.keywords[key] for key in sorted(inner.keywords))):
             yield from _held(value)
     elif isinstance(function, bool | int | float):
         yield f"{float(function):.9g}"
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """Outputs of a model's shape.
-
-    Attributes:
-        like: The model's outputs for some samples.
-        count: The number of samples.
-    """
-
-    like: Any
-    count: int
-
-    @property
-    def rows(self) -> int:
-        """Rows of a batch of moderate size; those of the outputs where not every tensor has a row per sample."""
-        found = _tensors_of(self.like)
-        if any(part.dim() and len(part) != self.count for part in found):
-            return self.count
-        return min(_TARGET_ROWS, max(2, _TARGET_NUMBERS // self.each_row))
-
-    @property
-    def each_row(self) -> int:
-        """Numbers for a sample."""
-        return max([1, *(part.numel() // self.count for part in _tensors_of(self.like))])
-
-    def drawn(self, count: int, dtype: torch.dtype, *, scale: float = 1.0, squash: bool = False) -> Any:
-        """Outputs for ``count`` samples that are noise; squashed to lie between 0 and 1, as probabilities do."""
-        draws = torch.Generator().manual_seed(0)
-
-        def tried(leaf: Tensor) -> Tensor:
-            part = leaf[torch.arange(count) % self.count] if leaf.shape[:1] == (self.count,) else leaf
-            if not part.is_floating_point():
-                return part
-            noise = scale * _noise(part.to(dtype), draws=draws)
-            return noise.sigmoid() if squash else noise
-
-        return _rebuilt(self.like, tried)
 
 
 def _of_outputs(probe: _Probe, function: Callable[[Prepared, Any, Parts], list[list[Tensor]]]) -> list[str]:
@@ -447,7 +311,7 @@ def _of_outputs(probe: _Probe, function: Callable[[Prepared, Any, Parts], list[l
     with seeded(0), torch.no_grad():
         given = call(copy.deepcopy(probe.model).eval(), each(torch.clone, probe.x))
     task, y = probe.task, rows(probe.task.train[1], probe.at)
-    outputs = _Outputs(logits_of(given) if task.objective.takes_logits else given, len(probe.at))
+    outputs = Outputs(logits_of(given) if task.objective.takes_logits else given, len(probe.at))
     dtype = torch.float64
     try:  # losses of float32 models usually take float64, where small differences show
         wide = task_on(task, torch.device("cpu"), dtype)
@@ -457,9 +321,9 @@ def _of_outputs(probe: _Probe, function: Callable[[Prepared, Any, Parts], list[l
         dtype = probe.dtype
     else:
         task = wide
-    summary = _Summary(digits=6) if dtype == torch.float64 else probe.summary()
+    summary = Summary(digits=6) if dtype == torch.float64 else probe.summary()
     usual = list[float]()
-    for number, targets in enumerate((y, *_targets(task, outputs))):
+    for number, targets in enumerate((y, *targets_for(task, outputs))):
         others = floats_to(targets, dtype)
         for scale in _OUTPUT_SCALES if number == 0 else _OUTPUT_SCALES[:1]:
             for squash in (False, True):
@@ -477,97 +341,11 @@ def _of_outputs(probe: _Probe, function: Callable[[Prepared, Any, Parts], list[l
     return summary.words
 
 
-def _tensors_of(outputs: Any) -> list[Tensor]:
-    """The tensors of outputs: of a structure, or those that a plain object holds."""
-    return leaves(outputs) or leaves(list(getattr(outputs, "__dict__", {}).values()))
-
-
-def _rebuilt(outputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """The same outputs with ``function`` applied to every tensor."""
-
-    def changed(leaf: Any) -> Any:
-        return function(leaf) if isinstance(leaf, Tensor) else leaf
-
-    if leaves(outputs) or not hasattr(outputs, "__dict__"):
-        return each(changed, outputs)
-    made = copy.copy(outputs)
-    for name, value in vars(outputs).items():
-        object.__setattr__(made, name, each(changed, value))
-    return made
-
-
-def _targets(task: Prepared, outputs: _Outputs) -> Iterator[Parts]:
-    """Batches of targets from all over the training set, and with every label there is or can be."""
-    y, size = task.train[1], outputs.rows
-    yield rows(y, _telling(y, size))
-    if not isinstance(y, Tensor):
-        return
-    draws = torch.Generator().manual_seed(0)
-    shape = (size, *y.shape[1:])
-    if _is_integer(y):
-        room = max(math.prod(shape), _LABEL_NUMBERS * math.prod(shape[1:]) // outputs.each_row)
-        yield from _spread(_all_values(task, outputs.like, min(room, _TARGET_VALUES)), shape, y.dtype, draws)
-    if bool(((y == 0) | (y == 1)).all()):
-        bits = torch.randint(2, shape, generator=draws)
-        bits[0], bits[-1] = 0, 1
-        yield bits.to(y.dtype)
-
-
-def _is_integer(part: Tensor) -> bool:
-    return not part.is_floating_point() and part.dtype != torch.bool
-
-
-def _some(part: Tensor) -> Tensor:
-    """Rows from all over a tensor that hold no more than `_SEARCHED` numbers."""
-    return _even(len(part), max(1, _SEARCHED // max(1, part[0].numel())))
-
-
-def _even(count: int, most: int) -> Tensor:
-    """Indices from all over a range."""
-    return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().long()
-
-
-def _all_values(task: Prepared, outputs: Any, most: int) -> Tensor:
-    """All classes and all other values, such as an ``ignore_index``; ``most`` of them where there are more."""
-    y, logits = task.train[1], logits_of(outputs)
-    classes = task.classes if task.objective.labels == "classes" else 0
-    if not classes and isinstance(logits, Tensor) and logits.dim():
-        axes = class_axes(logits, y[torch.arange(len(logits)) % len(y)])
-        classes = logits.shape[axes[0]] if axes else 0
-    pairs = [pair for pair in (task.train, task.test, task.validation) if pair]
-    found = np.unique(np.concatenate([np.unique(part[_some(part)].numpy()) for _, y in pairs for part in leaves(y)]))
-    others = torch.from_numpy(found[(found < 0) | (found >= classes)].astype(np.int64))
-    others, labels = others[_even(len(others), most)], torch.arange(classes)
-    return torch.cat([others, labels[_even(classes, most - len(others))]])
-
-
-def _spread(values: Tensor, shape: tuple[int, ...], dtype: torch.dtype, draws: torch.Generator) -> Iterator[Tensor]:
-    """Batches of targets that hold every value, in random places."""
-    room = math.prod(shape)
-    for part in values[torch.randperm(len(values), generator=draws)].split(room):
-        yield part[torch.randperm(room, generator=draws) % len(part)].reshape(shape).to(dtype)
-
-
-def _telling(y: Parts, size: int) -> Tensor:
-    """Rows of targets: from all over, and the first rows of different integers."""
-    first = list[Tensor]()
-    for part in leaves(y):
-        if _is_integer(part):
-            at = _some(part)
-            found = part[at].reshape(len(at), -1)
-            _, places = np.unique(found.numpy(), return_index=True)
-            first.append(at[torch.from_numpy(places) // found.shape[1]])
-    at = torch.cat(first).unique() if first else torch.zeros(0, dtype=torch.long)
-    at = at[_even(len(at), size - size // 4)] if len(at) else at
-    even = _even(len(leaves(y)[0]), size)
-    return torch.cat([at, even[~torch.isin(even, at)][: size - len(at)]])
-
-
 def _of_rule(rule: Rule, model: nn.Module) -> str:
     """Steps of the rule with gradients of several sizes, and the settings of a named one."""
     settings = [rule.name, json.dumps(sorted(rule.settings.items()), default=str)] if rule.name in RULES else []
     weights = {name: value.detach().double()[None, None] for name, value in _trained(model).items()}
-    lrs, summary = torch.full((1, 1), _LR, dtype=torch.float64), _Summary(digits=6)
+    lrs, summary = torch.full((1, 1), _LR, dtype=torch.float64), Summary(digits=6)
     usual = 1e-5 * max((float(value.abs().max()) for value in weights.values() if value.numel()), default=0.0)
     for scale in _GRADIENT_SCALES:
         point, state = weights, rule.start(weights)
@@ -575,7 +353,7 @@ def _of_rule(rule: Rule, model: nn.Module) -> str:
             slopes = {name: scale * torch.cos(_places(value) + step) for name, value in weights.items()}
             point, state = rule.update(point, slopes, state, lrs)
             summary.add([point[name] - weights[name] for name in weights], usual)
-    return _digest([*settings, *weights, *rule.free, *summary.words])
+    return digest([*settings, *weights, *rule.free, *summary.words])
 
 
 def _places(value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""That trainings of a search are apart: each trains parameters of its own."""
+"""That trainings of a search are apart: each trains its own parameters."""
 
 from collections.abc import Iterable, MutableMapping
 
