@@ -241,7 +241,7 @@ def _looked_at(fits: Fits, monitor: str, root: Path) -> _Seen:
 
 def _run(start: Callable[[Segment, int], None], root: Path) -> int:
     """Run a training to its end, at its own LR; returns its steps."""
-    return look(Driven(start=start, imposed=False), root, Heard(), steps=None, whole=True)
+    return look(Driven(start=start, imposed=False), root, Heard(), steps=None, whole=True)[0]
 
 
 def _known(steps: float) -> int | None:

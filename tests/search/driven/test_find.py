@@ -457,6 +457,23 @@ def test_a_setting_that_is_wrong_is_said_before_anything_is_trained(tmp_path: Pa
     assert advice.steps == STEPS
 
 
+@pytest.mark.parametrize("alternating", [False, True])
+def test_parts_that_are_trained_one_after_the_other_are_said(alternating: bool, tmp_path: Path):
+    def greedy(lr: float) -> None:
+        torch.manual_seed(0)
+        parts = [torch.ones(2, requires_grad=True) for _ in range(2)]
+        optimizers = [torch.optim.SGD([each], lr=lr) for each in parts]
+        for _ in range(2 if alternating else 1):
+            for part, optimizer in zip(parts, optimizers, strict=True):
+                for _ in range(40):
+                    optimizer.zero_grad()
+                    part.square().sum().backward()
+                    optimizer.step()
+
+    advice = find_by_function(greedy, value="float(parts[0].square().sum())", lrs=LRS, folder=tmp_path)
+    assert any("trains its parts one after the other" in note for note in advice.warnings) is not alternating
+
+
 def test_losses_that_are_all_the_same_say_nothing_of_the_direction(tmp_path: Path):
     def idle(lr: float) -> None:
         weight = nn.Parameter(torch.zeros(3))

@@ -1,7 +1,7 @@
 """What is looked at before a search: how long the training is, and by what its LRs can be compared."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,15 +94,21 @@ def settle(
         if shrinks == "steps" and steps is None:
             raise SpecError("The training asks for its length: give steps (--steps), those of a full one.")
         heard = Heard(sought=sought)
-        seen = steps
+        seen, in_parts = steps, False
         if given is None or steps is None:
-            seen = look(driven, root, heard, steps=steps, whole=steps is None)
+            seen, in_parts = look(driven, root, heard, steps=steps, whole=steps is None)
         assert seen is not None
         counted = steps is None and epochs is None
         if epochs is not None:
             steps = seen * epochs
         steps = steps or seen
-        record = {"counted": counted, "unit": seen if epochs else None, "steps": steps, "digest": driven.digest}
+        record = {
+            "in_parts": in_parts,
+            "counted": counted,
+            "unit": seen if epochs else None,
+            "steps": steps,
+            "digest": driven.digest,
+        }
         record |= _found(heard, sought, steps, root, shrinks=bool(shrinks))
         keep(root, asked, record)
     elif steps is None:
@@ -113,28 +119,52 @@ def settle(
     printed = None
     if not given and name:
         printed = replace(sought or Printed(name=name), every=every, late=record["late"])
-    notes = [f"{record.get('seldom') or _NOT_FOUND}: {_BY_LOSS}"] if not given and printed is None else []
-    if record.get("counted"):
-        notes.append(
-            f"A full training has {record['steps']:,} steps, those of one at LR {_LR:g}: where it stops early by"
-            " itself, give its steps (--steps)."
-        )
-    if printed and not sought:
-        notes.append(f"LRs were compared by {name}, found in what the training prints or returns.")
-    if record["digest"] != driven.digest:
-        notes.append(
-            "The code has changed since the search was begun, and what was trained before counts: give another folder"
-            " for a search of the new code."
-        )
     return Settled(
         driven=replace(driven, validation=given or printed, unit=unit),
         steps=steps,
         unit=unit or (printed and every) or 1,
-        notes=tuple(notes),
+        notes=tuple(
+            _notes(
+                record,
+                digest=driven.digest,
+                by_loss=not given and printed is None,
+                found=name if printed and not sought else None,
+            )
+        ),
     )
 
 
-def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: bool) -> int:
+def _notes(record: Mapping[str, Any], *, digest: str, by_loss: bool, found: str | None) -> Iterator[str]:
+    """What is to be said of a training that was looked at.
+
+    Args:
+        record: What was settled when the search was begun.
+        digest: Of the code as it is.
+        by_loss: Whether LRs are compared by the training loss.
+        found: The metric that was found in what it prints; None where it was named.
+    """
+    if by_loss:
+        yield f"{record.get('seldom') or _NOT_FOUND}: {_BY_LOSS}"
+    if found:
+        yield f"LRs were compared by {found}, found in what the training prints or returns."
+    if record.get("in_parts"):
+        yield (
+            "The training trains its parts one after the other, each by another optimizer, and LRs were compared before"
+            " all parts were trained: the advice is of the first ones. Search each part by itself."
+        )
+    if record.get("counted"):
+        yield (
+            f"A full training has {record['steps']:,} steps, those of one at LR {_LR:g}: where it stops early by"
+            " itself, give its steps (--steps)."
+        )
+    if record["digest"] != digest:
+        yield (
+            "The code has changed since the search was begun, and what was trained before counts: give another folder"
+            " for a search of the new code."
+        )
+
+
+def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: bool) -> tuple[int, bool]:
     """Run a training at some LR: to its end where its length is not known, else until its metric was printed twice.
 
     Args:
@@ -145,7 +175,8 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
         whole: Whether it is run to its end.
 
     Returns:
-        The steps that it took; where it gets its length, those of the short training that was looked at.
+        The steps that it took; where it gets its length, those of the short training that was looked at. Whether it
+        trains its parts one after the other.
 
     Raises:
         SearchError: It fails, or PyTorch trained nothing.
@@ -164,6 +195,7 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
         while not trial.over and (whole or (trial.step < (steps or 0) and not _twice(heard))):
             at = at if whole else 2 * at
             reached = trial.run(replace(segment, stop=at))  # it may wait where its loss is not finite
+        in_parts = trial.in_parts
         trial.leave()
     if isinstance(trial.error, LRAtlasError):
         raise trial.error
@@ -174,7 +206,7 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
         )
     if trial.step == 0:
         raise SearchError(NOT_SEEN)
-    return trial.step
+    return trial.step, in_parts
 
 
 def _reason(trial: Trial, reached: Reached, output: Path) -> str:

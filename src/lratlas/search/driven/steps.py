@@ -26,6 +26,9 @@ class Steps:
     def __init__(self) -> None:
         self.base: float | None = None
         self.moved = False
+        self._leading = frozenset[int]()  # the ids of the leader's parameters
+        self._finished = set[frozenset[int]]()  # those of former leaders with other parameters
+        self._alternate = False  # whether one of them has stepped again
         self._all = weakref.WeakSet[Optimizer]()
         self._leader: weakref.ref[Optimizer] | None = None
         self._other: weakref.ref[Optimizer] | None = None
@@ -97,16 +100,26 @@ class Steps:
             return False
         self._restore()
         leader = self._leader and self._leader()
+        self._leading = self._leading or frozenset(parameters_of(optimizer))
         if leader is optimizer:
             self._since = 0
             return True
+        own = frozenset(parameters_of(optimizer))
+        self._alternate |= own in self._finished
         other = self._other and self._other()
         self._since = self._since + 1 if optimizer is other else 1
         self._other = weakref.ref(optimizer)
-        if leader is None or self._since > 1 or parameters_of(leader) == parameters_of(optimizer):
-            self._leader, self._since = weakref.ref(optimizer), 0
+        if leader is None or self._since > 1 or self._leading == own:
+            if self._leading.isdisjoint(own):
+                self._finished.add(self._leading)
+            self._leader, self._leading, self._since = weakref.ref(optimizer), own, 0
             return True
         return False
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the training has trained a part of its parameters, and then others only."""
+        return bool(self._finished) and not self._alternate
 
     def known(self) -> list[Optimizer]:
         """All optimizers that are alive."""

@@ -125,6 +125,11 @@ class Trial:
         return self._steps.moved
 
     @property
+    def in_parts(self) -> bool:
+        """Whether it trains its parts one after the other, each by another optimizer."""
+        return self._steps.in_parts
+
+    @property
     def lost(self) -> bool:
         """Whether its last loss was not finite."""
         last = [*self._losses[-1:], *self._steps.pending]
