@@ -126,3 +126,23 @@ def test_the_whole_data_set_is_left_as_it_was():
 def test_what_cannot_be_taken_is_refused(asked: dict[str, Any], match: str):
     with pytest.raises(DataError, match=match):
         subset(numbered([3, 4]), **asked)
+
+
+@given(st.integers(0, 5), st.integers(1, 12), st.integers(1, 12))
+def test_reduced_images_are_means_of_what_each_pixel_covers(seed: int, size: int, pixels: int):
+    pixels = min(size, pixels)
+    images = torch.randint(0, 256, (3, 2, size, size), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    labels = torch.arange(3) % 2
+    whole = ImageData(name="Own", train=(images, labels), test=(images[:2], labels[:2]), classes=NAMES[:2])
+    small = subset(whole, pixels=pixels)
+    ends = [(i * size // pixels, -(-(i + 1) * size // pixels)) for i in range(pixels)]
+    means = torch.stack(
+        [
+            torch.stack([images[..., top:bottom, left:right].double().mean((-1, -2)) for left, right in ends], -1)
+            for top, bottom in ends
+        ],
+        -2,
+    )
+    assert (small.train[0].double() - means).abs().max() <= 0.5 + 1e-5
+    assert torch.equal(small.train[0][:2], small.test[0])
+    assert torch.equal(small.train[1], labels)

@@ -1,4 +1,4 @@
-"""Smaller and noisier versions of a data set: fewer images, fewer classes, wrong labels."""
+"""Smaller and noisier versions of a data set: fewer or smaller images, fewer classes, wrong labels."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lratlas.data.images import ImageData, Pair
 from lratlas.errors import DataError
@@ -19,6 +20,7 @@ def subset(
     test_images: int | None = None,
     classes: Sequence[int | str] | None = None,
     corruption: float = 0.0,
+    pixels: int | None = None,
     seed: int = 0,
 ) -> ImageData:
     """Take a part of a data set, the same one for the same seed.
@@ -34,18 +36,21 @@ def subset(
             their old labels.
         corruption: Share of the training images taken whose label is replaced by that of another class, each other
             class being equally likely; test labels stay right. A larger share changes the same images and more.
+        pixels: Height and width that all images are reduced to, each pixel the mean of those it covers (rounded);
+            as they are if None.
         seed: Which images and which wrong labels.
 
     Raises:
-        DataError: There are not so many images, no such class, or the share is not in [0, 1].
+        DataError: There are not so many images, no such class, the share is not in [0, 1], or the images are smaller
+            than ``pixels``.
     """
     labels = list(range(len(data.classes))) if classes is None else _labels(data, classes)
     train = _relabelled(_taken(data.train, labels, images, seed, "train"), labels)
     test = _relabelled(_taken(data.test, labels, test_images, seed, "test"), labels)
     return replace(
         data,
-        train=(train[0], _corrupted(train[1], len(labels), corruption, seed)),
-        test=test,
+        train=(_reduced(train[0], pixels), _corrupted(train[1], len(labels), corruption, seed)),
+        test=(_reduced(test[0], pixels), test[1]),
         classes=tuple(data.classes[label] for label in labels),
     )
 
@@ -94,6 +99,17 @@ def _stratified(labels: Tensor, seed: int, split: str) -> Tensor:
 
 def _relabelled(pair: Pair, labels: list[int]) -> Pair:
     return pair[0], torch.searchsorted(torch.tensor(labels), pair[1])
+
+
+def _reduced(images: Tensor, pixels: int | None) -> Tensor:
+    if pixels is None:
+        return images
+    height, width = images.shape[2:]
+    if not 1 <= pixels <= min(height, width):
+        raise DataError(
+            f"pixels is {pixels}, but the images are {height} x {width}; take from 1 to {min(height, width)}."
+        )
+    return functional.adaptive_avg_pool2d(images.float(), pixels).round().to(torch.uint8)
 
 
 def _corrupted(labels: Tensor, classes: int, share: float, seed: int) -> Tensor:

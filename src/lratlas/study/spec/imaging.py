@@ -46,6 +46,7 @@ def image_task(
     test_images: int | None = None,
     classes: Sequence[int | str] | None = None,
     corruption: float = 0.0,
+    pixels: int | None = None,
     keep_bands: Sequence[int] | None = None,
     remove_bands: Sequence[int] | None = None,
     augment: Sequence[str] = (),
@@ -70,6 +71,7 @@ def image_task(
         test_images: The same for the test images.
         classes: Only these classes, by label or name.
         corruption: Share of the training labels replaced by another class.
+        pixels: Height and width that images are reduced to; as they are if None.
         keep_bands: Train and test on these Fourier bands alone, [low, high].
         remove_bands: Train and test on all but these.
         augment: What is done to the training images: any of ``crop_and_flip``, ``randaugment`` and
@@ -91,7 +93,14 @@ def image_task(
         raise SpecError(
             f"task.options: there is no augmentation {unknown[0]!r}; choose from {', '.join(AUGMENTATIONS)}."
         )
-    read = subset(read_images(data), images=images, test_images=test_images, classes=classes, corruption=corruption)
+    read = subset(
+        read_images(data),
+        images=images,
+        test_images=test_images,
+        classes=classes,
+        corruption=corruption,
+        pixels=pixels,
+    )
     maker = _maker(model, settings, read)
     parts = [AUGMENTATIONS[name]() for name in augment]
     return Task(
