@@ -454,6 +454,26 @@ def test_where_all_lrs_are_huge_they_diverge(tmp_path: Path):
     assert "LRs diverged, down to" in advice.reason
 
 
+def test_losses_that_are_never_finite_point_to_the_data(tmp_path: Path):
+    """A script's data are not checked beforehand; that the loss is NaN at the smallest LR too speaks of them."""
+
+    def train(lr: float) -> None:
+        model = nn.Linear(4, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+        x = torch.ones(16, 4)
+        x[3, 2] = torch.nan
+        for _ in range(100):
+            loss = model(x).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    advice = lratlas.find(train, steps=100, lrs=[1e-6, 1e-4, 1e-2], folder=tmp_path)
+    assert (advice.verdict, advice.lr) == ("diverged", None)
+    assert "not finite from the start" in advice.reason
+    assert "NaN or infinity in the data" in advice.reason
+
+
 def test_below_huge_lrs_one_that_learns_is_found(tmp_path: Path):
     advice = lratlas.find(least_squares(), steps=3200, lrs=[1e2, 1e3], folder=tmp_path)
     assert advice.verdict == "found"

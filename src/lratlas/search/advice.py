@@ -253,10 +253,7 @@ def _verdict(
             f"{len(lost)} of {len(tried)} LRs diverged, and the others failed: {_first_failure(results)}."
         )
     if not found or not going:
-        return "diverged", (
-            f"All {len(tried)} LRs diverged, down to {tried[0]:.2g}: try below {tried[0] / 10:.2g}, or look for a fault"
-            " in the training."
-        )
+        return "diverged", _why_diverged(results, tried)
     length = in_words(found[-1].steps, search.counted)
     if not learned and search.chance is not None:
         moved = f"no LR from {going[0]:.2g} to {going[-1]:.2g} did better than a model that has learned nothing"
@@ -272,6 +269,19 @@ def _verdict(
             " better than the others by more than the noise. Train for longer, or try other LRs."
         )
     return "found", ""
+
+
+def _why_diverged(results: Sequence[SegmentResult], tried: Sequence[float]) -> str:
+    first = [each.losses[0] for each in results if each.losses and not each.segment.start]
+    if first and not any(math.isfinite(loss) for loss in first):
+        return (
+            f"The training loss is not finite from the start, at each of {len(tried)} LRs from {tried[0]:.2g} to"
+            f" {tried[-1]:.2g}: look for NaN or infinity in the data, the model and the loss."
+        )
+    return (
+        f"All {len(tried)} LRs diverged, down to {tried[0]:.2g}: try below {tried[0] / 10:.2g}, or look for a fault"
+        " in the training."
+    )
 
 
 def _why_tied(search: Search, results: Sequence[SegmentResult], found: Sequence[Level], tried: Sequence[float]) -> str:
