@@ -1,7 +1,7 @@
 """The command `lratlas find`: the initial LR for a spec's task, or for a program that trains."""
 
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,21 @@ if TYPE_CHECKING:
     from lratlas.search.finder import Finder
 
 _FOLDER = "lratlas-find"
-_UNFIT = {
-    "timeout": "with a spec no program is run",
-    "stall": "with a spec no program is run",
-    "workers": "with a spec one process trains several LRs at once",
-    "retry-failed": "with a spec LRs fail only where they diverge",
+_FOLLOWS = "with a spec it follows from the task"
+_NO_PROGRAM = "with a spec no program is run"
+_IN_TURN = "a script trains one LR at a time, in this process"
+_UNFIT: Mapping[str, Mapping[str, str]] = {
+    "SPEC.toml": {
+        **dict.fromkeys(("value", "metric-pattern", "direction", "samples", "chance", "limit"), _FOLLOWS),
+        "timeout": _NO_PROGRAM,
+        "stall": _NO_PROGRAM,
+        "workers": "with a spec one process trains several LRs at once",
+        "retry-failed": "with a spec LRs fail only where they diverge",
+    },
+    "--script": dict.fromkeys(("timeout", "stall", "workers"), _IN_TURN),
+    "--command": {"value": "a program prints its metric (--metric, --metric-pattern)"},
 }
-"""Why options of a command mean nothing with a spec."""
+"""The options that mean nothing in each way of searching, and why."""
 Report = Callable[[float, float, str], None]
 
 
@@ -169,19 +177,39 @@ def find(
     """Find the initial LR to use, for the cost of about 1.5 trainings."""
     ways = {
         "SPEC.toml": bool(words) and script is None,
-        "--command": command is not None,
         "--script": script is not None,
+        "--command": command is not None,
     }
     if sum(ways.values()) != 1 or (script is None and len(words or ()) > 1):
         raise SpecError("find needs one of SPEC.toml, --script and --command.")
+    way = next(name for name, taken in ways.items() if taken)
     if steps is not None and epochs is not None:
         raise SpecError("--steps and --epochs both say how long a full training is; give one of them.")
-    if script is None and words and words[0].endswith(".py"):
+    if way == "SPEC.toml" and words and words[0].endswith(".py"):
         raise SpecError(
             f"{words[0]} is a script: lratlas find --script {words[0]} -- ARGUMENTS, with {{lr}} among them."
         )
+    told: dict[str, Any] = {
+        "value": value,
+        "metric": metric,
+        "metric-pattern": pattern,
+        "direction": direction,
+        "samples": samples,
+        "chance": chance,
+        "limit": limit,
+        "timeout": timeout,
+        "stall": stall,
+        "workers": workers,
+        "retry-failed": retry_failed or None,
+        "steps": steps,
+        "epochs": epochs,
+    }
+    told = {name: given for name, given in told.items() if given is not None}
+    for name in told.keys() & _UNFIT[way].keys():
+        raise SpecError(f"--{name} is for a --{'script' if name == 'value' else 'command'}; {_UNFIT[way][name]}.")
     look_for_data(data_root)
     _choose("--schedule", schedule, ("constant", "linear", "cosine"))
+    _choose("--direction", told.get("direction", "minimize"), ("minimize", "maximize"))
     settings: dict[str, Any] = {
         "budget": budget,
         "tolerance": tolerance,
@@ -195,46 +223,11 @@ def find(
         settings["lrs"] = lr_grid(lrs[0], lrs[1], per_decade=lrs[2])
     with redirect_stdout(sys.stderr), _progress() as report:
         if script is not None:
-            told = {"value": value, "pattern": pattern, "metric": metric, "direction": direction, "samples": samples}
-            told |= {"chance": chance, "limit": limit, "steps": steps, "epochs": epochs}
-            told |= {"retry_failed": retry_failed}
-            given = {"timeout": timeout, "stall": stall, "workers": workers}
-            if unfit := [name for name, each in given.items() if each is not None]:
-                raise SpecError(f"--{unfit[0]} is for a --command; a script trains one LR at a time, in this process.")
             advice = _for_script(script, words or [], folder, settings, told, report)
-        elif words:
-            spec = Path(words[0])
-            given = {
-                "direction": direction,
-                "samples": samples,
-                "chance": chance,
-                "limit": limit,
-                "timeout": timeout,
-                "stall": stall,
-                "workers": workers,
-                "value": value,
-                "metric-pattern": pattern,
-                "retry-failed": retry_failed or None,
-            }
-            if unfit := [name for name, value in given.items() if value is not None]:
-                reason = _UNFIT.get(unfit[0], "with a spec it follows from the task")
-                raise SpecError(f"--{unfit[0]} is for a --command; {reason}.")
-            length: dict[str, Any] = {"steps": steps, "epochs": epochs} if steps or epochs else {}
-            advice = _for_spec(spec, folder, settings | {"metric": metric}, length, report)
+        elif command is not None:
+            advice = _for_command(command, folder, settings, told, report)
         else:
-            if steps is None and epochs is None:
-                raise SpecError(
-                    "--command needs --steps, the optimizer steps of a full training, or --epochs for a program that"
-                    " counts {epochs}."
-                )
-            if value is not None:
-                raise SpecError("--value is for a --script; a program prints its metric (--metric, --metric-pattern).")
-            direction = direction or "minimize"
-            _choose("--direction", direction, ("minimize", "maximize"))
-            settings |= {"steps": steps or epochs, "counted": "steps" if steps else "epochs", "direction": direction}
-            settings |= {"samples": samples, "chance": chance, "limit": limit}
-            told = {"metric": metric, "pattern": pattern, "timeout": timeout, "stall": stall}
-            advice = _for_command(str(command), folder, settings, told, workers, report, retry_failed=retry_failed)
+            advice = _for_spec(Path((words or [""])[0]), folder, settings, told, report)
     _print(advice, folder, as_json=as_json)
 
 
@@ -243,20 +236,22 @@ def _choose(option: str, given: str, allowed: Sequence[str]) -> None:
         raise SpecError(f"{option} is {given!r}; choose {', '.join(allowed[:-1])} or {allowed[-1]}.")
 
 
-def _for_spec(spec: Path, folder: str, settings: dict[str, Any], length: dict[str, Any], report: Report) -> "Advice":
+def _for_spec(spec: Path, folder: str, settings: dict[str, Any], told: dict[str, Any], report: Report) -> "Advice":
     from lratlas.study.spec.spec import read_spec
 
     read = read_spec(spec)
     from lratlas.search.find import find as found
     from lratlas.study.spec.tasks import tasks_from
 
-    options: dict[str, Any] = {"lrs": read.pretrain.lrs, "steps": read.pretrain.steps, "epochs": read.pretrain.epochs}
+    options: dict[str, Any] = {"lrs": read.pretrain.lrs}
+    if not told.keys() & {"steps", "epochs"}:
+        options |= {"steps": read.pretrain.steps, "epochs": read.pretrain.epochs}
     return found(
         tasks_from(read.task).of(0),
         folder=folder,
         device=read.training.device,
         progress=lambda at: report(at.cost, at.budget, "" if at.best is None else f"best LR so far {at.best:.2g}"),
-        **(options | length | settings),
+        **(options | told | settings),
     )
 
 
@@ -269,22 +264,14 @@ def _for_script(
     def ended(finder: "Finder") -> None:
         report(spent(finder.search, finder.results), finder.search.budget, "")
 
-    if told["direction"] is not None:
-        _choose("--direction", told["direction"], ("minimize", "maximize"))
-    given = {name: each for name, each in (settings | told).items() if each is not None}
-    return find_by_script(script, words, value=given.pop("value", None), folder=folder, progress=ended, **given)
+    renamed = {"metric-pattern": "pattern", "retry-failed": "retry_failed"}
+    given = {renamed.get(name, name): each for name, each in told.items()}
+    return find_by_script(
+        script, words, value=given.pop("value", None), folder=folder, progress=ended, **settings, **given
+    )
 
 
-def _for_command(
-    command: str,
-    folder: str,
-    settings: dict[str, Any],
-    told: dict[str, Any],
-    workers: int | None,
-    report: Report,
-    *,
-    retry_failed: bool,
-) -> "Advice":
+def _for_command(command: str, folder: str, settings: dict[str, Any], told: dict[str, Any], report: Report) -> "Advice":
     from lratlas.search.command.command import find_by_command
     from lratlas.search.command.gpus import visible_gpus
     from lratlas.search.command.template import check_program, placeholders
@@ -292,20 +279,38 @@ def _for_command(
     from lratlas.search.journal import SETTINGS
     from lratlas.search.rungs import spent
 
+    counted = "epochs" if "epochs" in told else "steps"
+    if counted not in told:
+        raise SpecError(
+            "--command needs --steps, the optimizer steps of a full training, or --epochs for a program that counts"
+            " {epochs}."
+        )
+    settings |= {"steps": told[counted], "counted": counted, "direction": told.get("direction", "minimize")}
+    settings |= {name: told[name] for name in ("samples", "chance", "limit") if name in told}
     template = placeholders(command)
     check_program(template)
     if not (home_expanded(folder) / SETTINGS).exists():  # else the command must do what the search was begun with
         settings |= {"resumable": template.resumable, "anneal": template.anneals}
     gpus = visible_gpus()
-    finders = [Finder(folder, **settings) for _ in range(workers or len(gpus) or CORES)]
+    finders = [Finder(folder, **settings) for _ in range(told.get("workers") or len(gpus) or CORES)]
     search = finders[0].search
-    if retry_failed:
+    if "retry-failed" in told:
         finders[0].retry_failed()
 
     def ended(_: object) -> None:
         report(spent(search, finders[0].results), search.budget, "")
 
-    return find_by_command(command, finders, ended=ended, notice=notice, gpus=gpus, **told)
+    return find_by_command(
+        command,
+        finders,
+        metric=told.get("metric"),
+        pattern=told.get("metric-pattern"),
+        timeout=told.get("timeout"),
+        stall=told.get("stall"),
+        gpus=gpus,
+        ended=ended,
+        notice=notice,
+    )
 
 
 def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
