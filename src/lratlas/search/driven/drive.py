@@ -28,6 +28,8 @@ from lratlas.training.memory import is_out_of_memory
 
 OUTPUT = "output"
 """The folder of what trainings print, within that of the search."""
+SCHEDULE = f"{OUTPUT}/schedule.txt"
+"""It is there where the training has a schedule of its own."""
 _ROOM = 0.5  # share of the memory that waiting trainings may fill, with all else in the process
 _COMPARED = 3  # the segment of a search that is trained once more
 _ALIKE = 3  # first segments that fail, after which the search stops
@@ -103,9 +105,9 @@ class _Pool:
                 f"Memory does not suffice for the training at LR {segment.lr:.3g}, with no other one in memory:"
                 f" {str(reached.error).rstrip('.')}. {LESS_MEMORY}"
             )
+        self.moved = self.moved or trial.moved or (not self.made and trial.has_scheduler)
         if trial.base is not None:
             self.made[segment.lr] = trial.base
-        self.moved |= trial.moved
         self.furthest = max(self.furthest, trial.step - trial.over)
         if trial.over and trial.error is None and not trial.lost and trial.step < segment.stop:
             self._ended(trial.step)
@@ -337,10 +339,10 @@ def _with_warnings(advice: Advice, pool: _Pool, *, unsown: bool, odd: str) -> Ad
             f"The training set its optimizer's LR to {only:.3g}, whatever LR it was given: pass the LR on to the"
             " optimizer."
         )
-    schedule = pool.finder.folder / OUTPUT / "schedule.txt"
-    if pool.moved and not pool.driven.shrinks:
+    schedule = pool.finder.folder / SCHEDULE
+    if pool.moved:
         schedule.touch()  # a search that is resumed may not see it again
-    if schedule.exists():
+    if schedule.exists() and not pool.driven.shrinks:
         advice = replace(advice, finish="schedule")
         said.append(
             "The training changes its LR on the way, and LRs were compared in its first part. If it gets its length,"

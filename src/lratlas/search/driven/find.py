@@ -62,7 +62,7 @@ def find_by_function(train: Callable[..., object], *, epochs: int | None = None,
         start=start,
         imposed=call is None,
         shrinks=_shrinks(told),
-        digest=_digest(code.co_code + repr(code.co_consts).encode()) if code and not _nested(code) else "",
+        digest=_digest(repr(_written(code)).encode()) if code else "",
     )
     return find_driven(driven, epochs=epochs, **settings)
 
@@ -192,9 +192,17 @@ def _digest(code: bytes) -> str:
     return hashlib.sha256(code).hexdigest()
 
 
-def _nested(code: CodeType) -> bool:
-    """Whether a function defines others, whose text shows where they are in memory."""
-    return any(isinstance(each, CodeType) for each in code.co_consts)
+def _written(code: CodeType) -> tuple[object, ...]:
+    """What a function does, as it was written, those that it defines included; the same in each process."""
+    constants = [
+        _written(each)
+        if isinstance(each, CodeType)
+        else sorted(map(repr, each))
+        if isinstance(each, frozenset)
+        else each
+        for each in code.co_consts
+    ]
+    return code.co_code, code.co_names, code.co_freevars, constants
 
 
 def _shrinks(told: Collection[str]) -> Literal["steps", "epochs"] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lratlas.errors import LRAtlasError, SearchError, SpecError
-from lratlas.search.driven.drive import NOT_SEEN, OUTPUT, Driven, begun
+from lratlas.search.driven.drive import NOT_SEEN, OUTPUT, SCHEDULE, Driven, begun
 from lratlas.search.driven.hooks import followed
 from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.printed import Heard, Printed, make_printed, most_telling
@@ -88,17 +88,22 @@ def settle(
     if epochs is not None and steps is not None:
         raise SpecError("steps follow from epochs: give one of them.")
     record = recorded(root, asked)
-    if record is None:
+    if record is None or "name" not in record:
+        before = None if shrinks else _counted(root, driven)
         if steps is None and (root / SETTINGS).exists():
             steps = read_settings(root).steps
         if shrinks == "steps" and steps is None:
             raise SpecError("The training asks for its length: give steps (--steps), those of a full one.")
         heard = Heard(sought=sought)
-        seen, in_parts = steps, False
-        if given is None or steps is None:
-            seen, in_parts = look(driven, root, heard, steps=steps, whole=steps is None)
-        assert seen is not None
         counted = steps is None and epochs is None
+        seen, in_parts = steps, False
+        if counted and before is not None:
+            steps, in_parts = before["steps"], before["in_parts"]
+            seen = steps
+        if given is None or steps is None:
+            seen, parts = look(driven, root, heard, steps=steps, whole=steps is None)
+            in_parts = in_parts or parts
+        assert seen is not None
         if epochs is not None:
             steps = seen * epochs
         steps = steps or seen
@@ -109,6 +114,7 @@ def settle(
             "steps": steps,
             "digest": driven.digest,
         }
+        keep(root, asked, record)  # where no metric is found, the length need not be counted again
         record |= _found(heard, sought, steps, root, shrinks=bool(shrinks))
         keep(root, asked, record)
     elif steps is None:
@@ -196,6 +202,8 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
             at = at if whole else 2 * at
             reached = trial.run(replace(segment, stop=at))  # it may wait where its loss is not finite
         in_parts = trial.in_parts
+        if trial.moved or trial.has_scheduler:
+            (root / SCHEDULE).touch()
         trial.leave()
     if isinstance(trial.error, LRAtlasError):
         raise trial.error
@@ -252,6 +260,15 @@ def _found(heard: Heard, sought: Printed | None, steps: int, root: Path, *, shri
     if sought:
         raise SearchError(f"{seldom}: {_OTHERWISE}.")
     return {**_NOTHING, "seldom": seldom}
+
+
+def _counted(root: Path, driven: Driven) -> dict[str, Any] | None:
+    """What a search that was not begun, for want of a metric, has counted of the same training."""
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        record = read_object((root / _FILE).read_bytes())
+        if record["counted"] and record["digest"] == driven.digest and record["asked"]["training"] == driven.origin:
+            return record
+    return None
 
 
 def same_metric(root: Path, metric: str) -> None:

@@ -1,15 +1,18 @@
 """The steps of a training's optimizers: which of them count, their LRs and their losses."""
 
+import gc
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lratlas.errors import SearchError
 from lratlas.numbers import is_finite
+from lratlas.search.driven.untouched import derived
 
 
 class Steps:
@@ -18,13 +21,15 @@ class Steps:
     Optimizers are not kept alive: a training may make a new one for each epoch.
 
     Attributes:
-        base: The LR that the training itself gave its first optimizer; None before its first step.
+        base: The LR that the training itself gave its first optimizer; None before its first step. Where neither a
+            scheduler nor the optimizer's defaults tell it, it is that of the first step.
         moved: Whether the training's own LR has changed on the way: it has a schedule.
         pending: Losses since the last step.
     """
 
     def __init__(self) -> None:
         self.base: float | None = None
+        self._base_is_sure = False
         self.moved = False
         self._leading = frozenset[int]()  # the ids of the leader's parameters
         self._finished = set[frozenset[int]]()  # those of former leaders with other parameters
@@ -58,7 +63,7 @@ class Steps:
             share: What the LRs are multiplied by, besides.
 
         Raises:
-            SearchError: There is no LR that could be replaced.
+            SearchError: There is no LR that could be replaced, or which one it is cannot be told.
         """
         if optimizer in self._within:  # a step that failed and was caught
             self._restore()
@@ -70,12 +75,18 @@ class Steps:
             leader = optimizer
             self._leader = weakref.ref(optimizer)
         if self.base is None:
-            self.base = own_lr(leader)
-        self.moved |= _lr(leader.param_groups[0]) != self.base
+            self.base, self._base_is_sure = own_lr(leader)
+        present = _lr(leader.param_groups[0])
+        self.moved |= present != self.base
         if lr is not None and not self.base:
             raise SearchError(
-                f"the {type(leader).__name__} has the LR {leader.param_groups[0].get('lr')}, which cannot be scaled;"
-                " pass it the LR of the search ({lr})"
+                f"The {type(leader).__name__} has the LR {leader.param_groups[0].get('lr')}, which cannot be scaled;"
+                " pass it the LR of the search ({lr})."
+            )
+        if lr is not None and self.base and present and not self._base_is_sure and present > self.base:
+            raise SearchError(
+                f"The training itself raises its LR, from {self.base:.3g} at the first step to {present:.3g}, and which"
+                " LR its schedule multiplies cannot be told: pass it the LR of the search ({lr})."
             )
         if (lr is None or lr == self.base) and share == 1.0:
             return
@@ -144,21 +155,32 @@ class Steps:
         self._usual.clear()
 
 
-def own_lr(optimizer: Optimizer) -> float | None:
+def own_lr(optimizer: Optimizer) -> tuple[float | None, bool]:
     """The LR that a training gave an optimizer, before warm-up and schedule; None where it has none.
 
     Schedulers store it when they begin. Where there is none, and the LR was changed all the same before the first
     step, the training has a schedule of its own, and what the optimizer was made with counts.
+
+    Returns:
+        The LR, and whether it is sure: groups with several LRs may have been made with these, or changed since.
     """
     group = optimizer.param_groups[0]
     for name in ("max_lr", "initial_lr"):
         if is_finite(group.get(name)):
-            return float(group[name])
+            return float(group[name]), True
     lrs = {_lr(each) for each in optimizer.param_groups}
     made: Any = getattr(optimizer, "defaults", {}).get("lr")
     if len(lrs) == 1 and is_finite(made) and float(made) > 0:
-        return float(made)
-    return _lr(group)
+        return float(made), True
+    return _lr(group), False
+
+
+def has_scheduler(optimizers: Collection[Optimizer]) -> bool:
+    """Whether one of PyTorch's schedulers, of all in the process, changes the LR of any of these optimizers."""
+    own = {id(each) for each in optimizers}
+    kinds = derived(LRScheduler) | derived(ReduceLROnPlateau)
+    alive = [each for each in gc.get_objects() if type(each) in kinds]
+    return any(id(vars(each).get("optimizer")) in own for each in alive)
 
 
 def _lr(group: dict[str, Any]) -> float | None:

@@ -17,7 +17,7 @@ from lratlas.errors import SearchError, first_line
 from lratlas.search.driven.apart import claim
 from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.printed import Heard, Printed
-from lratlas.search.driven.steps import Steps
+from lratlas.search.driven.steps import Steps, has_scheduler
 from lratlas.search.driven.suspend import Suspendable
 from lratlas.search.driven.untouched import importing, modules_among, modules_of, untouched, variables
 from lratlas.search.driven.validation import Validation
@@ -95,7 +95,7 @@ class Trial:
         self._count = 0
         self._measuring = False
         self._claimed = weakref.WeakSet[Optimizer]()  # optimizers whose parameters are known to be its own
-        self._shared: SearchError | None = None
+        self._unfit: SearchError | None = None  # why it cannot be searched at any LR
         self._known = modules
         self._owners: tuple[frozenset[int], list[nn.Module]] = (frozenset(), [])  # by the ids of their parameters
 
@@ -125,6 +125,11 @@ class Trial:
         return self._steps.moved
 
     @property
+    def has_scheduler(self) -> bool:
+        """Whether a scheduler of PyTorch's will change its LR; that takes a tenth of a second."""
+        return has_scheduler(self._steps.known())
+
+    @property
     def in_parts(self) -> bool:
         """Whether it trains its parts one after the other, each by another optimizer."""
         return self._steps.in_parts
@@ -141,8 +146,8 @@ class Trial:
         self._losses, self._average, self._count = [], None, 0
         with self._inside():
             self._thread.resume()
-        if self._shared:
-            raise self._shared
+        if self._unfit:
+            raise self._unfit
         if self._thread.over and self.heard and not self.error:
             self.heard.returned(self._thread.returned, self.step)
         if self._thread.over and self._expected and not self.error:
@@ -221,20 +226,16 @@ class Trial:
                 raise SearchError("it takes a step of the training's optimizer, but must only evaluate")
             return
         self._arrive_if_printed()
-        self._claim(optimizer)
         assert self._segment is not None
         share = self._segment.share_at(min(self.step, self._segment.stop - 1))
-        self._steps.begin(optimizer, lr=self.lr if self._imposed else None, share=share)
-
-    def _claim(self, optimizer: Optimizer) -> None:
-        """Make sure that the training has its parameters for itself."""
-        if optimizer not in self._claimed:
-            try:
-                if claim((each for group in optimizer.param_groups for each in group["params"]), self.thread):
-                    self._claimed.add(optimizer)
-            except SearchError as error:
-                self._shared = error
-                raise
+        try:
+            parameters = (each for group in optimizer.param_groups for each in group["params"])
+            if optimizer not in self._claimed and claim(parameters, self.thread):  # they must be its own
+                self._claimed.add(optimizer)
+            self._steps.begin(optimizer, lr=self.lr if self._imposed else None, share=share)
+        except SearchError as error:
+            self._unfit = error
+            raise
 
     def after_step(self, optimizer: Optimizer) -> None:
         """Count the step, and wait where the segment ends."""

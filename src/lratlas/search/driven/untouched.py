@@ -54,7 +54,7 @@ def modules_of(parameters: Iterable[Tensor]) -> list[nn.Module]:
     """The modules that have any of some parameters, among all in the process; that takes a tenth of a second."""
     own = {id(each) for each in parameters}
     # By their types, since objects of other libraries may answer isinstance() with anything, and there are many.
-    kinds = _kinds(nn.Module)
+    kinds = derived(nn.Module)
     alive = [each for each in gc.get_objects() if type(each) in kinds and "_modules" in vars(each)]
     return [each for each in alive if any(id(parameter) in own for parameter in each.parameters())]
 
@@ -162,9 +162,9 @@ def _plain(each: Any) -> bool:
     return type(each) is Tensor and each.layout is torch.strided and not each.is_inference()
 
 
-def _kinds(kind: type) -> set[type]:
+def derived(kind: type) -> set[type]:
     """A class and all that are derived from it."""
-    return {kind}.union(*(_kinds(each) for each in kind.__subclasses__()))
+    return {kind}.union(*(derived(each) for each in kind.__subclasses__()))
 
 
 def _frames() -> list[FrameType]:
