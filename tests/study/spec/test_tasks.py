@@ -117,6 +117,18 @@ def test_digits_come_out_the_same_every_time_and_take_options():
     assert abs(len(half.test[0]) - len(half.train[0])) <= 1
 
 
+def test_digits_may_be_few_and_have_wrong_labels():
+    """The same images with right and with wrong labels; of these as many as the share says. Tests are as they were."""
+    whole, right, wrong = (
+        tasks(preset="digits", options=options).of(0)
+        for options in ({}, {"images": 200}, {"images": 200, "corruption": 0.25})
+    )
+    assert torch.equal(right.train[0], wrong.train[0])
+    assert torch.bincount(right.train[1]).tolist() == [20] * 10
+    assert int((right.train[1] != wrong.train[1]).sum()) == 50
+    assert torch.equal(wrong.test[1], whole.test[1])
+
+
 def test_own_functions_in_the_current_folder_are_found(module: str):
     made = tasks(
         model=f"{module}:model",

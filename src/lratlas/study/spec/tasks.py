@@ -14,6 +14,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 
 from lratlas.data.collect import Pair
 from lratlas.data.digits import digits
+from lratlas.data.subsets import subset
 from lratlas.data.ticks import dirichlet_weights, ticks
 from lratlas.errors import SpecError, TaskError, meant
 from lratlas.models.mlp import MLP
@@ -143,7 +144,14 @@ def ticks_task(
 
 
 def digits_task(
-    _seed: int, *, batch_size: int = 32, rule: Any = "sphere_sgd", loss: Any = None, test_share: float = 0.3
+    _seed: int,
+    *,
+    batch_size: int = 32,
+    rule: Any = "sphere_sgd",
+    loss: Any = None,
+    test_share: float = 0.3,
+    images: int | None = None,
+    corruption: float = 0.0,
 ) -> Task:
     """Scikit-learn's 1,797 handwritten digits, 8x8 pixels, stratified split, and the scale-invariant MLP 64-64-64-10.
 
@@ -152,8 +160,14 @@ def digits_task(
         rule: Update rule.
         loss: Loss, cross-entropy unless given.
         test_share: Share of the images kept for testing.
+        images: Size of a stratified subset of the training images; all of them if None.
+        corruption: Share of the training labels replaced by another class.
+
+    Raises:
+        ValueError: The share for testing leaves a part without an image of some class.
+        DataError: There are not so many images, or the other share is not in [0, 1].
     """
-    train, test = _digits(test_share)
+    train, test = _digits(test_share, images, corruption)
     return Task(
         name="digits",
         model=lambda: MLP(64, (64, 64), 10, scale_invariant=True),
@@ -182,8 +196,8 @@ BUILT_IN: Mapping[str, tuple[Callable[..., Task], bool]] = {
 }
 
 
-def _digits(test_share: float) -> tuple[Pair, Pair]:
-    data = digits(test_share)
+def _digits(test_share: float, images: int | None, corruption: float) -> tuple[Pair, Pair]:
+    data = subset(digits(test_share), images=images, corruption=corruption)
     # Of float64, as scikit-learn has them: they are rounded to the training's number format after normalisation.
     train_x, test_x = (images.flatten(1).double() for images, _ in (data.train, data.test))
     mean, deviation = train_x.mean(), train_x.std()
