@@ -1,10 +1,13 @@
-"""Studies that cost less, where something else is tested: without processes of their own, or without a page."""
+"""What costs less, where something else is tested: without processes of its own, or without a page."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 from unittest.mock import patch
 
 from lratlas.atlas import Atlas
+from lratlas.search.driven import find
+from lratlas.search.driven.drive import Driven
 from lratlas.study.execute import driver
 from lratlas.study.execute.jobs import perform
 from lratlas.study.execute.study import Study
@@ -34,6 +37,17 @@ def unfigured() -> Generator[None]:
 def workerless() -> Generator[None]:
     """Studies whose jobs are done in this process, one after the other."""
     with patch.object(driver, "execute", _execute):
+        yield
+
+
+@contextmanager
+def without_a_process() -> Generator[None]:
+    """Searches with a script that is run once more in this process, not by a Python of its own."""
+
+    def driven(**given: Any) -> Driven:
+        return Driven(**(given | {"alone": None}))
+
+    with patch.object(find, "Driven", driven):
         yield
 
 

@@ -134,7 +134,7 @@ def test_lrs_can_be_compared_by_the_loss_of_a_spec(here: Run, place: Path):
 
 def test_the_page_names_the_schedule(here: Run, place: Path):
     words = ["--steps", "64", "--lrs", "0.01", "1", "1", "--budget", "0.2", "-f", "search", "--workers", "1"]
-    command = program(place, after="print(json.dumps({'acc': 3 - loss}))")
+    command = program(place, after="tell(acc=3 - loss)")
     words += ["--metric", "acc", "--direction", "maximize", "--limit", "3"]
     assert here("find", "--command", command, *words, "--schedule", "linear").code == 0
     assert strict((place / "search" / "search.json").read_text())["limit"] == 3
@@ -194,7 +194,7 @@ def test_an_lr_is_found_for_a_command(here: Run, place: Path):
 
 
 def test_more_may_be_better_for_a_command(here: Run, place: Path):
-    command = program(place, after="print(json.dumps({'acc': 1 - loss}))")
+    command = program(place, after="tell(acc=1 - loss)")
     words = ["--steps", "64", "--lrs", "0.01", "1", "1", "--budget", "0.2", "-f", "search", "--json"]
     ran = here("find", "--command", command, *words, "--metric", "acc", "--direction", "maximize")
     assert ran.code == 0, ran
