@@ -1,7 +1,7 @@
 """What costs less, where something else is tested: without processes of its own, or without a page."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -27,9 +27,19 @@ def undrawn() -> Generator[None]:
 
 @contextmanager
 def unfigured() -> Generator[None]:
-    """Pages without figures for papers, which cost more than the rest of a small study."""
-    pdf, svg = "lratlas.reporting.figure_pdf", "lratlas.reporting.figure_svg"
-    with patch(pdf, return_value=b""), patch(svg, return_value=""):
+    """Pages without figures for papers, which cost more than the rest of a small study or search."""
+    with ExitStack() as stack:
+        for module in ("lratlas.reporting", "lratlas.advising"):
+            stack.enter_context(patch(f"{module}.figure_pdf", return_value=b""))
+            stack.enter_context(patch(f"{module}.figure_svg", return_value=""))
+        yield
+
+
+@contextmanager
+def unpaged() -> Generator[None]:
+    """Searches whose page and figures are not drawn."""
+    page, charts = "lratlas.advising.advice_page", "lratlas.advising.charts_of"
+    with unfigured(), patch(page, return_value=""), patch(charts, return_value={"advice": None}):
         yield
 
 
