@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -55,7 +56,7 @@ def without_a_process() -> Generator[None]:
     """Searches with a script that is run once more in this process, not by a Python of its own."""
 
     def driven(**given: Any) -> Driven:
-        return Driven(**(given | {"alone": None}))
+        return replace(Driven(**given), alone=None)
 
     with patch.object(find, "Driven", driven):
         yield
