@@ -1,10 +1,14 @@
-"""Studies that cost less, where something else is tested: without processes of their own, or without a page."""
+"""What costs less, where something else is tested: without processes of its own, or without a page."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 from lratlas.atlas import Atlas
+from lratlas.search.driven import find
+from lratlas.search.driven.drive import Driven
 from lratlas.study.execute import driver
 from lratlas.study.execute.jobs import perform
 from lratlas.study.execute.study import Study
@@ -24,9 +28,19 @@ def undrawn() -> Generator[None]:
 
 @contextmanager
 def unfigured() -> Generator[None]:
-    """Pages without figures for papers, which cost more than the rest of a small study."""
-    pdf, svg = "lratlas.reporting.figure_pdf", "lratlas.reporting.figure_svg"
-    with patch(pdf, return_value=b""), patch(svg, return_value=""):
+    """Pages without figures for papers, which cost more than the rest of a small study or search."""
+    with ExitStack() as stack:
+        for module in ("lratlas.reporting", "lratlas.advising"):
+            stack.enter_context(patch(f"{module}.figure_pdf", return_value=b""))
+            stack.enter_context(patch(f"{module}.figure_svg", return_value=""))
+        yield
+
+
+@contextmanager
+def unpaged() -> Generator[None]:
+    """Searches whose page and figures are not drawn."""
+    page, charts = "lratlas.advising.advice_page", "lratlas.advising.charts_of"
+    with unfigured(), patch(page, return_value=""), patch(charts, return_value={"advice": None}):
         yield
 
 
@@ -34,6 +48,17 @@ def unfigured() -> Generator[None]:
 def workerless() -> Generator[None]:
     """Studies whose jobs are done in this process, one after the other."""
     with patch.object(driver, "execute", _execute):
+        yield
+
+
+@contextmanager
+def without_a_process() -> Generator[None]:
+    """Searches with a script that is run once more in this process, not by a Python of its own."""
+
+    def driven(**given: Any) -> Driven:
+        return replace(Driven(**given), alone=None)
+
+    with patch.object(find, "Driven", driven):
         yield
 
 

@@ -49,7 +49,10 @@ def test_a_worker_that_compiles_nothing_imports_neither_the_compiler_nor_what_an
     assert not {"torch._dynamo", "torch._inductor", "sympy", "altair", "scipy", "sklearn", "vl_convert"} & names
 
 
-def test_what_shows_a_study_imports_no_pytorch() -> None:
-    names = imported_by("import lratlas.reporting, lratlas.comparing, lratlas.report.charts, lratlas.serve.server")
+def test_what_shows_a_study_or_searches_with_a_command_imports_no_pytorch() -> None:
+    names = imported_by(
+        "import lratlas.reporting, lratlas.comparing, lratlas.report.charts, lratlas.serve.server\n"
+        "import lratlas.search.command.command, lratlas.search.command.gpus"
+    )
     assert {"altair", "polars"} <= names
     assert not {"torch", "sklearn", "scipy.stats", "scipy.optimize"} & names

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -27,8 +28,13 @@ def part_of(module: str) -> str:
     return max((part for part in ORDER if f"{path}.".startswith(f"{part}.")), key=len, default="")
 
 
-def imports() -> Iterator[tuple[str, str]]:
+@cache
+def imports() -> tuple[tuple[str, str], ...]:
     """Each module with each other of the package that it imports, anywhere in its text; not those of the package."""
+    return tuple(_imports())
+
+
+def _imports() -> Iterator[tuple[str, str]]:
     for path in (SOURCE / "lratlas").rglob("*.py"):
         module = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if module != "lratlas" else ():

@@ -27,8 +27,9 @@ TEXTS = """
 SCREENS = pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 
 
+# Of the two whole studies the smaller one: axe-core looks at every cell of every table.
 @SCREENS
-@pytest.mark.parametrize("name", ["study", "comparison"])
+@pytest.mark.parametrize("name", ["hostile", "comparison"])
 def test_axe_finds_nothing_serious(
     opened: Opener, name: str, size: tuple[int, int], request: pytest.FixtureRequest
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cheaper import workerless
 from cli.helpers import NAMED, Explored, Ran, assert_same_tables, contents
 
 # What a process can do whose files may not grow beyond a limit; the kernel's signal for it is ignored by Python. Jobs
@@ -80,7 +81,8 @@ def test_resume_sets_damaged_files_aside_and_makes_them_again(study: Path, explo
         spoil(study, "tables/traces/pretrain-*.parquet", cut),
     ]
     damaged = {name: (study / name).read_bytes() for name in spoiled}
-    ran = run("resume", study, "--workers", "1")
+    with workerless():
+        ran = run("resume", study, "--workers", "1")
     assert ran.code == 0
     assert sorted(ran.err.splitlines()) == sorted(
         [NAMED, *(f"lratlas: {name} is damaged; it is set aside in damaged/ and made again." for name in spoiled)]
@@ -167,7 +169,8 @@ def test_a_study_whose_disk_was_full_goes_on_when_it_is_not(
     assert "nothing computed so far is lost" in said
 
     # Without a terminal there is the result and nothing else.
-    ran = run("resume", folder, "--workers", "1")
+    with workerless():
+        ran = run("resume", folder, "--workers", "1")
     assert (ran.code, ran.err) == (0, f"{NAMED}\n")
     assert ran.out.startswith("| boundary")
     assert ran.out.endswith(f"Report: {folder}/report.html\n")

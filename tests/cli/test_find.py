@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 from safetensors.torch import load_file
 
+from cheaper import unfigured, unpaged
 from cli.helpers import Ran, contents
 from search.command_helpers import program
 
@@ -78,6 +79,19 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cheaper() -> Iterator[None]:
+    """No test here looks at figures for papers."""
+    with unfigured():
+        yield
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    with unpaged():
+        yield
+
+
 @pytest.fixture
 def here(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command in this process, run in that folder."""
@@ -112,6 +126,7 @@ def test_an_lr_is_found_for_a_spec(here: Run, place: Path):
     assert strict(here("status", "search", "--json").out)["advice"]["checkpoint"] == facts["checkpoint"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_schedule_a_warm_up_and_a_seed_are_searched_with(here: Run, place: Path):
     words = ["--schedule", "cosine", "--warmup", "16", "--seed", "3", "--lrs", "1e-3", "1", "1", "--json"]
     ran = here("find", "spec.toml", "-f", "search", *words)
@@ -125,6 +140,7 @@ def test_a_schedule_a_warm_up_and_a_seed_are_searched_with(here: Run, place: Pat
     assert table.splitlines()[0].split()[1::2] == ["lr", "steps", "value", "regime"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_lrs_can_be_compared_by_the_loss_of_a_spec(here: Run, place: Path):
     ran = here("find", "spec.toml", "-f", "search", "--metric", "loss", "--lrs", "1e-3", "1", "1", "--json")
     assert ran.code == 0, ran
@@ -134,7 +150,7 @@ def test_lrs_can_be_compared_by_the_loss_of_a_spec(here: Run, place: Path):
 
 def test_the_page_names_the_schedule(here: Run, place: Path):
     words = ["--steps", "64", "--lrs", "0.01", "1", "1", "--budget", "0.2", "-f", "search", "--workers", "1"]
-    command = program(place, after="print(json.dumps({'acc': 3 - loss}))")
+    command = program(place, after="tell(acc=3 - loss)")
     words += ["--metric", "acc", "--direction", "maximize", "--limit", "3"]
     assert here("find", "--command", command, *words, "--schedule", "linear").code == 0
     assert strict((place / "search" / "search.json").read_text())["limit"] == 3
@@ -161,6 +177,7 @@ def test_no_lr_is_advised_where_none_has_an_effect(here: Run, place: Path):
     assert (settings["samples"], settings["chance"]) == (100, 0.1)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_search_is_told_again_as_json_without_training(
     home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
@@ -193,8 +210,9 @@ def test_an_lr_is_found_for_a_command(here: Run, place: Path):
     assert (place / "search" / "advice.html").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_more_may_be_better_for_a_command(here: Run, place: Path):
-    command = program(place, after="print(json.dumps({'acc': 1 - loss}))")
+    command = program(place, after="tell(acc=1 - loss)")
     words = ["--steps", "64", "--lrs", "0.01", "1", "1", "--budget", "0.2", "-f", "search", "--json"]
     ran = here("find", "--command", command, *words, "--metric", "acc", "--direction", "maximize")
     assert ran.code == 0, ran
@@ -255,7 +273,7 @@ def test_a_command_that_counts_epochs_is_told_no_steps(refused: Refused):
     assert "give --epochs" in said
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "undrawn")
 def test_a_command_without_what_the_search_needs_is_refused_in_its_own_terms(place: Path, run: Run, refused: Refused):
     words = ["--steps", "64", "--lrs", "0.01", "1", "1", "-f", "search"]
     command = program(place)
@@ -266,6 +284,7 @@ def test_a_command_without_what_the_search_needs_is_refused_in_its_own_terms(pla
         assert "another folder" in said
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_failed_is_trained_again_where_it_is_asked_for(here: Run, place: Path):
     words = ["--steps", "64", "--lrs", "0.01", "1", "1", "--budget", "0.2", "-f", "search", "--workers", "1"]
     broken = here("find", "--command", program(place, before="sys.exit('no such data')"), *words)
@@ -278,6 +297,7 @@ def test_what_failed_is_trained_again_where_it_is_asked_for(here: Run, place: Pa
     assert found["statement"] == expected["statement"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_there_are_as_many_programs_as_gpus_by_default(here: Run, place: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
     before = "open('seen', 'a').write(os.environ['CUDA_VISIBLE_DEVICES'] + '\\n'); time.sleep(0.1)"
@@ -379,6 +399,7 @@ def there(interrupted: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_killed_search_goes_on_to_the_same_advice(interrupted: Path, there: Run):
     journal = interrupted / "search" / "journal.jsonl"
     before = journal.read_bytes()

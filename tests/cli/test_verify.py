@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from cheaper import workerless
 from cli.helpers import Explored, Ran, assert_same_tables
 
 Run = Callable[..., Ran]
@@ -29,7 +30,8 @@ def test_damage_is_named_and_made_again(study: Path, explored: Explored, run: Ru
         str(weights.relative_to(study)),
         str(traces.relative_to(study)),
     ]
-    repaired = run("verify", study, "--repair")
+    with workerless():
+        repaired = run("verify", study, "--repair")
     assert repaired.code == 0
     assert repaired.out.splitlines()[-1] == "2 files were made again; what they were is in damaged/."
     assert run("verify", study).code == 0

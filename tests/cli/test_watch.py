@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,14 +61,13 @@ def by_itself(
 
 
 def test_a_script_is_the_one_that_runs_by_itself_and_watched_as_by_a_line_in_its_loop(
-    by_itself: Callable[..., tuple[str, object]], tmp_path: Path
+    by_itself: Callable[..., tuple[str, object]], run: Callable[..., Ran], script: Path, tmp_path: Path
 ) -> None:
     (alone, code), (own, _) = (by_itself("1.0", word) for word in ("-v", "--own"))
-    words = ["-m", "lratlas", "watch", "--log", "log.jsonl", "train.py", "--", "1.0", "-v"]
-    watched = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, cwd=tmp_path)
-    printed, report = watched.stdout.split("\n", 1)
+    watched = run("watch", "--log", tmp_path / "log.jsonl", script, "--", "1.0", "-v")
+    printed, report = watched.out.split("\n", 1)
     assert printed + "\n" == alone
-    assert watched.returncode == code == 3
+    assert watched.code == code == 3
     first, second = report.splitlines()
     assert first.startswith("optimizer 1: step 600: ")
     assert second.removeprefix("optimizer 2: ") + "\n" == own[: -len(alone) - len("--own") + len("-v")]

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import pytest
 
 import lratlas
-from cheaper import unfigured, workerless
+from cheaper import unpaged, without_a_process, workerless
 from docs.pages import DOCS, ROOT, Block, blocks_of, commands, parsed, text_of
 from docs.settings import SETTINGS, Setting
 from docs.shell import run_shell
@@ -34,8 +34,8 @@ SECTIONS: dict[str, Any] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def cheaper() -> Iterator[None]:
-    """No page shows figures for papers, and none asks for more than one process."""
-    with workerless(), unfigured():
+    """No page shows figures for papers or what is on the page of a search, and none asks for more than one process."""
+    with workerless(), unpaged(), without_a_process():
         yield
 
 

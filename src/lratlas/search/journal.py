@@ -252,4 +252,5 @@ def _result(record: dict[str, Any]) -> SegmentResult:
     made = SegmentResult(
         segment=Segment(**of), losses=tuple(math.nan if loss is None else loss for loss in losses), **record
     )
-    return _RESULT.validate_python(asdict(made))  # the classes refuse fields, this the types of their values
+    # The classes refuse fields, this the types of their values.
+    return _RESULT.validate_python(vars(made) | {"segment": vars(made.segment)})

@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import torch
-
 T = TypeVar("T")
 _LOG = logging.getLogger("lratlas")
 # What PyTorch, its allocator for the CPU, its data loaders and torchrun, JAX, CUDA, C++, Linux and Slurm say.
@@ -36,6 +34,8 @@ def in_parts(work: Callable[[slice], T], lanes: int, join: Callable[[Sequence[T]
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error says that memory did not suffice."""
+    import torch  # a search for a command starts without it
+
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or says_out_of_memory(str(error))
 
 
@@ -51,6 +51,8 @@ def _in_parts(work: Callable[[slice], T], part: slice, join: Callable[[Sequence[
     except RuntimeError as error:
         if size < 2 or not is_out_of_memory(error):
             raise
+    import torch
+
     # Here and not above, for an exception that is being handled keeps the failed attempt's tensors.
     gc.collect()
     if torch.cuda.is_available():

@@ -43,12 +43,13 @@ def finder(
     resumable: bool = True,
     anneal: bool = True,
     direction: Literal["minimize", "maximize"] = "minimize",
+    budget: float = 0.6,
 ) -> Finder:
     return Finder(
         tmp_path / "search",
         steps=320,
         lrs=LRS,
-        budget=2.5,
+        budget=budget,
         resumable=resumable,
         anneal=anneal,
         direction=direction,
@@ -81,7 +82,7 @@ def final_loss(lr: float, steps: int = 320) -> float:
 
 
 def test_a_search_finds_an_lr_that_trains_well(tmp_path: Path) -> None:
-    seen = search(program(tmp_path), finder(tmp_path))
+    seen = search(program(tmp_path), finder(tmp_path, budget=2.5))
     assert advised_lr(seen.advice) < 2  # the parabola diverges above
     assert final_loss(advised_lr(seen.advice)) < 2 * min(map(final_loss, LRS)) + 1e-3
     assert not seen.advice.warnings or not any("training loss" in warning for warning in seen.advice.warnings)
@@ -94,7 +95,7 @@ def test_a_search_finds_an_lr_that_trains_well(tmp_path: Path) -> None:
     assert [folder.name for folder in folders if (folder / "state").exists()] == [seen.advice.segment]
     assert all((folder / "stdout.txt").stat().st_size for folder in folders)
     # A finished search is left as it is.
-    again = search("sh -c 'exit 1' {lr} {checkpoint} {final_lr}", finder(tmp_path))
+    again = search("sh -c 'exit 1' {lr} {checkpoint} {final_lr}", finder(tmp_path, budget=2.5))
     assert again.started == []
     assert again.advice.lr == seen.advice.lr
 
@@ -109,9 +110,9 @@ def test_several_workers_come_to_the_same(tmp_path: Path) -> None:
 
 
 def test_without_checkpoints_every_segment_is_trained_from_the_beginning(tmp_path: Path) -> None:
-    text = "import json,sys; lr, steps = float(sys.argv[1]), int(sys.argv[2]); loss = (1 - min(lr, 1.5)) ** (2 * steps)"
+    text = "import sys; lr, steps = float(sys.argv[1]), int(sys.argv[2]); loss = (1 - min(lr, 1.5)) ** (2 * steps)"
     path = tmp_path / "short.py"
-    path.write_text(f"{text}; print(json.dumps({{'value': loss, 'loss': loss}}))")
+    path.write_text(f'{text}; print(f\'{{{{"value": {{loss}}, "loss": {{loss}}}}}}\')')
     seen = search(f"{sys.executable} -S '{path}' {{lr}} {{steps}}", finder(tmp_path, resumable=False, anneal=False))
     assert {piece.start for piece in seen.started} == {0}
     assert seen.advice.finish == "constant"
@@ -126,7 +127,7 @@ def test_without_checkpoints_every_segment_is_trained_from_the_beginning(tmp_pat
     [
         ("if lr == 0.03: raise OSError('the disk is full')", "exited with code 1: .*OSError: the disk is full"),
         ("if lr == 0.03: time.sleep(300)", "not done after 2 s"),
-        ("if lr == 0.03: os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
+        ("if lr == 0.03: import signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
         ("if lr == 0.03: print('}{' * 99, chr(0)); sys.exit()", "told no 'value'; it printed no JSON records"),
         ("if lr == 0.03: print('{\"value\": NaN}'); sys.exit()", r"the value was not finite \(nan\)"),
         ("if lr == 0.03: print('{\"value\": 1}'); sys.exit()", "saved no checkpoint"),
@@ -182,7 +183,7 @@ def test_what_failed_is_trained_again_though_the_state_before_it_was_deleted(tmp
         "raise MemoryError",
         "sys.exit('torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB')",
         "print('RESOURCE_EXHAUSTED: Out of memory while trying to allocate', flush=True); os._exit(1)",
-        "os.kill(os.getpid(), signal.SIGKILL)",
+        "import signal; os.kill(os.getpid(), signal.SIGKILL)",
         "os._exit(137)",
     ],
 )
@@ -201,7 +202,7 @@ def test_what_ran_out_of_memory_next_to_others_is_trained_alone(tmp_path: Path) 
         "except FileExistsError: sys.exit('CUDA error: out of memory')\n"
         "time.sleep(0.1)"
     )
-    command = program(tmp_path, before=before, after="print(json.dumps({'value': loss})); os.rmdir(card)")
+    command = program(tmp_path, before=before, after="tell(value=loss); os.rmdir(card)")
     seen = search(command, finder(tmp_path), finder(tmp_path))
     assert not [each for each in seen.ended if each.failure and each.segment.lr < 2]
     (said,) = [notice for notice in seen.notices if "memory" in notice]
@@ -250,13 +251,13 @@ def test_losses_do_not_stand_in_for_a_metric_that_is_wanted(tmp_path: Path) -> N
 
 
 def test_a_value_that_is_missing_once_is_a_failure_and_not_replaced_by_a_loss(tmp_path: Path) -> None:
-    seen = search(program(tmp_path, after="if lr != 0.03: print(json.dumps({'value': loss}))"), finder(tmp_path))
+    seen = search(program(tmp_path, after="if lr != 0.03: tell(value=loss)"), finder(tmp_path))
     (failed,) = [each for each in seen.ended if each.segment.lr == 0.03 and each.segment.seed == 0]
     assert failed.failure == "the command told no 'value'; its records have step, loss (--metric names one)"
 
 
 def test_a_named_metric_may_be_better_when_higher(tmp_path: Path) -> None:
-    after = "print(json.dumps({'acc': 1 - loss, 'averaged_acc': 1 - loss / 2}))"
+    after = "tell(acc=1 - loss, averaged_acc=1 - loss / 2)"
     seen = search(program(tmp_path, after=after), finder(tmp_path, direction="maximize"), metric="acc")
     assert final_loss(advised_lr(seen.advice)) < min(map(final_loss, LRS)) + seen.finder.search.tolerance
     first = seen.ended[0]
@@ -292,7 +293,7 @@ import sys
 from lratlas.search.command.command import find_by_command
 from lratlas.search.finder import Finder
 command, folder = sys.argv[1:3]
-finders = [Finder(folder, steps=320, lrs={lrs}, budget=2.5) for _ in range(int(sys.argv[3]))]
+finders = [Finder(folder, steps=320, lrs={lrs}, budget=0.6) for _ in range(int(sys.argv[3]))]
 print(find_by_command(command, finders).lr)
 """
 
@@ -334,7 +335,7 @@ def test_an_interrupted_search_loses_no_more_than_the_segment_it_was_at(tmp_path
     before = (
         f"log = open({str(log)!r}, 'a'); log.write(f'{{os.getpid()}}\\n'); log.flush()\n"
         f"if os.path.exists({str(first)!r}) and len(open({str(log)!r}).readlines()) == 10:"
-        " path.write_text('half'); time.sleep(300)"
+        " open(checkpoint, 'w').write('half'); time.sleep(300)"
     )
     command = program(tmp_path, before=before)
     first.touch()
@@ -368,7 +369,7 @@ def test_ctrl_c_ends_the_programs_of_all_workers(tmp_path: Path) -> None:
 
 def test_a_second_ctrl_c_waits_no_longer(tmp_path: Path) -> None:
     before = (
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         f"open({str(tmp_path / 'calls')!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(300)"
     )
     with started(tmp_path, program(tmp_path, before=before), 1) as process:

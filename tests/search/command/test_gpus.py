@@ -4,8 +4,8 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+import torch
 
-from lratlas.search.command import gpus
 from lratlas.search.command.gpus import divided, visible_gpus
 
 
@@ -16,7 +16,7 @@ def driver(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     path.chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(gpus, "device_count", int)
+    monkeypatch.setattr(torch.cuda, "device_count", int)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_what_the_user_made_visible_counts(
 def test_without_a_driver_there_is_what_torch_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(gpus, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert visible_gpus() == ("0", "1", "2")
 
 

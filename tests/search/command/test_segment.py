@@ -1,4 +1,3 @@
-import json
 import math
 import re
 import shlex
@@ -68,7 +67,7 @@ def test_segments_go_on_from_their_parents_state(trained: Train, tmp_path: Path)
     assert following.value == following.averaged == pytest.approx(constant[-1])
     assert {each.failure for each in (first, following, branch)} == {None}
     # Two segments branch from the same state, and it is as it was.
-    assert json.loads(state(tmp_path, FIRST).read_text())["step"] == 64
+    assert state(tmp_path, FIRST).read_text().startswith("64 ")
 
 
 def test_an_attempt_that_was_cut_off_leaves_nothing_behind(trained: Train, tmp_path: Path) -> None:
@@ -104,10 +103,10 @@ def test_the_environment_says_the_same(trained: Train, tmp_path: Path) -> None:
         ({"before": "raise ValueError('no such\\nthing')"}, "exited with code 1: .*ValueError: no such; thing"),
         ({"before": "print('all is lost'); sys.exit(7)"}, "exited with code 7: all is lost"),
         ({"before": "os._exit(5)"}, "exited with code 5$"),
-        ({"before": "os.kill(os.getpid(), signal.SIGKILL)"}, "ended by SIGKILL .out of memory, perhaps.$"),
+        ({"before": "os.kill(os.getpid(), 9)"}, "ended by SIGKILL .out of memory, perhaps.$"),
         ({"before": "os.abort()"}, "ended by SIGABRT"),
         ({"before": "time.sleep(60)"}, "the command was ended: it was not done after 0.5 s"),
-        ({"after": "path.unlink(); print('{\"value\": 1}')"}, "saved no checkpoint"),
+        ({"after": "os.remove(checkpoint); print('{\"value\": 1}')"}, "saved no checkpoint"),
         (
             {"inside": "sys.stdout.buffer.write(b'\\x00\\xff garbage\\n'); continue", "after": ""},
             "told no 'value'; it printed no JSON",
@@ -127,7 +126,7 @@ def test_what_goes_wrong_is_named(lines: dict[str, str], failure: str, trained: 
         ({"before": "print('std::bad_alloc'); sys.exit(1)"}, True),
         ({"before": "print('oom-kill event', file=sys.stderr); sys.exit(1)"}, True),
         ({"before": "raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. ')"}, True),
-        ({"before": "os.kill(os.getpid(), signal.SIGKILL)"}, True),
+        ({"before": "os.kill(os.getpid(), 9)"}, True),
         ({"before": "raise ValueError('too large')"}, False),
         ({"before": "os.abort()"}, False),
         ({"before": "print('out of memory, in words only')"}, False),

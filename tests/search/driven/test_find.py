@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lratlas
+from cheaper import without_a_process
 from lratlas.errors import SearchError, SpecError
 from lratlas.search.driven.find import find_by_function, find_by_script
 from lratlas.search.find import SearchProgress
@@ -263,6 +264,12 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    with without_a_process():
+        yield
+
+
 VALUE = "nn.functional.cross_entropy(model(x), y)"
 
 
@@ -277,6 +284,7 @@ def test_a_script_does_what_python_does_with_it(script: Path, tmp_path: Path):
     assert driven == alone[: len(driven)]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_script_that_is_told_its_length_is_run_whole_for_each_comparison(script: Path, tmp_path: Path):
     words = ["--lr={lr}", "--steps={steps}"]
     advice = find_by_script(script, words, value=VALUE, steps=128, lrs=LRS, folder=tmp_path / "found")
@@ -440,6 +448,7 @@ def test_a_metric_that_is_printed_in_the_middle_of_its_rhythm_is_that_of_its_ste
     assert all(each.value == each.segment.stop + (first if first < 5 else first - 10) for each in results)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_another_script_or_other_arguments_are_another_search(script: Path, tmp_path: Path):
     given: dict[str, Any] = {"value": VALUE, "steps": 128, "lrs": LRS[:2], "budget": 0.1, "folder": tmp_path / "found"}
     find_by_script(script, ["--lr={lr}"], **given)
@@ -521,6 +530,7 @@ def test_a_training_that_draws_what_no_seed_determines_is_said_to(tmp_path: Path
     assert not any("Run once more" in note for note in even.warnings)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_failed_of_a_script_is_trained_again_where_that_is_asked_for(tmp_path: Path):
     path, broken = tmp_path / "train.py", tmp_path / "broken"
     path.write_text(

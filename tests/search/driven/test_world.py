@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from accelerate.state import GradientState, is_initialized
 from torch import distributed
 
+from cheaper import without_a_process
 from lratlas.errors import SearchError
 from lratlas.search.driven.find import find_by_script
 from lratlas.search.driven.world import enter, several_trainings, world
@@ -182,7 +183,8 @@ def run(folder: Path, *, before: str = "", each: str = "") -> tuple[list[str], l
     script = folder / "train.py"
     inner = textwrap.indent(textwrap.dedent(each), " " * 8)
     script.write_text(BASE.format(before=textwrap.dedent(before), each=inner))
-    find_by_script(script, ["{lr}"], value=VALUE, steps=128, lrs=[0.01, 0.1], budget=0.1, folder=folder / "found")
+    with without_a_process():
+        find_by_script(script, ["{lr}"], value=VALUE, steps=128, lrs=[0.01, 0.1], budget=0.1, folder=folder / "found")
     text = (folder / "found" / "output" / "lr0.1-seed0.txt").read_text()
     command = [sys.executable, str(script), "0.1"]
     both = subprocess.run(

@@ -5,8 +5,6 @@ import subprocess
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch.cuda import device_count
-
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 _PATIENCE = 20.0  # seconds for nvidia-smi, whose first call may start the driver
 
@@ -15,7 +13,7 @@ def visible_gpus() -> tuple[str, ...]:
     """The CUDA devices that programs started here would see, by the names that ``CUDA_VISIBLE_DEVICES`` knows."""
     given = os.environ.get(VARIABLE)
     if given is None:
-        return tuple(map(str, range(_listed() or device_count())))
+        return tuple(map(str, range(_listed() or _counted())))
     names = [name.strip() for name in given.split(",")]
     # As CUDA does: what follows a name that is none is ignored.
     end = next((place for place, name in enumerate(names) if name in {"", "-1", "NoDevFiles"}), len(names))
@@ -54,3 +52,10 @@ def _listed() -> int:
     except (OSError, subprocess.TimeoutExpired):
         return 0
     return sum(line.startswith("GPU ") for line in found.stdout.splitlines())
+
+
+def _counted() -> int:
+    """How many GPUs PyTorch sees, also such as no NVIDIA driver lists."""
+    from torch.cuda import device_count
+
+    return device_count()
