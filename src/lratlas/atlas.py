@@ -285,7 +285,7 @@ class Atlas:
         from lratlas.report.ticks_picture import feature_points, ticks_chart
         from lratlas.study.spec.tasks import tasks_from
 
-        options = self.spec.task.options
+        options: dict[str, Any] = dict(self.spec.task.options)
         shape, margin = SHAPES[options.get("shape", SHAPE)], options.get("margin", MARGIN)
         task = tasks_from(self.spec.task).of(0)
         points = feature_points(task.train, task.singles, shape, margin=margin)

@@ -282,13 +282,13 @@ def _drawable(name: str) -> pl.Expr:
     return pl.when(pl.col(name).is_finite() & (pl.col(name) > 0)).then(pl.col(name))
 
 
+# The chart features_full shows the same as features.
 CHART_DATA: Mapping[str, Callable[[Tables], pl.DataFrame]] = {
     "accuracy": accuracy_data,
     "last_tenth": last_tenth_data,
     "loss": loss_data,
     "geometry": geometry_data,
     "features": features_data,
-    "features_full": features_data,
     "bands": bands_data,
     "traces": traces_data,
     "convergence": convergence_data,

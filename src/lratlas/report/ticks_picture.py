@@ -22,12 +22,12 @@ _UNINFORMATIVE = 60  # points, more of which would hide the curves
 Pair = tuple[Tensor, Tensor]
 
 
-def feature_points(train: Pair, singles: Pair, shape: Shape, *, margin: float) -> pl.DataFrame:
+def feature_points(train: Pair, singles: Pair | None, shape: Shape, *, margin: float) -> pl.DataFrame:
     """The points of the first feature, each with what it is: the training set, and some where it is uninformative.
 
     Args:
         train: Inputs [n, 2 · features] and labels [n], 0 or 1.
-        singles: The same of single-feature test sets, with an axis of features before the others.
+        singles: The same of single-feature test sets, with an axis of features before the others; None for none.
         shape: What separates the classes.
         margin: Distance to the curves that informative points keep.
 
@@ -36,7 +36,8 @@ def feature_points(train: Pair, singles: Pair, shape: Shape, *, margin: float) -
         uninformative: closer to a curve than the margin.
     """
     # Where only the second feature is informative, the first is not.
-    others = (part[1:2, :_UNINFORMATIVE].flatten(0, 1) for part in singles)
+    sets = singles or tuple(part[None] for part in train)
+    others = (part[1:2, :_UNINFORMATIVE].flatten(0, 1) for part in sets)
     inputs, labels = (torch.cat(parts) for parts in zip(train, others, strict=True))
     points = inputs[:, :2]
     frame = pl.DataFrame({"x1": points[:, 0].tolist(), "x2": points[:, 1].tolist(), "label": labels.long().tolist()})
@@ -76,8 +77,8 @@ def ticks_chart(points: pl.DataFrame, shape: Shape, *, margin: float) -> Drawing
         raise StudyError("The ticks chart needs points, but the data have none.")
     ends = alt.Scale(domain=[-HALF_WIDTH, HALF_WIDTH], nice=False)
     axis = alt.Axis(values=list(range(-2, 3)), grid=False)
-    place = {"x": alt.X("x1:Q").scale(ends).axis(axis), "y": alt.Y("x2:Q").scale(ends).axis(axis)}
-    curves = alt.Chart(look.inline(boundary_lines(shape))).encode(**place, order=alt.Order("place:Q"))
+    x, y = alt.X("x1:Q").scale(ends).axis(axis), alt.Y("x2:Q").scale(ends).axis(axis)
+    curves = alt.Chart(look.inline(boundary_lines(shape))).encode(x=x, y=y, order=alt.Order("place:Q"))
     # As wide as the margin on both sides, in pixels: all points within that distance.
     wide = alt.expr(f"{2 * margin / (2 * HALF_WIDTH)} * width")
     empty = curves.mark_line(clip=True, opacity=0.22, color=look.NEUTRAL, strokeWidth=wide, strokeCap="round")
@@ -87,7 +88,8 @@ def ticks_chart(points: pl.DataFrame, shape: Shape, *, margin: float) -> Drawing
         alt.Chart(look.inline(points))
         .mark_point(filled=True, opacity=1)
         .encode(
-            **place,
+            x=x,
+            y=y,
             color=alt.Color("kind:N").scale(_COLOURS).title(None).legend(legend),
             shape=alt.Shape("kind:N").scale(_SHAPES).title(None).legend(legend),
             size=alt.condition("test(/,/, datum.kind)", alt.value(60), alt.value(24)),
