@@ -20,7 +20,6 @@ _RANKS = ("all features", "best feature of a run", "second", "third", "others")
 _RANK_COLOURS = alt.Scale(domain=list(_RANKS), range=[look.NEUTRAL, *look.STRONG, look.NEUTRAL])
 _RANK_DASHES = alt.Scale(domain=list(_RANKS), range=[[5, 3], *[[1, 0]] * 4])
 _TWO_LEVELS = 0.12  # share of a panel of full height that two levels of names take
-_COLUMNS = 5  # of the small panels of all models
 _KEPT = {True: "band alone, accuracy", False: "without band, accuracy"}
 
 
@@ -70,22 +69,23 @@ def features_full_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     data, bands = over_seeds(features_data(tables)), regime_bands(tables)
     models = data["model"].unique(maintain_order=True).to_list()
     scale = look.scale(data, "accuracy", "accuracy", room=0.32, share=True)
+    columns = look.columns(len(models), most=5)
     packed = _ranked(data)
     panels = [
         look.panel(
             _feature_lines(
                 packed.chart(f"datum.model === {json.dumps(model)}"),
                 look.plr_axis(elr=elr).title("PLR (ELR)" if elr else "PLR"),
-                alt.Y("accuracy:Q").scale(scale).title("accuracy" if i % _COLUMNS == 0 else None),
+                alt.Y("accuracy:Q").scale(scale).title("accuracy" if i % columns == 0 else None),
                 f"features_full_{i}",
             ),
             bands,
-            width=90,
+            width=690 // columns - 48,
             height=80,
         ).properties(title=model.rpartition(", ")[2])
         for i, model in enumerate(models)
     ]
-    return look.finish(alt.concat(*panels, columns=_COLUMNS, spacing=10), TEXTS["features_full"].alt)
+    return look.finish(alt.concat(*panels, columns=columns, spacing=10), TEXTS["features_full"].alt)
 
 
 def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:

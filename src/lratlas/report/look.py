@@ -137,6 +137,15 @@ def rounded(low: Any, high: Any, *, highest: float, share: bool) -> alt.Scale:
     return alt.Scale(domain=[low, high], nice=not (share and highest > 1), zero=False)
 
 
+def columns(panels: int, *, most: int) -> int:
+    """Columns of a grid of panels, with rows as evenly filled as can be.
+
+    >>> columns(4, most=3), columns(5, most=3), columns(17, most=5)
+    (2, 3, 5)
+    """
+    return math.ceil(panels / math.ceil(panels / most))
+
+
 def plr_tip() -> alt.Tooltip:
     """The PLR of a mark, read when it is pointed at."""
     return alt.Tooltip("plr:Q").title("PLR").format(LR_FORMAT)
