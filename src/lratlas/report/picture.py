@@ -21,6 +21,7 @@ from lratlas.report.texts import TEXTS
 _ROW = 690  # pixels, for all pictures of the row
 _WIDEST = 150
 _GAP = 14
+_SPECTRUM = "log spectrum"
 _DECADES = 4  # of the magnitude of frequencies, from black to white
 
 
@@ -46,8 +47,10 @@ def band_picture(image: Tensor | npt.NDArray[np.generic], bands: Sequence[tuple[
         for low, high in chosen
     }
     width = min(_WIDEST, _ROW // len(parts) - _GAP)
-    top = [_panel(pixels, caption, width=width).properties(title=caption) for caption, (pixels, _) in parts.items()]
-    below = [_panel(spectrum, f"{caption}, log spectrum", width=width) for caption, (_, spectrum) in parts.items()]
+    top = [_panel(pixels, caption, caption, width=width) for caption, (pixels, _) in parts.items()]
+    below = [
+        _panel(spectrum, f"{caption}, {_SPECTRUM}", _SPECTRUM, width=width) for caption, (_, spectrum) in parts.items()
+    ]
     return look.finish(alt.concat(*top, *below, columns=len(parts), spacing=_GAP), TEXTS["band_picture"].alt)
 
 
@@ -89,13 +92,13 @@ def _part(image: Tensor, low: int, high: int) -> Tensor:
     return 0.5 + part / (2 * part.abs().max().clamp(min=1 / 255))
 
 
-def _panel(pixels: Tensor, caption: str, *, width: int) -> alt.Chart:
+def _panel(pixels: Tensor, caption: str, title: str, *, width: int) -> alt.Chart:
     height = round(width * pixels.shape[1] / pixels.shape[2])
     return (
         alt.Chart(alt.InlineData(values=[{"url": _data_uri(pixels, width), "caption": caption}]))
         .mark_image(width=width, height=height, aspect=False)
         .encode(x=alt.value(width / 2), y=alt.value(height / 2), url=alt.Url("url:N"), description="caption:N")
-        .properties(width=width, height=height)
+        .properties(width=width, height=height, title=title)
     )
 
 
