@@ -16,7 +16,7 @@ from lratlas.tables import STAGES, Tables, completed, direct, finite, scored, ta
 _ENDS = ("low", "high", "swa")
 _PAIR_LABELS = ("low FLR – high FLR", "low FLR – SWA", "high FLR – SWA")
 _MEASURES = ("angle", "train_barrier", "test_barrier", "train_barrier_arc", "test_barrier_arc")
-_FAR = 100  # times the loss before training
+_TIMES_START = 100  # the loss at which charts end, over that before training
 # Enough to see every bend of a curve on a screen, few enough for 30 curves to draw at once.
 _TRACE_POINTS = 150
 # There may be hundreds of single seeds, all of them inside the page.
@@ -158,7 +158,7 @@ def loss_limit(tables: Tables) -> float:
         The loss; infinity where that before training is not known, or not positive.
     """
     start = completed(table(tables, "runs"), "runs")["start_loss"].median()
-    return _FAR * start if isinstance(start, float) and start > 0 else math.inf
+    return _TIMES_START * start if isinstance(start, float) and start > 0 else math.inf
 
 
 def _quality(runs: pl.DataFrame, column: str) -> pl.DataFrame:
