@@ -153,17 +153,17 @@ class Atlas:
         """A chart; it shows in a notebook.
 
         Args:
-            name: accuracy, loss, geometry, features, bands, traces, convergence, two_stages, norms or sharpness; ticks
-                or band_picture of the data.
+            name: accuracy, last_tenth, loss, geometry, features, features_full, bands, traces, convergence, two_stages,
+                norms or sharpness; ticks or band_picture of the data.
             options: Passed to the chart, such as ``at_loss`` for accuracy.
 
         Raises:
             StudyError: There is no such chart, or the study lacks what it shows.
         """
-        from lratlas.report.charts import CHARTS, ticks_chart
+        from lratlas.report.charts import CHARTS
 
         if name == "ticks" and name in self._of_data:
-            return ticks_chart(self._first_feature())
+            return self._ticks()
         if name == "band_picture" and name in self._of_data:
             return self._band_picture()
         if name not in CHARTS:
@@ -254,10 +254,14 @@ class Atlas:
         measured = ("features", "bands", "norms", "sharpness")
         asked = {name: self.plan is None or bool(getattr(self.plan, name)) for name in measured} | {
             "accuracy": has_accuracy(self.tables["runs"]),
+            "last_tenth": has_accuracy(self.tables["runs"]),
             "loss": not has_accuracy(self.tables["runs"]),
             "convergence": self.spec.measure.convergence,
             "two_stages": self.spec.second is not None,
         }
+        finetune, average = self.spec.finetune, self.spec.average
+        several = len(finetune.lrs if finetune else ()) > 1 or len(average.counts if average else ()) > 1
+        asked["features_full"] = asked["features"] and several
         return tuple(name for name in (*CHARTS, *self._of_data) if asked.get(name, True))
 
     @property
@@ -275,12 +279,17 @@ class Atlas:
         (images,) = leaves(tasks_from(self.spec.task).of(0).test[0])
         return band_picture(images[0], measured or None)
 
-    def _first_feature(self) -> pl.DataFrame:
-        from lratlas.data.parts import leaves
+    def _ticks(self) -> "Drawing":
+        from lratlas.data.shapes import SHAPES
+        from lratlas.data.ticks import MARGIN, SHAPE
+        from lratlas.report.ticks_picture import feature_points, ticks_chart
         from lratlas.study.spec.tasks import tasks_from
 
-        x, y = leaves(tasks_from(self.spec.task).of(0).train)
-        return pl.DataFrame({"x1": x[:, 0].tolist(), "x2": x[:, 1].tolist(), "label": y.long().tolist()})
+        options: dict[str, Any] = dict(self.spec.task.options)
+        shape, margin = SHAPES[options.get("shape", SHAPE)], options.get("margin", MARGIN)
+        task = tasks_from(self.spec.task).of(0)
+        points = feature_points(task.train, task.singles, shape, margin=margin)
+        return ticks_chart(points, shape, margin=margin)
 
 
 def _first_fits(rows: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:

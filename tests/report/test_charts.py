@@ -1,6 +1,7 @@
 """Every chart is valid Vega-Lite, draws, and says what it lacks."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,12 +9,14 @@ import polars as pl
 import pytest
 
 from lratlas.errors import StudyError
-from lratlas.report.charts import CHARTS, accuracy_chart, geometry_chart, ticks_chart
-from lratlas.report.figures import figure_pdf
-from lratlas.report.look import REGIME_COLOURS, ramp
+from lratlas.report.charts import CHARTS, TableChart, accuracy_chart, geometry_chart, loss_chart, traces_chart
+from lratlas.report.figures import figure_pdf, figure_svg
+from lratlas.report.learned_charts import bands_chart, features_full_chart
+from lratlas.report.look import REGIME_COLOURS, Drawing, ramp
 from lratlas.tables import SCHEMAS, Tables, empty
+from report.conftest import PLRS
 
-POINTS = pl.DataFrame({"x1": [0.0, 1.0, -1.5], "x2": [0.5, -1.0, 2.0], "label": [0, 1, 1]})
+_ACCURACY = {"runs": "test_accuracy", "features": "accuracy", "bands": "accuracy"}
 
 
 def found(spec: Any, key: str) -> list[Any]:
@@ -42,10 +45,8 @@ def test_no_two_views_of_a_chart_share_a_name(specs: dict[str, Any], name: str) 
 
 @pytest.mark.parametrize("name", CHARTS)
 def test_every_chart_names_the_empty_table(name: str) -> None:
-    with pytest.raises(
-        StudyError,
-        match=f"The {name} chart needs rows in table '(runs|pairs|features|bands|convergence|norms|sharpness)'",
-    ):
+    chart, names = name.removesuffix("_full"), "runs|pairs|features|bands|convergence|norms|sharpness"
+    with pytest.raises(StudyError, match=f"The {chart} chart needs rows in table '({names})'"):
         CHARTS[name]({table: empty(table) for table in SCHEMAS})
 
 
@@ -121,13 +122,57 @@ def test_barriers_along_the_great_circle_are_dashed_where_measured(tables: Table
     assert not found(geometry_chart({**tables, "pairs": straight}).to_dict(), "strokeDash")
 
 
-def test_ticks_are_dots_by_class() -> None:
-    spec = ticks_chart(POINTS).to_dict()
-    (rows,) = spec["datasets"].values()
-    assert sorted((row["x1"], row["label"]) for row in rows) == [(-1.5, "1"), (0.0, "0"), (1.0, "1")]
+def labels_of(svg: str) -> list[float]:
+    """The percentages on the axes of a picture."""
+    return [float(text) for text in re.findall(r">(-?[\d.]+)%</text>", svg)]
 
 
-@pytest.mark.parametrize("points", [POINTS.drop("label"), POINTS.clear()])
-def test_ticks_without_points_are_refused(points: pl.DataFrame) -> None:
-    with pytest.raises(StudyError, match="needs rows with columns x1, x2 and label, not"):
-        ticks_chart(points)
+@pytest.mark.parametrize("top", [0.55, 0.93, 0.98, 1.0])
+@pytest.mark.parametrize("chart", [accuracy_chart, features_full_chart, bands_chart])
+def test_no_axis_of_accuracies_goes_past_100_per_cent(tables: Tables, chart: TableChart, top: float) -> None:
+    raised = {
+        name: rows.with_columns(pl.col(column) + (top - pl.col(column).max()))
+        for name, column, rows in ((name, _ACCURACY.get(name), rows) for name, rows in tables.items())
+        if column
+    }
+    labels = labels_of(figure_svg(chart({**tables, **raised})))
+    assert len(labels) >= 2
+    assert max(labels) <= 100
+
+
+def test_losses_out_of_proportion_are_drawn_at_the_limit(tables: Tables) -> None:
+    far = pl.when(pl.col("plr") > 0.1).then(1e30).otherwise(pl.col("test_loss"))
+    runs = tables["runs"].with_columns(start_loss=pl.lit(0.7), test_loss=far)
+    drawn = rows_of(loss_chart({**tables, "runs": runs}))
+    assert {max(row["mean"]) for row in drawn} == {70.0}
+    whole = (
+        tables["runs"].filter(pl.col("plr") <= 0.1, stage="pretrain").group_by("plr").agg(pl.col("test_loss").mean())
+    )
+    (pretrain,) = (row for row in drawn if row["series"] == "pre-training" and row["seed"] == "all")
+    assert sorted(value for value in pretrain["mean"] if value < 70) == pytest.approx(
+        sorted(whole["test_loss"]), rel=1e-5
+    )
+
+
+def test_traces_out_of_proportion_end_at_the_limit_with_their_gradients_left_out(tables: Tables) -> None:
+    runs = tables["runs"].with_columns(start_loss=pl.lit(0.7))
+    (wild,) = runs.filter(stage="pretrain", seed=0, plr=PLRS[-1])["run"]
+    far = pl.when((pl.col("run") == wild) & (pl.col("step") > 20_000))
+    traces = tables["traces"].with_columns(
+        far.then(1e30).otherwise(pl.col(name)).alias(name) for name in ("train_loss", "gradient_norm")
+    )
+    rows = [row for row in rows_of(traces_chart({**tables, "runs": runs, "traces": traces})) if row["seed"] == "0"]
+    (bent,) = (row for row in rows if row["plr"] == pytest.approx(PLRS[-1]))
+    assert [loss == 70 for loss in bent["train_loss"]] == [step > 20_000 for step in bent["step"]]
+    assert [norm is None for norm in bent["gradient_norm"]] == [step > 20_000 for step in bent["step"]]
+    assert all(None not in row["gradient_norm"] for row in rows if row is not bent)
+
+
+def rows_of(chart: Drawing) -> list[dict[str, Any]]:
+    """The packed rows of a chart's lines."""
+    return [row for data in chart.to_dict()["datasets"].values() if isinstance(data, str) for row in json.loads(data)]
+
+
+def test_every_model_has_a_small_panel_of_its_features(tables: Tables) -> None:
+    titles = [panel["title"] for panel in features_full_chart(tables).to_dict()["concat"]]
+    assert titles == ["pre-trained", "FLR 3.16e-5", "SWA-2", "SWA-5", "SWA-20"]

@@ -14,6 +14,8 @@ from lratlas.report.charts import CHARTS, accuracy_chart
 from lratlas.report.controls import short
 from lratlas.tables import Tables
 
+# The panels of the other one are many; those of single seeds are in the chart of features.
+CHOSEN_FROM = [name for name in CHARTS if name != "features_full"]
 SEEDS = ["0", "1", "2", "3"]
 Spec = dict[str, Any]
 
@@ -53,7 +55,7 @@ def found(spec: Any, key: str) -> list[Any]:
     return [value for name, part in spec.items() for value in ([part] if name == key else found(part, key))]
 
 
-@pytest.mark.parametrize("name", CHARTS)
+@pytest.mark.parametrize("name", CHOSEN_FROM)
 def test_every_chart_over_seeds_lets_one_be_chosen(specs: dict[str, Spec], name: str) -> None:
     first, *others = selects(specs[name])["seed"]
     assert first in {"mean over seeds", "median over seeds", "all seeds"}
@@ -119,7 +121,7 @@ def test_the_panel_of_averages_shows_the_k_chosen_and_says_so(tables: Tables, sp
     assert {float(f"{100 * accuracy:.4f}") for accuracy in top["accuracy"]} <= {round(value, 4) for value in drawn}
 
 
-@pytest.mark.parametrize("name", CHARTS)
+@pytest.mark.parametrize("name", CHOSEN_FROM)
 def test_every_choice_draws_something_else(specs: dict[str, Spec], name: str) -> None:
     spec = specs[name]
     before = chosen(spec)

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lratlas.errors import StudyError
-from lratlas.report.data import accuracy_data, geometry_data, regime_bands, traces_data
+from lratlas.report.data import (
+    accuracy_data,
+    geometry_data,
+    last_tenth_data,
+    loss_limit,
+    regime_bands,
+    traces_data,
+)
 from lratlas.report.rows import by_seed, lr_text, named_models, over_seeds
 from lratlas.tables import SCHEMAS, Tables
 
@@ -93,6 +100,50 @@ def test_accuracy_at_a_loss_is_that_of_the_first_row_below_it() -> None:
     assert data["seed"].to_list() == [None, 0, 2]
     assert data["mean"].to_list() == pytest.approx([0.64, 0.62, 0.66])
     assert data["seeds"].to_list() == [2, 1, 1]
+
+
+def test_the_last_tenth_is_the_mean_and_the_deviation_over_its_rows() -> None:
+    rows = [
+        *(("a", step, accuracy) for step, accuracy in [(800, 0.1), (900, 0.2), (901, 0.5), (950, 0.6), (1000, 0.7)]),
+        *(("b", step, accuracy) for step, accuracy in [(920, 0.9), (1000, 0.7), (1100, 0.0)]),
+        *(("c", step, 0.4) for step in (950, 1000)),
+        *(("d", step, 0.3) for step in (950, 1000)),
+    ]
+    runs = [
+        run("a", 0.7, steps=1000),
+        run("b", 0.7, steps=1000, seed=1),
+        run("c", 0.4, steps=1000, seed=2, diverged=True),
+        run("d", 0.3, steps=1000, stage="finetune", flr=1e-3),
+    ]
+    traces: list[Row] = [{"run": name, "step": step, "test_accuracy": accuracy} for name, step, accuracy in rows]
+    data = last_tenth_data({"runs": frame("runs", runs), "traces": frame("traces", traces)})
+    # Variances with one degree of freedom less: a (0.1² + 0.1²) / 2, b 2 · 0.1² / 1.
+    deviations = {0: 0.1, 1: math.sqrt(0.02), None: math.sqrt((0.01 + 0.02) / 2)}
+    means = {0: 0.6, 1: 0.8, None: 0.7}
+    assert data["seed"].to_list() == [None, 0, 1]
+    for seed, mean, low, high in data.select("seed", "mean", "low", "high").rows():
+        assert mean == pytest.approx(means[seed])
+        assert (mean - low, high - mean) == pytest.approx((deviations[seed],) * 2)
+    assert data["seeds"].to_list() == [2, 1, 1]
+
+
+def test_one_row_in_the_last_tenth_has_no_deviation_and_none_is_refused() -> None:
+    runs = frame("runs", [run("a", 0.7, steps=1000)])
+    at = {step: frame("traces", [{"run": "a", "step": step, "test_accuracy": 0.7}]) for step in (900, 1000)}
+    data = last_tenth_data({"runs": runs, "traces": at[1000]})
+    assert set(data.select("mean", "low", "high").rows()) == {(0.7, 0.7, 0.7)}
+    with pytest.raises(StudyError, match="needs test accuracies in the last tenth of a run"):
+        last_tenth_data({"runs": runs, "traces": at[900]})
+
+
+@pytest.mark.parametrize(
+    ("starts", "limit"), [([0.7, 2.3, 5.0, None], 230), ([None], math.inf), ([-1.0], math.inf), ([], math.inf)]
+)
+def test_charts_of_losses_end_at_a_hundred_times_the_loss_before_training(
+    starts: list[float | None], limit: float
+) -> None:
+    runs = [run(str(i), None, seed=i, start_loss=start) for i, start in enumerate(starts)]
+    assert loss_limit({"runs": frame("runs", runs)}) == pytest.approx(limit)
 
 
 def test_geometry_is_the_median_over_seeds_whatever_the_order_of_the_ends() -> None:

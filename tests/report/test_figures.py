@@ -11,20 +11,22 @@ import polars as pl
 import pytest
 from pypdf import PdfReader
 
+from lratlas.data.shapes import SHAPES
 from lratlas.report import figures
-from lratlas.report.charts import CHARTS, ticks_chart
+from lratlas.report.charts import CHARTS
 from lratlas.report.figures import figure_pdf, figure_svg, vega_bundle
 from lratlas.report.look import Drawing
+from lratlas.report.ticks_picture import ticks_chart
 from lratlas.tables import Tables
 
 INCH = 72  # points
-ONE_PANEL = {"accuracy", "loss", "ticks"}
-POINTS = pl.DataFrame({"x1": [0.0, 1.0, -1.5], "x2": [0.5, -1.0, 2.0], "label": [0, 1, 1]})
+ONE_PANEL = {"accuracy", "last_tenth", "loss", "ticks"}
+POINTS = pl.DataFrame({"x1": [0.0, 1.0], "x2": [0.5, -1.0], "label": [1, 0], "kind": ["class 1", "class 0"]})
 
 
 @pytest.fixture(scope="session")
 def drawn(charts: dict[str, Drawing]) -> dict[str, Drawing]:
-    return {**charts, "ticks": ticks_chart(POINTS)}
+    return {**charts, "ticks": _ticks()}
 
 
 @pytest.mark.parametrize("name", [*CHARTS, "ticks"])
@@ -87,8 +89,12 @@ def test_a_legend_of_many_lines_stays_within_the_column(make_study: Callable[...
 
 @pytest.mark.parametrize("sign", "−→–é√λ")
 def test_the_font_has_the_signs_of_charts(sign: str) -> None:
-    (page,) = PdfReader(io.BytesIO(figure_pdf(ticks_chart(POINTS).properties(title=f"a {sign} b")))).pages
+    (page,) = PdfReader(io.BytesIO(figure_pdf(_ticks().properties(title=f"a {sign} b")))).pages
     assert all("Arimo" in name for name in _embedded(page))
+
+
+def _ticks() -> Any:
+    return ticks_chart(POINTS, SHAPES["tick"], margin=0.1)
 
 
 def _embedded(page: Any) -> list[str]:

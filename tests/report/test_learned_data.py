@@ -46,6 +46,16 @@ def test_features_are_of_every_model_in_order_of_stage_and_setting() -> None:
     assert data["accuracy"].to_list() == pytest.approx([0.7, 0.6, 0.9, 0.8])
 
 
+def test_rank_0_is_the_test_accuracy_of_the_same_runs() -> None:
+    rows = features("a", [0.5, 0.9]) + features("b", [0.7, 0.6], seed=1) + features("c", [0.8, 0.7], seed=2)
+    accuracies = {"a": 0.95, "b": 0.85, "c": None, "of no features": 0.1}
+    shared = {"stage": "pretrain", "plr": 0.01}
+    runs = [{"run": name, "test_accuracy": accuracy, **shared} for name, accuracy in accuracies.items()]
+    data = over_seeds(features_data({"features": frame("features", rows), "runs": frame("runs", runs)}))
+    assert data.select("rank", "seeds").rows() == [(0, 2), (1, 3), (2, 3)]
+    assert data["accuracy"].to_list() == pytest.approx([0.9, (0.9 + 0.7 + 0.8) / 3, (0.5 + 0.6 + 0.7) / 3])
+
+
 def band(low: int, high: int, accuracy: float, **more: Any) -> Row:
     shared = {"run": "a", "stage": "pretrain", "plr": 0.01, "seed": 0, "kept": True}
     return {**shared, **more, "low": low, "high": high, "accuracy": accuracy}

@@ -17,6 +17,8 @@ from torch import Tensor
 from lratlas.data.shapes import SHAPES, Flags, Shape, boundary_points, check_margin, informative_points
 from lratlas.errors import TaskError
 
+SHAPE, MARGIN = "tick", 0.1  # unless others are chosen
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TickData:
@@ -40,9 +42,9 @@ def ticks(
     train: int = 512,
     test: int = 2000,
     features: int = 16,
-    shape: str = "tick",
+    shape: str = SHAPE,
     utilities: float | Sequence[float] = 1.0,
-    margin: float = 0.1,
+    margin: float = MARGIN,
     label_noise: float | Sequence[float] = 0.0,
     single: int = 1000,
 ) -> TickData:

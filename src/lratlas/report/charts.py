@@ -6,11 +6,18 @@ from typing import Protocol
 import altair as alt
 import polars as pl
 
-from lratlas.errors import StudyError
 from lratlas.report import controls, look
 from lratlas.report.convergence_charts import convergence_chart
-from lratlas.report.data import accuracy_data, geometry_data, loss_data, regime_bands, traces_data
-from lratlas.report.learned_charts import bands_chart, features_chart
+from lratlas.report.data import (
+    accuracy_data,
+    geometry_data,
+    last_tenth_data,
+    loss_data,
+    loss_limit,
+    regime_bands,
+    traces_data,
+)
+from lratlas.report.learned_charts import bands_chart, features_chart, features_full_chart
 from lratlas.report.look import Drawing
 from lratlas.report.minima_charts import norms_chart, sharpness_chart, two_stages_chart
 from lratlas.report.rows import over_seeds
@@ -52,7 +59,22 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
     name = "accuracy" if at_loss is None else "accuracy_at_loss"
     title = "test accuracy" if at_loss is None else f"test accuracy at training loss {at_loss:g}"
     y = alt.Y("mean:Q").title(title).axis(format="%")
-    return _quality_chart(tables, data, y, name=name, form=look.PERCENT, elr=elr)
+    return _quality_chart(tables, data, y, name=name, share=True, elr=elr)
+
+
+def last_tenth_chart(tables: Tables, *, elr: bool = False) -> Drawing:
+    """Mean and standard deviation of the test accuracy over the last tenth of pre-training, against PLR (Fig. 1).
+
+    Args:
+        tables: The study's tables; ``runs`` and ``traces``, and ``regimes`` for the shading.
+        elr: The LRs are effective ones.
+
+    Raises:
+        StudyError: There is no test accuracy in the last tenth of a run.
+    """
+    data = controls.chosen_from(last_tenth_data(tables))
+    y = alt.Y("mean:Q").title("test accuracy, last tenth").axis(format="%")
+    return _quality_chart(tables, data, y, name="last_tenth", share=True, elr=elr)
 
 
 def loss_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -65,15 +87,16 @@ def loss_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     Raises:
         StudyError: There is no test loss of a run that did not diverge.
     """
-    data = controls.chosen_from(loss_data(tables))
+    drawn = (pl.col(name).clip(upper_bound=loss_limit(tables)) for name in ("mean", "low", "high"))
+    data = controls.chosen_from(loss_data(tables)).with_columns(drawn)
     lowest, highest = (data["mean"].quantile(share) or 0.0 for share in (0.0, 1.0))
     y = alt.Y("mean:Q").title("test loss")
     if not 0 < _FAR * lowest < highest:
-        return _quality_chart(tables, data, y, name="loss", form=".4~g", elr=elr)
+        return _quality_chart(tables, data, y, name="loss", share=False, elr=elr)
     # A deviation as large as the mean has no lower end there.
     data = data.with_columns(low=pl.max_horizontal("low", pl.lit(lowest / 2)))
     y = y.axis(look.power_axis())
-    return _quality_chart(tables, data, y, name="loss", form=".4~g", elr=elr, scale=alt.Scale(type="log"))
+    return _quality_chart(tables, data, y, name="loss", share=False, elr=elr, scale=alt.Scale(type="log"))
 
 
 def _quality_chart(
@@ -82,11 +105,12 @@ def _quality_chart(
     y: alt.Y,
     *,
     name: str,
-    form: str,
+    share: bool,
     elr: bool,
     scale: alt.Scale | None = None,
 ) -> Drawing:
     """A line for pre-training, each FLR and each SWA-k, with deviations, over the shaded regimes."""
+    form = look.PERCENT if share else ".4~g"
     lines = data.select("series", "stage").unique(maintain_order=True)
     seed = controls.seed_control(data, name)
     flr, count = (
@@ -104,7 +128,7 @@ def _quality_chart(
         controls.passes_some(flr, "stage", "finetune", "series"),
         controls.passes_some(count, "stage", "average", "series"),
     )
-    scale = scale or controls.scale(over_seeds(data), data, ("low", "high"), seed)
+    scale = scale or controls.scale(over_seeds(data), data, ("low", "high"), seed, share=share)
     x = look.plr_axis(elr=elr)
     band = (
         packed.chart(*passes, "datum.outer")
@@ -114,7 +138,7 @@ def _quality_chart(
             y=alt.Y("low:Q").scale(scale),
             y2=alt.Y2("high:Q"),
             color=colour,
-            opacity=alt.when(pick).then(alt.value(0.12)).otherwise(alt.value(0)),
+            opacity=alt.when(pick).then(alt.value(0.12 if len(lines) > 1 else 0.3)).otherwise(alt.value(0)),
         )
     )
     line = (
@@ -201,7 +225,11 @@ def traces_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     Raises:
         StudyError: There is no trace of a pre-training run.
     """
-    data = controls.chosen_from(traces_data(tables))
+    limit = loss_limit(tables)
+    data = controls.chosen_from(traces_data(tables)).with_columns(
+        pl.col("train_loss").clip(upper_bound=limit),
+        gradient_norm=pl.when((pl.col("train_loss") <= limit).fill_null(value=True)).then("gradient_norm"),
+    )
     seed = controls.seed_control(data, "traces")
     rows = source(data, by=["seed", "plr"]).chart(seed.passes("seed"))
     steps = alt.Axis(format="~s", labelExpr="datum.value ? datum.label : '0'", tickCount=5, grid=False)
@@ -223,40 +251,13 @@ def traces_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["traces"].alt, seed.parameter)
 
 
-def ticks_chart(points: pl.DataFrame) -> Drawing:
-    """One two-dimensional feature of the synthetic data, a dot per sample, coloured by class.
-
-    Args:
-        points: Columns ``x1``, ``x2`` (coordinates) and ``label`` (the class).
-
-    Raises:
-        StudyError: A column is missing or there are no rows.
-    """
-    absent = {"x1", "x2", "label"} - set(points.columns)
-    if absent or points.is_empty():
-        found = f"{points.height} rows with columns {', '.join(points.columns) or 'none'}"
-        raise StudyError(f"The ticks chart needs rows with columns x1, x2 and label, not {found}.")
-    data = points.select("x1", "x2", pl.col("label").cast(pl.Int64).cast(pl.String)).sort("label")
-    chart = (
-        alt.Chart(look.inline(data))
-        .mark_point(size=18, filled=True, opacity=1)
-        .encode(
-            x=alt.X("x1:Q").title("x1"),
-            y=alt.Y("x2:Q").title("x2"),
-            color=alt.Color("label:N").scale(range=list(look.STRONG)).title("class"),
-            shape=alt.Shape("label:N").title("class"),
-            tooltip=[alt.Tooltip("label:N"), alt.Tooltip("x1:Q").format(".2f"), alt.Tooltip("x2:Q").format(".2f")],
-        )
-        .properties(width=320, height=320)
-    )
-    return look.finish(chart, TEXTS["ticks"].alt)
-
-
 CHARTS: Mapping[str, TableChart] = {
     "accuracy": accuracy_chart,
+    "last_tenth": last_tenth_chart,
     "loss": loss_chart,
     "geometry": geometry_chart,
     "features": features_chart,
+    "features_full": features_full_chart,
     "traces": traces_chart,
     "bands": bands_chart,
     "convergence": convergence_chart,

@@ -117,7 +117,8 @@ def scale(
     columns: tuple[str, str],
     *controls: Control,
     floor: float | None = None,
-    room: float = 0.09,
+    room: float = look.ROOM,
+    share: bool = False,
 ) -> alt.Scale:
     """The scale that shows two columns whole as long as nothing is chosen, and all that may be chosen afterwards.
 
@@ -128,12 +129,13 @@ def scale(
         controls: The choices.
         floor: Where the scale begins unless there are lower values.
         room: The share left free above (see `lratlas.report.look.limits`).
+        share: The values are shares of a whole (as there).
     """
-    first, later = (look.limits(rows, *columns, floor=floor, room=room) for rows in (shown, every))
+    first, later = (look.limits(rows, *columns, floor=floor, room=room, share=share) for rows in (shown, every))
     if first is None or later is None or first == later:
-        return look.scale(shown, *columns, floor=floor, room=room)
+        return look.scale(shown, *columns, floor=floor, room=room, share=share)
     low, high = (either(a, b, *controls) for a, b in zip(first, later, strict=True))
-    return alt.Scale(domain=[low, high], nice=True, zero=False)
+    return look.rounded(low, high, highest=max(first[1], later[1]), share=share)
 
 
 def either(first: float, later: float, *controls: Control) -> float | alt.ExprRef:

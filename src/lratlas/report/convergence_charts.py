@@ -124,7 +124,7 @@ def _law(law: pl.DataFrame, view: _View, y: alt.Y, colour: alt.Color) -> list[al
 def _accuracy(data: pl.DataFrame, view: _View, seed: Control) -> list[alt.Chart]:
     """Test accuracy after training to convergence: mean and one deviation."""
     means = data.drop_nulls("mean").drop("epochs")
-    scale = controls.scale(over_seeds(means), means, ("low", "high"), seed)
+    scale = controls.scale(over_seeds(means), means, ("low", "high"), seed, share=True)
     tips = [look.plr_tip(), *(alt.Tooltip(f"{name}:Q").format(look.PERCENT) for name in ("mean", "low", "high"))]
     rows = source(means, by=["seed"]).chart(seed.passes("seed"))
     base = rows.encode(x=view.axis, tooltip=[*tips, alt.Tooltip("converged:Q"), alt.Tooltip("seeds:Q")])

@@ -11,11 +11,12 @@ from lratlas.report.convergence_data import convergence_data
 from lratlas.report.learned_data import bands_data, features_data
 from lratlas.report.minima_data import norms_data, sharpness_data, two_stages_data
 from lratlas.report.rows import by_seed, lr_column, need, stage_order
-from lratlas.tables import STAGES, Tables, direct, scored, table
+from lratlas.tables import STAGES, Tables, completed, direct, finite, scored, table
 
 _ENDS = ("low", "high", "swa")
 _PAIR_LABELS = ("low FLR – high FLR", "low FLR – SWA", "high FLR – SWA")
 _MEASURES = ("angle", "train_barrier", "test_barrier", "train_barrier_arc", "test_barrier_arc")
+_TIMES_START = 100  # the loss at which charts end, over that before training
 # Enough to see every bend of a curve on a screen, few enough for 30 curves to draw at once.
 _TRACE_POINTS = 150
 # There may be hundreds of single seeds, all of them inside the page.
@@ -75,6 +76,55 @@ def accuracy_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFra
     return _quality(runs, "test_accuracy")
 
 
+def last_tenth_data(tables: Tables) -> pl.DataFrame:
+    """Test accuracy over the last tenth of pre-training's steps: how high it is, and how far it swings (Fig. 1).
+
+    Args:
+        tables: The study's tables; ``runs`` and ``traces``. Runs that diverged are left out.
+
+    Returns:
+        As `accuracy_data`, of pre-training alone: ``mean`` is that over the trace rows of the last tenth; ``low`` and
+        ``high`` are one standard deviation of these rows away, which over seeds is the root of the mean variance. A
+        single row has no deviation, and both are the mean.
+
+    Raises:
+        StudyError: There is no test accuracy in the last tenth of a run.
+    """
+    runs = finite(need(tables, "runs", "last_tenth"), tables["runs"]).filter(stage="pretrain")
+    rows = (
+        need(tables, "traces", "last_tenth")
+        .join(runs.select("run", "plr", "seed", "steps"), on="run")
+        .filter(10 * pl.col("step") > 9 * pl.col("steps"), pl.col("step") <= pl.col("steps"))
+        .drop_nulls("test_accuracy")
+    )
+    if rows.is_empty():
+        raise StudyError("The last_tenth chart needs test accuracies in the last tenth of a run; no run has one.")
+    accuracy = pl.col("test_accuracy")
+    each = rows.group_by("plr", "seed").agg(mean=accuracy.mean(), variance=accuracy.var())
+    deviation = pl.col("variance").mean().sqrt().fill_null(0.0)
+    return (
+        by_seed(each)
+        .group_by("seed", "plr")
+        .agg(
+            pl.col("mean").mean(),
+            low=pl.col("mean").mean() - deviation,
+            high=pl.col("mean").mean() + deviation,
+            seeds=pl.col("one").n_unique(),
+        )
+        .sort("seed", "plr")
+        .select(
+            pl.lit("pre-training").alias("series"),
+            pl.lit("pretrain").alias("stage"),
+            "seed",
+            "plr",
+            "mean",
+            "low",
+            "high",
+            "seeds",
+        )
+    )
+
+
 def loss_data(tables: Tables) -> pl.DataFrame:
     """Test loss against PLR: pre-training, each FLR, each SWA-k; for tasks that have no accuracy.
 
@@ -94,6 +144,21 @@ def loss_data(tables: Tables) -> pl.DataFrame:
     if finite.is_empty():
         raise StudyError("The loss chart needs a test loss of a run that did not diverge; no run has one.")
     return _quality(finite, "test_loss")
+
+
+def loss_limit(tables: Tables) -> float:
+    """The loss at which charts end: a hundred times the test loss before training, the median over runs.
+
+    Without an end, a run that goes astray and stays finite would leave no room for the others.
+
+    Args:
+        tables: The study's tables; of them only ``runs``.
+
+    Returns:
+        The loss; infinity where that before training is not known, or not positive.
+    """
+    start = completed(table(tables, "runs"), "runs")["start_loss"].median()
+    return _TIMES_START * start if isinstance(start, float) and start > 0 else math.inf
 
 
 def _quality(runs: pl.DataFrame, column: str) -> pl.DataFrame:
@@ -217,8 +282,10 @@ def _drawable(name: str) -> pl.Expr:
     return pl.when(pl.col(name).is_finite() & (pl.col(name) > 0)).then(pl.col(name))
 
 
+# The chart features_full shows the same as features.
 CHART_DATA: Mapping[str, Callable[[Tables], pl.DataFrame]] = {
     "accuracy": accuracy_data,
+    "last_tenth": last_tenth_data,
     "loss": loss_data,
     "geometry": geometry_data,
     "features": features_data,

@@ -1,5 +1,6 @@
 """The drawings of what models have learned: single features, and Fourier bands."""
 
+import json
 from dataclasses import dataclass
 
 import altair as alt
@@ -11,19 +12,22 @@ from lratlas.report.data import regime_bands
 from lratlas.report.learned_data import bands_data, features_data
 from lratlas.report.look import Drawing
 from lratlas.report.rows import over_seeds
-from lratlas.report.source import source
+from lratlas.report.source import Source, source
 from lratlas.report.texts import TEXTS
 from lratlas.tables import Tables
 
-_RANKS = ("best feature of a run", "second", "third", "others")
+_RANKS = ("all features", "best feature of a run", "second", "third", "others")
+_RANK_COLOURS = alt.Scale(domain=list(_RANKS), range=[look.NEUTRAL, *look.STRONG, look.NEUTRAL])
+_RANK_DASHES = alt.Scale(domain=list(_RANKS), range=[[5, 3], *[[1, 0]] * 4])
+_TWO_LEVELS = 0.12  # share of a panel of full height that two levels of names take
 _KEPT = {True: "band alone, accuracy", False: "without band, accuracy"}
 
 
 def features_chart(tables: Tables, *, elr: bool = False) -> Drawing:
-    """Sorted single-feature accuracies against PLR, before and after fine-tuning and averaging (Fig. 5).
+    """Sorted single-feature accuracies and test accuracy, before and after fine-tuning and averaging (Fig. 5).
 
     Args:
-        tables: The study's tables; ``features``, and ``regimes`` for the shading.
+        tables: The study's tables; ``features``, ``runs`` for the test accuracy, and ``regimes`` for the shading.
         elr: The LRs are effective ones.
 
     Raises:
@@ -32,19 +36,56 @@ def features_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     data, bands = controls.chosen_from(features_data(tables)), regime_bands(tables)
     kinds = _kinds(data, "features")
     seed = controls.seed_control(data, "features")
-    scale = controls.scale(_shown(data, kinds), data, ("accuracy", "accuracy"), seed, *(kind.choice for kind in kinds))
-    named = data.with_columns(feature=pl.col("rank").replace_strict((1, 2, 3), _RANKS[:3], default=_RANKS[3]))
-    packed = source(named.drop("stage"), by=["model", "seed", "rank", "feature"])
+    choices = (seed, *(kind.choice for kind in kinds))
+    scale = controls.scale(_shown(data, kinds), data, ("accuracy", "accuracy"), *choices, room=_TWO_LEVELS, share=True)
+    packed = _ranked(data)
     panels = [
         look.panel(
-            _feature_lines(packed.chart(seed.passes("seed"), kind.choice.passes("model")), scale, elr=elr, number=i),
+            _feature_lines(
+                packed.chart(seed.passes("seed"), kind.choice.passes("model")),
+                look.plr_axis(elr=elr),
+                alt.Y("accuracy:Q").scale(scale).title("accuracy on one feature" if i == 0 else None),
+                f"features_{i}",
+            ),
             bands,
             width=582 // len(kinds) - 8 * len(kinds),
         ).properties(title=kind.title)
         for i, kind in enumerate(kinds)
     ]
-    chosen = (seed.parameter, *(kind.choice.parameter for kind in kinds))
-    return look.finish(alt.hconcat(*panels, spacing=14), TEXTS["features"].alt, *chosen)
+    joined = alt.hconcat(*panels, spacing=14)
+    return look.finish(joined, TEXTS["features"].alt, *(one.parameter for one in choices))
+
+
+def features_full_chart(tables: Tables, *, elr: bool = False) -> Drawing:
+    """The same for the models of every FLR and every k side by side, a small panel each, over seeds (Fig. 17).
+
+    Args:
+        tables: The study's tables; ``features``, ``runs`` for the test accuracy, and ``regimes`` for the shading.
+        elr: The LRs are effective ones.
+
+    Raises:
+        StudyError: The table ``features`` is empty.
+    """
+    data, bands = over_seeds(features_data(tables)), regime_bands(tables)
+    models = data["model"].unique(maintain_order=True).to_list()
+    scale = look.scale(data, "accuracy", "accuracy", room=0.32, share=True)
+    columns = look.columns(len(models), most=5)
+    packed = _ranked(data)
+    panels = [
+        look.panel(
+            _feature_lines(
+                packed.chart(f"datum.model === {json.dumps(model)}"),
+                look.plr_axis(elr=elr).title("PLR (ELR)" if elr else "PLR"),
+                alt.Y("accuracy:Q").scale(scale).title("accuracy" if i % columns == 0 else None),
+                f"features_full_{i}",
+            ),
+            bands,
+            width=690 // columns - 48,
+            height=80,
+        ).properties(title=model.rpartition(", ")[2])
+        for i, model in enumerate(models)
+    ]
+    return look.finish(alt.concat(*panels, columns=columns, spacing=10), TEXTS["features_full"].alt)
 
 
 def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -62,8 +103,8 @@ def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     seed = controls.seed_control(data, "bands")
     choices = (seed, *(kind.choice for kind in kinds))
     pick = alt.selection_point(name="pick", fields=["band"], bind="legend", toggle="true")
-    room = 0.12 * len(ways)
-    scale = controls.scale(_shown(data, kinds), data, ("accuracy", "accuracy"), *choices, room=room)
+    room = _TWO_LEVELS * len(ways)
+    scale = controls.scale(_shown(data, kinds), data, ("accuracy", "accuracy"), *choices, room=room, share=True)
     names = data.sort("low", "high")["band"].unique(maintain_order=True).to_list()
     packed = source(data.drop("stage", "low", "high"), by=["model", "kept", "band", "seed"])
     panels = [
@@ -118,18 +159,24 @@ def _shown(data: pl.DataFrame, kinds: list[_Kind]) -> pl.DataFrame:
     return over_seeds(data).filter(pl.col("model").is_in([kind.choice.default for kind in kinds]))
 
 
-def _feature_lines(rows: alt.Chart, scale: alt.Scale, *, elr: bool, number: int) -> alt.LayerChart:
-    colours = alt.Scale(domain=list(_RANKS), range=[*look.STRONG, look.NEUTRAL])
-    y = alt.Y("accuracy:Q").scale(scale).title("single-feature accuracy" if number == 0 else None).axis(format="%")
-    base = rows.encode(x=look.plr_axis(elr=elr), y=y)
+def _ranked(data: pl.DataFrame) -> Source:
+    """The rows with the name that the legend gives to the rank of each."""
+    named = data.with_columns(feature=pl.col("rank").replace_strict(range(4), _RANKS[:4], default=_RANKS[4]))
+    return source(named.drop("stage"), by=["model", "seed", "rank", "feature"])
+
+
+def _feature_lines(rows: alt.Chart, x: alt.X, y: alt.Y, name: str) -> alt.LayerChart:
+    base = rows.encode(x=x, y=y.axis(format="%"))
+    legend = alt.Legend(orient="bottom", symbolType="stroke")
     lines = base.mark_line(clip=True).encode(
         detail=alt.Detail("rank:N"),
-        color=alt.Color("feature:N").scale(colours).title(None).legend(orient="bottom"),
+        color=alt.Color("feature:N").scale(_RANK_COLOURS).title(None).legend(legend),
+        strokeDash=alt.StrokeDash("feature:N").scale(_RANK_DASHES).title(None).legend(legend),
         strokeWidth=alt.condition("datum.rank < 4", alt.value(2), alt.value(0.8)),
     )
-    values = ["rank:Q", look.plr_tip(), alt.Tooltip("accuracy:Q").format(look.PERCENT), "seeds:Q"]
+    values = ["feature:N", "rank:Q", look.plr_tip(), alt.Tooltip("accuracy:Q").format(look.PERCENT), "seeds:Q"]
     points = look.hover(base).encode(tooltip=values)
-    return alt.LayerChart(layer=[lines.add_params(look.zoom(f"features_{number}")), points])
+    return alt.LayerChart(layer=[lines.add_params(look.zoom(name)), points])
 
 
 def _band_lines(rows: alt.Chart, names: list[str], pick: alt.Parameter, *, elr: bool) -> alt.Chart:

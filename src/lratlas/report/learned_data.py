@@ -5,7 +5,7 @@ import polars as pl
 from lratlas.data.band_ranges import band_name
 from lratlas.errors import StudyError
 from lratlas.report.rows import by_seed, named_models, need, stage_order
-from lratlas.tables import STAGES, Tables
+from lratlas.tables import STAGES, Tables, table
 
 _MODEL = ("stage", "flr", "count")
 
@@ -14,19 +14,23 @@ def features_data(tables: Tables) -> pl.DataFrame:
     """Single-feature accuracies, sorted per run and then averaged over seeds (Fig. 5 of the paper).
 
     Args:
-        tables: The study's tables; of them only ``features``.
+        tables: The study's tables; ``features``, and ``runs`` for the test accuracy.
 
     Returns:
         One row per model, rank and PLR, for all seeds together and then for each: ``stage``, ``model`` (pre-trained;
         fine-tuned with each FLR; averaged with each k; in this order), ``seed`` (null: the mean over seeds), ``rank``
-        (1 is the best feature of the run), ``plr``, ``accuracy``, ``seeds``.
+        (1 is the best feature of the run; 0 stands for all features together: the test accuracy), ``plr``,
+        ``accuracy``, ``seeds``.
 
     Raises:
         StudyError: The table ``features`` is empty.
     """
     rank = pl.col("accuracy").rank("ordinal", descending=True).over("run").cast(pl.Int64)
+    models = _models(tables, "features")
+    tested = table(tables, "runs").select("run", accuracy="test_accuracy").drop_nulls()
+    whole = models.drop("accuracy").unique("run").join(tested, on="run").with_columns(rank=pl.lit(0, pl.Int64))
     means = (
-        by_seed(_models(tables, "features").with_columns(rank=rank))
+        by_seed(pl.concat([models.with_columns(rank=rank), whole], how="diagonal"))
         .group_by("seed", *_MODEL, "rank", "plr")
         .agg(accuracy=pl.col("accuracy").mean(), seeds=pl.col("one").n_unique())
         .sort("seed", stage_order(), "flr", "count", "rank", "plr")

@@ -37,6 +37,8 @@ PLR_RAMP = [REGIME_COLOURS[regime] for regime in ("1", "2A", "2B", "3")]
 # From low frequencies to high ones, as in the spectrum of light.
 BAND_RAMP = ("#C03A00", "#C48600", "#009E73", "#0072B2")
 
+# A share of an axis left free for the names of the regimes, less than the distance of its ticks.
+ROOM = 0.08
 LR_FORMAT = ".2~e"
 PERCENT = ".1%"
 # Vega writes 1e+0 where everybody writes 1e0.
@@ -83,7 +85,13 @@ def power_axis() -> alt.Axis:
 
 
 def limits(
-    data: pl.DataFrame, lowest: str, highest: str, *, floor: float | None = None, room: float = 0.09
+    data: pl.DataFrame,
+    lowest: str,
+    highest: str,
+    *,
+    floor: float | None = None,
+    room: float = ROOM,
+    share: bool = False,
 ) -> tuple[float, float] | None:
     """From where to where a scale shows two columns whole.
 
@@ -93,21 +101,49 @@ def limits(
         highest: The column with the highest.
         floor: Where the scale begins unless there are lower values.
         room: A share left free above, for the names of the regimes.
+        share: The values are shares of a whole: deviations that reach below 0 or above 1 are cut off there.
 
     Returns:
         The ends; None where a column has no value.
     """
     ends = data.select(low=pl.min_horizontal(pl.col(lowest).min(), pl.lit(floor)), high=pl.col(highest).max())
     low, high = ends.row(0)
-    return None if low is None or high is None else (low, high + room * max(high - low, 1e-3))
+    if low is None or high is None:
+        return None
+    if share:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return low, high + room * max(high - low, 1e-3)
 
 
 def scale(
-    data: pl.DataFrame, lowest: str, highest: str, *, floor: float | None = None, room: float = 0.09
+    data: pl.DataFrame,
+    lowest: str,
+    highest: str,
+    *,
+    floor: float | None = None,
+    room: float = ROOM,
+    share: bool = False,
 ) -> alt.Scale:
     """The scale with these `limits`, rounded to ticks."""
-    ends = limits(data, lowest, highest, floor=floor, room=room)
-    return alt.Scale(domain=list(ends), nice=True, zero=False) if ends else alt.Scale()
+    ends = limits(data, lowest, highest, floor=floor, room=room, share=share)
+    return rounded(*ends, highest=ends[1], share=share) if ends else alt.Scale()
+
+
+def rounded(low: Any, high: Any, *, highest: float, share: bool) -> alt.Scale:
+    """The scale from ``low`` to ``high``, numbers or expressions of at most ``highest``, rounded to ticks.
+
+    That of shares is not rounded where this would put a tick above 1.
+    """
+    return alt.Scale(domain=[low, high], nice=not (share and highest > 1), zero=False)
+
+
+def columns(panels: int, *, most: int) -> int:
+    """Columns of a grid of panels, with rows as evenly filled as can be.
+
+    >>> columns(4, most=3), columns(5, most=3), columns(17, most=5)
+    (2, 3, 5)
+    """
+    return math.ceil(panels / math.ceil(panels / most))
 
 
 def plr_tip() -> alt.Tooltip:

@@ -51,7 +51,7 @@ def two_stages_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     usual, highest = (min(1.0, 1.1 * (rows["high"].quantile(1.0) or 1.0)) for rows in (over_seeds(data), data))
     scale = alt.Scale(domain=[0, controls.either(usual, highest, seed)])
     pairs, flrs = (data[name].unique(maintain_order=True).to_list() for name in ("pair", "flr"))
-    columns = min(len(pairs), 3)
+    columns = look.columns(len(pairs), most=3)
     width, height = 584 // columns - 10 * columns, 250 if len(pairs) <= 3 else 105
     numbered = width >= _NUMBERED * len(WAY_NAMES) * len(flrs)
     pick = alt.selection_point(name="pick", fields=["way"], bind="legend", toggle="true")

@@ -23,11 +23,20 @@ TEXTS: Mapping[str, Text] = {
         "with a band of one standard deviation; one line for pre-training, one for each fine-tuning "
         "learning rate, one for each number of averaged checkpoints. Regimes are shaded.",
     ),
+    "last_tenth": Text(
+        heading="Test accuracy over the last tenth of pre-training",
+        caption="Mean over the trace rows of the last tenth of the steps, with one standard deviation of these rows "
+        "either way; over seeds, the mean and the root of the mean variance. It shows how much the accuracy swings at "
+        "a constant LR. Runs that diverged are left out. Background: the regime of each PLR.",
+        alt="Line chart of the test accuracy during the last tenth of pre-training against the pre-training learning "
+        "rate: its mean, with a band of one standard deviation over time. Regimes are shaded.",
+    ),
     "loss": Text(
         heading="Test loss against the pre-training LR",
         caption="The task has no accuracy. Mean over seeds, with one standard deviation either way: after pre-training "
         "at a constant LR (PLR), after fine-tuning with each smaller LR (FLR), and for the mean of the weights of "
-        "k checkpoints (SWA-k); lower is better. Runs that diverged are left out. Background: the regime of each PLR.",
+        "k checkpoints (SWA-k); lower is better. Runs that diverged are left out. Losses above a hundred times the "
+        "loss before training are drawn at that height. Background: the regime of each PLR.",
         alt="Line chart of the mean test loss over seeds against the pre-training learning rate, with a band of one "
         "standard deviation; one line for pre-training, one for each fine-tuning learning rate, one for each number of "
         "averaged checkpoints. Regimes are shaded.",
@@ -53,15 +62,24 @@ TEXTS: Mapping[str, Text] = {
         heading="Which features were learned",
         caption="Accuracy on test sets in which a single feature is informative. The features of each run "
         "are sorted from best to worst, then averaged over seeds rank by rank: one line far above "
-        "the others means that a run relies on few features.",
+        "the others means that a run relies on few features. Dashed: the test accuracy, with all features.",
         alt="Line charts of the single-feature accuracies against the pre-training learning rate, one "
-        "line for each rank from the best feature of a run to the worst, mean over seeds; a panel "
-        "each for pre-trained, fine-tuned and averaged models. Regimes are shaded.",
+        "line for each rank from the best feature of a run to the worst, mean over seeds, and a dashed line for the "
+        "test accuracy; a panel each for pre-trained, fine-tuned and averaged models. Regimes are shaded.",
+    ),
+    "features_full": Text(
+        heading="Which features were learned, for every FLR and every average",
+        caption="As the chart before, for all models: pre-trained, fine-tuned with each FLR, averaged over each number "
+        "of checkpoints (SWA-k); means over seeds.",
+        alt="Small line charts of the single-feature accuracies against the pre-training learning rate, sorted within "
+        "each run, mean over seeds, with a dashed line for the test accuracy: a panel for pre-trained models, one for "
+        "each fine-tuning learning rate, one for each number of averaged checkpoints. Regimes are shaded.",
     ),
     "traces": Text(
         heading="Training loss and gradient norm on the way",
         caption="Pre-training, mean over seeds, one line for each PLR. In regime 1 both fall towards zero; "
-        "in regime 2 they settle on a plateau; in regime 3 the loss stays at chance level or above.",
+        "in regime 2 they settle on a plateau; in regime 3 the loss stays at chance level or above. Losses above a "
+        "hundred times the test loss before training are drawn at that height, and their gradient norms left out.",
         alt="Two line charts against the training step: training loss and gradient norm during pre- "
         "training on log axes, one line for each learning rate, mean over seeds, coloured from blue "
         "for the smallest learning rate to pink for the largest.",
@@ -117,15 +135,19 @@ TEXTS: Mapping[str, Text] = {
         heading="An image and its Fourier bands",
         caption="The first image of the test set, then the part of it that each band of frequencies holds. Band 0 is "
         "shown on the scale of the image; the others are stretched around mid-grey so that faint ones show too. "
-        "The parts sum to the image.",
+        "The parts sum to the image. Below each, the logarithm of its spectrum, the zero frequency in the middle: "
+        "white is the largest magnitude of the image, black a ten-thousandth of it or less, or outside the band.",
         alt="A row of pictures: an image, then the part of it that each band of frequencies holds, from the mean "
-        "colour to the finest detail.",
+        "colour to the finest detail. A second row: the spectrum of each, of which the band leaves a ring.",
     ),
     "ticks": Text(
         heading="One feature of the data",
-        caption="The two coordinates of one feature for a sample of the training set; each feature alone "
-        "tells the classes apart.",
-        alt="Scatter plot of one two-dimensional feature, one dot per sample, coloured by class.",
+        caption="The two coordinates of one feature, a mark per sample of the training set. The feature alone "
+        "separates the classes at the grey curves, about which a margin is empty (shaded). Where a feature is "
+        "uninformative, the point is on a curve, whatever the class: 60 samples of a test set in which only another "
+        "feature is informative.",
+        alt="Scatter plot of one two-dimensional feature, a mark per sample, coloured by class. Grey curves with an "
+        "empty margin separate the classes; marks of both classes on the curves are uninformative.",
     ),
 }
 
