@@ -8,14 +8,15 @@ digits, all of them or few, with right labels or wrong ones. Each line is a stud
 
 import argparse
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 import lratlas
 from lratlas.study.spec.grid import lr_grid
+from lratlas.study.spec.sections import Spec
+from lratlas.study.spec.spec import spec_from
 
 IMAGES = (100, 300, 1257)
 CORRUPTIONS = (0.0, 0.2, 0.4)
@@ -29,15 +30,17 @@ HEADER = (
 WAYS = {"best-fine-tuned": "fine-tuned", "best-averaged": "averaged"}
 
 
-def spec(images: int, corruption: float) -> Mapping[str, Any]:
+def spec(images: int, corruption: float) -> Spec:
     """The spec of one variant."""
     options = {"images": images, "corruption": corruption}
-    return {
-        "task": {"preset": "digits", "batch_size": 32, "rule": {"name": "sphere_sgd"}, "options": options},
-        "pretrain": {"lrs": lr_grid(1e-3, 1e-1, per_decade=8), "steps": STEPS, "repeats": REPEATS},
-        "finetune": {"lrs": FLRS, "steps": STEPS // 2},
-        "average": {"counts": [5, 20, 50], "every": STEPS // 300},
-    }
+    return spec_from(
+        {
+            "task": {"preset": "digits", "batch_size": 32, "rule": {"name": "sphere_sgd"}, "options": options},
+            "pretrain": {"lrs": lr_grid(1e-3, 1e-1, per_decade=8), "steps": STEPS, "repeats": REPEATS},
+            "finetune": {"lrs": FLRS, "steps": STEPS // 2},
+            "average": {"counts": [5, 20, 50], "every": STEPS // 300},
+        }
+    )
 
 
 def rows(images: int, corruption: float, folder: Path) -> Iterator[str]:
