@@ -20,7 +20,7 @@ NOTHING = {name: empty(name) for name in SCHEMAS}
 def finished(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     return tables | {
         "regimes": regimes(tables, chance_loss=CHANCE),
-        "boundaries": boundaries(tables, chance_loss=CHANCE, resamples=100),
+        "boundaries": boundaries(tables, chance_loss=CHANCE),
     }
 
 

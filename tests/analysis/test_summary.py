@@ -24,7 +24,7 @@ def finished(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     return tables | {
         "sparsity": sparsity(features, chance=0.5),
         "regimes": regimes(tables, chance_loss=CHANCE),
-        "boundaries": boundaries(tables, chance_loss=CHANCE, resamples=100),
+        "boundaries": boundaries(tables, chance_loss=CHANCE),
     }
 
 

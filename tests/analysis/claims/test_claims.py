@@ -22,7 +22,7 @@ CHANCE = math.log(2)
 def judged(tables: dict[str, pl.DataFrame]) -> dict[str, dict[str, Any]]:
     found = {
         "regimes": regimes(tables, chance_loss=CHANCE),
-        "boundaries": boundaries(tables, chance_loss=CHANCE, resamples=100),
+        "boundaries": boundaries(tables, chance_loss=CHANCE),
     }
     table = claims({**tables, **found}, chance_loss=CHANCE)
     assert table.schema == SCHEMAS["claims"]
