@@ -6,18 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy import special
 
 from lratlas.analysis.evidence import run_evidence
-from lratlas.analysis.gains import student
+from lratlas.analysis.gains import COVERAGE, student
 from lratlas.analysis.labels import Bools, Floats, change_point, decide, votes
 from lratlas.tables import SCHEMAS, Tables
 from lratlas.thresholds import DEFAULTS, Thresholds
 
 NAMES = ("convergence", "subregime", "divergence")
-
-
-# Standard error of a median over that of a mean, of many normal values.
-MEDIAN = math.sqrt(math.pi / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +49,12 @@ def boundaries(tables: Tables, *, chance_loss: float, thresholds: Thresholds = D
     not diverged, but has no say about convergence: if it lies at that boundary, the bracket spans it. Only
     PLRs of 2A and 2B have a say about theirs.
 
-    The interval is Student's t in the logarithm of the LR, around ``value``. Its standard error is that of a median
-    of the seeds' own boundaries, each decided by one seed alone and known only to its bracket: to the variance of
-    their values comes that of a uniform error within the bracket. A seed that does not reach a boundary puts it at
-    the nearest PLR that has a say. ``benchmarks/coverage.py`` simulates how often the interval holds the true
-    boundary.
+    The interval is for that median, from the boundaries that each seed alone decides. From six seeds on it reaches
+    from the lower grid point of one seed to the upper one of another, by the ranks of the sign test: whatever the
+    distribution, the median is below it in at most 2.5 % of all studies, and above it in at most 2.5 %. With fewer
+    seeds no ranks reach that, and it is Student's t in the logarithm of the LR, where to the variance of the seeds' values comes that of a
+    uniform error within their brackets. A seed that does not reach a boundary puts it at the nearest PLR that has a
+    say. ``benchmarks/intervals.py`` simulates how often the interval holds the true boundary.
 
     Args:
         tables: A study's tables; ``runs``, ``traces`` and ``pairs`` (may be missing) are read.
@@ -127,20 +125,24 @@ def _row(brackets: Brackets) -> dict[str, float | None]:
         return dict.fromkeys(("below", "above", "value", "low", "high"))
     value = math.sqrt(below * above)
     row: dict[str, float | None] = {"below": below, "above": above, "value": value}
-    factor = _reach(Brackets(below=brackets.below[1:], above=brackets.above[1:]))
-    if factor is None:
+    ends = _ends(Brackets(below=brackets.below[1:], above=brackets.above[1:]))
+    if ends is None:
         return row | {"low": None, "high": None}
-    return row | {"low": min(below, value / factor), "high": max(above, value * factor)}
+    return row | {"low": min(below, ends[0]), "high": max(above, ends[1])}
 
 
-def _reach(brackets: Brackets) -> float | None:
-    """The factor by which the interval reaches either way from the boundary; None if fewer than two seeds have one."""
-    below = np.log(np.where(np.isnan(brackets.below), brackets.above, brackets.below))
-    above = np.log(np.where(np.isnan(brackets.above), brackets.below, brackets.above))
-    known = ~np.isnan(below)
-    count = int(known.sum())
-    if count < 2:
+def _ends(brackets: Brackets) -> tuple[float, float] | None:
+    """The ends of the interval for the median of the seeds' boundaries; None if fewer than two seeds have one."""
+    below = np.where(np.isnan(brackets.below), brackets.above, brackets.below)
+    above = np.where(np.isnan(brackets.above), brackets.below, brackets.above)
+    below, above = np.sort(below[~np.isnan(below)]), np.sort(above[~np.isnan(above)])
+    seeds = len(below)
+    if seeds < 2:
         return None
-    own, width = (below + above)[known] / 2, (above - below)[known]
-    variance = own.var(ddof=1) + (width**2).mean() / 12
-    return math.exp(student(count) * MEDIAN * math.sqrt(variance / count))
+    # How many of the seeds, at each end, the sign test leaves outside, and one more
+    rank = int((special.bdtr(np.arange(seeds), seeds, 0.5) <= (1 - COVERAGE) / 2).sum())
+    if rank:
+        return float(below[rank - 1]), float(above[-rank])
+    own, width = np.log(below * above) / 2, np.log(above / below)
+    reach = student(seeds) * math.sqrt((own.var(ddof=1) + (width**2).mean() / 12) / seeds)
+    return math.exp(own.mean() - reach), math.exp(own.mean() + reach)

@@ -39,7 +39,7 @@ def best_over_best(ours: Floats, theirs: Floats) -> Gain:
     (the winner's curse). Chosen by some seeds and judged by the others, a best one falls short, for with fewer seeds
     the wrong one is chosen more often. The gain is the middle between the two: the errors have opposite signs. The
     interval is Student's t around it, from the differences within seeds between the two options of the best means.
-    ``benchmarks/coverage.py`` simulates how often it holds the true gain.
+    ``benchmarks/intervals.py`` simulates how often it holds the true gain.
 
     Args:
         ours: Scores, more is better, shape (options, seeds); at least one of each, all finite.
