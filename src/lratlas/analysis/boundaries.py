@@ -52,9 +52,10 @@ def boundaries(tables: Tables, *, chance_loss: float, thresholds: Thresholds = D
     The interval is for that median, from the boundaries that each seed alone decides. From six seeds on it reaches
     from the lower grid point of one seed to the upper one of another, by the ranks of the sign test: whatever the
     distribution, the median is below it in at most 2.5 % of all studies, and above it in at most 2.5 %. With fewer
-    seeds no ranks reach that, and it is Student's t in the logarithm of the LR, where to the variance of the seeds' values comes that of a
-    uniform error within their brackets. A seed that does not reach a boundary puts it at the nearest PLR that has a
-    say. ``benchmarks/intervals.py`` simulates how often the interval holds the true boundary.
+    seeds no ranks reach that, and it is Student's t in the logarithm of the LR, where to the variance of the seeds'
+    values comes that of a uniform error within their brackets. A PLR that a seed alone leaves undecided counts for it
+    as all seeds together decide; a seed that does not reach a boundary puts it at the nearest PLR that has a say.
+    ``benchmarks/intervals.py`` simulates how often the interval holds the true boundary.
 
     Args:
         tables: A study's tables; ``runs``, ``traces`` and ``pairs`` (may be missing) are read.
@@ -71,7 +72,8 @@ def boundaries(tables: Tables, *, chance_loss: float, thresholds: Thresholds = D
         StudyError: If a PLR has two pre-training runs of one seed, or a finite run has no training trace.
     """
     found = seed_labels(tables, chance_loss=chance_loss, thresholds=thresholds)
-    labels = np.vstack([found.together, found.alone])
+    alone = np.where(found.alone == "undecided", found.together, found.alone)
+    labels = np.vstack([found.together, alone])
     rows = [
         {"boundary": name, **_row(_brackets(found.plrs, labels, upper=upper, decided=decided))}
         for name, upper, decided in zip(NAMES, *_sides(labels), strict=True)
