@@ -11,6 +11,7 @@ from lratlas.analysis.regimes import regimes
 from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.summary import summary
 from lratlas.analysis.wording import format_lr
+from lratlas.report.cells import boundary_rows
 from lratlas.tables import SCHEMAS, empty
 
 Study = Callable[..., dict[str, pl.DataFrame]]
@@ -78,6 +79,22 @@ def test_what_was_not_reached_is_said(study: Study, kind: str, words: list[str])
     text = " ".join(summary(finished(study([[kind] * 2] * 2)), elr=False))
     assert all(word in text for word in words)
     assert "about" not in text
+
+
+def test_a_threshold_beside_undecided_learning_rates_cannot_be_told(study: Study) -> None:
+    tables = finished(study([["descending"] * 2, ["plateau"] * 2]))
+    assert summary(tables, elr=False)[0].startswith("The convergence threshold cannot be told between 1e-4 and 1.8e-4")
+    rows = {name: value for name, value, *_ in boundary_rows(tables["boundaries"], tables["regimes"])}
+    assert list(rows.values()) == ["cannot be told", "cannot be told", "not reached"]
+
+
+def test_at_chance_below_a_learning_rate_that_converges_is_too_small(study: Study) -> None:
+    tables = finished(study([["chance"] * 2, ["converged"] * 2, ["plateau"] * 2]))
+    text = summary(tables, elr=False)
+    assert "smaller ones, down to 1.8e-4, bring the training loss down" in text[0]
+    assert sentence(text, "Too small").startswith("Too small: 1e-4; predictions are at chance level")
+    assert not any(each.startswith("Undecided") for each in text)
+    assert [row[1] for row in boundary_rows(tables["boundaries"], tables["regimes"])][1:] == ["not reached"] * 2
 
 
 def test_the_gain_is_paired_by_seed(study: Study) -> None:

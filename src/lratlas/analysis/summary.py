@@ -3,10 +3,10 @@
 import polars as pl
 
 from lratlas.analysis.gains import Gain
-from lratlas.analysis.labels import UNBOUNDED, UNMOVED
+from lratlas.analysis.labels import SLOW, UNBOUNDED, UNMOVED
 from lratlas.analysis.minima_summary import minima_sentences
 from lratlas.analysis.quality import GAIN, Best, Score, best_averaged, best_fine_tuned, converging, score_of
-from lratlas.analysis.regimes import ALL_TOO_SMALL, all_too_small
+from lratlas.analysis.regimes import ALL_TOO_SMALL, all_too_small, undecided
 from lratlas.analysis.wording import format_lr, plain, signed_interval, told_apart
 from lratlas.tables import Tables, completed, has_accuracy
 
@@ -63,16 +63,24 @@ def _convergence(regimes: pl.DataFrame, row: dict[str, float | None], name: str)
     if row["value"] is not None:
         return (
             f"Training converges up to a constant {name} of about {_where(row)}: "
-            "smaller ones bring the training loss down towards zero, larger ones do not."
+            f"smaller ones{_down_to(regimes)} bring the training loss down towards zero, larger ones do not."
         )
     low, high = regimes["plr"][0], regimes["plr"][-1]
     span = f"between {format_lr(low)} and {format_lr(high)}" if low < high else format_lr(low)
     found = regimes["regime"] == "1"
     if found.all():
         return f"Training converges at every {name} tested, {span}; the convergence threshold lies higher."
+    if not undecided(regimes).is_empty():
+        return f"The convergence threshold cannot be told {span}: some learning rates are undecided."
     if not found.any():
         return f"Training converges at no {name} tested, {span}, within the steps given."
     return f"The convergence threshold could not be placed {span}."
+
+
+def _down_to(regimes: pl.DataFrame) -> str:
+    """Where regime 1 begins, if smaller PLRs are too small or undecided."""
+    lowest = regimes.filter(regime="1")["plr"].min()
+    return f", down to {format_lr(lowest)}," if isinstance(lowest, float) and lowest > regimes["plr"][0] else ""
 
 
 def _subregime(row: dict[str, float | None]) -> str:
@@ -103,12 +111,16 @@ def _divergence(regimes: pl.DataFrame, row: dict[str, float | None], at_chance: 
 
 
 def _too_small(regimes: pl.DataFrame) -> str:
-    plrs = regimes.filter(reason=UNMOVED)["plr"].to_list()
-    return f"Too small: {_listed(plrs)}; the loss has not moved from its start." if plrs else ""
+    said = {
+        UNMOVED: "the loss has not moved from its start",
+        SLOW: "predictions are at chance level after these steps, though a larger learning rate converges",
+    }
+    plrs = {reason: regimes.filter(reason=reason)["plr"].to_list() for reason in said}
+    return " ".join(f"Too small: {_listed(plrs[reason])}; {words}." for reason, words in said.items() if plrs[reason])
 
 
 def _undecided(regimes: pl.DataFrame) -> str:
-    found = regimes.filter(pl.col("reason").ne_missing(UNMOVED), regime="undecided")
+    found = undecided(regimes)
     if found.is_empty():
         return ""
     parts = [

@@ -109,6 +109,22 @@ def test_a_false_claim_is_contradicted(world: World, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "change"),
     [
+        ("best-fine-tuned", {"tuned": [0.7] * 12}),
+        ("sparse-features", {"top_feature": [0.75] * 12}),
+        ("flr-matters", {"flr_effect": [0.005] * 12}),
+    ],
+)
+def test_an_interval_around_nothing_is_said_to_be_too_small(world: World, name: str, change: dict[str, Any]) -> None:
+    row = judged(world(**change))[name]
+    assert row["verdict"] == "contradicted"
+    assert row["low"] < 0.005
+    assert ("too small to matter (under half a point)" in row["statement"]) == (row["high"] >= 0)
+    assert row["high"] >= 0, "the case that is meant"
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
         ("best-fine-tuned", {"tuned": levels(0.7, 0.8, 0.9)}),
         ("flr-matters", {"flr_effect": levels(0.05, 0.05, 0.15)}),
         ("two-stages", {"two_stages": [0.75] * 12}),

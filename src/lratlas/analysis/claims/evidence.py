@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from lratlas.analysis.claims.verdict import Judgement, Unanswered, Verdict
+from lratlas.analysis.claims.verdict import NEGLIGIBLE, Judgement, Unanswered, Verdict
 from lratlas.analysis.gains import Floats, Gain, over_seeds
 from lratlas.analysis.sides import Sides, sides_of
 from lratlas.analysis.wording import format_lr, plain, signed_interval
@@ -89,7 +89,16 @@ class Evidence:
                 "ones."
             )
 
-    def found(self, verdict: Verdict, effect: Gain, said: str, *, open_because: str, near: bool = True) -> Judgement:
+    def found(
+        self,
+        verdict: Verdict,
+        effect: Gain,
+        said: str,
+        *,
+        open_because: str,
+        near: bool = True,
+        negligible: float | None = None,
+    ) -> Judgement:
         """A judgement with its effect.
 
         Args:
@@ -99,14 +108,18 @@ class Evidence:
             said: What was found.
             open_because: What would tell, if the verdict is inconclusive.
             near: The claim is about the PLRs just above the threshold.
+            negligible: An effect below this is as good as none: half a point, or half a per cent of a loss.
         """
         if near and verdict == "contradicted" and self.coarse:
             verdict, open_because = "inconclusive", f"the threshold is bracketed too coarsely; {self.coarse}"
         some = "" if effect.seeds == len(self.seeds) else f" On the {effect.seeds} complete of {len(self.seeds)} seeds."
         tail = f" Open: {open_because}." if verdict == "inconclusive" else ""
-        return Judgement(
-            verdict=verdict, statement=said + some + tail, effect=effect.mean, low=effect.low, high=effect.high
-        )
+        small = ""
+        if verdict == "contradicted" and negligible and effect.high is not None and 0 <= effect.high < negligible:
+            share = "half a point" if negligible == NEGLIGIBLE else "half a per cent"
+            small = f" The gain is too small to matter (under {share})."
+        statement = said + small + some + tail
+        return Judgement(verdict=verdict, statement=statement, effect=effect.mean, low=effect.low, high=effect.high)
 
 
 def per_seed(frame: pl.DataFrame, plrs: Sequence[float], value: pl.Expr, seeds: Sequence[int]) -> Floats:

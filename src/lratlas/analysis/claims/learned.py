@@ -80,4 +80,4 @@ def _contrast(evidence: Evidence, runs: pl.DataFrame, sentence: str, *, unit: st
     if further:
         said += f", {sizes['beyond']} beyond"
     said += f"; a difference of {spoken(effect)}."
-    return evidence.found(verdict, effect, said, open_because=what_would_tell(effect))
+    return evidence.found(verdict, effect, said, open_because=what_would_tell(effect), negligible=NEGLIGIBLE)

@@ -90,7 +90,8 @@ def flr_matters(evidence: Evidence) -> Judgement:
         f"learning rates ({lr_range(sides.beyond)}); up to {100 * HARDLY:g} points hardly matter."
     )
     open_part = (effect, 0.0) if parts[0] == "inconclusive" else (level, HARDLY)
-    return evidence.found(together(*parts), effect, said, open_because=what_would_tell(*open_part))
+    what = what_would_tell(*open_part)
+    return evidence.found(together(*parts), effect, said, open_because=what, negligible=NEGLIGIBLE)
 
 
 def two_stages_recover(evidence: Evidence) -> Judgement:
@@ -128,7 +129,8 @@ def two_stages_recover(evidence: Evidence) -> Judgement:
         f"{spoken(effect)}, and {100 * low.mean():.1f} % from the second alone, a difference of {spoken(behind)}."
     )
     open_part = (effect, 0.0) if parts[0] == "inconclusive" else (behind, -RECOVERED)
-    return evidence.found(together(*parts), effect, said, open_because=what_would_tell(*open_part))
+    what = what_would_tell(*open_part)
+    return evidence.found(together(*parts), effect, said, open_because=what, negligible=NEGLIGIBLE)
 
 
 def _best_near(evidence: Evidence, runs: pl.DataFrame, lead: str) -> Judgement:
@@ -161,7 +163,7 @@ def _best_near(evidence: Evidence, runs: pl.DataFrame, lead: str) -> Judgement:
         f"{score.show(best['near']['value'])}, the best start that converges, {_named(best['below'])}, "
         f"{score.show(best['below']['value'])}; {GAIN} is {shown}. {larger}"
     )
-    return evidence.found(together(*parts), effect, said, open_because=what_would_tell(effect))
+    return evidence.found(together(*parts), effect, said, open_because=what_would_tell(effect), negligible=negligible)
 
 
 def _named(best: dict[str, float]) -> str:
