@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Callable
 from functools import partial
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,14 @@ import lratlas
 from cheaper import undrawn, workerless
 from lratlas import Task
 from lratlas.analysis.comparison import COMPARISON
+from lratlas.analysis.quality import GAIN
+from lratlas.analysis.wording import plain, signed_interval
 from lratlas.atlas import Atlas, load
 from lratlas.comparing import compare
 from lratlas.errors import StudyError
 from lratlas.models.mlp import MLP
 from lratlas.report.comparison_table import readable
+from lratlas.reporting import Drawn, page_of
 
 EVIL = "<script>alert(1)</script>"
 Copied = Callable[..., Path]
@@ -44,7 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
         return lratlas.explore(
             blobs,
             folder=tmp_path_factory.mktemp("comparing") / "study",
-            pretrain={"lrs": [1e-2, 1e-1, 10.0, 100.0], "steps": 400, "repeats": 2},
+            pretrain={"lrs": [1e-2, 1e-1, 10.0, 100.0], "steps": 400, "repeats": 3},
             finetune={"lrs": [1e-3, 1e-2], "steps": 10},
             average={"counts": [2]},
             training={"compile": False, "strategy": "stack"},
@@ -87,7 +91,23 @@ def test_the_table_agrees_with_the_study(whole: Atlas) -> None:
     assert row["best_over_threshold"] == row["best_plr"] / row["convergence"]
     tuned = whole.table("runs").filter(stage="finetune", flr=1e-3, plr=row["best_plr"])
     assert row["best_score"] == pytest.approx(tuned["test_accuracy"].mean())
-    assert (row["seeds"], row["best_gain_low"]) == (2, None)
+    assert row["seeds"] == 3
+
+
+@pytest.mark.parametrize(("claim", "of"), [("best-fine-tuned", "best"), ("best-averaged", "average")])
+def test_a_gain_is_the_same_wherever_it_is_shown(whole: Atlas, claim: str, of: str) -> None:
+    found = compare([whole])
+    (row,) = found.table.to_dicts()
+    ((effect, low, high),) = whole.table("claims").filter(claim=claim).select("effect", "low", "high").rows()
+    assert None not in (effect, low, high)
+    assert (row[f"{of}_gain"], row[f"{of}_gain_low"], row[f"{of}_gain_high"]) == (effect, low, high)
+    said = f"{plain(100 * effect)} points (95 % interval {signed_interval(100 * low, 100 * high)}"
+    page = unescape(page_of(whole, Drawn(charts={}, missing={})))
+    assert f"{GAIN} is {said}" in page
+    (sentence,) = [text for text in whole.summary() if said.replace("interval", "interval over seeds") in text]
+    assert sentence in page
+    assert GAIN[1:] in sentence
+    assert f"({signed_interval(100 * low, 100 * high)})" in unescape(found.html())
 
 
 def test_studies_of_one_name_are_told_apart_by_their_folders(copied: Copied) -> None:
@@ -144,7 +164,7 @@ def test_in_words_each_study_is_a_column(whole: Atlas, copied: Copied) -> None:
     assert words.columns == ["", whole.spec.name, "study b"]
     cells = dict(zip(words[""], words["study b"], strict=True))
     assert cells["learning rates"] == "effective"
-    assert cells["seeds"] == "2"
+    assert cells["seeds"] == "3"
     assert cells["fine-tuned, lowest FLR"] == "1e-3"
     assert cells["average, checkpoints"] == "2"
     assert cells["fine-tuned, score"] == f"{100 * found.table['best_score'][1]:.1f} %"

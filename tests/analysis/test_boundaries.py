@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from lratlas.analysis.boundaries import boundaries
 from lratlas.analysis.regimes import regimes
-from lratlas.errors import SpecError
 from lratlas.tables import SCHEMAS, empty
 
 Study = Callable[..., dict[str, pl.DataFrame]]
@@ -18,14 +18,14 @@ Row = dict[str, Any]
 CHANCE = math.log(2)
 
 
-def found(tables: dict[str, pl.DataFrame], *, resamples: int = 1000, seed: int = 0) -> dict[str, Row]:
-    table = boundaries(tables, chance_loss=CHANCE, resamples=resamples, seed=seed)
+def found(tables: dict[str, pl.DataFrame]) -> dict[str, Row]:
+    table = boundaries(tables, chance_loss=CHANCE)
     assert table.schema == SCHEMAS["boundaries"]
     assert table["boundary"].to_list() == ["convergence", "subregime", "divergence"]
     return {row.pop("boundary"): row for row in table.iter_rows(named=True)}
 
 
-def plr(place: int) -> float:
+def plr(place: float) -> float:
     return 10 ** (-4 + place / 4)
 
 
@@ -37,7 +37,7 @@ def whole(study: Study, *, seeds: int = 3) -> dict[str, pl.DataFrame]:
 
 
 def test_a_whole_study(study: Study) -> None:
-    rows = found(whole(study))
+    rows = found(whole(study, seeds=6))
     for name, place in [("convergence", 4), ("subregime", 6), ("divergence", 8)]:
         below, above = plr(place - 1), plr(place)
         middle = math.sqrt(below * above)
@@ -86,26 +86,36 @@ def thresholds_of_seeds(study: Study, places: list[int], *, grid: int) -> dict[s
     return study([["converged" if row < place else "plateau" for place in places] for row in range(grid)])
 
 
-def test_the_interval_is_the_bootstrap_of_the_median_place(study: Study) -> None:
-    places = [2, 3, 3, 4, 5, 6, 6]  # an odd number: the pooled cut is the median place of the seeds
-    row = found(thresholds_of_seeds(study, places, grid=8), resamples=4000)["convergence"]
-    rng = np.random.default_rng(1)
-    medians = np.median(rng.choice(places, size=(40_000, len(places))), axis=1)
-    low, high = np.quantile(medians, [0.025, 0.975], method="inverted_cdf")
-    between = [math.sqrt(plr(int(place) - 1) * plr(int(place))) for place in (low, high)]
-    assert (row["below"], row["above"]) == pytest.approx((plr(3), plr(4)))
-    assert (row["low"], row["high"]) == pytest.approx(tuple(between))
+@pytest.mark.parametrize(("seeds", "first"), [(6, 1), (9, 2), (20, 6), (50, 18)])
+def test_with_six_seeds_or_more_the_interval_has_the_ranks_of_the_sign_test(
+    study: Study, seeds: int, first: int
+) -> None:
+    """Ranks from a table of the sign test at 5 %, such as Conover's: of 20 seeds the 6th and the 15th."""
+    places = sorted(1 + seed * 12 // seeds for seed in range(seeds))
+    row = found(thresholds_of_seeds(study, places, grid=14))["convergence"]
+    assert (row["low"], row["high"]) == pytest.approx((plr(places[first - 1] - 1), plr(places[-first])))
 
 
-def test_redrawn_studies_without_a_boundary_count_at_the_end_of_the_grid(study: Study) -> None:
-    row = found(thresholds_of_seeds(study, [1, 1, 3], grid=3))["convergence"]
+@pytest.mark.parametrize("places", [[4, 4], [3, 4, 6], [2, 4, 4, 7, 7]])
+def test_with_fewer_seeds_the_interval_is_students_t(study: Study, places: list[int]) -> None:
+    row = found(thresholds_of_seeds(study, places, grid=9))["convergence"]
+    # In steps of the grid: the seeds' values, half a step below their places, each with a uniform error of a step.
+    error = math.sqrt((np.var(places, ddof=1) + 1 / 12) / len(places))
+    low, high = stats.t.interval(0.95, len(places) - 1, loc=np.mean(places) - 0.5, scale=error)
+    assert (row["low"], row["high"]) == pytest.approx((plr(low), plr(high)))
+
+
+def test_a_seed_without_the_boundary_counts_at_the_end_of_the_grid(study: Study) -> None:
+    row = found(thresholds_of_seeds(study, [1, 1, 1, 1, 1, 3], grid=3))["convergence"]
     assert (row["below"], row["above"]) == pytest.approx((plr(0), plr(1)))
     assert row["high"] == pytest.approx(plr(2))
 
 
-def test_the_bootstrap_is_reproducible(study: Study) -> None:
-    tables = thresholds_of_seeds(study, [2, 3, 3, 4, 5], grid=6)
-    assert found(tables, seed=3) == found(tables, seed=3)
+def test_without_a_second_seed_at_a_boundary_it_has_no_interval(study: Study) -> None:
+    tables = study([[kind] * 3 for kind in ["converged", "plateau", "plateau", "chance"]], barriers={1: 0.01, 2: 0.1})
+    row = found(tables | {"pairs": tables["pairs"].filter(seed=0)})["subregime"]
+    assert row["value"] is not None
+    assert (row["low"], row["high"]) == (None, None)
 
 
 @settings(max_examples=20)
@@ -120,7 +130,7 @@ def test_boundaries_agree_with_the_regimes_and_intervals_hold_the_brackets(
         return ["converged", "plateau", "chance"][sum(place >= end for end in pair)]
 
     tables = study([[kind(place, pair) for pair in ends] for place in range(6)], barriers=barriers)
-    rows = found(tables, resamples=50)
+    rows = found(tables)
     regime = dict(regimes(tables, chance_loss=CHANCE).select("plr", "regime").iter_rows())
 
     def wrong(name: str, cut: float) -> int:
@@ -145,8 +155,3 @@ def test_rows_in_any_order_give_the_same(study: Study) -> None:
     tables = thresholds_of_seeds(study, [2, 3, 3, 4, 5], grid=6)
     reordered = {name: frame.reverse() for name, frame in tables.items()}
     assert boundaries(tables, chance_loss=CHANCE).equals(boundaries(reordered, chance_loss=CHANCE))
-
-
-def test_fewer_than_one_resample_is_refused(study: Study) -> None:
-    with pytest.raises(SpecError, match="resamples"):
-        boundaries(study([["plateau"]]), chance_loss=CHANCE, resamples=0)

@@ -91,12 +91,12 @@ def test_the_best_two_stages_against_the_best_direct_ways() -> None:
         *tuned([3e-3, 1e-5], [0.99] * 3),  # from neither of the two
     ]
     text = stages({"runs": frame("runs", runs)})
-    assert text.startswith("Two stages: the best test accuracy, 88.5 %, comes by 1e-2 → 1e-3 → 1e-5; that is")
-    for rival, lr, word in ((high, "1e-2", "more"), (low, "1e-3", "less")):
+    assert text.startswith("Two stages: the best test accuracy, 88.5 %, comes by 1e-2 → 1e-3 → 1e-5.")
+    for rival, kind, word in ((high, "first", "more"), (low, "second", "less")):
         gains = 100 * (np.array(both) - np.array(rival))
         ends = stats.t.interval(0.95, 2, loc=gains.mean(), scale=stats.sem(gains))
         interval = " to ".join(f"{end:.2g}" for end in ends).replace("-", "−")
-        assert f"{abs(gains.mean()):.2g} points {word} than at best directly from {lr}" in text
+        assert f"{abs(gains.mean()):.2g} points {word} than the best directly from a {kind} learning rate" in text
         assert f"(95 % interval of the gain over seeds {interval}" in text
     assert text.count("so it may be none") == 1
 
@@ -104,8 +104,8 @@ def test_the_best_two_stages_against_the_best_direct_ways() -> None:
 def test_two_seeds_or_no_direct_way_are_borne() -> None:
     two = tuned([1e-2, 1e-3, 1e-5], [0.8, 0.9]) + tuned([1e-3, 1e-5], [0.8, 0.8])
     assert stages({"runs": frame("runs", two)}) == (
-        "Two stages: the best test accuracy, 85.0 %, comes by 1e-2 → 1e-3 → 1e-5; that is 5 points more than at best "
-        "directly from 1e-3."
+        "Two stages: the best test accuracy, 85.0 %, comes by 1e-2 → 1e-3 → 1e-5. The best of two stages is 5 "
+        "points more than the best directly from a second learning rate."
     )
     assert stages({"runs": frame("runs", two[:2])}).endswith("comes by 1e-2 → 1e-3 → 1e-5.")
     assert stages({"runs": frame("runs", two[2:])}) == ""

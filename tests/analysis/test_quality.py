@@ -12,13 +12,15 @@ from scipy import stats
 from lratlas.analysis.quality import (
     best_averaged,
     best_fine_tuned,
+    complete_seeds,
     converging,
     fine_tuned,
     good_range,
     means,
+    options,
     score_of,
 )
-from lratlas.tables import SCHEMAS, empty
+from lratlas.tables import SCHEMAS, Tables, empty
 
 PLRS = [1e-4, 1e-3, 1e-2, 1e-1]
 Scores = Mapping[float, Sequence[float | None]]
@@ -40,6 +42,11 @@ def regimes(*names: str) -> pl.DataFrame:
 
 
 REGIMES = regimes("1", "1", "2A", "2B")
+THRESHOLD = {"boundary": "convergence", "below": PLRS[1], "above": PLRS[2], "value": 3e-3}
+
+
+def study(runs: pl.DataFrame) -> Tables:
+    return {"runs": runs, "regimes": REGIMES, "boundaries": pl.DataFrame([THRESHOLD], schema=SCHEMAS["boundaries"])}
 
 
 def test_accuracy_is_the_score_where_there_is_any() -> None:
@@ -60,13 +67,14 @@ def test_only_the_lowest_flr_and_straight_ways_count() -> None:
     assert fine_tuned(runs).equals(wanted)
 
 
-def test_the_best_is_held_against_the_best_of_regime_1() -> None:
+def test_the_gain_is_of_the_best_just_above_the_threshold_over_the_best_below() -> None:
     worse, better = [0.80, 0.84, 0.76], [0.83, 0.86, 0.80]
-    runs = made({1e-4: [0.7] * 3, 1e-3: worse, 1e-2: better, 1e-1: [0.5] * 3}, flr=1e-5)
-    best = best_fine_tuned(runs, REGIMES, score_of(runs))
+    runs = made({1e-4: [0.7] * 3, 1e-3: worse, 1e-2: better, 1e-1: [0.9] * 3}, flr=1e-5)
+    best = best_fine_tuned(study(runs), score_of(runs))
     assert best is not None
     assert best.gain is not None
-    assert (best.plr, best.flr, best.count, best.rival_plr, best.gain.seeds) == (1e-2, 1e-5, None, 1e-3, 3)
+    # The best of all is of 2B, but that is another question.
+    assert (best.plr, best.flr, best.count, best.gain.seeds) == (1e-1, 1e-5, None, 3)
     gains = np.array(better) - np.array(worse)
     low, high = stats.t.interval(0.95, 2, loc=gains.mean(), scale=stats.sem(gains))
     assert (best.gain.mean, best.gain.low, best.gain.high) == pytest.approx((gains.mean(), low, high))
@@ -74,7 +82,7 @@ def test_the_best_is_held_against_the_best_of_regime_1() -> None:
 
 def test_a_lower_loss_is_a_positive_gain() -> None:
     runs = made({1e-3: [0.5, 0.6, 0.7], 1e-2: [0.4, 0.4, 0.4]}, column="test_loss", flr=1e-5)
-    best = best_fine_tuned(runs, REGIMES, score_of(runs))
+    best = best_fine_tuned(study(runs), score_of(runs))
     assert best is not None
     assert best.gain is not None
     assert best.gain.low is not None
@@ -84,20 +92,20 @@ def test_a_lower_loss_is_a_positive_gain() -> None:
     assert best.gain.low < 0.2 < best.gain.high
 
 
-def test_its_own_rival_gains_nothing_and_claims_no_interval() -> None:
-    runs = made({1e-3: [0.9, 0.8, 0.9], 1e-2: [0.7, 0.8, 0.7]}, flr=1e-5)
-    best = best_fine_tuned(runs, REGIMES, score_of(runs))
+def test_where_a_converging_plr_is_best_the_gain_is_negative() -> None:
+    runs = made({1e-3: [0.9, 0.8, 0.9], 1e-2: [0.7, 0.7, 0.7]}, flr=1e-5)
+    best = best_fine_tuned(study(runs), score_of(runs))
     assert best is not None
     assert best.gain is not None
-    assert (best.plr, best.rival_plr) == (1e-3, 1e-3)
-    assert (best.gain.mean, best.gain.low, best.gain.high) == (0, None, None)
+    assert best.plr == 1e-3
+    assert best.gain.mean == pytest.approx(-0.5 / 3)
 
 
-def test_without_regime_1_there_is_no_rival() -> None:
+def test_without_a_threshold_there_is_no_gain() -> None:
     runs = made({1e-3: [0.9], 1e-2: [0.95]}, flr=1e-5)
-    best = best_fine_tuned(runs, regimes("2A", "2A", "2A"), score_of(runs))
+    best = best_fine_tuned({"runs": runs, "regimes": regimes("2A", "2A", "2A")}, score_of(runs))
     assert best is not None
-    assert (best.plr, best.rival_plr, best.rival_value, best.gain) == (1e-2, None, None, None)
+    assert (best.plr, best.gain) == (1e-2, None)
 
 
 def test_averages_compete_over_plr_and_count() -> None:
@@ -107,20 +115,27 @@ def test_averages_compete_over_plr_and_count() -> None:
             made({1e-3: [0.78, 0.78], 1e-2: [0.90, 0.92]}, stage="average", count=10),
         ]
     )
-    best = best_averaged(runs, REGIMES, score_of(runs))
+    best = best_averaged(study(runs), score_of(runs))
     assert best is not None
     assert best.gain is not None
     assert (best.plr, best.count, best.flr) == (1e-2, 10, None)
-    assert (best.rival_plr, best.rival_count) == (1e-3, 2)
     assert best.gain.mean == pytest.approx(0.11)
     assert best.gain.low is None  # two seeds
+
+
+def test_options_that_lack_a_seed_are_left_out() -> None:
+    runs = made({1e-4: [0.1, 0.2], 1e-3: [0.9, None], 1e-2: [0.8, float("nan")], 1e-1: [0.3, 0.4]}, flr=1e-5)
+    assert options(runs, "test_accuracy", "plr", seeds=[0, 1]).tolist() == [[0.1, 0.2], [0.3, 0.4]]
+    assert options(runs.reverse(), "test_accuracy", "plr", seeds=[1]).tolist() == [[0.2], [0.4]]
+    assert complete_seeds(runs) == [0, 1]
+    assert complete_seeds(runs.slice(1)) == [1]
 
 
 def test_nothing_is_best_where_nothing_was_made() -> None:
     runs = made({1e-3: [0.8]}, stage="pretrain")
     score = score_of(runs)
-    assert best_fine_tuned(runs, REGIMES, score) is None
-    assert best_averaged(runs, REGIMES, score) is None
+    assert best_fine_tuned(study(runs), score) is None
+    assert best_averaged(study(runs), score) is None
     assert good_range(fine_tuned(runs), score) is None
 
 
@@ -156,7 +171,7 @@ def test_a_loss_within_one_per_cent_is_as_good() -> None:
 def test_the_good_range_holds_the_best_and_nothing_worse(scores: list[float]) -> None:
     runs = made({10.0**-i: [score] for i, score in enumerate(scores)}, flr=1e-9)
     score = score_of(runs)
-    found, best = good_range(fine_tuned(runs), score), best_fine_tuned(runs, REGIMES, score)
+    found, best = good_range(fine_tuned(runs), score), best_fine_tuned(study(runs), score)
     assert found is not None
     assert best is not None
     assert found.low <= best.plr <= found.high

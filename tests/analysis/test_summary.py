@@ -11,6 +11,7 @@ from lratlas.analysis.regimes import regimes
 from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.summary import summary
 from lratlas.analysis.wording import format_lr
+from lratlas.report.cells import boundary_rows
 from lratlas.tables import SCHEMAS, empty
 
 Study = Callable[..., dict[str, pl.DataFrame]]
@@ -24,7 +25,7 @@ def finished(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     return tables | {
         "sparsity": sparsity(features, chance=0.5),
         "regimes": regimes(tables, chance_loss=CHANCE),
-        "boundaries": boundaries(tables, chance_loss=CHANCE, resamples=100),
+        "boundaries": boundaries(tables, chance_loss=CHANCE),
     }
 
 
@@ -49,7 +50,7 @@ def sentence(sentences: list[str], start: str) -> str:
 
 
 def test_the_boundaries_in_words(study: Study) -> None:
-    text = summary(finished(study([[kind] * 3 for kind in KINDS], barriers=BARRIERS)), elr=True)
+    text = summary(finished(study([[kind] * 6 for kind in KINDS], barriers=BARRIERS)), elr=True)
     assert len(text) == 3
     assert "effective learning rate of about 2.4e-4 (between the tested 1.8e-4 and 3.2e-4" in text[0]
     assert "95 % interval over seeds 1.8e-4 to 3.2e-4" in text[0]
@@ -80,6 +81,22 @@ def test_what_was_not_reached_is_said(study: Study, kind: str, words: list[str])
     assert "about" not in text
 
 
+def test_a_threshold_beside_undecided_learning_rates_cannot_be_told(study: Study) -> None:
+    tables = finished(study([["descending"] * 2, ["plateau"] * 2]))
+    assert summary(tables, elr=False)[0].startswith("The convergence threshold cannot be told between 1e-4 and 1.8e-4")
+    rows = {name: value for name, value, *_ in boundary_rows(tables["boundaries"], tables["regimes"])}
+    assert list(rows.values()) == ["cannot be told", "cannot be told", "not reached"]
+
+
+def test_at_chance_below_a_learning_rate_that_converges_is_too_small(study: Study) -> None:
+    tables = finished(study([["chance"] * 2, ["converged"] * 2, ["plateau"] * 2]))
+    text = summary(tables, elr=False)
+    assert "smaller ones, down to 1.8e-4, bring the training loss down" in text[0]
+    assert sentence(text, "Too small").startswith("Too small: 1e-4; predictions are at chance level")
+    assert not any(each.startswith("Undecided") for each in text)
+    assert [row[1] for row in boundary_rows(tables["boundaries"], tables["regimes"])][1:] == ["not reached"] * 2
+
+
 def test_the_gain_is_paired_by_seed(study: Study) -> None:
     worse, better = [0.80, 0.84, 0.76], [0.83, 0.86, 0.80]
     tables = study([[kind] * 3 for kind in KINDS], barriers=BARRIERS)
@@ -89,8 +106,8 @@ def test_the_gain_is_paired_by_seed(study: Study) -> None:
     assert "lowest learning rate (1e-5), the best initial one is 3.2e-4: test accuracy 83.0 %." in text
     gains = 100 * (np.array(better) - np.array(worse))
     low, high = stats.t.interval(0.95, 2, loc=gains.mean(), scale=stats.sem(gains))
-    assert f"The gain over the best one at which training converges (1.8e-4) is {gains.mean():.3g} points" in text
-    assert f"{low:.2g} to {high:.2g};" in text
+    assert f"over the best one that converges is {gains.mean():.3g} points" in text
+    assert text.endswith(f"(95 % interval over seeds {low:.2g} to {high:.2g}).")
     assert "may be none" not in text
 
 
@@ -106,11 +123,12 @@ def test_two_seeds_make_no_interval(study: Study) -> None:
     assert "two seeds: too few for an interval" in sentence(summary(finished(tables), elr=False), "After fine-tuning")
 
 
-def test_no_gain_is_claimed_where_a_converging_plr_is_best(study: Study) -> None:
+def test_a_loss_is_said_where_a_converging_plr_is_best(study: Study) -> None:
     tables = study([[kind] * 2 for kind in KINDS])
     tables = with_second_stage(tables, "finetune", {1: [0.9, 0.9], 2: [0.8, 0.8]}, flr=1e-5)
     text = sentence(summary(finished(tables), elr=False), "After fine-tuning")
-    assert text.endswith("larger learning rates brought no gain.")
+    assert "90.0 %. Training converges there already. The gain" in text
+    assert "over the best one that converges is −10 points" in text
 
 
 def test_plrs_with_a_failed_seed_do_not_compete(study: Study) -> None:
@@ -133,7 +151,7 @@ def test_the_best_average(study: Study) -> None:
     tables = with_second_stage(tables, "average", {1: [0.8, 0.8], 2: [0.9, 0.8]}, count=5)
     tables = with_second_stage(tables, "average", {2: [0.9, 0.9]}, count=20)
     text = sentence(summary(finished(tables), elr=False), "The best weight average")
-    assert text == "The best weight average is over 20 checkpoints at 3.2e-4: test accuracy 90.0 %."
+    assert text.startswith("The best weight average is over 20 checkpoints at 3.2e-4: test accuracy 90.0 %. The gain")
 
 
 def test_features(study: Study) -> None:

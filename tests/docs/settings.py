@@ -198,6 +198,7 @@ SETTINGS: Mapping[str, Setting] = {
             "advice/README.md",
             "benchmarks/README.md",
             "benchmarks/images.md",
+            "benchmarks/intervals.md",
             "benchmarks/report.md",
             "benchmarks/scale.md",
             "cifar10-convnet/README.md",

@@ -1,15 +1,16 @@
 """Where one regime ends and the next begins."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy import special
 
 from lratlas.analysis.evidence import run_evidence
-from lratlas.analysis.gains import COVERAGE
+from lratlas.analysis.gains import COVERAGE, student
 from lratlas.analysis.labels import Bools, Floats, change_point, decide, votes
-from lratlas.errors import SpecError
 from lratlas.tables import SCHEMAS, Tables
 from lratlas.thresholds import DEFAULTS, Thresholds
 
@@ -17,100 +18,86 @@ NAMES = ("convergence", "subregime", "divergence")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Redrawn:
-    """The regimes of all PLRs, ascending, over redrawn seeds.
+class SeedLabels:
+    """The regimes of all PLRs, ascending, decided over all seeds and by each seed alone.
 
     Attributes:
         plrs: The PLRs.
-        seeds: How many seeds there are.
-        labels: The regimes, shape (1 + resamples, PLRs); the first row is of the study as it is.
+        together: Over all seeds, shape (PLRs,).
+        alone: By each seed alone, shape (seeds, PLRs).
     """
 
     plrs: Floats
-    seeds: int
-    labels: NDArray[np.str_]
+    together: NDArray[np.str_]
+    alone: NDArray[np.str_]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Brackets:
-    """The decided PLRs on the two sides of a boundary, per weighting of the seeds; NaN for none."""
+    """The decided PLRs on the two sides of a boundary, of each row of labels; NaN for none."""
 
     below: Floats
     above: Floats
 
 
-def boundaries(
-    tables: Tables,
-    *,
-    chance_loss: float,
-    thresholds: Thresholds = DEFAULTS,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> pl.DataFrame:
+def boundaries(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAULTS) -> pl.DataFrame:
     """Locate the three boundaries between regimes.
 
     Each is a single change point over the sorted PLRs: the cut with the fewest PLRs on the wrong side, the
     lowest of equal ones. The regime of a PLR is the one decided over all seeds, so boundaries agree with the
-    regimes table; the interval redraws the seeds and decides all regimes anew. An undecided PLR counts as
+    regimes table: with many seeds they are at the median of the seeds' own boundaries. An undecided PLR counts as
     not diverged, but has no say about convergence: if it lies at that boundary, the bracket spans it. Only
-    PLRs of 2A and 2B have a say about theirs. A redrawn study that does not reach a boundary puts it at the
-    nearest PLR that has a say.
+    PLRs of 2A and 2B have a say about theirs.
+
+    The interval is for that median, from the boundaries that each seed alone decides. From six seeds on it reaches
+    from the lower grid point of one seed to the upper one of another, by the ranks of the sign test: whatever the
+    distribution, the median is below it in at most 2.5 % of all studies, and above it in at most 2.5 %. With fewer
+    seeds no ranks reach that, and it is Student's t in the logarithm of the LR, where to the variance of the seeds'
+    values comes that of a uniform error within their brackets. A PLR that a seed alone leaves undecided counts for it
+    as all seeds together decide; a seed that does not reach a boundary puts it at the nearest PLR that has a say.
+    ``benchmarks/intervals.py`` simulates how often the interval holds the true boundary.
 
     Args:
         tables: A study's tables; ``runs``, ``traces`` and ``pairs`` (may be missing) are read.
         chance_loss: Loss of the best constant prediction.
         thresholds: The numbers that decide.
-        resamples: Number of bootstrap resamples of the seeds.
-        seed: Seed of the bootstrap's generator.
 
     Returns:
         Three rows with the schema of ``boundaries``: ``below`` and ``above`` are the grid points on the two
-        sides, ``value`` their geometric mean, ``low`` and ``high`` a 95 % percentile bootstrap interval,
-        never narrower than the bracket and null for one seed. All null where the boundary is not reached.
+        sides, ``value`` their geometric mean, ``low`` and ``high`` a 95 % interval over seeds, never narrower than
+        the bracket and null for one seed. All null where the boundary is not reached.
 
     Raises:
-        SpecError: If ``chance_loss`` is not a positive number or ``resamples`` is below 1.
+        SpecError: If ``chance_loss`` is not a positive number.
         StudyError: If a PLR has two pre-training runs of one seed, or a finite run has no training trace.
     """
-    drawn = redrawn(tables, chance_loss=chance_loss, thresholds=thresholds, resamples=resamples, seed=seed)
+    found = seed_labels(tables, chance_loss=chance_loss, thresholds=thresholds)
+    alone = np.where(found.alone == "undecided", found.together, found.alone)
+    labels = np.vstack([found.together, alone])
     rows = [
-        {"boundary": name, **_row(_brackets(drawn.plrs, drawn.labels, upper=upper, decided=decided))}
-        for name, upper, decided in zip(NAMES, *_sides(drawn.labels), strict=True)
+        {"boundary": name, **_row(_brackets(found.plrs, labels, upper=upper, decided=decided))}
+        for name, upper, decided in zip(NAMES, *_sides(labels), strict=True)
     ]
     return pl.DataFrame(rows, schema=SCHEMAS["boundaries"])
 
 
-def redrawn(
-    tables: Tables,
-    *,
-    chance_loss: float,
-    thresholds: Thresholds = DEFAULTS,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Redrawn:
-    """Decide the regimes of a study as it is, and as often with its seeds drawn anew.
+def seed_labels(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAULTS) -> SeedLabels:
+    """Decide the regimes of a study over all seeds, and by each seed alone.
 
     Args:
         tables: A study's tables; ``runs``, ``traces`` and ``pairs`` (may be missing) are read.
         chance_loss: Loss of the best constant prediction.
         thresholds: The numbers that decide.
-        resamples: Number of bootstrap resamples of the seeds; none are drawn of a single one.
-        seed: Seed of the bootstrap's generator.
 
     Raises:
-        SpecError: If ``chance_loss`` is not a positive number or ``resamples`` is below 1.
+        SpecError: If ``chance_loss`` is not a positive number.
         StudyError: If a PLR has two pre-training runs of one seed, or a finite run has no training trace.
     """
-    if resamples < 1:
-        raise SpecError(f"resamples is {resamples}; it must be at least 1")
     evidence = run_evidence(tables, chance_loss=chance_loss, thresholds=thresholds)
     ballot = votes(evidence, tables, thresholds=thresholds)
     count = len(ballot.seeds)
-    weights = np.ones((1, count))
-    if count > 1:
-        draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-        weights = np.vstack([weights, draws.astype(np.float64)])
-    return Redrawn(plrs=ballot.plrs, seeds=count, labels=decide(ballot, weights, thresholds=thresholds).labels)
+    labels = decide(ballot, np.vstack([np.ones((1, count)), np.eye(count)]), thresholds=thresholds).labels
+    return SeedLabels(plrs=ballot.plrs, together=labels[0], alone=labels[1:])
 
 
 def _sides(labels: NDArray[np.str_]) -> tuple[list[Bools], list[Bools]]:
@@ -134,22 +121,30 @@ def _brackets(plrs: Floats, labels: NDArray[np.str_], *, upper: Bools, decided: 
 
 
 def _row(brackets: Brackets) -> dict[str, float | None]:
-    """The boundary of the study, its first entry, with the interval over the other entries."""
+    """The boundary over all seeds, the first entry, with its interval from those of the seeds, the other entries."""
     below, above = float(brackets.below[0]), float(brackets.above[0])
     if np.isnan(below) or np.isnan(above):
         return dict.fromkeys(("below", "above", "value", "low", "high"))
-    row: dict[str, float | None] = {"below": below, "above": above, "value": float(np.sqrt(below * above))}
-    values = _values(brackets)[1:]
-    if not len(values):
+    value = math.sqrt(below * above)
+    row: dict[str, float | None] = {"below": below, "above": above, "value": value}
+    ends = _ends(Brackets(below=brackets.below[1:], above=brackets.above[1:]))
+    if ends is None:
         return row | {"low": None, "high": None}
-    tail = (1 - COVERAGE) / 2
-    # The inverted distribution function gives values that occurred, never a mixture of two
-    low, high = np.nanquantile(values, [tail, 1 - tail], method="inverted_cdf")
-    return row | {"low": min(below, float(low)), "high": max(above, float(high))}
+    return row | {"low": min(below, ends[0]), "high": max(above, ends[1])}
 
 
-def _values(brackets: Brackets) -> Floats:
-    """Geometric means of the brackets; where one side is empty, the PLR on the other."""
+def _ends(brackets: Brackets) -> tuple[float, float] | None:
+    """The ends of the interval for the median of the seeds' boundaries; None if fewer than two seeds have one."""
     below = np.where(np.isnan(brackets.below), brackets.above, brackets.below)
     above = np.where(np.isnan(brackets.above), brackets.below, brackets.above)
-    return np.sqrt(below * above)
+    below, above = np.sort(below[~np.isnan(below)]), np.sort(above[~np.isnan(above)])
+    seeds = len(below)
+    if seeds < 2:
+        return None
+    # How many of the seeds, at each end, the sign test leaves outside, and one more
+    rank = int((special.bdtr(np.arange(seeds), seeds, 0.5) <= (1 - COVERAGE) / 2).sum())
+    if rank:
+        return float(below[rank - 1]), float(above[-rank])
+    own, width = np.log(below * above) / 2, np.log(above / below)
+    reach = student(seeds) * math.sqrt((own.var(ddof=1) + (width**2).mean() / 12) / seeds)
+    return math.exp(own.mean() - reach), math.exp(own.mean() + reach)

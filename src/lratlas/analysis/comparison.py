@@ -27,7 +27,7 @@ COMPARISON = pl.Schema(
         "best_flr": _NUMBER,
         "best_over_threshold": _NUMBER,
         "best_score": _NUMBER,
-        "best_gain": _NUMBER,  # over the best PLR of regime 1, paired by seed
+        "best_gain": _NUMBER,  # of the best PLR just above the threshold over the best of regime 1
         "best_gain_low": _NUMBER,
         "best_gain_high": _NUMBER,
         "good_low": _NUMBER,  # neighbouring PLRs within one point of the best (one per cent of a loss)
@@ -108,15 +108,15 @@ def _boundaries(tables: Tables) -> dict[str, float | None]:
 
 def _quality(entry: Entry) -> dict[str, object]:
     """What fine-tuning with the lowest FLR and weight averaging come to."""
-    runs, regimes = entry.tables["runs"], entry.tables["regimes"]
-    score = score_of(runs)
+    tables = entry.tables
+    runs, score = tables["runs"], score_of(tables["runs"])
     row: dict[str, object] = {}
-    if best := best_fine_tuned(runs, regimes, score):
+    if best := best_fine_tuned(tables, score):
         row |= {"best_plr": best.plr, "best_flr": best.flr, "best_score": best.value}
         row |= {"best_over_threshold": _multiple(best.plr, entry), **_gain("best", best.gain)}
     if good := good_range(fine_tuned(runs), score):
         row |= {"good_low": good.low, "good_high": good.high, "good_factor": good.factor}
-    if best := best_averaged(runs, regimes, score):
+    if best := best_averaged(tables, score):
         row |= {"average_plr": best.plr, "average_count": best.count, "average_score": best.value}
         row |= {"average_over_threshold": _multiple(best.plr, entry), **_gain("average", best.gain)}
     return row

@@ -1,13 +1,13 @@
-"""Means over seeds with their intervals, and how much better one way of training is than another."""
+"""Means over seeds with their intervals, and how much better the best of some options is than the best of others."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from scipy import special
 
+Floats = NDArray[np.float64]
 COVERAGE = 0.95  # of all intervals
 FEWEST_SEEDS = 3  # for an interval
 
@@ -22,24 +22,55 @@ class Gain:
     seeds: int
 
 
-def paired_gain(ours: pl.DataFrame, theirs: pl.DataFrame, column: str) -> Gain | None:
-    """The gain of one set of runs over another, by the seeds that both have; None if they share none.
+def student(seeds: int) -> float:
+    """How many standard errors a 95 % interval of Student's t reaches either way from a mean over seeds, at least 2."""
+    return float(special.stdtrit(seeds - 1, (1 + COVERAGE) / 2))
+
+
+def over_seeds(values: Floats) -> Gain:
+    """The mean of one value per seed, at least one, with its interval."""
+    return _around(float(values.mean()), values)
+
+
+def best_over_best(ours: Floats, theirs: Floats) -> Gain:
+    """How much better the best of some options is than the best of others, as it would be with very many seeds.
+
+    The difference of the best means flatters the side with more options, for the best of many is best partly by luck
+    (the winner's curse). Chosen by some seeds and judged by the others, a best one falls short, for with fewer seeds
+    the wrong one is chosen more often. The gain is the middle between the two: the errors have opposite signs. The
+    interval is Student's t around it, from the differences within seeds between the two options of the best means.
+    ``benchmarks/intervals.py`` simulates how often it holds the true gain.
 
     Args:
-        ours: Runs, one per seed: ``seed`` and the column.
-        theirs: The same for the others.
-        column: What is compared.
+        ours: Scores, more is better, shape (options, seeds); at least one of each, all finite.
+        theirs: Those of the others, by the same seeds.
     """
-    both = ours.select("seed", column).join(theirs.select("seed", pl.col(column).alias("other")), on="seed")
-    gains = (both[column] - both["other"]).to_numpy()
-    return over_seeds(gains) if len(gains) else None
+    pairs = ours[np.argmax(ours.mean(axis=1))] - theirs[np.argmax(theirs.mean(axis=1))]
+    judged = chosen_and_judged(ours) - chosen_and_judged(theirs)
+    return _around((float(pairs.mean()) + judged) / 2, pairs)
 
 
-def over_seeds(values: NDArray[np.float64]) -> Gain:
-    """The mean of one value per seed, at least one, with its interval."""
-    mean, low, high = float(values.mean()), None, None
-    if len(values) >= FEWEST_SEEDS:
-        deviation = float(values.std(ddof=1))
-        reach = float(special.stdtrit(len(values) - 1, (1 + COVERAGE) / 2)) * deviation / math.sqrt(len(values))
-        low, high = mean - reach, mean + reach
-    return Gain(mean=mean, low=low, high=high, seeds=len(values))
+def chosen_and_judged(scores: Floats) -> float:
+    """The mean score of the option that some of the seeds choose, by the other seeds; one seed chooses for itself.
+
+    Two thirds of the seeds choose: those that follow each other, going round, with each seed in turn as the first.
+
+    Args:
+        scores: More is better, shape (options, seeds).
+    """
+    seeds = scores.shape[1]
+    if seeds == 1:
+        return float(scores.max())
+    turns = (np.arange(seeds) - np.arange(seeds)[:, None]) % seeds
+    chooses = turns < max(1, 2 * seeds // 3)
+    chosen = np.argmax(scores @ chooses.T, axis=0)
+    return float(scores[chosen][~chooses].mean())
+
+
+def _around(mean: float, values: Floats) -> Gain:
+    """A mean with the interval that the values, one per seed, give it."""
+    seeds = len(values)
+    if seeds < FEWEST_SEEDS:
+        return Gain(mean=mean, low=None, high=None, seeds=seeds)
+    reach = student(seeds) * float(values.std(ddof=1)) / math.sqrt(seeds)
+    return Gain(mean=mean, low=mean - reach, high=mean + reach, seeds=seeds)

@@ -3,9 +3,10 @@
 import polars as pl
 
 from lratlas.analysis.equal_loss import FACTOR, at_equal_loss, flatness_correlation
-from lratlas.analysis.gains import COVERAGE, paired_gain
+from lratlas.analysis.gains import COVERAGE, best_over_best
 from lratlas.analysis.norm_spread import norm_spread, pooled_norms
 from lratlas.analysis.power_law import FEWEST_POINTS, rising
+from lratlas.analysis.quality import complete_seeds, options
 from lratlas.analysis.two_stages import two_stage_means, two_stages
 from lratlas.analysis.wording import format_lr, signed_interval
 from lratlas.tables import Tables, table
@@ -68,11 +69,15 @@ def stages(tables: Tables) -> str:
     if best.is_empty():
         return ""
     plr, plr2, flr, mean = best.select("plr", "plr2", "flr", "mean").row(0)
+    scores = two_stages(runs)
+    ways = [
+        text
+        for way, kind in (("high", "first"), ("low", "second"))
+        if (text := _against(scores, way, f"directly from a {kind} learning rate"))
+    ]
     way = " → ".join(format_lr(lr) for lr in (plr, plr2, flr))
-    direct = [_against(runs, best, way, lr) for way, lr in (("high", plr), ("low", plr2))]
-    compared = " and ".join(text for text in direct if text)
-    lead = f"Two stages: the best test accuracy, {100 * mean:.1f} %, comes by {way}"
-    return f"{lead}; that is {compared}." if compared else f"{lead}."
+    lead = f"Two stages: the best test accuracy, {100 * mean:.1f} %, comes by {way}."
+    return f"{lead} The best of two stages is {' and '.join(ways)}." if ways else lead
 
 
 def norms(tables: Tables) -> str:
@@ -151,20 +156,16 @@ def _interval(row: dict[str, float | None], *, lr: bool) -> str:
     return f" (95 % interval {ends[0]} to {ends[1]})"
 
 
-def _against(runs: pl.DataFrame, best: pl.DataFrame, way: str, lr: float) -> str:
-    """The difference from the best direct way of one kind, paired by seed."""
-    pair = best.select("plr", "plr2")
-    rivals = two_stage_means(runs).filter(way=way).join(pair, on=["plr", "plr2"])
-    rival = rivals.sort("mean", descending=True, maintain_order=True).head(1)
-    if rival.is_empty():
+def _against(scores: pl.DataFrame, way: str, named: str) -> str:
+    """How much better the best ways of two stages are than the best direct ways of one kind."""
+    seeds = complete_seeds(scores.filter(way="both"))
+    ours, theirs = (
+        options(scores.filter(way=kind), "test_accuracy", "plr", "plr2", "flr", seeds=seeds) for kind in ("both", way)
+    )
+    if not len(ours) or not len(theirs):
         return ""
-    scores, keys = two_stages(runs), ["plr", "plr2", "flr", "way"]
-    ours, theirs = (scores.join(row, on=keys) for row in (best, rival))
-    gain = paired_gain(ours, theirs, "test_accuracy")
-    if gain is None:
-        return ""
-    more = "more" if gain.mean >= 0 else "less"
-    text = f"{abs(100 * gain.mean):.2g} points {more} than at best directly from {format_lr(lr)}"
+    gain = best_over_best(ours, theirs)
+    text = f"{abs(100 * gain.mean):.2g} points {'more' if gain.mean >= 0 else 'less'} than the best {named}"
     if gain.low is None or gain.high is None:
         return text
     meaning = ", so it may be none" if gain.low < 0 < gain.high else ""

@@ -1,15 +1,20 @@
 """The final quality of a study's models: how it is scored, where it is best, and how much that gains."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
-from lratlas.analysis.gains import Gain, paired_gain
-from lratlas.tables import direct, scored
+from lratlas.analysis.gains import Floats, Gain, best_over_best
+from lratlas.analysis.sides import Sides, sides_of
+from lratlas.tables import Tables, direct, scored
 
 # How far below the best a mean may lie to be as good: one point of accuracy, or one per cent of a loss.
 AS_GOOD = 0.01
 _ROUNDING = 1e-9
+# What `threshold_gain` is, in words.
+GAIN = "the gain of the best learning rate just above the convergence threshold over the best one that converges"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,34 +34,23 @@ class Score:
         by_plr = frame.sort("plr", maintain_order=True)
         return by_plr.sort("value", descending=self.more_is_better, maintain_order=True).row(0, named=True)
 
-    def gain(self, ours: pl.DataFrame, theirs: pl.DataFrame) -> Gain | None:
-        """How much better one set of runs is than another, paired by seed: positive is better, also for a loss."""
-        return paired_gain(ours, theirs, self.column) if self.more_is_better else paired_gain(theirs, ours, self.column)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """The best PLR of a study, and the best of those in regime 1.
+    """The best PLR of a study, finished in one way.
 
     Attributes:
         plr: The best PLR.
         value: Its score, mean over seeds.
         flr: The FLR it was fine-tuned with; None for a weight average.
         count: How many checkpoints were averaged; None for fine-tuning.
-        rival_plr: The best PLR of regime 1; None where there is none with all its seeds.
-        rival_value: Its score, mean over seeds.
-        rival_count: How many checkpoints were averaged there.
-        gain: Of the best over the rival, paired by seed, positive if better; without an interval where they are the
-            same runs, None where there is no rival.
+        gain: See `threshold_gain`; not of this PLR, but of the best one just above the convergence threshold.
     """
 
     plr: float
     value: float
     flr: float | None
     count: int | None
-    rival_plr: float | None
-    rival_value: float | None
-    rival_count: int | None
     gain: Gain | None
 
 
@@ -115,28 +109,90 @@ def converging(regimes: pl.DataFrame) -> list[float]:
     return regimes.filter(pl.col("regime") == "1")["plr"].to_list()
 
 
-def best_fine_tuned(runs: pl.DataFrame, regimes: pl.DataFrame, score: Score) -> Best | None:
+def best_fine_tuned(tables: Tables, score: Score) -> Best | None:
     """The best PLR after fine-tuning with the lowest FLR; None where none was fine-tuned in all seeds.
 
     Args:
-        runs: The table of runs.
-        regimes: The table of regimes.
+        tables: A study's tables; ``runs``, ``regimes`` and ``boundaries``.
         score: What is compared.
     """
-    return _best(fine_tuned(runs), regimes, score, "plr", "flr")
+    return _best(fine_tuned(tables["runs"]), tables, score, "plr", "flr")
 
 
-def best_averaged(runs: pl.DataFrame, regimes: pl.DataFrame, score: Score) -> Best | None:
+def best_averaged(tables: Tables, score: Score) -> Best | None:
     """The best weight average, over PLRs and counts; None where none was made in all seeds.
 
-    The rival is the best average from a PLR of regime 1, which may be over another count.
-
     Args:
-        runs: The table of runs.
-        regimes: The table of regimes.
+        tables: A study's tables; ``runs``, ``regimes`` and ``boundaries``.
         score: What is compared.
     """
-    return _best(averaged(runs), regimes, score, "plr", "count")
+    return _best(averaged(tables["runs"]), tables, score, "plr", "count")
+
+
+def complete_seeds(frame: pl.DataFrame) -> list[int]:
+    """The seeds with the most rows of a table, ascending: others are still being trained or measured."""
+    counts = frame.group_by("seed").len()
+    return counts.filter(pl.col("len") == pl.col("len").max())["seed"].sort().to_list()
+
+
+def threshold_gain(finished: pl.DataFrame, sides: Sides, score: Score) -> Gain | None:
+    """The gain of the best PLR just above the convergence threshold over the best one that converges.
+
+    The claims, the summary and the comparison of studies all give this gain.
+
+    Args:
+        finished: Runs that were finished in one way: `fine_tuned` or `averaged`, over all counts.
+        sides: Which PLRs converge, and which are just above the threshold.
+        score: What is compared.
+
+    Returns:
+        The gain, positive is better, also for a loss; None where one of the two sides has no models of all seeds.
+    """
+    return gain_between(finished, sides.near, sides.below, score)
+
+
+def gain_between(finished: pl.DataFrame, ours: Sequence[float], theirs: Sequence[float], score: Score) -> Gain | None:
+    """How much better the best models from some PLRs are than the best from others, as `best_over_best` has it.
+
+    Args:
+        finished: Runs that were finished in one way.
+        ours: The PLRs on one side, each with every number of averaged checkpoints that there is.
+        theirs: Those on the other.
+        score: What is compared.
+
+    Returns:
+        The gain over the complete seeds; None where one side has no models of all of these.
+    """
+    seeds, sign = complete_seeds(finished), 1.0 if score.more_is_better else -1.0
+    scores, others = (
+        sign * options(finished.filter(pl.col("plr").is_in(list(plrs))), score.column, "plr", "count", seeds=seeds)
+        for plrs in (ours, theirs)
+    )
+    return best_over_best(scores, others) if len(scores) and len(others) else None
+
+
+def options(frame: pl.DataFrame, column: str, *keys: str, seeds: Sequence[int]) -> Floats:
+    """What a column holds for each option and seed; options that lack a seed are left out.
+
+    Args:
+        frame: Rows with ``seed``, the column and the keys, one row per option and seed.
+        column: What is compared.
+        keys: The columns that tell options apart.
+        seeds: The seeds that count.
+
+    Returns:
+        Shape (options, seeds), options sorted by the keys, seeds ascending.
+    """
+    value = pl.col(column)
+    rows = (
+        frame.filter(value.is_finite(), pl.col("seed").is_in(list(seeds)))
+        .group_by(keys)
+        .agg(value.sort_by("seed"))
+        .filter(value.list.len() == len(seeds))
+        .sort(keys)[column]
+        .to_list()
+    )
+    return np.array(rows, dtype=np.float64)
 
 
 def good_range(finished: pl.DataFrame, score: Score) -> GoodRange | None:
@@ -164,31 +220,15 @@ def good_range(finished: pl.DataFrame, score: Score) -> GoodRange | None:
     return GoodRange(low=stretch["plr"][0], high=stretch["plr"][-1])
 
 
-def _best(runs: pl.DataFrame, regimes: pl.DataFrame, score: Score, *keys: str) -> Best | None:
+def _best(runs: pl.DataFrame, tables: Tables, score: Score, *keys: str) -> Best | None:
     found = means(runs, score, *keys)
     if found.is_empty():
         return None
     best = score.best(found)
-    rivals = found.filter(pl.col("plr").is_in(converging(regimes)))
-    rival = score.best(rivals) if len(rivals) else None
     return Best(
         plr=best["plr"],
         value=best["value"],
         flr=best.get("flr"),
-        count=_count(best),
-        rival_plr=rival["plr"] if rival else None,
-        rival_value=rival["value"] if rival else None,
-        rival_count=_count(rival) if rival else None,
-        gain=_gain(runs, score, *({key: row[key] for key in keys} for row in (best, rival))) if rival else None,
+        count=int(best["count"]) if "count" in best else None,
+        gain=threshold_gain(runs, sides_of(tables), score),
     )
-
-
-def _gain(runs: pl.DataFrame, score: Score, best: dict[str, float], rival: dict[str, float]) -> Gain | None:
-    if best == rival:  # an interval of width zero would pretend to knowledge
-        return Gain(mean=0.0, low=None, high=None, seeds=runs["seed"].n_unique())
-    ours, theirs = (runs.filter(*(pl.col(key) == value for key, value in way.items())) for way in (best, rival))
-    return score.gain(ours, theirs)
-
-
-def _count(row: dict[str, float]) -> int | None:
-    return int(row["count"]) if "count" in row else None

@@ -50,7 +50,7 @@ def recommendation(tables: Tables, *, elr: bool) -> Recommendation | None:
     """
     runs, tested = tables["runs"], tables["regimes"]["plr"]
     score = score_of(runs)
-    ways = [best for of in (best_fine_tuned, best_averaged) if (best := of(runs, tables["regimes"], score))]
+    ways = [best for of in (best_fine_tuned, best_averaged) if (best := of(tables, score))]
     if not ways or all_too_small(tables["regimes"]):
         return None
     best = max(ways, key=lambda way: way.value if score.more_is_better else -way.value)

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from lratlas.analysis.evidence import run_evidence
-from lratlas.analysis.labels import UNMOVED, decide, votes
+from lratlas.analysis.labels import SLOW, UNMOVED, decide, votes
 from lratlas.tables import SCHEMAS, Tables, completed, direct, empty
 from lratlas.thresholds import DEFAULTS, Thresholds
 
@@ -73,6 +73,14 @@ def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFA
 def all_too_small(regimes: pl.DataFrame) -> bool:
     """Whether there are PLRs and the loss has moved at none of them."""
     return len(regimes) > 0 and completed(regimes, "regimes").select(pl.col("reason").eq_missing(UNMOVED).all()).item()
+
+
+def undecided(regimes: pl.DataFrame) -> pl.DataFrame:
+    """The undecided PLRs that may be of any regime: those that are too small are left out."""
+    whole = completed(regimes, "regimes")
+    return whole.filter(
+        pl.col("regime") == "undecided", ~pl.col("reason").is_in([UNMOVED, SLOW]).fill_null(value=False)
+    )
 
 
 def _pooled(evidence: pl.DataFrame) -> pl.DataFrame:

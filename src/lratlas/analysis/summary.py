@@ -2,10 +2,11 @@
 
 import polars as pl
 
-from lratlas.analysis.labels import UNBOUNDED, UNMOVED
+from lratlas.analysis.gains import Gain
+from lratlas.analysis.labels import SLOW, UNBOUNDED, UNMOVED
 from lratlas.analysis.minima_summary import minima_sentences
-from lratlas.analysis.quality import Best, Score, best_averaged, best_fine_tuned, converging, score_of
-from lratlas.analysis.regimes import ALL_TOO_SMALL, all_too_small
+from lratlas.analysis.quality import GAIN, Best, Score, best_averaged, best_fine_tuned, converging, score_of
+from lratlas.analysis.regimes import ALL_TOO_SMALL, all_too_small, undecided
 from lratlas.analysis.wording import format_lr, plain, signed_interval, told_apart
 from lratlas.tables import Tables, completed, has_accuracy
 
@@ -37,8 +38,8 @@ def summary(tables: Tables, *, elr: bool) -> list[str]:
         _divergence(regimes, bounds["divergence"], _at_chance(runs)),
         _too_small(regimes),
         _undecided(regimes),
-        _fine_tuned(best_fine_tuned(runs, regimes, score), score),
-        _averaged(best_averaged(runs, regimes, score), score),
+        _fine_tuned(best_fine_tuned(tables, score), score, regimes),
+        _averaged(best_averaged(tables, score), score),
         _features(tables.get("sparsity"), regimes),
         _bands(tables.get("bands"), regimes),
     ]
@@ -62,16 +63,24 @@ def _convergence(regimes: pl.DataFrame, row: dict[str, float | None], name: str)
     if row["value"] is not None:
         return (
             f"Training converges up to a constant {name} of about {_where(row)}: "
-            "smaller ones bring the training loss down towards zero, larger ones do not."
+            f"smaller ones{_down_to(regimes)} bring the training loss down towards zero, larger ones do not."
         )
     low, high = regimes["plr"][0], regimes["plr"][-1]
     span = f"between {format_lr(low)} and {format_lr(high)}" if low < high else format_lr(low)
     found = regimes["regime"] == "1"
     if found.all():
         return f"Training converges at every {name} tested, {span}; the convergence threshold lies higher."
+    if not undecided(regimes).is_empty():
+        return f"The convergence threshold cannot be told {span}: some learning rates are undecided."
     if not found.any():
         return f"Training converges at no {name} tested, {span}, within the steps given."
     return f"The convergence threshold could not be placed {span}."
+
+
+def _down_to(regimes: pl.DataFrame) -> str:
+    """Where regime 1 begins, if smaller PLRs are too small or undecided."""
+    lowest = regimes.filter(regime="1")["plr"].min()
+    return f", down to {format_lr(lowest)}," if isinstance(lowest, float) and lowest > regimes["plr"][0] else ""
 
 
 def _subregime(row: dict[str, float | None]) -> str:
@@ -102,12 +111,16 @@ def _divergence(regimes: pl.DataFrame, row: dict[str, float | None], at_chance: 
 
 
 def _too_small(regimes: pl.DataFrame) -> str:
-    plrs = regimes.filter(reason=UNMOVED)["plr"].to_list()
-    return f"Too small: {_listed(plrs)}; the loss has not moved from its start." if plrs else ""
+    said = {
+        UNMOVED: "the loss has not moved from its start",
+        SLOW: "predictions are at chance level after these steps, though a larger learning rate converges",
+    }
+    plrs = {reason: regimes.filter(reason=reason)["plr"].to_list() for reason in said}
+    return " ".join(f"Too small: {_listed(plrs[reason])}; {words}." for reason, words in said.items() if plrs[reason])
 
 
 def _undecided(regimes: pl.DataFrame) -> str:
-    found = regimes.filter(pl.col("reason").ne_missing(UNMOVED), regime="undecided")
+    found = undecided(regimes)
     if found.is_empty():
         return ""
     parts = [
@@ -124,31 +137,14 @@ def _listed(plrs: list[float]) -> str:
     return ", ".join(format_lr(plr) for plr in plrs)
 
 
-def _fine_tuned(best: Best | None, score: Score) -> str:
+def _fine_tuned(best: Best | None, score: Score, regimes: pl.DataFrame) -> str:
     if best is None or best.flr is None:
         return ""
-    lead = (
+    already = " Training converges there already." if best.plr in converging(regimes) else ""
+    return (
         f"After fine-tuning with the lowest learning rate ({format_lr(best.flr)}), the best initial one is "
-        f"{format_lr(best.plr)}: {score.name} {score.show(best.value)}."
+        f"{format_lr(best.plr)}: {score.name} {score.show(best.value)}.{already}{_gain(best.gain, score)}"
     )
-    if best.plr == best.rival_plr:
-        return f"{lead} Training converges there already; larger learning rates brought no gain."
-    return f"{lead} {_gain(best, score)}".rstrip()
-
-
-def _gain(best: Best, score: Score) -> str:
-    """The gain of the best PLR over the best converging one, paired by seed."""
-    found = best.gain
-    if found is None or best.rival_plr is None:
-        return ""
-    unit, factor = (" points", 100) if score.more_is_better else ("", 1)
-    against = f"the best one at which training converges ({format_lr(best.rival_plr)})"
-    start = f"The gain over {against} is {plain(factor * found.mean)}{unit}"
-    if found.low is None or found.high is None:
-        return f"{start} ({'one seed: no' if found.seeds == 1 else 'two seeds: too few for an'} interval)."
-    meaning = "" if found.low > 0 else ", so it may be none"
-    interval = signed_interval(factor * found.low, factor * found.high)
-    return f"{start} (95 % interval over seeds {interval}{meaning}; picking the best by these same scores flatters it)."
 
 
 def _averaged(best: Best | None, score: Score) -> str:
@@ -156,8 +152,21 @@ def _averaged(best: Best | None, score: Score) -> str:
         return ""
     return (
         f"The best weight average is over {best.count} checkpoints at {format_lr(best.plr)}: "
-        f"{score.name} {score.show(best.value)}."
+        f"{score.name} {score.show(best.value)}.{_gain(best.gain, score)}"
     )
+
+
+def _gain(found: Gain | None, score: Score) -> str:
+    """The gain across the convergence threshold as a sentence of its own; empty where there is none."""
+    if found is None:
+        return ""
+    unit, factor = (" points", 100) if score.more_is_better else ("", 1)
+    start = f" {GAIN[0].upper()}{GAIN[1:]} is {plain(factor * found.mean)}{unit}"
+    if found.low is None or found.high is None:
+        return f"{start} ({'one seed: no' if found.seeds == 1 else 'two seeds: too few for an'} interval)."
+    meaning = ", so it may be none" if found.low <= 0 <= found.high else ""
+    interval = signed_interval(factor * found.low, factor * found.high)
+    return f"{start} (95 % interval over seeds {interval}{meaning})."
 
 
 def _features(sparsity: pl.DataFrame | None, regimes: pl.DataFrame) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from lratlas.analysis.claims import CLAIMS
+from lratlas.analysis.regimes import undecided
 from lratlas.report.rows import lr_text
 
 Cell = Callable[[Any], str]
@@ -77,12 +78,18 @@ def verdict_entries(claims: pl.DataFrame) -> list[Entry]:
     ]
 
 
-def boundary_rows(boundaries: pl.DataFrame) -> list[list[str]]:
-    """Name, value, bracket and interval of each boundary in words."""
+def boundary_rows(boundaries: pl.DataFrame, regimes: pl.DataFrame) -> list[list[str]]:
+    """Name, value, bracket and interval of each boundary in words.
+
+    Args:
+        boundaries: The table of boundaries.
+        regimes: The table of regimes; where it has undecided PLRs, one that was not found may be there all the same.
+    """
+    unclear = not undecided(regimes).is_empty()
     return [
         [
             _BOUNDARIES[row["boundary"]],
-            _cell(row["value"], lr_text, absent="not reached"),
+            _cell(row["value"], lr_text, absent=_absent(row["boundary"], unclear=unclear)),
             _between(row["below"], row["above"]),
             _between(row["low"], row["high"]),
         ]
@@ -100,6 +107,11 @@ def regime_rows(regimes: pl.DataFrame) -> list[dict[str, Any]]:
 
 def _cell(value: Any, form: Cell, *, absent: str = "–") -> str:
     return absent if value is None else form(value)
+
+
+def _absent(boundary: str, *, unclear: bool) -> str:
+    """Why there is none; an undecided PLR is known not to diverge."""
+    return "cannot be told" if unclear and boundary != "divergence" else "not reached"
 
 
 def _between(low: float | None, high: float | None) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from lratlas.analysis.quality import GAIN
 from lratlas.analysis.wording import signed_interval
 from lratlas.report.rows import lr_text
 
@@ -12,8 +13,7 @@ ABSENT = "–"
 Row = Mapping[str, Any]
 
 NOTE = (
-    "Intervals are 95 %, over seeds; – is what a study lacks. Gains are over the best PLR (the best average) of "
-    "regime 1, paired by seed; the best was picked by these same scores, which flatters it. The good range: "
+    f"Intervals are 95 %, over seeds; – is what a study lacks. A gain is {GAIN}, paired by seed. The good range: "
     "neighbouring PLRs within one point of the best (one per cent of a loss)."
 )
 

@@ -60,7 +60,7 @@ def page(
             summary=summary,
             strip=strip(tables, recommended),
             regime_words={name: REGIMES[name] for name in REGIMES if name in set(regimes["regime"])},
-            boundaries=boundary_rows(table(tables, "boundaries")),
+            boundaries=boundary_rows(table(tables, "boundaries"), table(tables, "regimes")),
             verdicts=verdict_entries(table(tables, "claims")),
             verdict_words=VERDICTS,
             figures={name: _text(name, chart) for name, chart in charts.items()},

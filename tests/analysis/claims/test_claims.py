@@ -10,21 +10,30 @@ from hypothesis import strategies as st
 
 from lratlas.analysis.boundaries import boundaries
 from lratlas.analysis.claims import CLAIMS, claims
+from lratlas.analysis.comparison import Entry, comparison
+from lratlas.analysis.quality import GAIN
 from lratlas.analysis.regimes import regimes
+from lratlas.analysis.summary import summary
+from lratlas.analysis.wording import plain, signed_interval
 from lratlas.tables import SCHEMAS
 
 from .conftest import KINDS, PLRS, levels
 
+# Several options on either side are about as good.
+SLOPE = [0.70, 0.70, 0.701, 0.702, 0.702, 0.702, 0.703, 0.703, 0.702, 0.701, 0.6, 0.6]
 World = Callable[..., dict[str, pl.DataFrame]]
 CHANCE = math.log(2)
 
 
-def judged(tables: dict[str, pl.DataFrame]) -> dict[str, dict[str, Any]]:
-    found = {
+def located(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    return tables | {
         "regimes": regimes(tables, chance_loss=CHANCE),
-        "boundaries": boundaries(tables, chance_loss=CHANCE, resamples=100),
+        "boundaries": boundaries(tables, chance_loss=CHANCE),
     }
-    table = claims({**tables, **found}, chance_loss=CHANCE)
+
+
+def judged(tables: dict[str, pl.DataFrame]) -> dict[str, dict[str, Any]]:
+    table = claims(located(tables), chance_loss=CHANCE)
     assert table.schema == SCHEMAS["claims"]
     return {row["claim"]: row for row in table.iter_rows(named=True)}
 
@@ -56,6 +65,26 @@ def test_effects_are_the_true_ones(world: World) -> None:
     assert found["epochs-diverge"]["effect"] == pytest.approx(3.0**6, rel=0.2)
 
 
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    ("claim", "of", "lead"),
+    [("best-fine-tuned", "best", "After fine-tuning"), ("best-averaged", "average", "The best weight average")],
+)
+def test_a_gain_is_the_same_in_claims_summary_and_comparison(
+    world: World, seeds: int, claim: str, of: str, lead: str
+) -> None:
+    tables = located(world(seeds=seeds, tuned=SLOPE, averaged=SLOPE))
+    row = judged(tables)[claim]
+    (compared,) = comparison([Entry(name="a", tables=tables, elr=False)]).to_dicts()
+    ends = [row["effect"], row["low"], row["high"]]
+    assert [compared[f"{of}_gain{end}"] for end in ("", "_low", "_high")] == ends
+    (sentence,) = [text for text in summary(tables, elr=False) if text.startswith(lead)]
+    assert f"{GAIN[1:]} is {plain(100 * row['effect'])} points" in sentence
+    assert f"{GAIN} is {plain(100 * row['effect'])} points" in row["statement"]
+    if row["low"] is not None:
+        assert signed_interval(100 * row["low"], 100 * row["high"]) in sentence
+
+
 FALSE: dict[str, dict[str, Any]] = {
     "three-regimes": {"kinds": ["converged"] * 3 + ["diverged"] * 5 + ["plateau"] * 4},
     "best-fine-tuned": {"tuned": [0.7, 0.7, 0.8] + [0.7] * 9},
@@ -75,6 +104,22 @@ FALSE: dict[str, dict[str, Any]] = {
 def test_a_false_claim_is_contradicted(world: World, name: str) -> None:
     found = judged(world(**FALSE[name]))
     assert found[name]["verdict"] == "contradicted", found[name]["statement"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("best-fine-tuned", {"tuned": [0.7] * 12}),
+        ("sparse-features", {"top_feature": [0.75] * 12}),
+        ("flr-matters", {"flr_effect": [0.005] * 12}),
+    ],
+)
+def test_an_interval_around_nothing_is_said_to_be_too_small(world: World, name: str, change: dict[str, Any]) -> None:
+    row = judged(world(**change))[name]
+    assert row["verdict"] == "contradicted"
+    assert row["low"] < 0.005
+    assert ("too small to matter (under half a point)" in row["statement"]) == (row["high"] >= 0)
+    assert row["high"] >= 0, "the case that is meant"
 
 
 @pytest.mark.parametrize(

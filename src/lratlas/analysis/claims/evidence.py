@@ -1,20 +1,19 @@
 """What all claims are judged on: the PLRs below, just above and beyond the threshold, and one value per seed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from lratlas.analysis.claims.verdict import Judgement, Unanswered, Verdict
-from lratlas.analysis.gains import Gain, over_seeds
+from lratlas.analysis.claims.verdict import NEGLIGIBLE, Judgement, Unanswered, Verdict
+from lratlas.analysis.gains import Floats, Gain, over_seeds
+from lratlas.analysis.sides import Sides, sides_of
 from lratlas.analysis.wording import format_lr, plain, signed_interval
 from lratlas.tables import Tables, empty, scored
 from lratlas.thresholds import Thresholds
 
-Floats = NDArray[np.float64]
 # Neighbours of the threshold further apart than this factor, half a decade, may have jumped the range just above it.
 WIDEST = 3.2
 # What tells the models of a table, and what was measured of them.
@@ -58,41 +57,17 @@ class Evidence:
         """All seeds, ascending."""
         return self.table("runs")["seed"].unique().sort().to_list()
 
-    def of(self, *regimes: str, below: bool = False) -> list[float]:
-        """The PLRs of these regimes on one side of the convergence threshold, ascending; none where there is none."""
-        side = self.threshold["below" if below else "above"]
-        if side is None:
-            return []
-        inside = pl.col("plr") <= side if below else pl.col("plr") >= side
-        return self.table("regimes").filter(inside, pl.col("regime").is_in(regimes)).sort("plr")["plr"].to_list()
-
     @cached_property
-    def below(self) -> list[float]:
-        """The PLRs of regime 1 below the threshold."""
-        return self.of("1", below=True)
-
-    @cached_property
-    def near(self) -> list[float]:
-        """The PLRs just above the threshold: subregime 2A, or the lowest PLR of regime 2 where there is no 2A."""
-        return self.of("2A") or self.of("2", "2B")[:1]
-
-    @cached_property
-    def beyond(self) -> list[float]:
-        """The decided PLRs above those: the rest of regime 2, and regime 3."""
-        return [plr for plr in self.of("2", "2B", "3") if not self.near or plr > self.near[-1]]
-
-    @cached_property
-    def threshold(self) -> dict[str, float | None]:
-        """The row of the convergence threshold, all null where it is not reached."""
-        rows = self.table("boundaries").filter(boundary="convergence").to_dicts()
-        return rows[0] if rows else dict.fromkeys(("below", "above", "value", "low", "high"))
+    def sides(self) -> Sides:
+        """Its PLRs on the two sides of the threshold."""
+        return sides_of(self.tables)
 
     @cached_property
     def coarse(self) -> str:
         """Why "just above the threshold" may have been missed, and what to add; empty if PLRs lie close there."""
-        if not self.below or not self.near or self.near[0] <= WIDEST * self.below[-1]:
+        if not self.sides.below or not self.sides.near or self.sides.near[0] <= WIDEST * self.sides.below[-1]:
             return ""
-        return f"add learning rates between {format_lr(self.below[-1])} and {format_lr(self.near[0])}"
+        return f"add learning rates between {format_lr(self.sides.below[-1])} and {format_lr(self.sides.near[0])}"
 
     def must_span(self, *, beyond: bool = False) -> None:
         """Check that there are PLRs on both sides of the threshold, and beyond if asked for.
@@ -103,18 +78,27 @@ class Evidence:
         regimes = self.table("regimes")["regime"].to_list()
         if "1" not in regimes:
             raise Unanswered("Cannot be told: no learning rate tested converges; add smaller ones, or train longer.")
-        if not self.near:
+        if not self.sides.near:
             raise Unanswered(
                 "Cannot be told: no learning rate above the threshold stays on a plateau; add larger ones, or more "
                 "around it."
             )
-        if beyond and not self.beyond:
+        if beyond and not self.sides.beyond:
             raise Unanswered(
                 "Cannot be told: no learning rate tested lies beyond the range just above the threshold; add larger "
                 "ones."
             )
 
-    def found(self, verdict: Verdict, effect: Gain, said: str, *, open_because: str, near: bool = True) -> Judgement:
+    def found(
+        self,
+        verdict: Verdict,
+        effect: Gain,
+        said: str,
+        *,
+        open_because: str,
+        near: bool = True,
+        negligible: float | None = None,
+    ) -> Judgement:
         """A judgement with its effect.
 
         Args:
@@ -124,20 +108,18 @@ class Evidence:
             said: What was found.
             open_because: What would tell, if the verdict is inconclusive.
             near: The claim is about the PLRs just above the threshold.
+            negligible: An effect below this is as good as none: half a point, or half a per cent of a loss.
         """
         if near and verdict == "contradicted" and self.coarse:
             verdict, open_because = "inconclusive", f"the threshold is bracketed too coarsely; {self.coarse}"
         some = "" if effect.seeds == len(self.seeds) else f" On the {effect.seeds} complete of {len(self.seeds)} seeds."
         tail = f" Open: {open_because}." if verdict == "inconclusive" else ""
-        return Judgement(
-            verdict=verdict, statement=said + some + tail, effect=effect.mean, low=effect.low, high=effect.high
-        )
-
-
-def complete_seeds(frame: pl.DataFrame) -> list[int]:
-    """The seeds with the most rows of a table, ascending: others are still being trained or measured."""
-    counts = frame.group_by("seed").len()
-    return counts.filter(pl.col("len") == pl.col("len").max())["seed"].sort().to_list()
+        small = ""
+        if verdict == "contradicted" and negligible and effect.high is not None and 0 <= effect.high < negligible:
+            share = "half a point" if negligible == NEGLIGIBLE else "half a per cent"
+            small = f" The gain is too small to matter (under {share})."
+        statement = said + small + some + tail
+        return Judgement(verdict=verdict, statement=statement, effect=effect.mean, low=effect.low, high=effect.high)
 
 
 def per_seed(frame: pl.DataFrame, plrs: Sequence[float], value: pl.Expr, seeds: Sequence[int]) -> Floats:
@@ -168,31 +150,6 @@ def per_seed(frame: pl.DataFrame, plrs: Sequence[float], value: pl.Expr, seeds: 
     )
 
 
-def best_by_others(frame: pl.DataFrame, options: Sequence[str], value: pl.Expr, seeds: Sequence[int]) -> Floats:
-    """For each seed its value of the option that is best on average over the *other* seeds.
-
-    Picking the best of many by the same scores that it is judged by would flatter the longer list; the other
-    seeds know nothing of the one that counts. With one seed there are no others, and its own best is taken.
-
-    Args:
-        frame: Rows with ``seed`` and the options' columns, one row per option and seed.
-        options: The columns that tell options apart.
-        value: What is compared, more is better.
-        seeds: The seeds, in this order; options that lack one are left out.
-
-    Returns:
-        Shape (seeds,); all NaN where no option has all seeds.
-    """
-    values = frame.with_columns(value=value.fill_nan(None)).drop_nulls("value")
-    whole = values.group_by(options).agg(pl.col("value").sort_by("seed"), seeds=pl.len())
-    rows = whole.filter(pl.col("seeds") == len(seeds)).sort(options)["value"].to_list()
-    if not rows:
-        return np.full(len(seeds), np.nan)
-    table = np.array(rows, dtype=np.float64)
-    others = table.sum(axis=1, keepdims=True) - table if len(seeds) > 1 else table
-    return table[np.argmax(others, axis=0), np.arange(len(seeds))]
-
-
 def mean_of(values: Floats) -> Gain:
     """The mean over the seeds that have a value, with its interval.
 
@@ -203,6 +160,13 @@ def mean_of(values: Floats) -> Gain:
     if not len(known):
         raise Unanswered("Cannot be told: no seed was measured at all learning rates in question.")
     return over_seeds(known)
+
+
+def clipped(effect: Gain, low: float, high: float) -> Gain:
+    """An effect that cannot be outside two limits, with its interval within them."""
+    if effect.low is None or effect.high is None:
+        return effect
+    return replace(effect, low=max(effect.low, low), high=min(effect.high, high))
 
 
 def spoken(effect: Gain, *, factor: float = 100, unit: str = " points") -> str:

@@ -3,8 +3,9 @@
 import numpy as np
 import polars as pl
 
-from lratlas.analysis.claims.evidence import Evidence, complete_seeds, lr_range, mean_of, per_seed, spoken
+from lratlas.analysis.claims.evidence import Evidence, lr_range, mean_of, per_seed, spoken
 from lratlas.analysis.claims.verdict import NEGLIGIBLE, Judgement, NotMeasured, exceeds, what_would_tell
+from lratlas.analysis.quality import complete_seeds
 
 
 def sparse_features(evidence: Evidence) -> Judgement:
@@ -66,7 +67,7 @@ def _final(measured: pl.DataFrame) -> pl.DataFrame:
 def _contrast(evidence: Evidence, runs: pl.DataFrame, sentence: str, *, unit: str) -> Judgement:
     """Whether a value is larger just above the threshold than in regime 1, and not larger still beyond."""
     evidence.must_span()
-    groups = {"near": evidence.near, "below": evidence.below, "beyond": evidence.beyond}
+    groups = {"near": evidence.sides.near, "below": evidence.sides.below, "beyond": evidence.sides.beyond}
     seeds = complete_seeds(runs)
     values = {name: per_seed(runs, plrs, pl.col("value"), seeds) for name, plrs in groups.items()}
     effect = mean_of(values["near"] - values["below"])
@@ -75,8 +76,8 @@ def _contrast(evidence: Evidence, runs: pl.DataFrame, sentence: str, *, unit: st
     if further and exceeds(mean_of(values["beyond"] - values["near"]), NEGLIGIBLE) == "supported":
         verdict = "contradicted"
     sizes = {name: f"{100 * value.mean():.1f}{unit}" for name, value in values.items()}
-    said = sentence.format(near=sizes["near"], plrs=lr_range(evidence.near), below=sizes["below"])
+    said = sentence.format(near=sizes["near"], plrs=lr_range(evidence.sides.near), below=sizes["below"])
     if further:
         said += f", {sizes['beyond']} beyond"
     said += f"; a difference of {spoken(effect)}."
-    return evidence.found(verdict, effect, said, open_because=what_would_tell(effect))
+    return evidence.found(verdict, effect, said, open_because=what_would_tell(effect), negligible=NEGLIGIBLE)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from lratlas.analysis.claims.evidence import Evidence, complete_seeds, mean_of, per_seed, spoken
+from lratlas.analysis.claims.evidence import Evidence, clipped, mean_of, per_seed, spoken
 from lratlas.analysis.claims.verdict import (
     Judgement,
     NotMeasured,
@@ -16,6 +16,7 @@ from lratlas.analysis.claims.verdict import (
 )
 from lratlas.analysis.equal_loss import at_equal_loss, flatness_correlation
 from lratlas.analysis.gains import Gain, over_seeds
+from lratlas.analysis.quality import complete_seeds
 from lratlas.analysis.wording import format_lr, plain, signed_interval
 from lratlas.errors import StudyError
 
@@ -40,8 +41,8 @@ def connected_basin(evidence: Evidence) -> Judgement:
     pairs = evidence.table("pairs")
     if pairs["test_barrier"].null_count() == pairs.height:
         raise NotMeasured(_NO_PAIRS)
-    plateau, lost = evidence.of("2", "2A", "2B"), evidence.of("3")
-    if len(plateau) < 2 or not evidence.below:
+    plateau, lost = evidence.sides.of("2", "2A", "2B"), evidence.sides.of("3")
+    if len(plateau) < 2 or not evidence.sides.below:
         need = "two on a plateau and one that converges" if plateau else "learning rates on a plateau"
         raise Unanswered(f"Cannot be told: it takes {need}; add more around the threshold.")
     first, last, limit = plateau[0], plateau[-1], evidence.thresholds.barrier
@@ -109,7 +110,7 @@ def sharpness_unrelated(evidence: Evidence) -> Judgement:
         raise Unanswered(
             "Cannot be told: fewer than five learning rates have a model at equal training loss; add some."
         )
-    effect = _clipped(over_seeds(coefficients.drop_nulls().to_numpy()))
+    effect = clipped(over_seeds(coefficients.drop_nulls().to_numpy()), -1.0, 1.0)
     said = (
         f"Among models of equal training loss, about {loss:.2g}, from different learning rates, the rank correlation "
         f"between sharpness (top Hessian eigenvalue) and test error is {spoken(effect, factor=1, unit='')}; from "
@@ -128,7 +129,7 @@ def _minus(value: float | None) -> float | None:
 
 def _fast_from_slow(evidence: Evidence) -> tuple[float, float, float]:
     """The smallest PLR, the highest FLR and the threshold, where the one is far below and the other above the PLR."""
-    if (threshold := evidence.threshold["value"]) is None:
+    if (threshold := evidence.sides.threshold["value"]) is None:
         raise Unanswered("Cannot be told: the convergence threshold is not reached.")
     plr, flr = _smallest(evidence, "plr"), evidence.table("runs")["flr"].max()
     if plr > (far := FAR_BELOW * threshold):
@@ -149,13 +150,6 @@ def _correlation(evidence: Evidence, seed: int, *, at_loss: float) -> float | No
         return flatness_correlation(at_equal_loss(own, at_loss=at_loss)).coefficient
     except StudyError:  # it has no model near the loss
         return None
-
-
-def _clipped(effect: Gain) -> Gain:
-    """Student's interval of a correlation, kept within −1 and 1."""
-    if effect.low is None or effect.high is None:
-        return effect
-    return Gain(mean=effect.mean, low=max(effect.low, -1.0), high=min(effect.high, 1.0), seeds=effect.seeds)
 
 
 def _low_high() -> pl.Expr:

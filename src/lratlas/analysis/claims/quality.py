@@ -1,13 +1,9 @@
 """Claims about final quality: best just above the threshold, whatever the FLR, and regained by a second PLR."""
 
-from collections.abc import Sequence
-
 import polars as pl
 
 from lratlas.analysis.claims.evidence import (
     Evidence,
-    best_by_others,
-    complete_seeds,
     lr_range,
     mean_of,
     per_seed,
@@ -24,7 +20,16 @@ from lratlas.analysis.claims.verdict import (
     together,
     what_would_tell,
 )
-from lratlas.analysis.quality import Score, averaged, fine_tuned, means, score_of
+from lratlas.analysis.quality import (
+    GAIN,
+    averaged,
+    complete_seeds,
+    fine_tuned,
+    gain_between,
+    means,
+    score_of,
+    threshold_gain,
+)
 from lratlas.analysis.two_stages import two_stages
 from lratlas.analysis.wording import format_lr
 from lratlas.tables import direct
@@ -38,24 +43,23 @@ RECOVERED = 0.01
 def best_fine_tuned(evidence: Evidence) -> Judgement:
     """Fine-tuned with the lowest FLR, PLRs just above the threshold give the best models (Figs. 1, 5).
 
-    The effect is the gain of the best of them over the best PLR of regime 1, each chosen on the other seeds.
+    The effect is the gain of the best of them over the best PLR of regime 1.
     """
     runs = fine_tuned(evidence.table("runs"))
     if runs.is_empty():
         raise NotMeasured("No model was fine-tuned; add [finetune] to the spec.")
-    return _best_near(evidence, runs, ["plr"], f"After fine-tuning with {format_lr(runs['flr'][0])}")
+    return _best_near(evidence, runs, f"After fine-tuning with {format_lr(runs['flr'][0])}")
 
 
 def best_averaged(evidence: Evidence) -> Judgement:
     """Averages of weights (SWA) from PLRs just above the threshold are the best (Figs. 1, 5).
 
-    The effect is the gain of the best of them over the best from regime 1, PLR and number of checkpoints each
-    chosen on the other seeds.
+    The effect is the gain of the best of them over the best from regime 1, of all numbers of checkpoints.
     """
     runs = averaged(evidence.table("runs"))
     if runs.is_empty():
         raise NotMeasured("No weights were averaged; add [average] to the spec.")
-    return _best_near(evidence, runs, ["plr", "count"], "After averaging the weights of checkpoints")
+    return _best_near(evidence, runs, "After averaging the weights of checkpoints")
 
 
 def flr_matters(evidence: Evidence) -> Judgement:
@@ -71,20 +75,23 @@ def flr_matters(evidence: Evidence) -> Judgement:
     evidence.must_span(beyond=True)
     accuracy = pl.col("test_accuracy")
     ends = runs.filter(pl.col("flr").is_in([flrs[0], flrs[-1]]))
-    seeds = complete_seeds(ends)
+    seeds, sides = complete_seeds(ends), evidence.sides
     spread = ends.group_by("plr", "seed").agg(
         value=pl.when(accuracy.count() == 2).then(accuracy.max() - accuracy.min())
     )
-    near, beyond = (per_seed(spread, plrs, pl.col("value"), seeds) for plrs in (evidence.near, evidence.beyond))
+    near, beyond = (
+        per_seed(spread, plrs, pl.col("value"), seeds) for plrs in (evidence.sides.near, evidence.sides.beyond)
+    )
     effect, level, further = mean_of(beyond - near), mean_of(near), mean_of(beyond)
     parts = (exceeds(effect, 0.0, negligible=NEGLIGIBLE), opposite(exceeds(level, HARDLY)))
     said = (
         f"Between fine-tuning with {format_lr(flrs[0])} and with {format_lr(flrs[-1])}, test accuracy differs by "
-        f"{spoken(level)} just above the threshold ({lr_range(evidence.near)}) and by {spoken(further)} at larger "
-        f"learning rates ({lr_range(evidence.beyond)}); up to {100 * HARDLY:g} points hardly matter."
+        f"{spoken(level)} just above the threshold ({lr_range(sides.near)}) and by {spoken(further)} at larger "
+        f"learning rates ({lr_range(sides.beyond)}); up to {100 * HARDLY:g} points hardly matter."
     )
     open_part = (effect, 0.0) if parts[0] == "inconclusive" else (level, HARDLY)
-    return evidence.found(together(*parts), effect, said, open_because=what_would_tell(*open_part))
+    what = what_would_tell(*open_part)
+    return evidence.found(together(*parts), effect, said, open_because=what, negligible=NEGLIGIBLE)
 
 
 def two_stages_recover(evidence: Evidence) -> Judgement:
@@ -99,11 +106,11 @@ def two_stages_recover(evidence: Evidence) -> Judgement:
         lack = "It takes test accuracies" if second else "There is no second learning rate; add [second] to the spec"
         raise NotMeasured(f"{lack}.")
     evidence.must_span(beyond=True)
-    pairs = scores.filter(pl.col("plr").is_in(evidence.beyond), pl.col("plr2").is_in(evidence.near))
+    pairs = scores.filter(pl.col("plr").is_in(evidence.sides.beyond), pl.col("plr2").is_in(evidence.sides.near))
     if pairs.is_empty():
         raise Unanswered(
             "Cannot be told: no first learning rate beyond the range just above the threshold is followed by one "
-            f"within it ({lr_range(evidence.near)})."
+            f"within it ({lr_range(evidence.sides.near)})."
         )
     ways = pairs.pivot("way", index=["plr", "plr2", "seed"], values="test_accuracy")
     if not {"high", "low", "both"} <= {*ways.columns}:
@@ -122,48 +129,42 @@ def two_stages_recover(evidence: Evidence) -> Judgement:
         f"{spoken(effect)}, and {100 * low.mean():.1f} % from the second alone, a difference of {spoken(behind)}."
     )
     open_part = (effect, 0.0) if parts[0] == "inconclusive" else (behind, -RECOVERED)
-    return evidence.found(together(*parts), effect, said, open_because=what_would_tell(*open_part))
+    what = what_would_tell(*open_part)
+    return evidence.found(together(*parts), effect, said, open_because=what, negligible=NEGLIGIBLE)
 
 
-def _best_near(evidence: Evidence, runs: pl.DataFrame, options: Sequence[str], lead: str) -> Judgement:
-    """Whether the best of the options is of a PLR just above the threshold."""
+def _best_near(evidence: Evidence, runs: pl.DataFrame, lead: str) -> Judgement:
+    """Whether the best models are of a PLR just above the threshold."""
     evidence.must_span()
-    score, seeds = score_of(runs), complete_seeds(runs)
-    groups = {
-        name: runs.filter(pl.col("plr").is_in(plrs), pl.col("seed").is_in(seeds))
-        for name, plrs in (("near", evidence.near), ("below", evidence.below), ("beyond", evidence.beyond))
+    sides, score = evidence.sides, score_of(evidence.tables["runs"])
+    complete = runs.filter(pl.col("seed").is_in(complete_seeds(runs)))
+    found = means(complete, score, "plr", "count")
+    best = {
+        name: score.best(group)
+        for name, plrs in (("near", sides.near), ("below", sides.below), ("beyond", sides.beyond))
+        if len(group := found.filter(pl.col("plr").is_in(plrs)))
     }
-    best = {name: _best(group, score, options) for name, group in groups.items()}
-    if best["near"] is None or best["below"] is None:
+    effect = threshold_gain(runs, sides, score)
+    if effect is None:
         raise Unanswered("Cannot be told: some seeds lack their final model on one side of the threshold.")
-    sign = 1.0 if score.more_is_better else -1.0
-    ours, theirs, larger = (
-        best_by_others(group, options, sign * pl.col(score.column), seeds) for group in groups.values()
-    )
     negligible = NEGLIGIBLE if score.more_is_better else NEGLIGIBLE * abs(best["below"]["value"])
-    effect = mean_of(ours - theirs)
     parts: list[Verdict] = [exceeds(effect, 0.0, negligible=negligible)]
-    if best["beyond"] is not None and exceeds(mean_of(larger - ours), negligible) == "supported":
+    further = gain_between(runs, sides.beyond, sides.near, score)
+    if further and exceeds(further, negligible) == "supported":
         parts.append("contradicted")
     shown = spoken(effect) if score.more_is_better else spoken(effect, factor=1, unit="")
-    chosen = "with each chosen on the other seeds, " if effect.seeds > 1 else ""
-    further = (
+    larger = (
         f"Larger learning rates reach at best {score.show(best['beyond']['value'])}."
-        if best["beyond"]
+        if further
         else "No larger one was tested."
     )
     said = (
         f"{lead}, the best start just above the threshold, {_named(best['near'])}, reaches {score.name} "
         f"{score.show(best['near']['value'])}, the best start that converges, {_named(best['below'])}, "
-        f"{score.show(best['below']['value'])}; {chosen}the gain is {shown}. {further}"
+        f"{score.show(best['below']['value'])}; {GAIN} is {shown}. {larger}"
     )
-    return evidence.found(together(*parts), effect, said, open_because=what_would_tell(effect))
-
-
-def _best(runs: pl.DataFrame, score: Score, options: Sequence[str]) -> dict[str, float] | None:
-    scores = means(runs, score, *options) if len(runs) else runs
-    return score.best(scores) if len(scores) else None
+    return evidence.found(together(*parts), effect, said, open_because=what_would_tell(effect), negligible=negligible)
 
 
 def _named(best: dict[str, float]) -> str:
-    return format_lr(best["plr"]) + (f" with {best['count']:.0f} checkpoints" if "count" in best else "")
+    return format_lr(best["plr"]) + (f" with {best['count']:.0f} checkpoints" if best["count"] else "")

@@ -7,10 +7,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lratlas.analysis.boundaries import redrawn
-from lratlas.analysis.claims.evidence import Evidence, Floats, mean_of, spoken
+from lratlas.analysis.boundaries import seed_labels
+from lratlas.analysis.claims.evidence import Evidence, clipped, mean_of, spoken
 from lratlas.analysis.claims.verdict import Judgement, NotMeasured, Unanswered, exceeds, what_would_tell
-from lratlas.analysis.gains import COVERAGE, FEWEST_SEEDS, Gain
+from lratlas.analysis.gains import Floats, Gain
 from lratlas.analysis.power_law import rising
 from lratlas.analysis.wording import format_lr
 
@@ -28,8 +28,8 @@ _RANKS = {"1": 1.0, "2": 2.0, "2A": 2.0, "2B": 2.0, "3": 3.0}
 def three_regimes(evidence: Evidence) -> Judgement:
     """With rising PLR training converges, then stays on a noisy plateau, then diverges (Section 3).
 
-    The effect is the share of pairs of PLRs from different regimes that are in this order, with its bootstrap
-    interval over seeds.
+    The effect is the share of pairs of PLRs from different regimes that are in this order, by the regimes that each
+    seed alone decides.
     """
     regimes = evidence.table("regimes").sort("plr")
     ends = {
@@ -38,9 +38,10 @@ def three_regimes(evidence: Evidence) -> Judgement:
     }
     if not any(ends.values()):
         raise Unanswered("Cannot be told: no learning rate is decided yet; train longer.")
-    drawn = redrawn(evidence.tables, chance_loss=evidence.chance_loss, thresholds=evidence.thresholds)
-    if (order := _order(drawn.labels, seeds=drawn.seeds)) is None:
+    if sum(map(bool, ends.values())) == 1:
         raise Unanswered(f"All learning rates decided are of one regime: {_missing(ends)}.")
+    found = seed_labels(evidence.tables, chance_loss=evidence.chance_loss, thresholds=evidence.thresholds)
+    order = clipped(mean_of(_shares(found.alone)), 0.0, 1.0)
     ordered = exceeds(order, IN_ORDER)
     said = (
         f"With a rising learning rate training {_course(ends)}; of the pairs of learning rates from different regimes, "
@@ -101,19 +102,6 @@ def _raised(log: Gain) -> Gain:
     """The factor whose logarithm was averaged."""
     low, high = (None if end is None else 10**end for end in (log.low, log.high))
     return replace(log, mean=10**log.mean, low=low, high=high)
-
-
-def _order(labels: NDArray[np.str_], *, seeds: int) -> Gain | None:
-    """The share of pairs in order, with its interval over the redrawn seeds; None if all are of one regime."""
-    shares = _shares(labels)
-    if np.isnan(shares[0]):
-        return None
-    share = float(shares[0])
-    if seeds < FEWEST_SEEDS:
-        return Gain(mean=share, low=None, high=None, seeds=seeds)
-    tail = (1 - COVERAGE) / 2
-    low, high = np.nanquantile(shares[1:], [tail, 1 - tail])
-    return Gain(mean=share, low=min(share, float(low)), high=max(share, float(high)), seeds=seeds)
 
 
 def _shares(labels: NDArray[np.str_]) -> Floats:
