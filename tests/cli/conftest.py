@@ -71,7 +71,7 @@ def run(
     """The command in this process, run where the user's module is."""
     monkeypatch.syspath_prepend(home)
     monkeypatch.chdir(home)
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def command(*words: object) -> Ran:
         monkeypatch.setattr(sys, "argv", ["lratlas", *map(str, words)])
@@ -83,7 +83,8 @@ def run(
         return Ran(code=code, out=out, err=err)
 
     yield command
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,17 +164,34 @@ def test_a_study_survives_a_disk_that_takes_nothing(
     assert contents(study) == before
 
 
-def test_ctrl_c_says_how_to_go_on(study: Path, run: Callable[..., object], monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("command", "function", "said"),
+    [
+        ("resume", "lratlas.exploring.resume", "; nothing computed is lost: the same command continues"),
+        ("show", "lratlas.atlas.load", ""),
+    ],
+)
+def test_ctrl_c_promises_to_continue_only_what_is_stored(
+    command: str, function: str, said: str, study: Path, run: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+):
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lratlas.atlas.load", interrupt)
-    ran = run("show", study)
-    assert vars(ran) == {
-        "code": 130,
-        "out": "",
-        "err": "lratlas: interrupted; nothing computed is lost: the same command continues.\n",
-    }
+    monkeypatch.setattr(function, interrupt)
+    assert vars(run(command, study)) == {"code": 130, "out": "", "err": f"lratlas: interrupted{said}.\n"}
+
+
+def test_a_second_ctrl_c_while_python_ends_has_the_exit_code_of_the_first():
+    code = """
+import atexit, os, signal
+import lratlas.cli.app as cli
+
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+cli.app = lambda **_: cli.INTERRUPTED
+cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
+    assert (ended.returncode, ended.stderr) == (130, "lratlas: interrupted.\n")
 
 
 def test_main_is_what_is_installed_as_lratlas():

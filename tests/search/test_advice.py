@@ -384,7 +384,9 @@ def test_without_results_there_is_no_advice():
 
 def test_where_all_fail_the_first_failure_is_named():
     search = a_search()
-    with pytest.raises(SearchError, match=r"None of the LRs could be .* failure: no disk, lr1e-05\. .*--retry-failed"):
+    with pytest.raises(
+        SearchError, match=r"None of the LRs could be .* failed: no disk, lr1e-05, and .*--retry-failed"
+    ):
         advised(search, lambda asked: failed(asked, f"no disk, {asked.name.split('-seed')[0]}."))
 
 

@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 
 
 INTERRUPTED, TERMINATED = 130, 143  # the exit codes after Ctrl-C and after SIGTERM
+_CONTINUED = frozenset({"demo", "explore", "find", "reproduce", "resume"})
+"""The commands that store results as they run, and continue from them."""
 
 
 app = typer.Typer(
@@ -71,10 +74,11 @@ def main() -> None:
     """Run the command line; bad input ends with one sentence and exit code 2."""
     reset_process()
     told = threading.Event()
+    words = list(sys.argv[1:])  # a script that runs has its own
 
     def terminated(_signal: int, _frame: object) -> NoReturn:
         # An exit like any other: worker processes are ended on the way out.
-        notice("terminated; nothing computed is lost: the same command continues.")
+        notice(_ended("terminated", words))
         told.set()
         sys.exit(TERMINATED)
 
@@ -100,8 +104,19 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     if code == INTERRUPTED:
-        notice("interrupted; nothing computed is lost: the same command continues.")
+        signal.signal(signal.SIGINT, _exit)  # a second Ctrl-C, while Python ends
+        notice(_ended("interrupted", words))
     sys.exit(code)
+
+
+def _exit(_signal: int, _frame: object) -> NoReturn:
+    os._exit(INTERRUPTED)
+
+
+def _ended(how: str, words: Sequence[str]) -> str:
+    """The message of a command that was ended from outside."""
+    command = next((word for word in words if not word.startswith("-")), "")
+    return f"{how}; nothing computed is lost: the same command continues." if command in _CONTINUED else f"{how}."
 
 
 def _usage(error: typer.TyperException) -> str:

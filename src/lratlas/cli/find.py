@@ -53,7 +53,8 @@ def find(
     value: Annotated[
         str | None,
         typer.Option(
-            help="The script's validation metric: an expression over its variables. By default what it prints of one.",
+            help="The script's validation metric: an expression over its variables. By default a metric that it"
+            " prints or returns.",
             metavar="EXPRESSION",
         ),
     ] = None,
@@ -67,7 +68,7 @@ def find(
     ] = None,
     command: Annotated[
         str | None,
-        typer.Option(help="A program to be run instead, with {lr}, {steps}, {checkpoint}, …", metavar="COMMAND"),
+        typer.Option(help="A program to run instead, with {lr}, {steps}, {checkpoint}, …", metavar="COMMAND"),
     ] = None,
     folder: Annotated[
         str, typer.Option("--folder", "-f", help="Search folder; rerun to resume.", metavar="FOLDER")
@@ -83,7 +84,7 @@ def find(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="The same in epochs: of a spec, and of a program or script that gets its {epochs}.",
+            help="The length in epochs instead: for a spec, or a program or script that gets its {epochs}.",
             metavar="N",
             parser=partial(count, "--epochs"),
         ),
@@ -92,7 +93,9 @@ def find(
         tuple[float, float, int] | None,
         typer.Option(help="The LRs to begin with: from LOW to HIGH, N per decade.", metavar="LOW HIGH N"),
     ] = None,
-    budget: Annotated[float, typer.Option(help="What may be trained, in full trainings.", metavar="TRAININGS")] = 1.5,
+    budget: Annotated[
+        float, typer.Option(help="What the search may cost, in full trainings.", metavar="TRAININGS")
+    ] = 1.5,
     tolerance: Annotated[
         float, typer.Option(help="Metrics closer than this share count as equally good.", metavar="SHARE")
     ] = 0.01,
@@ -160,7 +163,7 @@ def find(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Programs at once (--command only), which share out the GPUs; by default one per GPU, or per core.",
+            help="Programs at once (--command only), which share the GPUs; by default one per GPU, or per core.",
             metavar="N",
             parser=partial(count, "--workers"),
         ),
@@ -168,7 +171,7 @@ def find(
     retry_failed: Annotated[
         bool,
         typer.Option(
-            "--retry-failed", help="Train again what failed, but for what diverged (--command, --script only)."
+            "--retry-failed", help="Train failed segments again, except those that diverged (--command, --script only)."
         ),
     ] = False,
     data_root: DataRoot = None,

@@ -18,7 +18,7 @@ from lratlas.search.regimes import Bracket, convergence, divergence, diverging, 
 from lratlas.search.rungs import ANNEALED_PART, spent
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Counted, Search, in_words
-from lratlas.search.wording import TRY_AGAIN, statement_of, warnings_of
+from lratlas.search.wording import failures_in_words, statement_of, warnings_of
 
 Verdict = Literal["found", "tie", "not_learned", "diverged"]
 Schedule = Literal["constant", "linear", "cosine", "own", "custom"]
@@ -198,9 +198,7 @@ def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
     found = levels(search, relied)
     lost = diverging(search, relied)
     if not found and not lost:
-        raise SearchError(
-            f"None of the LRs could be trained. The first failure: {_first_failure(results)}. {TRY_AGAIN}"
-        )
+        raise SearchError(" ".join(["None of the LRs could be compared.", *failures_in_words(results)]))
     learned = {lr for level in found for lr in learners(search, relied, level)}
     verdict, reason = _verdict(search, relied, found, learned, lost)
     # Lengths at which none had learned say nothing of the LRs.
@@ -250,7 +248,7 @@ def _verdict(
     going = [lr for lr in tried if lr not in lost]
     if not found and not set(tried) <= lost:
         return "diverged", (
-            f"{len(lost)} of {len(tried)} LRs diverged, and the others failed: {_first_failure(results)}."
+            f"{len(lost)} of {len(tried)} LRs diverged, and the others gave no metric: {_first_failure(results)}."
         )
     if not found or not going:
         return "diverged", _why_diverged(results, tried)

@@ -15,6 +15,8 @@ from lratlas.search.level import Level
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 
+STOPPED = "stopped by itself"
+"""In the reason of a segment whose training ended early, without an error."""
 LONGER = 1.5
 """A length is another one if it is longer by this factor: not the part of it from which the LR is annealed."""
 _VALIDATION = 0.7  # share of the validation set's standard error that LRs judged on the same samples do not share
@@ -69,6 +71,11 @@ def not_finite(result: SegmentResult) -> bool:
 def failed_otherwise(result: SegmentResult) -> bool:
     """Whether a training failed for a reason that its LR need not have."""
     return result.failure is not None and not not_finite(result)
+
+
+def stopped(result: SegmentResult) -> bool:
+    """Whether a training ended early without an error, such as by its own early stopping, and was not measured."""
+    return failed_otherwise(result) and STOPPED in str(result.failure)
 
 
 def _seed_effects(scores: Mapping[float, Mapping[int, float]]) -> dict[int, float]:

@@ -281,9 +281,9 @@ class Finder:
         return self._record([failed])[0]
 
     def retry_failed(self) -> tuple[str, ...]:
-        """Forget the segments that failed, but for those that diverged: they are asked for again.
+        """Forget the segments that failed, except those that diverged: they are asked for again.
 
-        For use after the mistake in the training is mended.
+        For use after the mistake in the training is corrected.
 
         Returns:
             Their names.

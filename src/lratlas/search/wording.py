@@ -2,12 +2,12 @@
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lratlas.search.evidence import failed_otherwise, level_at, trial
+from lratlas.search.evidence import STOPPED, failed_otherwise, level_at, stopped, trial
 from lratlas.search.learning import last_loss, restarted, trusted
 from lratlas.search.level import Level
 from lratlas.search.rungs import enough, next_segments, spent
@@ -26,9 +26,15 @@ _FINISHES = {
     "schedule": "It is the LR that your schedule multiplies.",
 }
 TRY_AGAIN = (
-    "Once the cause is mended, `lratlas find --retry-failed` (of a Finder, `retry_failed()`) trains again what failed."
+    "After the cause is corrected, `lratlas find --retry-failed` (of a Finder, `retry_failed()`) trains again what"
+    " failed."
 )
 """What to do about segments that failed."""
+UNMEASURED = (
+    ", and were not measured then. If this is early stopping, disable it for the search, or let the training print or"
+    " return its metric at the end."
+)
+"""What follows `stopped_in_words` where no metric is known."""
 LESS_MEMORY = (
     "Nothing of it is recorded. Free memory and start again, which resumes the search; or use a smaller batch, in a new"
     " folder if it has results."
@@ -36,6 +42,7 @@ LESS_MEMORY = (
 """What to do where memory does not suffice."""
 _KEEP = "Also validate the averages taken after 1/8, 1/4 and 1/2 of the training, and keep the best."
 _LITTLE = 1 / 8  # of a full training; advice from less is a guess
+_SHORT, _LARGE = 100, 10  # steps of a full training, and a budget, between which LRs often cannot be compared
 _FEW = 3  # LRs
 _MANY = 8  # LRs, at least, show in which direction metrics and losses go
 _WRONG = 0.9  # rank correlation of loss and score, which is negative where the direction is right
@@ -99,6 +106,11 @@ def warnings_of(
         )
     elif advice.lr is not None:
         yield from _on_little(search, found)
+    elif found and search.counted == "steps" and search.steps < _SHORT and search.budget < _LARGE:
+        yield (
+            f"A full training of {search.steps} steps is too short for {search.budget:g} trainings to compare LRs: give"
+            f" a larger budget (--budget {_LARGE})."
+        )
     yield from _wrong_way(search, results)
     if advice.lr is not None:
         yield from _at_an_end(search, results, found)
@@ -107,10 +119,29 @@ def warnings_of(
     first = sum(each.segment.steps for each in results if each.segment.stop == min(of.segment.stop for of in results))
     if first > search.budget * search.steps:
         yield f"The first look at all LRs alone cost {first / search.steps:.2f} full trainings, more than the budget."
-    if failures := [each for each in results if failed_otherwise(each)]:
+    yield from failures_in_words(results)
+
+
+def failures_in_words(results: Sequence[SegmentResult]) -> Iterator[str]:
+    """Sentences about the segments that failed for another reason than divergence, and about those that stopped."""
+    if failures := [each for each in results if failed_otherwise(each) and not stopped(each)]:
         first = failures[0]
         others = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
         yield f"The segment {first.segment.name} failed: {str(first.failure).rstrip('.')}{others}. {TRY_AGAIN}"
+    if ended := {each.segment.lr: str(each.failure).partition(STOPPED)[2].strip() for each in results if stopped(each)}:
+        yield stopped_in_words(ended) + UNMEASURED
+
+
+def stopped_in_words(ended: Mapping[float, str]) -> str:
+    """Which LRs stopped by themselves, without a full stop.
+
+    Args:
+        ended: By LR, after how many steps, such as ``after 28 of 50 steps``.
+    """
+    lr, steps = next(iter(ended.items()))
+    if len(ended) == 1:
+        return f"The training at LR {lr:.2g} stopped by itself {steps}"
+    return f"The trainings at {len(ended)} LRs stopped by themselves, such as at {lr:.2g} {steps}"
 
 
 def _lost_states(results: Sequence[SegmentResult]) -> Iterator[str]:

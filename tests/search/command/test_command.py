@@ -149,7 +149,7 @@ def test_a_program_that_falls_silent_is_ended(tmp_path: Path) -> None:
 
 
 def test_a_command_that_always_fails_alike_is_given_up(tmp_path: Path) -> None:
-    said = r"All of the first 3 segments failed, .* no such file data-0.0[0-9]+\. Mend .* with --retry-failed"
+    said = r"All of the first 3 segments failed, .* no such file data-0.0[0-9]+\. Correct .* with --retry-failed"
     with pytest.raises(SearchError, match=said):
         search(program(tmp_path, before="sys.exit(f'no such file data-{lr}')"), finder(tmp_path))
     assert len(finder(tmp_path).results) == 3

@@ -168,7 +168,7 @@ def mistyped(models: nn.Module) -> float:
 @pytest.mark.parametrize(
     ("value", "metric", "error", "said"),
     [
-        ("accuracy(model, held", None, SpecError, "is no Python expression"),
+        ("accuracy(model, held", None, SpecError, "is not a Python expression"),
         ("accuracy(net, held)", None, SearchError, r"fails: NameError: name 'net' is not defined"),
         ("model", None, SearchError, "must be a number"),
         ("{'acc': 0.5}", None, SearchError, "name one of its entries as the metric"),
@@ -336,9 +336,7 @@ def test_a_script_that_is_another_one_by_itself_is_said_to(script: Path, tmp_pat
     assert "other losses from step 1 on" in note
 
 
-@pytest.mark.parametrize(
-    ("text", "said"), [(None, "cannot be read: No such file"), ("def f(:", "no Python that can run")]
-)
+@pytest.mark.parametrize(("text", "said"), [(None, "cannot be read: No such file"), ("def f(:", "is not valid Python")])
 def test_a_script_that_cannot_run_is_named(text: str | None, said: str, tmp_path: Path):
     path = tmp_path / "train.py"
     if text:
@@ -402,11 +400,69 @@ def test_a_training_that_is_told_its_epochs_is_run_whole_for_each_comparison(
 
 
 @pytest.mark.parametrize(
+    ("metric", "words", "said"),
+    [
+        ("val_acuracy", "val accuracy: {:.3f}", r"no val_acuracy \(did you mean val accuracy\?\)\. It printed"),
+        ("acc", "val acc {:.3f}, test acc 2", r"several values of acc on one line, 0\.\d+, 2: give --metric-pattern"),
+        (
+            "acc",
+            "loss 0.2, acc {:.3f}",
+            r"acc after the word train is taken for that of the training set: if it is not",
+        ),
+        (
+            "val loss",
+            "val loss: 1,234.5 {:.3f}",
+            r"number with a comma, such as 1,234\.5, is not read: print it without",
+        ),
+        ("val loss", "val_loss=0,53 {:.3f}", r"number with a comma, such as 0,53, is not read: print it without"),
+    ],
+)
+def test_why_a_named_metric_cannot_be_used_is_said(metric: str, words: str, said: str, tmp_path: Path):
+    with pytest.raises(SearchError, match=said):
+        find_by_function(partial(reporting, epochs=4, words=words), folder=tmp_path, metric=metric)
+
+
+def test_values_of_one_name_that_differ_between_two_steps_are_said(tmp_path: Path):
+    several = partial(reporting, words="done\nval accuracy: {0:.3f}\nval accuracy: 2")
+    given: dict[str, Any] = {"folder": tmp_path, "lrs": LRS[:2], "budget": 0.2, "direction": "maximize"}
+    for _ in range(2):  # also where the search is resumed
+        advice = find_by_function(several, **given)
+        assert any("several values of val accuracy between two steps, 0." in note for note in advice.warnings)
+
+
+def stopping(lr: float) -> None:
+    """A training that ends once its loss is small: at LR 0.4 after four steps, each of which divides w by 5."""
+    w = torch.ones(1, requires_grad=True)
+    optimizer = torch.optim.SGD([w], lr=lr)
+    for step in range(64):
+        optimizer.zero_grad()
+        (w**2).sum().backward()
+        optimizer.step()
+        if step % 4 == 3:
+            print(f"val loss {float(w**2)!r}")  # noqa: T201
+            if w**2 < 1e-4:
+                return
+
+
+def test_the_final_metric_of_a_training_that_stops_by_itself_counts(tmp_path: Path):
+    given: dict[str, Any] = {"steps": 64, "lrs": [1e-4, 1e-3, 0.4]}
+    advice = find_by_function(stopping, folder=tmp_path / "printed", **given)
+    results = [each for each in Finder(tmp_path / "printed").results if each.segment.lr == 0.4]
+    assert max(each.segment.stop for each in results) > 4
+    assert all(each.value == pytest.approx(0.2**8) for each in results)
+    assert any("LR 0.4 stopped by itself after 4 of" in note for note in advice.warnings)
+    other = find_by_function(stopping, folder=tmp_path / "value", value="float(w**2)", **given)
+    assert any("after 4 of 8 steps, and were not measured then. If this is early" in note for note in other.warnings)
+    assert not any("--retry-failed" in note for note in (*advice.warnings, *other.warnings))
+
+
+@pytest.mark.parametrize(
     ("settings", "said"),
     [
         (
             {"metric": "val loss"},
-            r"^The training printed and returned no val loss: give a value, or.* returned: val accuracy, the number",
+            r"^The training printed and returned no val loss\. It printed or returned: val accuracy, the number .* Give"
+            r" the name of one of these, give a value",
         ),
         ({"pattern": r"epoch 15: train loss (\S+),"}, r"is printed every 128 of 128 steps, too seldom: give a value"),
     ],
@@ -494,6 +550,10 @@ def test_losses_that_are_all_the_same_say_nothing_of_the_direction(tmp_path: Pat
 
     advice = find_by_function(idle, value="weight.sum() + 0.5", steps=32, lrs=LRS, folder=tmp_path)
     assert advice.lr is None
+    assert (
+        "A full training of 32 steps is too short for 1.5 trainings to compare LRs: give a larger budget (--budget 10)."
+        in advice.warnings
+    )
 
 
 def test_a_direction_that_seems_wrong_is_said(tmp_path: Path):

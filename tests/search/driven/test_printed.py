@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lratlas.search.driven.printed import RETURNED, Heard, better, make_printed, most_telling
+from lratlas.search.driven.printed import RETURNED, Heard, Printed, better, make_printed, most_telling
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,41 @@ def test_metrics_of_validation_sets_are_found(text: str, name: str | None, value
         assert heard.values[name] == {7: pytest.approx(value, nan_ok=True)}
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "values"),
+    [
+        ("val_acc", "val_acc: 0.80 best val_acc: 0.95", [0.8]),
+        ("val acc", "Best_Val_Acc=0.95 Val_Acc=0.8", [0.8]),
+        ("val acc", "val acc (best so far): 0.95", []),
+        ("best val acc", "val_acc: 0.80 best_val_acc: 0.95", [0.95]),
+        ("acc", "val: acc 0.9 | train: acc 0.777", [0.9]),
+        ("acc", "train: loss 0.3, acc 0.777", []),
+        ("acc", "lr 0.1, time 3 s, acc 0.7", [0.7]),
+        ("acc", "val acc 0.9, test acc 0.8", [0.9, 0.8]),
+        ("acc", "acc 0.9, acc 0.9", [0.9, 0.9]),
+        ("train loss", "train: step 3, train_loss 0.4, val_loss 0.5", [0.4]),
+        ("loss", "dice_loss 0.4", []),
+        ("val loss", "val_loss=0.53", [0.53]),
+        ("Val-Loss", "val/loss=0.53", [0.53]),
+    ],
+)
+def test_a_named_metric_is_neither_an_extreme_nor_that_of_the_training_set(name: str, text: str, values: list[float]):
+    heard = Heard(sought=make_printed(name, None))
+    heard.hear(f"{text}\n", 7)
+    assert heard.values == ({name: {7: values[-1]}} if values else {})
+    assert heard.unclear == (values if len(set(values)) > 1 else [])
+
+
+@pytest.mark.parametrize("sought", [None, make_printed("val acc", None)])
+def test_different_values_after_one_step_are_noted(sought: Printed | None):
+    heard = Heard(sought=sought)
+    heard.hear("val acc 0.1\rval acc 0.2\r\rval acc 0.3\n", 8)  # a progress bar
+    heard.hear("val acc 0.4\nval acc 0.4\nbest val acc 0.9\n", 16)
+    assert not heard.several
+    heard.hear("class 0 val acc 0.1\nclass 1 val acc 0.2\n", 24)
+    assert heard.several == {"val acc": {24: [0.1, 0.2]}}
+
+
 def test_of_several_values_the_last_after_a_step_counts():
     heard = Heard(sought=make_printed("val_loss", None))
     assert heard.last(after=0) is None
@@ -65,11 +100,15 @@ def test_what_is_returned_is_a_metric():
     named = Heard()
     named.returned({"train_accuracy": 0.9, "accuracy": 0.8, "loss": 0.1, "seconds": 3}, 4)
     assert most_telling(named) == "accuracy"
+    spelled = Heard(sought=make_printed("val_acc", None))
+    spelled.returned({"Val acc": 0.8, "val accuracy": 0.9}, 4)
+    assert spelled.values == {"val_acc": {4: 0.8}}
     number = Heard()
     number.returned(0.7, 4)
     assert most_telling(number) == RETURNED
     nothing = Heard()
     nothing.returned(None, 4)
+    assert not nothing.of_return
     assert most_telling(nothing) is None
 
 

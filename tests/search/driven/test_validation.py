@@ -31,6 +31,8 @@ def measured(value: Any, names: Mapping[str, Any], **options: Any) -> float:
         ("loss: -inf", None, float("-inf")),
         ("loss 1e-05", None, 1e-5),
         ("acc 0.1\nacc 0.2", None, 0.2),
+        ("Val_Acc 0.8, best val acc 0.9\ntrain acc 0.7", "val acc", 0.8),
+        ("val acc 0.8, train acc 0.7", "acc", 0.8),
     ],
 )
 def test_what_is_printed_or_logged_is_found(text: str, metric: str | None, expected: float):
@@ -39,6 +41,17 @@ def test_what_is_printed_or_logged_is_found(text: str, metric: str | None, expec
 
     for value in (f"print({text!r})", f"__import__('sys').stderr.write({text + chr(10)!r}) and None", logs):
         assert measured(value, {}, metric=metric) == pytest.approx(expected, nan_ok=True)
+
+
+def test_of_several_values_on_a_line_none_is_chosen():
+    with pytest.raises(SearchError, match=r"several values of acc on one line: 0\.8, 0\.9\. Give --metric-pattern"):
+        measured("print('val acc 0.8, test acc 0.9')", {}, metric="acc")
+
+
+def test_the_names_of_a_dictionary_are_found_however_they_are_spelled():
+    assert measured("{'val/loss': 0.5, 'val_acc': 0.9}", {}, metric="Val Loss") == 0.5
+    with pytest.raises(SearchError, match=r"has no val_loss \(did you mean val_los\?\); it has val_los"):
+        measured("{'val_los': 0.5, 'acc': 0.9}", {}, metric="val_loss")
 
 
 def test_a_pattern_says_where_the_metric_is():

@@ -1,4 +1,4 @@
-"""When a command fails for every LR alike, it is the command that must be mended."""
+"""When a command fails for every LR alike, it is the command that must be corrected."""
 
 import re
 from collections.abc import Sequence
@@ -30,5 +30,5 @@ def stop_if_hopeless(results: Sequence[SegmentResult]) -> None:
     if len({_NUMBER.sub("0", str(failure).partition(PRINTED)[0]) for failure in failures[-ALIKE:]}) == 1:
         raise SearchError(
             f"All of the first {len(failures)} segments failed, the last one because {str(failures[-1]).rstrip('.')}."
-            " Mend the command and start again with --retry-failed, which trains them again."
+            " Correct the command and start again with --retry-failed, which trains them again."
         )

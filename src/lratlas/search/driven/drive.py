@@ -20,9 +20,10 @@ from lratlas.search.driven.printed import Heard, Printed
 from lratlas.search.driven.trial import Reached, Trial
 from lratlas.search.driven.validation import Validation
 from lratlas.search.driven.world import ENVIRONMENT, several_trainings
+from lratlas.search.evidence import STOPPED
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment, SegmentResult, block_losses, mean_of_last_fifth
-from lratlas.search.wording import LESS_MEMORY
+from lratlas.search.wording import LESS_MEMORY, UNMEASURED, stopped_in_words
 from lratlas.streams import seeded
 from lratlas.training.memory import is_out_of_memory
 
@@ -88,6 +89,7 @@ class _Pool:
     moved: bool = False
     furthest: int = 0  # the most steps after which a training had not ended
     ended: list[int] = field(default_factory=list)  # after how many steps trainings ended by themselves
+    stopped: dict[float, str] = field(default_factory=dict)  # by LR, those of them that were measured, in words
 
     def train(self, segment: Segment) -> Reached:
         """Train a segment, by the training that waits at its start, or a new one that catches up.
@@ -111,6 +113,8 @@ class _Pool:
         self.furthest = max(self.furthest, trial.step - trial.over)
         if trial.over and trial.error is None and not trial.lost and trial.step < segment.stop:
             self._ended(trial.step)
+            if reached.error is None:
+                self.stopped[segment.lr] = f"after {trial.step:,} of {segment.stop:,} steps"
         if not trial.shareable:
             self.leave(self.waiting.pop((segment.lr, segment.seed)))
         return reached
@@ -260,7 +264,7 @@ def drive(driven: Driven, finder: Finder, *, progress: Callable[[Finder], None] 
                     unsown = True
                     break
                 if not finder.results and _failed(reached):
-                    # Not recorded yet: where all fail, a mistake is mended, and then their LRs count.
+                    # Not recorded yet: where all fail, a mistake is corrected, and then their LRs count.
                     failures.append((segment, reached))
                     _stop_if_hopeless(finder, failures)
                     continue
@@ -297,9 +301,12 @@ def _stop_if_hopeless(finder: Finder, failures: Sequence[tuple[Segment, Reached]
     """Stop where the first segments all failed."""
     if len(failures) == min(_ALIKE, len(finder.search.lrs)):
         count = f"{len(failures)} trainings" if len(failures) > 1 else "training"
+        reason = str(failures[-1][1].error).rstrip(".")
+        if STOPPED in reason:
+            raise SearchError(f"The first {count} could not be measured. The last one: {reason}{UNMEASURED}")
         raise SearchError(
-            f"The first {count} failed. The last one: {str(failures[-1][1].error).rstrip('.')}. Mend the training,"
-            " and start again; nothing of them is recorded."
+            f"The first {count} failed. The last one: {reason}. Correct the training and start again; no result is"
+            " recorded."
         )
 
 
@@ -314,7 +321,7 @@ def _repeats(results: Collection[SegmentResult], segment: Segment, reached: Reac
 
 
 def _odd(pool: _Pool, segment: Segment, losses: Sequence[float]) -> str:
-    """What is to be said of a segment that has other losses once more."""
+    """A warning about a segment that has other losses when it is trained again; empty where it has the same."""
     try:
         again = pool.once_more(segment, pool.finder.results[-1].seconds)
     except SearchError as error:
@@ -327,12 +334,15 @@ def _odd(pool: _Pool, segment: Segment, losses: Sequence[float]) -> str:
     alone = "by itself" if pool.driven.alone else "once more"
     return (
         f"Run {alone}, the training at LR {segment.lr:.3g} has other losses from step {at + 1:,} on, by up to"
-        f" {largest:.1g} of their size: it draws what no seed determines. Differences between LRs are noisier for it."
+        f" {largest:.1g} of their size: it uses random numbers that its seed does not control,"
+        " which makes differences between LRs noisier."
     )
 
 
 def _with_warnings(advice: Advice, pool: _Pool, *, unsown: bool, odd: str) -> Advice:
     said = [odd] if odd else []
+    if pool.stopped:
+        said.append(f"{stopped_in_words(pool.stopped)}, and its final metric counts.")
     if not pool.driven.imposed and len(pool.made) > 1 and len(set(pool.made.values())) == 1:
         (only,) = set(pool.made.values())
         said.append(

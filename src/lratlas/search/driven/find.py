@@ -22,14 +22,13 @@ from lratlas.search.driven.printed import better
 from lratlas.search.driven.scout import settle
 from lratlas.search.driven.script import filled, placeholders_in, script_body
 from lratlas.search.driven.trial import ENDLESS
-from lratlas.search.driven.validation import Validation
+from lratlas.search.driven.validation import VARIADIC, Validation
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment, mean_of_last_fifth
 from lratlas.search.settings import make_search
 
 _LR_NAMES = ("lr", "learning_rate", "base_lr", "max_lr", "peak_lr", "init_lr", "initial_lr", "lr0", "eta", "rate")
 _UNNAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
-_MORE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _FEWEST_PAIRS, _AGAINST = 6, 0.5  # segments, and their rank correlation of loss and metric, that tell a wrong direction
 
 
@@ -153,7 +152,7 @@ def find_driven(
         steps: Optimizer steps of a full training; counted in one training if None.
         epochs: Epochs of a full training that gets them.
         direction: Whether a lower or a higher metric is better; None: by its name, lower where that does not tell.
-        retry_failed: Whether to train again what failed before, but for what diverged.
+        retry_failed: Whether to train failed segments again, except those that diverged.
         progress: Called after each segment.
         settings: Further ones of a `Finder`.
 
@@ -211,7 +210,7 @@ def _shrinks(told: Collection[str]) -> Literal["steps", "epochs"] | None:
 
 
 def _direction_notes(finder: Finder, name: str, *, by_name: str | None) -> list[str]:
-    """What is to be said of a direction that was not given.
+    """A warning about a direction that was not given.
 
     Raises:
         SearchError: The training losses speak against it, and its name does not tell.
@@ -250,11 +249,11 @@ def _lr_name(parameters: Mapping[str, inspect.Parameter], told: Collection[str])
         SpecError: Others are needed too.
     """
     others = {name: each for name, each in parameters.items() if name not in told}
-    needed = [name for name, each in others.items() if each.default is each.empty and each.kind not in _MORE]
+    needed = [name for name, each in others.items() if each.default is each.empty and each.kind not in VARIADIC]
     usual = [name for name in _LR_NAMES if name in others]
     name = next(iter([*[each for each in usual if each in needed], *usual, *needed]), None)
-    if name is None and any(each.kind in _MORE for each in others.values()):
-        first = next(name for name, each in others.items() if each.kind in _MORE)
+    if name is None and any(each.kind in VARIADIC for each in others.values()):
+        first = next(name for name, each in others.items() if each.kind in VARIADIC)
         name = first if others[first].kind in _UNNAMED else "lr"
     if more := [each for each in needed if each != name]:
         raise SpecError(

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lratlas.errors import LRAtlasError, SearchError, SpecError
+from lratlas.errors import LRAtlasError, SearchError, SpecError, meant
 from lratlas.search.driven.drive import NOT_SEEN, OUTPUT, SCHEDULE, Driven, begun
 from lratlas.search.driven.hooks import followed
 from lratlas.search.driven.outputs import Outputs
-from lratlas.search.driven.printed import Heard, Printed, make_printed, most_telling
+from lratlas.search.driven.printed import RETURNED, Heard, Printed, make_printed, most_telling
 from lratlas.search.driven.trial import ENDLESS, Reached, Trial
-from lratlas.search.driven.validation import compiled_pattern, make_validation
+from lratlas.search.driven.validation import comma_pattern, compiled_pattern, listed, make_validation, of_training
 from lratlas.search.driven.world import several_trainings
 from lratlas.search.journal import SETTINGS, read_object, read_results, read_settings
 from lratlas.search.segments import make_segment
@@ -40,7 +40,7 @@ class Settled:
         driven: With its metric.
         steps: Optimizer steps of a full training; None where the search's folder has them.
         unit: Segments end at multiples of this number of steps.
-        notes: What is to be said of the metric.
+        notes: Warnings about the metric.
     """
 
     driven: Driven
@@ -63,7 +63,7 @@ def settle(
 
     Args:
         driven: The training.
-        root: The search's folder; what was settled is kept there.
+        root: The search's folder; what was settled is stored there.
         value: The validation metric as `make_validation` takes it; None for one that the training prints or returns,
             and for its loss where there is none.
         metric: The name of the metric.
@@ -116,6 +116,7 @@ def settle(
         }
         keep(root, asked, record)  # where no metric is found, the length need not be counted again
         record |= _found(heard, sought, steps, root, shrinks=bool(shrinks))
+        record["several"] = _several(heard, record["name"])
         keep(root, asked, record)
     elif steps is None:
         steps = record["unit"] * epochs if epochs and record["unit"] else record["steps"]
@@ -141,7 +142,7 @@ def settle(
 
 
 def _notes(record: Mapping[str, Any], *, digest: str, by_loss: bool, found: str | None) -> Iterator[str]:
-    """What is to be said of a training that was looked at.
+    """Warnings about a training that was looked at.
 
     Args:
         record: What was settled when the search was begun.
@@ -151,6 +152,11 @@ def _notes(record: Mapping[str, Any], *, digest: str, by_loss: bool, found: str 
     """
     if by_loss:
         yield f"{record.get('seldom') or _NOT_FOUND}: {_BY_LOSS}"
+    if record.get("several"):
+        yield (
+            f"The training printed several values of {record['name']} between two steps, {record['several']}, of which"
+            " one counts: give --metric-pattern for the right one, or a value."
+        )
     if found:
         yield f"LRs were compared by {found}, found in what the training prints or returns."
     if record.get("in_parts"):
@@ -210,7 +216,7 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
     if trial.error is not None and not (isinstance(trial.error, SystemExit) and trial.step):  # some end with a status
         raise SearchError(
             f"The training failed at LR {_LR:.3g}, where it was looked at: {_reason(trial, reached, output)}. What it"
-            f" printed is in {output}. Mend it, and start again."
+            f" printed is in {output}. Correct it and start again."
         )
     if trial.step == 0:
         raise SearchError(NOT_SEEN)
@@ -238,16 +244,19 @@ def _found(heard: Heard, sought: Printed | None, steps: int, root: Path, *, shri
     Raises:
         SearchError: It was named, but cannot be used.
     """
+    if sought and heard.unclear:
+        raise SearchError(
+            f"The training prints several values of {sought.name} on one line, {listed(heard.unclear)}: give"
+            " --metric-pattern for the one that counts, or a value."
+        )
     name = sought.name if sought else most_telling(heard)
     at = sorted(step for step in heard.values.get(name or "", {}) if step > 0)
     if name is None or not at:
         if sought:
-            others = Heard()
+            text = ""
             with suppress(OSError):
-                others.hear((root / _BEFORE).read_text(encoding="utf-8", errors="replace") + "\n", 1)
-            names = ", ".join([*others.values, *sorted(heard.of_return)])
-            other = f" It printed or returned: {names}." if names else ""
-            raise SearchError(f"The training printed and returned no {sought.name}: {_OTHERWISE}.{other}")
+                text = (root / _BEFORE).read_text(encoding="utf-8", errors="replace")
+            raise SearchError(" ".join(_missing(sought, heard, text)))
         return _NOTHING
     if shrinks:
         return {**_NOTHING, "name": name}
@@ -271,6 +280,38 @@ def _counted(root: Path, driven: Driven) -> dict[str, Any] | None:
     return None
 
 
+def _missing(sought: Printed, heard: Heard, text: str) -> Iterator[str]:
+    """Sentences about a metric that was not found: what was found instead, what is not read, and what helps."""
+    others = Heard()
+    others.hear(f"{text}\n", 1)
+    names, lines = [*others.values, *sorted(heard.of_return)], text.splitlines()
+    close = meant(sought.name.lower(), names) if sought.by_name else ""
+    yield f"The training printed and returned no {sought.name}{close}."
+    if names:
+        yield f"It printed or returned: {', '.join(names)}."
+    if sought.pattern and sought.by_name and any(of_training(sought.pattern, line) for line in lines):
+        yield (
+            f"A {sought.name} after the word train is taken for that of the training set: if it is not,"
+            " --metric-pattern finds it."
+        )
+    with_comma = comma_pattern(sought.name) if sought.by_name else sought.pattern
+    numbers = [
+        found[found.re.groups] or "" for line in lines for found in (with_comma.finditer(line) if with_comma else ())
+    ]
+    if number := next((each for each in numbers if "," in each), None):
+        yield f"A number with a comma, such as {number}, is not read: print it without one, or give a value."
+    yield f"{'Give the name of one of these' if {*names} - {RETURNED} else 'Give another name'}, {_OTHERWISE}."
+
+
+def _several(heard: Heard, name: object) -> str | None:
+    """Different values of a metric between two steps, in words; None where that is not the rule."""
+    several = heard.several.get(str(name), {})
+    if 2 * len(several) <= len(heard.values.get(str(name), {})):  # such as a summary at the end
+        return None
+    step = min(several)
+    return f"{listed(several[step])} after step {step:,}"
+
+
 def same_metric(root: Path, metric: str) -> None:
     """Make sure that a search continues with the metric that it was begun with.
 
@@ -283,7 +324,7 @@ def same_metric(root: Path, metric: str) -> None:
 
 
 def keep(root: Path, asked: Mapping[str, object], found: Mapping[str, object]) -> None:
-    """Keep what a search was begun with, and what was settled then, in its folder."""
+    """Store what a search was begun with, and what was settled then, in its folder."""
     root.mkdir(parents=True, exist_ok=True)
     write_file(root / _FILE, sealed_json({"asked": asked, **found}).encode())
 

@@ -19,7 +19,7 @@ def script_body(script: Path) -> Callable[[Sequence[str]], None]:
         script: The file.
 
     Raises:
-        SpecError: The file cannot be read, or is no Python.
+        SpecError: The file cannot be read, or is not valid Python.
     """
     whole = script.absolute()
     try:
@@ -30,8 +30,7 @@ def script_body(script: Path) -> Callable[[Sequence[str]], None]:
         ) from error
     except (SyntaxError, ValueError) as error:
         raise SpecError(
-            f"The script {script} is no Python that can run here: {error}. For other programs there is lratlas find"
-            " --command."
+            f"The script {script} is not valid Python: {error}. For other programs use lratlas find --command."
         ) from error
 
     def run(words: Sequence[str]) -> None:

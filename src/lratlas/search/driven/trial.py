@@ -22,6 +22,7 @@ from lratlas.search.driven.suspend import Suspendable
 from lratlas.search.driven.untouched import importing, modules_among, modules_of, untouched, variables
 from lratlas.search.driven.validation import Validation
 from lratlas.search.driven.world import enter, world
+from lratlas.search.evidence import STOPPED
 from lratlas.search.segments import Segment
 
 ENDLESS = 1 << 62
@@ -153,17 +154,26 @@ class Trial:
         if self._thread.over and self._expected and not self.error:
             self._reached = self._measured(segment)
         elif self._thread.over and self._reached == Reached():
-            error = self._thread.error
-            ended = f"the training ended by itself after {self.step:,} of {segment.stop:,} steps"
-            self._reached = Reached(
-                losses=self._told_losses(),
-                error=f"{type(error).__name__}: {first_line(error)}"
-                if error
-                else f"{ended}, when its loss was not finite"
-                if self.lost
-                else ended,
-            )
+            self._reached = self._ended(segment)
         return self._reached
+
+    def _ended(self, segment: Segment) -> Reached:
+        """The result of a training that ended before the segment does.
+
+        If it stopped by itself, such as by early stopping, its final metric counts: the one that it printed after its
+        last step or returned, or its losses. A value cannot be evaluated, since its variables are gone.
+        """
+        losses, error = self._told_losses(), self.error
+        if error:
+            return Reached(losses=losses, error=f"{type(error).__name__}: {first_line(error)}")
+        ended = f"the training {STOPPED} after {self.step:,} of {segment.stop:,} steps"
+        if self.lost:
+            return Reached(losses=losses, error=f"{ended}, when its loss was not finite")
+        if self._validation is None and losses:
+            return Reached(losses=losses)
+        printed = isinstance(self._validation, Printed) and self.heard
+        value = printed.last(after=self.step - 1) if printed else None
+        return Reached(value=value, losses=losses, error=ended if value is None else None)
 
     def leave(self) -> None:
         """End it within its loop."""

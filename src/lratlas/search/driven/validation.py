@@ -3,7 +3,7 @@
 import ast
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
@@ -15,18 +15,30 @@ from lratlas.training.memory import is_out_of_memory
 
 NUMBER = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
 """A number in a text."""
-_MORE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+"""The kinds of ``*arguments`` and ``**arguments``."""
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
 """Colours, movements of the cursor and titles in what is printed."""
 _BETWEEN = r"\s*(?:[:=]|is)?\s*|\s+(?:of|on|over|in|at)\s(?!class)[^:=,;|()\n]{0,60}[:=]\s*"
-AFTER = rf"[\"']?(?:\s*\([^()\n]{{0,40}}\))?(?:{_BETWEEN})\(?({NUMBER})(?!\d|,\d)(?:\s*/\s*(\d+)\b(?!\.\d))?"
+_UP_TO = rf"[\"']?(?:\s*\([^()\n]{{0,40}}\))?(?:{_BETWEEN})\(?"
+_WITH_COMMA = r"[-+]?\d+(?:,\d+)+(?:\.\d+)?"
+AFTER = rf"{_UP_TO}({NUMBER})(?!\d|,\d)(?:\s*/\s*(\d+)\b(?!\.\d))?"
 """What follows the name of a metric in a text: the metric, and what it is divided by, as in 9873/10000."""
+HELD_OUT = r"val|valid|validation|dev|eval|evaluation|test|testing|held"
+"""Words for data that a model is not trained on."""
+_SETS = rf"(?P<held>{HELD_OUT})|train|training|trained"
+_SET = re.compile(rf"(?i)(?<![A-Za-z])(?:{_SETS})(?![A-Za-z])")
+_EXTREMES = r"best|max|min|highest|lowest"
+_AFTER_EXTREME = re.compile(rf"(?i)(?<![A-Za-z])(?:{_EXTREMES})[\W_]*(?:(?:{_SETS})[\W_]*)?$")
+_EXTREME = re.compile(rf"(?i)(?<![A-Za-z])(?:{_EXTREMES})(?![A-Za-z])")
+_SEPARATOR = r"[\s_/-]"
+_SEPARATORS = re.compile(f"{_SEPARATOR}+")
 _NAMES = 12  # of variables, at most, in a message
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """How the metric is had where a training is suspended.
+    """How the metric of a suspended training is computed.
 
     Attributes:
         text: The expression or the function's name, for messages.
@@ -90,7 +102,7 @@ class Validation:
         """The variables that the function asks for: those that have no name in a call, and the others."""
         assert self.function is not None
         asked = inspect.signature(self.function).parameters.values()
-        needed = [each for each in asked if each.default is each.empty and each.kind not in _MORE]
+        needed = [each for each in asked if each.default is each.empty and each.kind not in VARIADIC]
         if missing := [each.name for each in needed if each.name not in names]:
             known = _known(names)
             raise SearchError(
@@ -102,9 +114,12 @@ class Validation:
 
     def _number(self, found: object, printed: Callable[[], str]) -> float:
         if isinstance(found, Mapping) and self.metric is not None:
-            if self.metric not in found:
-                raise SearchError(f"{self.text} has no {self.metric}; it has {', '.join(map(str, found))}.")
-            found = found[self.metric]
+            names = list(map(str, found))
+            values = [each for name, each in zip(names, found.values(), strict=True) if same_name(name, self.metric)]
+            if self.metric not in found and len(values) != 1:
+                close = meant(self.metric, names)
+                raise SearchError(f"{self.text} has no {self.metric}{close}; it has {', '.join(names)}.")
+            found = found.get(self.metric, *values[:1])
         if found is None:
             return self._printed(printed())
         value = number(found)
@@ -115,21 +130,30 @@ class Validation:
 
     def _printed(self, text: str) -> float:
         pattern = self.pattern or metric_pattern(self.metric)
-        found = list(pattern.finditer(text))
-        value = printed_number(found[-1]) if found else None
-        if value is None:
+        by_name = self.metric if self.pattern is None else None
+        if by_name:
+            lines = (named_values(by_name, pattern, line) for line in reversed(text.splitlines()))
+            values = next((each for each in lines if each), [])
+        else:
+            values = numbers_of(pattern.finditer(text))
+        if not values:
             said = shown(text.strip().splitlines()[-1]) if text.strip() else "nothing"
             raise SearchError(
                 f"{self.text} returns nothing, and the metric is not in what it prints: {said}. Name the metric, or"
                 " give a pattern for it."
             )
-        return value
+        if by_name and differ(values):
+            raise SearchError(
+                f"{self.text} prints several values of {by_name} on one line: {listed(values)}. Give"
+                " --metric-pattern for the one that counts."
+            )
+        return values[-1]
 
 
 def make_validation(
     value: str | Callable[..., Any], *, metric: str | None = None, pattern: str | None = None
 ) -> Validation:
-    """How the metric is had.
+    """The metric of a suspended training.
 
     Args:
         value: An expression over the variables of the training, such as ``estimate_loss()["val"]``, or a function
@@ -146,7 +170,7 @@ def make_validation(
     try:
         code = compile(value.strip(), "value", "eval", dont_inherit=True)
     except SyntaxError as error:
-        raise SpecError(f"The value {value!r} is no Python expression, such as evaluate(m): {error.msg}.") from error
+        raise SpecError(f"The value {value!r} is not a Python expression, such as evaluate(m): {error.msg}.") from error
     return Validation(text=value.strip(), code=code, metric=metric, pattern=found)
 
 
@@ -160,28 +184,102 @@ def _known(names: Mapping[str, Any]) -> list[str]:
 
 
 def metric_pattern(metric: str | None) -> re.Pattern[str]:
-    """Finds a number after the name of a metric; after any word such as accuracy or loss where there is no name."""
-    name = re.escape(metric) if metric else r"\w*(?:acc|loss|error|perplexity|score)\w*"
-    return re.compile(rf"(?i)(?<![\w]){name}{AFTER}")
+    """Finds a number after the name of a metric; after any word such as accuracy or loss where there is no name.
+
+    Upper and lower case are equal in a name, and so are a space, ``_``, ``-``, ``/`` and nothing between its words.
+    """
+    return re.compile(f"{_named(metric)}{AFTER}")
 
 
-def printed_number(found: re.Match[str], group: int = 1) -> float | None:
-    """The number in a group of a match, divided by that of the next group where there is one, as in 9873/10000."""
-    value = number(found[group])
-    whole = number(found[group + 1] or "") if found.re.groups > group else None
+def _named(metric: str | None) -> str:
+    words = map(re.escape, _SEPARATORS.split(metric)) if metric else [r"\w*(?:acc|loss|error|perplexity|score)\w*"]
+    return rf"(?i)(?<![\w])(?P<name>{f'{_SEPARATOR}*'.join(words)})"
+
+
+def comma_pattern(metric: str) -> re.Pattern[str]:
+    """Finds, as its last group, a number with a comma after the name of a metric; such a number is not read."""
+    return re.compile(f"{_named(metric)}{_UP_TO}({_WITH_COMMA})")
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two names of a metric differ only as `metric_pattern` allows."""
+    return _SEPARATORS.sub("", one).lower() == _SEPARATORS.sub("", other).lower()
+
+
+def named_values(metric: str, pattern: re.Pattern[str], line: str) -> list[float]:
+    """The values of a named metric in a line.
+
+    Values of the training set, where the name does not ask for them, and extremes, such as the best value so far, are
+    left out.
+
+    Args:
+        metric: Its name.
+        pattern: The `metric_pattern` of the name.
+        line: What was printed.
+    """
+    found = [each for each in pattern.finditer(line) if not is_extreme(each, each.start())]
+    return numbers_of(each for each in found if _SET.search(metric) or not _of_training(line[: each.start()]))
+
+
+def of_training(pattern: re.Pattern[str], line: str) -> bool:
+    """Whether a line has a value that `named_values` leaves out, since the training set is named before it."""
+    return any(_of_training(line[: each.start()]) for each in pattern.finditer(line))
+
+
+def _of_training(before: str) -> bool:
+    """Whether the last set that a text names is the training set."""
+    sets = [*_SET.finditer(before)]
+    return bool(sets) and not sets[-1]["held"]
+
+
+def is_extreme(found: re.Match[str], start: int) -> bool:
+    """Whether a value is the best, the largest or the like: the word is before the start, or before the number.
+
+    Args:
+        found: The match of a value after its name.
+        start: Where the words begin that say what the value is, such as that of its set.
+    """
+    starts = {start, found.start()}
+    before = any(_AFTER_EXTREME.search(found.string, 0, each) for each in starts)
+    return before or bool(_EXTREME.search(found.string, found.end("name"), found.start(2)))
+
+
+def numbers_of(matches: Iterable[re.Match[str]]) -> list[float]:
+    """The numbers that a pattern has found."""
+    return [value for each in matches if (value := printed_number(each)) is not None]
+
+
+def printed_number(found: re.Match[str]) -> float | None:
+    """The number of a match: its only group, or the one after the name, divided by the next one as in 9873/10000."""
+    if found.re.groups == 1:
+        return number(found[1])
+    value, whole = number(found[2]), number(found[3] or "")
     return value / whole if value is not None and whole else value
+
+
+def differ(values: Sequence[float]) -> bool:
+    """Whether there are different values; NaN is one of them."""
+    return len(set(map(repr, values))) > 1
+
+
+def listed(values: Sequence[float]) -> str:
+    """The different values, in order."""
+    texts = [*dict.fromkeys(f"{each:.6g}" for each in values)]
+    return ", ".join(texts[:_NAMES]) + ", …" * (len(texts) > _NAMES)
 
 
 def compiled_pattern(pattern: str) -> re.Pattern[str]:
     """A regular expression whose only group is the metric in what is printed.
 
     Raises:
-        SpecError: It is none, or has another number of groups.
+        SpecError: It is not a regular expression, or has another number of groups.
     """
     try:
         found = re.compile(pattern)
     except re.error as error:
-        raise SpecError(f"The pattern {pattern!r} is no regular expression, such as acc=([0-9.]+): {error}.") from error
+        raise SpecError(
+            f"The pattern {pattern!r} is not a regular expression, such as acc=([0-9.]+): {error}."
+        ) from error
     if found.groups != 1:
         raise SpecError(f"The pattern {pattern!r} has {found.groups} groups, but must have one, as in acc=([0-9.]+).")
     return found
