@@ -38,6 +38,11 @@ def fit(
         after()
 
 
+def lrs_of(optimizer: Optimizer) -> tuple[float, float]:
+    first, second = (group["lr"] for group in optimizer.param_groups)
+    return first, second
+
+
 def net() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
@@ -77,7 +82,7 @@ def test_an_lr_that_is_raised_by_hand_to_that_of_the_optimizer_is_scaled(tmp_pat
         def warm_up(step: int) -> None:
             optimizer.param_groups[0]["lr"] = 0.5 * min(1, (step + 1) / 4)
 
-        optimizer.register_step_pre_hook(lambda *_: peaks.append(optimizer.param_groups[0]["lr"]))
+        optimizer.register_step_pre_hook(lambda own, _args, _kwargs: peaks.append(own.param_groups[0]["lr"]))
         fit(model, optimizer, before=warm_up)
 
     find_by_function(train, folder=tmp_path, lrs=[0.02], steps=STEPS, budget=0.5, value="float(loss)")
@@ -91,7 +96,7 @@ def test_groups_with_lrs_of_their_own_are_scaled_together(tmp_path: Path):
         model = net()
         optimizer = SGD([{"params": model[0].parameters(), "lr": 0.1}, {"params": model[1].parameters(), "lr": 0.3}])
         plateau = schedulers.ReduceLROnPlateau(optimizer, patience=20, threshold=1.0)
-        optimizer.register_step_pre_hook(lambda *_: seen.append((*(group["lr"] for group in optimizer.param_groups),)))
+        optimizer.register_step_pre_hook(lambda own, _args, _kwargs: seen.append(lrs_of(own)))
         fit(model, optimizer, after=lambda: plateau.step(1.0))
 
     find_by_function(train, folder=tmp_path, lrs=[0.02], steps=STEPS, budget=0.5, value="float(loss)")
