@@ -147,12 +147,12 @@ def demo(
     workers: Workers = None,
     folder: FolderOption = "lratlas-demo",
 ) -> None:
-    """Run the paper's synthetic example and real digits, small, and say what came out."""
+    """Run the paper's synthetic example and real digits with label noise, small, and say what came out."""
     from lratlas.study.spec.presets import demo_presets
 
     for name, spec in demo_presets().items():
         repeats = "1 repeat" if spec.pretrain.repeats == 1 else f"{spec.pretrain.repeats} repeats"
-        say(f"{name}: {repeats}, {len(spec.pretrain.lrs)} pre-training LRs", style="bold")
+        say(f"{spec.name}: {repeats}, {len(spec.pretrain.lrs)} pre-training LRs", style="bold")
         _print_result(_study(spec, f"{folder}/{name}", crew(workers, None)), as_json=False)
 
 

@@ -47,8 +47,9 @@ def test_repeats_replaces_the_preset_s_own_number_alone(name: str):
 def test_the_demo_is_a_part_of_the_full_studies():
     demo = demo_presets()
     assert set(demo) == {"ticks", "digits"}
-    for name, spec in demo.items():
-        assert extends(spec, preset(name)) is None
+    for spec in demo.values():
+        assert extends(spec, preset(spec.name)) is None
+        assert spec.pretrain.repeats == 3
     assert demo["ticks"].finetune is not None
     assert demo["ticks"].finetune.lrs == (10**-4.5, 10**-3, 10**-2.125)
 

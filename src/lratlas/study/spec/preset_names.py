@@ -9,6 +9,7 @@ PRESETS: Mapping[str, str] = MappingProxyType(
         "ticks-threshold": "ticks near the convergence threshold, ten times as long: epochs to convergence, bisection",
         "ticks-minima": "ticks with a second PLR, norms and sharpness: 4 FLRs, 5 repetitions",
         "digits": "handwritten digits of scikit-learn, SI MLP: 13 PLRs, 3 FLRs, 3 repetitions",
+        "digits-label-noise": "300 of the digits, a fifth of their labels wrong: averages gain above the threshold",
         "fashion-convnet": "8,192 images of Fashion-MNIST, SI ConvNet of width 8: sized for two cores",
         "fashion-resnet": "2,048 images of Fashion-MNIST, SI ResNet-18 of width 8: sized for two cores",
         "fashion-resnet-practical": "the same images, ordinary ResNet-18 with momentum, weight decay, crop and flip",

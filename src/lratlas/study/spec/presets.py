@@ -79,11 +79,11 @@ def preset(
 
 
 def demo_presets() -> dict[str, Spec]:
-    """The studies of the demonstration: full step counts, few repetitions and FLRs."""
+    """The studies of the demonstration: full step counts, three repetitions, few FLRs."""
     ticks = preset("ticks", repeats=3)
     flrs = (10**-4.5, 10**-3.0, 10**-2.125)
     few = FinetuneSpec(lrs=flrs, steps=20_000)
-    return {"ticks": ticks.model_copy(update={"finetune": few}), "digits": preset("digits", repeats=1)}
+    return {"ticks": ticks.model_copy(update={"finetune": few}), "digits": preset("digits-label-noise")}
 
 
 def _resized(

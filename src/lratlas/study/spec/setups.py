@@ -79,6 +79,17 @@ def _digits() -> Spec:
     )
 
 
+def _digits_label_noise() -> Spec:
+    options = {"images": 300, "corruption": 0.2}
+    return Spec(
+        name="digits-label-noise",
+        task=TaskSpec(preset="digits", batch_size=32, rule=RuleSpec(name="sphere_sgd"), options=options),
+        pretrain=PretrainSpec(lrs=lr_grid(1e-3, 1e-1, per_decade=8), steps=6_000, repeats=3),
+        finetune=FinetuneSpec(lrs=(3e-4, 1e-3, 1e-2), steps=3_000),
+        average=AverageSpec(counts=(5, 20, 50), every=20),
+    )
+
+
 _DECADE_OF_3 = (1.0, 2.0, 5.0)
 _DECADE_OF_6 = (1.0, 1.4, 2.0, 3.0, 5.0, 7.0)
 _NEAR_THRESHOLD = (1e-4, 1.4e-4, 2e-4, 2.5e-4, 3e-4, 3.5e-4, 3.9e-4, 5e-4)
@@ -192,6 +203,7 @@ def _setups() -> dict[str, Callable[[], Spec]]:
         "ticks-threshold": _ticks_threshold,
         "ticks-minima": _ticks_minima,
         "digits": _digits,
+        "digits-label-noise": _digits_label_noise,
         "fashion-convnet": _fashion_convnet,
         **{name: partial(_fashion_small, name, task, lrs, flrs) for name, task, lrs, flrs in short},
         "cifar10-resnet-threshold": _paper_threshold,
