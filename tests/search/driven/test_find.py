@@ -439,8 +439,8 @@ def stopping(lr: float) -> None:
         (w**2).sum().backward()
         optimizer.step()
         if step % 4 == 3:
-            print(f"val loss {float(w**2)!r}")  # noqa: T201
-            if w**2 < 1e-4:
+            print(f"val loss {w.item() ** 2!r}")  # noqa: T201
+            if w.item() ** 2 < 1e-4:
                 return
 
 
