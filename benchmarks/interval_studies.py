@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 Draws = Callable[[np.random.Generator, tuple[int, ...]], Floats]
 
 LOSS, STEPS, ROWS = math.log(2), 1000, 10  # the chance loss, steps of a run and rows of its trace
-LOWEST, PER_DECADE, MARGIN, APART = 1e-4, 4, 5, 2  # the grid; PLRs outside the boundaries, and between two of them
+LOWEST, PER_DECADE, MARGIN, APART = 1e-4, 4, 7, 2  # the grid; PLRs outside the boundaries, and between two of them
 NAMES = ("convergence", "subregime", "divergence")
 FLR, THRESHOLD = 1e-6, 1e-2
 NOISE = 0.01  # of the scores between seeds
