@@ -13,13 +13,14 @@ Run = Callable[..., Ran]
 
 STUDIES = Path(__file__).parents[1] / "data" / "studies"
 NOTHING = {"below": None, "above": None, "value": None, "low": None, "high": None}
-FOUND = {"below": 0.1, "above": 1000.0, "value": 10.0, "low": 0.1, "high": 1000.0}
+# Two seeds tell nothing of an interval, which ends with the grid: 1e-3, 0.1 and 1000.
+FOUND = {"below": 0.1, "above": 1000.0, "value": 10.0, "low": 0.001, "high": 1000.0}
 BOUNDARIES = [
     {"boundary": "convergence", **FOUND},
     {"boundary": "subregime", **NOTHING},
     {"boundary": "divergence", **FOUND},
 ]
-"""What the versions that made the studies said of both."""
+"""What is found in both, as by the versions that made them, but for the ends of the intervals."""
 OTHER = "be checked that the task is the same. The study can be read but not continued; use another folder."
 
 

@@ -196,7 +196,7 @@ def test_failures_are_named_and_counted():
         return failed(asked, "the card is full.") if asked.lr > 0.9 else Valley()(asked)
 
     (said,) = [each for each in advised(a_search(), crash).warnings if "failed" in each]
-    assert said.startswith("The segment lr1-seed0-to100 failed: the card is full. Once ")
+    assert said.startswith("The segment lr1-seed0-to100 failed: the card is full. After ")
     assert "--retry-failed" in said
 
     def crashes(asked: Segment) -> SegmentResult:

@@ -65,7 +65,7 @@ def boundaries(tables: Tables, *, chance_loss: float, thresholds: Thresholds = D
     Returns:
         Three rows with the schema of ``boundaries``: ``below`` and ``above`` are the grid points on the two
         sides, ``value`` their geometric mean, ``low`` and ``high`` a 95 % interval over seeds, never narrower than
-        the bracket and null for one seed. All null where the boundary is not reached.
+        the bracket, within the PLRs and null for one seed. All null where the boundary is not reached.
 
     Raises:
         SpecError: If ``chance_loss`` is not a positive number.
@@ -75,7 +75,7 @@ def boundaries(tables: Tables, *, chance_loss: float, thresholds: Thresholds = D
     alone = np.where(found.alone == "undecided", found.together, found.alone)
     labels = np.vstack([found.together, alone])
     rows = [
-        {"boundary": name, **_row(_brackets(found.plrs, labels, upper=upper, decided=decided))}
+        {"boundary": name, **_row(found.plrs, _brackets(found.plrs, labels, upper=upper, decided=decided))}
         for name, upper, decided in zip(NAMES, *_sides(labels), strict=True)
     ]
     return pl.DataFrame(rows, schema=SCHEMAS["boundaries"])
@@ -120,7 +120,7 @@ def _brackets(plrs: Floats, labels: NDArray[np.str_], *, upper: Bools, decided: 
     )
 
 
-def _row(brackets: Brackets) -> dict[str, float | None]:
+def _row(plrs: Floats, brackets: Brackets) -> dict[str, float | None]:
     """The boundary over all seeds, the first entry, with its interval from those of the seeds, the other entries."""
     below, above = float(brackets.below[0]), float(brackets.above[0])
     if np.isnan(below) or np.isnan(above):
@@ -130,7 +130,9 @@ def _row(brackets: Brackets) -> dict[str, float | None]:
     ends = _ends(Brackets(below=brackets.below[1:], above=brackets.above[1:]))
     if ends is None:
         return row | {"low": None, "high": None}
-    return row | {"low": min(below, ends[0]), "high": max(above, ends[1])}
+    # Where nothing was trained nothing is known, though few seeds leave an interval that reaches further.
+    low, high = np.clip(ends, plrs[0], plrs[-1]).tolist()
+    return row | {"low": min(below, low), "high": max(above, high)}
 
 
 def _ends(brackets: Brackets) -> tuple[float, float] | None:
