@@ -104,7 +104,7 @@ def read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     def every_way(atlas: Atlas) -> dict[str, Any]:
         folder = atlas.folder
         found = drawn(atlas)
-        assert set(found.missing) <= {"accuracy", "loss", "geometry", "sharpness", "norms"}
+        assert set(found.missing) <= {"accuracy", "last_tenth", "loss", "geometry", "sharpness", "norms"}
         assert all("<script" in page for page in (page_of(atlas, found, live=True), compare([atlas]).html()))
         for name in TABLES:
             assert json.loads(command("show", folder, name, "--format", "json")) == [] or len(atlas.table(name))

@@ -569,3 +569,25 @@ def test_the_users_objects_and_generators_are_left_alone() -> None:
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]
     assert str(np.random.get_state()) == states[2]  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    ("convolution", "safe"),
+    [
+        (nn.Conv2d(4, 8, 1, stride=2), False),
+        (nn.Conv2d(8, 8, 1, stride=2, groups=2), False),
+        (nn.Conv2d(8, 8, 1, stride=2), True),
+        (nn.Conv2d(4, 8, 1), True),
+        (nn.Conv2d(4, 8, 3, stride=2, padding=1), True),
+    ],
+    ids=["few channels", "few in each group", "enough channels", "not strided", "3x3"],
+)
+def test_channels_lie_last_only_where_pytorch_s_convolutions_are_safe(convolution: nn.Conv2d, safe: bool):
+    x = torch.randn(12, convolution.in_channels, 4, 4, generator=torch.Generator().manual_seed(0))
+    y, features = torch.arange(12) % 2, convolution(x).flatten(1).shape[1]
+
+    def model() -> nn.Module:
+        return nn.Sequential(copy.deepcopy(convolution), nn.Flatten(), nn.Linear(features, 2))
+
+    made = Task(model=model, train=(x, y), test=(x, y), loss="cross_entropy", batch_size=6, rule="sgd")
+    assert made.prepared.conformance.channels_last == safe

@@ -169,7 +169,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[LRAtlasError], str]] = {
     "batch size among the options": (
         {"preset": "digits", "options": {"batch_size": 3}},
         SpecError,
-        "task preset digits has no option 'batch_size'; it has test_share",
+        "task preset digits has no option 'batch_size'; it has corruption, images, test_share",
     ),
     "value of another type": (
         {"preset": "ticks", "options": {"train": "many"}},
@@ -177,7 +177,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[LRAtlasError], str]] = {
         r"task\.options: task preset ticks cannot be made",
     ),
     "value out of range": (
-        {"preset": "digits", "options": {"test_share": 2.0}},
+        {"preset": "digits", "options": {"corruption, images, test_share": 2.0}},
         SpecError,
         r"task\.options: task preset digits cannot be made.* 2\.0",
     ),
