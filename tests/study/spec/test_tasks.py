@@ -177,7 +177,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[LRAtlasError], str]] = {
         r"task\.options: task preset ticks cannot be made",
     ),
     "value out of range": (
-        {"preset": "digits", "options": {"corruption, images, test_share": 2.0}},
+        {"preset": "digits", "options": {"test_share": 2.0}},
         SpecError,
         r"task\.options: task preset digits cannot be made.* 2\.0",
     ),

@@ -80,7 +80,7 @@ def _digits() -> Spec:
 
 
 def _digits_label_noise() -> Spec:
-    options = {"images": 300, "corruption": 0.2}
+    options: dict[str, Any] = {"images": 300, "corruption": 0.2}
     return Spec(
         name="digits-label-noise",
         task=TaskSpec(preset="digits", batch_size=32, rule=RuleSpec(name="sphere_sgd"), options=options),
