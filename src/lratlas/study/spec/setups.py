@@ -84,7 +84,7 @@ def _digits_label_noise() -> Spec:
     return Spec(
         name="digits-label-noise",
         task=TaskSpec(preset="digits", batch_size=32, rule=RuleSpec(name="sphere_sgd"), options=options),
-        pretrain=PretrainSpec(lrs=lr_grid(1e-3, 1e-1, per_decade=8), steps=6_000, repeats=3),
+        pretrain=PretrainSpec(lrs=lr_grid(10**-3.5, 10**-0.5, per_decade=4), steps=6_000, repeats=3),
         finetune=FinetuneSpec(lrs=(3e-4, 1e-3, 1e-2), steps=3_000),
         average=AverageSpec(counts=(5, 20, 50), every=20),
     )
