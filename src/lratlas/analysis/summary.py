@@ -157,7 +157,7 @@ def _averaged(best: Best | None, score: Score) -> str:
 
 
 def _gain(found: Gain | None, score: Score) -> str:
-    """The gain across the convergence threshold as a sentence of its own; empty where there is none."""
+    """The gain across the convergence threshold as one sentence; empty where there is none."""
     if found is None:
         return ""
     unit, factor = (" points", 100) if score.more_is_better else ("", 1)

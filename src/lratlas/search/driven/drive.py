@@ -30,7 +30,7 @@ from lratlas.training.memory import is_out_of_memory
 OUTPUT = "output"
 """The folder of what trainings print, within that of the search."""
 SCHEDULE = f"{OUTPUT}/schedule.txt"
-"""It is there where the training has a schedule of its own."""
+"""This file exists where the training has its own schedule."""
 _ROOM = 0.5  # share of the memory that waiting trainings may fill, with all else in the process
 _COMPARED = 3  # the segment of a search that is trained once more
 _ALIKE = 3  # first segments that fail, after which the search stops
