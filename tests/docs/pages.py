@@ -13,6 +13,8 @@ from lratlas.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+# The languages of the blocks that can be run.
+CODE = {"python", "sh", "toml", "json"}
 _FENCED = re.compile(r"^( *)```(\w+)?([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 

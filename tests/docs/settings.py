@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from docs.pages import CODE, DOCS, ROOT, blocks_of
+
 TRAINING = "trains for minutes to hours"
 CLUSTER = "needs a cluster"
 
@@ -193,23 +195,8 @@ SETTINGS: Mapping[str, Setting] = {
         },
     ),
     **{
-        f"docs/results/{page}": Setting(left_out={"": TRAINING})
-        for page in (
-            "advice/README.md",
-            "benchmarks/README.md",
-            "benchmarks/images.md",
-            "benchmarks/intervals.md",
-            "benchmarks/report.md",
-            "benchmarks/scale.md",
-            "cifar10-convnet/README.md",
-            "fashion-convnet/README.md",
-            "fashion-resnet/README.md",
-            "fashion-resnet-practical/README.md",
-            "fashion-vit/README.md",
-            "programs/README.md",
-            "ticks/README.md",
-            "ticks-minima/README.md",
-            "ticks-threshold/README.md",
-        )
+        str(page.relative_to(ROOT)): Setting(left_out={"": TRAINING})
+        for page in (DOCS / "results").rglob("*.md")
+        if CODE & {block.language for block in blocks_of(page.read_text("utf-8"))}
     },
 }

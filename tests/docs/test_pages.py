@@ -15,7 +15,7 @@ import pytest
 
 import lratlas
 from cheaper import unpaged, without_a_process, workerless
-from docs.pages import DOCS, ROOT, Block, blocks_of, commands, parsed, text_of
+from docs.pages import CODE, DOCS, ROOT, Block, blocks_of, commands, parsed, text_of
 from docs.settings import SETTINGS, Setting
 from docs.shell import run_shell
 from lratlas.search.command.output import OutputParser
@@ -23,7 +23,6 @@ from lratlas.study.spec.presets import preset
 from lratlas.study.spec.spec import read_spec, spec_from
 
 WRITTEN = sorted(str(path.relative_to(ROOT)) for path in DOCS.rglob("*.md"))
-CODE = {"python", "sh", "toml", "json"}
 WITH_CODE = [page for page in WRITTEN if any(block.language in CODE for block in blocks_of(text_of(page)))]
 # What a block of a spec leaves out.
 SECTIONS: dict[str, Any] = {
