@@ -95,7 +95,7 @@ long: $(READY)
 	$(BIN)/pytest -m long
 
 chaos: $(READY)
-	FAULTS=30 $(BIN)/pytest -m long tests/study/execute/test_chaos.py -s
+	FAULTS=30 $(BIN)/pytest -m long tests/execute/test_chaos.py -s
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/ticks.py

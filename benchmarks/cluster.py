@@ -12,9 +12,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lratlas.study.conduct import conduct, open_study
-from lratlas.study.spec.presets import preset
-from lratlas.study.spec.sections import Spec
+from lratlas.config.presets import preset
+from lratlas.config.sections import Spec
+from lratlas.study.run import conduct, open_study
 
 
 def seconds(spec: Spec, *, workers: int, cluster: str | None) -> float:

@@ -34,12 +34,12 @@ from lratlas.models.convnet import ConvNet
 from lratlas.models.resnet import ResNet18
 from lratlas.stacks.tensors import initial_tensors, samples
 from lratlas.task import Task
+from lratlas.training.batches import batch_indices
 from lratlas.training.compiling import can_compile
-from lratlas.training.order import batch_indices
 from lratlas.training.prepare import Prepared as PreparedTask
 from lratlas.training.prepared import make_model
 from lratlas.training.program import build
-from lratlas.training.stacks import start_stack
+from lratlas.training.state import start_stack
 from lratlas.training.trainer import train_stack
 
 WORKERS = 2

@@ -37,11 +37,9 @@ from interval_studies import (
 
 from lratlas.analysis.boundaries import boundaries
 from lratlas.analysis.claims import CLAIMS
-from lratlas.analysis.claims.evidence import Evidence
-from lratlas.analysis.claims.verdict import Judgement
-from lratlas.analysis.gains import Gain
-from lratlas.analysis.quality import score_of, threshold_gain
-from lratlas.analysis.sides import sides_of
+from lratlas.analysis.claims.evidence import Evidence, Judgement
+from lratlas.analysis.estimates import Gain
+from lratlas.analysis.scores import score_of, sides_of, threshold_gain
 from lratlas.thresholds import DEFAULTS
 
 SEEDS = (3, 5, 10, 50)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import lratlas
-from lratlas.study.spec.grid import lr_grid
+from lratlas.config.grid import lr_grid
 
 BATCH, TRAIN = 32, 1200
 GRID = lr_grid(1e-3, 1.0, per_decade=4)

@@ -22,10 +22,9 @@ from typing import Any
 
 from lratlas.search.driven.drive import Driven, begun
 from lratlas.search.driven.find import find_by_script
-from lratlas.search.driven.hooks import followed
-from lratlas.search.driven.outputs import Outputs
-from lratlas.search.driven.printed import Heard, most_telling
+from lratlas.search.driven.outputs import Heard, Outputs, most_telling
 from lratlas.search.driven.script import filled, placeholders_in, script_body
+from lratlas.search.driven.steps import followed
 from lratlas.search.driven.trial import ENDLESS
 from lratlas.search.driven.validation import make_validation
 from lratlas.search.driven.world import several_trainings

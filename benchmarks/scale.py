@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.scale_assumed import left_by, seconds_of
 from benchmarks.scale_crew import Outcome, World, simulate
 from benchmarks.scale_studies import Name, plan_of
-from lratlas.study.plan.plan import Plan
+from lratlas.study.plan import Plan
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "benchmarks"
 WORKERS = 1000

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from benchmarks.scale_studies import IMAGES, SIDE, TEST_IMAGES, Name
-from lratlas.study.plan.plan import Bands, Geometry, Job, Plan, Training
+from lratlas.study.plan import Bands, Geometry, Job, Plan, Training
 
 GPU_FLOPS = 30e12
 """Operations a second that a GPU is assumed to sustain on a ResNet-18 of width 32, everything included."""

@@ -36,10 +36,10 @@ from benchmarks.processes import processor
 from benchmarks.scale_crew import World, simulate
 from benchmarks.scale_studies import plan_of
 from benchmarks.scheduling import MODULE
-from lratlas.study.execute.open_jobs import open_jobs
-from lratlas.study.plan.plan import plan_text, read_plan
-from lratlas.study.plan.progress import is_done, listing
-from lratlas.study.store.store import Store
+from lratlas.execute.scheduler import open_jobs
+from lratlas.study.plan import plan_text, read_plan
+from lratlas.study.progress import is_done, listing
+from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ def _made(study: Any, runs: int, times: Times) -> tuple[str, dict[str, float]]:
 
 def reading(study: Any, runs: int) -> dict[str, float]:
     """What a process needs that only reads the plan, as a worker does; and planning it again, as resuming does."""
-    code = "import sys; from benchmarks.scale_studies import *; from lratlas.study.plan.plan import plan_text; "
+    code = "import sys; from benchmarks.scale_studies import *; from lratlas.study.plan import plan_text; "
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plan.json"
         write = f"{code}open(sys.argv[1], 'w').write(plan_text(plan_of({study!r}, {runs})))"
@@ -149,7 +149,7 @@ def ray(workers: int) -> dict[str, float]:
     """A driver that listens to idle workers on a Ray cluster of this machine."""
     from ray.cluster_utils import Cluster
 
-    from lratlas.study.execute.ray_crew import RayCrew
+    from lratlas.execute.ray import RayCrew
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": workers, "include_dashboard": False})
     try:

@@ -15,9 +15,9 @@ from typing import Any
 from unittest.mock import patch
 
 from lratlas.errors import JobsFailed
-from lratlas.study.execute.driver import execute
-from lratlas.study.plan.plan import Plan
-from lratlas.study.store.store import Store
+from lratlas.execute.scheduler import execute
+from lratlas.study.plan import Plan
+from lratlas.study.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +152,9 @@ def simulate(plan: Plan, world: World) -> Outcome:
     with (
         tempfile.TemporaryDirectory() as folder,
         suppress(JobsFailed),
-        patch("lratlas.study.execute.driver._crew", made_up),
-        patch("lratlas.study.execute.driver.record_failure"),  # a file each, with a real disk's real time
-        patch("lratlas.study.execute.open_jobs.time", clock),
+        patch("lratlas.execute.scheduler._crew", made_up),
+        patch("lratlas.execute.scheduler.record_failure"),  # a file each, with a real disk's real time
+        patch("lratlas.execute.scheduler.time", clock),
     ):
         made = Store.create(f"{folder}/study", 'name = "made up"\n')
         execute(made, plan, workers=world.workers)

@@ -23,8 +23,8 @@ import polars as pl
 
 from benchmarks.processes import processor
 from benchmarks.scale_assumed import kind_of, models_in
-from lratlas.study.plan.plan import TABLE_OF, Job, Training, read_plan
-from lratlas.study.store.store import Store
+from lratlas.study.plan import TABLE_OF, Job, Training, read_plan
+from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS
 
 

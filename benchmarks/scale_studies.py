@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from lratlas.config.presets import preset
 from lratlas.data.band_ranges import default_bands
-from lratlas.study.plan.plan import Plan, Seed
-from lratlas.study.plan.planning import make_plan
-from lratlas.study.spec.presets import preset
+from lratlas.study.plan import Plan, Seed
+from lratlas.study.planning import make_plan
 
 Name = Literal["mlp", "resnet"]
 RUNS_A_REPEAT = {"mlp": 391, "resnet": 200}  # in the table of runs, averages included

@@ -25,8 +25,8 @@ import lratlas
 from benchmarks.advice.data import text
 from benchmarks.advice.models import Transformer
 from benchmarks.advice.problem import Pair, Split
-from lratlas.study.spec.grid import lr_grid
-from lratlas.training.order import batch_indices
+from lratlas.config.grid import lr_grid
+from lratlas.training.batches import batch_indices
 
 GRID = lr_grid(3.2e-4, 0.1, per_decade=4)
 STEPS, WARMUP, BATCH, LENGTH = 768, 48, 32, 32

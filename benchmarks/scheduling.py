@@ -17,10 +17,10 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lratlas.study.execute.driver import execute
-from lratlas.study.execute.local_crew import LocalCrew
-from lratlas.study.plan.plan import Norms, Plan
-from lratlas.study.store.store import Store
+from lratlas.execute.executors import LocalCrew
+from lratlas.execute.scheduler import execute
+from lratlas.study.plan import Norms, Plan
+from lratlas.study.store import Store
 
 MODULE = "benchmarks.instant_worker"
 
@@ -54,16 +54,16 @@ def seconds(plan: Plan, *, workers: int, cluster: str | None) -> float:
 def measured(jobs: int, workers: int, *, ray: bool) -> dict[str, float]:
     """Seconds by where the workers were."""
     plan, found = plan_of(jobs), dict[str, float]()
-    with patch("lratlas.study.execute.driver.LocalCrew", partial(LocalCrew, module=MODULE)):
+    with patch("lratlas.execute.scheduler.LocalCrew", partial(LocalCrew, module=MODULE)):
         found["this machine"] = seconds(plan, workers=workers, cluster=None)
     if ray:
         from ray.cluster_utils import Cluster
 
-        from lratlas.study.execute.ray_crew import RayCrew
+        from lratlas.execute.ray import RayCrew
 
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": workers, "include_dashboard": False})
         try:
-            with patch("lratlas.study.execute.ray_crew.RayCrew", partial(RayCrew, module=MODULE)):
+            with patch("lratlas.execute.ray.RayCrew", partial(RayCrew, module=MODULE)):
                 found["Ray"] = seconds(plan, workers=workers, cluster=cluster.address)
         finally:
             cluster.shutdown()

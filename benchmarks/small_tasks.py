@@ -14,9 +14,9 @@ from pathlib import Path
 import polars as pl
 
 import lratlas
-from lratlas.study.spec.grid import lr_grid
-from lratlas.study.spec.sections import Spec
-from lratlas.study.spec.spec import spec_from
+from lratlas.config.grid import lr_grid
+from lratlas.config.sections import Spec
+from lratlas.config.spec import spec_from
 
 IMAGES = (100, 300, 1257)
 CORRUPTIONS = (0.0, 0.2, 0.4)

@@ -31,16 +31,16 @@ from processes import Prepared, Process, at_once, options, processor, receive, s
 from torch import Tensor
 from torch.nn import functional
 
+from lratlas.config.presets import preset
+from lratlas.config.tasks import tasks_from, ticks_task, training_seed
 from lratlas.doctor import checkup, sgemm_peak
 from lratlas.stacks.tensors import initial_tensors, samples
-from lratlas.study.spec.presets import preset
-from lratlas.study.spec.tasks import tasks_from, ticks_task, training_seed
+from lratlas.training.batches import batch_indices
 from lratlas.training.compiling import can_compile
-from lratlas.training.order import batch_indices
 from lratlas.training.prepare import Prepared as PreparedTask
 from lratlas.training.prepared import make_model
 from lratlas.training.program import build
-from lratlas.training.stacks import start_stack
+from lratlas.training.state import start_stack
 from lratlas.training.trainer import Trained, train_stack
 
 OPERATIONS = 5 * (2 * 16 * 32 * 32) + 2 * (2 * 16 * 32)

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from lratlas.watching.rules import Rules
-from lratlas.watching.tracker import RegimeTracker
+from lratlas.monitor.rules import Rules
+from lratlas.monitor.tracker import RegimeTracker
 
 Floats = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lratlas.models.convnet import ConvNet
-from lratlas.watching.watch import watch
+from lratlas.monitor.watch import watch
 
 CLASSES = 10
 Loop = Callable[[int], None]

@@ -8,8 +8,8 @@ from math import nan
 import polars as pl
 
 from lratlas.atlas import load
-from lratlas.watching.rules import Regime, Rules
-from lratlas.watching.tracker import RegimeTracker
+from lratlas.monitor.rules import Regime, Rules
+from lratlas.monitor.tracker import RegimeTracker
 
 PARTS = (0.25, 0.5, 1.0)
 NAMES: dict[str, Regime] = {

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from watch_alarms import SPREAD, ar1
 
-from lratlas.watching.rules import Regime, Rules
-from lratlas.watching.tracker import RegimeTracker
+from lratlas.monitor.rules import Regime, Rules
+from lratlas.monitor.tracker import RegimeTracker
 
 Floats = NDArray[np.float64]
 

@@ -15,7 +15,7 @@ from mkdocs.structure.files import File, Files
 from pydantic.fields import FieldInfo
 
 from lratlas.cli.app import app
-from lratlas.study.spec.sections import RuleSpec, Section, Spec
+from lratlas.config.sections import RuleSpec, Section, Spec
 from lratlas.thresholds import Thresholds
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

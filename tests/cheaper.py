@@ -7,16 +7,15 @@ from typing import Any
 from unittest.mock import patch
 
 from lratlas.atlas import Atlas
+from lratlas.config.tasks import Tasks, tasks_from
+from lratlas.execute import scheduler
+from lratlas.execute.context import Study
+from lratlas.execute.train_job import perform
 from lratlas.search.driven import find
 from lratlas.search.driven.drive import Driven
-from lratlas.study.execute import driver
-from lratlas.study.execute.jobs import perform
-from lratlas.study.execute.study import Study
-from lratlas.study.plan.plan import Plan
-from lratlas.study.plan.progress import is_done
-from lratlas.study.plan.stored import stored_spec
-from lratlas.study.spec.tasks import Tasks, tasks_from
-from lratlas.study.store.store import Store
+from lratlas.study.plan import Plan, stored_spec
+from lratlas.study.progress import is_done
+from lratlas.study.store import Store
 
 
 @contextmanager
@@ -30,7 +29,7 @@ def undrawn() -> Generator[None]:
 def unfigured() -> Generator[None]:
     """Pages without figures for papers, which cost more than the rest of a small study or search."""
     with ExitStack() as stack:
-        for module in ("lratlas.reporting", "lratlas.advising"):
+        for module in ("lratlas.api.report", "lratlas.api.advise"):
             stack.enter_context(patch(f"{module}.figure_pdf", return_value=b""))
             stack.enter_context(patch(f"{module}.figure_svg", return_value=""))
         yield
@@ -39,7 +38,7 @@ def unfigured() -> Generator[None]:
 @contextmanager
 def unpaged() -> Generator[None]:
     """Searches whose page and figures are not drawn."""
-    page, charts = "lratlas.advising.advice_page", "lratlas.advising.charts_of"
+    page, charts = "lratlas.api.advise.advice_page", "lratlas.api.advise.charts_of"
     with unfigured(), patch(page, return_value=""), patch(charts, return_value={"advice": None}):
         yield
 
@@ -47,7 +46,7 @@ def unpaged() -> Generator[None]:
 @contextmanager
 def workerless() -> Generator[None]:
     """Studies whose jobs are done in this process, one after the other."""
-    with patch.object(driver, "execute", _execute):
+    with patch.object(scheduler, "execute", _execute):
         yield
 
 

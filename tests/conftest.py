@@ -10,6 +10,9 @@ from hypothesis import settings
 from browser.browsing import CHROMIUM
 from inherited import reset_inherited
 
+# Small studies, which tests of several packages share.
+pytest_plugins = ["study.fixtures"]
+
 # Models as small as those of the tests are trained fastest by one thread, all the more beside other tests. PyTorch
 # reads it when it is imported, here and in the processes that the tests start.
 os.environ["OMP_NUM_THREADS"] = "1"

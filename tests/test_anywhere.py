@@ -11,8 +11,8 @@ import pytest
 
 from hostile import ROOT, UMASK, dispositions, hostile_start
 from lratlas.atlas import load
-from lratlas.study.execute.crew import WORKER
-from lratlas.study.store.atomic import make_folder
+from lratlas.execute.executors import WORKER
+from lratlas.study.files import make_folder
 from study.running import wait_until
 
 pytestmark = [

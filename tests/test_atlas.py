@@ -14,10 +14,10 @@ import lratlas
 from cheaper import workerless
 from lratlas import Task
 from lratlas.atlas import Atlas, load
+from lratlas.config.presets import preset
+from lratlas.config.spec import spec_text
 from lratlas.errors import SpecError, StudyError
 from lratlas.models.mlp import MLP
-from lratlas.study.spec.presets import preset
-from lratlas.study.spec.spec import spec_text
 from lratlas.tables import SCHEMAS
 
 CHARTS = ("accuracy", "geometry", "features", "traces")
@@ -188,7 +188,7 @@ def test_what_is_no_study_is_not_loaded(folder: str, tmp_path: Path):
 
 
 def test_a_study_from_python_is_not_resumed_from_its_folder(whole: Atlas):
-    from lratlas.exploring import resume
+    from lratlas.api.explore import resume
 
     with pytest.raises(StudyError, match=r"was started from Python.*run the same explore\(\) call again"):
         resume(whole.folder)

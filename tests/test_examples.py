@@ -27,9 +27,9 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 import lratlas
 from cheaper import unfigured
 from lratlas.atlas import load
+from lratlas.config.spec import read_spec, spec_from
+from lratlas.config.tasks import tasks_from
 from lratlas.search.journal import JOURNAL
-from lratlas.study.spec.spec import read_spec, spec_from
-from lratlas.study.spec.tasks import tasks_from
 from lratlas.task import Task
 from lratlas.training.fingerprint import fingerprint
 

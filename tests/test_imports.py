@@ -8,11 +8,11 @@ import pytest
 LIBRARIES = {"altair", "numpy", "pandas", "polars", "pydantic", "scipy", "sklearn", "torch", "typer", "vl_convert"}
 TRAINING = """
 import torch
-import lratlas.exploring, lratlas.study.execute.jobs, lratlas.study.execute.worker
+import lratlas.api.explore, lratlas.execute.train_job, lratlas.execute.worker
 from lratlas.stacks.tensors import initial_tensors, samples
-from lratlas.training.order import batch_indices
+from lratlas.training.batches import batch_indices
 from lratlas.training.program import build
-from lratlas.training.stacks import start_stack
+from lratlas.training.state import start_stack
 from lratlas.training.trainer import train_stack
 
 x, y = torch.randn(8, 2), torch.arange(8) % 2
@@ -38,7 +38,7 @@ def imported_by(code: str) -> set[str]:
     return set(ran.stdout.split())
 
 
-@pytest.mark.parametrize("code", ["import lratlas", "import lratlas, lratlas.errors, lratlas.study.execute.worker"])
+@pytest.mark.parametrize("code", ["import lratlas", "import lratlas, lratlas.errors, lratlas.execute.worker"])
 def test_the_package_brings_nothing_with_it(code: str) -> None:
     assert not LIBRARIES & imported_by(code)
 
@@ -51,8 +51,8 @@ def test_a_worker_that_compiles_nothing_imports_neither_the_compiler_nor_what_an
 
 def test_what_shows_a_study_or_searches_with_a_command_imports_no_pytorch() -> None:
     names = imported_by(
-        "import lratlas.reporting, lratlas.comparing, lratlas.report.charts, lratlas.serve.server\n"
-        "import lratlas.search.command.command, lratlas.search.command.gpus"
+        "import lratlas.api.report, lratlas.api.compare, lratlas.report.charts.study_charts, lratlas.serve\n"
+        "import lratlas.search.program.command, lratlas.search.program.process"
     )
     assert {"altair", "polars"} <= names
     assert not {"torch", "sklearn", "scipy.stats", "scipy.optimize"} & names

@@ -8,17 +8,17 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src"
 # fmt: off
 ORDER = [
-    "errors", "startup", "numbers", "paths", "notices", "thresholds", "streams", "tables", "data", "models", "training",
-    "task", "stacks", "study.store", "study.spec", "study.plan", "measure", "study.execute", "study.integrity",
-    "study.conduct", "analysis", "watching", "search", "search.command", "report", "reporting", "atlas",
-    "advising", "comparing", "opening", "exploring", "doctor", "serve", "integrations", "cli", "__main__",
+    "errors", "startup", "text", "paths", "notices", "thresholds", "rng", "tables", "data", "models", "training",
+    "task", "stacks", "config", "study", "measure", "execute", "study.verify", "study.run", "analysis", "monitor",
+    "search", "search.program", "report", "api.report", "atlas", "api", "serve", "doctor",
+    "integrations", "cli", "__main__",
 ]
 # fmt: on
 BACKWARDS = {
     # A task is prepared when it is made; the type is imported only for annotations.
     ("lratlas.training.prepare", "task"),
     # A page is written of an atlas, and an atlas writes its page.
-    ("lratlas.reporting", "atlas"),
+    ("lratlas.api.report", "atlas"),
 }
 
 

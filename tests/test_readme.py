@@ -14,12 +14,12 @@ import typer.main
 from cheaper import unfigured, workerless
 from docs.pages import ROOT, blocks, parsed, table, text_of
 from lratlas.cli.app import app
+from lratlas.config.imaging import image_task
+from lratlas.config.preset_names import PRESETS
+from lratlas.config.presets import preset
+from lratlas.config.spec import spec_from
 from lratlas.data.band_ranges import default_bands
-from lratlas.search.command.template import placeholders
-from lratlas.study.spec.imaging import image_task
-from lratlas.study.spec.preset_names import PRESETS
-from lratlas.study.spec.presets import preset
-from lratlas.study.spec.spec import spec_from
+from lratlas.search.program.template import placeholders
 
 README, IMAGES = text_of("README.md"), text_of("docs/images.md")
 MINIMA, COMMAND = text_of("docs/minima.md"), text_of("docs/command.md")

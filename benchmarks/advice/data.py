@@ -1,6 +1,6 @@
 """The data of the problems as tensors, split once and for all: images, digits, diamonds and a text.
 
-Images are found as the package finds them (`lratlas.data.catalogue`). The table of diamonds comes with plotnine, the
+Images are found as the package finds them (`lratlas.data.sources`). The table of diamonds comes with plotnine, the
 digits with scikit-learn, and the text, the topics of Python's interactive help, with Python itself.
 """
 
@@ -21,7 +21,7 @@ from torch.nn.functional import avg_pool2d
 from benchmarks.advice.problem import Pair, Split
 from lratlas.data.images import ImageData, statistics
 from lratlas.data.readers import read_images
-from lratlas.streams import stream
+from lratlas.rng import stream
 
 
 def images(

@@ -8,8 +8,8 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.advice.data import images
 from benchmarks.advice.models import plain_convnet
-from lratlas.streams import torch_seed
-from lratlas.training.order import batch_indices
+from lratlas.rng import torch_seed
+from lratlas.training.batches import batch_indices
 
 SIZE, WIDTH = 14, 16
 KNOWN, NEW = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)

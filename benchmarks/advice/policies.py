@@ -29,7 +29,7 @@ from benchmarks.advice.problem import PARTS, Problem, chance
 from benchmarks.advice.problems import PROBLEMS, problem_named
 from benchmarks.advice.scoring import best_of, kept, kept_on_grid, matters, points
 from benchmarks.advice.surface import ABOVE, Surface, surface
-from lratlas.search import choice, evidence, forecast, level
+from lratlas.search import choice, evidence
 from lratlas.search.advice import Advice, advise
 from lratlas.search.rungs import next_segments
 from lratlas.search.segments import Segment, SegmentResult
@@ -59,9 +59,9 @@ NUMBERS = (
     Number(module=evidence, name="_SEED", values=(0.005, 0.015, 0.03), measure="regret"),
     Number(module=choice, name="_LR_DRIFT", values=((0.0, 0.7), (0.1, 0.7), (0.2, 0.7), (0.1, 0.4)), measure="regret"),
     Number(module=choice, name="_REACH", values=(0.4, 0.7, 1.0), measure="range"),
-    Number(module=level, name="CONFIDENCE", values=(0.6, 0.8, 0.95), measure="range"),
-    Number(module=forecast, name="_DRIFT", values=(0.04, 0.08, 0.12), measure="expected"),
-    Number(module=forecast, name="_DOUBT", values=(0.4, 0.7, 1.0), measure="expected"),
+    Number(module=evidence, name="CONFIDENCE", values=(0.6, 0.8, 0.95), measure="range"),
+    Number(module=choice, name="_DRIFT", values=(0.04, 0.08, 0.12), measure="expected"),
+    Number(module=choice, name="_DOUBT", values=(0.4, 0.7, 1.0), measure="expected"),
 )
 
 

@@ -12,9 +12,9 @@ from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from lratlas.data.augment import Augmentation
-from lratlas.streams import torch_seed
+from lratlas.rng import torch_seed
 from lratlas.task import Task
-from lratlas.training.order import augmentation_draws, batch_indices
+from lratlas.training.batches import augmentation_draws, batch_indices
 
 Pair = tuple[Tensor, Tensor]
 

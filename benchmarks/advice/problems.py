@@ -8,10 +8,10 @@ from benchmarks.advice.data import autoencoding, diamonds, digits, images, text
 from benchmarks.advice.finetuning import NEW, pretrained
 from benchmarks.advice.models import Recurrent, SmallResNet, Transformer, normalised_mlp, plain_convnet, plain_mlp
 from benchmarks.advice.problem import Problem
+from lratlas.config.grid import lr_grid
 from lratlas.data.augment import crop_and_flip
 from lratlas.data.images import Normalise
 from lratlas.models.convnet import ConvNet
-from lratlas.study.spec.grid import lr_grid
 
 _MOMENTUM = MappingProxyType({"name": "sgd", "momentum": 0.9})
 _ADAMW = MappingProxyType({"name": "adamw"})

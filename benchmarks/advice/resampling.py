@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.advice.surface import Values
-from lratlas.streams import stream
+from lratlas.rng import stream
 
 REPLICATES = 2000
 

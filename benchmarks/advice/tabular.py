@@ -20,7 +20,7 @@ from benchmarks.advice.measuring import HORIZONS
 from benchmarks.advice.problem import PARTS, Problem
 from benchmarks.advice.scoring import ENDS, kept_on_grid
 from benchmarks.advice.surface import Surface, Way, surface
-from lratlas.streams import stream
+from lratlas.rng import stream
 
 DRAWS = 10
 BUDGETS = (1.5, 3.0)  # full trainings

@@ -18,17 +18,17 @@ from torch import nn
 
 import lratlas
 from lratlas.models.mlp import MLP
-from lratlas.report import look
+from lratlas.report import theme
 from lratlas.report.figures import figure_svg
 
 HERE = Path(__file__).parent
 STEPS = 2_000
 ELRS = (1e-3, 2e-2, 2.0)
 COLOURS = {
-    "converging": look.REGIME_COLOURS["1"],
-    "equilibrium": look.REGIME_COLOURS["2A"],
-    "diverging": look.REGIME_COLOURS["3"],
-    "undecided": look.NEUTRAL,
+    "converging": theme.REGIME_COLOURS["1"],
+    "equilibrium": theme.REGIME_COLOURS["2A"],
+    "diverging": theme.REGIME_COLOURS["3"],
+    "undecided": theme.NEUTRAL,
 }
 
 
@@ -67,13 +67,13 @@ def watch_picture() -> str:
             {"step": step, "loss": means[step // 25 - 1], "series": series, "regime": regime} for step, regime in looks
         ]
     step, loss = alt.X("step:Q").title("step"), alt.Y("loss:Q").scale(type="log").title("training loss")
-    line = alt.Chart(look.inline(pl.DataFrame(lines))).mark_line(color=look.NEUTRAL, strokeWidth=1)
+    line = alt.Chart(theme.inline(pl.DataFrame(lines))).mark_line(color=theme.NEUTRAL, strokeWidth=1)
     regime = alt.Color("regime:N").scale(domain=[*COLOURS], range=[*COLOURS.values()]).title(None)
-    mark = alt.Chart(look.inline(pl.DataFrame(marks))).mark_point(filled=True, size=45, opacity=1)
+    mark = alt.Chart(theme.inline(pl.DataFrame(marks))).mark_point(filled=True, size=45, opacity=1)
     layers = alt.LayerChart(
         layer=[line.encode(x=step, y=loss, detail="series:N"), mark.encode(x=step, y=loss, color=regime)]
     )
-    return figure_svg(look.finish(layers.properties(width=545, height=260), "Losses of three trainings and regimes"))
+    return figure_svg(theme.finish(layers.properties(width=545, height=260), "Losses of three trainings and regimes"))
 
 
 def report_pictures(folder: str) -> dict[str, bytes]:

@@ -7,15 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lratlas.comparing import compare
-    from lratlas.exploring import explore
-    from lratlas.opening import load
+    from lratlas.api.compare import compare
+    from lratlas.api.explore import explore
+    from lratlas.api.load import load
+    from lratlas.config.grid import lr_grid
+    from lratlas.monitor.watch import watch
     from lratlas.search.advice import Advice
     from lratlas.search.find import find
     from lratlas.search.finder import Finder
-    from lratlas.study.spec.grid import lr_grid
     from lratlas.task import Task
-    from lratlas.watching.watch import watch
 
 __all__ = ["Advice", "Finder", "Task", "compare", "explore", "find", "load", "lr_grid", "watch"]
 
@@ -23,12 +23,12 @@ _HOMES = {
     "Advice": "lratlas.search.advice",
     "Finder": "lratlas.search.finder",
     "Task": "lratlas.task",
-    "compare": "lratlas.comparing",
-    "explore": "lratlas.exploring",
+    "compare": "lratlas.api.compare",
+    "explore": "lratlas.api.explore",
     "find": "lratlas.search.find",
-    "load": "lratlas.opening",
-    "lr_grid": "lratlas.study.spec.grid",
-    "watch": "lratlas.watching.watch",
+    "load": "lratlas.api.load",
+    "lr_grid": "lratlas.config.grid",
+    "watch": "lratlas.monitor.watch",
 }
 
 

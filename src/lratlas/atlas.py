@@ -15,22 +15,21 @@ from lratlas.analysis.recommendation import Recommendation, recommendation
 from lratlas.analysis.regimes import regimes
 from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.summary import summary
-from lratlas.analysis.wording import format_lr
+from lratlas.config.sections import Spec
 from lratlas.errors import StudyError, meant
-from lratlas.study.plan.plan import Plan
-from lratlas.study.plan.refining import next_plr
-from lratlas.study.plan.stored import stored_plan, stored_spec
-from lratlas.study.spec.sections import Spec
-from lratlas.study.store.folder import PYTHON
-from lratlas.study.store.made import is_whole
-from lratlas.study.store.store import Store
+from lratlas.study.artifacts import is_whole
+from lratlas.study.folder import PYTHON
+from lratlas.study.plan import Plan, stored_plan, stored_spec
+from lratlas.study.progress import next_plr
+from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS, empty, has_accuracy
+from lratlas.text import format_lr
 from lratlas.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lratlas.report.charts import Drawing
+    from lratlas.report.charts.study_charts import Drawing
     from lratlas.task import Task
 
 # The stored tables and what their rows are sorted by.
@@ -160,7 +159,7 @@ class Atlas:
         Raises:
             StudyError: There is no such chart, or the study lacks what it shows.
         """
-        from lratlas.report.charts import CHARTS
+        from lratlas.report.charts.study_charts import CHARTS
 
         if name == "ticks" and name in self._of_data:
             return self._ticks()
@@ -180,7 +179,7 @@ class Atlas:
         Raises:
             StudyError: There is no such run, or its task is not known or no longer the same.
         """
-        from lratlas.study.spec.tasks import tasks_from, tasks_of
+        from lratlas.config.tasks import tasks_from, tasks_of
         from lratlas.training.fingerprint import fingerprint
         from lratlas.training.prepared import make_model
 
@@ -218,7 +217,7 @@ class Atlas:
         Raises:
             StudyError: The study cannot be written, or no run reaches the loss.
         """
-        from lratlas.reporting import drawn, write_files
+        from lratlas.api.report import drawn, write_files
 
         found = drawn(self, at_loss=at_loss)
         for name in _ANALYSIS:
@@ -242,14 +241,14 @@ class Atlas:
         Raises:
             StudyError: No run reaches the loss.
         """
-        from lratlas.reporting import drawn, page_of
+        from lratlas.api.report import drawn, page_of
 
         return page_of(self, drawn(self, at_loss=at_loss), live=live)
 
     @property
     def charts(self) -> tuple[str, ...]:
         """The charts that this study asks for, finished or not, in the order of the report."""
-        from lratlas.report.charts import CHARTS
+        from lratlas.report.charts.study_charts import CHARTS
 
         measured = ("features", "bands", "norms", "sharpness")
         asked = {name: self.plan is None or bool(getattr(self.plan, name)) for name in measured} | {
@@ -271,19 +270,19 @@ class Atlas:
         return ("ticks",) if preset == "ticks" else ("band_picture",) if preset == "images" else ()
 
     def _band_picture(self) -> "Drawing":
+        from lratlas.config.tasks import tasks_from
         from lratlas.data.parts import leaves
-        from lratlas.report.picture import band_picture
-        from lratlas.study.spec.tasks import tasks_from
+        from lratlas.report.charts.pictures import band_picture
 
         measured = sorted({band for job in self.plan.bands for band in job.bands}) if self.plan else []
         (images,) = leaves(tasks_from(self.spec.task).of(0).test[0])
         return band_picture(images[0], measured or None)
 
     def _ticks(self) -> "Drawing":
+        from lratlas.config.tasks import tasks_from
         from lratlas.data.shapes import SHAPES
         from lratlas.data.ticks import MARGIN, SHAPE
-        from lratlas.report.ticks_picture import feature_points, ticks_chart
-        from lratlas.study.spec.tasks import tasks_from
+        from lratlas.report.charts.pictures import feature_points, ticks_chart
 
         options: dict[str, Any] = dict(self.spec.task.options)
         shape, margin = SHAPES[options.get("shape", SHAPE)], options.get("margin", MARGIN)

@@ -1,5 +1,6 @@
 """Paths as people write them."""
 
+import os
 from pathlib import Path
 
 from lratlas.errors import PathError
@@ -17,3 +18,11 @@ def home_expanded(path: str | Path) -> Path:
         raise PathError(f"{path!r} is no path; give a text or a pathlib.Path.") from error
     except RuntimeError as error:
         raise PathError(f"{path} begins with a home folder that is not known here.") from error
+
+
+def cache_folder() -> Path:
+    """Where decoded images and the like go: ``LRATLAS_CACHE``, or ``lratlas`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    given = os.environ.get("LRATLAS_CACHE")
+    if given:
+        return home_expanded(given)
+    return home_expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lratlas"

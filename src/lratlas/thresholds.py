@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 from lratlas.errors import SpecError
-from lratlas.numbers import plain
+from lratlas.text import to_python
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = plain(getattr(self, field.name))
+            value = to_python(getattr(self, field.name))
             if not isinstance(value, int | float) or not 0 < value < 1:
                 raise SpecError(f"threshold {field.name} is {value}; it must lie between 0 and 1")
             object.__setattr__(self, field.name, value)

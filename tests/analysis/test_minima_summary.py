@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from lratlas.analysis.equal_loss import at_equal_loss, flatness_correlation
-from lratlas.analysis.minima_summary import minima_sentences, norms, sharpness, stages, threshold
+from lratlas.analysis.minima import at_equal_loss, flatness_correlation
 from lratlas.analysis.power_law import power_law
-from lratlas.analysis.wording import format_lr
+from lratlas.analysis.summary import minima_sentences, norms, sharpness, stages, threshold
 from lratlas.errors import StudyError
 from lratlas.tables import SCHEMAS, Tables, empty
+from lratlas.text import format_lr
 
 Row = dict[str, Any]
 

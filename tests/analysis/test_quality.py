@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lratlas.analysis.quality import (
+from lratlas.analysis.scores import (
     best_averaged,
     best_fine_tuned,
     complete_seeds,

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from lratlas.analysis.sides import Sides, sides_of
+from lratlas.analysis.scores import Sides, sides_of
 from lratlas.tables import SCHEMAS, Tables
 
 THRESHOLD = {"boundary": "convergence", "below": 2.0, "above": 3.0, "value": 6**0.5}

@@ -10,9 +10,9 @@ from lratlas.analysis.boundaries import boundaries
 from lratlas.analysis.regimes import regimes
 from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.summary import summary
-from lratlas.analysis.wording import format_lr
-from lratlas.report.cells import boundary_rows
+from lratlas.report.page import boundary_rows
 from lratlas.tables import SCHEMAS, empty
+from lratlas.text import format_lr
 
 Study = Callable[..., dict[str, pl.DataFrame]]
 CHANCE = math.log(2)

@@ -53,7 +53,7 @@ def one_error(_seeds: int) -> float:
 
 
 def test_an_interval_that_is_too_narrow_would_be_seen(intervals: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lratlas.analysis.gains.student", one_error)
+    monkeypatch.setattr("lratlas.analysis.estimates.student", one_error)
     (cell,) = intervals.cells(studies=STUDIES, seeds=(3,), only="gain, one against one")
     # P(|t| < 1) is 0.58 with two degrees of freedom.
     assert stats.binomtest(round(cell.covered * STUDIES), STUDIES, 0.9, alternative="less").pvalue < 0.01

@@ -9,7 +9,7 @@ from benchmarks.scale_assumed import ratios
 from benchmarks.scale_crew import Outcome, World, simulate
 from benchmarks.scale_studies import RUNS_A_REPEAT, Name, plan_of
 from benchmarks.scheduling import plan_of as plan_of_equal_jobs
-from lratlas.study.plan.plan import Plan
+from lratlas.study.plan import Plan
 
 
 def same(plan: Plan, seconds: float) -> dict[str, float]:

@@ -8,8 +8,8 @@ from playwright.sync_api import Browser, expect
 
 from browser.browsing import DESKTOP, PATIENCE, Opener, Visit, chromium, visit
 from browser.made_up import STAGES, Shape, write_study
+from lratlas.api.compare import compare
 from lratlas.atlas import load
-from lratlas.comparing import compare
 
 EVIL = "<script>alert(1)</script>"
 SMALL = Shape(plrs=14, seeds=2, flrs=2, counts=2)

@@ -16,9 +16,7 @@ import polars as pl
 import torch
 
 from browser import made_up_rows as rows
-from lratlas.study.plan.plan import Plan, Seed, Training, plan_text, with_own_versions
-from lratlas.study.plan.planning import make_plan
-from lratlas.study.spec.sections import (
+from lratlas.config.sections import (
     AverageSpec,
     FinetuneSpec,
     MeasureSpec,
@@ -29,8 +27,10 @@ from lratlas.study.spec.sections import (
     TaskSpec,
     TrainingSpec,
 )
-from lratlas.study.spec.spec import spec_text
-from lratlas.study.store.store import Store
+from lratlas.config.spec import spec_text
+from lratlas.study.plan import Plan, Seed, Training, plan_text, with_own_versions
+from lratlas.study.planning import make_plan
+from lratlas.study.store import Store
 
 STAGES = ("pretrain", "second", "finetune")
 STEPS = 40_000

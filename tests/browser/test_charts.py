@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from browser.browsing import Opener, Visit
-from lratlas.analysis.wording import format_lr
 from lratlas.atlas import load
+from lratlas.text import format_lr
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -167,7 +167,7 @@ def test_a_study_survives_a_disk_that_takes_nothing(
 @pytest.mark.parametrize(
     ("command", "function", "said"),
     [
-        ("resume", "lratlas.exploring.resume", "; nothing computed is lost: the same command continues"),
+        ("resume", "lratlas.api.explore.resume", "; nothing computed is lost: the same command continues"),
         ("show", "lratlas.atlas.load", ""),
     ],
 )

@@ -16,8 +16,8 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 sys.argv = ["lratlas", *sys.argv[1:]]
 from lratlas.cli.app import main
-from lratlas.study.execute import driver
-driver.PAUSES = (0.0, 0.0)
+from lratlas.execute import scheduler
+scheduler.PAUSES = (0.0, 0.0)
 main()
 """
 READING = ["status {}", "show {} runs", "report {}"]

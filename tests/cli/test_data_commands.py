@@ -10,7 +10,7 @@ from cli.helpers import Ran
 from cli.test_flags import described
 from data.serving import published, served
 from lratlas.cli.data import app
-from lratlas.data import catalogue
+from lratlas.data import sources
 
 COMMANDS = {
     "list": ["--data-root = None", "--json = False"],
@@ -27,7 +27,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with served(tmp_path) as url:
         pass
-    monkeypatch.setattr(catalogue, "CATALOGUE", {"own": published(url, CONTENTS)})
+    monkeypatch.setattr(sources, "CATALOGUE", {"own": published(url, CONTENTS)})
     return tmp_path / "root"
 
 
@@ -79,7 +79,7 @@ def test_fetch_downloads_and_says_where_the_files_are(
     run: Callable[..., Ran], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     with served(put(tmp_path / "site")) as url:
-        monkeypatch.setattr(catalogue, "CATALOGUE", {"own": published(url, CONTENTS)})
+        monkeypatch.setattr(sources, "CATALOGUE", {"own": published(url, CONTENTS)})
         ran = run("data", "fetch", "own")
     files = [root / "own" / name for name in CONTENTS]
     assert ran == Ran(code=0, out="".join(f"{file}\n" for file in files), err="")

@@ -12,10 +12,10 @@ import pytest
 
 from cli.helpers import Ran
 from data.makers import gzipped, idx_files, write_folder
-from lratlas import exploring
+from lratlas.api import explore
 from lratlas.atlas import Atlas, load
-from lratlas.data import catalogue
-from lratlas.study.spec.tasks import tasks_from
+from lratlas.config.tasks import tasks_from
+from lratlas.data import sources
 
 SIZES: dict[str, Any] = {
     "--width": 2,
@@ -33,9 +33,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LRATLAS_DATA", str(tmp_path / "root"))
     below = {
         name: replace(entry, places=tuple(place for place in entry.places if not place.path.startswith("/")))
-        for name, entry in catalogue.CATALOGUE.items()
+        for name, entry in sources.CATALOGUE.items()
     }
-    monkeypatch.setattr(catalogue, "CATALOGUE", below)
+    monkeypatch.setattr(sources, "CATALOGUE", below)
     (tmp_path / "root").mkdir()
     return tmp_path / "root"
 
@@ -59,7 +59,7 @@ def test_a_preset_with_every_option_makes_that_study(
     def untrained(_spec: object, *, folder: str, **_: object) -> Atlas:
         return load(folder)
 
-    monkeypatch.setattr(exploring, "explore", untrained)
+    monkeypatch.setattr(explore, "explore", untrained)
     write_fashion(tmp_path / "elsewhere")
     words = [word for pair in SIZES.items() for word in pair]
     lrs = ("--lrs", "1e-3", "1e-1", "1")
@@ -93,7 +93,7 @@ def test_without_the_data_one_sentence_says_what_to_put_where(
     name = {"fashion-convnet": "fashion-mnist", "tinyimagenet-resnet": "tiny-imagenet"}.get(
         preset, preset.split("-", maxsplit=1)[0]
     )
-    files = [Path(download.path).name for download in catalogue.CATALOGUE[name].downloads]
+    files = [Path(download.path).name for download in sources.CATALOGUE[name].downloads]
     assert f"is not in {root}; run `lratlas data fetch {name}`" in said
     assert all(file in said for file in files)
     assert ("install the Debian package dataset-fashion-mnist" in said) == (name == "fashion-mnist")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lratlas.cli.terminal import notice, pace, print_json, print_table, say, table_text
-from lratlas.study.execute.driver import Progress
+from lratlas.execute.scheduler import Progress
 from lratlas.tables import SCHEMAS, empty
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lratlas.data import catalogue
+from lratlas.data import sources
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LRATLAS_CACHE", str(tmp_path / "cache"))
     below = {
         name: replace(entry, places=tuple(place for place in entry.places if not place.path.startswith("/")))
-        for name, entry in catalogue.CATALOGUE.items()
+        for name, entry in sources.CATALOGUE.items()
     }
-    monkeypatch.setattr(catalogue, "CATALOGUE", below)
+    monkeypatch.setattr(sources, "CATALOGUE", below)
     return tmp_path / "root"

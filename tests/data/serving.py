@@ -9,7 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from lratlas.data.catalogue import DataSet, Download, Place
+from lratlas.data.sources import DataSet, Download, Place
 
 
 class Quiet(SimpleHTTPRequestHandler):

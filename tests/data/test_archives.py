@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from data.makers import Bytes, png, random_images, write_folder, write_zip
-from lratlas.data.paths import cache_folder
 from lratlas.data.readers import read_images
 from lratlas.errors import DataError
+from lratlas.paths import cache_folder
 
 IMAGES = random_images(5, 4, 6, 3)  # [n, H, W, C]
 

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from lratlas.data.augment import Augmentation, crop_and_flip, then
 from lratlas.data.randaugment import randaugment
 from lratlas.errors import TaskError
-from lratlas.streams import stream
+from lratlas.rng import stream
 
 quick = settings(max_examples=25)
 

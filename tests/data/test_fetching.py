@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from data.serving import published, served
-from lratlas.data import catalogue
-from lratlas.data.fetching import Fetching, fetch
+from lratlas.data import sources
+from lratlas.data.sources import Fetching, fetch
 from lratlas.errors import DataError
 
 CONTENTS = {"a.bin": bytes(range(256)) * 1000, "b.bin": b"short"}
@@ -20,7 +20,7 @@ def publish(root: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
     assert not root.exists()
 
     def put(url: str, contents: dict[str, bytes]) -> None:
-        monkeypatch.setattr(catalogue, "CATALOGUE", {"own": published(url, contents)})
+        monkeypatch.setattr(sources, "CATALOGUE", {"own": published(url, contents)})
 
     return put
 

@@ -10,10 +10,9 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch import Tensor
 
 from lratlas.data.augment import crop_and_flip, then
-from lratlas.data.image_operations import OPERATIONS
-from lratlas.data.randaugment import Operations, randaugment
+from lratlas.data.randaugment import OPERATIONS, Operations, randaugment
 from lratlas.errors import TaskError
-from lratlas.streams import stream
+from lratlas.rng import stream
 
 NAMES = {family: list(operations) for family, operations in OPERATIONS.items()}
 PLACE = (0.3, 0.85)  # of cutouts, in shares of height and width

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from data.makers import cifar10_files, idx_files, png, random_images, write_folder, write_tar, write_zip
-from lratlas.data import catalogue
-from lratlas.data.catalogue import CATALOGUE, data_root, find, locate
+from lratlas.data import sources
 from lratlas.data.readers import read_images
+from lratlas.data.sources import CATALOGUE, data_root, find, locate
 from lratlas.errors import DataError, PathError
 
 
@@ -34,9 +34,9 @@ def test_the_folder_of_the_debian_package_is_found_without_a_data_root(
     place = CATALOGUE["fashion-mnist"].places[-1]
     assert place.path == "/usr/share/datasets/fashion-mnist"
     package = write_folder(tmp_path / "share", idx_files(random_images(3, 5, 5), [0, 1, 2], train=2))
-    entry = catalogue.CATALOGUE["fashion-mnist"]
+    entry = sources.CATALOGUE["fashion-mnist"]
     moved = replace(entry, places=(*entry.places, replace(place, path=str(package))))
-    monkeypatch.setattr(catalogue, "CATALOGUE", {"fashion-mnist": moved})
+    monkeypatch.setattr(sources, "CATALOGUE", {"fashion-mnist": moved})
     found = find("fashion-mnist")
     assert found is not None
     assert found.path == package

@@ -5,8 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.data.images import ImageData
-from lratlas.data.subsets import subset
+from lratlas.data.images import ImageData, subset
 from lratlas.errors import DataError
 
 NAMES = ("ant", "bee", "cat", "dog")

@@ -170,7 +170,7 @@ SETTINGS: Mapping[str, Setting] = {
             + 'print("val acc:", 1 / (1 + math.log(float(told["--lr"]) / 0.1) ** 2))\n'
         },
         short={"--epochs 20 ": "--epochs 20 --folder by-epochs "},
-        left_out={"import argparse": "run by tests/search/command/test_page.py"},
+        left_out={"import argparse": "run by tests/search/program/test_page.py"},
     ),
     "docs/images.md": Setting(),
     "docs/minima.md": Setting(),

@@ -18,9 +18,9 @@ from cheaper import unpaged, without_a_process, workerless
 from docs.pages import CODE, DOCS, ROOT, Block, blocks_of, commands, parsed, text_of
 from docs.settings import SETTINGS, Setting
 from docs.shell import run_shell
-from lratlas.search.command.output import OutputParser
-from lratlas.study.spec.presets import preset
-from lratlas.study.spec.spec import read_spec, spec_from
+from lratlas.config.presets import preset
+from lratlas.config.spec import read_spec, spec_from
+from lratlas.search.program.output import OutputParser
 
 WRITTEN = sorted(str(path.relative_to(ROOT)) for path in DOCS.rglob("*.md"))
 WITH_CODE = [page for page in WRITTEN if any(block.language in CODE for block in blocks_of(text_of(page)))]
@@ -95,7 +95,7 @@ def test_the_blocks_of_a_page_run(page: str, folder: Path, tmp_path: Path) -> No
     # The demonstration is its two studies; here they are there already, and small.
     demo = {name: read_spec("study.toml") for name in ("ticks", "digits")}
     unused = set(setting.short)
-    with patch("lratlas.study.spec.presets.demo_presets", lambda: demo):
+    with patch("lratlas.config.presets.demo_presets", lambda: demo):
         for block in blocks_of(text_of(page)):
             used = {old for old in setting.short if old in block.text}
             unused -= used

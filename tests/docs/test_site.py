@@ -12,7 +12,7 @@ import typer.main
 
 from docs.pages import DOCS, ROOT
 from lratlas.cli.app import app
-from lratlas.study.spec.sections import Spec
+from lratlas.config.sections import Spec
 
 
 @pytest.fixture(scope="module")

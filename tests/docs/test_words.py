@@ -9,13 +9,13 @@ import pytest
 import typer.main
 
 from docs.pages import DOCS, ROOT, parsed, table, text_of
-from lratlas.analysis import evidence, trend
-from lratlas.analysis.gains import COVERAGE
+from lratlas.analysis import regimes
+from lratlas.analysis.estimates import COVERAGE
 from lratlas.cli.app import app
-from lratlas.report.charts import CHARTS
-from lratlas.study.spec.preset_names import PRESETS
-from lratlas.study.spec.presets import preset
-from lratlas.study.spec.sections import MeasureSpec
+from lratlas.config.preset_names import PRESETS
+from lratlas.config.presets import preset
+from lratlas.config.sections import MeasureSpec
+from lratlas.report.charts.study_charts import CHARTS
 from lratlas.tables import GEOMETRY_COUNT, SCHEMAS
 from lratlas.thresholds import DEFAULTS, Thresholds
 
@@ -30,8 +30,8 @@ def test_the_page_on_regimes_has_the_thresholds_and_their_defaults() -> None:
 
 def test_the_page_on_regimes_has_the_other_numbers() -> None:
     for sentence in (
-        f"mean losses of {evidence.BLOCKS} blocks of the last half",
-        f"fewer than {trend.FEWEST_BLOCKS} blocks",
+        f"mean losses of {regimes.BLOCKS} blocks of the last half",
+        f"fewer than {regimes.FEWEST_BLOCKS} blocks",
         f"at {MeasureSpec().interpolation} points (`measure.interpolation`)",
         f"a {COVERAGE:.0%} interval for the median".replace("%", " %"),
         f"the weight average SWA-{GEOMETRY_COUNT}",

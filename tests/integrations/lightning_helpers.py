@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from watching.watch_helpers import digits
+from monitor.watch_helpers import digits
 
 
 class Digits(LightningModule):

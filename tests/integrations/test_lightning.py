@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from integrations.lightning_helpers import Digits
 from lratlas.errors import SpecError
 from lratlas.integrations.lightning import WatchCallback
-from lratlas.watching.tracker import Look
-from watching.watch_helpers import digits
+from lratlas.monitor.tracker import Look
+from monitor.watch_helpers import digits
 
 
 class Two(Digits):

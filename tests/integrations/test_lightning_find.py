@@ -22,11 +22,11 @@ from integrations.lightning_helpers import Digits, loader
 from lratlas.errors import LRAtlasError, SearchError, SpecError, TaskError
 from lratlas.integrations.lightning import find
 from lratlas.integrations.lightning_fit import package_of
+from lratlas.rng import seeded
 from lratlas.search.advice import Advice
 from lratlas.search.finder import Finder
-from lratlas.streams import seeded
+from monitor.watch_helpers import digits
 from search.find_helpers import advised_lr
-from watching.watch_helpers import digits
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:::lightning\.")
 CPU = {"accelerator": "cpu"}

@@ -19,9 +19,9 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from lratlas.integrations.tracking import evidence_of, log_to_mlflow, log_to_tensorboard, numbers_of
+from lratlas.monitor.tracker import Look
+from lratlas.monitor.watch import watch
 from lratlas.search.advice import COMPARED, EVIDENCE, Advice
-from lratlas.watching.tracker import Look
-from lratlas.watching.watch import watch
 
 # SQLAlchemy warns MLflow
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")

@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, Trainer, 
 
 from lratlas.errors import LRAtlasError
 from lratlas.integrations.transformers import WatchCallback
-from lratlas.watching.tracker import Look
+from lratlas.monitor.tracker import Look
 
 
 class Counting(Dataset[dict[str, Tensor]]):

@@ -15,7 +15,7 @@ from lratlas.measure.sharpness import Sharpness, sharpness_measure
 from lratlas.models.mlp import MLP
 from lratlas.training.objective import LOSSES, Objective
 from lratlas.training.rules import Rule
-from lratlas.training.stacks import Samples
+from lratlas.training.state import Samples
 from training.helpers import lane, point_of, samples_of, trained_parameters
 
 Batch = tuple[Tensor, Tensor]

@@ -7,7 +7,7 @@ from lratlas.measure.features import single_feature_accuracies
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import build
 from lratlas.training.rules import sgd
-from lratlas.training.stacks import Samples
+from lratlas.training.state import Samples
 
 COUNT = 101
 

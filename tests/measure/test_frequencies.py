@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lratlas.data.band_ranges import Band
-from lratlas.measure.frequencies import band_accuracies
+from lratlas.measure.bands import band_accuracies
 from lratlas.models.mlp import MLP
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Strategy, build

@@ -14,7 +14,7 @@ from lratlas.training.objective import LOSSES
 from lratlas.training.program import Program, build
 from lratlas.training.rules import Rule, sgd, sphere_sgd
 from lratlas.training.sphere import Weights, norm
-from lratlas.training.stacks import Samples
+from lratlas.training.state import Samples
 from measure.helpers import drawn, model_between, turned
 
 seeds = st.integers(0, 2**31)

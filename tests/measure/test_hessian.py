@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lratlas.measure.hessian import mini_batches, seed_samples
-from lratlas.training.stacks import Samples
+from lratlas.training.state import Samples
 from measure.cases import MODELS, SIZES, case, cut, explicit_hessian, flat_gradient, mean_loss, prepared
 from training.helpers import trained_parameters
 

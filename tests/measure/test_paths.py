@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lratlas.measure.geometry import Path, arc, barrier, interpolate, path_errors
 from lratlas.models.convnet import ConvNet
-from lratlas.streams import stream
+from lratlas.rng import stream
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Strategy, build
 from lratlas.training.rules import Rule, sgd, sphere_sgd

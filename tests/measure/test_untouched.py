@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from lratlas.data.band_ranges import Band
+from lratlas.measure.bands import band_accuracies
 from lratlas.measure.features import single_feature_accuracies
-from lratlas.measure.frequencies import band_accuracies
 from lratlas.measure.geometry import angular_distance, arc, barrier, interpolate, path_errors
 from lratlas.measure.norms import group_norms
 from lratlas.measure.sharpness import sharpness_measure
 from lratlas.models.convnet import ConvNet
-from lratlas.training.evaluating import evaluate_stack, pooled_buffers
+from lratlas.training.evaluate import evaluate_stack, pooled_buffers
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Program, Strategy, build
 from lratlas.training.rules import sgd
-from lratlas.training.stacks import Samples
+from lratlas.training.state import Samples
 from training.helpers import Point, lane, point_of, samples_of
 
 GENERATOR = torch.Generator().manual_seed(0)

@@ -15,7 +15,7 @@ from lratlas.models.vit import ViT
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Strategy, build
 from lratlas.training.rules import Rule, adam, sgd, sphere_sgd
-from lratlas.training.stacks import start_stack
+from lratlas.training.state import start_stack
 from lratlas.training.trainer import train_stack
 from models.plain import PlainViT, resnet18, si_convnet, si_mlp, with_weights_of
 from training.helpers import lane, point_of, projected, samples_of, trained_parameters

@@ -18,7 +18,7 @@ from lratlas.training.objective import LOSSES
 from lratlas.training.program import Program, Strategy, build
 from lratlas.training.rules import Rule, adam, sgd
 from lratlas.training.sphere import Weights
-from lratlas.training.stacks import start_stack
+from lratlas.training.state import start_stack
 from lratlas.training.trainer import train_stack
 from models.helpers import counts, images
 from training.helpers import lane, plain_training, point_of, same, samples_of

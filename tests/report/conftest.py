@@ -10,8 +10,8 @@ import pytest
 from altair.utils.schemapi import debug_mode
 
 from lratlas.analysis.power_law import power_law
-from lratlas.report.charts import CHARTS
-from lratlas.report.look import Drawing
+from lratlas.report.charts.study_charts import CHARTS
+from lratlas.report.theme import Drawing
 from lratlas.tables import SCHEMAS
 
 PLRS = [10 ** (-4.5 + 4.5 * i / 19) for i in range(20)]

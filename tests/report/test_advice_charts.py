@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from lratlas.report.advice_charts import advice_chart, course_chart
-from lratlas.report.advice_data import window
-from lratlas.report.advice_words import advice_text, course_text
+from lratlas.report.charts.search_charts import advice_chart, course_chart
+from lratlas.report.charts.search_data import window
+from lratlas.report.charts.search_words import advice_text, course_text
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.search.advice import Advice
 from lratlas.search.regimes import Bracket

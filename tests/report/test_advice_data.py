@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.report.advice_data import (
+from lratlas.report.charts.search_data import (
     curves_data,
     errors_data,
     expected_data,

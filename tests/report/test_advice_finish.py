@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from docs.pages import blocks, text_of
-from lratlas.report.advice_finish import Recipe, recipes
+from lratlas.report.search_page import Recipe, recipes
 from lratlas.search.advice import Advice
 from report.search_helpers import advice, row, without_lr
 

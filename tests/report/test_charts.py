@@ -9,10 +9,17 @@ import polars as pl
 import pytest
 
 from lratlas.errors import StudyError
-from lratlas.report.charts import CHARTS, TableChart, accuracy_chart, geometry_chart, loss_chart, traces_chart
+from lratlas.report.charts.learned_charts import bands_chart, features_full_chart
+from lratlas.report.charts.study_charts import (
+    CHARTS,
+    TableChart,
+    accuracy_chart,
+    geometry_chart,
+    loss_chart,
+    traces_chart,
+)
 from lratlas.report.figures import figure_pdf, figure_svg
-from lratlas.report.learned_charts import bands_chart, features_full_chart
-from lratlas.report.look import REGIME_COLOURS, Drawing, ramp
+from lratlas.report.theme import REGIME_COLOURS, Drawing, ramp
 from lratlas.tables import SCHEMAS, Tables, empty
 from report.conftest import PLRS
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lratlas.errors import StudyError
-from lratlas.report.data import (
+from lratlas.report.charts.study_data import (
     accuracy_data,
     geometry_data,
     last_tenth_data,
@@ -17,7 +17,7 @@ from lratlas.report.data import (
     regime_bands,
     traces_data,
 )
-from lratlas.report.rows import by_seed, lr_text, named_models, over_seeds
+from lratlas.report.frames import by_seed, lr_text, named_models, over_seeds
 from lratlas.tables import SCHEMAS, Tables
 
 Row = dict[str, Any]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.report.downloads import DIGITS, Download, downloads, packed
+from lratlas.report.shell import DIGITS, Download, downloads, packed
 from lratlas.tables import SCHEMAS, Tables, empty
 
 

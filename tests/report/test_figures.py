@@ -13,10 +13,10 @@ from pypdf import PdfReader
 
 from lratlas.data.shapes import SHAPES
 from lratlas.report import figures
-from lratlas.report.charts import CHARTS
+from lratlas.report.charts.pictures import ticks_chart
+from lratlas.report.charts.study_charts import CHARTS
 from lratlas.report.figures import figure_pdf, figure_svg, vega_bundle
-from lratlas.report.look import Drawing
-from lratlas.report.ticks_picture import ticks_chart
+from lratlas.report.theme import Drawing
 from lratlas.tables import Tables
 
 INCH = 72  # points

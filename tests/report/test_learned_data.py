@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from lratlas.errors import StudyError
-from lratlas.report.learned_data import bands_data, features_data
-from lratlas.report.rows import over_seeds
+from lratlas.report.charts.learned_data import bands_data, features_data
+from lratlas.report.frames import over_seeds
 from lratlas.tables import SCHEMAS
 
 Row = dict[str, Any]

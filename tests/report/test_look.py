@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lratlas.report import look
+from lratlas.report import theme
 
 Floats = npt.NDArray[np.float64]
 PAGES = ("#FFFFFF", "#14171A")
@@ -51,13 +51,13 @@ def tinted(colour: str, page: str, share: float) -> str:
 
 
 MARKS = {
-    *look.REGIME_COLOURS.values(),
-    *look.STRONG,
-    look.NEUTRAL,
-    *look.ramp(look.BAND_RAMP, 8),
-    *look.ramp(look.FLR_RAMP, 14),
-    *look.ramp(look.SWA_RAMP, 7),
-    *look.ramp(look.LENGTH_RAMP, 7),
+    *theme.REGIME_COLOURS.values(),
+    *theme.STRONG,
+    theme.NEUTRAL,
+    *theme.ramp(theme.BAND_RAMP, 8),
+    *theme.ramp(theme.FLR_RAMP, 14),
+    *theme.ramp(theme.SWA_RAMP, 7),
+    *theme.ramp(theme.LENGTH_RAMP, 7),
 }
 
 
@@ -68,18 +68,18 @@ def test_marks_have_three_to_one_on_a_light_page_and_on_a_dark_one(colour: str, 
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("colour", [*look.STRONG, look.NEUTRAL])
+@pytest.mark.parametrize("colour", [*theme.STRONG, theme.NEUTRAL])
 def test_lines_have_three_to_one_over_every_regime(colour: str, page: str) -> None:
-    assert min(contrast(colour, tinted(tint, page, 0.16)) for tint in look.REGIME_COLOURS.values()) >= 3
+    assert min(contrast(colour, tinted(tint, page, 0.16)) for tint in theme.REGIME_COLOURS.values()) >= 3
 
 
 @pytest.mark.parametrize(("page", "ink"), [("#FFFFFF", "#000000"), ("#14171A", "#E6E8EB")])
 def test_the_names_of_regimes_can_be_read_over_their_tints(page: str, ink: str) -> None:
-    assert min(contrast(ink, tinted(tint, page, 0.16)) for tint in look.REGIME_COLOURS.values()) >= 4.5
+    assert min(contrast(ink, tinted(tint, page, 0.16)) for tint in theme.REGIME_COLOURS.values()) >= 4.5
 
 
 @pytest.mark.parametrize("vision", _VISION)
-@pytest.mark.parametrize("colours", [list(look.REGIME_COLOURS.values()), look.STRONG, look.BAND_RAMP])
+@pytest.mark.parametrize("colours", [list(theme.REGIME_COLOURS.values()), theme.STRONG, theme.BAND_RAMP])
 def test_colours_differ_with_any_colour_vision(colours: list[str], vision: str) -> None:
     seen = {colour: lab(_VISION[vision] @ linear(colour)) for colour in colours}
     # A difference of 2.3 is just noticeable.
@@ -89,7 +89,7 @@ def test_colours_differ_with_any_colour_vision(colours: list[str], vision: str) 
 @pytest.mark.parametrize("vision", _VISION)
 @pytest.mark.parametrize("count", range(2, 8))
 def test_lengths_differ_with_any_colour_vision(count: int, vision: str) -> None:
-    colours = look.ramp(look.LENGTH_RAMP, count)
+    colours = theme.ramp(theme.LENGTH_RAMP, count)
     seen = [lab(_VISION[vision] @ linear(colour)) for colour in colours]
     assert min(float(np.linalg.norm(a - b)) for a, b in combinations(seen, 2)) > (11 if count > 5 else 17)
     assert sorted(colours, key=lambda colour: contrast(colour, "#FFFFFF")) == colours

@@ -13,7 +13,7 @@ import pytest
 
 from lratlas.analysis.claims import CLAIMS
 from lratlas.analysis.recommendation import Recommendation
-from lratlas.report.charts import CHARTS
+from lratlas.report.charts.study_charts import CHARTS
 from lratlas.report.page import page
 from lratlas.tables import SCHEMAS, Tables, empty
 
@@ -174,7 +174,7 @@ def test_every_table_with_rows_has_a_button(tables: Tables) -> None:
 
 
 def test_a_table_that_is_too_large_says_so(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lratlas.report.downloads._MOST_CELLS", 1_000)
+    monkeypatch.setattr("lratlas.report.shell._MOST_CELLS", 1_000)
     reader = Reader(make(tables))
     assert not any(a.get("data-table") == "runs" for a in reader.having("data-table"))
     assert "too large for this page" in reader.seen

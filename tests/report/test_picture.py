@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from lratlas.errors import TaskError
+from lratlas.report.charts.pictures import band_picture, log_spectrum
 from lratlas.report.figures import figure_pdf, figure_svg
-from lratlas.report.look import Drawing
-from lratlas.report.picture import band_picture, log_spectrum
+from lratlas.report.theme import Drawing
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (3, 8, 12)).astype(np.uint8)
 

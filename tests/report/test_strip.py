@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 
 from lratlas.analysis.recommendation import Recommendation
-from lratlas.report.look import REGIME_COLOURS
-from lratlas.report.strip import readable_ink, strip
+from lratlas.report.page import readable_ink, strip
+from lratlas.report.theme import REGIME_COLOURS
 from lratlas.tables import SCHEMAS, Tables, empty
 
 

@@ -8,8 +8,8 @@ import pytest
 from lratlas.data.shapes import SHAPES, boundary_distance
 from lratlas.data.ticks import ticks
 from lratlas.errors import StudyError
+from lratlas.report.charts.pictures import boundary_lines, feature_points, ticks_chart
 from lratlas.report.figures import figure_svg
-from lratlas.report.ticks_picture import boundary_lines, feature_points, ticks_chart
 
 DATA = ticks(seed=1, train=100, test=2, features=3, single=200)
 POINTS = feature_points(DATA.train, DATA.singles, SHAPES["tick"], margin=0.1)

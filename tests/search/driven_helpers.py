@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lratlas.rng import seeded
 from lratlas.search.driven.drive import Driven, begun
-from lratlas.search.driven.hooks import followed
 from lratlas.search.driven.outputs import Outputs
+from lratlas.search.driven.steps import followed
 from lratlas.search.driven.trial import Reached, Trial
 from lratlas.search.driven.validation import make_validation
 from lratlas.search.segments import make_segment
-from lratlas.streams import seeded
 
 STOPS = (4, 10, 16)
 LRS = (0.01, 0.1)

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from lratlas.config.grid import lr_grid
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment
-from lratlas.study.spec.grid import lr_grid
 from search.find_helpers import STEPS, Valley
 
 LRS = lr_grid(1e-4, 1.0, per_decade=2)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from lratlas.errors import SearchError
 from lratlas.search.advice import COMPARED, EVIDENCE, Advice, advise
-from lratlas.search.learning import levels
-from lratlas.search.regimes import Bracket
+from lratlas.search.regimes import Bracket, levels
 from lratlas.search.segments import Segment, SegmentResult, make_segment
 from lratlas.search.settings import Search
 from search.find_helpers import STEPS, Answer, Valley, a_search, cost, diverged, failed, normal, result, searched

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from lratlas.config.grid import lr_grid
 from lratlas.search.choice import Choice, choose
-from lratlas.search.learning import levels
+from lratlas.search.regimes import levels
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
-from lratlas.study.spec.grid import lr_grid
 from search.find_helpers import STEPS, Valley, a_search, diverged, moved, searched, trained
 
 LRS = lr_grid(1e-3, 1.0, per_decade=4)

@@ -11,10 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import studentized_range
 
-from lratlas.search.evidence import distance, level_at, limit_of, tied, trial, validation_error
-from lratlas.search.forecast import forecast, gain
-from lratlas.search.learning import alike, learners, levels, restarted, trusted, undecided
-from lratlas.search.level import CONFIDENCE, Level, critical, largest_range
+from lratlas.search.choice import forecast, gain
+from lratlas.search.evidence import (
+    CONFIDENCE,
+    Level,
+    critical,
+    distance,
+    largest_range,
+    level_at,
+    limit_of,
+    tied,
+    trial,
+    validation_error,
+)
+from lratlas.search.regimes import alike, learners, levels, restarted, trusted, undecided
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 from search.find_helpers import STEPS, Valley, a_search, searched, trained

@@ -16,9 +16,9 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, TensorDataset
 
 import lratlas
+from lratlas.config.grid import lr_grid
 from lratlas.errors import SearchError, SpecError, TaskError
-from lratlas.study.spec.grid import lr_grid
-from lratlas.training.order import batch_indices
+from lratlas.training.batches import batch_indices
 from lratlas.training.prepared import make_model
 from lratlas.training.trainer import train_stack
 

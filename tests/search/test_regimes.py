@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from lratlas.search.regimes import Bracket, Trial, convergence, divergence, diverging, regimes
 from lratlas.search.segments import SegmentResult, block_losses, make_segment
+from monitor.watch_helpers import Floats, ar1
 from search.find_helpers import STEPS, a_search, failed
-from watching.watch_helpers import Floats, ar1
 
 STOPS = (STEPS // 64, STEPS // 32, STEPS // 16, STEPS // 8, STEPS // 4)
 START = 2.3

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lratlas.config.grid import lr_grid
 from lratlas.search.advice import advise
 from lratlas.search.choice import choose
-from lratlas.search.learning import levels
+from lratlas.search.regimes import levels
 from lratlas.search.rungs import enough, needed_states, next_segments, spent
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import DEFAULT_LRS, Search
-from lratlas.study.spec.grid import lr_grid
 from search.find_helpers import (
     STEPS,
     Answer,

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from lratlas.search.schedule import factor, sampled
-from lratlas.search.segments import make_segment
+from lratlas.search.segments import factor, make_segment, sampled
 from lratlas.search.settings import make_search
 
 

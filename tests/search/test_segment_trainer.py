@@ -13,7 +13,7 @@ from torch import nn
 import lratlas
 from lratlas.search.segment_trainer import SegmentTrainer, train_segments, write_checkpoint
 from lratlas.search.segments import Segment, make_segment
-from lratlas.training.order import batch_indices
+from lratlas.training.batches import batch_indices
 from lratlas.training.prepared import make_model
 from lratlas.training.trainer import train_stack
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.numbers import first_not_finite
 from lratlas.search.segments import Segment, block_losses, make_segment
+from lratlas.text import first_not_finite
 from search.find_helpers import result
 
 LOSS = st.floats(min_value=-1e6, max_value=1e6)

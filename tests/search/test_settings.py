@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lratlas.config.grid import lr_grid
 from lratlas.errors import SpecError
 from lratlas.search.settings import make_search
-from lratlas.study.spec.grid import lr_grid
 
 
 def test_only_the_length_has_to_be_given():

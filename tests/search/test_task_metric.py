@@ -9,7 +9,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from torch import nn
 
 import lratlas
-from lratlas.search.task_metric import metric_of
+from lratlas.search.find import metric_of
 
 
 def a_task(train: tuple[Any, Any], validation: tuple[Any, Any], outputs: int = 3, **others: Any) -> lratlas.Task:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lratlas.report.advice_finish import recipes
+from lratlas.report.search_page import recipes
 from lratlas.search.advice import Advice, advise
 from lratlas.search.regimes import Bracket
 from lratlas.search.rungs import enough

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from lratlas.serve.server import LiveServer
+from lratlas.serve import LiveServer
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import pytest
 
 from lratlas.errors import StudyError
-from lratlas.serve.live import LivePage
+from lratlas.serve import LivePage
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What the pages' clock shows, to be set."""
     shown = [0.0]
-    monkeypatch.setattr("lratlas.serve.live.time", SimpleNamespace(monotonic=lambda: shown[0]))
+    monkeypatch.setattr("lratlas.serve.time", SimpleNamespace(monotonic=lambda: shown[0]))
     return shown
 
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lratlas.errors import SpecError, StudyError
-from lratlas.serve.server import LiveServer
+from lratlas.serve import LiveServer
 from serve.helpers import Reply, answering, ask
 
 PAGE = "<!doctype html><title>größe</title>"
@@ -242,7 +242,7 @@ def test_the_version_is_told_while_a_page_is_made():
 
 
 def test_clients_that_say_nothing_are_let_go(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    monkeypatch.setattr("lratlas.serve.server._Handler.timeout", 0.2)
+    monkeypatch.setattr("lratlas.serve._Handler.timeout", 0.2)
     with answering(LiveServer(render=lambda: PAGE, version=lambda: "v1")) as url:
         assert raw(url, b"GET / HT") == b""
         assert raw(url, b"") == b""
@@ -272,7 +272,7 @@ def test_no_more_are_answered_at_once_than_there_is_room_for(capfd: pytest.Captu
 
 
 def test_a_slow_reader_gets_a_large_page_whole(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("lratlas.serve.server._Handler.timeout", 1.0)
+    monkeypatch.setattr("lratlas.serve._Handler.timeout", 1.0)
     large = "x" * 20_000_000  # more than the system holds on the way
     with answering(LiveServer(render=lambda: large, version=lambda: "v1")) as url:
         place = urlsplit(url)

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from lratlas.study.spec.sections import Spec
-from lratlas.study.spec.spec import spec_from
+from lratlas.config.sections import Spec
+from lratlas.config.spec import spec_from
 
 TRAIN, TEST, SIZE = 50, 30, 8
 

@@ -12,12 +12,12 @@ from polars.testing import assert_frame_equal
 from torch import Tensor, nn
 
 from lratlas.atlas import Atlas, load
+from lratlas.config.tasks import tasks_from
 from lratlas.errors import StudyError
-from lratlas.streams import stream
-from lratlas.study.spec.tasks import tasks_from
-from lratlas.study.store.store import Store
+from lratlas.rng import stream
+from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS
-from lratlas.training.order import batch_indices
+from lratlas.training.batches import batch_indices
 from lratlas.training.prepared import Prepared
 from study.pictures import SIZE, TRAIN, picture_options, picture_spec
 

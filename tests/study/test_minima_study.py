@@ -15,17 +15,16 @@ from polars.testing import assert_frame_equal
 import lratlas
 from cheaper import workerless
 from lratlas import Task
-from lratlas.analysis.equal_loss import at_equal_loss
-from lratlas.analysis.norm_spread import pooled_norms
+from lratlas.analysis.minima import at_equal_loss, pooled_norms
 from lratlas.atlas import Atlas, load
+from lratlas.config.sections import RefineSpec, Spec
+from lratlas.config.spec import spec_from
 from lratlas.errors import JobsFailed, SpecError, StudyError
 from lratlas.models.mlp import MLP
-from lratlas.study.conduct import conduct
-from lratlas.study.plan.refining import next_plr
-from lratlas.study.spec.sections import RefineSpec, Spec
-from lratlas.study.spec.spec import spec_from
-from lratlas.study.store.store import Store
-from study.conftest import explored_in
+from lratlas.study.progress import next_plr
+from lratlas.study.run import conduct
+from lratlas.study.store import Store
+from study.fixtures import explored_in
 
 Explored = Callable[..., Atlas]
 Made = Callable[..., Task]
@@ -183,7 +182,7 @@ def test_jobs_that_fail_in_a_bisection_leave_the_report_of_what_is_there(
             raise JobsFailed("one job failed")
         return did
 
-    monkeypatch.setattr("lratlas.exploring.conduct", failing)
+    monkeypatch.setattr("lratlas.api.explore.conduct", failing)
     with pytest.raises(JobsFailed):
         lratlas.explore(
             least_squares(small_task),

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 import lratlas
 from cheaper import unfigured, workerless
 from lratlas import Task
+from lratlas.api.compare import compare
+from lratlas.api.report import drawn, page_of
 from lratlas.atlas import Atlas
 from lratlas.cli.app import main
-from lratlas.comparing import compare
 from lratlas.errors import SpecError, TaskError
 from lratlas.report.figures import figure_svg
-from lratlas.reporting import drawn, page_of
 
 Read = Callable[[Atlas], dict[str, Any]]
 

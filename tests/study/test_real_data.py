@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from data.makers import CIFAR10_NAMES, gzipped, idx_files, write_folder
-from lratlas.study.spec.imaging import image_task
+from lratlas.config.imaging import image_task
 from lratlas.training.prepared import Prepared, make_model
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lratlas.training.sphere import Weights
-from lratlas.training.stacks import Samples
+from lratlas.training.state import Samples
 
 
 @dataclass(frozen=True, kw_only=True)

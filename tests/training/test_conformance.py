@@ -19,7 +19,7 @@ from lratlas.errors import TaskError
 from lratlas.stacks.tensors import initial_tensors, samples
 from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.program import build
-from lratlas.training.stacks import start_stack
+from lratlas.training.state import start_stack
 from lratlas.training.trainer import train_stack
 
 GENERATOR = torch.Generator().manual_seed(0)

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from lratlas.training.fitted import Fitted, joined_fitted, nothing_seen
+from lratlas.training.record import Fitted, joined_fitted, nothing_seen
 
 
 def watched(hits: list[list[float]], *, epoch: int, per_call: int = 1) -> Fitted:

@@ -14,12 +14,12 @@ from lratlas.models.mlp import MLP
 from lratlas.stacks.tensors import initial_tensors
 from lratlas.stacks.tensors import samples as stacked_samples
 from lratlas.task import Task
-from lratlas.training.evaluating import evaluate_stack
+from lratlas.training.batches import augmentation_draws, batch_indices
+from lratlas.training.evaluate import evaluate_stack
 from lratlas.training.objective import LOSSES
-from lratlas.training.order import augmentation_draws, batch_indices
 from lratlas.training.program import Strategy, build
 from lratlas.training.rules import sgd
-from lratlas.training.stacks import Samples, Stack, start_stack
+from lratlas.training.state import Samples, Stack, start_stack
 from lratlas.training.trainer import Trained, train_stack
 from training.helpers import lane, plain_training, point_of, same, samples_of
 

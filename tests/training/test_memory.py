@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lratlas.training.evaluating import evaluate_stack, pooled_buffers
+from lratlas.training.evaluate import evaluate_stack, pooled_buffers
 from lratlas.training.memory import in_parts, is_out_of_memory
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Program, build
 from lratlas.training.rules import adam
-from lratlas.training.stacks import start_stack, width
+from lratlas.training.state import start_stack, width
 from lratlas.training.trainer import Trained, train_stack
 from training.helpers import Point, point_of, samples_of
 

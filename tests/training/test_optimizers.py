@@ -18,7 +18,7 @@ from lratlas.training.objective import LOSSES
 from lratlas.training.optimizers import Factory, check_optimizer, optimizer_rule
 from lratlas.training.program import build
 from lratlas.training.rules import Rule
-from lratlas.training.stacks import Stack, start_stack
+from lratlas.training.state import Stack, start_stack
 from lratlas.training.trainer import train_stack
 from training.helpers import lane, plain_training, point_of, samples_of
 

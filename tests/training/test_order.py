@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lratlas.data.augment import crop_and_flip
-from lratlas.streams import stream
-from lratlas.training.order import augmentation_draws, batch_indices
+from lratlas.rng import stream
+from lratlas.training.batches import augmentation_draws, batch_indices
 
 sizes = st.integers(1, 40).flatmap(lambda samples: st.tuples(st.just(samples), st.integers(1, samples)))
 seeds = st.integers(0, 2**40)

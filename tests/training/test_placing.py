@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lratlas.errors import TaskError
-from lratlas.training.placing import on_device
+from lratlas.training.devices import on_device
 
 HOST, AWAY = torch.device("cpu"), torch.device("meta")
 WEIGHT = torch.ones(2, device=AWAY)

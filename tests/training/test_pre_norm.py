@@ -13,8 +13,7 @@ from lratlas.models.convnet import ConvNet
 from lratlas.models.mlp import MLP
 from lratlas.models.resnet import ResNet18
 from lratlas.models.vit import ViT
-from lratlas.training.invariance import tried
-from lratlas.training.pre_norm import pre_norm_names
+from lratlas.training.invariance import pre_norm_names, tried
 from models.helpers import images
 
 

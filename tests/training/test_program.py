@@ -18,7 +18,7 @@ from lratlas.training.objective import LOSSES
 from lratlas.training.program import SUMS, Batch, Program, build
 from lratlas.training.rules import Rule, State, sgd, sphere_sgd
 from lratlas.training.sphere import Weights, norm
-from lratlas.training.stacks import Samples, start_stack
+from lratlas.training.state import Samples, start_stack
 from lratlas.training.trainer import train_stack
 
 CROSS_ENTROPY = LOSSES["cross_entropy"]

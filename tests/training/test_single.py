@@ -14,7 +14,7 @@ from lratlas.training.objective import LOSSES
 from lratlas.training.program import Strategy, build
 from lratlas.training.rules import Rule, adam, adamw, sgd, sphere_rsgd, sphere_sgd
 from lratlas.training.sphere import Weights
-from lratlas.training.stacks import Stack, start_stack
+from lratlas.training.state import Stack, start_stack
 from lratlas.training.trainer import Trained, train_stack
 from training.helpers import Point, lane, plain_training, point_of, projected, same, samples_of, trained_parameters
 

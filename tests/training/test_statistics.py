@@ -12,13 +12,13 @@ from torch.optim.swa_utils import update_bn
 
 from lratlas.models.convnet import ConvNet
 from lratlas.models.mlp import MLP
-from lratlas.streams import stream
-from lratlas.training.evaluating import pooled_buffers
+from lratlas.rng import stream
+from lratlas.training.batch_norm import batch_dependent, norm_names, other_statistics
+from lratlas.training.evaluate import pooled_buffers
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Strategy, build
 from lratlas.training.rules import sgd
 from lratlas.training.sphere import Weights
-from lratlas.training.statistics import batch_dependent, norm_names, other_statistics
 from training.helpers import lane, point_of, same, samples_of
 
 

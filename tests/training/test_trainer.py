@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lratlas.models.mlp import MLP
-from lratlas.training.evaluating import evaluate_stack
+from lratlas.training.batches import batch_indices
+from lratlas.training.evaluate import evaluate_stack
 from lratlas.training.objective import LOSSES
-from lratlas.training.order import batch_indices
 from lratlas.training.program import build
 from lratlas.training.rules import Rule, adam, adamw, sgd, sphere_rsgd, sphere_sgd
 from lratlas.training.sphere import Weights
-from lratlas.training.stacks import Samples, start_stack
+from lratlas.training.state import Samples, start_stack
 from lratlas.training.trainer import Trained, train_stack
 
 STEPS, LRS = 50, (3e-3, 3e-2)

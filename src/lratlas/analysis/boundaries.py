@@ -8,9 +8,9 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import special
 
-from lratlas.analysis.evidence import run_evidence
-from lratlas.analysis.gains import COVERAGE, student
+from lratlas.analysis.estimates import COVERAGE, student
 from lratlas.analysis.labels import Bools, Floats, change_point, decide, votes
+from lratlas.analysis.regimes import run_evidence
 from lratlas.tables import SCHEMAS, Tables
 from lratlas.thresholds import DEFAULTS, Thresholds
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from lratlas.analysis.gains import Gain
-from lratlas.analysis.quality import best_averaged, best_fine_tuned, fine_tuned, good_range, score_of
+from lratlas.analysis.estimates import Gain
+from lratlas.analysis.scores import best_averaged, best_fine_tuned, fine_tuned, good_range, score_of
 from lratlas.tables import Tables
 
 _NUMBER, _WHOLE, _WORD = pl.Float64(), pl.Int64(), pl.String()

@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import special
 
-from lratlas.analysis.gains import COVERAGE
+from lratlas.analysis.estimates import COVERAGE
 from lratlas.tables import SCHEMAS, empty
 
 FEWEST_POINTS = 4

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from lratlas.analysis.quality import averaged, best_averaged, best_fine_tuned, fine_tuned, good_range, score_of
 from lratlas.analysis.regimes import all_too_small
-from lratlas.analysis.wording import format_lr
+from lratlas.analysis.scores import averaged, best_averaged, best_fine_tuned, fine_tuned, good_range, score_of
 from lratlas.tables import Tables
+from lratlas.text import format_lr
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from lratlas.cli.compare import app as compare_app
 from lratlas.cli.data import app as data_app
 from lratlas.cli.find import find
 from lratlas.cli.options import (
@@ -38,18 +37,18 @@ from lratlas.cli.options import (
     crew,
     look_for_data,
 )
-from lratlas.cli.serve import serve
+from lratlas.cli.reading import app as compare_app
+from lratlas.cli.reading import serve, verify
 from lratlas.cli.terminal import notice, print_json, print_table, progress_bar, say
-from lratlas.cli.verify import verify
 from lratlas.cli.watch import watch
+from lratlas.config.preset_names import PRESETS
 from lratlas.errors import LRAtlasError, SpecError
 from lratlas.notices import heard
 from lratlas.startup import reset_process
-from lratlas.study.spec.preset_names import PRESETS
 
 if TYPE_CHECKING:
     from lratlas.atlas import Atlas
-    from lratlas.study.spec.sections import Spec
+    from lratlas.config.sections import Spec
 
 
 INTERRUPTED, TERMINATED = 130, 143  # the exit codes after Ctrl-C and after SIGTERM
@@ -148,7 +147,7 @@ def demo(
     folder: FolderOption = "lratlas-demo",
 ) -> None:
     """Run the paper's synthetic example and real digits with label noise, small, and say what came out."""
-    from lratlas.study.spec.presets import demo_presets
+    from lratlas.config.presets import demo_presets
 
     for name, spec in demo_presets().items():
         repeats = "1 repeat" if spec.pretrain.repeats == 1 else f"{spec.pretrain.repeats} repeats"
@@ -168,7 +167,7 @@ def explore(
 ) -> None:
     """Conduct the study that a spec describes; continues or extends what the folder holds."""
     look_for_data(data_root)
-    from lratlas.study.spec.spec import read_spec
+    from lratlas.config.spec import read_spec
 
     _print_result(_study(read_spec(spec), folder, crew(workers, cluster, gpu_share)), as_json=as_json)
 
@@ -196,8 +195,8 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """Conduct one of the studies that come with the package."""
-    from lratlas.study.spec.grid import lr_grid
-    from lratlas.study.spec.presets import preset as named
+    from lratlas.config.grid import lr_grid
+    from lratlas.config.presets import preset as named
 
     look_for_data(data_root)
     spec = named(
@@ -226,7 +225,7 @@ def resume(
 ) -> None:
     """Continue an interrupted study; a finished one is left as it is."""
     look_for_data(data_root)
-    from lratlas.exploring import resume as continued
+    from lratlas.api.explore import resume as continued
 
     with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as progress:
         atlas = continued(folder, **crew(workers, cluster, gpu_share), progress=progress, notice=notice)
@@ -236,15 +235,15 @@ def resume(
 @app.command()
 def status(folder: FolderArgument, as_json: Json = False) -> None:
     """Show how far a study or a search is, and its result so far."""
-    from lratlas.study.store.folder import holds_search
+    from lratlas.study.folder import holds_search
 
     if holds_search(folder):
-        from lratlas.cli.search import print_search_status
+        from lratlas.cli.reading import print_search_status
 
         print_search_status(folder, as_json=as_json)
         return
     from lratlas.atlas import load
-    from lratlas.cli.status import facts, lines, standing_of
+    from lratlas.cli.reading import facts, lines, standing_of
 
     atlas = load(folder)
     found = standing_of(atlas)
@@ -268,10 +267,10 @@ def show(
     form: Format = "table",
 ) -> None:
     """Print a table of a study or a search."""
-    from lratlas.study.store.folder import holds_search
+    from lratlas.study.folder import holds_search
 
     if holds_search(folder):
-        from lratlas.cli.search import search_table
+        from lratlas.cli.reading import search_table
 
         frame = search_table(folder, table)
     else:
@@ -300,10 +299,10 @@ def report(
 ) -> None:
     """Write the page and the figures (PDF, SVG, CSV, sized for a paper) anew, also while the study runs."""
     look_for_data(data_root)
-    from lratlas.study.store.folder import holds_search
+    from lratlas.study.folder import holds_search
 
     if holds_search(folder):
-        from lratlas.cli.search import write_search_report
+        from lratlas.cli.reading import write_search_report
 
         write_search_report(folder)
         return
@@ -313,7 +312,7 @@ def report(
         raise SpecError(f"--at-loss is {at_loss}; it must be above 0.")
     atlas = load(folder)
     if figures:
-        from lratlas.reporting import drawn, write_files
+        from lratlas.api.report import drawn, write_files
 
         write_files(atlas, drawn(atlas, at_loss=at_loss), page=False)
         say(f"Figures: {atlas.folder}/figures")
@@ -335,10 +334,10 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _study(spec: "Spec", folder: str, where: dict[str, Any]) -> "Atlas":
-    from lratlas.study.conduct import open_study
+    from lratlas.study.run import open_study
 
     open_study(folder, spec)  # the spec is safe before anything heavy is imported
-    from lratlas.exploring import explore as conducted
+    from lratlas.api.explore import explore as conducted
 
     # What a user's own module prints must not mix with the result.
     with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as progress:
@@ -365,8 +364,8 @@ def _result(atlas: "Atlas") -> dict[str, object]:
 
 def _print_result(atlas: "Atlas", *, as_json: bool, verdicts: bool = True) -> None:
     """The result in words; ``verdicts`` adds how many of them there are of each kind."""
-    from lratlas.cli.status import verdict_count
-    from lratlas.study.store.made import REPORT
+    from lratlas.cli.reading import verdict_count
+    from lratlas.study.artifacts import REPORT
 
     if as_json:
         print_json(_result(atlas))

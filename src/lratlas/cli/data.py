@@ -11,7 +11,7 @@ from lratlas.cli.options import DataRoot, Json
 from lratlas.cli.terminal import print_json, print_table, say
 
 if TYPE_CHECKING:
-    from lratlas.data.fetching import Fetching
+    from lratlas.data.sources import Fetching
 
 app = typer.Typer(help="See which data sets are there, and fetch them.")
 
@@ -28,7 +28,7 @@ def data(context: typer.Context) -> None:
 @app.command("list")
 def list_(data_root: DataRoot = None, as_json: Json = False) -> None:
     """List the data sets known by name, and where each was found."""
-    from lratlas.data.catalogue import CATALOGUE, find
+    from lratlas.data.sources import CATALOGUE, find
 
     rows: list[dict[str, str | bool | None]] = []
     for name, entry in CATALOGUE.items():
@@ -52,7 +52,7 @@ def list_(data_root: DataRoot = None, as_json: Json = False) -> None:
 @app.command()
 def path(name: Name, data_root: DataRoot = None, as_json: Json = False) -> None:
     """Print where a data set is."""
-    from lratlas.data.catalogue import locate
+    from lratlas.data.sources import locate
 
     found = locate(name, root=data_root)
     if as_json:
@@ -64,7 +64,7 @@ def path(name: Name, data_root: DataRoot = None, as_json: Json = False) -> None:
 @app.command()
 def fetch(name: Name, data_root: DataRoot = None, as_json: Json = False) -> None:
     """Download a data set's official distribution and check its SHA-256."""
-    from lratlas.data.fetching import fetch as fetched
+    from lratlas.data.sources import fetch as fetched
 
     with _bar() as progress:
         files = [str(file) for file in fetched(name, root=data_root, progress=progress)]

@@ -221,7 +221,7 @@ def find(
         "seed": seed,
     }
     if lrs:
-        from lratlas.study.spec.grid import lr_grid
+        from lratlas.config.grid import lr_grid
 
         settings["lrs"] = lr_grid(lrs[0], lrs[1], per_decade=lrs[2])
     with redirect_stdout(sys.stderr), _progress() as report:
@@ -240,11 +240,11 @@ def _choose(option: str, given: str, allowed: Sequence[str]) -> None:
 
 
 def _for_spec(spec: Path, folder: str, settings: dict[str, Any], told: dict[str, Any], report: Report) -> "Advice":
-    from lratlas.study.spec.spec import read_spec
+    from lratlas.config.spec import read_spec
 
     read = read_spec(spec)
+    from lratlas.config.tasks import tasks_from
     from lratlas.search.find import find as found
-    from lratlas.study.spec.tasks import tasks_from
 
     options: dict[str, Any] = {"lrs": read.pretrain.lrs}
     if not told.keys() & {"steps", "epochs"}:
@@ -275,11 +275,11 @@ def _for_script(
 
 
 def _for_command(command: str, folder: str, settings: dict[str, Any], told: dict[str, Any], report: Report) -> "Advice":
-    from lratlas.search.command.command import find_by_command
-    from lratlas.search.command.gpus import visible_gpus
-    from lratlas.search.command.template import check_program, placeholders
     from lratlas.search.finder import Finder
     from lratlas.search.journal import SETTINGS
+    from lratlas.search.program.command import find_by_command
+    from lratlas.search.program.process import visible_gpus
+    from lratlas.search.program.template import check_program, placeholders
     from lratlas.search.rungs import spent
 
     counted = "epochs" if "epochs" in told else "steps"
@@ -317,8 +317,8 @@ def _for_command(command: str, folder: str, settings: dict[str, Any], told: dict
 
 
 def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
-    from lratlas.advising import advice_facts, write_advice
-    from lratlas.cli.search import print_advice
+    from lratlas.api.advise import advice_facts, write_advice
+    from lratlas.cli.reading import print_advice
 
     page = write_advice(advice, folder)
     if as_json:

@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from lratlas.analysis.wording import format_lr
-from lratlas.numbers import is_finite
+from lratlas.text import format_lr, is_finite
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from lratlas.study.execute.driver import Progress
+    from lratlas.execute.scheduler import Progress
 
 LRS = frozenset({"lr", "plr", "plr2", "flr"})
 MISSING = "–"

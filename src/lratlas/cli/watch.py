@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-    from lratlas.watching.following import Watch
-    from lratlas.watching.tracker import Look
+    from lratlas.monitor.follow import Watch
+    from lratlas.monitor.tracker import Look
 
 _SCHEDULES = ("constant", "linear", "cosine")
 
@@ -40,8 +40,8 @@ def watch(
     """Run a training script as it is, and say which regime its learning rate is in."""
     if schedule not in _SCHEDULES:
         raise SpecError(f"--schedule is {schedule!r}; choose {', '.join(_SCHEDULES[:-1])} or {_SCHEDULES[-1]}.")
-    from lratlas.search.driven.hooks import followed
     from lratlas.search.driven.script import script_body
+    from lratlas.search.driven.steps import followed
 
     run = script_body(script)
     rules: dict[str, Any] = {"schedule": False if schedule == "constant" else schedule, "chance_loss": chance_loss}
@@ -121,7 +121,7 @@ class WatchedTraining:
         self._steps.taken()
 
     def _begin(self, optimizer: "Optimizer") -> None:
-        from lratlas.watching.watch import watch as watched
+        from lratlas.monitor.watch import watch as watched
 
         self.close()
         self._optimizer = optimizer

@@ -1,5 +1,6 @@
-"""Image files in a folder or a zip file, one sub-folder per class: which there are, and what class each is."""
+"""Images and labels out of archives, array files and compressed pictures."""
 
+import io
 import os
 import re
 import zipfile
@@ -7,11 +8,20 @@ import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from lratlas.data.images import first_names
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lratlas.data.cache import kept
+from lratlas.data.images import NAMES, ImageData, Pair, check_pair, first_names
 from lratlas.errors import DataError
+from lratlas.notices import LOG
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
@@ -222,3 +232,160 @@ def _annotated(archive: Archive) -> dict[str, str]:
 
 def _sorted(classes: Mapping[str, str], label: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(((name, label[of]) for name, of in classes.items()), key=lambda item: (item[1], item[0])))
+
+
+def read_arrays(path: Path) -> ImageData:
+    """Read images and labels from a file of arrays.
+
+    The file holds ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``: bytes (uint8), [n, H, W],
+    [n, H, W, C] or [n, C, H, W], and whole numbers from 0, [n]. Of the second and the last axis of four, the shorter
+    one is taken for the channels. Classes are named by their labels.
+
+    Args:
+        path: The file, .npz (no pickled objects) or .safetensors.
+
+    Raises:
+        DataError: It cannot be read, lacks an array, or the arrays do not fit together.
+    """
+    arrays = _npz(path) if path.suffix.lower() == ".npz" else _safetensors(path)
+    labels = {split: _labels(arrays[f"{split}_labels"], f"{path}, {split}_labels") for split in ("train", "test")}
+    classes = int(labels["train"].max()) + 1 if len(labels["train"]) else 0
+    if classes > len(labels["train"]):
+        raise DataError(f"{path}, train_labels: label {classes - 1} is above the number of images; count from 0.")
+    pairs: dict[str, Pair] = {}
+    for split, found in labels.items():
+        where = f"{path}, {split}"
+        pairs[split] = _images(arrays[f"{split}_images"], f"{where}_images"), found
+        check_pair(*pairs[split], classes=classes, where=where)
+    return ImageData(name=path.stem, train=pairs["train"], test=pairs["test"], classes=tuple(map(str, range(classes))))
+
+
+def _npz(path: Path) -> Mapping[str, Tensor]:
+    try:
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise DataError(f"{path} is a single array; an .npz file with {', '.join(NAMES)} is needed.")
+            _check_names(path, file.files)
+            return {name: torch.from_numpy(np.ascontiguousarray(file[name])) for name in NAMES}
+    except (*ZIP_ERRORS, TypeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _safetensors(path: Path) -> Mapping[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            _check_names(path, list(file.keys()))
+            return {name: file.get_tensor(name) for name in NAMES}
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _check_names(path: Path, found: list[str]) -> None:
+    missing = [name for name in NAMES if name not in found]
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(found)) or 'nothing'}.")
+    if others := sorted(set(found) - set(NAMES)):
+        LOG.warning("%s: arrays with other names are not read (%s).", path, first_names(others))
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = str(error).partition("\n")[0].rstrip(".")
+    return DataError(
+        f"{path} cannot be read as arrays of numbers ({reason}); it may be truncated or of another format."
+    )
+
+
+def _labels(labels: Tensor, where: str) -> Tensor:
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise DataError(f"{where} are {labels.dtype}; labels must be whole numbers.")
+    return labels.long()
+
+
+def _images(images: Tensor, where: str) -> Tensor:
+    """Images as [n, C, H, W]."""
+    if images.dim() == 3:
+        return images.unsqueeze(1)
+    if images.dim() != 4:
+        raise DataError(f"{where} have shape {tuple(images.shape)}; allowed are [n, H, W], [n, H, W, C], [n, C, H, W].")
+    first, last = images.shape[1], images.shape[3]
+    if first == last:
+        raise DataError(
+            f"{where} have shape {tuple(images.shape)}, which does not show whether the channels come first or last;"
+            " one of the two axes must be shorter."
+        )
+    return images if first < last else images.permute(0, 3, 1, 2).contiguous()
+
+
+_GREY = frozenset({"1", "L", "LA"})
+_MODES = _GREY | {"P", "RGB", "RGBA", "CMYK", "YCbCr"}  # eight bits a channel
+
+
+def read_image_files(path: Path, *, title: str) -> ImageData:
+    """Read an image folder or a zip file, decoding its images if that was not done before.
+
+    Images are grey if all are, and RGB otherwise; transparency is dropped.
+
+    Args:
+        path: The folder or zip file, see `lratlas.data.archives.labelled` for its layout.
+        title: Name of the result.
+
+    Raises:
+        DataError: The layout is another one, an image cannot be decoded, or one differs from the others in size.
+    """
+    with opened(path) as archive:
+        if unread := left_out(archive, labelled(archive)):
+            LOG.warning("%s: %s.", path, "; ".join(unread))
+        return kept(partial(_decoded, archive, title), title=title, stem=path.stem, stamp=archive.stamp)
+
+
+def _decoded(archive: Archive, title: str) -> ImageData:
+    files = labelled(archive)
+    names = [name for name, _ in chain(files.train, files.test)]
+    images = torch.from_numpy(_pixels(archive, names))
+    labels = torch.tensor([label for _, label in chain(files.train, files.test)])
+    count = len(files.train)
+    return ImageData(
+        name=title,
+        train=(images[:count], labels[:count]),
+        test=(images[count:], labels[count:]),
+        classes=files.classes,
+    )
+
+
+def _pixels(archive: Archive, names: Sequence[str]) -> NDArray[np.uint8]:
+    """All images, [n, 1, H, W] if they are grey, else [n, 3, H, W]."""
+    first, grey = _decode(archive, names[0])
+    pixels = np.empty((len(names), 3, *first.shape[:2]), np.uint8)
+    for row, name in enumerate(names):
+        image, without_colour = _decode(archive, name)
+        if image.shape != first.shape:
+            raise DataError(
+                f"{archive.path}: image {name} has {_size(image)} pixels, but {names[0]} has {_size(first)};"
+                " all must have one size."
+            )
+        pixels[row] = image.transpose(2, 0, 1)
+        grey = grey and without_colour
+    return pixels[:, :1].copy() if grey else pixels
+
+
+def _decode(archive: Archive, name: str) -> tuple[NDArray[np.uint8], bool]:
+    """An image as RGB, [H, W, 3], and whether it has no colour."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(archive.read(archive.files[name]))) as image:
+            mode = image.mode
+            if mode in _MODES:
+                return np.asarray(image.convert("RGB")), mode in _GREY
+    except Exception as error:  # damaged files make decoders fail in many ways
+        raise DataError(f"{archive.path}: image {name} cannot be decoded ({_reason(error)}).") from error
+    raise DataError(f"{archive.path}: image {name} is of mode {mode}; it must have 8 bits a channel.")
+
+
+def _size(image: NDArray[np.uint8]) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0].partition(" <_io")[0].rstrip(".") or type(error).__name__

@@ -26,7 +26,7 @@ from torch.utils.data import (
 from lratlas.data.convert import from_any, is_image, is_number, labels_of, tensor_of
 from lratlas.data.parts import Parts, each, floats_to, is_parts, leaves, shapes
 from lratlas.errors import TaskError, first_line
-from lratlas.streams import seeded
+from lratlas.rng import seeded
 
 Pair = tuple[Parts, Parts]
 TARGETS = ("labels", "label", "targets", "target", "y")

@@ -5,9 +5,9 @@ from importlib.metadata import version
 
 import torch
 
+from lratlas.data.cache import kept
 from lratlas.data.images import ImageData
-from lratlas.data.kept import kept
-from lratlas.streams import stream
+from lratlas.rng import stream
 
 
 def digits(test_share: float) -> ImageData:

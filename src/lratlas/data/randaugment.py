@@ -1,6 +1,6 @@
-"""RandAugment on batches: for each image a few operations at random, all of one magnitude."""
+"""RandAugment, and the operations on images that it draws from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal
 
@@ -9,8 +9,229 @@ import torch
 from torch import Tensor
 
 from lratlas.data.augment import Augmentation, Draws, check_images
-from lratlas.data.image_operations import OPERATIONS
 from lratlas.errors import TaskError, meant
+
+# A result that float32 leaves just below a level belongs to that level; true fractions are further off.
+_SLACK = 2e-4
+
+_CUT = {3: (125, 123, 114), 1: (123,)}
+"""What a cutout is filled with, by channels: the reference's colour, and the grey that Pillow makes of it."""
+
+Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
+_ByLevel = Callable[[Tensor, Tensor], Tensor]
+
+
+def _identity(images: Tensor, _levels: Tensor) -> Tensor:
+    return images
+
+
+def _shear_x(images: Tensor, levels: Tensor) -> Tensor:
+    # The upper edge of the image stays where it is; pixel centres lie half a pixel below edges.
+    slope = -0.3 * levels
+    return _moved(images, {(0, 1): slope, (0, 2): slope / 2})
+
+
+def _shear_y(images: Tensor, levels: Tensor) -> Tensor:
+    slope = -0.3 * levels
+    return _moved(images, {(1, 0): slope, (1, 2): slope / 2})
+
+
+def _translate_x(images: Tensor, levels: Tensor) -> Tensor:
+    return _moved(images, {(0, 2): (150 / 331 * images.shape[3] * levels).trunc()})
+
+
+def _translate_y(images: Tensor, levels: Tensor) -> Tensor:
+    return _moved(images, {(1, 2): (150 / 331 * images.shape[2] * levels).trunc()})
+
+
+def _translate_pixels_x(images: Tensor, levels: Tensor) -> Tensor:
+    return _moved(images, {(0, 2): (100 * levels).round()})
+
+
+def _translate_pixels_y(images: Tensor, levels: Tensor) -> Tensor:
+    return _moved(images, {(1, 2): (100 * levels).round()})
+
+
+def _rotate(images: Tensor, levels: Tensor) -> Tensor:
+    angle = torch.deg2rad(30 * levels)
+    cos, sin = angle.cos(), angle.sin()
+    y, x = ((side - 1) / 2 for side in images.shape[2:])
+    return _moved(
+        images,
+        {
+            (0, 0): cos,
+            (0, 1): sin,
+            (1, 0): -sin,
+            (1, 1): cos,
+            (0, 2): x - cos * x - sin * y,
+            (1, 2): y + sin * x - cos * y,
+        },
+    )
+
+
+def _brightness(images: Tensor, levels: Tensor) -> Tensor:
+    from kornia.enhance import adjust_brightness_accumulative
+
+    return _bytes(adjust_brightness_accumulative(_unit(images), _factor(levels)))
+
+
+def _colour(images: Tensor, levels: Tensor) -> Tensor:
+    from kornia.enhance import adjust_saturation_with_gray_subtraction
+
+    if images.shape[1] == 1:
+        return images
+    return _bytes(adjust_saturation_with_gray_subtraction(_unit(images), _factor(levels)))
+
+
+def _contrast(images: Tensor, levels: Tensor) -> Tensor:
+    from kornia.enhance import adjust_contrast_with_mean_subtraction
+
+    return _bytes(adjust_contrast_with_mean_subtraction(_unit(images), _factor(levels)))
+
+
+def _sharpness(images: Tensor, levels: Tensor) -> Tensor:
+    from kornia.enhance import sharpness
+
+    return _bytes(sharpness(_unit(images), _factor(levels)))
+
+
+def _posterize(images: Tensor, levels: Tensor) -> Tensor:
+    return _without_bits(images, (4 * levels.abs()).round())
+
+
+def _posterize_hard(images: Tensor, levels: Tensor) -> Tensor:
+    # Stronger with a lower level, as in the reference; one bit stays.
+    return _without_bits(images, 8 - (4 * levels.abs() + _SLACK).trunc().clamp(min=1))
+
+
+def _solarize(images: Tensor, levels: Tensor) -> Tensor:
+    return _solarized(images, 255 * (1 - levels.abs()))
+
+
+def _solarize_above(images: Tensor, levels: Tensor) -> Tensor:
+    # Stronger with a lower level, as in the reference.
+    return _solarized(images, 256 * levels.abs())
+
+
+def _solarize_add(images: Tensor, levels: Tensor) -> Tensor:
+    brighter = (images + 110 * _each(levels.abs()) + _SLACK).clamp(max=255).to(torch.uint8)
+    return _solarized(brighter, torch.full_like(levels, 128))
+
+
+def _invert(images: Tensor, _levels: Tensor) -> Tensor:
+    return 255 - images
+
+
+def _cutout(images: Tensor, levels: Tensor, places: Tensor) -> Tensor:
+    sides = torch.tensor(images.shape[2:], device=images.device)
+    size = 40 * levels.abs()[:, None]
+    first = (places * sides - size / 2).clamp(min=0).trunc()
+    last = torch.minimum(first + size + _SLACK, sides).trunc()
+    rows, columns = (
+        (torch.arange(side, device=images.device) >= first[:, axis, None])
+        & (torch.arange(side, device=images.device) <= last[:, axis, None])
+        for axis, side in enumerate(images.shape[2:])
+    )
+    colour = torch.tensor(_CUT[images.shape[1]], dtype=torch.uint8, device=images.device)
+    return torch.where((rows[:, :, None] & columns[:, None, :])[:, None], colour[:, None, None], images)
+
+
+def _auto_contrast(images: Tensor, _levels: Tensor) -> Tensor:
+    from kornia.enhance import normalize_min_max
+
+    flat = images.amax((2, 3), keepdim=True) == images.amin((2, 3), keepdim=True)
+    return torch.where(flat, images, _bytes(normalize_min_max(_unit(images), eps=1e-12)))
+
+
+def _equalize(images: Tensor, _levels: Tensor) -> Tensor:
+    from kornia.enhance import equalize
+
+    return _bytes(equalize(_unit(images)))
+
+
+def _placeless(operation: _ByLevel) -> Operation:
+    return lambda images, levels, _places: operation(images, levels)
+
+
+def _one_sided(operation: _ByLevel) -> _ByLevel:
+    """An operation at factors from 0.1 to 1.9, whatever the sign of the level."""
+    return lambda images, levels: operation(images, 2 * levels.abs() - 1)
+
+
+_COMMON: Mapping[str, _ByLevel] = {
+    "auto_contrast": _auto_contrast,
+    "equalize": _equalize,
+    "rotate": _rotate,
+    "shear_x": _shear_x,
+    "shear_y": _shear_y,
+}
+_FACTORS: Mapping[str, _ByLevel] = {
+    "colour": _colour,
+    "contrast": _contrast,
+    "brightness": _brightness,
+    "sharpness": _sharpness,
+}
+_TORCHVISION: Mapping[str, _ByLevel] = {
+    **_COMMON,
+    **_FACTORS,
+    "identity": _identity,
+    "translate_x": _translate_x,
+    "translate_y": _translate_y,
+    "posterize": _posterize,
+    "solarize": _solarize,
+}
+_EFFICIENTNET: Mapping[str, _ByLevel] = {
+    **_COMMON,
+    **{name: _one_sided(operation) for name, operation in _FACTORS.items()},
+    "invert": _invert,
+    "translate_x": _translate_pixels_x,
+    "translate_y": _translate_pixels_y,
+    "posterize": _posterize_hard,
+    "solarize": _solarize_above,
+    "solarize_add": _solarize_add,
+}
+OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
+    "efficientnet": {**{name: _placeless(each) for name, each in _EFFICIENTNET.items()}, "cutout": _cutout},
+    "torchvision": {name: _placeless(each) for name, each in _TORCHVISION.items()},
+}
+"""The 16 operations of the paper's reference code, in the style of EfficientNet's, and torchvision's 14."""
+
+
+def _without_bits(images: Tensor, dropped: Tensor) -> Tensor:
+    bits = _each(dropped.to(torch.uint8))
+    return (images >> bits) << bits
+
+
+def _solarized(images: Tensor, thresholds: Tensor) -> Tensor:
+    return torch.where(images >= _each(thresholds - _SLACK), 255 - images, images)
+
+
+def _moved(images: Tensor, entries: Mapping[tuple[int, int], Tensor]) -> Tensor:
+    """The images moved by the matrices [n, 2, 3] that differ from the identity in these entries."""
+    from kornia.geometry.transform import affine
+
+    matrices = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
+    for (row, column), values in entries.items():
+        matrices[:, row, column] = values
+    return affine(images.float(), matrices, mode="nearest").to(torch.uint8)
+
+
+def _each(values: Tensor) -> Tensor:
+    """One value per image [n], to be combined with the images."""
+    return values[:, None, None, None]
+
+
+def _factor(levels: Tensor) -> Tensor:
+    return 1 + 0.9 * levels
+
+
+def _unit(images: Tensor) -> Tensor:
+    return images.float() / 255
+
+
+def _bytes(images: Tensor) -> Tensor:
+    return (images.clamp(0, 1) * 255 + _SLACK).to(torch.uint8)
+
 
 _BINS = 31
 

@@ -8,11 +8,11 @@ import torch
 from lratlas.errors import SpecError
 from lratlas.integrations import extra
 from lratlas.integrations.tracking import numbers_of
-from lratlas.watching.following import Watch
-from lratlas.watching.inputs import one_number
-from lratlas.watching.learning_rates import Schedule
-from lratlas.watching.tracker import Look
-from lratlas.watching.watch import watch
+from lratlas.monitor.follow import Watch
+from lratlas.monitor.inputs import one_number
+from lratlas.monitor.learning_rates import Schedule
+from lratlas.monitor.tracker import Look
+from lratlas.monitor.watch import watch
 
 with extra("lightning"):
     from lightning.pytorch import Callback, LightningModule, Trainer

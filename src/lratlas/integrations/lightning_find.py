@@ -20,7 +20,7 @@ from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice
 from lratlas.search.driven.drive import Driven, drive
 from lratlas.search.driven.find import called_with_lr
-from lratlas.search.driven.printed import Heard, better
+from lratlas.search.driven.outputs import Heard, better
 from lratlas.search.driven.scout import look, same_metric
 from lratlas.search.driven.validation import Validation
 from lratlas.search.finder import Finder

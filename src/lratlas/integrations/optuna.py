@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from lratlas.errors import SearchError, SpecError
 from lratlas.integrations import extra
-from lratlas.numbers import first_not_finite
 from lratlas.search.advice import Advice
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment
+from lratlas.text import first_not_finite
 
 with extra("optuna"):
     from optuna import Study, Trial, TrialPruned

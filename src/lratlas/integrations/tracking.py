@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING
 
 from lratlas.integrations import extra
-from lratlas.numbers import is_finite
+from lratlas.monitor.rules import Regime
+from lratlas.monitor.tracker import Look
 from lratlas.search.advice import Advice
-from lratlas.watching.rules import Regime
-from lratlas.watching.tracker import Look
+from lratlas.text import is_finite
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -9,10 +9,10 @@ import torch
 from lratlas.errors import LRAtlasError
 from lratlas.integrations import extra
 from lratlas.integrations.tracking import numbers_of
-from lratlas.watching.following import Watch
-from lratlas.watching.learning_rates import Schedule
-from lratlas.watching.tracker import Look
-from lratlas.watching.watch import watch
+from lratlas.monitor.follow import Watch
+from lratlas.monitor.learning_rates import Schedule
+from lratlas.monitor.tracker import Look
+from lratlas.monitor.watch import watch
 
 with extra("transformers"):
     import accelerate  # noqa: F401  # pyright: ignore[reportUnusedImport] - a Trainer needs it, but only once it is made

@@ -12,16 +12,16 @@ from typing import Any, Literal, cast
 from lratlas.errors import SpecError, TaskError
 from lratlas.integrations import extra
 from lratlas.paths import home_expanded
+from lratlas.rng import generators_kept
 from lratlas.search.advice import Advice
 from lratlas.search.driven.drive import Driven, drive
 from lratlas.search.driven.find import called_with_lr
-from lratlas.search.driven.printed import better
+from lratlas.search.driven.outputs import better
 from lratlas.search.driven.scout import same_metric
 from lratlas.search.driven.untouched import attributes_kept
 from lratlas.search.driven.validation import make_validation
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment
-from lratlas.streams import generators_kept
 
 with extra("transformers"):
     import accelerate  # noqa: F401  # pyright: ignore[reportUnusedImport] - a Trainer needs it, but only once it is made

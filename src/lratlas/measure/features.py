@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lratlas.training.evaluating import evaluate_stack
+from lratlas.training.evaluate import evaluate_stack
 from lratlas.training.program import Program
 from lratlas.training.sphere import Weights
-from lratlas.training.stacks import Samples
+from lratlas.training.state import Samples
 
 
 def single_feature_accuracies(program: Program, weights: Weights, buffers: Weights, sets: Sequence[Samples]) -> Tensor:

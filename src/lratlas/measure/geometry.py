@@ -6,11 +6,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lratlas.training.evaluating import evaluate_stack, pooled_buffers
+from lratlas.training.evaluate import evaluate_stack, pooled_buffers
 from lratlas.training.program import Program
 from lratlas.training.rules import Rule
 from lratlas.training.sphere import Weights, dot, expand, norm
-from lratlas.training.stacks import Samples
+from lratlas.training.state import Samples
 
 _OPPOSITE = 1e-8  # length of the sum of two unit vectors below which rounding would choose the plane they lie in
 _TINY = 1e-300

@@ -12,10 +12,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lratlas.data.parts import Parts, arguments, count
 from lratlas.data.parts import rows as first
-from lratlas.streams import stream
+from lratlas.rng import stream
+from lratlas.training.batch_norm import batch_dependent, norm_names
 from lratlas.training.objective import Objective
-from lratlas.training.stacks import Samples
-from lratlas.training.statistics import batch_dependent, norm_names
+from lratlas.training.state import Samples
 
 Outputs = Callable[[Tensor, Parts], Any]  # (trained vector [P], inputs [n, ...]) -> the model's outputs
 Product = Callable[[Tensor], Tensor]  # float64 [P] -> float64 [P]

@@ -6,11 +6,9 @@ import polars as pl
 
 from lratlas.analysis.comparison import Entry
 from lratlas.errors import StudyError
-from lratlas.report.comparison_chart import TEXT, comparison_chart, left_out
-from lratlas.report.comparison_table import NOTE, readable
-from lratlas.report.downloads import packed
+from lratlas.report.charts.comparison import NOTE, TEXT, comparison_chart, left_out, readable
 from lratlas.report.figures import vega_bundle
-from lratlas.report.shell import environment, packed_spec, part, policy
+from lratlas.report.shell import environment, packed, packed_spec, part, policy
 
 
 def comparison_page(entries: Sequence[Entry], table: pl.DataFrame, *, facts: Mapping[str, str]) -> str:

@@ -1,24 +1,54 @@
-"""Charts as files for papers, and the one Vega version that draws them everywhere.
+"""Figures for papers: PDF, SVG and PNG with the fonts that come with the package."""
 
-A figure is as wide as one column of a two-column paper where the chart has one panel, and as both columns where it has
-several. Its lettering is 6 points or more, and in Arimo, which is inside the file.
-"""
-
+import base64
 import json
 import re
 from contextlib import suppress
 from functools import cache, lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import altair as alt
 import vl_convert
 
-from lratlas.data.paths import cache_folder
-from lratlas.report import fonts
-from lratlas.report.look import Drawing
-from lratlas.study.store.atomic import write_file
-from lratlas.study.store.checksum import digest
+from lratlas.paths import cache_folder
+from lratlas.report.theme import Drawing
+from lratlas.study.files import digest, write_file
+
+FAMILY = "Arimo"
+_FOLDER = Path(__file__).with_name("fonts")
+_WEIGHTS = {"normal": "Arimo-Regular.ttf", "bold": "Arimo-Bold.ttf"}
+
+
+@cache
+def register() -> None:
+    """Let vl-convert draw with the font; once is enough for a process."""
+    vl_convert.register_font_directory(str(_FOLDER))
+
+
+def with_font(svg: str) -> str:
+    """The picture with the font inside, so that it needs none of the reader's.
+
+    Args:
+        svg: The picture, as vl-convert draws it.
+
+    Returns:
+        The same with a style of one ``@font-face`` for each weight that it uses.
+    """
+    used = [weight for weight in _WEIGHTS if weight == "normal" or f'font-weight="{weight}"' in svg]
+    head, end, rest = svg.partition(">")
+    return f"{head}{end}<style>{''.join(_face(weight) for weight in used)}</style>{rest}"
+
+
+@cache
+def _face(weight: str) -> str:
+    font = base64.b64encode((_FOLDER / _WEIGHTS[weight]).read_bytes()).decode()
+    return (
+        f"@font-face{{font-family:{FAMILY};font-weight:{weight};"
+        f"src:url(data:font/ttf;base64,{font}) format('truetype')}}"
+    )
+
 
 # Widths of figures, in points of 1/72 inch.
 COLUMN, PAGE = 3.25 * 72, 6.75 * 72
@@ -41,7 +71,7 @@ def figure_pdf(chart: Drawing) -> bytes:
 
 def figure_svg(chart: Drawing) -> str:
     """The same as an SVG, which holds its font; it scales to any width."""
-    return fonts.with_font(_paper_sized(chart, unit="pt"))
+    return with_font(_paper_sized(chart, unit="pt"))
 
 
 @cache
@@ -74,7 +104,7 @@ def _picture(spec: str, *, narrow: bool) -> str:
 
 
 def _drawn(spec: Spec) -> str:
-    fonts.register()
+    register()
     return vl_convert.vegalite_to_svg(spec, vl_version=_VERSION)
 
 

@@ -1,17 +1,234 @@
-"""The report of a study: one HTML file that needs no network, the answer first."""
+"""The page of a study."""
 
+import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import polars as pl
+
+from lratlas.analysis.claims import CLAIMS
 from lratlas.analysis.recommendation import Recommendation
-from lratlas.report.cells import EVIDENCE, boundary_rows, regime_rows, verdict_entries
-from lratlas.report.downloads import BUDGET, DIGITS, downloads
+from lratlas.analysis.regimes import undecided
+from lratlas.report.charts.study_data import regime_bands
+from lratlas.report.charts.texts import REGIMES, TABLES, TEXTS, VERDICTS, Text
 from lratlas.report.figures import vega_bundle
-from lratlas.report.look import REGIME_COLOURS, Drawing
-from lratlas.report.shell import environment, packed_spec, part, policy
-from lratlas.report.strip import strip
-from lratlas.report.texts import REGIMES, TABLES, TEXTS, VERDICTS, Text
+from lratlas.report.frames import lr_text
+from lratlas.report.shell import BUDGET, DIGITS, downloads, environment, packed_spec, part, policy
+from lratlas.report.theme import REGIME_COLOURS, Drawing
 from lratlas.tables import Tables, table
+
+# Narrower parts, in per cent of the strip, have no room for their name.
+_NAMED = 3.0
+# More labels than this would touch on a phone.
+_MOST_TICKS = 6
+_DARK, _LIGHT = "#111111", "#ffffff"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A stretch of LRs of one regime: where it begins and how wide it is, in per cent of the strip."""
+
+    regime: str
+    start: float
+    width: float
+    label: str
+    ink: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """A power of ten below the strip, at a place in per cent."""
+
+    place: float
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """The recommended LRs: where they begin and how far they reach, in per cent of the strip."""
+
+    start: float
+    width: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """The parts, the ticks and the recommended LRs, and the same in words."""
+
+    parts: Sequence[Part]
+    ticks: Sequence[Tick]
+    mark: Mark | None
+    words: str
+
+
+def strip(tables: Tables, recommended: Recommendation | None = None) -> Strip | None:
+    """The regimes from the lowest to the highest PLR on a log scale; None where there are none yet.
+
+    Args:
+        tables: The study's tables; of them only ``regimes``.
+        recommended: The PLRs to mark.
+    """
+    bands = regime_bands(tables).to_dicts()
+    if not bands:
+        return None
+    low, high = math.log10(bands[0]["low"]), math.log10(bands[-1]["high"])
+
+    def place(plr: float) -> float:
+        return round(100 * (math.log10(plr) - low) / (high - low), 3)
+
+    parts = [_part(band["regime"], place(band["low"]), place(band["high"])) for band in bands]
+    decades = range(math.ceil(low), math.floor(high) + 1)
+    every = math.ceil(len(decades) / _MOST_TICKS) or 1
+    ticks = [Tick(place=place(10.0**power), label=f"1e{power}") for power in decades if power % every == 0]
+    mark = recommended and Mark(
+        start=place(recommended.low), width=round(place(recommended.high) - place(recommended.low), 3)
+    )
+    return Strip(parts=parts, ticks=ticks, mark=mark, words=_words(bands, recommended))
+
+
+def readable_ink(colour: str) -> str:
+    """Black or white, whichever is easier to read on a hexadecimal colour (WCAG's contrast).
+
+    Example:
+        >>> readable_ink("#0072B2"), readable_ink("#E69F00")
+        ('#ffffff', '#111111')
+    """
+    ground = _luminance(colour) + 0.05
+    on_dark, on_light = ground / (_luminance(_DARK) + 0.05), (_luminance(_LIGHT) + 0.05) / ground
+    return _DARK if on_dark >= on_light else _LIGHT
+
+
+def _words(bands: Sequence[Mapping[str, Any]], recommended: Recommendation | None) -> str:
+    named = "; ".join(f"{band['regime']} from {lr_text(band['low'])} to {lr_text(band['high'])}" for band in bands)
+    words = f"Regimes along the pre-training learning rate: {named}."
+    if recommended is None:
+        return words
+    ends = " to ".join(dict.fromkeys((lr_text(recommended.low), lr_text(recommended.high))))
+    return f"{words} Recommended: {ends}."
+
+
+def _part(regime: str, start: float, end: float) -> Part:
+    width = round(end - start, 3)
+    name = "?" if regime == "undecided" else regime
+    label = name if width >= _NAMED else ""
+    return Part(regime=regime, start=start, width=width, label=label, ink=readable_ink(REGIME_COLOURS[regime]))
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance of sRGB, from 0 to 1."""
+    shares = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+Cell = Callable[[Any], str]
+
+_BOUNDARIES = {
+    "convergence": "1 | 2, the convergence threshold",
+    "subregime": "2A | 2B",
+    "divergence": "2 | 3, divergence",
+}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _short(number: float) -> str:
+    return lr_text(number) if 0 < abs(number) < 1e-3 else f"{number:.3g}"
+
+
+# Heading and format of each column of the table of regimes.
+EVIDENCE: Mapping[str, tuple[str, Cell]] = {
+    "plr": ("PLR", lr_text),
+    "regime": ("regime", str),
+    "reason": ("why undecided", str),
+    "seeds": ("seeds", str),
+    "train_accuracy": ("train accuracy", _percent),
+    "chance_accuracy": ("chance", _percent),
+    "above_chance_p": ("above chance, p", _short),
+    "fitted": ("seeds fitted", _percent),
+    "train_loss": ("train loss", _short),
+    "falling": ("loss falls", _percent),
+    "trend_p": ("trend, p", _short),
+    "test_accuracy": ("test accuracy", _percent),
+    "barrier": ("test barrier", _short),
+    "spread": ("spread of accuracy", _percent),
+    "flr_spread": ("spread over FLRs", _percent),
+    "diverged": ("not finite", _percent),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One claim as the page shows it.
+
+    Attributes:
+        claim: Its name in the table of claims.
+        heading: The claim as the paper has it.
+        verdict: supported, contradicted, inconclusive or not measured.
+        statement: The claim in a sentence.
+    """
+
+    claim: str
+    heading: str
+    verdict: str
+    statement: str
+
+
+def verdict_entries(claims: pl.DataFrame) -> list[Entry]:
+    """The claims in the order of the table."""
+    return [
+        Entry(
+            claim=row["claim"],
+            heading=CLAIMS[row["claim"]].title,
+            verdict=row["verdict"],
+            statement=row["statement"],
+        )
+        for row in claims.to_dicts()
+    ]
+
+
+def boundary_rows(boundaries: pl.DataFrame, regimes: pl.DataFrame) -> list[list[str]]:
+    """Name, value, bracket and interval of each boundary in words.
+
+    Args:
+        boundaries: The table of boundaries.
+        regimes: The table of regimes; where it has undecided PLRs, one that was not found may be there all the same.
+    """
+    unclear = not undecided(regimes).is_empty()
+    return [
+        [
+            _BOUNDARIES[row["boundary"]],
+            _cell(row["value"], lr_text, absent=_absent(row["boundary"], unclear=unclear)),
+            _between(row["below"], row["above"]),
+            _between(row["low"], row["high"]),
+        ]
+        for row in boundaries.to_dicts()
+    ]
+
+
+def regime_rows(regimes: pl.DataFrame) -> list[dict[str, Any]]:
+    """For each PLR its regime, and the cells of its row in the order of `EVIDENCE`."""
+    return [
+        {"regime": row["regime"], "cells": [_cell(row[name], form) for name, (_, form) in EVIDENCE.items()]}
+        for row in regimes.sort("plr").to_dicts()
+    ]
+
+
+def _cell(value: Any, form: Cell, *, absent: str = "–") -> str:
+    return absent if value is None else form(value)
+
+
+def _absent(boundary: str, *, unclear: bool) -> str:
+    """Why there is none; an undecided PLR is known not to diverge."""
+    return "cannot be told" if unclear and boundary != "divergence" else "not reached"
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{lr_text(low)} to {lr_text(high)}"
 
 
 def page(

@@ -9,12 +9,19 @@ from typing import Literal
 import polars as pl
 
 from lratlas.errors import SearchError
-from lratlas.search.choice import choose
-from lratlas.search.evidence import limit_of, metrics_of, tied, trial
-from lratlas.search.forecast import INTERVAL, forecast
-from lratlas.search.learning import alike, learners, levels, trusted
-from lratlas.search.level import Level
-from lratlas.search.regimes import Bracket, convergence, divergence, diverging, regimes
+from lratlas.search.choice import INTERVAL, choose, forecast
+from lratlas.search.evidence import Level, limit_of, metrics_of, tied, trial
+from lratlas.search.regimes import (
+    Bracket,
+    alike,
+    convergence,
+    divergence,
+    diverging,
+    learners,
+    levels,
+    regimes,
+    trusted,
+)
 from lratlas.search.rungs import ANNEALED_PART, spent
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Counted, Search, in_words

@@ -1,4 +1,4 @@
-"""`find`: the initial LR for a task, for the price of about one and a half trainings."""
+"""find: the initial LR to use."""
 
 import json
 import tempfile
@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
-from lratlas.data.parts import leaves
+from lratlas.data.parts import count, leaves
 from lratlas.errors import SearchError, SpecError, TaskError
-from lratlas.numbers import plain
 from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice
 from lratlas.search.driven.find import find_by_function
@@ -31,11 +30,12 @@ from lratlas.search.segment_trainer import (
     write_checkpoint,
 )
 from lratlas.search.segments import Segment
-from lratlas.search.task_metric import metric_of
-from lratlas.study.plan.premises import check_statistics, device_name
-from lratlas.study.store.atomic import write_file
+from lratlas.study.files import write_file
+from lratlas.study.preflight import check_statistics, device_name
 from lratlas.task import Task
+from lratlas.text import to_python
 from lratlas.training.fingerprint import changed_parts, combined, fingerprint_parts
+from lratlas.training.objective import counted
 from lratlas.training.prepared import Prepared, held_out, task_on
 
 TASK = "task.json"
@@ -140,7 +140,7 @@ def find(
     settings |= {"warmup": warmup, "seed": seed}
     own: dict[str, Any] = {"direction": direction, "chance": chance, "limit": limit, "samples": samples}
     own = {name: given for name, given in own.items() if given is not None}
-    steps, epochs = plain(steps), plain(epochs)
+    steps, epochs = to_python(steps), to_python(epochs)
 
     def report(finder: Finder) -> None:
         if progress:
@@ -158,7 +158,7 @@ def find(
         )
     if (steps is None) == (epochs is None):
         raise SpecError("steps or epochs says how long a full training is: give one of them.")
-    made = _with_validation(task if isinstance(task, Prepared) else task.prepared, plain(validation))
+    made = _with_validation(task if isinstance(task, Prepared) else task.prepared, to_python(validation))
     total = steps if steps is not None else _steps_of(epochs, made)
     check_statistics(made, averaged=schedule == "constant")
     if folder:
@@ -286,3 +286,60 @@ def _same_task(folder: Path, task: Prepared) -> None:
             f"The search in {folder} is of another task: {changed_parts(stored, parts)} changed. Use another folder, or"
             " undo the change."
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskMetric:
+    """Settings of a search that follow from its task; see `lratlas.search.settings.Search`."""
+
+    direction: Literal["minimize", "maximize"]
+    limit: float | None = None
+    chance: float | None = None
+    samples: int | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those that are known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+Metric = Literal["accuracy", "loss"]
+
+
+def metric_of(task: Prepared, metric: str | None) -> TaskMetric:
+    """The metric of a task with a validation set: its accuracy or the user's metric where there is one, else its loss.
+
+    Raises:
+        SpecError: The metric is another word, or an accuracy is asked for where there is none.
+    """
+    objective, (_, held) = task.objective, task.validation or task.train
+    if metric not in {None, *get_args(Metric)}:
+        raise SpecError(f"metric is {metric!r}; choose accuracy or loss.")
+    if metric == "accuracy" and not objective.has_accuracy:
+        raise SpecError("metric is 'accuracy', but the task has no labels; choose 'loss'.")
+    if metric != "loss" and objective.labels in {"classes", "binary"}:
+        share = _chance_accuracy(task)
+        return TaskMetric(direction="maximize", limit=1.0, chance=share, samples=count(held))
+    if metric != "loss" and objective.has_accuracy:
+        return TaskMetric(direction="maximize")
+    return TaskMetric(direction="minimize", chance=_constant_error(task) if objective.name == "mse" else None)
+
+
+def _chance_accuracy(task: Prepared) -> float | None:
+    """The validation accuracy of the constant prediction that is best on the training set."""
+    learn, held = (leaves(pair[1]) for pair in (task.train, task.validation or task.train))
+    if len(learn) != 1:
+        return None
+    if task.objective.labels == "binary":
+        likely = (learn[0] > 0.5).double().mean(0) > 0.5
+        return float(((held[0] > 0.5) == likely).double().mean())
+    labels, others = (part[counted(part, task.objective.ignored)].long() for part in (learn[0], held[0]))
+    if not len(labels) or not len(others):
+        return None
+    return float((others == torch.bincount(labels.flatten()).argmax()).double().mean())
+
+
+def _constant_error(task: Prepared) -> float:
+    """The mean squared error on the validation set of the mean of the training targets."""
+    (learn,), (held,) = leaves(task.train[1]), leaves((task.validation or task.train)[1])
+    return float((held.double() - learn.double().mean(0)).square().mean())

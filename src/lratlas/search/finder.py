@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
+from lratlas.config.values import shown
 from lratlas.errors import SearchError
-from lratlas.numbers import first_not_finite, is_finite, number, plain
 from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice, advise
 from lratlas.search.evidence import failed_otherwise
@@ -26,7 +26,7 @@ from lratlas.search.journal import (
 from lratlas.search.rungs import open_and_needed
 from lratlas.search.segments import Segment, SegmentResult, block_losses
 from lratlas.search.settings import Counted
-from lratlas.study.spec.errors import shown
+from lratlas.text import first_not_finite, is_finite, number, to_python
 
 _METRICS = ("value", "averaged", "seconds", "error")
 _MEASURED = {*_METRICS, "losses"}
@@ -358,7 +358,7 @@ class Finder:
 
 def _numbers(losses: Iterable[float]) -> list[float]:
     """Losses as numbers; NumPy's and tensors are welcome."""
-    values: Iterable[object] = losses if isinstance(losses, list | tuple) else plain(losses)
+    values: Iterable[object] = losses if isinstance(losses, list | tuple) else to_python(losses)
     return [_number(loss, "a loss") for loss in values]
 
 

@@ -20,12 +20,11 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from lratlas.errors import SearchError, SpecError
-from lratlas.numbers import finite_or_none
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import Search, make_search
-from lratlas.study.store.atomic import sweep, write_file
-from lratlas.study.store.checksum import KEY, opened_json, sealed_json
-from lratlas.study.store.folder import SEARCH
+from lratlas.study.files import KEY, opened_json, sealed_json, sweep, write_file
+from lratlas.study.folder import SEARCH
+from lratlas.text import finite_or_none
 
 SETTINGS = SEARCH
 JOURNAL = "journal.jsonl"

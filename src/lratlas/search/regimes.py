@@ -1,23 +1,204 @@
-"""The regimes of a search's trials by their training losses, and the thresholds between them."""
+"""Regimes of the LRs of a search: which learn, which do not."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lratlas.numbers import is_finite
-from lratlas.search.evidence import level_at, not_finite, trial
-from lratlas.search.learning import last_loss, learners, loss_at_start, untrained_loss
+import numpy as np
+
+from lratlas.monitor.rules import Rules
+from lratlas.monitor.tracker import RegimeTracker
+from lratlas.search.evidence import Level, level_at, not_finite, results_at, trial, validation_error
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
-from lratlas.watching.rules import Rules
-from lratlas.watching.tracker import RegimeTracker
+from lratlas.text import is_finite
+
+LEARNED = 3.0
+"""Standard errors by which a metric must exceed that of a model that has learned nothing."""
+_COMPARED = 3  # LRs, at least, make a comparison
+_STILL = 0.03  # of the largest difference to the losses of the smallest LR; one that differs by less has hardly moved
+_ROUNDING = 1e-6  # share of the loss, up to which losses are the same
+_HARM = 0.01  # share of the loss of an untrained model, by which a larger one shows too large an LR
+_ENOUGH = 0.1  # share of the loss, from which on an LR has moved as much as any
+_SPIKE = 0.5  # the same as `_HARM`, for the mean over a segment
+_FALL = 0.05  # share of the first training loss; a smaller fall is none
+
+
+def learners(search: Search, results: Sequence[SegmentResult], level: Level) -> list[float]:
+    """The LRs of a level that have learned something: their metric exceeds that of a model that has learned nothing.
+
+    Where the search does not know that metric, the median of all LRs takes its place, since on a wide grid most have
+    learned nothing at first; an LR whose training loss fell has then learned too.
+    """
+    if not level.lrs:
+        return []
+    if search.chance is not None:
+        nothing = search.score(search.chance)
+        of = results_at(results, level.steps)
+        errors = [
+            validation_error(search, results, [each for each in of if each.segment.lr == lr], nothing)
+            for lr in level.lrs
+        ]
+        return [
+            lr
+            for at, lr in enumerate(level.lrs)
+            if level.scores[at] - nothing > LEARNED * max(errors[at], level.spread(at))
+        ]
+    first = level_at(search, results, min(each.segment.stop for each in results))
+    middle = float(np.median(first.scores)) if first.scores else 0.0
+    ahead = {lr for lr, score in zip(level.lrs, level.scores, strict=True) if score - middle > LEARNED * level.noise}
+    return [lr for lr in level.lrs if lr in ahead or _loss_fell(results, lr, search.seed)]
+
+
+def levels(search: Search, results: Sequence[SegmentResult]) -> list[Level]:
+    """Each length at which LRs were compared, ascending.
+
+    A length counts where three LRs were trained to it, or two of which one was the best at the length before, or has
+    learned, or where none had learned before.
+    """
+    found = list[Level]()
+    for steps in sorted({each.segment.stop for each in results if not each.segment.annealed}):
+        level = level_at(search, results, steps)
+        if not level.lrs:
+            continue
+        best = found[-1].lrs[found[-1].best] if found else None
+        counts = best in {*level.lrs, *level.failed} or learners(search, results, level)
+        counts = counts or not (found and learners(search, results, found[-1]))
+        alone = len(found[-1].lrs) == 1 if found else False
+        if best is None or len(level.lrs) >= _COMPARED or ((len(level.lrs) > 1 or alone) and counts):
+            found.append(level)
+    return found
+
+
+def loss_at_start(results: Sequence[SegmentResult]) -> float | None:
+    """The first loss of the smallest LR, which has hardly changed the model; None where no losses are known."""
+    fresh = [each for each in results if each.segment.start == 0 and each.losses and is_finite(each.losses[0])]
+    if not fresh:
+        return None
+    return min(fresh, key=lambda each: (each.segment.lr, each.segment.stop, each.segment.seed)).losses[0]
+
+
+def last_loss(of: Sequence[SegmentResult]) -> float:
+    """Mean over the last eighth of what is known of a trial's losses; NaN where nothing is."""
+    losses = [loss for each in of for loss in each.losses]
+    return float(np.mean(losses[-max(1, len(losses) // 8) :])) if losses else math.nan
+
+
+def _loss_fell(results: Sequence[SegmentResult], lr: float, seed: int) -> bool:
+    start, end = loss_at_start(results), last_loss(trial(results, lr, seed=seed))
+    return start is not None and is_finite(end) and start - end > _FALL * abs(start)
+
+
+def alike(results: Sequence[SegmentResult], steps: int) -> bool:
+    """Whether all LRs have the very same results after that many steps: metrics equal, losses to rounding.
+
+    Either the LR has no effect, or all LRs are far too small. Batches and weights of a seed are the same for all LRs.
+    """
+    of = results_at(results, steps)
+    seeds = {each.segment.seed: each for each in of}
+    return len({each.segment.lr for each in of}) > 1 and all(
+        (each.value, each.averaged) == (seeds[each.segment.seed].value, seeds[each.segment.seed].averaged)
+        and _greatest_difference(each, seeds[each.segment.seed]) <= _ROUNDING
+        for each in of
+    )
+
+
+def undecided(results: Sequence[SegmentResult]) -> set[float]:
+    """LRs whose losses have moved most, but not up: neither too small nor too large, as far as losses show it.
+
+    All LRs of a seed see the same batches, so that the losses of the smallest one show what doing nothing gives.
+    """
+    first = [each for each in results if each.segment.start == 0 and each.losses]
+    if not first:
+        return set()
+    still = min(first, key=lambda each: (each.segment.lr, each.segment.stop, each.segment.seed))
+    moved = dict[float, float]()
+    for lr in {each.segment.lr for each in results}:
+        of = sorted(
+            (each for each in results if each.segment.lr == lr and each.losses), key=lambda each: each.segment.stop
+        )
+        if of and not _harmed(of[-1], results):
+            # Beyond that a difference says no more: one spike would hide all others.
+            moved[lr] = min(max(_greatest_difference(each, still) for each in of), _ENOUGH)
+    return {lr for lr, far in moved.items() if far > _STILL * max(moved.values())}
+
+
+def _harmed(result: SegmentResult, results: Sequence[SegmentResult]) -> bool:
+    """Whether a segment ends with losses above those of an untrained model, or had losses far above them on its way."""
+    nothing = untrained_loss(result, results)
+    if nothing is None:
+        return False
+    mean = float(np.mean(result.losses))
+    return last_loss([result]) - nothing > _HARM * abs(nothing) or mean - nothing > _SPIKE * abs(nothing)
+
+
+def untrained_loss(result: SegmentResult, results: Sequence[SegmentResult]) -> float | None:
+    """The loss that an untrained model has at the end of a segment; None where no losses are known.
+
+    It is that of the smallest LR, which hardly changes the model: in the very same batches, which may be harder than
+    others, or in its first segment where that is higher, since the smallest LR may have learned meanwhile.
+    """
+    known = [each for each in results if each.losses and each.segment.seed == result.segment.seed]
+    first = [each for each in known if each.segment.start == 0]
+    # The smallest LR, since a sum is finite only where all losses are.
+    still = next(
+        (
+            each
+            for each in sorted(first, key=lambda each: (each.segment.lr, each.segment.stop))
+            if math.isfinite(sum(each.losses))
+        ),
+        None,
+    )
+    if still is None:
+        return None
+    ends = (result.segment.start, result.segment.stop)
+    same = [each for each in known if (each.segment.start, each.segment.stop) == ends]
+    beside = last_loss([min(same, key=lambda each: each.segment.lr)]) if same else math.nan
+    fresh = max(still.losses[0], float(np.mean(still.losses)))
+    return max(fresh, beside) if is_finite(beside) else fresh
+
+
+def _greatest_difference(one: SegmentResult, other: SegmentResult) -> float:
+    """The largest difference between the losses of two segments of one length, as a share; 0 where it is unknown."""
+    ends = [(each.segment.start, each.segment.stop) for each in (one, other)]
+    if ends[0] != ends[1] or len(one.losses) != len(other.losses) or not one.losses:
+        return 0.0
+    size = float(np.max(np.abs(other.losses))) or 1.0
+    return float(np.max(np.abs(np.subtract(one.losses, other.losses)))) / size
+
+
+def restarted(results: Sequence[SegmentResult]) -> list[str]:
+    """Names of segments whose losses begin as those of fresh weights do, although they have a parent.
+
+    Only where the parent's losses had fallen, by more than they scatter, is there something to compare.
+    """
+    by_name = {each.segment.name: each for each in results}
+    start, found = loss_at_start(results), list[str]()
+    for each in results:
+        parent = by_name.get(str(each.segment.parent))
+        if start is None or parent is None or len(parent.losses) < 2 or not each.losses:
+            continue
+        before, after = last_loss([parent]), each.losses[0]
+        scatter = float(np.std(parent.losses[-max(2, len(parent.losses) // 2) :]))
+        fell = start - before
+        if is_finite(after) and fell > max(3 * scatter, _FALL * abs(start)) and after - before > fell / 2:
+            found.append(each.segment.name)
+    return found
+
+
+def trusted(results: Sequence[SegmentResult]) -> list[SegmentResult]:
+    """The results that can be relied on: none after a parent whose state was not loaded, where that is the rule."""
+    doubtful, resumed = restarted(results), [each for each in results if each.segment.parent]
+    if len(doubtful) * 2 <= len(resumed) or len(doubtful) < 2:
+        return list(results)
+    return [each for each in results if each.segment.parent is None]
+
 
 _RISE = 0.1
 """A training has diverged if its loss rose by more than this share of the loss at the start."""
 _EARLY_RISE = 1.0
 """The same in a few steps, whose batches differ by more."""
-_FALL = 0.05
 """A training has not begun, or not learned, if its loss fell by less than this share."""
 _BLOWN = 10.0
 """The same against the very first batch, which may be an easy one."""

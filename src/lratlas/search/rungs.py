@@ -9,14 +9,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lratlas.numbers import lr_fault
 from lratlas.search.choice import choose
-from lratlas.search.evidence import LONGER, level_at, trial
-from lratlas.search.learning import alike, last_loss, learners, levels, undecided
-from lratlas.search.level import Level
-from lratlas.search.regimes import diverging
+from lratlas.search.evidence import LONGER, Level, level_at, trial
+from lratlas.search.regimes import alike, diverging, last_loss, learners, levels, undecided
 from lratlas.search.segments import Segment, SegmentResult, make_segment
 from lratlas.search.settings import Search
+from lratlas.text import lr_fault
 
 _SCREEN = 1 / 64  # the share of a full training that all LRs get
 _FIELD: Mapping[float, int] = {1 / 32: 7, 1 / 16: 6, 1 / 8: 5, 1 / 4: 4}  # how many LRs continue to each share

@@ -17,23 +17,23 @@ from torch import Tensor
 
 from lratlas.data.parts import each as for_each
 from lratlas.errors import SearchError
+from lratlas.execute.checkpoints import read_segment, segment_tensors
+from lratlas.rng import generators_kept, stream, torch_seed
 from lratlas.search.journal import CHECKPOINT
 from lratlas.search.segments import BLOCKS, Segment
 from lratlas.search.train_state import TrainState, forget, forget_all, keep, kept, stops
 from lratlas.stacks.strategy import faster_strategy, faster_threads
 from lratlas.stacks.tensors import initial_tensors, samples
-from lratlas.streams import generators_kept, stream, torch_seed
-from lratlas.study.execute.checkpoints import read_segment, segment_tensors
-from lratlas.study.store.atomic import write_file
-from lratlas.study.store.weights import opened_weights, sealed_weights
+from lratlas.study.files import write_file
+from lratlas.study.store import opened_weights, sealed_weights
 from lratlas.training.averaging import add_checkpoint, averaged
+from lratlas.training.batches import augmentation_draws, batch_indices
 from lratlas.training.compiling import can_compile
-from lratlas.training.evaluating import evaluate_stack, pooled_buffers
-from lratlas.training.order import augmentation_draws, batch_indices
+from lratlas.training.evaluate import evaluate_stack, pooled_buffers
 from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.program import Program, Strategy, build
 from lratlas.training.sphere import Weights
-from lratlas.training.stacks import Samples, Stack, start_stack
+from lratlas.training.state import Samples, Stack, start_stack
 from lratlas.training.trainer import train_stack
 
 STATES = "states"

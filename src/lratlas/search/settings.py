@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from lratlas.config.grid import LRs, lr_grid
+from lratlas.config.sections import Section
+from lratlas.config.values import sentence
 from lratlas.errors import SpecError
-from lratlas.numbers import is_finite, plain
-from lratlas.search.schedule import NAMED, Shape, factors, sampled
-from lratlas.study.spec.errors import sentence
-from lratlas.study.spec.grid import LRs, lr_grid
-from lratlas.study.spec.sections import Section
+from lratlas.search.segments import NAMED, Shape, factors, sampled
+from lratlas.text import is_finite, to_python
 
 DEFAULT_LRS = lr_grid(1e-5, 1.0, per_decade=4)
 Counted = Literal["steps", "epochs"]
@@ -87,7 +87,7 @@ class Search(Section):
             return given
         if callable(given):
             return sampled(given)
-        return factors(plain(given))
+        return factors(to_python(given))
 
     @field_validator("warmup")
     @classmethod

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lratlas.execute.checkpoints import read_segment, segment_tensors
 from lratlas.search.segments import Segment
-from lratlas.study.execute.checkpoints import read_segment, segment_tensors
-from lratlas.study.store.atomic import write_file
-from lratlas.study.store.weights import opened_weights, sealed_weights
+from lratlas.study.files import write_file
+from lratlas.study.store import opened_weights, sealed_weights
 from lratlas.training.averaging import Tails
-from lratlas.training.stacks import Stack
+from lratlas.training.state import Stack
 
 _ENDING = ".part"
 _PARTS = 8

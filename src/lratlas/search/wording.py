@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lratlas.search.evidence import STOPPED, failed_otherwise, level_at, stopped, trial
-from lratlas.search.learning import last_loss, restarted, trusted
-from lratlas.search.level import Level
+from lratlas.search.evidence import STOPPED, Level, failed_otherwise, level_at, stopped, trial
+from lratlas.search.regimes import last_loss, restarted, trusted
 from lratlas.search.rungs import enough, next_segments, spent
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search, in_words

@@ -8,7 +8,7 @@ import torch
 from lratlas.stacks.tensors import initial_tensors, samples
 from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.program import Strategy, build, slow_batching_allowed
-from lratlas.training.stacks import start_stack
+from lratlas.training.state import start_stack
 from lratlas.training.trainer import train_stack
 
 _SAMPLES = 32  # a step; what decides, overheads or convolutions, does not depend on it

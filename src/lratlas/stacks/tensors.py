@@ -11,7 +11,7 @@ from lratlas.data.collect import Pair
 from lratlas.data.parts import Parts, count, floats_to, rows
 from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.sphere import Weights
-from lratlas.training.stacks import Samples
+from lratlas.training.state import Samples
 
 
 def initial_tensors(

@@ -1,1 +1,1 @@
-"""Studies: spec, plan, jobs, and the folder they are kept in."""
+"""Studies: plan, progress, and the folder they are stored in."""

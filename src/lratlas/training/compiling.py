@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from lratlas.errors import first_line
-from lratlas.streams import generators_kept
+from lratlas.rng import generators_kept
 from lratlas.training.memory import is_out_of_memory
 
 _LOG = logging.getLogger("lratlas")

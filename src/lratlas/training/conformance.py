@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from lratlas.data.parts import call, each, floats_to
 from lratlas.errors import TaskError, first_line
-from lratlas.streams import generator_states, seeded
-from lratlas.training.evaluating import evaluate_stack
+from lratlas.rng import generator_states, seeded
+from lratlas.training.evaluate import evaluate_stack
 from lratlas.training.plain import LR, SEED, STEPS, Point, Trial, batches_of, in_format, plain_trial
 from lratlas.training.prepared import Conformance, Prepared, make_model, task_on
 from lratlas.training.program import Strategy, build
-from lratlas.training.stacks import Samples, start_stack
+from lratlas.training.state import Samples, start_stack
 from lratlas.training.trainer import train_stack
 
 _TOLERANCE: Mapping[torch.dtype, float] = {torch.float64: 1e-6, torch.float32: 1e-4}

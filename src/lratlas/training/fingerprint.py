@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lratlas.data.collect import Pair
 from lratlas.data.parts import Parts, call, each, floats_to, leaves, logits_of, numbers_of, rows
-from lratlas.streams import seeded, stream
+from lratlas.rng import seeded, stream
 from lratlas.training.digest import SHIFT, Summary, digest, digest_of, words_of
 from lratlas.training.objective import MODEL
 from lratlas.training.prepare import telling_rows

@@ -1,4 +1,4 @@
-"""Which of a model's trained parameters a rule keeps on its sphere: those that are scale-invariant together."""
+"""Is the model scale-invariant, and which of its weights are?"""
 
 import copy
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lratlas.data.parts import Parts, arguments, each, floats_to, numbers_of
+from lratlas.data.parts import Parts, arguments, each, floats_to, numbers_of, rows
 from lratlas.errors import TaskError
-from lratlas.streams import seeded
+from lratlas.rng import seeded
 from lratlas.training.rules import Rule, rule_from
 from lratlas.training.sphere import Weights, scale_dependent
 
@@ -116,3 +116,116 @@ def _free_candidates(weights: Mapping[str, Tensor], at_fault: list[str]) -> list
     matrices = [name for name in weights if name not in vectors]
     # On a residual stream layers are scale-invariant only together, so that each alone would be at fault.
     return [tuple(at_fault), tuple(vectors), (*vectors, *matrices[-1:])]
+
+
+_TOLERANCE = 1e-4  # slopes of invariant layers are rounding, 1e-6 at most; those of other layers were 5e-3 and more
+_SPARE = 4  # points beyond the number of unknowns
+_SHRUNK = 1e-4  # what an eps is multiplied by: its part in the slopes is then below the tolerance
+
+
+def pre_norm_names(model: nn.Module, x: Parts, *, samples: int = 4) -> tuple[str, ...]:
+    """Names, sorted, of the trained parameters that precede a normalisation: they are scale-invariant together.
+
+    Multiplying all of them by a positive number, and nothing else, does not change the outputs in train mode (paper,
+    practical setting: geometry is measured on pre-norm weights). A layer's weight and bias count together; layers that
+    have vectors alone, such as a norm's scale and shift, are left out. The layers are found by trying: those that are
+    scale-invariant alone, and the sets that are so only together, as on a residual stream. The eps of norm layers is
+    made small in the trial, so that it does not pass for a dependence on the scale.
+
+    Args:
+        model: Any model; neither it nor its buffers, its mode or a global generator is changed.
+        x: Inputs as the model gets them, [n, ...]; two at least where there is batch norm.
+        samples: How many of them are used, at most. Time grows with it: there is a pass forward and back for each layer
+            that is not scale-invariant alone, and some ten more.
+
+    Returns:
+        The names; none where the model has no normalisation.
+    """
+    trial = tried(model, rows(x, slice(samples)))
+    for module in trial.model.modules():
+        if isinstance(eps := vars(module).get("eps"), float):
+            vars(module)["eps"] = eps * _SHRUNK
+    layers = _layers(trial.weights)
+    if not layers:
+        return ()
+    chosen = [name for layer in _invariant(trial, layers) for name in layers[layer]]
+    # Slopes are local: what stays must bear to be halved and doubled too.
+    while chosen and (at_fault := _at_fault(trial, chosen)):
+        chosen = [name for name in chosen if name not in at_fault]
+    return tuple(sorted(chosen))
+
+
+def _layers(weights: Weights) -> dict[str, list[str]]:
+    """Names of the parameters of each layer that has more than vectors."""
+    layers: dict[str, list[str]] = {}
+    for name in weights:
+        layers.setdefault(name.rpartition(".")[0], []).append(name)
+    return {layer: names for layer, names in layers.items() if any(weights[name].dim() > 1 for name in names)}
+
+
+def _at_fault(trial: Trial, names: list[str]) -> list[str]:
+    others = {name: value for name, value in trial.weights.items() if name not in names}
+    return scale_dependent(
+        lambda point: trial.outputs({**others, **point}), {name: trial.weights[name] for name in names}
+    )
+
+
+def _invariant(trial: Trial, layers: dict[str, list[str]]) -> list[str]:
+    """Layers whose common scale does not matter, to first order.
+
+    With S the slopes of the outputs in the layers' log scales, [points, layers], a set is invariant if its columns
+    add up to zero. The null space of S is spanned by the indicators of the smallest such sets, which have no layer
+    in common, so each is a row of the projector onto that space, up to its size.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rows: list[Tensor] = []
+    while len(rows) < _SPARE + _moving(rows):
+        rows.append(_slopes(trial, layers, generator))
+    slopes, influence = torch.stack(rows).unbind(1)
+    _, sizes, directions = torch.linalg.svd(slopes / len(rows) ** 0.5, full_matrices=True)
+    rank = int((sizes > _TOLERANCE).sum())
+    projector = directions[rank:].T @ directions[rank:]
+    found: list[str] = []
+    for at, layer in enumerate(layers):
+        indicator = projector[at] / projector[at, at].clamp(min=_TOLERANCE)
+        # Other null vectors come of layers that undo each other, one's scale up and the other's down.
+        is_set = bool(torch.minimum(indicator.abs(), (indicator - 1).abs()).max() < 0.05)
+        # Weights that the outputs do not depend on at all precede nothing.
+        if is_set and indicator[at] > 0.5 and influence[:, at].max() > _TOLERANCE:
+            found.append(layer)
+    return found
+
+
+def _moving(rows: list[Tensor]) -> int:
+    """How many layers have been seen not to be scale-invariant alone."""
+    return int((torch.stack(rows)[:, 0].abs() > _TOLERANCE).any(0).sum()) if rows else 0
+
+
+def _slopes(trial: Trial, layers: dict[str, list[str]], generator: torch.Generator) -> Tensor:
+    """Slopes in each layer's log scale, and the most that any change of its size could do, float64 [2, layers].
+
+    They are those of a random combination of the outputs, relative to the outputs' size, at a random point nearby.
+    """
+    point = {name: _shaken(value, generator) for name, value in trial.weights.items()}
+    with torch.enable_grad():
+        own = {name: point[name].requires_grad_() for names in layers.values() for name in names}
+        outputs = trial.outputs(point)
+    size = outputs.detach().square().sum().sqrt()
+    direction = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs) / size
+    gradients = torch.autograd.grad(outputs, [*own.values()], direction, allow_unused=True, materialize_grads=True)
+    found = dict(zip(own, gradients, strict=True))
+    slopes: list[float] = []
+    most: list[float] = []
+    for names in layers.values():
+        weight = torch.cat([own[name].detach().flatten() for name in names])
+        slope = torch.cat([found[name].flatten() for name in names])
+        slopes.append(float(weight @ slope))
+        most.append(float(weight.norm() * slope.norm()))
+    # A slope that is no number speaks against invariance.
+    return torch.tensor([slopes, most], dtype=torch.float64).nan_to_num(1.0, 1.0, -1.0)
+
+
+def _shaken(value: Tensor, generator: torch.Generator) -> Tensor:
+    # So that parameters that start at zero are seen too.
+    size = float(value.square().mean().sqrt()) or 1.0
+    return value + 0.1 * size * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils._pytree import tree_map
 
 from lratlas.data.parts import Parts, count, each, logits_of
-from lratlas.streams import stream
+from lratlas.rng import stream
 
 Loss = Callable[[Any, Any], Tensor]
 Labels = Literal["classes", "binary", "metric", "none"]

@@ -14,9 +14,9 @@ from torch.optim.sgd import sgd
 
 from lratlas.data.parts import Parts, call, floats_to, logits_of, rows
 from lratlas.errors import TaskError, first_line
-from lratlas.streams import seeded, stream
+from lratlas.rng import seeded, stream
+from lratlas.training.batches import augmentation_draws, batch_indices
 from lratlas.training.objective import MODEL
-from lratlas.training.order import augmentation_draws, batch_indices
 from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.rules import Rule
 

@@ -16,14 +16,14 @@ from lratlas.data.augment import Augmentation
 from lratlas.data.collect import Pair, loader_batch_size, pair_of
 from lratlas.data.parts import Parts, call, count, each, is_parts, leaves, logits_of, rows, shapes
 from lratlas.errors import TaskError, first_line
-from lratlas.numbers import plain
-from lratlas.streams import generator_states, seeded, stream
+from lratlas.rng import generator_states, seeded, stream
+from lratlas.text import to_python
 from lratlas.training.conformance import check_step
+from lratlas.training.devices import on_device
 from lratlas.training.invariance import placed
 from lratlas.training.losses import chosen_objective
 from lratlas.training.objective import LOSSES, MODEL
 from lratlas.training.optimizers import Factory, check_optimizer, optimizer_rule
-from lratlas.training.placing import on_device
 from lratlas.training.prepared import Conformance, Prepared, held_out, make_model
 from lratlas.training.rules import Rule, rule_from
 
@@ -111,7 +111,7 @@ def checked_before(found: Conformance) -> Generator[None]:
 
 
 def _batch_size(task: "Task", samples: int) -> int:
-    given = plain(task.batch_size)
+    given = to_python(task.batch_size)
     if given is None:
         given = min(loader_batch_size(task.train) or DEFAULT_BATCH, samples)
     size = samples if given == "full" else given
@@ -123,14 +123,14 @@ def _batch_size(task: "Task", samples: int) -> int:
 def _validation(given: Any, train: Pair, *, whole: bool) -> tuple[Pair | None, Pair]:
     if given is None:
         return None, train
-    share = given if isinstance(given, tuple | list) else plain(given)
+    share = given if isinstance(given, tuple | list) else to_python(given)
     if not isinstance(share, float | int):
         return pair_of("validation", given, whole=whole), train
     return held_out(train, share)
 
 
 def _rule(rule: Any) -> Rule:
-    return optimizer_rule(cast("Factory", rule)) if callable(rule) else rule_from(plain(rule))
+    return optimizer_rule(cast("Factory", rule)) if callable(rule) else rule_from(to_python(rule))
 
 
 def _check_shapes(train: Pair, others: Mapping[str, Pair], singles: Pair | None) -> None:

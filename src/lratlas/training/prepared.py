@@ -14,9 +14,9 @@ from lratlas.data.augment import Augmentation
 from lratlas.data.collect import Pair
 from lratlas.data.parts import Parts, call, count, each, floats_to, rows
 from lratlas.errors import TaskError, first_line
-from lratlas.streams import seeded, stream, torch_seed
+from lratlas.rng import seeded, stream, torch_seed
+from lratlas.training.devices import on_device
 from lratlas.training.objective import Objective, counted
-from lratlas.training.placing import on_device
 from lratlas.training.rules import Rule
 
 _HOST = torch.device("cpu")

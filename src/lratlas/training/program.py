@@ -18,12 +18,12 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.utils._pytree import tree_map
 
 from lratlas.data.parts import Parts, arguments, each, leaves, rows
+from lratlas.training.batch_norm import norm_names, with_moments
 from lratlas.training.compiling import Compilation, Guarded
 from lratlas.training.compiling import compiled as compile_function
 from lratlas.training.objective import Objective
 from lratlas.training.rules import Rule, State
 from lratlas.training.sphere import Weights, expand, norm
-from lratlas.training.statistics import norm_names, with_moments
 
 SUMS = 4  # loss, accuracy, chance accuracy, gradient norm
 Strategy = Literal["stack", "single"]
@@ -60,7 +60,7 @@ class Program:
         evaluate: ``(weights, buffers, batch, counted) -> [3, seeds, lanes]``: sums over the samples counted
             (weights 0 or 1, [batch]) of loss, accuracy and chance accuracy, the model in eval mode.
         moments: ``(weights, buffers, batch) -> buffers``: a pass in train mode that leaves each batch norm's moments
-            of this batch in its buffers (see `lratlas.training.statistics`).
+            of this batch in its buffers (see `lratlas.training.batch_norm`).
         rule: The update rule.
         norms: Names of the model's batch norms that keep running statistics.
         chunk: Samples to evaluate at once.

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from lratlas.data.parts import leaves, rows
-from lratlas.training.evaluating import evaluate_stack
-from lratlas.training.fitted import Fitted, joined_fitted, nothing_seen
+from lratlas.training.evaluate import evaluate_stack
 from lratlas.training.memory import in_parts
 from lratlas.training.program import SUMS, Batch, Program, slow_batching_allowed
-from lratlas.training.record import COLUMNS, Row, UnderWay, part_of
+from lratlas.training.record import COLUMNS, Fitted, Row, UnderWay, joined_fitted, nothing_seen, part_of
 from lratlas.training.sphere import Weights, norm
-from lratlas.training.stacks import Samples, Stack, joined, joined_weights
+from lratlas.training.state import Samples, Stack, joined, joined_weights
 
 _ACCURACY = 1  # its place in the sums
 _GATHERED_BYTES = 2**25  # batches are gathered for many steps at once, up to this size

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from lratlas.analysis.boundaries import boundaries
 from lratlas.analysis.claims import CLAIMS, claims
 from lratlas.analysis.comparison import Entry, comparison
-from lratlas.analysis.quality import GAIN
 from lratlas.analysis.regimes import regimes
+from lratlas.analysis.scores import GAIN
 from lratlas.analysis.summary import summary
-from lratlas.analysis.wording import plain, signed_interval
 from lratlas.tables import SCHEMAS
+from lratlas.text import plain, signed_interval
 
 from .conftest import KINDS, PLRS, levels
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lratlas.analysis.claims.verdict import exceeds, opposite, together, what_would_tell
-from lratlas.analysis.gains import Gain, over_seeds
+from lratlas.analysis.claims.evidence import exceeds, opposite, together, what_would_tell
+from lratlas.analysis.estimates import Gain, over_seeds
 
 
 def gain(mean: float, reach: float | None, seeds: int = 5) -> Gain:

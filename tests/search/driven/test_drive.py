@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from lratlas.errors import SearchError, SpecError
+from lratlas.rng import generator_states
 from lratlas.search.driven import drive
 from lratlas.search.driven.find import find_by_function
 from lratlas.search.finder import Finder
-from lratlas.streams import generator_states
 
 LRS = [0.01, 0.1, 0.5]
 STEPS = 128

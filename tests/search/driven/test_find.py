@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader, TensorDataset
 import lratlas
 from cheaper import without_a_process
 from lratlas.errors import SearchError, SpecError
+from lratlas.rng import generator_states, seeded
 from lratlas.search.driven.find import find_by_function, find_by_script
 from lratlas.search.find import SearchProgress
 from lratlas.search.finder import Finder
 from lratlas.search.segments import mean_of_last_fifth
-from lratlas.streams import generator_states, seeded
 
 LRS = [1e-3, 1e-2, 0.1, 0.5]
 STEPS = 128

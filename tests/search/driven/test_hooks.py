@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lratlas.search.driven.hooks import Follower, followed
+from lratlas.search.driven.steps import Follower, followed
 
 
 class Heard(Follower):

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from lratlas.analysis.claims.evidence import Evidence
+from lratlas.analysis.claims.evidence import Evidence, Judgement, NotMeasured, Unanswered
 from lratlas.analysis.claims.learned import middle_band, sparse_features
 from lratlas.analysis.claims.minima import connected_basin, high_flr_leaves, sharpness_unrelated
 from lratlas.analysis.claims.quality import best_averaged, best_fine_tuned, flr_matters, two_stages_recover
 from lratlas.analysis.claims.regimes import epochs_diverge, three_regimes
-from lratlas.analysis.claims.verdict import Judgement, NotMeasured, Unanswered
 from lratlas.analysis.regimes import ALL_TOO_SMALL, all_too_small
 from lratlas.tables import SCHEMAS, Tables, has_accuracy
 from lratlas.thresholds import DEFAULTS, Thresholds

@@ -3,9 +3,19 @@
 import numpy as np
 import polars as pl
 
-from lratlas.analysis.claims.evidence import Evidence, lr_range, mean_of, per_seed, spoken
-from lratlas.analysis.claims.verdict import NEGLIGIBLE, Judgement, NotMeasured, exceeds, what_would_tell
-from lratlas.analysis.quality import complete_seeds
+from lratlas.analysis.claims.evidence import (
+    NEGLIGIBLE,
+    Evidence,
+    Judgement,
+    NotMeasured,
+    exceeds,
+    lr_range,
+    mean_of,
+    per_seed,
+    spoken,
+    what_would_tell,
+)
+from lratlas.analysis.scores import complete_seeds
 
 
 def sparse_features(evidence: Evidence) -> Judgement:

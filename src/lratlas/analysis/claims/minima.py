@@ -4,21 +4,25 @@ from dataclasses import replace
 
 import polars as pl
 
-from lratlas.analysis.claims.evidence import Evidence, clipped, mean_of, per_seed, spoken
-from lratlas.analysis.claims.verdict import (
+from lratlas.analysis.claims.evidence import (
+    Evidence,
     Judgement,
     NotMeasured,
     Unanswered,
+    clipped,
     exceeds,
+    mean_of,
     opposite,
+    per_seed,
+    spoken,
     together,
     what_would_tell,
 )
-from lratlas.analysis.equal_loss import at_equal_loss, flatness_correlation
-from lratlas.analysis.gains import Gain, over_seeds
-from lratlas.analysis.quality import complete_seeds
-from lratlas.analysis.wording import format_lr, plain, signed_interval
+from lratlas.analysis.estimates import Gain, over_seeds
+from lratlas.analysis.minima import at_equal_loss, flatness_correlation
+from lratlas.analysis.scores import complete_seeds
 from lratlas.errors import StudyError
+from lratlas.text import format_lr, plain, signed_interval
 
 # "Far below" the threshold is a tenth of it or less.
 FAR_BELOW = 0.1

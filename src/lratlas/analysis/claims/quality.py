@@ -3,24 +3,23 @@
 import polars as pl
 
 from lratlas.analysis.claims.evidence import (
-    Evidence,
-    lr_range,
-    mean_of,
-    per_seed,
-    spoken,
-)
-from lratlas.analysis.claims.verdict import (
     NEGLIGIBLE,
+    Evidence,
     Judgement,
     NotMeasured,
     Unanswered,
     Verdict,
     exceeds,
+    lr_range,
+    mean_of,
     opposite,
+    per_seed,
+    spoken,
     together,
     what_would_tell,
 )
-from lratlas.analysis.quality import (
+from lratlas.analysis.minima import two_stages
+from lratlas.analysis.scores import (
     GAIN,
     averaged,
     complete_seeds,
@@ -30,9 +29,8 @@ from lratlas.analysis.quality import (
     score_of,
     threshold_gain,
 )
-from lratlas.analysis.two_stages import two_stages
-from lratlas.analysis.wording import format_lr
 from lratlas.tables import direct
+from lratlas.text import format_lr
 
 # Accuracies that differ by at most two points hardly depend on the FLR.
 HARDLY = 0.02

@@ -8,11 +8,20 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lratlas.analysis.boundaries import seed_labels
-from lratlas.analysis.claims.evidence import Evidence, clipped, mean_of, spoken
-from lratlas.analysis.claims.verdict import Judgement, NotMeasured, Unanswered, exceeds, what_would_tell
-from lratlas.analysis.gains import Floats, Gain
+from lratlas.analysis.claims.evidence import (
+    Evidence,
+    Judgement,
+    NotMeasured,
+    Unanswered,
+    clipped,
+    exceeds,
+    mean_of,
+    spoken,
+    what_would_tell,
+)
+from lratlas.analysis.estimates import Floats, Gain
 from lratlas.analysis.power_law import rising
-from lratlas.analysis.wording import format_lr
+from lratlas.text import format_lr
 
 # Of all pairs of PLRs from different regimes, the share that must be in order: one stray PLR of a dozen is bearable.
 IN_ORDER = 0.8

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from lratlas.errors import SearchError
+from lratlas.rng import seeded
 from lratlas.search.advice import Advice
-from lratlas.search.driven.hooks import followed
-from lratlas.search.driven.outputs import Outputs
-from lratlas.search.driven.printed import Heard, Printed
+from lratlas.search.driven.outputs import Heard, Outputs, Printed
+from lratlas.search.driven.steps import followed
 from lratlas.search.driven.trial import Reached, Trial
 from lratlas.search.driven.validation import Validation
 from lratlas.search.driven.world import ENVIRONMENT, several_trainings
@@ -24,7 +24,6 @@ from lratlas.search.evidence import STOPPED
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment, SegmentResult, block_losses, mean_of_last_fifth
 from lratlas.search.wording import LESS_MEMORY, UNMEASURED, stopped_in_words
-from lratlas.streams import seeded
 from lratlas.training.memory import is_out_of_memory
 
 OUTPUT = "output"

@@ -16,11 +16,10 @@ from scipy.stats import spearmanr
 from lratlas.errors import SearchError, SpecError
 from lratlas.paths import home_expanded
 from lratlas.search.advice import Advice
-from lratlas.search.driven.alone import losses_alone
 from lratlas.search.driven.drive import Driven, drive
-from lratlas.search.driven.printed import better
+from lratlas.search.driven.outputs import better
 from lratlas.search.driven.scout import settle
-from lratlas.search.driven.script import filled, placeholders_in, script_body
+from lratlas.search.driven.script import filled, losses_alone, placeholders_in, script_body
 from lratlas.search.driven.trial import ENDLESS
 from lratlas.search.driven.validation import VARIADIC, Validation
 from lratlas.search.finder import Finder

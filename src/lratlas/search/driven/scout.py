@@ -9,16 +9,14 @@ from typing import Any
 
 from lratlas.errors import LRAtlasError, SearchError, SpecError, meant
 from lratlas.search.driven.drive import NOT_SEEN, OUTPUT, SCHEDULE, Driven, begun
-from lratlas.search.driven.hooks import followed
-from lratlas.search.driven.outputs import Outputs
-from lratlas.search.driven.printed import RETURNED, Heard, Printed, make_printed, most_telling
+from lratlas.search.driven.outputs import RETURNED, Heard, Outputs, Printed, make_printed, most_telling
+from lratlas.search.driven.steps import followed
 from lratlas.search.driven.trial import ENDLESS, Reached, Trial
 from lratlas.search.driven.validation import comma_pattern, compiled_pattern, listed, make_validation, of_training
 from lratlas.search.driven.world import several_trainings
 from lratlas.search.journal import SETTINGS, read_object, read_results, read_settings
 from lratlas.search.segments import make_segment
-from lratlas.study.store.atomic import write_file
-from lratlas.study.store.checksum import sealed_json
+from lratlas.study.files import sealed_json, write_file
 
 _FILE = "training.json"
 _BEFORE = Path(OUTPUT) / "before.txt"

@@ -1,11 +1,16 @@
-"""A function in a thread, which is suspended within its loop and made to leave it."""
+"""A training in a thread of its own, suspended where a segment ends."""
 
 import contextvars
 import ctypes
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, MutableMapping
+
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from lratlas.errors import SearchError
 
 _STACK = 1 << 26  # bytes; compilers and deep models recurse further than a thread's default allows
 _REFUSALS = 3  # times that code may catch `Leave` and continue, before its thread sleeps for good
@@ -117,3 +122,24 @@ def _raise_in(thread: threading.Thread, error: type[BaseException]) -> None:
     """Raise an exception in another thread, as soon as it runs Python code."""
     if thread.ident is not None:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(error))
+
+
+_owners: MutableMapping[Tensor, object] = WeakIdKeyDictionary()
+
+
+def claim(parameters: Iterable[Tensor], owner: object) -> bool:
+    """Make sure that no other training trains these parameters; those without a gradient are not trained.
+
+    Returns:
+        Whether there was one with a gradient.
+
+    Raises:
+        SearchError: Another one trains them.
+    """
+    trained = [each for each in parameters if each.grad is not None]
+    if any(_owners.setdefault(each, owner) is not owner for each in trained):
+        raise SearchError(
+            "Two trainings of the search train the same parameters, so that each continues from where the other one is:"
+            " the model is made outside the function. Make it inside, so that each training has its own."
+        )
+    return bool(trained)

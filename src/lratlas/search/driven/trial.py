@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lratlas.errors import SearchError, first_line
-from lratlas.search.driven.apart import claim
-from lratlas.search.driven.outputs import Outputs
-from lratlas.search.driven.printed import Heard, Printed
+from lratlas.search.driven.outputs import Heard, Outputs, Printed
 from lratlas.search.driven.steps import Steps, has_scheduler
-from lratlas.search.driven.suspend import Suspendable
+from lratlas.search.driven.suspend import Suspendable, claim
 from lratlas.search.driven.untouched import importing, modules_among, modules_of, untouched, variables
 from lratlas.search.driven.validation import Validation
 from lratlas.search.driven.world import enter, world

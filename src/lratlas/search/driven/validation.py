@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
+from lratlas.config.values import shown
 from lratlas.errors import SearchError, SpecError, first_line, meant
-from lratlas.numbers import number
-from lratlas.study.spec.errors import shown
+from lratlas.text import number
 from lratlas.training.memory import is_out_of_memory
 
 NUMBER = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"

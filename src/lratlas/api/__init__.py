@@ -1,0 +1,1 @@
+"""What a person calls: explore, find, compare, load, and what they write."""

@@ -1,0 +1,127 @@
+"""What a search writes for people and for scripts: its page, its figure, and the advice as JSON."""
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from altair.utils.schemapi import debug_mode
+
+from lratlas.errors import SearchError
+from lratlas.paths import home_expanded
+from lratlas.report.charts.search_charts import advice_chart, course_chart
+from lratlas.report.charts.search_words import courses_data
+from lratlas.report.figures import figure_pdf, figure_svg
+from lratlas.report.search_page import advice_page, schedule_text
+from lratlas.report.theme import Drawing
+from lratlas.search.advice import Advice
+from lratlas.search.regimes import Bracket
+from lratlas.study.files import write_file
+from lratlas.text import finite_or_none, is_finite
+
+FILES = ("advice.json", "advice.svg", "advice.pdf", "advice.html")
+"""What `write_advice` writes."""
+
+
+def write_advice(advice: Advice, folder: str | Path) -> Path:
+    """Write the advice into a folder as a page, as JSON for scripts, and its main chart as SVG and PDF.
+
+    Each file is replaced at once or not at all.
+
+    Args:
+        advice: What a search came to.
+        folder: That of the search, or any other; made if it is not there.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        SearchError: A file cannot be written.
+    """
+    folder = home_expanded(folder)
+    # Altair checks every part of a chart against a schema as it is made, which takes longer than all the rest.
+    with debug_mode(False):
+        charts = charts_of(advice)
+    contents = zip(
+        FILES,
+        (
+            json.dumps(advice_facts(advice), indent=1, allow_nan=False).encode() + b"\n",
+            figure_svg(charts["advice"]).encode(),
+            figure_pdf(charts["advice"]),
+            advice_page(advice, charts, facts=cost_facts(advice)).encode(),
+        ),
+        strict=True,
+    )
+    for name, content in contents:
+        try:
+            write_file(folder / name, content)
+        except OSError as error:
+            raise SearchError(f"{folder / name} cannot be written: {error.strerror or error}.") from error
+    return folder / "advice.html"
+
+
+def charts_of(advice: Advice) -> dict[str, Drawing]:
+    """The charts of an advice by name: ``advice``, and ``course`` where an LR was trained for more than one share."""
+    draw: Mapping[str, Callable[[Advice], Drawing]] = {"advice": advice_chart}
+    if courses_data(advice)["went_on"].any():
+        draw = {**draw, "course": course_chart}
+    return {name: make(advice) for name, make in draw.items()}
+
+
+def advice_facts(advice: Advice) -> dict[str, Any]:
+    """The statement and all fields of an advice as JSON knows them; None for what is missing or not finite.
+
+    The tables are lists of row objects; a bracket has ``below``, ``above`` and ``value``.
+    """
+    record: dict[str, Any] = {each.name: getattr(advice, each.name) for each in fields(advice)}
+    brackets = {name: _bracket(record[name]) for name in ("convergence", "divergence")}
+    tables = {name: record[name].to_dicts() for name in ("evidence", "compared")}
+    checkpoint = None if advice.checkpoint is None else str(advice.checkpoint)
+    facts = {"statement": advice.statement} | record | brackets | tables | {"checkpoint": checkpoint}
+    return finite_or_none(facts)
+
+
+def cost_facts(advice: Advice) -> dict[str, str]:
+    """What the search cost and what it was made with, name by name."""
+    lrs, seeds = advice.evidence["lr"].n_unique(), advice.evidence["seed"].n_unique()
+    return {
+        "Cost": f"{advice.cost:.2f} full trainings of {advice.length(advice.steps)}",
+        "Segments": f"{advice.evidence.height}, of {_counted(lrs, 'LR')} and {_counted(seeds, 'seed')}",
+        "Time": f"{advice.evidence['seconds'].sum():,.0f} s, summed over segments",
+        **_schedule(advice),
+        **_expected(advice),
+        **_best(advice),
+        "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "polars", "altair")),
+        "Machine": f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
+    }
+
+
+def _schedule(advice: Advice) -> dict[str, str]:
+    if advice.schedule == "constant" and not advice.warmup:
+        return {}
+    warmup = f", after a warm-up of {advice.length(advice.warmup)}" if advice.warmup else ""
+    return {"LR": f"{schedule_text(advice)}{warmup}"}
+
+
+def _expected(advice: Advice) -> dict[str, str]:
+    if advice.expected is None:
+        return {}
+    interval = f"90% interval {advice.expected_low:.4g} to {advice.expected_high:.4g}"
+    return {"Expected": f"a validation metric of {advice.expected:.4g} after a full training ({interval})"}
+
+
+def _best(advice: Advice) -> dict[str, str]:
+    if not is_finite(advice.best):
+        return {}
+    return {"Best so far": f"{advice.best:.4g}, after {advice.length(advice.best_steps)}"}
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _bracket(bracket: Bracket | None) -> dict[str, float] | None:
+    return bracket and asdict(bracket) | {"value": bracket.value}

@@ -1,0 +1,142 @@
+"""Starting and resuming studies from Python; the command line calls the same two functions."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lratlas.config.sections import Spec
+from lratlas.config.spec import read_spec, spec_from
+from lratlas.config.tasks import Tasks, tasks_of
+from lratlas.errors import JobsFailed, SpecError, StudyError, meant
+from lratlas.notices import heard
+from lratlas.study.artifacts import REPORT
+from lratlas.study.folder import AGAIN, PYTHON
+from lratlas.study.plan import stored_spec
+from lratlas.study.run import conduct, open_study
+from lratlas.study.store import Store
+from lratlas.text import to_python
+
+if TYPE_CHECKING:
+    from lratlas.atlas import Atlas
+    from lratlas.execute.scheduler import Progress
+    from lratlas.task import Task
+
+_ARGUMENTS = ("folder", "workers", "cluster", "gpu_share", "progress", "notice")  # of `explore`, besides sections
+
+
+def explore(
+    task: "Task | Callable[[int], Task] | Spec | str | Path",
+    *,
+    folder: str | Path | None = None,
+    workers: int | None = 1,
+    cluster: str | None = None,
+    gpu_share: float = 1.0,
+    progress: "Callable[[Progress], None] | None" = None,
+    notice: Callable[[str], None] = print,
+    **sections: Any,
+) -> "Atlas":
+    """Conduct the whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
+
+    What the folder already has is not trained again, so calling this again resumes or extends the study.
+
+    Args:
+        task: A task; or a function from data seed to task, where data are generated; or a spec or the path of one.
+        folder: The study folder; a new temporary one if None.
+        workers: Processes on this machine, or on the cluster; None there for as many as it has room for.
+        cluster: Address of a Ray cluster, or ``auto``; None for this machine. The folder must be one that all its
+            machines see.
+        gpu_share: The part of a GPU that a worker on a cluster needs, if the study trains on one.
+        progress: Called on every change of progress.
+        notice: Called with sentences the user should see.
+        sections: With a task, the sections of a spec, by the same names and fields: ``pretrain={"lrs": [...],
+            "epochs": 20}`` (needed), ``second``, ``finetune``, ``average``, ``refine``, ``trace``, ``measure``,
+            ``regimes``, ``training``, and ``name``.
+
+    Raises:
+        SpecError: A section is wrong.
+        JobsFailed: Some jobs failed again and again; the rest is done, and the report says what came of it.
+        StudyError: The folder cannot be used; nothing computed is lost.
+    """
+    tasks = None
+    if isinstance(task, (Spec, str, Path)):
+        if sections:
+            hint = next((found for name in sections if (found := meant(name, _ARGUMENTS, quote="`"))), "")
+            raise SpecError(f"{', '.join(sections)}{hint} cannot be given with a spec, which has its own sections.")
+        spec = task if isinstance(task, Spec) else read_spec(task)
+    else:
+        if "task" in sections:
+            raise SpecError("task cannot be a section too: it is the first argument.")
+        tasks = tasks_of(task)
+        values = {"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections}
+        spec = spec_from(values, also=_ARGUMENTS)
+    store = open_study(folder or tempfile.mkdtemp(prefix="lratlas-"), spec)
+    crew = {"workers": to_python(workers), "cluster": cluster, "gpu_share": to_python(gpu_share)}
+    return _conducted(store, spec, crew, tasks=tasks, progress=progress, notice=notice)
+
+
+def resume(
+    folder: str | Path,
+    *,
+    workers: int | None = 1,
+    cluster: str | None = None,
+    gpu_share: float = 1.0,
+    progress: "Callable[[Progress], None] | None" = None,
+    notice: Callable[[str], None] = print,
+) -> "Atlas":
+    """Continue an interrupted study; does nothing if it is finished.
+
+    Raises:
+        StudyError: There is no study there, or it was started from Python and must be continued from there.
+    """
+    store = Store.open(folder)
+    spec = stored_spec(store)
+    if spec.task.preset == PYTHON:
+        raise StudyError(f"{folder} was started from Python with a custom task; {AGAIN}.")
+    crew = {"workers": to_python(workers), "cluster": cluster, "gpu_share": to_python(gpu_share)}
+    return _conducted(store, None, crew, tasks=None, progress=progress, notice=notice)
+
+
+def _conducted(
+    store: Store,
+    spec: Spec | None,
+    crew: Mapping[str, Any],
+    *,
+    tasks: Tasks | None,
+    progress: "Callable[[Progress], None] | None",
+    notice: Callable[[str], None],
+) -> "Atlas":
+    changed = spec is not None and spec != stored_spec(store)
+
+    def conducted(*more: float, notice: Callable[[str], None]) -> "Atlas":
+        try:
+            did = conduct(store, spec, more=more, **crew, tasks=tasks, progress=progress, notice=notice)
+        except JobsFailed:
+            with suppress(StudyError):  # a full disk, say: what failed first is what matters
+                _report(_atlas(store))
+            raise
+        atlas = _atlas(store)
+        if did or changed or not atlas.is_reported:
+            _report(atlas)
+        return atlas
+
+    with heard(notice) as tell:
+        atlas = conducted(notice=tell)
+        while (plr := atlas.next_plr()) is not None:
+            tell(f"Bisection: PLR {plr:g} is added.")
+            atlas = conducted(plr, notice=tell)
+    return atlas
+
+
+def _atlas(store: Store) -> "Atlas":
+    # Training begins, and a study that is cut off ends, before what only analyses it is imported.
+    from lratlas.atlas import Atlas
+
+    return Atlas(store)
+
+
+def _report(atlas: "Atlas") -> None:
+    """Write the report; an interruption leaves none, rather than that of an earlier state."""
+    atlas.store.remove(REPORT)
+    atlas.write_report()

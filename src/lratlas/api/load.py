@@ -1,0 +1,39 @@
+"""Opening what an earlier session stored: a study or a search."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lratlas.errors import SpecError
+from lratlas.study.folder import holds_search
+
+if TYPE_CHECKING:
+    from lratlas.atlas import Atlas
+    from lratlas.search.finder import Finder
+    from lratlas.thresholds import Thresholds
+
+
+def load(folder: str | Path, *, thresholds: "Thresholds | None" = None) -> "Atlas | Finder":
+    """Open a study or a search on disk, finished or not; nothing is trained or written.
+
+    Args:
+        folder: The folder of the study or search; a study's may be a URL.
+        thresholds: Other numbers than the spec's for the regimes and boundaries of a study.
+
+    Returns:
+        The atlas of a study; of a search its finder, whose ``advice()`` is the result so far, ``results`` the trained
+        segments and ``search`` the settings.
+
+    Raises:
+        StudyError: There is neither in the folder.
+        SearchError: The settings of the search are damaged.
+        SpecError: There are ``thresholds``, but it is a search.
+    """
+    if holds_search(folder):
+        from lratlas.search.finder import Finder
+
+        if thresholds is not None:
+            raise SpecError(f"{folder} holds a search, and thresholds are for the regimes of a study; leave them out.")
+        return Finder(folder)
+    from lratlas.atlas import load as load_study
+
+    return load_study(folder, thresholds=thresholds)

@@ -1,0 +1,1 @@
+"""What to study: specs and their sections, the presets, and the tasks that a spec names."""

@@ -1,0 +1,316 @@
+"""The sections of a spec: what to train and how, as frozen models that refuse unknown fields."""
+
+from collections.abc import Mapping
+from typing import Literal, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
+
+from lratlas.config.grid import LRs, closest
+from lratlas.config.values import (
+    Bands,
+    BatchSize,
+    Betas,
+    Counts,
+    Device,
+    Function,
+    Loss,
+    Numbers,
+    Options,
+    RuleName,
+)
+from lratlas.text import lr_fault, to_python
+from lratlas.thresholds import Thresholds
+
+RULE_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "sgd": ("momentum", "nesterov", "weight_decay"),
+    "adam": ("betas", "eps", "weight_decay"),
+    "adamw": ("betas", "eps", "weight_decay"),
+    "sphere_sgd": ("radius", "other_lr"),
+    "sphere_rsgd": ("radius", "other_lr"),
+}
+ADAMW_DECAY = 0.01
+MOST_REPEATS = 10_000
+
+
+class Section(BaseModel):
+    """A part of a spec: frozen, strict about types, without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_numbers(cls, values: object) -> object:
+        return to_python(values)
+
+
+class RuleSpec(Section):
+    """The update rule and its settings; a setting that the named rule does not have is an error."""
+
+    name: RuleName = Field(description='the update rule, or "module:function" that makes a torch.optim.Optimizer')
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="momentum (sgd)")
+    nesterov: bool = Field(default=False, description="Nesterov momentum (sgd)")
+    weight_decay: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="L2 (sgd, adam: 0) or decoupled (adamw: 0.01) weight decay",
+    )
+    betas: Betas = Field(default=(0.9, 0.999), description="decay rates of the two moments (adam, adamw)")
+    eps: float = Field(default=1e-8, gt=0, allow_inf_nan=False, description="added to the denominator (adam, adamw)")
+    radius: float = Field(
+        default=1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="norm of the trained vector (sphere rules)",
+    )
+    other_lr: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="LR of weights that are not scale-invariant (sphere rules); 0 freezes them",
+    )
+
+    @field_validator("other_lr")
+    @classmethod
+    def _lr_or_none(cls, lr: float | None) -> float | None:
+        if lr and (allowed := lr_fault(lr)):
+            raise ValueError(f"is {lr!r}, but must be 0 or {allowed}")
+        return lr
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adamw_decay(cls, values: object) -> object:
+        if isinstance(values, dict) and cast("dict[str, object]", values).get("name") == "adamw":
+            return {"weight_decay": ADAMW_DECAY, **cast("dict[str, object]", values)}
+        return values
+
+    @model_validator(mode="after")
+    def _own_fields(self) -> Self:
+        allowed = ("name", *RULE_FIELDS.get(self.name, ()))
+        foreign = [name for name in type(self).model_fields if name in self.model_fields_set - {*allowed}]
+        if foreign:
+            raise ValueError(
+                f"names {self.name}, which has no `{foreign[0]}`; allowed with it are {', '.join(allowed)}"
+            )
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("has nesterov = true without momentum, but Nesterov needs a momentum above 0")
+        return self
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The settings that the named rule has, as its keyword arguments."""
+        held = {name: cast("object", getattr(self, name)) for name in RULE_FIELDS.get(self.name, ())}
+        return {name: value for name, value in held.items() if value is not None}
+
+    @model_serializer
+    def _own_values(self) -> dict[str, object]:
+        return {"name": self.name, **self.settings}
+
+
+class TaskSpec(Section):
+    """The task: a preset, or the functions that make the model and the data."""
+
+    preset: str | None = Field(default=None, min_length=1, description="name of a task that comes with the package")
+    model: Function | None = Field(default=None, description='"module:function" that makes the model')
+    data: Function | None = Field(default=None, description='"module:function" that returns the training and test data')
+    options: Options = Field(default_factory=dict, description="keyword arguments for the preset or the functions")
+    loss: Loss | None = Field(
+        default=None,
+        description='name of a loss or "module:function"; the task\'s own if left out',
+    )
+    metric: Function | None = Field(
+        default=None, description='"module:function" that measures the share of right predictions, in place of accuracy'
+    )
+    batch_size: BatchSize | None = Field(
+        default=None, description='samples in a batch, or "full"; the task\'s own if left out'
+    )
+    rule: RuleSpec | None = Field(default=None, description="the update rule; the task's own if left out")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.preset is None) == (self.model is None):
+            held = "neither" if self.preset is None else "both"
+            raise ValueError(f"must have exactly one of `preset` and `model`, but has {held}")
+        if self.model is not None and self.data is None:
+            raise ValueError("has `model` without `data`, but an own model needs both")
+        if self.preset is not None and self.data is not None:
+            raise ValueError("has `data` together with `preset`, but a preset brings its own data")
+        if self.preset is not None and self.metric is not None:
+            raise ValueError("has `metric` together with `preset`, but a preset measures accuracy")
+        return self
+
+
+class StageSpec(Section):
+    """One stage of training: its learning rates and its length."""
+
+    lrs: LRs = Field(description="a list of positive LRs or a range {low, high, per_decade}")
+    steps: int | None = Field(default=None, ge=1, le=10**9, description="length of a run in steps")
+    epochs: int | None = Field(default=None, ge=1, le=10**6, description="length of a run in epochs")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            held = "neither" if self.steps is None else "both"
+            raise ValueError(f"must have exactly one of `steps` and `epochs`, but has {held}")
+        return self
+
+
+class PretrainSpec(StageSpec):
+    """Pre-training at constant LRs from shared initial weights."""
+
+    repeats: int = Field(
+        default=1, ge=1, le=MOST_REPEATS, description="independent repetitions: number r has seed 1 + r"
+    )
+
+
+class FinetuneSpec(StageSpec):
+    """Fine-tuning of every pre-trained model at each of the small LRs."""
+
+
+class SecondSpec(StageSpec):
+    """A second PLR between pre-training and fine-tuning, from some of the pre-trained models (Fig. 12)."""
+
+    plrs: LRs = Field(description="the pre-training LRs to start from, each of them above all `lrs`")
+
+    @model_validator(mode="after")
+    def _downwards(self) -> Self:
+        if max(self.lrs) >= min(self.plrs):
+            raise ValueError(
+                f"has lrs up to {max(self.lrs):g} and plrs from {min(self.plrs):g}, but every second LR must be below"
+                " every pre-training LR that it follows"
+            )
+        return self
+
+
+class RefineSpec(Section):
+    """Bisection of a boundary between regimes: PLRs are added until it is known to a ratio."""
+
+    boundary: Literal["convergence", "subregime", "divergence"] = Field(
+        default="convergence", description="which boundary"
+    )
+    ratio: float = Field(
+        ge=1.001, le=100, description="largest ratio of neighbouring PLRs where the boundary lies between them"
+    )
+
+
+class AverageSpec(Section):
+    """Weight averages of checkpoints along training with the PLR."""
+
+    counts: Counts = Field(description="numbers of averaged checkpoints")
+    every: int | None = Field(default=None, ge=1, description="steps between checkpoints")
+    every_epochs: int | None = Field(
+        default=None, ge=1, description="epochs between checkpoints, in place of `every`; 1 if both are left out"
+    )
+    extend: bool = Field(
+        default=False,
+        description="train on at the PLR, instead of taking pre-training's own last checkpoints",
+    )
+
+    @model_validator(mode="after")
+    def _one_distance(self) -> Self:
+        if self.every is not None and self.every_epochs is not None:
+            raise ValueError("has `every` and `every_epochs`, but checkpoints are either steps or epochs apart")
+        return self
+
+
+class TraceSpec(Section):
+    """How finely runs are recorded."""
+
+    points: int = Field(
+        default=40, ge=4, le=10_000, description="rows per run; below 10 the trend of the loss cannot be told"
+    )
+
+
+class MeasureSpec(Section):
+    """What is measured on the trained models."""
+
+    geometry: bool = Field(default=True, description="angles and error barriers between solutions")
+    features: bool = Field(default=True, description="single-feature accuracies, where the task has such sets")
+    bands: Bands = Field(
+        default=True,
+        description="accuracies on Fourier bands of images, kept and removed: true, false, or a list of [low, high]",
+    )
+    interpolation: int = Field(default=21, ge=3, le=1001, description="points on the line between two models")
+    great_circle: bool = Field(default=False, description="error barriers along the great circle, beside the line")
+    convergence: bool = Field(default=False, description="epochs until every training sample is fitted")
+    norms: bool = Field(default=False, description="norms of the weights of each output filter")
+    sharpness: bool = Field(default=False, description="top eigenvalue and trace of the Hessian, Fisher trace")
+    sharpness_samples: int = Field(
+        default=2048, ge=1, description="training samples that sharpness is measured on, drawn at random"
+    )
+
+
+class TrainingSpec(Section):
+    """How runs are computed."""
+
+    device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    dtype: Literal["float32", "float64"] = Field(default="float32", description="number format of the weights")
+    mixed_precision: bool = Field(default=False, description="run the model in bfloat16 (on a GPU)")
+    strategy: Literal["auto", "stack", "single"] = Field(
+        default="auto", description="train runs as stacks or one by one; auto measures which is faster"
+    )
+    compile: bool = Field(default=True, description="compile the training step, where there is a compiler")
+    stack: int = Field(default=128, ge=1, description="largest number of runs trained as one program")
+    segment_steps: int = Field(default=5000, ge=1, description="steps after which a job can be restarted")
+
+
+class Spec(Section):
+    """What a study explores: the task, the stages, what is recorded and measured, how it is computed."""
+
+    name: str = Field(default="study", min_length=1, description="name of the study")
+    task: TaskSpec = Field(description="the task to train")
+    pretrain: PretrainSpec = Field(description="the first stage: PLRs, length, repetitions")
+    second: SecondSpec | None = Field(
+        default=None, description="a second PLR between pre-training and fine-tuning; left out: none"
+    )
+    finetune: FinetuneSpec | None = Field(default=None, description="fine-tuning at small LRs; left out: none")
+    average: AverageSpec | None = Field(default=None, description="weight averages; left out: none")
+    refine: RefineSpec | None = Field(default=None, description="bisection of a boundary; left out: none")
+    trace: TraceSpec = Field(default=TraceSpec(), description="how finely runs are recorded")
+    measure: MeasureSpec = Field(default=MeasureSpec(), description="what is measured")
+    regimes: Numbers = Field(
+        default_factory=dict, description="the numbers behind regimes and boundaries, where not `Thresholds`' own"
+    )
+    training: TrainingSpec = Field(default=TrainingSpec(), description="how runs are computed")
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The numbers behind regimes and boundaries."""
+        return Thresholds(**self.regimes)
+
+    @model_validator(mode="after")
+    def _second_of_known(self) -> Self:
+        unknown = [plr for plr in (self.second.plrs if self.second else ()) if closest(plr, self.pretrain.lrs) is None]
+        if unknown:
+            raise ValueError(
+                f"has {unknown[0]:g} in second.plrs, but pre-training's LRs are"
+                f" {', '.join(f'{lr:.4g}' for lr in self.pretrain.lrs)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _two_sides(self) -> Self:
+        if self.refine and len(self.pretrain.lrs) < 2:
+            raise ValueError("has [refine], but a bisection needs two pre-training LRs at least, one on either side")
+        solutions = min(2, len(self.finetune.lrs) if self.finetune else 0) + (self.average is not None)
+        if self.refine and self.refine.boundary == "subregime" and not (self.measure.geometry and solutions > 1):
+            raise ValueError(
+                'has refine.boundary = "subregime", which needs error barriers: measure.geometry, and two of a low FLR,'
+                " a high FLR and an average"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_checkpoints(self) -> Self:
+        if self.average is None or self.average.extend:
+            return self
+        length, every = self.pretrain.steps, self.average.every
+        if self.pretrain.epochs is not None and every is None:
+            length, every = self.pretrain.epochs, self.average.every_epochs or 1
+        # Steps and epochs can be compared only once the data are known.
+        if length is not None and every is not None and (self.average.counts[-1] - 1) * every >= length:
+            raise ValueError(
+                f"has average.counts up to {self.average.counts[-1]}, but pre-training has only "
+                f"{(length - 1) // every + 1} checkpoints that far apart"
+            )
+        return self

@@ -1,0 +1,145 @@
+"""Specs: read from TOML, checked, written, and compared when a study is extended."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import tomli_w
+from pydantic import ValidationError
+
+from lratlas.config.sections import (
+    Section,
+    Spec,
+)
+from lratlas.config.values import sentence, shown
+from lratlas.errors import SpecError
+from lratlas.paths import home_expanded
+
+_MAY_GAIN = {"pretrain.lrs", "second.plrs", "second.lrs", "finetune.lrs", "measure.bands"}
+_MAY_GROW = {"pretrain.repeats"}
+_MAY_START = {f"measure.{name}" for name in ("geometry", "great_circle", "features", "bands", "norms", "sharpness")}
+_MAY_CHANGE = {"refine.boundary", "refine.ratio", "measure.sharpness_samples"}
+
+
+def read_spec(path: str | Path) -> Spec:
+    """Read a spec from a TOML file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The spec, checked.
+
+    Raises:
+        SpecError: The file is missing, a folder, empty, not text or not TOML, or the spec in it is faulty.
+    """
+    text = _file_text(home_expanded(path))
+    if not text.strip():
+        raise SpecError(f"The spec {path} is empty; it needs at least [task] and [pretrain].")
+    try:
+        values = tomllib.loads(text)
+    # ValueError also covers numbers with too many digits, RecursionError lists nested too deep.
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"The spec {path} is not TOML: {str(error).splitlines()[0]}.") from error
+    try:
+        return spec_from(values)
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from error
+
+
+def spec_from(values: Mapping[str, object], *, also: Sequence[str] = ()) -> Spec:
+    """Check the fields of a spec.
+
+    Args:
+        values: The fields, nested as in TOML.
+        also: Other names that may be meant where the sections are, for the message.
+
+    Returns:
+        The spec; learning rates as sorted tuples.
+
+    Raises:
+        SpecError: A field is unknown, missing or out of range; the message names the first such field, its
+            value and what is allowed, and says how many more there are.
+    """
+    try:
+        return Spec.model_validate(dict(values))
+    except ValidationError as error:
+        raise SpecError(sentence(error, Spec, also=also)) from error
+
+
+def spec_text(spec: Spec) -> str:
+    """The spec as TOML, defaults included, so that it reads back equal whatever later defaults are."""
+    return tomli_w.dumps(spec.model_dump(exclude_none=True))
+
+
+def extends(old: Spec, new: Spec) -> str | None:
+    """Say why ``new`` is not ``old`` with something added.
+
+    Learning rates, repetitions, fine-tuning, a second PLR, bisection and measurements may be added, and the numbers
+    behind regimes and bisection may change; all else stays. Averages and epochs to convergence cannot be added, for
+    they are taken while training goes on.
+
+    Args:
+        old: The spec of an existing study.
+        new: The spec asked for.
+
+    Returns:
+        None where ``new`` only adds, else a sentence naming the first field that differs.
+    """
+    if old.name != new.name:
+        return _changed("name", old.name, new.name)
+    for section in type(old).model_fields:
+        before, after = getattr(old, section), getattr(new, section)
+        if section == "measure" and before.convergence != after.convergence:
+            return "`measure.convergence` cannot change, for it is watched during training; explore in another folder."
+        if section == "average" and before is None and after is not None:
+            return "[average] is not in the study, and averages are taken during training; explore in another folder."
+        if isinstance(before, Section):
+            if not isinstance(after, Section):
+                return f"The study has [{section}], which the new spec leaves out; a study can only grow."
+            for field in type(before).model_fields:
+                reason = _difference(section, field, getattr(before, field), getattr(after, field))
+                if reason is not None:
+                    return reason
+    return None
+
+
+def _difference(section: str, field: str, before: object, after: object) -> str | None:
+    place = f"{section}.{field}"
+    if before == after or place in _MAY_CHANGE or (place in _MAY_START and after is True):
+        return None
+    if place in _MAY_START and before is False:
+        return None
+    if place in _MAY_GAIN and isinstance(before, tuple) and isinstance(after, tuple):
+        lost = sorted(set(cast("tuple[float, ...]", before)) - set(cast("tuple[float, ...]", after)))
+        if not lost:
+            return None
+        return f"`{place}` holds {lost[0]!r} in the study but not in the new spec; values can only be added."
+    if place in _MAY_GROW and cast("int", after) > cast("int", before):
+        return None
+    return _changed(place, before, after)
+
+
+def _file_text(path: Path) -> str:
+    if path.is_dir():
+        raise SpecError(f"The spec {path} is a folder, but must be a TOML file.")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise SpecError(f"There is no spec {path}; it must be a TOML file.") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SpecError(f"The spec {path} cannot be read: {reason}.") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"The spec {path} is not text in UTF-8; it must be a TOML file.") from error
+    if "\0" in text:
+        raise SpecError(f"The spec {path} is a binary file, but must be a TOML file.")
+    return text
+
+
+def _changed(place: str, before: object, after: object) -> str:
+    held, wanted = shown(before), shown(after)
+    return f"`{place}` is {held} in the study and {wanted} in the new spec; only LRs, repeats and measurements grow."

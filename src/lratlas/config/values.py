@@ -1,0 +1,246 @@
+"""Types of the values in a spec, and messages about values that are not allowed."""
+
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Annotated, Literal, cast
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
+from pydantic_core import ErrorDetails
+
+from lratlas.errors import SpecError, meant
+from lratlas.text import is_finite
+from lratlas.thresholds import Thresholds
+
+RULES = ("sgd", "adam", "adamw", "sphere_sgd", "sphere_rsgd")
+LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "model")
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_DEEPEST = 20
+MOST_CHECKPOINTS = 10_000
+
+
+def _function(value: str) -> str:
+    if not _FUNCTION.fullmatch(value):
+        raise ValueError(f'is {shown(value)}, but must be written "module:function"')
+    return value
+
+
+def _loss(value: str) -> str:
+    if value not in LOSSES and not _FUNCTION.fullmatch(value):
+        raise ValueError(f'is {shown(value)}, but must be {", ".join(LOSSES)} or "module:function"')
+    return value
+
+
+def _rule(value: str) -> str:
+    if value not in RULES and not _FUNCTION.fullmatch(value):
+        raise ValueError(f'is {shown(value)}, but must be {", ".join(RULES)} or "module:function"')
+    return value
+
+
+def _batch_size(value: object) -> object:
+    if value != "full" and not (type(value) is int and value >= 1):
+        raise ValueError(f'is {shown(value)}, but must be a whole number of at least 1 or "full"')
+    return value
+
+
+def _bands(value: object) -> object:
+    if isinstance(value, bool):
+        return value
+    bands = [_list(each) for each in _list(value)]
+    whole = all(len(band) == 2 and all(type(end) is int for end in band) for band in bands)
+    if not bands or not whole or not all(0 <= low <= high for low, high in cast("list[list[int]]", bands)):
+        raise ValueError(
+            f"is {shown(value)}, but must be true, false or a list of bands [low, high] of whole numbers with"
+            " 0 <= low <= high"
+        )
+    return tuple(sorted({(low, high) for low, high in cast("list[list[int]]", bands)}))
+
+
+def _device(value: str) -> str:
+    if not _DEVICE.fullmatch(value):
+        raise ValueError(f"is {shown(value)}, but must be auto, cpu, cuda or cuda:N")
+    return value
+
+
+def _counts(value: object) -> tuple[int, ...]:
+    counts = _list(value)
+    if not counts or not all(type(each) is int and each >= 1 for each in counts) or len({*counts}) < len(counts):
+        raise ValueError(f"is {shown(value)}, but must be a list of different whole numbers of at least 1")
+    found = sorted(cast("list[int]", counts))
+    if found[-1] > MOST_CHECKPOINTS:
+        raise ValueError(f"holds {found[-1]}, but at most {MOST_CHECKPOINTS:,} checkpoints can be averaged")
+    return tuple(found)
+
+
+def _betas(value: object) -> tuple[float, float]:
+    betas = _list(value)
+    if len(betas) != 2 or not all(type(each) in {int, float} and 0 <= cast("float", each) < 1 for each in betas):
+        raise ValueError(f"is {shown(value)}, but must be a list of two numbers of at least 0 and below 1")
+    first, second = cast("list[float]", betas)
+    return float(first), float(second)
+
+
+def _list(value: object) -> list[object]:
+    return list(cast("Sequence[object]", value)) if isinstance(value, (list, tuple)) else []
+
+
+def _numbers(value: dict[str, float]) -> dict[str, float]:
+    names = [field.name for field in fields(Thresholds)]
+    unknown = [name for name in value if name not in names]
+    if unknown:
+        hint = meant(unknown[0], names)
+        raise ValueError(f"has {unknown[0]!r}{hint}, but the numbers behind regimes are {', '.join(names)}")
+    try:
+        Thresholds(**value)
+    except SpecError as error:
+        raise ValueError(f"has a wrong number: {str(error).removesuffix('.')}") from error
+    return value
+
+
+def _plain(value: object, depth: int = 0) -> object:
+    """The value as TOML can hold it; other kinds of values, and missing ones, are refused."""
+    if depth > _DEEPEST:
+        raise ValueError(f"is nested more than {_DEEPEST} deep")
+    if isinstance(value, (list, tuple)):
+        return [_plain(each, depth + 1) for each in cast("list[object]", value)]
+    if isinstance(value, dict):
+        table = cast("dict[object, object]", value)
+        return {_plain_text(key): _plain(each, depth + 1) for key, each in table.items()}
+    if isinstance(value, bool | int) or (isinstance(value, float) and is_finite(value)):
+        return value
+    return _plain_text(value)
+
+
+def _plain_text(value: object) -> str:
+    # A lone surrogate is the one kind of text that no file can hold.
+    if isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value):
+        return value
+    raise ValueError(f"holds {shown(value)}, but may hold only text, finite numbers, booleans, lists and tables")
+
+
+def _options(value: dict[str, object]) -> dict[str, object]:
+    return cast("dict[str, object]", _plain(value))
+
+
+Function = Annotated[str, AfterValidator(_function)]
+"""A function by its place, ``module:function``."""
+
+Loss = Annotated[str, AfterValidator(_loss)]
+"""A loss by its name or its place."""
+
+RuleName = Annotated[str, AfterValidator(_rule)]
+"""An update rule by its name, or an optimizer factory by its place."""
+
+BatchSize = Annotated[int | Literal["full"], BeforeValidator(_batch_size)]
+"""Samples in a batch, or all of them."""
+
+Bands = Annotated[bool | tuple[tuple[int, int], ...], BeforeValidator(_bands)]
+"""Whether to measure the usual Fourier bands, or which ones."""
+
+Device = Annotated[str, AfterValidator(_device)]
+"""Where to train: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+
+Counts = Annotated[tuple[int, ...], BeforeValidator(_counts)]
+"""Different whole numbers of at least 1, ascending."""
+
+Betas = Annotated[tuple[float, float], BeforeValidator(_betas)]
+"""Two decay rates."""
+
+Numbers = Annotated[dict[str, float], AfterValidator(_numbers)]
+"""Some of the numbers of `lratlas.thresholds.Thresholds`, by name."""
+
+Options = Annotated[dict[str, object], AfterValidator(_options)]
+"""Keyword arguments, of the kinds that TOML can hold."""
+
+
+_LONGEST = 60
+_UNKNOWN = "extra_forbidden"
+_NO_DEFAULT = "default_factory_not_called"  # since a field that it follows from is wrong
+_SHOULD = re.compile(r"\w+ should (?P<what>.*)")
+
+
+def sentence(error: ValidationError, model: type[BaseModel], *, also: Sequence[str] = ()) -> str:
+    """The first fault that ``error`` holds, in one sentence, and how many more there are.
+
+    A field that does not exist comes before all other faults, since a misspelt name explains what is missing.
+
+    Args:
+        error: What pydantic raised for ``model``.
+        model: The outermost model, whose field names and descriptions are used.
+        also: Other names that are allowed where the sections are, such as arguments of a function.
+
+    Returns:
+        A sentence that names the field, its value and what is allowed.
+    """
+    found = [fault for fault in error.errors(include_url=False) if fault["type"] != _NO_DEFAULT]
+    faults = sorted(found, key=lambda fault: fault["type"] != _UNKNOWN)
+    if faults[0]["type"] == _UNKNOWN:
+        faults = [fault for fault in faults if not _follows(fault, faults[0])]
+    more = len(faults) - 1
+    ending = "" if more == 0 else f" (and {more} more {'field is' if more == 1 else 'fields are'} wrong)"
+    return f"{_fault(faults[0], model, also)}{ending}."
+
+
+def _follows(fault: ErrorDetails, unknown: ErrorDetails) -> bool:
+    """Whether a missing field is what an unknown one next to it was meant to be."""
+    (*section, name), (*others, misspelt) = fault["loc"], unknown["loc"]
+    return fault["type"] == "missing" and section == others and bool(meant(str(misspelt), [str(name)]))
+
+
+def _fault(fault: ErrorDetails, model: type[BaseModel], also: Sequence[str]) -> str:
+    location = [part for part in fault["loc"] if isinstance(part, str)]
+    if fault["type"] == _UNKNOWN:
+        return _unknown(location, model, also, is_table=isinstance(fault["input"], Mapping))
+    if fault["type"] == "missing":
+        owner = _model_at(location[:-1], model)
+        return f"`{_dotted(location)}` is missing: {owner.model_fields[location[-1]].description}"
+    place = f"`{_dotted(location)}`" if location else "The spec"
+    if fault["type"] == "value_error":
+        return f"{place} {fault['ctx']['error']}" if "ctx" in fault else f"{place} {fault['msg']}"
+    if fault["type"] in {"model_type", "dict_type"}:
+        return f"{place} is {shown(fault['input'])}, but must be a table"
+    match = _SHOULD.fullmatch(fault["msg"])
+    allowed = f"should {match['what']}" if match else fault["msg"]
+    return f"{place} is {shown(fault['input'])}, but {allowed.replace('should ', 'must ', 1)}"
+
+
+def _dotted(location: Sequence[str]) -> str:
+    """The name of a field as TOML has it: a key may hold anything, between quotation marks."""
+    return ".".join(name if name and name.isprintable() else json.dumps(name) for name in location)
+
+
+def _unknown(location: Sequence[str], model: type[BaseModel], also: Sequence[str], *, is_table: bool) -> str:
+    *section, name = location
+    allowed = list(_model_at(section, model).model_fields)
+    known = allowed if section else [*allowed, *also]
+    hint, choice = meant(name, known, quote="`"), ", ".join(known)
+    if section:
+        return f"`{_dotted(location)}` is not a field{hint}; allowed in [{_dotted(section)}] are {choice}"
+    if is_table:
+        return f"There is no section `{_dotted(location)}`{hint}; allowed are {choice}"
+    return f"`{_dotted(location)}` is not {'an argument' if also else 'a field'}{hint}; allowed are {choice}"
+
+
+def _model_at(path: Sequence[str], model: type[BaseModel]) -> type[BaseModel]:
+    for name in path:
+        model = _model_in(model.model_fields[name].annotation)
+    return model
+
+
+def _model_in(annotation: object) -> type[BaseModel]:
+    """The model itself, or the one in ``Model | None``."""
+    if typing.get_origin(annotation) is types.UnionType:
+        annotation = next(each for each in typing.get_args(annotation) if each is not type(None))
+    return cast("type[BaseModel]", annotation)
+
+
+def shown(value: object) -> str:
+    """A value of a spec for a message: as TOML writes it, and never more than a glance."""
+    if value is None:
+        return "not given"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -1,0 +1,83 @@
+"""Images that take long to read or decode, stored in one file for the next time."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from lratlas.data.images import NAMES, ImageData
+from lratlas.errors import DataError
+from lratlas.paths import cache_folder
+
+_FORMAT = "2"  # of the file; another number makes all of them anew
+
+
+def kept(make: Callable[[], ImageData], *, title: str, stem: str, stamp: str) -> ImageData:
+    """What was kept of an earlier time; if that is not there or is damaged, it is made and kept.
+
+    Args:
+        make: Reads or decodes the images.
+        title: Name of the result.
+        stem: How the name of the file begins.
+        stamp: What the images depend on; another one makes them anew.
+
+    Raises:
+        DataError: As ``make`` raises it.
+    """
+    path = cache_folder() / f"{stem}-{_hash(_FORMAT.encode(), stamp.encode())[:16]}.safetensors"
+    data = _read(path, title)
+    if data is None:
+        data = make()
+        _write(path, data)
+    return data
+
+
+def _write(path: Path, data: ImageData) -> None:
+    """Write the file, whole or not at all; without it, the images are only made again."""
+    tensors = {name: tensor.contiguous() for name, tensor in zip(NAMES, (*data.train, *data.test), strict=True)}
+    classes = json.dumps(data.classes)
+    metadata = {"classes": classes, "checksum": _checksum(tensors, classes)}
+    temporary = path.parent / f".lratlas-{uuid4().hex}"
+    try:
+        with suppress(OSError, SafetensorError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(save(tensors, metadata))  # save_file makes a file that only its owner can read
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path, title: str) -> ImageData | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in NAMES}
+        if metadata["checksum"] != _checksum(tensors, metadata["classes"]):
+            return None
+        train_images, train_labels, test_images, test_labels = (tensors[name] for name in NAMES)
+        return ImageData(
+            name=title,
+            train=(train_images, train_labels),
+            test=(test_images, test_labels),
+            classes=tuple(json.loads(metadata["classes"])),
+        )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, DataError):
+        return None
+
+
+def _checksum(tensors: dict[str, Tensor], classes: str) -> str:
+    return _hash(classes.encode(), *(tensors[name].numpy().data.cast("B") for name in NAMES))
+
+
+def _hash(*parts: bytes | memoryview) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

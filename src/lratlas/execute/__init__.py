@@ -1,0 +1,1 @@
+"""From jobs to results: the scheduler, executors, workers, and what they do with a job."""

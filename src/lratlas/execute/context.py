@@ -1,0 +1,130 @@
+"""A study as a process that works on it sees it: its store, spec, plan and tasks, and what is made from them once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from weakref import WeakKeyDictionary
+
+import torch
+
+from lratlas.config.sections import Spec
+from lratlas.config.tasks import Tasks
+from lratlas.execute.checkpoints import stack_of
+from lratlas.stacks.tensors import initial_tensors, samples, single_feature_samples
+from lratlas.study.plan import Grid, Plan, Seed, Training
+from lratlas.study.store import Store
+from lratlas.training.prepared import Prepared, make_model, task_on
+from lratlas.training.program import Program, build
+from lratlas.training.sphere import Weights
+from lratlas.training.state import Samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """The data and the frozen parameters of a stack's seeds."""
+
+    train: Samples
+    test: Samples
+    features: list[Samples]
+    frozen: Weights
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study; programs and data are made once per process."""
+
+    store: Store
+    spec: Spec
+    plan: Plan
+    tasks: Tasks
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where stacks are trained."""
+        return torch.device(self.plan.device)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return getattr(torch, self.plan.dtype)
+
+    @cached_property
+    def task(self) -> Prepared:
+        """The first repetition's task, on the device; all have the same model, loss and rule."""
+        return self._task_of(0)
+
+    def _task_of(self, repetition: int) -> Prepared:
+        """A repetition's task on the device; one that several repetitions share is the same object."""
+        task = self.tasks.of(repetition)
+        if task not in self._tasks:
+            self._tasks[task] = task_on(task, self.device, self.dtype)
+        return self._tasks[task]
+
+    @cached_property
+    def _tasks(self) -> WeakKeyDictionary[Prepared, Prepared]:
+        return WeakKeyDictionary()
+
+    @cached_property
+    def program(self) -> Program:
+        """The step and the evaluation."""
+        return build(
+            make_model(self.task, 0),
+            self.task.objective,
+            self.task.update,
+            compiled=self.plan.compiled,
+            strategy=self.plan.strategy,
+            mixed_precision=self.spec.training.mixed_precision,
+            batch_size=self.task.samples_per_step,
+            draws=self.task.conformance.draws,
+            channels_last=self.task.conformance.channels_last,
+        )
+
+    @cached_property
+    def _holders(self) -> Mapping[str, str]:
+        return self.plan.holders()
+
+    @cached_property
+    def _trainings(self) -> Mapping[str, Training]:
+        return {job.id: job for job in self.plan.trainings}
+
+    @cached_property
+    def _initial(self) -> dict[tuple[int, ...], tuple[Weights, Weights, Setting]]:
+        return {}
+
+    def vector(self, weights: Weights) -> Weights:
+        """The weights that angles and norms are measured on: on the sphere, or before a norm layer, or all."""
+        names = self.plan.pre_norm
+        return {name: weights[name] for name in names} if names else self.task.update.vector(weights)
+
+    def training(self, name: str) -> Training:
+        """The training job of that name."""
+        return self._trainings[name]
+
+    def initial(self, seeds: Sequence[Seed], lanes: int) -> tuple[Weights, Weights, Setting]:
+        """Initial weights and buffers of a stack, and its setting."""
+        key = (lanes, *(seed.seed for seed in seeds))
+        if key not in self._initial:
+            self._initial.clear()  # one stack's data at a time; the next job often has the same
+            self._initial[key] = self._made(seeds, lanes)
+        return self._initial[key]
+
+    def _made(self, seeds: Sequence[Seed], lanes: int) -> tuple[Weights, Weights, Setting]:
+        tasks = [self._task_of(seed.seed) for seed in seeds]
+        drawn = [seed.training_seed for seed in seeds]
+        dtype, device = self.dtype, self.device
+        weights, buffers, frozen = initial_tensors(tasks, drawn, lanes, dtype=dtype, device=device)
+        setting = Setting(
+            train=samples(tasks, "train", frozen, dtype=dtype, device=device),
+            test=samples(tasks, "test", frozen, dtype=dtype, device=device),
+            features=single_feature_samples(tasks, frozen, dtype=dtype, device=device),
+            frozen=frozen,
+        )
+        return weights, buffers, setting
+
+    def end_points(self, runs: Grid) -> tuple[Weights, Weights]:
+        """Final weights and buffers of the given runs as a stack."""
+        held = {run: self._holders[run] for row in runs for run in row}
+        files = {name: self.store.read_weights(name) for name in {*held.values()}}
+        by_run = {run: files[name] for run, name in held.items()}
+        weights, buffers = (stack_of(by_run, runs, kind, self.device) for kind in ("weights", "buffers"))
+        return weights, buffers

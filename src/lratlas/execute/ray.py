@@ -1,0 +1,201 @@
+"""A crew on a Ray cluster: each worker process is kept by an actor, which relays its messages."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from lratlas.errors import StudyError, first_line
+from lratlas.execute.executors import WORKER, Crew
+
+_LISTENING = 1.0  # seconds of one call to an actor at least, which keeps its node's death noticeable
+_CALLS = 250  # a second to all actors together, while they have nothing to say but how far they are
+_MOST_WORKERS = 4096
+_HANDED_ON = ("LRATLAS_DATA",)  # variables of the driver's environment that a worker needs
+_REACHED = 10.0  # seconds in which a cluster's address has to answer
+
+
+class Station:
+    """What runs on a node: it starts a worker process there and passes messages on."""
+
+    def __init__(self, first: Mapping[str, object], module: str, environment: Mapping[str, str]) -> None:
+        import queue
+
+        from lratlas.execute.executors import start_worker
+
+        self._process = start_worker(first, module=module, environment=environment)
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def tell(self, message: Mapping[str, object]) -> None:
+        """Send the worker a message."""
+        from lratlas.execute.executors import tell_worker
+
+        tell_worker(self._process, message)
+
+    def heard(self, seconds: float) -> list[dict[str, Any]]:
+        """What the worker has said since the last call; waits as long as that is nothing but how far it is."""
+        import json
+        import queue
+
+        from lratlas.execute.executors import ending
+
+        found, deadline, waits = list[dict[str, Any]](), time.monotonic() + seconds, True
+        with suppress(queue.Empty):
+            while True:
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()) if waits else 0.0)
+                found.append({"ended": ending(self._process)} if line is None else json.loads(line))
+                waits = waits and "work" in found[-1]
+        return found
+
+    def _follow(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.endswith("\n"):
+                self._lines.put(line)
+        self._lines.put(None)
+
+
+@dataclass(kw_only=True)
+class RayCrew(Crew):
+    """Worker processes on the nodes of a Ray cluster, each with the resources that it asks for.
+
+    Workers for which the cluster has no room yet come up when it has; a worker whose node dies is started elsewhere.
+
+    Attributes:
+        address: ``auto``, or the cluster's address.
+        most: Workers at most; None for as many as the cluster has room for.
+        first: What each worker is told first.
+        gpus: GPUs, or the share of one, that a worker needs; 0 for none.
+        module: What the processes run.
+    """
+
+    address: str
+    most: int | None
+    first: Mapping[str, object]
+    gpus: float = 0.0
+    module: str = WORKER
+    workers: int = field(default=0, init=False)
+    _began: bool = field(default=False, init=False)
+    _stations: dict[int, Any] = field(default_factory=dict[int, Any], init=False)
+    _listening: dict[Any, int] = field(default_factory=dict[Any, int], init=False)
+    _heard: "deque[tuple[int, dict[str, Any]]]" = field(default_factory=deque["tuple[int, dict[str, Any]]"], init=False)
+
+    def __enter__(self) -> Self:
+        ray = _ray()
+        if not ray.is_initialized():
+            _connect(self.address)
+            self._began = True
+        room = _room(ray.cluster_resources(), self.gpus)
+        self.workers = min(self.most or room, room)
+        if not self.workers:
+            self.end()
+            raise StudyError(
+                f"The Ray cluster at {self.address} has no room for a worker that needs one CPU"
+                + (f" and {self.gpus:g} GPUs." if self.gpus else ".")
+            )
+        for worker in range(self.workers):
+            self.renew(worker)
+        return self
+
+    def tell(self, worker: int, message: Mapping[str, object]) -> None:
+        """Send a worker a message; nothing happens if it has ended."""
+        self._stations[worker].tell.remote(dict(message))
+
+    def listen(self, timeout: float | None) -> tuple[int, dict[str, Any]] | None:
+        """The next message of any worker, with its number; None after ``timeout`` seconds."""
+        ray, deadline = _ray(), None if timeout is None else time.monotonic() + timeout
+        while not self._heard:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready, _ = ray.wait(list(self._listening), num_returns=1, timeout=left)
+            for reference in ready:
+                self._take(reference)
+            if left == 0.0 and not self._heard:
+                return None
+        return self._heard.popleft()
+
+    def renew(self, worker: int) -> None:
+        """Start a worker, or start one anew that has ended."""
+        ray = _ray()
+        if worker in self._stations:
+            ray.kill(self._stations[worker], no_restart=True)
+        # Two threads: one listens, the other takes what is told.
+        kept = ray.remote(num_cpus=1, num_gpus=self.gpus, max_concurrency=2)(Station)
+        # Not Ray's own `runtime_env`, with which no process that a node has ready could be taken.
+        environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+        self._stations[worker] = kept.remote(dict(self.first), self.module, environment)
+        self._listen_to(worker)
+
+    def _listen_to(self, worker: int) -> None:
+        seconds = max(_LISTENING, self.workers / _CALLS)
+        self._listening[self._stations[worker].heard.remote(seconds)] = worker
+
+    def _take(self, reference: Any) -> None:
+        """Take in what a call to a station came to."""
+        ray, worker = _ray(), self._listening.pop(reference)
+        from ray.exceptions import RayError
+
+        try:
+            messages: Sequence[dict[str, Any]] = ray.get(reference)
+        except RayError as error:
+            messages = [{"ended": f"with its node or actor ({type(error).__name__})"}]
+        self._heard.extend((worker, message) for message in messages)
+        if not (messages and "ended" in messages[-1]):
+            self._listen_to(worker)
+
+    def end(self) -> None:
+        """End all workers at once."""
+        ray = _ray()
+        for station in self._stations.values():
+            ray.kill(station, no_restart=True)
+        if self._began:
+            ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    """Connect to a cluster; this process's own way of ending on SIGTERM, which Ray replaces, stays.
+
+    Raises:
+        StudyError: There is none at the address.
+    """
+    ray, nobody = _ray(), f"There is no Ray cluster at {address}"
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        # Ray itself would try for more than a minute.
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHED).close()
+        except OSError as error:
+            raise StudyError(f"{nobody}: {error.strerror or error}.") from error
+    from ray.exceptions import RayError
+
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+        raise StudyError(f"{nobody}: {first_line(error)}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _room(resources: Mapping[str, float], gpus: float) -> int:
+    """How many workers a cluster has room for."""
+    room = int(resources.get("CPU", 0.0))
+    if gpus:
+        # Ray gives out whole GPUs, or equal shares of single ones.
+        room = min(room, int(resources.get("GPU", 0.0) / gpus + 1e-9))
+    return min(room, _MOST_WORKERS)
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise StudyError("A study on a cluster needs Ray: pip install 'lratlas[ray]'.") from error
+    return ray

@@ -1,0 +1,185 @@
+"""Rows of the tables from the tensors of a stack, in the order [seed][lane]."""
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from lratlas.study.plan import Grid, Lane, Seed, Training
+from lratlas.tables import SCHEMAS
+from lratlas.training.evaluate import Scores
+from lratlas.training.record import Fitted, Row
+from lratlas.training.state import Stack
+
+
+def runs_table(
+    job: Training,
+    runs: Grid,
+    parents: Grid | None,
+    stack: Stack,
+    train: Scores,
+    test: Scores,
+    *,
+    gradient: Tensor | None = None,
+    start: Tensor | None = None,
+    count: int | None = None,
+) -> pl.DataFrame:
+    """Rows of the table of runs for one grid of run ids; seconds are left at 0.
+
+    Args:
+        job: The job that trained them.
+        runs: Their ids.
+        parents: The ids of the runs they start from.
+        stack: The stack at the end.
+        train: Scores on the training set.
+        test: Scores on the test set.
+        gradient: Mean gradient norm since the last trace row; None for averages.
+        start: Test loss before the first step; None for all stages but pre-training.
+        count: Number of averaged checkpoints; None for the job's own runs.
+    """
+    shape, size = (len(job.seeds), len(job.lanes)), job.size
+    continued = job.stage == "average"  # the k-th checkpoint after pre-training is the last of SWA-k
+    seeds = [seed for seed in job.seeds for _ in job.lanes]
+    lanes = [lane for _ in job.seeds for lane in job.lanes]
+    return pl.DataFrame(
+        {
+            "run": [run for row in runs for run in row],
+            "stage": job.stage if count is None else "average",
+            "parent": [run for row in parents for run in row] if parents else [None] * size,
+            "plr": [lane.plr for lane in lanes],
+            "plr2": pl.Series([lane.plr2 for lane in lanes], dtype=pl.Float64),
+            "flr": pl.Series([lane.flr for lane in lanes], dtype=pl.Float64),
+            "count": pl.Series([count] * size, dtype=pl.Int64),
+            "seed": [seed.seed for seed in seeds],
+            "data_seed": pl.Series([seed.data_seed for seed in seeds], dtype=pl.Int64),
+            "steps": job.average.steps[count - 1] if continued and job.average and count else job.segments[-1],
+            "diverged": (~stack.alive).flatten().tolist(),
+            "train_loss": flat(train.loss),
+            "train_accuracy": flat(train.accuracy),
+            "test_loss": flat(test.loss),
+            "test_accuracy": flat(test.accuracy),
+            "gradient_norm": flat(_known(gradient, shape)),
+            "seconds": 0.0,
+            "start_loss": flat(_known(start, shape)),
+        },
+        schema_overrides={"parent": pl.String},
+    ).with_columns(_finite())
+
+
+def trace_table(runs: Grid, rows: Sequence[Row], steps_per_epoch: int) -> pl.DataFrame:
+    """Rows of the table of traces.
+
+    Args:
+        runs: The ids of the stack's runs.
+        rows: What training recorded.
+        steps_per_epoch: Full batches in the training set.
+    """
+    columns = (
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+        "gradient_norm",
+        "weight_norm",
+        "chance_accuracy",
+    )
+    names = [run for row in runs for run in row]
+    frames = [
+        pl.DataFrame(
+            {"run": names, "step": row.step, "epoch": row.step / steps_per_epoch}
+            | {column: flat(getattr(row, column)) for column in columns}
+        )
+        for row in rows
+    ]
+    return pl.concat(frames).with_columns(_finite())
+
+
+def convergence_table(job: Training, fitted: Fitted) -> pl.DataFrame:
+    """Rows of the table of convergence for one segment of a job; null where a run first fits all in another, or never.
+
+    Args:
+        job: The job.
+        fitted: What training found in the segment.
+    """
+    epochs = [epochs or None for epochs in fitted.epochs.flatten().tolist()]
+    return pl.DataFrame(
+        {
+            "plr": [lane.plr for _ in job.seeds for lane in job.lanes],
+            "seed": [seed.seed for seed in job.seeds for _ in job.lanes],
+            "epochs": pl.Series(epochs, dtype=pl.Int64),
+            "test_accuracy": flat(fitted.test_accuracy),
+        }
+    ).with_columns(_finite())
+
+
+def norms_table(
+    job: Training | None, seeds: Sequence[Seed], norms: Mapping[str, Tensor], *, runs: Grid | None = None
+) -> pl.DataFrame:
+    """Rows of the table of norms, one per run, layer and group.
+
+    Args:
+        job: The training job; None for models before training.
+        seeds: Its seeds.
+        norms: Of each layer, [seeds, lanes, groups].
+        runs: The ids of the job's runs.
+    """
+    lanes: Sequence[Lane | None] = job.lanes if job else [None]
+    frames = [
+        pl.DataFrame(
+            {
+                "run": runs[row][at] if runs else None,
+                "stage": job.stage if job else "initial",
+                "plr": lane.plr if lane else None,
+                "flr": lane.flr if lane else None,
+                "seed": seed.seed,
+                "layer": layer,
+                "group": range(values.shape[-1]),
+                "norm": flat(values[row, at]),
+            },
+            schema=SCHEMAS["norms"],
+        )
+        for layer, values in norms.items()
+        for row, seed in enumerate(seeds)
+        for at, lane in enumerate(lanes)
+    ]
+    return pl.concat(frames).with_columns(_finite())
+
+
+def model_rows(job: Training, runs: Grid, count: int | None, columns: Mapping[str, object]) -> pl.DataFrame:
+    """Rows of a table of measurements, one per run: what identifies the run, then what was measured.
+
+    Args:
+        job: The training job.
+        runs: The ids of its runs, or of its averages.
+        count: Number of averaged checkpoints; None for the job's own runs.
+        columns: What was measured: a value for all rows, or one for each.
+    """
+    seeds, lanes = len(job.seeds), len(job.lanes)
+    return pl.DataFrame(
+        {
+            "run": [run for row in runs for run in row],
+            "stage": job.stage if count is None else "average",
+            "plr": [lane.plr for lane in job.lanes] * seeds,
+            "flr": [lane.flr for lane in job.lanes] * seeds,
+            "count": pl.Series([count] * (seeds * lanes), dtype=pl.Int64),
+            "seed": [seed.seed for seed in job.seeds for _ in job.lanes],
+            **columns,
+        },
+        schema_overrides={"flr": pl.Float64},
+    ).with_columns(_finite())
+
+
+def flat(values: Tensor) -> list[float]:
+    """The values [seeds, lanes] as a list, in the order of the rows of a table."""
+    return values.double().flatten().tolist()
+
+
+def _known(values: Tensor | None, shape: tuple[int, int]) -> Tensor:
+    """The values, or NaN for each run where there are none."""
+    return torch.full(shape, torch.nan) if values is None else values
+
+
+def _finite() -> pl.Expr:
+    """Every float column with null for what is not a finite number."""
+    return pl.when(pl.col(pl.Float64).is_finite()).then(pl.col(pl.Float64))

@@ -1,0 +1,353 @@
+"""The scheduler: which job runs next, and what happens when one fails."""
+
+import heapq
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lratlas.errors import JobsFailed, StudyError
+from lratlas.execute.executors import Crew, LocalCrew
+from lratlas.execute.sending import packed_tasks
+from lratlas.study.plan import Geometry, Job, Plan, Training
+from lratlas.study.progress import is_done, listing
+from lratlas.study.records import Failure, record_failure
+from lratlas.study.store import Store
+
+
+@dataclass(kw_only=True)
+class OpenJobs:
+    """The jobs of a plan that are not done; every operation takes about the same time, however many there are.
+
+    Attributes:
+        jobs: All of them by id, those under way and given up too.
+        given_up: Ids of jobs that are not tried again.
+    """
+
+    jobs: dict[str, Job]
+    given_up: set[str] = field(default_factory=set[str])
+    _places: Mapping[str, int] = field(default_factory=dict[str, int])
+    _missing: dict[str, set[str]] = field(default_factory=dict[str, set[str]])  # what each one still needs
+    _waiting: dict[str, list[str]] = field(default_factory=dict[str, list[str]])  # who needs each one
+    _ready: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])  # heap, in the plan's order
+    _paused: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])  # heap, by time
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a job that can be taken, now or after a pause."""
+        return bool(self._ready or self._paused)
+
+    def take(self) -> Job | None:
+        """The next job that can be done now, which is then under way; None where there is none."""
+        while self._paused and self._paused[0][0] <= time.monotonic():
+            self._free(heapq.heappop(self._paused)[1])
+        return self.jobs[heapq.heappop(self._ready)[1]] if self._ready else None
+
+    def pause(self) -> float | None:
+        """Seconds until a job that was put back can be taken again; None where none was."""
+        return max(0.0, self._paused[0][0] - time.monotonic()) if self._paused else None
+
+    def put_back(self, job: Job, *, seconds: float) -> None:
+        """A job that was taken is to be taken again, after a while."""
+        heapq.heappush(self._paused, (time.monotonic() + seconds, job.id))
+
+    def give_up(self, job: Job) -> None:
+        """A job that was taken is not tried again, nor are those begun that need it."""
+        self.given_up.add(job.id)
+
+    def finish(self, job: Job) -> None:
+        """A job that was taken is done."""
+        del self.jobs[job.id]
+        for other in self._waiting.pop(job.id, []):
+            self._missing[other].discard(job.id)
+            if not self._missing[other]:
+                self._free(other)
+
+    def _free(self, name: str) -> None:
+        heapq.heappush(self._ready, (self._places[name], name))
+
+
+ATTEMPTS = 3
+"""How often a job is tried in one sitting."""
+
+PAUSES = (1.0, 5.0)
+"""Seconds before the second and the third attempt: a full disk may have room again by then."""
+
+HOPELESS = 3
+"""So many jobs given up before any was done end a sitting."""
+
+_STARTS = 3  # attempts in a row to start a worker
+_PATIENCE = 30.0  # seconds until it is said that no worker has come up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a study is: jobs and run-steps done, and run-steps trained since it was started this time."""
+
+    jobs_done: int
+    jobs: int
+    work_done: int
+    work: int
+    trained: int
+    doing: str
+
+
+def execute(
+    store: Store,
+    plan: Plan,
+    *,
+    workers: int | None,
+    cluster: str | None = None,
+    gpu_share: float = 1.0,
+    tasks: object = None,
+    progress: Callable[[Progress], None] | None = None,
+    notice: Callable[[str], None] = lambda _: None,
+) -> bool:
+    """Do all jobs of the plan that are not done. A job that fails or is lost goes on from its last checkpoint.
+
+    Args:
+        store: The study.
+        plan: Its stored plan.
+        workers: Number of processes; None, on a cluster, for as many as it has room for.
+        cluster: Address of a Ray cluster, or ``auto``; None for this machine.
+        gpu_share: The part of a GPU that a worker on a cluster needs, if the plan trains on one.
+        tasks: Tasks that the spec cannot describe, sent to the workers; None if it can.
+        progress: Called on every change of progress.
+        notice: Called with sentences that the user should see.
+
+    Returns:
+        Whether there were any.
+
+    Raises:
+        JobsFailed: Some jobs failed again and again; all others are done.
+        StudyError: No worker could be started, or nothing goes well; everything finished so far is in the store.
+    """
+    there = listing(store)
+    left = open_jobs(plan, {job.id for job in plan.jobs if not is_done(there, job)})
+    if not left.jobs:
+        return False
+    first: dict[str, object] = {
+        "folder": store.url,
+        "tasks": None if tasks is None else packed_tasks(tasks),
+        "path": sys.path,
+    }
+    most = min(workers, len(left.jobs)) if workers else None
+    with _crew(cluster, most, first, gpus=gpu_share if plan.device.startswith("cuda") else 0.0) as crew:
+        driver = _Driver(
+            store=store,
+            plan=plan,
+            open=left,
+            crew=crew,
+            report=progress or _nothing,
+            notice=notice,
+            retry=store.how_to_continue(),
+        )
+        driver.tell_progress()
+        while driver.busy or left.any:
+            driver.hear()
+            driver.feed()
+    if left.jobs:
+        raise JobsFailed(driver.failed())
+    return True
+
+
+def _crew(cluster: str | None, workers: int | None, first: Mapping[str, object], *, gpus: float) -> Crew:
+    if cluster is None:
+        return LocalCrew(workers=workers or 1, first=first)
+    from lratlas.execute.ray import RayCrew
+
+    return RayCrew(address=cluster, most=workers, first=first, gpus=gpus)
+
+
+def _nothing(_: Progress) -> None:
+    """Nobody wants to know."""
+
+
+@dataclass(kw_only=True)
+class _Driver:
+    """Feeds a crew and takes in what it says."""
+
+    store: Store
+    plan: Plan
+    open: OpenJobs
+    crew: Crew
+    report: Callable[[Progress], None]
+    notice: Callable[[str], None]
+    retry: str  # what the user can do where something failed
+    noticed: set[str] = field(default_factory=set[str])  # what workers have reported, once for all of them
+    busy: dict[int, Job] = field(default_factory=dict[int, Job])
+    kinds: Counter[str] = field(default_factory=Counter[str])  # how many workers are busy with each kind of job
+    idle: list[int] = field(default_factory=list[int])
+    starts: Counter[int] = field(default_factory=Counter[int])  # attempts to start each worker, in a row
+    attempts: Counter[str] = field(default_factory=Counter[str])
+    reasons: dict[str, str] = field(default_factory=dict[str, str])  # of the jobs that were given up
+    work: Counter[str] = field(default_factory=Counter[str])  # run-steps of jobs under way, those kept included
+    trained: int = 0
+    done: int = 0  # jobs
+
+    def __post_init__(self) -> None:
+        self._jobs, self._work = len(self.plan.jobs), sum(job.work for job in self.plan.trainings)
+        self._left = sum(job.work for job in self.open.jobs.values() if isinstance(job, Training))
+
+    def tell_progress(self) -> None:
+        """Report how far the study is."""
+        self.report(
+            Progress(
+                jobs_done=self._jobs - len(self.open.jobs),
+                jobs=self._jobs,
+                work_done=self._work - self._left + self.work.total(),
+                work=self._work,
+                trained=self.trained,
+                doing=", ".join(sorted(+self.kinds)),
+            )
+        )
+
+    def feed(self) -> None:
+        """Give each idle worker a job, as long as there are any that can be done."""
+        fed = False
+        while self.idle and (job := self.open.take()):
+            worker = self.idle.pop(0)
+            self.busy[worker] = job
+            self.kinds[_word(job)] += 1
+            self.crew.tell(worker, {"job": job.id})
+            fed = True
+        if fed:
+            self.tell_progress()
+
+    def hear(self) -> None:
+        """Wait for a message and take it in, or for a job that can be tried again."""
+        pause = self.open.pause() if self.idle else None
+        heard = self.crew.listen(pause if self.busy or self.idle else _PATIENCE)
+        if heard is None:
+            if not self.busy and not self.idle:
+                self.notice("No worker has come up yet; the study waits for one.")
+            return
+        worker, message = heard
+        if "notice" in message:
+            if message["notice"] not in self.noticed:
+                self.noticed.add(message["notice"])
+                self.notice(message["notice"])
+        elif "ready" in message:
+            self.starts[worker] = 0
+            self.idle.append(worker)
+        elif "work" in message:
+            self._worked(self.busy[worker], message["work"])
+        elif "done" in message:
+            self._finished(worker)
+        elif "error" in message:
+            self._erred(worker, message)
+        elif "ended" in message:
+            self._ended(worker, message["ended"])
+
+    def failed(self) -> str:
+        """What is to be said of the jobs that were given up."""
+        named = "; ".join(f"{job}: {reason.rstrip('.')}" for job, reason in list(self.reasons.items())[:3])
+        more = f", and {len(self.reasons) - 3} more" if len(self.reasons) > 3 else ""
+        blocked = len(self.open.jobs) - len(self.reasons)
+        needing = f" {blocked} jobs that need them were not begun." if blocked else ""
+        count = "A job" if len(self.reasons) == 1 else f"{len(self.reasons)} jobs"
+        tries = f" in {ATTEMPTS} attempts" if any(self.attempts[job] == ATTEMPTS for job in self.reasons) else ""
+        return f"{count} failed{tries} ({named}{more}).{needing} Nothing already computed is lost: {self.retry}."
+
+    def _worked(self, job: Job, work: int) -> None:
+        if job.id in self.work:
+            self.trained += work  # the first report of an attempt is what an earlier one had trained
+        self.work[job.id] += work
+        self.tell_progress()
+
+    def _finished(self, worker: int) -> None:
+        job = self._left_by(worker)
+        self._left -= job.work if isinstance(job, Training) else 0
+        self.open.finish(job)
+        self.done += 1
+        self.idle.append(worker)
+        self.tell_progress()
+
+    def _erred(self, worker: int, message: Mapping[str, Any]) -> None:
+        """A worker could not do its job, or could not even begin."""
+        if message["final"]:
+            raise StudyError(message["error"])
+        if worker not in self.busy:
+            raise StudyError(f"A worker process failed: {message['error']}")
+        self._failed(self._left_by(worker), message["error"], again=message["again"])
+        if not message["ends"]:
+            self.idle.append(worker)
+
+    def _ended(self, worker: int, how: str) -> None:
+        """A worker is gone: start it anew, and put back what it was at."""
+        if worker in self.busy:
+            self._failed(self._left_by(worker), f"its worker was ended {how}.")
+        elif worker in self.idle:
+            self.idle.remove(worker)
+        else:
+            self._not_started(worker, how)
+        if self.open.any or self.busy:
+            self.crew.renew(worker)
+
+    def _not_started(self, worker: int, how: str) -> None:
+        self.starts[worker] += 1
+        if self.starts[worker] >= _STARTS:
+            raise StudyError(
+                f"A worker process could not be started: it was ended {how}; nothing already computed is lost:"
+                f" {self.retry}."
+            )
+
+    def _left_by(self, worker: int) -> Job:
+        """What a worker was at, which is not under way any more."""
+        job = self.busy.pop(worker)
+        self.kinds[_word(job)] -= 1
+        del self.work[job.id]
+        return job
+
+    def _failed(self, job: Job, reason: str, *, again: bool = True) -> None:
+        """Put a job back, or give it up: after some attempts, or at once where it would fail in the same way again."""
+        self.attempts[job.id] += 1
+        attempt = self.attempts[job.id]
+        given_up = attempt == ATTEMPTS or not again
+        record_failure(self.store, Failure(job=job.id, attempt=attempt, reason=reason, given_up=given_up))
+        if not given_up:
+            self.notice(f"{job.id} failed and is tried again: {reason}")
+            self.open.put_back(job, seconds=PAUSES[attempt - 1])
+            return
+        self.reasons[job.id] = reason
+        self.open.give_up(job)
+        if not self.done and len(self.reasons) >= HOPELESS:
+            raise JobsFailed(self.failed())
+
+
+_STAGES = {
+    "pretrain": "pre-training",
+    "second": "training with a second PLR",
+    "finetune": "fine-tuning",
+    "average": "averaging",
+}
+
+
+def _word(job: Job) -> str:
+    if isinstance(job, Training):
+        return _STAGES[job.stage]
+    return type(job).__name__.lower()
+
+
+def open_jobs(plan: Plan, names: set[str]) -> OpenJobs:
+    """The jobs of a plan with these ids."""
+    holders = plan.holders()
+    jobs = {job.id: job for job in plan.jobs if job.id in names}
+    missing = {name: _needs(job, holders) & names for name, job in jobs.items()}
+    waiting = dict[str, list[str]]()
+    for name, needed in missing.items():
+        for each in needed:
+            waiting.setdefault(each, []).append(name)
+    places = {name: place for place, name in enumerate(jobs)}
+    ready = [(places[name], name) for name, needed in missing.items() if not needed]
+    return OpenJobs(jobs=jobs, _places=places, _missing=missing, _waiting=waiting, _ready=ready)
+
+
+def _needs(job: Job, holders: Mapping[str, str]) -> set[str]:
+    """The jobs that must be done before this one."""
+    if not isinstance(job, Geometry):
+        needed = job.parent if isinstance(job, Training) else job.training
+        return {needed} if needed else set()
+    return {holders[run] for grid in job.solutions.values() for row in grid for run in row}

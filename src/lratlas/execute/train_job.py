@@ -1,0 +1,302 @@
+"""A training job: from its last segment end to the next ones."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from lratlas.execute.checkpoints import named, read_segment, segment_tensors, stack_of
+from lratlas.execute.context import Setting, Study
+from lratlas.execute.measure_job import measured
+from lratlas.execute.rows import convergence_table, runs_table, trace_table
+from lratlas.rng import torch_seed
+from lratlas.study.plan import TABLE_OF, Job, Training
+from lratlas.training.averaging import Tails, add_checkpoint, averaged
+from lratlas.training.batches import augmentation_draws, batch_indices
+from lratlas.training.evaluate import Scores, evaluate_stack, pooled_buffers
+from lratlas.training.record import Row, UnderWay, packed, unpacked
+from lratlas.training.sphere import Weights
+from lratlas.training.state import Stack, lanes_of, start_stack
+from lratlas.training.trainer import Trained, train_stack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """Where a training job stands.
+
+    Attributes:
+        stack: The stack.
+        tails: Running sums of the checkpoints that are averaged.
+        seconds: Time spent up to here.
+        under_way: What is under way in the middle of a segment; None at its end.
+        generator: State there of PyTorch's generator, which dropout and the like draw from.
+        files: Checkpoints of the job that are there.
+    """
+
+    stack: Stack
+    tails: Tails = field(default_factory=dict[int, dict[str, Tensor]])
+    seconds: float = 0.0
+    under_way: UnderWay | None = None
+    generator: Tensor | None = None
+    files: tuple[str, ...] = ()
+
+
+Progress = Callable[[int], None]
+
+
+class Stopped(Exception):  # noqa: N818 - it names what happened
+    """A job was left at the end of a segment, because that was asked for."""
+
+
+def perform(study: Study, job: Job, progress: Progress, stopping: Callable[[], bool] = lambda: False) -> None:
+    """Do one job.
+
+    Args:
+        study: The study.
+        job: One of its plan.
+        progress: Called with the run-steps just trained.
+        stopping: Whether to leave a training at the end of the segment that it is in.
+
+    Raises:
+        Stopped: It was left there.
+    """
+    if isinstance(job, Training):
+        _train(study, job, progress, stopping)
+    else:
+        study.store.write_table(TABLE_OF[type(job)], job.id, measured(study, job))
+
+
+def _train(study: Study, job: Training, progress: Progress, stopping: Callable[[], bool]) -> None:
+    began = time.monotonic()
+    weights, buffers, setting = study.initial(job.seeds, len(job.lanes))
+    at = reached(study, job) or Point(stack=_start(study, job, weights, buffers))
+    spent = at.seconds
+    progress(job.size * (at.stack.step - job.start))
+
+    def seconds() -> float:
+        return spent + time.monotonic() - began
+
+    last_rows: list[Row] = []
+    for end in job.segments:
+        if end <= at.stack.step:
+            continue
+        trained, tails = _train_segment(study, job, setting, at, end, progress, stopping)
+        at = Point(
+            stack=trained.stack,
+            tails=tails,
+            seconds=seconds(),
+            under_way=trained.under_way,
+            generator=generator_state(study.device) if trained.under_way else None,
+            files=at.files,
+        )
+        last_rows = trained.rows
+        if at.under_way or end < job.segments[-1]:
+            at = keep(study, job, at)
+            if at.under_way or stopping():
+                raise Stopped
+    _finish(study, job, setting, at, last_rows, seconds)
+    forget(study, at)
+
+
+def _start(study: Study, job: Training, weights: Weights, buffers: Weights) -> Stack:
+    """The stack at a job's first step."""
+    if job.parent and job.parents and job.stage == "average":
+        tensors = study.store.read_weights(job.parent)
+        return read_segment(tensors, job.runs, counts=(), step=job.start, device=study.device)[0]
+    if job.parents:
+        weights, buffers = study.end_points(job.parents)
+    return start_stack(weights, buffers, study.task.update)
+
+
+def _train_segment(
+    study: Study,
+    job: Training,
+    setting: Setting,
+    at: Point,
+    end: int,
+    progress: Progress,
+    stopping: Callable[[], bool],
+) -> tuple[Trained, Tails]:
+    """Train to the end of a segment and record its rows; or to where it is left, which records nothing."""
+    task, first, tails = study.task, at.stack.step, at.tails
+    # Dropout and the like draw from here.
+    if at.generator is not None:
+        set_generator_state(at.generator, study.device)
+    else:
+        torch.manual_seed(torch_seed(first, job.id))
+    span = {"start": first, "stop": end, "samples": task.samples, "batch_size": task.samples_per_step}
+    order = [batch_indices(seed=seed.training_seed, full_batch=task.full_batch, **span) for seed in job.seeds]
+    draws = [augmentation_draws(task.augment, seed=seed.training_seed, **span) for seed in job.seeds if task.augment]
+    lrs = [lane.lr for lane in job.lanes]
+    checkpoints = job.average.steps if job.average else ()
+    trained = train_stack(
+        study.program,
+        at.stack,
+        lrs=torch.tensor(lrs, dtype=study.dtype, device=study.device).expand(len(job.seeds), -1).contiguous(),
+        batches=_side_by_side(order, same=task.full_batch).to(study.device),
+        draws={name: torch.stack([draw[name] for draw in draws], 1) for name in draws[0]} if draws else None,
+        train=setting.train,
+        test=setting.test if job.stage != "average" else None,
+        trace_every=job.trace_every if job.stage != "average" else None,
+        snapshots=[step for step in checkpoints if first < step <= end],
+        epoch=job.epoch,
+        progress=progress,
+        under_way=at.under_way,
+        leave=stopping,
+    )
+    for step, weights in trained.snapshots.items():
+        assert job.average is not None
+        place = checkpoints.index(step)
+        rank = place if job.stage == "average" else len(checkpoints) - 1 - place
+        tails = add_checkpoint(tails, job.average.counts, weights, rank=rank)
+    if trained.under_way:
+        return trained, tails
+    if trained.fitted:
+        study.store.write_table("convergence", f"{job.id}-{end}", convergence_table(job, trained.fitted))
+    if job.stage != "average":
+        frame = trace_table(job.runs, trained.rows, task.steps_per_epoch)
+        study.store.write_table("traces", f"{job.id}-{end}", frame)
+    return trained, tails
+
+
+def _side_by_side(order: Sequence[Tensor], *, same: bool) -> Tensor:
+    """The indices of all seeds, [steps, seeds, batch]; those of full batches are the same and not copied."""
+    return order[0][:, None].expand(-1, len(order), -1) if same else torch.stack([*order], 1)
+
+
+def _finish(
+    study: Study,
+    job: Training,
+    setting: Setting,
+    at: Point,
+    rows: list[Row],
+    seconds: Callable[[], float],
+) -> None:
+    program, stack, tensors, tables = study.program, at.stack, dict[str, Tensor](), list[pl.DataFrame]()
+
+    def scored(weights: Weights, buffers: Weights) -> tuple[Scores, Scores]:
+        return (
+            evaluate_stack(program, weights, buffers, setting.train),
+            evaluate_stack(program, weights, buffers, setting.test),
+        )
+
+    if job.stage != "average":
+        tensors |= named(job.runs, "weights", stack.weights) | named(job.runs, "buffers", stack.buffers)
+        if job.keep_state:
+            tensors |= segment_tensors(job.runs, stack, {}, 0.0)
+        gradient = rows[-1].gradient_norm if rows else None
+        scores = scored(stack.weights, stack.buffers)
+        start = _start_loss(study, job) if job.stage == "pretrain" else None
+        tables.append(runs_table(job, job.runs, job.parents, stack, *scores, gradient=gradient, start=start))
+    if job.average:
+        means = averaged(at.tails, rule=study.task.update, dtype=study.dtype)
+        size = study.task.samples_per_step
+        for count, runs in zip(job.average.counts, job.average.runs, strict=True):
+            mean = means[count]
+            buffers = pooled_buffers(program, mean, stack.buffers, setting.train, batch_size=size)
+            tensors |= named(runs, "weights", mean) | named(runs, "buffers", buffers)
+            tables.append(runs_table(job, runs, job.runs, stack, *scored(mean, buffers), count=count))
+    study.store.write_weights(job.id, tensors)
+    table = pl.concat(tables)
+    each = seconds() / job.size
+    # A stack's time is shared by its runs; where it was trained for averages alone, by those over most checkpoints.
+    longest = pl.col("count").max() if job.stage == "average" else None
+    spent = pl.when(pl.col("count").eq_missing(longest)).then(each).otherwise(0.0)
+    study.store.write_table("runs", job.id, table.with_columns(seconds=spent))
+
+
+def _start_loss(study: Study, job: Training) -> Tensor:
+    """Test loss of each run's model before its first step, batch norm with the statistics of the training set.
+
+    Initial models come with other statistics, which training replaces at any LR: their loss would seem to move.
+    """
+    weights, buffers, setting = study.initial(job.seeds, len(job.lanes))
+    # All lanes of a seed start from the same weights. A compiled program is compiled for each size of stack, which
+    # takes longer than evaluating all lanes once; an eager one evaluates a single lane.
+    if not study.program.compiled:
+        weights, buffers = (lanes_of(tensors, slice(0, 1)) for tensors in (weights, buffers))
+    size = study.task.samples_per_step
+    pooled = pooled_buffers(study.program, weights, buffers, setting.train, batch_size=size)
+    return evaluate_stack(study.program, weights, pooled, setting.test).loss.expand(-1, len(job.lanes))
+
+
+_KIND = "under_way"
+_NUMBERS, _GENERATOR = f"stack/{_KIND}", "stack/generator"
+
+
+def reached(study: Study, job: Training) -> Point | None:
+    """The furthest point of a job that was kept, with all rows recorded before it; None if there is none.
+
+    Raises:
+        StudyError: It cannot be read.
+    """
+    store = study.store
+    recorded = {*takewhile(lambda end: all(store.has_part(t, f"{job.id}-{end}") for t in job.recorded), job.segments)}
+    ends = [end for end in sorted(recorded) if store.has_weights(f"{job.id}-{end}")]
+    files = tuple(f"{job.id}-{end}" for end in ends)
+    if store.has_weights(job.part_way):
+        at, files = _read(study, job, job.part_way), (*files, job.part_way)
+        step = at.stack.step
+        if step > max(ends, default=job.start) and recorded.issuperset(end for end in job.segments if end <= step):
+            return replace(at, files=files)
+    return replace(_read(study, job, f"{job.id}-{ends[-1]}", end=ends[-1]), files=files) if ends else None
+
+
+def _read(study: Study, job: Training, name: str, *, end: int | None = None) -> Point:
+    """What a checkpoint holds: that of the end of a segment, or, without an end, of the middle of one."""
+    tensors = study.store.read_weights(name)
+    counts = job.average.counts if job.average else ()
+    step = int(tensors[_NUMBERS][0]) if end is None else end
+    stack, tails, seconds = read_segment(tensors, job.runs, counts=counts, step=step, device=study.device)
+    if end is not None:
+        return Point(stack=stack, tails=tails, seconds=seconds)
+    files = {run: tensors for row in job.runs for run in row}
+    under_way = unpacked(stack_of(files, job.runs, _KIND, study.device), tensors[_NUMBERS][1:])
+    return Point(stack=stack, tails=tails, seconds=seconds, under_way=under_way, generator=tensors[_GENERATOR])
+
+
+def keep(study: Study, job: Training, at: Point) -> Point:
+    """Keep a job where it stands; at the end of a segment, earlier checkpoints of it are removed.
+
+    Raises:
+        StudyError: The file cannot be written.
+    """
+    tensors = segment_tensors(job.runs, at.stack, at.tails, at.seconds)
+    if at.under_way is None or at.generator is None:
+        name = f"{job.id}-{at.stack.step}"
+        study.store.write_weights(name, tensors)
+        return forget(study, at, but=name)
+    values, numbers = packed(at.under_way)
+    tensors |= named(job.runs, _KIND, values)
+    tensors |= {_NUMBERS: torch.tensor([at.stack.step, *numbers]), _GENERATOR: at.generator}
+    study.store.write_weights(job.part_way, tensors)
+    return replace(at, files=(*at.files, job.part_way))
+
+
+def forget(study: Study, at: Point, *, but: str | None = None) -> Point:
+    """Remove the checkpoints of a job that have become useless.
+
+    Raises:
+        StudyError: One cannot be removed.
+    """
+    for name in at.files:
+        if name != but:
+            study.store.remove_weights(name)
+    return replace(at, files=() if but is None else (but,))
+
+
+def generator_state(device: torch.device) -> Tensor:
+    """The state of PyTorch's generator for a device."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def set_generator_state(state: Tensor, device: torch.device) -> None:
+    """The inverse of `generator_state`."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

@@ -1,0 +1,159 @@
+"""Losses of a running loop on their way from the device: gathered, fetched in blocks, averaged per optimizer step."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isnan, nan
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from lratlas.errors import SpecError
+from lratlas.monitor.inputs import one_number, share
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMeans:
+    """Means over the mini-batches of one record.
+
+    Attributes:
+        steps: Optimizer steps that it stands for.
+        loss: Mean loss.
+        accuracy: Mean accuracy; None where not given.
+        lr: The learning rate.
+        phase: How many times the learning rate had jumped.
+    """
+
+    steps: int
+    loss: float
+    accuracy: float | None
+    lr: float
+    phase: int
+
+
+class _Given(NamedTuple):
+    """What was known when a loss was given, apart from the loss."""
+
+    step: int
+    lr: float
+    phase: int
+
+
+@dataclass
+class _Record:
+    """Sums over the mini-batches of one step, and how many they are."""
+
+    given: _Given
+    count: int = 0
+    loss: float = 0.0
+    accuracy: float = 0.0
+
+    def means(self, steps: int) -> StepMeans:
+        accuracy = None if isnan(self.accuracy) else self.accuracy / self.count
+        given = self.given
+        return StepMeans(steps=steps, loss=self.loss / self.count, accuracy=accuracy, lr=given.lr, phase=given.phase)
+
+
+class GatheredLosses:
+    """Losses given once or several times per optimizer step, with gradient accumulation, or not at every step."""
+
+    def __init__(self) -> None:
+        self._losses: list[float | Tensor] = []
+        self._accuracies: list[float | Tensor] = []
+        self._given: list[_Given] = []
+        self._open: _Record | None = None
+
+    def __len__(self) -> int:
+        return len(self._losses)
+
+    def add(
+        self, loss: float | Tensor, accuracy: float | Tensor | None, *, step: int, lr: float = nan, phase: int = 0
+    ) -> None:
+        """Add a mini-batch; ``step`` is how many steps the optimizer has taken.
+
+        Raises:
+            SpecError: If the loss or the accuracy is not a number, or the accuracy is not a share. The range of
+                accuracies on an accelerator is checked by `fetch`.
+        """
+        given_loss = _without_waiting(loss, "loss")
+        given_accuracy = nan if accuracy is None else _without_waiting(accuracy, "accuracy")
+        if isinstance(given_accuracy, float):
+            given_accuracy = share(given_accuracy, "accuracy")
+        self._losses.append(given_loss)
+        self._accuracies.append(given_accuracy)
+        self._given.append(_Given(step, lr, phase))
+
+    def fetch(self) -> tuple[list[float], list[float]]:
+        """The gathered losses and accuracies as numbers.
+
+        Raises:
+            SpecError: If an accuracy from an accelerator is not a share; all of these are dropped.
+        """
+        losses, accuracies = _numbers(self._losses), _numbers(self._accuracies)
+        self._losses = list[float | Tensor](losses)
+        try:
+            for accuracy in accuracies:
+                share(accuracy, "accuracy")
+        except SpecError:
+            self._accuracies = [nan] * len(losses)
+            raise
+        self._accuracies = list[float | Tensor](accuracies)
+        return losses, accuracies
+
+    def drain(self, *, to_the_end: bool = False) -> Iterator[StepMeans]:
+        """Fetch what was gathered: the means of the records that are complete, or of all of them."""
+        entries = list(zip(self._given, *self.fetch(), strict=True))
+        self._losses, self._accuracies, self._given = [], [], []
+        for given, loss, accuracy in entries:
+            if self._open is not None and given.step > self._open.given.step:
+                yield self._open.means(given.step - self._open.given.step)
+                self._open = None
+            self._open = self._open or _Record(given)
+            self._open.count += 1
+            self._open.loss += loss
+            self._open.accuracy += accuracy
+        if to_the_end and self._open is not None:
+            yield self._open.means(1)
+            self._open = None
+
+    @property
+    def open_means(self) -> StepMeans | None:
+        """The means so far of the record that later mini-batches may still join; None without one."""
+        return None if self._open is None else self._open.means(1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The mini-batches that are not in any complete record yet, as numbers and lists."""
+        losses, accuracies = self.fetch()
+        record = self._open
+        return {
+            "losses": losses,
+            "accuracies": accuracies,
+            "given": [list(given) for given in self._given],
+            "open": None if record is None else [list(record.given), record.count, record.loss, record.accuracy],
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """The mini-batches of what `state_dict` gave."""
+        found = cls()
+        found._losses, found._accuracies = [*state["losses"]], [*state["accuracies"]]
+        found._given = [_Given(*given) for given in state["given"]]
+        if state["open"] is not None:
+            given, count, loss, accuracy = state["open"]
+            found._open = _Record(_Given(*given), count, loss, accuracy)
+        return found
+
+
+def _without_waiting(value: object, name: str) -> float | Tensor:
+    """A number; on an accelerator a copy there, since asking for the number would wait for the device."""
+    found = one_number(value, name)
+    if not isinstance(found, Tensor):
+        return found
+    return float(found.item()) if found.device.type == "cpu" else found.clone().reshape(())
+
+
+def _numbers(values: list[float | Tensor]) -> list[float]:
+    """The values as numbers, fetched from the device all at once."""
+    tensors = [value.float() for value in values if isinstance(value, Tensor)]
+    fetched = iter(torch.stack(tensors).tolist() if tensors else [])
+    return [next(fetched) if isinstance(value, Tensor) else value for value in values]

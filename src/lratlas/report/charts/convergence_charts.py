@@ -1,0 +1,167 @@
+"""The drawing of the convergence threshold."""
+
+from dataclasses import dataclass
+
+import altair as alt
+import polars as pl
+
+from lratlas.report import theme
+from lratlas.report.charts import controls
+from lratlas.report.charts.controls import Control
+from lratlas.report.charts.convergence_data import convergence_data, law_data
+from lratlas.report.charts.study_data import regime_bands
+from lratlas.report.charts.texts import TEXTS
+from lratlas.report.frames import over_seeds
+from lratlas.report.theme import EVERY_SEED, Drawing, log_axis, source
+from lratlas.tables import Tables
+
+_DOT, _MEDIAN, _LAW = "a seed", "median over seeds", "power law"
+_COLOURS = alt.Scale(domain=[_DOT, _MEDIAN, _LAW], range=[theme.NEUTRAL, theme.STRONG[1], theme.STRONG[0]])
+# Room below the fewest epochs, and above the most for the names of the regimes, as factors.
+_BELOW, _ABOVE = 1.15, 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    """A range of PLRs that is shown, and its axis."""
+
+    low: float
+    high: float
+    axis: alt.X
+
+    def cut(self, bands: pl.DataFrame) -> pl.DataFrame:
+        """The regimes' bands within the view, their names in the middle of what is left."""
+        ends = (pl.col(name).clip(self.low, self.high) for name in ("low", "high"))
+        cut = bands.with_columns(*ends).filter(pl.col("low") < pl.col("high"))
+        return cut.with_columns(middle=(pl.col("low") * pl.col("high")).sqrt())
+
+    def panel(self, layers: list[alt.Chart], tables: Tables, title: str, width: int) -> alt.LayerChart:
+        """Layers over the shaded regimes."""
+        shading = theme.shading(self.cut(regime_bands(tables)), width=width, lettering=9)
+        return alt.LayerChart(layer=[*shading, *layers]).properties(
+            title=alt.Title(title, frame="group"), width=width, height=240
+        )
+
+
+def convergence_chart(tables: Tables, *, elr: bool = False) -> Drawing:
+    """Epochs to convergence against PLR, the power law of their rise, and the test accuracy reached (Fig. 11).
+
+    Args:
+        tables: The study's tables; ``convergence``, ``power_law`` for the law, ``regimes`` for the shading.
+        elr: The LRs are effective ones.
+
+    Raises:
+        StudyError: The table ``convergence`` is empty.
+    """
+    data, law = convergence_data(tables), law_data(tables)
+    seed = controls.seed_control(data, "convergence", together="median over seeds")
+    whole = _whole(over_seeds(data), law, elr=elr)
+    width = 262 if law.is_empty() else 162
+    panels = [
+        whole.panel(_epochs(data, law, whole, seed, "all"), tables, "all PLRs that converge", width),
+        whole.panel(_accuracy(data, whole, seed), tables, "accuracy reached", width),
+    ]
+    if law.height:
+        near = _near(law, elr=elr)
+        rise = data.filter(pl.col("plr").is_between(near.low, near.high))
+        panels.insert(1, near.panel(_epochs(rise, law, near, seed, "rise"), tables, "the rise, on a plain axis", width))
+    return theme.finish(alt.hconcat(*panels, spacing=14), TEXTS["convergence"].alt, seed.parameter)
+
+
+def _epochs(data: pl.DataFrame, law: pl.DataFrame, view: _View, seed: Control, name: str) -> list[alt.Chart]:
+    """Dots, the line of medians, the law with its threshold, and marks where seeds never converged."""
+    shown = [_DOT, _MEDIAN, _LAW] if law.height else [_DOT, _MEDIAN]
+    epochs = pl.concat([data["epochs"], law["epochs"]]).drop_nulls()
+    ends = [epochs.quantile(0.0) or 1.0, epochs.quantile(1.0) or 1.0]
+    y = (
+        alt.Y("epochs:Q")
+        .scale(type="log", domain=[ends[0] / _BELOW, ends[1] * _ABOVE], nice=False)
+        .title("epochs to convergence" if name == "all" else None)
+        .axis(format="~s", tickCount=5)
+    )
+    colour = alt.Color("shown:N").scale(_COLOURS).title(None).legend(orient="bottom", values=shown, symbolOpacity=1)
+    tips = [theme.plr_tip(), alt.Tooltip("epochs:Q").format(",")]
+    counts = [alt.Tooltip("converged:Q"), alt.Tooltip("seeds:Q")]
+    each = data.drop_nulls(["seed", "epochs"]).select("seed", "plr", "epochs", shown=pl.lit(_DOT))
+    lines = source(data.drop("mean", "low", "high").with_columns(shown=pl.lit(_MEDIAN)), by=["seed", "shown"])
+    dots = (
+        source(each, by=["seed", "shown"])
+        .chart(f"{seed.is_at(EVERY_SEED)} || {seed.passes('seed')}")
+        .mark_point(clip=True, filled=True, size=16)
+        .encode(x=view.axis, y=y, color=colour, tooltip=[alt.Tooltip("seed:N"), *tips])
+    )
+    line = (
+        lines.chart(seed.passes("seed"))
+        .transform_filter("isValid(datum.epochs)")
+        .mark_line(clip=True, strokeWidth=1.8, point=alt.OverlayMarkDef(size=22))
+        .encode(x=view.axis, y=y, color=colour, tooltip=[alt.Tooltip("shown:N"), *tips, *counts])
+    )
+    never = (
+        lines.chart(seed.passes("seed"))
+        .transform_filter("datum.converged < datum.seeds")
+        .mark_point(clip=True, shape="triangle-up", size=24, color=theme.NEUTRAL)
+        .encode(x=view.axis, y=alt.value(22), tooltip=[theme.plr_tip(), *counts])
+    )
+    return [dots, line.add_params(theme.zoom(f"epochs_{name}")), never, *_law(law, view, y, colour)]
+
+
+def _law(law: pl.DataFrame, view: _View, y: alt.Y, colour: alt.Color) -> list[alt.Chart]:
+    """The curve of the power law and the upright line of its threshold; no layers for no law."""
+    if law.is_empty():
+        return []
+    curve = alt.Chart(_named(_LAW, law)).encode(x=view.axis, y=y)
+    tip = alt.Tooltip("threshold:Q").format(theme.LR_FORMAT)
+    values = ["shown:N", theme.plr_tip(), alt.Tooltip("epochs:Q").format(",.1f"), tip]
+    rule = alt.Chart(_named(_LAW, law.head(1))).mark_rule(strokeWidth=1.2)
+    return [
+        curve.mark_line(clip=True, strokeWidth=1.6, strokeDash=[5, 3]).encode(color=colour),
+        rule.encode(x=alt.X("threshold:Q"), color=colour, tooltip=[tip]),
+        theme.hover(curve).encode(tooltip=values),
+    ]
+
+
+def _accuracy(data: pl.DataFrame, view: _View, seed: Control) -> list[alt.Chart]:
+    """Test accuracy after training to convergence: mean and one deviation."""
+    means = data.drop_nulls("mean").drop("epochs")
+    scale = controls.scale(over_seeds(means), means, ("low", "high"), seed, share=True)
+    tips = [theme.plr_tip(), *(alt.Tooltip(f"{name}:Q").format(theme.PERCENT) for name in ("mean", "low", "high"))]
+    rows = source(means, by=["seed"]).chart(seed.passes("seed"))
+    base = rows.encode(x=view.axis, tooltip=[*tips, alt.Tooltip("converged:Q"), alt.Tooltip("seeds:Q")])
+    band = base.mark_area(clip=True, opacity=0.15, color=theme.STRONG[1]).encode(
+        y=alt.Y("low:Q").scale(scale), y2=alt.Y2("high:Q")
+    )
+    points = alt.OverlayMarkDef(size=22, color=theme.STRONG[1])
+    line = base.mark_line(clip=True, strokeWidth=1.8, color=theme.STRONG[1], point=points).encode(
+        y=alt.Y("mean:Q").scale(scale).title("test accuracy at convergence").axis(format="%", labelFlush=True)
+    )
+    return [band, line.add_params(theme.zoom("converged_accuracy"))]
+
+
+def _named(name: str, frame: pl.DataFrame) -> alt.InlineData:
+    """The rows under the name that the legend gives them."""
+    return theme.inline(frame.with_columns(shown=pl.lit(name)))
+
+
+def _whole(data: pl.DataFrame, law: pl.DataFrame, *, elr: bool) -> _View:
+    """The PLRs with a run that converged, and one more on either side to show where they end."""
+    plrs = data["plr"].unique().sort()
+    reached = plrs.is_in(data.filter(pl.col("converged") > 0)["plr"].implode()).arg_true()
+    first, last = (reached[0], reached[-1]) if len(reached) else (0, len(plrs) - 1)
+    low, high = plrs[max(first - 1, 0)], plrs[min(last + 1, len(plrs) - 1)]
+    high = max(high, law["threshold"][0]) if law.height else high
+    room = max((high / low) ** 0.04, 1.02)
+    ends = (low / room, high * room)
+    axis = theme.plr_axis(elr=elr).scale(type="log", nice=False, domain=list(ends)).axis(log_axis(*ends))
+    return _View(low=ends[0], high=ends[1], axis=axis)
+
+
+def _near(law: pl.DataFrame, *, elr: bool) -> _View:
+    """The PLRs of the law, up to a little above its threshold."""
+    first, threshold = law["plr"][0], law["threshold"][0]
+    ends = (first - 0.06 * (threshold - first), threshold + 0.06 * (threshold - first))
+    axis = (
+        theme.plr_axis(elr=elr)
+        .scale(type="linear", zero=False, nice=False, domain=list(ends))
+        .axis(format="~e", labelExpr=theme.PLAIN_EXPONENT, tickCount=3, grid=False, labelOverlap="greedy")
+    )
+    return _View(low=ends[0], high=ends[1], axis=axis)

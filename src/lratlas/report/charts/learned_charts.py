@@ -1,0 +1,195 @@
+"""The drawings of what models have learned: single features, and Fourier bands."""
+
+import json
+from dataclasses import dataclass
+
+import altair as alt
+import polars as pl
+
+from lratlas.report import theme
+from lratlas.report.charts import controls
+from lratlas.report.charts.controls import Control
+from lratlas.report.charts.learned_data import bands_data, features_data
+from lratlas.report.charts.study_data import regime_bands
+from lratlas.report.charts.texts import TEXTS
+from lratlas.report.frames import over_seeds
+from lratlas.report.theme import Drawing, Source, source
+from lratlas.tables import Tables
+
+_RANKS = ("all features", "best feature of a run", "second", "third", "others")
+_RANK_COLOURS = alt.Scale(domain=list(_RANKS), range=[theme.NEUTRAL, *theme.STRONG, theme.NEUTRAL])
+_RANK_DASHES = alt.Scale(domain=list(_RANKS), range=[[5, 3], *[[1, 0]] * 4])
+_TWO_LEVELS = 0.12  # share of a panel of full height that two levels of names take
+_KEPT = {True: "band alone, accuracy", False: "without band, accuracy"}
+
+
+def features_chart(tables: Tables, *, elr: bool = False) -> Drawing:
+    """Sorted single-feature accuracies and test accuracy, before and after fine-tuning and averaging (Fig. 5).
+
+    Args:
+        tables: The study's tables; ``features``, ``runs`` for the test accuracy, and ``regimes`` for the shading.
+        elr: The LRs are effective ones.
+
+    Raises:
+        StudyError: The table ``features`` is empty.
+    """
+    data, bands = controls.chosen_from(features_data(tables)), regime_bands(tables)
+    kinds = _kinds(data, "features")
+    seed = controls.seed_control(data, "features")
+    choices = (seed, *(kind.choice for kind in kinds))
+    scale = controls.scale(_shown(data, kinds), data, ("accuracy", "accuracy"), *choices, room=_TWO_LEVELS, share=True)
+    packed = _ranked(data)
+    panels = [
+        theme.panel(
+            _feature_lines(
+                packed.chart(seed.passes("seed"), kind.choice.passes("model")),
+                theme.plr_axis(elr=elr),
+                alt.Y("accuracy:Q").scale(scale).title("accuracy on one feature" if i == 0 else None),
+                f"features_{i}",
+            ),
+            bands,
+            width=582 // len(kinds) - 8 * len(kinds),
+        ).properties(title=kind.title)
+        for i, kind in enumerate(kinds)
+    ]
+    joined = alt.hconcat(*panels, spacing=14)
+    return theme.finish(joined, TEXTS["features"].alt, *(one.parameter for one in choices))
+
+
+def features_full_chart(tables: Tables, *, elr: bool = False) -> Drawing:
+    """The same for the models of every FLR and every k side by side, a small panel each, over seeds (Fig. 17).
+
+    Args:
+        tables: The study's tables; ``features``, ``runs`` for the test accuracy, and ``regimes`` for the shading.
+        elr: The LRs are effective ones.
+
+    Raises:
+        StudyError: The table ``features`` is empty.
+    """
+    data, bands = over_seeds(features_data(tables)), regime_bands(tables)
+    models = data["model"].unique(maintain_order=True).to_list()
+    scale = theme.scale(data, "accuracy", "accuracy", room=0.32, share=True)
+    columns = theme.columns(len(models), most=5)
+    packed = _ranked(data)
+    panels = [
+        theme.panel(
+            _feature_lines(
+                packed.chart(f"datum.model === {json.dumps(model)}"),
+                theme.plr_axis(elr=elr).title("PLR (ELR)" if elr else "PLR"),
+                alt.Y("accuracy:Q").scale(scale).title("accuracy" if i % columns == 0 else None),
+                f"features_full_{i}",
+            ),
+            bands,
+            width=690 // columns - 48,
+            height=80,
+        ).properties(title=model.rpartition(", ")[2])
+        for i, model in enumerate(models)
+    ]
+    return theme.finish(alt.concat(*panels, columns=columns, spacing=10), TEXTS["features_full"].alt)
+
+
+def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
+    """Accuracy on one Fourier band alone, and without it, against PLR, one line per band (Figs. 6, 7).
+
+    Args:
+        tables: The study's tables; ``bands``, and ``regimes`` for the shading.
+        elr: The LRs are effective ones.
+
+    Raises:
+        StudyError: The table ``bands`` is empty.
+    """
+    data, shades = controls.chosen_from(bands_data(tables)), regime_bands(tables)
+    kinds, ways = _kinds(data, "bands"), data["kept"].unique(maintain_order=True).to_list()
+    seed = controls.seed_control(data, "bands")
+    choices = (seed, *(kind.choice for kind in kinds))
+    pick = alt.selection_point(name="pick", fields=["band"], bind="legend", toggle="true")
+    room = _TWO_LEVELS * len(ways)
+    scale = controls.scale(_shown(data, kinds), data, ("accuracy", "accuracy"), *choices, room=room, share=True)
+    names = data.sort("low", "high")["band"].unique(maintain_order=True).to_list()
+    packed = source(data.drop("stage", "low", "high"), by=["model", "kept", "band", "seed"])
+    panels = [
+        theme.panel(
+            _band_lines(
+                packed.chart(seed.passes("seed"), kind.choice.passes("model"), f"datum.kept === {str(kept).lower()}"),
+                names,
+                pick,
+                elr=elr,
+            )
+            .encode(
+                y=alt.Y("accuracy:Q").scale(scale).axis(format="%").title(_KEPT[kept] if kind is kinds[0] else None)
+            )
+            .add_params(*((pick,) if (kept, kind) == (ways[0], kinds[0]) else ()), theme.zoom(f"bands_{i}_{kept}")),
+            shades,
+            width=582 // len(kinds) - 8 * len(kinds),
+            height=230 if len(ways) == 1 else 120,
+        ).properties(title=kind.title)
+        for kept in ways
+        for i, kind in enumerate(kinds)
+    ]
+    # Not rows within a column: nested, Altair gives two panels the same name, and Vega the one's lines to the other.
+    joined = alt.concat(*panels, columns=len(kinds), spacing=14)
+    return theme.finish(joined, TEXTS["bands"].alt, *(one.parameter for one in choices))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """Models of one stage, which have a panel of their own, and the choice of the one that it shows."""
+
+    choice: Control
+
+    @property
+    def title(self) -> str | alt.Title:
+        return self.choice.default if self.choice.fixed else alt.Title(text=alt.expr(self.choice.name))
+
+
+def _kinds(data: pl.DataFrame, chart: str) -> list[_Kind]:
+    """Pre-trained, fine-tuned, averaged, as far as there are; at first the lowest FLR and the largest k."""
+    models = data.select("stage", "model").unique(maintain_order=True)
+    kinds: list[_Kind] = []
+    for stage, label, first in (("pretrain", "model", 0), ("finetune", "FLR", 0), ("average", "k", -1)):
+        names = models.filter(stage=stage)["model"].to_list()
+        if names:
+            options = {name: controls.short(name) for name in names}
+            kinds.append(_Kind(choice=controls.control(label, chart, options, names[first])))
+    return kinds
+
+
+def _shown(data: pl.DataFrame, kinds: list[_Kind]) -> pl.DataFrame:
+    """The rows shown as long as nothing is chosen."""
+    return over_seeds(data).filter(pl.col("model").is_in([kind.choice.default for kind in kinds]))
+
+
+def _ranked(data: pl.DataFrame) -> Source:
+    """The rows with the name that the legend gives to the rank of each."""
+    named = data.with_columns(feature=pl.col("rank").replace_strict(range(4), _RANKS[:4], default=_RANKS[4]))
+    return source(named.drop("stage"), by=["model", "seed", "rank", "feature"])
+
+
+def _feature_lines(rows: alt.Chart, x: alt.X, y: alt.Y, name: str) -> alt.LayerChart:
+    base = rows.encode(x=x, y=y.axis(format="%"))
+    legend = alt.Legend(orient="bottom", symbolType="stroke")
+    lines = base.mark_line(clip=True).encode(
+        detail=alt.Detail("rank:N"),
+        color=alt.Color("feature:N").scale(_RANK_COLOURS).title(None).legend(legend),
+        strokeDash=alt.StrokeDash("feature:N").scale(_RANK_DASHES).title(None).legend(legend),
+        strokeWidth=alt.condition("datum.rank < 4", alt.value(2), alt.value(0.8)),
+    )
+    values = ["feature:N", "rank:Q", theme.plr_tip(), alt.Tooltip("accuracy:Q").format(theme.PERCENT), "seeds:Q"]
+    points = theme.hover(base).encode(tooltip=values)
+    return alt.LayerChart(layer=[lines.add_params(theme.zoom(name)), points])
+
+
+def _band_lines(rows: alt.Chart, names: list[str], pick: alt.Parameter, *, elr: bool) -> alt.Chart:
+    """What the panels of the bands have in common."""
+    colours = alt.Scale(domain=names, range=theme.ramp(theme.BAND_RAMP, len(names)))
+    return rows.mark_line(clip=True, strokeWidth=1.8, point=alt.OverlayMarkDef(size=20)).encode(
+        x=theme.plr_axis(elr=elr),
+        color=alt.Color("band:N").scale(colours).title("band").legend(orient="bottom"),
+        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
+        tooltip=[
+            alt.Tooltip("band:N"),
+            theme.plr_tip(),
+            alt.Tooltip("accuracy:Q").format(theme.PERCENT),
+            alt.Tooltip("seeds:Q"),
+        ],
+    )

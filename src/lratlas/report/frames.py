@@ -1,0 +1,90 @@
+"""Rows of the tables as charts need them: present, in order, per seed and over seeds, and with names for people."""
+
+import polars as pl
+
+from lratlas.errors import StudyError
+from lratlas.tables import STAGES, Tables, table
+from lratlas.text import format_lr
+
+
+def lr_text(lr: float) -> str:
+    """A learning rate in short scientific notation, three significant digits at most.
+
+    >>> lr_text(0.0001), lr_text(0.0075), lr_text(10**-4.5)
+    ('1e-4', '7.5e-3', '3.16e-5')
+    """
+    return format_lr(lr, digits=3)
+
+
+def lr_column(name: str) -> pl.Expr:
+    """A column of learning rates as text, each as `lr_text` writes it."""
+    return pl.col(name).map_elements(lr_text, return_dtype=pl.String)
+
+
+def need(tables: Tables, name: str, chart: str, column: str | None = None) -> pl.DataFrame:
+    """A table that a chart cannot be drawn without.
+
+    Args:
+        tables: The study's tables.
+        name: Which table.
+        chart: The name of the chart.
+        column: A column that must have a value in some row.
+
+    Raises:
+        StudyError: It is empty, or has no value in that column.
+    """
+    found = table(tables, name)
+    if found.is_empty():
+        raise StudyError(f"The {chart} chart needs rows in table '{name}', which is empty.")
+    if column and not found[column].is_finite().any():
+        said = column.replace("_", " ")
+        raise StudyError(f"The {chart} chart needs a {said} in table '{name}', but no row has one.")
+    return found
+
+
+def stage_order() -> pl.Expr:
+    """The place of each row's stage in a legend: pre-training, fine-tuning, averaging."""
+    return pl.col("stage").replace_strict(STAGES, range(3), return_dtype=pl.Int64)
+
+
+def by_seed(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows twice: for all seeds together, and for each seed alone.
+
+    Args:
+        rows: Any rows with a column ``seed``.
+
+    Returns:
+        The rows with ``seed`` null, then as they are; ``one`` is the seed of a row in both. Grouped by ``seed``, they
+        give what a chart shows over seeds and of a single one.
+    """
+    return pl.concat(
+        [rows.with_columns(seed=pl.lit(None, rows.schema["seed"]), one="seed"), rows.with_columns(one="seed")]
+    )
+
+
+def over_seeds(data: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a chart's data that are about all seeds together, which it shows until a seed is chosen."""
+    return data.filter(pl.col("seed").is_null())
+
+
+def named_models(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with the model that each is about in words.
+
+    Args:
+        rows: With the columns ``stage`` (pretrain, finetune or average), ``flr`` and ``count``.
+
+    Returns:
+        The rows in the same order with a column ``model``: ``pre-trained``, ``fine-tuned, FLR 1e-4``,
+        ``averaged, SWA-5``.
+    """
+    keys = ["stage", "flr", "count"]
+    name = (
+        pl.when(pl.col("stage") == "pretrain")
+        .then(pl.lit("pre-trained"))
+        .when(pl.col("stage") == "finetune")
+        .then(pl.lit("fine-tuned, FLR ") + lr_column("flr"))
+        .otherwise(pl.lit("averaged, SWA-") + pl.col("count").cast(pl.String))
+    )
+    # Named once each: there are few models and many rows.
+    names = rows.select(keys).unique().with_columns(model=name)
+    return rows.join(names, on=keys, how="left", nulls_equal=True, maintain_order="left")

@@ -1,0 +1,339 @@
+"""The theme of all charts: colours, sizes, axes, and compact rows inside them."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import altair as alt
+import polars as pl
+
+Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart | alt.ConcatChart | alt.Chart
+
+# Okabe and Ito's colours, told apart with any colour vision. Orange and light blue are darkened, and the ramps are
+# chosen, so that every colour of a mark has a contrast of 3 to 1 to a white page and to a dark one.
+REGIME_COLOURS = {
+    "1": "#0072B2",
+    "2A": "#009E73",
+    "2B": "#CC8400",
+    "2": "#2E96D1",
+    "3": "#CC79A7",
+    "undecided": "#828282",
+}
+NEUTRAL = "#828282"
+# For lines over the shaded regimes: three to one to a tint of any of them, too.
+STRONG = ("#D55E00", "#1A85C9", "#009468")
+FLR_RAMP = ("#2D9DC6", "#1F74C4", "#6A55C8")
+SWA_RAMP = ("#C48600", "#D4551A", "#B83A50")
+# Ordered: darker for more, and its steps differ with any colour vision. Green is left to what is expected.
+LENGTH_RAMP = ("#A59000", "#E54B5F", "#9C48B8", "#5742FB")
+# Along PLRs: the colours of the regimes, in their usual order.
+PLR_RAMP = [REGIME_COLOURS[regime] for regime in ("1", "2A", "2B", "3")]
+# From low frequencies to high ones, as in the spectrum of light.
+BAND_RAMP = ("#C03A00", "#C48600", "#009E73", "#0072B2")
+
+# A share of an axis left free for the names of the regimes, less than the distance of its ticks.
+ROOM = 0.08
+LR_FORMAT = ".2~e"
+PERCENT = ".1%"
+# Vega writes 1e+0 where everybody writes 1e0.
+PLAIN_EXPONENT = "replace(datum.label, '+', '')"
+# Figures carry the first; the others have its metrics.
+FONT = "Arimo, Helvetica, Arial, sans-serif"
+
+
+def inline(frame: pl.DataFrame) -> alt.InlineData:
+    """The rows of a frame inside the chart, floats cut to six digits and NaN made null (JSON has no NaN)."""
+    return alt.InlineData(values=values_of(frame))
+
+
+def ramp(stops: Sequence[str], count: int) -> list[str]:
+    """``count`` colours evenly spaced along two or more hexadecimal colours; one alone is the last."""
+    parts = [[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in stops]
+    legs = list(pairwise(parts))
+    places = [len(legs) * ((i + 1) / count if count == 1 else i / (count - 1)) for i in range(count)]
+    starts = [min(int(place), len(legs) - 1) for place in places]
+    mixed = [_between(*legs[start], place - start) for start, place in zip(starts, places, strict=True)]
+    return ["#" + "".join(f"{part:02X}" for part in colour) for colour in mixed]
+
+
+def plr_axis(*, elr: bool) -> alt.X:
+    """The log axis of the pre-training LR, one labelled tick per decade until zoomed in."""
+    return (
+        alt.X("plr:Q")
+        .scale(type="log", nice=False)
+        .title("pre-training LR (ELR)" if elr else "pre-training LR")
+        .axis(
+            format="~e",
+            labelExpr=PLAIN_EXPONENT,
+            tickCount=6,
+            labelOverlap="greedy",
+            grid=False,
+            tickSize=alt.condition("slice(format(datum.value, '.0e'), 0, 2) == '1e'", alt.value(6), alt.value(2.5)),
+        )
+    )
+
+
+def power_axis() -> alt.Axis:
+    """The axis of a log scale over many decades."""
+    return alt.Axis(format="~e", labelExpr=PLAIN_EXPONENT, tickCount=5)
+
+
+def limits(
+    data: pl.DataFrame,
+    lowest: str,
+    highest: str,
+    *,
+    floor: float | None = None,
+    room: float = ROOM,
+    share: bool = False,
+) -> tuple[float, float] | None:
+    """From where to where a scale shows two columns whole.
+
+    Args:
+        data: The rows.
+        lowest: The column with the lowest values.
+        highest: The column with the highest.
+        floor: Where the scale begins unless there are lower values.
+        room: A share left free above, for the names of the regimes.
+        share: The values are shares of a whole: deviations that reach below 0 or above 1 are cut off there.
+
+    Returns:
+        The ends; None where a column has no value.
+    """
+    ends = data.select(low=pl.min_horizontal(pl.col(lowest).min(), pl.lit(floor)), high=pl.col(highest).max())
+    low, high = ends.row(0)
+    if low is None or high is None:
+        return None
+    if share:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return low, high + room * max(high - low, 1e-3)
+
+
+def scale(
+    data: pl.DataFrame,
+    lowest: str,
+    highest: str,
+    *,
+    floor: float | None = None,
+    room: float = ROOM,
+    share: bool = False,
+) -> alt.Scale:
+    """The scale with these `limits`, rounded to ticks."""
+    ends = limits(data, lowest, highest, floor=floor, room=room, share=share)
+    return rounded(*ends, highest=ends[1], share=share) if ends else alt.Scale()
+
+
+def rounded(low: Any, high: Any, *, highest: float, share: bool) -> alt.Scale:
+    """The scale from ``low`` to ``high``, numbers or expressions of at most ``highest``, rounded to ticks.
+
+    That of shares is not rounded where this would put a tick above 1.
+    """
+    return alt.Scale(domain=[low, high], nice=not (share and highest > 1), zero=False)
+
+
+def columns(panels: int, *, most: int) -> int:
+    """Columns of a grid of panels, with rows as evenly filled as can be.
+
+    >>> columns(4, most=3), columns(5, most=3), columns(17, most=5)
+    (2, 3, 5)
+    """
+    return math.ceil(panels / math.ceil(panels / most))
+
+
+def plr_tip() -> alt.Tooltip:
+    """The PLR of a mark, read when it is pointed at."""
+    return alt.Tooltip("plr:Q").title("PLR").format(LR_FORMAT)
+
+
+def zoom(name: str) -> alt.Parameter:
+    """Drag to move and Alt + wheel to zoom along x, so that a plain wheel still scrolls the page."""
+    return alt.selection_interval(name=f"zoom_{name}", bind="scales", encodings=["x"], zoom="wheel![event.altKey]")
+
+
+def shading(bands: pl.DataFrame, *, width: int, lettering: int = 11) -> list[alt.Chart]:
+    """Layers to put behind lines over PLR: a tinted, labelled band per regime; no layers for no bands.
+
+    Args:
+        bands: The regimes (see `lratlas.report.charts.study_data.regime_bands`).
+        width: Of the panel, in pixels; names that would touch stand on two levels.
+        lettering: Size of the names, in pixels.
+    """
+    if bands.is_empty():
+        return []
+    label = pl.col("regime").replace({"undecided": "?"})
+    named = bands.with_columns(
+        label=label, lowered=pl.Series(_lowered(bands, width, 1.6 * lettering), dtype=pl.Boolean)
+    )
+    colours = alt.Scale(domain=list(REGIME_COLOURS), range=list(REGIME_COLOURS.values()))
+    rows = inline(named)
+    tips = [alt.Tooltip("regime:N"), *(alt.Tooltip(f"{end}:Q").format(LR_FORMAT) for end in ("low", "high"))]
+    bars = (
+        alt.Chart(rows)
+        .mark_rect(opacity=0.16, clip=True)
+        .encode(
+            x=alt.X("low:Q"), x2=alt.X2("high:Q"), fill=alt.Fill("regime:N").scale(colours).legend(None), tooltip=tips
+        )
+    )
+    labels = (
+        alt.Chart(rows)
+        .mark_text(
+            baseline="top",
+            fontWeight="bold",
+            fontSize=lettering,
+            dy=alt.expr(f"datum.lowered ? {lettering} : 0"),
+            clip=True,
+        )
+        .encode(x=alt.X("middle:Q"), y=alt.YValue(4), text=alt.Text("label:N"), tooltip=tips)
+    )
+    return [bars, labels]
+
+
+def hover(base: alt.Chart) -> alt.Chart:
+    """Points without colour over lines that have none, so that each of their values can be read when pointed at.
+
+    Args:
+        base: A chart with the data of the lines and the tooltip; what its points lack is encoded on top.
+    """
+    return base.mark_point(filled=True, opacity=0, size=70, clip=True)
+
+
+def panel(lines: alt.Chart | alt.LayerChart, bands: pl.DataFrame, *, width: int, height: int = 230) -> alt.LayerChart:
+    """One of several charts side by side, with the regimes shaded behind its lines."""
+    return alt.LayerChart(layer=[*shading(bands, width=width, lettering=9), lines]).properties(
+        width=width, height=height
+    )
+
+
+def finish(chart: Drawing, description: str, *parameters: alt.Parameter) -> Any:
+    """Fonts and legend, the same on every chart; the description read out by screen readers; what readers can choose.
+
+    Args:
+        chart: The chart.
+        description: In words.
+        parameters: Variables that are set by the reader below the chart.
+    """
+    config = alt.Config(
+        font=FONT,
+        axis=alt.AxisConfig(
+            labelFontSize=11, titleFontSize=12, titleFontWeight="normal", gridColor=NEUTRAL, gridOpacity=0.15
+        ),
+        legend=alt.LegendConfig(
+            labelFontSize=11,
+            titleFontSize=12,
+            titleFontWeight="normal",
+            symbolStrokeWidth=3,
+            # Shapes without a colour of their own are seen on light pages and on dark ones.
+            symbolBaseFillColor=NEUTRAL,
+            symbolBaseStrokeColor=NEUTRAL,
+        ),
+        title=alt.TitleConfig(fontSize=12, fontWeight="normal", anchor="start"),
+        view=alt.ViewConfig(stroke=NEUTRAL, strokeOpacity=0.4),
+    )
+    drawn: Any = chart
+    if parameters:
+        lifted = () if drawn.params is alt.Undefined else drawn.params  # from its panels
+        drawn.params = [*(each.param for each in parameters), *lifted]
+    # In one call: each copies the whole chart, panel by panel.
+    return drawn.properties(description=description, config=config)
+
+
+def _lowered(bands: pl.DataFrame, width: int, name: float) -> list[bool]:
+    """For each band whether its name stands below the level of its neighbours': every other one of those too close."""
+    middles = bands["middle"].log().to_list()
+    pixels = width / math.log(bands["high"][-1] / bands["low"][0])
+    lowered: list[bool] = []
+    for left, right in pairwise([-math.inf, *middles]):
+        lowered.append((right - left) * pixels < name and not (lowered and lowered[-1]))
+    return lowered
+
+
+def _between(start: list[int], stop: list[int], share: float) -> list[int]:
+    return [round(a + share * (b - a)) for a, b in zip(start, stop, strict=True)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from ``low`` to ``high``: powers of ten if there are two or more, else also 2 and 5 times them.
+
+    Example:
+        >>> log_ticks(3, 200), log_ticks(3, 60)
+        ([10.0, 100.0], [5.0, 10.0, 20.0, 50.0])
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    tens = [10.0**decade for decade in decades if low <= 10.0**decade <= high]
+    if len(tens) > 1:
+        return tens
+    return [
+        float(f"{digit}e{decade}")
+        for decade in decades
+        for digit in (1, 2, 5)
+        if low <= float(f"{digit}e{decade}") <= high
+    ]
+
+
+def log_axis(low: float, high: float) -> alt.Axis:
+    """An axis from ``low`` to ``high`` with `log_ticks`, or Vega's where there is at most one; no labels touch."""
+    ticks = log_ticks(low, high)
+    axis = alt.Axis(format=LR_FORMAT, labelExpr=PLAIN_EXPONENT, labelOverlap="greedy", grid=False)
+    if len(ticks) > 1:
+        axis.values = ticks
+    else:
+        axis.tickCount = 3
+    return axis
+
+
+# What stands for all seeds together; Vega compares texts, and JSON's null is not one.
+EVERY_SEED = "all"
+
+
+def values_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as JSON can hold them: floats of six digits, NaN made null, seeds as text."""
+    floats = pl.selectors.float()
+    rows = frame.with_columns(floats.round_sig_figs(6).fill_nan(None))
+    if "seed" in rows.columns:
+        rows = rows.with_columns(pl.col("seed").cast(pl.String).fill_null(EVERY_SEED))
+    return rows.to_dicts()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Packed rows and how a chart unpacks them.
+
+    Attributes:
+        data: As JSON, one entry for all rows that agree in the columns packed by; the other columns are lists in it.
+        lists: The columns that are lists.
+    """
+
+    data: alt.InlineData
+    lists: tuple[str, ...]
+
+    def chart(self, *tests: str) -> alt.Chart:
+        """A chart of the rows that pass.
+
+        Args:
+            tests: Vega expressions on the columns packed by. Rows are unpacked after them: however many there are, only
+                those that are drawn cost time.
+        """
+        chart = alt.Chart(self.data)
+        for test in tests:
+            chart = chart.transform_filter(test)
+        return chart.transform_flatten(list(self.lists))
+
+
+def source(frame: pl.DataFrame, by: Sequence[str]) -> Source:
+    """Pack the rows of a frame, order kept.
+
+    Args:
+        frame: The rows.
+        by: The columns that tell lines apart, which filters of the chart may ask about.
+    """
+    floats = pl.selectors.float()
+    packed = frame.with_columns(floats.round_sig_figs(6).fill_nan(None)).group_by(by, maintain_order=True).agg(pl.all())
+    # As one text: Altair copies lists again and again, and checks every number in them.
+    text = json.dumps(values_of(packed), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Source(
+        data=alt.InlineData(values=text, format=alt.JsonDataFormat(type="json")),
+        lists=tuple(name for name in frame.columns if name not in by),
+    )

@@ -1,0 +1,371 @@
+"""A search that runs a command for each segment."""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from math import inf
+from pathlib import Path
+
+from lratlas.errors import SearchError, SpecError
+from lratlas.search.advice import Advice
+from lratlas.search.driven.validation import compiled_pattern
+from lratlas.search.finder import Finder
+from lratlas.search.journal import claim
+from lratlas.search.program.output import stop_if_hopeless, told_no
+from lratlas.search.program.process import Limits, Stop, Stopped, divided
+from lratlas.search.program.segment import Judge, TrainedSegment, judge_of, record_judge, segment_folder, train_segment
+from lratlas.search.program.template import Template, check_program, placeholders
+from lratlas.search.segments import Segment, SegmentResult, mean_of_last_fifth
+from lratlas.search.wording import LESS_MEMORY
+
+
+class Turns:
+    """Lets threads run programs side by side, or one alone.
+
+    Attributes:
+        most: Programs at once; may be lowered.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._running = 0
+        self._alone = False  # whether one runs alone, or waits for that
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def turn(self, *, alone: bool) -> Generator[None]:
+        """Wait until a program may run, and hold its place meanwhile.
+
+        Args:
+            alone: Whether no other program may run at the same time.
+        """
+        with self._changed:
+            if alone:
+                self._changed.wait_for(lambda: not self._alone)
+                self._alone = True
+            self._changed.wait_for(lambda: self._has_room(alone=alone))
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._alone = self._alone and not alone
+                self._changed.notify_all()
+
+    def _has_room(self, *, alone: bool) -> bool:
+        return not self._running if alone else not self._alone and self._running < self.most
+
+
+SLACK = 60.0  # seconds that any segment may take
+PATIENCE = 10  # times the expected time
+WAIT = 0.05  # seconds between two looks at the workers
+LAST_MOMENT = 1.0  # seconds for ending processes without grace
+JUDGED_BY_LOSS = (
+    "The command told no validation metric: choices were made on the training loss, which favours LRs that overfit;"
+    ' print {"value": …} at the end of each segment.'
+)
+
+
+def find_by_command(
+    command: str,
+    finders: Sequence[Finder],
+    *,
+    metric: str | None = None,
+    pattern: str | None = None,
+    timeout: float | None = None,
+    stall: float | None = None,
+    gpus: Sequence[str] = (),
+    started: Callable[[Segment], None] = lambda _: None,
+    ended: Callable[[SegmentResult], None] = lambda _: None,
+    notice: Callable[[str], None] = lambda _: None,
+) -> Advice:
+    """Search for an initial LR with a program that trains; resumes what the search's folder holds.
+
+    The program runs in the current folder. Its output and its checkpoints are kept in ``segments/NAME`` of the search's
+    folder; states that no segment needs any more are deleted. A segment that fails is named and the search continues.
+    One that runs out of memory is tried again with no other program at the same time.
+
+    Args:
+        command: The command with placeholders; see :func:`lratlas.search.program.template.placeholders`.
+        finders: Finders on one folder, resumable and annealing only if the command is. So many programs run at once.
+        metric: The name under which the program tells its validation metric, ``averaged_`` before it for the averaged
+            weights; None: ``value`` and ``averaged``, or the training loss where neither is told.
+        pattern: A regular expression whose first group is the metric in what the program prints besides.
+        timeout: Seconds that a segment may take; None: ten times what earlier segments let expect, plus a minute.
+        stall: Seconds that a program may print nothing; None: for ever.
+        gpus: The CUDA devices that are divided among the programs; none: each program sees what this one does.
+        started: Called with each segment when it begins.
+        ended: Called with what was recorded of each segment.
+        notice: Called with sentences about what went wrong.
+
+    Returns:
+        The advice; if choices were made on the training loss, a warning says so.
+
+    Raises:
+        SpecError: The command or an argument cannot be used.
+        SearchError: No LR could be trained, the first three segments failed in the same way, memory does not suffice
+            for one program, the search was begun with another metric, or its folder is damaged or cannot be written.
+    """
+    template = placeholders(command)
+    check_program(template)
+    _check(template, finders, timeout, stall)
+    root = finders[0].folder.resolve()
+    search = _Searching(
+        template=template,
+        root=root,
+        metric=metric,
+        pattern=None if pattern is None else compiled_pattern(pattern),
+        judge=judge_of(root, metric=metric, pattern=pattern),
+        limits=Limits(timeout=timeout, stall=stall),
+        turns=Turns(len(finders)),
+        started=started,
+        ended=ended,
+        notice=notice,
+    )
+    parts = divided(gpus, len(finders))
+    _run_threads(search, [_Worker(finder=finder, gpus=part) for finder, part in zip(finders, parts, strict=True)])
+    advice = finders[0].advice()
+    if advice.segment and segment_folder(root, advice.segment).state.exists():
+        advice = replace(advice, checkpoint=segment_folder(root, advice.segment).checkpoint)
+    return replace(advice, warnings=(*advice.warnings, JUDGED_BY_LOSS)) if search.judge == "loss" else advice
+
+
+@dataclass(kw_only=True)
+class _Searching:
+    """What the threads of a search share."""
+
+    template: Template
+    root: Path
+    metric: str | None
+    pattern: re.Pattern[str] | None
+    judge: Judge | None
+    limits: Limits
+    turns: Turns
+    started: Callable[[Segment], None]
+    ended: Callable[[SegmentResult], None]
+    notice: Callable[[str], None]
+    stop: Stop = field(default_factory=Stop)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Worker:
+    """A thread that serves a finder: ``free`` while it trains nothing, ``done`` when it has ended.
+
+    ``gpus`` is what the environment of its programs says of them.
+
+    Events, since a thread that was joined is taken for ended when Ctrl-C interrupts the joining (Python 3.11).
+    """
+
+    finder: Finder
+    gpus: Mapping[str, str]
+    free: threading.Event = field(default_factory=threading.Event)
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+def _check(template: Template, finders: Sequence[Finder], timeout: float | None, stall: float | None) -> None:
+    if not finders:
+        raise SpecError("A search with a command needs at least one finder.")
+    for name, seconds in (("timeout", timeout), ("stall", stall)):
+        if seconds is not None and not seconds > 0:
+            raise SpecError(f"--{name} is {seconds}; it must be a number of seconds above 0.")
+    settings = finders[0].search
+    if settings.resumable and not template.resumable:
+        raise SpecError(
+            "The command has no {checkpoint}, but the search was begun with one that continues trainings: tell it where"
+            " its state is, as in [--resume {checkpoint}], or use another folder (docs/command.md)."
+        )
+    if settings.anneal and not template.anneals:
+        raise SpecError(
+            "The command has no {final_lr}, but the search was begun with one that anneals its LR: tell it the LR"
+            " at the end, as in --final-lr {final_lr}, or use another folder (docs/command.md)."
+        )
+    if settings.counted == "steps" and "epochs" in template.names:
+        raise SpecError(
+            "The command has {epochs}, but the search counts steps: give --epochs, those of a full training, instead of"
+            " --steps, or tell the command its {stop}."
+        )
+
+
+def _run_threads(search: _Searching, workers: Sequence[_Worker]) -> None:
+    """Let each finder be served by a thread; whatever ends the waiting here ends their programs."""
+    # Waiting here and running there: Ctrl-C reaches this thread alone, and never in the middle of ending a program.
+    for worker in workers:
+        worker.free.set()
+    try:
+        for worker in workers:
+            threading.Thread(target=_serve, args=(search, worker), daemon=True).start()
+        while search.error is None and not all(worker.done.wait(WAIT) for worker in workers):
+            pass
+    finally:
+        search.stop.asked.set()
+        try:
+            _await_free(workers, inf)
+        finally:
+            search.stop.at_once.set()
+            _await_free(workers, LAST_MOMENT)
+    if search.error is not None:
+        raise search.error
+
+
+def _await_free(workers: Sequence[_Worker], seconds: float) -> None:
+    """Wait for those that run a program; one that waits for segments of other processes has nothing to end."""
+    deadline = time.monotonic() + seconds
+    # Many short waits: a signal that another thread receives does not end a long one.
+    while not all(worker.free.wait(WAIT) for worker in workers) and time.monotonic() < deadline:
+        pass
+
+
+def _serve(search: _Searching, worker: _Worker) -> None:
+    """Train segments until there are none."""
+    stopped = search.stop.asked.is_set
+    try:
+        while not stopped() and (piece := worker.finder.ask()) is not None:
+            worker.free.clear()
+            if not stopped():
+                _train(search, worker, piece)
+            worker.free.set()
+    except Stopped:
+        pass
+    except OSError as error:
+        search.error = SearchError(f"The search in {search.root} cannot go on: {error}. Mend that, and start again.")
+    except BaseException as error:  # the waiting thread raises it
+        search.error = error
+    finally:
+        worker.finder.release()  # what was not trained to its end
+        worker.free.set()
+        worker.done.set()
+
+
+def _train(search: _Searching, worker: _Worker, piece: Segment) -> None:
+    """Train a segment and record its result."""
+    finder = worker.finder
+    with search.lock:
+        search.started(piece)
+    _restore_parent(search, worker, piece)
+    trained = _trained(search, worker, piece)
+    with search.lock:
+        result = _told(search, finder, piece, trained)
+        search.ended(result)
+        _drop_states(search.root, finder)
+    stop_if_hopeless(finder.results)
+
+
+def _restore_parent(search: _Searching, worker: _Worker, piece: Segment) -> None:
+    """Train to the start of a segment where the state that it continues from was deleted; what is recorded stays."""
+    parent = next((each.segment for each in worker.finder.results if each.segment.name == piece.parent), None)
+    if parent is None:
+        return
+    while (lock := claim(search.root, parent.name)) is None:  # another worker needs it too
+        if search.stop.asked.wait(WAIT):
+            raise Stopped
+    try:
+        if not segment_folder(search.root, parent.name).has_state:
+            # From fresh weights: its own parent's state may be gone as well.
+            again = _trained(search, worker, replace(parent, parent=None, start=0))
+            if again.failure:
+                search.notice(f"{parent.name} could not be trained again for its state: {again.failure}.")
+    finally:
+        lock.release()
+
+
+def _trained(search: _Searching, worker: _Worker, piece: Segment) -> TrainedSegment:
+    """What the command makes of a segment; where memory does not suffice, with no other program at the same time.
+
+    Raises:
+        SearchError: Memory does not suffice for it alone.
+    """
+    side_by_side = search.turns.most > 1
+    trained = _run(search, worker, piece, alone=False)
+    if trained.out_of_memory and side_by_side:
+        trained = _run(search, worker, piece, alone=True)
+        if not trained.out_of_memory:
+            search.turns.most = max(1, search.turns.most - 1)
+            search.notice(
+                f"{piece.name} ran out of memory next to other programs, and not alone: at most {search.turns.most}"
+                " run at once from now on (--workers)."
+            )
+    if trained.out_of_memory:
+        raise SearchError(
+            f"Memory does not suffice for {piece.name}, with no other program of the search at the same time:"
+            f" {trained.failure}. {LESS_MEMORY}"
+        )
+    return trained
+
+
+def _run(search: _Searching, worker: _Worker, piece: Segment, *, alone: bool) -> TrainedSegment:
+    with search.turns.turn(alone=alone):
+        if search.stop.asked.is_set():
+            raise Stopped
+        limits, settings = search.limits, worker.finder.search
+        if limits.timeout is None:
+            limits = replace(limits, timeout=time_limit(worker.finder.results, piece.steps))
+        return train_segment(
+            piece,
+            template=search.template,
+            root=search.root,
+            metric=search.metric or "value",
+            pattern=search.pattern,
+            is_continued=settings.resumable and not piece.annealed,
+            limits=limits,
+            stop=search.stop,
+            environment=worker.gpus,
+        )
+
+
+def _told(search: _Searching, finder: Finder, piece: Segment, trained: TrainedSegment) -> SegmentResult:
+    """Record the result of a segment; the first one that went well settles by what all are judged."""
+    if failure := trained.failure or _lack(search, finder, trained):
+        search.notice(f"{piece.name} failed: {failure} ({segment_folder(search.root, piece.name).path}).")
+        return finder.fail(piece, failure, losses=trained.losses)
+    value, averaged = trained.value, trained.averaged
+    if search.judge is None:
+        search.judge = "loss" if value is None and averaged is None else "value"
+        sought = None if search.pattern is None else search.pattern.pattern
+        record_judge(search.root, search.judge, metric=search.metric, pattern=sought)
+        if search.judge == "loss":
+            search.notice(JUDGED_BY_LOSS)
+    if search.judge == "loss":
+        value, averaged = mean_of_last_fifth(trained.losses), None
+    return finder.tell(piece, value=value, averaged=averaged, losses=trained.losses)
+
+
+def _lack(search: _Searching, finder: Finder, trained: TrainedSegment) -> str | None:
+    """What a segment does not tell although it is judged by it; None if nothing is missing."""
+    if search.judge == "loss":
+        return None if trained.losses else told_no("loss", trained.names, trained.unread)
+    if trained.value is not None or trained.averaged is not None:
+        return None
+    # A loss stands in only for a metric that was not named, is to be small, and was never told.
+    stands_in = search.judge is None and search.metric is None and finder.search.direction == "minimize"
+    return None if stands_in else told_no(search.metric or "value", trained.names, trained.unread)
+
+
+def time_limit(results: Sequence[SegmentResult], steps: int) -> float | None:
+    """How long a segment may take, judged by earlier ones: ten times what they let expect, plus a minute.
+
+    Args:
+        results: What is known; the longest segment that went well tells the pace.
+        steps: Steps of the segment.
+
+    Returns:
+        Seconds; None while nothing is known.
+    """
+    known = [result for result in results if result.failure is None and result.seconds > 0]
+    if not known:
+        return None
+    longest = max(known, key=lambda result: (result.segment.steps, result.seconds))
+    return SLACK + PATIENCE * longest.seconds * max(1.0, steps / longest.segment.steps)
+
+
+def _drop_states(root: Path, finder: Finder) -> None:
+    """Delete the states of finished segments that none will be continued from."""
+    # In this order: a segment that another process tells meanwhile is not among the names yet.
+    told = {result.segment.name for result in finder.results}
+    for name in told - finder.needed():
+        segment_folder(root, name).drop_state()

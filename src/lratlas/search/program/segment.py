@@ -1,0 +1,346 @@
+"""One segment of a command: its folder, its record and its run."""
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+from signal import Signals
+from types import MappingProxyType
+from typing import Literal, get_args
+from uuid import uuid4
+
+from lratlas.errors import SearchError
+from lratlas.search.journal import read_object
+from lratlas.search.program.output import OutputParser, Tail, shown, told_no
+from lratlas.search.program.process import Ended, Limits, Stop, run_program
+from lratlas.search.program.template import Template, values_of
+from lratlas.search.segments import Segment
+from lratlas.study.files import TEMPORARY, sealed_json, write_file
+from lratlas.text import is_finite
+from lratlas.training.memory import says_out_of_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFolder:
+    """Where the files of a segment are.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def stdout(self) -> Path:
+        """What the command printed."""
+        return self.path / "stdout.txt"
+
+    @property
+    def stderr(self) -> Path:
+        """What it printed to standard error."""
+        return self.path / "stderr.txt"
+
+    @property
+    def output(self) -> Path:
+        """Where it may append its records instead of printing them."""
+        return self.path / "output.jsonl"
+
+    @property
+    def state(self) -> Path:
+        """The folder of its state: the checkpoint and whatever else has a name that begins so."""
+        return self.path / "state"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The path that the command is told; it may be a file or a folder, or be given an ending."""
+        return self.state / "checkpoint"
+
+    @property
+    def has_state(self) -> bool:
+        """Whether a state was saved, and not deleted."""
+        return self.state.is_dir() and any(self.state.iterdir())
+
+    def fingerprint(self) -> dict[str, tuple[int, int, int]]:
+        """The files of the state with inode, size and time of change: differs once anything is saved."""
+        return {str(path): _stamp(path) for path in self.state.rglob("*")}
+
+    def drop_state(self) -> None:
+        """Delete the state; nothing happens where there is none."""
+        shutil.rmtree(self.state, ignore_errors=True)
+
+
+LAST_LINES = 3  # of standard error, in a failure
+LAST_BYTES = 1 << 13
+LONGEST_REASON = 400
+_KILLED = (-9, 137)  # exit codes after a SIGKILL, of a program and of a shell around it
+_MARKS = re.compile(r"[\s^~|+-]*")  # underlines of a traceback
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedSegment:
+    """What a command made of a segment.
+
+    Attributes:
+        value: The metric; None if it was not told.
+        averaged: The metric of the averaged weights; None if it was not told.
+        losses: The training losses in order, the last one NaN if it diverged.
+        names: Names of numbers that were told, the first few.
+        unread: The last lines without a number, see `OutputParser`.
+        failure: What went wrong, in words; None if all went well. It begins with "the command" if that is what
+            must be mended, and says "not finite" if the training diverged.
+        out_of_memory: Whether it failed since memory did not suffice, which says nothing of the LR.
+    """
+
+    value: float | None = None
+    averaged: float | None = None
+    losses: tuple[float, ...] = ()
+    names: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    failure: str | None = None
+    out_of_memory: bool = False
+
+
+def train_segment(
+    piece: Segment,
+    *,
+    template: Template,
+    root: Path,
+    metric: str,
+    pattern: re.Pattern[str] | None = None,
+    is_continued: bool,
+    limits: Limits,
+    stop: Stop,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> TrainedSegment:
+    """Run the command for a segment, in the current folder, and judge what it did.
+
+    Args:
+        piece: The segment.
+        template: The command.
+        root: The folder of the search; the segment's files go into ``segments/NAME``.
+        metric: The name under which the value is told.
+        pattern: Finds the value in lines that are no records.
+        is_continued: Whether other segments may go on from its final state, which must be saved then.
+        limits: How long it may take.
+        stop: Tells when to end it.
+        environment: What its environment has besides.
+
+    Raises:
+        Stopped: Its end was asked for.
+        OSError: The files of the segment cannot be written.
+    """
+    try:
+        folder = prepared(root, piece.name, piece.parent)
+    except FileNotFoundError:
+        return TrainedSegment(failure=f"the state that {piece.parent} left is missing")
+    before = folder.fingerprint()
+    told = OutputParser(metric, pattern)
+    tails = (Tail(folder.stdout), Tail(folder.output))
+
+    def look() -> str | None:
+        for tail in tails:
+            for line in tail.lines():
+                told.take(line)
+        return told.diverged
+
+    values = values_of(piece, folder.checkpoint)
+    try:
+        ended = run_program(
+            template.filled(values),
+            environment=_environment(values, folder, environment),
+            stdout=folder.stdout,
+            stderr=folder.stderr,
+            watched=(folder.output,),
+            look=look,
+            limits=limits,
+            stop=stop,
+        )
+    except OSError as error:
+        return TrainedSegment(failure=f"the command could not be started: {error}")
+    for tail in tails:
+        for line in tail.lines(to_the_end=True):
+            told.take(line)
+    saved = not is_continued or folder.fingerprint() != before
+    return _judged(told, ended, folder, saved=saved)
+
+
+def _environment(values: Mapping[str, str], folder: SegmentFolder, more: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the command: this one's, and all that the placeholders say."""
+    said = {f"LRATLAS_{name.upper()}": value for name, value in values.items()}
+    # What a Python program printed before it was ended must not be lost in a buffer.
+    return {"PYTHONUNBUFFERED": "1", **os.environ, **more, **said, "LRATLAS_OUTPUT": str(folder.output)}
+
+
+def _judged(told: OutputParser, ended: Ended, folder: SegmentFolder, *, saved: bool) -> TrainedSegment:
+    """What a segment came to; a divergence explains everything that follows from it."""
+    diverged = _divergence(told, ended)
+    failure = diverged or _failure(told, ended, folder, saved=saved)
+    return TrainedSegment(
+        value=told.value,
+        averaged=told.averaged,
+        names=tuple(told.names),
+        unread=tuple(told.unread),
+        losses=(*told.losses(), nan) if diverged else told.losses(),
+        failure=failure,
+        out_of_memory=failure is not None and not diverged and _out_of_memory(ended, folder),
+    )
+
+
+def _divergence(told: OutputParser, ended: Ended) -> str | None:
+    for name, value in (("value", told.value), ("value of the averaged weights", told.averaged)):
+        if value is not None and not is_finite(value):
+            return told.diverged or f"the {name} was not finite ({value})"
+    if told.diverged or ended.code != 0 or told.value is None:
+        return told.ended_badly()
+    return None
+
+
+def _failure(told: OutputParser, ended: Ended, folder: SegmentFolder, *, saved: bool) -> str | None:
+    """What went wrong with the command itself."""
+    if ended.cut is not None:
+        return f"the command was ended: {ended.cut}"
+    if ended.code < 0:
+        return f"the command was ended by {_signal_name(-ended.code)}{_last_words(folder)}"
+    if ended.code > 0:
+        return f"the command exited with code {ended.code}{_last_words(folder)}"
+    if told.value is None and told.averaged is None and not told.losses():
+        return told_no(told.metric, told.names, told.unread)
+    if not saved:
+        return "the command saved no checkpoint; it must write its state to {checkpoint} at the end"
+    return None
+
+
+def _out_of_memory(ended: Ended, folder: SegmentFolder) -> bool:
+    """Whether the system ended a program for its memory, or the last that it printed says that memory was out."""
+    said = any(says_out_of_memory(_last_text(path)) for path in (folder.stderr, folder.stdout))
+    return ended.cut is None and (said or ended.code in _KILLED)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        name = Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return f"{name} (out of memory, perhaps)" if name == "SIGKILL" else name
+
+
+def _last_words(folder: SegmentFolder) -> str:
+    """The last lines that the command printed, those to standard error before others; empty if it printed none."""
+    for path in (folder.stderr, folder.stdout):
+        lines = [shown(line, longest=LONGEST_REASON) for line in _last_text(path).splitlines()]
+        if last := [line for line in lines if not _MARKS.fullmatch(line)][-LAST_LINES:]:
+            return f": {'; '.join(last)[-LONGEST_REASON:]}"
+    return ""
+
+
+def _last_text(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LAST_BYTES))
+        return file.read().decode(errors="replace")
+
+
+def segment_folder(root: Path, name: str) -> SegmentFolder:
+    """Where the files of a segment are.
+
+    Args:
+        root: The folder of the search.
+        name: The segment's name.
+    """
+    return SegmentFolder(path=root / "segments" / name)
+
+
+def prepared(root: Path, name: str, parent: str | None) -> SegmentFolder:
+    """A fresh folder for a segment, with a copy of its parent's state.
+
+    What an interrupted attempt left there is moved away before it is deleted, so that a program that still
+    runs cannot write into the new one.
+
+    Args:
+        root: The folder of the search.
+        name: The segment's name.
+        parent: The parent's name; None if the segment starts from fresh weights.
+
+    Raises:
+        FileNotFoundError: The parent's state is not there.
+        OSError: The files cannot be written.
+    """
+    folder = segment_folder(root, name)
+    folder.path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        folder.path.rename(folder.path.parent / f"{TEMPORARY}{uuid4().hex}")
+    for old in folder.path.parent.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(old, ignore_errors=True)
+    if parent is None:
+        folder.state.mkdir(parents=True)
+        return folder
+    source = segment_folder(root, parent)
+    if not source.has_state:
+        raise FileNotFoundError(source.state)
+    folder.path.mkdir()
+    shutil.copytree(source.state, folder.state, symlinks=True)
+    return folder
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    found = path.lstat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+Judge = Literal["value", "loss"]
+FILE = "command.json"
+_MEND = "Delete it and start again with the same --metric as before."
+
+
+def judge_of(root: Path, *, metric: str | None, pattern: str | None = None) -> Judge | None:
+    """By what the segments of a search were judged so far.
+
+    Args:
+        root: The folder of the search.
+        metric: The name that the user gave for the value; None if none was given.
+        pattern: The pattern that the user gave for the value; None if none was given.
+
+    Returns:
+        None before the first segment was judged.
+
+    Raises:
+        SearchError: The search was begun with another name, or the record is damaged.
+    """
+    path = root / FILE
+    if not path.exists():
+        return None
+    try:
+        record = read_object(path.read_bytes())
+        judge, named, sought = record["judge"], record["metric"], record.get("pattern")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SearchError(f"{path} is damaged. {_MEND}") from error
+    if judge not in get_args(Judge):
+        allowed = " or ".join(get_args(Judge))
+        raise SearchError(f"{path} is damaged: it judges by {judge!r}, and not by {allowed}. {_MEND}")
+    if named != metric:
+        raise SearchError(
+            f"The metric is {_name(metric)}, but the search in {root} was begun with {_name(named)};"
+            f" {'leave --metric out' if named is None else f'give --metric {named}'}, or use another folder."
+        )
+    if sought != pattern:
+        raise SearchError(
+            f"--metric-pattern is {pattern!r}, but the search in {root} was begun with {sought!r}; give that one, or"
+            " choose another folder."
+        )
+    return judge
+
+
+def record_judge(root: Path, judge: Judge, *, metric: str | None, pattern: str | None = None) -> None:
+    """Keep by what the segments are judged, for when the search is started again.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    write_file(root / FILE, sealed_json({"judge": judge, "metric": metric, "pattern": pattern}).encode())
+
+
+def _name(metric: str | None) -> str:
+    return "unnamed (value)" if metric is None else repr(metric)

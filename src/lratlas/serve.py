@@ -1,0 +1,278 @@
+"""A study's page in a browser, also while the study runs."""
+
+import hmac
+import ipaddress
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
+from typing import Any
+
+from lratlas.errors import LRAtlasError, SpecError, first_line
+
+_REST = 4.0  # a page is kept for so many times as long as it took to make
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A page, the version of what it shows, and until when it is not made again."""
+
+    text: str
+    version: str
+    until: float
+
+
+class LivePage:
+    """A page of the newest version, made by one thread at a time and once for each version.
+
+    Making a page may take seconds of a processor that the study needs too. So a page counts as the newest one for
+    four times as long as it took to make.
+    """
+
+    def __init__(self, *, render: Callable[[], str], version: Callable[[], str]) -> None:
+        """Make nothing yet.
+
+        Args:
+            render: Makes the page.
+            version: A short text that changes with what the page shows; asked for often.
+        """
+        self._render, self._version = render, version
+        self._made: _Made | None = None
+        self._lock = threading.Lock()
+
+    def version(self) -> str:
+        """The version of the page as ``text`` would give it now; never waits for one that is being made."""
+        made = self._made
+        return made.version if made and time.monotonic() < made.until else self._version()
+
+    def text(self) -> str:
+        """The page; waits for one that is being made."""
+        with self._lock:
+            wanted = self.version()  # asked before the page is made: what comes meanwhile is another version
+            if self._made is None or wanted != self._made.version:
+                began = time.monotonic()
+                text = self._render()
+                now = time.monotonic()
+                self._made = _Made(text, wanted, now + _REST * (now - began))
+            return self._made.text
+
+
+TEXT, HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
+RETRY = 5  # seconds after which a browser asks again for a page that could not be made
+
+# The page's own policy, with requests to this server alone; nothing may embed it.
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": _POLICY,
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A status, a body and its media type."""
+
+    status: HTTPStatus
+    body: str
+    kind: str = TEXT
+
+
+def answer(
+    *, page: LivePage, token: str, served_as: Callable[[str], bool], method: str, hosts: Sequence[str], path: str
+) -> Answer:
+    """The answer to a request.
+
+    Args:
+        page: What is served.
+        token: The first part of every path.
+        served_as: Whether a host, with its port, is one that the page is served as.
+        method: The request's method; only GET is answered.
+        hosts: Its Host headers; there must be one.
+        path: Its path, ``/TOKEN/`` for the page or ``/TOKEN/version``.
+    """
+    if method != "GET":
+        return Answer(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is answered here.\n")
+    if len(hosts) != 1 or not served_as(hosts[0]):
+        return Answer(HTTPStatus.FORBIDDEN, "Nothing is served under this name.\n")
+    _, given, rest = [*path.split("/", 2), "", ""][:3]
+    if not hmac.compare_digest(given.encode(), token.encode()) or path != f"/{given}/{rest}":
+        return _unknown()
+    try:
+        if rest == "":
+            return Answer(HTTPStatus.OK, page.text(), HTML)
+        return Answer(HTTPStatus.OK, page.version()) if rest == "version" else _unknown()
+    except Exception as error:  # whatever is wrong with a study that is being written may be right soon
+        known = isinstance(error, LRAtlasError)
+        reason = first_line(error) if known else f"{type(error).__name__}: {first_line(error)}"
+        return Answer(HTTPStatus.SERVICE_UNAVAILABLE, _apology(reason), HTML)
+
+
+def _unknown() -> Answer:
+    return Answer(HTTPStatus.NOT_FOUND, "There is nothing at this address; it must be the whole one, as printed.\n")
+
+
+def _apology(reason: str) -> str:
+    """A page that says why there is none, and asks again."""
+    return f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="refresh" content="{RETRY}">
+<title>Not to be shown right now</title>
+<style>body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }}</style>
+<h1>The study cannot be shown right now</h1>
+<p>{escape(reason)}</p>
+<p>This page tries again every {RETRY} seconds.</p>
+</html>
+"""
+
+
+PATIENCE = 10.0  # seconds without a byte from or to a client
+_VISITORS = 32  # answered at once; more are turned away
+_CHUNK = 65536  # bytes, each so many within the patience
+_HTTP_PORT = 80  # browsers leave it out
+
+
+class LiveServer(ThreadingTCPServer):
+    """Serves one live page; ``serve_forever`` answers until ``shutdown``, and ``with`` closes it.
+
+    Attributes:
+        url: The whole address of the page, with its token.
+        to_others: Whether other machines can reach it.
+    """
+
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = _VISITORS
+
+    def __init__(
+        self, *, render: Callable[[], str], version: Callable[[], str], host: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        """Listen, without answering yet.
+
+        Args:
+            render: Makes the page, in HTML; called again when the version has changed.
+            version: A short text that changes with what the page shows; asked for often.
+            host: The name or address to listen on; ``0.0.0.0`` for all of this machine.
+            port: The port; 0 for any free one.
+
+        Raises:
+            SpecError: The host is not this machine's, or the port is taken or cannot be had.
+        """
+        self._page, token = LivePage(render=render, version=version), secrets.token_urlsafe(24)
+        self._places = threading.BoundedSemaphore(_VISITORS)
+        answered = partial(answer, page=self._page, token=token, served_as=self._is_served_as)
+        try:
+            self.address_family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            super().__init__((str(place[0]), port), partial(_Handler, answered))
+        except (OSError, OverflowError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise SpecError(
+                f"Port {port} of {host!r} cannot be listened on: {reason}; the host must be this machine's, and the"
+                " port free, from 0 (any free one) to 65535."
+            ) from error
+        address = ipaddress.ip_address(str(self.server_address[0]).partition("%")[0])
+        self._everywhere, self.to_others = address.is_unspecified, not address.is_loopback
+        name = host.lower()
+        if self._everywhere:
+            name = "127.0.0.1" if self.address_family == socket.AF_INET else "::1"
+        name = f"[{name}]" if ":" in name else name
+        self._port = int(self.server_address[1])
+        self._names = {name, "127.0.0.1", "localhost"}
+        self.url = f"http://{name}:{self._port}/{token}/"
+
+    def _is_served_as(self, host: str) -> bool:
+        name = host.lower().removesuffix(f":{self._port}")
+        if name == host.lower() and self._port != _HTTP_PORT:
+            return False
+        # An address, unlike a name, cannot be pointed here by somebody else.
+        here = self._everywhere and (name == socket.gethostname().lower() or _is_address(name))
+        return here or name in self._names
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, or turn away where too many are being answered."""
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, then make room for another."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that went away or were too slow."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request on one connection."""
+
+    timeout = PATIENCE
+
+    def __init__(self, answered: Callable[..., Answer], *connection: Any) -> None:
+        self._answered = answered
+        super().__init__(*connection)
+
+    def parse_request(self) -> bool:
+        """Answer every request, whatever its method, once it is read; nothing is left for methods of that name."""
+        if super().parse_request():
+            hosts = self.headers.get_all("Host", [])
+            self._send(self._answered(method=self.command, hosts=hosts, path=self.path))
+        return False
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse what is not a request, in the same way as any other."""
+        status = HTTPStatus(code)
+        self._send(Answer(status, f"{message or explain or status.phrase}\n"))
+
+    def _send(self, answer: Answer) -> None:
+        body = answer.body.encode()
+        self.send_response(answer.status)
+        for name, value in (HEADERS | {"Content-Type": answer.kind, "Content-Length": str(len(body))}).items():
+            self.send_header(name, value)
+        if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "GET")
+        if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.send_header("Retry-After", str(RETRY))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        # Piece by piece: the patience with a slow reader begins anew with each.
+        for start in range(0, len(body), _CHUNK):
+            self.wfile.write(body[start : start + _CHUNK])
+
+    def version_string(self) -> str:
+        """What the Server header says: not which Python this is."""
+        return "lratlas"
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class
+        """Say nothing."""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True

@@ -1,1 +1,0 @@
-"""The live view: a page over HTTP that follows what it shows."""

@@ -1,0 +1,335 @@
+"""The folder of a study: files that appear whole or not at all, on a disk or any fsspec file system.
+
+Imports nothing heavy, so that a study's spec is on disk before anything else happens.
+"""
+
+import errno
+import os
+import re
+import shlex
+import tomllib
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, cast
+
+import fsspec
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from lratlas.errors import DamagedFile, StudyError
+from lratlas.paths import home_expanded
+from lratlas.study.files import TEMPORARY, make_folder, sweep, write_file
+
+SPEC = "spec.toml"
+SEARCH = "search.json"
+"""The file that a search for an initial LR has in its folder."""
+PYTHON = "python"
+"""The task preset of studies whose task a spec cannot describe."""
+AGAIN = "run the same explore() call again"
+"""How a study is continued whose task is from Python."""
+_PLANNED = "plan.json"  # which only a study has
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,199}")
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def holds_search(folder: str | Path) -> bool:
+    """Whether a folder on a disk holds a search, and not a study."""
+    if "://" in os.fspath(folder):
+        return False
+    path = home_expanded(folder)
+    return (path / SEARCH).is_file() and not (path / _PLANNED).exists()
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A study's folder.
+
+    Attributes:
+        filesystem: Where it is.
+        root: Its path there, without a slash at the end.
+    """
+
+    filesystem: AbstractFileSystem
+    root: str
+
+    @classmethod
+    def create(cls, folder: str | Path, spec_text: str) -> Self:
+        """Make the folder with its spec, or open it if it is a study already.
+
+        Args:
+            folder: A path or an fsspec URL; missing, empty, or a study's folder.
+            spec_text: What ``spec.toml`` holds if the study is new; an existing one stays as it is.
+
+        Returns:
+            The folder.
+
+        Raises:
+            StudyError: It is a file, holds something else, or cannot be written.
+        """
+        self = cls._at(folder)
+        if self._is_file():
+            raise StudyError(f"{self.url} is a file, but a study needs a folder.")
+        if above := self._file_above():
+            raise StudyError(f"{self.url} cannot be written: {above} is a file, not a folder.")
+        # Listed before looking for the spec: another process may make the study in between.
+        holdings = self._holdings()
+        if self.exists(SPEC):
+            return self
+        if holdings:
+            raise StudyError(f"{self.url} is not empty and not a study; name a new or empty folder, or a study's.")
+        with self._writing(SPEC):
+            if isinstance(self.filesystem, LocalFileSystem) and not Path(self.root).exists():
+                make_folder(Path(self.root), SPEC, spec_text.encode())
+            else:
+                self._put(SPEC, spec_text.encode())
+        return self
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Open a study's folder.
+
+        Args:
+            folder: A path or an fsspec URL.
+
+        Returns:
+            The folder.
+
+        Raises:
+            StudyError: It is missing, a file, empty, or not a study.
+        """
+        self = cls._at(folder)
+        if self._is_file():
+            raise StudyError(f"{self.url} is a file, but a study is a folder.")
+        holdings = self._holdings()
+        if self.exists(SPEC):
+            return self
+        if SEARCH in holdings:
+            raise StudyError(
+                f"{self.url} is a search for an initial LR, not a study; `lratlas status {shlex.quote(self.url)}` shows"
+                " it, and `lratlas find` or lratlas.Finder continues it."
+            )
+        if holdings:
+            raise StudyError(f"{self.url} is not a study: it has no {SPEC}.")
+        with self._reading("."):
+            missing = not self.filesystem.exists(self.root)
+        state = "There is no folder" if missing else "There is no study in the empty folder"
+        raise StudyError(
+            f"{state} {self.url}; `lratlas explore` and `lratlas reproduce` make studies, `lratlas find` searches."
+        )
+
+    @classmethod
+    def _at(cls, folder: str | Path) -> Self:
+        text = os.fspath(folder)
+        if "\0" in text or not text:
+            raise StudyError(f"{text!r} cannot be the path of a folder.")
+        if "://" not in text:
+            # Skipping fsspec's reading of the path keeps "::" as it stands.
+            return cls(LocalFileSystem(), str(home_expanded(text).absolute()))
+        try:
+            filesystem, root = cast("tuple[AbstractFileSystem, str]", fsspec.url_to_fs(text))
+        except (ImportError, ValueError) as error:
+            raise StudyError(f"The location {text} cannot be used: {error}.") from error
+        if isinstance(filesystem, LocalFileSystem):
+            root = str(Path(root).absolute())
+        return cls(filesystem, root.rstrip("/"))
+
+    @property
+    def url(self) -> str:
+        """The folder as ``open`` takes it: a path, or a URL elsewhere than on a disk."""
+        if isinstance(self.filesystem, LocalFileSystem):
+            return self.root
+        return self.filesystem.unstrip_protocol(self.root)
+
+    @property
+    def resume_command(self) -> str:
+        """The command that continues the study."""
+        return f"lratlas resume {shlex.quote(self.url)}"
+
+    def how_to_continue(self) -> str:
+        """How the study is continued, as an imperative clause for messages; both ways where its spec cannot be read."""
+        command = f"run `{self.resume_command}`"
+        try:
+            preset = tomllib.loads(self.read_text(SPEC))["task"].get("preset")
+        except (StudyError, ValueError, RecursionError, KeyError, AttributeError):
+            return f"{command} or, where the task is from Python, {AGAIN}"
+        return AGAIN if preset == PYTHON else command
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file ``name``, given relative to the folder."""
+        with self._reading(name):
+            return cast("bool", self.filesystem.isfile(self._path(name)))
+
+    def read_bytes(self, name: str) -> bytes:
+        """The content of the file ``name``.
+
+        Raises:
+            StudyError: There is no such file, or it cannot be read.
+        """
+        with self._reading(name):
+            return cast("bytes", self.filesystem.cat_file(self._path(name)))
+
+    def read_text(self, name: str) -> str:
+        """The text of the file ``name``.
+
+        Raises:
+            DamagedFile: It is not text in UTF-8.
+            StudyError: There is no such file, or it cannot be read.
+        """
+        try:
+            return self.read_bytes(name).decode()
+        except UnicodeDecodeError as error:
+            message = f"{name} in {self.url} is damaged: it is not text in UTF-8."
+            raise DamagedFile(message, name) from error
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write the file ``name``, whole or not at all, in the place of one there may be.
+
+        Raises:
+            StudyError: The name leads out of the folder, the disk is full, or the folder is not writable.
+        """
+        with self._writing(name):
+            self._put(name, data)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write ``text`` as ``write_bytes`` does, in UTF-8."""
+        self.write_bytes(name, text.encode())
+
+    def create_file(self, name: str, data: bytes) -> bool:
+        """Write the file ``name`` unless there is one; of several who try at once, one succeeds.
+
+        Returns:
+            Whether it was written.
+
+        Raises:
+            StudyError: The folder is not writable.
+        """
+        path = self._path(name)
+        with self._writing(name):
+            try:
+                self.filesystem.pipe_file(path, data, mode="create")
+            except FileExistsError:
+                return False
+        return True
+
+    def files(self, folder: str) -> list[str]:
+        """The names of the finished files directly in ``folder``, sorted; none where it is missing."""
+        path = self._path(folder)
+        with self._reading(folder):
+            if not self.filesystem.isdir(path):
+                return []
+            entries = cast("list[dict[str, str]]", self.filesystem.ls(path, detail=True))
+        names = {entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file"}
+        return sorted(name for name in names if _NAME.fullmatch(name))
+
+    def remove(self, name: str) -> None:
+        """Remove the file ``name``; nothing happens if there is none.
+
+        Raises:
+            StudyError: It cannot be removed.
+        """
+        if self.exists(name):
+            self._check_local(name)
+            with self._writing(name):
+                self.filesystem.rm_file(self._path(name))
+
+    def sweep(self) -> None:
+        """Remove unfinished files that processes which were killed have left behind; object stores have none."""
+        if isinstance(self.filesystem, LocalFileSystem):
+            sweep(Path(self.root).rglob(f"{TEMPORARY}*"))
+
+    def set_aside(self, name: str) -> str:
+        """Move the file ``name`` into ``damaged/``, where it overwrites nothing.
+
+        Returns:
+            Its new name, relative to the folder.
+
+        Raises:
+            StudyError: There is no such file, or it cannot be moved.
+        """
+        if not self.exists(name):
+            raise StudyError(f"There is no file {name} in {self.url}.")
+        target, number = f"damaged/{name}", 1
+        while self.exists(target):
+            target, number = f"damaged/{name}.{number}", number + 1
+        self._check_local(name, target)
+        with self._writing(target):
+            self.filesystem.makedirs(self._path(target).rsplit("/", 1)[0], exist_ok=True)
+            self.filesystem.mv(self._path(name), self._path(target))
+        return target
+
+    def _path(self, name: str) -> str:
+        if not all(_NAME.fullmatch(part) for part in name.split("/")):
+            raise StudyError(
+                f"{name!r} cannot be the name of a file in a study; allowed are letters, digits and _ . = + -"
+            )
+        return f"{self.root}/{name}"
+
+    def _put(self, name: str, data: bytes) -> None:
+        path = self._path(name)
+        self._check_local(name)
+        if isinstance(self.filesystem, LocalFileSystem):
+            write_file(Path(path), data)
+        else:
+            # Object stores show an object only when it is whole.
+            self.filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            self.filesystem.pipe_file(path, data)
+
+    def _check_local(self, *names: str) -> None:
+        """See that no link among the folders above files leads out of the study: a stranger may have made it."""
+        if not isinstance(self.filesystem, LocalFileSystem):
+            return
+        for name in names:
+            folder = Path(self._path(name)).parent.resolve()
+            if not folder.is_relative_to(Path(self.root).resolve()):
+                raise StudyError(
+                    f"{name} in {self.url} is left alone: a link there leads to {folder}, out of the study's folder."
+                )
+
+    def _is_file(self) -> bool:
+        with self._reading("."):
+            return cast("bool", self.filesystem.isfile(self.root))
+
+    def _file_above(self) -> Path | None:
+        if not isinstance(self.filesystem, LocalFileSystem):
+            return None
+        with self._reading("."):
+            return next((above for above in Path(self.root).parents if above.is_file()), None)
+
+    def _holdings(self) -> list[str]:
+        """What the folder holds besides leftover temporary files."""
+        with self._reading("."):
+            if not self.filesystem.isdir(self.root):
+                return []
+            names = [path.rsplit("/", 1)[-1] for path in self.filesystem.ls(self.root, detail=False)]
+        return [name for name in names if not name.startswith(TEMPORARY)]
+
+    @contextmanager
+    def _reading(self, name: str) -> Generator[None]:
+        # Other processes write too, and some file systems remember listings, sizes with them.
+        self.filesystem.invalidate_cache()
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise StudyError(f"There is no file {name} in {self.url}.") from error
+        except OSError as error:
+            place = self.url if name == "." else f"{name} in {self.url}"
+            raise StudyError(f"{place} cannot be read: {error.strerror or error}.") from error
+
+    @contextmanager
+    def _writing(self, name: str) -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _FULL:
+                message = (
+                    f"The disk is full: {name} could not be written to {self.url}, nothing computed so far "
+                    f"is lost; free space and {self.how_to_continue()}."
+                )
+            else:
+                message = (
+                    f"{name} cannot be written to {self.url}: {error.strerror or error}; a study needs a "
+                    "folder that can be written, and nothing computed so far is lost."
+                )
+            raise StudyError(message) from error

@@ -1,1 +1,0 @@
-"""From a spec and what is there already to the jobs of a study. Nothing is trained here."""

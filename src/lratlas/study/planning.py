@@ -1,0 +1,384 @@
+"""From a spec to the jobs of a plan."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from lratlas.config.grid import closest
+from lratlas.config.sections import Spec
+from lratlas.errors import SpecError
+from lratlas.study.plan import (
+    Average,
+    Bands,
+    Features,
+    Geometry,
+    Lane,
+    Norms,
+    Plan,
+    Seed,
+    Sharpness,
+    Training,
+    identity,
+)
+from lratlas.tables import GEOMETRY_COUNT
+
+T = TypeVar("T")
+
+
+def make_plan(
+    spec: Spec,
+    seeds: Sequence[Seed],
+    *,
+    steps_per_epoch: int,
+    chance_loss: float,
+    chance_accuracy: float,
+    elr: bool,
+    singles: bool,
+    bands: Sequence[tuple[int, int]] = (),
+    pre_norm: Sequence[str] = (),
+    strategy: Literal["stack", "single"] = "stack",
+    task: str = "",
+    device: str = "cpu",
+    compiled: bool = False,
+    old: Plan | None = None,
+) -> Plan:
+    """The plan for a spec; jobs of ``old`` are kept as they are and only runs that it lacks are added.
+
+    Args:
+        spec: What to explore.
+        seeds: One entry per repetition.
+        steps_per_epoch: Full batches in the training set.
+        chance_loss: Training loss of the best constant prediction.
+        chance_accuracy: Accuracy of a guess among the classes.
+        elr: Whether LRs are effective ones.
+        singles: Whether to measure single-feature accuracies.
+        bands: Fourier bands to measure accuracies on.
+        pre_norm: Parameters that angles and norms are measured on; all of the rule's vector if there are none.
+        strategy: Whether runs are trained as stacks or one by one.
+        task: What is trained, for people.
+        device: Where to train.
+        compiled: Whether to compile the step. As the device it is planned, since another choice gives other bits.
+        old: The plan of the study that is extended.
+
+    Raises:
+        SpecError: Averaging needs more checkpoints than there are.
+    """
+    planner = _Planner(spec, seeds, steps_per_epoch, spec.training.stack if strategy == "stack" else 1, old)
+    pretrained = planner.pretrainings()
+    extended = [planner.averaging(job) for job in pretrained] if spec.average and spec.average.extend else []
+    lowered = [job for parent in pretrained for job in planner.second(parent)]
+    finetuned = [job for parent in (*pretrained, *lowered) for job in planner.finetunings(parent)]
+    trainings = (*pretrained, *extended, *lowered, *finetuned)
+    measured = measurements(spec, seeds, trainings, singles=singles, bands=bands, old=old)
+    return Plan(
+        strategy=strategy,
+        task=task,
+        dtype=spec.training.dtype,
+        device=device,
+        compiled=compiled,
+        chance_loss=chance_loss,
+        chance_accuracy=chance_accuracy,
+        elr=elr,
+        trainings=trainings,
+        pre_norm=tuple(pre_norm),
+        **vars(measured),
+    )
+
+
+class _Planner:
+    """The parts of a plan for one spec."""
+
+    def __init__(self, spec: Spec, seeds: Sequence[Seed], steps_per_epoch: int, largest: int, old: Plan | None) -> None:
+        self.spec, self.seeds, self.per_epoch = spec, seeds, steps_per_epoch
+        self.largest = largest  # runs in a stack
+        self.old = old.trainings if old else ()
+        # Looked up for every job; going through all of them each time would take hours where there are a million.
+        self.children = defaultdict[tuple[str | None, str], list[Training]](list)
+        for job in self.old:
+            self.children[job.parent, job.stage].append(job)
+        self.steps = self._steps(spec.pretrain.steps, spec.pretrain.epochs)
+        self.trace_every = max(1, self.steps // spec.trace.points)
+        self.epoch = steps_per_epoch if spec.measure.convergence else None
+        if self.epoch:
+            self.trace_every = _aligned(self.trace_every, self.epoch)
+        apart = spec.average.every_epochs if spec.average else None
+        self.every = (spec.average.every if spec.average else None) or (apart or 1) * steps_per_epoch
+
+    def pretrainings(self) -> list[Training]:
+        """Stacks of several seeds with all their PLRs."""
+        jobs = [job for job in self.old if job.stage == "pretrain"]
+        known = {run for job in jobs for row in job.runs for run in row}
+        missing: dict[tuple[float, ...], list[Seed]] = {}
+        for seed in self.seeds:
+            lrs = tuple(lr for lr in self.spec.pretrain.lrs if self._pretrain_run(seed, lr) not in known)
+            missing.setdefault(lrs, []).append(seed)
+        for lrs, seeds in missing.items():
+            for part in _chunks(lrs, self.largest):
+                groups = _chunks(seeds, max(1, self.largest // len(part)))
+                jobs.extend(self._pretraining(group, part) for group in groups)
+        return jobs
+
+    def second(self, parent: Training) -> list[Training]:
+        """Stacks of the runs that go on with a second PLR from some runs of a pre-training job."""
+        section = self.spec.second
+        if section is None:
+            return []
+        starts = {closest(plr, self.spec.pretrain.lrs) for plr in section.plrs}
+        lrs = sorted({closest(lr, self.spec.pretrain.lrs) or lr for lr in section.lrs})
+        places = [at for at, lane in enumerate(parent.lanes) if lane.plr in starts]
+        known = {(lane.plr, lane.plr2) for job in self._children(parent, "second") for lane in job.lanes}
+        wanted = [(at, Lane(plr=parent.lanes[at].plr, plr2=lr)) for lr in lrs for at in places]
+        missing = [(at, lane) for at, lane in wanted if (lane.plr, lane.plr2) not in known]
+        size, steps = max(1, self.largest // len(parent.seeds)), self._steps(section.steps, section.epochs)
+        return self._children(parent, "second") + [
+            self._child(parent, "second", part, steps) for part in _chunks(missing, size)
+        ]
+
+    def finetunings(self, parent: Training) -> list[Training]:
+        """Stacks of the fine-tuning runs that start from one job."""
+        section = self.spec.finetune
+        if section is None:
+            return []
+        known = {lane.flr for job in self._children(parent, "finetune") for lane in job.lanes}
+        missing = [flr for flr in section.lrs if flr not in known]
+        steps = self._steps(section.steps, section.epochs)
+        return self._children(parent, "finetune") + [
+            self._child(
+                parent,
+                "finetune",
+                [(at, lane.model_copy(update={"flr": flr})) for flr in flrs for at, lane in enumerate(parent.lanes)],
+                steps,
+            )
+            for flrs in _chunks(missing, max(1, self.largest // parent.size))
+        ]
+
+    def _children(self, parent: Training, stage: str) -> list[Training]:
+        return self.children.get((parent.id, stage), [])
+
+    def _child(
+        self,
+        parent: Training,
+        stage: Literal["second", "finetune"],
+        wanted: Sequence[tuple[int, Lane]],
+        steps: int,
+    ) -> Training:
+        """A job whose runs start from runs of another: each from that at the given place of its row."""
+        lanes = tuple(lane for _, lane in wanted)
+        parents = tuple(tuple(row[at] for at, _ in wanted) for row in parent.runs)
+        runs = tuple(
+            tuple(
+                identity(seed.fingerprint, stage, lane.lr, steps, above, self._numerics)
+                for lane, above in zip(lanes, row, strict=True)
+            )
+            for seed, row in zip(parent.seeds, parents, strict=True)
+        )
+        return Training(
+            id=f"{stage}-{identity(runs)}",
+            stage=stage,
+            seeds=parent.seeds,
+            lanes=lanes,
+            runs=runs,
+            parent=parent.id,
+            parents=parents,
+            segments=self._segments(0, steps),
+            trace_every=self.trace_every,
+        )
+
+    def averaging(self, parent: Training) -> Training:
+        """Training that goes on at the PLR after pre-training, for its checkpoints alone."""
+        assert self.spec.average is not None
+        count = max(self.spec.average.counts)
+        steps = tuple(self.steps + self.every * (index + 1) for index in range(count))
+        average = self._average(parent.seeds, parent.lanes, parent.runs, steps)
+        return Training(
+            id=f"average-{identity(average.runs)}",
+            stage="average",
+            seeds=parent.seeds,
+            lanes=parent.lanes,
+            runs=parent.runs,
+            parent=parent.id,
+            parents=parent.runs,
+            start=self.steps,
+            segments=self._segments(self.steps, steps[-1]),
+            trace_every=self.trace_every,
+            average=average,
+        )
+
+    def _pretraining(self, seeds: Sequence[Seed], lrs: Sequence[float]) -> Training:
+        runs = tuple(tuple(self._pretrain_run(seed, lr) for lr in lrs) for seed in seeds)
+        lanes = tuple(Lane(plr=lr) for lr in lrs)
+        section = self.spec.average
+        own = None
+        if section and not section.extend:
+            count = max(section.counts)
+            steps = tuple(self.steps - self.every * back for back in range(count - 1, -1, -1))
+            if steps[0] < 1:
+                raise SpecError(
+                    f"average.counts: SWA-{count} needs {count} checkpoints {self.every} steps apart, but pre-training"
+                    f" has {self.steps} steps; at most {(self.steps - 1) // self.every + 1} fit."
+                )
+            own = self._average(seeds, lanes, runs, steps)
+        return Training(
+            id=f"pretrain-{identity(runs)}",
+            stage="pretrain",
+            seeds=tuple(seeds),
+            lanes=lanes,
+            runs=runs,
+            segments=self._segments(0, self.steps),
+            trace_every=self.trace_every,
+            average=own,
+            keep_state=bool(section and section.extend),
+            epoch=self.epoch,
+        )
+
+    def _average(
+        self,
+        seeds: Sequence[Seed],
+        lanes: Sequence[Lane],
+        runs: Sequence[Sequence[str]],
+        steps: tuple[int, ...],
+    ) -> Average:
+        assert self.spec.average is not None
+        counts = self.spec.average.counts
+        identities = tuple(
+            tuple(
+                tuple(
+                    identity(seed.fingerprint, "average", count, steps, run) for run, _ in zip(row, lanes, strict=True)
+                )
+                for seed, row in zip(seeds, runs, strict=True)
+            )
+            for count in counts
+        )
+        return Average(counts=counts, steps=steps, runs=identities)
+
+    def _pretrain_run(self, seed: Seed, lr: float) -> str:
+        return identity(seed.fingerprint, "pretrain", lr, seed.training_seed, seed.seed, self.steps, self._numerics)
+
+    @property
+    def _numerics(self) -> str:
+        training = self.spec.training
+        return f"{training.dtype} under bfloat16" if training.mixed_precision else training.dtype
+
+    def _steps(self, steps: int | None, epochs: int | None) -> int:
+        return steps if steps is not None else (epochs or 0) * self.per_epoch
+
+    def _segments(self, start: int, end: int) -> tuple[int, ...]:
+        # Whole trace intervals, and epochs where they count, so that none has to be carried across a segment's end.
+        unit = max(self.trace_every, self.epoch or 1)
+        length = -(-self.spec.training.segment_steps // unit) * unit
+        first = (start // length + 1) * length
+        return (*range(first, end, length), end)
+
+
+def _aligned(interval: int, epoch: int) -> int:
+    """The trace interval nearest to ``interval`` that is a whole number of epochs, or a whole part of one."""
+    if interval >= epoch:
+        return epoch * round(interval / epoch)
+    parts = (part for part in range(1, epoch + 1) if epoch % part == 0)
+    return min(parts, key=lambda part: abs(math.log(part / interval)))
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[tuple[T, ...]]:
+    for first in range(0, len(items), size):
+        yield tuple(items[first : first + size])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """The measuring jobs of a plan, by kind; fields as in `Plan`."""
+
+    features: tuple[Features, ...]
+    bands: tuple[Bands, ...]
+    geometry: tuple[Geometry, ...]
+    norms: tuple[Norms, ...]
+    sharpness: tuple[Sharpness, ...]
+
+
+def measurements(
+    spec: Spec,
+    seeds: Sequence[Seed],
+    trainings: Sequence[Training],
+    *,
+    singles: bool,
+    bands: Sequence[tuple[int, int]],
+    old: Plan | None,
+) -> Measurements:
+    """The measuring jobs for the training jobs of a plan.
+
+    What came by a second PLR is scored like every run but not measured further: the tables tell models apart by one
+    PLR.
+
+    Args:
+        spec: What is measured.
+        seeds: One entry per repetition.
+        trainings: The training jobs.
+        singles: Whether to measure single-feature accuracies.
+        bands: Fourier bands to measure accuracies on.
+        old: The plan of the study that is extended.
+    """
+    wanted, indirect = spec.measure, {job.id for job in trainings if job.stage == "second"}
+    direct = [job for job in trainings if job.id not in indirect and job.parent not in indirect]
+    own = [job for job in direct if job.stage != "average"]
+    children = defaultdict[str | None, list[Training]](list)
+    for job in direct:
+        children[job.parent].append(job)
+    first = [job for job in direct if job.stage == "pretrain"]
+    pairs = [_geometry(job, children.get(job.id, []), great_circle=wanted.great_circle) for job in first]
+    return Measurements(
+        features=tuple(Features(id=f"features-{job.id}", training=job.id) for job in direct if singles),
+        bands=_bands(direct, tuple(bands), old),
+        geometry=tuple(job for job in pairs if job and wanted.geometry),
+        norms=(*_initial_norms(seeds, old), *(Norms(id=f"norms-{job.id}", training=job.id) for job in own))
+        if wanted.norms
+        else (),
+        sharpness=tuple(_sharpness(job, wanted.sharpness_samples) for job in direct if wanted.sharpness),
+    )
+
+
+def _geometry(job: Training, children: Sequence[Training], *, great_circle: bool) -> Geometry | None:
+    """The comparison of low and high FLR and SWA-5 for one pre-training job; None unless two of them are there."""
+    solutions: dict[Literal["low", "high", "swa"], tuple[tuple[str, ...], ...]] = {}
+    by_flr: dict[float, tuple[tuple[str, ...], ...]] = {}
+    width = len(job.lanes)
+    for child in children:
+        for at in range(0, len(child.lanes) if child.stage == "finetune" else 0, width):
+            by_flr[child.lanes[at].lr] = tuple(row[at : at + width] for row in child.runs)
+    if by_flr:
+        solutions["low"] = by_flr[min(by_flr)]
+    if len(by_flr) > 1:
+        solutions["high"] = by_flr[max(by_flr)]
+    for holder in (job, *children):
+        if holder.average:
+            counts = holder.average.counts
+            nearest = min(counts, key=lambda count: (abs(count - GEOMETRY_COUNT), count))
+            solutions["swa"] = holder.average.runs[counts.index(nearest)]
+    if len(solutions) < 2:
+        return None
+    name = identity(solutions, "great circle") if great_circle else identity(solutions)
+    return Geometry(id=f"geometry-{name}", training=job.id, solutions=solutions, great_circle=great_circle)
+
+
+def _bands(trainings: Sequence[Training], bands: tuple[tuple[int, int], ...], old: Plan | None) -> tuple[Bands, ...]:
+    """The measurements of bands that ``old`` has, and for each training job one of the bands that it lacks."""
+    jobs, known = list(old.bands if old else ()), defaultdict[str, set[tuple[int, int]]](set)
+    for job in jobs:
+        known[job.training].update(job.bands)
+    for training in trainings:
+        missing = tuple(band for band in bands if band not in known[training.id])
+        if missing:
+            jobs.append(Bands(id=f"bands-{identity(training.id, missing)}", training=training.id, bands=missing))
+    return tuple(jobs)
+
+
+def _initial_norms(seeds: Sequence[Seed], old: Plan | None) -> tuple[Norms, ...]:
+    """The measurements of initial models that ``old`` has, and one of the seeds that it lacks."""
+    known = tuple(job for job in (old.norms if old else ()) if job.training is None)
+    measured = {seed.seed for job in known for seed in job.seeds}
+    missing = tuple(seed for seed in seeds if seed.seed not in measured)
+    return (*known, Norms(id=f"norms-initial-{identity(missing)}", seeds=missing)) if missing else known
+
+
+def _sharpness(job: Training, samples: int) -> Sharpness:
+    return Sharpness(id=f"sharpness-{identity(job.id, samples)}", training=job.id, samples=samples)

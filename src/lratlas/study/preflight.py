@@ -1,0 +1,194 @@
+"""What is settled before a study is planned: whether its task can be studied, where, how, and on which bands."""
+
+import math
+from collections import Counter
+from functools import partial
+
+import torch
+
+from lratlas.config.sections import Spec
+from lratlas.data.band_ranges import bands_of, default_bands
+from lratlas.data.parts import call, leaves, rows
+from lratlas.errors import SpecError, TaskError
+from lratlas.rng import seeded
+from lratlas.stacks.strategy import faster_strategy
+from lratlas.training.batch_norm import batch_dependent, norm_names, other_statistics
+from lratlas.training.invariance import pre_norm_names
+from lratlas.training.prepared import Prepared, make_model
+from lratlas.training.program import Strategy
+
+_FEWEST = 2  # samples for statistics of a batch
+_TRIED = 4  # samples on which scale invariance is tried
+
+
+def check_task(spec: Spec, task: Prepared) -> None:
+    """Check that regimes of a task can be distinguished and, where the spec asks for it, its weights averaged.
+
+    Raises:
+        TaskError: They cannot.
+        SpecError: The spec asks for a number format that the task does not take.
+    """
+    if not task.tested:
+        raise TaskError("The task has no test set, on which a study compares LRs: give it one as `test`.")
+    if spec.training.dtype == "float64" and not task.conformance.exact:
+        raise SpecError("`training.dtype` is 'float64', but the task's own code does not take float64 tensors.")
+    check_statistics(task, averaged=spec.average is not None or (spec.measure.geometry and spec.finetune is not None))
+    if not math.isfinite(task.chance_loss):
+        raise TaskError(
+            f"The loss {task.objective.name} is {task.chance_loss} for the untrained model on some of the training"
+            " data. Regimes are decided relative to that loss, which must be finite."
+        )
+    if task.chance_loss <= 0 and not task.objective.has_accuracy:
+        raise TaskError(
+            f"The loss {task.objective.name} is {task.chance_loss:.3g} without any training. Regimes are decided"
+            " relative to that level, which must be above 0; add a constant to the loss, so that a perfect fit has"
+            " the loss 0."
+        )
+
+
+def strategy_of(spec: Spec, task: Prepared, device: str) -> Strategy:
+    """How runs are trained: as the spec says or, for ``auto``, in the way that is faster here.
+
+    Raises:
+        SpecError: The spec asks for what the device or the update rule cannot do.
+    """
+    wanted = spec.training.strategy
+    if spec.training.mixed_precision and not device.startswith("cuda"):
+        raise SpecError("`training.mixed_precision` is true, but the device is the CPU; it speeds up GPUs alone.")
+    if spec.training.mixed_precision and spec.training.dtype != "float32":
+        raise SpecError("`training.mixed_precision` is true, but `training.dtype` is float64; it needs float32.")
+    if wanted == "stack" and spec.training.mixed_precision:
+        raise SpecError("`training.mixed_precision` trains runs one by one; use the strategy auto or single.")
+    if wanted == "stack" and not task.update.stacks:
+        raise SpecError(
+            f"`training.strategy` is 'stack', but {task.update.name} cannot train stacks; use auto or single."
+        )
+    if wanted == "stack" and task.conformance.unstackable:
+        raise SpecError(
+            f"`training.strategy` is 'stack', but runs of this task cannot be trained as one program"
+            f" ({task.conformance.unstackable}); use auto or single."
+        )
+    if wanted != "auto":
+        return wanted
+    if spec.training.mixed_precision or not task.update.stacks:
+        return "single"
+    return faster_strategy(task, device=device, dtype=spec.training.dtype)
+
+
+def device_name(name: str, *, field: str) -> str:
+    """The device of a name, ``auto`` resolved.
+
+    Args:
+        name: As PyTorch has it, or ``auto``.
+        field: What names it, for the message.
+
+    Raises:
+        SpecError: This machine does not have it.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise SpecError(
+            f"{field} is {name!r}, which this machine does not have; use auto or one that it has."
+        ) from error
+    return name
+
+
+def bands_of_study(spec: Spec, task: Prepared) -> tuple[tuple[int, int], ...]:
+    """The Fourier bands to measure: none where the inputs are not images, or the task has no accuracy.
+
+    Raises:
+        SpecError: The spec names bands that there are not, or that cannot be measured.
+    """
+    shown = task.inputs(rows(task.train[0], slice(1)))
+    images = isinstance(shown, torch.Tensor) and shown.dim() == 4 and shown.is_floating_point()
+    size = leaves(shown)[0].shape[2:]
+    wanted, scored = spec.measure.bands, task.objective.has_accuracy
+    if isinstance(wanted, bool):
+        possible = wanted and images and scored
+        return tuple((band.low, band.high) for band in default_bands(*size)) if possible else ()
+    if not scored:
+        raise SpecError("`measure.bands` names bands, but the task has no accuracy to measure on them.")
+    if not images:
+        raise SpecError("`measure.bands` names bands, but the task's inputs are not images [n, C, H, W].")
+    highest = bands_of(size)
+    top = max(high for _, high in wanted)
+    if top > highest:
+        shape = " x ".join(map(str, size))
+        raise SpecError(f"`measure.bands` goes up to {top}, but images of {shape} have the bands 0 to {highest}.")
+    return wanted
+
+
+def check_measurements(spec: Spec, task: Prepared) -> None:
+    """Check that a task has what the spec's measurements need.
+
+    Raises:
+        SpecError: It does not.
+    """
+    wanted, model = spec.measure, make_model(task, 0)
+    if wanted.convergence and not task.objective.has_accuracy:
+        raise SpecError("`measure.convergence` is true, but without class labels no sample is right or wrong.")
+    if wanted.norms and all(value.dim() < 2 for value in model.parameters() if value.requires_grad):
+        raise SpecError("`measure.norms` is true, but no trained weight of the model has an output axis and another.")
+    taken = min(wanted.sharpness_samples, task.samples)
+    smallest = taken // -(-taken // task.samples_per_step)
+    if wanted.sharpness and norm_names(model) and smallest < _FEWEST:
+        raise SpecError(
+            f"`measure.sharpness_samples` is {wanted.sharpness_samples}, of which mini-batches of {smallest} are made;"
+            f" batch norm needs {_FEWEST} samples in each."
+        )
+
+
+def pre_norm_of(task: Prepared) -> tuple[str, ...]:
+    """The parameters that angles and norms are measured on where the rule has no sphere: those before a norm layer.
+
+    Empty where there are no such parameters, or the rule says itself which vector it keeps on its sphere.
+    """
+    if task.update.radius is not None:
+        return ()
+    return pre_norm_names(make_model(task, 0), task.inputs(rows(task.train[0], slice(_TRIED))))
+
+
+def check_statistics(task: Prepared, *, averaged: bool = True) -> None:
+    """Check that averaged models can be given statistics of their own: those of batch norm can be pooled, others not.
+
+    Args:
+        task: The task.
+        averaged: Whether weights are averaged or interpolated; if not, other running statistics are no obstacle.
+
+    Raises:
+        TaskError: They cannot, or what the model says of a sample depends on the others of its batch.
+    """
+    model = make_model(task, 0).train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    calls = Counter[str]()
+    for name in norm_names(model):
+        model.get_submodule(name).register_forward_hook(partial(_count, calls, name))
+    with torch.no_grad(), seeded(0):
+        call(model, task.inputs(rows(task.train[0], slice(min(task.samples_per_step, 128)))))
+    changed = [name for name, value in model.named_buffers() if not torch.equal(value, before[name])]
+    others = other_statistics(model, changed)
+    if others and averaged:
+        raise TaskError(
+            f"The model keeps running statistics in {', '.join(others)}, which averaged and interpolated models do not"
+            " have; only those of batch norm can be computed for them. A study without averages and geometry (no"
+            " `average`, `measure.geometry` false) can be made of it."
+        )
+    reused = [name for name, count in calls.items() if count > 1]
+    if reused and averaged:
+        raise TaskError(
+            f"The batch norm {', '.join(reused)} is used more than once in a pass; give each place one of its own, so"
+            " that their statistics can be computed for averaged and interpolated models."
+        )
+    dependent = batch_dependent(model)
+    if dependent:
+        raise TaskError(
+            f"The batch norm {', '.join(dependent)} has no running statistics or no momentum, so that what the model"
+            " says of a sample would depend on the batch it comes in; give it both."
+        )
+
+
+def _count(calls: Counter[str], name: str, *_: object) -> None:
+    calls.update([name])

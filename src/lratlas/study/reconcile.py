@@ -1,0 +1,152 @@
+"""What a study keeps of an earlier plan: the plan if it still holds, and what to do with unclaimed parts."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from lratlas.config.sections import Spec
+from lratlas.errors import DamagedFile, StudyError
+from lratlas.study.plan import TABLE_OF, Plan, Seed, Training, stored_plan
+from lratlas.study.progress import is_done, listing
+from lratlas.study.store import Store
+from lratlas.training.fingerprint import changed_parts
+
+_OTHER_TASKS = 5
+"""The format up to which presets had other models, repetitions other seeds, or tasks fingerprints of another kind."""
+
+_TABLES = ("runs", "traces", "convergence", *TABLE_OF.values())
+
+
+def kept_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:
+    """The stored plan; None where there is none, or where it was damaged and is now set aside.
+
+    Args:
+        store: The study.
+        notice: Called with a sentence about a damaged plan.
+
+    Raises:
+        StudyError: It is of a later format.
+    """
+    try:
+        return stored_plan(store)
+    except DamagedFile as error:
+        _set_aside(store, error.path, notice)
+        return None
+
+
+def set_damaged_aside(store: Store, notice: Callable[[str], None]) -> None:
+    """Set aside the parts of tables and the weights that are damaged, each with a sentence about it."""
+    for path in store.damaged():
+        _set_aside(store, path, notice)
+
+
+def was_finished_earlier(store: Store, old: Plan, seeds: Sequence[Seed], spec: Spec) -> bool:
+    """Whether a study has all that is asked for, but from a version with other models, seeds or fingerprints.
+
+    Args:
+        store: The study.
+        old: The stored plan.
+        seeds: Its repetitions, as they are described today.
+        spec: Its spec, which may have been edited since.
+    """
+    if old.format > _OTHER_TASKS or _same_task(old, seeds) or _asks_for_more(spec, old):
+        return False
+    there = listing(store)
+    return all(is_done(there, job) for job in old.jobs)
+
+
+def check_task_holds(store: Store, old: Plan, seeds: Sequence[Seed], parts: Mapping[str, str]) -> None:
+    """Check that the task is that of the old plan.
+
+    Args:
+        store: The study.
+        old: The stored plan.
+        seeds: Its repetitions, as they are described today.
+        parts: Fingerprints of the parts of the first repetition's task.
+
+    Raises:
+        StudyError: It is another one, or it cannot be checked that it is the same.
+    """
+    if _same_task(old, seeds):
+        return
+    if old.format <= _OTHER_TASKS:
+        raise StudyError(
+            f"{store.url} was made by an earlier version of lratlas, with other models, seeds or descriptions of tasks,"
+            " so it cannot be checked that the task is the same. The study can be read but not continued; use another"
+            " folder."
+        )
+    changed = changed_parts(old.task_parts, parts) or "the data of a later repetition"
+    raise StudyError(
+        f"{store.url} holds a study of another task: {changed} changed. Use another folder, or undo the change."
+    )
+
+
+def check_spec_holds(store: Store, old: Plan, fresh: Plan) -> None:
+    """Check that the spec still asks for every run of the old plan.
+
+    Args:
+        store: The study.
+        old: The stored plan.
+        fresh: The plan that the stored spec gives on its own.
+
+    Raises:
+        StudyError: It does not, so that the spec was altered in what cannot grow.
+    """
+    wanted, known = _runs(fresh), _runs(old)
+    if any(wanted.get(run) != facts for run, facts in known.items()):
+        raise StudyError(
+            f"spec.toml in {store.url} was altered: it no longer describes the runs that the study has; put"
+            " it back as it was, or explore the new spec in another folder."
+        )
+
+
+def set_orphans_aside(store: Store, plan: Plan) -> None:
+    """Set aside the parts of tables that belong to no job of the plan: rows must not count twice."""
+    jobs = {job.id for job in plan.jobs}
+    for table in _TABLES:
+        for part in store.parts(table):
+            if not {part, part.rpartition("-")[0]} & jobs:
+                store.set_aside(f"tables/{table}/{part}.parquet")
+
+
+def forget_segments(store: Store, plan: Plan) -> None:
+    """Remove the segment checkpoints of finished jobs that a killed process had no time to remove."""
+    there = listing(store)
+    for job in plan.trainings:
+        for name in (*(f"{job.id}-{end}" for end in job.segments), job.part_way):
+            if there.has_weights(name) and is_done(there, job):
+                store.remove_weights(name)
+
+
+def _set_aside(store: Store, path: str, notice: Callable[[str], None]) -> None:
+    notice(f"{path} is damaged; it is set aside in damaged/ and made again.")
+    store.set_aside(path)
+
+
+def _same_task(old: Plan, seeds: Sequence[Seed]) -> bool:
+    planned = {seed.seed: seed for job in old.trainings for seed in job.seeds}
+    return all(planned.get(seed.seed, seed) == seed for seed in seeds)
+
+
+def _asks_for_more(spec: Spec, old: Plan) -> bool:
+    """Whether a spec has LRs or repetitions that the plan lacks."""
+    lanes = [lane for job in old.trainings for lane in job.lanes]
+    repeats = len({seed.seed for job in old.trainings for seed in job.seeds})
+    return (
+        spec.pretrain.repeats > repeats
+        or not {*spec.pretrain.lrs} <= {lane.plr for lane in lanes}
+        or (spec.second is not None and not {*spec.second.lrs} <= {lane.plr2 for lane in lanes})
+        or (spec.finetune is not None and not {*spec.finetune.lrs} <= {lane.flr for lane in lanes})
+    )
+
+
+def _runs(plan: Plan) -> dict[str, tuple[object, ...]]:
+    """What defines each trained run, however runs are put together in jobs."""
+    return {run: facts for job in plan.trainings if job.stage != "average" for run, facts in _facts(job)}
+
+
+def _facts(job: Training) -> list[tuple[str, tuple[object, ...]]]:
+    common = (job.stage, job.segments, job.trace_every)
+    return [
+        (run, (*common, seed, lane, job.parents[index][at] if job.parents else None))
+        for index, (seed, row) in enumerate(zip(job.seeds, job.runs, strict=True))
+        for at, (lane, run) in enumerate(zip(job.lanes, row, strict=True))
+    ]

@@ -1,0 +1,115 @@
+"""What a study records of itself beside its results: its sessions and its failed jobs."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from lratlas.errors import DamagedFile, StudyError
+from lratlas.study.files import KEY, opened_json, sealed_json
+from lratlas.study.store import Store
+
+
+class Note(BaseModel):
+    """What stands in such a file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+N = TypeVar("N", bound=Note)
+
+
+def write_note(store: Store, folder: str, note: Note) -> None:
+    """Write a note into a folder of the study; that it cannot be written hides no other error."""
+    with suppress(StudyError):
+        store.write_text(f"{folder}/{uuid.uuid4().hex}.json", sealed_json(note.model_dump()))
+
+
+def read_note(store: Store, path: str, kind: type[N]) -> N:
+    """One note.
+
+    Raises:
+        DamagedFile: It was cut short or altered.
+        StudyError: It is not there, or cannot be read.
+    """
+    text = store.read_text(path)
+    try:
+        content = json.loads(text)
+        # Those of studies before format 3 have no checksum.
+        return kind.model_validate(opened_json(text) if KEY in content else content)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedFile(f"{path} in {store.url} was cut short or altered.", path) from error
+
+
+def notes(store: Store, folder: str, kind: type[N]) -> Iterator[N]:
+    """All notes of a folder; damaged ones are passed over."""
+    for name in store.files(folder):
+        with suppress(StudyError):
+            yield read_note(store, f"{folder}/{name}", kind)
+
+
+SESSIONS = "sittings"
+
+
+class Sitting(Note):
+    """One time that a study was worked on.
+
+    Attributes:
+        seconds: How long it took, by a clock that never jumps.
+        workers: Number of processes; None for as many as a cluster had room for.
+    """
+
+    seconds: float
+    workers: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WallTime:
+    """Seconds from beginning to end, summed over all sittings that came to an end, and how many there were."""
+
+    seconds: float
+    sittings: int
+
+
+def record_sitting(store: Store, sitting: Sitting) -> None:
+    """Write down a sitting; that it cannot be written hides no other error."""
+    write_note(store, SESSIONS, sitting)
+
+
+def wall_time(store: Store) -> WallTime:
+    """The time of all sittings; one that was killed outright has left no trace, nor has one with a damaged file."""
+    seconds = [each.seconds for each in notes(store, SESSIONS, Sitting)]
+    return WallTime(seconds=sum(seconds, 0.0), sittings=len(seconds))
+
+
+FAILURES = "failures"
+
+
+class Failure(Note):
+    """A job that did not come to its end.
+
+    Attributes:
+        job: Its id.
+        attempt: Which attempt of the sitting, from 1.
+        reason: What happened, in one sentence.
+        given_up: Whether it was the last attempt.
+    """
+
+    job: str
+    attempt: int
+    reason: str
+    given_up: bool
+
+
+def record_failure(store: Store, failure: Failure) -> None:
+    """Write down a failure; that it cannot be written hides no other error."""
+    write_note(store, FAILURES, failure)
+
+
+def read_failures(store: Store) -> list[Failure]:
+    """All failures that were written down, by job and attempt; damaged files are passed over."""
+    return sorted(notes(store, FAILURES, Failure), key=lambda each: (each.job, each.attempt))

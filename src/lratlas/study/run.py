@@ -1,0 +1,278 @@
+"""Conducting a study: open its folder, plan what it lacks, have it done. Calling it again is harmless."""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lratlas.config.sections import Spec
+from lratlas.config.spec import extends, spec_text
+from lratlas.errors import StudyError
+from lratlas.study.files import digest
+from lratlas.study.folder import SPEC
+from lratlas.study.lock import held
+from lratlas.study.plan import PLAN, stored_spec
+from lratlas.study.progress import is_done, listing
+from lratlas.study.records import Sitting, record_sitting
+from lratlas.study.store import Store
+
+if TYPE_CHECKING:
+    from lratlas.config.tasks import Tasks
+    from lratlas.execute.scheduler import Progress
+    from lratlas.study.plan import Plan, Seed
+
+
+def open_study(folder: str | Path, spec: Spec) -> Store:
+    """The store of a new study, of the same one, or of one that the spec extends; a new study's spec is stored at once.
+
+    Raises:
+        StudyError: The folder cannot be used, or holds a study that differs in more than what can grow.
+    """
+    store = Store.create(folder, spec_text(spec))
+    stored = stored_spec(store)
+    if stored != spec:
+        # Until it is planned a study holds nothing but its spec, which may have been put right meanwhile.
+        begun = store.exists(PLAN) or stored.name != spec.name
+        reason = extends(stored, spec) if begun else None
+        if reason:
+            raise StudyError(f"{folder} holds another study: {reason}")
+        if not begun:
+            store.write_text(SPEC, spec_text(spec))
+    return store
+
+
+def conduct(
+    store: Store,
+    spec: Spec | None = None,
+    *,
+    more: Sequence[float] = (),
+    workers: int | None = 1,
+    cluster: str | None = None,
+    gpu_share: float = 1.0,
+    tasks: "Tasks | None" = None,
+    progress: "Callable[[Progress], None] | None" = None,
+    notice: Callable[[str], None] = lambda _: None,
+) -> bool:
+    """Plan and do everything that the study still lacks; damaged files are set aside and made again.
+
+    Where another process conducts the same study, this one waits until it has ended.
+
+    Args:
+        store: The study, its spec stored.
+        spec: What to explore, if it is more than the stored spec (see `open_study`).
+        more: Pre-training LRs to add to those of the spec, for a bisection.
+        workers: Number of processes, at least 1; None, on a cluster, for as many as it has room for.
+        cluster: Address of a Ray cluster, or ``auto``; None for processes on this machine.
+        gpu_share: The part of a GPU that a worker on a cluster needs, above 0, if the study trains on one.
+        tasks: The tasks, where the spec cannot describe them.
+        progress: Called on every change of progress.
+        notice: Called with sentences the user should see.
+
+    Returns:
+        Whether there was anything to do.
+
+    Raises:
+        SpecError: The machine lacks the device, or the spec does not fit the data.
+        JobsFailed: Some jobs failed again and again; all others are done.
+        StudyError: The task differs from the one the study was started with, or nothing can be done.
+    """
+    from lratlas.execute.scheduler import execute
+
+    _check_crew(workers, cluster, gpu_share)
+    with held(store, notice):
+        store.sweep()
+        plan = _planned(store, spec, more=more, tasks=tasks, notice=notice)
+        done = partial(
+            execute,
+            store,
+            plan,
+            workers=workers,
+            cluster=cluster,
+            gpu_share=gpu_share,
+            tasks=tasks,
+            progress=progress,
+            notice=notice,
+        )
+        return _timed(store, done, workers)
+
+
+def _check_crew(workers: int | None, cluster: str | None, gpu_share: float) -> None:
+    if workers is None and cluster is None:
+        raise StudyError("workers is None; it must be a whole number of at least 1, except on a cluster.")
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):  # pyright: ignore[reportUnnecessaryIsInstance] - from notebooks
+        raise StudyError(f"workers is {workers}; it must be a whole number of at least 1.")
+    if not 0 < gpu_share <= 1:
+        raise StudyError(f"gpu_share is {gpu_share}; it must be above 0 and at most 1.")
+    if gpu_share != 1 and cluster is None:
+        raise StudyError(f"gpu_share is {gpu_share}, but there is no cluster; it says how the GPUs of one are shared.")
+
+
+def _planned(
+    store: Store,
+    spec: Spec | None,
+    *,
+    more: Sequence[float],
+    tasks: "Tasks | None",
+    notice: Callable[[str], None],
+) -> "Plan":
+    """The stored plan, made or extended where need be, of a study that is put in order."""
+    import torch
+
+    from lratlas.config.tasks import own_code, tasks_from
+    from lratlas.study.plan import Checked, plan_text, with_own_versions
+    from lratlas.study.planning import make_plan
+    from lratlas.study.preflight import (
+        bands_of_study,
+        check_measurements,
+        check_task,
+        device_name,
+        pre_norm_of,
+        strategy_of,
+    )
+    from lratlas.study.progress import with_plrs
+    from lratlas.study.reconcile import (
+        check_spec_holds,
+        check_task_holds,
+        forget_segments,
+        kept_plan,
+        set_damaged_aside,
+        set_orphans_aside,
+        was_finished_earlier,
+    )
+    from lratlas.training.prepared import task_on
+
+    old = kept_plan(store, notice)
+    stored = stored_spec(store)
+    spec = spec or stored
+    set_damaged_aside(store, notice)
+    if own := own_code(spec.task):
+        notice(f"Code that the spec names is imported and run: {', '.join(own)}.")
+    known = tasks or tasks_from(spec.task)
+    with _one_thread():
+        seeds, parts = _repetitions(known, spec.pretrain.repeats)
+    # A task from Python may have been edited since, which cannot be checked here: it is refused below.
+    if old and tasks is None and spec == stored and not more and was_finished_earlier(store, old, seeds, spec):
+        notice(f"{store.url} was finished by an earlier version of lratlas, and is left as it is.")
+        return old
+    if old:
+        check_task_holds(store, old, seeds, parts)
+    if spec != stored:
+        store.write_text(SPEC, spec_text(spec))
+    task = known.of(0)
+    check_task(spec, task)
+    check_measurements(spec, task)
+    device = device_name(old.device if old else spec.training.device, field="`training.device`")
+    task_on(
+        task, torch.device(device), getattr(torch, spec.training.dtype)
+    )  # before anything is planned: what cannot be moved is refused
+    compiled = _is_compiled(store, spec, old, notice)
+    with _one_thread():
+        strategy = old.strategy if old else strategy_of(spec, task, device)
+        pre_norm = old.pre_norm if old else pre_norm_of(task)
+    # A bisection has added PLRs that the spec does not name.
+    bisected = _plrs(old) if old and spec.refine else set[float]()
+    planned = partial(
+        make_plan,
+        seeds=seeds,
+        strategy=strategy,
+        bands=bands_of_study(spec, task),
+        pre_norm=pre_norm,
+        task=task.name,
+        steps_per_epoch=task.steps_per_epoch,
+        chance_loss=task.chance_loss,
+        chance_accuracy=1 / max(task.classes, 2),
+        elr=task.update.radius is not None,
+        singles=spec.measure.features and task.singles is not None and task.objective.has_accuracy,
+        device=device,
+        compiled=compiled,
+    )
+    if old:
+        check_spec_holds(store, old, planned(with_plrs(spec, bisected)))
+    plan = planned(with_plrs(spec, {*bisected, *more}), old=old).model_copy(
+        update={
+            "spec": digest(store.read_bytes(SPEC)),
+            "made_with": old.made_with if old else (),
+            "task_parts": parts,
+            "checked": Checked(**asdict(task.conformance)),
+        }
+    )
+    if not old:
+        set_orphans_aside(store, plan)  # before there is a plan: it is done again after an interruption
+    there = listing(store)
+    if not old or not all(is_done(there, job) for job in plan.jobs):
+        plan = with_own_versions(plan)
+    if plan != old:
+        store.write_text(PLAN, plan_text(plan))
+    # Also where the plan is not new: the process that wrote it may have ended before it came to this.
+    _remove_superseded(store, plan)
+    forget_segments(store, plan)
+    return plan
+
+
+def _is_compiled(store: Store, spec: Spec, old: "Plan | None", notice: Callable[[str], None]) -> bool:
+    """Whether steps are compiled: as the study was begun, or as the spec says where there is a compiler."""
+    from lratlas.training.compiling import can_compile
+
+    compiled = old.compiled if old else spec.training.compile and can_compile()
+    if spec.training.compile and not compiled:
+        notice("There is no C++ compiler here, so training runs uncompiled, about four times slower.")
+    if compiled and not can_compile():
+        raise StudyError(f"{store.url} was begun with compiled training, which needs a C++ compiler such as g++.")
+    return compiled
+
+
+def _remove_superseded(store: Store, plan: "Plan") -> None:
+    """Remove measurements of a smaller grid, or on other samples."""
+    for table, jobs in (("pairs", plan.geometry), ("sharpness", plan.sharpness)):
+        for part in store.parts(table) - {job.id for job in jobs}:
+            store.remove_part(table, part)
+
+
+def _timed(store: Store, work: Callable[[], bool], workers: int | None) -> bool:
+    """Do the work, record how long it took unless there was none, and say whether there was any."""
+    began, did = time.monotonic(), True
+    try:
+        did = work()
+        return did
+    finally:  # also of a sitting that is interrupted
+        if did:
+            record_sitting(store, Sitting(seconds=round(time.monotonic() - began, 3), workers=workers))
+
+
+@contextmanager
+def _one_thread() -> Generator[None]:
+    """As in the worker processes: with other numbers of threads initial weights may have other last bits."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _repetitions(tasks: "Tasks", repeats: int) -> "tuple[list[Seed], dict[str, str]]":
+    """The repetitions of a study, and the fingerprints of the parts of the first one's task."""
+    from lratlas.config.tasks import training_seed
+    from lratlas.study.plan import Seed
+    from lratlas.training.fingerprint import combined, fingerprint_parts
+
+    first = fingerprint_parts(tasks.of(0))
+    seeds = [
+        Seed(
+            seed=number,
+            data_seed=tasks.data_seed(number),
+            training_seed=training_seed(number),
+            fingerprint=combined(fingerprint_parts(tasks.of(number)) if number and tasks.generated else first),
+        )
+        for number in range(repeats)
+    ]
+    return seeds, first
+
+
+def _plrs(plan: "Plan") -> set[float]:
+    return {lane.plr for job in plan.trainings if job.stage == "pretrain" for lane in job.lanes}

@@ -1,0 +1,247 @@
+"""The store of a study: immutable parts of tables and weights."""
+
+import io
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import polars as pl
+from polars.exceptions import PolarsError
+from safetensors import SafetensorError
+
+from lratlas.errors import DamagedFile, StudyError
+from lratlas.study import files, formats
+from lratlas.study.folder import Folder
+from lratlas.tables import SCHEMAS, empty
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+_TABLE = ".parquet"
+_WEIGHTS = ".safetensors"
+
+
+class Store(Folder):
+    """A study's folder, read and written as tables and weights."""
+
+    def write_table(self, table: str, part: str, frame: pl.DataFrame) -> None:
+        """Write one part of a table; an earlier part of that name is replaced.
+
+        Args:
+            table: One of ``tables.SCHEMAS``.
+            part: The part's name.
+            frame: Rows with exactly the table's columns, in any order; NaN becomes null.
+
+        Raises:
+            StudyError: The table is unknown, columns or types do not fit, or the part cannot be written.
+        """
+        path = _table_path(table, part)
+        buffer = io.BytesIO()
+        metadata = {formats.KEY: str(formats.FORMAT), files.KEY: files.PLACEHOLDER}
+        _fitted(table, frame).write_parquet(buffer, metadata=metadata)
+        with _sealing(path):
+            data = files.seal(buffer.getvalue())
+        self.write_bytes(path, data)
+
+    def parts(self, table: str) -> set[str]:
+        """The names of the parts of ``table`` that are there.
+
+        Raises:
+            StudyError: The table is unknown.
+        """
+        return set(self._named(_table_folder(table), _TABLE))
+
+    def has_part(self, table: str, part: str) -> bool:
+        """Whether a part of ``table`` is there.
+
+        Raises:
+            StudyError: The table is unknown.
+        """
+        return self.exists(_table_path(table, part))
+
+    def read_table(self, table: str, part: str | None = None) -> pl.DataFrame:
+        """Read a table, or one part of it.
+
+        Args:
+            table: One of ``tables.SCHEMAS``.
+            part: The part; None for all parts, in the order of their names.
+
+        Returns:
+            The rows; none, with the table's columns, where no part is there. Columns that a part of an earlier format
+            lacks are null.
+
+        Raises:
+            DamagedFile: A part was cut short or altered, or has other columns.
+            StudyError: The table is unknown, a part is of a later format, or the part asked for is not there.
+        """
+        if part is not None:
+            return self._read_part(table, part)
+        return pl.concat([empty(table), *(self._read_part(table, each) for each in sorted(self.parts(table)))])
+
+    def remove_part(self, table: str, part: str) -> None:
+        """Remove one part of a table; nothing happens if it is not there.
+
+        Raises:
+            StudyError: The table is unknown, or the part cannot be removed.
+        """
+        self.remove(_table_path(table, part))
+
+    def write_weights(self, name: str, tensors: "Mapping[str, Tensor]") -> None:
+        """Write weights to one file; an earlier file of that name is replaced.
+
+        Args:
+            name: The file's name, without its ending.
+            tensors: Tensors of any shapes by name.
+
+        Raises:
+            StudyError: The name leads out of the folder, or the file cannot be written.
+        """
+        path = _weights_path(name)
+        with _sealing(path):
+            data = sealed_weights(tensors)
+        self.write_bytes(path, data)
+
+    def read_weights(self, name: str) -> "dict[str, Tensor]":
+        """Read the tensors of one file, on the CPU.
+
+        Raises:
+            DamagedFile: The file was cut short or altered.
+            StudyError: It is not there.
+        """
+        path = _weights_path(name)
+        data = self.read_bytes(path)
+        try:
+            return opened_weights(data)
+        except ValueError as error:
+            raise self._damage(path, str(error)) from error
+
+    def has_weights(self, name: str) -> bool:
+        """Whether the weights ``name`` are there."""
+        return self.exists(_weights_path(name))
+
+    def weights(self) -> list[str]:
+        """The names of the weights that are there, sorted."""
+        return self._named("checkpoints", _WEIGHTS)
+
+    def remove_weights(self, name: str) -> None:
+        """Remove the weights ``name``; nothing happens if they are not there.
+
+        Raises:
+            StudyError: They cannot be removed.
+        """
+        self.remove(_weights_path(name))
+
+    def damaged(self) -> list[str]:
+        """The parts and weight files that are damaged, as sorted paths in the folder; reads all of them."""
+        faulty: list[str] = []
+        for table in SCHEMAS:
+            for part in self.parts(table):
+                try:
+                    self._read_part(table, part)
+                except DamagedFile as error:
+                    faulty.append(error.path)
+        for name in self.weights():
+            try:
+                self.read_weights(name)
+            except DamagedFile as error:
+                faulty.append(error.path)
+        return sorted(faulty)
+
+    def _named(self, folder: str, ending: str) -> list[str]:
+        return sorted(name.removesuffix(ending) for name in self.files(folder) if name.endswith(ending))
+
+    def _read_part(self, table: str, part: str) -> pl.DataFrame:
+        path = _table_path(table, part)
+        data = self._verified(path)
+        try:
+            stated = pl.read_parquet_metadata(io.BytesIO(data)).get(formats.KEY)
+            formats.check_format(int(stated or 1), f"{path} in {self.url}")
+            frame = formats.migrated_part(table, pl.read_parquet(io.BytesIO(data)), stated)
+        except (PolarsError, ValueError) as error:
+            raise self._damage(path, "is not a Parquet file") from error
+        if frame.schema != SCHEMAS[table]:
+            raise self._damage(path, f"does not have the columns of the table {table}")
+        return frame
+
+    def _verified(self, path: str) -> bytes:
+        data = self.read_bytes(path)
+        if not files.is_intact(data):
+            raise self._damage(path, files.ALTERED)
+        return data
+
+    def _damage(self, path: str, what: str) -> DamagedFile:
+        how = self.how_to_continue()
+        return DamagedFile(f"{path} in {self.url} {what}; to set it aside and compute it again, {how}.", path)
+
+
+def _table_folder(table: str) -> str:
+    if table not in SCHEMAS:
+        raise StudyError(f"There is no table {table!r}; the tables are {', '.join(SCHEMAS)}.")
+    return f"tables/{table}"
+
+
+def _table_path(table: str, part: str) -> str:
+    return f"{_table_folder(table)}/{_single(part)}{_TABLE}"
+
+
+def _weights_path(name: str) -> str:
+    return f"checkpoints/{_single(name)}{_WEIGHTS}"
+
+
+def _single(name: str) -> str:
+    if "/" in name:
+        raise StudyError(f"{name!r} cannot be the name of a part; it must be one name without a slash.")
+    return name
+
+
+@contextmanager
+def _sealing(path: str) -> "Generator[None]":
+    try:
+        yield
+    except ValueError as error:
+        raise StudyError(f"{path} cannot be written: {error}.") from error
+
+
+def _fitted(table: str, frame: pl.DataFrame) -> pl.DataFrame:
+    schema = SCHEMAS[table]
+    if set(frame.columns) != set(schema):
+        wrong = sorted(set(frame.columns) ^ set(schema))
+        raise StudyError(f"Rows for the table {table} must have exactly its columns, but differ in {', '.join(wrong)}.")
+    try:
+        return frame.select(schema.names()).cast(schema).fill_nan(None)
+    except PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise StudyError(f"Rows for the table {table} do not have its types: {reason}.") from error
+
+
+def sealed_weights(tensors: "Mapping[str, Tensor]") -> bytes:
+    """The file of tensors.
+
+    Args:
+        tensors: Tensors of any shapes and devices by name; they may share memory.
+
+    Raises:
+        ValueError: A name is that of the checksum.
+    """
+    from safetensors.torch import save
+
+    # Copies, since safetensors refuses tensors that share memory.
+    values = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+    return files.seal(save(values, metadata={files.KEY: files.PLACEHOLDER}))
+
+
+def opened_weights(data: bytes) -> "dict[str, Tensor]":
+    """The tensors of a file that `sealed_weights` wrote, on the CPU.
+
+    Raises:
+        ValueError: It was cut short or altered, or is another file.
+    """
+    from safetensors.torch import load
+
+    if not files.is_intact(data):
+        raise ValueError(files.ALTERED)
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise ValueError("is not a safetensors file") from error

@@ -1,0 +1,100 @@
+"""Whole data sets through a stack: its losses and accuracies, and its batch-norm statistics."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lratlas.rng import stream
+from lratlas.training.batch_norm import PooledMoments
+from lratlas.training.memory import in_parts
+from lratlas.training.program import Batch, Program, slow_batching_allowed
+from lratlas.training.sphere import Weights
+from lratlas.training.state import Samples, joined, joined_weights, lanes_of, width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Mean loss and accuracies of a whole data set, float64 [seeds, lanes]."""
+
+    loss: Tensor
+    accuracy: Tensor
+    chance_accuracy: Tensor
+
+
+@slow_batching_allowed()
+@torch.no_grad()
+def evaluate_stack(program: Program, weights: Weights, buffers: Weights, samples: Samples) -> Scores:
+    """Loss and accuracies over all samples, in eval mode; sums are in float64.
+
+    Each sample counts once. A loss that is no mean over samples is evaluated in batches of the program's size, drawn
+    from a fixed random order, and a batch counts by its samples; the last one is filled up with the first samples.
+    """
+
+    def evaluate_lanes(lanes: slice) -> Tensor:
+        return _summed(program, lanes_of(weights, lanes), lanes_of(buffers, lanes), samples)
+
+    loss, accuracy, chance = in_parts(evaluate_lanes, width(weights), joined) / samples.count
+    return Scores(loss=loss, accuracy=accuracy, chance_accuracy=chance)
+
+
+@slow_batching_allowed()
+@torch.no_grad()
+def pooled_buffers(
+    program: Program, weights: Weights, buffers: Weights, samples: Samples, *, batch_size: int
+) -> Weights:
+    """The model's buffers with batch-norm statistics pooled exactly over all samples, in float64.
+
+    Each layer's inputs are those of a pass in train mode, in which the layers before it normalise with the statistics
+    of their batch (paper, controlled setting); batches are drawn from a fixed random order of the samples. Models
+    without batch norm get their buffers back.
+
+    Args:
+        program: The stack's program.
+        weights: Trained parameters, [seeds, lanes, *parameter].
+        buffers: Buffers, likewise.
+        samples: The training set.
+        batch_size: Largest number of samples in a pass; the passes' sizes differ by one at most.
+    """
+    if not program.norms:
+        return buffers
+    # Shuffled, always alike: data sets are often sorted by class, and a batch of one class has statistics of its own.
+    rows = _shuffled(samples)
+
+    def pool_lanes(lanes: slice) -> Weights:
+        own, kept = lanes_of(weights, lanes), lanes_of(buffers, lanes)
+        pooled = PooledMoments(program.norms, kept)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # dropout, say, is the same at every point measured
+            # Even sizes instead of a short last batch, whose own statistics would be poor.
+            for at in rows.tensor_split(-(-len(rows) // batch_size)):
+                pooled.add(program.moments(own, kept, _batch(samples, at)))
+        return pooled.buffers()
+
+    return in_parts(pool_lanes, width(weights), joined_weights)
+
+
+def _summed(program: Program, weights: Weights, buffers: Weights, samples: Samples) -> Tensor:
+    """Sums of loss, accuracy and chance accuracy over all samples, float64 [3, seeds, lanes]."""
+    n, size = samples.count, min(program.chunk, samples.count)
+    device = samples.which.device
+    order = _shuffled(samples) if program.by_batches else torch.arange(n, device=device)
+    total: Tensor | None = None
+    for first in range(0, n, size):
+        # The last chunk is filled up with samples that do not count, so that one program serves all chunks.
+        at = torch.arange(first, first + size, device=device)
+        counted, at = (at < n).to(samples.shares), order[at % n]
+        part = program.evaluate(weights, buffers, _batch(samples, at), counted).double()
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def _shuffled(samples: Samples) -> Tensor:
+    """A fixed random order of the samples: data sets are often sorted by class."""
+    return torch.from_numpy(stream(0, "statistics").permutation(samples.count)).to(samples.which.device)
+
+
+def _batch(samples: Samples, at: Tensor) -> Batch:
+    x, y = samples.taken(at.expand(len(samples.which), -1))
+    return Batch(x=x, y=y, shares=samples.shares, frozen=samples.frozen)

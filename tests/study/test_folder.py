@@ -1,0 +1,144 @@
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lratlas.errors import PathError, StudyError
+from lratlas.study.folder import AGAIN, Folder
+
+SPEC = 'name = "study"\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder.create(tmp_path / "study", SPEC)
+
+
+def test_texts_and_bytes_read_back_equal(folder: Folder):
+    folder.write_text("plan.json", "{}\r\n é")
+    folder.write_bytes("figures/a.pdf", b"\x00\xff")
+    assert folder.read_text("plan.json") == "{}\r\n é"
+    assert folder.read_bytes("figures/a.pdf") == b"\x00\xff"
+    assert folder.exists("figures/a.pdf")
+    assert not folder.exists("report.html")
+    with pytest.raises(StudyError, match=r"There is no file report\.html in "):
+        folder.read_text("report.html")
+    with pytest.raises(StudyError, match="is not text in UTF-8"):
+        folder.read_text("figures/a.pdf")
+
+
+def test_a_study_is_opened_again_and_its_spec_stays(tmp_path: Path):
+    Folder.create(tmp_path / "a b" / "study", SPEC)
+    assert Folder.create(tmp_path / "a b" / "study", "other = 1").read_text("spec.toml") == SPEC
+    assert Folder.open(str(tmp_path / "a b" / "study")).read_text("spec.toml") == SPEC
+    assert [path.name for path in (tmp_path / "a b").iterdir()] == ["study"]
+
+
+def test_folders_that_cannot_be_used_are_named(tmp_path: Path):
+    file, other, empty_folder = tmp_path / "file", tmp_path / "other", tmp_path / "empty"
+    file.write_text("x")
+    other.mkdir()
+    (other / "notes.txt").write_text("x")
+    empty_folder.mkdir()
+    with pytest.raises(StudyError, match="file is a file, but a study needs a folder"):
+        Folder.create(file, SPEC)
+    with pytest.raises(StudyError, match="file is a file, but a study is a folder"):
+        Folder.open(file)
+    with pytest.raises(StudyError, match="other is not empty and not a study"):
+        Folder.create(other, SPEC)
+    with pytest.raises(StudyError, match=r"other is not a study: it has no spec\.toml"):
+        Folder.open(other)
+    with pytest.raises(StudyError, match=r"no study in the empty folder .*empty"):
+        Folder.open(empty_folder)
+    with pytest.raises(StudyError, match=r"There is no folder .*absent"):
+        Folder.open(tmp_path / "absent")
+    with pytest.raises(StudyError, match="cannot be written"):
+        Folder.create(file / "study", SPEC)
+    with pytest.raises(StudyError, match="cannot be used"):
+        Folder.open("nosuch://bucket/study")
+
+
+def test_a_folder_is_made_with_its_spec_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(_: int) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StudyError, match=r"spec\.toml cannot be written to .*new: Read-only file system"):
+        Folder.create(tmp_path / "new", SPEC)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_writers_may_make_the_same_study(tmp_path: Path):
+    with ThreadPoolExecutor(8) as pool:
+        made = [pool.submit(Folder.create, tmp_path / "study", SPEC) for _ in range(16)]
+    assert [each.result().read_text("spec.toml") for each in made] == [SPEC] * 16
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]
+
+
+@pytest.mark.parametrize("deed", ["write", "remove", "set aside"])
+def test_no_link_leads_out_of_a_study(folder: Folder, tmp_path: Path, deed: str):
+    """As a stranger may have packed it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept.parquet").write_text("somebody's")
+    (Path(folder.root) / "tables").symlink_to(outside, target_is_directory=True)
+    deeds = {
+        "write": lambda: folder.write_text("tables/kept.parquet", "another's"),
+        "remove": lambda: folder.remove("tables/kept.parquet"),
+        "set aside": lambda: folder.set_aside("tables/kept.parquet"),
+    }
+    with pytest.raises(StudyError, match=r"a link there leads to .*outside, out of the study's folder"):
+        deeds[deed]()
+    assert (outside / "kept.parquet").read_text() == "somebody's"
+    assert [path.name for path in outside.iterdir()] == ["kept.parquet"]
+    # A link to the study's own folder from elsewhere is a way into it like any other.
+    (tmp_path / "link").symlink_to(folder.root, target_is_directory=True)
+    Folder.open(tmp_path / "link").write_text("plan.json", "{}")
+    assert folder.read_text("plan.json") == "{}"
+
+
+def test_a_folder_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert Folder.create("~/study", SPEC).url == str(tmp_path / "study")
+    assert Folder.open(Path("~/study")).read_text("spec.toml") == SPEC
+    assert Folder.create("a~/$HOME/::", SPEC).url == str(tmp_path / "a~" / "$HOME" / "::")
+    with pytest.raises(PathError, match="~nosuchuser/study begins with a home folder that is not known here"):
+        Folder.open("~nosuchuser/study")
+
+
+def test_a_search_is_not_a_study(tmp_path: Path):
+    (tmp_path / "search.json").write_text("{}")
+    with pytest.raises(StudyError, match=r"is a search for an initial LR, not a study; `lratlas status .*` shows it"):
+        Folder.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "how"),
+    [
+        ('[task]\npreset = "digits"\n', "run `lratlas resume '{}'`"),
+        ('[task]\nmodel = "my:model"\n', "run `lratlas resume '{}'`"),
+        ('[task]\npreset = "python"\n', AGAIN),
+        ("[task\n", "run `lratlas resume '{}'` or, where the task is from Python, " + AGAIN),
+        ("task = 3\n", "run `lratlas resume '{}'` or, where the task is from Python, " + AGAIN),
+    ],
+)
+def test_how_a_study_is_continued_depends_on_where_its_task_is_from(tmp_path: Path, spec: str, how: str):
+    folder = Folder.create(tmp_path / "a study", spec)
+    assert folder.how_to_continue() == how.format(folder.url)
+    folder.remove("spec.toml")
+    assert AGAIN in folder.how_to_continue()
+    assert "lratlas resume" in folder.how_to_continue()
+
+
+def test_a_full_disk_says_how_the_study_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = Folder.create(tmp_path / "study", '[task]\npreset = "python"\n')
+
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StudyError, match=r"disk is full: .*; free space and run the same explore\(\) call again\.$"):
+        folder.write_text("plan.json", "{}")
