@@ -131,8 +131,8 @@ def test_a_worker_depends_on_no_signals_or_encoding_that_it_inherits(scratch: Pa
 
 
 TESTS = (
-    "search/command/test_command.py::test_ctrl_c_ends_the_programs_of_all_workers",
-    "search/command/test_process.py::test_a_program_ends_when_the_search_is_killed",
+    "search/program/test_command.py::test_ctrl_c_ends_the_programs_of_all_workers",
+    "search/program/test_process.py::test_a_program_ends_when_the_search_is_killed",
     "cli/test_flags.py::test_the_version_is_printed",
 )
 

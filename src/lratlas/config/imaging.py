@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lratlas.config.setups import RADIUS
 from lratlas.data.augment import Augmentation, crop_and_flip, then
 from lratlas.data.bands import FilterBands
 from lratlas.data.images import ImageData, Normalise, statistics, subset
@@ -21,6 +20,7 @@ from lratlas.models.resnet import ResNet18
 from lratlas.models.vit import ViT
 from lratlas.task import Task
 
+RADIUS: Mapping[str, float] = {"convnet": 12.0, "resnet18": 28.0}  # of the sphere: paper, controlled setting
 MODELS: Mapping[str, type[nn.Module]] = {"convnet": ConvNet, "resnet18": ResNet18, "vit": ViT}
 AUGMENTATIONS: Mapping[str, Callable[[], Augmentation]] = {
     "crop_and_flip": crop_and_flip,

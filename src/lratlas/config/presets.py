@@ -3,10 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from lratlas.config.preset_names import PRESETS
+from lratlas.config.preset_names import FOLDER, PRESETS
 from lratlas.config.sections import MOST_REPEATS, FinetuneSpec, Spec
-from lratlas.config.setups import SETUPS
-from lratlas.config.spec import spec_from
+from lratlas.config.spec import read_spec, spec_from
 from lratlas.errors import SpecError, meant
 
 # What the number of images is scaled from where a preset takes all of them.
@@ -54,7 +53,7 @@ def preset(
         )
     if scale is not None and not 0 < scale <= 1:
         raise SpecError(f"scale is {scale:g}; it must be above 0 and at most 1.")
-    spec = SETUPS[name]()
+    spec = read_spec(FOLDER / f"{name}.toml")
     sizes: dict[str, int | None] = {
         "width": width,
         "images": images,
