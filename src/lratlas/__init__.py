@@ -7,32 +7,78 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lratlas.api.compare import compare
-    from lratlas.api.explore import explore
+    from lratlas.analysis.recommendation import Recommendation
+    from lratlas.api.compare import Comparison, compare
+    from lratlas.api.explore import explore, resume
     from lratlas.api.load import load
+    from lratlas.atlas import Atlas
     from lratlas.config.grid import lr_grid
+    from lratlas.monitor.follow import Watch
+    from lratlas.monitor.rules import Rules
+    from lratlas.monitor.tracker import Look
     from lratlas.monitor.watch import watch
     from lratlas.search.advice import Advice
     from lratlas.search.find import find
     from lratlas.search.finder import Finder
+    from lratlas.search.segments import Segment
     from lratlas.task import Task
+    from lratlas.thresholds import Thresholds
 
-__all__ = ["Advice", "Finder", "Task", "compare", "explore", "find", "load", "lr_grid", "watch"]
+    __version__: str
+
+__all__ = [
+    "Advice",
+    "Atlas",
+    "Comparison",
+    "Finder",
+    "Look",
+    "Recommendation",
+    "Rules",
+    "Segment",
+    "Task",
+    "Thresholds",
+    "Watch",
+    "__version__",
+    "compare",
+    "explore",
+    "find",
+    "load",
+    "lr_grid",
+    "resume",
+    "watch",
+]
 
 _HOMES = {
-    "Advice": "lratlas.search.advice",
-    "Finder": "lratlas.search.finder",
-    "Task": "lratlas.task",
-    "compare": "lratlas.api.compare",
-    "explore": "lratlas.api.explore",
-    "find": "lratlas.search.find",
-    "load": "lratlas.api.load",
-    "lr_grid": "lratlas.config.grid",
-    "watch": "lratlas.monitor.watch",
+    "Advice": "search.advice",
+    "Atlas": "atlas",
+    "Comparison": "api.compare",
+    "Finder": "search.finder",
+    "Look": "monitor.tracker",
+    "Recommendation": "analysis.recommendation",
+    "Rules": "monitor.rules",
+    "Segment": "search.segments",
+    "Task": "task",
+    "Thresholds": "thresholds",
+    "Watch": "monitor.follow",
+    "compare": "api.compare",
+    "explore": "api.explore",
+    "find": "search.find",
+    "load": "api.load",
+    "lr_grid": "config.grid",
+    "resume": "api.explore",
+    "watch": "monitor.watch",
 }
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lratlas")
     if name not in _HOMES:
         raise AttributeError(f"module 'lratlas' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(f"lratlas.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

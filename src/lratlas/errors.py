@@ -3,6 +3,19 @@
 import difflib
 from collections.abc import Iterable
 
+__all__ = [
+    "DamagedFile",
+    "DataError",
+    "JobsFailed",
+    "LRAtlasError",
+    "MissingLibrary",
+    "PathError",
+    "SearchError",
+    "SpecError",
+    "StudyError",
+    "TaskError",
+]
+
 
 class LRAtlasError(Exception):
     """Bad input or a damaged study; the command line prints it and exits with code 2."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
+__all__ = ["SCHEMAS", "empty"]
+
 Tables = Mapping[str, pl.DataFrame]
 
 # What identifies a model that was measured.

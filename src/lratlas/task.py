@@ -13,6 +13,8 @@ from lratlas.training.prepare import prepare
 from lratlas.training.prepared import Prepared
 from lratlas.training.rules import Rule
 
+__all__ = ["Task"]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Task:

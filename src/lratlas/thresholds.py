@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 from lratlas.errors import SpecError
 from lratlas.text import to_python
 
+__all__ = ["Thresholds"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:

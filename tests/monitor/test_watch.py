@@ -12,8 +12,9 @@ from torch import nn
 
 import lratlas
 from lratlas.errors import LRAtlasError, SpecError
+from lratlas.monitor.follow import Watch
 from lratlas.monitor.tracker import Look
-from lratlas.monitor.watch import Watch, watch
+from lratlas.monitor.watch import watch
 from monitor.watch_helpers import Loop, ar1, mlp, plateau, train
 
 

@@ -11,6 +11,8 @@ from torch.nn.functional import pad
 
 from lratlas.errors import TaskError
 
+__all__ = ["Augmentation", "crop_and_flip", "then"]
+
 Draws = dict[str, Tensor]
 
 

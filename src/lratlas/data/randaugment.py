@@ -11,6 +11,8 @@ from torch import Tensor
 from lratlas.data.augment import Augmentation, Draws, check_images
 from lratlas.errors import TaskError, meant
 
+__all__ = ["randaugment"]
+
 # A result that float32 leaves just below a level belongs to that level; true fractions are further off.
 _SLACK = 2e-4
 

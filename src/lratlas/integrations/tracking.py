@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
     from trackio.run import Run
 
+__all__ = ["evidence_of", "log_to_mlflow", "log_to_tensorboard", "log_to_trackio", "numbers_of"]
+
 REGIME_NUMBERS: dict[Regime, int] = {"undecided": 0, "converging": 1, "equilibrium": 2, "diverging": 3}
 
 _OF_LOOKS = ("loss", "accuracy", "fall", "lr", "gradient_norm")

@@ -12,8 +12,6 @@ from lratlas.monitor.learning_rates import Schedule, check_schedule
 from lratlas.monitor.rules import Rules
 from lratlas.monitor.tracker import Look
 
-__all__ = ["Watch", "watch"]
-
 _DEEPEST = 32  # wrappers around an optimizer
 
 

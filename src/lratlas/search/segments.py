@@ -9,6 +9,8 @@ import numpy as np
 
 from lratlas.text import first_not_finite, is_finite, number
 
+__all__ = ["Segment", "SegmentResult", "make_segment"]
+
 Named = Literal["constant", "linear", "cosine", "own"]
 NAMED = get_args(Named)
 """``own`` is that of the training itself, which ends with each segment; the search multiplies nothing."""

@@ -14,6 +14,8 @@ from torch import Tensor
 from lratlas.errors import TaskError
 from lratlas.training.sphere import Weights, dot, expand, norm, project
 
+__all__ = ["Rule", "adam", "adamw", "sgd", "sphere_rsgd", "sphere_sgd"]
+
 State = dict[str, Tensor]
 Update = Callable[[Weights, Weights, State, Tensor], tuple[Weights, State]]
 
