@@ -14,7 +14,7 @@ def test_the_public_names_and_their_signatures_are_the_frozen_ones() -> None:
 
 
 def test_dir_lists_the_public_names_alone() -> None:
-    assert dir(lratlas) == sorted(lratlas.__all__)
+    assert dir(lratlas) == sorted([*lratlas.__all__, "__version__"])
     assert all(hasattr(lratlas, name) for name in lratlas.__all__)
 
 

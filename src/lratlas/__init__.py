@@ -38,7 +38,6 @@ __all__ = [
     "Task",
     "Thresholds",
     "Watch",
-    "__version__",
     "compare",
     "explore",
     "find",
@@ -81,4 +80,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]
