@@ -36,7 +36,7 @@ from lratlas.stacks.tensors import initial_tensors, samples
 from lratlas.task import Task
 from lratlas.training.batches import batch_indices
 from lratlas.training.compiling import can_compile
-from lratlas.training.prepare import Prepared as PreparedTask
+from lratlas.training.prepared import Prepared as PreparedTask
 from lratlas.training.prepared import make_model
 from lratlas.training.program import build
 from lratlas.training.state import start_stack

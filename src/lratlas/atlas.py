@@ -1,6 +1,6 @@
 """The atlas of a study, finished or running: tables, boundaries, words, charts; and how to make one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from lratlas.analysis.boundaries import boundaries
 from lratlas.analysis.claims import claims
 from lratlas.analysis.power_law import power_law
 from lratlas.analysis.recommendation import Recommendation, recommendation
-from lratlas.analysis.regimes import regimes
+from lratlas.analysis.regimes import regimes, run_evidence
 from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.summary import summary
 from lratlas.config.sections import Spec
@@ -29,7 +29,7 @@ from lratlas.thresholds import Thresholds
 if TYPE_CHECKING:
     from torch import nn
 
-    from lratlas.report.charts.study_charts import Drawing
+    from lratlas.report.theme import Drawing
     from lratlas.task import Task
 
 # The stored tables and what their rows are sorted by.
@@ -44,6 +44,27 @@ _STORED = {
 }
 _ANALYSIS = ("regimes", "boundaries", "sparsity", "power_law", "claims")
 _WHOLE = "analysis"
+
+
+class _Tables(Mapping[str, pl.DataFrame]):
+    """Tables by name, each made once, when it is first asked for."""
+
+    def __init__(self, make: Callable[[str], pl.DataFrame]) -> None:
+        self._make = make
+        self._made = dict[str, pl.DataFrame]()
+
+    def __getitem__(self, name: str) -> pl.DataFrame:
+        if name not in SCHEMAS:
+            raise KeyError(name)
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SCHEMAS)
+
+    def __len__(self) -> int:
+        return len(SCHEMAS)
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,24 +99,40 @@ class Atlas:
 
     @cached_property
     def tables(self) -> Mapping[str, pl.DataFrame]:
-        """All tables, by name; those that are not there yet are empty.
+        """All tables, by name, each read or computed when it is first asked for; those not there yet are empty.
 
-        Raises:
+        Asking for one raises:
             DamagedFile: A file of the study was cut short or altered.
             StudyError: The study is of a later format, or cannot be read.
         """
+        return _Tables(self._table)
+
+    def _table(self, name: str) -> pl.DataFrame:
+        """Read or compute a table."""
         plan = self.plan  # first: it says where a study is of a later format
-        tables = {name: self.store.read_table(name).sort(keys) for name, keys in _STORED.items()}
-        tables["convergence"] = _first_fits(self.store.read_table("convergence"), tables["runs"])
-        if not plan or tables["runs"].is_empty():
-            return tables | {name: empty(name) for name in _ANALYSIS}
-        chance, thresholds = plan.chance_loss, self.thresholds or self.spec.thresholds
-        tables["regimes"] = regimes(tables, chance_loss=chance, thresholds=thresholds)
-        tables["boundaries"] = boundaries(tables, chance_loss=chance, thresholds=thresholds)
-        tables["sparsity"] = sparsity(tables["features"], chance=plan.chance_accuracy)
-        tables["power_law"] = power_law(tables["convergence"])
-        tables["claims"] = claims(tables, chance_loss=chance, thresholds=thresholds)
-        return tables
+        if name in _STORED:
+            return self.store.read_table(name).sort(_STORED[name])
+        if name == "convergence":
+            return _first_fits(self.store.read_table(name), self.tables["runs"])
+        if not plan or self.tables["runs"].is_empty():
+            return empty(name)
+        if name == "sparsity":
+            return sparsity(self.tables["features"], chance=plan.chance_accuracy)
+        if name == "power_law":
+            return power_law(self.tables["convergence"])
+        judge = {"regimes": regimes, "boundaries": boundaries, "claims": claims}[name]
+        chance, thresholds = plan.chance_loss, self._thresholds
+        return judge(self.tables, chance_loss=chance, thresholds=thresholds, evidence=self._evidence)
+
+    @cached_property
+    def _evidence(self) -> pl.DataFrame:
+        """What regimes, boundaries and claims rest on."""
+        assert self.plan is not None
+        return run_evidence(self.tables, chance_loss=self.plan.chance_loss, thresholds=self._thresholds)
+
+    @property
+    def _thresholds(self) -> Thresholds:
+        return self.thresholds or self.spec.thresholds
 
     def table(self, name: str) -> pl.DataFrame:
         """One table, sorted.

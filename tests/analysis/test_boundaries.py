@@ -142,7 +142,8 @@ def test_boundaries_agree_with_the_regimes_and_intervals_hold_the_brackets(
         if row["value"] is None:
             continue
         assert row["below"] < row["value"] < row["above"]
-        if len(ends) > 1:
+        # Where seeds disagree, too few of them may have PLRs in regime 2 for an interval of the boundary within it.
+        if len(ends) > 1 and (name != "subregime" or row["low"] is not None):
             assert row["low"] <= row["below"]
             assert row["high"] >= row["above"]
         if name == "subregime":

@@ -9,10 +9,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+import vl_convert
 from pypdf import PdfReader
 
 from lratlas.data.shapes import SHAPES
-from lratlas.report import figures
 from lratlas.report.charts.pictures import ticks_chart
 from lratlas.report.charts.study_charts import CHARTS
 from lratlas.report.figures import figure_pdf, figure_svg, vega_bundle
@@ -114,7 +114,7 @@ def test_the_script_that_draws_is_put_together_once(kept: Path, monkeypatch: pyt
     made = vega_bundle.__wrapped__()
     assert "vegaEmbed" in made
     with monkeypatch.context() as patch:
-        patch.setattr(figures.vl_convert, "javascript_bundle", None)
+        patch.setattr(vl_convert, "javascript_bundle", None)
         assert vega_bundle.__wrapped__() == made
     (path,) = kept.iterdir()
     path.write_text(path.read_text(encoding="utf-8")[:-1], encoding="utf-8")  # cut short

@@ -9,6 +9,7 @@ from lratlas.stacks import strategy as choice
 from lratlas.stacks.strategy import faster_strategy
 from lratlas.task import Task
 from lratlas.training.prepared import Prepared
+from lratlas.training.trainer import train_stack
 
 X = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(64) % 2
@@ -86,7 +87,7 @@ def test_a_stack_must_be_faster_by_a_fifth_than_as_many_runs_alone(
         def process_time(self) -> float:
             return self.now
 
-    clock, train = Clock(), choice.train_stack
+    clock, train = Clock(), train_stack
 
     def timed(*arguments: object, lrs: Tensor, **others: object) -> object:
         clock.now += stacked if lrs.shape[1] == 4 else alone

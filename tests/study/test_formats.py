@@ -13,7 +13,7 @@ from lratlas.study.plan import plan_text, read_plan, stored_plan
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS, empty
 
-STUDIES = Path(__file__).parents[2] / "data" / "studies"
+STUDIES = Path(__file__).parents[1] / "data" / "studies"
 OLD_PAIRS = empty("pairs").drop("train_barrier_arc", "test_barrier_arc")
 
 

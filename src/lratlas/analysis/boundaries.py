@@ -40,7 +40,13 @@ class Brackets:
     above: Floats
 
 
-def boundaries(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAULTS) -> pl.DataFrame:
+def boundaries(
+    tables: Tables,
+    *,
+    chance_loss: float,
+    thresholds: Thresholds = DEFAULTS,
+    evidence: pl.DataFrame | None = None,
+) -> pl.DataFrame:
     """Locate the three boundaries between regimes.
 
     Each is a single change point over the sorted PLRs: the cut with the fewest PLRs on the wrong side, the
@@ -61,6 +67,7 @@ def boundaries(tables: Tables, *, chance_loss: float, thresholds: Thresholds = D
         tables: A study's tables; ``runs``, ``traces`` and ``pairs`` (may be missing) are read.
         chance_loss: Loss of the best constant prediction.
         thresholds: The numbers that decide.
+        evidence: What `run_evidence` makes of them; None to make it here.
 
     Returns:
         Three rows with the schema of ``boundaries``: ``below`` and ``above`` are the grid points on the two
@@ -71,7 +78,7 @@ def boundaries(tables: Tables, *, chance_loss: float, thresholds: Thresholds = D
         SpecError: If ``chance_loss`` is not a positive number.
         StudyError: If a PLR has two pre-training runs of one seed, or a finite run has no training trace.
     """
-    found = seed_labels(tables, chance_loss=chance_loss, thresholds=thresholds)
+    found = seed_labels(tables, chance_loss=chance_loss, thresholds=thresholds, evidence=evidence)
     alone = np.where(found.alone == "undecided", found.together, found.alone)
     labels = np.vstack([found.together, alone])
     rows = [
@@ -81,19 +88,27 @@ def boundaries(tables: Tables, *, chance_loss: float, thresholds: Thresholds = D
     return pl.DataFrame(rows, schema=SCHEMAS["boundaries"])
 
 
-def seed_labels(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAULTS) -> SeedLabels:
+def seed_labels(
+    tables: Tables,
+    *,
+    chance_loss: float,
+    thresholds: Thresholds = DEFAULTS,
+    evidence: pl.DataFrame | None = None,
+) -> SeedLabels:
     """Decide the regimes of a study over all seeds, and by each seed alone.
 
     Args:
         tables: A study's tables; ``runs``, ``traces`` and ``pairs`` (may be missing) are read.
         chance_loss: Loss of the best constant prediction.
         thresholds: The numbers that decide.
+        evidence: What `run_evidence` makes of them; None to make it here.
 
     Raises:
         SpecError: If ``chance_loss`` is not a positive number.
         StudyError: If a PLR has two pre-training runs of one seed, or a finite run has no training trace.
     """
-    evidence = run_evidence(tables, chance_loss=chance_loss, thresholds=thresholds)
+    if evidence is None:
+        evidence = run_evidence(tables, chance_loss=chance_loss, thresholds=thresholds)
     ballot = votes(evidence, tables, thresholds=thresholds)
     count = len(ballot.seeds)
     labels = decide(ballot, np.vstack([np.ones((1, count)), np.eye(count)]), thresholds=thresholds).labels

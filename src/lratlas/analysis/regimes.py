@@ -211,7 +211,13 @@ def _trends(rows: pl.DataFrame) -> pl.DataFrame:
 ALL_TOO_SMALL = "No learning rate moved the loss: all are too small. Test larger ones."
 
 
-def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAULTS) -> pl.DataFrame:
+def regimes(
+    tables: Tables,
+    *,
+    chance_loss: float,
+    thresholds: Thresholds = DEFAULTS,
+    evidence: pl.DataFrame | None = None,
+) -> pl.DataFrame:
     """Decide the regime of every PLR and give the evidence.
 
     * ``3``, divergence: most seeds are not finite, or the training accuracy over the last quarter of the
@@ -236,6 +242,7 @@ def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFA
             runs decide; the solutions made from them tell 2A from 2B and give ``flr_spread``.
         chance_loss: Loss of the best constant prediction.
         thresholds: The numbers that decide.
+        evidence: What `run_evidence` makes of them; None to make it here.
 
     Returns:
         One row per PLR, ascending, with the schema of ``regimes``.
@@ -244,7 +251,8 @@ def regimes(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFA
         SpecError: If ``chance_loss`` is not a positive number.
         StudyError: If a PLR has two pre-training runs of one seed, or a finite run has no training trace.
     """
-    evidence = run_evidence(tables, chance_loss=chance_loss, thresholds=thresholds)
+    if evidence is None:
+        evidence = run_evidence(tables, chance_loss=chance_loss, thresholds=thresholds)
     if evidence.is_empty():
         return empty("regimes")
     ballot = votes(evidence, tables, thresholds=thresholds)

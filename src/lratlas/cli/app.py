@@ -238,12 +238,12 @@ def status(folder: FolderArgument, as_json: Json = False) -> None:
     from lratlas.study.folder import holds_search
 
     if holds_search(folder):
-        from lratlas.cli.reading import print_search_status
+        from lratlas.cli.status import print_search_status
 
         print_search_status(folder, as_json=as_json)
         return
     from lratlas.atlas import load
-    from lratlas.cli.reading import facts, lines, standing_of
+    from lratlas.cli.status import facts, lines, standing_of
 
     atlas = load(folder)
     found = standing_of(atlas)
@@ -270,7 +270,7 @@ def show(
     from lratlas.study.folder import holds_search
 
     if holds_search(folder):
-        from lratlas.cli.reading import search_table
+        from lratlas.cli.status import search_table
 
         frame = search_table(folder, table)
     else:
@@ -302,7 +302,7 @@ def report(
     from lratlas.study.folder import holds_search
 
     if holds_search(folder):
-        from lratlas.cli.reading import write_search_report
+        from lratlas.cli.status import write_search_report
 
         write_search_report(folder)
         return
@@ -364,7 +364,7 @@ def _result(atlas: "Atlas") -> dict[str, object]:
 
 def _print_result(atlas: "Atlas", *, as_json: bool, verdicts: bool = True) -> None:
     """The result in words; ``verdicts`` adds how many of them there are of each kind."""
-    from lratlas.cli.reading import verdict_count
+    from lratlas.cli.status import verdict_count
     from lratlas.study.artifacts import REPORT
 
     if as_json:

@@ -318,7 +318,7 @@ def _for_command(command: str, folder: str, settings: dict[str, Any], told: dict
 
 def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
     from lratlas.api.advise import advice_facts, write_advice
-    from lratlas.cli.reading import print_advice
+    from lratlas.cli.status import print_advice
 
     page = write_advice(advice, folder)
     if as_json:

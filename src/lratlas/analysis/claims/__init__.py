@@ -65,7 +65,13 @@ CLAIMS: Mapping[str, Claim] = {
 }
 
 
-def claims(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAULTS) -> pl.DataFrame:
+def claims(
+    tables: Tables,
+    *,
+    chance_loss: float,
+    thresholds: Thresholds = DEFAULTS,
+    evidence: pl.DataFrame | None = None,
+) -> pl.DataFrame:
     """Judge each claim of the paper on a study.
 
     "Just above the convergence threshold" are the PLRs of subregime 2A, or the lowest of regime 2 above the threshold
@@ -78,12 +84,13 @@ def claims(tables: Tables, *, chance_loss: float, thresholds: Thresholds = DEFAU
         tables: A study's tables with ``runs``, ``traces``, ``regimes`` and ``boundaries``; all others if any.
         chance_loss: Loss of the best constant prediction.
         thresholds: The numbers that decided the regimes.
+        evidence: What `run_evidence` makes of the tables; None to make it here.
 
     Returns:
         One row per entry of ``CLAIMS``, in that order, with the schema of ``claims``.
     """
-    evidence = Evidence(tables=tables, thresholds=thresholds, chance_loss=chance_loss)
-    rows = [{"claim": name, **vars(_judged(claim, evidence))} for name, claim in CLAIMS.items()]
+    study = Evidence(tables=tables, thresholds=thresholds, chance_loss=chance_loss, runs=evidence)
+    rows = [{"claim": name, **vars(_judged(claim, study))} for name, claim in CLAIMS.items()]
     return pl.DataFrame(rows, schema_overrides=SCHEMAS["claims"]).select(SCHEMAS["claims"].names())
 
 

@@ -125,11 +125,13 @@ class Evidence:
         tables: Its tables, with ``regimes`` and ``boundaries``.
         thresholds: The numbers that decided the regimes.
         chance_loss: Loss of the best constant prediction.
+        runs: What `run_evidence` makes of the tables; None to make it where it is needed.
     """
 
     tables: Tables
     thresholds: Thresholds
     chance_loss: float
+    runs: pl.DataFrame | None = None
 
     def table(self, name: str) -> pl.DataFrame:
         """A table, empty where there is none; what was measured of diverged models is null."""

@@ -49,7 +49,9 @@ def three_regimes(evidence: Evidence) -> Judgement:
         raise Unanswered("Cannot be told: no learning rate is decided yet; train longer.")
     if sum(map(bool, ends.values())) == 1:
         raise Unanswered(f"All learning rates decided are of one regime: {_missing(ends)}.")
-    found = seed_labels(evidence.tables, chance_loss=evidence.chance_loss, thresholds=evidence.thresholds)
+    found = seed_labels(
+        evidence.tables, chance_loss=evidence.chance_loss, thresholds=evidence.thresholds, evidence=evidence.runs
+    )
     order = clipped(mean_of(_shares(found.alone)), 0.0, 1.0)
     ordered = exceeds(order, IN_ORDER)
     said = (
