@@ -82,7 +82,7 @@ width = 4
 images = 256
 test_images = 128
 pixels = 16
-augment = ["randaugment", "crop_and_flip"]
+augment = ["crop_and_flip"]
 [pretrain]
 lrs = [1e-2, 1e-1, 1.0]
 epochs = 5

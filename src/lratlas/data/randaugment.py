@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d
 
 from lratlas.data.augment import Augmentation, Draws, check_images
 from lratlas.errors import TaskError, meant
@@ -72,29 +73,23 @@ def _rotate(images: Tensor, levels: Tensor) -> Tensor:
 
 
 def _brightness(images: Tensor, levels: Tensor) -> Tensor:
-    from kornia.enhance import adjust_brightness_accumulative
-
-    return _bytes(adjust_brightness_accumulative(_unit(images), _factor(levels)))
+    return _bytes(_unit(images) * _factor(levels))
 
 
 def _colour(images: Tensor, levels: Tensor) -> Tensor:
-    from kornia.enhance import adjust_saturation_with_gray_subtraction
-
-    if images.shape[1] == 1:
-        return images
-    return _bytes(adjust_saturation_with_gray_subtraction(_unit(images), _factor(levels)))
+    return images if images.shape[1] == 1 else _blended(images, _grey(_unit(images)), levels)
 
 
 def _contrast(images: Tensor, levels: Tensor) -> Tensor:
-    from kornia.enhance import adjust_contrast_with_mean_subtraction
-
-    return _bytes(adjust_contrast_with_mean_subtraction(_unit(images), _factor(levels)))
+    return _blended(images, _grey(_unit(images)).mean((1, 2, 3), keepdim=True), levels)
 
 
 def _sharpness(images: Tensor, levels: Tensor) -> Tensor:
-    from kornia.enhance import sharpness
-
-    return _bytes(sharpness(_unit(images), _factor(levels)))
+    unit, channels = _unit(images), images.shape[1]
+    kernel = torch.tensor([[1, 1, 1], [1, 5, 1], [1, 1, 1]], device=images.device) / 13
+    smooth = unit.clone()  # the border stays
+    smooth[:, :, 1:-1, 1:-1] = conv2d(unit, kernel.expand(channels, 1, 3, 3), groups=channels)
+    return _blended(images, smooth, levels)
 
 
 def _posterize(images: Tensor, levels: Tensor) -> Tensor:
@@ -139,16 +134,18 @@ def _cutout(images: Tensor, levels: Tensor, places: Tensor) -> Tensor:
 
 
 def _auto_contrast(images: Tensor, _levels: Tensor) -> Tensor:
-    from kornia.enhance import normalize_min_max
-
-    flat = images.amax((2, 3), keepdim=True) == images.amin((2, 3), keepdim=True)
-    return torch.where(flat, images, _bytes(normalize_min_max(_unit(images), eps=1e-12)))
+    low, high = (extreme(_unit(images), (2, 3), keepdim=True) for extreme in (torch.amin, torch.amax))
+    return torch.where(low == high, images, _bytes((_unit(images) - low) / (high - low)))
 
 
 def _equalize(images: Tensor, _levels: Tensor) -> Tensor:
-    from kornia.enhance import equalize
-
-    return _bytes(equalize(_unit(images)))
+    # As Pillow does it: a level becomes the number of darker pixels over a 255th of all but the brightest pixels.
+    levels = images.flatten(2).long()
+    counts = levels.new_zeros((*levels.shape[:2], 256)).scatter_add_(2, levels, torch.ones_like(levels))
+    brightest = counts.gather(2, levels.amax(2, keepdim=True))
+    step = (levels.shape[2] - brightest) // 255
+    table = ((counts.cumsum(2) - counts + step // 2) // step.clamp(min=1)).clamp(max=255)
+    return torch.where(step == 0, levels, table.gather(2, levels)).to(torch.uint8).view_as(images)
 
 
 def _placeless(operation: _ByLevel) -> Operation:
@@ -209,13 +206,20 @@ def _solarized(images: Tensor, thresholds: Tensor) -> Tensor:
 
 
 def _moved(images: Tensor, entries: Mapping[tuple[int, int], Tensor]) -> Tensor:
-    """The images moved by the matrices [n, 2, 3] that differ from the identity in these entries."""
-    from kornia.geometry.transform import affine
-
-    matrices = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
+    """The images moved by the matrices [n, 3, 3] that differ from the identity in these entries; black comes in."""
+    matrices = torch.eye(3, device=images.device).repeat(len(images), 1, 1)
     for (row, column), values in entries.items():
         matrices[:, row, column] = values
-    return affine(images.float(), matrices, mode="nearest").to(torch.uint8)
+    height, width = images.shape[2:]
+    y, x = (each.flatten() for each in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
+    points = torch.stack([x, y, torch.ones_like(x)]).to(images.device, torch.float32)
+    # The nearest pixels [n, (x, y), pixels]; of two that are equally near, up to rounding, the further one, as Pillow.
+    source = (torch.linalg.inv(matrices)[:, :2] @ points + 0.5 + 1e-5).floor().long()
+    ends = torch.tensor([[width], [height]], device=images.device)
+    inside = ((source >= 0) & (source < ends)).all(1)
+    places = torch.where(inside, source[:, 1] * width + source[:, 0], 0)
+    values = images.flatten(2).gather(2, places[:, None].expand(-1, images.shape[1], -1))
+    return torch.where(inside[:, None], values, 0).view_as(images)
 
 
 def _each(values: Tensor) -> Tensor:
@@ -224,7 +228,19 @@ def _each(values: Tensor) -> Tensor:
 
 
 def _factor(levels: Tensor) -> Tensor:
-    return 1 + 0.9 * levels
+    return _each(1 + 0.9 * levels)
+
+
+def _blended(images: Tensor, other: Tensor, levels: Tensor) -> Tensor:
+    """The images blended with others of no colour, contrast or sharpness: a factor of 1 keeps them, of 0 leaves these."""
+    return _bytes(other + (_unit(images) - other) * _factor(levels))
+
+
+def _grey(images: Tensor) -> Tensor:
+    """Luma (ITU-R BT.601) of images in colour; those with one channel have no other."""
+    if images.shape[1] == 1:
+        return images
+    return (images * torch.tensor([0.299, 0.587, 0.114], device=images.device).view(3, 1, 1)).sum(1, keepdim=True)
 
 
 def _unit(images: Tensor) -> Tensor:
