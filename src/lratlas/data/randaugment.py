@@ -232,7 +232,7 @@ def _factor(levels: Tensor) -> Tensor:
 
 
 def _blended(images: Tensor, other: Tensor, levels: Tensor) -> Tensor:
-    """The images blended with others of no colour, contrast or sharpness: a factor of 1 keeps them, of 0 leaves these."""
+    """The images blended with others of no colour, contrast or sharpness: a factor of 1 keeps them, 0 leaves these."""
     return _bytes(other + (_unit(images) - other) * _factor(levels))
 
 
