@@ -1,7 +1,8 @@
 """A task: the model, the data, the loss and the update rule of a study, as the user gave them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -47,7 +48,6 @@ class Task:
         singles: Single-feature test sets, inputs [features, n, ...] and targets [features, n]: in each only one
             feature distinguishes the classes.
         name: For titles.
-        prepared: The task made ready for training (computed).
 
     Raises:
         TaskError: Something does not fit, or would be trained in another way than a plain loop trains it; the message
@@ -66,10 +66,14 @@ class Task:
     augment: Augmentation | None = None
     singles: Any = None
     name: str = "task"
-    prepared: Prepared = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prepared", prepare(self))
+        _ = self.prepared  # checks all of it
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """The task made ready for training, once."""
+        return prepare(self)
 
     def __repr__(self) -> str:
         made = self.prepared
