@@ -149,11 +149,11 @@ def ray(workers: int) -> dict[str, float]:
     """A driver that listens to idle workers on a Ray cluster of this machine."""
     from ray.cluster_utils import Cluster
 
-    from lratlas.execute.ray import RayCrew
+    from lratlas.execute.ray import RayWorkers
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": workers, "include_dashboard": False})
     try:
-        with RayCrew(address=str(cluster.address), most=workers, first={}, module=MODULE) as crew:
+        with RayWorkers(address=str(cluster.address), most=workers, first={}, module=MODULE) as crew:
             ready = 0
             while ready < workers:
                 heard = crew.listen(60.0)

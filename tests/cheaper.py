@@ -9,7 +9,7 @@ from unittest.mock import patch
 from lratlas.atlas import Atlas
 from lratlas.config.tasks import Tasks, tasks_from
 from lratlas.execute import scheduler
-from lratlas.execute.context import Study
+from lratlas.execute.context import WorkerContext
 from lratlas.execute.train_job import perform
 from lratlas.search.driven import find
 from lratlas.search.driven.drive import Driven
@@ -63,7 +63,7 @@ def without_a_process() -> Generator[None]:
 
 def _execute(store: Store, plan: Plan, *, tasks: Tasks | None, **_: object) -> bool:
     spec = stored_spec(store)
-    study = Study(store, spec, plan, tasks or tasks_from(spec.task))
+    study = WorkerContext(store, spec, plan, tasks or tasks_from(spec.task))
     for job in plan.jobs:
         if not is_done(store, job):
             perform(study, job, lambda _: None)

@@ -14,7 +14,7 @@ from lratlas.notices import heard
 from lratlas.study.artifacts import REPORT
 from lratlas.study.folder import AGAIN, PYTHON
 from lratlas.study.plan import stored_spec
-from lratlas.study.run import conduct, open_study
+from lratlas.study.run import open_study, run_study
 from lratlas.study.store import Store
 from lratlas.text import to_python
 
@@ -37,7 +37,7 @@ def explore(
     notice: Callable[[str], None] = print,
     **sections: Any,
 ) -> "Atlas":
-    """Conduct the whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
+    """Run the whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
 
     What the folder already has is not trained again, so calling this again resumes or extends the study.
 
@@ -72,8 +72,8 @@ def explore(
         values = {"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections}
         spec = spec_from(values, also=_ARGUMENTS)
     store = open_study(folder or tempfile.mkdtemp(prefix="lratlas-"), spec)
-    crew = {"workers": to_python(workers), "cluster": cluster, "gpu_share": to_python(gpu_share)}
-    return _conducted(store, spec, crew, tasks=tasks, progress=progress, notice=notice)
+    workers_options = {"workers": to_python(workers), "cluster": cluster, "gpu_share": to_python(gpu_share)}
+    return _run(store, spec, workers_options, tasks=tasks, progress=progress, notice=notice)
 
 
 def resume(
@@ -94,14 +94,14 @@ def resume(
     spec = stored_spec(store)
     if spec.task.preset == PYTHON:
         raise StudyError(f"{folder} was started from Python with a custom task; {AGAIN}.")
-    crew = {"workers": to_python(workers), "cluster": cluster, "gpu_share": to_python(gpu_share)}
-    return _conducted(store, None, crew, tasks=None, progress=progress, notice=notice)
+    workers_options = {"workers": to_python(workers), "cluster": cluster, "gpu_share": to_python(gpu_share)}
+    return _run(store, None, workers_options, tasks=None, progress=progress, notice=notice)
 
 
-def _conducted(
+def _run(
     store: Store,
     spec: Spec | None,
-    crew: Mapping[str, Any],
+    workers_options: Mapping[str, Any],
     *,
     tasks: Tasks | None,
     progress: "Callable[[Progress], None] | None",
@@ -109,9 +109,9 @@ def _conducted(
 ) -> "Atlas":
     changed = spec is not None and spec != stored_spec(store)
 
-    def conducted(*more: float, notice: Callable[[str], None]) -> "Atlas":
+    def run_once(*more: float, notice: Callable[[str], None]) -> "Atlas":
         try:
-            did = conduct(store, spec, more=more, **crew, tasks=tasks, progress=progress, notice=notice)
+            did = run_study(store, spec, more=more, **workers_options, tasks=tasks, progress=progress, notice=notice)
         except JobsFailed:
             with suppress(StudyError):  # a full disk, say: what failed first is what matters
                 _report(_atlas(store))
@@ -122,10 +122,10 @@ def _conducted(
         return atlas
 
     with heard(notice) as tell:
-        atlas = conducted(notice=tell)
+        atlas = run_once(notice=tell)
         while (plr := atlas.next_plr()) is not None:
             tell(f"Bisection: PLR {plr:g} is added.")
-            atlas = conducted(plr, notice=tell)
+            atlas = run_once(plr, notice=tell)
     return atlas
 
 

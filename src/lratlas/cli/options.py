@@ -76,7 +76,7 @@ def look_for_data(root: str | None) -> None:
         os.environ["LRATLAS_DATA"] = str(home_expanded(root))
 
 
-def crew(workers: int | None, cluster: str | None, gpu_share: float = 1.0) -> dict[str, Any]:
+def worker_options(workers: int | None, cluster: str | None, gpu_share: float = 1.0) -> dict[str, Any]:
     """Where a study is worked on, as `lratlas.explore` takes it."""
     if cluster is None:
         workers = workers or CORES

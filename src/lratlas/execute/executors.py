@@ -26,7 +26,7 @@ GRACE = 8.0
 """Seconds that workers get to come to the end of what they can save, when a study is told to end."""
 
 
-class Crew(AbstractContextManager["Crew"], ABC):
+class Workers(AbstractContextManager["Workers"], ABC):
     """Workers that talk in messages, JSON objects; all of them end with the crew.
 
     Attributes:
@@ -114,7 +114,7 @@ def ending(process: _Process) -> str:
 
 
 @dataclass(kw_only=True)
-class LocalCrew(Crew):
+class LocalWorkers(Workers):
     """Worker processes on this machine, each with one thread.
 
     Attributes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lratlas.errors import JobsFailed, StudyError
-from lratlas.execute.executors import Crew, LocalCrew
+from lratlas.execute.executors import LocalWorkers, Workers
 from lratlas.execute.sending import packed_tasks
 from lratlas.study.plan import Geometry, Job, Plan, Training
 from lratlas.study.progress import is_done, listing
@@ -70,13 +70,13 @@ class OpenJobs:
 
 
 ATTEMPTS = 3
-"""How often a job is tried in one sitting."""
+"""How often a job is tried in one session."""
 
 PAUSES = (1.0, 5.0)
 """Seconds before the second and the third attempt: a full disk may have room again by then."""
 
 HOPELESS = 3
-"""So many jobs given up before any was done end a sitting."""
+"""So many jobs given up before any was done end a session."""
 
 _STARTS = 3  # attempts in a row to start a worker
 _PATIENCE = 30.0  # seconds until it is said that no worker has come up
@@ -135,7 +135,7 @@ def execute(
     }
     most = min(workers, len(left.jobs)) if workers else None
     with _crew(cluster, most, first, gpus=gpu_share if plan.device.startswith("cuda") else 0.0) as crew:
-        driver = _Driver(
+        scheduler = _Scheduler(
             store=store,
             plan=plan,
             open=left,
@@ -144,21 +144,21 @@ def execute(
             notice=notice,
             retry=store.how_to_continue(),
         )
-        driver.tell_progress()
-        while driver.busy or left.any:
-            driver.hear()
-            driver.feed()
+        scheduler.tell_progress()
+        while scheduler.busy or left.any:
+            scheduler.hear()
+            scheduler.feed()
     if left.jobs:
-        raise JobsFailed(driver.failed())
+        raise JobsFailed(scheduler.failed())
     return True
 
 
-def _crew(cluster: str | None, workers: int | None, first: Mapping[str, object], *, gpus: float) -> Crew:
+def _crew(cluster: str | None, workers: int | None, first: Mapping[str, object], *, gpus: float) -> Workers:
     if cluster is None:
-        return LocalCrew(workers=workers or 1, first=first)
-    from lratlas.execute.ray import RayCrew
+        return LocalWorkers(workers=workers or 1, first=first)
+    from lratlas.execute.ray import RayWorkers
 
-    return RayCrew(address=cluster, most=workers, first=first, gpus=gpus)
+    return RayWorkers(address=cluster, most=workers, first=first, gpus=gpus)
 
 
 def _nothing(_: Progress) -> None:
@@ -166,13 +166,13 @@ def _nothing(_: Progress) -> None:
 
 
 @dataclass(kw_only=True)
-class _Driver:
+class _Scheduler:
     """Feeds a crew and takes in what it says."""
 
     store: Store
     plan: Plan
     open: OpenJobs
-    crew: Crew
+    crew: Workers
     report: Callable[[Progress], None]
     notice: Callable[[str], None]
     retry: str  # what the user can do where something failed

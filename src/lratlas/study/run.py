@@ -1,4 +1,4 @@
-"""Conducting a study: open its folder, plan what it lacks, have it done. Calling it again is harmless."""
+"""Running a study: open its folder, plan what it lacks, have it done. Calling it again is harmless."""
 
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -16,7 +16,7 @@ from lratlas.study.folder import SPEC
 from lratlas.study.lock import held
 from lratlas.study.plan import PLAN, stored_spec
 from lratlas.study.progress import is_done, listing
-from lratlas.study.records import Sitting, record_sitting
+from lratlas.study.records import Session, record_session
 from lratlas.study.store import Store
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def open_study(folder: str | Path, spec: Spec) -> Store:
     return store
 
 
-def conduct(
+def run_study(
     store: Store,
     spec: Spec | None = None,
     *,
@@ -58,7 +58,7 @@ def conduct(
 ) -> bool:
     """Plan and do everything that the study still lacks; damaged files are set aside and made again.
 
-    Where another process conducts the same study, this one waits until it has ended.
+    Where another process runs the same study, this one waits until it has ended.
 
     Args:
         store: The study, its spec stored.
@@ -81,7 +81,7 @@ def conduct(
     """
     from lratlas.execute.scheduler import execute
 
-    _check_crew(workers, cluster, gpu_share)
+    _check_workers(workers, cluster, gpu_share)
     with held(store, notice):
         store.sweep()
         plan = _planned(store, spec, more=more, tasks=tasks, notice=notice)
@@ -99,7 +99,7 @@ def conduct(
         return _timed(store, done, workers)
 
 
-def _check_crew(workers: int | None, cluster: str | None, gpu_share: float) -> None:
+def _check_workers(workers: int | None, cluster: str | None, gpu_share: float) -> None:
     if workers is None and cluster is None:
         raise StudyError("workers is None; it must be a whole number of at least 1, except on a cluster.")
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):  # pyright: ignore[reportUnnecessaryIsInstance] - from notebooks
@@ -237,9 +237,9 @@ def _timed(store: Store, work: Callable[[], bool], workers: int | None) -> bool:
     try:
         did = work()
         return did
-    finally:  # also of a sitting that is interrupted
+    finally:  # also of a session that is interrupted
         if did:
-            record_sitting(store, Sitting(seconds=round(time.monotonic() - began, 3), workers=workers))
+            record_session(store, Session(seconds=round(time.monotonic() - began, 3), workers=workers))
 
 
 @contextmanager
