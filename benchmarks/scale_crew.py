@@ -152,7 +152,7 @@ def simulate(plan: Plan, world: World) -> Outcome:
     with (
         tempfile.TemporaryDirectory() as folder,
         suppress(JobsFailed),
-        patch("lratlas.execute.scheduler._crew", made_up),
+        patch("lratlas.execute.scheduler._processes", made_up),
         patch("lratlas.execute.scheduler.record_failure"),  # a file each, with a real disk's real time
         patch("lratlas.execute.scheduler.time", clock),
     ):

@@ -325,11 +325,11 @@ def test_averages_that_do_not_fit_can_be_put_right(explored: Explored, tmp_path:
     assert len(explored(tmp_path / "study", average={"counts": [3]}).table("runs")) == 6 * 4
 
 
-def test_fewer_than_one_worker_is_refused(tmp_path: Path):
+def test_workers_that_cannot_be_are_refused(tmp_path: Path):
     spec = spec_from({"task": {"preset": "digits"}, "pretrain": {"lrs": [0.1], "steps": 1}})
     store = open_study(tmp_path / "study", spec)
-    for workers in (0, True, False):
-        with pytest.raises(StudyError, match=rf"workers is {workers}; it must be .*at least 1"):
+    for workers in (-1, True, False):
+        with pytest.raises(StudyError, match=rf"workers is {workers}; it must be .*at least 0"):
             run_study(store, workers=workers)
     with pytest.raises(StudyError, match=r"gpu_share is 0\.5, but there is no cluster"):
         run_study(store, gpu_share=0.5)

@@ -7,8 +7,8 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -42,13 +42,14 @@ from lratlas.cli.reading import serve, verify
 from lratlas.cli.terminal import notice, print_json, print_table, progress_bar, say
 from lratlas.cli.watch import watch
 from lratlas.config.preset_names import PRESETS
-from lratlas.errors import LRAtlasError, SpecError
+from lratlas.errors import JobsFailed, LRAtlasError, SpecError
 from lratlas.notices import heard
 from lratlas.startup import reset_process
 
 if TYPE_CHECKING:
     from lratlas.atlas import Atlas
     from lratlas.config.sections import Spec
+    from lratlas.execute.scheduler import Progress
 
 
 INTERRUPTED, TERMINATED = 130, 143  # the exit codes after Ctrl-C and after SIGTERM
@@ -227,7 +228,7 @@ def resume(
     look_for_data(data_root)
     from lratlas.api.explore import resume as continued
 
-    with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as progress:
+    with _running(folder) as progress:
         atlas = continued(folder, **worker_options(workers, cluster, gpu_share), progress=progress, notice=notice)
     _print_result(atlas, as_json=as_json)
 
@@ -339,9 +340,24 @@ def _study(spec: "Spec", folder: str, where: dict[str, Any]) -> "Atlas":
     open_study(folder, spec)  # the spec is safe before anything heavy is imported
     from lratlas.api.explore import explore as run_explore
 
+    with _running(folder) as progress:
+        return run_explore(spec, folder=folder, **where, progress=progress, notice=notice)
+
+
+@contextmanager
+def _running(folder: str) -> "Generator[Callable[[Progress], None]]":
+    """Show the progress of a study; an error of the user's own code, of a job in this process, becomes a sentence."""
     # What a user's own module prints must not mix with the result.
     with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as progress:
-        return run_explore(spec, folder=folder, **where, progress=progress, notice=notice)
+        try:
+            yield progress
+        except Exception as error:
+            from lratlas.execute.messages import sentence
+
+            notes = getattr(error, "__notes__", None)
+            if isinstance(error, LRAtlasError) or not notes:
+                raise
+            raise JobsFailed(f"{sentence(error)} {notes[-1]}") from error
 
 
 def _regimes(folder: str) -> str:

@@ -11,7 +11,7 @@ from lratlas.config.sections import Spec
 from lratlas.config.tasks import Tasks
 from lratlas.execute.checkpoints import stack_of
 from lratlas.stacks.tensors import initial_tensors, samples, single_feature_samples
-from lratlas.study.plan import Grid, Plan, Seed, Training
+from lratlas.study.plan import Grid, Job, Plan, Seed, Training
 from lratlas.study.store import Store
 from lratlas.training.prepared import Prepared, make_model, task_on
 from lratlas.training.program import Program, build
@@ -31,7 +31,7 @@ class StackData:
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """A study; programs and data are made once per process."""
+    """A study as a worker has it; programs and data are made once."""
 
     store: Store
     spec: Spec
@@ -84,8 +84,9 @@ class WorkerContext:
         return self.plan.holders()
 
     @cached_property
-    def _trainings(self) -> Mapping[str, Training]:
-        return {job.id: job for job in self.plan.trainings}
+    def jobs(self) -> Mapping[str, Job]:
+        """All jobs of the plan by id."""
+        return {job.id: job for job in self.plan.jobs}
 
     @cached_property
     def _initial(self) -> dict[tuple[int, ...], tuple[Weights, Weights, StackData]]:
@@ -98,7 +99,9 @@ class WorkerContext:
 
     def training(self, name: str) -> Training:
         """The training job of that name."""
-        return self._trainings[name]
+        job = self.jobs[name]
+        assert isinstance(job, Training)
+        return job
 
     def initial(self, seeds: Sequence[Seed], lanes: int) -> tuple[Weights, Weights, StackData]:
         """Initial weights and buffers of a stack, and its data."""
