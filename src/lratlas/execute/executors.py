@@ -205,7 +205,11 @@ class SubmittingWorkers(Workers):
             )
         self._futures[worker] = future
         if hasattr(future, "add_done_callback"):
-            future.add_done_callback(lambda _: self._done.put(worker))
+
+            def ended(_: object) -> None:
+                self._done.put(worker)
+
+            future.add_done_callback(ended)
         else:
             self._polled.add(worker)
 

@@ -51,8 +51,8 @@ class StudySource:
     stop: threading.Event = field(compare=False, default_factory=threading.Event)
 
     def __reduce__(self) -> tuple[Callable[[], "StudySource"], tuple[()]]:
-        sent = {"session": self.session, "folder": self.folder, "path": self.path, "packed": self.packed}
-        return partial(StudySource, **sent), ()
+        session, folder, path, packed = self.session, self.folder, self.path, self.packed
+        return partial(StudySource, session=session, folder=folder, path=path, packed=packed), ()
 
 
 def run_job(source: StudySource, name: str, submission: int) -> list[Message]:
