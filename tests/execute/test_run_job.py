@@ -30,7 +30,7 @@ from lratlas.rng import generator_states
 from lratlas.study.folder import AGAIN
 from lratlas.study.records import Failure, read_failures
 from study.fixtures import SECTIONS, blobs
-from study.running import LONG, kept_part_way, started, under_way
+from study.running import LONG, kept_part_way, started, under_way, wait_until
 
 pytestmark = [
     pytest.mark.xdist_group("run_job"),  # the study of one worker is made once
@@ -342,6 +342,34 @@ def test_in_another_thread_signals_are_left_alone(tmp_path: Path):
     thread.start()
     thread.join()
     assert len(found[0].table("runs")) == 2
+
+
+CALLS = [0]
+"""Of the model below, in this process."""
+
+
+class Counting(MLP):
+    """Counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__(4, (6,), 2, scale_invariant=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        CALLS[0] += 1
+        return super().forward(x)
+
+
+def test_a_job_in_a_thread_keeps_its_stack_when_the_study_is_interrupted(tmp_path: Path):
+    def leave(now: Progress) -> None:
+        if now.doing:
+            begun = CALLS[0]
+            wait_until(lambda: CALLS[0] > begun + 300, within=60)
+            raise KeyboardInterrupt
+
+    sections = FEW | {"pretrain": {"lrs": [1e-2], "steps": 20_000}, "training": {"compile": False, "strategy": "stack"}}
+    with ThreadPoolExecutor(1) as executor, pytest.raises(KeyboardInterrupt):
+        explore(tmp_path / "study", blobs(model=Counting), sections, executor=executor, progress=leave)
+    assert kept_part_way(tmp_path / "study")
 
 
 class Submits:

@@ -1,4 +1,4 @@
-"""A crew on a Ray cluster: each worker process is kept by an actor, which relays its messages."""
+"""Workers on a Ray cluster: each worker process is kept by an actor, which relays its messages."""
 
 import os
 import signal
