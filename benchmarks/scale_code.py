@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import polars as pl
 
 from benchmarks.processes import processor
-from benchmarks.scale_workers import World, simulate
 from benchmarks.scale_studies import plan_of
+from benchmarks.scale_workers import World, simulate
 from benchmarks.scheduling import MODULE
 from lratlas.execute.scheduler import open_jobs
 from lratlas.study.plan import plan_text, read_plan
