@@ -1,8 +1,9 @@
 """A million runs on a thousand GPUs, on paper: how long, how busy the GPUs are, what is on the disk.
 
 The real planner plans the study and the real driver feeds simulated workers (`scale_workers.py`), in simulated time.
-What a job takes is assumed from measured figures (`scale_assumed.py`); what LR Atlas itself takes was measured (`scale_code.py`).
-The same every time. Prints tables in Markdown; with --write also the files in docs/results/benchmarks.
+What a job takes is assumed from measured figures (`scale_assumed.py`); what LR Atlas itself takes was measured
+(`scale_code.py`). The same every time. Prints tables in Markdown; with --write also the files in
+docs/results/benchmarks.
 
     python benchmarks/scale.py [--runs N] [--varied N] [--write]
 """
