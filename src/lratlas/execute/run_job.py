@@ -110,12 +110,11 @@ def open_context(folder: str, packed: str | None, path: Sequence[str], *, tasks:
     sys.path += [place for place in path if place not in sys.path]
     store = Store.open(folder)
     spec = stored_spec(store)
-    if tasks is None:
-        tasks = unpacked_tasks(packed) if packed else tasks_from(spec.task)
+    known: Tasks = tasks or (unpacked_tasks(packed) if packed else tasks_from(spec.task))
     plan = stored_plan(store)
     if plan is None:
         raise StudyError(f"There is no plan.json in {store.url} any more.")
-    context = WorkerContext(store, spec, plan, tasks)
+    context = WorkerContext(store, spec, plan, known)
     with _checked(plan):
         _check_code(context)
     return context
