@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lratlas.config.presets import preset
 from lratlas.config.sections import Spec
-from lratlas.study.run import conduct, open_study
+from lratlas.study.run import open_study, run_study
 
 
 def seconds(spec: Spec, *, workers: int, cluster: str | None) -> float:
@@ -22,7 +22,7 @@ def seconds(spec: Spec, *, workers: int, cluster: str | None) -> float:
     with tempfile.TemporaryDirectory() as folder:
         store = open_study(Path(folder) / "study", spec)
         began = time.perf_counter()
-        conduct(store, spec, workers=workers, cluster=cluster)
+        run_study(store, spec, workers=workers, cluster=cluster)
         return time.perf_counter() - began
 
 

@@ -1,8 +1,9 @@
 """A million runs on a thousand GPUs, on paper: how long, how busy the GPUs are, what is on the disk.
 
-The real planner plans the study and the real driver feeds a made-up crew (`scale_crew.py`), in made-up time. What a job
-takes is assumed from measured figures (`scale_assumed.py`); what LR Atlas itself takes was measured (`scale_code.py`).
-The same every time. Prints tables in Markdown; with --write also the files in docs/results/benchmarks.
+The real planner plans the study and the real driver feeds simulated workers (`scale_workers.py`), in simulated time.
+What a job takes is assumed from measured figures (`scale_assumed.py`); what LR Atlas itself takes was measured
+(`scale_code.py`). The same every time. Prints tables in Markdown; with --write also the files in
+docs/results/benchmarks.
 
     python benchmarks/scale.py [--runs N] [--varied N] [--write]
 """
@@ -18,8 +19,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.scale_assumed import left_by, seconds_of
-from benchmarks.scale_crew import Outcome, World, simulate
 from benchmarks.scale_studies import Name, plan_of
+from benchmarks.scale_workers import Outcome, World, simulate
 from lratlas.study.plan import Plan
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "benchmarks"

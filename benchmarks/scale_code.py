@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import polars as pl
 
 from benchmarks.processes import processor
-from benchmarks.scale_crew import World, simulate
 from benchmarks.scale_studies import plan_of
+from benchmarks.scale_workers import World, simulate
 from benchmarks.scheduling import MODULE
 from lratlas.execute.scheduler import open_jobs
 from lratlas.study.plan import plan_text, read_plan
@@ -149,18 +149,18 @@ def ray(workers: int) -> dict[str, float]:
     """A driver that listens to idle workers on a Ray cluster of this machine."""
     from ray.cluster_utils import Cluster
 
-    from lratlas.execute.ray import RayCrew
+    from lratlas.execute.ray import RayWorkers
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": workers, "include_dashboard": False})
     try:
-        with RayCrew(address=str(cluster.address), most=workers, first={}, module=MODULE) as crew:
+        with RayWorkers(address=str(cluster.address), most=workers, first={}, module=MODULE) as there:
             ready = 0
             while ready < workers:
-                heard = crew.listen(60.0)
+                heard = there.listen(60.0)
                 ready += bool(heard and heard[1].get("ready"))
-            crew.listen(2.0)
+            there.listen(2.0)
             times = Times()
-            times.of("listen", lambda: crew.listen(LISTENED), wall=True)
+            times.of("listen", lambda: there.listen(LISTENED), wall=True)
     finally:
         cluster.shutdown()
     return {**times, "ms_a_worker_second": 1e3 * times["listen_cpu_s"] / times["listen_wall_s"] / workers}

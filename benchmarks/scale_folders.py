@@ -1,6 +1,6 @@
 """What the jobs of studies took that are done: seconds by kind of job, bytes of a part of a table and of a model.
 
-The studies must have been done in one sitting by one worker; they need not be finished. A training job's time is
+The studies must have been done in one session by one worker; they need not be finished. A training job's time is
 what its table of runs says; that of a measurement is the time from the last file of the job before it to its own.
 
     lratlas reproduce digits --workers 1 --folder digits

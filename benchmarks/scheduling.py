@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lratlas.execute.executors import LocalCrew
+from lratlas.execute.executors import LocalWorkers
 from lratlas.execute.scheduler import execute
 from lratlas.study.plan import Norms, Plan
 from lratlas.study.store import Store
@@ -54,16 +54,16 @@ def seconds(plan: Plan, *, workers: int, cluster: str | None) -> float:
 def measured(jobs: int, workers: int, *, ray: bool) -> dict[str, float]:
     """Seconds by where the workers were."""
     plan, found = plan_of(jobs), dict[str, float]()
-    with patch("lratlas.execute.scheduler.LocalCrew", partial(LocalCrew, module=MODULE)):
+    with patch("lratlas.execute.scheduler.LocalWorkers", partial(LocalWorkers, module=MODULE)):
         found["this machine"] = seconds(plan, workers=workers, cluster=None)
     if ray:
         from ray.cluster_utils import Cluster
 
-        from lratlas.execute.ray import RayCrew
+        from lratlas.execute.ray import RayWorkers
 
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": workers, "include_dashboard": False})
         try:
-            with patch("lratlas.execute.ray.RayCrew", partial(RayCrew, module=MODULE)):
+            with patch("lratlas.execute.ray.RayWorkers", partial(RayWorkers, module=MODULE)):
                 found["Ray"] = seconds(plan, workers=workers, cluster=cluster.address)
         finally:
             cluster.shutdown()

@@ -1,21 +1,16 @@
 """What costs less, where something else is tested: without processes of its own, or without a page."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
 from lratlas.atlas import Atlas
-from lratlas.config.tasks import Tasks, tasks_from
 from lratlas.execute import scheduler
-from lratlas.execute.context import Study
-from lratlas.execute.train_job import perform
 from lratlas.search.driven import find
 from lratlas.search.driven.drive import Driven
-from lratlas.study.plan import Plan, stored_spec
-from lratlas.study.progress import is_done
-from lratlas.study.store import Store
 
 
 @contextmanager
@@ -45,9 +40,13 @@ def unpaged() -> Generator[None]:
 
 @contextmanager
 def workerless() -> Generator[None]:
-    """Studies whose jobs are done in this process, one after the other."""
-    with patch.object(scheduler, "execute", _execute):
+    """Studies whose jobs are done in this process, unless they name an executor."""
+    with patch.object(scheduler, "execute", partial(_execute_here, scheduler.execute)):
         yield
+
+
+def _execute_here(execute: Callable[..., bool], *given: Any, **options: Any) -> bool:
+    return execute(*given, **options if options.get("executor") else options | {"workers": 0})
 
 
 @contextmanager
@@ -59,12 +58,3 @@ def without_a_process() -> Generator[None]:
 
     with patch.object(find, "Driven", driven):
         yield
-
-
-def _execute(store: Store, plan: Plan, *, tasks: Tasks | None, **_: object) -> bool:
-    spec = stored_spec(store)
-    study = Study(store, spec, plan, tasks or tasks_from(spec.task))
-    for job in plan.jobs:
-        if not is_done(store, job):
-            perform(study, job, lambda _: None)
-    return True

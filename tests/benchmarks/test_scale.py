@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import pytest
 
 from benchmarks.scale_assumed import ratios
-from benchmarks.scale_crew import Outcome, World, simulate
 from benchmarks.scale_studies import RUNS_A_REPEAT, Name, plan_of
+from benchmarks.scale_workers import Outcome, World, simulate
 from benchmarks.scheduling import plan_of as plan_of_equal_jobs
 from lratlas.study.plan import Plan
 

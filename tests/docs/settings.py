@@ -175,7 +175,10 @@ SETTINGS: Mapping[str, Setting] = {
     "docs/images.md": Setting(),
     "docs/minima.md": Setting(),
     "docs/paper.md": Setting(left_out={"": TRAINING}),
-    "docs/cluster.md": Setting(left_out={"lratlas explore": CLUSTER, "#SBATCH": CLUSTER}),
+    "docs/cluster.md": Setting(
+        short={'if __name__ == "__main__":': "if True:", "ProcessPoolExecutor(4,": "ProcessPoolExecutor(1,"},
+        left_out={"lratlas explore": CLUSTER, "#SBATCH": CLUSTER},
+    ),
     "docs/scale.md": Setting(left_out={"": TRAINING}),
     "docs/lightning.md": Setting(
         before=LIBRARIES,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lratlas.execute.executors import WORKER, LocalCrew
+from lratlas.execute.executors import WORKER, LocalWorkers
 
 
 class ToldError(Exception):
@@ -30,7 +30,7 @@ def test_a_signal_that_another_thread_receives_ends_the_wait_for_a_message() -> 
     try:
         threading.Timer(0.2, lambda: signal.pthread_kill(other.ident or 0, signal.SIGUSR1)).start()
         with pytest.raises(ToldError):
-            LocalCrew(workers=1, first={}).listen(60)
+            LocalWorkers(workers=1, first={}).listen(60)
     finally:
         signal.signal(signal.SIGUSR1, before)
         done.set()
@@ -39,8 +39,8 @@ def test_a_signal_that_another_thread_receives_ends_the_wait_for_a_message() -> 
 
 
 def test_nothing_is_heard_where_nobody_works() -> None:
-    assert LocalCrew(workers=1, first={}).listen(0.1) is None
-    assert LocalCrew(workers=1, first={}).listen(0) is None
+    assert LocalWorkers(workers=1, first={}).listen(0.1) is None
+    assert LocalWorkers(workers=1, first={}).listen(0) is None
 
 
 def test_a_worker_whose_driver_has_gone_ends_without_a_word(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 import lratlas
 from lratlas.atlas import Atlas
 from lratlas.errors import StudyError
-from lratlas.execute.ray import RayCrew
+from lratlas.execute.ray import RayWorkers
 from lratlas.execute.scheduler import Progress
 from lratlas.study.records import read_failures
 from study.running import LONG, kept_part_way, started, ticks_spec, under_way
@@ -94,14 +94,14 @@ def test_told_to_end_workers_on_a_cluster_keep_their_stacks(cluster: Any, tmp_pa
 def test_workers_share_a_gpu_as_far_as_it_goes(cluster: Any):
     cluster.add_node(num_cpus=4, num_gpus=1)  # Ray believes it
 
-    def crew(gpus: float) -> RayCrew:
-        return RayCrew(address=cluster.address, most=None, first={}, gpus=gpus)
+    def on_cluster(gpus: float) -> RayWorkers:
+        return RayWorkers(address=cluster.address, most=None, first={}, gpus=gpus)
 
     for share, workers in ((0.25, 4), (0.4, 2), (1.0, 1)):
-        with crew(share) as made:
+        with on_cluster(share) as made:
             assert made.workers == workers
     with pytest.raises(StudyError, match="no room for a worker that needs one CPU and 2 GPUs"):
-        crew(2.0).__enter__()
+        on_cluster(2.0).__enter__()
 
 
 def test_a_cluster_that_is_not_there(spec: Path, tmp_path: Path):

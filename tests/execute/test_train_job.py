@@ -11,7 +11,7 @@ import torch
 from lratlas import Task
 from lratlas.config.tasks import Tasks
 from lratlas.execute import train_job
-from lratlas.execute.context import Study
+from lratlas.execute.context import WorkerContext
 from lratlas.study.plan import stored_plan, stored_spec
 from lratlas.study.store import Store
 from lratlas.training.evaluate import Scores, evaluate_stack
@@ -26,7 +26,7 @@ def test_the_loss_before_training_is_evaluated_once_a_seed_unless_that_needs_ano
     store = Store.open(whole_study)
     spec, plan, task = stored_spec(store), stored_plan(store), small_task().prepared
     assert plan is not None
-    study = Study(store, spec, plan, Tasks(make=lambda _: task, generated=False))
+    study = WorkerContext(store, spec, plan, Tasks(make=lambda _: task, generated=False))
     study.__dict__["program"] = replace(study.program, compiled=compiled)
     job = next(job for job in plan.trainings if job.stage == "pretrain")
     widths = list[int]()

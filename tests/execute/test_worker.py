@@ -1,35 +1,33 @@
 """What a worker tells its driver."""
 
-import io
-import json
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lratlas.errors import StudyError, TaskError
-from lratlas.execute.worker import Worked, _tell_error  # pyright: ignore[reportPrivateUsage]
+from lratlas.execute.messages import Message, Worked, failure
 
 
 def test_work_is_reported_at_once_then_now_and_then_and_all_of_it_in_the_end(monkeypatch: pytest.MonkeyPatch):
     clock = SimpleNamespace(now=50.0)
-    monkeypatch.setattr("lratlas.execute.worker.time", SimpleNamespace(monotonic=lambda: clock.now))
-    out = io.StringIO()
-    worked = Worked(out)
+    monkeypatch.setattr("lratlas.execute.messages.time", SimpleNamespace(monotonic=lambda: clock.now))
+    said = list[Message]()
+    worked = Worked(said.append)
     for steps in range(1, 101):
         worked(steps)
         clock.now += 0.05
     worked.rest()
-    told = [json.loads(line)["work"] for line in out.getvalue().splitlines()]
+    told = [message["work"] for message in said]
     assert told[0] == 1
     assert sum(told) == 5050
     assert len(told) <= 7  # five seconds: the first, at most one a second, and the rest
 
 
 def test_nothing_is_reported_of_a_job_without_steps():
-    out = io.StringIO()
-    Worked(out).rest()
-    assert not out.getvalue()
+    said = list[Message]()
+    Worked(said.append).rest()
+    assert not said
 
 
 class EndpointConnectionError(ValueError):
@@ -72,7 +70,5 @@ def test_errors_of_torch_are_not_tried_again_and_a_wrong_task_ends_the_study():
 
 def told(error: Exception, *, ends: bool = False) -> dict[str, bool]:
     """What the driver hears of an error."""
-    out = io.StringIO()
-    _tell_error(out, error, ends=ends)
-    message = json.loads(out.getvalue())
+    message = failure(error, ends=ends)
     return {name: message[name] for name in ("again", "final")}

@@ -15,7 +15,7 @@ from lratlas.config.sections import Spec
 from lratlas.config.spec import spec_from
 from lratlas.config.tasks import Tasks
 from lratlas.models.mlp import MLP
-from lratlas.study.run import conduct, open_study
+from lratlas.study.run import open_study, run_study
 from study.pictures import picture_spec, write_pictures
 
 SECTIONS: dict[str, Any] = {
@@ -57,26 +57,26 @@ def explored_in(
     spec = spec_from({"name": made.name, "task": {"preset": "python"}, **sections})
     store = open_study(folder, spec)
     tasks = Tasks(make=lambda _: made.prepared, generated=False)
-    conduct(store, spec, more=more, tasks=tasks, notice=(notices if notices is not None else list[str]()).append)
+    run_study(store, spec, more=more, tasks=tasks, notice=(notices if notices is not None else list[str]()).append)
     return Atlas(store)
 
 
 @pytest.fixture
 def explored() -> Iterator[Callable[..., Atlas]]:
-    """A function of (folder, task, notices, sections that differ from ``SECTIONS``) that conducts a study here."""
+    """A function of (folder, task, notices, sections that differ from ``SECTIONS``) that runs a study here."""
     with workerless():
         yield explored_in
 
 
 def _conducted(folder: Path, spec: Spec, notices: list[str] | None = None) -> Atlas:
     store = open_study(folder, spec)
-    conduct(store, spec, notice=(notices if notices is not None else list[str]()).append)
+    run_study(store, spec, notice=(notices if notices is not None else list[str]()).append)
     return Atlas(store)
 
 
 @pytest.fixture
 def conducted() -> Iterator[Callable[..., Atlas]]:
-    """A function of (folder, spec, notices) that conducts the study of a spec here."""
+    """A function of (folder, spec, notices) that runs the study of a spec here."""
     with workerless():
         yield _conducted
 

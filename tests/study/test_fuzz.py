@@ -103,7 +103,7 @@ def test_any_damage_to_a_plan_or_a_note_is_noticed(whole_study: Path, tmp_path: 
         if bad != good and json_of(bad) != json_of(good):
             assert said
     assert read_failures(copy) == []
-    assert wall_time(copy).sittings == (json_of(bad) == json_of(good))
+    assert wall_time(copy).sessions == (json_of(bad) == json_of(good))
     plan = store.read_bytes("plan.json")
     spoiled = data.draw(mutated(plan))
     copy.write_bytes("plan.json", spoiled)

@@ -22,7 +22,7 @@ from lratlas.config.spec import spec_from
 from lratlas.errors import JobsFailed, SpecError, StudyError
 from lratlas.models.mlp import MLP
 from lratlas.study.progress import next_plr
-from lratlas.study.run import conduct
+from lratlas.study.run import run_study
 from lratlas.study.store import Store
 from study.fixtures import explored_in
 
@@ -176,13 +176,13 @@ def test_jobs_that_fail_in_a_bisection_leave_the_report_of_what_is_there(
     small_task: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def failing(store: Store, spec: Spec | None, *, more: Sequence[float], **how: Any) -> bool:
-        did = conduct(store, spec, more=more, **how)
+        did = run_study(store, spec, more=more, **how)
         if more:
             (tmp_path / "study" / "report.html").write_text("of an earlier state")
             raise JobsFailed("one job failed")
         return did
 
-    monkeypatch.setattr("lratlas.api.explore.conduct", failing)
+    monkeypatch.setattr("lratlas.api.explore.run_study", failing)
     with pytest.raises(JobsFailed):
         lratlas.explore(
             least_squares(small_task),

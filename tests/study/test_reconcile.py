@@ -1,4 +1,4 @@
-"""What a study keeps of an earlier sitting."""
+"""What a study keeps of an earlier session."""
 
 from pathlib import Path
 

@@ -19,7 +19,7 @@ from lratlas.config.spec import spec_from
 from lratlas.errors import SpecError, StudyError, TaskError
 from lratlas.models.mlp import MLP
 from lratlas.study.files import opened_json, sealed_json
-from lratlas.study.run import conduct, open_study
+from lratlas.study.run import open_study, run_study
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS
 
@@ -325,14 +325,14 @@ def test_averages_that_do_not_fit_can_be_put_right(explored: Explored, tmp_path:
     assert len(explored(tmp_path / "study", average={"counts": [3]}).table("runs")) == 6 * 4
 
 
-def test_fewer_than_one_worker_is_refused(tmp_path: Path):
+def test_workers_that_cannot_be_are_refused(tmp_path: Path):
     spec = spec_from({"task": {"preset": "digits"}, "pretrain": {"lrs": [0.1], "steps": 1}})
     store = open_study(tmp_path / "study", spec)
-    for workers in (0, True, False):
-        with pytest.raises(StudyError, match=rf"workers is {workers}; it must be .*at least 1"):
-            conduct(store, workers=workers)
+    for workers in (-1, True, False):
+        with pytest.raises(StudyError, match=rf"workers is {workers}; it must be .*at least 0"):
+            run_study(store, workers=workers)
     with pytest.raises(StudyError, match=r"gpu_share is 0\.5, but there is no cluster"):
-        conduct(store, gpu_share=0.5)
+        run_study(store, gpu_share=0.5)
     assert [path.name for path in (tmp_path / "study").iterdir()] == ["spec.toml"]
 
 

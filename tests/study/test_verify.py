@@ -28,15 +28,15 @@ def test_each_damaged_or_missing_file_is_named(store: Store):
     lost.unlink()
     plan = root / "plan.json"
     plan_text = plan.read_text()
-    sitting = next((root / "sittings").iterdir())
-    sitting.write_text("{")
+    session = next((root / "sittings").iterdir())
+    session.write_text("{")
     altered, missing = "was cut short or altered", "is missing"
-    names = {path: path.relative_to(root).as_posix() for path in (runs[1], weights, lost, sitting)}
+    names = {path: path.relative_to(root).as_posix() for path in (runs[1], weights, lost, session)}
     expected = [
         Fault(path=names[runs[1]], what=altered),
         Fault(path=names[weights], what=missing),
         Fault(path=names[lost], what=missing),
-        Fault(path=names[sitting], what=altered),
+        Fault(path=names[session], what=altered),
     ]
     assert faults(store) == sorted(expected, key=lambda fault: fault.path)
     plan.write_text(plan_text.replace("float32", "float64", 1))

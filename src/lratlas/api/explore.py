@@ -14,16 +14,25 @@ from lratlas.notices import heard
 from lratlas.study.artifacts import REPORT
 from lratlas.study.folder import AGAIN, PYTHON
 from lratlas.study.plan import stored_spec
-from lratlas.study.run import conduct, open_study
+from lratlas.study.run import open_study, run_study
 from lratlas.study.store import Store
 from lratlas.text import to_python
 
 if TYPE_CHECKING:
     from lratlas.atlas import Atlas
+    from lratlas.execute.executors import Executor
     from lratlas.execute.scheduler import Progress
     from lratlas.task import Task
 
-_ARGUMENTS = ("folder", "workers", "cluster", "gpu_share", "progress", "notice")  # of `explore`, besides sections
+_ARGUMENTS = (
+    "folder",
+    "workers",
+    "cluster",
+    "gpu_share",
+    "executor",
+    "progress",
+    "notice",
+)  # of `explore`, besides sections
 
 
 def explore(
@@ -33,21 +42,26 @@ def explore(
     workers: int | None = 1,
     cluster: str | None = None,
     gpu_share: float = 1.0,
+    executor: "Executor | None" = None,
     progress: "Callable[[Progress], None] | None" = None,
     notice: Callable[[str], None] = print,
     **sections: Any,
 ) -> "Atlas":
-    """Conduct the whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
+    """Run the whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
 
     What the folder already has is not trained again, so calling this again resumes or extends the study.
 
     Args:
         task: A task; or a function from data seed to task, where data are generated; or a spec or the path of one.
         folder: The study folder; a new temporary one if None.
-        workers: Processes on this machine, or on the cluster; None there for as many as it has room for.
+        workers: Processes on this machine, or on the cluster, where None means as many as it has room for. With an
+            executor: how many jobs are submitted at once; None for all that can be done. 0: jobs are done in this
+            process, for breakpoints and profilers; the first error of a job is raised as it is, and not tried again.
         cluster: Address of a Ray cluster, or ``auto``; None for this machine. The folder must be one that all its
             machines see.
         gpu_share: The part of a GPU that a worker on a cluster needs, if the study trains on one.
+        executor: Anything with ``submit(function, /, *args, **kwargs)`` that returns a future: a
+            `concurrent.futures.Executor`, a Dask ``Client``, an executor of submitit. It is left running.
         progress: Called on every change of progress.
         notice: Called with sentences the user should see.
         sections: With a task, the sections of a spec, by the same names and fields: ``pretrain={"lrs": [...],
@@ -72,8 +86,8 @@ def explore(
         values = {"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections}
         spec = spec_from(values, also=_ARGUMENTS)
     store = open_study(folder or tempfile.mkdtemp(prefix="lratlas-"), spec)
-    crew = {"workers": to_python(workers), "cluster": cluster, "gpu_share": to_python(gpu_share)}
-    return _conducted(store, spec, crew, tasks=tasks, progress=progress, notice=notice)
+    where = _where(workers, cluster, gpu_share, executor)
+    return _run(store, spec, where, tasks=tasks, progress=progress, notice=notice)
 
 
 def resume(
@@ -82,10 +96,20 @@ def resume(
     workers: int | None = 1,
     cluster: str | None = None,
     gpu_share: float = 1.0,
+    executor: "Executor | None" = None,
     progress: "Callable[[Progress], None] | None" = None,
     notice: Callable[[str], None] = print,
 ) -> "Atlas":
     """Continue an interrupted study; does nothing if it is finished.
+
+    Args:
+        folder: The study folder, or its URL.
+        workers: As for `explore`, and so are all others.
+        cluster: Address of a Ray cluster.
+        gpu_share: The part of a GPU that a worker on a cluster needs.
+        executor: What jobs are submitted to.
+        progress: Called on every change of progress.
+        notice: Called with sentences the user should see.
 
     Raises:
         StudyError: There is no study there, or it was started from Python and must be continued from there.
@@ -94,14 +118,20 @@ def resume(
     spec = stored_spec(store)
     if spec.task.preset == PYTHON:
         raise StudyError(f"{folder} was started from Python with a custom task; {AGAIN}.")
-    crew = {"workers": to_python(workers), "cluster": cluster, "gpu_share": to_python(gpu_share)}
-    return _conducted(store, None, crew, tasks=None, progress=progress, notice=notice)
+    where = _where(workers, cluster, gpu_share, executor)
+    return _run(store, None, where, tasks=None, progress=progress, notice=notice)
 
 
-def _conducted(
+def _where(workers: object, cluster: str | None, gpu_share: object, executor: object) -> dict[str, Any]:
+    """Where jobs are done, as `run_study` takes it."""
+    numbers = {"workers": to_python(workers), "gpu_share": to_python(gpu_share)}
+    return {**numbers, "cluster": cluster, "executor": executor}
+
+
+def _run(
     store: Store,
     spec: Spec | None,
-    crew: Mapping[str, Any],
+    where: Mapping[str, Any],
     *,
     tasks: Tasks | None,
     progress: "Callable[[Progress], None] | None",
@@ -109,9 +139,9 @@ def _conducted(
 ) -> "Atlas":
     changed = spec is not None and spec != stored_spec(store)
 
-    def conducted(*more: float, notice: Callable[[str], None]) -> "Atlas":
+    def run_once(*more: float, notice: Callable[[str], None]) -> "Atlas":
         try:
-            did = conduct(store, spec, more=more, **crew, tasks=tasks, progress=progress, notice=notice)
+            did = run_study(store, spec, more=more, **where, tasks=tasks, progress=progress, notice=notice)
         except JobsFailed:
             with suppress(StudyError):  # a full disk, say: what failed first is what matters
                 _report(_atlas(store))
@@ -122,10 +152,10 @@ def _conducted(
         return atlas
 
     with heard(notice) as tell:
-        atlas = conducted(notice=tell)
+        atlas = run_once(notice=tell)
         while (plr := atlas.next_plr()) is not None:
             tell(f"Bisection: PLR {plr:g} is added.")
-            atlas = conducted(plr, notice=tell)
+            atlas = run_once(plr, notice=tell)
     return atlas
 
 

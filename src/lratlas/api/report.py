@@ -130,9 +130,9 @@ def _command(atlas: Atlas) -> str:
 
 def _wall_time(atlas: Atlas) -> str:
     found = wall_time(atlas.store)
-    if not found.sittings:
+    if not found.sessions:
         return "unknown: the study was cut off before it could be written down"
-    return _duration(found.seconds) + (f" in {found.sittings} sittings" if found.sittings > 1 else "")
+    return _duration(found.seconds) + (f" in {found.sessions} sessions" if found.sessions > 1 else "")
 
 
 def _duration(seconds: float) -> str:

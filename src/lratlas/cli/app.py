@@ -7,8 +7,8 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -34,21 +34,22 @@ from lratlas.cli.options import (
     TestImages,
     Width,
     Workers,
-    crew,
     look_for_data,
+    worker_options,
 )
 from lratlas.cli.reading import app as compare_app
 from lratlas.cli.reading import serve, verify
 from lratlas.cli.terminal import notice, print_json, print_table, progress_bar, say
 from lratlas.cli.watch import watch
 from lratlas.config.preset_names import PRESETS
-from lratlas.errors import LRAtlasError, SpecError
+from lratlas.errors import JobsFailed, LRAtlasError, SpecError
 from lratlas.notices import heard
 from lratlas.startup import reset_process
 
 if TYPE_CHECKING:
     from lratlas.atlas import Atlas
     from lratlas.config.sections import Spec
+    from lratlas.execute.scheduler import Progress
 
 
 INTERRUPTED, TERMINATED = 130, 143  # the exit codes after Ctrl-C and after SIGTERM
@@ -152,7 +153,7 @@ def demo(
     for name, spec in demo_presets().items():
         repeats = "1 repeat" if spec.pretrain.repeats == 1 else f"{spec.pretrain.repeats} repeats"
         say(f"{spec.name}: {repeats}, {len(spec.pretrain.lrs)} pre-training LRs", style="bold")
-        _print_result(_study(spec, f"{folder}/{name}", crew(workers, None)), as_json=False)
+        _print_result(_study(spec, f"{folder}/{name}", worker_options(workers, None)), as_json=False)
 
 
 @app.command()
@@ -165,11 +166,11 @@ def explore(
     gpu_share: GpuShare = 1.0,
     as_json: Json = False,
 ) -> None:
-    """Conduct the study that a spec describes; continues or extends what the folder holds."""
+    """Run the study that a spec describes; continues or extends what the folder holds."""
     look_for_data(data_root)
     from lratlas.config.spec import read_spec
 
-    _print_result(_study(read_spec(spec), folder, crew(workers, cluster, gpu_share)), as_json=as_json)
+    _print_result(_study(read_spec(spec), folder, worker_options(workers, cluster, gpu_share)), as_json=as_json)
 
 
 @app.command(epilog="\n\n".join(["The studies:", *(f"{name}: {what}." for name, what in PRESETS.items())]))
@@ -194,7 +195,7 @@ def reproduce(
     gpu_share: GpuShare = 1.0,
     as_json: Json = False,
 ) -> None:
-    """Conduct one of the studies that come with the package."""
+    """Run one of the studies that come with the package."""
     from lratlas.config.grid import lr_grid
     from lratlas.config.presets import preset as named
 
@@ -211,7 +212,7 @@ def reproduce(
         lrs=lr_grid(lrs[0], lrs[1], per_decade=lrs[2]) if lrs else None,
         measure=measure or (),
     )
-    _print_result(_study(spec, folder, crew(workers, cluster, gpu_share)), as_json=as_json)
+    _print_result(_study(spec, folder, worker_options(workers, cluster, gpu_share)), as_json=as_json)
 
 
 @app.command()
@@ -227,8 +228,8 @@ def resume(
     look_for_data(data_root)
     from lratlas.api.explore import resume as continued
 
-    with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as progress:
-        atlas = continued(folder, **crew(workers, cluster, gpu_share), progress=progress, notice=notice)
+    with _running(folder) as progress:
+        atlas = continued(folder, **worker_options(workers, cluster, gpu_share), progress=progress, notice=notice)
     _print_result(atlas, as_json=as_json)
 
 
@@ -337,11 +338,26 @@ def _study(spec: "Spec", folder: str, where: dict[str, Any]) -> "Atlas":
     from lratlas.study.run import open_study
 
     open_study(folder, spec)  # the spec is safe before anything heavy is imported
-    from lratlas.api.explore import explore as conducted
+    from lratlas.api.explore import explore as run_explore
 
+    with _running(folder) as progress:
+        return run_explore(spec, folder=folder, **where, progress=progress, notice=notice)
+
+
+@contextmanager
+def _running(folder: str) -> "Generator[Callable[[Progress], None]]":
+    """Show the progress of a study; an error of the user's own code, of a job in this process, becomes a sentence."""
     # What a user's own module prints must not mix with the result.
     with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as progress:
-        return conducted(spec, folder=folder, **where, progress=progress, notice=notice)
+        try:
+            yield progress
+        except Exception as error:
+            from lratlas.execute.messages import sentence
+
+            notes = getattr(error, "__notes__", None)
+            if isinstance(error, LRAtlasError) or not notes:
+                raise
+            raise JobsFailed(f"{sentence(error)} {notes[-1]}") from error
 
 
 def _regimes(folder: str) -> str:

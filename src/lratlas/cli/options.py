@@ -13,7 +13,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 def _workers(given: str | int) -> int:
-    return count("--workers", given)
+    return count("--workers", given, least=0)
 
 
 def _repeats(given: str | int) -> int:
@@ -55,7 +55,8 @@ FolderArgument = Annotated[str, typer.Argument(help="The study folder, or its UR
 Workers = Annotated[
     int | None,
     typer.Option(
-        help="Processes; by default one per core of this machine, or as many as the cluster has room for.",
+        help="Processes; by default one per core of this machine, or as many as the cluster has room for. 0: jobs run"
+        " in this process, for debuggers and profilers.",
         metavar="N",
         parser=_workers,
     ),
@@ -76,10 +77,10 @@ def look_for_data(root: str | None) -> None:
         os.environ["LRATLAS_DATA"] = str(home_expanded(root))
 
 
-def crew(workers: int | None, cluster: str | None, gpu_share: float = 1.0) -> dict[str, Any]:
+def worker_options(workers: int | None, cluster: str | None, gpu_share: float = 1.0) -> dict[str, Any]:
     """Where a study is worked on, as `lratlas.explore` takes it."""
-    if cluster is None:
-        workers = workers or CORES
+    if cluster is None and workers is None:
+        workers = CORES
     return {"workers": workers, "cluster": cluster, "gpu_share": gpu_share}
 
 

@@ -11,7 +11,7 @@ from lratlas.config.sections import Spec
 from lratlas.config.tasks import Tasks
 from lratlas.execute.checkpoints import stack_of
 from lratlas.stacks.tensors import initial_tensors, samples, single_feature_samples
-from lratlas.study.plan import Grid, Plan, Seed, Training
+from lratlas.study.plan import Grid, Job, Plan, Seed, Training
 from lratlas.study.store import Store
 from lratlas.training.prepared import Prepared, make_model, task_on
 from lratlas.training.program import Program, build
@@ -20,7 +20,7 @@ from lratlas.training.state import Samples
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class StackData:
     """The data and the frozen parameters of a stack's seeds."""
 
     train: Samples
@@ -30,8 +30,8 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Study:
-    """A study; programs and data are made once per process."""
+class WorkerContext:
+    """A study as a worker has it; programs and data are made once."""
 
     store: Store
     spec: Spec
@@ -84,11 +84,12 @@ class Study:
         return self.plan.holders()
 
     @cached_property
-    def _trainings(self) -> Mapping[str, Training]:
-        return {job.id: job for job in self.plan.trainings}
+    def jobs(self) -> Mapping[str, Job]:
+        """All jobs of the plan by id."""
+        return {job.id: job for job in self.plan.jobs}
 
     @cached_property
-    def _initial(self) -> dict[tuple[int, ...], tuple[Weights, Weights, Setting]]:
+    def _initial(self) -> dict[tuple[int, ...], tuple[Weights, Weights, StackData]]:
         return {}
 
     def vector(self, weights: Weights) -> Weights:
@@ -98,28 +99,30 @@ class Study:
 
     def training(self, name: str) -> Training:
         """The training job of that name."""
-        return self._trainings[name]
+        job = self.jobs[name]
+        assert isinstance(job, Training)
+        return job
 
-    def initial(self, seeds: Sequence[Seed], lanes: int) -> tuple[Weights, Weights, Setting]:
-        """Initial weights and buffers of a stack, and its setting."""
+    def initial(self, seeds: Sequence[Seed], lanes: int) -> tuple[Weights, Weights, StackData]:
+        """Initial weights and buffers of a stack, and its data."""
         key = (lanes, *(seed.seed for seed in seeds))
         if key not in self._initial:
             self._initial.clear()  # one stack's data at a time; the next job often has the same
             self._initial[key] = self._made(seeds, lanes)
         return self._initial[key]
 
-    def _made(self, seeds: Sequence[Seed], lanes: int) -> tuple[Weights, Weights, Setting]:
+    def _made(self, seeds: Sequence[Seed], lanes: int) -> tuple[Weights, Weights, StackData]:
         tasks = [self._task_of(seed.seed) for seed in seeds]
         drawn = [seed.training_seed for seed in seeds]
         dtype, device = self.dtype, self.device
         weights, buffers, frozen = initial_tensors(tasks, drawn, lanes, dtype=dtype, device=device)
-        setting = Setting(
+        data = StackData(
             train=samples(tasks, "train", frozen, dtype=dtype, device=device),
             test=samples(tasks, "test", frozen, dtype=dtype, device=device),
             features=single_feature_samples(tasks, frozen, dtype=dtype, device=device),
             frozen=frozen,
         )
-        return weights, buffers, setting
+        return weights, buffers, data
 
     def end_points(self, runs: Grid) -> tuple[Weights, Weights]:
         """Final weights and buffers of the given runs as a stack."""

@@ -9,7 +9,7 @@ import polars as pl
 from torch import Tensor
 
 from lratlas.data.band_ranges import Band
-from lratlas.execute.context import Setting, Study
+from lratlas.execute.context import StackData, WorkerContext
 from lratlas.execute.rows import flat, model_rows, norms_table
 from lratlas.measure.bands import band_accuracies
 from lratlas.measure.features import single_feature_accuracies
@@ -25,72 +25,74 @@ Found = Iterator[tuple[Mapping[str, object], Tensor]]  # columns of a row and th
 Values = list[float]
 
 
-def measured(study: Study, job: Measurement) -> pl.DataFrame:
+def measured(context: WorkerContext, job: Measurement) -> pl.DataFrame:
     """The rows that a job adds to its table."""
     if isinstance(job, Features):
-        return _features(study, job)
+        return _features(context, job)
     if isinstance(job, Bands):
-        return _bands(study, job)
+        return _bands(context, job)
     if isinstance(job, Norms):
-        return _norms(study, job)
+        return _norms(context, job)
     if isinstance(job, Sharpness):
-        return _sharpness(study, job)
-    return _geometry(study, job)
+        return _sharpness(context, job)
+    return _geometry(context, job)
 
 
-def _features(study: Study, job: Features) -> pl.DataFrame:
-    def found(weights: Weights, buffers: Weights, setting: Setting) -> Found:
-        accuracies = single_feature_accuracies(study.program, weights, buffers, setting.features)
+def _features(context: WorkerContext, job: Features) -> pl.DataFrame:
+    def found(weights: Weights, buffers: Weights, data: StackData) -> Found:
+        accuracies = single_feature_accuracies(context.program, weights, buffers, data.features)
         yield from (({"feature": feature}, accuracy) for feature, accuracy in enumerate(accuracies))
 
-    return _of_all_runs(study, job.training, found)
+    return _of_all_runs(context, job.training, found)
 
 
-def _bands(study: Study, job: Bands) -> pl.DataFrame:
+def _bands(context: WorkerContext, job: Bands) -> pl.DataFrame:
     bands = [Band(*band) for band in job.bands]
 
-    def found(weights: Weights, buffers: Weights, setting: Setting) -> Found:
+    def found(weights: Weights, buffers: Weights, data: StackData) -> Found:
         for kept in (True, False):
-            accuracies = band_accuracies(study.program, weights, buffers, setting.test, bands, kept=kept)
+            accuracies = band_accuracies(context.program, weights, buffers, data.test, bands, kept=kept)
             for band, accuracy in zip(bands, accuracies, strict=True):
                 yield {"low": band.low, "high": band.high, "kept": kept}, accuracy
 
-    return _of_all_runs(study, job.training, found)
+    return _of_all_runs(context, job.training, found)
 
 
-def _of_all_runs(study: Study, training: str, found: Callable[[Weights, Weights, Setting], Found]) -> pl.DataFrame:
+def _of_all_runs(
+    context: WorkerContext, training: str, found: Callable[[Weights, Weights, StackData], Found]
+) -> pl.DataFrame:
     """Accuracies of a training job's own runs and of its averages, one after the other."""
-    job = study.training(training)
-    _, _, setting = study.initial(job.seeds, len(job.lanes))
+    job = context.training(training)
+    _, _, data = context.initial(job.seeds, len(job.lanes))
     return pl.concat(
         model_rows(job, runs, count, {**columns, "accuracy": flat(accuracy)})
         for runs, count in _grids(job)
-        for columns, accuracy in found(*study.end_points(runs), setting)
+        for columns, accuracy in found(*context.end_points(runs), data)
     )
 
 
-def _norms(study: Study, job: Norms) -> pl.DataFrame:
+def _norms(context: WorkerContext, job: Norms) -> pl.DataFrame:
     if job.training is None:
-        weights, _, _ = study.initial(job.seeds, 1)
-        return norms_table(None, job.seeds, group_norms(study.vector(weights)))
-    training = study.training(job.training)
-    weights, _ = study.end_points(training.runs)
-    return norms_table(training, training.seeds, group_norms(study.vector(weights)), runs=training.runs)
+        weights, _, _ = context.initial(job.seeds, 1)
+        return norms_table(None, job.seeds, group_norms(context.vector(weights)))
+    training = context.training(job.training)
+    weights, _ = context.end_points(training.runs)
+    return norms_table(training, training.seeds, group_norms(context.vector(weights)), runs=training.runs)
 
 
-def _sharpness(study: Study, job: Sharpness) -> pl.DataFrame:
+def _sharpness(context: WorkerContext, job: Sharpness) -> pl.DataFrame:
     from lratlas.measure.sharpness import sharpness_measure  # its solver takes a second to import
 
-    training = study.training(job.training)
-    _, _, setting = study.initial(training.seeds, len(training.lanes))
-    own = [seed_samples(setting.train, at) for at in range(len(training.seeds))]
-    task = study.task
+    training = context.training(job.training)
+    _, _, data = context.initial(training.seeds, len(training.lanes))
+    own = [seed_samples(data.train, at) for at in range(len(training.seeds))]
+    task = context.task
     curvature = sharpness_measure(
         make_model(task, 0), task.objective, task.update, batch_size=task.samples_per_step, limit=job.samples
     )
 
-    def found(weights: Weights, buffers: Weights, setting: Setting) -> dict[str, Values]:
-        error = 1 - evaluate_stack(study.program, weights, buffers, setting.test).accuracy
+    def found(weights: Weights, buffers: Weights, data: StackData) -> dict[str, Values]:
+        error = 1 - evaluate_stack(context.program, weights, buffers, data.test).accuracy
         each = [
             asdict(curvature(_run(weights, at, lane), _run(buffers, at, lane), own[at], seed.training_seed))
             for at, seed in enumerate(training.seeds)
@@ -100,7 +102,7 @@ def _sharpness(study: Study, job: Sharpness) -> pl.DataFrame:
         return {**columns, "test_error": flat(error)}
 
     return pl.concat(
-        model_rows(training, runs, count, found(*study.end_points(runs), setting)) for runs, count in _grids(training)
+        model_rows(training, runs, count, found(*context.end_points(runs), data)) for runs, count in _grids(training)
     )
 
 
@@ -108,22 +110,22 @@ def _run(tensors: Weights, seed: int, lane: int) -> Weights:
     return {name: value[seed, lane] for name, value in tensors.items()}
 
 
-def _geometry(study: Study, job: Geometry) -> pl.DataFrame:
-    training = study.training(job.training)
-    _, _, setting = study.initial(training.seeds, len(training.lanes))
-    points = {role: study.end_points(runs) for role, runs in job.solutions.items()}
+def _geometry(context: WorkerContext, job: Geometry) -> pl.DataFrame:
+    training = context.training(job.training)
+    _, _, data = context.initial(training.seeds, len(training.lanes))
+    points = {role: context.end_points(runs) for role, runs in job.solutions.items()}
     tables: list[pl.DataFrame] = []
     for a, b in combinations(points, 2):
         (first, buffers), (second, _) = points[a], points[b]
         errors = partial(
             path_errors,
-            study.program,
+            context.program,
             first,
             second,
             buffers,
-            {"train": setting.train, "test": setting.test},
-            points=study.spec.measure.interpolation,
-            batch_size=study.task.samples_per_step,
+            {"train": data.train, "test": data.test},
+            points=context.spec.measure.interpolation,
+            batch_size=context.task.samples_per_step,
         )
         line, along = errors(), errors(path=arc) if job.great_circle else None
         tables.append(
@@ -133,7 +135,7 @@ def _geometry(study: Study, job: Geometry) -> pl.DataFrame:
                     "seed": [seed.seed for seed in training.seeds for _ in training.lanes],
                     "a": a,
                     "b": b,
-                    "angle": flat(angular_distance(study.vector(first), study.vector(second))),
+                    "angle": flat(angular_distance(context.vector(first), context.vector(second))),
                     "train_barrier": flat(barrier(line["train"])),
                     "test_barrier": flat(barrier(line["test"])),
                     "train_barrier_arc": flat(barrier(along["train"])) if along else None,

@@ -1,4 +1,4 @@
-"""A crew on a Ray cluster: each worker process is kept by an actor, which relays its messages."""
+"""Workers on a Ray cluster: each worker process is kept by an actor, which relays its messages."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from lratlas.errors import StudyError, first_line
-from lratlas.execute.executors import WORKER, Crew
+from lratlas.execute.executors import WORKER, Workers
 
 _LISTENING = 1.0  # seconds of one call to an actor at least, which keeps its node's death noticeable
 _CALLS = 250  # a second to all actors together, while they have nothing to say but how far they are
@@ -63,7 +63,7 @@ class Station:
 
 
 @dataclass(kw_only=True)
-class RayCrew(Crew):
+class RayWorkers(Workers):
     """Worker processes on the nodes of a Ray cluster, each with the resources that it asks for.
 
     Workers for which the cluster has no room yet come up when it has; a worker whose node dies is started elsewhere.

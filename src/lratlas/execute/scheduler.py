@@ -3,18 +3,23 @@
 import heapq
 import sys
 import time
-from collections import Counter
+import uuid
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn
 
 from lratlas.errors import JobsFailed, StudyError
-from lratlas.execute.executors import Crew, LocalCrew
+from lratlas.execute.executors import Executor, LocalWorkers, SerialWorker, SubmittingWorkers, Workers
+from lratlas.execute.messages import Message
 from lratlas.execute.sending import packed_tasks
-from lratlas.study.plan import Geometry, Job, Plan, Training
+from lratlas.study.plan import Geometry, Job, Plan, Training, stored_spec
 from lratlas.study.progress import is_done, listing
 from lratlas.study.records import Failure, record_failure
 from lratlas.study.store import Store
+
+if TYPE_CHECKING:
+    from lratlas.config.tasks import Tasks
 
 
 @dataclass(kw_only=True)
@@ -70,13 +75,13 @@ class OpenJobs:
 
 
 ATTEMPTS = 3
-"""How often a job is tried in one sitting."""
+"""How often a job is tried in one session."""
 
 PAUSES = (1.0, 5.0)
 """Seconds before the second and the third attempt: a full disk may have room again by then."""
 
 HOPELESS = 3
-"""So many jobs given up before any was done end a sitting."""
+"""So many jobs given up before any was done end a session."""
 
 _STARTS = 3  # attempts in a row to start a worker
 _PATIENCE = 30.0  # seconds until it is said that no worker has come up
@@ -101,7 +106,8 @@ def execute(
     workers: int | None,
     cluster: str | None = None,
     gpu_share: float = 1.0,
-    tasks: object = None,
+    executor: Executor | None = None,
+    tasks: "Tasks | None" = None,
     progress: Callable[[Progress], None] | None = None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> bool:
@@ -110,9 +116,11 @@ def execute(
     Args:
         store: The study.
         plan: Its stored plan.
-        workers: Number of processes; None, on a cluster, for as many as it has room for.
+        workers: Number of processes, or of jobs that are submitted at once; 0 for none besides this one; None for as
+            many as a cluster has room for, or for all jobs that can be done.
         cluster: Address of a Ray cluster, or ``auto``; None for this machine.
         gpu_share: The part of a GPU that a worker on a cluster needs, if the plan trains on one.
+        executor: What jobs are submitted to; None for processes.
         tasks: Tasks that the spec cannot describe, sent to the workers; None if it can.
         progress: Called on every change of progress.
         notice: Called with sentences that the user should see.
@@ -123,42 +131,70 @@ def execute(
     Raises:
         JobsFailed: Some jobs failed again and again; all others are done.
         StudyError: No worker could be started, or nothing goes well; everything finished so far is in the store.
+        Exception: With no process besides this one, the first error of a job, as it is.
     """
     there = listing(store)
     left = open_jobs(plan, {job.id for job in plan.jobs if not is_done(there, job)})
     if not left.jobs:
         return False
-    first: dict[str, object] = {
-        "folder": store.url,
-        "tasks": None if tasks is None else packed_tasks(tasks),
-        "path": sys.path,
-    }
-    most = min(workers, len(left.jobs)) if workers else None
-    with _crew(cluster, most, first, gpus=gpu_share if plan.device.startswith("cuda") else 0.0) as crew:
-        driver = _Driver(
+    most = min(workers, len(left.jobs)) if workers is not None else None
+    gpus = gpu_share if plan.device.startswith("cuda") else 0.0
+    if workers == 0:
+        made = _serial(store, plan, tasks)
+    elif executor is not None:
+        made = _submitting(store, tasks, executor, most or len(left.jobs))
+    else:
+        made = _processes(store, tasks, most, cluster=cluster, gpus=gpus)
+    with made:
+        scheduler = _Scheduler(
             store=store,
             plan=plan,
             open=left,
-            crew=crew,
+            workers=made,
             report=progress or _nothing,
             notice=notice,
             retry=store.how_to_continue(),
         )
-        driver.tell_progress()
-        while driver.busy or left.any:
-            driver.hear()
-            driver.feed()
+        made.meanwhile = scheduler.take_in
+        scheduler.tell_progress()
+        while scheduler.busy or left.any:
+            scheduler.hear()
+            scheduler.feed()
     if left.jobs:
-        raise JobsFailed(driver.failed())
+        raise JobsFailed(scheduler.failed())
     return True
 
 
-def _crew(cluster: str | None, workers: int | None, first: Mapping[str, object], *, gpus: float) -> Crew:
-    if cluster is None:
-        return LocalCrew(workers=workers or 1, first=first)
-    from lratlas.execute.ray import RayCrew
+def _serial(store: Store, plan: Plan, tasks: "Tasks | None") -> Workers:
+    from lratlas.config.tasks import tasks_from
+    from lratlas.execute.context import WorkerContext
 
-    return RayCrew(address=cluster, most=workers, first=first, gpus=gpus)
+    spec = stored_spec(store)
+    return SerialWorker(context=WorkerContext(store, spec, plan, tasks or tasks_from(spec.task)))
+
+
+def _submitting(store: Store, tasks: "Tasks | None", executor: Executor, workers: int) -> Workers:
+    from lratlas.execute.run_job import StudySource
+
+    source = StudySource(
+        session=uuid.uuid4().hex, folder=store.url, path=tuple(sys.path), packed=_packed(tasks), tasks=tasks
+    )
+    return SubmittingWorkers(executor=executor, workers=workers, source=source)
+
+
+def _processes(
+    store: Store, tasks: "Tasks | None", workers: int | None, *, cluster: str | None, gpus: float
+) -> Workers:
+    first: dict[str, object] = {"folder": store.url, "tasks": _packed(tasks), "path": sys.path}
+    if cluster is None:
+        return LocalWorkers(workers=workers or 1, first=first)
+    from lratlas.execute.ray import RayWorkers
+
+    return RayWorkers(address=cluster, most=workers, first=first, gpus=gpus)
+
+
+def _packed(tasks: "Tasks | None") -> str | None:
+    return None if tasks is None else packed_tasks(tasks)
 
 
 def _nothing(_: Progress) -> None:
@@ -166,20 +202,20 @@ def _nothing(_: Progress) -> None:
 
 
 @dataclass(kw_only=True)
-class _Driver:
-    """Feeds a crew and takes in what it says."""
+class _Scheduler:
+    """Gives jobs to workers and takes in what they say."""
 
     store: Store
     plan: Plan
     open: OpenJobs
-    crew: Crew
+    workers: Workers
     report: Callable[[Progress], None]
     notice: Callable[[str], None]
     retry: str  # what the user can do where something failed
     noticed: set[str] = field(default_factory=set[str])  # what workers have reported, once for all of them
     busy: dict[int, Job] = field(default_factory=dict[int, Job])
     kinds: Counter[str] = field(default_factory=Counter[str])  # how many workers are busy with each kind of job
-    idle: list[int] = field(default_factory=list[int])
+    idle: deque[int] = field(default_factory=deque[int])
     starts: Counter[int] = field(default_factory=Counter[int])  # attempts to start each worker, in a row
     attempts: Counter[str] = field(default_factory=Counter[str])
     reasons: dict[str, str] = field(default_factory=dict[str, str])  # of the jobs that were given up
@@ -208,10 +244,10 @@ class _Driver:
         """Give each idle worker a job, as long as there are any that can be done."""
         fed = False
         while self.idle and (job := self.open.take()):
-            worker = self.idle.pop(0)
+            worker = self.idle.popleft()
             self.busy[worker] = job
             self.kinds[_word(job)] += 1
-            self.crew.tell(worker, {"job": job.id})
+            self.workers.tell(worker, {"job": job.id})
             fed = True
         if fed:
             self.tell_progress()
@@ -219,12 +255,15 @@ class _Driver:
     def hear(self) -> None:
         """Wait for a message and take it in, or for a job that can be tried again."""
         pause = self.open.pause() if self.idle else None
-        heard = self.crew.listen(pause if self.busy or self.idle else _PATIENCE)
+        heard = self.workers.listen(pause if self.busy or self.idle else _PATIENCE)
         if heard is None:
             if not self.busy and not self.idle:
                 self.notice("No worker has come up yet; the study waits for one.")
             return
-        worker, message = heard
+        self.take_in(*heard)
+
+    def take_in(self, worker: int, message: Message) -> None:
+        """Take in what a worker says."""
         if "notice" in message:
             if message["notice"] not in self.noticed:
                 self.noticed.add(message["notice"])
@@ -265,8 +304,10 @@ class _Driver:
         self.idle.append(worker)
         self.tell_progress()
 
-    def _erred(self, worker: int, message: Mapping[str, Any]) -> None:
+    def _erred(self, worker: int, message: Message) -> None:
         """A worker could not do its job, or could not even begin."""
+        if "exception" in message:
+            self._raise(self._left_by(worker), message["error"], message["exception"])
         if message["final"]:
             raise StudyError(message["error"])
         if worker not in self.busy:
@@ -275,8 +316,14 @@ class _Driver:
         if not message["ends"]:
             self.idle.append(worker)
 
+    def _raise(self, job: Job, reason: str, exception: Exception) -> NoReturn:
+        """Raise an error of this very process where it is, for whoever looks for its cause."""
+        record_failure(self.store, Failure(job=job.id, attempt=1, reason=reason, given_up=True))
+        exception.add_note(f"This was the job {job.id}. Nothing already computed is lost: {self.retry}.")
+        raise exception
+
     def _ended(self, worker: int, how: str) -> None:
-        """A worker is gone: start it anew, and put back what it was at."""
+        """A worker is gone: start it again, and put back what it was at."""
         if worker in self.busy:
             self._failed(self._left_by(worker), f"its worker was ended {how}.")
         elif worker in self.idle:
@@ -284,7 +331,7 @@ class _Driver:
         else:
             self._not_started(worker, how)
         if self.open.any or self.busy:
-            self.crew.renew(worker)
+            self.workers.renew(worker)
 
     def _not_started(self, worker: int, how: str) -> None:
         self.starts[worker] += 1

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lratlas.execute.checkpoints import named, read_segment, segment_tensors, stack_of
-from lratlas.execute.context import Setting, Study
+from lratlas.execute.context import StackData, WorkerContext
 from lratlas.execute.measure_job import measured
 from lratlas.execute.rows import convergence_table, runs_table, trace_table
 from lratlas.rng import torch_seed
@@ -18,21 +18,21 @@ from lratlas.study.plan import TABLE_OF, Job, Training
 from lratlas.training.averaging import Tails, add_checkpoint, averaged
 from lratlas.training.batches import augmentation_draws, batch_indices
 from lratlas.training.evaluate import Scores, evaluate_stack, pooled_buffers
-from lratlas.training.record import Row, UnderWay, packed, unpacked
+from lratlas.training.record import Row, SegmentState, packed, unpacked
 from lratlas.training.sphere import Weights
 from lratlas.training.state import Stack, lanes_of, start_stack
 from lratlas.training.trainer import Trained, train_stack
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class TrainState:
     """Where a training job stands.
 
     Attributes:
         stack: The stack.
         tails: Running sums of the checkpoints that are averaged.
         seconds: Time spent up to here.
-        under_way: What is under way in the middle of a segment; None at its end.
+        segment: What is under way in the middle of a segment; None at its end.
         generator: State there of PyTorch's generator, which dropout and the like draw from.
         files: Checkpoints of the job that are there.
     """
@@ -40,7 +40,7 @@ class Point:
     stack: Stack
     tails: Tails = field(default_factory=dict[int, dict[str, Tensor]])
     seconds: float = 0.0
-    under_way: UnderWay | None = None
+    segment: SegmentState | None = None
     generator: Tensor | None = None
     files: tuple[str, ...] = ()
 
@@ -52,11 +52,11 @@ class Stopped(Exception):  # noqa: N818 - it names what happened
     """A job was left at the end of a segment, because that was asked for."""
 
 
-def perform(study: Study, job: Job, progress: Progress, stopping: Callable[[], bool] = lambda: False) -> None:
+def perform(context: WorkerContext, job: Job, progress: Progress, stopping: Callable[[], bool] = lambda: False) -> None:
     """Do one job.
 
     Args:
-        study: The study.
+        context: The study, as this process sees it.
         job: One of its plan.
         progress: Called with the run-steps just trained.
         stopping: Whether to leave a training at the end of the segment that it is in.
@@ -65,15 +65,15 @@ def perform(study: Study, job: Job, progress: Progress, stopping: Callable[[], b
         Stopped: It was left there.
     """
     if isinstance(job, Training):
-        _train(study, job, progress, stopping)
+        _train(context, job, progress, stopping)
     else:
-        study.store.write_table(TABLE_OF[type(job)], job.id, measured(study, job))
+        context.store.write_table(TABLE_OF[type(job)], job.id, measured(context, job))
 
 
-def _train(study: Study, job: Training, progress: Progress, stopping: Callable[[], bool]) -> None:
+def _train(context: WorkerContext, job: Training, progress: Progress, stopping: Callable[[], bool]) -> None:
     began = time.monotonic()
-    weights, buffers, setting = study.initial(job.seeds, len(job.lanes))
-    at = reached(study, job) or Point(stack=_start(study, job, weights, buffers))
+    weights, buffers, data = context.initial(job.seeds, len(job.lanes))
+    at = reached(context, job) or TrainState(stack=_start(context, job, weights, buffers))
     spent = at.seconds
     progress(job.size * (at.stack.step - job.start))
 
@@ -84,48 +84,48 @@ def _train(study: Study, job: Training, progress: Progress, stopping: Callable[[
     for end in job.segments:
         if end <= at.stack.step:
             continue
-        trained, tails = _train_segment(study, job, setting, at, end, progress, stopping)
-        at = Point(
+        trained, tails = _train_segment(context, job, data, at, end, progress, stopping)
+        at = TrainState(
             stack=trained.stack,
             tails=tails,
             seconds=seconds(),
-            under_way=trained.under_way,
-            generator=generator_state(study.device) if trained.under_way else None,
+            segment=trained.segment,
+            generator=generator_state(context.device) if trained.segment else None,
             files=at.files,
         )
         last_rows = trained.rows
-        if at.under_way or end < job.segments[-1]:
-            at = keep(study, job, at)
-            if at.under_way or stopping():
+        if at.segment or end < job.segments[-1]:
+            at = keep(context, job, at)
+            if at.segment or stopping():
                 raise Stopped
-    _finish(study, job, setting, at, last_rows, seconds)
-    forget(study, at)
+    _finish(context, job, data, at, last_rows, seconds)
+    forget(context, at)
 
 
-def _start(study: Study, job: Training, weights: Weights, buffers: Weights) -> Stack:
+def _start(context: WorkerContext, job: Training, weights: Weights, buffers: Weights) -> Stack:
     """The stack at a job's first step."""
     if job.parent and job.parents and job.stage == "average":
-        tensors = study.store.read_weights(job.parent)
-        return read_segment(tensors, job.runs, counts=(), step=job.start, device=study.device)[0]
+        tensors = context.store.read_weights(job.parent)
+        return read_segment(tensors, job.runs, counts=(), step=job.start, device=context.device)[0]
     if job.parents:
-        weights, buffers = study.end_points(job.parents)
-    return start_stack(weights, buffers, study.task.update)
+        weights, buffers = context.end_points(job.parents)
+    return start_stack(weights, buffers, context.task.update)
 
 
 def _train_segment(
-    study: Study,
+    context: WorkerContext,
     job: Training,
-    setting: Setting,
-    at: Point,
+    data: StackData,
+    at: TrainState,
     end: int,
     progress: Progress,
     stopping: Callable[[], bool],
 ) -> tuple[Trained, Tails]:
     """Train to the end of a segment and record its rows; or to where it is left, which records nothing."""
-    task, first, tails = study.task, at.stack.step, at.tails
+    task, first, tails = context.task, at.stack.step, at.tails
     # Dropout and the like draw from here.
     if at.generator is not None:
-        set_generator_state(at.generator, study.device)
+        set_generator_state(at.generator, context.device)
     else:
         torch.manual_seed(torch_seed(first, job.id))
     span = {"start": first, "stop": end, "samples": task.samples, "batch_size": task.samples_per_step}
@@ -134,18 +134,18 @@ def _train_segment(
     lrs = [lane.lr for lane in job.lanes]
     checkpoints = job.average.steps if job.average else ()
     trained = train_stack(
-        study.program,
+        context.program,
         at.stack,
-        lrs=torch.tensor(lrs, dtype=study.dtype, device=study.device).expand(len(job.seeds), -1).contiguous(),
-        batches=_side_by_side(order, same=task.full_batch).to(study.device),
+        lrs=torch.tensor(lrs, dtype=context.dtype, device=context.device).expand(len(job.seeds), -1).contiguous(),
+        batches=_side_by_side(order, same=task.full_batch).to(context.device),
         draws={name: torch.stack([draw[name] for draw in draws], 1) for name in draws[0]} if draws else None,
-        train=setting.train,
-        test=setting.test if job.stage != "average" else None,
+        train=data.train,
+        test=data.test if job.stage != "average" else None,
         trace_every=job.trace_every if job.stage != "average" else None,
         snapshots=[step for step in checkpoints if first < step <= end],
         epoch=job.epoch,
         progress=progress,
-        under_way=at.under_way,
+        segment=at.segment,
         leave=stopping,
     )
     for step, weights in trained.snapshots.items():
@@ -153,13 +153,13 @@ def _train_segment(
         place = checkpoints.index(step)
         rank = place if job.stage == "average" else len(checkpoints) - 1 - place
         tails = add_checkpoint(tails, job.average.counts, weights, rank=rank)
-    if trained.under_way:
+    if trained.segment:
         return trained, tails
     if trained.fitted:
-        study.store.write_table("convergence", f"{job.id}-{end}", convergence_table(job, trained.fitted))
+        context.store.write_table("convergence", f"{job.id}-{end}", convergence_table(job, trained.fitted))
     if job.stage != "average":
         frame = trace_table(job.runs, trained.rows, task.steps_per_epoch)
-        study.store.write_table("traces", f"{job.id}-{end}", frame)
+        context.store.write_table("traces", f"{job.id}-{end}", frame)
     return trained, tails
 
 
@@ -169,19 +169,19 @@ def _side_by_side(order: Sequence[Tensor], *, same: bool) -> Tensor:
 
 
 def _finish(
-    study: Study,
+    context: WorkerContext,
     job: Training,
-    setting: Setting,
-    at: Point,
+    data: StackData,
+    at: TrainState,
     rows: list[Row],
     seconds: Callable[[], float],
 ) -> None:
-    program, stack, tensors, tables = study.program, at.stack, dict[str, Tensor](), list[pl.DataFrame]()
+    program, stack, tensors, tables = context.program, at.stack, dict[str, Tensor](), list[pl.DataFrame]()
 
     def scored(weights: Weights, buffers: Weights) -> tuple[Scores, Scores]:
         return (
-            evaluate_stack(program, weights, buffers, setting.train),
-            evaluate_stack(program, weights, buffers, setting.test),
+            evaluate_stack(program, weights, buffers, data.train),
+            evaluate_stack(program, weights, buffers, data.test),
         )
 
     if job.stage != "average":
@@ -190,94 +190,94 @@ def _finish(
             tensors |= segment_tensors(job.runs, stack, {}, 0.0)
         gradient = rows[-1].gradient_norm if rows else None
         scores = scored(stack.weights, stack.buffers)
-        start = _start_loss(study, job) if job.stage == "pretrain" else None
+        start = _start_loss(context, job) if job.stage == "pretrain" else None
         tables.append(runs_table(job, job.runs, job.parents, stack, *scores, gradient=gradient, start=start))
     if job.average:
-        means = averaged(at.tails, rule=study.task.update, dtype=study.dtype)
-        size = study.task.samples_per_step
+        means = averaged(at.tails, rule=context.task.update, dtype=context.dtype)
+        size = context.task.samples_per_step
         for count, runs in zip(job.average.counts, job.average.runs, strict=True):
             mean = means[count]
-            buffers = pooled_buffers(program, mean, stack.buffers, setting.train, batch_size=size)
+            buffers = pooled_buffers(program, mean, stack.buffers, data.train, batch_size=size)
             tensors |= named(runs, "weights", mean) | named(runs, "buffers", buffers)
             tables.append(runs_table(job, runs, job.runs, stack, *scored(mean, buffers), count=count))
-    study.store.write_weights(job.id, tensors)
+    context.store.write_weights(job.id, tensors)
     table = pl.concat(tables)
     each = seconds() / job.size
     # A stack's time is shared by its runs; where it was trained for averages alone, by those over most checkpoints.
     longest = pl.col("count").max() if job.stage == "average" else None
     spent = pl.when(pl.col("count").eq_missing(longest)).then(each).otherwise(0.0)
-    study.store.write_table("runs", job.id, table.with_columns(seconds=spent))
+    context.store.write_table("runs", job.id, table.with_columns(seconds=spent))
 
 
-def _start_loss(study: Study, job: Training) -> Tensor:
+def _start_loss(context: WorkerContext, job: Training) -> Tensor:
     """Test loss of each run's model before its first step, batch norm with the statistics of the training set.
 
     Initial models come with other statistics, which training replaces at any LR: their loss would seem to move.
     """
-    weights, buffers, setting = study.initial(job.seeds, len(job.lanes))
+    weights, buffers, data = context.initial(job.seeds, len(job.lanes))
     # All lanes of a seed start from the same weights. A compiled program is compiled for each size of stack, which
     # takes longer than evaluating all lanes once; an eager one evaluates a single lane.
-    if not study.program.compiled:
+    if not context.program.compiled:
         weights, buffers = (lanes_of(tensors, slice(0, 1)) for tensors in (weights, buffers))
-    size = study.task.samples_per_step
-    pooled = pooled_buffers(study.program, weights, buffers, setting.train, batch_size=size)
-    return evaluate_stack(study.program, weights, pooled, setting.test).loss.expand(-1, len(job.lanes))
+    size = context.task.samples_per_step
+    pooled = pooled_buffers(context.program, weights, buffers, data.train, batch_size=size)
+    return evaluate_stack(context.program, weights, pooled, data.test).loss.expand(-1, len(job.lanes))
 
 
 _KIND = "under_way"
 _NUMBERS, _GENERATOR = f"stack/{_KIND}", "stack/generator"
 
 
-def reached(study: Study, job: Training) -> Point | None:
+def reached(context: WorkerContext, job: Training) -> TrainState | None:
     """The furthest point of a job that was kept, with all rows recorded before it; None if there is none.
 
     Raises:
         StudyError: It cannot be read.
     """
-    store = study.store
+    store = context.store
     recorded = {*takewhile(lambda end: all(store.has_part(t, f"{job.id}-{end}") for t in job.recorded), job.segments)}
     ends = [end for end in sorted(recorded) if store.has_weights(f"{job.id}-{end}")]
     files = tuple(f"{job.id}-{end}" for end in ends)
     if store.has_weights(job.part_way):
-        at, files = _read(study, job, job.part_way), (*files, job.part_way)
+        at, files = _read(context, job, job.part_way), (*files, job.part_way)
         step = at.stack.step
         if step > max(ends, default=job.start) and recorded.issuperset(end for end in job.segments if end <= step):
             return replace(at, files=files)
-    return replace(_read(study, job, f"{job.id}-{ends[-1]}", end=ends[-1]), files=files) if ends else None
+    return replace(_read(context, job, f"{job.id}-{ends[-1]}", end=ends[-1]), files=files) if ends else None
 
 
-def _read(study: Study, job: Training, name: str, *, end: int | None = None) -> Point:
+def _read(context: WorkerContext, job: Training, name: str, *, end: int | None = None) -> TrainState:
     """What a checkpoint holds: that of the end of a segment, or, without an end, of the middle of one."""
-    tensors = study.store.read_weights(name)
+    tensors = context.store.read_weights(name)
     counts = job.average.counts if job.average else ()
     step = int(tensors[_NUMBERS][0]) if end is None else end
-    stack, tails, seconds = read_segment(tensors, job.runs, counts=counts, step=step, device=study.device)
+    stack, tails, seconds = read_segment(tensors, job.runs, counts=counts, step=step, device=context.device)
     if end is not None:
-        return Point(stack=stack, tails=tails, seconds=seconds)
+        return TrainState(stack=stack, tails=tails, seconds=seconds)
     files = {run: tensors for row in job.runs for run in row}
-    under_way = unpacked(stack_of(files, job.runs, _KIND, study.device), tensors[_NUMBERS][1:])
-    return Point(stack=stack, tails=tails, seconds=seconds, under_way=under_way, generator=tensors[_GENERATOR])
+    segment = unpacked(stack_of(files, job.runs, _KIND, context.device), tensors[_NUMBERS][1:])
+    return TrainState(stack=stack, tails=tails, seconds=seconds, segment=segment, generator=tensors[_GENERATOR])
 
 
-def keep(study: Study, job: Training, at: Point) -> Point:
+def keep(context: WorkerContext, job: Training, at: TrainState) -> TrainState:
     """Keep a job where it stands; at the end of a segment, earlier checkpoints of it are removed.
 
     Raises:
         StudyError: The file cannot be written.
     """
     tensors = segment_tensors(job.runs, at.stack, at.tails, at.seconds)
-    if at.under_way is None or at.generator is None:
+    if at.segment is None or at.generator is None:
         name = f"{job.id}-{at.stack.step}"
-        study.store.write_weights(name, tensors)
-        return forget(study, at, but=name)
-    values, numbers = packed(at.under_way)
+        context.store.write_weights(name, tensors)
+        return forget(context, at, but=name)
+    values, numbers = packed(at.segment)
     tensors |= named(job.runs, _KIND, values)
     tensors |= {_NUMBERS: torch.tensor([at.stack.step, *numbers]), _GENERATOR: at.generator}
-    study.store.write_weights(job.part_way, tensors)
+    context.store.write_weights(job.part_way, tensors)
     return replace(at, files=(*at.files, job.part_way))
 
 
-def forget(study: Study, at: Point, *, but: str | None = None) -> Point:
+def forget(context: WorkerContext, at: TrainState, *, but: str | None = None) -> TrainState:
     """Remove the checkpoints of a job that have become useless.
 
     Raises:
@@ -285,7 +285,7 @@ def forget(study: Study, at: Point, *, but: str | None = None) -> Point:
     """
     for name in at.files:
         if name != but:
-            study.store.remove_weights(name)
+            context.store.remove_weights(name)
     return replace(at, files=() if but is None else (but,))
 
 

@@ -55,7 +55,7 @@ def notes(store: Store, folder: str, kind: type[N]) -> Iterator[N]:
 SESSIONS = "sittings"
 
 
-class Sitting(Note):
+class Session(Note):
     """One time that a study was worked on.
 
     Attributes:
@@ -69,21 +69,21 @@ class Sitting(Note):
 
 @dataclass(frozen=True, kw_only=True)
 class WallTime:
-    """Seconds from beginning to end, summed over all sittings that came to an end, and how many there were."""
+    """Seconds from beginning to end, summed over all sessions that came to an end, and how many there were."""
 
     seconds: float
-    sittings: int
+    sessions: int
 
 
-def record_sitting(store: Store, sitting: Sitting) -> None:
-    """Write down a sitting; that it cannot be written hides no other error."""
-    write_note(store, SESSIONS, sitting)
+def record_session(store: Store, session: Session) -> None:
+    """Write down a session; that it cannot be written hides no other error."""
+    write_note(store, SESSIONS, session)
 
 
 def wall_time(store: Store) -> WallTime:
-    """The time of all sittings; one that was killed outright has left no trace, nor has one with a damaged file."""
-    seconds = [each.seconds for each in notes(store, SESSIONS, Sitting)]
-    return WallTime(seconds=sum(seconds, 0.0), sittings=len(seconds))
+    """The time of all sessions; one that was killed outright has left no trace, nor has one with a damaged file."""
+    seconds = [each.seconds for each in notes(store, SESSIONS, Session)]
+    return WallTime(seconds=sum(seconds, 0.0), sessions=len(seconds))
 
 
 FAILURES = "failures"
@@ -94,7 +94,7 @@ class Failure(Note):
 
     Attributes:
         job: Its id.
-        attempt: Which attempt of the sitting, from 1.
+        attempt: Which attempt of the session, from 1.
         reason: What happened, in one sentence.
         given_up: Whether it was the last attempt.
     """

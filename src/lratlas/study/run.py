@@ -1,8 +1,7 @@
-"""Conducting a study: open its folder, plan what it lacks, have it done. Calling it again is harmless."""
+"""Running a study: open its folder, plan what it lacks, have it done. Calling it again is harmless."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,11 +15,12 @@ from lratlas.study.folder import SPEC
 from lratlas.study.lock import held
 from lratlas.study.plan import PLAN, stored_spec
 from lratlas.study.progress import is_done, listing
-from lratlas.study.records import Sitting, record_sitting
+from lratlas.study.records import Session, record_session
 from lratlas.study.store import Store
 
 if TYPE_CHECKING:
     from lratlas.config.tasks import Tasks
+    from lratlas.execute.executors import Executor
     from lratlas.execute.scheduler import Progress
     from lratlas.study.plan import Plan, Seed
 
@@ -44,7 +44,7 @@ def open_study(folder: str | Path, spec: Spec) -> Store:
     return store
 
 
-def conduct(
+def run_study(
     store: Store,
     spec: Spec | None = None,
     *,
@@ -52,21 +52,24 @@ def conduct(
     workers: int | None = 1,
     cluster: str | None = None,
     gpu_share: float = 1.0,
+    executor: "Executor | None" = None,
     tasks: "Tasks | None" = None,
     progress: "Callable[[Progress], None] | None" = None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> bool:
     """Plan and do everything that the study still lacks; damaged files are set aside and made again.
 
-    Where another process conducts the same study, this one waits until it has ended.
+    Where another process runs the same study, this one waits until it has ended.
 
     Args:
         store: The study, its spec stored.
         spec: What to explore, if it is more than the stored spec (see `open_study`).
         more: Pre-training LRs to add to those of the spec, for a bisection.
-        workers: Number of processes, at least 1; None, on a cluster, for as many as it has room for.
+        workers: Number of processes, or of jobs that are submitted to the executor at once; 0 to do the jobs in this
+            process; None for as many as a cluster has room for, or for all that can be done.
         cluster: Address of a Ray cluster, or ``auto``; None for processes on this machine.
         gpu_share: The part of a GPU that a worker on a cluster needs, above 0, if the study trains on one.
+        executor: What jobs are submitted to; None for processes.
         tasks: The tasks, where the spec cannot describe them.
         progress: Called on every change of progress.
         notice: Called with sentences the user should see.
@@ -78,10 +81,11 @@ def conduct(
         SpecError: The machine lacks the device, or the spec does not fit the data.
         JobsFailed: Some jobs failed again and again; all others are done.
         StudyError: The task differs from the one the study was started with, or nothing can be done.
+        Exception: With ``workers=0`` the first error of a job, as it is.
     """
     from lratlas.execute.scheduler import execute
 
-    _check_crew(workers, cluster, gpu_share)
+    _check_workers(workers, cluster, gpu_share, executor)
     with held(store, notice):
         store.sweep()
         plan = _planned(store, spec, more=more, tasks=tasks, notice=notice)
@@ -92,6 +96,7 @@ def conduct(
             workers=workers,
             cluster=cluster,
             gpu_share=gpu_share,
+            executor=executor,
             tasks=tasks,
             progress=progress,
             notice=notice,
@@ -99,11 +104,22 @@ def conduct(
         return _timed(store, done, workers)
 
 
-def _check_crew(workers: int | None, cluster: str | None, gpu_share: float) -> None:
-    if workers is None and cluster is None:
-        raise StudyError("workers is None; it must be a whole number of at least 1, except on a cluster.")
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):  # pyright: ignore[reportUnnecessaryIsInstance] - from notebooks
-        raise StudyError(f"workers is {workers}; it must be a whole number of at least 1.")
+def _check_workers(workers: int | None, cluster: str | None, gpu_share: float, executor: object) -> None:
+    if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
+        raise StudyError(
+            f"executor is {executor!r}, which has no submit(); give a concurrent.futures.Executor, a Dask Client or the"
+            " like."
+        )
+    if executor is not None and cluster is not None:
+        raise StudyError("There are both an executor and a cluster; give one of them.")
+    if workers is None and cluster is None and executor is None:
+        raise StudyError(
+            "workers is None; it must be a whole number of at least 0, except on a cluster or with an executor."
+        )
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):  # pyright: ignore[reportUnnecessaryIsInstance] - from notebooks
+        raise StudyError(f"workers is {workers}; it must be a whole number of at least 0.")
+    if workers == 0 and (cluster is not None or executor is not None):
+        raise StudyError("workers is 0, which means this process; on a cluster or with an executor it is at least 1.")
     if not 0 < gpu_share <= 1:
         raise StudyError(f"gpu_share is {gpu_share}; it must be above 0 and at most 1.")
     if gpu_share != 1 and cluster is None:
@@ -122,6 +138,7 @@ def _planned(
     import torch
 
     from lratlas.config.tasks import own_code, tasks_from
+    from lratlas.execute.run_job import one_thread
     from lratlas.study.plan import Checked, plan_text, with_own_versions
     from lratlas.study.planning import make_plan
     from lratlas.study.preflight import (
@@ -151,7 +168,7 @@ def _planned(
     if own := own_code(spec.task):
         notice(f"Code that the spec names is imported and run: {', '.join(own)}.")
     known = tasks or tasks_from(spec.task)
-    with _one_thread():
+    with one_thread():
         seeds, parts = _repetitions(known, spec.pretrain.repeats)
     # A task from Python may have been edited since, which cannot be checked here: it is refused below.
     if old and tasks is None and spec == stored and not more and was_finished_earlier(store, old, seeds, spec):
@@ -169,7 +186,7 @@ def _planned(
         task, torch.device(device), getattr(torch, spec.training.dtype)
     )  # before anything is planned: what cannot be moved is refused
     compiled = _is_compiled(store, spec, old, notice)
-    with _one_thread():
+    with one_thread():
         strategy = old.strategy if old else strategy_of(spec, task, device)
         pre_norm = old.pre_norm if old else pre_norm_of(task)
     # A bisection has added PLRs that the spec does not name.
@@ -237,22 +254,9 @@ def _timed(store: Store, work: Callable[[], bool], workers: int | None) -> bool:
     try:
         did = work()
         return did
-    finally:  # also of a sitting that is interrupted
+    finally:  # also of a session that is interrupted
         if did:
-            record_sitting(store, Sitting(seconds=round(time.monotonic() - began, 3), workers=workers))
-
-
-@contextmanager
-def _one_thread() -> Generator[None]:
-    """As in the worker processes: with other numbers of threads initial weights may have other last bits."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+            record_session(store, Session(seconds=round(time.monotonic() - began, 3), workers=workers))
 
 
 def _repetitions(tasks: "Tasks", repeats: int) -> "tuple[list[Seed], dict[str, str]]":

@@ -10,10 +10,10 @@ from lratlas.study.files import KEY, digest
 from lratlas.study.folder import SPEC
 from lratlas.study.plan import PLAN, Plan, Training, stored_plan, stored_spec
 from lratlas.study.progress import is_done, listing
-from lratlas.study.records import FAILURES, SESSIONS, Failure, Note, Sitting, read_note
+from lratlas.study.records import FAILURES, SESSIONS, Failure, Note, Session, read_note
 from lratlas.study.store import Store
 
-NOTES: Mapping[str, type[Note]] = {FAILURES: Failure, SESSIONS: Sitting}
+NOTES: Mapping[str, type[Note]] = {FAILURES: Failure, SESSIONS: Session}
 """Folders of small files that a study can do without, and what stands in them."""
 
 EDITED = "was edited since the study was planned"

@@ -20,7 +20,7 @@ from lratlas.data.parts import call, each, floats_to
 from lratlas.errors import TaskError, first_line
 from lratlas.rng import generator_states, seeded
 from lratlas.training.evaluate import evaluate_stack
-from lratlas.training.plain import LR, SEED, STEPS, Point, Trial, batches_of, in_format, plain_trial
+from lratlas.training.plain import LR, SEED, STEPS, Outcome, Trial, batches_of, in_format, plain_trial
 from lratlas.training.prepared import Conformance, Prepared, make_model, task_on
 from lratlas.training.program import Strategy, build
 from lratlas.training.state import Samples, start_stack
@@ -117,7 +117,7 @@ def _check_float32(trial: Trial, *, channels_last: bool) -> None:
 
 def _program(
     trial: Trial, strategy: Strategy, *, channels_last: bool = True, repeats: int = 1, quiet: bool = False
-) -> list[Point] | str:
+) -> list[Outcome] | str:
     """The same steps by the program that trains runs; why it fails where it does.
 
     The program is that of the model of seed 0, as for all runs, and the weights are those of another seed.
@@ -148,7 +148,7 @@ def _trained(
     *,
     channels_last: bool,
     repeats: int,
-) -> list[Point]:
+) -> list[Outcome]:
     lanes = 1 if strategy == "single" else 2
     task = trial.task
     program = build(
@@ -178,7 +178,7 @@ def _trained(
     )
     few = replace(samples, x=each(_part(trial.batches[0]), samples.x), y=each(_part(trial.batches[0]), samples.y))
 
-    def run() -> Point:
+    def run() -> Outcome:
         with seeded(0):
             trained = train_stack(
                 program,
@@ -193,7 +193,7 @@ def _trained(
         kept = [{name: value[0, 0].clone() for name, value in part.items()} for part in (stack.weights, stack.buffers)]
         with seeded(1):
             scores = evaluate_stack(program, stack.weights, stack.buffers, few)
-        return Point(
+        return Outcome(
             losses=[float(row.train_loss[0, 0]) for row in trained.rows],
             weights=kept[0],
             buffers=kept[1],
@@ -207,7 +207,7 @@ def _part(at: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda part: part[:, at]
 
 
-def _difference(found: Point, expected: Point, trial: Trial) -> str:
+def _difference(found: Outcome, expected: Outcome, trial: Trial) -> str:
     """What differs by more than rounding, in words; empty where nothing does."""
     tolerance, rounding = _TOLERANCE[trial.dtype], _ROUNDING[trial.dtype]
     for number, (one, other) in enumerate(zip(found.losses, expected.losses, strict=True)):
@@ -248,7 +248,7 @@ def _off(value: Tensor, expected: Tensor, tolerance: float, rounding: float) -> 
     return off if off > tolerance * float(other[finite].abs().max()) + rounding else 0.0
 
 
-def _moves(point: Point, trial: Trial) -> dict[str, float]:
+def _moves(point: Outcome, trial: Trial) -> dict[str, float]:
     """How far the steps move each weight at most; weights on a sphere start elsewhere than the model has them."""
     start = dict(trial.model(SEED).named_parameters())
     if trial.task.update.radius is not None:
@@ -355,7 +355,7 @@ def _without_draws(model: nn.Module) -> nn.Module:
     return model
 
 
-def _unstackable(trial: Trial, plain: Point, *, draws: bool) -> str:
+def _unstackable(trial: Trial, plain: Outcome, *, draws: bool) -> str:
     """Why runs cannot be trained as a stack; where the model draws, both sides do without dropout."""
     if not trial.task.update.stacks:
         return f"{trial.task.update.name} cannot train stacks"

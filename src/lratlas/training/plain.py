@@ -26,7 +26,7 @@ LR = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class Outcome:
     """Where a few steps led: the loss of each step, weights and buffers afterwards, and the loss in eval mode."""
 
     losses: list[float]
@@ -56,7 +56,7 @@ def plain_trial(
     loss: str | Callable[[Any, Any], Tensor],
     factory: Callable[..., torch.optim.Optimizer] | None,
     samples: int,
-) -> tuple[Trial, Point]:
+) -> tuple[Trial, Outcome]:
     """The plain loop's result, in float64 where the task's own code takes it, with fewer samples than a step has.
 
     Args:
@@ -151,7 +151,7 @@ _NAMED: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def _plain(trial: Trial) -> Point:
+def _plain(trial: Trial) -> Outcome:
     """The steps of an ordinary training loop."""
     rule, model = trial.task.update, trial.model(SEED).train()
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
@@ -189,7 +189,7 @@ def _plain(trial: Trial) -> Point:
         x, y = rows(x, order), rows(y, order)
     with torch.no_grad(), seeded(1):
         evaluated = trial.loss(call(model.eval(), x), y).mean()
-    return Point(
+    return Outcome(
         losses=losses,
         weights=weights,
         buffers=buffers,

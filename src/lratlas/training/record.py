@@ -90,7 +90,7 @@ COLUMNS = tuple(field.name for field in fields(Row) if field.name != "step")
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnderWay:
+class SegmentState:
     """What is under way in a training that was left between two of its stops, which are the ends of rows and epochs.
 
     Attributes:
@@ -110,22 +110,22 @@ class UnderWay:
     fits: FirstFit | None = None
 
 
-def packed(under_way: UnderWay) -> tuple[Weights, Tensor]:
+def packed(segment: SegmentState) -> tuple[Weights, Tensor]:
     """The same as tensors.
 
     Returns:
         Tensors [seeds, lanes, *] by name, and whole numbers, int64 [count]: how many of them are not steps of rows, the
         steps of the last row and the last stop, what `FirstFit` counts, and the steps of the rows.
     """
-    rows, fits = under_way.rows, under_way.fits
-    shape = under_way.sums.shape[1:]
+    rows, fits = segment.rows, segment.fits
+    shape = segment.sums.shape[1:]
     columns = [torch.stack([getattr(row, name) for name in COLUMNS], -1) for row in rows]
     tensors = {
         "rows": torch.stack(columns, -2) if columns else torch.zeros(*shape, 0, len(COLUMNS), dtype=torch.float64),
-        "totals": under_way.totals.movedim(0, -1),
-        "sums": under_way.sums.movedim(0, -1),
+        "totals": segment.totals.movedim(0, -1),
+        "sums": segment.sums.movedim(0, -1),
     }
-    numbers = [under_way.row, under_way.stop]
+    numbers = [segment.row, segment.stop]
     if fits:
         found = fits.found
         tensors |= {"hits": fits.hits, "epochs": found.epochs, "test_accuracy": found.test_accuracy}
@@ -133,7 +133,7 @@ def packed(under_way: UnderWay) -> tuple[Weights, Tensor]:
     return tensors, torch.tensor([len(numbers), *numbers, *(row.step for row in rows)])
 
 
-def unpacked(tensors: Weights, numbers: Tensor) -> UnderWay:
+def unpacked(tensors: Weights, numbers: Tensor) -> SegmentState:
     """The inverse of `packed`."""
     count, *rest = numbers.tolist()
     (row, stop, *fit), steps = rest[:count], rest[count:]
@@ -143,7 +143,7 @@ def unpacked(tensors: Weights, numbers: Tensor) -> UnderWay:
         found = Fitted(epochs=tensors["epochs"].cpu(), test_accuracy=tensors["test_accuracy"].cpu())
         fits = FirstFit(epoch=epoch, batch_size=batch_size, found=found, hits=tensors["hits"].cpu(), steps=seen)
     columns = tensors["rows"].unbind(-2)
-    return UnderWay(
+    return SegmentState(
         rows=[
             Row(step=step, **dict(zip(COLUMNS, values.unbind(-1), strict=True)))
             for step, values in zip(steps, columns, strict=True)
@@ -156,9 +156,9 @@ def unpacked(tensors: Weights, numbers: Tensor) -> UnderWay:
     )
 
 
-def part_of(under_way: UnderWay, lanes: slice) -> UnderWay:
+def part_of(segment: SegmentState, lanes: slice) -> SegmentState:
     """What is under way in some lanes of the stack."""
-    tensors, numbers = packed(under_way)
+    tensors, numbers = packed(segment)
     return unpacked(lanes_of(tensors, lanes), numbers)
 
 

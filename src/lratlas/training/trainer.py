@@ -12,7 +12,7 @@ from lratlas.data.parts import leaves, rows
 from lratlas.training.evaluate import evaluate_stack
 from lratlas.training.memory import in_parts
 from lratlas.training.program import SUMS, Batch, Program, slow_batching_allowed
-from lratlas.training.record import COLUMNS, Fitted, Row, UnderWay, joined_fitted, nothing_seen, part_of
+from lratlas.training.record import COLUMNS, Fitted, Row, SegmentState, joined_fitted, nothing_seen, part_of
 from lratlas.training.sphere import Weights, norm
 from lratlas.training.state import Samples, Stack, joined, joined_weights
 
@@ -24,14 +24,14 @@ _GATHERED_BYTES = 2**25  # batches are gathered for many steps at once, up to th
 class Trained:
     """What training returns: the stack, trace rows, weights at the steps asked for, and first fits.
 
-    Of a training that was left before its end, ``under_way`` is what it needs, with the stack, to go on.
+    Of a training that was left before its end, ``segment`` is what it needs, with the stack, to go on.
     """
 
     stack: Stack
     rows: list[Row]
     snapshots: dict[int, Weights]
     fitted: Fitted | None = None
-    under_way: UnderWay | None = None
+    segment: SegmentState | None = None
 
 
 @slow_batching_allowed()
@@ -49,7 +49,7 @@ def train_stack(
     snapshots: Iterable[int] = (),
     epoch: int | None = None,
     progress: Callable[[int], None] | None = None,
-    under_way: UnderWay | None = None,
+    segment: SegmentState | None = None,
     leave: Callable[[], bool] | None = None,
 ) -> Trained:
     """Train a stack for ``len(batches)`` steps.
@@ -70,7 +70,7 @@ def train_stack(
         snapshots: Steps after which a copy of the weights is kept.
         epoch: Steps of an epoch, to note the first one in which a run fits every sample (needs ``test``).
         progress: Called with the number of run-steps just done, now and then.
-        under_way: What a training was at when it was left, to go on with the very same numbers.
+        segment: What a training was at when it was left, to go on with the very same numbers.
         leave: Asked before every step whether to leave the training there. A stack that memory has forced apart is
             trained to the end nevertheless.
 
@@ -94,7 +94,7 @@ def train_stack(
                 snapshots=snapshots,
                 epoch=epoch,
                 progress=counted,
-                under_way=part_of(under_way, lanes) if under_way else None,
+                segment=part_of(segment, lanes) if segment else None,
                 leave=leave if leave and whole else _stay,
             )
         except RuntimeError:
@@ -121,23 +121,23 @@ def _train(
     snapshots: Iterable[int],
     epoch: int | None,
     progress: Callable[[int], None],
-    under_way: UnderWay | None,
+    segment: SegmentState | None,
     leave: Callable[[], bool],
 ) -> Trained:
     first, end, wanted = stack.step, stack.step + len(batches), set(snapshots)
     stops = {end, *wanted, *_multiples(trace_every, first, end), *_multiples(epoch, first, end)}
     kept, nothing = dict[int, Weights](), torch.zeros((SUMS, *stack.alive.shape), dtype=lrs.dtype, device=lrs.device)
     fits = nothing_seen(stack.alive.shape, epoch=epoch, batch_size=batches.shape[-1]) if epoch else None
-    begun = UnderWay(rows=(), totals=nothing.double(), sums=nothing, row=first, stop=first, fits=fits)
-    now = under_way or begun
+    begun = SegmentState(rows=(), totals=nothing.double(), sums=nothing, row=first, stop=first, fits=fits)
+    now = segment or begun
     rows, totals, sums, row, before, fits = [*now.rows], now.totals, now.sums, now.row, now.stop, now.fits
     for stop in sorted(step for step in stops if first < step <= end):
         part = slice(stack.step - first, stop - first)
         drawn = {name: value[part] for name, value in (draws or {}).items()}
         stack, sums = _advance(program, stack, sums, lrs, _gathered(train, batches[part], drawn), progress, leave)
         if stack.step < stop:
-            now = UnderWay(rows=rows, totals=totals, sums=sums, row=row, stop=before, fits=fits)
-            return Trained(stack=stack, rows=rows, snapshots=kept, under_way=now)
+            now = SegmentState(rows=rows, totals=totals, sums=sums, row=row, stop=before, fits=fits)
+            return Trained(stack=stack, rows=rows, snapshots=kept, segment=now)
         totals = totals + sums.double()
         if stop in wanted:
             kept[stop] = stack.weights

@@ -1,4 +1,4 @@
-"""A made-up crew: the real driver feeds it a real plan, and time is a number that it counts up.
+"""Simulated workers: the real driver feeds them a real plan, and time is a number that it counts up.
 
 Nothing is trained. A worker is busy for as long as its job is said to take, unless it fails before; then it is started
 anew and the job goes on from its last checkpoint, as the driver decides. The driver handles one job after the other.
@@ -69,7 +69,7 @@ class Outcome:
 
 
 @dataclass(kw_only=True)
-class MadeUpCrew(AbstractContextManager["MadeUpCrew"]):
+class SimulatedWorkers(AbstractContextManager["SimulatedWorkers"]):
     """Workers whose time passes as soon as the driver listens."""
 
     world: World
@@ -88,7 +88,7 @@ class MadeUpCrew(AbstractContextManager["MadeUpCrew"]):
         self.workers = self.world.workers
         self._random = random.Random(self.world.seed)
 
-    def __enter__(self) -> "MadeUpCrew":
+    def __enter__(self) -> "SimulatedWorkers":
         for worker in range(self.workers):
             self.renew(worker)
         return self
@@ -143,29 +143,29 @@ def simulate(plan: Plan, world: World) -> Outcome:
         plan: The plan.
         world: What is assumed.
     """
-    crew = MadeUpCrew(world=world)
+    simulated = SimulatedWorkers(world=world)
 
-    def made_up(*_: object, **__: object) -> MadeUpCrew:
-        return crew
+    def made_up(*_: object, **__: object) -> SimulatedWorkers:
+        return simulated
 
-    clock = SimpleNamespace(monotonic=lambda: crew.now)
+    clock = SimpleNamespace(monotonic=lambda: simulated.now)
     with (
         tempfile.TemporaryDirectory() as folder,
         suppress(JobsFailed),
-        patch("lratlas.execute.scheduler._crew", made_up),
+        patch("lratlas.execute.scheduler._processes", made_up),
         patch("lratlas.execute.scheduler.record_failure"),  # a file each, with a real disk's real time
         patch("lratlas.execute.scheduler.time", clock),
     ):
         made = Store.create(f"{folder}/study", 'name = "made up"\n')
         execute(made, plan, workers=world.workers)
-    there = world.workers * crew.now
+    there = world.workers * simulated.now
     return Outcome(
-        makespan=crew.now,
-        useful=crew.useful,
-        lost=crew.lost,
-        waiting=there - crew.useful - crew.lost - crew.starting,
-        starting=crew.starting,
-        driver=crew.driver,
-        failures=crew.failures,
-        undone=len(plan.jobs) - crew.done,
+        makespan=simulated.now,
+        useful=simulated.useful,
+        lost=simulated.lost,
+        waiting=there - simulated.useful - simulated.lost - simulated.starting,
+        starting=simulated.starting,
+        driver=simulated.driver,
+        failures=simulated.failures,
+        undone=len(plan.jobs) - simulated.done,
     )

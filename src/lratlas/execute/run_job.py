@@ -1,0 +1,280 @@
+"""One job of a study in any process: a worker's, one of an executor's, or the calling one."""
+
+import math
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from types import FrameType
+from typing import Any
+
+import torch
+
+from lratlas.config.tasks import Tasks, tasks_from
+from lratlas.errors import StudyError, TaskError
+from lratlas.execute.context import WorkerContext
+from lratlas.execute.executors import GRACE
+from lratlas.execute.messages import BETWEEN_REPORTS, Message, Say, Worked, failure, notices_said
+from lratlas.execute.sending import unpacked_tasks
+from lratlas.execute.train_job import Stopped, perform
+from lratlas.rng import generators_kept
+from lratlas.study.plan import Plan, Training, stored_plan, stored_spec
+from lratlas.study.store import Store
+from lratlas.training.fingerprint import changed_parts, combined, fingerprint_parts
+from lratlas.training.prepare import checked_before
+from lratlas.training.prepared import Conformance
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySource:
+    """Where a job's study is and how its tasks are made: small, and the same for all jobs of a session.
+
+    Attributes:
+        session: Distinguishes sessions; two sources of the same session are equal.
+        folder: The folder of the study, or its URL.
+        path: Where modules are found.
+        packed: Tasks that the spec cannot describe, as text; None if it can.
+        tasks: The same as they are; left out where the source is sent to another process.
+        stop: Set when jobs in this process shall end.
+    """
+
+    session: str
+    folder: str = field(compare=False)
+    path: tuple[str, ...] = field(compare=False)
+    packed: str | None = field(compare=False)
+    tasks: Tasks | None = field(compare=False, default=None)
+    stop: threading.Event = field(compare=False, default_factory=threading.Event)
+
+    def __reduce__(self) -> tuple[Callable[[], "StudySource"], tuple[()]]:
+        session, folder, path, packed = self.session, self.folder, self.path, self.packed
+        return partial(StudySource, session=session, folder=folder, path=path, packed=packed), ()
+
+
+def run_job(source: StudySource, name: str, submission: int) -> list[Message]:
+    """Do a job from its last checkpoint; this is what an executor is given. Doing it twice is harmless.
+
+    Jobs in the same process take turns, because they draw from its generators. What the process has besides them, such
+    as the states of its generators, its default dtype and its number of threads, is the same afterwards.
+
+    Args:
+        source: The study.
+        name: Id of the job in the study's plan.
+        submission: Distinguishes this call from others of the same job: an executor may remember results by arguments.
+
+    Returns:
+        Messages on the job: its work, notices, and at last that it is done or what went wrong.
+
+    Raises:
+        Stopped: The job was told to end, and has kept what it could.
+    """
+    del submission
+    said = list[Message]()
+    with own_state(), notices_said(said.append):
+        try:
+            context = _opened(source)
+        except Exception as error:
+            return [*said, failure(error)]
+        do_job_here(context, name, said.append, stop=source.stop, every=math.inf)
+    return said
+
+
+@lru_cache(maxsize=1)
+def _opened(source: StudySource) -> WorkerContext:
+    """The study of a source; programs and data are made once per process and session."""
+    return open_context(source.folder, source.packed, source.path, tasks=source.tasks)
+
+
+def forget_opened() -> None:
+    """Let go of the study that this process has opened for an executor's jobs."""
+    _opened.cache_clear()
+
+
+def open_context(folder: str, packed: str | None, path: Sequence[str], *, tasks: Tasks | None = None) -> WorkerContext:
+    """Open the study that jobs are to be done of.
+
+    Args:
+        folder: Its folder or URL.
+        packed: Its tasks as text, where the spec cannot describe them.
+        path: Where else modules are found, such as those beside the user's script.
+        tasks: The tasks themselves, where they are at hand.
+
+    Raises:
+        StudyError: There is no such study, or it has no plan.
+        TaskError: The tasks cannot be made here, or are others than were planned.
+    """
+    sys.path += [place for place in path if place not in sys.path]
+    store = Store.open(folder)
+    spec = stored_spec(store)
+    known: Tasks = tasks or (unpacked_tasks(packed) if packed else tasks_from(spec.task))
+    plan = stored_plan(store)
+    if plan is None:
+        raise StudyError(f"There is no plan.json in {store.url} any more.")
+    context = WorkerContext(store, spec, plan, known)
+    with _checked(plan):
+        _check_code(context)
+    return context
+
+
+def do_job(
+    context: WorkerContext,
+    name: str,
+    say: Say,
+    *,
+    stopping: Callable[[], bool],
+    ends: bool = False,
+    every: float = BETWEEN_REPORTS,
+) -> Exception | None:
+    """Do a job of the plan; say how far it is, and at last that it is done or what went wrong.
+
+    Args:
+        context: The study.
+        name: Id of the job.
+        say: Called with each message.
+        stopping: Whether to leave a training after the step that it is at.
+        ends: Whether the process ends where the job fails.
+        every: Seconds between two messages on how far it is.
+
+    Returns:
+        The error that the job failed with.
+
+    Raises:
+        Stopped: A training was left, and kept.
+    """
+    worked = Worked(say, every=every)
+    try:
+        with _checked(context.plan):
+            perform(context, context.jobs[name], worked, stopping)
+        worked.rest()
+    except Stopped:
+        raise
+    except Exception as error:
+        say(failure(error, ends=ends))
+        return error
+    say({"done": name})
+    return None
+
+
+def do_job_here(
+    context: WorkerContext, name: str, say: Say, *, stop: threading.Event, every: float = BETWEEN_REPORTS
+) -> Exception | None:
+    """`do_job` in a process that has its own handlers of signals: a training is kept before they are called.
+
+    Args:
+        context: The study.
+        name: Id of the job.
+        say: Called with each message.
+        stop: Set when the job shall end.
+        every: Seconds between two messages on how far it is.
+
+    Raises:
+        Stopped: ``stop`` was set.
+    """
+    while not stop.is_set():
+        trains = isinstance(context.jobs[name], Training)
+        with suppress(Stopped), _signals_deferred() if trains else nullcontext(_never) as asked:
+            return do_job(context, name, say, stopping=lambda: asked() or stop.is_set(), every=every)
+        # A handler that only took note of its signal lets the job continue.
+    raise Stopped
+
+
+_TURN = threading.RLock()
+
+
+@contextmanager
+def own_state() -> Generator[None]:
+    """What jobs see of PyTorch is what they see in a fresh process with one thread; afterwards all is as it was.
+
+    Meanwhile no other thread of this process does a job.
+    """
+    with _TURN, generators_kept(), one_thread(), torch.enable_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"torch\..*")
+        dtype = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+
+
+@contextmanager
+def one_thread() -> Generator[None]:
+    """Let PyTorch use one thread meanwhile: with other numbers the last bits of sums may be others.
+
+    For small models processes scale, and threads do not.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _never() -> bool:
+    return False
+
+
+@contextmanager
+def _signals_deferred() -> Generator[Callable[[], bool]]:
+    """Let Ctrl-C and SIGTERM wait until the block has ended, and tell it that one has come.
+
+    A second one, or a few seconds, end the block at once. Outside the main thread signals are not its affair.
+    """
+    asked, before = list[int](), dict[int, Any]()
+
+    def take(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
+        restore()
+        timer = threading.Timer(GRACE, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timers.append(timer)
+        timer.start()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    timers = list[threading.Timer]()
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        # Ignored signals stay ignored; handlers that are not Python's could not be put back.
+        before |= {number: each for number, each in handlers.items() if each not in {signal.SIG_IGN, None}}
+        for number in before:
+            signal.signal(number, take)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        restore()
+        for timer in timers:
+            timer.cancel()
+        if asked:
+            signal.raise_signal(asked[0])
+
+
+def _checked(plan: Plan) -> AbstractContextManager[object]:
+    """Tasks that this process makes are those that the driver has compared with a plain loop."""
+    return checked_before(Conformance(**plan.checked.model_dump())) if plan.checked else nullcontext()
+
+
+def _check_code(context: WorkerContext) -> None:
+    """Refuse to train another task than was planned: code may differ here, edited or patched in the other process.
+
+    Raises:
+        TaskError: The task of the first repetition behaves in another way.
+    """
+    planned = context.plan.task_parts
+    try:
+        parts = fingerprint_parts(context.tasks.of(0))
+    except Exception:  # which the first job meets too, and reports
+        return
+    if planned and combined(parts) != combined(planned):
+        raise TaskError(
+            f"A worker process finds another task than the one that was planned: {changed_parts(planned, parts)}"
+            " differ. Its modules are imported from their files: do not edit or patch them while a study runs, and"
+            " start Python again after an edit."
+        )
