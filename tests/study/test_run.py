@@ -128,7 +128,7 @@ def test_what_a_damaged_file_needs_is_said_in_the_words_of_a_task_from_python(fi
     path = next((finished / name).iterdir()) if (finished / name).is_dir() else finished / name
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(StudyError, match=r"set it aside and .* again, run the same explore\(\) call again\.$"):
-        Store.open(finished).read_weights(path.stem) if name == "checkpoints" else load(finished).tables
+        Store.open(finished).read_weights(path.stem) if name == "checkpoints" else load(finished).tables["runs"]
 
 
 def test_an_extended_study_keeps_its_files_and_ends_like_one_of_that_size(
