@@ -12,6 +12,7 @@ from lratlas.atlas import Atlas, load
 from lratlas.config.sections import RefineSpec
 from lratlas.study.progress import Count, Standing, is_done, standing, version
 from lratlas.study.store import Store
+from lratlas.tables import SCHEMAS
 
 # The small study: 3 PLRs and 2 seeds in stacks of 3 runs, segments of 10 steps; 20 steps of pre-training, 12 of each
 # of the 2 fine-tunings, single features of all.
@@ -145,7 +146,7 @@ def test_folders_are_listed_once_however_many_jobs_there_are(finished: Path, mon
         listed.append(folder)
         return listing(self, folder)
 
-    tables = atlas.tables
+    tables = {name: atlas.tables[name] for name in SCHEMAS}
     monkeypatch.setattr(Store, "files", files)
     standing(atlas.store, atlas.plan, tables, None)
     assert len(listed) == len(set(listed))

@@ -22,6 +22,7 @@ from lratlas.analysis.estimates import Gain, over_seeds
 from lratlas.analysis.minima import at_equal_loss, flatness_correlation
 from lratlas.analysis.scores import complete_seeds
 from lratlas.errors import StudyError
+from lratlas.tables import table
 from lratlas.text import format_lr, plain, signed_interval
 
 # "Far below" the threshold is a tenth of it or less.
@@ -149,7 +150,8 @@ def _fast_from_slow(evidence: Evidence) -> tuple[float, float, float]:
 
 def _correlation(evidence: Evidence, seed: int, *, at_loss: float) -> float | None:
     """The rank correlation of one seed alone; None where it has too few models near the loss."""
-    own = {**evidence.tables, "sharpness": evidence.table("sharpness").filter(seed=seed)}
+    others = {name: table(evidence.tables, name) for name in ("runs", "regimes")}
+    own = {**others, "sharpness": evidence.table("sharpness").filter(seed=seed)}
     try:
         return flatness_correlation(at_equal_loss(own, at_loss=at_loss)).coefficient
     except StudyError:  # it has no model near the loss

@@ -78,7 +78,8 @@ def norms_data(tables: Tables) -> pl.DataFrame:
     if pooled.is_empty():
         raise StudyError("The norms chart needs norms above zero of pre-trained or fine-tuned models in 'norms'.")
     width = _bin_width(pooled["log_norm"])
-    alone = {seed: pooled_norms({**tables, "norms": norms.filter(seed=seed)}) for seed in norms["seed"].unique().sort()}
+    others = {name: table(tables, name) for name in ("runs", "regimes")}
+    alone = {seed: pooled_norms({**others, "norms": norms.filter(seed=seed)}) for seed in norms["seed"].unique().sort()}
     return pl.concat(_histograms(part, width, seed) for seed, part in ({None: pooled} | alone).items())
 
 
