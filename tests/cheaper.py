@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from lratlas.atlas import Atlas
+from lratlas.config.extras import Extras
 from lratlas.config.tasks import Tasks, tasks_from
 from lratlas.execute import scheduler
 from lratlas.execute.context import Study
@@ -61,9 +62,9 @@ def without_a_process() -> Generator[None]:
         yield
 
 
-def _execute(store: Store, plan: Plan, *, tasks: Tasks | None, **_: object) -> bool:
+def _execute(store: Store, plan: Plan, *, tasks: Tasks | None, extras: Extras, **_: object) -> bool:
     spec = stored_spec(store)
-    study = Study(store, spec, plan, tasks or tasks_from(spec.task))
+    study = Study(store, spec, plan, tasks or tasks_from(spec.task), extras)
     for job in plan.jobs:
         if not is_done(store, job):
             perform(study, job, lambda _: None)

@@ -11,17 +11,32 @@ if TYPE_CHECKING:
     from lratlas.api.explore import explore
     from lratlas.api.load import load
     from lratlas.config.grid import lr_grid
+    from lratlas.measure.base import Chart, Measurement
     from lratlas.monitor.watch import watch
     from lratlas.search.advice import Advice
     from lratlas.search.find import find
     from lratlas.search.finder import Finder
     from lratlas.task import Task
 
-__all__ = ["Advice", "Finder", "Task", "compare", "explore", "find", "load", "lr_grid", "watch"]
+__all__ = [
+    "Advice",
+    "Chart",
+    "Finder",
+    "Measurement",
+    "Task",
+    "compare",
+    "explore",
+    "find",
+    "load",
+    "lr_grid",
+    "watch",
+]
 
 _HOMES = {
     "Advice": "lratlas.search.advice",
+    "Chart": "lratlas.measure.base",
     "Finder": "lratlas.search.finder",
+    "Measurement": "lratlas.measure.base",
     "Task": "lratlas.task",
     "compare": "lratlas.api.compare",
     "explore": "lratlas.api.explore",

@@ -13,7 +13,7 @@ from lratlas.study.plan import plan_text, read_plan, stored_plan
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS, empty
 
-STUDIES = Path(__file__).parents[2] / "data" / "studies"
+STUDIES = Path(__file__).parents[1] / "data" / "studies"
 OLD_PAIRS = empty("pairs").drop("train_barrier_arc", "test_barrier_arc")
 
 
@@ -37,9 +37,9 @@ def test_a_format_is_told_by_what_is_stated():
 
 
 def test_migrations_change_no_field_that_is_there():
-    given = {"format": 1, "device": "cuda", "compiled": True, "task": "blobs", "norms": ["a"]}
+    given = {"format": 1, "device": "cuda", "compiled": True, "task": "blobs", "norms": [{"id": "a"}]}
     assert migrated_plan(given).items() >= {"device": "cuda", "compiled": True, "task": "blobs"}.items()
-    assert given["norms"] == ["a"]
+    assert given["norms"] == [{"id": "a"}]
 
 
 def test_columns_that_an_earlier_part_lacks_are_null():

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lratlas.config.extras import Extras, split_extras
 from lratlas.config.sections import Spec
 from lratlas.config.spec import read_spec, spec_from
 from lratlas.config.tasks import Tasks, tasks_of
@@ -59,7 +60,7 @@ def explore(
         JobsFailed: Some jobs failed again and again; the rest is done, and the report says what came of it.
         StudyError: The folder cannot be used; nothing computed is lost.
     """
-    tasks = None
+    tasks, extras = None, None
     if isinstance(task, (Spec, str, Path)):
         if sections:
             hint = next((found for name in sections if (found := meant(name, _ARGUMENTS, quote="`"))), "")
@@ -69,11 +70,13 @@ def explore(
         if "task" in sections:
             raise SpecError("task cannot be a section too: it is the first argument.")
         tasks = tasks_of(task)
+        if "measure" in sections:
+            sections["measure"], extras = split_extras(sections["measure"])
         values = {"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections}
         spec = spec_from(values, also=_ARGUMENTS)
     store = open_study(folder or tempfile.mkdtemp(prefix="lratlas-"), spec)
     crew = {"workers": to_python(workers), "cluster": cluster, "gpu_share": to_python(gpu_share)}
-    return _conducted(store, spec, crew, tasks=tasks, progress=progress, notice=notice)
+    return _conducted(store, spec, crew, tasks=tasks, extras=extras, progress=progress, notice=notice)
 
 
 def resume(
@@ -104,6 +107,7 @@ def _conducted(
     crew: Mapping[str, Any],
     *,
     tasks: Tasks | None,
+    extras: Extras | None = None,
     progress: "Callable[[Progress], None] | None",
     notice: Callable[[str], None],
 ) -> "Atlas":
@@ -111,7 +115,7 @@ def _conducted(
 
     def conducted(*more: float, notice: Callable[[str], None]) -> "Atlas":
         try:
-            did = conduct(store, spec, more=more, **crew, tasks=tasks, progress=progress, notice=notice)
+            did = conduct(store, spec, more=more, **crew, tasks=tasks, extras=extras, progress=progress, notice=notice)
         except JobsFailed:
             with suppress(StudyError):  # a full disk, say: what failed first is what matters
                 _report(_atlas(store))

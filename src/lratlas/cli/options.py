@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lratlas.config.sections import SWITCHES
 from lratlas.errors import SpecError
 from lratlas.paths import home_expanded
 
@@ -107,7 +108,7 @@ Scale = Annotated[
 ]
 Measure = Annotated[
     list[str] | None,
-    typer.Option(help="Also norms, sharpness, convergence or great_circle; may be repeated.", metavar="NAME"),
+    typer.Option(help=f"Also {', '.join(SWITCHES)}, or a custom module:name; may be repeated.", metavar="NAME"),
 ]
 DataRoot = Annotated[
     str | None,

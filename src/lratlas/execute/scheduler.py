@@ -11,8 +11,9 @@ from typing import Any
 from lratlas.errors import JobsFailed, StudyError
 from lratlas.execute.executors import Crew, LocalCrew
 from lratlas.execute.sending import packed_tasks
-from lratlas.study.plan import Geometry, Job, Plan, Training
-from lratlas.study.progress import is_done, listing
+from lratlas.study.jobs import Job, Measuring, Training
+from lratlas.study.plan import Plan
+from lratlas.study.progress import is_done, kind_of, listing
 from lratlas.study.records import Failure, record_failure
 from lratlas.study.store import Store
 
@@ -102,6 +103,7 @@ def execute(
     cluster: str | None = None,
     gpu_share: float = 1.0,
     tasks: object = None,
+    extras: object = (),
     progress: Callable[[Progress], None] | None = None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> bool:
@@ -114,6 +116,7 @@ def execute(
         cluster: Address of a Ray cluster, or ``auto``; None for this machine.
         gpu_share: The part of a GPU that a worker on a cluster needs, if the plan trains on one.
         tasks: Tasks that the spec cannot describe, sent to the workers; None if it can.
+        extras: The custom measurements, sent with such tasks; otherwise workers import those that the spec names.
         progress: Called on every change of progress.
         notice: Called with sentences that the user should see.
 
@@ -130,7 +133,7 @@ def execute(
         return False
     first: dict[str, object] = {
         "folder": store.url,
-        "tasks": None if tasks is None else packed_tasks(tasks),
+        "tasks": None if tasks is None else packed_tasks((tasks, extras)),
         "path": sys.path,
     }
     most = min(workers, len(left.jobs)) if workers else None
@@ -326,9 +329,7 @@ _STAGES = {
 
 
 def _word(job: Job) -> str:
-    if isinstance(job, Training):
-        return _STAGES[job.stage]
-    return type(job).__name__.lower()
+    return _STAGES.get(kind_of(job), kind_of(job))
 
 
 def open_jobs(plan: Plan, names: set[str]) -> OpenJobs:
@@ -347,7 +348,7 @@ def open_jobs(plan: Plan, names: set[str]) -> OpenJobs:
 
 def _needs(job: Job, holders: Mapping[str, str]) -> set[str]:
     """The jobs that must be done before this one."""
-    if not isinstance(job, Geometry):
-        needed = job.parent if isinstance(job, Training) else job.training
-        return {needed} if needed else set()
-    return {holders[run] for grid in job.solutions.values() for row in grid for run in row}
+    if isinstance(job, Measuring) and job.solutions:
+        return {holders[run] for grid in job.solutions.values() for row in grid for run in row}
+    needed = job.parent if isinstance(job, Training) else job.training
+    return {needed} if needed else set()

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from io import TextIOWrapper
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from lratlas.errors import LRAtlasError, StudyError
+from lratlas.errors import LRAtlasError, MeasurementError, StudyError
 from lratlas.startup import reset_process
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def _tell_error(out: IO[str], error: Exception, *, ends: bool) -> None:
     known = isinstance(error, LRAtlasError)
     # A full disk or a damaged file may be better next time; a task that is wrong stays wrong.
     final = known and not isinstance(error, StudyError)
-    again = ends or (isinstance(error, StudyError) if known else not _would_recur(error))
+    retried = isinstance(error, StudyError) and not isinstance(error, MeasurementError)
+    again = ends or (retried if known else not _would_recur(error))
     _say(out, error=str(error) if known else _sentence(error), final=final, again=again, ends=ends)
 
 
@@ -147,6 +148,7 @@ class _Notices(logging.Handler):
 def _serve(told: _Told, out: IO[str]) -> None:
     import torch
 
+    from lratlas.config.extras import extras_of
     from lratlas.config.tasks import tasks_from
     from lratlas.execute.context import Study
     from lratlas.execute.sending import unpacked_tasks
@@ -165,11 +167,13 @@ def _serve(told: _Told, out: IO[str]) -> None:
     sys.path += [place for place in start["path"] if place not in sys.path]
     store = Store.open(start["folder"])
     spec = stored_spec(store)
-    tasks = unpacked_tasks(start["tasks"]) if start["tasks"] else tasks_from(spec.task)
+    tasks, extras = unpacked_tasks(start["tasks"]) if start["tasks"] else (None, None)
+    tasks = tasks or tasks_from(spec.task)
+    extras = extras_of(spec.measure) if extras is None else extras
     plan = stored_plan(store)
     if plan is None:
         raise StudyError(f"There is no plan.json in {store.url} any more.")
-    study = Study(store, spec, plan, tasks)
+    study = Study(store, spec, plan, tasks, extras)
     jobs = {job.id: job for job in plan.jobs}
     with _checked(plan):
         _check_code(study)

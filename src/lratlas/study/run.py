@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lratlas.config.sections import Spec
 from lratlas.config.spec import extends, spec_text
 from lratlas.errors import StudyError
+from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.study.files import digest
 from lratlas.study.folder import SPEC
 from lratlas.study.lock import held
@@ -20,9 +21,11 @@ from lratlas.study.records import Sitting, record_sitting
 from lratlas.study.store import Store
 
 if TYPE_CHECKING:
+    from lratlas.config.extras import Extras
     from lratlas.config.tasks import Tasks
     from lratlas.execute.scheduler import Progress
-    from lratlas.study.plan import Plan, Seed
+    from lratlas.study.jobs import Seed
+    from lratlas.study.plan import Plan
 
 
 def open_study(folder: str | Path, spec: Spec) -> Store:
@@ -53,6 +56,7 @@ def conduct(
     cluster: str | None = None,
     gpu_share: float = 1.0,
     tasks: "Tasks | None" = None,
+    extras: "Extras | None" = None,
     progress: "Callable[[Progress], None] | None" = None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> bool:
@@ -68,6 +72,7 @@ def conduct(
         cluster: Address of a Ray cluster, or ``auto``; None for processes on this machine.
         gpu_share: The part of a GPU that a worker on a cluster needs, above 0, if the study trains on one.
         tasks: The tasks, where the spec cannot describe them.
+        extras: The custom measurements; None for those that the spec names.
         progress: Called on every change of progress.
         notice: Called with sentences the user should see.
 
@@ -79,12 +84,15 @@ def conduct(
         JobsFailed: Some jobs failed again and again; all others are done.
         StudyError: The task differs from the one the study was started with, or nothing can be done.
     """
+    from lratlas.config.extras import extras_of
     from lratlas.execute.scheduler import execute
 
     _check_crew(workers, cluster, gpu_share)
     with held(store, notice):
         store.sweep()
-        plan = _planned(store, spec, more=more, tasks=tasks, notice=notice)
+        if extras is None:
+            extras = extras_of((spec or stored_spec(store)).measure)
+        plan = _planned(store, spec, more=more, tasks=tasks, extras=extras, notice=notice)
         done = partial(
             execute,
             store,
@@ -93,6 +101,7 @@ def conduct(
             cluster=cluster,
             gpu_share=gpu_share,
             tasks=tasks,
+            extras=extras,
             progress=progress,
             notice=notice,
         )
@@ -116,6 +125,7 @@ def _planned(
     *,
     more: Sequence[float],
     tasks: "Tasks | None",
+    extras: "Extras",
     notice: Callable[[str], None],
 ) -> "Plan":
     """The stored plan, made or extended where need be, of a study that is put in order."""
@@ -125,10 +135,9 @@ def _planned(
     from lratlas.study.plan import Checked, plan_text, with_own_versions
     from lratlas.study.planning import make_plan
     from lratlas.study.preflight import (
-        bands_of_study,
-        check_measurements,
         check_task,
         device_name,
+        measured_in,
         pre_norm_of,
         strategy_of,
     )
@@ -136,6 +145,7 @@ def _planned(
     from lratlas.study.reconcile import (
         check_spec_holds,
         check_task_holds,
+        describe,
         forget_segments,
         kept_plan,
         set_damaged_aside,
@@ -148,7 +158,7 @@ def _planned(
     stored = stored_spec(store)
     spec = spec or stored
     set_damaged_aside(store, notice)
-    if own := own_code(spec.task):
+    if own := [*own_code(spec.task), *(name for name in spec.measure.extra if ":" in name)]:
         notice(f"Code that the spec names is imported and run: {', '.join(own)}.")
     known = tasks or tasks_from(spec.task)
     with _one_thread():
@@ -163,7 +173,7 @@ def _planned(
         store.write_text(SPEC, spec_text(spec))
     task = known.of(0)
     check_task(spec, task)
-    check_measurements(spec, task)
+    measured = measured_in(spec, task, extras)
     device = device_name(old.device if old else spec.training.device, field="`training.device`")
     task_on(
         task, torch.device(device), getattr(torch, spec.training.dtype)
@@ -178,14 +188,14 @@ def _planned(
         make_plan,
         seeds=seeds,
         strategy=strategy,
-        bands=bands_of_study(spec, task),
+        measured=measured,
+        extras=extras,
         pre_norm=pre_norm,
         task=task.name,
         steps_per_epoch=task.steps_per_epoch,
         chance_loss=task.chance_loss,
         chance_accuracy=1 / max(task.classes, 2),
         elr=task.update.radius is not None,
-        singles=spec.measure.features and task.singles is not None and task.objective.has_accuracy,
         device=device,
         compiled=compiled,
     )
@@ -199,6 +209,7 @@ def _planned(
             "checked": Checked(**asdict(task.conformance)),
         }
     )
+    describe(store, extras)
     if not old:
         set_orphans_aside(store, plan)  # before there is a plan: it is done again after an interruption
     there = listing(store)
@@ -226,9 +237,10 @@ def _is_compiled(store: Store, spec: Spec, old: "Plan | None", notice: Callable[
 
 def _remove_superseded(store: Store, plan: "Plan") -> None:
     """Remove measurements of a smaller grid, or on other samples."""
-    for table, jobs in (("pairs", plan.geometry), ("sharpness", plan.sharpness)):
-        for part in store.parts(table) - {job.id for job in jobs}:
-            store.remove_part(table, part)
+    for measurement in MEASUREMENTS:
+        if measurement.needs.replaces:
+            for part in store.parts(measurement.table) - {job.id for job in plan.measuring(measurement.name)}:
+                store.remove_part(measurement.table, part)
 
 
 def _timed(store: Store, work: Callable[[], bool], workers: int | None) -> bool:
@@ -258,7 +270,7 @@ def _one_thread() -> Generator[None]:
 def _repetitions(tasks: "Tasks", repeats: int) -> "tuple[list[Seed], dict[str, str]]":
     """The repetitions of a study, and the fingerprints of the parts of the first one's task."""
     from lratlas.config.tasks import training_seed
-    from lratlas.study.plan import Seed
+    from lratlas.study.jobs import Seed
     from lratlas.training.fingerprint import combined, fingerprint_parts
 
     first = fingerprint_parts(tasks.of(0))

@@ -8,7 +8,8 @@ from lratlas.errors import DamagedFile, StudyError
 from lratlas.study.artifacts import ALTERED, CHECKSUMS, MISSING, altered, checksums, made_files
 from lratlas.study.files import KEY, digest
 from lratlas.study.folder import SPEC
-from lratlas.study.plan import PLAN, Plan, Training, stored_plan, stored_spec
+from lratlas.study.jobs import Training
+from lratlas.study.plan import PLAN, Plan, stored_plan, stored_spec
 from lratlas.study.progress import is_done, listing
 from lratlas.study.records import FAILURES, SESSIONS, Failure, Note, Sitting, read_note
 from lratlas.study.store import Store
