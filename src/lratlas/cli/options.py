@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from lratlas.config.sections import SWITCHES
 from lratlas.errors import SpecError
 from lratlas.paths import home_expanded
 
@@ -108,7 +107,7 @@ Scale = Annotated[
 ]
 Measure = Annotated[
     list[str] | None,
-    typer.Option(help=f"Also {', '.join(SWITCHES)}, or a custom module:name; may be repeated.", metavar="NAME"),
+    typer.Option(help="Also a switch of [measure], or a custom module:name; may be repeated.", metavar="NAME"),
 ]
 DataRoot = Annotated[
     str | None,

@@ -255,10 +255,6 @@ class MeasureSpec(Section):
         return {name: getattr(self, name) for name in measurement.needs.options}
 
 
-SWITCHES = tuple(name for name, field in MeasureSpec.model_fields.items() if field.default is False)
-"""What is measured only where it is asked for."""
-
-
 class TrainingSpec(Section):
     """How runs are computed."""
 

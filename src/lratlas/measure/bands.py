@@ -6,8 +6,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-import polars as pl
-
 from lratlas.config.values import Bands
 from lratlas.data.band_ranges import Band, bands_of, default_bands
 from lratlas.errors import SpecError
@@ -130,7 +128,7 @@ _CHART = Figure(
 
 BANDS = Measurement(
     name="bands",
-    columns={"low": pl.Int64, "high": pl.Int64, "kept": pl.Boolean, "accuracy": pl.Float64},
+    columns={"low": "Int64", "high": "Int64", "kept": "Boolean", "accuracy": "Float64"},
     function=_measure,
     needs=Needs(
         stacked=True,

@@ -3,14 +3,13 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from lratlas.errors import SpecError
 from lratlas.study.jobs import Grid, Measuring, Role, Seed, Training, identity
 
 if TYPE_CHECKING:
+    from polars import Schema
     from torch import Tensor, nn
 
     from lratlas.stacks.tensors import Setting
@@ -20,19 +19,17 @@ if TYPE_CHECKING:
 
 Options = Mapping[str, Any]
 Columns = Mapping[str, object]  # a value for all models, one for each [seed][lane], or a list for each
-Type = type[pl.DataType] | pl.DataType
-
-TYPES: Mapping[str, pl.DataType] = {str(kind): kind for kind in (pl.Float64(), pl.Int64(), pl.String(), pl.Boolean())}
-"""The types that columns may have, by the names that polars gives them."""
+_TYPES = ("Float64", "Int64", "String", "Boolean")  # of polars; the widest of each kind
+_NUMBERS = ("Float64", "Int64")
 
 # What identifies a model that was measured.
-_MODEL: Mapping[str, Type] = {
-    "run": pl.String,
-    "stage": pl.String,
-    "plr": pl.Float64,
-    "flr": pl.Float64,
-    "count": pl.Int64,
-    "seed": pl.Int64,
+_MODEL: Mapping[str, str] = {
+    "run": "String",
+    "stage": "String",
+    "plr": "Float64",
+    "flr": "Float64",
+    "count": "Int64",
+    "seed": "Int64",
 }
 ORDER = ("seed", "plr", "stage", "flr", "count")
 """What the rows of a table with a row for each model are sorted by."""
@@ -210,7 +207,7 @@ class Measurement:
 
     Attributes:
         name: The name of the measurement and of its table: lower-case letters, digits and underscores.
-        columns: Its columns with their types: ``polars.Float64``, ``Int64``, ``String`` or ``Boolean``.
+        columns: Its columns with their types: ``polars.Float64``, ``Int64``, ``String`` or ``Boolean``, or their names.
         function: Called as ``function(model, data)``: a trained ``torch.nn.Module`` in eval mode, a copy that it may
             change; and a `lratlas.measure.each.Data`, whose ``train`` and ``test`` are pairs of inputs and targets, as
             the model takes them. It returns one row, a mapping with a value for each column, or a sequence of rows.
@@ -223,7 +220,7 @@ class Measurement:
     """
 
     name: str
-    columns: Mapping[str, Type]
+    columns: Mapping[str, Any]
     function: Callable[..., Any]
     chart: Chart | None = None
     needs: Needs = Needs()
@@ -244,23 +241,25 @@ class Measurement:
                     f"Measurement {self.name} cannot have the column {column!r}; columns are named as measurements are,"
                     f" and {', '.join(self.needs.about)} are there already."
                 )
-            if str(kind) not in TYPES:
+            if str(kind) not in _TYPES:
                 raise SpecError(
                     f"Measurement {self.name}: column {column!r} has the type {kind}, but must have one of"
-                    f" {', '.join(TYPES)} of polars."
+                    f" {', '.join(_TYPES)} of polars."
                 )
+        object.__setattr__(self, "columns", {column: str(kind) for column, kind in self.columns.items()})
         self._check_chart()
 
     def _check_chart(self) -> None:
         if not self.chart:
             return
         named = {"x": self.chart.x, "y": self.chart.y, "series": self.chart.series}
+        kinds = {**{name: _MODEL[name] for name in self.needs.about}, **self.columns}
         for axis, column in named.items():
-            if column is not None and column not in self.schema:
+            if column is not None and column not in kinds:
                 raise SpecError(
-                    f"Measurement {self.name}: chart.{axis} is {column!r}, but must be one of {', '.join(self.schema)}."
+                    f"Measurement {self.name}: chart.{axis} is {column!r}, but must be one of {', '.join(kinds)}."
                 )
-            if axis != "series" and not self.schema[cast("str", column)].is_numeric():
+            if axis != "series" and kinds[str(column)] not in _NUMBERS:
                 raise SpecError(f"Measurement {self.name}: chart.{axis} is {column!r}, which is not a number.")
 
     @property
@@ -269,19 +268,27 @@ class Measurement:
         return self.needs.table or self.name
 
     @property
-    def schema(self) -> pl.Schema:
+    def schema(self) -> "Schema":
         """The columns of its table."""
         return schema_of(self.columns, about=self.needs.about)
 
 
-def schema_of(columns: Mapping[str, Type], *, about: Sequence[str] = tuple(_MODEL)) -> pl.Schema:
+def schema_of(columns: Mapping[str, str], *, about: Sequence[str] = tuple(_MODEL)) -> "Schema":
     """The columns of a measurement's table: those that identify a model, and its own.
 
     Args:
-        columns: Its own.
+        columns: Its own, with the names of their types.
         about: The columns that identify a model.
+
+    Raises:
+        ValueError: A type is none that a column may have.
     """
-    return pl.Schema({**{name: _MODEL[name] for name in about}, **columns})
+    import polars as pl  # a spec is read without it
+
+    kinds = {**{name: _MODEL[name] for name in about}, **columns}
+    if unknown := {*kinds.values()} - {*_TYPES}:
+        raise ValueError(f"there is no type {min(unknown)}")
+    return pl.Schema({name: getattr(pl, kind)() for name, kind in kinds.items()})
 
 
 def jobs_of(measurement: Measurement, wanted: Wanted) -> tuple[Measuring, ...]:

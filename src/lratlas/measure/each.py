@@ -74,8 +74,8 @@ def measure_each(measurement: Measurement, models: Models, _options: Options) ->
                 raise MeasurementError(f"Measurement {measurement.name} failed on run {run}: {reason}") from error
             found.append(_rows(measurement, run, returned))
     yield {
-        name: pl.Series([[row[name] for row in each] for each in found], dtype=pl.List(kind))
-        for name, kind in measurement.columns.items()
+        name: pl.Series([[row[name] for row in each] for each in found], dtype=pl.List(measurement.schema[name]))
+        for name in measurement.columns
     }
 
 
@@ -110,9 +110,9 @@ def _rows(measurement: Measurement, run: str, returned: object) -> list[dict[str
             raise wrong(f"returned the columns {names}; they must be {', '.join(measurement.columns)}")
         for name, kind in measurement.columns.items():
             value = row[name]
-            if value is not None and not _fits(value, _PYTHON[str(kind)]):
+            if value is not None and not _fits(value, _PYTHON[kind]):
                 raise wrong(f"returned {value!r} in the column {name}, which has the type {kind}")
-            if type(value) is int and kind == pl.Float64:
+            if type(value) is int and kind == "Float64":
                 row[name] = float(value)
     return found
 

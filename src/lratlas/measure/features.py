@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import polars as pl
-
 from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options, Text
 
 if TYPE_CHECKING:
@@ -76,7 +74,7 @@ _FULL_CHART = Figure(
 
 FEATURES = Measurement(
     name="features",
-    columns={"feature": pl.Int64, "accuracy": pl.Float64},
+    columns={"feature": "Int64", "accuracy": "Float64"},
     function=_measure,
     needs=Needs(
         stacked=True,

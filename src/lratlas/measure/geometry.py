@@ -6,8 +6,6 @@ from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-import polars as pl
-
 from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options, Text, Wanted
 from lratlas.study.jobs import Measuring, Role, Training, identity
 from lratlas.thresholds import GEOMETRY_COUNT
@@ -105,13 +103,13 @@ _CHART = Figure(
 GEOMETRY = Measurement(
     name="geometry",
     columns={
-        "a": pl.String,  # low, high, swa
-        "b": pl.String,
-        "angle": pl.Float64,
-        "train_barrier": pl.Float64,
-        "test_barrier": pl.Float64,
-        "train_barrier_arc": pl.Float64,  # along the great circle; null where not measured
-        "test_barrier_arc": pl.Float64,
+        "a": "String",  # low, high, swa
+        "b": "String",
+        "angle": "Float64",
+        "train_barrier": "Float64",
+        "test_barrier": "Float64",
+        "train_barrier_arc": "Float64",  # along the great circle; null where not measured
+        "test_barrier_arc": "Float64",
     },
     function=_measure,
     needs=Needs(

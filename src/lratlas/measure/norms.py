@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import polars as pl
-
 from lratlas.errors import SpecError
 from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options, Text
 
@@ -72,7 +70,7 @@ _CHART = Figure(
 
 NORMS = Measurement(
     name="norms",
-    columns={"layer": pl.String, "group": pl.Int64, "norm": pl.Float64},
+    columns={"layer": "String", "group": "Int64", "norm": "Float64"},
     function=_measure,
     needs=Needs(
         stacked=True,

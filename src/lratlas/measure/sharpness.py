@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import polars as pl
-
 from lratlas.errors import SpecError
 from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options, Text, Wanted
 from lratlas.study.jobs import Measuring, identity
@@ -83,15 +81,15 @@ _CHART = Figure(
 SHARPNESS = Measurement(
     name="sharpness",
     columns={
-        "top_eigenvalue": pl.Float64,
-        "residual": pl.Float64,  # of the eigenpair, relative to the eigenvalue
-        "converged": pl.Boolean,
-        "trace": pl.Float64,
-        "trace_error": pl.Float64,  # standard error over probes
-        "fisher_trace": pl.Float64,
-        "gradient_norm": pl.Float64,  # mean over mini-batches
-        "train_loss": pl.Float64,  # of the samples that the curvature is measured on
-        "test_error": pl.Float64,
+        "top_eigenvalue": "Float64",
+        "residual": "Float64",  # of the eigenpair, relative to the eigenvalue
+        "converged": "Boolean",
+        "trace": "Float64",
+        "trace_error": "Float64",  # standard error over probes
+        "fisher_trace": "Float64",
+        "gradient_norm": "Float64",  # mean over mini-batches
+        "train_loss": "Float64",  # of the samples that the curvature is measured on
+        "test_error": "Float64",
     },
     function=_measure,
     needs=Needs(

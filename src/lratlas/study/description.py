@@ -1,10 +1,10 @@
 """What a study says of a custom measurement, so that it is read where the measurement itself is not there."""
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from lratlas.errors import DamagedFile
-from lratlas.measure.base import TYPES, Chart, Measurement, schema_of
+from lratlas.measure.base import Chart, Measurement, schema_of
 from lratlas.study.files import opened_json, sealed_json
 from lratlas.study.folder import Folder
 
@@ -28,13 +28,12 @@ class Description(BaseModel):
     @property
     def schema(self) -> pl.Schema:
         """The columns of the table."""
-        return schema_of({name: TYPES[kind] for name, kind in self.columns.items()})
+        return schema_of(self.columns)
 
 
 def description_of(measurement: Measurement) -> Description:
     """The description of a measurement."""
-    columns = {name: str(kind) for name, kind in measurement.columns.items()}
-    return Description(columns=columns, chart=measurement.chart)
+    return Description(columns=dict(measurement.columns), chart=measurement.chart)
 
 
 def path_of(name: str) -> str:
@@ -58,7 +57,7 @@ def read_description(folder: Folder, name: str) -> Description:
     try:
         found = Description.model_validate(opened_json(folder.read_text(path)))
         found.schema  # noqa: B018 - the types are known
-    except (ValueError, KeyError, ValidationError) as error:
+    except ValueError as error:
         how = folder.how_to_continue()
         message = f"{path} in {folder.url} was cut short or altered; to set it aside and write it again, {how}."
         raise DamagedFile(message, path) from error
