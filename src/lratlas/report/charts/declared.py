@@ -92,7 +92,7 @@ def declared_chart(tables: Tables, name: str, chart: Chart, *, elr: bool = False
 
 def _panel(tables: Tables, data: pl.DataFrame, chart: Chart, width: int, *, elr: bool) -> alt.LayerChart:
     """The lines or marks of one kind of model."""
-    rows = source(data, by=["model"]).chart()
+    rows = source(data, by=[name for name in ("model", "seed") if name in data.columns]).chart()
     title = data["model"][0]
     if chart.x == _PLR:
         lines = rows.mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=20)).encode(
