@@ -209,7 +209,7 @@ def test_one_that_fails_costs_nothing_else(small_task: Made, sections: dict[str,
 @pytest.mark.parametrize(
     ("returned", "wrong"),
     [
-        ({"valeu": 1.0}, "returned the columns valeu; they must be value"),
+        ({"other": 1.0}, "returned the columns other; they must be value"),
         ({}, "returned the columns none; they must be value"),
         ([], "returned no row"),
         (1.0, "returned float; it must return a mapping"),

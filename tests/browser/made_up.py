@@ -105,7 +105,7 @@ def write_study(
     _write_measurements(store, plan, made, noise)
     if set(stages) == {*STAGES}:
         for job in plan.measuring("geometry"):
-            store.write_table("pairs", job.id, rows.pair_rows(_trained(made[job.training]), noise))
+            store.write_table("pairs", job.id, rows.pair_rows(_trained(made[job.training or ""]), noise))
 
 
 def made_up_spec(shape: Shape, name: str) -> Spec:
@@ -143,19 +143,19 @@ def _write_measurements(store: Store, plan: Plan, made: Mapping[str, pl.DataFram
     """What is measured on single models, of the training jobs that are made."""
     for job in plan.measuring("features"):
         if job.training in made:
-            store.write_table("features", job.id, rows.feature_rows(made[job.training], noise))
+            store.write_table("features", job.id, rows.feature_rows(made[job.training or ""], noise))
     for job in plan.measuring("bands"):
         if job.training in made:
-            store.write_table("bands", job.id, rows.band_rows(made[job.training], noise))
+            store.write_table("bands", job.id, rows.band_rows(made[job.training or ""], noise))
     for job in plan.measuring("sharpness"):
         if job.training in made:
-            store.write_table("sharpness", job.id, rows.sharpness_rows(made[job.training], noise))
+            store.write_table("sharpness", job.id, rows.sharpness_rows(made[job.training or ""], noise))
     for job in plan.measuring("norms"):
         if job.training is None:
             models = rows.initial_models([seed.seed for seed in job.seeds])
             store.write_table("norms", job.id, rows.norm_rows(models, noise))
         elif job.training in made:
-            store.write_table("norms", job.id, rows.norm_rows(_trained(made[job.training]), noise))
+            store.write_table("norms", job.id, rows.norm_rows(_trained(made[job.training or ""]), noise))
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ class Description(BaseModel):
     chart: Chart | None = None
 
     @property
-    def schema(self) -> pl.Schema:
+    def table_schema(self) -> pl.Schema:
         """The columns of the table."""
         return schema_of(self.columns)
 
@@ -56,7 +56,7 @@ def read_description(folder: Folder, name: str) -> Description:
     path = path_of(name)
     try:
         found = Description.model_validate(opened_json(folder.read_text(path)))
-        found.schema  # noqa: B018 - the types are known
+        found.table_schema  # noqa: B018 - the types are known
     except ValueError as error:
         how = folder.how_to_continue()
         message = f"{path} in {folder.url} was cut short or altered; to set it aside and write it again, {how}."

@@ -51,7 +51,7 @@ class Store(Folder):
         if table in SCHEMAS:
             return SCHEMAS[table]
         self._table_folder(table)
-        return read_description(self, table).schema
+        return read_description(self, table).table_schema
 
     def write_table(self, table: str, part: str, frame: pl.DataFrame) -> None:
         """Write one part of a table; an earlier part of that name is replaced.
