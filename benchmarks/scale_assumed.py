@@ -1,13 +1,17 @@
 """What a job of the two studies is assumed to take on a GPU, and what it leaves on the disk."""
 
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from benchmarks.scale_studies import IMAGES, SIDE, TEST_IMAGES, Name
-from lratlas.study.plan import Bands, Geometry, Job, Plan, Training
+from lratlas.measure.bands import measured_bands
+from lratlas.study.jobs import Job, Training
+from lratlas.study.plan import Plan
+from lratlas.study.progress import table_of
 
 GPU_FLOPS = 30e12
 """Operations a second that a GPU is assumed to sustain on a ResNet-18 of width 32, everything included."""
@@ -34,11 +38,6 @@ class Left:
     weight_bytes: float
     segment_files: int
     segment_bytes: float
-
-
-def kind_of(job: Job) -> str:
-    """A training job's stage, or what a job measures."""
-    return job.stage if isinstance(job, Training) else type(job).__name__.lower()
 
 
 def seconds_of(name: Name, plan: Plan, measured: Mapping[str, Any], *, speed: float = 1.0) -> dict[str, float]:
@@ -78,8 +77,7 @@ def left_by(name: Name, plan: Plan, measured: Mapping[str, Any]) -> Left:
     for job in plan.trainings:
         for table in job.recorded:
             tables[table] = tables.get(table, 0) + len(job.segments)
-    tables |= {"runs": len(plan.trainings), "features": len(plan.features), "bands": len(plan.bands)}
-    tables["pairs"] = len(plan.geometry)
+    tables |= {"runs": len(plan.trainings), **Counter(table_of(job) for job in plan.measurements)}
     models = {job.id: models_in(job) for job in plan.trainings}
     segments = sum(len(job.segments) - 1 for job in plan.trainings)
     return Left(
@@ -122,9 +120,9 @@ def _operations(plan: Plan) -> dict[str, float]:
             traced = TRACE_POINTS * TEST_IMAGES if job.stage != "average" else 0
             averaged = (len(job.average.counts) if job.average else 0) * (IMAGES + everything)
             return job.work * BATCH * BACKWARD + traced + everything + averaged
-        if isinstance(job, Bands):
-            return size[job.training] * 2 * len(job.bands) * TEST_IMAGES
-        assert isinstance(job, Geometry)
+        if job.measurement == "bands":
+            return size[job.training or ""] * 2 * len(measured_bands(job)) * TEST_IMAGES
+        assert job.measurement == "geometry"
         return PAIRS * LINE_POINTS * (IMAGES + everything)
 
     return {job.id: forward * images(job) for job in plan.jobs}

@@ -22,8 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import polars as pl
 
 from benchmarks.processes import processor
-from benchmarks.scale_assumed import kind_of, models_in
-from lratlas.study.plan import TABLE_OF, Job, Training, read_plan
+from benchmarks.scale_assumed import models_in
+from lratlas.study.jobs import Job, Training
+from lratlas.study.plan import read_plan
+from lratlas.study.progress import kind_of, table_of
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS
 
@@ -53,7 +55,7 @@ def measured(folder: Path) -> dict[str, Any]:
 
 def _last(folder: Path, job: Job) -> Path:
     """The file that a job writes last."""
-    table = "runs" if isinstance(job, Training) else TABLE_OF[type(job)]
+    table = "runs" if isinstance(job, Training) else table_of(job)
     return folder / "tables" / table / f"{job.id}.parquet"
 
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from lratlas.config.presets import preset
 from lratlas.data.band_ranges import default_bands
-from lratlas.study.plan import Plan, Seed
+from lratlas.study.jobs import Seed
+from lratlas.study.plan import Plan
 from lratlas.study.planning import make_plan
 
 Name = Literal["mlp", "resnet"]
@@ -50,8 +51,10 @@ def plan_of(name: Name, runs: int, *, old: Plan | None = None, segment_steps: in
         chance_loss=1.0,
         chance_accuracy=0.5,
         elr=True,
-        singles=stacked,
-        bands=() if stacked else default_bands(SIDE, SIDE),
+        measured={
+            **({"features": {}} if stacked else {"bands": {"bands": tuple(map(tuple, default_bands(SIDE, SIDE)))}}),
+            "geometry": {"great_circle": False},
+        },
         strategy="stack" if stacked else "single",
         old=old,
     )

@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lratlas.execute.executors import LocalWorkers
 from lratlas.execute.scheduler import execute
-from lratlas.study.plan import Norms, Plan
+from lratlas.study.jobs import Measuring
+from lratlas.study.plan import Plan
 from lratlas.study.store import Store
 
 MODULE = "benchmarks.instant_worker"
@@ -35,9 +36,7 @@ def plan_of(jobs: int) -> Plan:
         chance_loss=1.0,
         elr=False,
         trainings=(),
-        features=(),
-        geometry=(),
-        norms=tuple(Norms(id=f"norms-{number:06}") for number in range(jobs)),
+        measurements=tuple(Measuring(id=f"norms-{number:06}", measurement="norms") for number in range(jobs)),
     )
 
 

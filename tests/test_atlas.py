@@ -104,9 +104,7 @@ def test_options_reach_the_chart(whole: Atlas):
 def test_unknown_names_are_answered_with_what_there_is(whole: Atlas):
     with pytest.raises(StudyError, match=r"no table 'run' .did you mean runs.{2}; choose one of runs, traces, regimes"):
         whole.table("run")
-    with pytest.raises(
-        StudyError, match=r"no chart 'barriers'; choose one of accuracy, last_tenth, loss, geometry, features"
-    ):
+    with pytest.raises(StudyError, match=r"no chart 'barriers'; choose one of accuracy, last_tenth, loss, features"):
         whole.chart("barriers")
     with pytest.raises(StudyError, match=r"no finished run 'abc'; the table of runs has their ids"):
         whole.model("abc", blobs)

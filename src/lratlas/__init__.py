@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lratlas.api.load import load
     from lratlas.atlas import Atlas
     from lratlas.config.grid import lr_grid
+    from lratlas.measure.base import Chart, Measurement
     from lratlas.monitor.follow import Watch
     from lratlas.monitor.rules import Rules
     from lratlas.monitor.tracker import Look
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Advice",
     "Atlas",
+    "Chart",
     "Comparison",
     "Finder",
     "Look",
+    "Measurement",
     "Recommendation",
     "Rules",
     "Segment",
@@ -50,9 +53,11 @@ __all__ = [
 _HOMES = {
     "Advice": "search.advice",
     "Atlas": "atlas",
+    "Chart": "measure.base",
     "Comparison": "api.compare",
     "Finder": "search.finder",
     "Look": "monitor.tracker",
+    "Measurement": "measure.base",
     "Recommendation": "analysis.recommendation",
     "Rules": "monitor.rules",
     "Segment": "search.segments",

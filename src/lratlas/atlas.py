@@ -1,6 +1,6 @@
 """The atlas of a study, finished or running: tables, boundaries, words, charts; and how to make one."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,10 @@ from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.summary import summary
 from lratlas.config.sections import Spec
 from lratlas.errors import StudyError, meant
+from lratlas.measure.base import ORDER, Chart
+from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.study.artifacts import is_whole
+from lratlas.study.description import Description
 from lratlas.study.folder import PYTHON
 from lratlas.study.plan import Plan, stored_plan, stored_spec
 from lratlas.study.progress import next_plr
@@ -36,11 +39,7 @@ if TYPE_CHECKING:
 _STORED = {
     "runs": ("seed", "plr", "stage", "plr2", "flr", "count"),
     "traces": ("run", "step"),
-    "pairs": ("plr", "seed", "a", "b"),
-    "features": ("seed", "plr", "stage", "flr", "count", "feature"),
-    "bands": ("seed", "plr", "stage", "flr", "count", "low", "high", "kept"),
-    "sharpness": ("seed", "plr", "stage", "flr", "count"),
-    "norms": ("seed", "plr", "stage", "flr", "layer", "group"),
+    **{measurement.table: measurement.needs.order for measurement in MEASUREMENTS},
 }
 _ANALYSIS = ("regimes", "boundaries", "sparsity", "power_law", "claims")
 _WHOLE = "analysis"
@@ -49,22 +48,22 @@ _WHOLE = "analysis"
 class _Tables(Mapping[str, pl.DataFrame]):
     """Tables by name, each made once, when it is first asked for."""
 
-    def __init__(self, make: Callable[[str], pl.DataFrame]) -> None:
-        self._make = make
+    def __init__(self, names: Sequence[str], make: Callable[[str], pl.DataFrame]) -> None:
+        self._names, self._make = names, make
         self._made = dict[str, pl.DataFrame]()
 
     def __getitem__(self, name: str) -> pl.DataFrame:
-        if name not in SCHEMAS:
+        if name not in self._names:
             raise KeyError(name)
         if name not in self._made:
             self._made[name] = self._make(name)
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(SCHEMAS)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(SCHEMAS)
+        return len(self._names)
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,6 +97,11 @@ class Atlas:
         return stored_plan(self.store)
 
     @cached_property
+    def extras(self) -> Mapping[str, Description]:
+        """The custom measurements of the study, as it describes them."""
+        return self.store.extras
+
+    @cached_property
     def tables(self) -> Mapping[str, pl.DataFrame]:
         """All tables, by name, each read or computed when it is first asked for; those not there yet are empty.
 
@@ -105,13 +109,13 @@ class Atlas:
             DamagedFile: A file of the study was cut short or altered.
             StudyError: The study is of a later format, or cannot be read.
         """
-        return _Tables(self._table)
+        return _Tables((*SCHEMAS, *self.extras), self._table)
 
     def _table(self, name: str) -> pl.DataFrame:
         """Read or compute a table."""
         plan = self.plan  # first: it says where a study is of a later format
-        if name in _STORED:
-            return self.store.read_table(name).sort(_STORED[name])
+        if keys := ORDER if name in self.extras else _STORED.get(name):
+            return self.store.read_table(name).sort(keys)
         if name == "convergence":
             return _first_fits(self.store.read_table(name), self.tables["runs"])
         if not plan or self.tables["runs"].is_empty():
@@ -140,8 +144,9 @@ class Atlas:
         Raises:
             StudyError: There is no such table.
         """
-        if name not in SCHEMAS:
-            raise StudyError(f"There is no table {name!r}{meant(name, SCHEMAS)}; choose one of {', '.join(SCHEMAS)}.")
+        known = (*SCHEMAS, *self.extras)
+        if name not in known:
+            raise StudyError(f"There is no table {name!r}{meant(name, known)}; choose one of {', '.join(known)}.")
         return self.tables[name]
 
     @property
@@ -189,21 +194,25 @@ class Atlas:
         """A chart; it shows in a notebook.
 
         Args:
-            name: accuracy, last_tenth, loss, geometry, features, features_full, bands, traces, convergence, two_stages,
-                norms or sharpness; ticks or band_picture of the data.
+            name: One of ``charts``: accuracy, last_tenth, loss, traces, convergence, two_stages; geometry, features,
+                features_full, bands, norms, sharpness; that of a custom measurement; ticks or band_picture of the data.
             options: Passed to the chart, such as ``at_loss`` for accuracy.
 
         Raises:
             StudyError: There is no such chart, or the study lacks what it shows.
         """
+        from lratlas.report.charts.declared import declared_chart
         from lratlas.report.charts.study_charts import CHARTS
 
         if name == "ticks" and name in self._of_data:
             return self._ticks()
         if name == "band_picture" and name in self._of_data:
             return self._band_picture()
+        if name in self.declared:
+            return declared_chart(self.tables, name, self.declared[name], elr=self.elr)
         if name not in CHARTS:
-            raise StudyError(f"There is no chart {name!r}{meant(name, CHARTS)}; choose one of {', '.join(CHARTS)}.")
+            known = (*CHARTS, *self.declared)
+            raise StudyError(f"There is no chart {name!r}{meant(name, known)}; choose one of {', '.join(known)}.")
         return CHARTS[name](self.tables, elr=self.elr, **options)
 
     def model(self, run: str, task: "Task | Callable[[int], Task] | None" = None) -> "nn.Module":
@@ -287,8 +296,11 @@ class Atlas:
         """The charts that this study asks for, finished or not, in the order of the report."""
         from lratlas.report.charts.study_charts import CHARTS
 
-        measured = ("features", "bands", "norms", "sharpness")
-        asked = {name: self.plan is None or bool(getattr(self.plan, name)) for name in measured} | {
+        asked = {
+            figure.name: self.plan is None or bool(self.plan.measuring(measurement.name))
+            for measurement in MEASUREMENTS
+            for figure in measurement.needs.figures
+        } | {
             "accuracy": has_accuracy(self.tables["runs"]),
             "last_tenth": has_accuracy(self.tables["runs"]),
             "loss": not has_accuracy(self.tables["runs"]),
@@ -298,7 +310,21 @@ class Atlas:
         finetune, average = self.spec.finetune, self.spec.average
         several = len(finetune.lrs if finetune else ()) > 1 or len(average.counts if average else ()) > 1
         asked["features_full"] = asked["features"] and several
-        return tuple(name for name in (*CHARTS, *self._of_data) if asked.get(name, True))
+        return tuple(name for name in (*CHARTS, *self.declared, *self._of_data) if asked.get(name, True))
+
+    def chart_data(self, name: str) -> pl.DataFrame | None:
+        """What a chart shows; None where there is no such chart, or another one shows the same."""
+        from lratlas.report.charts.declared import declared_data
+        from lratlas.report.charts.study_data import CHART_DATA
+
+        if name in self.declared:
+            return declared_data(self.tables, name, self.declared[name])
+        return CHART_DATA[name](self.tables) if name in CHART_DATA else None
+
+    @property
+    def declared(self) -> Mapping[str, Chart]:
+        """The charts of custom measurements."""
+        return {name: each.chart for name, each in self.extras.items() if each.chart}
 
     @property
     def _of_data(self) -> tuple[str, ...]:
@@ -309,9 +335,11 @@ class Atlas:
     def _band_picture(self) -> "Drawing":
         from lratlas.config.tasks import tasks_from
         from lratlas.data.parts import leaves
+        from lratlas.measure.bands import measured_bands
         from lratlas.report.charts.pictures import band_picture
 
-        measured = sorted({band for job in self.plan.bands for band in job.bands}) if self.plan else []
+        jobs = self.plan.measuring("bands") if self.plan else ()
+        measured = sorted({band for job in jobs for band in measured_bands(job)})
         (images,) = leaves(tasks_from(self.spec.task).of(0).test[0])
         return band_picture(images[0], measured or None)
 

@@ -49,6 +49,10 @@ class JobsFailed(StudyError):  # noqa: N818 - it names what happened
     """Jobs of a study that failed again and again, while the rest was done."""
 
 
+class MeasurementError(StudyError):
+    """A custom measurement that failed, or returned something else than a value for each of its columns."""
+
+
 class DamagedFile(StudyError):  # noqa: N818 - it names what was found
     """A file of a study that was cut short or altered.
 

@@ -8,19 +8,11 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from lratlas.measure.builtin import MEASUREMENTS
+
 __all__ = ["SCHEMAS", "empty"]
 
 Tables = Mapping[str, pl.DataFrame]
-
-# What identifies a model that was measured.
-_MODEL = {
-    "run": pl.String,
-    "stage": pl.String,
-    "plr": pl.Float64,
-    "flr": pl.Float64,
-    "count": pl.Int64,
-    "seed": pl.Int64,
-}
 
 SCHEMAS: dict[str, pl.Schema] = {
     # One row per finished run. Losses and accuracies are of the whole set, in eval mode, at the end.
@@ -93,19 +85,7 @@ SCHEMAS: dict[str, pl.Schema] = {
             "high": pl.Float64,
         }
     ),
-    "pairs": pl.Schema(
-        {
-            "plr": pl.Float64,
-            "seed": pl.Int64,
-            "a": pl.String,  # low, high, swa
-            "b": pl.String,
-            "angle": pl.Float64,
-            "train_barrier": pl.Float64,
-            "test_barrier": pl.Float64,
-            "train_barrier_arc": pl.Float64,  # along the great circle; null where not measured
-            "test_barrier_arc": pl.Float64,
-        }
-    ),
+    **{measurement.table: measurement.schema for measurement in MEASUREMENTS},
     # How unevenly features were learned: means over seeds of measures on the excess over chance.
     "sparsity": pl.Schema(
         {
@@ -118,51 +98,6 @@ SCHEMAS: dict[str, pl.Schema] = {
             "rest_accuracy": pl.Float64,
             "gini": pl.Float64,
             "top_share": pl.Float64,
-        }
-    ),
-    "features": pl.Schema(
-        {
-            **_MODEL,
-            "feature": pl.Int64,
-            "accuracy": pl.Float64,
-        }
-    ),
-    # Accuracy on test images of which only the bands low to high are left, or all but these.
-    "bands": pl.Schema(
-        {
-            **_MODEL,
-            "low": pl.Int64,
-            "high": pl.Int64,
-            "kept": pl.Boolean,
-            "accuracy": pl.Float64,
-        }
-    ),
-    # Curvature of the training loss; at unit weight norm where the task is scale-invariant.
-    "sharpness": pl.Schema(
-        {
-            **_MODEL,
-            "top_eigenvalue": pl.Float64,
-            "residual": pl.Float64,  # of the eigenpair, relative to the eigenvalue
-            "converged": pl.Boolean,
-            "trace": pl.Float64,
-            "trace_error": pl.Float64,  # standard error over probes
-            "fisher_trace": pl.Float64,
-            "gradient_norm": pl.Float64,  # mean over mini-batches
-            "train_loss": pl.Float64,  # of the samples that the curvature is measured on
-            "test_error": pl.Float64,
-        }
-    ),
-    # Norm of the weights of each output filter over the norm of the whole trained vector.
-    "norms": pl.Schema(
-        {
-            "run": pl.String,  # null before training
-            "stage": pl.String,  # initial, pretrain, finetune
-            "plr": pl.Float64,
-            "flr": pl.Float64,
-            "seed": pl.Int64,
-            "layer": pl.String,
-            "group": pl.Int64,
-            "norm": pl.Float64,
         }
     ),
     # First epoch in which every training sample was classified correctly when its batch came; null if there is none.
@@ -204,7 +139,7 @@ def empty(table: str) -> pl.DataFrame:
 
 def table(tables: Tables, name: str) -> pl.DataFrame:
     """A table of a study, empty where it has none of that name."""
-    return tables.get(name, empty(name))
+    return tables[name] if name in tables else empty(name)
 
 
 def completed(frame: pl.DataFrame, name: str) -> pl.DataFrame:
@@ -227,8 +162,6 @@ def finite(models: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
     return models.join(runs.filter("diverged"), on="run", how="anti")
 
 
-GEOMETRY_COUNT = 5
-"""SWA-5 stands for the averaged solution (paper, Fig. 3); where it is missing, the count that is nearest."""
 _SCORES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 

@@ -67,3 +67,6 @@ class Thresholds:
 
 
 DEFAULTS = Thresholds()
+
+GEOMETRY_COUNT = 5
+"""SWA-5 stands for the averaged solution (paper, Fig. 3); where it is missing, the count that is nearest."""

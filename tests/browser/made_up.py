@@ -28,7 +28,8 @@ from lratlas.config.sections import (
     TrainingSpec,
 )
 from lratlas.config.spec import spec_text
-from lratlas.study.plan import Plan, Seed, Training, plan_text, with_own_versions
+from lratlas.study.jobs import Seed, Training
+from lratlas.study.plan import Plan, plan_text, with_own_versions
 from lratlas.study.planning import make_plan
 from lratlas.study.store import Store
 
@@ -85,8 +86,13 @@ def write_study(
         chance_loss=math.log(2),
         chance_accuracy=0.5,
         elr=True,
-        singles=True,
-        bands=rows.BANDS,
+        measured={
+            "features": {},
+            "bands": {"bands": rows.BANDS},
+            "geometry": {"great_circle": True},
+            "norms": {},
+            "sharpness": {"sharpness_samples": spec.measure.sharpness_samples},
+        },
         task=task,
     )
     store = Store.create(folder, spec_text(spec))
@@ -98,8 +104,8 @@ def write_study(
             _write_training(store, job, made[job.id], noise)
     _write_measurements(store, plan, made, noise)
     if set(stages) == {*STAGES}:
-        for job in plan.geometry:
-            store.write_table("pairs", job.id, rows.pair_rows(_trained(made[job.training]), noise))
+        for job in plan.measuring("geometry"):
+            store.write_table("pairs", job.id, rows.pair_rows(_trained(made[job.training or ""]), noise))
 
 
 def made_up_spec(shape: Shape, name: str) -> Spec:
@@ -135,21 +141,21 @@ def _write_training(store: Store, job: Training, runs: pl.DataFrame, noise: np.r
 
 def _write_measurements(store: Store, plan: Plan, made: Mapping[str, pl.DataFrame], noise: np.random.Generator) -> None:
     """What is measured on single models, of the training jobs that are made."""
-    for job in plan.features:
+    for job in plan.measuring("features"):
         if job.training in made:
-            store.write_table("features", job.id, rows.feature_rows(made[job.training], noise))
-    for job in plan.bands:
+            store.write_table("features", job.id, rows.feature_rows(made[job.training or ""], noise))
+    for job in plan.measuring("bands"):
         if job.training in made:
-            store.write_table("bands", job.id, rows.band_rows(made[job.training], noise))
-    for job in plan.sharpness:
+            store.write_table("bands", job.id, rows.band_rows(made[job.training or ""], noise))
+    for job in plan.measuring("sharpness"):
         if job.training in made:
-            store.write_table("sharpness", job.id, rows.sharpness_rows(made[job.training], noise))
-    for job in plan.norms:
+            store.write_table("sharpness", job.id, rows.sharpness_rows(made[job.training or ""], noise))
+    for job in plan.measuring("norms"):
         if job.training is None:
             models = rows.initial_models([seed.seed for seed in job.seeds])
             store.write_table("norms", job.id, rows.norm_rows(models, noise))
         elif job.training in made:
-            store.write_table("norms", job.id, rows.norm_rows(_trained(made[job.training]), noise))
+            store.write_table("norms", job.id, rows.norm_rows(_trained(made[job.training or ""]), noise))
 
 
 def main() -> None:

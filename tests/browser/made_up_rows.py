@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lratlas.study.plan import Training
+from lratlas.study.jobs import Training
 from lratlas.tables import SCHEMAS
 
 Numbers = NDArray[np.float64]

@@ -129,6 +129,12 @@ SETTINGS: Mapping[str, Setting] = {
         },
         left_out={"python3 -m venv": "installs packages"},
     ),
+    "docs/architecture.md": Setting(
+        short={
+            '"epochs": 20}': '"epochs": 1}',
+            "measure=[CONFIDENCE])": 'measure=[CONFIDENCE], training={"compile": False})',
+        }
+    ),
     "docs/explore.md": Setting(),
     "docs/find.md": Setting(
         before=(

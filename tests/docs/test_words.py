@@ -16,8 +16,8 @@ from lratlas.config.preset_names import PRESETS
 from lratlas.config.presets import preset
 from lratlas.config.sections import MeasureSpec
 from lratlas.report.charts.study_charts import CHARTS
-from lratlas.tables import GEOMETRY_COUNT, SCHEMAS
-from lratlas.thresholds import DEFAULTS, Thresholds
+from lratlas.tables import SCHEMAS
+from lratlas.thresholds import DEFAULTS, GEOMETRY_COUNT, Thresholds
 
 REGIMES, FOLDER, ARCHITECTURE = (text_of(f"docs/{name}.md") for name in ("regimes", "folder", "architecture"))
 TYPES = {"text": pl.String(), "number": pl.Float64(), "integer": pl.Int64(), "true or false": pl.Boolean()}

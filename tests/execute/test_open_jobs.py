@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from lratlas.execute.scheduler import OpenJobs, open_jobs
-from lratlas.study.plan import Features, Geometry, Lane, Plan, Seed, Training
+from lratlas.study.jobs import Lane, Measuring, Seed, Training
+from lratlas.study.plan import Plan
 
 SEED = Seed(seed=0, training_seed=1, fingerprint="task")
 
@@ -33,10 +34,13 @@ def plan() -> Plan:
         chance_loss=1.0,
         elr=False,
         trainings=(training("first"), training("second"), training("child", "finetune", "first")),
-        features=(Features(id="features", training="second"),),
-        geometry=(
-            Geometry(
-                id="geometry", training="first", solutions={"low": (("run of first",),), "high": (("run of child",),)}
+        measurements=(
+            Measuring(id="features", measurement="features", training="second"),
+            Measuring(
+                id="geometry",
+                measurement="geometry",
+                training="first",
+                solutions={"low": (("run of first",),), "high": (("run of child",),)},
             ),
         ),
     )

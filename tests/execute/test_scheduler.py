@@ -214,7 +214,7 @@ def test_a_job_that_keeps_failing_is_named_and_the_rest_is_done(
     assert sorted(attempts) == sorted(2 * ATTEMPTS[error])
     assert atlas.plan is not None
     left = {job.id for job in atlas.plan.jobs if not is_done(atlas.store, job)}
-    assert left == {job.id for job in atlas.plan.features}
+    assert left == {job.id for job in atlas.plan.measuring("features")}
     assert all(name in str(caught.value) for name in left)
     assert Path(atlas.folder, "report.html").exists()
     assert "Traceback" not in capfd.readouterr().err

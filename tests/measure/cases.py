@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lratlas.measure.curvature import Sharpness, sharpness_measure
 from lratlas.measure.hessian import hessian_product, measured_module, mini_batches, outputs_of, vector_of
-from lratlas.measure.sharpness import Sharpness, sharpness_measure
 from lratlas.models.mlp import MLP
 from lratlas.training.objective import LOSSES, Objective
 from lratlas.training.rules import Rule

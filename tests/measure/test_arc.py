@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lratlas.measure.geometry import angular_distance, arc, interpolate
+from lratlas.measure.paths import angular_distance, arc, interpolate
 from lratlas.training.rules import Rule, sgd, sphere_sgd
 from lratlas.training.sphere import Weights, norm
 from measure.helpers import drawn, flat, turned

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lratlas.measure.sharpness import top_eigenvalues
+from lratlas.measure.curvature import top_eigenvalues
 from measure.cases import case, cut, explicit_hessian
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lratlas.measure.geometry import Path, angular_distance, arc, barrier, interpolate, path_errors
+from lratlas.measure.paths import Path, angular_distance, arc, barrier, interpolate, path_errors
 from lratlas.models.mlp import MLP
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Program, build

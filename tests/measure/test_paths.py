@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lratlas.measure.geometry import Path, arc, barrier, interpolate, path_errors
+from lratlas.measure.paths import Path, arc, barrier, interpolate, path_errors
 from lratlas.models.convnet import ConvNet
 from lratlas.rng import stream
 from lratlas.training.objective import LOSSES

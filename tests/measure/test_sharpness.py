@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lratlas.errors import SpecError
+from lratlas.measure.curvature import Sharpness, hutchinson_trace, mean_slopes, sharpness_measure
 from lratlas.measure.hessian import measured_module, mini_batches, outputs_of, vector_of
-from lratlas.measure.sharpness import Sharpness, hutchinson_trace, mean_slopes, sharpness_measure
 from lratlas.training.objective import objective_of
 from lratlas.training.rules import sgd, sphere_sgd
 from measure.cases import (

@@ -11,10 +11,10 @@ from torch import nn
 
 from lratlas.data.band_ranges import Band
 from lratlas.measure.bands import band_accuracies
+from lratlas.measure.curvature import sharpness_measure
 from lratlas.measure.features import single_feature_accuracies
-from lratlas.measure.geometry import angular_distance, arc, barrier, interpolate, path_errors
 from lratlas.measure.norms import group_norms
-from lratlas.measure.sharpness import sharpness_measure
+from lratlas.measure.paths import angular_distance, arc, barrier, interpolate, path_errors
 from lratlas.models.convnet import ConvNet
 from lratlas.training.evaluate import evaluate_stack, pooled_buffers
 from lratlas.training.objective import LOSSES

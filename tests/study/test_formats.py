@@ -37,9 +37,9 @@ def test_a_format_is_told_by_what_is_stated():
 
 
 def test_migrations_change_no_field_that_is_there():
-    given = {"format": 1, "device": "cuda", "compiled": True, "task": "blobs", "norms": ["a"]}
+    given = {"format": 1, "device": "cuda", "compiled": True, "task": "blobs", "norms": [{"id": "a"}]}
     assert migrated_plan(given).items() >= {"device": "cuda", "compiled": True, "task": "blobs"}.items()
-    assert given["norms"] == ["a"]
+    assert given["norms"] == [{"id": "a"}]
 
 
 def test_columns_that_an_earlier_part_lacks_are_null():

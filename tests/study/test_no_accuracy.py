@@ -121,7 +121,7 @@ def read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 def test_images_with_a_target_that_is_a_number(tmp_path: Path, repeats: int, read: Read):
     atlas = study(tmp_path / "study", regression(), [1e-9, 0.01, 0.1], repeats=repeats, epochs=8, **EVERYTHING)
     assert atlas.plan
-    assert (atlas.plan.bands, atlas.plan.features) == ((), ())
+    assert (atlas.plan.measuring("bands"), atlas.plan.measuring("features")) == ((), ())
     runs = atlas.table("runs")
     for column in ("train_accuracy", "test_accuracy"):
         assert runs[column].null_count() == runs.height
@@ -158,7 +158,7 @@ def test_what_needs_an_accuracy_is_refused_where_it_is_asked_for(tmp_path: Path)
 def test_features_are_not_measured_without_an_accuracy(tmp_path: Path):
     atlas = study(tmp_path / "study", regression(singles=(torch.zeros(2, 4, 1, 4, 4), torch.zeros(2, 4, 1))), [0.1])
     assert atlas.plan
-    assert atlas.plan.features == ()
+    assert atlas.plan.measuring("features") == ()
 
 
 @pytest.mark.parametrize("task", [regression, classes])

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -15,8 +15,10 @@ from lratlas.config.presets import preset
 from lratlas.config.sections import Spec
 from lratlas.config.spec import spec_from
 from lratlas.errors import DamagedFile, SpecError, StudyError
+from lratlas.measure.bands import measured_bands
 from lratlas.study.formats import FORMAT, NEEDS
-from lratlas.study.plan import Plan, Seed, Training, plan_text, read_plan
+from lratlas.study.jobs import Seed, Training
+from lratlas.study.plan import Plan, plan_text, read_plan
 from lratlas.study.planning import make_plan
 
 LRS = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
@@ -37,7 +39,18 @@ def planned(wanted: Spec, old: Plan | None = None, *, singles: bool = True) -> P
         Seed(seed=each, data_seed=1 + each, training_seed=1 + each, fingerprint=f"task {each}")
         for each in range(wanted.pretrain.repeats)
     ]
-    return make_plan(wanted, seeds, **FACTS, singles=singles, old=old)
+    return make_plan(wanted, seeds, **FACTS, measured=measured(wanted, {"features": {}} if singles else {}), old=old)
+
+
+def measured(wanted: Spec, of_task: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of what a spec asks for and what the task allows besides."""
+    asked = wanted.measure
+    options = {
+        "geometry": {"great_circle": asked.great_circle},
+        "norms": {},
+        "sharpness": {"sharpness_samples": asked.sharpness_samples},
+    }
+    return {**of_task, **{name: each for name, each in options.items() if getattr(asked, name)}}
 
 
 @st.composite
@@ -106,7 +119,7 @@ def test_every_wanted_run_stands_in_the_plan_exactly_once(wanted: Spec):
     plan = planned(wanted)
     assert Counter(planned_runs(plan).values()) == Counter(wanted_runs(wanted))
     assert plan.holders().keys() == planned_runs(plan).keys()
-    names = [job.id for job in (*plan.trainings, *plan.features, *plan.geometry)]
+    names = [job.id for job in (*plan.trainings, *plan.measuring("features"), *plan.measuring("geometry"))]
     assert len(set(names)) == len(names)
 
 
@@ -239,7 +252,7 @@ def test_geometry_compares_the_lowest_flr_the_highest_and_the_average_nearest_to
         spec(finetune={"lrs": flrs, "steps": 5}, average={"counts": [2, 4, 20], "every": 1}, training={"stack": 2})
     )
     runs = planned_runs(plan)
-    (geometry,) = plan.geometry
+    (geometry,) = plan.measuring("geometry")
     wanted = {
         "low": ("finetune", flrs[0], None),
         "high": ("finetune", flrs[-1], None),
@@ -254,12 +267,12 @@ def test_geometry_compares_the_lowest_flr_the_highest_and_the_average_nearest_to
 
 def test_only_what_is_asked_for_is_measured():
     finetune = {"lrs": LRS[:2], "steps": 5}
-    assert planned(spec(finetune=finetune, measure={"geometry": False})).geometry == ()
-    assert planned(spec(), singles=False).features == ()
-    assert planned(spec(finetune={"lrs": LRS[:1], "steps": 5})).geometry == ()
+    assert planned(spec(finetune=finetune, measure={"geometry": False})).measuring("geometry") == ()
+    assert planned(spec(), singles=False).measuring("features") == ()
+    assert planned(spec(finetune={"lrs": LRS[:1], "steps": 5})).measuring("geometry") == ()
     plan = planned(spec(finetune=finetune))
-    assert [job.training for job in plan.features] == [job.id for job in plan.trainings]
-    assert len(plan.geometry) == 1
+    assert [job.training for job in plan.measuring("features")] == [job.id for job in plan.trainings]
+    assert len(plan.measuring("geometry")) == 1
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "not JSON", '{"format": 1, "strategy": "stack"}'])
@@ -289,9 +302,9 @@ def planned_bands(wanted: Spec, bands: Sequence[Band], old: Plan | None = None, 
         "chance_loss": 0.69,
         "chance_accuracy": 0.5,
         "elr": True,
-        "singles": False,
+        "measured": measured(wanted, {"bands": {"bands": tuple(bands)}}),
     }
-    return make_plan(wanted, seeds, **(facts | changes), bands=bands, old=old)
+    return make_plan(wanted, seeds, **(facts | changes), old=old)
 
 
 @given(specs())
@@ -302,7 +315,7 @@ def test_single_plans_one_run_per_job_whatever_the_stack(wanted: Spec):
         "chance_loss": 0.69,
         "chance_accuracy": 0.5,
         "elr": True,
-        "singles": True,
+        "measured": measured(wanted, {"features": {}}),
     }
     single = make_plan(wanted, seeds, strategy="single", **facts)
     stacked = make_plan(wanted, seeds, strategy="stack", **facts)
@@ -315,31 +328,34 @@ def test_single_plans_one_run_per_job_whatever_the_stack(wanted: Spec):
 def test_bands_are_measured_once_for_every_training_job():
     bands = [(0, 0), (1, 4)]
     plan = planned_bands(spec(**BAND_JOBS), bands)
-    assert [job.training for job in plan.bands] == [job.id for job in plan.trainings]
-    assert all(job.bands == tuple(bands) for job in plan.bands)
+    assert [job.training for job in plan.measuring("bands")] == [job.id for job in plan.trainings]
+    assert all(job.options == {"bands": tuple(bands)} for job in plan.measuring("bands"))
     assert len({job.id for job in plan.jobs}) == len(plan.jobs)
-    assert planned_bands(spec(**BAND_JOBS), []).bands == ()
+    assert planned_bands(spec(**BAND_JOBS), []).measuring("bands") == ()
 
 
 def test_more_bands_and_more_runs_add_measurements_for_what_is_missing_alone():
     old = planned_bands(spec(**BAND_JOBS), [(0, 0), (1, 4)])
     more = planned_bands(spec(**BAND_JOBS), [(0, 0), (1, 2), (1, 4)], old)
-    assert more.bands[: len(old.bands)] == old.bands
-    assert [job.bands for job in more.bands[len(old.bands) :]] == [((1, 2),)] * len(old.trainings)
+    known = old.measuring("bands")
+    assert more.measuring("bands")[: len(known)] == known
+    assert [measured_bands(job) for job in more.measuring("bands")[len(known) :]] == [((1, 2),)] * len(old.trainings)
     assert planned_bands(spec(**BAND_JOBS), [(0, 0), (1, 2), (1, 4)], more) == more
     larger = planned_bands(spec(pretrain={"lrs": LRS[:3], "steps": 40}, **BAND_JOBS), [(0, 0), (1, 4)], old)
     new = {job.id for job in larger.trainings} - {job.id for job in old.trainings}
-    assert {job.training for job in larger.bands[len(old.bands) :]} == new != set()
-    measured = [(job.training, band) for job in larger.bands for band in job.bands]
+    assert {job.training for job in larger.measuring("bands")[len(known) :]} == new != set()
+    measured = [(job.training, band) for job in larger.measuring("bands") for band in measured_bands(job)]
     assert Counter(measured) == Counter((job.id, band) for job in larger.trainings for band in [(0, 0), (1, 4)])
 
 
 def test_a_plan_from_before_there_were_bands_is_still_read():
     plan = planned(spec())
     content = json.loads(plan_text(plan)) | {"format": 1}
-    for later in ("checksum", "bands", "task", "norms", "sharpness", "pre_norm", "needs", "made_with", "spec"):
+    for later in ("checksum", "measurements", "task", "pre_norm", "needs", "made_with", "spec"):
         content.pop(later)
+    content["features"] = [{"id": job.id, "training": job.training} for job in plan.measuring("features")]
+    content["geometry"] = []
     checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     read = read_plan(json.dumps({"checksum": checksum, **content}), where="plan.json", how=str)
     assert read.format == 1
-    assert (read.jobs, read.bands, read.norms, read.task) == (plan.jobs, (), (), "")
+    assert (read.jobs, read.task) == (plan.jobs, "")

@@ -16,7 +16,7 @@ from lratlas.config.spec import spec_from
 from lratlas.errors import SpecError, TaskError
 from lratlas.models.mlp import MLP
 from lratlas.study import preflight
-from lratlas.study.preflight import bands_of_study, check_task, device_name, strategy_of
+from lratlas.study.preflight import check_task, device_name, measured_in, strategy_of
 from lratlas.training.prepared import Prepared
 from lratlas.training.program import Strategy
 from study.pictures import picture_spec
@@ -138,23 +138,27 @@ def test_a_device_that_is_not_there_is_refused():
         device_name("cuda:77", field="`training.device`")
 
 
+def bands_in(spec: Spec, task: Prepared) -> object:
+    return measured_in(spec, task).get("bands")
+
+
 def test_the_usual_bands_are_a_quarter_a_half_and_a_quarter(small_task: Made):
-    assert bands_of_study(spec(), image_task(32, 32)) == ((0, 0), (1, 8), (9, 24), (25, 32))
-    assert bands_of_study(spec(), image_task(28, 28)) == ((0, 0), (1, 7), (8, 21), (22, 28))
-    assert bands_of_study(spec(measure={"bands": False}), image_task(8, 8)) == ()
-    assert bands_of_study(spec(), small_task().prepared) == ()
+    assert bands_in(spec(), image_task(32, 32)) == {"bands": ((0, 0), (1, 8), (9, 24), (25, 32))}
+    assert bands_in(spec(), image_task(28, 28)) == {"bands": ((0, 0), (1, 7), (8, 21), (22, 28))}
+    assert bands_in(spec(measure={"bands": False}), image_task(8, 8)) is None
+    assert bands_in(spec(), small_task().prepared) is None
 
 
 def test_bands_may_be_named_up_to_the_highest_one(small_task: Made):
     # 5 x 8 pixels: 2 cycles one way and 4 the other.
     named = spec(measure={"bands": [[3, 6], [0, 2]]})
-    assert bands_of_study(named, image_task(5, 8)) == ((0, 2), (3, 6))
+    assert bands_in(named, image_task(5, 8)) == {"bands": ((0, 2), (3, 6))}
     with pytest.raises(SpecError, match=r"`measure\.bands` goes up to 7, but images of 5 x 8 have the bands 0 to 6"):
-        bands_of_study(spec(measure={"bands": [[0, 7]]}), image_task(5, 8))
+        bands_in(spec(measure={"bands": [[0, 7]]}), image_task(5, 8))
     with pytest.raises(SpecError, match=r"goes up to 9, but"):
-        bands_of_study(spec(measure={"bands": [[0, 9], [1, 2]]}), image_task(5, 8))
+        bands_in(spec(measure={"bands": [[0, 9], [1, 2]]}), image_task(5, 8))
     with pytest.raises(SpecError, match=r"`measure\.bands` names bands, but the task's inputs are not images"):
-        bands_of_study(named, small_task().prepared)
+        bands_in(named, small_task().prepared)
 
 
 def test_mixed_precision_is_of_float32(small_task: Made):

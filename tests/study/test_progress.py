@@ -45,8 +45,8 @@ def test_of_a_finished_study_everything_is_done(finished: Path):
     assert {kind: count.total for kind, count in found.kinds.items()} == {
         "pretrain": 2,
         "finetune": len([job for job in plan.trainings if job.stage == "finetune"]),
-        "features": len(plan.features),
-        "geometry": len(plan.geometry),
+        "features": len(plan.measuring("features")),
+        "geometry": len(plan.measuring("geometry")),
     }
 
 

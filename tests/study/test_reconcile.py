@@ -8,7 +8,8 @@ import torch
 from lratlas.errors import StudyError
 from lratlas.study.folder import Folder
 from lratlas.study.formats import FORMAT
-from lratlas.study.plan import Lane, Plan, Seed, Training
+from lratlas.study.jobs import Lane, Seed, Training
+from lratlas.study.plan import Plan
 from lratlas.study.reconcile import check_task_holds, forget_segments
 from lratlas.study.store import Store
 from lratlas.tables import empty
@@ -39,8 +40,6 @@ def test_leftover_segments_of_finished_jobs_go_and_folders_are_listed_once(
         chance_loss=1.0,
         elr=False,
         trainings=tuple(training(f"job-{at}") for at in range(6)),
-        features=(),
-        geometry=(),
     )
     store = Store.create(tmp_path / "study", 'name = "kept"\n')
     for job in plan.trainings:
@@ -73,8 +72,6 @@ def study_of(*seeds: Seed, form: int) -> Plan:
         chance_loss=1.0,
         elr=False,
         trainings=(job,),
-        features=(),
-        geometry=(),
     )
 
 

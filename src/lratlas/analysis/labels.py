@@ -7,8 +7,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import special
 
-from lratlas.tables import GEOMETRY_COUNT, Tables, direct, scored, table
-from lratlas.thresholds import Thresholds
+from lratlas.tables import Tables, direct, scored, table
+from lratlas.thresholds import GEOMETRY_COUNT, Thresholds
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lratlas.config.extras import Extras, split_extras
 from lratlas.config.sections import Spec
 from lratlas.config.spec import read_spec, spec_from
 from lratlas.config.tasks import Tasks, tasks_of
@@ -73,7 +74,7 @@ def explore(
         JobsFailed: Some jobs failed again and again; the rest is done, and the report says what came of it.
         StudyError: The folder cannot be used; nothing computed is lost.
     """
-    tasks = None
+    tasks, extras = None, None
     if isinstance(task, (Spec, str, Path)):
         if sections:
             hint = next((found for name in sections if (found := meant(name, _ARGUMENTS, quote="`"))), "")
@@ -83,11 +84,13 @@ def explore(
         if "task" in sections:
             raise SpecError("task cannot be a section too: it is the first argument.")
         tasks = tasks_of(task)
+        if "measure" in sections:
+            sections["measure"], extras = split_extras(sections["measure"])
         values = {"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections}
         spec = spec_from(values, also=_ARGUMENTS)
     store = open_study(folder or tempfile.mkdtemp(prefix="lratlas-"), spec)
     where = _where(workers, cluster, gpu_share, executor)
-    return _run(store, spec, where, tasks=tasks, progress=progress, notice=notice)
+    return _run(store, spec, where, tasks=tasks, extras=extras, progress=progress, notice=notice)
 
 
 def resume(
@@ -134,6 +137,7 @@ def _run(
     where: Mapping[str, Any],
     *,
     tasks: Tasks | None,
+    extras: Extras | None = None,
     progress: "Callable[[Progress], None] | None",
     notice: Callable[[str], None],
 ) -> "Atlas":
@@ -141,7 +145,9 @@ def _run(
 
     def run_once(*more: float, notice: Callable[[str], None]) -> "Atlas":
         try:
-            did = run_study(store, spec, more=more, **where, tasks=tasks, progress=progress, notice=notice)
+            did = run_study(
+                store, spec, more=more, **where, tasks=tasks, extras=extras, progress=progress, notice=notice
+            )
         except JobsFailed:
             with suppress(StudyError):  # a full disk, say: what failed first is what matters
                 _report(_atlas(store))

@@ -10,7 +10,7 @@ from altair.utils.schemapi import debug_mode
 
 from lratlas.atlas import Atlas
 from lratlas.errors import LRAtlasError
-from lratlas.report.charts.study_data import CHART_DATA
+from lratlas.report.charts.declared import declared_text
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.page import page
 from lratlas.report.theme import Drawing
@@ -63,6 +63,7 @@ def page_of(atlas: Atlas, found: Drawn, *, live: bool = False) -> str:
         tables=atlas.tables,
         facts=facts(atlas),
         missing=found.missing,
+        texts={name: declared_text(name, chart) for name, chart in atlas.declared.items()},
         folder=atlas.folder,
         live=live,
     )
@@ -86,8 +87,8 @@ def write_files(atlas: Atlas, found: Drawn, *, page: bool = True) -> None:
             place = f"{FIGURES}/{name}"
             write(f"{place}.pdf", figure_pdf(chart))
             write(f"{place}.svg", figure_svg(chart).encode())
-            if name in CHART_DATA:
-                write(f"{place}.csv", CHART_DATA[name](atlas.tables).write_csv().encode())
+            if (shown := atlas.chart_data(name)) is not None:
+                write(f"{place}.csv", shown.write_csv().encode())
 
 
 def progress(atlas: Atlas) -> str:

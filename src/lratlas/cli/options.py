@@ -108,7 +108,7 @@ Scale = Annotated[
 ]
 Measure = Annotated[
     list[str] | None,
-    typer.Option(help="Also norms, sharpness, convergence or great_circle; may be repeated.", metavar="NAME"),
+    typer.Option(help="Also a switch of [measure], or a custom module:name; may be repeated.", metavar="NAME"),
 ]
 DataRoot = Annotated[
     str | None,

@@ -37,7 +37,8 @@ def preset(
         epochs: Epochs of pre-training (studies of images).
         finetune_epochs: Epochs of fine-tuning (studies of images).
         lrs: The pre-training LRs.
-        measure: What to measure besides: switches of the spec's section of that name.
+        measure: What to measure besides: switches of the spec's section of that name, and custom measurements, each
+            ``module:name``.
 
     Returns:
         The spec.
@@ -73,8 +74,14 @@ def preset(
     return _with(
         spec,
         pretrain={key: value for key, value in changes.items() if value is not None},
-        measure=dict.fromkeys(measure, True),
+        measure=_measured(spec, measure),
     )
+
+
+def _measured(spec: Spec, names: Sequence[str]) -> dict[str, object]:
+    extra = [name for name in names if ":" in name]
+    switches: dict[str, object] = dict.fromkeys((name for name in names if ":" not in name), True)
+    return switches | ({"extra": [*spec.measure.extra, *extra]} if extra else {})
 
 
 def demo_presets() -> dict[str, Spec]:

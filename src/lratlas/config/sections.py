@@ -1,23 +1,26 @@
 """The sections of a spec: what to train and how, as frozen models that refuse unknown fields."""
 
 from collections.abc import Mapping
-from typing import Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_serializer, model_validator
 
 from lratlas.config.grid import LRs, closest
 from lratlas.config.values import (
-    Bands,
     BatchSize,
     Betas,
     Counts,
     Device,
     Function,
     Loss,
+    Names,
     Numbers,
     Options,
     RuleName,
 )
+from lratlas.measure.base import Measurement
+from lratlas.measure.base import Options as MeasureOptions
+from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.text import lr_fault, to_python
 from lratlas.thresholds import Thresholds
 
@@ -41,6 +44,9 @@ class Section(BaseModel):
     @classmethod
     def _own_numbers(cls, values: object) -> object:
         return to_python(values)
+
+
+S = TypeVar("S", bound=Section)
 
 
 class RuleSpec(Section):
@@ -221,23 +227,32 @@ class TraceSpec(Section):
     )
 
 
+def _with_options(section: type[S]) -> type[S]:
+    """The section with the fields of every measurement that comes with the package."""
+    options = {name: each for measurement in MEASUREMENTS for name, each in measurement.needs.options.items()}
+    fields: dict[str, Any] = {
+        name: (each.kind, Field(default=each.default, description=each.description, ge=each.least, le=each.most))
+        for name, each in options.items()
+    }
+    return create_model(section.__name__, __base__=section, __doc__=section.__doc__, __module__=__name__, **fields)
+
+
+@_with_options
 class MeasureSpec(Section):
     """What is measured on the trained models."""
 
-    geometry: bool = Field(default=True, description="angles and error barriers between solutions")
-    features: bool = Field(default=True, description="single-feature accuracies, where the task has such sets")
-    bands: Bands = Field(
-        default=True,
-        description="accuracies on Fourier bands of images, kept and removed: true, false, or a list of [low, high]",
-    )
-    interpolation: int = Field(default=21, ge=3, le=1001, description="points on the line between two models")
-    great_circle: bool = Field(default=False, description="error barriers along the great circle, beside the line")
     convergence: bool = Field(default=False, description="epochs until every training sample is fitted")
-    norms: bool = Field(default=False, description="norms of the weights of each output filter")
-    sharpness: bool = Field(default=False, description="top eigenvalue and trace of the Hessian, Fisher trace")
-    sharpness_samples: int = Field(
-        default=2048, ge=1, description="training samples that sharpness is measured on, drawn at random"
-    )
+    extra: Names = Field(default=(), description='custom measurements, each "module:name"')
+
+    if TYPE_CHECKING:  # the other fields are those of the measurements
+
+        def __init__(self, **options: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def options_of(self, measurement: Measurement) -> MeasureOptions:
+        """The fields that belong to a measurement, with their values."""
+        return {name: getattr(self, name) for name in measurement.needs.options}
 
 
 class TrainingSpec(Section):

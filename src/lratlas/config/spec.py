@@ -14,12 +14,16 @@ from lratlas.config.sections import (
 )
 from lratlas.config.values import sentence, shown
 from lratlas.errors import SpecError
+from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.paths import home_expanded
 
-_MAY_GAIN = {"pretrain.lrs", "second.plrs", "second.lrs", "finetune.lrs", "measure.bands"}
+_OPTIONS = {f"measure.{name}": each for kind in MEASUREMENTS for name, each in kind.needs.options.items()}
+_MAY_GAIN = {"pretrain.lrs", "second.plrs", "second.lrs", "finetune.lrs", "measure.extra"} | {
+    name for name, each in _OPTIONS.items() if each.kind not in {bool, int}
+}
 _MAY_GROW = {"pretrain.repeats"}
-_MAY_START = {f"measure.{name}" for name in ("geometry", "great_circle", "features", "bands", "norms", "sharpness")}
-_MAY_CHANGE = {"refine.boundary", "refine.ratio", "measure.sharpness_samples"}
+_MAY_START = {name for name, each in _OPTIONS.items() if isinstance(each.default, bool)}
+_MAY_CHANGE = {"refine.boundary", "refine.ratio", *(name for name, each in _OPTIONS.items() if each.free)}
 
 
 def read_spec(path: str | Path) -> Spec:

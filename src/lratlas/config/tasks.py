@@ -1,17 +1,15 @@
 """From the task section of a spec to tasks: the built-in ones and a user's own functions."""
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ConfigDict, ValidationError, validate_call
 
+from lratlas.config.code import imported
 from lratlas.config.imaging import image_task
 from lratlas.config.sections import TaskSpec
 from lratlas.config.values import shown
@@ -254,20 +252,10 @@ def _overrides(section: TaskSpec) -> dict[str, Any]:
 
 
 def _function(name: str, where: str) -> Callable[..., Any]:
-    """A user's own ``module:function``; modules in the current folder are found."""
-    module, _, attribute = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found = getattr(importlib.import_module(module), attribute, None)
-    except ModuleNotFoundError as error:
-        raise SpecError(
-            f"{where}: {name} cannot be imported: {error}; it must be in the current folder or installed."
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise SpecError(f"{where}: importing {module} failed: {type(error).__name__}: {error}") from error
+    """A user's own ``module:function``."""
+    found = imported(name, where)
     if not callable(found):
+        module, _, attribute = name.partition(":")
         raise SpecError(f"{where}: module {module} has no function {attribute!r}.")
     return found
 

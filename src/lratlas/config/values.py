@@ -18,6 +18,7 @@ from lratlas.thresholds import Thresholds
 RULES = ("sgd", "adam", "adamw", "sphere_sgd", "sphere_rsgd")
 LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "model")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_NAMED = re.compile(rf"({_FUNCTION.pattern}|[a-z][a-z0-9_]*)")  # one from Python has only its name
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _DEEPEST = 20
 MOST_CHECKPOINTS = 10_000
@@ -58,6 +59,13 @@ def _bands(value: object) -> object:
             " 0 <= low <= high"
         )
     return tuple(sorted({(low, high) for low, high in cast("list[list[int]]", bands)}))
+
+
+def _names(value: object) -> tuple[str, ...]:
+    names = _list(value)
+    if (names or value) and not (names and all(isinstance(each, str) and _NAMED.fullmatch(each) for each in names)):
+        raise ValueError(f'is {shown(value)}, but must be a list of measurements, each written "module:name"')
+    return tuple(sorted(set(cast("list[str]", names))))
 
 
 def _device(value: str) -> str:
@@ -140,6 +148,9 @@ BatchSize = Annotated[int | Literal["full"], BeforeValidator(_batch_size)]
 
 Bands = Annotated[bool | tuple[tuple[int, int], ...], BeforeValidator(_bands)]
 """Whether to measure the usual Fourier bands, or which ones."""
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""Custom measurements, by their places, or from Python by their names."""
 
 Device = Annotated[str, AfterValidator(_device)]
 """Where to train: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lratlas.study.plan import Grid
+from lratlas.study.jobs import Grid
 from lratlas.training.averaging import Tails
 from lratlas.training.state import Stack
 

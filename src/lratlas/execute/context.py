@@ -7,26 +7,19 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from lratlas.config.extras import Extras
 from lratlas.config.sections import Spec
 from lratlas.config.tasks import Tasks
 from lratlas.execute.checkpoints import stack_of
-from lratlas.stacks.tensors import initial_tensors, samples, single_feature_samples
-from lratlas.study.plan import Grid, Job, Plan, Seed, Training
+from lratlas.measure.base import Measurement
+from lratlas.measure.builtin import MEASUREMENTS
+from lratlas.stacks.tensors import StackData, initial_tensors, samples, single_feature_samples
+from lratlas.study.jobs import Grid, Job, Seed, Training
+from lratlas.study.plan import Plan
 from lratlas.study.store import Store
 from lratlas.training.prepared import Prepared, make_model, task_on
 from lratlas.training.program import Program, build
 from lratlas.training.sphere import Weights
-from lratlas.training.state import Samples
-
-
-@dataclass(frozen=True, kw_only=True)
-class StackData:
-    """The data and the frozen parameters of a stack's seeds."""
-
-    train: Samples
-    test: Samples
-    features: list[Samples]
-    frozen: Weights
 
 
 @dataclass(frozen=True)
@@ -37,6 +30,7 @@ class WorkerContext:
     spec: Spec
     plan: Plan
     tasks: Tasks
+    extras: Extras = ()
 
     @cached_property
     def device(self) -> torch.device:
@@ -51,9 +45,9 @@ class WorkerContext:
     @cached_property
     def task(self) -> Prepared:
         """The first repetition's task, on the device; all have the same model, loss and rule."""
-        return self._task_of(0)
+        return self.task_of(0)
 
-    def _task_of(self, repetition: int) -> Prepared:
+    def task_of(self, repetition: int) -> Prepared:
         """A repetition's task on the device; one that several repetitions share is the same object."""
         task = self.tasks.of(repetition)
         if task not in self._tasks:
@@ -97,6 +91,11 @@ class WorkerContext:
         names = self.plan.pre_norm
         return {name: weights[name] for name in names} if names else self.task.update.vector(weights)
 
+    @cached_property
+    def measurements(self) -> Mapping[str, Measurement]:
+        """The measurements by name."""
+        return {measurement.name: measurement for measurement in (*MEASUREMENTS, *self.extras)}
+
     def training(self, name: str) -> Training:
         """The training job of that name."""
         job = self.jobs[name]
@@ -112,7 +111,7 @@ class WorkerContext:
         return self._initial[key]
 
     def _made(self, seeds: Sequence[Seed], lanes: int) -> tuple[Weights, Weights, StackData]:
-        tasks = [self._task_of(seed.seed) for seed in seeds]
+        tasks = [self.task_of(seed.seed) for seed in seeds]
         drawn = [seed.training_seed for seed in seeds]
         dtype, device = self.dtype, self.device
         weights, buffers, frozen = initial_tensors(tasks, drawn, lanes, dtype=dtype, device=device)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from lratlas.errors import LRAtlasError, StudyError
+from lratlas.errors import LRAtlasError, MeasurementError, StudyError
 from lratlas.notices import LOG
 
 Message: TypeAlias = dict[str, Any]
@@ -98,7 +98,8 @@ def failure(error: Exception, *, ends: bool = False) -> Message:
     known = isinstance(error, LRAtlasError)
     # A full disk or a damaged file may be better next time; a task that is wrong stays wrong.
     final = known and not isinstance(error, StudyError)
-    again = ends or (isinstance(error, StudyError) if known else not _would_recur(error))
+    retried = isinstance(error, StudyError) and not isinstance(error, MeasurementError)
+    again = ends or (retried if known else not _would_recur(error))
     return {"error": sentence(error), "final": final, "again": again, "ends": ends}
 
 

@@ -6,8 +6,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from lratlas.study.plan import Grid, Lane, Seed, Training
-from lratlas.tables import SCHEMAS
+from lratlas.study.jobs import Grid, Seed, Training
 from lratlas.training.evaluate import Scores
 from lratlas.training.record import Fitted, Row
 from lratlas.training.state import Stack
@@ -113,61 +112,44 @@ def convergence_table(job: Training, fitted: Fitted) -> pl.DataFrame:
     ).with_columns(_finite())
 
 
-def norms_table(
-    job: Training | None, seeds: Sequence[Seed], norms: Mapping[str, Tensor], *, runs: Grid | None = None
-) -> pl.DataFrame:
-    """Rows of the table of norms, one per run, layer and group.
-
-    Args:
-        job: The training job; None for models before training.
-        seeds: Its seeds.
-        norms: Of each layer, [seeds, lanes, groups].
-        runs: The ids of the job's runs.
-    """
-    lanes: Sequence[Lane | None] = job.lanes if job else [None]
-    frames = [
-        pl.DataFrame(
-            {
-                "run": runs[row][at] if runs else None,
-                "stage": job.stage if job else "initial",
-                "plr": lane.plr if lane else None,
-                "flr": lane.flr if lane else None,
-                "seed": seed.seed,
-                "layer": layer,
-                "group": range(values.shape[-1]),
-                "norm": flat(values[row, at]),
-            },
-            schema=SCHEMAS["norms"],
-        )
-        for layer, values in norms.items()
-        for row, seed in enumerate(seeds)
-        for at, lane in enumerate(lanes)
-    ]
-    return pl.concat(frames).with_columns(_finite())
-
-
-def model_rows(job: Training, runs: Grid, count: int | None, columns: Mapping[str, object]) -> pl.DataFrame:
-    """Rows of a table of measurements, one per run: what identifies the run, then what was measured.
+def identity_of(job: Training, runs: Grid, count: int | None) -> dict[str, object]:
+    """The columns that identify trained models.
 
     Args:
         job: The training job.
         runs: The ids of its runs, or of its averages.
         count: Number of averaged checkpoints; None for the job's own runs.
-        columns: What was measured: a value for all rows, or one for each.
     """
-    seeds, lanes = len(job.seeds), len(job.lanes)
-    return pl.DataFrame(
-        {
-            "run": [run for row in runs for run in row],
-            "stage": job.stage if count is None else "average",
-            "plr": [lane.plr for lane in job.lanes] * seeds,
-            "flr": [lane.flr for lane in job.lanes] * seeds,
-            "count": pl.Series([count] * (seeds * lanes), dtype=pl.Int64),
-            "seed": [seed.seed for seed in job.seeds for _ in job.lanes],
-            **columns,
-        },
-        schema_overrides={"flr": pl.Float64},
-    ).with_columns(_finite())
+    lanes = [lane for _ in job.seeds for lane in job.lanes]
+    return {
+        "run": [run for row in runs for run in row],
+        "stage": job.stage if count is None else "average",
+        "plr": [lane.plr for lane in lanes],
+        "flr": [lane.flr for lane in lanes],
+        "count": count,
+        "seed": [seed.seed for seed in job.seeds for _ in job.lanes],
+    }
+
+
+def initial_identity(seeds: Sequence[Seed]) -> dict[str, object]:
+    """The columns that identify the initial models of some seeds."""
+    trained = dict.fromkeys(("run", "plr", "flr", "count"))
+    return {**trained, "stage": "initial", "seed": [seed.seed for seed in seeds]}
+
+
+def measured_rows(identity: Mapping[str, object], columns: Mapping[str, object], schema: pl.Schema) -> pl.DataFrame:
+    """Rows of the table of a measurement; null for what is not a finite number.
+
+    Args:
+        identity: The columns that identify the models.
+        columns: What was measured: a value for all models, one for each, or a list for each, which has a row for each
+            of its entries.
+        schema: The columns of the table.
+    """
+    frame = pl.DataFrame({**identity, **columns})
+    lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
+    rows = frame.explode(lists) if lists else frame
+    return rows.select(schema.names()).cast(schema).with_columns(_finite())
 
 
 def flat(values: Tensor) -> list[float]:

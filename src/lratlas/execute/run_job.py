@@ -11,10 +11,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
+from lratlas.config.extras import Extras, extras_of
 from lratlas.config.tasks import Tasks, tasks_from
 from lratlas.errors import StudyError, TaskError
 from lratlas.execute.context import WorkerContext
@@ -23,11 +24,15 @@ from lratlas.execute.messages import BETWEEN_REPORTS, Message, Say, Worked, fail
 from lratlas.execute.sending import unpacked_tasks
 from lratlas.execute.train_job import Stopped, perform
 from lratlas.rng import generators_kept
-from lratlas.study.plan import Plan, Training, stored_plan, stored_spec
+from lratlas.study.jobs import Training
+from lratlas.study.plan import Plan, stored_plan, stored_spec
 from lratlas.study.store import Store
 from lratlas.training.fingerprint import changed_parts, combined, fingerprint_parts
 from lratlas.training.prepare import checked_before
 from lratlas.training.prepared import Conformance
+
+Sent: TypeAlias = tuple[Tasks, Extras]
+"""What a spec cannot describe of a study: its tasks, and with them the custom measurements."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +43,8 @@ class StudySource:
         session: Distinguishes sessions; two sources of the same session are equal.
         folder: The folder of the study, or its URL.
         path: Where modules are found.
-        packed: Tasks that the spec cannot describe, as text; None if it can.
-        tasks: The same as they are; left out where the source is sent to another process.
+        packed: Tasks that the spec cannot describe, and the custom measurements, as text; None if it can.
+        sent: The same as they are; left out where the source is sent to another process.
         stop: Set when jobs in this process shall end.
     """
 
@@ -47,7 +52,7 @@ class StudySource:
     folder: str = field(compare=False)
     path: tuple[str, ...] = field(compare=False)
     packed: str | None = field(compare=False)
-    tasks: Tasks | None = field(compare=False, default=None)
+    sent: Sent | None = field(compare=False, default=None)
     stop: threading.Event = field(compare=False, default_factory=threading.Event)
 
     def __reduce__(self) -> tuple[Callable[[], "StudySource"], tuple[()]]:
@@ -86,7 +91,7 @@ def run_job(source: StudySource, name: str, submission: int) -> list[Message]:
 @lru_cache(maxsize=1)
 def _opened(source: StudySource) -> WorkerContext:
     """The study of a source; programs and data are made once per process and session."""
-    return open_context(source.folder, source.packed, source.path, tasks=source.tasks)
+    return open_context(source.folder, source.packed, source.path, sent=source.sent)
 
 
 def forget_opened() -> None:
@@ -94,14 +99,14 @@ def forget_opened() -> None:
     _opened.cache_clear()
 
 
-def open_context(folder: str, packed: str | None, path: Sequence[str], *, tasks: Tasks | None = None) -> WorkerContext:
+def open_context(folder: str, packed: str | None, path: Sequence[str], *, sent: Sent | None = None) -> WorkerContext:
     """Open the study that jobs are to be done of.
 
     Args:
         folder: Its folder or URL.
-        packed: Its tasks as text, where the spec cannot describe them.
+        packed: Its tasks and custom measurements as text, where the spec cannot describe the tasks.
         path: Where else modules are found, such as those beside the user's script.
-        tasks: The tasks themselves, where they are at hand.
+        sent: The same as they are, where they are at hand.
 
     Raises:
         StudyError: There is no such study, or it has no plan.
@@ -110,11 +115,12 @@ def open_context(folder: str, packed: str | None, path: Sequence[str], *, tasks:
     sys.path += [place for place in path if place not in sys.path]
     store = Store.open(folder)
     spec = stored_spec(store)
-    known: Tasks = tasks or (unpacked_tasks(packed) if packed else tasks_from(spec.task))
+    made: Sent | None = sent or (unpacked_tasks(packed) if packed else None)
+    tasks, extras = made or (tasks_from(spec.task), extras_of(spec.measure))
     plan = stored_plan(store)
     if plan is None:
         raise StudyError(f"There is no plan.json in {store.url} any more.")
-    context = WorkerContext(store, spec, plan, known)
+    context = WorkerContext(store, spec, plan, tasks, extras)
     with _checked(plan):
         _check_code(context)
     return context

@@ -13,13 +13,16 @@ from lratlas.errors import JobsFailed, StudyError
 from lratlas.execute.executors import Executor, LocalWorkers, SerialWorker, SubmittingWorkers, Workers
 from lratlas.execute.messages import Message
 from lratlas.execute.sending import packed_tasks
-from lratlas.study.plan import Geometry, Job, Plan, Training, stored_spec
-from lratlas.study.progress import is_done, listing
+from lratlas.study.jobs import Job, Measuring, Training
+from lratlas.study.plan import Plan, stored_spec
+from lratlas.study.progress import is_done, kind_of, listing
 from lratlas.study.records import Failure, record_failure
 from lratlas.study.store import Store
 
 if TYPE_CHECKING:
+    from lratlas.config.extras import Extras
     from lratlas.config.tasks import Tasks
+    from lratlas.execute.run_job import Sent
 
 
 @dataclass(kw_only=True)
@@ -108,6 +111,7 @@ def execute(
     gpu_share: float = 1.0,
     executor: Executor | None = None,
     tasks: "Tasks | None" = None,
+    extras: "Extras" = (),
     progress: Callable[[Progress], None] | None = None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> bool:
@@ -122,6 +126,7 @@ def execute(
         gpu_share: The part of a GPU that a worker on a cluster needs, if the plan trains on one.
         executor: What jobs are submitted to; None for processes.
         tasks: Tasks that the spec cannot describe, sent to the workers; None if it can.
+        extras: The custom measurements, sent with such tasks; otherwise workers import those that the spec names.
         progress: Called on every change of progress.
         notice: Called with sentences that the user should see.
 
@@ -139,12 +144,13 @@ def execute(
         return False
     most = min(workers, len(left.jobs)) if workers is not None else None
     gpus = gpu_share if plan.device.startswith("cuda") else 0.0
+    sent = None if tasks is None else (tasks, extras)
     if workers == 0:
-        made = _serial(store, plan, tasks)
+        made = _serial(store, plan, tasks, extras)
     elif executor is not None:
-        made = _submitting(store, tasks, executor, most or len(left.jobs))
+        made = _submitting(store, sent, executor, most or len(left.jobs))
     else:
-        made = _processes(store, tasks, most, cluster=cluster, gpus=gpus)
+        made = _processes(store, sent, most, cluster=cluster, gpus=gpus)
     with made:
         scheduler = _Scheduler(
             store=store,
@@ -165,27 +171,25 @@ def execute(
     return True
 
 
-def _serial(store: Store, plan: Plan, tasks: "Tasks | None") -> Workers:
+def _serial(store: Store, plan: Plan, tasks: "Tasks | None", extras: "Extras") -> Workers:
     from lratlas.config.tasks import tasks_from
     from lratlas.execute.context import WorkerContext
 
     spec = stored_spec(store)
-    return SerialWorker(context=WorkerContext(store, spec, plan, tasks or tasks_from(spec.task)))
+    return SerialWorker(context=WorkerContext(store, spec, plan, tasks or tasks_from(spec.task), extras))
 
 
-def _submitting(store: Store, tasks: "Tasks | None", executor: Executor, workers: int) -> Workers:
+def _submitting(store: Store, sent: "Sent | None", executor: Executor, workers: int) -> Workers:
     from lratlas.execute.run_job import StudySource
 
     source = StudySource(
-        session=uuid.uuid4().hex, folder=store.url, path=tuple(sys.path), packed=_packed(tasks), tasks=tasks
+        session=uuid.uuid4().hex, folder=store.url, path=tuple(sys.path), packed=_packed(sent), sent=sent
     )
     return SubmittingWorkers(executor=executor, workers=workers, source=source)
 
 
-def _processes(
-    store: Store, tasks: "Tasks | None", workers: int | None, *, cluster: str | None, gpus: float
-) -> Workers:
-    first: dict[str, object] = {"folder": store.url, "tasks": _packed(tasks), "path": sys.path}
+def _processes(store: Store, sent: "Sent | None", workers: int | None, *, cluster: str | None, gpus: float) -> Workers:
+    first: dict[str, object] = {"folder": store.url, "tasks": _packed(sent), "path": sys.path}
     if cluster is None:
         return LocalWorkers(workers=workers or 1, first=first)
     from lratlas.execute.ray import RayWorkers
@@ -193,8 +197,8 @@ def _processes(
     return RayWorkers(address=cluster, most=workers, first=first, gpus=gpus)
 
 
-def _packed(tasks: "Tasks | None") -> str | None:
-    return None if tasks is None else packed_tasks(tasks)
+def _packed(sent: "Sent | None") -> str | None:
+    return None if sent is None else packed_tasks(sent)
 
 
 def _nothing(_: Progress) -> None:
@@ -373,9 +377,7 @@ _STAGES = {
 
 
 def _word(job: Job) -> str:
-    if isinstance(job, Training):
-        return _STAGES[job.stage]
-    return type(job).__name__.lower()
+    return _STAGES.get(kind_of(job), kind_of(job))
 
 
 def open_jobs(plan: Plan, names: set[str]) -> OpenJobs:
@@ -394,7 +396,7 @@ def open_jobs(plan: Plan, names: set[str]) -> OpenJobs:
 
 def _needs(job: Job, holders: Mapping[str, str]) -> set[str]:
     """The jobs that must be done before this one."""
-    if not isinstance(job, Geometry):
-        needed = job.parent if isinstance(job, Training) else job.training
-        return {needed} if needed else set()
-    return {holders[run] for grid in job.solutions.values() for row in grid for run in row}
+    if isinstance(job, Measuring) and job.solutions:
+        return {holders[run] for grid in job.solutions.values() for row in grid for run in row}
+    needed = job.parent if isinstance(job, Training) else job.training
+    return {needed} if needed else set()

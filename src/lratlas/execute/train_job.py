@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from lratlas.execute.checkpoints import named, read_segment, segment_tensors, stack_of
-from lratlas.execute.context import StackData, WorkerContext
+from lratlas.execute.context import WorkerContext
 from lratlas.execute.measure_job import measured
 from lratlas.execute.rows import convergence_table, runs_table, trace_table
 from lratlas.rng import torch_seed
-from lratlas.study.plan import TABLE_OF, Job, Training
+from lratlas.stacks.tensors import StackData
+from lratlas.study.jobs import Job, Training
+from lratlas.study.progress import table_of
 from lratlas.training.averaging import Tails, add_checkpoint, averaged
 from lratlas.training.batches import augmentation_draws, batch_indices
 from lratlas.training.evaluate import Scores, evaluate_stack, pooled_buffers
@@ -67,7 +69,7 @@ def perform(context: WorkerContext, job: Job, progress: Progress, stopping: Call
     if isinstance(job, Training):
         _train(context, job, progress, stopping)
     else:
-        context.store.write_table(TABLE_OF[type(job)], job.id, measured(context, job))
+        context.store.write_table(table_of(job), job.id, measured(context, job))
 
 
 def _train(context: WorkerContext, job: Training, progress: Progress, stopping: Callable[[], bool]) -> None:

@@ -1,144 +1,134 @@
-"""Geometry of minima: angles between solutions, and error barriers on the paths between them (Fig. 3)."""
+"""Geometry of minima: angles and error barriers between the solutions that descend from one PLR (Fig. 3)."""
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import combinations
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options, Text, Wanted
+from lratlas.study.jobs import Measuring, Role, Training, identity
+from lratlas.thresholds import GEOMETRY_COUNT
 
-from lratlas.training.evaluate import evaluate_stack, pooled_buffers
-from lratlas.training.program import Program
-from lratlas.training.rules import Rule
-from lratlas.training.sphere import Weights, dot, expand, norm
-from lratlas.training.state import Samples
-
-_OPPOSITE = 1e-8  # length of the sum of two unit vectors below which rounding would choose the plane they lie in
-_TINY = 1e-300
+if TYPE_CHECKING:
+    from lratlas.training.prepared import Prepared
 
 
-class Path(Protocol):
-    """A function from two ends and ``alpha`` in [0, 1] to the point between them: `interpolate` or `arc`."""
+def _measure(models: Models, options: Options) -> Iterator[Columns]:
+    from lratlas.measure.paths import angular_distance, arc, barrier, path_errors
 
-    def __call__(self, a: Weights, b: Weights, alpha: float, *, rule: Rule) -> Weights:
-        """The point at ``alpha`` on the way from ``a`` to ``b``."""
-        ...
-
-
-def angular_distance(a: Weights, b: Weights) -> Tensor:
-    """Angle in radians between the trained vectors of corresponding runs, float64 [seeds, lanes].
-
-    Computed as ``2 atan2(|u - v|, |u + v|)`` of the unit vectors, which is exact near 0 and near π where the
-    arccosine of a rounded inner product is not.
-    """
-    first, second = _units(a), _units(b)
-    apart = norm({name: first[name] - second[name] for name in first})
-    together = norm({name: first[name] + second[name] for name in first})
-    return 2 * torch.atan2(apart, together)
-
-
-def interpolate(a: Weights, b: Weights, alpha: float, *, rule: Rule) -> Weights:
-    """The point at ``alpha`` in [0, 1] on the straight line from ``a`` to ``b``, put back on the rule's sphere."""
-    return rule.constrained({name: torch.lerp(a[name], b[name], alpha) for name in a})
-
-
-def arc(a: Weights, b: Weights, alpha: float, *, rule: Rule) -> Weights:
-    """The point at ``alpha`` in [0, 1] on the great circle from ``a`` to ``b``.
-
-    The vector that the rule keeps on its sphere, or all weights where it has no sphere, turns in the plane of its two
-    ends, through the same angle for every step of ``alpha``, while its norm goes from one end's to the other's in equal
-    steps; other weights go straight. On a sphere these are the points of `interpolate`, at other values of ``alpha``.
-    Antiparallel ends lie in no one plane: the half circle is then one through a fixed random direction, the same
-    whichever end comes first. The ends must not be zero. Computed in float64.
-    """
-    first, second = rule.vector(a), rule.vector(b)
-    turned = (alpha - 0.5) * angular_distance(first, second)  # from the middle, so that both ends are treated alike
-    middle, across = _axes(_units(first), _units(second))
-    size = torch.lerp(_norm(first), _norm(second), alpha)
-    along, aside = size * turned.cos(), size * turned.sin()
-    point = {
-        name: (expand(along, value) * value + expand(aside, value) * across[name]).to(a[name].dtype)
-        for name, value in middle.items()
-    }
-    return rule.constrained({name: point[name] if name in point else torch.lerp(a[name], b[name], alpha) for name in a})
-
-
-def path_errors(
-    program: Program,
-    a: Weights,
-    b: Weights,
-    buffers: Weights,
-    sets: Mapping[str, Samples],
-    *,
-    points: int,
-    batch_size: int,
-    path: Path = interpolate,
-) -> dict[str, Tensor]:
-    """Error rates at ``points`` equidistant values of ``alpha``, from ``a`` to ``b``, float64 [points, seeds, lanes].
-
-    Batch-norm statistics are pooled over the training set at every point, the ends too, so that all are treated alike.
-
-    Args:
-        program: The stack's program.
-        a: Weights at one end, [seeds, lanes, *parameter].
-        b: Weights at the other.
-        buffers: The models' buffers; those that are not batch norm's are constant along the path.
-        sets: The data sets by name, ``train`` among them.
-        points: Number of points, at least 2.
-        batch_size: Samples per pass over the training set for batch norm's statistics.
-        path: `interpolate` for the straight line, `arc` for the great circle.
-
-    Returns:
-        The error rates on each data set.
-    """
-    errors: dict[str, list[Tensor]] = {name: [] for name in sets}
-    for alpha in torch.linspace(0, 1, points, dtype=torch.float64).tolist():
-        point = path(a, b, alpha, rule=program.rule)
-        own = pooled_buffers(program, point, buffers, sets["train"], batch_size=batch_size)
-        for name, samples in sets.items():
-            errors[name].append(1 - evaluate_stack(program, point, own, samples).accuracy)
-    return {name: torch.stack(each) for name, each in errors.items()}
-
-
-def barrier(errors: Tensor) -> Tensor:
-    """Error barrier: the largest excess of the error over the straight line between its values at the two ends.
-
-    Args:
-        errors: Error rates at equidistant values of ``alpha``, [points, ...]. Both ends count, so the result is
-            never negative.
-    """
-    alphas = torch.linspace(0, 1, len(errors), dtype=errors.dtype, device=errors.device)
-    alphas = alphas.reshape(-1, *(1,) * (errors.dim() - 1))
-    chord = (1 - alphas) * errors[0] + alphas * errors[-1]
-    # The ends' own excess is zero; writing so keeps rounding from making the result negative.
-    return (errors - chord)[1:-1].max(0).values.clamp(min=0)
-
-
-def _axes(u: Weights, v: Weights) -> tuple[Weights, Weights]:
-    """Unit vectors half-way between two unit vectors and across, from the first to the second."""
-    across = {name: v[name] - u[name] for name in u}
-    scale = 1 / norm(across).clamp(min=_TINY)  # equal ends have no second axis: it is 0
-    across = {name: value * expand(scale, value) for name, value in across.items()}
-    middle = {name: u[name] + v[name] for name in u}
-    opposite = norm(middle) < _OPPOSITE
-    if opposite.any():
-        generator = torch.Generator().manual_seed(0)
-        drawn = {
-            name: torch.randn(value.shape[2:], generator=generator, dtype=value.dtype).to(value.device).expand_as(value)
-            for name, value in middle.items()
+    setting = models.setting()
+    for a, b in combinations(models.solutions, 2):
+        (first, buffers), (second, _) = models.solutions[a], models.solutions[b]
+        errors = partial(
+            path_errors,
+            models.program(),
+            first,
+            second,
+            buffers,
+            {"train": setting.train, "test": setting.test},
+            points=options["interpolation"],
+            batch_size=models.task.samples_per_step,
+        )
+        line, along = errors(), errors(path=arc) if options["great_circle"] else None
+        found = {
+            "angle": angular_distance(models.vector(first), models.vector(second)),
+            "train_barrier": barrier(line["train"]),
+            "test_barrier": barrier(line["test"]),
+            "train_barrier_arc": barrier(along["train"]) if along else None,
+            "test_barrier_arc": barrier(along["test"]) if along else None,
         }
-        along = dot(drawn, across)
-        middle = {
-            name: torch.where(expand(opposite, value), drawn[name] - expand(along, value) * across[name], value)
-            for name, value in middle.items()
+        yield {"a": a, "b": b} | {
+            name: None if values is None else values.flatten().tolist() for name, values in found.items()
         }
-    return _units(middle), across
 
 
-def _norm(weights: Weights) -> Tensor:
-    return norm({name: value.double() for name, value in weights.items()})
+def _settle(options: Options, _task: "Prepared") -> Options | None:
+    return {"great_circle": options["great_circle"]} if options["geometry"] else None
 
 
-def _units(weights: Weights) -> Weights:
-    exact = {name: value.double() for name, value in weights.items()}
-    scale = 1 / norm(exact)
-    return {name: value * expand(scale, value) for name, value in exact.items()}
+def _jobs(wanted: Wanted) -> Iterator[Measuring]:
+    children = defaultdict[str | None, list[Training]](list)
+    for job in wanted.trainings:
+        children[job.parent].append(job)
+    for job in wanted.trainings:
+        solutions = _solutions(job, children.get(job.id, [])) if job.stage == "pretrain" else {}
+        if len(solutions) > 1:
+            name = identity(solutions, "great circle") if wanted.options["great_circle"] else identity(solutions)
+            yield Measuring(
+                id=f"geometry-{name}",
+                measurement="geometry",
+                training=job.id,
+                solutions=solutions,
+                options=dict(wanted.options),
+            )
+
+
+def _solutions(job: Training, children: Sequence[Training]) -> dict[Role, tuple[tuple[str, ...], ...]]:
+    """The solutions with the lowest and the highest FLR and SWA-5 of one pre-training job, as far as there are any."""
+    solutions: dict[Role, tuple[tuple[str, ...], ...]] = {}
+    by_flr: dict[float, tuple[tuple[str, ...], ...]] = {}
+    width = len(job.lanes)
+    for child in children:
+        for at in range(0, len(child.lanes) if child.stage == "finetune" else 0, width):
+            by_flr[child.lanes[at].lr] = tuple(row[at : at + width] for row in child.runs)
+    if by_flr:
+        solutions["low"] = by_flr[min(by_flr)]
+    if len(by_flr) > 1:
+        solutions["high"] = by_flr[max(by_flr)]
+    for holder in (job, *children):
+        if holder.average:
+            counts = holder.average.counts
+            nearest = min(counts, key=lambda count: (abs(count - GEOMETRY_COUNT), count))
+            solutions["swa"] = holder.average.runs[counts.index(nearest)]
+    return solutions
+
+
+_CHART = Figure(
+    name="geometry",
+    draw="lratlas.report.charts.study_charts:geometry_chart",
+    data="lratlas.report.charts.study_data:geometry_data",
+    text=Text(
+        heading="How far apart the solutions of one PLR lie",
+        caption="Between the solutions fine-tuned with the lowest and the highest FLR and the averaged one: "
+        "the angle between their weights and the error barriers on the straight line that joins "
+        "them; medians over seeds. Barriers near zero mean that all three lie in one basin. Dashed, where "
+        "measured: barriers along the great circle.",
+        alt="Three line charts against the pre-training learning rate: the angle, the train error "
+        "barrier and the test error barrier between the solutions fine-tuned with the lowest and "
+        "the highest learning rate and the averaged one; medians over seeds. Regimes are shaded.",
+    ),
+)
+
+GEOMETRY = Measurement(
+    name="geometry",
+    columns={
+        "a": "String",  # low, high, swa
+        "b": "String",
+        "angle": "Float64",
+        "train_barrier": "Float64",
+        "test_barrier": "Float64",
+        "train_barrier_arc": "Float64",  # along the great circle; null where not measured
+        "test_barrier_arc": "Float64",
+    },
+    function=_measure,
+    needs=Needs(
+        stacked=True,
+        stages=("pretrain",),
+        table="pairs",
+        about=("plr", "seed"),
+        order=("plr", "seed", "a", "b"),
+        words="angles and error barriers between the solutions of a PLR, seed by seed",
+        options={
+            "geometry": Option(default=True, description="angles and error barriers between solutions"),
+            "interpolation": Option(
+                kind=int, default=21, description="points on the line between two models", least=3, most=1001
+            ),
+            "great_circle": Option(default=False, description="error barriers along the great circle, beside the line"),
+        },
+        settle=_settle,
+        jobs=_jobs,
+        replaces=True,
+        figures=(_CHART,),
+    ),
+)

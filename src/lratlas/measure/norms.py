@@ -1,11 +1,19 @@
 """How unevenly the norm of the weights is spread over a model's filters (Fig. 13)."""
 
-from torch import Tensor
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from lratlas.training.sphere import Weights, norm
+from lratlas.errors import SpecError
+from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options, Text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lratlas.training.prepared import Prepared
+    from lratlas.training.sphere import Weights
 
 
-def group_norms(weights: Weights) -> dict[str, Tensor]:
+def group_norms(weights: "Weights") -> "dict[str, Tensor]":
     """Norm of each group of weights over the norm of all the weights given, by parameter, float64.
 
     A group is what makes one output: a filter of a convolution, a row of a linear layer, an entry of the parameter's
@@ -18,6 +26,60 @@ def group_norms(weights: Weights) -> dict[str, Tensor]:
     Returns:
         For each parameter of two dimensions or more, in the order given, [seeds, lanes, groups].
     """
+    from lratlas.training.sphere import norm
+
     exact = {name: value.double() for name, value in weights.items()}
     whole = norm(exact)
     return {name: value.flatten(3).norm(dim=3) / whole[..., None] for name, value in exact.items() if value.dim() >= 4}
+
+
+def _measure(models: Models, _options: Options) -> Iterator[Columns]:
+    for layer, norms in group_norms(models.vector(models.weights)).items():
+        of_each = norms.flatten(0, 1)
+        yield {"layer": layer, "group": [[*range(of_each.shape[1])]] * len(of_each), "norm": of_each.tolist()}
+
+
+def _settle(options: Options, task: "Prepared") -> Options | None:
+    """Whether norms are measured.
+
+    Raises:
+        SpecError: No weight of the model has groups.
+    """
+    from lratlas.training.prepared import make_model
+
+    if not options["norms"]:
+        return None
+    if all(value.dim() < 2 for value in make_model(task, 0).parameters() if value.requires_grad):
+        raise SpecError("`measure.norms` is true, but no trained weight of the model has an output axis and another.")
+    return {}
+
+
+_CHART = Figure(
+    name="norms",
+    draw="lratlas.report.charts.minima_charts:norms_chart",
+    data="lratlas.report.charts.minima_data:norms_data",
+    text=Text(
+        heading="How widely the norms of the filters are spread",
+        caption="The norm of the weights of each output filter over the norm of all trained weights, as the share of "
+        "filters in each step of the axis: before training, after pre-training, and after fine-tuning with the lowest "
+        "FLR. All PLRs and seeds of a regime are taken together; filters of norm zero have no place on the axis.",
+        alt="Histograms of the logarithm of the filters' norms, a panel for each regime, with an outline each for the "
+        "models before training, after pre-training and after fine-tuning.",
+    ),
+)
+
+NORMS = Measurement(
+    name="norms",
+    columns={"layer": "String", "group": "Int64", "norm": "Float64"},
+    function=_measure,
+    needs=Needs(
+        stacked=True,
+        stages=("initial", "pretrain", "finetune"),
+        about=("run", "stage", "plr", "flr", "seed"),
+        order=("seed", "plr", "stage", "flr", "layer", "group"),
+        words="norms of the weights of each output filter",
+        options={"norms": Option(default=False, description="norms of the weights of each output filter")},
+        settle=_settle,
+        figures=(_CHART,),
+    ),
+)

@@ -1,357 +1,113 @@
-"""Sharpness of minima: top eigenvalue and trace of the Hessian, and the Fisher trace."""
+"""How sharply the training loss curves around a model: the top eigenvalue and the trace of its Hessian (Fig. 26)."""
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import cast
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
-from torch import Tensor, nn
-
-from lratlas.data.parts import count as samples_in
 from lratlas.errors import SpecError
-from lratlas.measure.hessian import (
-    Batches,
-    Outputs,
-    Product,
-    hessian_product,
-    joining_norms,
-    measured_module,
-    mini_batches,
-    outputs_of,
-    vector_of,
-)
-from lratlas.rng import stream
-from lratlas.training.objective import Objective
-from lratlas.training.rules import Rule
-from lratlas.training.state import Samples
+from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options, Text, Wanted
+from lratlas.study.jobs import Measuring, identity
 
-Vector = NDArray[np.float64]
+if TYPE_CHECKING:
+    from lratlas.training.prepared import Prepared
+
+_FEWEST = 2  # samples for the statistics of a batch
+_SAMPLES = "sharpness_samples"
 
 
-# Of a net of up to so many weights, so many samples are differentiated at once where they do not see each other:
-# what a small net costs is calls, not arithmetic.
-_SMALL, _CHUNK = 100_000, 512
+def _measure(models: Models, options: Options) -> Iterator[Columns]:
+    from lratlas.measure.curvature import sharpness_measure
+    from lratlas.measure.hessian import seed_samples
+    from lratlas.training.evaluate import evaluate_stack
+    from lratlas.training.prepared import make_model
+
+    task, setting = models.task, models.setting()
+    own = [seed_samples(setting.train, at) for at in range(len(models.seeds))]
+    curvature = sharpness_measure(
+        make_model(task, 0), task.objective, task.update, batch_size=task.samples_per_step, limit=options[_SAMPLES]
+    )
+    error = 1 - evaluate_stack(models.program(), models.weights, models.buffers, setting.test).accuracy
+    each = [
+        asdict(curvature(*models.one(at, lane), own[at], seed))
+        for at, seed in enumerate(models.seeds)
+        for lane in range(models.lanes)
+    ]
+    yield {name: [row[name] for row in each] for name in each[0]} | {"test_error": error.flatten().tolist()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sharpness:
-    """How the training loss curves around a run's weights; at unit weight norm where the rule is one on a sphere.
-
-    Attributes:
-        top_eigenvalue: Largest eigenvalue of the Hessian; NaN if nothing can be said.
-        residual: ``‖Hv - λv‖ / |λ|`` of that eigenpair.
-        converged: Whether the residual is within the tolerance; only then is the eigenvalue one.
-        trace: Trace of the Hessian.
-        trace_error: Its standard error over probes.
-        fisher_trace: Trace of the Fisher information, for labels as the model itself predicts them; NaN for losses
-            that are no log-likelihood of labels.
-        gradient_norm: Mean over mini-batches of the norm of the gradient of their loss, weighted by their sizes.
-        train_loss: Mean loss over the samples.
-    """
-
-    top_eigenvalue: float
-    residual: float
-    converged: bool
-    trace: float
-    trace_error: float
-    fisher_trace: float
-    gradient_norm: float
-    train_loss: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trace:
-    """An estimated trace and its standard error."""
-
-    value: float
-    error: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slopes:
-    """What first derivatives over mini-batches say: the mean loss, the mean gradient norm and the Fisher trace."""
-
-    loss: float
-    gradient_norm: float
-    fisher_trace: float
-
-
-Measure = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Samples, int], Sharpness]
-
-
-def sharpness_measure(
-    model: nn.Module,
-    objective: Objective,
-    rule: Rule,
-    *,
-    batch_size: int,
-    limit: int | None = None,
-    probes: int = 30,
-    draws: int = 5,
-    tolerance: float = 1e-3,
-    iterations: int = 100,
-) -> Measure:
-    """The function that measures the sharpness of a run, for a model's structure; its own weights play no part.
-
-    The loss is the mean over the samples, without any weight decay: dropout is off and batch norms normalise with the
-    statistics of their mini-batch as in training, for only then is a scale-invariant model so. Parameters that a
-    rule on a sphere leaves off it are taken for fixed. On a sphere the numbers are those at unit weight norm:
-    second derivatives times ``‖w‖²``, gradient norms times ``‖w‖``.
-
-    Args:
-        model: Any module; batch norms keep running statistics.
-        objective: Loss and labels.
-        rule: The update rule the runs were trained with.
-        batch_size: Samples per mini-batch, as in training.
-        limit: How many samples of the training set to measure on, drawn by the seed; None for all.
-        probes: Random vectors for the trace, at least 2.
-        draws: Random vectors for the Fisher trace.
-        tolerance: Largest relative residual of a converged eigenvalue.
-        iterations: Largest number of restarts of the eigenvalue iteration, about 10 products each.
-
-    Returns:
-        ``(weights, buffers, samples, seed) -> Sharpness``: one run's trained parameters and buffers, without the axes
-        of a stack; the training samples of its seed (see `lratlas.measure.hessian.seed_samples`), which hold the
-        frozen parameters too; and the seed of all that is drawn. Nothing it is given is changed.
+def _settle(options: Options, task: "Prepared") -> Options | None:
+    """On how many samples sharpness is measured.
 
     Raises:
-        SpecError: A number is out of range.
+        SpecError: They make mini-batches that are too small for batch norm.
     """
-    least = {"batch_size": 1, "limit": 1, "probes": 2, "draws": 1, "iterations": 1}
-    _check(least, batch_size=batch_size, limit=limit, probes=probes, draws=draws, iterations=iterations)
-    if not 0 < tolerance < 1:
-        raise SpecError(f"Sharpness: tolerance is {tolerance}, but must be above 0 and below 1.")
-    module = measured_module(model)
-    apart = not joining_norms(model) and objective.losses is not None
+    from lratlas.training.batch_norm import norm_names
+    from lratlas.training.prepared import make_model
 
-    def measure(weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], samples: Samples, seed: int) -> Sharpness:
-        own = rule.vector(weights)
-        vector = vector_of(own)
-        fixed = {name: value for name, value in weights.items() if name not in own}
-        fixed |= {name: value[0] for name, value in samples.frozen.items()} | dict(buffers)
-        outputs = outputs_of(module, own, fixed)
-        size = float(vector.double().norm()) if rule.radius is not None else 1.0
-
-        batches = mini_batches(samples, batch_size=batch_size, seed=seed, limit=limit)
-        slopes = mean_slopes(outputs, objective, vector, batches, draws=draws, seed=seed)
-        top, trace = UNKNOWN, Trace(value=math.nan, error=math.nan)
-        if math.isfinite(slopes.loss + slopes.gradient_norm):
-            wide = max(batch_size, _CHUNK) if apart and len(vector) <= _SMALL else batch_size
-            passes = mini_batches(samples, batch_size=wide, seed=seed, limit=limit)
-            product = hessian_product(outputs, objective, vector, passes)
-            start = stream(seed, "eigenvector").standard_normal(len(vector))
-            multiply = _on_arrays(product, vector.device)
-            (top,) = top_eigenvalues(
-                multiply, len(vector), count=1, start=start, tolerance=tolerance, iterations=iterations
-            )
-            trace = hutchinson_trace(product, vector, probes=probes, seed=seed)
-        return Sharpness(
-            top_eigenvalue=top.value * size**2,
-            residual=top.residual,
-            converged=top.converged,
-            trace=trace.value * size**2,
-            trace_error=trace.error * size**2,
-            fisher_trace=slopes.fisher_trace * size**2,
-            gradient_norm=slopes.gradient_norm * size,
-            train_loss=slopes.loss,
+    if not options["sharpness"]:
+        return None
+    taken = min(options[_SAMPLES], task.samples)
+    smallest = taken // -(-taken // task.samples_per_step)
+    if norm_names(make_model(task, 0)) and smallest < _FEWEST:
+        raise SpecError(
+            f"`measure.sharpness_samples` is {options[_SAMPLES]}, of which mini-batches of {smallest} are made;"
+            f" batch norm needs {_FEWEST} samples in each."
         )
-
-    return measure
-
-
-def hutchinson_trace(product: Product, like: Tensor, *, probes: int, seed: int) -> Trace:
-    """Trace of a Hessian: the mean of ``zᵀHz`` over random vectors z of signs, exact for a diagonal H.
-
-    Args:
-        product: From v to Hv, float64.
-        like: A vector of the size and on the device of z.
-        probes: How many vectors, at least 2.
-        seed: What they are drawn by.
-    """
-    found: list[float] = []
-    for probe in range(probes):
-        signs = 2.0 * stream(seed, "probes", probe).integers(0, 2, len(like)) - 1.0
-        z = torch.from_numpy(signs).to(like.device)
-        found.append(float(z @ product(z)))
-    return Trace(value=float(np.mean(found)), error=float(np.std(found, ddof=1)) / math.sqrt(probes))
+    return {_SAMPLES: options[_SAMPLES]}
 
 
-def mean_slopes(
-    outputs: Outputs, objective: Objective, vector: Tensor, batches: Batches, *, draws: int, seed: int
-) -> Slopes:
-    """Mean loss, mean norm of the mini-batch gradient, and Fisher trace; batches count by their sizes.
-
-    The Fisher trace is the mean over samples of the expected squared norm of the gradient of the log-likelihood, for a
-    label distributed as the model predicts. Slopes of the loss in the outputs with mean zero and the covariance of
-    such labels' ones take their place, made from random signs: labels themselves would hardly ever differ from a sure
-    prediction. They are independent given the inputs, so that ``n * ‖gradient of the mean over n samples‖²`` has that
-    expectation, also where batch norm joins the samples.
-
-    Args:
-        outputs: The model as a function of its trained vector.
-        objective: The loss.
-        vector: The trained vector, [P].
-        batches: Mini-batches.
-        draws: Random vectors per sample.
-        seed: What they are drawn by.
-    """
-    root = _ROOTS.get(objective.name) if objective.named else None
-    sums, count = np.zeros(3), 0  # loss, gradient norm, n times squared norms
-    for index, (x, y) in enumerate(batches):
-        n, point = samples_in(y), vector.detach().requires_grad_()
-        with torch.enable_grad():
-            predicted = outputs(point, x)
-            loss = objective.batch(predicted, y)
-        (slope,) = torch.autograd.grad(loss, point, retain_graph=True)
-        expected = math.nan
-        # The mean over several labels of a sample is no log-likelihood.
-        if root and isinstance(predicted, Tensor) and (objective.labels == "classes" or predicted.numel() == n):
-            signs = 2.0 * stream(seed, "fisher", index).integers(0, 2, (draws, *predicted.shape)) - 1.0
-            drawn = [root(predicted.detach().double(), row.to(predicted.device)) for row in torch.from_numpy(signs)]
-            slopes = [
-                torch.autograd.grad(predicted, point, each.to(predicted) / n, retain_graph=True) for each in drawn
-            ]
-            expected = sum(float(own.double().square().sum()) for (own,) in slopes) / draws
-        sums += n * np.array([float(loss.detach()), float(slope.double().norm()), n * expected])
-        count += n
-    loss, size, fisher = (sums / count).tolist()
-    return Slopes(loss=loss, gradient_norm=size, fisher_trace=fisher)
+def _jobs(wanted: Wanted) -> Iterator[Measuring]:
+    for job in wanted.trainings:
+        name = f"sharpness-{identity(job.id, wanted.options[_SAMPLES])}"
+        yield Measuring(id=name, measurement="sharpness", training=job.id, options=dict(wanted.options))
 
 
-def _class_root(scores: Tensor, signs: Tensor) -> Tensor:
-    """A root of diag(p) - ppᵀ, the covariance of the slopes in the scores, times signs."""
-    shares = scores.softmax(-1)
-    spread = shares.sqrt() * signs
-    return spread - shares * spread.sum(-1, keepdim=True)
+_CHART = Figure(
+    name="sharpness",
+    draw="lratlas.report.charts.minima_charts:sharpness_chart",
+    data="lratlas.report.charts.minima_data:sharpness_data",
+    text=Text(
+        heading="Sharpness and test error at equal training loss",
+        caption="A mark for each model, mean over seeds, whose training loss is within a factor of 1.5 of the one "
+        "named: the one that most PLRs have a model at, unless chosen. Test error against the top eigenvalue and the "
+        "trace of the Hessian and the mean norm of mini-batch gradients. Hollow: the eigenvalue did not converge. "
+        "Pre-trained models of regime 3 have found no minimum and are left out.",
+        alt="Three scatter plots of the test error of models of about equal training loss: against the top eigenvalue "
+        "of the Hessian, its trace, and the gradient norm, a mark for each model, coloured by pre-training learning "
+        "rate.",
+    ),
+)
 
-
-def _binary_root(logits: Tensor, signs: Tensor) -> Tensor:
-    return (logits.sigmoid() * (-logits).sigmoid()).sqrt() * signs
-
-
-_ROOTS = {"cross_entropy": _class_root, "binary_cross_entropy": _binary_root}
-
-
-def _on_arrays(product: Product, device: torch.device) -> Callable[[Vector], Vector]:
-    def multiply(v: Vector) -> Vector:
-        return product(torch.from_numpy(v).to(device)).cpu().numpy()
-
-    return multiply
-
-
-def _check(least: Mapping[str, int], **given: int | None) -> None:
-    for name, value in given.items():
-        if value is not None and value < least[name]:
-            raise SpecError(f"Sharpness: {name} is {value}, but must be at least {least[name]}.")
-
-
-Multiply = Callable[[Vector], Vector]
-
-# What type checkers infer from SciPy's code is narrower than what it takes and gives.
-_operator = cast("Callable[..., LinearOperator]", LinearOperator)
-_solve = cast("Callable[..., tuple[Vector, Vector]]", eigsh)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Eigenvalue:
-    """An eigenvalue as far as it was found.
-
-    Attributes:
-        value: The Ritz value λ; NaN if nothing can be said.
-        residual: ``‖Hv - λv‖ / |λ|`` of the unit Ritz vector v: an eigenvalue of H lies within ``residual * |λ|`` of λ.
-        converged: Whether the residual is within the tolerance.
-    """
-
-    value: float
-    residual: float
-    converged: bool
-
-
-UNKNOWN = Eigenvalue(value=math.nan, residual=math.nan, converged=False)
-
-
-def top_eigenvalues(
-    multiply: Multiply,
-    size: int,
-    *,
-    count: int,
-    start: Vector,
-    tolerance: float,
-    iterations: int,
-) -> list[Eigenvalue]:
-    """The largest (most positive) eigenvalues of a symmetric matrix H, largest first.
-
-    They are found by ARPACK's implicitly restarted Lanczos iteration and judged by what they are: each residual is
-    computed from one more product, and it alone decides about convergence. Where ARPACK gives up, the Ritz
-    values of the tightest tolerance that can be reached are returned, by powers of ten; if even 1 is missed, those of
-    the first Krylov space.
-
-    Args:
-        multiply: From v to Hv.
-        size: Rows of H.
-        count: How many eigenvalues, from 1 to ``size``.
-        start: Start vector, [size], generic.
-        tolerance: Largest residual that counts as converged.
-        iterations: Largest number of restarts; each takes about 10 products for one eigenvalue.
-
-    Returns:
-        ``count`` eigenvalues; they are NaN and not converged if a product is not finite or ARPACK breaks down.
-    """
-
-    def checked(v: Vector) -> Vector:
-        product = multiply(v.reshape(size))
-        if not np.isfinite(product).all():
-            raise FloatingPointError
-        return product
-
-    try:
-        # ARPACK takes eigenvalues far below 1 for zero, so H is measured in units of its own.
-        unit = float(np.abs(checked(start)).max() / np.abs(start).max())
-        if unit == 0:
-            # Only the zero matrix takes a generic vector to zero.
-            return [Eigenvalue(value=0.0, residual=0.0, converged=True)] * count
-
-        def scaled(v: Vector) -> Vector:
-            return checked(v) / unit
-
-        values, vectors = _ritz_pairs(scaled, size, count, start, tolerance, iterations)
-        found = [_judged(scaled, *pair, tolerance) for pair in zip(values.tolist(), vectors.T, strict=True)]
-    except (FloatingPointError, ArpackError):
-        return [UNKNOWN] * count
-    found.sort(key=lambda each: each.value, reverse=True)
-    return [replace(each, value=each.value * unit) for each in found]
-
-
-def _judged(multiply: Multiply, value: float, vector: Vector, tolerance: float) -> Eigenvalue:
-    error = float(np.linalg.norm(multiply(vector) - value * vector))
-    residual = error / abs(value) if value else (math.inf if error else 0.0)
-    return Eigenvalue(value=value, residual=residual, converged=residual <= tolerance)
-
-
-def _ritz_pairs(
-    multiply: Multiply, size: int, count: int, start: Vector, tolerance: float, iterations: int
-) -> tuple[Vector, Vector]:
-    """Values [count] and unit vectors [size, count]."""
-    krylov = max(20, 2 * count + 1)  # vectors in memory
-    if size <= krylov:
-        # ARPACK has nothing to gain.
-        matrix = np.stack([multiply(row) for row in np.eye(size)])
-        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-        return values[-count:], vectors[:, -count:]
-    operator = _operator((size, size), matvec=multiply, dtype=np.float64)
-    # Half of it, for ARPACK's own estimate differs from the residual by rounding.
-    for accepted in (tolerance / 2, *_looser(tolerance), math.inf):
-        try:
-            return _solve(operator, k=count, which="LA", v0=start, ncv=krylov, maxiter=iterations, tol=accepted)
-        except ArpackNoConvergence:
-            continue
-    raise AssertionError  # with an infinite tolerance the first Krylov space is enough
-
-
-def _looser(tolerance: float) -> list[float]:
-    """Tolerances to fall back to: tenfold, hundredfold, up to 1."""
-    return [tolerance * 10**power for power in range(1, 1 - math.ceil(math.log10(tolerance)))]
+SHARPNESS = Measurement(
+    name="sharpness",
+    columns={
+        "top_eigenvalue": "Float64",
+        "residual": "Float64",  # of the eigenpair, relative to the eigenvalue
+        "converged": "Boolean",
+        "trace": "Float64",
+        "trace_error": "Float64",  # standard error over probes
+        "fisher_trace": "Float64",
+        "gradient_norm": "Float64",  # mean over mini-batches
+        "train_loss": "Float64",  # of the samples that the curvature is measured on
+        "test_error": "Float64",
+    },
+    function=_measure,
+    needs=Needs(
+        stacked=True,
+        words="curvature of the training loss at the end of each run",
+        options={
+            "sharpness": Option(default=False, description="top eigenvalue and trace of the Hessian, Fisher trace"),
+            _SAMPLES: Option(
+                kind=int,
+                default=2048,
+                description="training samples that sharpness is measured on, drawn at random",
+                least=1,
+                free=True,
+            ),
+        },
+        settle=_settle,
+        jobs=_jobs,
+        replaces=True,
+        figures=(_CHART,),
+    ),
+)

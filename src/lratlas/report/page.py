@@ -11,8 +11,9 @@ import polars as pl
 from lratlas.analysis.claims import CLAIMS
 from lratlas.analysis.recommendation import Recommendation
 from lratlas.analysis.regimes import undecided
+from lratlas.measure.base import Text
 from lratlas.report.charts.study_data import regime_bands
-from lratlas.report.charts.texts import REGIMES, TABLES, TEXTS, VERDICTS, Text
+from lratlas.report.charts.texts import REGIMES, TABLES, TEXTS, VERDICTS
 from lratlas.report.figures import vega_bundle
 from lratlas.report.frames import lr_text
 from lratlas.report.shell import BUDGET, DIGITS, downloads, environment, packed_spec, part, policy
@@ -242,6 +243,7 @@ def page(
     tables: Tables,
     facts: Mapping[str, str],
     missing: Mapping[str, str] | None = None,
+    texts: Mapping[str, Text] | None = None,
     folder: str = "FOLDER",
     live: bool = False,
 ) -> str:
@@ -260,12 +262,13 @@ def page(
         tables: The study's tables, any of them empty; all are offered as CSV, those that fit.
         facts: How the study was made, name by name (spec, versions, command, wall time, data fingerprint).
         missing: For charts that could not be drawn, name by name, the reason.
+        texts: The words of the charts that do not come with the package.
         folder: The study's folder, for the command that prints a table in full precision.
         live: The page follows the study through the server that it came from; only that may be asked for anything.
     """
     # live.js keeps the page as it came, so it runs before anything is drawn.
     scripts = [vega_bundle(), *([part("live.js")] if live else []), part("report.js")]
-    regimes = table(tables, "regimes")
+    regimes, known = table(tables, "regimes"), {**TEXTS, **(texts or {})}
     return (
         environment()
         .get_template("report.html.j2")
@@ -280,9 +283,9 @@ def page(
             boundaries=boundary_rows(table(tables, "boundaries"), table(tables, "regimes")),
             verdicts=verdict_entries(table(tables, "claims")),
             verdict_words=VERDICTS,
-            figures={name: _text(name, chart) for name, chart in charts.items()},
+            figures={name: _text(known, name, chart) for name, chart in charts.items()},
             specs={name: packed_spec(chart) for name, chart in charts.items()},
-            missing=_headings(missing or {}),
+            missing=_headings(known, missing or {}),
             evidence=[heading for heading, _ in EVIDENCE.values()],
             regimes=regime_rows(regimes),
             downloads=downloads(tables),
@@ -299,12 +302,12 @@ def page(
     )
 
 
-def _text(name: str, chart: Drawing) -> Text:
+def _text(known: Mapping[str, Text], name: str, chart: Drawing) -> Text:
     """The words for a chart; one that is not among the known charts is headed by its name."""
     described = chart.description
     alt = described if isinstance(described, str) else name
-    return TEXTS.get(name, Text(heading=name.replace("_", " ").replace("-", " ").capitalize(), caption="", alt=alt))
+    return known.get(name, Text(heading=name.replace("_", " ").replace("-", " ").capitalize(), caption="", alt=alt))
 
 
-def _headings(missing: Mapping[str, str]) -> dict[str, str]:
-    return {TEXTS[name].heading if name in TEXTS else name: reason for name, reason in missing.items()}
+def _headings(known: Mapping[str, Text], missing: Mapping[str, str]) -> dict[str, str]:
+    return {known[name].heading if name in known else name: reason for name, reason in missing.items()}

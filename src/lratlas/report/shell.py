@@ -96,9 +96,10 @@ def downloads(tables: Tables, *, budget: int = BUDGET) -> list[Download]:
         budget: Characters of packed text that all of them may take together.
 
     Returns:
-        One entry per table with rows, in the order of `lratlas.tables.SCHEMAS`.
+        One entry per table with rows, in the order of `lratlas.tables.SCHEMAS`, then those of custom measurements.
     """
-    filled = {name: tables[name] for name in SCHEMAS if name in tables and tables[name].height}
+    order = [*(name for name in SCHEMAS if name in tables), *(name for name in tables if name not in SCHEMAS)]
+    filled = {name: tables[name] for name in order if tables[name].height}
     texts = {name: packed(_csv(frame)) for name, frame in filled.items() if _cells(frame) <= _MOST_CELLS}
     inside = _fitting({name: len(text) for name, text in texts.items()}, budget)
     return [

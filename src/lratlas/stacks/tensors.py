@@ -1,6 +1,7 @@
 """From tasks and seeds to the tensors of a stack."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -12,6 +13,16 @@ from lratlas.data.parts import Parts, count, floats_to, rows
 from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.sphere import Weights
 from lratlas.training.state import Samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackData:
+    """The data and the frozen parameters of a stack's seeds."""
+
+    train: Samples
+    test: Samples
+    features: list[Samples]
+    frozen: Weights
 
 
 def initial_tensors(

@@ -14,7 +14,7 @@ import polars as pl
 from lratlas.errors import StudyError
 from lratlas.tables import SCHEMAS
 
-FORMAT = 6
+FORMAT = 7
 """What this version writes."""
 
 NEEDS = "0.1.0"
@@ -52,6 +52,21 @@ def _sixth_plan(content: Content) -> Content:
     return content
 
 
+_KINDS = ("features", "bands", "geometry", "norms", "sharpness")
+_OPTIONS = {"bands": "bands", "great_circle": "great_circle", "samples": "sharpness_samples"}
+
+
+def _seventh_plan(content: Content) -> Content:
+    """Format 7: one list of measurements, each with its name and options, in place of one list for each kind."""
+    rest = {key: value for key, value in content.items() if key not in _KINDS}
+    return {**rest, "measurements": [_measuring(kind, job) for kind in _KINDS for job in content.get(kind, ())]}
+
+
+def _measuring(kind: str, job: Content) -> Content:
+    options = {_OPTIONS[key]: value for key, value in job.items() if key in _OPTIONS}
+    return {"measurement": kind, "options": options} | {key: job[key] for key in job.keys() - _OPTIONS}
+
+
 def _second_part(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     """Format 2: barriers along the great circle."""
     return _with_columns(frame, "train_barrier_arc", "test_barrier_arc") if table == "pairs" else frame
@@ -79,6 +94,11 @@ def _sixth_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
     return frame
 
 
+def _seventh_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Format 7: plans alone have changed."""
+    return frame
+
+
 def _with_columns(frame: pl.DataFrame, *names: str, kind: pl.DataType | None = None) -> pl.DataFrame:
     """The rows with these columns, null where they were not there; floats unless another type is given."""
     gained = [name for name in names if name not in frame.columns]
@@ -86,13 +106,21 @@ def _with_columns(frame: pl.DataFrame, *names: str, kind: pl.DataType | None = N
 
 
 # The n-th leads from format n to n + 1.
-_PLANS: Sequence[Callable[[Content], Content]] = (_second_plan, _third_plan, _fourth_plan, _fifth_plan, _sixth_plan)
+_PLANS: Sequence[Callable[[Content], Content]] = (
+    _second_plan,
+    _third_plan,
+    _fourth_plan,
+    _fifth_plan,
+    _sixth_plan,
+    _seventh_plan,
+)
 _PARTS: Sequence[Callable[[str, pl.DataFrame], pl.DataFrame]] = (
     _second_part,
     _third_part,
     _fourth_part,
     _fifth_part,
     _sixth_part,
+    _seventh_part,
 )
 
 

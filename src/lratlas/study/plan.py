@@ -1,13 +1,12 @@
 """The plan of a study: its jobs, and how it is stored."""
 
-import hashlib
 import json
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from lratlas.config.sections import Spec
 from lratlas.config.spec import spec_from
@@ -15,145 +14,12 @@ from lratlas.errors import DamagedFile, SpecError, StudyError
 from lratlas.study.files import opened_json, sealed_json
 from lratlas.study.folder import SPEC, Folder
 from lratlas.study.formats import FORMAT, NEEDS, check_format, format_of, migrated_plan, versions
+from lratlas.study.jobs import Job, Measuring, Part, Training
 
 PLAN = "plan.json"
-Grid = Sequence[Sequence[str]]  # run ids, [seed][lane]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Seed(_Part):
-    """One repetition: its number, what draws its data (None: not generated) and what draws its training."""
-
-    seed: int
-    data_seed: int | None = None
-    training_seed: int
-    fingerprint: str
-
-
-class Lane(_Part):
-    """The learning rates of one run of every seed of a stack."""
-
-    plr: float
-    plr2: float | None = None
-    flr: float | None = None
-
-    @property
-    def lr(self) -> float:
-        """The LR that the run is trained with."""
-        return next(lr for lr in (self.flr, self.plr2, self.plr) if lr is not None)
-
-
-class Average(_Part):
-    """Weight averages taken along a job: SWA-k of the checkpoints at the given steps, the run ids per count."""
-
-    counts: tuple[int, ...]
-    steps: tuple[int, ...]
-    runs: tuple[tuple[tuple[str, ...], ...], ...]  # [count][seed][lane]
-
-
-class Training(_Part):
-    """A stack of runs trained as one program.
-
-    ``runs`` and ``parents`` are [seed][lane]. A job starts from the end points of job ``parent``, at step ``start`` of
-    the batch order; its trace has a row every ``trace_every`` steps and it can be resumed at the ends of ``segments``.
-    Where ``epoch`` gives the steps of an epoch, the first one in which every sample was fitted is recorded.
-    """
-
-    id: str
-    stage: Literal["pretrain", "second", "finetune", "average"]
-    seeds: tuple[Seed, ...]
-    lanes: tuple[Lane, ...]
-    runs: tuple[tuple[str, ...], ...]
-    parent: str | None = None
-    parents: tuple[tuple[str, ...], ...] | None = None
-    start: int = 0
-    segments: tuple[int, ...]
-    trace_every: int
-    average: Average | None = None
-    keep_state: bool = False
-    epoch: int | None = None
-
-    @property
-    def size(self) -> int:
-        """Number of runs."""
-        return len(self.seeds) * len(self.lanes)
-
-    @property
-    def part_way(self) -> str:
-        """The name of its checkpoint in the middle of a segment."""
-        return f"{self.id}-part"
-
-    @property
-    def recorded(self) -> tuple[str, ...]:
-        """The tables that get a part at the end of every segment."""
-        traced = () if self.stage == "average" else ("traces",)
-        return traced if self.epoch is None else ("convergence", *traced)
-
-    @property
-    def work(self) -> int:
-        """Run-steps, the unit of progress."""
-        return self.size * (self.segments[-1] - self.start)
-
-
-class Features(_Part):
-    """Single-feature accuracies of the runs of one training job."""
-
-    id: str
-    training: str
-
-
-class Bands(_Part):
-    """Accuracies of the runs of one training job on Fourier bands of the test images, kept and removed."""
-
-    id: str
-    training: str
-    bands: tuple[tuple[int, int], ...]
-
-
-class Geometry(_Part):
-    """Angles and barriers between the solutions that descend from one pre-training job.
-
-    ``solutions`` gives, for each of low, high and swa, the runs in the order of that job's, [seed][lane]. Barriers are
-    measured on the straight line and, with ``great_circle``, along that too.
-    """
-
-    id: str
-    training: str
-    solutions: dict[Literal["low", "high", "swa"], tuple[tuple[str, ...], ...]]
-    great_circle: bool = False
-
-
-class Norms(_Part):
-    """Norms of the weights of each output filter: of the initial models of some seeds, or of a training job's runs."""
-
-    id: str
-    training: str | None = None
-    seeds: tuple[Seed, ...] = ()
-
-
-class Sharpness(_Part):
-    """Curvature of the training loss at the end of each run of one training job, and at its averages."""
-
-    id: str
-    training: str
-    samples: int
-
-
-Measurement = Features | Bands | Geometry | Norms | Sharpness
-Job = Training | Measurement
-TABLE_OF: Mapping[type[Measurement], str] = {
-    Features: "features",
-    Bands: "bands",
-    Geometry: "pairs",
-    Norms: "norms",
-    Sharpness: "sharpness",
-}
-
-
-class Versions(_Part):
+class Versions(Part):
     """What a study, or a part of it, was made with; None where that was not recorded."""
 
     lratlas: str
@@ -168,7 +34,7 @@ class Versions(_Part):
         return ", ".join(f"{name} {version}" for name, version in known.items() if version)
 
 
-class Checked(_Part):
+class Checked(Part):
     """What the comparison of the task with a plain loop has shown, as `lratlas.training.conformance` has it."""
 
     draws: bool
@@ -178,7 +44,7 @@ class Checked(_Part):
     channels_last: bool = True
 
 
-class Plan(_Part):
+class Plan(Part):
     """The jobs of a study, in the order they are started.
 
     Attributes:
@@ -206,14 +72,10 @@ class Plan(_Part):
     chance_accuracy: float = 0.5
     elr: bool
     trainings: tuple[Training, ...]
-    features: tuple[Features, ...]
-    geometry: tuple[Geometry, ...]
-    bands: tuple[Bands, ...] = ()
-    norms: tuple[Norms, ...] = ()
-    sharpness: tuple[Sharpness, ...] = ()
+    measurements: tuple[Measuring, ...] = ()
     pre_norm: tuple[str, ...] = ()
     task: str = ""
-    task_parts: dict[str, str] = {}
+    task_parts: dict[str, str] = Field(default_factory=dict)
     checked: Checked | None = None
 
     @property
@@ -224,7 +86,11 @@ class Plan(_Part):
     @property
     def jobs(self) -> tuple[Job, ...]:
         """All jobs, in the order they are started."""
-        return (*self.trainings, *self.features, *self.bands, *self.geometry, *self.norms, *self.sharpness)
+        return (*self.trainings, *self.measurements)
+
+    def measuring(self, name: str) -> tuple[Measuring, ...]:
+        """The jobs of one measurement."""
+        return tuple(job for job in self.measurements if job.measurement == name)
 
     def holders(self) -> dict[str, str]:
         """The training job whose final checkpoint holds each run, averaged ones included."""
@@ -272,11 +138,6 @@ def with_own_versions(plan: Plan) -> Plan:
     """The plan as one that this process works on: its versions are among those that the study is made with."""
     own = Versions(**versions())
     return plan if own in plan.made_with else plan.model_copy(update={"made_with": (*plan.made_with, own)})
-
-
-def identity(*parts: object) -> str:
-    """A short hash of whatever defines a run or a job."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def stored_spec(folder: Folder) -> Spec:

@@ -1,15 +1,17 @@
-"""What is settled before a study is planned: whether its task can be studied, where, how, and on which bands."""
+"""What is settled before a study is planned: whether its task can be studied, where, how, and what is measured."""
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 
 import torch
 
 from lratlas.config.sections import Spec
-from lratlas.data.band_ranges import bands_of, default_bands
-from lratlas.data.parts import call, leaves, rows
+from lratlas.data.parts import call, rows
 from lratlas.errors import SpecError, TaskError
+from lratlas.measure.base import Measurement, Options
+from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.rng import seeded
 from lratlas.stacks.strategy import faster_strategy
 from lratlas.training.batch_norm import batch_dependent, norm_names, other_statistics
@@ -17,7 +19,6 @@ from lratlas.training.invariance import pre_norm_names
 from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.program import Strategy
 
-_FEWEST = 2  # samples for statistics of a batch
 _TRIED = 4  # samples on which scale invariance is tried
 
 
@@ -96,49 +97,21 @@ def device_name(name: str, *, field: str) -> str:
     return name
 
 
-def bands_of_study(spec: Spec, task: Prepared) -> tuple[tuple[int, int], ...]:
-    """The Fourier bands to measure: none where the inputs are not images, or the task has no accuracy.
+def measured_in(spec: Spec, task: Prepared, extras: Iterable[Measurement] = ()) -> dict[str, Options]:
+    """What is measured in a study: the options of each measurement's jobs, by its name.
+
+    Args:
+        spec: What the study asks for.
+        task: The task, which may lack what a measurement is made on.
+        extras: The custom measurements.
 
     Raises:
-        SpecError: The spec names bands that there are not, or that cannot be measured.
+        SpecError: The spec asks for a measurement that the task does not allow.
     """
-    shown = task.inputs(rows(task.train[0], slice(1)))
-    images = isinstance(shown, torch.Tensor) and shown.dim() == 4 and shown.is_floating_point()
-    size = leaves(shown)[0].shape[2:]
-    wanted, scored = spec.measure.bands, task.objective.has_accuracy
-    if isinstance(wanted, bool):
-        possible = wanted and images and scored
-        return tuple((band.low, band.high) for band in default_bands(*size)) if possible else ()
-    if not scored:
-        raise SpecError("`measure.bands` names bands, but the task has no accuracy to measure on them.")
-    if not images:
-        raise SpecError("`measure.bands` names bands, but the task's inputs are not images [n, C, H, W].")
-    highest = bands_of(size)
-    top = max(high for _, high in wanted)
-    if top > highest:
-        shape = " x ".join(map(str, size))
-        raise SpecError(f"`measure.bands` goes up to {top}, but images of {shape} have the bands 0 to {highest}.")
-    return wanted
-
-
-def check_measurements(spec: Spec, task: Prepared) -> None:
-    """Check that a task has what the spec's measurements need.
-
-    Raises:
-        SpecError: It does not.
-    """
-    wanted, model = spec.measure, make_model(task, 0)
-    if wanted.convergence and not task.objective.has_accuracy:
+    if spec.measure.convergence and not task.objective.has_accuracy:
         raise SpecError("`measure.convergence` is true, but without class labels no sample is right or wrong.")
-    if wanted.norms and all(value.dim() < 2 for value in model.parameters() if value.requires_grad):
-        raise SpecError("`measure.norms` is true, but no trained weight of the model has an output axis and another.")
-    taken = min(wanted.sharpness_samples, task.samples)
-    smallest = taken // -(-taken // task.samples_per_step)
-    if wanted.sharpness and norm_names(model) and smallest < _FEWEST:
-        raise SpecError(
-            f"`measure.sharpness_samples` is {wanted.sharpness_samples}, of which mini-batches of {smallest} are made;"
-            f" batch norm needs {_FEWEST} samples in each."
-        )
+    settled = {each.name: each.needs.settle(spec.measure.options_of(each), task) for each in (*MEASUREMENTS, *extras)}
+    return {name: options for name, options in settled.items() if options is not None}
 
 
 def pre_norm_of(task: Prepared) -> tuple[str, ...]:

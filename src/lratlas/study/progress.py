@@ -13,10 +13,12 @@ import polars as pl
 
 from lratlas.config.sections import RefineSpec, Spec
 from lratlas.errors import StudyError
+from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.study.folder import SPEC
-from lratlas.study.plan import PLAN, TABLE_OF, Job, Plan, Training
+from lratlas.study.jobs import Job, Measuring, Training
+from lratlas.study.plan import PLAN, Plan
 from lratlas.study.store import Store
-from lratlas.tables import SCHEMAS, Tables
+from lratlas.tables import Tables
 
 _DIGITS = 5  # of an added PLR: enough for any ratio that can be asked for
 
@@ -54,6 +56,7 @@ def with_plrs(spec: Spec, plrs: Iterable[float]) -> Spec:
     return spec.model_copy(update={"pretrain": spec.pretrain.model_copy(update={"lrs": lrs})})
 
 
+_TABLES = {measurement.name: measurement.table for measurement in MEASUREMENTS}
 _ALL = "all"  # stages together
 State = Literal["not planned yet", "unfinished", "bisecting", "finished"]
 
@@ -74,7 +77,7 @@ class Standing:
         state: ``bisecting`` where all jobs are done, but another PLR is going to be added.
         jobs: All jobs.
         kinds: The jobs of each kind: the stages ``pretrain``, ``second``, ``finetune``, ``average``, and the
-            measurements ``features``, ``bands``, ``geometry``, ``norms``, ``sharpness``.
+            measurements by their names.
         steps: SGD steps, summed over runs; those done are what an interruption would not lose.
         rate: SGD steps a second of one process, in the training jobs that are done; None before the first.
         seconds_left: How long one process would have to train what is not trained yet; None without a rate.
@@ -91,7 +94,7 @@ class Standing:
 def is_done(store: Store, job: Job) -> bool:
     """Whether the store has everything that the job writes."""
     if not isinstance(job, Training):
-        return job.id in store.parts(TABLE_OF[type(job)])
+        return job.id in store.parts(table_of(job))
     parts = {f"{job.id}-{end}" for end in job.segments}
     recorded = all(parts <= store.parts(table) for table in job.recorded)
     return job.id in store.parts("runs") and store.has_weights(job.id) and recorded
@@ -109,7 +112,7 @@ def standing(store: Store, plan: Plan | None, tables: Tables, refine: RefineSpec
     there = listing(store)
     jobs, trainings = (plan.jobs, plan.trainings) if plan else ((), ())
     done = {job.id for job in jobs if is_done(there, job)}
-    kinds, finished = Counter(map(_kind, jobs)), Counter(_kind(job) for job in jobs if job.id in done)
+    kinds, finished = Counter(map(kind_of, jobs)), Counter(kind_of(job) for job in jobs if job.id in done)
     trained, left = Counter[str](), Counter[str]()  # run-steps by stage: of finished jobs, of the others to go
     for job in trainings:
         if job.id in done:
@@ -137,7 +140,7 @@ def version(store: Store) -> str:
         StudyError: The study cannot be read.
     """
     texts = [store.read_text(name) for name in (SPEC, PLAN) if store.exists(name)]
-    parts = {table: sorted(store.parts(table)) for table in SCHEMAS}
+    parts = {table: sorted(store.parts(table)) for table in store.table_names}
     return hashlib.sha256(json.dumps([texts, parts]).encode()).hexdigest()[:16]
 
 
@@ -164,8 +167,14 @@ class _Listing(Store):
         return name in self._weights
 
 
-def _kind(job: Job) -> str:
-    return job.stage if isinstance(job, Training) else type(job).__name__.lower()
+def kind_of(job: Job) -> str:
+    """The kind that a job is counted as: the stage of training, or the measurement."""
+    return job.stage if isinstance(job, Training) else job.measurement
+
+
+def table_of(job: Measuring) -> str:
+    """The table that a measurement is written to."""
+    return _TABLES.get(job.measurement, job.measurement)
 
 
 def _kept(there: Store, job: Training) -> int:

@@ -1,18 +1,20 @@
 """What a study keeps of an earlier plan: the plan if it still holds, and what to do with unclaimed parts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lratlas.config.sections import Spec
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study.plan import TABLE_OF, Plan, Seed, Training, stored_plan
+from lratlas.measure.base import Measurement
+from lratlas.measure.builtin import MEASUREMENTS
+from lratlas.study.description import description_of, write_description
+from lratlas.study.jobs import Seed, Training
+from lratlas.study.plan import Plan, stored_plan
 from lratlas.study.progress import is_done, listing
 from lratlas.study.store import Store
 from lratlas.training.fingerprint import changed_parts
 
 _OTHER_TASKS = 5
 """The format up to which presets had other models, repetitions other seeds, or tasks fingerprints of another kind."""
-
-_TABLES = ("runs", "traces", "convergence", *TABLE_OF.values())
 
 
 def kept_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:
@@ -98,10 +100,38 @@ def check_spec_holds(store: Store, old: Plan, fresh: Plan) -> None:
         )
 
 
+def describe(store: Store, extras: Iterable[Measurement]) -> None:
+    """Write into the study what its custom measurements are, so that it can be read without them.
+
+    Args:
+        store: The study.
+        extras: The measurements.
+
+    Raises:
+        StudyError: The study has rows of a measurement with this name and other columns.
+    """
+    known = store.extras
+    for measurement in extras:
+        name, wanted = measurement.name, description_of(measurement)
+        found = known.get(name)
+        if found and found.columns != wanted.columns and store.parts(name):
+            raise StudyError(
+                f"{store.url} has the measurement {name} with the columns {_listed(found.columns)}, but now they are"
+                f" {_listed(wanted.columns)}; give it another name, or undo the change."
+            )
+        if found != wanted:
+            write_description(store, name, wanted)
+
+
+def _listed(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in columns.items())
+
+
 def set_orphans_aside(store: Store, plan: Plan) -> None:
     """Set aside the parts of tables that belong to no job of the plan: rows must not count twice."""
     jobs = {job.id for job in plan.jobs}
-    for table in _TABLES:
+    measured = {measurement.table for measurement in MEASUREMENTS}
+    for table in ("runs", "traces", "convergence", *measured, *store.extras):
         for part in store.parts(table):
             if not {part, part.rpartition("-")[0]} & jobs:
                 store.set_aside(f"tables/{table}/{part}.parquet")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lratlas.config.sections import Spec
 from lratlas.config.spec import extends, spec_text
 from lratlas.errors import StudyError
+from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.study.files import digest
 from lratlas.study.folder import SPEC
 from lratlas.study.lock import held
@@ -19,10 +20,12 @@ from lratlas.study.records import Session, record_session
 from lratlas.study.store import Store
 
 if TYPE_CHECKING:
+    from lratlas.config.extras import Extras
     from lratlas.config.tasks import Tasks
     from lratlas.execute.executors import Executor
     from lratlas.execute.scheduler import Progress
-    from lratlas.study.plan import Plan, Seed
+    from lratlas.study.jobs import Seed
+    from lratlas.study.plan import Plan
 
 
 def open_study(folder: str | Path, spec: Spec) -> Store:
@@ -54,6 +57,7 @@ def run_study(
     gpu_share: float = 1.0,
     executor: "Executor | None" = None,
     tasks: "Tasks | None" = None,
+    extras: "Extras | None" = None,
     progress: "Callable[[Progress], None] | None" = None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> bool:
@@ -71,6 +75,7 @@ def run_study(
         gpu_share: The part of a GPU that a worker on a cluster needs, above 0, if the study trains on one.
         executor: What jobs are submitted to; None for processes.
         tasks: The tasks, where the spec cannot describe them.
+        extras: The custom measurements; None for those that the spec names.
         progress: Called on every change of progress.
         notice: Called with sentences the user should see.
 
@@ -83,12 +88,15 @@ def run_study(
         StudyError: The task differs from the one the study was started with, or nothing can be done.
         Exception: With ``workers=0`` the first error of a job, as it is.
     """
+    from lratlas.config.extras import extras_of
     from lratlas.execute.scheduler import execute
 
     _check_workers(workers, cluster, gpu_share, executor)
     with held(store, notice):
         store.sweep()
-        plan = _planned(store, spec, more=more, tasks=tasks, notice=notice)
+        if extras is None:
+            extras = extras_of((spec or stored_spec(store)).measure)
+        plan = _planned(store, spec, more=more, tasks=tasks, extras=extras, notice=notice)
         done = partial(
             execute,
             store,
@@ -98,6 +106,7 @@ def run_study(
             gpu_share=gpu_share,
             executor=executor,
             tasks=tasks,
+            extras=extras,
             progress=progress,
             notice=notice,
         )
@@ -132,6 +141,7 @@ def _planned(
     *,
     more: Sequence[float],
     tasks: "Tasks | None",
+    extras: "Extras",
     notice: Callable[[str], None],
 ) -> "Plan":
     """The stored plan, made or extended where need be, of a study that is put in order."""
@@ -142,10 +152,9 @@ def _planned(
     from lratlas.study.plan import Checked, plan_text, with_own_versions
     from lratlas.study.planning import make_plan
     from lratlas.study.preflight import (
-        bands_of_study,
-        check_measurements,
         check_task,
         device_name,
+        measured_in,
         pre_norm_of,
         strategy_of,
     )
@@ -153,6 +162,7 @@ def _planned(
     from lratlas.study.reconcile import (
         check_spec_holds,
         check_task_holds,
+        describe,
         forget_segments,
         kept_plan,
         set_damaged_aside,
@@ -165,7 +175,7 @@ def _planned(
     stored = stored_spec(store)
     spec = spec or stored
     set_damaged_aside(store, notice)
-    if own := own_code(spec.task):
+    if own := [*own_code(spec.task), *(name for name in spec.measure.extra if ":" in name)]:
         notice(f"Code that the spec names is imported and run: {', '.join(own)}.")
     known = tasks or tasks_from(spec.task)
     with one_thread():
@@ -180,7 +190,7 @@ def _planned(
         store.write_text(SPEC, spec_text(spec))
     task = known.of(0)
     check_task(spec, task)
-    check_measurements(spec, task)
+    measured = measured_in(spec, task, extras)
     device = device_name(old.device if old else spec.training.device, field="`training.device`")
     task_on(
         task, torch.device(device), getattr(torch, spec.training.dtype)
@@ -195,14 +205,14 @@ def _planned(
         make_plan,
         seeds=seeds,
         strategy=strategy,
-        bands=bands_of_study(spec, task),
+        measured=measured,
+        extras=extras,
         pre_norm=pre_norm,
         task=task.name,
         steps_per_epoch=task.steps_per_epoch,
         chance_loss=task.chance_loss,
         chance_accuracy=1 / max(task.classes, 2),
         elr=task.update.radius is not None,
-        singles=spec.measure.features and task.singles is not None and task.objective.has_accuracy,
         device=device,
         compiled=compiled,
     )
@@ -216,6 +226,7 @@ def _planned(
             "checked": Checked(**asdict(task.conformance)),
         }
     )
+    describe(store, extras)
     if not old:
         set_orphans_aside(store, plan)  # before there is a plan: it is done again after an interruption
     there = listing(store)
@@ -243,9 +254,10 @@ def _is_compiled(store: Store, spec: Spec, old: "Plan | None", notice: Callable[
 
 def _remove_superseded(store: Store, plan: "Plan") -> None:
     """Remove measurements of a smaller grid, or on other samples."""
-    for table, jobs in (("pairs", plan.geometry), ("sharpness", plan.sharpness)):
-        for part in store.parts(table) - {job.id for job in jobs}:
-            store.remove_part(table, part)
+    for measurement in MEASUREMENTS:
+        if measurement.needs.replaces:
+            for part in store.parts(measurement.table) - {job.id for job in plan.measuring(measurement.name)}:
+                store.remove_part(measurement.table, part)
 
 
 def _timed(store: Store, work: Callable[[], bool], workers: int | None) -> bool:
@@ -262,7 +274,7 @@ def _timed(store: Store, work: Callable[[], bool], workers: int | None) -> bool:
 def _repetitions(tasks: "Tasks", repeats: int) -> "tuple[list[Seed], dict[str, str]]":
     """The repetitions of a study, and the fingerprints of the parts of the first one's task."""
     from lratlas.config.tasks import training_seed
-    from lratlas.study.plan import Seed
+    from lratlas.study.jobs import Seed
     from lratlas.training.fingerprint import combined, fingerprint_parts
 
     first = fingerprint_parts(tasks.of(0))

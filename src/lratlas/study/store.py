@@ -1,8 +1,9 @@
 """The store of a study: immutable parts of tables and weights."""
 
 import io
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -11,8 +12,9 @@ from safetensors import SafetensorError
 
 from lratlas.errors import DamagedFile, StudyError
 from lratlas.study import files, formats
+from lratlas.study.description import Description, described, path_of, read_description
 from lratlas.study.folder import Folder
-from lratlas.tables import SCHEMAS, empty
+from lratlas.tables import SCHEMAS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,21 +27,47 @@ _WEIGHTS = ".safetensors"
 class Store(Folder):
     """A study's folder, read and written as tables and weights."""
 
+    @property
+    def extras(self) -> dict[str, Description]:
+        """The custom measurements of the study, by name.
+
+        Raises:
+            DamagedFile: The description of one was cut short or altered.
+        """
+        return {name: read_description(self, name) for name in described(self)}
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """The tables that the study may have: those of every study, and those of its custom measurements."""
+        return (*SCHEMAS, *described(self))
+
+    def schema(self, table: str) -> pl.Schema:
+        """The columns of a table.
+
+        Raises:
+            DamagedFile: What describes it was cut short or altered.
+            StudyError: The table is unknown.
+        """
+        if table in SCHEMAS:
+            return SCHEMAS[table]
+        self._table_folder(table)
+        return read_description(self, table).table_schema
+
     def write_table(self, table: str, part: str, frame: pl.DataFrame) -> None:
         """Write one part of a table; an earlier part of that name is replaced.
 
         Args:
-            table: One of ``tables.SCHEMAS``.
+            table: One of ``table_names``.
             part: The part's name.
             frame: Rows with exactly the table's columns, in any order; NaN becomes null.
 
         Raises:
             StudyError: The table is unknown, columns or types do not fit, or the part cannot be written.
         """
-        path = _table_path(table, part)
+        path = self._table_path(table, part)
         buffer = io.BytesIO()
         metadata = {formats.KEY: str(formats.FORMAT), files.KEY: files.PLACEHOLDER}
-        _fitted(table, frame).write_parquet(buffer, metadata=metadata)
+        _fitted(table, frame, self.schema(table)).write_parquet(buffer, metadata=metadata)
         with _sealing(path):
             data = files.seal(buffer.getvalue())
         self.write_bytes(path, data)
@@ -50,7 +78,7 @@ class Store(Folder):
         Raises:
             StudyError: The table is unknown.
         """
-        return set(self._named(_table_folder(table), _TABLE))
+        return set(self._named(self._table_folder(table), _TABLE))
 
     def has_part(self, table: str, part: str) -> bool:
         """Whether a part of ``table`` is there.
@@ -58,13 +86,13 @@ class Store(Folder):
         Raises:
             StudyError: The table is unknown.
         """
-        return self.exists(_table_path(table, part))
+        return self.exists(self._table_path(table, part))
 
     def read_table(self, table: str, part: str | None = None) -> pl.DataFrame:
         """Read a table, or one part of it.
 
         Args:
-            table: One of ``tables.SCHEMAS``.
+            table: One of ``table_names``.
             part: The part; None for all parts, in the order of their names.
 
         Returns:
@@ -77,7 +105,8 @@ class Store(Folder):
         """
         if part is not None:
             return self._read_part(table, part)
-        return pl.concat([empty(table), *(self._read_part(table, each) for each in sorted(self.parts(table)))])
+        empty = pl.DataFrame(schema=self.schema(table))
+        return pl.concat([empty, *(self._read_part(table, each) for each in sorted(self.parts(table)))])
 
     def remove_part(self, table: str, part: str) -> None:
         """Remove one part of a table; nothing happens if it is not there.
@@ -85,7 +114,7 @@ class Store(Folder):
         Raises:
             StudyError: The table is unknown, or the part cannot be removed.
         """
-        self.remove(_table_path(table, part))
+        self.remove(self._table_path(table, part))
 
     def write_weights(self, name: str, tensors: "Mapping[str, Tensor]") -> None:
         """Write weights to one file; an earlier file of that name is replaced.
@@ -133,34 +162,42 @@ class Store(Folder):
         self.remove(_weights_path(name))
 
     def damaged(self) -> list[str]:
-        """The parts and weight files that are damaged, as sorted paths in the folder; reads all of them."""
-        faulty: list[str] = []
-        for table in SCHEMAS:
-            for part in self.parts(table):
-                try:
-                    self._read_part(table, part)
-                except DamagedFile as error:
-                    faulty.append(error.path)
-        for name in self.weights():
+        """The parts, weights and descriptions that are damaged, as sorted paths in the folder; reads all of them."""
+        reads: list[Callable[[], object]] = [
+            *(partial(self._read_part, table, part) for table in self.table_names for part in self.parts(table)),
+            *(partial(self.read_weights, name) for name in self.weights()),
+            *(partial(read_description, self, name) for name in described(self)),
+        ]
+        faulty = set[str]()
+        for read in reads:
             try:
-                self.read_weights(name)
+                read()
             except DamagedFile as error:
-                faulty.append(error.path)
+                faulty.add(error.path)
         return sorted(faulty)
 
     def _named(self, folder: str, ending: str) -> list[str]:
         return sorted(name.removesuffix(ending) for name in self.files(folder) if name.endswith(ending))
 
+    def _table_folder(self, table: str) -> str:
+        if table not in SCHEMAS and not self.exists(path_of(_single(table))):
+            raise StudyError(f"There is no table {table!r}; the tables are {', '.join(self.table_names)}.")
+        return f"tables/{table}"
+
+    def _table_path(self, table: str, part: str) -> str:
+        return f"{self._table_folder(table)}/{_single(part)}{_TABLE}"
+
     def _read_part(self, table: str, part: str) -> pl.DataFrame:
-        path = _table_path(table, part)
+        path = self._table_path(table, part)
         data = self._verified(path)
         try:
             stated = pl.read_parquet_metadata(io.BytesIO(data)).get(formats.KEY)
             formats.check_format(int(stated or 1), f"{path} in {self.url}")
-            frame = formats.migrated_part(table, pl.read_parquet(io.BytesIO(data)), stated)
+            frame = pl.read_parquet(io.BytesIO(data))
+            frame = formats.migrated_part(table, frame, stated) if table in SCHEMAS else frame
         except (PolarsError, ValueError) as error:
             raise self._damage(path, "is not a Parquet file") from error
-        if frame.schema != SCHEMAS[table]:
+        if frame.schema != self.schema(table):
             raise self._damage(path, f"does not have the columns of the table {table}")
         return frame
 
@@ -173,16 +210,6 @@ class Store(Folder):
     def _damage(self, path: str, what: str) -> DamagedFile:
         how = self.how_to_continue()
         return DamagedFile(f"{path} in {self.url} {what}; to set it aside and compute it again, {how}.", path)
-
-
-def _table_folder(table: str) -> str:
-    if table not in SCHEMAS:
-        raise StudyError(f"There is no table {table!r}; the tables are {', '.join(SCHEMAS)}.")
-    return f"tables/{table}"
-
-
-def _table_path(table: str, part: str) -> str:
-    return f"{_table_folder(table)}/{_single(part)}{_TABLE}"
 
 
 def _weights_path(name: str) -> str:
@@ -203,8 +230,7 @@ def _sealing(path: str) -> "Generator[None]":
         raise StudyError(f"{path} cannot be written: {error}.") from error
 
 
-def _fitted(table: str, frame: pl.DataFrame) -> pl.DataFrame:
-    schema = SCHEMAS[table]
+def _fitted(table: str, frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     if set(frame.columns) != set(schema):
         wrong = sorted(set(frame.columns) ^ set(schema))
         raise StudyError(f"Rows for the table {table} must have exactly its columns, but differ in {', '.join(wrong)}.")

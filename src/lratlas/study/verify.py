@@ -5,10 +5,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lratlas.errors import DamagedFile, StudyError
+from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.study.artifacts import ALTERED, CHECKSUMS, MISSING, altered, checksums, made_files
+from lratlas.study.description import path_of
 from lratlas.study.files import KEY, digest
 from lratlas.study.folder import SPEC
-from lratlas.study.plan import PLAN, Plan, Training, stored_plan, stored_spec
+from lratlas.study.jobs import Training
+from lratlas.study.plan import PLAN, Plan, stored_plan, stored_spec
 from lratlas.study.progress import is_done, listing
 from lratlas.study.records import FAILURES, SESSIONS, Failure, Note, Session, read_note
 from lratlas.study.store import Store
@@ -106,8 +109,10 @@ def _of_notes(store: Store) -> Iterator[Fault]:
 
 
 def _missing(store: Store, plan: Plan) -> list[Fault]:
-    """Files of jobs whose last file is there, which is written when all others are."""
+    """Descriptions of measurements, and files of jobs whose last file is there: it is written after all others."""
     there, found = listing(store), list[Fault]()
+    extras = {job.measurement for job in plan.measurements} - {measurement.name for measurement in MEASUREMENTS}
+    found += [Fault(path=path_of(name), what=MISSING) for name in sorted(extras) if not store.exists(path_of(name))]
     for job in plan.trainings:
         if job.id in there.parts("runs") and not is_done(there, job):
             wanted = [f"tables/{table}/{job.id}-{end}.parquet" for table, end in _recorded(job)]

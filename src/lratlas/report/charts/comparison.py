@@ -9,8 +9,8 @@ import polars as pl
 from lratlas.analysis.comparison import Entry
 from lratlas.analysis.scores import GAIN, Score, fine_tuned, means, score_of
 from lratlas.errors import StudyError
+from lratlas.measure.base import Text
 from lratlas.report import theme
-from lratlas.report.charts.texts import Text
 from lratlas.report.frames import lr_text
 from lratlas.report.theme import Drawing, log_axis
 from lratlas.text import signed_interval

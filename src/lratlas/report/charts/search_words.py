@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
+from lratlas.measure.base import Text
 from lratlas.report.charts.search_data import (
     annealed_data,
     curves_data,
@@ -15,7 +16,6 @@ from lratlas.report.charts.search_data import (
     signs_data,
     window,
 )
-from lratlas.report.charts.texts import Text
 from lratlas.report.frames import lr_column
 from lratlas.search.advice import Advice
 

@@ -1,16 +1,18 @@
 """The drawings, one function each; what they show comes from ``lratlas.report.charts.study_data``."""
 
 from collections.abc import Mapping, Sequence
+from pkgutil import resolve_name
 from typing import Protocol
 
 import altair as alt
 import polars as pl
 
+from lratlas.measure.base import Text
+from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.report import theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.convergence_charts import convergence_chart
-from lratlas.report.charts.learned_charts import bands_chart, features_chart, features_full_chart
-from lratlas.report.charts.minima_charts import norms_chart, sharpness_chart, two_stages_chart
+from lratlas.report.charts.minima_charts import two_stages_chart
 from lratlas.report.charts.study_data import (
     accuracy_data,
     geometry_data,
@@ -59,7 +61,7 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
     name = "accuracy" if at_loss is None else "accuracy_at_loss"
     title = "test accuracy" if at_loss is None else f"test accuracy at training loss {at_loss:g}"
     y = alt.Y("mean:Q").title(title).axis(format="%")
-    return _quality_chart(tables, data, y, name=name, share=True, elr=elr)
+    return quality_chart(tables, data, y, name=name, share=True, elr=elr)
 
 
 def last_tenth_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -74,7 +76,7 @@ def last_tenth_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     """
     data = controls.chosen_from(last_tenth_data(tables))
     y = alt.Y("mean:Q").title("test accuracy, last tenth").axis(format="%")
-    return _quality_chart(tables, data, y, name="last_tenth", share=True, elr=elr)
+    return quality_chart(tables, data, y, name="last_tenth", share=True, elr=elr)
 
 
 def loss_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -92,14 +94,14 @@ def loss_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     lowest, highest = (data["mean"].quantile(share) or 0.0 for share in (0.0, 1.0))
     y = alt.Y("mean:Q").title("test loss")
     if not 0 < _FAR * lowest < highest:
-        return _quality_chart(tables, data, y, name="loss", share=False, elr=elr)
+        return quality_chart(tables, data, y, name="loss", share=False, elr=elr)
     # A deviation as large as the mean has no lower end there.
     data = data.with_columns(low=pl.max_horizontal("low", pl.lit(lowest / 2)))
     y = y.axis(theme.power_axis())
-    return _quality_chart(tables, data, y, name="loss", share=False, elr=elr, scale=alt.Scale(type="log"))
+    return quality_chart(tables, data, y, name="loss", share=False, elr=elr, scale=alt.Scale(type="log"))
 
 
-def _quality_chart(
+def quality_chart(
     tables: Tables,
     data: pl.DataFrame,
     y: alt.Y,
@@ -108,8 +110,20 @@ def _quality_chart(
     share: bool,
     elr: bool,
     scale: alt.Scale | None = None,
+    text: Text | None = None,
 ) -> Drawing:
-    """A line for pre-training, each FLR and each SWA-k, with deviations, over the shaded regimes."""
+    """A line for pre-training, each FLR and each SWA-k, with deviations, over the shaded regimes.
+
+    Args:
+        tables: The study's tables; of them only ``regimes``.
+        data: As of `lratlas.report.charts.study_data.quality`.
+        y: The vertical axis.
+        name: Of the chart.
+        share: The values are shares of a whole.
+        elr: The LRs are effective ones.
+        scale: Of the vertical axis; None for one that shows all.
+        text: The words of the chart; None for those that the package has.
+    """
     form = theme.PERCENT if share else ".4~g"
     lines = data.select("series", "stage").unique(maintain_order=True)
     seed = controls.seed_control(data, name)
@@ -165,7 +179,7 @@ def _quality_chart(
         layer=[*theme.shading(regime_bands(tables), width=_WIDTH), band, line.add_params(pick, theme.zoom(name))]
     )
     chosen = (seed.parameter, flr.parameter, count.parameter)
-    return theme.finish(chart.properties(width=_WIDTH, height=330), TEXTS[name].alt, *chosen)
+    return theme.finish(chart.properties(width=_WIDTH, height=330), (text or TEXTS[name]).alt, *chosen)
 
 
 def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -255,15 +269,10 @@ CHARTS: Mapping[str, TableChart] = {
     "accuracy": accuracy_chart,
     "last_tenth": last_tenth_chart,
     "loss": loss_chart,
-    "geometry": geometry_chart,
-    "features": features_chart,
-    "features_full": features_full_chart,
+    **{figure.name: resolve_name(figure.draw) for measurement in MEASUREMENTS for figure in measurement.needs.figures},
     "traces": traces_chart,
-    "bands": bands_chart,
     "convergence": convergence_chart,
     "two_stages": two_stages_chart,
-    "norms": norms_chart,
-    "sharpness": sharpness_chart,
 }
 
 

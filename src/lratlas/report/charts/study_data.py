@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from pkgutil import resolve_name
 
 import polars as pl
 
 from lratlas.errors import StudyError
+from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.report.charts.convergence_data import convergence_data
-from lratlas.report.charts.learned_data import bands_data, features_data
-from lratlas.report.charts.minima_data import norms_data, sharpness_data, two_stages_data
+from lratlas.report.charts.minima_data import two_stages_data
 from lratlas.report.frames import by_seed, lr_column, need, stage_order
 from lratlas.tables import STAGES, Tables, completed, direct, finite, scored, table
 
@@ -73,7 +74,7 @@ def accuracy_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFra
     if runs.is_empty():
         where = "at the end of a run" if at_loss is None else f"at a training loss of {at_loss:g} or less"
         raise StudyError(f"The accuracy chart needs a test accuracy {where}; no run has one.")
-    return _quality(runs, "test_accuracy")
+    return quality(runs, "test_accuracy")
 
 
 def last_tenth_data(tables: Tables) -> pl.DataFrame:
@@ -143,7 +144,7 @@ def loss_data(tables: Tables) -> pl.DataFrame:
     finite = runs.filter(pl.col("test_loss").is_finite())
     if finite.is_empty():
         raise StudyError("The loss chart needs a test loss of a run that did not diverge; no run has one.")
-    return _quality(finite, "test_loss")
+    return quality(finite, "test_loss")
 
 
 def loss_limit(tables: Tables) -> float:
@@ -161,8 +162,16 @@ def loss_limit(tables: Tables) -> float:
     return _TIMES_START * start if isinstance(start, float) and start > 0 else math.inf
 
 
-def _quality(runs: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Means and deviations of a score for each line and PLR, over seeds and of each."""
+def quality(runs: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Means and deviations of a score for each line and PLR, over seeds and of each.
+
+    Args:
+        runs: A row for each model, with a column for the score.
+        column: The score.
+
+    Returns:
+        As of `accuracy_data`.
+    """
     score = pl.col(column)
     spread = score.std().fill_null(0.0)
     return (
@@ -282,17 +291,17 @@ def _drawable(name: str) -> pl.Expr:
     return pl.when(pl.col(name).is_finite() & (pl.col(name) > 0)).then(pl.col(name))
 
 
-# The chart features_full shows the same as features.
 CHART_DATA: Mapping[str, Callable[[Tables], pl.DataFrame]] = {
     "accuracy": accuracy_data,
     "last_tenth": last_tenth_data,
     "loss": loss_data,
-    "geometry": geometry_data,
-    "features": features_data,
-    "bands": bands_data,
     "traces": traces_data,
     "convergence": convergence_data,
     "two_stages": two_stages_data,
-    "norms": norms_data,
-    "sharpness": sharpness_data,
+    **{
+        figure.name: resolve_name(figure.data)
+        for measurement in MEASUREMENTS
+        for figure in measurement.needs.figures
+        if figure.data
+    },
 }

@@ -1,17 +1,9 @@
 """What the page says: of each chart a heading, a caption, and words for those who cannot see it; of the rest a line."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True, kw_only=True)
-class Text:
-    """The words that go with one chart."""
-
-    heading: str
-    caption: str
-    alt: str
-
+from lratlas.measure.base import Text
+from lratlas.measure.builtin import MEASUREMENTS
 
 TEXTS: Mapping[str, Text] = {
     "accuracy": Text(
@@ -48,33 +40,6 @@ TEXTS: Mapping[str, Text] = {
         alt="Line chart of the mean test accuracy at one training loss against the pre-training "
         "learning rate, with a band of one standard deviation. Regimes are shaded.",
     ),
-    "geometry": Text(
-        heading="How far apart the solutions of one PLR lie",
-        caption="Between the solutions fine-tuned with the lowest and the highest FLR and the averaged one: "
-        "the angle between their weights and the error barriers on the straight line that joins "
-        "them; medians over seeds. Barriers near zero mean that all three lie in one basin. Dashed, where "
-        "measured: barriers along the great circle.",
-        alt="Three line charts against the pre-training learning rate: the angle, the train error "
-        "barrier and the test error barrier between the solutions fine-tuned with the lowest and "
-        "the highest learning rate and the averaged one; medians over seeds. Regimes are shaded.",
-    ),
-    "features": Text(
-        heading="Which features were learned",
-        caption="Accuracy on test sets in which a single feature is informative. The features of each run "
-        "are sorted from best to worst, then averaged over seeds rank by rank: one line far above "
-        "the others means that a run relies on few features. Dashed: the test accuracy, with all features.",
-        alt="Line charts of the single-feature accuracies against the pre-training learning rate, one "
-        "line for each rank from the best feature of a run to the worst, mean over seeds, and a dashed line for the "
-        "test accuracy; a panel each for pre-trained, fine-tuned and averaged models. Regimes are shaded.",
-    ),
-    "features_full": Text(
-        heading="Which features were learned, for every FLR and every average",
-        caption="As the chart before, for all models: pre-trained, fine-tuned with each FLR, averaged over each number "
-        "of checkpoints (SWA-k); means over seeds.",
-        alt="Small line charts of the single-feature accuracies against the pre-training learning rate, sorted within "
-        "each run, mean over seeds, with a dashed line for the test accuracy: a panel for pre-trained models, one for "
-        "each fine-tuning learning rate, one for each number of averaged checkpoints. Regimes are shaded.",
-    ),
     "traces": Text(
         heading="Training loss and gradient norm on the way",
         caption="Pre-training, mean over seeds, one line for each PLR. In regime 1 both fall towards zero; "
@@ -83,15 +48,6 @@ TEXTS: Mapping[str, Text] = {
         alt="Two line charts against the training step: training loss and gradient norm during pre- "
         "training on log axes, one line for each learning rate, mean over seeds, coloured from blue "
         "for the smallest learning rate to pink for the largest.",
-    ),
-    "bands": Text(
-        heading="Which Fourier bands were learned",
-        caption="Test accuracy on images of which only one band of frequencies is left, and, where measured, on "
-        "images without that band; means over seeds. A band reaches from its lowest to its highest L1 distance "
-        "from the zero frequency: band 0 is the mean colour, the highest bands are the finest detail.",
-        alt="Line charts of the test accuracy on filtered images against the pre-training learning rate, one line "
-        "for each band of frequencies, mean over seeds; a panel each for pre-trained, fine-tuned and averaged "
-        "models, and a second row for images without the band. Regimes are shaded.",
     ),
     "convergence": Text(
         heading="Epochs to convergence near the threshold",
@@ -113,24 +69,6 @@ TEXTS: Mapping[str, Text] = {
         "rates, a group of three bars for each fine-tuning learning rate: from the higher one, from the lower one, and "
         "from the higher one by way of the lower one.",
     ),
-    "norms": Text(
-        heading="How widely the norms of the filters are spread",
-        caption="The norm of the weights of each output filter over the norm of all trained weights, as the share of "
-        "filters in each step of the axis: before training, after pre-training, and after fine-tuning with the lowest "
-        "FLR. All PLRs and seeds of a regime are taken together; filters of norm zero have no place on the axis.",
-        alt="Histograms of the logarithm of the filters' norms, a panel for each regime, with an outline each for the "
-        "models before training, after pre-training and after fine-tuning.",
-    ),
-    "sharpness": Text(
-        heading="Sharpness and test error at equal training loss",
-        caption="A mark for each model, mean over seeds, whose training loss is within a factor of 1.5 of the one "
-        "named: the one that most PLRs have a model at, unless chosen. Test error against the top eigenvalue and the "
-        "trace of the Hessian and the mean norm of mini-batch gradients. Hollow: the eigenvalue did not converge. "
-        "Pre-trained models of regime 3 have found no minimum and are left out.",
-        alt="Three scatter plots of the test error of models of about equal training loss: against the top eigenvalue "
-        "of the Hessian, its trace, and the gradient norm, a mark for each model, coloured by pre-training learning "
-        "rate.",
-    ),
     "band_picture": Text(
         heading="An image and its Fourier bands",
         caption="The first image of the test set, then the part of it that each band of frequencies holds. Band 0 is "
@@ -149,6 +87,7 @@ TEXTS: Mapping[str, Text] = {
         alt="Scatter plot of one two-dimensional feature, a mark per sample, coloured by class. Grey curves with an "
         "empty margin separate the classes; marks of both classes on the curves are uninformative.",
     ),
+    **{figure.name: figure.text for measurement in MEASUREMENTS for figure in measurement.needs.figures},
 }
 
 REGIMES: Mapping[str, str] = {
@@ -172,13 +111,9 @@ TABLES: Mapping[str, str] = {
     "traces": "losses, accuracies and norms on the way, run by run",
     "regimes": "the regime of each PLR and what it was decided on",
     "boundaries": "where the regimes meet",
-    "pairs": "angles and error barriers between the solutions of a PLR, seed by seed",
     "sparsity": "how unevenly features were learned",
-    "features": "accuracy with a single feature informative, feature by feature",
-    "bands": "accuracy on Fourier bands of the test images",
-    "sharpness": "curvature of the training loss at the end of each run",
-    "norms": "norms of the weights of each output filter",
     "convergence": "epochs to convergence, seed by seed",
     "power_law": "the law by which they grow near the threshold",
     "claims": "the verdicts on the paper's claims",
+    **{measurement.table: measurement.needs.words for measurement in MEASUREMENTS},
 }

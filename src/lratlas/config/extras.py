@@ -1,0 +1,76 @@
+"""Custom measurements: from the section ``[measure]`` of a spec, or from Python, to the measurements themselves."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+from lratlas.config.code import imported
+from lratlas.config.sections import MeasureSpec
+from lratlas.errors import SpecError
+from lratlas.measure.base import Measurement
+from lratlas.measure.builtin import MEASUREMENTS
+from lratlas.report.charts.texts import TEXTS
+from lratlas.tables import SCHEMAS
+
+Extras: TypeAlias = tuple[Measurement, ...]
+
+_FIELD = "`measure.extra`"
+_TAKEN = {*SCHEMAS, *TEXTS, *(measurement.name for measurement in MEASUREMENTS)}
+
+
+def extras_of(section: MeasureSpec) -> Extras:
+    """The custom measurements that a spec names.
+
+    Raises:
+        SpecError: One of them cannot be imported or is no measurement, or two tables have the same name.
+    """
+    return checked([_measurement(name) for name in section.extra])
+
+
+def split_extras(measure: object) -> tuple[object, Extras]:
+    """The argument ``measure`` of `lratlas.explore` as the section of a spec, and the measurements themselves.
+
+    Args:
+        measure: The fields of the section, in which ``extra`` may hold measurements; or what ``extra`` holds.
+
+    Raises:
+        SpecError: As of `extras_of`.
+    """
+    if isinstance(measure, Measurement | list | tuple):
+        measure = {"extra": measure}
+    if not isinstance(measure, Mapping) or "extra" not in measure:
+        return measure, ()
+    section = cast("Mapping[str, Any]", measure)
+    given = section["extra"]
+    if not isinstance(given, list | tuple):
+        given = [given]
+    found = checked([_measurement(each) for each in cast("Sequence[object]", given)])
+    return {**section, "extra": [each.name for each in found]}, found
+
+
+def checked(measurements: Iterable[Measurement]) -> Extras:
+    """The measurements, in order of their names, of which no table or chart has the name of another one.
+
+    Raises:
+        SpecError: One has.
+    """
+    found, names = tuple(sorted(measurements, key=lambda each: each.name)), set[str]()
+    for each in found:
+        if each.name in _TAKEN:
+            raise SpecError(
+                f"{_FIELD}: a measurement cannot have the name {each.name!r}, which a table, chart or measurement of"
+                " the package has; give it another name."
+            )
+        if each.name in names:
+            raise SpecError(f"{_FIELD}: two measurements have the name {each.name!r}; give each its own.")
+        names.add(each.name)
+    return found
+
+
+def _measurement(given: object) -> Measurement:
+    found = imported(given, _FIELD) if isinstance(given, str) and ":" in given else given
+    if isinstance(found, Measurement):
+        return found
+    if isinstance(given, str) and ":" in given:
+        module, _, attribute = given.partition(":")
+        raise SpecError(f"{_FIELD}: module {module} has no lratlas.Measurement {attribute!r}.")
+    raise SpecError(f'{_FIELD} holds {given!r}; it must be a lratlas.Measurement, or be written "module:name".')

@@ -1,0 +1,121 @@
+"""Custom measurements: one trained model after the other, with its data, and what they return checked."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import polars as pl
+import torch
+from torch import nn
+
+from lratlas.data.parts import Parts, rows
+from lratlas.errors import MeasurementError, first_line
+from lratlas.measure.base import Columns, Measurement, Models, Options
+from lratlas.measure.hessian import seed_samples
+from lratlas.rng import seeded, torch_seed
+from lratlas.stacks.tensors import StackData
+from lratlas.text import to_python
+from lratlas.training.state import Samples
+
+_PYTHON: Mapping[str, tuple[type, ...]] = {
+    "Float64": (float, int),
+    "Int64": (int,),
+    "String": (str,),
+    "Boolean": (bool,),
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data of a trained model, as the model takes them: transformed, in its number format and on its device.
+
+    Attributes:
+        setting: The data of the stack that the model was trained in.
+        at: The place of the model's seed in the stack.
+    """
+
+    setting: StackData
+    at: int
+
+    @cached_property
+    def train(self) -> tuple[Parts, Parts]:
+        """Inputs [n, ...] and targets [n, ...] of the whole training set, without augmentation."""
+        return self._pair(self.setting.train)
+
+    @cached_property
+    def test(self) -> tuple[Parts, Parts]:
+        """The same of the test set."""
+        return self._pair(self.setting.test)
+
+    def _pair(self, samples: Samples) -> tuple[Parts, Parts]:
+        every = torch.arange(samples.count, device=samples.which.device)
+        x, y = seed_samples(samples, self.at).taken(every[None])
+        return rows(x, 0), rows(y, 0)
+
+
+def measure_each(measurement: Measurement, models: Models, _options: Options) -> Iterator[Columns]:
+    """The columns of a custom measurement: for each model a list, with an entry for each row that it returned.
+
+    Raises:
+        MeasurementError: It failed, or returned something else than its columns.
+    """
+    found: list[list[dict[str, Any]]] = []
+    for at, seed in enumerate(models.seeds):
+        data = Data(models.setting(), at)
+        for lane in range(models.lanes):
+            run = models.runs[at][lane]
+            model = _loaded(models, at, lane)
+            try:
+                with seeded(torch_seed(seed, measurement.name)):
+                    returned = measurement.function(model, data)
+            except Exception as error:
+                reason = f"{type(error).__name__}: {first_line(error)}"
+                raise MeasurementError(f"Measurement {measurement.name} failed on run {run}: {reason}") from error
+            found.append(_rows(measurement, run, returned))
+    yield {
+        name: pl.Series([[row[name] for row in each] for each in found], dtype=pl.List(measurement.schema[name]))
+        for name in measurement.columns
+    }
+
+
+def _loaded(models: Models, at: int, lane: int) -> nn.Module:
+    """A trained model of a stack as a module of its own, in eval mode."""
+    weights, buffers = models.one(at, lane)
+    lead = next(iter(weights.values()))
+    model = models.fresh(at).to(device=lead.device, dtype=lead.dtype).eval()
+    model.load_state_dict({**model.state_dict(), **weights, **buffers})
+    return model
+
+
+def _rows(measurement: Measurement, run: str, returned: object) -> list[dict[str, Any]]:
+    """What a measurement returned, as rows with Python's own values.
+
+    Raises:
+        MeasurementError: It is something else than rows with a value for each column.
+    """
+
+    def wrong(what: str) -> MeasurementError:
+        return MeasurementError(f"Measurement {measurement.name} on run {run} {what}.")
+
+    given = [returned] if isinstance(returned, Mapping) else returned
+    rows = cast("Sequence[object]", given if isinstance(given, Sequence) and not isinstance(given, str) else ())
+    if not rows or not all(isinstance(row, Mapping) for row in rows):
+        kind = "no row" if isinstance(given, Sequence) and not rows else type(returned).__name__
+        raise wrong(f"returned {kind}; it must return a mapping from columns to values, or a sequence of those")
+    found = [to_python(dict(cast("Mapping[str, object]", row))) for row in rows]
+    for row in found:
+        if row.keys() != measurement.columns.keys():
+            names = ", ".join(map(str, row)) or "none"
+            raise wrong(f"returned the columns {names}; they must be {', '.join(measurement.columns)}")
+        for name, kind in measurement.columns.items():
+            value = row[name]
+            if value is not None and not _fits(value, _PYTHON[kind]):
+                raise wrong(f"returned {value!r} in the column {name}, which has the type {kind}")
+            if type(value) is int and kind == "Float64":
+                row[name] = float(value)
+    return found
+
+
+def _fits(value: object, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and isinstance(value, bool) == (bool in kinds)

@@ -1,0 +1,123 @@
+"""Charts of custom measurements: what they show and their drawings, from what the measurement declares."""
+
+import altair as alt
+import polars as pl
+
+from lratlas.measure.base import Chart, Text
+from lratlas.report import theme
+from lratlas.report.charts import controls
+from lratlas.report.charts.study_charts import quality_chart
+from lratlas.report.charts.study_data import quality, regime_bands
+from lratlas.report.frames import named_models, need, stage_order
+from lratlas.report.theme import Drawing, source
+from lratlas.tables import Tables, finite, table
+
+_PLR = "plr"
+_MODEL = ["stage", "flr", "count"]
+_LINES = "Mean over seeds, with one standard deviation either way"
+_MARKS = "A mark for each row of the table"
+
+
+def declared_text(name: str, chart: Chart) -> Text:
+    """The words of a custom measurement's chart.
+
+    Args:
+        name: Of the measurement.
+        chart: What it declares.
+    """
+    drawn = _LINES if chart.x == _PLR else _MARKS
+    series = f", by {_said(chart.series)}" if chart.series else ""
+    against = "the pre-training LR" if chart.x == _PLR else _said(chart.x)
+    return Text(
+        heading=chart.title or _said(name).capitalize(),
+        caption=f"{_said(chart.y).capitalize()} against {against}{series}, from the table {name} of a custom"
+        f" measurement. {drawn}. Runs that diverged are left out.",
+        alt=f"Chart of {_said(chart.y)} against {against}{series}, for pre-trained, fine-tuned and averaged models.",
+    )
+
+
+def declared_data(tables: Tables, name: str, chart: Chart) -> pl.DataFrame:
+    """What a custom measurement's chart shows.
+
+    Args:
+        tables: The study's tables; the measurement's own, and ``runs``.
+        name: Of the measurement.
+        chart: What it declares.
+
+    Returns:
+        Against the PLR one row per line and PLR, as of `lratlas.report.charts.study_data.accuracy_data`; with a series,
+        of all seeds together, with ``model`` and the series. Against another column the rows of the table, with
+        ``model``.
+
+    Raises:
+        StudyError: The table has no number to show.
+    """
+    rows = finite(need(tables, name, name, chart.y), table(tables, "runs")).drop_nulls([chart.x, chart.y])
+    value = pl.col(chart.y)
+    if chart.x != _PLR:
+        return named_models(rows.sort(stage_order(), "flr", "count", _PLR, "seed"))
+    kept = [*_MODEL, _PLR, "seed", *([chart.series] if chart.series else [])]
+    each = rows.group_by(kept, maintain_order=True).agg(value.mean())
+    if chart.series is None:
+        return quality(each, chart.y)
+    spread = value.std().fill_null(0.0)
+    return named_models(
+        each.group_by(*_MODEL, chart.series, _PLR)
+        .agg(mean=value.mean(), low=value.mean() - spread, high=value.mean() + spread, seeds=pl.col("seed").n_unique())
+        .sort(stage_order(), "flr", "count", chart.series, _PLR)
+    )
+
+
+def declared_chart(tables: Tables, name: str, chart: Chart, *, elr: bool = False) -> Drawing:
+    """The drawing of a custom measurement's chart.
+
+    Args:
+        tables: The study's tables; the measurement's own, ``runs``, and ``regimes`` for the shading.
+        name: Of the measurement.
+        chart: What it declares.
+        elr: The LRs are effective ones.
+
+    Raises:
+        StudyError: The table has no number to show.
+    """
+    data, text = declared_data(tables, name, chart), declared_text(name, chart)
+    if chart.x == _PLR and chart.series is None:
+        y = alt.Y("mean:Q").title(_said(chart.y))
+        return quality_chart(tables, controls.chosen_from(data), y, name=name, share=False, elr=elr, text=text)
+    models = data["model"].unique(maintain_order=True).to_list()
+    across = theme.columns(len(models), most=3)
+    panels = [_panel(tables, data.filter(model=model), chart, 560 // across - 40, elr=elr) for model in models]
+    return theme.finish(alt.concat(*panels, columns=across, spacing=14), text.alt)
+
+
+def _panel(tables: Tables, data: pl.DataFrame, chart: Chart, width: int, *, elr: bool) -> alt.LayerChart:
+    """The lines or marks of one kind of model."""
+    rows = source(data, by=[name for name in ("model", "seed") if name in data.columns]).chart()
+    title = data["model"][0]
+    if chart.x == _PLR:
+        lines = rows.mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=20)).encode(
+            x=theme.plr_axis(elr=elr),
+            y=alt.Y("mean:Q").scale(theme.scale(data, "low", "high")).title(_said(chart.y)),
+            color=alt.Color(f"{chart.series}:N").legend(orient="bottom"),
+            tooltip=[f"{chart.series}:N", theme.plr_tip(), "mean:Q", "low:Q", "high:Q", "seeds:Q"],
+        )
+        return theme.panel(lines, regime_bands(tables), width=width).properties(title=title)
+    colour = (
+        alt.Color(f"{chart.series}:N")
+        if chart.series
+        else alt.Color("plr:Q")
+        .scale(type="log", range=theme.PLR_RAMP, interpolate="lab")
+        .title("PLR")
+        .legend(format="~e", labelExpr=theme.PLAIN_EXPONENT, tickCount=5)
+    )
+    marks = rows.mark_point(filled=True, size=30).encode(
+        x=alt.X(f"{chart.x}:Q").scale(zero=False).title(_said(chart.x)),
+        y=alt.Y(f"{chart.y}:Q").scale(zero=False).title(_said(chart.y)),
+        color=colour,
+        tooltip=[theme.plr_tip(), "seed:N", f"{chart.x}:Q", f"{chart.y}:Q"],
+    )
+    return alt.LayerChart(layer=[marks]).properties(width=width, height=230, title=title)
+
+
+def _said(name: str) -> str:
+    return name.replace("_", " ")
