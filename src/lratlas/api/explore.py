@@ -4,12 +4,13 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from lratlas.config.extras import Extras, split_extras
 from lratlas.config.sections import Spec
 from lratlas.config.spec import read_spec, spec_from
 from lratlas.config.tasks import Tasks, tasks_of
+from lratlas.config.typed import Sections
 from lratlas.errors import JobsFailed, SpecError, StudyError, meant
 from lratlas.notices import heard
 from lratlas.study.artifacts import REPORT
@@ -46,7 +47,7 @@ def explore(
     executor: "Executor | None" = None,
     progress: "Callable[[Progress], None] | None" = None,
     notice: Callable[[str], None] = print,
-    **sections: Any,
+    **sections: Unpack[Sections],
 ) -> "Atlas":
     """Run the whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
 
@@ -84,9 +85,9 @@ def explore(
         if "task" in sections:
             raise SpecError("task cannot be a section too: it is the first argument.")
         tasks = tasks_of(task)
-        if "measure" in sections:
-            sections["measure"], extras = split_extras(sections["measure"])
-        values = {"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections}
+        values: dict[str, object] = {"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections}
+        if "measure" in values:
+            values["measure"], extras = split_extras(values["measure"])
         spec = spec_from(values, also=_ARGUMENTS)
     store = open_study(folder or tempfile.mkdtemp(prefix="lratlas-"), spec)
     where = _where(workers, cluster, gpu_share, executor)
