@@ -22,7 +22,7 @@ import lratlas
 from cheaper import undrawn
 from lratlas import Task
 from lratlas.atlas import Atlas, load
-from lratlas.errors import JobsFailed, StudyError
+from lratlas.errors import JobsFailed, SpecError, StudyError
 from lratlas.execute.run_job import own_state
 from lratlas.execute.scheduler import Progress
 from lratlas.models.mlp import MLP
@@ -383,7 +383,7 @@ class Submits:
     ("how", "said"),
     [
         ({"executor": [1]}, r"executor is \[1\], which has no submit\(\)"),
-        ({"executor": ThreadPoolExecutor}, r"executor is <class '.*ThreadPoolExecutor'>, which has no submit\(\)"),
+        ({"executor": ThreadPoolExecutor}, "executor is the class ThreadPoolExecutor; give an instance"),
         ({"executor": Immediate(), "cluster": "auto"}, "both an executor and a cluster"),
         ({"executor": Immediate(), "workers": 0}, "workers is 0, which means this process"),
         ({"workers": 0, "cluster": "auto"}, "workers is 0, which means this process"),
@@ -394,3 +394,12 @@ class Submits:
 def test_what_cannot_do_jobs_is_refused(how: dict[str, Any], said: str, tmp_path: Path):
     with pytest.raises(StudyError, match=said):
         explore(tmp_path / "study", sections=FEW, **how)
+
+
+def test_a_refused_call_leaves_no_folder_that_another_study_could_not_have(tmp_path: Path):
+    for how in ({"executor": [1]}, {"workers": -1}, {"executor": Immediate(), "workers": 0}):
+        with pytest.raises(StudyError):
+            explore(tmp_path / "study", sections=FEW, **how)
+    with pytest.raises(SpecError, match="comes with the package"):
+        explore(tmp_path / "study", sections={**FEW, "measure": ["sharpness"]})
+    assert not (tmp_path / "study").exists()

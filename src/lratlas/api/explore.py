@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from lratlas.config.extras import Extras, split_extras
+from lratlas.config.extras import Extras, extras_of, split_extras
 from lratlas.config.sections import Spec
 from lratlas.config.spec import read_spec, spec_from
 from lratlas.config.tasks import Tasks, tasks_of
@@ -16,7 +16,7 @@ from lratlas.notices import heard
 from lratlas.study.artifacts import REPORT
 from lratlas.study.folder import AGAIN, PYTHON
 from lratlas.study.plan import stored_spec
-from lratlas.study.run import open_study, run_study
+from lratlas.study.run import check_workers, open_study, run_study
 from lratlas.study.store import Store
 from lratlas.text import to_python
 
@@ -89,8 +89,10 @@ def explore(
         if "measure" in values:
             values["measure"], extras = split_extras(values["measure"])
         spec = spec_from(values, also=_ARGUMENTS)
-    store = open_study(folder or tempfile.mkdtemp(prefix="lratlas-"), spec)
     where = _where(workers, cluster, gpu_share, executor)
+    check_workers(**where)
+    extras = extras_of(spec.measure) if extras is None else extras
+    store = open_study(folder or tempfile.mkdtemp(prefix="lratlas-"), spec)
     return _run(store, spec, where, tasks=tasks, extras=extras, progress=progress, notice=notice)
 
 

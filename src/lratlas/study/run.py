@@ -91,7 +91,7 @@ def run_study(
     from lratlas.config.extras import extras_of
     from lratlas.execute.scheduler import execute
 
-    _check_workers(workers, cluster, gpu_share, executor)
+    check_workers(workers, cluster, gpu_share, executor)
     with held(store, notice):
         store.sweep()
         if extras is None:
@@ -113,8 +113,15 @@ def run_study(
         return _timed(store, done, workers)
 
 
-def _check_workers(workers: int | None, cluster: str | None, gpu_share: float, executor: object) -> None:
-    if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
+def check_workers(workers: int | None, cluster: str | None, gpu_share: float, executor: object) -> None:
+    """Check where jobs are to be done.
+
+    Raises:
+        StudyError: It cannot be there; the message says what is allowed.
+    """
+    if isinstance(executor, type):
+        raise StudyError(f"executor is the class {executor.__name__}; give an instance of it.")
+    if executor is not None and not callable(getattr(executor, "submit", None)):
         raise StudyError(
             f"executor is {executor!r}, which has no submit(); give a concurrent.futures.Executor, a Dask Client or the"
             " like."
