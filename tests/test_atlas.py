@@ -233,15 +233,12 @@ def test_an_atlas_is_equal_to_another_of_the_same_folder(whole: Atlas, running: 
 
 def test_numpys_numbers_make_the_same_study(whole: Atlas):
     workers: Any = np.int64(1)
-    again = lratlas.explore(
-        blobs,
-        folder=whole.folder,
-        workers=workers,
-        notice=pytest.fail,
-        pretrain={"lrs": np.array([1e-3, 1e-2, 1e-1]), "steps": np.int32(24), "repeats": np.uint8(2)},
-        finetune={"lrs": torch.tensor([1e-3, 1e-2], dtype=torch.float64), "steps": torch.tensor(10)},
-        average={"counts": np.array([2, 3]), "every": 3, "extend": True},
-        trace={"points": np.float64(6).astype(int)},
-        training={"compile": np.bool_(False), "strategy": "stack"},
-    )
+    sections: dict[str, Any] = {
+        "pretrain": {"lrs": np.array([1e-3, 1e-2, 1e-1]), "steps": np.int32(24), "repeats": np.uint8(2)},
+        "finetune": {"lrs": torch.tensor([1e-3, 1e-2], dtype=torch.float64), "steps": torch.tensor(10)},
+        "average": {"counts": np.array([2, 3]), "every": 3, "extend": True},
+        "trace": {"points": np.float64(6).astype(int)},
+        "training": {"compile": np.bool_(False), "strategy": "stack"},
+    }
+    again = lratlas.explore(blobs, folder=whole.folder, workers=workers, notice=pytest.fail, **sections)
     assert again == whole

@@ -97,7 +97,7 @@ def one(_model: object, _data: object) -> dict[str, float]:
     return {"value": 1.0}
 
 
-def explored(folder: Path, task: lratlas.Task, sections: dict[str, Any], measure: object, **given: Any) -> Any:
+def explored(folder: Path, task: lratlas.Task, sections: dict[str, Any], measure: Any, **given: Any) -> Any:
     shorter = {name: value for name, value in sections.items() if name != "measure"}
     with unfigured():
         return lratlas.explore(task, folder=folder, measure=measure, notice=lambda _: None, **shorter, **given)

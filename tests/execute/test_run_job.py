@@ -397,7 +397,8 @@ def test_what_cannot_do_jobs_is_refused(how: dict[str, Any], said: str, tmp_path
 
 
 def test_a_refused_call_leaves_no_folder_that_another_study_could_not_have(tmp_path: Path):
-    for how in ({"executor": [1]}, {"workers": -1}, {"executor": Immediate(), "workers": 0}):
+    refused: list[dict[str, Any]] = [{"executor": [1]}, {"workers": -1}, {"executor": Immediate(), "workers": 0}]
+    for how in refused:
         with pytest.raises(StudyError):
             explore(tmp_path / "study", sections=FEW, **how)
     with pytest.raises(SpecError, match="comes with the package"):

@@ -80,8 +80,8 @@ def huge_squares(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def study(folder: Path, task: Task, lrs: list[float], *, repeats: int = 1, epochs: int = 2, **sections: Any) -> Atlas:
     """A study explored in this process, with its report, which every other reader must take, too."""
-    pretrain = {"lrs": lrs, "epochs": epochs, "repeats": repeats}
-    training = {"compile": False, "strategy": "stack"}
+    pretrain: Any = {"lrs": lrs, "epochs": epochs, "repeats": repeats}
+    training: Any = {"compile": False, "strategy": "stack"}
     with workerless(), unfigured():
         return lratlas.explore(
             task, folder=folder, pretrain=pretrain, training=training, notice=lambda _: None, **sections
