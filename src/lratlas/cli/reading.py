@@ -64,7 +64,7 @@ def serve(
         int, typer.Option(help="The port to listen on; 0 for any free one.", metavar="PORT", parser=_port)
     ] = 0,
 ) -> None:
-    """Show a study's page in a browser, also while it runs; prints the address, and goes on until Ctrl-C."""
+    """Show a study's page in a browser, also while it runs; prints the address, and runs until Ctrl-C."""
     from lratlas.atlas import load
     from lratlas.serve import LiveServer
     from lratlas.study.progress import version

@@ -34,7 +34,7 @@ ENVIRONMENT: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE
 """What a worker's environment has besides the driver's own: one thread each."""
 
 GRACE = 8.0
-"""Seconds that workers get to come to the end of what they can save, when a study is told to end."""
+"""Seconds that workers get to come to the end of what they can save, when a study has to end."""
 
 
 class Executor(Protocol):
@@ -262,7 +262,7 @@ def start_worker(
     Args:
         first: The first message: which study, and how to make its tasks.
         module: What the process runs.
-        environment: Variables beside those of this process.
+        environment: Variables besides those of this process.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", module],

@@ -1,4 +1,4 @@
-"""What a study records of itself beside its results: its sessions and its failed jobs."""
+"""What a study records of itself besides its results: its sessions and its failed jobs."""
 
 import json
 import uuid

@@ -1,4 +1,4 @@
-"""A training in a thread of its own, suspended where a segment ends."""
+"""A training in a separate thread, suspended where a segment ends."""
 
 import contextvars
 import ctypes
