@@ -124,7 +124,9 @@ GEOMETRY = Measurement(
             "interpolation": Option(
                 kind=int, default=21, description="points on the line between two models", least=3, most=1001
             ),
-            "great_circle": Option(default=False, description="error barriers along the great circle, besides the line"),
+            "great_circle": Option(
+                default=False, description="error barriers along the great circle, besides the line"
+            ),
         },
         settle=_settle,
         jobs=_jobs,
