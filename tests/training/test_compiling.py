@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lratlas.training.compiling import Guarded, differing
+from lratlas.training.compiling import Function, Guarded, differing
 
 X = torch.linspace(-1, 1, 7)
 
@@ -20,6 +20,17 @@ def doubled(x: Tensor) -> Tensor:
 
 def broken(_: Tensor) -> Tensor:
     raise NotImplementedError("no such kernel\nwith details")
+
+
+def broken_after(calls: int) -> Function:
+    """The eager function, which may be called that often."""
+    left = iter(range(calls))
+
+    def limited(x: Tensor) -> Tensor:
+        next(left)
+        return doubled(x)
+
+    return limited
 
 
 def listed(result: Any) -> list[Tensor]:
@@ -34,6 +45,18 @@ def test_a_function_that_cannot_be_compiled_runs_as_it_is_with_one_warning(caplo
     (said,) = caplog.messages
     assert "NotImplementedError: no such kernel" in said
     assert "\n" not in said
+
+
+def test_what_was_compiled_for_other_arguments_is_compiled_again_rather_than_given_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fast = torch.compile(doubled, backend="eager", dynamic=False)
+    guarded = Guarded(fast, broken_after(2), listed)
+    for size in (3, 4):
+        guarded(X[:size])
+    with torch.compiler.set_stance("default", skip_guard_eval_unsafe=True):
+        assert torch.equal(guarded(X), doubled(X))
+    assert not [record for record in caplog.records if record.name == "lratlas"]
 
 
 def test_a_program_that_gives_other_numbers_is_not_used(caplog: pytest.LogCaptureFixture) -> None:

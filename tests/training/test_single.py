@@ -6,10 +6,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
+from lratlas.execute.checkpoints import read_segment, segment_tensors
 from lratlas.models.convnet import ConvNet
 from lratlas.models.layers import MaxPool
 from lratlas.models.mlp import MLP
+from lratlas.study.store import opened_weights, sealed_weights
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Strategy, build
 from lratlas.training.rules import Rule, adam, adamw, sgd, sphere_rsgd, sphere_sgd
@@ -111,6 +114,32 @@ def test_compiled_the_run_is_the_same_up_to_rounding() -> None:
     trained = train(model, sphere_sgd(radius=RADIUS), "single", [LRS[0]], compiled=True, dtype=torch.float32)
     same(state_of(trained.stack), by_hand(model, LRS[0]), atol=2e-4)
     assert all(value.dtype == torch.float32 for value in trained.stack.weights.values())
+
+
+def test_compiled_a_run_read_from_a_file_is_trained_on_by_the_program_of_its_first_part(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, rule, runs = normed().float(), adam(), [["run"]]
+    point = point_of([model])
+    program = build(model, LOSSES["cross_entropy"], rule, compiled=True, strategy="single")
+
+    def train_on(stack: Stack) -> Stack:
+        lrs, train = torch.tensor([[0.01]]), samples_of(X.float(), Y, point)
+        return train_stack(program, stack, lrs=lrs, batches=BATCHES[:, None], train=train).stack
+
+    def read(stack: Stack) -> Stack:
+        data = sealed_weights(segment_tensors(runs, stack, {}, 0.0))
+        return read_segment(opened_weights(data), runs, counts=[], step=stack.step, device=torch.device("cpu"))[0]
+
+    start = start_stack(point.weights, point.buffers, rule)
+    first = train_on(start)
+    kept = counters["frames"]["ok"]
+    trained = train_on(read(first))
+    fresh = train_on(read(start))
+    assert counters["frames"]["ok"] == kept > 0
+    assert not [record for record in caplog.records if record.name == "lratlas"]
+    for one, other in [(trained, train_on(first)), (fresh, first)]:
+        assert all(torch.equal(one.weights[name], other.weights[name]) for name in other.weights)
 
 
 def normed() -> nn.Module:

@@ -71,7 +71,7 @@ def read_segment(
     stack = Stack(
         weights=part("weights"),
         buffers=part("buffers"),
-        state=part("state") | shared,
+        state=dict(sorted((part("state") | shared).items())),
         alive=part("alive")["alive"],
         step=step,
     )

@@ -86,7 +86,7 @@ class Guarded:
             try:
                 return self._fast(*args)
             except Exception as error:  # a stack of another size is compiled again, which may fail
-                return self._rescue(error, args)
+                return self._retry(error, args)
         return self._first(args)
 
     def _first(self, args: tuple[Any, ...]) -> Any:
@@ -105,6 +105,16 @@ class Guarded:
                 self._compilation.fail(f"the compiled program gives other numbers than the model's own code ({other})")
                 return expected
         return result
+
+    def _retry(self, error: Exception, args: tuple[Any, ...]) -> Any:
+        """Once more with the checks that `lratlas.training.trainer` leaves out, which may say what is missing."""
+        if is_out_of_memory(error):
+            raise error
+        try:
+            with torch.compiler.set_stance("default"), _quiet():
+                return self._fast(*args)
+        except Exception as again:
+            return self._rescue(again, args)
 
     def _rescue(self, error: Exception, args: tuple[Any, ...]) -> Any:
         if isinstance(error, RuntimeError) and is_out_of_memory(error):

@@ -178,7 +178,7 @@ def build(
         return (
             _where(alive, new, weights),
             _where(alive, statistics, buffers),
-            {name: _keep(alive, part, state.get(name, part)) for name, part in new_state.items()},
+            {name: _keep(alive, new_state[name], state.get(name, new_state[name])) for name in sorted(new_state)},
             alive,
             sums,
         )
@@ -333,7 +333,7 @@ def _channels_last(value: Tensor) -> Tensor:
 
 
 def _where(alive: Tensor, new: Weights, old: Weights) -> Weights:
-    return {name: _keep(alive, value, old[name]) for name, value in new.items()}
+    return {name: _keep(alive, new[name], value) for name, value in old.items()}
 
 
 def _keep(alive: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -69,6 +69,9 @@ class Stack:
         state: The update rule's state.
         alive: False for runs whose loss or gradient was once not finite; they are not trained on.
         step: Steps done.
+
+    Tensors are sorted by name in each dictionary, at the start, after each step and from a file: a compiled program
+    is made for one order.
     """
 
     weights: Weights
@@ -92,7 +95,8 @@ def start_stack(weights: Weights, buffers: Weights, rule: Rule) -> Stack:
     """A stack before its first step, all runs alive."""
     lead = next(iter(weights.values()))
     alive = torch.ones(lead.shape[:2], dtype=torch.bool, device=lead.device)
-    return Stack(weights=weights, buffers=buffers, state=rule.start(weights), alive=alive)
+    own, held, state = (dict(sorted(part.items())) for part in (weights, buffers, rule.start(weights)))
+    return Stack(weights=own, buffers=held, state=state, alive=alive)
 
 
 def width(weights: Weights) -> int:
