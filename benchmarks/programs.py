@@ -20,11 +20,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lratlas.search.driven.drive import Driven, begun
+from lratlas.search.driven.drive import Driven, begin
 from lratlas.search.driven.find import find_by_script
 from lratlas.search.driven.outputs import Heard, Outputs, most_telling
-from lratlas.search.driven.script import filled, placeholders_in, script_body
-from lratlas.search.driven.steps import followed
+from lratlas.search.driven.script import fill_arguments, placeholders_in, script_body
+from lratlas.search.driven.steps import follow_steps
 from lratlas.search.driven.trial import ENDLESS
 from lratlas.search.driven.validation import make_validation
 from lratlas.search.driven.world import several_trainings
@@ -233,9 +233,9 @@ def trained(driven: Driven, lr: float, steps: int, output: Path) -> dict[str, fl
     stop = steps if validation else ENDLESS  # what is printed last is printed after the last step
     whole = make_segment(lr=lr, seed=0, start=0, stop=stop, parent=None)
     outputs, heard = Outputs(), Heard()
-    trial = begun(driven, whole, full=steps, outputs=outputs, output=output, heard=heard)
+    trial = begin(driven, whole, full=steps, outputs=outputs, output=output, heard=heard)
     before = cpu_seconds()
-    with followed(lambda: trial), several_trainings():
+    with follow_steps(lambda: trial), several_trainings():
         reached = trial.run(whole)
         seconds = cpu_seconds() - before
         trial.leave()
@@ -264,7 +264,7 @@ def row(name: str, root: Path, scratch: Path) -> dict[str, Any]:
     told, run = placeholders_in(words), script_body(script)
 
     def start(segment: Segment, epochs: int) -> object:
-        return run(filled(words, segment, epochs))
+        return run(fill_arguments(words, segment, epochs))
 
     value = settings.get("value")
     validation = make_validation(value, pattern=settings.get("pattern")) if value else None

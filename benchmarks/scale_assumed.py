@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from benchmarks.scale_studies import IMAGES, SIDE, TEST_IMAGES, Name
-from lratlas.measure.bands import measured_bands
+from lratlas.measure.bands import bands_of_job
 from lratlas.study.jobs import Job, Training
 from lratlas.study.plan import Plan
 from lratlas.study.progress import table_of
@@ -121,7 +121,7 @@ def _operations(plan: Plan) -> dict[str, float]:
             averaged = (len(job.average.counts) if job.average else 0) * (IMAGES + everything)
             return job.work * BATCH * BACKWARD + traced + everything + averaged
         if job.measurement == "bands":
-            return size[job.training or ""] * 2 * len(measured_bands(job)) * TEST_IMAGES
+            return size[job.training or ""] * 2 * len(bands_of_job(job)) * TEST_IMAGES
         assert job.measurement == "geometry"
         return PAIRS * LINE_POINTS * (IMAGES + everything)
 

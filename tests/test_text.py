@@ -11,11 +11,11 @@ import torch
 from lratlas.text import (
     LARGEST_LR,
     SMALLEST_LR,
-    finite_or_none,
     first_not_finite,
     is_finite,
     lr_fault,
     number,
+    replace_nonfinite,
     to_python,
 )
 
@@ -67,7 +67,7 @@ def test_what_is_no_number(value: object) -> None:
 
 def test_json_has_none_for_what_is_not_finite() -> None:
     given = {"a": math.nan, "b": [1.0, (math.inf, "nan")], "c": np.float64("nan"), "d": 3}
-    assert finite_or_none(given) == {"a": None, "b": [1.0, [None, "nan"]], "c": None, "d": 3}
+    assert replace_nonfinite(given) == {"a": None, "b": [1.0, [None, "nan"]], "c": None, "d": 3}
 
 
 def test_lrs_are_what_float32_can_hold() -> None:

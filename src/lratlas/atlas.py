@@ -22,7 +22,7 @@ from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.study.artifacts import is_whole
 from lratlas.study.description import Description
 from lratlas.study.folder import PYTHON
-from lratlas.study.plan import Plan, stored_plan, stored_spec
+from lratlas.study.plan import Plan, read_stored_plan, read_stored_spec
 from lratlas.study.progress import next_plr
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS, empty, has_accuracy
@@ -89,12 +89,12 @@ class Atlas:
     @cached_property
     def spec(self) -> Spec:
         """What is explored."""
-        return stored_spec(self.store)
+        return read_stored_spec(self.store)
 
     @cached_property
     def plan(self) -> Plan | None:
         """The jobs, None for a study that was interrupted before it was planned."""
-        return stored_plan(self.store)
+        return read_stored_plan(self.store)
 
     @cached_property
     def extras(self) -> Mapping[str, Description]:
@@ -201,7 +201,7 @@ class Atlas:
         Raises:
             StudyError: There is no such chart, or the study lacks what it shows.
         """
-        from lratlas.report.charts.declared import declared_chart
+        from lratlas.report.charts.declared import make_chart
         from lratlas.report.charts.study_charts import CHARTS
 
         if name == "ticks" and name in self._of_data:
@@ -209,7 +209,7 @@ class Atlas:
         if name == "band_picture" and name in self._of_data:
             return self._band_picture()
         if name in self.declared:
-            return declared_chart(self.tables, name, self.declared[name], elr=self.elr)
+            return make_chart(self.tables, name, self.declared[name], elr=self.elr)
         if name not in CHARTS:
             known = (*CHARTS, *self.declared)
             raise StudyError(f"There is no chart {name!r}{meant(name, known)}; choose one of {', '.join(known)}.")
@@ -263,9 +263,9 @@ class Atlas:
         Raises:
             StudyError: The study cannot be written, or no run reaches the loss.
         """
-        from lratlas.api.report import drawn, write_files
+        from lratlas.api.report import draw_charts, write_files
 
-        found = drawn(self, at_loss=at_loss)
+        found = draw_charts(self, at_loss=at_loss)
         for name in _ANALYSIS:
             self.store.write_table(name, _WHOLE, self.tables[name])
         write_files(self, found)
@@ -287,9 +287,9 @@ class Atlas:
         Raises:
             StudyError: No run reaches the loss.
         """
-        from lratlas.api.report import drawn, page_of
+        from lratlas.api.report import draw_charts, page_of
 
-        return page_of(self, drawn(self, at_loss=at_loss), live=live)
+        return page_of(self, draw_charts(self, at_loss=at_loss), live=live)
 
     @property
     def charts(self) -> tuple[str, ...]:
@@ -314,11 +314,11 @@ class Atlas:
 
     def chart_data(self, name: str) -> pl.DataFrame | None:
         """What a chart shows; None where there is no such chart, or another one shows the same."""
-        from lratlas.report.charts.declared import declared_data
+        from lratlas.report.charts.declared import make_data
         from lratlas.report.charts.study_data import CHART_DATA
 
         if name in self.declared:
-            return declared_data(self.tables, name, self.declared[name])
+            return make_data(self.tables, name, self.declared[name])
         return CHART_DATA[name](self.tables) if name in CHART_DATA else None
 
     @property
@@ -335,11 +335,11 @@ class Atlas:
     def _band_picture(self) -> "Drawing":
         from lratlas.config.tasks import tasks_from
         from lratlas.data.parts import leaves
-        from lratlas.measure.bands import measured_bands
+        from lratlas.measure.bands import bands_of_job
         from lratlas.report.charts.pictures import band_picture
 
         jobs = self.plan.measuring("bands") if self.plan else ()
-        measured = sorted({band for job in jobs for band in measured_bands(job)})
+        measured = sorted({band for job in jobs for band in bands_of_job(job)})
         (images,) = leaves(tasks_from(self.spec.task).of(0).test[0])
         return band_picture(images[0], measured or None)
 

@@ -17,10 +17,10 @@ class _Forwarding(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         sentence = record.getMessage()
-        self.unless_logged(sentence)
+        self.log_once(sentence)
         self._logged.add(sentence)
 
-    def unless_logged(self, sentence: str) -> None:
+    def log_once(self, sentence: str) -> None:
         """Pass on a sentence that was not logged before."""
         if sentence not in self._logged:
             self.notice(sentence)
@@ -43,6 +43,6 @@ def heard(notice: Callable[[str], None]) -> Generator[Callable[[str], None]]:
     handler = _Forwarding(notice)
     LOG.handlers = [each for each in LOG.handlers if each not in outer] + [handler]
     try:
-        yield handler.unless_logged
+        yield handler.log_once
     finally:
         LOG.handlers = [each for each in LOG.handlers if each is not handler] + outer

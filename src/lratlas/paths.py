@@ -6,7 +6,7 @@ from pathlib import Path
 from lratlas.errors import PathError
 
 
-def home_expanded(path: str | Path) -> Path:
+def expand_home(path: str | Path) -> Path:
     """The path with a leading ``~`` or ``~user`` replaced by that home folder; nothing else in it is special.
 
     Raises:
@@ -24,5 +24,5 @@ def cache_folder() -> Path:
     """Where decoded images and the like go: ``LRATLAS_CACHE``, or ``lratlas`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
     given = os.environ.get("LRATLAS_CACHE")
     if given:
-        return home_expanded(given)
-    return home_expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lratlas"
+        return expand_home(given)
+    return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lratlas"

@@ -34,7 +34,7 @@ def _key(seed: int, purpose: str, counter: int) -> int:
 
 
 @contextmanager
-def generators_kept() -> Generator[None]:
+def preserve_generators() -> Generator[None]:
     """Leave the global generators of PyTorch, NumPy and Python as they were, whatever is drawn from them meanwhile."""
     import torch  # not where only streams are drawn, and PyTorch is not needed
 
@@ -49,7 +49,7 @@ def generators_kept() -> Generator[None]:
 
 
 @contextmanager
-def seeded(seed: int) -> Generator[None]:
+def seed_generators(seed: int) -> Generator[None]:
     """The global generators of PyTorch, NumPy and Python seeded for a while; then they are as they were before.
 
     Args:
@@ -57,7 +57,7 @@ def seeded(seed: int) -> Generator[None]:
     """
     import torch
 
-    with generators_kept():
+    with preserve_generators():
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 - a user's code may draw from it
         torch.default_generator.manual_seed(seed)

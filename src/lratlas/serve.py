@@ -111,18 +111,18 @@ def answer(
         return Answer(HTTPStatus.FORBIDDEN, "Nothing is served under this name.\n")
     _, given, rest = [*path.split("/", 2), "", ""][:3]
     if not hmac.compare_digest(given.encode(), token.encode()) or path != f"/{given}/{rest}":
-        return _unknown()
+        return _answer_unknown()
     try:
         if rest == "":
             return Answer(HTTPStatus.OK, page.text(), HTML)
-        return Answer(HTTPStatus.OK, page.version()) if rest == "version" else _unknown()
+        return Answer(HTTPStatus.OK, page.version()) if rest == "version" else _answer_unknown()
     except Exception as error:  # whatever is wrong with a study that is being written may be right soon
         known = isinstance(error, LRAtlasError)
         reason = first_line(error) if known else f"{type(error).__name__}: {first_line(error)}"
         return Answer(HTTPStatus.SERVICE_UNAVAILABLE, _apology(reason), HTML)
 
 
-def _unknown() -> Answer:
+def _answer_unknown() -> Answer:
     return Answer(HTTPStatus.NOT_FOUND, "There is nothing at this address; it must be the whole one, as printed.\n")
 
 

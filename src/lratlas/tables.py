@@ -142,7 +142,7 @@ def table(tables: Tables, name: str) -> pl.DataFrame:
     return tables[name] if name in tables else empty(name)
 
 
-def completed(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+def add_missing_columns(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     """The rows with the columns of a table that they lack, as null."""
     lacks = {column: kind for column, kind in SCHEMAS[name].items() if column not in frame.columns}
     return frame.with_columns(pl.lit(None, kind).alias(column) for column, kind in lacks.items())
@@ -165,7 +165,7 @@ def finite(models: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
 _SCORES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
-def scored(runs: pl.DataFrame) -> pl.DataFrame:
+def drop_diverged_scores(runs: pl.DataFrame) -> pl.DataFrame:
     """The runs without the scores of those that diverged, which are of the weights before the first NaN or Inf."""
     lost = pl.col("diverged").fill_null(value=False)
     return runs.with_columns(pl.when(~lost).then(pl.col(name)).alias(name) for name in _SCORES)

@@ -66,12 +66,12 @@ def first_not_finite(values: Iterable[object]) -> int | None:
     return next((place for place, value in enumerate(values) if not is_finite(value)), None)
 
 
-def finite_or_none(value: Any) -> Any:
+def replace_nonfinite(value: Any) -> Any:
     """The value with None for each number that JSON does not know: NaN and the infinities. Containers are searched."""
     if isinstance(value, Mapping):
-        return {key: finite_or_none(part) for key, part in cast("Mapping[Any, Any]", value).items()}
+        return {key: replace_nonfinite(part) for key, part in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [finite_or_none(part) for part in cast("list[Any]", value)]
+        return [replace_nonfinite(part) for part in cast("list[Any]", value)]
     value = to_python(value)
     return None if isinstance(value, float) and not is_finite(value) else value
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from lratlas.analysis.estimates import best_over_best, chosen_and_judged, over_seeds
+from lratlas.analysis.estimates import best_over_best, cross_validate_choice, over_seeds
 
 Scores = np.ndarray
 SEEDS = st.integers(1, 8)
@@ -53,12 +53,12 @@ def test_what_all_options_of_a_seed_share_cancels(ours: Scores, shift: float) ->
 def test_an_option_that_is_best_in_every_seed_is_taken(others: Scores, at: int) -> None:
     best = np.linspace(2, 3, others.shape[1])
     options = np.insert(others, min(at, len(others)), best, axis=0)
-    assert chosen_and_judged(options) == pytest.approx(best.mean() if others.shape[1] > 1 else best.max())
+    assert cross_validate_choice(options) == pytest.approx(best.mean() if others.shape[1] > 1 else best.max())
 
 
 def test_a_seed_has_no_say_in_the_choice_that_it_judges() -> None:
     """The first option is best by one seed alone: where that seed chooses it, only others judge it."""
-    assert chosen_and_judged(np.array([[1.0, 0.0, 0.0], [0.4, 0.4, 0.4]])) == pytest.approx((0 + 0 + 0.4) / 3)
+    assert cross_validate_choice(np.array([[1.0, 0.0, 0.0], [0.4, 0.4, 0.4]])) == pytest.approx((0 + 0 + 0.4) / 3)
 
 
 def test_one_seed_takes_its_best_on_both_sides() -> None:
@@ -70,7 +70,7 @@ def best_mean(table: Scores) -> float:
     return float(table.mean(axis=1).max())
 
 
-@pytest.mark.parametrize(("pick", "error"), [(best_mean, 0.8), (chosen_and_judged, 0.0)])
+@pytest.mark.parametrize(("pick", "error"), [(best_mean, 0.8), (cross_validate_choice, 0.0)])
 def test_choosing_among_equals(pick: Callable[[Scores], float], error: float) -> None:
     """The best of 20 equal options by its own 5 scores looks 1.87 / sqrt(5) = 0.84 better; by others it is not."""
     rng = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from scipy import stats
 
 from lratlas.analysis.minima import at_equal_loss, flatness_correlation
 from lratlas.analysis.power_law import power_law
-from lratlas.analysis.summary import minima_sentences, norms, sharpness, stages, threshold
+from lratlas.analysis.summary import minima_sentences, norms, sharpness, stages, threshold_sentence
 from lratlas.errors import StudyError
 from lratlas.tables import SCHEMAS, Tables, empty
 from lratlas.text import format_lr
@@ -40,7 +40,9 @@ def test_nothing_is_said_of_what_was_not_measured() -> None:
 
 
 def test_the_threshold_of_the_paper() -> None:
-    text = threshold(converging({1e-4: [18], 2.5e-4: [40], 3e-4: [85], 3.5e-4: [400], 3.9e-4: [2600], 4.2e-4: [None]}))
+    text = threshold_sentence(
+        converging({1e-4: [18], 2.5e-4: [40], 3e-4: [85], 3.5e-4: [400], 3.9e-4: [2600], 4.2e-4: [None]})
+    )
     assert text.startswith(
         "Epochs to convergence grow from 18 at 1e-4 to 2,600 at 3.9e-4; at 4.2e-4 half of the seeds or more never "
         "converged. The growth follows a power of the distance to a threshold of 4.07e-4 (95 % interval 3.9"
@@ -49,26 +51,26 @@ def test_the_threshold_of_the_paper() -> None:
 
 
 def test_a_threshold_that_is_not_fixed_is_not_given() -> None:
-    few = threshold(converging({1e-4: [30], 2e-4: [18], 3e-4: [40], 4e-4: [90]}))
+    few = threshold_sentence(converging({1e-4: [30], 2e-4: [18], 3e-4: [40], 4e-4: [90]}))
     assert few == (
         "Epochs to convergence grow from 18 at 2e-4 to 90 at 4e-4. No threshold is fitted: a power law needs 4 rising "
         "learning rates."
     )
     exponential = {(i + 1) * 1e-4: [round(1000 * math.exp(0.5 * i))] for i in range(8)}
-    assert threshold(converging(exponential)).endswith("No threshold is fitted: the epochs leave it open.")
+    assert threshold_sentence(converging(exponential)).endswith("No threshold is fitted: the epochs leave it open.")
 
 
 def test_four_points_are_said_to_have_no_interval() -> None:
     law = {plr: [round(1000 / (5e-4 - plr))] for plr in (1e-4, 2e-4, 3e-4, 4e-4)}
-    text = threshold(converging(law))
+    text = threshold_sentence(converging(law))
     assert "a threshold of 5e-4 (no interval), with exponent −1 (no interval)." in text
 
 
 def test_no_rise_and_no_convergence_are_said() -> None:
-    assert "are fewest, 18 at 2e-4, at the largest learning rate that converges; at 3e-4 half" in threshold(
+    assert "are fewest, 18 at 2e-4, at the largest learning rate that converges; at 3e-4 half" in threshold_sentence(
         converging({1e-4: [30], 2e-4: [18], 3e-4: [None]})
     )
-    assert threshold(converging({1e-4: [None, 3]})).startswith("At no learning rate tested did more than half")
+    assert threshold_sentence(converging({1e-4: [None, 3]})).startswith("At no learning rate tested did more than half")
 
 
 def tuned(way: Sequence[float], accuracies: Sequence[float | None]) -> list[Row]:

@@ -14,7 +14,7 @@ from lratlas.analysis.scores import (
     best_fine_tuned,
     complete_seeds,
     converging,
-    fine_tuned,
+    fine_tuned_runs,
     good_range,
     means,
     options,
@@ -64,7 +64,7 @@ def test_means_leave_out_what_lacks_a_seed_or_is_not_finite() -> None:
 def test_only_the_lowest_flr_and_straight_ways_count() -> None:
     wanted = made({1e-3: [0.8]}, flr=1e-5)
     runs = pl.concat([wanted, made({1e-3: [0.9]}, flr=1e-4), made({1e-2: [0.9]}, flr=1e-5, plr2=1e-3)])
-    assert fine_tuned(runs).equals(wanted)
+    assert fine_tuned_runs(runs).equals(wanted)
 
 
 def test_the_gain_is_of_the_best_just_above_the_threshold_over_the_best_below() -> None:
@@ -136,7 +136,7 @@ def test_nothing_is_best_where_nothing_was_made() -> None:
     score = score_of(runs)
     assert best_fine_tuned(study(runs), score) is None
     assert best_averaged(study(runs), score) is None
-    assert good_range(fine_tuned(runs), score) is None
+    assert good_range(fine_tuned_runs(runs), score) is None
 
 
 def test_regime_1_alone_converges() -> None:
@@ -154,7 +154,7 @@ def test_regime_1_alone_converges() -> None:
 )
 def test_the_good_range_is_around_the_best_without_a_gap(scores: list[float | None], low: float, high: float) -> None:
     runs = made({plr: [score] for plr, score in zip(PLRS, scores, strict=True)}, flr=1e-5)
-    found = good_range(fine_tuned(runs), score_of(runs))
+    found = good_range(fine_tuned_runs(runs), score_of(runs))
     assert found is not None
     assert (found.low, found.high) == (low, high)
     assert found.factor == pytest.approx(high / low)
@@ -162,7 +162,7 @@ def test_the_good_range_is_around_the_best_without_a_gap(scores: list[float | No
 
 def test_a_loss_within_one_per_cent_is_as_good() -> None:
     runs = made({1e-4: [20.3], 1e-3: [20.1], 1e-2: [20.0], 1e-1: [20.21]}, column="test_loss", flr=1e-5)
-    found = good_range(fine_tuned(runs), score_of(runs))
+    found = good_range(fine_tuned_runs(runs), score_of(runs))
     assert found is not None
     assert (found.low, found.high) == (1e-3, 1e-2)
 
@@ -171,7 +171,7 @@ def test_a_loss_within_one_per_cent_is_as_good() -> None:
 def test_the_good_range_holds_the_best_and_nothing_worse(scores: list[float]) -> None:
     runs = made({10.0**-i: [score] for i, score in enumerate(scores)}, flr=1e-9)
     score = score_of(runs)
-    found, best = good_range(fine_tuned(runs), score), best_fine_tuned(study(runs), score)
+    found, best = good_range(fine_tuned_runs(runs), score), best_fine_tuned(study(runs), score)
     assert found is not None
     assert best is not None
     assert found.low <= best.plr <= found.high

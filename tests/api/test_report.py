@@ -6,7 +6,7 @@ import pytest
 
 from browser.made_up import Shape, write_study
 from cheaper import unfigured
-from lratlas.api.report import Drawn, drawn, facts, page_of, progress
+from lratlas.api.report import Drawn, draw_charts, facts, page_of, progress
 from lratlas.atlas import Atlas, load
 from lratlas.config.presets import preset
 from lratlas.config.spec import spec_text
@@ -64,11 +64,11 @@ def test_the_command_of_the_page_is_one_that_can_be_given(folder: str, command: 
 @pytest.fixture(scope="module")
 def part(running: Atlas) -> Drawn:
     """Its charts."""
-    return drawn(running)
+    return draw_charts(running)
 
 
 def test_a_study_shows_the_charts_it_asks_for(whole: Atlas, running: Atlas, part: Drawn) -> None:
-    found = drawn(whole)
+    found = draw_charts(whole)
     assert tuple(found.charts) == whole.charts == running.charts
     assert not found.missing
     assert {*part.charts, *part.missing} == {*running.charts}
@@ -81,9 +81,9 @@ def test_a_study_shows_the_charts_it_asks_for(whole: Atlas, running: Atlas, part
 
 def test_accuracies_at_a_loss_are_shown_too(running: Atlas) -> None:
     highest = running.table("traces")["train_loss"].sort(descending=True)[0]
-    assert tuple(drawn(running, at_loss=highest).charts)[-1] == "accuracy_at_loss"
+    assert tuple(draw_charts(running, at_loss=highest).charts)[-1] == "accuracy_at_loss"
     with pytest.raises(StudyError, match="no run has one"):
-        drawn(running, at_loss=1e-30)
+        draw_charts(running, at_loss=1e-30)
 
 
 def test_how_far_a_study_is(whole: Atlas, running: Atlas, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from lratlas.config.tasks import Tasks
 from lratlas.execute import scheduler
 from lratlas.execute.context import WorkerContext
 from lratlas.execute.train_job import Stopped, perform
-from lratlas.study.plan import Plan, stored_spec
+from lratlas.study.plan import Plan, read_stored_spec
 from lratlas.study.progress import is_done
 from lratlas.study.store import Store
 from lratlas.study.verify import faults
@@ -70,7 +70,7 @@ def left_again_and_again(
     trained: list[int] = []
 
     def execute(store: Store, plan: Plan, *, tasks: Tasks, **_: Any) -> bool:
-        study = WorkerContext(store, stored_spec(store), plan, tasks)
+        study = WorkerContext(store, read_stored_spec(store), plan, tasks)
         for job in plan.jobs:
             while not is_done(store, job):
                 torch.manual_seed(len(trained))  # as in a process that knows nothing of the one before

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lratlas.errors import TaskError
-from lratlas.execute.sending import packed_tasks
+from lratlas.execute.sending import pack_tasks
 
 pytestmark = pytest.mark.xdist_group("sending")  # what is sent is made once
 
@@ -121,7 +121,7 @@ def used(function: Any, folder: Path) -> str:
     """What another process gets from the function of 4."""
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
-    return ran("-c", USE, given=packed_tasks(function), folder=elsewhere).strip()
+    return ran("-c", USE, given=pack_tasks(function), folder=elsewhere).strip()
 
 
 def test_a_module_that_a_worker_cannot_import_is_sent_along(loaded: Load, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_what_a_module_imports_from_nowhere_is_named(loaded: Load, tmp_path: Pat
     elsewhere.mkdir()
     done = subprocess.run(
         [sys.executable, "-c", USE],
-        input=packed_tasks(test.Net),
+        input=pack_tasks(test.Net),
         capture_output=True,
         encoding="utf-8",
         cwd=elsewhere,
@@ -192,9 +192,9 @@ def test_modules_that_other_finders_find_are_imported(
     loaded: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = loaded("hidden_edit", "def doubled(x):\n    return 2 * x\n")
-    assert "return 2 * x" in packed_tasks(module.doubled)
+    assert "return 2 * x" in pack_tasks(module.doubled)
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Editable(tmp_path / "hidden_edit.py")])
-    assert "return 2 * x" not in packed_tasks(module.doubled)
+    assert "return 2 * x" not in pack_tasks(module.doubled)
 
 
 def test_two_tasks_reach_the_same_process_one_after_the_other(
@@ -202,7 +202,7 @@ def test_two_tasks_reach_the_same_process_one_after_the_other(
 ) -> None:
     texts: list[str] = []
     for factor, text in zip((2, 3), sent, strict=True):
-        texts.append(packed_tasks(loaded("hidden_again", f"def times(x):\n    return {factor} * x\n").times))
+        texts.append(pack_tasks(loaded("hidden_again", f"def times(x):\n    return {factor} * x\n").times))
         texts.append(text.strip())
     code = """
 import sys, torch
@@ -220,4 +220,4 @@ print(found[0](4), found[2](4), [float(made[1](x)) for made in found[1::2]], flo
 def test_what_cannot_be_sent_is_said_in_one_sentence() -> None:
     lock = threading.Lock()
     with pytest.raises(TaskError, match=r"cannot be sent to worker processes: .*lock.*make these inside"):
-        packed_tasks(lock.locked)
+        pack_tasks(lock.locked)

@@ -12,7 +12,7 @@ from lratlas import Task
 from lratlas.config.tasks import Tasks
 from lratlas.execute import train_job
 from lratlas.execute.context import WorkerContext
-from lratlas.study.plan import stored_plan, stored_spec
+from lratlas.study.plan import read_stored_plan, read_stored_spec
 from lratlas.study.store import Store
 from lratlas.training.evaluate import Scores, evaluate_stack
 from lratlas.training.program import Program
@@ -24,7 +24,7 @@ def test_the_loss_before_training_is_evaluated_once_a_seed_unless_that_needs_ano
     whole_study: Path, small_task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch, *, compiled: bool
 ):
     store = Store.open(whole_study)
-    spec, plan, task = stored_spec(store), stored_plan(store), small_task().prepared
+    spec, plan, task = read_stored_spec(store), read_stored_plan(store), small_task().prepared
     assert plan is not None
     study = WorkerContext(store, spec, plan, Tasks(make=lambda _: task, generated=False))
     study.__dict__["program"] = replace(study.program, compiled=compiled)

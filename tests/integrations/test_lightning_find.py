@@ -22,7 +22,7 @@ from integrations.lightning_helpers import Digits, loader
 from lratlas.errors import LRAtlasError, SearchError, SpecError, TaskError
 from lratlas.integrations.lightning import find
 from lratlas.integrations.lightning_fit import package_of
-from lratlas.rng import seeded
+from lratlas.rng import seed_generators
 from lratlas.search.advice import Advice
 from lratlas.search.finder import Finder
 from monitor.watch_helpers import digits
@@ -115,7 +115,7 @@ def test_a_searched_training_is_lightnings_own(tmp_path: Path, kind: type[Traced
     result = max((each for each in finder.results if not each.segment.seed), key=lambda each: each.segment.start)
     last = result.segment
     assert last.start > 0  # it was continued
-    with seeded(0):
+    with seed_generators(0):
         module = kind(last.lr, plain := list[list[Any]]())
         more = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
         trainer = Trainer(max_steps=last.stop, logger=False, **CPU, **more, **options)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lratlas.measure.curvature import Sharpness, sharpness_measure
-from lratlas.measure.hessian import hessian_product, measured_module, mini_batches, outputs_of, vector_of
+from lratlas.measure.hessian import copy_for_hessian, hessian_product, mini_batches, outputs_of, vector_of
 from lratlas.models.mlp import MLP
 from lratlas.training.objective import LOSSES, Objective
 from lratlas.training.rules import Rule
@@ -102,7 +102,7 @@ class Case:
 
     def product(self, batches: Sequence[Batch]) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         frozen = {name: value[0] for name, value in self.samples.frozen.items()}
-        outputs = outputs_of(measured_module(self.module), self.weights, {**frozen, **self.buffers})
+        outputs = outputs_of(copy_for_hessian(self.module), self.weights, {**frozen, **self.buffers})
         vector = vector_of(self.weights)
         return hessian_product(outputs, self.objective, vector, batches), vector
 

@@ -70,7 +70,7 @@ def test_the_norm_goes_evenly_from_one_end_to_the_other(seed: int, angle: float,
 @given(seeds, angles, alphas)
 def test_on_a_sphere_its_points_are_those_of_the_line(seed: int, angle: float, alpha: float) -> None:
     rule = sphere_sgd(radius=3.0)
-    a, b = (rule.constrained(end) for end in two_ends(seed, angle))
+    a, b = (rule.constrain(end) for end in two_ends(seed, angle))
     # Where the rescaled chord meets the circle, by the angle it makes with the first end.
     share = math.atan2(alpha * math.sin(angle), 1 - alpha + alpha * math.cos(angle)) / angle
     close(arc(a, b, share, rule=rule), interpolate(a, b, alpha, rule=rule), 1e-8)
@@ -90,7 +90,7 @@ def test_it_is_the_same_from_both_ends(rule: Rule, seed: int, angle: float, alph
 @given(seeds, alphas)
 def test_weights_that_are_not_on_the_sphere_go_straight(seed: int, alpha: float) -> None:
     rule = sphere_sgd(radius=3.0, other_lr=0.1, free=["b"])
-    a, b = (rule.constrained(drawn(each)) for each in (seed, seed + 1))
+    a, b = (rule.constrain(drawn(each)) for each in (seed, seed + 1))
     point = arc(a, b, alpha, rule=rule)
     assert list(point) == list(a)
     torch.testing.assert_close(point["b"], (1 - alpha) * a["b"] + alpha * b["b"])

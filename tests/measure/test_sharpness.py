@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lratlas.errors import SpecError
 from lratlas.measure.curvature import Sharpness, hutchinson_trace, mean_slopes, sharpness_measure
-from lratlas.measure.hessian import measured_module, mini_batches, outputs_of, vector_of
+from lratlas.measure.hessian import copy_for_hessian, mini_batches, outputs_of, vector_of
 from lratlas.training.objective import objective_of
 from lratlas.training.rules import sgd, sphere_sgd
 from measure.cases import (
@@ -87,7 +87,7 @@ def test_the_fisher_trace_is_the_sum_over_labels(name: str) -> None:
     given = case(name)
     batches = cut(given, 5, 5, 3)
     frozen = {name: value[0] for name, value in given.samples.frozen.items()}
-    outputs = outputs_of(measured_module(given.module), given.weights, {**frozen, **given.buffers})
+    outputs = outputs_of(copy_for_hessian(given.module), given.weights, {**frozen, **given.buffers})
     drawn = [
         mean_slopes(outputs, given.objective, vector_of(given.weights), batches, draws=15, seed=seed).fisher_trace
         for seed in range(20)

@@ -16,7 +16,7 @@ from lratlas.measure.features import single_feature_accuracies
 from lratlas.measure.norms import group_norms
 from lratlas.measure.paths import angular_distance, arc, barrier, interpolate, path_errors
 from lratlas.models.convnet import ConvNet
-from lratlas.training.evaluate import evaluate_stack, pooled_buffers
+from lratlas.training.evaluate import evaluate_stack, pool_buffers
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Program, Strategy, build
 from lratlas.training.rules import sgd
@@ -43,9 +43,7 @@ SHARPNESS = sharpness_measure(Random().double(), LOSSES["cross_entropy"], sgd(),
 Measure = Callable[[Program, Point, Point, Samples], object]
 MEASURES: dict[str, Measure] = {
     "evaluate_stack": lambda program, a, _, samples: evaluate_stack(program, a.weights, a.buffers, samples),
-    "pooled_buffers": lambda program, a, _, samples: pooled_buffers(
-        program, a.weights, a.buffers, samples, batch_size=5
-    ),
+    "pooled_buffers": lambda program, a, _, samples: pool_buffers(program, a.weights, a.buffers, samples, batch_size=5),
     "angular_distance": lambda _, a, b, __: angular_distance(a.weights, b.weights),
     "interpolate": lambda program, a, b, _: interpolate(a.weights, b.weights, 0.3, rule=program.rule),
     "arc": lambda program, a, b, _: arc(a.weights, b.weights, 0.3, rule=program.rule),

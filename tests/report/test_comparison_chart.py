@@ -7,7 +7,7 @@ import pytest
 
 from lratlas.analysis.comparison import Entry
 from lratlas.errors import StudyError
-from lratlas.report.charts.comparison import comparison_chart, comparison_data, left_out
+from lratlas.report.charts.comparison import comparison_chart, comparison_data, why_left_out
 from lratlas.report.figures import figure_svg
 from lratlas.tables import SCHEMAS, empty
 
@@ -62,13 +62,13 @@ def test_losses_differ_upwards() -> None:
 
 def test_studies_that_do_not_fit_are_left_out_with_a_reason() -> None:
     entries = [EASY, NOWHERE, UNTUNED, LOSSES]
-    reasons = left_out(entries)
+    reasons = why_left_out(entries)
     assert set(reasons) == {"nowhere", "untuned", "losses"}
     assert "no convergence threshold" in reasons["nowhere"]
     assert "fine-tuned" in reasons["untuned"]
     assert "losses, which have no place" in reasons["losses"]
     assert comparison_data(entries)["study"].unique().to_list() == ["easy"]
-    assert left_out([LOSSES]) == {}
+    assert why_left_out([LOSSES]) == {}
 
 
 def test_with_nothing_to_show_the_reasons_are_the_error() -> None:

@@ -17,7 +17,7 @@ from lratlas.report.charts.study_data import (
     regime_bands,
     traces_data,
 )
-from lratlas.report.frames import by_seed, lr_text, named_models, over_seeds
+from lratlas.report.frames import lr_text, name_models, over_seeds, repeat_by_seed
 from lratlas.tables import SCHEMAS, Tables
 
 Row = dict[str, Any]
@@ -229,12 +229,12 @@ def test_models_are_named_by_what_makes_them_differ() -> None:
         }
     )
     names = ["averaged, SWA-5", "fine-tuned, FLR 1e-3", "pre-trained", "fine-tuned, FLR 1e-4"]
-    assert named_models(rows)["model"].to_list() == names
+    assert name_models(rows)["model"].to_list() == names
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1)), min_size=1, max_size=8))
 def test_what_is_over_seeds_has_the_rows_of_every_seed(rows: list[tuple[int, float]]) -> None:
-    data = by_seed(pl.DataFrame(rows, schema={"seed": pl.Int64, "value": pl.Float64}, orient="row"))
+    data = repeat_by_seed(pl.DataFrame(rows, schema={"seed": pl.Int64, "value": pl.Float64}, orient="row"))
     together = over_seeds(data)
     assert together.select("one", "value").rows() == rows
     assert data.drop_nulls("seed").select("seed", "value").rows() == rows

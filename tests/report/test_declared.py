@@ -8,7 +8,7 @@ import pytest
 
 from lratlas.errors import StudyError
 from lratlas.measure.base import Chart
-from lratlas.report.charts.declared import declared_chart, declared_data, declared_text
+from lratlas.report.charts.declared import make_chart, make_data, make_text
 from lratlas.report.figures import figure_svg
 from lratlas.tables import SCHEMAS, Tables
 
@@ -41,7 +41,7 @@ def one(data: pl.DataFrame, **where: Any) -> dict[str, Any]:
 
 
 def test_lines_are_means_over_seeds_of_each_models_mean() -> None:
-    data = declared_data(TABLES, "toy", Chart(y="value")).filter(pl.col("seed").is_null())
+    data = make_data(TABLES, "toy", Chart(y="value")).filter(pl.col("seed").is_null())
     before, after = one(data, stage="pretrain"), one(data, stage="finetune")
     # The two models have the means 1.5 and 3.5, whose standard deviation is the root of 2.
     assert (before["mean"], before["high"], before["seeds"]) == (2.5, pytest.approx(2.5 + math.sqrt(2)), 2)
@@ -49,14 +49,14 @@ def test_lines_are_means_over_seeds_of_each_models_mean() -> None:
 
 
 def test_a_series_has_a_line_for_each_value() -> None:
-    data = declared_data(TABLES, "toy", Chart(y="value", series="layer"))
+    data = make_data(TABLES, "toy", Chart(y="value", series="layer"))
     assert one(data, model="pre-trained", layer="in")["mean"] == 2.0
     assert one(data, model="pre-trained", layer="out")["mean"] == 3.0
     assert data["model"].unique(maintain_order=True).to_list() == ["pre-trained", "fine-tuned, FLR 1e-2"]
 
 
 def test_against_another_column_every_row_has_a_mark() -> None:
-    data = declared_data(TABLES, "toy", Chart(y="value", x="size"))
+    data = make_data(TABLES, "toy", Chart(y="value", x="size"))
     assert sorted(data.select("size", "value").iter_rows()) == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 7)]
 
 
@@ -66,19 +66,19 @@ def test_against_another_column_every_row_has_a_mark() -> None:
 @pytest.mark.parametrize("shaded", [True, False])
 def test_every_kind_is_drawn(chart: Chart, shaded: bool) -> None:
     tables = TABLES if shaded else {**TABLES, "regimes": TABLES["regimes"].clear()}
-    drawing = declared_chart(tables, "toy", chart)
+    drawing = make_chart(tables, "toy", chart)
     assert figure_svg(drawing).startswith("<svg")
-    assert drawing.to_dict()["description"] == declared_text("toy", chart).alt
+    assert drawing.to_dict()["description"] == make_text("toy", chart).alt
 
 
 def test_words_name_what_is_shown() -> None:
-    text = declared_text("small_weights", Chart(y="share_below", series="layer"))
+    text = make_text("small_weights", Chart(y="share_below", series="layer"))
     assert text.heading == "Small weights"
     assert text.caption.startswith("Share below against the pre-training LR, by layer, from the table small_weights")
-    assert declared_text("toy", Chart(y="value", title="How small")).heading == "How small"
+    assert make_text("toy", Chart(y="value", title="How small")).heading == "How small"
 
 
 def test_without_a_number_there_is_no_chart() -> None:
     empty = {**TABLES, "toy": TOY.with_columns(value=pl.lit(None, pl.Float64))}
     with pytest.raises(StudyError, match="The toy chart needs a value in table 'toy'"):
-        declared_data(empty, "toy", Chart(y="value"))
+        make_data(empty, "toy", Chart(y="value"))

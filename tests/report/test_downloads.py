@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.report.shell import DIGITS, Download, downloads, packed
+from lratlas.report.shell import DIGITS, Download, compress, downloads
 from lratlas.tables import SCHEMAS, Tables, empty
 
 
@@ -37,8 +37,8 @@ def noise(table: str, rows: int) -> pl.DataFrame:
 
 @given(st.binary())
 def test_packing_loses_nothing_and_is_always_the_same(data: bytes) -> None:
-    assert gzip.decompress(base64.b64decode(packed(data))) == data
-    assert packed(data) == packed(data)
+    assert gzip.decompress(base64.b64decode(compress(data))) == data
+    assert compress(data) == compress(data)
 
 
 def test_every_table_with_rows_is_there_whole(tables: Tables) -> None:

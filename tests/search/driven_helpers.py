@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lratlas.rng import seeded
-from lratlas.search.driven.drive import Driven, begun
+from lratlas.rng import seed_generators
+from lratlas.search.driven.drive import Driven
 from lratlas.search.driven.outputs import Outputs
-from lratlas.search.driven.steps import followed
+from lratlas.search.driven.steps import follow_steps
 from lratlas.search.driven.trial import Reached, Trial
 from lratlas.search.driven.validation import make_validation
 from lratlas.search.segments import make_segment
@@ -71,7 +71,7 @@ def trials(
 
     def begin(lr: float) -> Callable[[int], Reached]:
         first = make_segment(lr=lr, seed=0, start=0, stop=STOPS[0], parent=None)
-        trial = begun(driven, first, full=full, outputs=outputs, output=folder / f"{lr:g}.txt")
+        trial = begin(driven, first, full=full, outputs=outputs, output=folder / f"{lr:g}.txt")
         everyone.append(trial)
 
         def on(stop: int) -> Reached:
@@ -83,7 +83,7 @@ def trials(
 
         return on
 
-    with followed(lambda: running[0] if running else None):
+    with follow_steps(lambda: running[0] if running else None):
         try:
             yield begin
         finally:
@@ -110,7 +110,7 @@ def in_turns(train: Callable[[float, Record], object], folder: Path, **options: 
 def by_itself(train: Callable[[float, Record], object], lr: float) -> Record:
     """What the training records in a plain call."""
     record = Record()
-    with seeded(0):
+    with seed_generators(0):
         train(lr, record)
     return record
 

@@ -17,14 +17,14 @@ from lratlas.search.evidence import (
     Level,
     critical,
     distance,
+    is_tie,
     largest_range,
     level_at,
     limit_of,
-    tied,
     trial,
     validation_error,
 )
-from lratlas.search.regimes import alike, learners, levels, restarted, trusted, undecided
+from lratlas.search.regimes import alike, learners, levels, restarted_segments, trusted_results, undecided_lrs
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 from search.find_helpers import STEPS, Valley, a_search, searched, trained
@@ -249,15 +249,15 @@ def test_alike_are_lrs_whose_metrics_and_losses_are_the_same():
 def test_undecided_are_lrs_whose_losses_moved_but_not_up():
     ends = {0.01: 2.0, 0.02: 2.0 + 1e-9, 0.04: 1.9, 0.08: 1.5, 0.16: 4.0}
     results = [trained(lr, 100, 0.5, losses=(2.0, end)) for lr, end in ends.items()]
-    assert undecided(results) == {0.04, 0.08}
-    assert undecided([trained(0.1, 100, 0.5)]) == set()
+    assert undecided_lrs(results) == {0.04, 0.08}
+    assert undecided_lrs([trained(0.1, 100, 0.5)]) == set()
 
 
 def test_harder_batches_do_not_count_against_an_lr():
     # All losses are higher in the last batches; a larger LR learns a little there.
     ends = {0.01: 2.5, 0.02: 2.4, 0.04: 2.9}
     results = [trained(lr, 100, 0.5, losses=(2.0, end)) for lr, end in ends.items()]
-    assert undecided(results) == {0.02}
+    assert undecided_lrs(results) == {0.02}
 
 
 def resumed(lr: float, after: float) -> list[SegmentResult]:
@@ -268,17 +268,17 @@ def resumed(lr: float, after: float) -> list[SegmentResult]:
 
 def test_a_loss_that_begins_again_shows_a_state_that_was_not_loaded():
     lost = [each for lr in LRS for each in resumed(lr, 2.0)]
-    assert restarted(lost) == [f"lr{lr:g}-seed0-to200" for lr in LRS]
-    assert [each.segment.parent for each in trusted(lost)] == [None] * 5
+    assert restarted_segments(lost) == [f"lr{lr:g}-seed0-to200" for lr in LRS]
+    assert [each.segment.parent for each in trusted_results(lost)] == [None] * 5
     loaded = [each for lr in LRS for each in resumed(lr, 1.0)]
-    assert restarted(loaded) == []
-    assert trusted(loaded) == loaded
+    assert restarted_segments(loaded) == []
+    assert trusted_results(loaded) == loaded
 
 
 def test_one_segment_that_begins_high_is_an_accident():
     mixed = [*resumed(0.01, 2.0), *(each for lr in LRS[1:] for each in resumed(lr, 1.0))]
-    assert restarted(mixed) == ["lr0.01-seed0-to200"]
-    assert trusted(mixed) == mixed
+    assert restarted_segments(mixed) == ["lr0.01-seed0-to200"]
+    assert trusted_results(mixed) == mixed
 
 
 def test_where_the_loss_had_not_fallen_nothing_can_be_said():
@@ -287,7 +287,7 @@ def test_where_the_loss_had_not_fallen_nothing_can_be_said():
         for lr in LRS
         for each in (trained(lr, 100, 0.5, losses=[2.0] * 9), trained(lr, 200, 0.4, start=100, losses=[2.0] * 9))
     ]
-    assert restarted(flat) == []
+    assert restarted_segments(flat) == []
 
 
 def courses(metrics: Sequence[float], *, first: int = STEPS // 16) -> list[SegmentResult]:
@@ -406,9 +406,9 @@ def test_the_noise_of_the_validation_set_does_not_shrink_with_seeds():
 def test_lrs_tie_where_none_is_behind_by_more_than_the_noise():
     search = a_search(direction="maximize", limit=1.0, samples=100)
     close = [trained(lr, 100, 0.8 + lr / 10) for lr in LRS]
-    assert tied(levels(search, close))
-    assert not tied(levels(search, [*close, trained(0.3, 100, 0.1)]))
-    assert not tied(levels(search, [*close, trained(0.3, 100, None)]))
+    assert is_tie(levels(search, close))
+    assert not is_tie(levels(search, [*close, trained(0.3, 100, 0.1)]))
+    assert not is_tie(levels(search, [*close, trained(0.3, 100, None)]))
 
 
 def test_the_order_of_results_does_not_matter():

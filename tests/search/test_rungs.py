@@ -14,7 +14,7 @@ from lratlas.config.grid import lr_grid
 from lratlas.search.advice import advise
 from lratlas.search.choice import choose
 from lratlas.search.regimes import levels
-from lratlas.search.rungs import enough, needed_states, next_segments, spent
+from lratlas.search.rungs import enough, next_segments, states_to_keep, trainings_spent
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import DEFAULT_LRS, Search
 from search.find_helpers import (
@@ -114,7 +114,7 @@ def test_all_lrs_get_a_first_look():
 @given(search=searches(), answer=answers())
 def test_the_budget_is_kept_to_but_for_the_first_look(search: Search, answer: Answer):
     results = searched(search, answer)
-    assert spent(search, results) == pytest.approx(cost(results) / search.steps)
+    assert trainings_spent(search, results) == pytest.approx(cost(results) / search.steps)
     first = [each for each in results if each.segment.stop == search.horizon(1 / 64)]
     assert cost(results) <= max(search.budget * search.steps, cost(first)) + 1e-6
     given = [each for each in first if each.segment.lr in search.lrs]
@@ -167,8 +167,8 @@ def test_a_state_that_a_training_continues_from_is_kept_until_then(search: Searc
         asked = rng.choice(waiting)
         assert asked.parent is None or asked.parent in kept
         results.append(answer(asked))
-        kept = (kept | {asked.name}) & needed_states(search, results)
-    assert needed_states(search, results) == frozenset()
+        kept = (kept | {asked.name}) & states_to_keep(search, results)
+    assert states_to_keep(search, results) == frozenset()
 
 
 def test_no_more_states_are_kept_than_lrs_are_compared():
@@ -177,8 +177,8 @@ def test_no_more_states_are_kept_than_lrs_are_compared():
         results.append(valley(waiting[0]))
         stop = waiting[0].stop
         if stop > FIRST and not waiting[0].annealed:
-            assert len(needed_states(search, results)) <= len(search.lrs)
-    assert not needed_states(a_search(resumable=False), results[:30])
+            assert len(states_to_keep(search, results)) <= len(search.lrs)
+    assert not states_to_keep(a_search(resumable=False), results[:30])
 
 
 @pytest.mark.parametrize("steps", [64, 640, 1000, STEPS, 12345])
@@ -464,7 +464,7 @@ def test_more_is_bought_with_a_larger_budget_seeds_first_and_then_steps():
     for budget in (1.5, 2.5, 4.0, 15.0):
         search = a_search(budget=budget)
         results = searched(search, flat)
-        used = spent(search, results)
+        used = trainings_spent(search, results)
         seeds = {each.segment.seed for each in results}
         trained.append((used, len(seeds), max(each.segment.stop for each in results)))
         assert seeds == set(range(len(seeds)))
@@ -508,7 +508,7 @@ def test_longer_trainings_double_up_to_the_full_length(steps: int):
 def test_a_clear_winner_needs_less_than_the_budget():
     search = a_search(budget=20.0)
     clear, unclear = (searched(search, Valley(width=width, noise=0.003)) for width in (3.0, 0.003))
-    assert spent(search, clear) < spent(search, unclear) / 2
+    assert trainings_spent(search, clear) < trainings_spent(search, unclear) / 2
     good = choose(search, clear, levels(search, clear))
     assert good.high / good.low <= 4
 

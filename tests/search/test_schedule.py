@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from lratlas.search.segments import factor, make_segment, sampled
+from lratlas.search.segments import factor, make_segment, sample_schedule
 from lratlas.search.settings import make_search
 
 
@@ -65,8 +65,8 @@ def half_cosine(share: float) -> float:
 
 @given(share=st.floats(0, 1))
 def test_a_function_is_sampled_finely_enough(share: float):
-    assert factor(sampled(half_cosine), share) == pytest.approx(factor("cosine", share), abs=1e-4)
-    assert factor(sampled(lambda part: 1 - part), share) == pytest.approx(factor("linear", share), abs=1e-4)
+    assert factor(sample_schedule(half_cosine), share) == pytest.approx(factor("cosine", share), abs=1e-4)
+    assert factor(sample_schedule(lambda part: 1 - part), share) == pytest.approx(factor("linear", share), abs=1e-4)
 
 
 @given(share=st.floats(0, 1))
@@ -105,4 +105,4 @@ def fails(share: float) -> float:
 )
 def test_a_function_that_is_no_schedule_is_refused(schedule: Callable[[float], Any], said: str):
     with warnings.catch_warnings(), pytest.raises(ValueError, match=said):
-        sampled(schedule)
+        sample_schedule(schedule)

@@ -8,8 +8,8 @@ import pytest
 
 from lratlas.errors import StudyError
 from lratlas.study import files
-from lratlas.study.formats import FORMAT, check_format, format_of, migrated_part, migrated_plan, versions
-from lratlas.study.plan import plan_text, read_plan, stored_plan
+from lratlas.study.formats import FORMAT, check_format, format_of, migrate_part, migrate_plan, versions
+from lratlas.study.plan import plan_text, read_plan, read_stored_plan
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS, empty
 
@@ -38,13 +38,13 @@ def test_a_format_is_told_by_what_is_stated():
 
 def test_migrations_change_no_field_that_is_there():
     given = {"format": 1, "device": "cuda", "compiled": True, "task": "blobs", "norms": [{"id": "a"}]}
-    assert migrated_plan(given).items() >= {"device": "cuda", "compiled": True, "task": "blobs"}.items()
+    assert migrate_plan(given).items() >= {"device": "cuda", "compiled": True, "task": "blobs"}.items()
     assert given["norms"] == [{"id": "a"}]
 
 
 def test_columns_that_an_earlier_part_lacks_are_null():
     row = OLD_PAIRS.clear(1).with_columns(plr=0.1, a=pl.lit("low"))
-    found = migrated_part("pairs", row, None)
+    found = migrate_part("pairs", row, None)
     assert found.schema == SCHEMAS["pairs"]
     assert found.select(OLD_PAIRS.columns).equals(row)
     assert found["test_barrier_arc"].to_list() == [None]
@@ -54,7 +54,7 @@ def test_columns_that_an_earlier_part_lacks_are_null():
 @pytest.mark.parametrize("stated", [None, "3"])
 def test_parts_from_before_format_4_lack_a_column_each(table: str, column: str, stated: str | None):
     row = empty(table).drop(column).clear(1).with_columns(plr=0.1)
-    found = migrated_part(table, row, stated)
+    found = migrate_part(table, row, stated)
     assert found.schema == SCHEMAS[table]
     assert found.select("plr", column).row(0) == (0.1, None)
 
@@ -88,7 +88,7 @@ def test_what_this_version_writes_it_reads():
 
 
 def test_a_study_says_what_it_was_made_with(whole_study: Path):
-    plan = stored_plan(Store.open(whole_study))
+    plan = read_stored_plan(Store.open(whole_study))
     assert plan is not None
     assert [each.model_dump() for each in plan.made_with] == [versions()]
     assert f"torch {versions()['torch']}" in plan.versions

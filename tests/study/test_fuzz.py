@@ -24,7 +24,7 @@ from lratlas.config.spec import read_spec, spec_from
 from lratlas.data.readers import read_images
 from lratlas.errors import DamagedFile, DataError, SpecError, StudyError
 from lratlas.study import files
-from lratlas.study.plan import read_plan, stored_plan
+from lratlas.study.plan import read_plan, read_stored_plan
 from lratlas.study.records import read_failures, read_note, wall_time
 from lratlas.study.store import Store
 from lratlas.study.verify import NOTES
@@ -108,9 +108,9 @@ def test_any_damage_to_a_plan_or_a_note_is_noticed(whole_study: Path, tmp_path: 
     spoiled = data.draw(mutated(plan))
     copy.write_bytes("plan.json", spoiled)
     if json_of(spoiled) == json_of(plan):
-        assert stored_plan(copy) == stored_plan(store)
+        assert read_stored_plan(copy) == read_stored_plan(store)
     else:
-        assert refusal(lambda: stored_plan(copy), StudyError)
+        assert refusal(lambda: read_stored_plan(copy), StudyError)
 
 
 def json_of(text: bytes) -> object:

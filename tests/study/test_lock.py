@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from lratlas.study.lock import NAME, held
+from lratlas.study.lock import NAME, hold_lock
 from lratlas.study.store import Store
 
 HOLD = """
@@ -37,7 +37,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 def waiting(store: Store, deeds: list[str]) -> threading.Thread:
     def wait() -> None:
-        with held(store, deeds.append):
+        with hold_lock(store, deeds.append):
             deeds.append("second")
 
     thread = threading.Thread(target=wait)
@@ -54,7 +54,7 @@ def until(true: Callable[[], bool]) -> None:
 
 def test_the_second_waits_for_the_first_and_says_so_once(store: Store):
     deeds = list[str]()
-    with held(store, silent):
+    with hold_lock(store, silent):
         thread = waiting(store, deeds)
         until(lambda: bool(deeds))
         time.sleep(0.5)  # longer than a driver that is gone would be waited for
@@ -64,9 +64,9 @@ def test_the_second_waits_for_the_first_and_says_so_once(store: Store):
 
 
 def test_it_is_free_again_after_an_error(store: Store):
-    with pytest.raises(ZeroDivisionError), held(store, silent):
+    with pytest.raises(ZeroDivisionError), hold_lock(store, silent):
         raise ZeroDivisionError
-    with held(store, silent):
+    with hold_lock(store, silent):
         pass
 
 
@@ -77,7 +77,7 @@ def test_a_driver_that_was_killed_holds_nothing(tmp_path: Path):
     assert process.stdout.readline() == "held\n"
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    with held(store, silent):
+    with hold_lock(store, silent):
         pass
 
 
@@ -85,7 +85,7 @@ def test_a_count_that_stands_still_belongs_to_a_driver_that_is_gone(monkeypatch:
     monkeypatch.setattr("lratlas.study.lock.BEAT", 0.05)
     store, said = Store.create(f"memory://{uuid4().hex}", "spec"), list[str]()
     store.write_bytes(NAME, b'{"driver": "another", "count": 7}')
-    with held(store, said.append):
+    with hold_lock(store, said.append):
         assert b"another" not in store.read_bytes(NAME)
     assert len(said) == 1
     assert not store.exists(NAME)
@@ -94,7 +94,7 @@ def test_a_count_that_stands_still_belongs_to_a_driver_that_is_gone(monkeypatch:
 def test_one_that_was_taken_over_leaves_the_other_alone(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("lratlas.study.lock.BEAT", 0.02)
     store, other = Store.create(f"memory://{uuid4().hex}", "spec"), b'{"driver": "another", "count": 0}'
-    with held(store, silent):
+    with hold_lock(store, silent):
         store.write_bytes(NAME, other)
         time.sleep(0.2)
         assert store.read_bytes(NAME) == other

@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 import lratlas
 from cheaper import workerless
 from lratlas import Task
-from lratlas.analysis.minima import at_equal_loss, pooled_norms
+from lratlas.analysis.minima import at_equal_loss, pool_norms
 from lratlas.atlas import Atlas, load
 from lratlas.config.sections import RefineSpec, Spec
 from lratlas.config.spec import spec_from
@@ -255,7 +255,7 @@ def test_models_that_diverged_are_no_models(explored: Explored, small_task: Made
     assert lost["plr"].unique().to_list() == [1e30]
     assert atlas.table("sharpness")["train_loss"].is_infinite().sum() == 0
     assert set(at_equal_loss(atlas.tables)["plr"]) == {1e-2}
-    assert set(pooled_norms(atlas.tables)["regime"]) == set(atlas.regimes.filter(plr=1e-2)["regime"])
+    assert set(pool_norms(atlas.tables)["regime"]) == set(atlas.regimes.filter(plr=1e-2)["regime"])
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import lratlas
 from cheaper import unfigured, workerless
 from lratlas import Task
 from lratlas.api.compare import compare
-from lratlas.api.report import drawn, page_of
+from lratlas.api.report import draw_charts, page_of
 from lratlas.atlas import Atlas
 from lratlas.cli.app import main
 from lratlas.errors import SpecError, TaskError
@@ -103,7 +103,7 @@ def read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def every_way(atlas: Atlas) -> dict[str, Any]:
         folder = atlas.folder
-        found = drawn(atlas)
+        found = draw_charts(atlas)
         assert set(found.missing) <= {"accuracy", "last_tenth", "loss", "geometry", "sharpness", "norms"}
         assert all("<script" in page for page in (page_of(atlas, found, live=True), compare([atlas]).html()))
         for name in TABLES:

@@ -15,7 +15,7 @@ from lratlas.config.presets import preset
 from lratlas.config.sections import Spec
 from lratlas.config.spec import spec_from
 from lratlas.errors import DamagedFile, SpecError, StudyError
-from lratlas.measure.bands import measured_bands
+from lratlas.measure.bands import bands_of_job
 from lratlas.study.formats import FORMAT, NEEDS
 from lratlas.study.jobs import Seed, Training
 from lratlas.study.plan import Plan, plan_text, read_plan
@@ -339,12 +339,12 @@ def test_more_bands_and_more_runs_add_measurements_for_what_is_missing_alone():
     more = planned_bands(spec(**BAND_JOBS), [(0, 0), (1, 2), (1, 4)], old)
     known = old.measuring("bands")
     assert more.measuring("bands")[: len(known)] == known
-    assert [measured_bands(job) for job in more.measuring("bands")[len(known) :]] == [((1, 2),)] * len(old.trainings)
+    assert [bands_of_job(job) for job in more.measuring("bands")[len(known) :]] == [((1, 2),)] * len(old.trainings)
     assert planned_bands(spec(**BAND_JOBS), [(0, 0), (1, 2), (1, 4)], more) == more
     larger = planned_bands(spec(pretrain={"lrs": LRS[:3], "steps": 40}, **BAND_JOBS), [(0, 0), (1, 4)], old)
     new = {job.id for job in larger.trainings} - {job.id for job in old.trainings}
     assert {job.training for job in larger.measuring("bands")[len(known) :]} == new != set()
-    measured = [(job.training, band) for job in larger.measuring("bands") for band in measured_bands(job)]
+    measured = [(job.training, band) for job in larger.measuring("bands") for band in bands_of_job(job)]
     assert Counter(measured) == Counter((job.id, band) for job in larger.trainings for band in [(0, 0), (1, 4)])
 
 

@@ -16,7 +16,7 @@ from lratlas.config.spec import spec_from
 from lratlas.errors import SpecError, TaskError
 from lratlas.models.mlp import MLP
 from lratlas.study import preflight
-from lratlas.study.preflight import check_task, device_name, measured_in, strategy_of
+from lratlas.study.preflight import check_task, device_name, measurement_options, strategy_of
 from lratlas.training.prepared import Prepared
 from lratlas.training.program import Strategy
 from study.pictures import picture_spec
@@ -139,7 +139,7 @@ def test_a_device_that_is_not_there_is_refused():
 
 
 def bands_in(spec: Spec, task: Prepared) -> object:
-    return measured_in(spec, task).get("bands")
+    return measurement_options(spec, task).get("bands")
 
 
 def test_the_usual_bands_are_a_quarter_a_half_and_a_quarter(small_task: Made):

@@ -18,7 +18,7 @@ from lratlas.atlas import Atlas, load
 from lratlas.config.spec import spec_from
 from lratlas.errors import SpecError, StudyError, TaskError
 from lratlas.models.mlp import MLP
-from lratlas.study.files import opened_json, sealed_json
+from lratlas.study.files import open_json, seal_json
 from lratlas.study.run import open_study, run_study
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS
@@ -102,11 +102,11 @@ def test_conducting_a_finished_study_again_touches_nothing(finished: Path, explo
 def in_format_3(folder: Path) -> None:
     """Rewrite the plan of a study as format 3 had it: without parts of the task, and with other fingerprints."""
     path = folder / "plan.json"
-    content: dict[str, Any] = {**opened_json(path.read_text()), "format": 3}
+    content: dict[str, Any] = {**open_json(path.read_text()), "format": 3}
     del content["task_parts"]
     for seed in (seed for job in content["trainings"] for seed in job["seeds"]):
         seed["fingerprint"] = f"other-{seed['fingerprint']}"
-    path.write_text(sealed_json(content))
+    path.write_text(seal_json(content))
 
 
 @pytest.mark.parametrize("more", [{}, {"pretrain": {"lrs": [1e-3, 1e-2, 1e-1, 1.0], "steps": 20, "repeats": 2}}])

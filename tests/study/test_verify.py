@@ -5,7 +5,7 @@ import pytest
 from cheaper import workerless
 from lratlas.study.artifacts import CHECKSUMS, making
 from lratlas.study.store import Store
-from lratlas.study.verify import Fault, faults, unchecked
+from lratlas.study.verify import Fault, faults, find_unchecked
 from study.fixtures import explored_in
 
 
@@ -50,7 +50,7 @@ def test_files_that_are_made_from_tables_are_checked(store: Store):
     with making(store) as write:
         for name in ("report.html", "figures/a.svg", "figures/b.csv"):
             write(name, name.encode())
-    assert (faults(store), unchecked(store)) == ([], [])
+    assert (faults(store), find_unchecked(store)) == ([], [])
     (root / "report.html").write_text("report.htm")
     (root / "figures" / "a.svg").unlink()
     (root / "figures" / "mine.svg").write_text("one of the user's own")
@@ -59,7 +59,7 @@ def test_files_that_are_made_from_tables_are_checked(store: Store):
         Fault(path="report.html", what="was cut short or altered"),
     ]
     assert faults(store) == expected
-    assert unchecked(store) == ["figures/mine.svg"]
+    assert find_unchecked(store) == ["figures/mine.svg"]
     with making(store) as write:  # the figures alone
         write("figures/a.svg", b"again")
     assert [fault.path for fault in faults(store)] == ["report.html"]
@@ -67,7 +67,7 @@ def test_files_that_are_made_from_tables_are_checked(store: Store):
     assert faults(store) == [Fault(path=CHECKSUMS, what="was cut short or altered")]
     with making(store) as write:
         write("report.html", b"again")
-    assert (faults(store), unchecked(store)) == ([], ["figures/a.svg", "figures/b.csv", "figures/mine.svg"])
+    assert (faults(store), find_unchecked(store)) == ([], ["figures/a.svg", "figures/b.csv", "figures/mine.svg"])
 
 
 def test_an_interrupted_report_has_no_checksums(store: Store):
@@ -81,7 +81,7 @@ def test_an_interrupted_report_has_no_checksums(store: Store):
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert (faults(store), unchecked(store)) == ([], ["report.html"])
+    assert (faults(store), find_unchecked(store)) == ([], ["report.html"])
 
 
 def test_an_edit_of_the_spec_is_said_until_it_is_taken_in(store: Store):
@@ -91,4 +91,4 @@ def test_an_edit_of_the_spec_is_said_until_it_is_taken_in(store: Store):
     with workerless():
         explored_in(Path(store.root))
     assert "somebody's own" in path.read_text()
-    assert (faults(store), unchecked(store)) == ([], [])
+    assert (faults(store), find_unchecked(store)) == ([], [])

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from lratlas import Task
 from lratlas.data.augment import crop_and_flip
-from lratlas.training.fingerprint import changed_parts, combined, fingerprint, fingerprint_parts
+from lratlas.training.fingerprint import combine_parts, describe_changes, fingerprint, fingerprint_parts
 from lratlas.training.objective import of_logits
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -320,8 +320,8 @@ OTHERS: dict[str, tuple[Callable[[], Task], Callable[[], Task], str]] = {
 def test_what_changed_is_another_task_and_is_named(case: str) -> None:
     one, other, named = OTHERS[case]
     before, after = (fingerprint_parts(made().prepared) for made in (one, other))
-    assert combined(before) != combined(after)
-    assert changed_parts(before, after) == named
+    assert combine_parts(before) != combine_parts(after)
+    assert describe_changes(before, after) == named
 
 
 SAME: dict[str, tuple[Callable[[], Task], Callable[[], Task]]] = {
@@ -367,8 +367,8 @@ def test_a_loss_of_plain_objects_is_compared_by_slopes_too(kind: Callable[..., A
         return value + 0.1 * (value - value.detach())
 
     first = parts(smoothed(0.1))
-    assert changed_parts(first, parts(smoothed(0.101))) == "the loss"
-    assert changed_parts(first, parts(straight_through)) == "the loss"
+    assert describe_changes(first, parts(smoothed(0.101))) == "the loss"
+    assert describe_changes(first, parts(straight_through)) == "the loss"
     assert first == parts(nn.CrossEntropyLoss(label_smoothing=0.1), Output)
 
 

@@ -158,13 +158,13 @@ def test_a_tasks_transform_and_augmentation_reach_its_samples() -> None:
     assert held.x.dtype == torch.uint8
     rows = BATCHES[:, None]
     drawn = {name: value[:, None] for name, value in DRAWS.items()}
-    x, y = held.taken(rows, drawn)
+    x, y = held.take_samples(rows, drawn)
     assert x.shape == (STEPS, 1, SIZE, 1, 4, 5)
     assert x.dtype == torch.float64
     assert torch.equal(y[:, 0], Y[BATCHES])
     first = AUGMENT.apply(IMAGES[BATCHES[0]], {name: value[0] for name, value in DRAWS.items()})
     torch.testing.assert_close(x[0, 0], normalise(first), rtol=0, atol=1e-6)
-    torch.testing.assert_close(held.taken(rows)[0][:, 0], normalise(IMAGES)[BATCHES], rtol=0, atol=1e-6)
+    torch.testing.assert_close(held.take_samples(rows)[0][:, 0], normalise(IMAGES)[BATCHES], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("strategy", ["stack", "single"])

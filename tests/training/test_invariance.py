@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lratlas.errors import TaskError
 from lratlas.models.mlp import MLP
-from lratlas.training.invariance import placed, tried
+from lratlas.training.invariance import place_rule, run_trial
 from lratlas.training.rules import sphere_sgd
 from models.helpers import images
 
@@ -29,7 +29,7 @@ class Cast(nn.Module):
 def test_a_trial_draws_the_same_masks_every_time_and_leaves_buffers_alone() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Dropout(0.5))
-    trial = tried(model, POINTS)
+    trial = run_trial(model, POINTS)
     assert torch.equal(trial.outputs(trial.weights), trial.outputs(trial.weights))
     assert (trial.outputs(trial.weights) == 0).any()
     assert all(torch.equal(value, model.get_buffer(name).to(value)) for name, value in trial.model.named_buffers())
@@ -39,8 +39,8 @@ def test_a_rule_on_a_sphere_leaves_the_model_as_it_is() -> None:
     torch.manual_seed(0)
     model, x = MLP(5, (6, 7), 3), POINTS
     state = copy.deepcopy(model.state_dict())
-    found = placed(sphere_sgd(other_lr=0.1), model, x)
+    found = place_rule(sphere_sgd(other_lr=0.1), model, x)
     assert set(found.free) >= {"layers.6.weight", "layers.6.bias"}
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     with pytest.raises(TaskError, match=r"scaling changes it through .*layers\.6\.weight"):
-        placed(sphere_sgd(), Cast(model), x)
+        place_rule(sphere_sgd(), Cast(model), x)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lratlas.training.evaluate import evaluate_stack, pooled_buffers
+from lratlas.training.evaluate import evaluate_stack, pool_buffers
 from lratlas.training.memory import in_parts, is_out_of_memory
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Program, build
@@ -105,12 +105,12 @@ def test_evaluating_and_pooling_in_parts_give_what_the_whole_gives(caplog: pytes
     samples = samples_of(X, Y, point)
     with caplog.at_level(logging.WARNING, logger="lratlas"):
         scores = evaluate_stack(limited, point.weights, point.buffers, samples)
-        pooled = pooled_buffers(limited, point.weights, point.buffers, samples, batch_size=7)
+        pooled = pool_buffers(limited, point.weights, point.buffers, samples, batch_size=7)
     assert len(caplog.records) == 4
     expected = evaluate_stack(program, point.weights, point.buffers, samples)
     for name in ("loss", "accuracy", "chance_accuracy"):
         torch.testing.assert_close(getattr(scores, name), getattr(expected, name), rtol=0, atol=1e-12)
-    for name, value in pooled_buffers(program, point.weights, point.buffers, samples, batch_size=7).items():
+    for name, value in pool_buffers(program, point.weights, point.buffers, samples, batch_size=7).items():
         torch.testing.assert_close(pooled[name], value, rtol=0, atol=1e-12)
 
 

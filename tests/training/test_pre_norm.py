@@ -13,7 +13,7 @@ from lratlas.models.convnet import ConvNet
 from lratlas.models.mlp import MLP
 from lratlas.models.resnet import ResNet18
 from lratlas.models.vit import ViT
-from lratlas.training.invariance import pre_norm_names, tried
+from lratlas.training.invariance import pre_norm_names, run_trial
 from models.helpers import images
 
 
@@ -148,7 +148,7 @@ def test_the_weights_before_norm_layers_are_found(kind: str) -> None:
 def test_scaling_them_together_leaves_the_outputs_as_they_are(kind: str, factor: float) -> None:
     case = made(kind)
     model, x = case.model, case.x
-    trial = tried(model, x)
+    trial = run_trial(model, x)
     for module in trial.model.modules():
         if isinstance(module, (nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d)):
             module.eps = 1e-30  # the one thing that knows of the scale

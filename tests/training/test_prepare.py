@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lratlas import Task
 from lratlas.errors import TaskError
-from lratlas.training.prepared import held_out, make_model, task_on
+from lratlas.training.prepared import make_model, split_validation, task_on
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(40, 6, generator=GENERATOR)
@@ -206,7 +206,7 @@ def test_numpy_numbers_and_loaders_give_the_batch_size() -> None:
 
 
 def test_a_held_out_set_and_the_rest_are_all_of_the_data() -> None:
-    (held, _), (rest, labels) = held_out(({"x": X}, Y), 0.2)
+    (held, _), (rest, labels) = split_validation(({"x": X}, Y), 0.2)
     assert (len(held["x"]), len(rest["x"]), len(labels)) == (8, 32, 32)
     assert torch.equal(torch.cat([held["x"], rest["x"]]).sort(0).values, X.sort(0).values)
 

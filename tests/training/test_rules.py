@@ -154,7 +154,7 @@ def test_weights_that_are_not_on_the_sphere_follow_plain_sgd_with_their_own_lr(n
         torch.testing.assert_close(new[key], value, rtol=0, atol=1e-14)
     # What is measured and put back on the sphere is what lives on it.
     assert list(rule.vector(new)) == ["a", "b"]
-    rescaled = rule.constrained({key: 3 * value for key, value in new.items()})
+    rescaled = rule.constrain({key: 3 * value for key, value in new.items()})
     assert torch.equal(rescaled["c"], 3 * new["c"])
     torch.testing.assert_close(rescaled["a"], new["a"], rtol=0, atol=1e-14)
     assert rule.settings["other_lr"] == other_lr

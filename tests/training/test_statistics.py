@@ -14,7 +14,7 @@ from lratlas.models.convnet import ConvNet
 from lratlas.models.mlp import MLP
 from lratlas.rng import stream
 from lratlas.training.batch_norm import batch_dependent, norm_names, other_statistics
-from lratlas.training.evaluate import pooled_buffers
+from lratlas.training.evaluate import pool_buffers
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Strategy, build
 from lratlas.training.rules import sgd
@@ -64,7 +64,7 @@ def data(name: str, count: int) -> tuple[Tensor, Tensor]:
 def pooled(models: list[nn.Module], x: Tensor, y: Tensor, size: int, strategy: Strategy = "stack") -> Weights:
     point = point_of(models)
     program = build(models[0], LOSSES["cross_entropy"], sgd(), compiled=False, strategy=strategy)
-    return pooled_buffers(program, point.weights, point.buffers, samples_of(x, y, point), batch_size=size)
+    return pool_buffers(program, point.weights, point.buffers, samples_of(x, y, point), batch_size=size)
 
 
 def shuffled(x: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def test_everything_else_stays_as_it_was() -> None:
     given = copy.deepcopy(point)
     program = build(each, LOSSES["cross_entropy"], sgd(), compiled=False)
     generator = torch.get_rng_state()
-    found = pooled_buffers(program, point.weights, point.buffers, samples_of(x, y, point), batch_size=6)
+    found = pool_buffers(program, point.weights, point.buffers, samples_of(x, y, point), batch_size=6)
     assert torch.equal(torch.get_rng_state(), generator)
     for one, other in ((point.weights, given.weights), (point.buffers, given.buffers)):
         assert all(torch.equal(value, other[key]) for key, value in one.items())

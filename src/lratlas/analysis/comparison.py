@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from lratlas.analysis.estimates import Gain
-from lratlas.analysis.scores import best_averaged, best_fine_tuned, fine_tuned, good_range, score_of
+from lratlas.analysis.scores import best_averaged, best_fine_tuned, fine_tuned_runs, good_range, score_of
 from lratlas.tables import Tables
 
 _NUMBER, _WHOLE, _WORD = pl.Float64(), pl.Int64(), pl.String()
@@ -114,7 +114,7 @@ def _quality(entry: Entry) -> dict[str, object]:
     if best := best_fine_tuned(tables, score):
         row |= {"best_plr": best.plr, "best_flr": best.flr, "best_score": best.value}
         row |= {"best_over_threshold": _multiple(best.plr, entry), **_gain("best", best.gain)}
-    if good := good_range(fine_tuned(runs), score):
+    if good := good_range(fine_tuned_runs(runs), score):
         row |= {"good_low": good.low, "good_high": good.high, "good_factor": good.factor}
     if best := best_averaged(tables, score):
         row |= {"average_plr": best.plr, "average_count": best.count, "average_score": best.value}

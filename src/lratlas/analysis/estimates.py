@@ -46,11 +46,11 @@ def best_over_best(ours: Floats, theirs: Floats) -> Gain:
         theirs: Those of the others, by the same seeds.
     """
     pairs = ours[np.argmax(ours.mean(axis=1))] - theirs[np.argmax(theirs.mean(axis=1))]
-    judged = chosen_and_judged(ours) - chosen_and_judged(theirs)
+    judged = cross_validate_choice(ours) - cross_validate_choice(theirs)
     return _around((float(pairs.mean()) + judged) / 2, pairs)
 
 
-def chosen_and_judged(scores: Floats) -> float:
+def cross_validate_choice(scores: Floats) -> float:
     """The mean score of the option that some of the seeds choose, by the other seeds; one seed chooses for itself.
 
     Two thirds of the seeds choose: those that follow each other, going round, with each seed in turn as the first.

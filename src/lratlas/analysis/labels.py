@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import special
 
-from lratlas.tables import Tables, direct, scored, table
+from lratlas.tables import Tables, direct, drop_diverged_scores, table
 from lratlas.thresholds import GEOMETRY_COUNT, Thresholds
 
 Floats = NDArray[np.float64]
@@ -147,7 +147,7 @@ def decide(ballot: Votes, weights: Floats, *, thresholds: Thresholds) -> Decisio
     settled = ~falling & (weights @ ballot.tested.T > finite / 2)
     unmoved = ~broken & ~one & (weights @ ballot.unmoved.T > finite / 2)
     too_small = np.logical_and.accumulate(unmoved | (runs == 0), axis=1)
-    slow, overtaken = below_one & at_chance, _overtaken(ballot, weights, falling & ~at_chance)
+    slow, overtaken = below_one & at_chance, _is_overtaken(ballot, weights, falling & ~at_chance)
     choices = [
         (runs == 0, ""),
         (broken, "3"),
@@ -197,7 +197,7 @@ def convergence_cut(labels: NDArray[np.str_]) -> NDArray[np.int64]:
     return change_point(labels != "1", (labels != "undecided") & (labels != ""))
 
 
-def _overtaken(ballot: Votes, weights: Floats, falling: Bools) -> Bools:
+def _is_overtaken(ballot: Votes, weights: Floats, falling: Bools) -> Bools:
     """Whether a larger PLR is at a lower median loss that still falls."""
     loss = _medians(ballot.loss, weights)
     lowest = np.minimum.accumulate(np.where(falling, loss, np.inf)[:, ::-1], axis=1)[:, ::-1]
@@ -245,7 +245,7 @@ def _barriers(pairs: pl.DataFrame, *, plrs: Floats, seeds: NDArray[np.int64]) ->
 
 def _spreads(runs: pl.DataFrame, *, plrs: Floats, seeds: NDArray[np.int64]) -> Floats:
     """Spreads of test accuracy of shape (PLRs, seeds), of two solutions or more; NaN where not measured."""
-    own = direct(scored(runs)).filter(pl.col("test_accuracy").is_finite())
+    own = direct(drop_diverged_scores(runs)).filter(pl.col("test_accuracy").is_finite())
     flr, off = pl.col("flr"), (pl.col("count") - GEOMETRY_COUNT).abs() + pl.col("count") * 1e-9  # of two, the lower
     ends = (flr == flr.min().over("plr")) | (flr == flr.max().over("plr"))
     solutions = pl.concat(

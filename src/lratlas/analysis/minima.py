@@ -145,7 +145,7 @@ _STATE_OF = {"initial": STATES[0], "pretrain": STATES[1], "finetune": STATES[2]}
 LOW, HIGH = 0.05, 0.95
 
 
-def pooled_norms(tables: Tables) -> pl.DataFrame:
+def pool_norms(tables: Tables) -> pl.DataFrame:
     """Logs of the filters' norms over the total norm, all PLRs and seeds of a regime together (Fig. 13 of the paper).
 
     Args:

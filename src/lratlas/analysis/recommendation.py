@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lratlas.analysis.regimes import all_too_small
-from lratlas.analysis.scores import averaged, best_averaged, best_fine_tuned, fine_tuned, good_range, score_of
+from lratlas.analysis.scores import average_runs, best_averaged, best_fine_tuned, fine_tuned_runs, good_range, score_of
 from lratlas.tables import Tables
 from lratlas.text import format_lr
 
@@ -54,7 +54,7 @@ def recommendation(tables: Tables, *, elr: bool) -> Recommendation | None:
     if not ways or all_too_small(tables["regimes"]):
         return None
     best = max(ways, key=lambda way: way.value if score.more_is_better else -way.value)
-    finished = fine_tuned(runs) if best.count is None else averaged(runs).filter(count=best.count)
+    finished = fine_tuned_runs(runs) if best.count is None else average_runs(runs).filter(count=best.count)
     good = good_range(finished, score)
     low, high = (good.low, good.high) if good else (best.plr, best.plr)
     name = "effective learning rate" if elr else "learning rate"

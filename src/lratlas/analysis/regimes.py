@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lratlas.analysis.labels import SLOW, UNMOVED, decide, votes
 from lratlas.errors import SpecError, StudyError
-from lratlas.tables import SCHEMAS, Tables, completed, direct, empty, has_accuracy
+from lratlas.tables import SCHEMAS, Tables, add_missing_columns, direct, empty, has_accuracy
 from lratlas.thresholds import DEFAULTS, Thresholds
 
 FEWEST_BLOCKS = 5  # with four, even a loss that falls throughout has p = 1/24
@@ -71,7 +71,7 @@ def run_evidence(tables: Tables, *, chance_loss: float, thresholds: Thresholds) 
     small = thresholds.small_loss * chance_loss if chance_loss > 0 else -math.inf
     unbounded = not scored and bool((tables["traces"]["train_loss"] < -small).any())
     _check_unique(runs)
-    rows = _covered(tables["traces"], runs)
+    rows = _trace_spans(tables["traces"], runs)
     frame = (
         runs.select(
             "run",
@@ -84,13 +84,15 @@ def run_evidence(tables: Tables, *, chance_loss: float, thresholds: Thresholds) 
         )
         .join(_last_quarter(rows), on="run", how="left", maintain_order="left")
         .join(_trends(rows), on="run", how="left", maintain_order="left")
-        .join(_unmoved(tables["traces"], runs, thresholds.unmoved), on="run", how="left", maintain_order="left")
+        .join(_has_not_moved(tables["traces"], runs, thresholds.unmoved), on="run", how="left", maintain_order="left")
     )
     measured = ["test_accuracy", "train_accuracy", "chance_accuracy", "train_loss", "trend_p", "fall"]
     frame = frame.with_columns(
         pl.when(~pl.col("diverged")).then(pl.col(name)).alias(name) for name in measured
     ).with_columns(
-        pl.coalesce(pl.col("train_accuracy") - pl.col("chance_accuracy"), _removed(chance_loss, small)).alias("excess"),
+        pl.coalesce(pl.col("train_accuracy") - pl.col("chance_accuracy"), _removed_share(chance_loss, small)).alias(
+            "excess"
+        ),
         pl.when(pl.col("trend_p").is_not_null())
         .then((pl.col("trend_p") < thresholds.trend_level) & (pl.col("fall") > thresholds.fall))
         .alias("falling"),
@@ -107,7 +109,7 @@ def run_evidence(tables: Tables, *, chance_loss: float, thresholds: Thresholds) 
     ).drop("run", "small_end", "at_rest", "fall")
 
 
-def _removed(chance_loss: float, small: float) -> pl.Expr:
+def _removed_share(chance_loss: float, small: float) -> pl.Expr:
     """The share of the chance loss that training has removed: nothing where the loss has not moved.
 
     A loss below ``small`` counts as it is: a model that starts fitted has nothing to move.
@@ -118,7 +120,7 @@ def _removed(chance_loss: float, small: float) -> pl.Expr:
     return pl.when(still).then(pl.min_horizontal(share, 0.0)).otherwise(share)
 
 
-def _unmoved(traces: pl.DataFrame, runs: pl.DataFrame, share: float) -> pl.DataFrame:
+def _has_not_moved(traces: pl.DataFrame, runs: pl.DataFrame, share: float) -> pl.DataFrame:
     """Per run, whether its test loss is near the start all through the last half, and its gradient is not zero.
 
     In the first half, the statistics of batch norm may still be on their way from their initial values.
@@ -127,8 +129,8 @@ def _unmoved(traces: pl.DataFrame, runs: pl.DataFrame, share: float) -> pl.DataF
     near = ((pl.col("test_loss") - start).abs() <= share * start.abs()).fill_null(value=False)
     dead = (pl.col("gradient_norm").sort_by("step").last() == 0).fill_null(value=False)
     return (
-        completed(traces, "traces")
-        .join(completed(runs, "runs").select("run", "steps", "start_loss"), on="run")
+        add_missing_columns(traces, "traces")
+        .join(add_missing_columns(runs, "runs").select("run", "steps", "start_loss"), on="run")
         .filter(pl.col("step") > pl.col("steps") / 2)
         .group_by("run")
         .agg((near.all() & ~dead).alias("unmoved"))
@@ -152,7 +154,7 @@ def _check_traced(frame: pl.DataFrame) -> None:
         )
 
 
-def _covered(traces: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
+def _trace_spans(traces: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
     """The trace rows of ``runs`` with where each begins (``start``) and how many steps it covers."""
     clean = [
         pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name)
@@ -270,7 +272,7 @@ def regimes(
         schema_overrides={"reason": pl.String},
     ).with_columns(pl.col("above_chance_p", "barrier", "spread").fill_nan(None))
     return (
-        _pooled(evidence)
+        _pool_seeds(evidence)
         .join(decided, on="plr", how="left")
         .join(_flr_spread(tables["runs"]), on="plr", how="left")
         .sort("plr")
@@ -280,18 +282,21 @@ def regimes(
 
 def all_too_small(regimes: pl.DataFrame) -> bool:
     """Whether there are PLRs and the loss has moved at none of them."""
-    return len(regimes) > 0 and completed(regimes, "regimes").select(pl.col("reason").eq_missing(UNMOVED).all()).item()
+    return (
+        len(regimes) > 0
+        and add_missing_columns(regimes, "regimes").select(pl.col("reason").eq_missing(UNMOVED).all()).item()
+    )
 
 
-def undecided(regimes: pl.DataFrame) -> pl.DataFrame:
+def undecided_plrs(regimes: pl.DataFrame) -> pl.DataFrame:
     """The undecided PLRs that may be of any regime: those that are too small are left out."""
-    whole = completed(regimes, "regimes")
+    whole = add_missing_columns(regimes, "regimes")
     return whole.filter(
         pl.col("regime") == "undecided", ~pl.col("reason").is_in([UNMOVED, SLOW]).fill_null(value=False)
     )
 
 
-def _pooled(evidence: pl.DataFrame) -> pl.DataFrame:
+def _pool_seeds(evidence: pl.DataFrame) -> pl.DataFrame:
     """Means and shares over seeds; what is null, as for runs that are not finite, does not enter."""
     accuracies = ("train_accuracy", "chance_accuracy", "test_accuracy")
     means = ("diverged", "fitted", "falling", "train_loss", *accuracies)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from lratlas.analysis.estimates import Floats, Gain, best_over_best
-from lratlas.tables import Tables, direct, scored, table
+from lratlas.tables import Tables, direct, drop_diverged_scores, table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,15 +141,15 @@ def means(runs: pl.DataFrame, score: Score, *keys: str) -> pl.DataFrame:
     return counted.filter(pl.col("seeds") == runs["seed"].n_unique()).sort(keys)
 
 
-def fine_tuned(runs: pl.DataFrame) -> pl.DataFrame:
+def fine_tuned_runs(runs: pl.DataFrame) -> pl.DataFrame:
     """The runs fine-tuned straight from their PLR with the lowest FLR."""
-    tuned = direct(scored(runs)).filter(pl.col("stage") == "finetune")
+    tuned = direct(drop_diverged_scores(runs)).filter(pl.col("stage") == "finetune")
     return tuned.filter(pl.col("flr") == pl.col("flr").min())
 
 
-def averaged(runs: pl.DataFrame) -> pl.DataFrame:
+def average_runs(runs: pl.DataFrame) -> pl.DataFrame:
     """The weight averages straight from their PLR."""
-    return direct(scored(runs)).filter(pl.col("stage") == "average")
+    return direct(drop_diverged_scores(runs)).filter(pl.col("stage") == "average")
 
 
 def converging(regimes: pl.DataFrame) -> list[float]:
@@ -164,7 +164,7 @@ def best_fine_tuned(tables: Tables, score: Score) -> Best | None:
         tables: A study's tables; ``runs``, ``regimes`` and ``boundaries``.
         score: What is compared.
     """
-    return _best(fine_tuned(tables["runs"]), tables, score, "plr", "flr")
+    return _best(fine_tuned_runs(tables["runs"]), tables, score, "plr", "flr")
 
 
 def best_averaged(tables: Tables, score: Score) -> Best | None:
@@ -174,7 +174,7 @@ def best_averaged(tables: Tables, score: Score) -> Best | None:
         tables: A study's tables; ``runs``, ``regimes`` and ``boundaries``.
         score: What is compared.
     """
-    return _best(averaged(tables["runs"]), tables, score, "plr", "count")
+    return _best(average_runs(tables["runs"]), tables, score, "plr", "count")
 
 
 def complete_seeds(frame: pl.DataFrame) -> list[int]:
@@ -196,10 +196,10 @@ def threshold_gain(finished: pl.DataFrame, sides: Sides, score: Score) -> Gain |
     Returns:
         The gain, positive is better, also for a loss; None where one of the two sides has no models of all seeds.
     """
-    return gain_between(finished, sides.near, sides.below, score)
+    return estimate_gain(finished, sides.near, sides.below, score)
 
 
-def gain_between(finished: pl.DataFrame, ours: Sequence[float], theirs: Sequence[float], score: Score) -> Gain | None:
+def estimate_gain(finished: pl.DataFrame, ours: Sequence[float], theirs: Sequence[float], score: Score) -> Gain | None:
     """How much better the best models from some PLRs are than the best from others, as `best_over_best` has it.
 
     Args:

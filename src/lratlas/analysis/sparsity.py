@@ -57,7 +57,7 @@ def sparsity(features: pl.DataFrame, *, chance: float) -> pl.DataFrame:
     excess = (accuracy - chance).clip(lower_bound=0)
     rest = (accuracy.sum() - accuracy.max()) / (pl.len() - 1)
     return (
-        _measured(features)
+        _measured_features(features)
         .group_by(RUN)
         .agg(
             accuracy.max().alias("top_accuracy"),
@@ -74,7 +74,7 @@ def sparsity(features: pl.DataFrame, *, chance: float) -> pl.DataFrame:
     )
 
 
-def _measured(features: pl.DataFrame) -> pl.DataFrame:
+def _measured_features(features: pl.DataFrame) -> pl.DataFrame:
     return features.filter(pl.col("accuracy").is_finite())
 
 

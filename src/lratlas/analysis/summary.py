@@ -9,12 +9,12 @@ from lratlas.analysis.minima import (
     at_equal_loss,
     flatness_correlation,
     norm_spread,
-    pooled_norms,
+    pool_norms,
     two_stage_means,
     two_stages,
 )
 from lratlas.analysis.power_law import FEWEST_POINTS, rising
-from lratlas.analysis.regimes import ALL_TOO_SMALL, all_too_small, undecided
+from lratlas.analysis.regimes import ALL_TOO_SMALL, all_too_small, undecided_plrs
 from lratlas.analysis.scores import (
     GAIN,
     Best,
@@ -26,7 +26,7 @@ from lratlas.analysis.scores import (
     options,
     score_of,
 )
-from lratlas.tables import Tables, completed, has_accuracy, table
+from lratlas.tables import Tables, add_missing_columns, has_accuracy, table
 from lratlas.text import digits_needed, format_lr, plain, signed_interval
 
 
@@ -43,7 +43,7 @@ def summary(tables: Tables, *, elr: bool) -> list[str]:
         convergence, two stages, norms and sharpness; nothing about what was not measured.
     """
     name = "effective learning rate" if elr else "learning rate"
-    regimes = completed(tables["regimes"], "regimes").sort("plr")
+    regimes = add_missing_columns(tables["regimes"], "regimes").sort("plr")
     if regimes.is_empty():
         return ["No pre-training run has finished yet."]
     if all_too_small(regimes):
@@ -56,9 +56,9 @@ def summary(tables: Tables, *, elr: bool) -> list[str]:
         _subregime(bounds["subregime"]),
         _divergence(regimes, bounds["divergence"], _at_chance(runs)),
         _too_small(regimes),
-        _undecided(regimes),
-        _fine_tuned(best_fine_tuned(tables, score), score, regimes),
-        _averaged(best_averaged(tables, score), score),
+        _undecided_sentence(regimes),
+        _fine_tuned_sentence(best_fine_tuned(tables, score), score, regimes),
+        _average_sentence(best_averaged(tables, score), score),
         _features(tables.get("sparsity"), regimes),
         _bands(tables.get("bands"), regimes),
     ]
@@ -89,7 +89,7 @@ def _convergence(regimes: pl.DataFrame, row: dict[str, float | None], name: str)
     found = regimes["regime"] == "1"
     if found.all():
         return f"Training converges at every {name} tested, {span}; the convergence threshold lies higher."
-    if not undecided(regimes).is_empty():
+    if not undecided_plrs(regimes).is_empty():
         return f"The convergence threshold cannot be told {span}: some learning rates are undecided."
     if not found.any():
         return f"Training converges at no {name} tested, {span}, within the steps given."
@@ -138,8 +138,8 @@ def _too_small(regimes: pl.DataFrame) -> str:
     return " ".join(f"Too small: {_plr_list(plrs[reason])}; {words}." for reason, words in said.items() if plrs[reason])
 
 
-def _undecided(regimes: pl.DataFrame) -> str:
-    found = undecided(regimes)
+def _undecided_sentence(regimes: pl.DataFrame) -> str:
+    found = undecided_plrs(regimes)
     if found.is_empty():
         return ""
     parts = [
@@ -156,7 +156,7 @@ def _plr_list(plrs: list[float]) -> str:
     return ", ".join(format_lr(plr) for plr in plrs)
 
 
-def _fine_tuned(best: Best | None, score: Score, regimes: pl.DataFrame) -> str:
+def _fine_tuned_sentence(best: Best | None, score: Score, regimes: pl.DataFrame) -> str:
     if best is None or best.flr is None:
         return ""
     already = " Training converges there already." if best.plr in converging(regimes) else ""
@@ -166,7 +166,7 @@ def _fine_tuned(best: Best | None, score: Score, regimes: pl.DataFrame) -> str:
     )
 
 
-def _averaged(best: Best | None, score: Score) -> str:
+def _average_sentence(best: Best | None, score: Score) -> str:
     if best is None:
         return ""
     return (
@@ -244,11 +244,11 @@ def minima_sentences(tables: Tables) -> list[str]:
     Returns:
         One or two sentences for each of the four; nothing about what was not measured.
     """
-    sentences = [threshold(tables), stages(tables), norms(tables), sharpness(tables)]
+    sentences = [threshold_sentence(tables), stages(tables), norms(tables), sharpness(tables)]
     return [sentence for sentence in sentences if sentence]
 
 
-def threshold(tables: Tables) -> str:
+def threshold_sentence(tables: Tables) -> str:
     """How the epochs to convergence grow with the PLR, as a power law where there is one (Fig. 11 of the paper).
 
     Args:
@@ -311,7 +311,7 @@ def norms(tables: Tables) -> str:
     Returns:
         A text, empty where no norms were measured.
     """
-    spread = norm_spread(pooled_norms(tables))
+    spread = norm_spread(pool_norms(tables))
     if spread.is_empty():
         return ""
     names = spread["regime"].cast(pl.String).unique(maintain_order=True).to_list()
@@ -322,7 +322,7 @@ def norms(tables: Tables) -> str:
         for row in rows
     ]
     where = "" if name == "all" else f" of regime {name}" if name != "undecided" else " of no decided regime"
-    return f"Norms: nine tenths of the filters{where} lie within {_joined(parts)}."
+    return f"Norms: nine tenths of the filters{where} lie within {_join_sentences(parts)}."
 
 
 def sharpness(tables: Tables) -> str:
@@ -394,5 +394,5 @@ def _against(scores: pl.DataFrame, way: str, named: str) -> str:
     return f"{text} (95 % interval of the gain over seeds {signed_interval(100 * gain.low, 100 * gain.high)}{meaning})"
 
 
-def _joined(parts: list[str]) -> str:
+def _join_sentences(parts: list[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

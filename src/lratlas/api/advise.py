@@ -11,7 +11,7 @@ from typing import Any
 from altair.utils.schemapi import debug_mode
 
 from lratlas.errors import SearchError
-from lratlas.paths import home_expanded
+from lratlas.paths import expand_home
 from lratlas.report.charts.search_charts import advice_chart, course_chart
 from lratlas.report.charts.search_words import courses_data
 from lratlas.report.figures import figure_pdf, figure_svg
@@ -20,7 +20,7 @@ from lratlas.report.theme import Drawing
 from lratlas.search.advice import Advice
 from lratlas.search.regimes import Bracket
 from lratlas.study.files import write_file
-from lratlas.text import finite_or_none, is_finite
+from lratlas.text import is_finite, replace_nonfinite
 
 FILES = ("advice.json", "advice.svg", "advice.pdf", "advice.html")
 """What `write_advice` writes."""
@@ -41,7 +41,7 @@ def write_advice(advice: Advice, folder: str | Path) -> Path:
     Raises:
         SearchError: A file cannot be written.
     """
-    folder = home_expanded(folder)
+    folder = expand_home(folder)
     # Altair checks every part of a chart against a schema as it is made, which takes longer than all the rest.
     with debug_mode(False):
         charts = charts_of(advice)
@@ -81,7 +81,7 @@ def advice_facts(advice: Advice) -> dict[str, Any]:
     tables = {name: record[name].to_dicts() for name in ("evidence", "compared")}
     checkpoint = None if advice.checkpoint is None else str(advice.checkpoint)
     facts = {"statement": advice.statement} | record | brackets | tables | {"checkpoint": checkpoint}
-    return finite_or_none(facts)
+    return replace_nonfinite(facts)
 
 
 def cost_facts(advice: Advice) -> dict[str, str]:
@@ -89,10 +89,10 @@ def cost_facts(advice: Advice) -> dict[str, str]:
     lrs, seeds = advice.evidence["lr"].n_unique(), advice.evidence["seed"].n_unique()
     return {
         "Cost": f"{advice.cost:.2f} full trainings of {advice.length(advice.steps)}",
-        "Segments": f"{advice.evidence.height}, of {_counted(lrs, 'LR')} and {_counted(seeds, 'seed')}",
+        "Segments": f"{advice.evidence.height}, of {_count_noun(lrs, 'LR')} and {_count_noun(seeds, 'seed')}",
         "Time": f"{advice.evidence['seconds'].sum():,.0f} s, summed over segments",
         **_schedule(advice),
-        **_expected(advice),
+        **_expected_row(advice),
         **_best(advice),
         "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "polars", "altair")),
         "Machine": f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
@@ -106,7 +106,7 @@ def _schedule(advice: Advice) -> dict[str, str]:
     return {"LR": f"{schedule_text(advice)}{warmup}"}
 
 
-def _expected(advice: Advice) -> dict[str, str]:
+def _expected_row(advice: Advice) -> dict[str, str]:
     if advice.expected is None:
         return {}
     interval = f"90% interval {advice.expected_low:.4g} to {advice.expected_high:.4g}"
@@ -119,7 +119,7 @@ def _best(advice: Advice) -> dict[str, str]:
     return {"Best so far": f"{advice.best:.4g}, after {advice.length(advice.best_steps)}"}
 
 
-def _counted(count: int, noun: str) -> str:
+def _count_noun(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from lratlas.analysis.comparison import Entry, comparison
 from lratlas.atlas import Atlas, load
 from lratlas.errors import StudyError
-from lratlas.paths import home_expanded
+from lratlas.paths import expand_home
 from lratlas.report.charts.comparison import comparison_chart, readable
 from lratlas.report.theme import Drawing
 
@@ -67,7 +67,7 @@ class Comparison:
             StudyError: The file cannot be written.
         """
         try:
-            home_expanded(file).write_text(self.html(), encoding="utf-8")
+            expand_home(file).write_text(self.html(), encoding="utf-8")
         except OSError as error:
             raise StudyError(f"The page cannot be written to {file}: {error.strerror or error}.") from error
 

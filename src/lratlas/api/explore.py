@@ -15,7 +15,7 @@ from lratlas.errors import JobsFailed, SpecError, StudyError, meant
 from lratlas.notices import heard
 from lratlas.study.artifacts import REPORT
 from lratlas.study.folder import AGAIN, PYTHON
-from lratlas.study.plan import stored_spec
+from lratlas.study.plan import read_stored_spec
 from lratlas.study.run import check_workers, open_study, run_study
 from lratlas.study.store import Store
 from lratlas.text import to_python
@@ -121,7 +121,7 @@ def resume(
         StudyError: There is no study there, or it was started from Python and must be continued from there.
     """
     store = Store.open(folder)
-    spec = stored_spec(store)
+    spec = read_stored_spec(store)
     if spec.task.preset == PYTHON:
         raise StudyError(f"{folder} was started from Python with a custom task; {AGAIN}.")
     where = _where(workers, cluster, gpu_share, executor)
@@ -144,7 +144,7 @@ def _run(
     progress: "Callable[[Progress], None] | None",
     notice: Callable[[str], None],
 ) -> "Atlas":
-    changed = spec is not None and spec != stored_spec(store)
+    changed = spec is not None and spec != read_stored_spec(store)
 
     def run_once(*more: float, notice: Callable[[str], None]) -> "Atlas":
         try:

@@ -10,7 +10,7 @@ from altair.utils.schemapi import debug_mode
 
 from lratlas.atlas import Atlas
 from lratlas.errors import LRAtlasError
-from lratlas.report.charts.declared import declared_text
+from lratlas.report.charts.declared import make_text
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.page import page
 from lratlas.report.theme import Drawing
@@ -28,7 +28,7 @@ class Drawn:
     missing: Mapping[str, str]
 
 
-def drawn(atlas: Atlas, *, at_loss: float | None = None) -> Drawn:
+def draw_charts(atlas: Atlas, *, at_loss: float | None = None) -> Drawn:
     """Draw every chart that the study asks for.
 
     Args:
@@ -63,7 +63,7 @@ def page_of(atlas: Atlas, found: Drawn, *, live: bool = False) -> str:
         tables=atlas.tables,
         facts=facts(atlas),
         missing=found.missing,
-        texts={name: declared_text(name, chart) for name, chart in atlas.declared.items()},
+        texts={name: make_text(name, chart) for name, chart in atlas.declared.items()},
         folder=atlas.folder,
         live=live,
     )

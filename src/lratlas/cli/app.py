@@ -76,13 +76,13 @@ def main() -> None:
     told = threading.Event()
     words = list(sys.argv[1:])  # a script that runs has its own
 
-    def terminated(_signal: int, _frame: object) -> NoReturn:
+    def raise_terminated(_signal: int, _frame: object) -> NoReturn:
         # An exit like any other: worker processes are ended on the way out.
-        notice(_ended("terminated", words))
+        notice(_ended_message("terminated", words))
         told.set()
         sys.exit(TERMINATED)
 
-    signal.signal(signal.SIGTERM, terminated)
+    signal.signal(signal.SIGTERM, raise_terminated)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every sign
     try:
@@ -105,7 +105,7 @@ def main() -> None:
         code = 0
     if code == INTERRUPTED:
         signal.signal(signal.SIGINT, _exit)  # a second Ctrl-C, while Python ends
-        notice(_ended("interrupted", words))
+        notice(_ended_message("interrupted", words))
     sys.exit(code)
 
 
@@ -113,7 +113,7 @@ def _exit(_signal: int, _frame: object) -> NoReturn:
     os._exit(INTERRUPTED)
 
 
-def _ended(how: str, words: Sequence[str]) -> str:
+def _ended_message(how: str, words: Sequence[str]) -> str:
     """The message of a command that was ended from outside."""
     command = next((word for word in words if not word.startswith("-")), "")
     return f"{how}; nothing computed is lost: the same command continues." if command in _CONTINUED else f"{how}."
@@ -313,9 +313,9 @@ def report(
         raise SpecError(f"--at-loss is {at_loss}; it must be above 0.")
     atlas = load(folder)
     if figures:
-        from lratlas.api.report import drawn, write_files
+        from lratlas.api.report import draw_charts, write_files
 
-        write_files(atlas, drawn(atlas, at_loss=at_loss), page=False)
+        write_files(atlas, draw_charts(atlas, at_loss=at_loss), page=False)
         say(f"Figures: {atlas.folder}/figures")
     else:
         say(f"Report: {atlas.write_report(at_loss=at_loss)}")

@@ -12,7 +12,7 @@ import typer
 from lratlas.cli.options import CORES, DataRoot, Json, count, look_for_data
 from lratlas.cli.terminal import notice, print_json, print_table, say
 from lratlas.errors import SpecError
-from lratlas.paths import home_expanded
+from lratlas.paths import expand_home
 
 if TYPE_CHECKING:
     from lratlas.search.advice import Advice
@@ -262,10 +262,10 @@ def _for_script(
     script: Path, words: list[str], folder: str, settings: dict[str, Any], told: dict[str, Any], report: Report
 ) -> "Advice":
     from lratlas.search.driven.find import find_by_script
-    from lratlas.search.rungs import spent
+    from lratlas.search.rungs import trainings_spent
 
     def ended(finder: "Finder") -> None:
-        report(spent(finder.search, finder.results), finder.search.budget, "")
+        report(trainings_spent(finder.search, finder.results), finder.search.budget, "")
 
     renamed = {"metric-pattern": "pattern", "retry-failed": "retry_failed"}
     given = {renamed.get(name, name): each for name, each in told.items()}
@@ -280,7 +280,7 @@ def _for_command(command: str, folder: str, settings: dict[str, Any], told: dict
     from lratlas.search.program.command import find_by_command
     from lratlas.search.program.process import visible_gpus
     from lratlas.search.program.template import check_program, placeholders
-    from lratlas.search.rungs import spent
+    from lratlas.search.rungs import trainings_spent
 
     counted = "epochs" if "epochs" in told else "steps"
     if counted not in told:
@@ -292,7 +292,7 @@ def _for_command(command: str, folder: str, settings: dict[str, Any], told: dict
     settings |= {name: told[name] for name in ("samples", "chance", "limit") if name in told}
     template = placeholders(command)
     check_program(template)
-    if not (home_expanded(folder) / SETTINGS).exists():  # else the command must do what the search was begun with
+    if not (expand_home(folder) / SETTINGS).exists():  # else the command must do what the search was begun with
         settings |= {"resumable": template.resumable, "anneal": template.anneals}
     gpus = visible_gpus()
     finders = [Finder(folder, **settings) for _ in range(told.get("workers") or len(gpus) or CORES)]
@@ -301,7 +301,7 @@ def _for_command(command: str, folder: str, settings: dict[str, Any], told: dict
         finders[0].retry_failed()
 
     def ended(_: object) -> None:
-        report(spent(search, finders[0].results), search.budget, "")
+        report(trainings_spent(search, finders[0].results), search.budget, "")
 
     return find_by_command(
         command,

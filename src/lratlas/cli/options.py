@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from lratlas.errors import SpecError
-from lratlas.paths import home_expanded
+from lratlas.paths import expand_home
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -74,7 +74,7 @@ GpuShare = Annotated[
 def look_for_data(root: str | None) -> None:
     """Let data sets be looked for under ``root``, also by worker processes, which inherit it."""
     if root is not None:
-        os.environ["LRATLAS_DATA"] = str(home_expanded(root))
+        os.environ["LRATLAS_DATA"] = str(expand_home(root))
 
 
 def worker_options(workers: int | None, cluster: str | None, gpu_share: float = 1.0) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def verify(
     """Check every file of a study against its checksum, and name what is damaged or missing."""
     look_for_data(data_root)
     from lratlas.study.store import Store
-    from lratlas.study.verify import faults, unchecked
+    from lratlas.study.verify import faults, find_unchecked
 
     store = Store.open(folder)
     found = faults(store)
@@ -114,7 +114,7 @@ def verify(
         with redirect_stdout(sys.stderr):
             _repair(store, found)
     left = faults(store) if found and repair else found
-    without = unchecked(store)
+    without = find_unchecked(store)
     if as_json:
         print_json({"faults": [asdict(each) for each in found], "left": len(left), "unchecked": without})
     else:

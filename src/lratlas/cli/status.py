@@ -28,12 +28,12 @@ def print_search_status(folder: str, *, as_json: bool) -> None:
         SearchError: The search is damaged.
     """
     from lratlas.search.finder import Finder
-    from lratlas.search.rungs import spent
+    from lratlas.search.rungs import trainings_spent
 
     finder = Finder(folder)
     results = finder.results
     state = "finished" if finder.finished else "not finished"
-    cost, budget = spent(finder.search, results), finder.search.budget
+    cost, budget = trainings_spent(finder.search, results), finder.search.budget
     failed = sum(each.failure is not None for each in results)
     advice, reason = _advice(finder)
     if as_json:

@@ -41,13 +41,13 @@ def watch(
     if schedule not in _SCHEDULES:
         raise SpecError(f"--schedule is {schedule!r}; choose {', '.join(_SCHEDULES[:-1])} or {_SCHEDULES[-1]}.")
     from lratlas.search.driven.script import script_body
-    from lratlas.search.driven.steps import followed
+    from lratlas.search.driven.steps import follow_steps
 
     run = script_body(script)
     rules: dict[str, Any] = {"schedule": False if schedule == "constant" else schedule, "chance_loss": chance_loss}
     watched = WatchedTraining(rules)
     try:
-        with followed(lambda: watched):
+        with follow_steps(lambda: watched):
             run(words or [])
     finally:  # also where the script fails, or is interrupted
         sys.stdout.flush()

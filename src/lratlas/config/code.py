@@ -8,7 +8,7 @@ from typing import Any
 from lratlas.errors import SpecError
 
 
-def imported(name: str, where: str) -> Any:
+def import_object(name: str, where: str) -> Any:
     """What a place names; modules in the current folder are found.
 
     Args:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
-from lratlas.config.code import imported
+from lratlas.config.code import import_object
 from lratlas.config.sections import MeasureSpec
 from lratlas.errors import SpecError
 from lratlas.measure.base import Measurement
@@ -23,7 +23,7 @@ def extras_of(section: MeasureSpec) -> Extras:
     Raises:
         SpecError: One of them cannot be imported or is no measurement, or two tables have the same name.
     """
-    return checked([_measurement(name) for name in section.extra])
+    return check_extras([_measurement(name) for name in section.extra])
 
 
 def split_extras(measure: object) -> tuple[object, Extras]:
@@ -43,11 +43,11 @@ def split_extras(measure: object) -> tuple[object, Extras]:
     given = section["extra"]
     if not isinstance(given, list | tuple):
         given = [given]
-    found = checked([_measurement(each) for each in cast("Sequence[object]", given)])
+    found = check_extras([_measurement(each) for each in cast("Sequence[object]", given)])
     return {**section, "extra": [each.name for each in found]}, found
 
 
-def checked(measurements: Iterable[Measurement]) -> Extras:
+def check_extras(measurements: Iterable[Measurement]) -> Extras:
     """The measurements, in order of their names, of which no table or chart has the name of another one.
 
     Raises:
@@ -67,7 +67,7 @@ def checked(measurements: Iterable[Measurement]) -> Extras:
 
 
 def _measurement(given: object) -> Measurement:
-    found = imported(given, _FIELD) if isinstance(given, str) and ":" in given else given
+    found = import_object(given, _FIELD) if isinstance(given, str) and ":" in given else given
     if isinstance(found, Measurement):
         return found
     if isinstance(given, str) and ":" in given:

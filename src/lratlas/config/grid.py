@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 from pydantic import BeforeValidator
 
-from lratlas.config.values import shown
+from lratlas.config.values import format_value
 from lratlas.errors import SpecError
 from lratlas.text import lr_fault, to_python
 
@@ -69,9 +69,9 @@ def _grid_fault(low: object, high: object, per_decade: object) -> str | None:
     """What is wrong with a range, worded to follow the name of the field."""
     for name, end in (("low", low), ("high", high)):
         if allowed := lr_fault(end):
-            return f"has {name} = {shown(end)}, but {name} must be {allowed}"
+            return f"has {name} = {format_value(end)}, but {name} must be {allowed}"
     if isinstance(per_decade, bool) or not isinstance(per_decade, int) or per_decade < 1:
-        return f"has per_decade = {shown(per_decade)}, but per_decade must be a whole number of at least 1"
+        return f"has per_decade = {format_value(per_decade)}, but per_decade must be a whole number of at least 1"
     low, high = cast("float", low), cast("float", high)
     if low > high:
         return f"has low = {low!r} above high = {high!r}, but low must not exceed high"
@@ -82,13 +82,13 @@ def _grid_fault(low: object, high: object, per_decade: object) -> str | None:
     return None
 
 
-def _sorted_lrs(value: object) -> tuple[float, ...]:
+def _sort_lrs(value: object) -> tuple[float, ...]:
     """The learning rates of a field, ascending; a fault is a ``ValueError`` that pydantic reports."""
     if isinstance(value, Mapping):
         return _from_range(cast("Mapping[object, object]", value))
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise ValueError(  # noqa: TRY004 - pydantic reports a ValueError and lets a TypeError pass
-            f"is {shown(value)}, but must be a list of positive numbers or a range {{low, high, per_decade}}"
+            f"is {format_value(value)}, but must be a list of positive numbers or a range {{low, high, per_decade}}"
         )
     return _from_list(to_python(list(cast("Iterable[object]", value))))
 
@@ -109,7 +109,7 @@ def _from_list(values: Sequence[object]) -> tuple[float, ...]:
         raise ValueError("is empty, but must hold at least one LR")
     for value in values:
         if allowed := lr_fault(value):
-            raise ValueError(f"holds {shown(value)}, but every LR must be {allowed}")
+            raise ValueError(f"holds {format_value(value)}, but every LR must be {allowed}")
     lrs = sorted(float(cast("float", value)) for value in values)
     for one, other in itertools.pairwise(lrs):
         if one == other:
@@ -117,5 +117,5 @@ def _from_list(values: Sequence[object]) -> tuple[float, ...]:
     return tuple(lrs)
 
 
-LRs = Annotated[tuple[float, ...], BeforeValidator(_sorted_lrs)]
+LRs = Annotated[tuple[float, ...], BeforeValidator(_sort_lrs)]
 """A field of learning rates: a list or a range when read, a sorted tuple afterwards."""

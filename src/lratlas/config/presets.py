@@ -67,18 +67,18 @@ def preset(
         raise SpecError(f"{small[0]}; it must be at least 1.")
     given = [option for option, value in {"scale": scale, **sizes}.items() if value is not None]
     if spec.task.preset == "images":
-        spec = _resized(spec, scale or 1.0, **sizes)
+        spec = _resize(spec, scale or 1.0, **sizes)
     elif given:
         raise SpecError(f"The preset {name} has no {given[0]}; only studies of images can be resized.")
     changes = {"repeats": repeats, "lrs": None if lrs is None else [*lrs]}
     return _with(
         spec,
         pretrain={key: value for key, value in changes.items() if value is not None},
-        measure=_measured(spec, measure),
+        measure=_measure_options(spec, measure),
     )
 
 
-def _measured(spec: Spec, names: Sequence[str]) -> dict[str, object]:
+def _measure_options(spec: Spec, names: Sequence[str]) -> dict[str, object]:
     extra = [name for name in names if ":" in name]
     switches: dict[str, object] = dict.fromkeys((name for name in names if ":" not in name), True)
     return switches | ({"extra": [*spec.measure.extra, *extra]} if extra else {})
@@ -92,7 +92,7 @@ def demo_presets() -> dict[str, Spec]:
     return {"ticks": ticks.model_copy(update={"finetune": few}), "digits": preset("digits-label-noise")}
 
 
-def _resized(
+def _resize(
     spec: Spec,
     scale: float,
     *,

@@ -294,7 +294,7 @@ class Spec(Section):
         return Thresholds(**self.regimes)
 
     @model_validator(mode="after")
-    def _second_of_known(self) -> Self:
+    def _check_second(self) -> Self:
         unknown = [plr for plr in (self.second.plrs if self.second else ()) if closest(plr, self.pretrain.lrs) is None]
         if unknown:
             raise ValueError(

@@ -12,10 +12,10 @@ from lratlas.config.sections import (
     Section,
     Spec,
 )
-from lratlas.config.values import sentence, shown
+from lratlas.config.values import format_value, sentence
 from lratlas.errors import SpecError
 from lratlas.measure.builtin import MEASUREMENTS
-from lratlas.paths import home_expanded
+from lratlas.paths import expand_home
 
 _OPTIONS = {f"measure.{name}": each for kind in MEASUREMENTS for name, each in kind.needs.options.items()}
 _MAY_GAIN = {"pretrain.lrs", "second.plrs", "second.lrs", "finetune.lrs", "measure.extra"} | {
@@ -38,7 +38,7 @@ def read_spec(path: str | Path) -> Spec:
     Raises:
         SpecError: The file is missing, a folder, empty, not text or not TOML, or the spec in it is faulty.
     """
-    text = _file_text(home_expanded(path))
+    text = _file_text(expand_home(path))
     if not text.strip():
         raise SpecError(f"The spec {path} is empty; it needs at least [task] and [pretrain].")
     try:
@@ -92,7 +92,7 @@ def extends(old: Spec, new: Spec) -> str | None:
         None where ``new`` only adds, else a sentence naming the first field that differs.
     """
     if old.name != new.name:
-        return _changed("name", old.name, new.name)
+        return _describe_change("name", old.name, new.name)
     for section in type(old).model_fields:
         before, after = getattr(old, section), getattr(new, section)
         if section == "measure" and before.convergence != after.convergence:
@@ -122,7 +122,7 @@ def _difference(section: str, field: str, before: object, after: object) -> str 
         return f"`{place}` holds {lost[0]!r} in the study but not in the new spec; values can only be added."
     if place in _MAY_GROW and cast("int", after) > cast("int", before):
         return None
-    return _changed(place, before, after)
+    return _describe_change(place, before, after)
 
 
 def _file_text(path: Path) -> str:
@@ -144,6 +144,6 @@ def _file_text(path: Path) -> str:
     return text
 
 
-def _changed(place: str, before: object, after: object) -> str:
-    held, wanted = shown(before), shown(after)
+def _describe_change(place: str, before: object, after: object) -> str:
+    held, wanted = format_value(before), format_value(after)
     return f"`{place}` is {held} in the study and {wanted} in the new spec; only LRs, repeats and measurements grow."

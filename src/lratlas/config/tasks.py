@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from pydantic import ConfigDict, ValidationError, validate_call
 
-from lratlas.config.code import imported
+from lratlas.config.code import import_object
 from lratlas.config.imaging import image_task
 from lratlas.config.sections import TaskSpec
-from lratlas.config.values import shown
+from lratlas.config.values import format_value
 from lratlas.data.collect import Pair
 from lratlas.data.digits import digits
 from lratlas.data.images import subset
@@ -74,7 +74,7 @@ def tasks_from(section: TaskSpec) -> Tasks:
             raise SpecError(f"There is no task preset {section.preset!r}{hint}; choose one of {', '.join(BUILT_IN)}.")
         make, generated = BUILT_IN[section.preset]
         _check_options(make, section.options, f"task preset {section.preset}")
-        return Tasks(make=lambda seed: _built_in(section, make, seed).prepared, generated=generated)
+        return Tasks(make=lambda seed: _make_preset_task(section, make, seed).prepared, generated=generated)
     model, data = _function(section.model or "", "task.model"), _function(section.data or "", "task.data")
     return Tasks(make=lambda _seed: _own_task(section, model, data).prepared, generated=False)
 
@@ -97,10 +97,10 @@ def tasks_of(task: Task | Callable[[int], Task]) -> Tasks:
         return Tasks(make=lambda _seed: made, generated=False)
     if not callable(task):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
         raise TaskError(f"{type(task).__name__} cannot be explored; pass a Task, a function that makes one, or a spec.")
-    return Tasks(make=partial(_generated, task), generated=True)
+    return Tasks(make=partial(_generate_data, task), generated=True)
 
 
-def _generated(make: Callable[[int], object], seed: int) -> Prepared:
+def _generate_data(make: Callable[[int], object], seed: int) -> Prepared:
     made = make(seed)
     if not isinstance(made, Task):
         raise TaskError(f"The function from data seed to task returned {type(made).__name__}; it must return a Task.")
@@ -202,7 +202,7 @@ def _digits(test_share: float, images: int | None, corruption: float) -> tuple[P
     return ((train_x - mean) / deviation, data.train[1]), ((test_x - mean) / deviation, data.test[1])
 
 
-def _built_in(section: TaskSpec, make: Callable[..., Task], seed: int) -> Task:
+def _make_preset_task(section: TaskSpec, make: Callable[..., Task], seed: int) -> Task:
     checked = validate_call(config=ConfigDict(strict=True, arbitrary_types_allowed=True))(make)
     try:
         return checked(seed, **_overrides(section), **section.options)
@@ -219,7 +219,7 @@ def _fault(error: ValidationError, preset: str) -> str:
     name = ".".join(str(part) for part in first["loc"])
     if first["type"].startswith("missing"):
         return f"task preset {preset} needs the option `{name}`."
-    return f"`{name}` is {shown(first['input'])}; {first['msg'].replace('Input should', 'it should')}."
+    return f"`{name}` is {format_value(first['input'])}; {first['msg'].replace('Input should', 'it should')}."
 
 
 def _own_task(section: TaskSpec, model: Callable[..., Any], data: Callable[..., Any]) -> Task:
@@ -253,7 +253,7 @@ def _overrides(section: TaskSpec) -> dict[str, Any]:
 
 def _function(name: str, where: str) -> Callable[..., Any]:
     """A user's own ``module:function``."""
-    found = imported(name, where)
+    found = import_object(name, where)
     if not callable(found):
         module, _, attribute = name.partition(":")
         raise SpecError(f"{where}: module {module} has no function {attribute!r}.")

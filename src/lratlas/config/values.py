@@ -26,25 +26,25 @@ MOST_CHECKPOINTS = 10_000
 
 def _function(value: str) -> str:
     if not _FUNCTION.fullmatch(value):
-        raise ValueError(f'is {shown(value)}, but must be written "module:function"')
+        raise ValueError(f'is {format_value(value)}, but must be written "module:function"')
     return value
 
 
 def _loss(value: str) -> str:
     if value not in LOSSES and not _FUNCTION.fullmatch(value):
-        raise ValueError(f'is {shown(value)}, but must be {", ".join(LOSSES)} or "module:function"')
+        raise ValueError(f'is {format_value(value)}, but must be {", ".join(LOSSES)} or "module:function"')
     return value
 
 
 def _rule(value: str) -> str:
     if value not in RULES and not _FUNCTION.fullmatch(value):
-        raise ValueError(f'is {shown(value)}, but must be {", ".join(RULES)} or "module:function"')
+        raise ValueError(f'is {format_value(value)}, but must be {", ".join(RULES)} or "module:function"')
     return value
 
 
 def _batch_size(value: object) -> object:
     if value != "full" and not (type(value) is int and value >= 1):
-        raise ValueError(f'is {shown(value)}, but must be a whole number of at least 1 or "full"')
+        raise ValueError(f'is {format_value(value)}, but must be a whole number of at least 1 or "full"')
     return value
 
 
@@ -55,7 +55,7 @@ def _bands(value: object) -> object:
     whole = all(len(band) == 2 and all(type(end) is int for end in band) for band in bands)
     if not bands or not whole or not all(0 <= low <= high for low, high in cast("list[list[int]]", bands)):
         raise ValueError(
-            f"is {shown(value)}, but must be true, false or a list of bands [low, high] of whole numbers with"
+            f"is {format_value(value)}, but must be true, false or a list of bands [low, high] of whole numbers with"
             " 0 <= low <= high"
         )
     return tuple(sorted({(low, high) for low, high in cast("list[list[int]]", bands)}))
@@ -64,20 +64,20 @@ def _bands(value: object) -> object:
 def _names(value: object) -> tuple[str, ...]:
     names = _list(value)
     if (names or value) and not (names and all(isinstance(each, str) and _NAMED.fullmatch(each) for each in names)):
-        raise ValueError(f'is {shown(value)}, but must be a list of measurements, each written "module:name"')
+        raise ValueError(f'is {format_value(value)}, but must be a list of measurements, each written "module:name"')
     return tuple(sorted(set(cast("list[str]", names))))
 
 
 def _device(value: str) -> str:
     if not _DEVICE.fullmatch(value):
-        raise ValueError(f"is {shown(value)}, but must be auto, cpu, cuda or cuda:N")
+        raise ValueError(f"is {format_value(value)}, but must be auto, cpu, cuda or cuda:N")
     return value
 
 
 def _counts(value: object) -> tuple[int, ...]:
     counts = _list(value)
     if not counts or not all(type(each) is int and each >= 1 for each in counts) or len({*counts}) < len(counts):
-        raise ValueError(f"is {shown(value)}, but must be a list of different whole numbers of at least 1")
+        raise ValueError(f"is {format_value(value)}, but must be a list of different whole numbers of at least 1")
     found = sorted(cast("list[int]", counts))
     if found[-1] > MOST_CHECKPOINTS:
         raise ValueError(f"holds {found[-1]}, but at most {MOST_CHECKPOINTS:,} checkpoints can be averaged")
@@ -87,7 +87,7 @@ def _counts(value: object) -> tuple[int, ...]:
 def _betas(value: object) -> tuple[float, float]:
     betas = _list(value)
     if len(betas) != 2 or not all(type(each) in {int, float} and 0 <= cast("float", each) < 1 for each in betas):
-        raise ValueError(f"is {shown(value)}, but must be a list of two numbers of at least 0 and below 1")
+        raise ValueError(f"is {format_value(value)}, but must be a list of two numbers of at least 0 and below 1")
     first, second = cast("list[float]", betas)
     return float(first), float(second)
 
@@ -127,7 +127,7 @@ def _plain_text(value: object) -> str:
     # A lone surrogate is the one kind of text that no file can hold.
     if isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value):
         return value
-    raise ValueError(f"holds {shown(value)}, but may hold only text, finite numbers, booleans, lists and tables")
+    raise ValueError(f"holds {format_value(value)}, but may hold only text, finite numbers, booleans, lists and tables")
 
 
 def _options(value: dict[str, object]) -> dict[str, object]:
@@ -205,35 +205,35 @@ def _follows(fault: ErrorDetails, unknown: ErrorDetails) -> bool:
 def _fault(fault: ErrorDetails, model: type[BaseModel], also: Sequence[str]) -> str:
     location = [part for part in fault["loc"] if isinstance(part, str)]
     if fault["type"] == _UNKNOWN:
-        return _unknown(location, model, also, is_table=isinstance(fault["input"], Mapping))
+        return _describe_unknown(location, model, also, is_table=isinstance(fault["input"], Mapping))
     if fault["type"] == "missing":
         owner = _model_at(location[:-1], model)
-        return f"`{_dotted(location)}` is missing: {owner.model_fields[location[-1]].description}"
-    place = f"`{_dotted(location)}`" if location else "The spec"
+        return f"`{_dotted_name(location)}` is missing: {owner.model_fields[location[-1]].description}"
+    place = f"`{_dotted_name(location)}`" if location else "The spec"
     if fault["type"] == "value_error":
         return f"{place} {fault['ctx']['error']}" if "ctx" in fault else f"{place} {fault['msg']}"
     if fault["type"] in {"model_type", "dict_type"}:
-        return f"{place} is {shown(fault['input'])}, but must be a table"
+        return f"{place} is {format_value(fault['input'])}, but must be a table"
     match = _SHOULD.fullmatch(fault["msg"])
     allowed = f"should {match['what']}" if match else fault["msg"]
-    return f"{place} is {shown(fault['input'])}, but {allowed.replace('should ', 'must ', 1)}"
+    return f"{place} is {format_value(fault['input'])}, but {allowed.replace('should ', 'must ', 1)}"
 
 
-def _dotted(location: Sequence[str]) -> str:
+def _dotted_name(location: Sequence[str]) -> str:
     """The name of a field as TOML has it: a key may hold anything, between quotation marks."""
     return ".".join(name if name and name.isprintable() else json.dumps(name) for name in location)
 
 
-def _unknown(location: Sequence[str], model: type[BaseModel], also: Sequence[str], *, is_table: bool) -> str:
+def _describe_unknown(location: Sequence[str], model: type[BaseModel], also: Sequence[str], *, is_table: bool) -> str:
     *section, name = location
     allowed = list(_model_at(section, model).model_fields)
     known = allowed if section else [*allowed, *also]
     hint, choice = meant(name, known, quote="`"), ", ".join(known)
     if section:
-        return f"`{_dotted(location)}` is not a field{hint}; allowed in [{_dotted(section)}] are {choice}"
+        return f"`{_dotted_name(location)}` is not a field{hint}; allowed in [{_dotted_name(section)}] are {choice}"
     if is_table:
-        return f"There is no section `{_dotted(location)}`{hint}; allowed are {choice}"
-    return f"`{_dotted(location)}` is not {'an argument' if also else 'a field'}{hint}; allowed are {choice}"
+        return f"There is no section `{_dotted_name(location)}`{hint}; allowed are {choice}"
+    return f"`{_dotted_name(location)}` is not {'an argument' if also else 'a field'}{hint}; allowed are {choice}"
 
 
 def _model_at(path: Sequence[str], model: type[BaseModel]) -> type[BaseModel]:
@@ -249,7 +249,7 @@ def _model_in(annotation: object) -> type[BaseModel]:
     return cast("type[BaseModel]", annotation)
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value of a spec for a message: as TOML writes it, and never more than a glance."""
     if value is None:
         return "not given"

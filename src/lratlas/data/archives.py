@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lratlas.data.cache import kept
+from lratlas.data.cache import load_or_make
 from lratlas.data.images import NAMES, ImageData, Pair, check_pair, first_names
 from lratlas.errors import DataError
 from lratlas.notices import LOG
@@ -73,7 +73,7 @@ class Labelled:
 
 
 @contextmanager
-def opened(path: Path) -> Generator[Archive]:
+def open_archive(path: Path) -> Generator[Archive]:
     """Open an image folder or a zip file; nothing is unpacked.
 
     Args:
@@ -111,7 +111,7 @@ def opened(path: Path) -> Generator[Archive]:
         )
 
 
-def labelled(archive: Archive) -> Labelled:
+def label_files(archive: Archive) -> Labelled:
     """Sort image files into training and test set and classes.
 
     Training images lie in train/<class>/, test images in test/<class>/ or val/<class>/, at any depth; or, as in Tiny
@@ -123,16 +123,16 @@ def labelled(archive: Archive) -> Labelled:
     train = _by_folder(archive, "train")
     if not train:
         raise DataError(f"{archive.path} has no images in train/<class>/; each class needs a folder of its own there.")
-    test = _annotated(archive) if ANNOTATIONS in archive.files else _first_by_folder(archive)
+    test = _read_annotations(archive) if ANNOTATIONS in archive.files else _first_by_folder(archive)
     classes = tuple(sorted(set(train.values())))
     strange = sorted(set(test.values()) - set(classes))
     if strange:
         raise DataError(f"{archive.path} has test images of class {strange[0]!r}, but no training images of it.")
     label = {name: number for number, name in enumerate(classes)}
-    return Labelled(classes=classes, train=_sorted(train, label), test=_sorted(test, label))
+    return Labelled(classes=classes, train=_sort_classes(train, label), test=_sort_classes(test, label))
 
 
-def left_out(archive: Archive, files: Labelled) -> list[str]:
+def describe_skipped(archive: Archive, files: Labelled) -> list[str]:
     """What is there but is not read: a clause for files and one for class folders without images; none if all is read.
 
     Hidden files, and what Tiny ImageNet has besides its images, do not count.
@@ -211,7 +211,7 @@ def _first_by_folder(archive: Archive) -> dict[str, str]:
     raise DataError(f"{archive.path} has no test images; they must be in test/<class>/ or val/<class>/.")
 
 
-def _annotated(archive: Archive) -> dict[str, str]:
+def _read_annotations(archive: Archive) -> dict[str, str]:
     try:
         lines = archive.read(archive.files[ANNOTATIONS]).decode().splitlines()
     except ZIP_ERRORS as error:
@@ -230,7 +230,7 @@ def _annotated(archive: Archive) -> dict[str, str]:
     return classes
 
 
-def _sorted(classes: Mapping[str, str], label: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+def _sort_classes(classes: Mapping[str, str], label: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(((name, label[of]) for name, of in classes.items()), key=lambda item: (item[1], item[0])))
 
 
@@ -333,14 +333,14 @@ def read_image_files(path: Path, *, title: str) -> ImageData:
     Raises:
         DataError: The layout is another one, an image cannot be decoded, or one differs from the others in size.
     """
-    with opened(path) as archive:
-        if unread := left_out(archive, labelled(archive)):
+    with open_archive(path) as archive:
+        if unread := describe_skipped(archive, label_files(archive)):
             LOG.warning("%s: %s.", path, "; ".join(unread))
-        return kept(partial(_decoded, archive, title), title=title, stem=path.stem, stamp=archive.stamp)
+        return load_or_make(partial(_decode_images, archive, title), title=title, stem=path.stem, stamp=archive.stamp)
 
 
-def _decoded(archive: Archive, title: str) -> ImageData:
-    files = labelled(archive)
+def _decode_images(archive: Archive, title: str) -> ImageData:
+    files = label_files(archive)
     names = [name for name, _ in chain(files.train, files.test)]
     images = torch.from_numpy(_pixels(archive, names))
     labels = torch.tensor([label for _, label in chain(files.train, files.test)])

@@ -29,7 +29,7 @@ def default_bands(height: int, width: int) -> tuple[Band, ...]:
     >>> [tuple(band) for band in default_bands(28, 28)]
     [(0, 0), (1, 7), (8, 21), (22, 28)]
     """
-    return tuple(_named(bands_of((height, width))))
+    return tuple(_name_bands(bands_of((height, width))))
 
 
 def band_name(low: int, high: int, highest: int) -> str:
@@ -44,11 +44,11 @@ def band_name(low: int, high: int, highest: int) -> str:
     ('9-24 (mid)', '5-24', '3')
     """
     numbers = f"{low}" if low == high else f"{low}-{high}"
-    role = _named(highest).get(Band(low, high))
+    role = _name_bands(highest).get(Band(low, high))
     return f"{numbers} ({role})" if role else numbers
 
 
-def _named(highest: int) -> dict[Band, str]:
+def _name_bands(highest: int) -> dict[Band, str]:
     """The default bands in order, with their roles; without those that hold no frequency."""
     quarter, three_quarters = highest // 4, 3 * highest // 4
     named = {

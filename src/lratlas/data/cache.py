@@ -18,7 +18,7 @@ from lratlas.paths import cache_folder
 _FORMAT = "2"  # of the file; another number makes all of them anew
 
 
-def kept(make: Callable[[], ImageData], *, title: str, stem: str, stamp: str) -> ImageData:
+def load_or_make(make: Callable[[], ImageData], *, title: str, stem: str, stamp: str) -> ImageData:
     """What was kept of an earlier time; if that is not there or is damaged, it is made and kept.
 
     Args:
@@ -31,7 +31,7 @@ def kept(make: Callable[[], ImageData], *, title: str, stem: str, stamp: str) ->
         DataError: As ``make`` raises it.
     """
     path = cache_folder() / f"{stem}-{_hash(_FORMAT.encode(), stamp.encode())[:16]}.safetensors"
-    data = _read(path, title)
+    data = _read_cached(path, title)
     if data is None:
         data = make()
         _write(path, data)
@@ -54,7 +54,7 @@ def _write(path: Path, data: ImageData) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _read(path: Path, title: str) -> ImageData | None:
+def _read_cached(path: Path, title: str) -> ImageData | None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()

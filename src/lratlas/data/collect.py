@@ -26,7 +26,7 @@ from torch.utils.data import (
 from lratlas.data.convert import from_any, is_image, is_number, labels_of, tensor_of
 from lratlas.data.parts import Parts, each, floats_to, is_parts, leaves, shapes
 from lratlas.errors import TaskError, first_line
-from lratlas.rng import seeded
+from lratlas.rng import seed_generators
 
 Pair = tuple[Parts, Parts]
 TARGETS = ("labels", "label", "targets", "target", "y")
@@ -52,7 +52,7 @@ def pair_of(name: str, given: Any, *, whole: bool = False) -> Pair:
         TaskError: The data are none of these, do not fit into memory, or their numbers cannot be used.
     """
     if isinstance(given, DataLoader) or _is_data_set(given):
-        x, y = _read(name, given, whole=whole)
+        x, y = _read_samples(name, given, whole=whole)
     elif isinstance(given, Mapping):
         x, y = _split(name, _tensors(name, given, "part"), whole=whole)
     elif isinstance(given, tuple | list) and len(cast("Sequence[Any]", given)) == 2:
@@ -105,12 +105,12 @@ def _is_data_set(given: Any) -> bool:
     return isinstance(given, IterableDataset) or (hasattr(given, "__getitem__") and hasattr(given, "__len__"))
 
 
-def _read(name: str, given: Any, *, whole: bool) -> Pair:
+def _read_samples(name: str, given: Any, *, whole: bool) -> Pair:
     """All samples of a data set or loader, in order; drawn from without touching a global generator."""
-    with seeded(0):  # the same data again for the same study, whatever a data set draws
+    with seed_generators(0):  # the same data again for the same study, whatever a data set draws
         parts = [_split(name, batch, whole=whole) for batch in _batches(name, given)]
     try:
-        x, y = (_joined([part[at] for part in parts]) for at in (0, 1))
+        x, y = (_join_batches([part[at] for part in parts]) for at in (0, 1))
     except (RuntimeError, KeyError, IndexError) as error:
         raise TaskError(
             f"{name}: samples or batches have different shapes ({first_line(error)}); pad them to one shape."
@@ -118,7 +118,7 @@ def _read(name: str, given: Any, *, whole: bool) -> Pair:
     return x, y
 
 
-def _joined(parts: Sequence[Parts]) -> Parts:
+def _join_batches(parts: Sequence[Parts]) -> Parts:
     first = parts[0]
     if isinstance(first, dict):
         named = cast("Sequence[dict[str, Tensor]]", parts)
@@ -138,7 +138,7 @@ def _batches(name: str, given: Any) -> Iterator[Any]:
         data, collate, size = cast("Any", loader.dataset), cast("Any", loader.collate_fn), loader.batch_size
 
     def batches_of(items: Iterable[Any]) -> Iterator[Any]:
-        return _collated(name, items, collate, size)
+        return _collate_batches(name, items, collate, size)
 
     total = None if isinstance(data, IterableDataset) else len(data)
     if total == 0:
@@ -146,14 +146,14 @@ def _batches(name: str, given: Any) -> Iterator[Any]:
     if total is not None:
         _check_repeatable(name, data, total, batches_of)
         # A data set that makes its batches itself does not say how many samples there are.
-        yield from _bounded(name, batches_of(_items(name, data, range(total))), total if size else None)
+        yield from _limit_batches(name, batches_of(_items(name, data, range(total))), total if size else None)
         return
     first: list[Any] = []
-    yield from _bounded(name, batches_of(_noted(_items(name, data), first)), None)
+    yield from _limit_batches(name, batches_of(_note_first(_items(name, data), first)), None)
     _check_again(name, data, first, batches_of)
 
 
-def _noted(items: Iterable[Any], first: list[Any]) -> Iterator[Any]:
+def _note_first(items: Iterable[Any], first: list[Any]) -> Iterator[Any]:
     """The items, the first of which are noted."""
     for item in items:
         if len(first) < _AGAIN:
@@ -161,7 +161,9 @@ def _noted(items: Iterable[Any], first: list[Any]) -> Iterator[Any]:
         yield item
 
 
-def _collated(name: str, items: Iterable[Any], collate: Callable[[list[Any]], Any], size: int | None) -> Iterator[Any]:
+def _collate_batches(
+    name: str, items: Iterable[Any], collate: Callable[[list[Any]], Any], size: int | None
+) -> Iterator[Any]:
     """Batches of plain tensors; a size of None for items that are batches already."""
     if size is None:
         yield from (tree_map(partial(_plain, name), item) for item in items)
@@ -234,7 +236,7 @@ def _items(name: str, data: Any, places: Iterable[int] | None = None) -> Iterato
         raise TaskError(f"{name}: reading sample {at} failed: {type(error).__name__}: {first_line(error)}") from error
 
 
-def _bounded(name: str, batches: Iterable[Any], total: int | None) -> Iterator[Any]:
+def _limit_batches(name: str, batches: Iterable[Any], total: int | None) -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -302,24 +304,24 @@ def _check_repeatable(name: str, data: Any, total: int, batches_of: Batched) -> 
     places = [*dict.fromkeys(np.linspace(0, total - 1, min(_AGAIN, total)).astype(int).tolist())]
     free = _SHARE_OF_MEMORY * _free_memory()
     first: list[Any] = []
-    with seeded(0):
+    with seed_generators(0):
         for item in _in_time(_items(name, data, places)):
             first.append(item)
             taken = sum(part.numel() * part.element_size() for part in leaves(item))
             _check_memory(name, taken, 1, total, free)
         batches = [*batches_of(first)]
-    with seeded(1):
+    with seed_generators(1):
         _compare(name, batches, batches_of(_items(name, data, places[: len(first)])))
 
 
 def _check_again(name: str, data: Any, first: list[Any], batches_of: Batched) -> None:
     """The same of a stream that has been read, if it can be read again."""
-    with seeded(1):
+    with seed_generators(1):
         second = [*_in_time(islice(_items(name, data), len(first)))]
     if second:
-        with seeded(0):
+        with seed_generators(0):
             batches = [*batches_of(first[: len(second)])]
-        with seeded(1):
+        with seed_generators(1):
             _compare(name, batches, batches_of(second))
 
 

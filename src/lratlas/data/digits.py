@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 import torch
 
-from lratlas.data.cache import kept
+from lratlas.data.cache import load_or_make
 from lratlas.data.images import ImageData
 from lratlas.rng import stream
 
@@ -24,7 +24,7 @@ def digits(test_share: float) -> ImageData:
     if not 0 < test_share < 1:
         raise ValueError(f"test_share is {test_share}; it must lie above 0 and below 1")
     stamp = f"scikit-learn {version('scikit-learn')}, {test_share}"
-    return kept(partial(_split, test_share), title="digits", stem="digits", stamp=stamp)
+    return load_or_make(partial(_split, test_share), title="digits", stem="digits", stamp=stamp)
 
 
 def _split(test_share: float) -> ImageData:

@@ -198,12 +198,12 @@ def subset(
             than ``pixels``.
     """
     labels = list(range(len(data.classes))) if classes is None else _labels(data, classes)
-    train = _relabelled(_taken(data.train, labels, images, seed, "train"), labels)
-    test = _relabelled(_taken(data.test, labels, test_images, seed, "test"), labels)
+    train = _relabel(_select_images(data.train, labels, images, seed, "train"), labels)
+    test = _relabel(_select_images(data.test, labels, test_images, seed, "test"), labels)
     return replace(
         data,
-        train=(_reduced(train[0], pixels), _corrupted(train[1], len(labels), corruption, seed)),
-        test=(_reduced(test[0], pixels), test[1]),
+        train=(_reduce_pixels(train[0], pixels), _corrupt_labels(train[1], len(labels), corruption, seed)),
+        test=(_reduce_pixels(test[0], pixels), test[1]),
         classes=tuple(data.classes[label] for label in labels),
     )
 
@@ -224,9 +224,9 @@ def _labels(data: ImageData, wanted: Sequence[int | str]) -> list[int]:
     return sorted(found)
 
 
-def _taken(pair: Pair, labels: list[int], count: int | None, seed: int, split: str) -> Pair:
+def _select_images(pair: Pair, labels: list[int], count: int | None, seed: int, split: str) -> Pair:
     """The images of these classes, or as many as asked of them, in their order."""
-    order = _stratified(pair[1], seed, split)
+    order = _stratify(pair[1], seed, split)
     order = order[torch.isin(pair[1][order], torch.tensor(labels))]
     wanted = len(order) if count is None else count
     if not 1 <= wanted <= len(order):
@@ -239,7 +239,7 @@ def _taken(pair: Pair, labels: list[int], count: int | None, seed: int, split: s
     return pair[0][rows], pair[1][rows]
 
 
-def _stratified(labels: Tensor, seed: int, split: str) -> Tensor:
+def _stratify(labels: Tensor, seed: int, split: str) -> Tensor:
     """An order of all images: the first of each class, drawn at random, then the second of each, and so on."""
     ranks = np.empty(len(labels), dtype=np.int64)
     kinds = labels.numpy()
@@ -250,11 +250,11 @@ def _stratified(labels: Tensor, seed: int, split: str) -> Tensor:
     return torch.from_numpy(np.lexsort((turns[kinds], ranks)))
 
 
-def _relabelled(pair: Pair, labels: list[int]) -> Pair:
+def _relabel(pair: Pair, labels: list[int]) -> Pair:
     return pair[0], torch.searchsorted(torch.tensor(labels), pair[1])
 
 
-def _reduced(images: Tensor, pixels: int | None) -> Tensor:
+def _reduce_pixels(images: Tensor, pixels: int | None) -> Tensor:
     if pixels is None:
         return images
     height, width = images.shape[2:]
@@ -265,7 +265,7 @@ def _reduced(images: Tensor, pixels: int | None) -> Tensor:
     return functional.adaptive_avg_pool2d(images.float(), pixels).round().to(torch.uint8)
 
 
-def _corrupted(labels: Tensor, classes: int, share: float, seed: int) -> Tensor:
+def _corrupt_labels(labels: Tensor, classes: int, share: float, seed: int) -> Tensor:
     if not 0 <= share <= 1:
         raise DataError(f"corruption is {share:g}; it must be a share from 0 to 1.")
     if share and classes < 2:

@@ -31,35 +31,35 @@ def _identity(images: Tensor, _levels: Tensor) -> Tensor:
 def _shear_x(images: Tensor, levels: Tensor) -> Tensor:
     # The upper edge of the image stays where it is; pixel centres lie half a pixel below edges.
     slope = -0.3 * levels
-    return _moved(images, {(0, 1): slope, (0, 2): slope / 2})
+    return _move_images(images, {(0, 1): slope, (0, 2): slope / 2})
 
 
 def _shear_y(images: Tensor, levels: Tensor) -> Tensor:
     slope = -0.3 * levels
-    return _moved(images, {(1, 0): slope, (1, 2): slope / 2})
+    return _move_images(images, {(1, 0): slope, (1, 2): slope / 2})
 
 
 def _translate_x(images: Tensor, levels: Tensor) -> Tensor:
-    return _moved(images, {(0, 2): (150 / 331 * images.shape[3] * levels).trunc()})
+    return _move_images(images, {(0, 2): (150 / 331 * images.shape[3] * levels).trunc()})
 
 
 def _translate_y(images: Tensor, levels: Tensor) -> Tensor:
-    return _moved(images, {(1, 2): (150 / 331 * images.shape[2] * levels).trunc()})
+    return _move_images(images, {(1, 2): (150 / 331 * images.shape[2] * levels).trunc()})
 
 
 def _translate_pixels_x(images: Tensor, levels: Tensor) -> Tensor:
-    return _moved(images, {(0, 2): (100 * levels).round()})
+    return _move_images(images, {(0, 2): (100 * levels).round()})
 
 
 def _translate_pixels_y(images: Tensor, levels: Tensor) -> Tensor:
-    return _moved(images, {(1, 2): (100 * levels).round()})
+    return _move_images(images, {(1, 2): (100 * levels).round()})
 
 
 def _rotate(images: Tensor, levels: Tensor) -> Tensor:
     angle = torch.deg2rad(30 * levels)
     cos, sin = angle.cos(), angle.sin()
     y, x = ((side - 1) / 2 for side in images.shape[2:])
-    return _moved(
+    return _move_images(
         images,
         {
             (0, 0): cos,
@@ -77,11 +77,11 @@ def _brightness(images: Tensor, levels: Tensor) -> Tensor:
 
 
 def _colour(images: Tensor, levels: Tensor) -> Tensor:
-    return images if images.shape[1] == 1 else _blended(images, _grey(_unit(images)), levels)
+    return images if images.shape[1] == 1 else _blend(images, _grey(_unit(images)), levels)
 
 
 def _contrast(images: Tensor, levels: Tensor) -> Tensor:
-    return _blended(images, _grey(_unit(images)).mean((1, 2, 3), keepdim=True), levels)
+    return _blend(images, _grey(_unit(images)).mean((1, 2, 3), keepdim=True), levels)
 
 
 def _sharpness(images: Tensor, levels: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def _sharpness(images: Tensor, levels: Tensor) -> Tensor:
     kernel = torch.tensor([[1, 1, 1], [1, 5, 1], [1, 1, 1]], device=images.device) / 13
     smooth = unit.clone()  # the border stays
     smooth[:, :, 1:-1, 1:-1] = conv2d(unit, kernel.expand(channels, 1, 3, 3), groups=channels)
-    return _blended(images, smooth, levels)
+    return _blend(images, smooth, levels)
 
 
 def _posterize(images: Tensor, levels: Tensor) -> Tensor:
@@ -102,17 +102,17 @@ def _posterize_hard(images: Tensor, levels: Tensor) -> Tensor:
 
 
 def _solarize(images: Tensor, levels: Tensor) -> Tensor:
-    return _solarized(images, 255 * (1 - levels.abs()))
+    return _solarize(images, 255 * (1 - levels.abs()))
 
 
 def _solarize_above(images: Tensor, levels: Tensor) -> Tensor:
     # Stronger with a lower level, as in the reference.
-    return _solarized(images, 256 * levels.abs())
+    return _solarize(images, 256 * levels.abs())
 
 
 def _solarize_add(images: Tensor, levels: Tensor) -> Tensor:
     brighter = (images + 110 * _each(levels.abs()) + _SLACK).clamp(max=255).to(torch.uint8)
-    return _solarized(brighter, torch.full_like(levels, 128))
+    return _solarize(brighter, torch.full_like(levels, 128))
 
 
 def _invert(images: Tensor, _levels: Tensor) -> Tensor:
@@ -201,11 +201,11 @@ def _without_bits(images: Tensor, dropped: Tensor) -> Tensor:
     return (images >> bits) << bits
 
 
-def _solarized(images: Tensor, thresholds: Tensor) -> Tensor:
+def _solarize(images: Tensor, thresholds: Tensor) -> Tensor:
     return torch.where(images >= _each(thresholds - _SLACK), 255 - images, images)
 
 
-def _moved(images: Tensor, entries: Mapping[tuple[int, int], Tensor]) -> Tensor:
+def _move_images(images: Tensor, entries: Mapping[tuple[int, int], Tensor]) -> Tensor:
     """The images moved by the matrices [n, 3, 3] that differ from the identity in these entries; black comes in."""
     matrices = torch.eye(3, device=images.device).repeat(len(images), 1, 1)
     for (row, column), values in entries.items():
@@ -231,7 +231,7 @@ def _factor(levels: Tensor) -> Tensor:
     return _each(1 + 0.9 * levels)
 
 
-def _blended(images: Tensor, other: Tensor, levels: Tensor) -> Tensor:
+def _blend(images: Tensor, other: Tensor, levels: Tensor) -> Tensor:
     """The images blended with others of no colour, contrast or sharpness: a factor of 1 keeps them, 0 leaves these."""
     return _bytes(other + (_unit(images) - other) * _factor(levels))
 

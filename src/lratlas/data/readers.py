@@ -19,7 +19,7 @@ from lratlas.data.images import ImageData, Pair, check_pair, missing_classes
 from lratlas.data.sources import CATALOGUE, Found, locate
 from lratlas.errors import DataError
 from lratlas.notices import LOG
-from lratlas.paths import home_expanded
+from lratlas.paths import expand_home
 
 _FORMS = "an image folder, a .zip file of images, or arrays in an .npz or .safetensors file"
 
@@ -39,16 +39,16 @@ def read_images(source: str, *, root: str | Path | None = None) -> ImageData:
     Raises:
         DataError: There is no such data set or path, or the data are damaged or of another format.
     """
-    data = _read(source, root)
+    data = _read_source(source, root)
     if missing := missing_classes(data):
         LOG.warning("%s: %s.", source, "; ".join(missing))
     return data
 
 
-def _read(source: str, root: str | Path | None) -> ImageData:
+def _read_source(source: str, root: str | Path | None) -> ImageData:
     if source in CATALOGUE:
-        return _read_found(source, locate(source, root=root))
-    path = home_expanded(source)
+        return _read_files(source, locate(source, root=root))
+    path = expand_home(source)
     suffix = path.suffix.lower()
     if path.is_dir() or (path.is_file() and suffix == ".zip"):
         return read_image_files(path, title=path.stem)
@@ -59,7 +59,7 @@ def _read(source: str, root: str | Path | None) -> ImageData:
     raise DataError(f"There is no data set or path {source!r}; give one of {', '.join(CATALOGUE)}, or {_FORMS}.")
 
 
-def _read_found(name: str, found: Found) -> ImageData:
+def _read_files(name: str, found: Found) -> ImageData:
     if found.form in CIFAR:
         return read_cifar(found.path, layout=CIFAR[found.form], title=found.title)
     if found.form == "idx":
@@ -211,7 +211,7 @@ def _idx_pair(folder: Path, split: str, classes: int) -> Pair:
 
 
 def _idx_array(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
-    path, data = _unpacked(path)
+    path, data = _unpack(path)
     start = 4 + 4 * dimensions
     wanted = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
     if data[:4] != wanted:
@@ -228,7 +228,7 @@ def _idx_array(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def _unpacked(path: Path) -> tuple[Path, bytes]:
+def _unpack(path: Path) -> tuple[Path, bytes]:
     """The file that is there, plain or gzipped, and its unpacked content."""
     packed = path.with_name(f"{path.name}.gz")
     there = path if path.is_file() else packed

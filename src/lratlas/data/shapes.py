@@ -160,12 +160,12 @@ def _segments(*pieces: tuple[tuple[float, float], tuple[float, float]]) -> NDArr
     return np.array(pieces, dtype=np.float64).reshape(-1, 2, 2)
 
 
-def _mirrored(segments: NDArray[np.float64]) -> NDArray[np.float64]:
+def _mirror(segments: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([segments, segments * [-1.0, 1.0]])
 
 
 def _in_quadrants(segments: NDArray[np.float64]) -> NDArray[np.float64]:
-    left_too = _mirrored(segments)
+    left_too = _mirror(segments)
     return np.concatenate([left_too, left_too * [1.0, -1.0]])
 
 
@@ -195,7 +195,7 @@ def _union_jack(points: Points) -> Flags:
 
 _ALL = (
     # Class 0 lies between x2 = |x1| - 2 and x2 = |x1|.
-    Shape(name="tick", is_one=_tick, segments=_mirrored(_segments(((0, -2), (FAR, 2)), ((0, 0), (FAR, FAR))))),
+    Shape(name="tick", is_one=_tick, segments=_mirror(_segments(((0, -2), (FAR, 2)), ((0, 0), (FAR, FAR))))),
     # Class 0 is a ring.
     Shape(name="circles", is_one=_circles, segments=_segments(), radii=(_INNER, _OUTER)),
     # Six sectors of 60° around the origin, the classes in turn; x2 (3 x1² - x2²) = r³ sin 3φ.
@@ -224,7 +224,7 @@ _ALL = (
     Shape(
         name="peaks",
         is_one=lambda p: p[:, 1] >= 1 - 2 * np.abs(np.abs(p[:, 0]) - 1),
-        segments=_mirrored(_segments(((0, -1), (1, 1)), ((1, 1), (FAR, -5)))),
+        segments=_mirror(_segments(((0, -1), (1, 1)), ((1, 1), (FAR, -5)))),
     ),
     # Class 0 is an upright cross.
     Shape(

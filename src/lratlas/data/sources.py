@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lratlas.errors import DataError, meant
-from lratlas.paths import home_expanded
+from lratlas.paths import expand_home
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +86,9 @@ def data_root(root: str | Path | None = None) -> Path:
     """
     given = root or os.environ.get("LRATLAS_DATA")
     if given:
-        return home_expanded(given)
+        return expand_home(given)
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return home_expanded(base) / "lratlas"
+    return expand_home(base) / "lratlas"
 
 
 def data_set(name: str) -> DataSet:
@@ -288,10 +288,10 @@ def fetch(
         DataError: There is no such data set, it cannot be downloaded or written, or a checksum is wrong.
     """
     entry, folder = data_set(name), data_root(root)
-    return tuple(_fetched(entry, download, folder, progress) for download in entry.downloads)
+    return tuple(_fetch_file(entry, download, folder, progress) for download in entry.downloads)
 
 
-def _fetched(entry: DataSet, download: Download, folder: Path, progress: Callable[[Fetching], None] | None) -> Path:
+def _fetch_file(entry: DataSet, download: Download, folder: Path, progress: Callable[[Fetching], None] | None) -> Path:
     import pooch
     from requests import RequestException
 

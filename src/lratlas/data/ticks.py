@@ -153,7 +153,7 @@ def _split(
     columns: list[NDArray[np.float32]] = []
     for feature, (utility, share) in enumerate(zip(utilities, noise, strict=True)):
         points = _feature(shape, one, utility, margin=margin, seed=seed, purpose=f"{purpose}: feature {feature}")
-        swapped = _swapped(one, share, generator=_stream(seed, f"{purpose}: noise {feature}"))
+        swapped = _swap_ticks(one, share, generator=_stream(seed, f"{purpose}: noise {feature}"))
         columns.append(points[swapped])
     return torch.from_numpy(np.hstack(columns)), torch.from_numpy(one.astype(np.float32))
 
@@ -170,7 +170,7 @@ def _feature(
     return points
 
 
-def _swapped(one: Flags, share: float, *, generator: np.random.Generator) -> NDArray[np.intp]:
+def _swap_ticks(one: Flags, share: float, *, generator: np.random.Generator) -> NDArray[np.intp]:
     pairs = round(share * len(one) / 2)
     zeros = generator.permutation(np.flatnonzero(~one))[:pairs]
     ones = generator.permutation(np.flatnonzero(one))[:pairs]

@@ -10,7 +10,7 @@ from lratlas.training.averaging import Tails
 from lratlas.training.state import Stack
 
 
-def named(runs: Grid, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def name_tensors(runs: Grid, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Stacked tensors as one tensor per run, named ``run/kind/name``."""
     return {
         f"{run}/{kind}/{name}": value[seed, lane]
@@ -23,7 +23,7 @@ def named(runs: Grid, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Ten
 def stack_of(
     files: Mapping[str, Mapping[str, Tensor]], runs: Grid, kind: str, device: torch.device
 ) -> dict[str, Tensor]:
-    """The inverse of `named`, for the runs in the order given."""
+    """The inverse of `name_tensors`, for the runs in the order given."""
     first = f"{runs[0][0]}/{kind}/"
     # Sorted, for a file gives its tensors in any order and sums over parameters must not depend on it.
     names = sorted(name.removeprefix(first) for name in files[runs[0][0]] if name.startswith(first))
@@ -37,10 +37,10 @@ def segment_tensors(runs: Grid, stack: Stack, tails: Tails, seconds: float) -> d
     """Everything that training needs to go on: the stack, the running sums of averages, and the seconds spent."""
     shared = {name: value for name, value in stack.state.items() if value.dim() < 2}
     own = {name: value for name, value in stack.state.items() if value.dim() >= 2}
-    tensors = named(runs, "weights", stack.weights) | named(runs, "buffers", stack.buffers)
-    tensors |= named(runs, "state", own) | named(runs, "alive", {"alive": stack.alive})
+    tensors = name_tensors(runs, "weights", stack.weights) | name_tensors(runs, "buffers", stack.buffers)
+    tensors |= name_tensors(runs, "state", own) | name_tensors(runs, "alive", {"alive": stack.alive})
     for count, tail in tails.items():
-        tensors |= named(runs, f"tail{count}", tail)
+        tensors |= name_tensors(runs, f"tail{count}", tail)
     tensors |= {f"stack/state/{name}": value for name, value in shared.items()}
     return tensors | {"stack/seconds": torch.tensor(seconds, dtype=torch.float64)}
 

@@ -107,10 +107,10 @@ class WorkerContext:
         key = (lanes, *(seed.seed for seed in seeds))
         if key not in self._initial:
             self._initial.clear()  # one stack's data at a time; the next job often has the same
-            self._initial[key] = self._made(seeds, lanes)
+            self._initial[key] = self._make_stack(seeds, lanes)
         return self._initial[key]
 
-    def _made(self, seeds: Sequence[Seed], lanes: int) -> tuple[Weights, Weights, StackData]:
+    def _make_stack(self, seeds: Sequence[Seed], lanes: int) -> tuple[Weights, Weights, StackData]:
         tasks = [self.task_of(seed.seed) for seed in seeds]
         drawn = [seed.training_seed for seed in seeds]
         dtype, device = self.dtype, self.device

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, Self, cast
 
 from lratlas.errors import StudyError
 from lratlas.execute.messages import Message, sentence
-from lratlas.rng import generators_kept
+from lratlas.rng import preserve_generators
 
 if TYPE_CHECKING:
     from lratlas.execute.context import WorkerContext
@@ -131,17 +131,17 @@ class SerialWorker(Workers):
         return 0, self._heard.popleft()
 
     def _do(self, name: str) -> None:
-        from lratlas.execute.messages import notices_said
+        from lratlas.execute.messages import forward_notices
         from lratlas.execute.run_job import do_job_here, own_state
 
-        with own_state(), notices_said(self._say):
+        with own_state(), forward_notices(self._say):
             error = do_job_here(self.context, name, self._say, stop=self._stop)
         if error is not None:
             self._heard[-1]["exception"] = error
 
     def _say(self, message: Message) -> None:
         if self.meanwhile and message.keys() & {"work", "notice"}:
-            with generators_kept():  # the job draws from them
+            with preserve_generators():  # the job draws from them
                 self.meanwhile(0, message)
         else:
             self._heard.append(message)

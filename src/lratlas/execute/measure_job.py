@@ -6,14 +6,14 @@ from functools import partial
 import polars as pl
 
 from lratlas.execute.context import WorkerContext
-from lratlas.execute.rows import identity_of, initial_identity, measured_rows
+from lratlas.execute.rows import identity_of, initial_identity, make_rows
 from lratlas.measure.base import Measurement, Models, grids
 from lratlas.measure.each import measure_each
 from lratlas.study.jobs import Measuring, Seed
 from lratlas.training.prepared import make_model
 
 
-def measured(context: WorkerContext, job: Measuring) -> pl.DataFrame:
+def measure_rows(context: WorkerContext, job: Measuring) -> pl.DataFrame:
     """The rows that a job adds to its table.
 
     Raises:
@@ -23,7 +23,7 @@ def measured(context: WorkerContext, job: Measuring) -> pl.DataFrame:
     options = {**context.spec.measure.options_of(measurement), **job.options}
     measure = measurement.function if measurement.needs.stacked else partial(measure_each, measurement)
     return pl.concat(
-        measured_rows(identity, columns, measurement.schema)
+        make_rows(identity, columns, measurement.schema)
         for identity, models in _stacks(context, job, measurement)
         for columns in measure(models, options)
     )

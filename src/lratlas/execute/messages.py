@@ -72,7 +72,7 @@ class _Notices(logging.Handler):
 
 
 @contextmanager
-def notices_said(say: Say) -> Generator[None]:
+def forward_notices(say: Say) -> Generator[None]:
     """Say meanwhile what the package logs as warnings."""
     handler = _Notices(say)
     LOG.addHandler(handler)

@@ -58,9 +58,9 @@ def runs_table(
             "train_accuracy": flat(train.accuracy),
             "test_loss": flat(test.loss),
             "test_accuracy": flat(test.accuracy),
-            "gradient_norm": flat(_known(gradient, shape)),
+            "gradient_norm": flat(_fill_missing(gradient, shape)),
             "seconds": 0.0,
-            "start_loss": flat(_known(start, shape)),
+            "start_loss": flat(_fill_missing(start, shape)),
         },
         schema_overrides={"parent": pl.String},
     ).with_columns(_finite())
@@ -137,7 +137,7 @@ def initial_identity(seeds: Sequence[Seed]) -> dict[str, object]:
     return {**trained, "stage": "initial", "seed": [seed.seed for seed in seeds]}
 
 
-def measured_rows(identity: Mapping[str, object], columns: Mapping[str, object], schema: pl.Schema) -> pl.DataFrame:
+def make_rows(identity: Mapping[str, object], columns: Mapping[str, object], schema: pl.Schema) -> pl.DataFrame:
     """Rows of the table of a measurement; null for what is not a finite number.
 
     Args:
@@ -157,7 +157,7 @@ def flat(values: Tensor) -> list[float]:
     return values.double().flatten().tolist()
 
 
-def _known(values: Tensor | None, shape: tuple[int, int]) -> Tensor:
+def _fill_missing(values: Tensor | None, shape: tuple[int, int]) -> Tensor:
     """The values, or NaN for each run where there are none."""
     return torch.full(shape, torch.nan) if values is None else values
 

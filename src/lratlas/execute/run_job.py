@@ -20,15 +20,15 @@ from lratlas.config.tasks import Tasks, tasks_from
 from lratlas.errors import StudyError, TaskError
 from lratlas.execute.context import WorkerContext
 from lratlas.execute.executors import GRACE
-from lratlas.execute.messages import BETWEEN_REPORTS, Message, Say, Worked, failure, notices_said
-from lratlas.execute.sending import unpacked_tasks
+from lratlas.execute.messages import BETWEEN_REPORTS, Message, Say, Worked, failure, forward_notices
+from lratlas.execute.sending import unpack_tasks
 from lratlas.execute.train_job import Stopped, perform
-from lratlas.rng import generators_kept
+from lratlas.rng import preserve_generators
 from lratlas.study.jobs import Training
-from lratlas.study.plan import Plan, stored_plan, stored_spec
+from lratlas.study.plan import Plan, read_stored_plan, read_stored_spec
 from lratlas.study.store import Store
-from lratlas.training.fingerprint import changed_parts, combined, fingerprint_parts
-from lratlas.training.prepare import checked_before
+from lratlas.training.fingerprint import combine_parts, describe_changes, fingerprint_parts
+from lratlas.training.prepare import trust_earlier_check
 from lratlas.training.prepared import Conformance
 
 Sent: TypeAlias = tuple[Tasks, Extras]
@@ -79,9 +79,9 @@ def run_job(source: StudySource, name: str, submission: int) -> list[Message]:
     """
     del submission
     said = list[Message]()
-    with own_state(), notices_said(said.append):
+    with own_state(), forward_notices(said.append):
         try:
-            context = _opened(source)
+            context = _open_context(source)
         except Exception as error:
             return [*said, failure(error)]
         do_job_here(context, name, said.append, stop=source.stop, every=math.inf)
@@ -89,14 +89,14 @@ def run_job(source: StudySource, name: str, submission: int) -> list[Message]:
 
 
 @lru_cache(maxsize=1)
-def _opened(source: StudySource) -> WorkerContext:
+def _open_context(source: StudySource) -> WorkerContext:
     """The study of a source; programs and data are made once per process and session."""
     return open_context(source.folder, source.packed, source.path, sent=source.sent)
 
 
 def forget_opened() -> None:
     """Let go of the study that this process has opened for an executor's jobs."""
-    _opened.cache_clear()
+    _open_context.cache_clear()
 
 
 def open_context(folder: str, packed: str | None, path: Sequence[str], *, sent: Sent | None = None) -> WorkerContext:
@@ -114,14 +114,14 @@ def open_context(folder: str, packed: str | None, path: Sequence[str], *, sent: 
     """
     sys.path += [place for place in path if place not in sys.path]
     store = Store.open(folder)
-    spec = stored_spec(store)
-    made: Sent | None = sent or (unpacked_tasks(packed) if packed else None)
+    spec = read_stored_spec(store)
+    made: Sent | None = sent or (unpack_tasks(packed) if packed else None)
     tasks, extras = made or (tasks_from(spec.task), extras_of(spec.measure))
-    plan = stored_plan(store)
+    plan = read_stored_plan(store)
     if plan is None:
         raise StudyError(f"There is no plan.json in {store.url} any more.")
     context = WorkerContext(store, spec, plan, tasks, extras)
-    with _checked(plan):
+    with _trust_plan(plan):
         _check_code(context)
     return context
 
@@ -153,7 +153,7 @@ def do_job(
     """
     worked = Worked(say, every=every)
     try:
-        with _checked(context.plan):
+        with _trust_plan(context.plan):
             perform(context, context.jobs[name], worked, stopping)
         worked.rest()
     except Stopped:
@@ -182,7 +182,7 @@ def do_job_here(
     """
     while not stop.is_set():
         trains = isinstance(context.jobs[name], Training)
-        with suppress(Stopped), _signals_deferred() if trains else nullcontext(_never) as asked:
+        with suppress(Stopped), _defer_signals() if trains else nullcontext(_never) as asked:
             return do_job(context, name, say, stopping=lambda: asked() or stop.is_set(), every=every)
         # A handler that only took note of its signal lets the job continue.
     raise Stopped
@@ -197,7 +197,7 @@ def own_state() -> Generator[None]:
 
     Meanwhile no other thread of this process does a job.
     """
-    with _TURN, generators_kept(), one_thread(), torch.enable_grad(), warnings.catch_warnings():
+    with _TURN, preserve_generators(), one_thread(), torch.enable_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"torch\..*")
         dtype = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)
@@ -226,7 +226,7 @@ def _never() -> bool:
 
 
 @contextmanager
-def _signals_deferred() -> Generator[Callable[[], bool]]:
+def _defer_signals() -> Generator[Callable[[], bool]]:
     """Let Ctrl-C and SIGTERM wait until the block has ended, and tell it that one has come.
 
     A second one, or a few seconds, end the block at once. Outside the main thread signals are not its affair.
@@ -262,9 +262,9 @@ def _signals_deferred() -> Generator[Callable[[], bool]]:
             signal.raise_signal(asked[0])
 
 
-def _checked(plan: Plan) -> AbstractContextManager[object]:
+def _trust_plan(plan: Plan) -> AbstractContextManager[object]:
     """Tasks that this process makes are those that the driver has compared with a plain loop."""
-    return checked_before(Conformance(**plan.checked.model_dump())) if plan.checked else nullcontext()
+    return trust_earlier_check(Conformance(**plan.checked.model_dump())) if plan.checked else nullcontext()
 
 
 def _check_code(context: WorkerContext) -> None:
@@ -278,9 +278,9 @@ def _check_code(context: WorkerContext) -> None:
         parts = fingerprint_parts(context.tasks.of(0))
     except Exception:  # which the first job meets too, and reports
         return
-    if planned and combined(parts) != combined(planned):
+    if planned and combine_parts(parts) != combine_parts(planned):
         raise TaskError(
-            f"A worker process finds another task than the one that was planned: {changed_parts(planned, parts)}"
+            f"A worker process finds another task than the one that was planned: {describe_changes(planned, parts)}"
             " differ. Its modules are imported from their files: do not edit or patch them while a study runs, and"
             " start Python again after an edit."
         )

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NoReturn
 from lratlas.errors import JobsFailed, StudyError
 from lratlas.execute.executors import Executor, LocalWorkers, SerialWorker, SubmittingWorkers, Workers
 from lratlas.execute.messages import Message
-from lratlas.execute.sending import packed_tasks
+from lratlas.execute.sending import pack_tasks
 from lratlas.study.jobs import Job, Measuring, Training
-from lratlas.study.plan import Plan, stored_spec
+from lratlas.study.plan import Plan, read_stored_spec
 from lratlas.study.progress import is_done, kind_of, listing
 from lratlas.study.records import Failure, record_failure
 from lratlas.study.store import Store
@@ -175,7 +175,7 @@ def _serial(store: Store, plan: Plan, tasks: "Tasks | None", extras: "Extras") -
     from lratlas.config.tasks import tasks_from
     from lratlas.execute.context import WorkerContext
 
-    spec = stored_spec(store)
+    spec = read_stored_spec(store)
     return SerialWorker(context=WorkerContext(store, spec, plan, tasks or tasks_from(spec.task), extras))
 
 
@@ -183,13 +183,13 @@ def _submitting(store: Store, sent: "Sent | None", executor: Executor, workers: 
     from lratlas.execute.run_job import StudySource
 
     source = StudySource(
-        session=uuid.uuid4().hex, folder=store.url, path=tuple(sys.path), packed=_packed(sent), sent=sent
+        session=uuid.uuid4().hex, folder=store.url, path=tuple(sys.path), packed=_pack_source(sent), sent=sent
     )
     return SubmittingWorkers(executor=executor, workers=workers, source=source)
 
 
 def _processes(store: Store, sent: "Sent | None", workers: int | None, *, cluster: str | None, gpus: float) -> Workers:
-    first: dict[str, object] = {"folder": store.url, "tasks": _packed(sent), "path": sys.path}
+    first: dict[str, object] = {"folder": store.url, "tasks": _pack_source(sent), "path": sys.path}
     if cluster is None:
         return LocalWorkers(workers=workers or 1, first=first)
     from lratlas.execute.ray import RayWorkers
@@ -197,8 +197,8 @@ def _processes(store: Store, sent: "Sent | None", workers: int | None, *, cluste
     return RayWorkers(address=cluster, most=workers, first=first, gpus=gpus)
 
 
-def _packed(sent: "Sent | None") -> str | None:
-    return None if sent is None else packed_tasks(sent)
+def _pack_source(sent: "Sent | None") -> str | None:
+    return None if sent is None else pack_tasks(sent)
 
 
 def _nothing(_: Progress) -> None:
@@ -276,13 +276,13 @@ class _Scheduler:
             self.starts[worker] = 0
             self.idle.append(worker)
         elif "work" in message:
-            self._worked(self.busy[worker], message["work"])
+            self._record_work(self.busy[worker], message["work"])
         elif "done" in message:
-            self._finished(worker)
+            self._finish_job(worker)
         elif "error" in message:
-            self._erred(worker, message)
+            self._handle_error(worker, message)
         elif "ended" in message:
-            self._ended(worker, message["ended"])
+            self._handle_exit(worker, message["ended"])
 
     def failed(self) -> str:
         """What is to be said of the jobs that were given up."""
@@ -294,29 +294,29 @@ class _Scheduler:
         tries = f" in {ATTEMPTS} attempts" if any(self.attempts[job] == ATTEMPTS for job in self.reasons) else ""
         return f"{count} failed{tries} ({named}{more}).{needing} Nothing already computed is lost: {self.retry}."
 
-    def _worked(self, job: Job, work: int) -> None:
+    def _record_work(self, job: Job, work: int) -> None:
         if job.id in self.work:
             self.trained += work  # the first report of an attempt is what an earlier one had trained
         self.work[job.id] += work
         self.tell_progress()
 
-    def _finished(self, worker: int) -> None:
-        job = self._left_by(worker)
+    def _finish_job(self, worker: int) -> None:
+        job = self._release_job(worker)
         self._left -= job.work if isinstance(job, Training) else 0
         self.open.finish(job)
         self.done += 1
         self.idle.append(worker)
         self.tell_progress()
 
-    def _erred(self, worker: int, message: Message) -> None:
+    def _handle_error(self, worker: int, message: Message) -> None:
         """A worker could not do its job, or could not even begin."""
         if "exception" in message:
-            self._raise(self._left_by(worker), message["error"], message["exception"])
+            self._raise(self._release_job(worker), message["error"], message["exception"])
         if message["final"]:
             raise StudyError(message["error"])
         if worker not in self.busy:
             raise StudyError(f"A worker process failed: {message['error']}")
-        self._failed(self._left_by(worker), message["error"], again=message["again"])
+        self._fail_job(self._release_job(worker), message["error"], again=message["again"])
         if not message["ends"]:
             self.idle.append(worker)
 
@@ -326,18 +326,18 @@ class _Scheduler:
         exception.add_note(f"This was the job {job.id}. Nothing already computed is lost: {self.retry}.")
         raise exception
 
-    def _ended(self, worker: int, how: str) -> None:
+    def _handle_exit(self, worker: int, how: str) -> None:
         """A worker is gone: start it again, and put back what it was at."""
         if worker in self.busy:
-            self._failed(self._left_by(worker), f"its worker was ended {how}.")
+            self._fail_job(self._release_job(worker), f"its worker was ended {how}.")
         elif worker in self.idle:
             self.idle.remove(worker)
         else:
-            self._not_started(worker, how)
+            self._handle_failed_start(worker, how)
         if self.open.any or self.busy:
             self.workers.renew(worker)
 
-    def _not_started(self, worker: int, how: str) -> None:
+    def _handle_failed_start(self, worker: int, how: str) -> None:
         self.starts[worker] += 1
         if self.starts[worker] >= _STARTS:
             raise StudyError(
@@ -345,14 +345,14 @@ class _Scheduler:
                 f" {self.retry}."
             )
 
-    def _left_by(self, worker: int) -> Job:
+    def _release_job(self, worker: int) -> Job:
         """What a worker was at, which is not under way any more."""
         job = self.busy.pop(worker)
         self.kinds[_word(job)] -= 1
         del self.work[job.id]
         return job
 
-    def _failed(self, job: Job, reason: str, *, again: bool = True) -> None:
+    def _fail_job(self, job: Job, reason: str, *, again: bool = True) -> None:
         """Put a job back, or give it up: after some attempts, or at once where it would fail in the same way again."""
         self.attempts[job.id] += 1
         attempt = self.attempts[job.id]

@@ -22,7 +22,7 @@ from lratlas.errors import TaskError, first_line
 _Sent: TypeAlias = tuple[str | None, str | None, list[str] | None]
 
 
-def packed_tasks(tasks: object) -> str:
+def pack_tasks(tasks: object) -> str:
     """Tasks as text, with the code of functions and classes that a worker cannot import.
 
     These are all of the user's script, notebook or prompt, and of modules that were loaded from elsewhere than the
@@ -33,10 +33,10 @@ def packed_tasks(tasks: object) -> str:
         TaskError: The tasks refer to something that cannot be sent, such as an open file or a lock.
     """
     try:
-        data = _pickled(tasks)
-        sources, others = _sent(_unimportable(data))
+        data = _pickle_value(tasks)
+        sources, others = _pack_modules(_unimportable(data))
         with _by_value(others):
-            data = _pickled(tasks) if others else data
+            data = _pickle_value(tasks) if others else data
     except (TypeError, pickle.PicklingError, AttributeError, RecursionError) as error:
         raise TaskError(
             f"The task cannot be sent to worker processes: {first_line(error)}; its functions must not refer to open"
@@ -45,14 +45,14 @@ def packed_tasks(tasks: object) -> str:
     return json.dumps([sources, base64.b64encode(data).decode()])
 
 
-def _pickled(value: object) -> bytes:
+def _pickle_value(value: object) -> bytes:
     """The value by cloudpickle, which takes a cached function of the script for something to be imported."""
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, _CACHED) and obj.__module__ == "__main__":
-                return _cached, (obj.__wrapped__, obj.cache_parameters())
+                return _rebuild_cached, (obj.__wrapped__, obj.cache_parameters())
             return super().reducer_override(obj)
 
     file = io.BytesIO()
@@ -63,11 +63,11 @@ def _pickled(value: object) -> bytes:
 _CACHED: type[Any] = type(functools.lru_cache(len))
 
 
-def _cached(function: Any, parameters: dict[str, Any]) -> Any:
+def _rebuild_cached(function: Any, parameters: dict[str, Any]) -> Any:
     return functools.lru_cache(**parameters)(function)
 
 
-def unpacked_tasks(text: str) -> Any:
+def unpack_tasks(text: str) -> Any:
     """Tasks sent by the driver of this very study, never read from a file.
 
     Functions of the user's script find their globals in this process's module ``__main__``, as they do in the script:
@@ -169,7 +169,7 @@ def _unimportable(data: bytes) -> dict[str, types.ModuleType]:
         if not isinstance(module, types.ModuleType) or _is_importable(name, module):
             continue
         found[name] = module
-        left |= {*_parents(name), *_used(module)} - seen
+        left |= {*_parents(name), *_imported_modules(module)} - seen
     return found
 
 
@@ -178,7 +178,7 @@ def _parents(name: str) -> Iterable[str]:
     return (".".join(parts[:count]) for count in range(1, len(parts)))
 
 
-def _used(module: types.ModuleType) -> Iterable[str]:
+def _imported_modules(module: types.ModuleType) -> Iterable[str]:
     """Names of the modules whose contents a module has imported."""
     for value in [*vars(module).values()]:
         name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
@@ -203,14 +203,14 @@ def _spec(name: str) -> ModuleSpec | None:
     path: Any = None
     spec: ModuleSpec | None = None
     for part in (*_parents(name), name):
-        spec = _found(part, path)
+        spec = _find_spec_at(part, path)
         if spec is None:
             return None
         path = spec.submodule_search_locations
     return spec
 
 
-def _found(name: str, path: Any) -> ModuleSpec | None:
+def _find_spec_at(name: str, path: Any) -> ModuleSpec | None:
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
         if find is None or finder is _known:
@@ -221,7 +221,7 @@ def _found(name: str, path: Any) -> ModuleSpec | None:
     return None
 
 
-def _sent(modules: dict[str, types.ModuleType]) -> tuple[dict[str, _Sent], list[types.ModuleType]]:
+def _pack_modules(modules: dict[str, types.ModuleType]) -> tuple[dict[str, _Sent], list[types.ModuleType]]:
     """How modules are sent: by their source where they have one, and the others, by value."""
     sources, others = dict[str, _Sent](), list[types.ModuleType]()
     packages = {parent for name in modules for parent in _parents(name)}

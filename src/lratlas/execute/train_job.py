@@ -9,18 +9,18 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from lratlas.execute.checkpoints import named, read_segment, segment_tensors, stack_of
+from lratlas.execute.checkpoints import name_tensors, read_segment, segment_tensors, stack_of
 from lratlas.execute.context import WorkerContext
-from lratlas.execute.measure_job import measured
+from lratlas.execute.measure_job import measure_rows
 from lratlas.execute.rows import convergence_table, runs_table, trace_table
 from lratlas.rng import torch_seed
 from lratlas.stacks.tensors import StackData
 from lratlas.study.jobs import Job, Training
 from lratlas.study.progress import table_of
-from lratlas.training.averaging import Tails, add_checkpoint, averaged
+from lratlas.training.averaging import Tails, add_checkpoint, average_tails
 from lratlas.training.batches import augmentation_draws, batch_indices
-from lratlas.training.evaluate import Scores, evaluate_stack, pooled_buffers
-from lratlas.training.record import Row, SegmentState, packed, unpacked
+from lratlas.training.evaluate import Scores, evaluate_stack, pool_buffers
+from lratlas.training.record import Row, SegmentState, pack, unpack
 from lratlas.training.sphere import Weights
 from lratlas.training.state import Stack, lanes_of, start_stack
 from lratlas.training.trainer import Trained, train_stack
@@ -69,13 +69,13 @@ def perform(context: WorkerContext, job: Job, progress: Progress, stopping: Call
     if isinstance(job, Training):
         _train(context, job, progress, stopping)
     else:
-        context.store.write_table(table_of(job), job.id, measured(context, job))
+        context.store.write_table(table_of(job), job.id, measure_rows(context, job))
 
 
 def _train(context: WorkerContext, job: Training, progress: Progress, stopping: Callable[[], bool]) -> None:
     began = time.monotonic()
     weights, buffers, data = context.initial(job.seeds, len(job.lanes))
-    at = reached(context, job) or TrainState(stack=_start(context, job, weights, buffers))
+    at = load_progress(context, job) or TrainState(stack=_start(context, job, weights, buffers))
     spent = at.seconds
     progress(job.size * (at.stack.step - job.start))
 
@@ -180,28 +180,28 @@ def _finish(
 ) -> None:
     program, stack, tensors, tables = context.program, at.stack, dict[str, Tensor](), list[pl.DataFrame]()
 
-    def scored(weights: Weights, buffers: Weights) -> tuple[Scores, Scores]:
+    def score(weights: Weights, buffers: Weights) -> tuple[Scores, Scores]:
         return (
             evaluate_stack(program, weights, buffers, data.train),
             evaluate_stack(program, weights, buffers, data.test),
         )
 
     if job.stage != "average":
-        tensors |= named(job.runs, "weights", stack.weights) | named(job.runs, "buffers", stack.buffers)
+        tensors |= name_tensors(job.runs, "weights", stack.weights) | name_tensors(job.runs, "buffers", stack.buffers)
         if job.keep_state:
             tensors |= segment_tensors(job.runs, stack, {}, 0.0)
         gradient = rows[-1].gradient_norm if rows else None
-        scores = scored(stack.weights, stack.buffers)
+        scores = score(stack.weights, stack.buffers)
         start = _start_loss(context, job) if job.stage == "pretrain" else None
         tables.append(runs_table(job, job.runs, job.parents, stack, *scores, gradient=gradient, start=start))
     if job.average:
-        means = averaged(at.tails, rule=context.task.update, dtype=context.dtype)
+        means = average_tails(at.tails, rule=context.task.update, dtype=context.dtype)
         size = context.task.samples_per_step
         for count, runs in zip(job.average.counts, job.average.runs, strict=True):
             mean = means[count]
-            buffers = pooled_buffers(program, mean, stack.buffers, data.train, batch_size=size)
-            tensors |= named(runs, "weights", mean) | named(runs, "buffers", buffers)
-            tables.append(runs_table(job, runs, job.runs, stack, *scored(mean, buffers), count=count))
+            buffers = pool_buffers(program, mean, stack.buffers, data.train, batch_size=size)
+            tensors |= name_tensors(runs, "weights", mean) | name_tensors(runs, "buffers", buffers)
+            tables.append(runs_table(job, runs, job.runs, stack, *score(mean, buffers), count=count))
     context.store.write_weights(job.id, tensors)
     table = pl.concat(tables)
     each = seconds() / job.size
@@ -222,7 +222,7 @@ def _start_loss(context: WorkerContext, job: Training) -> Tensor:
     if not context.program.compiled:
         weights, buffers = (lanes_of(tensors, slice(0, 1)) for tensors in (weights, buffers))
     size = context.task.samples_per_step
-    pooled = pooled_buffers(context.program, weights, buffers, data.train, batch_size=size)
+    pooled = pool_buffers(context.program, weights, buffers, data.train, batch_size=size)
     return evaluate_stack(context.program, weights, pooled, data.test).loss.expand(-1, len(job.lanes))
 
 
@@ -230,7 +230,7 @@ _KIND = "under_way"
 _NUMBERS, _GENERATOR = f"stack/{_KIND}", "stack/generator"
 
 
-def reached(context: WorkerContext, job: Training) -> TrainState | None:
+def load_progress(context: WorkerContext, job: Training) -> TrainState | None:
     """The furthest point of a job that was kept, with all rows recorded before it; None if there is none.
 
     Raises:
@@ -241,14 +241,14 @@ def reached(context: WorkerContext, job: Training) -> TrainState | None:
     ends = [end for end in sorted(recorded) if store.has_weights(f"{job.id}-{end}")]
     files = tuple(f"{job.id}-{end}" for end in ends)
     if store.has_weights(job.part_way):
-        at, files = _read(context, job, job.part_way), (*files, job.part_way)
+        at, files = _read_state(context, job, job.part_way), (*files, job.part_way)
         step = at.stack.step
         if step > max(ends, default=job.start) and recorded.issuperset(end for end in job.segments if end <= step):
             return replace(at, files=files)
-    return replace(_read(context, job, f"{job.id}-{ends[-1]}", end=ends[-1]), files=files) if ends else None
+    return replace(_read_state(context, job, f"{job.id}-{ends[-1]}", end=ends[-1]), files=files) if ends else None
 
 
-def _read(context: WorkerContext, job: Training, name: str, *, end: int | None = None) -> TrainState:
+def _read_state(context: WorkerContext, job: Training, name: str, *, end: int | None = None) -> TrainState:
     """What a checkpoint holds: that of the end of a segment, or, without an end, of the middle of one."""
     tensors = context.store.read_weights(name)
     counts = job.average.counts if job.average else ()
@@ -257,7 +257,7 @@ def _read(context: WorkerContext, job: Training, name: str, *, end: int | None =
     if end is not None:
         return TrainState(stack=stack, tails=tails, seconds=seconds)
     files = {run: tensors for row in job.runs for run in row}
-    segment = unpacked(stack_of(files, job.runs, _KIND, context.device), tensors[_NUMBERS][1:])
+    segment = unpack(stack_of(files, job.runs, _KIND, context.device), tensors[_NUMBERS][1:])
     return TrainState(stack=stack, tails=tails, seconds=seconds, segment=segment, generator=tensors[_GENERATOR])
 
 
@@ -272,8 +272,8 @@ def keep(context: WorkerContext, job: Training, at: TrainState) -> TrainState:
         name = f"{job.id}-{at.stack.step}"
         context.store.write_weights(name, tensors)
         return forget(context, at, but=name)
-    values, numbers = packed(at.segment)
-    tensors |= named(job.runs, _KIND, values)
+    values, numbers = pack(at.segment)
+    tensors |= name_tensors(job.runs, _KIND, values)
     tensors |= {_NUMBERS: torch.tensor([at.stack.step, *numbers]), _GENERATOR: at.generator}
     context.store.write_weights(job.part_way, tensors)
     return replace(at, files=(*at.files, job.part_way))

@@ -17,7 +17,7 @@ from functools import partial
 from io import TextIOWrapper
 from typing import IO, Any, cast
 
-from lratlas.execute.messages import Message, Say, failure, notices_said
+from lratlas.execute.messages import Message, Say, failure, forward_notices
 from lratlas.startup import reset_process
 
 
@@ -76,7 +76,7 @@ def _serve(told: _Told, say: Say) -> None:
     start = told.take()
     if start is None:
         return
-    with notices_said(say), suppress(Stopped):
+    with forward_notices(say), suppress(Stopped):
         context = open_context(start["folder"], start["tasks"], start["path"])
         say({"ready": True})
         # An error may have left an accelerator useless to this process.

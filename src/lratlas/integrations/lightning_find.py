@@ -15,11 +15,11 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from lratlas.errors import SpecError, TaskError, first_line
-from lratlas.integrations.lightning_fit import Fits, package_of, schedules, shrink_schedules, validated
-from lratlas.paths import home_expanded
+from lratlas.integrations.lightning_fit import Fits, package_of, schedules, shrink_schedules, validate_now
+from lratlas.paths import expand_home
 from lratlas.search.advice import Advice
 from lratlas.search.driven.drive import Driven, drive
-from lratlas.search.driven.find import called_with_lr
+from lratlas.search.driven.find import bind_lr
 from lratlas.search.driven.outputs import Heard, better
 from lratlas.search.driven.scout import look, same_metric
 from lratlas.search.driven.validation import Validation
@@ -90,11 +90,11 @@ def find(
         SpecError: An argument is out of range, or validation logs no such metric.
         SearchError: The folder holds another search, or the trainings fail.
     """
-    make, imposed = _made_by(module)
+    make, imposed = _module_factory(module)
     direction = direction or better(monitor)
     if direction is None:
         raise SpecError(f"Is a lower or a higher {monitor} better? Give direction: minimize or maximize.")
-    root = home_expanded(folder or tempfile.mkdtemp(prefix="lratlas-find-"))
+    root = expand_home(folder or tempfile.mkdtemp(prefix="lratlas-find-"))
     same_metric(root, monitor)
     fits = Fits(
         make=make,
@@ -115,7 +115,7 @@ def find(
         fits.fit(segment.lr, on_train_start=begin)
 
     with _quiet():
-        seen = _looked_at(fits, monitor, root)
+        seen = _inspect_training(fits, monitor, root)
         if seen.steps is None and not (root / SETTINGS).exists():
             seen.steps = _run(lambda segment, _: fits.fit(segment.lr), root)
         finder = Finder(
@@ -132,7 +132,7 @@ def find(
             limit=limit,
             samples=samples or seen.samples,
         )
-        validation = Validation(text="validation", function=lambda: validated(own.trainer), metric=monitor)
+        validation = Validation(text="validation", function=lambda: validate_now(own.trainer), metric=monitor)
         driven = Driven(
             start=start,
             imposed=imposed,
@@ -143,7 +143,7 @@ def find(
         return drive(driven, finder, progress=progress)
 
 
-def _made_by(module: Any) -> tuple[Callable[[float], Any], bool]:
+def _module_factory(module: Any) -> tuple[Callable[[float], Any], bool]:
     """A function of the LR that makes a module; and whether the LR has to be imposed on it.
 
     Raises:
@@ -162,7 +162,7 @@ def _made_by(module: Any) -> tuple[Callable[[float], Any], bool]:
         raise TaskError(
             f"The module is a {type(module).__name__}; give a LightningModule, or a function that makes one."
         )
-    call = called_with_lr(module)
+    call = bind_lr(module)
     return call or (lambda _: module()), call is None
 
 
@@ -203,7 +203,7 @@ class _EnoughError(Exception):
     """Ends the training that is looked at."""
 
 
-def _looked_at(fits: Fits, monitor: str, root: Path) -> _Seen:
+def _inspect_training(fits: Fits, monitor: str, root: Path) -> _Seen:
     """Look at the first steps of a training; its data module is then set up for all others.
 
     The steps of a module with manual optimization are estimated from those of its first mini-batches.
@@ -217,7 +217,7 @@ def _looked_at(fits: Fits, monitor: str, root: Path) -> _Seen:
         seen.samples = _samples(trainer) if "acc" in monitor else None
         if module.automatic_optimization:
             with suppress(Exception):  # Lightning cannot say it, such as for accumulation that changes
-                seen.steps = _known(trainer.estimated_stepping_batches)
+                seen.steps = _known_steps(trainer.estimated_stepping_batches)
 
     def ended(trainer: Any, module: Any, *_: Any) -> None:
         nonlocal batches, full
@@ -235,7 +235,7 @@ def _looked_at(fits: Fits, monitor: str, root: Path) -> _Seen:
 
     counted = _run(fit, root)
     if seen.steps is None:
-        seen.steps = _known(full * counted / batches)
+        seen.steps = _known_steps(full * counted / batches)
     return seen
 
 
@@ -244,7 +244,7 @@ def _run(start: Callable[[Segment, int], None], root: Path) -> int:
     return look(Driven(start=start, imposed=False), root, Heard(), steps=None, whole=True)[0]
 
 
-def _known(steps: float) -> int | None:
+def _known_steps(steps: float) -> int | None:
     """A number of steps; None where it is unknown."""
     return int(steps) if 0 < steps < math.inf else None
 
@@ -260,7 +260,7 @@ def _check(trainer: Any, monitor: str) -> None:
         raise TaskError("configure_optimizers returns no optimizer; there is no LR to find.")
     if not trainer.enable_validation:
         raise TaskError("There is no validation on which LRs could be compared: no loader, or no validation_step.")
-    if monitor not in (logged := validated(trainer)):
+    if monitor not in (logged := validate_now(trainer)):
         names = ", ".join(sorted(logged)) or "nothing"
         raise SpecError(f"Validation logs no {monitor}, but {names}: give one of them as monitor.")
 

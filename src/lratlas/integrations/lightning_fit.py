@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from torchmetrics import Metric
 
 from lratlas.errors import SpecError, TaskError, first_line
-from lratlas.search.driven.untouched import attributes_kept
+from lratlas.search.driven.untouched import preserve_attributes
 
 _PACKAGES = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
 _OFF = {
@@ -54,7 +54,7 @@ class Fits:
 
     def __post_init__(self) -> None:
         if self.datamodule is not None:
-            self.datamodule = _copied(self.datamodule, tree_leaves(vars(self.datamodule)))
+            self.datamodule = _copy_data(self.datamodule, tree_leaves(vars(self.datamodule)))
 
     def keep(self, datamodule: Any) -> None:
         """Give all later fits this data module, as it is now: set up."""
@@ -97,8 +97,8 @@ class Fits:
         if trainer.world_size > 1 or trainer.strategy.launcher is not None:
             raise TaskError("The trainer_options ask for several devices or processes; a search trains on one device.")
         loaders = {
-            "train_dataloaders": _copied(self.train, _sets(self.train)),
-            "val_dataloaders": _copied(self.val, _sets(self.val)),
+            "train_dataloaders": _copy_data(self.train, _sets(self.train)),
+            "val_dataloaders": _copy_data(self.val, _sets(self.val)),
         }
         trainer.fit(module, datamodule=self._data(), **loaders)
 
@@ -106,12 +106,12 @@ class Fits:
         """A copy of the data module, which is not set up again: all fits have the same split of the data."""
         if self.datamodule is None or not self._ready:
             return self.datamodule
-        data = _copied(self.datamodule, tree_leaves(vars(self.datamodule)))
-        vars(data).update(prepare_data=_done, setup=_done)
+        data = _copy_data(self.datamodule, tree_leaves(vars(self.datamodule)))
+        vars(data).update(prepare_data=_skip_setup, setup=_skip_setup)
         return data
 
 
-def _done(stage: str | None = None) -> None:
+def _skip_setup(stage: str | None = None) -> None:
     """In the place of what sets data up."""
 
 
@@ -124,7 +124,7 @@ def package_of(module: object) -> ModuleType | None:
     return None
 
 
-def validated(trainer: Any) -> dict[str, Any]:
+def validate_now(trainer: Any) -> dict[str, Any]:
     """The metrics that validation logs now, in the middle of a fit, which continues as if there had been none.
 
     Lightning's own loop validates, as it does for ``val_check_interval``.
@@ -133,7 +133,7 @@ def validated(trainer: Any) -> dict[str, Any]:
         trainer: The one that fits; its module's state must be kept by `untouched`.
     """
     loop, connector = trainer.fit_loop.epoch_loop.val_loop, trainer._logger_connector
-    with attributes_kept([trainer, loop, connector, *trainer.callbacks]):
+    with preserve_attributes([trainer, loop, connector, *trainer.callbacks]):
         loop.batch_progress = copy.deepcopy(loop.batch_progress)
         before = dict(connector._callback_metrics)
         for each in trainer.lightning_module.modules():
@@ -200,7 +200,7 @@ def _sets(loaders: Any) -> list[Any]:
     return [each.dataset for each in flat if hasattr(each, "dataset")]
 
 
-def _copied(given: Any, parts: Iterable[Any]) -> Any:
+def _copy_data(given: Any, parts: Iterable[Any]) -> Any:
     """A copy of loaders or of a data module, with generators of its own, of the same data sets and tensors."""
     shared = [each for each in parts if isinstance(each, Dataset | Tensor)]
     with warnings.catch_warnings():

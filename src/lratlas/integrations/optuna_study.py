@@ -8,7 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lratlas.errors import SpecError
-from lratlas.paths import home_expanded
+from lratlas.paths import expand_home
 from lratlas.search.journal import read_results, read_settings
 from lratlas.search.regimes import regimes
 from lratlas.search.segments import SegmentResult
@@ -36,7 +36,7 @@ def add_search(study: Study, folder: str | Path) -> None:
         SearchError: There is no search in the folder, or it is damaged.
         SpecError: The study has another direction than the search, or several.
     """
-    folder = home_expanded(folder)
+    folder = expand_home(folder)
     search, results = read_settings(folder), read_results(folder)
     check_direction(study, search)
     known = {trial.user_attrs.get("segment") for trial in study.get_trials(deepcopy=False)}
@@ -48,10 +48,10 @@ def add_search(study: Study, folder: str | Path) -> None:
     for (lr, seed, _), of in trials.items():
         if of[-1].segment.name not in known:
             penalty = worst(search, results) if told[lr, seed] == "diverging" else None
-            study.add_trial(_frozen(search, of, longest=longest, penalty=penalty))
+            study.add_trial(_frozen_trial(search, of, longest=longest, penalty=penalty))
 
 
-def _frozen(search: Search, of: Sequence[SegmentResult], *, longest: int, penalty: float | None) -> FrozenTrial:
+def _frozen_trial(search: Search, of: Sequence[SegmentResult], *, longest: int, penalty: float | None) -> FrozenTrial:
     """A training as a finished trial; the penalty is its value if it failed."""
     last = of[-1]
     value, state = last.quality, TrialState.COMPLETE

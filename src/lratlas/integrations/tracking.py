@@ -26,7 +26,7 @@ def numbers_of(look: Look, *, prefix: str = "watch") -> dict[str, float]:
     The regime is 0 (undecided), 1 (converging), 2 (equilibrium) or 3 (diverging).
     """
     values: dict[str, float | None] = {name: getattr(look, name) for name in _OF_LOOKS}
-    return {f"{prefix}/regime": float(REGIME_NUMBERS[look.regime]), **_known(values, prefix)}
+    return {f"{prefix}/regime": float(REGIME_NUMBERS[look.regime]), **_known_values(values, prefix)}
 
 
 def evidence_of(advice: Advice, *, prefix: str = "find") -> dict[int, dict[str, float]]:
@@ -40,9 +40,9 @@ def evidence_of(advice: Advice, *, prefix: str = "find") -> dict[int, dict[str, 
     for row in advice.evidence.sort("steps").iter_rows(named=True):
         trial = f"lr{row['lr']:.6g}-seed{row['seed']}{'-annealed' if row['annealed'] else ''}"
         values: dict[str, float | None] = {f"{name}/{trial}": row[name] for name in _OF_SLICES}
-        records.setdefault(row["steps"], {}).update(_known(values, prefix))
+        records.setdefault(row["steps"], {}).update(_known_values(values, prefix))
     found = {"lr": advice.lr, "low": advice.low, "high": advice.high}
-    records.setdefault(advice.steps, {}).update(_known(found, prefix))
+    records.setdefault(advice.steps, {}).update(_known_values(found, prefix))
     return dict(sorted(records.items()))
 
 
@@ -96,5 +96,5 @@ def _records(found: Look | Advice) -> dict[int, dict[str, float]]:
     return evidence_of(found) if isinstance(found, Advice) else {found.step: numbers_of(found)}
 
 
-def _known(values: dict[str, float | None] | dict[str, float], prefix: str) -> dict[str, float]:
+def _known_values(values: dict[str, float | None] | dict[str, float], prefix: str) -> dict[str, float]:
     return {f"{prefix}/{name}": value for name, value in values.items() if value is not None and is_finite(value)}

@@ -84,7 +84,7 @@ class WatchCallback(TrainerCallback):
         Raises:
             LRAtlasError: If the training has not begun.
         """
-        return self._seen().report()
+        return self._current_watch().report()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -97,12 +97,12 @@ class WatchCallback(TrainerCallback):
         if _STATE in kept:
             self.watch.load_state_dict(kept[_STATE])
         self._logged = len(self.watch.log)
-        self._release = _tapped(self._trainer, self._losses.append)
+        self._release = _tap_losses(self._trainer, self._losses.append)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Hand the step's loss to the watch."""
         if self._losses:
-            self._seen()(torch.stack(self._losses).sum())
+            self._current_watch()(torch.stack(self._losses).sum())
             self._losses.clear()
         self._log(control)
         if control.should_save:
@@ -127,7 +127,7 @@ class WatchCallback(TrainerCallback):
         self._close()
         self._log(control)
 
-    def _seen(self) -> Watch:
+    def _current_watch(self) -> Watch:
         if self.watch is None:
             raise LRAtlasError("WatchCallback has seen no training; add it with trainer.add_callback(callback)")
         return self.watch
@@ -140,11 +140,11 @@ class WatchCallback(TrainerCallback):
 
     def _keep(self, state: TrainerState) -> None:
         kept: Any = state.stateful_callbacks
-        kept[_STATE] = self._seen().state_dict()
+        kept[_STATE] = self._current_watch().state_dict()
 
     def _log(self, control: TrainerControl) -> None:
         """Have the trainer log the looks that are new."""
-        log = self._seen().log
+        log = self._current_watch().log
         due = control.should_log  # logging clears it, but the trainer's own log is still to come
         for look in log[self._logged :]:
             self._trainer.log(numbers_of(look))
@@ -152,7 +152,7 @@ class WatchCallback(TrainerCallback):
         self._logged = len(log)
 
 
-def _tapped(trainer: Trainer, take: Callable[[torch.Tensor], object]) -> Callable[[], None]:
+def _tap_losses(trainer: Trainer, take: Callable[[torch.Tensor], object]) -> Callable[[], None]:
     """Let ``take`` see every loss that the trainer's ``training_step`` returns, until the result is called."""
     step = trainer.training_step
     own = vars(trainer).get("training_step")

@@ -11,14 +11,14 @@ from typing import Any, Literal, cast
 
 from lratlas.errors import SpecError, TaskError
 from lratlas.integrations import extra
-from lratlas.paths import home_expanded
-from lratlas.rng import generators_kept
+from lratlas.paths import expand_home
+from lratlas.rng import preserve_generators
 from lratlas.search.advice import Advice
 from lratlas.search.driven.drive import Driven, drive
-from lratlas.search.driven.find import called_with_lr
+from lratlas.search.driven.find import bind_lr
 from lratlas.search.driven.outputs import better
 from lratlas.search.driven.scout import same_metric
-from lratlas.search.driven.untouched import attributes_kept
+from lratlas.search.driven.untouched import preserve_attributes
 from lratlas.search.driven.validation import make_validation
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment
@@ -77,10 +77,10 @@ def find(
     direction = direction or better(metric)
     if direction is None:
         raise SpecError(f"Is a lower or a higher {metric} better? Give direction: minimize or maximize.")
-    make = _copies(trainer) if isinstance(trainer, Trainer) else called_with_lr(trainer)
+    make = _copies(trainer) if isinstance(trainer, Trainer) else bind_lr(trainer)
     if make is None:
         raise TaskError("The function takes no LR: give one that makes a Trainer for an LR, lambda lr: Trainer(…).")
-    with generators_kept():
+    with preserve_generators():
         first = make(1e-3)
     if not isinstance(first, Trainer):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not be typed
         raise TaskError(f"The function returned a {type(first).__name__}; it must return a Trainer.")
@@ -95,7 +95,7 @@ def find(
         own.trainer.train()
 
     def evaluate() -> dict[str, float]:
-        return _evaluated(own.trainer)
+        return _evaluate_quietly(own.trainer)
 
     driven = Driven(
         start=start,
@@ -103,7 +103,7 @@ def find(
         validation=make_validation(evaluate, metric=metric),
         shrinks="steps" if shrinks else None,
     )
-    root = home_expanded(folder or tempfile.mkdtemp(prefix="lratlas-find-"))
+    root = expand_home(folder or tempfile.mkdtemp(prefix="lratlas-find-"))
     same_metric(root, metric)
     finder = Finder(
         root,
@@ -144,7 +144,7 @@ def _copies(trainer: Trainer) -> Callable[[float], Trainer]:
     def make(lr: float) -> Trainer:
         args: TrainingArguments = copy.deepcopy(trainer.args)
         args.learning_rate = lr
-        own = {name: _copied(each) if name in _COPIED else each for name, each in given.items()}
+        own = {name: _copy_collator(each) if name in _COPIED else each for name, each in given.items()}
         made = kind(model=None if given.get("model_init") else copy.deepcopy(model), args=args, **own)
         made.callback_handler.callbacks = [copy.deepcopy(each) for each in trainer.callback_handler.callbacks]
         return made
@@ -152,7 +152,7 @@ def _copies(trainer: Trainer) -> Callable[[float], Trainer]:
     return make
 
 
-def _copied(given: Any) -> Any:
+def _copy_collator(given: Any) -> Any:
     """A copy, such as of a collator that draws; the object itself where it cannot be copied."""
     try:
         return copy.deepcopy(given)
@@ -205,10 +205,10 @@ def _steps(trainer: Trainer) -> int:
     return math.ceil(args.num_train_epochs * each)
 
 
-def _evaluated(trainer: Trainer) -> dict[str, float]:
+def _evaluate_quietly(trainer: Trainer) -> dict[str, float]:
     """What ``trainer.evaluate()`` returns; neither its callbacks nor its log are told."""
     handler = trainer.callback_handler
-    with attributes_kept((trainer, trainer.state, trainer.control, handler)):
+    with preserve_attributes((trainer, trainer.state, trainer.control, handler)):
         handler.callbacks = []
         return dict(trainer.evaluate())
 

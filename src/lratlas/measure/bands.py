@@ -43,14 +43,19 @@ def band_accuracies(
     return torch.stack(
         [
             evaluate_stack(
-                program, weights, buffers, replace(samples, transform=partial(_shown, samples.transform, band, kept))
+                program,
+                weights,
+                buffers,
+                replace(samples, transform=partial(_filter_images, samples.transform, band, kept)),
             ).accuracy
             for band in bands
         ]
     )
 
 
-def _shown(transform: "Callable[[Tensor], Tensor] | None", band: Band, kept: bool, images: "Tensor") -> "Tensor":
+def _filter_images(
+    transform: "Callable[[Tensor], Tensor] | None", band: Band, kept: bool, images: "Tensor"
+) -> "Tensor":
     from lratlas.data.bands import keep_band
 
     return keep_band(transform(images) if transform else images, band.low, band.high, kept=kept)
@@ -93,7 +98,7 @@ def _settle(options: Options, task: "Prepared") -> Options | None:
     return {"bands": wanted}
 
 
-def measured_bands(job: Measuring) -> tuple[tuple[int, int], ...]:
+def bands_of_job(job: Measuring) -> tuple[tuple[int, int], ...]:
     """The bands that a job measures accuracies on."""
     return cast("tuple[tuple[int, int], ...]", job.options["bands"])
 
@@ -102,7 +107,7 @@ def _jobs(wanted: Wanted) -> Iterator[Measuring]:
     """The jobs that the study has, and for each training job one of the bands that it lacks."""
     known = defaultdict[str | None, set[tuple[int, int]]](set)
     for job in wanted.old:
-        known[job.training].update(measured_bands(job))
+        known[job.training].update(bands_of_job(job))
         yield job
     for training in wanted.trainings:
         missing = tuple(band for band in wanted.options["bands"] if band not in known[training.id])

@@ -17,9 +17,9 @@ from lratlas.measure.hessian import (
     Batches,
     Outputs,
     Product,
+    copy_for_hessian,
     hessian_product,
     joining_norms,
-    measured_module,
     mini_batches,
     outputs_of,
     vector_of,
@@ -125,7 +125,7 @@ def sharpness_measure(
     _check(least, batch_size=batch_size, limit=limit, probes=probes, draws=draws, iterations=iterations)
     if not 0 < tolerance < 1:
         raise SpecError(f"Sharpness: tolerance is {tolerance}, but must be above 0 and below 1.")
-    module = measured_module(model)
+    module = copy_for_hessian(model)
     apart = not joining_norms(model) and objective.losses is not None
 
     def measure(weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], samples: Samples, seed: int) -> Sharpness:
@@ -302,7 +302,7 @@ def top_eigenvalues(
         ``count`` eigenvalues; they are NaN and not converged if a product is not finite or ARPACK breaks down.
     """
 
-    def checked(v: Vector) -> Vector:
+    def check_finite(v: Vector) -> Vector:
         product = multiply(v.reshape(size))
         if not np.isfinite(product).all():
             raise FloatingPointError
@@ -310,23 +310,26 @@ def top_eigenvalues(
 
     try:
         # ARPACK takes eigenvalues far below 1 for zero, so H is measured in units of its own.
-        unit = float(np.abs(checked(start)).max() / np.abs(start).max())
+        unit = float(np.abs(check_finite(start)).max() / np.abs(start).max())
         if unit == 0:
             # Only the zero matrix takes a generic vector to zero.
             return [Eigenvalue(value=0.0, residual=0.0, converged=True)] * count
 
-        def scaled(v: Vector) -> Vector:
-            return checked(v) / unit
+        def multiply_scaled(v: Vector) -> Vector:
+            return check_finite(v) / unit
 
-        values, vectors = _ritz_pairs(scaled, size, count, start, tolerance, iterations)
-        found = [_judged(scaled, *pair, tolerance) for pair in zip(values.tolist(), vectors.T, strict=True)]
+        values, vectors = _ritz_pairs(multiply_scaled, size, count, start, tolerance, iterations)
+        found = [
+            _judge_eigenvalue(multiply_scaled, *pair, tolerance)
+            for pair in zip(values.tolist(), vectors.T, strict=True)
+        ]
     except (FloatingPointError, ArpackError):
         return [UNKNOWN] * count
     found.sort(key=lambda each: each.value, reverse=True)
     return [replace(each, value=each.value * unit) for each in found]
 
 
-def _judged(multiply: Multiply, value: float, vector: Vector, tolerance: float) -> Eigenvalue:
+def _judge_eigenvalue(multiply: Multiply, value: float, vector: Vector, tolerance: float) -> Eigenvalue:
     error = float(np.linalg.norm(multiply(vector) - value * vector))
     residual = error / abs(value) if value else (math.inf if error else 0.0)
     return Eigenvalue(value=value, residual=residual, converged=residual <= tolerance)

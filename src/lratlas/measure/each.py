@@ -13,7 +13,7 @@ from lratlas.data.parts import Parts, rows
 from lratlas.errors import MeasurementError, first_line
 from lratlas.measure.base import Columns, Measurement, Models, Options
 from lratlas.measure.hessian import seed_samples
-from lratlas.rng import seeded, torch_seed
+from lratlas.rng import seed_generators, torch_seed
 from lratlas.stacks.tensors import StackData
 from lratlas.text import to_python
 from lratlas.training.state import Samples
@@ -50,7 +50,7 @@ class Data:
 
     def _pair(self, samples: Samples) -> tuple[Parts, Parts]:
         every = torch.arange(samples.count, device=samples.which.device)
-        x, y = seed_samples(samples, self.at).taken(every[None])
+        x, y = seed_samples(samples, self.at).take_samples(every[None])
         return rows(x, 0), rows(y, 0)
 
 
@@ -65,9 +65,9 @@ def measure_each(measurement: Measurement, models: Models, _options: Options) ->
         data = Data(models.setting(), at)
         for lane in range(models.lanes):
             run = models.runs[at][lane]
-            model = _loaded(models, at, lane)
+            model = _load_model(models, at, lane)
             try:
-                with seeded(torch_seed(seed, measurement.name)):
+                with seed_generators(torch_seed(seed, measurement.name)):
                     returned = measurement.function(model, data)
             except Exception as error:
                 reason = f"{type(error).__name__}: {first_line(error)}"
@@ -79,7 +79,7 @@ def measure_each(measurement: Measurement, models: Models, _options: Options) ->
     }
 
 
-def _loaded(models: Models, at: int, lane: int) -> nn.Module:
+def _load_model(models: Models, at: int, lane: int) -> nn.Module:
     """A trained model of a stack as a module of its own, in eval mode."""
     weights, buffers = models.one(at, lane)
     lead = next(iter(weights.values()))

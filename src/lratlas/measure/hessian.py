@@ -46,7 +46,7 @@ class MiniBatches:
 
     def __iter__(self) -> Iterator[tuple[Parts, Parts]]:
         for rows in self.parts:
-            x, y = self.samples.taken(rows[None])
+            x, y = self.samples.take_samples(rows[None])
             yield first(x, 0), first(y, 0)
 
 
@@ -74,7 +74,7 @@ def mini_batches(samples: Samples, *, batch_size: int, seed: int, limit: int | N
     return MiniBatches(samples=samples, parts=rows.tensor_split(-(-len(rows) // batch_size)))
 
 
-def measured_module(model: nn.Module) -> nn.Module:
+def copy_for_hessian(model: nn.Module) -> nn.Module:
     """A copy of the model in eval mode whose batch norms still normalise with the statistics of their mini-batch."""
     module = copy.deepcopy(model).eval().requires_grad_(False)
     for name in joining_norms(model):

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lratlas.training.evaluate import evaluate_stack, pooled_buffers
+from lratlas.training.evaluate import evaluate_stack, pool_buffers
 from lratlas.training.program import Program
 from lratlas.training.rules import Rule
 from lratlas.training.sphere import Weights, dot, expand, norm
@@ -93,7 +93,7 @@ def path_errors(
     errors: dict[str, list[Tensor]] = {name: [] for name in sets}
     for alpha in torch.linspace(0, 1, points, dtype=torch.float64).tolist():
         point = path(a, b, alpha, rule=program.rule)
-        own = pooled_buffers(program, point, buffers, sets["train"], batch_size=batch_size)
+        own = pool_buffers(program, point, buffers, sets["train"], batch_size=batch_size)
         for name, samples in sets.items():
             errors[name].append(1 - evaluate_stack(program, point, own, samples).accuracy)
     return {name: torch.stack(each) for name, each in errors.items()}

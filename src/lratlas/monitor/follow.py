@@ -18,8 +18,8 @@ from lratlas.monitor.learning_rates import LearningRates, Schedule
 from lratlas.monitor.losses import GatheredLosses, StepMeans
 from lratlas.monitor.rules import Regime, Rules
 from lratlas.monitor.tracker import Look, RegimeTracker
-from lratlas.monitor.wording import not_stepped, report, suggestion
-from lratlas.paths import home_expanded
+from lratlas.monitor.wording import describe_no_steps, report, suggestion
+from lratlas.paths import expand_home
 from lratlas.text import is_finite
 
 GATHERED = 32  # losses between two fetches from the device
@@ -119,7 +119,7 @@ class Watch:
     def report(self) -> str:
         """A few sentences: the regime, the evidence for it, and what it suggests or why nothing is decided."""
         if self._losses and not self._steps:
-            return not_stepped(self._losses)
+            return describe_no_steps(self._losses)
         self._judge()
         return report(self._tracker, self.log[-1] if self.log else None)
 
@@ -148,7 +148,7 @@ class Watch:
     def write_log(self, path: str | Path) -> None:
         """Write the log as JSON lines, one look each."""
         lines = [json.dumps(asdict(look), allow_nan=False) for look in self.log]
-        home_expanded(path).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        expand_home(path).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
     @contextmanager
     def averaged(self) -> Generator[None]:
@@ -165,7 +165,7 @@ class Watch:
         buffers = [] if self._model is None else [(value, value.clone()) for value in self._model.buffers()]
         guard = self._optimizer.register_step_pre_hook(_no_step)
         try:
-            with self._average.swapped_in():
+            with self._average.swap_in():
                 yield
         finally:
             guard.remove()
@@ -330,7 +330,7 @@ class RunningAverage:
         self._parameters, self._means, self.count = list(parameters), [], 0
 
     @contextmanager
-    def swapped_in(self) -> Generator[None]:
+    def swap_in(self) -> Generator[None]:
         """Inside, the parameters have the averages; afterwards their previous storage again. Nothing is copied.
 
         Raises:

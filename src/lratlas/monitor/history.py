@@ -210,7 +210,7 @@ class History:
         """Add means over ``steps`` steps; the first call's steps make the first cell."""
         self.length = self.length or steps
         share = steps / (self.open_steps + steps)
-        self.open_cell = cell if self.open_cell is None else _merged(self.open_cell, cell, share)
+        self.open_cell = cell if self.open_cell is None else _merge_cells(self.open_cell, cell, share)
         self.open_steps += steps
         if self.open_steps >= self.length:
             self.cells.append(self.open_cell)
@@ -218,7 +218,7 @@ class History:
         if len(self.cells) >= MOST_CELLS:
             self.length *= 2
             pairs = zip(self.cells[::2], self.cells[1::2], strict=True)
-            self.cells = [_merged(first, second, 0.5) for first, second in pairs]
+            self.cells = [_merge_cells(first, second, 0.5) for first, second in pairs]
 
     def last_half(self, fewest: int) -> Stretch:
         """The last half of the cells, or the last ``fewest`` cells where the half has fewer."""
@@ -258,7 +258,7 @@ class History:
         )
 
 
-def _merged(first: Cell, second: Cell, share: float) -> Cell:
+def _merge_cells(first: Cell, second: Cell, share: float) -> Cell:
     """The cell over the steps of both; ``share`` of them are the second's."""
     apart = second.loss - first.loss
     return Cell(

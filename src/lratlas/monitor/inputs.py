@@ -28,7 +28,7 @@ def one_number(value: object, name: str) -> "float | Tensor":
         return _one_element(value, name)
     found = None if isinstance(to_python(value), str) else number(value)
     if found is None:
-        raise SpecError(f"the {name} is {_shown(value)}; it must be one number or a tensor with one element")
+        raise SpecError(f"the {name} is {_format_input(value)}; it must be one number or a tensor with one element")
     return found
 
 
@@ -53,7 +53,7 @@ def positive_count(value: object, name: str) -> int:
         SpecError: If it is not one.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise SpecError(f"{name} is {_shown(value)}; it must be a positive integer")
+        raise SpecError(f"{name} is {_format_input(value)}; it must be a positive integer")
     return int(value)
 
 
@@ -73,6 +73,6 @@ def _one_element(value: "Tensor", name: str) -> "Tensor":
     return value.detach()
 
 
-def _shown(value: object) -> str:
+def _format_input(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"a {type(value).__name__}"

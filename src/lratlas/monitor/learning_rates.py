@@ -36,7 +36,7 @@ class LearningRates:
         self.phase, self._since, self._way = 0, 0, 0
         self.fetch()
         self._followed, self.mean = self._lrs, _geometric_mean(self._lrs)
-        self._last = self._held = next(iter(self._unscheduled(0)), [])
+        self._last = self._held = next(iter(self._without_schedule(0)), [])
 
     def fetch(self) -> None:
         """Read all learning rates, tensors included."""
@@ -44,19 +44,19 @@ class LearningRates:
 
     def follow(self, step: int) -> bool:
         """Read the learning rates after a number of steps; whether a phase begins."""
-        self._read()
+        self._read_lrs()
         if self._lrs == self._followed and self._factor is None:
             return False
         self._followed, self.mean = self._lrs, _geometric_mean(self._lrs)
-        present = self._unscheduled(step)
+        present = self._without_schedule(step)
         if not present:
             return False
         self._held, self._last = self._held or present[0], self._last or present[0]
-        sudden = all(_changed(self._last, lrs) for lrs in present)
+        sudden = all(_differs(self._last, lrs) for lrs in present)
         ways = {_way(self._last, lrs) for lrs in present}
         way = ways.pop() if len(ways) == 1 else 0
         before, self._way, self._last = self._way, way or self._way, present[0]
-        if not all(_changed(self._held, lrs) for lrs in present):
+        if not all(_differs(self._held, lrs) for lrs in present):
             return False
         grown = len(present[0]) != len(self._held)
         # The last steps of a cosine are sudden too, but have the direction of the steps before.
@@ -87,7 +87,7 @@ class LearningRates:
         self._lrs, self._followed, self._held, self._last = lrs, followed, held, last
         self.mean, self.phase, self._since, self._way = mean, phase, since, way
 
-    def _read(self) -> None:
+    def _read_lrs(self) -> None:
         """Read the learning rates that are numbers."""
         groups, known = self._optimizer.param_groups, self._lrs
         if len(groups) != len(known):
@@ -96,14 +96,14 @@ class LearningRates:
         pairs = zip(groups, known, strict=True)
         self._lrs = [lr if isinstance(group.get("lr"), Tensor) else _lr(group) for group, lr in pairs]
 
-    def _unscheduled(self, step: int) -> list[list[float]]:
+    def _without_schedule(self, step: int) -> list[list[float]]:
         """The learning rates without the schedule's factor: that of this step, or of the one before.
 
         Loops call the scheduler before or after the watch. A factor of zero leaves nothing to compare.
         """
         if self._factor is None:
             return [self._lrs]
-        factors = [scheduled_factor(self._factor, at) for at in (step, max(step - 1, 0))]
+        factors = [schedule_factor(self._factor, at) for at in (step, max(step - 1, 0))]
         return [[lr / factor for lr in self._lrs] for factor in factors if factor]
 
 
@@ -124,14 +124,14 @@ def check_schedule(schedule: object) -> None:
         SpecError: If it is neither a boolean, nor a name, nor a function from a step to a factor.
     """
     if callable(schedule):
-        scheduled_factor(schedule, 0)
+        schedule_factor(schedule, 0)
     elif not (isinstance(schedule, bool) or (isinstance(schedule, str) and schedule in ("cosine", "linear"))):
         raise SpecError(
             f"schedule is {schedule!r}; it must be True, False, 'cosine', 'linear' or a function of the step"
         )
 
 
-def scheduled_factor(schedule: Callable[[int], object], step: int) -> float:
+def schedule_factor(schedule: Callable[[int], object], step: int) -> float:
     """The factor that a schedule has at a step.
 
     Raises:
@@ -159,7 +159,7 @@ def _way(old: list[float], new: list[float]) -> int:
     return (after > before) - (after < before)
 
 
-def _changed(old: list[float], new: list[float]) -> bool:
+def _differs(old: list[float], new: list[float]) -> bool:
     """Whether any group's learning rate, or their number, has changed by more than a little."""
     if len(old) != len(new):
         return True

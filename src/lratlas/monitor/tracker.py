@@ -140,7 +140,7 @@ class RegimeTracker:
             self._broken_steps += steps
             if self._broken_steps < 2:
                 return None
-            return self._named("diverging", "unclear") if self.regime != "diverging" else None
+            return self._name_regime("diverging", "unclear") if self.regime != "diverging" else None
         recovered = self._broken_steps >= 2
         if recovered:
             self.restart()  # the user has restored finite weights
@@ -151,7 +151,7 @@ class RegimeTracker:
         self._history.add(Cell(loss, nan if accuracy is None else accuracy, self._lr), steps=steps)
         if self.phase_step >= self._next_look:
             return self.look()
-        return self._named("undecided", "unclear") if recovered else None
+        return self._name_regime("undecided", "unclear") if recovered else None
 
     def restart(self) -> None:
         """Begin a new phase: the learning rate has jumped."""
@@ -162,11 +162,11 @@ class RegimeTracker:
     def look(self) -> Look:
         """Judge the losses now. Looks that are not due add to the probability of a false alarm."""
         if self._broken_steps >= 2:
-            return self._named("diverging", "unclear")
+            return self._name_regime("diverging", "unclear")
         self._next_look = max(ceil(self.phase_step * LOOK_GROWTH), FIRST_LOOK)
         seen = self._history.last_half(FEWEST_BLOCKS)
         if len(seen.losses) < FEWEST_BLOCKS:
-            return self._named(self.regime, self.course)
+            return self._name_regime(self.regime, self.course)
         start, lrs = self.start, LRs.of(self._history.lrs, judged=len(seen.losses))
         floored, pace = floor_is_zero(self.lowest, self.rules), lrs.pace if lrs is not None and lrs.moves else 1.0
         found = trend(seen.losses, variances=seen.variances, start=None if floored else start.median, pace=pace)
@@ -178,7 +178,7 @@ class RegimeTracker:
         regime = decide(found, does, accuracies, scale, lrs=lrs, blown=self.blown, rules=self.rules)
         accuracy = float(accuracies[-(len(accuracies) // 2) :].mean())
         return replace(
-            self._named(regime, does),
+            self._name_regime(regime, does),
             standing=standing(found, scale),
             loss=found.level,
             accuracy=accuracy if is_finite(accuracy) else None,
@@ -221,7 +221,7 @@ class RegimeTracker:
         """False while two losses or more in a row have not been finite."""
         return self._broken_steps < 2
 
-    def _named(self, regime: Regime, does: Course) -> Look:
+    def _name_regime(self, regime: Regime, does: Course) -> Look:
         if regime != self.regime:
             self.regime, self.since = regime, self.step
         if does != self.course:

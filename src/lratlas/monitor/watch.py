@@ -91,7 +91,7 @@ def watch(
         scheduled=bool(schedule),
     )
     return Watch(
-        unwrapped(optimizer), rules=rules, schedule=schedule, model=model, average=average, on_change=on_change
+        unwrap_optimizer(optimizer), rules=rules, schedule=schedule, model=model, average=average, on_change=on_change
     )
 
 
@@ -109,7 +109,7 @@ def check_options(*, model: object, average: object, on_change: object) -> None:
         raise SpecError(f"on_change is {on_change!r}; it must be a function of a look")
 
 
-def unwrapped(optimizer: object) -> Optimizer:
+def unwrap_optimizer(optimizer: object) -> Optimizer:
     """The optimizer whose steps can be followed: the optimizer itself, or the one inside its wrappers.
 
     Raises:

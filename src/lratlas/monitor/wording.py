@@ -25,7 +25,7 @@ def report(tracker: RegimeTracker, look: Look | None) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def not_stepped(losses: int) -> str:
+def describe_no_steps(losses: int) -> str:
     """The report of a watch whose optimizer has not taken a step."""
     given = "1 loss was" if losses == 1 else f"{losses:,} losses were"
     return (

@@ -6,9 +6,9 @@ import polars as pl
 
 from lratlas.analysis.comparison import Entry
 from lratlas.errors import StudyError
-from lratlas.report.charts.comparison import NOTE, TEXT, comparison_chart, left_out, readable
+from lratlas.report.charts.comparison import NOTE, TEXT, comparison_chart, readable, why_left_out
 from lratlas.report.figures import vega_bundle
-from lratlas.report.shell import environment, packed, packed_spec, part, policy
+from lratlas.report.shell import compress, environment, pack_spec, part, policy
 
 
 def comparison_page(entries: Sequence[Entry], table: pl.DataFrame, *, facts: Mapping[str, str]) -> str:
@@ -32,8 +32,8 @@ def comparison_page(entries: Sequence[Entry], table: pl.DataFrame, *, facts: Map
             note=NOTE,
             text=TEXT,
             spec=_spec(entries),
-            missing=list(left_out(entries).values()),
-            csv=packed(table.write_csv().encode()),
+            missing=list(why_left_out(entries).values()),
+            csv=compress(table.write_csv().encode()),
             facts=facts,
             style=part("report.css"),
             scripts=scripts,
@@ -45,6 +45,6 @@ def comparison_page(entries: Sequence[Entry], table: pl.DataFrame, *, facts: Map
 def _spec(entries: Sequence[Entry]) -> str:
     """The packed chart; empty where all studies are left out of it."""
     try:
-        return packed_spec(comparison_chart(entries))
+        return pack_spec(comparison_chart(entries))
     except StudyError:
         return ""

@@ -94,16 +94,16 @@ def vega_bundle() -> str:
 def _paper_sized(chart: Drawing, *, unit: str) -> str:
     spec = _still(chart.to_dict(validate=False))
     panels = {"hconcat", "vconcat", "concat"} & spec.keys()
-    return _scaled(_picture(json.dumps(spec), narrow=not panels), PAGE if panels else COLUMN, unit)
+    return _scale_svg(_picture(json.dumps(spec), narrow=not panels), PAGE if panels else COLUMN, unit)
 
 
 # A chart's PDF and SVG are made one after the other.
 @lru_cache(maxsize=1)
 def _picture(spec: str, *, narrow: bool) -> str:
-    return _narrow(json.loads(spec)) if narrow else _drawn(json.loads(spec))
+    return _narrow(json.loads(spec)) if narrow else _render(json.loads(spec))
 
 
-def _drawn(spec: Spec) -> str:
+def _render(spec: Spec) -> str:
     register()
     return vl_convert.vegalite_to_svg(spec, vl_version=_VERSION)
 
@@ -129,13 +129,13 @@ def _narrow(spec: Spec) -> str:
     below = {"orient": "bottom", "columns": 1, "columnPadding": 7, "rowPadding": 1, "offset": 8}
     legend: Spec = config["legend"] | _LETTERING | below
     narrow: Spec = spec | {"config": config | {"axis": config["axis"] | _LETTERING, "legend": legend}}
-    margin = _size(_drawn(narrow))[0] - narrow["width"]
+    margin = _size(_render(narrow))[0] - narrow["width"]
     narrow["width"], old = round(_PIXELS - margin), narrow["width"]
     narrow["height"] = round(narrow["height"] * max(narrow["width"] / old, 0.62))
-    least = svg = _drawn(narrow)
+    least = svg = _render(narrow)
     for columns in (2, 3, 4):
         legend["columns"] = columns
-        wider = _drawn(narrow)
+        wider = _render(narrow)
         if _size(wider)[0] > _size(least)[0]:
             break
         svg = wider
@@ -149,7 +149,7 @@ def _size(svg: str) -> tuple[float, float]:
     return float(width[1]), float(height[1])
 
 
-def _scaled(svg: str, width: float, unit: str) -> str:
+def _scale_svg(svg: str, width: float, unit: str) -> str:
     """The picture with another outer width; its view box stays, so that everything scales."""
     old_width, old_height = _size(svg)
     sizes = {"width": width, "height": old_height * width / old_width}

@@ -47,7 +47,7 @@ def stage_order() -> pl.Expr:
     return pl.col("stage").replace_strict(STAGES, range(3), return_dtype=pl.Int64)
 
 
-def by_seed(rows: pl.DataFrame) -> pl.DataFrame:
+def repeat_by_seed(rows: pl.DataFrame) -> pl.DataFrame:
     """The rows twice: for all seeds together, and for each seed alone.
 
     Args:
@@ -67,7 +67,7 @@ def over_seeds(data: pl.DataFrame) -> pl.DataFrame:
     return data.filter(pl.col("seed").is_null())
 
 
-def named_models(rows: pl.DataFrame) -> pl.DataFrame:
+def name_models(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows with the model that each is about in words.
 
     Args:

@@ -10,13 +10,13 @@ import polars as pl
 
 from lratlas.analysis.claims import CLAIMS
 from lratlas.analysis.recommendation import Recommendation
-from lratlas.analysis.regimes import undecided
+from lratlas.analysis.regimes import undecided_plrs
 from lratlas.measure.base import Text
 from lratlas.report.charts.study_data import regime_bands
 from lratlas.report.charts.texts import REGIMES, TABLES, TEXTS, VERDICTS
 from lratlas.report.figures import vega_bundle
 from lratlas.report.frames import lr_text
-from lratlas.report.shell import BUDGET, DIGITS, downloads, environment, packed_spec, part, policy
+from lratlas.report.shell import BUDGET, DIGITS, downloads, environment, pack_spec, part, policy
 from lratlas.report.theme import REGIME_COLOURS, Drawing
 from lratlas.tables import Tables, table
 
@@ -199,11 +199,11 @@ def boundary_rows(boundaries: pl.DataFrame, regimes: pl.DataFrame) -> list[list[
         boundaries: The table of boundaries.
         regimes: The table of regimes; where it has undecided PLRs, one that was not found may be there all the same.
     """
-    unclear = not undecided(regimes).is_empty()
+    unclear = not undecided_plrs(regimes).is_empty()
     return [
         [
             _BOUNDARIES[row["boundary"]],
-            _cell(row["value"], lr_text, absent=_absent(row["boundary"], unclear=unclear)),
+            _cell(row["value"], lr_text, absent=_describe_absent(row["boundary"], unclear=unclear)),
             _between(row["below"], row["above"]),
             _between(row["low"], row["high"]),
         ]
@@ -223,7 +223,7 @@ def _cell(value: Any, form: Cell, *, absent: str = "–") -> str:
     return absent if value is None else form(value)
 
 
-def _absent(boundary: str, *, unclear: bool) -> str:
+def _describe_absent(boundary: str, *, unclear: bool) -> str:
     """Why there is none; an undecided PLR is known not to diverge."""
     return "cannot be told" if unclear and boundary != "divergence" else "not reached"
 
@@ -284,7 +284,7 @@ def page(
             verdicts=verdict_entries(table(tables, "claims")),
             verdict_words=VERDICTS,
             figures={name: _text(known, name, chart) for name, chart in charts.items()},
-            specs={name: packed_spec(chart) for name, chart in charts.items()},
+            specs={name: pack_spec(chart) for name, chart in charts.items()},
             missing=_headings(known, missing or {}),
             evidence=[heading for heading, _ in EVIDENCE.values()],
             regimes=regime_rows(regimes),

@@ -11,7 +11,7 @@ from lratlas.report.charts.search_data import part_text
 from lratlas.report.charts.search_words import advice_text, course_text
 from lratlas.report.figures import vega_bundle
 from lratlas.report.frames import lr_text
-from lratlas.report.shell import environment, packed, packed_spec, part, policy
+from lratlas.report.shell import compress, environment, pack_spec, part, policy
 from lratlas.report.theme import REGIME_COLOURS, Drawing
 from lratlas.search.advice import Advice
 
@@ -129,7 +129,7 @@ def recipes(advice: Advice) -> list[Recipe]:
     if advice.lr is None:
         return []
     if advice.finish == "schedule":
-        return [_scheduled(advice)]
+        return [_schedule_recipe(advice)]
     one = advice.counted.removesuffix("s")
     average = Recipe(
         heading="Average the last tenth",
@@ -150,10 +150,10 @@ def recipes(advice: Advice) -> list[Recipe]:
         code=_ANNEAL.format(steps=advice.steps, one=one, lr=_number(advice.lr), part=f"{advice.steps / 5:g}"),
     )
     ways = [anneal, average] if advice.finish == "anneal" else [average, anneal]
-    return [*ways, *_continued(advice)]
+    return [*ways, *_continuation_recipes(advice)]
 
 
-def _scheduled(advice: Advice) -> Recipe:
+def _schedule_recipe(advice: Advice) -> Recipe:
     return Recipe(
         heading="Keep your schedule",
         words="The advised LR is what the schedule multiplies: give it to the optimizer as the initial LR, and keep the"
@@ -162,24 +162,24 @@ def _scheduled(advice: Advice) -> Recipe:
     )
 
 
-def _continued(advice: Advice) -> list[Recipe]:
+def _continuation_recipes(advice: Advice) -> list[Recipe]:
     """The start from the checkpoint of the search, where there is one."""
     if advice.checkpoint is None or advice.segment is None:
         return []
-    lr, done = done_by(advice.segment)
+    lr, done = parse_segment(advice.segment)
     return [
         Recipe(
             heading="Start from the search's checkpoint",
             words=f"The search has trained {done:,} of the {advice.length(advice.steps)} at LR {lr:.3g}, the nearest"
             " one that it tried. Its weights are in the checkpoint; the state of the optimizer is not, and starts from"
             " scratch."
-            f"{_missed(done, advice.steps)}",
+            f"{_describe_missed(done, advice.steps)}",
             code=_CONTINUE.format(checkpoint=advice.checkpoint.name, done=done, steps=advice.steps, one="step"),
         )
     ]
 
 
-def _missed(done: int, steps: int) -> str:
+def _describe_missed(done: int, steps: int) -> str:
     """Which of the averages a training that starts from the checkpoint comes too late for, in a sentence."""
     late = [f"1/{part}" for part in (8, 4, 2) if steps // part - steps // part // 10 < done]
     if not late:
@@ -194,7 +194,7 @@ def _listed(parts: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
 
 
-def done_by(segment: str) -> tuple[float, int]:
+def parse_segment(segment: str) -> tuple[float, int]:
     """The LR and the steps that the name of a segment says.
 
     Example:
@@ -259,12 +259,12 @@ def advice_page(advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping
             warnings=advice.warnings,
             recipes=recipes(advice),
             figures={name: texts[name] for name in charts},
-            specs={name: packed_spec(chart) for name, chart in charts.items()},
+            specs={name: pack_spec(chart) for name, chart in charts.items()},
             headings=headings(advice),
             rows=evidence_rows(advice),
             regime_words={name: words for name, words in REGIME_WORDS.items() if name in regimes},
             regime_colours=dict(zip(REGIME_WORDS, _COLOURS, strict=True)),
-            csvs={name: packed(_csv(frame)) for name, frame in tables.items()},
+            csvs={name: compress(_csv(frame)) for name, frame in tables.items()},
             method=METHOD,
             facts=facts,
             style=part("report.css"),

@@ -53,9 +53,9 @@ def policy(scripts: Sequence[str], *, live: bool = False) -> str:
     return "; ".join(rules)
 
 
-def packed_spec(chart: Drawing) -> str:
+def pack_spec(chart: Drawing) -> str:
     """A chart's spec as the pages' script unpacks it."""
-    return packed(json.dumps(chart.to_dict(validate=False), allow_nan=False, separators=(",", ":")).encode())
+    return compress(json.dumps(chart.to_dict(validate=False), allow_nan=False, separators=(",", ":")).encode())
 
 
 def _digest(script: str) -> str:
@@ -100,7 +100,7 @@ def downloads(tables: Tables, *, budget: int = BUDGET) -> list[Download]:
     """
     order = [*(name for name in SCHEMAS if name in tables), *(name for name in tables if name not in SCHEMAS)]
     filled = {name: tables[name] for name in order if tables[name].height}
-    texts = {name: packed(_csv(frame)) for name, frame in filled.items() if _cells(frame) <= _MOST_CELLS}
+    texts = {name: compress(_csv(frame)) for name, frame in filled.items() if _cells(frame) <= _MOST_CELLS}
     inside = _fitting({name: len(text) for name, text in texts.items()}, budget)
     return [
         Download(table=name, rows=frame.height, content=texts[name] if name in inside else None)
@@ -108,7 +108,7 @@ def downloads(tables: Tables, *, budget: int = BUDGET) -> list[Download]:
     ]
 
 
-def packed(data: bytes) -> str:
+def compress(data: bytes) -> str:
     """Bytes compressed by gzip and written in base64; the same bytes always give the same text.
 
     Example:

@@ -123,10 +123,10 @@ def scale(
 ) -> alt.Scale:
     """The scale with these `limits`, rounded to ticks."""
     ends = limits(data, lowest, highest, floor=floor, room=room, share=share)
-    return rounded(*ends, highest=ends[1], share=share) if ends else alt.Scale()
+    return round_scale(*ends, highest=ends[1], share=share) if ends else alt.Scale()
 
 
-def rounded(low: Any, high: Any, *, highest: float, share: bool) -> alt.Scale:
+def round_scale(low: Any, high: Any, *, highest: float, share: bool) -> alt.Scale:
     """The scale from ``low`` to ``high``, numbers or expressions of at most ``highest``, rounded to ticks.
 
     That of shares is not rounded where this would put a tick above 1.
@@ -165,7 +165,7 @@ def shading(bands: pl.DataFrame, *, width: int, lettering: int = 11) -> list[alt
         return []
     label = pl.col("regime").replace({"undecided": "?"})
     named = bands.with_columns(
-        label=label, lowered=pl.Series(_lowered(bands, width, 1.6 * lettering), dtype=pl.Boolean)
+        label=label, lowered=pl.Series(_lower_names(bands, width, 1.6 * lettering), dtype=pl.Boolean)
     )
     colours = alt.Scale(domain=list(REGIME_COLOURS), range=list(REGIME_COLOURS.values()))
     rows = inline(named)
@@ -240,7 +240,7 @@ def finish(chart: Drawing, description: str, *parameters: alt.Parameter) -> Any:
     return drawn.properties(description=description, config=config)
 
 
-def _lowered(bands: pl.DataFrame, width: int, name: float) -> list[bool]:
+def _lower_names(bands: pl.DataFrame, width: int, name: float) -> list[bool]:
     """For each band whether its name stands below the level of its neighbours': every other one of those too close."""
     middles = bands["middle"].log().to_list()
     pixels = width / math.log(bands["high"][-1] / bands["low"][0])

@@ -10,7 +10,7 @@ import polars as pl
 
 from lratlas.errors import SearchError
 from lratlas.search.choice import INTERVAL, choose, forecast
-from lratlas.search.evidence import Level, limit_of, metrics_of, tied, trial
+from lratlas.search.evidence import Level, is_tie, limit_of, metrics_of, trial
 from lratlas.search.regimes import (
     Bracket,
     alike,
@@ -20,9 +20,9 @@ from lratlas.search.regimes import (
     learners,
     levels,
     regimes,
-    trusted,
+    trusted_results,
 )
-from lratlas.search.rungs import ANNEALED_PART, spent
+from lratlas.search.rungs import ANNEALED_PART, trainings_spent
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Counted, Search, in_words
 from lratlas.search.wording import failures_in_words, statement_of, warnings_of
@@ -201,7 +201,7 @@ def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
     )
     if not results:
         raise SearchError("No results yet: train and tell() at least one segment first.")
-    relied = trusted(results)
+    relied = trusted_results(results)
     found = levels(search, relied)
     lost = diverging(search, relied)
     if not found and not lost:
@@ -233,15 +233,15 @@ def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
         direction=search.direction,
         convergence=convergence(told),
         divergence=divergence(told, above=max(learned, default=0.0) if nearest is None else nearest),
-        cost=spent(search, results),
+        cost=trainings_spent(search, results),
         steps=search.steps,
         counted=search.counted,
         warmup=search.warmup,
         schedule=search.schedule if isinstance(search.schedule, str) else "custom",
         limit=_limit(search, good),
-        segment=_continued(search, relied, nearest),
+        segment=_continuation_segment(search, relied, nearest),
         evidence=_evidence(results, told),
-        compared=_compared(search, found),
+        compared=_compare_lrs(search, found),
         warnings=(),
     )
     return replace(advice, warnings=tuple(warnings_of(search, results, used, advice)))
@@ -258,7 +258,7 @@ def _verdict(
             f"{len(lost)} of {len(tried)} LRs diverged, and the others gave no metric: {_first_failure(results)}."
         )
     if not found or not going:
-        return "diverged", _why_diverged(results, tried)
+        return "diverged", _explain_divergence(results, tried)
     length = in_words(found[-1].steps, search.counted)
     if not learned and search.chance is not None:
         moved = f"no LR from {going[0]:.2g} to {going[-1]:.2g} did better than a model that has learned nothing"
@@ -266,8 +266,8 @@ def _verdict(
         return "not_learned", (
             f"Nothing has been learned yet: in up to {length} {moved} ({search.chance:.4g}). Train for longer{wider}."
         )
-    if tied(found):
-        return "tie", _why_tied(search, results, found, tried)
+    if is_tie(found):
+        return "tie", _explain_tie(search, results, found, tried)
     if not learned:
         return "not_learned", (
             f"Nothing has been learned yet: in up to {length} no LR from {going[0]:.2g} to {going[-1]:.2g} did"
@@ -276,7 +276,7 @@ def _verdict(
     return "found", ""
 
 
-def _why_diverged(results: Sequence[SegmentResult], tried: Sequence[float]) -> str:
+def _explain_divergence(results: Sequence[SegmentResult], tried: Sequence[float]) -> str:
     first = [each.losses[0] for each in results if each.losses and not each.segment.start]
     if first and not any(math.isfinite(loss) for loss in first):
         return (
@@ -289,7 +289,9 @@ def _why_diverged(results: Sequence[SegmentResult], tried: Sequence[float]) -> s
     )
 
 
-def _why_tied(search: Search, results: Sequence[SegmentResult], found: Sequence[Level], tried: Sequence[float]) -> str:
+def _explain_tie(
+    search: Search, results: Sequence[SegmentResult], found: Sequence[Level], tried: Sequence[float]
+) -> str:
     span = f"The LRs from {tried[0]:.2g} to {tried[-1]:.2g} tie"
     if len(tried) == 1:
         return f"Only the LR {tried[0]:.2g} was tried: there is nothing to compare it with."
@@ -331,7 +333,7 @@ def _limit(search: Search, results: Sequence[SegmentResult]) -> float | None:
     return None if exceeded else limit
 
 
-def _continued(search: Search, results: Sequence[SegmentResult], lr: float | None) -> str | None:
+def _continuation_segment(search: Search, results: Sequence[SegmentResult], lr: float | None) -> str | None:
     """The longest segment at an LR, from which a full training can continue."""
     if lr is None or not search.continues:
         return None
@@ -358,7 +360,7 @@ def _evidence(results: Sequence[SegmentResult], told: dict[tuple[float, int], st
     return pl.DataFrame(rows, schema=EVIDENCE).sort("lr", "seed", "steps", "annealed")
 
 
-def _compared(search: Search, found: Sequence[Level]) -> pl.DataFrame:
+def _compare_lrs(search: Search, found: Sequence[Level]) -> pl.DataFrame:
     rows = [
         {
             "lr": lr,

@@ -63,13 +63,13 @@ class Level:
         """By how much the score of an LR is below the best one's."""
         return self.scores[self.best] - self.scores[place]
 
-    def allowed(self, place: int) -> float:
+    def allowance(self, place: int) -> float:
         """By how much an LR may be behind and still be the best one, given all others that it is compared with."""
         return critical(len(self.lrs) - 1, CONFIDENCE) * self.error(place)
 
     def near(self, *, margin: float = 0.0) -> list[float]:
         """The LRs that cannot be told from the best one by more than a margin."""
-        return [lr for at, lr in enumerate(self.lrs) if self.behind(at) <= margin + self.allowed(at)]
+        return [lr for at, lr in enumerate(self.lrs) if self.behind(at) <= margin + self.allowance(at)]
 
     @property
     def tied(self) -> bool:
@@ -170,14 +170,14 @@ def not_finite(result: SegmentResult) -> bool:
     return result.failure is not None and "not finite" in result.failure
 
 
-def failed_otherwise(result: SegmentResult) -> bool:
+def has_other_failure(result: SegmentResult) -> bool:
     """Whether a training failed for a reason that its LR need not have."""
     return result.failure is not None and not not_finite(result)
 
 
-def stopped(result: SegmentResult) -> bool:
+def has_stopped_early(result: SegmentResult) -> bool:
     """Whether a training ended early without an error, such as by its own early stopping, and was not measured."""
-    return failed_otherwise(result) and STOPPED in str(result.failure)
+    return has_other_failure(result) and STOPPED in str(result.failure)
 
 
 def _seed_effects(scores: Mapping[float, Mapping[int, float]]) -> dict[int, float]:
@@ -262,6 +262,6 @@ def distance(search: Search, results: Sequence[SegmentResult], score: float) -> 
     return abs(score - min(seen)) if seen else 0.0
 
 
-def tied(found: Collection[Level]) -> bool:
+def is_tie(found: Collection[Level]) -> bool:
     """Whether no LR could be told from the best one at any length."""
     return all(level.tied and not level.failed for level in found)

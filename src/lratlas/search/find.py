@@ -14,12 +14,12 @@ from torch import nn
 
 from lratlas.data.parts import count, leaves
 from lratlas.errors import SearchError, SpecError, TaskError
-from lratlas.paths import home_expanded
+from lratlas.paths import expand_home
 from lratlas.search.advice import Advice
 from lratlas.search.driven.find import find_by_function
 from lratlas.search.finder import Finder
 from lratlas.search.journal import raise_budget
-from lratlas.search.rungs import spent
+from lratlas.search.rungs import trainings_spent
 from lratlas.search.segment_trainer import (
     SegmentTrainer,
     TrainedSegment,
@@ -34,9 +34,9 @@ from lratlas.study.files import write_file
 from lratlas.study.preflight import check_statistics, device_name
 from lratlas.task import Task
 from lratlas.text import to_python
-from lratlas.training.fingerprint import changed_parts, combined, fingerprint_parts
-from lratlas.training.objective import counted
-from lratlas.training.prepared import Prepared, held_out, task_on
+from lratlas.training.fingerprint import combine_parts, describe_changes, fingerprint_parts
+from lratlas.training.objective import counted_labels
+from lratlas.training.prepared import Prepared, split_validation, task_on
 
 TASK = "task.json"
 _LIGHTNING = "lratlas.integrations.lightning.find is for a function that makes a LightningModule"
@@ -162,7 +162,7 @@ def find(
     total = steps if steps is not None else _steps_of(epochs, made)
     check_statistics(made, averaged=schedule == "constant")
     if folder:
-        raise_budget(home_expanded(folder), budget)
+        raise_budget(expand_home(folder), budget)
     finder = Finder(
         folder or tempfile.mkdtemp(prefix="lratlas-find-"), steps=total, **settings, **metric_of(made, metric).settings
     )
@@ -213,7 +213,7 @@ def _steps_of(epochs: object, made: Prepared) -> int:
 def _with_validation(made: Prepared, share: float) -> Prepared:
     """The task with a validation set: its own, or a share of the training set."""
     if made.validation is None:
-        held, rest = held_out(made.train, share)
+        held, rest = split_validation(made.train, share)
         size = {"samples_per_step": len(leaves(rest)[0])} if made.full_batch else {}
         made = replace(made, train=rest, validation=held, **size)
     if made.steps_per_epoch == 0:
@@ -229,7 +229,7 @@ def _search(finder: Finder, trainer: SegmentTrainer, report: Callable[[Finder], 
     while segments := finder.ask_all():
         for group in groups(trainer, segments):
             began = time.monotonic()
-            results = _trained(finder, trainer, group)
+            results = _train_group(finder, trainer, group)
             each_took = (time.monotonic() - began) / len(group)
             # Together: were only some of a stack recorded, the others would be trained as another stack after a kill.
             measured = [asdict(result) | {"seconds": each_took} for result in results]
@@ -240,11 +240,11 @@ def _search(finder: Finder, trainer: SegmentTrainer, report: Callable[[Finder], 
         forget_states(trainer, known - finder.needed())
 
 
-def _trained(finder: Finder, trainer: SegmentTrainer, group: Sequence[Segment]) -> list[TrainedSegment]:
+def _train_group(finder: Finder, trainer: SegmentTrainer, group: Sequence[Segment]) -> list[TrainedSegment]:
     """The results of a group; where states that it continues from were lost, their segments are trained again."""
     lost = lost_states(trainer, [each.parent for each in group if each.parent])
     for again in groups(trainer, [each.segment for each in finder.results if each.segment.name in lost]):
-        _trained(finder, trainer, again)
+        _train_group(finder, trainer, again)
     return train_segments(trainer, group)
 
 
@@ -263,7 +263,7 @@ def _progress(finder: Finder) -> SearchProgress:
     best = None
     with suppress(SearchError):  # nothing has gone well yet
         best = finder.advice().lr
-    cost = spent(finder.search, finder.results)
+    cost = trainings_spent(finder.search, finder.results)
     return SearchProgress(cost=cost, budget=finder.search.budget, best=best)
 
 
@@ -281,9 +281,9 @@ def _same_task(folder: Path, task: Prepared) -> None:
         raise SearchError(
             f"The search in {folder} is of an earlier version, or its {TASK} is damaged; use another folder."
         )
-    if combined(stored) != combined(parts):
+    if combine_parts(stored) != combine_parts(parts):
         raise SearchError(
-            f"The search in {folder} is of another task: {changed_parts(stored, parts)} changed. Use another folder, or"
+            f"The search in {folder} is of another task: {describe_changes(stored, parts)} changed. Use another folder, or"
             " undo the change."
         )
 
@@ -333,7 +333,7 @@ def _chance_accuracy(task: Prepared) -> float | None:
     if task.objective.labels == "binary":
         likely = (learn[0] > 0.5).double().mean(0) > 0.5
         return float(((held[0] > 0.5) == likely).double().mean())
-    labels, others = (part[counted(part, task.objective.ignored)].long() for part in (learn[0], held[0]))
+    labels, others = (part[counted_labels(part, task.objective.ignored)].long() for part in (learn[0], held[0]))
     if not len(labels) or not len(others):
         return None
     return float((others == torch.bincount(labels.flatten()).argmax()).double().mean())

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
-from lratlas.config.values import shown
+from lratlas.config.values import format_value
 from lratlas.errors import SearchError
-from lratlas.paths import home_expanded
+from lratlas.paths import expand_home
 from lratlas.search.advice import Advice, advise
-from lratlas.search.evidence import failed_otherwise
+from lratlas.search.evidence import has_other_failure
 from lratlas.search.journal import (
     add_results,
     checkpoint_of,
@@ -125,7 +125,7 @@ class Finder:
             "samples": samples,
             "seed": seed,
         }
-        self.folder = home_expanded(folder)
+        self.folder = expand_home(folder)
         self.search = open_folder(self.folder, {name: value for name, value in settings.items() if value is not None})
         self._claims = dict[str, _Claim]()
         self._read: tuple[int, tuple[SegmentResult, ...]] = (-1, ())  # the size of the journal, and what it held
@@ -164,7 +164,7 @@ class Finder:
         pause = _PATIENCE[0]
         while waiting := self._plan()[0]:
             for each in waiting:
-                if each.name not in self._claims and self._claimed(each):
+                if each.name not in self._claims and self._is_claimed(each):
                     return each
             if all(each.name in self._claims for each in waiting):
                 raise SearchError(
@@ -188,7 +188,7 @@ class Finder:
         if first is None:
             return []
         waiting = self._plan()[0]
-        return [first, *(each for each in waiting if each.name not in self._claims and self._claimed(each))]
+        return [first, *(each for each in waiting if each.name not in self._claims and self._is_claimed(each))]
 
     def tell(
         self,
@@ -233,7 +233,7 @@ class Finder:
         return self._record([self._result(segment, given) for segment, given in measured])
 
     def _result(self, segment: Segment, given: Mapping[str, Any]) -> SegmentResult:
-        began = self._asked(segment).began
+        began = self._make_claim(segment).began
         if unknown := sorted(given.keys() - _MEASURED):
             raise SearchError(f"{unknown[0]} is no argument of tell(); allowed are {', '.join(sorted(_MEASURED))}.")
         value, averaged, took, error = (_metric(given.get(name), name) for name in _METRICS)
@@ -276,7 +276,7 @@ class Finder:
             segment=segment,
             losses=block_losses(_numbers(losses)),
             failure=str(reason) or "no reason was given",
-            seconds=time.monotonic() - self._asked(segment).began,
+            seconds=time.monotonic() - self._make_claim(segment).began,
         )
         return self._record([failed])[0]
 
@@ -291,7 +291,7 @@ class Finder:
         Raises:
             SearchError: The folder cannot be read or written.
         """
-        names = tuple(each.segment.name for each in self.results if failed_otherwise(each))
+        names = tuple(each.segment.name for each in self.results if has_other_failure(each))
         if names:
             withdraw_results(self.folder, names)
         return names
@@ -329,7 +329,7 @@ class Finder:
             self._planned = (size, *open_and_needed(self.search, results))
         return self._planned[1:]
 
-    def _claimed(self, each: Segment) -> bool:
+    def _is_claimed(self, each: Segment) -> bool:
         lock = claim(self.folder, each.name)
         if lock is None:
             return False
@@ -340,10 +340,10 @@ class Finder:
         self._claims[each.name] = _Claim(segment=each, lock=lock, began=time.monotonic())
         return True
 
-    def _asked(self, segment: object) -> _Claim:
+    def _make_claim(self, segment: object) -> _Claim:
         """The claim on a segment of this finder."""
         if not isinstance(segment, Segment):
-            raise SearchError(f"The segment is {shown(segment)}; give the one that ask() returned.")
+            raise SearchError(f"The segment is {format_value(segment)}; give the one that ask() returned.")
         asked = self._claims.get(segment.name)
         if asked is None or asked.segment != segment:
             raise SearchError(f"{segment.name} was not asked for from this finder, or was told before.")
@@ -366,7 +366,7 @@ def _number(told: object, name: str) -> float:
     """A number that was given, also NumPy's or a tensor with one element."""
     found = number(told)
     if found is None:
-        raise SearchError(f"{name} is {shown(told)}; it must be a number.")
+        raise SearchError(f"{name} is {format_value(told)}; it must be a number.")
     return found
 
 

@@ -22,9 +22,9 @@ from safetensors import SafetensorError, safe_open
 from lratlas.errors import SearchError, SpecError
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import Search, make_search
-from lratlas.study.files import KEY, opened_json, sealed_json, sweep, write_file
+from lratlas.study.files import KEY, open_json, seal_json, sweep, write_file
 from lratlas.study.folder import SEARCH
-from lratlas.text import finite_or_none
+from lratlas.text import replace_nonfinite
 
 SETTINGS = SEARCH
 JOURNAL = "journal.jsonl"
@@ -88,7 +88,7 @@ def raise_budget(folder: Path, budget: object) -> None:
 
 
 def _write(folder: Path, search: Search) -> None:
-    write_file(folder / SETTINGS, sealed_json(search.model_dump(mode="json")).encode())
+    write_file(folder / SETTINGS, seal_json(search.model_dump(mode="json")).encode())
 
 
 def _create(folder: Path, settings: Mapping[str, object]) -> None:
@@ -179,7 +179,7 @@ def withdraw_results(folder: Path, names: Sequence[str]) -> None:
 
 def _append(folder: Path, records: Sequence[Mapping[str, object]]) -> None:
     """Add lines to the journal, all of them or none."""
-    lines = b"".join(sealed_json(record).encode() for record in records)
+    lines = b"".join(seal_json(record).encode() for record in records)
     try:
         with FileLock(folder / f"{JOURNAL}.lock"), (folder / JOURNAL).open("ab+") as file:
             _drop_torn_line(file)
@@ -237,12 +237,12 @@ def read_object(text: bytes) -> dict[str, Any]:
     content = json.loads(text)
     if not isinstance(content, dict):
         raise TypeError("it must hold one object")
-    return opened_json(text) if KEY in content else cast("dict[str, Any]", content)
+    return open_json(text) if KEY in content else cast("dict[str, Any]", content)
 
 
 def _record(result: SegmentResult) -> dict[str, object]:
     record: dict[str, object] = asdict(result)
-    return record | {"losses": finite_or_none(result.losses)}
+    return record | {"losses": replace_nonfinite(result.losses)}
 
 
 def _result(record: dict[str, Any]) -> SegmentResult:

@@ -104,7 +104,7 @@ def alike(results: Sequence[SegmentResult], steps: int) -> bool:
     )
 
 
-def undecided(results: Sequence[SegmentResult]) -> set[float]:
+def undecided_lrs(results: Sequence[SegmentResult]) -> set[float]:
     """LRs whose losses have moved most, but not up: neither too small nor too large, as far as losses show it.
 
     All LRs of a seed see the same batches, so that the losses of the smallest one show what doing nothing gives.
@@ -118,13 +118,13 @@ def undecided(results: Sequence[SegmentResult]) -> set[float]:
         of = sorted(
             (each for each in results if each.segment.lr == lr and each.losses), key=lambda each: each.segment.stop
         )
-        if of and not _harmed(of[-1], results):
+        if of and not _is_harmed(of[-1], results):
             # Beyond that a difference says no more: one spike would hide all others.
             moved[lr] = min(max(_greatest_difference(each, still) for each in of), _ENOUGH)
     return {lr for lr, far in moved.items() if far > _STILL * max(moved.values())}
 
 
-def _harmed(result: SegmentResult, results: Sequence[SegmentResult]) -> bool:
+def _is_harmed(result: SegmentResult, results: Sequence[SegmentResult]) -> bool:
     """Whether a segment ends with losses above those of an untrained model, or had losses far above them on its way."""
     nothing = untrained_loss(result, results)
     if nothing is None:
@@ -168,7 +168,7 @@ def _greatest_difference(one: SegmentResult, other: SegmentResult) -> float:
     return float(np.max(np.abs(np.subtract(one.losses, other.losses)))) / size
 
 
-def restarted(results: Sequence[SegmentResult]) -> list[str]:
+def restarted_segments(results: Sequence[SegmentResult]) -> list[str]:
     """Names of segments whose losses begin as those of fresh weights do, although they have a parent.
 
     Only where the parent's losses had fallen, by more than they scatter, is there something to compare.
@@ -187,9 +187,9 @@ def restarted(results: Sequence[SegmentResult]) -> list[str]:
     return found
 
 
-def trusted(results: Sequence[SegmentResult]) -> list[SegmentResult]:
+def trusted_results(results: Sequence[SegmentResult]) -> list[SegmentResult]:
     """The results that can be relied on: none after a parent whose state was not loaded, where that is the rule."""
-    doubtful, resumed = restarted(results), [each for each in results if each.segment.parent]
+    doubtful, resumed = restarted_segments(results), [each for each in results if each.segment.parent]
     if len(doubtful) * 2 <= len(resumed) or len(doubtful) < 2:
         return list(results)
     return [each for each in results if each.segment.parent is None]
@@ -246,7 +246,7 @@ def regimes(
         of = trials.setdefault((each.segment.lr, each.segment.seed), [])
         if not each.segment.annealed:
             of.append(each)
-    trials = {trial: _unbroken(of) if of else [] for trial, of in trials.items()}
+    trials = {trial: _last_continuous(of) if of else [] for trial, of in trials.items()}
     reference, largest = loss_at_start(results), max(learned, default=math.inf)
     return {
         trial: _regime(of, reference, too_large=trial[0] > largest, learned=trial[0] in learned, steps_each=steps_each)
@@ -261,16 +261,16 @@ def diverging(search: Search, results: Sequence[SegmentResult]) -> set[float]:
         of = trial(results, lr, seed=search.seed)
         start = untrained_loss(of[-1], results) if of else None
         share = _RISE if of and of[-1].segment.stop * search.steps_each >= _STEPS else _EARLY_RISE
-        rose = start is not None and _rose(last_loss(of[-1:]), start, share=share)
+        rose = start is not None and _has_risen(last_loss(of[-1:]), start, share=share)
         # Where even the smallest LR blows up, nothing shows what an untrained model has.
-        blown = first is not None and of and _rose(last_loss(of[-1:]), first, share=_BLOWN)
+        blown = first is not None and of and _has_risen(last_loss(of[-1:]), first, share=_BLOWN)
         if rose or blown or any(not_finite(each) for each in of):
             found.add(lr)
     metrics = level_at(search, results, max((each.segment.stop for each in results), default=0))
     return found - set(learners(search, results, metrics))
 
 
-def _rose(loss: float, start: float, *, share: float = _RISE) -> bool:
+def _has_risen(loss: float, start: float, *, share: float = _RISE) -> bool:
     return is_finite(loss) and loss - start > share * abs(start)
 
 
@@ -301,7 +301,7 @@ def _regime(
     if reference is None or reference <= 0 or not of or of[-1].segment.stop * steps_each < _STEPS:
         return "undecided"  # the rules compare with the loss at the start, by ratio
     last = last_loss(of)
-    if not learned and (_rose(last, reference) or (too_large and last > (1 - _FALL) * reference)):
+    if not learned and (_has_risen(last, reference) or (too_large and last > (1 - _FALL) * reference)):
         return "diverging"
     tracker = RegimeTracker(rules=Rules(chance_loss=reference))
     for steps, loss in _even(_parts(of, steps_each)):
@@ -310,7 +310,7 @@ def _regime(
     return "undecided" if tracker.regime == "diverging" else tracker.regime
 
 
-def _unbroken(of: Sequence[SegmentResult]) -> Sequence[SegmentResult]:
+def _last_continuous(of: Sequence[SegmentResult]) -> Sequence[SegmentResult]:
     """The last results of a trial that go on from each other; a search may begin each one afresh."""
     return of[max(place for place, each in enumerate(of) if each.segment.start == 0 or place == 0) :]
 

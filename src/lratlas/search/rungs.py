@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lratlas.search.choice import choose
 from lratlas.search.evidence import LONGER, Level, level_at, trial
-from lratlas.search.regimes import alike, diverging, last_loss, learners, levels, undecided
+from lratlas.search.regimes import alike, diverging, last_loss, learners, levels, undecided_lrs
 from lratlas.search.segments import Segment, SegmentResult, make_segment
 from lratlas.search.settings import Search
 from lratlas.text import lr_fault
@@ -52,7 +52,7 @@ def next_segments(search: Search, results: Sequence[SegmentResult]) -> tuple[Seg
     return open_and_needed(search, results)[0]
 
 
-def needed_states(search: Search, results: Sequence[SegmentResult]) -> frozenset[str]:
+def states_to_keep(search: Search, results: Sequence[SegmentResult]) -> frozenset[str]:
     """Names of the segments whose final states may still be trained on.
 
     Those are the parents of what can be trained now, and what is known of the same stage: who continues from there is
@@ -72,7 +72,7 @@ def open_and_needed(search: Search, results: Sequence[SegmentResult]) -> tuple[t
     return waiting, parents | ((frozenset(each.name for each in stage.segments) | stage.keep) & known)
 
 
-def spent(search: Search, results: Sequence[SegmentResult]) -> float:
+def trainings_spent(search: Search, results: Sequence[SegmentResult]) -> float:
     """What was trained so far, in full trainings."""
     return _cost(search, [each.segment for each in results])
 
@@ -137,7 +137,7 @@ class _Plan:
                 yield self._train(field, begin)
                 middle = frozenset(each.name for each in self.made[len(before) :])
                 yield self._train([lr for lr in field if self._goes(lr, search.seed, stop)], stop, keep=middle)
-                yield from self._annealed(stop, seed=search.seed)
+                yield from self._anneal_best(stop, seed=search.seed)
             else:
                 yield self._train(field, stop)
             while (share == shares[0] or share <= _EXTENDED_TO) and (more := self._beyond(stop)):
@@ -185,7 +185,7 @@ class _Plan:
     def _cost_to(self, lr: float, seed: int, stop: int) -> float:
         return self._segment(lr, seed, stop).steps / self.search.steps
 
-    def _left(self) -> float:
+    def _budget_left(self) -> float:
         return self.search.budget - _cost(self.search, self.made) + _ROUNDING
 
     def _field(self, share: float) -> list[float]:
@@ -199,35 +199,35 @@ class _Plan:
         if not going:
             return []
         if not learned:
-            moved = undecided(self.results)
+            moved = undecided_lrs(self.results)
             open_ = [lr for lr in going if lr in moved]
-            return self._unranked(open_ if len(open_) > 1 else going, share)
-        ranked = self._ranked(level, learned, by_loss=share <= _BY_LOSS * 2)
+            return self._space_lrs(open_ if len(open_) > 1 else going, share)
+        ranked = self._rank_lrs(level, learned, by_loss=share <= _BY_LOSS * 2)
         # What has learned nothing yet is not ranked by its noise, but by how near it is to the best. LRs left behind
         # while none had learned come back.
         others = {*going} - {*learned}
-        if not self._ranked_before(level):
+        if not self._was_ranked(level):
             failed = {each.segment.lr for each in self.results if each.failure is not None}
             others |= {each.lr for each in self.made} - lost - failed - {*ranked}
         ranked += sorted(others, key=lambda lr: (round(abs(math.log(lr / ranked[0])), 3), lr))
         return self._affordable(ranked[: _fields(search)[share]], [search.seed], stop)
 
-    def _unranked(self, lrs: Sequence[float], share: float) -> list[float]:
+    def _space_lrs(self, lrs: Sequence[float], share: float) -> list[float]:
         """LRs evenly apart; late so few that two can go to half of a full training, if the budget bears that."""
         search, stop = self.search, self.search.horizon(share)
         count, each = _UNRANKED[share], self._cost_to(lrs[0], search.seed, stop)
         later = 2 * (_HALF - share)
-        if search.continues and share >= _LAST / 2 and 2 * each + later <= self._left():
-            count = min(count, int((self._left() - later) / each))
+        if search.continues and share >= _LAST / 2 and 2 * each + later <= self._budget_left():
+            count = min(count, int((self._budget_left() - later) / each))
         return self._affordable(_evenly(lrs, count), [search.seed], stop)
 
-    def _ranked_before(self, level: Level) -> bool:
+    def _was_ranked(self, level: Level) -> bool:
         """Whether LRs had learned at the length before, so that those left behind since were ranked."""
         lengths = sorted({each.stop for each in self.made if not each.annealed and LONGER * each.stop < level.steps})
         before = [level_at(self.search, self.results, steps) for steps in lengths[-1:]]
         return not before or any(learners(self.search, self.results, each) for each in before)
 
-    def _ranked(self, level: Level, lrs: Sequence[float], *, by_loss: bool) -> list[float]:
+    def _rank_lrs(self, level: Level, lrs: Sequence[float], *, by_loss: bool) -> list[float]:
         """LRs of a level, the best first; at first, those that cannot be told from the best one by their losses."""
         scores = dict(zip(level.lrs, level.scores, strict=True))
         near = set(level.near()) if by_loss else set[float]()
@@ -258,7 +258,7 @@ class _Plan:
         elif not learners(search, results, level) or level.tied:
             return []
         else:
-            best = self._ranked(level, going, by_loss=True)[0]
+            best = self._rank_lrs(level, going, by_loss=True)[0]
             if best not in {lrs[0], lrs[-1]}:
                 return []
             up = best == lrs[-1]
@@ -271,16 +271,16 @@ class _Plan:
         edge = lrs[-1] if up else lrs[0]
         added = [edge * ratio ** (number if up else -number) for number in range(1, _ADDED + 1)]
         added = [lr for lr in added if low * (1 - _ROUNDING) <= lr <= high * (1 + _ROUNDING) and not lr_fault(lr)]
-        affordable = len(added) * stop / search.steps <= self._left()
+        affordable = len(added) * stop / search.steps <= self._budget_left()
         return added if affordable or not level.lrs else []
 
-    def _annealed(self, stop: int, *, seed: int) -> Iterator[Stage]:
+    def _anneal_best(self, stop: int, *, seed: int) -> Iterator[Stage]:
         """The best LR once more, going to zero over the last fifth; nothing where the budget forbids it."""
         level = level_at(self.search, self.results, stop)
         if not level.lrs or not learners(self.search, self.results, level):
             return
         end = self._segment(level.lrs[level.best], seed, stop, anneal_from=_descent(self.search, stop))
-        if end.steps / self.search.steps <= self._left() and end.anneal_from != end.stop:
+        if end.steps / self.search.steps <= self._budget_left() and end.anneal_from != end.stop:
             self.made.append(end)
             yield Stage(segments=(end,), keep=self._ending_at(stop))
 
@@ -294,8 +294,8 @@ class _Plan:
                 return
             level, learned = found[-1], [each for each in found if learners(search, results, each)]
             good = choose(search, results, learned)
-            near = [lr for lr in self._ranked(level, level.lrs, by_loss=False) if good.low <= lr <= good.high]
-            if back := self._left_behind(level):
+            near = [lr for lr in self._rank_lrs(level, level.lrs, by_loss=False) if good.low <= lr <= good.high]
+            if back := self._lrs_left_behind(level):
                 yield self._train(back, stop, keep=self._ending_at(stop))
                 continue
             if len(near) < 2 or good.high / good.low <= WIDTH:
@@ -321,9 +321,9 @@ class _Plan:
             ]
             yield Stage(segments=tuple(each for stage in stages for each in stage.segments), keep=keep)
 
-    def _left_behind(self, level: Level) -> list[float]:
+    def _lrs_left_behind(self, level: Level) -> list[float]:
         """The neighbour of the best LR, the smaller one first, that was left behind while none had learned."""
-        if self._ranked_before(level):
+        if self._was_ranked(level):
             return []
         best = level.lrs[level.best]
         tried = {each.lr for each in self.made} - diverging(self.search, self.results)
@@ -342,7 +342,7 @@ class _Plan:
 
     def _affordable(self, lrs: Sequence[float], seeds: Sequence[int], stop: int) -> list[float]:
         """The first of these LRs that the budget still bears, each with all seeds; none unless two can be compared."""
-        left, chosen = self._left(), list[float]()
+        left, chosen = self._budget_left(), list[float]()
         for lr in lrs:
             left -= sum(self._cost_to(lr, seed, stop) for seed in seeds)
             if left < 0:

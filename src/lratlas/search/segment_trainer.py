@@ -18,18 +18,18 @@ from torch import Tensor
 from lratlas.data.parts import each as for_each
 from lratlas.errors import SearchError
 from lratlas.execute.checkpoints import read_segment, segment_tensors
-from lratlas.rng import generators_kept, stream, torch_seed
+from lratlas.rng import preserve_generators, stream, torch_seed
 from lratlas.search.journal import CHECKPOINT
 from lratlas.search.segments import BLOCKS, Segment
-from lratlas.search.train_state import TrainState, forget, forget_all, keep, kept, stops
+from lratlas.search.train_state import TrainState, forget, forget_all, keep, load_state, stops
 from lratlas.stacks.strategy import faster_strategy, faster_threads
 from lratlas.stacks.tensors import initial_tensors, samples
 from lratlas.study.files import write_file
-from lratlas.study.store import opened_weights, sealed_weights
-from lratlas.training.averaging import add_checkpoint, averaged
+from lratlas.study.store import open_weights, seal_weights
+from lratlas.training.averaging import add_checkpoint, average_tails
 from lratlas.training.batches import augmentation_draws, batch_indices
 from lratlas.training.compiling import can_compile
-from lratlas.training.evaluate import evaluate_stack, pooled_buffers
+from lratlas.training.evaluate import evaluate_stack, pool_buffers
 from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.program import Program, Strategy, build
 from lratlas.training.sphere import Weights
@@ -164,16 +164,16 @@ def train_segments(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list
     """
     first, task, names = segments[0], trainer.task, [[each.name for each in segments]]
     initial = initial_tensors([task], [first.seed], len(segments), dtype=torch.float32, device=trainer.device)
-    at = [] if _ends_low(first) else _averaged_at(first)
-    so_far = kept(trainer.states, segments, count=len(at), device=trainer.device)
+    at = [] if _ends_low(first) else _averaging_steps(first)
+    so_far = load_state(trainer.states, segments, count=len(at), device=trainer.device)
     if so_far is None:
         stack = _parents(trainer, segments) if first.parent else start_stack(initial[0], initial[1], task.update)
         so_far = TrainState(stack=stack, tails={}, losses=())
     data = samples([task], "train", initial[2], dtype=torch.float32, device=trainer.device)
-    with generators_kept():
-        trained = _trained(trainer, segments, so_far, at, data)
+    with preserve_generators():
+        trained = _train_stack(trainer, segments, so_far, at, data)
     for name in names[0]:
-        write_file(_path(trainer, name), sealed_weights(_state(trained.stack, names, name)))
+        write_file(_path(trainer, name), seal_weights(_state(trained.stack, names, name)))
     forget(trainer.states, segments)
     return _results(trainer, first, trained, data)
 
@@ -183,7 +183,7 @@ def lost_states(trainer: SegmentTrainer, names: Iterable[str]) -> set[str]:
     lost = set[str]()
     for name in names:
         try:
-            opened_weights(_path(trainer, name).read_bytes())
+            open_weights(_path(trainer, name).read_bytes())
         except (OSError, ValueError):
             lost.add(name)
     return lost
@@ -203,12 +203,12 @@ def _ends_low(of: Segment) -> bool:
     return of.annealed or of.schedule != "constant"
 
 
-def _averaged_at(of: Segment) -> list[int]:
+def _averaging_steps(of: Segment) -> list[int]:
     """The steps after which the weights enter the average of a segment."""
     return sorted({int(step) for step in np.linspace(of.stop, of.average_from, _CHECKPOINTS, endpoint=False)})
 
 
-def _trained(
+def _train_stack(
     trainer: SegmentTrainer, segments: Sequence[Segment], so_far: TrainState, averaged_at: Sequence[int], data: Samples
 ) -> TrainState:
     """The stack trained from where it is to its end; it is kept on the way."""
@@ -262,9 +262,9 @@ def _results(trainer: SegmentTrainer, first: Segment, trained: TrainState, data:
     if scheduled or first.stop >= _LAST_WEIGHTS * trainer.steps:
         values = _metric(trainer, stack.weights, stack.buffers, held)
     if not scheduled:
-        (mean,) = averaged(trained.tails, rule=task.update, dtype=torch.float32).values()
+        (mean,) = average_tails(trained.tails, rule=task.update, dtype=torch.float32).values()
         few = _some(data, min(_STATISTICS, first.steps * task.samples_per_step))
-        pooled = pooled_buffers(program, mean, stack.buffers, few, batch_size=task.samples_per_step)
+        pooled = pool_buffers(program, mean, stack.buffers, few, batch_size=task.samples_per_step)
         averages = _metric(trainer, mean, pooled, held)
     counts = averages or values
     assert counts is not None
@@ -273,7 +273,7 @@ def _results(trainer: SegmentTrainer, first: Segment, trained: TrainState, data:
     return [
         TrainedSegment(
             value=values[lane].mean if values and alive[lane] else None if alive[lane] else math.nan,
-            averaged=averages[lane].mean if averages and alive[lane] else None if alive[lane] else math.nan,
+            average_tails=averages[lane].mean if averages and alive[lane] else None if alive[lane] else math.nan,
             error=counts[lane].error,
             losses=tuple(losses[:, lane].tolist()),
         )
@@ -336,7 +336,7 @@ def _final_states(trainer: SegmentTrainer, names: Sequence[str], *, step: int) -
     for name in names:
         path = _path(trainer, name)
         try:
-            tensors |= opened_weights(path.read_bytes())
+            tensors |= open_weights(path.read_bytes())
         except OSError as error:
             raise SearchError(f"{path}, from which the training has to continue, cannot be read: {error}.") from error
         except ValueError as error:

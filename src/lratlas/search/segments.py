@@ -31,7 +31,7 @@ def factor(shape: Shape, share: float) -> float:
     return float(np.interp(share, np.linspace(0.0, 1.0, len(shape)), shape))
 
 
-def sampled(schedule: Callable[[float], object]) -> tuple[float, ...]:
+def sample_schedule(schedule: Callable[[float], object]) -> tuple[float, ...]:
     """A function of the share of the training that is done, as its values at equal distances.
 
     Raises:

@@ -10,7 +10,7 @@ from lratlas.config.grid import LRs, lr_grid
 from lratlas.config.sections import Section
 from lratlas.config.values import sentence
 from lratlas.errors import SpecError
-from lratlas.search.segments import NAMED, Shape, factors, sampled
+from lratlas.search.segments import NAMED, Shape, factors, sample_schedule
 from lratlas.text import is_finite, to_python
 
 DEFAULT_LRS = lr_grid(1e-5, 1.0, per_decade=4)
@@ -86,7 +86,7 @@ class Search(Section):
                 raise ValueError(f"is {given!r}; choose {', '.join(NAMED)}, or give a function of the training's share")
             return given
         if callable(given):
-            return sampled(given)
+            return sample_schedule(given)
         return factors(to_python(given))
 
     @field_validator("warmup")

@@ -11,7 +11,7 @@ from torch import Tensor
 from lratlas.execute.checkpoints import read_segment, segment_tensors
 from lratlas.search.segments import Segment
 from lratlas.study.files import write_file
-from lratlas.study.store import opened_weights, sealed_weights
+from lratlas.study.store import open_weights, seal_weights
 from lratlas.training.averaging import Tails
 from lratlas.training.state import Stack
 
@@ -50,10 +50,10 @@ def keep(states: Path, segments: Sequence[Segment], so_far: TrainState) -> None:
     """Keep the stack in the folder of states, in the place of what was kept of it before."""
     tensors = segment_tensors(_names(segments), so_far.stack, so_far.tails, 0.0)
     tensors |= {"part/step": torch.tensor(so_far.stack.step), "part/losses": torch.stack(so_far.losses)}
-    write_file(_path(states, segments), sealed_weights(tensors))
+    write_file(_path(states, segments), seal_weights(tensors))
 
 
-def kept(states: Path, segments: Sequence[Segment], *, count: int, device: torch.device) -> TrainState | None:
+def load_state(states: Path, segments: Sequence[Segment], *, count: int, device: torch.device) -> TrainState | None:
     """What was kept of a stack; None where there is nothing, or nothing that can be read.
 
     Args:
@@ -63,7 +63,7 @@ def kept(states: Path, segments: Sequence[Segment], *, count: int, device: torch
         device: Where the tensors shall live.
     """
     try:
-        tensors = opened_weights(_path(states, segments).read_bytes())
+        tensors = open_weights(_path(states, segments).read_bytes())
         step = int(tensors["part/step"])
         stack, tails, _ = read_segment(tensors, _names(segments), counts=[count], step=step, device=device)
         losses = tuple(tensors["part/losses"].to(device))

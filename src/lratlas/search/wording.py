@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lratlas.search.evidence import STOPPED, Level, failed_otherwise, level_at, stopped, trial
-from lratlas.search.regimes import last_loss, restarted, trusted
-from lratlas.search.rungs import enough, next_segments, spent
+from lratlas.search.evidence import STOPPED, Level, has_other_failure, has_stopped_early, level_at, trial
+from lratlas.search.regimes import last_loss, restarted_segments, trusted_results
+from lratlas.search.rungs import enough, next_segments, trainings_spent
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search, in_words
 
@@ -100,7 +100,7 @@ def warnings_of(
     yield from _lost_states(results)
     if next_segments(search, results):
         yield (
-            f"The search is not over: it has trained {spent(search, results):.2f} of at most {search.budget:g} full"
+            f"The search is not over: it has trained {trainings_spent(search, results):.2f} of at most {search.budget:g} full"
             " trainings."
         )
     elif advice.lr is not None:
@@ -123,15 +123,17 @@ def warnings_of(
 
 def failures_in_words(results: Sequence[SegmentResult]) -> Iterator[str]:
     """Sentences about the segments that failed for another reason than divergence, and about those that stopped."""
-    if failures := [each for each in results if failed_otherwise(each) and not stopped(each)]:
+    if failures := [each for each in results if has_other_failure(each) and not has_stopped_early(each)]:
         first = failures[0]
         others = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
         yield f"The segment {first.segment.name} failed: {str(first.failure).rstrip('.')}{others}. {TRY_AGAIN}"
-    if ended := {each.segment.lr: str(each.failure).partition(STOPPED)[2].strip() for each in results if stopped(each)}:
-        yield stopped_in_words(ended) + UNMEASURED
+    if ended := {
+        each.segment.lr: str(each.failure).partition(STOPPED)[2].strip() for each in results if has_stopped_early(each)
+    }:
+        yield describe_stopped(ended) + UNMEASURED
 
 
-def stopped_in_words(ended: Mapping[float, str]) -> str:
+def describe_stopped(ended: Mapping[float, str]) -> str:
     """Which LRs stopped by themselves, without a full stop.
 
     Args:
@@ -144,8 +146,8 @@ def stopped_in_words(ended: Mapping[float, str]) -> str:
 
 
 def _lost_states(results: Sequence[SegmentResult]) -> Iterator[str]:
-    if len(trusted(results)) < len(results):
-        doubtful = restarted(results)
+    if len(trusted_results(results)) < len(results):
+        doubtful = restarted_segments(results)
         yield (
             f"The losses of {len(doubtful)} segments, such as {doubtful[0]}, begin as high as those of fresh weights:"
             " load the state of the parent segment before training continues. Where most segments lack it, only those"
@@ -187,7 +189,7 @@ def _at_an_end(search: Search, results: Sequence[SegmentResult], found: Sequence
         end = "smallest" if best == tried[0] else "largest"
         yield f"The best LR is the {end} one that was tried, {best:.2g}; a better one may be beyond it."
     elif extended := [lr for lr in tried if not search.lrs[0] * 0.999 <= lr <= search.lrs[-1] * 1.001]:
-        yield f"LRs beyond the grid were tried as well: {_listed(extended)}."
+        yield f"LRs beyond the grid were tried as well: {_list_lrs(extended)}."
 
 
 def _unsure(found: Sequence[Level], advice: "Advice") -> Iterator[str]:
@@ -215,11 +217,11 @@ def _overfitting(search: Search, found: Sequence[Level]) -> Iterator[str]:
         level, at = max(fallen, key=lambda each: each[0].scores[each[1]])
         yield (
             f"The metric got worse with more {search.counted} at"
-            f" {_listed(sorted({of.lrs[place] for of, place in fallen}))}: a shorter training may be"
+            f" {_list_lrs(sorted({of.lrs[place] for of, place in fallen}))}: a shorter training may be"
             f" better. At {level.lrs[at]:.2g} it was {search.metric(level.scores[at]):.4g} after"
             f" {in_words(level.steps, search.counted)}."
         )
 
 
-def _listed(lrs: Sequence[float]) -> str:
+def _list_lrs(lrs: Sequence[float]) -> str:
     return ", ".join(f"{lr:.2g}" for lr in lrs)

@@ -7,7 +7,7 @@ import torch
 
 from lratlas.stacks.tensors import initial_tensors, samples
 from lratlas.training.prepared import Prepared, make_model
-from lratlas.training.program import Strategy, build, slow_batching_allowed
+from lratlas.training.program import Strategy, allow_slow_batching, build
 from lratlas.training.state import start_stack
 from lratlas.training.trainer import train_stack
 
@@ -18,7 +18,7 @@ _FEWEST, _MOST = 2, 64  # runs
 _GAIN = 0.8  # compiled, one run gains more than a stack where the two are about equal
 
 
-@slow_batching_allowed()
+@allow_slow_batching()
 def faster_strategy(task: Prepared, *, device: str, dtype: str) -> Strategy:
     """The strategy with which a few runs train faster; a model that cannot be stacked is trained one run at a time.
 
@@ -33,11 +33,11 @@ def faster_strategy(task: Prepared, *, device: str, dtype: str) -> Strategy:
     if task.conformance.unstackable:
         return "single"
     place, kind = torch.device(device), getattr(torch, dtype)
-    alone = _timed_step(task, "single", 1, place, kind)
+    alone = _make_timed_step(task, "single", 1, place, kind)
     first = min(alone() for _ in range(_STEPS))
     lanes = max(_FEWEST, min(_MOST, round(_WORK / first)))
     try:
-        together = _timed_step(task, "stack", lanes, place, kind)
+        together = _make_timed_step(task, "stack", lanes, place, kind)
         # Turn by turn, so that other work on the machine slows both down.
         singles, stacks = zip(*((alone(), together()) for _ in range(_STEPS)), strict=True)
     except RuntimeError:  # an operation that vmap does not know, or too little memory
@@ -60,7 +60,7 @@ def faster_threads(task: Prepared, strategy: Strategy, *, lanes: int, device: st
     threads = torch.get_num_threads()
     if threads == 1 or torch.device(device).type != "cpu":
         return threads
-    step = _timed_step(task, strategy, lanes, torch.device(device), getattr(torch, dtype), clock=time.perf_counter)
+    step = _make_timed_step(task, strategy, lanes, torch.device(device), getattr(torch, dtype), clock=time.perf_counter)
     took = dict.fromkeys((1, threads), float("inf"))
     try:
         for _ in range(_STEPS):
@@ -72,7 +72,7 @@ def faster_threads(task: Prepared, strategy: Strategy, *, lanes: int, device: st
     return threads if took[threads] < _GAIN * took[1] else 1
 
 
-def _timed_step(
+def _make_timed_step(
     task: Prepared,
     strategy: Strategy,
     lanes: int,

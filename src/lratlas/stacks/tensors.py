@@ -89,7 +89,7 @@ def _samples(
 ) -> Samples:
     owners = {id(task): None for task in tasks}
     first = {id(task): pair for task, pair in zip(tasks, pairs, strict=True)}
-    x, y = (_stacked([first[owner][part] for owner in owners], device) for part in (0, 1))
+    x, y = (_stack_parts([first[owner][part] for owner in owners], device) for part in (0, 1))
     order = list(owners)
     return Samples(
         x=floats_to(x, dtype),
@@ -102,6 +102,6 @@ def _samples(
     )
 
 
-def _stacked(parts: Sequence[Parts], device: torch.device) -> Parts:
+def _stack_parts(parts: Sequence[Parts], device: torch.device) -> Parts:
     """The same part of several data sets on a new first axis."""
     return tree_map(lambda *each_part: torch.stack(each_part).to(device), *parts)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study.files import digest, opened_json, sealed_json
+from lratlas.study.files import digest, open_json, seal_json
 from lratlas.study.store import Store
 
 CHECKSUMS = "checksums.json"
@@ -39,9 +39,9 @@ def making(store: Store) -> Generator[Write]:
         written[name] = digest(data)
 
     yield write
-    there = set(made_files(store))
+    there = set(list_artifacts(store))
     kept = {name: sum_ for name, sum_ in (known | written).items() if name in there}
-    store.write_text(CHECKSUMS, sealed_json(kept))
+    store.write_text(CHECKSUMS, seal_json(kept))
 
 
 def checksums(store: Store) -> dict[str, str]:
@@ -53,19 +53,19 @@ def checksums(store: Store) -> dict[str, str]:
     if not store.exists(CHECKSUMS):
         return {}
     try:
-        return {name: str(known) for name, known in opened_json(store.read_text(CHECKSUMS)).items()}
+        return {name: str(known) for name, known in open_json(store.read_text(CHECKSUMS)).items()}
     except (ValueError, StudyError) as error:
         raise DamagedFile(f"{CHECKSUMS} in {store.url} was cut short or altered.", CHECKSUMS) from error
 
 
-def altered(store: Store) -> dict[str, str]:
+def find_altered(store: Store) -> dict[str, str]:
     """What is wrong with such files, by name: those that are missing, and those that are not as they were written.
 
     Raises:
         DamagedFile: The file of checksums was cut short or altered.
         StudyError: The study cannot be read.
     """
-    there, found = set(made_files(store)), dict[str, str]()
+    there, found = set(list_artifacts(store)), dict[str, str]()
     for name, wanted in checksums(store).items():
         if name not in there:
             found[name] = MISSING
@@ -81,7 +81,7 @@ def is_whole(store: Store) -> bool:
         StudyError: The study cannot be read.
     """
     try:
-        return store.exists(REPORT) and store.exists(CHECKSUMS) and not altered(store)
+        return store.exists(REPORT) and store.exists(CHECKSUMS) and not find_altered(store)
     except DamagedFile:
         return False
 
@@ -91,7 +91,7 @@ def is_made(name: str) -> bool:
     return name in {REPORT, CHECKSUMS} or name.startswith(f"{FIGURES}/")
 
 
-def made_files(store: Store) -> list[str]:
+def list_artifacts(store: Store) -> list[str]:
     """The names of such files that are there."""
     report = [REPORT] if store.exists(REPORT) else []
     return [*report, *(f"{FIGURES}/{name}" for name in store.files(FIGURES))]

@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lratlas.errors import DamagedFile
 from lratlas.measure.base import Chart, Measurement, schema_of
-from lratlas.study.files import opened_json, sealed_json
+from lratlas.study.files import open_json, seal_json
 from lratlas.study.folder import Folder
 
 FOLDER = "measurements"
@@ -43,7 +43,7 @@ def path_of(name: str) -> str:
 
 def write_description(folder: Folder, name: str, description: Description) -> None:
     """Write the description of a measurement into a study."""
-    folder.write_text(path_of(name), sealed_json(description.model_dump(exclude_none=True)))
+    folder.write_text(path_of(name), seal_json(description.model_dump(exclude_none=True)))
 
 
 def read_description(folder: Folder, name: str) -> Description:
@@ -55,7 +55,7 @@ def read_description(folder: Folder, name: str) -> Description:
     """
     path = path_of(name)
     try:
-        found = Description.model_validate(opened_json(folder.read_text(path)))
+        found = Description.model_validate(open_json(folder.read_text(path)))
         found.table_schema  # noqa: B018 - the types are known
     except ValueError as error:
         how = folder.how_to_continue()
@@ -64,6 +64,6 @@ def read_description(folder: Folder, name: str) -> Description:
     return found
 
 
-def described(folder: Folder) -> list[str]:
+def described_names(folder: Folder) -> list[str]:
     """The names of the custom measurements of a study."""
     return [name.removesuffix(_ENDING) for name in folder.files(FOLDER) if name.endswith(_ENDING)]

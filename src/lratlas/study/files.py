@@ -27,7 +27,7 @@ def write_file(path: Path, data: bytes) -> None:
     temporary = path.parent / f"{TEMPORARY}{uuid4().hex}"
     try:
         temporary.touch(exist_ok=False)
-        with _held(temporary):
+        with _lock_file(temporary):
             with temporary.open("r+b") as file:
                 file.write(data)
                 file.flush()
@@ -72,13 +72,13 @@ def sweep(paths: Iterable[Path]) -> None:
     """
     for path in paths:
         if path.name.startswith(TEMPORARY) and path.is_file() and not path.is_symlink():
-            with suppress(OSError), _held(path) as alone:  # another process may have been faster
+            with suppress(OSError), _lock_file(path) as alone:  # another process may have been faster
                 if alone:
                     path.unlink()
 
 
 @contextmanager
-def _held(path: Path) -> Generator[bool]:
+def _lock_file(path: Path) -> Generator[bool]:
     """Lock a file inside, and say whether that went well: not where another process holds it, or nobody can."""
     if os.name != "posix":
         yield False
@@ -149,7 +149,7 @@ def _digest(data: bytes, start: int) -> bytes:
     return total.hexdigest().encode()
 
 
-def sealed_json(content: Mapping[str, Any]) -> str:
+def seal_json(content: Mapping[str, Any]) -> str:
     """An object as one line of JSON, with a checksum of its fields as the first one.
 
     Raises:
@@ -159,7 +159,7 @@ def sealed_json(content: Mapping[str, Any]) -> str:
     return json.dumps(sealed, separators=(",", ":"), allow_nan=False) + "\n"
 
 
-def opened_json(text: str | bytes) -> dict[str, Any]:
+def open_json(text: str | bytes) -> dict[str, Any]:
     """The object that `sealed_json` wrote.
 
     Raises:

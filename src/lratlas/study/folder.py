@@ -19,7 +19,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.paths import home_expanded
+from lratlas.paths import expand_home
 from lratlas.study.files import TEMPORARY, make_folder, sweep, write_file
 
 SPEC = "spec.toml"
@@ -38,7 +38,7 @@ def holds_search(folder: str | Path) -> bool:
     """Whether a folder on a disk holds a search, and not a study."""
     if "://" in os.fspath(folder):
         return False
-    path = home_expanded(folder)
+    path = expand_home(folder)
     return (path / SEARCH).is_file() and not (path / _PLANNED).exists()
 
 
@@ -126,7 +126,7 @@ class Folder:
             raise StudyError(f"{text!r} cannot be the path of a folder.")
         if "://" not in text:
             # Skipping fsspec's reading of the path keeps "::" as it stands.
-            return cls(LocalFileSystem(), str(home_expanded(text).absolute()))
+            return cls(LocalFileSystem(), str(expand_home(text).absolute()))
         try:
             filesystem, root = cast("tuple[AbstractFileSystem, str]", fsspec.url_to_fs(text))
         except (ImportError, ValueError) as error:

@@ -136,7 +136,7 @@ def format_of(content: Mapping[str, Any]) -> int:
     return 2 if said == 1 and "norms" in content else said
 
 
-def migrated_plan(content: Content) -> Content:
+def migrate_plan(content: Content) -> Content:
     """The content of a plan of this or an earlier format, as a plan of this format has it; ``format`` stays the old.
 
     Raises:
@@ -148,7 +148,7 @@ def migrated_plan(content: Content) -> Content:
     return {**content, "format": found}
 
 
-def migrated_part(table: str, frame: pl.DataFrame, stated: str | None) -> pl.DataFrame:
+def migrate_part(table: str, frame: pl.DataFrame, stated: str | None) -> pl.DataFrame:
     """A part of a table of this or an earlier format, with the columns that the table has today.
 
     Args:

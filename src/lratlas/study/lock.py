@@ -33,19 +33,19 @@ _LOOK = 0.2  # seconds between two tries to lock a file
 
 
 @contextmanager
-def held(store: Store, notice: Callable[[str], None]) -> Generator[None]:
+def hold_lock(store: Store, notice: Callable[[str], None]) -> Generator[None]:
     """Be the study's only driver inside; waits for the one that there may be, and says so.
 
     Raises:
         StudyError: The study's folder cannot be written.
     """
-    hold = _locked if isinstance(store.filesystem, LocalFileSystem) else _counting
+    hold = _lock_store if isinstance(store.filesystem, LocalFileSystem) else _counting
     with hold(store, lambda: notice(f"Another process works on {store.url}; this one waits until it has ended.")):
         yield
 
 
 @contextmanager
-def _locked(store: Store, say: Callable[[], None]) -> Generator[None]:
+def _lock_store(store: Store, say: Callable[[], None]) -> Generator[None]:
     lock = FileLock(Path(store.root) / NAME)
     try:
         try:

@@ -11,9 +11,9 @@ from pydantic import Field
 from lratlas.config.sections import Spec
 from lratlas.config.spec import spec_from
 from lratlas.errors import DamagedFile, SpecError, StudyError
-from lratlas.study.files import opened_json, sealed_json
+from lratlas.study.files import open_json, seal_json
 from lratlas.study.folder import SPEC, Folder
-from lratlas.study.formats import FORMAT, NEEDS, check_format, format_of, migrated_plan, versions
+from lratlas.study.formats import FORMAT, NEEDS, check_format, format_of, migrate_plan, versions
 from lratlas.study.jobs import Job, Measuring, Part, Training
 
 PLAN = "plan.json"
@@ -107,7 +107,7 @@ class Plan(Part):
 def plan_text(plan: Plan) -> str:
     """The plan as JSON in today's format, with a checksum in it."""
     today = plan.model_copy(update={"format": FORMAT, "needs": NEEDS})
-    return sealed_json(today.model_dump(mode="json", exclude_none=True))
+    return seal_json(today.model_dump(mode="json", exclude_none=True))
 
 
 def read_plan(text: str, *, where: str, how: Callable[[], str]) -> Plan:
@@ -127,8 +127,8 @@ def read_plan(text: str, *, where: str, how: Callable[[], str]) -> Plan:
         # A later format may be sealed in another way: it is told apart first.
         check_format(format_of(content), where, content.get("needs"))
         # The very first plans have no checksum.
-        content = opened_json(text) if "checksum" in content or "device" in content else content
-        return Plan.model_validate_json(json.dumps(migrated_plan(content)))
+        content = open_json(text) if "checksum" in content or "device" in content else content
+        return Plan.model_validate_json(json.dumps(migrate_plan(content)))
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         message = f"{where} was altered or cut short; to set it aside and make it again, {how()}."
         raise DamagedFile(message, PLAN) from error
@@ -140,7 +140,7 @@ def with_own_versions(plan: Plan) -> Plan:
     return plan if own in plan.made_with else plan.model_copy(update={"made_with": (*plan.made_with, own)})
 
 
-def stored_spec(folder: Folder) -> Spec:
+def read_stored_spec(folder: Folder) -> Spec:
     """The spec of a study.
 
     Raises:
@@ -151,14 +151,14 @@ def stored_spec(folder: Folder) -> Spec:
         return spec_from(tomllib.loads(text))
     except (ValueError, RecursionError, SpecError) as error:
         with suppress(DamagedFile):
-            stored_plan(folder)  # it says where a study, and with it its spec, is of a later format
+            read_stored_plan(folder)  # it says where a study, and with it its spec, is of a later format
         reason = str(error).removesuffix(".")
         raise StudyError(
             f"spec.toml in {folder.url} was altered or cut short: {reason}; it must be put back as it was."
         ) from error
 
 
-def stored_plan(folder: Folder) -> Plan | None:
+def read_stored_plan(folder: Folder) -> Plan | None:
     """The plan of a study; None before there is one.
 
     Raises:

@@ -90,7 +90,7 @@ class _Planner:
         self.trace_every = max(1, self.steps // spec.trace.points)
         self.epoch = steps_per_epoch if spec.measure.convergence else None
         if self.epoch:
-            self.trace_every = _aligned(self.trace_every, self.epoch)
+            self.trace_every = _align_interval(self.trace_every, self.epoch)
         apart = spec.average.every_epochs if spec.average else None
         self.every = (spec.average.every if spec.average else None) or (apart or 1) * steps_per_epoch
 
@@ -260,7 +260,7 @@ class _Planner:
         return (*range(first, end, length), end)
 
 
-def _aligned(interval: int, epoch: int) -> int:
+def _align_interval(interval: int, epoch: int) -> int:
     """The trace interval nearest to ``interval`` that is a whole number of epochs, or a whole part of one."""
     if interval >= epoch:
         return epoch * round(interval / epoch)

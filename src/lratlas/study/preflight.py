@@ -12,7 +12,7 @@ from lratlas.data.parts import call, rows
 from lratlas.errors import SpecError, TaskError
 from lratlas.measure.base import Measurement, Options
 from lratlas.measure.builtin import MEASUREMENTS
-from lratlas.rng import seeded
+from lratlas.rng import seed_generators
 from lratlas.stacks.strategy import faster_strategy
 from lratlas.training.batch_norm import batch_dependent, norm_names, other_statistics
 from lratlas.training.invariance import pre_norm_names
@@ -97,7 +97,7 @@ def device_name(name: str, *, field: str) -> str:
     return name
 
 
-def measured_in(spec: Spec, task: Prepared, extras: Iterable[Measurement] = ()) -> dict[str, Options]:
+def measurement_options(spec: Spec, task: Prepared, extras: Iterable[Measurement] = ()) -> dict[str, Options]:
     """What is measured in a study: the options of each measurement's jobs, by its name.
 
     Args:
@@ -139,7 +139,7 @@ def check_statistics(task: Prepared, *, averaged: bool = True) -> None:
     calls = Counter[str]()
     for name in norm_names(model):
         model.get_submodule(name).register_forward_hook(partial(_count, calls, name))
-    with torch.no_grad(), seeded(0):
+    with torch.no_grad(), seed_generators(0):
         call(model, task.inputs(rows(task.train[0], slice(min(task.samples_per_step, 128)))))
     changed = [name for name, value in model.named_buffers() if not torch.equal(value, before[name])]
     others = other_statistics(model, changed)

@@ -118,7 +118,7 @@ def standing(store: Store, plan: Plan | None, tables: Tables, refine: RefineSpec
         if job.id in done:
             trained[job.stage] += job.work
         else:
-            left[job.stage] += job.work - _kept(there, job)
+            left[job.stage] += job.work - _checkpointed_steps(there, job)
     paces = _paces(trained, tables["runs"])
     total = sum(job.work for job in trainings)
     return Standing(
@@ -177,7 +177,7 @@ def table_of(job: Measuring) -> str:
     return _TABLES.get(job.measurement, job.measurement)
 
 
-def _kept(there: Store, job: Training) -> int:
+def _checkpointed_steps(there: Store, job: Training) -> int:
     """Run-steps of an open job up to its last checkpoint, where it would go on."""
     ends = [end for end in job.segments if there.has_weights(f"{job.id}-{end}")]
     return job.size * (max(ends, default=job.start) - job.start)

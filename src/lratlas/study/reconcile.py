@@ -8,16 +8,16 @@ from lratlas.measure.base import Measurement
 from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.study.description import description_of, write_description
 from lratlas.study.jobs import Seed, Training
-from lratlas.study.plan import Plan, stored_plan
+from lratlas.study.plan import Plan, read_stored_plan
 from lratlas.study.progress import is_done, listing
 from lratlas.study.store import Store
-from lratlas.training.fingerprint import changed_parts
+from lratlas.training.fingerprint import describe_changes
 
 _OTHER_TASKS = 5
 """The format up to which presets had other models, repetitions other seeds, or tasks fingerprints of another kind."""
 
 
-def kept_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:
+def reconcile_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:
     """The stored plan; None where there is none, or where it was damaged and is now set aside.
 
     Args:
@@ -28,7 +28,7 @@ def kept_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:
         StudyError: It is of a later format.
     """
     try:
-        return stored_plan(store)
+        return read_stored_plan(store)
     except DamagedFile as error:
         _set_aside(store, error.path, notice)
         return None
@@ -75,7 +75,7 @@ def check_task_holds(store: Store, old: Plan, seeds: Sequence[Seed], parts: Mapp
             " so it cannot be checked that the task is the same. The study can be read but not continued; use another"
             " folder."
         )
-    changed = changed_parts(old.task_parts, parts) or "the data of a later repetition"
+    changed = describe_changes(old.task_parts, parts) or "the data of a later repetition"
     raise StudyError(
         f"{store.url} holds a study of another task: {changed} changed. Use another folder, or undo the change."
     )
@@ -116,14 +116,14 @@ def describe(store: Store, extras: Iterable[Measurement]) -> None:
         found = known.get(name)
         if found and found.columns != wanted.columns and store.parts(name):
             raise StudyError(
-                f"{store.url} has the measurement {name} with the columns {_listed(found.columns)}, but now they are"
-                f" {_listed(wanted.columns)}; give it another name, or undo the change."
+                f"{store.url} has the measurement {name} with the columns {_list_columns(found.columns)}, but now they are"
+                f" {_list_columns(wanted.columns)}; give it another name, or undo the change."
             )
         if found != wanted:
             write_description(store, name, wanted)
 
 
-def _listed(columns: Mapping[str, str]) -> str:
+def _list_columns(columns: Mapping[str, str]) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in columns.items())
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study.files import KEY, opened_json, sealed_json
+from lratlas.study.files import KEY, open_json, seal_json
 from lratlas.study.store import Store
 
 
@@ -26,7 +26,7 @@ N = TypeVar("N", bound=Note)
 def write_note(store: Store, folder: str, note: Note) -> None:
     """Write a note into a folder of the study; that it cannot be written hides no other error."""
     with suppress(StudyError):
-        store.write_text(f"{folder}/{uuid.uuid4().hex}.json", sealed_json(note.model_dump()))
+        store.write_text(f"{folder}/{uuid.uuid4().hex}.json", seal_json(note.model_dump()))
 
 
 def read_note(store: Store, path: str, kind: type[N]) -> N:
@@ -40,7 +40,7 @@ def read_note(store: Store, path: str, kind: type[N]) -> N:
     try:
         content = json.loads(text)
         # Those of studies before format 3 have no checksum.
-        return kind.model_validate(opened_json(text) if KEY in content else content)
+        return kind.model_validate(open_json(text) if KEY in content else content)
     except (ValueError, TypeError, RecursionError) as error:
         raise DamagedFile(f"{path} in {store.url} was cut short or altered.", path) from error
 

@@ -13,8 +13,8 @@ from lratlas.errors import StudyError
 from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.study.files import digest
 from lratlas.study.folder import SPEC
-from lratlas.study.lock import held
-from lratlas.study.plan import PLAN, stored_spec
+from lratlas.study.lock import hold_lock
+from lratlas.study.plan import PLAN, read_stored_spec
 from lratlas.study.progress import is_done, listing
 from lratlas.study.records import Session, record_session
 from lratlas.study.store import Store
@@ -35,7 +35,7 @@ def open_study(folder: str | Path, spec: Spec) -> Store:
         StudyError: The folder cannot be used, or holds a study that differs in more than what can grow.
     """
     store = Store.create(folder, spec_text(spec))
-    stored = stored_spec(store)
+    stored = read_stored_spec(store)
     if stored != spec:
         # Until it is planned a study holds nothing but its spec, which may have been put right meanwhile.
         begun = store.exists(PLAN) or stored.name != spec.name
@@ -92,11 +92,11 @@ def run_study(
     from lratlas.execute.scheduler import execute
 
     check_workers(workers, cluster, gpu_share, executor)
-    with held(store, notice):
+    with hold_lock(store, notice):
         store.sweep()
         if extras is None:
-            extras = extras_of((spec or stored_spec(store)).measure)
-        plan = _planned(store, spec, more=more, tasks=tasks, extras=extras, notice=notice)
+            extras = extras_of((spec or read_stored_spec(store)).measure)
+        plan = _make_or_extend_plan(store, spec, more=more, tasks=tasks, extras=extras, notice=notice)
         done = partial(
             execute,
             store,
@@ -110,7 +110,7 @@ def run_study(
             progress=progress,
             notice=notice,
         )
-        return _timed(store, done, workers)
+        return _time_work(store, done, workers)
 
 
 def check_workers(workers: int | None, cluster: str | None, gpu_share: float, executor: object) -> None:
@@ -142,7 +142,7 @@ def check_workers(workers: int | None, cluster: str | None, gpu_share: float, ex
         raise StudyError(f"gpu_share is {gpu_share}, but there is no cluster; it says how the GPUs of one are shared.")
 
 
-def _planned(
+def _make_or_extend_plan(
     store: Store,
     spec: Spec | None,
     *,
@@ -161,7 +161,7 @@ def _planned(
     from lratlas.study.preflight import (
         check_task,
         device_name,
-        measured_in,
+        measurement_options,
         pre_norm_of,
         strategy_of,
     )
@@ -171,15 +171,15 @@ def _planned(
         check_task_holds,
         describe,
         forget_segments,
-        kept_plan,
+        reconcile_plan,
         set_damaged_aside,
         set_orphans_aside,
         was_finished_earlier,
     )
     from lratlas.training.prepared import task_on
 
-    old = kept_plan(store, notice)
-    stored = stored_spec(store)
+    old = reconcile_plan(store, notice)
+    stored = read_stored_spec(store)
     spec = spec or stored
     set_damaged_aside(store, notice)
     if own := [*own_code(spec.task), *(name for name in spec.measure.extra if ":" in name)]:
@@ -197,7 +197,7 @@ def _planned(
         store.write_text(SPEC, spec_text(spec))
     task = known.of(0)
     check_task(spec, task)
-    measured = measured_in(spec, task, extras)
+    measured = measurement_options(spec, task, extras)
     device = device_name(old.device if old else spec.training.device, field="`training.device`")
     task_on(
         task, torch.device(device), getattr(torch, spec.training.dtype)
@@ -267,7 +267,7 @@ def _remove_superseded(store: Store, plan: "Plan") -> None:
                 store.remove_part(measurement.table, part)
 
 
-def _timed(store: Store, work: Callable[[], bool], workers: int | None) -> bool:
+def _time_work(store: Store, work: Callable[[], bool], workers: int | None) -> bool:
     """Do the work, record how long it took unless there was none, and say whether there was any."""
     began, did = time.monotonic(), True
     try:
@@ -282,7 +282,7 @@ def _repetitions(tasks: "Tasks", repeats: int) -> "tuple[list[Seed], dict[str, s
     """The repetitions of a study, and the fingerprints of the parts of the first one's task."""
     from lratlas.config.tasks import training_seed
     from lratlas.study.jobs import Seed
-    from lratlas.training.fingerprint import combined, fingerprint_parts
+    from lratlas.training.fingerprint import combine_parts, fingerprint_parts
 
     first = fingerprint_parts(tasks.of(0))
     seeds = [
@@ -290,7 +290,7 @@ def _repetitions(tasks: "Tasks", repeats: int) -> "tuple[list[Seed], dict[str, s
             seed=number,
             data_seed=tasks.data_seed(number),
             training_seed=training_seed(number),
-            fingerprint=combined(fingerprint_parts(tasks.of(number)) if number and tasks.generated else first),
+            fingerprint=combine_parts(fingerprint_parts(tasks.of(number)) if number and tasks.generated else first),
         )
         for number in range(repeats)
     ]

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from lratlas.errors import DamagedFile, StudyError
 from lratlas.study import files, formats
-from lratlas.study.description import Description, described, path_of, read_description
+from lratlas.study.description import Description, described_names, path_of, read_description
 from lratlas.study.folder import Folder
 from lratlas.tables import SCHEMAS
 
@@ -34,12 +34,12 @@ class Store(Folder):
         Raises:
             DamagedFile: The description of one was cut short or altered.
         """
-        return {name: read_description(self, name) for name in described(self)}
+        return {name: read_description(self, name) for name in described_names(self)}
 
     @property
     def table_names(self) -> tuple[str, ...]:
         """The tables that the study may have: those of every study, and those of its custom measurements."""
-        return (*SCHEMAS, *described(self))
+        return (*SCHEMAS, *described_names(self))
 
     def schema(self, table: str) -> pl.Schema:
         """The columns of a table.
@@ -67,7 +67,7 @@ class Store(Folder):
         path = self._table_path(table, part)
         buffer = io.BytesIO()
         metadata = {formats.KEY: str(formats.FORMAT), files.KEY: files.PLACEHOLDER}
-        _fitted(table, frame, self.schema(table)).write_parquet(buffer, metadata=metadata)
+        _fit_schema(table, frame, self.schema(table)).write_parquet(buffer, metadata=metadata)
         with _sealing(path):
             data = files.seal(buffer.getvalue())
         self.write_bytes(path, data)
@@ -78,7 +78,7 @@ class Store(Folder):
         Raises:
             StudyError: The table is unknown.
         """
-        return set(self._named(self._table_folder(table), _TABLE))
+        return set(self._list_names(self._table_folder(table), _TABLE))
 
     def has_part(self, table: str, part: str) -> bool:
         """Whether a part of ``table`` is there.
@@ -128,7 +128,7 @@ class Store(Folder):
         """
         path = _weights_path(name)
         with _sealing(path):
-            data = sealed_weights(tensors)
+            data = seal_weights(tensors)
         self.write_bytes(path, data)
 
     def read_weights(self, name: str) -> "dict[str, Tensor]":
@@ -141,7 +141,7 @@ class Store(Folder):
         path = _weights_path(name)
         data = self.read_bytes(path)
         try:
-            return opened_weights(data)
+            return open_weights(data)
         except ValueError as error:
             raise self._damage(path, str(error)) from error
 
@@ -151,7 +151,7 @@ class Store(Folder):
 
     def weights(self) -> list[str]:
         """The names of the weights that are there, sorted."""
-        return self._named("checkpoints", _WEIGHTS)
+        return self._list_names("checkpoints", _WEIGHTS)
 
     def remove_weights(self, name: str) -> None:
         """Remove the weights ``name``; nothing happens if they are not there.
@@ -161,12 +161,12 @@ class Store(Folder):
         """
         self.remove(_weights_path(name))
 
-    def damaged(self) -> list[str]:
+    def find_damaged(self) -> list[str]:
         """The parts, weights and descriptions that are damaged, as sorted paths in the folder; reads all of them."""
         reads: list[Callable[[], object]] = [
             *(partial(self._read_part, table, part) for table in self.table_names for part in self.parts(table)),
             *(partial(self.read_weights, name) for name in self.weights()),
-            *(partial(read_description, self, name) for name in described(self)),
+            *(partial(read_description, self, name) for name in described_names(self)),
         ]
         faulty = set[str]()
         for read in reads:
@@ -176,7 +176,7 @@ class Store(Folder):
                 faulty.add(error.path)
         return sorted(faulty)
 
-    def _named(self, folder: str, ending: str) -> list[str]:
+    def _list_names(self, folder: str, ending: str) -> list[str]:
         return sorted(name.removesuffix(ending) for name in self.files(folder) if name.endswith(ending))
 
     def _table_folder(self, table: str) -> str:
@@ -189,19 +189,19 @@ class Store(Folder):
 
     def _read_part(self, table: str, part: str) -> pl.DataFrame:
         path = self._table_path(table, part)
-        data = self._verified(path)
+        data = self._verify_bytes(path)
         try:
             stated = pl.read_parquet_metadata(io.BytesIO(data)).get(formats.KEY)
             formats.check_format(int(stated or 1), f"{path} in {self.url}")
             frame = pl.read_parquet(io.BytesIO(data))
-            frame = formats.migrated_part(table, frame, stated) if table in SCHEMAS else frame
+            frame = formats.migrate_part(table, frame, stated) if table in SCHEMAS else frame
         except (PolarsError, ValueError) as error:
             raise self._damage(path, "is not a Parquet file") from error
         if frame.schema != self.schema(table):
             raise self._damage(path, f"does not have the columns of the table {table}")
         return frame
 
-    def _verified(self, path: str) -> bytes:
+    def _verify_bytes(self, path: str) -> bytes:
         data = self.read_bytes(path)
         if not files.is_intact(data):
             raise self._damage(path, files.ALTERED)
@@ -230,7 +230,7 @@ def _sealing(path: str) -> "Generator[None]":
         raise StudyError(f"{path} cannot be written: {error}.") from error
 
 
-def _fitted(table: str, frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+def _fit_schema(table: str, frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     if set(frame.columns) != set(schema):
         wrong = sorted(set(frame.columns) ^ set(schema))
         raise StudyError(f"Rows for the table {table} must have exactly its columns, but differ in {', '.join(wrong)}.")
@@ -241,7 +241,7 @@ def _fitted(table: str, frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
         raise StudyError(f"Rows for the table {table} do not have its types: {reason}.") from error
 
 
-def sealed_weights(tensors: "Mapping[str, Tensor]") -> bytes:
+def seal_weights(tensors: "Mapping[str, Tensor]") -> bytes:
     """The file of tensors.
 
     Args:
@@ -257,7 +257,7 @@ def sealed_weights(tensors: "Mapping[str, Tensor]") -> bytes:
     return files.seal(save(values, metadata={files.KEY: files.PLACEHOLDER}))
 
 
-def opened_weights(data: bytes) -> "dict[str, Tensor]":
+def open_weights(data: bytes) -> "dict[str, Tensor]":
     """The tensors of a file that `sealed_weights` wrote, on the CPU.
 
     Raises:

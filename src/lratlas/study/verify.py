@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from lratlas.errors import DamagedFile, StudyError
 from lratlas.measure.builtin import MEASUREMENTS
-from lratlas.study.artifacts import ALTERED, CHECKSUMS, MISSING, altered, checksums, made_files
+from lratlas.study.artifacts import ALTERED, CHECKSUMS, MISSING, checksums, find_altered, list_artifacts
 from lratlas.study.description import path_of
 from lratlas.study.files import KEY, digest
 from lratlas.study.folder import SPEC
 from lratlas.study.jobs import Training
-from lratlas.study.plan import PLAN, Plan, stored_plan, stored_spec
+from lratlas.study.plan import PLAN, Plan, read_stored_plan, read_stored_spec
 from lratlas.study.progress import is_done, listing
 from lratlas.study.records import FAILURES, SESSIONS, Failure, Note, Session, read_note
 from lratlas.study.store import Store
@@ -50,16 +50,16 @@ def faults(store: Store) -> list[Fault]:
     """
     plan, found = None, list[Fault]()
     try:
-        plan = stored_plan(store)
+        plan = read_stored_plan(store)
     except DamagedFile:
         found.append(Fault(path=PLAN, what=ALTERED))
     found += [Fault(path=path, what=ALTERED) for path in store.damaged()]
-    found += [*_of_spec(store, plan), *_of_made(store), *_of_notes(store)]
+    found += [*_of_spec(store, plan), *_artifact_faults(store), *_of_notes(store)]
     found += _missing(store, plan) if plan else []
     return sorted(found, key=lambda fault: fault.path)
 
 
-def unchecked(store: Store) -> list[str]:
+def find_unchecked(store: Store) -> list[str]:
     """The files that have no checksum, since a version wrote them that gave them none or was interrupted; by path.
 
     Raises:
@@ -67,14 +67,14 @@ def unchecked(store: Store) -> list[str]:
     """
     without = list[str]()
     try:
-        plan, known = stored_plan(store), checksums(store)
+        plan, known = read_stored_plan(store), checksums(store)
     except DamagedFile:
         return []  # which is said as a fault
     if plan and not plan.spec:
         without.append(SPEC)
     if plan and KEY not in json.loads(store.read_text(PLAN)):
         without.append(PLAN)
-    return sorted([*without, *(name for name in made_files(store) if name not in known)])
+    return sorted([*without, *(name for name in list_artifacts(store) if name not in known)])
 
 
 def is_note(path: str) -> bool:
@@ -84,7 +84,7 @@ def is_note(path: str) -> bool:
 
 def _of_spec(store: Store, plan: Plan | None) -> Iterator[Fault]:
     try:
-        stored_spec(store)
+        read_stored_spec(store)
     except StudyError as error:
         yield Fault(path=SPEC, what=str(error))
         return
@@ -92,9 +92,9 @@ def _of_spec(store: Store, plan: Plan | None) -> Iterator[Fault]:
         yield Fault(path=SPEC, what=EDITED)
 
 
-def _of_made(store: Store) -> list[Fault]:
+def _artifact_faults(store: Store) -> list[Fault]:
     try:
-        return [Fault(path=name, what=what) for name, what in altered(store).items()]
+        return [Fault(path=name, what=what) for name, what in find_altered(store).items()]
     except DamagedFile:
         return [Fault(path=CHECKSUMS, what=ALTERED)]
 
@@ -115,7 +115,7 @@ def _missing(store: Store, plan: Plan) -> list[Fault]:
     found += [Fault(path=path_of(name), what=MISSING) for name in sorted(extras) if not store.exists(path_of(name))]
     for job in plan.trainings:
         if job.id in there.parts("runs") and not is_done(there, job):
-            wanted = [f"tables/{table}/{job.id}-{end}.parquet" for table, end in _recorded(job)]
+            wanted = [f"tables/{table}/{job.id}-{end}.parquet" for table, end in _recorded_tables(job)]
             found += [
                 Fault(path=path, what=MISSING)
                 for path in (*wanted, f"checkpoints/{job.id}.safetensors")
@@ -124,5 +124,5 @@ def _missing(store: Store, plan: Plan) -> list[Fault]:
     return found
 
 
-def _recorded(job: Training) -> list[tuple[str, int]]:
+def _recorded_tables(job: Training) -> list[tuple[str, int]]:
     return [(table, end) for table in job.recorded for end in job.segments]

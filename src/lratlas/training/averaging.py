@@ -27,7 +27,7 @@ def add_checkpoint(tails: Mapping[int, Weights], counts: Iterable[int], weights:
     return new
 
 
-def averaged(tails: Mapping[int, Weights], *, rule: Rule, dtype: torch.dtype) -> Tails:
+def average_tails(tails: Mapping[int, Weights], *, rule: Rule, dtype: torch.dtype) -> Tails:
     """SWA-k for every count k: the mean of the k checkpoints, put back on the sphere if there is one."""
     means = {count: {name: value / count for name, value in total.items()} for count, total in tails.items()}
     return {

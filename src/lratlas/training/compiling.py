@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from lratlas.errors import first_line
-from lratlas.rng import generators_kept
+from lratlas.rng import preserve_generators
 from lratlas.training.memory import is_out_of_memory
 
 _LOG = logging.getLogger("lratlas")
@@ -28,7 +28,7 @@ def can_compile() -> bool:
     return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
-def compiled(function: Function) -> Function:
+def compile_function(function: Function) -> Function:
     """The function under `torch.compile`, without any safety net."""
     from torch._dynamo import config as dynamo  # takes seconds to import
 
@@ -90,7 +90,7 @@ class Guarded:
         return self._first(args)
 
     def _first(self, args: tuple[Any, ...]) -> Any:
-        expected = self._expected(args) if self._compared else None
+        expected = self._eager_result(args) if self._compared else None
         generator = torch.get_rng_state()
         try:
             with _quiet():
@@ -123,11 +123,11 @@ class Guarded:
         self._compilation.fail(f"compilation failed with {type(error).__name__}: {first_line(error)}")
         return result
 
-    def _expected(self, args: tuple[Any, ...]) -> Any:
+    def _eager_result(self, args: tuple[Any, ...]) -> Any:
         """The eager result, on copies, since a model may change its inputs in place; None if memory is short."""
         try:
-            with generators_kept():
-                return self._slow(*tree_map(_copied, args))
+            with preserve_generators():
+                return self._slow(*tree_map(_copy_value, args))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -150,7 +150,7 @@ def differing(found: list[Tensor], expected: list[Tensor]) -> str:
     return ""
 
 
-def _copied(value: Any) -> Any:
+def _copy_value(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 

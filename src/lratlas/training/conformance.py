@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lratlas.data.parts import call, each, floats_to
 from lratlas.errors import TaskError, first_line
-from lratlas.rng import generator_states, seeded
+from lratlas.rng import generator_states, seed_generators
 from lratlas.training.evaluate import evaluate_stack
 from lratlas.training.plain import LR, SEED, STEPS, Outcome, Trial, batches_of, in_format, plain_trial
 from lratlas.training.prepared import Conformance, Prepared, make_model, task_on
@@ -79,7 +79,7 @@ def check_step(
     # Where runs can be stacked, no value decides which weights are used: those that are not never will be.
     unused = replace(found, unused=plain.unused)
     ready = replace(placed, conformance=unused)
-    stacked = replace(trial, task=ready, model=partial(_formatted, partial(make_model, ready), trial.dtype))
+    stacked = replace(trial, task=ready, model=partial(_set_memory_format, partial(make_model, ready), trial.dtype))
     if reason := _unstackable(stacked, plain, draws=draws):
         return replace(found, unstackable=reason)
     return unused
@@ -100,7 +100,7 @@ def _is_safe_with_channels_last(model: nn.Module) -> bool:
     )
 
 
-def _formatted(model: Callable[[int], nn.Module], dtype: torch.dtype, seed: int) -> nn.Module:
+def _set_memory_format(model: Callable[[int], nn.Module], dtype: torch.dtype, seed: int) -> nn.Module:
     return in_format(model(seed), dtype)
 
 
@@ -109,7 +109,7 @@ def _check_float32(trial: Trial, *, channels_last: bool) -> None:
     if trial.dtype == torch.float32:
         return
     task, kind = task_on(trial.task, torch.device("cpu"), torch.float32), torch.float32
-    narrow = replace(trial, task=task, dtype=kind, model=partial(_formatted, trial.model, kind))
+    narrow = replace(trial, task=task, dtype=kind, model=partial(_set_memory_format, trial.model, kind))
     ran = _program(narrow, "single", channels_last=channels_last)
     if isinstance(ran, str):
         raise TaskError(f"The task's own code does not take float32 tensors, in which runs are trained: {ran}")
@@ -135,12 +135,12 @@ def _program(
             _without_draws(template)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as that an operation is slow under vmap
-            return _trained(trial, template, model, strategy, channels_last=channels_last, repeats=repeats)
+            return _train_trial(trial, template, model, strategy, channels_last=channels_last, repeats=repeats)
     except Exception as error:
         return f"{type(error).__name__}: {first_line(error)}"
 
 
-def _trained(
+def _train_trial(
     trial: Trial,
     template: nn.Module,
     model: nn.Module,
@@ -179,7 +179,7 @@ def _trained(
     few = replace(samples, x=each(_part(trial.batches[0]), samples.x), y=each(_part(trial.batches[0]), samples.y))
 
     def run() -> Outcome:
-        with seeded(0):
+        with seed_generators(0):
             trained = train_stack(
                 program,
                 start_stack(task.update.constrained(weights), buffers, task.update),
@@ -191,7 +191,7 @@ def _trained(
             )
         stack = trained.stack
         kept = [{name: value[0, 0].clone() for name, value in part.items()} for part in (stack.weights, stack.buffers)]
-        with seeded(1):
+        with seed_generators(1):
             scores = evaluate_stack(program, stack.weights, stack.buffers, few)
         return Outcome(
             losses=[float(row.train_loss[0, 0]) for row in trained.rows],
@@ -289,7 +289,7 @@ def _check_attributes(trial: Trial) -> None:
     What settles in the first pass, such as a cached size, is no state of a training.
     """
     model, seen = trial.model(0), list[dict[str, object]]()
-    with seeded(0), torch.no_grad():
+    with seed_generators(0), torch.no_grad():
         for _ in range(3):
             call(model.train(), batches_of(trial)[0][0])
             seen.append(_attributes(model))
@@ -330,7 +330,7 @@ def _draws(trial: Trial) -> bool:
     """
     x, y = batches_of(trial)[0]
     model = trial.model(0).train()
-    with seeded(0), torch.no_grad():
+    with seed_generators(0), torch.no_grad():
         before = generator_states()
         trial.loss(call(model, x), y)
         now = generator_states()

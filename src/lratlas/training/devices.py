@@ -78,11 +78,11 @@ def _tensors_in(value: Any, name: str, seen: set[int], depth: int) -> Iterator[t
     if id(value) in seen or not depth or isinstance(value, ModuleType | type):
         return
     seen.add(id(value))
-    for inner, held in _held_values(value, name):
+    for inner, held in _held_tensors(value, name):
         yield from _tensors_in(held, inner, seen, depth - 1)
 
 
-def _held_values(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+def _held_tensors(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         named = cast("Mapping[Any, Any]", value)
         yield from ((f"{name}[{key!r}]", item) for key, item in islice([*named.items()], _ITEMS))

@@ -8,9 +8,9 @@ from torch import Tensor
 from lratlas.rng import stream
 from lratlas.training.batch_norm import PooledMoments
 from lratlas.training.memory import in_parts
-from lratlas.training.program import Batch, Program, slow_batching_allowed
+from lratlas.training.program import Batch, Program, allow_slow_batching
 from lratlas.training.sphere import Weights
-from lratlas.training.state import Samples, joined, joined_weights, lanes_of, width
+from lratlas.training.state import Samples, join_lanes, join_weights, lanes_of, width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Scores:
     chance_accuracy: Tensor
 
 
-@slow_batching_allowed()
+@allow_slow_batching()
 @torch.no_grad()
 def evaluate_stack(program: Program, weights: Weights, buffers: Weights, samples: Samples) -> Scores:
     """Loss and accuracies over all samples, in eval mode; sums are in float64.
@@ -32,17 +32,15 @@ def evaluate_stack(program: Program, weights: Weights, buffers: Weights, samples
     """
 
     def evaluate_lanes(lanes: slice) -> Tensor:
-        return _summed(program, lanes_of(weights, lanes), lanes_of(buffers, lanes), samples)
+        return _sum_scores(program, lanes_of(weights, lanes), lanes_of(buffers, lanes), samples)
 
-    loss, accuracy, chance = in_parts(evaluate_lanes, width(weights), joined) / samples.count
+    loss, accuracy, chance = in_parts(evaluate_lanes, width(weights), join_lanes) / samples.count
     return Scores(loss=loss, accuracy=accuracy, chance_accuracy=chance)
 
 
-@slow_batching_allowed()
+@allow_slow_batching()
 @torch.no_grad()
-def pooled_buffers(
-    program: Program, weights: Weights, buffers: Weights, samples: Samples, *, batch_size: int
-) -> Weights:
+def pool_buffers(program: Program, weights: Weights, buffers: Weights, samples: Samples, *, batch_size: int) -> Weights:
     """The model's buffers with batch-norm statistics pooled exactly over all samples, in float64.
 
     Each layer's inputs are those of a pass in train mode, in which the layers before it normalise with the statistics
@@ -59,7 +57,7 @@ def pooled_buffers(
     if not program.norms:
         return buffers
     # Shuffled, always alike: data sets are often sorted by class, and a batch of one class has statistics of its own.
-    rows = _shuffled(samples)
+    rows = _shuffle_samples(samples)
 
     def pool_lanes(lanes: slice) -> Weights:
         own, kept = lanes_of(weights, lanes), lanes_of(buffers, lanes)
@@ -71,14 +69,14 @@ def pooled_buffers(
                 pooled.add(program.moments(own, kept, _batch(samples, at)))
         return pooled.buffers()
 
-    return in_parts(pool_lanes, width(weights), joined_weights)
+    return in_parts(pool_lanes, width(weights), join_weights)
 
 
-def _summed(program: Program, weights: Weights, buffers: Weights, samples: Samples) -> Tensor:
+def _sum_scores(program: Program, weights: Weights, buffers: Weights, samples: Samples) -> Tensor:
     """Sums of loss, accuracy and chance accuracy over all samples, float64 [3, seeds, lanes]."""
     n, size = samples.count, min(program.chunk, samples.count)
     device = samples.which.device
-    order = _shuffled(samples) if program.by_batches else torch.arange(n, device=device)
+    order = _shuffle_samples(samples) if program.by_batches else torch.arange(n, device=device)
     total: Tensor | None = None
     for first in range(0, n, size):
         # The last chunk is filled up with samples that do not count, so that one program serves all chunks.
@@ -90,11 +88,11 @@ def _summed(program: Program, weights: Weights, buffers: Weights, samples: Sampl
     return total
 
 
-def _shuffled(samples: Samples) -> Tensor:
+def _shuffle_samples(samples: Samples) -> Tensor:
     """A fixed random order of the samples: data sets are often sorted by class."""
     return torch.from_numpy(stream(0, "statistics").permutation(samples.count)).to(samples.which.device)
 
 
 def _batch(samples: Samples, at: Tensor) -> Batch:
-    x, y = samples.taken(at.expand(len(samples.which), -1))
+    x, y = samples.take_samples(at.expand(len(samples.which), -1))
     return Batch(x=x, y=y, shares=samples.shares, frozen=samples.frozen)

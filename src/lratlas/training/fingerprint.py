@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lratlas.data.collect import Pair
 from lratlas.data.parts import Parts, call, each, floats_to, leaves, logits_of, numbers_of, rows
-from lratlas.rng import seeded, stream
+from lratlas.rng import seed_generators, stream
 from lratlas.training.digest import SHIFT, Summary, digest, digest_of, words_of
 from lratlas.training.objective import MODEL
 from lratlas.training.prepare import telling_rows
@@ -38,10 +38,10 @@ _STEPS = 3  # of a rule: its state has a part in the second
 
 def fingerprint(task: Prepared) -> str:
     """A hash of everything that defines a task, 16 hexadecimal digits."""
-    return combined(fingerprint_parts(task))
+    return combine_parts(fingerprint_parts(task))
 
 
-def combined(parts: Mapping[str, str]) -> str:
+def combine_parts(parts: Mapping[str, str]) -> str:
     """The fingerprint of a task from those of its parts."""
     return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()[:16]
 
@@ -55,7 +55,7 @@ def fingerprint_parts(task: Prepared) -> dict[str, str]:
     """
     model = make_model(task, 0)
     cpu = torch.device("cpu")
-    with seeded(0):
+    with seed_generators(0):
         probe = _probe(task_on(task, cpu, torch.float64 if task.conformance.exact else torch.float32), model)
         return {
             "the training data": _of_pair(task.train),
@@ -81,7 +81,7 @@ _EFFECTS: Mapping[str, tuple[str, ...]] = {
 """What of a task is probed on the weights of its model, or the targets of its data."""
 
 
-def changed_parts(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+def describe_changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     """Which parts of a task differ, in words; what is probed on other weights or data is not named besides those."""
     names = [name for name in new if old.get(name) != new[name]]
     for cause, effects in _EFFECTS.items():
@@ -93,11 +93,11 @@ def changed_parts(old: Mapping[str, str], new: Mapping[str, str]) -> str:
 def _of_pair(pair: Pair | None) -> str:
     if pair is None:
         return ""
-    named = {f"{side}/{key}": part for side, parts in enumerate(pair) for key, part in _named(parts).items()}
+    named = {f"{side}/{key}": part for side, parts in enumerate(pair) for key, part in _name_tensors(parts).items()}
     return digest_of(named)
 
 
-def _named(parts: Parts) -> dict[str, Tensor]:
+def _name_tensors(parts: Parts) -> dict[str, Tensor]:
     if isinstance(parts, Tensor):
         return {"": parts}
     return dict(sorted(parts.items())) if isinstance(parts, dict) else {str(at): part for at, part in enumerate(parts)}
@@ -171,10 +171,10 @@ def _probe(task: Prepared, model: nn.Module) -> _Probe:
     draws = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for value in other.parameters():
-            value.copy_(_like_drawn(value, draws))
+            value.copy_(_draw_noise_like(value, draws))
     for tried, shown in ((other, noise), (other, x), (own, noise)):
         try:
-            with seeded(0), torch.no_grad():
+            with seed_generators(0), torch.no_grad():
                 outputs = numbers_of(call(copy.deepcopy(tried).eval(), each(torch.clone, shown)))
         except Exception:
             continue
@@ -183,17 +183,17 @@ def _probe(task: Prepared, model: nn.Module) -> _Probe:
     return _Probe(task, own, x, at)
 
 
-def _like_drawn(weights: Tensor, draws: torch.Generator) -> Tensor:
+def _draw_noise_like(weights: Tensor, draws: torch.Generator) -> Tensor:
     """Noise with about the mean and spread of weights; equal weights stay equal."""
     values = weights.double()
     if not weights.is_floating_point() or not values.numel() or not values.isfinite().all():
         return weights
     mean, spread = float(values.mean()), float(values.std(correction=0))
     if spread <= 1e-3 * abs(mean):
-        return torch.full_like(weights, _rounded(mean, _power(mean) / 128))
+        return torch.full_like(weights, _round_to(mean, _power(mean) / 128))
     # Rounded, for the last digits differ between processors; so much that slightly other weights are the same model.
     step = _power(spread)
-    drawn = _rounded(mean, step) + step * noise_like(values, draws=draws)
+    drawn = _round_to(mean, step) + step * noise_like(values, draws=draws)
     return (drawn.abs() if bool((values > 0).all()) else drawn).to(weights)
 
 
@@ -202,7 +202,7 @@ def _power(size: float) -> float:
     return 2.0 ** math.floor(math.log2(abs(size)) + SHIFT) if size else 1.0
 
 
-def _rounded(value: float, step: float) -> float:
+def _round_to(value: float, step: float) -> float:
     return step * math.floor(value / step + SHIFT)
 
 
@@ -210,19 +210,19 @@ def _of_model(probe: _Probe) -> str:
     """Outputs in both modes for inputs of several sizes, buffers after training mode, and gradients."""
     own, summary = copy.deepcopy(probe.model), probe.summary()
     for scale in _INPUT_SCALES if probe.exact else _INPUT_SCALES[:2]:
-        shown = each(partial(_scaled, scale=scale), probe.x)
+        shown = each(partial(_scale_part, scale=scale), probe.x)
         for training in (True, False):
-            with seeded(0), torch.no_grad():
+            with seed_generators(0), torch.no_grad():
                 summary.add([numbers_of(call(own.train(training), each(torch.clone, shown)))])
     summary.add(value for value in own.buffers() if value.is_floating_point())
     summary.words += [digest_of({name: value for name, value in own.named_buffers() if not value.is_floating_point()})]
-    with seeded(0), torch.enable_grad():
+    with seed_generators(0), torch.enable_grad():
         outputs = numbers_of(call(own.train(), each(torch.clone, probe.x)))
-        summary.add(_slopes((outputs * torch.cos(_places(outputs))).sum(), _trained(own).values()))
-    return digest([*_trained(own), *summary.words])
+        summary.add(_slopes((outputs * torch.cos(_places(outputs))).sum(), _trained_parameters(own).values()))
+    return digest([*_trained_parameters(own), *summary.words])
 
 
-def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+def _trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
@@ -230,7 +230,7 @@ def _slopes(value: Tensor, points: Iterable[Tensor]) -> tuple[Tensor, ...]:
     return torch.autograd.grad(value, [*points], allow_unused=True, materialize_grads=True)
 
 
-def _scaled(part: Tensor, *, scale: float) -> Tensor:
+def _scale_part(part: Tensor, *, scale: float) -> Tensor:
     return part * scale if part.is_floating_point() else part
 
 
@@ -248,7 +248,7 @@ def _of_loss(probe: _Probe) -> str:
             value = task.objective.batch(outputs, y)
         return [[value], [*_slopes(value, points)]] if value.requires_grad else [[value]]
 
-    return digest([*_of_outputs(probe, value_and_slopes), *_held(objective.batch)])
+    return digest([*_of_outputs(probe, value_and_slopes), *_held_values(objective.batch)])
 
 
 def _of_metric(probe: _Probe) -> str:
@@ -260,11 +260,11 @@ def _of_metric(probe: _Probe) -> str:
     def right_and_chance(task: Prepared, outputs: Any, y: Parts) -> list[list[Tensor]]:
         return [[part] for part in task.objective.score(outputs, y, shares)]
 
-    return digest([*_of_outputs(probe, right_and_chance), *_held(probe.task.objective.score)])
+    return digest([*_of_outputs(probe, right_and_chance), *_held_values(probe.task.objective.score)])
 
 
 def _returns_loss(probe: _Probe) -> bool:
-    with seeded(0), torch.no_grad():
+    with seed_generators(0), torch.no_grad():
         outputs = call(copy.deepcopy(probe.model).eval(), each(torch.clone, probe.x))
     return "loss" in outputs if isinstance(outputs, Mapping) else hasattr(outputs, "loss")
 
@@ -277,26 +277,26 @@ def _of_own_loss(probe: _Probe) -> str:
     draws = torch.Generator().manual_seed(0)
     for x in (probe.x, each(partial(noise_like, draws=draws), several), several):
         try:
-            with seeded(0), torch.enable_grad():
+            with seed_generators(0), torch.enable_grad():
                 value = task.objective.batch(call(own.train(), each(torch.clone, x)), None)
                 summary.add([value])
-                summary.add(_slopes(value, _trained(own).values()))
+                summary.add(_slopes(value, _trained_parameters(own).values()))
         except Exception as error:
             summary.words.append(type(error).__name__)
     return digest(summary.words)
 
 
-def _held(function: Any) -> Iterator[str]:
+def _held_values(function: Any) -> Iterator[str]:
     """The tensors of a function's modules, and tensors and numbers among its `functools.partial` arguments."""
     if isinstance(function, nn.Module):
         for value in (*function.parameters(), *function.buffers()):
-            yield from _held(value)
+            yield from _held_values(value)
     elif isinstance(function, Tensor):
         yield from words_of(function)
     elif isinstance(function, partial):
         inner = cast("partial[Any]", function)
         for value in (inner.func, *inner.args, *(inner.keywords[key] for key in sorted(inner.keywords))):
-            yield from _held(value)
+            yield from _held_values(value)
     elif isinstance(function, bool | int | float):
         yield f"{float(function):.9g}"
 
@@ -308,15 +308,15 @@ def _of_outputs(probe: _Probe, function: Callable[[Prepared, Any, Parts], list[l
         probe: The task.
         function: From task, outputs and targets to groups of results.
     """
-    with seeded(0), torch.no_grad():
+    with seed_generators(0), torch.no_grad():
         given = call(copy.deepcopy(probe.model).eval(), each(torch.clone, probe.x))
     task, y = probe.task, rows(probe.task.train[1], probe.at)
     outputs = Outputs(logits_of(given) if task.objective.takes_logits else given, len(probe.at))
     dtype = torch.float64
     try:  # losses of float32 models usually take float64, where small differences show
         wide = task_on(task, torch.device("cpu"), dtype)
-        with seeded(0):
-            function(wide, outputs.drawn(len(probe.at), dtype), floats_to(y, dtype))
+        with seed_generators(0):
+            function(wide, outputs.draw(len(probe.at), dtype), floats_to(y, dtype))
     except Exception:
         dtype = probe.dtype
     else:
@@ -327,9 +327,9 @@ def _of_outputs(probe: _Probe, function: Callable[[Prepared, Any, Parts], list[l
         others = floats_to(targets, dtype)
         for scale in _OUTPUT_SCALES if number == 0 else _OUTPUT_SCALES[:1]:
             for squash in (False, True):
-                tried = outputs.drawn(len(leaves(others)[0]), dtype, scale=scale, squash=squash)
+                tried = outputs.draw(len(leaves(others)[0]), dtype, scale=scale, squash=squash)
                 try:
-                    with seeded(0):
+                    with seed_generators(0):
                         groups = function(task, tried, each(torch.clone, others))
                 except Exception as error:
                     summary.words.append(type(error).__name__)
@@ -344,7 +344,7 @@ def _of_outputs(probe: _Probe, function: Callable[[Prepared, Any, Parts], list[l
 def _of_rule(rule: Rule, model: nn.Module) -> str:
     """Steps of the rule with gradients of several sizes, and the settings of a named one."""
     settings = [rule.name, json.dumps(sorted(rule.settings.items()), default=str)] if rule.name in RULES else []
-    weights = {name: value.detach().double()[None, None] for name, value in _trained(model).items()}
+    weights = {name: value.detach().double()[None, None] for name, value in _trained_parameters(model).items()}
     lrs, summary = torch.full((1, 1), _LR, dtype=torch.float64), Summary(digits=6)
     usual = 1e-5 * max((float(value.abs().max()) for value in weights.values() if value.numel()), default=0.0)
     for scale in _GRADIENT_SCALES:

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from lratlas.data.parts import Parts, arguments, each, floats_to, numbers_of, rows
 from lratlas.errors import TaskError
-from lratlas.rng import seeded
+from lratlas.rng import seed_generators
 from lratlas.training.rules import Rule, rule_from
 from lratlas.training.sphere import Weights, scale_dependent
 
@@ -33,12 +33,12 @@ class Trial:
         """The outputs with these trained parameters in place of the model's; random masks are always the same."""
         # Copies, because batch norm writes into the buffers it is given.
         buffers = {name: value.clone() for name, value in self.model.named_buffers()}
-        with seeded(0):
+        with seed_generators(0):
             positional, named = arguments(each(torch.clone, self.inputs))  # a layer may change its inputs in place
             return numbers_of(functional_call(self.model, {**point, **buffers}, positional, named))
 
 
-def tried(model: nn.Module, x: Parts) -> Trial:
+def run_trial(model: nn.Module, x: Parts) -> Trial:
     """A trial of the model in float64, or in its own number format where its code takes no other.
 
     Args:
@@ -54,7 +54,7 @@ def tried(model: nn.Module, x: Parts) -> Trial:
     return exact
 
 
-def placed(rule: Rule, model: nn.Module, x: Parts) -> Rule:
+def place_rule(rule: Rule, model: nn.Module, x: Parts) -> Rule:
     """The rule with the names of the parameters that are not on the sphere; as it is where all of them are.
 
     Args:
@@ -65,7 +65,7 @@ def placed(rule: Rule, model: nn.Module, x: Parts) -> Rule:
     Raises:
         TaskError: The model is not scale-invariant and the rule has no LR for what is at fault, or nothing is left.
     """
-    trial = tried(model, x)
+    trial = run_trial(model, x)
     # Where training will take place: on the sphere of the rule's radius.
     size = torch.stack([value.norm() for value in trial.weights.values()]).norm()
     weights = {name: value * (rule.radius or 1.0) / size for name, value in trial.weights.items()}
@@ -141,7 +141,7 @@ def pre_norm_names(model: nn.Module, x: Parts, *, samples: int = 4) -> tuple[str
     Returns:
         The names; none where the model has no normalisation.
     """
-    trial = tried(model, rows(x, slice(samples)))
+    trial = run_trial(model, rows(x, slice(samples)))
     for module in trial.model.modules():
         if isinstance(eps := vars(module).get("eps"), float):
             vars(module)["eps"] = eps * _SHRUNK
@@ -150,7 +150,7 @@ def pre_norm_names(model: nn.Module, x: Parts, *, samples: int = 4) -> tuple[str
         return ()
     chosen = [name for layer in _invariant(trial, layers) for name in layers[layer]]
     # Slopes are local: what stays must bear to be halved and doubled too.
-    while chosen and (at_fault := _at_fault(trial, chosen)):
+    while chosen and (at_fault := _names_at_fault(trial, chosen)):
         chosen = [name for name in chosen if name not in at_fault]
     return tuple(sorted(chosen))
 
@@ -163,7 +163,7 @@ def _layers(weights: Weights) -> dict[str, list[str]]:
     return {layer: names for layer, names in layers.items() if any(weights[name].dim() > 1 for name in names)}
 
 
-def _at_fault(trial: Trial, names: list[str]) -> list[str]:
+def _names_at_fault(trial: Trial, names: list[str]) -> list[str]:
     others = {name: value for name, value in trial.weights.items() if name not in names}
     return scale_dependent(
         lambda point: trial.outputs({**others, **point}), {name: trial.weights[name] for name in names}
@@ -206,7 +206,7 @@ def _slopes(trial: Trial, layers: dict[str, list[str]], generator: torch.Generat
 
     They are those of a random combination of the outputs, relative to the outputs' size, at a random point nearby.
     """
-    point = {name: _shaken(value, generator) for name, value in trial.weights.items()}
+    point = {name: _perturb(value, generator) for name, value in trial.weights.items()}
     with torch.enable_grad():
         own = {name: point[name].requires_grad_() for names in layers.values() for name in names}
         outputs = trial.outputs(point)
@@ -225,7 +225,7 @@ def _slopes(trial: Trial, layers: dict[str, list[str]], generator: torch.Generat
     return torch.tensor([slopes, most], dtype=torch.float64).nan_to_num(1.0, 1.0, -1.0)
 
 
-def _shaken(value: Tensor, generator: torch.Generator) -> Tensor:
+def _perturb(value: Tensor, generator: torch.Generator) -> Tensor:
     # So that parameters that start at zero are seen too.
     size = float(value.square().mean().sqrt()) or 1.0
     return value + 0.1 * size * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)

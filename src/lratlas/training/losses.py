@@ -17,7 +17,7 @@ from lratlas.training.objective import (
     MODEL,
     Loss,
     Objective,
-    counted,
+    counted_labels,
     no_score,
     objective_of,
     of_logits,
@@ -50,14 +50,14 @@ def chosen_objective(
     elif callable(loss):
         _check_loss(loss)
         given = outputs if logits is outputs or _takes(loss, outputs, y) else logits
-        made = _tried_loss(_name(loss), lambda: objective_of(loss, given, y))
+        made = _try_loss(_name(loss), lambda: objective_of(loss, given, y))
     else:
-        made = _named_objective(loss, logits, y)
+        made = _make_named_objective(loss, logits, y)
     if metric is not None:
         made = _with_metric(made, metric, given, y)
     made = _with_labels(made, targets)
     made = made if given is outputs else of_logits(made)
-    value = cast("object", _tried_loss(made.name, lambda: made.batch(outputs, y)))
+    value = cast("object", _try_loss(made.name, lambda: made.batch(outputs, y)))
     if not isinstance(value, Tensor) or value.dim() or not math.isfinite(float(value)):
         raise TaskError(f"The loss {made.name} is not finite, or not one number per batch, on the first batch.")
     return made
@@ -74,7 +74,7 @@ def _takes(loss: Callable[..., object], outputs: Any, y: Parts) -> bool:
         return False
 
 
-def _tried_loss(name: str, attempt: Callable[[], Any]) -> Any:
+def _try_loss(name: str, attempt: Callable[[], Any]) -> Any:
     try:
         return attempt()
     except TaskError:
@@ -115,7 +115,7 @@ def _with_metric(made: Objective, metric: Loss, outputs: Any, y: Parts) -> Objec
     return made
 
 
-def _named_objective(name: str, outputs: Tensor, y: Parts) -> Objective:
+def _make_named_objective(name: str, outputs: Tensor, y: Parts) -> Objective:
     """One of the named losses, its outputs checked against the targets."""
     if not isinstance(y, Tensor):
         raise TaskError(f"{name} needs targets that are one tensor, not {shapes(y)}; pass a custom loss.")
@@ -167,11 +167,11 @@ def _with_labels(made: Objective, targets: Mapping[str, Parts]) -> Objective:
             raise TaskError(
                 f"{name}: class labels must be integers of shape [n], not {labels.dtype} {tuple(labels.shape)}."
             )
-        known = labels if named else labels[counted(labels, made.ignored)]
+        known = labels if named else labels[counted_labels(labels, made.ignored)]
         if kind == "classes" and len(known):
             _check_labels_of(int(known.min()), int(known.max()), made.classes, name)
     train = targets["train"]
-    if len(torch.unique(train[counted(train, made.ignored)])) < _FEWEST_LABELS:
+    if len(torch.unique(train[counted_labels(train, made.ignored)])) < _FEWEST_LABELS:
         if not named:
             return replace(made, labels="none", score=no_score, classes=0)
         raise TaskError("train: all labels are the same; at least two classes are needed.")
@@ -180,7 +180,7 @@ def _with_labels(made: Objective, targets: Mapping[str, Parts]) -> Objective:
 
 def _of_counted_samples(made: Objective, targets: Mapping[str, Parts]) -> Objective:
     """The objective, by batches where a sample has no label that counts: its own loss and accuracy are 0 / 0."""
-    known = (counted(labels, made.ignored).reshape(len(labels), -1).any(1) for labels in targets.values())
+    known = (counted_labels(labels, made.ignored).reshape(len(labels), -1).any(1) for labels in targets.values())
     if all(bool(each.all()) for each in known):
         return made
     score = cast("Callable[..., Any]", made.score)

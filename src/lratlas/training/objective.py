@@ -72,7 +72,7 @@ def no_score(outputs: Any, targets: Any, shares: Tensor) -> tuple[Tensor, Tensor
     return missing, missing
 
 
-def counted(targets: Tensor, ignored: Sequence[int]) -> Tensor:
+def counted_labels(targets: Tensor, ignored: Sequence[int]) -> Tensor:
     """Which labels count: those that are not negative and not ignored, bool."""
     known = targets >= 0
     for label in ignored:
@@ -106,7 +106,7 @@ def class_score(
     right, chance = (predicted == targets).to(shares.dtype), (chosen * shares).sum(-1)
     if targets.dim() == 1 and not together:
         return right, chance
-    counts = counted(targets, ignored).to(shares.dtype)
+    counts = counted_labels(targets, ignored).to(shares.dtype)
     axes = tuple(range(0 if together else 1, targets.dim()))
     total = counts.sum(axes).clamp(min=1)
     return (right * counts).sum(axes) / total, (chance * counts).sum(axes) / total
@@ -132,11 +132,11 @@ def metric_score(outputs: Any, targets: Any, shares: Tensor, *, metric: Loss) ->
     size = count(targets)
     order = stream(size, "shuffled").permutation(size).tolist()
     shuffled = each(lambda part: part[order], targets)
-    right, chance = (_measured(metric, outputs, other, shares) for other in (targets, shuffled))
+    right, chance = (_measure_metric(metric, outputs, other, shares) for other in (targets, shuffled))
     return right, chance if size > 1 else torch.full_like(chance, torch.nan)
 
 
-def _measured(metric: Loss, outputs: Any, targets: Any, shares: Tensor) -> Tensor:
+def _measure_metric(metric: Loss, outputs: Any, targets: Any, shares: Tensor) -> Tensor:
     return _per_sample(torch.as_tensor(metric(outputs, targets), device=shares.device).to(shares.dtype))
 
 
@@ -161,14 +161,14 @@ def _mean(losses: Loss, outputs: Any, targets: Any) -> Tensor:
     return losses(outputs, targets).mean()
 
 
-def _named(name: str, losses: Loss, labels: Labels, score: Score) -> Objective:
+def _make_named(name: str, losses: Loss, labels: Labels, score: Score) -> Objective:
     return Objective(name=name, batch=partial(_mean, losses), losses=losses, labels=labels, score=score, named=True)
 
 
 LOSSES = {
-    "cross_entropy": _named("cross_entropy", _cross_entropy, "classes", class_score),
-    "binary_cross_entropy": _named("binary_cross_entropy", _binary_cross_entropy, "binary", binary_score),
-    "mse": _named("mse", _mse, "none", no_score),
+    "cross_entropy": _make_named("cross_entropy", _cross_entropy, "classes", class_score),
+    "binary_cross_entropy": _make_named("binary_cross_entropy", _binary_cross_entropy, "binary", binary_score),
+    "mse": _make_named("mse", _mse, "none", no_score),
 }
 _FEWEST_CLASSES = 2
 MODEL = "model"
@@ -196,7 +196,7 @@ def objective_of(loss: Loss, outputs: Any, targets: Parts) -> Objective:
     if not isinstance(tried, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - users return anything
         raise TypeError(f"it returned {type(tried).__name__}; it must return one tensor")
     by_sample = tried.dim() > 0 and len(tried) == count(targets)
-    losses = partial(_rows if by_sample else _each_alone, loss)
+    losses = partial(_rows if by_sample else _losses_one_by_one, loss)
     made = Objective(
         name=getattr(loss, "__qualname__", type(loss).__qualname__),
         batch=partial(_of_batch, loss),
@@ -216,10 +216,10 @@ def with_metric(made: Objective, metric: Loss, outputs: Any, targets: Any) -> Ob
 
 def _fresh_value(loss: Loss, outputs: Any, targets: Any) -> Tensor:
     """The loss of copies, since a loss may change what it is given in place."""
-    return loss(tree_map(_copied, outputs), tree_map(_copied, targets))
+    return loss(tree_map(_copy_value, outputs), tree_map(_copy_value, targets))
 
 
-def _copied(value: Any) -> Any:
+def _copy_value(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
@@ -236,7 +236,7 @@ def _rows(loss: Loss, outputs: Any, targets: Any) -> Tensor:
     return _per_sample(loss(outputs, targets))
 
 
-def _each_alone(loss: Loss, outputs: Any, targets: Any) -> Tensor:
+def _losses_one_by_one(loss: Loss, outputs: Any, targets: Any) -> Tensor:
     """The loss of every sample as a batch of one, [n]."""
 
     def alone(output: Any, target: Any) -> Tensor:
@@ -251,7 +251,7 @@ def _is_mean_of_samples(loss: Loss, losses: Loss, outputs: Any, targets: Parts) 
     try:
         for scale in _SCALES:
             drawn = each(partial(_like, scale=scale, generator=generator), outputs)
-            for tried in (each(partial(_scaled, scale=scale), outputs), drawn):
+            for tried in (each(partial(_scale_part, scale=scale), outputs), drawn):
                 alone = losses(tried, targets)
                 if alone.dim() != 1 or not alone.isfinite().all():
                     return False
@@ -270,7 +270,7 @@ def _subsets(count: int, generator: torch.Generator) -> list[Tensor]:
     return [order[: max(1, count // part)] for part in (1, 2, 5)] + [order[-3:]]
 
 
-def _scaled(part: Tensor, *, scale: float) -> Tensor:
+def _scale_part(part: Tensor, *, scale: float) -> Tensor:
     return scale * part.double() if part.is_floating_point() else part
 
 
@@ -285,7 +285,7 @@ def _with_accuracy(made: Objective, loss: Loss, outputs: Any, targets: Any) -> O
     if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor) and outputs.is_floating_point()):
         return made
     for axis in class_axes(outputs, targets):
-        ignored = _ignored_labels(loss, outputs, targets, axis)
+        ignored = _find_ignored_labels(loss, outputs, targets, axis)
         if ignored is not None:
             score = partial(class_score, axis=axis, ignored=ignored)
             return replace(made, labels="classes", score=score, classes=outputs.shape[axis], ignored=ignored)
@@ -307,7 +307,7 @@ def class_axes(outputs: Tensor, targets: Tensor) -> list[int]:
     ]
 
 
-def _ignored_labels(loss: Loss, outputs: Tensor, targets: Tensor, axis: int) -> tuple[int, ...] | None:
+def _find_ignored_labels(loss: Loss, outputs: Tensor, targets: Tensor, axis: int) -> tuple[int, ...] | None:
     """Labels without any influence on the loss; None unless raising the label's score improves it most, elsewhere."""
     noise = 0.01 * torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1), dtype=outputs.dtype)
     slope = _slope(loss, noise, targets)

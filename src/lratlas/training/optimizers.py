@@ -32,12 +32,12 @@ def optimizer_rule(factory: Factory, weights: Mapping[str, Tensor] | None = None
         TaskError: The factory fails, does not return an optimizer, or its optimizer cannot be used.
     """
     tried = {"": torch.zeros(2, 2)} if weights is None else weights
-    optimizer = _made(factory, [nn.Parameter(value.detach().clone()) for value in tried.values()], _TRIED_LR)
+    optimizer = _make_optimizer(factory, [nn.Parameter(value.detach().clone()) for value in tried.values()], _TRIED_LR)
     name, order = _name(factory), None if weights is None else [*weights]
 
     def update(weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
         parameters = {key: nn.Parameter(weights[key][0, 0].clone()) for key in order or weights}
-        optimizer = _made(factory, [*parameters.values()], float(lrs[0, 0]))
+        optimizer = _make_optimizer(factory, [*parameters.values()], float(lrs[0, 0]))
         _restore(optimizer, parameters, state)
         for key, parameter in parameters.items():
             if key in gradients:  # others are left alone
@@ -63,7 +63,7 @@ def check_optimizer(factory: Factory, weights: Mapping[str, Tensor]) -> None:
     """
     name = _name(factory)
     parameters = {key: nn.Parameter(value.detach().clone()) for key, value in weights.items()}
-    optimizer = _made(factory, [*parameters.values()], _TRIED_LR)
+    optimizer = _make_optimizer(factory, [*parameters.values()], _TRIED_LR)
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     dropped = [key for key, parameter in parameters.items() if id(parameter) not in held]
     if dropped:
@@ -160,7 +160,7 @@ def _name(factory: Factory) -> str:
     return getattr(factory, "__qualname__", type(factory).__qualname__)
 
 
-def _made(factory: Factory, parameters: list[nn.Parameter], lr: float) -> Optimizer:
+def _make_optimizer(factory: Factory, parameters: list[nn.Parameter], lr: float) -> Optimizer:
     name = _name(factory)
     try:
         optimizer = factory(parameters, lr)

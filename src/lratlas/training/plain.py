@@ -14,7 +14,7 @@ from torch.optim.sgd import sgd
 
 from lratlas.data.parts import Parts, call, floats_to, logits_of, rows
 from lratlas.errors import TaskError, first_line
-from lratlas.rng import seeded, stream
+from lratlas.rng import seed_generators, stream
 from lratlas.training.batches import augmentation_draws, batch_indices
 from lratlas.training.objective import MODEL
 from lratlas.training.prepared import Prepared, make_model
@@ -73,7 +73,7 @@ def plain_trial(
         for dtype in (torch.float64, torch.float32):
             trial = _trial(task, _plain_loss(loss, task, dtype), factory, size, dtype)
             try:
-                with seeded(0):
+                with seed_generators(0):
                     return trial, _plain(trial)
             except TaskError:
                 raise
@@ -121,14 +121,14 @@ def _augmentation(task: Prepared, size: int) -> dict[str, Tensor]:
 def _plain_loss(loss: str | Callable[[Any, Any], Tensor], task: Prepared, dtype: torch.dtype) -> Callable[..., Tensor]:
     """The loss as one would write it in a loop, of what the model returns."""
     if loss == MODEL:
-        return _returned_loss
+        return _return_loss
     if not callable(loss):
         return partial(_of_logits, _NAMED[loss])
     own = copy.deepcopy(loss).to(dtype) if isinstance(loss, nn.Module) else loss
     return partial(_of_logits, own) if task.objective.takes_logits else own
 
 
-def _returned_loss(outputs: Any, _: Any) -> Tensor:
+def _return_loss(outputs: Any, _: Any) -> Tensor:
     return outputs["loss"] if isinstance(outputs, Mapping) else outputs.loss
 
 
@@ -187,7 +187,7 @@ def _plain(trial: Trial) -> Outcome:
     if trial.task.objective.by_batches:  # whose samples are evaluated in a random order
         order = torch.from_numpy(stream(0, "statistics").permutation(len(trial.batches[0])))
         x, y = rows(x, order), rows(y, order)
-    with torch.no_grad(), seeded(1):
+    with torch.no_grad(), seed_generators(1):
         evaluated = trial.loss(call(model.eval(), x), y).mean()
     return Outcome(
         losses=losses,

@@ -16,15 +16,15 @@ from lratlas.data.augment import Augmentation
 from lratlas.data.collect import Pair, loader_batch_size, pair_of
 from lratlas.data.parts import Parts, call, count, each, is_parts, leaves, logits_of, rows, shapes
 from lratlas.errors import TaskError, first_line
-from lratlas.rng import generator_states, seeded, stream
+from lratlas.rng import generator_states, seed_generators, stream
 from lratlas.text import to_python
 from lratlas.training.conformance import check_step
 from lratlas.training.devices import on_device
-from lratlas.training.invariance import placed
+from lratlas.training.invariance import place_rule
 from lratlas.training.losses import chosen_objective
 from lratlas.training.objective import LOSSES, MODEL
 from lratlas.training.optimizers import Factory, check_optimizer, optimizer_rule
-from lratlas.training.prepared import Conformance, Prepared, held_out, make_model
+from lratlas.training.prepared import Conformance, Prepared, make_model, split_validation
 from lratlas.training.rules import Rule, rule_from
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def prepare(task: "Task") -> Prepared:
         augment=task.augment,
     )
     made = replace(made, copied=_shares_frozen(made))
-    model = _checked_model(made)
-    shown, y = _tried(made)
+    model = _check_model(made)
+    shown, y = _probe_samples(made)
     began = time.process_time()
     outputs = _outputs(model, shown, whole=task.loss in LOSSES)
     affordable = int(_PASS * count(shown) / max(time.process_time() - began, 1e-9))
@@ -101,7 +101,7 @@ def prepare(task: "Task") -> Prepared:
 
 
 @contextmanager
-def checked_before(found: Conformance) -> Generator[None]:
+def trust_earlier_check(found: Conformance) -> Generator[None]:
     """Prepare tasks without training their mini-batches again: another process has compared them, with this result."""
     token = _KNOWN.set(found)
     try:
@@ -126,7 +126,7 @@ def _validation(given: Any, train: Pair, *, whole: bool) -> tuple[Pair | None, P
     share = given if isinstance(given, tuple | list) else to_python(given)
     if not isinstance(share, float | int):
         return pair_of("validation", given, whole=whole), train
-    return held_out(train, share)
+    return split_validation(train, share)
 
 
 def _rule(rule: Any) -> Rule:
@@ -168,7 +168,7 @@ _WRAPPERS = {
 }
 
 
-def _checked_model(task: Prepared) -> nn.Module:
+def _check_model(task: Prepared) -> nn.Module:
     """The model of seed 0, if the factory makes fresh ones that can be trained."""
     if isinstance(task.model, nn.Module) or not callable(task.model):
         raise TaskError(
@@ -228,7 +228,7 @@ def _same(a: Any, b: Any) -> bool:
     return not isinstance(a, Tensor) or (a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()))  # noqa: PLR0124 - NaN
 
 
-def _tried(task: Prepared) -> tuple[Parts, Parts]:
+def _probe_samples(task: Prepared) -> tuple[Parts, Parts]:
     """Some samples as training shows them to the model, with all labels among them, and their targets."""
     at = telling_rows(task, min(task.samples_per_step, _TRIED))
     x = rows(task.train[0], at)
@@ -236,7 +236,7 @@ def _tried(task: Prepared) -> tuple[Parts, Parts]:
         fresh: Any = each(torch.clone, x)
         if task.augment:
             fresh = task.augment.apply(fresh, task.augment.draws(stream(0, "augment"), len(at)))
-        with seeded(0):
+        with seed_generators(0):
             before = generator_states()
             shown = task.inputs(fresh)
             draws = generator_states() != before
@@ -254,7 +254,7 @@ def _tried(task: Prepared) -> tuple[Parts, Parts]:
         raise TaskError(f"The transform must return a row per sample, here {len(at)}; it returned {shapes(shown)}.")
     half = -(-len(at) // 2)
     parts = (slice(half), slice(half, None)) if len(at) > 1 else (slice(1),)
-    if not all(_same_parts(rows(shown, part), _shown_of(task, fresh, part)) for part in parts):
+    if not all(_same_parts(rows(shown, part), _show_samples(task, fresh, part)) for part in parts):
         raise TaskError(
             "What the transform makes of a sample depends on the other samples of its batch; compute what it needs of"
             " the whole training set beforehand, or make it part of the model."
@@ -262,8 +262,8 @@ def _tried(task: Prepared) -> tuple[Parts, Parts]:
     return shown, rows(task.train[1], at)
 
 
-def _shown_of(task: Prepared, x: Parts, part: slice) -> Parts:
-    with seeded(0):
+def _show_samples(task: Prepared, x: Parts, part: slice) -> Parts:
+    with seed_generators(0):
         return task.inputs(rows(x, part))
 
 
@@ -298,7 +298,7 @@ def _outputs(model: nn.Module, x: Parts, *, whole: bool) -> Any:
         whole: Whether there must be one tensor with a row per sample.
     """
     try:
-        with seeded(0), torch.no_grad():
+        with seed_generators(0), torch.no_grad():
             outputs = call(copy.deepcopy(model).train(), x)
     except Exception as error:
         kind = leaves(x)[0].dtype
@@ -317,7 +317,7 @@ def _outputs(model: nn.Module, x: Parts, *, whole: bool) -> Any:
 def _update(task: Prepared, given: Any, model: nn.Module) -> Rule:
     """The rule, which knows the model where its parameters matter to it."""
     if task.update.radius is not None:
-        return placed(task.update, model, task.inputs(rows(task.train[0], slice(_PLACED))))
+        return place_rule(task.update, model, task.inputs(rows(task.train[0], slice(_PLACED))))
     if not callable(given):
         return task.update
     trained = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}

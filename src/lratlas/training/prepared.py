@@ -14,9 +14,9 @@ from lratlas.data.augment import Augmentation
 from lratlas.data.collect import Pair
 from lratlas.data.parts import Parts, call, count, each, floats_to, rows
 from lratlas.errors import TaskError, first_line
-from lratlas.rng import seeded, stream, torch_seed
+from lratlas.rng import seed_generators, stream, torch_seed
 from lratlas.training.devices import on_device
-from lratlas.training.objective import Objective, counted
+from lratlas.training.objective import Objective, counted_labels
 from lratlas.training.rules import Rule
 
 _HOST = torch.device("cpu")
@@ -114,7 +114,7 @@ class Prepared:
         if self.objective.labels == "binary":
             ones = y.reshape(len(y), -1).double().mean(0)
             return torch.stack([1 - ones, ones]).squeeze(-1)
-        labels = y[counted(y, self.objective.ignored)].long()
+        labels = y[counted_labels(y, self.objective.ignored)].long()
         counts = torch.bincount(labels, minlength=self.classes)
         return counts.double() / counts.sum()
 
@@ -135,7 +135,7 @@ class Prepared:
     def _untrained_loss(self, x: Parts, y: Parts) -> float:
         order = torch.from_numpy(stream(0, "statistics").permutation(self.samples)[:_CHANCE])
         total, model = 0.0, make_model(self, 0).eval()
-        with torch.no_grad(), seeded(0):
+        with torch.no_grad(), seed_generators(0):
             for at in order.split(self.samples_per_step):
                 value = self.objective.batch(call(model, self.inputs(rows(x, at))), rows(y, at))
                 total += float(value) * len(at)
@@ -150,7 +150,7 @@ def make_model(task: Prepared, seed: int) -> nn.Module:
     Raises:
         TaskError: The factory fails or returns something else.
     """
-    with seeded(torch_seed(seed, "weights")):
+    with seed_generators(torch_seed(seed, "weights")):
         try:
             model = task.model()
         except Exception as error:
@@ -205,7 +205,7 @@ def task_on(task: Prepared, device: torch.device, dtype: torch.dtype | None = No
     )
 
 
-def held_out(train: Pair, share: float) -> tuple[Pair, Pair]:
+def split_validation(train: Pair, share: float) -> tuple[Pair, Pair]:
     """A validation set, a random share of the training set, and what is left; always the same for the same size.
 
     Raises:

@@ -54,18 +54,18 @@ class Outputs:
         """Numbers for a sample."""
         return max([1, *(part.numel() // self.count for part in tensors_of(self.like))])
 
-    def drawn(self, count: int, dtype: torch.dtype, *, scale: float = 1.0, squash: bool = False) -> Any:
+    def draw(self, count: int, dtype: torch.dtype, *, scale: float = 1.0, squash: bool = False) -> Any:
         """Outputs for ``count`` samples that are noise; squashed to lie between 0 and 1, as probabilities do."""
         draws = torch.Generator().manual_seed(0)
 
-        def tried(leaf: Tensor) -> Tensor:
+        def try_leaf(leaf: Tensor) -> Tensor:
             part = leaf[torch.arange(count) % self.count] if leaf.shape[:1] == (self.count,) else leaf
             if not part.is_floating_point():
                 return part
             noise = scale * noise_like(part.to(dtype), draws=draws)
             return noise.sigmoid() if squash else noise
 
-        return _rebuilt(self.like, tried)
+        return _rebuild(self.like, try_leaf)
 
 
 def tensors_of(outputs: Any) -> list[Tensor]:
@@ -73,17 +73,17 @@ def tensors_of(outputs: Any) -> list[Tensor]:
     return leaves(outputs) or leaves(list(getattr(outputs, "__dict__", {}).values()))
 
 
-def _rebuilt(outputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def _rebuild(outputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """The same outputs with ``function`` applied to every tensor."""
 
-    def changed(leaf: Any) -> Any:
+    def change_leaf(leaf: Any) -> Any:
         return function(leaf) if isinstance(leaf, Tensor) else leaf
 
     if leaves(outputs) or not hasattr(outputs, "__dict__"):
-        return each(changed, outputs)
+        return each(change_leaf, outputs)
     made = copy.copy(outputs)
     for name, value in vars(outputs).items():
-        object.__setattr__(made, name, each(changed, value))
+        object.__setattr__(made, name, each(change_leaf, value))
     return made
 
 

@@ -19,8 +19,7 @@ from torch.utils._pytree import tree_map
 
 from lratlas.data.parts import Parts, arguments, each, leaves, rows
 from lratlas.training.batch_norm import norm_names, with_moments
-from lratlas.training.compiling import Compilation, Guarded
-from lratlas.training.compiling import compiled as compile_function
+from lratlas.training.compiling import Compilation, Guarded, compile_function
 from lratlas.training.objective import Objective
 from lratlas.training.rules import Rule, State
 from lratlas.training.sphere import Weights, expand, norm
@@ -111,7 +110,7 @@ def build(
         positional, named = arguments(x)
         with torch.autocast(leaves(x)[0].device.type, torch.bfloat16, enabled=mixed_precision):
             outputs = functional_call(module, tensors, positional, named)
-        return tree_map(_widened, outputs) if mixed_precision else outputs
+        return tree_map(_widen, outputs) if mixed_precision else outputs
 
     def loss(weights: Weights, buffers: Weights, frozen: Weights, x: Parts, y: Parts, shares: Tensor):
         # What the model puts in the place of a buffer is put into this dictionary.
@@ -127,7 +126,7 @@ def build(
         value = (objective.losses or objective.batch)(outputs, y)
         return value.to(shares.dtype), *objective.score(outputs, y, shares)
 
-    def measured(weights: Weights, buffers: Weights, frozen: Weights, x: Parts, *_: Any) -> Weights:
+    def measure_buffers(weights: Weights, buffers: Weights, frozen: Weights, x: Parts, *_: Any) -> Weights:
         outputs_of(measuring, {**weights, **buffers, **frozen}, x)
         return buffers
 
@@ -135,22 +134,22 @@ def build(
 
     compilation = Compilation()
 
-    def made(
+    def make_fast(
         function: Callable[..., Any], compared: Callable[[Any], list[Tensor]], *, random: bool = False
     ) -> Callable[..., Any]:
         if not compiled:
             return function
         return Guarded(compile_function(function), function, None if random else compared, compilation)
 
-    def made_gradients() -> Callable[..., tuple[Weights, Found]]:
+    def make_gradients() -> Callable[..., tuple[Weights, Found]]:
         if strategy == "single":
-            slow = single(_differentiated(loss))
-            fast = single(_differentiated(compile_function(loss))) if compiled else slow
+            slow = single(_differentiate(loss))
+            fast = single(_differentiate(compile_function(loss))) if compiled else slow
         else:
-            slow = _differentiated(_stacked(loss))
+            slow = _differentiate(_stack_function(loss))
             if whole or not compiled:
-                return _stacked(grad_and_value(loss, has_aux=True)) if compiled else slow
-            fast = compile_function(_stacked(grad_and_value(loss, has_aux=True)))
+                return _stack_function(grad_and_value(loss, has_aux=True)) if compiled else slow
+            fast = compile_function(_stack_function(grad_and_value(loss, has_aux=True)))
         return Guarded(fast, slow, None if draws else _of_gradients, compilation) if compiled else slow
 
     def gradients_of(weights: Weights, buffers: Weights, batch: Batch) -> tuple[Weights, Found]:
@@ -173,7 +172,7 @@ def build(
         if rule.radius is not None:
             size = size * norm(rule.vector(weights))  # at unit weight norm
         alive = alive & torch.isfinite(value + (norm(gradients) if rule.free else size))
-        new, new_state = _updated(rule, weights, gradients, state, lrs)
+        new, new_state = _update_weights(rule, weights, gradients, state, lrs)
         sums = sums + torch.stack([value, hits, chance, size])
         return (
             _where(alive, new, weights),
@@ -195,24 +194,24 @@ def build(
         gradients, found = gradients_of(weights, buffers, batch)
         return conclude(weights, buffers, state, alive, sums, lrs, gradients, found)
 
-    differentiate = made_gradients()
+    differentiate = make_gradients()
     # What an optimizer does cannot be compiled.
-    conclude = made(finish, _of_step) if rule.stacks and not whole else finish
+    conclude = make_fast(finish, _of_step) if rule.stacks and not whole else finish
 
-    lifted = [(_stacked if strategy == "stack" else single)(function) for function in (scores, measured)]
+    lifted = [(_stack_function if strategy == "stack" else single)(function) for function in (scores, measure_buffers)]
 
     def evaluate(weights: Weights, buffers: Weights, batch: Batch, counted: Tensor) -> Tensor:
         scored = lifted[0](weights, dict(buffers), batch.frozen, batch.x, batch.y, batch.shares)
-        return torch.stack([_summed(part, counted) for part in scored])
+        return torch.stack([_sum_counted(part, counted) for part in scored])
 
     def moments(weights: Weights, buffers: Weights, batch: Batch) -> Weights:
         statistics = {name: value.clone() for name, value in buffers.items()}
         return lifted[1](weights, statistics, batch.frozen, batch.x, batch.y, batch.shares)
 
     return Program(
-        step=made(step, _of_step, random=draws) if whole else step,
-        evaluate=made(evaluate, _of_evaluation),
-        moments=made(moments, leaves, random=draws),
+        step=make_fast(step, _of_step, random=draws) if whole else step,
+        evaluate=make_fast(evaluate, _of_evaluation),
+        moments=make_fast(moments, leaves, random=draws),
         rule=rule,
         norms=tuple(norm_names(model)),
         chunk=batch_size if objective.by_batches and batch_size else _CHUNKS[strategy],
@@ -221,7 +220,9 @@ def build(
     )
 
 
-def _updated(rule: Rule, weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
+def _update_weights(
+    rule: Rule, weights: Weights, gradients: Weights, state: State, lrs: Tensor
+) -> tuple[Weights, State]:
     """The rule's update; weights that no gradient reaches in this step are left alone, as PyTorch's optimizers do."""
     if len(gradients) == len(weights) or not rule.stacks:
         return rule.update(weights, gradients, state, lrs)
@@ -252,7 +253,7 @@ def _of_evaluation(result: Tensor) -> list[Tensor]:
     return [result[0]]
 
 
-def _summed(part: Tensor, counted: Tensor) -> Tensor:
+def _sum_counted(part: Tensor, counted: Tensor) -> Tensor:
     """The sum over the samples counted, [seeds, lanes], of one number per sample, or of one for the whole batch."""
     if part.dim() < 3:
         return part * counted.sum()
@@ -260,7 +261,7 @@ def _summed(part: Tensor, counted: Tensor) -> Tensor:
     return torch.where(counted > 0, part, 0).sum(-1)
 
 
-def _widened(value: Any) -> Any:
+def _widen(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.dtype == torch.bfloat16 else value
 
 
@@ -269,7 +270,7 @@ def _template(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def slow_batching_allowed() -> Generator[None]:
+def allow_slow_batching() -> Generator[None]:
     """PyTorch does not warn of operations that are slow in a stack: whether a stack is faster is measured."""
     # Python's own filters would forget what was shown before.
     warn = cast("Any", torch)._C._functorch._set_vmap_fallback_warning_enabled
@@ -280,12 +281,12 @@ def slow_batching_allowed() -> Generator[None]:
         warn(True)
 
 
-def _stacked(function: Callable[..., Any]) -> Callable[..., Any]:
+def _stack_function(function: Callable[..., Any]) -> Callable[..., Any]:
     lanes = vmap(function, in_dims=(0, 0, None, None, None, None), randomness="different")
     return vmap(lanes, in_dims=(0, 0, 0, 0, 0, 0), randomness="different")
 
 
-def _differentiated(loss: Callable[..., Any]) -> Callable[..., Any]:
+def _differentiate(loss: Callable[..., Any]) -> Callable[..., Any]:
     """As `torch.func.grad_and_value` with auxiliary results, but by autograd, for one run or a stack of them.
 
     Weights that no gradient reaches have none.

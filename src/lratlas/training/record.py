@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lratlas.training.sphere import Weights
-from lratlas.training.state import joined, lanes_of
+from lratlas.training.state import join_lanes, lanes_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class FirstFit:
     hits: Tensor
     steps: int = 0
 
-    def and_then(self, hits: Tensor, *, steps: int, step: int, test_accuracy: Callable[[], Tensor]) -> "FirstFit":
+    def extend(self, hits: Tensor, *, steps: int, step: int, test_accuracy: Callable[[], Tensor]) -> "FirstFit":
         """What was seen with some more steps.
 
         Args:
@@ -110,7 +110,7 @@ class SegmentState:
     fits: FirstFit | None = None
 
 
-def packed(segment: SegmentState) -> tuple[Weights, Tensor]:
+def pack(segment: SegmentState) -> tuple[Weights, Tensor]:
     """The same as tensors.
 
     Returns:
@@ -133,7 +133,7 @@ def packed(segment: SegmentState) -> tuple[Weights, Tensor]:
     return tensors, torch.tensor([len(numbers), *numbers, *(row.step for row in rows)])
 
 
-def unpacked(tensors: Weights, numbers: Tensor) -> SegmentState:
+def unpack(tensors: Weights, numbers: Tensor) -> SegmentState:
     """The inverse of `packed`."""
     count, *rest = numbers.tolist()
     (row, stop, *fit), steps = rest[:count], rest[count:]
@@ -158,11 +158,11 @@ def unpacked(tensors: Weights, numbers: Tensor) -> SegmentState:
 
 def part_of(segment: SegmentState, lanes: slice) -> SegmentState:
     """What is under way in some lanes of the stack."""
-    tensors, numbers = packed(segment)
-    return unpacked(lanes_of(tensors, lanes), numbers)
+    tensors, numbers = pack(segment)
+    return unpack(lanes_of(tensors, lanes), numbers)
 
 
-def nothing_seen(shape: Sequence[int], *, epoch: int, batch_size: int) -> FirstFit:
+def empty_first_fit(shape: Sequence[int], *, epoch: int, batch_size: int) -> FirstFit:
     """Before the first step.
 
     Args:
@@ -177,8 +177,9 @@ def nothing_seen(shape: Sequence[int], *, epoch: int, batch_size: int) -> FirstF
     return FirstFit(epoch=epoch, batch_size=batch_size, found=found, hits=torch.zeros(*shape, dtype=torch.float64))
 
 
-def joined_fitted(parts: Sequence[Fitted]) -> Fitted:
+def join_fitted(parts: Sequence[Fitted]) -> Fitted:
     """The result for a stack from those for consecutive parts of its lanes."""
     return Fitted(
-        epochs=joined([part.epochs for part in parts]), test_accuracy=joined([part.test_accuracy for part in parts])
+        epochs=join_lanes([part.epochs for part in parts]),
+        test_accuracy=join_lanes([part.test_accuracy for part in parts]),
     )

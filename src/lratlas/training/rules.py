@@ -46,7 +46,7 @@ class Rule:
         """The weights whose norm and direction are measured: those on the sphere, or all where there is none."""
         return {name: value for name, value in weights.items() if name not in self.free}
 
-    def constrained(self, weights: Mapping[str, Tensor]) -> Weights:
+    def constrain(self, weights: Mapping[str, Tensor]) -> Weights:
         """The weights put back on the sphere, those that are not on it and other rules' left as they are."""
         on_sphere = {} if self.radius is None else project(self.vector(weights), self.radius)
         return {**weights, **on_sphere}

@@ -41,7 +41,7 @@ class Samples:
         """Samples in each data set."""
         return leaves(self.x)[0].shape[1]
 
-    def taken(self, rows: Tensor, draws: Mapping[str, Tensor] | None = None) -> tuple[Parts, Parts]:
+    def take_samples(self, rows: Tensor, draws: Mapping[str, Tensor] | None = None) -> tuple[Parts, Parts]:
         """Inputs as the model gets them, and targets, of the samples ``rows`` [..., seeds, n].
 
         Args:
@@ -109,12 +109,12 @@ def lanes_of(tensors: Weights, lanes: slice) -> Weights:
     return {name: value[:, lanes].contiguous() if value.dim() >= 2 else value for name, value in tensors.items()}
 
 
-def joined(parts: Sequence[Tensor]) -> Tensor:
+def join_lanes(parts: Sequence[Tensor]) -> Tensor:
     """[..., lanes] put together again from consecutive parts."""
     return torch.cat([*parts], -1)
 
 
-def joined_weights(parts: Sequence[Weights]) -> Weights:
+def join_weights(parts: Sequence[Weights]) -> Weights:
     """The inverse of `lanes_of`, for consecutive parts."""
     return {
         name: torch.cat([part[name] for part in parts], 1) if value.dim() >= 2 else value

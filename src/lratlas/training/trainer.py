@@ -11,10 +11,10 @@ from torch import Tensor
 from lratlas.data.parts import leaves, rows
 from lratlas.training.evaluate import evaluate_stack
 from lratlas.training.memory import in_parts
-from lratlas.training.program import SUMS, Batch, Program, slow_batching_allowed
-from lratlas.training.record import COLUMNS, Fitted, Row, SegmentState, joined_fitted, nothing_seen, part_of
+from lratlas.training.program import SUMS, Batch, Program, allow_slow_batching
+from lratlas.training.record import COLUMNS, Fitted, Row, SegmentState, empty_first_fit, join_fitted, part_of
 from lratlas.training.sphere import Weights, norm
-from lratlas.training.state import Samples, Stack, joined, joined_weights
+from lratlas.training.state import Samples, Stack, join_lanes, join_weights
 
 _ACCURACY = 1  # its place in the sums
 _GATHERED_BYTES = 2**25  # batches are gathered for many steps at once, up to this size
@@ -34,7 +34,7 @@ class Trained:
     segment: SegmentState | None = None
 
 
-@slow_batching_allowed()
+@allow_slow_batching()
 @torch.no_grad()
 def train_stack(
     program: Program,
@@ -101,7 +101,7 @@ def train_stack(
             counted.take_back()
             raise
 
-    return in_parts(train_lanes, count, _joined_training)
+    return in_parts(train_lanes, count, _join_training)
 
 
 def _stay() -> bool:
@@ -127,14 +127,14 @@ def _train(
     first, end, wanted = stack.step, stack.step + len(batches), set(snapshots)
     stops = {end, *wanted, *_multiples(trace_every, first, end), *_multiples(epoch, first, end)}
     kept, nothing = dict[int, Weights](), torch.zeros((SUMS, *stack.alive.shape), dtype=lrs.dtype, device=lrs.device)
-    fits = nothing_seen(stack.alive.shape, epoch=epoch, batch_size=batches.shape[-1]) if epoch else None
+    fits = empty_first_fit(stack.alive.shape, epoch=epoch, batch_size=batches.shape[-1]) if epoch else None
     begun = SegmentState(rows=(), totals=nothing.double(), sums=nothing, row=first, stop=first, fits=fits)
     now = segment or begun
     rows, totals, sums, row, before, fits = [*now.rows], now.totals, now.sums, now.row, now.stop, now.fits
     for stop in sorted(step for step in stops if first < step <= end):
         part = slice(stack.step - first, stop - first)
         drawn = {name: value[part] for name, value in (draws or {}).items()}
-        stack, sums = _advance(program, stack, sums, lrs, _gathered(train, batches[part], drawn), progress, leave)
+        stack, sums = _advance(program, stack, sums, lrs, _gather_batches(train, batches[part], drawn), progress, leave)
         if stack.step < stop:
             now = SegmentState(rows=rows, totals=totals, sums=sums, row=row, stop=before, fits=fits)
             return Trained(stack=stack, rows=rows, snapshots=kept, segment=now)
@@ -191,14 +191,14 @@ def _checks(program: Program, at: int) -> AbstractContextManager[object]:
     return torch.compiler.set_stance("default", skip_guard_eval_unsafe=at > 0) if program.compiled else nullcontext()
 
 
-def _gathered(train: Samples, batches: Tensor, draws: Mapping[str, Tensor]) -> Iterator[tuple[Batch, ...]]:
+def _gather_batches(train: Samples, batches: Tensor, draws: Mapping[str, Tensor]) -> Iterator[tuple[Batch, ...]]:
     """The batches of consecutive steps, gathered for a bounded number of steps at a time."""
     numbers = sum(part[0, 0].numel() for part in leaves(train.x))
     per_step = max(1, batches[0].numel() * numbers * train.shares.element_size())
     length = max(1, min(256, _GATHERED_BYTES // per_step))
     for first in range(0, len(batches), length):
         part = slice(first, first + length)
-        xs, ys = train.taken(batches[part], {name: value[part] for name, value in draws.items()})
+        xs, ys = train.take_samples(batches[part], {name: value[part] for name, value in draws.items()})
         yield tuple(
             Batch(x=rows(xs, at), y=rows(ys, at), shares=train.shares, frozen=train.frozen)
             for at in range(len(batches[part]))
@@ -237,20 +237,20 @@ class _Count:
             self._report(-self._counted)
 
 
-def _joined_training(parts: Sequence[Trained]) -> Trained:
+def _join_training(parts: Sequence[Trained]) -> Trained:
     stacks = [part.stack for part in parts]
     return Trained(
         stack=Stack(
-            weights=joined_weights([stack.weights for stack in stacks]),
-            buffers=joined_weights([stack.buffers for stack in stacks]),
-            state=joined_weights([stack.state for stack in stacks]),
-            alive=joined([stack.alive for stack in stacks]),
+            weights=join_weights([stack.weights for stack in stacks]),
+            buffers=join_weights([stack.buffers for stack in stacks]),
+            state=join_weights([stack.state for stack in stacks]),
+            alive=join_lanes([stack.alive for stack in stacks]),
             step=stacks[0].step,
         ),
         rows=[
-            Row(step=rows[0].step, **{name: joined([getattr(row, name) for row in rows]) for name in COLUMNS})
+            Row(step=rows[0].step, **{name: join_lanes([getattr(row, name) for row in rows]) for name in COLUMNS})
             for rows in zip(*(part.rows for part in parts), strict=True)
         ],
-        snapshots={step: joined_weights([part.snapshots[step] for part in parts]) for step in parts[0].snapshots},
-        fitted=joined_fitted([part.fitted for part in parts if part.fitted]) if parts[0].fitted else None,
+        snapshots={step: join_weights([part.snapshots[step] for part in parts]) for step in parts[0].snapshots},
+        fitted=join_fitted([part.fitted for part in parts if part.fitted]) if parts[0].fitted else None,
     )

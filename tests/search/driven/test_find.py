@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import lratlas
 from cheaper import without_a_process
 from lratlas.errors import SearchError, SpecError
-from lratlas.rng import generator_states, seeded
+from lratlas.rng import generator_states, seed_generators
 from lratlas.search.driven.find import find_by_function, find_by_script
 from lratlas.search.find import SearchProgress
 from lratlas.search.finder import Finder
@@ -81,7 +81,7 @@ def test_each_training_is_the_one_that_runs_by_itself_to_the_last_digit(tmp_path
     assert len(told) == len({lr for lr, _ in told}) + 1  # one of them once more
     for lr, losses in told:
         alone = list[float]()
-        with seeded(0):
+        with seed_generators(0):
             train(lr, alone)
         assert 0 < len(losses) < STEPS
         assert losses == alone[: len(losses)]
@@ -365,7 +365,7 @@ def reporting(lr: float, epochs: int = 16, *, words: str = "val accuracy: {:.3f}
 
 def by_itself(lr: float, epochs: int, capsys: pytest.CaptureFixture[str]) -> list[float]:
     """What the training prints after each epoch, run by itself."""
-    with seeded(0):
+    with seed_generators(0):
         reporting(lr, epochs)
     return [float(line.rsplit(" ", 1)[1]) for line in capsys.readouterr().out.splitlines()]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lratlas.search.driven.steps import Follower, followed
+from lratlas.search.driven.steps import Follower, follow_steps
 
 
 class Heard(Follower):
@@ -36,7 +36,7 @@ class Heard(Follower):
 def test_losses_are_those_before_scaling_in_whatever_order():
     heard, scaler = Heard(), torch.amp.GradScaler("cpu")
     w = torch.ones(1, requires_grad=True)
-    with followed(lambda: heard):
+    with follow_steps(lambda: heard):
         one, two = scaler.scale(w.sum() * 2), scaler.scale(w.sum() * 3)
         one.backward()
         two.backward()
@@ -46,7 +46,7 @@ def test_losses_are_those_before_scaling_in_whatever_order():
 
 def test_only_losses_are_told_and_also_of_a_backward_pass_that_fails():
     heard, w = Heard(), torch.ones(2, requires_grad=True)
-    with followed(lambda: heard):
+    with follow_steps(lambda: heard):
         (w * 2).backward(torch.ones(2))
         torch.autograd.backward([w.sum(), (w * 3).sum()])
         with pytest.raises(RuntimeError):
@@ -57,7 +57,7 @@ def test_only_losses_are_told_and_also_of_a_backward_pass_that_fails():
 def test_a_step_that_a_scaler_skips_is_none():
     heard, model = Heard(), nn.Linear(2, 1)
     optimizer, scaler = torch.optim.SGD(model.parameters()), torch.amp.GradScaler("cpu")
-    with followed(lambda: heard):
+    with follow_steps(lambda: heard):
         for factor in (1.0, torch.inf):
             scaler.scale(model(torch.full((1, 2), factor)).sum() * 0).backward()
             heard.events.clear()
@@ -72,7 +72,7 @@ def test_pytorch_is_afterwards_as_it_was_and_follows_nothing():
 
     before, heard, model = functions(), Heard(), nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters())
-    with suppress(KeyboardInterrupt), followed(lambda: heard):
+    with suppress(KeyboardInterrupt), follow_steps(lambda: heard):
         assert not set(functions()) & set(before)
         raise KeyboardInterrupt
     assert functions() == before

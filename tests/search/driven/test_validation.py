@@ -14,7 +14,7 @@ from lratlas.search.driven.validation import make_validation
 
 def measured(value: Any, names: Mapping[str, Any], **options: Any) -> float:
     outputs = Outputs()
-    with outputs.into(io.StringIO()), outputs.recorded() as printed:
+    with outputs.into(io.StringIO()), outputs.record() as printed:
         return make_validation(value, **options)(names, printed)
 
 

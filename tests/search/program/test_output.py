@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.search.program.output import LONGEST_LINE, OutputParser, Tail, shown, told_no
+from lratlas.search.program.output import LONGEST_LINE, OutputParser, Tail, describe_missing_metric, shorten
 
 
 def told(*lines: str, metric: str = "value") -> OutputParser:
@@ -24,7 +24,7 @@ def test_losses_and_values_are_taken_from_json_lines() -> None:
     )
     assert found.losses() == (2.5, 1.0)
     assert (found.value, found.averaged, found.step) == (0.87, 0.88, 2)
-    assert found.ended_badly() is None
+    assert found.why_diverged() is None
 
 
 def test_a_metric_has_its_own_name() -> None:
@@ -54,13 +54,13 @@ def test_no_line_is_too_strange(line: bytes) -> None:
 
 def test_two_losses_that_are_not_finite_are_a_divergence_and_one_is_not() -> None:
     once = told('{"step": 7, "loss": NaN}', '{"step": 8, "loss": 1.0}')
-    assert once.ended_badly() is None
+    assert once.why_diverged() is None
     assert once.losses() == (1.0,)
     at_the_end = told('{"step": 7, "loss": Infinity}')
     assert at_the_end.diverged is None
-    assert at_the_end.ended_badly() == "the loss was not finite (inf) at step 7"
+    assert at_the_end.why_diverged() == "the loss was not finite (inf) at step 7"
     twice = told('{"loss": NaN, "step": 7}', '{"step": 8, "loss": "nan"}', '{"step": 9, "loss": 1.0}')
-    assert twice.diverged == twice.ended_badly() == "the loss was not finite (nan) at step 7"
+    assert twice.diverged == twice.why_diverged() == "the loss was not finite (nan) at step 7"
     assert told('{"loss": 1}', '{"loss": NaN}', '{"loss": NaN}').diverged == "the loss was not finite (nan) in record 2"
 
 
@@ -164,12 +164,12 @@ def test_text_before_a_record_is_only_passed_over_where_it_is_a_bar() -> None:
 )
 def test_what_cannot_be_used_is_quoted(lines: list[str], said: str) -> None:
     found = told(*lines)
-    assert told_no("value", found.names, found.unread) == f"the command {said}"
+    assert describe_missing_metric("value", found.names, found.unread) == f"the command {said}"
 
 
 @given(st.binary(max_size=300))
 def test_what_is_shown_is_short_and_printable(line: bytes) -> None:
-    said = shown(line)
+    said = shorten(line)
     assert len(said) <= 100
     assert said.isprintable()
 

@@ -26,7 +26,7 @@ def test_the_script_of_the_page_trains_and_goes_on(
     (command,) = re.findall(r'--command "(.*?)"', text, flags=re.DOTALL)
 
     def trained(piece: Segment) -> OutputParser:
-        python, _, *words = placeholders(command).filled(values_of(piece, tmp_path / "state"))
+        python, _, *words = placeholders(command).fill(values_of(piece, tmp_path / "state"))
         assert python == "python"
         monkeypatch.setattr(sys, "argv", ["train.py", *words])
         exec(compile(script, "train.py", "exec"), {"__name__": "__main__"})

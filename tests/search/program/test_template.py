@@ -27,7 +27,7 @@ def test_what_a_command_can_do_follows_from_its_placeholders() -> None:
 
 def test_every_placeholder_is_filled_in_place() -> None:
     command = " ".join(f"--{name}={{{name}}}" for name in PLACEHOLDERS)
-    filled = placeholders(f"train {command}").filled(values_of(BRANCH, Path("/a folder/checkpoint")))
+    filled = placeholders(f"train {command}").fill(values_of(BRANCH, Path("/a folder/checkpoint")))
     assert filled == [
         "train",
         "--lr=1e-05",
@@ -57,13 +57,13 @@ def test_lrs_keep_all_their_digits(lr: float) -> None:
 
 def test_other_braces_are_left_alone() -> None:
     template = placeholders("""sh -c 'echo ${lr} {} {0} {"a": {"lr": {lr}}} {{lr}} a{1,2}'""")
-    words = template.filled(values_of(FIRST, Path("x")))
+    words = template.fill(values_of(FIRST, Path("x")))
     assert words == ["sh", "-c", """echo ${lr} {} {0} {"a": {"lr": 0.1}} {lr} a{1,2}"""]
 
 
 @given(st.text(alphabet="ab '\"\\$;|&{}", max_size=12))
 def test_values_never_split_or_join_words(name: str) -> None:
-    words = placeholders("train {lr} --state={checkpoint}").filled(values_of(FIRST, Path(f"/{name}x")))
+    words = placeholders("train {lr} --state={checkpoint}").fill(values_of(FIRST, Path(f"/{name}x")))
     assert words == ["train", "0.1", f"--state=/{name}x"]
 
 
@@ -104,7 +104,7 @@ def test_what_is_in_brackets_with_the_checkpoint_is_for_trainings_that_continue(
     template = placeholders("train [--resume {checkpoint}] --out {checkpoint} --lr {lr} [a] '[b c]'")
     first = make_segment(lr=0.1, seed=0, start=0, stop=10, parent=None)
     second = make_segment(lr=0.1, seed=0, start=10, stop=20, parent=first.name)
-    filled = [template.filled(values_of(each, Path("state"))) for each in (first, second)]
+    filled = [template.fill(values_of(each, Path("state"))) for each in (first, second)]
     assert placeholders("train {lr} [{checkpoint}]").fresh == ("train", "{lr}")
     rest = ["--out", "state", "--lr", "0.1", "[a]", "[b c]"]
     assert filled == [["train", *rest], ["train", "--resume", "state", *rest]]

@@ -90,11 +90,11 @@ def claims(
         One row per entry of ``CLAIMS``, in that order, with the schema of ``claims``.
     """
     study = Evidence(tables=tables, thresholds=thresholds, chance_loss=chance_loss, runs=evidence)
-    rows = [{"claim": name, **vars(_judged(claim, study))} for name, claim in CLAIMS.items()]
+    rows = [{"claim": name, **vars(_judge_claim(claim, study))} for name, claim in CLAIMS.items()]
     return pl.DataFrame(rows, schema_overrides=SCHEMAS["claims"]).select(SCHEMAS["claims"].names())
 
 
-def _judged(claim: Claim, evidence: Evidence) -> Judgement:
+def _judge_claim(claim: Claim, evidence: Evidence) -> Judgement:
     try:
         _check(claim, evidence)
         return claim.judge(evidence)

@@ -11,7 +11,7 @@ import polars as pl
 
 from lratlas.analysis.estimates import FEWEST_SEEDS, Floats, Gain, over_seeds
 from lratlas.analysis.scores import Sides, sides_of
-from lratlas.tables import Tables, empty, scored
+from lratlas.tables import Tables, drop_diverged_scores, empty
 from lratlas.text import format_lr, plain, signed_interval
 from lratlas.thresholds import Thresholds
 
@@ -137,7 +137,7 @@ class Evidence:
         """A table, empty where there is none; what was measured of diverged models is null."""
         table = self.tables.get(name, empty(name))
         if name == "runs":
-            return scored(table)
+            return drop_diverged_scores(table)
         if name not in _OF_MODELS or table.is_empty():
             return table
         keys, values = _OF_MODELS[name]
@@ -257,14 +257,14 @@ def mean_of(values: Floats) -> Gain:
     return over_seeds(known)
 
 
-def clipped(effect: Gain, low: float, high: float) -> Gain:
+def clip_gain(effect: Gain, low: float, high: float) -> Gain:
     """An effect that cannot be outside two limits, with its interval within them."""
     if effect.low is None or effect.high is None:
         return effect
     return replace(effect, low=max(effect.low, low), high=min(effect.high, high))
 
 
-def spoken(effect: Gain, *, factor: float = 100, unit: str = " points") -> str:
+def describe_effect(effect: Gain, *, factor: float = 100, unit: str = " points") -> str:
     """An effect with its interval: ``2.7 points (95 % interval −0.5 to 5.9)``."""
     number = plain(factor * effect.mean)
     size = f"{number}{unit.removesuffix('s') if number in {'1', '−1'} else unit}"

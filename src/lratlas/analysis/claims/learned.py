@@ -8,11 +8,11 @@ from lratlas.analysis.claims.evidence import (
     Evidence,
     Judgement,
     NotMeasured,
+    describe_effect,
     exceeds,
     lr_range,
     mean_of,
     per_seed,
-    spoken,
     what_would_tell,
 )
 from lratlas.analysis.scores import complete_seeds
@@ -89,5 +89,5 @@ def _contrast(evidence: Evidence, runs: pl.DataFrame, sentence: str, *, unit: st
     said = sentence.format(near=sizes["near"], plrs=lr_range(evidence.sides.near), below=sizes["below"])
     if further:
         said += f", {sizes['beyond']} beyond"
-    said += f"; a difference of {spoken(effect)}."
+    said += f"; a difference of {describe_effect(effect)}."
     return evidence.found(verdict, effect, said, open_because=what_would_tell(effect), negligible=NEGLIGIBLE)

@@ -9,12 +9,12 @@ from lratlas.analysis.claims.evidence import (
     Judgement,
     NotMeasured,
     Unanswered,
-    clipped,
+    clip_gain,
+    describe_effect,
     exceeds,
     mean_of,
     opposite,
     per_seed,
-    spoken,
     together,
     what_would_tell,
 )
@@ -115,10 +115,10 @@ def sharpness_unrelated(evidence: Evidence) -> Judgement:
         raise Unanswered(
             "Cannot be told: fewer than five learning rates have a model at equal training loss; add some."
         )
-    effect = clipped(over_seeds(coefficients.drop_nulls().to_numpy()), -1.0, 1.0)
+    effect = clip_gain(over_seeds(coefficients.drop_nulls().to_numpy()), -1.0, 1.0)
     said = (
         f"Among models of equal training loss, about {loss:.2g}, from different learning rates, the rank correlation "
-        f"between sharpness (top Hessian eigenvalue) and test error is {spoken(effect, factor=1, unit='')}; from "
+        f"between sharpness (top Hessian eigenvalue) and test error is {describe_effect(effect, factor=1, unit='')}; from "
         f"{ORDERS}, or below −{ORDERS}, sharpness would order them."
     )
     # Neither larger nor smaller than what would be an order

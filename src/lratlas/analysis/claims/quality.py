@@ -9,22 +9,22 @@ from lratlas.analysis.claims.evidence import (
     NotMeasured,
     Unanswered,
     Verdict,
+    describe_effect,
     exceeds,
     lr_range,
     mean_of,
     opposite,
     per_seed,
-    spoken,
     together,
     what_would_tell,
 )
 from lratlas.analysis.minima import two_stages
 from lratlas.analysis.scores import (
     GAIN,
-    averaged,
+    average_runs,
     complete_seeds,
-    fine_tuned,
-    gain_between,
+    estimate_gain,
+    fine_tuned_runs,
     means,
     score_of,
     threshold_gain,
@@ -43,7 +43,7 @@ def best_fine_tuned(evidence: Evidence) -> Judgement:
 
     The effect is the gain of the best of them over the best PLR of regime 1.
     """
-    runs = fine_tuned(evidence.table("runs"))
+    runs = fine_tuned_runs(evidence.table("runs"))
     if runs.is_empty():
         raise NotMeasured("No model was fine-tuned; add [finetune] to the spec.")
     return _best_near(evidence, runs, f"After fine-tuning with {format_lr(runs['flr'][0])}")
@@ -54,7 +54,7 @@ def best_averaged(evidence: Evidence) -> Judgement:
 
     The effect is the gain of the best of them over the best from regime 1, of all numbers of checkpoints.
     """
-    runs = averaged(evidence.table("runs"))
+    runs = average_runs(evidence.table("runs"))
     if runs.is_empty():
         raise NotMeasured("No weights were averaged; add [average] to the spec.")
     return _best_near(evidence, runs, "After averaging the weights of checkpoints")
@@ -84,7 +84,7 @@ def flr_matters(evidence: Evidence) -> Judgement:
     parts = (exceeds(effect, 0.0, negligible=NEGLIGIBLE), opposite(exceeds(level, HARDLY)))
     said = (
         f"Between fine-tuning with {format_lr(flrs[0])} and with {format_lr(flrs[-1])}, test accuracy differs by "
-        f"{spoken(level)} just above the threshold ({lr_range(sides.near)}) and by {spoken(further)} at larger "
+        f"{describe_effect(level)} just above the threshold ({lr_range(sides.near)}) and by {describe_effect(further)} at larger "
         f"learning rates ({lr_range(sides.beyond)}); up to {100 * HARDLY:g} points hardly matter."
     )
     open_part = (effect, 0.0) if parts[0] == "inconclusive" else (level, HARDLY)
@@ -124,7 +124,7 @@ def two_stages_recover(evidence: Evidence) -> Judgement:
     said = (
         f"From a learning rate that is too large ({first}), a second one just above the threshold ({second}) leads to "
         f"{100 * both.mean():.1f} % test accuracy, against {100 * high.mean():.1f} % without it, a gain of "
-        f"{spoken(effect)}, and {100 * low.mean():.1f} % from the second alone, a difference of {spoken(behind)}."
+        f"{describe_effect(effect)}, and {100 * low.mean():.1f} % from the second alone, a difference of {describe_effect(behind)}."
     )
     open_part = (effect, 0.0) if parts[0] == "inconclusive" else (behind, -RECOVERED)
     what = what_would_tell(*open_part)
@@ -147,22 +147,22 @@ def _best_near(evidence: Evidence, runs: pl.DataFrame, lead: str) -> Judgement:
         raise Unanswered("Cannot be told: some seeds lack their final model on one side of the threshold.")
     negligible = NEGLIGIBLE if score.more_is_better else NEGLIGIBLE * abs(best["below"]["value"])
     parts: list[Verdict] = [exceeds(effect, 0.0, negligible=negligible)]
-    further = gain_between(runs, sides.beyond, sides.near, score)
+    further = estimate_gain(runs, sides.beyond, sides.near, score)
     if further and exceeds(further, negligible) == "supported":
         parts.append("contradicted")
-    shown = spoken(effect) if score.more_is_better else spoken(effect, factor=1, unit="")
+    shown = describe_effect(effect) if score.more_is_better else describe_effect(effect, factor=1, unit="")
     larger = (
         f"Larger learning rates reach at best {score.show(best['beyond']['value'])}."
         if further
         else "No larger one was tested."
     )
     said = (
-        f"{lead}, the best start just above the threshold, {_named(best['near'])}, reaches {score.name} "
-        f"{score.show(best['near']['value'])}, the best start that converges, {_named(best['below'])}, "
+        f"{lead}, the best start just above the threshold, {_name_model(best['near'])}, reaches {score.name} "
+        f"{score.show(best['near']['value'])}, the best start that converges, {_name_model(best['below'])}, "
         f"{score.show(best['below']['value'])}; {GAIN} is {shown}. {larger}"
     )
     return evidence.found(together(*parts), effect, said, open_because=what_would_tell(effect), negligible=negligible)
 
 
-def _named(best: dict[str, float]) -> str:
+def _name_model(best: dict[str, float]) -> str:
     return format_lr(best["plr"]) + (f" with {best['count']:.0f} checkpoints" if best["count"] else "")

@@ -13,10 +13,10 @@ from lratlas.analysis.claims.evidence import (
     Judgement,
     NotMeasured,
     Unanswered,
-    clipped,
+    clip_gain,
+    describe_effect,
     exceeds,
     mean_of,
-    spoken,
     what_would_tell,
 )
 from lratlas.analysis.estimates import Floats, Gain
@@ -52,11 +52,11 @@ def three_regimes(evidence: Evidence) -> Judgement:
     found = seed_labels(
         evidence.tables, chance_loss=evidence.chance_loss, thresholds=evidence.thresholds, evidence=evidence.runs
     )
-    order = clipped(mean_of(_shares(found.alone)), 0.0, 1.0)
+    order = clip_gain(mean_of(_shares(found.alone)), 0.0, 1.0)
     ordered = exceeds(order, IN_ORDER)
     said = (
         f"With a rising learning rate training {_course(ends)}; of the pairs of learning rates from different regimes, "
-        f"{spoken(order, unit=' %')} are in the order of convergence, plateau, divergence."
+        f"{describe_effect(order, unit=' %')} are in the order of convergence, plateau, divergence."
     )
     if ordered == "contradicted":
         return evidence.found(ordered, order, said, open_because="", near=False)
@@ -100,16 +100,16 @@ def epochs_diverge(evidence: Evidence) -> Judgement:
         verdict = "inconclusive"
         bracket = f"{format_lr(last)} and {format_lr(never)}"
         what = f"the learning rates lie too far apart there; bisect the boundary between {bracket}"
-    factor = spoken(_raised(effect), factor=1, unit="")
+    factor = describe_effect(_exponentiate(effect), factor=1, unit="")
     said = (
         f"The epochs until every training sample is fitted grow from {part['epochs'][0]:,.0f} at {format_lr(start)} to "
         f"{part['epochs'][-1]:,.0f} at {format_lr(last)}, medians over seeds; within a seed by a factor of {factor}. "
         f"From {format_lr(never)} on no run ever gets there."
     )
-    return evidence.found(verdict, _raised(effect), said, open_because=what, near=False)
+    return evidence.found(verdict, _exponentiate(effect), said, open_because=what, near=False)
 
 
-def _raised(log: Gain) -> Gain:
+def _exponentiate(log: Gain) -> Gain:
     """The factor whose logarithm was averaged."""
     low, high = (None if end is None else 10**end for end in (log.low, log.high))
     return replace(log, mean=10**log.mean, low=low, high=high)

@@ -7,7 +7,7 @@ import altair as alt
 import polars as pl
 
 from lratlas.analysis.comparison import Entry
-from lratlas.analysis.scores import GAIN, Score, fine_tuned, means, score_of
+from lratlas.analysis.scores import GAIN, Score, fine_tuned_runs, means, score_of
 from lratlas.errors import StudyError
 from lratlas.measure.base import Text
 from lratlas.report import theme
@@ -47,14 +47,14 @@ def comparison_data(entries: Sequence[Entry]) -> pl.DataFrame:
         threshold), ``value`` (of the test accuracy, or of the test loss where no study has accuracies),
         ``difference`` (from the study's best), ``seeds``.
     """
-    away = left_out(entries)
+    away = why_left_out(entries)
     parts = [_curve(entry) for entry in entries if entry.name not in away]
     floats = dict.fromkeys(("plr", "multiple", "value", "difference"), pl.Float64)
     schema = pl.Schema({"study": pl.String, **floats, "seeds": pl.Int64})
     return pl.concat([schema.to_frame(), *(part.select(schema.names()).cast(schema) for part in parts)])
 
 
-def left_out(entries: Sequence[Entry]) -> dict[str, str]:
+def why_left_out(entries: Sequence[Entry]) -> dict[str, str]:
     """Why studies are not in the chart, one sentence for each that is not, by name."""
     reasons = {entry.name: _lacks(entry) for entry in entries}
     scores = {entry.name: _entry_score(entry).column for entry in entries if not reasons[entry.name]}
@@ -78,7 +78,7 @@ def comparison_chart(entries: Sequence[Entry]) -> Drawing:
     """
     data = comparison_data(entries)
     if data.is_empty():
-        reasons = " ".join(left_out(entries).values())
+        reasons = " ".join(why_left_out(entries).values())
         raise StudyError(f"The comparison chart has nothing to show. {reasons}".strip())
     scores = {entry.name: _entry_score(entry) for entry in entries}
     score = scores[data["study"][0]]
@@ -122,7 +122,7 @@ def _entry_score(entry: Entry) -> Score:
 def _curve(entry: Entry) -> pl.DataFrame:
     """The mean score at each PLR; no rows where none was fine-tuned in all seeds."""
     score = _entry_score(entry)
-    found = means(fine_tuned(entry.tables["runs"]), score, "plr")
+    found = means(fine_tuned_runs(entry.tables["runs"]), score, "plr")
     if found.is_empty():
         return found
     return found.with_columns(

@@ -135,7 +135,7 @@ def scale(
     if first is None or later is None or first == later:
         return theme.scale(shown, *columns, floor=floor, room=room, share=share)
     low, high = (either(a, b, *controls) for a, b in zip(first, later, strict=True))
-    return theme.rounded(low, high, highest=max(first[1], later[1]), share=share)
+    return theme.round_scale(low, high, highest=max(first[1], later[1]), share=share)
 
 
 def either(first: float, later: float, *controls: Control) -> float | alt.ExprRef:

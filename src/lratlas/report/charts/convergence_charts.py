@@ -29,7 +29,7 @@ class _View:
     high: float
     axis: alt.X
 
-    def cut(self, bands: pl.DataFrame) -> pl.DataFrame:
+    def cut_bands(self, bands: pl.DataFrame) -> pl.DataFrame:
         """The regimes' bands within the view, their names in the middle of what is left."""
         ends = (pl.col(name).clip(self.low, self.high) for name in ("low", "high"))
         cut = bands.with_columns(*ends).filter(pl.col("low") < pl.col("high"))
@@ -37,7 +37,7 @@ class _View:
 
     def panel(self, layers: list[alt.Chart], tables: Tables, title: str, width: int) -> alt.LayerChart:
         """Layers over the shaded regimes."""
-        shading = theme.shading(self.cut(regime_bands(tables)), width=width, lettering=9)
+        shading = theme.shading(self.cut_bands(regime_bands(tables)), width=width, lettering=9)
         return alt.LayerChart(layer=[*shading, *layers]).properties(
             title=alt.Title(title, frame="group"), width=width, height=240
         )
@@ -109,10 +109,10 @@ def _law(law: pl.DataFrame, view: _View, y: alt.Y, colour: alt.Color) -> list[al
     """The curve of the power law and the upright line of its threshold; no layers for no law."""
     if law.is_empty():
         return []
-    curve = alt.Chart(_named(_LAW, law)).encode(x=view.axis, y=y)
+    curve = alt.Chart(_name_rows(_LAW, law)).encode(x=view.axis, y=y)
     tip = alt.Tooltip("threshold:Q").format(theme.LR_FORMAT)
     values = ["shown:N", theme.plr_tip(), alt.Tooltip("epochs:Q").format(",.1f"), tip]
-    rule = alt.Chart(_named(_LAW, law.head(1))).mark_rule(strokeWidth=1.2)
+    rule = alt.Chart(_name_rows(_LAW, law.head(1))).mark_rule(strokeWidth=1.2)
     return [
         curve.mark_line(clip=True, strokeWidth=1.6, strokeDash=[5, 3]).encode(color=colour),
         rule.encode(x=alt.X("threshold:Q"), color=colour, tooltip=[tip]),
@@ -137,7 +137,7 @@ def _accuracy(data: pl.DataFrame, view: _View, seed: Control) -> list[alt.Chart]
     return [band, line.add_params(theme.zoom("converged_accuracy"))]
 
 
-def _named(name: str, frame: pl.DataFrame) -> alt.InlineData:
+def _name_rows(name: str, frame: pl.DataFrame) -> alt.InlineData:
     """The rows under the name that the legend gives them."""
     return theme.inline(frame.with_columns(shown=pl.lit(name)))
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from lratlas.analysis.power_law import rising
-from lratlas.report.frames import by_seed, need
+from lratlas.report.frames import need, repeat_by_seed
 from lratlas.tables import Tables, table
 
 _LAW_POINTS = 80
@@ -33,7 +33,7 @@ def convergence_data(tables: Tables) -> pl.DataFrame:
     accuracy = pl.col("test_accuracy").filter(pl.col("epochs").is_not_null())
     spread = accuracy.std().fill_null(0.0)
     return (
-        by_seed(need(tables, "convergence", "convergence"))
+        repeat_by_seed(need(tables, "convergence", "convergence"))
         .group_by("plr", "seed")
         .agg(
             epochs=pl.when(epochs.is_finite()).then(epochs),

@@ -8,7 +8,7 @@ from lratlas.report import theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.study_charts import quality_chart
 from lratlas.report.charts.study_data import quality, regime_bands
-from lratlas.report.frames import named_models, need, stage_order
+from lratlas.report.frames import name_models, need, stage_order
 from lratlas.report.theme import Drawing, source
 from lratlas.tables import Tables, finite, table
 
@@ -18,7 +18,7 @@ _LINES = "Mean over seeds, with one standard deviation either way"
 _MARKS = "A mark for each row of the table"
 
 
-def declared_text(name: str, chart: Chart) -> Text:
+def make_text(name: str, chart: Chart) -> Text:
     """The words of a custom measurement's chart.
 
     Args:
@@ -26,17 +26,17 @@ def declared_text(name: str, chart: Chart) -> Text:
         chart: What it declares.
     """
     drawn = _LINES if chart.x == _PLR else _MARKS
-    series = f", by {_said(chart.series)}" if chart.series else ""
-    against = "the pre-training LR" if chart.x == _PLR else _said(chart.x)
+    series = f", by {_axis_title(chart.series)}" if chart.series else ""
+    against = "the pre-training LR" if chart.x == _PLR else _axis_title(chart.x)
     return Text(
-        heading=chart.title or _said(name).capitalize(),
-        caption=f"{_said(chart.y).capitalize()} against {against}{series}, from the table {name} of a custom"
+        heading=chart.title or _axis_title(name).capitalize(),
+        caption=f"{_axis_title(chart.y).capitalize()} against {against}{series}, from the table {name} of a custom"
         f" measurement. {drawn}. Runs that diverged are left out.",
-        alt=f"Chart of {_said(chart.y)} against {against}{series}, for pre-trained, fine-tuned and averaged models.",
+        alt=f"Chart of {_axis_title(chart.y)} against {against}{series}, for pre-trained, fine-tuned and averaged models.",
     )
 
 
-def declared_data(tables: Tables, name: str, chart: Chart) -> pl.DataFrame:
+def make_data(tables: Tables, name: str, chart: Chart) -> pl.DataFrame:
     """What a custom measurement's chart shows.
 
     Args:
@@ -55,20 +55,20 @@ def declared_data(tables: Tables, name: str, chart: Chart) -> pl.DataFrame:
     rows = finite(need(tables, name, name, chart.y), table(tables, "runs")).drop_nulls([chart.x, chart.y])
     value = pl.col(chart.y)
     if chart.x != _PLR:
-        return named_models(rows.sort(stage_order(), "flr", "count", _PLR, "seed"))
+        return name_models(rows.sort(stage_order(), "flr", "count", _PLR, "seed"))
     kept = [*_MODEL, _PLR, "seed", *([chart.series] if chart.series else [])]
     each = rows.group_by(kept, maintain_order=True).agg(value.mean())
     if chart.series is None:
         return quality(each, chart.y)
     spread = value.std().fill_null(0.0)
-    return named_models(
+    return name_models(
         each.group_by(*_MODEL, chart.series, _PLR)
         .agg(mean=value.mean(), low=value.mean() - spread, high=value.mean() + spread, seeds=pl.col("seed").n_unique())
         .sort(stage_order(), "flr", "count", chart.series, _PLR)
     )
 
 
-def declared_chart(tables: Tables, name: str, chart: Chart, *, elr: bool = False) -> Drawing:
+def make_chart(tables: Tables, name: str, chart: Chart, *, elr: bool = False) -> Drawing:
     """The drawing of a custom measurement's chart.
 
     Args:
@@ -80,9 +80,9 @@ def declared_chart(tables: Tables, name: str, chart: Chart, *, elr: bool = False
     Raises:
         StudyError: The table has no number to show.
     """
-    data, text = declared_data(tables, name, chart), declared_text(name, chart)
+    data, text = make_data(tables, name, chart), make_text(name, chart)
     if chart.x == _PLR and chart.series is None:
-        y = alt.Y("mean:Q").title(_said(chart.y))
+        y = alt.Y("mean:Q").title(_axis_title(chart.y))
         return quality_chart(tables, controls.chosen_from(data), y, name=name, share=False, elr=elr, text=text)
     models = data["model"].unique(maintain_order=True).to_list()
     across = theme.columns(len(models), most=3)
@@ -97,7 +97,7 @@ def _panel(tables: Tables, data: pl.DataFrame, chart: Chart, width: int, *, elr:
     if chart.x == _PLR:
         lines = rows.mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=20)).encode(
             x=theme.plr_axis(elr=elr),
-            y=alt.Y("mean:Q").scale(theme.scale(data, "low", "high")).title(_said(chart.y)),
+            y=alt.Y("mean:Q").scale(theme.scale(data, "low", "high")).title(_axis_title(chart.y)),
             color=alt.Color(f"{chart.series}:N").legend(orient="bottom"),
             tooltip=[f"{chart.series}:N", theme.plr_tip(), "mean:Q", "low:Q", "high:Q", "seeds:Q"],
         )
@@ -111,13 +111,13 @@ def _panel(tables: Tables, data: pl.DataFrame, chart: Chart, width: int, *, elr:
         .legend(format="~e", labelExpr=theme.PLAIN_EXPONENT, tickCount=5)
     )
     marks = rows.mark_point(filled=True, size=30).encode(
-        x=alt.X(f"{chart.x}:Q").scale(zero=False).title(_said(chart.x)),
-        y=alt.Y(f"{chart.y}:Q").scale(zero=False).title(_said(chart.y)),
+        x=alt.X(f"{chart.x}:Q").scale(zero=False).title(_axis_title(chart.x)),
+        y=alt.Y(f"{chart.y}:Q").scale(zero=False).title(_axis_title(chart.y)),
         color=colour,
         tooltip=[theme.plr_tip(), "seed:N", f"{chart.x}:Q", f"{chart.y}:Q"],
     )
     return alt.LayerChart(layer=[marks]).properties(width=width, height=230, title=title)
 
 
-def _said(name: str) -> str:
+def _axis_title(name: str) -> str:
     return name.replace("_", " ")

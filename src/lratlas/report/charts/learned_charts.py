@@ -37,8 +37,10 @@ def features_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     kinds = _kinds(data, "features")
     seed = controls.seed_control(data, "features")
     choices = (seed, *(kind.choice for kind in kinds))
-    scale = controls.scale(_shown(data, kinds), data, ("accuracy", "accuracy"), *choices, room=_TWO_LEVELS, share=True)
-    packed = _ranked(data)
+    scale = controls.scale(
+        _default_rows(data, kinds), data, ("accuracy", "accuracy"), *choices, room=_TWO_LEVELS, share=True
+    )
+    packed = _rank_names(data)
     panels = [
         theme.panel(
             _feature_lines(
@@ -70,7 +72,7 @@ def features_full_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     models = data["model"].unique(maintain_order=True).to_list()
     scale = theme.scale(data, "accuracy", "accuracy", room=0.32, share=True)
     columns = theme.columns(len(models), most=5)
-    packed = _ranked(data)
+    packed = _rank_names(data)
     panels = [
         theme.panel(
             _feature_lines(
@@ -104,7 +106,7 @@ def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     choices = (seed, *(kind.choice for kind in kinds))
     pick = alt.selection_point(name="pick", fields=["band"], bind="legend", toggle="true")
     room = _TWO_LEVELS * len(ways)
-    scale = controls.scale(_shown(data, kinds), data, ("accuracy", "accuracy"), *choices, room=room, share=True)
+    scale = controls.scale(_default_rows(data, kinds), data, ("accuracy", "accuracy"), *choices, room=room, share=True)
     names = data.sort("low", "high")["band"].unique(maintain_order=True).to_list()
     packed = source(data.drop("stage", "low", "high"), by=["model", "kept", "band", "seed"])
     panels = [
@@ -154,12 +156,12 @@ def _kinds(data: pl.DataFrame, chart: str) -> list[_Kind]:
     return kinds
 
 
-def _shown(data: pl.DataFrame, kinds: list[_Kind]) -> pl.DataFrame:
+def _default_rows(data: pl.DataFrame, kinds: list[_Kind]) -> pl.DataFrame:
     """The rows shown as long as nothing is chosen."""
     return over_seeds(data).filter(pl.col("model").is_in([kind.choice.default for kind in kinds]))
 
 
-def _ranked(data: pl.DataFrame) -> Source:
+def _rank_names(data: pl.DataFrame) -> Source:
     """The rows with the name that the legend gives to the rank of each."""
     named = data.with_columns(feature=pl.col("rank").replace_strict(range(4), _RANKS[:4], default=_RANKS[4]))
     return source(named.drop("stage"), by=["model", "seed", "rank", "feature"])

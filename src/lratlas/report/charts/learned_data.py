@@ -4,7 +4,7 @@ import polars as pl
 
 from lratlas.data.band_ranges import band_name
 from lratlas.errors import StudyError
-from lratlas.report.frames import by_seed, named_models, need, stage_order
+from lratlas.report.frames import name_models, need, repeat_by_seed, stage_order
 from lratlas.tables import STAGES, Tables, table
 
 _MODEL = ("stage", "flr", "count")
@@ -30,12 +30,12 @@ def features_data(tables: Tables) -> pl.DataFrame:
     tested = table(tables, "runs").select("run", accuracy="test_accuracy").drop_nulls()
     whole = models.drop("accuracy").unique("run").join(tested, on="run").with_columns(rank=pl.lit(0, pl.Int64))
     means = (
-        by_seed(pl.concat([models.with_columns(rank=rank), whole], how="diagonal"))
+        repeat_by_seed(pl.concat([models.with_columns(rank=rank), whole], how="diagonal"))
         .group_by("seed", *_MODEL, "rank", "plr")
         .agg(accuracy=pl.col("accuracy").mean(), seeds=pl.col("one").n_unique())
         .sort("seed", stage_order(), "flr", "count", "rank", "plr")
     )
-    return named_models(means).select("stage", "model", "seed", "rank", "plr", "accuracy", "seeds")
+    return name_models(means).select("stage", "model", "seed", "rank", "plr", "accuracy", "seeds")
 
 
 def bands_data(tables: Tables) -> pl.DataFrame:
@@ -54,12 +54,12 @@ def bands_data(tables: Tables) -> pl.DataFrame:
         StudyError: The table ``bands`` is empty.
     """
     means = (
-        by_seed(_models(tables, "bands"))
+        repeat_by_seed(_models(tables, "bands"))
         .group_by("seed", *_MODEL, "kept", "low", "high", "plr")
         .agg(accuracy=pl.col("accuracy").mean(), seeds=pl.col("one").n_unique())
         .sort("seed", stage_order(), "flr", "count", ~pl.col("kept"), "low", "high", "plr")
     )
-    return _named_bands(named_models(means)).select(
+    return _name_bands(name_models(means)).select(
         "stage", "model", "seed", "kept", "low", "high", "band", "plr", "accuracy", "seeds"
     )
 
@@ -72,7 +72,7 @@ def _models(tables: Tables, name: str) -> pl.DataFrame:
     return rows
 
 
-def _named_bands(rows: pl.DataFrame) -> pl.DataFrame:
+def _name_bands(rows: pl.DataFrame) -> pl.DataFrame:
     """With the name of each row's band; the highest band in the table is taken as the images' highest."""
     name = pl.struct("low", "high", highest=pl.col("high").max()).map_elements(
         lambda row: band_name(**row), return_dtype=pl.String

@@ -4,9 +4,9 @@ import math
 
 import polars as pl
 
-from lratlas.analysis.minima import at_equal_loss, norm_spread, pooled_norms, two_stages
+from lratlas.analysis.minima import at_equal_loss, norm_spread, pool_norms, two_stages
 from lratlas.errors import StudyError
-from lratlas.report.frames import by_seed, lr_column, named_models, need, stage_order
+from lratlas.report.frames import lr_column, name_models, need, repeat_by_seed, stage_order
 from lratlas.tables import Tables, finite, table
 
 _BINS = 40
@@ -38,7 +38,7 @@ def two_stages_data(tables: Tables) -> pl.DataFrame:
         raise StudyError("The two_stages chart needs test accuracies of runs fine-tuned after a second PLR in 'runs'.")
     mean, deviation = pl.col("test_accuracy").mean(), pl.col("test_accuracy").std().fill_null(0.0)
     means = (
-        by_seed(rows)
+        repeat_by_seed(rows)
         .group_by("seed", "plr", "plr2", "flr", "way")
         .agg(mean=mean, low=mean - deviation, high=mean + deviation, seeds=pl.col("one").n_unique().cast(pl.Int64))
         .sort("seed", "plr", "plr2", "flr", "way")
@@ -74,12 +74,12 @@ def norms_data(tables: Tables) -> pl.DataFrame:
         StudyError: The table ``norms`` is empty, or has no norm above zero of a trained model.
     """
     norms = need(tables, "norms", "norms")
-    pooled = pooled_norms(tables)
+    pooled = pool_norms(tables)
     if pooled.is_empty():
         raise StudyError("The norms chart needs norms above zero of pre-trained or fine-tuned models in 'norms'.")
     width = _bin_width(pooled["log_norm"])
     others = {name: table(tables, name) for name in ("runs", "regimes")}
-    alone = {seed: pooled_norms({**others, "norms": norms.filter(seed=seed)}) for seed in norms["seed"].unique().sort()}
+    alone = {seed: pool_norms({**others, "norms": norms.filter(seed=seed)}) for seed in norms["seed"].unique().sort()}
     return pl.concat(_histograms(part, width, seed) for seed, part in ({None: pooled} | alone).items())
 
 
@@ -138,7 +138,7 @@ def sharpness_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFr
     )
     columns = ("seed", *keys, *_SHARPNESS, "residual", "converged", "seeds", "level")
     both = pl.concat([together.with_columns(seed=pl.lit(None, pl.Int64)).select(columns), alone.select(columns)])
-    return named_models(both.sort("seed", stage_order(), "flr", "count", "plr")).select(
+    return name_models(both.sort("seed", stage_order(), "flr", "count", "plr")).select(
         pl.col("stage").replace_strict(_MODEL_NAMES, return_dtype=pl.String).alias("kind"),
         "model",
         *columns[:1],

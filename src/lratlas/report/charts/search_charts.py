@@ -65,12 +65,12 @@ def advice_chart(advice: Advice) -> Drawing:
         *theme.shading(regimes_data(advice), width=_WIDTH, lettering=10),
         *good_range(advice),
         *thresholds(advice),
-        *recommended(advice),
+        *recommendation_layers(advice),
         lines.add_params(pick, theme.zoom("advice")),
         points,
         targets,
         *errors(advice, weights),
-        *expected(advice, alt.X("lr:Q")),
+        *expectation_layers(advice, alt.X("lr:Q")),
         *signs(advice, weights),
     ]
     chart = alt.LayerChart(layer=layers, width=_WIDTH, height=_HEIGHT)
@@ -114,7 +114,7 @@ def course_chart(advice: Advice) -> Drawing:
         branch.transform_filter("datum.end").mark_point(
             shape="diamond", size=70, strokeWidth=2, opacity=1, color=ANNEALED
         ),
-        *expected(advice, x, share=1.0),
+        *expectation_layers(advice, x, share=1.0),
         theme.hover(rows.transform_filter("!datum.outside")).encode(x=x, y=alt.Y("drawn:Q"), tooltip=tips),
     ]
     chart = alt.LayerChart(layer=layers, width=_WIDTH, height=300)
@@ -226,7 +226,7 @@ def thresholds(advice: Advice) -> list[alt.Chart]:
     return [rules.encode(x=alt.X("at:Q"), tooltip=tips)] if rows else []
 
 
-def recommended(advice: Advice) -> list[alt.Chart]:
+def recommendation_layers(advice: Advice) -> list[alt.Chart]:
     """The recommended LR: a vertical line, and its value above the plot; none without one."""
     if advice.lr is None:
         return []
@@ -261,7 +261,7 @@ def errors(advice: Advice, weights: Control) -> list[alt.Chart]:
     ]
 
 
-def expected(advice: Advice, x: alt.X, *, share: float | None = None) -> list[alt.Chart | alt.LayerChart]:
+def expectation_layers(advice: Advice, x: alt.X, *, share: float | None = None) -> list[alt.Chart | alt.LayerChart]:
     """What a full training is expected to reach: a hollow square on a pale bar, its 90% interval; none without one.
 
     Args:

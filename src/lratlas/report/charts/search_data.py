@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from lratlas.report.frames import by_seed
+from lratlas.report.frames import repeat_by_seed
 from lratlas.search.advice import Advice
 from lratlas.search.rungs import ANNEALED_PART
 
@@ -76,11 +76,11 @@ class Window:
 
     def within(self, column: str = "metric") -> pl.Expr:
         """The coordinates of a column of metrics, moved to the end of the scale where they lie beyond it."""
-        return self._clipped(column, 0.0, 1.0)
+        return self._clip(column, 0.0, 1.0)
 
-    def drawn(self) -> pl.Expr:
+    def coordinates(self) -> pl.Expr:
         """The coordinates of the column ``metric``, moved to a few heights of the scale where they lie farther away."""
-        return self._clipped("metric", -_FAR, 1 + _FAR)
+        return self._clip("metric", -_FAR, 1 + _FAR)
 
     def outside(self) -> pl.Expr:
         """Whether the column ``metric`` lies beyond the scale; the best possible metric is at its end."""
@@ -91,7 +91,7 @@ class Window:
     def _coordinate(self, metric: float) -> float:
         return metric if self.limit is None else abs(self.limit - metric)
 
-    def _clipped(self, column: str, lowest: float, highest: float) -> pl.Expr:
+    def _clip(self, column: str, lowest: float, highest: float) -> pl.Expr:
         ends = sorted((self.at(lowest), self.at(highest)))
         coordinate = pl.col(column) if self.limit is None else (pl.col(column) - self.limit).abs()
         return coordinate.clip(*ends)
@@ -197,8 +197,8 @@ def kinds_of_weights(advice: Advice) -> tuple[str, ...]:
 
 def window(advice: Advice) -> Window:
     """The scale of metrics: what was measured, the expected interval, and the errors of the LRs near the best one."""
-    metrics = _constant(advice)[AVERAGED].append(annealed_data(advice)["metric"]).drop_nulls()
-    near = _last_compared(advice).filter("near").select(*_interval())
+    metrics = _constant(advice)[AVERAGED].append(anneal_data(advice)["metric"]).drop_nulls()
+    near = _last_comparison(advice).filter("near").select(*_interval())
     marks = [near["low"], near["high"], pl.Series([advice.expected_low, advice.expected_high], dtype=pl.Float64)]
     return window_of(advice, metrics.filter(metrics.is_finite()), pl.concat(marks).drop_nulls())
 
@@ -220,7 +220,7 @@ def curves_data(advice: Advice) -> pl.DataFrame:
         for kind in kinds_of_weights(advice)
     )
     means = (
-        by_seed(rows.drop_nulls("metric"))
+        repeat_by_seed(rows.drop_nulls("metric"))
         .group_by("weights", "seed", "steps", "lr")
         .agg(pl.col("metric").mean(), seeds=pl.col("one").n_unique())
         .join(advice.compared.select("steps", "lr", compared="metric"), on=["steps", "lr"], how="left")
@@ -228,7 +228,7 @@ def curves_data(advice: Advice) -> pl.DataFrame:
     )
     ranked = pl.col("seed").is_null() & (pl.col("weights") == AVERAGED)
     means = means.with_columns(metric=pl.when(ranked).then(pl.coalesce("compared", "metric")).otherwise("metric"))
-    return _placed(_with_part(means.drop("compared"), advice), window(advice))
+    return _place_rows(_with_part(means.drop("compared"), advice), window(advice))
 
 
 def rungs_data(advice: Advice) -> pl.DataFrame:
@@ -247,7 +247,7 @@ def errors_data(advice: Advice) -> pl.DataFrame:
         ``best`` (the metric of the best LR), ``low`` and ``high`` (the 90% interval of the difference, around the
         metric; null for the best LR, which is compared with itself), and the places of the last three on the scale.
     """
-    shown, rows = window(advice), _last_compared(advice)
+    shown, rows = window(advice), _last_comparison(advice)
     best = rows.sort(["metric", "lr"], descending=[more_is_better(advice), False]).head(1)
     is_best = pl.col("lr").is_in(best["lr"].implode())
     ends = [pl.when(~is_best).then(end).alias(end.meta.output_name()) for end in _interval()]
@@ -286,10 +286,10 @@ def signs_data(advice: Advice) -> pl.DataFrame:
     )
     parts = [
         failed.with_columns(sign=pl.lit("failed"), drawn=shown.edge, reason="failure"),
-        annealed_data(advice).with_columns(sign=pl.lit("annealed"), drawn=shown.within()),
+        anneal_data(advice).with_columns(sign=pl.lit("annealed"), drawn=shown.within()),
         off.with_columns(sign=pl.lit("off the scale"), drawn=shown.edge),
     ]
-    return pl.concat([schema.to_frame(), *(_filled(part, schema) for part in parts)])
+    return pl.concat([schema.to_frame(), *(_fill_columns(part, schema) for part in parts)])
 
 
 def regimes_data(advice: Advice) -> pl.DataFrame:
@@ -319,7 +319,7 @@ def lr_range(advice: Advice) -> tuple[float, float]:
     return min(lrs) / room, max(lrs) * room
 
 
-def annealed_data(advice: Advice) -> pl.DataFrame:
+def anneal_data(advice: Advice) -> pl.DataFrame:
     """The annealed branches that went well: ``lr``, ``seed``, ``steps``, ``metric``."""
     rows = advice.evidence.filter(pl.col("annealed") & pl.col("failure").is_null())
     return rows.select("lr", "seed", "steps", metric=pl.coalesce("value", "averaged")).drop_nulls("metric")
@@ -332,7 +332,7 @@ def _constant(advice: Advice) -> pl.DataFrame:
     return rows.select("lr", "seed", "steps", averaged=pl.coalesce(*order), last="value")
 
 
-def _last_compared(advice: Advice) -> pl.DataFrame:
+def _last_comparison(advice: Advice) -> pl.DataFrame:
     return advice.compared.filter(pl.col("steps") == pl.col("steps").max())
 
 
@@ -349,12 +349,12 @@ def _with_part(rows: pl.DataFrame, advice: Advice) -> pl.DataFrame:
     return rows.with_columns(part=pl.col("steps").cast(pl.String).replace(names))
 
 
-def _placed(rows: pl.DataFrame, shown: Window) -> pl.DataFrame:
+def _place_rows(rows: pl.DataFrame, shown: Window) -> pl.DataFrame:
     """The rows with their places on the scale."""
-    return rows.with_columns(drawn=shown.drawn(), outside=shown.outside())
+    return rows.with_columns(drawn=shown.coordinates(), outside=shown.outside())
 
 
-def _filled(rows: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+def _fill_columns(rows: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     """The rows with these columns, null where they lack one."""
     lacking = [pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in rows.columns]
     return rows.with_columns(lacking).select(schema.names()).cast(schema)

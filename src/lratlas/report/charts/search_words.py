@@ -6,7 +6,7 @@ import polars as pl
 
 from lratlas.measure.base import Text
 from lratlas.report.charts.search_data import (
-    annealed_data,
+    anneal_data,
     curves_data,
     errors_data,
     expected_data,
@@ -34,7 +34,7 @@ def courses_data(advice: Advice) -> pl.DataFrame:
     longest = pl.lit(data["steps"].max(), pl.Int64)
     end = pl.col("steps").max().over("weights", "lr")
     fates = (
-        pl.when(pl.col("lr").is_in(_failed_later(advice)))
+        pl.when(pl.col("lr").is_in(_lrs_failed_later(advice)))
         .then(pl.lit("failed after ") + pl.col("last_part"))
         .when(end == longest)
         .then(pl.lit("trained the longest"))
@@ -98,7 +98,7 @@ def branches_data(advice: Advice) -> pl.DataFrame:
         ``drawn``, ``end`` (whether it is the branch's own).
     """
     courses = courses_data(advice)
-    tips = annealed_data(advice).select("lr", "steps", "metric", share=pl.col("steps") / advice.steps)
+    tips = anneal_data(advice).select("lr", "steps", "metric", share=pl.col("steps") / advice.steps)
     tips = tips.with_columns(drawn=window(advice).within())
     before = courses.join(tips.select("lr", tip="steps"), on="lr").filter(pl.col("steps") < pl.col("tip"))
     left = before.group_by("weights", "lr", "tip").agg(pl.all().sort_by("steps").last()).with_columns(end=False)
@@ -115,7 +115,7 @@ def _last(crowd: Sequence[float], gap: float) -> float:
     return sum(crowd) / len(crowd) + gap * (len(crowd) - 1) / 2
 
 
-def _failed_later(advice: Advice) -> list[float]:
+def _lrs_failed_later(advice: Advice) -> list[float]:
     """LRs that failed after a segment that went well."""
     constant = advice.evidence.filter(~pl.col("annealed"))
     well = constant.filter(pl.col("failure").is_null())["lr"]

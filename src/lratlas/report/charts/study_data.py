@@ -11,8 +11,8 @@ from lratlas.errors import StudyError
 from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.report.charts.convergence_data import convergence_data
 from lratlas.report.charts.minima_data import two_stages_data
-from lratlas.report.frames import by_seed, lr_column, need, stage_order
-from lratlas.tables import STAGES, Tables, completed, direct, finite, scored, table
+from lratlas.report.frames import lr_column, need, repeat_by_seed, stage_order
+from lratlas.tables import STAGES, Tables, add_missing_columns, direct, drop_diverged_scores, finite, table
 
 _ENDS = ("low", "high", "swa")
 _PAIR_LABELS = ("low FLR – high FLR", "low FLR – SWA", "high FLR – SWA")
@@ -104,7 +104,7 @@ def last_tenth_data(tables: Tables) -> pl.DataFrame:
     each = rows.group_by("plr", "seed").agg(mean=accuracy.mean(), variance=accuracy.var())
     deviation = pl.col("variance").mean().sqrt().fill_null(0.0)
     return (
-        by_seed(each)
+        repeat_by_seed(each)
         .group_by("seed", "plr")
         .agg(
             pl.col("mean").mean(),
@@ -140,7 +140,7 @@ def loss_data(tables: Tables) -> pl.DataFrame:
     Raises:
         StudyError: There is no test loss of a run that did not diverge.
     """
-    runs = direct(scored(need(tables, "runs", "loss"))).filter(pl.col("stage").is_in(STAGES))
+    runs = direct(drop_diverged_scores(need(tables, "runs", "loss"))).filter(pl.col("stage").is_in(STAGES))
     finite = runs.filter(pl.col("test_loss").is_finite())
     if finite.is_empty():
         raise StudyError("The loss chart needs a test loss of a run that did not diverge; no run has one.")
@@ -158,7 +158,7 @@ def loss_limit(tables: Tables) -> float:
     Returns:
         The loss; infinity where that before training is not known, or not positive.
     """
-    start = completed(table(tables, "runs"), "runs")["start_loss"].median()
+    start = add_missing_columns(table(tables, "runs"), "runs")["start_loss"].median()
     return _TIMES_START * start if isinstance(start, float) and start > 0 else math.inf
 
 
@@ -175,7 +175,7 @@ def quality(runs: pl.DataFrame, column: str) -> pl.DataFrame:
     score = pl.col(column)
     spread = score.std().fill_null(0.0)
     return (
-        by_seed(runs)
+        repeat_by_seed(runs)
         .group_by("seed", "stage", "flr", "count", "plr")
         .agg(
             mean=score.mean(),
@@ -205,11 +205,11 @@ def geometry_data(tables: Tables) -> pl.DataFrame:
     """
     rank = pl.min_horizontal(_rank("a"), _rank("b")) + pl.max_horizontal(_rank("a"), _rank("b")) - 1
     return (
-        by_seed(need(tables, "pairs", "geometry").with_columns(rank=rank))
+        repeat_by_seed(need(tables, "pairs", "geometry").with_columns(rank=rank))
         .group_by("seed", "rank", "plr")
         .agg(*(pl.col(name).median() for name in _MEASURES), seeds=pl.col("one").n_unique())
         .sort("seed", "rank", "plr")
-        .select(_named_pair(), "seed", "plr", *_MEASURES, "seeds")
+        .select(_pair_name(), "seed", "plr", *_MEASURES, "seeds")
     )
 
 
@@ -233,11 +233,11 @@ def traces_data(tables: Tables) -> pl.DataFrame:
     rows = need(tables, "traces", "traces").join(runs, on="run")
     if rows.is_empty():
         raise StudyError("The traces chart needs traces of pre-training runs; table 'traces' has none.")
-    together = _thinned(rows.with_columns(seed=pl.lit(None, pl.Int64)), _TRACE_POINTS)
-    return pl.concat([together, _thinned(rows, _SEED_POINTS)])
+    together = _thin_rows(rows.with_columns(seed=pl.lit(None, pl.Int64)), _TRACE_POINTS)
+    return pl.concat([together, _thin_rows(rows, _SEED_POINTS)])
 
 
-def _thinned(rows: pl.DataFrame, points: int) -> pl.DataFrame:
+def _thin_rows(rows: pl.DataFrame, points: int) -> pl.DataFrame:
     width = math.ceil(rows["step"].n_unique() / points)
     return (
         rows.with_columns(point=(pl.col("step").rank("dense").cast(pl.Int64) - 1) // width)
@@ -282,7 +282,7 @@ def _rank(end: str) -> pl.Expr:
     return pl.col(end).replace_strict(_ENDS, range(3), return_dtype=pl.Int64)
 
 
-def _named_pair() -> pl.Expr:
+def _pair_name() -> pl.Expr:
     # Ends 0 and 1, 0 and 2, 1 and 2 have the ranks 0, 1, 2.
     return pl.col("rank").replace_strict(range(3), _PAIR_LABELS, return_dtype=pl.String).alias("pair")
 

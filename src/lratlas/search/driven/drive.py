@@ -13,17 +13,17 @@ import torch
 from torch import nn
 
 from lratlas.errors import SearchError
-from lratlas.rng import seeded
+from lratlas.rng import seed_generators
 from lratlas.search.advice import Advice
 from lratlas.search.driven.outputs import Heard, Outputs, Printed
-from lratlas.search.driven.steps import followed
+from lratlas.search.driven.steps import follow_steps
 from lratlas.search.driven.trial import Reached, Trial
 from lratlas.search.driven.validation import Validation
 from lratlas.search.driven.world import ENVIRONMENT, several_trainings
 from lratlas.search.evidence import STOPPED
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment, SegmentResult, block_losses, mean_of_last_fifth
-from lratlas.search.wording import LESS_MEMORY, UNMEASURED, stopped_in_words
+from lratlas.search.wording import LESS_MEMORY, UNMEASURED, describe_stopped
 from lratlas.training.memory import is_out_of_memory
 
 OUTPUT = "output"
@@ -96,11 +96,11 @@ class _Pool:
         Raises:
             SearchError: Memory does not suffice for it alone, or the full training is shorter than it was said to be.
         """
-        trial, reached = self._trained(segment)
+        trial, reached = self._train_trial(segment)
         if is_out_of_memory(trial.error) and len(self.waiting) > 1:
             self.end()  # those that wait have taken the room
             _free()
-            trial, reached = self._trained(segment)
+            trial, reached = self._train_trial(segment)
         if is_out_of_memory(trial.error):
             raise SearchError(
                 f"Memory does not suffice for the training at LR {segment.lr:.3g}, with no other one in memory:"
@@ -111,21 +111,21 @@ class _Pool:
             self.made[segment.lr] = trial.base
         self.furthest = max(self.furthest, trial.step - trial.over)
         if trial.over and trial.error is None and not trial.lost and trial.step < segment.stop:
-            self._ended(trial.step)
+            self._stop_at_end(trial.step)
             if reached.error is None:
                 self.stopped[segment.lr] = f"after {trial.step:,} of {segment.stop:,} steps"
         if not trial.shareable:
             self.leave(self.waiting.pop((segment.lr, segment.seed)))
         return reached
 
-    def _trained(self, segment: Segment) -> tuple[Trial, Reached]:
+    def _train_trial(self, segment: Segment) -> tuple[Trial, Reached]:
         trial = self.waiting.pop((segment.lr, segment.seed), None)
         if trial is not None and (
             trial.over or not 0 <= trial.step - segment.start <= trial.late or not segment.parent
         ):
             self.leave(trial)
             trial = None
-        trial = trial or self._begun(segment)
+        trial = trial or self._begin_trial(segment)
         self.waiting[segment.lr, segment.seed] = trial  # already now: whatever interrupts it, it is ended
         self.running = trial
         try:
@@ -141,7 +141,7 @@ class _Pool:
         finally:
             self.running = None
 
-    def _ended(self, steps: int) -> None:
+    def _stop_at_end(self, steps: int) -> None:
         """Stop where the training is shorter than it was said to be: two end after the same steps, and none goes on.
 
         Raises:
@@ -182,7 +182,7 @@ class _Pool:
         if self.driven.alone:
             return self.driven.alone(segment, self.driven.epochs(segment), seconds, output)
         driven, full = replace(self.driven, validation=None), self.finder.search.steps
-        trial = begun(driven, segment, full=full, outputs=self.outputs, output=output)
+        trial = begin(driven, segment, full=full, outputs=self.outputs, output=output)
         self.running = trial
         try:
             return trial.run(segment).losses
@@ -194,13 +194,13 @@ class _Pool:
         while self.waiting:
             self.leave(self.waiting.popitem()[1])
 
-    def _begun(self, segment: Segment) -> Trial:
+    def _begin_trial(self, segment: Segment) -> Trial:
         finder = self.finder
         output = finder.folder / OUTPUT / f"{segment.name.rpartition('-to')[0]}.txt"
-        return begun(self.driven, segment, full=finder.search.steps, outputs=self.outputs, output=output)
+        return begin(self.driven, segment, full=finder.search.steps, outputs=self.outputs, output=output)
 
 
-def begun(
+def begin(
     driven: Driven, segment: Segment, *, full: int, outputs: Outputs, output: Path, heard: Heard | None = None
 ) -> Trial:
     """A training that waits before its first line.
@@ -218,7 +218,7 @@ def begun(
     def body() -> object:
         if device.type != "cpu":  # each thread has its own
             torch.set_default_device(device)
-        with seeded(segment.seed):
+        with seed_generators(segment.seed):
             for name, value in ENVIRONMENT.items():
                 os.environ.setdefault(name, value)
             if torch.cuda.is_available():  # also where it is not initialized yet
@@ -255,14 +255,14 @@ def drive(driven: Driven, finder: Finder, *, progress: Callable[[Finder], None] 
     outputs, unsown, odd, began = Outputs(), False, "", len(finder.results)
     failures = list[tuple[Segment, Reached]]()
     pool = _Pool(driven=driven, finder=finder, outputs=outputs)
-    with followed(lambda: pool.running), several_trainings():
+    with follow_steps(lambda: pool.running), several_trainings():
         try:
             while segment := finder.ask():
                 reached = pool.train(segment)
                 if _repeats(finder.results, segment, reached):
                     unsown = True
                     break
-                if not finder.results and _failed(reached):
+                if not finder.results and _has_failed(reached):
                     # Not recorded yet: where all fail, a mistake is corrected, and then their LRs count.
                     failures.append((segment, reached))
                     _stop_if_hopeless(finder, failures)
@@ -291,7 +291,7 @@ def _tell(finder: Finder, segment: Segment, reached: Reached, *, by_loss: bool) 
     finder.tell(segment, value=value, averaged=reached.averaged, losses=reached.losses)
 
 
-def _failed(reached: Reached) -> bool:
+def _has_failed(reached: Reached) -> bool:
     """Whether a segment failed for another reason than divergence."""
     return reached.error is not None and "not finite" not in reached.error and all(map(math.isfinite, reached.losses))
 
@@ -341,7 +341,7 @@ def _odd(pool: _Pool, segment: Segment, losses: Sequence[float]) -> str:
 def _with_warnings(advice: Advice, pool: _Pool, *, unsown: bool, odd: str) -> Advice:
     said = [odd] if odd else []
     if pool.stopped:
-        said.append(f"{stopped_in_words(pool.stopped)}, and its final metric counts.")
+        said.append(f"{describe_stopped(pool.stopped)}, and its final metric counts.")
     if not pool.driven.imposed and len(pool.made) > 1 and len(set(pool.made.values())) == 1:
         (only,) = set(pool.made.values())
         said.append(

@@ -14,12 +14,12 @@ from typing import Any, Literal
 from scipy.stats import spearmanr
 
 from lratlas.errors import SearchError, SpecError
-from lratlas.paths import home_expanded
+from lratlas.paths import expand_home
 from lratlas.search.advice import Advice
 from lratlas.search.driven.drive import Driven, drive
 from lratlas.search.driven.outputs import better
 from lratlas.search.driven.scout import settle
-from lratlas.search.driven.script import filled, losses_alone, placeholders_in, script_body
+from lratlas.search.driven.script import fill_arguments, measure_losses_alone, placeholders_in, script_body
 from lratlas.search.driven.trial import ENDLESS
 from lratlas.search.driven.validation import VARIADIC, Validation
 from lratlas.search.finder import Finder
@@ -48,19 +48,19 @@ def find_by_function(train: Callable[..., object], *, epochs: int | None = None,
     parameters = _parameters(train)
     told = {"seed", "steps"} | ({"epochs"} if epochs is not None else set())
     told &= parameters.keys()
-    call = called_with_lr(train, told)
+    call = bind_lr(train, told)
 
     def start(segment: Segment, epochs: int) -> object:
         own = {"seed": segment.seed, "steps": segment.stop, "epochs": epochs}
         own = {each: own[each] for each in told}
-        return _ended(call(segment.lr, **own) if call else train(**own))
+        return _exhaust(call(segment.lr, **own) if call else train(**own))
 
     code = getattr(inspect.unwrap(train), "__code__", None)
     driven = Driven(
         start=start,
         imposed=call is None,
         shrinks=_shrinks(told),
-        digest=_digest(repr(_written(code)).encode()) if code else "",
+        digest=_digest(repr(_code_identity(code)).encode()) if code else "",
     )
     return find_driven(driven, epochs=epochs, **settings)
 
@@ -78,17 +78,17 @@ def find_by_script(script: str | Path, words: Sequence[str], **settings: Any) ->
         SpecError: An argument is wrong.
         SearchError: The script fails, or the folder cannot be used.
     """
-    path = home_expanded(script)
+    path = expand_home(script)
     run, told = script_body(path), placeholders_in(words)
     imposed = "lr" not in told
 
     def start(segment: Segment, epochs: int) -> object:
-        return run(filled(words, segment, epochs))
+        return run(fill_arguments(words, segment, epochs))
 
     def alone(segment: Segment, epochs: int, seconds: float, output: Path) -> list[float]:
         lr = segment.lr if imposed else None
-        own, shares = filled(words, segment, epochs), [segment.share_at(step) for step in range(segment.stop)]
-        return losses_alone(path, own, seed=segment.seed, lr=lr, shares=shares, seconds=seconds, output=output)
+        own, shares = fill_arguments(words, segment, epochs), [segment.share_at(step) for step in range(segment.stop)]
+        return measure_losses_alone(path, own, seed=segment.seed, lr=lr, shares=shares, seconds=seconds, output=output)
 
     roots = (path.resolve().parent,)
     driven = Driven(
@@ -103,7 +103,7 @@ def find_by_script(script: str | Path, words: Sequence[str], **settings: Any) ->
     return find_driven(driven, **settings)
 
 
-def called_with_lr(function: Callable[..., Any], told: Collection[str] = ()) -> Callable[..., Any] | None:
+def bind_lr(function: Callable[..., Any], told: Collection[str] = ()) -> Callable[..., Any] | None:
     """A function of the LR that calls another one with it; None where that has no argument for an LR.
 
     Args:
@@ -159,7 +159,7 @@ def find_driven(
         SpecError: An argument is wrong.
         SearchError: The training fails, or the folder cannot be used.
     """
-    root = home_expanded(folder or tempfile.mkdtemp(prefix="lratlas-find-"))
+    root = expand_home(folder or tempfile.mkdtemp(prefix="lratlas-find-"))
     # Before anything is trained: what is wrong is said at once.
     settings = {name: tuple(each) if isinstance(each, Iterator) else each for name, each in settings.items()}
     make_search(**{"steps": steps or ENDLESS, **{name: each for name, each in settings.items() if each is not None}})
@@ -190,10 +190,10 @@ def _digest(code: bytes) -> str:
     return hashlib.sha256(code).hexdigest()
 
 
-def _written(code: CodeType) -> tuple[object, ...]:
+def _code_identity(code: CodeType) -> tuple[object, ...]:
     """What a function does, as it was written, those that it defines included; the same in each process."""
     constants = [
-        _written(each)
+        _code_identity(each)
         if isinstance(each, CodeType)
         else sorted(map(repr, each))
         if isinstance(each, frozenset)
@@ -261,7 +261,7 @@ def _lr_name(parameters: Mapping[str, inspect.Parameter], told: Collection[str])
     return name
 
 
-def _ended(returned: object) -> object:
+def _exhaust(returned: object) -> object:
     """What the training returned; where it is a generator or a coroutine, once that has ended."""
     if inspect.isgenerator(returned):
         for _ in returned:

@@ -16,11 +16,11 @@ from lratlas.search.driven.validation import (
     ESCAPES,
     HELD_OUT,
     differ,
+    find_values,
     is_extreme,
     metric_pattern,
-    named_values,
     numbers_of,
-    printed_number,
+    parse_number,
     same_name,
 )
 from lratlas.text import number
@@ -118,7 +118,7 @@ class Outputs(io.TextIOBase):
         return False
 
     @contextmanager
-    def recorded(self) -> Generator[Callable[[], str]]:
+    def record(self) -> Generator[Callable[[], str]]:
         """Record what is written or logged in the block, as a function that returns all of it so far."""
         before, self._recorded = self._recorded, list[str]()
         written = self._recorded
@@ -137,7 +137,7 @@ class Outputs(io.TextIOBase):
         Standard input is empty there, so that nothing waits. What a notebook would display is dropped.
         """
         streams = sys.stdout, sys.stderr, sys.stdin
-        with open(os.devnull, encoding="utf-8") as nothing, _undisplayed():  # noqa: PTH123 - no path of a file
+        with open(os.devnull, encoding="utf-8") as nothing, _suppress_display():  # noqa: PTH123 - no path of a file
             sys.stdout = sys.stderr = cast("TextIO", self)
             sys.stdin = nothing
             self._target, self._heard = file, heard
@@ -179,7 +179,7 @@ def _handlers() -> list[logging.StreamHandler[Any]]:
     return [each for each in every if isinstance(each, logging.StreamHandler)]
 
 
-def _undisplayed() -> AbstractContextManager[Any]:
+def _suppress_display() -> AbstractContextManager[Any]:
     """In its block, IPython displays nothing."""
     if "IPython" not in sys.modules:
         return nullcontext()
@@ -246,7 +246,7 @@ class Heard:
         *lines, self._open = _LINE.split(self._open + text)
         self._open = self._open[: _LONGEST + 1]
         for line, end in zip(lines[::2], lines[1::2], strict=True):
-            self._read(line, step, stays=end != "\r")
+            self._read_line(line, step, stays=end != "\r")
 
     def last(self, *, after: int) -> float | None:
         """The last value of the metric that is looked for, if it was printed after more steps than these."""
@@ -268,13 +268,15 @@ class Heard:
         if self.sought is None or same_name(name, self.sought.name):
             self.values.setdefault(self.sought.name if self.sought else name, {})[step] = value
 
-    def _read(self, line: str, step: int, *, stays: bool) -> None:
+    def _read_line(self, line: str, step: int, *, stays: bool) -> None:
         """Read a line; one that does not stay is overwritten by the next one, as progress bars are."""
         if len(line) > _LONGEST:
             return
         line = ESCAPES.sub("", line)
         sought = self.sought
-        found = self._found_in(line, sought.name, sought.pattern) if sought and sought.pattern else _metrics_in(line)
+        found = (
+            self._find_in_line(line, sought.name, sought.pattern) if sought and sought.pattern else _metrics_in(line)
+        )
         for name, values in found.items():
             self.add(name, values[-1], step)
             if stays:
@@ -288,11 +290,11 @@ class Heard:
         if differ(every):
             self.several.setdefault(name, {})[step] = every
 
-    def _found_in(self, line: str, name: str, pattern: re.Pattern[str]) -> dict[str, list[float]]:
+    def _find_in_line(self, line: str, name: str, pattern: re.Pattern[str]) -> dict[str, list[float]]:
         assert self.sought is not None
         if not self.sought.by_name:
             values = numbers_of(pattern.finditer(line))
-        elif differ(values := named_values(name, pattern, line)):
+        elif differ(values := find_values(name, pattern, line)):
             self.unclear = self.unclear or values
         return {name: values} if values else {}
 
@@ -304,7 +306,7 @@ def _metrics_in(line: str) -> dict[str, list[float]]:
         # The last set that is named before the number: "val" in "train loss 0.1, val loss 0.2".
         sets = [*_SET.finditer(line, 0, found.start(2))]
         if sets and sets[-1]["held"] and not is_extreme(found, sets[-1].start()):
-            name, value = f"{sets[-1]['held']} {found['name']}".lower(), printed_number(found)
+            name, value = f"{sets[-1]['held']} {found['name']}".lower(), parse_number(found)
             if value is not None:  # of several the first one in the line counts
                 values.setdefault(name, []).insert(0, value)
     return values

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from lratlas.errors import LRAtlasError, SearchError, SpecError, meant
-from lratlas.search.driven.drive import NOT_SEEN, OUTPUT, SCHEDULE, Driven, begun
+from lratlas.search.driven.drive import NOT_SEEN, OUTPUT, SCHEDULE, Driven, begin
 from lratlas.search.driven.outputs import RETURNED, Heard, Outputs, Printed, make_printed, most_telling
-from lratlas.search.driven.steps import followed
+from lratlas.search.driven.steps import follow_steps
 from lratlas.search.driven.trial import ENDLESS, Reached, Trial
-from lratlas.search.driven.validation import comma_pattern, compiled_pattern, listed, make_validation, of_training
+from lratlas.search.driven.validation import comma_pattern, compile_pattern, join_values, make_validation, of_training
 from lratlas.search.driven.world import several_trainings
 from lratlas.search.journal import SETTINGS, read_object, read_results, read_settings
 from lratlas.search.segments import make_segment
-from lratlas.study.files import sealed_json, write_file
+from lratlas.study.files import seal_json, write_file
 
 _FILE = "training.json"
 _BEFORE = Path(OUTPUT) / "before.txt"
@@ -75,7 +75,7 @@ def settle(
     """
     shrinks = driven.shrinks
     given = make_validation(value, metric=metric, pattern=pattern) if value is not None else None
-    sought = None if given else make_printed(metric, None if pattern is None else compiled_pattern(pattern))
+    sought = None if given else make_printed(metric, None if pattern is None else compile_pattern(pattern))
     asked = {"training": driven.origin, "value": given and given.text, "metric": metric, "pattern": pattern}
     if (shrinks == "epochs") != (epochs is not None):
         raise SpecError(
@@ -85,9 +85,9 @@ def settle(
         )
     if epochs is not None and steps is not None:
         raise SpecError("steps follow from epochs: give one of them.")
-    record = recorded(root, asked)
+    record = read_settled(root, asked)
     if record is None or "name" not in record:
-        before = None if shrinks else _counted(root, driven)
+        before = None if shrinks else _read_count(root, driven)
         if steps is None and (root / SETTINGS).exists():
             steps = read_settings(root).steps
         if shrinks == "steps" and steps is None:
@@ -113,7 +113,7 @@ def settle(
             "digest": driven.digest,
         }
         keep(root, asked, record)  # where no metric is found, the length need not be counted again
-        record |= _found(heard, sought, steps, root, shrinks=bool(shrinks))
+        record |= _find_metric(heard, sought, steps, root, shrinks=bool(shrinks))
         record["several"] = _several(heard, record["name"])
         keep(root, asked, record)
     elif steps is None:
@@ -198,9 +198,9 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
     alone, outputs = replace(driven, imposed=False, validation=None, unit=1), Outputs()
     segment = make_segment(lr=_LR, seed=0, start=0, stop=stop, parent=None)
     output = root / _BEFORE
-    trial = begun(alone, segment, full=stop, outputs=outputs, output=output, heard=heard)
+    trial = begin(alone, segment, full=stop, outputs=outputs, output=output, heard=heard)
     at = ENDLESS if whole else 1
-    with followed(lambda: trial), several_trainings():
+    with follow_steps(lambda: trial), several_trainings():
         reached = trial.run(replace(segment, stop=at))
         while not trial.over and (whole or (trial.step < (steps or 0) and not _twice(heard))):
             at = at if whole else 2 * at
@@ -236,7 +236,7 @@ def _twice(heard: Heard) -> bool:
     return sum(step > 0 for step in heard.values.get(name or "", {})) >= _TWICE
 
 
-def _found(heard: Heard, sought: Printed | None, steps: int, root: Path, *, shrinks: bool) -> Mapping[str, Any]:
+def _find_metric(heard: Heard, sought: Printed | None, steps: int, root: Path, *, shrinks: bool) -> Mapping[str, Any]:
     """The metric that was printed or returned, and after how many steps again.
 
     Raises:
@@ -244,7 +244,7 @@ def _found(heard: Heard, sought: Printed | None, steps: int, root: Path, *, shri
     """
     if sought and heard.unclear:
         raise SearchError(
-            f"The training prints several values of {sought.name} on one line, {listed(heard.unclear)}: give"
+            f"The training prints several values of {sought.name} on one line, {join_values(heard.unclear)}: give"
             " --metric-pattern for the one that counts, or a value."
         )
     name = sought.name if sought else most_telling(heard)
@@ -269,7 +269,7 @@ def _found(heard: Heard, sought: Printed | None, steps: int, root: Path, *, shri
     return {**_NOTHING, "seldom": seldom}
 
 
-def _counted(root: Path, driven: Driven) -> dict[str, Any] | None:
+def _read_count(root: Path, driven: Driven) -> dict[str, Any] | None:
     """What a search that was not begun, for want of a metric, has counted of the same training."""
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         record = read_object((root / _FILE).read_bytes())
@@ -307,7 +307,7 @@ def _several(heard: Heard, name: object) -> str | None:
     if 2 * len(several) <= len(heard.values.get(str(name), {})):  # such as a summary at the end
         return None
     step = min(several)
-    return f"{listed(several[step])} after step {step:,}"
+    return f"{join_values(several[step])} after step {step:,}"
 
 
 def same_metric(root: Path, metric: str) -> None:
@@ -317,17 +317,17 @@ def same_metric(root: Path, metric: str) -> None:
         SearchError: It was begun with another one.
     """
     asked = {"metric": metric}
-    if recorded(root, asked) is None:
+    if read_settled(root, asked) is None:
         keep(root, asked, {})
 
 
 def keep(root: Path, asked: Mapping[str, object], found: Mapping[str, object]) -> None:
     """Store what a search was begun with, and what was settled then, in its folder."""
     root.mkdir(parents=True, exist_ok=True)
-    write_file(root / _FILE, sealed_json({"asked": asked, **found}).encode())
+    write_file(root / _FILE, seal_json({"asked": asked, **found}).encode())
 
 
-def recorded(root: Path, asked: Mapping[str, object]) -> dict[str, Any] | None:
+def read_settled(root: Path, asked: Mapping[str, object]) -> dict[str, Any] | None:
     """What was settled when the search was begun; None for a new one, and where nothing was trained as it was asked.
 
     Args:

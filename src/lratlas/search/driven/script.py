@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lratlas.errors import SearchError, SpecError
-from lratlas.rng import seeded
-from lratlas.search.driven.steps import Follower, Steps, followed
+from lratlas.rng import seed_generators
+from lratlas.search.driven.steps import Follower, Steps, follow_steps
 from lratlas.search.driven.world import ENVIRONMENT
 from lratlas.search.segments import Segment
 
@@ -54,7 +54,7 @@ def script_body(script: Path) -> Callable[[Sequence[str]], None]:
     return run
 
 
-def filled(words: Sequence[str], segment: Segment, epochs: int) -> list[str]:
+def fill_arguments(words: Sequence[str], segment: Segment, epochs: int) -> list[str]:
     """The arguments with what the placeholders stand for."""
     values = {"lr": repr(segment.lr), "seed": segment.seed, "steps": segment.stop, "epochs": epochs}
     return [_PLACEHOLDER.sub(lambda found: str(values[found[1]]), word) for word in words]
@@ -68,7 +68,7 @@ def placeholders_in(words: Sequence[str]) -> set[str]:
 _SLACK, _PATIENCE = 60.0, 5  # seconds for a start, and times what it took in the search
 
 
-def losses_alone(
+def measure_losses_alone(
     script: Path,
     words: Sequence[str],
     *,
@@ -122,7 +122,7 @@ def main() -> None:
     told = json.loads(sys.argv[1])
     sys.path[:] = [each for each in sys.path if each]  # a script's own folder is in the place of the current one
     recorder = _Recorder(shares=told["shares"], lr=told["lr"], found=Path(told["found"]))
-    with followed(lambda: recorder), seeded(told["seed"]):
+    with follow_steps(lambda: recorder), seed_generators(told["seed"]):
         script_body(Path(told["script"]))(told["words"])
 
 

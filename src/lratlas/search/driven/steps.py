@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from lratlas.errors import SearchError
-from lratlas.search.driven.untouched import derived
+from lratlas.search.driven.untouched import subclasses
 from lratlas.text import is_finite
 
 
@@ -60,7 +60,7 @@ class _Unscaled:
 
 
 @contextmanager
-def followed(follower: Callable[[], Follower | None]) -> Generator[None]:
+def follow_steps(follower: Callable[[], Follower | None]) -> Generator[None]:
     """Inform the current follower of all training in the block; afterwards PyTorch is as it was.
 
     Losses are without the factor of a gradient scaler.
@@ -289,7 +289,7 @@ def own_lr(optimizer: Optimizer) -> tuple[float | None, bool]:
 def has_scheduler(optimizers: Collection[Optimizer]) -> bool:
     """Whether one of PyTorch's schedulers, of all in the process, changes the LR of any of these optimizers."""
     own = {id(each) for each in optimizers}
-    kinds = derived(LRScheduler) | derived(ReduceLROnPlateau)
+    kinds = subclasses(LRScheduler) | subclasses(ReduceLROnPlateau)
     alive = [each for each in gc.get_objects() if type(each) in kinds]
     return any(id(vars(each).get("optimizer")) in own for each in alive)
 

@@ -17,7 +17,7 @@ from lratlas.errors import SearchError, first_line
 from lratlas.search.driven.outputs import Heard, Outputs, Printed
 from lratlas.search.driven.steps import Steps, has_scheduler
 from lratlas.search.driven.suspend import Suspendable, claim
-from lratlas.search.driven.untouched import importing, modules_among, modules_of, untouched, variables
+from lratlas.search.driven.untouched import importing, modules_among, modules_of, undo_changes, variables
 from lratlas.search.driven.validation import Validation
 from lratlas.search.driven.world import enter, world
 from lratlas.search.evidence import STOPPED
@@ -150,18 +150,18 @@ class Trial:
         if self._thread.over and self.heard and not self.error:
             self.heard.returned(self._thread.returned, self.step)
         if self._thread.over and self._expected and not self.error:
-            self._reached = self._measured(segment)
+            self._reached = self._measure_result(segment)
         elif self._thread.over and self._reached == Reached():
-            self._reached = self._ended(segment)
+            self._reached = self._result_at_end(segment)
         return self._reached
 
-    def _ended(self, segment: Segment) -> Reached:
+    def _result_at_end(self, segment: Segment) -> Reached:
         """The result of a training that ended before the segment does.
 
         If it stopped by itself, such as by early stopping, its final metric counts: the one that it printed after its
         last step or returned, or its losses. A value cannot be evaluated, since its variables are gone.
         """
-        losses, error = self._told_losses(), self.error
+        losses, error = self._segment_losses(), self.error
         if error:
             return Reached(losses=losses, error=f"{type(error).__name__}: {first_line(error)}")
         ended = f"the training {STOPPED} after {self.step:,} of {segment.stop:,} steps"
@@ -258,7 +258,7 @@ class Trial:
             self._losses.append(loss)
         if self.step > segment.average_from and isinstance(self._validation, Validation):
             self._add_to_average()
-        diverged = self._diverged()
+        diverged = self._has_diverged()
         if not diverged and 0 <= self.step - segment.stop <= self._patience(segment) and self._is_to_print(segment):
             self._expected = True
         elif diverged or self.step >= segment.stop:
@@ -276,20 +276,20 @@ class Trial:
         if self._skipped >= _SKIPPED:
             self._skipped = 0
             self._losses.append(loss)
-            self._reached = Reached(losses=self._told_losses())
+            self._reached = Reached(losses=self._segment_losses())
             self._thread.suspend()
 
     def _is_to_print(self, segment: Segment) -> bool:
         """Whether the metric is printed only after the step that ends the segment."""
         printed = self._validation
-        return isinstance(printed, Printed) and (not printed.every or self._printed(segment) is None)
+        return isinstance(printed, Printed) and (not printed.every or self._printed_metric(segment) is None)
 
     def _patience(self, segment: Segment) -> int:
         """How many steps beyond the end of a segment its metric is waited for; some trainings take one more."""
         printed = self._validation
         return segment.stop + _MORE if isinstance(printed, Printed) and not printed.every else self.late
 
-    def _printed(self, segment: Segment) -> float | None:
+    def _printed_metric(self, segment: Segment) -> float | None:
         """The metric that was printed last, within the segment."""
         assert self.heard is not None
         every = self.heard.sought and self.heard.sought.every
@@ -308,19 +308,21 @@ class Trial:
         segment = self._segment
         assert segment is not None
         self._expected = False
-        self._reached = Reached(losses=self._told_losses()) if self._diverged() else self._measured(segment)
+        self._reached = (
+            Reached(losses=self._segment_losses()) if self._has_diverged() else self._measure_result(segment)
+        )
         self._average = None
         self.shareable = not importing()
         self._thread.suspend()
 
-    def _diverged(self) -> bool:
+    def _has_diverged(self) -> bool:
         """Whether the last losses are not finite; an accelerator is asked only now and then."""
         last = self._losses[-_IN_A_ROW:]
         if len(last) < _IN_A_ROW or self._full == ENDLESS or (last[-1].device.type != "cpu" and self.step % _FETCH):
             return False
         return not bool(torch.stack(last).isfinite().any())
 
-    def _told_losses(self) -> tuple[float, ...]:
+    def _segment_losses(self) -> tuple[float, ...]:
         """The losses of the segment; one that alone is not finite is taken for the one before it."""
         if not self._losses:
             return ()
@@ -355,12 +357,12 @@ class Trial:
             self._owners = (key, modules_of(parameters))
         return self._owners[1]
 
-    def _measured(self, segment: Segment) -> Reached:
-        losses = self._told_losses()
+    def _measure_result(self, segment: Segment) -> Reached:
+        losses = self._segment_losses()
         if self._validation is None:
             return Reached(losses=losses)
         if isinstance(self._validation, Printed):
-            value, name = self._printed(segment), self._validation.name
+            value, name = self._printed_metric(segment), self._validation.name
             end = f"the end of its {segment.stop:,} steps" if self.over else f"its step {self.step:,}"
             missing = f"it printed no {name} by {end}" if value is None else None
             return Reached(value=value, losses=losses, error=missing)
@@ -391,7 +393,7 @@ class Trial:
         """The validation metric, of averages in the place of the weights where they are given."""
         assert isinstance(self._validation, Validation)
         own = self._steps.known(), self._steps.parameters()
-        with untouched(*own, modules, names, self._roots), self._outputs.recorded() as printed:
+        with undo_changes(*own, modules, names, self._roots), self._outputs.recorded() as printed:
             for each, mean in average:
                 each.data.copy_(mean)
             return self._validation(names, printed)

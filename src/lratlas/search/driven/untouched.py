@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from lratlas.search.driven.world import enter, installed, world
+from lratlas.search.driven.world import enter, is_installed, world
 
 _OWN = tuple(f"{each}{os.sep}" for each in (Path(torch.__file__).parent, Path(__file__).parents[2]))
 _STANDARD = f"{Path(os.__file__).parent}{os.sep}"
@@ -36,7 +36,7 @@ def variables() -> dict[str, Any]:
     """
     frames = [each for each in _frames() if not each.f_code.co_filename.startswith((*_OWN, "<frozen"))]
     frames = [each for each in frames if not _standard(each.f_code.co_filename)]
-    users = [each for each in frames if not installed(each.f_code.co_filename)] or frames
+    users = [each for each in frames if not is_installed(each.f_code.co_filename)] or frames
     found = dict[str, Any]()
     for each in reversed(users):
         found |= {name: value for name, value in each.f_globals.items() if not name.startswith("__")}
@@ -54,7 +54,7 @@ def modules_of(parameters: Iterable[Tensor]) -> list[nn.Module]:
     """The modules that have any of some parameters, among all in the process; that takes a tenth of a second."""
     own = {id(each) for each in parameters}
     # By their types, since objects of other libraries may answer isinstance() with anything, and there are many.
-    kinds = derived(nn.Module)
+    kinds = subclasses(nn.Module)
     alive = [each for each in gc.get_objects() if type(each) in kinds and "_modules" in vars(each)]
     return [each for each in alive if any(id(parameter) in own for parameter in each.parameters())]
 
@@ -66,7 +66,7 @@ def modules_among(names: Mapping[str, Any]) -> list[nn.Module]:
 
 
 @contextmanager
-def untouched(
+def undo_changes(
     optimizers: Collection[Optimizer],
     parameters: Collection[Tensor],
     modules: Collection[nn.Module],
@@ -92,7 +92,7 @@ def untouched(
     buffers = {id(each): each for module in every.values() for each in module.buffers(recurse=False)}
     whole = [(each, each.data, each.data.clone()) for each in (trained | buffers).values()]
     gradients = [(each, each.grad) for each in trained.values() if each.is_leaf]
-    generators = [(each, _drawn(each)) for each in reachable if _drawn(each) is not None]
+    generators = [(each, _generator_state(each)) for each in reachable if _generator_state(each) is not None]
     loaders = [(each, vars(each).get("_iterator")) for each in reachable if issubclass(type(each), DataLoader)]
     groups = [(group, dict(group)) for each in optimizers for group in each.param_groups]
     before, caching = world(roots), torch.is_autocast_cache_enabled()
@@ -104,7 +104,7 @@ def untouched(
         for each, _ in loaders:
             each._iterator = None  # one that persists would begin again, in the middle of the training's loop
         torch.set_autocast_cache_enabled(False)  # casts of weights without gradients must not remain
-        with attributes_kept(every.values()), torch.no_grad():
+        with preserve_attributes(every.values()), torch.no_grad():
             yield
     finally:
         torch.set_autocast_cache_enabled(caching)
@@ -126,14 +126,14 @@ def untouched(
 
 
 @contextmanager
-def attributes_kept(objects: Iterable[Any]) -> Generator[None]:
+def preserve_attributes(objects: Iterable[Any]) -> Generator[None]:
     """The attributes of some objects are afterwards what they were, and so is what plain containers among them hold.
 
     Tensors among them that the block has changed in place have their values again.
     """
     kept = [(vars(each), dict(vars(each))) for each in objects]
     values = [value for _, named in kept for value in named.values()]
-    held = [(each, _held(each), copy.copy(each)) for each in values if type(each) in _CONTAINERS]
+    held = [(each, _content_ids(each), copy.copy(each)) for each in values if type(each) in _CONTAINERS]
     tensors = [(each, each._version, each.detach().clone()) for each in values if _plain(each)]
     try:
         yield
@@ -143,7 +143,7 @@ def attributes_kept(objects: Iterable[Any]) -> Generator[None]:
                 del own[name]
             own.update(named)
         for each, before, content in held:
-            if _held(each) != before:  # else it stays as it is, since the training may be in a loop over it
+            if _content_ids(each) != before:  # else it stays as it is, since the training may be in a loop over it
                 each.clear()
                 (each.extend if hasattr(each, "extend") else each.update)(content)
         for each, version, content in tensors:
@@ -151,7 +151,7 @@ def attributes_kept(objects: Iterable[Any]) -> Generator[None]:
                 each.data.copy_(content)
 
 
-def _held(container: Any) -> list[int]:
+def _content_ids(container: Any) -> list[int]:
     """The identities of what a container holds."""
     values: Iterable[Any] = container.values() if isinstance(container, dict) else ()
     return [id(each) for each in (*container, *values)]
@@ -162,9 +162,9 @@ def _plain(each: Any) -> bool:
     return type(each) is Tensor and each.layout is torch.strided and not each.is_inference()
 
 
-def derived(kind: type) -> set[type]:
+def subclasses(kind: type) -> set[type]:
     """A class and all that are derived from it."""
-    return {kind}.union(*(derived(each) for each in kind.__subclasses__()))
+    return {kind}.union(*(subclasses(each) for each in kind.__subclasses__()))
 
 
 def _frames() -> list[FrameType]:
@@ -177,7 +177,7 @@ def _frames() -> list[FrameType]:
 
 
 def _standard(file: str) -> bool:
-    return file.startswith(_STANDARD) and not installed(file)
+    return file.startswith(_STANDARD) and not is_installed(file)
 
 
 def _reachable(names: Mapping[str, Any]) -> list[Any]:
@@ -206,7 +206,7 @@ def _parts(each: Any) -> Iterable[Any]:
         return []
 
 
-def _drawn(each: Any) -> Any:
+def _generator_state(each: Any) -> Any:
     """The state of a random generator; None for anything else."""
     kind = type(each)
     if issubclass(kind, torch.Generator):

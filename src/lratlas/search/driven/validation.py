@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-from lratlas.config.values import shown
+from lratlas.config.values import format_value
 from lratlas.errors import SearchError, SpecError, first_line, meant
 from lratlas.text import number
 from lratlas.training.memory import is_out_of_memory
@@ -89,13 +89,13 @@ class Validation:
         except Exception as error:
             if is_out_of_memory(error):  # which need not happen where less else is in memory
                 raise
-            raise SearchError(f"{self.text} fails: {self._described(error, names)}.") from error
+            raise SearchError(f"{self.text} fails: {self._describe_error(error, names)}.") from error
         return self._number(found, printed)
 
-    def _described(self, error: Exception, names: Mapping[str, Any]) -> str:
+    def _describe_error(self, error: Exception, names: Mapping[str, Any]) -> str:
         text = f"{type(error).__name__}: {first_line(error)}".removesuffix(".")
         if isinstance(error, NameError) and self.code is not None and error.name in self.code.co_names:
-            text += _instead(error.name, _known(names))
+            text += _instead(error.name, _known_names(names))
         return text
 
     def _arguments(self, names: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -104,7 +104,7 @@ class Validation:
         asked = inspect.signature(self.function).parameters.values()
         needed = [each for each in asked if each.default is each.empty and each.kind not in VARIADIC]
         if missing := [each.name for each in needed if each.name not in names]:
-            known = _known(names)
+            known = _known_names(names)
             raise SearchError(
                 f"it has the argument {missing[0]}, but the training has no variable of this"
                 f" name{_instead(missing[0], known)}"
@@ -121,30 +121,30 @@ class Validation:
                 raise SearchError(f"{self.text} has no {self.metric}{close}; it has {', '.join(names)}.")
             found = found.get(self.metric, *values[:1])
         if found is None:
-            return self._printed(printed())
+            return self._parse_printed(printed())
         value = number(found)
         if value is None:
             hint = "; name one of its entries as the metric" if isinstance(found, Mapping) else ""
-            raise SearchError(f"{self.text} is {shown(found)}, but must be a number{hint}.")
+            raise SearchError(f"{self.text} is {format_value(found)}, but must be a number{hint}.")
         return value
 
-    def _printed(self, text: str) -> float:
+    def _parse_printed(self, text: str) -> float:
         pattern = self.pattern or metric_pattern(self.metric)
         by_name = self.metric if self.pattern is None else None
         if by_name:
-            lines = (named_values(by_name, pattern, line) for line in reversed(text.splitlines()))
+            lines = (find_values(by_name, pattern, line) for line in reversed(text.splitlines()))
             values = next((each for each in lines if each), [])
         else:
             values = numbers_of(pattern.finditer(text))
         if not values:
-            said = shown(text.strip().splitlines()[-1]) if text.strip() else "nothing"
+            said = format_value(text.strip().splitlines()[-1]) if text.strip() else "nothing"
             raise SearchError(
                 f"{self.text} returns nothing, and the metric is not in what it prints: {said}. Name the metric, or"
                 " give a pattern for it."
             )
         if by_name and differ(values):
             raise SearchError(
-                f"{self.text} prints several values of {by_name} on one line: {listed(values)}. Give"
+                f"{self.text} prints several values of {by_name} on one line: {join_values(values)}. Give"
                 " --metric-pattern for the one that counts."
             )
         return values[-1]
@@ -164,7 +164,7 @@ def make_validation(
     Raises:
         SpecError: The expression or the pattern cannot be used.
     """
-    found = None if pattern is None else compiled_pattern(pattern)
+    found = None if pattern is None else compile_pattern(pattern)
     if callable(value):
         return Validation(text=getattr(value, "__name__", "value"), function=value, metric=metric, pattern=found)
     try:
@@ -179,7 +179,7 @@ def _instead(name: str, known: Sequence[str]) -> str:
     return f"{meant(name, known)}; it has {', '.join(known[:_NAMES])}{' …' * (len(known) > _NAMES)}"
 
 
-def _known(names: Mapping[str, Any]) -> list[str]:
+def _known_names(names: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in names if not name.startswith("_"))
 
 
@@ -188,17 +188,17 @@ def metric_pattern(metric: str | None) -> re.Pattern[str]:
 
     Upper and lower case are equal in a name, and so are a space, ``_``, ``-``, ``/`` and nothing between its words.
     """
-    return re.compile(f"{_named(metric)}{AFTER}")
+    return re.compile(f"{_quote_metric(metric)}{AFTER}")
 
 
-def _named(metric: str | None) -> str:
+def _quote_metric(metric: str | None) -> str:
     words = map(re.escape, _SEPARATORS.split(metric)) if metric else [r"\w*(?:acc|loss|error|perplexity|score)\w*"]
     return rf"(?i)(?<![\w])(?P<name>{f'{_SEPARATOR}*'.join(words)})"
 
 
 def comma_pattern(metric: str) -> re.Pattern[str]:
     """Finds, as its last group, a number with a comma after the name of a metric; such a number is not read."""
-    return re.compile(f"{_named(metric)}{_UP_TO}({_WITH_COMMA})")
+    return re.compile(f"{_quote_metric(metric)}{_UP_TO}({_WITH_COMMA})")
 
 
 def same_name(one: str, other: str) -> bool:
@@ -206,7 +206,7 @@ def same_name(one: str, other: str) -> bool:
     return _SEPARATORS.sub("", one).lower() == _SEPARATORS.sub("", other).lower()
 
 
-def named_values(metric: str, pattern: re.Pattern[str], line: str) -> list[float]:
+def find_values(metric: str, pattern: re.Pattern[str], line: str) -> list[float]:
     """The values of a named metric in a line.
 
     Values of the training set, where the name does not ask for them, and extremes, such as the best value so far, are
@@ -246,10 +246,10 @@ def is_extreme(found: re.Match[str], start: int) -> bool:
 
 def numbers_of(matches: Iterable[re.Match[str]]) -> list[float]:
     """The numbers that a pattern has found."""
-    return [value for each in matches if (value := printed_number(each)) is not None]
+    return [value for each in matches if (value := parse_number(each)) is not None]
 
 
-def printed_number(found: re.Match[str]) -> float | None:
+def parse_number(found: re.Match[str]) -> float | None:
     """The number of a match: its only group, or the one after the name, divided by the next one as in 9873/10000."""
     if found.re.groups == 1:
         return number(found[1])
@@ -262,13 +262,13 @@ def differ(values: Sequence[float]) -> bool:
     return len(set(map(repr, values))) > 1
 
 
-def listed(values: Sequence[float]) -> str:
+def join_values(values: Sequence[float]) -> str:
     """The different values, in order."""
     texts = [*dict.fromkeys(f"{each:.6g}" for each in values)]
     return ", ".join(texts[:_NAMES]) + ", …" * (len(texts) > _NAMES)
 
 
-def compiled_pattern(pattern: str) -> re.Pattern[str]:
+def compile_pattern(pattern: str) -> re.Pattern[str]:
     """A regular expression whose only group is the metric in what is printed.
 
     Raises:

@@ -91,7 +91,7 @@ def world(roots: Collection[Path] = ()) -> World:
         loggers={name: _state(each) for name, each in _loggers(modules).items()},
         filters=(warnings.filters, list(warnings.filters), warnings.showwarning),
         collecting=gc.isenabled(),
-        shared={name: _content(each) for name, each in _shared().items()},
+        shared={name: _training_content(each) for name, each in _shared_dictionaries().items()},
         starting=multiprocessing.get_start_method(allow_none=True),
     )
 
@@ -116,10 +116,10 @@ def enter(state: World, roots: Collection[Path] = ()) -> None:
     _set_filters(state.filters)
     (gc.enable if state.collecting else gc.disable)()
     multiprocessing.set_start_method(state.starting, force=True)
-    for name, each in _shared().items():
-        for key in _content(each):
+    for name, each in _shared_dictionaries().items():
+        for key in _training_content(each):
             del each[key]  # in place: objects have it as their attributes
-        each.update(_content(state.shared.get(name, {})))
+        each.update(_training_content(state.shared.get(name, {})))
 
 
 @contextmanager
@@ -135,14 +135,14 @@ def several_trainings() -> Generator[None]:
             " a process of its own."
         )
     try:
-        with _signals_ignored(), _group_shared():
+        with _ignore_signals(), _share_group():
             yield
     finally:
         _ONE.release()
 
 
 @contextmanager
-def _signals_ignored() -> Generator[None]:
+def _ignore_signals() -> Generator[None]:
     """In the block, a handler that a thread would install is ignored.
 
     An alarm without its handler would end the process: for it, the thread gets Python's error.
@@ -162,7 +162,7 @@ def _signals_ignored() -> Generator[None]:
 
 
 @contextmanager
-def _group_shared() -> Generator[None]:
+def _share_group() -> Generator[None]:
     """In the block, a process group of one process is made once, and is the group of all trainings."""
     if not distributed.is_available():
         yield
@@ -200,12 +200,12 @@ def _modules(roots: Collection[Path]) -> dict[str, ModuleType]:
         return found
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and file.startswith(folders) and not installed(file):
+        if isinstance(file, str) and file.startswith(folders) and not is_installed(file):
             found[name] = module
     return found
 
 
-def _shared() -> dict[str, dict[Any, Any]]:
+def _shared_dictionaries() -> dict[str, dict[Any, Any]]:
     """The dictionaries of packages that were imported, by their names."""
     modules = ((sys.modules[name], names) for name, names in _SHARED.items() if name in sys.modules)
     found: dict[str, Any] = {}
@@ -216,13 +216,13 @@ def _shared() -> dict[str, dict[Any, Any]]:
     return found
 
 
-def _content(shared: dict[Any, Any]) -> dict[Any, Any]:
+def _training_content(shared: dict[Any, Any]) -> dict[Any, Any]:
     """What a dictionary holds of a training; lists and dictionaries in it may be changed in place."""
     own = {key: each for key, each in shared.items() if getattr(key, "__name__", _JOBS[0]) in _JOBS}
     return {key: each.copy() if type(each) in {list, dict} else each for key, each in own.items()}
 
 
-def installed(file: str) -> bool:
+def is_installed(file: str) -> bool:
     """Whether a file belongs to a package that is installed."""
     return "site-packages" in file or "dist-packages" in file
 

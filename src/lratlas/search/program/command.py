@@ -11,10 +11,10 @@ from pathlib import Path
 
 from lratlas.errors import SearchError, SpecError
 from lratlas.search.advice import Advice
-from lratlas.search.driven.validation import compiled_pattern
+from lratlas.search.driven.validation import compile_pattern
 from lratlas.search.finder import Finder
 from lratlas.search.journal import claim
-from lratlas.search.program.output import stop_if_hopeless, told_no
+from lratlas.search.program.output import describe_missing_metric, stop_if_hopeless
 from lratlas.search.program.process import Limits, Stop, Stopped, divided
 from lratlas.search.program.segment import Judge, TrainedSegment, judge_of, record_judge, segment_folder, train_segment
 from lratlas.search.program.template import Template, check_program, placeholders
@@ -118,7 +118,7 @@ def find_by_command(
         template=template,
         root=root,
         metric=metric,
-        pattern=None if pattern is None else compiled_pattern(pattern),
+        pattern=None if pattern is None else compile_pattern(pattern),
         judge=judge_of(root, metric=metric, pattern=pattern),
         limits=Limits(timeout=timeout, stall=stall),
         turns=Turns(len(finders)),
@@ -248,9 +248,9 @@ def _train(search: _Searching, worker: _Worker, piece: Segment) -> None:
     with search.lock:
         search.started(piece)
     _restore_parent(search, worker, piece)
-    trained = _trained(search, worker, piece)
+    trained = _train_segment(search, worker, piece)
     with search.lock:
-        result = _told(search, finder, piece, trained)
+        result = _record_result(search, finder, piece, trained)
         search.ended(result)
         _drop_states(search.root, finder)
     stop_if_hopeless(finder.results)
@@ -267,23 +267,23 @@ def _restore_parent(search: _Searching, worker: _Worker, piece: Segment) -> None
     try:
         if not segment_folder(search.root, parent.name).has_state:
             # From fresh weights: its own parent's state may be gone as well.
-            again = _trained(search, worker, replace(parent, parent=None, start=0))
+            again = _train_segment(search, worker, replace(parent, parent=None, start=0))
             if again.failure:
                 search.notice(f"{parent.name} could not be trained again for its state: {again.failure}.")
     finally:
         lock.release()
 
 
-def _trained(search: _Searching, worker: _Worker, piece: Segment) -> TrainedSegment:
+def _train_segment(search: _Searching, worker: _Worker, piece: Segment) -> TrainedSegment:
     """What the command makes of a segment; where memory does not suffice, with no other program at the same time.
 
     Raises:
         SearchError: Memory does not suffice for it alone.
     """
     side_by_side = search.turns.most > 1
-    trained = _run(search, worker, piece, alone=False)
+    trained = _run_segment(search, worker, piece, alone=False)
     if trained.out_of_memory and side_by_side:
-        trained = _run(search, worker, piece, alone=True)
+        trained = _run_segment(search, worker, piece, alone=True)
         if not trained.out_of_memory:
             search.turns.most = max(1, search.turns.most - 1)
             search.notice(
@@ -298,7 +298,7 @@ def _trained(search: _Searching, worker: _Worker, piece: Segment) -> TrainedSegm
     return trained
 
 
-def _run(search: _Searching, worker: _Worker, piece: Segment, *, alone: bool) -> TrainedSegment:
+def _run_segment(search: _Searching, worker: _Worker, piece: Segment, *, alone: bool) -> TrainedSegment:
     with search.turns.turn(alone=alone):
         if search.stop.asked.is_set():
             raise Stopped
@@ -318,7 +318,7 @@ def _run(search: _Searching, worker: _Worker, piece: Segment, *, alone: bool) ->
         )
 
 
-def _told(search: _Searching, finder: Finder, piece: Segment, trained: TrainedSegment) -> SegmentResult:
+def _record_result(search: _Searching, finder: Finder, piece: Segment, trained: TrainedSegment) -> SegmentResult:
     """Record the result of a segment; the first one that went well settles by what all are judged."""
     if failure := trained.failure or _lack(search, finder, trained):
         search.notice(f"{piece.name} failed: {failure} ({segment_folder(search.root, piece.name).path}).")
@@ -338,12 +338,12 @@ def _told(search: _Searching, finder: Finder, piece: Segment, trained: TrainedSe
 def _lack(search: _Searching, finder: Finder, trained: TrainedSegment) -> str | None:
     """What a segment does not tell although it is judged by it; None if nothing is missing."""
     if search.judge == "loss":
-        return None if trained.losses else told_no("loss", trained.names, trained.unread)
+        return None if trained.losses else describe_missing_metric("loss", trained.names, trained.unread)
     if trained.value is not None or trained.averaged is not None:
         return None
     # A loss stands in only for a metric that was not named, is to be small, and was never told.
     stands_in = search.judge is None and search.metric is None and finder.search.direction == "minimize"
-    return None if stands_in else told_no(search.metric or "value", trained.names, trained.unread)
+    return None if stands_in else describe_missing_metric(search.metric or "value", trained.names, trained.unread)
 
 
 def time_limit(results: Sequence[SegmentResult], steps: int) -> float | None:

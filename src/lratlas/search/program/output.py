@@ -84,7 +84,7 @@ class OutputParser:
         self.names: dict[str, None] = {}
         self.metric = metric
         self.unread = deque[str](maxlen=KEPT_LINES)
-        self._averaged, self._pattern = averaged_name(metric), pattern
+        self._averaged, self._pattern = average_metric_name(metric), pattern
         self._count = 0
         self._bad: list[str] = []
         self._losses = _Means()
@@ -100,14 +100,14 @@ class OutputParser:
             self._take_number(name, found)
         if "loss" in told:
             self._take_loss(told["loss"])
-        if self._lacks(record, told) and (said := shown(line)):
+        if self._lacks(record, told) and (said := shorten(line)):
             self.unread.append(said)
 
     def losses(self) -> tuple[float, ...]:
         """The finite losses in order, means over equally many of them."""
         return self._losses.all()
 
-    def ended_badly(self) -> str | None:
+    def why_diverged(self) -> str | None:
         """Why the training diverged, judged when it has ended: then a single loss is enough, if it was the last."""
         return self.diverged or (self._bad[0] if self._bad else None)
 
@@ -138,12 +138,12 @@ class OutputParser:
         self._bad = self._bad[:NOT_FINITE_IN_A_ROW]
 
 
-def averaged_name(metric: str) -> str:
+def average_metric_name(metric: str) -> str:
     """The name under which a command tells its metric for the averaged weights."""
     return "averaged" if metric == "value" else f"averaged_{metric}"
 
 
-def told_no(metric: str, names: Collection[str], unread: Sequence[str] = ()) -> str:
+def describe_missing_metric(metric: str, names: Collection[str], unread: Sequence[str] = ()) -> str:
     """The failure of a command that does not tell its metric.
 
     Args:
@@ -158,7 +158,7 @@ def told_no(metric: str, names: Collection[str], unread: Sequence[str] = ()) -> 
     return f"the command told no {metric!r}; {found}{PRINTED + quoted if quoted else ''}"
 
 
-def shown(text: bytes | str, *, longest: int = SHOWN) -> str:
+def shorten(text: bytes | str, *, longest: int = SHOWN) -> str:
     """What a program printed, fit for a message: on one line, without control characters, and shortened."""
     if isinstance(text, bytes):
         text = text[-CHUNK:].decode(errors="replace")

@@ -103,7 +103,7 @@ def run_program(
             env=environment,
             start_new_session=True,
         )
-    with _guarded(process.pid):
+    with _guard_group(process.pid):
         try:
             cut = _watch(process, (stdout, stderr, *watched), look, limits, stop)
         finally:
@@ -159,7 +159,7 @@ def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
 
 
 @contextmanager
-def _guarded(group: int) -> "Generator[None]":
+def _guard_group(group: int) -> "Generator[None]":
     """While this lasts, a process of its own ends the group should this one be killed; needs a shell."""
     guard = None
     with suppress(OSError):
@@ -193,7 +193,7 @@ def visible_gpus() -> tuple[str, ...]:
     """The CUDA devices that programs started here would see, by the names that ``CUDA_VISIBLE_DEVICES`` knows."""
     given = os.environ.get(VARIABLE)
     if given is None:
-        return tuple(map(str, range(_listed() or _counted())))
+        return tuple(map(str, range(_count_listed_gpus() or _count_gpus())))
     names = [name.strip() for name in given.split(",")]
     # As CUDA does: what follows a name that is none is ignored.
     end = next((place for place, name in enumerate(names) if name in {"", "-1", "NoDevFiles"}), len(names))
@@ -223,7 +223,7 @@ def divided(gpus: Sequence[str], workers: int) -> list[dict[str, str]]:
     return [{VARIABLE: ",".join(gpus[start:end])} for start, end in pairwise(ends)]
 
 
-def _listed() -> int:
+def _count_listed_gpus() -> int:
     """How many GPUs the driver lists; 0 where there is none."""
     try:
         found = subprocess.run(
@@ -234,7 +234,7 @@ def _listed() -> int:
     return sum(line.startswith("GPU ") for line in found.stdout.splitlines())
 
 
-def _counted() -> int:
+def _count_gpus() -> int:
     """How many GPUs PyTorch sees, also such as no NVIDIA driver lists."""
     from torch.cuda import device_count
 

@@ -15,11 +15,11 @@ from uuid import uuid4
 
 from lratlas.errors import SearchError
 from lratlas.search.journal import read_object
-from lratlas.search.program.output import OutputParser, Tail, shown, told_no
+from lratlas.search.program.output import OutputParser, Tail, describe_missing_metric, shorten
 from lratlas.search.program.process import Ended, Limits, Stop, run_program
 from lratlas.search.program.template import Template, values_of
 from lratlas.search.segments import Segment
-from lratlas.study.files import TEMPORARY, sealed_json, write_file
+from lratlas.study.files import TEMPORARY, seal_json, write_file
 from lratlas.text import is_finite
 from lratlas.training.memory import says_out_of_memory
 
@@ -134,7 +134,7 @@ def train_segment(
         OSError: The files of the segment cannot be written.
     """
     try:
-        folder = prepared(root, piece.name, piece.parent)
+        folder = prepare_folder(root, piece.name, piece.parent)
     except FileNotFoundError:
         return TrainedSegment(failure=f"the state that {piece.parent} left is missing")
     before = folder.fingerprint()
@@ -165,7 +165,7 @@ def train_segment(
         for line in tail.lines(to_the_end=True):
             told.take(line)
     saved = not is_continued or folder.fingerprint() != before
-    return _judged(told, ended, folder, saved=saved)
+    return _judge_segment(told, ended, folder, saved=saved)
 
 
 def _environment(values: Mapping[str, str], folder: SegmentFolder, more: Mapping[str, str]) -> dict[str, str]:
@@ -175,7 +175,7 @@ def _environment(values: Mapping[str, str], folder: SegmentFolder, more: Mapping
     return {"PYTHONUNBUFFERED": "1", **os.environ, **more, **said, "LRATLAS_OUTPUT": str(folder.output)}
 
 
-def _judged(told: OutputParser, ended: Ended, folder: SegmentFolder, *, saved: bool) -> TrainedSegment:
+def _judge_segment(told: OutputParser, ended: Ended, folder: SegmentFolder, *, saved: bool) -> TrainedSegment:
     """What a segment came to; a divergence explains everything that follows from it."""
     diverged = _divergence(told, ended)
     failure = diverged or _failure(told, ended, folder, saved=saved)
@@ -208,7 +208,7 @@ def _failure(told: OutputParser, ended: Ended, folder: SegmentFolder, *, saved: 
     if ended.code > 0:
         return f"the command exited with code {ended.code}{_last_words(folder)}"
     if told.value is None and told.averaged is None and not told.losses():
-        return told_no(told.metric, told.names, told.unread)
+        return describe_missing_metric(told.metric, told.names, told.unread)
     if not saved:
         return "the command saved no checkpoint; it must write its state to {checkpoint} at the end"
     return None
@@ -231,7 +231,7 @@ def _signal_name(number: int) -> str:
 def _last_words(folder: SegmentFolder) -> str:
     """The last lines that the command printed, those to standard error before others; empty if it printed none."""
     for path in (folder.stderr, folder.stdout):
-        lines = [shown(line, longest=LONGEST_REASON) for line in _last_text(path).splitlines()]
+        lines = [shorten(line, longest=LONGEST_REASON) for line in _last_text(path).splitlines()]
         if last := [line for line in lines if not _MARKS.fullmatch(line)][-LAST_LINES:]:
             return f": {'; '.join(last)[-LONGEST_REASON:]}"
     return ""
@@ -253,7 +253,7 @@ def segment_folder(root: Path, name: str) -> SegmentFolder:
     return SegmentFolder(path=root / "segments" / name)
 
 
-def prepared(root: Path, name: str, parent: str | None) -> SegmentFolder:
+def prepare_folder(root: Path, name: str, parent: str | None) -> SegmentFolder:
     """A fresh folder for a segment, with a copy of its parent's state.
 
     What an interrupted attempt left there is moved away before it is deleted, so that a program that still
@@ -339,7 +339,7 @@ def record_judge(root: Path, judge: Judge, *, metric: str | None, pattern: str |
     Raises:
         OSError: It cannot be written.
     """
-    write_file(root / FILE, sealed_json({"judge": judge, "metric": metric, "pattern": pattern}).encode())
+    write_file(root / FILE, seal_json({"judge": judge, "metric": metric, "pattern": pattern}).encode())
 
 
 def _name(metric: str | None) -> str:

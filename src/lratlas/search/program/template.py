@@ -54,10 +54,10 @@ class Template:
         """Whether a training can be annealed: the command is told the LR at the end."""
         return "final_lr" in self.names
 
-    def filled(self, values: Mapping[str, str]) -> list[str]:
+    def fill(self, values: Mapping[str, str]) -> list[str]:
         """The words of the command with the values of :func:`values_of` in place of the placeholders."""
         words = self.fresh if values["start"] == "0" else self.words
-        return [_BRACES.sub(lambda found: _put(found, values), word) for word in words]
+        return [_BRACES.sub(lambda found: _fill_word(found, values), word) for word in words]
 
 
 def placeholders(command: str) -> Template:
@@ -81,13 +81,13 @@ def placeholders(command: str) -> Template:
     names = frozenset(str(found["name"]) for word in words for found in _BRACES.finditer(word) if found["name"])
     if unknown := sorted(names - PLACEHOLDERS.keys()):
         raise SpecError(
-            f"The command has the unknown placeholder {_listed(unknown)}; allowed are {_listed(PLACEHOLDERS)}. Double"
+            f"The command has the unknown placeholder {_list_names(unknown)}; allowed are {_list_names(PLACEHOLDERS)}. Double"
             " the braces of what is none."
         )
     if "lr" not in names:
         raise SpecError(
             f"The command has no {{lr}}: write it where the LR goes, as in --lr {{lr}}. Allowed are"
-            f" {_listed(PLACEHOLDERS)}."
+            f" {_list_names(PLACEHOLDERS)}."
         )
     if "final_lr" in names and not names & {"checkpoint", "anneal_from"}:
         raise SpecError(
@@ -135,9 +135,9 @@ def values_of(piece: Segment, checkpoint: Path) -> dict[str, str]:
     }
 
 
-def _put(found: re.Match[str], values: Mapping[str, str]) -> str:
+def _fill_word(found: re.Match[str], values: Mapping[str, str]) -> str:
     return f"{{{found['literal']}}}" if found["literal"] else values[str(found["name"])]
 
 
-def _listed(names: Mapping[str, str] | list[str]) -> str:
+def _list_names(names: Mapping[str, str] | list[str]) -> str:
     return ", ".join(f"{{{name}}}" for name in names)
