@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lratlas.search.driven.drive import Driven, begin
+from lratlas.search.driven.drive import Driven, begin_trial
 from lratlas.search.driven.find import find_by_script
 from lratlas.search.driven.outputs import Heard, Outputs, most_telling
 from lratlas.search.driven.script import fill_arguments, placeholders_in, script_body
@@ -233,7 +233,7 @@ def trained(driven: Driven, lr: float, steps: int, output: Path) -> dict[str, fl
     stop = steps if validation else ENDLESS  # what is printed last is printed after the last step
     whole = make_segment(lr=lr, seed=0, start=0, stop=stop, parent=None)
     outputs, heard = Outputs(), Heard()
-    trial = begin(driven, whole, full=steps, outputs=outputs, output=output, heard=heard)
+    trial = begin_trial(driven, whole, full=steps, outputs=outputs, output=output, heard=heard)
     before = cpu_seconds()
     with follow_steps(lambda: trial), several_trainings():
         reached = trial.run(whole)

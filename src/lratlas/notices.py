@@ -38,7 +38,7 @@ def heard(notice: Callable[[str], None]) -> Generator[Callable[[str], None]]:
     """
     outer = [each for each in LOG.handlers if isinstance(each, _Forwarding)]
     if outer and outer[0].notice == notice:
-        yield outer[0].unless_logged
+        yield outer[0].log_once
         return
     handler = _Forwarding(notice)
     LOG.handlers = [each for each in LOG.handlers if each not in outer] + [handler]

@@ -42,7 +42,7 @@ def everywhere(value: float) -> Tensor:
 @quick
 @given(seeds, angles)
 def test_the_path_begins_and_ends_at_its_ends(rule: Rule, seed: int, angle: float) -> None:
-    a, b = (rule.constrained(end) for end in two_ends(seed, angle))
+    a, b = (rule.constrain(end) for end in two_ends(seed, angle))
     close(arc(a, b, 0.0, rule=rule), a)
     close(arc(a, b, 1.0, rule=rule), b)
 
@@ -51,7 +51,7 @@ def test_the_path_begins_and_ends_at_its_ends(rule: Rule, seed: int, angle: floa
 @quick
 @given(seeds, angles, alphas)
 def test_it_turns_evenly_in_the_plane_of_its_ends(rule: Rule, seed: int, angle: float, alpha: float) -> None:
-    a, b = (rule.constrained(end) for end in two_ends(seed, angle))
+    a, b = (rule.constrain(end) for end in two_ends(seed, angle))
     point = arc(a, b, alpha, rule=rule)
     torch.testing.assert_close(angular_distance(a, point), everywhere(alpha * angle), rtol=1e-9, atol=1e-12)
     # What is left of the angle leads to the other end: the shortest way, so in the plane of both.
@@ -104,7 +104,7 @@ def test_weights_that_are_not_on_the_sphere_go_straight(seed: int, alpha: float)
 @quick
 @given(seeds, alphas)
 def test_between_equal_ends_there_is_one_point(rule: Rule, seed: int, alpha: float) -> None:
-    a = rule.constrained(drawn(seed))
+    a = rule.constrain(drawn(seed))
     point = arc(a, a, alpha, rule=rule)
     close(point, a, 1e-14)
     # To the last bit the same all the way, so that nothing that is measured changes.
@@ -115,8 +115,8 @@ def test_between_equal_ends_there_is_one_point(rule: Rule, seed: int, alpha: flo
 @quick
 @given(seeds, alphas)
 def test_between_antiparallel_ends_it_is_a_half_circle(rule: Rule, seed: int, alpha: float) -> None:
-    a = rule.constrained(drawn(seed))
-    b = rule.constrained(scaled(a, -2.5))
+    a = rule.constrain(drawn(seed))
+    b = rule.constrain(scaled(a, -2.5))
     before = torch.get_rng_state()
     point = arc(a, b, alpha, rule=rule)
     assert torch.equal(torch.get_rng_state(), before)

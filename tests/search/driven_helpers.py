@@ -71,7 +71,7 @@ def trials(
 
     def begin(lr: float) -> Callable[[int], Reached]:
         first = make_segment(lr=lr, seed=0, start=0, stop=STOPS[0], parent=None)
-        trial = begin(driven, first, full=full, outputs=outputs, output=folder / f"{lr:g}.txt")
+        trial = begin_trial(driven, first, full=full, outputs=outputs, output=folder / f"{lr:g}.txt")
         everyone.append(trial)
 
         def on(stop: int) -> Reached:

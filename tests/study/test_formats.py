@@ -69,7 +69,7 @@ def test_of_a_part_that_states_todays_format_nothing_is_made_up(tmp_path: Path):
 def test_a_part_of_a_later_format_is_refused_and_not_called_damaged(tmp_path: Path):
     store = Store.create(tmp_path / "study", "spec")
     store.write_bytes("tables/pairs/part.parquet", sealed_part(empty("pairs"), str(FORMAT + 1)))
-    for read in (lambda: store.read_table("pairs"), store.damaged):
+    for read in (lambda: store.read_table("pairs"), store.find_damaged):
         with pytest.raises(StudyError, match=rf"has format {FORMAT + 1}, which needs a later lratlas"):
             read()
 

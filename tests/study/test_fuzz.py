@@ -163,7 +163,7 @@ def test_any_bytes_among_the_parts_are_damage(tmp_path_factory: pytest.TempPathF
         if bad != good:
             with pytest.raises(DamagedFile):
                 read()
-            assert store.damaged() == [path]
+            assert store.find_damaged() == [path]
             store.write_bytes(path, good)
         read()
 

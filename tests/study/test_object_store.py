@@ -118,7 +118,7 @@ def test_a_study_on_s3_is_that_on_a_disk_also_if_the_connection_is_cut(
     assert told == [f"Another process works on {url}; this one waits until it has ended."]
     assert kept <= Store.open(url).parts("traces")
     same(disk, finished)
-    assert Store.open(url).damaged() == []
+    assert Store.open(url).find_damaged() == []
 
 
 def _begun(url: str) -> bool:

@@ -183,7 +183,7 @@ def test_a_damaged_file_is_set_aside_named_and_made_again(
     assert notices == [f"{name} is damaged; it is set aside in damaged/ and made again."]
     assert (finished / "damaged" / name).read_bytes() == whole[: len(whole) // 2]
     assert_equal_studies(atlas, load(whole_study))
-    assert Store.open(finished).damaged() == []
+    assert Store.open(finished).find_damaged() == []
 
 
 def test_a_damaged_plan_is_made_again(finished: Path, explored: Explored, whole_study: Path):

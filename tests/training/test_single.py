@@ -12,7 +12,7 @@ from lratlas.execute.checkpoints import read_segment, segment_tensors
 from lratlas.models.convnet import ConvNet
 from lratlas.models.layers import MaxPool
 from lratlas.models.mlp import MLP
-from lratlas.study.store import opened_weights, sealed_weights
+from lratlas.study.store import open_weights, seal_weights
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import Strategy, build
 from lratlas.training.rules import Rule, adam, adamw, sgd, sphere_rsgd, sphere_sgd
@@ -128,8 +128,8 @@ def test_compiled_a_run_read_from_a_file_is_trained_on_by_the_program_of_its_fir
         return train_stack(program, stack, lrs=lrs, batches=BATCHES[:, None], train=train).stack
 
     def read(stack: Stack) -> Stack:
-        data = sealed_weights(segment_tensors(runs, stack, {}, 0.0))
-        return read_segment(opened_weights(data), runs, counts=[], step=stack.step, device=torch.device("cpu"))[0]
+        data = seal_weights(segment_tensors(runs, stack, {}, 0.0))
+        return read_segment(open_weights(data), runs, counts=[], step=stack.step, device=torch.device("cpu"))[0]
 
     start = start_stack(point.weights, point.buffers, rule)
     first = train_on(start)

@@ -102,17 +102,17 @@ def _posterize_hard(images: Tensor, levels: Tensor) -> Tensor:
 
 
 def _solarize(images: Tensor, levels: Tensor) -> Tensor:
-    return _solarize(images, 255 * (1 - levels.abs()))
+    return _invert_above(images, 255 * (1 - levels.abs()))
 
 
 def _solarize_above(images: Tensor, levels: Tensor) -> Tensor:
     # Stronger with a lower level, as in the reference.
-    return _solarize(images, 256 * levels.abs())
+    return _invert_above(images, 256 * levels.abs())
 
 
 def _solarize_add(images: Tensor, levels: Tensor) -> Tensor:
     brighter = (images + 110 * _each(levels.abs()) + _SLACK).clamp(max=255).to(torch.uint8)
-    return _solarize(brighter, torch.full_like(levels, 128))
+    return _invert_above(brighter, torch.full_like(levels, 128))
 
 
 def _invert(images: Tensor, _levels: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ def _without_bits(images: Tensor, dropped: Tensor) -> Tensor:
     return (images >> bits) << bits
 
 
-def _solarize(images: Tensor, thresholds: Tensor) -> Tensor:
+def _invert_above(images: Tensor, thresholds: Tensor) -> Tensor:
     return torch.where(images >= _each(thresholds - _SLACK), 255 - images, images)
 
 

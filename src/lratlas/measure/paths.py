@@ -38,7 +38,7 @@ def angular_distance(a: Weights, b: Weights) -> Tensor:
 
 def interpolate(a: Weights, b: Weights, alpha: float, *, rule: Rule) -> Weights:
     """The point at ``alpha`` in [0, 1] on the straight line from ``a`` to ``b``, put back on the rule's sphere."""
-    return rule.constrained({name: torch.lerp(a[name], b[name], alpha) for name in a})
+    return rule.constrain({name: torch.lerp(a[name], b[name], alpha) for name in a})
 
 
 def arc(a: Weights, b: Weights, alpha: float, *, rule: Rule) -> Weights:
@@ -59,7 +59,7 @@ def arc(a: Weights, b: Weights, alpha: float, *, rule: Rule) -> Weights:
         name: (expand(along, value) * value + expand(aside, value) * across[name]).to(a[name].dtype)
         for name, value in middle.items()
     }
-    return rule.constrained({name: point[name] if name in point else torch.lerp(a[name], b[name], alpha) for name in a})
+    return rule.constrain({name: point[name] if name in point else torch.lerp(a[name], b[name], alpha) for name in a})
 
 
 def path_errors(

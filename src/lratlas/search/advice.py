@@ -302,7 +302,7 @@ def _explain_tie(
             f"{span}: the metric is always {search.metric(found[-1].scores[0]):.4g}. Either the LR has no effect (is it"
             " passed to the optimizer?), or larger ones are needed, or a longer training."
         )
-    width = max(found[-1].allowed(at) for at in range(len(found[-1].lrs)))
+    width = max(found[-1].allowance(at) for at in range(len(found[-1].lrs)))
     more = "more validation samples, a longer training or a larger budget" if search.samples else "a longer training"
     return f"{span}: differences are below {width:.2g}, the noise of one seed and the validation set. Try {more}."
 
@@ -368,7 +368,7 @@ def _compare_lrs(search: Search, found: Sequence[Level]) -> pl.DataFrame:
             "seeds": level.seeds[at],
             "metric": search.metric(level.scores[at]),
             "error": level.error(at),
-            "allowed": level.allowed(at),
+            "allowed": level.allowance(at),
             "near": lr in level.near(),
         }
         for level in found

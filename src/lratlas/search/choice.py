@@ -186,7 +186,7 @@ def _edges(search: Search, found: Sequence[Level], *, up: bool) -> list[tuple[Le
 def _edge(search: Search, level: Level, *, up: bool) -> float | None:
     """The LR at which the distance to the best one is as large as it may be; None where all on that side are near."""
     margin = search.tolerance * abs(level.scores[level.best])
-    excess = [level.behind(at) - margin - level.allowed(at) for at in range(len(level.lrs))]
+    excess = [level.behind(at) - margin - level.allowance(at) for at in range(len(level.lrs))]
     step = 1 if up else -1
     at = level.best
     while 0 <= at + step < len(level.lrs):

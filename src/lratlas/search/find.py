@@ -283,8 +283,8 @@ def _same_task(folder: Path, task: Prepared) -> None:
         )
     if combine_parts(stored) != combine_parts(parts):
         raise SearchError(
-            f"The search in {folder} is of another task: {describe_changes(stored, parts)} changed. Use another folder, or"
-            " undo the change."
+            f"The search in {folder} is of another task: {describe_changes(stored, parts)} changed. Use another folder,"
+            " or undo the change."
         )
 
 

@@ -273,7 +273,7 @@ def _results(trainer: SegmentTrainer, first: Segment, trained: TrainState, data:
     return [
         TrainedSegment(
             value=values[lane].mean if values and alive[lane] else None if alive[lane] else math.nan,
-            average_tails=averages[lane].mean if averages and alive[lane] else None if alive[lane] else math.nan,
+            averaged=averages[lane].mean if averages and alive[lane] else None if alive[lane] else math.nan,
             error=counts[lane].error,
             losses=tuple(losses[:, lane].tolist()),
         )

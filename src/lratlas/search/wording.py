@@ -100,8 +100,8 @@ def warnings_of(
     yield from _lost_states(results)
     if next_segments(search, results):
         yield (
-            f"The search is not over: it has trained {trainings_spent(search, results):.2f} of at most {search.budget:g} full"
-            " trainings."
+            f"The search is not over: it has trained {trainings_spent(search, results):.2f} of at most"
+            f" {search.budget:g} full trainings."
         )
     elif advice.lr is not None:
         yield from _on_little(search, found)

@@ -54,7 +54,7 @@ def initial_tensors(
     frozen = {name: stack([point[name] for point in named]) for name in named[0] if name not in trained}
     held = [dict(model.named_buffers()) for model in models]
     buffers = {name: spread(stack([point[name] for point in held])) for name in held[0]}
-    return tasks[0].update.constrained(weights), buffers, frozen
+    return tasks[0].update.constrain(weights), buffers, frozen
 
 
 def samples(

@@ -36,7 +36,7 @@ def reconcile_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:
 
 def set_damaged_aside(store: Store, notice: Callable[[str], None]) -> None:
     """Set aside the parts of tables and the weights that are damaged, each with a sentence about it."""
-    for path in store.damaged():
+    for path in store.find_damaged():
         _set_aside(store, path, notice)
 
 
@@ -116,8 +116,8 @@ def describe(store: Store, extras: Iterable[Measurement]) -> None:
         found = known.get(name)
         if found and found.columns != wanted.columns and store.parts(name):
             raise StudyError(
-                f"{store.url} has the measurement {name} with the columns {_list_columns(found.columns)}, but now they are"
-                f" {_list_columns(wanted.columns)}; give it another name, or undo the change."
+                f"{store.url} has the measurement {name} with the columns {_list_columns(found.columns)}, but now they"
+                f" are {_list_columns(wanted.columns)}; give it another name, or undo the change."
             )
         if found != wanted:
             write_description(store, name, wanted)

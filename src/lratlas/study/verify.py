@@ -53,7 +53,7 @@ def faults(store: Store) -> list[Fault]:
         plan = read_stored_plan(store)
     except DamagedFile:
         found.append(Fault(path=PLAN, what=ALTERED))
-    found += [Fault(path=path, what=ALTERED) for path in store.damaged()]
+    found += [Fault(path=path, what=ALTERED) for path in store.find_damaged()]
     found += [*_of_spec(store, plan), *_artifact_faults(store), *_of_notes(store)]
     found += _missing(store, plan) if plan else []
     return sorted(found, key=lambda fault: fault.path)

@@ -31,6 +31,5 @@ def average_tails(tails: Mapping[int, Weights], *, rule: Rule, dtype: torch.dtyp
     """SWA-k for every count k: the mean of the k checkpoints, put back on the sphere if there is one."""
     means = {count: {name: value / count for name, value in total.items()} for count, total in tails.items()}
     return {
-        count: {name: value.to(dtype) for name, value in rule.constrained(mean).items()}
-        for count, mean in means.items()
+        count: {name: value.to(dtype) for name, value in rule.constrain(mean).items()} for count, mean in means.items()
     }

@@ -182,7 +182,7 @@ def _train_trial(
         with seed_generators(0):
             trained = train_stack(
                 program,
-                start_stack(task.update.constrained(weights), buffers, task.update),
+                start_stack(task.update.constrain(weights), buffers, task.update),
                 lrs=torch.tensor([[LR, 0.5 * LR][:lanes]], dtype=trial.dtype),
                 batches=trial.batches[:, None],
                 draws={name: value[:, None] for name, value in trial.draws.items()} or None,

@@ -143,7 +143,7 @@ def _train(
             kept[stop] = stack.weights
         if fits and test:
             accuracy = partial(_test_accuracy, program, stack, test)
-            fits = fits.and_then(sums[_ACCURACY], steps=stop - before, step=stop, test_accuracy=accuracy)
+            fits = fits.extend(sums[_ACCURACY], steps=stop - before, step=stop, test_accuracy=accuracy)
         if trace_every and (stop % trace_every == 0 or stop == end):
             rows.append(_row(program, stack, totals / (stop - row), test))
             totals, row = torch.zeros_like(totals), stop

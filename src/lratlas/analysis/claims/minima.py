@@ -118,8 +118,8 @@ def sharpness_unrelated(evidence: Evidence) -> Judgement:
     effect = clip_gain(over_seeds(coefficients.drop_nulls().to_numpy()), -1.0, 1.0)
     said = (
         f"Among models of equal training loss, about {loss:.2g}, from different learning rates, the rank correlation "
-        f"between sharpness (top Hessian eigenvalue) and test error is {describe_effect(effect, factor=1, unit='')}; from "
-        f"{ORDERS}, or below −{ORDERS}, sharpness would order them."
+        "between sharpness (top Hessian eigenvalue) and test error is "
+        f"{describe_effect(effect, factor=1, unit='')}; from {ORDERS}, or below −{ORDERS}, sharpness would order them."
     )
     # Neither larger nor smaller than what would be an order
     mirrored = replace(effect, mean=-effect.mean, low=_minus(effect.high), high=_minus(effect.low))

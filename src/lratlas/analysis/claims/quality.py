@@ -84,8 +84,8 @@ def flr_matters(evidence: Evidence) -> Judgement:
     parts = (exceeds(effect, 0.0, negligible=NEGLIGIBLE), opposite(exceeds(level, HARDLY)))
     said = (
         f"Between fine-tuning with {format_lr(flrs[0])} and with {format_lr(flrs[-1])}, test accuracy differs by "
-        f"{describe_effect(level)} just above the threshold ({lr_range(sides.near)}) and by {describe_effect(further)} at larger "
-        f"learning rates ({lr_range(sides.beyond)}); up to {100 * HARDLY:g} points hardly matter."
+        f"{describe_effect(level)} just above the threshold ({lr_range(sides.near)}) and by {describe_effect(further)} "
+        f"at larger learning rates ({lr_range(sides.beyond)}); up to {100 * HARDLY:g} points hardly matter."
     )
     open_part = (effect, 0.0) if parts[0] == "inconclusive" else (level, HARDLY)
     what = what_would_tell(*open_part)
@@ -124,7 +124,8 @@ def two_stages_recover(evidence: Evidence) -> Judgement:
     said = (
         f"From a learning rate that is too large ({first}), a second one just above the threshold ({second}) leads to "
         f"{100 * both.mean():.1f} % test accuracy, against {100 * high.mean():.1f} % without it, a gain of "
-        f"{describe_effect(effect)}, and {100 * low.mean():.1f} % from the second alone, a difference of {describe_effect(behind)}."
+        f"{describe_effect(effect)}, and {100 * low.mean():.1f} % from the second alone, a difference of "
+        f"{describe_effect(behind)}."
     )
     open_part = (effect, 0.0) if parts[0] == "inconclusive" else (behind, -RECOVERED)
     what = what_would_tell(*open_part)

@@ -32,7 +32,8 @@ def make_text(name: str, chart: Chart) -> Text:
         heading=chart.title or _axis_title(name).capitalize(),
         caption=f"{_axis_title(chart.y).capitalize()} against {against}{series}, from the table {name} of a custom"
         f" measurement. {drawn}. Runs that diverged are left out.",
-        alt=f"Chart of {_axis_title(chart.y)} against {against}{series}, for pre-trained, fine-tuned and averaged models.",
+        alt=f"Chart of {_axis_title(chart.y)} against {against}{series}, for pre-trained, fine-tuned and averaged"
+        " models.",
     )
 
 

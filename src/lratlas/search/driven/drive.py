@@ -182,7 +182,7 @@ class _Pool:
         if self.driven.alone:
             return self.driven.alone(segment, self.driven.epochs(segment), seconds, output)
         driven, full = replace(self.driven, validation=None), self.finder.search.steps
-        trial = begin(driven, segment, full=full, outputs=self.outputs, output=output)
+        trial = begin_trial(driven, segment, full=full, outputs=self.outputs, output=output)
         self.running = trial
         try:
             return trial.run(segment).losses
@@ -197,10 +197,10 @@ class _Pool:
     def _begin_trial(self, segment: Segment) -> Trial:
         finder = self.finder
         output = finder.folder / OUTPUT / f"{segment.name.rpartition('-to')[0]}.txt"
-        return begin(self.driven, segment, full=finder.search.steps, outputs=self.outputs, output=output)
+        return begin_trial(self.driven, segment, full=finder.search.steps, outputs=self.outputs, output=output)
 
 
-def begin(
+def begin_trial(
     driven: Driven, segment: Segment, *, full: int, outputs: Outputs, output: Path, heard: Heard | None = None
 ) -> Trial:
     """A training that waits before its first line.

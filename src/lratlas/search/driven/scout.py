@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lratlas.errors import LRAtlasError, SearchError, SpecError, meant
-from lratlas.search.driven.drive import NOT_SEEN, OUTPUT, SCHEDULE, Driven, begin
+from lratlas.search.driven.drive import NOT_SEEN, OUTPUT, SCHEDULE, Driven, begin_trial
 from lratlas.search.driven.outputs import RETURNED, Heard, Outputs, Printed, make_printed, most_telling
 from lratlas.search.driven.steps import follow_steps
 from lratlas.search.driven.trial import ENDLESS, Reached, Trial
@@ -198,7 +198,7 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
     alone, outputs = replace(driven, imposed=False, validation=None, unit=1), Outputs()
     segment = make_segment(lr=_LR, seed=0, start=0, stop=stop, parent=None)
     output = root / _BEFORE
-    trial = begin(alone, segment, full=stop, outputs=outputs, output=output, heard=heard)
+    trial = begin_trial(alone, segment, full=stop, outputs=outputs, output=output, heard=heard)
     at = ENDLESS if whole else 1
     with follow_steps(lambda: trial), several_trainings():
         reached = trial.run(replace(segment, stop=at))

@@ -393,7 +393,7 @@ class Trial:
         """The validation metric, of averages in the place of the weights where they are given."""
         assert isinstance(self._validation, Validation)
         own = self._steps.known(), self._steps.parameters()
-        with undo_changes(*own, modules, names, self._roots), self._outputs.recorded() as printed:
+        with undo_changes(*own, modules, names, self._roots), self._outputs.record() as printed:
             for each, mean in average:
                 each.data.copy_(mean)
             return self._validation(names, printed)

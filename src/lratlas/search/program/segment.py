@@ -150,7 +150,7 @@ def train_segment(
     values = values_of(piece, folder.checkpoint)
     try:
         ended = run_program(
-            template.filled(values),
+            template.fill(values),
             environment=_environment(values, folder, environment),
             stdout=folder.stdout,
             stderr=folder.stderr,
@@ -195,7 +195,7 @@ def _divergence(told: OutputParser, ended: Ended) -> str | None:
         if value is not None and not is_finite(value):
             return told.diverged or f"the {name} was not finite ({value})"
     if told.diverged or ended.code != 0 or told.value is None:
-        return told.ended_badly()
+        return told.why_diverged()
     return None
 
 

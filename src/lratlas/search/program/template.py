@@ -81,8 +81,8 @@ def placeholders(command: str) -> Template:
     names = frozenset(str(found["name"]) for word in words for found in _BRACES.finditer(word) if found["name"])
     if unknown := sorted(names - PLACEHOLDERS.keys()):
         raise SpecError(
-            f"The command has the unknown placeholder {_list_names(unknown)}; allowed are {_list_names(PLACEHOLDERS)}. Double"
-            " the braces of what is none."
+            f"The command has the unknown placeholder {_list_names(unknown)}; allowed are {_list_names(PLACEHOLDERS)}."
+            " Double the braces of what is none."
         )
     if "lr" not in names:
         raise SpecError(
