@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lratlas.rng import seed_generators
-from lratlas.search.driven.drive import Driven
+from lratlas.search.driven.drive import Driven, begin_trial
 from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.steps import follow_steps
 from lratlas.search.driven.trial import Reached, Trial
