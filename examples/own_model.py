@@ -56,7 +56,7 @@ def main() -> None:
         average={"counts": [2, 5]},
         training={"compile": False},
     )
-    print(*atlas.summary(), sep="\n")
+    print(*atlas.summary, sep="\n")
     print(f"Report: {atlas.folder}/report.html")
 
 

@@ -83,7 +83,7 @@ def test_an_atlas_loads_as_it_was_made(whole: Atlas):
 
 def test_a_summary_is_a_list_of_sentences(whole: Atlas, running: Path):
     for atlas in (whole, load(running)):
-        sentences = atlas.summary()
+        sentences = atlas.summary
         assert len(sentences) >= 3
         assert all(sentence[0].isupper() and sentence.endswith(".") for sentence in sentences)
 
@@ -159,7 +159,7 @@ def test_a_study_that_is_hardly_begun_has_empty_tables(tmp_path: Path):
     assert atlas.plan is None
     assert {name: table.schema for name, table in atlas.tables.items()} == SCHEMAS
     assert all(table.is_empty() for table in atlas.tables.values())
-    assert atlas.summary() == ["Nothing is trained yet."]
+    assert atlas.summary == ["Nothing is trained yet."]
     assert not atlas.elr
     with pytest.raises(StudyError, match="no finished run"):
         atlas.model("abc")
@@ -172,7 +172,7 @@ def test_a_report_is_one_page_with_the_facts(whole: Atlas):
     text = Path(whole.folder, "report.html").read_text(encoding="utf-8")
     assert "blobs" in text
     assert torch.__version__.split("+")[0] in text
-    assert all(sentence.split(",")[0] in text for sentence in whole.summary() if "'" not in sentence)
+    assert all(sentence.split(",")[0] in text for sentence in whole.summary if "'" not in sentence)
     assert {path.stem for path in Path(whole.folder, "figures").glob("*.pdf")} >= set(CHARTS)
     assert all(path.read_bytes().startswith(b"%PDF") for path in Path(whole.folder, "figures").glob("*.pdf"))
 

@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lratlas.analysis.recommendation import Recommendation
     from lratlas.api.compare import Comparison, compare
     from lratlas.api.explore import explore, resume
     from lratlas.api.load import load
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from lratlas.monitor.rules import Rules
     from lratlas.monitor.tracker import Look
     from lratlas.monitor.watch import watch
+    from lratlas.recommendation import Recommendation
     from lratlas.search.advice import Advice
     from lratlas.search.find import find
     from lratlas.search.finder import Finder
@@ -58,7 +58,7 @@ _HOMES = {
     "Finder": "search.finder",
     "Look": "monitor.tracker",
     "Measurement": "measure.base",
-    "Recommendation": "analysis.recommendation",
+    "Recommendation": "recommendation",
     "Rules": "monitor.rules",
     "Segment": "search.segments",
     "Task": "task",

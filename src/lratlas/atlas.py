@@ -11,7 +11,7 @@ import polars as pl
 from lratlas.analysis.boundaries import boundaries
 from lratlas.analysis.claims import claims
 from lratlas.analysis.power_law import power_law
-from lratlas.analysis.recommendation import Recommendation, recommendation
+from lratlas.analysis.recommendation import recommend
 from lratlas.analysis.regimes import regimes, run_evidence
 from lratlas.analysis.sparsity import sparsity
 from lratlas.analysis.summary import summary
@@ -19,6 +19,7 @@ from lratlas.config.sections import Spec
 from lratlas.errors import StudyError, meant
 from lratlas.measure.base import ORDER, Chart
 from lratlas.measure.builtin import MEASUREMENTS
+from lratlas.recommendation import Recommendation
 from lratlas.study.artifacts import is_whole
 from lratlas.study.description import Description
 from lratlas.study.folder import PYTHON
@@ -159,16 +160,19 @@ class Atlas:
         """The regime of each pre-training LR, with its evidence."""
         return self.table("regimes")
 
+    @property
     def summary(self) -> list[str]:
         """What the tables say, in plain sentences."""
         if self.tables["regimes"].is_empty():
             return ["Nothing is trained yet."]
         return summary(self.tables, elr=self.elr)
 
+    @property
     def recommendation(self) -> Recommendation | None:
-        """The initial LRs to use, with the score they lead to; None where no model was finished yet."""
-        return recommendation(self.tables, elr=self.elr)
+        """The initial LR to use, with the score that it leads to; None where no model was finished yet."""
+        return recommend(self.tables, elr=self.elr)
 
+    @property
     def next_plr(self) -> float | None:
         """The PLR that a bisection trains next; None if it is done, or the spec asks for none.
 
@@ -177,6 +181,7 @@ class Atlas:
         """
         return next_plr(self.tables, self.spec.refine) if self.spec.refine else None
 
+    @property
     def regimes_in_short(self) -> str:
         """The PLRs of each regime, as the ends of their range, and why they are undecided: ``1: 1e-3–1e-2, 2A: …``."""
         parts = [

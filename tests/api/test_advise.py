@@ -44,7 +44,7 @@ def test_json_has_all_fields(tmp_path: Path) -> None:
     found = searched()
     write_advice(found, tmp_path)
     record = strict((tmp_path / "advice.json").read_text(encoding="utf-8"))
-    assert set(record) == {each.name for each in fields(Advice)} | {"statement"}
+    assert set(record) == {each.name for each in fields(Advice)} | {"statement", "recommendation"}
     assert record["statement"] == found.statement
     assert record["lr"] == found.lr
     assert record["warnings"] == list(found.warnings)

@@ -104,7 +104,7 @@ def test_a_gain_is_the_same_wherever_it_is_shown(whole: Atlas, claim: str, of: s
     said = f"{plain(100 * effect)} points (95 % interval {signed_interval(100 * low, 100 * high)}"
     page = unescape(page_of(whole, Drawn(charts={}, missing={})))
     assert f"{GAIN} is {said}" in page
-    (sentence,) = [text for text in whole.summary() if said.replace("interval", "interval over seeds") in text]
+    (sentence,) = [text for text in whole.summary if said.replace("interval", "interval over seeds") in text]
     assert sentence in page
     assert GAIN[1:] in sentence
     assert f"({signed_interval(100 * low, 100 * high)})" in unescape(found.html())

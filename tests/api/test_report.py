@@ -74,7 +74,7 @@ def test_a_study_shows_the_charts_it_asks_for(whole: Atlas, running: Atlas, part
     assert {*part.charts, *part.missing} == {*running.charts}
     assert "traces" in part.charts
     assert "pairs" in part.missing["geometry"]
-    recommended = whole.recommendation()
+    recommended = whole.recommendation
     assert recommended is not None
     assert recommended.statement in page_of(whole, Drawn(charts={}, missing={}))
 

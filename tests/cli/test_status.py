@@ -66,11 +66,11 @@ def test_verdicts_are_counted_and_told(judged: Path, run: Run):
 def test_jobs_steps_regimes_and_the_advice_are_told(study: Path, run: Run):
     out = run("status", study).out
     assert "\nJobs: pretrain 1 of 1, finetune 1 of 1, geometry 1 of 1\nSGD steps: 232 of 232\n" in out
-    assert f"\nRegimes: {load(study).regimes_in_short()}\n" in out
+    assert f"\nRegimes: {load(study).regimes_in_short}\n" in out
     assert " a constant effective learning rate " in out
     advice = json.loads(run("status", study, "--json").out)["recommendation"]
-    assert advice["low"] <= advice["best"] <= advice["high"]
-    assert advice["best"] in (1e-3, 1e-1)
+    assert advice["low"] <= advice["lr"] <= advice["high"]
+    assert advice["lr"] in (1e-3, 1e-1)
 
 
 def test_the_time_left_is_told_while_there_is_training_to_do(study: Path, run: Run):

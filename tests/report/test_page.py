@@ -12,21 +12,22 @@ import polars as pl
 import pytest
 
 from lratlas.analysis.claims import CLAIMS
-from lratlas.analysis.recommendation import Recommendation
+from lratlas.recommendation import COMPARED, Recommendation
 from lratlas.report.charts.study_charts import CHARTS
 from lratlas.report.page import page
 from lratlas.tables import SCHEMAS, Tables, empty
 
 EVIL = "<script>alert(1)</script>"
 ADVICE = Recommendation(
-    best=1e-2,
+    lr=1e-2,
     low=7.5e-3,
     high=2e-2,
-    score="test_accuracy",
+    finish="fine-tune",
+    metric="test_accuracy",
     value=0.8,
     flr=1e-4,
-    count=None,
     at_edge=False,
+    evidence=pl.DataFrame(schema=COMPARED),
     statement="Start with 1e-2.",
 )
 

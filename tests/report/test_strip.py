@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from lratlas.analysis.recommendation import Recommendation
+from lratlas.recommendation import COMPARED, Recommendation
 from lratlas.report.page import readable_ink, strip
 from lratlas.report.theme import REGIME_COLOURS
 from lratlas.tables import SCHEMAS, Tables, empty
@@ -16,7 +16,16 @@ def regimes(**names: str) -> Tables:
 
 def advice(low: float, high: float) -> Recommendation:
     return Recommendation(
-        best=low, low=low, high=high, score="test_accuracy", value=0.9, flr=None, count=5, at_edge=False, statement=""
+        lr=low,
+        low=low,
+        high=high,
+        finish="average",
+        metric="test_accuracy",
+        value=0.9,
+        count=5,
+        at_edge=False,
+        evidence=pl.DataFrame(schema=COMPARED),
+        statement="",
     )
 
 

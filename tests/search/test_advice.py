@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lratlas.errors import SearchError
+from lratlas.recommendation import COMPARED as RECOMMENDED
 from lratlas.search.advice import COMPARED, EVIDENCE, Advice, advise
 from lratlas.search.regimes import Bracket, levels
 from lratlas.search.segments import Segment, SegmentResult, make_segment
 from lratlas.search.settings import Search
+from lratlas.tables import SCHEMAS
 from search.find_helpers import STEPS, Answer, Valley, a_search, cost, diverged, failed, normal, result, searched
 
 
@@ -57,6 +59,23 @@ def test_an_advice_has_what_the_search_found():
     assert (advice.convergence, advice.divergence) == (None, None)
     assert advice.segment == f"lr0.01-seed0-to{STEPS // 4}"
     assert advice.checkpoint is None
+
+
+def test_a_search_recommends_and_places_boundaries_as_a_study_does():
+    advice = advised(a_search(), Valley(best=0.01))
+    recommended = advice.recommendation
+    assert recommended is not None
+    assert (recommended.lr, recommended.low, recommended.high) == found(advice)
+    assert (recommended.finish, recommended.value, recommended.statement) == (
+        advice.finish, advice.expected, advice.statement,
+    )  # fmt: skip
+    assert recommended.evidence.schema == RECOMMENDED
+    assert recommended.evidence["lr"].is_sorted()
+    assert recommended.evidence.filter("as_good")["lr"].is_between(recommended.low, recommended.high).all()
+    assert not recommended.at_edge
+    assert advice.boundaries.schema == SCHEMAS["boundaries"]
+    assert advice.boundaries["boundary"].to_list() == ["convergence", "subregime", "divergence"]
+    assert advised(a_search(), lambda asked: result(asked, value=1.0)).recommendation is None
 
 
 def test_accuracies_are_told_as_accuracies():
@@ -350,6 +369,7 @@ def test_a_threshold_of_divergence_lies_above_the_advised_lr():
     below = max(lr for lr in search.lrs if lr <= 0.05)
     above = min(lr for lr in search.lrs if lr > 0.05)
     assert advice.divergence == Bracket(below=below, above=above)
+    assert advice.boundaries.row(2) == ("divergence", below, above, math.sqrt(below * above), None, None)
 
 
 def test_the_threshold_of_convergence_follows_from_the_losses():

@@ -123,7 +123,7 @@ def run(case: dict[str, str], folder: str) -> dict[str, Any]:
         advice = f"SearchError: {error}"
     return {
         "report": (Path(folder) / "report.html").stat().st_size,
-        "summary": atlas.summary(),
+        "summary": atlas.summary,
         "accuracies": atlas.table("runs")["test_accuracy"].to_list(),
         "diverged": atlas.table("runs")["diverged"].to_list(),
         "regimes": atlas.table("regimes").select("regime", "reason").rows(),

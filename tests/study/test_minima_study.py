@@ -168,7 +168,7 @@ def test_exploring_bisects_and_says_so(small_task: Made, tmp_path: Path):
     assert notices == ["Bisection: PLR 10 is added.", "Bisection: PLR 1 is added."]
     assert atlas.regimes["plr"].to_list() == [1e-1, 1, 10, 1e3]
     assert (tmp_path / "study" / "report.html").is_file()
-    assert load(tmp_path / "study").next_plr() is None
+    assert load(tmp_path / "study").next_plr is None
 
 
 @pytest.mark.usefixtures("explored")
@@ -222,10 +222,10 @@ def test_bisection_adds_plrs_to_a_study_until_the_bracket_is_narrow(
     }
     atlas = explored(folder, task, **sections)
     assert atlas.regimes.select("plr", "regime").rows() == [(1e-1, "1"), (1e3, "3")]
-    assert atlas.next_plr() == 10
+    assert atlas.next_plr == 10
     again = explored(folder, task, more=(10,), **sections)
     assert again.regimes.select("plr", "regime").rows() == [(1e-1, "1"), (10, "3"), (1e3, "3")]
-    assert again.next_plr() is None
+    assert again.next_plr is None
     # What bisection added is no alteration of the spec: conducting again finds nothing to do.
     assert explored(folder, task, **sections).table("runs").equals(again.table("runs"))
 

@@ -109,7 +109,7 @@ def read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         for name in TABLES:
             assert json.loads(command("show", folder, name, "--format", "json")) == [] or len(atlas.table(name))
         texts = [command("show", folder, "regimes"), command("status", folder), command("compare", folder)]
-        texts += atlas.summary()
+        texts += atlas.summary
         assert not [text for text in texts if re.search(r"\bNone\b|\bnan\b", text)]
         return json.loads(command("status", folder, "--json"))
 
@@ -127,15 +127,15 @@ def test_images_with_a_target_that_is_a_number(tmp_path: Path, repeats: int, rea
         assert runs[column].null_count() == runs.height
     assert atlas.regimes["regime"].to_list()[0] == "undecided"
     assert atlas.regimes["reason"].to_list()[0] == "has not moved"
-    advised = atlas.recommendation()
+    advised = atlas.recommendation
     assert advised
-    assert advised.score == "test_loss"
+    assert advised.metric == "test_loss"
     finished = runs.filter((runs["flr"] == 1e-3) | (runs["stage"] == "average"))
     means = finished.group_by("plr", "stage").agg(pl.col("test_loss").mean())
     assert advised.value == pytest.approx(means["test_loss"].min())
     assert {"loss", "geometry", "traces"} <= {*atlas.charts}
     assert not {"accuracy", "bands", "features"} & {*atlas.charts}
-    said = " ".join(atlas.summary())
+    said = " ".join(atlas.summary)
     assert "Too small: 1e-9; the loss has not moved from its start." in said
     assert "test loss" in said
     assert "accuracy" not in said
@@ -196,7 +196,7 @@ class Dead(nn.Module):
 def test_every_lr_is_at_chance(tmp_path: Path, read: Read):
     atlas = study(tmp_path / "study", classes(model=Dead), [0.1, 1.0], repeats=2, **EVERYTHING)
     assert atlas.regimes["regime"].to_list() == ["3", "3"], "its gradient is zero, so it is not too slow"
-    assert "predictions are no better than chance" in " ".join(atlas.summary())
+    assert "predictions are no better than chance" in " ".join(atlas.summary)
     read(atlas)
 
 
@@ -210,11 +210,11 @@ def test_every_lr_is_too_small(task: Callable[..., Task], repeats: int, tmp_path
     small = atlas.regimes.filter(reason="has not moved")
     assert small["regime"].to_list() == ["undecided"] * 3
     assert atlas.boundaries["value"].to_list() == [None] * 3
-    assert atlas.summary() == [SMALL]
+    assert atlas.summary == [SMALL]
     status = read(atlas)
     assert status["recommendation"] is None
     assert {row["statement"] for row in status["claims"]} == {SMALL}
-    assert "undecided (has not moved): 1e-12–1e-10" in atlas.regimes_in_short()
+    assert "undecided (has not moved): 1e-12–1e-10" in atlas.regimes_in_short
     page = (Path(atlas.folder) / "report.html").read_text()
     assert SMALL in page
     assert "has not moved" in page
@@ -283,7 +283,7 @@ def test_losses_below_zero_without_labels(tmp_path: Path, read: Read):
     assert atlas.table("traces")["train_loss"].min() < -0.1  # pyright: ignore[reportOperatorIssue, reportOptionalOperand]
     assert "1" not in atlas.regimes["regime"].to_list()
     assert "losses below 0" in atlas.regimes["reason"].to_list()
-    assert "Add a constant to the loss, so that a perfect fit has the loss 0." in " ".join(atlas.summary())
+    assert "Add a constant to the loss, so that a perfect fit has the loss 0." in " ".join(atlas.summary)
     read(atlas)
     below = regression(train=(torch.zeros(32, 1, 4, 4), torch.zeros(32, 1)), loss=squares_below_zero)
     with pytest.raises(TaskError, match="add a constant to the loss, so that a perfect fit has the loss 0"):

@@ -1,41 +1,24 @@
 """Which initial LRs to use for a final model as good as the best one found."""
 
-from dataclasses import dataclass
+import polars as pl
 
 from lratlas.analysis.regimes import all_too_small
-from lratlas.analysis.scores import average_runs, best_averaged, best_fine_tuned, fine_tuned_runs, good_range, score_of
+from lratlas.analysis.scores import (
+    Score,
+    average_runs,
+    best_averaged,
+    best_fine_tuned,
+    fine_tuned_runs,
+    good_range,
+    means,
+    score_of,
+)
+from lratlas.recommendation import COMPARED, Recommendation
 from lratlas.tables import Tables
 from lratlas.text import format_lr
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recommendation:
-    """The initial LRs to use.
-
-    Attributes:
-        best: The best PLR tested.
-        low: The smallest PLR of those around it that are as good.
-        high: The largest.
-        score: How quality is measured, a column of ``runs``.
-        value: The mean score of the best over seeds.
-        flr: What to fine-tune with; None where averaging is better.
-        count: How many checkpoints to average; None where fine-tuning is better.
-        at_edge: Whether the best is the smallest or the largest PLR tested: the best may lie further out.
-        statement: All that in a sentence or two.
-    """
-
-    best: float
-    low: float
-    high: float
-    score: str
-    value: float
-    flr: float | None
-    count: int | None
-    at_edge: bool
-    statement: str
-
-
-def recommendation(tables: Tables, *, elr: bool) -> Recommendation | None:
+def recommend(tables: Tables, *, elr: bool) -> Recommendation | None:
     """The PLRs around the best one whose final models are as good as its own, fine-tuned or averaged.
 
     Fine-tuning with the lowest FLR and averaging compete; the better one is recommended. Neighbours of the best PLR
@@ -66,13 +49,22 @@ def recommendation(tables: Tables, *, elr: bool) -> Recommendation | None:
     caution = " That is the edge of the range tested: the best may lie beyond, so extend it." if at_edge else ""
     reached = f"{score.name} {score.show(best.value)}"
     return Recommendation(
-        best=best.plr,
+        lr=best.plr,
         low=low,
         high=high,
-        score=score.column,
-        value=best.value,
+        finish="fine-tune" if best.count is None else "average",
         flr=best.flr,
         count=best.count,
+        metric=score.column,
+        value=best.value,
         at_edge=at_edge,
+        evidence=_evidence(finished, score, low=low, high=high),
         statement=f"Train with a constant {name} {start}, then {finish}: {reached}.{caution}",
     )
+
+
+def _evidence(finished: pl.DataFrame, score: Score, *, low: float, high: float) -> pl.DataFrame:
+    compared = (
+        means(finished, score, "plr").rename({"plr": "lr"}).with_columns(as_good=pl.col("lr").is_between(low, high))
+    )
+    return compared.select(pl.col(name).cast(kind) for name, kind in COMPARED.items()).sort("lr")

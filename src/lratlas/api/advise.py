@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ from altair.utils.schemapi import debug_mode
 
 from lratlas.errors import SearchError
 from lratlas.paths import expand_home
+from lratlas.recommendation import facts_of
 from lratlas.report.charts.search_charts import advice_chart, course_chart
 from lratlas.report.charts.search_words import courses_data
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.search_page import advice_page, schedule_text
 from lratlas.report.theme import Drawing
 from lratlas.search.advice import Advice
-from lratlas.search.regimes import Bracket
 from lratlas.study.files import write_file
 from lratlas.text import is_finite, replace_nonfinite
 
@@ -72,16 +72,16 @@ def charts_of(advice: Advice) -> dict[str, Drawing]:
 
 
 def advice_facts(advice: Advice) -> dict[str, Any]:
-    """The statement and all fields of an advice as JSON knows them; None for what is missing or not finite.
+    """The statement, the recommendation and all fields of an advice as JSON knows them; None for what is not known.
 
     The tables are lists of row objects; a bracket has ``below``, ``above`` and ``value``.
     """
     record: dict[str, Any] = {each.name: getattr(advice, each.name) for each in fields(advice)}
-    brackets = {name: _bracket(record[name]) for name in ("convergence", "divergence")}
+    brackets = {name: record[name] and record[name].facts for name in ("convergence", "divergence")}
     tables = {name: record[name].to_dicts() for name in ("evidence", "compared")}
     checkpoint = None if advice.checkpoint is None else str(advice.checkpoint)
     facts = {"statement": advice.statement} | record | brackets | tables | {"checkpoint": checkpoint}
-    return replace_nonfinite(facts)
+    return replace_nonfinite(facts | {"recommendation": facts_of(advice.recommendation)})
 
 
 def cost_facts(advice: Advice) -> dict[str, str]:
@@ -121,7 +121,3 @@ def _best(advice: Advice) -> dict[str, str]:
 
 def _count_noun(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _bracket(bracket: Bracket | None) -> dict[str, float] | None:
-    return bracket and asdict(bracket) | {"value": bracket.value}

@@ -162,7 +162,7 @@ def _run(
 
     with heard(notice) as tell:
         atlas = run_once(notice=tell)
-        while (plr := atlas.next_plr()) is not None:
+        while (plr := atlas.next_plr) is not None:
             tell(f"Bisection: PLR {plr:g} is added.")
             atlas = run_once(plr, notice=tell)
     return atlas

@@ -364,7 +364,7 @@ def _regimes(folder: str) -> str:
     from lratlas.atlas import load
 
     try:
-        return load(folder).regimes_in_short()
+        return load(folder).regimes_in_short
     except LRAtlasError:
         return ""  # a glance on the way; what is really wrong will be told where it matters
 
@@ -374,7 +374,7 @@ def _result(atlas: "Atlas") -> dict[str, object]:
         "folder": atlas.folder,
         "boundaries": atlas.boundaries.to_dicts(),
         "regimes": atlas.regimes.to_dicts(),
-        "summary": atlas.summary(),
+        "summary": atlas.summary,
     }
 
 
@@ -388,9 +388,9 @@ def _print_result(atlas: "Atlas", *, as_json: bool, verdicts: bool = True) -> No
         return
     if len(atlas.boundaries):
         print_table(atlas.boundaries)
-    if advised := atlas.recommendation():
+    if advised := atlas.recommendation:
         say(f"→ {advised.statement}")
-    for sentence in atlas.summary():
+    for sentence in atlas.summary:
         say(f"• {sentence}")
     if verdicts and (count := verdict_count(atlas)):
         say(f"Of the paper's claims {count}: `lratlas show {shlex.quote(atlas.folder)} claims`")

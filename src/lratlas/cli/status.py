@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lratlas.atlas import Atlas
 from lratlas.cli.terminal import print_json, say, time_text
 from lratlas.errors import SearchError, meant
+from lratlas.recommendation import facts_of
 from lratlas.study.progress import Standing, is_done, listing, standing
 from lratlas.study.records import read_failures
 from lratlas.tables import table
@@ -119,7 +120,7 @@ def standing_of(atlas: Atlas) -> Standing:
 
 def facts(atlas: Atlas, found: Standing) -> dict[str, object]:
     """How far a study is and what it advises and judges, for scripts; null where that cannot be told yet."""
-    advised = atlas.recommendation()
+    advised = atlas.recommendation
     return {
         "state": found.state,
         "jobs": found.jobs.total,
@@ -132,7 +133,7 @@ def facts(atlas: Atlas, found: Standing) -> dict[str, object]:
         "failures": [each.model_dump() for each in read_failures(atlas.store)],
         "rate": found.rate,
         "seconds_left": found.seconds_left,
-        "recommendation": asdict(advised) if advised else None,
+        "recommendation": facts_of(advised),
         "claims": table(atlas.tables, "claims").to_dicts(),
     }
 
@@ -149,7 +150,7 @@ def lines(atlas: Atlas, found: Standing) -> list[str]:
         f"SGD steps: {found.steps.done:,} of {found.steps.total:,}{_pace(found)}",
         f"Made with {atlas.plan.versions}, format {atlas.plan.format}",
         *_failures(atlas),
-        *([f"Regimes: {atlas.regimes_in_short()}"] if len(atlas.regimes) else []),
+        *([f"Regimes: {atlas.regimes_in_short}"] if len(atlas.regimes) else []),
         *_verdicts(atlas, "" if found.state == "finished" else ", so far"),
     ]
 

@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 
 from lratlas.analysis.claims import CLAIMS
-from lratlas.analysis.recommendation import Recommendation
 from lratlas.analysis.regimes import undecided_plrs
 from lratlas.measure.base import Text
+from lratlas.recommendation import Recommendation
 from lratlas.report.charts.study_data import regime_bands
 from lratlas.report.charts.texts import REGIMES, TABLES, TEXTS, VERDICTS
 from lratlas.report.figures import vega_bundle

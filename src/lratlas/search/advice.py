@@ -9,6 +9,8 @@ from typing import Literal
 import polars as pl
 
 from lratlas.errors import SearchError
+from lratlas.recommendation import COMPARED as RECOMMENDED
+from lratlas.recommendation import Finish, Recommendation
 from lratlas.search.choice import INTERVAL, choose, forecast
 from lratlas.search.evidence import Level, is_tie, limit_of, metrics_of, trial
 from lratlas.search.regimes import (
@@ -26,10 +28,10 @@ from lratlas.search.rungs import ANNEALED_PART, trainings_spent
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Counted, Search, in_words
 from lratlas.search.wording import failures_in_words, statement_of, warnings_of
+from lratlas.tables import SCHEMAS
 
 Verdict = Literal["found", "tie", "not_learned", "diverged"]
 Schedule = Literal["constant", "linear", "cosine", "own", "custom"]
-Finish = Literal["average", "anneal", "either", "constant", "schedule"]
 
 EVIDENCE = pl.Schema(
     {
@@ -128,6 +130,33 @@ class Advice:
     def statement(self) -> str:
         """The advice in two or three sentences."""
         return statement_of(self)
+
+    @property
+    def recommendation(self) -> Recommendation | None:
+        """The LR to use, as a study recommends it; None without an LR."""
+        if self.lr is None or self.low is None or self.high is None:
+            return None
+        tried = self.evidence["lr"].to_list()
+        return Recommendation(
+            lr=self.lr,
+            low=self.low,
+            high=self.high,
+            finish=self.finish,
+            metric="metric",
+            value=self.expected,
+            value_low=self.expected_low,
+            value_high=self.expected_high,
+            at_edge=not min(tried) < self.low <= self.high < max(tried),
+            evidence=_compared_last(self.compared),
+            statement=self.statement,
+        )
+
+    @property
+    def boundaries(self) -> pl.DataFrame:
+        """Where the regimes meet, as a study's table of that name has it; without intervals, null where not seen."""
+        brackets = {"convergence": self.convergence, "subregime": None, "divergence": self.divergence}
+        rows = [{"boundary": name} | (each.facts if each else {}) for name, each in brackets.items()]
+        return pl.DataFrame(rows, schema=SCHEMAS["boundaries"])
 
     def length(self, steps: int) -> str:
         """That many of what the search counts, in words, such as ``6,400 steps`` or ``1 epoch``."""
@@ -379,3 +408,9 @@ def _compare_lrs(search: Search, found: Sequence[Level]) -> pl.DataFrame:
 
 def _first_failure(results: Sequence[SegmentResult]) -> str:
     return next((each.failure.rstrip(".") for each in results if each.failure), "unknown")
+
+
+def _compared_last(compared: pl.DataFrame) -> pl.DataFrame:
+    """The LRs of the longest length at which LRs were compared, as a recommendation has them."""
+    last = compared.filter(pl.col("steps") == pl.col("steps").max())
+    return last.select("lr", "seeds", value="metric", as_good="near").select(RECOMMENDED.names())

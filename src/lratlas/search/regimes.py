@@ -226,6 +226,11 @@ class Bracket:
         """The geometric mean of both."""
         return math.sqrt(self.below * self.above)
 
+    @property
+    def facts(self) -> dict[str, float]:
+        """All three by name."""
+        return {"below": self.below, "above": self.above, "value": self.value}
+
 
 def regimes(
     results: Sequence[SegmentResult], *, learned: Collection[float] = (), steps_each: int = 1
