@@ -34,8 +34,9 @@ def _of_module(name: str) -> Iterator[str]:
             yield f"{each}{_signature(value)}"
             continue
         yield f"class {each}{'' if issubclass(value, Exception) else _signature(value)}"
-        for member, found in sorted(vars(value).items()):
-            if not member.startswith("_") and (inspect.isfunction(found) or isinstance(found, property | classmethod)):
+        for member, found in sorted(inspect.getmembers_static(value)):
+            function = getattr(found, "fget", None) or getattr(found, "__func__", found)
+            if inspect.isfunction(function) and function.__module__.startswith("lratlas.") and member[0] != "_":
                 yield f"    {member}{_signature(found)}"
 
 

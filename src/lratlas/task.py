@@ -1,7 +1,7 @@
 """A task: the model, the data, the loss and the update rule of a study, as the user gave them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -73,7 +73,7 @@ class Task:
     @cached_property
     def prepared(self) -> Prepared:
         """The task made ready for training, once."""
-        return prepare(self)
+        return prepare(**{each.name: getattr(self, each.name) for each in fields(self)})
 
     def __repr__(self) -> str:
         made = self.prepared

@@ -1,4 +1,4 @@
-"""What an atlas writes for people: the page, and the figures for papers beside it."""
+"""What a study writes for people: the page, and the figures for papers beside it."""
 
 import platform
 import shlex
@@ -8,12 +8,12 @@ from importlib.metadata import version
 
 from altair.utils.schemapi import debug_mode
 
-from lratlas.atlas import Atlas
 from lratlas.errors import LRAtlasError
 from lratlas.report.charts.declared import make_text
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.page import page
 from lratlas.report.theme import Drawing
+from lratlas.results import Results
 from lratlas.study.artifacts import FIGURES, REPORT, making
 from lratlas.study.folder import PYTHON, SPEC
 from lratlas.study.progress import standing
@@ -28,11 +28,11 @@ class Drawn:
     missing: Mapping[str, str]
 
 
-def draw_charts(atlas: Atlas, *, at_loss: float | None = None) -> Drawn:
+def draw_charts(results: Results, *, at_loss: float | None = None) -> Drawn:
     """Draw every chart that the study asks for.
 
     Args:
-        atlas: The study, finished or not.
+        results: The study, finished or not.
         at_loss: Also the accuracies at this training loss.
 
     Raises:
@@ -41,59 +41,59 @@ def draw_charts(atlas: Atlas, *, at_loss: float | None = None) -> Drawn:
     charts, missing = dict[str, Drawing](), dict[str, str]()
     # Altair checks every part of a chart against a schema as it is made, which takes longer than all the rest.
     with debug_mode(False):
-        for name in atlas.charts:
+        for name in results.charts:
             try:
-                charts[name] = atlas.chart(name)
+                charts[name] = results.chart(name)
             except LRAtlasError as error:
                 missing[name] = str(error)
         if at_loss is not None:
-            charts["accuracy_at_loss"] = atlas.chart("accuracy", at_loss=at_loss)
+            charts["accuracy_at_loss"] = results.chart("accuracy", at_loss=at_loss)
     return Drawn(charts=charts, missing=missing)
 
 
-def page_of(atlas: Atlas, found: Drawn, *, live: bool = False) -> str:
+def page_of(results: Results, found: Drawn, *, live: bool = False) -> str:
     """The page of a study as HTML, with the charts that were drawn of it."""
     return page(
-        title=atlas.spec.name,
-        task=atlas.plan.task if atlas.plan else "",
-        progress=progress(atlas),
-        recommended=atlas.recommendation,
-        summary=atlas.summary,
+        title=results.spec.name,
+        task=results.plan.task if results.plan else "",
+        progress=progress(results),
+        recommended=results.recommendation,
+        summary=results.summary,
         charts=found.charts,
-        tables=atlas.tables,
-        facts=facts(atlas),
+        tables=results.tables,
+        facts=facts(results),
         missing=found.missing,
-        texts={name: make_text(name, chart) for name, chart in atlas.declared.items()},
-        folder=atlas.folder,
+        texts={name: make_text(name, chart) for name, chart in results.declared.items()},
+        folder=results.folder,
         live=live,
     )
 
 
-def write_files(atlas: Atlas, found: Drawn, *, page: bool = True) -> None:
+def write_files(results: Results, found: Drawn, *, page: bool = True) -> None:
     """Write each chart into ``figures/`` of the study, as PDF and SVG, and what it shows as CSV.
 
     Args:
-        atlas: The study.
+        results: The study.
         found: Its charts.
         page: Write ``report.html`` too.
 
     Raises:
         StudyError: The study cannot be written.
     """
-    with making(atlas.store) as write:
+    with making(results.store) as write:
         if page:
-            write(REPORT, page_of(atlas, found).encode())
+            write(REPORT, page_of(results, found).encode())
         for name, chart in found.charts.items():
             place = f"{FIGURES}/{name}"
             write(f"{place}.pdf", figure_pdf(chart))
             write(f"{place}.svg", figure_svg(chart).encode())
-            if (shown := atlas.chart_data(name)) is not None:
+            if (shown := results.chart_data(name)) is not None:
                 write(f"{place}.csv", shown.write_csv().encode())
 
 
-def progress(atlas: Atlas) -> str:
+def progress(results: Results) -> str:
     """How far a study is that is not finished, in words; empty for one whose jobs are done."""
-    found = standing(atlas.store, atlas.plan, atlas.tables, atlas.spec.refine)
+    found = standing(results.store, results.plan, results.tables, results.spec.refine)
     jobs = f"{found.jobs.done:,} of {found.jobs.total:,} jobs are done"
     words = {
         "finished": "",
@@ -103,34 +103,34 @@ def progress(atlas: Atlas) -> str:
     return words.get(found.state, f"unfinished: {found.state}")
 
 
-def facts(atlas: Atlas) -> dict[str, str]:
+def facts(results: Results) -> dict[str, str]:
     """How a study was made, name by name: command, spec, work, time, data fingerprint, versions, machine."""
-    runs, plan = atlas.tables["runs"], atlas.plan
+    runs, plan = results.tables["runs"], results.plan
     trained = sum(job.work for job in plan.trainings) if plan else 0
     prints = sorted({seed.fingerprint for job in plan.trainings for seed in job.seeds}) if plan else []
     return {
-        "Command": _command(atlas),
+        "Command": _command(results),
         "Runs": f"{len(runs):,}, {trained:,} SGD steps planned",
-        "Wall time": _wall_time(atlas),
+        "Wall time": _wall_time(results),
         "Training time": f"{_duration(float(runs['seconds'].sum()))}, summed over processes, pauses not counted",
         "Data fingerprint": ", ".join(prints),
         "Versions": f"{plan.versions} (format {plan.format})" if plan else "",
         "Report": f"lratlas {version('lratlas')}, altair {version('altair')}, Python {platform.python_version()},"
         f" {platform.system()} {platform.machine()}",
-        "Spec": atlas.store.read_text(SPEC).strip(),
+        "Spec": results.store.read_text(SPEC).strip(),
     }
 
 
-def _command(atlas: Atlas) -> str:
-    if atlas.spec.task.preset == PYTHON:
+def _command(results: Results) -> str:
+    if results.spec.task.preset == PYTHON:
         return "explore(…) from Python"
-    if "://" in atlas.folder:  # a spec is read from a disk alone
-        return atlas.store.resume_command
-    return f"lratlas explore {shlex.join([f'{atlas.folder}/{SPEC}', '--folder', atlas.folder])}"
+    if "://" in results.folder:  # a spec is read from a disk alone
+        return results.store.resume_command
+    return f"lratlas explore {shlex.join([f'{results.folder}/{SPEC}', '--folder', results.folder])}"
 
 
-def _wall_time(atlas: Atlas) -> str:
-    found = wall_time(atlas.store)
+def _wall_time(results: Results) -> str:
+    found = wall_time(results.store)
     if not found.sessions:
         return "unknown: the study was cut off before it could be written down"
     return _duration(found.seconds) + (f" in {found.sessions} sessions" if found.sessions > 1 else "")

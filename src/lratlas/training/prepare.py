@@ -2,11 +2,11 @@
 
 import copy
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -22,13 +22,10 @@ from lratlas.training.conformance import check_step
 from lratlas.training.devices import on_device
 from lratlas.training.invariance import place_rule
 from lratlas.training.losses import chosen_objective
-from lratlas.training.objective import LOSSES, MODEL
+from lratlas.training.objective import LOSSES, MODEL, Loss
 from lratlas.training.optimizers import Factory, check_optimizer, optimizer_rule
 from lratlas.training.prepared import Conformance, Prepared, make_model, split_validation
 from lratlas.training.rules import Rule, rule_from
-
-if TYPE_CHECKING:
-    from lratlas.task import Task
 
 DEFAULT_BATCH = 128
 _KNOWN: ContextVar[Conformance | None] = ContextVar("conformance", default=None)
@@ -40,61 +37,74 @@ _FEWEST, _MOST = 4, 32  # its samples
 _HOST = torch.device("cpu")
 
 
-def prepare(task: "Task") -> Prepared:
+def prepare(
+    *,
+    name: str,
+    model: Callable[[], nn.Module],
+    train: Any,
+    test: Any,
+    validation: Any,
+    loss: str | Loss,
+    metric: Callable[[Any, Any], Tensor] | None,
+    batch_size: int | Literal["full"] | None,
+    rule: Rule | str | Mapping[str, object] | Factory,
+    transform: Callable[[Any], Any] | None,
+    augment: Augmentation | None,
+    singles: Any,
+) -> Prepared:
     """Make a task ready: everything in it becomes what training needs, and is tried before it is trusted.
 
     One mini-batch is trained by the program that trains runs and by a plain PyTorch loop with the user's own objects
     (see `lratlas.training.conformance`). Nothing of the user's is changed, and no global generator.
 
-    Args:
-        task: What the user gave.
+    The arguments are the fields of `lratlas.Task`.
 
     Raises:
         TaskError: Something does not fit, or would be trained in another way than a plain loop trains it; the message
             names it and what is allowed.
     """
-    whole = task.loss == MODEL
-    train = pair_of("train", task.train, whole=whole)
-    held, train = _validation(task.validation, train, whole=whole)
+    whole = loss == MODEL
+    pair = pair_of("train", train, whole=whole)
+    held, pair = _validation(validation, pair, whole=whole)
+    size = _samples_per_step(batch_size, loader_batch_size(train), count(pair[0]))
     # A search needs none; what stands for it is then never looked at.
-    test = held or train if task.test is None else pair_of("test", task.test, whole=whole)
-    singles = None if task.singles is None else pair_of("singles", task.singles)
-    size = _batch_size(task, count(train[0]))
-    if not callable(task.loss) and task.loss not in (*LOSSES, MODEL):
-        raise TaskError(f"There is no loss {task.loss!r}; use one of {', '.join((*LOSSES, MODEL))}, or a function.")
-    if task.augment is not None and not isinstance(task.augment, Augmentation):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
-        raise TaskError(f"augment must be an Augmentation, as lratlas.data.augment makes, not {task.augment!r}.")
-    _check_shapes(train, {"test": test} | ({"validation": held} if held else {}), singles)
-    full = task.batch_size == "full"
+    tested = held or pair if test is None else pair_of("test", test, whole=whole)
+    single = None if singles is None else pair_of("singles", singles)
+    if not callable(loss) and loss not in (*LOSSES, MODEL):
+        raise TaskError(f"There is no loss {loss!r}; use one of {', '.join((*LOSSES, MODEL))}, or a function.")
+    if augment is not None and not isinstance(augment, Augmentation):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
+        raise TaskError(f"augment must be an Augmentation, as lratlas.data.augment makes, not {augment!r}.")
+    _check_shapes(pair, {"test": tested} | ({"validation": held} if held else {}), single)
+    full = batch_size == "full"
     made = Prepared(
-        name=task.name,
-        model=task.model,
-        train=train,
-        test=test,
-        tested=task.test is not None,
+        name=name,
+        model=model,
+        train=pair,
+        test=tested,
+        tested=test is not None,
         validation=held,
-        singles=singles,
+        singles=single,
         objective=LOSSES["mse"],  # until the model's outputs are known
-        update=_rule(task.rule),
+        update=_rule(rule),
         batch_size="full" if full else size,
         samples_per_step=size,
         full_batch=full,
-        transform=None if task.transform is None else on_device(task.transform, "transform", _HOST),
-        augment=task.augment,
+        transform=None if transform is None else on_device(transform, "transform", _HOST),
+        augment=augment,
     )
     made = replace(made, copied=_shares_frozen(made))
-    model = _check_model(made)
+    first = _check_model(made)
     shown, y = _probe_samples(made)
     began = time.process_time()
-    outputs = _outputs(model, shown, whole=task.loss in LOSSES)
+    outputs = _outputs(first, shown, whole=loss in LOSSES)
     affordable = int(_PASS * count(shown) / max(time.process_time() - began, 1e-9))
-    loss = on_device(task.loss, "loss", _HOST)
-    metric = None if task.metric is None else on_device(task.metric, "metric", _HOST)
-    targets = {name: pair[1] for name, pair in (("train", train), ("test", test), ("validation", held)) if pair}
-    made = replace(made, objective=chosen_objective(loss, metric, outputs, y, targets))
-    made = replace(made, update=_update(made, task.rule, model))
-    factory: Any = task.rule if callable(task.rule) else None
-    own = on_device(task.loss, "loss", _HOST)  # another copy, for a loss may keep state
+    trained = on_device(loss, "loss", _HOST)
+    scored = None if metric is None else on_device(metric, "metric", _HOST)
+    targets = {part: given[1] for part, given in (("train", pair), ("test", tested), ("validation", held)) if given}
+    made = replace(made, objective=chosen_objective(trained, scored, outputs, y, targets))
+    made = replace(made, update=_update(made, rule, first))
+    factory: Any = rule if callable(rule) else None
+    own = on_device(loss, "loss", _HOST)  # another copy, for a loss may keep state
     samples = max(_FEWEST, min(_MOST, affordable))
     found = _KNOWN.get() or check_step(made, own, factory, samples=samples)
     return replace(made, conformance=found)
@@ -110,10 +120,10 @@ def trust_earlier_check(found: Conformance) -> Generator[None]:
         _KNOWN.reset(token)
 
 
-def _batch_size(task: "Task", samples: int) -> int:
-    given = to_python(task.batch_size)
+def _samples_per_step(batch_size: Any, of_loader: int | None, samples: int) -> int:
+    given = to_python(batch_size)
     if given is None:
-        given = min(loader_batch_size(task.train) or DEFAULT_BATCH, samples)
+        given = min(of_loader or DEFAULT_BATCH, samples)
     size = samples if given == "full" else given
     if type(size) is not int or not 1 <= size <= samples:
         raise TaskError(f'batch_size is {given}; it must be "full" or a whole number from 1 to {samples}, all samples.')

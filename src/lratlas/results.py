@@ -1,0 +1,286 @@
+"""The results of a study, finished or running: tables, regimes, boundaries, sentences and charts."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from lratlas.analysis.boundaries import boundaries
+from lratlas.analysis.claims import claims
+from lratlas.analysis.power_law import power_law
+from lratlas.analysis.recommendation import recommend
+from lratlas.analysis.regimes import regimes, run_evidence
+from lratlas.analysis.sparsity import sparsity
+from lratlas.analysis.summary import summary
+from lratlas.config.sections import Spec
+from lratlas.errors import StudyError, meant
+from lratlas.measure.base import ORDER, Chart
+from lratlas.measure.builtin import MEASUREMENTS
+from lratlas.recommendation import Recommendation
+from lratlas.study.description import Description
+from lratlas.study.plan import Plan, read_stored_plan, read_stored_spec
+from lratlas.study.progress import next_plr
+from lratlas.study.store import Store
+from lratlas.tables import SCHEMAS, empty, has_accuracy
+from lratlas.text import format_lr
+from lratlas.thresholds import Thresholds
+
+if TYPE_CHECKING:
+    from lratlas.report.theme import Drawing
+
+# The stored tables and what their rows are sorted by.
+_STORED = {
+    "runs": ("seed", "plr", "stage", "plr2", "flr", "count"),
+    "traces": ("run", "step"),
+    **{measurement.table: measurement.needs.order for measurement in MEASUREMENTS},
+}
+
+
+class _Tables(Mapping[str, pl.DataFrame]):
+    """Tables by name, each made once, when it is first asked for."""
+
+    def __init__(self, names: Sequence[str], make: Callable[[str], pl.DataFrame]) -> None:
+        self._names, self._make = names, make
+        self._made = dict[str, pl.DataFrame]()
+
+    def __getitem__(self, name: str) -> pl.DataFrame:
+        if name not in self._names:
+            raise KeyError(name)
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@dataclass(frozen=True, repr=False)
+class Results:
+    """A study as tables, boundaries, sentences and charts; each is made when it is asked for, and once.
+
+    Attributes:
+        store: The study's folder.
+        thresholds: The numbers behind regimes and boundaries; None for those of the study's spec.
+    """
+
+    store: Store
+    thresholds: Thresholds | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.folder!r})"
+
+    @property
+    def folder(self) -> str:
+        """Where the study is."""
+        return self.store.url
+
+    @cached_property
+    def spec(self) -> Spec:
+        """What is explored."""
+        return read_stored_spec(self.store)
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """The jobs, None for a study that was interrupted before it was planned."""
+        return read_stored_plan(self.store)
+
+    @cached_property
+    def extras(self) -> Mapping[str, Description]:
+        """The custom measurements of the study, as it describes them."""
+        return self.store.extras
+
+    @cached_property
+    def tables(self) -> Mapping[str, pl.DataFrame]:
+        """All tables, by name, each read or computed when it is first asked for; those not there yet are empty.
+
+        Asking for one raises:
+            DamagedFile: A file of the study was cut short or altered.
+            StudyError: The study is of a later format, or cannot be read.
+        """
+        return _Tables((*SCHEMAS, *self.extras), self._table)
+
+    def _table(self, name: str) -> pl.DataFrame:
+        """Read or compute a table."""
+        plan = self.plan  # first: it says where a study is of a later format
+        if keys := ORDER if name in self.extras else _STORED.get(name):
+            return self.store.read_table(name).sort(keys)
+        if name == "convergence":
+            return _first_fits(self.store.read_table(name), self.tables["runs"])
+        if not plan or self.tables["runs"].is_empty():
+            return empty(name)
+        if name == "sparsity":
+            return sparsity(self.tables["features"], chance=plan.chance_accuracy)
+        if name == "power_law":
+            return power_law(self.tables["convergence"])
+        judge = {"regimes": regimes, "boundaries": boundaries, "claims": claims}[name]
+        chance, thresholds = plan.chance_loss, self._thresholds
+        return judge(self.tables, chance_loss=chance, thresholds=thresholds, evidence=self._evidence)
+
+    @cached_property
+    def _evidence(self) -> pl.DataFrame:
+        """What regimes, boundaries and claims rest on."""
+        assert self.plan is not None
+        return run_evidence(self.tables, chance_loss=self.plan.chance_loss, thresholds=self._thresholds)
+
+    @property
+    def _thresholds(self) -> Thresholds:
+        return self.thresholds or self.spec.thresholds
+
+    def table(self, name: str) -> pl.DataFrame:
+        """One table, sorted.
+
+        Raises:
+            StudyError: There is no such table.
+        """
+        known = (*SCHEMAS, *self.extras)
+        if name not in known:
+            raise StudyError(f"There is no table {name!r}{meant(name, known)}; choose one of {', '.join(known)}.")
+        return self.tables[name]
+
+    @property
+    def boundaries(self) -> pl.DataFrame:
+        """Where the regimes meet: three rows, null where not reached."""
+        return self.table("boundaries")
+
+    @property
+    def regimes(self) -> pl.DataFrame:
+        """The regime of each pre-training LR, with its evidence."""
+        return self.table("regimes")
+
+    @property
+    def summary(self) -> list[str]:
+        """What the tables say, in plain sentences."""
+        if self.tables["regimes"].is_empty():
+            return ["Nothing is trained yet."]
+        return summary(self.tables, elr=self.elr)
+
+    @property
+    def recommendation(self) -> Recommendation | None:
+        """The initial LR to use, with the score that it leads to; None where no model was finished yet."""
+        return recommend(self.tables, elr=self.elr)
+
+    @property
+    def next_plr(self) -> float | None:
+        """The PLR that a bisection trains next; None if it is done, or the spec asks for none.
+
+        Raises:
+            StudyError: The boundary does not lie between the PLRs trained so far.
+        """
+        return next_plr(self.tables, self.spec.refine) if self.spec.refine else None
+
+    @property
+    def regimes_in_short(self) -> str:
+        """The PLRs of each regime, as the ends of their range, and why they are undecided: ``1: 1e-3–1e-2, 2A: …``."""
+        parts = [
+            f"{name}{f' ({reason})' if reason else ''}: {format_lr(part['plr'].min())}–{format_lr(part['plr'].max())}"  # pyright: ignore[reportArgumentType] - polars' min() is wider
+            for (name, reason), part in self.regimes.group_by("regime", "reason", maintain_order=True)
+        ]
+        return ", ".join(parts)
+
+    @property
+    def elr(self) -> bool:
+        """Whether LRs are effective ones."""
+        return bool(self.plan and self.plan.elr)
+
+    def chart(self, name: str, **options: Any) -> "Drawing":
+        """A chart; it shows in a notebook.
+
+        Args:
+            name: One of ``charts``: accuracy, last_tenth, loss, traces, convergence, two_stages; geometry, features,
+                features_full, bands, norms, sharpness; that of a custom measurement; ticks or band_picture of the data.
+            options: Passed to the chart, such as ``at_loss`` for accuracy.
+
+        Raises:
+            StudyError: There is no such chart, or the study lacks what it shows.
+        """
+        from lratlas.report.charts.declared import make_chart
+        from lratlas.report.charts.study_charts import CHARTS
+
+        if name == "ticks" and name in self._of_data:
+            return self._ticks()
+        if name == "band_picture" and name in self._of_data:
+            return self._band_picture()
+        if name in self.declared:
+            return make_chart(self.tables, name, self.declared[name], elr=self.elr)
+        if name not in CHARTS:
+            known = (*CHARTS, *self.declared)
+            raise StudyError(f"There is no chart {name!r}{meant(name, known)}; choose one of {', '.join(known)}.")
+        return CHARTS[name](self.tables, elr=self.elr, **options)
+
+    @property
+    def charts(self) -> tuple[str, ...]:
+        """The charts that this study asks for, finished or not, in the order of the report."""
+        from lratlas.report.charts.study_charts import CHARTS
+
+        asked = {
+            figure.name: self.plan is None or bool(self.plan.measuring(measurement.name))
+            for measurement in MEASUREMENTS
+            for figure in measurement.needs.figures
+        } | {
+            "accuracy": has_accuracy(self.tables["runs"]),
+            "last_tenth": has_accuracy(self.tables["runs"]),
+            "loss": not has_accuracy(self.tables["runs"]),
+            "convergence": self.spec.measure.convergence,
+            "two_stages": self.spec.second is not None,
+        }
+        finetune, average = self.spec.finetune, self.spec.average
+        several = len(finetune.lrs if finetune else ()) > 1 or len(average.counts if average else ()) > 1
+        asked["features_full"] = asked["features"] and several
+        return tuple(name for name in (*CHARTS, *self.declared, *self._of_data) if asked.get(name, True))
+
+    def chart_data(self, name: str) -> pl.DataFrame | None:
+        """What a chart shows; None where there is no such chart, or another one shows the same."""
+        from lratlas.report.charts.declared import make_data
+        from lratlas.report.charts.study_data import CHART_DATA
+
+        if name in self.declared:
+            return make_data(self.tables, name, self.declared[name])
+        return CHART_DATA[name](self.tables) if name in CHART_DATA else None
+
+    @property
+    def declared(self) -> Mapping[str, Chart]:
+        """The charts of custom measurements."""
+        return {name: each.chart for name, each in self.extras.items() if each.chart}
+
+    @property
+    def _of_data(self) -> tuple[str, ...]:
+        """The charts of the study's data alone."""
+        preset = self.spec.task.preset
+        return ("ticks",) if preset == "ticks" else ("band_picture",) if preset == "images" else ()
+
+    def _band_picture(self) -> "Drawing":
+        from lratlas.config.tasks import tasks_from
+        from lratlas.data.parts import leaves
+        from lratlas.measure.bands import bands_of_job
+        from lratlas.report.charts.pictures import band_picture
+
+        jobs = self.plan.measuring("bands") if self.plan else ()
+        measured = sorted({band for job in jobs for band in bands_of_job(job)})
+        (images,) = leaves(tasks_from(self.spec.task).of(0).test[0])
+        return band_picture(images[0], measured or None)
+
+    def _ticks(self) -> "Drawing":
+        from lratlas.config.tasks import tasks_from
+        from lratlas.data.shapes import SHAPES
+        from lratlas.data.ticks import MARGIN, SHAPE
+        from lratlas.report.charts.pictures import feature_points, ticks_chart
+
+        options: dict[str, Any] = dict(self.spec.task.options)
+        shape, margin = SHAPES[options.get("shape", SHAPE)], options.get("margin", MARGIN)
+        task = tasks_from(self.spec.task).of(0)
+        points = feature_points(task.train, task.singles, shape, margin=margin)
+        return ticks_chart(points, shape, margin=margin)
+
+
+def _first_fits(rows: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
+    """Of the rows for each segment of a run the earliest epoch; a run that goes on may still come to it."""
+    keys = ["plr", "seed"]
+    first = rows.sort(*keys, "epochs", nulls_last=True).unique(keys, keep="first", maintain_order=True)
+    ended = runs.filter(stage="pretrain").select(*keys, ended=True)
+    known = first.join(ended, on=keys, how="left", maintain_order="left")
+    return known.filter(pl.col("epochs").is_not_null() | pl.col("ended")).drop("ended")
