@@ -24,7 +24,7 @@ import functools
 import sys
 import torch.nn.functional as F
 from torch import nn, ones
-from lratlas.execute.sending import packed_tasks
+from lratlas.execute.sending import pack_tasks
 
 SCALE = 3.0
 
@@ -52,16 +52,16 @@ def made(power):
 
 
 if __name__ == "__main__":
-    print(packed_tasks([Net, helper, made(2)]))
+    print(pack_tasks([Net, helper, made(2)]))
 """
 # What a worker does with it: eager, and under the compiler, which looks for globals in the module of a function.
 WORKER = """
 import sys, torch
-from lratlas.execute.sending import unpacked_tasks
+from lratlas.execute.sending import unpack_tasks
 
 x = torch.tensor([-1.0, 2.0])
 for line in sys.stdin:
-    net, helper, squared = unpacked_tasks(line)
+    net, helper, squared = unpack_tasks(line)
     compiled = torch.compile(net(), backend="eager", fullgraph=True)
     import __main__
     print([__main__.SCALE, *(made(x).tolist() for made in (net(), helper, squared, compiled))])
@@ -114,7 +114,7 @@ def loaded(tmp_path: Path) -> Iterator[Load]:
         del sys.modules[name]
 
 
-USE = "import sys; from lratlas.execute.sending import unpacked_tasks as u; print(u(sys.stdin.read())(4))"
+USE = "import sys; from lratlas.execute.sending import unpack_tasks as u; print(u(sys.stdin.read())(4))"
 
 
 def used(function: Any, folder: Path) -> str:
@@ -206,9 +206,9 @@ def test_two_tasks_reach_the_same_process_one_after_the_other(
         texts.append(text.strip())
     code = """
 import sys, torch
-from lratlas.execute.sending import unpacked_tasks
+from lratlas.execute.sending import unpack_tasks
 
-found = [unpacked_tasks(line) for line in sys.stdin.read().splitlines()]
+found = [unpack_tasks(line) for line in sys.stdin.read().splitlines()]
 x = torch.ones(1)
 print(found[0](4), found[2](4), [float(made[1](x)) for made in found[1::2]], float(found[1][0]()(x)))
 """

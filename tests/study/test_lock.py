@@ -17,9 +17,9 @@ from lratlas.study.store import Store
 
 HOLD = """
 import sys, time
-from lratlas.study.lock import held
+from lratlas.study.lock import hold_lock
 from lratlas.study.store import Store
-with held(Store.open(sys.argv[1]), print):
+with hold_lock(Store.open(sys.argv[1]), print):
     print("held", flush=True)
     time.sleep(60)
 """

@@ -184,7 +184,7 @@ def norm_spread(pooled: pl.DataFrame) -> pl.DataFrame:
     """The range that holds the middle nine tenths of the filters.
 
     Args:
-        pooled: Filters as `pooled_norms` gives them.
+        pooled: Filters as `pool_norms` gives them.
 
     Returns:
         One row per ``regime`` and ``state``, in their order: ``flr``, ``spread`` (5 % to 95 % quantile, decades),

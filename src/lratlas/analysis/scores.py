@@ -189,7 +189,7 @@ def threshold_gain(finished: pl.DataFrame, sides: Sides, score: Score) -> Gain |
     The claims, the summary and the comparison of studies all give this gain.
 
     Args:
-        finished: Runs that were finished in one way: `fine_tuned` or `averaged`, over all counts.
+        finished: Runs that were finished in one way: `fine_tuned_runs` or `average_runs`, over all counts.
         sides: Which PLRs converge, and which are just above the threshold.
         score: What is compared.
 

@@ -96,7 +96,7 @@ def outputs_of(module: nn.Module, weights: Mapping[str, Tensor], fixed: Mapping[
     """A module's outputs as a function of its trained vector (see `vector_of`) and of the inputs.
 
     Args:
-        module: What to call, for example a `measured_module`; it is not changed.
+        module: What to call, for example a `copy_for_hessian`; it is not changed.
         weights: The trained parameters, whose names, shapes and order the vector follows.
         fixed: All other parameters and the buffers. What the module writes into its buffers is lost.
     """

@@ -198,7 +198,7 @@ def parse_segment(segment: str) -> tuple[float, int]:
     """The LR and the steps that the name of a segment says.
 
     Example:
-        >>> done_by("lr0.316228-seed0-to278")
+        >>> parse_segment("lr0.316228-seed0-to278")
         (0.316228, 278)
     """
     start, _, steps = segment.rpartition("-to")

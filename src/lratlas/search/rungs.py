@@ -62,7 +62,7 @@ def states_to_keep(search: Search, results: Sequence[SegmentResult]) -> frozense
 
 
 def open_and_needed(search: Search, results: Sequence[SegmentResult]) -> tuple[tuple[Segment, ...], frozenset[str]]:
-    """What `next_segments` and `needed_states` say, for the price of one of them."""
+    """What `next_segments` and `states_to_keep` say, for the price of one of them."""
     names, stage = _names(results), _stage(search, results)
     waiting = tuple(each for each in stage.segments if each.name not in names)
     if not search.resumable:

@@ -33,7 +33,7 @@ UNMEASURED = (
     ", and were not measured then. If this is early stopping, disable it for the search, or let the training print or"
     " return its metric at the end."
 )
-"""What follows `stopped_in_words` where no metric is known."""
+"""What follows `describe_stopped` where no metric is known."""
 LESS_MEMORY = (
     "Nothing of it is recorded. Free memory and start again, which resumes the search; or use a smaller batch, in a new"
     " folder if it has results."

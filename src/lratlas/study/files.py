@@ -160,7 +160,7 @@ def seal_json(content: Mapping[str, Any]) -> str:
 
 
 def open_json(text: str | bytes) -> dict[str, Any]:
-    """The object that `sealed_json` wrote.
+    """The object that `seal_json` wrote.
 
     Raises:
         ValueError: It is not JSON, holds no object, lacks the checksum, or was altered.

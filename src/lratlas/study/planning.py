@@ -42,7 +42,7 @@ def make_plan(
         chance_loss: Training loss of the best constant prediction.
         chance_accuracy: Accuracy of a guess among the classes.
         elr: Whether LRs are effective ones.
-        measured: The options of each measurement that is measured, by its name (see `measured_in`).
+        measured: The options of each measurement that is measured, by its name (see `measurement_options`).
         extras: The custom measurements.
         pre_norm: Parameters that angles and norms are measured on; all of the rule's vector if there are none.
         strategy: Whether runs are trained as stacks or one by one.

@@ -258,7 +258,7 @@ def seal_weights(tensors: "Mapping[str, Tensor]") -> bytes:
 
 
 def open_weights(data: bytes) -> "dict[str, Tensor]":
-    """The tensors of a file that `sealed_weights` wrote, on the CPU.
+    """The tensors of a file that `seal_weights` wrote, on the CPU.
 
     Raises:
         ValueError: It was cut short or altered, or is another file.

@@ -37,7 +37,7 @@ TEXT = Text(
 def comparison_data(entries: Sequence[Entry]) -> pl.DataFrame:
     """The mean score of each study after fine-tuning with its lowest FLR.
 
-    Studies that are `left_out` are not among them.
+    Studies that are `describe_skipped` are not among them.
 
     Args:
         entries: The studies.

@@ -222,7 +222,7 @@ def find_values(metric: str, pattern: re.Pattern[str], line: str) -> list[float]
 
 
 def of_training(pattern: re.Pattern[str], line: str) -> bool:
-    """Whether a line has a value that `named_values` leaves out, since the training set is named before it."""
+    """Whether a line has a value that `find_values` leaves out, since the training set is named before it."""
     return any(_of_training(line[: each.start()]) for each in pattern.finditer(line))
 
 
