@@ -112,7 +112,7 @@ def compress(data: bytes) -> str:
     """Bytes compressed by gzip and written in base64; the same bytes always give the same text.
 
     Example:
-        >>> gzip.decompress(base64.b64decode(packed(b"plr,seed")))
+        >>> gzip.decompress(base64.b64decode(compress(b"plr,seed")))
         b'plr,seed'
     """
     return base64.b64encode(gzip.compress(data, _LEVEL, mtime=0)).decode()
