@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from lratlas.errors import StudyError
 from lratlas.results import Results
-from lratlas.study.artifacts import is_whole
-from lratlas.study.folder import PYTHON
+from lratlas.study.folder import PYTHON, REPORT
 from lratlas.study.store import Store
 from lratlas.thresholds import Thresholds
 
@@ -89,8 +88,8 @@ class Atlas(Results):
 
     @property
     def is_reported(self) -> bool:
-        """Whether the report, its figures and the analysis tables are there, as they were written."""
-        return is_whole(self.store) and all(_WHOLE in self.store.parts(name) for name in _ANALYSIS)
+        """Whether the report and the analysis tables are there."""
+        return self.store.exists(REPORT) and all(_WHOLE in self.store.parts(name) for name in _ANALYSIS)
 
     def report_html(self, *, at_loss: float | None = None, live: bool = False) -> str:
         """The page that `write_report` writes, as text; nothing is written.

@@ -1,8 +1,8 @@
 """A change of structure changes no result: stored studies are analysed as on the day that they were stored.
 
-The studies and searches of `benchmarks.same_tables`, trained and analysed before the package was laid out anew; here only
-the analysis is repeated, for training rounds differently on other machines. A change that is meant to change a result
-stores the tables again, and says why.
+The studies of `benchmarks.same_tables`, trained and analysed before the package was laid out as it is. Only the analysis
+is repeated here, for training rounds differently on other machines. A change that is meant to change a result stores
+the tables again and says why.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ import polars.selectors as cs
 import pytest
 from polars.testing import assert_frame_equal
 
-from lratlas import load
+from lratlas.atlas import load
 
 STORED = Path(__file__).parent / "stored"
 WORDED = ("statement",)  # sentences may be put in other words

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ import pytest
 
 from cheaper import workerless
 from cli.helpers import NAMED, Explored, Ran, assert_same_tables, contents
+from lratlas.atlas import load
 
 # What a process can do whose files may not grow beyond a limit; the kernel's signal for it is ignored by Python. Jobs
 # that failed are tried again at once.
@@ -40,6 +42,10 @@ def alter(data: bytes) -> bytes:
 
 def empty(_: bytes) -> bytes:
     return b""
+
+
+def interrupt(*_: object) -> str:
+    raise KeyboardInterrupt
 
 
 def noise(_: bytes) -> bytes:
@@ -97,12 +103,19 @@ def test_resume_sets_damaged_files_aside_and_makes_them_again(study: Path, explo
     assert run("resume", study, "--workers", "1").err == f"{NAMED}\n"
 
 
-@pytest.mark.parametrize("damaged", ["figures/traces.svg", "report.html", "checksums.json"])
-def test_a_finished_study_gets_its_report_and_figures_again(damaged: str, study: Path, run: Callable[..., Ran]):
-    spoil(study, damaged, cut)
-    assert run("verify", study).code == 1
+def test_a_report_that_was_interrupted_is_written_again(
+    study: Path, run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+):
+    figures = {path.name for path in (study / "figures").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr("lratlas.api.report.figure_svg", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            load(study).write_report()
+    assert not (study / "report.html").exists()
+    shutil.rmtree(study / "figures")
     assert run("resume", study, "--workers", "1").code == 0
-    assert run("verify", study).code == 0
+    assert (study / "report.html").exists()
+    assert {path.name for path in (study / "figures").iterdir()} == figures
 
 
 def test_parts_that_a_new_plan_does_not_claim_are_set_aside(study: Path, explored: Explored, run: Callable[..., Ran]):

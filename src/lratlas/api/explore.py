@@ -13,7 +13,6 @@ from lratlas.config.tasks import Tasks, tasks_of
 from lratlas.config.typed import Sections
 from lratlas.errors import JobsFailed, SpecError, StudyError, meant
 from lratlas.notices import heard
-from lratlas.study.artifacts import REPORT
 from lratlas.study.folder import AGAIN, PYTHON
 from lratlas.study.plan import read_stored_spec
 from lratlas.study.run import check_workers, open_study, run_study
@@ -153,11 +152,11 @@ def _run(
             )
         except JobsFailed:
             with suppress(StudyError):  # a full disk, say: what failed first is what matters
-                _report(_atlas(store))
+                _atlas(store).write_report()
             raise
         atlas = _atlas(store)
         if did or changed or not atlas.is_reported:
-            _report(atlas)
+            atlas.write_report()
         return atlas
 
     with heard(notice) as tell:
@@ -173,9 +172,3 @@ def _atlas(store: Store) -> "Atlas":
     from lratlas.atlas import Atlas
 
     return Atlas(store)
-
-
-def _report(atlas: "Atlas") -> None:
-    """Write the report; an interruption leaves none, rather than that of an earlier state."""
-    atlas.store.remove(REPORT)
-    atlas.write_report()

@@ -14,8 +14,7 @@ from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.page import page
 from lratlas.report.theme import Drawing
 from lratlas.results import Results
-from lratlas.study.artifacts import FIGURES, REPORT, making
-from lratlas.study.folder import PYTHON, SPEC
+from lratlas.study.folder import FIGURES, PYTHON, REPORT, SPEC
 from lratlas.study.progress import standing
 from lratlas.study.records import wall_time
 
@@ -72,6 +71,8 @@ def page_of(results: Results, found: Drawn, *, live: bool = False) -> str:
 def write_files(results: Results, found: Drawn, *, page: bool = True) -> None:
     """Write each chart into ``figures/`` of the study, as PDF and SVG, and what it shows as CSV.
 
+    The report is removed before all others are written and written after them, so it is there only if all of them are.
+
     Args:
         results: The study.
         found: Its charts.
@@ -80,15 +81,17 @@ def write_files(results: Results, found: Drawn, *, page: bool = True) -> None:
     Raises:
         StudyError: The study cannot be written.
     """
-    with making(results.store) as write:
-        if page:
-            write(REPORT, page_of(results, found).encode())
-        for name, chart in found.charts.items():
-            place = f"{FIGURES}/{name}"
-            write(f"{place}.pdf", figure_pdf(chart))
-            write(f"{place}.svg", figure_svg(chart).encode())
-            if (shown := results.chart_data(name)) is not None:
-                write(f"{place}.csv", shown.write_csv().encode())
+    store = results.store
+    if page:
+        store.remove(REPORT)
+    for name, chart in found.charts.items():
+        place = f"{FIGURES}/{name}"
+        store.write_bytes(f"{place}.pdf", figure_pdf(chart))
+        store.write_text(f"{place}.svg", figure_svg(chart))
+        if (shown := results.chart_data(name)) is not None:
+            store.write_text(f"{place}.csv", shown.write_csv())
+    if page:
+        store.write_text(REPORT, page_of(results, found))
 
 
 def progress(results: Results) -> str:

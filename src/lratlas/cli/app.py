@@ -381,7 +381,7 @@ def _result(atlas: "Atlas") -> dict[str, object]:
 def _print_result(atlas: "Atlas", *, as_json: bool, verdicts: bool = True) -> None:
     """The result in words; ``verdicts`` adds how many of them there are of each kind."""
     from lratlas.cli.status import verdict_count
-    from lratlas.study.artifacts import REPORT
+    from lratlas.study.folder import REPORT
 
     if as_json:
         print_json(_result(atlas))

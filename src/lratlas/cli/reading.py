@@ -128,21 +128,15 @@ def verify(
 
 
 def _repair(store: "Store", found: "Sequence[Fault]") -> None:
-    """Make again what can be made from other files, then what has to be trained or measured for it."""
+    """Set notes aside, and train or measure the rest again."""
     from lratlas.api.explore import resume
-    from lratlas.atlas import load
-    from lratlas.study.artifacts import is_made
     from lratlas.study.verify import is_note
 
-    made = [each.path for each in found if is_made(each.path)]
     notes = [each.path for each in found if is_note(each.path)]
-    for path in (*made, *notes):
-        if store.exists(path):
-            store.set_aside(path)
-    if len(made) + len(notes) < len(found):
+    for path in notes:
+        store.set_aside(path)
+    if len(notes) < len(found):
         resume(store.url, workers=CORES, notice=notice)
-    if made:
-        load(store.url).write_report()
 
 
 def _sentence(found: int, left: int, without: int) -> str:

@@ -23,6 +23,7 @@ from lratlas.paths import expand_home
 from lratlas.study.files import TEMPORARY, make_folder, sweep, write_file
 
 SPEC = "spec.toml"
+REPORT, FIGURES = "report.html", "figures"
 SEARCH = "search.json"
 """The file that a search for an initial LR has in its folder."""
 PYTHON = "python"

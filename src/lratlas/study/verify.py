@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from lratlas.errors import DamagedFile, StudyError
 from lratlas.measure.builtin import MEASUREMENTS
-from lratlas.study.artifacts import ALTERED, CHECKSUMS, MISSING, checksums, find_altered, list_artifacts
 from lratlas.study.description import path_of
 from lratlas.study.files import KEY, digest
 from lratlas.study.folder import SPEC
@@ -19,6 +18,7 @@ from lratlas.study.store import Store
 NOTES: Mapping[str, type[Note]] = {FAILURES: Failure, SESSIONS: Session}
 """Folders of small files that a study can do without, and what stands in them."""
 
+ALTERED, MISSING = "was cut short or altered", "is missing"
 EDITED = "was edited since the study was planned"
 
 
@@ -39,8 +39,8 @@ def faults(store: Store) -> list[Fault]:
     """Everything that is wrong with a study's files, by path; reads all of them.
 
     Every table part, every weights file, the plan and every note hold a checksum of themselves. The plan has that of
-    the spec, which people may edit: working on the study takes the edit in or refuses it. A small file has those of
-    the report and the figures.
+    the spec, which people may edit: working on the study takes the edit in or refuses it. The report
+    and the figures are made from tables and are not checked: `lratlas report` makes them again.
 
     Args:
         store: The study.
@@ -54,7 +54,7 @@ def faults(store: Store) -> list[Fault]:
     except DamagedFile:
         found.append(Fault(path=PLAN, what=ALTERED))
     found += [Fault(path=path, what=ALTERED) for path in store.find_damaged()]
-    found += [*_of_spec(store, plan), *_artifact_faults(store), *_of_notes(store)]
+    found += [*_of_spec(store, plan), *_of_notes(store)]
     found += _missing(store, plan) if plan else []
     return sorted(found, key=lambda fault: fault.path)
 
@@ -67,14 +67,14 @@ def find_unchecked(store: Store) -> list[str]:
     """
     without = list[str]()
     try:
-        plan, known = read_stored_plan(store), checksums(store)
+        plan = read_stored_plan(store)
     except DamagedFile:
         return []  # which is said as a fault
     if plan and not plan.spec:
         without.append(SPEC)
     if plan and KEY not in json.loads(store.read_text(PLAN)):
         without.append(PLAN)
-    return sorted([*without, *(name for name in list_artifacts(store) if name not in known)])
+    return sorted(without)
 
 
 def is_note(path: str) -> bool:
@@ -90,13 +90,6 @@ def _of_spec(store: Store, plan: Plan | None) -> Iterator[Fault]:
         return
     if plan and plan.spec and digest(store.read_bytes(SPEC)) != plan.spec:
         yield Fault(path=SPEC, what=EDITED)
-
-
-def _artifact_faults(store: Store) -> list[Fault]:
-    try:
-        return [Fault(path=name, what=what) for name, what in find_altered(store).items()]
-    except DamagedFile:
-        return [Fault(path=CHECKSUMS, what=ALTERED)]
 
 
 def _of_notes(store: Store) -> Iterator[Fault]:
