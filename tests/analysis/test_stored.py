@@ -1,8 +1,9 @@
 """A change of structure changes no result: stored studies are analysed as on the day that they were stored.
 
-The studies of `benchmarks.same_tables`, trained and analysed before the package was laid out as it is. Only the analysis
-is repeated here, for training rounds differently on other machines. A change that is meant to change a result stores
-the tables again and says why.
+The studies of `benchmarks.same_tables`, trained and analysed before the package was laid out as it is. Only the
+analysis is repeated here, for training rounds differently on other machines.
+
+A change that is meant to change a result stores the tables again and says why.
 """
 
 from pathlib import Path

@@ -4,11 +4,13 @@ import random
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -231,7 +233,7 @@ def test_a_stream_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_data_larger_than_memory_are_refused_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect, "_free_memory", lambda: 2.0**20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**20))
     read: list[int] = []
 
     def large(at: int) -> tuple[Tensor, int]:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
@@ -240,7 +240,7 @@ def _limit_batches(name: str, batches: Iterable[Any], total: int | None) -> Iter
     from rich.console import Console
     from rich.progress import Progress
 
-    free, taken, seen = _SHARE_OF_MEMORY * _free_memory(), 0, 0
+    free, taken, seen = _SHARE_OF_MEMORY * psutil.virtual_memory().available, 0, 0
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         line = bar.add_task(f"Reading {name}", total=total)
@@ -264,15 +264,6 @@ def _check_memory(name: str, taken: int, seen: int, total: int | None, free: flo
         )
     if total is None and seen > _MOST_SAMPLES:
         raise TaskError(f"{name} has not ended after {_MOST_SAMPLES:,} samples; pass a data set of known length.")
-
-
-def _free_memory() -> float:
-    """Bytes of memory that are free or can be freed; infinite where the system does not say."""
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024 * float(line.split()[1])
-    return float("inf")
 
 
 def _check_sampler(name: str, loader: "DataLoader[Any]") -> None:
@@ -302,7 +293,7 @@ Batched = Callable[[Iterable[Any]], Iterator[Any]]
 def _check_repeatable(name: str, data: Any, total: int, batches_of: Batched) -> None:
     """Refuse a data set that gives a sample differently each time: read once, its augmentation would be frozen."""
     places = [*dict.fromkeys(np.linspace(0, total - 1, min(_AGAIN, total)).astype(int).tolist())]
-    free = _SHARE_OF_MEMORY * _free_memory()
+    free = _SHARE_OF_MEMORY * psutil.virtual_memory().available
     first: list[Any] = []
     with seed_generators(0):
         for item in _in_time(_items(name, data, places)):

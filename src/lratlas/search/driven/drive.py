@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import psutil
 import torch
 from torch import nn
 
@@ -372,16 +373,12 @@ def _full() -> bool:
         free, total = torch.cuda.mem_get_info()
         if free < (1 - _ROOM) * total:
             return True
-    try:
-        resident = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        return resident > _ROOM * _memory()
-    except (OSError, ValueError, IndexError):  # no such file on other systems
-        return False
+    return psutil.Process().memory_info().rss > _ROOM * _memory()
 
 
 def _memory() -> int:
     """Bytes that this machine has, or the container that limits it."""
-    found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    found = psutil.virtual_memory().total
     for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
         with suppress(OSError, ValueError):  # no such limit
             found = min(found, int(limit.read_text(encoding="utf-8")))
