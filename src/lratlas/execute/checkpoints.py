@@ -1,13 +1,76 @@
 """Stacks as named tensors, one per run, and back: what checkpoint files hold."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from lratlas.study.jobs import Grid
 from lratlas.training.averaging import Tails
+from lratlas.training.record import SegmentState, pack, unpack
 from lratlas.training.state import Stack
+
+_KIND = "under_way"
+_NUMBERS, _GENERATOR, _STEP, _LOSSES = f"stack/{_KIND}", "stack/generator", "stack/step", "stack/losses"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """Where the training of a stack is, in a study or a search.
+
+    Attributes:
+        stack: The stack.
+        tails: Running sums of the checkpoints that are averaged.
+        seconds: Time spent up to here.
+        losses: In a search the mean training losses so far, each [lanes].
+        segment: What is under way in the middle of a study's segment; None at its end.
+        generator: State there of PyTorch's generator, which dropout and the like draw from.
+    """
+
+    stack: Stack
+    tails: Tails = field(default_factory=dict[int, dict[str, Tensor]])
+    seconds: float = 0.0
+    losses: tuple[Tensor, ...] = ()
+    segment: SegmentState | None = None
+    generator: Tensor | None = None
+
+
+def state_tensors(runs: Grid, at: TrainState) -> dict[str, Tensor]:
+    """Everything that training needs to resume from a state, as named tensors."""
+    tensors = segment_tensors(runs, at.stack, at.tails, at.seconds)
+    if at.losses:
+        tensors |= {_STEP: torch.tensor(at.stack.step), _LOSSES: torch.stack(at.losses)}
+    if at.segment is not None and at.generator is not None:
+        values, numbers = pack(at.segment)
+        tensors |= name_tensors(runs, _KIND, values)
+        tensors |= {_NUMBERS: torch.tensor([at.stack.step, *numbers]), _GENERATOR: at.generator}
+    return tensors
+
+
+def read_state(
+    tensors: Mapping[str, Tensor], runs: Grid, *, counts: Sequence[int], device: torch.device, step: int | None = None
+) -> TrainState:
+    """The state that `state_tensors` put into a file.
+
+    Args:
+        tensors: The file.
+        runs: The runs wanted, [seed][lane].
+        counts: Counts of the weight averages under way.
+        device: Where the tensors shall live.
+        step: Steps done, for the end of a study's segment; elsewhere the file has them.
+    """
+    if step is not None:
+        stack, tails, seconds = read_segment(tensors, runs, counts=counts, step=step, device=device)
+        return TrainState(stack=stack, tails=tails, seconds=seconds)
+    numbers = tensors.get(_NUMBERS)
+    done = int(tensors[_STEP] if numbers is None else numbers[0])
+    stack, tails, seconds = read_segment(tensors, runs, counts=counts, step=done, device=device)
+    if numbers is None:
+        return TrainState(stack=stack, tails=tails, seconds=seconds, losses=tuple(tensors[_LOSSES].to(device)))
+    files = {run: tensors for row in runs for run in row}
+    segment = unpack(stack_of(files, runs, _KIND, device), numbers[1:])
+    return TrainState(stack=stack, tails=tails, seconds=seconds, segment=segment, generator=tensors[_GENERATOR])
 
 
 def name_tensors(runs: Grid, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

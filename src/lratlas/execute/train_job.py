@@ -2,14 +2,21 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import takewhile
 
 import polars as pl
 import torch
 from torch import Tensor
 
-from lratlas.execute.checkpoints import name_tensors, read_segment, segment_tensors, stack_of
+from lratlas.execute.checkpoints import (
+    TrainState,
+    name_tensors,
+    read_segment,
+    read_state,
+    segment_tensors,
+    state_tensors,
+)
 from lratlas.execute.context import WorkerContext
 from lratlas.execute.measure_job import measure_rows
 from lratlas.execute.rows import convergence_table, runs_table, trace_table
@@ -20,32 +27,10 @@ from lratlas.study.progress import table_of
 from lratlas.training.averaging import Tails, add_checkpoint, average_tails
 from lratlas.training.batches import augmentation_draws, batch_indices
 from lratlas.training.evaluate import Scores, evaluate_stack, pool_buffers
-from lratlas.training.record import Row, SegmentState, pack, unpack
+from lratlas.training.record import Row
 from lratlas.training.sphere import Weights
 from lratlas.training.state import Stack, lanes_of, start_stack
 from lratlas.training.trainer import Trained, train_stack
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainState:
-    """Where a training job stands.
-
-    Attributes:
-        stack: The stack.
-        tails: Running sums of the checkpoints that are averaged.
-        seconds: Time spent up to here.
-        segment: What is under way in the middle of a segment; None at its end.
-        generator: State there of PyTorch's generator, which dropout and the like draw from.
-        files: Checkpoints of the job that are there.
-    """
-
-    stack: Stack
-    tails: Tails = field(default_factory=dict[int, dict[str, Tensor]])
-    seconds: float = 0.0
-    segment: SegmentState | None = None
-    generator: Tensor | None = None
-    files: tuple[str, ...] = ()
-
 
 Progress = Callable[[int], None]
 
@@ -93,15 +78,14 @@ def _train(context: WorkerContext, job: Training, progress: Progress, stopping: 
             seconds=seconds(),
             segment=trained.segment,
             generator=generator_state(context.device) if trained.segment else None,
-            files=at.files,
         )
         last_rows = trained.rows
         if at.segment or end < job.segments[-1]:
-            at = keep(context, job, at)
+            store_state(context, job, at)
             if at.segment or stopping():
                 raise Stopped
     _finish(context, job, data, at, last_rows, seconds)
-    forget(context, at)
+    remove_states(context, job)
 
 
 def _start(context: WorkerContext, job: Training, weights: Weights, buffers: Weights) -> Stack:
@@ -226,69 +210,50 @@ def _start_loss(context: WorkerContext, job: Training) -> Tensor:
     return evaluate_stack(context.program, weights, pooled, data.test).loss.expand(-1, len(job.lanes))
 
 
-_KIND = "under_way"
-_NUMBERS, _GENERATOR = f"stack/{_KIND}", "stack/generator"
-
-
 def load_progress(context: WorkerContext, job: Training) -> TrainState | None:
-    """The furthest point of a job that was kept, with all rows recorded before it; None if there is none.
+    """The furthest state of a job that is stored, with all rows recorded before it; None if there is none.
 
     Raises:
         StudyError: It cannot be read.
     """
     store = context.store
     recorded = {*takewhile(lambda end: all(store.has_part(t, f"{job.id}-{end}") for t in job.recorded), job.segments)}
-    ends = [end for end in sorted(recorded) if store.has_weights(f"{job.id}-{end}")]
-    files = tuple(f"{job.id}-{end}" for end in ends)
+    ends = [end for end in job.segments if end in recorded and store.has_weights(f"{job.id}-{end}")]
+    read = partial(_read_state, context, job)
     if store.has_weights(job.part_way):
-        at, files = _read_state(context, job, job.part_way), (*files, job.part_way)
+        at = read(job.part_way)
         step = at.stack.step
         if step > max(ends, default=job.start) and recorded.issuperset(end for end in job.segments if end <= step):
-            return replace(at, files=files)
-    return replace(_read_state(context, job, f"{job.id}-{ends[-1]}", end=ends[-1]), files=files) if ends else None
+            return at
+    return read(f"{job.id}-{ends[-1]}", step=ends[-1]) if ends else None
 
 
-def _read_state(context: WorkerContext, job: Training, name: str, *, end: int | None = None) -> TrainState:
-    """What a checkpoint holds: that of the end of a segment, or, without an end, of the middle of one."""
-    tensors = context.store.read_weights(name)
+def _read_state(context: WorkerContext, job: Training, name: str, *, step: int | None = None) -> TrainState:
     counts = job.average.counts if job.average else ()
-    step = int(tensors[_NUMBERS][0]) if end is None else end
-    stack, tails, seconds = read_segment(tensors, job.runs, counts=counts, step=step, device=context.device)
-    if end is not None:
-        return TrainState(stack=stack, tails=tails, seconds=seconds)
-    files = {run: tensors for row in job.runs for run in row}
-    segment = unpack(stack_of(files, job.runs, _KIND, context.device), tensors[_NUMBERS][1:])
-    return TrainState(stack=stack, tails=tails, seconds=seconds, segment=segment, generator=tensors[_GENERATOR])
+    return read_state(context.store.read_weights(name), job.runs, counts=counts, device=context.device, step=step)
 
 
-def keep(context: WorkerContext, job: Training, at: TrainState) -> TrainState:
-    """Keep a job where it stands; at the end of a segment, earlier checkpoints of it are removed.
+def store_state(context: WorkerContext, job: Training, at: TrainState) -> None:
+    """Store where a job is; at the end of a segment, its earlier checkpoints are removed.
 
     Raises:
         StudyError: The file cannot be written.
     """
-    tensors = segment_tensors(job.runs, at.stack, at.tails, at.seconds)
-    if at.segment is None or at.generator is None:
-        name = f"{job.id}-{at.stack.step}"
-        context.store.write_weights(name, tensors)
-        return forget(context, at, but=name)
-    values, numbers = pack(at.segment)
-    tensors |= name_tensors(job.runs, _KIND, values)
-    tensors |= {_NUMBERS: torch.tensor([at.stack.step, *numbers]), _GENERATOR: at.generator}
-    context.store.write_weights(job.part_way, tensors)
-    return replace(at, files=(*at.files, job.part_way))
+    name = f"{job.id}-{at.stack.step}" if at.segment is None else job.part_way
+    context.store.write_weights(name, state_tensors(job.runs, at))
+    if at.segment is None:
+        remove_states(context, job, but=name)
 
 
-def forget(context: WorkerContext, at: TrainState, *, but: str | None = None) -> TrainState:
+def remove_states(context: WorkerContext, job: Training, *, but: str | None = None) -> None:
     """Remove the checkpoints of a job that have become useless.
 
     Raises:
         StudyError: One cannot be removed.
     """
-    for name in at.files:
-        if name != but:
+    for name in context.store.weights():
+        if name.startswith(f"{job.id}-") and name != but:
             context.store.remove_weights(name)
-    return replace(at, files=() if but is None else (but,))
 
 
 def generator_state(device: torch.device) -> Tensor:

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from lratlas.data.parts import each as for_each
 from lratlas.errors import SearchError
-from lratlas.execute.checkpoints import read_segment, segment_tensors
+from lratlas.execute.checkpoints import TrainState, read_segment, segment_tensors
 from lratlas.rng import preserve_generators, stream, torch_seed
 from lratlas.search.journal import CHECKPOINT
 from lratlas.search.segments import BLOCKS, Segment
-from lratlas.search.train_state import TrainState, forget, forget_all, keep, load_state, stops
+from lratlas.search.train_state import load_state, remove_all_states, remove_state, stops, store_state
 from lratlas.stacks.strategy import faster_strategy, faster_threads
 from lratlas.stacks.tensors import initial_tensors, samples
 from lratlas.study.files import write_file
@@ -168,13 +168,13 @@ def train_segments(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list
     so_far = load_state(trainer.states, segments, count=len(at), device=trainer.device)
     if so_far is None:
         stack = _parents(trainer, segments) if first.parent else start_stack(initial[0], initial[1], task.update)
-        so_far = TrainState(stack=stack, tails={}, losses=())
+        so_far = TrainState(stack=stack)
     data = samples([task], "train", initial[2], dtype=torch.float32, device=trainer.device)
     with preserve_generators():
         trained = _train_stack(trainer, segments, so_far, at, data)
     for name in names[0]:
         write_file(_path(trainer, name), seal_weights(_state(trained.stack, names, name)))
-    forget(trainer.states, segments)
+    remove_state(trainer.states, segments)
     return _results(trainer, first, trained, data)
 
 
@@ -195,7 +195,7 @@ def forget_states(trainer: SegmentTrainer, names: Collection[str] | None) -> Non
         if names is None or path.stem in names:
             path.unlink(missing_ok=True)
     if names is None:
-        forget_all(trainer.states)
+        remove_all_states(trainer.states)
 
 
 def _ends_low(of: Segment) -> bool:
@@ -239,7 +239,7 @@ def _train_stack(
         losses = (*so_far.losses, *(row.train_loss[0] for row in trained.rows))
         so_far = TrainState(stack=trained.stack, tails=tails, losses=losses)
         if stop in rests and time.monotonic() - kept_at > _KEPT_EVERY:
-            keep(trainer.states, segments, so_far)
+            store_state(trainer.states, segments, so_far)
             kept_at = time.monotonic()
     return so_far
 
