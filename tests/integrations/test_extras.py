@@ -12,6 +12,7 @@ from lratlas.errors import LRAtlasError, MissingLibrary, extra
 
 ROOT = Path(__file__).parents[2]
 OPTIONAL = {"accelerate", "lightning", "mlflow", "optuna", "tensorboard", "trackio", "transformers"}
+OPTIONAL |= {"pooch", "requests", "sklearn", "vl_convert"}
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from altair.utils.schemapi import debug_mode
 from lratlas.atlas import Atlas
 from lratlas.errors import LRAtlasError
 from lratlas.report.charts.declared import make_text
-from lratlas.report.figures import figure_pdf, figure_svg
+from lratlas.report.figures import figure_files, load_converter
 from lratlas.report.page import page
 from lratlas.report.theme import Drawing
 from lratlas.study.artifacts import FIGURES, REPORT, making
@@ -72,6 +72,8 @@ def page_of(atlas: Atlas, found: Drawn, *, live: bool = False) -> str:
 def write_files(atlas: Atlas, found: Drawn, *, page: bool = True) -> None:
     """Write each chart into ``figures/`` of the study, as PDF and SVG, and what it shows as CSV.
 
+    PDF and SVG need the extra ``figures``.
+
     Args:
         atlas: The study.
         found: Its charts.
@@ -79,16 +81,18 @@ def write_files(atlas: Atlas, found: Drawn, *, page: bool = True) -> None:
 
     Raises:
         StudyError: The study cannot be written.
+        MissingLibrary: Only figures are asked for, and the extra ``figures`` is not installed.
     """
+    if not page:
+        load_converter()
     with making(atlas.store) as write:
         if page:
             write(REPORT, page_of(atlas, found).encode())
-        for name, chart in found.charts.items():
-            place = f"{FIGURES}/{name}"
-            write(f"{place}.pdf", figure_pdf(chart))
-            write(f"{place}.svg", figure_svg(chart).encode())
+        for name, data in figure_files(found.charts):
+            write(f"{FIGURES}/{name}", data)
+        for name in found.charts:
             if (shown := atlas.chart_data(name)) is not None:
-                write(f"{place}.csv", shown.write_csv().encode())
+                write(f"{FIGURES}/{name}.csv", shown.write_csv().encode())
 
 
 def progress(atlas: Atlas) -> str:
