@@ -28,13 +28,15 @@ def load_converter() -> ModuleType:
     """
     with extra("figures"):
         import vl_convert
-    _register(vl_convert)
+    _register_font()
     return vl_convert
 
 
 @cache
-def _register(converter: ModuleType) -> None:
-    converter.register_font_directory(str(_FOLDER))  # once is enough for a process
+def _register_font() -> None:
+    import vl_convert
+
+    vl_convert.register_font_directory(str(_FOLDER))  # once is enough for a process
 
 
 def with_font(svg: str) -> str:
