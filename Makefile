@@ -5,7 +5,7 @@ READY := .venv/ready
 # A module that is not kept compiled is compiled by every process anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: .venv help demo test lint style types suite coverage docs notebooks pictures walk release long chaos benchmark screenshots clean
+.PHONY: .venv help demo test lint style types suite coverage docs notebooks pictures bundle walk release long chaos benchmark screenshots clean
 
 help:
 	@echo "make demo         run the demonstration: the paper's synthetic example and real digits"
@@ -14,6 +14,7 @@ help:
 	@echo "make docs         the site of the documentation, in build/site; warnings are errors"
 	@echo "make notebooks    run the notebooks of the documentation, and keep what they show"
 	@echo "make pictures     draw the pictures of the documentation anew"
+	@echo "make bundle       the script that draws the charts of a page, made by vl-convert"
 	@echo "make coverage     the tests once more, and which lines and branches they run"
 	@echo "make walk         every command of the README and the page of five minutes, in a new environment"
 	@echo "make release      sdist and wheel in dist, checked, installed in an empty environment and tried"
@@ -74,6 +75,10 @@ pictures: $(READY)
 	cp build/own-search/advice.svg docs/pictures/find.svg
 	$(BIN)/lratlas reproduce ticks --folder build/ticks
 	$(BIN)/python docs/pictures/draw.py report build/ticks
+
+bundle: $(READY)
+	$(BIN)/python -c "import gzip; from lratlas.report import bundle, figures; \
+	  bundle.FILE.write_bytes(gzip.compress(bundle.make_bundle(figures.VERSION).encode(), mtime=0))"
 
 walk: $(READY)
 	rm -rf build/walk

@@ -3,12 +3,12 @@
 In this folder:  python ask_and_tell_numpy.py
 """
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 import lratlas
 from lratlas.search.segments import Segment, make_segment
@@ -20,7 +20,8 @@ STEPS = 1_000  # of a full training
 FOLDER = Path("numpy-search")
 MOMENTUM = 0.9
 
-pixels, digits = (np.asarray(part) for part in load_digits(return_X_y=True))
+with np.load(str(files("lratlas.data") / "digits.npz")) as file:
+    pixels, digits = file["images"].reshape(-1, 64), file["labels"]
 order = np.random.default_rng(0).permutation(len(digits))
 PIXELS, DIGITS = pixels[order] / 16, digits[order]
 TRAINED = 1_200  # images; the rest is for validation

@@ -5,6 +5,7 @@ In this folder:  sh shell_command.sh
 
 import argparse
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,7 @@ def parsed() -> argparse.Namespace:
         parser.add_argument(name, type=float, required=True)
     for name in ("--start", "--stop", "--average-from", "--seed"):
         parser.add_argument(name, type=int, required=True)
-    for name in ("--data", "--state"):
-        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--state", type=Path, required=True)
     return parser.parse_args()
 
 
@@ -47,8 +47,9 @@ def loss_and_gradients(x: Array, encoder: Array, decoder: Array) -> tuple[float,
 def main() -> None:
     """Train from one step to another, keep the state, and print what came of it."""
     args = parsed()
-    images: Array = np.load(args.data)
-    images = images[np.random.default_rng(0).permutation(len(images))] / 16
+    with np.load(str(files("lratlas.data") / "digits.npz")) as file:
+        images: Array = file["images"].reshape(-1, 64) / 16
+    images = images[np.random.default_rng(0).permutation(len(images))]
     images -= images[:TRAINED].mean(axis=0)
     state = fresh(args.seed)
     if args.start > 0:

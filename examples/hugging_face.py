@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.datasets import load_digits
+from torch import Tensor
 from transformers import BertConfig, EvalPrediction, Trainer, TrainingArguments, set_seed
 from transformers import BertForSequenceClassification as Bert
 from transformers.trainer_callback import PrinterCallback
 
+from lratlas.data import digits
 from lratlas.integrations.transformers import WatchCallback, find
 
 STEPS = 800  # optimizer steps of a full training
@@ -19,12 +20,14 @@ FOLDER = Path("hugging-face-search")
 CONFIG = BertConfig(vocab_size=9, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64)
 CONFIG.num_labels, CONFIG.initializer_range, CONFIG.hidden_dropout_prob = 10, 0.1, 0.0
 
-pixels, digits = (torch.as_tensor(part) for part in load_digits(return_X_y=True))
-order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
-# A digit as a text of 16 words: the ink of each square of 2 x 2 pixels, in shades from 0 to 8.
-SQUARES = pixels[order].view(-1, 4, 2, 4, 2).sum((2, 4)).flatten(1)
-DATA = [{"input_ids": x, "labels": y} for x, y in zip((SQUARES // 8).long(), digits[order], strict=True)]
-TRAINED = 1_200  # texts; the rest is for validation
+
+def texts(pixels: Tensor, labels: Tensor) -> list[dict[str, Tensor]]:
+    """Each digit as a text of 16 words: the ink of each square of 2 x 2 pixels, in shades from 0 to 8."""
+    ink = pixels.view(-1, 4, 2, 4, 2).sum((2, 4)).flatten(1)
+    return [{"input_ids": x, "labels": y} for x, y in zip((2 * ink).long(), labels, strict=True)]
+
+
+TRAIN, HELD_OUT = (texts(*pair) for pair in digits())  # for training and for validation
 
 
 def accuracy(predicted: EvalPrediction) -> dict[str, float]:
@@ -47,8 +50,7 @@ def trainer_for(lr: float) -> Trainer:
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    train, held = DATA[:TRAINED], DATA[TRAINED:]
-    trainer = Trainer(Bert(CONFIG), arguments, train_dataset=train, eval_dataset=held, compute_metrics=accuracy)
+    trainer = Trainer(Bert(CONFIG), arguments, train_dataset=TRAIN, eval_dataset=HELD_OUT, compute_metrics=accuracy)
     trainer.remove_callback(PrinterCallback)
     return trainer
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import WeightAveraging
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset, random_split
+from torch.utils.data import DataLoader, TensorDataset
 
+from lratlas.data import digits
 from lratlas.integrations.lightning import WatchCallback, find
 
 STEPS = 800  # optimizer steps of a full training
@@ -41,10 +41,8 @@ class Digits(LightningModule):
 
 def loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
     """The digits for training and for validation."""
-    pixels, digits = (torch.as_tensor(part) for part in load_digits(return_X_y=True))
-    data = TensorDataset(pixels.float() / 16, digits)
-    trained, kept = random_split(data, [1_200, len(data) - 1_200], generator=torch.Generator().manual_seed(0))
-    return DataLoader(trained, batch_size=32, shuffle=True), DataLoader(kept, batch_size=len(kept))
+    train, held_out = (TensorDataset(*pair) for pair in digits())
+    return DataLoader(train, batch_size=32, shuffle=True), DataLoader(held_out, batch_size=len(held_out))
 
 
 class LastTenth(WeightAveraging):

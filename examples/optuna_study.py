@@ -8,10 +8,10 @@ from typing import Any
 
 import optuna
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from lratlas.data import digits
 from lratlas.integrations.optuna import LRSampler
 from lratlas.search.segments import Segment, make_segment
 
@@ -20,16 +20,13 @@ FOLDER = Path("optuna-search")
 STUDY = f"sqlite:///{FOLDER}/study.db"
 LOSS = nn.CrossEntropyLoss()
 
-pixels, digits = (torch.as_tensor(part) for part in load_digits(return_X_y=True))
-order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
-PIXELS, DIGITS = pixels[order].float() / 16, digits[order]
-TRAINED = 1_200  # images; the rest is for validation
+(PIXELS, DIGITS), (HELD_OUT, TRUTH) = digits()  # for training and for validation
 
 
 def accuracy(model: nn.Module) -> float:
     """On the validation set."""
     with torch.no_grad():
-        return (model(PIXELS[TRAINED:]).argmax(1) == DIGITS[TRAINED:]).float().mean().item()
+        return (model(HELD_OUT).argmax(1) == TRUTH).float().mean().item()
 
 
 def train(part: Segment) -> dict[str, Any]:
@@ -42,7 +39,7 @@ def train(part: Segment) -> dict[str, Any]:
     for step in range(part.stop):
         for group in optimizer.param_groups:
             group["lr"] = part.lr_at(step)
-        chosen = torch.randint(TRAINED, (32,), generator=batches)
+        chosen = torch.randint(len(DIGITS), (32,), generator=batches)
         loss = LOSS(model(PIXELS[chosen]), DIGITS[chosen])
         optimizer.zero_grad()
         loss.backward()

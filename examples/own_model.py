@@ -5,11 +5,10 @@ Without a spec, from Python:              python own_model.py
 """
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 import lratlas
+from lratlas.data import digits
 
 
 def make_model() -> nn.Module:
@@ -30,11 +29,10 @@ def make_model() -> nn.Module:
 
 def load() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Training and test set, each a pair of images [n, 1, 8, 8] and labels [n]."""
-    pixels, digits = load_digits(return_X_y=True)
-    parts = train_test_split(pixels.reshape(-1, 1, 8, 8), digits, test_size=0.3, stratify=digits, random_state=0)
-    train_x, test_x, train_y, test_y = (torch.as_tensor(part) for part in parts)
+    (train_x, train_y), (test_x, test_y) = digits()
     mean, deviation = train_x.mean(), train_x.std()
-    return ((train_x - mean) / deviation, train_y), ((test_x - mean) / deviation, test_y)
+    train_x, test_x = ((x.view(-1, 1, 8, 8) - mean) / deviation for x in (train_x, test_x))
+    return (train_x, train_y), (test_x, test_y)
 
 
 def make_optimizer(parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:

@@ -7,21 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import lratlas
+from lratlas.data import digits
 from lratlas.search.segments import Segment
 
 STEPS = 1_000  # of a full training
 FOLDER = Path("plain-pytorch-search")
 LOSS = nn.CrossEntropyLoss()
 
-pixels, digits = (torch.as_tensor(part) for part in load_digits(return_X_y=True))
-order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
-PIXELS, DIGITS = pixels[order].float() / 16, digits[order]
-TRAINED = 1_200  # images; the rest is for validation
+(PIXELS, DIGITS), (HELD_OUT, TRUTH) = digits()  # for training and for validation
 
 
 def fresh(seed: int, lr: float) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -33,14 +30,14 @@ def fresh(seed: int, lr: float) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def batch(seed: int, step: int) -> tuple[Tensor, Tensor]:
     """The mini-batch of a step: the same for all LRs, wherever a segment begins."""
-    chosen = torch.randint(TRAINED, (32,), generator=torch.Generator().manual_seed(1_000_000 * seed + step))
+    chosen = torch.randint(len(DIGITS), (32,), generator=torch.Generator().manual_seed(1_000_000 * seed + step))
     return PIXELS[chosen], DIGITS[chosen]
 
 
 def accuracy(model: nn.Module) -> float:
     """On the validation set."""
     with torch.no_grad():
-        return (model(PIXELS[TRAINED:]).argmax(1) == DIGITS[TRAINED:]).float().mean().item()
+        return (model(HELD_OUT).argmax(1) == TRUTH).float().mean().item()
 
 
 def train(part: Segment) -> dict[str, Any]:
@@ -86,8 +83,7 @@ def train_to_the_end(advice: lratlas.Advice, lr: float) -> None:
 
 def main() -> None:
     """Search, then train."""
-    samples = len(DIGITS) - TRAINED
-    finder = lratlas.Finder(FOLDER, steps=STEPS, direction="maximize", chance=0.1, samples=samples)
+    finder = lratlas.Finder(FOLDER, steps=STEPS, direction="maximize", chance=0.1, samples=len(TRUTH))
     while part := finder.ask():
         finder.tell(part, **train(part))
         for file in FOLDER.glob("*.pt"):

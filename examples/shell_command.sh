@@ -6,21 +6,15 @@ set -eu
 
 steps=1000 # of a full training
 folder=shell-command-search
-mkdir -p $folder
-
-# The digits, once: the program is started for every segment, and begins faster without scikit-learn.
-[ -f $folder/digits.npy ] || python -c "
-import numpy, sklearn.datasets
-numpy.save('$folder/digits.npy', sklearn.datasets.load_digits().data)"
 
 # A second time, this says at once what it found.
 lratlas find --steps $steps --lrs 1e-4 1 3 --folder $folder --command "python command_training.py
-  --data $folder/digits.npy --lr {lr} --final-lr {final_lr} --start {start} --stop {stop}
+  --lr {lr} --final-lr {final_lr} --start {start} --stop {stop}
   --average-from {average_from} --seed {seed} --state {checkpoint}.npz"
 
 # advice.json is for scripts.
 advised() { python -c "import json; print(json.load(open('$folder/advice.json'))['$1'])"; }
-train() { python command_training.py --data $folder/digits.npy --lr "$(advised lr)" --seed 0 --state $folder/whole.npz "$@"; }
+train() { python command_training.py --lr "$(advised lr)" --seed 0 --state $folder/whole.npz "$@"; }
 
 [ "$(advised lr)" != None ] || exit 0 # no LR could be told from the others
 echo "A full training as it is advised:"

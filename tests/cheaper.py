@@ -1,7 +1,7 @@
 """What costs less, where something else is tested: without processes of its own, or without a page."""
 
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 from lratlas.atlas import Atlas
 from lratlas.execute import scheduler
+from lratlas.report import figures
 from lratlas.search.driven import find
 from lratlas.search.driven.drive import Driven
 
@@ -23,10 +24,7 @@ def undrawn() -> Generator[None]:
 @contextmanager
 def unfigured() -> Generator[None]:
     """Pages without figures for papers, which cost more than the rest of a small study or search."""
-    with ExitStack() as stack:
-        for module in ("lratlas.api.report", "lratlas.api.advise"):
-            stack.enter_context(patch(f"{module}.figure_pdf", return_value=b""))
-            stack.enter_context(patch(f"{module}.figure_svg", return_value=""))
+    with patch.object(figures, "figure_pdf", return_value=b""), patch.object(figures, "figure_svg", return_value=""):
         yield
 
 

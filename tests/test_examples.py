@@ -317,12 +317,9 @@ def test_two_segments_are_one_training_and_divergence_is_told(folder: Path, name
 
 
 def test_two_runs_of_the_command_are_one_training(folder: Path) -> None:
-    x, _ = digits()
-    np.save(folder / "digits.npy", 16 * x)
-
     def trained(start: int, stop: int, *, state: str) -> list[dict[str, float]]:
         steps = ["--start", str(start), "--stop", str(stop), "--average-from", "90"]
-        same = ["--lr", "0.1", "--final-lr", "0.1", "--seed", "0", "--data", "digits.npy", "--state", state]
+        same = ["--lr", "0.1", "--final-lr", "0.1", "--seed", "0", "--state", state]
         return [json.loads(line) for line in ran(folder, "command_training.py", *steps, *same).splitlines()]
 
     whole = trained(0, 100, state="whole.npz")

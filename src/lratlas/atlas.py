@@ -69,6 +69,8 @@ class Atlas(Results):
     def write_report(self, *, at_loss: float | None = None) -> str:
         """Write the analysis tables, ``report.html`` and ``figures/`` (PDF, SVG, and the data as CSV) into the study.
 
+        PDF and SVG need the extra ``figures``; the page is complete without it.
+
         Args:
             at_loss: Also show the accuracies at this training loss instead of at the end.
 

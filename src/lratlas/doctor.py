@@ -9,7 +9,7 @@ import torch
 
 from lratlas.training.compiling import can_compile
 
-_PACKAGES = ("lratlas", "torch", "polars", "altair", "scipy", "scikit-learn", "safetensors")
+_PACKAGES = ("lratlas", "torch", "polars", "altair", "scipy", "safetensors", "vl-convert-python")
 
 
 def checkup() -> dict[str, str | int | float]:

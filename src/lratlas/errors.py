@@ -1,7 +1,8 @@
 """Errors that are meant for people: one sentence, naming the thing and what is allowed."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 
 __all__ = [
     "DamagedFile",
@@ -71,6 +72,23 @@ class DamagedFile(StudyError):  # noqa: N818 - it names what was found
 
 class MissingLibrary(LRAtlasError, ImportError):  # noqa: N818 - it names what is wrong
     """A library that an extra of this package would have installed."""
+
+
+@contextmanager
+def extra(name: str) -> Generator[None]:
+    """Around the imports of libraries that an extra of this package installs: says which one where they are not there.
+
+    Args:
+        name: The extra.
+
+    Raises:
+        MissingLibrary: A library is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = str(error.name).partition(".")[0]
+        raise MissingLibrary(f"{library} is not installed; this installs it: pip install 'lratlas[{name}]'") from error
 
 
 def meant(name: str, known: Iterable[str], *, quote: str = "") -> str:

@@ -2,17 +2,20 @@
 
 import json
 import math
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from lratlas.api.advise import FILES, advice_facts, charts_of, cost_facts, write_advice
+from lratlas.api.advise import advice_facts, charts_of, cost_facts, write_advice
 from lratlas.errors import SearchError
 from lratlas.search.advice import Advice
 from lratlas.search.regimes import Bracket
 from report.search_helpers import advice, row, searched, without_lr
+
+FILES = ("advice.json", "advice.svg", "advice.pdf", "advice.html")
 
 
 def strict(text: str) -> dict[str, object]:
@@ -31,6 +34,17 @@ def test_everything_is_written_and_nothing_else(tmp_path: Path) -> None:
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert (page.parent / "advice.pdf").read_bytes().startswith(b"%PDF")
     assert "<svg" in (page.parent / "advice.svg").read_text(encoding="utf-8")
+
+
+def test_without_vl_convert_there_is_the_same_page_and_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    drawn = write_advice(searched(), tmp_path / "drawn").read_bytes()
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    assert write_advice(searched(), tmp_path / "undrawn").read_bytes() == drawn
+    assert {path.name for path in (tmp_path / "undrawn").iterdir()} == {"advice.json", "advice.html"}
+    (message,) = caplog.messages
+    assert "pip install 'lratlas[figures]'" in message
 
 
 def test_writing_again_replaces(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_report_that_was_interrupted_is_written_again(
 ):
     figures = {path.name for path in (study / "figures").iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr("lratlas.api.report.figure_svg", interrupt)
+        patch.setattr("lratlas.report.figures.figure_svg", interrupt)
         with pytest.raises(KeyboardInterrupt):
             load(study).write_report()
     assert not (study / "report.html").exists()

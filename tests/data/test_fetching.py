@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 from data.serving import published, served
 from lratlas.data import sources
 from lratlas.data.sources import Fetching, fetch
-from lratlas.errors import DataError
+from lratlas.errors import DataError, MissingLibrary
 
 CONTENTS = {"a.bin": bytes(range(256)) * 1000, "b.bin": b"short"}
 
@@ -92,6 +93,18 @@ def test_a_data_root_that_is_a_file_is_named(root: Path, publish: Publish, site:
 
 
 @pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("missing", ["pooch", "requests"])
+def test_without_the_extra_the_message_says_what_to_install(
+    missing: str, root: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+):
+    publish("http://127.0.0.1:9", CONTENTS)
+    monkeypatch.setitem(sys.modules, missing, None)
+    sentence = f"^{missing} is not installed; this installs it: pip install 'lratlas\\[images\\]'$"
+    with pytest.raises(MissingLibrary, match=sentence):
+        fetch("own")
+    assert not root.exists()
+
+
 def test_an_unknown_data_set_is_refused():
     with pytest.raises(DataError, match=r"no data set 'fashion_mnist' \(did you mean fashion-mnist\?\)"):
         fetch("fashion_mnist")

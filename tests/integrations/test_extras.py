@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from lratlas.errors import LRAtlasError, MissingLibrary
-from lratlas.integrations import extra
+from lratlas.errors import LRAtlasError, MissingLibrary, extra
 
 ROOT = Path(__file__).parents[2]
-OPTIONAL = {"accelerate", "lightning", "mlflow", "optuna", "tensorboard", "trackio", "transformers"}
+INTEGRATED = {"accelerate", "lightning", "mlflow", "optuna", "tensorboard", "trackio", "transformers"}
+OPTIONAL = INTEGRATED | {"pooch", "requests", "sklearn", "vl_convert"}
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:

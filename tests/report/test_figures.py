@@ -4,18 +4,16 @@ import base64
 import io
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-import vl_convert
 from pypdf import PdfReader
 
 from lratlas.data.shapes import SHAPES
 from lratlas.report.charts.pictures import ticks_chart
 from lratlas.report.charts.study_charts import CHARTS
-from lratlas.report.figures import figure_pdf, figure_svg, vega_bundle
+from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.theme import Drawing
 from lratlas.tables import Tables
 
@@ -102,26 +100,3 @@ def _embedded(page: Any) -> list[str]:
     fonts = [font["/DescendantFonts"][0]["/FontDescriptor"] for font in page["/Resources"]["/Font"].values()]
     assert all(font["/FontFile2"].get_data() for font in fonts)
     return [font["/FontName"] for font in fonts]
-
-
-@pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LRATLAS_CACHE", str(tmp_path / "kept"))
-    return tmp_path / "kept"
-
-
-def test_the_script_that_draws_is_put_together_once(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = vega_bundle.__wrapped__()
-    assert "vegaEmbed" in made
-    with monkeypatch.context() as patch:
-        patch.setattr(vl_convert, "javascript_bundle", None)
-        assert vega_bundle.__wrapped__() == made
-    (path,) = kept.iterdir()
-    path.write_text(path.read_text(encoding="utf-8")[:-1], encoding="utf-8")  # cut short
-    assert vega_bundle.__wrapped__() == made
-    assert path.read_text(encoding="utf-8").endswith(made)
-
-
-def test_a_script_that_cannot_be_kept_is_put_together_all_the_same(kept: Path) -> None:
-    kept.write_text("no folder", encoding="utf-8")
-    assert "vegaEmbed" in vega_bundle.__wrapped__()

@@ -15,21 +15,18 @@ from lratlas.paths import expand_home
 from lratlas.recommendation import facts_of
 from lratlas.report.charts.search_charts import advice_chart, course_chart
 from lratlas.report.charts.search_words import courses_data
-from lratlas.report.figures import figure_pdf, figure_svg
+from lratlas.report.figures import figure_files
 from lratlas.report.search_page import advice_page, schedule_text
 from lratlas.report.theme import Drawing
 from lratlas.search.advice import Advice
 from lratlas.study.files import write_file
 from lratlas.text import is_finite, replace_nonfinite
 
-FILES = ("advice.json", "advice.svg", "advice.pdf", "advice.html")
-"""What `write_advice` writes."""
-
 
 def write_advice(advice: Advice, folder: str | Path) -> Path:
     """Write the advice into a folder as a page, as JSON for scripts, and its main chart as SVG and PDF.
 
-    Each file is replaced at once or not at all.
+    Each file is replaced at once or not at all. SVG and PDF need the extra ``figures``.
 
     Args:
         advice: What a search came to.
@@ -45,17 +42,12 @@ def write_advice(advice: Advice, folder: str | Path) -> Path:
     # Altair checks every part of a chart against a schema as it is made, which takes longer than all the rest.
     with debug_mode(False):
         charts = charts_of(advice)
-    contents = zip(
-        FILES,
-        (
-            json.dumps(advice_facts(advice), indent=1, allow_nan=False).encode() + b"\n",
-            figure_svg(charts["advice"]).encode(),
-            figure_pdf(charts["advice"]),
-            advice_page(advice, charts, facts=cost_facts(advice)).encode(),
-        ),
-        strict=True,
-    )
-    for name, content in contents:
+    contents = {
+        "advice.json": json.dumps(advice_facts(advice), indent=1, allow_nan=False).encode() + b"\n",
+        **dict(figure_files({"advice": charts["advice"]})),
+        "advice.html": advice_page(advice, charts, facts=cost_facts(advice)).encode(),
+    }
+    for name, content in contents.items():
         try:
             write_file(folder / name, content)
         except OSError as error:

@@ -10,7 +10,7 @@ from altair.utils.schemapi import debug_mode
 
 from lratlas.errors import LRAtlasError
 from lratlas.report.charts.declared import make_text
-from lratlas.report.figures import figure_pdf, figure_svg
+from lratlas.report.figures import figure_files, load_converter
 from lratlas.report.page import page
 from lratlas.report.theme import Drawing
 from lratlas.results import Results
@@ -71,7 +71,8 @@ def page_of(results: Results, found: Drawn, *, live: bool = False) -> str:
 def write_files(results: Results, found: Drawn, *, page: bool = True) -> None:
     """Write each chart into ``figures/`` of the study, as PDF and SVG, and what it shows as CSV.
 
-    The report is removed before all others are written and written after them, so it is there only if all of them are.
+    PDF and SVG need the extra ``figures``. The report is removed before all others are written and written after them,
+    so it is there only if all of them are.
 
     Args:
         results: The study.
@@ -80,16 +81,18 @@ def write_files(results: Results, found: Drawn, *, page: bool = True) -> None:
 
     Raises:
         StudyError: The study cannot be written.
+        MissingLibrary: Only figures are asked for, and the extra ``figures`` is not installed.
     """
     store = results.store
     if page:
         store.remove(REPORT)
-    for name, chart in found.charts.items():
-        place = f"{FIGURES}/{name}"
-        store.write_bytes(f"{place}.pdf", figure_pdf(chart))
-        store.write_text(f"{place}.svg", figure_svg(chart))
+    else:
+        load_converter()
+    for name, data in figure_files(found.charts):
+        store.write_bytes(f"{FIGURES}/{name}", data)
+    for name in found.charts:
         if (shown := results.chart_data(name)) is not None:
-            store.write_text(f"{place}.csv", shown.write_csv())
+            store.write_text(f"{FIGURES}/{name}.csv", shown.write_csv())
     if page:
         store.write_text(REPORT, page_of(results, found))
 

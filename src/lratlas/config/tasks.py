@@ -14,7 +14,7 @@ from lratlas.config.imaging import image_task
 from lratlas.config.sections import TaskSpec
 from lratlas.config.values import format_value
 from lratlas.data.collect import Pair
-from lratlas.data.digits import digits
+from lratlas.data.handwritten import handwritten_digits
 from lratlas.data.images import subset
 from lratlas.data.ticks import dirichlet_weights, ticks
 from lratlas.errors import SpecError, TaskError, meant
@@ -151,7 +151,7 @@ def digits_task(
     images: int | None = None,
     corruption: float = 0.0,
 ) -> Task:
-    """Scikit-learn's 1,797 handwritten digits, 8x8 pixels, stratified split, and the scale-invariant MLP 64-64-64-10.
+    """1,797 handwritten digits, 8x8 pixels, stratified split, and the scale-invariant MLP 64-64-64-10.
 
     Args:
         batch_size: Samples per step.
@@ -162,7 +162,7 @@ def digits_task(
         corruption: Share of the training labels replaced by another class.
 
     Raises:
-        ValueError: The share for testing leaves a part without an image of some class.
+        ValueError: The share for testing leaves a part with fewer images than classes.
         DataError: There are not so many images, or the other share is not in [0, 1].
     """
     train, test = _digits(test_share, images, corruption)
@@ -195,8 +195,8 @@ BUILT_IN: Mapping[str, tuple[Callable[..., Task], bool]] = {
 
 
 def _digits(test_share: float, images: int | None, corruption: float) -> tuple[Pair, Pair]:
-    data = subset(digits(test_share), images=images, corruption=corruption)
-    # Of float64, as scikit-learn has them: they are rounded to the training's number format after normalisation.
+    data = subset(handwritten_digits(test_share), images=images, corruption=corruption)
+    # Of float64: they are rounded to the training's number format after normalisation.
     train_x, test_x = (images.flatten(1).double() for images, _ in (data.train, data.test))
     mean, deviation = train_x.mean(), train_x.std()
     return ((train_x - mean) / deviation, data.train[1]), ((test_x - mean) / deviation, data.test[1])

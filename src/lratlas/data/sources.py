@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lratlas.errors import DataError, meant
+from lratlas.errors import DataError, extra, meant
 from lratlas.paths import expand_home
 
 
@@ -286,14 +286,16 @@ def fetch(
 
     Raises:
         DataError: There is no such data set, it cannot be downloaded or written, or a checksum is wrong.
+        MissingLibrary: The extra ``images`` is not installed.
     """
     entry, folder = data_set(name), data_root(root)
     return tuple(_fetch_file(entry, download, folder, progress) for download in entry.downloads)
 
 
 def _fetch_file(entry: DataSet, download: Download, folder: Path, progress: Callable[[Fetching], None] | None) -> Path:
-    import pooch
-    from requests import RequestException
+    with extra("images"):
+        import pooch
+        from requests import RequestException
 
     pooch.get_logger().setLevel("ERROR")  # it would announce every file
     target = folder / download.path

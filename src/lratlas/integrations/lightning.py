@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from lratlas.errors import SpecError
-from lratlas.integrations import extra
+from lratlas.errors import SpecError, extra
 from lratlas.integrations.tracking import numbers_of
 from lratlas.monitor.follow import Watch
 from lratlas.monitor.inputs import one_number

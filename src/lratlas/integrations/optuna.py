@@ -10,8 +10,7 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any, Literal
 
-from lratlas.errors import SearchError, SpecError
-from lratlas.integrations import extra
+from lratlas.errors import SearchError, SpecError, extra
 from lratlas.search.advice import Advice
 from lratlas.search.finder import Finder
 from lratlas.search.segments import Segment

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from lratlas.integrations import extra
+from lratlas.errors import extra
 from lratlas.monitor.rules import Regime
 from lratlas.monitor.tracker import Look
 from lratlas.search.advice import Advice

@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from lratlas.errors import LRAtlasError
-from lratlas.integrations import extra
+from lratlas.errors import LRAtlasError, extra
 from lratlas.integrations.tracking import numbers_of
 from lratlas.monitor.follow import Watch
 from lratlas.monitor.learning_rates import Schedule

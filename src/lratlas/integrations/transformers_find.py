@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sized
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from lratlas.errors import SpecError, TaskError
-from lratlas.integrations import extra
+from lratlas.errors import SpecError, TaskError, extra
 from lratlas.paths import expand_home
 from lratlas.rng import preserve_generators
 from lratlas.search.advice import Advice

@@ -6,8 +6,8 @@ import polars as pl
 
 from lratlas.analysis.comparison import Entry
 from lratlas.errors import StudyError
+from lratlas.report.bundle import vega_bundle
 from lratlas.report.charts.comparison import NOTE, TEXT, comparison_chart, readable, why_left_out
-from lratlas.report.figures import vega_bundle
 from lratlas.report.shell import compress, environment, pack_spec, part, policy
 
 

@@ -1,30 +1,42 @@
-"""Figures for papers: PDF, SVG and PNG with the fonts that come with the package."""
+"""Figures for papers: PDF and SVG with the fonts that come with the package."""
 
 import base64
 import json
 import re
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
-from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import altair as alt
-import vl_convert
 
-from lratlas.paths import cache_folder
+from lratlas.errors import MissingLibrary, extra
+from lratlas.notices import LOG
 from lratlas.report.theme import Drawing
-from lratlas.study.files import digest, write_file
 
 FAMILY = "Arimo"
 _FOLDER = Path(__file__).with_name("fonts")
 _WEIGHTS = {"normal": "Arimo-Regular.ttf", "bold": "Arimo-Bold.ttf"}
 
 
+def load_converter() -> ModuleType:
+    """vl-convert, which draws figures, with the font that comes with the package.
+
+    Raises:
+        MissingLibrary: The extra ``figures`` is not installed.
+    """
+    with extra("figures"):
+        import vl_convert
+    _register_font()
+    return vl_convert
+
+
 @cache
-def register() -> None:
-    """Let vl-convert draw with the font; once is enough for a process."""
-    vl_convert.register_font_directory(str(_FOLDER))
+def _register_font() -> None:
+    import vl_convert
+
+    vl_convert.register_font_directory(str(_FOLDER))  # once is enough for a process
 
 
 def with_font(svg: str) -> str:
@@ -53,7 +65,7 @@ def _face(weight: str) -> str:
 # Widths of figures, in points of 1/72 inch.
 COLUMN, PAGE = 3.25 * 72, 6.75 * 72
 
-_VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 # Pixels that a chart of one panel is drawn wide, so that its lettering is as large as that of the others.
 _PIXELS = 340
 _LETTERING = {"labelFontSize": 10, "titleFontSize": 11}
@@ -66,7 +78,7 @@ def figure_pdf(chart: Drawing) -> bytes:
 
     Text stays text, and its font is embedded.
     """
-    return vl_convert.svg_to_pdf(_paper_sized(chart, unit=""))
+    return load_converter().svg_to_pdf(_paper_sized(chart, unit=""))
 
 
 def figure_svg(chart: Drawing) -> str:
@@ -74,21 +86,16 @@ def figure_svg(chart: Drawing) -> str:
     return with_font(_paper_sized(chart, unit="pt"))
 
 
-@cache
-def vega_bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script without imports, so that a page needs no network.
-
-    Putting it together takes more than a second; it is kept with its checksum in the folder of decoded images.
-    """
-    path = cache_folder() / f"vega-{version('vl-convert-python')}-{_VERSION}.js"
-    with suppress(OSError, ValueError):
-        mark, _, script = path.read_text(encoding="utf-8").partition("\n")
-        if mark == f"// {digest(script.encode())}":
-            return script
-    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_VERSION)
-    with suppress(OSError):  # a disk that is full, or a home that is not there
-        write_file(path, f"// {digest(script.encode())}\n{script}".encode())
-    return script
+def figure_files(charts: Mapping[str, Drawing]) -> Iterator[tuple[str, bytes]]:
+    """Each chart as PDF and SVG, by file name; none, and a warning, where the extra ``figures`` is not installed."""
+    try:
+        load_converter()
+    except MissingLibrary as error:
+        LOG.warning("No PDF and SVG figures are written: %s", error)
+        return
+    for name, chart in charts.items():
+        yield f"{name}.pdf", figure_pdf(chart)
+        yield f"{name}.svg", figure_svg(chart).encode()
 
 
 def _paper_sized(chart: Drawing, *, unit: str) -> str:
@@ -104,8 +111,7 @@ def _picture(spec: str, *, narrow: bool) -> str:
 
 
 def _render(spec: Spec) -> str:
-    register()
-    return vl_convert.vegalite_to_svg(spec, vl_version=_VERSION)
+    return load_converter().vegalite_to_svg(spec, vl_version=VERSION)
 
 
 def _still(view: Spec) -> Spec:

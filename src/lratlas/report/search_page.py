@@ -7,9 +7,9 @@ from typing import Any
 
 import polars as pl
 
+from lratlas.report.bundle import vega_bundle
 from lratlas.report.charts.search_data import part_text
 from lratlas.report.charts.search_words import advice_text, course_text
-from lratlas.report.figures import vega_bundle
 from lratlas.report.frames import lr_text
 from lratlas.report.shell import compress, environment, pack_spec, part, policy
 from lratlas.report.theme import REGIME_COLOURS, Drawing
