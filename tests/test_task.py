@@ -1,5 +1,6 @@
 """What a task accepts, what it refuses, and with which words."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from lratlas.models.mlp import MLP
 from lratlas.models.resnet import ResNet18
 from lratlas.training.fingerprint import fingerprint
 from lratlas.training.prepared import make_model
+from lratlas.training.rules import Rule, sgd
 
 X, Y = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
 
@@ -52,6 +54,10 @@ def with_nan(x: torch.Tensor) -> torch.Tensor:
     x = x.clone()
     x[3, 1] = torch.nan
     return x
+
+
+def returning(value: Any, *_: Any) -> Any:
+    return value
 
 
 def infinite(outputs: torch.Tensor, _targets: torch.Tensor) -> torch.Tensor:
@@ -285,3 +291,22 @@ def test_inputs_are_transformed_and_never_augmented_in_evaluation() -> None:
     shown = made.inputs(BYTES)
     assert shown.dtype == torch.float32
     assert torch.equal(shown, (BYTES.double() / 255).float())
+
+
+@pytest.mark.parametrize("given", [sgd, lambda: sgd(momentum=0.5)])
+def test_a_rule_that_was_not_called_is_told_from_an_optimizer_factory(given: Any) -> None:
+    with pytest.raises(TaskError, match=r"takes \(parameters, lr\), which .* does not. If it makes a rule, call it"):
+        task(rule=given)
+
+
+@pytest.mark.parametrize("returned", [None, ({},), {"weight": 0}], ids=["nothing", "one", "weights alone"])
+def test_an_update_that_returns_no_weights_and_state_is_refused(returned: Any) -> None:
+    rule = Rule(name="mine", settings={}, start=lambda _: {}, update=partial(returning, returned))
+    with pytest.raises(TaskError, match="update of the rule mine must return two dictionaries"):
+        task(rule=rule)
+
+
+def test_an_update_that_forgets_a_weight_is_refused() -> None:
+    rule = Rule(name="mine", settings={}, start=lambda _: {}, update=lambda _w, _g, state, _lrs: ({}, state))
+    with pytest.raises(TaskError, match="must return new weights of all names"):
+        task(rule=rule)

@@ -9,6 +9,7 @@ import polars as pl
 
 from lratlas.analysis.boundaries import boundaries
 from lratlas.analysis.claims import claims
+from lratlas.analysis.claims.evidence import lr_range
 from lratlas.analysis.power_law import power_law
 from lratlas.analysis.recommendation import recommend
 from lratlas.analysis.regimes import regimes, run_evidence
@@ -24,7 +25,6 @@ from lratlas.study.plan import Plan, read_stored_plan, read_stored_spec
 from lratlas.study.progress import next_plr
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS, empty, has_accuracy
-from lratlas.text import format_lr
 from lratlas.thresholds import Thresholds
 
 if TYPE_CHECKING:
@@ -175,9 +175,9 @@ class Results:
 
     @property
     def regimes_in_short(self) -> str:
-        """The PLRs of each regime, as the ends of their range, and why they are undecided: ``1: 1e-3–1e-2, 2A: …``."""
+        """The PLRs of each regime, as a range, and why they are undecided: ``1: 1e-3 to 1e-2, 2A: …``."""
         parts = [
-            f"{name}{f' ({reason})' if reason else ''}: {format_lr(part['plr'].min())}–{format_lr(part['plr'].max())}"  # pyright: ignore[reportArgumentType] - polars' min() is wider
+            f"{name}{f' ({reason})' if reason else ''}: {lr_range(part['plr'].sort().to_list())}"
             for (name, reason), part in self.regimes.group_by("regime", "reason", maintain_order=True)
         ]
         return ", ".join(parts)
@@ -207,6 +207,8 @@ class Results:
             return self._band_picture()
         if name in self.declared:
             return make_chart(self.tables, name, self.declared[name], elr=self.elr)
+        if name in self.extras:
+            raise StudyError(f"The measurement {name} has no chart; its table is `table({name!r})`.")
         if name not in CHARTS:
             known = (*CHARTS, *self.declared)
             raise StudyError(f"There is no chart {name!r}{meant(name, known)}; choose one of {', '.join(known)}.")

@@ -19,6 +19,8 @@ from lratlas.study import preflight
 from lratlas.study.preflight import check_task, device_name, measurement_options, strategy_of
 from lratlas.training.prepared import Prepared
 from lratlas.training.program import Strategy
+from lratlas.training.rules import Rule, State
+from lratlas.training.sphere import Weights
 from study.pictures import picture_spec
 
 Made = Callable[..., Task]
@@ -42,15 +44,15 @@ def image_task(*size: int) -> Prepared:
 def test_mixed_precision_is_for_gpus(strategy: str, small_task: Made):
     wanted = spec(training={"mixed_precision": True, "strategy": strategy})
     with pytest.raises(SpecError, match=r"`training\.mixed_precision` is true, but the device is the CPU"):
-        strategy_of(wanted, small_task().prepared, "cpu")
+        strategy_of(wanted, small_task().prepared, "cpu", print)
 
 
 def test_an_optimizer_trains_one_run_at_a_time(small_task: Made):
     task = small_task(model=partial(MLP, 4, (6,), 2), rule=torch.optim.NAdam, singles=None).prepared
     with pytest.raises(SpecError, match=r"`training\.strategy` is 'stack', but optimizer NAdam cannot train stacks"):
-        strategy_of(spec(training={"strategy": "stack"}), task, "cpu")
+        strategy_of(spec(training={"strategy": "stack"}), task, "cpu", print)
     for strategy in ("auto", "single"):
-        assert strategy_of(spec(training={"strategy": strategy}), task, "cpu") == "single"
+        assert strategy_of(spec(training={"strategy": strategy}), task, "cpu", print) == "single"
 
 
 def test_a_named_strategy_is_taken_without_measuring(small_task: Made, monkeypatch: pytest.MonkeyPatch):
@@ -59,7 +61,18 @@ def test_a_named_strategy_is_taken_without_measuring(small_task: Made, monkeypat
 
     monkeypatch.setattr(preflight, "faster_strategy", refuse)
     for strategy in ("stack", "single"):
-        assert strategy_of(spec(training={"strategy": strategy}), small_task().prepared, "cpu") == strategy
+        assert strategy_of(spec(training={"strategy": strategy}), small_task().prepared, "cpu", print) == strategy
+
+
+def test_runs_that_are_trained_one_by_one_since_they_cannot_be_stacked_are_said_to_be(small_task: Made):
+    def update(weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
+        # As if there were one run: right for a single one only.
+        return {name: value - lrs[0, 0] * gradients[name] for name, value in weights.items()}, state
+
+    rule, said = Rule(name="mine", settings={}, start=lambda _: {}, update=update), list[str]()
+    assert strategy_of(spec(), small_task(rule=rule).prepared, "cpu", said.append) == "single"
+    (sentence,) = said
+    assert sentence.startswith("Runs are trained one by one, which is slower for small models, since they cannot be")
 
 
 def choosing(strategy: Strategy) -> Callable[..., Strategy]:
@@ -164,7 +177,7 @@ def test_bands_may_be_named_up_to_the_highest_one(small_task: Made):
 def test_mixed_precision_is_of_float32(small_task: Made):
     wanted = spec(training={"mixed_precision": True, "dtype": "float64"})
     with pytest.raises(SpecError, match="it needs float32"):
-        strategy_of(wanted, small_task().prepared, "cuda")
+        strategy_of(wanted, small_task().prepared, "cuda", print)
 
 
 class Twice(nn.Module):

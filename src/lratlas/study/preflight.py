@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -47,7 +47,7 @@ def check_task(spec: Spec, task: Prepared) -> None:
         )
 
 
-def strategy_of(spec: Spec, task: Prepared, device: str) -> Strategy:
+def strategy_of(spec: Spec, task: Prepared, device: str, notice: Callable[[str], None]) -> Strategy:
     """How runs are trained: as the spec says or, for ``auto``, in the way that is faster here.
 
     Raises:
@@ -73,6 +73,11 @@ def strategy_of(spec: Spec, task: Prepared, device: str) -> Strategy:
         return wanted
     if spec.training.mixed_precision or not task.update.stacks:
         return "single"
+    if reason := task.conformance.unstackable:
+        notice(
+            "Runs are trained one by one, which is slower for small models, since they cannot be trained as one"
+            f" program: {reason.rstrip('.')}."
+        )
     return faster_strategy(task, device=device, dtype=spec.training.dtype)
 
 

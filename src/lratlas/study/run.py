@@ -204,7 +204,7 @@ def _make_or_extend_plan(
     )  # before anything is planned: what cannot be moved is refused
     compiled = _is_compiled(store, spec, old, notice)
     with one_thread():
-        strategy = old.strategy if old else strategy_of(spec, task, device)
+        strategy = old.strategy if old else strategy_of(spec, task, device, notice)
         pre_norm = old.pre_norm if old else pre_norm_of(task)
     # A bisection has added PLRs that the spec does not name.
     bisected = _plrs(old) if old and spec.refine else set[float]()

@@ -124,7 +124,8 @@ def _program(
 
     Args:
         trial: What to train.
-        strategy: A single run, or two as a stack, of which the first is compared.
+        strategy: A single run, or two as a stack, of which the second is compared, so that what takes the first LR for
+            all runs is found.
         channels_last: How images and filters of a single run lie in memory.
         repeats: How often the steps are done.
         quiet: Whether dropout is switched off.
@@ -183,21 +184,21 @@ def _train_trial(
             trained = train_stack(
                 program,
                 start_stack(task.update.constrain(weights), buffers, task.update),
-                lrs=torch.tensor([[LR, 0.5 * LR][:lanes]], dtype=trial.dtype),
+                lrs=torch.tensor([[0.5 * LR, LR][-lanes:]], dtype=trial.dtype),
                 batches=trial.batches[:, None],
                 draws={name: value[:, None] for name, value in trial.draws.items()} or None,
                 train=samples,
                 trace_every=1,
             )
         stack = trained.stack
-        kept = [{name: value[0, 0].clone() for name, value in part.items()} for part in (stack.weights, stack.buffers)]
+        kept = [{name: value[0, -1].clone() for name, value in part.items()} for part in (stack.weights, stack.buffers)]
         with seed_generators(1):
             scores = evaluate_stack(program, stack.weights, stack.buffers, few)
         return Outcome(
-            losses=[float(row.train_loss[0, 0]) for row in trained.rows],
+            losses=[float(row.train_loss[0, -1]) for row in trained.rows],
             weights=kept[0],
             buffers=kept[1],
-            evaluated=float(scores.loss[0, 0]),
+            evaluated=float(scores.loss[0, -1]),
         )
 
     return [run() for _ in range(repeats)]

@@ -1,5 +1,6 @@
 """Any `torch.optim.Optimizer` as an update rule, for runs that are trained one by one."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -162,6 +163,15 @@ def _name(factory: Factory) -> str:
 
 def _make_optimizer(factory: Factory, parameters: list[nn.Parameter], lr: float) -> Optimizer:
     name = _name(factory)
+    try:
+        inspect.signature(factory).bind(parameters, lr)
+    except TypeError:
+        raise TaskError(
+            f"An optimizer factory takes (parameters, lr), which {name} does not. If it makes a rule, call it:"
+            f" rule={name}()."
+        ) from None
+    except ValueError:  # written in C, without a signature
+        pass
     try:
         optimizer = factory(parameters, lr)
     except Exception as error:

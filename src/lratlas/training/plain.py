@@ -18,7 +18,8 @@ from lratlas.rng import seed_generators, stream
 from lratlas.training.batches import augmentation_draws, batch_indices
 from lratlas.training.objective import MODEL
 from lratlas.training.prepared import Prepared, make_model
-from lratlas.training.rules import Rule
+from lratlas.training.rules import Rule, State
+from lratlas.training.sphere import Weights
 
 STEPS = 2
 SEED = 1  # of the weights; what a model has besides them is that of seed 0 in all runs
@@ -233,12 +234,22 @@ def _plain_step(
         if not started:
             state, started = rule.start(weights), True
         lrs = torch.full((1, 1), LR, dtype=parameters[0].dtype)
-        new, state = rule.update(weights, slopes, state, lrs)
+        new, state = _checked_update(rule, rule.update(weights, slopes, state, lrs), weights)
         with torch.no_grad():
             for name, value in trained.items():
                 value.copy_(new[name][0, 0])
 
     return by_rule
+
+
+def _checked_update(rule: Rule, returned: Any, weights: Weights) -> tuple[Weights, State]:
+    """What a rule's update returned, which may be a user's own function."""
+    pair: Any = returned if isinstance(returned, tuple) else ()
+    if len(pair) != 2 or not all(isinstance(part, Mapping) for part in pair):
+        raise TaskError(f"The update of the rule {rule.name} must return two dictionaries, new weights and new state.")
+    if {name: value.shape for name, value in pair[0].items()} != {n: value.shape for n, value in weights.items()}:
+        raise TaskError(f"The update of the rule {rule.name} must return new weights of all names, in the same shapes.")
+    return pair
 
 
 def _sgd_step(parameters: list[nn.Parameter], **settings: Any) -> Callable[[], object]:
