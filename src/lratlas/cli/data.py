@@ -91,7 +91,7 @@ def _bar() -> "Generator[Callable[[Fetching], None]]":
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
         line = bar.add_task("connecting", total=None)
 
-        def told(fetching: "Fetching") -> None:
+        def show_progress(fetching: "Fetching") -> None:
             bar.update(line, description=fetching.file, completed=fetching.done, total=fetching.total or None)
 
-        yield told
+        yield show_progress

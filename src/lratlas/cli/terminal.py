@@ -85,7 +85,7 @@ def progress_bar(regimes: Callable[[], str]) -> "Generator[Callable[[Progress], 
         line = bar.add_task("planning", total=None, pace="", regimes="")
         began = asked = time.monotonic()
 
-        def told(progress: "Progress") -> None:
+        def show_progress(progress: "Progress") -> None:
             nonlocal asked
             jobs = f"{progress.jobs_done} of {progress.jobs} jobs done"
             if shown and time.monotonic() - asked > REGIMES_EVERY:
@@ -99,7 +99,7 @@ def progress_bar(regimes: Callable[[], str]) -> "Generator[Callable[[Progress], 
                 pace=pace(progress, time.monotonic() - began),
             )
 
-        yield told
+        yield show_progress
 
 
 def pace(progress: "Progress", seconds: float) -> str:

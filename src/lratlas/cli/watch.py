@@ -112,21 +112,21 @@ class WatchedTraining:
             return
         if optimizer is not self._optimizer:
             self._begin(optimizer)
-        loss = self._steps.taken()
+        loss = self._steps.take_loss()
         if loss is not None:
             self.watches[-1](loss)
 
     def after_scaling(self) -> None:
         """Losses that led to no step do not count."""
-        self._steps.taken()
+        self._steps.take_loss()
 
     def _begin(self, optimizer: "Optimizer") -> None:
         from lratlas.monitor.watch import watch as watched
 
         self.close()
         self._optimizer = optimizer
-        self.watches.append(watched(optimizer, on_change=_changed, **self._rules))
+        self.watches.append(watched(optimizer, on_change=_print_change, **self._rules))
 
 
-def _changed(look: "Look") -> None:
+def _print_change(look: "Look") -> None:
     notice(f"Step {look.step:,}: {look.regime} at LR {look.lr:.3g}.")

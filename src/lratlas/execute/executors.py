@@ -241,13 +241,13 @@ class SubmittingWorkers(Workers):
 
     def end(self) -> None:
         """Have the executor begin no more jobs, and jobs in this process end."""
-        from lratlas.execute.run_job import forget_opened
+        from lratlas.execute.run_job import forget_context
 
         self.source.stop.set()
         for future in self._futures.values():
             with suppress(Exception):  # not every future can be cancelled
                 future.cancel()
-        forget_opened()
+        forget_context()
 
 
 _Process = subprocess.Popen[str]

@@ -94,7 +94,7 @@ def _open_context(source: StudySource) -> WorkerContext:
     return open_context(source.folder, source.packed, source.path, sent=source.sent)
 
 
-def forget_opened() -> None:
+def forget_context() -> None:
     """Let go of the study that this process has opened for an executor's jobs."""
     _open_context.cache_clear()
 

@@ -167,7 +167,7 @@ def execute(
             scheduler.hear()
             scheduler.feed()
     if left.jobs:
-        raise JobsFailed(scheduler.failed())
+        raise JobsFailed(scheduler.describe_failures())
     return True
 
 
@@ -284,7 +284,7 @@ class _Scheduler:
         elif "ended" in message:
             self._handle_exit(worker, message["ended"])
 
-    def failed(self) -> str:
+    def describe_failures(self) -> str:
         """What is to be said of the jobs that were given up."""
         named = "; ".join(f"{job}: {reason.rstrip('.')}" for job, reason in list(self.reasons.items())[:3])
         more = f", and {len(self.reasons) - 3} more" if len(self.reasons) > 3 else ""
@@ -365,7 +365,7 @@ class _Scheduler:
         self.reasons[job.id] = reason
         self.open.give_up(job)
         if not self.done and len(self.reasons) >= HOPELESS:
-            raise JobsFailed(self.failed())
+            raise JobsFailed(self.describe_failures())
 
 
 _STAGES = {

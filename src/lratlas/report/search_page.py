@@ -185,12 +185,12 @@ def _describe_missed(done: int, steps: int) -> str:
     if not late:
         return ""
     return (
-        f" This start is too late for the averages after {_listed(late)} of the training: an average needs the tenth"
-        " of the steps before its end. To validate these too, train from fresh weights."
+        f" This start is too late for the averages after {_join_parts(late)} of the training: an average needs the"
+        " tenth of the steps before its end. To validate these too, train from fresh weights."
     )
 
 
-def _listed(parts: Sequence[str]) -> str:
+def _join_parts(parts: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
 
 

@@ -23,7 +23,7 @@ from lratlas.search.journal import (
     read_results,
     withdraw_results,
 )
-from lratlas.search.rungs import open_and_needed
+from lratlas.search.rungs import open_segments
 from lratlas.search.segments import Segment, SegmentResult, block_losses
 from lratlas.search.settings import Counted
 from lratlas.text import first_not_finite, is_finite, number, to_python
@@ -326,7 +326,7 @@ class Finder:
         results = self.results
         size = self._read[0]
         if self._planned is None or self._planned[0] != size:
-            self._planned = (size, *open_and_needed(self.search, results))
+            self._planned = (size, *open_segments(self.search, results))
         return self._planned[1:]
 
     def _is_claimed(self, each: Segment) -> bool:

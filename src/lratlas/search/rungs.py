@@ -49,7 +49,7 @@ class Stage:
 
 def next_segments(search: Search, results: Sequence[SegmentResult]) -> tuple[Segment, ...]:
     """The segments that can be trained now, in the order in which they are wanted; none once the search is over."""
-    return open_and_needed(search, results)[0]
+    return open_segments(search, results)[0]
 
 
 def states_to_keep(search: Search, results: Sequence[SegmentResult]) -> frozenset[str]:
@@ -58,10 +58,10 @@ def states_to_keep(search: Search, results: Sequence[SegmentResult]) -> frozense
     Those are the parents of what can be trained now, and what is known of the same stage: who continues from there is
     decided once all of it is known.
     """
-    return open_and_needed(search, results)[1]
+    return open_segments(search, results)[1]
 
 
-def open_and_needed(search: Search, results: Sequence[SegmentResult]) -> tuple[tuple[Segment, ...], frozenset[str]]:
+def open_segments(search: Search, results: Sequence[SegmentResult]) -> tuple[tuple[Segment, ...], frozenset[str]]:
     """What `next_segments` and `states_to_keep` say, for the price of one of them."""
     names, stage = _names(results), _stage(search, results)
     waiting = tuple(each for each in stage.segments if each.name not in names)

@@ -294,16 +294,18 @@ def _metric(trainer: SegmentTrainer, weights: Weights, buffers: Weights, held: S
     objective = trainer.task.objective
     by_loss = trainer.by_loss or not objective.has_accuracy
 
-    def evaluated(part: Samples) -> Tensor:
+    def evaluate_part(part: Samples) -> Tensor:
         scores = evaluate_stack(trainer.program, weights, buffers, part)
         return (scores.loss if by_loss else scores.accuracy)[0]
 
     if (not by_loss and objective.labels in {"classes", "binary"}) or objective.by_batches or held.count < 2 * _PARTS:
-        return [_Measured(mean=value, error=None) for value in evaluated(held).tolist()]
+        return [_Measured(mean=value, error=None) for value in evaluate_part(held).tolist()]
     size = held.count // _PARTS
     ends = [held.count - size * number for number in range(_PARTS, -1, -1)]
     ends[0] = 0
-    parts = torch.stack([evaluated(_rows(held, torch.arange(*at, device=held.which.device))) for at in pairwise(ends)])
+    parts = torch.stack(
+        [evaluate_part(_rows(held, torch.arange(*at, device=held.which.device))) for at in pairwise(ends)]
+    )
     shares = torch.tensor([stop - start for start, stop in pairwise(ends)], dtype=parts.dtype, device=parts.device)
     means = (parts * shares[:, None]).sum(0) / shares.sum()
     errors = parts.std(0) / math.sqrt(_PARTS)

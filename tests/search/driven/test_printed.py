@@ -94,20 +94,20 @@ def test_of_several_values_the_last_after_a_step_counts():
 def test_what_is_returned_is_a_metric():
     heard = Heard()
     heard.hear("val loss 0.5", 3)  # a line that has not ended
-    heard.returned({"train_accuracy": 0.9, "accuracy": 0.8, "model": object()}, 4)
+    heard.record_return({"train_accuracy": 0.9, "accuracy": 0.8, "model": object()}, 4)
     assert most_telling(heard) == "val loss"  # it says of which set it is
     assert heard.values == {"val loss": {4: 0.5}, "train_accuracy": {4: 0.9}, "accuracy": {4: 0.8}}
     named = Heard()
-    named.returned({"train_accuracy": 0.9, "accuracy": 0.8, "loss": 0.1, "seconds": 3}, 4)
+    named.record_return({"train_accuracy": 0.9, "accuracy": 0.8, "loss": 0.1, "seconds": 3}, 4)
     assert most_telling(named) == "accuracy"
     spelled = Heard(sought=make_printed("val_acc", None))
-    spelled.returned({"Val acc": 0.8, "val accuracy": 0.9}, 4)
+    spelled.record_return({"Val acc": 0.8, "val accuracy": 0.9}, 4)
     assert spelled.values == {"val_acc": {4: 0.8}}
     number = Heard()
-    number.returned(0.7, 4)
+    number.record_return(0.7, 4)
     assert most_telling(number) == RETURNED
     nothing = Heard()
-    nothing.returned(None, 4)
+    nothing.record_return(None, 4)
     assert not nothing.of_return
     assert most_telling(nothing) is None
 

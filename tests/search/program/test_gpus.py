@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lratlas.search.program.process import divided, visible_gpus
+from lratlas.search.program.process import divide_gpus, visible_gpus
 
 
 def driver(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -65,7 +65,7 @@ def test_without_a_driver_there_is_what_torch_sees(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5, 8])
 def test_gpus_are_shared_out(count: int, workers: int) -> None:
     names = [str(number) for number in range(count)]
-    parts = [part["CUDA_VISIBLE_DEVICES"].split(",") for part in divided(names, workers)]
+    parts = [part["CUDA_VISIBLE_DEVICES"].split(",") for part in divide_gpus(names, workers)]
     assert len(parts) == workers
     if workers <= count:
         assert list(chain(*parts)) == names
@@ -77,4 +77,4 @@ def test_gpus_are_shared_out(count: int, workers: int) -> None:
 
 
 def test_without_gpus_nothing_is_said_of_them() -> None:
-    assert divided([], 2) == [{}, {}]
+    assert divide_gpus([], 2) == [{}, {}]

@@ -254,7 +254,7 @@ class Heard:
         step = max(found, default=0)
         return found[step] if step > after else None
 
-    def returned(self, value: object, step: int) -> None:
+    def record_return(self, value: object, step: int) -> None:
         """What the training returned at its end: a number, or a dictionary with the metric; a last line has ended."""
         self.hear("\n", step)
         found = value if isinstance(value, Mapping) else {RETURNED: value}

@@ -147,7 +147,7 @@ class _Recorder(Follower):
     def after_step(self, optimizer: Optimizer) -> None:
         if not self._steps.end(optimizer):
             return
-        loss = self._steps.taken()
+        loss = self._steps.take_loss()
         self._losses.append(float("nan") if loss is None else float(loss))
         if len(self._losses) == len(self._shares):
             self._found.write_text(json.dumps(self._losses), encoding="utf-8")
@@ -155,4 +155,4 @@ class _Recorder(Follower):
             os._exit(0)  # whatever else the script would do
 
     def after_scaling(self) -> None:
-        self._steps.taken()
+        self._steps.take_loss()

@@ -158,7 +158,7 @@ class Steps:
         if not (self._within and self.pending):
             self.pending += losses
 
-    def taken(self) -> Tensor | None:
+    def take_loss(self) -> Tensor | None:
         """The loss behind a step, such as the sum of those of gradient accumulation; None where there is none."""
         pending, self.pending = self.pending, []
         if not pending:
@@ -243,13 +243,13 @@ class Steps:
         """Whether the training has trained a part of its parameters, and then others only."""
         return bool(self._finished) and not self._alternate
 
-    def known(self) -> list[Optimizer]:
+    def live_optimizers(self) -> list[Optimizer]:
         """All optimizers that are alive."""
         return list(self._all)
 
     def parameters(self) -> list[Tensor]:
         """The parameters of all optimizers."""
-        groups = [group for optimizer in self.known() for group in optimizer.param_groups]
+        groups = [group for optimizer in self.live_optimizers() for group in optimizer.param_groups]
         return [*{id(each): each for group in groups for each in group["params"]}.values()]
 
     def clear(self) -> None:

@@ -126,7 +126,7 @@ class Trial:
     @property
     def has_scheduler(self) -> bool:
         """Whether a scheduler of PyTorch's will change its LR; that takes a tenth of a second."""
-        return has_scheduler(self._steps.known())
+        return has_scheduler(self._steps.live_optimizers())
 
     @property
     def in_parts(self) -> bool:
@@ -148,7 +148,7 @@ class Trial:
         if self._unfit:
             raise self._unfit
         if self._thread.over and self.heard and not self.error:
-            self.heard.returned(self._thread.returned, self.step)
+            self.heard.record_return(self._thread.returned, self.step)
         if self._thread.over and self._expected and not self.error:
             self._reached = self._measure_result(segment)
         elif self._thread.over and self._reached == Reached():
@@ -230,7 +230,7 @@ class Trial:
         """Set the LRs of the step where the search asks for it."""
         self._thread.check()
         if self._measuring:
-            if any(optimizer is each for each in self._steps.known()):
+            if any(optimizer is each for each in self._steps.live_optimizers()):
                 raise SearchError("it takes a step of the training's optimizer, but must only evaluate")
             return
         self._arrive_if_printed()
@@ -253,7 +253,7 @@ class Trial:
         self._skipped = 0
         segment = self._segment
         assert segment is not None
-        loss = self._steps.taken()
+        loss = self._steps.take_loss()
         if self.step > segment.start and loss is not None:
             self._losses.append(loss)
         if self.step > segment.average_from and isinstance(self._validation, Validation):
@@ -269,7 +269,7 @@ class Trial:
 
     def after_scaling(self) -> None:
         """A gradient scaler has ended an iteration; losses that led to no step do not count."""
-        loss = self._steps.taken()
+        loss = self._steps.take_loss()
         if self._measuring or loss is None:
             return
         self._skipped = 0 if bool(loss.isfinite()) else self._skipped + 1
@@ -392,7 +392,7 @@ class Trial:
     ) -> float:
         """The validation metric, of averages in the place of the weights where they are given."""
         assert isinstance(self._validation, Validation)
-        own = self._steps.known(), self._steps.parameters()
+        own = self._steps.live_optimizers(), self._steps.parameters()
         with undo_changes(*own, modules, names, self._roots), self._outputs.record() as printed:
             for each, mean in average:
                 each.data.copy_(mean)

@@ -15,7 +15,7 @@ from lratlas.search.driven.validation import compile_pattern
 from lratlas.search.finder import Finder
 from lratlas.search.journal import claim
 from lratlas.search.program.output import describe_missing_metric, stop_if_hopeless
-from lratlas.search.program.process import Limits, Stop, Stopped, divided
+from lratlas.search.program.process import Limits, Stop, Stopped, divide_gpus
 from lratlas.search.program.segment import Judge, TrainedSegment, judge_of, record_judge, segment_folder, train_segment
 from lratlas.search.program.template import Template, check_program, placeholders
 from lratlas.search.segments import Segment, SegmentResult, mean_of_last_fifth
@@ -97,7 +97,7 @@ def find_by_command(
         pattern: A regular expression whose first group is the metric in what the program prints besides.
         timeout: Seconds that a segment may take; None: ten times what earlier segments let expect, plus a minute.
         stall: Seconds that a program may print nothing; None: for ever.
-        gpus: The CUDA devices that are divided among the programs; none: each program sees what this one does.
+        gpus: The CUDA devices that are divide_gpus among the programs; none: each program sees what this one does.
         started: Called with each segment when it begins.
         ended: Called with what was recorded of each segment.
         notice: Called with sentences about what went wrong.
@@ -126,7 +126,7 @@ def find_by_command(
         ended=ended,
         notice=notice,
     )
-    parts = divided(gpus, len(finders))
+    parts = divide_gpus(gpus, len(finders))
     _run_threads(search, [_Worker(finder=finder, gpus=part) for finder, part in zip(finders, parts, strict=True)])
     advice = finders[0].advice()
     if advice.segment and segment_folder(root, advice.segment).state.exists():

@@ -200,7 +200,7 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(names[:end])
 
 
-def divided(gpus: Sequence[str], workers: int) -> list[dict[str, str]]:
+def divide_gpus(gpus: Sequence[str], workers: int) -> list[dict[str, str]]:
     """What the environment of each worker's programs says of GPUs: equal parts of them, or one in turn.
 
     Args:
@@ -211,7 +211,7 @@ def divided(gpus: Sequence[str], workers: int) -> list[dict[str, str]]:
         ``CUDA_VISIBLE_DEVICES`` for each worker; nothing where there are no GPUs.
 
     Example:
-        >>> divided(["0", "1"], 3)
+        >>> divide_gpus(["0", "1"], 3)
         [{'CUDA_VISIBLE_DEVICES': '0'}, {'CUDA_VISIBLE_DEVICES': '1'}, {'CUDA_VISIBLE_DEVICES': '0'}]
     """
     if not gpus:
