@@ -136,7 +136,7 @@ def test_the_spec_and_the_script_ask_for_the_same_study(folder: Path, monkeypatc
 
     def explore(task: Task, *, folder: str, **sections: Any) -> SimpleNamespace:
         asked.update(task=task, sections=sections)
-        return SimpleNamespace(folder=folder, summary=list)
+        return SimpleNamespace(folder=folder, summary=[])
 
     monkeypatch.setattr(lratlas, "explore", explore)
     own_task = tasks_from(spec.task).of(0)
