@@ -15,7 +15,9 @@ from mkdocs.structure.files import File, Files
 from pydantic.fields import FieldInfo
 
 from lratlas.cli.app import app
-from lratlas.config.sections import RuleSpec, Section, Spec
+from lratlas.config.rules import RULES
+from lratlas.config.sections import Spec
+from lratlas.config.values import OWN, Section
 from lratlas.thresholds import Thresholds
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -75,7 +77,10 @@ def spec_reference() -> str:
         if section:
             lines += [f"## [{name}]\n", f"{_sentence(Spec.model_fields[name].description)}\n", _fields(section)]
         if name == "task":
-            lines += ["### rule\n", f"{_sentence(RuleSpec.__doc__)}\n", _fields(RuleSpec)]
+            lines.append("### rule\n")
+            for kind, rule in RULES.items():
+                shown = "module:function" if kind == OWN else kind
+                lines += [f'`name = "{shown}"`: {_sentence(rule.__doc__)}\n', _fields(rule)]
         if name == "pretrain":
             lines.append(_RANGES)
     numbers = [(f"`{each.name}`", _shown(each.default)) for each in fields(Thresholds)]

@@ -16,12 +16,12 @@ import polars as pl
 import torch
 
 from browser import made_up_rows as rows
+from lratlas.config.rules import SphereSGD
 from lratlas.config.sections import (
     AverageSpec,
     FinetuneSpec,
     MeasureSpec,
     PretrainSpec,
-    RuleSpec,
     SecondSpec,
     Spec,
     TaskSpec,
@@ -115,7 +115,7 @@ def made_up_spec(shape: Shape, name: str) -> Spec:
     high = [plr for plr in plrs if rows.SUBREGIME < plr < rows.DIVERGENCE]
     return Spec(
         name=name,
-        task=TaskSpec(preset="ticks", rule=RuleSpec(name="sphere_sgd", radius=1.0)),
+        task=TaskSpec(preset="ticks", rule=SphereSGD(name="sphere_sgd", radius=1.0)),
         pretrain=PretrainSpec(lrs=tuple(plrs), steps=STEPS, repeats=shape.seeds),
         second=SecondSpec(plrs=tuple(high[:2]), lrs=tuple(low[:1]), steps=STEPS),
         finetune=FinetuneSpec(lrs=tuple(np.logspace(-4.5, -2.5, shape.flrs).tolist()), steps=STEPS // 2),

@@ -7,6 +7,7 @@ import pytest
 
 from lratlas.config.preset_names import PRESETS
 from lratlas.config.presets import demo_presets, preset
+from lratlas.config.rules import Adam
 from lratlas.config.spec import extends, spec_from, spec_text
 from lratlas.errors import SpecError
 
@@ -188,7 +189,7 @@ def test_the_practical_setting_is_what_the_paper_says(data: str):
     shape = {"width": 512, "patch": 4, "depth": 6, "heads": 8, "mlp": 512, "dropout": 0.1}
     assert {name: vit.task.options[name] for name in shape} == shape
     assert vit.task.options["augment"] == ["randaugment", "crop_and_flip"]
-    assert vit.task.rule is not None
+    assert isinstance(vit.task.rule, Adam)
     assert (vit.task.rule.name, vit.task.rule.weight_decay, vit.task.batch_size) == ("adam", 1e-4, 512)
     assert (vit.pretrain.epochs, vit.pretrain.lrs[0], vit.pretrain.lrs[-1]) == (500, 1e-5, 1e-2)
     assert vit.finetune is not None

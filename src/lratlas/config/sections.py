@@ -1,14 +1,13 @@
 """The sections of a spec: what to train and how, as frozen models that refuse unknown fields."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_serializer, model_validator
+from pydantic import Field, create_model, model_validator
 
 from lratlas.config.grid import LRs, closest
+from lratlas.config.rules import AnyRule
 from lratlas.config.values import (
     BatchSize,
-    Betas,
     Counts,
     Device,
     Function,
@@ -16,101 +15,17 @@ from lratlas.config.values import (
     Names,
     Numbers,
     Options,
-    RuleName,
+    Section,
 )
 from lratlas.measure.base import Measurement
 from lratlas.measure.base import Options as MeasureOptions
 from lratlas.measure.builtin import MEASUREMENTS
-from lratlas.text import lr_fault, to_python
 from lratlas.thresholds import Thresholds
 
-RULE_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "sgd": ("momentum", "nesterov", "weight_decay"),
-    "adam": ("betas", "eps", "weight_decay"),
-    "adamw": ("betas", "eps", "weight_decay"),
-    "sphere_sgd": ("radius", "other_lr"),
-    "sphere_rsgd": ("radius", "other_lr"),
-}
-ADAMW_DECAY = 0.01
 MOST_REPEATS = 10_000
 
 
-class Section(BaseModel):
-    """A part of a spec: frozen, strict about types, without unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own_numbers(cls, values: object) -> object:
-        return to_python(values)
-
-
 S = TypeVar("S", bound=Section)
-
-
-class RuleSpec(Section):
-    """The update rule and its settings; a setting that the named rule does not have is an error."""
-
-    name: RuleName = Field(description='the update rule, or "module:function" that makes a torch.optim.Optimizer')
-    momentum: float = Field(default=0.0, ge=0, lt=1, description="momentum (sgd)")
-    nesterov: bool = Field(default=False, description="Nesterov momentum (sgd)")
-    weight_decay: float = Field(
-        default=0.0,
-        ge=0,
-        allow_inf_nan=False,
-        description="L2 (sgd, adam: 0) or decoupled (adamw: 0.01) weight decay",
-    )
-    betas: Betas = Field(default=(0.9, 0.999), description="decay rates of the two moments (adam, adamw)")
-    eps: float = Field(default=1e-8, gt=0, allow_inf_nan=False, description="added to the denominator (adam, adamw)")
-    radius: float = Field(
-        default=1.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="norm of the trained vector (sphere rules)",
-    )
-    other_lr: float | None = Field(
-        default=None,
-        ge=0,
-        allow_inf_nan=False,
-        description="LR of weights that are not scale-invariant (sphere rules); 0 freezes them",
-    )
-
-    @field_validator("other_lr")
-    @classmethod
-    def _lr_or_none(cls, lr: float | None) -> float | None:
-        if lr and (allowed := lr_fault(lr)):
-            raise ValueError(f"is {lr!r}, but must be 0 or {allowed}")
-        return lr
-
-    @model_validator(mode="before")
-    @classmethod
-    def _adamw_decay(cls, values: object) -> object:
-        if isinstance(values, dict) and cast("dict[str, object]", values).get("name") == "adamw":
-            return {"weight_decay": ADAMW_DECAY, **cast("dict[str, object]", values)}
-        return values
-
-    @model_validator(mode="after")
-    def _own_fields(self) -> Self:
-        allowed = ("name", *RULE_FIELDS.get(self.name, ()))
-        foreign = [name for name in type(self).model_fields if name in self.model_fields_set - {*allowed}]
-        if foreign:
-            raise ValueError(
-                f"names {self.name}, which has no `{foreign[0]}`; allowed with it are {', '.join(allowed)}"
-            )
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("has nesterov = true without momentum, but Nesterov needs a momentum above 0")
-        return self
-
-    @property
-    def settings(self) -> dict[str, object]:
-        """The settings that the named rule has, as its keyword arguments."""
-        held = {name: cast("object", getattr(self, name)) for name in RULE_FIELDS.get(self.name, ())}
-        return {name: value for name, value in held.items() if value is not None}
-
-    @model_serializer
-    def _own_values(self) -> dict[str, object]:
-        return {"name": self.name, **self.settings}
 
 
 class TaskSpec(Section):
@@ -130,7 +45,7 @@ class TaskSpec(Section):
     batch_size: BatchSize | None = Field(
         default=None, description='samples in a batch, or "full"; the task\'s own if left out'
     )
-    rule: RuleSpec | None = Field(default=None, description="the update rule; the task's own if left out")
+    rule: AnyRule | None = Field(default=None, description="the update rule; the task's own if left out")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -9,10 +9,9 @@ import tomli_w
 from pydantic import ValidationError
 
 from lratlas.config.sections import (
-    Section,
     Spec,
 )
-from lratlas.config.values import format_value, sentence
+from lratlas.config.values import Section, format_value, sentence
 from lratlas.errors import SpecError
 from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.paths import expand_home

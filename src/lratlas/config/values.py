@@ -2,20 +2,21 @@
 
 import json
 import re
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from lratlas.errors import SpecError, meant
-from lratlas.text import is_finite
+from lratlas.text import is_finite, to_python
 from lratlas.thresholds import Thresholds
 
-RULES = ("sgd", "adam", "adamw", "sphere_sgd", "sphere_rsgd")
+OWN = "own"
+"""The kind of what is no built-in but the user's, in a union."""
+
 LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "model")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _NAMED = re.compile(rf"({_FUNCTION.pattern}|[a-z][a-z0-9_]*)")  # one from Python has only its name
@@ -33,12 +34,6 @@ def _function(value: str) -> str:
 def _loss(value: str) -> str:
     if value not in LOSSES and not _FUNCTION.fullmatch(value):
         raise ValueError(f'is {format_value(value)}, but must be {", ".join(LOSSES)} or "module:function"')
-    return value
-
-
-def _rule(value: str) -> str:
-    if value not in RULES and not _FUNCTION.fullmatch(value):
-        raise ValueError(f'is {format_value(value)}, but must be {", ".join(RULES)} or "module:function"')
     return value
 
 
@@ -134,14 +129,22 @@ def _options(value: dict[str, object]) -> dict[str, object]:
     return cast("dict[str, object]", _plain(value))
 
 
+class Section(BaseModel):
+    """A part of a spec: frozen, strict about types, without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_numbers(cls, values: object) -> object:
+        return to_python(values)
+
+
 Function = Annotated[str, AfterValidator(_function)]
 """A function by its place, ``module:function``."""
 
 Loss = Annotated[str, AfterValidator(_loss)]
 """A loss by its name or its place."""
-
-RuleName = Annotated[str, AfterValidator(_rule)]
-"""An update rule by its name, or an optimizer factory by its place."""
 
 BatchSize = Annotated[int | Literal["full"], BeforeValidator(_batch_size)]
 """Samples in a batch, or all of them."""
@@ -171,6 +174,7 @@ Options = Annotated[dict[str, object], AfterValidator(_options)]
 _LONGEST = 60
 _UNKNOWN = "extra_forbidden"
 _NO_DEFAULT = "default_factory_not_called"  # since a field that it follows from is wrong
+_NO_KIND = {"union_tag_invalid", "union_tag_not_found"}
 _SHOULD = re.compile(r"\w+ should (?P<what>.*)")
 
 
@@ -203,17 +207,21 @@ def _follows(fault: ErrorDetails, unknown: ErrorDetails) -> bool:
 
 
 def _fault(fault: ErrorDetails, model: type[BaseModel], also: Sequence[str]) -> str:
-    location = [part for part in fault["loc"] if isinstance(part, str)]
+    location, owner = _place_of([part for part in fault["loc"] if isinstance(part, str)], model)
     if fault["type"] == _UNKNOWN:
-        return _describe_unknown(location, model, also, is_table=isinstance(fault["input"], Mapping))
+        return _describe_unknown(location, owner, also, is_table=isinstance(fault["input"], Mapping))
     if fault["type"] == "missing":
-        owner = _model_at(location[:-1], model)
         return f"`{_dotted_name(location)}` is missing: {owner.model_fields[location[-1]].description}"
     place = f"`{_dotted_name(location)}`" if location else "The spec"
     if fault["type"] == "value_error":
         return f"{place} {fault['ctx']['error']}" if "ctx" in fault else f"{place} {fault['msg']}"
-    if fault["type"] in {"model_type", "dict_type"}:
+    table = fault["input"] if isinstance(fault["input"], Mapping) else None
+    if fault["type"] in {"model_type", "dict_type"} or (fault["type"] in _NO_KIND and table is None):
         return f"{place} is {format_value(fault['input'])}, but must be a table"
+    if fault["type"] in _NO_KIND and table is not None:
+        kinds = _kinds_in(owner.model_fields[location[-1]].annotation)
+        allowed = f'{", ".join(kind for kind in kinds if kind != OWN)} or "module:function"'
+        return f"`{_dotted_name([*location, 'name'])}` is {format_value(table.get('name'))}, but must be {allowed}"
     match = _SHOULD.fullmatch(fault["msg"])
     allowed = f"should {match['what']}" if match else fault["msg"]
     return f"{place} is {format_value(fault['input'])}, but {allowed.replace('should ', 'must ', 1)}"
@@ -224,9 +232,9 @@ def _dotted_name(location: Sequence[str]) -> str:
     return ".".join(name if name and name.isprintable() else json.dumps(name) for name in location)
 
 
-def _describe_unknown(location: Sequence[str], model: type[BaseModel], also: Sequence[str], *, is_table: bool) -> str:
+def _describe_unknown(location: Sequence[str], owner: type[BaseModel], also: Sequence[str], *, is_table: bool) -> str:
     *section, name = location
-    allowed = list(_model_at(section, model).model_fields)
+    allowed = list(owner.model_fields)
     known = allowed if section else [*allowed, *also]
     hint, choice = meant(name, known, quote="`"), ", ".join(known)
     if section:
@@ -236,17 +244,35 @@ def _describe_unknown(location: Sequence[str], model: type[BaseModel], also: Seq
     return f"`{_dotted_name(location)}` is not {'an argument' if also else 'a field'}{hint}; allowed are {choice}"
 
 
-def _model_at(path: Sequence[str], model: type[BaseModel]) -> type[BaseModel]:
-    for name in path:
-        model = _model_in(model.model_fields[name].annotation)
-    return model
+def _place_of(location: Sequence[str], model: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
+    """The names of the fields down to a fault, without the kinds of a union, and the model that holds the last one."""
+    names, owner, parts = list[str](), model, iter(location)
+    for name in parts:
+        names.append(name)
+        owner = model
+        annotation = model.model_fields[name].annotation if name in model.model_fields else None
+        if kinds := _kinds_in(annotation):
+            model = kinds.get(next(parts, ""), model)
+        elif nested := _model_in(annotation):
+            model = nested
+    return names, owner
 
 
-def _model_in(annotation: object) -> type[BaseModel]:
+def _model_in(annotation: object) -> type[BaseModel] | None:
     """The model itself, or the one in ``Model | None``."""
-    if typing.get_origin(annotation) is types.UnionType:
-        annotation = next(each for each in typing.get_args(annotation) if each is not type(None))
-    return cast("type[BaseModel]", annotation)
+    for each in (annotation, *typing.get_args(annotation)):
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            return each
+    return None
+
+
+def _kinds_in(annotation: object) -> dict[str, type[BaseModel]]:
+    """The models of a union that a tag tells apart, by their tags."""
+    found: dict[str, type[BaseModel]] = {}
+    for each in typing.get_args(annotation):
+        tag = next((part.tag for part in getattr(each, "__metadata__", ()) if isinstance(part, Tag)), None)
+        found |= _kinds_in(each) if tag is None else {tag: typing.get_args(each)[0]}
+    return found
 
 
 def format_value(value: object) -> str:

@@ -7,8 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from lratlas.config.grid import LRs, lr_grid
-from lratlas.config.sections import Section
-from lratlas.config.values import sentence
+from lratlas.config.values import Section, sentence
 from lratlas.errors import SpecError
 from lratlas.search.segments import NAMED, Shape, factors, sample_schedule
 from lratlas.text import is_finite, to_python
