@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from lratlas.errors import StudyError
-from lratlas.report.charts.learned_charts import bands_chart, features_full_chart
+from lratlas.report.charts.learned import bands_chart, features_full_chart
 from lratlas.report.charts.study_charts import (
     CHARTS,
     TableChart,

@@ -14,10 +14,9 @@ from lratlas.report.charts.study_data import (
     geometry_data,
     last_tenth_data,
     loss_limit,
-    regime_bands,
     traces_data,
 )
-from lratlas.report.frames import lr_text, name_models, over_seeds, repeat_by_seed
+from lratlas.report.frames import lr_text, name_models, over_seeds, regime_bands, repeat_by_seed
 from lratlas.tables import SCHEMAS, Tables
 
 Row = dict[str, Any]

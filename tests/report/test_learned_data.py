@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from lratlas.errors import StudyError
-from lratlas.report.charts.learned_data import bands_data, features_data
+from lratlas.report.charts.learned import bands_data, features_data
 from lratlas.report.frames import over_seeds
 from lratlas.tables import SCHEMAS
 

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from lratlas.errors import StudyError
-from lratlas.report.charts.convergence_data import convergence_data, law_data
-from lratlas.report.charts.minima_data import norms_data, sharpness_data, two_stages_data
+from lratlas.report.charts.convergence import convergence_data, law_data
+from lratlas.report.charts.minima import norms_data, sharpness_data, two_stages_data
 from lratlas.report.frames import over_seeds
 from lratlas.report.theme import log_ticks
 from lratlas.tables import SCHEMAS, Tables

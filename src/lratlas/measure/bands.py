@@ -118,8 +118,8 @@ def _jobs(wanted: Wanted) -> Iterator[Measuring]:
 
 _CHART = Figure(
     name="bands",
-    draw="lratlas.report.charts.learned_charts:bands_chart",
-    data="lratlas.report.charts.learned_data:bands_data",
+    draw="lratlas.report.charts.learned:bands_chart",
+    data="lratlas.report.charts.learned:bands_data",
     text=Text(
         heading="Which Fourier bands were learned",
         caption="Test accuracy on images of which only one band of frequencies is left, and, where measured, on "

@@ -45,8 +45,8 @@ def _settle(options: Options, task: "Prepared") -> Options | None:
 
 _CHART = Figure(
     name="features",
-    draw="lratlas.report.charts.learned_charts:features_chart",
-    data="lratlas.report.charts.learned_data:features_data",
+    draw="lratlas.report.charts.learned:features_chart",
+    data="lratlas.report.charts.learned:features_data",
     text=Text(
         heading="Which features were learned",
         caption="Accuracy on test sets in which a single feature is informative. The features of each run "
@@ -60,7 +60,7 @@ _CHART = Figure(
 
 _FULL_CHART = Figure(
     name="features_full",
-    draw="lratlas.report.charts.learned_charts:features_full_chart",
+    draw="lratlas.report.charts.learned:features_full_chart",
     data=None,
     text=Text(
         heading="Which features were learned, for every FLR and every average",

@@ -56,8 +56,8 @@ def _settle(options: Options, task: "Prepared") -> Options | None:
 
 _CHART = Figure(
     name="norms",
-    draw="lratlas.report.charts.minima_charts:norms_chart",
-    data="lratlas.report.charts.minima_data:norms_data",
+    draw="lratlas.report.charts.minima:norms_chart",
+    data="lratlas.report.charts.minima:norms_data",
     text=Text(
         heading="How widely the norms of the filters are spread",
         caption="The norm of the weights of each output filter over the norm of all trained weights, as the share of "

@@ -64,8 +64,8 @@ def _jobs(wanted: Wanted) -> Iterator[Measuring]:
 
 _CHART = Figure(
     name="sharpness",
-    draw="lratlas.report.charts.minima_charts:sharpness_chart",
-    data="lratlas.report.charts.minima_data:sharpness_data",
+    draw="lratlas.report.charts.minima:sharpness_chart",
+    data="lratlas.report.charts.minima:sharpness_data",
     text=Text(
         heading="Sharpness and test error at equal training loss",
         caption="A mark for each model, mean over seeds, whose training loss is within a factor of 1.5 of the one "

@@ -1,5 +1,8 @@
 """Rows of the tables as charts need them: present, in order, per seed and over seeds, and with names for people."""
 
+import math
+from itertools import pairwise
+
 import polars as pl
 
 from lratlas.errors import StudyError
@@ -88,3 +91,36 @@ def name_models(rows: pl.DataFrame) -> pl.DataFrame:
     # Named once each: there are few models and many rows.
     names = rows.select(keys).unique().with_columns(model=name)
     return rows.join(names, on=keys, how="left", nulls_equal=True, maintain_order="left")
+
+
+def regime_bands(tables: Tables) -> pl.DataFrame:
+    """Intervals of PLR that share a regime, for shading.
+
+    Neighbouring bands meet at the geometric mean of the two PLRs; the outer ones reach half a step further.
+
+    Args:
+        tables: The study's tables; of them only ``regimes``, which may be empty.
+
+    Returns:
+        One row per band in order of PLR: ``regime``, ``low``, ``high``, ``middle`` (their geometric mean).
+    """
+    regimes = table(tables, "regimes").sort("plr")
+    if regimes.is_empty():
+        return pl.DataFrame(schema={"regime": pl.String} | dict.fromkeys(("low", "high", "middle"), pl.Float64))
+    edges = _edges(regimes["plr"].to_list())
+    return (
+        regimes.select("regime")
+        .with_columns(low=pl.Series(edges[:-1]), high=pl.Series(edges[1:]), band=pl.col("regime").rle_id())
+        .group_by("band", maintain_order=True)
+        .agg(pl.col("regime").first(), pl.col("low").min(), pl.col("high").max())
+        .with_columns(middle=(pl.col("low") * pl.col("high")).sqrt())
+        .drop("band")
+    )
+
+
+def _edges(plrs: list[float]) -> list[float]:
+    """The n + 1 borders of n bands around sorted PLRs, on a log scale."""
+    inner = [math.sqrt(a * b) for a, b in pairwise(plrs)]
+    if not inner:
+        return [plrs[0] / 1.2, plrs[0] * 1.2]
+    return [plrs[0] ** 2 / inner[0], *inner, plrs[-1] ** 2 / inner[-1]]

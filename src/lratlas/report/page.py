@@ -13,9 +13,8 @@ from lratlas.analysis.regimes import undecided_plrs
 from lratlas.measure.base import Text
 from lratlas.recommendation import Recommendation
 from lratlas.report.bundle import vega_bundle
-from lratlas.report.charts.study_data import regime_bands
 from lratlas.report.charts.texts import REGIMES, TABLES, TEXTS, VERDICTS
-from lratlas.report.frames import lr_text
+from lratlas.report.frames import lr_text, regime_bands
 from lratlas.report.shell import BUDGET, DIGITS, downloads, environment, pack_spec, part, policy
 from lratlas.report.theme import REGIME_COLOURS, Drawing
 from lratlas.tables import Tables, table

@@ -7,8 +7,8 @@ from lratlas.measure.base import Chart, Text
 from lratlas.report import theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.study_charts import quality_chart
-from lratlas.report.charts.study_data import quality, regime_bands
-from lratlas.report.frames import name_models, need, stage_order
+from lratlas.report.charts.study_data import quality
+from lratlas.report.frames import name_models, need, regime_bands, stage_order
 from lratlas.report.theme import Drawing, source
 from lratlas.tables import Tables, finite, table
 

@@ -11,19 +11,18 @@ from lratlas.measure.base import Text
 from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.report import theme
 from lratlas.report.charts import controls
-from lratlas.report.charts.convergence_charts import convergence_chart
-from lratlas.report.charts.minima_charts import two_stages_chart
+from lratlas.report.charts.convergence import convergence_chart
+from lratlas.report.charts.minima import two_stages_chart
 from lratlas.report.charts.study_data import (
     accuracy_data,
     geometry_data,
     last_tenth_data,
     loss_data,
     loss_limit,
-    regime_bands,
     traces_data,
 )
 from lratlas.report.charts.texts import TEXTS
-from lratlas.report.frames import over_seeds
+from lratlas.report.frames import over_seeds, regime_bands
 from lratlas.report.theme import Drawing, source
 from lratlas.tables import Tables
 

@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from pkgutil import resolve_name
 
 import polars as pl
 
 from lratlas.errors import StudyError
 from lratlas.measure.builtin import MEASUREMENTS
-from lratlas.report.charts.convergence_data import convergence_data
-from lratlas.report.charts.minima_data import two_stages_data
+from lratlas.report.charts.convergence import convergence_data
+from lratlas.report.charts.minima import two_stages_data
 from lratlas.report.frames import lr_column, need, repeat_by_seed, stage_order
 from lratlas.tables import STAGES, Tables, add_missing_columns, direct, drop_diverged_scores, finite, table
 
@@ -22,31 +21,6 @@ _TIMES_START = 100  # the loss at which charts end, over that before training
 _TRACE_POINTS = 150
 # There may be hundreds of single seeds, all of them inside the page.
 _SEED_POINTS = 40
-
-
-def regime_bands(tables: Tables) -> pl.DataFrame:
-    """Intervals of PLR that share a regime, for shading.
-
-    Neighbouring bands meet at the geometric mean of the two PLRs; the outer ones reach half a step further.
-
-    Args:
-        tables: The study's tables; of them only ``regimes``, which may be empty.
-
-    Returns:
-        One row per band in order of PLR: ``regime``, ``low``, ``high``, ``middle`` (their geometric mean).
-    """
-    regimes = table(tables, "regimes").sort("plr")
-    if regimes.is_empty():
-        return pl.DataFrame(schema={"regime": pl.String} | dict.fromkeys(("low", "high", "middle"), pl.Float64))
-    edges = _edges(regimes["plr"].to_list())
-    return (
-        regimes.select("regime")
-        .with_columns(low=pl.Series(edges[:-1]), high=pl.Series(edges[1:]), band=pl.col("regime").rle_id())
-        .group_by("band", maintain_order=True)
-        .agg(pl.col("regime").first(), pl.col("low").min(), pl.col("high").max())
-        .with_columns(middle=(pl.col("low") * pl.col("high")).sqrt())
-        .drop("band")
-    )
 
 
 def accuracy_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFrame:
@@ -247,14 +221,6 @@ def _thin_rows(rows: pl.DataFrame, points: int) -> pl.DataFrame:
         .with_columns(_drawable("train_loss"), _drawable("gradient_norm"))
         .sort("seed", "plr", "step")
     )
-
-
-def _edges(plrs: list[float]) -> list[float]:
-    """The n + 1 borders of n bands around sorted PLRs, on a log scale."""
-    inner = [math.sqrt(a * b) for a, b in pairwise(plrs)]
-    if not inner:
-        return [plrs[0] / 1.2, plrs[0] * 1.2]
-    return [plrs[0] ** 2 / inner[0], *inner, plrs[-1] ** 2 / inner[-1]]
 
 
 def _at_loss(runs: pl.DataFrame, traces: pl.DataFrame, at_loss: float) -> pl.DataFrame:
