@@ -38,23 +38,5 @@ def test_damage_is_named_and_made_again(study: Path, explored: Explored, run: Ru
     assert_same_tables(study, explored)
 
 
-def test_a_damaged_report_and_figures_are_made_again(study: Path, run: Run):
-    report, figure = study / "report.html", min((study / "figures").glob("*.csv"))
-    whole = figure.read_bytes()
-    report.write_text("<html>")
-    figure.write_bytes(whole[:-3])
-    ran = run("verify", study)
-    assert ran.code == 1
-    assert ran.out.splitlines()[:2] == [
-        f"figures/{figure.name}: was cut short or altered",
-        "report.html: was cut short or altered",
-    ]
-    assert run("verify", study, "--repair").code == 0
-    assert figure.read_bytes() == whole
-    assert "<title>tiny" in report.read_text(encoding="utf-8")
-    assert (study / "damaged" / "report.html").read_text(encoding="utf-8") == "<html>"
-    assert run("verify", study).out == "Every file is as it was written.\n"
-
-
 def test_what_is_no_study_is_refused(tmp_path: Path, refused: Callable[..., str]):
     assert "There is no folder" in refused("verify", tmp_path / "nothing")

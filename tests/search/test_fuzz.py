@@ -32,6 +32,15 @@ def test_any_journal_is_read_or_refused(tmp_path: Path, data: st.DataObject):
     assert "\n" not in refusal(lambda: read_results(tmp_path), SearchError)
 
 
+def test_a_line_break_in_a_damaged_name_is_refused_in_one_line(tmp_path: Path):
+    add_results(tmp_path, TOLD[:1])
+    text = (tmp_path / JOURNAL).read_bytes()
+    (tmp_path / JOURNAL).write_bytes(text.replace(b'"checksum"', b'"\\nchecksum"'))
+    said = refusal(lambda: read_results(tmp_path), SearchError)
+    assert "is damaged" in said
+    assert "\n" not in said
+
+
 @fuzzed
 @given(place=st.integers(0), bit=st.integers(0, 7))
 def test_no_flipped_bit_in_a_journal_changes_an_result(tmp_path: Path, place: int, bit: int):

@@ -146,7 +146,8 @@ def read_results(folder: Path) -> list[SegmentResult]:
                 continue
             result = _result(record)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise SearchError(f"Line {number} of {folder / JOURNAL} is damaged: {error}") from error
+            reason = " ".join(str(error).split())  # a damaged name may hold a line break
+            raise SearchError(f"Line {number} of {folder / JOURNAL} is damaged: {reason}") from error
         results.setdefault(result.segment.name, result)
     return list(results.values())
 
