@@ -23,7 +23,17 @@ HERE = Path(__file__).parents[1]
 _WORDS = 1000  # in the texts of words; all others are one
 _LINES = 17_000  # of the text of words
 _ROWS = 2000
-_CARD = "---\nconfigs:\n- config_name: mrpc\n  data_files:\n  - split: train\n    path: train.jsonl\n  - split: validation\n    path: validation.jsonl\n---\n"  # noqa: E501
+_CARD = """\
+---
+configs:
+- config_name: mrpc
+  data_files:
+  - split: train
+    path: train.jsonl
+  - split: validation
+    path: validation.jsonl
+---
+"""
 _ACCURACY = '''"""The share of predictions that are right."""
 
 import datasets

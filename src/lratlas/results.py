@@ -280,7 +280,7 @@ class Results:
 
 
 def _first_fits(rows: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
-    """Of the rows for each segment of a run the earliest epoch; a run that goes on may still come to it."""
+    """Of the rows for each segment of a run the earliest epoch; a run that continues may still come to it."""
     keys = ["plr", "seed"]
     first = rows.sort(*keys, "epochs", nulls_last=True).unique(keys, keep="first", maintain_order=True)
     ended = runs.filter(stage="pretrain").select(*keys, ended=True)

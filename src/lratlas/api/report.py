@@ -1,4 +1,4 @@
-"""What a study writes for people: the page, and the figures for papers beside it."""
+"""What a study writes for people: the page, and figures for papers."""
 
 import platform
 import shlex

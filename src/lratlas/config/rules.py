@@ -22,12 +22,12 @@ class RuleSpec(Section):
     @property
     def settings(self) -> dict[str, object]:
         """The settings as keyword arguments of the rule's function in `lratlas.training.rules`."""
-        values = {name: getattr(self, name) for name in type(self).model_fields if name != "name"}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in self._without_none().items() if name != "name"}
 
     @model_serializer
     def _without_none(self) -> dict[str, object]:
-        return {"name": getattr(self, "name"), **self.settings}  # noqa: B009 - each rule declares its own
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def _decay(default: float, kind: str) -> Any:

@@ -17,7 +17,7 @@ from lratlas.report.theme import EVERY_SEED, Drawing, log_axis, source
 from lratlas.tables import Tables, table
 
 _LAW_POINTS = 80
-# The curve ends this share of the way from the last PLR to the threshold: it has no end of its own.
+# The curve ends this share of the way from the last PLR to the threshold, which it never reaches.
 _LAW_END = 0.6
 
 
