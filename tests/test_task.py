@@ -1,5 +1,6 @@
 """What a task accepts, what it refuses, and with which words."""
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -291,6 +292,13 @@ def test_inputs_are_transformed_and_never_augmented_in_evaluation() -> None:
     shown = made.inputs(BYTES)
     assert shown.dtype == torch.float32
     assert torch.equal(shown, (BYTES.double() / 255).float())
+
+
+def test_a_loss_that_is_slow_in_a_stack_is_taken_without_a_warning_of_pytorch() -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fingerprint(task(loss=nn.functional.multi_margin_loss).prepared)
+    assert not said
 
 
 @pytest.mark.parametrize("given", [sgd, lambda: sgd(momentum=0.5)])

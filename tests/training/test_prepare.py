@@ -60,7 +60,7 @@ KINDS: dict[str, tuple[dict[str, Any], str, int, bool]] = {
     "labels by name": ({}, "classes", 3, True),
     "labels under a function": ({"loss": functional.cross_entropy}, "classes", 3, True),
     "labels with weights": ({"loss": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2, 3]))}, "classes", 3, False),
-    "labels with margins": ({"loss": nn.MultiMarginLoss()}, "classes", 3, False),  # vmap does not know it
+    "labels with margins": ({"loss": nn.MultiMarginLoss()}, "classes", 3, True),  # vmap does one sample after the other
     "smoothed labels": ({"loss": nn.CrossEntropyLoss(label_smoothing=0.5)}, "classes", 3, True),
     "a sum over the batch": ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "classes", 3, False),
     "embeddings of classes": ({"loss": pairs}, "none", 0, False),

@@ -26,6 +26,7 @@ from lratlas.training.objective import MODEL
 from lratlas.training.prepare import telling_rows
 from lratlas.training.prepared import Prepared, make_model, task_on
 from lratlas.training.probes import TARGET_ROWS, Outputs, noise_like, targets_for, telling_targets, tensors_of
+from lratlas.training.program import allow_slow_batching
 from lratlas.training.rules import RULES, Rule
 
 _SAMPLES = 8
@@ -46,6 +47,7 @@ def combine_parts(parts: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()[:16]
 
 
+@allow_slow_batching()
 def fingerprint_parts(task: Prepared) -> dict[str, str]:
     """Fingerprints of the parts of a task by name, so that it can be said which of them differ.
 

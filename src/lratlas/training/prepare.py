@@ -25,6 +25,7 @@ from lratlas.training.losses import chosen_objective
 from lratlas.training.objective import LOSSES, MODEL, Loss
 from lratlas.training.optimizers import Factory, check_optimizer, optimizer_rule
 from lratlas.training.prepared import Conformance, Prepared, make_model, split_validation
+from lratlas.training.program import allow_slow_batching
 from lratlas.training.rules import Rule, rule_from
 
 DEFAULT_BATCH = 128
@@ -37,6 +38,7 @@ _FEWEST, _MOST = 4, 32  # its samples
 _HOST = torch.device("cpu")
 
 
+@allow_slow_batching()
 def prepare(
     *,
     name: str,

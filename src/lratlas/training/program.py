@@ -27,6 +27,7 @@ from lratlas.training.sphere import Weights, expand, norm
 SUMS = 4  # loss, accuracy, chance accuracy, gradient norm
 Strategy = Literal["stack", "single"]
 Found = tuple[Tensor, tuple[Tensor, Tensor, Weights]]  # the loss; accuracy, chance accuracy, new buffers
+_ALLOWING = list[None]()  # blocks under way, since PyTorch does not say what is set
 # Samples evaluated at once: activations of a whole stack then stay near the cache.
 _CHUNKS: Mapping[Strategy, int] = {"stack": 64, "single": 128}
 
@@ -274,11 +275,13 @@ def allow_slow_batching() -> Generator[None]:
     """PyTorch does not warn of operations that are slow in a stack: whether a stack is faster is measured."""
     # Python's own filters would forget what was shown before.
     warn = cast("Any", torch)._C._functorch._set_vmap_fallback_warning_enabled
+    _ALLOWING.append(None)
     warn(False)
     try:
         yield
     finally:
-        warn(True)
+        _ALLOWING.pop()
+        warn(not _ALLOWING)
 
 
 def _stack_function(function: Callable[..., Any]) -> Callable[..., Any]:
