@@ -1,6 +1,8 @@
 """The regime of each PLR, and the evidence for it."""
 
 import math
+from functools import cache
+from itertools import accumulate
 
 import numpy as np
 import polars as pl
@@ -12,6 +14,7 @@ from lratlas.tables import SCHEMAS, Tables, add_missing_columns, direct, empty, 
 from lratlas.thresholds import DEFAULTS, Thresholds
 
 FEWEST_BLOCKS = 5  # with four, even a loss that falls throughout has p = 1/24
+_EXACT_BLOCKS = 33  # the most for which SciPy's test is exact
 
 
 def falling_p(losses: NDArray[np.float64]) -> float | None:
@@ -30,10 +33,23 @@ def falling_p(losses: NDArray[np.float64]) -> float | None:
         return None
     if np.ptp(losses) == 0:
         return 1.0
+    count = len(losses)
+    if count <= _EXACT_BLOCKS and len(np.unique(losses)) == count:
+        rising = np.triu(losses[:, None] < losses[None, :]).sum()
+        return _share_of_orders(count)[int(rising)]
     from scipy import stats  # takes a second to import, and a finished study is read without it
 
     result = stats.kendalltau(np.arange(len(losses)), losses, alternative="less")
     return float(np.asarray(result)[1])
+
+
+@cache
+def _share_of_orders(count: int) -> tuple[float, ...]:
+    """Of the orders of ``count`` values the share in which at most 0, 1, 2, … pairs rise."""
+    orders = [1]  # by the number of rising pairs
+    for size in range(2, count + 1):  # the value that comes last rises over 0 to size - 1 of the others
+        orders = [sum(orders[max(0, pairs - size + 1) : pairs + 1]) for pairs in range(len(orders) + size - 1)]
+    return tuple(total / math.factorial(count) for total in accumulate(orders))
 
 
 BLOCKS = 10  # even, so that the third and the last quarter of the steps are five blocks each
