@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import torch
 
 import lratlas
 from lratlas.errors import PathError, SearchError, SpecError
+from lratlas.search import journal, rungs
 from lratlas.search.advice import Advice
 from lratlas.search.finder import Finder
 from lratlas.search.journal import JOURNAL
@@ -503,3 +505,18 @@ def test_what_failed_is_asked_for_again_and_what_diverged_is_not(tmp_path: Path)
         each.name: "the loss was not finite (nan)" if each == diverged else None for each in asked
     }
     assert a_finder(tmp_path).retry_failed() == ()
+
+
+def test_a_result_costs_no_more_the_more_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Mock(side_effect=journal.read_object)
+    planned = Mock(side_effect=rungs.next_stage)
+    finder = Finder(tmp_path, steps=6400, lrs=lratlas.lr_grid(1e-5, 1, per_decade=20))
+    monkeypatch.setattr(journal, "read_object", read)
+    monkeypatch.setattr("lratlas.search.finder.next_stage", planned)
+    for _ in range(50):
+        segment = finder.ask()
+        assert segment
+        finder.tell(segment, value=segment.lr)
+    assert finder.ask()
+    assert read.call_count == 50  # each line once
+    assert planned.call_count == 1  # for the first look at all LRs

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.search.regimes import Bracket, Trial, convergence, divergence, diverging, regimes
+from lratlas.search.evidence import Trial
+from lratlas.search.regimes import Bracket, convergence, divergence, diverging, regimes
 from lratlas.search.segments import SegmentResult, block_losses, make_segment
 from monitor.watch_helpers import Floats, ar1
 from search.find_helpers import STEPS, a_search, failed

@@ -14,7 +14,7 @@ from lratlas.config.grid import lr_grid
 from lratlas.search.advice import advise
 from lratlas.search.choice import choose
 from lratlas.search.regimes import levels
-from lratlas.search.rungs import enough, next_segments, states_to_keep, trainings_spent
+from lratlas.search.rungs import by_name, enough, next_segments, next_stage, states_to_keep, trainings_spent
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import DEFAULT_LRS, Search
 from search.find_helpers import (
@@ -101,6 +101,11 @@ def known_chance(**settings: object) -> Search:
     return a_search(**({"chance": 2.0} | settings))
 
 
+def states(search: Search, results: Sequence[SegmentResult]) -> frozenset[str]:
+    known = by_name(results)
+    return states_to_keep(search, next_stage(search, known), known)
+
+
 def test_all_lrs_get_a_first_look():
     search = a_search(seed=7)
     asked = next_segments(search, [])
@@ -167,8 +172,8 @@ def test_a_state_that_a_training_continues_from_is_kept_until_then(search: Searc
         asked = rng.choice(waiting)
         assert asked.parent is None or asked.parent in kept
         results.append(answer(asked))
-        kept = (kept | {asked.name}) & states_to_keep(search, results)
-    assert states_to_keep(search, results) == frozenset()
+        kept = (kept | {asked.name}) & states(search, results)
+    assert states(search, results) == frozenset()
 
 
 def test_no_more_states_are_kept_than_lrs_are_compared():
@@ -177,8 +182,8 @@ def test_no_more_states_are_kept_than_lrs_are_compared():
         results.append(valley(waiting[0]))
         stop = waiting[0].stop
         if stop > FIRST and not waiting[0].annealed:
-            assert len(states_to_keep(search, results)) <= len(search.lrs)
-    assert not states_to_keep(a_search(resumable=False), results[:30])
+            assert len(states(search, results)) <= len(search.lrs)
+    assert not states(a_search(resumable=False), results[:30])
 
 
 @pytest.mark.parametrize("steps", [64, 640, 1000, STEPS, 12345])

@@ -398,7 +398,7 @@ def _compare_lrs(search: Search, found: Sequence[Level]) -> pl.DataFrame:
             "metric": search.metric(level.scores[at]),
             "error": level.error(at),
             "allowed": level.allowance(at),
-            "near": lr in level.near(),
+            "near": level.is_near(at),
         }
         for level in found
         for at, lr in enumerate(level.lrs)

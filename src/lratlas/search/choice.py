@@ -158,7 +158,7 @@ def _steepness(search: Search, results: Sequence[SegmentResult], learned: Sequen
 
 def _center(level: Level) -> float:
     """The mean of the LRs that could be the best, over log LR; the best one itself where there is no noise."""
-    places = [at for at, lr in enumerate(level.lrs) if lr in level.near()]
+    places = [at for at in range(len(level.lrs)) if level.is_near(at)]
     weights = [
         math.exp(-0.5 * (level.behind(at) / level.spread(at)) ** 2) if level.noise > 0 else float(at == level.best)
         for at in places

@@ -69,7 +69,11 @@ class Level:
 
     def near(self, *, margin: float = 0.0) -> list[float]:
         """The LRs that cannot be told from the best one by more than a margin."""
-        return [lr for at, lr in enumerate(self.lrs) if self.behind(at) <= margin + self.allowance(at)]
+        return [lr for at, lr in enumerate(self.lrs) if self.is_near(at, margin=margin)]
+
+    def is_near(self, place: int, *, margin: float = 0.0) -> bool:
+        """Whether an LR cannot be told from the best one by more than a margin."""
+        return self.behind(place) <= margin + self.allowance(place)
 
     @property
     def tied(self) -> bool:
@@ -128,10 +132,20 @@ _PRIOR = 3.0  # seeds that the prior counts for
 
 def trial(results: Sequence[SegmentResult], lr: float, *, seed: int) -> list[SegmentResult]:
     """The results of one LR and seed without an annealed end, ascending in steps."""
-    found = [
-        each for each in results if each.segment.lr == lr and each.segment.seed == seed and not each.segment.annealed
-    ]
-    return sorted(found, key=lambda each: each.segment.stop)
+    return trials([each for each in results if each.segment.lr == lr]).get((lr, seed), [])
+
+
+Trial = tuple[float, int]  # LR and seed
+
+
+def trials(results: Sequence[SegmentResult]) -> dict[Trial, list[SegmentResult]]:
+    """The results of each LR and seed without an annealed end, ascending in steps; none where only that is known."""
+    found = dict[Trial, list[SegmentResult]]()
+    for each in sorted(results, key=lambda each: (each.segment.stop, each.segment.annealed)):
+        of = found.setdefault((each.segment.lr, each.segment.seed), [])
+        if not each.segment.annealed:
+            of.append(each)
+    return found
 
 
 def level_at(search: Search, results: Sequence[SegmentResult], steps: int) -> Level:

@@ -15,15 +15,14 @@ from lratlas.paths import expand_home
 from lratlas.search.advice import Advice, advise
 from lratlas.search.evidence import has_other_failure
 from lratlas.search.journal import (
+    Journal,
     add_results,
     checkpoint_of,
     claim,
-    journal_size,
     open_folder,
-    read_results,
     withdraw_results,
 )
-from lratlas.search.rungs import open_segments
+from lratlas.search.rungs import Stage, next_stage, states_to_keep
 from lratlas.search.segments import Segment, SegmentResult, block_losses
 from lratlas.search.settings import Counted
 from lratlas.text import first_not_finite, is_finite, number, to_python
@@ -128,8 +127,8 @@ class Finder:
         self.folder = expand_home(folder)
         self.search = open_folder(self.folder, {name: value for name, value in settings.items() if value is not None})
         self._claims = dict[str, _Claim]()
-        self._read: tuple[int, tuple[SegmentResult, ...]] = (-1, ())  # the size of the journal, and what it held
-        self._planned: tuple[int, tuple[Segment, ...], frozenset[str]] | None = None  # the size, and what follows
+        self._journal = Journal(self.folder)
+        self._planned: tuple[tuple[int, int], Stage] | None = None  # the state of the journal, and what follows
 
     def __repr__(self) -> str:
         return f"Finder({str(self.folder)!r}, {self.search.counted}={self.search.steps})"
@@ -141,16 +140,12 @@ class Finder:
         Raises:
             SearchError: The journal of the search is damaged.
         """
-        # A journal only grows.
-        size = journal_size(self.folder)
-        if size != self._read[0]:
-            self._read = (size, tuple(read_results(self.folder)))
-        return self._read[1]
+        return tuple(self._journal.read().values())
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to be trained."""
-        return not self._plan()[0]
+        return not self._waiting()
 
     def ask(self) -> Segment | None:
         """What to train next; None once the search is over.
@@ -162,7 +157,7 @@ class Finder:
             SearchError: All that can be trained now was already asked for from this finder.
         """
         pause = _PATIENCE[0]
-        while waiting := self._plan()[0]:
+        while waiting := self._waiting():
             for each in waiting:
                 if each.name not in self._claims and self._is_claimed(each):
                     return each
@@ -187,7 +182,7 @@ class Finder:
         first = self.ask()
         if first is None:
             return []
-        waiting = self._plan()[0]
+        waiting = self._waiting()
         return [first, *(each for each in waiting if each.name not in self._claims and self._is_claimed(each))]
 
     def tell(
@@ -306,9 +301,9 @@ class Finder:
 
         Once the search is over, that is the one from which the full training can continue.
         """
-        waiting, needed = self._plan()
-        if waiting:
-            return needed
+        results, stage = self._plan()
+        if stage.waiting(results):
+            return states_to_keep(self.search, stage, results)
         continued = advise(self.search, self.results).segment if self.results else None
         return frozenset({continued} if continued else ())
 
@@ -321,20 +316,29 @@ class Finder:
         advice = advise(self.search, self.results)
         return replace(advice, checkpoint=checkpoint_of(self.folder, advice.segment))
 
-    def _plan(self) -> tuple[tuple[Segment, ...], frozenset[str]]:
-        """What can be trained now, and the states that are needed; computed once for each state of the journal."""
-        results = self.results
-        size = self._read[0]
-        if self._planned is None or self._planned[0] != size:
-            self._planned = (size, *open_segments(self.search, results))
-        return self._planned[1:]
+    def _waiting(self) -> tuple[Segment, ...]:
+        """What can be trained now."""
+        results, stage = self._plan()
+        return stage.waiting(results)
+
+    def _plan(self) -> tuple[Mapping[str, SegmentResult], Stage]:
+        """The results so far, and the stage that lacks some; it is planned again once it lacks none."""
+        results = self._journal.read()
+        state = (self._journal.withdrawals, len(results))
+        if self._planned is not None:
+            (withdrawals, _), stage = self._planned
+            if state == self._planned[0] or (withdrawals == state[0] and stage.waiting(results)):
+                return results, stage
+        stage = next_stage(self.search, results)
+        self._planned = (state, stage)
+        return results, stage
 
     def _is_claimed(self, each: Segment) -> bool:
         lock = claim(self.folder, each.name)
         if lock is None:
             return False
         # Someone may have told it between the look at the journal and the claim.
-        if each.name in {result.segment.name for result in self.results}:
+        if each.name in self._journal.read():
             lock.release()
             return False
         self._claims[each.name] = _Claim(segment=each, lock=lock, began=time.monotonic())

@@ -32,6 +32,7 @@ CLAIMS = "claims"
 CHECKPOINT = "checkpoint.safetensors"
 """The state of the model that a full training can continue from, where the search writes it."""
 _WITHDRAWN = "withdrawn"
+_TAIL = 4096  # bytes: a line of the journal is rarely longer
 _RESULT = TypeAdapter(SegmentResult)
 
 
@@ -122,42 +123,68 @@ def read_settings(folder: Path) -> Search:
 
 
 def read_results(folder: Path) -> list[SegmentResult]:
-    """All results told so far, in order, without those that were withdrawn.
-
-    A last line that a killed process left unfinished does not count.
+    """All results so far, in order, without those that were withdrawn.
 
     Raises:
         SearchError: A line is damaged.
     """
-    try:
-        text = (folder / JOURNAL).read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise SearchError(f"{folder / JOURNAL} cannot be read: {error.strerror or error}.") from error
-    lines = text.split(b"\n")[:-1]
-    results = dict[str, SegmentResult]()
-    for number, line in enumerate(lines, start=1):
+    return list(Journal(folder).read().values())
+
+
+class Journal:
+    """The journal of a search, of which only the lines are read that were added since it was read before.
+
+    Attributes:
+        withdrawals: How many lines withdrew results.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / JOURNAL
+        self._begin()
+
+    def _begin(self) -> None:
+        self._results = dict[str, SegmentResult]()
+        self._lines = self._end = self._inode = self.withdrawals = 0
+
+    def read(self) -> Mapping[str, SegmentResult]:
+        """All results so far, in order, by the names of their segments, without those that were withdrawn.
+
+        A last line that a killed process left unfinished does not count.
+
+        Raises:
+            SearchError: A line is damaged.
+        """
+        try:
+            with self.path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                if found.st_size < self._end or found.st_ino != self._inode:  # a journal only grows
+                    self._begin()
+                    self._inode = found.st_ino
+                file.seek(self._end)
+                added = file.read()
+        except FileNotFoundError:
+            self._begin()
+            return self._results
+        except OSError as error:
+            raise SearchError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+        for line in added.split(b"\n")[:-1]:
+            self._take(line)
+            self._lines, self._end = self._lines + 1, self._end + len(line) + 1
+        return self._results
+
+    def _take(self, line: bytes) -> None:
         try:
             record = read_object(line)
             if _WITHDRAWN in record:
                 for name in record[_WITHDRAWN]:
-                    results.pop(name, None)
-                continue
+                    self._results.pop(name, None)
+                self.withdrawals += 1
+                return
             result = _result(record)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = " ".join(str(error).split())  # a damaged name may hold a line break
-            raise SearchError(f"Line {number} of {folder / JOURNAL} is damaged: {reason}") from error
-        results.setdefault(result.segment.name, result)
-    return list(results.values())
-
-
-def journal_size(folder: Path) -> int:
-    """The size of the journal in bytes; 0 where there is none yet."""
-    try:
-        return (folder / JOURNAL).stat().st_size
-    except OSError:
-        return 0
+            raise SearchError(f"Line {self._lines + 1} of {self.path} is damaged: {reason}") from error
+        self._results.setdefault(result.segment.name, result)
 
 
 def add_results(folder: Path, results: Sequence[SegmentResult]) -> None:
@@ -222,10 +249,14 @@ def claim(folder: Path, name: str) -> FileLock | None:
 
 def _drop_torn_line(file: Any) -> None:
     """Cut off what a killed process left of a line, so that the next one begins on its own."""
-    file.seek(0)
-    held: bytes = file.read()
+    end = begin = file.seek(0, os.SEEK_END)
+    held = b""
+    while begin and b"\n" not in held:
+        begin = max(0, begin - _TAIL)
+        file.seek(begin)
+        held = file.read(end - begin)
     if held and not held.endswith(b"\n"):
-        file.truncate(held.rfind(b"\n") + 1)
+        file.truncate(begin + held.rfind(b"\n") + 1)
 
 
 def read_object(text: bytes) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Regimes of the LRs of a search: which learn, which do not."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from lratlas.monitor.rules import Rules
 from lratlas.monitor.tracker import RegimeTracker
-from lratlas.search.evidence import Level, level_at, not_finite, results_at, trial, validation_error
+from lratlas.search.evidence import Level, Trial, level_at, not_finite, results_at, trials, validation_error
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 from lratlas.text import is_finite
@@ -35,11 +35,8 @@ def learners(search: Search, results: Sequence[SegmentResult], level: Level) -> 
         return []
     if search.chance is not None:
         nothing = search.score(search.chance)
-        of = results_at(results, level.steps)
-        errors = [
-            validation_error(search, results, [each for each in of if each.segment.lr == lr], nothing)
-            for lr in level.lrs
-        ]
+        of = _by_lr(results_at(results, level.steps))
+        errors = [validation_error(search, results, of.get(lr, []), nothing) for lr in level.lrs]
         return [
             lr
             for at, lr in enumerate(level.lrs)
@@ -48,7 +45,8 @@ def learners(search: Search, results: Sequence[SegmentResult], level: Level) -> 
     first = level_at(search, results, min(each.segment.stop for each in results))
     middle = float(np.median(first.scores)) if first.scores else 0.0
     ahead = {lr for lr, score in zip(level.lrs, level.scores, strict=True) if score - middle > LEARNED * level.noise}
-    return [lr for lr in level.lrs if lr in ahead or _loss_fell(results, lr, search.seed)]
+    start, known = loss_at_start(results), trials(results)
+    return [lr for lr in level.lrs if lr in ahead or _loss_fell(start, known.get((lr, search.seed), []))]
 
 
 def levels(search: Search, results: Sequence[SegmentResult]) -> list[Level]:
@@ -85,8 +83,8 @@ def last_loss(of: Sequence[SegmentResult]) -> float:
     return float(np.mean(losses[-max(1, len(losses) // 8) :])) if losses else math.nan
 
 
-def _loss_fell(results: Sequence[SegmentResult], lr: float, seed: int) -> bool:
-    start, end = loss_at_start(results), last_loss(trial(results, lr, seed=seed))
+def _loss_fell(start: float | None, of: Sequence[SegmentResult]) -> bool:
+    end = last_loss(of)
     return start is not None and is_finite(end) and start - end > _FALL * abs(start)
 
 
@@ -113,50 +111,55 @@ def undecided_lrs(results: Sequence[SegmentResult]) -> set[float]:
     if not first:
         return set()
     still = min(first, key=lambda each: (each.segment.lr, each.segment.stop, each.segment.seed))
-    moved = dict[float, float]()
-    for lr in {each.segment.lr for each in results}:
-        of = sorted(
-            (each for each in results if each.segment.lr == lr and each.losses), key=lambda each: each.segment.stop
-        )
-        if of and not _is_harmed(of[-1], results):
+    moved, untrained = dict[float, float](), _untrained_losses(results)
+    for lr, known in _by_lr(results).items():
+        of = sorted((each for each in known if each.losses), key=lambda each: each.segment.stop)
+        if of and not _is_harmed(of[-1], untrained(of[-1])):
             # Beyond that a difference says no more: one spike would hide all others.
             moved[lr] = min(max(_greatest_difference(each, still) for each in of), _ENOUGH)
     return {lr for lr, far in moved.items() if far > _STILL * max(moved.values())}
 
 
-def _is_harmed(result: SegmentResult, results: Sequence[SegmentResult]) -> bool:
+def _by_lr(results: Sequence[SegmentResult]) -> dict[float, list[SegmentResult]]:
+    found = dict[float, list[SegmentResult]]()
+    for each in results:
+        found.setdefault(each.segment.lr, []).append(each)
+    return found
+
+
+def _is_harmed(result: SegmentResult, nothing: float | None) -> bool:
     """Whether a segment ends with losses above those of an untrained model, or had losses far above them on its way."""
-    nothing = untrained_loss(result, results)
     if nothing is None:
         return False
     mean = float(np.mean(result.losses))
     return last_loss([result]) - nothing > _HARM * abs(nothing) or mean - nothing > _SPIKE * abs(nothing)
 
 
-def untrained_loss(result: SegmentResult, results: Sequence[SegmentResult]) -> float | None:
-    """The loss that an untrained model has at the end of a segment; None where no losses are known.
+def _untrained_losses(results: Sequence[SegmentResult]) -> Callable[[SegmentResult], float | None]:
+    """The loss that an untrained model has at the end of a segment, by segment; None where no losses are known.
 
     It is that of the smallest LR, which hardly changes the model: in the very same batches, which may be harder than
     others, or in its first segment where that is higher, since the smallest LR may have learned meanwhile.
     """
-    known = [each for each in results if each.losses and each.segment.seed == result.segment.seed]
-    first = [each for each in known if each.segment.start == 0]
-    # The smallest LR, since a sum is finite only where all losses are.
-    still = next(
-        (
-            each
-            for each in sorted(first, key=lambda each: (each.segment.lr, each.segment.stop))
-            if math.isfinite(sum(each.losses))
-        ),
-        None,
-    )
-    if still is None:
-        return None
-    ends = (result.segment.start, result.segment.stop)
-    same = [each for each in known if (each.segment.start, each.segment.stop) == ends]
-    beside = last_loss([min(same, key=lambda each: each.segment.lr)]) if same else math.nan
-    fresh = max(still.losses[0], float(np.mean(still.losses)))
-    return max(fresh, beside) if is_finite(beside) else fresh
+    fresh, smallest = dict[int, float](), dict[tuple[int, int, int], SegmentResult]()
+    for each in sorted(results, key=lambda each: (each.segment.lr, each.segment.stop)):
+        if not each.losses:
+            continue
+        of = each.segment
+        smallest.setdefault((of.seed, of.start, of.stop), each)
+        # A sum is finite only where all losses are.
+        if of.start == 0 and of.seed not in fresh and math.isfinite(sum(each.losses)):
+            fresh[of.seed] = max(each.losses[0], float(np.mean(each.losses)))
+
+    def untrained(result: SegmentResult) -> float | None:
+        of = result.segment
+        if of.seed not in fresh:
+            return None
+        same = smallest.get((of.seed, of.start, of.stop))
+        alongside = last_loss([same]) if same else math.nan
+        return max(fresh[of.seed], alongside) if is_finite(alongside) else fresh[of.seed]
+
+    return untrained
 
 
 def _greatest_difference(one: SegmentResult, other: SegmentResult) -> float:
@@ -205,8 +208,6 @@ _BLOWN = 10.0
 _STEPS = 64
 """Fewer steps say nothing of a regime, unless a number was not finite."""
 
-Trial = tuple[float, int]  # LR and seed
-
 
 @dataclass(frozen=True, kw_only=True)
 class Bracket:
@@ -246,25 +247,26 @@ def regimes(
             may be high.
         steps_each: Optimizer steps behind each of the steps that segments count.
     """
-    trials = dict[Trial, list[SegmentResult]]()
-    for each in sorted(results, key=lambda each: (each.segment.stop, each.segment.annealed)):
-        of = trials.setdefault((each.segment.lr, each.segment.seed), [])
-        if not each.segment.annealed:
-            of.append(each)
-    trials = {trial: _last_continuous(of) if of else [] for trial, of in trials.items()}
     reference, largest = loss_at_start(results), max(learned, default=math.inf)
     return {
-        trial: _regime(of, reference, too_large=trial[0] > largest, learned=trial[0] in learned, steps_each=steps_each)
-        for trial, of in trials.items()
+        trial: _regime(
+            _last_continuous(of) if of else [],
+            reference,
+            too_large=trial[0] > largest,
+            learned=trial[0] in learned,
+            steps_each=steps_each,
+        )
+        for trial, of in trials(results).items()
     }
 
 
 def diverging(search: Search, results: Sequence[SegmentResult]) -> set[float]:
     """The LRs that diverge, as far as their losses show it: with the first seed, at their longest training."""
-    first, found = loss_at_start(results), set[float]()
+    first, found, untrained = loss_at_start(results), set[float](), _untrained_losses(results)
+    known = trials(results)
     for lr in {each.segment.lr for each in results}:
-        of = trial(results, lr, seed=search.seed)
-        start = untrained_loss(of[-1], results) if of else None
+        of = known.get((lr, search.seed), [])
+        start = untrained(of[-1]) if of else None
         share = _RISE if of and of[-1].segment.stop * search.steps_each >= _STEPS else _EARLY_RISE
         rose = start is not None and _has_risen(last_loss(of[-1:]), start, share=share)
         # Where even the smallest LR blows up, nothing shows what an untrained model has.

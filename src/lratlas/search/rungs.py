@@ -46,30 +46,46 @@ class Stage:
     segments: tuple[Segment, ...]
     keep: frozenset[str] = frozenset()
 
+    def waiting(self, known: Mapping[str, SegmentResult]) -> tuple[Segment, ...]:
+        """The segments that have no result yet, in the order in which they are wanted."""
+        return tuple(each for each in self.segments if each.name not in known)
+
 
 def next_segments(search: Search, results: Sequence[SegmentResult]) -> tuple[Segment, ...]:
     """The segments that can be trained now, in the order in which they are wanted; none once the search is over."""
-    return open_segments(search, results)[0]
+    known = by_name(results)
+    return next_stage(search, known).waiting(known)
 
 
-def states_to_keep(search: Search, results: Sequence[SegmentResult]) -> frozenset[str]:
+def next_stage(search: Search, known: Mapping[str, SegmentResult]) -> Stage:
+    """The first stage that lacks a result; empty once the search is over.
+
+    It rests on the results of the stages before it: while it lacks one, no further result changes it.
+
+    Args:
+        search: The settings.
+        known: The results so far, by the names of their segments.
+    """
+    stages = _Plan(search, known).stages()
+    return next((stage for stage in stages if stage.waiting(known)), Stage(segments=()))
+
+
+def states_to_keep(search: Search, stage: Stage, known: Mapping[str, SegmentResult]) -> frozenset[str]:
     """Names of the segments whose final states may still be trained on.
 
-    Those are the parents of what can be trained now, and what is known of the same stage: who continues from there is
-    decided once all of it is known.
+    Those are the parents of what can be trained now, and what is known of the stage: which LRs continue from there
+    is decided once all of it is known.
     """
-    return open_segments(search, results)[1]
-
-
-def open_segments(search: Search, results: Sequence[SegmentResult]) -> tuple[tuple[Segment, ...], frozenset[str]]:
-    """What `next_segments` and `states_to_keep` say, for the price of one of them."""
-    names, stage = _names(results), _stage(search, results)
-    waiting = tuple(each for each in stage.segments if each.name not in names)
     if not search.resumable:
-        return waiting, frozenset()
-    known = {each.segment.name for each in results if each.failure is None}
-    parents = frozenset(each.parent for each in waiting if each.parent)
-    return waiting, parents | ((frozenset(each.name for each in stage.segments) | stage.keep) & known)
+        return frozenset()
+    parents = frozenset(each.parent for each in stage.waiting(known) if each.parent)
+    reached = {name for name in (*(each.name for each in stage.segments), *stage.keep) if name in known}
+    return parents | frozenset(name for name in reached if known[name].failure is None)
+
+
+def by_name(results: Sequence[SegmentResult]) -> dict[str, SegmentResult]:
+    """Results by the names of their segments."""
+    return {each.segment.name: each for each in results}
 
 
 def trainings_spent(search: Search, results: Sequence[SegmentResult]) -> float:
@@ -96,18 +112,6 @@ def _fields(search: Search) -> Mapping[float, int]:
 def _shares(search: Search) -> tuple[float, ...]:
     """The shares of a full training that are compared first; in a short one, several may have the same length."""
     return tuple({search.horizon(share): share for share in (_SCREEN, *_fields(search))}.values())
-
-
-def _names(results: Sequence[SegmentResult]) -> frozenset[str]:
-    return frozenset(each.segment.name for each in results)
-
-
-def _stage(search: Search, results: Sequence[SegmentResult]) -> Stage:
-    """The first stage of which not everything is known; empty once the search is over."""
-    plan = _Plan(search, {each.segment.name: each for each in results})
-    known = _names(results)
-    unfinished = (stage for stage in plan.stages() if any(each.name not in known for each in stage.segments))
-    return next(unfinished, Stage(segments=()))
 
 
 class _Plan:

@@ -1,13 +1,12 @@
 """The words of an advice."""
 
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
+import polars as pl
 
-from lratlas.search.evidence import STOPPED, Level, has_other_failure, has_stopped_early, level_at, trial
+from lratlas.search.evidence import STOPPED, Level, has_other_failure, has_stopped_early, level_at, trials
 from lratlas.search.regimes import last_loss, restarted_segments, trusted_results
 from lratlas.search.rungs import enough, next_segments, trainings_spent
 from lratlas.search.segments import SegmentResult
@@ -115,7 +114,8 @@ def warnings_of(
         yield from _at_an_end(search, results, found)
         yield from _unsure(found, advice)
         yield from _overfitting(search, found)
-    first = sum(each.segment.steps for each in results if each.segment.stop == min(of.segment.stop for of in results))
+    shortest = min(each.segment.stop for each in results)
+    first = sum(each.segment.steps for each in results if each.segment.stop == shortest)
     if first > search.budget * search.steps:
         yield f"The first look at all LRs alone cost {first / search.steps:.2f} full trainings, more than the budget."
     yield from failures_in_words(results)
@@ -158,10 +158,11 @@ def _lost_states(results: Sequence[SegmentResult]) -> Iterator[str]:
 def _wrong_way(search: Search, results: Sequence[SegmentResult]) -> Iterator[str]:
     """A sentence where, at the first length, metrics are the worse the lower the training losses are."""
     first = level_at(search, results, min(each.segment.stop for each in results))
-    losses = [last_loss(trial(results, lr, seed=search.seed)[:1]) for lr in first.lrs]
-    pairs = [pair for pair in zip(losses, first.scores, strict=True) if math.isfinite(pair[0])]
-    ranks = [[sum(other < each for other in of) + of.count(each) / 2 for each in of] for of in zip(*pairs, strict=True)]
-    if len(pairs) >= _MANY and min(map(np.ptp, ranks)) and statistics.correlation(*ranks) > _WRONG:
+    known = trials(results)
+    losses = [last_loss(known.get((lr, search.seed), [])[:1]) for lr in first.lrs]
+    pairs = pl.DataFrame({"loss": losses, "score": first.scores}).filter(pl.col("loss").is_finite())
+    # Of a constant, the correlation is NaN.
+    if len(pairs) >= _MANY and pairs.select(pl.corr("loss", "score", method="spearman")).item() > _WRONG:
         other = "minimize" if search.direction == "maximize" else "maximize"
         yield (
             "The metric is the worse the lower the training loss is: if it is better when it is"
