@@ -46,6 +46,10 @@ class StudyError(LRAtlasError):
     """A study folder that is missing, not a study, another study, unwritable or damaged."""
 
 
+class FolderGone(StudyError):  # noqa: N818 - it names what happened
+    """A study folder that was removed while it was worked on."""
+
+
 class JobsFailed(StudyError):  # noqa: N818 - it names what happened
     """Jobs of a study that failed again and again, while the rest was done."""
 
@@ -59,15 +63,16 @@ class DamagedFile(StudyError):  # noqa: N818 - it names what was found
 
     Attributes:
         path: The file, relative to the study's folder.
+        what: What is wrong with it, as the rest of a sentence.
     """
 
-    def __init__(self, message: str, path: str) -> None:
+    def __init__(self, message: str, path: str, what: str = "was cut short or altered") -> None:
         super().__init__(message)
-        self.path = path
+        self.path, self.what = path, what
 
-    def __reduce__(self) -> tuple[type["DamagedFile"], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type["DamagedFile"], tuple[str, str, str]]:
         # Worker processes send their errors to the driver.
-        return DamagedFile, (str(self), self.path)
+        return DamagedFile, (str(self), self.path, self.what)
 
 
 class MissingLibrary(LRAtlasError, ImportError):  # noqa: N818 - it names what is wrong

@@ -1,11 +1,13 @@
 """What a study holds at its end, and what calling it again, extending it and damaging it do."""
 
 import math
+import shutil
 from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import polars as pl
 import pytest
@@ -17,10 +19,12 @@ from lratlas import Task
 from lratlas.atlas import Atlas, load
 from lratlas.config.spec import spec_from
 from lratlas.errors import SpecError, StudyError, TaskError
+from lratlas.execute.messages import failure
 from lratlas.models.mlp import MLP
-from lratlas.study.files import open_json, seal_json
+from lratlas.study.files import digest, open_json, seal_json
 from lratlas.study.run import open_study, run_study
 from lratlas.study.store import Store
+from lratlas.study.verify import faults
 from lratlas.tables import SCHEMAS
 
 Explored = Callable[..., Atlas]
@@ -103,7 +107,9 @@ def in_format_3(folder: Path) -> None:
     """Rewrite the plan of a study as format 3 had it: without parts of the task, and with other fingerprints."""
     path = folder / "plan.json"
     content: dict[str, Any] = {**open_json(path.read_text()), "format": 3}
-    del content["task_parts"]
+    content["spec"] = digest(content["spec"].encode())
+    del content["task_parts"], content["spec_digest"], content["finished"]
+    (folder / "plan-copy.json").unlink()
     for seed in (seed for job in content["trainings"] for seed in job["seeds"]):
         seed["fingerprint"] = f"other-{seed['fingerprint']}"
     path.write_text(seal_json(content))
@@ -195,6 +201,27 @@ def test_a_damaged_plan_is_made_again(finished: Path, explored: Explored, whole_
     assert notices == ["plan.json is damaged; it is set aside in damaged/ and made again."]
     assert plan.read_text() == text
     assert files(finished) == before
+
+
+@pytest.mark.parametrize("copied", [True, False], ids=["with its copy", "and its copy"])
+def test_a_damaged_plan_of_an_extended_study_costs_what_it_must_and_says_so(
+    finished: Path, explored: Explored, copied: bool
+):
+    more = {"lrs": [1e-3, 3e-3, 1e-2, 1e-1], "steps": 20, "repeats": 2}
+    before = {name: explored(finished, pretrain=more).tables[name] for name in ("runs", "pairs")}
+    kept, notices = files(finished), list[str]()
+    for name in ("plan.json",) if copied else ("plan.json", "plan-copy.json"):
+        (finished / name).write_text("{}")
+    after = explored(finished, notices=notices, pretrain=more)
+    assert notices[0] == "plan.json is damaged; it is set aside in damaged/ and made again."
+    assert (files(finished) == kept) == copied
+    assert any("There is no copy of the plan" in each for each in notices) != copied
+    assert faults(after.store) == []
+    for name, table in before.items():
+        key = "run" if name == "runs" else ["plr", "seed", "a", "b"]
+        one, other = (_timeless(each).sort(key) for each in (table, after.tables[name]))
+        # In other stacks the last bits of sums may be others.
+        assert_frame_equal(one, other, check_exact=copied, rel_tol=1e-4, abs_tol=1e-5)
 
 
 def test_weights_that_are_made_again_are_the_same(finished: Path, explored: Explored, whole_study: Path):
@@ -410,3 +437,17 @@ def test_features_of_four_classes_are_compared_with_a_guess_among_four(
     excess = [max(accuracy - 1 / 4, 0) for accuracy in atlas.table("features")["accuracy"]]
     assert sum(excess) > 0
     assert atlas.table("sparsity")["top_share"].item() == pytest.approx(max(excess) / sum(excess))
+
+
+def test_a_folder_that_is_removed_during_a_run_ends_it_in_one_sentence(explored: Explored, tmp_path: Path):
+    write = Store.write_weights
+
+    def remove_first(store: Store, name: str, tensors: Any) -> None:
+        shutil.rmtree(store.root)
+        write(store, name, tensors)
+
+    removed = pytest.raises(StudyError, match="study was removed while it was worked on")
+    with patch.object(Store, "write_weights", remove_first), removed as caught:
+        explored(tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+    assert failure(caught.value)["final"], "a worker that meets it ends the whole study"

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -103,45 +103,57 @@ def verify(
     data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Check every file of a study against its checksum, and name what is damaged or missing."""
+    """Check every file of a study or a search: what is damaged, missing, or belongs elsewhere is named."""
     look_for_data(data_root)
-    from lratlas.study.store import Store
-    from lratlas.study.verify import faults, find_unchecked
+    from lratlas.study.folder import holds_search
 
-    store = Store.open(folder)
-    found = faults(store)
+    at: Any
+    if holds_search(folder):
+        from lratlas.paths import expand_home
+        from lratlas.search import verify as check
+        from lratlas.search.verify import set_aside as repaired
+
+        at = expand_home(folder)
+    else:
+        from lratlas.study import verify as check
+        from lratlas.study.store import Store
+
+        at, repaired = Store.open(folder), _repair
+    found = check.faults(at)
     if found and repair:
         with redirect_stdout(sys.stderr):
-            _repair(store, found)
-    left = faults(store) if found and repair else found
-    without = find_unchecked(store)
+            repaired(at, found)
+    left = check.faults(at) if found and repair else found
+    without, unfinished = check.find_unchecked(at), 0 if found else check.count_open(at)
     if as_json:
-        print_json({"faults": [asdict(each) for each in found], "left": len(left), "unchecked": without})
+        facts = {"left": len(left), "unchecked": without, "unfinished": unfinished}
+        print_json({"faults": [asdict(each) for each in found], **facts})
     else:
         for each in found:
             say(f"{each.path}: {each.what}")
         for path in without:
             say(f"{path}: has no checksum")
-        say(_sentence(len(found), len(left), len(without)))
+        if unfinished:
+            say(f"Jobs that are not done yet: {unfinished}")
+        if left:
+            say(f"Faults: {len(left)}; {check.TO_MEND}.")
+        elif found:
+            say(f"Faults: {len(found)}, {check.MENDED}; what was there is in damaged/.")
+        else:
+            say("Every other file is as it was written." if without else "Every file is as it was written.")
     if left:
         raise typer.Exit(DAMAGED)
 
 
 def _repair(store: "Store", found: "Sequence[Fault]") -> None:
-    """Set notes aside, and train or measure the rest again."""
+    """Set notes aside, put the spec back if need be, and train or measure the rest again."""
     from lratlas.api.explore import resume
-    from lratlas.study.verify import is_note
+    from lratlas.study.verify import is_note, put_spec_back
 
     notes = [each.path for each in found if is_note(each.path)]
     for path in notes:
         store.set_aside(path)
+    if put_spec_back(store):
+        notice("spec.toml is put back as it was planned; the altered one, if there is one, is in damaged/.")
     if len(notes) < len(found):
         resume(store.url, workers=CORES, notice=notice)
-
-
-def _sentence(found: int, left: int, without: int) -> str:
-    if left:
-        return f"{left} files are not as they were written; `lratlas verify --repair` makes them again."
-    if found:
-        return f"{found} files were made again; what they were is in damaged/."
-    return "Every other file is as it was written." if without else "Every file is as it was written."

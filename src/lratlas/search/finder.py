@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
-
 from lratlas.config.values import format_value
 from lratlas.errors import SearchError
 from lratlas.paths import expand_home
@@ -25,6 +23,7 @@ from lratlas.search.journal import (
 from lratlas.search.rungs import Stage, next_stage, states_to_keep
 from lratlas.search.segments import Segment, SegmentResult, block_losses
 from lratlas.search.settings import Counted
+from lratlas.study.lock import Lock
 from lratlas.text import first_not_finite, is_finite, number, to_python
 
 _METRICS = ("value", "averaged", "seconds", "error")
@@ -35,7 +34,7 @@ _PATIENCE = (0.05, 1.0)  # seconds between two looks whether others have finishe
 @dataclass(frozen=True, kw_only=True)
 class _Claim:
     segment: Segment
-    lock: FileLock
+    lock: Lock
     began: float
 
 

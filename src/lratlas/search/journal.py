@@ -9,29 +9,30 @@ process ends, however it ends; no clock is involved.
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
-from filelock import FileLock, Timeout
+from fsspec.implementations.local import LocalFileSystem
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
-from lratlas.errors import SearchError, SpecError
+from lratlas.errors import SearchError, SpecError, StudyError
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import Search, make_search
-from lratlas.study.files import KEY, open_json, seal_json, sweep, write_file
-from lratlas.study.folder import SEARCH
+from lratlas.study.files import KEY, open_json, open_unlinked, seal_json, sweep, write_file
+from lratlas.study.folder import JOURNAL, SEARCH, Folder
+from lratlas.study.lock import Lock
 from lratlas.text import replace_nonfinite
 
 SETTINGS = SEARCH
-JOURNAL = "journal.jsonl"
 CLAIMS = "claims"
 CHECKPOINT = "checkpoint.safetensors"
 """The state of the model that a full training can continue from, where the search writes it."""
-_WITHDRAWN = "withdrawn"
+_WITHDRAWN, _ID = "withdrawn", "search"
 _TAIL = 4096  # bytes: a line of the journal is rarely longer
 _RESULT = TypeAdapter(SegmentResult)
 
@@ -82,14 +83,15 @@ def raise_budget(folder: Path, budget: object) -> None:
     larger = make_search(**{**stored.model_dump(), "budget": budget})
     if larger.budget > stored.budget:
         try:
-            with FileLock(folder / f"{SETTINGS}.lock"):
+            with _lock_of(folder, SETTINGS):
                 _write(folder, larger)
         except OSError as error:
             raise SearchError(f"The search folder {folder} cannot be written: {error.strerror or error}.") from error
 
 
 def _write(folder: Path, search: Search) -> None:
-    write_file(folder / SETTINGS, seal_json(search.model_dump(mode="json")).encode())
+    of = _id_of(folder) or _id_in_journal(folder) or uuid4().hex
+    write_file(folder / SETTINGS, seal_json({_ID: of, **search.model_dump(mode="json")}).encode())
 
 
 def _create(folder: Path, settings: Mapping[str, object]) -> None:
@@ -101,7 +103,7 @@ def _create(folder: Path, settings: Mapping[str, object]) -> None:
     search = make_search(**settings)
     try:
         (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{SETTINGS}.lock"):
+        with _lock_of(folder, SETTINGS):
             if not (folder / SETTINGS).exists():
                 _write(folder, search)
     except OSError as error:
@@ -115,7 +117,8 @@ def read_settings(folder: Path) -> Search:
         SearchError: There is none, or its file is damaged.
     """
     try:
-        return make_search(**read_object((folder / SETTINGS).read_bytes()))
+        settings = read_object((folder / SETTINGS).read_bytes())
+        return make_search(**{name: value for name, value in settings.items() if name != _ID})
     except FileNotFoundError as error:
         raise SearchError(f"There is no search in {folder}: it has no {SETTINGS}.") from error
     except (OSError, ValueError, TypeError, RecursionError, SpecError) as error:
@@ -139,12 +142,12 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / JOURNAL
+        self._folder, self._inode = folder, 0
         self._begin()
 
     def _begin(self) -> None:
-        self._results = dict[str, SegmentResult]()
-        self._lines = self._end = self._inode = self.withdrawals = 0
+        self._of, self._results = _id_of(self._folder), dict[str, SegmentResult]()
+        self._lines = self._end = self.withdrawals = 0
 
     def read(self) -> Mapping[str, SegmentResult]:
         """All results so far, in order, by the names of their segments, without those that were withdrawn.
@@ -154,8 +157,9 @@ class Journal:
         Raises:
             SearchError: A line is damaged.
         """
+        path = self._folder / JOURNAL
         try:
-            with self.path.open("rb") as file:
+            with path.open("rb") as file:
                 found = os.fstat(file.fileno())
                 if found.st_size < self._end or found.st_ino != self._inode:  # a journal only grows
                     self._begin()
@@ -166,7 +170,7 @@ class Journal:
             self._begin()
             return self._results
         except OSError as error:
-            raise SearchError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+            raise SearchError(f"{path} cannot be read: {error.strerror or error}.") from error
         for line in added.split(b"\n")[:-1]:
             self._take(line)
             self._lines, self._end = self._lines + 1, self._end + len(line) + 1
@@ -174,17 +178,79 @@ class Journal:
 
     def _take(self, line: bytes) -> None:
         try:
-            record = read_object(line)
-            if _WITHDRAWN in record:
-                for name in record[_WITHDRAWN]:
-                    self._results.pop(name, None)
-                self.withdrawals += 1
-                return
-            result = _result(record)
+            read = read_line(line, self._of)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = " ".join(str(error).split())  # a damaged name may hold a line break
-            raise SearchError(f"Line {self._lines + 1} of {self.path} is damaged: {reason}") from error
-        self._results.setdefault(result.segment.name, result)
+            raise SearchError(
+                f"Line {self._lines + 1} of {self._folder / JOURNAL} is damaged: {reason}; `lratlas verify --repair`"
+                " takes such lines out of it."
+            ) from error
+        if isinstance(read, SegmentResult):
+            self._results.setdefault(read.segment.name, read)
+            return
+        for name in read:
+            self._results.pop(name, None)
+        self.withdrawals += 1
+
+
+def read_line(line: bytes, of: str | None) -> SegmentResult | list[str]:
+    """A line of the journal: a result, or the names of the segments whose results it withdraws.
+
+    Args:
+        line: The line.
+        of: The id of the search; None where an earlier version began it.
+
+    Raises:
+        ValueError: It is no such line, was altered, or is another search's.
+        TypeError: The same.
+        KeyError: The same.
+    """
+    record = read_object(line)
+    if record.pop(_ID, of) not in {of, None}:
+        raise ValueError("it is another search's")
+    return [*record[_WITHDRAWN]] if _WITHDRAWN in record else _result(record)
+
+
+def mend_journal(folder: Path) -> list[int]:
+    """Take lines that cannot be read out of the journal, of which a copy is kept in ``damaged/``.
+
+    Returns:
+        Their numbers.
+
+    Raises:
+        SearchError: The folder cannot be written.
+    """
+    try:
+        with _lock_of(folder, JOURNAL):
+            kept = list[bytes]()
+            bad = damaged_lines(folder, kept.append)
+            if bad:
+                at = _place(folder)
+                at.set_aside(JOURNAL)
+                at.write_bytes(JOURNAL, b"".join(line + b"\n" for line in kept))
+            return bad
+    except (OSError, StudyError) as error:
+        raise SearchError(f"{folder / JOURNAL} cannot be written: {error}") from error
+
+
+def damaged_lines(folder: Path, keep: Callable[[bytes], object] = bool) -> list[int]:
+    """The numbers of the lines of the journal that cannot be read.
+
+    Args:
+        folder: The folder of the search.
+        keep: Called with each line that can.
+    """
+    if not (folder / JOURNAL).exists():
+        return []
+    bad, of = list[int](), _id_of(folder)
+    for number, line in enumerate((folder / JOURNAL).read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            read_line(line, of)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            bad.append(number)
+        else:
+            keep(line)
+    return bad
 
 
 def add_results(folder: Path, results: Sequence[SegmentResult]) -> None:
@@ -207,9 +273,11 @@ def withdraw_results(folder: Path, names: Sequence[str]) -> None:
 
 def _append(folder: Path, records: Sequence[Mapping[str, object]]) -> None:
     """Add lines to the journal, all of them or none."""
-    lines = b"".join(seal_json(record).encode() for record in records)
+    of = _id_of(folder)
+    stated = {_ID: of} if of else {}
+    lines = b"".join(seal_json({**stated, **record}).encode() for record in records)
     try:
-        with FileLock(folder / f"{JOURNAL}.lock"), (folder / JOURNAL).open("ab+") as file:
+        with _lock_of(folder, JOURNAL), open_unlinked(folder / JOURNAL, "ab+") as file:
             _drop_torn_line(file)
             file.write(lines)
             file.flush()
@@ -229,22 +297,43 @@ def checkpoint_of(folder: Path, segment: str | None) -> Path | None:
     return path if segment is not None and about.get("segment") == segment else None
 
 
-def claim(folder: Path, name: str) -> FileLock | None:
+def claim(folder: Path, name: str) -> Lock | None:
     """The lock on a segment, held until it is released or the process ends; None where someone else holds it.
 
     Raises:
         SearchError: The folder cannot be written.
     """
-    # One thread may ask and another tell.
-    lock = FileLock(folder / CLAIMS / f"{name}.lock", thread_local=False)
+    lock = _lock_of(folder, name, within=CLAIMS)
     try:
+        if (folder / CLAIMS).is_symlink():
+            raise SearchError(f"{folder / CLAIMS} is a link, and nothing is written through it.")
         (folder / CLAIMS).mkdir(exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        return None
+        return lock if lock.take() else None
     except OSError as error:
         raise SearchError(f"{folder / CLAIMS} cannot be written: {error.strerror or error}.") from error
-    return lock
+
+
+def _lock_of(folder: Path, name: str, *, within: str = ".") -> Lock:
+    """The lock that goes with a file of the search, or with a segment."""
+    return Lock(_place(folder / within), f"{name}.lock")
+
+
+def _place(folder: Path) -> Folder:
+    return Folder(LocalFileSystem(), str(folder.absolute()))
+
+
+def _id_of(folder: Path) -> str | None:
+    """The id of a search, which its settings and each line of its journal state; None before it has settings."""
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        return read_object((folder / SETTINGS).read_bytes()).get(_ID)
+    return None
+
+
+def _id_in_journal(folder: Path) -> str | None:
+    """The id that the first line of the journal states, for settings that were lost."""
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        return read_object((folder / JOURNAL).read_bytes().partition(b"\n")[0]).get(_ID)
+    return None
 
 
 def _drop_torn_line(file: Any) -> None:
