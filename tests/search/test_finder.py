@@ -508,10 +508,10 @@ def test_what_failed_is_asked_for_again_and_what_diverged_is_not(tmp_path: Path)
 
 
 def test_a_result_costs_no_more_the_more_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Mock(side_effect=journal.read_object)
+    read = Mock(side_effect=journal.read_line)
     planned = Mock(side_effect=rungs.next_stage)
     finder = Finder(tmp_path, steps=6400, lrs=lratlas.lr_grid(1e-5, 1, per_decade=20))
-    monkeypatch.setattr(journal, "read_object", read)
+    monkeypatch.setattr(journal, "read_line", read)
     monkeypatch.setattr("lratlas.search.finder.next_stage", planned)
     for _ in range(50):
         segment = finder.ask()
