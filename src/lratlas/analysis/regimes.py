@@ -29,15 +29,25 @@ def falling_p(losses: NDArray[np.float64]) -> float | None:
     Returns:
         The p value; 1 for a constant loss, None for fewer than five blocks.
     """
-    if len(losses) < FEWEST_BLOCKS:
-        return None
+    return falling_ps(losses[None])[0]
+
+
+def falling_ps(losses: NDArray[np.float64]) -> list[float | None]:
+    """The p value of `falling_p` for each of several losses, shape (losses, blocks)."""
+    count = losses.shape[1]
+    if count < FEWEST_BLOCKS:
+        return [None] * len(losses)
+    first, second = (losses[:, places] for places in np.triu_indices(count, 1))
+    tied = (first == second).any(1) | (count > _EXACT_BLOCKS)
+    shares = () if tied.all() else _share_of_orders(count)
+    rising = (first < second).sum(1)
+    return [_tied_p(each) if ties else shares[up] for each, ties, up in zip(losses, tied, rising, strict=True)]
+
+
+def _tied_p(losses: NDArray[np.float64]) -> float:
     if np.ptp(losses) == 0:
         return 1.0
-    count = len(losses)
-    if count <= _EXACT_BLOCKS and len(np.unique(losses)) == count:
-        rising = np.triu(losses[:, None] < losses[None, :]).sum()
-        return _share_of_orders(count)[int(rising)]
-    from scipy import stats  # takes a second to import, and a finished study is read without it
+    from scipy import stats  # takes a second to import, and most studies are read without it
 
     result = stats.kendalltau(np.arange(len(losses)), losses, alternative="less")
     return float(np.asarray(result)[1])
@@ -215,10 +225,16 @@ def _trends(rows: pl.DataFrame) -> pl.DataFrame:
             "train_loss",
         )
     )
-    p_values = [falling_p(np.asarray(losses)) for losses in lists["train_loss"].to_list()]
+    lists = pl.concat(
+        [
+            part.with_columns(pl.Series("trend_p", falling_ps(np.array(part["train_loss"].to_list())), pl.Float64))
+            for _, part in lists.group_by(pl.col("train_loss").list.len(), maintain_order=True)
+        ]
+        or [lists.with_columns(pl.lit(None, pl.Float64).alias("trend_p"))]
+    )
     return lists.select(
         "run",
-        pl.Series("trend_p", p_values, dtype=pl.Float64),
+        "trend_p",
         # A loss may be negative: its size is what a fall is relative to.
         ((pl.col("third_quarter") - pl.col("last_quarter")) / pl.col("third_quarter").abs())
         .fill_nan(None)

@@ -2,9 +2,10 @@
 
 import io
 import json
-from collections.abc import Callable, Container, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -15,6 +16,7 @@ from lratlas.errors import DamagedFile, StudyError
 from lratlas.study import files, formats
 from lratlas.study.description import Description, described_names, path_of, read_description
 from lratlas.study.folder import Folder
+from lratlas.study.merged import MANY, read_remembered
 from lratlas.tables import SCHEMAS
 
 if TYPE_CHECKING:
@@ -113,7 +115,13 @@ class Store(Folder):
             return self._read_part(table, part)
         empty = pl.DataFrame(schema=self.schema(table))
         counted = [each for each in sorted(self.parts(table)) if among is None or each in among]
-        return pl.concat([empty, *(self._read_part(table, each) for each in counted)])
+        if len(counted) < MANY:
+            return pl.concat([empty, *(self._read_part(table, each) for each in counted)])
+        if not self._is_local:
+            return self._read_together(table, counted)
+        version = f"{formats.FORMAT} {self.schema(table)}"
+        folder = Path(self.root, self._table_folder(table))
+        return read_remembered(folder, _TABLE, counted, version, partial(self._read_together, table))
 
     def remove_part(self, table: str, part: str) -> None:
         """Remove one part of a table; nothing happens if it is not there.
@@ -224,14 +232,30 @@ class Store(Folder):
             metadata = pl.read_parquet_metadata(io.BytesIO(data))
             stated = metadata.get(formats.KEY)
             formats.check_format(int(stated or 1), f"{path} in {self.url}")
-            frame = pl.read_parquet(io.BytesIO(data))
-            frame = formats.migrate_part(table, frame, stated) if table in SCHEMAS else frame
+            frame = self._migrate(table, pl.read_parquet(io.BytesIO(data)), stated)
         except (PolarsError, ValueError) as error:
             raise self._damage(path, "is not a Parquet file") from error
         self._check_place(path, metadata.get(PLACE))
         if frame.schema != self.schema(table):
             raise self._damage(path, f"does not have the columns of the table {table}")
         return frame
+
+    def _read_together(self, table: str, parts: Sequence[str]) -> pl.DataFrame:
+        """The rows of many parts, an order of magnitude faster than one by one if all are of one format."""
+        paths = [self._table_path(table, part) for part in parts]
+        data = [self._verify_bytes(path) for path in paths]
+        with suppress(PolarsError, ValueError):  # reading each part says which one is wrong
+            metadata = [pl.read_parquet_metadata(io.BytesIO(each)) for each in data]
+            (stated,) = {each.get(formats.KEY) for each in metadata}
+            if all(each.get(PLACE, path) == path for path, each in zip(paths, metadata, strict=True)):
+                frame = self._migrate(table, pl.read_parquet(data), stated)
+                if frame.schema == self.schema(table):
+                    return frame
+        empty = pl.DataFrame(schema=self.schema(table))
+        return pl.concat([empty, *(self._read_part(table, part) for part in parts)])
+
+    def _migrate(self, table: str, rows: pl.DataFrame, stated: str | None) -> pl.DataFrame:
+        return formats.migrate_part(table, rows, stated) if table in SCHEMAS else rows
 
     def _verify_bytes(self, path: str) -> bytes:
         data = self.read_bytes(path)
