@@ -71,15 +71,6 @@ def expected_files(plan: Plan) -> Mapping[str, Expected]:
     return files
 
 
-def part_names(plan: Plan) -> Mapping[str, set[str]]:
-    """The names of the parts of each table that the jobs of a plan write."""
-    names = dict[str, set[str]]()
-    for path in expected_files(plan):
-        folder, _, file = path.rpartition("/")
-        names.setdefault(folder.removeprefix("tables/"), set()).add(file.removesuffix(".parquet"))
-    return names
-
-
 def file_faults(store: Store, plan: Plan | None) -> list[Fault]:
     """What is wrong with the parts of tables, the weights and the descriptions of a study, by path; reads all of them.
 

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Container, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -95,13 +95,12 @@ class Store(Folder):
         """
         return self.exists(self._table_path(table, part))
 
-    def read_table(self, table: str, part: str | None = None, *, among: Container[str] | None = None) -> pl.DataFrame:
+    def read_table(self, table: str, part: str | None = None) -> pl.DataFrame:
         """Read a table, or one part of it.
 
         Args:
             table: One of ``table_names``.
-            part: The part; None for all parts, in the order of their names.
-            among: The names of the parts that count; None for all that are there.
+            part: The part; None for all parts; their rows are in no particular order.
 
         Returns:
             The rows; none, with the table's columns, where no part is there. Columns that a part of an earlier format
@@ -114,14 +113,14 @@ class Store(Folder):
         if part is not None:
             return self._read_part(table, part)
         empty = pl.DataFrame(schema=self.schema(table))
-        counted = [each for each in sorted(self.parts(table)) if among is None or each in among]
-        if len(counted) < MANY:
-            return pl.concat([empty, *(self._read_part(table, each) for each in counted)])
+        parts = sorted(self.parts(table))
+        if len(parts) < MANY:
+            return pl.concat([empty, *(self._read_part(table, each) for each in parts)])
         if not self._is_local:
-            return self._read_together(table, counted)
+            return self._read_together(table, parts)
         version = f"{formats.FORMAT} {self.schema(table)}"
         folder = Path(self.root, self._table_folder(table))
-        return read_remembered(folder, _TABLE, counted, version, partial(self._read_together, table))
+        return read_remembered(folder, _TABLE, parts, version, partial(self._read_together, table))
 
     def remove_part(self, table: str, part: str) -> None:
         """Remove one part of a table; nothing happens if it is not there.
