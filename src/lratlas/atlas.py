@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lratlas.errors import StudyError
 from lratlas.results import Results
+from lratlas.study.expected import ANALYSIS, WHOLE
 from lratlas.study.folder import PYTHON, REPORT
 from lratlas.study.store import Store
 from lratlas.thresholds import Thresholds
@@ -15,10 +16,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lratlas.task import Task
-
-# The tables of the analysis, which are stored with the report.
-_ANALYSIS = ("regimes", "boundaries", "sparsity", "power_law", "claims")
-_WHOLE = "analysis"
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,21 +35,22 @@ class Atlas(Results):
             task: What was explored, for a study that was started from Python.
 
         Raises:
-            StudyError: There is no such run, or its task is not known or no longer the same.
+            StudyError: There is no such run, its task is not known or no longer the same, or its weights are not there.
         """
         from lratlas.config.tasks import tasks_from, tasks_of
         from lratlas.training.fingerprint import fingerprint
         from lratlas.training.prepared import make_model
 
-        numbers = self.tables["runs"].filter(run=run)["seed"].to_list()
-        if not numbers or self.plan is None:
+        name = self.plan.holders().get(run) if self.plan else None
+        holder = next((job for job in self.plan.trainings if job.id == name), None) if self.plan else None
+        if holder is None or self.tables["runs"].filter(run=run).is_empty():
             raise StudyError(f"There is no finished run {run!r}; the table of runs has their ids.")
         if task is None and self.spec.task.preset == PYTHON:
             raise StudyError(
                 f"{self.folder} was started from Python with a task of its own; pass it: model(run, task)."
             )
         known = tasks_from(self.spec.task) if task is None else tasks_of(task)
-        seed = next(seed for job in self.plan.trainings for seed in job.seeds if seed.seed == numbers[0])
+        seed = holder.seed_of(run)
         made = known.of(seed.seed)
         if fingerprint(made) != seed.fingerprint:
             raise StudyError(
@@ -60,10 +58,17 @@ class Atlas(Results):
                 " changed since, or lratlas has. The weights of the run do not fit it."
             )
         model = make_model(made, seed.training_seed).eval()
-        saved = self.store.read_weights(self.plan.holders()[run])
+        saved = self.store.read_weights(holder.id)
         places = (f"{run}/weights/", f"{run}/buffers/")
         values = {name.split("/", 2)[2]: value for name, value in saved.items() if name.startswith(places)}
-        model.load_state_dict(model.state_dict() | values)
+        known = model.state_dict()
+        # What is not trained is not stored, such as a frozen head: it follows from the seed.
+        if not values or any(name not in known or known[name].shape != value.shape for name, value in values.items()):
+            raise StudyError(
+                f"checkpoints/{holder.id}.safetensors in {self.folder} holds no weights of run {run}; to compute them"
+                f" again, {self.store.how_to_continue()}."
+            )
+        model.load_state_dict(known | values)
         return model
 
     def write_report(self, *, at_loss: float | None = None) -> str:
@@ -83,15 +88,15 @@ class Atlas(Results):
         from lratlas.api.report import draw_charts, write_files  # draws with Altair, which takes long to import
 
         found = draw_charts(self, at_loss=at_loss)
-        for name in _ANALYSIS:
-            self.store.write_table(name, _WHOLE, self.tables[name])
+        for name in ANALYSIS:
+            self.store.write_table(name, WHOLE, self.tables[name])
         write_files(self, found)
         return f"{self.folder}/report.html"
 
     @property
     def is_reported(self) -> bool:
         """Whether the report and the analysis tables are there."""
-        return self.store.exists(REPORT) and all(_WHOLE in self.store.parts(name) for name in _ANALYSIS)
+        return self.store.exists(REPORT) and all(WHOLE in self.store.parts(name) for name in ANALYSIS)
 
     def report_html(self, *, at_loss: float | None = None, live: bool = False) -> str:
         """The page that `write_report` writes, as text; nothing is written.

@@ -59,15 +59,16 @@ class DamagedFile(StudyError):  # noqa: N818 - it names what was found
 
     Attributes:
         path: The file, relative to the study's folder.
+        what: What is wrong with it, as the rest of a sentence.
     """
 
-    def __init__(self, message: str, path: str) -> None:
+    def __init__(self, message: str, path: str, what: str = "was cut short or altered") -> None:
         super().__init__(message)
-        self.path = path
+        self.path, self.what = path, what
 
-    def __reduce__(self) -> tuple[type["DamagedFile"], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type["DamagedFile"], tuple[str, str, str]]:
         # Worker processes send their errors to the driver.
-        return DamagedFile, (str(self), self.path)
+        return DamagedFile, (str(self), self.path, self.what)
 
 
 class MissingLibrary(LRAtlasError, ImportError):  # noqa: N818 - it names what is wrong

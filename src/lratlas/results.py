@@ -21,6 +21,7 @@ from lratlas.measure.base import ORDER, Chart
 from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.recommendation import Recommendation
 from lratlas.study.description import Description
+from lratlas.study.expected import part_names
 from lratlas.study.plan import Plan, read_stored_plan, read_stored_spec
 from lratlas.study.progress import next_plr
 from lratlas.study.store import Store
@@ -107,10 +108,11 @@ class Results:
     def _table(self, name: str) -> pl.DataFrame:
         """Read or compute a table."""
         plan = self.plan  # first: it says where a study is of a later format
+        among = self._parts.get(name, set[str]()) if plan else None
         if keys := ORDER if name in self.extras else _STORED.get(name):
-            return self.store.read_table(name).sort(keys)
+            return self.store.read_table(name, among=among).sort(keys)
         if name == "convergence":
-            return _first_fits(self.store.read_table(name), self.tables["runs"])
+            return _first_fits(self.store.read_table(name, among=among), self.tables["runs"])
         if not plan or self.tables["runs"].is_empty():
             return empty(name)
         if name == "sparsity":
@@ -120,6 +122,11 @@ class Results:
         judge = {"regimes": regimes, "boundaries": boundaries, "claims": claims}[name]
         chance, thresholds = plan.chance_loss, self._thresholds
         return judge(self.tables, chance_loss=chance, thresholds=thresholds, evidence=self._evidence)
+
+    @cached_property
+    def _parts(self) -> Mapping[str, set[str]]:
+        """The parts of tables that count, by table."""
+        return part_names(self.plan) if self.plan else {}
 
     @cached_property
     def _evidence(self) -> pl.DataFrame:

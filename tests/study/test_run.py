@@ -18,7 +18,7 @@ from lratlas.atlas import Atlas, load
 from lratlas.config.spec import spec_from
 from lratlas.errors import SpecError, StudyError, TaskError
 from lratlas.models.mlp import MLP
-from lratlas.study.files import open_json, seal_json
+from lratlas.study.files import digest, open_json, seal_json
 from lratlas.study.run import open_study, run_study
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS
@@ -103,7 +103,9 @@ def in_format_3(folder: Path) -> None:
     """Rewrite the plan of a study as format 3 had it: without parts of the task, and with other fingerprints."""
     path = folder / "plan.json"
     content: dict[str, Any] = {**open_json(path.read_text()), "format": 3}
-    del content["task_parts"]
+    content["spec"] = digest(content["spec"].encode())
+    del content["task_parts"], content["spec_digest"], content["finished"]
+    (folder / "plan-copy.json").unlink()
     for seed in (seed for job in content["trainings"] for seed in job["seeds"]):
         seed["fingerprint"] = f"other-{seed['fingerprint']}"
     path.write_text(seal_json(content))

@@ -256,7 +256,7 @@ def test_no_damage_to_weights_goes_unnoticed(store: Store):
 def test_a_sealed_file_of_another_kind_is_damage_too(store: Store):
     store.write_table("boundaries", "x", empty("boundaries"))
     store.write_bytes("tables/pairs/x.parquet", store.read_bytes("tables/boundaries/x.parquet"))
-    with pytest.raises(DamagedFile, match="does not have the columns of the table pairs"):
+    with pytest.raises(DamagedFile, match=r"is a copy of tables/boundaries/x\.parquet"):
         store.read_table("pairs")
     store.write_bytes("tables/pairs/x.parquet", files.seal(files.PLACEHOLDER.encode()))
     with pytest.raises(DamagedFile, match="is not a Parquet file"):

@@ -145,10 +145,10 @@ def _run(
 ) -> "Atlas":
     changed = spec is not None and spec != read_stored_spec(store)
 
-    def run_once(*more: float, notice: Callable[[str], None]) -> "Atlas":
+    def run_once(asked: Spec | None, *more: float, notice: Callable[[str], None]) -> "Atlas":
         try:
             did = run_study(
-                store, spec, more=more, **where, tasks=tasks, extras=extras, progress=progress, notice=notice
+                store, asked, more=more, **where, tasks=tasks, extras=extras, progress=progress, notice=notice
             )
         except JobsFailed:
             with suppress(StudyError):  # a full disk, say: what failed first is what matters
@@ -160,10 +160,11 @@ def _run(
         return atlas
 
     with heard(notice) as tell:
-        atlas = run_once(notice=tell)
+        atlas = run_once(spec, notice=tell)
         while (plr := atlas.next_plr) is not None:
             tell(f"Bisection: PLR {plr:g} is added.")
-            atlas = run_once(plr, notice=tell)
+            # By what is stored: another process may have extended the study meanwhile.
+            atlas = run_once(None, plr, notice=tell)
     return atlas
 
 

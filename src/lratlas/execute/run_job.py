@@ -25,7 +25,7 @@ from lratlas.execute.sending import unpack_tasks
 from lratlas.execute.train_job import Stopped, perform
 from lratlas.rng import preserve_generators
 from lratlas.study.jobs import Training
-from lratlas.study.plan import Plan, read_stored_plan, read_stored_spec
+from lratlas.study.plan import PLAN, Plan, plan_digest, read_planned_spec, read_stored_plan
 from lratlas.study.store import Store
 from lratlas.training.fingerprint import combine_parts, describe_changes, fingerprint_parts
 from lratlas.training.prepare import trust_earlier_check
@@ -42,6 +42,7 @@ class StudySource:
     Attributes:
         session: Distinguishes sessions; two sources of the same session are equal.
         folder: The folder of the study, or its URL.
+        plan: What tells its plan from others, as `plan_digest` does.
         path: Where modules are found.
         packed: Tasks that the spec cannot describe, and the custom measurements, as text; None if it can.
         sent: The same as they are; left out where the source is sent to another process.
@@ -50,14 +51,15 @@ class StudySource:
 
     session: str
     folder: str = field(compare=False)
+    plan: str = field(compare=False)
     path: tuple[str, ...] = field(compare=False)
     packed: str | None = field(compare=False)
     sent: Sent | None = field(compare=False, default=None)
     stop: threading.Event = field(compare=False, default_factory=threading.Event)
 
     def __reduce__(self) -> tuple[Callable[[], "StudySource"], tuple[()]]:
-        session, folder, path, packed = self.session, self.folder, self.path, self.packed
-        return partial(StudySource, session=session, folder=folder, path=path, packed=packed), ()
+        kept = {name: getattr(self, name) for name in ("session", "folder", "plan", "path", "packed")}
+        return partial(StudySource, **kept), ()
 
 
 def run_job(source: StudySource, name: str, submission: int) -> list[Message]:
@@ -91,7 +93,7 @@ def run_job(source: StudySource, name: str, submission: int) -> list[Message]:
 @lru_cache(maxsize=1)
 def _open_context(source: StudySource) -> WorkerContext:
     """The study of a source; programs and data are made once per process and session."""
-    return open_context(source.folder, source.packed, source.path, sent=source.sent)
+    return open_context(source.folder, source.plan, source.packed, source.path, sent=source.sent)
 
 
 def forget_context() -> None:
@@ -99,27 +101,30 @@ def forget_context() -> None:
     _open_context.cache_clear()
 
 
-def open_context(folder: str, packed: str | None, path: Sequence[str], *, sent: Sent | None = None) -> WorkerContext:
-    """Open the study that jobs are to be done of.
+def open_context(
+    folder: str, planned: str, packed: str | None, path: Sequence[str], *, sent: Sent | None = None
+) -> WorkerContext:
+    """Open the study that jobs are to be done of, by the spec that its plan was made from.
 
     Args:
         folder: Its folder or URL.
+        planned: What tells its plan from others, as `plan_digest` does.
         packed: Its tasks and custom measurements as text, where the spec cannot describe the tasks.
         path: Where else modules are found, such as those beside the user's script.
         sent: The same as they are, where they are at hand.
 
     Raises:
-        StudyError: There is no such study, or it has no plan.
+        StudyError: There is no such study, or it has another plan.
         TaskError: The tasks cannot be made here, or are others than were planned.
     """
     sys.path += [place for place in path if place not in sys.path]
     store = Store.open(folder)
-    spec = read_stored_spec(store)
+    plan = read_stored_plan(store)
+    if plan is None or plan_digest(plan) != planned:
+        raise StudyError(f"{PLAN} in {store.url} is not the one that is worked on: it was removed or replaced.")
+    spec = read_planned_spec(store, plan)
     made: Sent | None = sent or (unpack_tasks(packed) if packed else None)
     tasks, extras = made or (tasks_from(spec.task), extras_of(spec.measure))
-    plan = read_stored_plan(store)
-    if plan is None:
-        raise StudyError(f"There is no plan.json in {store.url} any more.")
     context = WorkerContext(store, spec, plan, tasks, extras)
     with _trust_plan(plan):
         _check_code(context)

@@ -13,8 +13,8 @@ from lratlas.errors import JobsFailed, StudyError
 from lratlas.execute.executors import Executor, LocalWorkers, SerialWorker, SubmittingWorkers, Workers
 from lratlas.execute.messages import Message
 from lratlas.execute.sending import pack_tasks
-from lratlas.study.jobs import Job, Measuring, Training
-from lratlas.study.plan import Plan, read_stored_spec
+from lratlas.study.jobs import Job, Training
+from lratlas.study.plan import Plan, needs, plan_digest, read_planned_spec
 from lratlas.study.progress import is_done, kind_of, listing
 from lratlas.study.records import Failure, record_failure
 from lratlas.study.store import Store
@@ -148,9 +148,9 @@ def execute(
     if workers == 0:
         made = _serial(store, plan, tasks, extras)
     elif executor is not None:
-        made = _submitting(store, sent, executor, most or len(left.jobs))
+        made = _submitting(store, plan, sent, executor, most or len(left.jobs))
     else:
-        made = _processes(store, sent, most, cluster=cluster, gpus=gpus)
+        made = _processes(store, plan, sent, most, cluster=cluster, gpus=gpus)
     with made:
         scheduler = _Scheduler(
             store=store,
@@ -175,21 +175,33 @@ def _serial(store: Store, plan: Plan, tasks: "Tasks | None", extras: "Extras") -
     from lratlas.config.tasks import tasks_from
     from lratlas.execute.context import WorkerContext
 
-    spec = read_stored_spec(store)
+    spec = read_planned_spec(store, plan)
     return SerialWorker(context=WorkerContext(store, spec, plan, tasks or tasks_from(spec.task), extras))
 
 
-def _submitting(store: Store, sent: "Sent | None", executor: Executor, workers: int) -> Workers:
+def _submitting(store: Store, plan: Plan, sent: "Sent | None", executor: Executor, workers: int) -> Workers:
     from lratlas.execute.run_job import StudySource
 
     source = StudySource(
-        session=uuid.uuid4().hex, folder=store.url, path=tuple(sys.path), packed=_pack_source(sent), sent=sent
+        session=uuid.uuid4().hex,
+        folder=store.url,
+        plan=plan_digest(plan),
+        path=tuple(sys.path),
+        packed=_pack_source(sent),
+        sent=sent,
     )
     return SubmittingWorkers(executor=executor, workers=workers, source=source)
 
 
-def _processes(store: Store, sent: "Sent | None", workers: int | None, *, cluster: str | None, gpus: float) -> Workers:
-    first: dict[str, object] = {"folder": store.url, "tasks": _pack_source(sent), "path": sys.path}
+def _processes(
+    store: Store, plan: Plan, sent: "Sent | None", workers: int | None, *, cluster: str | None, gpus: float
+) -> Workers:
+    first: dict[str, object] = {
+        "folder": store.url,
+        "plan": plan_digest(plan),
+        "tasks": _pack_source(sent),
+        "path": sys.path,
+    }
     if cluster is None:
         return LocalWorkers(workers=workers or 1, first=first)
     from lratlas.execute.ray import RayWorkers
@@ -384,7 +396,7 @@ def open_jobs(plan: Plan, names: set[str]) -> OpenJobs:
     """The jobs of a plan with these ids."""
     holders = plan.holders()
     jobs = {job.id: job for job in plan.jobs if job.id in names}
-    missing = {name: _needs(job, holders) & names for name, job in jobs.items()}
+    missing = {name: needs(job, holders) & names for name, job in jobs.items()}
     waiting = dict[str, list[str]]()
     for name, needed in missing.items():
         for each in needed:
@@ -392,11 +404,3 @@ def open_jobs(plan: Plan, names: set[str]) -> OpenJobs:
     places = {name: place for place, name in enumerate(jobs)}
     ready = [(places[name], name) for name, needed in missing.items() if not needed]
     return OpenJobs(jobs=jobs, _places=places, _missing=missing, _waiting=waiting, _ready=ready)
-
-
-def _needs(job: Job, holders: Mapping[str, str]) -> set[str]:
-    """The jobs that must be done before this one."""
-    if isinstance(job, Measuring) and job.solutions:
-        return {holders[run] for grid in job.solutions.values() for row in grid for run in row}
-    needed = job.parent if isinstance(job, Training) else job.training
-    return {needed} if needed else set()

@@ -77,7 +77,7 @@ def _serve(told: _Told, say: Say) -> None:
     if start is None:
         return
     with forward_notices(say), suppress(Stopped):
-        context = open_context(start["folder"], start["tasks"], start["path"])
+        context = open_context(start["folder"], start["plan"], start["tasks"], start["path"])
         say({"ready": True})
         # An error may have left an accelerator useless to this process.
         ends = context.device.type != "cpu"

@@ -14,7 +14,7 @@ import polars as pl
 from lratlas.errors import StudyError
 from lratlas.tables import SCHEMAS
 
-FORMAT = 7
+FORMAT = 8
 """What this version writes."""
 
 NEEDS = "0.1.0"
@@ -62,6 +62,11 @@ def _seventh_plan(content: Content) -> Content:
     return {**rest, "measurements": [_measuring(kind, job) for kind in _KINDS for job in content.get(kind, ())]}
 
 
+def _eighth_plan(content: Content) -> Content:
+    """Format 8: the text of ``spec.toml`` in place of its checksum alone; parts state where they belong."""
+    return {**content, "spec": "", "spec_digest": content["spec"]}
+
+
 def _measuring(kind: str, job: Content) -> Content:
     options = {_OPTIONS[key]: value for key, value in job.items() if key in _OPTIONS}
     return {"measurement": kind, "options": options} | {key: job[key] for key in job.keys() - _OPTIONS}
@@ -99,6 +104,11 @@ def _seventh_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
     return frame
 
 
+def _eighth_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Format 8: parts state where they belong."""
+    return frame
+
+
 def _with_columns(frame: pl.DataFrame, *names: str, kind: pl.DataType | None = None) -> pl.DataFrame:
     """The rows with these columns, null where they were not there; floats unless another type is given."""
     gained = [name for name in names if name not in frame.columns]
@@ -113,6 +123,7 @@ _PLANS: Sequence[Callable[[Content], Content]] = (
     _fifth_plan,
     _sixth_plan,
     _seventh_plan,
+    _eighth_plan,
 )
 _PARTS: Sequence[Callable[[str, pl.DataFrame], pl.DataFrame]] = (
     _second_part,
@@ -121,6 +132,7 @@ _PARTS: Sequence[Callable[[str, pl.DataFrame], pl.DataFrame]] = (
     _fifth_part,
     _sixth_part,
     _seventh_part,
+    _eighth_part,
 )
 
 

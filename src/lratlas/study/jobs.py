@@ -84,6 +84,11 @@ class Training(Part):
         traced = () if self.stage == "average" else ("traces",)
         return traced if self.epoch is None else ("convergence", *traced)
 
+    def seed_of(self, run: str) -> Seed:
+        """The repetition of one of its runs, or of its averages."""
+        grids = (self.runs, *(self.average.runs if self.average else ()))
+        return next(seed for grid in grids for seed, row in zip(self.seeds, grid, strict=True) if run in row)
+
     @property
     def work(self) -> int:
         """Run-steps, the unit of progress."""

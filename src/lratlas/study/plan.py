@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Literal
 
@@ -11,12 +11,14 @@ from pydantic import Field
 from lratlas.config.sections import Spec
 from lratlas.config.spec import spec_from
 from lratlas.errors import DamagedFile, SpecError, StudyError
-from lratlas.study.files import open_json, seal_json
+from lratlas.study.files import digest, open_json, seal_json
 from lratlas.study.folder import SPEC, Folder
 from lratlas.study.formats import FORMAT, NEEDS, check_format, format_of, migrate_plan, versions
 from lratlas.study.jobs import Job, Measuring, Part, Training
 
 PLAN = "plan.json"
+COPY = "plan-copy.json"
+"""The same again: a plan that was extended cannot be made again from the spec, which says nothing of stacks."""
 
 
 class Versions(Part):
@@ -51,7 +53,9 @@ class Plan(Part):
         format: The format that it was read in; it is always written in today's.
         needs: The first version of lratlas that reads it.
         made_with: The versions that the study was made with, those that began it first.
-        spec: SHA-256 of ``spec.toml`` as it was planned; empty where an earlier version planned it.
+        spec: The text of ``spec.toml`` as it was planned; empty where an earlier version planned it.
+        spec_digest: The SHA-256 of that text where an earlier version kept no more; empty in the first formats.
+        finished: Whether all jobs were done once, so that every file must be there.
         chance_accuracy: That of a guess among the classes; a half where an earlier version did not write it down.
         pre_norm: Parameters that angles and norms are measured on; all of the rule's if empty.
         task: What was trained, for people.
@@ -64,6 +68,8 @@ class Plan(Part):
     needs: str = NEEDS
     made_with: tuple[Versions, ...] = ()
     spec: str = ""
+    spec_digest: str = ""
+    finished: bool = False
     strategy: Literal["stack", "single"]
     dtype: Literal["float32", "float64"]
     device: str
@@ -87,6 +93,11 @@ class Plan(Part):
     def jobs(self) -> tuple[Job, ...]:
         """All jobs, in the order they are started."""
         return (*self.trainings, *self.measurements)
+
+    @property
+    def spec_sum(self) -> str:
+        """SHA-256 of ``spec.toml`` as it was planned; empty where it was not recorded."""
+        return digest(self.spec.encode()) if self.spec else self.spec_digest
 
     def measuring(self, name: str) -> tuple[Measuring, ...]:
         """The jobs of one measurement."""
@@ -146,7 +157,15 @@ def read_stored_spec(folder: Folder) -> Spec:
     Raises:
         StudyError: It was altered so that it cannot be read, or is of a later format.
     """
-    text = folder.read_text(SPEC)
+    return spec_of(folder, folder.read_text(SPEC))
+
+
+def spec_of(folder: Folder, text: str) -> Spec:
+    """The spec that a text of a study's ``spec.toml`` states.
+
+    Raises:
+        StudyError: It cannot be read, or is of a later format.
+    """
     try:
         return spec_from(tomllib.loads(text))
     except (ValueError, RecursionError, SpecError) as error:
@@ -158,13 +177,76 @@ def read_stored_spec(folder: Folder) -> Spec:
         ) from error
 
 
+def read_planned_spec(folder: Folder, plan: Plan) -> Spec:
+    """The spec that a plan was made from, whatever ``spec.toml`` says since; that one where the plan has none.
+
+    Raises:
+        StudyError: It cannot be read.
+    """
+    return spec_of(folder, plan.spec) if plan.spec else read_stored_spec(folder)
+
+
 def read_stored_plan(folder: Folder) -> Plan | None:
     """The plan of a study; None before there is one.
 
     Raises:
-        DamagedFile: It was cut short or altered.
+        DamagedFile: It was cut short, altered or lost, or is another study's.
         StudyError: It is of a later format.
     """
-    if not folder.exists(PLAN):
+    what = "is missing"
+    if folder.exists(PLAN):
+        plan = read_plan(folder.read_text(PLAN), where=f"{PLAN} in {folder.url}", how=folder.how_to_continue)
+        if _fits(folder, plan) or not ((copy := read_copy(folder)) and _fits(folder, copy)):
+            return plan
+        what = "is another study's"
+    elif read_copy(folder) is None:
         return None
-    return read_plan(folder.read_text(PLAN), where=f"{PLAN} in {folder.url}", how=folder.how_to_continue)
+    raise DamagedFile(f"{PLAN} in {folder.url} {what}; to make it again, {folder.how_to_continue()}.", PLAN, what)
+
+
+def read_copy(folder: Folder) -> Plan | None:
+    """The copy of the plan; None where there is none, or it was cut short or altered.
+
+    Raises:
+        StudyError: It is of a later format.
+    """
+    if not folder.exists(COPY):
+        return None
+    with suppress(DamagedFile):
+        return read_plan(folder.read_text(COPY), where=f"{COPY} in {folder.url}", how=folder.how_to_continue)
+    return None
+
+
+def _fits(folder: Folder, plan: Plan) -> bool:
+    """Whether a plan was made from the spec that the folder has."""
+    return folder.exists(SPEC) and plan.spec_sum == digest(folder.read_bytes(SPEC))
+
+
+def store_plan(folder: Folder, plan: Plan) -> None:
+    """Write a plan and its copy, as far as they are not there.
+
+    Raises:
+        StudyError: It cannot be written.
+    """
+    text = plan_text(plan)
+    for name in (PLAN, COPY):
+        if not folder.exists(name) or folder.read_bytes(name) != text.encode():
+            folder.write_text(name, text)
+
+
+def plan_digest(plan: Plan) -> str:
+    """What tells one plan from another."""
+    return digest(plan_text(plan).encode())
+
+
+def needs(job: Job, holders: Mapping[str, str]) -> set[str]:
+    """The ids of the jobs that must be done before one.
+
+    Args:
+        job: The job.
+        holders: See `Plan.holders`.
+    """
+    if isinstance(job, Measuring) and job.solutions:
+        return {holders[run] for grid in job.solutions.values() for row in grid for run in row}
+    needed = job.parent if isinstance(job, Training) else job.training
+    return {needed} if needed else set()

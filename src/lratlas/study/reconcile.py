@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from lratlas.config.sections import Spec
 from lratlas.errors import DamagedFile, StudyError
 from lratlas.measure.base import Measurement
-from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.study.description import description_of, write_description
+from lratlas.study.expected import EXTRA, Fault, file_faults
+from lratlas.study.files import ALTERED
 from lratlas.study.jobs import Seed, Training
-from lratlas.study.plan import Plan, read_stored_plan
+from lratlas.study.plan import COPY, PLAN, Plan, read_copy, read_stored_plan
 from lratlas.study.progress import is_done, listing
 from lratlas.study.store import Store
 from lratlas.training.fingerprint import describe_changes
@@ -18,26 +19,37 @@ _OTHER_TASKS = 5
 
 
 def reconcile_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:
-    """The stored plan; None where there is none, or where it was damaged and is now set aside.
+    """The stored plan, or its copy where it was damaged and is now set aside; None where there is neither.
 
     Args:
         store: The study.
-        notice: Called with a sentence about a damaged plan.
+        notice: Called with sentences about a damaged plan.
 
     Raises:
         StudyError: It is of a later format.
     """
     try:
-        return read_stored_plan(store)
+        plan = read_stored_plan(store)
     except DamagedFile as error:
-        _set_aside(store, error.path, notice)
-        return None
+        _set_aside(store, Fault(path=PLAN, what=error.what), notice)
+        plan = read_copy(store)
+        if plan is None:
+            notice("There is no copy of the plan: what was added to the study since it was begun may be trained again.")
+    if read_copy(store) is None and store.exists(COPY):
+        _set_aside(store, Fault(path=COPY, what=ALTERED), notice)
+    return plan
 
 
-def set_damaged_aside(store: Store, notice: Callable[[str], None]) -> None:
-    """Set aside the parts of tables and the weights that are damaged, each with a sentence about it."""
-    for path in store.find_damaged():
-        _set_aside(store, path, notice)
+def set_faulty_aside(store: Store, plan: Plan | None, notice: Callable[[str], None]) -> None:
+    """Set aside, each with a sentence, parts of tables, weights and descriptions that are not as the plan has them.
+
+    Args:
+        store: The study.
+        plan: Its plan; without one only damaged files are told.
+        notice: Called with each sentence.
+    """
+    for fault in file_faults(store, plan):
+        _set_aside(store, fault, notice)
 
 
 def was_finished_earlier(store: Store, old: Plan, seeds: Sequence[Seed], spec: Spec) -> bool:
@@ -127,16 +139,6 @@ def _list_columns(columns: Mapping[str, str]) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in columns.items())
 
 
-def set_orphans_aside(store: Store, plan: Plan) -> None:
-    """Set aside the parts of tables that belong to no job of the plan: rows must not count twice."""
-    jobs = {job.id for job in plan.jobs}
-    measured = {measurement.table for measurement in MEASUREMENTS}
-    for table in ("runs", "traces", "convergence", *measured, *store.extras):
-        for part in store.parts(table):
-            if not {part, part.rpartition("-")[0]} & jobs:
-                store.set_aside(f"tables/{table}/{part}.parquet")
-
-
 def forget_segments(store: Store, plan: Plan) -> None:
     """Remove the segment checkpoints of finished jobs that a killed process had no time to remove."""
     there = listing(store)
@@ -146,9 +148,13 @@ def forget_segments(store: Store, plan: Plan) -> None:
                 store.remove_weights(name)
 
 
-def _set_aside(store: Store, path: str, notice: Callable[[str], None]) -> None:
-    notice(f"{path} is damaged; it is set aside in damaged/ and made again.")
-    store.set_aside(path)
+def _set_aside(store: Store, fault: Fault, notice: Callable[[str], None]) -> None:
+    what = "is damaged" if fault.what == ALTERED else fault.what
+    aside = "it is set aside in damaged/" if store.exists(fault.path) else ""
+    again = "" if fault.what == EXTRA else "made again" if aside else "it is made again"
+    notice(f"{fault.path} {what}; {' and '.join(filter(None, (aside, again)))}.")
+    if aside:
+        store.set_aside(fault.path)
 
 
 def _same_task(old: Plan, seeds: Sequence[Seed]) -> bool:

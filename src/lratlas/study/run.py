@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -9,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from lratlas.config.sections import Spec
 from lratlas.config.spec import extends, spec_text
-from lratlas.errors import StudyError
-from lratlas.measure.builtin import MEASUREMENTS
-from lratlas.study.files import digest
+from lratlas.errors import DamagedFile, StudyError
 from lratlas.study.folder import SPEC
+from lratlas.study.formats import FORMAT
 from lratlas.study.lock import hold_lock
-from lratlas.study.plan import PLAN, read_stored_spec
-from lratlas.study.progress import is_done, listing
+from lratlas.study.plan import PLAN, read_planned_spec, read_stored_plan, read_stored_spec, spec_of, store_plan
+from lratlas.study.progress import is_done, listing, table_of
 from lratlas.study.records import Session, record_session
 from lratlas.study.store import Store
 
@@ -35,16 +35,20 @@ def open_study(folder: str | Path, spec: Spec) -> Store:
         StudyError: The folder cannot be used, or holds a study that differs in more than what can grow.
     """
     store = Store.create(folder, spec_text(spec))
-    stored = read_stored_spec(store)
-    if stored != spec:
-        # Until it is planned a study holds nothing but its spec, which may have been put right meanwhile.
-        begun = store.exists(PLAN) or stored.name != spec.name
-        reason = extends(stored, spec) if begun else None
-        if reason:
-            raise StudyError(f"{folder} holds another study: {reason}")
-        if not begun:
-            store.write_text(SPEC, spec_text(spec))
+    plan = None
+    with suppress(DamagedFile):  # it is put right later
+        plan = read_stored_plan(store)
+    _refuse_another(store, spec, plan)
     return store
+
+
+def _refuse_another(store: Store, spec: Spec, plan: "Plan | None") -> None:
+    """Refuse a spec that asks for something else than the study is, or was planned to be; it may ask for more."""
+    stored = read_stored_spec(store)
+    begun = read_planned_spec(store, plan) if plan else stored
+    # Until it is planned a study holds nothing but its spec, which may have been put right meanwhile.
+    if (plan or store.exists(PLAN) or stored.name != spec.name) and (reason := extends(begun, spec)):
+        raise StudyError(f"{store.url} holds another study: {reason}")
 
 
 def run_study(
@@ -110,7 +114,10 @@ def run_study(
             progress=progress,
             notice=notice,
         )
-        return _time_work(store, done, workers)
+        did = _time_work(store, done, workers)
+        if not plan.finished and plan.format == FORMAT:  # not one of an earlier version, which is left as it is
+            store_plan(store, plan.model_copy(update={"finished": True}))
+        return did
 
 
 def check_workers(workers: int | None, cluster: str | None, gpu_share: float, executor: object) -> None:
@@ -156,7 +163,7 @@ def _make_or_extend_plan(
 
     from lratlas.config.tasks import own_code, tasks_from
     from lratlas.execute.run_job import one_thread
-    from lratlas.study.plan import Checked, plan_text, with_own_versions
+    from lratlas.study.plan import Checked, with_own_versions
     from lratlas.study.planning import make_plan
     from lratlas.study.preflight import (
         check_task,
@@ -172,16 +179,17 @@ def _make_or_extend_plan(
         describe,
         forget_segments,
         reconcile_plan,
-        set_damaged_aside,
-        set_orphans_aside,
+        set_faulty_aside,
         was_finished_earlier,
     )
     from lratlas.training.prepared import task_on
 
     old = reconcile_plan(store, notice)
-    stored = read_stored_spec(store)
+    text = store.read_text(SPEC)  # once: it may be edited at any moment
+    stored = spec_of(store, text)
+    if spec:  # whoever held the folder meanwhile may have begun or extended another study
+        _refuse_another(store, spec, old)
     spec = spec or stored
-    set_damaged_aside(store, notice)
     if own := [*own_code(spec.task), *(name for name in spec.measure.extra if ":" in name)]:
         notice(f"Code that the spec names is imported and run: {', '.join(own)}.")
     known = tasks or tasks_from(spec.task)
@@ -193,8 +201,11 @@ def _make_or_extend_plan(
         return old
     if old:
         check_task_holds(store, old, seeds, parts)
+    set_faulty_aside(store, old, notice)
     if spec != stored:
-        store.write_text(SPEC, spec_text(spec))
+        text = spec_text(spec)
+    if not old and spec != stored:
+        store.write_text(SPEC, text)  # planning may take long
     task = known.of(0)
     check_task(spec, task)
     measured = measurement_options(spec, task, extras)
@@ -225,9 +236,11 @@ def _make_or_extend_plan(
     )
     if old:
         check_spec_holds(store, old, planned(with_plrs(spec, bisected)))
+        if reason := extends(read_planned_spec(store, old) if old.spec else stored, spec):
+            raise StudyError(f"spec.toml in {store.url} was altered: {reason}")
     plan = planned(with_plrs(spec, {*bisected, *more}), old=old).model_copy(
         update={
-            "spec": digest(store.read_bytes(SPEC)),
+            "spec": text,
             "made_with": old.made_with if old else (),
             "task_parts": parts,
             "checked": Checked(**asdict(task.conformance)),
@@ -235,14 +248,17 @@ def _make_or_extend_plan(
     )
     describe(store, extras)
     if not old:
-        set_orphans_aside(store, plan)  # before there is a plan: it is done again after an interruption
+        set_faulty_aside(store, plan, notice)  # before there is a plan: it is done again after an interruption
+    elif old.jobs == plan.jobs:
+        plan = plan.model_copy(update={"finished": old.finished})
     there = listing(store)
     if not old or not all(is_done(there, job) for job in plan.jobs):
         plan = with_own_versions(plan)
-    if plan != old:
-        store.write_text(PLAN, plan_text(plan))
-    # Also where the plan is not new: the process that wrote it may have ended before it came to this.
-    _remove_superseded(store, plan)
+    if old and spec != stored:
+        store.write_text(SPEC, text)
+    store_plan(store, plan)
+    if old:
+        _remove_superseded(store, old, plan)
     forget_segments(store, plan)
     return plan
 
@@ -259,12 +275,12 @@ def _is_compiled(store: Store, spec: Spec, old: "Plan | None", notice: Callable[
     return compiled
 
 
-def _remove_superseded(store: Store, plan: "Plan") -> None:
+def _remove_superseded(store: Store, old: "Plan", plan: "Plan") -> None:
     """Remove measurements of a smaller grid, or on other samples."""
-    for measurement in MEASUREMENTS:
-        if measurement.needs.replaces:
-            for part in store.parts(measurement.table) - {job.id for job in plan.measuring(measurement.name)}:
-                store.remove_part(measurement.table, part)
+    planned = {job.id for job in plan.measurements}
+    for job in old.measurements:
+        if job.id not in planned:
+            store.remove_part(table_of(job), job.id)
 
 
 def _time_work(store: Store, work: Callable[[], bool], workers: int | None) -> bool:

@@ -1,7 +1,8 @@
 """The store of a study: immutable parts of tables and weights."""
 
 import io
-from collections.abc import Callable, Generator, Mapping
+import json
+from collections.abc import Callable, Container, Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 _TABLE = ".parquet"
 _WEIGHTS = ".safetensors"
+STACK = "stack"
+"""What the names of tensors begin with that are of no single run."""
+_PLACE = "path"
+"""Where the metadata of a file state its place in the folder."""
 
 
 class Store(Folder):
@@ -66,7 +71,7 @@ class Store(Folder):
         """
         path = self._table_path(table, part)
         buffer = io.BytesIO()
-        metadata = {formats.KEY: str(formats.FORMAT), files.KEY: files.PLACEHOLDER}
+        metadata = {formats.KEY: str(formats.FORMAT), _PLACE: path, files.KEY: files.PLACEHOLDER}
         _fit_schema(table, frame, self.schema(table)).write_parquet(buffer, metadata=metadata)
         with _sealing(path):
             data = files.seal(buffer.getvalue())
@@ -88,12 +93,15 @@ class Store(Folder):
         """
         return self.exists(self._table_path(table, part))
 
-    def read_table(self, table: str, part: str | None = None) -> pl.DataFrame:
+    def read_table(
+        self, table: str, part: str | None = None, *, among: Container[str] | None = None
+    ) -> pl.DataFrame:
         """Read a table, or one part of it.
 
         Args:
             table: One of ``table_names``.
             part: The part; None for all parts, in the order of their names.
+            among: The names of the parts that count; None for all that are there.
 
         Returns:
             The rows; none, with the table's columns, where no part is there. Columns that a part of an earlier format
@@ -106,7 +114,8 @@ class Store(Folder):
         if part is not None:
             return self._read_part(table, part)
         empty = pl.DataFrame(schema=self.schema(table))
-        return pl.concat([empty, *(self._read_part(table, each) for each in sorted(self.parts(table)))])
+        counted = [each for each in sorted(self.parts(table)) if among is None or each in among]
+        return pl.concat([empty, *(self._read_part(table, each) for each in counted)])
 
     def remove_part(self, table: str, part: str) -> None:
         """Remove one part of a table; nothing happens if it is not there.
@@ -128,7 +137,7 @@ class Store(Folder):
         """
         path = _weights_path(name)
         with _sealing(path):
-            data = seal_weights(tensors)
+            data = seal_weights(tensors, path)
         self.write_bytes(path, data)
 
     def read_weights(self, name: str) -> "dict[str, Tensor]":
@@ -141,9 +150,11 @@ class Store(Folder):
         path = _weights_path(name)
         data = self.read_bytes(path)
         try:
-            return open_weights(data)
+            tensors = open_weights(data)
         except ValueError as error:
             raise self._damage(path, str(error)) from error
+        self._check_place(path, _metadata(data).get(_PLACE))
+        return tensors
 
     def has_weights(self, name: str) -> bool:
         """Whether the weights ``name`` are there."""
@@ -163,18 +174,39 @@ class Store(Folder):
 
     def find_damaged(self) -> list[str]:
         """The parts, weights and descriptions that are damaged, as sorted paths in the folder; reads all of them."""
-        reads: list[Callable[[], object]] = [
-            *(partial(self._read_part, table, part) for table in self.table_names for part in self.parts(table)),
-            *(partial(self.read_weights, name) for name in self.weights()),
-            *(partial(read_description, self, name) for name in described_names(self)),
-        ]
         faulty = set[str]()
-        for read in reads:
+        for read in self.readers().values():
             try:
                 read()
             except DamagedFile as error:
                 faulty.add(error.path)
         return sorted(faulty)
+
+    def readers(self) -> "Mapping[str, Callable[[], frozenset[str] | None]]":
+        """For each part, weights file and description, by its path in the folder, a function that reads it.
+
+        The functions return the ids of the runs that rows or weights are of, None where the file says nothing of runs,
+        and raise `DamagedFile` as other reading does.
+        """
+        return {
+            **{
+                self._table_path(table, part): partial(self._runs_of_part, table, part)
+                for table in self.table_names
+                for part in self.parts(table)
+            },
+            **{_weights_path(name): partial(self._runs_of_weights, name) for name in self.weights()},
+            **{path_of(name): partial(self._runs_of_description, name) for name in described_names(self)},
+        }
+
+    def _runs_of_part(self, table: str, part: str) -> frozenset[str] | None:
+        frame = self._read_part(table, part)
+        return frozenset(frame["run"].drop_nulls()) if "run" in frame.columns else None
+
+    def _runs_of_weights(self, name: str) -> frozenset[str]:
+        return frozenset(key.partition("/")[0] for key in self.read_weights(name)) - {STACK}
+
+    def _runs_of_description(self, name: str) -> None:
+        read_description(self, name)
 
     def _list_names(self, folder: str, ending: str) -> list[str]:
         return sorted(name.removesuffix(ending) for name in self.files(folder) if name.endswith(ending))
@@ -191,12 +223,14 @@ class Store(Folder):
         path = self._table_path(table, part)
         data = self._verify_bytes(path)
         try:
-            stated = pl.read_parquet_metadata(io.BytesIO(data)).get(formats.KEY)
+            metadata = pl.read_parquet_metadata(io.BytesIO(data))
+            stated = metadata.get(formats.KEY)
             formats.check_format(int(stated or 1), f"{path} in {self.url}")
             frame = pl.read_parquet(io.BytesIO(data))
             frame = formats.migrate_part(table, frame, stated) if table in SCHEMAS else frame
         except (PolarsError, ValueError) as error:
             raise self._damage(path, "is not a Parquet file") from error
+        self._check_place(path, metadata.get(_PLACE))
         if frame.schema != self.schema(table):
             raise self._damage(path, f"does not have the columns of the table {table}")
         return frame
@@ -207,9 +241,14 @@ class Store(Folder):
             raise self._damage(path, files.ALTERED)
         return data
 
+    def _check_place(self, path: str, stated: str | None) -> None:
+        """See that a file is where it was written; before format 8 none says."""
+        if stated not in {None, path}:
+            raise self._damage(path, f"is a copy of {stated}")
+
     def _damage(self, path: str, what: str) -> DamagedFile:
         how = self.how_to_continue()
-        return DamagedFile(f"{path} in {self.url} {what}; to set it aside and compute it again, {how}.", path)
+        return DamagedFile(f"{path} in {self.url} {what}; to set it aside and compute it again, {how}.", path, what)
 
 
 def _weights_path(name: str) -> str:
@@ -241,11 +280,12 @@ def _fit_schema(table: str, frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFr
         raise StudyError(f"Rows for the table {table} do not have its types: {reason}.") from error
 
 
-def seal_weights(tensors: "Mapping[str, Tensor]") -> bytes:
+def seal_weights(tensors: "Mapping[str, Tensor]", path: str = "") -> bytes:
     """The file of tensors.
 
     Args:
         tensors: Tensors of any shapes and devices by name; they may share memory.
+        path: Its place in a study, which it states.
 
     Raises:
         ValueError: A name is that of the checksum.
@@ -254,7 +294,13 @@ def seal_weights(tensors: "Mapping[str, Tensor]") -> bytes:
 
     # Copies, since safetensors refuses tensors that share memory.
     values = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-    return files.seal(save(values, metadata={files.KEY: files.PLACEHOLDER}))
+    stated = {_PLACE: path} if path else {}
+    return files.seal(save(values, metadata={**stated, files.KEY: files.PLACEHOLDER}))
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """What a safetensors file says of itself, in the JSON behind eight bytes that hold its length."""
+    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
 
 
 def open_weights(data: bytes) -> "dict[str, Tensor]":

@@ -2,43 +2,31 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 
+from lratlas.config.spec import extends
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.measure.builtin import MEASUREMENTS
-from lratlas.study.description import path_of
-from lratlas.study.files import KEY, digest
+from lratlas.study.expected import MISSING, Fault, file_faults
+from lratlas.study.files import ALTERED, KEY, digest
 from lratlas.study.folder import SPEC
-from lratlas.study.jobs import Training
-from lratlas.study.plan import PLAN, Plan, read_stored_plan, read_stored_spec
-from lratlas.study.progress import is_done, listing
+from lratlas.study.plan import COPY, PLAN, Plan, read_copy, read_planned_spec, read_stored_plan, read_stored_spec
 from lratlas.study.records import FAILURES, SESSIONS, Failure, Note, Session, read_note
 from lratlas.study.store import Store
 
 NOTES: Mapping[str, type[Note]] = {FAILURES: Failure, SESSIONS: Session}
 """Folders of small files that a study can do without, and what stands in them."""
 
-ALTERED, MISSING = "was cut short or altered", "is missing"
+_COPIED = 8
+"""The format from which on a plan has a copy."""
+
 EDITED = "was edited since the study was planned"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """A file that is not as it was written.
-
-    Attributes:
-        path: In the study's folder.
-        what: What is wrong with it.
-    """
-
-    path: str
-    what: str
 
 
 def faults(store: Store) -> list[Fault]:
     """Everything that is wrong with a study's files, by path; reads all of them.
 
-    Every table part, every weights file, the plan and every note hold a checksum of themselves. The plan has that of
+    Every table part, every weights file, the plan and every note hold a checksum of themselves, parts and weights also
+    their own path. Which of them must be there, and with which runs, follows from the plan. The plan has the text of
     the spec, which people may edit: working on the study takes the edit in or refuses it. The report
     and the figures are made from tables and are not checked: `lratlas report` makes them again.
 
@@ -51,11 +39,12 @@ def faults(store: Store) -> list[Fault]:
     plan, found = None, list[Fault]()
     try:
         plan = read_stored_plan(store)
-    except DamagedFile:
-        found.append(Fault(path=PLAN, what=ALTERED))
-    found += [Fault(path=path, what=ALTERED) for path in store.find_damaged()]
-    found += [*_of_spec(store, plan), *_of_notes(store)]
-    found += _missing(store, plan) if plan else []
+    except DamagedFile as error:
+        found.append(Fault(path=PLAN, what=error.what))
+        plan = read_copy(store)
+    else:
+        found += _of_copy(store, plan)
+    found += [*file_faults(store, plan), *_of_spec(store, plan), *_of_notes(store)]
     return sorted(found, key=lambda fault: fault.path)
 
 
@@ -70,7 +59,7 @@ def find_unchecked(store: Store) -> list[str]:
         plan = read_stored_plan(store)
     except DamagedFile:
         return []  # which is said as a fault
-    if plan and not plan.spec:
+    if plan and not plan.spec_sum:
         without.append(SPEC)
     if plan and KEY not in json.loads(store.read_text(PLAN)):
         without.append(PLAN)
@@ -82,13 +71,46 @@ def is_note(path: str) -> bool:
     return path.partition("/")[0] in NOTES
 
 
+def put_spec_back(store: Store) -> bool:
+    """Put the spec back as it was planned where it cannot be read, or asks for something else than more.
+
+    Returns:
+        Whether it was: the plan may not have it, or there may be no need.
+
+    Raises:
+        StudyError: The study cannot be written.
+    """
+    plan = read_copy(store)
+    with suppress(DamagedFile):
+        plan = read_stored_plan(store)
+    if plan is None or not plan.spec:
+        return False
+    with suppress(StudyError):
+        if extends(read_planned_spec(store, plan), read_stored_spec(store)) is None:
+            return False
+    if store.exists(SPEC):
+        store.set_aside(SPEC)
+    store.write_text(SPEC, plan.spec)
+    return True
+
+
+def _of_copy(store: Store, plan: Plan | None) -> Iterator[Fault]:
+    copy = read_copy(store)
+    if plan and plan.format >= _COPIED and copy != plan:
+        what = MISSING if not store.exists(COPY) else ALTERED if copy is None else "is not that of plan.json"
+        yield Fault(path=COPY, what=what)
+
+
 def _of_spec(store: Store, plan: Plan | None) -> Iterator[Fault]:
+    if not store.exists(SPEC):
+        yield Fault(path=SPEC, what=MISSING)
+        return
     try:
         read_stored_spec(store)
     except StudyError as error:
         yield Fault(path=SPEC, what=str(error))
         return
-    if plan and plan.spec and digest(store.read_bytes(SPEC)) != plan.spec:
+    if plan and plan.spec_sum and digest(store.read_bytes(SPEC)) != plan.spec_sum:
         yield Fault(path=SPEC, what=EDITED)
 
 
@@ -99,23 +121,3 @@ def _of_notes(store: Store) -> Iterator[Fault]:
                 read_note(store, f"{folder}/{name}", kind)
             except DamagedFile:
                 yield Fault(path=f"{folder}/{name}", what=ALTERED)
-
-
-def _missing(store: Store, plan: Plan) -> list[Fault]:
-    """Descriptions of measurements, and files of jobs whose last file is there: it is written after all others."""
-    there, found = listing(store), list[Fault]()
-    extras = {job.measurement for job in plan.measurements} - {measurement.name for measurement in MEASUREMENTS}
-    found += [Fault(path=path_of(name), what=MISSING) for name in sorted(extras) if not store.exists(path_of(name))]
-    for job in plan.trainings:
-        if job.id in there.parts("runs") and not is_done(there, job):
-            wanted = [f"tables/{table}/{job.id}-{end}.parquet" for table, end in _recorded_tables(job)]
-            found += [
-                Fault(path=path, what=MISSING)
-                for path in (*wanted, f"checkpoints/{job.id}.safetensors")
-                if not store.exists(path)
-            ]
-    return found
-
-
-def _recorded_tables(job: Training) -> list[tuple[str, int]]:
-    return [(table, end) for table in job.recorded for end in job.segments]

@@ -1,0 +1,154 @@
+"""Which files a study has when all jobs of its plan are done, and which of those that are there are none of them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from lratlas.errors import DamagedFile
+from lratlas.measure.builtin import MEASUREMENTS
+from lratlas.study.description import path_of
+from lratlas.study.jobs import Grid, Job, Training
+from lratlas.study.plan import Plan, needs
+from lratlas.study.progress import is_done, listing, table_of
+from lratlas.study.store import Store
+
+ANALYSIS = ("regimes", "boundaries", "sparsity", "power_law", "claims")
+"""The tables that follow from others. They are stored with the report, in one part each."""
+WHOLE = "analysis"
+"""The name of that part."""
+
+MISSING, FOREIGN, EXTRA = "is missing", "holds other runs than were planned", "belongs to no job of the plan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A file that is not as it was written.
+
+    Attributes:
+        path: In the study's folder.
+        what: What is wrong with it.
+    """
+
+    path: str
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """A file that a job writes.
+
+    Attributes:
+        job: The id of the job; None for files that no job writes.
+        runs: The ids of the runs that it may hold rows or weights of.
+        all: It holds all of them.
+        kept: It is there when the job is done.
+    """
+
+    job: str | None
+    runs: frozenset[str] = frozenset()
+    all: bool = False
+    kept: bool = True
+
+
+def expected_files(plan: Plan) -> Mapping[str, Expected]:
+    """Every file that the jobs of a plan write into a study, by its path."""
+    files = {_part(table, WHOLE): Expected(job=None, kept=False) for table in ANALYSIS}
+    held = dict[str, frozenset[str]]()
+    for job in plan.trainings:
+        own, means = _ids(job.runs), _ids(*(job.average.runs if job.average else ()))
+        held[job.id] = own | means
+        ended = Expected(job=job.id, runs=means if job.stage == "average" else own | means, all=True)
+        files |= {_part("runs", job.id): ended, _weights(job.id): ended}
+        traced = Expected(job=job.id, runs=own)
+        files |= {_part(table, f"{job.id}-{end}"): traced for table in job.recorded for end in job.segments}
+        state = Expected(job=job.id, runs=own, all=True, kept=False)
+        files |= {_weights(name): state for name in (*(f"{job.id}-{end}" for end in job.segments), job.part_way)}
+    builtin = {measurement.name for measurement in MEASUREMENTS}
+    for job in plan.measurements:
+        runs = held.get(job.training or "", frozenset())
+        files[_part(table_of(job), job.id)] = Expected(job=job.id, runs=runs)
+        if job.measurement not in builtin:
+            files[path_of(job.measurement)] = Expected(job=None)
+    return files
+
+
+def part_names(plan: Plan) -> Mapping[str, set[str]]:
+    """The names of the parts of each table that the jobs of a plan write."""
+    names = dict[str, set[str]]()
+    for path in expected_files(plan):
+        folder, _, file = path.rpartition("/")
+        names.setdefault(folder.removeprefix("tables/"), set()).add(file.removesuffix(".parquet"))
+    return names
+
+
+def file_faults(store: Store, plan: Plan | None) -> list[Fault]:
+    """What is wrong with the parts of tables, the weights and the descriptions of a study, by path; reads all of them.
+
+    Args:
+        store: The study.
+        plan: Its plan; without one it is not known which of them should be there.
+    """
+    expected = expected_files(plan) if plan else None
+    found = dict[str, str]()
+    for path, read in store.readers().items():
+        try:
+            runs = read()
+        except DamagedFile as error:
+            found[error.path] = error.what
+            continue
+        if expected is not None and (what := _misplaced(expected.get(path), runs)):
+            found.setdefault(path, what)
+    if plan and expected:
+        done = _surely_done(store, plan)
+        needed = (path for path, each in expected.items() if each.kept and (each.job is None or each.job in done))
+        found |= {path: MISSING for path in needed if not store.exists(path)}
+    return [Fault(path=path, what=found[path]) for path in sorted(found)]
+
+
+def _misplaced(expected: Expected | None, runs: frozenset[str] | None) -> str:
+    if expected is None:
+        return EXTRA
+    known = runs is None or expected.job is None or (runs == expected.runs if expected.all else runs <= expected.runs)
+    return "" if known else FOREIGN
+
+
+def _surely_done(store: Store, plan: Plan) -> set[str]:
+    """The jobs that were done once: all of a finished study, those with their last file, and those that others need."""
+    if plan.finished:
+        return {job.id for job in plan.jobs}
+    there, holders = listing(store), plan.holders()
+    ended = [job for job in plan.jobs if job.id in there.parts(_table(job))]
+    begun = [job for job in plan.trainings if job not in ended and _has_begun(there, job)]
+    left, done = [job for job in (*ended, *begun)], {job.id for job in ended}
+    jobs = {job.id: job for job in plan.jobs}
+    while left:
+        missing = needs(left.pop(), holders) - done
+        done |= missing
+        left += [jobs[name] for name in missing]
+    return done
+
+
+def count_open(store: Store, plan: Plan | None) -> int:
+    """How many jobs of a plan are not done."""
+    there = listing(store)
+    return sum(not is_done(there, job) for job in plan.jobs) if plan else 0
+
+
+def _has_begun(there: Store, job: Training) -> bool:
+    return any(f"{job.id}-{end}" in there.parts(table) for table in job.recorded for end in job.segments)
+
+
+def _table(job: Job) -> str:
+    """The table of which a job writes a part last."""
+    return "runs" if isinstance(job, Training) else table_of(job)
+
+
+def _ids(*grids: Grid) -> frozenset[str]:
+    return frozenset(run for grid in grids for row in grid for run in row)
+
+
+def _part(table: str, name: str) -> str:
+    return f"tables/{table}/{name}.parquet"
+
+
+def _weights(name: str) -> str:
+    return f"checkpoints/{name}.safetensors"
