@@ -46,6 +46,10 @@ class StudyError(LRAtlasError):
     """A study folder that is missing, not a study, another study, unwritable or damaged."""
 
 
+class FolderGone(StudyError):  # noqa: N818 - it names what happened
+    """A study folder that was removed while it was worked on."""
+
+
 class JobsFailed(StudyError):  # noqa: N818 - it names what happened
     """Jobs of a study that failed again and again, while the rest was done."""
 

@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -77,10 +78,11 @@ def test_many_writers_may_make_the_same_study(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["study"]
 
 
-@pytest.mark.parametrize("deed", ["write", "remove", "set aside"])
-def test_no_link_leads_out_of_a_study(folder: Folder, tmp_path: Path, deed: str):
+@pytest.mark.parametrize("place", ["outside", "study/inside"])
+@pytest.mark.parametrize("deed", ["write", "remove", "set aside", "read", "ask", "list"])
+def test_a_link_to_a_folder_is_not_followed(folder: Folder, tmp_path: Path, deed: str, place: str):
     """As a stranger may have packed it."""
-    outside = tmp_path / "outside"
+    outside = tmp_path / place
     outside.mkdir()
     (outside / "kept.parquet").write_text("somebody's")
     (Path(folder.root) / "tables").symlink_to(outside, target_is_directory=True)
@@ -88,8 +90,11 @@ def test_no_link_leads_out_of_a_study(folder: Folder, tmp_path: Path, deed: str)
         "write": lambda: folder.write_text("tables/kept.parquet", "another's"),
         "remove": lambda: folder.remove("tables/kept.parquet"),
         "set aside": lambda: folder.set_aside("tables/kept.parquet"),
+        "read": lambda: folder.read_text("tables/kept.parquet"),
+        "ask": lambda: folder.exists("tables/kept.parquet"),
+        "list": lambda: folder.files("tables"),
     }
-    with pytest.raises(StudyError, match=r"a link there leads to .*outside, out of the study's folder"):
+    with pytest.raises(StudyError, match=r"tables is a link to a folder, which a study cannot have"):
         deeds[deed]()
     assert (outside / "kept.parquet").read_text() == "somebody's"
     assert [path.name for path in outside.iterdir()] == ["kept.parquet"]
@@ -97,6 +102,66 @@ def test_no_link_leads_out_of_a_study(folder: Folder, tmp_path: Path, deed: str)
     (tmp_path / "link").symlink_to(folder.root, target_is_directory=True)
     Folder.open(tmp_path / "link").write_text("plan.json", "{}")
     assert folder.read_text("plan.json") == "{}"
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_link_to_a_file_is_read_and_never_written_through(folder: Folder, tmp_path: Path, relative: bool):
+    """As git-annex and DVC make of large files."""
+    cached = tmp_path / "cache" / "0123"
+    cached.parent.mkdir()
+    cached.write_text("large")
+    link = Path(folder.root) / "checkpoints" / "a.safetensors"
+    link.parent.mkdir()
+
+    def put_link() -> None:
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(cached, link.parent) if relative else cached)
+
+    name = "checkpoints/a.safetensors"
+    put_link()
+    assert (folder.files("checkpoints"), folder.read_text(name)) == (["a.safetensors"], "large")
+    folder.write_text(name, "new")
+    assert (link.is_symlink(), link.read_text(), cached.read_text()) == (False, "new", "large")
+    put_link()
+    aside = folder.set_aside(name)
+    assert (link.is_symlink(), folder.read_text(aside), cached.read_text()) == (False, "large", "large")
+    put_link()
+    folder.remove(name)
+    assert (link.is_symlink(), cached.read_text()) == (False, "large")
+    put_link()
+    cached.unlink()
+    assert not folder.exists(name)
+    assert folder.files("checkpoints") == []
+
+
+def test_of_two_that_make_a_study_in_an_empty_folder_one_succeeds(tmp_path: Path):
+    for number in range(60):
+        place = tmp_path / str(number)
+        place.mkdir()
+        specs = [f"name = {each}" for each in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            seen = set(pool.map(lambda text: Folder.create(place, text).read_text("spec.toml"), specs))
+        assert len(seen) == 1
+        assert seen < {*specs}
+
+
+def test_a_file_that_another_process_removes_first_is_no_error(folder: Folder):
+    def come_and_go(_: int) -> None:
+        folder.write_text("report.html", "page")
+        folder.remove("report.html")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(come_and_go, range(400)))
+    assert not folder.exists("report.html")
+
+
+def test_a_folder_that_was_removed_is_not_made_again(folder: Folder):
+    shutil.rmtree(folder.root)
+    deeds = (lambda: folder.write_text("tables/a.parquet", ""), lambda: folder.read_text("spec.toml"))
+    for deed in deeds:
+        with pytest.raises(StudyError, match="study was removed while it was worked on"):
+            deed()
+    assert not Path(folder.root).exists()
 
 
 def test_a_folder_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

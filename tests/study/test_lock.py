@@ -1,5 +1,6 @@
 """One driver at a time, on a disk and on a file system without locks."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from uuid import uuid4
 
 import pytest
 
+from lratlas.errors import SearchError, StudyError
+from lratlas.search.journal import claim, withdraw_results
 from lratlas.study.lock import NAME, hold_lock
 from lratlas.study.store import Store
 
@@ -79,6 +82,65 @@ def test_a_driver_that_was_killed_holds_nothing(tmp_path: Path):
     process.communicate()
     with hold_lock(store, silent):
         pass
+
+
+@pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK], ids=errno.errorcode.get)
+def lockless(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A study on a disk whose file system knows no locks."""
+
+    def fail(*_: object) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    monkeypatch.setattr("lratlas.study.lock.BEAT", 0.05)
+    return Store.create(tmp_path / "study", "spec")
+
+
+def test_without_locks_the_second_waits_for_the_first(lockless: Store):
+    deeds = list[str]()
+    with hold_lock(lockless, silent):
+        thread = waiting(lockless, deeds)
+        until(lambda: bool(deeds))
+        time.sleep(0.5)
+        deeds.append("first")
+    thread.join()
+    assert [deed.partition(" works on ")[0] for deed in deeds] == ["Another process", "first", "second"]
+
+
+def test_without_locks_that_of_a_process_that_is_gone_expires(lockless: Store):
+    lockless.write_bytes(f"{NAME}.count", b'{"driver": "gone", "count": 7}')
+    with hold_lock(lockless, lambda _: None):
+        assert b"gone" not in lockless.read_bytes(f"{NAME}.count")
+    assert not lockless.exists(f"{NAME}.count")
+
+
+def test_without_locks_claims_on_segments_expire_too(lockless: Store):
+    folder = Path(lockless.root)
+    held = claim(folder, "segment")
+    assert held is not None
+    assert claim(folder, "segment") is None
+    time.sleep(0.5)
+    assert claim(folder, "segment") is None
+    held.release()
+    assert claim(folder, "segment") is not None
+    (folder / "claims" / "other.lock.count").write_text("of a process that is gone")
+    until(lambda: claim(folder, "other") is not None)
+
+
+def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_left(tmp_path: Path):
+    store, kept = Store.create(tmp_path / "study", "spec"), tmp_path / "kept"
+    kept.write_text("somebody's")
+    for name in (NAME, "journal.jsonl"):
+        (Path(store.root) / name).symlink_to(kept)
+    with pytest.raises(StudyError, match="cannot be written: Too many levels"), hold_lock(store, silent):
+        pass
+    with pytest.raises(SearchError, match=r"journal\.jsonl cannot be written"):
+        withdraw_results(Path(store.root), ["segment"])
+    (Path(store.root) / "claims").symlink_to(tmp_path)
+    with pytest.raises(SearchError, match="claims is a link"):
+        claim(Path(store.root), "segment")
+    assert kept.read_text() == "somebody's"
+    assert {path.name for path in tmp_path.iterdir()} == {"study", "kept"}
 
 
 def test_a_count_that_stands_still_belongs_to_a_driver_that_is_gone(monkeypatch: pytest.MonkeyPatch):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from lratlas.errors import LRAtlasError, MeasurementError, StudyError
+from lratlas.errors import FolderGone, LRAtlasError, MeasurementError, StudyError
 from lratlas.notices import LOG
 
 Message: TypeAlias = dict[str, Any]
@@ -97,7 +97,7 @@ def failure(error: Exception, *, ends: bool = False) -> Message:
         traceback.print_exception(error)
     known = isinstance(error, LRAtlasError)
     # A full disk or a damaged file may be better next time; a task that is wrong stays wrong.
-    final = known and not isinstance(error, StudyError)
+    final = isinstance(error, FolderGone) or (known and not isinstance(error, StudyError))
     retried = isinstance(error, StudyError) and not isinstance(error, MeasurementError)
     again = ends or (retried if known else not _would_recur(error))
     return {"error": sentence(error), "final": final, "again": again, "ends": ends}

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
-
 from lratlas.config.values import format_value
 from lratlas.errors import SearchError
 from lratlas.paths import expand_home
@@ -26,6 +24,7 @@ from lratlas.search.journal import (
 from lratlas.search.rungs import open_segments
 from lratlas.search.segments import Segment, SegmentResult, block_losses
 from lratlas.search.settings import Counted
+from lratlas.study.lock import Lock
 from lratlas.text import first_not_finite, is_finite, number, to_python
 
 _METRICS = ("value", "averaged", "seconds", "error")
@@ -36,7 +35,7 @@ _PATIENCE = (0.05, 1.0)  # seconds between two looks whether others have finishe
 @dataclass(frozen=True, kw_only=True)
 class _Claim:
     segment: Segment
-    lock: FileLock
+    lock: Lock
     began: float
 
 

@@ -15,15 +15,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from filelock import FileLock, Timeout
+from fsspec.implementations.local import LocalFileSystem
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from lratlas.errors import SearchError, SpecError
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import Search, make_search
-from lratlas.study.files import KEY, open_json, seal_json, sweep, write_file
-from lratlas.study.folder import SEARCH
+from lratlas.study.files import KEY, open_json, open_unlinked, seal_json, sweep, write_file
+from lratlas.study.folder import SEARCH, Folder
+from lratlas.study.lock import Lock
 from lratlas.text import replace_nonfinite
 
 SETTINGS = SEARCH
@@ -81,7 +82,7 @@ def raise_budget(folder: Path, budget: object) -> None:
     larger = make_search(**{**stored.model_dump(), "budget": budget})
     if larger.budget > stored.budget:
         try:
-            with FileLock(folder / f"{SETTINGS}.lock"):
+            with _lock_of(folder, SETTINGS):
                 _write(folder, larger)
         except OSError as error:
             raise SearchError(f"The search folder {folder} cannot be written: {error.strerror or error}.") from error
@@ -100,7 +101,7 @@ def _create(folder: Path, settings: Mapping[str, object]) -> None:
     search = make_search(**settings)
     try:
         (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{SETTINGS}.lock"):
+        with _lock_of(folder, SETTINGS):
             if not (folder / SETTINGS).exists():
                 _write(folder, search)
     except OSError as error:
@@ -182,7 +183,7 @@ def _append(folder: Path, records: Sequence[Mapping[str, object]]) -> None:
     """Add lines to the journal, all of them or none."""
     lines = b"".join(seal_json(record).encode() for record in records)
     try:
-        with FileLock(folder / f"{JOURNAL}.lock"), (folder / JOURNAL).open("ab+") as file:
+        with _lock_of(folder, JOURNAL), open_unlinked(folder / JOURNAL, "ab+") as file:
             _drop_torn_line(file)
             file.write(lines)
             file.flush()
@@ -202,22 +203,25 @@ def checkpoint_of(folder: Path, segment: str | None) -> Path | None:
     return path if segment is not None and about.get("segment") == segment else None
 
 
-def claim(folder: Path, name: str) -> FileLock | None:
+def claim(folder: Path, name: str) -> Lock | None:
     """The lock on a segment, held until it is released or the process ends; None where someone else holds it.
 
     Raises:
         SearchError: The folder cannot be written.
     """
-    # One thread may ask and another tell.
-    lock = FileLock(folder / CLAIMS / f"{name}.lock", thread_local=False)
+    lock = _lock_of(folder, name, within=CLAIMS)
     try:
+        if (folder / CLAIMS).is_symlink():
+            raise SearchError(f"{folder / CLAIMS} is a link, and nothing is written through it.")
         (folder / CLAIMS).mkdir(exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        return None
+        return lock if lock.take() else None
     except OSError as error:
         raise SearchError(f"{folder / CLAIMS} cannot be written: {error.strerror or error}.") from error
-    return lock
+
+
+def _lock_of(folder: Path, name: str, *, within: str = ".") -> Lock:
+    """The lock that goes with a file of the search, or with a segment."""
+    return Lock(Folder(LocalFileSystem(), str((folder / within).absolute())), f"{name}.lock")
 
 
 def _drop_torn_line(file: Any) -> None:

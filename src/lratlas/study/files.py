@@ -1,41 +1,77 @@
 """Files written whole or not at all, with a checksum each."""
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
 
 TEMPORARY = ".lratlas-"
 """How the names of unfinished files begin; one may be left behind by a process that was killed."""
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, *, new: bool = False) -> None:
     """Write a file under another name, wait until it is on the disk, then give it its name.
+
+    Where a link has that name, the link is replaced, and what it leads to stays as it is.
 
     Args:
         path: The file; folders above it are made, an earlier file is replaced.
         data: Its content.
+        new: There must be no earlier file: of several who write it at once, one succeeds.
 
     Raises:
+        FileExistsError: There is one.
         OSError: It cannot be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{TEMPORARY}{uuid4().hex}"
     try:
-        temporary.touch(exist_ok=False)
-        with _lock_file(temporary):
-            with temporary.open("r+b") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+        with open_unlinked(temporary, "xb") as file:
+            _lock(file.fileno(), wait=True)
+            if not os.fstat(file.fileno()).st_nlink:  # swept by another process before it was locked
+                return write_file(path, data, new=new)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            if new:
+                _name_new(temporary, path)
+            else:
+                temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+    return _sync(path.parent)
+
+
+def _name_new(temporary: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise
+    except OSError as error:  # not every file system has hard links
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        temporary.replace(path)
+
+
+def open_unlinked(path: Path, mode: str) -> IO[Any]:
+    """Open a file as Python does, but not through a link in its place, which a stranger may have made.
+
+    Raises:
+        OSError: It is a link, or cannot be opened.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        if not hasattr(os, "O_NOFOLLOW") and path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+        # A pipe in its place would be waited for.
+        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+    return open(path, mode, opener=opener)  # noqa: PTH123, SIM115 - with an opener; it is for the caller to close
 
 
 def make_folder(folder: Path, name: str, data: bytes) -> None:
@@ -72,29 +108,23 @@ def sweep(paths: Iterable[Path]) -> None:
     """
     for path in paths:
         if path.name.startswith(TEMPORARY) and path.is_file() and not path.is_symlink():
-            with suppress(OSError), _lock_file(path) as alone:  # another process may have been faster
-                if alone:
+            # Another process may have been faster.
+            with suppress(OSError), path.open("rb") as file:
+                if _lock(file.fileno(), wait=False):
                     path.unlink()
 
 
-@contextmanager
-def _lock_file(path: Path) -> Generator[bool]:
-    """Lock a file inside, and say whether that went well: not where another process holds it, or nobody can."""
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Lock an open file, and say whether that went well: not where another process holds it, or nobody can."""
     if os.name != "posix":
-        yield False
-        return
+        return False
     import fcntl
 
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        alone = True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            alone = False
-        yield alone
-    finally:
-        os.close(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _sync(folder: Path) -> None:

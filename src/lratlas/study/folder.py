@@ -8,17 +8,17 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import fsspec
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from lratlas.errors import DamagedFile, StudyError
+from lratlas.errors import DamagedFile, FolderGone, StudyError
 from lratlas.paths import expand_home
 from lratlas.study.files import TEMPORARY, make_folder, sweep, write_file
 
@@ -80,11 +80,11 @@ class Folder:
             return self
         if holdings:
             raise StudyError(f"{self.url} is not empty and not a study; name a new or empty folder, or a study's.")
-        with self._writing(SPEC):
-            if isinstance(self.filesystem, LocalFileSystem) and not Path(self.root).exists():
+        if self._is_local and not Path(self.root).exists():
+            with self._writing(SPEC):
                 make_folder(Path(self.root), SPEC, spec_text.encode())
-            else:
-                self._put(SPEC, spec_text.encode())
+        else:
+            self.create_file(SPEC, spec_text.encode())
         return self
 
     @classmethod
@@ -104,7 +104,7 @@ class Folder:
         if self._is_file():
             raise StudyError(f"{self.url} is a file, but a study is a folder.")
         holdings = self._holdings()
-        if self.exists(SPEC):
+        if self.exists(SPEC) or self.exists(_PLANNED):  # which has the spec too
             return self
         if SEARCH in holdings:
             raise StudyError(
@@ -139,7 +139,7 @@ class Folder:
     @property
     def url(self) -> str:
         """The folder as ``open`` takes it: a path, or a URL elsewhere than on a disk."""
-        if isinstance(self.filesystem, LocalFileSystem):
+        if self._is_local:
             return self.root
         return self.filesystem.unstrip_protocol(self.root)
 
@@ -206,10 +206,9 @@ class Folder:
         Raises:
             StudyError: The folder is not writable.
         """
-        path = self._path(name)
         with self._writing(name):
             try:
-                self.filesystem.pipe_file(path, data, mode="create")
+                self._put(name, data, new=True)
             except FileExistsError:
                 return False
         return True
@@ -217,11 +216,13 @@ class Folder:
     def files(self, folder: str) -> list[str]:
         """The names of the finished files directly in ``folder``, sorted; none where it is missing."""
         path = self._path(folder)
+        if self._is_local:
+            self._check_folders(f"{path}/")
         with self._reading(folder):
             if not self.filesystem.isdir(path):
                 return []
-            entries = cast("list[dict[str, str]]", self.filesystem.ls(path, detail=True))
-        names = {entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file"}
+            entries = cast("list[dict[str, Any]]", self.filesystem.ls(path, detail=True))
+        names = {entry["name"].rsplit("/", 1)[-1] for entry in entries if self._holds_file(entry)}
         return sorted(name for name in names if _NAME.fullmatch(name))
 
     def remove(self, name: str) -> None:
@@ -230,14 +231,14 @@ class Folder:
         Raises:
             StudyError: It cannot be removed.
         """
-        if self.exists(name):
-            self._check_local(name)
-            with self._writing(name):
+        # Another process may remove it at the same time.
+        with self._writing(name), suppress(FileNotFoundError):
+            if self.exists(name):
                 self.filesystem.rm_file(self._path(name))
 
     def sweep(self) -> None:
         """Remove unfinished files that processes which were killed have left behind; object stores have none."""
-        if isinstance(self.filesystem, LocalFileSystem):
+        if self._is_local:
             sweep(Path(self.root).rglob(f"{TEMPORARY}*"))
 
     def set_aside(self, name: str) -> str:
@@ -254,10 +255,13 @@ class Folder:
         target, number = f"damaged/{name}", 1
         while self.exists(target):
             target, number = f"damaged/{name}.{number}", number + 1
-        self._check_local(name, target)
         with self._writing(target):
-            self.filesystem.makedirs(self._path(target).rsplit("/", 1)[0], exist_ok=True)
-            self.filesystem.mv(self._path(name), self._path(target))
+            if self._is_local and Path(self._path(name)).is_symlink():  # one that is moved may lead nowhere
+                self._put(target, self.read_bytes(name))
+                self.filesystem.rm_file(self._path(name))
+            else:
+                self.filesystem.makedirs(self._path(target).rsplit("/", 1)[0], exist_ok=True)
+                self.filesystem.mv(self._path(name), self._path(target))
         return target
 
     def _path(self, name: str) -> str:
@@ -265,35 +269,51 @@ class Folder:
             raise StudyError(
                 f"{name!r} cannot be the name of a file in a study; allowed are letters, digits and _ . = + -"
             )
-        return f"{self.root}/{name}"
+        path = f"{self.root}/{name}"
+        if self._is_local:
+            self._check_folders(path)
+        return path
 
-    def _put(self, name: str, data: bytes) -> None:
+    def _check_folders(self, path: str) -> None:
+        """See that no folder above a file is a link: a stranger may have made it, to have files elsewhere replaced."""
+        above = path.rsplit("/", 1)[0]
+        while len(above) > len(self.root):
+            if os.path.islink(above):
+                raise StudyError(
+                    f"{above} is a link to a folder, which a study cannot have: nothing is read or written through it."
+                    " Put the folder itself in its place; single files may be links."
+                )
+            above = above.rsplit("/", 1)[0]
+
+    def _put(self, name: str, data: bytes, *, new: bool = False) -> None:
         path = self._path(name)
-        self._check_local(name)
-        if isinstance(self.filesystem, LocalFileSystem):
-            write_file(Path(path), data)
+        if self._is_local:
+            if not new:
+                self._check_there()
+            write_file(Path(path), data, new=new)
         else:
             # Object stores show an object only when it is whole.
             self.filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            self.filesystem.pipe_file(path, data)
+            self.filesystem.pipe_file(path, data, **({"mode": "create"} if new else {}))
 
-    def _check_local(self, *names: str) -> None:
-        """See that no link among the folders above files leads out of the study: a stranger may have made it."""
-        if not isinstance(self.filesystem, LocalFileSystem):
-            return
-        for name in names:
-            folder = Path(self._path(name)).parent.resolve()
-            if not folder.is_relative_to(Path(self.root).resolve()):
-                raise StudyError(
-                    f"{name} in {self.url} is left alone: a link there leads to {folder}, out of the study's folder."
-                )
+    def _check_there(self) -> None:
+        if self._is_local and not Path(self.root).is_dir():
+            raise FolderGone(f"{self.url} was removed while it was worked on.")
+
+    @property
+    def _is_local(self) -> bool:
+        return isinstance(self.filesystem, LocalFileSystem)
+
+    def _holds_file(self, entry: Mapping[str, Any]) -> bool:
+        """Whether an entry of a listing is a file, or a link to one, as annexes and caches make of large files."""
+        return entry["type"] == "file" or bool(entry.get("islink") and self.filesystem.isfile(entry["name"]))
 
     def _is_file(self) -> bool:
         with self._reading("."):
             return cast("bool", self.filesystem.isfile(self.root))
 
     def _file_above(self) -> Path | None:
-        if not isinstance(self.filesystem, LocalFileSystem):
+        if not self._is_local:
             return None
         with self._reading("."):
             return next((above for above in Path(self.root).parents if above.is_file()), None)
@@ -313,6 +333,7 @@ class Folder:
         try:
             yield
         except FileNotFoundError as error:
+            self._check_there()
             raise StudyError(f"There is no file {name} in {self.url}.") from error
         except OSError as error:
             place = self.url if name == "." else f"{name} in {self.url}"
