@@ -3,9 +3,10 @@
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -103,45 +104,96 @@ def verify(
     data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Check every file of a study against its checksum, and name what is damaged or missing."""
+    """Check every file of a study or a search: what is damaged, missing, or belongs elsewhere is named."""
     look_for_data(data_root)
-    from lratlas.study.store import Store
-    from lratlas.study.verify import faults, find_unchecked
+    from lratlas.study.folder import holds_search
 
-    store = Store.open(folder)
-    found = faults(store)
+    checked = _search(folder) if holds_search(folder) else _study(folder)
+    found = checked.faults()
     if found and repair:
         with redirect_stdout(sys.stderr):
-            _repair(store, found)
-    left = faults(store) if found and repair else found
-    without = find_unchecked(store)
+            checked.repair(found)
+    left = checked.faults() if found and repair else found
+    without, unfinished = checked.unchecked(), 0 if found else checked.unfinished()
     if as_json:
-        print_json({"faults": [asdict(each) for each in found], "left": len(left), "unchecked": without})
+        facts = {"left": len(left), "unchecked": without, "unfinished": unfinished}
+        print_json({"faults": [asdict(each) for each in found], **facts})
     else:
         for each in found:
             say(f"{each.path}: {each.what}")
         for path in without:
             say(f"{path}: has no checksum")
-        say(_sentence(len(found), len(left), len(without)))
+        if unfinished:
+            say(f"Jobs that are not done yet: {unfinished}")
+        say(_sentence(len(found), len(left), len(without), checked.again))
     if left:
         raise typer.Exit(DAMAGED)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Checked:
+    """How a folder is checked.
+
+    Attributes:
+        faults: What is wrong.
+        repair: Puts that right.
+        unchecked: The files without a checksum.
+        unfinished: How many jobs are not done yet.
+        again: What has become of files that were wrong.
+    """
+
+    faults: "Callable[[], list[Fault]]"
+    repair: "Callable[[list[Fault]], None]"
+    unchecked: Callable[[], list[str]]
+    unfinished: Callable[[], int]
+    again: str
+
+
+def _study(folder: str) -> _Checked:
+    from lratlas.study.store import Store
+    from lratlas.study.verify import count_open, faults, find_unchecked
+
+    store = Store.open(folder)
+    return _Checked(
+        faults=partial(faults, store),
+        repair=partial(_repair, store),
+        unchecked=partial(find_unchecked, store),
+        unfinished=partial(count_open, store),
+        again="were made again",
+    )
+
+
+def _search(folder: str) -> _Checked:
+    from lratlas.paths import expand_home
+    from lratlas.search.verify import find_unchecked, search_faults, set_aside
+
+    path = expand_home(folder)
+    return _Checked(
+        faults=partial(search_faults, path),
+        repair=partial(set_aside, path),
+        unchecked=partial(find_unchecked, path),
+        unfinished=int,
+        again="were set aside; the search trains again what they held",
+    )
+
+
 def _repair(store: "Store", found: "Sequence[Fault]") -> None:
-    """Set notes aside, and train or measure the rest again."""
+    """Set notes aside, put the spec back if need be, and train or measure the rest again."""
     from lratlas.api.explore import resume
-    from lratlas.study.verify import is_note
+    from lratlas.study.verify import is_note, put_spec_back
 
     notes = [each.path for each in found if is_note(each.path)]
     for path in notes:
         store.set_aside(path)
+    if put_spec_back(store):
+        notice("spec.toml is put back as it was planned; the altered one, if there is one, is in damaged/.")
     if len(notes) < len(found):
         resume(store.url, workers=CORES, notice=notice)
 
 
-def _sentence(found: int, left: int, without: int) -> str:
+def _sentence(found: int, left: int, without: int, again: str) -> str:
     if left:
         return f"{left} files are not as they were written; `lratlas verify --repair` makes them again."
     if found:
-        return f"{found} files were made again; what they were is in damaged/."
+        return f"{found} files {again}; what they were is in damaged/."
     return "Every other file is as it was written." if without else "Every file is as it was written."

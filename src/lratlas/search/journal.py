@@ -9,17 +9,18 @@ process ends, however it ends; no clock is involved.
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
-from lratlas.errors import SearchError, SpecError
+from lratlas.errors import SearchError, SpecError, StudyError
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import Search, make_search
 from lratlas.study.files import KEY, open_json, open_unlinked, seal_json, sweep, write_file
@@ -32,7 +33,7 @@ JOURNAL = "journal.jsonl"
 CLAIMS = "claims"
 CHECKPOINT = "checkpoint.safetensors"
 """The state of the model that a full training can continue from, where the search writes it."""
-_WITHDRAWN = "withdrawn"
+_WITHDRAWN, _ID = "withdrawn", "search"
 _RESULT = TypeAdapter(SegmentResult)
 
 
@@ -89,7 +90,8 @@ def raise_budget(folder: Path, budget: object) -> None:
 
 
 def _write(folder: Path, search: Search) -> None:
-    write_file(folder / SETTINGS, seal_json(search.model_dump(mode="json")).encode())
+    of = _id_of(folder) or _id_in_journal(folder) or uuid4().hex
+    write_file(folder / SETTINGS, seal_json({_ID: of, **search.model_dump(mode="json")}).encode())
 
 
 def _create(folder: Path, settings: Mapping[str, object]) -> None:
@@ -115,7 +117,8 @@ def read_settings(folder: Path) -> Search:
         SearchError: There is none, or its file is damaged.
     """
     try:
-        return make_search(**read_object((folder / SETTINGS).read_bytes()))
+        settings = read_object((folder / SETTINGS).read_bytes())
+        return make_search(**{name: value for name, value in settings.items() if name != _ID})
     except FileNotFoundError as error:
         raise SearchError(f"There is no search in {folder}: it has no {SETTINGS}.") from error
     except (OSError, ValueError, TypeError, RecursionError, SpecError) as error:
@@ -136,21 +139,82 @@ def read_results(folder: Path) -> list[SegmentResult]:
         return []
     except OSError as error:
         raise SearchError(f"{folder / JOURNAL} cannot be read: {error.strerror or error}.") from error
-    lines = text.split(b"\n")[:-1]
-    results = dict[str, SegmentResult]()
-    for number, line in enumerate(lines, start=1):
+    results, of = dict[str, SegmentResult](), _id_of(folder)
+    for number, line in enumerate(text.split(b"\n")[:-1], start=1):
         try:
-            record = read_object(line)
-            if _WITHDRAWN in record:
-                for name in record[_WITHDRAWN]:
-                    results.pop(name, None)
-                continue
-            result = _result(record)
+            read = read_line(line, of)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = " ".join(str(error).split())  # a damaged name may hold a line break
-            raise SearchError(f"Line {number} of {folder / JOURNAL} is damaged: {reason}") from error
-        results.setdefault(result.segment.name, result)
+            raise SearchError(
+                f"Line {number} of {folder / JOURNAL} is damaged: {reason}; `lratlas verify --repair` takes such lines"
+                " out of it."
+            ) from error
+        if isinstance(read, SegmentResult):
+            results.setdefault(read.segment.name, read)
+        else:
+            for name in read:
+                results.pop(name, None)
     return list(results.values())
+
+
+def read_line(line: bytes, of: str | None) -> SegmentResult | list[str]:
+    """A line of the journal: a result, or the names of the segments whose results it withdraws.
+
+    Args:
+        line: The line.
+        of: The id of the search; None where an earlier version began it.
+
+    Raises:
+        ValueError: It is no such line, was altered, or is another search's.
+        TypeError: The same.
+        KeyError: The same.
+    """
+    record = read_object(line)
+    if record.pop(_ID, of) not in {of, None}:
+        raise ValueError("it is another search's")
+    return [*record[_WITHDRAWN]] if _WITHDRAWN in record else _result(record)
+
+
+def mend_journal(folder: Path) -> list[int]:
+    """Take lines that cannot be read out of the journal, of which a copy is kept in ``damaged/``.
+
+    Returns:
+        Their numbers.
+
+    Raises:
+        SearchError: The folder cannot be written.
+    """
+    try:
+        with _lock_of(folder, JOURNAL):
+            kept = list[bytes]()
+            bad = damaged_lines(folder, kept.append)
+            if bad:
+                at = _place(folder)
+                at.set_aside(JOURNAL)
+                at.write_bytes(JOURNAL, b"".join(line + b"\n" for line in kept))
+            return bad
+    except (OSError, StudyError) as error:
+        raise SearchError(f"{folder / JOURNAL} cannot be written: {error}") from error
+
+
+def damaged_lines(folder: Path, keep: Callable[[bytes], object] = bool) -> list[int]:
+    """The numbers of the lines of the journal that cannot be read.
+
+    Args:
+        folder: The folder of the search.
+        keep: Called with each line that can.
+    """
+    if not (folder / JOURNAL).exists():
+        return []
+    bad, of = list[int](), _id_of(folder)
+    for number, line in enumerate((folder / JOURNAL).read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            read_line(line, of)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            bad.append(number)
+        else:
+            keep(line)
+    return bad
 
 
 def journal_size(folder: Path) -> int:
@@ -181,7 +245,9 @@ def withdraw_results(folder: Path, names: Sequence[str]) -> None:
 
 def _append(folder: Path, records: Sequence[Mapping[str, object]]) -> None:
     """Add lines to the journal, all of them or none."""
-    lines = b"".join(seal_json(record).encode() for record in records)
+    of = _id_of(folder)
+    stated = {_ID: of} if of else {}
+    lines = b"".join(seal_json(stated | record).encode() for record in records)
     try:
         with _lock_of(folder, JOURNAL), open_unlinked(folder / JOURNAL, "ab+") as file:
             _drop_torn_line(file)
@@ -221,7 +287,25 @@ def claim(folder: Path, name: str) -> Lock | None:
 
 def _lock_of(folder: Path, name: str, *, within: str = ".") -> Lock:
     """The lock that goes with a file of the search, or with a segment."""
-    return Lock(Folder(LocalFileSystem(), str((folder / within).absolute())), f"{name}.lock")
+    return Lock(_place(folder / within), f"{name}.lock")
+
+
+def _place(folder: Path) -> Folder:
+    return Folder(LocalFileSystem(), str(folder.absolute()))
+
+
+def _id_of(folder: Path) -> str | None:
+    """The id of a search, which its settings and each line of its journal state; None before it has settings."""
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        return read_object((folder / SETTINGS).read_bytes()).get(_ID)
+    return None
+
+
+def _id_in_journal(folder: Path) -> str | None:
+    """The id that the first line of the journal states, for settings that were lost."""
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        return read_object((folder / JOURNAL).read_bytes().partition(b"\n")[0]).get(_ID)
+    return None
 
 
 def _drop_torn_line(file: Any) -> None:

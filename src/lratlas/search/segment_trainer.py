@@ -24,7 +24,7 @@ from lratlas.search.segments import BLOCKS, Segment
 from lratlas.search.train_state import load_state, remove_all_states, remove_state, stops, store_state
 from lratlas.stacks.strategy import faster_strategy, faster_threads
 from lratlas.stacks.tensors import initial_tensors, samples
-from lratlas.study.files import write_file
+from lratlas.study.files import KEY, PLACEHOLDER, seal, write_file
 from lratlas.study.store import open_weights, seal_weights
 from lratlas.training.averaging import add_checkpoint, average_tails
 from lratlas.training.batches import augmentation_draws, batch_indices
@@ -38,6 +38,7 @@ from lratlas.training.trainer import train_stack
 
 STATES = "states"
 """The folder of final states, within that of the search."""
+_WEIGHTS = ".safetensors"
 _STRATEGY, _THREADS = "strategy.txt", "threads.txt"
 _LANES = 8  # LRs that are trained together, about
 _CHECKPOINTS = 16  # that enter an average, at most
@@ -173,7 +174,7 @@ def train_segments(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list
     with preserve_generators():
         trained = _train_stack(trainer, segments, so_far, at, data)
     for name in names[0]:
-        write_file(_path(trainer, name), seal_weights(_state(trained.stack, names, name)))
+        write_file(_path(trainer, name), seal_weights(_state(trained.stack, names, name), f"{STATES}/{name}{_WEIGHTS}"))
     remove_state(trainer.states, segments)
     return _results(trainer, first, trained, data)
 
@@ -347,7 +348,7 @@ def _final_states(trainer: SegmentTrainer, names: Sequence[str], *, step: int) -
 
 
 def _path(trainer: SegmentTrainer, name: str) -> Path:
-    return trainer.states / f"{name}.safetensors"
+    return trainer.states / f"{name}{_WEIGHTS}"
 
 
 def write_checkpoint(trainer: SegmentTrainer, segment: Segment) -> Path:
@@ -369,6 +370,8 @@ def write_checkpoint(trainer: SegmentTrainer, segment: Segment) -> Path:
         "step": str(segment.stop),
         "lr": repr(segment.lr),
         "seed": str(segment.seed),
+        KEY: PLACEHOLDER,
     }
-    write_file(path, save({name: value.detach().cpu().clone().contiguous() for name, value in state.items()}, about))
+    saved = save({name: value.detach().cpu().clone().contiguous() for name, value in state.items()}, about)
+    write_file(path, seal(saved))
     return path

@@ -8,7 +8,7 @@ from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.study.description import path_of
 from lratlas.study.jobs import Grid, Job, Training
 from lratlas.study.plan import Plan, needs
-from lratlas.study.progress import is_done, listing, table_of
+from lratlas.study.progress import listing, table_of
 from lratlas.study.store import Store
 
 ANALYSIS = ("regimes", "boundaries", "sparsity", "power_law", "claims")
@@ -125,12 +125,6 @@ def _surely_done(store: Store, plan: Plan) -> set[str]:
         done |= missing
         left += [jobs[name] for name in missing]
     return done
-
-
-def count_open(store: Store, plan: Plan | None) -> int:
-    """How many jobs of a plan are not done."""
-    there = listing(store)
-    return sum(not is_done(there, job) for job in plan.jobs) if plan else 0
 
 
 def _has_begun(there: Store, job: Training) -> bool:

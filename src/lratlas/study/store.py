@@ -25,7 +25,7 @@ _TABLE = ".parquet"
 _WEIGHTS = ".safetensors"
 STACK = "stack"
 """What the names of tensors begin with that are of no single run."""
-_PLACE = "path"
+PLACE = "path"
 """Where the metadata of a file state its place in the folder."""
 
 
@@ -71,7 +71,7 @@ class Store(Folder):
         """
         path = self._table_path(table, part)
         buffer = io.BytesIO()
-        metadata = {formats.KEY: str(formats.FORMAT), _PLACE: path, files.KEY: files.PLACEHOLDER}
+        metadata = {formats.KEY: str(formats.FORMAT), PLACE: path, files.KEY: files.PLACEHOLDER}
         _fit_schema(table, frame, self.schema(table)).write_parquet(buffer, metadata=metadata)
         with _sealing(path):
             data = files.seal(buffer.getvalue())
@@ -153,7 +153,7 @@ class Store(Folder):
             tensors = open_weights(data)
         except ValueError as error:
             raise self._damage(path, str(error)) from error
-        self._check_place(path, _metadata(data).get(_PLACE))
+        self._check_place(path, weights_metadata(data).get(PLACE))
         return tensors
 
     def has_weights(self, name: str) -> bool:
@@ -230,7 +230,7 @@ class Store(Folder):
             frame = formats.migrate_part(table, frame, stated) if table in SCHEMAS else frame
         except (PolarsError, ValueError) as error:
             raise self._damage(path, "is not a Parquet file") from error
-        self._check_place(path, metadata.get(_PLACE))
+        self._check_place(path, metadata.get(PLACE))
         if frame.schema != self.schema(table):
             raise self._damage(path, f"does not have the columns of the table {table}")
         return frame
@@ -294,12 +294,17 @@ def seal_weights(tensors: "Mapping[str, Tensor]", path: str = "") -> bytes:
 
     # Copies, since safetensors refuses tensors that share memory.
     values = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-    stated = {_PLACE: path} if path else {}
+    stated = {PLACE: path} if path else {}
     return files.seal(save(values, metadata={**stated, files.KEY: files.PLACEHOLDER}))
 
 
-def _metadata(data: bytes) -> dict[str, str]:
-    """What a safetensors file says of itself, in the JSON behind eight bytes that hold its length."""
+def weights_metadata(data: bytes) -> dict[str, str]:
+    """What a safetensors file says of itself, in the JSON behind eight bytes that hold its length.
+
+    Raises:
+        ValueError: It is no such file.
+        AttributeError: The same.
+    """
     return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
 
 

@@ -10,6 +10,7 @@ from lratlas.study.expected import MISSING, Fault, file_faults
 from lratlas.study.files import ALTERED, KEY, digest
 from lratlas.study.folder import SPEC
 from lratlas.study.plan import COPY, PLAN, Plan, read_copy, read_planned_spec, read_stored_plan, read_stored_spec
+from lratlas.study.progress import is_done, listing
 from lratlas.study.records import FAILURES, SESSIONS, Failure, Note, Session, read_note
 from lratlas.study.store import Store
 
@@ -64,6 +65,15 @@ def find_unchecked(store: Store) -> list[str]:
     if plan and KEY not in json.loads(store.read_text(PLAN)):
         without.append(PLAN)
     return sorted(without)
+
+
+def count_open(store: Store) -> int:
+    """How many jobs of a study's plan are not done, whose files are not missed yet."""
+    plan = read_copy(store)
+    with suppress(DamagedFile):
+        plan = read_stored_plan(store)
+    there = listing(store)
+    return sum(not is_done(there, job) for job in plan.jobs) if plan else 0
 
 
 def is_note(path: str) -> bool:

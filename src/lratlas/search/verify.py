@@ -1,0 +1,84 @@
+"""What is wrong with the files of a search, and what is set aside so that the search trains it again."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from fsspec.implementations.local import LocalFileSystem
+
+from lratlas.errors import SearchError
+from lratlas.search.journal import CHECKPOINT, JOURNAL, SETTINGS, damaged_lines, mend_journal, read_settings
+from lratlas.study.expected import MISSING, Fault
+from lratlas.study.files import ALTERED, KEY, is_intact
+from lratlas.study.folder import Folder
+from lratlas.study.store import PLACE, weights_metadata
+
+_STATES = "states"
+_RESULT = "advice.json"  # written as soon as there are results
+
+
+def search_faults(folder: Path) -> list[Fault]:
+    """Everything that is wrong with a search's files; reads all of them.
+
+    The settings, every line of the journal, the states and the checkpoint hold a checksum of themselves, lines also
+    the id of their search, and states their own path. Pages and advice follow from the journal and are not checked.
+
+    Args:
+        folder: The folder of the search.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    found = list[Fault]()
+    try:
+        read_settings(folder)
+    except SearchError:
+        found.append(Fault(path=SETTINGS, what=ALTERED))
+    else:  # without settings it is not known whose lines they are
+        found += [Fault(path=JOURNAL, what=f"line {line} {_OTHER}") for line in damaged_lines(folder)]
+    if (folder / _RESULT).exists() and not (folder / JOURNAL).exists():
+        found.append(Fault(path=JOURNAL, what=MISSING))
+    return [*found, *_of_weights(folder)]
+
+
+_OTHER = "was altered, or is another search's"
+
+
+def set_aside(folder: Path, found: Iterable[Fault]) -> None:
+    """Move damaged files, and of the journal its damaged lines, into ``damaged/``.
+
+    Raises:
+        SearchError: The folder cannot be written.
+        StudyError: The same.
+    """
+    at = Folder(LocalFileSystem(), str(folder.absolute()))
+    for path in sorted({each.path for each in found}):
+        if path == JOURNAL:
+            mend_journal(folder)
+        elif at.exists(path):
+            at.set_aside(path)
+
+
+def find_unchecked(folder: Path) -> list[str]:
+    """The files that have no checksum, since an earlier version wrote them."""
+    path = folder / CHECKPOINT
+    return [CHECKPOINT] if path.is_file() and _says_nothing(path.read_bytes()) else []
+
+
+def _of_weights(folder: Path) -> Iterator[Fault]:
+    for path in (*sorted((folder / _STATES).glob("*.safetensors")), folder / CHECKPOINT):
+        name = path.relative_to(folder).as_posix()
+        data = path.read_bytes() if path.is_file() else None
+        if data is None or (path.name == CHECKPOINT and _says_nothing(data)):
+            continue
+        if not is_intact(data):
+            yield Fault(path=name, what=ALTERED)
+        elif (stated := weights_metadata(data).get(PLACE, name)) != name:
+            yield Fault(path=name, what=f"is a copy of {stated}")
+
+
+def _says_nothing(data: bytes) -> bool:
+    """Whether a file of weights has no checksum, and is one."""
+    try:
+        return KEY not in weights_metadata(data)
+    except (ValueError, AttributeError):
+        return False
