@@ -3,6 +3,42 @@
 import os
 import signal
 import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+PATIENCE = 9.5
+"""Seconds that a process has to end in good order."""
+
+
+@contextmanager
+def ended_in_time(number: int, end: Callable[[], object]) -> Generator[None]:
+    """Where a signal comes inside, have ``end`` called in a thread some seconds later, if the process is still there.
+
+    Python calls a signal's handler between two steps of the main thread, which may be deep in a computation for long.
+
+    Args:
+        number: The signal, which has a handler.
+        end: Ends the process.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while came := os.read(reading, 64):
+            if number in came:
+                time.sleep(PATIENCE)
+                end()
+        os.close(reading)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+        os.close(writing)
 
 
 def reset_process() -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cli.helpers import Ran, contents
 from lratlas.search.advice import Advice
 from lratlas.search.finder import Finder
+from lratlas.study.store import seal_weights
 from search.finder_helpers import LRS, a_finder, trained
 
 Run = Callable[..., Ran]
@@ -90,11 +92,65 @@ def test_the_report_of_a_search_is_written_again(search: Finder, run: Run):
     assert (search.folder / "advice.html").exists()
 
 
-@pytest.mark.parametrize("command", ["resume", "verify", "compare", "serve"])
+@pytest.mark.parametrize("command", ["resume", "compare", "serve"])
 def test_commands_for_studies_say_that_it_is_a_search(search: Finder, refused: Refused, command: str):
     folder = search.folder
     said = f"{folder} is a search for an initial LR, not a study; `lratlas status {folder}` shows it"
     assert said in refused(command, folder)
+
+
+def spoil(search: Finder, deed: str) -> tuple[str, str]:
+    """Spoil a file of a search; its name, and what is wrong with it."""
+    folder = search.folder
+    journal = folder / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    if deed == "settings":
+        (folder / "search.json").write_text((folder / "search.json").read_text().replace("steps", "stebs", 1))
+        return "search.json", "was cut short or altered"
+    if deed == "line":
+        journal.write_text("".join([lines[0], lines[1].replace("seed0", "seed1"), *lines[2:]]))
+        return "journal.jsonl", "line 2 was altered, or is another search's"
+    if deed == "line of another search":
+        other = a_finder(folder.parent / "other")
+        asked = other.ask()
+        assert asked is not None
+        other.tell(asked, **trained(asked))
+        journal.write_text("".join([*lines, (other.folder / "journal.jsonl").read_text()]))
+        return "journal.jsonl", f"line {len(lines) + 1} was altered, or is another search's"
+    if deed == "journal":
+        (folder / "advice.json").write_text("{}")
+        journal.unlink()
+        return "journal.jsonl", "is missing"
+    (folder / "states").mkdir()
+    data = seal_weights({"a/weights/x": torch.ones(2)}, "states/a.safetensors")
+    name = "states/b.safetensors" if deed == "state of another segment" else "checkpoint.safetensors"
+    (folder / name).write_bytes(data if "state" in deed else data[:-1] + b"!")
+    return name, "is a copy of states/a.safetensors" if "state" in deed else "was cut short or altered"
+
+
+@pytest.mark.parametrize(
+    "deed", ["settings", "line", "line of another search", "journal", "state of another segment", "checkpoint"]
+)
+def test_what_is_wrong_with_a_search_is_named_and_set_aside(search: Finder, run: Run, deed: str):
+    assert run("verify", search.folder) == Ran(code=0, out="Every file is as it was written.\n", err="")
+    before = {each.segment.name for each in search.results}
+    path, what = spoil(search, deed)
+    ran = run("verify", search.folder)
+    assert ran.code == 1
+    assert f"{path}: {what}" in ran.out.splitlines()
+    repaired = run("verify", search.folder, "--repair")
+    assert repaired.code == (1 if deed in {"settings", "journal"} else 0)
+    if deed == "journal":  # its segments are trained again
+        return
+    assert (search.folder / "damaged" / path).exists()
+    if deed == "settings":
+        assert repaired.out.splitlines()[-1].startswith("Faults: 1;")
+        assert "There is no search" in run("status", search.folder).err
+        assert len(a_finder(search.folder).results) == len(before)
+    assert run("verify", search.folder).code == 0
+    kept = {each.segment.name for each in Finder(search.folder).results}
+    assert len(before - kept) == (1 if deed == "line" else 0)
+    assert kept <= before
 
 
 def test_a_damaged_search_is_named(search: Finder, refused: Refused):

@@ -24,7 +24,7 @@ def test_damage_is_named_and_made_again(study: Path, explored: Explored, run: Ru
     assert ran.out.splitlines() == [
         f"{weights.relative_to(study)}: is missing",
         f"{traces.relative_to(study)}: was cut short or altered",
-        "2 files are not as they were written; `lratlas verify --repair` makes them again.",
+        "Faults: 2; `lratlas verify --repair` makes that again.",
     ]
     assert [each["path"] for each in json.loads(run("verify", study, "--json").out)["faults"]] == [
         str(weights.relative_to(study)),
@@ -33,7 +33,7 @@ def test_damage_is_named_and_made_again(study: Path, explored: Explored, run: Ru
     with workerless():
         repaired = run("verify", study, "--repair")
     assert repaired.code == 0
-    assert repaired.out.splitlines()[-1] == "2 files were made again; what they were is in damaged/."
+    assert repaired.out.splitlines()[-1] == "Faults: 2, made again; what was there is in damaged/."
     assert run("verify", study).code == 0
     assert_same_tables(study, explored)
 

@@ -2,6 +2,7 @@ import errno
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -134,13 +135,18 @@ def test_a_link_to_a_file_is_read_and_never_written_through(folder: Folder, tmp_
     assert folder.files("checkpoints") == []
 
 
+def created(place: Path, text: str) -> str:
+    """The spec that a folder has as soon as it is made."""
+    return Folder.create(place, text).read_text("spec.toml")
+
+
 def test_of_two_that_make_a_study_in_an_empty_folder_one_succeeds(tmp_path: Path):
     for number in range(60):
         place = tmp_path / str(number)
         place.mkdir()
         specs = [f"name = {each}" for each in range(4)]
         with ThreadPoolExecutor(4) as pool:
-            seen = set(pool.map(lambda text: Folder.create(place, text).read_text("spec.toml"), specs))
+            seen = set(pool.map(partial(created, place), specs))
         assert len(seen) == 1
         assert seen < {*specs}
 

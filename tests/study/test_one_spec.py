@@ -19,7 +19,7 @@ from lratlas.study.plan import read_stored_plan
 from lratlas.study.run import open_study, run_study
 from lratlas.study.store import Store
 from lratlas.study.verify import faults
-from study.test_faults import AVERAGE, SPEC
+from study.test_faults import AVERAGE, SPEC, silent
 
 GIVEN = SPEC.format(average=AVERAGE)
 OTHERS = {
@@ -73,7 +73,7 @@ def test_of_two_specs_that_both_found_the_folder_new_the_second_is_refused(
 def test_of_two_specs_that_are_started_at_once_one_is_done(spec_with: Callable[..., Spec], tmp_path: Path):
     specs, folder = (spec_with(), spec_with(*OTHERS["other steps"])), tmp_path / "study"
     with workerless(), undrawn(), ThreadPoolExecutor(2) as pool:
-        running = [pool.submit(explore, spec, folder=folder, notice=str) for spec in specs]
+        running = [pool.submit(explore, spec, folder=folder, notice=silent) for spec in specs]
         errors = [each.exception() for each in running]
     (winner,) = [spec for spec, error in zip(specs, errors, strict=True) if error is None]
     assert any("holds another study: `pretrain.steps`" in str(error) for error in errors)
@@ -93,26 +93,26 @@ def test_one_that_waited_adds_to_what_was_done_meanwhile(spec_with: Callable[...
 def test_a_spec_that_is_edited_during_a_run_changes_nothing_of_it(spec_with: Callable[..., Spec], tmp_path: Path):
     """The number of points on the way between two solutions is in no id: with another one other rows would come."""
 
-    def explored(name: str, edit: Callable[[Path], object]) -> Atlas:
+    def explored(name: str, edit: Callable[[Path], None]) -> Atlas:
         with undrawn(), ThreadPoolExecutor(1) as pool:
             return explore(
                 spec_with(),
                 folder=tmp_path / name,
                 executor=pool,
-                notice=str,
+                notice=silent,
                 progress=lambda _: edit(tmp_path / name / "spec.toml"),
             )
 
     def edit(path: Path) -> None:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         assert "interpolation = " in text
-        path.write_text(text.replace("interpolation = 3\n", "interpolation = 30\n"))
+        path.write_text(text.replace("interpolation = 3\n", "interpolation = 30\n"), encoding="utf-8")
 
     quiet, edited = explored("quiet", lambda _: None), explored("edited", edit)
     assert_frame_equal(quiet.table("pairs"), edited.table("pairs"), check_exact=True)
     assert [each.path for each in faults(edited.store)] == ["spec.toml"]
     with workerless(), pytest.raises(StudyError, match=r"spec\.toml in .* was altered: `measure\.interpolation` is 3"):
-        resume(tmp_path / "edited", notice=str)
+        resume(tmp_path / "edited", notice=silent)
 
 
 def test_a_worker_refuses_another_plan_than_its_own(spec_with: Callable[..., Spec], tmp_path: Path):

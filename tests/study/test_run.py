@@ -1,11 +1,13 @@
 """What a study holds at its end, and what calling it again, extending it and damaging it do."""
 
 import math
+import shutil
 from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import polars as pl
 import pytest
@@ -17,6 +19,7 @@ from lratlas import Task
 from lratlas.atlas import Atlas, load
 from lratlas.config.spec import spec_from
 from lratlas.errors import SpecError, StudyError, TaskError
+from lratlas.execute.messages import failure
 from lratlas.models.mlp import MLP
 from lratlas.study.files import digest, open_json, seal_json
 from lratlas.study.run import open_study, run_study
@@ -412,3 +415,17 @@ def test_features_of_four_classes_are_compared_with_a_guess_among_four(
     excess = [max(accuracy - 1 / 4, 0) for accuracy in atlas.table("features")["accuracy"]]
     assert sum(excess) > 0
     assert atlas.table("sparsity")["top_share"].item() == pytest.approx(max(excess) / sum(excess))
+
+
+def test_a_folder_that_is_removed_during_a_run_ends_it_in_one_sentence(explored: Explored, tmp_path: Path):
+    write = Store.write_weights
+
+    def remove_first(store: Store, name: str, tensors: Any) -> None:
+        shutil.rmtree(store.root)
+        write(store, name, tensors)
+
+    removed = pytest.raises(StudyError, match="study was removed while it was worked on")
+    with patch.object(Store, "write_weights", remove_first), removed as caught:
+        explored(tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+    assert failure(caught.value)["final"], "a worker that meets it ends the whole study"

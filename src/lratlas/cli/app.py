@@ -44,7 +44,7 @@ from lratlas.cli.watch import watch
 from lratlas.config.preset_names import PRESETS
 from lratlas.errors import JobsFailed, LRAtlasError, SpecError
 from lratlas.notices import heard
-from lratlas.startup import reset_process
+from lratlas.startup import ended_in_time, reset_process
 
 if TYPE_CHECKING:
     from lratlas.atlas import Atlas
@@ -82,11 +82,16 @@ def main() -> None:
         told.set()
         sys.exit(TERMINATED)
 
+    def end_at_once() -> NoReturn:
+        if not told.is_set():
+            notice(_ended_message("terminated", words))
+        os._exit(TERMINATED)  # worker processes end when they find that this one has
+
     signal.signal(signal.SIGTERM, raise_terminated)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every sign
     try:
-        with heard(notice):
+        with heard(notice), ended_in_time(signal.SIGTERM, end_at_once):
             code = app(prog_name="lratlas", standalone_mode=False) or 0
         sys.stdout.flush()
     except LRAtlasError as error:

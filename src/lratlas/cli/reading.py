@@ -125,7 +125,7 @@ def verify(
             say(f"{path}: has no checksum")
         if unfinished:
             say(f"Jobs that are not done yet: {unfinished}")
-        say(_sentence(len(found), len(left), len(without), checked.again))
+        say(_sentence(checked, len(found), len(left), len(without)))
     if left:
         raise typer.Exit(DAMAGED)
 
@@ -139,14 +139,16 @@ class _Checked:
         repair: Puts that right.
         unchecked: The files without a checksum.
         unfinished: How many jobs are not done yet.
-        again: What has become of files that were wrong.
+        done: What becomes of files that are wrong.
+        mended: What has become of them.
     """
 
     faults: "Callable[[], list[Fault]]"
     repair: "Callable[[list[Fault]], None]"
     unchecked: Callable[[], list[str]]
     unfinished: Callable[[], int]
-    again: str
+    done: str
+    mended: str
 
 
 def _study(folder: str) -> _Checked:
@@ -159,7 +161,8 @@ def _study(folder: str) -> _Checked:
         repair=partial(_repair, store),
         unchecked=partial(find_unchecked, store),
         unfinished=partial(count_open, store),
-        again="were made again",
+        done="`lratlas verify --repair` makes that again",
+        mended="made again",
     )
 
 
@@ -173,7 +176,8 @@ def _search(folder: str) -> _Checked:
         repair=partial(set_aside, path),
         unchecked=partial(find_unchecked, path),
         unfinished=int,
-        again="were set aside; the search trains again what they held",
+        done="`lratlas verify --repair` sets that aside, and `lratlas find` makes it again",
+        mended="set aside; `lratlas find` makes it again",
     )
 
 
@@ -191,9 +195,9 @@ def _repair(store: "Store", found: "Sequence[Fault]") -> None:
         resume(store.url, workers=CORES, notice=notice)
 
 
-def _sentence(found: int, left: int, without: int, again: str) -> str:
+def _sentence(checked: _Checked, found: int, left: int, without: int) -> str:
     if left:
-        return f"{left} files are not as they were written; `lratlas verify --repair` makes them again."
+        return f"Faults: {left}; {checked.done}."
     if found:
-        return f"{found} files {again}; what they were is in damaged/."
+        return f"Faults: {found}, {checked.mended}; what was there is in damaged/."
     return "Every other file is as it was written." if without else "Every file is as it was written."

@@ -24,12 +24,11 @@ from lratlas.errors import SearchError, SpecError, StudyError
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import Search, make_search
 from lratlas.study.files import KEY, open_json, open_unlinked, seal_json, sweep, write_file
-from lratlas.study.folder import SEARCH, Folder
+from lratlas.study.folder import JOURNAL, SEARCH, Folder
 from lratlas.study.lock import Lock
 from lratlas.text import replace_nonfinite
 
 SETTINGS = SEARCH
-JOURNAL = "journal.jsonl"
 CLAIMS = "claims"
 CHECKPOINT = "checkpoint.safetensors"
 """The state of the model that a full training can continue from, where the search writes it."""

@@ -6,10 +6,10 @@ from pathlib import Path
 from fsspec.implementations.local import LocalFileSystem
 
 from lratlas.errors import SearchError
-from lratlas.search.journal import CHECKPOINT, JOURNAL, SETTINGS, damaged_lines, mend_journal, read_settings
+from lratlas.search.journal import CHECKPOINT, SETTINGS, damaged_lines, mend_journal, read_settings
 from lratlas.study.expected import MISSING, Fault
 from lratlas.study.files import ALTERED, KEY, is_intact
-from lratlas.study.folder import Folder
+from lratlas.study.folder import JOURNAL, Folder
 from lratlas.study.store import PLACE, weights_metadata
 
 _STATES = "states"
@@ -32,7 +32,7 @@ def search_faults(folder: Path) -> list[Fault]:
     try:
         read_settings(folder)
     except SearchError:
-        found.append(Fault(path=SETTINGS, what=ALTERED))
+        found.append(Fault(path=SETTINGS, what=ALTERED if (folder / SETTINGS).exists() else MISSING))
     else:  # without settings it is not known whose lines they are
         found += [Fault(path=JOURNAL, what=f"line {line} {_OTHER}") for line in damaged_lines(folder)]
     if (folder / _RESULT).exists() and not (folder / JOURNAL).exists():

@@ -1,6 +1,6 @@
 """Which files a study has when all jobs of its plan are done, and which of those that are there are none of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lratlas.errors import DamagedFile
@@ -118,7 +118,7 @@ def _surely_done(store: Store, plan: Plan) -> set[str]:
     there, holders = listing(store), plan.holders()
     ended = [job for job in plan.jobs if job.id in there.parts(_table(job))]
     begun = [job for job in plan.trainings if job not in ended and _has_begun(there, job)]
-    left, done = [job for job in (*ended, *begun)], {job.id for job in ended}
+    left, done = [*ended, *begun], {job.id for job in ended}
     jobs = {job.id: job for job in plan.jobs}
     while left:
         missing = needs(left.pop(), holders) - done

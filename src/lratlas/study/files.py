@@ -71,7 +71,7 @@ def open_unlinked(path: Path, mode: str) -> IO[Any]:
         # A pipe in its place would be waited for.
         return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
-    return open(path, mode, opener=opener)  # noqa: PTH123, SIM115 - with an opener; it is for the caller to close
+    return open(path, mode, opener=opener)
 
 
 def make_folder(folder: Path, name: str, data: bytes) -> None:

@@ -24,8 +24,8 @@ from lratlas.study.files import TEMPORARY, make_folder, sweep, write_file
 
 SPEC = "spec.toml"
 REPORT, FIGURES = "report.html", "figures"
-SEARCH = "search.json"
-"""The file that a search for an initial LR has in its folder."""
+SEARCH, JOURNAL = "search.json", "journal.jsonl"
+"""The files that a search for an initial LR has in its folder: its settings, and its results once there are any."""
 PYTHON = "python"
 """The task preset of studies whose task a spec cannot describe."""
 AGAIN = "run the same explore() call again"
@@ -40,7 +40,7 @@ def holds_search(folder: str | Path) -> bool:
     if "://" in os.fspath(folder):
         return False
     path = expand_home(folder)
-    return (path / SEARCH).is_file() and not (path / _PLANNED).exists()
+    return any((path / name).is_file() for name in (SEARCH, JOURNAL)) and not (path / _PLANNED).exists()
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ class Folder:
         """See that no folder above a file is a link: a stranger may have made it, to have files elsewhere replaced."""
         above = path.rsplit("/", 1)[0]
         while len(above) > len(self.root):
-            if os.path.islink(above):
+            if Path(above).is_symlink():
                 raise StudyError(
                     f"{above} is a link to a folder, which a study cannot have: nothing is read or written through it."
                     " Put the folder itself in its place; single files may be links."

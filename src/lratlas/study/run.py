@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lratlas.config.sections import Spec
 from lratlas.config.spec import extends, spec_text
 from lratlas.errors import DamagedFile, StudyError
+from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.study.folder import SPEC
 from lratlas.study.formats import FORMAT
 from lratlas.study.lock import hold_lock
@@ -163,7 +164,7 @@ def _make_or_extend_plan(
 
     from lratlas.config.tasks import own_code, tasks_from
     from lratlas.execute.run_job import one_thread
-    from lratlas.study.plan import Checked, with_own_versions
+    from lratlas.study.plan import Checked
     from lratlas.study.planning import make_plan
     from lratlas.study.preflight import (
         check_task,
@@ -177,7 +178,6 @@ def _make_or_extend_plan(
         check_spec_holds,
         check_task_holds,
         describe,
-        forget_segments,
         reconcile_plan,
         set_faulty_aside,
         was_finished_earlier,
@@ -202,10 +202,9 @@ def _make_or_extend_plan(
     if old:
         check_task_holds(store, old, seeds, parts)
     set_faulty_aside(store, old, notice)
-    if spec != stored:
-        text = spec_text(spec)
-    if not old and spec != stored:
-        store.write_text(SPEC, text)  # planning may take long
+    asked = None if spec == stored else spec_text(spec)
+    if asked and not old:
+        store.write_text(SPEC, asked)  # planning may take long
     task = known.of(0)
     check_task(spec, task)
     measured = measurement_options(spec, task, extras)
@@ -236,11 +235,10 @@ def _make_or_extend_plan(
     )
     if old:
         check_spec_holds(store, old, planned(with_plrs(spec, bisected)))
-        if reason := extends(read_planned_spec(store, old) if old.spec else stored, spec):
-            raise StudyError(f"spec.toml in {store.url} was altered: {reason}")
+        _refuse_edited(store, spec, old)
     plan = planned(with_plrs(spec, {*bisected, *more}), old=old).model_copy(
         update={
-            "spec": text,
+            "spec": asked or text,
             "made_with": old.made_with if old else (),
             "task_parts": parts,
             "checked": Checked(**asdict(task.conformance)),
@@ -249,18 +247,30 @@ def _make_or_extend_plan(
     describe(store, extras)
     if not old:
         set_faulty_aside(store, plan, notice)  # before there is a plan: it is done again after an interruption
-    elif old.jobs == plan.jobs:
-        plan = plan.model_copy(update={"finished": old.finished})
+    if asked and old:
+        store.write_text(SPEC, asked)
+    return _keep_plan(store, old, plan)
+
+
+def _keep_plan(store: Store, old: "Plan | None", plan: "Plan") -> "Plan":
+    """Store the plan, with the versions that work on it and whether all of it was done once, and what goes with it."""
+    from lratlas.study.plan import with_own_versions
+    from lratlas.study.reconcile import forget_segments
+
     there = listing(store)
     if not old or not all(is_done(there, job) for job in plan.jobs):
         plan = with_own_versions(plan)
-    if old and spec != stored:
-        store.write_text(SPEC, text)
+    plan = plan.model_copy(update={"finished": old is not None and old.finished and old.jobs == plan.jobs})
     store_plan(store, plan)
-    if old:
-        _remove_superseded(store, old, plan)
+    _remove_superseded(store, old, plan)
     forget_segments(store, plan)
     return plan
+
+
+def _refuse_edited(store: Store, spec: Spec, plan: "Plan") -> None:
+    """Refuse a spec that was edited in what is in no run's id."""
+    if plan.spec and (reason := extends(read_planned_spec(store, plan), spec)):
+        raise StudyError(f"spec.toml in {store.url} was altered: {reason}")
 
 
 def _is_compiled(store: Store, spec: Spec, old: "Plan | None", notice: Callable[[str], None]) -> bool:
@@ -275,11 +285,12 @@ def _is_compiled(store: Store, spec: Spec, old: "Plan | None", notice: Callable[
     return compiled
 
 
-def _remove_superseded(store: Store, old: "Plan", plan: "Plan") -> None:
+def _remove_superseded(store: Store, old: "Plan | None", plan: "Plan") -> None:
     """Remove measurements of a smaller grid, or on other samples."""
     planned = {job.id for job in plan.measurements}
-    for job in old.measurements:
-        if job.id not in planned:
+    replaced = {measurement.name for measurement in MEASUREMENTS if measurement.needs.replaces}
+    for job in old.measurements if old else ():
+        if job.measurement in replaced and job.id not in planned:
             store.remove_part(table_of(job), job.id)
 
 

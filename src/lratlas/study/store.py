@@ -93,9 +93,7 @@ class Store(Folder):
         """
         return self.exists(self._table_path(table, part))
 
-    def read_table(
-        self, table: str, part: str | None = None, *, among: Container[str] | None = None
-    ) -> pl.DataFrame:
+    def read_table(self, table: str, part: str | None = None, *, among: Container[str] | None = None) -> pl.DataFrame:
         """Read a table, or one part of it.
 
         Args:
