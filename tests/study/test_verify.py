@@ -1,10 +1,14 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cheaper import workerless
+from lratlas.study.expected import Fault
+from lratlas.study.plan import read_stored_plan
 from lratlas.study.store import Store
-from lratlas.study.verify import Fault, faults, find_unchecked
+from lratlas.study.verify import count_open, faults, find_unchecked
 from study.fixtures import explored_in
 
 
@@ -17,31 +21,32 @@ def test_a_study_as_it_was_written_has_no_faults(store: Store):
     assert faults(store) == []
 
 
-def test_each_damaged_or_missing_file_is_named(store: Store):
-    root = Path(store.root)
-    runs, traces = (sorted((root / "tables" / name).iterdir()) for name in ("runs", "traces"))
-    weights = root / "checkpoints" / f"{runs[0].stem}.safetensors"
-    runs[1].write_bytes(runs[1].read_bytes()[:-9])
-    weights.unlink()
-    lost = next(path for path in traces if path.stem.startswith(runs[0].stem))
-    lost.unlink()
-    plan = root / "plan.json"
-    plan_text = plan.read_text()
-    session = next((root / "sittings").iterdir())
-    session.write_text("{")
-    altered, missing = "was cut short or altered", "is missing"
-    names = {path: path.relative_to(root).as_posix() for path in (runs[1], weights, lost, session)}
-    expected = [
-        Fault(path=names[runs[1]], what=altered),
-        Fault(path=names[weights], what=missing),
-        Fault(path=names[lost], what=missing),
-        Fault(path=names[session], what=altered),
-    ]
-    assert faults(store) == sorted(expected, key=lambda fault: fault.path)
-    plan.write_text(plan_text.replace("float32", "float64", 1))
-    assert Fault(path="plan.json", what=altered) in faults(store)
-    (root / "spec.toml").write_text("name = ")
-    assert any(each.path == "spec.toml" and "altered" in each.what for each in faults(store))
+def test_of_an_unfinished_study_only_what_must_be_there_is_missed(
+    explored: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It ends in the middle of fine-tuning, which starts from weights of a job that is done."""
+
+    def stop_in_finetuning(store: Store, name: str, tensors: Any) -> None:
+        write(store, name, tensors)
+        if name.startswith("finetune-") and name.endswith("-10"):
+            raise KeyboardInterrupt
+
+    write = Store.write_weights
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write_weights", stop_in_finetuning)
+        with pytest.raises(KeyboardInterrupt):
+            explored(tmp_path / "study")
+    store = Store.open(tmp_path / "study")
+    assert (faults(store), find_unchecked(store)) == ([], [])
+    plan = read_stored_plan(store)
+    assert plan is not None
+    assert 0 < count_open(store) < len(plan.jobs)
+    state = next(path for path in (tmp_path / "study/checkpoints").iterdir() if path.stem.endswith("-10"))
+    parent = next(job.parent for job in plan.trainings if state.stem.startswith(job.id))
+    lost = [f"checkpoints/{parent}.safetensors", f"tables/runs/{parent}.parquet"]
+    for name in lost:
+        store.remove(name)
+    assert faults(store) == [Fault(path=name, what="is missing") for name in lost]
 
 
 def test_files_that_are_made_from_tables_are_not_checked(store: Store):

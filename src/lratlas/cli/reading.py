@@ -3,11 +3,10 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -108,13 +107,24 @@ def verify(
     look_for_data(data_root)
     from lratlas.study.folder import holds_search
 
-    checked = _search(folder) if holds_search(folder) else _study(folder)
-    found = checked.faults()
+    at: Any
+    if holds_search(folder):
+        from lratlas.paths import expand_home
+        from lratlas.search import verify as check
+        from lratlas.search.verify import set_aside as repaired
+
+        at = expand_home(folder)
+    else:
+        from lratlas.study import verify as check
+        from lratlas.study.store import Store
+
+        at, repaired = Store.open(folder), _repair
+    found = check.faults(at)
     if found and repair:
         with redirect_stdout(sys.stderr):
-            checked.repair(found)
-    left = checked.faults() if found and repair else found
-    without, unfinished = checked.unchecked(), 0 if found else checked.unfinished()
+            repaired(at, found)
+    left = check.faults(at) if found and repair else found
+    without, unfinished = check.find_unchecked(at), 0 if found else check.count_open(at)
     if as_json:
         facts = {"left": len(left), "unchecked": without, "unfinished": unfinished}
         print_json({"faults": [asdict(each) for each in found], **facts})
@@ -125,60 +135,14 @@ def verify(
             say(f"{path}: has no checksum")
         if unfinished:
             say(f"Jobs that are not done yet: {unfinished}")
-        say(_sentence(checked, len(found), len(left), len(without)))
+        if left:
+            say(f"Faults: {len(left)}; {check.TO_MEND}.")
+        elif found:
+            say(f"Faults: {len(found)}, {check.MENDED}; what was there is in damaged/.")
+        else:
+            say("Every other file is as it was written." if without else "Every file is as it was written.")
     if left:
         raise typer.Exit(DAMAGED)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Checked:
-    """How a folder is checked.
-
-    Attributes:
-        faults: What is wrong.
-        repair: Puts that right.
-        unchecked: The files without a checksum.
-        unfinished: How many jobs are not done yet.
-        done: What becomes of files that are wrong.
-        mended: What has become of them.
-    """
-
-    faults: "Callable[[], list[Fault]]"
-    repair: "Callable[[list[Fault]], None]"
-    unchecked: Callable[[], list[str]]
-    unfinished: Callable[[], int]
-    done: str
-    mended: str
-
-
-def _study(folder: str) -> _Checked:
-    from lratlas.study.store import Store
-    from lratlas.study.verify import count_open, faults, find_unchecked
-
-    store = Store.open(folder)
-    return _Checked(
-        faults=partial(faults, store),
-        repair=partial(_repair, store),
-        unchecked=partial(find_unchecked, store),
-        unfinished=partial(count_open, store),
-        done="`lratlas verify --repair` makes that again",
-        mended="made again",
-    )
-
-
-def _search(folder: str) -> _Checked:
-    from lratlas.paths import expand_home
-    from lratlas.search.verify import find_unchecked, search_faults, set_aside
-
-    path = expand_home(folder)
-    return _Checked(
-        faults=partial(search_faults, path),
-        repair=partial(set_aside, path),
-        unchecked=partial(find_unchecked, path),
-        unfinished=int,
-        done="`lratlas verify --repair` sets that aside, and `lratlas find` makes it again",
-        mended="set aside; `lratlas find` makes it again",
-    )
 
 
 def _repair(store: "Store", found: "Sequence[Fault]") -> None:
@@ -193,11 +157,3 @@ def _repair(store: "Store", found: "Sequence[Fault]") -> None:
         notice("spec.toml is put back as it was planned; the altered one, if there is one, is in damaged/.")
     if len(notes) < len(found):
         resume(store.url, workers=CORES, notice=notice)
-
-
-def _sentence(checked: _Checked, found: int, left: int, without: int) -> str:
-    if left:
-        return f"Faults: {left}; {checked.done}."
-    if found:
-        return f"Faults: {found}, {checked.mended}; what was there is in damaged/."
-    return "Every other file is as it was written." if without else "Every file is as it was written."

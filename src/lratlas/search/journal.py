@@ -246,7 +246,7 @@ def _append(folder: Path, records: Sequence[Mapping[str, object]]) -> None:
     """Add lines to the journal, all of them or none."""
     of = _id_of(folder)
     stated = {_ID: of} if of else {}
-    lines = b"".join(seal_json(stated | record).encode() for record in records)
+    lines = b"".join(seal_json({**stated, **record}).encode() for record in records)
     try:
         with _lock_of(folder, JOURNAL), open_unlinked(folder / JOURNAL, "ab+") as file:
             _drop_torn_line(file)

@@ -12,11 +12,13 @@ from lratlas.study.files import ALTERED, KEY, is_intact
 from lratlas.study.folder import JOURNAL, Folder
 from lratlas.study.store import PLACE, weights_metadata
 
+TO_MEND = "`lratlas verify --repair` sets that aside, and `lratlas find` makes it again"
+MENDED = "set aside; `lratlas find` makes it again"
 _STATES = "states"
 _RESULT = "advice.json"  # written as soon as there are results
 
 
-def search_faults(folder: Path) -> list[Fault]:
+def faults(folder: Path) -> list[Fault]:
     """Everything that is wrong with a search's files; reads all of them.
 
     The settings, every line of the journal, the states and the checkpoint hold a checksum of themselves, lines also
@@ -38,6 +40,11 @@ def search_faults(folder: Path) -> list[Fault]:
     if (folder / _RESULT).exists() and not (folder / JOURNAL).exists():
         found.append(Fault(path=JOURNAL, what=MISSING))
     return [*found, *_of_weights(folder)]
+
+
+def count_open(_: Path) -> int:
+    """How many jobs are not done: a search has none that are planned."""
+    return 0
 
 
 _OTHER = "was altered, or is another search's"

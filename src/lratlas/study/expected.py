@@ -89,7 +89,8 @@ def file_faults(store: Store, plan: Plan | None) -> list[Fault]:
     """
     expected = expected_files(plan) if plan else None
     found = dict[str, str]()
-    for path, read in store.readers().items():
+    readers = store.readers()
+    for path, read in readers.items():
         try:
             runs = read()
         except DamagedFile as error:
@@ -98,9 +99,9 @@ def file_faults(store: Store, plan: Plan | None) -> list[Fault]:
         if expected is not None and (what := _misplaced(expected.get(path), runs)):
             found.setdefault(path, what)
     if plan and expected:
-        done = _surely_done(store, plan)
-        needed = (path for path, each in expected.items() if each.kept and (each.job is None or each.job in done))
-        found |= {path: MISSING for path in needed if not store.exists(path)}
+        done = {None, *_surely_done(store, plan)}
+        needed = {path for path, each in expected.items() if each.kept and each.job in done}
+        found |= dict.fromkeys(needed - readers.keys(), MISSING)
     return [Fault(path=path, what=found[path]) for path in sorted(found)]
 
 
@@ -116,10 +117,10 @@ def _surely_done(store: Store, plan: Plan) -> set[str]:
     if plan.finished:
         return {job.id for job in plan.jobs}
     there, holders = listing(store), plan.holders()
-    ended = [job for job in plan.jobs if job.id in there.parts(_table(job))]
-    begun = [job for job in plan.trainings if job not in ended and _has_begun(there, job)]
-    left, done = [*ended, *begun], {job.id for job in ended}
     jobs = {job.id: job for job in plan.jobs}
+    done = {job.id for job in plan.jobs if job.id in there.parts(_last_table(job))}
+    begun = done | {part.rpartition("-")[0] for part in there.parts("traces")}
+    left = [job for job in plan.jobs if job.id in begun]
     while left:
         missing = needs(left.pop(), holders) - done
         done |= missing
@@ -127,11 +128,7 @@ def _surely_done(store: Store, plan: Plan) -> set[str]:
     return done
 
 
-def _has_begun(there: Store, job: Training) -> bool:
-    return any(f"{job.id}-{end}" in there.parts(table) for table in job.recorded for end in job.segments)
-
-
-def _table(job: Job) -> str:
+def _last_table(job: Job) -> str:
     """The table of which a job writes a part last."""
     return "runs" if isinstance(job, Training) else table_of(job)
 

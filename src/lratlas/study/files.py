@@ -58,7 +58,7 @@ def _name_new(temporary: Path, path: Path) -> None:
         temporary.replace(path)
 
 
-def open_unlinked(path: Path, mode: str) -> IO[Any]:
+def open_unlinked(path: Path, mode: str, *, encoding: str | None = None, errors: str | None = None) -> IO[Any]:
     """Open a file as Python does, but not through a link in its place, which a stranger may have made.
 
     Raises:
@@ -71,7 +71,7 @@ def open_unlinked(path: Path, mode: str) -> IO[Any]:
         # A pipe in its place would be waited for.
         return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
-    return open(path, mode, opener=opener)
+    return open(path, mode, encoding=encoding, errors=errors, opener=opener)
 
 
 def make_folder(folder: Path, name: str, data: bytes) -> None:

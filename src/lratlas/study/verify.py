@@ -20,6 +20,7 @@ NOTES: Mapping[str, type[Note]] = {FAILURES: Failure, SESSIONS: Session}
 _COPIED = 8
 """The format from which on a plan has a copy."""
 
+TO_MEND, MENDED = "`lratlas verify --repair` makes that again", "made again"
 EDITED = "was edited since the study was planned"
 
 

@@ -17,6 +17,7 @@ from lratlas.rng import seed_generators
 from lratlas.search.driven.steps import Follower, Steps, follow_steps
 from lratlas.search.driven.world import ENVIRONMENT
 from lratlas.search.segments import Segment
+from lratlas.study.files import open_unlinked
 
 _PLACEHOLDER = re.compile(r"\{(lr|seed|steps|epochs)\}")
 
@@ -96,7 +97,7 @@ def measure_losses_alone(
     found.unlink(missing_ok=True)
     told = {"script": str(script), "words": [*words], "seed": seed, "lr": lr, "shares": [*shares], "found": str(found)}
     program, limit = "from lratlas.search.driven.script import main; main()", _SLACK + _PATIENCE * seconds
-    with output.open("wb") as file:
+    with open_unlinked(output, "wb") as file:
         try:
             subprocess.run(
                 [sys.executable, "-c", program, json.dumps(told)],

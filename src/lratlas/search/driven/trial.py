@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from lratlas.search.driven.validation import Validation
 from lratlas.search.driven.world import enter, world
 from lratlas.search.evidence import STOPPED
 from lratlas.search.segments import Segment
+from lratlas.study.files import open_unlinked
 
 ENDLESS = 1 << 62
 """Steps that no training takes: those of one that is run to its end, whatever its losses are."""
@@ -188,7 +189,7 @@ class Trial:
         ours = world(self._roots)
         try:
             self._output.parent.mkdir(parents=True, exist_ok=True)
-            opened = self._output.open("a", encoding="utf-8", errors="backslashreplace")
+            opened = cast("TextIO", open_unlinked(self._output, "a", encoding="utf-8", errors="backslashreplace"))
         except OSError as error:
             raise SearchError(f"{self._output}, for what the training prints, cannot be written: {error}.") from error
         with opened as file:
