@@ -24,6 +24,7 @@ from lratlas.models.mlp import MLP
 from lratlas.study.files import digest, open_json, seal_json
 from lratlas.study.run import open_study, run_study
 from lratlas.study.store import Store
+from lratlas.study.verify import faults
 from lratlas.tables import SCHEMAS
 
 Explored = Callable[..., Atlas]
@@ -200,6 +201,27 @@ def test_a_damaged_plan_is_made_again(finished: Path, explored: Explored, whole_
     assert notices == ["plan.json is damaged; it is set aside in damaged/ and made again."]
     assert plan.read_text() == text
     assert files(finished) == before
+
+
+@pytest.mark.parametrize("copied", [True, False], ids=["with its copy", "and its copy"])
+def test_a_damaged_plan_of_an_extended_study_costs_what_it_must_and_says_so(
+    finished: Path, explored: Explored, copied: bool
+):
+    more = {"lrs": [1e-3, 3e-3, 1e-2, 1e-1], "steps": 20, "repeats": 2}
+    before = {name: explored(finished, pretrain=more).tables[name] for name in ("runs", "pairs")}
+    kept, notices = files(finished), list[str]()
+    for name in ("plan.json",) if copied else ("plan.json", "plan-copy.json"):
+        (finished / name).write_text("{}")
+    after = explored(finished, notices=notices, pretrain=more)
+    assert notices[0] == "plan.json is damaged; it is set aside in damaged/ and made again."
+    assert (files(finished) == kept) == copied
+    assert any("There is no copy of the plan" in each for each in notices) != copied
+    assert faults(after.store) == []
+    for name, table in before.items():
+        key = "run" if name == "runs" else ["plr", "seed", "a", "b"]
+        one, other = (_timeless(each).sort(key) for each in (table, after.tables[name]))
+        # In other stacks the last bits of sums may be others.
+        assert_frame_equal(one, other, check_exact=copied, rel_tol=1e-4, abs_tol=1e-5)
 
 
 def test_weights_that_are_made_again_are_the_same(finished: Path, explored: Explored, whole_study: Path):
