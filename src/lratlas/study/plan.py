@@ -1,6 +1,7 @@
 """The plan of a study: its jobs, and how it is stored."""
 
 import json
+import shlex
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -157,6 +158,9 @@ def read_stored_spec(folder: Folder) -> Spec:
     Raises:
         StudyError: It was altered so that it cannot be read, or is of a later format.
     """
+    if not folder.exists(SPEC):
+        how = f"`lratlas verify --repair {shlex.quote(folder.url)}`"
+        raise StudyError(f"There is no {SPEC} in {folder.url}; {how} puts back the one that was planned.")
     return spec_of(folder, folder.read_text(SPEC))
 
 
