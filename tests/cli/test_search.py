@@ -142,7 +142,7 @@ def test_what_is_wrong_with_a_search_is_named_and_set_aside(search: Finder, run:
     assert repaired.code == (1 if deed in {"settings", "journal"} else 0)
     if deed == "journal":  # its segments are trained again
         return
-    assert (search.folder / "damaged" / path).exists()
+    assert list((search.folder / "damaged").rglob(f"*{Path(path).name}"))
     if deed == "settings":
         assert repaired.out.splitlines()[-1].startswith("Faults: 1;")
         assert "There is no search" in run("status", search.folder).err

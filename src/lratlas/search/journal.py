@@ -174,24 +174,18 @@ def read_line(line: bytes, of: str | None) -> SegmentResult | list[str]:
     return [*record[_WITHDRAWN]] if _WITHDRAWN in record else _result(record)
 
 
-def mend_journal(folder: Path) -> list[int]:
+def mend_journal(folder: Path) -> None:
     """Take lines that cannot be read out of the journal, of which a copy is kept in ``damaged/``.
-
-    Returns:
-        Their numbers.
 
     Raises:
         SearchError: The folder cannot be written.
     """
+    at, kept = _place(folder), list[bytes]()
     try:
         with _lock_of(folder, JOURNAL):
-            kept = list[bytes]()
-            bad = damaged_lines(folder, kept.append)
-            if bad:
-                at = _place(folder)
-                at.set_aside(JOURNAL)
+            if damaged_lines(folder, kept.append):
+                at.write_bytes(f"damaged/{uuid4().hex}-{JOURNAL}", at.read_bytes(JOURNAL))
                 at.write_bytes(JOURNAL, b"".join(line + b"\n" for line in kept))
-            return bad
     except (OSError, StudyError) as error:
         raise SearchError(f"{folder / JOURNAL} cannot be written: {error}") from error
 

@@ -70,11 +70,14 @@ def find_unchecked(store: Store) -> list[str]:
 
 def count_open(store: Store) -> int:
     """How many jobs of a study's plan are not done, whose files are not missed yet."""
-    plan = read_copy(store)
-    with suppress(DamagedFile):
-        plan = read_stored_plan(store)
-    there = listing(store)
+    plan, there = _plan_or_copy(store), listing(store)
     return sum(not is_done(there, job) for job in plan.jobs) if plan else 0
+
+
+def _plan_or_copy(store: Store) -> Plan | None:
+    with suppress(DamagedFile):
+        return read_stored_plan(store)
+    return read_copy(store)
 
 
 def is_note(path: str) -> bool:
@@ -91,9 +94,7 @@ def put_spec_back(store: Store) -> bool:
     Raises:
         StudyError: The study cannot be written.
     """
-    plan = read_copy(store)
-    with suppress(DamagedFile):
-        plan = read_stored_plan(store)
+    plan = _plan_or_copy(store)
     if plan is None or not plan.spec:
         return False
     with suppress(StudyError):
