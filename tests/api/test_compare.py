@@ -123,7 +123,8 @@ def test_an_unfinished_and_an_unplanned_study_are_not_errors(whole: Atlas, copie
         if not path.name.startswith("pretrain"):
             path.unlink()
     shutil.rmtree(begun / "tables")
-    (begun / "plan.json").unlink()
+    for name in ("plan.json", "plan-copy.json"):
+        (begun / name).unlink()
     found = compare([running, begun, whole])
     rows = found.table.to_dicts()
     assert rows[0]["convergence"] == rows[2]["convergence"]

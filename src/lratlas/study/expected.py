@@ -101,7 +101,8 @@ def file_faults(store: Store, plan: Plan | None) -> list[Fault]:
     if plan and expected:
         done = {None, *_surely_done(store, plan)}
         needed = {path for path, each in expected.items() if each.kept and each.job in done}
-        found |= dict.fromkeys(needed - readers.keys(), MISSING)
+        # Tables whose description was lost are not listed.
+        found |= {path: MISSING for path in needed - readers.keys() if not store.exists(path)}
     return [Fault(path=path, what=found[path]) for path in sorted(found)]
 
 
