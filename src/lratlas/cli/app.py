@@ -39,7 +39,7 @@ from lratlas.cli.options import (
 )
 from lratlas.cli.reading import app as compare_app
 from lratlas.cli.reading import serve, verify
-from lratlas.cli.terminal import notice, print_json, print_table, progress_bar, say
+from lratlas.cli.terminal import notice, print_csv, print_json, print_table, progress_bar, say
 from lratlas.cli.watch import watch
 from lratlas.config.preset_names import PRESETS
 from lratlas.errors import JobsFailed, LRAtlasError, SpecError
@@ -168,8 +168,10 @@ def explore(
 ) -> None:
     """Run the study that a spec describes; continues or extends what the folder holds."""
     look_for_data(data_root)
+    from lratlas.config.code import look_for_code
     from lratlas.config.spec import read_spec
 
+    look_for_code([spec.absolute().parent])
     _print_result(_study(read_spec(spec), folder, worker_options(workers, cluster, gpu_share)), as_json=as_json)
 
 
@@ -279,7 +281,7 @@ def show(
 
         frame = load(folder).table(table or "boundaries")
     if form == "csv":
-        sys.stdout.write(frame.write_csv())
+        print_csv(frame)
     elif form == "json":
         print_json(frame.to_dicts())
     else:

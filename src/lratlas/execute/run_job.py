@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from lratlas.config.code import look_for_code
 from lratlas.config.extras import Extras, extras_of
 from lratlas.config.tasks import Tasks, tasks_from
 from lratlas.errors import StudyError, TaskError
@@ -112,7 +113,7 @@ def open_context(folder: str, packed: str | None, path: Sequence[str], *, sent: 
         StudyError: There is no such study, or it has no plan.
         TaskError: The tasks cannot be made here, or are others than were planned.
     """
-    sys.path += [place for place in path if place not in sys.path]
+    look_for_code(place for place in path if place not in sys.path)
     store = Store.open(folder)
     spec = read_stored_spec(store)
     made: Sent | None = sent or (unpack_tasks(packed) if packed else None)

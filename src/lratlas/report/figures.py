@@ -12,8 +12,8 @@ from typing import Any
 import altair as alt
 
 from lratlas.errors import MissingLibrary, extra
-from lratlas.notices import LOG
-from lratlas.report.theme import Drawing
+from lratlas.notices import LOG, only_warned
+from lratlas.report.theme import Drawing, spec_of
 
 FAMILY = "Arimo"
 _FOLDER = Path(__file__).with_name("fonts")
@@ -94,12 +94,14 @@ def figure_files(charts: Mapping[str, Drawing]) -> Iterator[tuple[str, bytes]]:
         LOG.warning("No PDF and SVG figures are written: %s", error)
         return
     for name, chart in charts.items():
-        yield f"{name}.pdf", figure_pdf(chart)
-        yield f"{name}.svg", figure_svg(chart).encode()
+        files = list[tuple[str, bytes]]()
+        with only_warned(f"The figure {name} is left out"):
+            files = [(f"{name}.pdf", figure_pdf(chart)), (f"{name}.svg", figure_svg(chart).encode())]
+        yield from files
 
 
 def _paper_sized(chart: Drawing, *, unit: str) -> str:
-    spec = _still(chart.to_dict(validate=False))
+    spec = _still(spec_of(chart))
     panels = {"hconcat", "vconcat", "concat"} & spec.keys()
     return _scale_svg(_picture(json.dumps(spec), narrow=not panels), PAGE if panels else COLUMN, unit)
 

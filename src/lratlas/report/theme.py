@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import altair as alt
 import polars as pl
 
+from lratlas.text import harmless_parts
+
 Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart | alt.ConcatChart | alt.Chart
 
 # Okabe and Ito's colours, told apart with any colour vision. Orange and light blue are darkened, and the ramps are
@@ -205,6 +207,11 @@ def panel(lines: alt.Chart | alt.LayerChart, bands: pl.DataFrame, *, width: int,
     return alt.LayerChart(layer=[*shading(bands, width=width, lettering=9), lines]).properties(
         width=width, height=height
     )
+
+
+def spec_of(chart: Drawing) -> dict[str, Any]:
+    """The chart as Vega-Lite knows it, with harmless text."""
+    return harmless_parts(chart.to_dict(validate=False))
 
 
 def finish(chart: Drawing, description: str, *parameters: alt.Parameter) -> Any:
