@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import patch
 
 import pytest
 from safetensors.torch import load_file
@@ -101,7 +102,7 @@ def here(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def test_an_lr_is_found_for_a_spec(here: Run, place: Path):
     ran = here("find", "spec.toml", "-f", "search")
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.err) == (0, f"lratlas: Imports find_own from {place / 'find_own.py'}.\n")
     table, _, text = ran.out.partition("→ ")
     facts = strict((place / "search" / "advice.json").read_text())
     assert table.splitlines()[0].split()[1::2] == ["lr", "steps", "value", "averaged", "regime"]
@@ -138,6 +139,21 @@ def test_a_schedule_a_warm_up_and_a_seed_are_searched_with(here: Run, place: Pat
     assert (settings["schedule"], settings["warmup"], settings["seed"]) == ("cosine", 16, 3)
     table, *_ = here("find", "spec.toml", "-f", "search", *words[:-1]).out.partition("→ ")
     assert table.splitlines()[0].split()[1::2] == ["lr", "steps", "value", "regime"]
+
+
+@pytest.mark.parametrize("broken", ["lratlas.api.advise.advice_page", "lratlas.report.figures.figure_pdf"])
+def test_advice_is_printed_whatever_becomes_of_its_page(broken: str, here: Run, place: Path):
+    """Also by a search that has finished: it trains nothing then, and does not fail."""
+    (place / "flat.py").write_text("import json\nprint(json.dumps({'value': 0.5}))\n")
+    words = ["--steps", "64", "--lrs", "0.01", "1", "1", "-f", "search", "--workers", "1"]
+    with patch(broken, side_effect=RuntimeError("no fonts\nat all")):
+        for _ in range(2):
+            ran = here("find", "--command", f"{sys.executable} flat.py {{lr}}", *words)
+            assert ran.code == 0, ran
+            assert "No LR is advised." in ran.out
+            assert ran.err.splitlines()[-1].endswith("no fonts.")
+            assert strict((place / "search" / "advice.json").read_text())["verdict"] == "tie"
+            assert (place / "search" / "advice.html").exists() == ("figure" in broken)
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lratlas.cli.options import CORES, DataRoot, Json, count, look_for_data
+from lratlas.cli.options import CORES, MOST_WORKERS, DataRoot, Json, count, look_for_data
 from lratlas.cli.terminal import notice, print_json, print_table, say
 from lratlas.errors import SpecError
 from lratlas.notices import only_warned
@@ -166,7 +166,7 @@ def find(
         typer.Option(
             help="Programs at once (--command only), which share the GPUs; by default one per GPU, or per core.",
             metavar="N",
-            parser=partial(count, "--workers"),
+            parser=partial(count, "--workers", most=MOST_WORKERS),
         ),
     ] = None,
     retry_failed: Annotated[

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import altair as alt
 import polars as pl
 
+from lratlas.tables import harmless_table
 from lratlas.text import harmless_parts
 
 Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart | alt.ConcatChart | alt.Chart
@@ -298,7 +299,7 @@ EVERY_SEED = "all"
 def values_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as JSON can hold them: floats of six digits, NaN made null, seeds as text."""
     floats = pl.selectors.float()
-    rows = frame.with_columns(floats.round_sig_figs(6).fill_nan(None))
+    rows = harmless_table(frame).with_columns(floats.round_sig_figs(6).fill_nan(None))
     if "seed" in rows.columns:
         rows = rows.with_columns(pl.col("seed").cast(pl.String).fill_null(EVERY_SEED))
     return rows.to_dicts()
@@ -337,7 +338,12 @@ def source(frame: pl.DataFrame, by: Sequence[str]) -> Source:
         by: The columns that tell lines apart, which filters of the chart may ask about.
     """
     floats = pl.selectors.float()
-    packed = frame.with_columns(floats.round_sig_figs(6).fill_nan(None)).group_by(by, maintain_order=True).agg(pl.all())
+    packed = (
+        harmless_table(frame)
+        .with_columns(floats.round_sig_figs(6).fill_nan(None))
+        .group_by(by, maintain_order=True)
+        .agg(pl.all())
+    )
     # As one text: Altair copies lists again and again, and checks every number in them.
     text = json.dumps(values_of(packed), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Source(
