@@ -20,20 +20,13 @@ from search.finder_helpers import a_finder, trained
 from serve.helpers import answering, ask
 
 Run = Callable[..., Ran]
-STUDY = (
-    "status",
-    "status --json",
-    "show",
-    "show extra",
-    "show extra --format csv",
-    "show extra --format json",
-    "verify",
-)
+SHOW = tuple(f"show extra --format {form}" for form in ("table", "csv", "json"))
+STUDY = ("status", "status --json", "show", *SHOW, "verify")
 SEARCH = ("status", "status --json", "show", "show evidence --format csv", "show evidence --format json")
 
 
 @pytest.fixture
-def here(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with a module that the study names."""
     folder = tmp_path / "here"
     folder.mkdir()
@@ -89,7 +82,7 @@ def assert_nothing_ran(here: Path) -> None:
 
 
 @pytest.mark.parametrize("words", STUDY)
-def test_reading_a_hostile_study_does_nothing_else(words: str, hostile_study: Path, here: Path, run: Run):
+def test_reading_a_hostile_study_does_nothing_else(words: str, run: Run, hostile_study: Path, here: Path):
     before = files(here.parent)
     command, *rest = words.split()
     ran = run(command, hostile_study, *rest)
@@ -103,7 +96,7 @@ def test_reading_a_hostile_study_does_nothing_else(words: str, hostile_study: Pa
         assert not re.search(r'(^|,)"?=', ran.out, flags=re.MULTILINE)
 
 
-def test_pages_and_figures_of_a_hostile_study_are_harmless(hostile_study: Path, here: Path, run: Run):
+def test_pages_and_figures_of_a_hostile_study_are_harmless(run: Run, hostile_study: Path, here: Path):
     before = files(here.parent) | {here / "page.html"}
     ran = run("report", hostile_study)
     compared = run("compare", hostile_study, "--html", "page.html")
@@ -130,7 +123,7 @@ def test_a_hostile_study_is_loaded_and_served_without_its_code(hostile_study: Pa
 
 
 @pytest.mark.parametrize("words", SEARCH)
-def test_reading_a_hostile_search_does_nothing_else(words: str, hostile_search: Path, here: Path, run: Run):
+def test_reading_a_hostile_search_does_nothing_else(words: str, run: Run, hostile_search: Path, here: Path):
     before = files(here.parent)
     command, *rest = words.split()
     ran = run(command, hostile_search, *rest)
@@ -141,7 +134,7 @@ def test_reading_a_hostile_search_does_nothing_else(words: str, hostile_search: 
         assert f"name{FORMULA[:4]}" in ran.out
 
 
-def test_pages_and_figures_of_a_hostile_search_are_harmless(hostile_search: Path, here: Path, run: Run):
+def test_pages_and_figures_of_a_hostile_search_are_harmless(hostile_search: Path, run: Run):
     ran = run("report", hostile_search)
     assert ran.code == 0, ran.err
     assert_harmless_page((hostile_search / "advice.html").read_text(encoding="utf-8"))

@@ -6,7 +6,9 @@ import re
 import shlex
 import signal
 import sys
+import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
@@ -42,7 +44,7 @@ from lratlas.cli.reading import serve, verify
 from lratlas.cli.terminal import notice, print_csv, print_json, print_table, progress_bar, say
 from lratlas.cli.watch import watch
 from lratlas.config.preset_names import PRESETS
-from lratlas.errors import JobsFailed, LRAtlasError, SpecError
+from lratlas.errors import JobsFailed, LRAtlasError, SpecError, first_line
 from lratlas.notices import heard
 from lratlas.startup import reset_process
 
@@ -100,13 +102,31 @@ def main() -> None:
         if not told.is_set():
             raise
         code = TERMINATED
+    except MemoryError as error:
+        notice(f"Memory does not suffice: {first_line(error)}")
+        code = 2
+    except KeyboardInterrupt:
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except BaseException as error:  # such as a panic of Polars, which is no Exception
+        notice(f"{type(error).__name__}: {first_line(error).rstrip('.')}; {_log_error(error)}")
+        code = 2
     if code == INTERRUPTED:
         signal.signal(signal.SIGINT, _exit)  # a second Ctrl-C, while Python ends
         notice(_ended_message("interrupted", words))
     sys.exit(code)
+
+
+def _log_error(error: BaseException) -> str:
+    """Write down where an unforeseen error came from; says where that is."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="lratlas-", suffix=".log", encoding="utf-8", delete=False) as file:
+            file.write(f"{shlex.join(sys.argv)}\n{''.join(traceback.format_exception(error))}")
+    except OSError as reason:
+        return f"where it came from could not be written down ({reason.strerror})"
+    return f"where it came from is in {file.name}"
 
 
 def _exit(_signal: int, _frame: object) -> NoReturn:

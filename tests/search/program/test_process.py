@@ -120,7 +120,7 @@ from pathlib import Path
 from lratlas.search.program.process import *
 folder = Path({str(tmp_path)!r})
 run_program(
-    ["/bin/sh", "-c", f"setsid sleep 60 & sleep 60 & echo $! $$ > '{{folder}}/pids'; jobs -p >> '{{folder}}/pids'; wait"],
+    ["/bin/sh", "-c", f"setsid sleep 60 & sleep 60 & (echo $! $$; jobs -p) > '{{folder}}/pids'; wait"],
     environment={{"PATH": "/usr/bin:/bin"}},
     stdout=folder / "out",
     stderr=folder / "err",

@@ -104,7 +104,7 @@ def run_program(
         with theirs:
             process = subprocess.Popen(
                 [*_KEEPER, *words] if ON_POSIX else words,
-                stdin=theirs if ON_POSIX else subprocess.DEVNULL,
+                stdin=theirs.fileno() if ON_POSIX else subprocess.DEVNULL,
                 stdout=out,
                 stderr=errors,
                 env=environment,
