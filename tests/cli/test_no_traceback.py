@@ -1,6 +1,10 @@
 """Absurd specs, files without an end, storage that fails, what nobody foresaw: all end with a sentence."""
 
 import os
+import resource
+import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -101,3 +105,27 @@ def test_memory_that_does_not_suffice_is_said(refused: Refused, monkeypatch: pyt
 
     monkeypatch.setattr("lratlas.atlas.load", fail)
     assert refused("status", "anywhere") == "Memory does not suffice: Unable to allocate 7 PiB."
+
+
+LIMITS = {"few files": (resource.RLIMIT_NOFILE, 64), "little address space": (resource.RLIMIT_AS, 6 * 2**30)}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_report_is_written_by_a_process_that_may_have_little(name: str, study: Path):
+    """Only figures are left out, where there is little address space."""
+    kind, most = LIMITS[name]
+    (study / "report.html").unlink()
+    shutil.rmtree(study / "figures")
+    code = f"import resource; resource.setrlimit({kind}, ({most}, {most}))\nfrom lratlas.cli.app import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "report", study], capture_output=True, encoding="utf-8", check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, f"Report: {study}/report.html\n"), ended.stderr
+    assert (study / "report.html").stat().st_size > 10_000
+    assert (study / "figures" / "accuracy.csv").exists()
+    drawn = (study / "figures" / "accuracy.svg").exists()
+    if name == "few files":
+        assert (drawn, ended.stderr) == (True, "")
+    else:
+        assert not drawn
+        assert ended.stderr.startswith("lratlas: No PDF and SVG figures are written: ")
