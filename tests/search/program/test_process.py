@@ -66,17 +66,17 @@ def test_a_program_that_reads_finds_no_input(ran: Callable[..., Ended]) -> None:
 
 def test_a_time_limit_ends_the_whole_group(ran: Callable[..., Ended], tmp_path: Path) -> None:
     ended = ran(
-        f"sleep 60 & echo $! $$ > '{tmp_path}/pids'; while :; do echo busy; sleep 0.05; done", timeout=0.3, stall=5
+        f"sleep 60 & echo $! $$ > '{tmp_path}/pids'; while :; do echo busy; sleep 0.05; done", timeout=2, stall=20
     )
-    assert ended.cut == "it was not done after 0.3 s (--timeout)"
-    assert ended.seconds < 5
+    assert ended.cut == "it was not done after 2 s (--timeout)"
+    assert ended.seconds < 20
     assert gone(awaited(tmp_path / "pids", 2))
 
 
 def test_silence_ends_a_program_and_any_output_counts(ran: Callable[..., Ended], tmp_path: Path) -> None:
     assert ran("echo once; sleep 60", stall=0.3).cut == "it printed nothing for 0.3 s (--stall)"
     talks = f"for i in 1 2 3 4 5; do sleep 0.2; echo x >> '{tmp_path}/more'; done"
-    assert ran(talks, stall=0.7).cut is None
+    assert ran(talks, stall=5).cut is None
 
 
 def test_a_look_can_end_a_program(ran: Callable[..., Ended], tmp_path: Path) -> None:
