@@ -4,7 +4,20 @@ import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+from lratlas.errors import first_line
+
 LOG = logging.getLogger("lratlas")
+
+
+@contextmanager
+def only_warned(what: str, *, but: type[BaseException] = SystemExit) -> Generator[None]:
+    """Around what a result can do without: an error, but for one kind, becomes a warning that begins with ``what``."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, but):
+        raise
+    except BaseException as error:  # such as a panic of vl-convert, which is no Exception
+        LOG.warning("%s: %s", what, first_line(error).rstrip("."))
 
 
 class _Forwarding(logging.Handler):

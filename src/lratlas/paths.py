@@ -1,6 +1,8 @@
 """Paths as people write them."""
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 from lratlas.errors import PathError
@@ -26,3 +28,15 @@ def cache_folder() -> Path:
     if given:
         return expand_home(given)
     return expand_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lratlas"
+
+
+def check_regular(path: Path) -> os.stat_result:
+    """What the system says of a file that ends: no device and no pipe, at which reading might wait for ever.
+
+    Raises:
+        OSError: It is something else, or not there.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return found

@@ -29,6 +29,7 @@ from lratlas.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from lratlas.report.theme import Drawing
+    from lratlas.training.prepared import Prepared
 
 # The stored tables and what their rows are sorted by.
 _STORED = {
@@ -258,27 +259,31 @@ class Results:
         preset = self.spec.task.preset
         return ("ticks",) if preset == "ticks" else ("band_picture",) if preset == "images" else ()
 
-    def _band_picture(self) -> "Drawing":
+    @property
+    def _data(self) -> "Prepared":
+        """A task of the study's preset with its data; code that the spec names is left out, for reading runs none."""
         from lratlas.config.tasks import tasks_from
+
+        return tasks_from(self.spec.task.model_copy(update={"loss": None, "rule": None})).of(0)
+
+    def _band_picture(self) -> "Drawing":
         from lratlas.data.parts import leaves
         from lratlas.measure.bands import bands_of_job
         from lratlas.report.charts.pictures import band_picture
 
         jobs = self.plan.measuring("bands") if self.plan else ()
         measured = sorted({band for job in jobs for band in bands_of_job(job)})
-        (images,) = leaves(tasks_from(self.spec.task).of(0).test[0])
+        (images,) = leaves(self._data.test[0])
         return band_picture(images[0], measured or None)
 
     def _ticks(self) -> "Drawing":
-        from lratlas.config.tasks import tasks_from
         from lratlas.data.shapes import SHAPES
         from lratlas.data.ticks import MARGIN, SHAPE
         from lratlas.report.charts.pictures import feature_points, ticks_chart
 
         options: dict[str, Any] = dict(self.spec.task.options)
         shape, margin = SHAPES[options.get("shape", SHAPE)], options.get("margin", MARGIN)
-        task = tasks_from(self.spec.task).of(0)
-        points = feature_points(task.train, task.singles, shape, margin=margin)
+        points = feature_points(self._data.train, self._data.singles, shape, margin=margin)
         return ticks_chart(points, shape, margin=margin)
 
 

@@ -7,14 +7,16 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
-from typing import Any
+from typing import Any, cast
 
 from lratlas.errors import LRAtlasError, SpecError, first_line
 
@@ -143,10 +145,20 @@ def _apology(reason: str) -> str:
 """
 
 
-PATIENCE = 10.0  # seconds without a byte from or to a client
-_VISITORS = 32  # answered at once; more are turned away
+PATIENCE = 10.0  # seconds for a whole request, and without a byte from or to a client
+_ANSWERED = 300.0  # seconds for a whole answer
+_VISITORS, _OF_ONE = 32, 16  # connections at once, in all and from one address
 _CHUNK = 65536  # bytes, each so many within the patience
 _HTTP_PORT = 80  # browsers leave it out
+
+
+@dataclass
+class _Visit:
+    """A connection: from where, until when, and whether its request has come whole."""
+
+    peer: str
+    until: float
+    asked: bool = False
 
 
 class LiveServer(ThreadingTCPServer):
@@ -176,7 +188,7 @@ class LiveServer(ThreadingTCPServer):
             SpecError: The host is not this machine's, or the port is taken or cannot be had.
         """
         self._page, token = LivePage(render=render, version=version), secrets.token_urlsafe(24)
-        self._places = threading.BoundedSemaphore(_VISITORS)
+        self._visits, self._lock = dict[Any, _Visit](), threading.Lock()
         answered = partial(answer, page=self._page, token=token, served_as=self._is_served_as)
         try:
             self.address_family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -207,17 +219,49 @@ class LiveServer(ThreadingTCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread of its own, or turn away where too many are being answered."""
-        if self._places.acquire(blocking=False):
+        peer = str(client_address[0])
+        with self._lock:
+            welcome = self._make_room(peer)
+            if welcome:
+                self._visits[request] = _Visit(peer, time.monotonic() + PATIENCE)
+        if welcome:
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, then make room for another."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._places.release()
+    def _make_room(self, peer: str) -> bool:
+        """Let go of the oldest connection that has not asked yet, where there are too many, of this or any address."""
+        counts = Counter(visit.peer for visit in self._visits.values())
+        if counts[peer] < _OF_ONE and counts.total() < _VISITORS:
+            return True
+        crowd = peer if counts[peer] >= _OF_ONE else max(counts, key=lambda each: counts[each])
+        idle = [each for each, visit in self._visits.items() if visit.peer == crowd and not visit.asked]
+        for request in idle[:1]:
+            self._let_go(request)
+        return bool(idle)
+
+    def _let_go(self, request: Any) -> None:
+        del self._visits[request]
+        with suppress(OSError):  # its thread, which waits for bytes, ends
+            request.shutdown(socket.SHUT_RDWR)
+
+    def begin_answer(self, request: Any) -> None:
+        """Note that a request has come whole."""
+        with self._lock:
+            if visit := self._visits.get(request):
+                visit.asked, visit.until = True, time.monotonic() + _ANSWERED
+
+    def service_actions(self) -> None:
+        """Let go of those that take too long, however many bytes they send; called twice a second."""
+        with self._lock:
+            for request in [each for each, visit in self._visits.items() if visit.until < time.monotonic()]:
+                self._let_go(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection, and make room for another."""
+        with self._lock:
+            self._visits.pop(request, None)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of clients that went away or were too slow."""
@@ -238,6 +282,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer every request, whatever its method, once it is read; nothing is left for methods of that name."""
         if super().parse_request():
             hosts = self.headers.get_all("Host", [])
+            cast("LiveServer", self.server).begin_answer(self.request)
             self._send(self._answered(method=self.command, hosts=hosts, path=self.path))
         return False
 

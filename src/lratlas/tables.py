@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from lratlas.measure.builtin import MEASUREMENTS
+from lratlas.text import UNSAFE, harmless
 
 __all__ = ["SCHEMAS", "empty"]
 
@@ -174,3 +175,17 @@ def drop_diverged_scores(runs: pl.DataFrame) -> pl.DataFrame:
 def direct(runs: pl.DataFrame) -> pl.DataFrame:
     """The runs without a second PLR on their way."""
     return runs.filter(pl.col("plr2").is_null())
+
+
+def harmless_table(frame: pl.DataFrame) -> pl.DataFrame:
+    """The table with `lratlas.text.harmless` text."""
+    return frame.with_columns(pl.selectors.string().str.replace_all(UNSAFE, ""))
+
+
+def csv_text(frame: pl.DataFrame) -> str:
+    """A table as CSV, its text harmless to terminals and spreadsheets.
+
+    Text that begins like a formula gets an apostrophe before it, so that spreadsheets do not run it.
+    """
+    text = pl.selectors.string().str.replace(r"^([=+\-@\t\r\n])", "'$1")
+    return harmless_table(frame).with_columns(text).rename(harmless).write_csv()

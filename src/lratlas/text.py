@@ -1,6 +1,7 @@
-"""How sentences write numbers and LRs."""
+"""How sentences write numbers, LRs and the text of others."""
 
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, cast
@@ -11,6 +12,32 @@ LARGEST_LR = (2 - 2**-23) * 2.0**127
 """The largest number of float32."""
 _DEEPEST = 32  # nested containers
 _BUILT_IN = frozenset({bool, int, float, str, type(None)})
+
+
+ESCAPES = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)"
+"""The sequences with which programs steer a terminal, as a regular expression."""
+UNSAFE = rf"{ESCAPES}|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+"""These and all other control characters but tabs and line ends, and marks that change the direction of writing."""
+_UNSAFE = re.compile(rf"{UNSAFE}|[\ud800-\udfff]")  # and halves of characters, which no file can hold
+
+
+def harmless(text: str) -> str:
+    r"""Text of others, such as names and messages of programs, fit for terminals, pictures, pages and records.
+
+    >>> harmless("\x1b[31mred\x1b[0m\u202e \x07name")
+    'red name'
+    """
+    return _UNSAFE.sub("", text)
+
+
+def harmless_parts(value: Any) -> Any:
+    """The value of JSON with `harmless` text. Containers are searched, keys too."""
+    if isinstance(value, str):
+        return harmless(value)
+    if isinstance(value, Mapping):
+        parts = cast("Mapping[str, Any]", value)
+        return {harmless(key): harmless_parts(part) for key, part in parts.items()}
+    return [harmless_parts(part) for part in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
 def to_python(value: Any, depth: int = 0) -> Any:

@@ -21,6 +21,14 @@ WORDS: list[tuple[str, str]] = [
     ("reproduce digits -f new --repeats two", "--repeats is 'two', but must be a whole number of at least 1"),
     ("reproduce digits -f new --repeats 99999", "repeats must be at least 1 and at most 10,000"),
     ("explore spec.toml -f new --workers -1", "--workers is '-1', but must be a whole number of at least 0"),
+    (
+        "explore spec.toml -f new --workers 100000",
+        "--workers is 100000, but at most 1,024 are allowed; this machine has",
+    ),
+    (
+        "find --command {lr} --steps 9 --workers 99999",
+        "--workers is 99999, but at most 1,024 are allowed; this machine has",
+    ),
     ("resume study --workers 1.5", "--workers is '1.5', but must be a whole number of at least 0"),
     ("demo --workers ²", "--workers is '²', but must be a whole number of at least 0"),
     ("explor spec.toml", "No such command 'explor' (did you mean 'explore'"),

@@ -178,8 +178,8 @@ def test_a_study_whose_disk_was_full_goes_on_when_it_is_not(
     )
     assert (stopped.returncode, stopped.stdout) == (2, "")
     slowly = "No worker has come up yet"  # on a busy machine
-    named, *tried, said = [line for line in stopped.stderr.splitlines() if slowly not in line]
-    assert named == NAMED
+    named, imported, *tried, said = [line for line in stopped.stderr.splitlines() if slowly not in line]
+    assert {named, imported} == {NAMED, f"lratlas: Imports cli_own from {home / 'cli_own.py'}."}
     assert len(tried) == 2
     assert all("failed and is tried again: tables/traces/pretrain-" in line for line in tried)
     assert said.startswith("lratlas: A job failed in 3 attempts (pretrain-")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import patch
 
 import pytest
 from safetensors.torch import load_file
@@ -16,6 +17,8 @@ from safetensors.torch import load_file
 from cheaper import unfigured, unpaged
 from cli.helpers import Ran, contents
 from search.command_helpers import program
+from search.find_helpers import STEPS
+from search.finder_helpers import a_finder, trained
 
 Run = Callable[..., Ran]
 Refused = Callable[..., str]
@@ -101,7 +104,7 @@ def here(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def test_an_lr_is_found_for_a_spec(here: Run, place: Path):
     ran = here("find", "spec.toml", "-f", "search")
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.err) == (0, f"lratlas: Imports find_own from {place / 'find_own.py'}.\n")
     table, _, text = ran.out.partition("→ ")
     facts = strict((place / "search" / "advice.json").read_text())
     assert table.splitlines()[0].split()[1::2] == ["lr", "steps", "value", "averaged", "regime"]
@@ -138,6 +141,22 @@ def test_a_schedule_a_warm_up_and_a_seed_are_searched_with(here: Run, place: Pat
     assert (settings["schedule"], settings["warmup"], settings["seed"]) == ("cosine", 16, 3)
     table, *_ = here("find", "spec.toml", "-f", "search", *words[:-1]).out.partition("→ ")
     assert table.splitlines()[0].split()[1::2] == ["lr", "steps", "value", "regime"]
+
+
+def test_advice_is_printed_whatever_becomes_of_its_page(here: Run, place: Path):
+    """By a search that has finished, which trains nothing and does not fail."""
+    finder = a_finder(place / "search")
+    while (asked := finder.ask()) is not None:
+        finder.tell(asked, **trained(asked))
+    words = ["--command", "false {lr} {final_lr} {checkpoint}", "--steps", STEPS, "-f", "search", "--workers", "1"]
+    for broken in ("lratlas.api.advise.advice_page", "lratlas.report.figures.figure_pdf"):
+        with patch(broken, side_effect=RuntimeError("no fonts\nat all")):
+            ran = here("find", *words)
+        assert ran.code == 0, ran
+        assert "Use an initial LR of" in ran.out
+        assert ran.err.splitlines()[-1].endswith("no fonts.")
+        assert strict((place / "search" / "advice.json").read_text())["verdict"] == "found"
+        assert (place / "search" / "advice.html").exists() == ("figure" in broken)
 
 
 @pytest.mark.usefixtures("undrawn")

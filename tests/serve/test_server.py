@@ -250,24 +250,51 @@ def test_clients_that_say_nothing_are_let_go(monkeypatch: pytest.MonkeyPatch, ca
     assert capfd.readouterr() == ("", "")
 
 
-def test_no_more_are_answered_at_once_than_there_is_room_for(capfd: pytest.CaptureFixture[str]):
+def test_slow_connections_do_not_shut_others_out(capfd: pytest.CaptureFixture[str]):
+    """The oldest of an address make room for new ones, and other addresses have room of their own."""
     with answering(LiveServer(render=lambda: PAGE, version=lambda: "v1")) as url:
         place = (urlsplit(url).hostname, urlsplit(url).port)
         before = threading.active_count()
-        idle = [socket.create_connection(place, timeout=20) for _ in range(60)]
-        # The ones beyond the room are closed at once, without an answer.
-        assert idle[-1].recv(1) == b""
+
+        def slow(source: str) -> socket.socket:
+            connection = socket.create_connection(place, timeout=20, source_address=(source, 0))
+            connection.sendall(b"GET / HTTP/1.1\r\n")
+            return connection
+
+        idle = [slow("127.0.0.2") for _ in range(40)]
+        assert ask(url).body == PAGE
+        assert idle[0].recv(1) == b""
+        idle += [slow("127.0.0.1") for _ in range(40)]
+        assert ask(url).body == PAGE
+        assert idle[40].recv(1) == b""
+        for _ in range(200):  # those that were let go end soon
+            if threading.active_count() - before <= 32:
+                break
+            time.sleep(0.02)
         assert threading.active_count() - before <= 32
         for connection in idle:
             connection.close()
-        for _ in range(200):
-            try:
-                assert ask(url).body == PAGE
-                break
-            except (ConnectionError, OSError):
-                threading.Event().wait(0.02)
-        else:
-            pytest.fail("nobody is answered any more")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_request_has_a_deadline_however_it_trickles(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("lratlas.serve.PATIENCE", 0.3)
+    with answering(LiveServer(render=lambda: PAGE, version=lambda: "v1")) as url:
+        place = urlsplit(url)
+        with socket.create_connection((place.hostname, place.port), timeout=0.02) as connection:
+            for _ in range(1000):
+                try:
+                    connection.sendall(b"A")
+                    assert connection.recv(1) == b""
+                    break
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    break
+            else:
+                pytest.fail("it was never let go")
     assert capfd.readouterr() == ("", "")
 
 

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from lratlas.text import is_finite, replace_nonfinite
 
 
 def write_advice(advice: Advice, folder: str | Path) -> Path:
-    """Write the advice into a folder as a page, as JSON for scripts, and its main chart as SVG and PDF.
+    """Write the advice into a folder as JSON for scripts, as a page, and its main chart as SVG and PDF.
 
     Each file is replaced at once or not at all. SVG and PDF need the extra ``figures``.
 
@@ -39,20 +39,22 @@ def write_advice(advice: Advice, folder: str | Path) -> Path:
         SearchError: A file cannot be written.
     """
     folder = expand_home(folder)
-    # Altair checks every part of a chart against a schema as it is made, which takes longer than all the rest.
-    with debug_mode(False):
-        charts = charts_of(advice)
-    contents = {
-        "advice.json": json.dumps(advice_facts(advice), indent=1, allow_nan=False).encode() + b"\n",
-        **dict(figure_files({"advice": charts["advice"]})),
-        "advice.html": advice_page(advice, charts, facts=cost_facts(advice)).encode(),
-    }
-    for name, content in contents.items():
+    for name, content in _files(advice):
         try:
             write_file(folder / name, content)
         except OSError as error:
             raise SearchError(f"{folder / name} cannot be written: {error.strerror or error}.") from error
     return folder / "advice.html"
+
+
+def _files(advice: Advice) -> Iterator[tuple[str, bytes]]:
+    """The files by name, what is the least likely to fail first."""
+    yield "advice.json", json.dumps(advice_facts(advice), indent=1, allow_nan=False).encode() + b"\n"
+    # Altair checks every part of a chart against a schema as it is made, which takes longer than all the rest.
+    with debug_mode(False):
+        charts = charts_of(advice)
+    yield "advice.html", advice_page(advice, charts, facts=cost_facts(advice)).encode()
+    yield from figure_files({"advice": charts["advice"]})
 
 
 def charts_of(advice: Advice) -> dict[str, Drawing]:

@@ -6,13 +6,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from lratlas.config.code import look_for_code
 from lratlas.config.extras import Extras, extras_of, split_extras
 from lratlas.config.sections import Spec
 from lratlas.config.spec import read_spec, spec_from
 from lratlas.config.tasks import Tasks, tasks_of
 from lratlas.config.typed import Sections
-from lratlas.errors import JobsFailed, SpecError, StudyError, meant
-from lratlas.notices import heard
+from lratlas.errors import JobsFailed, LRAtlasError, SpecError, StudyError, meant
+from lratlas.notices import heard, only_warned
 from lratlas.study.folder import AGAIN, PYTHON
 from lratlas.study.plan import read_stored_spec
 from lratlas.study.run import check_workers, open_study, run_study
@@ -79,6 +80,8 @@ def explore(
         if sections:
             hint = next((found for name in sections if (found := meant(name, _ARGUMENTS, quote="`"))), "")
             raise SpecError(f"{', '.join(sections)}{hint} cannot be given with a spec, which has its own sections.")
+        if not isinstance(task, Spec):
+            look_for_code([Path(task).absolute().parent])
         spec = task if isinstance(task, Spec) else read_spec(task)
     else:
         if "task" in sections:
@@ -156,7 +159,8 @@ def _run(
             raise
         atlas = _atlas(store)
         if did or changed or not atlas.is_reported:
-            atlas.write_report()
+            with only_warned("The report is not written", but=LRAtlasError):
+                atlas.write_report()
         return atlas
 
     with heard(notice) as tell:

@@ -17,6 +17,7 @@ from lratlas.results import Results
 from lratlas.study.folder import FIGURES, PYTHON, REPORT, SPEC
 from lratlas.study.progress import standing
 from lratlas.study.records import wall_time
+from lratlas.tables import csv_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def write_files(results: Results, found: Drawn, *, page: bool = True) -> None:
         store.write_bytes(f"{FIGURES}/{name}", data)
     for name in found.charts:
         if (shown := results.chart_data(name)) is not None:
-            store.write_text(f"{FIGURES}/{name}.csv", shown.write_csv())
+            store.write_text(f"{FIGURES}/{name}.csv", csv_text(shown))
     if page:
         store.write_text(REPORT, page_of(results, found))
 

@@ -6,7 +6,9 @@ import re
 import shlex
 import signal
 import sys
+import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
@@ -39,10 +41,10 @@ from lratlas.cli.options import (
 )
 from lratlas.cli.reading import app as compare_app
 from lratlas.cli.reading import serve, verify
-from lratlas.cli.terminal import notice, print_json, print_table, progress_bar, say
+from lratlas.cli.terminal import notice, print_csv, print_json, print_table, progress_bar, say
 from lratlas.cli.watch import watch
 from lratlas.config.preset_names import PRESETS
-from lratlas.errors import JobsFailed, LRAtlasError, SpecError
+from lratlas.errors import JobsFailed, LRAtlasError, SpecError, first_line
 from lratlas.notices import heard
 from lratlas.startup import ended_in_time, reset_process
 
@@ -105,13 +107,31 @@ def main() -> None:
         if not told.is_set():
             raise
         code = TERMINATED
+    except MemoryError as error:
+        notice(f"Memory does not suffice: {first_line(error)}")
+        code = 2
+    except KeyboardInterrupt:
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except BaseException as error:  # such as a panic of Polars, which is no Exception
+        notice(f"{type(error).__name__}: {first_line(error).rstrip('.')}; {_log_error(error)}")
+        code = 2
     if code == INTERRUPTED:
         signal.signal(signal.SIGINT, _exit)  # a second Ctrl-C, while Python ends
         notice(_ended_message("interrupted", words))
     sys.exit(code)
+
+
+def _log_error(error: BaseException) -> str:
+    """Write down where an unforeseen error came from; says where that is."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="lratlas-", suffix=".log", encoding="utf-8", delete=False) as file:
+            file.write(f"{shlex.join(sys.argv)}\n{''.join(traceback.format_exception(error))}")
+    except OSError as reason:
+        return f"where it came from could not be written down ({reason.strerror})"
+    return f"where it came from is in {file.name}"
 
 
 def _exit(_signal: int, _frame: object) -> NoReturn:
@@ -173,8 +193,10 @@ def explore(
 ) -> None:
     """Run the study that a spec describes; continues or extends what the folder holds."""
     look_for_data(data_root)
+    from lratlas.config.code import look_for_code
     from lratlas.config.spec import read_spec
 
+    look_for_code([spec.absolute().parent])
     _print_result(_study(read_spec(spec), folder, worker_options(workers, cluster, gpu_share)), as_json=as_json)
 
 
@@ -284,7 +306,7 @@ def show(
 
         frame = load(folder).table(table or "boundaries")
     if form == "csv":
-        sys.stdout.write(frame.write_csv())
+        print_csv(frame)
     elif form == "json":
         print_json(frame.to_dicts())
     else:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lratlas.cli.options import CORES, DataRoot, Json, count, look_for_data
+from lratlas.cli.options import CORES, MOST_WORKERS, DataRoot, Json, count, look_for_data
 from lratlas.cli.terminal import notice, print_json, print_table, say
 from lratlas.errors import SpecError
+from lratlas.notices import only_warned
 from lratlas.paths import expand_home
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def find(
         typer.Option(
             help="Programs at once (--command only), which share the GPUs; by default one per GPU, or per core.",
             metavar="N",
-            parser=partial(count, "--workers"),
+            parser=partial(count, "--workers", most=MOST_WORKERS),
         ),
     ] = None,
     retry_failed: Annotated[
@@ -240,9 +241,11 @@ def _choose(option: str, given: str, allowed: Sequence[str]) -> None:
 
 
 def _for_spec(spec: Path, folder: str, settings: dict[str, Any], told: dict[str, Any], report: Report) -> "Advice":
+    from lratlas.config.code import look_for_code
     from lratlas.config.spec import read_spec
 
     read = read_spec(spec)
+    look_for_code([spec.absolute().parent])
     from lratlas.config.tasks import tasks_from
     from lratlas.search.find import find as found
 
@@ -320,14 +323,17 @@ def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
     from lratlas.api.advise import advice_facts, write_advice
     from lratlas.cli.status import print_advice
 
-    page = write_advice(advice, folder)
     if as_json:
         print_json(advice_facts(advice))
-        return
-    longest = advice.longest()
-    print_table(longest.select(each.name for each in longest if each.count()).rename({"steps": advice.counted}))
-    print_advice(advice)
-    say(f"Report: {page}")
+    else:
+        longest = advice.longest()
+        print_table(longest.select(each.name for each in longest if each.count()).rename({"steps": advice.counted}))
+        print_advice(advice)
+    sys.stdout.flush()
+    with only_warned("The advice is not written"):
+        page = write_advice(advice, folder)
+        if not as_json:
+            say(f"Report: {page}")
 
 
 @contextmanager

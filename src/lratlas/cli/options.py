@@ -11,17 +11,19 @@ from lratlas.paths import expand_home
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+MOST_WORKERS = 1024
+
 
 def _workers(given: str | int) -> int:
-    return count("--workers", given, least=0)
+    return count("--workers", given, least=0, most=MOST_WORKERS)
 
 
 def _repeats(given: str | int) -> int:
     return count("--repeats", given)
 
 
-def count(option: str, given: str | int, *, least: int = 1) -> int:
-    """A whole number of at least 1, or another least one.
+def count(option: str, given: str | int, *, least: int = 1, most: int | None = None) -> int:
+    """A whole number of at least 1, or another least one, and at most ``most``.
 
     Raises:
         SpecError: It is something else.
@@ -30,6 +32,8 @@ def count(option: str, given: str | int, *, least: int = 1) -> int:
     text = str(given).strip()
     if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) >= least):
         raise SpecError(f"{option} is {text!r}, but must be a whole number of at least {least}.")
+    if most is not None and int(text) > most:
+        raise SpecError(f"{option} is {text}, but at most {most:,} are allowed; this machine has {CORES} cores.")
     return int(text)
 
 

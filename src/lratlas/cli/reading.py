@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from lratlas.cli.options import CORES, DataRoot, FolderArgument, Format, Json, look_for_data
-from lratlas.cli.terminal import notice, print_json, print_table, say
+from lratlas.cli.terminal import notice, print_csv, print_json, print_table, say
 from lratlas.errors import SpecError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def compare(
     if html is not None:
         found.write_html(html)
     if form == "csv":
-        sys.stdout.write(table.write_csv())
+        print_csv(table)
     elif form == "json":
         print_json(table.to_dicts())
     else:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from lratlas.text import format_lr, is_finite
+from lratlas.text import format_lr, harmless, is_finite
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,19 +24,26 @@ def say(text: str, *, style: str = "") -> None:
     """Print a line to standard output as it stands; brackets and colons in it mean nothing."""
     from rich.console import Console
 
-    Console().print(text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    Console().print(harmless(text), style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def notice(text: str) -> None:
     """Print a sentence to standard error, on one line."""
-    sentence = " ".join(text.split("\n")).strip()
+    sentence = " ".join(harmless(text).split("\n")).strip()
     end = "" if sentence.endswith((".", "!", "?", "…")) else "."
     sys.stderr.write(f"lratlas: {sentence}{end}\n")
 
 
 def print_json(value: object) -> None:
     """Print a value as JSON."""
-    sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    sys.stdout.write(harmless(json.dumps(value, indent=1, allow_nan=False)) + "\n")
+
+
+def print_csv(frame: "pl.DataFrame") -> None:
+    """Print a table as CSV."""
+    from lratlas.tables import csv_text
+
+    sys.stdout.write(csv_text(frame))
 
 
 def print_table(frame: "pl.DataFrame") -> None:
@@ -89,11 +96,11 @@ def progress_bar(regimes: Callable[[], str]) -> "Generator[Callable[[Progress], 
             nonlocal asked
             jobs = f"{progress.jobs_done} of {progress.jobs} jobs done"
             if shown and time.monotonic() - asked > REGIMES_EVERY:
-                bar.update(line, regimes=regimes())
+                bar.update(line, regimes=harmless(regimes()))
                 asked = time.monotonic()
             bar.update(
                 line,
-                description=f"{progress.doing or 'finishing'}, {jobs}",
+                description=harmless(f"{progress.doing or 'finishing'}, {jobs}"),
                 total=progress.work,
                 completed=progress.work_done,
                 pace=pace(progress, time.monotonic() - began),
@@ -124,7 +131,7 @@ def _column(frame: "pl.DataFrame", name: str) -> list[str]:
     series = frame[name]
     # All numbers of the table of boundaries are LRs.
     is_lr = name in LRS or "boundary" in frame.columns
-    cells = [name, *(_cell(value, is_lr=is_lr) for value in series)]
+    cells = [harmless(name), *(_cell(value, is_lr=is_lr) for value in series)]
     width = max(len(cell) for cell in cells)
     return [cell.rjust(width) if series.dtype.is_numeric() else cell.ljust(width) for cell in cells]
 
@@ -135,7 +142,7 @@ def _cell(value: object, *, is_lr: bool) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, float):
-        return str(value)
+        return " ".join(harmless(str(value)).split("\n"))
     return format_lr(value, digits=4) if is_lr else _number(value)
 
 

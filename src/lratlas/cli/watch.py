@@ -1,6 +1,7 @@
 """The command `lratlas watch`: a training script, run as it is, with the regime of its training."""
 
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,6 +50,9 @@ def watch(
     try:
         with follow_steps(lambda: watched):
             run(words or [])
+    except Exception as error:  # the script's own, shown as Python does
+        traceback.print_exception(error)
+        raise typer.Exit(1) from error
     finally:  # also where the script fails, or is interrupted
         sys.stdout.flush()
         watched.close()

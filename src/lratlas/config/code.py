@@ -1,15 +1,34 @@
 """A user's own code, by its place."""
 
 import importlib
+import importlib.util
 import sys
+from collections.abc import Iterable, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from lratlas.errors import SpecError
+from lratlas.notices import LOG
+
+_places = list[str]()
+
+
+def look_for_code(places: Iterable[str | Path]) -> None:
+    """Look for modules that a spec names in these folders, before all others.
+
+    Other modules, such as those that the user's import, are looked for there last: a file there cannot stand in for an
+    installed library.
+    """
+    given = [*map(str, places)]
+    _places[:] = dict.fromkeys([*given, *_places])
+    sys.path.extend(place for place in given if place not in sys.path)
 
 
 def import_object(name: str, where: str) -> Any:
-    """What a place names; modules in the current folder are found.
+    """What a place names; the module is in a folder of `look_for_code`, the current folder, or installed.
+
+    A warning says which module is about to be imported, and from where.
 
     Args:
         name: The place, ``module:attribute``.
@@ -22,14 +41,34 @@ def import_object(name: str, where: str) -> Any:
         SpecError: The module is missing, or importing it fails.
     """
     module, _, attribute = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
     try:
+        _import_package(module.partition(".")[0], [*_places, here])
         return getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:
         raise SpecError(
-            f"{where}: {name} cannot be imported: {error}; it must be in the current folder or installed."
+            f"{where}: {name} cannot be imported: {error}; it must be in the spec's folder, the current folder or"
+            " installed."
         ) from error
     except (Exception, SystemExit) as error:
         raise SpecError(f"{where}: importing {module} failed: {type(error).__name__}: {error}") from error
+
+
+def _import_package(package: str, places: Sequence[str]) -> None:
+    """Import the outermost part of a module's name, from these places before others, and say so before."""
+    if package in sys.modules:
+        return
+    own = PathFinder.find_spec(package, places)
+    if own and own.origin is None:
+        own = None  # a mere folder, which a library of the same name comes before
+    if (found := own or importlib.util.find_spec(package)) is None:
+        return
+    LOG.warning("Imports %s from %s.", package, found.origin or ", ".join(found.submodule_search_locations or ()))
+    if own and own.loader:
+        module = sys.modules[package] = importlib.util.module_from_spec(own)
+        try:
+            own.loader.exec_module(module)
+        except BaseException:
+            sys.modules.pop(package, None)
+            raise

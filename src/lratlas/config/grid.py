@@ -107,6 +107,8 @@ def _from_range(value: Mapping[object, object]) -> tuple[float, ...]:
 def _from_list(values: Sequence[object]) -> tuple[float, ...]:
     if not values:
         raise ValueError("is empty, but must hold at least one LR")
+    if len(values) > LARGEST_GRID:
+        raise ValueError(f"holds {len(values):,} LRs, but at most {LARGEST_GRID:,} are allowed")
     for value in values:
         if allowed := lr_fault(value):
             raise ValueError(f"holds {format_value(value)}, but every LR must be {allowed}")

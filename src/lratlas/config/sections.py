@@ -23,6 +23,8 @@ from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.thresholds import Thresholds
 
 MOST_REPEATS = 10_000
+MOST_RUNS = 1_000_000
+_MOST_STEPS, _MOST_EPOCHS = 10**9, 10**6
 
 
 S = TypeVar("S", bound=Section)
@@ -65,8 +67,8 @@ class StageSpec(Section):
     """One stage of training: its learning rates and its length."""
 
     lrs: LRs = Field(description="a list of positive LRs or a range {low, high, per_decade}")
-    steps: int | None = Field(default=None, ge=1, le=10**9, description="length of a run in steps")
-    epochs: int | None = Field(default=None, ge=1, le=10**6, description="length of a run in epochs")
+    steps: int | None = Field(default=None, ge=1, le=_MOST_STEPS, description="length of a run in steps")
+    epochs: int | None = Field(default=None, ge=1, le=_MOST_EPOCHS, description="length of a run in epochs")
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -118,9 +120,12 @@ class AverageSpec(Section):
     """Weight averages of checkpoints along training with the PLR."""
 
     counts: Counts = Field(description="numbers of averaged checkpoints")
-    every: int | None = Field(default=None, ge=1, description="steps between checkpoints")
+    every: int | None = Field(default=None, ge=1, le=_MOST_STEPS, description="steps between checkpoints")
     every_epochs: int | None = Field(
-        default=None, ge=1, description="epochs between checkpoints, in place of `every`; 1 if both are left out"
+        default=None,
+        ge=1,
+        le=_MOST_EPOCHS,
+        description="epochs between checkpoints, in place of `every`; 1 if both are left out",
     )
     extend: bool = Field(
         default=False,
@@ -180,14 +185,16 @@ class TrainingSpec(Section):
         default="auto", description="train runs as stacks or one by one; auto measures which is faster"
     )
     compile: bool = Field(default=True, description="compile the training step, where there is a compiler")
-    stack: int = Field(default=128, ge=1, description="largest number of runs trained as one program")
-    segment_steps: int = Field(default=5000, ge=1, description="steps after which a job can be restarted")
+    stack: int = Field(default=128, ge=1, le=MOST_RUNS, description="largest number of runs trained as one program")
+    segment_steps: int = Field(
+        default=5000, ge=1, le=_MOST_STEPS, description="steps after which a job can be restarted"
+    )
 
 
 class Spec(Section):
     """What a study explores: the task, the stages, what is recorded and measured, how it is computed."""
 
-    name: str = Field(default="study", min_length=1, description="name of the study")
+    name: str = Field(default="study", min_length=1, max_length=1000, description="name of the study")
     task: TaskSpec = Field(description="the task to train")
     pretrain: PretrainSpec = Field(description="the first stage: PLRs, length, repetitions")
     second: SecondSpec | None = Field(
@@ -207,6 +214,16 @@ class Spec(Section):
     def thresholds(self) -> Thresholds:
         """The numbers behind regimes and boundaries."""
         return Thresholds(**self.regimes)
+
+    @model_validator(mode="after")
+    def _few_enough(self) -> Self:
+        solutions = 1 + len(self.finetune.lrs if self.finetune else ())
+        second = len(self.second.plrs) * len(self.second.lrs) * solutions if self.second else 0
+        averages = len(self.average.counts) if self.average else 0
+        runs = self.pretrain.repeats * (len(self.pretrain.lrs) * (solutions + averages) + second)
+        if runs > MOST_RUNS:
+            raise ValueError(f"asks for {runs:,} runs, but at most {MOST_RUNS:,} are allowed")
+        return self
 
     @model_validator(mode="after")
     def _check_second(self) -> Self:

@@ -14,7 +14,10 @@ from lratlas.config.sections import (
 from lratlas.config.values import Section, format_value, sentence
 from lratlas.errors import SpecError
 from lratlas.measure.builtin import MEASUREMENTS
-from lratlas.paths import expand_home
+from lratlas.paths import check_regular, expand_home
+
+LARGEST = 2**20
+"""Bytes that the file of a spec may have."""
 
 _OPTIONS = {f"measure.{name}": each for kind in MEASUREMENTS for name, each in kind.needs.options.items()}
 _MAY_GAIN = {"pretrain.lrs", "second.plrs", "second.lrs", "finetune.lrs", "measure.extra"} | {
@@ -128,6 +131,8 @@ def _file_text(path: Path) -> str:
     if path.is_dir():
         raise SpecError(f"The spec {path} is a folder, but must be a TOML file.")
     try:
+        if check_regular(path).st_size > LARGEST:
+            raise SpecError(f"The spec {path} has more than {LARGEST:,} bytes, which no spec needs.")
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise SpecError(f"There is no spec {path}; it must be a TOML file.") from error

@@ -23,6 +23,7 @@ _NAMED = re.compile(rf"({_FUNCTION.pattern}|[a-z][a-z0-9_]*)")  # one from Pytho
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _DEEPEST = 20
 MOST_CHECKPOINTS = 10_000
+MOST_SAMPLES = 10**9  # in a batch
 
 
 def _function(value: str) -> str:
@@ -38,8 +39,9 @@ def _loss(value: str) -> str:
 
 
 def _batch_size(value: object) -> object:
-    if value != "full" and not (type(value) is int and value >= 1):
-        raise ValueError(f'is {format_value(value)}, but must be a whole number of at least 1 or "full"')
+    if value != "full" and not (type(value) is int and 1 <= value <= MOST_SAMPLES):
+        most = f" and at most {MOST_SAMPLES:,}" if isinstance(value, int) and value > 1 else ""
+        raise ValueError(f'is {format_value(value)}, but must be a whole number of at least 1{most} or "full"')
     return value
 
 

@@ -22,6 +22,7 @@ from lratlas.data.cache import load_or_make
 from lratlas.data.images import NAMES, ImageData, Pair, check_pair, first_names
 from lratlas.errors import DataError
 from lratlas.notices import LOG
+from lratlas.paths import check_regular
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
@@ -158,7 +159,7 @@ def describe_skipped(archive: Archive, files: Labelled) -> list[str]:
 
 def _stamp(path: Path, name: str) -> str:
     try:
-        stat = path.stat()
+        stat = check_regular(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); remove it or put it right.") from error
     return f"{name}/{stat.st_size}/{stat.st_mtime_ns}"
@@ -268,7 +269,7 @@ def _npz(path: Path) -> Mapping[str, Tensor]:
                 raise DataError(f"{path} is a single array; an .npz file with {', '.join(NAMES)} is needed.")
             _check_names(path, file.files)
             return {name: torch.from_numpy(np.ascontiguousarray(file[name])) for name in NAMES}
-    except (*ZIP_ERRORS, TypeError) as error:
+    except (*ZIP_ERRORS, TypeError, MemoryError) as error:  # of a header that speaks of more than there is
         raise _unreadable(path, error) from error
 
 
@@ -277,7 +278,7 @@ def _safetensors(path: Path) -> Mapping[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             _check_names(path, list(file.keys()))
             return {name: file.get_tensor(name) for name in NAMES}
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, MemoryError) as error:
         raise _unreadable(path, error) from error
 
 

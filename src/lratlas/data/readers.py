@@ -19,7 +19,7 @@ from lratlas.data.images import ImageData, Pair, check_pair, missing_classes
 from lratlas.data.sources import CATALOGUE, Found, locate
 from lratlas.errors import DataError
 from lratlas.notices import LOG
-from lratlas.paths import expand_home
+from lratlas.paths import check_regular, expand_home
 
 _FORMS = "an image folder, a .zip file of images, or arrays in an .npz or .safetensors file"
 
@@ -181,6 +181,7 @@ def _from_tar(path: Path, names: Sequence[str]) -> dict[str, bytes]:
 
 def _bytes(path: Path) -> bytes:
     try:
+        check_regular(path)
         return path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} is missing; put the file there, or the packed distribution beside it.") from None

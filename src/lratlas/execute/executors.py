@@ -265,7 +265,7 @@ def start_worker(
         environment: Variables besides those of this process.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", module],
+        [sys.executable, "-P", "-m", module],  # no module of the current folder stands in for a library
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         encoding="utf-8",

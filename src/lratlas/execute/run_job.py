@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from lratlas.config.code import look_for_code
 from lratlas.config.extras import Extras, extras_of
 from lratlas.config.tasks import Tasks, tasks_from
 from lratlas.errors import StudyError, TaskError
@@ -117,7 +118,7 @@ def open_context(
         StudyError: There is no such study, or it has another plan.
         TaskError: The tasks cannot be made here, or are others than were planned.
     """
-    sys.path += [place for place in path if place not in sys.path]
+    look_for_code(place for place in path if place not in sys.path)
     store = Store.open(folder)
     plan = read_stored_plan(store)
     if plan is None or plan_digest(plan) != planned:

@@ -67,6 +67,7 @@ class _Told:
 def _serve(told: _Told, say: Say) -> None:
     import torch
 
+    from lratlas.config.code import look_for_code
     from lratlas.execute.run_job import do_job, open_context
     from lratlas.execute.train_job import Stopped
 
@@ -77,6 +78,9 @@ def _serve(told: _Told, say: Say) -> None:
     if start is None:
         return
     with forward_notices(say), suppress(Stopped):
+        # Found in the driver's order, but never instead of what is imported by now.
+        look_for_code(place for place in start["path"] if place not in sys.path)
+        sys.path[:] = dict.fromkeys([*start["path"], *sys.path])
         context = open_context(start["folder"], start["plan"], start["tasks"], start["path"])
         say({"ready": True})
         # An error may have left an accelerator useless to this process.

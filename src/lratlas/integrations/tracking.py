@@ -6,6 +6,7 @@ from lratlas.errors import extra
 from lratlas.monitor.rules import Regime
 from lratlas.monitor.tracker import Look
 from lratlas.search.advice import Advice
+from lratlas.tables import csv_text
 from lratlas.text import is_finite
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def log_to_mlflow(found: Look | Advice) -> None:
         mlflow.log_metrics(numbers, step=step)
     if isinstance(found, Advice):
         mlflow.log_text(str(found), "find/advice.txt")
-        mlflow.log_text(found.evidence.write_csv(), "find/evidence.csv")
+        mlflow.log_text(csv_text(found.evidence), "find/evidence.csv")
 
 
 def log_to_trackio(found: Look | Advice, *, run: "Run | None" = None) -> None:

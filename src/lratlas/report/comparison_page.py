@@ -9,6 +9,7 @@ from lratlas.errors import StudyError
 from lratlas.report.bundle import vega_bundle
 from lratlas.report.charts.comparison import NOTE, TEXT, comparison_chart, readable, why_left_out
 from lratlas.report.shell import compress, environment, pack_spec, part, policy
+from lratlas.tables import csv_text
 
 
 def comparison_page(entries: Sequence[Entry], table: pl.DataFrame, *, facts: Mapping[str, str]) -> str:
@@ -33,7 +34,7 @@ def comparison_page(entries: Sequence[Entry], table: pl.DataFrame, *, facts: Map
             text=TEXT,
             spec=_spec(entries),
             missing=list(why_left_out(entries).values()),
-            csv=compress(table.write_csv().encode()),
+            csv=compress(csv_text(table).encode()),
             facts=facts,
             style=part("report.css"),
             scripts=scripts,

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -11,9 +12,9 @@ from typing import Any
 
 import altair as alt
 
-from lratlas.errors import MissingLibrary, extra
-from lratlas.notices import LOG
-from lratlas.report.theme import Drawing
+from lratlas.errors import LRAtlasError, extra
+from lratlas.notices import LOG, only_warned
+from lratlas.report.theme import Drawing, spec_of
 
 FAMILY = "Arimo"
 _FOLDER = Path(__file__).with_name("fonts")
@@ -25,11 +26,22 @@ def load_converter() -> ModuleType:
 
     Raises:
         MissingLibrary: The extra ``figures`` is not installed.
+        LRAtlasError: The address space is limited, where vl-convert would end the process.
     """
+    if _space_is_limited():
+        raise LRAtlasError("vl-convert, which draws them, does not run where the address space is limited (ulimit -v).")
     with extra("figures"):
         import vl_convert
     _register_font()
     return vl_convert
+
+
+def _space_is_limited() -> bool:
+    with suppress(ImportError):  # only Unix has it
+        import resource
+
+        return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    return False
 
 
 @cache
@@ -87,19 +99,21 @@ def figure_svg(chart: Drawing) -> str:
 
 
 def figure_files(charts: Mapping[str, Drawing]) -> Iterator[tuple[str, bytes]]:
-    """Each chart as PDF and SVG, by file name; none, and a warning, where the extra ``figures`` is not installed."""
+    """Each chart as PDF and SVG, by file name; none, and a warning, where they cannot be drawn."""
     try:
         load_converter()
-    except MissingLibrary as error:
+    except LRAtlasError as error:
         LOG.warning("No PDF and SVG figures are written: %s", error)
         return
     for name, chart in charts.items():
-        yield f"{name}.pdf", figure_pdf(chart)
-        yield f"{name}.svg", figure_svg(chart).encode()
+        files = list[tuple[str, bytes]]()
+        with only_warned(f"The figure {name} is left out"):
+            files = [(f"{name}.pdf", figure_pdf(chart)), (f"{name}.svg", figure_svg(chart).encode())]
+        yield from files
 
 
 def _paper_sized(chart: Drawing, *, unit: str) -> str:
-    spec = _still(chart.to_dict(validate=False))
+    spec = _still(spec_of(chart))
     panels = {"hconcat", "vconcat", "concat"} & spec.keys()
     return _scale_svg(_picture(json.dumps(spec), narrow=not panels), PAGE if panels else COLUMN, unit)
 

@@ -1,6 +1,5 @@
 """The page of a search."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from lratlas.report.frames import lr_text
 from lratlas.report.shell import compress, environment, pack_spec, part, policy
 from lratlas.report.theme import REGIME_COLOURS, Drawing
 from lratlas.search.advice import Advice
+from lratlas.tables import csv_text
 
 ABSENT = "–"
 
@@ -275,6 +275,4 @@ def advice_page(advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping
 
 
 def _csv(frame: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.write_csv(buffer)
-    return buffer.getvalue()
+    return csv_text(frame).encode()

@@ -3,7 +3,6 @@
 import base64
 import gzip
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from importlib.resources import files
 import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lratlas.report.theme import Drawing
-from lratlas.tables import SCHEMAS, Tables
+from lratlas.report.theme import Drawing, spec_of
+from lratlas.tables import SCHEMAS, Tables, csv_text
+from lratlas.text import harmless
 
 
 @cache
@@ -24,9 +24,15 @@ def environment() -> Environment:
         loader=PackageLoader("lratlas.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        # What is marked as safe comes with the package, and has checksums.
+        finalize=_finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _finalize(value: object) -> object:
+    return harmless(value) if type(value) is str else value
 
 
 @cache
@@ -55,7 +61,7 @@ def policy(scripts: Sequence[str], *, live: bool = False) -> str:
 
 def pack_spec(chart: Drawing) -> str:
     """A chart's spec as the pages' script unpacks it."""
-    return compress(json.dumps(chart.to_dict(validate=False), allow_nan=False, separators=(",", ":")).encode())
+    return compress(json.dumps(spec_of(chart), allow_nan=False, separators=(",", ":")).encode())
 
 
 def _digest(script: str) -> str:
@@ -119,9 +125,7 @@ def compress(data: bytes) -> str:
 
 
 def _csv(frame: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.with_columns(pl.selectors.float().round_sig_figs(DIGITS).fill_nan(None)).write_csv(buffer)
-    return buffer.getvalue()
+    return csv_text(frame.with_columns(pl.selectors.float().round_sig_figs(DIGITS).fill_nan(None))).encode()
 
 
 def _cells(frame: pl.DataFrame) -> int:

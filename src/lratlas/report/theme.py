@@ -10,6 +10,9 @@ from typing import Any, TypeAlias
 import altair as alt
 import polars as pl
 
+from lratlas.tables import harmless_table
+from lratlas.text import harmless_parts
+
 Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart | alt.ConcatChart | alt.Chart
 
 # Okabe and Ito's colours, told apart with any colour vision. Orange and light blue are darkened, and the ramps are
@@ -207,6 +210,11 @@ def panel(lines: alt.Chart | alt.LayerChart, bands: pl.DataFrame, *, width: int,
     )
 
 
+def spec_of(chart: Drawing) -> dict[str, Any]:
+    """The chart as Vega-Lite knows it, with harmless text."""
+    return harmless_parts(chart.to_dict(validate=False))
+
+
 def finish(chart: Drawing, description: str, *parameters: alt.Parameter) -> Any:
     """Fonts and legend, the same on every chart; the description read out by screen readers; what readers can choose.
 
@@ -291,7 +299,7 @@ EVERY_SEED = "all"
 def values_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as JSON can hold them: floats of six digits, NaN made null, seeds as text."""
     floats = pl.selectors.float()
-    rows = frame.with_columns(floats.round_sig_figs(6).fill_nan(None))
+    rows = harmless_table(frame).with_columns(floats.round_sig_figs(6).fill_nan(None))
     if "seed" in rows.columns:
         rows = rows.with_columns(pl.col("seed").cast(pl.String).fill_null(EVERY_SEED))
     return rows.to_dicts()
@@ -330,7 +338,12 @@ def source(frame: pl.DataFrame, by: Sequence[str]) -> Source:
         by: The columns that tell lines apart, which filters of the chart may ask about.
     """
     floats = pl.selectors.float()
-    packed = frame.with_columns(floats.round_sig_figs(6).fill_nan(None)).group_by(by, maintain_order=True).agg(pl.all())
+    packed = (
+        harmless_table(frame)
+        .with_columns(floats.round_sig_figs(6).fill_nan(None))
+        .group_by(by, maintain_order=True)
+        .agg(pl.all())
+    )
     # As one text: Altair copies lists again and again, and checks every number in them.
     text = json.dumps(values_of(packed), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Source(

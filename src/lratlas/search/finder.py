@@ -24,7 +24,7 @@ from lratlas.search.rungs import Stage, next_stage, states_to_keep
 from lratlas.search.segments import Segment, SegmentResult, block_losses
 from lratlas.search.settings import Counted
 from lratlas.study.lock import Lock
-from lratlas.text import first_not_finite, is_finite, number, to_python
+from lratlas.text import first_not_finite, harmless, is_finite, number, to_python
 
 _METRICS = ("value", "averaged", "seconds", "error")
 _MEASURED = {*_METRICS, "losses"}
@@ -269,7 +269,7 @@ class Finder:
         failed = SegmentResult(
             segment=segment,
             losses=block_losses(_numbers(losses)),
-            failure=str(reason) or "no reason was given",
+            failure=harmless(str(reason)) or "no reason was given",
             seconds=time.monotonic() - self._make_claim(segment).began,
         )
         return self._record([failed])[0]

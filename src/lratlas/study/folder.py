@@ -18,7 +18,7 @@ import fsspec
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from lratlas.errors import DamagedFile, FolderGone, StudyError
+from lratlas.errors import DamagedFile, FolderGone, LRAtlasError, StudyError, first_line
 from lratlas.paths import expand_home
 from lratlas.study.files import TEMPORARY, make_folder, sweep, write_file
 
@@ -130,8 +130,8 @@ class Folder:
             return cls(LocalFileSystem(), str(expand_home(text).absolute()))
         try:
             filesystem, root = cast("tuple[AbstractFileSystem, str]", fsspec.url_to_fs(text))
-        except (ImportError, ValueError) as error:
-            raise StudyError(f"The location {text} cannot be used: {error}.") from error
+        except Exception as error:  # every file system has its own
+            raise StudyError(f"The location {text} cannot be used: {first_line(error).rstrip('.')}.") from error
         if isinstance(filesystem, LocalFileSystem):
             root = str(Path(root).absolute())
         return cls(filesystem, root.rstrip("/"))
@@ -337,9 +337,12 @@ class Folder:
         except FileNotFoundError as error:
             self._check_there()
             raise StudyError(f"There is no file {name} in {self.url}.") from error
-        except OSError as error:
+        except Exception as error:
             place = self.url if name == "." else f"{name} in {self.url}"
-            raise StudyError(f"{place} cannot be read: {error.strerror or error}.") from error
+            if isinstance(error, OSError):
+                raise StudyError(f"{place} cannot be read: {error.strerror or error}.") from error
+            self._explain(error, f"{place} cannot be read")
+            raise
 
     @contextmanager
     def _writing(self, name: str) -> Generator[None]:
@@ -357,3 +360,11 @@ class Folder:
                     "folder that can be written, and nothing computed so far is lost."
                 )
             raise StudyError(message) from error
+        except Exception as error:
+            self._explain(error, f"{name} cannot be written to {self.url}")
+            raise
+
+    def _explain(self, error: Exception, what: str) -> None:
+        """Raise an error of another file system than the disk as a sentence: each has its own kinds of them."""
+        if not isinstance(error, LRAtlasError) and not isinstance(self.filesystem, LocalFileSystem):
+            raise StudyError(f"{what}: {first_line(error).rstrip('.')}.") from error

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lratlas.search.program import output
 from lratlas.search.program.output import LONGEST_LINE, OutputParser, Tail, describe_missing_metric, shorten
 
 
@@ -188,3 +189,29 @@ def test_a_pattern_finds_the_value_in_other_lines(printed: list[bytes], value: f
     for line in printed:
         found.take(line)
     assert found.value == value
+
+
+@given(
+    parts=st.lists(st.tuples(st.text("ab\n", max_size=40), st.booleans()), max_size=30),
+    kept=st.integers(1, 8),
+    longest=st.integers(16, 40),
+)
+def test_a_file_that_is_shortened_while_it_is_read_loses_no_line(
+    parts: list[tuple[str, bool]], kept: int, longest: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("tail") / "out"
+    tail, lines = Tail(path), list[bytes]()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(output, "KEPT_END", kept)
+        patched.setattr(output, "LONGEST_FILE", longest)
+        for text, unread in parts:
+            with path.open("a") as file:
+                file.write(text)
+            if unread:  # more comes between the reading and the shortening
+                lines += tail.lines()
+                with path.open("a") as file:
+                    file.write("more\n")
+                tail.shorten()
+        lines += tail.lines(to_the_end=True)
+    written = "".join(text + "more\n" * unread for text, unread in parts)
+    assert b"\n".join(lines).decode().rstrip("\n") == written.rstrip("\n")

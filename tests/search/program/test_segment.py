@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lratlas.search.program import output
 from lratlas.search.program.process import Limits, Stop, Stopped
 from lratlas.search.program.segment import TrainedSegment, train_segment
 from lratlas.search.program.template import placeholders
@@ -187,3 +188,25 @@ def test_a_request_to_stop_is_raised(trained: Train, tmp_path: Path) -> None:
     stop.asked.set()
     with pytest.raises(Stopped):
         trained(program(tmp_path, before="time.sleep(60)"), stop=stop)
+
+
+def test_of_what_a_program_prints_only_the_beginning_and_the_end_stay_on_disk(
+    trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "LONGEST_FILE", 1 << 18)
+    monkeypatch.setattr(output, "KEPT_END", 1 << 14)
+    before = """
+for at in range(60):
+    print(f"line {at} " + "x" * 40_000, flush=True)
+    print("warning " * 5_000, file=sys.stderr, flush=True)
+    time.sleep(0.02)
+"""
+    found = trained(program(tmp_path, before=before), FIRST)
+    assert (found.failure, found.value) == (None, pytest.approx(parabola([0.25] * 64)[-1]))
+    for name in ("stdout.txt", "stderr.txt"):
+        path = tmp_path / "search" / "segments" / FIRST.name / name
+        assert path.stat().st_size < 60 * 40_000 / 2
+        assert path.read_text().count("the middle of this output was left out") >= 1
+    said = (tmp_path / "search" / "segments" / FIRST.name / "stdout.txt").read_text()
+    assert said.startswith("line 0 x")
+    assert '"value"' in said.splitlines()[-1]

@@ -100,7 +100,7 @@ def measure_losses_alone(
     with open_unlinked(output, "wb") as file:
         try:
             subprocess.run(
-                [sys.executable, "-c", program, json.dumps(told)],
+                [sys.executable, "-P", "-c", program, json.dumps(told)],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -121,7 +121,6 @@ def measure_losses_alone(
 def main() -> None:
     """Run a script up to a step, and write its losses; the process ends there."""
     told = json.loads(sys.argv[1])
-    sys.path[:] = [each for each in sys.path if each]  # a script's own folder is in the place of the current one
     recorder = _Recorder(shares=told["shares"], lr=told["lr"], found=Path(told["found"]))
     with follow_steps(lambda: recorder), seed_generators(told["seed"]):
         script_body(Path(told["script"]))(told["words"])

@@ -10,6 +10,7 @@ from typing import Any
 
 from lratlas.config.values import format_value
 from lratlas.errors import SearchError, SpecError, first_line, meant
+from lratlas.text import ESCAPES as SEQUENCES
 from lratlas.text import number
 from lratlas.training.memory import is_out_of_memory
 
@@ -17,7 +18,7 @@ NUMBER = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
 """A number in a text."""
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 """The kinds of ``*arguments`` and ``**arguments``."""
-ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
+ESCAPES = re.compile(SEQUENCES)
 """Colours, movements of the cursor and titles in what is printed."""
 _BETWEEN = r"\s*(?:[:=]|is)?\s*|\s+(?:of|on|over|in|at)\s(?!class)[^:=,;|()\n]{0,60}[:=]\s*"
 _UP_TO = rf"[\"']?(?:\s*\([^()\n]{{0,40}}\))?(?:{_BETWEEN})\(?"

@@ -13,6 +13,9 @@ from lratlas.search.segments import SegmentResult
 from lratlas.text import is_finite, number
 
 CHUNK = 1 << 16  # bytes read at a time
+LONGEST_FILE = 1 << 25  # bytes that a program's output may have before the middle of it is left out
+KEPT_END = 1 << 22  # bytes of its beginning, and of its end, that stay
+_LEFT_OUT = b"\n[lratlas: the middle of this output was left out]\n"
 LONGEST_LINE = 1 << 20  # a longer one is no record
 KEPT_LOSSES = 4096
 KEPT_NAMES = 16
@@ -47,6 +50,21 @@ class Tail:
         if to_the_end and self._open and not self._too_long:
             yield self._open
             self._open = b""
+
+    def shorten(self) -> None:
+        """Leave out the middle of a file that has become too long; what was not read yet stays.
+
+        What is written in this very moment may be lost.
+        """
+        if self._offset <= LONGEST_FILE:
+            return
+        with self._path.open("r+b") as file:
+            file.seek(self._offset - KEPT_END)
+            end = file.read()
+            file.seek(KEPT_END)
+            file.write(_LEFT_OUT + end)
+            file.truncate()
+        self._offset = KEPT_END + len(_LEFT_OUT) + KEPT_END
 
     def _split(self, chunk: bytes) -> Iterator[bytes]:
         *ended, rest = _LINE_END.split(chunk)

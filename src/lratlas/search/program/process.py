@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +16,8 @@ from pathlib import Path
 GRACE = 10.0  # seconds between the request to end and the end
 PAUSE = 0.1  # seconds between two looks
 ON_POSIX = os.name == "posix"
-# A search that is killed closes the pipe to this shell, which then ends the program, within two seconds.
-_GUARD = 'read -r line; kill -s TERM -- "-$1"; sleep 2; kill -s KILL -- "-$1"'
+LAST_MOMENT = 4.0  # seconds for the keeper to end what will not end
+_KEEPER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +78,8 @@ def run_program(
 ) -> Ended:
     """Run a program in the current folder until it ends, a limit is reached, or somebody asks for its end.
 
-    It has no standard input. It is ended with all processes of its group: a request, and ten seconds later the end;
-    also when this process is killed. What it leaves running when it ends is ended too.
+    It has no standard input. It is ended with all processes that it has started: a request, and ten seconds later the
+    end; also when this process is killed. What it leaves running when it ends is ended too.
 
     Args:
         words: Program and arguments; no shell reads them.
@@ -94,20 +96,26 @@ def run_program(
         OSError: It cannot be started.
     """
     began = time.monotonic()
-    with stdout.open("wb") as out, stderr.open("wb") as errors:
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=errors,
-            env=environment,
-            start_new_session=True,
-        )
-    with _guard_group(process.pid):
+    ours, theirs = socket.socketpair()
+    for path in (stdout, stderr):
+        path.write_bytes(b"")
+    # At the end, wherever that is: the files may be shortened meanwhile.
+    with ours, stdout.open("ab") as out, stderr.open("ab") as errors:
+        with theirs:
+            process = subprocess.Popen(
+                [*_KEEPER, *words] if ON_POSIX else words,
+                stdin=theirs.fileno() if ON_POSIX else subprocess.DEVNULL,
+                stdout=out,
+                stderr=errors,
+                env=environment,
+                start_new_session=True,
+            )
         try:
             cut = _watch(process, (stdout, stderr, *watched), look, limits, stop)
         finally:
-            _end(process, stop)
+            _end(process, stop, ours)
+        if number := ours.recv(16):
+            raise OSError(int(number), os.strerror(int(number)), words[0])
     return Ended(code=process.returncode, cut=cut, seconds=time.monotonic() - began)
 
 
@@ -138,14 +146,17 @@ def _watch(
             return f"it printed nothing for {seconds_in_words(limits.stall)} (--stall)"
 
 
-def _end(process: "subprocess.Popen[bytes]", stop: Stop) -> None:
-    """End a program and all of its group; nothing happens to one that has ended and left none running."""
+def _end(process: "subprocess.Popen[bytes]", stop: Stop, keeper: socket.socket) -> None:
+    """End a program and all that it started; nothing happens to one that has ended and left none running."""
     if process.poll() is None:
         _signal(process, signal.SIGTERM)
         deadline = time.monotonic() + GRACE
         while process.poll() is None and time.monotonic() < deadline and not stop.at_once.is_set():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(PAUSE)
+    with suppress(OSError, subprocess.TimeoutExpired):
+        keeper.send(b"!")
+        process.wait(LAST_MOMENT)
     _signal(process, signal.SIGKILL if ON_POSIX else signal.SIGTERM)
     process.wait()
 
@@ -156,26 +167,6 @@ def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-
-
-@contextmanager
-def _guard_group(group: int) -> "Generator[None]":
-    """While this lasts, a process of its own ends the group should this one be killed; needs a shell."""
-    guard = None
-    with suppress(OSError):
-        guard = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD, "sh", str(group)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    try:
-        yield
-    finally:
-        if guard is not None:
-            guard.kill()  # before its pipe is closed, which would let it act
-            guard.communicate()
 
 
 def seconds_in_words(seconds: float) -> str:

@@ -139,12 +139,16 @@ def train_segment(
         return TrainedSegment(failure=f"the state that {piece.parent} left is missing")
     before = folder.fingerprint()
     told = OutputParser(metric, pattern)
-    tails = (Tail(folder.stdout), Tail(folder.output))
+    tails, errors = (Tail(folder.stdout), Tail(folder.output)), Tail(folder.stderr)
 
     def look() -> str | None:
         for tail in tails:
             for line in tail.lines():
                 told.take(line)
+        for _ in errors.lines():
+            pass
+        for tail in (*tails, errors):
+            tail.shorten()
         return told.diverged
 
     values = values_of(piece, folder.checkpoint)

@@ -1,0 +1,79 @@
+"""Runs one program, and ends whatever that has started, when it ends or when the search does.
+
+A process of its own, started by its path, so that it imports nothing but Python's own modules. On Linux the processes
+that a program leaves behind become children of this one, also those in a session of their own.
+
+Its standard input is a socket to the search: it says why a program cannot be started; a byte that comes asks for the
+end at once, and its closing, when the search is gone, for an end within two seconds.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux
+_PATIENCE = 2.0  # seconds between the request to end and the end, and for processes that cannot be ended
+
+
+def main(words: Sequence[str]) -> NoReturn:
+    """Run a program, and end as it does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+    # The request to end reaches the whole group; this process ends last. A handler, since programs inherit ignoring.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    try:
+        program = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        os.write(0, str(error.errno).encode())
+        os._exit(127)
+    threading.Thread(target=_listen, daemon=True).start()
+    code = program.wait()
+    _end_children()
+    if code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with suppress(OSError):  # a signal that nobody can handle
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def _listen() -> None:
+    asked = os.read(0, 1)
+    if not asked:
+        os.killpg(0, signal.SIGTERM)
+        time.sleep(_PATIENCE)
+    while True:
+        _kill_children()
+        time.sleep(0.02)
+
+
+def _end_children() -> None:
+    """End all children, and theirs, which become this process's when their parents are gone."""
+    deadline = time.monotonic() + _PATIENCE
+    while _kill_children() and time.monotonic() < deadline:
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.005)
+
+
+def _kill_children() -> bool:
+    """Kill the children that there are; whether there are any."""
+    children = " ".join(each.read_text() for each in Path("/proc/self/task").glob("*/children")).split()
+    for child in children:
+        with suppress(OSError):
+            os.kill(int(child), signal.SIGKILL)
+    return bool(children)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
