@@ -9,9 +9,9 @@ import polars as pl
 import tomli_w
 
 from lratlas.measure.base import Chart
-from lratlas.search.journal import JOURNAL
 from lratlas.study.description import Description, write_description
 from lratlas.study.files import open_json, seal_json
+from lratlas.study.folder import JOURNAL
 from lratlas.study.store import Store
 
 MARK = "imported-by-mistake"

@@ -29,7 +29,7 @@ from cheaper import unfigured
 from lratlas.atlas import load
 from lratlas.config.spec import read_spec, spec_from
 from lratlas.config.tasks import tasks_from
-from lratlas.search.journal import JOURNAL
+from lratlas.study.folder import JOURNAL
 from lratlas.task import Task
 from lratlas.training.fingerprint import fingerprint
 

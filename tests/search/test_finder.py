@@ -22,8 +22,8 @@ from lratlas.errors import PathError, SearchError, SpecError
 from lratlas.search import journal, rungs
 from lratlas.search.advice import Advice
 from lratlas.search.finder import Finder
-from lratlas.search.journal import JOURNAL
 from lratlas.search.segments import Segment, SegmentResult
+from lratlas.study.folder import JOURNAL
 from lratlas.thresholds import Thresholds
 from search.find_helpers import STEPS
 from search.finder_helpers import LRS, VALLEY, a_finder, trained

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from fuzzing import mutated, refusal
 from lratlas.errors import SearchError
-from lratlas.search.journal import JOURNAL, SETTINGS, add_results, open_folder, read_results, read_settings
+from lratlas.search.journal import SETTINGS, add_results, open_folder, read_results, read_settings
 from lratlas.search.program.segment import FILE, judge_of, record_judge
 from lratlas.search.segments import SegmentResult, make_segment
+from lratlas.study.folder import JOURNAL
 from search.find_helpers import a_search
 
 fuzzed = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -17,7 +17,6 @@ from safetensors.numpy import save_file
 from lratlas.errors import SearchError, SpecError
 from lratlas.search.journal import (
     CHECKPOINT,
-    JOURNAL,
     SETTINGS,
     add_results,
     checkpoint_of,
@@ -29,6 +28,7 @@ from lratlas.search.journal import (
     withdraw_results,
 )
 from lratlas.search.segments import SegmentResult, make_segment
+from lratlas.study.folder import JOURNAL
 from search.find_helpers import a_search
 
 SRC = Path(__file__).parents[2] / "src"

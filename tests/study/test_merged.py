@@ -18,7 +18,7 @@ MANY = merged.MANY + 3
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A study with many parts, and a cache folder that nobody else has."""
     monkeypatch.setenv("LRATLAS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("os.fsync", lambda _: None)
+    monkeypatch.setattr("os.fsync", Mock())
     made = Store.create(tmp_path / "study", "")
     for number in range(MANY):
         write(made, number, loss=float(number))
@@ -39,7 +39,7 @@ def test_what_was_read_is_not_read_again(store: Store, monkeypatch: pytest.Monke
     first = losses(store)
     assert first == {f"run-{number}": number for number in range(MANY)}
     read = Mock(side_effect=store.read_bytes)
-    monkeypatch.setattr(Store, "read_bytes", lambda _, name: read(name))
+    monkeypatch.setattr(Store, "read_bytes", read)
     assert losses(store) == first
     assert not read.called
     write(store, MANY, loss=0.5)

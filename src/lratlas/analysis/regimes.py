@@ -39,9 +39,11 @@ def falling_ps(losses: NDArray[np.float64]) -> list[float | None]:
         return [None] * len(losses)
     first, second = (losses[:, places] for places in np.triu_indices(count, 1))
     tied = (first == second).any(1) | (count > _EXACT_BLOCKS)
-    shares = () if tied.all() else _share_of_orders(count)
-    rising = (first < second).sum(1)
-    return [_tied_p(each) if ties else shares[up] for each, ties, up in zip(losses, tied, rising, strict=True)]
+    rising = (first < second).sum(1).tolist()
+    return [
+        _tied_p(each) if ties else _share_of_orders(count)[up]
+        for each, ties, up in zip(losses, tied, rising, strict=True)
+    ]
 
 
 def _tied_p(losses: NDArray[np.float64]) -> float:

@@ -15,8 +15,8 @@ from lratlas.cli.terminal import notice, print_csv, print_json, print_table, say
 from lratlas.errors import SpecError
 
 if TYPE_CHECKING:
+    from lratlas.study.expected import Fault
     from lratlas.study.store import Store
-    from lratlas.study.verify import Fault
 
 
 app = typer.Typer()

@@ -5,6 +5,7 @@ import shlex
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import Field
@@ -171,7 +172,7 @@ def spec_of(folder: Folder, text: str) -> Spec:
         StudyError: It cannot be read, or is of a later format.
     """
     try:
-        return spec_from(tomllib.loads(text))
+        return _parse(text)
     except (ValueError, RecursionError, SpecError) as error:
         with suppress(DamagedFile):
             read_stored_plan(folder)  # it says where a study, and with it its spec, is of a later format
@@ -179,6 +180,12 @@ def spec_of(folder: Folder, text: str) -> Spec:
         raise StudyError(
             f"spec.toml in {folder.url} was altered or cut short: {reason}; it must be put back as it was."
         ) from error
+
+
+@lru_cache(maxsize=8)
+def _parse(text: str) -> Spec:
+    """A spec is asked for by its text at every step of a run, and checked once."""
+    return spec_from(tomllib.loads(text))
 
 
 def read_planned_spec(folder: Folder, plan: Plan) -> Spec:
