@@ -311,6 +311,8 @@ def show(
         print_json(frame.to_dicts())
     else:
         print_table(frame)
+        if frame.is_empty():
+            notice("The table has no rows: nothing that goes into it was asked for, or is done (see `lratlas status`)")
 
 
 @app.command()
