@@ -190,6 +190,9 @@ def _make_or_extend_plan(
     if spec:  # whoever held the folder meanwhile may have begun or extended another study
         _refuse_another(store, spec, old)
     spec = spec or stored
+    asked = None if spec == stored else spec_text(spec)
+    if asked and not old:
+        store.write_text(SPEC, asked)  # planning may take long
     if own := [*own_code(spec.task), *(name for name in spec.measure.extra if ":" in name)]:
         notice(f"Code that the spec names is imported and run: {', '.join(own)}.")
     known = tasks or tasks_from(spec.task)
@@ -202,9 +205,6 @@ def _make_or_extend_plan(
     if old:
         check_task_holds(store, old, seeds, parts)
     set_faulty_aside(store, old, notice)
-    asked = None if spec == stored else spec_text(spec)
-    if asked and not old:
-        store.write_text(SPEC, asked)  # planning may take long
     task = known.of(0)
     check_task(spec, task)
     measured = measurement_options(spec, task, extras)
