@@ -283,7 +283,8 @@ class Results:
 
         options: dict[str, Any] = dict(self.spec.task.options)
         shape, margin = SHAPES[options.get("shape", SHAPE)], options.get("margin", MARGIN)
-        points = feature_points(self._data.train, self._data.singles, shape, margin=margin)
+        data = self._data
+        points = feature_points(data.train, data.singles, shape, margin=margin)
         return ticks_chart(points, shape, margin=margin)
 
 

@@ -108,10 +108,10 @@ def main() -> None:
             raise
         code = TERMINATED
     except MemoryError as error:
-        notice(f"Memory does not suffice: {first_line(error)}")
+        notice(f"Out of memory: {first_line(error)}")
         code = 2
     except KeyboardInterrupt:
-        raise
+        code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

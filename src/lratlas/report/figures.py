@@ -29,18 +29,22 @@ def load_converter() -> ModuleType:
         LRAtlasError: The address space is limited, where vl-convert would end the process.
     """
     if _space_is_limited():
-        raise LRAtlasError("vl-convert, which draws them, does not run where the address space is limited (ulimit -v).")
+        raise LRAtlasError("vl-convert, which draws them, needs 80 GiB of address space (ulimit -v).")
     with extra("figures"):
         import vl_convert
     _register_font()
     return vl_convert
 
 
+_NEEDED_SPACE = 80 * 2**30  # bytes of addresses, of which hardly any are used: 65 were seen
+
+
 def _space_is_limited() -> bool:
     with suppress(ImportError):  # only Unix has it
         import resource
 
-        return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        return limit != resource.RLIM_INFINITY and limit < _NEEDED_SPACE
     return False
 
 

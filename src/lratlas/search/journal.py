@@ -9,6 +9,7 @@ process ends, however it ends; no clock is involved.
 import json
 import math
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -21,9 +22,10 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from lratlas.errors import SearchError, SpecError, StudyError
+from lratlas.paths import check_regular
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import Search, make_search
-from lratlas.study.files import KEY, open_json, open_unlinked, seal_json, sweep, write_file
+from lratlas.study.files import KEY, linked_folder, open_json, open_unlinked, seal_json, sweep, write_file
 from lratlas.study.folder import JOURNAL, SEARCH, Folder
 from lratlas.study.lock import Lock
 from lratlas.text import replace_nonfinite
@@ -51,6 +53,8 @@ def open_folder(folder: Path, settings: Mapping[str, object]) -> Search:
         SpecError: A setting is out of range, or a new search has no ``steps``.
         SearchError: The folder holds a search with other settings, or cannot be written.
     """
+    if (link := linked_folder(folder)) is not None:
+        raise SearchError(f"{link} is a link to a folder, which a search cannot have: nothing is written through it.")
     if not (folder / SETTINGS).exists():
         _create(folder, settings)
     with suppress(OSError):
@@ -117,6 +121,7 @@ def read_settings(folder: Path) -> Search:
         SearchError: There is none, or its file is damaged.
     """
     try:
+        check_regular(folder / SETTINGS)
         settings = read_object((folder / SETTINGS).read_bytes())
         return make_search(**{name: value for name, value in settings.items() if name != _ID})
     except FileNotFoundError as error:
@@ -143,6 +148,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._inode = folder, 0
+        self._lock = threading.Lock()  # one thread may ask and another tell
         self._begin()
 
     def _begin(self) -> None:
@@ -157,8 +163,14 @@ class Journal:
         Raises:
             SearchError: A line is damaged.
         """
+        with self._lock:
+            self._read_added()
+            return dict(self._results)
+
+    def _read_added(self) -> None:
         path = self._folder / JOURNAL
         try:
+            check_regular(path)
             with path.open("rb") as file:
                 found = os.fstat(file.fileno())
                 if found.st_size < self._end or found.st_ino != self._inode:  # a journal only grows
@@ -168,13 +180,12 @@ class Journal:
                 added = file.read()
         except FileNotFoundError:
             self._begin()
-            return self._results
+            return
         except OSError as error:
             raise SearchError(f"{path} cannot be read: {error.strerror or error}.") from error
         for line in added.split(b"\n")[:-1]:
             self._take(line)
             self._lines, self._end = self._lines + 1, self._end + len(line) + 1
-        return self._results
 
     def _take(self, line: bytes) -> None:
         try:
@@ -234,7 +245,7 @@ def damaged_lines(folder: Path, keep: Callable[[bytes], object] = bool) -> list[
         folder: The folder of the search.
         keep: Called with each line that can.
     """
-    if not (folder / JOURNAL).exists():
+    if not (folder / JOURNAL).is_file():
         return []
     bad, of = list[int](), _id_of(folder)
     for number, line in enumerate((folder / JOURNAL).read_bytes().split(b"\n")[:-1], start=1):
@@ -299,8 +310,6 @@ def claim(folder: Path, name: str) -> Lock | None:
     """
     lock = _lock_of(folder, name, within=CLAIMS)
     try:
-        if (folder / CLAIMS).is_symlink():
-            raise SearchError(f"{folder / CLAIMS} is a link, and nothing is written through it.")
         (folder / CLAIMS).mkdir(exist_ok=True)
         return lock if lock.take() else None
     except OSError as error:

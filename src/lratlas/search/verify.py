@@ -5,8 +5,8 @@ from pathlib import Path
 
 from fsspec.implementations.local import LocalFileSystem
 
-from lratlas.errors import SearchError
-from lratlas.search.journal import CHECKPOINT, SETTINGS, damaged_lines, mend_journal, read_settings
+from lratlas.paths import check_regular
+from lratlas.search.journal import CHECKPOINT, SETTINGS, damaged_lines, mend_journal, read_object, read_settings
 from lratlas.study.expected import MISSING, Fault
 from lratlas.study.files import ALTERED, KEY, is_intact
 from lratlas.study.folder import JOURNAL, Folder
@@ -29,12 +29,17 @@ def faults(folder: Path) -> list[Fault]:
 
     Raises:
         OSError: It cannot be read.
+        SearchError: Its settings are of another version.
     """
     found = list[Fault]()
     try:
-        read_settings(folder)
-    except SearchError:
-        found.append(Fault(path=SETTINGS, what=ALTERED if (folder / SETTINGS).exists() else MISSING))
+        check_regular(folder / SETTINGS)
+        read_object((folder / SETTINGS).read_bytes())
+        read_settings(folder)  # whole, it may be of a later version
+    except FileNotFoundError:
+        found.append(Fault(path=SETTINGS, what=MISSING))
+    except (OSError, ValueError, TypeError, RecursionError):
+        found.append(Fault(path=SETTINGS, what=ALTERED))
     else:  # without settings it is not known whose lines they are
         found += [Fault(path=JOURNAL, what=f"line {line} {_OTHER}") for line in damaged_lines(folder)]
     if (folder / _RESULT).exists() and not (folder / JOURNAL).exists():
@@ -79,7 +84,13 @@ def _of_weights(folder: Path) -> Iterator[Fault]:
             continue
         if not is_intact(data):
             yield Fault(path=name, what=ALTERED)
-        elif (stated := weights_metadata(data).get(PLACE, name)) != name:
+            continue
+        try:
+            stated = weights_metadata(data).get(PLACE, name)
+        except (ValueError, AttributeError, RecursionError):
+            yield Fault(path=name, what="is not a safetensors file")
+            continue
+        if stated != name:
             yield Fault(path=name, what=f"is a copy of {stated}")
 
 

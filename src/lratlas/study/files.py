@@ -52,10 +52,16 @@ def _name_new(temporary: Path, path: Path) -> None:
         path.hardlink_to(temporary)
     except FileExistsError:
         raise
-    except OSError as error:  # not every file system has hard links
-        if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+    except OSError:  # not every file system has hard links
+        open_unlinked(path, "xb").close()  # of several, one succeeds
         temporary.replace(path)
+
+
+def linked_folder(folder: Path) -> Path | None:
+    """A link to another folder among what a folder holds, if there is one."""
+    with suppress(OSError):
+        return next((each for each in sorted(folder.iterdir()) if each.is_symlink() and each.is_dir()), None)
+    return None
 
 
 def open_unlinked(path: Path, mode: str, *, encoding: str | None = None, errors: str | None = None) -> IO[Any]:

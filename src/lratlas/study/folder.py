@@ -20,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from lratlas.errors import DamagedFile, FolderGone, LRAtlasError, StudyError, first_line
 from lratlas.paths import expand_home
-from lratlas.study.files import TEMPORARY, make_folder, sweep, write_file
+from lratlas.study.files import TEMPORARY, linked_folder, make_folder, sweep, write_file
 
 SPEC = "spec.toml"
 REPORT, FIGURES = "report.html", "figures"
@@ -70,6 +70,7 @@ class Folder:
             StudyError: It is a file, holds something else, or cannot be written.
         """
         self = cls._at(folder)
+        self._check_links()
         if self._is_file():
             raise StudyError(f"{self.url} is a file, but a study needs a folder.")
         if above := self._file_above():
@@ -101,6 +102,7 @@ class Folder:
             StudyError: It is missing, a file, empty, or not a study.
         """
         self = cls._at(folder)
+        self._check_links()
         if self._is_file():
             raise StudyError(f"{self.url} is a file, but a study is a folder.")
         holdings = self._holdings()
@@ -285,11 +287,14 @@ class Folder:
         above = path.rsplit("/", 1)[0]
         while len(above) > len(self.root):
             if os.path.islink(above):  # noqa: PTH114 - asked for each of thousands of files
-                raise StudyError(
-                    f"{above} is a link to a folder, which a study cannot have: nothing is read or written through it."
-                    " Put the folder itself in its place; single files may be links."
-                )
+                raise _refusal(above)
             above = above.rsplit("/", 1)[0]
+
+    def _check_links(self) -> None:
+        """The same when a study is opened, so that all commands say it, whatever they read."""
+        for folder in (self.root, f"{self.root}/tables") if self._is_local else ():
+            if (link := linked_folder(Path(folder))) is not None:
+                raise _refusal(link)
 
     def _put(self, name: str, data: bytes, *, new: bool = False) -> None:
         path = self._path(name)
@@ -368,3 +373,10 @@ class Folder:
         """Raise an error of another file system than the disk as a sentence: each has its own kinds of them."""
         if not isinstance(error, LRAtlasError) and not isinstance(self.filesystem, LocalFileSystem):
             raise StudyError(f"{what}: {first_line(error).rstrip('.')}.") from error
+
+
+def _refusal(link: str | Path) -> StudyError:
+    return StudyError(
+        f"{link} is a link to a folder, which a study cannot have: nothing is read or written through it."
+        " Put the folder itself in its place; single files may be links."
+    )

@@ -106,6 +106,7 @@ class Lock:
     def release(self) -> None:
         """Let the next process have it."""
         if self._file is not None:
+            _unlock(self._file)
             self._file.close()
             self._file = None
         if self._count is not None:
@@ -140,6 +141,14 @@ def _lock_now(file: IO[Any]) -> None:
 
         file.seek(0)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+
+def _unlock(file: IO[Any]) -> None:
+    """Let go of the lock also where a forked process has the file open."""
+    if os.name == "posix":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 _seen = dict[str, tuple[bytes, float]]()

@@ -20,7 +20,7 @@ from lratlas.paths import cache_folder
 from lratlas.study.files import write_file
 
 MANY = 256
-"""From so many parts on that were not read before it is worthwhile to remember them."""
+"""Unread parts from which on a merged table is remembered."""
 
 _LASTS = 30 * 86_400.0  # seconds for which a table that nobody reads is remembered
 _KEY = "parts"
@@ -54,7 +54,7 @@ def read_remembered(
 
 
 def _state(path: Path) -> State:
-    """What another file in its place would not have; nothing that is remembered has that of a file that is gone."""
+    """Inode, size and times of a file; empty for a missing one, which no remembered file has."""
     try:
         found = path.stat()
     except OSError:
@@ -64,8 +64,9 @@ def _state(path: Path) -> State:
 
 def _remembered(place: Path) -> tuple[Mapping[str, State], list[pl.DataFrame]]:
     try:
-        known: Mapping[str, State] = json.loads(pl.read_parquet_metadata(place)[_KEY])
-        rows = [pl.read_parquet(place, memory_map=False)]
+        data = place.read_bytes()  # once: another process may replace it
+        known: Mapping[str, State] = json.loads(pl.read_parquet_metadata(io.BytesIO(data))[_KEY])
+        rows = [pl.read_parquet(io.BytesIO(data))]
         os.utime(place)
     except (OSError, PolarsError, KeyError, ValueError):
         return {}, []

@@ -108,9 +108,13 @@ def put_spec_back(store: Store) -> bool:
 
 def _of_copy(store: Store, plan: Plan | None) -> Iterator[Fault]:
     copy = read_copy(store)
-    if plan and plan.format >= _COPIED and copy != plan:
-        what = MISSING if not store.exists(COPY) else ALTERED if copy is None else "is not that of plan.json"
-        yield Fault(path=COPY, what=what)
+    if not plan or plan.format < _COPIED:
+        return
+    if copy is None:
+        yield Fault(path=COPY, what=ALTERED if store.exists(COPY) else MISSING)
+    # A process may have been killed between the two: an earlier plan of the study has no other jobs.
+    elif not {job.id for job in copy.jobs} <= {job.id for job in plan.jobs}:
+        yield Fault(path=COPY, what="is not that of plan.json")
 
 
 def _of_spec(store: Store, plan: Plan | None) -> Iterator[Fault]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-GRACE = 10.0  # seconds between the request to end and the end
+GRACE = 6.0  # seconds between the request to end and the end
+_NOT_STARTED = 127  # what the keeper ends with where a program cannot be started
 PAUSE = 0.1  # seconds between two looks
 ON_POSIX = os.name == "posix"
 LAST_MOMENT = 4.0  # seconds for the keeper to end what will not end
@@ -114,7 +115,11 @@ def run_program(
             cut = _watch(process, (stdout, stderr, *watched), look, limits, stop)
         finally:
             _end(process, stop, ours)
-        if number := ours.recv(16):
+        number = b""
+        if process.returncode == _NOT_STARTED:
+            with suppress(ConnectionError):  # it was killed before it read what it was told
+                number = ours.recv(16)
+        if number:
             raise OSError(int(number), os.strerror(int(number)), words[0])
     return Ended(code=process.returncode, cut=cut, seconds=time.monotonic() - began)
 
