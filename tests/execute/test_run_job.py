@@ -22,6 +22,7 @@ from cheaper import undrawn
 from lratlas import Task
 from lratlas.atlas import Atlas, load
 from lratlas.errors import JobsFailed, SpecError, StudyError
+from lratlas.execute import executors
 from lratlas.execute.run_job import own_state
 from lratlas.execute.scheduler import Progress
 from lratlas.models.mlp import MLP
@@ -49,6 +50,12 @@ def assert_same(one: Atlas, other: Atlas) -> None:
     for name, table in one.tables.items():
         pair: list[Any] = [each.drop("seconds", strict=False) for each in (table, other.table(name))]
         assert_frame_equal(*pair, check_exact=True)
+
+
+@pytest.fixture(autouse=True)
+def asked_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that do not call back are asked again at once."""
+    monkeypatch.setattr(executors, "_WAIT", 0.01)
 
 
 @pytest.fixture(scope="module")
