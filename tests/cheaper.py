@@ -1,9 +1,10 @@
 """What costs less, where something else is tested: without processes of its own, or without a page."""
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -56,3 +57,15 @@ def without_a_process() -> Generator[None]:
 
     with patch.object(find, "Driven", driven):
         yield
+
+
+def lines_of(*cheaper: Callable[[], AbstractContextManager[None]]) -> str:
+    """Python with which a script or a notebook has these for the rest of its process."""
+    return f"""
+import sys
+sys.path.append({str(Path(__file__).parent)!r})
+import cheaper
+patched = [{", ".join(f"cheaper.{each.__name__}()" for each in cheaper)}]
+for each in patched:
+    each.__enter__()
+"""

@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import os
 import re
 import runpy
 import shutil
@@ -25,7 +24,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import lratlas
-from cheaper import unfigured
+from cheaper import unfigured, without_a_process, workerless
+from docs.shell import run_shell
 from lratlas.atlas import load
 from lratlas.config.spec import read_spec, spec_from
 from lratlas.config.tasks import tasks_from
@@ -73,14 +73,8 @@ def folder(tmp_path: Path) -> Path:
 
 def ran(folder: Path, *words: str) -> str:
     """What a Python command printed in this folder."""
-    return ran_program(folder, sys.executable, *words)
-
-
-def ran_program(folder: Path, *command: str) -> str:
-    """What a command printed in this folder, where programs of this environment are found first."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {"PATH": path}
-    process = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=False, env=environment)
+    command = [sys.executable, *words]
+    process = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=False)
     assert process.returncode == 0, process.stderr[-1000:]
     return process.stdout
 
@@ -115,7 +109,7 @@ def shorten_script(path: Path, replaced: Mapping[str, str]) -> None:
 
 def test_an_own_model_trains_well_above_chance(folder: Path) -> None:
     shorten_script(folder / "own_model.py", OWN_MODEL)
-    with unfigured():
+    with workerless(), unfigured():
         printed = ran_here(folder, "own_model.py")
     study = folder / "own-study-from-python"
     assert f"{study.name}/report.html" in printed
@@ -268,7 +262,8 @@ def compresses(lr: float) -> float:
 
 
 def ran_by_sh(folder: Path, name: str) -> str:
-    return ran_program(folder, "sh", name)
+    with without_a_process(), unfigured():
+        return run_shell(f"sh {name}", folder, folder.parent)
 
 
 def test_a_shell_command(folder: Path) -> None:

@@ -1,8 +1,9 @@
 """Measurements of a user's: from Python and by name, in worker processes, added later, wrong, and read without them."""
 
-import subprocess
+import importlib.util
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 from polars.testing import assert_frame_equal
 
 import lratlas
-from cheaper import unfigured, workerless
+from cheaper import undrawn, unfigured, workerless
 from lratlas.errors import JobsFailed, MeasurementError, SpecError, StudyError
 from lratlas.study.store import Store
 from lratlas.study.verify import faults
+from study.running import printed_by
 
 Made = Callable[..., lratlas.Task]
 
@@ -99,7 +101,7 @@ def one(_model: object, _data: object) -> dict[str, float]:
 
 def explored(folder: Path, task: lratlas.Task, sections: dict[str, Any], measure: Any, **given: Any) -> Any:
     shorter = {name: value for name, value in sections.items() if name != "measure"}
-    with unfigured():
+    with undrawn():
         return lratlas.explore(task, folder=folder, measure=measure, notice=lambda _: None, **shorter, **given)
 
 
@@ -112,7 +114,7 @@ def test_rows_from_worker_processes_are_of_the_trained_models(
 ) -> None:
     task = small_task()
     asked = {"interpolation": 3, "extra": [LAYERS]}
-    atlas = explored(tmp_path / "study", task, sections, asked, workers=2)
+    atlas = explored(tmp_path / "study", task, sections, asked)
     found = atlas.table("layers")
     assert found.columns == [*MODEL, "layer", "size", "norm", "unknown"]
     # Every model but those by way of a second PLR, with its own facts.
@@ -128,33 +130,29 @@ def test_rows_from_worker_processes_are_of_the_trained_models(
 
 
 def test_a_measurement_by_name_is_read_where_its_module_is_not(tmp_path: Path) -> None:
-    here, elsewhere, folder = tmp_path / "here", tmp_path / "elsewhere", tmp_path / "study"
-    for place, name, text in ((here, "own_measurement.py", MODULE), (here, "own_task.py", TASK)):
-        place.mkdir(exist_ok=True)
-        (place / name).write_text(text)
-    (here / "study.toml").write_text(SPEC)
-    elsewhere.mkdir()
-    command(here, "explore", "study.toml", "--folder", str(folder), "--workers", "2")
-    status = command(elsewhere, "status", str(folder))
-    assert "right 2 of 2" in status
-    assert command(elsewhere, "verify", str(folder)) == "Every file is as it was written.\n"
-    rows = pl.read_json(command(elsewhere, "show", str(folder), "right", "--format", "json").encode())
-    runs = pl.read_json(command(elsewhere, "show", str(folder), "runs", "--format", "json").encode())
-    joined = rows.join(runs, on="run", suffix="_of_run")
-    assert joined["right"].to_list() == joined["test_accuracy"].to_list()
-    assert len(joined) == len(runs) > 2
-    (folder / "report.html").unlink()
-    command(elsewhere, "report", str(folder))
+    here, folder = tmp_path / "here", tmp_path / "study"
+    here.mkdir()
+    for name, text in (("own_measurement.py", MODULE), ("own_task.py", TASK), ("study.toml", SPEC)):
+        (here / name).write_text(text)
+    with unfigured():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(here)
+            printed_by("explore", here / "study.toml", "--folder", folder)
+        assert sys.modules.pop("own_measurement")
+        assert not importlib.util.find_spec("own_measurement")
+        assert "right 2 of 2" in printed_by("status", folder)
+        assert printed_by("verify", folder) == "Every file is as it was written.\n"
+        right, runs = (
+            pl.read_json(printed_by("show", folder, table, "--format", "json").encode()) for table in ("right", "runs")
+        )
+        joined = right.join(runs, on="run", suffix="_of_run")
+        assert joined["right"].to_list() == joined["test_accuracy"].to_list()
+        assert len(joined) == len(runs) > 2
+        (folder / "report.html").unlink()
+        printed_by("report", folder)
     assert ">Hits<" in (folder / "report.html").read_text(encoding="utf-8")
     shown = pl.read_csv(folder / "figures" / "right.csv")
     assert shown.columns[:2] == ["series", "stage"]
-
-
-def command(folder: Path, *words: str) -> str:
-    words = (sys.executable, "-m", "lratlas", *words)
-    done = subprocess.run(words, cwd=folder, capture_output=True, encoding="utf-8", check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_a_finished_study_takes_another_measurement_and_trains_nothing(
@@ -166,6 +164,7 @@ def test_a_finished_study_takes_another_measurement_and_trains_nothing(
         assert weights(finished) == before
         assert len(atlas.table("layers").select("run").unique()) == len(atlas.tables["runs"])
         assert "layers" in atlas.charts
+        assert atlas.chart("layers").to_dict()
         parts = {path: path.stat().st_mtime_ns for path in (finished / "tables" / "layers").iterdir()}
         more = explored(finished, small_task(), sections, {"interpolation": 3, "extra": [LAYERS, named(one)]})
         assert set(more.table("toy")["value"]) == {1.0}
@@ -196,8 +195,9 @@ def test_one_that_fails_costs_nothing_else(small_task: Made, sections: dict[str,
         raise ZeroDivisionError("no such ratio")
 
     folder = tmp_path / "study"
-    with pytest.raises(JobsFailed, match=r"Measurement toy failed on run \w+: ZeroDivisionError: no such ratio"):
-        explored(folder, small_task(), sections, [named(broken)])
+    words = r"Measurement toy failed on run \w+: ZeroDivisionError: no such ratio"
+    with ThreadPoolExecutor(1) as executor, pytest.raises(JobsFailed, match=words):
+        explored(folder, small_task(), sections, [named(broken)], executor=executor)
     before, runs = weights(folder), lratlas.load(folder).tables["runs"]  # pyright: ignore[reportAttributeAccessIssue] - of a study
     assert len(runs) > 10
     with workerless():

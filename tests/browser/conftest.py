@@ -12,7 +12,7 @@ from lratlas.api.compare import compare
 from lratlas.atlas import load
 
 EVIL = "<script>alert(1)</script>"
-SMALL = Shape(plrs=14, seeds=2, flrs=2, counts=2)
+SMALL = Shape(plrs=14, seeds=2, flrs=1, counts=1)
 
 
 @pytest.fixture(scope="package")

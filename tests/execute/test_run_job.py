@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from cheaper import undrawn
 from lratlas import Task
 from lratlas.atlas import Atlas, load
 from lratlas.errors import JobsFailed, SpecError, StudyError
+from lratlas.execute import executors
 from lratlas.execute.run_job import own_state
 from lratlas.execute.scheduler import Progress
 from lratlas.models.mlp import MLP
@@ -30,7 +30,7 @@ from lratlas.rng import generator_states
 from lratlas.study.folder import AGAIN
 from lratlas.study.records import Failure, read_failures
 from study.fixtures import SECTIONS, blobs
-from study.running import LONG, kept_part_way, started, under_way, wait_until
+from study.running import LONG, kept_part_way, printed_by, ran_here, started, under_way, wait_until
 
 pytestmark = [
     pytest.mark.xdist_group("run_job"),  # the study of one worker is made once
@@ -50,6 +50,12 @@ def assert_same(one: Atlas, other: Atlas) -> None:
     for name, table in one.tables.items():
         pair: list[Any] = [each.drop("seconds", strict=False) for each in (table, other.table(name))]
         assert_frame_equal(*pair, check_exact=True)
+
+
+@pytest.fixture(autouse=True)
+def asked_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that do not call back are asked again at once."""
+    monkeypatch.setattr(executors, "_WAIT", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -248,11 +254,6 @@ def test_in_this_process_the_first_error_is_raised_where_it_is_and_written_down(
     assert note == f"This was the job {failure.job}. Nothing already computed is lost: {AGAIN}."
 
 
-def run_of(spec: Path, folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "lratlas", "explore", str(spec), "--folder", str(folder), *words]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
-
-
 SPEC = """
 [task]
 model = "own_module_of_jobs:make"
@@ -288,21 +289,24 @@ def load():
 """
 
 
+@undrawn()
 def test_the_command_line_does_jobs_in_its_own_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     spec = tmp_path / "spec.toml"
     spec.write_text(SPEC)
     (tmp_path / "own_module_of_jobs.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "fail").touch()
-    failed = run_of(spec, tmp_path / "here", "--workers", "0")
-    assert failed.returncode == 2
-    assert "Traceback" not in failed.stderr
-    assert "lratlas: ZeroDivisionError: not so. This was the job pretrain-" in failed.stderr
-    assert re.search(r"Nothing already computed is lost: run `lratlas resume \S+here`\.$", failed.stderr.strip())
+    here, there = (("explore", spec, "--folder", tmp_path / name, "--workers") for name in ("here", "there"))
+    code, out, errors = ran_here(*here, 0)
+    assert code == 2
+    assert "a module prints" not in out
+    assert "Traceback" not in errors
+    assert "lratlas: ZeroDivisionError: not so. This was the job pretrain-" in errors
+    assert re.search(r"Nothing already computed is lost: run `lratlas resume \S+here`\.$", errors.strip())
     (tmp_path / "fail").unlink()
-    here, there = (run_of(spec, tmp_path / name, "--workers", count) for name, count in (("here", "0"), ("there", "1")))
-    assert (here.returncode, there.returncode) == (0, 0), here.stderr
-    assert "a module prints" not in here.stdout
+    printed_by(*here, 0)
+    printed_by(*there, 1)
     assert_same(load(tmp_path / "here"), load(tmp_path / "there"))
 
 

@@ -1,13 +1,19 @@
-"""Commands that work on a study in processes of their own, and what can be seen of them."""
+"""Commands that work on a study, in processes of their own or in this one, and what can be seen of them."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from lratlas.cli.app import main
 
 
 def ticks_spec(pretrain: str, *, points: int = 10, stack: int = 1, segment_steps: int, more: str = "") -> str:
@@ -34,6 +40,25 @@ LONG = ticks_spec("lrs = [1e-3, 1e-2]\nsteps = 90000", points=1000, segment_step
 
 def lratlas(*words: object) -> list[str]:
     return [sys.executable, "-m", "lratlas", *map(str, words)]
+
+
+def ran_here(*words: object) -> tuple[object, str, str]:
+    """The exit code of a command in this process, and what it printed to standard output and to standard error."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    out, errors = io.StringIO(), io.StringIO()
+    argv = patch("sys.argv", ["lratlas", *map(str, words)])
+    with argv, redirect_stdout(out), redirect_stderr(errors), pytest.raises(SystemExit) as end:
+        main()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    return end.value.code, out.getvalue(), errors.getvalue()
+
+
+def printed_by(*words: object) -> str:
+    """What a command prints in this process, without an error."""
+    code, out, errors = ran_here(*words)
+    assert code == 0, errors
+    return out
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """A whole study of images: its tables, its stored statistics, and the same bits after every interruption."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import polars as pl
 import pytest
@@ -184,14 +186,20 @@ def test_fine_tuning_starts_from_the_weights_and_the_running_statistics_of_its_p
         assert found["layers.1.num_batches_tracked"] == 13
 
 
-@pytest.mark.parametrize(
-    ("call", "at"),
-    [("write_weights", 1), ("write_weights", 5), ("write_table", 18)],
-)
-def test_an_interrupted_study_ends_with_the_same_bits(
-    call: str, at: int, picture_study: Path, pictures: Path, conducted: Conducted, tmp_path: Path
+def test_a_study_interrupted_again_and_again_ends_with_the_same_bits(
+    picture_study: Path, pictures: Path, conducted: Conducted, tmp_path: Path
 ):
     """Interrupted after its n-th file of weights or part of a table, in the middle of a job or between two."""
+    for call, at in (("write_weights", 1), ("write_weights", 4), ("write_table", 10)):
+        with interrupted(call, at):
+            conducted(tmp_path / "study", picture_spec(pictures))
+        assert len(load(tmp_path / "study").table("bands")) < len(load(picture_study).table("bands"))
+    assert_same_study(conducted(tmp_path / "study", picture_spec(pictures)), load(picture_study))
+
+
+@contextmanager
+def interrupted(call: str, at: int) -> Generator[None]:
+    """As by Ctrl-C, once the store has written this for the n-th time."""
     write: Callable[..., None] = getattr(Store, call)
     calls = 0
 
@@ -202,12 +210,8 @@ def test_an_interrupted_study_ends_with_the_same_bits(
         if calls == at:
             raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, call, stop)
-        with pytest.raises(KeyboardInterrupt):
-            conducted(tmp_path / "study", picture_spec(pictures))
-    assert len(load(tmp_path / "study").table("bands")) < len(load(picture_study).table("bands"))
-    assert_same_study(conducted(tmp_path / "study", picture_spec(pictures)), load(picture_study))
+    with patch.object(Store, call, stop), pytest.raises(KeyboardInterrupt):
+        yield
 
 
 def test_more_bands_are_measured_without_training_anything_again(
@@ -233,19 +237,12 @@ def test_an_optimizer_named_in_a_spec_goes_on_after_an_interruption(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     rule = {"name": "own_optimizer_of_images:adam"}
-    spec = picture_spec(pictures, task={"rule": rule}, pretrain={"lrs": [1e-2], "epochs": 3})
+    few: Any = {"finetune": {"lrs": [1e-3], "epochs": 1}, "measure": {"bands": False, "interpolation": 3}}
+    spec = picture_spec(pictures, task={"rule": rule}, pretrain={"lrs": [1e-2], "epochs": 3}, **few)
     whole = conducted(tmp_path / "whole", spec)
-    write = Store.write_weights
-
-    def stop(store: Store, name: str, tensors: Any) -> None:
-        write(store, name, tensors)
-        if name.endswith("-6"):
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Store, "write_weights", stop)
-        with pytest.raises(KeyboardInterrupt):
-            conducted(tmp_path / "cut", spec)
+    with interrupted("write_weights", 1):
+        conducted(tmp_path / "cut", spec)
+    assert [name.rpartition("-")[2] for name in load(tmp_path / "cut").store.weights()] == ["6"]
     assert_same_study(conducted(tmp_path / "cut", spec), whole)
     assert not whole.elr
     assert whole.plan is not None
@@ -256,5 +253,4 @@ def test_the_page_says_what_was_trained_on_which_data(picture_study: Path):
     atlas = load(picture_study)
     assert atlas.plan is not None
     assert "SI ConvNet of width 2" in atlas.plan.task
-    page = Path(atlas.write_report()).read_text(encoding="utf-8")
-    assert f">{atlas.plan.task}</p>" in page
+    assert f">{atlas.plan.task}</p>" in atlas.report_html()

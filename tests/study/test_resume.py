@@ -1,15 +1,11 @@
 """Whatever kills a study at whatever moment: `lratlas resume` ends with the bits of a study never interrupted."""
 
-import io
 import os
 import random
 import re
 import signal
-import subprocess
 import time
-from contextlib import redirect_stderr
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from polars.testing import assert_frame_equal
@@ -17,9 +13,8 @@ from polars.testing import assert_frame_equal
 from cheaper import unfigured, workerless
 from lratlas import explore
 from lratlas.atlas import load
-from lratlas.cli.app import main
 from lratlas.tables import SCHEMAS
-from study.running import LONG, files, group, kept_part_way, lratlas, started, under_way, wait_until
+from study.running import LONG, files, group, kept_part_way, ran_here, started, under_way, wait_until
 
 pytestmark = pytest.mark.xdist_group("resume")  # the whole study is made once
 
@@ -104,19 +99,9 @@ def test_killed_again_and_again_a_study_ends_with_the_same_bits(spec: Path, whol
         assert kept <= left
         kept = left
     assert kept
-    assert ran_here("resume", folder, "--workers", 1) == (0, "")
+    with unfigured():
+        assert ran_here("resume", folder, "--workers", 1)[::2] == (0, "")
     assert_same_tables(folder, whole)
-
-
-def ran_here(*words: object) -> tuple[object, str]:
-    """The exit code of a command in this process, and what it printed to standard error; figures are not drawn."""
-    handler = signal.getsignal(signal.SIGTERM)
-    errors = io.StringIO()
-    argv = patch("sys.argv", ["lratlas", *map(str, words)])
-    with argv, unfigured(), redirect_stderr(errors), pytest.raises(SystemExit) as end:
-        main()
-    signal.signal(signal.SIGTERM, handler)
-    return end.value.code, errors.getvalue()
 
 
 def wait_for_files(folder: Path, count: int) -> None:
@@ -132,8 +117,7 @@ def wait_for_files(folder: Path, count: int) -> None:
 
 def test_resuming_a_finished_study_changes_nothing(whole: Path):
     before = parts(whole)
-    done = subprocess.run(lratlas("resume", whole), capture_output=True, encoding="utf-8", check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert ran_here("resume", whole)[::2] == (0, "")
     assert parts(whole) == before
 
 

@@ -69,6 +69,14 @@ def searched(train: Callable[..., object], folder: Path, **settings: Any) -> tup
     return advice, Finder(folder)
 
 
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the search of the training as it is; to be read, not changed."""
+    folder = tmp_path_factory.mktemp("usual")
+    searched(train, folder)
+    return folder
+
+
 def test_each_training_is_the_one_that_runs_by_itself_to_the_last_digit(tmp_path: Path):
     told = list[tuple[float, list[float]]]()
 
@@ -85,6 +93,10 @@ def test_each_training_is_the_one_that_runs_by_itself_to_the_last_digit(tmp_path
             train(lr, alone)
         assert 0 < len(losses) < STEPS
         assert losses == alone[: len(losses)]
+
+
+def results_of(folder: Path) -> list[Any]:
+    return [(each.segment, each.value, each.averaged, each.losses, each.failure) for each in Finder(folder).results]
 
 
 def test_nothing_of_the_process_is_changed(tmp_path: Path):
@@ -110,18 +122,16 @@ def test_the_public_find_takes_a_function(tmp_path: Path):
     assert heard[-1].cost == pytest.approx(advice.cost)
 
 
-def test_a_killed_search_trains_again_what_waited_and_comes_to_the_same(tmp_path: Path):
-    whole, _ = searched(train, tmp_path / "whole")
-
+def test_a_killed_search_trains_again_what_waited_and_comes_to_the_same(usual: Path, tmp_path: Path):
     def interrupt(finder: Finder) -> None:
         if len(finder.results) in {3, 6}:
             raise KeyboardInterrupt
 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            searched(train, tmp_path / "parts", progress=interrupt)
-    parts, _ = searched(train, tmp_path / "parts")
-    assert parts.evidence.drop("seconds").equals(whole.evidence.drop("seconds"))
+            searched(train, tmp_path, progress=interrupt)
+    searched(train, tmp_path)
+    assert results_of(tmp_path) == results_of(usual)
 
 
 def test_the_length_of_a_training_is_counted(tmp_path: Path):
@@ -138,9 +148,8 @@ def test_a_training_that_is_shorter_than_was_said_is_named(tmp_path: Path):
         searched(train, tmp_path, steps=10 * STEPS)
 
 
-def test_lrs_are_scaled_where_the_training_takes_none(tmp_path: Path):
-    _, passed = searched(train, tmp_path / "passed")
-    _, scaled = searched(lambda: train(0.25), tmp_path / "scaled")
+def test_lrs_are_scaled_where_the_training_takes_none(usual: Path, tmp_path: Path):
+    passed, (_, scaled) = Finder(usual), searched(lambda: train(0.25), tmp_path)
     assert [each.segment for each in scaled.results] == [each.segment for each in passed.results]
     for one, other in zip(scaled.results, passed.results, strict=True):
         assert one.losses == pytest.approx(other.losses)
@@ -479,10 +488,9 @@ def test_epochs_are_for_a_training_that_is_told_them(tmp_path: Path):
         find_by_function(reporting, folder=tmp_path, epochs=3, steps=24)
 
 
-def test_a_search_goes_on_with_its_metric_only(tmp_path: Path):
-    searched(train, tmp_path)
+def test_a_search_goes_on_with_its_metric_only(usual: Path):
     with pytest.raises(SearchError, match=r"The value is '1 \+ 1', but the search in .* was begun with 'accuracy"):
-        searched(train, tmp_path, value="1 + 1")
+        searched(train, usual, value="1 + 1")
 
 
 @pytest.mark.parametrize("first", [0, 1, 9])
