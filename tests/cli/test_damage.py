@@ -131,9 +131,9 @@ def test_parts_that_a_new_plan_does_not_claim_are_set_aside(study: Path, explore
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("steps = 100", "steps = 1000", "no longer describes the runs that the study has"),
-        ("0.1,", "", "no longer describes the runs that the study has"),
-        ("batch_size = 16", "batch_size = 8", "holds a study of another task"),
+        ("steps = 100", "steps = 1000", "was altered: `pretrain.steps` is 100 in the study and 1000"),
+        ("0.1,", "", "was altered: `pretrain.lrs` holds 0.1 in the study"),
+        ("batch_size = 16", "batch_size = 8", "was altered: `task.batch_size` is 16 in the study and 8"),
         ("steps = 100", "stteps = 100", "`pretrain.stteps` is not a field"),
         ("[pretrain]", "[pretrain", "was altered or cut short"),
         ("[task]", "\0", "was altered or cut short"),

@@ -99,6 +99,9 @@ def test_a_link_to_a_folder_is_not_followed(folder: Folder, tmp_path: Path, deed
         deeds[deed]()
     assert (outside / "kept.parquet").read_text() == "somebody's"
     assert [path.name for path in outside.iterdir()] == ["kept.parquet"]
+    with pytest.raises(StudyError, match=r"tables is a link to a folder"):
+        Folder.open(folder.root)
+    (Path(folder.root) / "tables").unlink()
     # A link to the study's own folder from elsewhere is a way into it like any other.
     (tmp_path / "link").symlink_to(folder.root, target_is_directory=True)
     Folder.open(tmp_path / "link").write_text("plan.json", "{}")

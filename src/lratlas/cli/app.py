@@ -116,6 +116,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except BaseException as error:  # such as a panic of Polars, which is no Exception
+        if told.is_set():  # libraries may answer the request to end with an error of their own
+            sys.exit(TERMINATED)
         notice(f"{type(error).__name__}: {first_line(error).rstrip('.')}; {_log_error(error)}")
         code = 2
     if code == INTERRUPTED:

@@ -231,7 +231,7 @@ def mend_journal(folder: Path) -> None:
     at, kept = _place(folder), list[bytes]()
     try:
         with _lock_of(folder, JOURNAL):
-            if damaged_lines(folder, kept.append):
+            if damaged_lines(folder, kept.append) or (folder / JOURNAL).is_symlink():
                 at.write_bytes(f"damaged/{uuid4().hex}-{JOURNAL}", at.read_bytes(JOURNAL))
                 at.write_bytes(JOURNAL, b"".join(line + b"\n" for line in kept))
     except (OSError, StudyError) as error:

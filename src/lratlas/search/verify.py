@@ -7,7 +7,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from lratlas.paths import check_regular
 from lratlas.search.journal import CHECKPOINT, SETTINGS, damaged_lines, mend_journal, read_object, read_settings
-from lratlas.study.expected import MISSING, Fault
+from lratlas.study.expected import BLOCKED, MISSING, Fault
 from lratlas.study.files import ALTERED, KEY, is_intact
 from lratlas.study.folder import JOURNAL, Folder
 from lratlas.study.store import PLACE, weights_metadata
@@ -42,7 +42,9 @@ def faults(folder: Path) -> list[Fault]:
         found.append(Fault(path=SETTINGS, what=ALTERED))
     else:  # without settings it is not known whose lines they are
         found += [Fault(path=JOURNAL, what=f"line {line} {_OTHER}") for line in damaged_lines(folder)]
-    if (folder / _RESULT).exists() and not (folder / JOURNAL).exists():
+    if (folder / JOURNAL).is_symlink() or Folder(LocalFileSystem(), str(folder.absolute())).is_blocked(JOURNAL):
+        found.append(Fault(path=JOURNAL, what=BLOCKED))
+    elif (folder / _RESULT).exists() and not (folder / JOURNAL).exists():
         found.append(Fault(path=JOURNAL, what=MISSING))
     return [*found, *_of_weights(folder)]
 
@@ -64,9 +66,9 @@ def set_aside(folder: Path, found: Iterable[Fault]) -> None:
     """
     at = Folder(LocalFileSystem(), str(folder.absolute()))
     for path in sorted({each.path for each in found}):
-        if path == JOURNAL:
+        if path == JOURNAL and not at.is_blocked(path):
             mend_journal(folder)
-        elif at.exists(path):
+        elif at.exists(path) or at.is_blocked(path):
             at.set_aside(path)
 
 

@@ -17,6 +17,7 @@ WHOLE = "analysis"
 """The name of that part."""
 
 MISSING, FOREIGN, EXTRA = "is missing", "holds other runs than were planned", "belongs to no job of the plan"
+BLOCKED = "is no file, but something else has its name"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,7 @@ def file_faults(store: Store, plan: Plan | None) -> list[Fault]:
         needed = {path for path, each in expected.items() if each.kept and each.job in done}
         # Tables whose description was lost are not listed.
         found |= {path: MISSING for path in needed - readers.keys() if not store.exists(path)}
+        found |= {path: BLOCKED for path in expected.keys() - readers.keys() if store.is_blocked(path)}
     return [Fault(path=path, what=found[path]) for path in sorted(found)]
 
 

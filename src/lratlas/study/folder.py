@@ -164,6 +164,11 @@ class Folder:
         with self._reading(name):
             return cast("bool", self.filesystem.isfile(self._path(name)))
 
+    def is_blocked(self, name: str) -> bool:
+        """Whether something that is no file has the name of one, such as a folder or a pipe."""
+        path = Path(self._path(name))
+        return self._is_local and path.exists() and not path.is_file()
+
     def read_bytes(self, name: str) -> bytes:
         """The content of the file ``name``.
 
@@ -227,7 +232,7 @@ class Folder:
                 return []
             if self._is_local:
                 with os.scandir(path) as entries:  # also links to files, as annexes and caches make of large ones
-                    names = [entry.name for entry in entries if entry.is_file()]
+                    names = [entry.name for entry in entries if os.path.isfile(entry)]  # noqa: PTH113 - of links in a circle, too
             else:
                 found = cast("list[dict[str, Any]]", self.filesystem.ls(path, detail=True))
                 names = [entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] == "file"]
@@ -258,13 +263,17 @@ class Folder:
         Raises:
             StudyError: There is no such file, or it cannot be moved.
         """
-        if not self.exists(name):
+        blocked = self.is_blocked(name)
+        if not blocked and not self.exists(name):
             raise StudyError(f"There is no file {name} in {self.url}.")
         target, number = f"damaged/{name}", 1
-        while self.exists(target):
+        while self.exists(target) or self.is_blocked(target):
             target, number = f"damaged/{name}.{number}", number + 1
         with self._writing(target):
-            if self._is_local and Path(self._path(name)).is_symlink():  # one that is moved may lead nowhere
+            if blocked:
+                Path(self._path(target)).parent.mkdir(parents=True, exist_ok=True)
+                Path(self._path(name)).rename(self._path(target))
+            elif self._is_local and Path(self._path(name)).is_symlink():  # one that is moved may lead nowhere
                 self._put(target, self.read_bytes(name))
                 self.filesystem.rm_file(self._path(name))
             else:

@@ -50,7 +50,7 @@ def hold_lock(folder: Folder, notice: Callable[[str], None]) -> Generator[None]:
             notice(f"Another process works on {folder.url}; this one waits until it has ended.")
             lock.wait()
     except OSError as error:
-        raise StudyError(f"{folder.url} cannot be written: {error.strerror or error}.") from error
+        raise StudyError(f"{NAME} in {folder.url} cannot be written: {error.strerror or error}.") from error
     try:
         yield
     finally:

@@ -150,7 +150,7 @@ def forget_segments(store: Store, plan: Plan) -> None:
 
 def _set_aside(store: Store, fault: Fault, notice: Callable[[str], None]) -> None:
     what = "is damaged" if fault.what == ALTERED else fault.what
-    aside = "it is set aside in damaged/" if store.exists(fault.path) else ""
+    aside = "it is set aside in damaged/" if store.exists(fault.path) or store.is_blocked(fault.path) else ""
     again = "" if fault.what == EXTRA else "made again" if aside else "it is made again"
     notice(f"{fault.path} {what}; {' and '.join(filter(None, (aside, again)))}.")
     if aside:

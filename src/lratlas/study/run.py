@@ -189,6 +189,8 @@ def _make_or_extend_plan(
     stored = spec_of(store, text)
     if spec:  # whoever held the folder meanwhile may have begun or extended another study
         _refuse_another(store, spec, old)
+    elif old:
+        _refuse_edited(store, stored, old)
     spec = spec or stored
     asked = None if spec == stored else spec_text(spec)
     if asked and not old:
@@ -235,7 +237,6 @@ def _make_or_extend_plan(
     )
     if old:
         check_spec_holds(store, old, planned(with_plrs(spec, bisected)))
-        _refuse_edited(store, spec, old)
     plan = planned(with_plrs(spec, {*bisected, *more}), old=old).model_copy(
         update={
             "spec": asked or text,

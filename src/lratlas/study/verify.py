@@ -6,9 +6,10 @@ from contextlib import suppress
 
 from lratlas.config.spec import extends
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study.expected import MISSING, Fault, file_faults
+from lratlas.study.expected import BLOCKED, MISSING, Fault, file_faults
 from lratlas.study.files import ALTERED, KEY, digest
 from lratlas.study.folder import SPEC
+from lratlas.study.lock import NAME as LOCK
 from lratlas.study.plan import COPY, PLAN, Plan, read_copy, read_planned_spec, read_stored_plan, read_stored_spec
 from lratlas.study.progress import is_done, listing
 from lratlas.study.records import FAILURES, SESSIONS, Failure, Note, Session, read_note
@@ -46,6 +47,9 @@ def faults(store: Store) -> list[Fault]:
         plan = read_copy(store)
     else:
         found += _of_copy(store, plan)
+    if plan is None and not found and store.parts("runs"):
+        found.append(Fault(path=PLAN, what=MISSING))
+    found += _of_lock(store)
     found += [*file_faults(store, plan), *_of_spec(store, plan), *_of_notes(store)]
     return sorted(found, key=lambda fault: fault.path)
 
@@ -82,7 +86,7 @@ def _plan_or_copy(store: Store) -> Plan | None:
 
 def is_note(path: str) -> bool:
     """Whether a file is one that a study can do without."""
-    return path.partition("/")[0] in NOTES
+    return path == LOCK or path.partition("/")[0] in NOTES
 
 
 def put_spec_back(store: Store) -> bool:
@@ -97,6 +101,8 @@ def put_spec_back(store: Store) -> bool:
     plan = _plan_or_copy(store)
     if plan is None or not plan.spec:
         return False
+    if (parts := store.parts("runs")) and not parts & {job.id for job in plan.trainings}:
+        return False  # the plan is another study's
     with suppress(StudyError):
         if extends(read_planned_spec(store, plan), read_stored_spec(store)) is None:
             return False
@@ -115,6 +121,11 @@ def _of_copy(store: Store, plan: Plan | None) -> Iterator[Fault]:
     # A process may have been killed between the two: an earlier plan of the study has no other jobs.
     elif not {job.id for job in copy.jobs} <= {job.id for job in plan.jobs}:
         yield Fault(path=COPY, what="is not that of plan.json")
+
+
+def _of_lock(store: Store) -> Iterator[Fault]:
+    if store.is_blocked(LOCK):
+        yield Fault(path=LOCK, what=BLOCKED)
 
 
 def _of_spec(store: Store, plan: Plan | None) -> Iterator[Fault]:

@@ -120,7 +120,7 @@ from pathlib import Path
 from lratlas.search.program.process import *
 folder = Path({str(tmp_path)!r})
 run_program(
-    ["/bin/sh", "-c", f"setsid sleep 60 & sleep 60 & (echo $! $$; jobs -p) > '{{folder}}/pids'; wait"],
+    ["/bin/sh", "-c", f"setsid sleep 60 & own=$!; sleep 60 & echo $own $! $$ > '{{folder}}/pids'; wait"],
     environment={{"PATH": "/usr/bin:/bin"}},
     stdout=folder / "out",
     stderr=folder / "err",
@@ -130,7 +130,7 @@ run_program(
 )
 """
     search = subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(SRC)})
-    pids = awaited(tmp_path / "pids", 4)
+    pids = awaited(tmp_path / "pids", 3)
     time.sleep(0.2)
     search.kill()
     search.wait()

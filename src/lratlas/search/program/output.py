@@ -1,6 +1,7 @@
 """What a program prints: its metric, its losses, and why it failed."""
 
 import json
+import os
 import re
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
@@ -15,6 +16,7 @@ from lratlas.text import is_finite, number
 CHUNK = 1 << 16  # bytes read at a time
 LONGEST_FILE = 1 << 25  # bytes that a program's output may have before the middle of it is left out
 KEPT_END = 1 << 22  # bytes of its beginning, and of its end, that stay
+_MOST_UNREAD = 1 << 25  # bytes that are read after they were written; of more, only the end
 _LEFT_OUT = b"\n[lratlas: the middle of this output was left out]\n"
 LONGEST_LINE = 1 << 20  # a longer one is no record
 KEPT_LOSSES = 4096
@@ -40,11 +42,17 @@ class Tail:
         self._too_long = False
 
     def lines(self, *, to_the_end: bool = False) -> Iterator[bytes]:
-        """The lines that were completed since the last call; with ``to_the_end`` also a last one without an end."""
+        """The lines that were completed since the last call; with ``to_the_end`` also a last one without an end.
+
+        Of an output that grows faster than it can be read, only the end is.
+        """
         if self._path.exists():
             with self._path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                if size - self._offset > _MOST_UNREAD:  # more than can be read as fast as it is written
+                    self._offset, self._open, self._too_long = size - KEPT_END, b"", True
                 file.seek(self._offset)
-                while chunk := file.read(CHUNK):
+                while chunk := file.read(min(CHUNK, size - self._offset)):
                     self._offset += len(chunk)
                     yield from self._split(chunk)
         if to_the_end and self._open and not self._too_long:

@@ -147,7 +147,7 @@ def train_segment(
                 told.take(line)
         for _ in errors.lines():
             pass
-        for tail in (*tails, errors):
+        for tail in (tails[0], errors):  # not a file that the program opened, which it may write at an offset
             tail.shorten()
         return told.diverged
 
@@ -168,6 +168,8 @@ def train_segment(
     for tail in tails:
         for line in tail.lines(to_the_end=True):
             told.take(line)
+    for tail in (*tails, errors):
+        tail.shorten()
     saved = not is_continued or folder.fingerprint() != before
     return _judge_segment(told, ended, folder, saved=saved)
 
