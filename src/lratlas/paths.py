@@ -31,7 +31,7 @@ def cache_folder() -> Path:
 
 
 def check_regular(path: Path) -> os.stat_result:
-    """What the system says of a file that ends: no device and no pipe, at which reading might wait for ever.
+    """Stat of a regular file; devices and pipes are refused, since reading them may never end.
 
     Raises:
         OSError: It is something else, or not there.

@@ -183,7 +183,7 @@ def harmless_table(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def csv_text(frame: pl.DataFrame) -> str:
-    """A table as CSV, its text harmless to terminals and spreadsheets.
+    """A table as CSV, with control characters removed and formulas defused.
 
     Text that begins like a formula gets an apostrophe before it, so that spreadsheets do not run it.
     """

@@ -1,4 +1,4 @@
-"""Which files a study has when all jobs of its plan are done, and which of those that are there are none of them."""
+"""The files of a finished study, and the faults of the files that are there."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

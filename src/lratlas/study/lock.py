@@ -1,4 +1,4 @@
-"""One process at a time: whoever else wants the same waits until it has ended, however it ends.
+"""A lock that one process holds; others wait until that process ends, however it ends.
 
 On a disk a lock is a locked file, which the system frees with the process. Elsewhere, where nothing can be locked, its
 holder keeps counting in a small file, and a count that has stood still for half a minute of the observer's own time
@@ -29,12 +29,12 @@ BEAT = 5.0
 """Seconds between two counts."""
 
 BEATS = 6
-"""A holder that has missed so many is gone."""
+"""Missed beats after which a holder counts as gone."""
 
 _LOOK = 0.2  # seconds between two tries to lock a file
 _HELD = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
-_COUNT = ".count"  # what the names of files end with that are counted in, beside those that cannot be locked
+_COUNT = ".count"  # suffix of the counting file, next to a file that cannot be locked
 
 
 @contextmanager

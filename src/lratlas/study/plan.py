@@ -246,7 +246,7 @@ def store_plan(folder: Folder, plan: Plan) -> None:
 
 
 def plan_digest(plan: Plan) -> str:
-    """What tells one plan from another."""
+    """SHA-256 of a plan."""
     return digest(plan_text(plan).encode())
 
 

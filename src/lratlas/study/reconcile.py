@@ -45,7 +45,7 @@ def set_faulty_aside(store: Store, plan: Plan | None, notice: Callable[[str], No
 
     Args:
         store: The study.
-        plan: Its plan; without one only damaged files are told.
+        plan: Its plan; without one, only damaged files are reported.
         notice: Called with each sentence.
     """
     for fault in file_faults(store, plan):

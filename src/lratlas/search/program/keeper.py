@@ -1,7 +1,8 @@
 """Runs one program, and ends whatever that has started, when it ends or when the search does.
 
-A process of its own, started by its path, so that it imports nothing but Python's own modules. On Linux the processes
-that a program leaves behind become children of this one, also those in a session of their own.
+A separate process, started by its path, so that it imports nothing but Python's own modules. On Linux the processes
+that a program leaves behind become children of this one, also those in a separate session; elsewhere only the process
+group is ended.
 
 Its standard input is a socket to the search: it says why a program cannot be started; a byte that comes asks for the
 end at once, and its closing, when the search is gone, for an end within two seconds.
@@ -51,6 +52,8 @@ def _listen() -> None:
     if not asked:
         os.killpg(0, signal.SIGTERM)
         time.sleep(_PATIENCE)
+        if sys.platform != "linux":
+            os.killpg(0, signal.SIGKILL)
     while True:
         _kill_children()
         time.sleep(0.02)

@@ -17,7 +17,7 @@ GRACE = 6.0  # seconds between the request to end and the end
 _NOT_STARTED = 127  # what the keeper ends with where a program cannot be started
 PAUSE = 0.1  # seconds between two looks
 ON_POSIX = os.name == "posix"
-LAST_MOMENT = 4.0  # seconds for the keeper to end what will not end
+LAST_MOMENT = 4.0  # seconds for the keeper to kill what ignores SIGTERM
 _KEEPER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py")))
 
 
