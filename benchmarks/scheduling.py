@@ -7,6 +7,7 @@ Prints milliseconds per job; with --json also seconds.
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ from lratlas.study.jobs import Measuring
 from lratlas.study.plan import Plan
 from lratlas.study.store import Store
 
+ROOT = Path(__file__).parents[1]
 MODULE = "benchmarks.instant_worker"
 
 
@@ -53,7 +55,9 @@ def seconds(plan: Plan, *, workers: int, cluster: str | None) -> float:
 def measured(jobs: int, workers: int, *, ray: bool) -> dict[str, float]:
     """Seconds by where the workers were."""
     plan, found = plan_of(jobs), dict[str, float]()
-    with patch("lratlas.execute.scheduler.LocalWorkers", partial(LocalWorkers, module=MODULE)):
+    # A worker does not look for modules in the current folder.
+    place = patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])})
+    with place, patch("lratlas.execute.scheduler.LocalWorkers", partial(LocalWorkers, module=MODULE)):
         found["this machine"] = seconds(plan, workers=workers, cluster=None)
     if ray:
         from ray.cluster_utils import Cluster

@@ -114,7 +114,7 @@ def test_a_worker_depends_on_no_signals_or_encoding_that_it_inherits(scratch: Pa
         try:
             wait_until(lambda: is_set_up(process.pid), within=60)
             found = dispositions(process.pid)
-            message = {"folder": str(scratch / NAME), "path": [], "tasks": None}
+            message = {"folder": str(scratch / NAME), "plan": "", "path": [], "tasks": None}
             assert process.stdin
             process.stdin.write(json.dumps(message, ensure_ascii=False) + "\n")
             process.stdin.flush()

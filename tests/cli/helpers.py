@@ -99,9 +99,9 @@ def sentence(ran: Ran) -> str:
     """The one sentence on standard error; fails if there is anything else, or another exit code than 2."""
     assert ran.code == 2, ran
     assert not ran.out
-    # Where a spec has code of its own, that is said before anything can go wrong with it.
-    lines = [line for line in ran.err.splitlines(keepends=True) if "Code that the spec names is imported" not in line]
-    (said,) = lines
+    # Where a spec names code, that is said before anything can go wrong with it.
+    lines = ran.err.splitlines(keepends=True)
+    (said,) = [line for line in lines if not line.startswith(("lratlas: Code that the spec", "lratlas: Imports "))]
     assert said.startswith("lratlas: ")
     assert said.endswith(".\n")
     assert "Traceback" not in said

@@ -424,7 +424,7 @@ def test_a_killed_search_goes_on_to_the_same_advice(interrupted: Path, there: Ru
     before = journal.read_bytes()
     assert len(before.splitlines()) >= 9
     resumed = there("find", "spec.toml", "-f", "search", "--json")
-    assert (resumed.code, resumed.err) == (0, "")
+    assert (resumed.code, resumed.err) == (0, f"lratlas: Imports find_own from {interrupted / 'find_own.py'}.\n")
     # What was told stands as it was, times included, and no segment is told twice.
     after = journal.read_bytes()
     assert after.startswith(before)

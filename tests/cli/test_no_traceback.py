@@ -104,7 +104,7 @@ def test_memory_that_does_not_suffice_is_said(refused: Refused, monkeypatch: pyt
         raise MemoryError("Unable to allocate 7 PiB")
 
     monkeypatch.setattr("lratlas.atlas.load", fail)
-    assert refused("status", "anywhere") == "Memory does not suffice: Unable to allocate 7 PiB."
+    assert refused("status", "anywhere") == "Out of memory: Unable to allocate 7 PiB."
 
 
 LIMITS = {"few files": (resource.RLIMIT_NOFILE, 64), "little address space": (resource.RLIMIT_AS, 6 * 2**30)}

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from lratlas.errors import SearchError, StudyError
-from lratlas.search.journal import claim, withdraw_results
+from lratlas.search.journal import claim, open_folder, withdraw_results
 from lratlas.study.lock import NAME, hold_lock
 from lratlas.study.store import Store
 
@@ -138,7 +138,7 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_left(tmp_path: Pa
         withdraw_results(Path(store.root), ["segment"])
     (Path(store.root) / "claims").symlink_to(tmp_path)
     with pytest.raises(SearchError, match="claims is a link"):
-        claim(Path(store.root), "segment")
+        open_folder(Path(store.root), {"steps": 100})
     assert kept.read_text() == "somebody's"
     assert {path.name for path in tmp_path.iterdir()} == {"study", "kept"}
 

@@ -59,7 +59,7 @@ def _name_new(temporary: Path, path: Path) -> None:
 
 def linked_folder(folder: Path) -> Path | None:
     """A link to another folder among what a folder holds, if there is one."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # the system may be told to know ASCII alone
         return next((each for each in sorted(folder.iterdir()) if each.is_symlink() and each.is_dir()), None)
     return None
 
