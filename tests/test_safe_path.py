@@ -47,7 +47,7 @@ def run(*words: str | Path, folder: Path) -> str:
 
 
 def test_a_study_runs_in_a_folder_of_hostile_modules_with_the_spec_s_own_module(tmp_path: Path):
-    """The own module is called like one of Python's, and stands beside the spec, with a module that it imports."""
+    """The user's module is named like one of Python's, and is in the spec folder, with a module that it imports."""
     here, own = tmp_path / "here", tmp_path / "own"
     (own / "test").mkdir(parents=True)
     here.mkdir()

@@ -1,4 +1,4 @@
-"""A command that is told to end ends, whatever it is at."""
+"""A command ends on SIGTERM, whatever it does at that moment."""
 
 import signal
 import subprocess

@@ -117,7 +117,7 @@ def run_program(
             _end(process, stop, ours)
         number = b""
         if process.returncode == _NOT_STARTED:
-            with suppress(ConnectionError):  # it was killed before it read what it was told
+            with suppress(ConnectionError):  # it was killed before it read the request to end
                 number = ours.recv(16)
         if number:
             raise OSError(int(number), os.strerror(int(number)), words[0])
