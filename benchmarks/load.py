@@ -113,7 +113,7 @@ def run(command: str, *, cache: Path) -> tuple[float, float, float]:
 
 def search(folder: Path, segments: int) -> None:
     """Ask and tell until that many segments are known; the last tenth is what counts."""
-    finder = lratlas.Finder(folder, steps=100_000, lrs=lratlas.lr_grid(1e-5, 1, per_decade=segments // 5))
+    finder = lratlas.Finder(folder, steps=100_000, lrs=lratlas.lr_grid(1e-5, 1, per_decade=(segments - 1) // 5))
     noise, asked, recorded = np.random.default_rng(0), list[float](), list[float]()
     for _ in range(segments):
         began = time.perf_counter()

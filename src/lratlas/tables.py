@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from lratlas.measure.builtin import MEASUREMENTS
-from lratlas.text import UNSAFE, harmless
+from lratlas.text import UNSAFE
 
 __all__ = ["SCHEMAS", "empty"]
 
@@ -188,4 +188,4 @@ def csv_text(frame: pl.DataFrame) -> str:
     Text that begins like a formula gets an apostrophe before it, so that spreadsheets do not run it.
     """
     text = pl.selectors.string().str.replace(r"^([=+\-@\t\r\n])", "'$1")
-    return harmless_table(frame).with_columns(text).rename(harmless).write_csv()
+    return harmless_table(frame).with_columns(text).write_csv()

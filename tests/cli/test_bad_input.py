@@ -1,9 +1,11 @@
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,6 +172,23 @@ def test_a_study_survives_a_disk_that_takes_nothing(
     assert said in text
     assert "nothing computed so far is lost" in text
     assert contents(study) == before
+
+
+def test_a_disk_too_full_for_the_report_leaves_the_results_to_be_read(
+    study: Path, tmp_path: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    full = shutil.copytree(study, tmp_path / "full")
+    (full / "report.html").unlink()
+    monkeypatch.setattr(os, "fsync", fail)
+    ran = run("resume", full)
+    assert ran.code == 0
+    assert "The report is not written: The disk is full" in ran.err
+    assert ran.out == run("resume", study).out.replace(str(study), str(full)).replace(
+        f"Report: {full}/report.html\n", ""
+    )
 
 
 @pytest.mark.parametrize(

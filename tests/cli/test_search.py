@@ -123,13 +123,27 @@ def spoil(search: Finder, deed: str) -> tuple[str, str]:
         return "journal.jsonl", "is missing"
     (folder / "states").mkdir()
     data = seal_weights({"a/weights/x": torch.ones(2)}, "states/a.safetensors")
-    name = "states/b.safetensors" if deed == "state of another segment" else "checkpoint.safetensors"
+    if deed.endswith("of another search"):
+        name = f"{'states/a' if 'state' in deed else 'checkpoint'}.safetensors"
+        (folder / name).write_bytes(seal_weights({"x": torch.ones(2)}, f"0123/{name}"))
+        return name, f"is a copy of 0123/{name}"
+    name = "states/b.safetensors" if "state" in deed else "checkpoint.safetensors"
     (folder / name).write_bytes(data if "state" in deed else data[:-1] + b"!")
     return name, "is a copy of states/a.safetensors" if "state" in deed else "was cut short or altered"
 
 
 @pytest.mark.parametrize(
-    "deed", ["settings", "line", "line of another search", "journal", "state of another segment", "checkpoint"]
+    "deed",
+    [
+        "settings",
+        "line",
+        "line of another search",
+        "journal",
+        "state of another segment",
+        "state of another search",
+        "checkpoint",
+        "checkpoint of another search",
+    ],
 )
 def test_what_is_wrong_with_a_search_is_named_and_set_aside(search: Finder, run: Run, deed: str):
     assert run("verify", search.folder) == Ran(code=0, out="Every file is as it was written.\n", err="")

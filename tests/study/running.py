@@ -14,6 +14,8 @@ from unittest.mock import patch
 import pytest
 
 from lratlas.cli.app import main
+from lratlas.study.expected import file_faults
+from lratlas.study.store import Store
 
 
 def ticks_spec(pretrain: str, *, points: int = 10, stack: int = 1, segment_steps: int, more: str = "") -> str:
@@ -33,6 +35,11 @@ stack = {stack}
 segment_steps = {segment_steps}
 {more}
 """
+
+
+def damaged(store: Store) -> list[str]:
+    """The damaged parts, weights and descriptions of a study, as paths in its folder."""
+    return [fault.path for fault in file_faults(store, None)]
 
 
 LONG = ticks_spec("lrs = [1e-3, 1e-2]\nsteps = 90000", points=1000, segment_steps=540)

@@ -51,7 +51,7 @@ AVERAGE = "[average]\ncounts = [2]\nevery = 5"
 
 ALTERED, MISSING, EXTRA = "was cut short or altered", "is missing", "belongs to no job of the plan"
 EDITED, COPIED = "was edited since the study was planned", "is a copy of"
-FOREIGN = "holds other runs than were planned"
+FOREIGN = "is of other runs than were planned"
 NOTHING, HEALED, REFUSED = "nothing to do", "made again", "refused"
 
 KINDS = {
@@ -95,6 +95,7 @@ CASES: dict[tuple[str, str], tuple[str, str, str]] = {
     ("runs", "of another study"): (FOREIGN, HEALED, HEALED),
     ("weights", "of another study"): (FOREIGN, HEALED, HEALED),
     ("analysis", "flipped"): (ALTERED, HEALED, HEALED),
+    ("analysis", "of another study"): (FOREIGN, HEALED, HEALED),
     ("analysis", "deleted"): ("", HEALED, NOTHING),
     ("note", "flipped"): (ALTERED, NOTHING, "set aside"),
     ("note", "deleted"): ("", NOTHING, NOTHING),
@@ -124,7 +125,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with workerless(), undrawn():
             atlas = explore(root / f"{name}.toml", folder=root / name, notice=silent)
         for table in ANALYSIS:
-            atlas.store.write_table(table, WHOLE, atlas.table(table))
+            atlas.store.write_table(table, WHOLE, atlas.table(table), source=atlas.plan.spec_sum if atlas.plan else "")
         atlas.store.write_text("report.html", "the page")
     return root
 

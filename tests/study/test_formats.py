@@ -12,6 +12,7 @@ from lratlas.study.formats import FORMAT, check_format, format_of, migrate_part,
 from lratlas.study.plan import plan_text, read_plan, read_stored_plan
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS, empty
+from study.running import damaged
 
 STUDIES = Path(__file__).parents[1] / "data" / "studies"
 OLD_PAIRS = empty("pairs").drop("train_barrier_arc", "test_barrier_arc")
@@ -69,7 +70,7 @@ def test_of_a_part_that_states_todays_format_nothing_is_made_up(tmp_path: Path):
 def test_a_part_of_a_later_format_is_refused_and_not_called_damaged(tmp_path: Path):
     store = Store.create(tmp_path / "study", "spec")
     store.write_bytes("tables/pairs/part.parquet", sealed_part(empty("pairs"), str(FORMAT + 1)))
-    for read in (lambda: store.read_table("pairs"), store.find_damaged):
+    for read in (lambda: store.read_table("pairs"), lambda: damaged(store)):
         with pytest.raises(StudyError, match=rf"has format {FORMAT + 1}, which needs a later lratlas"):
             read()
 

@@ -28,6 +28,7 @@ from lratlas.study.plan import read_plan, read_stored_plan
 from lratlas.study.records import read_failures, read_note, wall_time
 from lratlas.study.store import Store
 from lratlas.study.verify import NOTES
+from study.running import damaged
 
 fuzzed = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -163,7 +164,7 @@ def test_any_bytes_among_the_parts_are_damage(tmp_path_factory: pytest.TempPathF
         if bad != good:
             with pytest.raises(DamagedFile):
                 read()
-            assert store.find_damaged() == [path]
+            assert damaged(store) == [path]
             store.write_bytes(path, good)
         read()
 

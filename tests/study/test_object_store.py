@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 import lratlas
 from lratlas.atlas import Atlas
 from lratlas.study.store import Store
-from study.running import ticks_spec
+from study.running import damaged, ticks_spec
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore"), pytest.mark.xdist_group("s3")]
 
@@ -118,7 +118,7 @@ def test_a_study_on_s3_is_that_on_a_disk_also_if_the_connection_is_cut(
     assert told == [f"Another process works on {url}; this one waits until it has ended."]
     assert kept <= Store.open(url).parts("traces")
     same(disk, finished)
-    assert Store.open(url).find_damaged() == []
+    assert damaged(Store.open(url)) == []
 
 
 def _begun(url: str) -> bool:

@@ -26,6 +26,7 @@ from lratlas.study.run import open_study, run_study
 from lratlas.study.store import Store
 from lratlas.study.verify import faults
 from lratlas.tables import SCHEMAS
+from study.running import damaged
 
 Explored = Callable[..., Atlas]
 Made = Callable[..., Task]
@@ -189,7 +190,7 @@ def test_a_damaged_file_is_set_aside_named_and_made_again(
     assert notices == [f"{name} is damaged; it is set aside in damaged/ and made again."]
     assert (finished / "damaged" / name).read_bytes() == whole[: len(whole) // 2]
     assert_equal_studies(atlas, load(whole_study))
-    assert Store.open(finished).find_damaged() == []
+    assert damaged(Store.open(finished)) == []
 
 
 def test_a_damaged_plan_is_made_again(finished: Path, explored: Explored, whole_study: Path):
@@ -358,6 +359,8 @@ def test_workers_that_cannot_be_are_refused(tmp_path: Path):
     for workers in (-1, True, False):
         with pytest.raises(StudyError, match=rf"workers is {workers}; it must be .*at least 0"):
             run_study(store, workers=workers)
+    with pytest.raises(StudyError, match=r"workers is 100000, but at most 1,024 processes are allowed"):
+        run_study(store, workers=100_000)
     with pytest.raises(StudyError, match=r"gpu_share is 0\.5, but there is no cluster"):
         run_study(store, gpu_share=0.5)
     assert [path.name for path in (tmp_path / "study").iterdir()] == ["spec.toml"]

@@ -19,6 +19,7 @@ from lratlas.errors import DamagedFile, StudyError
 from lratlas.study import files
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS, empty
+from study.running import damaged
 
 SPEC = 'name = "study"\n'
 VALUES: dict[type[pl.DataType], st.SearchStrategy[object]] = {
@@ -119,9 +120,9 @@ def test_a_file_system_in_memory_does_all_that_a_disk_does():
     store.write_weights("w", {"a": torch.ones(2)})
     again = Store.open(store.url)
     assert again.read_text("spec.toml") == SPEC
-    assert (again.parts("pairs"), again.weights(), again.find_damaged()) == ({"x"}, ["w"], [])
+    assert (again.parts("pairs"), again.weights(), damaged(again)) == ({"x"}, ["w"], [])
     again.write_bytes("checkpoints/w.safetensors", b"altered")
-    assert again.find_damaged() == ["checkpoints/w.safetensors"]
+    assert damaged(again) == ["checkpoints/w.safetensors"]
     assert again.set_aside("checkpoints/w.safetensors") == "damaged/checkpoints/w.safetensors"
     assert not again.has_weights("w")
 
@@ -150,7 +151,7 @@ def test_leftover_temporary_files_count_as_nothing(tmp_path: Path):
     folder.mkdir(parents=True)
     (folder / ".lratlas-4567").write_text("half a table")
     assert store.parts("pairs") == set()
-    assert store.find_damaged() == []
+    assert damaged(store) == []
 
 
 def test_a_full_disk_loses_nothing_and_says_what_to_do(store: Store, monkeypatch: pytest.MonkeyPatch):
@@ -198,7 +199,7 @@ def test_a_writer_that_is_killed_leaves_what_was_there(store: Store, moment: str
     leftover = [path for path in (Path(store.root) / "tables/pairs").iterdir() if path.name != "x.parquet"]
     assert len(leftover) == 1
     assert store.parts("pairs") == {"x"}
-    assert store.find_damaged() == []
+    assert damaged(store) == []
     assert_frame_equal(store.read_table("pairs"), pairs(3))
 
 
@@ -262,7 +263,7 @@ def test_a_sealed_file_of_another_kind_is_damage_too(store: Store):
     with pytest.raises(DamagedFile, match="is not a Parquet file"):
         store.read_table("pairs")
     store.write_bytes("checkpoints/w.safetensors", files.seal(files.PLACEHOLDER.encode()))
-    assert store.find_damaged() == ["checkpoints/w.safetensors", "tables/pairs/x.parquet"]
+    assert damaged(store) == ["checkpoints/w.safetensors", "tables/pairs/x.parquet"]
     with pytest.raises(DamagedFile, match="is not a safetensors file"):
         store.read_weights("w")
 
@@ -277,9 +278,9 @@ def test_damaged_files_are_listed_and_set_aside_without_overwriting(store: Store
         store.write_table("pairs", "x", pairs(1))
         store.write_table("pairs", "y", pairs(1))
         (Path(store.root) / "tables/pairs/x.parquet").write_bytes(b"")
-        assert store.find_damaged() == ["tables/pairs/x.parquet"]
+        assert damaged(store) == ["tables/pairs/x.parquet"]
         store.set_aside("tables/pairs/x.parquet")
-        assert store.find_damaged() == []
+        assert damaged(store) == []
         assert store.parts("pairs") == {"y"}
     kept = sorted(path.name for path in (Path(store.root) / "damaged/tables/pairs").iterdir())
     assert kept == ["x.parquet", "x.parquet.1"]

@@ -128,8 +128,8 @@ def test_compiled_a_run_read_from_a_file_is_trained_on_by_the_program_of_its_fir
         return train_stack(program, stack, lrs=lrs, batches=BATCHES[:, None], train=train).stack
 
     def read(stack: Stack) -> Stack:
-        data = seal_weights(segment_tensors(runs, stack, {}, 0.0))
-        return read_segment(open_weights(data), runs, counts=[], step=stack.step, device=torch.device("cpu"))[0]
+        data = seal_weights(segment_tensors(runs, stack, {}, 0.0), "w")
+        return read_segment(open_weights(data, ("w",)), runs, counts=[], step=stack.step, device=torch.device("cpu"))[0]
 
     start = start_stack(point.weights, point.buffers, rule)
     first = train_on(start)

@@ -12,7 +12,7 @@ from lratlas.config.sections import Spec
 from lratlas.config.spec import read_spec, spec_from
 from lratlas.config.tasks import Tasks, tasks_of
 from lratlas.config.typed import Sections
-from lratlas.errors import JobsFailed, LRAtlasError, SpecError, StudyError, meant
+from lratlas.errors import DamagedFile, JobsFailed, SpecError, StudyError, meant
 from lratlas.notices import heard, only_warned
 from lratlas.study.folder import AGAIN, PYTHON
 from lratlas.study.plan import read_stored_spec
@@ -159,7 +159,7 @@ def _run(
             raise
         atlas = _atlas(store)
         if did or changed or not atlas.is_reported:
-            with only_warned("The report is not written", but=LRAtlasError):
+            with only_warned("The report is not written", but=DamagedFile):
                 atlas.write_report()
         return atlas
 

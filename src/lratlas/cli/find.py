@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lratlas.cli.options import CORES, MOST_WORKERS, DataRoot, Json, count, look_for_data
+from lratlas.cli.options import CORES, DataRoot, Json, count, look_for_data
 from lratlas.cli.terminal import notice, print_json, print_table, say
+from lratlas.config.values import MOST_WORKERS
 from lratlas.errors import SpecError
 from lratlas.notices import only_warned
 from lratlas.paths import expand_home

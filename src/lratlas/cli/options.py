@@ -6,12 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from lratlas.config.values import MOST_WORKERS
 from lratlas.errors import SpecError
 from lratlas.paths import expand_home
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-MOST_WORKERS = 1024
 
 
 def _workers(given: str | int) -> int:

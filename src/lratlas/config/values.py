@@ -23,6 +23,7 @@ _NAMED = re.compile(rf"({_FUNCTION.pattern}|[a-z][a-z0-9_]*)")  # one from Pytho
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _DEEPEST = 20
 MOST_CHECKPOINTS = 10_000
+MOST_WORKERS = 1024
 MOST_SAMPLES = 10**9  # in a batch
 
 

@@ -281,13 +281,15 @@ def schema_of(columns: Mapping[str, str], *, about: Sequence[str] = tuple(_MODEL
         about: The columns that identify a model.
 
     Raises:
-        ValueError: A type is none that a column may have.
+        ValueError: A column has a name or a type that none may have.
     """
     import polars as pl  # a spec is read without it
 
     kinds = {**{name: _MODEL[name] for name in about}, **columns}
     if unknown := {*kinds.values()} - {*_TYPES}:
         raise ValueError(f"there is no type {min(unknown)}")
+    if odd := [name for name in kinds if not _NAME.fullmatch(name)]:
+        raise ValueError(f"no column can have the name {odd[0]!r}")
     return pl.Schema({name: getattr(pl, kind)() for name, kind in kinds.items()})
 
 

@@ -332,6 +332,18 @@ def _id_of(folder: Path) -> str | None:
     return None
 
 
+def stated_paths(path: Path) -> tuple[str, ...]:
+    """What a file of weights may state as its place: within its search, and, as earlier, in a folder of any search.
+
+    Args:
+        path: The file, in the folder of a search or in its ``states``.
+    """
+    folder = path.parent if path.name == CHECKPOINT else path.parent.parent
+    within = path.relative_to(folder).as_posix()
+    of = _id_of(folder)
+    return (f"{of}/{within}", within) if of else (within,)
+
+
 def _id_in_journal(folder: Path) -> str | None:
     """The id that the first line of the journal states, for settings that were lost."""
     with suppress(OSError, ValueError, TypeError, RecursionError):

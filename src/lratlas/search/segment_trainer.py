@@ -12,19 +12,18 @@ from typing import cast, get_args
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from lratlas.data.parts import each as for_each
 from lratlas.errors import SearchError
 from lratlas.execute.checkpoints import TrainState, read_segment, segment_tensors
 from lratlas.rng import preserve_generators, stream, torch_seed
-from lratlas.search.journal import CHECKPOINT
+from lratlas.search.journal import CHECKPOINT, stated_paths
 from lratlas.search.segments import BLOCKS, Segment
 from lratlas.search.train_state import load_state, remove_all_states, remove_state, stops, store_state
 from lratlas.stacks.strategy import faster_strategy, faster_threads
 from lratlas.stacks.tensors import initial_tensors, samples
-from lratlas.study.files import KEY, PLACEHOLDER, seal, write_file
+from lratlas.study.files import write_file
 from lratlas.study.store import open_weights, seal_weights
 from lratlas.training.averaging import add_checkpoint, average_tails
 from lratlas.training.batches import augmentation_draws, batch_indices
@@ -174,7 +173,8 @@ def train_segments(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list
     with preserve_generators():
         trained = _train_stack(trainer, segments, so_far, at, data)
     for name in names[0]:
-        write_file(_path(trainer, name), seal_weights(_state(trained.stack, names, name), f"{STATES}/{name}{_WEIGHTS}"))
+        path = _path(trainer, name)
+        write_file(path, seal_weights(_state(trained.stack, names, name), stated_paths(path)[0]))
     remove_state(trainer.states, segments)
     return _results(trainer, first, trained, data)
 
@@ -184,7 +184,8 @@ def lost_states(trainer: SegmentTrainer, names: Iterable[str]) -> set[str]:
     lost = set[str]()
     for name in names:
         try:
-            open_weights(_path(trainer, name).read_bytes())
+            path = _path(trainer, name)
+            open_weights(path.read_bytes(), stated_paths(path))
         except (OSError, ValueError):
             lost.add(name)
     return lost
@@ -339,7 +340,7 @@ def _final_states(trainer: SegmentTrainer, names: Sequence[str], *, step: int) -
     for name in names:
         path = _path(trainer, name)
         try:
-            tensors |= open_weights(path.read_bytes())
+            tensors |= open_weights(path.read_bytes(), stated_paths(path))
         except OSError as error:
             raise SearchError(f"{path}, from which the training has to continue, cannot be read: {error}.") from error
         except ValueError as error:
@@ -365,13 +366,6 @@ def write_checkpoint(trainer: SegmentTrainer, segment: Segment) -> Path:
     state = model.state_dict()
     state |= {name: value[0, 0] for name, value in (stack.weights | stack.buffers).items() if name in state}
     path = trainer.root / CHECKPOINT
-    about = {
-        "segment": segment.name,
-        "step": str(segment.stop),
-        "lr": repr(segment.lr),
-        "seed": str(segment.seed),
-        KEY: PLACEHOLDER,
-    }
-    saved = save({name: value.detach().cpu().clone().contiguous() for name, value in state.items()}, about)
-    write_file(path, seal(saved))
+    about = {"segment": segment.name, "step": str(segment.stop), "lr": repr(segment.lr), "seed": str(segment.seed)}
+    write_file(path, seal_weights(state, stated_paths(path)[0], about))
     return path

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from lratlas.execute.checkpoints import TrainState, read_state, state_tensors
+from lratlas.search.journal import stated_paths
 from lratlas.search.segments import Segment
 from lratlas.study.files import write_file
 from lratlas.study.store import open_weights, seal_weights
@@ -29,7 +30,8 @@ def stops(segments: Sequence[Segment], *, every: int) -> list[int]:
 
 def store_state(states: Path, segments: Sequence[Segment], at: TrainState) -> None:
     """Store where a stack is in the folder of states, in the place of what was stored of it before."""
-    write_file(_path(states, segments), seal_weights(state_tensors(_names(segments), at)))
+    path = _path(states, segments)
+    write_file(path, seal_weights(state_tensors(_names(segments), at), stated_paths(path)[0]))
 
 
 def load_state(states: Path, segments: Sequence[Segment], *, count: int, device: torch.device) -> TrainState | None:
@@ -42,7 +44,8 @@ def load_state(states: Path, segments: Sequence[Segment], *, count: int, device:
         device: Where the tensors shall live.
     """
     try:
-        tensors = open_weights(_path(states, segments).read_bytes())
+        path = _path(states, segments)
+        tensors = open_weights(path.read_bytes(), stated_paths(path))
         return read_state(tensors, _names(segments), counts=[count], device=device)
     except (OSError, ValueError, KeyError):
         return None

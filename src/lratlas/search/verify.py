@@ -6,11 +6,19 @@ from pathlib import Path
 from fsspec.implementations.local import LocalFileSystem
 
 from lratlas.paths import check_regular
-from lratlas.search.journal import CHECKPOINT, SETTINGS, damaged_lines, mend_journal, read_object, read_settings
+from lratlas.search.journal import (
+    CHECKPOINT,
+    SETTINGS,
+    damaged_lines,
+    mend_journal,
+    read_object,
+    read_settings,
+    stated_paths,
+)
 from lratlas.study.expected import BLOCKED, MISSING, Fault
-from lratlas.study.files import ALTERED, KEY, is_intact
+from lratlas.study.files import ALTERED, KEY
 from lratlas.study.folder import JOURNAL, Folder
-from lratlas.study.store import PLACE, weights_metadata
+from lratlas.study.store import open_weights, weights_metadata
 
 TO_MEND = "`lratlas verify --repair` sets that aside, and `lratlas find` makes it again"
 MENDED = "set aside; `lratlas find` makes it again"
@@ -22,7 +30,8 @@ def faults(folder: Path) -> list[Fault]:
     """Everything that is wrong with a search's files; reads all of them.
 
     The settings, every line of the journal, the states and the checkpoint hold a checksum of themselves, lines also
-    the id of their search, and states their own path. Pages and advice follow from the journal and are not checked.
+    the id of their search, and states and the checkpoint
+    their own path in it. Pages and advice follow from the journal and are not checked.
 
     Args:
         folder: The folder of the search.
@@ -79,21 +88,16 @@ def find_unchecked(folder: Path) -> list[str]:
 
 
 def _of_weights(folder: Path) -> Iterator[Fault]:
-    for path in (*sorted((folder / _STATES).glob("*.safetensors")), folder / CHECKPOINT):
+    states = (path for ending in ("safetensors", "part") for path in sorted((folder / _STATES).glob(f"*.{ending}")))
+    for path in (*states, folder / CHECKPOINT):
         name = path.relative_to(folder).as_posix()
         data = path.read_bytes() if path.is_file() else None
         if data is None or (path.name == CHECKPOINT and _says_nothing(data)):
             continue
-        if not is_intact(data):
-            yield Fault(path=name, what=ALTERED)
-            continue
         try:
-            stated = weights_metadata(data).get(PLACE, name)
-        except (ValueError, AttributeError, RecursionError):
-            yield Fault(path=name, what="is not a safetensors file")
-            continue
-        if stated != name:
-            yield Fault(path=name, what=f"is a copy of {stated}")
+            open_weights(data, stated_paths(path))
+        except ValueError as error:
+            yield Fault(path=name, what=str(error))
 
 
 def _says_nothing(data: bytes) -> bool:

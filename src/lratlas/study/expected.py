@@ -16,7 +16,7 @@ ANALYSIS = ("regimes", "boundaries", "sparsity", "power_law", "claims")
 WHOLE = "analysis"
 """The name of that part."""
 
-MISSING, FOREIGN, EXTRA = "is missing", "holds other runs than were planned", "belongs to no job of the plan"
+MISSING, FOREIGN, EXTRA = "is missing", "is of other runs than were planned", "belongs to no job of the plan"
 BLOCKED = "is no file, but something else has its name"
 
 
@@ -90,6 +90,11 @@ def file_faults(store: Store, plan: Plan | None) -> list[Fault]:
             continue
         if expected is not None and (what := _misplaced(expected.get(path), runs)):
             found.setdefault(path, what)
+    if plan and plan.finished:
+        for table in ANALYSIS:
+            path = _part(table, WHOLE)
+            if path in readers and path not in found and store.source_of(table, WHOLE) not in {None, plan.spec_sum}:
+                found[path] = FOREIGN
     if plan and expected:
         done = {None, *_surely_done(store, plan)}
         needed = {path for path, each in expected.items() if each.kept and each.job in done}

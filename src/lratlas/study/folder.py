@@ -232,7 +232,7 @@ class Folder:
                 return []
             if self._is_local:
                 with os.scandir(path) as entries:  # also links to files, as annexes and caches make of large ones
-                    names = [entry.name for entry in entries if os.path.isfile(entry)]  # noqa: PTH113 - of links in a circle, too
+                    names = [entry.name for entry in entries if _is_file(entry)]
             else:
                 found = cast("list[dict[str, Any]]", self.filesystem.ls(path, detail=True))
                 names = [entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] == "file"]
@@ -389,3 +389,8 @@ def _refusal(link: str | Path) -> StudyError:
         f"{link} is a link to a folder, which a study cannot have: nothing is read or written through it."
         " Put the folder itself in its place; single files may be links."
     )
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file or a link to one; only links, which may lead in a circle, are looked up."""
+    return entry.is_file(follow_symlinks=False) or os.path.isfile(entry)  # noqa: PTH113

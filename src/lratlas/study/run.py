@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lratlas.config.sections import Spec
 from lratlas.config.spec import extends, spec_text
+from lratlas.config.values import MOST_WORKERS
 from lratlas.errors import DamagedFile, StudyError
 from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.study.folder import SPEC
@@ -142,6 +143,8 @@ def check_workers(workers: int | None, cluster: str | None, gpu_share: float, ex
         )
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):  # pyright: ignore[reportUnnecessaryIsInstance] - from notebooks
         raise StudyError(f"workers is {workers}; it must be a whole number of at least 0.")
+    if workers is not None and workers > MOST_WORKERS and cluster is None and executor is None:
+        raise StudyError(f"workers is {workers}, but at most {MOST_WORKERS:,} processes are allowed on one machine.")
     if workers == 0 and (cluster is not None or executor is not None):
         raise StudyError("workers is 0, which means this process; on a cluster or with an executor it is at least 1.")
     if not 0 < gpu_share <= 1:

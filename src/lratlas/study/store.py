@@ -2,10 +2,11 @@
 
 import io
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -29,6 +30,7 @@ STACK = "stack"
 """What the names of tensors begin with that are of no single run."""
 PLACE = "path"
 """Where the metadata of a file state its place in the folder."""
+_SOURCE = "source"
 
 
 class Store(Folder):
@@ -60,20 +62,22 @@ class Store(Folder):
         self._table_folder(table)
         return read_description(self, table).table_schema
 
-    def write_table(self, table: str, part: str, frame: pl.DataFrame) -> None:
+    def write_table(self, table: str, part: str, frame: pl.DataFrame, *, source: str = "") -> None:
         """Write one part of a table; an earlier part of that name is replaced.
 
         Args:
             table: One of ``table_names``.
             part: The part's name.
             frame: Rows with exactly the table's columns, in any order; NaN becomes null.
+            source: What the rows follow from, in tables that say nothing of runs; see `source_of`.
 
         Raises:
             StudyError: The table is unknown, columns or types do not fit, or the part cannot be written.
         """
         path = self._table_path(table, part)
         buffer = io.BytesIO()
-        metadata = {formats.KEY: str(formats.FORMAT), PLACE: path, files.KEY: files.PLACEHOLDER}
+        stated = {_SOURCE: source} if source else {}
+        metadata = {formats.KEY: str(formats.FORMAT), PLACE: path, **stated, files.KEY: files.PLACEHOLDER}
         _fit_schema(table, frame, self.schema(table)).write_parquet(buffer, metadata=metadata)
         with _sealing(path):
             data = files.seal(buffer.getvalue())
@@ -122,6 +126,19 @@ class Store(Folder):
         folder = Path(self.root, self._table_folder(table))
         return read_remembered(folder, _TABLE, parts, version, partial(self._read_together, table))
 
+    def source_of(self, table: str, part: str) -> str | None:
+        """What the rows of a part follow from, as it was stated when they were written; None where it was not.
+
+        Raises:
+            DamagedFile: The part was cut short or altered.
+            StudyError: The table is unknown, or the part is not there.
+        """
+        path = self._table_path(table, part)
+        try:
+            return pl.read_parquet_metadata(io.BytesIO(self._verify_bytes(path))).get(_SOURCE)
+        except PolarsError as error:
+            raise self._damage(path, "is not a Parquet file") from error
+
     def remove_part(self, table: str, part: str) -> None:
         """Remove one part of a table; nothing happens if it is not there.
 
@@ -155,11 +172,9 @@ class Store(Folder):
         path = _weights_path(name)
         data = self.read_bytes(path)
         try:
-            tensors = open_weights(data)
+            return open_weights(data, (path,))
         except ValueError as error:
             raise self._damage(path, str(error)) from error
-        self._check_place(path, weights_metadata(data).get(PLACE))
-        return tensors
 
     def has_weights(self, name: str) -> bool:
         """Whether the weights ``name`` are there."""
@@ -176,16 +191,6 @@ class Store(Folder):
             StudyError: They cannot be removed.
         """
         self.remove(_weights_path(name))
-
-    def find_damaged(self) -> list[str]:
-        """The parts, weights and descriptions that are damaged, as sorted paths in the folder; reads all of them."""
-        faulty = set[str]()
-        for read in self.readers().values():
-            try:
-                read()
-            except DamagedFile as error:
-                faulty.add(error.path)
-        return sorted(faulty)
 
     def readers(self) -> "Mapping[str, Callable[[], frozenset[str] | None]]":
         """For each part, weights file and description, by its path in the folder, a function that reads it.
@@ -301,12 +306,13 @@ def _fit_schema(table: str, frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFr
         raise StudyError(f"Rows for the table {table} do not have its types: {reason}.") from error
 
 
-def seal_weights(tensors: "Mapping[str, Tensor]", path: str = "") -> bytes:
+def seal_weights(tensors: "Mapping[str, Tensor]", path: str, about: Mapping[str, str] = MappingProxyType({})) -> bytes:
     """The file of tensors.
 
     Args:
         tensors: Tensors of any shapes and devices by name; they may share memory.
-        path: Its place in a study, which it states.
+        path: Its place in a study or a search, which it states.
+        about: What it states besides.
 
     Raises:
         ValueError: A name is that of the checksum.
@@ -315,8 +321,7 @@ def seal_weights(tensors: "Mapping[str, Tensor]", path: str = "") -> bytes:
 
     # Copies, since safetensors refuses tensors that share memory.
     values = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-    stated = {PLACE: path} if path else {}
-    return files.seal(save(values, metadata={**stated, files.KEY: files.PLACEHOLDER}))
+    return files.seal(save(values, metadata={**about, PLACE: path, files.KEY: files.PLACEHOLDER}))
 
 
 def weights_metadata(data: bytes) -> dict[str, str]:
@@ -329,8 +334,12 @@ def weights_metadata(data: bytes) -> dict[str, str]:
     return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
 
 
-def open_weights(data: bytes) -> "dict[str, Tensor]":
+def open_weights(data: bytes, paths: Collection[str]) -> "dict[str, Tensor]":
     """The tensors of a file that `seal_weights` wrote, on the CPU.
+
+    Args:
+        data: The file.
+        paths: The places one of which it must state, if it states any.
 
     Raises:
         ValueError: It was cut short or altered, or is another file.
@@ -340,6 +349,9 @@ def open_weights(data: bytes) -> "dict[str, Tensor]":
     if not files.is_intact(data):
         raise ValueError(files.ALTERED)
     try:
-        return load(data)
+        tensors = load(data)
     except SafetensorError as error:
         raise ValueError("is not a safetensors file") from error
+    if (stated := weights_metadata(data).get(PLACE)) is not None and stated not in paths:
+        raise ValueError(f"is a copy of {stated}")
+    return tensors
