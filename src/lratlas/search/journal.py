@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -327,8 +328,18 @@ def _place(folder: Path) -> Folder:
 
 def _id_of(folder: Path) -> str | None:
     """The id of a search, which its settings and each line of its journal state; None before it has settings."""
+    path = folder / SETTINGS
+    with suppress(OSError):
+        found = path.stat()
+        return _stored_id(path, found.st_ino, found.st_size, found.st_mtime_ns)
+    return None
+
+
+@lru_cache(maxsize=64)
+def _stored_id(path: Path, *_: int) -> str | None:
+    """The id in the settings, which may hold thousands of LRs; read again only where they are another file."""
     with suppress(OSError, ValueError, TypeError, RecursionError):
-        return read_object((folder / SETTINGS).read_bytes()).get(_ID)
+        return read_object(path.read_bytes()).get(_ID)
     return None
 
 
