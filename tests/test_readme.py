@@ -1,4 +1,4 @@
-"""The README's and the pages' own words: Python runs, specs read, commands are there, tables and links are right."""
+"""README and pages: Python runs, specs are valid, commands exist, tables and links are right."""
 
 import inspect
 import json
@@ -21,7 +21,7 @@ from lratlas.config.spec import spec_from
 from lratlas.data.band_ranges import default_bands
 from lratlas.search.program.template import placeholders
 
-README, IMAGES = text_of("README.md"), text_of("docs/images.md")
+README, COMMANDS, IMAGES = (text_of(name) for name in ("README.md", "docs/commands.md", "docs/images.md"))
 MINIMA, COMMAND = text_of("docs/minima.md"), text_of("docs/command.md")
 FIELDS = {"batch_size", "rule", "loss"}  # of the task section, no options
 
@@ -40,11 +40,13 @@ def printed(
     return run
 
 
-def test_the_python_example_runs_and_says_where_training_converges(
+def test_the_python_example_of_explore_runs_and_says_where_training_converges(
     printed: Callable[[str], str], tmp_path: Path
 ) -> None:
     # Shorter than it is printed, and without the compiler, which takes longer than all the rest.
-    code = blocks("python", README)[0].replace('"epochs": 30}', '"epochs": 15}, training={"compile": False}')
+    found, explored = blocks("python", README)[:2]
+    code = found.partition("advice =")[0] + explored
+    code = code.replace('"epochs": 30}', '"epochs": 15}, training={"compile": False}')
     code = code.replace('"epochs": 10}', '"epochs": 1}, measure={"interpolation": 3}')
     assert "interpolation" in code
     assert "compile" in code
@@ -54,30 +56,28 @@ def test_the_python_example_runs_and_says_where_training_converges(
 
 
 def test_the_python_example_of_find_advises_an_lr_that_trains(printed: Callable[[str], str]) -> None:
-    task = blocks("python", README)[0].partition("atlas =")[0]
-    out = printed(task + blocks("python", README)[1] + "print(advice.lr, advice.best)")
+    out = printed(blocks("python", README)[0] + "print(advice.lr, advice.best)")
     assert "Use an initial LR of" in out
     lr, accuracy = map(float, out.splitlines()[-1].split())
     assert 0.01 < lr < 1  # plain SGD on digits: less learns nothing in 30 epochs
     assert accuracy > 0.9  # chance is 0.1
 
 
-def test_the_python_example_of_ask_and_tell_finds_the_best_of_a_made_up_training(
-    printed: Callable[[str], str], tmp_path: Path
-) -> None:
-    made_up = """
+def test_ask_and_tell_finds_the_best_of_a_synthetic_training(printed: Callable[[str], str], tmp_path: Path) -> None:
+    synthetic = """
 import lratlas, math
 def train(segment):
     accuracy = 0.9 - 0.1 * math.log10(segment.lr / 0.02) ** 2 - segment.stop ** -0.5
     return accuracy, accuracy + 0.01
 """
-    out = printed(made_up + blocks("python", README)[2] + "print(finder.advice().lr)")
+    (asking,) = (block for block in blocks("python", text_of("docs/find.md")) if "finder.ask" in block)
+    out = printed(synthetic + asking + "print(finder.advice().lr)")
     assert float(out.splitlines()[-1]) == pytest.approx(0.02, rel=0.3)
-    assert [path.name for path in tmp_path.iterdir()] == ["my-search"]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_commands_of_find_can_be_typed_as_they_are_printed() -> None:
-    (line,) = re.findall(r"`(lratlas find --steps[^`]+)`", README)
+    (line,) = re.findall(r"^(lratlas find --steps.+)$", COMMANDS, re.MULTILINE)
     for command in (line, *blocks("sh", COMMAND)):
         name, asked = parsed(command)
         assert name == "find"
@@ -86,24 +86,24 @@ def test_the_commands_of_find_can_be_typed_as_they_are_printed() -> None:
 
 
 def test_the_spec_is_valid() -> None:
-    spec = spec_from(tomllib.loads(blocks("toml", README)[0]))
+    spec = spec_from(tomllib.loads(blocks("toml", COMMANDS)[0]))
     assert len(spec.pretrain.lrs) == 17
 
 
 def test_every_command_of_the_table_exists() -> None:
-    commands = set(re.findall(r"^\| `lratlas (\w+)", README, re.MULTILINE))
+    commands = set(re.findall(r"^\| `lratlas (\w+)", COMMANDS, re.MULTILINE))
     assert commands == set(typer.main.get_command(app).commands)  # pyright: ignore[reportAttributeAccessIssue] - a group
     found: Any = typer.main.get_command(app)
-    assert set(re.findall(r"^\| `lratlas data (\w+)", README, re.MULTILINE)) == set(found.commands["data"].commands)
+    assert set(re.findall(r"^\| `lratlas data (\w+)", COMMANDS, re.MULTILINE)) == set(found.commands["data"].commands)
 
 
 def test_the_commands_on_images_can_be_typed_as_they_are_printed() -> None:
-    lines = next(block for block in blocks("sh", README) if "lratlas data" in block).splitlines()
+    lines = next(block for block in blocks("sh", COMMANDS) if "lratlas data" in block).splitlines()
     commands = [parsed(line) for line in lines]
     assert [name for name, _ in commands] == ["list", "fetch", "reproduce"]
     asked = commands[2][1]
     spec, whole = preset(asked["preset"], scale=asked["scale"]), preset(asked["preset"])
-    assert spec.pretrain.epochs == 0.1 * (whole.pretrain.epochs or 0)  # "at a tenth", says the README
+    assert spec.pretrain.epochs == 0.1 * (whole.pretrain.epochs or 0)  # "at a tenth", says the page
     assert spec.task.options["images"] == 5_000
 
 

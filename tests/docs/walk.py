@@ -74,12 +74,12 @@ def page_commands() -> list[str]:
 
 
 def readme_commands() -> list[str]:
-    """The README's commands, those of its table included, with names in the place of what is meant by them."""
-    text = text_of("README.md")
+    """The commands of the README and of the page on commands, with names in place of placeholders."""
+    text = text_of("README.md") + text_of("docs/commands.md")
     found = [line.partition(" #")[0].strip() for block in blocks("sh", text) for line in block.splitlines()]
-    found += re.findall(r"`(lratlas (?:find --steps|explore study)[^`]+)`", text)
+    found += re.findall(r"`(lratlas explore study[^`]+)`", text)
     found += table(text, "command")
-    found.append("python example.py\n" + "".join(blocks("python", text)[:2]))
+    found.append("python example.py\n" + "".join(blocks("python", text_of("README.md"))[:2]))
     return [named(command, number) for number, command in enumerate(found)]
 
 
@@ -96,13 +96,13 @@ def prepare(checkout: Path, command: str) -> None:
     (own,) = (block.text for block in blocks_of(text_of("docs/own-model.md")) if block.title == "my_module.py")
     files: Mapping[str, str] = {
         "my_module.py": own,
-        "study.toml": blocks("toml", text_of("README.md"))[0],
+        "study.toml": blocks("toml", text_of("docs/commands.md"))[0],
         "train.py": PROGRAM.replace('told["--state"]', 'told["--resume"]'),
         "example.py": command.partition("\n")[2],
     }
     for name, text in files.items():
         (checkout / name).write_text(text)
-    # The two searches of the README have one folder by default.
+    # The searches have one folder by default.
     if command.startswith("lratlas find"):
         shutil.rmtree(checkout / "lratlas-find", ignore_errors=True)
 
