@@ -1,4 +1,4 @@
-"""How often 95 % intervals hold the truth: of boundaries, gains and effects, in synthetic studies.
+"""How often 95% intervals hold the truth: of boundaries, gains and effects, in synthetic studies.
 
 For each cell, a kind of study and a number of seeds, many synthetic studies are drawn and analysed as any other, and
 the intervals counted that hold the true value: the limit of very many seeds, known in closed form.
@@ -132,7 +132,7 @@ def _draws() -> Iterator[tuple[str, str, list[str], Draw]]:
     study, truth = partial(flr_study, near=0.01, beyond=0.04), folded(0.01, 0.04)
     yield "effect", "differences between FLRs", [""], partial(_of_claim, study=study, claim="flr-matters", truth=truth)
     for stray in (0.5, 0.1):
-        text = f"pairs in order, {100 * stray:.0f} % of the seeds with a stray PLR"
+        text = f"pairs in order, {100 * stray:.0f}% of the seeds with a stray PLR"
         yield "effect", text, [""], partial(_of_order, stray=stray)
 
 

@@ -6,9 +6,9 @@
     python benchmarks/watch.py --schedules [--json] [--quick]   and of those whose learning rate moves
 
 Costs: two loops that are alike but for the watch take turns, a few steps each, from the first step on, on one thread.
-The ratio is that of their processor time, all turns together, with a 95 % bootstrap interval over turns.
+The ratio is that of their processor time, all turns together, with a 95% bootstrap interval over turns.
 
-Studies: every pre-training run's trace is replayed as the watch would have seen it until 25 %, 50 % and 100 % of its
+Studies: every pre-training run's trace is replayed as the watch would have seen it until 25%, 50% and 100% of its
 steps. Right is what the study's table of regimes says of its PLR in the end: 1 is converging, 2, 2A and 2B are an
 equilibrium, 3 is diverging; runs of undecided PLRs do not count. Traces hold means over many steps, so this shows less
 than the watch sees in a loop.

@@ -1,6 +1,6 @@
 """What a watch says of synthetic losses whose learning rate moves.
 
-Trainings that converge, one in equilibrium at a level that follows the learning rate, and one that rests.
+Trainings that converge, one in equilibrium at a level that follows the learning rate, and one that becomes stationary.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ COURSES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "converges, t^-1/2": lambda time, _: 2.0 * (1 + time / 50) ** -0.5,
     "converges, t^-1": lambda time, _: 2.0 / (1 + time / 50),
     "follows the LR": lambda time, factor: 0.1 + 1.5 * np.exp(-time / 200) + 0.6 * factor,
-    "rests": lambda time, _: 0.5 + 1.5 * np.exp(-time / 200),
+    "stationary": lambda time, _: 0.5 + 1.5 * np.exp(-time / 200),
 }
 
 
