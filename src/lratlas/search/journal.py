@@ -10,8 +10,8 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -86,11 +86,17 @@ def raise_budget(folder: Path, budget: object) -> None:
     stored = read_settings(folder)
     larger = make_search(**{**stored.model_dump(), "budget": budget})
     if larger.budget > stored.budget:
-        try:
-            with _lock_of(folder, SETTINGS):
-                _write(folder, larger)
-        except OSError as error:
-            raise SearchError(f"The search folder {folder} cannot be written: {error.strerror or error}.") from error
+        with _writing(f"The search folder {folder}"), _lock_of(folder, SETTINGS):
+            _write(folder, larger)
+
+
+@contextmanager
+def _writing(what: str) -> Generator[None]:
+    """In the block, what the system refuses is said in a sentence that begins with ``what``."""
+    try:
+        yield
+    except OSError as error:
+        raise SearchError(f"{what} cannot be written: {error.strerror or error}.") from error
 
 
 def _write(folder: Path, search: Search) -> None:
@@ -105,13 +111,11 @@ def _create(folder: Path, settings: Mapping[str, object]) -> None:
             f"There is no search in {folder}; a new one needs steps, the optimizer steps of a full training."
         )
     search = make_search(**settings)
-    try:
+    with _writing(f"The search folder {folder}"):
         (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
         with _lock_of(folder, SETTINGS):
             if not (folder / SETTINGS).exists():
                 _write(folder, search)
-    except OSError as error:
-        raise SearchError(f"The search folder {folder} cannot be written: {error.strerror or error}.") from error
 
 
 def read_settings(folder: Path) -> Search:
@@ -228,34 +232,29 @@ def mend_journal(folder: Path) -> None:
     Raises:
         SearchError: The folder cannot be written.
     """
-    at, kept = _place(folder), list[bytes]()
+    at = _place(folder)
     try:
         with _lock_of(folder, JOURNAL):
-            if damaged_lines(folder, kept.append) or (folder / JOURNAL).is_symlink():
+            good, bad = sort_lines(folder)
+            if bad or (folder / JOURNAL).is_symlink():
                 at.write_bytes(f"damaged/{uuid4().hex}-{JOURNAL}", at.read_bytes(JOURNAL))
-                at.write_bytes(JOURNAL, b"".join(line + b"\n" for line in kept))
+                at.write_bytes(JOURNAL, b"".join(line + b"\n" for line in good))
     except (OSError, StudyError) as error:
         raise SearchError(f"{folder / JOURNAL} cannot be written: {error}") from error
 
 
-def damaged_lines(folder: Path, keep: Callable[[bytes], object] = bool) -> list[int]:
-    """The numbers of the lines of the journal that cannot be read.
-
-    Args:
-        folder: The folder of the search.
-        keep: Called with each line that can.
-    """
-    if not (folder / JOURNAL).is_file():
-        return []
-    bad, of = list[int](), _id_of(folder)
-    for number, line in enumerate((folder / JOURNAL).read_bytes().split(b"\n")[:-1], start=1):
+def sort_lines(folder: Path) -> tuple[list[bytes], list[int]]:
+    """The lines of the journal of a search that can be read, and the numbers of those that cannot."""
+    good, bad, of = list[bytes](), list[int](), _id_of(folder)
+    lines = (folder / JOURNAL).read_bytes().split(b"\n")[:-1] if (folder / JOURNAL).is_file() else []
+    for number, line in enumerate(lines, start=1):
         try:
             read_line(line, of)
         except (ValueError, TypeError, KeyError, RecursionError):
             bad.append(number)
         else:
-            keep(line)
-    return bad
+            good.append(line)
+    return good, bad
 
 
 def add_results(folder: Path, results: Sequence[SegmentResult]) -> None:
@@ -281,14 +280,15 @@ def _append(folder: Path, records: Sequence[Mapping[str, object]]) -> None:
     of = _id_of(folder)
     stated = {_ID: of} if of else {}
     lines = b"".join(seal_json({**stated, **record}).encode() for record in records)
-    try:
-        with _lock_of(folder, JOURNAL), open_unlinked(folder / JOURNAL, "ab+") as file:
-            _drop_torn_line(file)
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise SearchError(f"{folder / JOURNAL} cannot be written: {error.strerror or error}.") from error
+    with (
+        _writing(str(folder / JOURNAL)),
+        _lock_of(folder, JOURNAL),
+        open_unlinked(folder / JOURNAL, "ab+") as file,
+    ):
+        _drop_torn_line(file)
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def checkpoint_of(folder: Path, segment: str | None) -> Path | None:
@@ -309,11 +309,9 @@ def claim(folder: Path, name: str) -> Lock | None:
         SearchError: The folder cannot be written.
     """
     lock = _lock_of(folder, name, within=CLAIMS)
-    try:
+    with _writing(str(folder / CLAIMS)):
         (folder / CLAIMS).mkdir(exist_ok=True)
         return lock if lock.take() else None
-    except OSError as error:
-        raise SearchError(f"{folder / CLAIMS} cannot be written: {error.strerror or error}.") from error
 
 
 def _lock_of(folder: Path, name: str, *, within: str = ".") -> Lock:

@@ -9,10 +9,10 @@ from lratlas.paths import check_regular
 from lratlas.search.journal import (
     CHECKPOINT,
     SETTINGS,
-    damaged_lines,
     mend_journal,
     read_object,
     read_settings,
+    sort_lines,
     stated_paths,
 )
 from lratlas.study.expected import BLOCKED, MISSING, Fault
@@ -24,14 +24,15 @@ TO_MEND = "`lratlas verify --repair` sets that aside, and `lratlas find` makes i
 MENDED = "set aside; `lratlas find` makes it again"
 _STATES = "states"
 _RESULT = "advice.json"  # written as soon as there are results
+_OTHER = "was altered, or is another search's"
 
 
 def faults(folder: Path) -> list[Fault]:
     """Everything that is wrong with a search's files; reads all of them.
 
     The settings, every line of the journal, the states and the checkpoint hold a checksum of themselves, lines also
-    the id of their search, and states and the checkpoint
-    their own path in it. Pages and advice follow from the journal and are not checked.
+    the id of their search, and states and the checkpoint their own path in it. Pages and advice follow from the
+    journal and are not checked.
 
     Args:
         folder: The folder of the search.
@@ -50,7 +51,7 @@ def faults(folder: Path) -> list[Fault]:
     except (OSError, ValueError, TypeError, RecursionError):
         found.append(Fault(path=SETTINGS, what=ALTERED))
     else:  # without settings it is not known whose lines they are
-        found += [Fault(path=JOURNAL, what=f"line {line} {_OTHER}") for line in damaged_lines(folder)]
+        found += [Fault(path=JOURNAL, what=f"line {line} {_OTHER}") for line in sort_lines(folder)[1]]
     if (folder / JOURNAL).is_symlink() or Folder(LocalFileSystem(), str(folder.absolute())).is_blocked(JOURNAL):
         found.append(Fault(path=JOURNAL, what=BLOCKED))
     elif (folder / _RESULT).exists() and not (folder / JOURNAL).exists():
@@ -61,9 +62,6 @@ def faults(folder: Path) -> list[Fault]:
 def count_open(_: Path) -> int:
     """How many jobs are not done: a search has none that are planned."""
     return 0
-
-
-_OTHER = "was altered, or is another search's"
 
 
 def set_aside(folder: Path, found: Iterable[Fault]) -> None:
@@ -84,7 +82,7 @@ def set_aside(folder: Path, found: Iterable[Fault]) -> None:
 def find_unchecked(folder: Path) -> list[str]:
     """The files that have no checksum, since an earlier version wrote them."""
     path = folder / CHECKPOINT
-    return [CHECKPOINT] if path.is_file() and _says_nothing(path.read_bytes()) else []
+    return [CHECKPOINT] if path.is_file() and _lacks_checksum(path.read_bytes()) else []
 
 
 def _of_weights(folder: Path) -> Iterator[Fault]:
@@ -92,7 +90,7 @@ def _of_weights(folder: Path) -> Iterator[Fault]:
     for path in (*states, folder / CHECKPOINT):
         name = path.relative_to(folder).as_posix()
         data = path.read_bytes() if path.is_file() else None
-        if data is None or (path.name == CHECKPOINT and _says_nothing(data)):
+        if data is None or (path.name == CHECKPOINT and _lacks_checksum(data)):
             continue
         try:
             open_weights(data, stated_paths(path))
@@ -100,7 +98,7 @@ def _of_weights(folder: Path) -> Iterator[Fault]:
             yield Fault(path=name, what=str(error))
 
 
-def _says_nothing(data: bytes) -> bool:
+def _lacks_checksum(data: bytes) -> bool:
     """Whether a file of weights has no checksum, and is one."""
     try:
         return KEY not in weights_metadata(data)
