@@ -19,7 +19,7 @@ from lratlas.errors import SearchError
 from lratlas.execute.checkpoints import TrainState, read_segment, segment_tensors
 from lratlas.rng import preserve_generators, stream, torch_seed
 from lratlas.search.journal import CHECKPOINT, stated_paths
-from lratlas.search.segments import BLOCKS, Segment
+from lratlas.search.segments import BLOCKS, LAST_WEIGHTS, Segment, ends_low
 from lratlas.search.train_state import load_state, remove_all_states, remove_state, stops, store_state
 from lratlas.stacks.strategy import faster_strategy, faster_threads
 from lratlas.stacks.tensors import initial_tensors, samples
@@ -45,7 +45,6 @@ _STAIRS = 64  # of an LR that changes, at most
 _STATISTICS = 1024  # training samples for the batch-norm statistics of an average, at most
 _KEPT_EVERY = 10.0  # seconds of training that an interruption may cost
 _PARTS = 8  # of the validation set, whose metrics give a standard error
-_LAST_WEIGHTS = 1 / 8  # from this share of a full training on the last weights are evaluated as well as their average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +163,7 @@ def train_segments(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list
     """
     first, task, names = segments[0], trainer.task, [[each.name for each in segments]]
     initial = initial_tensors([task], [first.seed], len(segments), dtype=torch.float32, device=trainer.device)
-    at = [] if _ends_low(first) else _averaging_steps(first)
+    at = [] if ends_low(first) else _averaging_steps(first)
     so_far = load_state(trainer.states, segments, count=len(at), device=trainer.device)
     if so_far is None:
         stack = _parents(trainer, segments) if first.parent else start_stack(initial[0], initial[1], task.update)
@@ -198,11 +197,6 @@ def forget_states(trainer: SegmentTrainer, names: Collection[str] | None) -> Non
             path.unlink(missing_ok=True)
     if names is None:
         remove_all_states(trainer.states)
-
-
-def _ends_low(of: Segment) -> bool:
-    """Whether the LR falls towards the end, so that the last weights count and not an average."""
-    return of.annealed or of.schedule != "constant"
 
 
 def _averaging_steps(of: Segment) -> list[int]:
@@ -260,8 +254,8 @@ def _stairs(of: Segment) -> list[int]:
 def _results(trainer: SegmentTrainer, first: Segment, trained: TrainState, data: Samples) -> list[TrainedSegment]:
     task, program, stack = trainer.task, trainer.program, trained.stack
     held = samples([task], "validation", data.frozen, dtype=torch.float32, device=trainer.device)
-    scheduled, values, averages = _ends_low(first), None, None
-    if scheduled or first.stop >= _LAST_WEIGHTS * trainer.steps:
+    scheduled, values, averages = ends_low(first), None, None
+    if scheduled or first.stop >= LAST_WEIGHTS * trainer.steps:
         values = _metric(trainer, stack.weights, stack.buffers, held)
     if not scheduled:
         (mean,) = average_tails(trained.tails, rule=task.update, dtype=torch.float32).values()

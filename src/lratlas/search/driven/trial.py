@@ -21,12 +21,11 @@ from lratlas.search.driven.untouched import importing, modules_among, modules_of
 from lratlas.search.driven.validation import Validation
 from lratlas.search.driven.world import enter, world
 from lratlas.search.evidence import STOPPED
-from lratlas.search.segments import Segment
+from lratlas.search.segments import LAST_WEIGHTS, Segment, ends_low
 from lratlas.study.files import open_unlinked
 
 ENDLESS = 1 << 62
 """Steps that no training takes: those of one that is run to its end, whatever its losses are."""
-_LAST_WEIGHTS = 1 / 8  # from this share of a full training on the last weights are evaluated as well as their average
 _IN_A_ROW = 2  # steps whose losses are not finite: one alone may be a step that a gradient scaler skips
 _MORE = 16  # more steps that a training which gets its length may take, twice that length at most
 _SKIPPED = 10  # iterations in a row that a gradient scaler skips since their losses are not finite
@@ -371,14 +370,12 @@ class Trial:
         modules = [*{id(each): each for each in (*self._modules(), *modules_among(names))}.values()]
         self._measuring = True
         try:
-            late = segment.stop >= _LAST_WEIGHTS * self._full
-            alone = self._count <= 1 or segment.annealed or segment.schedule != "constant"
+            late = segment.stop >= LAST_WEIGHTS * self._full
+            alone = self._count <= 1 or ends_low(segment)
             value = self._metric(names, modules) if late or alone else None
-            averaged = None
+            averaged = None if ends_low(segment) else value
             if not alone:
                 averaged = self._metric(names, modules, self._average or ())
-            elif not segment.annealed and segment.schedule == "constant":
-                averaged = value
         except SearchError as error:
             return Reached(losses=losses, error=str(error))
         finally:
