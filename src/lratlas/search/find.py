@@ -1,13 +1,12 @@
 """find: the initial LR to use."""
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,8 +16,8 @@ from lratlas.errors import SearchError, SpecError, TaskError
 from lratlas.paths import expand_home
 from lratlas.search.advice import Advice
 from lratlas.search.driven.find import find_by_function
-from lratlas.search.finder import Finder
-from lratlas.search.journal import raise_budget
+from lratlas.search.finder import Finder, finished_with
+from lratlas.search.journal import raise_budget, search_folder
 from lratlas.search.rungs import trainings_spent
 from lratlas.search.segment_trainer import (
     SegmentTrainer,
@@ -163,9 +162,7 @@ def find(
     check_statistics(made, averaged=schedule == "constant")
     if folder:
         raise_budget(expand_home(folder), budget)
-    finder = Finder(
-        folder or tempfile.mkdtemp(prefix="lratlas-find-"), steps=total, **settings, **metric_of(made, metric).settings
-    )
+    finder = Finder(search_folder(folder), steps=total, **settings, **metric_of(made, metric))
     on = torch.device(device_name(device, field="device"))
     trainer = SegmentTrainer(
         task=task_on(made, on, torch.float32),
@@ -235,9 +232,7 @@ def _search(finder: Finder, trainer: SegmentTrainer, report: Callable[[Finder], 
             measured = [asdict(result) | {"seconds": each_took} for result in results]
             finder.tell_all(list(zip(group, measured, strict=True)))
             report(finder)
-        # In this order: a segment that another process is about to report is not among the names yet.
-        known = {each.segment.name for each in finder.results}
-        forget_states(trainer, known - finder.needed())
+        forget_states(trainer, finished_with(finder))
 
 
 def _train_group(finder: Finder, trainer: SegmentTrainer, group: Sequence[Segment]) -> list[TrainedSegment]:
@@ -288,41 +283,26 @@ def _same_task(folder: Path, task: Prepared) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskMetric:
-    """Settings of a search that follow from its task; see `lratlas.search.settings.Search`."""
-
-    direction: Literal["minimize", "maximize"]
-    limit: float | None = None
-    chance: float | None = None
-    samples: int | None = None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Those that are known."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-Metric = Literal["accuracy", "loss"]
-
-
-def metric_of(task: Prepared, metric: str | None) -> TaskMetric:
+def metric_of(task: Prepared, metric: str | None) -> dict[str, Any]:
     """The metric of a task with a validation set: its accuracy or the user's metric where there is one, else its loss.
+
+    Returns:
+        The settings that follow from it, as a `Finder` takes them.
 
     Raises:
         SpecError: The metric is another word, or an accuracy is asked for where there is none.
     """
     objective, (_, held) = task.objective, task.validation or task.train
-    if metric not in {None, *get_args(Metric)}:
+    if metric not in {None, "accuracy", "loss"}:
         raise SpecError(f"metric is {metric!r}; choose accuracy or loss.")
     if metric == "accuracy" and not objective.has_accuracy:
         raise SpecError("metric is 'accuracy', but the task has no labels; choose 'loss'.")
     if metric != "loss" and objective.labels in {"classes", "binary"}:
         share = _chance_accuracy(task)
-        return TaskMetric(direction="maximize", limit=1.0, chance=share, samples=count(held))
+        return {"direction": "maximize", "limit": 1.0, "chance": share, "samples": count(held)}
     if metric != "loss" and objective.has_accuracy:
-        return TaskMetric(direction="maximize")
-    return TaskMetric(direction="minimize", chance=_constant_error(task) if objective.name == "mse" else None)
+        return {"direction": "maximize"}
+    return {"direction": "minimize", "chance": _constant_error(task) if objective.name == "mse" else None}
 
 
 def _chance_accuracy(task: Prepared) -> float | None:

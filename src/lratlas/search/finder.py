@@ -359,6 +359,13 @@ class Finder:
         return results
 
 
+def finished_with(finder: Finder) -> frozenset[str]:
+    """Names of the segments with a result whose final states no other segment will be trained on."""
+    # In this order: a segment that another process tells meanwhile is not among the names yet.
+    told = frozenset(each.segment.name for each in finder.results)
+    return told - finder.needed()
+
+
 def _numbers(losses: Iterable[float]) -> list[float]:
     """Losses as numbers; NumPy's and tensors are welcome."""
     values: Iterable[object] = losses if isinstance(losses, list | tuple) else to_python(losses)

@@ -9,6 +9,7 @@ process ends, however it ends; no clock is involved.
 import json
 import math
 import os
+import tempfile
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +23,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from lratlas.errors import SearchError, SpecError, StudyError
-from lratlas.paths import check_regular
+from lratlas.paths import check_regular, expand_home
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import Search, make_search
 from lratlas.study.files import KEY, linked_folder, open_json, open_unlinked, seal_json, sweep, write_file
@@ -37,6 +38,15 @@ CHECKPOINT = "checkpoint.safetensors"
 _WITHDRAWN, _ID = "withdrawn", "search"
 _TAIL = 4096  # bytes: a line of the journal is rarely longer
 _RESULT = TypeAdapter(SegmentResult)
+
+
+def search_folder(folder: str | Path | None) -> Path:
+    """The folder of a search as a person gives it; a new temporary one if there is none.
+
+    Raises:
+        PathError: It begins with a home folder that is not known here.
+    """
+    return expand_home(folder or tempfile.mkdtemp(prefix="lratlas-find-"))
 
 
 def open_folder(folder: Path, settings: Mapping[str, object]) -> Search:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import IO, Any, Literal, TextIO, cast
 
+from lratlas.errors import SpecError
 from lratlas.search.driven.validation import (
     AFTER,
     ESCAPES,
@@ -334,6 +335,18 @@ def better(name: str) -> Literal["minimize", "maximize"] | None:
     """Which way a metric is better, by its name; None where this does not tell."""
     higher, lower = _has(_HIGHER, name), _has(_LOWER, name)
     return None if higher == lower else "maximize" if higher else "minimize"
+
+
+def known_direction(name: str, given: Literal["minimize", "maximize"] | None) -> Literal["minimize", "maximize"]:
+    """Which way a metric is better: as given, or by its name.
+
+    Raises:
+        SpecError: It is not given, and the name does not tell.
+    """
+    direction = given or better(name)
+    if direction is None:
+        raise SpecError(f"Is a lower or a higher {name} better? Give direction: minimize or maximize.")
+    return direction
 
 
 def _has(words: str, name: str) -> bool:
