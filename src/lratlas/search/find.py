@@ -19,16 +19,9 @@ from lratlas.search.driven.find import find_by_function
 from lratlas.search.finder import Finder, finished_with
 from lratlas.search.journal import raise_budget, search_folder
 from lratlas.search.rungs import trainings_spent
-from lratlas.search.segment_trainer import (
-    SegmentTrainer,
-    TrainedSegment,
-    forget_states,
-    groups,
-    lost_states,
-    train_segments,
-    write_checkpoint,
-)
+from lratlas.search.segment_trainer import SegmentTrainer, TrainedSegment, groups, train_segments, write_checkpoint
 from lratlas.search.segments import Segment
+from lratlas.search.states import forget_all_states, forget_states, lost_states
 from lratlas.study.files import write_file
 from lratlas.study.preflight import check_statistics, device_name
 from lratlas.task import Task
@@ -232,12 +225,12 @@ def _search(finder: Finder, trainer: SegmentTrainer, report: Callable[[Finder], 
             measured = [asdict(result) | {"seconds": each_took} for result in results]
             finder.tell_all(list(zip(group, measured, strict=True)))
             report(finder)
-        forget_states(trainer, finished_with(finder))
+        forget_states(trainer.states, finished_with(finder))
 
 
 def _train_group(finder: Finder, trainer: SegmentTrainer, group: Sequence[Segment]) -> list[TrainedSegment]:
     """The results of a group; where states that it continues from were lost, their segments are trained again."""
-    lost = lost_states(trainer, [each.parent for each in group if each.parent])
+    lost = lost_states(trainer.states, [each.parent for each in group if each.parent])
     for again in groups(trainer, [each.segment for each in finder.results if each.segment.name in lost]):
         _train_group(finder, trainer, again)
     return train_segments(trainer, group)
@@ -250,7 +243,7 @@ def _with_checkpoint(finder: Finder, trainer: SegmentTrainer) -> Advice:
         longest = next(each.segment for each in finder.results if each.segment.name == advice.segment)
         with suppress(SearchError):  # a state that is damaged or was deleted costs no more than the head start
             write_checkpoint(trainer, longest)
-    forget_states(trainer, None)
+    forget_all_states(trainer.states)
     return finder.advice()
 
 
