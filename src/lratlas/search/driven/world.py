@@ -4,7 +4,6 @@ import gc
 import logging
 import multiprocessing
 import os
-import random
 import signal
 import sys
 import threading
@@ -17,11 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import distributed
 
 from lratlas.errors import SearchError
+from lratlas.rng import read_generators, set_generators
 
 ENVIRONMENT = {"WANDB_MODE": "disabled"}
 """For trainings of a search, unless set: one run of Weights & Biases would be shared by all, with its configuration."""
@@ -80,7 +79,7 @@ def world(roots: Collection[Path] = ()) -> World:
         folder = os.getcwd()  # noqa: PTH109 - it is restored as it was
     modules = _modules(roots)
     return World(
-        generators=_generators(),
+        generators=read_generators(),
         argv=list(sys.argv),
         folder=folder,
         path=list(sys.path),
@@ -98,7 +97,7 @@ def world(roots: Collection[Path] = ()) -> World:
 
 def enter(state: World, roots: Collection[Path] = ()) -> None:
     """Make a state the present one."""
-    _set_generators(state.generators)
+    set_generators(state.generators)
     sys.argv, sys.path = list(state.argv), list(state.path)
     if state.folder is not None:
         with suppress(OSError):  # it was deleted
@@ -225,20 +224,6 @@ def _training_content(shared: dict[Any, Any]) -> dict[Any, Any]:
 def is_installed(file: str) -> bool:
     """Whether a file belongs to a package that is installed."""
     return "site-packages" in file or "dist-packages" in file
-
-
-def _generators() -> tuple[Any, ...]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    return torch.get_rng_state(), cuda, np.random.get_state(), random.getstate()  # noqa: NPY002 - the user's code draws
-
-
-def _set_generators(states: tuple[Any, ...]) -> None:
-    cpu, cuda, array, python = states
-    torch.set_rng_state(cpu)
-    if cuda is not None:
-        torch.cuda.set_rng_state_all(cuda)
-    np.random.set_state(array)  # noqa: NPY002
-    random.setstate(python)
 
 
 def _settings() -> tuple[Any, ...]:
