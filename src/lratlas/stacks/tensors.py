@@ -76,12 +76,8 @@ def single_feature_samples(
     pairs = [task.singles for task in tasks]
     if pairs[0] is None:
         return []
-    features = [[_feature(pair, at) for pair in pairs if pair] for at in range(count(pairs[0][0]))]
+    features = [[rows(pair, at) for pair in pairs if pair] for at in range(count(pairs[0][0]))]
     return [_samples(tasks, feature, frozen, dtype, device) for feature in features]
-
-
-def _feature(pair: Pair, at: int) -> Pair:
-    return rows(pair[0], at), rows(pair[1], at)
 
 
 def _samples(
