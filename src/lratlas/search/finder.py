@@ -12,14 +12,7 @@ from lratlas.errors import SearchError
 from lratlas.paths import expand_home
 from lratlas.search.advice import Advice, advise
 from lratlas.search.evidence import has_other_failure
-from lratlas.search.journal import (
-    Journal,
-    add_results,
-    checkpoint_of,
-    claim,
-    open_folder,
-    withdraw_results,
-)
+from lratlas.search.journal import Journal, add_results, checkpoint_of, claim, open_folder, withdraw_results
 from lratlas.search.rungs import Stage, next_stage, states_to_keep
 from lratlas.search.segments import Segment, SegmentResult, block_losses
 from lratlas.search.settings import Counted
