@@ -1,8 +1,7 @@
-"""Check the numbers that a user passes to `watch`: losses, accuracies, counts."""
+"""Check the numbers that a user passes to `watch`: losses and accuracies."""
 
 import sys
 from math import isnan, nan
-from numbers import Integral
 from typing import TYPE_CHECKING, TypeGuard
 
 from lratlas.errors import SpecError
@@ -28,7 +27,9 @@ def one_number(value: object, name: str) -> "float | Tensor":
         return _one_element(value, name)
     found = None if isinstance(to_python(value), str) else number(value)
     if found is None:
-        raise SpecError(f"the {name} is {_format_input(value)}; it must be one number or a tensor with one element")
+        text = repr(value)
+        given = text if len(text) <= 60 else f"a {type(value).__name__}"
+        raise SpecError(f"the {name} is {given}; it must be one number or a tensor with one element")
     return found
 
 
@@ -46,17 +47,6 @@ def share(value: float, name: str) -> float:
     return value
 
 
-def positive_count(value: object, name: str) -> int:
-    """The value as a positive integer.
-
-    Raises:
-        SpecError: If it is not one.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise SpecError(f"{name} is {_format_input(value)}; it must be a positive integer")
-    return int(value)
-
-
 def _is_tensor(value: object) -> "TypeGuard[Tensor]":
     """Whether a value is a tensor; where there is one, PyTorch has been imported."""
     torch = sys.modules.get("torch")
@@ -71,8 +61,3 @@ def _one_element(value: "Tensor", name: str) -> "Tensor":
     if value.is_meta:
         raise SpecError(f"the {name} is a tensor on the device 'meta', which has no value")
     return value.detach()
-
-
-def _format_input(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"a {type(value).__name__}"
