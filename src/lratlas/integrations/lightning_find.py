@@ -237,7 +237,7 @@ def _inspect_training(fits: Fits, monitor: str, root: Path) -> _Seen:
 
 def _run(start: Callable[[Segment, int], None], root: Path) -> int:
     """Run a training to its end, at its own LR; returns its steps."""
-    return look(Driven(start=start, imposed=False), root, Heard(), steps=None, whole=True)[0]
+    return look(Driven(start=start, imposed=False), root, Heard(), steps=None)[0]
 
 
 def _known_steps(steps: float) -> int | None:

@@ -99,7 +99,7 @@ def settle(
             steps, in_parts = before["steps"], before["in_parts"]
             seen = steps
         if given is None or steps is None:
-            seen, parts = look(driven, root, heard, steps=steps, whole=steps is None)
+            seen, parts = look(driven, root, heard, steps=steps)
             in_parts = in_parts or parts
         assert seen is not None
         if epochs is not None:
@@ -174,7 +174,7 @@ def _notes(record: Mapping[str, Any], *, digest: str, by_loss: bool, found: str 
         )
 
 
-def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: bool) -> tuple[int, bool]:
+def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None) -> tuple[int, bool]:
     """Run a training at some LR: to its end where its length is not known, else until its metric was printed twice.
 
     Args:
@@ -182,7 +182,6 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
         root: The search's folder.
         heard: Hears what it prints.
         steps: Optimizer steps of a full training; None where they are not known.
-        whole: Whether it is run to its end.
 
     Returns:
         The steps that it took; where it gets its length, those of the short training that was looked at. Whether it
@@ -194,7 +193,7 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
     stop = ENDLESS
     if driven.shrinks:
         stop = 1 if driven.shrinks == "epochs" else max(1, (steps or 1) // _PART)
-    whole = whole or bool(driven.shrinks)
+    whole = steps is None or bool(driven.shrinks)
     alone, outputs = replace(driven, imposed=False, validation=None, unit=1), Outputs()
     segment = make_segment(lr=_LR, seed=0, start=0, stop=stop, parent=None)
     output = root / _BEFORE
@@ -205,8 +204,8 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
         while not trial.over and (whole or (trial.step < (steps or 0) and not _twice(heard))):
             at = at if whole else 2 * at
             reached = trial.run(replace(segment, stop=at))  # it may wait where its loss is not finite
-        in_parts = trial.in_parts
-        if trial.moved or trial.has_scheduler:
+        in_parts = trial.optimizers.in_parts
+        if trial.optimizers.moved or trial.optimizers.has_scheduler:
             (root / SCHEDULE).touch()
         trial.leave()
     if isinstance(trial.error, LRAtlasError):
