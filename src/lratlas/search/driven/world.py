@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from operator import attrgetter
@@ -30,6 +30,12 @@ _SHARED = {
     "hydra.core.singleton": ("Singleton._instances",),
 }
 """Dictionaries of packages, by module, of which each training needs its own: they say where a loop is."""
+_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+)
 _JOBS = ("GlobalHydra", "HydraConfig", "JobRuntime")  # of Hydra's singletons; the others are the same for all
 
 
@@ -227,26 +233,15 @@ def is_installed(file: str) -> bool:
 
 
 def _settings() -> tuple[Any, ...]:
-    return (
-        torch.get_default_dtype(),
-        torch.get_deterministic_debug_mode(),
-        torch.get_num_threads(),
-        torch.is_anomaly_enabled(),
-        torch.backends.cudnn.enabled,
-        torch.backends.cudnn.benchmark,
-        torch.backends.cudnn.deterministic,
-    )
+    own = torch.backends.cudnn
+    return *(read() for read, _ in _SETTINGS), (own.enabled, own.benchmark, own.deterministic)
 
 
 def _set_settings(settings: tuple[Any, ...]) -> None:
-    dtype, deterministic, threads, anomaly, *cudnn = settings
-    torch.set_default_dtype(dtype)
-    if torch.get_deterministic_debug_mode() != deterministic:
-        torch.set_deterministic_debug_mode(deterministic)
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
-    if torch.is_anomaly_enabled() != anomaly:
-        torch.autograd.set_detect_anomaly(anomaly)
+    *values, cudnn = settings
+    for (read, write), value in zip(_SETTINGS, values, strict=True):
+        if read() != value:
+            write(value)
     own = torch.backends.cudnn
     own.enabled, own.benchmark, own.deterministic = cudnn
 
