@@ -223,7 +223,9 @@ class Finder:
         began = self._make_claim(segment).began
         if unknown := sorted(given.keys() - _MEASURED):
             raise SearchError(f"{unknown[0]} is no argument of tell(); allowed are {', '.join(sorted(_MEASURED))}.")
-        value, averaged, took, error = (_metric(given.get(name), name) for name in _METRICS)
+        value, averaged, took, error = (
+            None if given.get(name) is None else _number(given[name], name) for name in _METRICS
+        )
         losses = _numbers(given.get("losses", ()))
         place = first_not_finite(losses)
         told = [metric for metric in (value, averaged) if metric is not None]
@@ -371,7 +373,3 @@ def _number(told: object, name: str) -> float:
     if found is None:
         raise SearchError(f"{name} is {format_value(told)}; it must be a number.")
     return found
-
-
-def _metric(told: float | None, name: str) -> float | None:
-    return None if told is None else _number(told, name)

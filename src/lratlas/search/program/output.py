@@ -126,7 +126,8 @@ class OutputParser:
             self._take_number(name, found)
         if "loss" in told:
             self._take_loss(told["loss"])
-        if self._lacks(record, told) and (said := shorten(line)):
+        lacks_metric = self.metric in record and self.metric not in told
+        if (lacks_metric or not told) and (said := shorten(line)):
             self.unread.append(said)
 
     def losses(self) -> tuple[float, ...]:
@@ -136,10 +137,6 @@ class OutputParser:
     def why_diverged(self) -> str | None:
         """Why the training diverged, judged when it has ended: then a single loss is enough, if it was the last."""
         return self.diverged or (self._bad[0] if self._bad else None)
-
-    def _lacks(self, record: dict[str, object], told: dict[str, float]) -> bool:
-        """Whether a line has no number, or has the metric without one."""
-        return not told or (self.metric in record and self.metric not in told)
 
     def _take_number(self, name: str, found: float) -> None:
         if len(self.names) < KEPT_NAMES:
