@@ -142,7 +142,11 @@ def _takes_hooks(optimizer: object) -> bool:
     if not isinstance(optimizer, Optimizer):
         return False
     try:
-        optimizer.register_step_post_hook(lambda *_: None).remove()
+        optimizer.register_step_post_hook(_nothing).remove()
     except (AttributeError, RecursionError):
         return False
     return True
+
+
+def _nothing(*_: object) -> None:
+    """A hook that does nothing."""
