@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lratlas.errors import LRAtlasError, SpecError, first_line
-from lratlas.monitor.inputs import one_number
 from lratlas.monitor.learning_rates import LearningRates, Schedule
-from lratlas.monitor.losses import GatheredLosses, StepMeans
+from lratlas.monitor.losses import GatheredLosses, StepMeans, one_number
 from lratlas.monitor.rules import Regime, Rules
 from lratlas.monitor.tracker import Look, RegimeTracker
 from lratlas.monitor.wording import describe_no_steps, report, suggestion
