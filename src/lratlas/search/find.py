@@ -16,7 +16,7 @@ from lratlas.errors import SearchError, SpecError, TaskError
 from lratlas.paths import expand_home
 from lratlas.search.advice import Advice
 from lratlas.search.driven.find import find_by_function
-from lratlas.search.finder import Finder, finished_with
+from lratlas.search.finder import Finder, states_to_drop
 from lratlas.search.journal import raise_budget, search_folder
 from lratlas.search.rungs import trainings_spent
 from lratlas.search.segment_trainer import SegmentTrainer, TrainedSegment, groups, train_segments, write_checkpoint
@@ -225,7 +225,7 @@ def _search(finder: Finder, trainer: SegmentTrainer, report: Callable[[Finder], 
             measured = [asdict(result) | {"seconds": each_took} for result in results]
             finder.tell_all(list(zip(group, measured, strict=True)))
             report(finder)
-        forget_states(trainer.states, finished_with(finder))
+        forget_states(trainer.states, states_to_drop(finder))
 
 
 def _train_group(finder: Finder, trainer: SegmentTrainer, group: Sequence[Segment]) -> list[TrainedSegment]:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from lratlas.errors import SearchError, first_line
 from lratlas.search.driven.outputs import Heard, Outputs, Printed
 from lratlas.search.driven.steps import Steps
-from lratlas.search.driven.suspend import Suspendable, claim
+from lratlas.search.driven.suspend import Suspendable, claim_parameters
 from lratlas.search.driven.untouched import importing, modules_among, modules_of, undo_changes, variables
 from lratlas.search.driven.validation import Validation
 from lratlas.search.driven.world import enter, world
@@ -219,7 +219,7 @@ class Trial:
         share = self._segment.share_at(min(self.step, self._segment.stop - 1))
         try:
             parameters = (each for group in optimizer.param_groups for each in group["params"])
-            if optimizer not in self._claimed and claim(parameters, self.thread):  # they must be its own
+            if optimizer not in self._claimed and claim_parameters(parameters, self.thread):  # they must be its own
                 self._claimed.add(optimizer)
             self.optimizers.begin(optimizer, lr=self.lr if self._imposed else None, share=share)
         except SearchError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from lratlas.errors import SearchError, SpecError
 from lratlas.search.advice import Advice
 from lratlas.search.driven.validation import compile_pattern
-from lratlas.search.finder import Finder, finished_with
+from lratlas.search.finder import Finder, states_to_drop
 from lratlas.search.journal import claim
 from lratlas.search.program.output import describe_missing_metric, stop_if_hopeless
 from lratlas.search.program.process import Limits, Stop, Stopped, divide_gpus
@@ -252,7 +252,7 @@ def _train(search: _Searching, worker: _Worker, piece: Segment) -> None:
     with search.lock:
         result = _record_result(search, finder, piece, trained)
         search.ended(result)
-        for name in finished_with(finder):
+        for name in states_to_drop(finder):
             segment_folder(search.root, name).drop_state()
     stop_if_hopeless(finder.results)
 

@@ -110,7 +110,7 @@ class OutputParser:
         self.names: dict[str, None] = {}
         self.metric = metric
         self.unread = deque[str](maxlen=KEPT_LINES)
-        self._averaged, self._pattern = average_metric_name(metric), pattern
+        self._averaged, self._pattern = "averaged" if metric == "value" else f"averaged_{metric}", pattern
         self._count = 0
         self._bad: list[str] = []
         self._losses = _Means()
@@ -159,11 +159,6 @@ class OutputParser:
         if len(self._bad) >= NOT_FINITE_IN_A_ROW and self.diverged is None:
             self.diverged = self._bad[0]
         self._bad = self._bad[:NOT_FINITE_IN_A_ROW]
-
-
-def average_metric_name(metric: str) -> str:
-    """The name under which a command tells its metric for the averaged weights."""
-    return "averaged" if metric == "value" else f"averaged_{metric}"
 
 
 def describe_missing_metric(metric: str, names: Collection[str], unread: Sequence[str] = ()) -> str:
