@@ -35,6 +35,8 @@ SETTINGS = SEARCH
 CLAIMS = "claims"
 CHECKPOINT = "checkpoint.safetensors"
 """The state of the model that a full training can continue from, where the search writes it."""
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
+"""What reading a file of a search, or a line of its journal, raises that is not as it was written."""
 _WITHDRAWN, _ID = "withdrawn", "search"
 _TAIL = 4096  # bytes: a line of the journal is rarely longer
 _RESULT = TypeAdapter(SegmentResult)
@@ -140,7 +142,7 @@ def read_settings(folder: Path) -> Search:
         return make_search(**{name: value for name, value in settings.items() if name != _ID})
     except FileNotFoundError as error:
         raise SearchError(f"There is no search in {folder}: it has no {SETTINGS}.") from error
-    except (OSError, ValueError, TypeError, RecursionError, SpecError) as error:
+    except (*UNREADABLE, SpecError) as error:
         raise SearchError(f"{folder / SETTINGS} is damaged: {error}") from error
 
 
@@ -204,7 +206,7 @@ class Journal:
     def _take(self, line: bytes) -> None:
         try:
             read = read_line(line, self._of)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except UNREADABLE as error:
             reason = " ".join(str(error).split())  # a damaged name may hold a line break
             raise SearchError(
                 f"Line {self._lines + 1} of {self._folder / JOURNAL} is damaged: {reason}; `lratlas verify --repair`"
@@ -260,7 +262,7 @@ def sort_lines(folder: Path) -> tuple[list[bytes], list[int]]:
     for number, line in enumerate(lines, start=1):
         try:
             read_line(line, of)
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except UNREADABLE:
             bad.append(number)
         else:
             good.append(line)
@@ -335,7 +337,7 @@ def _place(folder: Path) -> Folder:
 
 def _id_of(folder: Path) -> str | None:
     """The id of a search, which its settings and each line of its journal state; None before it has settings."""
-    with suppress(OSError, ValueError, TypeError, RecursionError):
+    with suppress(*UNREADABLE):
         return read_object((folder / SETTINGS).read_bytes()).get(_ID)
     return None
 
@@ -354,7 +356,7 @@ def stated_paths(path: Path) -> tuple[str, ...]:
 
 def _id_in_journal(folder: Path) -> str | None:
     """The id that the first line of the journal states, for settings that were lost."""
-    with suppress(OSError, ValueError, TypeError, RecursionError):
+    with suppress(*UNREADABLE):
         return read_object((folder / JOURNAL).read_bytes().partition(b"\n")[0]).get(_ID)
     return None
 

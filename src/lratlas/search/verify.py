@@ -9,6 +9,7 @@ from lratlas.paths import check_regular
 from lratlas.search.journal import (
     CHECKPOINT,
     SETTINGS,
+    UNREADABLE,
     mend_journal,
     read_object,
     read_settings,
@@ -48,7 +49,7 @@ def faults(folder: Path) -> list[Fault]:
         read_settings(folder)  # whole, it may be of a later version
     except FileNotFoundError:
         found.append(Fault(path=SETTINGS, what=MISSING))
-    except (OSError, ValueError, TypeError, RecursionError):
+    except UNREADABLE:
         found.append(Fault(path=SETTINGS, what=ALTERED))
     else:  # without settings it is not known whose lines they are
         found += [Fault(path=JOURNAL, what=f"line {line} {_OTHER}") for line in sort_lines(folder)[1]]

@@ -14,7 +14,7 @@ from lratlas.search.driven.steps import follow_steps
 from lratlas.search.driven.trial import ENDLESS, Reached, Trial
 from lratlas.search.driven.validation import comma_pattern, compile_pattern, join_values, make_validation, of_training
 from lratlas.search.driven.world import several_trainings
-from lratlas.search.journal import SETTINGS, read_object, read_results, read_settings
+from lratlas.search.journal import SETTINGS, UNREADABLE, read_object, read_results, read_settings
 from lratlas.search.segments import make_segment
 from lratlas.study.files import seal_json, write_file
 
@@ -270,7 +270,7 @@ def _find_metric(heard: Heard, sought: Printed | None, steps: int, root: Path, *
 
 def _read_count(root: Path, driven: Driven) -> dict[str, Any] | None:
     """What a search that was not begun, for want of a metric, has counted of the same training."""
-    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+    with suppress(*UNREADABLE):
         record = read_object((root / _FILE).read_bytes())
         if record["counted"] and record["digest"] == driven.digest and record["asked"]["training"] == driven.origin:
             return record
@@ -343,7 +343,7 @@ def read_settled(root: Path, asked: Mapping[str, object]) -> dict[str, Any] | No
         differing = [name for name in asked if before[name] != asked[name]]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise SearchError(f"{path} is damaged; give another folder.") from error
     if differing and read_results(root):
         name = differing[0]
