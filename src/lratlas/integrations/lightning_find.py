@@ -18,7 +18,7 @@ from lratlas.integrations.lightning_fit import Fits, package_of, schedules, shri
 from lratlas.search.advice import Advice
 from lratlas.search.driven.drive import Driven, drive
 from lratlas.search.driven.find import bind_lr
-from lratlas.search.driven.outputs import Heard, known_direction
+from lratlas.search.driven.printed import Heard, known_direction
 from lratlas.search.driven.scout import look, same_metric
 from lratlas.search.driven.validation import Validation
 from lratlas.search.finder import Finder

@@ -21,7 +21,7 @@ from lratlas.rng import preserve_generators
 from lratlas.search.advice import Advice
 from lratlas.search.driven.drive import Driven, drive
 from lratlas.search.driven.find import bind_lr
-from lratlas.search.driven.outputs import known_direction
+from lratlas.search.driven.printed import known_direction
 from lratlas.search.driven.scout import same_metric
 from lratlas.search.driven.untouched import preserve_attributes
 from lratlas.search.driven.validation import make_validation

@@ -16,7 +16,8 @@ from torch import nn
 from lratlas.errors import SearchError
 from lratlas.rng import seed_generators
 from lratlas.search.advice import Advice
-from lratlas.search.driven.outputs import Heard, Outputs, Printed
+from lratlas.search.driven.outputs import Outputs
+from lratlas.search.driven.printed import Heard, Printed
 from lratlas.search.driven.steps import follow_steps
 from lratlas.search.driven.trial import Reached, Trial
 from lratlas.search.driven.validation import Validation

@@ -16,7 +16,7 @@ from lratlas.errors import SearchError, SpecError
 from lratlas.paths import expand_home
 from lratlas.search.advice import Advice
 from lratlas.search.driven.drive import Driven, drive
-from lratlas.search.driven.outputs import better
+from lratlas.search.driven.printed import better
 from lratlas.search.driven.scout import settle
 from lratlas.search.driven.script import fill_arguments, measure_losses_alone, placeholders_in, script_body
 from lratlas.search.driven.trial import ENDLESS

@@ -9,10 +9,21 @@ from typing import Any
 
 from lratlas.errors import LRAtlasError, SearchError, SpecError, meant
 from lratlas.search.driven.drive import NOT_SEEN, OUTPUT, SCHEDULE, Driven, begin_trial
-from lratlas.search.driven.outputs import RETURNED, Heard, Outputs, Printed, make_printed, most_telling
+from lratlas.search.driven.outputs import Outputs
+from lratlas.search.driven.printed import (
+    RETURNED,
+    Heard,
+    Printed,
+    comma_pattern,
+    compile_pattern,
+    join_values,
+    make_printed,
+    most_telling,
+    of_training,
+)
 from lratlas.search.driven.steps import follow_steps
 from lratlas.search.driven.trial import ENDLESS, Reached, Trial
-from lratlas.search.driven.validation import comma_pattern, compile_pattern, join_values, make_validation, of_training
+from lratlas.search.driven.validation import make_validation
 from lratlas.search.driven.world import several_trainings
 from lratlas.search.journal import SETTINGS, UNREADABLE, read_object, read_results, read_settings
 from lratlas.search.segments import make_segment

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lratlas.errors import SearchError, first_line
-from lratlas.search.driven.outputs import Heard, Outputs, Printed
+from lratlas.search.driven.outputs import Outputs
+from lratlas.search.driven.printed import Heard, Printed
 from lratlas.search.driven.steps import Steps
 from lratlas.search.driven.suspend import Suspendable, claim_parameters
 from lratlas.search.driven.untouched import importing, modules_among, modules_of, undo_changes, variables

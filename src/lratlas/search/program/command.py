@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lratlas.errors import SearchError, SpecError
 from lratlas.search.advice import Advice
-from lratlas.search.driven.validation import compile_pattern
+from lratlas.search.driven.printed import compile_pattern
 from lratlas.search.finder import Finder, states_to_drop
 from lratlas.search.journal import claim
 from lratlas.search.program.output import describe_missing_metric, stop_if_hopeless

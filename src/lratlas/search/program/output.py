@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from lratlas.errors import SearchError
-from lratlas.search.driven.validation import ESCAPES
+from lratlas.search.driven.printed import ESCAPES
 from lratlas.search.segments import SegmentResult
 from lratlas.text import is_finite, number
 
