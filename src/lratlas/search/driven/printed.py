@@ -113,9 +113,7 @@ class Heard:
             return
         line = ESCAPES.sub("", line)
         sought = self.sought
-        found = (
-            self._find_in_line(line, sought.name, sought.pattern) if sought and sought.pattern else _metrics_in(line)
-        )
+        found = self._find_sought(line, sought, sought.pattern) if sought and sought.pattern else _metrics_in(line)
         for name, values in found.items():
             self.add(name, values[-1], step)
             if stays:
@@ -129,13 +127,12 @@ class Heard:
         if differ(every):
             self.several.setdefault(name, {})[step] = every
 
-    def _find_in_line(self, line: str, name: str, pattern: re.Pattern[str]) -> dict[str, list[float]]:
-        assert self.sought is not None
-        if not self.sought.by_name:
+    def _find_sought(self, line: str, sought: Printed, pattern: re.Pattern[str]) -> dict[str, list[float]]:
+        if not sought.by_name:
             values = numbers_of(pattern.finditer(line))
-        elif differ(values := find_values(name, pattern, line)):
+        elif differ(values := find_values(sought.name, pattern, line)):
             self.unclear = self.unclear or values
-        return {name: values} if values else {}
+        return {sought.name: values} if values else {}
 
 
 def _metrics_in(line: str) -> dict[str, list[float]]:

@@ -24,23 +24,18 @@ class Follower(Protocol):
 
     def before_backward(self) -> None:
         """A backward pass is about to begin."""
-        ...
 
     def after_backward(self, losses: Sequence[Tensor]) -> None:
         """The backward pass has ended; it began from these losses, none if it failed."""
-        ...
 
     def before_step(self, optimizer: Optimizer) -> None:
         """An optimizer is about to take a step."""
-        ...
 
     def after_step(self, optimizer: Optimizer) -> None:
         """The optimizer has taken the step."""
-        ...
 
     def after_scaling(self) -> None:
         """A gradient scaler has ended an iteration, with a step or without."""
-        ...
 
 
 class _Unscaled:

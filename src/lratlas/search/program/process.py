@@ -45,12 +45,10 @@ class Ended:
     Attributes:
         code: Its exit code; negative: the signal that ended it.
         cut: Why it was ended from here; None if it ended by itself.
-        seconds: How long it ran.
     """
 
     code: int
     cut: str | None
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +94,6 @@ def run_program(
         Stopped: Its end was asked for.
         OSError: It cannot be started.
     """
-    began = time.monotonic()
     ours, theirs = socket.socketpair()
     for path in (stdout, stderr):
         path.write_bytes(b"")
@@ -121,7 +118,7 @@ def run_program(
                 number = ours.recv(16)
         if number:
             raise OSError(int(number), os.strerror(int(number)), words[0])
-    return Ended(code=process.returncode, cut=cut, seconds=time.monotonic() - began)
+    return Ended(code=process.returncode, cut=cut)
 
 
 def _watch(
