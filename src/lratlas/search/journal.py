@@ -33,6 +33,8 @@ from lratlas.text import replace_nonfinite
 
 SETTINGS = SEARCH
 CLAIMS = "claims"
+STATES = "states"
+"""The folder of final states, within that of the search."""
 CHECKPOINT = "checkpoint.safetensors"
 """The state of the model that a full training can continue from, where the search writes it."""
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
@@ -244,7 +246,7 @@ def mend_journal(folder: Path) -> None:
     Raises:
         SearchError: The folder cannot be written.
     """
-    at = _place(folder)
+    at = local_folder(folder)
     try:
         with _lock_of(folder, JOURNAL):
             good, bad = sort_lines(folder)
@@ -328,10 +330,11 @@ def claim(folder: Path, name: str) -> Lock | None:
 
 def _lock_of(folder: Path, name: str, *, within: str = ".") -> Lock:
     """The lock that goes with a file of the search, or with a segment."""
-    return Lock(_place(folder / within), f"{name}.lock")
+    return Lock(local_folder(folder / within), f"{name}.lock")
 
 
-def _place(folder: Path) -> Folder:
+def local_folder(folder: Path) -> Folder:
+    """The folder of a search as a study's is worked with: its files appear whole or not at all."""
     return Folder(LocalFileSystem(), str(folder.absolute()))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from lratlas.data.parts import each as for_each
 from lratlas.execute.checkpoints import TrainState
 from lratlas.rng import preserve_generators, stream, torch_seed
-from lratlas.search.journal import CHECKPOINT, stated_paths
+from lratlas.search.journal import CHECKPOINT, STATES, stated_paths
 from lratlas.search.segments import BLOCKS, LAST_WEIGHTS, Segment, ends_low
 from lratlas.search.states import load_final_states, load_state, stops, store_final_states, store_state
 from lratlas.stacks.strategy import faster_strategy, faster_threads
@@ -34,8 +34,6 @@ from lratlas.training.sphere import Weights
 from lratlas.training.state import Samples, start_stack
 from lratlas.training.trainer import train_stack
 
-STATES = "states"
-"""The folder of final states, within that of the search."""
 _STRATEGY, _THREADS = "strategy.txt", "threads.txt"
 _LANES = 8  # LRs that are trained together, about
 _CHECKPOINTS = 16  # that enter an average, at most

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from fsspec.implementations.local import LocalFileSystem
-
 from lratlas.paths import check_regular
 from lratlas.search.journal import (
     CHECKPOINT,
     SETTINGS,
+    STATES,
     UNREADABLE,
+    local_folder,
     mend_journal,
     read_object,
     read_settings,
@@ -18,12 +18,11 @@ from lratlas.search.journal import (
 )
 from lratlas.study.expected import BLOCKED, MISSING, Fault
 from lratlas.study.files import ALTERED, KEY
-from lratlas.study.folder import JOURNAL, Folder
+from lratlas.study.folder import JOURNAL
 from lratlas.study.store import open_weights, weights_metadata
 
 TO_MEND = "`lratlas verify --repair` sets that aside, and `lratlas find` makes it again"
 MENDED = "set aside; `lratlas find` makes it again"
-_STATES = "states"
 _RESULT = "advice.json"  # written as soon as there are results
 _OTHER = "was altered, or is another search's"
 
@@ -53,7 +52,7 @@ def faults(folder: Path) -> list[Fault]:
         found.append(Fault(path=SETTINGS, what=ALTERED))
     else:  # without settings it is not known whose lines they are
         found += [Fault(path=JOURNAL, what=f"line {line} {_OTHER}") for line in sort_lines(folder)[1]]
-    if (folder / JOURNAL).is_symlink() or Folder(LocalFileSystem(), str(folder.absolute())).is_blocked(JOURNAL):
+    if (folder / JOURNAL).is_symlink() or local_folder(folder).is_blocked(JOURNAL):
         found.append(Fault(path=JOURNAL, what=BLOCKED))
     elif (folder / _RESULT).exists() and not (folder / JOURNAL).exists():
         found.append(Fault(path=JOURNAL, what=MISSING))
@@ -72,7 +71,7 @@ def set_aside(folder: Path, found: Iterable[Fault]) -> None:
         SearchError: The folder cannot be written.
         StudyError: The same.
     """
-    at = Folder(LocalFileSystem(), str(folder.absolute()))
+    at = local_folder(folder)
     for path in sorted({each.path for each in found}):
         if path == JOURNAL and not at.is_blocked(path):
             mend_journal(folder)
@@ -87,7 +86,7 @@ def find_unchecked(folder: Path) -> list[str]:
 
 
 def _of_weights(folder: Path) -> Iterator[Fault]:
-    states = (path for ending in ("safetensors", "part") for path in sorted((folder / _STATES).glob(f"*.{ending}")))
+    states = (path for ending in ("safetensors", "part") for path in sorted((folder / STATES).glob(f"*.{ending}")))
     for path in (*states, folder / CHECKPOINT):
         name = path.relative_to(folder).as_posix()
         data = path.read_bytes() if path.is_file() else None
