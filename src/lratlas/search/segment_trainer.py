@@ -21,7 +21,7 @@ from lratlas.search.journal import CHECKPOINT, STATES, stated_paths
 from lratlas.search.segments import BLOCKS, LAST_WEIGHTS, Segment, ends_low
 from lratlas.search.states import load_final_states, load_state, stops, store_final_states, store_state
 from lratlas.stacks.strategy import faster_strategy, faster_threads
-from lratlas.stacks.tensors import initial_tensors, samples
+from lratlas.stacks.tensors import initial_tensors, program_of, samples
 from lratlas.study.files import write_file
 from lratlas.study.store import seal_weights
 from lratlas.training.averaging import add_checkpoint, average_tails
@@ -29,7 +29,7 @@ from lratlas.training.batches import augmentation_draws, batch_indices
 from lratlas.training.compiling import can_compile
 from lratlas.training.evaluate import evaluate_stack, pool_buffers
 from lratlas.training.prepared import Prepared, make_model
-from lratlas.training.program import Program, Strategy, build
+from lratlas.training.program import Program, Strategy
 from lratlas.training.sphere import Weights
 from lratlas.training.state import Samples, start_stack
 from lratlas.training.trainer import train_stack
@@ -121,18 +121,7 @@ class SegmentTrainer:
     @cached_property
     def program(self) -> Program:
         """The step and the evaluation."""
-        compiled = self.compiled and can_compile()
-        model = make_model(self.task, 0)
-        return build(
-            model,
-            self.task.objective,
-            self.task.update,
-            compiled=compiled,
-            strategy=self.strategy,
-            batch_size=self.task.samples_per_step,
-            draws=self.task.conformance.draws,
-            channels_last=self.task.conformance.channels_last,
-        )
+        return program_of(self.task, strategy=self.strategy, compiled=self.compiled and can_compile())
 
 
 def groups(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list[list[Segment]]:
