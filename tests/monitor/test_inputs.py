@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lratlas.errors import LRAtlasError, SpecError
-from lratlas.monitor.losses import GatheredLosses
+from lratlas.monitor.losses import GatheredLosses, one_number
 from lratlas.monitor.rules import Rules
 from lratlas.monitor.watch import watch
 from monitor.watch_helpers import Loop, plateau
@@ -71,7 +71,7 @@ def test_an_accuracy_or_a_metric_that_is_no_number_is_refused(name: str) -> None
 )
 def test_numbers_of_every_kind_are_losses(loss: Any) -> None:
     seen = GatheredLosses()
-    seen.add(loss, None, step=0)
+    seen.add(one_number(loss, "loss"), None, step=0)
     seen.add(2.0, None, step=1)
     assert [means.loss for means in seen.drain(to_the_end=True)] == [1.0, 2.0]
 

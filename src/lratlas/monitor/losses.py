@@ -108,14 +108,13 @@ class GatheredLosses:
     def add(
         self, loss: float | Tensor, accuracy: float | Tensor | None, *, step: int, lr: float = nan, phase: int = 0
     ) -> None:
-        """Add a mini-batch; ``step`` is how many steps the optimizer has taken.
+        """Add the numbers of a mini-batch (see `one_number`); ``step`` is how many steps the optimizer has taken.
 
         Raises:
-            SpecError: If the loss or the accuracy is not a number, or the accuracy is not a share. The range of
-                accuracies on an accelerator is checked by `fetch`.
+            SpecError: If the accuracy is not a share. Those on an accelerator are checked by `fetch`.
         """
-        given_loss = _without_waiting(loss, "loss")
-        given_accuracy = nan if accuracy is None else _without_waiting(accuracy, "accuracy")
+        given_loss = _without_waiting(loss)
+        given_accuracy = nan if accuracy is None else _without_waiting(accuracy)
         if isinstance(given_accuracy, float):
             _check_share(given_accuracy)
         self._losses.append(given_loss)
@@ -183,9 +182,8 @@ class GatheredLosses:
         return found
 
 
-def _without_waiting(value: object, name: str) -> float | Tensor:
+def _without_waiting(found: float | Tensor) -> float | Tensor:
     """A number; on an accelerator a copy there, since asking for the number would wait for the device."""
-    found = one_number(value, name)
     if not isinstance(found, Tensor):
         return found
     return float(found.item()) if found.device.type == "cpu" else found.clone().reshape(())
