@@ -8,6 +8,7 @@ import hashlib
 import random
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -33,19 +34,35 @@ def _key(seed: int, purpose: str, counter: int) -> int:
     return int.from_bytes(digest[:16], "little")
 
 
+def read_generators() -> tuple[Any, ...]:
+    """The states of the global generators of PyTorch, NumPy and Python, for `set_generators`."""
+    import torch  # not where only streams are drawn, and PyTorch is not needed
+
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    array = np.random.get_state()  # noqa: NPY002 - a user's code may draw from it
+    return torch.get_rng_state(), cuda, array, random.getstate()
+
+
+def set_generators(states: tuple[Any, ...]) -> None:
+    """Set the global generators to the states that `read_generators` gave."""
+    import torch
+
+    cpu, cuda, array, python = states
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.set_rng_state_all(cuda)
+    np.random.set_state(array)  # noqa: NPY002
+    random.setstate(python)
+
+
 @contextmanager
 def preserve_generators() -> Generator[None]:
     """Leave the global generators of PyTorch, NumPy and Python as they were, whatever is drawn from them meanwhile."""
-    import torch  # not where only streams are drawn, and PyTorch is not needed
-
-    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    python, array = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's code may draw from it
+    states = read_generators()
     try:
-        with torch.random.fork_rng(devices=cuda):
-            yield
+        yield
     finally:
-        random.setstate(python)
-        np.random.set_state(array)  # noqa: NPY002
+        set_generators(states)
 
 
 @contextmanager
@@ -68,7 +85,5 @@ def seed_generators(seed: int) -> Generator[None]:
 
 def generator_states() -> tuple[object, ...]:
     """The states of the global generators of PyTorch, NumPy and Python, to see whether anything draws from them."""
-    import torch
-
-    array = np.random.get_state()  # noqa: NPY002 - a user's code may draw from it
-    return torch.get_rng_state().numpy().tobytes(), str(array), random.getstate()
+    cpu, _, array, python = read_generators()
+    return cpu.numpy().tobytes(), str(array), python

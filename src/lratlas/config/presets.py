@@ -67,7 +67,7 @@ def preset(
         raise SpecError(f"{small[0]}; it must be at least 1.")
     given = [option for option, value in {"scale": scale, **sizes}.items() if value is not None]
     if spec.task.preset == "images":
-        spec = _resize(spec, scale or 1.0, **sizes)
+        spec = _resize(spec, scale or 1.0, sizes)
     elif given:
         raise SpecError(f"The preset {name} has no {given[0]}; only studies of images can be resized.")
     changes = {"repeats": repeats, "lrs": None if lrs is None else [*lrs]}
@@ -92,32 +92,23 @@ def demo_presets() -> dict[str, Spec]:
     return {"ticks": ticks.model_copy(update={"finetune": few}), "digits": preset("digits-label-noise")}
 
 
-def _resize(
-    spec: Spec,
-    scale: float,
-    *,
-    width: int | None,
-    images: int | None,
-    test_images: int | None,
-    epochs: int | None,
-    finetune_epochs: int | None,
-) -> Spec:
+def _resize(spec: Spec, scale: float, sizes: Mapping[str, int | None]) -> Spec:
     """The study with another width and other numbers of images and epochs; averages reach as far relative to these."""
     options = dict(spec.task.options)
     pretrain, finetune, average = spec.pretrain, spec.finetune, spec.average
     heads = int(str(options.get("heads", 1)))  # a ViT's width is a multiple of them
-    options["width"] = width or heads * max(1, round(scale * int(str(options["width"])) / heads))
+    options["width"] = sizes["width"] or heads * max(1, round(scale * int(str(options["width"])) / heads))
     whole = options.get("images") or _TRAINING_IMAGES[str(options["data"])]
-    if images or scale < 1:
-        options["images"] = images or round(scale * int(str(whole)))
-    if test_images:
-        options["test_images"] = test_images
-    length = epochs or max(1, round(scale * (pretrain.epochs or 1)))
+    if sizes["images"] or scale < 1:
+        options["images"] = sizes["images"] or round(scale * int(str(whole)))
+    if sizes["test_images"]:
+        options["test_images"] = sizes["test_images"]
+    length = sizes["epochs"] or max(1, round(scale * (pretrain.epochs or 1)))
     sections: dict[str, Mapping[str, object]] = {"task": {"options": options}, "pretrain": {"epochs": length}}
     if spec.second:
         sections["second"] = {"epochs": max(1, round((spec.second.epochs or 1) * length / (pretrain.epochs or 1)))}
     if finetune:
-        sections["finetune"] = {"epochs": finetune_epochs or max(1, round(scale * (finetune.epochs or 1)))}
+        sections["finetune"] = {"epochs": sizes["finetune_epochs"] or max(1, round(scale * (finetune.epochs or 1)))}
     if average:
         most = math.ceil(max(average.counts) * length / (pretrain.epochs or 1))
         sections["average"] = {"counts": sorted({count for count in average.counts if count <= most} | {most})}

@@ -3,14 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, field_validator, model_serializer, model_validator
 
 from lratlas.config.values import OWN, Betas, Function, Section
 from lratlas.text import lr_fault

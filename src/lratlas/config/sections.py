@@ -6,17 +6,7 @@ from pydantic import Field, create_model, model_validator
 
 from lratlas.config.grid import LRs, closest
 from lratlas.config.rules import AnyRule
-from lratlas.config.values import (
-    BatchSize,
-    Counts,
-    Device,
-    Function,
-    Loss,
-    Names,
-    Numbers,
-    Options,
-    Section,
-)
+from lratlas.config.values import BatchSize, Counts, Device, Function, Loss, Names, Numbers, Options, Section
 from lratlas.measure.base import Measurement
 from lratlas.measure.base import Options as MeasureOptions
 from lratlas.measure.builtin import MEASUREMENTS

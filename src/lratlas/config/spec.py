@@ -8,9 +8,7 @@ from typing import cast
 import tomli_w
 from pydantic import ValidationError
 
-from lratlas.config.sections import (
-    Spec,
-)
+from lratlas.config.sections import Spec
 from lratlas.config.values import Section, format_value, sentence
 from lratlas.errors import SpecError
 from lratlas.measure.builtin import MEASUREMENTS

@@ -328,7 +328,7 @@ def read_image_files(path: Path, *, title: str) -> ImageData:
     Images are grey if all are, and RGB otherwise; transparency is dropped.
 
     Args:
-        path: The folder or zip file, see `lratlas.data.archives.labelled` for its layout.
+        path: The folder or zip file, see `lratlas.data.archives.label_files` for its layout.
         title: Name of the result.
 
     Raises:

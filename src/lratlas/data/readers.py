@@ -129,7 +129,7 @@ def read_cifar(path: Path, *, layout: Cifar, title: str) -> ImageData:
         DataError: A file is missing, truncated or not of this format, or a label is out of range.
     """
     wanted = (*layout.train, layout.test, layout.names)
-    files = _from_folder(path, wanted) if path.is_dir() else _from_tar(path, wanted)
+    files = {name: _bytes(path / name) for name in wanted} if path.is_dir() else _from_tar(path, wanted)
     classes = tuple(files[layout.names].decode("ascii", "replace").split())
     if not classes:
         raise DataError(f"{path / layout.names} holds no class names; it must have one a line.")
@@ -138,7 +138,8 @@ def read_cifar(path: Path, *, layout: Cifar, title: str) -> ImageData:
     }
     sizes = {name: len(pairs[name][1]) for name in layout.train}
     if len(set(sizes.values())) > 1:
-        raise DataError(f"{path}: {_counts(sizes)}; all must hold the same number, so one is truncated.")
+        counts = ", ".join(f"{name} holds {size} images" for name, size in sizes.items())
+        raise DataError(f"{path}: {counts}; all must hold the same number, so one is truncated.")
     images, labels = zip(*(pairs[name] for name in layout.train), strict=True)
     return ImageData(name=title, train=(torch.cat(images), torch.cat(labels)), test=pairs[layout.test], classes=classes)
 
@@ -156,10 +157,6 @@ def read_idx(folder: Path, *, classes: tuple[str, ...], title: str) -> ImageData
     """
     splits = {split: _idx_pair(folder, split, len(classes)) for split in ("train", "t10k")}
     return ImageData(name=title, train=splits["train"], test=splits["t10k"], classes=classes)
-
-
-def _from_folder(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
-    return {name: _bytes(folder / name) for name in names}
 
 
 def _from_tar(path: Path, names: Sequence[str]) -> dict[str, bytes]:
@@ -243,10 +240,6 @@ def _unpack(path: Path) -> tuple[Path, bytes]:
             return there, file.read()
     except _UNPACKING as error:
         raise DataError(f"{there} is truncated or not a gzip file ({_reason(error)}).") from error
-
-
-def _counts(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} holds {size} images" for name, size in sizes.items())
 
 
 def _reason(error: BaseException) -> str:

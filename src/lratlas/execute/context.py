@@ -13,12 +13,12 @@ from lratlas.config.tasks import Tasks
 from lratlas.execute.checkpoints import stack_of
 from lratlas.measure.base import Measurement
 from lratlas.measure.builtin import MEASUREMENTS
-from lratlas.stacks.tensors import StackData, initial_tensors, samples, single_feature_samples
+from lratlas.stacks.tensors import StackData, initial_tensors, program_of, samples, single_feature_samples
 from lratlas.study.jobs import Grid, Job, Seed, Training
 from lratlas.study.plan import Plan
 from lratlas.study.store import Store
-from lratlas.training.prepared import Prepared, make_model, task_on
-from lratlas.training.program import Program, build
+from lratlas.training.prepared import Prepared, task_on
+from lratlas.training.program import Program
 from lratlas.training.sphere import Weights
 
 
@@ -61,16 +61,11 @@ class WorkerContext:
     @cached_property
     def program(self) -> Program:
         """The step and the evaluation."""
-        return build(
-            make_model(self.task, 0),
-            self.task.objective,
-            self.task.update,
-            compiled=self.plan.compiled,
+        return program_of(
+            self.task,
             strategy=self.plan.strategy,
+            compiled=self.plan.compiled,
             mixed_precision=self.spec.training.mixed_precision,
-            batch_size=self.task.samples_per_step,
-            draws=self.task.conformance.draws,
-            channels_last=self.task.conformance.channels_last,
         )
 
     @cached_property

@@ -8,8 +8,8 @@ import torch
 from lratlas.errors import SpecError, extra
 from lratlas.integrations.tracking import numbers_of
 from lratlas.monitor.follow import Watch
-from lratlas.monitor.inputs import one_number
 from lratlas.monitor.learning_rates import Schedule
+from lratlas.monitor.losses import one_number
 from lratlas.monitor.tracker import Look
 from lratlas.monitor.watch import watch
 

@@ -3,7 +3,6 @@
 import copy
 import logging
 import math
-import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sized
 from contextlib import contextmanager, suppress
@@ -16,15 +15,14 @@ from torch.utils._pytree import tree_leaves
 
 from lratlas.errors import SpecError, TaskError, first_line
 from lratlas.integrations.lightning_fit import Fits, package_of, schedules, shrink_schedules, validate_now
-from lratlas.paths import expand_home
 from lratlas.search.advice import Advice
 from lratlas.search.driven.drive import Driven, drive
 from lratlas.search.driven.find import bind_lr
-from lratlas.search.driven.outputs import Heard, better
+from lratlas.search.driven.printed import Heard, known_direction
 from lratlas.search.driven.scout import look, same_metric
 from lratlas.search.driven.validation import Validation
 from lratlas.search.finder import Finder
-from lratlas.search.journal import SETTINGS
+from lratlas.search.journal import SETTINGS, search_folder
 from lratlas.search.segments import Segment
 
 if TYPE_CHECKING:
@@ -91,10 +89,8 @@ def find(
         SearchError: The folder holds another search, or the trainings fail.
     """
     make, imposed = _module_factory(module)
-    direction = direction or better(monitor)
-    if direction is None:
-        raise SpecError(f"Is a lower or a higher {monitor} better? Give direction: minimize or maximize.")
-    root = expand_home(folder or tempfile.mkdtemp(prefix="lratlas-find-"))
+    direction = known_direction(monitor, direction)
+    root = search_folder(folder)
     same_metric(root, monitor)
     fits = Fits(
         make=make,
@@ -241,7 +237,7 @@ def _inspect_training(fits: Fits, monitor: str, root: Path) -> _Seen:
 
 def _run(start: Callable[[Segment, int], None], root: Path) -> int:
     """Run a training to its end, at its own LR; returns its steps."""
-    return look(Driven(start=start, imposed=False), root, Heard(), steps=None, whole=True)[0]
+    return look(Driven(start=start, imposed=False), root, Heard(), steps=None)[0]
 
 
 def _known_steps(steps: float) -> int | None:

@@ -130,7 +130,7 @@ def validate_now(trainer: Any) -> dict[str, Any]:
     Lightning's own loop validates, as it does for ``val_check_interval``.
 
     Args:
-        trainer: The one that fits; its module's state must be kept by `untouched`.
+        trainer: The one that fits; its module's state must be kept by `undo_changes`.
     """
     loop, connector = trainer.fit_loop.epoch_loop.val_loop, trainer._logger_connector
     with preserve_attributes([trainer, loop, connector, *trainer.callbacks]):

@@ -1,23 +1,46 @@
 """`watch` as a callback of Hugging Face's Trainer, and `find` for one."""
 
-from collections.abc import Callable
+import copy
+import inspect
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sized
 from functools import wraps
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch
 
-from lratlas.errors import LRAtlasError, extra
+from lratlas.errors import LRAtlasError, TaskError, extra
 from lratlas.integrations.tracking import numbers_of
 from lratlas.monitor.follow import Watch
 from lratlas.monitor.learning_rates import Schedule
 from lratlas.monitor.tracker import Look
 from lratlas.monitor.watch import watch
+from lratlas.rng import preserve_generators
+from lratlas.search.advice import Advice
+from lratlas.search.driven.drive import Driven, drive
+from lratlas.search.driven.find import bind_lr
+from lratlas.search.driven.printed import known_direction
+from lratlas.search.driven.scout import same_metric
+from lratlas.search.driven.untouched import preserve_attributes
+from lratlas.search.driven.validation import make_validation
+from lratlas.search.finder import Finder
+from lratlas.search.journal import search_folder
+from lratlas.search.segments import Segment
 
 with extra("transformers"):
     import accelerate  # noqa: F401  # pyright: ignore[reportUnusedImport] - a Trainer needs it, but only once it is made
-    from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
-    from lratlas.integrations.transformers_find import find
+    from transformers import (
+        EarlyStoppingCallback,
+        Trainer,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+        set_seed,
+    )
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 __all__ = ["WatchCallback", "find"]
 
@@ -173,3 +196,195 @@ def _tap_losses(trainer: Trainer, take: Callable[[torch.Tensor], object]) -> Cal
 
 def _nothing() -> None:
     """Nothing to undo."""
+
+
+_BY_METRIC = {"reduce_lr_on_plateau", "greedy"}
+"""Schedules that need the evaluations on the way."""
+_COPIED = {"compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics", "data_collator"}
+_CONTINUED = {"constant", "constant_with_warmup", *_BY_METRIC}
+"""Schedules under which a longer training continues a shorter one."""
+
+
+def find(
+    trainer: Trainer | Callable[[float], Trainer],
+    *,
+    metric: str = "eval_loss",
+    direction: Literal["minimize", "maximize"] | None = None,
+    folder: str | Path | None = None,
+    lrs: Iterable[float] | None = None,
+    budget: float = 1.5,
+    tolerance: float = 0.01,
+    chance: float | None = None,
+    limit: float | None = None,
+    seed: int = 0,
+    progress: Callable[[Finder], None] = lambda _: None,
+) -> Advice:
+    """Search for the initial LR of a Trainer's training, as it is.
+
+    Length, schedule and warm-up are those of its arguments. Where the schedule is not constant, each comparison is a
+    whole training, shrunk to its length. Of the arguments, only what writes to the disk or to a service is switched off
+    in the trainings of the search: checkpoints, reports, evaluations on the way, early stopping.
+
+    Args:
+        trainer: Makes a new Trainer for an LR, which it has to put into the arguments. Or a Trainer, which is left as
+            it is: for each training a new one is made, with a copy of its model as it is now.
+        metric: The name of a metric that ``trainer.evaluate()`` returns.
+        direction: Whether a lower or a higher one is better; None where its name says it, as of a loss or an accuracy.
+        folder: The search folder; a new temporary one if None. The same call with the same folder resumes the search.
+        lrs: The LRs to begin with; 1e-5 to 1, four per decade, if None.
+        budget: What may be trained, in full trainings.
+        tolerance: Metrics that differ by less than this share of the best one count as equally good.
+        chance: The metric of a model that has learned nothing.
+        limit: The best value that the metric can have.
+        seed: Added to the Trainer's own seed, for the first repetition; others follow.
+        progress: Called after each segment.
+
+    Raises:
+        TaskError: It is no Trainer, or has nothing to evaluate on.
+        SpecError: An argument is out of range, or there is no such metric.
+        SearchError: The folder holds another search, or the trainings fail.
+    """
+    direction = known_direction(metric, direction)
+    make = _copies(trainer) if isinstance(trainer, Trainer) else bind_lr(trainer)
+    if make is None:
+        raise TaskError("The function takes no LR: give one that makes a Trainer for an LR, lambda lr: Trainer(…).")
+    with preserve_generators():
+        first = make(1e-3)
+    if not isinstance(first, Trainer):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not be typed
+        raise TaskError(f"The function returned a {type(first).__name__}; it must return a Trainer.")
+    if first.eval_dataset is None:
+        raise TaskError("The Trainer has no eval_dataset, on which LRs could be compared.")
+    steps = _steps(first)
+    shrinks = _schedule(first) not in _CONTINUED
+    own = threading.local()  # each training has a thread
+
+    def start(segment: Segment, _: int) -> None:
+        own.trainer = _for_a_search(make(segment.lr), segment, steps=steps, shrinks=shrinks)
+        own.trainer.train()
+
+    def evaluate() -> dict[str, float]:
+        return _evaluate_quietly(own.trainer)
+
+    driven = Driven(
+        start=start,
+        imposed=False,
+        validation=make_validation(evaluate, metric=metric),
+        shrinks="steps" if shrinks else None,
+    )
+    root = search_folder(folder)
+    same_metric(root, metric)
+    finder = Finder(
+        root,
+        steps=steps,
+        lrs=lrs,
+        budget=budget,
+        tolerance=tolerance,
+        direction=direction,
+        schedule="own" if shrinks else "constant",
+        anneal=False,
+        seed=seed,
+        chance=chance,
+        limit=limit,
+        samples=_samples(first, metric),
+    )
+    del first
+    return drive(driven, finder, progress=progress)
+
+
+def _copies(trainer: Trainer) -> Callable[[float], Trainer]:
+    """A function that makes a Trainer like this one, with another LR and a copy of the model as it is now.
+
+    Raises:
+        TaskError: Its class takes other arguments than a Trainer does, or it cannot be copied.
+    """
+    kind, names = type(trainer), inspect.signature(type(trainer)).parameters
+    if names.keys() - inspect.signature(Trainer).parameters.keys():
+        raise TaskError(f"{kind.__name__} may take arguments that are not known here: give a function that makes one.")
+    if trainer.optimizer is not None:
+        raise TaskError("The Trainer has an optimizer already: give a function that makes the Trainer for an LR.")
+    held = {"model_init", "compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics", "data_collator"}
+    held |= {"train_dataset", "eval_dataset", "processing_class", "optimizer_cls_and_kwargs"}
+    given: dict[str, Any] = {name: getattr(trainer, name, None) for name in held & names.keys()}
+    model = copy.deepcopy(trainer.model)
+    if model is None or any("forward" in vars(each) for each in model.modules()):  # it may call the original
+        raise TaskError("The forward of the Trainer's model was replaced: give a function that makes the Trainer.")
+
+    def make(lr: float) -> Trainer:
+        args: TrainingArguments = copy.deepcopy(trainer.args)
+        args.learning_rate = lr
+        own = {name: _copy_collator(each) if name in _COPIED else each for name, each in given.items()}
+        made = kind(model=None if given.get("model_init") else copy.deepcopy(model), args=args, **own)
+        made.callback_handler.callbacks = [copy.deepcopy(each) for each in trainer.callback_handler.callbacks]
+        return made
+
+    return make
+
+
+def _copy_collator(given: Any) -> Any:
+    """A copy, such as of a collator that draws; the object itself where it cannot be copied."""
+    try:
+        return copy.deepcopy(given)
+    except Exception:
+        return given
+
+
+def _for_a_search(trainer: Trainer, segment: Segment, *, steps: int, shrinks: bool) -> Trainer:
+    """The Trainer, which writes nothing and ends with the segment where that is to be a whole training."""
+    args = trainer.args
+    args.save_strategy, args.load_best_model_at_end = "no", False
+    if _schedule(trainer) not in _BY_METRIC:
+        args.eval_strategy = "no"
+    args.disable_tqdm, args.push_to_hub = True, False
+    if segment.seed:
+        args.seed += segment.seed
+        args.data_seed = None if args.data_seed is None else args.data_seed + segment.seed
+        trainer.create_accelerator_and_postprocess()  # it has the seed of the data
+        set_seed(args.seed)
+    if shrinks:
+        share = segment.stop / steps
+        args.warmup_steps = _shrunk(args.warmup_steps, share)
+        options = cast("dict[str, Any]", args.lr_scheduler_kwargs or {})
+        in_steps = {name: _shrunk(options[name], share) for name in options if name.endswith(("_steps", "timescale"))}
+        args.lr_scheduler_kwargs = {**options, **in_steps}
+        args.max_steps = segment.stop
+    silent: tuple[type[Any], ...] = (EarlyStoppingCallback, *INTEGRATION_TO_CALLBACK.values())
+    handler = trainer.callback_handler
+    handler.callbacks = [each for each in handler.callbacks if not isinstance(each, silent)]
+    return trainer
+
+
+def _schedule(trainer: Trainer) -> str:
+    name: Any = trainer.args.lr_scheduler_type
+    return str(getattr(name, "value", name))
+
+
+def _shrunk(steps: float, share: float) -> float:
+    """Steps, such as those of a warm-up, in a shorter training; what is a share of all steps stays."""
+    return steps if steps < 1 else round(steps * share)
+
+
+def _steps(trainer: Trainer) -> int:
+    """The optimizer steps of a full training."""
+    args = trainer.args
+    if args.max_steps > 0:
+        return args.max_steps
+    batches = len(trainer.get_train_dataloader())
+    each = max(1, math.ceil(batches / args.gradient_accumulation_steps))
+    return math.ceil(args.num_train_epochs * each)
+
+
+def _evaluate_quietly(trainer: Trainer) -> dict[str, float]:
+    """What ``trainer.evaluate()`` returns; neither its callbacks nor its log are told."""
+    handler = trainer.callback_handler
+    with preserve_attributes((trainer, trainer.state, trainer.control, handler)):
+        handler.callbacks = []
+        return dict(trainer.evaluate())
+
+
+def _samples(trainer: Trainer, metric: str) -> int | None:
+    """The validation samples behind an accuracy; None where a sample has many predictions."""
+    held: Any = trainer.eval_dataset
+    if isinstance(held, Mapping):
+        sets = cast("Mapping[str, Any]", held)
+        held = next((each for name, each in sets.items() if metric.startswith(f"eval_{name}_")), None)
+    return len(held) if metric.endswith("_accuracy") and "token" not in metric and isinstance(held, Sized) else None

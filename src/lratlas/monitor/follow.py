@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lratlas.errors import LRAtlasError, SpecError, first_line
-from lratlas.monitor.inputs import one_number
 from lratlas.monitor.learning_rates import LearningRates, Schedule
-from lratlas.monitor.losses import GatheredLosses, StepMeans
+from lratlas.monitor.losses import GatheredLosses, StepMeans, one_number
 from lratlas.monitor.rules import Regime, Rules
 from lratlas.monitor.tracker import Look, RegimeTracker
 from lratlas.monitor.wording import describe_no_steps, report, suggestion
@@ -290,11 +289,11 @@ def _no_step(*_: object) -> None:
 
 
 RECENCY = 3
-"""The weight of the t-th weights grows like t³: their mean age is a fifth of the time averaged over."""
+"""The weight of the t-th weights grows like t to this power: their mean age is a fifth of the time averaged over."""
 
 
 class RunningAverage:
-    """The average of weights seen so far, the t-th with a weight that grows like t to the power of ``recency``.
+    """The average of weights seen so far, the t-th with a weight that grows like t³.
 
     Polynomial-decay averaging (Shamir & Zhang, *Stochastic Gradient Descent for Non-smooth Optimization*, 2013):
     the early weights fade out without a window that would have to be stored or restarted. Weights narrower than 32
@@ -302,16 +301,14 @@ class RunningAverage:
 
     Args:
         parameters: The weights to average.
-        recency: The power; 0 for the plain mean.
 
     Attributes:
         count: How many weights were averaged.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], *, recency: int = RECENCY) -> None:
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
         self._parameters = list(parameters)
         self._means: list[Tensor] = []
-        self._recency = recency
         self.count = 0
 
     @torch.no_grad()
@@ -319,9 +316,12 @@ class RunningAverage:
         """Average the present weights in; the first call copies them."""
         self.count += 1
         if self.count == 1:
-            self._means = [value.detach().to(_wide(value), copy=True) for value in self._parameters]
+            self._means = [
+                value.detach().to(torch.promote_types(value.dtype, torch.float32), copy=True)
+                for value in self._parameters
+            ]
             return
-        share = (self._recency + 1) / (self.count + self._recency)
+        share = (RECENCY + 1) / (self.count + RECENCY)
         for mean, value in zip(self._means, self._parameters, strict=True):
             mean.lerp_(value.detach().to(mean.dtype), share)
 
@@ -365,7 +365,3 @@ class RunningAverage:
             mean.to(value.device, copy=True) for mean, value in zip(means, self._parameters, strict=bool(means))
         ]
         self.count = count
-
-
-def _wide(value: Tensor) -> torch.dtype:
-    return torch.promote_types(value.dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""Losses of a running loop on their way from the device: gathered, fetched in blocks, averaged per optimizer step."""
+"""Losses of a running loop: checked, gathered, fetched from the device in blocks, averaged per optimizer step."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,46 @@ import torch
 from torch import Tensor
 
 from lratlas.errors import SpecError
-from lratlas.monitor.inputs import one_number, share
+from lratlas.text import number, to_python
+
+_ROUNDING = 1e-6  # a mean accuracy in float32 may exceed 1 by a few units in the last place
+
+
+def one_number(value: object, name: str) -> float | Tensor:
+    """The value as a float, or as a detached tensor with one element, which may be on an accelerator.
+
+    NaN and the infinities are numbers: they are what a diverging training produces.
+
+    Raises:
+        SpecError: If it is neither a real number nor a tensor or array with one.
+    """
+    if type(value) is float:
+        return value
+    if isinstance(value, Tensor):
+        return _one_element(value, name)
+    found = None if isinstance(to_python(value), str) else number(value)
+    if found is None:
+        text = repr(value)
+        given = text if len(text) <= 60 else f"a {type(value).__name__}"
+        raise SpecError(f"the {name} is {given}; it must be one number or a tensor with one element")
+    return found
+
+
+def _one_element(value: Tensor, name: str) -> Tensor:
+    if value.numel() != 1:
+        raise SpecError(f"the {name} is a tensor of shape {tuple(value.shape)}; it must have one element")
+    if value.is_complex() or value.dtype == torch.bool:
+        raise SpecError(f"the {name} is a tensor of type {value.dtype}; it must hold a real number")
+    if value.is_meta:
+        raise SpecError(f"the {name} is a tensor on the device 'meta', which has no value")
+    return value.detach()
+
+
+def _check_share(accuracy: float) -> None:
+    """Refuse an accuracy that is no share from 0 to 1, such as a percentage; NaN means that it is not known."""
+    if not isnan(accuracy) and not -_ROUNDING <= accuracy <= 1 + _ROUNDING:
+        percent = f"; if it is a percentage, divide it by 100 ({accuracy / 100:.6g})" if 1 < accuracy <= 100 else ""
+        raise SpecError(f"the accuracy is {accuracy:.6g}; it must be a share from 0 to 1{percent}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +108,15 @@ class GatheredLosses:
     def add(
         self, loss: float | Tensor, accuracy: float | Tensor | None, *, step: int, lr: float = nan, phase: int = 0
     ) -> None:
-        """Add a mini-batch; ``step`` is how many steps the optimizer has taken.
+        """Add the numbers of a mini-batch (see `one_number`); ``step`` is how many steps the optimizer has taken.
 
         Raises:
-            SpecError: If the loss or the accuracy is not a number, or the accuracy is not a share. The range of
-                accuracies on an accelerator is checked by `fetch`.
+            SpecError: If the accuracy is not a share. Those on an accelerator are checked by `fetch`.
         """
-        given_loss = _without_waiting(loss, "loss")
-        given_accuracy = nan if accuracy is None else _without_waiting(accuracy, "accuracy")
+        given_loss = _without_waiting(loss)
+        given_accuracy = nan if accuracy is None else _without_waiting(accuracy)
         if isinstance(given_accuracy, float):
-            given_accuracy = share(given_accuracy, "accuracy")
+            _check_share(given_accuracy)
         self._losses.append(given_loss)
         self._accuracies.append(given_accuracy)
         self._given.append(_Given(step, lr, phase))
@@ -93,7 +131,7 @@ class GatheredLosses:
         self._losses = list[float | Tensor](losses)
         try:
             for accuracy in accuracies:
-                share(accuracy, "accuracy")
+                _check_share(accuracy)
         except SpecError:
             self._accuracies = [nan] * len(losses)
             raise
@@ -144,9 +182,8 @@ class GatheredLosses:
         return found
 
 
-def _without_waiting(value: object, name: str) -> float | Tensor:
+def _without_waiting(found: float | Tensor) -> float | Tensor:
     """A number; on an accelerator a copy there, since asking for the number would wait for the device."""
-    found = one_number(value, name)
     if not isinstance(found, Tensor):
         return found
     return float(found.item()) if found.device.type == "cpu" else found.clone().reshape(())

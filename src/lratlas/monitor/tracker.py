@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from lratlas.errors import SpecError
 from lratlas.monitor.history import FEWEST_BLOCKS, NOTICED_FALL, Cell, History, block_means, trend
-from lratlas.monitor.inputs import one_number, positive_count
 from lratlas.monitor.rules import (
     FIRST_LOOK,
     LOOK_GROWTH,
@@ -126,12 +125,7 @@ class RegimeTracker:
 
         A loss that is not finite over two steps in a row is divergence at once. A single such step, which is normal in
         mixed precision, is left out. Accuracies count if the rules have a ``chance_accuracy``.
-
-        Raises:
-            SpecError: If the number of steps is not a positive integer, or the loss or the accuracy is not a number.
         """
-        steps, loss = positive_count(steps, "steps"), float(one_number(loss, "loss"))
-        accuracy = None if accuracy is None else float(one_number(accuracy, "accuracy"))
         self.step += steps
         self.phase_step += steps
         self.spent[self.regime] = self.spent.get(self.regime, 0) + steps

@@ -129,7 +129,7 @@ class Advice:
     @property
     def statement(self) -> str:
         """The advice in two or three sentences."""
-        return statement_of(self)
+        return "\n".join(statement_of(self))
 
     @property
     def recommendation(self) -> Recommendation | None:
@@ -137,6 +137,7 @@ class Advice:
         if self.lr is None or self.low is None or self.high is None:
             return None
         tried = self.evidence["lr"].to_list()
+        last = self.compared.filter(pl.col("steps") == pl.col("steps").max())
         return Recommendation(
             lr=self.lr,
             low=self.low,
@@ -147,7 +148,7 @@ class Advice:
             value_low=self.expected_low,
             value_high=self.expected_high,
             at_edge=not min(tried) < self.low <= self.high < max(tried),
-            evidence=_compared_last(self.compared),
+            evidence=last.select("lr", "seeds", value="metric", as_good="near").select(RECOMMENDED.names()),
             statement=self.statement,
         )
 
@@ -283,9 +284,8 @@ def _verdict(
     tried = sorted({each.segment.lr for each in results})
     going = [lr for lr in tried if lr not in lost]
     if not found and not set(tried) <= lost:
-        return "diverged", (
-            f"{len(lost)} of {len(tried)} LRs diverged, and the others gave no metric: {_first_failure(results)}."
-        )
+        reason = next((each.failure.rstrip(".") for each in results if each.failure), "unknown")
+        return "diverged", (f"{len(lost)} of {len(tried)} LRs diverged, and the others gave no metric: {reason}.")
     if not found or not going:
         return "diverged", _explain_divergence(results, tried)
     length = in_words(found[-1].steps, search.counted)
@@ -404,13 +404,3 @@ def _compare_lrs(search: Search, found: Sequence[Level]) -> pl.DataFrame:
         for at, lr in enumerate(level.lrs)
     ]
     return pl.DataFrame(rows, schema=COMPARED).sort("steps", "lr")
-
-
-def _first_failure(results: Sequence[SegmentResult]) -> str:
-    return next((each.failure.rstrip(".") for each in results if each.failure), "unknown")
-
-
-def _compared_last(compared: pl.DataFrame) -> pl.DataFrame:
-    """The LRs of the longest length at which LRs were compared, as a recommendation has them."""
-    last = compared.filter(pl.col("steps") == pl.col("steps").max())
-    return last.select("lr", "seeds", value="metric", as_good="near").select(RECOMMENDED.names())

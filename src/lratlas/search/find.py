@@ -1,13 +1,12 @@
 """find: the initial LR to use."""
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,19 +16,12 @@ from lratlas.errors import SearchError, SpecError, TaskError
 from lratlas.paths import expand_home
 from lratlas.search.advice import Advice
 from lratlas.search.driven.find import find_by_function
-from lratlas.search.finder import Finder
-from lratlas.search.journal import raise_budget
+from lratlas.search.finder import Finder, states_to_drop
+from lratlas.search.journal import raise_budget, search_folder
 from lratlas.search.rungs import trainings_spent
-from lratlas.search.segment_trainer import (
-    SegmentTrainer,
-    TrainedSegment,
-    forget_states,
-    groups,
-    lost_states,
-    train_segments,
-    write_checkpoint,
-)
+from lratlas.search.segment_trainer import SegmentTrainer, TrainedSegment, groups, train_segments, write_checkpoint
 from lratlas.search.segments import Segment
+from lratlas.search.states import forget_all_states, forget_states, lost_states
 from lratlas.study.files import write_file
 from lratlas.study.preflight import check_statistics, device_name
 from lratlas.task import Task
@@ -163,9 +155,7 @@ def find(
     check_statistics(made, averaged=schedule == "constant")
     if folder:
         raise_budget(expand_home(folder), budget)
-    finder = Finder(
-        folder or tempfile.mkdtemp(prefix="lratlas-find-"), steps=total, **settings, **metric_of(made, metric).settings
-    )
+    finder = Finder(search_folder(folder), steps=total, **settings, **metric_of(made, metric))
     on = torch.device(device_name(device, field="device"))
     trainer = SegmentTrainer(
         task=task_on(made, on, torch.float32),
@@ -235,14 +225,12 @@ def _search(finder: Finder, trainer: SegmentTrainer, report: Callable[[Finder], 
             measured = [asdict(result) | {"seconds": each_took} for result in results]
             finder.tell_all(list(zip(group, measured, strict=True)))
             report(finder)
-        # In this order: a segment that another process is about to report is not among the names yet.
-        known = {each.segment.name for each in finder.results}
-        forget_states(trainer, known - finder.needed())
+        forget_states(trainer.states, states_to_drop(finder))
 
 
 def _train_group(finder: Finder, trainer: SegmentTrainer, group: Sequence[Segment]) -> list[TrainedSegment]:
     """The results of a group; where states that it continues from were lost, their segments are trained again."""
-    lost = lost_states(trainer, [each.parent for each in group if each.parent])
+    lost = lost_states(trainer.states, [each.parent for each in group if each.parent])
     for again in groups(trainer, [each.segment for each in finder.results if each.segment.name in lost]):
         _train_group(finder, trainer, again)
     return train_segments(trainer, group)
@@ -255,7 +243,7 @@ def _with_checkpoint(finder: Finder, trainer: SegmentTrainer) -> Advice:
         longest = next(each.segment for each in finder.results if each.segment.name == advice.segment)
         with suppress(SearchError):  # a state that is damaged or was deleted costs no more than the head start
             write_checkpoint(trainer, longest)
-    forget_states(trainer, None)
+    forget_all_states(trainer.states)
     return finder.advice()
 
 
@@ -288,41 +276,26 @@ def _same_task(folder: Path, task: Prepared) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskMetric:
-    """Settings of a search that follow from its task; see `lratlas.search.settings.Search`."""
-
-    direction: Literal["minimize", "maximize"]
-    limit: float | None = None
-    chance: float | None = None
-    samples: int | None = None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Those that are known."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-Metric = Literal["accuracy", "loss"]
-
-
-def metric_of(task: Prepared, metric: str | None) -> TaskMetric:
+def metric_of(task: Prepared, metric: str | None) -> dict[str, Any]:
     """The metric of a task with a validation set: its accuracy or the user's metric where there is one, else its loss.
+
+    Returns:
+        The settings that follow from it, as a `Finder` takes them.
 
     Raises:
         SpecError: The metric is another word, or an accuracy is asked for where there is none.
     """
     objective, (_, held) = task.objective, task.validation or task.train
-    if metric not in {None, *get_args(Metric)}:
+    if metric not in {None, "accuracy", "loss"}:
         raise SpecError(f"metric is {metric!r}; choose accuracy or loss.")
     if metric == "accuracy" and not objective.has_accuracy:
         raise SpecError("metric is 'accuracy', but the task has no labels; choose 'loss'.")
     if metric != "loss" and objective.labels in {"classes", "binary"}:
         share = _chance_accuracy(task)
-        return TaskMetric(direction="maximize", limit=1.0, chance=share, samples=count(held))
+        return {"direction": "maximize", "limit": 1.0, "chance": share, "samples": count(held)}
     if metric != "loss" and objective.has_accuracy:
-        return TaskMetric(direction="maximize")
-    return TaskMetric(direction="minimize", chance=_constant_error(task) if objective.name == "mse" else None)
+        return {"direction": "maximize"}
+    return {"direction": "minimize", "chance": _constant_error(task) if objective.name == "mse" else None}
 
 
 def _chance_accuracy(task: Prepared) -> float | None:

@@ -12,14 +12,7 @@ from lratlas.errors import SearchError
 from lratlas.paths import expand_home
 from lratlas.search.advice import Advice, advise
 from lratlas.search.evidence import has_other_failure
-from lratlas.search.journal import (
-    Journal,
-    add_results,
-    checkpoint_of,
-    claim,
-    open_folder,
-    withdraw_results,
-)
+from lratlas.search.journal import Journal, add_results, checkpoint_of, claim, open_folder, withdraw_results
 from lratlas.search.rungs import Stage, next_stage, states_to_keep
 from lratlas.search.segments import Segment, SegmentResult, block_losses
 from lratlas.search.settings import Counted
@@ -158,7 +151,7 @@ class Finder:
         pause = _PATIENCE[0]
         while waiting := self._waiting():
             for each in waiting:
-                if each.name not in self._claims and self._is_claimed(each):
+                if self._take(each):
                     return each
             if all(each.name in self._claims for each in waiting):
                 raise SearchError(
@@ -182,7 +175,7 @@ class Finder:
         if first is None:
             return []
         waiting = self._waiting()
-        return [first, *(each for each in waiting if each.name not in self._claims and self._is_claimed(each))]
+        return [first, *(each for each in waiting if self._take(each))]
 
     def tell(
         self,
@@ -227,10 +220,12 @@ class Finder:
         return self._record([self._result(segment, given) for segment, given in measured])
 
     def _result(self, segment: Segment, given: Mapping[str, Any]) -> SegmentResult:
-        began = self._make_claim(segment).began
+        began = self._claim_on(segment).began
         if unknown := sorted(given.keys() - _MEASURED):
             raise SearchError(f"{unknown[0]} is no argument of tell(); allowed are {', '.join(sorted(_MEASURED))}.")
-        value, averaged, took, error = (_metric(given.get(name), name) for name in _METRICS)
+        value, averaged, took, error = (
+            None if given.get(name) is None else _number(given[name], name) for name in _METRICS
+        )
         losses = _numbers(given.get("losses", ()))
         place = first_not_finite(losses)
         told = [metric for metric in (value, averaged) if metric is not None]
@@ -270,7 +265,7 @@ class Finder:
             segment=segment,
             losses=block_losses(_numbers(losses)),
             failure=harmless(str(reason)) or "no reason was given",
-            seconds=time.monotonic() - self._make_claim(segment).began,
+            seconds=time.monotonic() - self._claim_on(segment).began,
         )
         return self._record([failed])[0]
 
@@ -332,9 +327,9 @@ class Finder:
         self._planned = (state, stage)
         return results, stage
 
-    def _is_claimed(self, each: Segment) -> bool:
-        lock = claim(self.folder, each.name)
-        if lock is None:
+    def _take(self, each: Segment) -> bool:
+        """Claim a segment; whether that was possible, and it is not this finder's already."""
+        if each.name in self._claims or (lock := claim(self.folder, each.name)) is None:
             return False
         # Someone may have told it between the look at the journal and the claim.
         if each.name in self._journal.read():
@@ -343,7 +338,7 @@ class Finder:
         self._claims[each.name] = _Claim(segment=each, lock=lock, began=time.monotonic())
         return True
 
-    def _make_claim(self, segment: object) -> _Claim:
+    def _claim_on(self, segment: object) -> _Claim:
         """The claim on a segment of this finder."""
         if not isinstance(segment, Segment):
             raise SearchError(f"The segment is {format_value(segment)}; give the one that ask() returned.")
@@ -359,6 +354,13 @@ class Finder:
         return results
 
 
+def states_to_drop(finder: Finder) -> frozenset[str]:
+    """Names of the segments with a result whose final states no other segment will be trained on."""
+    # In this order: a segment that another process tells meanwhile is not among the names yet.
+    told = frozenset(each.segment.name for each in finder.results)
+    return told - finder.needed()
+
+
 def _numbers(losses: Iterable[float]) -> list[float]:
     """Losses as numbers; NumPy's and tensors are welcome."""
     values: Iterable[object] = losses if isinstance(losses, list | tuple) else to_python(losses)
@@ -371,7 +373,3 @@ def _number(told: object, name: str) -> float:
     if found is None:
         raise SearchError(f"{name} is {format_value(told)}; it must be a number.")
     return found
-
-
-def _metric(told: float | None, name: str) -> float | None:
-    return None if told is None else _number(told, name)

@@ -9,9 +9,10 @@ process ends, however it ends; no clock is involved.
 import json
 import math
 import os
+import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from lratlas.errors import SearchError, SpecError, StudyError
-from lratlas.paths import check_regular
+from lratlas.paths import check_regular, expand_home
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import Search, make_search
 from lratlas.study.files import KEY, linked_folder, open_json, open_unlinked, seal_json, sweep, write_file
@@ -33,11 +34,24 @@ from lratlas.text import replace_nonfinite
 
 SETTINGS = SEARCH
 CLAIMS = "claims"
+STATES = "states"
+"""The folder of final states, within that of the search."""
 CHECKPOINT = "checkpoint.safetensors"
 """The state of the model that a full training can continue from, where the search writes it."""
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
+"""What reading a file of a search, or a line of its journal, raises that is not as it was written."""
 _WITHDRAWN, _ID = "withdrawn", "search"
 _TAIL = 4096  # bytes: a line of the journal is rarely longer
 _RESULT = TypeAdapter(SegmentResult)
+
+
+def search_folder(folder: str | Path | None) -> Path:
+    """The folder of a search as a person gives it; a new temporary one if there is none.
+
+    Raises:
+        PathError: It begins with a home folder that is not known here.
+    """
+    return expand_home(folder or tempfile.mkdtemp(prefix="lratlas-find-"))
 
 
 def open_folder(folder: Path, settings: Mapping[str, object]) -> Search:
@@ -87,11 +101,17 @@ def raise_budget(folder: Path, budget: object) -> None:
     stored = read_settings(folder)
     larger = make_search(**{**stored.model_dump(), "budget": budget})
     if larger.budget > stored.budget:
-        try:
-            with _lock_of(folder, SETTINGS):
-                _write(folder, larger)
-        except OSError as error:
-            raise SearchError(f"The search folder {folder} cannot be written: {error.strerror or error}.") from error
+        with _writing(f"The search folder {folder}"), _lock_of(folder, SETTINGS):
+            _write(folder, larger)
+
+
+@contextmanager
+def _writing(what: str) -> Generator[None]:
+    """In the block, what the system refuses is said in a sentence that begins with ``what``."""
+    try:
+        yield
+    except OSError as error:
+        raise SearchError(f"{what} cannot be written: {error.strerror or error}.") from error
 
 
 def _write(folder: Path, search: Search) -> None:
@@ -106,13 +126,11 @@ def _create(folder: Path, settings: Mapping[str, object]) -> None:
             f"There is no search in {folder}; a new one needs steps, the optimizer steps of a full training."
         )
     search = make_search(**settings)
-    try:
+    with _writing(f"The search folder {folder}"):
         (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
         with _lock_of(folder, SETTINGS):
             if not (folder / SETTINGS).exists():
                 _write(folder, search)
-    except OSError as error:
-        raise SearchError(f"The search folder {folder} cannot be written: {error.strerror or error}.") from error
 
 
 def read_settings(folder: Path) -> Search:
@@ -127,7 +145,7 @@ def read_settings(folder: Path) -> Search:
         return make_search(**{name: value for name, value in settings.items() if name != _ID})
     except FileNotFoundError as error:
         raise SearchError(f"There is no search in {folder}: it has no {SETTINGS}.") from error
-    except (OSError, ValueError, TypeError, RecursionError, SpecError) as error:
+    except (*UNREADABLE, SpecError) as error:
         raise SearchError(f"{folder / SETTINGS} is damaged: {error}") from error
 
 
@@ -191,7 +209,7 @@ class Journal:
     def _take(self, line: bytes) -> None:
         try:
             read = read_line(line, self._of)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except UNREADABLE as error:
             reason = " ".join(str(error).split())  # a damaged name may hold a line break
             raise SearchError(
                 f"Line {self._lines + 1} of {self._folder / JOURNAL} is damaged: {reason}; `lratlas verify --repair`"
@@ -229,34 +247,29 @@ def mend_journal(folder: Path) -> None:
     Raises:
         SearchError: The folder cannot be written.
     """
-    at, kept = _place(folder), list[bytes]()
+    at = local_folder(folder)
     try:
         with _lock_of(folder, JOURNAL):
-            if damaged_lines(folder, kept.append) or (folder / JOURNAL).is_symlink():
+            good, bad = sort_lines(folder)
+            if bad or (folder / JOURNAL).is_symlink():
                 at.write_bytes(f"damaged/{uuid4().hex}-{JOURNAL}", at.read_bytes(JOURNAL))
-                at.write_bytes(JOURNAL, b"".join(line + b"\n" for line in kept))
+                at.write_bytes(JOURNAL, b"".join(line + b"\n" for line in good))
     except (OSError, StudyError) as error:
         raise SearchError(f"{folder / JOURNAL} cannot be written: {error}") from error
 
 
-def damaged_lines(folder: Path, keep: Callable[[bytes], object] = bool) -> list[int]:
-    """The numbers of the lines of the journal that cannot be read.
-
-    Args:
-        folder: The folder of the search.
-        keep: Called with each line that can.
-    """
-    if not (folder / JOURNAL).is_file():
-        return []
-    bad, of = list[int](), _id_of(folder)
-    for number, line in enumerate((folder / JOURNAL).read_bytes().split(b"\n")[:-1], start=1):
+def sort_lines(folder: Path) -> tuple[list[bytes], list[int]]:
+    """The lines of the journal of a search that can be read, and the numbers of those that cannot."""
+    good, bad, of = list[bytes](), list[int](), _id_of(folder)
+    lines = (folder / JOURNAL).read_bytes().split(b"\n")[:-1] if (folder / JOURNAL).is_file() else []
+    for number, line in enumerate(lines, start=1):
         try:
             read_line(line, of)
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except UNREADABLE:
             bad.append(number)
         else:
-            keep(line)
-    return bad
+            good.append(line)
+    return good, bad
 
 
 def add_results(folder: Path, results: Sequence[SegmentResult]) -> None:
@@ -282,14 +295,15 @@ def _append(folder: Path, records: Sequence[Mapping[str, object]]) -> None:
     of = _id_of(folder)
     stated = {_ID: of} if of else {}
     lines = b"".join(seal_json({**stated, **record}).encode() for record in records)
-    try:
-        with _lock_of(folder, JOURNAL), open_unlinked(folder / JOURNAL, "ab+") as file:
-            _drop_torn_line(file)
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise SearchError(f"{folder / JOURNAL} cannot be written: {error.strerror or error}.") from error
+    with (
+        _writing(str(folder / JOURNAL)),
+        _lock_of(folder, JOURNAL),
+        open_unlinked(folder / JOURNAL, "ab+") as file,
+    ):
+        _drop_torn_line(file)
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def checkpoint_of(folder: Path, segment: str | None) -> Path | None:
@@ -310,19 +324,18 @@ def claim(folder: Path, name: str) -> Lock | None:
         SearchError: The folder cannot be written.
     """
     lock = _lock_of(folder, name, within=CLAIMS)
-    try:
+    with _writing(str(folder / CLAIMS)):
         (folder / CLAIMS).mkdir(exist_ok=True)
         return lock if lock.take() else None
-    except OSError as error:
-        raise SearchError(f"{folder / CLAIMS} cannot be written: {error.strerror or error}.") from error
 
 
 def _lock_of(folder: Path, name: str, *, within: str = ".") -> Lock:
     """The lock that goes with a file of the search, or with a segment."""
-    return Lock(_place(folder / within), f"{name}.lock")
+    return Lock(local_folder(folder / within), f"{name}.lock")
 
 
-def _place(folder: Path) -> Folder:
+def local_folder(folder: Path) -> Folder:
+    """The folder of a search as a study's is worked with: its files appear whole or not at all."""
     return Folder(LocalFileSystem(), str(folder.absolute()))
 
 
@@ -338,7 +351,7 @@ def _id_of(folder: Path) -> str | None:
 @lru_cache(maxsize=64)
 def _stored_id(path: Path, *_: int) -> str | None:
     """The id in the settings, which may hold thousands of LRs; read again only where they are another file."""
-    with suppress(OSError, ValueError, TypeError, RecursionError):
+    with suppress(*UNREADABLE):
         return read_object(path.read_bytes()).get(_ID)
     return None
 
@@ -357,7 +370,7 @@ def stated_paths(path: Path) -> tuple[str, ...]:
 
 def _id_in_journal(folder: Path) -> str | None:
     """The id that the first line of the journal states, for settings that were lost."""
-    with suppress(OSError, ValueError, TypeError, RecursionError):
+    with suppress(*UNREADABLE):
         return read_object((folder / JOURNAL).read_bytes().partition(b"\n")[0]).get(_ID)
     return None
 

@@ -202,7 +202,6 @@ _RISE = 0.1
 """A training has diverged if its loss rose by more than this share of the loss at the start."""
 _EARLY_RISE = 1.0
 """The same in a few steps, whose batches differ by more."""
-"""A training has not begun, or not learned, if its loss fell by less than this share."""
 _BLOWN = 10.0
 """The same against the very first batch, which may be an easy one."""
 _STEPS = 64

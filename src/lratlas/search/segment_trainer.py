@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,29 +15,25 @@ import torch
 from torch import Tensor
 
 from lratlas.data.parts import each as for_each
-from lratlas.errors import SearchError
-from lratlas.execute.checkpoints import TrainState, read_segment, segment_tensors
+from lratlas.execute.checkpoints import TrainState
 from lratlas.rng import preserve_generators, stream, torch_seed
-from lratlas.search.journal import CHECKPOINT, stated_paths
-from lratlas.search.segments import BLOCKS, Segment
-from lratlas.search.train_state import load_state, remove_all_states, remove_state, stops, store_state
+from lratlas.search.journal import CHECKPOINT, STATES, stated_paths
+from lratlas.search.segments import BLOCKS, LAST_WEIGHTS, Segment, ends_low
+from lratlas.search.states import load_final_states, load_state, stops, store_final_states, store_state
 from lratlas.stacks.strategy import faster_strategy, faster_threads
-from lratlas.stacks.tensors import initial_tensors, samples
+from lratlas.stacks.tensors import initial_tensors, program_of, samples
 from lratlas.study.files import write_file
-from lratlas.study.store import open_weights, seal_weights
+from lratlas.study.store import seal_weights
 from lratlas.training.averaging import add_checkpoint, average_tails
 from lratlas.training.batches import augmentation_draws, batch_indices
 from lratlas.training.compiling import can_compile
 from lratlas.training.evaluate import evaluate_stack, pool_buffers
 from lratlas.training.prepared import Prepared, make_model
-from lratlas.training.program import Program, Strategy, build
+from lratlas.training.program import Program, Strategy
 from lratlas.training.sphere import Weights
-from lratlas.training.state import Samples, Stack, start_stack
+from lratlas.training.state import Samples, start_stack
 from lratlas.training.trainer import train_stack
 
-STATES = "states"
-"""The folder of final states, within that of the search."""
-_WEIGHTS = ".safetensors"
 _STRATEGY, _THREADS = "strategy.txt", "threads.txt"
 _LANES = 8  # LRs that are trained together, about
 _CHECKPOINTS = 16  # that enter an average, at most
@@ -45,7 +41,6 @@ _STAIRS = 64  # of an LR that changes, at most
 _STATISTICS = 1024  # training samples for the batch-norm statistics of an average, at most
 _KEPT_EVERY = 10.0  # seconds of training that an interruption may cost
 _PARTS = 8  # of the validation set, whose metrics give a standard error
-_LAST_WEIGHTS = 1 / 8  # from this share of a full training on the last weights are evaluated as well as their average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,18 +121,7 @@ class SegmentTrainer:
     @cached_property
     def program(self) -> Program:
         """The step and the evaluation."""
-        compiled = self.compiled and can_compile()
-        model = make_model(self.task, 0)
-        return build(
-            model,
-            self.task.objective,
-            self.task.update,
-            compiled=compiled,
-            strategy=self.strategy,
-            batch_size=self.task.samples_per_step,
-            draws=self.task.conformance.draws,
-            channels_last=self.task.conformance.channels_last,
-        )
+        return program_of(self.task, strategy=self.strategy, compiled=self.compiled and can_compile())
 
 
 def groups(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list[list[Segment]]:
@@ -162,47 +146,22 @@ def train_segments(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list
     Raises:
         SearchError: The state of a parent is missing or damaged.
     """
-    first, task, names = segments[0], trainer.task, [[each.name for each in segments]]
+    first, task = segments[0], trainer.task
     initial = initial_tensors([task], [first.seed], len(segments), dtype=torch.float32, device=trainer.device)
-    at = [] if _ends_low(first) else _averaging_steps(first)
+    at = [] if ends_low(first) else _averaging_steps(first)
     so_far = load_state(trainer.states, segments, count=len(at), device=trainer.device)
     if so_far is None:
-        stack = _parents(trainer, segments) if first.parent else start_stack(initial[0], initial[1], task.update)
+        if first.parent:
+            parents = [str(each.parent) for each in segments]
+            stack = load_final_states(trainer.states, parents, step=first.start, device=trainer.device)
+        else:
+            stack = start_stack(initial[0], initial[1], task.update)
         so_far = TrainState(stack=stack)
     data = samples([task], "train", initial[2], dtype=torch.float32, device=trainer.device)
     with preserve_generators():
         trained = _train_stack(trainer, segments, so_far, at, data)
-    for name in names[0]:
-        path = _path(trainer, name)
-        write_file(path, seal_weights(_state(trained.stack, names, name), stated_paths(path)[0]))
-    remove_state(trainer.states, segments)
+    store_final_states(trainer.states, segments, trained.stack)
     return _results(trainer, first, trained, data)
-
-
-def lost_states(trainer: SegmentTrainer, names: Iterable[str]) -> set[str]:
-    """Those of the segments whose final states are missing or damaged."""
-    lost = set[str]()
-    for name in names:
-        try:
-            path = _path(trainer, name)
-            open_weights(path.read_bytes(), stated_paths(path))
-        except (OSError, ValueError):
-            lost.add(name)
-    return lost
-
-
-def forget_states(trainer: SegmentTrainer, names: Collection[str] | None) -> None:
-    """Remove the final states of these segments; None: all states."""
-    for path in trainer.states.glob("*.safetensors"):
-        if names is None or path.stem in names:
-            path.unlink(missing_ok=True)
-    if names is None:
-        remove_all_states(trainer.states)
-
-
-def _ends_low(of: Segment) -> bool:
-    """Whether the LR falls towards the end, so that the last weights count and not an average."""
-    return of.annealed or of.schedule != "constant"
 
 
 def _averaging_steps(of: Segment) -> list[int]:
@@ -260,8 +219,8 @@ def _stairs(of: Segment) -> list[int]:
 def _results(trainer: SegmentTrainer, first: Segment, trained: TrainState, data: Samples) -> list[TrainedSegment]:
     task, program, stack = trainer.task, trainer.program, trained.stack
     held = samples([task], "validation", data.frozen, dtype=torch.float32, device=trainer.device)
-    scheduled, values, averages = _ends_low(first), None, None
-    if scheduled or first.stop >= _LAST_WEIGHTS * trainer.steps:
+    scheduled, values, averages = ends_low(first), None, None
+    if scheduled or first.stop >= LAST_WEIGHTS * trainer.steps:
         values = _metric(trainer, stack.weights, stack.buffers, held)
     if not scheduled:
         (mean,) = average_tails(trained.tails, rule=task.update, dtype=torch.float32).values()
@@ -324,34 +283,6 @@ def _rows(data: Samples, rows: Tensor) -> Samples:
     return replace(data, x=for_each(lambda part: part[:, rows], data.x), y=for_each(lambda part: part[:, rows], data.y))
 
 
-def _state(stack: Stack, names: Sequence[Sequence[str]], name: str) -> dict[str, Tensor]:
-    """The tensors of one segment of the stack, and those that the stack shares."""
-    tensors = segment_tensors(names, stack, {}, 0.0)
-    return {key: value for key, value in tensors.items() if key.startswith((f"{name}/", "stack/"))}
-
-
-def _parents(trainer: SegmentTrainer, segments: Sequence[Segment]) -> Stack:
-    """The final states of the segments' parents, as a stack."""
-    return _final_states(trainer, [str(each.parent) for each in segments], step=segments[0].start)
-
-
-def _final_states(trainer: SegmentTrainer, names: Sequence[str], *, step: int) -> Stack:
-    tensors = dict[str, Tensor]()
-    for name in names:
-        path = _path(trainer, name)
-        try:
-            tensors |= open_weights(path.read_bytes(), stated_paths(path))
-        except OSError as error:
-            raise SearchError(f"{path}, from which the training has to continue, cannot be read: {error}.") from error
-        except ValueError as error:
-            raise SearchError(f"{path}, from which the training has to continue, {error}.") from error
-    return read_segment(tensors, [[*names]], counts=(), step=step, device=trainer.device)[0]
-
-
-def _path(trainer: SegmentTrainer, name: str) -> Path:
-    return trainer.states / f"{name}{_WEIGHTS}"
-
-
 def write_checkpoint(trainer: SegmentTrainer, segment: Segment) -> Path:
     """Write the model's state after a segment as PyTorch's ``load_state_dict`` takes it; its state must still be there.
 
@@ -362,7 +293,7 @@ def write_checkpoint(trainer: SegmentTrainer, segment: Segment) -> Path:
         SearchError: The state is missing or damaged.
     """
     model = make_model(trainer.task, segment.seed)
-    stack = _final_states(trainer, [segment.name], step=segment.stop)
+    stack = load_final_states(trainer.states, [segment.name], step=segment.stop, device=trainer.device)
     state = model.state_dict()
     state |= {name: value[0, 0] for name, value in (stack.weights | stack.buffers).items() if name in state}
     path = trainer.root / CHECKPOINT

@@ -66,6 +66,8 @@ def factors(values: object) -> tuple[float, ...]:
 
 
 BLOCKS = 64  # means of consecutive losses that are stored of a segment, at most
+LAST_WEIGHTS = 1 / 8
+"""From this share of a full training on the last weights are evaluated as well as their average."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +150,14 @@ class SegmentResult:
 
         Under a schedule the weights at its end count.
         """
-        if self.segment.schedule != "constant" or self.segment.annealed or self.averaged is None:
+        if ends_low(self.segment) or self.averaged is None:
             return self.value if self.value is not None else self.averaged
         return self.averaged
+
+
+def ends_low(segment: Segment) -> bool:
+    """Whether the LR falls towards the end, so that the last weights count and not an average."""
+    return segment.annealed or segment.schedule != "constant"
 
 
 def make_segment(

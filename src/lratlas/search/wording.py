@@ -47,12 +47,8 @@ _WRONG = 0.9  # rank correlation of loss and score, which is negative where the 
 _WIDE = 10.0  # a good range of this ratio says little of the LR itself
 
 
-def statement_of(advice: "Advice") -> str:
+def statement_of(advice: "Advice") -> Iterator[str]:
     """The advice in a few short lines: the LR, how to finish, what to expect, thresholds, cost."""
-    return "\n".join(_lines(advice))
-
-
-def _lines(advice: "Advice") -> Iterator[str]:
     if advice.lr is None or advice.low is None or advice.high is None:
         yield "No LR is advised."
         yield advice.reason

@@ -1,4 +1,4 @@
-"""From tasks and seeds to the tensors of a stack."""
+"""From tasks and seeds to the tensors of a stack, and the program that trains it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map
 from lratlas.data.collect import Pair
 from lratlas.data.parts import Parts, count, floats_to, rows
 from lratlas.training.prepared import Prepared, make_model
+from lratlas.training.program import Program, Strategy, build
 from lratlas.training.sphere import Weights
 from lratlas.training.state import Samples
 
@@ -23,6 +24,21 @@ class StackData:
     test: Samples
     features: list[Samples]
     frozen: Weights
+
+
+def program_of(task: Prepared, *, strategy: Strategy, compiled: bool, mixed_precision: bool = False) -> Program:
+    """The step and the evaluation of a task's stacks; see `lratlas.training.program.build`."""
+    return build(
+        make_model(task, 0),
+        task.objective,
+        task.update,
+        compiled=compiled,
+        strategy=strategy,
+        mixed_precision=mixed_precision,
+        batch_size=task.samples_per_step,
+        draws=task.conformance.draws,
+        channels_last=task.conformance.channels_last,
+    )
 
 
 def initial_tensors(
@@ -76,12 +92,8 @@ def single_feature_samples(
     pairs = [task.singles for task in tasks]
     if pairs[0] is None:
         return []
-    features = [[_feature(pair, at) for pair in pairs if pair] for at in range(count(pairs[0][0]))]
+    features = [[rows(pair, at) for pair in pairs if pair] for at in range(count(pairs[0][0]))]
     return [_samples(tasks, feature, frozen, dtype, device) for feature in features]
-
-
-def _feature(pair: Pair, at: int) -> Pair:
-    return rows(pair[0], at), rows(pair[1], at)
 
 
 def _samples(

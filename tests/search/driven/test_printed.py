@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lratlas.search.driven.outputs import RETURNED, Heard, Printed, better, make_printed, most_telling
+from lratlas.search.driven.printed import RETURNED, Heard, Printed, better, make_printed, most_telling
 
 
 @pytest.mark.parametrize(

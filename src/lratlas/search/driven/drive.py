@@ -16,7 +16,8 @@ from torch import nn
 from lratlas.errors import SearchError
 from lratlas.rng import seed_generators
 from lratlas.search.advice import Advice
-from lratlas.search.driven.outputs import Heard, Outputs, Printed
+from lratlas.search.driven.outputs import Outputs
+from lratlas.search.driven.printed import Heard, Printed
 from lratlas.search.driven.steps import follow_steps
 from lratlas.search.driven.trial import Reached, Trial
 from lratlas.search.driven.validation import Validation
@@ -107,9 +108,10 @@ class _Pool:
                 f"Memory does not suffice for the training at LR {segment.lr:.3g}, with no other one in memory:"
                 f" {str(reached.error).rstrip('.')}. {LESS_MEMORY}"
             )
-        self.moved = self.moved or trial.moved or (not self.made and trial.has_scheduler)
-        if trial.base is not None:
-            self.made[segment.lr] = trial.base
+        own = trial.optimizers
+        self.moved = self.moved or own.moved or (not self.made and own.has_scheduler)
+        if own.base is not None:
+            self.made[segment.lr] = own.base
         self.furthest = max(self.furthest, trial.step - trial.over)
         if trial.over and trial.error is None and not trial.lost and trial.step < segment.stop:
             self._stop_at_end(trial.step)

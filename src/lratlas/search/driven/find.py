@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import inspect
 import math
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +16,13 @@ from lratlas.errors import SearchError, SpecError
 from lratlas.paths import expand_home
 from lratlas.search.advice import Advice
 from lratlas.search.driven.drive import Driven, drive
-from lratlas.search.driven.outputs import better
+from lratlas.search.driven.printed import better
 from lratlas.search.driven.scout import settle
 from lratlas.search.driven.script import fill_arguments, measure_losses_alone, placeholders_in, script_body
 from lratlas.search.driven.trial import ENDLESS
 from lratlas.search.driven.validation import VARIADIC, Validation
 from lratlas.search.finder import Finder
+from lratlas.search.journal import search_folder
 from lratlas.search.segments import Segment, mean_of_last_fifth
 from lratlas.search.settings import make_search
 
@@ -159,7 +159,7 @@ def find_driven(
         SpecError: An argument is wrong.
         SearchError: The training fails, or the folder cannot be used.
     """
-    root = expand_home(folder or tempfile.mkdtemp(prefix="lratlas-find-"))
+    root = search_folder(folder)
     # Before anything is trained: what is wrong is said at once.
     settings = {name: tuple(each) if isinstance(each, Iterator) else each for name, each in settings.items()}
     make_search(**{"steps": steps or ENDLESS, **{name: each for name, each in settings.items() if each is not None}})

@@ -9,12 +9,23 @@ from typing import Any
 
 from lratlas.errors import LRAtlasError, SearchError, SpecError, meant
 from lratlas.search.driven.drive import NOT_SEEN, OUTPUT, SCHEDULE, Driven, begin_trial
-from lratlas.search.driven.outputs import RETURNED, Heard, Outputs, Printed, make_printed, most_telling
+from lratlas.search.driven.outputs import Outputs
+from lratlas.search.driven.printed import (
+    RETURNED,
+    Heard,
+    Printed,
+    comma_pattern,
+    compile_pattern,
+    join_values,
+    make_printed,
+    most_telling,
+    of_training,
+)
 from lratlas.search.driven.steps import follow_steps
 from lratlas.search.driven.trial import ENDLESS, Reached, Trial
-from lratlas.search.driven.validation import comma_pattern, compile_pattern, join_values, make_validation, of_training
+from lratlas.search.driven.validation import make_validation
 from lratlas.search.driven.world import several_trainings
-from lratlas.search.journal import SETTINGS, read_object, read_results, read_settings
+from lratlas.search.journal import SETTINGS, UNREADABLE, read_object, read_results, read_settings
 from lratlas.search.segments import make_segment
 from lratlas.study.files import seal_json, write_file
 
@@ -99,7 +110,7 @@ def settle(
             steps, in_parts = before["steps"], before["in_parts"]
             seen = steps
         if given is None or steps is None:
-            seen, parts = look(driven, root, heard, steps=steps, whole=steps is None)
+            seen, parts = look(driven, root, heard, steps=steps)
             in_parts = in_parts or parts
         assert seen is not None
         if epochs is not None:
@@ -174,7 +185,7 @@ def _notes(record: Mapping[str, Any], *, digest: str, by_loss: bool, found: str 
         )
 
 
-def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: bool) -> tuple[int, bool]:
+def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None) -> tuple[int, bool]:
     """Run a training at some LR: to its end where its length is not known, else until its metric was printed twice.
 
     Args:
@@ -182,7 +193,6 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
         root: The search's folder.
         heard: Hears what it prints.
         steps: Optimizer steps of a full training; None where they are not known.
-        whole: Whether it is run to its end.
 
     Returns:
         The steps that it took; where it gets its length, those of the short training that was looked at. Whether it
@@ -194,7 +204,7 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
     stop = ENDLESS
     if driven.shrinks:
         stop = 1 if driven.shrinks == "epochs" else max(1, (steps or 1) // _PART)
-    whole = whole or bool(driven.shrinks)
+    whole = steps is None or bool(driven.shrinks)
     alone, outputs = replace(driven, imposed=False, validation=None, unit=1), Outputs()
     segment = make_segment(lr=_LR, seed=0, start=0, stop=stop, parent=None)
     output = root / _BEFORE
@@ -205,8 +215,8 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None, whole: 
         while not trial.over and (whole or (trial.step < (steps or 0) and not _twice(heard))):
             at = at if whole else 2 * at
             reached = trial.run(replace(segment, stop=at))  # it may wait where its loss is not finite
-        in_parts = trial.in_parts
-        if trial.moved or trial.has_scheduler:
+        in_parts = trial.optimizers.in_parts
+        if trial.optimizers.moved or trial.optimizers.has_scheduler:
             (root / SCHEDULE).touch()
         trial.leave()
     if isinstance(trial.error, LRAtlasError):
@@ -271,7 +281,7 @@ def _find_metric(heard: Heard, sought: Printed | None, steps: int, root: Path, *
 
 def _read_count(root: Path, driven: Driven) -> dict[str, Any] | None:
     """What a search that was not begun, for want of a metric, has counted of the same training."""
-    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+    with suppress(*UNREADABLE):
         record = read_object((root / _FILE).read_bytes())
         if record["counted"] and record["digest"] == driven.digest and record["asked"]["training"] == driven.origin:
             return record
@@ -344,7 +354,7 @@ def read_settled(root: Path, asked: Mapping[str, object]) -> dict[str, Any] | No
         differing = [name for name in asked if before[name] != asked[name]]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise SearchError(f"{path} is damaged; give another folder.") from error
     if differing and read_results(root):
         name = differing[0]

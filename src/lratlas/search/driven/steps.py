@@ -3,7 +3,7 @@
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
@@ -24,23 +24,18 @@ class Follower(Protocol):
 
     def before_backward(self) -> None:
         """A backward pass is about to begin."""
-        ...
 
     def after_backward(self, losses: Sequence[Tensor]) -> None:
         """The backward pass has ended; it began from these losses, none if it failed."""
-        ...
 
     def before_step(self, optimizer: Optimizer) -> None:
         """An optimizer is about to take a step."""
-        ...
 
     def after_step(self, optimizer: Optimizer) -> None:
         """The optimizer has taken the step."""
-        ...
 
     def after_scaling(self) -> None:
         """A gradient scaler has ended an iteration, with a step or without."""
-        ...
 
 
 class _Unscaled:
@@ -243,6 +238,14 @@ class Steps:
         """Whether the training has trained a part of its parameters, and then others only."""
         return bool(self._finished) and not self._alternate
 
+    @property
+    def has_scheduler(self) -> bool:
+        """Whether one of PyTorch's schedulers, of all in the process, will change an LR; that takes 0.1 s."""
+        own = {id(each) for each in self.live_optimizers()}
+        kinds = subclasses(LRScheduler) | subclasses(ReduceLROnPlateau)
+        alive = [each for each in gc.get_objects() if type(each) in kinds]
+        return any(id(vars(each).get("optimizer")) in own for each in alive)
+
     def live_optimizers(self) -> list[Optimizer]:
         """All optimizers that are alive."""
         return list(self._all)
@@ -284,14 +287,6 @@ def own_lr(optimizer: Optimizer) -> tuple[float | None, bool]:
     if len(lrs) == 1 and is_finite(made) and float(made) > 0:
         return float(made), True
     return _lr(group), False
-
-
-def has_scheduler(optimizers: Collection[Optimizer]) -> bool:
-    """Whether one of PyTorch's schedulers, of all in the process, changes the LR of any of these optimizers."""
-    own = {id(each) for each in optimizers}
-    kinds = subclasses(LRScheduler) | subclasses(ReduceLROnPlateau)
-    alive = [each for each in gc.get_objects() if type(each) in kinds]
-    return any(id(vars(each).get("optimizer")) in own for each in alive)
 
 
 def _lr(group: dict[str, Any]) -> float | None:

@@ -127,7 +127,7 @@ def _raise_in(thread: threading.Thread, error: type[BaseException]) -> None:
 _owners: MutableMapping[Tensor, object] = WeakIdKeyDictionary()
 
 
-def claim(parameters: Iterable[Tensor], owner: object) -> bool:
+def claim_parameters(parameters: Iterable[Tensor], owner: object) -> bool:
     """Make sure that no other training trains these parameters; those without a gradient are not trained.
 
     Returns:

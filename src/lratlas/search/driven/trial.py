@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lratlas.errors import SearchError, first_line
-from lratlas.search.driven.outputs import Heard, Outputs, Printed
-from lratlas.search.driven.steps import Steps, has_scheduler
-from lratlas.search.driven.suspend import Suspendable, claim
+from lratlas.search.driven.outputs import Outputs
+from lratlas.search.driven.printed import Heard, Printed
+from lratlas.search.driven.steps import Steps
+from lratlas.search.driven.suspend import Suspendable, claim_parameters
 from lratlas.search.driven.untouched import importing, modules_among, modules_of, undo_changes, variables
 from lratlas.search.driven.validation import Validation
 from lratlas.search.driven.world import enter, world
 from lratlas.search.evidence import STOPPED
-from lratlas.search.segments import Segment
+from lratlas.search.segments import LAST_WEIGHTS, Segment, ends_low
 from lratlas.study.files import open_unlinked
 
 ENDLESS = 1 << 62
 """Steps that no training takes: those of one that is run to its end, whatever its losses are."""
-_LAST_WEIGHTS = 1 / 8  # from this share of a full training on the last weights are evaluated as well as their average
 _IN_A_ROW = 2  # steps whose losses are not finite: one alone may be a step that a gradient scaler skips
 _MORE = 16  # more steps that a training which gets its length may take, twice that length at most
 _SKIPPED = 10  # iterations in a row that a gradient scaler skips since their losses are not finite
@@ -57,6 +57,7 @@ class Trial:
     Attributes:
         lr: Its LR.
         step: Optimizer steps that it has taken.
+        optimizers: Follows its optimizers.
         shareable: Whether other trainings can run while it waits.
         heard: The metrics that it prints; None where none is listened to.
         thread: Its thread.
@@ -77,6 +78,7 @@ class Trial:
         modules: Callable[[], list[nn.Module]] | None = None,
     ) -> None:
         self.lr, self.step, self.shareable = lr, 0, True
+        self.optimizers = Steps()
         self.heard = Heard(sought=validation) if isinstance(validation, Printed) else heard
         self._imposed, self._full, self._validation, self._roots = imposed, full, validation, tuple(roots)
         self._thread, self._world = Suspendable(body), world(roots)
@@ -86,7 +88,6 @@ class Trial:
         self._segment: Segment | None = None
         self._reached = Reached()
         self._losses = list[Tensor]()
-        self._steps = Steps()
         self._backwards = 0  # backward passes that have begun and not ended; one may be within another
         self._due = False  # whether it has to wait once the backward pass has ended
         self._expected = False  # whether it has to wait once its metric is printed
@@ -115,29 +116,9 @@ class Trial:
         return self._thread.error
 
     @property
-    def base(self) -> float | None:
-        """The LR that the training itself gave its first optimizer; None before its first step."""
-        return self._steps.base
-
-    @property
-    def moved(self) -> bool:
-        """Whether its own LR has changed on the way: it has a schedule."""
-        return self._steps.moved
-
-    @property
-    def has_scheduler(self) -> bool:
-        """Whether a scheduler of PyTorch's will change its LR; that takes a tenth of a second."""
-        return has_scheduler(self._steps.live_optimizers())
-
-    @property
-    def in_parts(self) -> bool:
-        """Whether it trains its parts one after the other, each by another optimizer."""
-        return self._steps.in_parts
-
-    @property
     def lost(self) -> bool:
         """Whether its last loss was not finite."""
-        last = [*self._losses[-1:], *self._steps.pending]
+        last = [*self._losses[-1:], *self.optimizers.pending]
         return not all(bool(each.isfinite()) for each in last)
 
     def run(self, segment: Segment) -> Reached:
@@ -179,7 +160,7 @@ class Trial:
         if not self.over:
             with self._inside():
                 self._thread.leave()
-        self._steps.clear()
+        self.optimizers.clear()
         self._average, self._owners = None, (frozenset(), [])
         self._losses = []
 
@@ -222,7 +203,7 @@ class Trial:
         """The backward pass has ended; it began from these losses, none if it failed."""
         self._backwards -= 1
         if not (self._measuring or self._backwards):
-            self._steps.add(losses)
+            self.optimizers.add(losses)
         if self._due and not self._backwards:
             self._due = False
             self._arrive()
@@ -231,7 +212,7 @@ class Trial:
         """Set the LRs of the step where the search asks for it."""
         self._thread.check()
         if self._measuring:
-            if any(optimizer is each for each in self._steps.live_optimizers()):
+            if any(optimizer is each for each in self.optimizers.live_optimizers()):
                 raise SearchError("it takes a step of the training's optimizer, but must only evaluate")
             return
         self._arrive_if_printed()
@@ -239,22 +220,22 @@ class Trial:
         share = self._segment.share_at(min(self.step, self._segment.stop - 1))
         try:
             parameters = (each for group in optimizer.param_groups for each in group["params"])
-            if optimizer not in self._claimed and claim(parameters, self.thread):  # they must be its own
+            if optimizer not in self._claimed and claim_parameters(parameters, self.thread):  # they must be its own
                 self._claimed.add(optimizer)
-            self._steps.begin(optimizer, lr=self.lr if self._imposed else None, share=share)
+            self.optimizers.begin(optimizer, lr=self.lr if self._imposed else None, share=share)
         except SearchError as error:
             self._unfit = error
             raise
 
     def after_step(self, optimizer: Optimizer) -> None:
         """Count the step, and wait where the segment ends."""
-        if self._measuring or not self._steps.end(optimizer):
+        if self._measuring or not self.optimizers.end(optimizer):
             return
         self.step += 1
         self._skipped = 0
         segment = self._segment
         assert segment is not None
-        loss = self._steps.take_loss()
+        loss = self.optimizers.take_loss()
         if self.step > segment.start and loss is not None:
             self._losses.append(loss)
         if self.step > segment.average_from and isinstance(self._validation, Validation):
@@ -270,7 +251,7 @@ class Trial:
 
     def after_scaling(self) -> None:
         """A gradient scaler has ended an iteration; losses that led to no step do not count."""
-        loss = self._steps.take_loss()
+        loss = self.optimizers.take_loss()
         if self._measuring or loss is None:
             return
         self._skipped = 0 if bool(loss.isfinite()) else self._skipped + 1
@@ -337,7 +318,7 @@ class Trial:
         """Running means of the parameters, and of buffers such as the statistics of batch norm."""
         with torch.no_grad():
             if self._average is None:
-                whole = {id(each): each for each in self._steps.parameters()}
+                whole = {id(each): each for each in self.optimizers.parameters()}
                 for module in self._modules():
                     whole |= {id(each): each for each in module.buffers() if each.is_floating_point()}
                 self._average = [(each, _long(each.detach()).clone()) for each in whole.values()]
@@ -353,7 +334,7 @@ class Trial:
         """The modules that have the trained parameters; looked for again where these have changed."""
         if self._known is not None:
             return self._known()
-        parameters = self._steps.parameters()
+        parameters = self.optimizers.parameters()
         if (key := frozenset(map(id, parameters))) != self._owners[0]:
             self._owners = (key, modules_of(parameters))
         return self._owners[1]
@@ -371,14 +352,12 @@ class Trial:
         modules = [*{id(each): each for each in (*self._modules(), *modules_among(names))}.values()]
         self._measuring = True
         try:
-            late = segment.stop >= _LAST_WEIGHTS * self._full
-            alone = self._count <= 1 or segment.annealed or segment.schedule != "constant"
+            late = segment.stop >= LAST_WEIGHTS * self._full
+            alone = self._count <= 1 or ends_low(segment)
             value = self._metric(names, modules) if late or alone else None
-            averaged = None
+            averaged = None if ends_low(segment) else value
             if not alone:
                 averaged = self._metric(names, modules, self._average or ())
-            elif not segment.annealed and segment.schedule == "constant":
-                averaged = value
         except SearchError as error:
             return Reached(losses=losses, error=str(error))
         finally:
@@ -393,7 +372,7 @@ class Trial:
     ) -> float:
         """The validation metric, of averages in the place of the weights where they are given."""
         assert isinstance(self._validation, Validation)
-        own = self._steps.live_optimizers(), self._steps.parameters()
+        own = self.optimizers.live_optimizers(), self.optimizers.parameters()
         with undo_changes(*own, modules, names, self._roots), self._outputs.record() as printed:
             for each, mean in average:
                 each.data.copy_(mean)

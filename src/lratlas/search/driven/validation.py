@@ -3,37 +3,27 @@
 import ast
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
 from lratlas.config.values import format_value
 from lratlas.errors import SearchError, SpecError, first_line, meant
-from lratlas.text import ESCAPES as SEQUENCES
+from lratlas.search.driven.printed import (
+    compile_pattern,
+    differ,
+    find_values,
+    join_values,
+    metric_pattern,
+    numbers_of,
+    same_name,
+)
 from lratlas.text import number
 from lratlas.training.memory import is_out_of_memory
 
-NUMBER = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
-"""A number in a text."""
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 """The kinds of ``*arguments`` and ``**arguments``."""
-ESCAPES = re.compile(SEQUENCES)
-"""Colours, movements of the cursor and titles in what is printed."""
-_BETWEEN = r"\s*(?:[:=]|is)?\s*|\s+(?:of|on|over|in|at)\s(?!class)[^:=,;|()\n]{0,60}[:=]\s*"
-_UP_TO = rf"[\"']?(?:\s*\([^()\n]{{0,40}}\))?(?:{_BETWEEN})\(?"
-_WITH_COMMA = r"[-+]?\d+(?:,\d+)+(?:\.\d+)?"
-AFTER = rf"{_UP_TO}({NUMBER})(?!\d|,\d)(?:\s*/\s*(\d+)\b(?!\.\d))?"
-"""What follows the name of a metric in a text: the metric, and what it is divided by, as in 9873/10000."""
-HELD_OUT = r"val|valid|validation|dev|eval|evaluation|test|testing|held"
-"""Words for data that a model is not trained on."""
-_SETS = rf"(?P<held>{HELD_OUT})|train|training|trained"
-_SET = re.compile(rf"(?i)(?<![A-Za-z])(?:{_SETS})(?![A-Za-z])")
-_EXTREMES = r"best|max|min|highest|lowest"
-_AFTER_EXTREME = re.compile(rf"(?i)(?<![A-Za-z])(?:{_EXTREMES})[\W_]*(?:(?:{_SETS})[\W_]*)?$")
-_EXTREME = re.compile(rf"(?i)(?<![A-Za-z])(?:{_EXTREMES})(?![A-Za-z])")
-_SEPARATOR = r"[\s_/-]"
-_SEPARATORS = re.compile(f"{_SEPARATOR}+")
 _NAMES = 12  # of variables, at most, in a message
 
 
@@ -182,105 +172,3 @@ def _instead(name: str, known: Sequence[str]) -> str:
 
 def _known_names(names: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in names if not name.startswith("_"))
-
-
-def metric_pattern(metric: str | None) -> re.Pattern[str]:
-    """Finds a number after the name of a metric; after any word such as accuracy or loss where there is no name.
-
-    Upper and lower case are equal in a name, and so are a space, ``_``, ``-``, ``/`` and nothing between its words.
-    """
-    return re.compile(f"{_quote_metric(metric)}{AFTER}")
-
-
-def _quote_metric(metric: str | None) -> str:
-    words = map(re.escape, _SEPARATORS.split(metric)) if metric else [r"\w*(?:acc|loss|error|perplexity|score)\w*"]
-    return rf"(?i)(?<![\w])(?P<name>{f'{_SEPARATOR}*'.join(words)})"
-
-
-def comma_pattern(metric: str) -> re.Pattern[str]:
-    """Finds, as its last group, a number with a comma after the name of a metric; such a number is not read."""
-    return re.compile(f"{_quote_metric(metric)}{_UP_TO}({_WITH_COMMA})")
-
-
-def same_name(one: str, other: str) -> bool:
-    """Whether two names of a metric differ only as `metric_pattern` allows."""
-    return _SEPARATORS.sub("", one).lower() == _SEPARATORS.sub("", other).lower()
-
-
-def find_values(metric: str, pattern: re.Pattern[str], line: str) -> list[float]:
-    """The values of a named metric in a line.
-
-    Values of the training set, where the name does not ask for them, and extremes, such as the best value so far, are
-    left out.
-
-    Args:
-        metric: Its name.
-        pattern: The `metric_pattern` of the name.
-        line: What was printed.
-    """
-    found = [each for each in pattern.finditer(line) if not is_extreme(each, each.start())]
-    return numbers_of(each for each in found if _SET.search(metric) or not _of_training(line[: each.start()]))
-
-
-def of_training(pattern: re.Pattern[str], line: str) -> bool:
-    """Whether a line has a value that `find_values` leaves out, since the training set is named before it."""
-    return any(_of_training(line[: each.start()]) for each in pattern.finditer(line))
-
-
-def _of_training(before: str) -> bool:
-    """Whether the last set that a text names is the training set."""
-    sets = [*_SET.finditer(before)]
-    return bool(sets) and not sets[-1]["held"]
-
-
-def is_extreme(found: re.Match[str], start: int) -> bool:
-    """Whether a value is the best, the largest or the like: the word is before the start, or before the number.
-
-    Args:
-        found: The match of a value after its name.
-        start: Where the words begin that say what the value is, such as that of its set.
-    """
-    starts = {start, found.start()}
-    before = any(_AFTER_EXTREME.search(found.string, 0, each) for each in starts)
-    return before or bool(_EXTREME.search(found.string, found.end("name"), found.start(2)))
-
-
-def numbers_of(matches: Iterable[re.Match[str]]) -> list[float]:
-    """The numbers that a pattern has found."""
-    return [value for each in matches if (value := parse_number(each)) is not None]
-
-
-def parse_number(found: re.Match[str]) -> float | None:
-    """The number of a match: its only group, or the one after the name, divided by the next one as in 9873/10000."""
-    if found.re.groups == 1:
-        return number(found[1])
-    value, whole = number(found[2]), number(found[3] or "")
-    return value / whole if value is not None and whole else value
-
-
-def differ(values: Sequence[float]) -> bool:
-    """Whether there are different values; NaN is one of them."""
-    return len(set(map(repr, values))) > 1
-
-
-def join_values(values: Sequence[float]) -> str:
-    """The different values, in order."""
-    texts = [*dict.fromkeys(f"{each:.6g}" for each in values)]
-    return ", ".join(texts[:_NAMES]) + ", …" * (len(texts) > _NAMES)
-
-
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A regular expression whose only group is the metric in what is printed.
-
-    Raises:
-        SpecError: It is not a regular expression, or has another number of groups.
-    """
-    try:
-        found = re.compile(pattern)
-    except re.error as error:
-        raise SpecError(
-            f"The pattern {pattern!r} is not a regular expression, such as acc=([0-9.]+): {error}."
-        ) from error
-    if found.groups != 1:
-        raise SpecError(f"The pattern {pattern!r} has {found.groups} groups, but must have one, as in acc=([0-9.]+).")
-    return found

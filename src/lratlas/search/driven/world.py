@@ -4,12 +4,11 @@ import gc
 import logging
 import multiprocessing
 import os
-import random
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from operator import attrgetter
@@ -17,11 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import distributed
 
 from lratlas.errors import SearchError
+from lratlas.rng import read_generators, set_generators
 
 ENVIRONMENT = {"WANDB_MODE": "disabled"}
 """For trainings of a search, unless set: one run of Weights & Biases would be shared by all, with its configuration."""
@@ -31,6 +30,12 @@ _SHARED = {
     "hydra.core.singleton": ("Singleton._instances",),
 }
 """Dictionaries of packages, by module, of which each training needs its own: they say where a loop is."""
+_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+)
 _JOBS = ("GlobalHydra", "HydraConfig", "JobRuntime")  # of Hydra's singletons; the others are the same for all
 
 
@@ -80,7 +85,7 @@ def world(roots: Collection[Path] = ()) -> World:
         folder = os.getcwd()  # noqa: PTH109 - it is restored as it was
     modules = _modules(roots)
     return World(
-        generators=_generators(),
+        generators=read_generators(),
         argv=list(sys.argv),
         folder=folder,
         path=list(sys.path),
@@ -98,7 +103,7 @@ def world(roots: Collection[Path] = ()) -> World:
 
 def enter(state: World, roots: Collection[Path] = ()) -> None:
     """Make a state the present one."""
-    _set_generators(state.generators)
+    set_generators(state.generators)
     sys.argv, sys.path = list(state.argv), list(state.path)
     if state.folder is not None:
         with suppress(OSError):  # it was deleted
@@ -227,41 +232,16 @@ def is_installed(file: str) -> bool:
     return "site-packages" in file or "dist-packages" in file
 
 
-def _generators() -> tuple[Any, ...]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    return torch.get_rng_state(), cuda, np.random.get_state(), random.getstate()  # noqa: NPY002 - the user's code draws
-
-
-def _set_generators(states: tuple[Any, ...]) -> None:
-    cpu, cuda, array, python = states
-    torch.set_rng_state(cpu)
-    if cuda is not None:
-        torch.cuda.set_rng_state_all(cuda)
-    np.random.set_state(array)  # noqa: NPY002
-    random.setstate(python)
-
-
 def _settings() -> tuple[Any, ...]:
-    return (
-        torch.get_default_dtype(),
-        torch.get_deterministic_debug_mode(),
-        torch.get_num_threads(),
-        torch.is_anomaly_enabled(),
-        torch.backends.cudnn.enabled,
-        torch.backends.cudnn.benchmark,
-        torch.backends.cudnn.deterministic,
-    )
+    own = torch.backends.cudnn
+    return *(read() for read, _ in _SETTINGS), (own.enabled, own.benchmark, own.deterministic)
 
 
 def _set_settings(settings: tuple[Any, ...]) -> None:
-    dtype, deterministic, threads, anomaly, *cudnn = settings
-    torch.set_default_dtype(dtype)
-    if torch.get_deterministic_debug_mode() != deterministic:
-        torch.set_deterministic_debug_mode(deterministic)
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
-    if torch.is_anomaly_enabled() != anomaly:
-        torch.autograd.set_detect_anomaly(anomaly)
+    *values, cudnn = settings
+    for (read, write), value in zip(_SETTINGS, values, strict=True):
+        if read() != value:
+            write(value)
     own = torch.backends.cudnn
     own.enabled, own.benchmark, own.deterministic = cudnn
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from lratlas.errors import SearchError, SpecError
 from lratlas.search.advice import Advice
-from lratlas.search.driven.validation import compile_pattern
-from lratlas.search.finder import Finder
+from lratlas.search.driven.printed import compile_pattern
+from lratlas.search.finder import Finder, states_to_drop
 from lratlas.search.journal import claim
 from lratlas.search.program.output import describe_missing_metric, stop_if_hopeless
 from lratlas.search.program.process import Limits, Stop, Stopped, divide_gpus
@@ -252,7 +252,8 @@ def _train(search: _Searching, worker: _Worker, piece: Segment) -> None:
     with search.lock:
         result = _record_result(search, finder, piece, trained)
         search.ended(result)
-        _drop_states(search.root, finder)
+        for name in states_to_drop(finder):
+            segment_folder(search.root, name).drop_state()
     stop_if_hopeless(finder.results)
 
 
@@ -361,11 +362,3 @@ def time_limit(results: Sequence[SegmentResult], steps: int) -> float | None:
         return None
     longest = max(known, key=lambda result: (result.segment.steps, result.seconds))
     return SLACK + PATIENCE * longest.seconds * max(1.0, steps / longest.segment.steps)
-
-
-def _drop_states(root: Path, finder: Finder) -> None:
-    """Delete the states of finished segments that none will be continued from."""
-    # In this order: a segment that another process tells meanwhile is not among the names yet.
-    told = {result.segment.name for result in finder.results}
-    for name in told - finder.needed():
-        segment_folder(root, name).drop_state()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from lratlas.errors import SearchError
-from lratlas.search.driven.validation import ESCAPES
+from lratlas.search.driven.printed import ESCAPES
 from lratlas.search.segments import SegmentResult
 from lratlas.text import is_finite, number
 
@@ -110,7 +110,7 @@ class OutputParser:
         self.names: dict[str, None] = {}
         self.metric = metric
         self.unread = deque[str](maxlen=KEPT_LINES)
-        self._averaged, self._pattern = average_metric_name(metric), pattern
+        self._averaged, self._pattern = "averaged" if metric == "value" else f"averaged_{metric}", pattern
         self._count = 0
         self._bad: list[str] = []
         self._losses = _Means()
@@ -126,7 +126,8 @@ class OutputParser:
             self._take_number(name, found)
         if "loss" in told:
             self._take_loss(told["loss"])
-        if self._lacks(record, told) and (said := shorten(line)):
+        lacks_metric = self.metric in record and self.metric not in told
+        if (lacks_metric or not told) and (said := shorten(line)):
             self.unread.append(said)
 
     def losses(self) -> tuple[float, ...]:
@@ -136,10 +137,6 @@ class OutputParser:
     def why_diverged(self) -> str | None:
         """Why the training diverged, judged when it has ended: then a single loss is enough, if it was the last."""
         return self.diverged or (self._bad[0] if self._bad else None)
-
-    def _lacks(self, record: dict[str, object], told: dict[str, float]) -> bool:
-        """Whether a line has no number, or has the metric without one."""
-        return not told or (self.metric in record and self.metric not in told)
 
     def _take_number(self, name: str, found: float) -> None:
         if len(self.names) < KEPT_NAMES:
@@ -162,11 +159,6 @@ class OutputParser:
         if len(self._bad) >= NOT_FINITE_IN_A_ROW and self.diverged is None:
             self.diverged = self._bad[0]
         self._bad = self._bad[:NOT_FINITE_IN_A_ROW]
-
-
-def average_metric_name(metric: str) -> str:
-    """The name under which a command tells its metric for the averaged weights."""
-    return "averaged" if metric == "value" else f"averaged_{metric}"
 
 
 def describe_missing_metric(metric: str, names: Collection[str], unread: Sequence[str] = ()) -> str:

@@ -14,11 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 
 GRACE = 6.0  # seconds between the request to end and the end
-_NOT_STARTED = 127  # what the keeper ends with where a program cannot be started
+_NOT_STARTED = 127  # what the supervisor ends with where a program cannot be started
 PAUSE = 0.1  # seconds between two looks
 ON_POSIX = os.name == "posix"
-LAST_MOMENT = 4.0  # seconds for the keeper to kill what ignores SIGTERM
-_KEEPER = (sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py")))
+LAST_MOMENT = 4.0  # seconds for the supervisor to kill what ignores SIGTERM
+_SUPERVISOR = (sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +45,10 @@ class Ended:
     Attributes:
         code: Its exit code; negative: the signal that ended it.
         cut: Why it was ended from here; None if it ended by itself.
-        seconds: How long it ran.
     """
 
     code: int
     cut: str | None
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +94,6 @@ def run_program(
         Stopped: Its end was asked for.
         OSError: It cannot be started.
     """
-    began = time.monotonic()
     ours, theirs = socket.socketpair()
     for path in (stdout, stderr):
         path.write_bytes(b"")
@@ -104,7 +101,7 @@ def run_program(
     with ours, stdout.open("ab") as out, stderr.open("ab") as errors:
         with theirs:
             process = subprocess.Popen(
-                [*_KEEPER, *words] if ON_POSIX else words,
+                [*_SUPERVISOR, *words] if ON_POSIX else words,
                 stdin=theirs.fileno() if ON_POSIX else subprocess.DEVNULL,
                 stdout=out,
                 stderr=errors,
@@ -121,7 +118,7 @@ def run_program(
                 number = ours.recv(16)
         if number:
             raise OSError(int(number), os.strerror(int(number)), words[0])
-    return Ended(code=process.returncode, cut=cut, seconds=time.monotonic() - began)
+    return Ended(code=process.returncode, cut=cut)
 
 
 def _watch(
@@ -151,7 +148,7 @@ def _watch(
             return f"it printed nothing for {seconds_in_words(limits.stall)} (--stall)"
 
 
-def _end(process: "subprocess.Popen[bytes]", stop: Stop, keeper: socket.socket) -> None:
+def _end(process: "subprocess.Popen[bytes]", stop: Stop, supervisor: socket.socket) -> None:
     """End a program and all that it started; nothing happens to one that has ended and left none running."""
     if process.poll() is None:
         _signal(process, signal.SIGTERM)
@@ -160,7 +157,7 @@ def _end(process: "subprocess.Popen[bytes]", stop: Stop, keeper: socket.socket) 
             with suppress(subprocess.TimeoutExpired):
                 process.wait(PAUSE)
     with suppress(OSError, subprocess.TimeoutExpired):
-        keeper.send(b"!")
+        supervisor.send(b"!")
         process.wait(LAST_MOMENT)
     _signal(process, signal.SIGKILL if ON_POSIX else signal.SIGTERM)
     process.wait()

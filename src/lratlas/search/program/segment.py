@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from uuid import uuid4
 
 from lratlas.errors import SearchError
-from lratlas.search.journal import read_object
+from lratlas.search.journal import UNREADABLE, read_object
 from lratlas.search.program.output import OutputParser, Tail, describe_missing_metric, shorten
 from lratlas.search.program.process import Ended, Limits, Stop, run_program
 from lratlas.search.program.template import Template, values_of
@@ -321,7 +321,7 @@ def judge_of(root: Path, *, metric: str | None, pattern: str | None = None) -> J
     try:
         record = read_object(path.read_bytes())
         judge, named, sought = record["judge"], record["metric"], record.get("pattern")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise SearchError(f"{path} is damaged. {_MEND}") from error
     if judge not in get_args(Judge):
         allowed = " or ".join(get_args(Judge))

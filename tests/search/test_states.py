@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from lratlas.search.segments import BLOCKS, make_segment
-from lratlas.search.train_state import stops
+from lratlas.search.states import stops
 
 
 @given(
