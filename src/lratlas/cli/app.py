@@ -45,8 +45,8 @@ from lratlas.cli.terminal import notice, print_csv, print_json, print_table, pro
 from lratlas.cli.watch import watch
 from lratlas.config.preset_names import PRESETS
 from lratlas.errors import JobsFailed, LRAtlasError, SpecError, first_line
-from lratlas.notices import heard
-from lratlas.startup import ended_in_time, reset_process
+from lratlas.notices import forward_warnings
+from lratlas.startup import enforce_deadline, reset_process
 
 if TYPE_CHECKING:
     from lratlas.atlas import Atlas
@@ -93,7 +93,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every sign
     try:
-        with heard(notice), ended_in_time(signal.SIGTERM, end_at_once):
+        with forward_warnings(notice), enforce_deadline(signal.SIGTERM, end_at_once):
             code = app(prog_name="lratlas", standalone_mode=False) or 0
         sys.stdout.flush()
     except LRAtlasError as error:

@@ -13,7 +13,7 @@ from lratlas.cli.options import CORES, DataRoot, Json, count, look_for_data
 from lratlas.cli.terminal import notice, print_json, print_table, say
 from lratlas.config.values import MOST_WORKERS
 from lratlas.errors import SpecError
-from lratlas.notices import only_warned
+from lratlas.notices import warn_on_failure
 from lratlas.paths import expand_home
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
         print_table(longest.select(each.name for each in longest if each.count()).rename({"steps": advice.counted}))
         print_advice(advice)
     sys.stdout.flush()
-    with only_warned("The advice is not written"):
+    with warn_on_failure("The advice is not written"):
         page = write_advice(advice, folder)
         if not as_json:
             say(f"Report: {page}")
