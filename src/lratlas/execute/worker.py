@@ -81,7 +81,7 @@ def _serve(told: _Told, say: Say) -> None:
         # Found in the driver's order, but never instead of what is imported by now.
         look_for_code(place for place in start["path"] if place not in sys.path)
         sys.path[:] = dict.fromkeys([*start["path"], *sys.path])
-        context = open_context(start["folder"], start["plan"], start["tasks"], start["path"])
+        context = open_context(start["folder"], start["plan"], start["tasks"])
         say({"ready": True})
         # An error may have left an accelerator useless to this process.
         ends = context.device.type != "cpu"
