@@ -12,7 +12,7 @@ from lratlas.analysis.comparison import Entry, comparison
 from lratlas.atlas import Atlas, load
 from lratlas.errors import StudyError
 from lratlas.paths import expand_home
-from lratlas.report.charts.comparison import comparison_chart, readable
+from lratlas.report.comparison import comparison_chart, comparison_page, readable
 from lratlas.report.theme import Drawing
 
 
@@ -51,8 +51,6 @@ class Comparison:
     def html(self) -> str:
         """One page that needs no network, with the table and the chart."""
         from importlib.metadata import version
-
-        from lratlas.report.comparison_page import comparison_page
 
         facts = {
             "Command": shlex.join(["lratlas", "compare", *self.folders]),

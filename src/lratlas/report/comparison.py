@@ -1,4 +1,4 @@
-"""The chart and the table of a comparison of studies."""
+"""A comparison of studies: its chart, its table in words, and its page."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,9 @@ from lratlas.errors import StudyError
 from lratlas.measure.base import Text
 from lratlas.report import theme
 from lratlas.report.frames import lr_text
+from lratlas.report.shell import compress, pack_spec, render
 from lratlas.report.theme import Drawing, log_axis
+from lratlas.tables import csv_text
 from lratlas.text import signed_interval
 
 # Okabe and Ito's colours without yellow, which is faint on white; dashes tell studies apart without any colour.
@@ -267,3 +269,36 @@ _LINES: Mapping[str, Callable[[Row], str]] = {
     "average, score": _score("average_score"),
     "average, gain": _gain("average"),
 }
+
+
+def comparison_page(entries: Sequence[Entry], table: pl.DataFrame, *, facts: Mapping[str, str]) -> str:
+    """The whole comparison as one HTML text, looking like a report and as closed to the network.
+
+    Text given here is shown as it is, never read as HTML.
+
+    Args:
+        entries: The studies, for the chart.
+        table: One row per study, from `lratlas.analysis.comparison.comparison`; also offered as CSV.
+        facts: How the page was made, name by name.
+    """
+    words = readable(table)
+    return render(
+        "comparison.html.j2",
+        "report.js",
+        studies=words.columns[1:],
+        lines=words.rows(),
+        note=NOTE,
+        text=TEXT,
+        spec=_packed_chart(entries),
+        missing=list(why_left_out(entries).values()),
+        csv=compress(csv_text(table).encode()),
+        facts=facts,
+    )
+
+
+def _packed_chart(entries: Sequence[Entry]) -> str:
+    """The chart as the page unpacks it; empty where all studies are left out of it."""
+    try:
+        return pack_spec(comparison_chart(entries))
+    except StudyError:
+        return ""
