@@ -88,7 +88,7 @@ def comparison_chart(entries: Sequence[Entry]) -> Drawing:
         data = data.with_columns(pl.col("difference") * 100)
     ends = data.select(low=pl.min_horizontal(pl.col("multiple").min(), 1), high=pl.max_horizontal("multiple", 1).max())
     low, high = ends.row(0)
-    pick = alt.selection_point(name="pick", fields=["study"], bind="legend", toggle="true")
+    pick = theme.pick("study")
     base = alt.Chart(theme.inline(data)).encode(
         x=alt.X("multiple:Q")
         .scale(type="log", domain=[low, high], nice=False, padding=12)
@@ -96,7 +96,7 @@ def comparison_chart(entries: Sequence[Entry]) -> Drawing:
         .axis(_multiples(log_axis(low, high))),
         y=_difference(data, score),
         color=_by_study(alt.Color, data, _COLOURS),
-        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
+        opacity=theme.fade(pick),
     )
     lines = base.mark_line(clip=True, strokeWidth=1.8).encode(strokeDash=_by_study(alt.StrokeDash, data, _DASHES))
     points = base.mark_point(filled=True, clip=True, size=36)
