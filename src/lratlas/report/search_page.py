@@ -1,6 +1,6 @@
 """The page of a search."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from lratlas.report.shell import compress, pack_spec, render
 from lratlas.report.theme import REGIME_COLOURS, Drawing
 from lratlas.search.advice import Advice
 from lratlas.tables import csv_text
+from lratlas.text import join_words
 
 ABSENT = "–"
 
@@ -182,13 +183,9 @@ def _describe_missed(done: int, steps: int) -> str:
     if not late:
         return ""
     return (
-        f" This start is too late for the averages after {_join_parts(late)} of the training: an average needs the"
+        f" This start is too late for the averages after {join_words(late)} of the training: an average needs the"
         " tenth of the steps before its end. To validate these too, train from fresh weights."
     )
-
-
-def _join_parts(parts: Sequence[str]) -> str:
-    return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
 
 
 def parse_segment(segment: str) -> tuple[float, int]:
