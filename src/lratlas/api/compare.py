@@ -13,6 +13,7 @@ from lratlas.atlas import Atlas, load
 from lratlas.errors import StudyError
 from lratlas.paths import expand_home
 from lratlas.report.comparison import comparison_chart, comparison_page, readable
+from lratlas.report.shell import versions_text
 from lratlas.report.theme import Drawing
 
 
@@ -50,11 +51,9 @@ class Comparison:
 
     def html(self) -> str:
         """One page that needs no network, with the table and the chart."""
-        from importlib.metadata import version
-
         facts = {
             "Command": shlex.join(["lratlas", "compare", *self.folders]),
-            "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "polars", "altair")),
+            "Versions": versions_text(),
         }
         return comparison_page(self.entries, self.table, facts=facts)
 

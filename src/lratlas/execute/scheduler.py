@@ -157,7 +157,7 @@ def execute(
             plan=plan,
             open=left,
             workers=made,
-            report=progress or _nothing,
+            report=progress or (lambda _: None),
             notice=notice,
             retry=store.how_to_continue(),
         )
@@ -211,10 +211,6 @@ def _processes(
 
 def _pack_source(sent: "Sent | None") -> str | None:
     return None if sent is None else pack_tasks(sent)
-
-
-def _nothing(_: Progress) -> None:
-    """Nobody wants to know."""
 
 
 @dataclass(kw_only=True)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,11 @@ def policy(scripts: Sequence[str], *, live: bool = False) -> str:
     return "; ".join(rules)
 
 
+def versions_text() -> str:
+    """The versions of what makes a page, in words."""
+    return ", ".join(f"{name} {version(name)}" for name in ("lratlas", "polars", "altair"))
+
+
 def pack_spec(chart: Drawing) -> str:
     """A chart's spec as the pages' script unpacks it."""
     return compress(json.dumps(spec_of(chart), allow_nan=False, separators=(",", ":")).encode())
@@ -123,7 +129,7 @@ class Download:
     Attributes:
         table: Its name.
         rows: How many rows it has.
-        content: The CSV file, packed (see `packed`); None where it is too large for the page.
+        content: The CSV file, packed (see `compress`); None where it is too large for the page.
     """
 
     table: str
