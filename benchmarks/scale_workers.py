@@ -153,7 +153,7 @@ def simulate(plan: Plan, world: World) -> Outcome:
         tempfile.TemporaryDirectory() as folder,
         suppress(JobsFailed),
         patch("lratlas.execute.scheduler._processes", made_up),
-        patch("lratlas.execute.scheduler.record_failure"),  # a file each, with a real disk's real time
+        patch("lratlas.execute.scheduler.write_note"),  # a file each, with a real disk's real time
         patch("lratlas.execute.scheduler.time", clock),
     ):
         made = Store.create(f"{folder}/study", 'name = "made up"\n')

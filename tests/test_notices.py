@@ -4,12 +4,12 @@ import logging
 
 import pytest
 
-from lratlas.notices import LOG, heard
+from lratlas.notices import LOG, forward_warnings
 
 
 def test_warnings_reach_the_notice_and_are_not_said_twice() -> None:
     said = list[str]()
-    with heard(said.append) as tell:
+    with forward_warnings(said.append) as tell:
         for _ in range(2):
             LOG.warning("%d files are not read.", 3)
             tell("3 files are not read.")
@@ -24,10 +24,10 @@ def test_warnings_reach_the_notice_and_are_not_said_twice() -> None:
 def test_the_innermost_notice_hears_and_the_same_one_only_once() -> None:
     outer, inner = list[str](), list[str]()
     hear = outer.append
-    with heard(hear):
-        with heard(inner.append):
+    with forward_warnings(hear):
+        with forward_warnings(inner.append):
             LOG.warning("Inside.")
-        with heard(hear) as tell:
+        with forward_warnings(hear) as tell:
             LOG.warning("Again.")
             tell("Again.")
         LOG.warning("Again.")
@@ -36,6 +36,6 @@ def test_the_innermost_notice_hears_and_the_same_one_only_once() -> None:
 
 def test_handlers_are_as_before_even_after_an_error() -> None:
     before = [*LOG.handlers]
-    with pytest.raises(ValueError, match="broken"), heard(print):
+    with pytest.raises(ValueError, match="broken"), forward_warnings(print):
         raise ValueError("broken")
     assert LOG.handlers == before

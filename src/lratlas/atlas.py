@@ -89,7 +89,7 @@ class Atlas(Results):
 
         found = draw_charts(self, at_loss=at_loss)
         for name in ANALYSIS:
-            self.store.write_table(name, WHOLE, self.tables[name], source=self.plan.spec_sum if self.plan else "")
+            self.store.write_table(name, WHOLE, self.tables[name], source=self.plan.spec_sha256 if self.plan else "")
         write_files(self, found)
         return f"{self.folder}/report.html"
 

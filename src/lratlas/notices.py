@@ -10,7 +10,7 @@ LOG = logging.getLogger("lratlas")
 
 
 @contextmanager
-def only_warned(what: str, *, but: type[BaseException] = SystemExit) -> Generator[None]:
+def warn_on_failure(what: str, *, but: type[BaseException] = SystemExit) -> Generator[None]:
     """Around what a result can do without: an error, but for one kind, becomes a warning that begins with ``what``."""
     try:
         yield
@@ -40,7 +40,7 @@ class _Forwarding(logging.Handler):
 
 
 @contextmanager
-def heard(notice: Callable[[str], None]) -> Generator[Callable[[str], None]]:
+def forward_warnings(notice: Callable[[str], None]) -> Generator[Callable[[str], None]]:
     """Let warnings of the logger ``lratlas`` reach ``notice`` meanwhile.
 
     Args:

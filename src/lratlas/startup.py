@@ -13,7 +13,7 @@ PATIENCE = 9.5
 
 
 @contextmanager
-def ended_in_time(number: int, end: Callable[[], object]) -> Generator[None]:
+def enforce_deadline(number: int, end: Callable[[], object]) -> Generator[None]:
     """Where a signal comes inside, have ``end`` called in a thread some seconds later, if the process is still there.
 
     Python calls a signal's handler between two steps of the main thread, which may be deep in a computation for long.

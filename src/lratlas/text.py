@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, cast
 
@@ -132,6 +132,16 @@ def digits_needed(values: Collection[float]) -> int:
     """
     different = len({*values})
     return next((n for n in range(2, 7) if len({format_lr(value, digits=n) for value in values}) == different), 7)
+
+
+def join_words(words: Sequence[str], last: str = "and") -> str:
+    """A list as sentences have it, with ``last`` before its last entry; empty for none.
+
+    Example:
+        >>> join_words(["a"]), join_words(["a", "b"]), join_words(["a", "b", "c"], "or")
+        ('a', 'a and b', 'a, b or c')
+    """
+    return f" {last} ".join([*filter(None, [", ".join(words[:-1])]), *words[-1:]])
 
 
 def signed_interval(low: float, high: float) -> str:

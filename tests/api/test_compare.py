@@ -20,7 +20,7 @@ from lratlas.api.report import Drawn, page_of
 from lratlas.atlas import Atlas, load
 from lratlas.errors import StudyError
 from lratlas.models.mlp import MLP
-from lratlas.report.charts.comparison import readable
+from lratlas.report.comparison import readable
 from lratlas.text import plain, signed_interval
 
 EVIL = "<script>alert(1)</script>"

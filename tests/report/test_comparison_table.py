@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from lratlas.analysis.comparison import COMPARISON
-from lratlas.report.charts.comparison import readable
+from lratlas.report.comparison import readable
 
 BARE: dict[str, object] = {"study": "a", "elr": False, "seeds": 0, "score": "test_accuracy"}
 

@@ -125,7 +125,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with workerless(), undrawn():
             atlas = explore(root / f"{name}.toml", folder=root / name, notice=silent)
         for table in ANALYSIS:
-            atlas.store.write_table(table, WHOLE, atlas.table(table), source=atlas.plan.spec_sum if atlas.plan else "")
+            atlas.store.write_table(
+                table, WHOLE, atlas.table(table), source=atlas.plan.spec_sha256 if atlas.plan else ""
+            )
         atlas.store.write_text("report.html", "the page")
     return root
 

@@ -119,4 +119,4 @@ def test_a_worker_refuses_another_plan_than_its_own(spec_with: Callable[..., Spe
     with workerless():
         run_study(open_study(tmp_path / "study", spec_with()))
     with pytest.raises(StudyError, match=r"plan\.json in .* is not the one that is worked on"):
-        open_context(str(tmp_path / "study"), "0123", None, ())
+        open_context(str(tmp_path / "study"), "0123", None)

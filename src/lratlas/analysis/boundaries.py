@@ -8,8 +8,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import special
 
-from lratlas.analysis.estimates import COVERAGE, student
-from lratlas.analysis.labels import Bools, Floats, change_point, decide, votes
+from lratlas.analysis.estimates import COVERAGE, Floats, student
+from lratlas.analysis.labels import Bools, change_point, decide, votes
 from lratlas.analysis.regimes import run_evidence
 from lratlas.tables import SCHEMAS, Tables
 from lratlas.thresholds import DEFAULTS, Thresholds

@@ -1,16 +1,17 @@
 """From the evidence of runs to the regime of each PLR, for the seeds as they are or for many resamples."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy import special
 
+from lratlas.analysis.estimates import Floats
 from lratlas.tables import Tables, direct, drop_diverged_scores, table
 from lratlas.thresholds import GEOMETRY_COUNT, Thresholds
 
-Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 # Seeds whose excess varies less than this count as one observation; a rounding error is far smaller.
@@ -94,11 +95,7 @@ def votes(evidence: pl.DataFrame, tables: Tables, *, thresholds: Thresholds) -> 
         array[at] = evidence.select(expression.fill_null(value=False)).to_series().to_numpy()
         return array
 
-    def numbers(name: str) -> Floats:
-        array = np.full((len(plrs), len(seeds)), np.nan)
-        array[at] = evidence[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        return array
-
+    numbers = partial(_arrange, evidence, plrs=plrs, seeds=seeds)
     loss = numbers("train_loss")
     return Votes(
         plrs=plrs,
@@ -230,17 +227,9 @@ def _unanimous(ballot: Votes, weights: Floats, margin: float) -> Bools:
 
 def _barriers(pairs: pl.DataFrame, *, plrs: Floats, seeds: NDArray[np.int64]) -> Floats:
     """Test barriers of shape (kinds of pair, PLRs, seeds); NaN where a pair was not measured."""
-    known = pairs.filter(
-        pl.col("test_barrier").is_finite(),
-        pl.col("plr").is_in(plrs.tolist()),
-        pl.col("seed").is_in(seeds.tolist()),
-    )
-    kinds = known.partition_by("a", "b", maintain_order=True)
-    array = np.full((len(kinds), len(plrs), len(seeds)), np.nan)
-    for kind, frame in enumerate(kinds):
-        row, column = np.searchsorted(plrs, frame["plr"]), np.searchsorted(seeds, frame["seed"])
-        array[kind, row, column] = frame["test_barrier"].to_numpy()
-    return array
+    kinds = pairs.filter(pl.col("test_barrier").is_finite()).partition_by("a", "b", maintain_order=True)
+    arrays = [_arrange(kind, "test_barrier", plrs=plrs, seeds=seeds) for kind in kinds]
+    return np.array(arrays).reshape(len(kinds), len(plrs), len(seeds))
 
 
 def _spreads(runs: pl.DataFrame, *, plrs: Floats, seeds: NDArray[np.int64]) -> Floats:
@@ -253,12 +242,18 @@ def _spreads(runs: pl.DataFrame, *, plrs: Floats, seeds: NDArray[np.int64]) -> F
             own.filter(pl.col("stage") == "finetune").filter(ends),
             own.filter(pl.col("stage") == "average").filter(off == off.min().over("plr")),
         ]
-    ).filter(pl.col("plr").is_in(plrs.tolist()), pl.col("seed").is_in(seeds.tolist()))
+    )
     accuracy = pl.col("test_accuracy")
     found = solutions.group_by("plr", "seed").agg(spread=accuracy.max() - accuracy.min(), count=pl.len())
-    found = found.filter(pl.col("count") > 1)
+    return _arrange(found.filter(pl.col("count") > 1), "spread", plrs=plrs, seeds=seeds)
+
+
+def _arrange(rows: pl.DataFrame, name: str, *, plrs: Floats, seeds: NDArray[np.int64]) -> Floats:
+    """A column by PLR and seed; NaN where there is no row or no value, and rows of others are left out."""
+    known = rows.filter(pl.col("plr").is_in(plrs.tolist()), pl.col("seed").is_in(seeds.tolist()))
     array = np.full((len(plrs), len(seeds)), np.nan)
-    array[np.searchsorted(plrs, found["plr"]), np.searchsorted(seeds, found["seed"])] = found["spread"].to_numpy()
+    places = np.searchsorted(plrs, known["plr"]), np.searchsorted(seeds, known["seed"])
+    array[places] = known[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
     return array
 
 

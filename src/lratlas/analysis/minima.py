@@ -6,13 +6,12 @@ from itertools import permutations
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy import special
 
+from lratlas.analysis.estimates import Floats
 from lratlas.errors import StudyError
 from lratlas.tables import STAGES, Tables, direct, finite, table
 
-Floats = NDArray[np.float64]
 # Losses up to this factor from the level count as equal to it.
 FACTOR = 1.5
 # No order of four is rare enough by chance to mean something.

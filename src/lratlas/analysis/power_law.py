@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy import special
 
-from lratlas.analysis.estimates import COVERAGE
+from lratlas.analysis.estimates import Floats, student
 from lratlas.tables import SCHEMAS, empty
 
 FEWEST_POINTS = 4
@@ -24,8 +23,6 @@ SCAN = 200
 # Share of the resamples that must have a threshold for an interval to mean something.
 IDENTIFIED = 0.9
 _LARGEST_LOG = 100.0  # keeps the end of a hopeless interval finite
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +174,7 @@ def _from_jacobian(law: Law, plrs: Floats, epochs: Floats) -> tuple[Law, Law] | 
     jacobian = np.column_stack([-law.exponent * gap / distances, -law.exponent * np.log(distances), np.ones(plrs.size)])
     variance = ((np.log(epochs) - fitted) ** 2).sum() / freedom
     errors = np.sqrt(variance * np.diag(np.linalg.pinv(jacobian.T @ jacobian)))
-    reach = float(special.stdtrit(freedom, (1 + COVERAGE) / 2)) * errors
+    reach = student(freedom + 1) * errors
 
     def end(sign: int) -> Law:
         factors = np.exp(sign * np.minimum(reach, _LARGEST_LOG))
@@ -203,7 +200,7 @@ def _from_bootstrap(table: _Table) -> tuple[Law, Law] | None:
     values = np.repeat(
         np.array([[law.threshold, law.exponent, law.scale] for law, _ in found]), [count for _, count in found], axis=0
     )
-    t = float(special.stdtrit(seeds - 1, (1 + COVERAGE) / 2))
+    t = student(seeds)
     tail = float(special.ndtr(-t * math.sqrt(seeds / (seeds - 1))))
     low, high = (np.quantile(values, share, axis=0).tolist() for share in (tail, 1 - tail))
     return (

@@ -27,7 +27,7 @@ from lratlas.analysis.scores import (
     score_of,
 )
 from lratlas.tables import Tables, add_missing_columns, has_accuracy, table
-from lratlas.text import digits_needed, format_lr, plain, signed_interval
+from lratlas.text import digits_needed, format_lr, join_words, plain, signed_interval
 
 
 def summary(tables: Tables, *, elr: bool) -> list[str]:
@@ -322,7 +322,7 @@ def norms(tables: Tables) -> str:
         for row in rows
     ]
     where = "" if name == "all" else f" of regime {name}" if name != "undecided" else " of no decided regime"
-    return f"Norms: nine tenths of the filters{where} lie within {_join_sentences(parts)}."
+    return f"Norms: nine tenths of the filters{where} lie within {join_words(parts)}."
 
 
 def sharpness(tables: Tables) -> str:
@@ -392,7 +392,3 @@ def _against(scores: pl.DataFrame, way: str, named: str) -> str:
         return text
     meaning = ", so it may be none" if gain.low < 0 < gain.high else ""
     return f"{text} (95 % interval of the gain over seeds {signed_interval(100 * gain.low, 100 * gain.high)}{meaning})"
-
-
-def _join_sentences(parts: list[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

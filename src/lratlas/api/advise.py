@@ -4,7 +4,6 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from lratlas.report.charts.search_charts import advice_chart, course_chart
 from lratlas.report.charts.search_words import courses_data
 from lratlas.report.figures import figure_files
 from lratlas.report.search_page import advice_page, schedule_text
+from lratlas.report.shell import versions_text
 from lratlas.report.theme import Drawing
 from lratlas.search.advice import Advice
 from lratlas.study.files import write_file
@@ -88,7 +88,7 @@ def cost_facts(advice: Advice) -> dict[str, str]:
         **_schedule(advice),
         **_expected_row(advice),
         **_best(advice),
-        "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "polars", "altair")),
+        "Versions": versions_text(),
         "Machine": f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
     }
 

@@ -13,7 +13,7 @@ from lratlas.config.spec import read_spec, spec_from
 from lratlas.config.tasks import Tasks, tasks_of
 from lratlas.config.typed import Sections
 from lratlas.errors import DamagedFile, JobsFailed, SpecError, StudyError, meant
-from lratlas.notices import heard, only_warned
+from lratlas.notices import forward_warnings, warn_on_failure
 from lratlas.study.folder import AGAIN, PYTHON
 from lratlas.study.plan import read_stored_spec
 from lratlas.study.run import check_workers, open_study, run_study
@@ -159,11 +159,11 @@ def _run(
             raise
         atlas = _atlas(store)
         if did or changed or not atlas.is_reported:
-            with only_warned("The report is not written", but=DamagedFile):
+            with warn_on_failure("The report is not written", but=DamagedFile):
                 atlas.write_report()
         return atlas
 
-    with heard(notice) as tell:
+    with forward_warnings(notice) as tell:
         atlas = run_once(spec, notice=tell)
         while (plr := atlas.next_plr) is not None:
             tell(f"Bisection: PLR {plr:g} is added.")

@@ -45,8 +45,8 @@ from lratlas.cli.terminal import notice, print_csv, print_json, print_table, pro
 from lratlas.cli.watch import watch
 from lratlas.config.preset_names import PRESETS
 from lratlas.errors import JobsFailed, LRAtlasError, SpecError, first_line
-from lratlas.notices import heard
-from lratlas.startup import ended_in_time, reset_process
+from lratlas.notices import forward_warnings
+from lratlas.startup import enforce_deadline, reset_process
 
 if TYPE_CHECKING:
     from lratlas.atlas import Atlas
@@ -75,17 +75,17 @@ app.add_typer(compare_app)
 def main() -> None:
     """Run the command line; bad input ends with one sentence and exit code 2."""
     reset_process()
-    told = threading.Event()
+    announced = threading.Event()
     words = list(sys.argv[1:])  # a script that runs has its own
 
     def raise_terminated(_signal: int, _frame: object) -> NoReturn:
         # An exit like any other: worker processes are ended on the way out.
         notice(_ended_message("terminated", words))
-        told.set()
+        announced.set()
         sys.exit(TERMINATED)
 
     def end_at_once() -> NoReturn:
-        if not told.is_set():
+        if not announced.is_set():
             notice(_ended_message("terminated", words))
         os._exit(TERMINATED)  # worker processes end when they find that this one has
 
@@ -93,7 +93,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every sign
     try:
-        with heard(notice), ended_in_time(signal.SIGTERM, end_at_once):
+        with forward_warnings(notice), enforce_deadline(signal.SIGTERM, end_at_once):
             code = app(prog_name="lratlas", standalone_mode=False) or 0
         sys.stdout.flush()
     except LRAtlasError as error:
@@ -104,7 +104,7 @@ def main() -> None:
         code = 2
     except SystemExit:
         # Where it comes while Ray waits, Ray replaces it by one of its own.
-        if not told.is_set():
+        if not announced.is_set():
             raise
         code = TERMINATED
     except MemoryError as error:
@@ -116,7 +116,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except BaseException as error:  # such as a panic of Polars, which is no Exception
-        if told.is_set():  # libraries may answer the request to end with an error of their own
+        if announced.is_set():  # libraries may answer the request to end with an error of their own
             sys.exit(TERMINATED)
         notice(f"{type(error).__name__}: {first_line(error).rstrip('.')}; {_log_error(error)}")
         code = 2

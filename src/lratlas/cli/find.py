@@ -1,7 +1,7 @@
 """The command `lratlas find`: the initial LR for a spec's task, or for a program that trains."""
 
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lratlas.cli.options import CORES, DataRoot, Json, count, look_for_data
+from lratlas.cli.options import CORES, SCHEDULES, DataRoot, Json, choose, count, look_for_data
 from lratlas.cli.terminal import notice, print_json, print_table, say
 from lratlas.config.values import MOST_WORKERS
 from lratlas.errors import SpecError
-from lratlas.notices import only_warned
+from lratlas.notices import warn_on_failure
 from lratlas.paths import expand_home
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def find(
         raise SpecError(
             f"{words[0]} is a script: lratlas find --script {words[0]} -- ARGUMENTS, with {{lr}} among them."
         )
-    told: dict[str, Any] = {
+    given: dict[str, Any] = {
         "value": value,
         "metric": metric,
         "metric-pattern": pattern,
@@ -209,12 +209,12 @@ def find(
         "steps": steps,
         "epochs": epochs,
     }
-    told = {name: given for name, given in told.items() if given is not None}
-    for name in told.keys() & _UNFIT[way].keys():
+    given = {name: each for name, each in given.items() if each is not None}
+    for name in given.keys() & _UNFIT[way].keys():
         raise SpecError(f"--{name} is for a --{'script' if name == 'value' else 'command'}; {_UNFIT[way][name]}.")
     look_for_data(data_root)
-    _choose("--schedule", schedule, ("constant", "linear", "cosine"))
-    _choose("--direction", told.get("direction", "minimize"), ("minimize", "maximize"))
+    choose("--schedule", schedule, SCHEDULES)
+    choose("--direction", given.get("direction", "minimize"), ("minimize", "maximize"))
     settings: dict[str, Any] = {
         "budget": budget,
         "tolerance": tolerance,
@@ -228,20 +228,15 @@ def find(
         settings["lrs"] = lr_grid(lrs[0], lrs[1], per_decade=lrs[2])
     with redirect_stdout(sys.stderr), _progress() as report:
         if script is not None:
-            advice = _for_script(script, words or [], folder, settings, told, report)
+            advice = _for_script(script, words or [], folder, settings, given, report)
         elif command is not None:
-            advice = _for_command(command, folder, settings, told, report)
+            advice = _for_command(command, folder, settings, given, report)
         else:
-            advice = _for_spec(Path((words or [""])[0]), folder, settings, told, report)
+            advice = _for_spec(Path((words or [""])[0]), folder, settings, given, report)
     _print(advice, folder, as_json=as_json)
 
 
-def _choose(option: str, given: str, allowed: Sequence[str]) -> None:
-    if given not in allowed:
-        raise SpecError(f"{option} is {given!r}; choose {', '.join(allowed[:-1])} or {allowed[-1]}.")
-
-
-def _for_spec(spec: Path, folder: str, settings: dict[str, Any], told: dict[str, Any], report: Report) -> "Advice":
+def _for_spec(spec: Path, folder: str, settings: dict[str, Any], given: dict[str, Any], report: Report) -> "Advice":
     from lratlas.config.code import look_for_code
     from lratlas.config.spec import read_spec
 
@@ -251,19 +246,19 @@ def _for_spec(spec: Path, folder: str, settings: dict[str, Any], told: dict[str,
     from lratlas.search.find import find as found
 
     options: dict[str, Any] = {"lrs": read.pretrain.lrs}
-    if not told.keys() & {"steps", "epochs"}:
+    if not given.keys() & {"steps", "epochs"}:
         options |= {"steps": read.pretrain.steps, "epochs": read.pretrain.epochs}
     return found(
         tasks_from(read.task).of(0),
         folder=folder,
         device=read.training.device,
         progress=lambda at: report(at.cost, at.budget, "" if at.best is None else f"best LR so far {at.best:.2g}"),
-        **(options | told | settings),
+        **(options | given | settings),
     )
 
 
 def _for_script(
-    script: Path, words: list[str], folder: str, settings: dict[str, Any], told: dict[str, Any], report: Report
+    script: Path, words: list[str], folder: str, settings: dict[str, Any], given: dict[str, Any], report: Report
 ) -> "Advice":
     from lratlas.search.driven.find import find_by_script
     from lratlas.search.rungs import trainings_spent
@@ -272,13 +267,15 @@ def _for_script(
         report(trainings_spent(finder.search, finder.results), finder.search.budget, "")
 
     renamed = {"metric-pattern": "pattern", "retry-failed": "retry_failed"}
-    given = {renamed.get(name, name): each for name, each in told.items()}
+    options = {renamed.get(name, name): each for name, each in given.items()}
     return find_by_script(
-        script, words, value=given.pop("value", None), folder=folder, progress=ended, **settings, **given
+        script, words, value=options.pop("value", None), folder=folder, progress=ended, **settings, **options
     )
 
 
-def _for_command(command: str, folder: str, settings: dict[str, Any], told: dict[str, Any], report: Report) -> "Advice":
+def _for_command(
+    command: str, folder: str, settings: dict[str, Any], given: dict[str, Any], report: Report
+) -> "Advice":
     from lratlas.search.finder import Finder
     from lratlas.search.journal import SETTINGS
     from lratlas.search.program.command import find_by_command
@@ -286,22 +283,22 @@ def _for_command(command: str, folder: str, settings: dict[str, Any], told: dict
     from lratlas.search.program.template import check_program, placeholders
     from lratlas.search.rungs import trainings_spent
 
-    counted = "epochs" if "epochs" in told else "steps"
-    if counted not in told:
+    counted = "epochs" if "epochs" in given else "steps"
+    if counted not in given:
         raise SpecError(
             "--command needs --steps, the optimizer steps of a full training, or --epochs for a program that counts"
             " {epochs}."
         )
-    settings |= {"steps": told[counted], "counted": counted, "direction": told.get("direction", "minimize")}
-    settings |= {name: told[name] for name in ("samples", "chance", "limit") if name in told}
+    settings |= {"steps": given[counted], "counted": counted, "direction": given.get("direction", "minimize")}
+    settings |= {name: given[name] for name in ("samples", "chance", "limit") if name in given}
     template = placeholders(command)
     check_program(template)
     if not (expand_home(folder) / SETTINGS).exists():  # else the command must do what the search was begun with
         settings |= {"resumable": template.resumable, "anneal": template.anneals}
     gpus = visible_gpus()
-    finders = [Finder(folder, **settings) for _ in range(told.get("workers") or len(gpus) or CORES)]
+    finders = [Finder(folder, **settings) for _ in range(given.get("workers") or len(gpus) or CORES)]
     search = finders[0].search
-    if "retry-failed" in told:
+    if "retry-failed" in given:
         finders[0].retry_failed()
 
     def ended(_: object) -> None:
@@ -310,10 +307,10 @@ def _for_command(command: str, folder: str, settings: dict[str, Any], told: dict
     return find_by_command(
         command,
         finders,
-        metric=told.get("metric"),
-        pattern=told.get("metric-pattern"),
-        timeout=told.get("timeout"),
-        stall=told.get("stall"),
+        metric=given.get("metric"),
+        pattern=given.get("metric-pattern"),
+        timeout=given.get("timeout"),
+        stall=given.get("stall"),
         gpus=gpus,
         ended=ended,
         notice=notice,
@@ -331,7 +328,7 @@ def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
         print_table(longest.select(each.name for each in longest if each.count()).rename({"steps": advice.counted}))
         print_advice(advice)
     sys.stdout.flush()
-    with only_warned("The advice is not written"):
+    with warn_on_failure("The advice is not written"):
         page = write_advice(advice, folder)
         if not as_json:
             say(f"Report: {page}")

@@ -1,6 +1,7 @@
 """The options that commands share, and how their values are read."""
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -9,7 +10,9 @@ import typer
 from lratlas.config.values import MOST_WORKERS
 from lratlas.errors import SpecError
 from lratlas.paths import expand_home
+from lratlas.text import join_words
 
+SCHEDULES = ("constant", "linear", "cosine")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -34,6 +37,16 @@ def count(option: str, given: str | int, *, least: int = 1, most: int | None = N
     if most is not None and int(text) > most:
         raise SpecError(f"{option} is {text}, but at most {most:,} are allowed; this machine has {CORES} cores.")
     return int(text)
+
+
+def choose(option: str, given: str, allowed: Sequence[str]) -> None:
+    """Check that the value of an option is one of those allowed.
+
+    Raises:
+        SpecError: It is not.
+    """
+    if given not in allowed:
+        raise SpecError(f"{option} is {given!r}; choose {join_words(allowed, 'or')}.")
 
 
 def _share(given: str | float) -> float:

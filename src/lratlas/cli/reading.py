@@ -30,7 +30,7 @@ def compare(
 ) -> None:
     """Put several studies side by side: boundaries, best PLRs against the convergence threshold, gains."""
     from lratlas.api.compare import compare as compared
-    from lratlas.report.charts.comparison import NOTE
+    from lratlas.report.comparison import NOTE
 
     found = compared(folders)
     table = found.table

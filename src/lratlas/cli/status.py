@@ -11,6 +11,7 @@ from lratlas.recommendation import facts_of
 from lratlas.study.progress import Standing, is_done, listing, standing
 from lratlas.study.records import read_failures
 from lratlas.tables import table
+from lratlas.text import join_words
 
 if TYPE_CHECKING:
     import polars as pl
@@ -78,7 +79,7 @@ def search_table(folder: str, table: str | None) -> "pl.DataFrame":
 
     name = table or _TABLES[0]
     if name not in _TABLES:
-        hint, allowed = meant(name, _TABLES), f"{', '.join(_TABLES[:-1])} or {_TABLES[-1]}"
+        hint, allowed = meant(name, _TABLES), join_words(_TABLES, "or")
         raise SearchError(f"{folder} is a search, which has no table {name!r}{hint}; choose {allowed}.")
     advice = Finder(folder).advice()
     found = advice.longest() if name == "longest" else getattr(advice, name)

@@ -9,8 +9,8 @@ from weakref import WeakSet
 
 import typer
 
+from lratlas.cli.options import SCHEDULES, choose
 from lratlas.cli.terminal import notice, say
-from lratlas.errors import SpecError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from lratlas.monitor.follow import Watch
     from lratlas.monitor.tracker import Look
-
-_SCHEDULES = ("constant", "linear", "cosine")
 
 
 def watch(
@@ -39,8 +37,7 @@ def watch(
     ] = None,
 ) -> None:
     """Run a training script as it is, and say which regime its learning rate is in."""
-    if schedule not in _SCHEDULES:
-        raise SpecError(f"--schedule is {schedule!r}; choose {', '.join(_SCHEDULES[:-1])} or {_SCHEDULES[-1]}.")
+    choose("--schedule", schedule, SCHEDULES)
     from lratlas.search.driven.script import script_body
     from lratlas.search.driven.steps import follow_steps
 

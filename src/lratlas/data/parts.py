@@ -17,6 +17,15 @@ def each(function: Callable[[Tensor], Tensor], parts: Parts) -> Parts:
     return tree_map(function, parts)
 
 
+def copy_tensors(value: Any) -> Any:
+    """Any structure with copies of its tensors, and all else as it is."""
+
+    def copy_leaf(leaf: Any) -> Any:
+        return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+    return tree_map(copy_leaf, value)
+
+
 def leaves(parts: object) -> list[Tensor]:
     """The tensors of any structure of tuples, lists and dictionaries, in a fixed order."""
     return [leaf for leaf in tree_leaves(parts) if isinstance(leaf, Tensor)]

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from types import TracebackType
@@ -45,7 +45,7 @@ class Executor(Protocol):
         ...
 
 
-class Workers(AbstractContextManager["Workers"], ABC):
+class Workers(ABC):
     """Workers that talk in messages, JSON objects; all of them end with the context.
 
     Attributes:
@@ -55,6 +55,11 @@ class Workers(AbstractContextManager["Workers"], ABC):
 
     workers: int
     meanwhile: Callable[[int, Message], None] | None = None
+
+    def __enter__(self) -> Self:
+        for worker in range(self.workers):
+            self.renew(worker)
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         try:
@@ -109,10 +114,6 @@ class SerialWorker(Workers):
     _jobs: deque[str] = field(default_factory=deque[str], init=False)
     _heard: deque[Message] = field(default_factory=deque[Message], init=False)
     _stop: threading.Event = field(default_factory=threading.Event, init=False)
-
-    def __enter__(self) -> Self:
-        self.renew(0)
-        return self
 
     def let_save(self) -> None:
         """A signal has waited until the job was kept."""
@@ -174,11 +175,6 @@ class SubmittingWorkers(Workers):
     _done: "queue.SimpleQueue[int]" = field(default_factory=queue.SimpleQueue, init=False)
     _heard: deque[tuple[int, Message]] = field(default_factory=deque[tuple[int, Message]], init=False)
     _submissions: "count[int]" = field(default_factory=count, init=False)
-
-    def __enter__(self) -> Self:
-        for worker in range(self.workers):
-            self.renew(worker)
-        return self
 
     def let_save(self) -> None:
         """Jobs in this process stop and keep what they are at as soon as all ends; others cannot be told."""
@@ -307,11 +303,6 @@ class LocalWorkers(Workers):
     _processes: dict[int, _Process] = field(default_factory=dict[int, _Process], init=False)
     _listeners: list[threading.Thread] = field(default_factory=list[threading.Thread], init=False)
     _heard: "queue.SimpleQueue[tuple[int, Message]]" = field(default_factory=queue.SimpleQueue, init=False)
-
-    def __enter__(self) -> Self:
-        for worker in range(self.workers):
-            self.renew(worker)
-        return self
 
     def tell(self, worker: int, message: Mapping[str, object]) -> None:
         """Send a worker a message; nothing happens if it has ended."""

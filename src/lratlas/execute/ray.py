@@ -100,9 +100,7 @@ class RayWorkers(Workers):
                 f"The Ray cluster at {self.address} has no room for a worker that needs one CPU"
                 + (f" and {self.gpus:g} GPUs." if self.gpus else ".")
             )
-        for worker in range(self.workers):
-            self.renew(worker)
-        return self
+        return super().__enter__()
 
     def tell(self, worker: int, message: Mapping[str, object]) -> None:
         """Send a worker a message; nothing happens if it has ended."""

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from lratlas.study.jobs import Grid, Seed, Training
+from lratlas.tables import SCHEMAS
 from lratlas.training.evaluate import Scores
-from lratlas.training.record import Fitted, Row
+from lratlas.training.record import COLUMNS, Fitted, Row
 from lratlas.training.state import Stack
 
 
@@ -37,21 +38,14 @@ def runs_table(
         start: Test loss before the first step; None for all stages but pre-training.
         count: Number of averaged checkpoints; None for the job's own runs.
     """
-    shape, size = (len(job.seeds), len(job.lanes)), job.size
+    shape = (len(job.seeds), len(job.lanes))
     continued = job.stage == "average"  # the k-th checkpoint after pre-training is the last of SWA-k
-    seeds = [seed for seed in job.seeds for _ in job.lanes]
-    lanes = [lane for _ in job.seeds for lane in job.lanes]
     return pl.DataFrame(
         {
-            "run": [run for row in runs for run in row],
-            "stage": job.stage if count is None else "average",
-            "parent": [run for row in parents for run in row] if parents else [None] * size,
-            "plr": [lane.plr for lane in lanes],
-            "plr2": pl.Series([lane.plr2 for lane in lanes], dtype=pl.Float64),
-            "flr": pl.Series([lane.flr for lane in lanes], dtype=pl.Float64),
-            "count": pl.Series([count] * size, dtype=pl.Int64),
-            "seed": [seed.seed for seed in seeds],
-            "data_seed": pl.Series([seed.data_seed for seed in seeds], dtype=pl.Int64),
+            **identity_of(job, runs, count),
+            "parent": [run for row in parents for run in row] if parents else None,
+            "plr2": [lane.plr2 for _ in job.seeds for lane in job.lanes],
+            "data_seed": [seed.data_seed for seed in job.seeds for _ in job.lanes],
             "steps": job.average.steps[count - 1] if continued and job.average and count else job.segments[-1],
             "diverged": (~stack.alive).flatten().tolist(),
             "train_loss": flat(train.loss),
@@ -62,7 +56,7 @@ def runs_table(
             "seconds": 0.0,
             "start_loss": flat(_fill_missing(start, shape)),
         },
-        schema_overrides={"parent": pl.String},
+        schema_overrides=SCHEMAS["runs"],
     ).with_columns(_finite())
 
 
@@ -74,20 +68,11 @@ def trace_table(runs: Grid, rows: Sequence[Row], steps_per_epoch: int) -> pl.Dat
         rows: What training recorded.
         steps_per_epoch: Full batches in the training set.
     """
-    columns = (
-        "train_loss",
-        "train_accuracy",
-        "test_loss",
-        "test_accuracy",
-        "gradient_norm",
-        "weight_norm",
-        "chance_accuracy",
-    )
     names = [run for row in runs for run in row]
     frames = [
         pl.DataFrame(
             {"run": names, "step": row.step, "epoch": row.step / steps_per_epoch}
-            | {column: flat(getattr(row, column)) for column in columns}
+            | {column: flat(getattr(row, column)) for column in COLUMNS}
         )
         for row in rows
     ]

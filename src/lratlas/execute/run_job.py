@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -94,7 +94,8 @@ def run_job(source: StudySource, name: str, submission: int) -> list[Message]:
 @lru_cache(maxsize=1)
 def _open_context(source: StudySource) -> WorkerContext:
     """The study of a source; programs and data are made once per process and session."""
-    return open_context(source.folder, source.plan, source.packed, source.path, sent=source.sent)
+    look_for_code(place for place in source.path if place not in sys.path)
+    return open_context(source.folder, source.plan, source.packed, sent=source.sent)
 
 
 def forget_context() -> None:
@@ -102,23 +103,19 @@ def forget_context() -> None:
     _open_context.cache_clear()
 
 
-def open_context(
-    folder: str, planned: str, packed: str | None, path: Sequence[str], *, sent: Sent | None = None
-) -> WorkerContext:
+def open_context(folder: str, planned: str, packed: str | None, *, sent: Sent | None = None) -> WorkerContext:
     """Open the study that jobs are to be done of, by the spec that its plan was made from.
 
     Args:
         folder: Its folder or URL.
         planned: What tells its plan from others, as `plan_digest` does.
         packed: Its tasks and custom measurements as text, where the spec cannot describe the tasks.
-        path: Where else modules are found, such as those beside the user's script.
         sent: The same as they are, where they are at hand.
 
     Raises:
         StudyError: There is no such study, or it has another plan.
         TaskError: The tasks cannot be made here, or are others than were planned.
     """
-    look_for_code(place for place in path if place not in sys.path)
     store = Store.open(folder)
     plan = read_stored_plan(store)
     if plan is None or plan_digest(plan) != planned:

@@ -14,9 +14,9 @@ from lratlas.execute.executors import Executor, LocalWorkers, SerialWorker, Subm
 from lratlas.execute.messages import Message
 from lratlas.execute.sending import pack_tasks
 from lratlas.study.jobs import Job, Training
-from lratlas.study.plan import Plan, needs, plan_digest, read_planned_spec
+from lratlas.study.plan import Plan, plan_digest, prerequisites, read_planned_spec
 from lratlas.study.progress import is_done, kind_of, listing
-from lratlas.study.records import Failure, record_failure
+from lratlas.study.records import Failure, write_note
 from lratlas.study.store import Store
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def execute(
             plan=plan,
             open=left,
             workers=made,
-            report=progress or _nothing,
+            report=progress or (lambda _: None),
             notice=notice,
             retry=store.how_to_continue(),
         )
@@ -211,10 +211,6 @@ def _processes(
 
 def _pack_source(sent: "Sent | None") -> str | None:
     return None if sent is None else pack_tasks(sent)
-
-
-def _nothing(_: Progress) -> None:
-    """Nobody wants to know."""
 
 
 @dataclass(kw_only=True)
@@ -334,7 +330,7 @@ class _Scheduler:
 
     def _raise(self, job: Job, reason: str, exception: Exception) -> NoReturn:
         """Raise an error of this very process where it is, for whoever looks for its cause."""
-        record_failure(self.store, Failure(job=job.id, attempt=1, reason=reason, given_up=True))
+        write_note(self.store, Failure(job=job.id, attempt=1, reason=reason, given_up=True))
         exception.add_note(f"This was the job {job.id}. Nothing already computed is lost: {self.retry}.")
         raise exception
 
@@ -369,7 +365,7 @@ class _Scheduler:
         self.attempts[job.id] += 1
         attempt = self.attempts[job.id]
         given_up = attempt == ATTEMPTS or not again
-        record_failure(self.store, Failure(job=job.id, attempt=attempt, reason=reason, given_up=given_up))
+        write_note(self.store, Failure(job=job.id, attempt=attempt, reason=reason, given_up=given_up))
         if not given_up:
             self.notice(f"{job.id} failed and is tried again: {reason}")
             self.open.put_back(job, seconds=PAUSES[attempt - 1])
@@ -396,7 +392,7 @@ def open_jobs(plan: Plan, names: set[str]) -> OpenJobs:
     """The jobs of a plan with these ids."""
     holders = plan.holders()
     jobs = {job.id: job for job in plan.jobs if job.id in names}
-    missing = {name: needs(job, holders) & names for name, job in jobs.items()}
+    missing = {name: prerequisites(job, holders) & names for name, job in jobs.items()}
     waiting = dict[str, list[str]]()
     for name, needed in missing.items():
         for each in needed:

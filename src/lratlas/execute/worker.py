@@ -26,23 +26,23 @@ def main() -> None:
     reset_process()
     # Ctrl-C reaches the whole group; the driver ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    told = _Told()
-    signal.signal(signal.SIGTERM, lambda _number, _frame: told.stop())
+    orders = _Orders()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: orders.stop())
     # Whatever user code prints goes to standard error; the original standard output carries the protocol.
     out = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     # Neither the protocol nor what user code prints depends on the encoding of the terminal.
     cast("TextIOWrapper", sys.stdin).reconfigure(encoding="utf-8")
     cast("TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
-    threading.Thread(target=_listen, args=(told,), daemon=True).start()
+    threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     say = partial(_say_to, out)
     try:
-        _serve(told, say)
+        _serve(orders, say)
     except Exception as error:
         say(failure(error, ends=True))
 
 
-class _Told:
+class _Orders:
     """What the driver has said: what to do, one after the other, and whether to stop."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class _Told:
         self._messages.put(None)
 
 
-def _serve(told: _Told, say: Say) -> None:
+def _serve(orders: _Orders, say: Say) -> None:
     import torch
 
     from lratlas.config.code import look_for_code
@@ -74,30 +74,30 @@ def _serve(told: _Told, say: Say) -> None:
     # One thread per process: for small models processes scale and threads do not, and the bits stay the same.
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module=r"torch\..*")
-    start = told.take()
+    start = orders.take()
     if start is None:
         return
     with forward_notices(say), suppress(Stopped):
         # Found in the driver's order, but never instead of what is imported by now.
         look_for_code(place for place in start["path"] if place not in sys.path)
         sys.path[:] = dict.fromkeys([*start["path"], *sys.path])
-        context = open_context(start["folder"], start["plan"], start["tasks"], start["path"])
+        context = open_context(start["folder"], start["plan"], start["tasks"])
         say({"ready": True})
         # An error may have left an accelerator useless to this process.
         ends = context.device.type != "cpu"
-        while message := told.take():
-            failed = do_job(context, message["job"], say, stopping=told.stopping.is_set, ends=ends) is not None
+        while message := orders.take():
+            failed = do_job(context, message["job"], say, stopping=orders.stopping.is_set, ends=ends) is not None
             if failed and ends:
                 return
 
 
-def _listen(told: _Told) -> None:
+def _listen(orders: _Orders) -> None:
     for line in sys.stdin:
         message = json.loads(line)
         if "stop" in message:
-            told.stop()
+            orders.stop()
         else:
-            told.put(message)
+            orders.put(message)
     os._exit(1)  # the main thread may be deep in a computation
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import altair as alt
 
 from lratlas.errors import LRAtlasError, extra
-from lratlas.notices import LOG, only_warned
+from lratlas.notices import LOG, warn_on_failure
 from lratlas.report.theme import Drawing, spec_of
 
 FAMILY = "Arimo"
@@ -111,7 +111,7 @@ def figure_files(charts: Mapping[str, Drawing]) -> Iterator[tuple[str, bytes]]:
         return
     for name, chart in charts.items():
         files = list[tuple[str, bytes]]()
-        with only_warned(f"The figure {name} is left out"):
+        with warn_on_failure(f"The figure {name} is left out"):
             files = [(f"{name}.pdf", figure_pdf(chart)), (f"{name}.svg", figure_svg(chart).encode())]
         yield from files
 

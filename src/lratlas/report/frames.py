@@ -65,6 +65,12 @@ def repeat_by_seed(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def mean_and_ends(value: pl.Expr) -> dict[str, pl.Expr]:
+    """``mean``, ``low`` and ``high``: the mean ∓ one standard deviation, both the mean where there is one value."""
+    mean, deviation = value.mean(), value.std().fill_null(0.0)
+    return {"mean": mean, "low": mean - deviation, "high": mean + deviation}
+
+
 def over_seeds(data: pl.DataFrame) -> pl.DataFrame:
     """The rows of a chart's data that are about all seeds together, which it shows until a seed is chosen."""
     return data.filter(pl.col("seed").is_null())

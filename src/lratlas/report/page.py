@@ -12,10 +12,9 @@ from lratlas.analysis.claims import CLAIMS
 from lratlas.analysis.regimes import undecided_plrs
 from lratlas.measure.base import Text
 from lratlas.recommendation import Recommendation
-from lratlas.report.bundle import vega_bundle
 from lratlas.report.charts.texts import REGIMES, TABLES, TEXTS, VERDICTS
 from lratlas.report.frames import lr_text, regime_bands
-from lratlas.report.shell import BUDGET, DIGITS, downloads, environment, pack_spec, part, policy
+from lratlas.report.shell import BUDGET, DIGITS, downloads, pack_spec, render
 from lratlas.report.theme import REGIME_COLOURS, Drawing
 from lratlas.tables import Tables, table
 
@@ -161,36 +160,6 @@ EVIDENCE: Mapping[str, tuple[str, Cell]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One claim as the page shows it.
-
-    Attributes:
-        claim: Its name in the table of claims.
-        heading: The claim as the paper has it.
-        verdict: supported, contradicted, inconclusive or not measured.
-        statement: The claim in a sentence.
-    """
-
-    claim: str
-    heading: str
-    verdict: str
-    statement: str
-
-
-def verdict_entries(claims: pl.DataFrame) -> list[Entry]:
-    """The claims in the order of the table."""
-    return [
-        Entry(
-            claim=row["claim"],
-            heading=CLAIMS[row["claim"]].title,
-            verdict=row["verdict"],
-            statement=row["statement"],
-        )
-        for row in claims.to_dicts()
-    ]
-
-
 def boundary_rows(boundaries: pl.DataFrame, regimes: pl.DataFrame) -> list[list[str]]:
     """Name, value, bracket and interval of each boundary in words.
 
@@ -265,39 +234,35 @@ def page(
         folder: The study's folder, for the command that prints a table in full precision.
         live: The page follows the study through the server that it came from; only that may be asked for anything.
     """
-    # live.js keeps the page as it came, so it runs before anything is drawn.
-    scripts = [vega_bundle(), *([part("live.js")] if live else []), part("report.js")]
     regimes, known = table(tables, "regimes"), {**TEXTS, **(texts or {})}
-    return (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            title=title,
-            task=task,
-            progress=progress,
-            advice=recommended.statement if recommended else "",
-            summary=summary,
-            strip=strip(tables, recommended),
-            regime_words={name: REGIMES[name] for name in REGIMES if name in set(regimes["regime"])},
-            boundaries=boundary_rows(table(tables, "boundaries"), table(tables, "regimes")),
-            verdicts=verdict_entries(table(tables, "claims")),
-            verdict_words=VERDICTS,
-            figures={name: _text(known, name, chart) for name, chart in charts.items()},
-            specs={name: pack_spec(chart) for name, chart in charts.items()},
-            missing=_headings(known, missing or {}),
-            evidence=[heading for heading, _ in EVIDENCE.values()],
-            regimes=regime_rows(regimes),
-            downloads=downloads(tables),
-            table_words=TABLES,
-            digits=DIGITS,
-            budget=BUDGET // 1_000_000,
-            command=f"lratlas show {shlex.quote(folder)} TABLE --format csv",
-            facts=facts,
-            colours=REGIME_COLOURS,
-            style=part("report.css"),
-            scripts=scripts,
-            policy=policy(scripts, live=live),
-        )
+    return render(
+        "report.html.j2",
+        # live.js keeps the page as it came, so it runs before anything is drawn.
+        *(["live.js"] if live else []),
+        "report.js",
+        live=live,
+        title=title,
+        task=task,
+        progress=progress,
+        advice=recommended.statement if recommended else "",
+        summary=summary,
+        strip=strip(tables, recommended),
+        regime_words={name: REGIMES[name] for name in REGIMES if name in set(regimes["regime"])},
+        boundaries=boundary_rows(table(tables, "boundaries"), table(tables, "regimes")),
+        verdicts=[row | {"heading": CLAIMS[row["claim"]].title} for row in table(tables, "claims").to_dicts()],
+        verdict_words=VERDICTS,
+        figures={name: _text(known, name, chart) for name, chart in charts.items()},
+        specs={name: pack_spec(chart) for name, chart in charts.items()},
+        missing=_headings(known, missing or {}),
+        evidence=[heading for heading, _ in EVIDENCE.values()],
+        regimes=regime_rows(regimes),
+        downloads=downloads(tables),
+        table_words=TABLES,
+        digits=DIGITS,
+        budget=BUDGET // 1_000_000,
+        command=f"lratlas show {shlex.quote(folder)} TABLE --format csv",
+        facts=facts,
+        colours=REGIME_COLOURS,
     )
 
 

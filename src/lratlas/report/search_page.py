@@ -1,19 +1,17 @@
 """The page of a search."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
-
-from lratlas.report.bundle import vega_bundle
 from lratlas.report.charts.search_data import part_text
 from lratlas.report.charts.search_words import advice_text, course_text
 from lratlas.report.frames import lr_text
-from lratlas.report.shell import compress, environment, pack_spec, part, policy
+from lratlas.report.shell import compress, pack_spec, render
 from lratlas.report.theme import REGIME_COLOURS, Drawing
 from lratlas.search.advice import Advice
 from lratlas.tables import csv_text
+from lratlas.text import join_words
 
 ABSENT = "–"
 
@@ -185,13 +183,9 @@ def _describe_missed(done: int, steps: int) -> str:
     if not late:
         return ""
     return (
-        f" This start is too late for the averages after {_join_parts(late)} of the training: an average needs the"
+        f" This start is too late for the averages after {join_words(late)} of the training: an average needs the"
         " tenth of the steps before its end. To validate these too, train from fresh weights."
     )
-
-
-def _join_parts(parts: Sequence[str]) -> str:
-    return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
 
 
 def parse_segment(segment: str) -> tuple[float, int]:
@@ -245,34 +239,25 @@ def advice_page(advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping
         charts: ``advice`` and, where LRs continued, ``course``.
         facts: What the search cost and how the page was made, name by name.
     """
-    scripts = [vega_bundle(), part("report.js"), part("sort.js")]
     texts = {"advice": advice_text(advice), "course": course_text(advice)}
     headline, *rest = advice.statement.splitlines()
     tables = {"evidence": advice.evidence, "compared": advice.compared}
     regimes = set(advice.evidence["regime"])
-    return (
-        environment()
-        .get_template("advice.html.j2")
-        .render(
-            headline=headline,
-            rest=rest,
-            warnings=advice.warnings,
-            recipes=recipes(advice),
-            figures={name: texts[name] for name in charts},
-            specs={name: pack_spec(chart) for name, chart in charts.items()},
-            headings=headings(advice),
-            rows=evidence_rows(advice),
-            regime_words={name: words for name, words in REGIME_WORDS.items() if name in regimes},
-            regime_colours=dict(zip(REGIME_WORDS, _COLOURS, strict=True)),
-            csvs={name: compress(_csv(frame)) for name, frame in tables.items()},
-            method=METHOD,
-            facts=facts,
-            style=part("report.css"),
-            scripts=scripts,
-            policy=policy(scripts),
-        )
+    return render(
+        "advice.html.j2",
+        "report.js",
+        "sort.js",
+        headline=headline,
+        rest=rest,
+        warnings=advice.warnings,
+        recipes=recipes(advice),
+        figures={name: texts[name] for name in charts},
+        specs={name: pack_spec(chart) for name, chart in charts.items()},
+        headings=headings(advice),
+        rows=evidence_rows(advice),
+        regime_words={name: words for name, words in REGIME_WORDS.items() if name in regimes},
+        regime_colours=dict(zip(REGIME_WORDS, _COLOURS, strict=True)),
+        csvs={name: compress(csv_text(frame).encode()) for name, frame in tables.items()},
+        method=METHOD,
+        facts=facts,
     )
-
-
-def _csv(frame: pl.DataFrame) -> bytes:
-    return csv_text(frame).encode()

@@ -156,6 +156,38 @@ def zoom(name: str) -> alt.Parameter:
     return alt.selection_interval(name=f"zoom_{name}", bind="scales", encodings=["x"], zoom="wheel![event.altKey]")
 
 
+def pick(field: str) -> alt.Parameter:
+    """The lines or marks of a legend's entries that a reader has clicked on, by the field of the legend."""
+    return alt.selection_point(name="pick", fields=[field], bind="legend", toggle="true")
+
+
+def fade(pick: alt.Parameter, others: float = 0.1) -> Any:
+    """The opacity that leaves what is picked as it is, and takes most of it from all others."""
+    return alt.when(pick).then(alt.value(1)).otherwise(alt.value(others))
+
+
+def plr_title(*, elr: bool) -> str:
+    """The short title of the pre-training LR."""
+    return "PLR (ELR)" if elr else "PLR"
+
+
+def plr_colour(*, elr: bool = False, length: int | None = None, **scale: Any) -> alt.Color:
+    """Colours along the pre-training LR, with a ramp as the legend.
+
+    Args:
+        elr: The LRs are effective ones.
+        length: Of the ramp, in pixels; None for Vega's.
+        scale: What else the scale has.
+    """
+    wide = alt.Undefined if length is None else length
+    return (
+        alt.Color("plr:Q")
+        .scale(type="log", range=PLR_RAMP, interpolate="lab", **scale)
+        .title(plr_title(elr=elr))
+        .legend(format="~e", labelExpr=PLAIN_EXPONENT, tickCount=5, gradientLength=wide)
+    )
+
+
 def shading(bands: pl.DataFrame, *, width: int, lettering: int = 11) -> list[alt.Chart]:
     """Layers to put behind lines over PLR: a tinted, labelled band per regime; no layers for no bands.
 
@@ -298,11 +330,14 @@ EVERY_SEED = "all"
 
 def values_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as JSON can hold them: floats of six digits, NaN made null, seeds as text."""
-    floats = pl.selectors.float()
-    rows = harmless_table(frame).with_columns(floats.round_sig_figs(6).fill_nan(None))
+    return _clean_rows(frame).to_dicts()
+
+
+def _clean_rows(frame: pl.DataFrame) -> pl.DataFrame:
+    rows = harmless_table(frame).with_columns(pl.selectors.float().round_sig_figs(6).fill_nan(None))
     if "seed" in rows.columns:
         rows = rows.with_columns(pl.col("seed").cast(pl.String).fill_null(EVERY_SEED))
-    return rows.to_dicts()
+    return rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,15 +372,9 @@ def source(frame: pl.DataFrame, by: Sequence[str]) -> Source:
         frame: The rows.
         by: The columns that tell lines apart, which filters of the chart may ask about.
     """
-    floats = pl.selectors.float()
-    packed = (
-        harmless_table(frame)
-        .with_columns(floats.round_sig_figs(6).fill_nan(None))
-        .group_by(by, maintain_order=True)
-        .agg(pl.all())
-    )
+    packed = _clean_rows(frame).group_by(by, maintain_order=True).agg(pl.all()).to_dicts()
     # As one text: Altair copies lists again and again, and checks every number in them.
-    text = json.dumps(values_of(packed), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(packed, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Source(
         data=alt.InlineData(values=text, format=alt.JsonDataFormat(type="json")),
         lists=tuple(name for name in frame.columns if name not in by),

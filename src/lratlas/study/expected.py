@@ -7,7 +7,7 @@ from lratlas.errors import DamagedFile
 from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.study.description import path_of
 from lratlas.study.jobs import Grid, Job, Training
-from lratlas.study.plan import Plan, needs
+from lratlas.study.plan import Plan, prerequisites
 from lratlas.study.progress import listing, table_of
 from lratlas.study.store import Store
 
@@ -40,28 +40,28 @@ class Expected:
     Attributes:
         job: The id of the job; None for files that no job writes.
         runs: The ids of the runs that it may hold rows or weights of.
-        all: It holds all of them.
-        kept: It is there when the job is done.
+        complete: It holds all of them.
+        permanent: It is there when the job is done.
     """
 
     job: str | None
     runs: frozenset[str] = frozenset()
-    all: bool = False
-    kept: bool = True
+    complete: bool = False
+    permanent: bool = True
 
 
 def expected_files(plan: Plan) -> Mapping[str, Expected]:
     """Every file that the jobs of a plan write into a study, by its path."""
-    files = {_part(table, WHOLE): Expected(job=None, kept=False) for table in ANALYSIS}
+    files = {_part(table, WHOLE): Expected(job=None, permanent=False) for table in ANALYSIS}
     held = dict[str, frozenset[str]]()
     for job in plan.trainings:
         own, means = _ids(job.runs), _ids(*(job.average.runs if job.average else ()))
         held[job.id] = own | means
-        ended = Expected(job=job.id, runs=means if job.stage == "average" else own | means, all=True)
+        ended = Expected(job=job.id, runs=means if job.stage == "average" else own | means, complete=True)
         files |= {_part("runs", job.id): ended, _weights(job.id): ended}
         traced = Expected(job=job.id, runs=own)
         files |= {_part(table, f"{job.id}-{end}"): traced for table in job.recorded for end in job.segments}
-        state = Expected(job=job.id, runs=own, all=True, kept=False)
+        state = Expected(job=job.id, runs=own, complete=True, permanent=False)
         files |= {_weights(name): state for name in (*(f"{job.id}-{end}" for end in job.segments), job.part_way)}
     builtin = {measurement.name for measurement in MEASUREMENTS}
     for job in plan.measurements:
@@ -93,11 +93,11 @@ def file_faults(store: Store, plan: Plan | None) -> list[Fault]:
     if plan and plan.finished:
         for table in ANALYSIS:
             path = _part(table, WHOLE)
-            if path in readers and path not in found and store.source_of(table, WHOLE) not in {None, plan.spec_sum}:
+            if path in readers and path not in found and store.source_of(table, WHOLE) not in {None, plan.spec_sha256}:
                 found[path] = FOREIGN
     if plan and expected:
         done = {None, *_surely_done(store, plan)}
-        needed = {path for path, each in expected.items() if each.kept and each.job in done}
+        needed = {path for path, each in expected.items() if each.permanent and each.job in done}
         # Tables whose description was lost are not listed.
         found |= {path: MISSING for path in needed - readers.keys() if not store.exists(path)}
         found |= {path: BLOCKED for path in expected.keys() - readers.keys() if store.is_blocked(path)}
@@ -107,7 +107,9 @@ def file_faults(store: Store, plan: Plan | None) -> list[Fault]:
 def _misplaced(expected: Expected | None, runs: frozenset[str] | None) -> str:
     if expected is None:
         return EXTRA
-    known = runs is None or expected.job is None or (runs == expected.runs if expected.all else runs <= expected.runs)
+    known = (
+        runs is None or expected.job is None or (runs == expected.runs if expected.complete else runs <= expected.runs)
+    )
     return "" if known else FOREIGN
 
 
@@ -116,14 +118,11 @@ def _surely_done(store: Store, plan: Plan) -> set[str]:
     if plan.finished:
         return {job.id for job in plan.jobs}
     there, holders = listing(store), plan.holders()
-    jobs = {job.id: job for job in plan.jobs}
     done = {job.id for job in plan.jobs if job.id in there.parts(_last_table(job))}
     begun = done | {part.rpartition("-")[0] for part in there.parts("traces")}
-    left = [job for job in plan.jobs if job.id in begun]
-    while left:
-        missing = needs(left.pop(), holders) - done
-        done |= missing
-        left += [jobs[name] for name in missing]
+    for job in reversed(plan.jobs):  # a plan names no job before those that it needs
+        if job.id in begun or job.id in done:
+            done |= prerequisites(job, holders)
     return done
 
 

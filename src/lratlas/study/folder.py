@@ -352,36 +352,33 @@ class Folder:
             self._check_there()
             raise StudyError(f"There is no file {name} in {self.url}.") from error
         except Exception as error:
+            if (reason := self._reason_of(error)) is None:
+                raise
             place = self.url if name == "." else f"{name} in {self.url}"
-            if isinstance(error, OSError):
-                raise StudyError(f"{place} cannot be read: {error.strerror or error}.") from error
-            self._explain(error, f"{place} cannot be read")
-            raise
+            raise StudyError(f"{place} cannot be read: {reason}.") from error
 
     @contextmanager
     def _writing(self, name: str) -> Generator[None]:
         try:
             yield
-        except OSError as error:
-            if error.errno in _FULL:
+        except Exception as error:
+            if (reason := self._reason_of(error)) is None:
+                raise
+            message = f"{name} cannot be written to {self.url}: {reason}"
+            if isinstance(error, OSError):
+                message += "; a study needs a folder that can be written, and nothing computed so far is lost"
+            if isinstance(error, OSError) and error.errno in _FULL:
                 message = (
                     f"The disk is full: {name} could not be written to {self.url}, nothing computed so far "
-                    f"is lost; free space and {self.how_to_continue()}."
+                    f"is lost; free space and {self.how_to_continue()}"
                 )
-            else:
-                message = (
-                    f"{name} cannot be written to {self.url}: {error.strerror or error}; a study needs a "
-                    "folder that can be written, and nothing computed so far is lost."
-                )
-            raise StudyError(message) from error
-        except Exception as error:
-            self._explain(error, f"{name} cannot be written to {self.url}")
-            raise
+            raise StudyError(f"{message}.") from error
 
-    def _explain(self, error: Exception, what: str) -> None:
-        """Raise an error of another file system than the disk as a sentence: each has its own kinds of them."""
-        if not isinstance(error, LRAtlasError) and not isinstance(self.filesystem, LocalFileSystem):
-            raise StudyError(f"{what}: {first_line(error).rstrip('.')}.") from error
+    def _reason_of(self, error: Exception) -> str | None:
+        """What a file system says; None for other errors. Elsewhere than on a disk each has its own kinds of them."""
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        return None if self._is_local or isinstance(error, LRAtlasError) else first_line(error).rstrip(".")
 
 
 def _refusal(link: str | Path) -> StudyError:

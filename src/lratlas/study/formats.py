@@ -1,7 +1,7 @@
 """The formats of studies: which one a study has, and how what an earlier version wrote is read.
 
-A plan and every part of a table state their format. A migration goes from one format to the next and is a pure
-function; what is read passes through all that it lacks, and nothing on disk is changed by reading.
+A plan and every part of a table state their format. What is read passes through all changes that it lacks, each a pure
+function from one format to the next; nothing on disk is changed by reading.
 """
 
 import platform
@@ -27,29 +27,19 @@ Content = dict[str, Any]
 
 
 def _second_plan(content: Content) -> Content:
-    """Format 2: a second PLR, convergence, norms and sharpness. The first plans of format 1 name no device."""
+    """A second PLR, convergence, norms and sharpness. The first plans of format 1 name no device."""
     added: Content = {"device": "cpu", "compiled": False, "bands": [], "norms": [], "sharpness": [], "pre_norm": []}
     return {"task": "", **added, **content}
 
 
 def _third_plan(content: Content) -> Content:
-    """Format 3: the spec's checksum, and the versions that made the study, of which only lratlas's is known."""
+    """The spec's checksum, and the versions that made the study, of which only lratlas's is known."""
     return {**content, "spec": "", "made_with": [{"lratlas": "0.1.0"}], "needs": NEEDS}
 
 
 def _fourth_plan(content: Content) -> Content:
-    """Format 4: fingerprints are of a task's behaviour; earlier ones cannot be compared with them."""
+    """Fingerprints are of a task's behaviour; earlier ones cannot be compared with them."""
     return {"task_parts": {}, **content}
-
-
-def _fifth_plan(content: Content) -> Content:
-    """Format 5: tables alone have changed."""
-    return content
-
-
-def _sixth_plan(content: Content) -> Content:
-    """Format 6: repetitions share no seed, and models are those of the paper's reference code."""
-    return content
 
 
 _KINDS = ("features", "bands", "geometry", "norms", "sharpness")
@@ -57,13 +47,13 @@ _OPTIONS = {"bands": "bands", "great_circle": "great_circle", "samples": "sharpn
 
 
 def _seventh_plan(content: Content) -> Content:
-    """Format 7: one list of measurements, each with its name and options, in place of one list for each kind."""
+    """One list of measurements, each with its name and options, in place of one list for each kind."""
     rest = {key: value for key, value in content.items() if key not in _KINDS}
     return {**rest, "measurements": [_measuring(kind, job) for kind in _KINDS for job in content.get(kind, ())]}
 
 
 def _eighth_plan(content: Content) -> Content:
-    """Format 8: the text of ``spec.toml`` in place of its checksum alone; parts state where they belong."""
+    """The text of ``spec.toml`` in place of its checksum alone."""
     return {**content, "spec": "", "spec_digest": content["spec"]}
 
 
@@ -72,68 +62,23 @@ def _measuring(kind: str, job: Content) -> Content:
     return {"measurement": kind, "options": options} | {key: job[key] for key in job.keys() - _OPTIONS}
 
 
-def _second_part(table: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """Format 2: barriers along the great circle."""
-    return _with_columns(frame, "train_barrier_arc", "test_barrier_arc") if table == "pairs" else frame
+# By the format that they lead to from the one before. Formats 5 and 6 changed no plan's form: in 6 repetitions share no
+# seed, and models are those of the paper's reference code.
+_PLANS: Mapping[int, Callable[[Content], Content]] = {
+    2: _second_plan,
+    3: _third_plan,
+    4: _fourth_plan,
+    7: _seventh_plan,
+    8: _eighth_plan,
+}
 
-
-def _third_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """Format 3: parts state their format."""
-    return frame
-
-
-def _fourth_part(table: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """Format 4: the loss before training, and the reason why a regime is undecided."""
-    if table == "runs":
-        return _with_columns(frame, "start_loss")
-    return _with_columns(frame, "reason", kind=pl.String()) if table == "regimes" else frame
-
-
-def _fifth_part(table: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """Format 5: how far apart the solutions of a PLR are in quality."""
-    return _with_columns(frame, "spread") if table == "regimes" else frame
-
-
-def _sixth_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """Format 6: plans alone have changed."""
-    return frame
-
-
-def _seventh_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """Format 7: plans alone have changed."""
-    return frame
-
-
-def _eighth_part(_table: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """Format 8: parts state where they belong."""
-    return frame
-
-
-def _with_columns(frame: pl.DataFrame, *names: str, kind: pl.DataType | None = None) -> pl.DataFrame:
-    """The rows with these columns, null where they were not there; floats unless another type is given."""
-    gained = [name for name in names if name not in frame.columns]
-    return frame.with_columns(pl.lit(None, kind or pl.Float64()).alias(name) for name in gained)
-
-
-# The n-th leads from format n to n + 1.
-_PLANS: Sequence[Callable[[Content], Content]] = (
-    _second_plan,
-    _third_plan,
-    _fourth_plan,
-    _fifth_plan,
-    _sixth_plan,
-    _seventh_plan,
-    _eighth_plan,
-)
-_PARTS: Sequence[Callable[[str, pl.DataFrame], pl.DataFrame]] = (
-    _second_part,
-    _third_part,
-    _fourth_part,
-    _fifth_part,
-    _sixth_part,
-    _seventh_part,
-    _eighth_part,
-)
+# The columns that tables gained, by format. Besides them, parts state their format since 3, and where they belong
+# since 8.
+_GAINED: Mapping[int, Mapping[str, Sequence[str]]] = {
+    2: {"pairs": ("train_barrier_arc", "test_barrier_arc")},
+    4: {"runs": ("start_loss",), "regimes": ("reason",)},
+    5: {"regimes": ("spread",)},
+}
 
 
 def format_of(content: Mapping[str, Any]) -> int:
@@ -155,8 +100,8 @@ def migrate_plan(content: Content) -> Content:
         ValueError: It states no format.
     """
     found = format_of(content)
-    for step in _PLANS[found - 1 :]:
-        content = step(content)
+    for number, step in _PLANS.items():
+        content = step(content) if number > found else content
     return {**content, "format": found}
 
 
@@ -168,10 +113,10 @@ def migrate_part(table: str, frame: pl.DataFrame, stated: str | None) -> pl.Data
         frame: The rows as they were read.
         stated: The part's format as its metadata state it; None where they do not, as before format 3.
     """
-    for step in _PARTS[int(stated or 1) - 1 :]:
-        frame = step(table, frame)
-    names = SCHEMAS[table].names()
-    return frame.select(names) if set(names) == set(frame.columns) else frame
+    found, schema = int(stated or 1), SCHEMAS[table]
+    gained = [name for number, tables in _GAINED.items() if number > found for name in tables.get(table, ())]
+    frame = frame.with_columns(pl.lit(None, schema[name]).alias(name) for name in gained if name not in frame.columns)
+    return frame.select(schema.names()) if set(schema.names()) == set(frame.columns) else frame
 
 
 def check_format(found: int, where: str, needs: object = None) -> None:

@@ -20,7 +20,7 @@ from lratlas.study.jobs import Job, Measuring, Part, Training
 
 PLAN = "plan.json"
 COPY = "plan-copy.json"
-"""The same again: a plan that was extended cannot be made again from the spec, which says nothing of stacks."""
+"""The plan once more: one that was extended cannot be made again from the spec, which says nothing of stacks."""
 
 
 class Versions(Part):
@@ -97,7 +97,7 @@ class Plan(Part):
         return (*self.trainings, *self.measurements)
 
     @property
-    def spec_sum(self) -> str:
+    def spec_sha256(self) -> str:
         """SHA-256 of ``spec.toml`` as it was planned; empty where it was not recorded."""
         return digest(self.spec.encode()) if self.spec else self.spec_digest
 
@@ -162,17 +162,17 @@ def read_stored_spec(folder: Folder) -> Spec:
     if not folder.exists(SPEC):
         how = f"`lratlas verify --repair {shlex.quote(folder.url)}`"
         raise StudyError(f"There is no {SPEC} in {folder.url}; {how} puts back the one that was planned.")
-    return spec_of(folder, folder.read_text(SPEC))
+    return parse_spec(folder, folder.read_text(SPEC))
 
 
-def spec_of(folder: Folder, text: str) -> Spec:
+def parse_spec(folder: Folder, text: str) -> Spec:
     """The spec that a text of a study's ``spec.toml`` states.
 
     Raises:
         StudyError: It cannot be read, or is of a later format.
     """
     try:
-        return _parse(text)
+        return _parse_once(text)
     except (ValueError, RecursionError, SpecError) as error:
         with suppress(DamagedFile):
             read_stored_plan(folder)  # it says where a study, and with it its spec, is of a later format
@@ -183,7 +183,7 @@ def spec_of(folder: Folder, text: str) -> Spec:
 
 
 @lru_cache(maxsize=8)
-def _parse(text: str) -> Spec:
+def _parse_once(text: str) -> Spec:
     """A spec is asked for by its text at every step of a run, and checked once."""
     return spec_from(tomllib.loads(text))
 
@@ -194,7 +194,7 @@ def read_planned_spec(folder: Folder, plan: Plan) -> Spec:
     Raises:
         StudyError: It cannot be read.
     """
-    return spec_of(folder, plan.spec) if plan.spec else read_stored_spec(folder)
+    return parse_spec(folder, plan.spec) if plan.spec else read_stored_spec(folder)
 
 
 def read_stored_plan(folder: Folder) -> Plan | None:
@@ -228,9 +228,20 @@ def read_copy(folder: Folder) -> Plan | None:
     return None
 
 
+def usable_plan(folder: Folder) -> Plan | None:
+    """The plan of a study or, where that was damaged or lost, its copy; None where there is neither.
+
+    Raises:
+        StudyError: It is of a later format.
+    """
+    with suppress(DamagedFile):
+        return read_stored_plan(folder)
+    return read_copy(folder)
+
+
 def _fits(folder: Folder, plan: Plan) -> bool:
     """Whether a plan was made from the spec that the folder has."""
-    return folder.exists(SPEC) and plan.spec_sum == digest(folder.read_bytes(SPEC))
+    return folder.exists(SPEC) and plan.spec_sha256 == digest(folder.read_bytes(SPEC))
 
 
 def store_plan(folder: Folder, plan: Plan) -> None:
@@ -250,7 +261,7 @@ def plan_digest(plan: Plan) -> str:
     return digest(plan_text(plan).encode())
 
 
-def needs(job: Job, holders: Mapping[str, str]) -> set[str]:
+def prerequisites(job: Job, holders: Mapping[str, str]) -> set[str]:
     """The ids of the jobs that must be done before one.
 
     Args:

@@ -179,7 +179,7 @@ class _Planner:
         assert self.spec.average is not None
         count = max(self.spec.average.counts)
         steps = tuple(self.steps + self.every * (index + 1) for index in range(count))
-        average = self._average(parent.seeds, parent.lanes, parent.runs, steps)
+        average = self._average(parent.seeds, parent.runs, steps)
         return Training(
             id=f"average-{identity(average.runs)}",
             stage="average",
@@ -207,7 +207,7 @@ class _Planner:
                     f"average.counts: SWA-{count} needs {count} checkpoints {self.every} steps apart, but pre-training"
                     f" has {self.steps} steps; at most {(self.steps - 1) // self.every + 1} fit."
                 )
-            own = self._average(seeds, lanes, runs, steps)
+            own = self._average(seeds, runs, steps)
         return Training(
             id=f"pretrain-{identity(runs)}",
             stage="pretrain",
@@ -221,20 +221,12 @@ class _Planner:
             epoch=self.epoch,
         )
 
-    def _average(
-        self,
-        seeds: Sequence[Seed],
-        lanes: Sequence[Lane],
-        runs: Sequence[Sequence[str]],
-        steps: tuple[int, ...],
-    ) -> Average:
+    def _average(self, seeds: Sequence[Seed], runs: Sequence[Sequence[str]], steps: tuple[int, ...]) -> Average:
         assert self.spec.average is not None
         counts = self.spec.average.counts
         identities = tuple(
             tuple(
-                tuple(
-                    identity(seed.fingerprint, "average", count, steps, run) for run, _ in zip(row, lanes, strict=True)
-                )
+                tuple(identity(seed.fingerprint, "average", count, steps, run) for run in row)
                 for seed, row in zip(seeds, runs, strict=True)
             )
             for count in counts

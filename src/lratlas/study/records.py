@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,18 +15,19 @@ from lratlas.study.store import Store
 
 
 class Note(BaseModel):
-    """What stands in such a file."""
+    """What stands in such a file; all of a kind are in one folder of the study."""
 
+    folder: ClassVar[str]
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 N = TypeVar("N", bound=Note)
 
 
-def write_note(store: Store, folder: str, note: Note) -> None:
-    """Write a note into a folder of the study; that it cannot be written hides no other error."""
+def write_note(store: Store, note: Note) -> None:
+    """Write a note down; that it cannot be written hides no other error."""
     with suppress(StudyError):
-        store.write_text(f"{folder}/{uuid.uuid4().hex}.json", seal_json(note.model_dump()))
+        store.write_text(f"{note.folder}/{uuid.uuid4().hex}.json", seal_json(note.model_dump()))
 
 
 def read_note(store: Store, path: str, kind: type[N]) -> N:
@@ -45,14 +46,11 @@ def read_note(store: Store, path: str, kind: type[N]) -> N:
         raise DamagedFile(f"{path} in {store.url} was cut short or altered.", path) from error
 
 
-def notes(store: Store, folder: str, kind: type[N]) -> Iterator[N]:
-    """All notes of a folder; damaged ones are passed over."""
-    for name in store.files(folder):
+def read_notes(store: Store, kind: type[N]) -> Iterator[N]:
+    """All notes of a kind; damaged ones are passed over."""
+    for name in store.files(kind.folder):
         with suppress(StudyError):
-            yield read_note(store, f"{folder}/{name}", kind)
-
-
-SESSIONS = "sittings"
+            yield read_note(store, f"{kind.folder}/{name}", kind)
 
 
 class Session(Note):
@@ -63,6 +61,7 @@ class Session(Note):
         workers: Number of processes; None for as many as a cluster had room for.
     """
 
+    folder = "sittings"
     seconds: float
     workers: int | None
 
@@ -75,18 +74,10 @@ class WallTime:
     sessions: int
 
 
-def record_session(store: Store, session: Session) -> None:
-    """Write down a session; that it cannot be written hides no other error."""
-    write_note(store, SESSIONS, session)
-
-
 def wall_time(store: Store) -> WallTime:
     """The time of all sessions; one that was killed outright has left no trace, nor has one with a damaged file."""
-    seconds = [each.seconds for each in notes(store, SESSIONS, Session)]
+    seconds = [each.seconds for each in read_notes(store, Session)]
     return WallTime(seconds=sum(seconds, 0.0), sessions=len(seconds))
-
-
-FAILURES = "failures"
 
 
 class Failure(Note):
@@ -99,17 +90,13 @@ class Failure(Note):
         given_up: Whether it was the last attempt.
     """
 
+    folder = "failures"
     job: str
     attempt: int
     reason: str
     given_up: bool
 
 
-def record_failure(store: Store, failure: Failure) -> None:
-    """Write down a failure; that it cannot be written hides no other error."""
-    write_note(store, FAILURES, failure)
-
-
 def read_failures(store: Store) -> list[Failure]:
     """All failures that were written down, by job and attempt; damaged files are passed over."""
-    return sorted(notes(store, FAILURES, Failure), key=lambda each: (each.job, each.attempt))
+    return sorted(read_notes(store, Failure), key=lambda each: (each.job, each.attempt))

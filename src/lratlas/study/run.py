@@ -16,9 +16,9 @@ from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.study.folder import SPEC
 from lratlas.study.formats import FORMAT
 from lratlas.study.lock import hold_lock
-from lratlas.study.plan import PLAN, read_planned_spec, read_stored_plan, read_stored_spec, spec_of, store_plan
+from lratlas.study.plan import PLAN, parse_spec, read_planned_spec, read_stored_plan, read_stored_spec, store_plan
 from lratlas.study.progress import is_done, listing, table_of
-from lratlas.study.records import Session, record_session
+from lratlas.study.records import Session, write_note
 from lratlas.study.store import Store
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _make_or_extend_plan(
 
     old = reconcile_plan(store, notice)
     text = store.read_text(SPEC)  # once: it may be edited at any moment
-    stored = spec_of(store, text)
+    stored = parse_spec(store, text)
     if spec:  # whoever held the folder meanwhile may have begun or extended another study
         _refuse_another(store, spec, old)
     elif old:
@@ -306,7 +306,7 @@ def _time_work(store: Store, work: Callable[[], bool], workers: int | None) -> b
         return did
     finally:  # also of a session that is interrupted
         if did:
-            record_session(store, Session(seconds=round(time.monotonic() - began, 3), workers=workers))
+            write_note(store, Session(seconds=round(time.monotonic() - began, 3), workers=workers))
 
 
 def _repetitions(tasks: "Tasks", repeats: int) -> "tuple[list[Seed], dict[str, str]]":

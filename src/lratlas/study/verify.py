@@ -1,7 +1,7 @@
 """What is wrong with the files of a study: damaged ones, and such as are missing although they were written."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 
 from lratlas.config.spec import extends
@@ -10,13 +10,22 @@ from lratlas.study.expected import BLOCKED, MISSING, Fault, file_faults
 from lratlas.study.files import ALTERED, KEY, digest
 from lratlas.study.folder import SPEC
 from lratlas.study.lock import NAME as LOCK
-from lratlas.study.plan import COPY, PLAN, Plan, read_copy, read_planned_spec, read_stored_plan, read_stored_spec
+from lratlas.study.plan import (
+    COPY,
+    PLAN,
+    Plan,
+    read_copy,
+    read_planned_spec,
+    read_stored_plan,
+    read_stored_spec,
+    usable_plan,
+)
 from lratlas.study.progress import is_done, listing
-from lratlas.study.records import FAILURES, SESSIONS, Failure, Note, Session, read_note
+from lratlas.study.records import Failure, Note, Session, read_note
 from lratlas.study.store import Store
 
-NOTES: Mapping[str, type[Note]] = {FAILURES: Failure, SESSIONS: Session}
-"""Folders of small files that a study can do without, and what stands in them."""
+NOTES: tuple[type[Note], ...] = (Failure, Session)
+"""Small files that a study can do without."""
 
 _COPIED = 8
 """The format from which on a plan has a copy."""
@@ -65,7 +74,7 @@ def find_unchecked(store: Store) -> list[str]:
         plan = read_stored_plan(store)
     except DamagedFile:
         return []  # which is said as a fault
-    if plan and not plan.spec_sum:
+    if plan and not plan.spec_sha256:
         without.append(SPEC)
     if plan and KEY not in json.loads(store.read_text(PLAN)):
         without.append(PLAN)
@@ -74,19 +83,13 @@ def find_unchecked(store: Store) -> list[str]:
 
 def count_open(store: Store) -> int:
     """How many jobs of a study's plan are not done, whose files are not missed yet."""
-    plan, there = _plan_or_copy(store), listing(store)
+    plan, there = usable_plan(store), listing(store)
     return sum(not is_done(there, job) for job in plan.jobs) if plan else 0
-
-
-def _plan_or_copy(store: Store) -> Plan | None:
-    with suppress(DamagedFile):
-        return read_stored_plan(store)
-    return read_copy(store)
 
 
 def is_note(path: str) -> bool:
     """Whether a file is one that a study can do without."""
-    return path == LOCK or path.partition("/")[0] in NOTES
+    return path == LOCK or path.partition("/")[0] in {kind.folder for kind in NOTES}
 
 
 def put_spec_back(store: Store) -> bool:
@@ -98,7 +101,7 @@ def put_spec_back(store: Store) -> bool:
     Raises:
         StudyError: The study cannot be written.
     """
-    plan = _plan_or_copy(store)
+    plan = usable_plan(store)
     if plan is None or not plan.spec:
         return False
     if (parts := store.parts("runs")) and not parts & {job.id for job in plan.trainings}:
@@ -137,14 +140,14 @@ def _of_spec(store: Store, plan: Plan | None) -> Iterator[Fault]:
     except StudyError as error:
         yield Fault(path=SPEC, what=str(error))
         return
-    if plan and plan.spec_sum and digest(store.read_bytes(SPEC)) != plan.spec_sum:
+    if plan and plan.spec_sha256 and digest(store.read_bytes(SPEC)) != plan.spec_sha256:
         yield Fault(path=SPEC, what=EDITED)
 
 
 def _of_notes(store: Store) -> Iterator[Fault]:
-    for folder, kind in NOTES.items():
-        for name in store.files(folder):
+    for kind in NOTES:
+        for path in [f"{kind.folder}/{name}" for name in store.files(kind.folder)]:
             try:
-                read_note(store, f"{folder}/{name}", kind)
+                read_note(store, path, kind)
             except DamagedFile:
-                yield Fault(path=f"{folder}/{name}", what=ALTERED)
+                yield Fault(path=path, what=ALTERED)

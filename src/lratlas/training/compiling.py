@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
+from lratlas.data.parts import copy_tensors
 from lratlas.errors import first_line
+from lratlas.notices import LOG
 from lratlas.rng import preserve_generators
 from lratlas.training.memory import is_out_of_memory
 
-_LOG = logging.getLogger("lratlas")
 _RELATIVE = 0.02  # float32 sums in another order differ by a thousandth at most, even far from a minimum
 _OF_LARGEST = 1e-4  # of the largest number compared: gradients that should be zero are rounding
 _SAFE = 1e6  # numbers below this do not overflow in another order of sums
@@ -48,7 +48,7 @@ class Compilation:
     def fail(self, reason: str) -> None:
         """Continue eagerly; the first reason is reported."""
         if not self.failed:
-            _LOG.warning("Training runs uncompiled, which may be several times slower: %s.", reason.rstrip("."))
+            LOG.warning("Training runs uncompiled, which may be several times slower: %s.", reason.rstrip("."))
         self.failed = True
 
 
@@ -127,7 +127,7 @@ class Guarded:
         """The eager result, on copies, since a model may change its inputs in place; None if memory is short."""
         try:
             with preserve_generators():
-                return self._slow(*tree_map(_copy_value, args))
+                return self._slow(*copy_tensors(args))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -148,10 +148,6 @@ def differing(found: list[Tensor], expected: list[Tensor]) -> str:
             worst = int(off.argmax())
             return f"{float(one[worst]):.6g} instead of {float(other[worst]):.6g}"
     return ""
-
-
-def _copy_value(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
 
 
 @contextmanager

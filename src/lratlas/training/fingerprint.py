@@ -7,7 +7,6 @@ digits of drawn weights differ between processors; the model is therefore compar
 """
 
 import copy
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from lratlas.data.collect import Pair
 from lratlas.data.parts import Parts, call, each, floats_to, leaves, logits_of, numbers_of, rows
 from lratlas.rng import seed_generators, stream
+from lratlas.text import join_words
 from lratlas.training.digest import SHIFT, Summary, digest, digest_of, words_of
 from lratlas.training.objective import MODEL
 from lratlas.training.prepare import telling_rows
@@ -44,7 +44,7 @@ def fingerprint(task: Prepared) -> str:
 
 def combine_parts(parts: Mapping[str, str]) -> str:
     """The fingerprint of a task from those of its parts."""
-    return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()[:16]
+    return digest([json.dumps(dict(parts), sort_keys=True)])
 
 
 @allow_slow_batching()
@@ -89,7 +89,7 @@ def describe_changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     for cause, effects in _EFFECTS.items():
         if cause in names:
             names = [name for name in names if name not in effects]
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
+    return join_words(names)
 
 
 def _of_pair(pair: Pair | None) -> str:

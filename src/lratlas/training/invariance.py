@@ -12,7 +12,7 @@ from lratlas.data.parts import Parts, arguments, each, floats_to, numbers_of, ro
 from lratlas.errors import TaskError
 from lratlas.rng import seed_generators
 from lratlas.training.rules import Rule, rule_from
-from lratlas.training.sphere import Weights, scale_dependent
+from lratlas.training.sphere import Weights, group_by_layer, perturb, scale_dependent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +157,8 @@ def pre_norm_names(model: nn.Module, x: Parts, *, samples: int = 4) -> tuple[str
 
 def _layers(weights: Weights) -> dict[str, list[str]]:
     """Names of the parameters of each layer that has more than vectors."""
-    layers: dict[str, list[str]] = {}
-    for name in weights:
-        layers.setdefault(name.rpartition(".")[0], []).append(name)
-    return {layer: names for layer, names in layers.items() if any(weights[name].dim() > 1 for name in names)}
+    layers = group_by_layer(weights).items()
+    return {layer: names for layer, names in layers if any(weights[name].dim() > 1 for name in names)}
 
 
 def _names_at_fault(trial: Trial, names: list[str]) -> list[str]:
@@ -206,7 +204,7 @@ def _slopes(trial: Trial, layers: dict[str, list[str]], generator: torch.Generat
 
     They are those of a random combination of the outputs, relative to the outputs' size, at a random point nearby.
     """
-    point = {name: _perturb(value, generator) for name, value in trial.weights.items()}
+    point = {name: perturb(value, generator) for name, value in trial.weights.items()}
     with torch.enable_grad():
         own = {name: point[name].requires_grad_() for names in layers.values() for name in names}
         outputs = trial.outputs(point)
@@ -223,9 +221,3 @@ def _slopes(trial: Trial, layers: dict[str, list[str]], generator: torch.Generat
         most.append(float(weight.norm() * slope.norm()))
     # A slope that is no number speaks against invariance.
     return torch.tensor([slopes, most], dtype=torch.float64).nan_to_num(1.0, 1.0, -1.0)
-
-
-def _perturb(value: Tensor, generator: torch.Generator) -> Tensor:
-    # So that parameters that start at zero are seen too.
-    size = float(value.square().mean().sqrt()) or 1.0
-    return value + 0.1 * size * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)

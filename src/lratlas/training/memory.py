@@ -1,13 +1,13 @@
 """Work on a stack that does not fit into memory: it is done for half of the learning rates at a time."""
 
 import gc
-import logging
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from lratlas.notices import LOG
+
 T = TypeVar("T")
-_LOG = logging.getLogger("lratlas")
 # What PyTorch, its allocator for the CPU, its data loaders and torchrun, JAX, CUDA, C++, Linux and Slurm say.
 _MESSAGES = re.compile(
     r"out.?of.?memory|memoryerror|not enough memory|can(?:'t|not) allocate memory|resource_?exhausted|bad_alloc"
@@ -58,7 +58,7 @@ def _in_parts(work: Callable[[slice], T], part: slice, join: Callable[[Sequence[
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     middle = part.start + size // 2
-    _LOG.warning(
+    LOG.warning(
         "A stack of %d LRs needs more memory than there is: it is split in two and tried again"
         " (`training.stack` in the spec sets a smaller size from the start).",
         size,

@@ -8,9 +8,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._pytree import tree_map
 
-from lratlas.data.parts import Parts, count, each, logits_of
+from lratlas.data.parts import Parts, copy_tensors, count, each, logits_of
 from lratlas.rng import stream
 
 Loss = Callable[[Any, Any], Tensor]
@@ -216,11 +215,7 @@ def with_metric(made: Objective, metric: Loss, outputs: Any, targets: Any) -> Ob
 
 def _fresh_value(loss: Loss, outputs: Any, targets: Any) -> Tensor:
     """The loss of copies, since a loss may change what it is given in place."""
-    return loss(tree_map(_copy_value, outputs), tree_map(_copy_value, targets))
-
-
-def _copy_value(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
+    return loss(copy_tensors(outputs), copy_tensors(targets))
 
 
 def _of_batch(loss: Loss, outputs: Any, targets: Any) -> Tensor:

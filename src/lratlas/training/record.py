@@ -134,7 +134,7 @@ def pack(segment: SegmentState) -> tuple[Weights, Tensor]:
 
 
 def unpack(tensors: Weights, numbers: Tensor) -> SegmentState:
-    """The inverse of `packed`."""
+    """The inverse of `pack`."""
     count, *rest = numbers.tolist()
     (row, stop, *fit), steps = rest[:count], rest[count:]
     fits = None

@@ -5,7 +5,7 @@ done here acts on the whole trained vector of each run, all parameters together.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -54,23 +54,29 @@ def scale_dependent(
             causes changes of a thousandth or so, a parameter that is really at fault changes of order one.
     """
     generator = torch.Generator().manual_seed(0)
-    shaken = {name: value + _noise(value, generator) for name, value in weights.items()}
+    shaken = {name: perturb(value, generator) for name, value in weights.items()}
     at_fault: dict[str, None] = {}
     for point in (dict(weights), shaken):
         if _changes(function, point, list(point), tolerance):
             # A layer's weight and bias may be scale-invariant together where each alone is not.
-            layers: dict[str, list[str]] = {}
-            for name in point:
-                layers.setdefault(name.rpartition(".")[0], []).append(name)
-            faulty = [names for names in layers.values() if _changes(function, point, names, tolerance)]
-            at_fault.update(dict.fromkeys(name for names in faulty or layers.values() for name in names))
+            layers = group_by_layer(point).values()
+            faulty = [names for names in layers if _changes(function, point, names, tolerance)]
+            at_fault.update(dict.fromkeys(name for names in faulty or layers for name in names))
     return list(at_fault)
 
 
-def _noise(value: Tensor, generator: torch.Generator) -> Tensor:
+def group_by_layer(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names of parameters by the layer that has them."""
+    layers: dict[str, list[str]] = {}
+    for name in names:
+        layers.setdefault(name.rpartition(".")[0], []).append(name)
+    return layers
+
+
+def perturb(value: Tensor, generator: torch.Generator) -> Tensor:
+    """A parameter with noise of a tenth of its size, or of 0.1 where it is zero, so that it is seen too."""
     size = float(value.square().mean().sqrt()) or 1.0
-    noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-    return 0.1 * size * noise.to(value)
+    return value + 0.1 * size * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
 
 
 def _changes(

@@ -12,7 +12,7 @@ from lratlas.report import theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.controls import Control
 from lratlas.report.charts.texts import TEXTS
-from lratlas.report.frames import need, over_seeds, regime_bands, repeat_by_seed
+from lratlas.report.frames import mean_and_ends, need, over_seeds, regime_bands, repeat_by_seed
 from lratlas.report.theme import EVERY_SEED, Drawing, log_axis, source
 from lratlas.tables import Tables, table
 
@@ -38,15 +38,12 @@ def convergence_data(tables: Tables) -> pl.DataFrame:
     """
     epochs = pl.col("epochs").cast(pl.Float64).fill_null(math.inf).median()
     accuracy = pl.col("test_accuracy").filter(pl.col("epochs").is_not_null())
-    spread = accuracy.std().fill_null(0.0)
     return (
         repeat_by_seed(need(tables, "convergence", "convergence"))
         .group_by("plr", "seed")
         .agg(
             epochs=pl.when(epochs.is_finite()).then(epochs),
-            mean=accuracy.mean(),
-            low=accuracy.mean() - spread,
-            high=accuracy.mean() + spread,
+            **mean_and_ends(accuracy),
             seeds=pl.col("one").n_unique().cast(pl.Int64),
             converged=pl.col("epochs").count().cast(pl.Int64),
         )

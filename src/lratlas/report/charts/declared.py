@@ -8,7 +8,7 @@ from lratlas.report import theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.study_charts import quality_chart
 from lratlas.report.charts.study_data import quality
-from lratlas.report.frames import name_models, need, regime_bands, stage_order
+from lratlas.report.frames import mean_and_ends, name_models, need, regime_bands, stage_order
 from lratlas.report.theme import Drawing, source
 from lratlas.tables import Tables, finite, table
 
@@ -61,10 +61,9 @@ def make_data(tables: Tables, name: str, chart: Chart) -> pl.DataFrame:
     each = rows.group_by(kept, maintain_order=True).agg(value.mean())
     if chart.series is None:
         return quality(each, chart.y)
-    spread = value.std().fill_null(0.0)
     return name_models(
         each.group_by(*_MODEL, chart.series, _PLR)
-        .agg(mean=value.mean(), low=value.mean() - spread, high=value.mean() + spread, seeds=pl.col("seed").n_unique())
+        .agg(**mean_and_ends(value), seeds=pl.col("seed").n_unique())
         .sort(stage_order(), "flr", "count", chart.series, _PLR)
     )
 
@@ -103,14 +102,7 @@ def _panel(tables: Tables, data: pl.DataFrame, chart: Chart, width: int, *, elr:
             tooltip=[f"{chart.series}:N", theme.plr_tip(), "mean:Q", "low:Q", "high:Q", "seeds:Q"],
         )
         return theme.panel(lines, regime_bands(tables), width=width).properties(title=title)
-    colour = (
-        alt.Color(f"{chart.series}:N")
-        if chart.series
-        else alt.Color("plr:Q")
-        .scale(type="log", range=theme.PLR_RAMP, interpolate="lab")
-        .title("PLR")
-        .legend(format="~e", labelExpr=theme.PLAIN_EXPONENT, tickCount=5)
-    )
+    colour = alt.Color(f"{chart.series}:N") if chart.series else theme.plr_colour()
     marks = rows.mark_point(filled=True, size=30).encode(
         x=alt.X(f"{chart.x}:Q").scale(zero=False).title(_axis_title(chart.x)),
         y=alt.Y(f"{chart.y}:Q").scale(zero=False).title(_axis_title(chart.y)),

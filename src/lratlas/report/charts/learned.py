@@ -151,7 +151,7 @@ def features_full_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         theme.panel(
             _feature_lines(
                 packed.chart(f"datum.model === {json.dumps(model)}"),
-                theme.plr_axis(elr=elr).title("PLR (ELR)" if elr else "PLR"),
+                theme.plr_axis(elr=elr).title(theme.plr_title(elr=elr)),
                 alt.Y("accuracy:Q").scale(scale).title("accuracy" if i % columns == 0 else None),
                 f"features_full_{i}",
             ),
@@ -178,7 +178,7 @@ def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     kinds, ways = _kinds(data, "bands"), data["kept"].unique(maintain_order=True).to_list()
     seed = controls.seed_control(data, "bands")
     choices = (seed, *(kind.choice for kind in kinds))
-    pick = alt.selection_point(name="pick", fields=["band"], bind="legend", toggle="true")
+    pick = theme.pick("band")
     room = _TWO_LEVELS * len(ways)
     scale = controls.scale(_default_rows(data, kinds), data, ("accuracy", "accuracy"), *choices, room=room, share=True)
     names = data.sort("low", "high")["band"].unique(maintain_order=True).to_list()
@@ -261,7 +261,7 @@ def _band_lines(rows: alt.Chart, names: list[str], pick: alt.Parameter, *, elr: 
     return rows.mark_line(clip=True, strokeWidth=1.8, point=alt.OverlayMarkDef(size=20)).encode(
         x=theme.plr_axis(elr=elr),
         color=alt.Color("band:N").scale(colours).title("band").legend(orient="bottom"),
-        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
+        opacity=theme.fade(pick),
         tooltip=[
             alt.Tooltip("band:N"),
             theme.plr_tip(),

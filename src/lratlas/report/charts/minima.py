@@ -13,7 +13,16 @@ from lratlas.report import theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.controls import Control
 from lratlas.report.charts.texts import TEXTS
-from lratlas.report.frames import lr_column, lr_text, name_models, need, over_seeds, repeat_by_seed, stage_order
+from lratlas.report.frames import (
+    lr_column,
+    lr_text,
+    mean_and_ends,
+    name_models,
+    need,
+    over_seeds,
+    repeat_by_seed,
+    stage_order,
+)
 from lratlas.report.theme import Drawing, log_axis, source
 from lratlas.tables import Tables, finite, table
 
@@ -44,11 +53,10 @@ def two_stages_data(tables: Tables) -> pl.DataFrame:
     rows = two_stages(need(tables, "runs", "two_stages"))
     if rows.is_empty():
         raise StudyError("The two_stages chart needs test accuracies of runs fine-tuned after a second PLR in 'runs'.")
-    mean, deviation = pl.col("test_accuracy").mean(), pl.col("test_accuracy").std().fill_null(0.0)
     means = (
         repeat_by_seed(rows)
         .group_by("seed", "plr", "plr2", "flr", "way")
-        .agg(mean=mean, low=mean - deviation, high=mean + deviation, seeds=pl.col("one").n_unique().cast(pl.Int64))
+        .agg(**mean_and_ends(pl.col("test_accuracy")), seeds=pl.col("one").n_unique().cast(pl.Int64))
         .sort("seed", "plr", "plr2", "flr", "way")
     )
     high, low, flr = lr_column("plr"), lr_column("plr2"), lr_column("flr")
@@ -196,7 +204,7 @@ def two_stages_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     columns = theme.columns(len(pairs), most=3)
     width, height = 584 // columns - 10 * columns, 250 if len(pairs) <= 3 else 105
     numbered = width >= _NUMBERED * len(WAY_NAMES) * len(flrs)
-    pick = alt.selection_point(name="pick", fields=["way"], bind="legend", toggle="true")
+    pick = theme.pick("way")
     panels = [
         _bars(
             packed.chart(seed.passes("seed"), f"datum.pair === {json.dumps(pair, ensure_ascii=False)}"),
@@ -230,7 +238,7 @@ def norms_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     rows = math.ceil(len(regimes) / columns)
     seed = controls.seed_control(data, "norms", together="all seeds")
     packed = source(data.drop("log_norm", "flr"), by=["regime", "state", "seed", "spread", "filters"])
-    pick = alt.selection_point(name="pick", fields=["state"], bind="legend", toggle="true")
+    pick = theme.pick("state")
     ends = [10 ** (data["log_norm"].quantile(share) or 0.0) for share in (0.0, 1.0)]
     x = alt.X("norm:Q").scale(type="log", domain=ends, nice=False).axis(log_axis(*ends))
     panels = [
@@ -275,7 +283,7 @@ def sharpness_chart(tables: Tables, *, at_loss: float | None = None, elr: bool =
         controls.passes_some(flr, "kind", "fine-tuned", "model"),
         controls.passes_some(count, "kind", "averaged", "model"),
     )
-    pick = alt.selection_point(name="pick", fields=["kind"], bind="legend", toggle="true")
+    pick = theme.pick("kind")
     panels = [
         _dots(rows, data.drop_nulls([name, "test_error"]), name, pick, seed, elr=elr, first=i == 0)
         .add_params(*((pick,) if i == 0 else ()))
@@ -298,7 +306,7 @@ def _bars(
         .title("fine-tuning LR (ELR)" if elr else "fine-tuning LR")
         .axis(labelAngle=0, labelOverlap="greedy", labelFontSize=9),
         xOffset=alt.XOffset("way:N").sort(ways),
-        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
+        opacity=theme.fade(pick),
         tooltip=[
             alt.Tooltip("name:N").title("way"),
             *(alt.Tooltip(f"{name}:Q").format(theme.PERCENT) for name in ("mean", "low", "high")),
@@ -331,7 +339,7 @@ def _steps(rows: alt.Chart, pick: alt.Parameter, x: alt.X, *, first: bool, last:
     ]
     outlines = base.mark_line(interpolate="step", strokeWidth=1.6, clip=True).encode(
         color=alt.Color("state:N").scale(_STATE_COLOURS).sort(list(STATES)).title(None).legend(orient="bottom"),
-        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
+        opacity=theme.fade(pick),
     )
     return alt.LayerChart(layer=[outlines, theme.hover(base).encode(tooltip=values)])
 
@@ -343,13 +351,6 @@ def _dots(
     lowest, highest = _range(over_seeds(data)[name])
     log = bool((data[name] > 0).all())
     x = alt.X(f"{name}:Q").scale(_room(data, name, seed, **({"type": "log", "nice": False} if log else _PLAIN)))
-    plrs = alt.Scale(
-        type="log",
-        range=theme.PLR_RAMP,
-        interpolate="lab",
-        domain=[data["plr"].quantile(0.0), data["plr"].quantile(1.0)],
-    )
-    legend = alt.Legend(format="~e", labelExpr=theme.PLAIN_EXPONENT, tickCount=5, gradientLength=130)
     measures = [alt.Tooltip(f"{column}:Q").format(".3g") for column in (*_SHARPNESS, "train_loss")]
     base = rows.transform_filter(f"isValid(datum.{name}) && isValid(datum.test_error)").encode(
         x=x.title(_SHARPNESS[name]).axis(
@@ -360,7 +361,7 @@ def _dots(
         .title("test error" if first else None)
         .axis(format="%"),
         shape=alt.Shape("kind:N").scale(_SHAPES).title(None).legend(orient="bottom"),
-        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.08)),
+        opacity=theme.fade(pick, 0.08),
         tooltip=[
             alt.Tooltip("model:N"),
             theme.plr_tip(),
@@ -371,7 +372,7 @@ def _dots(
             alt.Tooltip("seeds:Q"),
         ],
     )
-    colour = alt.Color("plr:Q").scale(plrs).title("PLR (ELR)" if elr else "PLR").legend(legend)
+    colour = theme.plr_colour(elr=elr, length=130, domain=[data["plr"].quantile(0.0), data["plr"].quantile(1.0)])
     # Only the eigenvalue is found by an iteration.
     may_fail = name == "top_eigenvalue" and not data["converged"].all()
     full = base.transform_filter("datum.converged") if may_fail else base

@@ -46,7 +46,7 @@ def advice_chart(advice: Advice) -> Drawing:
     """
     data = rungs_data(advice)
     weights = _weights(advice, "advice")
-    pick = alt.selection_point(name="pick", fields=["part"], bind="legend", toggle="true")
+    pick = theme.pick("part")
     parts = data.unique("steps").sort("steps")["part"].to_list()
     colour = _by_name("part:N", parts, theme.LENGTH_RAMP, title=["share of a", "full training"])
     rows = alt.Chart(theme.inline(data)).transform_filter(weights.passes("weights"))
@@ -54,7 +54,7 @@ def advice_chart(advice: Advice) -> Drawing:
         x=_lr_axis(advice),
         y=_metric_axis(advice),
         color=colour,
-        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
+        opacity=theme.fade(pick),
     )
     lines = base.transform_filter(_MEAN).mark_line(clip=True, strokeWidth=1.8)
     points = base.transform_filter(f"{_SEEDS} && !datum.outside").mark_point(clip=True, filled=True, size=24, opacity=1)
@@ -87,9 +87,9 @@ def course_chart(advice: Advice) -> Drawing:
     whole = [1.0] if expected_data(advice).height else []
     weights, x = _weights(advice, "course"), _share_axis([*data["share"], *branches["share"], *whole])
     on = data.filter("went_on").unique("lr").sort("lr")["name"].to_list()
-    pick = alt.selection_point(name="pick", fields=["name"], bind="legend", toggle="true")
+    pick = theme.pick("name")
     colour = _by_name("name:N", on, theme.PLR_RAMP, title=["LR"])
-    opacity = alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1))
+    opacity = theme.fade(pick)
     rows = alt.Chart(theme.inline(data)).transform_filter(weights.passes("weights"))
     names = alt.Chart(theme.inline(names_data(advice))).transform_filter(weights.passes("weights"))
     base = rows.encode(x=x, y=_metric_axis(advice))

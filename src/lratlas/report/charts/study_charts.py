@@ -130,7 +130,7 @@ def quality_chart(
         controls.some_control(label, name, lines.filter(stage=stage)["series"].to_list())
         for label, stage in (("FLR", "finetune"), ("k", "average"))
     )
-    pick = alt.selection_point(name="pick", fields=["series"], bind="legend", toggle="true")
+    pick = theme.pick("series")
     colour = alt.Color("series:N").scale(_series_colours(lines)).sort(None).title(None).legend(_LINES)
     # Only the outer lines of each kind have a band; seventeen of them would hide each other.
     packed = source(
@@ -161,7 +161,7 @@ def quality_chart(
             x=x,
             y=y.scale(scale),
             color=colour,
-            opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.08)),
+            opacity=theme.fade(pick, 0.08),
             # The other lines are drawn over this one.
             strokeWidth=alt.condition("datum.stage == 'pretrain'", alt.value(3.2), alt.value(1.6)),
             tooltip=[
@@ -195,7 +195,7 @@ def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     """
     data, bands = controls.chosen_from(geometry_data(tables)), regime_bands(tables)
     seed = controls.seed_control(data, "geometry", together="median over seeds")
-    pick = alt.selection_point(name="pick", fields=["pair"], bind="legend", toggle="true")
+    pick = theme.pick("pair")
     arcs = [f"{name}_arc" for name in _PANELS if name != "angle" and data[f"{name}_arc"].count()]
     measures = [alt.Tooltip(f"{name}:Q").format(".3f") for name in (*_PANELS, *arcs)]
     colour = alt.Color("pair:N").scale(range=list(theme.STRONG)).sort(None).title(None).legend(orient="bottom")
@@ -205,7 +205,7 @@ def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         .encode(
             x=theme.plr_axis(elr=elr),
             color=colour,
-            opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
+            opacity=theme.fade(pick),
             tooltip=[alt.Tooltip("pair:N"), theme.plr_tip(), *measures, alt.Tooltip("seeds:Q")],
         )
     )
@@ -247,12 +247,7 @@ def traces_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     rows = source(data, by=["seed", "plr"]).chart(seed.passes("seed"))
     steps = alt.Axis(format="~s", labelExpr="datum.value ? datum.label : '0'", tickCount=5, grid=False)
     x = alt.X("step:Q").axis(steps)
-    colour = (
-        alt.Color("plr:Q")
-        .scale(alt.Scale(type="log", range=theme.PLR_RAMP, interpolate="lab"))
-        .title("PLR (ELR)" if elr else "PLR")
-        .legend(format="~e", labelExpr=theme.PLAIN_EXPONENT, tickCount=5, gradientLength=210)
-    )
+    colour = theme.plr_colour(elr=elr, length=210)
     panels: list[alt.LayerChart] = []
     for name, title in (("train_loss", "training loss"), ("gradient_norm", "gradient norm")):
         y = alt.Y(f"{name}:Q").scale(type="log").title(title).axis(theme.power_axis())

@@ -10,7 +10,7 @@ from lratlas.errors import StudyError
 from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.report.charts.convergence import convergence_data
 from lratlas.report.charts.minima import two_stages_data
-from lratlas.report.frames import lr_column, need, repeat_by_seed, stage_order
+from lratlas.report.frames import lr_column, mean_and_ends, need, repeat_by_seed, stage_order
 from lratlas.tables import STAGES, Tables, add_missing_columns, direct, drop_diverged_scores, finite, table
 
 _ENDS = ("low", "high", "swa")
@@ -90,12 +90,7 @@ def last_tenth_data(tables: Tables) -> pl.DataFrame:
         .select(
             pl.lit("pre-training").alias("series"),
             pl.lit("pretrain").alias("stage"),
-            "seed",
-            "plr",
-            "mean",
-            "low",
-            "high",
-            "seeds",
+            *("seed", "plr", "mean", "low", "high", "seeds"),
         )
     )
 
@@ -146,17 +141,10 @@ def quality(runs: pl.DataFrame, column: str) -> pl.DataFrame:
     Returns:
         As of `accuracy_data`.
     """
-    score = pl.col(column)
-    spread = score.std().fill_null(0.0)
     return (
         repeat_by_seed(runs)
         .group_by("seed", "stage", "flr", "count", "plr")
-        .agg(
-            mean=score.mean(),
-            low=score.mean() - spread,
-            high=score.mean() + spread,
-            seeds=pl.col("one").n_unique(),
-        )
+        .agg(**mean_and_ends(pl.col(column)), seeds=pl.col("one").n_unique())
         .sort("seed", stage_order(), "flr", "count", "plr")
         .with_columns(series=_series())
         .select("series", "stage", "seed", "plr", "mean", "low", "high", "seeds")
