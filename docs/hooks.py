@@ -56,7 +56,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Point links to the files of examples to the page that shows them; rank the page in searches; give the home page room."""
+    """Point links to examples to their page, rank the page in searches, and give the home page room."""
     boost = next((boost for start, boost in _BOOSTS.items() if page.file.src_uri.startswith(start)), 1)
     page.meta["search"] = {"boost": boost}
     if page.file.src_uri == "index.md":
