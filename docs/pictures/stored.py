@@ -1,0 +1,72 @@
+"""The pictures of the results, drawn from the tables that are stored next to them.
+
+python docs/pictures/stored.py          draw all of them again; a test compares them
+"""
+
+import re
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import polars as pl
+
+from lratlas.report.charts.study_charts import CHARTS
+from lratlas.report.charts.study_data import CHART_DATA
+from lratlas.report.figures import figure_svg
+from lratlas.tables import SCHEMAS, Tables, empty
+
+RESULTS = Path(__file__).parents[1] / "results"
+# Studies of scale-invariant tasks, whose LRs are effective ones.
+_EFFECTIVE = {"ticks", "ticks-minima", "ticks-threshold", "fashion-convnet", "fashion-resnet", "cifar10-convnet"}
+# Tables of a study that are stored whole, and their files.
+_WHOLE = {"regimes": "regimes", "boundaries": "boundaries", "power_law": "power_law", "convergence": "epochs"}
+
+
+def pictures() -> list[Path]:
+    """The pictures of studies with the table that they show next to them."""
+    return sorted(
+        path for path in RESULTS.glob("*/*.svg") if path.stem in CHART_DATA and path.with_suffix(".csv").is_file()
+    )
+
+
+def draw(picture: Path) -> str:
+    """The chart of a picture, from the stored table instead of all runs of the study.
+
+    Args:
+        picture: One of `pictures`.
+
+    Returns:
+        The SVG.
+    """
+    chart, data = CHARTS[picture.stem], CHART_DATA[picture.stem]
+    stored = pl.read_csv(picture.with_suffix(".csv"), infer_schema_length=None)
+    if "seed" not in stored.columns:  # only the means are stored
+        stored = stored.with_columns(seed=pl.lit(None, pl.Int64))
+    # A column without a value has no type.
+    stored = stored.with_columns(each.cast(pl.Float64) for each in stored if each.null_count() == stored.height)
+    with patch.object(sys.modules[chart.__module__], data.__name__, lambda *_, **__: stored):
+        svg = figure_svg(chart(_tables(picture.parent), elr=picture.parent.name in _EFFECTIVE))
+    return renumbered(svg)
+
+
+def renumbered(svg: str) -> str:
+    """The picture with its clips numbered from 1: vl-convert counts them through all pictures of a process."""
+    numbers = {name: f"clip{number}" for number, name in enumerate(dict.fromkeys(re.findall(r"\bclip\d+\b", svg)), 1)}
+    return re.sub(r"\bclip\d+\b", lambda found: numbers[found[0]], svg)
+
+
+def _tables(folder: Path) -> Tables:
+    """The stored tables of a study; the others are empty."""
+    files = {name: folder / f"{file}.csv" for name, file in _WHOLE.items()}
+    return {name: _read(files[name], name) if name in files else empty(name) for name in SCHEMAS}
+
+
+def _read(file: Path, name: str) -> pl.DataFrame:
+    if not file.is_file():
+        return empty(name)
+    return pl.concat([empty(name), pl.read_csv(file, schema_overrides=SCHEMAS[name])], how="diagonal")
+
+
+if __name__ == "__main__":
+    for each in pictures():
+        each.write_text(draw(each), encoding="utf-8")
