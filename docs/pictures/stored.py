@@ -50,9 +50,10 @@ def draw(picture: Path) -> str:
 
 
 def renumbered(svg: str) -> str:
-    """The picture with its clips numbered from 1: vl-convert counts them through all pictures of a process."""
-    numbers = {name: f"clip{number}" for number, name in enumerate(dict.fromkeys(re.findall(r"\bclip\d+\b", svg)), 1)}
-    return re.sub(r"\bclip\d+\b", lambda found: numbers[found[0]], svg)
+    """The picture with its clips and gradients numbered from 1: vl-convert counts them through a whole process."""
+    names = dict.fromkeys(re.findall(r'(?<=id=")(?:clip|gradient_)\d+', svg))
+    numbers = {name: f"part{number}" for number, name in enumerate(names, 1)}
+    return re.sub(r"\b(?:clip|gradient_)\d+\b", lambda found: numbers.get(found[0], found[0]), svg)
 
 
 def _tables(folder: Path) -> Tables:
