@@ -69,8 +69,8 @@ notebooks: $(READY)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False docs/notebooks/*.ipynb
 
 pictures: $(READY)
-	$(BIN)/python docs/pictures/stored.py
 	$(BIN)/python docs/pictures/draw.py watch
+	$(BIN)/python docs/pictures/stored.py
 	rm -rf build/own-search build/ticks
 	cd examples && PATH="$(CURDIR)/$(BIN):$$PATH" lratlas find own_model.toml --folder ../build/own-search
 	cp build/own-search/advice.svg docs/pictures/find.svg

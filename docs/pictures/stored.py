@@ -1,6 +1,6 @@
-"""The pictures of the results, drawn from the tables that are stored next to them.
+"""The pictures of the pages, drawn from the tables that are stored next to them.
 
-python docs/pictures/stored.py          draw all of them again; a test compares them
+python docs/pictures/stored.py [NAME …]          draw all of them again, or those of a folder; a test compares them
 """
 
 import re
@@ -8,14 +8,23 @@ import sys
 from pathlib import Path
 from unittest.mock import patch
 
+import altair as alt
 import polars as pl
 
+from lratlas.report import theme
 from lratlas.report.charts.study_charts import CHARTS
 from lratlas.report.charts.study_data import CHART_DATA
 from lratlas.report.figures import figure_svg
 from lratlas.tables import SCHEMAS, Tables, empty
 
 RESULTS = Path(__file__).parents[1] / "results"
+WATCH = Path(__file__).with_name("watch.svg")
+_REGIMES = {
+    "converging": theme.REGIME_COLOURS["1"],
+    "equilibrium": theme.REGIME_COLOURS["2A"],
+    "diverging": theme.REGIME_COLOURS["3"],
+    "undecided": theme.NEUTRAL,
+}
 # Studies of scale-invariant tasks, whose LRs are effective ones.
 _EFFECTIVE = {"ticks", "ticks-minima", "ticks-threshold", "fashion-convnet", "fashion-resnet", "cifar10-convnet"}
 # Tables of a study that are stored whole, and their files.
@@ -23,10 +32,9 @@ _WHOLE = {"regimes": "regimes", "boundaries": "boundaries", "power_law": "power_
 
 
 def pictures() -> list[Path]:
-    """The pictures of studies with the table that they show next to them."""
-    return sorted(
-        path for path in RESULTS.glob("*/*.svg") if path.stem in CHART_DATA and path.with_suffix(".csv").is_file()
-    )
+    """The pictures with the table that they show next to them."""
+    studies = (path for path in RESULTS.glob("*/*.svg") if path.stem in CHART_DATA)
+    return [WATCH, *sorted(path for path in studies if path.with_suffix(".csv").is_file())]
 
 
 def draw(picture: Path) -> str:
@@ -38,6 +46,8 @@ def draw(picture: Path) -> str:
     Returns:
         The SVG.
     """
+    if picture == WATCH:
+        return renumbered(figure_svg(watch_chart(pl.read_csv(picture.with_suffix(".csv"), infer_schema_length=None))))
     chart, data = CHARTS[picture.stem], CHART_DATA[picture.stem]
     stored = pl.read_csv(picture.with_suffix(".csv"), infer_schema_length=None)
     if "seed" not in stored.columns:  # only the means are stored
@@ -47,6 +57,19 @@ def draw(picture: Path) -> str:
     with patch.object(sys.modules[chart.__module__], data.__name__, lambda *_, **__: stored):
         svg = figure_svg(chart(_tables(picture.parent), elr=picture.parent.name in _EFFECTIVE))
     return renumbered(svg)
+
+
+def watch_chart(rows: pl.DataFrame) -> theme.Drawing:
+    """Losses of three trainings, and a mark at each check in the colour of the regime that `watch` named."""
+    step, loss = alt.X("step:Q").title("step"), alt.Y("loss:Q").scale(type="log").title("training loss")
+    checks = pl.col("regime").is_not_null()
+    line = alt.Chart(theme.inline(rows.filter(~checks))).mark_line(color=theme.NEUTRAL, strokeWidth=1)
+    regime = alt.Color("regime:N").scale(domain=[*_REGIMES], range=[*_REGIMES.values()]).title(None)
+    mark = alt.Chart(theme.inline(rows.filter(checks))).mark_point(filled=True, size=45, opacity=1)
+    layers = alt.LayerChart(
+        layer=[line.encode(x=step, y=loss, detail="series:N"), mark.encode(x=step, y=loss, color=regime)]
+    )
+    return theme.finish(layers.properties(width=545, height=260), "Losses of three trainings and regimes")
 
 
 def renumbered(svg: str) -> str:
@@ -70,4 +93,6 @@ def _read(file: Path, name: str) -> pl.DataFrame:
 
 if __name__ == "__main__":
     for each in pictures():
+        if len(sys.argv) > 1 and each.parent.name not in sys.argv[1:]:
+            continue
         each.write_text(draw(each), encoding="utf-8")
