@@ -40,7 +40,7 @@ EXCEPTIONS: Mapping[str, str] = {
     "`sittings/`": "a folder of the study, with a stored name",
 }
 # Other pages of the repository, and packages and modules below src/lratlas: each stays clean once it is here.
-PAGES: tuple[str, ...] = ()
+PAGES: tuple[str, ...] = ("CONTRIBUTING.md",)
 SOURCES: tuple[str, ...] = ()
 
 
