@@ -54,7 +54,7 @@ def draw(picture: Path) -> str:
         stored = stored.with_columns(seed=pl.lit(None, pl.Int64))
     # A column without a value has no type.
     stored = stored.with_columns(each.cast(pl.Float64) for each in stored if each.null_count() == stored.height)
-    with patch.object(sys.modules[chart.__module__], data.__name__, lambda *_, **__: stored):
+    with patch.object(sys.modules[chart.__module__], data.__name__, return_value=stored):
         svg = figure_svg(chart(_tables(picture.parent), elr=picture.parent.name in _EFFECTIVE))
     return renumbered(svg)
 
