@@ -1,8 +1,8 @@
-# Two commands do everything: `make demo` and `make test`. Each makes the virtual environment if it is not there.
+# `make demo` and `make test` do everything. Each makes the virtual environment if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-# A module that is not kept compiled is compiled by every process anew.
+# Otherwise every process compiles every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: .venv help demo test lint style types suite coverage docs notebooks pictures bundle walk release long chaos benchmark screenshots clean
@@ -10,10 +10,10 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make demo         run the demonstration: the paper's synthetic example and real digits"
 	@echo "make test         linters, type checker and tests"
-	@echo "make lint         linters and type checker alone"
-	@echo "make docs         the site of the documentation, in build/site; warnings are errors"
-	@echo "make notebooks    run the notebooks of the documentation, and keep what they show"
-	@echo "make pictures     draw the pictures of the documentation anew"
+	@echo "make lint         only linters and type checker"
+	@echo "make docs         the documentation site, in build/site; warnings are errors"
+	@echo "make notebooks    run the notebooks of the documentation, and store their outputs"
+	@echo "make pictures     draw the pictures of the documentation again; runs their studies"
 	@echo "make bundle       the script that draws the charts of a page, made by vl-convert"
 	@echo "make coverage     the tests once more, and which lines and branches they run"
 	@echo "make walk         every command of the README and the page of five minutes, in a new environment"
@@ -70,7 +70,8 @@ notebooks: $(READY)
 
 pictures: $(READY)
 	$(BIN)/python docs/pictures/draw.py watch
-	rm -rf build/own-search build/made-up
+	$(BIN)/python docs/pictures/stored.py
+	rm -rf build/own-search build/ticks
 	cd examples && PATH="$(CURDIR)/$(BIN):$$PATH" lratlas find own_model.toml --folder ../build/own-search
 	cp build/own-search/advice.svg docs/pictures/find.svg
 	$(BIN)/lratlas reproduce ticks --folder build/ticks

@@ -1,4 +1,4 @@
-"""A million runs on a thousand GPUs, on paper: how long, how busy the GPUs are, what is on the disk.
+"""A million runs on a thousand GPUs, simulated: time, load of the GPUs, files on the disk.
 
 The real planner plans the study and the real driver feeds simulated workers (`scale_workers.py`), in simulated time.
 What a job takes is assumed from measured figures (`scale_assumed.py`); what LR Atlas itself takes was measured
@@ -99,14 +99,14 @@ def page(found: dict[str, list[dict[str, Any]]], *, runs: int, varied: int) -> s
     """The tables, in Markdown."""
     return "\n\n".join(
         [
-            "# A million runs on a thousand GPUs, on paper",
+            "# A million runs on a thousand GPUs, simulated",
             f"```sh\npython benchmarks/scale.py --runs {runs} --varied {varied} --write\n```",
-            "Simulated, not run; [what it rests on and what follows](../../scale.md).",
+            "Simulated, not run; [assumptions and consequences](../../scale.md).",
             "## The whole study",
             _outcomes(found["whole"]),
-            "## What depends on what is assumed",
+            "## Sensitivity to the assumptions",
             _outcomes(found["varied"]),
-            "## What is on the disk",
+            "## Files on the disk",
             _stored(found["stored"]),
         ]
     )
@@ -159,7 +159,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="A million runs on a thousand GPUs, on paper.")
+    parser = argparse.ArgumentParser(description="A million runs on a thousand GPUs, simulated.")
     parser.add_argument("--runs", type=int, default=1_000_000)
     parser.add_argument("--varied", type=int, default=200_000, help="runs where assumptions are varied")
     parser.add_argument("--write", action="store_true", help="write the files in docs/results/benchmarks")

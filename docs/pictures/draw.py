@@ -1,14 +1,13 @@
-"""The pictures of the documentation that no study has drawn.
+"""What the pictures of the pages show, measured again.
 
-python docs/pictures/draw.py watch                 three trainings, and what `watch` says of each
-python docs/pictures/draw.py report FOLDER         the report of a study, as a browser shows it
+python docs/pictures/draw.py watch                 three trainings and their regimes: watch.csv
+python docs/pictures/draw.py report FOLDER         the report of a study in a browser: report.png, report-accuracy.png
 """
 
 import io
 import sys
 from pathlib import Path
 
-import altair as alt
 import polars as pl
 import torch
 from PIL import Image
@@ -18,22 +17,14 @@ from torch import nn
 
 import lratlas
 from lratlas.models.mlp import MLP
-from lratlas.report import theme
-from lratlas.report.figures import figure_svg
 
 HERE = Path(__file__).parent
 STEPS = 2_000
 ELRS = (1e-3, 2e-2, 2.0)
-COLOURS = {
-    "converging": theme.REGIME_COLOURS["1"],
-    "equilibrium": theme.REGIME_COLOURS["2A"],
-    "diverging": theme.REGIME_COLOURS["3"],
-    "undecided": theme.NEUTRAL,
-}
 
 
 def watched(elr: float) -> tuple[list[float], list[tuple[int, str]]]:
-    """Losses and looks of a scale-invariant net on the unit sphere, trained on 1,200 digits at a constant ELR."""
+    """Losses and regimes of a scale-invariant net on the unit sphere, trained on 1,200 digits at a constant ELR."""
     x, y = (torch.as_tensor(part[:1200]) for part in load_digits(return_X_y=True))
     torch.manual_seed(0)
     model, batches = MLP(64, (64, 64), 10, scale_invariant=True), torch.Generator().manual_seed(0)
@@ -55,25 +46,18 @@ def watched(elr: float) -> tuple[list[float], list[tuple[int, str]]]:
     return losses, [(seen.step, seen.regime) for seen in watch.log]
 
 
-def watch_picture() -> str:
-    """Mean losses of 25 steps each, and a mark at each look in the colour of the regime that it named."""
-    lines, marks = list[dict[str, object]](), list[dict[str, object]]()
+def watch_table() -> pl.DataFrame:
+    """Mean losses of 25 steps each, and the regime at each check."""
+    rows = list[dict[str, object]]()
     for elr in ELRS:
-        losses, looks = watched(elr)
+        losses, checks = watched(elr)
         means = torch.tensor(losses).view(-1, 25).mean(1).tolist()
         series = f"LR {elr:g}"
-        lines += [{"step": 25 * (at + 1), "loss": loss, "series": series} for at, loss in enumerate(means)]
-        marks += [
-            {"step": step, "loss": means[step // 25 - 1], "series": series, "regime": regime} for step, regime in looks
+        rows += [{"series": series, "step": 25 * (at + 1), "loss": loss} for at, loss in enumerate(means)]
+        rows += [
+            {"series": series, "step": step, "loss": means[step // 25 - 1], "regime": regime} for step, regime in checks
         ]
-    step, loss = alt.X("step:Q").title("step"), alt.Y("loss:Q").scale(type="log").title("training loss")
-    line = alt.Chart(theme.inline(pl.DataFrame(lines))).mark_line(color=theme.NEUTRAL, strokeWidth=1)
-    regime = alt.Color("regime:N").scale(domain=[*COLOURS], range=[*COLOURS.values()]).title(None)
-    mark = alt.Chart(theme.inline(pl.DataFrame(marks))).mark_point(filled=True, size=45, opacity=1)
-    layers = alt.LayerChart(
-        layer=[line.encode(x=step, y=loss, detail="series:N"), mark.encode(x=step, y=loss, color=regime)]
-    )
-    return figure_svg(theme.finish(layers.properties(width=545, height=260), "Losses of three trainings and regimes"))
+    return pl.DataFrame(rows, schema_overrides={"regime": pl.String}, infer_schema_length=None)
 
 
 def report_pictures(folder: str) -> dict[str, bytes]:
@@ -101,9 +85,9 @@ def smaller(picture: bytes) -> bytes:
 
 
 def main() -> None:
-    """Draw what is asked for."""
+    """Measure what is asked for."""
     if sys.argv[1] == "watch":
-        (HERE / "watch.svg").write_text(watch_picture(), encoding="utf-8")
+        watch_table().write_csv(HERE / "watch.csv")
     else:
         for name, picture in report_pictures(sys.argv[2]).items():
             (HERE / name).write_bytes(picture)

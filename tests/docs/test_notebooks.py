@@ -15,7 +15,12 @@ CHEAP = {
 }
 # What makes them short: they were trained for longer to be shown.
 SHORT = {
-    "ticks": {"8_000": "100", '"steps": 2_000': '"steps": 20', '"every": 100': '"every": 10', **CHEAP},
+    "ticks": {
+        "8_000": "100",
+        "steps = 2_000": "steps = 20",
+        "every = 100": "every = 10",
+        "compile = false": "compile = false\n\n[trace]\npoints = 5\n\n[measure]\ninterpolation = 3",
+    },
     "own_model": {"epochs=20": "epochs=2", '"epochs": 20': '"epochs": 6', "range(700)": "range(300)", **CHEAP},
 }
 # No notebook shows figures for papers, and none asks for more than one process.
