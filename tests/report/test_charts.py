@@ -9,15 +9,11 @@ import polars as pl
 import pytest
 
 from lratlas.errors import StudyError
+from lratlas.report.charts.catalog import CHARTS, TableChart
+from lratlas.report.charts.geometry import geometry_chart
 from lratlas.report.charts.learned import bands_chart, features_full_chart
-from lratlas.report.charts.study_charts import (
-    CHARTS,
-    TableChart,
-    accuracy_chart,
-    geometry_chart,
-    loss_chart,
-    traces_chart,
-)
+from lratlas.report.charts.quality import accuracy_chart, loss_chart
+from lratlas.report.charts.traces import traces_chart
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.theme import REGIME_COLOURS, Drawing, ramp
 from lratlas.tables import SCHEMAS, Tables, empty

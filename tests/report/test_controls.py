@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 import vl_convert
 
+from lratlas.report.charts.catalog import CHARTS
 from lratlas.report.charts.controls import short
-from lratlas.report.charts.study_charts import CHARTS, accuracy_chart
+from lratlas.report.charts.quality import accuracy_chart
 from lratlas.tables import Tables
 
 # The panels of the other one are many; those of single seeds are in the chart of features.

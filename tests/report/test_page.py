@@ -13,7 +13,7 @@ import pytest
 
 from lratlas.analysis.claims import CLAIMS
 from lratlas.recommendation import COMPARED, Recommendation
-from lratlas.report.charts.study_charts import CHARTS
+from lratlas.report.charts.catalog import CHARTS
 from lratlas.report.page import page
 from lratlas.tables import SCHEMAS, Tables, empty
 

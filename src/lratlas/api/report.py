@@ -9,7 +9,6 @@ from importlib.metadata import version
 from altair.utils.schemapi import debug_mode
 
 from lratlas.errors import LRAtlasError
-from lratlas.report.charts.declared import make_text
 from lratlas.report.figures import figure_files, load_converter
 from lratlas.report.page import page
 from lratlas.report.theme import Drawing
@@ -63,7 +62,6 @@ def page_of(results: Results, found: Drawn, *, live: bool = False) -> str:
         tables=results.tables,
         facts=facts(results),
         missing=found.missing,
-        texts={name: make_text(name, chart) for name, chart in results.declared.items()},
         folder=results.folder,
         live=live,
     )

@@ -9,10 +9,9 @@ import polars as pl
 from lratlas.analysis.comparison import Entry
 from lratlas.analysis.scores import GAIN, Score, fine_tuned_runs, means, score_of
 from lratlas.errors import StudyError
-from lratlas.measure.base import Text
 from lratlas.report import theme
 from lratlas.report.frames import lr_text
-from lratlas.report.theme import Drawing, log_axis
+from lratlas.report.theme import Drawing, Text, log_axis
 from lratlas.text import signed_interval
 
 # Okabe and Ito's colours without yellow, which is faint on white; dashes tell studies apart without any colour.
@@ -112,7 +111,7 @@ def comparison_chart(entries: Sequence[Entry]) -> Drawing:
     )
     one = alt.Chart(alt.InlineData(values=[{"at": 1}])).mark_rule(strokeDash=[3, 3], color=theme.NEUTRAL)
     layers = [one.encode(x=alt.X("at:Q")), lines.add_params(pick, theme.zoom("comparison")), points, targets]
-    return theme.finish(alt.LayerChart(layer=layers).properties(width=640, height=330), TEXT.alt)
+    return theme.finish(alt.LayerChart(layer=layers).properties(width=745, height=360), TEXT)
 
 
 def _entry_score(entry: Entry) -> Score:

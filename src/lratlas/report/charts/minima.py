@@ -12,9 +12,8 @@ from lratlas.errors import StudyError
 from lratlas.report import theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.controls import Control
-from lratlas.report.charts.texts import TEXTS
 from lratlas.report.frames import lr_column, lr_text, name_models, need, over_seeds, repeat_by_seed, stage_order
-from lratlas.report.theme import Drawing, log_axis, source
+from lratlas.report.theme import Drawing, Text, log_axis, source
 from lratlas.tables import Tables, finite, table
 
 _BINS = 40
@@ -75,8 +74,8 @@ def norms_data(tables: Tables) -> pl.DataFrame:
     Returns:
         One row per regime, state and bin, in order, for all seeds together and then for each: ``regime`` (``all``
         without regimes), ``state``, ``seed`` (null: the filters of all seeds), ``flr``, ``log_norm`` (middle of the
-        bin, decades), ``share`` of the filters in the bin, an empty bin at either end, ``spread`` (between the 5 % and
-        95 % quantiles, decades), ``filters``. The PLRs of a regime are pooled.
+        bin, decades), ``share`` of the filters in the bin, an empty bin at either end, ``spread`` (between the 5% and
+        95% quantiles, decades), ``filters``. The PLRs of a regime are pooled.
 
     Raises:
         StudyError: The table ``norms`` is empty, or has no norm above zero of a trained model.
@@ -173,6 +172,17 @@ _SHARPNESS = {
 }
 
 
+_TWO_STAGES_WORDS = Text(
+    heading="Two stages against one",
+    caption="Test accuracy after fine-tuning with each FLR, straight from the higher PLR, straight from the lower "
+    "PLR, and from the higher PLR by way of the lower one: mean over seeds in per cent, with one standard "
+    "deviation either way. Where the third bar is as high as the second, nothing is left of the higher PLR.",
+    alt="Bar charts of the mean test accuracy after fine-tuning, a panel for each pair of pre-training learning "
+    "rates, a group of three bars for each fine-tuning learning rate: from the higher one, from the lower one, and "
+    "from the higher one by way of the lower one.",
+)
+
+
 def two_stages_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     """Test accuracy after two stages beside the direct ways, a panel per pair of PLRs, a group per FLR (Fig. 12).
 
@@ -194,7 +204,7 @@ def two_stages_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     scale = alt.Scale(domain=[0, controls.either(usual, highest, seed)])
     pairs, flrs = (data[name].unique(maintain_order=True).to_list() for name in ("pair", "flr"))
     columns = theme.columns(len(pairs), most=3)
-    width, height = 584 // columns - 10 * columns, 250 if len(pairs) <= 3 else 105
+    width, height = 830 // columns - 10 * columns, 250 if len(pairs) <= 3 else 105
     numbered = width >= _NUMBERED * len(WAY_NAMES) * len(flrs)
     pick = alt.selection_point(name="pick", fields=["way"], bind="legend", toggle="true")
     panels = [
@@ -210,7 +220,17 @@ def two_stages_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         .properties(title=f"PLR {pair}", width=width, height=height)
         for i, pair in enumerate(pairs)
     ]
-    return theme.finish(alt.concat(*panels, columns=columns, spacing=14), TEXTS["two_stages"].alt, seed.parameter)
+    return theme.finish(alt.concat(*panels, columns=columns, spacing=14), _TWO_STAGES_WORDS, seed.parameter)
+
+
+_NORMS_WORDS = Text(
+    heading="How widely the norms of the filters are spread",
+    caption="The norm of the weights of each output filter over the norm of all trained weights, as the share of "
+    "filters in each step of the axis: before training, after pre-training, and after fine-tuning with the lowest "
+    "FLR. All PLRs and seeds of a regime are taken together; filters of norm zero have no place on the axis.",
+    alt="Histograms of the logarithm of the filters' norms, a panel for each regime, with an outline each for the "
+    "models before training, after pre-training and after fine-tuning.",
+)
 
 
 def norms_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -244,12 +264,24 @@ def norms_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         .add_params(*((pick,) if i == 0 else ()))
         .properties(
             title={ALL: "all PLRs", "undecided": "undecided"}.get(regime, f"regime {regime}"),
-            width=594 // columns - 16 * columns,
+            width=840 // columns - 16 * columns,
             height=(280 - 30 * (rows - 1)) // rows,
         )
         for i, regime in enumerate(regimes)
     ]
-    return theme.finish(alt.concat(*panels, columns=columns, spacing=14), TEXTS["norms"].alt, seed.parameter)
+    return theme.finish(alt.concat(*panels, columns=columns, spacing=14), _NORMS_WORDS, seed.parameter)
+
+
+_SHARPNESS_WORDS = Text(
+    heading="Sharpness and test error at equal training loss",
+    caption="A mark for each model, mean over seeds, whose training loss is within a factor of 1.5 of the one "
+    "named: the one that most PLRs have a model at, unless chosen. Test error against the top eigenvalue and the "
+    "trace of the Hessian and the mean norm of mini-batch gradients. Hollow: the eigenvalue did not converge. "
+    "Pre-trained models of regime 3 have found no minimum and are left out.",
+    alt="Three scatter plots of the test error of models of about equal training loss: against the top eigenvalue "
+    "of the Hessian, its trace, and the gradient norm, a mark for each model, coloured by pre-training learning "
+    "rate.",
+)
 
 
 def sharpness_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = False) -> Drawing:
@@ -279,12 +311,12 @@ def sharpness_chart(tables: Tables, *, at_loss: float | None = None, elr: bool =
     panels = [
         _dots(rows, data.drop_nulls([name, "test_error"]), name, pick, seed, elr=elr, first=i == 0)
         .add_params(*((pick,) if i == 0 else ()))
-        .properties(width=160, height=230)
+        .properties(width=240, height=250)
         for i, name in enumerate(_SHARPNESS)
     ]
     level = data["level"][0]
     joined = alt.hconcat(*panels, spacing=14, title=f"at a training loss of about {level:.2g}")
-    return theme.finish(joined, TEXTS["sharpness"].alt, seed.parameter, flr.parameter, count.parameter)
+    return theme.finish(joined, _SHARPNESS_WORDS, seed.parameter, flr.parameter, count.parameter)
 
 
 def _bars(
@@ -296,7 +328,7 @@ def _bars(
         x=alt.X("flr:N")
         .sort(None)
         .title("fine-tuning LR (ELR)" if elr else "fine-tuning LR")
-        .axis(labelAngle=0, labelOverlap="greedy", labelFontSize=9),
+        .axis(labelAngle=0, labelOverlap="greedy", labelFontSize=10),
         xOffset=alt.XOffset("way:N").sort(ways),
         opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
         tooltip=[
@@ -345,7 +377,7 @@ def _dots(
     x = alt.X(f"{name}:Q").scale(_room(data, name, seed, **({"type": "log", "nice": False} if log else _PLAIN)))
     plrs = alt.Scale(
         type="log",
-        range=theme.PLR_RAMP,
+        range=list(theme.ORDERED_RAMP),
         interpolate="lab",
         domain=[data["plr"].quantile(0.0), data["plr"].quantile(1.0)],
     )

@@ -26,7 +26,7 @@ from lratlas.report.theme import EVERY_SEED, Drawing, log_axis
 from lratlas.search.advice import Advice
 from lratlas.text import format_lr
 
-_WIDTH, _HEIGHT = 620, 340
+_WIDTH, _HEIGHT = 745, 400
 _WEIGHTS = {AVERAGED: "averaged", LAST: "last"}
 _ABOVE = 18  # pixels above the plot, for the names of regimes
 _BELOW = 4  # pixels, so that marks at the end of the scale are whole
@@ -48,7 +48,7 @@ def advice_chart(advice: Advice) -> Drawing:
     weights = _weights(advice, "advice")
     pick = alt.selection_point(name="pick", fields=["part"], bind="legend", toggle="true")
     parts = data.unique("steps").sort("steps")["part"].to_list()
-    colour = _by_name("part:N", parts, theme.LENGTH_RAMP, title=["share of a", "full training"])
+    colour = _by_name("part:N", parts, theme.ORDERED_RAMP, title=["share of a", "full training"])
     rows = alt.Chart(theme.inline(data)).transform_filter(weights.passes("weights"))
     base = rows.encode(
         x=_lr_axis(advice),
@@ -62,7 +62,7 @@ def advice_chart(advice: Advice) -> Drawing:
         x=alt.X("lr:Q"), y=alt.Y("drawn:Q"), tooltip=[*_tips(advice), alt.Tooltip("seed:N")]
     )
     layers = [
-        *theme.shading(regimes_data(advice), width=_WIDTH, lettering=10),
+        *theme.shading(regimes_data(advice), width=_WIDTH, lettering=12),
         *good_range(advice),
         *thresholds(advice),
         *recommendation_layers(advice),
@@ -74,7 +74,7 @@ def advice_chart(advice: Advice) -> Drawing:
         *signs(advice, weights),
     ]
     chart = alt.LayerChart(layer=layers, width=_WIDTH, height=_HEIGHT)
-    return theme.finish(chart, advice_text(advice).alt, weights.parameter)
+    return theme.finish(chart, advice_text(advice), weights.parameter)
 
 
 def course_chart(advice: Advice) -> Drawing:
@@ -88,7 +88,7 @@ def course_chart(advice: Advice) -> Drawing:
     weights, x = _weights(advice, "course"), _share_axis([*data["share"], *branches["share"], *whole])
     on = data.filter("went_on").unique("lr").sort("lr")["name"].to_list()
     pick = alt.selection_point(name="pick", fields=["name"], bind="legend", toggle="true")
-    colour = _by_name("name:N", on, theme.PLR_RAMP, title=["LR"])
+    colour = _by_name("name:N", on, theme.ORDERED_RAMP, title=["LR"])
     opacity = alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1))
     rows = alt.Chart(theme.inline(data)).transform_filter(weights.passes("weights"))
     names = alt.Chart(theme.inline(names_data(advice))).transform_filter(weights.passes("weights"))
@@ -117,8 +117,8 @@ def course_chart(advice: Advice) -> Drawing:
         *expectation_layers(advice, x, share=1.0),
         theme.hover(rows.transform_filter("!datum.outside")).encode(x=x, y=alt.Y("drawn:Q"), tooltip=tips),
     ]
-    chart = alt.LayerChart(layer=layers, width=_WIDTH, height=300)
-    return theme.finish(chart, course_text(advice).alt, weights.parameter)
+    chart = alt.LayerChart(layer=layers, width=_WIDTH, height=360)
+    return theme.finish(chart, course_text(advice), weights.parameter)
 
 
 def _weights(advice: Advice, chart: str) -> Control:
@@ -245,7 +245,7 @@ def errors(advice: Advice, weights: Control) -> list[alt.Chart]:
     if data["low"].count() == 0:
         return []
     rows = alt.Chart(theme.inline(data)).transform_filter(weights.is_at(AVERAGED))
-    colour = theme.LENGTH_RAMP[-1]
+    colour = theme.ORDERED_RAMP[-1]
     tips = [
         alt.Tooltip("lr:Q").title("LR").format(theme.LR_FORMAT),
         *(alt.Tooltip(f"{name}:Q").format(_METRIC_FORMAT) for name in ("metric", "low", "high", "best")),

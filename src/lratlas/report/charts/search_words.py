@@ -1,10 +1,9 @@
 """Titles and captions of the charts of a search."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import polars as pl
 
-from lratlas.measure.base import Text
 from lratlas.report.charts.search_data import (
     anneal_data,
     curves_data,
@@ -16,7 +15,8 @@ from lratlas.report.charts.search_data import (
     signs_data,
     window,
 )
-from lratlas.report.frames import lr_column
+from lratlas.report.frames import lr_column, spread
+from lratlas.report.theme import Text
 from lratlas.search.advice import Advice
 
 _NAME = 0.045  # height of a name beside a line, as a share of the scale
@@ -71,25 +71,6 @@ def names_data(advice: Advice) -> pl.DataFrame:
     return names.with_columns(drawn=pl.col("height").map_elements(shown.at, return_dtype=pl.Float64)).drop("height")
 
 
-def spread(places: Sequence[float], *, gap: float) -> list[float]:
-    """Places moved apart until neighbours are a gap from each other; a crowd keeps its middle.
-
-    Example:
-        >>> spread([1.0, 1.0, 5.0], gap=1.0)
-        [0.5, 1.5, 5.0]
-
-    Args:
-        places: Ascending.
-        gap: The least distance.
-    """
-    crowds = list[list[float]]()
-    for place in places:
-        crowds.append([place])
-        while len(crowds) > 1 and _first(crowds[-1], gap) - _last(crowds[-2], gap) < gap:
-            crowds[-2:] = [crowds[-2] + crowds[-1]]
-    return [_first(crowd, gap) + number * gap for crowd in crowds for number in range(len(crowd))]
-
-
 def branches_data(advice: Advice) -> pl.DataFrame:
     """The annealed ends, each as a line from the metric at which the LR began to fall.
 
@@ -105,14 +86,6 @@ def branches_data(advice: Advice) -> pl.DataFrame:
     own = tips.join(left.select("weights", "lr", steps="tip"), on=["lr", "steps"]).with_columns(end=True)
     names = ["weights", "lr", "steps", "share", "metric", "drawn", "end"]
     return pl.concat([left.select(names), own.select(names)]).sort("weights", "lr", "end")
-
-
-def _first(crowd: Sequence[float], gap: float) -> float:
-    return sum(crowd) / len(crowd) - gap * (len(crowd) - 1) / 2
-
-
-def _last(crowd: Sequence[float], gap: float) -> float:
-    return sum(crowd) / len(crowd) + gap * (len(crowd) - 1) / 2
 
 
 def _lrs_failed_later(advice: Advice) -> list[float]:

@@ -6,7 +6,7 @@
   const source = new WeakMap(); // a part of the page → its HTML as it came, before anything was drawn in it
   const remember = part => {
     source.set(part, part.outerHTML);
-    if (part.id === "charts") for (const child of part.children) source.set(child, child.outerHTML);
+    if (part.matches(".charts")) for (const child of part.children) source.set(child, child.outerHTML);
   };
   for (const part of main.children) remember(part);
 
@@ -22,7 +22,7 @@
     remember(part);
     if (part.matches("figure")) part.querySelector(".chart").replaceWith(drawing);
     old.replaceWith(part);
-    if (part.matches("#answer, #verdicts, #found")) lratlas.keepNumbers(part);
+    if (part.matches("#answer, #regimes, #verdicts, #found")) lratlas.keepNumbers(part);
     if (part.matches("figure")) lratlas.adopt(part, old);
   };
   const merge = (old, fresh) => {
@@ -39,7 +39,7 @@
         continue;
       }
       let now = known;
-      if (part.id === "charts") changed += merge(known, part);
+      if (part.matches(".charts")) changed += merge(known, part);
       else if (source.get(known) !== part.outerHTML) {
         replace(known, part);
         now = part;
@@ -67,7 +67,7 @@
 
   // What the reader looks at: the part with the focus if it is in view, else the one at the top.
   const lookedAt = () => {
-    const parts = [...document.querySelectorAll("main > :not(#charts), #charts > *")];
+    const parts = [...document.querySelectorAll("main > :not(.charts), .charts > *")];
     const inView = part => { const { top, bottom } = part.getBoundingClientRect(); return bottom > 60 && top < innerHeight; };
     const part = parts.find(part => part.contains(document.activeElement) && inView(part)) ?? parts.find(inView);
     return part && { id: part.id, top: part.getBoundingClientRect().top };
@@ -90,7 +90,7 @@
     const data = mergeData(fresh);
     const changed = merge(main, fresh.querySelector("main"));
     scrollBack(before);
-    const stale = [...document.querySelectorAll("#charts figure")]
+    const stale = [...document.querySelectorAll(".charts figure")]
       .filter(figure => data.has("spec-" + figure.querySelector(".chart").dataset.chart));
     await Promise.all(stale.map(lratlas.redraw));
     scrollBack(before);
