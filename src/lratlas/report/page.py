@@ -4,7 +4,7 @@ import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
@@ -335,7 +335,7 @@ def page(
 
 def text_of(name: str, chart: Drawing) -> Text:
     """The words that a chart carries; one that carries none is headed by its name."""
-    told: Any = chart.usermeta
+    told = cast("Any", chart).usermeta
     alt = chart.description if isinstance(chart.description, str) else name
     if not isinstance(told, dict):
         return Text(heading=_heading(name), caption="", alt=alt)

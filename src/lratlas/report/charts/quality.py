@@ -186,7 +186,7 @@ def best_lines(tables: Tables) -> list[str]:
     Returns:
         Their names as in `accuracy_data`, those of models that there are.
     """
-    runs = table(tables, "runs")
+    runs = add_missing_columns(table(tables, "runs"), "runs")
     score, flr = score_of(runs), fine_tuned_runs(runs)["flr"].min()
     averages = means(average_runs(runs), score, "plr", "count")
     names = ["pre-training"]
