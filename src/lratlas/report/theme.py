@@ -99,7 +99,6 @@ def plr_axis(*, elr: bool) -> alt.X:
             tickCount=6,
             labelOverlap="greedy",
             grid=False,
-            tickSize=alt.condition("slice(format(datum.value, '.0e'), 0, 2) == '1e'", alt.value(6), alt.value(2.5)),
         )
     )
 

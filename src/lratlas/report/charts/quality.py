@@ -216,7 +216,7 @@ def best_in_words(tables: Tables, best: Recommendation | None) -> str:
     groups = {
         "just above the threshold": sides.near,
         "below the threshold": sides.below,
-        "well above the threshold": sides.beyond,
+        "above the threshold": sides.beyond,
     }
     place = next((name for name, plrs in groups.items() if best.lr in plrs), None)
     if place is None:
@@ -228,7 +228,7 @@ def best_in_words(tables: Tables, best: Recommendation | None) -> str:
         return f"{words}, {place}"
     if gain.low is None:
         return f"{words}, {place} ({seeds_in_words(gain.seeds)})"
-    return f"{words}, {place}" if gain.low > 0 else f"{words}, {place}, but within noise of the best elsewhere"
+    return f"{words}, {place}" if gain.low > 0 else f"{words}, {place}, within noise of other LRs"
 
 
 _FINISHES = (

@@ -33,7 +33,10 @@ const lratlas = (() => {
     const width = Math.max(200, room - 75);
     rest.config = { ...rest.config, legend: { ...rest.config?.legend, orient: "bottom", columns: 2 } };
     if (panels) return { ...rest, vconcat: panels.map(panel => isPicture(panel) ? panel : { ...panel, width }) };
-    return { ...rest, width: Math.min(spec.usermeta?.labelled ? Math.max(200, width - 130) : width, spec.width ?? width) };
+    // There is no room for the names of lines beside the panel.
+    const inside = part => part.mark?.type === "text" && part.mark.align === "left" && part.mark.dx === 8
+      ? { ...part, mark: { ...part.mark, align: "right", dx: -8, dy: -16 } } : part;
+    return { ...rest, layer: rest.layer?.map(inside), width: Math.min(width, spec.width ?? width) };
   };
 
   const controls = place => [...place.querySelectorAll("form.vega-bindings [name]")];
