@@ -4,7 +4,7 @@ import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 
@@ -15,8 +15,18 @@ from lratlas.recommendation import Recommendation
 from lratlas.report.bundle import vega_bundle
 from lratlas.report.charts.catalog import ANSWER
 from lratlas.report.frames import lr_text, regime_bands
-from lratlas.report.shell import BUDGET, DIGITS, downloads, environment, pack_spec, part, policy
-from lratlas.report.theme import REGIME_COLOURS, REGIME_NAMES, Drawing, Text
+from lratlas.report.shell import (
+    BUDGET,
+    DIGITS,
+    downloads,
+    environment,
+    heading,
+    pack_spec,
+    part,
+    policy,
+    text_of,
+)
+from lratlas.report.theme import REGIME_COLOURS, REGIME_NAMES, Drawing
 from lratlas.tables import Tables, table
 
 # Narrower parts, in per cent of the strip, have no room for their name.
@@ -316,7 +326,7 @@ def page(
             figures={name: text_of(name, chart) for name, chart in charts.items()},
             first=next((name for name in charts if name in ANSWER), ""),
             specs={name: pack_spec(chart) for name, chart in charts.items()},
-            missing={_heading(name): reason for name, reason in (missing or {}).items()},
+            missing={heading(name): reason for name, reason in (missing or {}).items()},
             evidence=[heading for heading, _ in EVIDENCE.values()],
             regimes=regime_rows(regimes),
             downloads=downloads(tables),
@@ -331,16 +341,3 @@ def page(
             policy=policy(scripts, live=live),
         )
     )
-
-
-def text_of(name: str, chart: Drawing) -> Text:
-    """The words that a chart carries; one that carries none is headed by its name."""
-    told = cast("Any", chart).usermeta
-    alt = chart.description if isinstance(chart.description, str) else name
-    if not isinstance(told, dict):
-        return Text(heading=_heading(name), caption="", alt=alt)
-    return Text(heading=told["heading"], caption=told["caption"], alt=alt)
-
-
-def _heading(name: str) -> str:
-    return name.replace("_", " ").replace("-", " ").capitalize()

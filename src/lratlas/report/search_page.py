@@ -8,9 +8,8 @@ import polars as pl
 
 from lratlas.report.bundle import vega_bundle
 from lratlas.report.charts.search_data import part_text
-from lratlas.report.charts.search_words import advice_text, course_text
 from lratlas.report.frames import lr_text
-from lratlas.report.shell import compress, environment, pack_spec, part, policy
+from lratlas.report.shell import compress, environment, pack_spec, part, policy, text_of
 from lratlas.report.theme import REGIME_COLOURS, Drawing
 from lratlas.search.advice import Advice
 from lratlas.tables import csv_text
@@ -235,7 +234,9 @@ REGIME_WORDS: Mapping[str, str] = {
 _COLOURS = tuple(REGIME_COLOURS[name] for name in ("1", "2", "3", "undecided"))
 
 
-def advice_page(advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping[str, str]) -> str:
+def advice_page(
+    advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping[str, str], progress: str = "", live: bool = False
+) -> str:
     """The whole advice as one HTML text, looking like a study's report and as closed to the network.
 
     Text given here is shown as it is, never read as HTML.
@@ -244,9 +245,11 @@ def advice_page(advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping
         advice: What the search came to.
         charts: ``advice`` and, where LRs continued, ``course``.
         facts: What the search cost and how the page was made, name by name.
+        progress: How far a search is that is not finished; empty for a finished one.
+        live: The page follows the search through the server that it came from; only that may be asked for anything.
     """
-    scripts = [vega_bundle(), part("report.js"), part("sort.js")]
-    texts = {"advice": advice_text(advice), "course": course_text(advice)}
+    # live.js keeps the page as it came, so it runs before anything is drawn.
+    scripts = [vega_bundle(), *([part("live.js")] if live else []), part("report.js"), part("sort.js")]
     headline, *rest = advice.statement.splitlines()
     tables = {"evidence": advice.evidence, "compared": advice.compared}
     regimes = set(advice.evidence["regime"])
@@ -255,10 +258,11 @@ def advice_page(advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping
         .get_template("advice.html.j2")
         .render(
             headline=headline,
+            progress=progress,
             rest=rest,
             warnings=advice.warnings,
             recipes=recipes(advice),
-            figures={name: texts[name] for name in charts},
+            figures={name: text_of(name, chart) for name, chart in charts.items()},
             specs={name: pack_spec(chart) for name, chart in charts.items()},
             headings=headings(advice),
             rows=evidence_rows(advice),
@@ -269,7 +273,7 @@ def advice_page(advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping
             facts=facts,
             style=part("report.css"),
             scripts=scripts,
-            policy=policy(scripts),
+            policy=policy(scripts, live=live),
         )
     )
 

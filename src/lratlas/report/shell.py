@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any, cast
 
 import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lratlas.report.theme import Drawing, spec_of
+from lratlas.report.theme import Drawing, Text, spec_of
 from lratlas.tables import SCHEMAS, Tables, csv_text
 from lratlas.text import harmless
 
@@ -62,6 +63,20 @@ def policy(scripts: Sequence[str], *, live: bool = False) -> str:
 def pack_spec(chart: Drawing) -> str:
     """A chart's spec as the pages' script unpacks it."""
     return compress(json.dumps(spec_of(chart), allow_nan=False, separators=(",", ":")).encode())
+
+
+def text_of(name: str, chart: Drawing) -> Text:
+    """The words that a chart carries; one that carries none is headed by its name."""
+    told = cast("Any", chart).usermeta
+    alt = chart.description if isinstance(chart.description, str) else name
+    if not isinstance(told, dict):
+        return Text(heading=heading(name), caption="", alt=alt)
+    return Text(heading=told["heading"], caption=told["caption"], alt=alt)
+
+
+def heading(name: str) -> str:
+    """The heading of a chart that carries none, and of one that cannot be drawn."""
+    return name.replace("_", " ").replace("-", " ").capitalize()
 
 
 def _digest(script: str) -> str:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import altair as alt
+import polars as pl
 
 from lratlas.report import theme
 from lratlas.report.charts.controls import Control, control
@@ -20,7 +21,15 @@ from lratlas.report.charts.search_data import (
     signs_data,
     window,
 )
-from lratlas.report.charts.search_words import advice_text, better, branches_data, course_text, courses_data, names_data
+from lratlas.report.charts.search_words import (
+    advice_text,
+    better,
+    branches_data,
+    course_text,
+    courses_data,
+    names_data,
+    projection_data,
+)
 from lratlas.report.frames import lr_column
 from lratlas.report.theme import EVERY_SEED, Drawing, log_axis
 from lratlas.search.advice import Advice
@@ -61,6 +70,13 @@ def advice_chart(advice: Advice) -> Drawing:
     targets = theme.hover(rows.transform_filter(f"{_SEEDS} && !datum.outside")).encode(
         x=alt.X("lr:Q"), y=alt.Y("drawn:Q"), tooltip=[*_tips(advice), alt.Tooltip("seed:N")]
     )
+    ends = data.filter(pl.col("seed").is_null(), ~pl.col("outside")).sort("lr").group_by("weights", "part").last()
+    names = (
+        alt.Chart(theme.inline(ends))
+        .transform_filter(weights.passes("weights"))
+        .mark_text(align="left", dx=8, fontSize=12, fontWeight="bold")
+        .encode(x=alt.X("lr:Q"), y=alt.Y("drawn:Q"), text="part:N", color=colour)
+    )
     layers = [
         *theme.shading(regimes_data(advice), width=_WIDTH, lettering=12),
         *good_range(advice),
@@ -68,8 +84,9 @@ def advice_chart(advice: Advice) -> Drawing:
         *recommendation_layers(advice),
         lines.add_params(pick, theme.zoom("advice")),
         points,
+        names,
         targets,
-        *errors(advice, weights),
+        *errors(advice, weights, colour),
         *expectation_layers(advice, alt.X("lr:Q")),
         *signs(advice, weights),
     ]
@@ -114,6 +131,7 @@ def course_chart(advice: Advice) -> Drawing:
         branch.transform_filter("datum.end").mark_point(
             shape="diamond", size=70, strokeWidth=2, opacity=1, color=ANNEALED
         ),
+        *projection(advice, x, weights),
         *expectation_layers(advice, x, share=1.0),
         theme.hover(rows.transform_filter("!datum.outside")).encode(x=x, y=alt.Y("drawn:Q"), tooltip=tips),
     ]
@@ -165,7 +183,6 @@ def _metric_axis(advice: Advice) -> alt.Y:
         type="linear" if shown.limit is None else "log",
         domain=shown.domain,
         nice=False,
-        zero=False,
         rangeMin=alt.expr(f"height - {_BELOW}"),
         rangeMax=_ABOVE,
     )
@@ -239,25 +256,30 @@ def recommendation_layers(advice: Advice) -> list[alt.Chart]:
     ]
 
 
-def errors(advice: Advice, weights: Control) -> list[alt.Chart]:
-    """The best metric of the longest length as a dotted line, and each LR's difference to it as a bar."""
+def errors(advice: Advice, weights: Control, colour: alt.Color) -> list[alt.Chart]:
+    """At each length every LR's difference to the best one as a bar, and the best of the longest as a dotted line."""
     data = errors_data(advice)
     if data["low"].count() == 0:
         return []
     rows = alt.Chart(theme.inline(data)).transform_filter(weights.is_at(AVERAGED))
-    colour = theme.ORDERED_RAMP[-1]
     tips = [
         alt.Tooltip("lr:Q").title("LR").format(theme.LR_FORMAT),
         *(alt.Tooltip(f"{name}:Q").format(_METRIC_FORMAT) for name in ("metric", "low", "high", "best")),
         alt.Tooltip("seeds:Q"),
     ]
     y, y2 = alt.Y("drawn_low:Q"), alt.Y2("drawn_high:Q")
+    bars = rows.transform_filter("datum.low !== null && !datum.outside").encode(
+        x=alt.X("lr:Q"), color=colour, tooltip=tips
+    )
     return [
-        rows.mark_rule(strokeDash=[1, 3], strokeWidth=1.2, color=colour, clip=True).encode(
-            y=alt.Y("mean(drawn_best):Q")
+        rows.transform_filter("datum.longest")
+        .mark_rule(strokeDash=[1, 3], strokeWidth=1.2, color=theme.ORDERED_RAMP[-1], clip=True)
+        .encode(y=alt.Y("mean(drawn_best):Q")),
+        bars.mark_rule(strokeWidth=1.6, clip=True).encode(y=y, y2=y2),
+        *(
+            bars.mark_tick(orient="horizontal", width=7, thickness=1.6, clip=True).encode(y=alt.Y(f"drawn_{end}:Q"))
+            for end in ("low", "high")
         ),
-        rows.mark_rule(strokeWidth=1.6, color=colour, clip=True).encode(x=alt.X("lr:Q"), y=y, y2=y2, tooltip=tips),
-        *_caps(rows, alt.X("lr:Q"), colour),
     ]
 
 
@@ -289,6 +311,16 @@ def expectation_layers(advice: Advice, x: alt.X, *, share: float | None = None) 
         point.encode(x=x, y=alt.Y("drawn:Q"), tooltip=tips),
         text.encode(x=x, y=alt.Y("drawn:Q"), text=alt.datum("expected")),
     ]
+
+
+def projection(advice: Advice, x: alt.X, weights: Control) -> list[alt.Chart]:
+    """Dashed lines from the ends that the projection is based on to what is expected; none without one."""
+    data = projection_data(advice)
+    if data.is_empty():
+        return []
+    rows = alt.Chart(theme.inline(data)).transform_filter(weights.passes("weights"))
+    line = rows.mark_line(clip=True, strokeDash=[2, 4], strokeWidth=1.4, color=_EXPECTED)
+    return [line.encode(x=x, y=alt.Y("drawn:Q"), detail=alt.Detail("lr:Q"))]
 
 
 def signs(advice: Advice, weights: Control) -> list[alt.Chart]:
@@ -323,12 +355,6 @@ def signs(advice: Advice, weights: Control) -> list[alt.Chart]:
 def away(advice: Advice) -> str:
     """The sign at the worse edge that points at what is beyond it."""
     return "triangle-down" if window(advice).more_is_better else "triangle-up"
-
-
-def _caps(rows: alt.Chart, x: alt.X, colour: str) -> list[alt.Chart]:
-    """The short lines at both ends of a bar."""
-    caps = rows.mark_tick(orient="horizontal", width=7, thickness=1.6, color=colour, clip=True)
-    return [caps.encode(x=x, y=alt.Y(f"drawn_{end}:Q")) for end in ("low", "high")]
 
 
 def _left_is_freer(advice: Advice) -> bool:

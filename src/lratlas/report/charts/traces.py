@@ -86,9 +86,9 @@ def _words(tables: Tables, data: pl.DataFrame) -> Text:
     )
     return Text(
         heading=course_in_words(table(tables, "boundaries")) or "Training loss and gradient norm during pre-training",
-        caption=f"Pre-training, {'mean over seeds' if several else 'one seed'}: a line for each PLR, from "
-        "yellow for the smallest to violet for the largest. In regime 1 loss and gradient fall towards zero; in regime 2 they settle on a plateau; in "
-        f"regime 3 the loss stays at chance level or above.{limit}",
+        caption=f"Pre-training, {'mean over seeds' if several else 'one seed'}: a line for each PLR, from yellow for "
+        "the smallest to violet for the largest. In regime 1 loss and gradient fall towards zero; in regime 2 they "
+        f"settle on a plateau; in regime 3 the loss stays at chance level or above.{limit}",
         alt="Two line charts against the training step: training loss and gradient norm during pre-training on log "
         "axes, one line for each learning rate, from yellow for the smallest learning rate to violet for the largest.",
     )

@@ -1,5 +1,5 @@
 "use strict";
-// Follows a running study: asks for `version`, and where that changed shows the parts of the page that changed.
+// Follows a running study or search: asks for `version`, and where that changed shows the parts of the page that changed.
 (() => {
   const EVERY = 3000; // milliseconds
   const main = document.querySelector("main");
@@ -21,6 +21,8 @@
     const drawing = old.querySelector(":scope .chart");
     remember(part);
     if (part.matches("figure")) part.querySelector(".chart").replaceWith(drawing);
+    const folded = part.querySelectorAll("details");
+    old.querySelectorAll("details").forEach((each, i) => { if (folded[i] && !each.closest(".chart")) folded[i].open = each.open; });
     old.replaceWith(part);
     if (part.matches("#answer, #regimes, #verdicts, #found")) lratlas.keepNumbers(part);
     if (part.matches("figure")) lratlas.adopt(part, old);
@@ -95,7 +97,7 @@
     await Promise.all(stale.map(lratlas.redraw));
     scrollBack(before);
     if (focus && document.activeElement === document.body) main.querySelector(focus)?.focus({ preventScroll: true });
-    const state = main.querySelector(".progress")?.textContent ?? "the study is finished";
+    const state = main.querySelector(".progress")?.textContent ?? "finished";
     if (changed + data.size) lratlas.say(`Updated at ${new Date().toLocaleTimeString()}: ${state}.`);
   };
 
@@ -109,7 +111,7 @@
         lost = false;
       }
     } catch (error) {
-      if (!lost) lratlas.say("No answer from lratlas serve any more; this is what the study said last.");
+      if (!lost) lratlas.say("No answer from lratlas serve any more; this is the last state it showed.");
       lost = true;
     }
     setTimeout(poll, EVERY);
