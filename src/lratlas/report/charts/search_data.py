@@ -252,9 +252,10 @@ def errors_data(advice: Advice) -> pl.DataFrame:
 
     Returns:
         One row per length and LR: ``lr``, ``steps``, ``part`` (of a full training, in words), ``longest`` (of all
-        lengths), ``seeds``, ``metric``, ``near`` (it is within the noise of the best one), ``outside`` (it is
-        beyond the scale), ``best`` (the metric of the best LR), ``low`` and ``high`` (the 90% interval of the difference, around the
-        metric; null for the best LR, which is compared with itself), and the places of the last three on the scale.
+        lengths), ``outside`` (it is beyond the scale), ``seeds``, ``metric``, ``near`` (it is within the noise of the
+        best one), ``best`` (the metric of the best LR), ``low`` and ``high`` (the 90% interval of the difference,
+        around the metric; null for the best LR, which is compared with itself), and the places of the last three on the
+        scale.
     """
     shown, best = window(advice), pl.col("metric").max() if more_is_better(advice) else pl.col("metric").min()
     rows = _with_part(advice.compared.sort("steps", "lr"), advice).with_columns(
