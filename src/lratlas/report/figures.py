@@ -81,6 +81,7 @@ def _face(weight: str) -> str:
 # Widths of figures, in points of 1/72 inch.
 COLUMN, PAGE = 3.25 * 72, 6.75 * 72
 
+_DOTS = 300  # per inch, of bitmaps
 VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 # Pixels that a chart of one panel is drawn wide, so that its lettering is as large as that of the others.
 _PIXELS = 340
@@ -100,6 +101,11 @@ def figure_pdf(chart: Drawing) -> bytes:
 def figure_svg(chart: Drawing) -> str:
     """The same as an SVG, which holds its font; it scales to any width."""
     return with_font(_paper_sized(chart, unit="pt"))
+
+
+def figure_png(chart: Drawing) -> bytes:
+    """The same as a PNG of 300 dots per inch."""
+    return load_converter().svg_to_png(_paper_sized(chart, unit=""), ppi=_DOTS)
 
 
 def figure_files(charts: Mapping[str, Drawing]) -> Iterator[tuple[str, bytes]]:

@@ -35,14 +35,31 @@ def geometry_data(tables: Tables) -> pl.DataFrame:
     Raises:
         StudyError: The table ``pairs`` is empty.
     """
-    rank = pl.min_horizontal(_rank("a"), _rank("b")) + pl.max_horizontal(_rank("a"), _rank("b")) - 1
     return (
-        repeat_by_seed(need(tables, "pairs", "geometry").with_columns(rank=rank))
+        repeat_by_seed(_ranked(tables))
         .group_by("seed", "rank", "plr")
         .agg(*(pl.col(name).median() for name in _MEASURES), seeds=pl.col("one").n_unique())
         .sort("seed", "rank", "plr")
         .select(_pair_name(), "seed", "plr", *_MEASURES, "seeds")
     )
+
+
+def geometry_rows(tables: Tables) -> pl.DataFrame:
+    """Each measured angle and barrier: ``measure``, ``pair`` (in words), ``plr``, ``seed``, ``value``.
+
+    Args:
+        tables: The study's tables; of them only ``pairs``.
+
+    Raises:
+        StudyError: The table ``pairs`` is empty.
+    """
+    rows = _ranked(tables).sort("rank", "plr").with_columns(_pair_name())
+    return rows.unpivot(_MEASURES, index=["pair", "plr", "seed"], variable_name="measure", value_name="value")
+
+
+def _ranked(tables: Tables) -> pl.DataFrame:
+    rank = pl.min_horizontal(_rank("a"), _rank("b")) + pl.max_horizontal(_rank("a"), _rank("b")) - 1
+    return need(tables, "pairs", "geometry").with_columns(rank=rank)
 
 
 def basin_in_words(data: pl.DataFrame, regimes: pl.DataFrame) -> str:

@@ -33,17 +33,41 @@ def features_data(tables: Tables) -> pl.DataFrame:
     Raises:
         StudyError: The table ``features`` is empty.
     """
-    rank = pl.col("accuracy").rank("ordinal", descending=True).over("run").cast(pl.Int64)
-    models = _models(tables, "features")
-    tested = table(tables, "runs").select("run", accuracy="test_accuracy").drop_nulls()
-    whole = models.drop("accuracy").unique("run").join(tested, on="run").with_columns(rank=pl.lit(0, pl.Int64))
     means = (
-        repeat_by_seed(pl.concat([models.with_columns(rank=rank), whole], how="diagonal"))
+        repeat_by_seed(feature_rows(tables))
         .group_by("seed", *_MODEL, "rank", "plr")
         .agg(accuracy=pl.col("accuracy").mean(), seeds=pl.col("one").n_unique())
         .sort("seed", stage_order(), "flr", "count", "rank", "plr")
     )
     return name_models(means).select("stage", "model", "seed", "rank", "plr", "accuracy", "seeds")
+
+
+def feature_rows(tables: Tables) -> pl.DataFrame:
+    """The table of features with the ``rank`` of each within its run, and a row of rank 0 for the test accuracy.
+
+    Args:
+        tables: The study's tables; ``features``, and ``runs`` for the test accuracy.
+
+    Raises:
+        StudyError: The table ``features`` is empty.
+    """
+    rank = pl.col("accuracy").rank("ordinal", descending=True).over("run").cast(pl.Int64)
+    models = _models(tables, "features")
+    tested = table(tables, "runs").select("run", accuracy="test_accuracy").drop_nulls()
+    whole = models.drop("accuracy").unique("run").join(tested, on="run").with_columns(rank=pl.lit(0, pl.Int64))
+    return pl.concat([models.with_columns(rank=rank), whole], how="diagonal")
+
+
+def band_rows(tables: Tables) -> pl.DataFrame:
+    """The table of bands with the name of each ``band``.
+
+    Args:
+        tables: The study's tables; of them only ``bands``.
+
+    Raises:
+        StudyError: The table ``bands`` is empty.
+    """
+    return _name_bands(_models(tables, "bands"))
 
 
 def bands_data(tables: Tables) -> pl.DataFrame:
