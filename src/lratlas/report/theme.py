@@ -230,6 +230,19 @@ def shading(bands: pl.DataFrame, *, width: int, lettering: int = 11) -> list[alt
     return [bars, labels]
 
 
+def line_names(base: alt.Chart, colour: alt.Color, *, lettering: int) -> list[alt.Chart]:
+    """The names of lines beside the panel, each behind a dash of its line's colour.
+
+    Args:
+        base: A chart with a row for each line, whose place is encoded; ``label`` is its name.
+        colour: Of the lines. The name itself has the colour of all text, to be read on any page.
+        lettering: Size of the names, in pixels.
+    """
+    dash = base.mark_tick(orient="horizontal", width=lettering, thickness=3, xOffset=lettering, clip=False)
+    text = base.mark_text(align="left", dx=1.75 * lettering, fontSize=lettering, clip=False)
+    return [dash.encode(color=colour), text.encode(text=alt.Text("label:N"))]
+
+
 def hover(base: alt.Chart) -> alt.Chart:
     """Points without colour over lines that have none, so that each of their values can be read when pointed at.
 

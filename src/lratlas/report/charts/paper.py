@@ -17,7 +17,7 @@ from lratlas.report.theme import Drawing, Text
 from lratlas.tables import Tables
 
 _HEIGHT, _LABEL = 210, 11.5  # pixels, of a panel and from one label to the next
-_ROOM = 105  # pixels beside a panel for the names of its lines
+_ROOM = 115  # pixels beside a panel for the names of its lines
 _WHOLE = 660  # pixels, for all panels with the names beside them
 _MANY = 12  # lines, of which each is thinner
 _RANKED = ("all features", "best feature", "second", "third")
@@ -192,7 +192,8 @@ def _draw_panel(tables: Tables, panel: _Panel, width: int, height: int | None, *
         rows.mark_line(strokeWidth=1.5 if len(colours) <= _MANY else 1, clip=True).encode(y=y),
     ]
     if panel.named and len(colours) > 1:
-        layers.append(_names(panel.rows, ends).encode(x=x, y=alt.Y("mean:Q").scale(scale), color=colour))
+        names = _names(panel.rows, ends).encode(x=x, y=alt.Y("mean:Q").scale(scale))
+        layers += theme.line_names(names, colour, lettering=10)
     return alt.LayerChart(layer=layers).properties(width=width, height=_HEIGHT, title=panel.title)
 
 
@@ -203,11 +204,9 @@ def _outer(names: list[str]) -> list[str]:
 def _names(rows: pl.DataFrame, ends: tuple[float, float]) -> alt.Chart:
     """The names of the lines at their ends, moved apart; of many features only the first ones."""
     last = rows.group_by("series", maintain_order=True).agg(pl.col("plr", "mean").sort_by("plr").last())
-    last = last.with_columns(plr=pl.lit(rows["plr"].max())).filter(
-        ~pl.col("series").str.contains(r"^feature ([4-9]|\d\d)")
-    )
+    last = last.with_columns(plr=pl.lit(rows["plr"].max())).filter(~pl.col("series").str.contains(r"^feature \d"))
     last = last.with_columns(pl.col("mean").clip(*ends)).sort("mean", maintain_order=True)
     gap = _LABEL / (_HEIGHT - theme.HEADROOM) * (ends[1] - ends[0])
     places = pl.Series("mean", spread(last["mean"].to_list(), gap=gap), dtype=pl.Float64)
     placed = last.with_columns(places + max(0.0, *(ends[0] - places.head(1))))
-    return alt.Chart(theme.inline(placed)).mark_text(align="left", dx=5, fontSize=10).encode(text="series:N")
+    return alt.Chart(theme.inline(placed.with_columns(label="series")))

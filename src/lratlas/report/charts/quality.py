@@ -424,18 +424,20 @@ def quality_chart(
     labels = (
         source(ends, by=["series", "stage", "at_first"])
         .chart(f"datum.at_first === ({untouched})", *passes[1:])
-        .mark_text(align="left", dx=8, fontSize=13, fontWeight="bold", clip=False)
-        .encode(x=x, y=alt.Y("mean:Q").scale(scale), text="label:N", color=colour, opacity=faint)
+        .encode(x=x, y=alt.Y("mean:Q").scale(scale), opacity=faint)
     )
     named = len(lines) > 1
-    line, labels = (line, labels.add_params(pick)) if named else (line.add_params(pick), labels)
+    names = theme.line_names(labels, colour, lettering=13) if named else []
+    pickable = names.pop() if named else line
+    pickable = pickable.add_params(pick)
     bands = regime_bands(tables)
     layers = [
         *theme.shading(bands, width=_WIDTH),
         *theme.marked(tables, best),
         band,
-        line.add_params(theme.zoom(name)),
-        *([labels] if named else []),
+        (line if named else pickable).add_params(theme.zoom(name)),
+        *names,
+        *([pickable] if named else []),
         *theme.pointed(bands),
     ]
     chart = alt.LayerChart(layer=layers).properties(width=_WIDTH, height=_HEIGHT)

@@ -75,7 +75,7 @@ def advice_chart(advice: Advice) -> Drawing:
         alt.Chart(theme.inline(ends))
         .transform_filter(weights.passes("weights"))
         .mark_text(align="left", dx=8, fontSize=12, fontWeight="bold")
-        .encode(x=alt.X("lr:Q"), y=alt.Y("drawn:Q"), text="part:N", color=colour)
+        .encode(x=alt.X("lr:Q"), y=alt.Y("drawn:Q"), text="part:N")
     )
     layers = [
         *theme.shading(regimes_data(advice), width=_WIDTH, lettering=12),

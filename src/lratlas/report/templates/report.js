@@ -34,8 +34,9 @@ const lratlas = (() => {
     rest.config = { ...rest.config, legend: { ...rest.config?.legend, orient: "bottom", columns: 2 } };
     if (panels) return { ...rest, vconcat: panels.map(panel => isPicture(panel) ? panel : { ...panel, width }) };
     // There is no room for the names of lines beside the panel.
-    const inside = part => part.mark?.type === "text" && part.mark.align === "left" && part.mark.dx === 8
-      ? { ...part, mark: { ...part.mark, align: "right", dx: -8, dy: -16 } } : part;
+    const inside = part => part.mark?.type === "text" && part.encoding?.text?.field === "label" && part.mark.align === "left"
+      ? { ...part, mark: { ...part.mark, align: "right", dx: -30, dy: -14 } }
+      : part.mark?.type === "tick" && part.mark.xOffset > 0 ? { ...part, mark: { ...part.mark, xOffset: -15, yOffset: -14 } } : part;
     return { ...rest, layer: rest.layer?.map(inside), width: Math.min(width, spec.width ?? width) };
   };
 
@@ -125,7 +126,14 @@ const lratlas = (() => {
   // Unpacked beforehand, since printing does not wait; what is left to do in beforeprint is done at once.
   const unpackAll = async () => { for (const figure of figures()) await specText(figure.querySelector(".chart").dataset.chart); };
   addEventListener("load", () => (window.requestIdleCallback ?? setTimeout)(unpackAll));
-  addEventListener("beforeprint", () => figures().forEach(drawOnce));
+  const folded = () => [...document.querySelectorAll("main details:not(.chart *)")];
+  let unfolded = [];
+  addEventListener("beforeprint", () => {
+    figures().forEach(drawOnce);
+    unfolded = folded().filter(each => !each.open);
+    unfolded.forEach(each => { each.open = true; });
+  });
+  addEventListener("afterprint", () => unfolded.forEach(each => { each.open = false; }));
 
   let width = innerWidth, resizing;
   addEventListener("resize", () => {
