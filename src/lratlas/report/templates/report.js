@@ -60,7 +60,7 @@ const lratlas = (() => {
   const lrOf = mark => {
     const lr = mark?.datum?.plr;
     const several = mark?.mark?.marktype === "line" && mark.mark.items[0].datum.plr !== mark.mark.items.at(-1).datum.plr;
-    return typeof lr === "number" && !several ? lr : 0;
+    return typeof lr === "number" && !several && !mark.datum.label ? lr : 0; // the name of a line is at no LR
   };
   const pointAt = lr => {
     if (lr === pointed) return;
