@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from lratlas.config import extras
 from lratlas.errors import StudyError
 from lratlas.report.charts.catalog import CHARTS, TableChart
 from lratlas.report.charts.geometry import geometry_chart
@@ -36,6 +37,10 @@ def test_every_chart_validates_and_is_described(specs: dict[str, Any], name: str
     spec = specs[name]
     assert len(spec["description"]) > 40
     assert json.loads(json.dumps(spec, allow_nan=False)) == spec
+
+
+def test_no_custom_measurement_can_have_the_name_of_a_chart() -> None:
+    assert {*CHARTS, "accuracy_at_loss", "ticks", "band_picture"} == set(extras.CHARTS)
 
 
 @pytest.mark.parametrize("name", CHARTS)

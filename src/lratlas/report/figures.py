@@ -85,6 +85,7 @@ _DOTS = 300  # per inch, of bitmaps
 VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 # Pixels that a chart of one panel is drawn wide, so that its lettering is as large as that of the others.
 _PIXELS = 340
+_PAGE_PIXELS = 780  # of several panels
 _LETTERING = {"labelFontSize": 10, "titleFontSize": 11}
 
 Spec = dict[str, Any]
@@ -125,6 +126,8 @@ def figure_files(charts: Mapping[str, Drawing]) -> Iterator[tuple[str, bytes]]:
 def _paper_sized(chart: Drawing, *, unit: str) -> str:
     spec = _still(spec_of(chart))
     panels = {"hconcat", "vconcat", "concat"} & spec.keys()
+    for name in panels:
+        spec = _squeeze(spec, name)
     return _scale_svg(_picture(json.dumps(spec), narrow=not panels), PAGE if panels else COLUMN, unit)
 
 
@@ -170,6 +173,22 @@ def _narrow(spec: Spec) -> str:
             break
         svg = wider
     return svg
+
+
+def _squeeze(spec: Spec, name: str) -> Spec:
+    """Panels less wide than on a screen, so that their lettering can be read on paper."""
+    panels: list[Spec] = spec[name]
+    excess = _size(_render(spec))[0] - _PAGE_PIXELS
+    if excess <= 0 or any(_is_image(panel) for panel in panels):
+        return spec
+    row = sum(panel["width"] for panel in panels[: spec.get("columns", len(panels))])
+    factor = max(1 - excess / row, 0.5)
+    return spec | {name: [panel | {"width": round(factor * panel["width"])} for panel in panels]}
+
+
+def _is_image(panel: Spec) -> bool:
+    mark = panel.get("mark")
+    return isinstance(mark, dict) and mark.get("type") == "image"  # pyright: ignore[reportUnknownMemberType]
 
 
 def _size(svg: str) -> tuple[float, float]:

@@ -252,7 +252,7 @@ def features_full_chart(tables: Tables, *, elr: bool = False) -> Drawing:
             tables,
             width=905 // columns - 50,
             height=_SMALL,
-            lettering=9,
+            lettering=10,
         ).properties(title=model.rpartition(", ")[2])
         for i, model in enumerate(models)
     ]
@@ -285,7 +285,7 @@ def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     seed = controls.seed_control(data, "bands")
     choices = (seed, *(kind.choice for kind in kinds))
     pick = alt.selection_point(name="pick", fields=["band"], bind="legend", toggle="true")
-    height, shown = _HEIGHT if len(ways) == 1 else 190, _default_rows(data, kinds)
+    height, shown = _HEIGHT if len(ways) == 1 else 165, _default_rows(data, kinds)
     scale = controls.scale(shown, data, ("accuracy", "accuracy"), *choices, share=True, height=height)
     names = data.sort("low", "high")["band"].unique(maintain_order=True).to_list()
     packed = source(data.drop("stage", "low", "high"), by=["model", "kept", "band", "seed"])

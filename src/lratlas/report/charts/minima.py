@@ -342,7 +342,7 @@ def _bars(
         color=alt.Color("way:N").scale(_WAY_COLOURS).sort(ways).title(None).legend(orient="bottom", labelLimit=250),
     )
     deviations = base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("low:Q").scale(scale), y2=alt.Y2("high:Q"))
-    numbers = base.mark_text(dy=-5, fontSize=9, baseline="bottom").encode(
+    numbers = base.mark_text(dy=-5, fontSize=10, baseline="bottom").encode(
         y=alt.Y("high:Q").scale(scale), text=alt.Text("number:N")
     )
     return alt.LayerChart(layer=[bars, deviations, *([numbers] if numbered else [])])
