@@ -101,7 +101,7 @@ def test_a_gain_is_the_same_wherever_it_is_shown(whole: Atlas, claim: str, of: s
     ((effect, low, high),) = whole.table("claims").filter(claim=claim).select("effect", "low", "high").rows()
     assert None not in (effect, low, high)
     assert (row[f"{of}_gain"], row[f"{of}_gain_low"], row[f"{of}_gain_high"]) == (effect, low, high)
-    said = f"{plain(100 * effect)} points (95 % interval {signed_interval(100 * low, 100 * high)}"
+    said = f"{plain(100 * effect)} points (95% interval {signed_interval(100 * low, 100 * high)}"
     page = unescape(page_of(whole, Drawn(charts={}, missing={})))
     assert f"{GAIN} is {said}" in page
     (sentence,) = [text for text in whole.summary if said.replace("interval", "interval over seeds") in text]

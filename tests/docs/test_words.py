@@ -33,7 +33,7 @@ def test_the_page_on_regimes_has_the_other_numbers() -> None:
         f"mean losses of {regimes.BLOCKS} blocks of the last half",
         f"fewer than {regimes.FEWEST_BLOCKS} blocks",
         f"at {MeasureSpec().interpolation} points (`measure.interpolation`)",
-        f"a {COVERAGE:.0%} interval for the median".replace("%", " %"),
+        f"a {COVERAGE:.0%} interval for the median",
         f"the weight average SWA-{GEOMETRY_COUNT}",
     ):
         assert sentence in REGIMES.replace("\n", " "), sentence

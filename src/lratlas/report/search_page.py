@@ -137,7 +137,7 @@ def recipes(advice: Advice) -> list[Recipe]:
         code=_AVERAGE.format(
             steps=advice.steps,
             one=one,
-            lr=_number(advice.lr),
+            lr=lr_text(advice.lr),
             better=">" if advice.direction == "maximize" else "<",
         ),
     )
@@ -146,7 +146,7 @@ def recipes(advice: Advice) -> list[Recipe]:
         words=f"The LR goes linearly to zero over the last fifth of the {advice.counted}, as"
         f' advice.lr_at({one}, finish="anneal")'
         " says. Where parameter groups have different LRs, multiply all by the same factor.",
-        code=_ANNEAL.format(steps=advice.steps, one=one, lr=_number(advice.lr), part=f"{advice.steps / 5:g}"),
+        code=_ANNEAL.format(steps=advice.steps, one=one, lr=lr_text(advice.lr), part=f"{advice.steps / 5:g}"),
     )
     ways = [anneal, average] if advice.finish == "anneal" else [average, anneal]
     return [*ways, *_continuation_recipes(advice)]
@@ -157,7 +157,7 @@ def _schedule_recipe(advice: Advice) -> Recipe:
         heading="Keep your schedule",
         words="The advised LR is what the schedule multiplies: give it to the optimizer as the initial LR, and keep the"
         " scheduler and the warm-up as they are.",
-        code=f"optimizer = make_optimizer(lr={_number(advice.lr or 0.0)})\n",
+        code=f"optimizer = make_optimizer(lr={lr_text(advice.lr or 0.0)})\n",
     )
 
 
@@ -169,9 +169,9 @@ def _continuation_recipes(advice: Advice) -> list[Recipe]:
     return [
         Recipe(
             heading="Start from the search's checkpoint",
-            words=f"The search has trained {done:,} of the {advice.length(advice.steps)} at LR {lr:.3g}, the nearest"
-            " one that it tried. Its weights are in the checkpoint; the state of the optimizer is not, and starts from"
-            " scratch."
+            words=f"The search has trained {done:,} of the {advice.length(advice.steps)} at LR {lr_text(lr)}, the"
+            " nearest one that it tried. Its weights are in the checkpoint; the state of the optimizer is not,"
+            " and starts from scratch."
             f"{_describe_missed(done, advice.steps)}",
             code=_CONTINUE.format(checkpoint=advice.checkpoint.name, done=done, steps=advice.steps, one="step"),
         )
@@ -202,10 +202,6 @@ def parse_segment(segment: str) -> tuple[float, int]:
     """
     start, _, steps = segment.rpartition("-to")
     return float(start.partition("-seed")[0].removeprefix("lr")), int(steps)
-
-
-def _number(lr: float) -> str:
-    return f"{lr:.3g}"
 
 
 METHOD = (

@@ -11,9 +11,9 @@ import altair as alt
 import polars as pl
 
 from lratlas.recommendation import Recommendation
-from lratlas.report.frames import lr_column, lr_text, regime_bands
+from lratlas.report.frames import regime_bands
 from lratlas.tables import Tables, harmless_table, table
-from lratlas.text import harmless_parts
+from lratlas.text import format_lr, harmless_parts
 
 Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart | alt.ConcatChart | alt.Chart
 
@@ -305,7 +305,8 @@ def marked(tables: Tables, best: Recommendation | None = None, *, lettering: int
     )
     layers, left = list[alt.Chart](), best is None or found.is_empty() or found["at"][0] <= best.lr
     if not found.is_empty():
-        rows = alt.Chart(inline(found.with_columns(name=pl.lit("threshold ") + lr_column("at"))))
+        name = f"threshold {format_lr(found['at'][0])}"
+        rows = alt.Chart(inline(found.with_columns(name=pl.lit(name))))
         tips = _lr_tips({"at": "convergence threshold", "low": "low", "high": "high"})
         layers += [
             rows.mark_rect(opacity=0.25, color=NEUTRAL, clip=True).encode(
@@ -315,7 +316,7 @@ def marked(tables: Tables, best: Recommendation | None = None, *, lettering: int
             *_named(rows, "at", left=left, lettering=lettering),
         ]
     if best:
-        row = {"lr": best.lr, "low": best.low, "high": best.high, "name": f"use {lr_text(best.lr)}"}
+        row = {"lr": best.lr, "low": best.low, "high": best.high, "name": f"use {format_lr(best.lr)}"}
         rows = alt.Chart(inline(pl.DataFrame([row])))
         tips = _lr_tips({"lr": "recommended LR", "low": "as good from", "high": "to"})
         layers += [

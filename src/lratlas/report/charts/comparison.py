@@ -173,7 +173,7 @@ ABSENT = "–"
 Row = Mapping[str, Any]
 
 NOTE = (
-    f"Intervals are 95 %, over seeds; – is what a study lacks. A gain is {GAIN}, paired by seed. The good range: "
+    f"Intervals are 95%, over seeds; – is what a study lacks. A gain is {GAIN}, paired by seed. The good range: "
     "neighbouring PLRs within one point of the best (one per cent of a loss)."
 )
 
@@ -213,7 +213,7 @@ def _multiple(column: str) -> Callable[[Row], str]:
 
 
 def _score(column: str) -> Callable[[Row], str]:
-    return lambda row: _text(row[column], lambda value: f"{100 * value:.1f} %" if _is_share(row) else f"{value:.4g}")
+    return lambda row: _text(row[column], lambda value: f"{100 * value:.1f}%" if _is_share(row) else f"{value:.4g}")
 
 
 def _gain(of: str) -> Callable[[Row], str]:

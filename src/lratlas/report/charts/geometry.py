@@ -5,9 +5,10 @@ import polars as pl
 
 from lratlas.report import theme
 from lratlas.report.charts import controls
-from lratlas.report.frames import lr_text, need, over_seeds, regime_bands, regimes_in_words, repeat_by_seed
+from lratlas.report.frames import need, over_seeds, regime_bands, regimes_in_words, repeat_by_seed
 from lratlas.report.theme import Drawing, Text, source
 from lratlas.tables import Tables, table
+from lratlas.text import format_lr
 from lratlas.thresholds import DEFAULTS
 
 _ENDS = ("low", "high", "swa")
@@ -87,7 +88,7 @@ def basin_in_words(data: pl.DataFrame, regimes: pl.DataFrame) -> str:
     if joined.is_empty():
         return f"At no LR are all solutions connected: some barrier exceeds {DEFAULTS.barrier:.0%}"
     parts = worst.with_columns(part=pl.col("joined").rle_id()).filter("joined")
-    low, high = (lr_text(joined["plr"][at]) for at in (0, -1))
+    low, high = (format_lr(joined["plr"][at]) for at in (0, -1))
     if parts["part"].n_unique() > 1 or low == high:
         where = "at " + ", ".join(_range(part["plr"]) for part in parts.partition_by("part", maintain_order=True))
     else:
@@ -95,11 +96,11 @@ def basin_in_words(data: pl.DataFrame, regimes: pl.DataFrame) -> str:
     if joined.height == worst.height:
         return f"No notable test barrier between the solutions of one LR, {where}"
     peak = worst.sort("barrier").row(-1, named=True)
-    return f"No notable test barrier {where}; elsewhere up to {peak['barrier']:.1%}, at {lr_text(peak['plr'])}"
+    return f"No notable test barrier {where}; elsewhere up to {peak['barrier']:.1%}, at {format_lr(peak['plr'])}"
 
 
 def _range(plrs: pl.Series) -> str:
-    return " to ".join(dict.fromkeys((lr_text(plrs[0]), lr_text(plrs[-1]))))
+    return " to ".join(dict.fromkeys((format_lr(plrs[0]), format_lr(plrs[-1]))))
 
 
 def _words(tables: Tables, data: pl.DataFrame) -> Text:

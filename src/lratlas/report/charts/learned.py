@@ -11,9 +11,10 @@ from lratlas.errors import StudyError
 from lratlas.report import theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.controls import Control
-from lratlas.report.frames import lr_text, name_models, need, over_seeds, repeat_by_seed, stage_order
+from lratlas.report.frames import name_models, need, over_seeds, repeat_by_seed, stage_order
 from lratlas.report.theme import Drawing, Source, Text, source
 from lratlas.tables import STAGES, Tables, table
+from lratlas.text import format_lr
 
 _MODEL = ("stage", "flr", "count")
 
@@ -148,7 +149,7 @@ def features_in_words(data: pl.DataFrame) -> str:
     top = first.sort(pl.col("accuracy") - pl.col("next"), "plr").row(-1, named=True)
     if top["accuracy"] - top["next"] < _LEAD:
         return "No feature stands out at any LR"
-    return f"One feature stands out at {lr_text(top['plr'])}: {top['accuracy']:.0%}, the next {top['next']:.0%}"
+    return f"One feature stands out at {format_lr(top['plr'])}: {top['accuracy']:.0%}, the next {top['next']:.0%}"
 
 
 def bands_in_words(data: pl.DataFrame, regimes: pl.DataFrame) -> str:
@@ -173,8 +174,8 @@ def bands_in_words(data: pl.DataFrame, regimes: pl.DataFrame) -> str:
     if len(parts) == 2:
         low, high = parts
         return (
-            f"Read best alone: band {low['band'][0]} up to {lr_text(low['plr'][-1])}, "
-            f"band {high['band'][0]} from {lr_text(high['plr'][0])}"
+            f"Read best alone: band {low['band'][0]} up to {format_lr(low['plr'][-1])}, "
+            f"band {high['band'][0]} from {format_lr(high['plr'][0])}"
         )
     return _BANDS_WORDS.heading
 

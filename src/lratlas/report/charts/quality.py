@@ -34,6 +34,7 @@ from lratlas.report.frames import (
 )
 from lratlas.report.theme import EVERY_SEED, Drawing, Text, source
 from lratlas.tables import STAGES, Tables, add_missing_columns, direct, drop_diverged_scores, finite, table
+from lratlas.text import format_lr
 
 _WIDTH, _HEIGHT = 705, 390  # pixels, without the axis and the labels on the right
 _LABEL = 17  # pixels from one label to the next
@@ -209,7 +210,7 @@ def best_in_words(tables: Tables, best: Recommendation | None) -> str:
     """
     if best is None:
         return ""
-    words = f"Best from {lr_text(best.lr)}"
+    words = f"Best from {format_lr(best.lr)}"
     if best.at_edge:
         return f"{words}, the edge of the range tested"
     sides, runs = sides_of(tables), tables["runs"]
@@ -508,7 +509,8 @@ def _apart(ends: pl.DataFrame, frame: _Frame) -> pl.DataFrame:
     rows = ends.with_columns(mean=value).sort("mean", maintain_order=True)
     gap = _LABEL / (_HEIGHT - theme.HEADROOM) * (high - low)
     moved = pl.Series("mean", spread(rows["mean"].to_list(), gap=gap), dtype=pl.Float64)
-    return rows.with_columns(moved.exp() if frame.log else moved)
+    # ``place`` is that from the top, for where there is no room beside the panel.
+    return rows.with_columns(moved.exp() if frame.log else moved, place=pl.int_range(rows.height - 1, -1, -1))
 
 
 def _recommended(tables: Tables, *, elr: bool) -> Recommendation | None:

@@ -70,7 +70,12 @@ def advice_chart(advice: Advice) -> Drawing:
     targets = theme.hover(rows.transform_filter(f"{_SEEDS} && !datum.outside")).encode(
         x=alt.X("lr:Q"), y=alt.Y("drawn:Q"), tooltip=[*_tips(advice), alt.Tooltip("seed:N")]
     )
-    ends = data.filter(pl.col("seed").is_null(), ~pl.col("outside")).sort("lr").group_by("weights", "part").last()
+    ends = (
+        data.filter(pl.col("seed").is_null(), ~pl.col("outside"))
+        .sort("lr")
+        .group_by("weights", "part", maintain_order=True)
+        .last()
+    )
     names = (
         alt.Chart(theme.inline(ends))
         .transform_filter(weights.passes("weights"))

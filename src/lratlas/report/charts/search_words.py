@@ -15,9 +15,10 @@ from lratlas.report.charts.search_data import (
     signs_data,
     window,
 )
-from lratlas.report.frames import lr_column, lr_text, spread
+from lratlas.report.frames import lr_column, spread
 from lratlas.report.theme import Text
 from lratlas.search.advice import Advice
+from lratlas.text import format_lr
 
 _NAME = 0.045  # height of a name beside a line, as a share of the scale
 
@@ -109,12 +110,12 @@ def advice_in_words(advice: Advice) -> str:
         return {"not_learned": "No LR has learned anything yet", "diverged": "All LRs diverged"}.get(
             advice.verdict, "Validation metric against the LR"
         )
-    low, high = lr_text(advice.low), lr_text(advice.high)
+    low, high = format_lr(advice.low), format_lr(advice.high)
     if advice.lr is None:
         return f"No LR from {low} to {high} is clearly better than the others"
     if low == high:
-        return f"Best at {lr_text(advice.lr)}"
-    return f"Best around {lr_text(advice.lr)}; good range {low} to {high}"
+        return f"Best at {format_lr(advice.lr)}"
+    return f"Best around {format_lr(advice.lr)}; good range {low} to {high}"
 
 
 def course_in_words(advice: Advice) -> str:

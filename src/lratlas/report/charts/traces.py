@@ -9,9 +9,10 @@ from lratlas.errors import StudyError
 from lratlas.report import theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.quality import loss_limit
-from lratlas.report.frames import lr_text, need
+from lratlas.report.frames import need
 from lratlas.report.theme import POINTED, Drawing, Text, source
 from lratlas.tables import Tables, table
+from lratlas.text import format_lr
 
 # Enough to see every bend of a curve on a screen, few enough for 30 curves to draw at once.
 _TRACE_POINTS = 150
@@ -68,9 +69,9 @@ def course_in_words(boundaries: pl.DataFrame) -> str:
     ends = {row["boundary"]: row for row in boundaries.drop_nulls("value").to_dicts()}
     converges, diverges = ends.get("convergence"), ends.get("divergence")
     parts = [
-        f"converges up to {lr_text(converges['below'])}" if converges else "",
-        f"stays on a plateau from {lr_text(converges['above'])}" if converges else "",
-        f"diverges from {lr_text(diverges['above'])}" if diverges else "",
+        f"converges up to {format_lr(converges['below'])}" if converges else "",
+        f"stays on a plateau from {format_lr(converges['above'])}" if converges else "",
+        f"diverges from {format_lr(diverges['above'])}" if diverges else "",
     ]
     *first, last = [part for part in parts if part] or [""]
     return f"Training {' and '.join(filter(None, (', '.join(first), last)))}" if last else ""

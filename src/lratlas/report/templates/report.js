@@ -33,10 +33,11 @@ const lratlas = (() => {
     const width = Math.max(200, room - 75);
     rest.config = { ...rest.config, legend: { ...rest.config?.legend, orient: "bottom", columns: 2 } };
     if (panels) return { ...rest, vconcat: panels.map(panel => isPicture(panel) ? panel : { ...panel, width }) };
-    // There is no room for the names of lines beside the panel.
-    const inside = part => part.mark?.type === "text" && part.encoding?.text?.field === "label" && part.mark.align === "left"
-      ? { ...part, mark: { ...part.mark, align: "right", dx: -30, dy: -14 } }
-      : part.mark?.type === "tick" && part.mark.xOffset > 0 ? { ...part, mark: { ...part.mark, xOffset: -15, yOffset: -14 } } : part;
+    // There is no room for the names of lines beside the panel: they stand in its upper right corner.
+    const corner = { x: { value: { expr: "width" } }, y: { value: { expr: "48 + 18 * datum.place" } } };
+    const marks = { text: { align: "right", dx: -26 }, tick: { xOffset: -14 } };
+    const inside = part => part.mark?.type in marks && (part.encoding?.text?.field === "label" || part.mark.xOffset > 0)
+      ? { ...part, mark: { ...part.mark, ...marks[part.mark.type] }, encoding: { ...part.encoding, ...corner } } : part;
     return { ...rest, layer: rest.layer?.map(inside), width: Math.min(width, spec.width ?? width) };
   };
 
