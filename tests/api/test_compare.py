@@ -168,7 +168,7 @@ def test_in_words_each_study_is_a_column(whole: Atlas, copied: Copied) -> None:
     assert cells["seeds"] == "3"
     assert cells["fine-tuned, lowest FLR"] == "1e-3"
     assert cells["average, checkpoints"] == "2"
-    assert cells["fine-tuned, score"] == f"{100 * found.table['best_score'][1]:.1f} %"
+    assert cells["fine-tuned, score"] == f"{100 * found.table['best_score'][1]:.1f}%"
     assert cells["convergence threshold (1 to 2)"].count(" to ") == 1  # the interval
 
 

@@ -16,6 +16,7 @@ from lratlas.search.regimes import Bracket, levels
 from lratlas.search.segments import Segment, SegmentResult, make_segment
 from lratlas.search.settings import Search
 from lratlas.tables import SCHEMAS
+from lratlas.text import format_lr
 from search.find_helpers import STEPS, Answer, Valley, a_search, cost, diverged, failed, normal, result, searched
 
 
@@ -134,7 +135,7 @@ def test_while_metrics_are_at_chance_nothing_was_learned(budget: float):
     advice = advised(search, Valley(chance=2.0, until=10**9, noise=1e-3))
     assert (advice.verdict, advice.lr, advice.low, advice.high) == ("not_learned", None, None, None)
     assert re.match(r"Nothing has been learned yet: in up to [\d,]+ steps no LR from 1e-5 to 1e0 did", advice.reason)
-    assert advice.reason.endswith("(2). Train for longer, or try larger LRs than 1.")
+    assert advice.reason.endswith("(2). Train for longer, or try larger LRs than 1e0.")
     assert advice.segment is None
 
 
@@ -152,7 +153,7 @@ def test_where_all_diverge_smaller_ones_are_recommended():
     smallest = advice.evidence["lr"].min()
     assert isinstance(smallest, float)
     assert smallest < 1.0
-    assert f"down to {smallest:.2g}: try below {smallest / 10:.2g}" in advice.reason
+    assert f"down to {format_lr(smallest)}: try below {format_lr(smallest / 10)}" in advice.reason
     assert math.isnan(advice.best)
     assert (advice.convergence, advice.divergence, advice.segment) == (None, None, None)
     assert str(advice).startswith("No LR is advised.\nAll ")

@@ -14,6 +14,7 @@ from lratlas.search.regimes import Bracket
 from lratlas.search.rungs import enough
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import Search
+from lratlas.text import format_lr
 from report.search_helpers import advice, row
 from search.find_helpers import STEPS, Answer, Valley, a_search, diverged, failed, result, scaled, searched
 
@@ -70,7 +71,7 @@ def test_thresholds_are_said_where_they_were_seen():
     assert "failed to learn" not in made().statement
     found = made(convergence=Bracket(below=0.01, above=0.0316), divergence=Bracket(below=1, above=3.16))
     assert "\nThe convergence threshold is between 1e-2 and 3.2e-2. LR 3.2e0 failed to learn;" in found.statement
-    assert "the next smaller LR that was tried is 1.\n" in found.statement
+    assert "the next smaller LR that was tried is 1e0.\n" in found.statement
 
 
 def test_warnings_follow_on_lines_of_their_own():
@@ -169,7 +170,7 @@ def test_a_metric_that_gets_worse_with_more_steps_is_said():
     fallen = warning.split("got worse with more steps at ")[1].split(":")[0].split(", ")
     longest = found.longest()
     expected = [lr for lr, steps in longest.select("lr", "steps").iter_rows() if steps == STEPS // 4 and lr > 0.009]
-    assert fallen == [f"{lr:.2g}" for lr in expected]
+    assert fallen == [format_lr(lr) for lr in expected]
     best = min(found.evidence["averaged"].drop_nulls())
     assert f"At 1.8e-2 it was {best:.4g} after 800 steps." in warning
     assert (found.best_steps, found.best) == (800, best)

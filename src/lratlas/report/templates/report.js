@@ -36,7 +36,7 @@ const lratlas = (() => {
     // There is no room for the names of lines beside the panel: they stand in its upper right corner.
     const corner = { x: { value: { expr: "width" } }, y: { value: { expr: "48 + 18 * datum.place" } } };
     const marks = { text: { align: "right", dx: -26 }, tick: { xOffset: -14 } };
-    const inside = part => part.mark?.type in marks && (part.encoding?.text?.field === "label" || part.mark.xOffset > 0)
+    const inside = part => part.mark?.type in marks && (part.mark.xOffset > 0 || part.mark.align === "left" && part.encoding?.text?.field === "label")
       ? { ...part, mark: { ...part.mark, ...marks[part.mark.type] }, encoding: { ...part.encoding, ...corner } } : part;
     return { ...rest, layer: rest.layer?.map(inside), width: Math.min(width, spec.width ?? width) };
   };
