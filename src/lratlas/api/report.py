@@ -13,7 +13,7 @@ from lratlas.report.charts.catalog import TableChart
 from lratlas.report.charts.paper import FIGURES
 from lratlas.report.figures import figure_files, figure_pdf, figure_png, figure_svg, load_converter
 from lratlas.report.page import page
-from lratlas.report.theme import Drawing
+from lratlas.report.theme import Drawing, spec_of
 from lratlas.results import Results
 from lratlas.study.folder import FIGURES as FIGURES_FOLDER
 from lratlas.study.folder import PYTHON, REPORT, SPEC
@@ -124,7 +124,8 @@ def write_paper_figures(results: Results) -> Mapping[str, str]:
             continue
         outcome[f"Figure {number}, {figure.shows}"] = ""
         name = f"{FIGURES_FOLDER}/paper/figure-{number:02d}"
-        for end, data in (("pdf", figure_pdf(chart)), ("svg", figure_svg(chart).encode()), ("png", figure_png(chart))):
+        spec = spec_of(chart)  # once for all three
+        for end, data in (("pdf", figure_pdf(spec)), ("svg", figure_svg(spec).encode()), ("png", figure_png(spec))):
             results.store.write_bytes(f"{name}.{end}", data)
     return outcome
 

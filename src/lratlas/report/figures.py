@@ -88,10 +88,12 @@ _PIXELS = 340
 _PAGE_PIXELS = 780  # of several panels
 _LETTERING = {"labelFontSize": 10, "titleFontSize": 11}
 
+_PANELS = {"hconcat", "vconcat", "concat"}
+
 Spec = dict[str, Any]
 
 
-def figure_pdf(chart: Drawing) -> bytes:
+def figure_pdf(chart: Drawing | Spec) -> bytes:
     """The chart as a PDF for a paper, one column wide (3.25 in) or, with several panels, both (6.75 in).
 
     Text stays text, and its font is embedded.
@@ -99,12 +101,12 @@ def figure_pdf(chart: Drawing) -> bytes:
     return load_converter().svg_to_pdf(_paper_sized(chart, unit=""))
 
 
-def figure_svg(chart: Drawing) -> str:
+def figure_svg(chart: Drawing | Spec) -> str:
     """The same as an SVG, which holds its font; it scales to any width."""
     return with_font(_paper_sized(chart, unit="pt"))
 
 
-def figure_png(chart: Drawing) -> bytes:
+def figure_png(chart: Drawing | Spec) -> bytes:
     """The same as a PNG of 300 dots per inch."""
     return load_converter().svg_to_png(_paper_sized(chart, unit=""), ppi=_DOTS)
 
@@ -119,22 +121,23 @@ def figure_files(charts: Mapping[str, Drawing]) -> Iterator[tuple[str, bytes]]:
     for name, chart in charts.items():
         files = list[tuple[str, bytes]]()
         with only_warned(f"The figure {name} is left out"):
-            files = [(f"{name}.pdf", figure_pdf(chart)), (f"{name}.svg", figure_svg(chart).encode())]
+            spec = spec_of(chart)  # once for both
+            files = [(f"{name}.pdf", figure_pdf(spec)), (f"{name}.svg", figure_svg(spec).encode())]
         yield from files
 
 
-def _paper_sized(chart: Drawing, *, unit: str) -> str:
-    spec = _still(spec_of(chart))
-    panels = {"hconcat", "vconcat", "concat"} & spec.keys()
-    for name in panels:
-        spec = _squeeze(spec, name)
-    return _scale_svg(_picture(json.dumps(spec), narrow=not panels), PAGE if panels else COLUMN, unit)
+def _paper_sized(chart: Drawing | Spec, *, unit: str) -> str:
+    spec = chart if isinstance(chart, dict) else spec_of(chart)
+    return _scale_svg(_picture(json.dumps(spec)), PAGE if _PANELS & spec.keys() else COLUMN, unit)
 
 
-# A chart's PDF and SVG are made one after the other.
+# A chart's PDF, SVG and PNG are made one after the other.
 @lru_cache(maxsize=1)
-def _picture(spec: str, *, narrow: bool) -> str:
-    return _narrow(json.loads(spec)) if narrow else _render(json.loads(spec))
+def _picture(text: str) -> str:
+    spec = _still(json.loads(text))
+    for name in _PANELS & spec.keys():
+        return _render(_squeeze(spec, name))
+    return _narrow(spec)
 
 
 def _render(spec: Spec) -> str:
@@ -145,7 +148,7 @@ def _still(view: Spec) -> Spec:
     """The specification without the marks that are there only to be pointed at."""
     parts = {
         key: [_still(part) for part in view[key] if not _is_invisible(part)]
-        for key in ("layer", "hconcat", "vconcat", "concat")
+        for key in ("layer", *_PANELS)
         if key in view
     }
     return view | parts

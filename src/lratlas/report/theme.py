@@ -255,7 +255,15 @@ def hover(base: alt.Chart) -> alt.Chart:
 def panel(
     lines: alt.Chart | alt.LayerChart, tables: Tables, *, width: int, height: int = 250, lettering: int = 11
 ) -> alt.LayerChart:
-    """One of several charts side by side, with the regimes shaded behind its lines and the threshold marked."""
+    """One of several charts side by side, with the regimes shaded behind its lines and the threshold marked.
+
+    Args:
+        lines: What it shows.
+        tables: The study's tables; ``regimes`` and ``boundaries``.
+        width: In pixels.
+        height: In pixels.
+        lettering: Size of the names of regimes, in pixels.
+    """
     bands = regime_bands(tables)
     behind = [*shading(bands, width=width, lettering=lettering), *marked(tables, lettering=0)]
     return alt.LayerChart(layer=[*behind, lines, *pointed(bands)]).properties(width=width, height=height)
