@@ -9,7 +9,8 @@ import pytest
 from lratlas.analysis.recommendation import recommend
 from lratlas.report.charts.geometry import basin_in_words
 from lratlas.report.charts.learned import bands_in_words, features_in_words
-from lratlas.report.charts.quality import accuracy_chart, best_in_words, best_lines
+from lratlas.report.charts.minima import norms_in_words
+from lratlas.report.charts.quality import accuracy_chart, best_in_words, best_lines, swing_in_words
 from lratlas.report.charts.traces import course_in_words
 from lratlas.report.frames import regime_bands, regimes_in_words
 from lratlas.tables import SCHEMAS, Tables
@@ -167,6 +168,29 @@ def test_the_headline_of_the_bands(best: str, said: str) -> None:
     data = pl.DataFrame(rows).with_columns(seed=pl.lit(None, pl.Int64))
     regimes = frame("regimes", [{"plr": 1e-1, "regime": "3"}])
     assert bands_in_words(data, regimes if best != "lmlm" else frame("regimes", [])) == said
+
+
+@pytest.mark.parametrize(
+    ("swing", "said"),
+    [
+        (0.042, "Late in pre-training, test accuracy swings most at 1e-2: ±4.2 points"),
+        (0.0, "How much the test accuracy"),
+    ],
+)
+def test_the_headline_of_the_swings(swing: float, said: str) -> None:
+    rows = [{"plr": 1e-3, "mean": 0.9, "high": 0.9}, {"plr": 1e-2, "mean": 0.8, "high": 0.8 + swing}]
+    assert swing_in_words(pl.DataFrame(rows).with_columns(seed=pl.lit(None, pl.Int64))).startswith(said)
+
+
+def test_the_headline_of_the_norms() -> None:
+    spreads = {("1", "before training"): 0.2, ("1", "after pre-training"): 0.5, ("3", "after pre-training"): 2.46}
+    rows = [{"regime": regime, "state": state, "spread": spread} for (regime, state), spread in spreads.items()]
+    data = pl.DataFrame(rows).with_columns(seed=pl.lit(None, pl.Int64))
+    assert (
+        norms_in_words(data)
+        == "Norms of filters spread most in regime 3: nine tenths over 2.5 decades, 0.2 before training"
+    )
+    assert norms_in_words(data.head(2)) == "How widely the norms of the filters are spread"
 
 
 @pytest.mark.parametrize(

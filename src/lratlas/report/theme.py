@@ -98,6 +98,7 @@ def plr_axis(*, elr: bool) -> alt.X:
             labelExpr=PLAIN_EXPONENT,
             tickCount=6,
             labelOverlap="greedy",
+            labelSeparation=4,
             grid=False,
         )
     )

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import altair as alt
@@ -233,6 +234,24 @@ _NORMS_WORDS = Text(
 )
 
 
+def norms_in_words(data: pl.DataFrame) -> str:
+    """In which regime pre-training spreads the norms the most, as a headline.
+
+    Args:
+        data: As of `norms_data`.
+    """
+    spreads = over_seeds(data).unique(["regime", "state"])
+    before, after = (spreads.filter(state=state).sort("spread", "regime") for state in STATES[:2])
+    if before.is_empty() or after["regime"].n_unique() < 2:
+        return _NORMS_WORDS.heading
+    most = after.row(-1, named=True)
+    name = "undecided PLRs" if most["regime"] == "undecided" else f"regime {most['regime']}"
+    return (
+        f"Norms of filters spread most in {name}: nine tenths over {most['spread']:.1f} decades, {before['spread'][-1]:.1f} before "
+        "training"
+    )
+
+
 def norms_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     """Distribution of the filters' norms before and after training, a panel per regime (Fig. 13).
 
@@ -269,7 +288,8 @@ def norms_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         )
         for i, regime in enumerate(regimes)
     ]
-    return theme.finish(alt.concat(*panels, columns=columns, spacing=14), _NORMS_WORDS, seed.parameter)
+    words = replace(_NORMS_WORDS, heading=norms_in_words(data))
+    return theme.finish(alt.concat(*panels, columns=columns, spacing=14), words, seed.parameter)
 
 
 _SHARPNESS_WORDS = Text(
@@ -311,7 +331,7 @@ def sharpness_chart(tables: Tables, *, at_loss: float | None = None, elr: bool =
     panels = [
         _dots(rows, data.drop_nulls([name, "test_error"]), name, pick, seed, elr=elr, first=i == 0)
         .add_params(*((pick,) if i == 0 else ()))
-        .properties(width=240, height=250)
+        .properties(width=212, height=250)
         for i, name in enumerate(_SHARPNESS)
     ]
     level = data["level"][0]

@@ -277,6 +277,19 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
     return quality_chart(tables, data, y, name="accuracy", share=True, elr=elr, best=best, words=words)
 
 
+def swing_in_words(data: pl.DataFrame) -> str:
+    """At which LR the test accuracy swings the most, as a headline; a neutral one where it swings nowhere.
+
+    Args:
+        data: As of `last_tenth_data`.
+    """
+    most = over_seeds(data).sort(pl.col("high") - pl.col("mean"), "plr").row(-1, named=True)
+    swing = 100 * (most["high"] - most["mean"])
+    if swing < _SWING:
+        return "How much the test accuracy swings at a constant LR"
+    return f"Late in pre-training, test accuracy swings most at {format_lr(most['plr'])}: ±{swing:.1f} points"
+
+
 def last_tenth_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     """Mean and standard deviation of the test accuracy over the last tenth of pre-training, against PLR (Fig. 1).
 
@@ -289,7 +302,7 @@ def last_tenth_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     """
     data = controls.chosen_from(last_tenth_data(tables))
     words = Text(
-        heading="How much the test accuracy swings at a constant LR",
+        heading=swing_in_words(data),
         caption="Mean over the trace rows of the last tenth of pre-training, with one standard deviation of these rows "
         "either way; over several seeds, the mean and the root of the mean variance. Runs that diverged are left out.",
         alt="Line chart of the test accuracy during the last tenth of pre-training against the pre-training learning "
@@ -478,6 +491,7 @@ class _Frame:
         return cls(low=low, high=high if high > low else low + 1e-3, log=log)
 
 
+_SWING = 0.05  # points of accuracy that are shown
 _FEW = 6  # lines with a band each; more bands would hide each other
 
 
