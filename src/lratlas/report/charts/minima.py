@@ -246,10 +246,8 @@ def norms_in_words(data: pl.DataFrame) -> str:
         return _NORMS_WORDS.heading
     most = after.row(-1, named=True)
     name = "undecided PLRs" if most["regime"] == "undecided" else f"regime {most['regime']}"
-    return (
-        f"Norms of filters spread most in {name}: nine tenths over {most['spread']:.1f} decades, {before['spread'][-1]:.1f} before "
-        "training"
-    )
+    now, then = most["spread"], before["spread"][-1]
+    return f"Norms of filters spread most in {name}: nine tenths over {now:.1f} decades, {then:.1f} before training"
 
 
 def norms_chart(tables: Tables, *, elr: bool = False) -> Drawing:
