@@ -78,8 +78,8 @@ pictures: $(READY)
 	$(BIN)/python docs/pictures/draw.py report build/ticks
 
 bundle: $(READY)
-	$(BIN)/python -c "import gzip; from lratlas.report import figures, shell; \
-	  shell.BUNDLE.write_bytes(gzip.compress(shell.make_bundle(figures.VERSION).encode(), mtime=0))"
+	$(BIN)/python -c "import gzip; from lratlas.report import bundle, figures; \
+	  bundle.FILE.write_bytes(gzip.compress(bundle.make_bundle(figures.VERSION).encode(), mtime=0))"
 
 walk: $(READY)
 	rm -rf build/walk

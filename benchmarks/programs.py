@@ -22,7 +22,8 @@ from typing import Any
 
 from lratlas.search.driven.drive import Driven, begin_trial
 from lratlas.search.driven.find import find_by_script
-from lratlas.search.driven.outputs import Heard, Outputs, most_telling
+from lratlas.search.driven.outputs import Outputs
+from lratlas.search.driven.printed import Heard, most_telling
 from lratlas.search.driven.script import fill_arguments, placeholders_in, script_body
 from lratlas.search.driven.steps import follow_steps
 from lratlas.search.driven.trial import ENDLESS

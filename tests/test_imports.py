@@ -51,7 +51,7 @@ def test_a_worker_that_compiles_nothing_imports_neither_the_compiler_nor_what_an
 
 def test_what_shows_a_study_or_searches_with_a_command_imports_no_pytorch() -> None:
     names = imported_by(
-        "import lratlas.api.report, lratlas.api.compare, lratlas.report.charts.study_charts, lratlas.serve\n"
+        "import lratlas.api.report, lratlas.api.compare, lratlas.report.charts.catalog, lratlas.serve\n"
         "import lratlas.search.program.command, lratlas.search.program.process"
     )
     assert {"altair", "polars"} <= names

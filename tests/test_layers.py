@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 # fmt: off
 ORDER = [
     "errors", "startup", "text", "paths", "notices", "thresholds", "rng", "data", "models", "training", "task",
-    "stacks", "config.values", "study.jobs", "measure", "tables", "recommendation", "report.charts.texts", "config",
+    "stacks", "config.values", "study.jobs", "measure", "tables", "recommendation", "config",
     "study", "execute", "study.verify", "study.run", "analysis", "monitor", "search", "search.program", "report",
     "results", "api.report", "atlas", "api", "serve", "doctor", "integrations", "cli", "__main__",
 ]

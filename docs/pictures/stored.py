@@ -12,8 +12,7 @@ import altair as alt
 import polars as pl
 
 from lratlas.report import theme
-from lratlas.report.charts.study_charts import CHARTS
-from lratlas.report.charts.study_data import CHART_DATA
+from lratlas.report.charts.catalog import CHART_DATA, CHARTS
 from lratlas.report.figures import figure_svg
 from lratlas.tables import SCHEMAS, Tables, empty
 
@@ -27,6 +26,7 @@ _REGIMES = {
 }
 # Studies of scale-invariant tasks, whose LRs are effective ones.
 _EFFECTIVE = {"ticks", "ticks-minima", "ticks-threshold", "fashion-convnet", "fashion-resnet", "cifar10-convnet"}
+_WATCH_TEXT = theme.Text(heading="", caption="", alt="Losses of three trainings and regimes")
 # Tables of a study that are stored whole, and their files.
 _WHOLE = {"regimes": "regimes", "boundaries": "boundaries", "power_law": "power_law", "convergence": "epochs"}
 
@@ -69,7 +69,7 @@ def watch_chart(rows: pl.DataFrame) -> theme.Drawing:
     layers = alt.LayerChart(
         layer=[line.encode(x=step, y=loss, detail="series:N"), mark.encode(x=step, y=loss, color=regime)]
     )
-    return theme.finish(layers.properties(width=545, height=260), "Losses of three trainings and regimes")
+    return theme.finish(layers.properties(width=545, height=260), _WATCH_TEXT)
 
 
 def renumbered(svg: str) -> str:

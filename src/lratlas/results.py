@@ -202,8 +202,8 @@ class Results:
         Raises:
             StudyError: There is no such chart, or the study lacks what it shows.
         """
+        from lratlas.report.charts.catalog import CHARTS
         from lratlas.report.charts.declared import make_chart
-        from lratlas.report.charts.study_charts import CHARTS
 
         if name == "ticks" and name in self._of_data:
             return self._ticks()
@@ -221,7 +221,7 @@ class Results:
     @property
     def charts(self) -> tuple[str, ...]:
         """The charts that this study asks for, finished or not, in the order of the report."""
-        from lratlas.report.charts.study_charts import CHARTS
+        from lratlas.report.charts.catalog import CHARTS
 
         asked = {
             figure.name: self.plan is None or bool(self.plan.measuring(measurement.name))
@@ -241,8 +241,8 @@ class Results:
 
     def chart_data(self, name: str) -> pl.DataFrame | None:
         """What a chart shows; None where there is no such chart, or another one shows the same."""
+        from lratlas.report.charts.catalog import CHART_DATA
         from lratlas.report.charts.declared import make_data
-        from lratlas.report.charts.study_data import CHART_DATA
 
         if name in self.declared:
             return make_data(self.tables, name, self.declared[name])

@@ -1,4 +1,4 @@
-"""A study's page in a browser, also while the study runs."""
+"""The page of a study or a search in a browser, also while it runs."""
 
 import hmac
 import ipaddress
@@ -136,9 +136,9 @@ def _apology(reason: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="refresh" content="{RETRY}">
-<title>Not to be shown right now</title>
+<title>Not available right now</title>
 <style>body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }}</style>
-<h1>The study cannot be shown right now</h1>
+<h1>The page cannot be shown right now</h1>
 <p>{escape(reason)}</p>
 <p>This page tries again every {RETRY} seconds.</p>
 </html>

@@ -115,7 +115,7 @@ SCHEMAS: dict[str, pl.Schema] = {
         {
             "parameter": pl.String,  # threshold, exponent, scale
             "value": pl.Float64,
-            "low": pl.Float64,  # 95 % interval; null where there are too few points
+            "low": pl.Float64,  # 95% interval; null where there are too few points
             "high": pl.Float64,
         }
     ),
@@ -125,7 +125,7 @@ SCHEMAS: dict[str, pl.Schema] = {
             "claim": pl.String,
             "verdict": pl.String,  # supported, contradicted, inconclusive, not measured
             "effect": pl.Float64,  # null where not measured
-            "low": pl.Float64,  # 95 % interval over seeds; null for fewer than three
+            "low": pl.Float64,  # 95% interval over seeds; null for fewer than three
             "high": pl.Float64,
             "statement": pl.String,
         }

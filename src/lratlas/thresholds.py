@@ -14,11 +14,11 @@ class Thresholds:
 
     Attributes:
         chance_level: Level of the one-sided t test of accuracy against chance. Each large PLR of a grid is
-            tested, some five to ten of them; at 1 % a study rarely holds a false alarm.
+            tested, some five to ten of them; at 1% a study rarely holds a false alarm.
         chance_trace: The excess over chance that the test has to see exceeded. A network at chance still
             remembers a little of its last batches, which with many seeds would be significant without being
             anything learned: in the ticks study, 50 seeds measure 0.04 to 0.18 points (p < 0.005) at PLRs
-            that leave test accuracy at 50 %.
+            that leave test accuracy at 50%.
         chance_margin: What one seed alone must exceed chance by. Batches of a network at chance give means
             within a fraction of a point over a quarter of a training; two points are beyond that. Where
             every seed exceeds it, no test is needed: with two or three seeds a t test has so little power
@@ -30,7 +30,7 @@ class Thresholds:
         trend_level: Level of the test for a falling loss, per seed; strict, since a plateau's slow waves
             look like trends now and then.
         fall: Least relative fall of the mean loss from the third to the last quarter of the steps that
-            matters. A loss that goes down like t^(-1/4) falls by 8 %, one like t^(-1/10) by 3 %; plateaus
+            matters. A loss that goes down like t^(-1/4) falls by 8%, one like t^(-1/10) by 3%; plateaus
             drift by a few per cent.
         unmoved: A run has not moved if its test loss stays within this share of its value before training,
             in every trace row of the last half of the steps: its LR is too small, not too large. Training that

@@ -45,9 +45,9 @@ def test_the_threshold_of_the_paper() -> None:
     )
     assert text.startswith(
         "Epochs to convergence grow from 18 at 1e-4 to 2,600 at 3.9e-4; at 4.2e-4 half of the seeds or more never "
-        "converged. The growth follows a power of the distance to a threshold of 4.07e-4 (95 % interval 3.9"
+        "converged. The growth follows a power of the distance to a threshold of 4.07e-4 (95% interval 3.9"
     )
-    assert "with exponent −1.8 (95 % interval −" in text
+    assert "with exponent −1.8 (95% interval −" in text
 
 
 def test_a_threshold_that_is_not_fixed_is_not_given() -> None:
@@ -93,20 +93,20 @@ def test_the_best_two_stages_against_the_best_direct_ways() -> None:
         *tuned([3e-3, 1e-5], [0.99] * 3),  # from neither of the two
     ]
     text = stages({"runs": frame("runs", runs)})
-    assert text.startswith("Two stages: the best test accuracy, 88.5 %, comes by 1e-2 → 1e-3 → 1e-5.")
+    assert text.startswith("Two stages: the best test accuracy, 88.5%, comes by 1e-2 → 1e-3 → 1e-5.")
     for rival, kind, word in ((high, "first", "more"), (low, "second", "less")):
         gains = 100 * (np.array(both) - np.array(rival))
         ends = stats.t.interval(0.95, 2, loc=gains.mean(), scale=stats.sem(gains))
         interval = " to ".join(f"{end:.2g}" for end in ends).replace("-", "−")
         assert f"{abs(gains.mean()):.2g} points {word} than the best directly from a {kind} learning rate" in text
-        assert f"(95 % interval of the gain over seeds {interval}" in text
+        assert f"(95% interval of the gain over seeds {interval}" in text
     assert text.count("so it may be none") == 1
 
 
 def test_two_seeds_or_no_direct_way_are_borne() -> None:
     two = tuned([1e-2, 1e-3, 1e-5], [0.8, 0.9]) + tuned([1e-3, 1e-5], [0.8, 0.8])
     assert stages({"runs": frame("runs", two)}) == (
-        "Two stages: the best test accuracy, 85.0 %, comes by 1e-2 → 1e-3 → 1e-5. The best of two stages is 5 "
+        "Two stages: the best test accuracy, 85.0%, comes by 1e-2 → 1e-3 → 1e-5. The best of two stages is 5 "
         "points more than the best directly from a second learning rate."
     )
     assert stages({"runs": frame("runs", two[:2])}).endswith("comes by 1e-2 → 1e-3 → 1e-5.")
@@ -138,7 +138,7 @@ def test_norms_are_those_of_regime_3_where_there_is_one() -> None:
         *normed("finetune", 1.0, 3.0, flr=1e-4),
     ]
     regimes = frame("regimes", [{"plr": 1e-2, "regime": "1"}, {"plr": 1.0, "regime": "3"}])
-    # 5 % to 95 % is nine tenths of the decades.
+    # 5% to 95% is nine tenths of the decades.
     assert norms({"norms": frame("norms", rows), "regimes": regimes}) == (
         "Norms: nine tenths of the filters of regime 3 lie within 0.09 decades before training, 4.5 decades after "
         "pre-training and 3.6 decades after fine-tuning with 1e-5."

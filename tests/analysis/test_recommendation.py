@@ -33,7 +33,7 @@ def test_neighbours_that_are_as_good_belong_to_the_range() -> None:
     assert found.evidence.rows() == [*zip(PLRS, values, [1] * 5, as_good, strict=True)]
     assert found.statement == (
         "Train with a constant learning rate between 3e-3 and 3e-2, at best 1e-2, then fine-tune with 1e-4: "
-        "test accuracy 80.0 %."
+        "test accuracy 80.0%."
     )
 
 

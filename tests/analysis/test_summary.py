@@ -53,7 +53,7 @@ def test_the_boundaries_in_words(study: Study) -> None:
     text = summary(finished(study([[kind] * 6 for kind in KINDS], barriers=BARRIERS)), elr=True)
     assert len(text) == 3
     assert "effective learning rate of about 2.4e-4 (between the tested 1.8e-4 and 3.2e-4" in text[0]
-    assert "95 % interval over seeds 1.8e-4 to 3.2e-4" in text[0]
+    assert "95% interval over seeds 1.8e-4 to 3.2e-4" in text[0]
     assert "up to about 4.2e-4" in text[1]
     assert text[2].startswith("Training diverges above about 7.5e-4")
 
@@ -103,11 +103,11 @@ def test_the_gain_is_paired_by_seed(study: Study) -> None:
     tables = with_second_stage(tables, "finetune", {0: [0.7] * 3, 1: worse, 2: better}, flr=1e-5)
     tables = with_second_stage(tables, "finetune", {3: [0.99] * 3}, flr=1e-4)  # not the lowest FLR
     text = sentence(summary(finished(tables), elr=False), "After fine-tuning")
-    assert "lowest learning rate (1e-5), the best initial one is 3.2e-4: test accuracy 83.0 %." in text
+    assert "lowest learning rate (1e-5), the best initial one is 3.2e-4: test accuracy 83.0%." in text
     gains = 100 * (np.array(better) - np.array(worse))
     low, high = stats.t.interval(0.95, 2, loc=gains.mean(), scale=stats.sem(gains))
     assert f"over the best one that converges is {gains.mean():.3g} points" in text
-    assert text.endswith(f"(95 % interval over seeds {low:.2g} to {high:.2g}).")
+    assert text.endswith(f"(95% interval over seeds {low:.2g} to {high:.2g}).")
     assert "may be none" not in text
 
 
@@ -127,14 +127,14 @@ def test_a_loss_is_said_where_a_converging_plr_is_best(study: Study) -> None:
     tables = study([[kind] * 2 for kind in KINDS])
     tables = with_second_stage(tables, "finetune", {1: [0.9, 0.9], 2: [0.8, 0.8]}, flr=1e-5)
     text = sentence(summary(finished(tables), elr=False), "After fine-tuning")
-    assert "90.0 %. Training converges there already. The gain" in text
+    assert "90.0%. Training converges there already. The gain" in text
     assert "over the best one that converges is −10 points" in text
 
 
 def test_plrs_with_a_failed_seed_do_not_compete(study: Study) -> None:
     tables = study([[kind] * 2 for kind in KINDS])
     tables = with_second_stage(tables, "finetune", {1: [0.8, 0.8], 2: [None, 0.99]}, flr=1e-5)
-    assert "1.8e-4: test accuracy 80.0 %" in " ".join(summary(finished(tables), elr=False))
+    assert "1.8e-4: test accuracy 80.0%" in " ".join(summary(finished(tables), elr=False))
 
 
 def test_without_accuracies_losses_are_compared(study: Study) -> None:
@@ -151,7 +151,7 @@ def test_the_best_average(study: Study) -> None:
     tables = with_second_stage(tables, "average", {1: [0.8, 0.8], 2: [0.9, 0.8]}, count=5)
     tables = with_second_stage(tables, "average", {2: [0.9, 0.9]}, count=20)
     text = sentence(summary(finished(tables), elr=False), "The best weight average")
-    assert text.startswith("The best weight average is over 20 checkpoints at 3.2e-4: test accuracy 90.0 %. The gain")
+    assert text.startswith("The best weight average is over 20 checkpoints at 3.2e-4: test accuracy 90.0%. The gain")
 
 
 def test_features(study: Study) -> None:
@@ -167,8 +167,8 @@ def test_features(study: Study) -> None:
     )
     text = sentence(summary(finished(tables), elr=False), "Features")
     assert text == (
-        "Features: the strongest alone gives 70.0 % accuracy at 3.2e-4, the others 50.0 % on average; "
-        "at the learning rates where training converges, at most 55.0 %."
+        "Features: the strongest alone gives 70.0% accuracy at 3.2e-4, the others 50.0% on average; "
+        "at the learning rates where training converges, at most 55.0%."
     )
 
 

@@ -20,7 +20,7 @@ from lratlas.api.report import Drawn, page_of
 from lratlas.atlas import Atlas, load
 from lratlas.errors import StudyError
 from lratlas.models.mlp import MLP
-from lratlas.report.comparison import readable
+from lratlas.report.charts.comparison import readable
 from lratlas.text import plain, signed_interval
 
 EVIL = "<script>alert(1)</script>"
@@ -101,7 +101,7 @@ def test_a_gain_is_the_same_wherever_it_is_shown(whole: Atlas, claim: str, of: s
     ((effect, low, high),) = whole.table("claims").filter(claim=claim).select("effect", "low", "high").rows()
     assert None not in (effect, low, high)
     assert (row[f"{of}_gain"], row[f"{of}_gain_low"], row[f"{of}_gain_high"]) == (effect, low, high)
-    said = f"{plain(100 * effect)} points (95 % interval {signed_interval(100 * low, 100 * high)}"
+    said = f"{plain(100 * effect)} points (95% interval {signed_interval(100 * low, 100 * high)}"
     page = unescape(page_of(whole, Drawn(charts={}, missing={})))
     assert f"{GAIN} is {said}" in page
     (sentence,) = [text for text in whole.summary if said.replace("interval", "interval over seeds") in text]
@@ -168,7 +168,7 @@ def test_in_words_each_study_is_a_column(whole: Atlas, copied: Copied) -> None:
     assert cells["seeds"] == "3"
     assert cells["fine-tuned, lowest FLR"] == "1e-3"
     assert cells["average, checkpoints"] == "2"
-    assert cells["fine-tuned, score"] == f"{100 * found.table['best_score'][1]:.1f} %"
+    assert cells["fine-tuned, score"] == f"{100 * found.table['best_score'][1]:.1f}%"
     assert cells["convergence threshold (1 to 2)"].count(" to ") == 1  # the interval
 
 

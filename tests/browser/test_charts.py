@@ -86,10 +86,11 @@ def test_every_control_changes_what_is_drawn_and_back(whole: Visit) -> None:
     assert labels == {"seed", "FLR", "k"}
 
 
-def test_a_click_in_the_legend_singles_out_and_lets_go(whole: Visit) -> None:
-    figure = whole.figure("accuracy")
+@pytest.mark.parametrize(("chart", "name"), [("geometry", ".role-legend-label text"), ("accuracy", "text:text('SWA')")])
+def test_a_click_on_a_name_singles_out_and_lets_go(whole: Visit, chart: str, name: str) -> None:
+    figure = whole.figure(chart)
     before = looks(figure)
-    entry = figure.locator(".role-legend-label text").first
+    entry = figure.locator(name).first
     entry.click()
     faint = changed(figure, before)
     assert len(faint) == len(before)
@@ -128,6 +129,20 @@ def test_panels_stand_one_below_the_other_in_a_narrow_window(whole: Visit) -> No
             return
         whole.page.wait_for_timeout(50)
     raise AssertionError(f"The panels stand at {lefts()}.")
+
+
+def test_pointing_at_an_lr_shows_it_in_every_chart(whole: Visit) -> None:
+    figure, other = whole.figure("accuracy"), whole.figure("traces")
+    faint = "lines => lines.filter(line => Number(line.getAttribute('opacity')) < 0.5).length"
+    lines = other.locator("svg.marks .mark-line path")
+    assert lines.evaluate_all(faint) == 0
+    whole.figure("accuracy")
+    pointed_at(figure)
+    for _ in range(200):
+        if lines.evaluate_all(faint) == lines.count() - 2:  # one of each panel stays
+            return
+        whole.page.wait_for_timeout(25)
+    raise AssertionError("Other LRs never stepped back.")
 
 
 def control(figure: Locator, label: str) -> Locator:

@@ -12,7 +12,7 @@ from lratlas.atlas import load
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-SECTIONS = ["answer", "verdicts", "found", "charts", "regimes", "tables", "made"]
+SECTIONS = ["answer", "best", "regimes", "verdicts", "found", "charts", "tables", "made"]
 # The element that has the focus: where it is on the page, what it is, and whether that can be seen.
 FOCUSED = """
 () => {
@@ -118,7 +118,7 @@ def test_paper_gets_every_chart(opened: Opener, study: Path) -> None:
     # Charts are unpacked when the browser has nothing else to do, and printing does not wait: a slow machine gets time.
     for seconds in (1, 4, 16):
         page = opened(study).page
-        figures = page.locator("#charts figure").count()
+        figures = page.locator(".charts figure").count()
         assert page.locator("figure[data-drawn]").count() < figures
         page.wait_for_timeout(1000 * seconds)
         page.evaluate("addEventListener('afterprint', () => { window.onPaper = document.body.cloneNode(true) })")
@@ -132,7 +132,7 @@ def test_paper_has_no_controls(opened: Opener, study: Path) -> None:
     whole = opened(study)
     whole.draw_all()
     whole.page.emulate_media(media="print")
-    for hidden in ("nav", "form.vega-bindings", "button[data-table]", "summary"):
+    for hidden in ("nav", "form.vega-bindings", "button[data-table]", ".chart summary"):
         every = whole.page.locator(hidden)
         assert every.count() > 0
         assert not any(one.is_visible() for one in every.all()), hidden
@@ -153,10 +153,11 @@ def test_tab_leads_through_the_page_in_order_and_shows_where_it_is(opened: Opene
     assert stops[0]["kind"] == "a"
     assert (stops[0]["href"] or "").startswith("#")
     first = [(stop["place"], stop["kind"]) for stop in stops]
-    places = [first.index(place) for place in (("nav", "a"), ("charts", "select"), ("tables", "button"))]
+    regions = (("nav", "a"), ("best", "select"), ("charts", "select"), ("tables", "button"))
+    places = [first.index(place) for place in regions]
     assert places == sorted(places)
     selects = whole.page.locator("form.vega-bindings select").count()
-    assert first.count(("charts", "select")) == selects > 0
+    assert first.count(("best", "select")) + first.count(("charts", "select")) == selects > 0
     buttons = whole.page.locator("button[data-table]").evaluate_all("all => all.map(one => one.dataset.table)")
     assert [stop["table"] for stop in stops if stop["table"]] == buttons
     assert [stop for stop in stops if not (stop["ringed"] and stop["seen"])] == []

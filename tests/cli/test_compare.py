@@ -31,7 +31,7 @@ def test_the_table_has_a_column_for_each_study(run: Callable[..., Ran], explored
     assert ["seeds", "1"] in lines
     assert ["fine-tuned, lowest FLR", "1e-4"] in lines
     assert all(len(line) == 2 for line in lines)
-    assert ran.out.splitlines()[-1].startswith("Intervals are 95 %, over seeds;")
+    assert ran.out.splitlines()[-1].startswith("Intervals are 95%, over seeds;")
 
 
 def test_the_page_is_written_beside_any_format(run: Callable[..., Ran], explored: Explored, tmp_path: Path) -> None:

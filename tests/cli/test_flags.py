@@ -49,7 +49,7 @@ COMMANDS = {
     ],
     "status": ["FOLDER", "--json = False"],
     "show": ["FOLDER", "TABLE = None", "--format = table"],
-    "report": ["FOLDER", "--data-root = None", "--at-loss = None", "--figures = False"],
+    "report": ["FOLDER", "--data-root = None", "--at-loss = None", "--figures = None"],
     "compare": ["FOLDER…", "--format = table", "--html = None"],
     "find": [
         "[SPEC.toml | -- ARGUMENTS] = None",

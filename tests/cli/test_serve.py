@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from cli.helpers import Explored
+from lratlas import Finder
 from serve.helpers import ask
 
 
@@ -113,6 +114,23 @@ def test_the_port_can_be_chosen_but_not_one_that_is_taken(study: Path, refused: 
         assert f"Port {port} of '127.0.0.1' cannot be listened on" in refused("serve", study, "--port", port)
     with serving(study, "--port", port) as (_, line):
         assert urlsplit(line).port == port
+
+
+def test_a_search_is_followed_from_its_first_results_on(tmp_path: Path):
+    finder = Finder(tmp_path, steps=64, lrs=[0.01, 0.1, 1.0])
+    with serving(tmp_path) as (_, line):
+        url = line.strip()
+        nothing, first = ask(url), ask(url + "version").body
+        assert nothing.status == 503
+        assert "Traceback" not in nothing.body
+        while (segment := finder.ask()) is not None:
+            finder.tell(segment, value=-abs(segment.lr - 0.1) - 1 / segment.stop)
+            if finder.results[1:] and not finder.finished:
+                break
+        page = ask(url)
+        assert (page.status, "searching: " in page.body) == (200, True)
+        assert "connect-src" in page.body
+        assert ask(url + "version").body != first
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from lratlas.cli.app import app
 from lratlas.config.preset_names import PRESETS
 from lratlas.config.presets import preset
 from lratlas.config.sections import MeasureSpec
-from lratlas.report.charts.study_charts import CHARTS
+from lratlas.report.charts.catalog import CHARTS
 from lratlas.tables import SCHEMAS
 from lratlas.thresholds import DEFAULTS, GEOMETRY_COUNT, Thresholds
 

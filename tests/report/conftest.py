@@ -10,7 +10,7 @@ import pytest
 from altair.utils.schemapi import debug_mode
 
 from lratlas.analysis.power_law import power_law
-from lratlas.report.charts.study_charts import CHARTS
+from lratlas.report.charts.catalog import CHARTS
 from lratlas.report.theme import Drawing
 from lratlas.tables import SCHEMAS
 

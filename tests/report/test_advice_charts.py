@@ -7,7 +7,7 @@ import pytest
 
 from lratlas.report.charts.search_charts import advice_chart, course_chart
 from lratlas.report.charts.search_data import window
-from lratlas.report.charts.search_words import advice_text, course_text
+from lratlas.report.charts.search_words import advice_in_words, advice_text, course_text, projection_data
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.search.advice import Advice
 from lratlas.search.regimes import Bracket
@@ -51,7 +51,7 @@ def texts(drawn: dict[str, Any]) -> list[str]:
 
 def test_the_advice_is_marked() -> None:
     drawn = advice_chart(MARKED).to_dict()
-    assert texts(drawn) == ["1", "2", "3", "use 1.2e-2", "expected"]
+    assert {text.split()[0] for text in texts(drawn)} == {"1", "2", "3", "use", "1/64", "1/32", "expected"}
     thresholds, recommended, best, bars, interval = layers(drawn, "rule")
     assert [each["name"] for each in rows(drawn, thresholds)] == ["convergence threshold", "divergence threshold"]
     assert recommended["encoding"]["x"]["field"] == "lr"
@@ -102,11 +102,35 @@ def test_lrs_that_tie_are_a_band_without_a_line() -> None:
     (band,) = layers(drawn, "rect")
     assert rows(drawn, band) == [{"low": 0.1, "high": 0.3}]
     assert "LRs that tie" in band["encoding"]["tooltip"][0]["title"]
-    assert texts(drawn) == []
+    assert texts(drawn) == ["1/64"]  # of a full training
     caption = advice_text(tie).caption
     assert "The grey band holds the LRs that tie." in caption
     assert "LR to use" not in caption
     assert "1e-1" in figure_svg(advice_chart(tie))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"lr": 0.2, "low": 0.1, "high": 0.3}, "Best around 2e-1; good range 1e-1 to 3e-1"),
+        ({"lr": 0.2, "low": 0.2, "high": 0.2}, "Best at 2e-1"),
+        (without_lr("tie", low=0.1, high=0.3), "No LR from 1e-1 to 3e-1 is clearly better than the others"),
+        (without_lr("not_learned"), "No LR has learned anything yet"),
+        (without_lr("diverged"), "All LRs diverged"),
+    ],
+)
+def test_the_headline_claims_what_the_verdict_says(fields: dict[str, Any], said: str) -> None:
+    made = advice(*(row(lr, 100, 0.8) for lr in (0.1, 0.2, 0.3)), **fields)
+    assert advice_in_words(made) == said
+    assert advice_chart(made).to_dict()["usermeta"]["heading"] == said
+
+
+def test_the_projection_starts_where_the_lrs_near_the_best_end() -> None:
+    levels = [compared(0.1, 200, 0.8), compared(0.2, 200, 0.7, near=False)]
+    rows_ = [row(lr, steps, 0.6) for lr in (0.1, 0.2) for steps in (100, 200)]
+    made = advice(*rows_, levels=levels, expected=0.9, expected_low=0.85, expected_high=0.95)
+    assert projection_data(made).select("lr", "share").rows() == [(0.1, 200 / 6400), (0.1, 1.0)]
+    assert projection_data(advice(*rows_, levels=levels, **without_lr("tie"))).is_empty()
 
 
 def test_where_all_lrs_failed_there_are_crosses() -> None:

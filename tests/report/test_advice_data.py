@@ -212,14 +212,17 @@ def test_the_best_possible_metric_is_shown_on_a_log_scale() -> None:
     assert found["drawn"].min() > 0  # pyright: ignore[reportOptionalOperand, reportOperatorIssue] - floats
 
 
-def test_errors_are_those_of_the_longest_comparison() -> None:
+def test_errors_are_those_of_every_comparison_and_the_best_of_each_has_none() -> None:
     levels = [
-        *(compared(lr, 100, 0.5) for lr in (0.1, 0.2)),
+        *(compared(lr, 100, metric, 0.1) for lr, metric in ((0.1, 0.5), (0.2, 0.4))),
         compared(0.1, 200, 0.80, 0.02, near=True),
         compared(0.2, 200, 0.82, 0.02, seeds=2),
         compared(0.3, 200, 0.70, 0.02, near=False),
     ]
-    found = errors_data(advice(*(row(lr, 200, 0.8) for lr in (0.1, 0.2, 0.3)), levels=levels))
+    every = errors_data(advice(*(row(lr, 200, 0.8) for lr in (0.1, 0.2, 0.3)), levels=levels))
+    first, found = every.filter(~pl.col("longest")), every.filter("longest")
+    assert first["low"].to_list() == [None, pytest.approx(0.4 - 1.645 * 0.1)]
+    assert set(first["best"]) == {0.5}
     assert found.select("lr", "seeds", "near").rows() == [(0.1, 1, True), (0.2, 2, True), (0.3, 1, False)]
     assert set(found["best"]) == {0.82}
     reaches = found.filter(pl.col("high") >= pl.col("best"))["lr"].to_list()

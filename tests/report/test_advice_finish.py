@@ -114,14 +114,14 @@ def test_the_advised_way_comes_first() -> None:
 
 def test_a_schedule_is_kept() -> None:
     (recipe,) = recipes(made(finish="schedule"))
-    assert "lr=0.25" in recipe.code
+    assert "lr=2.5e-1" in recipe.code
 
 
 def test_the_checkpoint_is_where_the_training_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Start" not in by_heading(recipes(made(segment="lr0.3-seed0-to20")))
     path = tmp_path / "checkpoint.safetensors"
     recipe = by_heading(recipes(made(segment="lr0.3-seed0-to20", checkpoint=path)))["Start"]
-    assert "20 of the 80 steps at LR 0.3," in recipe.words
+    assert "20 of the 80 steps at LR 3e-1," in recipe.words
     model = Counter()
     save_file({name: value + 3 for name, value in model.state_dict().items()}, path)
     monkeypatch.chdir(tmp_path)

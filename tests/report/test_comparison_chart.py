@@ -7,7 +7,7 @@ import pytest
 
 from lratlas.analysis.comparison import Entry
 from lratlas.errors import StudyError
-from lratlas.report.comparison import comparison_chart, comparison_data, why_left_out
+from lratlas.report.charts.comparison import comparison_chart, comparison_data, why_left_out
 from lratlas.report.figures import figure_svg
 from lratlas.tables import SCHEMAS, empty
 

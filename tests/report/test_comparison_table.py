@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from lratlas.analysis.comparison import COMPARISON
-from lratlas.report.comparison import readable
+from lratlas.report.charts.comparison import readable
 
 BARE: dict[str, object] = {"study": "a", "elr": False, "seeds": 0, "score": "test_accuracy"}
 
@@ -30,7 +30,7 @@ def cells(row: dict[str, object]) -> dict[str, str]:
         ({"best_gain": 0.0}, "gain", "0 points"),
         ({"score": "test_loss", "best_gain": 0.05}, "gain", "+0.05"),
         ({"score": "test_loss", "best_score": 1.23456}, "score", "1.235"),
-        ({"best_score": 0.7969}, "score", "79.7 %"),
+        ({"best_score": 0.7969}, "score", "79.7%"),
         ({"good_low": 1e-3, "good_high": 4e-3, "good_factor": 4.0}, "good range", "1e-3 to 4e-3, factor 4"),
         ({"good_low": 1e-3, "good_high": 1e-3, "good_factor": 1.0}, "good range", "1e-3 alone"),
         ({"best_over_threshold": 1.1547}, "best PLR / threshold", "1.2"),

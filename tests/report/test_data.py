@@ -9,13 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lratlas.errors import StudyError
-from lratlas.report.charts.study_data import (
-    accuracy_data,
-    geometry_data,
-    last_tenth_data,
-    loss_limit,
-    traces_data,
-)
+from lratlas.report.charts.geometry import geometry_data
+from lratlas.report.charts.quality import accuracy_data, last_tenth_data, loss_limit
+from lratlas.report.charts.traces import traces_data
 from lratlas.report.frames import lr_text, name_models, over_seeds, regime_bands, repeat_by_seed
 from lratlas.tables import SCHEMAS, Tables
 

@@ -11,8 +11,8 @@ import pytest
 from pypdf import PdfReader
 
 from lratlas.data.shapes import SHAPES
+from lratlas.report.charts.catalog import CHARTS
 from lratlas.report.charts.pictures import ticks_chart
-from lratlas.report.charts.study_charts import CHARTS
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.report.theme import Drawing
 from lratlas.tables import Tables

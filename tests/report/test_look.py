@@ -57,7 +57,7 @@ MARKS = {
     *theme.ramp(theme.BAND_RAMP, 8),
     *theme.ramp(theme.FLR_RAMP, 14),
     *theme.ramp(theme.SWA_RAMP, 7),
-    *theme.ramp(theme.LENGTH_RAMP, 7),
+    *theme.ramp(theme.ORDERED_RAMP, 7),
 }
 
 
@@ -89,7 +89,7 @@ def test_colours_differ_with_any_colour_vision(colours: list[str], vision: str) 
 @pytest.mark.parametrize("vision", _VISION)
 @pytest.mark.parametrize("count", range(2, 8))
 def test_lengths_differ_with_any_colour_vision(count: int, vision: str) -> None:
-    colours = theme.ramp(theme.LENGTH_RAMP, count)
+    colours = theme.ramp(theme.ORDERED_RAMP, count)
     seen = [lab(_VISION[vision] @ linear(colour)) for colour in colours]
     assert min(float(np.linalg.norm(a - b)) for a, b in combinations(seen, 2)) > (11 if count > 5 else 17)
     assert sorted(colours, key=lambda colour: contrast(colour, "#FFFFFF")) == colours

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from lratlas.errors import StudyError
+from lratlas.report.charts.catalog import CHARTS
 from lratlas.report.charts.convergence import convergence_chart
 from lratlas.report.charts.minima import norms_chart, sharpness_chart, two_stages_chart
-from lratlas.report.charts.study_charts import CHARTS
 from lratlas.report.figures import figure_svg
 from lratlas.tables import Tables, empty
 

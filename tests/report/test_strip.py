@@ -40,7 +40,7 @@ def test_a_decade_is_as_wide_everywhere() -> None:
         ("1e0", 12.5), ("1e1", 37.5), ("1e2", 62.5), ("1e3", 87.5),
     ]  # fmt: skip
     assert found.mark is not None
-    assert (found.mark.start, found.mark.width) == (37.5, 25.0)
+    assert (found.mark.at, found.mark.start, found.mark.width) == (37.5, 37.5, 25.0)
     assert "2A from 3.16e1 to 3.16e2" in found.words
     assert found.words.endswith("Recommended: 1e1 to 1e2.")
 
@@ -57,7 +57,7 @@ def test_many_decades_have_few_ticks_and_narrow_parts_no_name() -> None:
     found = strip(regimes(**{f"p{power}": "2B" if power == 20 else "1" for power in range(40)}))
     assert found is not None
     assert 3 <= len(found.ticks) <= 6
-    assert [part.label for part in found.parts] == ["1", "", "1"]
+    assert [part.label for part in found.parts] == ["1 converges", "", "1 converges"]
     assert found.mark is None
 
 

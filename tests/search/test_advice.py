@@ -16,6 +16,7 @@ from lratlas.search.regimes import Bracket, levels
 from lratlas.search.segments import Segment, SegmentResult, make_segment
 from lratlas.search.settings import Search
 from lratlas.tables import SCHEMAS
+from lratlas.text import format_lr
 from search.find_helpers import STEPS, Answer, Valley, a_search, cost, diverged, failed, normal, result, searched
 
 
@@ -105,8 +106,8 @@ def test_equal_lrs_tie(search: Search):
     assert (advice.verdict, advice.lr, advice.expected) == ("tie", None, None)
     # Of a tie, the range is that of all LRs.
     assert (advice.low, advice.high) == (search.lrs[0], search.lrs[-1])
-    assert re.search(r"from 1e-05 to 1 tie: differences are below 0\.0\d+", advice.reason)
-    assert advice.statement.startswith("No LR is advised.\nThe LRs from 1e-05 to 1 tie")
+    assert re.search(r"from 1e-5 to 1e0 tie: differences are below 0\.0\d+", advice.reason)
+    assert advice.statement.startswith("No LR is advised.\nThe LRs from 1e-5 to 1e0 tie")
 
 
 def test_lrs_without_effect_are_said_to_have_none():
@@ -125,7 +126,7 @@ def test_a_metric_that_is_always_the_same_leaves_it_open_why():
 def test_a_single_lr_has_nothing_to_be_compared_with():
     advice = advised(a_search(lrs=(0.1,), budget=0.01), Valley())
     assert advice.verdict == "tie"
-    assert advice.reason == "Only the LR 0.1 was tried: there is nothing to compare it with."
+    assert advice.reason == "Only the LR 1e-1 was tried: there is nothing to compare it with."
 
 
 @pytest.mark.parametrize("budget", [0.4, 1.5, 5.0])
@@ -133,8 +134,8 @@ def test_while_metrics_are_at_chance_nothing_was_learned(budget: float):
     search = known_chance(budget=budget)
     advice = advised(search, Valley(chance=2.0, until=10**9, noise=1e-3))
     assert (advice.verdict, advice.lr, advice.low, advice.high) == ("not_learned", None, None, None)
-    assert re.match(r"Nothing has been learned yet: in up to [\d,]+ steps no LR from 1e-05 to 1 did", advice.reason)
-    assert advice.reason.endswith("(2). Train for longer, or try larger LRs than 1.")
+    assert re.match(r"Nothing has been learned yet: in up to [\d,]+ steps no LR from 1e-5 to 1e0 did", advice.reason)
+    assert advice.reason.endswith("(2). Train for longer, or try larger LRs than 1e0.")
     assert advice.segment is None
 
 
@@ -142,7 +143,7 @@ def test_where_larger_lrs_diverge_none_are_recommended_to_be_tried():
     answer = Valley(chance=2.0, until=10**9, noise=1e-3, breaks=0.1)
     advice = advised(known_chance(), answer)
     assert advice.verdict == "not_learned"
-    assert "no LR from 1e-05 to 0.1 did" in advice.reason
+    assert "no LR from 1e-5 to 1e-1 did" in advice.reason
     assert "larger" not in advice.reason
 
 
@@ -152,7 +153,7 @@ def test_where_all_diverge_smaller_ones_are_recommended():
     smallest = advice.evidence["lr"].min()
     assert isinstance(smallest, float)
     assert smallest < 1.0
-    assert f"down to {smallest:.2g}: try below {smallest / 10:.2g}" in advice.reason
+    assert f"down to {format_lr(smallest)}: try below {format_lr(smallest / 10)}" in advice.reason
     assert math.isnan(advice.best)
     assert (advice.convergence, advice.divergence, advice.segment) == (None, None, None)
     assert str(advice).startswith("No LR is advised.\nAll ")
@@ -318,7 +319,7 @@ def test_a_warm_up_is_that_of_the_search():
 
 
 def test_without_an_lr_there_is_none_at_any_step():
-    with pytest.raises(SearchError, match=r"^There is no LR to use\. The LRs from 1e-05 to 1 tie"):
+    with pytest.raises(SearchError, match=r"^There is no LR to use\. The LRs from 1e-5 to 1e0 tie"):
         advised(a_search(), equal).lr_at(0)
 
 

@@ -14,6 +14,7 @@ from lratlas.search.regimes import Bracket
 from lratlas.search.rungs import enough
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import Search
+from lratlas.text import format_lr
 from report.search_helpers import advice, row
 from search.find_helpers import STEPS, Answer, Valley, a_search, diverged, failed, result, scaled, searched
 
@@ -29,7 +30,7 @@ def made(**fields: Any) -> Advice:
 
 def test_a_statement_says_what_to_do_and_what_it_cost():
     found = made(lr=0.0123, low=0.01, high=0.0316, finish="anneal", cost=1.487, steps=12345)
-    assert found.statement.startswith("Use an initial LR of 0.012 (good range 0.01 to 0.032).\nTo finish, ")
+    assert found.statement.startswith("Use an initial LR of 1.2e-2 (good range 1e-2 to 3.2e-2).\nTo finish, ")
     assert found.statement.endswith("\nThe search cost 1.49 full trainings of 12,345 steps.")
 
 
@@ -69,8 +70,8 @@ def test_thresholds_are_said_where_they_were_seen():
     assert "hreshold" not in made().statement
     assert "failed to learn" not in made().statement
     found = made(convergence=Bracket(below=0.01, above=0.0316), divergence=Bracket(below=1, above=3.16))
-    assert "\nThe convergence threshold is between 0.01 and 0.032. LR 3.2 failed to learn;" in found.statement
-    assert "the next smaller LR that was tried is 1.\n" in found.statement
+    assert "\nThe convergence threshold is between 1e-2 and 3.2e-2. LR 3.2e0 failed to learn;" in found.statement
+    assert "the next smaller LR that was tried is 1e0.\n" in found.statement
 
 
 def test_warnings_follow_on_lines_of_their_own():
@@ -147,7 +148,7 @@ def test_a_best_lr_at_the_end_of_all_may_not_be_the_best(best: float, end: str):
     assert not any("beyond the grid" in warning for warning in warnings)
 
 
-@pytest.mark.parametrize(("best", "added"), [(2.0, "1.8, 3.2"), (5e-6, "3.2e-06, 5.6e-06")])
+@pytest.mark.parametrize(("best", "added"), [(2.0, "1.8e0, 3.2e0"), (5e-6, "3.2e-6, 5.6e-6")])
 def test_an_extended_grid_is_said_with_the_lrs_that_were_added(best: float, added: str):
     warnings = advised(a_search(), Valley(best=best)).warnings
     assert f"LRs beyond the grid were tried as well: {added}." in warnings
@@ -169,9 +170,9 @@ def test_a_metric_that_gets_worse_with_more_steps_is_said():
     fallen = warning.split("got worse with more steps at ")[1].split(":")[0].split(", ")
     longest = found.longest()
     expected = [lr for lr, steps in longest.select("lr", "steps").iter_rows() if steps == STEPS // 4 and lr > 0.009]
-    assert fallen == [f"{lr:.2g}" for lr in expected]
+    assert fallen == [format_lr(lr) for lr in expected]
     best = min(found.evidence["averaged"].drop_nulls())
-    assert f"At 0.018 it was {best:.4g} after 800 steps." in warning
+    assert f"At 1.8e-2 it was {best:.4g} after 800 steps." in warning
     assert (found.best_steps, found.best) == (800, best)
 
 

@@ -97,9 +97,9 @@ def test_any_damage_to_a_plan_or_a_note_is_noticed(whole_study: Path, tmp_path: 
     good = store.read_bytes(f"sittings/{note}")
     copy = Store.create(tmp_path / "study", SPEC)
     bad = data.draw(mutated(good) | st.binary(max_size=60))
-    for folder, kind in NOTES.items():
-        copy.write_bytes(f"{folder}/{note}", bad)
-        said = refusal(partial(read_note, copy, f"{folder}/{note}", kind), DamagedFile)
+    for kind in NOTES:
+        copy.write_bytes(f"{kind.folder}/{note}", bad)
+        said = refusal(partial(read_note, copy, f"{kind.folder}/{note}", kind), DamagedFile)
         assert "\n" not in said
         if bad != good and json_of(bad) != json_of(good):
             assert said

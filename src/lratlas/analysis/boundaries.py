@@ -57,7 +57,7 @@ def boundaries(
 
     The interval is for that median, from the boundaries that each seed alone decides. From six seeds on it reaches
     from the lower grid point of one seed to the upper one of another, by the ranks of the sign test: whatever the
-    distribution, the median is below it in at most 2.5 % of all studies, and above it in at most 2.5 %. With fewer
+    distribution, the median is below it in at most 2.5% of all studies, and above it in at most 2.5%. With fewer
     seeds no ranks reach that, and it is Student's t in the logarithm of the LR, where to the variance of the seeds'
     values comes that of a uniform error within their brackets. A PLR that a seed alone leaves undecided counts for it
     as all seeds together decide; a seed that does not reach a boundary puts it at the nearest PLR that has a say.
@@ -71,7 +71,7 @@ def boundaries(
 
     Returns:
         Three rows with the schema of ``boundaries``: ``below`` and ``above`` are the grid points on the two
-        sides, ``value`` their geometric mean, ``low`` and ``high`` a 95 % interval over seeds, never narrower than
+        sides, ``value`` their geometric mean, ``low`` and ``high`` a 95% interval over seeds, never narrower than
         the bracket, within the PLRs and null for one seed. All null where the boundary is not reached.
 
     Raises:

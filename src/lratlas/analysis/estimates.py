@@ -14,7 +14,7 @@ FEWEST_SEEDS = 3  # for an interval
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """A mean over seeds, mostly of a difference; its 95 % interval by Student's t, None for fewer than three seeds."""
+    """A mean over seeds, mostly of a difference; its 95% interval by Student's t, None for fewer than three seeds."""
 
     mean: float
     low: float | None
@@ -23,7 +23,7 @@ class Gain:
 
 
 def student(seeds: int) -> float:
-    """How many standard errors a 95 % interval of Student's t reaches either way from a mean over seeds, at least 2."""
+    """How many standard errors a 95% interval of Student's t reaches either way from a mean over seeds, at least 2."""
     return float(special.stdtrit(seeds - 1, (1 + COVERAGE) / 2))
 
 

@@ -186,7 +186,7 @@ def norm_spread(pooled: pl.DataFrame) -> pl.DataFrame:
         pooled: Filters as `pool_norms` gives them.
 
     Returns:
-        One row per ``regime`` and ``state``, in their order: ``flr``, ``spread`` (5 % to 95 % quantile, decades),
+        One row per ``regime`` and ``state``, in their order: ``flr``, ``spread`` (5% to 95% quantile, decades),
         ``filters``.
     """
     norm = pl.col("log_norm")

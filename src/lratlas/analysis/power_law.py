@@ -75,7 +75,7 @@ def power_law(convergence: pl.DataFrame) -> pl.DataFrame:
         convergence: A study's ``convergence`` table.
 
     Returns:
-        Three rows with the schema of ``power_law``: threshold, exponent and scale, each with its 95 % interval, null
+        Three rows with the schema of ``power_law``: threshold, exponent and scale, each with its 95% interval, null
         where there are too few points for one or a tenth of the resamples has no threshold. No row where fewer than
         four PLRs are on the rising part or the data do not tell a threshold.
     """

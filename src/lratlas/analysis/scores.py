@@ -75,7 +75,7 @@ class Score:
 
     def show(self, value: float) -> str:
         """A value as people read it: accuracies in per cent."""
-        return f"{100 * value:.1f} %" if self.more_is_better else f"{value:.4g}"
+        return f"{100 * value:.1f}%" if self.more_is_better else f"{value:.4g}"
 
     def best(self, frame: pl.DataFrame) -> dict[str, float]:
         """The row with the best ``value``; of equal ones, the one with the lowest PLR."""

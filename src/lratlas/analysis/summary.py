@@ -71,7 +71,7 @@ def _where(row: dict[str, float | None]) -> str:
     digits = digits_needed([found["below"], found["value"], found["above"]])
     numbers = {key: format_lr(value, digits=digits) for key, value in found.items()}
     interval = (
-        f"95 % interval over seeds {numbers['low']} to {numbers['high']}"
+        f"95% interval over seeds {numbers['low']} to {numbers['high']}"
         if "low" in numbers
         else "one seed: no interval"
     )
@@ -185,7 +185,7 @@ def _gain(found: Gain | None, score: Score) -> str:
         return f"{start} ({'one seed: no' if found.seeds == 1 else 'two seeds: too few for an'} interval)."
     meaning = ", so it may be none" if found.low <= 0 <= found.high else ""
     interval = signed_interval(factor * found.low, factor * found.high)
-    return f"{start} (95 % interval over seeds {interval}{meaning})."
+    return f"{start} (95% interval over seeds {interval}{meaning})."
 
 
 def _features(sparsity: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
@@ -195,17 +195,15 @@ def _features(sparsity: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
     if trained.is_empty():
         return ""
     best = trained.sort("top_accuracy", descending=True).row(0, named=True)
-    text = (
-        f"Features: the strongest alone gives {100 * best['top_accuracy']:.1f} % accuracy at {format_lr(best['plr'])}"
-    )
+    text = f"Features: the strongest alone gives {100 * best['top_accuracy']:.1f}% accuracy at {format_lr(best['plr'])}"
     if best["rest_accuracy"] is not None:
-        text += f", the others {100 * best['rest_accuracy']:.1f} % on average"
+        text += f", the others {100 * best['rest_accuracy']:.1f}% on average"
     below = trained.filter(pl.col("plr").is_in(converging(regimes)) & (pl.col("plr") != best["plr"]))
     if below.is_empty():
         return f"{text}."
     top = below.select(pl.col("top_accuracy").max()).item()
     other = "other " if best["plr"] in converging(regimes) else ""
-    return f"{text}; at the {other}learning rates where training converges, at most {100 * top:.1f} %."
+    return f"{text}; at the {other}learning rates where training converges, at most {100 * top:.1f}%."
 
 
 def _bands(bands: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
@@ -227,11 +225,11 @@ def _bands(bands: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
     most = gains.sort(pl.col("accuracy") - pl.col("below").fill_null(0.0), descending=True).row(0, named=True)
     text = (
         f"Fourier bands: of images with only the bands {most['low']} to {most['high']} left, {models} models recognise"
-        f" most at {format_lr(most['plr'])}, {100 * most['accuracy']:.1f} %"
+        f" most at {format_lr(most['plr'])}, {100 * most['accuracy']:.1f}%"
     )
     if most["below"] is None or most["plr"] in below:
         return f"{text}."
-    return f"{text}; from learning rates where training converges, at most {100 * most['below']:.1f} %."
+    return f"{text}; from learning rates where training converges, at most {100 * most['below']:.1f}%."
 
 
 def minima_sentences(tables: Tables) -> list[str]:
@@ -298,7 +296,7 @@ def stages(tables: Tables) -> str:
         if (text := _against(scores, way, f"directly from a {kind} learning rate"))
     ]
     way = " → ".join(format_lr(lr) for lr in (plr, plr2, flr))
-    lead = f"Two stages: the best test accuracy, {100 * mean:.1f} %, comes by {way}."
+    lead = f"Two stages: the best test accuracy, {100 * mean:.1f}%, comes by {way}."
     return f"{lead} The best of two stages is {' and '.join(ways)}." if ways else lead
 
 
@@ -375,7 +373,7 @@ def _interval(row: dict[str, float | None], *, lr: bool) -> str:
     if low is None or high is None:
         return " (no interval)"
     ends = [format_lr(end, digits=3) if lr else f"−{end:.2g}" for end in ((low, high) if lr else (high, low))]
-    return f" (95 % interval {ends[0]} to {ends[1]})"
+    return f" (95% interval {ends[0]} to {ends[1]})"
 
 
 def _against(scores: pl.DataFrame, way: str, named: str) -> str:
@@ -391,4 +389,4 @@ def _against(scores: pl.DataFrame, way: str, named: str) -> str:
     if gain.low is None or gain.high is None:
         return text
     meaning = ", so it may be none" if gain.low < 0 < gain.high else ""
-    return f"{text} (95 % interval of the gain over seeds {signed_interval(100 * gain.low, 100 * gain.high)}{meaning})"
+    return f"{text} (95% interval of the gain over seeds {signed_interval(100 * gain.low, 100 * gain.high)}{meaning})"

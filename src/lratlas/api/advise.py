@@ -19,6 +19,8 @@ from lratlas.report.search_page import advice_page, schedule_text
 from lratlas.report.shell import versions_text
 from lratlas.report.theme import Drawing
 from lratlas.search.advice import Advice
+from lratlas.search.finder import Finder
+from lratlas.search.rungs import trainings_spent
 from lratlas.study.files import write_file
 from lratlas.text import is_finite, replace_nonfinite
 
@@ -50,9 +52,7 @@ def write_advice(advice: Advice, folder: str | Path) -> Path:
 def _files(advice: Advice) -> Iterator[tuple[str, bytes]]:
     """The files by name, what is the least likely to fail first."""
     yield "advice.json", json.dumps(advice_facts(advice), indent=1, allow_nan=False).encode() + b"\n"
-    # Altair checks every part of a chart against a schema as it is made, which takes longer than all the rest.
-    with debug_mode(False):
-        charts = charts_of(advice)
+    charts = charts_of(advice)
     yield "advice.html", advice_page(advice, charts, facts=cost_facts(advice)).encode()
     yield from figure_files({"advice": charts["advice"]})
 
@@ -62,7 +62,24 @@ def charts_of(advice: Advice) -> dict[str, Drawing]:
     draw: Mapping[str, Callable[[Advice], Drawing]] = {"advice": advice_chart}
     if courses_data(advice)["went_on"].any():
         draw = {**draw, "course": course_chart}
-    return {name: make(advice) for name, make in draw.items()}
+    # Altair checks every part of a chart against a schema as it is made, which takes longer than all the rest.
+    with debug_mode(False):
+        return {name: make(advice) for name, make in draw.items()}
+
+
+def live_page(folder: str | Path) -> str:
+    """The page of a search as it is now, which follows the search through the server that it came from.
+
+    Args:
+        folder: That of the search.
+
+    Raises:
+        SearchError: There is no advice yet, or the search is damaged.
+    """
+    finder = Finder(folder)
+    advice, spent = finder.advice(), trainings_spent(finder.search, finder.results)
+    progress = "" if finder.finished else f"searching: {spent:.2f} of {finder.search.budget:g} full trainings"
+    return advice_page(advice, charts_of(advice), facts=cost_facts(advice), progress=progress, live=True)
 
 
 def advice_facts(advice: Advice) -> dict[str, Any]:

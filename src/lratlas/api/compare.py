@@ -12,8 +12,7 @@ from lratlas.analysis.comparison import Entry, comparison
 from lratlas.atlas import Atlas, load
 from lratlas.errors import StudyError
 from lratlas.paths import expand_home
-from lratlas.report.comparison import comparison_chart, comparison_page, readable
-from lratlas.report.shell import versions_text
+from lratlas.report.charts.comparison import comparison_chart, readable
 from lratlas.report.theme import Drawing
 
 
@@ -51,9 +50,13 @@ class Comparison:
 
     def html(self) -> str:
         """One page that needs no network, with the table and the chart."""
+        from importlib.metadata import version
+
+        from lratlas.report.comparison_page import comparison_page
+
         facts = {
             "Command": shlex.join(["lratlas", "compare", *self.folders]),
-            "Versions": versions_text(),
+            "Versions": ", ".join(f"{name} {version(name)}" for name in ("lratlas", "polars", "altair")),
         }
         return comparison_page(self.entries, self.table, facts=facts)
 

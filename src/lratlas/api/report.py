@@ -8,13 +8,15 @@ from importlib.metadata import version
 
 from altair.utils.schemapi import debug_mode
 
-from lratlas.errors import LRAtlasError
-from lratlas.report.charts.declared import make_text
-from lratlas.report.figures import figure_files, load_converter
+from lratlas.errors import LRAtlasError, StudyError
+from lratlas.report.charts.catalog import TableChart
+from lratlas.report.charts.paper import FIGURES
+from lratlas.report.figures import figure_files, figure_pdf, figure_png, figure_svg, load_converter
 from lratlas.report.page import page
-from lratlas.report.theme import Drawing
+from lratlas.report.theme import Drawing, spec_of
 from lratlas.results import Results
-from lratlas.study.folder import FIGURES, PYTHON, REPORT, SPEC
+from lratlas.study.folder import FIGURES as FIGURES_FOLDER
+from lratlas.study.folder import PYTHON, REPORT, SPEC
 from lratlas.study.progress import standing
 from lratlas.study.records import wall_time
 from lratlas.tables import csv_text
@@ -63,7 +65,6 @@ def page_of(results: Results, found: Drawn, *, live: bool = False) -> str:
         tables=results.tables,
         facts=facts(results),
         missing=found.missing,
-        texts={name: make_text(name, chart) for name, chart in results.declared.items()},
         folder=results.folder,
         live=live,
     )
@@ -90,12 +91,51 @@ def write_files(results: Results, found: Drawn, *, page: bool = True) -> None:
     else:
         load_converter()
     for name, data in figure_files(found.charts):
-        store.write_bytes(f"{FIGURES}/{name}", data)
+        store.write_bytes(f"{FIGURES_FOLDER}/{name}", data)
     for name in found.charts:
         if (shown := results.chart_data(name)) is not None:
-            store.write_text(f"{FIGURES}/{name}.csv", csv_text(shown))
+            store.write_text(f"{FIGURES_FOLDER}/{name}.csv", csv_text(shown))
     if page:
         store.write_text(REPORT, page_of(results, found))
+
+
+def write_paper_figures(results: Results) -> Mapping[str, str]:
+    """Write the paper's own figures that the study has the data for into ``figures/paper/``, as PDF, SVG and PNG.
+
+    Args:
+        results: The study.
+
+    Returns:
+        For each figure, such as ``Figure 2``, why it is left out, a sentence; empty for those that were written.
+
+    Raises:
+        StudyError: The study cannot be written.
+        MissingLibrary: The extra ``figures`` is not installed.
+    """
+    load_converter()
+    is_ticks, outcome = results.spec.task.preset == "ticks", dict[str, str]()
+    for figure in FIGURES:
+        number = figure.ticks if is_ticks and figure.ticks else figure.number
+        try:
+            with debug_mode(False):
+                chart = _paper_figure(results, figure.draw)
+        except LRAtlasError as error:
+            outcome[f"Figure {number}, {figure.shows}"] = str(error)
+            continue
+        outcome[f"Figure {number}, {figure.shows}"] = ""
+        name = f"{FIGURES_FOLDER}/paper/figure-{number:02d}"
+        spec = spec_of(chart)  # once for all three
+        for end, data in (("pdf", figure_pdf(spec)), ("svg", figure_svg(spec).encode()), ("png", figure_png(spec))):
+            results.store.write_bytes(f"{name}.{end}", data)
+    return outcome
+
+
+def _paper_figure(results: Results, draw: TableChart | str) -> Drawing:
+    if not isinstance(draw, str):
+        return draw(results.tables, elr=results.elr)
+    if draw not in results.charts:
+        raise StudyError("It shows other data than those of this study.")
+    return results.chart(draw)
 
 
 def progress(results: Results) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -325,9 +325,9 @@ def report(
         float | None, typer.Option(help="Also compare accuracies at this training loss.", metavar="LOSS")
     ] = None,
     figures: Annotated[
-        bool,
-        typer.Option("--figures", help="Write the figures alone, and leave the page as it is."),
-    ] = False,
+        Literal["study", "paper"] | None,
+        typer.Option(help="Only write figures: those of the report, or the paper's own ones from this study."),
+    ] = None,
 ) -> None:
     """Write the page and the figures (PDF, SVG, CSV, sized for a paper) anew, also while the study runs."""
     look_for_data(data_root)
@@ -343,7 +343,14 @@ def report(
     if at_loss is not None and not at_loss > 0:
         raise SpecError(f"--at-loss is {at_loss}; it must be above 0.")
     atlas = load(folder)
-    if figures:
+    if figures == "paper":
+        from lratlas.api.report import write_paper_figures
+
+        outcome = write_paper_figures(atlas)
+        for figure, reason in outcome.items():
+            say(f"{figure}: left out. {reason}" if reason else f"{figure}: written")
+        say(f"Figures: {atlas.folder}/figures/paper")
+    elif figures:
         from lratlas.api.report import draw_charts, write_files
 
         write_files(atlas, draw_charts(atlas, at_loss=at_loss), page=False)

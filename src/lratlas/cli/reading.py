@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -30,7 +30,7 @@ def compare(
 ) -> None:
     """Put several studies side by side: boundaries, best PLRs against the convergence threshold, gains."""
     from lratlas.api.compare import compare as compared
-    from lratlas.report.comparison import NOTE
+    from lratlas.report.charts.comparison import NOTE
 
     found = compared(folders)
     table = found.table
@@ -64,26 +64,40 @@ def serve(
         int, typer.Option(help="The port to listen on; 0 for any free one.", metavar="PORT", parser=_port)
     ] = 0,
 ) -> None:
-    """Show a study's page in a browser, also while it runs; prints the address, and runs until Ctrl-C."""
-    from lratlas.atlas import load
+    """Serve the page of a study or a search, live, until Ctrl-C; prints the address."""
     from lratlas.serve import LiveServer
-    from lratlas.study.progress import version
 
-    store = load(folder).store
-    with LiveServer(
-        render=lambda: load(folder).report_html(live=True), version=lambda: version(store), host=host, port=port
-    ) as server:
+    shown, render, version = _page_of(folder)
+    with LiveServer(render=render, version=version, host=host, port=port) as server:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _end)
         if server.to_others:
             notice(
-                "anybody on the network who has the address can read the study; elsewhere than on this machine it"
+                "anybody on the network who has the address can read the page; elsewhere than on this machine it"
                 " begins with this machine's name or number."
             )
-        notice(f"{store.url} is shown, read-only, until Ctrl-C.")
+        notice(f"{shown} is shown, read-only, until Ctrl-C.")
         say(server.url)
         sys.stdout.flush()
         server.serve_forever()
+
+
+def _page_of(folder: str) -> "tuple[str, Callable[[], str], Callable[[], str]]":
+    """The folder of a study or a search, and functions that make its page and say which version it is of."""
+    from lratlas.study.folder import holds_search
+
+    if holds_search(folder):
+        from lratlas.api.advise import live_page
+        from lratlas.paths import expand_home
+        from lratlas.search.journal import read_settings, version
+
+        read_settings(expand_home(folder))
+        return folder, lambda: live_page(folder), lambda: version(expand_home(folder))
+    from lratlas.atlas import load
+    from lratlas.study.progress import version as study_version
+
+    store = load(folder).store
+    return store.url, lambda: load(folder).report_html(live=True), lambda: study_version(store)
 
 
 def _end(_signal: int, _frame: object) -> NoReturn:

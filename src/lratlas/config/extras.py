@@ -8,13 +8,25 @@ from lratlas.config.sections import MeasureSpec
 from lratlas.errors import SpecError
 from lratlas.measure.base import Measurement
 from lratlas.measure.builtin import MEASUREMENTS
-from lratlas.report.charts.texts import TEXTS
 from lratlas.tables import SCHEMAS
 
 Extras: TypeAlias = tuple[Measurement, ...]
 
 _FIELD = "`measure.extra`"
-_TAKEN = {*SCHEMAS, *TEXTS, *(measurement.name for measurement in MEASUREMENTS)}
+CHARTS = (
+    "accuracy",
+    "accuracy_at_loss",
+    "last_tenth",
+    "loss",
+    "traces",
+    "convergence",
+    "two_stages",
+    "ticks",
+    "band_picture",
+    *(figure.name for measurement in MEASUREMENTS for figure in measurement.needs.figures),
+)
+"""The charts of a study, whose names custom measurements cannot have."""
+_TAKEN = {*SCHEMAS, *CHARTS, *(measurement.name for measurement in MEASUREMENTS)}
 
 
 def extras_of(section: MeasureSpec) -> Extras:

@@ -262,7 +262,7 @@ def randaugment(*, count: int = 2, magnitude: int = 14, operations: Operations =
     ``efficientnet``: the 16 operations of the paper's reference code: automatic contrast, equalisation, inversion,
     posterize, solarize, solarize after brightening, colour, contrast, brightness, sharpness, rotation, shear and
     translation along either axis, cutout. At magnitude 14 posterize leaves one bit, colour, contrast, brightness and
-    sharpness have the factor 0.94, a cutout is a square of 18.7 pixels, and translations are by 46.7 pixels: 23 % of
+    sharpness have the factor 0.94, a cutout is a square of 18.7 pixels, and translations are by 46.7 pixels: 23% of
     the pairs of operations leave an image of 32x32 pixels in one colour.
 
     ``torchvision``: its 14 operations: identity, shear and translation along either axis, rotation, brightness,

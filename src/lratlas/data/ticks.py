@@ -86,7 +86,7 @@ def ticks(
     if features < 1:
         raise TaskError(f"features must be at least 1, but it is {features}.")
     for name, count in (("train", train), ("test", test), ("single", single)):
-        # An odd set cannot hold both classes equally, and chance level would not be exactly 50 %.
+        # An odd set cannot hold both classes equally, and chance level would not be exactly 50%.
         if count < 2 or count % 2:
             raise TaskError(f"{name} must be an even number of samples, at least 2, but it is {count}.")
     usefulness = _shares("utilities", utilities, features)
@@ -147,7 +147,7 @@ def _split(
     utilities: Sequence[float],
     noise: Sequence[float],
 ) -> tuple[Tensor, Tensor]:
-    # Both classes have exactly count // 2 samples: chance level is then exactly 50 %.
+    # Both classes have exactly count // 2 samples: chance level is then exactly 50%.
     one = np.arange(count) % 2 == 1
     _stream(seed, f"{purpose}: labels").shuffle(one)
     columns: list[NDArray[np.float32]] = []

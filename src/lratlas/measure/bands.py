@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from lratlas.config.values import Bands
 from lratlas.data.band_ranges import Band, bands_of, default_bands
 from lratlas.errors import SpecError
-from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options, Text, Wanted
+from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options, Wanted
 from lratlas.study.jobs import Measuring, identity
 
 if TYPE_CHECKING:
@@ -120,15 +120,6 @@ _CHART = Figure(
     name="bands",
     draw="lratlas.report.charts.learned:bands_chart",
     data="lratlas.report.charts.learned:bands_data",
-    text=Text(
-        heading="Which Fourier bands were learned",
-        caption="Test accuracy on images of which only one band of frequencies is left, and, where measured, on "
-        "images without that band; means over seeds. A band reaches from its lowest to its highest L1 distance "
-        "from the zero frequency: band 0 is the mean colour, the highest bands are the finest detail.",
-        alt="Line charts of the test accuracy on filtered images against the pre-training learning rate, one line "
-        "for each band of frequencies, mean over seeds; a panel each for pre-trained, fine-tuned and averaged "
-        "models, and a second row for images without the band. Regimes are shaded.",
-    ),
 )
 
 BANDS = Measurement(

@@ -60,15 +60,6 @@ class Chart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text:
-    """The words that go with one chart."""
-
-    heading: str
-    caption: str
-    alt: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Figure:
     """A chart with its own drawing.
 
@@ -76,13 +67,11 @@ class Figure:
         name: Of the chart.
         draw: The function from tables to a drawing, as ``module:function``: only drawing needs it.
         data: The function from tables to what the chart shows; None where another chart shows the same.
-        text: Its words.
     """
 
     name: str
     draw: str
     data: str | None
-    text: Text
 
 
 @dataclass(frozen=True, kw_only=True)

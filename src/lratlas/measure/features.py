@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options, Text
+from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,29 +47,12 @@ _CHART = Figure(
     name="features",
     draw="lratlas.report.charts.learned:features_chart",
     data="lratlas.report.charts.learned:features_data",
-    text=Text(
-        heading="Which features were learned",
-        caption="Accuracy on test sets in which a single feature is informative. The features of each run "
-        "are sorted from best to worst, then averaged over seeds rank by rank: one line far above "
-        "the others means that a run relies on few features. Dashed: the test accuracy, with all features.",
-        alt="Line charts of the single-feature accuracies against the pre-training learning rate, one "
-        "line for each rank from the best feature of a run to the worst, mean over seeds, and a dashed line for the "
-        "test accuracy; a panel each for pre-trained, fine-tuned and averaged models. Regimes are shaded.",
-    ),
 )
 
 _FULL_CHART = Figure(
     name="features_full",
     draw="lratlas.report.charts.learned:features_full_chart",
     data=None,
-    text=Text(
-        heading="Which features were learned, for every FLR and every average",
-        caption="As the chart before, for all models: pre-trained, fine-tuned with each FLR, averaged over each number "
-        "of checkpoints (SWA-k); means over seeds.",
-        alt="Small line charts of the single-feature accuracies against the pre-training learning rate, sorted within "
-        "each run, mean over seeds, with a dashed line for the test accuracy: a panel for pre-trained models, one for "
-        "each fine-tuning learning rate, one for each number of averaged checkpoints. Regimes are shaded.",
-    ),
 )
 
 FEATURES = Measurement(

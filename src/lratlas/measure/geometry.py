@@ -6,7 +6,7 @@ from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options, Text, Wanted
+from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options, Wanted
 from lratlas.study.jobs import Measuring, Role, Training, identity
 from lratlas.thresholds import GEOMETRY_COUNT
 
@@ -86,18 +86,8 @@ def _solutions(job: Training, children: Sequence[Training]) -> dict[Role, tuple[
 
 _CHART = Figure(
     name="geometry",
-    draw="lratlas.report.charts.study_charts:geometry_chart",
-    data="lratlas.report.charts.study_data:geometry_data",
-    text=Text(
-        heading="How far apart the solutions of one PLR lie",
-        caption="Between the solutions fine-tuned with the lowest and the highest FLR and the averaged one: "
-        "the angle between their weights and the error barriers on the straight line that joins "
-        "them; medians over seeds. Barriers near zero mean that all three lie in one basin. Dashed, where "
-        "measured: barriers along the great circle.",
-        alt="Three line charts against the pre-training learning rate: the angle, the train error "
-        "barrier and the test error barrier between the solutions fine-tuned with the lowest and "
-        "the highest learning rate and the averaged one; medians over seeds. Regimes are shaded.",
-    ),
+    draw="lratlas.report.charts.geometry:geometry_chart",
+    data="lratlas.report.charts.geometry:geometry_data",
 )
 
 GEOMETRY = Measurement(

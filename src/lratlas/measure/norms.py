@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lratlas.errors import SpecError
-from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options, Text
+from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,14 +58,6 @@ _CHART = Figure(
     name="norms",
     draw="lratlas.report.charts.minima:norms_chart",
     data="lratlas.report.charts.minima:norms_data",
-    text=Text(
-        heading="How widely the norms of the filters are spread",
-        caption="The norm of the weights of each output filter over the norm of all trained weights, as the share of "
-        "filters in each step of the axis: before training, after pre-training, and after fine-tuning with the lowest "
-        "FLR. All PLRs and seeds of a regime are taken together; filters of norm zero have no place on the axis.",
-        alt="Histograms of the logarithm of the filters' norms, a panel for each regime, with an outline each for the "
-        "models before training, after pre-training and after fine-tuning.",
-    ),
 )
 
 NORMS = Measurement(

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lratlas.errors import SpecError
-from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options, Text, Wanted
+from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options, Wanted
 from lratlas.study.jobs import Measuring, identity
 
 if TYPE_CHECKING:
@@ -66,16 +66,6 @@ _CHART = Figure(
     name="sharpness",
     draw="lratlas.report.charts.minima:sharpness_chart",
     data="lratlas.report.charts.minima:sharpness_data",
-    text=Text(
-        heading="Sharpness and test error at equal training loss",
-        caption="A mark for each model, mean over seeds, whose training loss is within a factor of 1.5 of the one "
-        "named: the one that most PLRs have a model at, unless chosen. Test error against the top eigenvalue and the "
-        "trace of the Hessian and the mean norm of mini-batch gradients. Hollow: the eigenvalue did not converge. "
-        "Pre-trained models of regime 3 have found no minimum and are left out.",
-        alt="Three scatter plots of the test error of models of about equal training loss: against the top eigenvalue "
-        "of the Hessian, its trace, and the gradient norm, a mark for each model, coloured by pre-training learning "
-        "rate.",
-    ),
 )
 
 SHARPNESS = Measurement(

@@ -50,7 +50,7 @@ class MaxPool(nn.Module):
         """[n, channels, height // 2, width // 2] from [n, channels, height, width]."""
         if not torch.compiler.is_compiling():
             return max_pool2d(x, 2)
-        # The compiler fuses this with the layers around it: a step of the ConvNet takes 15 to 20 % less on a CPU.
+        # The compiler fuses this with the layers around it: a step of the ConvNet takes 15 to 20% less on a CPU.
         rows, columns = x.shape[2] // 2, x.shape[3] // 2
         tiles = x[:, :, : 2 * rows, : 2 * columns].unflatten(3, (columns, 2)).unflatten(2, (rows, 2))
         return tiles.amax((3, 5))

@@ -24,7 +24,7 @@ SAME_LR = 1.25  # an LR that changes by a smaller factor counts as constant
 _FALLEN_LR = 1.05  # factor between the mean LRs of two halves above which the falling LR may lower the loss
 _ROUNDING = 1e-9  # share of a loss
 _SURELY_ABOVE = 3.0  # spreads
-_ERRORS = 3.0  # standard errors; about the 1 % quantile of Student's t with 7 degrees of freedom
+_ERRORS = 3.0  # standard errors; about the 1% quantile of Student's t with 7 degrees of freedom
 
 _Accuracy = Literal["above chance", "at chance", "unclear", "unknown"]
 

@@ -81,15 +81,19 @@ def _face(weight: str) -> str:
 # Widths of figures, in points of 1/72 inch.
 COLUMN, PAGE = 3.25 * 72, 6.75 * 72
 
+_DOTS = 300  # per inch, of bitmaps
 VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 # Pixels that a chart of one panel is drawn wide, so that its lettering is as large as that of the others.
 _PIXELS = 340
+_PAGE_PIXELS = 780  # of several panels
 _LETTERING = {"labelFontSize": 10, "titleFontSize": 11}
+
+_PANELS = {"hconcat", "vconcat", "concat"}
 
 Spec = dict[str, Any]
 
 
-def figure_pdf(chart: Drawing) -> bytes:
+def figure_pdf(chart: Drawing | Spec) -> bytes:
     """The chart as a PDF for a paper, one column wide (3.25 in) or, with several panels, both (6.75 in).
 
     Text stays text, and its font is embedded.
@@ -97,9 +101,14 @@ def figure_pdf(chart: Drawing) -> bytes:
     return load_converter().svg_to_pdf(_paper_sized(chart, unit=""))
 
 
-def figure_svg(chart: Drawing) -> str:
+def figure_svg(chart: Drawing | Spec) -> str:
     """The same as an SVG, which holds its font; it scales to any width."""
     return with_font(_paper_sized(chart, unit="pt"))
+
+
+def figure_png(chart: Drawing | Spec) -> bytes:
+    """The same as a PNG of 300 dots per inch."""
+    return load_converter().svg_to_png(_paper_sized(chart, unit=""), ppi=_DOTS)
 
 
 def figure_files(charts: Mapping[str, Drawing]) -> Iterator[tuple[str, bytes]]:
@@ -112,20 +121,23 @@ def figure_files(charts: Mapping[str, Drawing]) -> Iterator[tuple[str, bytes]]:
     for name, chart in charts.items():
         files = list[tuple[str, bytes]]()
         with warn_on_failure(f"The figure {name} is left out"):
-            files = [(f"{name}.pdf", figure_pdf(chart)), (f"{name}.svg", figure_svg(chart).encode())]
+            spec = spec_of(chart)  # once for both
+            files = [(f"{name}.pdf", figure_pdf(spec)), (f"{name}.svg", figure_svg(spec).encode())]
         yield from files
 
 
-def _paper_sized(chart: Drawing, *, unit: str) -> str:
-    spec = _still(spec_of(chart))
-    panels = {"hconcat", "vconcat", "concat"} & spec.keys()
-    return _scale_svg(_picture(json.dumps(spec), narrow=not panels), PAGE if panels else COLUMN, unit)
+def _paper_sized(chart: Drawing | Spec, *, unit: str) -> str:
+    spec = chart if isinstance(chart, dict) else spec_of(chart)
+    return _scale_svg(_picture(json.dumps(spec)), PAGE if _PANELS & spec.keys() else COLUMN, unit)
 
 
-# A chart's PDF and SVG are made one after the other.
+# A chart's PDF, SVG and PNG are made one after the other.
 @lru_cache(maxsize=1)
-def _picture(spec: str, *, narrow: bool) -> str:
-    return _narrow(json.loads(spec)) if narrow else _render(json.loads(spec))
+def _picture(text: str) -> str:
+    spec = _still(json.loads(text))
+    for name in _PANELS & spec.keys():
+        return _render(_squeeze(spec, name))
+    return _narrow(spec)
 
 
 def _render(spec: Spec) -> str:
@@ -136,7 +148,7 @@ def _still(view: Spec) -> Spec:
     """The specification without the marks that are there only to be pointed at."""
     parts = {
         key: [_still(part) for part in view[key] if not _is_invisible(part)]
-        for key in ("layer", "hconcat", "vconcat", "concat")
+        for key in ("layer", *_PANELS)
         if key in view
     }
     return view | parts
@@ -164,6 +176,22 @@ def _narrow(spec: Spec) -> str:
             break
         svg = wider
     return svg
+
+
+def _squeeze(spec: Spec, name: str) -> Spec:
+    """Panels less wide than on a screen, so that their lettering can be read on paper."""
+    panels: list[Spec] = spec[name]
+    excess = _size(_render(spec))[0] - _PAGE_PIXELS
+    if excess <= 0 or any(_is_image(panel) for panel in panels):
+        return spec
+    row = sum(panel["width"] for panel in panels[: spec.get("columns", len(panels))])
+    factor = max(1 - excess / row, 0.5)
+    return spec | {name: [panel | {"width": round(factor * panel["width"])} for panel in panels]}
+
+
+def _is_image(panel: Spec) -> bool:
+    mark = panel.get("mark")
+    return isinstance(mark, dict) and mark.get("type") == "image"  # pyright: ignore[reportUnknownMemberType]
 
 
 def _size(svg: str) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Rows of the tables as charts need them: present, in order, per seed and over seeds, and with names for people."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import polars as pl
@@ -65,12 +66,6 @@ def repeat_by_seed(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def mean_and_ends(value: pl.Expr) -> dict[str, pl.Expr]:
-    """``mean``, ``low`` and ``high``: the mean ∓ one standard deviation, both the mean where there is one value."""
-    mean, deviation = value.mean(), value.std().fill_null(0.0)
-    return {"mean": mean, "low": mean - deviation, "high": mean + deviation}
-
-
 def over_seeds(data: pl.DataFrame) -> pl.DataFrame:
     """The rows of a chart's data that are about all seeds together, which it shows until a seed is chosen."""
     return data.filter(pl.col("seed").is_null())
@@ -97,6 +92,71 @@ def name_models(rows: pl.DataFrame) -> pl.DataFrame:
     # Named once each: there are few models and many rows.
     names = rows.select(keys).unique().with_columns(model=name)
     return rows.join(names, on=keys, how="left", nulls_equal=True, maintain_order="left")
+
+
+def seeds_in_words(seeds: int, *, mean: bool = False) -> str:
+    """How many seeds a chart is of.
+
+    Example:
+        >>> seeds_in_words(1), seeds_in_words(2), seeds_in_words(1, mean=True), seeds_in_words(50, mean=True)
+        ('one seed', '2 seeds', 'One seed', 'Mean over 50 seeds, with one standard deviation either way')
+
+    Args:
+        seeds: Their number.
+        mean: As the beginning of a caption, for a mean over them and its deviation.
+    """
+    if seeds == 1:
+        return "One seed" if mean else "one seed"
+    return f"Mean over {seeds} seeds, with one standard deviation either way" if mean else f"{seeds} seeds"
+
+
+def regimes_in_words(bands: pl.DataFrame) -> str:
+    """What the shading behind a chart means, and where regimes are not in their usual order.
+
+    Args:
+        bands: As of `regime_bands`.
+
+    Returns:
+        One sentence, or two; empty without regimes.
+    """
+    if bands.is_empty():
+        return ""
+    words = "Shaded: the regime of each PLR."
+    known = bands.filter(pl.col("regime") != "undecided")
+    runs = known.filter(pl.col("regime").rle_id().is_first_distinct())["regime"].to_list()
+    if len(runs) > len(set(runs)):
+        again = [name for name in dict.fromkeys(runs) if runs.count(name) > 1]
+        words += (
+            f" The regimes are not in order here: {' and '.join(again)} appear{'s' * (len(again) == 1)} more than once."
+        )
+    return words
+
+
+def spread(places: Sequence[float], *, gap: float) -> list[float]:
+    """Places moved apart until neighbours are a gap from each other; a crowd keeps its middle.
+
+    Example:
+        >>> spread([1.0, 1.0, 5.0], gap=1.0)
+        [0.5, 1.5, 5.0]
+
+    Args:
+        places: Ascending.
+        gap: The least distance.
+    """
+    crowds = list[list[float]]()
+    for place in places:
+        crowds.append([place])
+        while len(crowds) > 1 and _first(crowds[-1], gap) - _last(crowds[-2], gap) < gap:
+            crowds[-2:] = [crowds[-2] + crowds[-1]]
+    return [_first(crowd, gap) + number * gap for crowd in crowds for number in range(len(crowd))]
+
+
+def _first(crowd: Sequence[float], gap: float) -> float:
+    return sum(crowd) / len(crowd) - gap * (len(crowd) - 1) / 2
+
+
+def _last(crowd: Sequence[float], gap: float) -> float:
+    return sum(crowd) / len(crowd) + gap * (len(crowd) - 1) / 2
 
 
 def regime_bands(tables: Tables) -> pl.DataFrame:

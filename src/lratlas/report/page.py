@@ -10,12 +10,23 @@ import polars as pl
 
 from lratlas.analysis.claims import CLAIMS
 from lratlas.analysis.regimes import undecided_plrs
-from lratlas.measure.base import Text
+from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.recommendation import Recommendation
-from lratlas.report.charts.texts import REGIMES, TABLES, TEXTS, VERDICTS
+from lratlas.report.bundle import vega_bundle
+from lratlas.report.charts.catalog import ANSWER
 from lratlas.report.frames import lr_text, regime_bands
-from lratlas.report.shell import BUDGET, DIGITS, downloads, pack_spec, render
-from lratlas.report.theme import REGIME_COLOURS, Drawing
+from lratlas.report.shell import (
+    BUDGET,
+    DIGITS,
+    downloads,
+    environment,
+    heading,
+    pack_spec,
+    part,
+    policy,
+    text_of,
+)
+from lratlas.report.theme import REGIME_COLOURS, REGIME_NAMES, Drawing
 from lratlas.tables import Tables, table
 
 # Narrower parts, in per cent of the strip, have no room for their name.
@@ -46,8 +57,9 @@ class Tick:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """The recommended LRs: where they begin and how far they reach, in per cent of the strip."""
+    """The recommended LR, where those as good begin, and how far they reach, in per cent of the strip."""
 
+    at: float
     start: float
     width: float
 
@@ -82,7 +94,9 @@ def strip(tables: Tables, recommended: Recommendation | None = None) -> Strip | 
     every = math.ceil(len(decades) / _MOST_TICKS) or 1
     ticks = [Tick(place=place(10.0**power), label=f"1e{power}") for power in decades if power % every == 0]
     mark = recommended and Mark(
-        start=place(recommended.low), width=round(place(recommended.high) - place(recommended.low), 3)
+        at=place(recommended.lr),
+        start=place(recommended.low),
+        width=round(place(recommended.high) - place(recommended.low), 3),
     )
     return Strip(parts=parts, ticks=ticks, mark=mark, words=_words(bands, recommended))
 
@@ -112,6 +126,8 @@ def _part(regime: str, start: float, end: float) -> Part:
     width = round(end - start, 3)
     name = "?" if regime == "undecided" else regime
     label = name if width >= _NAMED else ""
+    if width >= 1.15 * len(REGIME_NAMES[regime]) + _NAMED:
+        label = f"{name} {REGIME_NAMES[regime]}"
     return Part(regime=regime, start=start, width=width, label=label, ink=readable_ink(REGIME_COLOURS[regime]))
 
 
@@ -121,6 +137,34 @@ def _luminance(colour: str) -> float:
     linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
+
+REGIMES: Mapping[str, str] = {
+    "1": "convergence: the training loss goes down to nearly zero",
+    "2A": "chaotic equilibrium, lower part: the loss stays on a noisy plateau; whatever is fine-tuned or averaged from "
+    "there ends in one basin",
+    "2B": "chaotic equilibrium, upper part: what is fine-tuned from there ends in different basins",
+    "2": "chaotic equilibrium: the loss stays on a noisy plateau",
+    "3": "divergence: predictions are no better than chance",
+    "undecided": "not decided; the table of regimes gives the reason for each PLR",
+}
+
+VERDICTS: Mapping[str, str] = {
+    "supported": "the runs say the same, and the 95% interval over seeds leaves no room for the opposite",
+    "contradicted": "the runs say the opposite, as clearly",
+    "inconclusive": "the seeds or the grid are not enough to tell; the sentence says what would be",
+}
+
+TABLES: Mapping[str, str] = {
+    "runs": "every run: stage, learning rates, seed, losses and accuracies at its end",
+    "traces": "losses, accuracies and norms on the way, run by run",
+    "regimes": "the regime of each PLR and what it was decided on",
+    "boundaries": "where the regimes meet",
+    "sparsity": "how unevenly features were learned",
+    "convergence": "epochs to convergence, seed by seed",
+    "power_law": "the law by which they grow near the threshold",
+    "claims": "the verdicts on the paper's claims",
+    **{measurement.table: measurement.needs.words for measurement in MEASUREMENTS},
+}
 
 Cell = Callable[[Any], str]
 
@@ -132,7 +176,7 @@ _BOUNDARIES = {
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{share:.1%}"
 
 
 def _short(number: float) -> str:
@@ -158,6 +202,36 @@ EVIDENCE: Mapping[str, tuple[str, Cell]] = {
     "flr_spread": ("spread over FLRs", _percent),
     "diverged": ("not finite", _percent),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One claim as the page shows it.
+
+    Attributes:
+        claim: Its name in the table of claims.
+        heading: The claim as the paper has it.
+        verdict: supported, contradicted, inconclusive or not measured.
+        statement: The claim in a sentence.
+    """
+
+    claim: str
+    heading: str
+    verdict: str
+    statement: str
+
+
+def verdict_entries(claims: pl.DataFrame) -> list[Entry]:
+    """The claims in the order of the table."""
+    return [
+        Entry(
+            claim=row["claim"],
+            heading=CLAIMS[row["claim"]].title,
+            verdict=row["verdict"],
+            statement=row["statement"],
+        )
+        for row in claims.to_dicts()
+    ]
 
 
 def boundary_rows(boundaries: pl.DataFrame, regimes: pl.DataFrame) -> list[list[str]]:
@@ -211,7 +285,6 @@ def page(
     tables: Tables,
     facts: Mapping[str, str],
     missing: Mapping[str, str] | None = None,
-    texts: Mapping[str, Text] | None = None,
     folder: str = "FOLDER",
     live: bool = False,
 ) -> str:
@@ -230,48 +303,41 @@ def page(
         tables: The study's tables, any of them empty; all are offered as CSV, those that fit.
         facts: How the study was made, name by name (spec, versions, command, wall time, data fingerprint).
         missing: For charts that could not be drawn, name by name, the reason.
-        texts: The words of the charts that do not come with the package.
         folder: The study's folder, for the command that prints a table in full precision.
         live: The page follows the study through the server that it came from; only that may be asked for anything.
     """
-    regimes, known = table(tables, "regimes"), {**TEXTS, **(texts or {})}
-    return render(
-        "report.html.j2",
-        # live.js keeps the page as it came, so it runs before anything is drawn.
-        *(["live.js"] if live else []),
-        "report.js",
-        live=live,
-        title=title,
-        task=task,
-        progress=progress,
-        advice=recommended.statement if recommended else "",
-        summary=summary,
-        strip=strip(tables, recommended),
-        regime_words={name: REGIMES[name] for name in REGIMES if name in set(regimes["regime"])},
-        boundaries=boundary_rows(table(tables, "boundaries"), table(tables, "regimes")),
-        verdicts=[row | {"heading": CLAIMS[row["claim"]].title} for row in table(tables, "claims").to_dicts()],
-        verdict_words=VERDICTS,
-        figures={name: _text(known, name, chart) for name, chart in charts.items()},
-        specs={name: pack_spec(chart) for name, chart in charts.items()},
-        missing=_headings(known, missing or {}),
-        evidence=[heading for heading, _ in EVIDENCE.values()],
-        regimes=regime_rows(regimes),
-        downloads=downloads(tables),
-        table_words=TABLES,
-        digits=DIGITS,
-        budget=BUDGET // 1_000_000,
-        command=f"lratlas show {shlex.quote(folder)} TABLE --format csv",
-        facts=facts,
-        colours=REGIME_COLOURS,
+    # live.js keeps the page as it came, so it runs before anything is drawn.
+    scripts = [vega_bundle(), *([part("live.js")] if live else []), part("report.js")]
+    regimes = table(tables, "regimes")
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            task="" if task == title else task,
+            progress=progress,
+            advice=recommended.statement if recommended else "",
+            summary=summary,
+            strip=strip(tables, recommended),
+            regime_words={name: REGIMES[name] for name in REGIMES if name in set(regimes["regime"])},
+            boundaries=boundary_rows(table(tables, "boundaries"), table(tables, "regimes")),
+            verdicts=verdict_entries(table(tables, "claims")),
+            verdict_words=VERDICTS,
+            figures={name: text_of(name, chart) for name, chart in charts.items()},
+            first=next((name for name in charts if name in ANSWER), ""),
+            specs={name: pack_spec(chart) for name, chart in charts.items()},
+            missing={heading(name): reason for name, reason in (missing or {}).items()},
+            evidence=[heading for heading, _ in EVIDENCE.values()],
+            regimes=regime_rows(regimes),
+            downloads=downloads(tables),
+            table_words=TABLES,
+            digits=DIGITS,
+            budget=BUDGET // 1_000_000,
+            command=f"lratlas show {shlex.quote(folder)} TABLE --format csv",
+            facts=facts,
+            colours=REGIME_COLOURS,
+            style=part("report.css"),
+            scripts=scripts,
+            policy=policy(scripts, live=live),
+        )
     )
-
-
-def _text(known: Mapping[str, Text], name: str, chart: Drawing) -> Text:
-    """The words for a chart; one that is not among the known charts is headed by its name."""
-    described = chart.description
-    alt = described if isinstance(described, str) else name
-    return known.get(name, Text(heading=name.replace("_", " ").replace("-", " ").capitalize(), caption="", alt=alt))
-
-
-def _headings(known: Mapping[str, Text], missing: Mapping[str, str]) -> dict[str, str]:
-    return {known[name].heading if name in known else name: reason for name, reason in missing.items()}

@@ -1,17 +1,18 @@
 """The page of a search."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import polars as pl
+
+from lratlas.report.bundle import vega_bundle
 from lratlas.report.charts.search_data import part_text
-from lratlas.report.charts.search_words import advice_text, course_text
 from lratlas.report.frames import lr_text
-from lratlas.report.shell import compress, pack_spec, render
+from lratlas.report.shell import compress, environment, pack_spec, part, policy, text_of
 from lratlas.report.theme import REGIME_COLOURS, Drawing
 from lratlas.search.advice import Advice
 from lratlas.tables import csv_text
-from lratlas.text import join_words
 
 ABSENT = "–"
 
@@ -136,7 +137,7 @@ def recipes(advice: Advice) -> list[Recipe]:
         code=_AVERAGE.format(
             steps=advice.steps,
             one=one,
-            lr=_number(advice.lr),
+            lr=lr_text(advice.lr),
             better=">" if advice.direction == "maximize" else "<",
         ),
     )
@@ -145,7 +146,7 @@ def recipes(advice: Advice) -> list[Recipe]:
         words=f"The LR goes linearly to zero over the last fifth of the {advice.counted}, as"
         f' advice.lr_at({one}, finish="anneal")'
         " says. Where parameter groups have different LRs, multiply all by the same factor.",
-        code=_ANNEAL.format(steps=advice.steps, one=one, lr=_number(advice.lr), part=f"{advice.steps / 5:g}"),
+        code=_ANNEAL.format(steps=advice.steps, one=one, lr=lr_text(advice.lr), part=f"{advice.steps / 5:g}"),
     )
     ways = [anneal, average] if advice.finish == "anneal" else [average, anneal]
     return [*ways, *_continuation_recipes(advice)]
@@ -156,7 +157,7 @@ def _schedule_recipe(advice: Advice) -> Recipe:
         heading="Keep your schedule",
         words="The advised LR is what the schedule multiplies: give it to the optimizer as the initial LR, and keep the"
         " scheduler and the warm-up as they are.",
-        code=f"optimizer = make_optimizer(lr={_number(advice.lr or 0.0)})\n",
+        code=f"optimizer = make_optimizer(lr={lr_text(advice.lr or 0.0)})\n",
     )
 
 
@@ -168,9 +169,9 @@ def _continuation_recipes(advice: Advice) -> list[Recipe]:
     return [
         Recipe(
             heading="Start from the search's checkpoint",
-            words=f"The search has trained {done:,} of the {advice.length(advice.steps)} at LR {lr:.3g}, the nearest"
-            " one that it tried. Its weights are in the checkpoint; the state of the optimizer is not, and starts from"
-            " scratch."
+            words=f"The search has trained {done:,} of the {advice.length(advice.steps)} at LR {lr_text(lr)}, the"
+            " nearest one that it tried. Its weights are in the checkpoint; the state of the optimizer is not,"
+            " and starts from scratch."
             f"{_describe_missed(done, advice.steps)}",
             code=_CONTINUE.format(checkpoint=advice.checkpoint.name, done=done, steps=advice.steps, one="step"),
         )
@@ -183,9 +184,13 @@ def _describe_missed(done: int, steps: int) -> str:
     if not late:
         return ""
     return (
-        f" This start is too late for the averages after {join_words(late)} of the training: an average needs the"
+        f" This start is too late for the averages after {_join_parts(late)} of the training: an average needs the"
         " tenth of the steps before its end. To validate these too, train from fresh weights."
     )
+
+
+def _join_parts(parts: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
 
 
 def parse_segment(segment: str) -> tuple[float, int]:
@@ -197,10 +202,6 @@ def parse_segment(segment: str) -> tuple[float, int]:
     """
     start, _, steps = segment.rpartition("-to")
     return float(start.partition("-seed")[0].removeprefix("lr")), int(steps)
-
-
-def _number(lr: float) -> str:
-    return f"{lr:.3g}"
 
 
 METHOD = (
@@ -229,7 +230,9 @@ REGIME_WORDS: Mapping[str, str] = {
 _COLOURS = tuple(REGIME_COLOURS[name] for name in ("1", "2", "3", "undecided"))
 
 
-def advice_page(advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping[str, str]) -> str:
+def advice_page(
+    advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping[str, str], progress: str = "", live: bool = False
+) -> str:
     """The whole advice as one HTML text, looking like a study's report and as closed to the network.
 
     Text given here is shown as it is, never read as HTML.
@@ -238,26 +241,38 @@ def advice_page(advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping
         advice: What the search came to.
         charts: ``advice`` and, where LRs continued, ``course``.
         facts: What the search cost and how the page was made, name by name.
+        progress: How far a search is that is not finished; empty for a finished one.
+        live: The page follows the search through the server that it came from; only that may be asked for anything.
     """
-    texts = {"advice": advice_text(advice), "course": course_text(advice)}
+    # live.js keeps the page as it came, so it runs before anything is drawn.
+    scripts = [vega_bundle(), *([part("live.js")] if live else []), part("report.js"), part("sort.js")]
     headline, *rest = advice.statement.splitlines()
     tables = {"evidence": advice.evidence, "compared": advice.compared}
     regimes = set(advice.evidence["regime"])
-    return render(
-        "advice.html.j2",
-        "report.js",
-        "sort.js",
-        headline=headline,
-        rest=rest,
-        warnings=advice.warnings,
-        recipes=recipes(advice),
-        figures={name: texts[name] for name in charts},
-        specs={name: pack_spec(chart) for name, chart in charts.items()},
-        headings=headings(advice),
-        rows=evidence_rows(advice),
-        regime_words={name: words for name, words in REGIME_WORDS.items() if name in regimes},
-        regime_colours=dict(zip(REGIME_WORDS, _COLOURS, strict=True)),
-        csvs={name: compress(csv_text(frame).encode()) for name, frame in tables.items()},
-        method=METHOD,
-        facts=facts,
+    return (
+        environment()
+        .get_template("advice.html.j2")
+        .render(
+            headline=headline,
+            progress=progress,
+            rest=rest,
+            warnings=advice.warnings,
+            recipes=recipes(advice),
+            figures={name: text_of(name, chart) for name, chart in charts.items()},
+            specs={name: pack_spec(chart) for name, chart in charts.items()},
+            headings=headings(advice),
+            rows=evidence_rows(advice),
+            regime_words={name: words for name, words in REGIME_WORDS.items() if name in regimes},
+            regime_colours=dict(zip(REGIME_WORDS, _COLOURS, strict=True)),
+            csvs={name: compress(_csv(frame)) for name, frame in tables.items()},
+            method=METHOD,
+            facts=facts,
+            style=part("report.css"),
+            scripts=scripts,
+            policy=policy(scripts, live=live),
+        )
     )
+
+
+def _csv(frame: pl.DataFrame) -> bytes:
+    return csv_text(frame).encode()

@@ -1,4 +1,4 @@
-"""The frame of every page: templates, scripts, what the browser may do, and downloads."""
+"""The frame of every page, and its downloads."""
 
 import base64
 import gzip
@@ -9,57 +9,19 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lratlas.errors import extra
-from lratlas.report.theme import Drawing, spec_of
+from lratlas.report.theme import Drawing, Text, spec_of
 from lratlas.tables import SCHEMAS, Tables, csv_text
 from lratlas.text import harmless
 
-BUNDLE = Path(__file__).with_name("vega") / "vega.js.gz"
-"""Vega, Vega-Lite and Vega-Embed as one script; `make bundle` makes it again."""
-
-
-def render(template: str, *scripts: str, live: bool = False, **values: Any) -> str:
-    """A page as one HTML text, style and scripts included; it needs no network, and is closed to it.
-
-    Args:
-        template: The template of the page.
-        scripts: The names of its own scripts, in the order in which they run, after the one that draws charts.
-        live: The page may ask the server that it came from.
-        values: What the template shows; text is shown as it is, never read as HTML.
-    """
-    texts = [vega_bundle(), *map(part, scripts)]
-    page = _environment().get_template(template)
-    return page.render(style=part("report.css"), scripts=texts, policy=policy(texts, live=live), **values)
-
 
 @cache
-def vega_bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script without imports, so that a page needs no network."""
-    return gzip.decompress(BUNDLE.read_bytes()).decode()
-
-
-def make_bundle(vl_version: str) -> str:
-    """What `vega_bundle` returns, made by vl-convert.
-
-    Args:
-        vl_version: The version of Vega-Lite, such as ``6.4``.
-
-    Raises:
-        MissingLibrary: The extra ``figures`` is not installed.
-    """
-    with extra("figures"):
-        import vl_convert
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=vl_version)
-
-
-@cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates; text put into them is shown as it is, never read as HTML."""
     return Environment(
         loader=PackageLoader("lratlas.report"),
         autoescape=True,
@@ -99,14 +61,23 @@ def policy(scripts: Sequence[str], *, live: bool = False) -> str:
     return "; ".join(rules)
 
 
-def versions_text() -> str:
-    """The versions of what makes a page, in words."""
-    return ", ".join(f"{name} {version(name)}" for name in ("lratlas", "polars", "altair"))
-
-
 def pack_spec(chart: Drawing) -> str:
     """A chart's spec as the pages' script unpacks it."""
     return compress(json.dumps(spec_of(chart), allow_nan=False, separators=(",", ":")).encode())
+
+
+def text_of(name: str, chart: Drawing) -> Text:
+    """The words that a chart carries; one that carries none is headed by its name."""
+    told = cast("Any", chart).usermeta
+    alt = chart.description if isinstance(chart.description, str) else name
+    if not isinstance(told, dict):
+        return Text(heading=heading(name), caption="", alt=alt)
+    return Text(heading=told["heading"], caption=told["caption"], alt=alt)
+
+
+def heading(name: str) -> str:
+    """The heading of a chart that carries none, and of one that cannot be drawn."""
+    return name.replace("_", " ").replace("-", " ").capitalize()
 
 
 def _digest(script: str) -> str:
@@ -129,7 +100,7 @@ class Download:
     Attributes:
         table: Its name.
         rows: How many rows it has.
-        content: The CSV file, packed (see `compress`); None where it is too large for the page.
+        content: The CSV file, packed (see `packed`); None where it is too large for the page.
     """
 
     table: str
@@ -186,3 +157,8 @@ def _fitting(sizes: Mapping[str, int], budget: int) -> set[str]:
             break
         inside.add(name)
     return inside
+
+
+def versions_text() -> str:
+    """The versions that a page is written with."""
+    return ", ".join(f"{name} {version(name)}" for name in ("lratlas", "polars", "altair"))

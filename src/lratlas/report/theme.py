@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -10,8 +10,10 @@ from typing import Any, TypeAlias
 import altair as alt
 import polars as pl
 
-from lratlas.tables import harmless_table
-from lratlas.text import harmless_parts
+from lratlas.recommendation import Recommendation
+from lratlas.report.frames import regime_bands
+from lratlas.tables import Tables, harmless_table, table
+from lratlas.text import format_lr, harmless_parts
 
 Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart | alt.ConcatChart | alt.Chart
 
@@ -30,21 +32,44 @@ NEUTRAL = "#828282"
 STRONG = ("#D55E00", "#1A85C9", "#009468")
 FLR_RAMP = ("#2D9DC6", "#1F74C4", "#6A55C8")
 SWA_RAMP = ("#C48600", "#D4551A", "#B83A50")
-# Ordered: darker for more, and its steps differ with any colour vision. Green is left to what is expected.
-LENGTH_RAMP = ("#A59000", "#E54B5F", "#9C48B8", "#5742FB")
-# Along PLRs: the colours of the regimes, in their usual order.
-PLR_RAMP = [REGIME_COLOURS[regime] for regime in ("1", "2A", "2B", "3")]
+# For what has an order, LRs and lengths: darker for more, and its steps differ with any colour vision. Green is left to
+# what is expected.
+ORDERED_RAMP = ("#A59000", "#E54B5F", "#9C48B8", "#5742FB")
 # From low frequencies to high ones, as in the spectrum of light.
 BAND_RAMP = ("#C03A00", "#C48600", "#009E73", "#0072B2")
 
-# A share of an axis left free for the names of the regimes, less than the distance of its ticks.
-ROOM = 0.08
+# What a band is called where it is wide enough.
+REGIME_NAMES = {
+    "1": "converges",
+    "2A": "plateau, one basin",
+    "2B": "plateau, several basins",
+    "2": "plateau",
+    "3": "diverges",
+    "undecided": "undecided",
+}
+# Pixels above an axis for the names of regimes.
+HEADROOM = 30
 LR_FORMAT = ".2~e"
 PERCENT = ".1%"
 # Vega writes 1e+0 where everybody writes 1e0.
 PLAIN_EXPONENT = "replace(datum.label, '+', '')"
 # Figures carry the first; the others have its metrics.
 FONT = "Arimo, Helvetica, Arial, sans-serif"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """The words that go with one chart.
+
+    Attributes:
+        heading: What the data say, or what is shown where they say nothing.
+        caption: How to read it.
+        alt: The chart for those who cannot see it.
+    """
+
+    heading: str
+    caption: str
+    alt: str
 
 
 def inline(frame: pl.DataFrame) -> alt.InlineData:
@@ -73,8 +98,8 @@ def plr_axis(*, elr: bool) -> alt.X:
             labelExpr=PLAIN_EXPONENT,
             tickCount=6,
             labelOverlap="greedy",
+            labelSeparation=4,
             grid=False,
-            tickSize=alt.condition("slice(format(datum.value, '.0e'), 0, 2) == '1e'", alt.value(6), alt.value(2.5)),
         )
     )
 
@@ -85,13 +110,7 @@ def power_axis() -> alt.Axis:
 
 
 def limits(
-    data: pl.DataFrame,
-    lowest: str,
-    highest: str,
-    *,
-    floor: float | None = None,
-    room: float = ROOM,
-    share: bool = False,
+    data: pl.DataFrame, lowest: str, highest: str, *, floor: float | None = None, share: bool = False
 ) -> tuple[float, float] | None:
     """From where to where a scale shows two columns whole.
 
@@ -100,7 +119,6 @@ def limits(
         lowest: The column with the lowest values.
         highest: The column with the highest.
         floor: Where the scale begins unless there are lower values.
-        room: A share left free above, for the names of the regimes.
         share: The values are shares of a whole: deviations that reach below 0 or above 1 are cut off there.
 
     Returns:
@@ -112,7 +130,7 @@ def limits(
         return None
     if share:
         low, high = max(low, 0.0), min(high, 1.0)
-    return low, high + room * max(high - low, 1e-3)
+    return low, max(high, low + 1e-3)
 
 
 def scale(
@@ -121,20 +139,31 @@ def scale(
     highest: str,
     *,
     floor: float | None = None,
-    room: float = ROOM,
     share: bool = False,
+    height: int | None = None,
 ) -> alt.Scale:
-    """The scale with these `limits`, rounded to ticks."""
-    ends = limits(data, lowest, highest, floor=floor, room=room, share=share)
-    return round_scale(*ends, highest=ends[1], share=share) if ends else alt.Scale()
+    """The scale with these `limits`, as `round_scale` makes it."""
+    ends = limits(data, lowest, highest, floor=floor, share=share)
+    return round_scale(*ends, height=height) if ends else alt.Scale()
 
 
-def round_scale(low: Any, high: Any, *, highest: float, share: bool) -> alt.Scale:
-    """The scale from ``low`` to ``high``, numbers or expressions of at most ``highest``, rounded to ticks.
+def round_scale(low: Any, high: Any, *, height: int | None = None, log: bool = False) -> alt.Scale:
+    """The scale from ``low`` to ``high``, numbers or expressions, rounded to ticks, with room above for names.
 
-    That of shares is not rounded where this would put a tick above 1.
+    The room is in pixels, beyond the scale: no axis leaves the values that are possible.
+
+    Args:
+        low: The lower end.
+        high: The upper end.
+        height: Of the panel, in pixels; None for a chart of a single one.
+        log: The scale is logarithmic, and not rounded.
     """
-    return alt.Scale(domain=[low, high], nice=not (share and highest > 1), zero=False)
+    ends = alt.Scale(domain=[low, high], rangeMin=height or alt.expr("height"), rangeMax=HEADROOM, nice=not log)
+    if log:
+        ends.type = "log"
+    else:
+        ends.zero = False
+    return ends
 
 
 def columns(panels: int, *, most: int) -> int:
@@ -156,49 +185,25 @@ def zoom(name: str) -> alt.Parameter:
     return alt.selection_interval(name=f"zoom_{name}", bind="scales", encodings=["x"], zoom="wheel![event.altKey]")
 
 
-def pick(field: str) -> alt.Parameter:
-    """The lines or marks of a legend's entries that a reader has clicked on, by the field of the legend."""
-    return alt.selection_point(name="pick", fields=[field], bind="legend", toggle="true")
-
-
-def fade(pick: alt.Parameter, others: float = 0.1) -> Any:
-    """The opacity that leaves what is picked as it is, and takes most of it from all others."""
-    return alt.when(pick).then(alt.value(1)).otherwise(alt.value(others))
-
-
-def plr_title(*, elr: bool) -> str:
-    """The short title of the pre-training LR."""
-    return "PLR (ELR)" if elr else "PLR"
-
-
-def plr_colour(*, elr: bool = False, length: int | None = None, **scale: Any) -> alt.Color:
-    """Colours along the pre-training LR, with a ramp as the legend.
-
-    Args:
-        elr: The LRs are effective ones.
-        length: Of the ramp, in pixels; None for Vega's.
-        scale: What else the scale has.
-    """
-    wide = alt.Undefined if length is None else length
-    return (
-        alt.Color("plr:Q")
-        .scale(type="log", range=PLR_RAMP, interpolate="lab", **scale)
-        .title(plr_title(elr=elr))
-        .legend(format="~e", labelExpr=PLAIN_EXPONENT, tickCount=5, gradientLength=wide)
-    )
-
-
 def shading(bands: pl.DataFrame, *, width: int, lettering: int = 11) -> list[alt.Chart]:
     """Layers to put behind lines over PLR: a tinted, labelled band per regime; no layers for no bands.
 
     Args:
-        bands: The regimes (see `lratlas.report.charts.study_data.regime_bands`).
+        bands: The regimes (see `lratlas.report.frames.regime_bands`).
         width: Of the panel, in pixels; names that would touch stand on two levels.
         lettering: Size of the names, in pixels.
     """
     if bands.is_empty():
         return []
-    label = pl.col("regime").replace({"undecided": "?"})
+    pixels = (pl.col("high") / pl.col("low")).log() / math.log(bands["high"][-1] / bands["low"][0]) * width
+    whole = pl.col("regime").replace_strict({name: f"{name} {said}" for name, said in REGIME_NAMES.items()})
+    needed = whole.str.len_chars() * 0.7 * lettering
+    label = (
+        pl.when(pixels > needed)
+        .then(whole)
+        .otherwise(pl.col("regime"))
+        .replace({"undecided": "?", "undecided undecided": "undecided"})
+    )
     named = bands.with_columns(
         label=label, lowered=pl.Series(_lower_names(bands, width, 1.6 * lettering), dtype=pl.Boolean)
     )
@@ -226,6 +231,19 @@ def shading(bands: pl.DataFrame, *, width: int, lettering: int = 11) -> list[alt
     return [bars, labels]
 
 
+def line_names(base: alt.Chart, colour: alt.Color, *, lettering: int) -> list[alt.Chart]:
+    """The names of lines beside the panel, each behind a dash of its line's colour.
+
+    Args:
+        base: A chart with a row for each line, whose place is encoded; ``label`` is its name.
+        colour: Of the lines. The name itself has the colour of all text, to be read on any page.
+        lettering: Size of the names, in pixels.
+    """
+    dash = base.mark_tick(orient="horizontal", width=lettering, thickness=3, xOffset=lettering, clip=False)
+    text = base.mark_text(align="left", dx=1.75 * lettering, fontSize=lettering, clip=False)
+    return [dash.encode(color=colour), text.encode(text=alt.Text("label:N"))]
+
+
 def hover(base: alt.Chart) -> alt.Chart:
     """Points without colour over lines that have none, so that each of their values can be read when pointed at.
 
@@ -235,11 +253,21 @@ def hover(base: alt.Chart) -> alt.Chart:
     return base.mark_point(filled=True, opacity=0, size=70, clip=True)
 
 
-def panel(lines: alt.Chart | alt.LayerChart, bands: pl.DataFrame, *, width: int, height: int = 230) -> alt.LayerChart:
-    """One of several charts side by side, with the regimes shaded behind its lines."""
-    return alt.LayerChart(layer=[*shading(bands, width=width, lettering=9), lines]).properties(
-        width=width, height=height
-    )
+def panel(
+    lines: alt.Chart | alt.LayerChart, tables: Tables, *, width: int, height: int = 250, lettering: int = 11
+) -> alt.LayerChart:
+    """One of several charts side by side, with the regimes shaded behind its lines and the threshold marked.
+
+    Args:
+        lines: What it shows.
+        tables: The study's tables; ``regimes`` and ``boundaries``.
+        width: In pixels.
+        height: In pixels.
+        lettering: Size of the names of regimes, in pixels.
+    """
+    bands = regime_bands(tables)
+    behind = [*shading(bands, width=width, lettering=lettering), *marked(tables, lettering=0)]
+    return alt.LayerChart(layer=[*behind, lines, *pointed(bands)]).properties(width=width, height=height)
 
 
 def spec_of(chart: Drawing) -> dict[str, Any]:
@@ -247,37 +275,115 @@ def spec_of(chart: Drawing) -> dict[str, Any]:
     return harmless_parts(chart.to_dict(validate=False))
 
 
-def finish(chart: Drawing, description: str, *parameters: alt.Parameter) -> Any:
-    """Fonts and legend, the same on every chart; the description read out by screen readers; what readers can choose.
+POINTED = "lr_pointed_at"
+"""The parameter of every chart with the LR that a reader points at, in any of them; 0 for none."""
+
+
+def pointed(bands: pl.DataFrame) -> list[alt.Chart]:
+    """A vertical line at the LR that a reader points at; none without regimes.
+
+    Args:
+        bands: The regimes (see `lratlas.report.frames.regime_bands`); an LR outside of them is not shown.
+    """
+    if bands.is_empty():
+        return []
+    # Always a row: a scale without a value would complain.
+    low, high = bands["low"][0], bands["high"][-1]
+    inside = f"{POINTED} > {low!r} && {POINTED} < {high!r}"
+    rows = alt.Chart(alt.InlineData(values=[{}])).transform_calculate(plr=f"{inside} ? {POINTED} : {low!r}")
+    return [rows.mark_rule(strokeWidth=1, opacity=alt.expr(f"{inside} ? 1 : 0")).encode(x=alt.X("plr:Q"))]
+
+
+def marked(tables: Tables, best: Recommendation | None = None, *, lettering: int = 12) -> list[alt.Chart]:
+    """The convergence threshold with its interval and the recommended LR, named above the panel; as far as there are.
+
+    Args:
+        tables: The study's tables; of them only ``boundaries``.
+        best: The recommended LR.
+        lettering: Size of the names, in pixels; 0 for none.
+    """
+    reached = pl.col("value").is_not_null()
+    found = (
+        table(tables, "boundaries")
+        .filter(reached, boundary="convergence")
+        .select(
+            pl.col("value").alias("at"),
+            pl.coalesce("low", "below").alias("low"),
+            pl.coalesce("high", "above").alias("high"),
+        )
+    )
+    layers, left = list[alt.Chart](), best is None or found.is_empty() or found["at"][0] <= best.lr
+    if not found.is_empty():
+        name = f"threshold {format_lr(found['at'][0])}"
+        rows = alt.Chart(inline(found.with_columns(name=pl.lit(name))))
+        tips = _lr_tips({"at": "convergence threshold", "low": "low", "high": "high"})
+        layers += [
+            rows.mark_rect(opacity=0.25, color=NEUTRAL, clip=True).encode(
+                x=alt.X("low:Q"), x2=alt.X2("high:Q"), tooltip=tips
+            ),
+            rows.mark_rule(strokeDash=[5, 3], strokeWidth=1.5, clip=True).encode(x=alt.X("at:Q"), tooltip=tips),
+            *_named(rows, "at", left=left, lettering=lettering),
+        ]
+    if best:
+        row = {"lr": best.lr, "low": best.low, "high": best.high, "name": f"use {format_lr(best.lr)}"}
+        rows = alt.Chart(inline(pl.DataFrame([row])))
+        tips = _lr_tips({"lr": "recommended LR", "low": "as good from", "high": "to"})
+        layers += [
+            rows.mark_rule(strokeWidth=2.5, clip=True).encode(x=alt.X("lr:Q"), tooltip=tips),
+            *_named(rows, "lr", left=not left, lettering=lettering),
+        ]
+        if best.low < best.high:
+            layers.append(
+                rows.mark_rule(strokeWidth=5).encode(x=alt.X("low:Q"), x2="high:Q", y=alt.value(0), tooltip=tips)
+            )
+    return layers
+
+
+def _lr_tips(titles: Mapping[str, str]) -> list[alt.Tooltip]:
+    return [alt.Tooltip(f"{name}:Q").title(title).format(LR_FORMAT) for name, title in titles.items()]
+
+
+def _named(rows: alt.Chart, field: str, *, left: bool, lettering: int) -> list[alt.Chart]:
+    """The name of a vertical line above the panel, on one side of it."""
+    if not lettering:
+        return []
+    align, shift = ("right", -2) if left else ("left", 2)
+    text = rows.mark_text(align=align, dx=shift, baseline="bottom", fontSize=lettering, fontWeight="bold", clip=False)
+    return [text.encode(x=alt.X(f"{field}:Q"), y=alt.value(-5), text=alt.Text("name:N"))]
+
+
+def finish(chart: Drawing, words: Text, *parameters: alt.Parameter) -> Any:
+    """Fonts and legend, the same on every chart; its words; what readers can choose.
 
     Args:
         chart: The chart.
-        description: In words.
+        words: Its heading and caption, for the page; and the description read out by screen readers.
         parameters: Variables that are set by the reader below the chart.
     """
     config = alt.Config(
         font=FONT,
         axis=alt.AxisConfig(
-            labelFontSize=11, titleFontSize=12, titleFontWeight="normal", gridColor=NEUTRAL, gridOpacity=0.15
+            labelFontSize=12, titleFontSize=13, titleFontWeight="normal", gridColor=NEUTRAL, gridOpacity=0.15
         ),
         legend=alt.LegendConfig(
-            labelFontSize=11,
-            titleFontSize=12,
+            labelFontSize=12,
+            titleFontSize=13,
             titleFontWeight="normal",
             symbolStrokeWidth=3,
             # Shapes without a colour of their own are seen on light pages and on dark ones.
             symbolBaseFillColor=NEUTRAL,
             symbolBaseStrokeColor=NEUTRAL,
         ),
-        title=alt.TitleConfig(fontSize=12, fontWeight="normal", anchor="start"),
+        title=alt.TitleConfig(fontSize=13, fontWeight="normal", anchor="start"),
         view=alt.ViewConfig(stroke=NEUTRAL, strokeOpacity=0.4),
     )
     drawn: Any = chart
-    if parameters:
-        lifted = () if drawn.params is alt.Undefined else drawn.params  # from its panels
-        drawn.params = [*(each.param for each in parameters), *lifted]
+    lifted = () if drawn.params is alt.Undefined else drawn.params  # from its panels
+    pointed_at = alt.param(name=POINTED, value=0)
+    drawn.params = [pointed_at.param, *(each.param for each in parameters), *lifted]
+    meta = {"heading": words.heading, "caption": words.caption}
     # In one call: each copies the whole chart, panel by panel.
-    return drawn.properties(description=description, config=config)
+    return drawn.properties(description=words.alt, config=config, usermeta=meta)
 
 
 def _lower_names(bands: pl.DataFrame, width: int, name: float) -> list[bool]:
@@ -330,14 +436,11 @@ EVERY_SEED = "all"
 
 def values_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as JSON can hold them: floats of six digits, NaN made null, seeds as text."""
-    return _clean_rows(frame).to_dicts()
-
-
-def _clean_rows(frame: pl.DataFrame) -> pl.DataFrame:
-    rows = harmless_table(frame).with_columns(pl.selectors.float().round_sig_figs(6).fill_nan(None))
+    floats = pl.selectors.float()
+    rows = harmless_table(frame).with_columns(floats.round_sig_figs(6).fill_nan(None))
     if "seed" in rows.columns:
         rows = rows.with_columns(pl.col("seed").cast(pl.String).fill_null(EVERY_SEED))
-    return rows
+    return rows.to_dicts()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,9 +475,15 @@ def source(frame: pl.DataFrame, by: Sequence[str]) -> Source:
         frame: The rows.
         by: The columns that tell lines apart, which filters of the chart may ask about.
     """
-    packed = _clean_rows(frame).group_by(by, maintain_order=True).agg(pl.all()).to_dicts()
+    floats = pl.selectors.float()
+    packed = (
+        harmless_table(frame)
+        .with_columns(floats.round_sig_figs(6).fill_nan(None))
+        .group_by(by, maintain_order=True)
+        .agg(pl.all())
+    )
     # As one text: Altair copies lists again and again, and checks every number in them.
-    text = json.dumps(packed, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(values_of(packed), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Source(
         data=alt.InlineData(values=text, format=alt.JsonDataFormat(type="json")),
         lists=tuple(name for name in frame.columns if name not in by),

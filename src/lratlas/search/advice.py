@@ -29,6 +29,7 @@ from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Counted, Search, in_words
 from lratlas.search.wording import failures_in_words, statement_of, warnings_of
 from lratlas.tables import SCHEMAS
+from lratlas.text import format_lr
 
 Verdict = Literal["found", "tie", "not_learned", "diverged"]
 Schedule = Literal["constant", "linear", "cosine", "own", "custom"]
@@ -290,8 +291,8 @@ def _verdict(
         return "diverged", _explain_divergence(results, tried)
     length = in_words(found[-1].steps, search.counted)
     if not learned and search.chance is not None:
-        moved = f"no LR from {going[0]:.2g} to {going[-1]:.2g} did better than a model that has learned nothing"
-        wider = "" if lost else f", or try larger LRs than {going[-1]:.2g}"
+        moved = f"no LR {_from_to(going)} did better than a model that has learned nothing"
+        wider = "" if lost else f", or try larger LRs than {format_lr(going[-1])}"
         return "not_learned", (
             f"Nothing has been learned yet: in up to {length} {moved} ({search.chance:.4g}). Train for longer{wider}."
         )
@@ -299,7 +300,7 @@ def _verdict(
         return "tie", _explain_tie(search, results, found, tried)
     if not learned:
         return "not_learned", (
-            f"Nothing has been learned yet: in up to {length} no LR from {going[0]:.2g} to {going[-1]:.2g} did"
+            f"Nothing has been learned yet: in up to {length} no LR {_from_to(going)} did"
             " better than the others by more than the noise. Train for longer, or try other LRs."
         )
     return "found", ""
@@ -309,21 +310,21 @@ def _explain_divergence(results: Sequence[SegmentResult], tried: Sequence[float]
     first = [each.losses[0] for each in results if each.losses and not each.segment.start]
     if first and not any(math.isfinite(loss) for loss in first):
         return (
-            f"The training loss is not finite from the start, at each of {len(tried)} LRs from {tried[0]:.2g} to"
-            f" {tried[-1]:.2g}: look for NaN or infinity in the data, the model and the loss."
+            f"The training loss is not finite from the start, at each of {len(tried)} LRs from {format_lr(tried[0])} to"
+            f" {format_lr(tried[-1])}: look for NaN or infinity in the data, the model and the loss."
         )
     return (
-        f"All {len(tried)} LRs diverged, down to {tried[0]:.2g}: try below {tried[0] / 10:.2g}, or look for a fault"
-        " in the training."
+        f"All {len(tried)} LRs diverged, down to {format_lr(tried[0])}: try below {format_lr(tried[0] / 10)}, or look"
+        " for a fault in the training."
     )
 
 
 def _explain_tie(
     search: Search, results: Sequence[SegmentResult], found: Sequence[Level], tried: Sequence[float]
 ) -> str:
-    span = f"The LRs from {tried[0]:.2g} to {tried[-1]:.2g} tie"
+    span = f"The LRs {_from_to(tried)} tie"
     if len(tried) == 1:
-        return f"Only the LR {tried[0]:.2g} was tried: there is nothing to compare it with."
+        return f"Only the LR {format_lr(tried[0])} was tried: there is nothing to compare it with."
     if all(alike(results, level.steps) for level in found):
         if len({score for level in found for score in level.scores}) > 1:
             return f"{span}: all gave the very same metrics, so the LR has no effect. Is it passed to the optimizer?"
@@ -404,3 +405,7 @@ def _compare_lrs(search: Search, found: Sequence[Level]) -> pl.DataFrame:
         for at, lr in enumerate(level.lrs)
     ]
     return pl.DataFrame(rows, schema=COMPARED).sort("steps", "lr")
+
+
+def _from_to(lrs: Sequence[float]) -> str:
+    return f"from {format_lr(lrs[0])} to {format_lr(lrs[-1])}"

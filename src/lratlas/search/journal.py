@@ -6,6 +6,7 @@ Several processes may share it. A segment is claimed by holding a lock on a file
 process ends, however it ends; no clock is involved.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -147,6 +148,25 @@ def read_settings(folder: Path) -> Search:
         raise SearchError(f"There is no search in {folder}: it has no {SETTINGS}.") from error
     except (*UNREADABLE, SpecError) as error:
         raise SearchError(f"{folder / SETTINGS} is damaged: {error}") from error
+
+
+def version(folder: Path) -> str:
+    """A short text that changes when the search in a folder gets results, loses some, or has other settings.
+
+    Raises:
+        SearchError: The search cannot be read.
+    """
+    digest = hashlib.sha256()
+    for name in (SETTINGS, JOURNAL):
+        try:
+            check_regular(folder / name)
+            digest.update((folder / name).read_bytes())
+        except FileNotFoundError:
+            pass  # a search without results has no journal
+        except OSError as error:
+            raise SearchError(f"{folder / name} cannot be read: {error.strerror or error}.") from error
+        digest.update(b"\n")
+    return digest.hexdigest()[:16]
 
 
 def read_results(folder: Path) -> list[SegmentResult]:

@@ -11,6 +11,7 @@ from lratlas.search.regimes import last_loss, restarted_segments, trusted_result
 from lratlas.search.rungs import enough, next_segments, trainings_spent
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search, in_words
+from lratlas.text import format_lr
 
 if TYPE_CHECKING:
     from lratlas.search.advice import Advice
@@ -53,7 +54,7 @@ def statement_of(advice: "Advice") -> Iterator[str]:
         yield "No LR is advised."
         yield advice.reason
     else:
-        yield f"Use an initial LR of {advice.lr:.2g} ({_good_range(advice.low, advice.high)})."
+        yield f"Use an initial LR of {format_lr(advice.lr)} ({_good_range(advice.low, advice.high)})."
         yield _FINISHES[advice.finish].format(counted=advice.counted)
         if advice.finish in {"average", "anneal", "either"}:
             yield _KEEP
@@ -68,17 +69,17 @@ def statement_of(advice: "Advice") -> Iterator[str]:
 
 
 def _good_range(low: float, high: float) -> str:
-    ends = dict.fromkeys((f"{low:.2g}", f"{high:.2g}"))
-    return f"good range {' to '.join(ends)}" if len(ends) > 1 else f"good range about {low:.2g}"
+    ends = dict.fromkeys((f"{format_lr(low)}", f"{format_lr(high)}"))
+    return f"good range {' to '.join(ends)}" if len(ends) > 1 else f"good range about {format_lr(low)}"
 
 
 def _thresholds(advice: "Advice") -> Iterator[str]:
     if advice.convergence:
         below, above = advice.convergence.below, advice.convergence.above
-        yield f"The convergence threshold is between {below:.2g} and {above:.2g}."
+        yield f"The convergence threshold is between {format_lr(below)} and {format_lr(above)}."
     if advice.divergence:
         below, above = advice.divergence.below, advice.divergence.above
-        yield f"LR {above:.2g} failed to learn; the next smaller LR that was tried is {below:.2g}."
+        yield f"LR {format_lr(above)} failed to learn; the next smaller LR that was tried is {format_lr(below)}."
 
 
 def warnings_of(
@@ -137,8 +138,8 @@ def describe_stopped(ended: Mapping[float, str]) -> str:
     """
     lr, steps = next(iter(ended.items()))
     if len(ended) == 1:
-        return f"The training at LR {lr:.2g} stopped by itself {steps}"
-    return f"The trainings at {len(ended)} LRs stopped by themselves, such as at {lr:.2g} {steps}"
+        return f"The training at LR {format_lr(lr)} stopped by itself {steps}"
+    return f"The trainings at {len(ended)} LRs stopped by themselves, such as at {format_lr(lr)} {steps}"
 
 
 def _lost_states(results: Sequence[SegmentResult]) -> Iterator[str]:
@@ -184,7 +185,7 @@ def _at_an_end(search: Search, results: Sequence[SegmentResult], found: Sequence
     best = found[-1].lrs[found[-1].best]
     if best in {tried[0], tried[-1]}:
         end = "smallest" if best == tried[0] else "largest"
-        yield f"The best LR is the {end} one that was tried, {best:.2g}; a better one may be beyond it."
+        yield f"The best LR is the {end} one that was tried, {format_lr(best)}; a better one may be beyond it."
     elif extended := [lr for lr in tried if not search.lrs[0] * 0.999 <= lr <= search.lrs[-1] * 1.001]:
         yield f"LRs beyond the grid were tried as well: {_list_lrs(extended)}."
 
@@ -194,7 +195,8 @@ def _unsure(found: Sequence[Level], advice: "Advice") -> Iterator[str]:
     near = found[-1].near()
     if advice.low and advice.high and advice.high / advice.low >= _WIDE:
         yield (
-            f"The good range is wide: {len(near)} LRs from {near[0]:.2g} to {near[-1]:.2g} are equal within the noise."
+            f"The good range is wide: {len(near)} LRs from {format_lr(near[0])} to {format_lr(near[-1])} are equal"
+            " within the noise."
             if len(near) > 1
             else f"The good range is wide: it allows for the {advice.counted} that were not trained."
         )
@@ -215,10 +217,10 @@ def _overfitting(search: Search, found: Sequence[Level]) -> Iterator[str]:
         yield (
             f"The metric got worse with more {search.counted} at"
             f" {_list_lrs(sorted({of.lrs[place] for of, place in fallen}))}: a shorter training may be"
-            f" better. At {level.lrs[at]:.2g} it was {search.metric(level.scores[at]):.4g} after"
+            f" better. At {format_lr(level.lrs[at])} it was {search.metric(level.scores[at]):.4g} after"
             f" {in_words(level.steps, search.counted)}."
         )
 
 
 def _list_lrs(lrs: Sequence[float]) -> str:
-    return ", ".join(f"{lr:.2g}" for lr in lrs)
+    return ", ".join(f"{format_lr(lr)}" for lr in lrs)

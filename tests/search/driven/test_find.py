@@ -459,7 +459,7 @@ def test_the_final_metric_of_a_training_that_stops_by_itself_counts(tmp_path: Pa
     results = [each for each in Finder(tmp_path / "printed").results if each.segment.lr == 0.4]
     assert max(each.segment.stop for each in results) > 4
     assert all(each.value == pytest.approx(0.2**8) for each in results)
-    assert any("LR 0.4 stopped by itself after 4 of" in note for note in advice.warnings)
+    assert any("LR 4e-1 stopped by itself after 4 of" in note for note in advice.warnings)
     other = find_by_function(stopping, folder=tmp_path / "value", value="float(w**2)", **given)
     assert any("after 4 of 8 steps, and were not measured then. If this is early" in note for note in other.warnings)
     assert not any("--retry-failed" in note for note in (*advice.warnings, *other.warnings))

@@ -76,7 +76,7 @@ def claims(
 
     "Just above the convergence threshold" are the PLRs of subregime 2A, or the lowest of regime 2 above the threshold
     where there is no 2A. Models that diverged do not enter, nor seeds that lack models which others have. An effect is
-    a mean over seeds, or a gain of the best over the best, with a 95 % interval by Student's t; a claim is supported or
+    a mean over seeds, or a gain of the best over the best, with a 95% interval by Student's t; a claim is supported or
     contradicted by the whole interval, inconclusive with fewer than three seeds or PLRs too far apart, and not measured
     where a study has nothing of what it is about: the statement says what to add.
 

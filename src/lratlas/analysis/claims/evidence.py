@@ -42,7 +42,7 @@ class Judgement:
         verdict: Whether the claim holds here.
         statement: One sentence, numbers included; also what to add where the claim is open.
         effect: The size of what the claim is about; None where it was not measured.
-        low: Lower end of its 95 % interval over seeds; None where there is none.
+        low: Lower end of its 95% interval over seeds; None where there is none.
         high: Upper end.
     """
 
@@ -265,12 +265,12 @@ def clip_gain(effect: Gain, low: float, high: float) -> Gain:
 
 
 def describe_effect(effect: Gain, *, factor: float = 100, unit: str = " points") -> str:
-    """An effect with its interval: ``2.7 points (95 % interval −0.5 to 5.9)``."""
+    """An effect with its interval: ``2.7 points (95% interval −0.5 to 5.9)``."""
     number = plain(factor * effect.mean)
     size = f"{number}{unit.removesuffix('s') if number in {'1', '−1'} else unit}"
     if effect.low is None or effect.high is None or effect.low == effect.high:
         return size
-    return f"{size} (95 % interval {signed_interval(factor * effect.low, factor * effect.high)})"
+    return f"{size} (95% interval {signed_interval(factor * effect.low, factor * effect.high)})"
 
 
 def lr_range(plrs: Sequence[float]) -> str:

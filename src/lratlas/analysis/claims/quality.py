@@ -123,8 +123,8 @@ def two_stages_recover(evidence: Evidence) -> Judgement:
     first, second = (lr_range(whole[name].unique().sort().to_list()) for name in ("plr", "plr2"))
     said = (
         f"From a learning rate that is too large ({first}), a second one just above the threshold ({second}) leads to "
-        f"{100 * both.mean():.1f} % test accuracy, against {100 * high.mean():.1f} % without it, a gain of "
-        f"{describe_effect(effect)}, and {100 * low.mean():.1f} % from the second alone, a difference of "
+        f"{100 * both.mean():.1f}% test accuracy, against {100 * high.mean():.1f}% without it, a gain of "
+        f"{describe_effect(effect)}, and {100 * low.mean():.1f}% from the second alone, a difference of "
         f"{describe_effect(behind)}."
     )
     open_part = (effect, 0.0) if parts[0] == "inconclusive" else (behind, -RECOVERED)

@@ -77,16 +77,18 @@ def chosen_from(data: pl.DataFrame) -> pl.DataFrame:
     return over_seeds(data) if data["seed"].drop_nulls().n_unique() < 2 else data
 
 
-def some_control(label: str, chart: str, names: list[str]) -> Control:
+def some_control(label: str, chart: str, names: list[str], first: str | None = None) -> Control:
     """All models of a kind, none, or one of them: the FLR or the k of the names given.
 
     Args:
         label: ``FLR`` or ``k``.
         chart: The name of the chart.
         names: Of the models, such as ``FLR 1e-4``.
+        first: The one that is shown at first; None for all.
     """
-    each = {name: short(name) for name in names}
-    return control(label, chart, {ALL: ALL, NONE: NONE} | each if len(names) > 1 else {ALL: ALL}, ALL)
+    if len(names) < 2:
+        return control(label, chart, {ALL: ALL}, ALL)
+    return control(label, chart, {ALL: ALL, NONE: NONE} | {name: short(name) for name in names}, first or ALL)
 
 
 def short(name: str) -> str:
@@ -117,8 +119,8 @@ def scale(
     columns: tuple[str, str],
     *controls: Control,
     floor: float | None = None,
-    room: float = theme.ROOM,
     share: bool = False,
+    height: int | None = None,
 ) -> alt.Scale:
     """The scale that shows two columns whole as long as nothing is chosen, and all that may be chosen afterwards.
 
@@ -128,14 +130,13 @@ def scale(
         columns: The ones with the lowest and the highest values.
         controls: The choices.
         floor: Where the scale begins unless there are lower values.
-        room: The share left free above (see `lratlas.report.theme.limits`).
-        share: The values are shares of a whole (as there).
+        share: The values are shares of a whole (see `lratlas.report.theme.limits`).
+        height: Of the panel (see `lratlas.report.theme.round_scale`).
     """
-    first, later = (theme.limits(rows, *columns, floor=floor, room=room, share=share) for rows in (shown, every))
+    first, later = (theme.limits(rows, *columns, floor=floor, share=share) for rows in (shown, every))
     if first is None or later is None or first == later:
-        return theme.scale(shown, *columns, floor=floor, room=room, share=share)
-    low, high = (either(a, b, *controls) for a, b in zip(first, later, strict=True))
-    return theme.round_scale(low, high, highest=max(first[1], later[1]), share=share)
+        return theme.scale(shown, *columns, floor=floor, share=share, height=height)
+    return theme.round_scale(*(either(a, b, *controls) for a, b in zip(first, later, strict=True)), height=height)
 
 
 def either(first: float, later: float, *controls: Control) -> float | alt.ExprRef:

@@ -11,9 +11,8 @@ from lratlas.analysis.power_law import rising
 from lratlas.report import theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.controls import Control
-from lratlas.report.charts.texts import TEXTS
-from lratlas.report.frames import mean_and_ends, need, over_seeds, regime_bands, repeat_by_seed
-from lratlas.report.theme import EVERY_SEED, Drawing, log_axis, source
+from lratlas.report.frames import need, over_seeds, regime_bands, repeat_by_seed
+from lratlas.report.theme import EVERY_SEED, Drawing, Text, log_axis, source
 from lratlas.tables import Tables, table
 
 _LAW_POINTS = 80
@@ -38,12 +37,15 @@ def convergence_data(tables: Tables) -> pl.DataFrame:
     """
     epochs = pl.col("epochs").cast(pl.Float64).fill_null(math.inf).median()
     accuracy = pl.col("test_accuracy").filter(pl.col("epochs").is_not_null())
+    spread = accuracy.std().fill_null(0.0)
     return (
         repeat_by_seed(need(tables, "convergence", "convergence"))
         .group_by("plr", "seed")
         .agg(
             epochs=pl.when(epochs.is_finite()).then(epochs),
-            **mean_and_ends(accuracy),
+            mean=accuracy.mean(),
+            low=accuracy.mean() - spread,
+            high=accuracy.mean() + spread,
             seeds=pl.col("one").n_unique().cast(pl.Int64),
             converged=pl.col("epochs").count().cast(pl.Int64),
         )
@@ -94,10 +96,23 @@ class _View:
 
     def panel(self, layers: list[alt.Chart], tables: Tables, title: str, width: int) -> alt.LayerChart:
         """Layers over the shaded regimes."""
-        shading = theme.shading(self.cut_bands(regime_bands(tables)), width=width, lettering=9)
+        shading = theme.shading(self.cut_bands(regime_bands(tables)), width=width, lettering=11)
         return alt.LayerChart(layer=[*shading, *layers]).properties(
             title=alt.Title(title, frame="group"), width=width, height=240
         )
+
+
+_CONVERGENCE_WORDS = Text(
+    heading="Epochs to convergence near the threshold",
+    caption="The first epoch in which every training sample was classified correctly: a dot per seed, and the "
+    "median over seeds, those that never got there counting as infinite; a triangle marks PLRs with such seeds. "
+    "Where the medians fix one, a power law of the distance to the convergence threshold is dashed, its threshold "
+    "is the upright line, and the rise is shown once more by itself. Last, the test accuracy at the end of that "
+    "epoch, mean over the seeds that got there, with one standard deviation either way.",
+    alt="Charts against the pre-training learning rate: the epochs to convergence on a log axis, a dot for each "
+    "seed, a line for the median and, where there is one, the fitted power law with its threshold; and the mean "
+    "test accuracy at convergence with a band of one standard deviation. Regimes are shaded.",
+)
 
 
 def convergence_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -113,7 +128,7 @@ def convergence_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     data, law = convergence_data(tables), law_data(tables)
     seed = controls.seed_control(data, "convergence", together="median over seeds")
     whole = _whole(over_seeds(data), law, elr=elr)
-    width = 262 if law.is_empty() else 162
+    width = 385 if law.is_empty() else 245
     panels = [
         whole.panel(_epochs(data, law, whole, seed, "all"), tables, "all PLRs that converge", width),
         whole.panel(_accuracy(data, whole, seed), tables, "accuracy reached", width),
@@ -122,7 +137,7 @@ def convergence_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         near = _near(law, elr=elr)
         rise = data.filter(pl.col("plr").is_between(near.low, near.high))
         panels.insert(1, near.panel(_epochs(rise, law, near, seed, "rise"), tables, "the rise, on a plain axis", width))
-    return theme.finish(alt.hconcat(*panels, spacing=14), TEXTS["convergence"].alt, seed.parameter)
+    return theme.finish(alt.hconcat(*panels, spacing=14), _CONVERGENCE_WORDS, seed.parameter)
 
 
 def _epochs(data: pl.DataFrame, law: pl.DataFrame, view: _View, seed: Control, name: str) -> list[alt.Chart]:

@@ -3,13 +3,12 @@
 import altair as alt
 import polars as pl
 
-from lratlas.measure.base import Chart, Text
+from lratlas.measure.base import Chart
 from lratlas.report import theme
 from lratlas.report.charts import controls
-from lratlas.report.charts.study_charts import quality_chart
-from lratlas.report.charts.study_data import quality
-from lratlas.report.frames import mean_and_ends, name_models, need, regime_bands, stage_order
-from lratlas.report.theme import Drawing, source
+from lratlas.report.charts.quality import quality, quality_chart
+from lratlas.report.frames import name_models, need, stage_order
+from lratlas.report.theme import Drawing, Text, source
 from lratlas.tables import Tables, finite, table
 
 _PLR = "plr"
@@ -46,7 +45,7 @@ def make_data(tables: Tables, name: str, chart: Chart) -> pl.DataFrame:
         chart: What it declares.
 
     Returns:
-        Against the PLR one row per line and PLR, as of `lratlas.report.charts.study_data.accuracy_data`; with a series,
+        Against the PLR one row per line and PLR, as of `lratlas.report.charts.quality.accuracy_data`; with a series,
         of all seeds together, with ``model`` and the series. Against another column the rows of the table, with
         ``model``.
 
@@ -61,9 +60,10 @@ def make_data(tables: Tables, name: str, chart: Chart) -> pl.DataFrame:
     each = rows.group_by(kept, maintain_order=True).agg(value.mean())
     if chart.series is None:
         return quality(each, chart.y)
+    spread = value.std().fill_null(0.0)
     return name_models(
         each.group_by(*_MODEL, chart.series, _PLR)
-        .agg(**mean_and_ends(value), seeds=pl.col("seed").n_unique())
+        .agg(mean=value.mean(), low=value.mean() - spread, high=value.mean() + spread, seeds=pl.col("seed").n_unique())
         .sort(stage_order(), "flr", "count", chart.series, _PLR)
     )
 
@@ -83,11 +83,11 @@ def make_chart(tables: Tables, name: str, chart: Chart, *, elr: bool = False) ->
     data, text = make_data(tables, name, chart), make_text(name, chart)
     if chart.x == _PLR and chart.series is None:
         y = alt.Y("mean:Q").title(_axis_title(chart.y))
-        return quality_chart(tables, controls.chosen_from(data), y, name=name, share=False, elr=elr, text=text)
+        return quality_chart(tables, controls.chosen_from(data), y, name=name, share=False, elr=elr, words=text)
     models = data["model"].unique(maintain_order=True).to_list()
     across = theme.columns(len(models), most=3)
-    panels = [_panel(tables, data.filter(model=model), chart, 560 // across - 40, elr=elr) for model in models]
-    return theme.finish(alt.concat(*panels, columns=across, spacing=14), text.alt)
+    panels = [_panel(tables, data.filter(model=model), chart, 780 // across - 40, elr=elr) for model in models]
+    return theme.finish(alt.concat(*panels, columns=across, spacing=14), text)
 
 
 def _panel(tables: Tables, data: pl.DataFrame, chart: Chart, width: int, *, elr: bool) -> alt.LayerChart:
@@ -101,8 +101,15 @@ def _panel(tables: Tables, data: pl.DataFrame, chart: Chart, width: int, *, elr:
             color=alt.Color(f"{chart.series}:N").legend(orient="bottom"),
             tooltip=[f"{chart.series}:N", theme.plr_tip(), "mean:Q", "low:Q", "high:Q", "seeds:Q"],
         )
-        return theme.panel(lines, regime_bands(tables), width=width).properties(title=title)
-    colour = alt.Color(f"{chart.series}:N") if chart.series else theme.plr_colour()
+        return theme.panel(lines, tables, width=width).properties(title=title)
+    colour = (
+        alt.Color(f"{chart.series}:N")
+        if chart.series
+        else alt.Color("plr:Q")
+        .scale(type="log", range=list(theme.ORDERED_RAMP), interpolate="lab")
+        .title("PLR")
+        .legend(format="~e", labelExpr=theme.PLAIN_EXPONENT, tickCount=5)
+    )
     marks = rows.mark_point(filled=True, size=30).encode(
         x=alt.X(f"{chart.x}:Q").scale(zero=False).title(_axis_title(chart.x)),
         y=alt.Y(f"{chart.y}:Q").scale(zero=False).title(_axis_title(chart.y)),

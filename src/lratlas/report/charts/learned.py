@@ -1,7 +1,7 @@
 """The charts of what models have learned, single features and Fourier bands: data and drawing."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import altair as alt
 import polars as pl
@@ -11,10 +11,10 @@ from lratlas.errors import StudyError
 from lratlas.report import theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.controls import Control
-from lratlas.report.charts.texts import TEXTS
-from lratlas.report.frames import name_models, need, over_seeds, regime_bands, repeat_by_seed, stage_order
-from lratlas.report.theme import Drawing, Source, source
+from lratlas.report.frames import name_models, need, over_seeds, repeat_by_seed, stage_order
+from lratlas.report.theme import Drawing, Source, Text, source
 from lratlas.tables import STAGES, Tables, table
+from lratlas.text import format_lr
 
 _MODEL = ("stage", "flr", "count")
 
@@ -34,17 +34,41 @@ def features_data(tables: Tables) -> pl.DataFrame:
     Raises:
         StudyError: The table ``features`` is empty.
     """
-    rank = pl.col("accuracy").rank("ordinal", descending=True).over("run").cast(pl.Int64)
-    models = _models(tables, "features")
-    tested = table(tables, "runs").select("run", accuracy="test_accuracy").drop_nulls()
-    whole = models.drop("accuracy").unique("run").join(tested, on="run").with_columns(rank=pl.lit(0, pl.Int64))
     means = (
-        repeat_by_seed(pl.concat([models.with_columns(rank=rank), whole], how="diagonal"))
+        repeat_by_seed(feature_rows(tables))
         .group_by("seed", *_MODEL, "rank", "plr")
         .agg(accuracy=pl.col("accuracy").mean(), seeds=pl.col("one").n_unique())
         .sort("seed", stage_order(), "flr", "count", "rank", "plr")
     )
     return name_models(means).select("stage", "model", "seed", "rank", "plr", "accuracy", "seeds")
+
+
+def feature_rows(tables: Tables) -> pl.DataFrame:
+    """The table of features with the ``rank`` of each within its run, and a row of rank 0 for the test accuracy.
+
+    Args:
+        tables: The study's tables; ``features``, and ``runs`` for the test accuracy.
+
+    Raises:
+        StudyError: The table ``features`` is empty.
+    """
+    rank = pl.col("accuracy").rank("ordinal", descending=True).over("run").cast(pl.Int64)
+    models = _models(tables, "features")
+    tested = table(tables, "runs").select("run", accuracy="test_accuracy").drop_nulls()
+    whole = models.drop("accuracy").unique("run").join(tested, on="run").with_columns(rank=pl.lit(0, pl.Int64))
+    return pl.concat([models.with_columns(rank=rank), whole], how="diagonal")
+
+
+def band_rows(tables: Tables) -> pl.DataFrame:
+    """The table of bands with the name of each ``band``.
+
+    Args:
+        tables: The study's tables; of them only ``bands``.
+
+    Raises:
+        StudyError: The table ``bands`` is empty.
+    """
+    return _name_bands(_models(tables, "bands"))
 
 
 def bands_data(tables: Tables) -> pl.DataFrame:
@@ -93,8 +117,67 @@ def _name_bands(rows: pl.DataFrame) -> pl.DataFrame:
 _RANKS = ("all features", "best feature of a run", "second", "third", "others")
 _RANK_COLOURS = alt.Scale(domain=list(_RANKS), range=[theme.NEUTRAL, *theme.STRONG, theme.NEUTRAL])
 _RANK_DASHES = alt.Scale(domain=list(_RANKS), range=[[5, 3], *[[1, 0]] * 4])
-_TWO_LEVELS = 0.12  # share of a panel of full height that two levels of names take
+_HEIGHT, _SMALL = 270, 115  # pixels, of panels
 _KEPT = {True: "band alone, accuracy", False: "without band, accuracy"}
+
+
+_FEATURES_WORDS = Text(
+    heading="Which features were learned",
+    caption="Accuracy on test sets in which a single feature is informative. The features of each run "
+    "are sorted from best to worst, then averaged over seeds, if there are several, rank by rank: one line far above "
+    "the others means that a run relies on few features. Dashed: the test accuracy, with all features.",
+    alt="Line charts of the single-feature accuracies against the pre-training learning rate, one "
+    "line for each rank from the best feature of a run to the worst, mean over seeds, and a dashed line for the "
+    "test accuracy; a panel each for pre-trained, fine-tuned and averaged models. Regimes are shaded.",
+)
+
+
+_LEAD = 0.05  # accuracy by which the best feature leads where it stands out
+_BAND_LEAD = 0.02  # and the best band
+
+
+def features_in_words(data: pl.DataFrame) -> str:
+    """Where the best feature of pre-trained models stands out most, as a headline.
+
+    Args:
+        data: As of `features_data`.
+    """
+    ranks = over_seeds(data).filter(pl.col("rank").is_in([1, 2]), stage="pretrain")
+    first = ranks.sort("rank").group_by("plr").agg(pl.col("accuracy").first(), next=pl.col("accuracy").last())
+    if first.is_empty():
+        return _FEATURES_WORDS.heading
+    top = first.sort(pl.col("accuracy") - pl.col("next"), "plr").row(-1, named=True)
+    if top["accuracy"] - top["next"] < _LEAD:
+        return "No feature stands out at any LR"
+    return f"One feature stands out at {format_lr(top['plr'])}: {top['accuracy']:.0%}, the next {top['next']:.0%}"
+
+
+def bands_in_words(data: pl.DataFrame, regimes: pl.DataFrame) -> str:
+    """Which band pre-trained models read best by itself, as a headline; a neutral one where that has no order.
+
+    Args:
+        data: As of `bands_data`.
+        regimes: The table of regimes; PLRs at chance level are left out.
+    """
+    chance = regimes.filter(regime="3")["plr"]
+    alone = over_seeds(data).filter(pl.col("kept"), ~pl.col("plr").is_in(chance.implode()), stage="pretrain")
+    best = (
+        alone.sort("accuracy", descending=True)
+        .group_by("plr")
+        .agg(pl.col("band").first(), lead=pl.col("accuracy").first() - pl.col("accuracy").slice(1, 1).first())
+        .filter(pl.col("lead") >= _BAND_LEAD)
+        .sort("plr")
+    )
+    parts = best.with_columns(part=pl.col("band").rle_id()).partition_by("part", maintain_order=True)
+    if len(parts) == 1:
+        return f"Of all bands alone, models read band {parts[0]['band'][0]} best"
+    if len(parts) == 2:
+        low, high = parts
+        return (
+            f"Read best alone: band {low['band'][0]} up to {format_lr(low['plr'][-1])}, "
+            f"band {high['band'][0]} from {format_lr(high['plr'][0])}"
+        )
+    return _BANDS_WORDS.heading
 
 
 def features_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -107,13 +190,12 @@ def features_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     Raises:
         StudyError: The table ``features`` is empty.
     """
-    data, bands = controls.chosen_from(features_data(tables)), regime_bands(tables)
+    data = controls.chosen_from(features_data(tables))
     kinds = _kinds(data, "features")
     seed = controls.seed_control(data, "features")
     choices = (seed, *(kind.choice for kind in kinds))
-    scale = controls.scale(
-        _default_rows(data, kinds), data, ("accuracy", "accuracy"), *choices, room=_TWO_LEVELS, share=True
-    )
+    shown = _default_rows(data, kinds)
+    scale = controls.scale(shown, data, ("accuracy", "accuracy"), *choices, share=True, height=_HEIGHT)
     packed = _rank_names(data)
     panels = [
         theme.panel(
@@ -123,13 +205,26 @@ def features_chart(tables: Tables, *, elr: bool = False) -> Drawing:
                 alt.Y("accuracy:Q").scale(scale).title("accuracy on one feature" if i == 0 else None),
                 f"features_{i}",
             ),
-            bands,
-            width=582 // len(kinds) - 8 * len(kinds),
+            tables,
+            width=830 // len(kinds) - 8 * len(kinds),
+            height=_HEIGHT,
         ).properties(title=kind.title)
         for i, kind in enumerate(kinds)
     ]
     joined = alt.hconcat(*panels, spacing=14)
-    return theme.finish(joined, TEXTS["features"].alt, *(one.parameter for one in choices))
+    return theme.finish(
+        joined, replace(_FEATURES_WORDS, heading=features_in_words(data)), *(one.parameter for one in choices)
+    )
+
+
+_FEATURES_FULL_WORDS = Text(
+    heading="Which features were learned, for every FLR and every average",
+    caption="As the chart before, for all models: pre-trained, fine-tuned with each FLR, averaged over each number "
+    "of checkpoints (SWA-k).",
+    alt="Small line charts of the single-feature accuracies against the pre-training learning rate, sorted within "
+    "each run, mean over seeds, with a dashed line for the test accuracy: a panel for pre-trained models, one for "
+    "each fine-tuning learning rate, one for each number of averaged checkpoints. Regimes are shaded.",
+)
 
 
 def features_full_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -142,26 +237,38 @@ def features_full_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     Raises:
         StudyError: The table ``features`` is empty.
     """
-    data, bands = over_seeds(features_data(tables)), regime_bands(tables)
+    data = over_seeds(features_data(tables))
     models = data["model"].unique(maintain_order=True).to_list()
-    scale = theme.scale(data, "accuracy", "accuracy", room=0.32, share=True)
+    scale = theme.scale(data, "accuracy", "accuracy", share=True, height=_SMALL)
     columns = theme.columns(len(models), most=5)
     packed = _rank_names(data)
     panels = [
         theme.panel(
             _feature_lines(
                 packed.chart(f"datum.model === {json.dumps(model)}"),
-                theme.plr_axis(elr=elr).title(theme.plr_title(elr=elr)),
+                theme.plr_axis(elr=elr).title("PLR (ELR)" if elr else "PLR"),
                 alt.Y("accuracy:Q").scale(scale).title("accuracy" if i % columns == 0 else None),
                 f"features_full_{i}",
             ),
-            bands,
-            width=690 // columns - 48,
-            height=80,
+            tables,
+            width=905 // columns - 50,
+            height=_SMALL,
+            lettering=10,
         ).properties(title=model.rpartition(", ")[2])
         for i, model in enumerate(models)
     ]
-    return theme.finish(alt.concat(*panels, columns=columns, spacing=10), TEXTS["features_full"].alt)
+    return theme.finish(alt.concat(*panels, columns=columns, spacing=10), _FEATURES_FULL_WORDS)
+
+
+_BANDS_WORDS = Text(
+    heading="Which Fourier bands were learned",
+    caption="Test accuracy on images of which only one band of frequencies is left, and, where measured, on "
+    "images without that band; means over seeds, if there are several. A band reaches from its lowest to its "
+    "highest L1 distance from the zero frequency: band 0 is the mean colour, the highest bands are the finest detail.",
+    alt="Line charts of the test accuracy on filtered images against the pre-training learning rate, one line "
+    "for each band of frequencies, mean over seeds; a panel each for pre-trained, fine-tuned and averaged "
+    "models, and a second row for images without the band. Regimes are shaded.",
+)
 
 
 def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -174,13 +281,13 @@ def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     Raises:
         StudyError: The table ``bands`` is empty.
     """
-    data, shades = controls.chosen_from(bands_data(tables)), regime_bands(tables)
+    data = controls.chosen_from(bands_data(tables))
     kinds, ways = _kinds(data, "bands"), data["kept"].unique(maintain_order=True).to_list()
     seed = controls.seed_control(data, "bands")
     choices = (seed, *(kind.choice for kind in kinds))
-    pick = theme.pick("band")
-    room = _TWO_LEVELS * len(ways)
-    scale = controls.scale(_default_rows(data, kinds), data, ("accuracy", "accuracy"), *choices, room=room, share=True)
+    pick = alt.selection_point(name="pick", fields=["band"], bind="legend", toggle="true")
+    height, shown = _HEIGHT if len(ways) == 1 else 165, _default_rows(data, kinds)
+    scale = controls.scale(shown, data, ("accuracy", "accuracy"), *choices, share=True, height=height)
     names = data.sort("low", "high")["band"].unique(maintain_order=True).to_list()
     packed = source(data.drop("stage", "low", "high"), by=["model", "kept", "band", "seed"])
     panels = [
@@ -195,16 +302,17 @@ def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
                 y=alt.Y("accuracy:Q").scale(scale).axis(format="%").title(_KEPT[kept] if kind is kinds[0] else None)
             )
             .add_params(*((pick,) if (kept, kind) == (ways[0], kinds[0]) else ()), theme.zoom(f"bands_{i}_{kept}")),
-            shades,
-            width=582 // len(kinds) - 8 * len(kinds),
-            height=230 if len(ways) == 1 else 120,
+            tables,
+            width=830 // len(kinds) - 8 * len(kinds),
+            height=height,
         ).properties(title=kind.title)
         for kept in ways
         for i, kind in enumerate(kinds)
     ]
     # Not rows within a column: nested, Altair gives two panels the same name, and Vega the one's lines to the other.
     joined = alt.concat(*panels, columns=len(kinds), spacing=14)
-    return theme.finish(joined, TEXTS["bands"].alt, *(one.parameter for one in choices))
+    words = replace(_BANDS_WORDS, heading=bands_in_words(data, table(tables, "regimes")))
+    return theme.finish(joined, words, *(one.parameter for one in choices))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +369,7 @@ def _band_lines(rows: alt.Chart, names: list[str], pick: alt.Parameter, *, elr: 
     return rows.mark_line(clip=True, strokeWidth=1.8, point=alt.OverlayMarkDef(size=20)).encode(
         x=theme.plr_axis(elr=elr),
         color=alt.Color("band:N").scale(colours).title("band").legend(orient="bottom"),
-        opacity=theme.fade(pick),
+        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
         tooltip=[
             alt.Tooltip("band:N"),
             theme.plr_tip(),

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import altair as alt
@@ -12,18 +13,8 @@ from lratlas.errors import StudyError
 from lratlas.report import theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.controls import Control
-from lratlas.report.charts.texts import TEXTS
-from lratlas.report.frames import (
-    lr_column,
-    lr_text,
-    mean_and_ends,
-    name_models,
-    need,
-    over_seeds,
-    repeat_by_seed,
-    stage_order,
-)
-from lratlas.report.theme import Drawing, log_axis, source
+from lratlas.report.frames import lr_column, lr_text, name_models, need, over_seeds, repeat_by_seed, stage_order
+from lratlas.report.theme import Drawing, Text, log_axis, source
 from lratlas.tables import Tables, finite, table
 
 _BINS = 40
@@ -53,10 +44,11 @@ def two_stages_data(tables: Tables) -> pl.DataFrame:
     rows = two_stages(need(tables, "runs", "two_stages"))
     if rows.is_empty():
         raise StudyError("The two_stages chart needs test accuracies of runs fine-tuned after a second PLR in 'runs'.")
+    mean, deviation = pl.col("test_accuracy").mean(), pl.col("test_accuracy").std().fill_null(0.0)
     means = (
         repeat_by_seed(rows)
         .group_by("seed", "plr", "plr2", "flr", "way")
-        .agg(**mean_and_ends(pl.col("test_accuracy")), seeds=pl.col("one").n_unique().cast(pl.Int64))
+        .agg(mean=mean, low=mean - deviation, high=mean + deviation, seeds=pl.col("one").n_unique().cast(pl.Int64))
         .sort("seed", "plr", "plr2", "flr", "way")
     )
     high, low, flr = lr_column("plr"), lr_column("plr2"), lr_column("flr")
@@ -83,8 +75,8 @@ def norms_data(tables: Tables) -> pl.DataFrame:
     Returns:
         One row per regime, state and bin, in order, for all seeds together and then for each: ``regime`` (``all``
         without regimes), ``state``, ``seed`` (null: the filters of all seeds), ``flr``, ``log_norm`` (middle of the
-        bin, decades), ``share`` of the filters in the bin, an empty bin at either end, ``spread`` (between the 5 % and
-        95 % quantiles, decades), ``filters``. The PLRs of a regime are pooled.
+        bin, decades), ``share`` of the filters in the bin, an empty bin at either end, ``spread`` (between the 5% and
+        95% quantiles, decades), ``filters``. The PLRs of a regime are pooled.
 
     Raises:
         StudyError: The table ``norms`` is empty, or has no norm above zero of a trained model.
@@ -181,6 +173,17 @@ _SHARPNESS = {
 }
 
 
+_TWO_STAGES_WORDS = Text(
+    heading="Two stages against one",
+    caption="Test accuracy after fine-tuning with each FLR, straight from the higher PLR, straight from the lower "
+    "PLR, and from the higher PLR by way of the lower one: mean over seeds in per cent, with one standard "
+    "deviation either way. Where the third bar is as high as the second, nothing is left of the higher PLR.",
+    alt="Bar charts of the mean test accuracy after fine-tuning, a panel for each pair of pre-training learning "
+    "rates, a group of three bars for each fine-tuning learning rate: from the higher one, from the lower one, and "
+    "from the higher one by way of the lower one.",
+)
+
+
 def two_stages_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     """Test accuracy after two stages beside the direct ways, a panel per pair of PLRs, a group per FLR (Fig. 12).
 
@@ -202,9 +205,9 @@ def two_stages_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     scale = alt.Scale(domain=[0, controls.either(usual, highest, seed)])
     pairs, flrs = (data[name].unique(maintain_order=True).to_list() for name in ("pair", "flr"))
     columns = theme.columns(len(pairs), most=3)
-    width, height = 584 // columns - 10 * columns, 250 if len(pairs) <= 3 else 105
+    width, height = 830 // columns - 10 * columns, 250 if len(pairs) <= 3 else 105
     numbered = width >= _NUMBERED * len(WAY_NAMES) * len(flrs)
-    pick = theme.pick("way")
+    pick = alt.selection_point(name="pick", fields=["way"], bind="legend", toggle="true")
     panels = [
         _bars(
             packed.chart(seed.passes("seed"), f"datum.pair === {json.dumps(pair, ensure_ascii=False)}"),
@@ -218,7 +221,33 @@ def two_stages_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         .properties(title=f"PLR {pair}", width=width, height=height)
         for i, pair in enumerate(pairs)
     ]
-    return theme.finish(alt.concat(*panels, columns=columns, spacing=14), TEXTS["two_stages"].alt, seed.parameter)
+    return theme.finish(alt.concat(*panels, columns=columns, spacing=14), _TWO_STAGES_WORDS, seed.parameter)
+
+
+_NORMS_WORDS = Text(
+    heading="How widely the norms of the filters are spread",
+    caption="The norm of the weights of each output filter over the norm of all trained weights, as the share of "
+    "filters in each step of the axis: before training, after pre-training, and after fine-tuning with the lowest "
+    "FLR. All PLRs and seeds of a regime are taken together; filters of norm zero have no place on the axis.",
+    alt="Histograms of the logarithm of the filters' norms, a panel for each regime, with an outline each for the "
+    "models before training, after pre-training and after fine-tuning.",
+)
+
+
+def norms_in_words(data: pl.DataFrame) -> str:
+    """In which regime pre-training spreads the norms the most, as a headline.
+
+    Args:
+        data: As of `norms_data`.
+    """
+    spreads = over_seeds(data).unique(["regime", "state"])
+    before, after = (spreads.filter(state=state).sort("spread", "regime") for state in STATES[:2])
+    if before.is_empty() or after["regime"].n_unique() < 2:
+        return _NORMS_WORDS.heading
+    most = after.row(-1, named=True)
+    name = "undecided PLRs" if most["regime"] == "undecided" else f"regime {most['regime']}"
+    now, then = most["spread"], before["spread"][-1]
+    return f"Norms of filters spread most in {name}: nine tenths over {now:.1f} decades, {then:.1f} before training"
 
 
 def norms_chart(tables: Tables, *, elr: bool = False) -> Drawing:
@@ -238,7 +267,7 @@ def norms_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     rows = math.ceil(len(regimes) / columns)
     seed = controls.seed_control(data, "norms", together="all seeds")
     packed = source(data.drop("log_norm", "flr"), by=["regime", "state", "seed", "spread", "filters"])
-    pick = theme.pick("state")
+    pick = alt.selection_point(name="pick", fields=["state"], bind="legend", toggle="true")
     ends = [10 ** (data["log_norm"].quantile(share) or 0.0) for share in (0.0, 1.0)]
     x = alt.X("norm:Q").scale(type="log", domain=ends, nice=False).axis(log_axis(*ends))
     panels = [
@@ -252,12 +281,25 @@ def norms_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         .add_params(*((pick,) if i == 0 else ()))
         .properties(
             title={ALL: "all PLRs", "undecided": "undecided"}.get(regime, f"regime {regime}"),
-            width=594 // columns - 16 * columns,
+            width=840 // columns - 16 * columns,
             height=(280 - 30 * (rows - 1)) // rows,
         )
         for i, regime in enumerate(regimes)
     ]
-    return theme.finish(alt.concat(*panels, columns=columns, spacing=14), TEXTS["norms"].alt, seed.parameter)
+    words = replace(_NORMS_WORDS, heading=norms_in_words(data))
+    return theme.finish(alt.concat(*panels, columns=columns, spacing=14), words, seed.parameter)
+
+
+_SHARPNESS_WORDS = Text(
+    heading="Sharpness and test error at equal training loss",
+    caption="A mark for each model, mean over seeds, whose training loss is within a factor of 1.5 of the one "
+    "named: the one that most PLRs have a model at, unless chosen. Test error against the top eigenvalue and the "
+    "trace of the Hessian and the mean norm of mini-batch gradients. Hollow: the eigenvalue did not converge. "
+    "Pre-trained models of regime 3 have found no minimum and are left out.",
+    alt="Three scatter plots of the test error of models of about equal training loss: against the top eigenvalue "
+    "of the Hessian, its trace, and the gradient norm, a mark for each model, coloured by pre-training learning "
+    "rate.",
+)
 
 
 def sharpness_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = False) -> Drawing:
@@ -283,16 +325,16 @@ def sharpness_chart(tables: Tables, *, at_loss: float | None = None, elr: bool =
         controls.passes_some(flr, "kind", "fine-tuned", "model"),
         controls.passes_some(count, "kind", "averaged", "model"),
     )
-    pick = theme.pick("kind")
+    pick = alt.selection_point(name="pick", fields=["kind"], bind="legend", toggle="true")
     panels = [
         _dots(rows, data.drop_nulls([name, "test_error"]), name, pick, seed, elr=elr, first=i == 0)
         .add_params(*((pick,) if i == 0 else ()))
-        .properties(width=160, height=230)
+        .properties(width=212, height=250)
         for i, name in enumerate(_SHARPNESS)
     ]
     level = data["level"][0]
     joined = alt.hconcat(*panels, spacing=14, title=f"at a training loss of about {level:.2g}")
-    return theme.finish(joined, TEXTS["sharpness"].alt, seed.parameter, flr.parameter, count.parameter)
+    return theme.finish(joined, _SHARPNESS_WORDS, seed.parameter, flr.parameter, count.parameter)
 
 
 def _bars(
@@ -304,9 +346,9 @@ def _bars(
         x=alt.X("flr:N")
         .sort(None)
         .title("fine-tuning LR (ELR)" if elr else "fine-tuning LR")
-        .axis(labelAngle=0, labelOverlap="greedy", labelFontSize=9),
+        .axis(labelAngle=0, labelOverlap="greedy", labelFontSize=10),
         xOffset=alt.XOffset("way:N").sort(ways),
-        opacity=theme.fade(pick),
+        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
         tooltip=[
             alt.Tooltip("name:N").title("way"),
             *(alt.Tooltip(f"{name}:Q").format(theme.PERCENT) for name in ("mean", "low", "high")),
@@ -318,7 +360,7 @@ def _bars(
         color=alt.Color("way:N").scale(_WAY_COLOURS).sort(ways).title(None).legend(orient="bottom", labelLimit=250),
     )
     deviations = base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("low:Q").scale(scale), y2=alt.Y2("high:Q"))
-    numbers = base.mark_text(dy=-5, fontSize=9, baseline="bottom").encode(
+    numbers = base.mark_text(dy=-5, fontSize=10, baseline="bottom").encode(
         y=alt.Y("high:Q").scale(scale), text=alt.Text("number:N")
     )
     return alt.LayerChart(layer=[bars, deviations, *([numbers] if numbered else [])])
@@ -339,7 +381,7 @@ def _steps(rows: alt.Chart, pick: alt.Parameter, x: alt.X, *, first: bool, last:
     ]
     outlines = base.mark_line(interpolate="step", strokeWidth=1.6, clip=True).encode(
         color=alt.Color("state:N").scale(_STATE_COLOURS).sort(list(STATES)).title(None).legend(orient="bottom"),
-        opacity=theme.fade(pick),
+        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
     )
     return alt.LayerChart(layer=[outlines, theme.hover(base).encode(tooltip=values)])
 
@@ -351,6 +393,13 @@ def _dots(
     lowest, highest = _range(over_seeds(data)[name])
     log = bool((data[name] > 0).all())
     x = alt.X(f"{name}:Q").scale(_room(data, name, seed, **({"type": "log", "nice": False} if log else _PLAIN)))
+    plrs = alt.Scale(
+        type="log",
+        range=list(theme.ORDERED_RAMP),
+        interpolate="lab",
+        domain=[data["plr"].quantile(0.0), data["plr"].quantile(1.0)],
+    )
+    legend = alt.Legend(format="~e", labelExpr=theme.PLAIN_EXPONENT, tickCount=5, gradientLength=130)
     measures = [alt.Tooltip(f"{column}:Q").format(".3g") for column in (*_SHARPNESS, "train_loss")]
     base = rows.transform_filter(f"isValid(datum.{name}) && isValid(datum.test_error)").encode(
         x=x.title(_SHARPNESS[name]).axis(
@@ -361,7 +410,7 @@ def _dots(
         .title("test error" if first else None)
         .axis(format="%"),
         shape=alt.Shape("kind:N").scale(_SHAPES).title(None).legend(orient="bottom"),
-        opacity=theme.fade(pick, 0.08),
+        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.08)),
         tooltip=[
             alt.Tooltip("model:N"),
             theme.plr_tip(),
@@ -372,7 +421,7 @@ def _dots(
             alt.Tooltip("seeds:Q"),
         ],
     )
-    colour = theme.plr_colour(elr=elr, length=130, domain=[data["plr"].quantile(0.0), data["plr"].quantile(1.0)])
+    colour = alt.Color("plr:Q").scale(plrs).title("PLR (ELR)" if elr else "PLR").legend(legend)
     # Only the eigenvalue is found by an iteration.
     may_fail = name == "top_eigenvalue" and not data["converged"].all()
     full = base.transform_filter("datum.converged") if may_fail else base

@@ -17,14 +17,24 @@ from lratlas.data.bands import band_index, keep_band
 from lratlas.data.shapes import HALF_WIDTH, Shape, boundary_distance
 from lratlas.errors import StudyError, TaskError
 from lratlas.report import theme
-from lratlas.report.charts.texts import TEXTS
-from lratlas.report.theme import Drawing
+from lratlas.report.theme import Drawing, Text
 
 _ROW = 690  # pixels, for all pictures of the row
 _WIDEST = 150
 _GAP = 14
 _SPECTRUM = "log spectrum"
 _DECADES = 4  # of the magnitude of frequencies, from black to white
+
+
+_BAND_PICTURE_WORDS = Text(
+    heading="An image and its Fourier bands",
+    caption="The first image of the test set, then the part of it that each band of frequencies holds. Band 0 is "
+    "shown on the scale of the image; the others are stretched around mid-grey so that faint ones show too. "
+    "The parts sum to the image. Below each, the logarithm of its spectrum, the zero frequency in the middle: "
+    "white is the largest magnitude of the image, black a ten-thousandth of it or less, or outside the band.",
+    alt="A row of pictures: an image, then the part of it that each band of frequencies holds, from the mean "
+    "colour to the finest detail. A second row: the spectrum of each, of which the band leaves a ring.",
+)
 
 
 def band_picture(image: Tensor | npt.NDArray[np.generic], bands: Sequence[tuple[int, int]] | None = None) -> Drawing:
@@ -53,7 +63,7 @@ def band_picture(image: Tensor | npt.NDArray[np.generic], bands: Sequence[tuple[
     below = [
         _panel(spectrum, f"{caption}, {_SPECTRUM}", _SPECTRUM, width=width) for caption, (_, spectrum) in parts.items()
     ]
-    return theme.finish(alt.concat(*top, *below, columns=len(parts), spacing=_GAP), TEXTS["band_picture"].alt)
+    return theme.finish(alt.concat(*top, *below, columns=len(parts), spacing=_GAP), _BAND_PICTURE_WORDS)
 
 
 def log_spectrum(image: Tensor, low: int, high: int) -> Tensor:
@@ -164,6 +174,17 @@ def boundary_lines(shape: Shape) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["x1", "x2"]).fill_nan(None).with_row_index("place")
 
 
+_TICKS_WORDS = Text(
+    heading="One feature of the data",
+    caption="The two coordinates of one feature, a mark per sample of the training set. The feature alone "
+    "separates the classes at the grey curves, about which a margin is empty (shaded). Where a feature is "
+    "uninformative, the point is on a curve, whatever the class: 60 samples of a test set in which only another "
+    "feature is informative.",
+    alt="Scatter plot of one two-dimensional feature, a mark per sample, coloured by class. Grey curves with an "
+    "empty margin separate the classes; marks of both classes on the curves are uninformative.",
+)
+
+
 def ticks_chart(points: pl.DataFrame, shape: Shape, *, margin: float) -> Drawing:
     """One feature of the synthetic data: both classes, the curves, the empty margin, uninformative points (Fig. 4).
 
@@ -199,4 +220,4 @@ def ticks_chart(points: pl.DataFrame, shape: Shape, *, margin: float) -> Drawing
         )
     )
     chart = alt.LayerChart(layer=[empty, lines, dots]).properties(width=_SIZE, height=_SIZE)
-    return theme.finish(chart, TEXTS["ticks"].alt)
+    return theme.finish(chart, _TICKS_WORDS)

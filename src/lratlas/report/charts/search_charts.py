@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import altair as alt
+import polars as pl
 
 from lratlas.report import theme
 from lratlas.report.charts.controls import Control, control
@@ -20,13 +21,21 @@ from lratlas.report.charts.search_data import (
     signs_data,
     window,
 )
-from lratlas.report.charts.search_words import advice_text, better, branches_data, course_text, courses_data, names_data
+from lratlas.report.charts.search_words import (
+    advice_text,
+    better,
+    branches_data,
+    course_text,
+    courses_data,
+    names_data,
+    projection_data,
+)
 from lratlas.report.frames import lr_column
 from lratlas.report.theme import EVERY_SEED, Drawing, log_axis
 from lratlas.search.advice import Advice
 from lratlas.text import format_lr
 
-_WIDTH, _HEIGHT = 620, 340
+_WIDTH, _HEIGHT = 745, 400
 _WEIGHTS = {AVERAGED: "averaged", LAST: "last"}
 _ABOVE = 18  # pixels above the plot, for the names of regimes
 _BELOW = 4  # pixels, so that marks at the end of the scale are whole
@@ -46,35 +55,48 @@ def advice_chart(advice: Advice) -> Drawing:
     """
     data = rungs_data(advice)
     weights = _weights(advice, "advice")
-    pick = theme.pick("part")
+    pick = alt.selection_point(name="pick", fields=["part"], bind="legend", toggle="true")
     parts = data.unique("steps").sort("steps")["part"].to_list()
-    colour = _by_name("part:N", parts, theme.LENGTH_RAMP, title=["share of a", "full training"])
+    colour = _by_name("part:N", parts, theme.ORDERED_RAMP, title=["share of a", "full training"])
     rows = alt.Chart(theme.inline(data)).transform_filter(weights.passes("weights"))
     base = rows.encode(
         x=_lr_axis(advice),
         y=_metric_axis(advice),
         color=colour,
-        opacity=theme.fade(pick),
+        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
     )
     lines = base.transform_filter(_MEAN).mark_line(clip=True, strokeWidth=1.8)
     points = base.transform_filter(f"{_SEEDS} && !datum.outside").mark_point(clip=True, filled=True, size=24, opacity=1)
     targets = theme.hover(rows.transform_filter(f"{_SEEDS} && !datum.outside")).encode(
         x=alt.X("lr:Q"), y=alt.Y("drawn:Q"), tooltip=[*_tips(advice), alt.Tooltip("seed:N")]
     )
+    ends = (
+        data.filter(pl.col("seed").is_null(), ~pl.col("outside"))
+        .sort("lr")
+        .group_by("weights", "part", maintain_order=True)
+        .last()
+    )
+    names = (
+        alt.Chart(theme.inline(ends))
+        .transform_filter(weights.passes("weights"))
+        .mark_text(align="left", dx=8, fontSize=12, fontWeight="bold")
+        .encode(x=alt.X("lr:Q"), y=alt.Y("drawn:Q"), text="part:N")
+    )
     layers = [
-        *theme.shading(regimes_data(advice), width=_WIDTH, lettering=10),
+        *theme.shading(regimes_data(advice), width=_WIDTH, lettering=12),
         *good_range(advice),
         *thresholds(advice),
         *recommendation_layers(advice),
         lines.add_params(pick, theme.zoom("advice")),
         points,
+        names,
         targets,
-        *errors(advice, weights),
+        *errors(advice, weights, colour),
         *expectation_layers(advice, alt.X("lr:Q")),
         *signs(advice, weights),
     ]
     chart = alt.LayerChart(layer=layers, width=_WIDTH, height=_HEIGHT)
-    return theme.finish(chart, advice_text(advice).alt, weights.parameter)
+    return theme.finish(chart, advice_text(advice), weights.parameter)
 
 
 def course_chart(advice: Advice) -> Drawing:
@@ -87,9 +109,9 @@ def course_chart(advice: Advice) -> Drawing:
     whole = [1.0] if expected_data(advice).height else []
     weights, x = _weights(advice, "course"), _share_axis([*data["share"], *branches["share"], *whole])
     on = data.filter("went_on").unique("lr").sort("lr")["name"].to_list()
-    pick = theme.pick("name")
-    colour = _by_name("name:N", on, theme.PLR_RAMP, title=["LR"])
-    opacity = theme.fade(pick)
+    pick = alt.selection_point(name="pick", fields=["name"], bind="legend", toggle="true")
+    colour = _by_name("name:N", on, theme.ORDERED_RAMP, title=["LR"])
+    opacity = alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1))
     rows = alt.Chart(theme.inline(data)).transform_filter(weights.passes("weights"))
     names = alt.Chart(theme.inline(names_data(advice))).transform_filter(weights.passes("weights"))
     base = rows.encode(x=x, y=_metric_axis(advice))
@@ -114,11 +136,12 @@ def course_chart(advice: Advice) -> Drawing:
         branch.transform_filter("datum.end").mark_point(
             shape="diamond", size=70, strokeWidth=2, opacity=1, color=ANNEALED
         ),
+        *projection(advice, x, weights),
         *expectation_layers(advice, x, share=1.0),
         theme.hover(rows.transform_filter("!datum.outside")).encode(x=x, y=alt.Y("drawn:Q"), tooltip=tips),
     ]
-    chart = alt.LayerChart(layer=layers, width=_WIDTH, height=300)
-    return theme.finish(chart, course_text(advice).alt, weights.parameter)
+    chart = alt.LayerChart(layer=layers, width=_WIDTH, height=360)
+    return theme.finish(chart, course_text(advice), weights.parameter)
 
 
 def _weights(advice: Advice, chart: str) -> Control:
@@ -165,7 +188,6 @@ def _metric_axis(advice: Advice) -> alt.Y:
         type="linear" if shown.limit is None else "log",
         domain=shown.domain,
         nice=False,
-        zero=False,
         rangeMin=alt.expr(f"height - {_BELOW}"),
         rangeMax=_ABOVE,
     )
@@ -239,25 +261,30 @@ def recommendation_layers(advice: Advice) -> list[alt.Chart]:
     ]
 
 
-def errors(advice: Advice, weights: Control) -> list[alt.Chart]:
-    """The best metric of the longest length as a dotted line, and each LR's difference to it as a bar."""
+def errors(advice: Advice, weights: Control, colour: alt.Color) -> list[alt.Chart]:
+    """At each length every LR's difference to the best one as a bar, and the best of the longest as a dotted line."""
     data = errors_data(advice)
     if data["low"].count() == 0:
         return []
     rows = alt.Chart(theme.inline(data)).transform_filter(weights.is_at(AVERAGED))
-    colour = theme.LENGTH_RAMP[-1]
     tips = [
         alt.Tooltip("lr:Q").title("LR").format(theme.LR_FORMAT),
         *(alt.Tooltip(f"{name}:Q").format(_METRIC_FORMAT) for name in ("metric", "low", "high", "best")),
         alt.Tooltip("seeds:Q"),
     ]
     y, y2 = alt.Y("drawn_low:Q"), alt.Y2("drawn_high:Q")
+    bars = rows.transform_filter("datum.low !== null && !datum.outside").encode(
+        x=alt.X("lr:Q"), color=colour, tooltip=tips
+    )
     return [
-        rows.mark_rule(strokeDash=[1, 3], strokeWidth=1.2, color=colour, clip=True).encode(
-            y=alt.Y("mean(drawn_best):Q")
+        rows.transform_filter("datum.longest")
+        .mark_rule(strokeDash=[1, 3], strokeWidth=1.2, color=theme.ORDERED_RAMP[-1], clip=True)
+        .encode(y=alt.Y("mean(drawn_best):Q")),
+        bars.mark_rule(strokeWidth=1.6, clip=True).encode(y=y, y2=y2),
+        *(
+            bars.mark_tick(orient="horizontal", width=7, thickness=1.6, clip=True).encode(y=alt.Y(f"drawn_{end}:Q"))
+            for end in ("low", "high")
         ),
-        rows.mark_rule(strokeWidth=1.6, color=colour, clip=True).encode(x=alt.X("lr:Q"), y=y, y2=y2, tooltip=tips),
-        *_caps(rows, alt.X("lr:Q"), colour),
     ]
 
 
@@ -289,6 +316,16 @@ def expectation_layers(advice: Advice, x: alt.X, *, share: float | None = None) 
         point.encode(x=x, y=alt.Y("drawn:Q"), tooltip=tips),
         text.encode(x=x, y=alt.Y("drawn:Q"), text=alt.datum("expected")),
     ]
+
+
+def projection(advice: Advice, x: alt.X, weights: Control) -> list[alt.Chart]:
+    """Dashed lines from the ends that the projection is based on to what is expected; none without one."""
+    data = projection_data(advice)
+    if data.is_empty():
+        return []
+    rows = alt.Chart(theme.inline(data)).transform_filter(weights.passes("weights"))
+    line = rows.mark_line(clip=True, strokeDash=[2, 4], strokeWidth=1.4, color=_EXPECTED)
+    return [line.encode(x=x, y=alt.Y("drawn:Q"), detail=alt.Detail("lr:Q"))]
 
 
 def signs(advice: Advice, weights: Control) -> list[alt.Chart]:
@@ -323,12 +360,6 @@ def signs(advice: Advice, weights: Control) -> list[alt.Chart]:
 def away(advice: Advice) -> str:
     """The sign at the worse edge that points at what is beyond it."""
     return "triangle-down" if window(advice).more_is_better else "triangle-up"
-
-
-def _caps(rows: alt.Chart, x: alt.X, colour: str) -> list[alt.Chart]:
-    """The short lines at both ends of a bar."""
-    caps = rows.mark_tick(orient="horizontal", width=7, thickness=1.6, color=colour, clip=True)
-    return [caps.encode(x=x, y=alt.Y(f"drawn_{end}:Q")) for end in ("low", "high")]
 
 
 def _left_is_freer(advice: Advice) -> bool:

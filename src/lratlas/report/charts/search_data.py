@@ -15,6 +15,8 @@ _ROOM = 0.06  # left free at either end
 _EDGE = 0.03  # distance of the edge from the worse end
 _FAR = 3.0  # heights of the scale at which a line to a far value leaves it steeply enough
 _POWER = 700.0  # of e, the largest one that is drawn
+_NEAREST = 10.0  # times nearer to the best possible metric than what was measured, a log scale goes at most
+_FEWEST = 3  # metrics after the first length, for a scale of them
 _TICKS = 8  # on a log scale, with 1, 2 and 5 in each decade; of more, only the powers of ten
 
 
@@ -114,7 +116,7 @@ def window_of(advice: Advice, metrics: pl.Series, marks: pl.Series) -> Window:
     floor, ceiling = _possible(advice)
     if limit is not None:
         distances = (metrics - limit).abs()
-        least = _least(distances)
+        least = max(_least(pl.concat([distances, (marks - limit).abs()])), _least(distances) / _NEAREST)
         logs = -distances.clip(least).log()
         if _spread(logs) > _DECADES * math.log(10):
             far, near = (_exp(-end) for end in _ends(logs, -(marks - limit).abs().clip(least).log()))
@@ -196,8 +198,14 @@ def kinds_of_weights(advice: Advice) -> tuple[str, ...]:
 
 
 def window(advice: Advice) -> Window:
-    """The scale of metrics: what was measured, the expected interval, and the errors of the LRs near the best one."""
-    metrics = _constant(advice)[AVERAGED].append(anneal_data(advice)["metric"]).drop_nulls()
+    """The scale of metrics: those of the contenders, the expected interval, and the errors of the LRs near the best.
+
+    Contenders are the LRs that were trained for more than the first length, from then on; all, where hardly any was.
+    """
+    rows = _constant(advice)
+    later = rows.filter(pl.col("steps") > pl.col("steps").min())
+    contenders = later if later[AVERAGED].count() >= _FEWEST else rows
+    metrics = contenders[AVERAGED].append(anneal_data(advice)["metric"]).drop_nulls()
     near = _last_comparison(advice).filter("near").select(*_interval())
     marks = [near["low"], near["high"], pl.Series([advice.expected_low, advice.expected_high], dtype=pl.Float64)]
     return window_of(advice, metrics.filter(metrics.is_finite()), pl.concat(marks).drop_nulls())
@@ -240,20 +248,26 @@ def rungs_data(advice: Advice) -> pl.DataFrame:
 
 
 def errors_data(advice: Advice) -> pl.DataFrame:
-    """The longest length at which LRs were compared: each LR's difference to the best one, with its error.
+    """The lengths at which LRs were compared: each LR's difference to the best one, with its error.
 
     Returns:
-        One row per LR: ``lr``, ``steps``, ``seeds``, ``metric``, ``near`` (it is within the noise of the best one),
-        ``best`` (the metric of the best LR), ``low`` and ``high`` (the 90% interval of the difference, around the
-        metric; null for the best LR, which is compared with itself), and the places of the last three on the scale.
+        One row per length and LR: ``lr``, ``steps``, ``part`` (of a full training, in words), ``longest`` (of all
+        lengths), ``outside`` (it is beyond the scale), ``seeds``, ``metric``, ``near`` (it is within the noise of the
+        best one), ``best`` (the metric of the best LR), ``low`` and ``high`` (the 90% interval of the difference,
+        around the metric; null for the best LR, which is compared with itself), and the places of the last three on the
+        scale.
     """
-    shown, rows = window(advice), _last_comparison(advice)
-    best = rows.sort(["metric", "lr"], descending=[more_is_better(advice), False]).head(1)
-    is_best = pl.col("lr").is_in(best["lr"].implode())
-    ends = [pl.when(~is_best).then(end).alias(end.meta.output_name()) for end in _interval()]
-    rows = rows.with_columns(*ends, best=pl.lit(best["metric"].sum(), pl.Float64))
+    shown, best = window(advice), pl.col("metric").max() if more_is_better(advice) else pl.col("metric").min()
+    rows = _with_part(advice.compared.sort("steps", "lr"), advice).with_columns(
+        best=best.over("steps"), longest=pl.col("steps") == pl.col("steps").max()
+    )
+    is_best = pl.col("lr") == pl.col("lr").filter(pl.col("metric") == pl.col("best")).first().over("steps")
+    rows = rows.with_columns(pl.when(~is_best).then(end).alias(end.meta.output_name()) for end in _interval())
     drawn = {f"drawn_{name}": shown.within(name) for name in ("best", "low", "high")}
-    return rows.select("lr", "steps", "seeds", "metric", "near", "best", "low", "high", **drawn)
+    rows = rows.with_columns(outside=shown.outside())
+    return rows.select(
+        "lr", "steps", "part", "longest", "outside", "seeds", "metric", "near", "best", "low", "high", **drawn
+    )
 
 
 def expected_data(advice: Advice) -> pl.DataFrame:

@@ -1,10 +1,9 @@
 """Titles and captions of the charts of a search."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import polars as pl
 
-from lratlas.measure.base import Text
 from lratlas.report.charts.search_data import (
     anneal_data,
     curves_data,
@@ -16,8 +15,10 @@ from lratlas.report.charts.search_data import (
     signs_data,
     window,
 )
-from lratlas.report.frames import lr_column
+from lratlas.report.frames import lr_column, spread
+from lratlas.report.theme import Text
 from lratlas.search.advice import Advice
+from lratlas.text import format_lr
 
 _NAME = 0.045  # height of a name beside a line, as a share of the scale
 
@@ -71,25 +72,6 @@ def names_data(advice: Advice) -> pl.DataFrame:
     return names.with_columns(drawn=pl.col("height").map_elements(shown.at, return_dtype=pl.Float64)).drop("height")
 
 
-def spread(places: Sequence[float], *, gap: float) -> list[float]:
-    """Places moved apart until neighbours are a gap from each other; a crowd keeps its middle.
-
-    Example:
-        >>> spread([1.0, 1.0, 5.0], gap=1.0)
-        [0.5, 1.5, 5.0]
-
-    Args:
-        places: Ascending.
-        gap: The least distance.
-    """
-    crowds = list[list[float]]()
-    for place in places:
-        crowds.append([place])
-        while len(crowds) > 1 and _first(crowds[-1], gap) - _last(crowds[-2], gap) < gap:
-            crowds[-2:] = [crowds[-2] + crowds[-1]]
-    return [_first(crowd, gap) + number * gap for crowd in crowds for number in range(len(crowd))]
-
-
 def branches_data(advice: Advice) -> pl.DataFrame:
     """The annealed ends, each as a line from the metric at which the LR began to fall.
 
@@ -107,12 +89,44 @@ def branches_data(advice: Advice) -> pl.DataFrame:
     return pl.concat([left.select(names), own.select(names)]).sort("weights", "lr", "end")
 
 
-def _first(crowd: Sequence[float], gap: float) -> float:
-    return sum(crowd) / len(crowd) - gap * (len(crowd) - 1) / 2
+def projection_data(advice: Advice) -> pl.DataFrame:
+    """From where to where the projection goes: the ends of the LRs within the noise of the best, and what is expected.
+
+    Returns:
+        Two rows per LR: ``weights``, ``lr``, ``share``, ``drawn``; none where nothing is expected.
+    """
+    expected = expected_data(advice)
+    near = errors_data(advice).filter("longest", "near")["lr"]
+    ends = courses_data(advice).filter(pl.col("is_last"), pl.col("lr").is_in(near.implode()), ~pl.col("outside"))
+    starts = ends.select("weights", "lr", "share", "drawn")
+    if expected.is_empty():
+        return starts.clear()
+    return pl.concat([starts, starts.with_columns(share=pl.lit(1.0), drawn=pl.lit(expected["drawn"][0]))])
 
 
-def _last(crowd: Sequence[float], gap: float) -> float:
-    return sum(crowd) / len(crowd) + gap * (len(crowd) - 1) / 2
+def advice_in_words(advice: Advice) -> str:
+    """What the search says of the LRs, as a headline."""
+    if advice.low is None or advice.high is None:
+        return {"not_learned": "No LR has learned anything yet", "diverged": "All LRs diverged"}.get(
+            advice.verdict, "Validation metric against the LR"
+        )
+    low, high = format_lr(advice.low), format_lr(advice.high)
+    if advice.lr is None:
+        return f"No LR from {low} to {high} is clearly better than the others"
+    if low == high:
+        return f"Best at {format_lr(advice.lr)}"
+    return f"Best around {format_lr(advice.lr)}; good range {low} to {high}"
+
+
+def course_in_words(advice: Advice) -> str:
+    """How many LRs were trained for how long, as a headline."""
+    courses = courses_data(advice)
+    if courses.is_empty():
+        return "Which LRs continued, and for how long"
+    longest = courses.filter(pl.col("steps") == pl.col("steps").max())
+    few, all_lrs, part = longest["lr"].n_unique(), advice.evidence["lr"].n_unique(), longest["part"][0]
+    whole = "a full training" if part == "1" else f"{part} of a full training"
+    return f"{few} of {all_lrs} LRs {'was' if few == 1 else 'were'} trained for {whole}"
 
 
 def _lrs_failed_later(advice: Advice) -> list[float]:
@@ -132,7 +146,7 @@ _REGIMES = {
 def advice_text(advice: Advice) -> Text:
     """The words for `advice_chart`."""
     return Text(
-        heading="Validation metric against the LR",
+        heading=advice_in_words(advice),
         caption=" ".join(_sentences(advice)),
         alt="Line chart of the validation metric against the learning rate on a log axis, one line for each length,"
         " from light for the shortest to dark for the longest. The recommended learning rate and the good range are"
@@ -143,7 +157,7 @@ def advice_text(advice: Advice) -> Text:
 def _sentences(advice: Advice) -> Iterator[str]:
     signs = signs_data(advice)["sign"].unique().to_list()
     if not curves_data(advice).is_empty():
-        yield f"Solid: measured on validation data after each length of training; {better(advice)}."
+        yield f"Lines: measured on validation data after each share of a full training; {better(advice)}."
     if advice.lr is not None:
         band = "; the grey band is the good range" if advice.low != advice.high else ""
         yield f"The vertical line is the LR to use{band}."
@@ -151,8 +165,8 @@ def _sentences(advice: Advice) -> Iterator[str]:
         yield "The grey band holds the LRs that tie."
     if errors_data(advice)["low"].count():
         yield (
-            "Dotted: the best metric of the longest comparison. Bars: the 90% interval of each LR's difference to it;"
-            " an LR whose bar reaches the dotted line is within the noise of the best one."
+            "Bars: at each length the 90% interval of an LR's difference to the best one. Dotted: the best metric of"
+            " the longest comparison; an LR whose bar reaches it is within the noise of the best one."
         )
     if expected_data(advice).height:
         yield ("Green: not measured but expected of a full training at the recommended LR, with its 90% interval.")
@@ -176,9 +190,14 @@ def course_text(advice: Advice) -> Text:
     rest = courses_data(advice).filter(~pl.col("went_on") & ~pl.col("outside")).height
     left = " Circles: LRs that did not continue." if rest else ""
     dashed = " Dashed: the end with an annealed LR." if branches_data(advice).height else ""
-    expected = " Green: expected of a full training, with its 90% interval." if expected_data(advice).height else ""
+    expected = (
+        " Green: projected from the LRs within the noise of the best one (dashed), not measured, with its 90% interval;"
+        " each further doubling of the length is assumed to gain less than the one before it."
+        if expected_data(advice).height
+        else ""
+    )
     return Text(
-        heading="Which LRs continued, and for how long",
+        heading=course_in_words(advice),
         caption=f"A line for each LR that was trained for more than the first share, first seed; {better(advice)}. It"
         f" ends, with its LR, where the LR was dropped for better ones.{left}{dashed}{expected}",
         alt="Line chart of the validation metric against the share of a full training, doubling along the axis, one "

@@ -1,12 +1,12 @@
 "use strict";
-// Follows a running study: asks for `version`, and where that changed shows the parts of the page that changed.
+// Follows a running study or search: asks for `version`, and where that changed shows the parts of the page that changed.
 (() => {
   const EVERY = 3000; // milliseconds
   const main = document.querySelector("main");
   const source = new WeakMap(); // a part of the page → its HTML as it came, before anything was drawn in it
   const remember = part => {
     source.set(part, part.outerHTML);
-    if (part.id === "charts") for (const child of part.children) source.set(child, child.outerHTML);
+    if (part.matches(".charts")) for (const child of part.children) source.set(child, child.outerHTML);
   };
   for (const part of main.children) remember(part);
 
@@ -21,8 +21,10 @@
     const drawing = old.querySelector(":scope .chart");
     remember(part);
     if (part.matches("figure")) part.querySelector(".chart").replaceWith(drawing);
+    const folded = part.querySelectorAll("details");
+    old.querySelectorAll("details").forEach((each, i) => { if (folded[i] && !each.closest(".chart")) folded[i].open = each.open; });
     old.replaceWith(part);
-    if (part.matches("#answer, #verdicts, #found")) lratlas.keepNumbers(part);
+    if (part.matches("#answer, #regimes, #verdicts, #found")) lratlas.keepNumbers(part);
     if (part.matches("figure")) lratlas.adopt(part, old);
   };
   const merge = (old, fresh) => {
@@ -39,7 +41,7 @@
         continue;
       }
       let now = known;
-      if (part.id === "charts") changed += merge(known, part);
+      if (part.matches(".charts")) changed += merge(known, part);
       else if (source.get(known) !== part.outerHTML) {
         replace(known, part);
         now = part;
@@ -67,7 +69,7 @@
 
   // What the reader looks at: the part with the focus if it is in view, else the one at the top.
   const lookedAt = () => {
-    const parts = [...document.querySelectorAll("main > :not(#charts), #charts > *")];
+    const parts = [...document.querySelectorAll("main > :not(.charts), .charts > *")];
     const inView = part => { const { top, bottom } = part.getBoundingClientRect(); return bottom > 60 && top < innerHeight; };
     const part = parts.find(part => part.contains(document.activeElement) && inView(part)) ?? parts.find(inView);
     return part && { id: part.id, top: part.getBoundingClientRect().top };
@@ -90,12 +92,12 @@
     const data = mergeData(fresh);
     const changed = merge(main, fresh.querySelector("main"));
     scrollBack(before);
-    const stale = [...document.querySelectorAll("#charts figure")]
+    const stale = [...document.querySelectorAll(".charts figure")]
       .filter(figure => data.has("spec-" + figure.querySelector(".chart").dataset.chart));
     await Promise.all(stale.map(lratlas.redraw));
     scrollBack(before);
     if (focus && document.activeElement === document.body) main.querySelector(focus)?.focus({ preventScroll: true });
-    const state = main.querySelector(".progress")?.textContent ?? "the study is finished";
+    const state = main.querySelector(".progress")?.textContent ?? "finished";
     if (changed + data.size) lratlas.say(`Updated at ${new Date().toLocaleTimeString()}: ${state}.`);
   };
 
@@ -109,7 +111,7 @@
         lost = false;
       }
     } catch (error) {
-      if (!lost) lratlas.say("No answer from lratlas serve any more; this is what the study said last.");
+      if (!lost) lratlas.say("No answer from lratlas serve any more; this is the last state it showed.");
       lost = true;
     }
     setTimeout(poll, EVERY);

@@ -2,6 +2,7 @@
 // Draws the charts as they come near the window, and unpacks the tables. `lratlas` is what live.js needs of it.
 const lratlas = (() => {
   const NARROW = 680; // pixels, below which panels stand one below the other
+  const FULL = 950; // pixels, below which charts are narrower than they are drawn
   const texts = new Map(); // chart name → its spec as text, once unpacked
   const views = new Map(); // chart name → what vegaEmbed made
 
@@ -22,13 +23,22 @@ const lratlas = (() => {
     title: { color: ink, subtitleColor: ink }, text: { color: ink }, mark: { aria: false } };
 
   const fitted = (spec, room) => {
-    if (room >= NARROW) return spec;
+    if (room >= FULL) return spec;
     const { hconcat, concat, columns, ...rest } = spec;
-    const panels = hconcat ?? concat;
+    const panels = hconcat ?? concat, isPicture = panel => panel.mark?.type === "image";
+    if (room >= NARROW) {
+      const sized = panel => isPicture(panel) || !panel.width ? panel : { ...panel, width: Math.round(panel.width * room / FULL) };
+      return panels ? { ...spec, [hconcat ? "hconcat" : "concat"]: panels.map(sized) } : sized(spec);
+    }
     const width = Math.max(200, room - 75);
-    const stacked = panel => panel.mark?.type === "image" ? panel : { ...panel, width };
     rest.config = { ...rest.config, legend: { ...rest.config?.legend, orient: "bottom", columns: 2 } };
-    return panels ? { ...rest, vconcat: panels.map(stacked) } : { ...rest, width: Math.min(width, spec.width ?? width) };
+    if (panels) return { ...rest, vconcat: panels.map(panel => isPicture(panel) ? panel : { ...panel, width }) };
+    // There is no room for the names of lines beside the panel: they stand in its upper right corner.
+    const corner = { x: { value: { expr: "width" } }, y: { value: { expr: "48 + 18 * datum.place" } } };
+    const marks = { text: { align: "right", dx: -26 }, tick: { xOffset: -14 } };
+    const inside = part => part.mark?.type in marks && (part.mark.xOffset > 0 || part.mark.align === "left" && part.encoding?.text?.field === "label")
+      ? { ...part, mark: { ...part.mark, ...marks[part.mark.type] }, encoding: { ...part.encoding, ...corner } } : part;
+    return { ...rest, layer: rest.layer?.map(inside), width: Math.min(width, spec.width ?? width) };
   };
 
   const controls = place => [...place.querySelectorAll("form.vega-bindings [name]")];
@@ -45,6 +55,23 @@ const lratlas = (() => {
     }
   };
 
+  // The LR that a reader points at is shown in every chart that is drawn.
+  const POINTED = "lr_pointed_at";
+  let pointed = 0, waiting = 0;
+  const lrOf = mark => {
+    const lr = mark?.datum?.plr;
+    const several = mark?.mark?.marktype === "line" && mark.mark.items[0].datum.plr !== mark.mark.items.at(-1).datum.plr;
+    return typeof lr === "number" && !several && !mark.datum.label ? lr : 0; // the name of a line is at no LR
+  };
+  const pointAt = lr => {
+    if (lr === pointed) return;
+    pointed = lr;
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(() => {
+      for (const { view } of views.values()) if (POINTED in view.getState({ signals: name => name === POINTED }).signals) view.signal(POINTED, pointed).runAsync();
+    });
+  };
+
   const draw = async figure => {
     const place = figure.querySelector(".chart"), name = place.dataset.chart;
     try {
@@ -52,10 +79,13 @@ const lratlas = (() => {
       const before = chosen(place);
       // The words for the whole chart stand on its group; the drawing itself goes by its heading.
       const described = { ...fitted(spec, place.parentElement.clientWidth), description: figure.querySelector("h3").textContent };
+      described.config = { ...described.config, font: getComputedStyle(document.body).fontFamily };
       views.get(name)?.finalize();
       const made = await vegaEmbed(place, described, { renderer: "svg", config: look, tooltip: { theme: "custom", disableDefaultStyle: true },
         actions: { export: true, source: false, compiled: false, editor: false }, downloadFileName: name });
       views.set(name, made);
+      made.view.addEventListener("pointermove", (_, mark) => pointAt(lrOf(mark)));
+      made.view.addEventListener("pointerout", () => pointAt(0));
       const form = place.querySelector("form.vega-bindings");
       if (form) place.prepend(form);
       const menu = place.querySelector("details > summary");
@@ -78,7 +108,7 @@ const lratlas = (() => {
     if (begun.has(figure)) begun.set(figure, begun.get(figure).then(() => draw(figure)));
     return begun.get(figure);
   };
-  const figures = () => [...document.querySelectorAll("#charts figure")];
+  const figures = () => [...document.querySelectorAll(".charts figure")];
 
   let first = true;
   const observer = new IntersectionObserver(async seen => {
@@ -97,13 +127,20 @@ const lratlas = (() => {
   // Unpacked beforehand, since printing does not wait; what is left to do in beforeprint is done at once.
   const unpackAll = async () => { for (const figure of figures()) await specText(figure.querySelector(".chart").dataset.chart); };
   addEventListener("load", () => (window.requestIdleCallback ?? setTimeout)(unpackAll));
-  addEventListener("beforeprint", () => figures().forEach(drawOnce));
+  const folded = () => [...document.querySelectorAll("main details:not(.chart *)")];
+  let unfolded = [];
+  addEventListener("beforeprint", () => {
+    figures().forEach(drawOnce);
+    unfolded = folded().filter(each => !each.open);
+    unfolded.forEach(each => { each.open = true; });
+  });
+  addEventListener("afterprint", () => unfolded.forEach(each => { each.open = false; }));
 
-  let width = innerWidth, waiting;
+  let width = innerWidth, resizing;
   addEventListener("resize", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => {
-      if (innerWidth === width || Math.min(width, innerWidth) >= NARROW + 60) return;
+    clearTimeout(resizing);
+    resizing = setTimeout(() => {
+      if (innerWidth === width || Math.min(width, innerWidth) >= FULL + 60) return;
       width = innerWidth;
       figures().forEach(drawAgain);
     }, 200);
@@ -121,7 +158,7 @@ const lratlas = (() => {
       text.replaceWith(...pieces);
     }
   };
-  document.querySelectorAll("#answer, #verdicts, #found").forEach(keepNumbers);
+  document.querySelectorAll("#answer, #regimes, #verdicts, #found").forEach(keepNumbers);
 
   const say = text => { document.getElementById("status").textContent = text; };
   document.addEventListener("click", async event => {

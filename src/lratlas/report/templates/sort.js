@@ -1,14 +1,17 @@
 "use strict";
 // Tables with buttons in their headings are sorted by the column whose button is pressed.
-document.querySelectorAll("table.sortable").forEach(table => {
-  const body = table.tBodies[0], headings = [...table.tHead.rows[0].cells];
+(() => {
   const compared = (a, b) => {
     const numbers = [a, b].map(Number);
     return numbers.some(Number.isNaN) ? a.localeCompare(b) : numbers[0] - numbers[1];
   };
-  headings.forEach((heading, place) => heading.querySelector("button").addEventListener("click", () => {
+  // Not on the buttons: a page that follows a search replaces its table.
+  document.addEventListener("click", event => {
+    const heading = event.target.closest("table.sortable thead button")?.closest("th");
+    if (!heading) return;
+    const body = heading.closest("table").tBodies[0], headings = [...heading.parentElement.cells];
     const down = heading.getAttribute("aria-sort") === "ascending";
-    const key = row => row.cells[place].dataset.key;
+    const key = row => row.cells[headings.indexOf(heading)].dataset.key;
     // What has no value stays at the end, whichever way the others are sorted.
     const sorted = [...body.rows].sort((a, b) => {
       if (!key(a) || !key(b)) return !key(a) - !key(b);
@@ -17,5 +20,5 @@ document.querySelectorAll("table.sortable").forEach(table => {
     headings.forEach(other => other.removeAttribute("aria-sort"));
     heading.setAttribute("aria-sort", down ? "descending" : "ascending");
     body.append(...sorted);
-  }));
-});
+  });
+})();

@@ -1,4 +1,4 @@
-"""A comparison of studies: its chart, its table in words, and its page."""
+"""The chart and the table of a comparison of studies."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,12 +9,9 @@ import polars as pl
 from lratlas.analysis.comparison import Entry
 from lratlas.analysis.scores import GAIN, Score, fine_tuned_runs, means, score_of
 from lratlas.errors import StudyError
-from lratlas.measure.base import Text
 from lratlas.report import theme
 from lratlas.report.frames import lr_text
-from lratlas.report.shell import compress, pack_spec, render
-from lratlas.report.theme import Drawing, log_axis
-from lratlas.tables import csv_text
+from lratlas.report.theme import Drawing, Text, log_axis
 from lratlas.text import signed_interval
 
 # Okabe and Ito's colours without yellow, which is faint on white; dashes tell studies apart without any colour.
@@ -88,7 +85,7 @@ def comparison_chart(entries: Sequence[Entry]) -> Drawing:
         data = data.with_columns(pl.col("difference") * 100)
     ends = data.select(low=pl.min_horizontal(pl.col("multiple").min(), 1), high=pl.max_horizontal("multiple", 1).max())
     low, high = ends.row(0)
-    pick = theme.pick("study")
+    pick = alt.selection_point(name="pick", fields=["study"], bind="legend", toggle="true")
     base = alt.Chart(theme.inline(data)).encode(
         x=alt.X("multiple:Q")
         .scale(type="log", domain=[low, high], nice=False, padding=12)
@@ -96,7 +93,7 @@ def comparison_chart(entries: Sequence[Entry]) -> Drawing:
         .axis(_multiples(log_axis(low, high))),
         y=_difference(data, score),
         color=_by_study(alt.Color, data, _COLOURS),
-        opacity=theme.fade(pick),
+        opacity=alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1)),
     )
     lines = base.mark_line(clip=True, strokeWidth=1.8).encode(strokeDash=_by_study(alt.StrokeDash, data, _DASHES))
     points = base.mark_point(filled=True, clip=True, size=36)
@@ -114,7 +111,7 @@ def comparison_chart(entries: Sequence[Entry]) -> Drawing:
     )
     one = alt.Chart(alt.InlineData(values=[{"at": 1}])).mark_rule(strokeDash=[3, 3], color=theme.NEUTRAL)
     layers = [one.encode(x=alt.X("at:Q")), lines.add_params(pick, theme.zoom("comparison")), points, targets]
-    return theme.finish(alt.LayerChart(layer=layers).properties(width=640, height=330), TEXT.alt)
+    return theme.finish(alt.LayerChart(layer=layers).properties(width=745, height=360), TEXT)
 
 
 def _entry_score(entry: Entry) -> Score:
@@ -176,7 +173,7 @@ ABSENT = "–"
 Row = Mapping[str, Any]
 
 NOTE = (
-    f"Intervals are 95 %, over seeds; – is what a study lacks. A gain is {GAIN}, paired by seed. The good range: "
+    f"Intervals are 95%, over seeds; – is what a study lacks. A gain is {GAIN}, paired by seed. The good range: "
     "neighbouring PLRs within one point of the best (one per cent of a loss)."
 )
 
@@ -216,7 +213,7 @@ def _multiple(column: str) -> Callable[[Row], str]:
 
 
 def _score(column: str) -> Callable[[Row], str]:
-    return lambda row: _text(row[column], lambda value: f"{100 * value:.1f} %" if _is_share(row) else f"{value:.4g}")
+    return lambda row: _text(row[column], lambda value: f"{100 * value:.1f}%" if _is_share(row) else f"{value:.4g}")
 
 
 def _gain(of: str) -> Callable[[Row], str]:
@@ -269,36 +266,3 @@ _LINES: Mapping[str, Callable[[Row], str]] = {
     "average, score": _score("average_score"),
     "average, gain": _gain("average"),
 }
-
-
-def comparison_page(entries: Sequence[Entry], table: pl.DataFrame, *, facts: Mapping[str, str]) -> str:
-    """The whole comparison as one HTML text, looking like a report and as closed to the network.
-
-    Text given here is shown as it is, never read as HTML.
-
-    Args:
-        entries: The studies, for the chart.
-        table: One row per study, from `lratlas.analysis.comparison.comparison`; also offered as CSV.
-        facts: How the page was made, name by name.
-    """
-    words = readable(table)
-    return render(
-        "comparison.html.j2",
-        "report.js",
-        studies=words.columns[1:],
-        lines=words.rows(),
-        note=NOTE,
-        text=TEXT,
-        spec=_packed_chart(entries),
-        missing=list(why_left_out(entries).values()),
-        csv=compress(csv_text(table).encode()),
-        facts=facts,
-    )
-
-
-def _packed_chart(entries: Sequence[Entry]) -> str:
-    """The chart as the page unpacks it; empty where all studies are left out of it."""
-    try:
-        return pack_spec(comparison_chart(entries))
-    except StudyError:
-        return ""
