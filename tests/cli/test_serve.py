@@ -104,7 +104,7 @@ def test_a_network_is_warned_of(study: Path):
         assert line.startswith("http://127.0.0.1:")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
-    assert "lratlas: anybody on the network who has the address can read the study" in err
+    assert "lratlas: anybody on the network who has the address can read the page" in err
     assert process.returncode == 0
 
 
