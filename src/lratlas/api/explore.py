@@ -6,13 +6,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from lratlas.api.progress import shown
 from lratlas.config.code import look_for_code
 from lratlas.config.extras import Extras, extras_of, split_extras
 from lratlas.config.sections import Spec
 from lratlas.config.spec import read_spec, spec_from
 from lratlas.config.tasks import Tasks, tasks_of
 from lratlas.config.typed import Sections
-from lratlas.errors import DamagedFile, JobsFailed, SpecError, StudyError, meant
+from lratlas.errors import DamagedFile, JobsFailed, LRAtlasError, SpecError, StudyError, meant
 from lratlas.notices import heard, only_warned
 from lratlas.study.folder import AGAIN, PYTHON
 from lratlas.study.plan import read_stored_spec
@@ -45,8 +46,8 @@ def explore(
     cluster: str | None = None,
     gpu_share: float = 1.0,
     executor: "Executor | None" = None,
-    progress: "Callable[[Progress], None] | None" = None,
-    notice: Callable[[str], None] = print,
+    progress: "Callable[[Progress], None] | bool | None" = True,
+    notice: Callable[[str], None] | None = None,
     **sections: Unpack[Sections],
 ) -> "Atlas":
     """Run the whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
@@ -64,8 +65,10 @@ def explore(
         gpu_share: The part of a GPU that a worker on a cluster needs, if the study trains on one.
         executor: Anything with ``submit(function, /, *args, **kwargs)`` that returns a future: a
             `concurrent.futures.Executor`, a Dask ``Client``, an executor of submitit. It is left running.
-        progress: Called on every change of progress.
-        notice: Called with sentences the user should see.
+        progress: Called on every change of progress. True shows a progress bar in a terminal or a notebook, unless
+            ``workers`` is 0; elsewhere the logger ``lratlas`` has a line a minute at level INFO. False shows nothing.
+        notice: Called with sentences the user should see. None: they are warnings of the logger ``lratlas``, shown on
+            standard error where logging is not configured.
         sections: With a task, the sections of a spec, by the same names and fields: ``pretrain={"lrs": [...],
             "epochs": 20}`` (needed), ``second``, ``finetune``, ``average``, ``refine``, ``trace``, ``measure``,
             ``regimes``, ``training``, and ``name``.
@@ -105,8 +108,8 @@ def resume(
     cluster: str | None = None,
     gpu_share: float = 1.0,
     executor: "Executor | None" = None,
-    progress: "Callable[[Progress], None] | None" = None,
-    notice: Callable[[str], None] = print,
+    progress: "Callable[[Progress], None] | bool | None" = True,
+    notice: Callable[[str], None] | None = None,
 ) -> "Atlas":
     """Continue an interrupted study; does nothing if it is finished.
 
@@ -116,8 +119,8 @@ def resume(
         cluster: Address of a Ray cluster.
         gpu_share: The part of a GPU that a worker on a cluster needs.
         executor: What jobs are submitted to.
-        progress: Called on every change of progress.
-        notice: Called with sentences the user should see.
+        progress: Called on every change of progress; True for a progress bar, False for nothing.
+        notice: Called with sentences the user should see; None for warnings of the logger ``lratlas``.
 
     Raises:
         StudyError: There is no study there, or it was started from Python and must be continued from there.
@@ -143,16 +146,16 @@ def _run(
     *,
     tasks: Tasks | None,
     extras: Extras | None = None,
-    progress: "Callable[[Progress], None] | None",
-    notice: Callable[[str], None],
+    progress: "Callable[[Progress], None] | bool | None",
+    notice: Callable[[str], None] | None,
 ) -> "Atlas":
+    if progress is True and where["workers"] == 0:
+        progress = None  # a debugger has the terminal for itself
     changed = spec is not None and spec != read_stored_spec(store)
 
     def run_once(asked: Spec | None, *more: float, notice: Callable[[str], None]) -> "Atlas":
         try:
-            did = run_study(
-                store, asked, more=more, **where, tasks=tasks, extras=extras, progress=progress, notice=notice
-            )
+            did = run_study(store, asked, more=more, **where, tasks=tasks, extras=extras, progress=told, notice=notice)
         except JobsFailed:
             with suppress(StudyError):  # a full disk, say: what failed first is what matters
                 _atlas(store).write_report()
@@ -163,13 +166,20 @@ def _run(
                 atlas.write_report()
         return atlas
 
-    with heard(notice) as tell:
+    with shown(progress, lambda: _regimes(store)) as told, heard(notice) as tell:
         atlas = run_once(spec, notice=tell)
         while (plr := atlas.next_plr) is not None:
             tell(f"Bisection: PLR {plr:g} is added.")
             # By what is stored: another process may have extended the study meanwhile.
             atlas = run_once(None, plr, notice=tell)
     return atlas
+
+
+def _regimes(store: Store) -> str:
+    try:
+        return _atlas(store).regimes_in_short
+    except LRAtlasError:
+        return ""  # only shown on the way; an error is raised where it matters
 
 
 def _atlas(store: Store) -> "Atlas":

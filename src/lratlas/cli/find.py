@@ -1,24 +1,22 @@
 """The command `lratlas find`: the initial LR for a spec's task, or for a program that trains."""
 
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lratlas.cli.options import CORES, DataRoot, Json, count, look_for_data
+from lratlas.cli.options import CORES, DataRoot, Json, choose, count, count_workers, look_for_data
 from lratlas.cli.terminal import notice, print_json, print_table, say
-from lratlas.config.values import MOST_WORKERS
 from lratlas.errors import SpecError
 from lratlas.notices import only_warned
 from lratlas.paths import expand_home
 
 if TYPE_CHECKING:
     from lratlas.search.advice import Advice
-    from lratlas.search.finder import Finder
 
 _FOLDER = "lratlas-find"
 _FOLLOWS = "with a spec it follows from the task"
@@ -36,7 +34,6 @@ _UNFIT: Mapping[str, Mapping[str, str]] = {
     "--command": {"value": "a program prints its metric (--metric, --metric-pattern)"},
 }
 """The options that mean nothing in each way of searching, and why."""
-Report = Callable[[float, float, str], None]
 
 
 def find(
@@ -45,7 +42,7 @@ def find(
         typer.Argument(
             help="A spec: its task, the LRs to begin with, its length. After --, the arguments of a --script, with"
             " {lr}, {seed}, {steps}, {epochs}.",
-            metavar="[SPEC.toml | -- ARGUMENTS]",
+            metavar="SPEC.toml | -- ARGUMENTS",
         ),
     ] = None,
     script: Annotated[
@@ -167,7 +164,7 @@ def find(
         typer.Option(
             help="Programs at once (--command only), which share the GPUs; by default one per GPU, or per core.",
             metavar="N",
-            parser=partial(count, "--workers", most=MOST_WORKERS),
+            parser=partial(count_workers, least=1),
         ),
     ] = None,
     retry_failed: Annotated[
@@ -213,8 +210,8 @@ def find(
     for name in told.keys() & _UNFIT[way].keys():
         raise SpecError(f"--{name} is for a --{'script' if name == 'value' else 'command'}; {_UNFIT[way][name]}.")
     look_for_data(data_root)
-    _choose("--schedule", schedule, ("constant", "linear", "cosine"))
-    _choose("--direction", told.get("direction", "minimize"), ("minimize", "maximize"))
+    choose("--schedule", schedule, ("constant", "linear", "cosine"))
+    choose("--direction", told.get("direction", "minimize"), ("minimize", "maximize"))
     settings: dict[str, Any] = {
         "budget": budget,
         "tolerance": tolerance,
@@ -226,22 +223,17 @@ def find(
         from lratlas.config.grid import lr_grid
 
         settings["lrs"] = lr_grid(lrs[0], lrs[1], per_decade=lrs[2])
-    with redirect_stdout(sys.stderr), _progress() as report:
+    with redirect_stdout(sys.stderr):
         if script is not None:
-            advice = _for_script(script, words or [], folder, settings, told, report)
+            advice = _for_script(script, words or [], folder, settings, told)
         elif command is not None:
-            advice = _for_command(command, folder, settings, told, report)
+            advice = _for_command(command, folder, settings, told)
         else:
-            advice = _for_spec(Path((words or [""])[0]), folder, settings, told, report)
+            advice = _for_spec(Path((words or [""])[0]), folder, settings, told)
     _print(advice, folder, as_json=as_json)
 
 
-def _choose(option: str, given: str, allowed: Sequence[str]) -> None:
-    if given not in allowed:
-        raise SpecError(f"{option} is {given!r}; choose {', '.join(allowed[:-1])} or {allowed[-1]}.")
-
-
-def _for_spec(spec: Path, folder: str, settings: dict[str, Any], told: dict[str, Any], report: Report) -> "Advice":
+def _for_spec(spec: Path, folder: str, settings: dict[str, Any], told: dict[str, Any]) -> "Advice":
     from lratlas.config.code import look_for_code
     from lratlas.config.spec import read_spec
 
@@ -257,34 +249,31 @@ def _for_spec(spec: Path, folder: str, settings: dict[str, Any], told: dict[str,
         tasks_from(read.task).of(0),
         folder=folder,
         device=read.training.device,
-        progress=lambda at: report(at.cost, at.budget, "" if at.best is None else f"best LR so far {at.best:.2g}"),
         **(options | told | settings),
     )
 
 
 def _for_script(
-    script: Path, words: list[str], folder: str, settings: dict[str, Any], told: dict[str, Any], report: Report
+    script: Path, words: list[str], folder: str, settings: dict[str, Any], told: dict[str, Any]
 ) -> "Advice":
     from lratlas.search.driven.find import find_by_script
-    from lratlas.search.rungs import trainings_spent
-
-    def ended(finder: "Finder") -> None:
-        report(trainings_spent(finder.search, finder.results), finder.search.budget, "")
+    from lratlas.search.progress import shown
 
     renamed = {"metric-pattern": "pattern", "retry-failed": "retry_failed"}
     given = {renamed.get(name, name): each for name, each in told.items()}
-    return find_by_script(
-        script, words, value=given.pop("value", None), folder=folder, progress=ended, **settings, **given
-    )
+    with shown(True) as report:
+        return find_by_script(
+            script, words, value=given.pop("value", None), folder=folder, progress=report, **settings, **given
+        )
 
 
-def _for_command(command: str, folder: str, settings: dict[str, Any], told: dict[str, Any], report: Report) -> "Advice":
+def _for_command(command: str, folder: str, settings: dict[str, Any], told: dict[str, Any]) -> "Advice":
     from lratlas.search.finder import Finder
     from lratlas.search.journal import SETTINGS
     from lratlas.search.program.command import find_by_command
     from lratlas.search.program.process import visible_gpus
     from lratlas.search.program.template import check_program, placeholders
-    from lratlas.search.rungs import trainings_spent
+    from lratlas.search.progress import shown
 
     counted = "epochs" if "epochs" in told else "steps"
     if counted not in told:
@@ -300,24 +289,20 @@ def _for_command(command: str, folder: str, settings: dict[str, Any], told: dict
         settings |= {"resumable": template.resumable, "anneal": template.anneals}
     gpus = visible_gpus()
     finders = [Finder(folder, **settings) for _ in range(told.get("workers") or len(gpus) or CORES)]
-    search = finders[0].search
     if "retry-failed" in told:
         finders[0].retry_failed()
-
-    def ended(_: object) -> None:
-        report(trainings_spent(search, finders[0].results), search.budget, "")
-
-    return find_by_command(
-        command,
-        finders,
-        metric=told.get("metric"),
-        pattern=told.get("metric-pattern"),
-        timeout=told.get("timeout"),
-        stall=told.get("stall"),
-        gpus=gpus,
-        ended=ended,
-        notice=notice,
-    )
+    with shown(True) as report:
+        return find_by_command(
+            command,
+            finders,
+            metric=told.get("metric"),
+            pattern=told.get("metric-pattern"),
+            timeout=told.get("timeout"),
+            stall=told.get("stall"),
+            gpus=gpus,
+            ended=lambda _: report(finders[0]),
+            notice=notice,
+        )
 
 
 def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
@@ -335,16 +320,3 @@ def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
         page = write_advice(advice, folder)
         if not as_json:
             say(f"Report: {page}")
-
-
-@contextmanager
-def _progress() -> Generator[Report]:
-    """A progress bar; nothing where standard error is not a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
-        line = bar.add_task("searching", total=None)
-        yield lambda cost, budget, text: bar.update(
-            line, total=budget, completed=cost, description=f"{cost:.2f} of {budget:g} full trainings {text}".strip()
-        )

@@ -19,16 +19,12 @@ if TYPE_CHECKING:
     from lratlas.study.store import Store
 
 
-app = typer.Typer()
-
-
-@app.command()
 def compare(
     folders: Annotated[list[str], typer.Argument(help="The studies' folders, or their URLs.", metavar="FOLDER…")],
     form: Format = "table",
     html: Annotated[str | None, typer.Option(help="Also write a page with table and chart.", metavar="FILE")] = None,
 ) -> None:
-    """Put several studies side by side: boundaries, best PLRs against the convergence threshold, gains."""
+    """Compare studies side by side: boundaries, best PLRs, gains."""
     from lratlas.api.compare import compare as compared
     from lratlas.report.charts.comparison import NOTE
 
@@ -41,7 +37,7 @@ def compare(
     elif form == "json":
         print_json(table.to_dicts())
     else:
-        print_table(found.readable())
+        print_table(found.readable(), widest=16)
         say(NOTE)
     if html is not None:
         notice(f"The page is in {html}.")
@@ -64,7 +60,7 @@ def serve(
         int, typer.Option(help="The port to listen on; 0 for any free one.", metavar="PORT", parser=_port)
     ] = 0,
 ) -> None:
-    """Show a study's page in a browser, also while it runs; prints the address, and runs until Ctrl-C."""
+    """Serve the report of a study, live, until Ctrl-C; prints the address."""
     from lratlas.atlas import load
     from lratlas.serve import LiveServer
     from lratlas.study.progress import version
@@ -103,7 +99,7 @@ def verify(
     data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Check every file of a study or a search: what is damaged, missing, or belongs elsewhere is named."""
+    """Check every file of a study or a search; --repair mends them."""
     look_for_data(data_root)
     from lratlas.study.folder import holds_search
 

@@ -9,8 +9,8 @@ from weakref import WeakSet
 
 import typer
 
+from lratlas.cli.options import choose
 from lratlas.cli.terminal import notice, say
-from lratlas.errors import SpecError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ _SCHEDULES = ("constant", "linear", "cosine")
 def watch(
     script: Annotated[Path, typer.Argument(help="A Python script that trains, as it is.", metavar="SCRIPT.py")],
     words: Annotated[
-        list[str] | None, typer.Argument(help="After --, the arguments of the script.", metavar="[-- ARGUMENTS]")
+        list[str] | None, typer.Argument(help="After --, the arguments of the script.", metavar="-- ARGUMENTS")
     ] = None,
     schedule: Annotated[
         str, typer.Option(help="The LR's schedule in the script: constant, linear or cosine.", metavar="NAME")
@@ -38,9 +38,8 @@ def watch(
         typer.Option(help="Write what each look found, as JSON lines.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Run a training script as it is, and say which regime its learning rate is in."""
-    if schedule not in _SCHEDULES:
-        raise SpecError(f"--schedule is {schedule!r}; choose {', '.join(_SCHEDULES[:-1])} or {_SCHEDULES[-1]}.")
+    """Run a training script and report the regime of its learning rate."""
+    choose("--schedule", schedule, _SCHEDULES)
     from lratlas.search.driven.script import script_body
     from lratlas.search.driven.steps import follow_steps
 
@@ -59,7 +58,8 @@ def watch(
         if log:
             for number, each in enumerate(watched.watches, 1):
                 each.write_log(log if number == 1 else log.with_stem(f"{log.stem}-{number}"))
-        say(watched.report())
+        for said in watched.report().split("\n"):
+            say(said)
 
 
 class WatchedTraining:
