@@ -81,8 +81,7 @@ def test_a_notebook_shows_both_lines_and_clears_them_at_the_end(notebook: Page) 
 
 
 def test_a_notebook_is_cleared_after_an_error_too(notebook: Page) -> None:
-    with pytest.raises(ValueError, match="broken"), bar() as show:
-        show(STATE)
+    with pytest.raises(ValueError, match="broken"), bar():
         raise ValueError("broken")
     assert notebook.shown[-1] == ""
 

@@ -48,11 +48,12 @@ def state_of(progress: "Progress", seconds: float, regimes: str = "") -> State:
         regimes: What it has found so far.
     """
     rate = progress.trained / seconds if progress.trained and seconds > 0 else None
+    rest = progress.work - progress.work_done
     return State(
         doing=progress.doing or "finishing",
         done=progress.work_done,
         total=progress.work,
         count=f"{progress.jobs_done:,} of {progress.jobs:,} jobs",
-        left=f"{time_text((progress.work - progress.work_done) / rate)} left" if rate else "",
+        left=f"{time_text(rest / rate)} left" if rate and rest > 0 else "",
         more=" · ".join(filter(None, (f"{rate:,.0f} steps/s" if rate else "", regimes))),
     )
