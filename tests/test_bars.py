@@ -34,24 +34,21 @@ class Page:
     """A display of a notebook: what it showed, in order."""
 
     def __init__(self) -> None:
-        self.shown = list[str]()
+        self.shown, self.names = list[str](), set[str]()
 
-    def display(self, first: str, *, display_id: bool) -> "Page":
-        assert display_id
-        self.update(first)
-        return self
-
-    def update(self, text: str) -> None:
-        self.shown.append(text)
+    def publish(self, data: dict[str, str], *, transient: dict[str, str], update: bool) -> None:
+        assert update == bool(self.shown)  # the first one makes the display, the others change it
+        self.names.add(transient["display_id"])
+        self.shown.append(data["text/html"])
 
 
 @pytest.fixture
 def notebook(monkeypatch: pytest.MonkeyPatch) -> Page:
     """The page of a notebook that this process is the kernel of."""
     page = Page()
-    shell = SimpleNamespace(kernel=object())
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=page.display, HTML=str))
+    shell = SimpleNamespace(kernel=object(), display_pub=page)
+    for name in ("IPython", "IPython.core.getipython"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(get_ipython=lambda: shell))
     return page
 
 
@@ -74,6 +71,7 @@ def test_a_notebook_shows_both_lines_and_clears_them_at_the_end(notebook: Page) 
     assert in_notebook()
     with bar() as show:
         show(State(doing="<b>mine</b>", done=1.0, total=4.0, count="1 of 4 jobs"))
+    assert len(notebook.names) == 1
     first, shown, last = notebook.shown
     assert (first, last) == ("", "")
     assert '<progress value="0.2500">' in shown

@@ -3,11 +3,13 @@
 import html
 import sys
 import time
+import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lratlas.lines import regimes_line
 from lratlas.notices import LOG
@@ -90,7 +92,8 @@ def _harmless(state: State) -> State:
 def _in_terminal() -> Generator[Show]:
     from rich.console import Console
 
-    with _two_lines(Console(stderr=True)) as shown:
+    # The stream of now: a search that stores what its trainings print puts another one in its place.
+    with _two_lines(Console(file=sys.stderr)) as shown:
         task = shown.add_task("", total=None, state=State(doing="preparing"))
         yield lambda state: shown.update(task, completed=state.done, total=state.total, state=state)
 
@@ -123,10 +126,16 @@ def _two_lines(console: "Console") -> "Progress":
 
 @contextmanager
 def _in_notebook() -> Generator[Show]:
-    from IPython.display import HTML, display
+    from IPython.core.getipython import get_ipython
 
-    shown = display(HTML(""), display_id=True)
-    assert shown is not None
+    shell: Any = get_ipython()
+    # The publisher of now: a search that drops what its trainings display puts another one in its place.
+    publish = partial(shell.display_pub.publish, transient={"display_id": uuid.uuid4().hex})
+
+    def put(text: str, *, update: bool = True) -> None:
+        publish({"text/html": text, "text/plain": ""}, update=update)
+
+    put("", update=False)
     began, last = time.monotonic(), -SHOWN_EVERY
 
     def show(state: State) -> None:
@@ -134,12 +143,12 @@ def _in_notebook() -> Generator[Show]:
         now = time.monotonic()
         if now - last >= SHOWN_EVERY:
             last = now
-            shown.update(HTML(_notebook_html(state, now - began)))
+            put(_notebook_html(state, now - began))
 
     try:
         yield show
     finally:
-        shown.update(HTML(""))
+        put("")
 
 
 def _notebook_html(state: State, seconds: float) -> str:

@@ -59,6 +59,10 @@ class _Forwarding(logging.Handler):
             self._logged.discard(sentence)  # it came from elsewhere, and may come again
 
 
+def _drop(_sentence: str) -> None:
+    pass
+
+
 @contextmanager
 def heard(notice: Callable[[str], None] | None) -> Generator[Callable[[str], None]]:
     """Let warnings of the logger ``lratlas`` reach ``notice`` meanwhile.
@@ -76,7 +80,7 @@ def heard(notice: Callable[[str], None] | None) -> Generator[Callable[[str], Non
         yield outer[0].log_once
         return
     if notice is None and not LOG.hasHandlers():
-        notice = show_notice
+        notice = show_notice if LOG.isEnabledFor(logging.WARNING) else _drop
     handler = _Forwarding(notice)
     LOG.handlers = [each for each in LOG.handlers if each not in outer] + [handler]
     try:
