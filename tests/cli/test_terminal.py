@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.cli.terminal import notice, print_json, print_table, say, table_text
+from lratlas.cli.terminal import print_json, print_table, say, table_text
+from lratlas.notices import show_notice as notice
 from lratlas.tables import SCHEMAS, empty
 from lratlas.text import ESCAPES
 

@@ -1,10 +1,10 @@
 """Starting and resuming studies from Python; the command line calls the same two functions."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Never
 
 from lratlas.api.progress import shown
 from lratlas.config.code import look_for_code
@@ -12,7 +12,7 @@ from lratlas.config.extras import Extras, extras_of, split_extras
 from lratlas.config.sections import Spec
 from lratlas.config.spec import read_spec, spec_from
 from lratlas.config.tasks import Tasks, tasks_of
-from lratlas.config.typed import Sections
+from lratlas.config.typed import Average, Measure, Pretrain, Refine, Second, Stage, Trace, Training
 from lratlas.errors import DamagedFile, JobsFailed, LRAtlasError, SpecError, StudyError, meant
 from lratlas.notices import heard, only_warned
 from lratlas.study.folder import AGAIN, PYTHON
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lratlas.atlas import Atlas
     from lratlas.execute.executors import Executor
     from lratlas.execute.scheduler import Progress
+    from lratlas.measure.base import Measurement
     from lratlas.task import Task
 
 _ARGUMENTS = (
@@ -48,7 +49,17 @@ def explore(
     executor: "Executor | None" = None,
     progress: "Callable[[Progress], None] | bool | None" = True,
     notice: Callable[[str], None] | None = None,
-    **sections: Unpack[Sections],
+    name: str | None = None,
+    pretrain: Pretrain | None = None,
+    second: Second | None = None,
+    finetune: Stage | None = None,
+    average: Average | None = None,
+    refine: Refine | None = None,
+    trace: Trace | None = None,
+    measure: "Measure | Measurement | Sequence[Measurement | str] | None" = None,
+    regimes: Mapping[str, float] | None = None,
+    training: Training | None = None,
+    **unknown: Never,
 ) -> "Atlas":
     """Run the whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
 
@@ -69,16 +80,42 @@ def explore(
             ``workers`` is 0; elsewhere the logger ``lratlas`` has a line a minute at level INFO. False shows nothing.
         notice: Called with sentences the user should see. None: they are warnings of the logger ``lratlas``, shown on
             standard error where logging is not configured.
-        sections: With a task, the sections of a spec, by the same names and fields: ``pretrain={"lrs": [...],
-            "epochs": 20}`` (needed), ``second``, ``finetune``, ``average``, ``refine``, ``trace``, ``measure``,
-            ``regimes``, ``training``, and ``name``.
+        name: The name of the study; that of the task if None. This argument and those below are for a task; a spec has
+            its own sections, with the same names and fields.
+        pretrain: The first stage, at constant LRs; a task needs it. ``lrs``: a list, or ``{"low": 1e-4, "high": 1.0,
+            "per_decade": 4}``; ``steps`` or ``epochs``; ``repeats``, the number of seeds (1).
+        second: A second LR before fine-tuning: ``plrs`` to start from, ``lrs`` below them, ``steps`` or ``epochs``.
+        finetune: Fine-tuning of every model at small LRs: ``lrs``, ``steps`` or ``epochs``.
+        average: Weight averages: ``counts`` of checkpoints, ``every`` so many steps or ``every_epochs`` (1 epoch);
+            ``extend=True`` trains on for them.
+        refine: Bisection of a ``boundary`` (``convergence``, ``subregime``, ``divergence``) to a ``ratio``.
+        trace: How finely runs are recorded: ``points`` per run (40).
+        measure: What to measure: ``{"geometry": True, "features": True, "bands": True, "norms": True, "sharpness":
+            True, "convergence": True}``, or custom measurements.
+        regimes: Numbers behind regimes and boundaries, by their names in `lratlas.Thresholds`.
+        training: How runs are computed: ``device``, ``dtype``, ``mixed_precision``, ``strategy``, ``compile``,
+            ``stack``, ``segment_steps``.
+        unknown: Refused, with the nearest name.
 
     Raises:
         SpecError: A section is wrong.
-        JobsFailed: Some jobs failed again and again; the rest is done, and the report says what came of it.
+        JobsFailed: Some jobs failed again and again; the rest is done, and the report has their results.
         StudyError: The folder cannot be used; nothing computed is lost.
     """
     tasks, extras = None, None
+    sections: dict[str, object] = {
+        "name": name,
+        "pretrain": pretrain,
+        "second": second,
+        "finetune": finetune,
+        "average": average,
+        "refine": refine,
+        "trace": trace,
+        "measure": measure,
+        "regimes": regimes,
+        "training": training,
+    }
+    sections = {section: given for section, given in sections.items() if given is not None} | unknown
     if isinstance(task, (Spec, str, Path)):
         if sections:
             hint = next((found for name in sections if (found := meant(name, _ARGUMENTS, quote="`"))), "")
@@ -87,8 +124,6 @@ def explore(
             look_for_code([Path(task).absolute().parent])
         spec = task if isinstance(task, Spec) else read_spec(task)
     else:
-        if "task" in sections:
-            raise SpecError("task cannot be a section too: it is the first argument.")
         tasks = tasks_of(task)
         values: dict[str, object] = {"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections}
         if "measure" in values:

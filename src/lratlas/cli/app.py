@@ -41,11 +41,12 @@ from lratlas.cli.options import (
     worker_options,
 )
 from lratlas.cli.reading import compare, serve, verify
-from lratlas.cli.terminal import notice, print_csv, print_json, print_table, say
+from lratlas.cli.terminal import print_csv, print_json, print_table, say
 from lratlas.cli.watch import watch
 from lratlas.config.preset_names import PRESETS
 from lratlas.errors import JobsFailed, LRAtlasError, SpecError, first_line
 from lratlas.notices import heard
+from lratlas.notices import show_notice as notice
 from lratlas.startup import ended_in_time, reset_process
 
 if TYPE_CHECKING:

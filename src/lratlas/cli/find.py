@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lratlas.cli.options import CORES, DataRoot, Json, choose, count, count_workers, look_for_data
-from lratlas.cli.terminal import notice, print_json, print_table, say
+from lratlas.cli.terminal import print_json, print_table, say
 from lratlas.errors import SpecError
 from lratlas.notices import only_warned
+from lratlas.notices import show_notice as notice
 from lratlas.paths import expand_home
 
 if TYPE_CHECKING:

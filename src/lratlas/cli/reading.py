@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from lratlas.cli.options import CORES, DataRoot, FolderArgument, Format, Json, look_for_data
-from lratlas.cli.terminal import notice, print_csv, print_json, print_table, say
+from lratlas.cli.terminal import print_csv, print_json, print_table, say
 from lratlas.errors import SpecError
+from lratlas.notices import show_notice as notice
 
 if TYPE_CHECKING:
     from lratlas.study.expected import Fault

@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lratlas.lines import REGIME_STYLES, Part, line
-from lratlas.notices import show_notice as notice
 from lratlas.text import format_lr, harmless, is_finite
 
 if TYPE_CHECKING:
     import polars as pl
     from rich.table import Table
-
-__all__ = ["VERDICT_STYLES", "notice", "print_csv", "print_json", "print_table", "say", "table_text"]
 
 LRS = frozenset({"lr", "plr", "plr2", "flr"})
 MISSING = "–"

@@ -10,7 +10,8 @@ from weakref import WeakSet
 import typer
 
 from lratlas.cli.options import choose
-from lratlas.cli.terminal import notice, say
+from lratlas.cli.terminal import say
+from lratlas.notices import show_notice as notice
 
 if TYPE_CHECKING:
     from torch import Tensor
