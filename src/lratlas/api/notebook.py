@@ -8,7 +8,7 @@ from altair.utils.schemapi import debug_mode
 from lratlas.api.report import progress
 from lratlas.errors import LRAtlasError
 from lratlas.html import answer
-from lratlas.report.figures import VERSION, load_converter
+from lratlas.report.figures import VERSION, load_converter, with_font
 from lratlas.report.page import Strip, strip
 from lratlas.report.theme import REGIME_COLOURS, spec_of
 from lratlas.results import Results
@@ -65,5 +65,5 @@ def _chart(results: Results) -> str:
         svg: str = load_converter().vegalite_to_svg(spec_of(chart), vl_version=VERSION)
     except LRAtlasError as error:
         return f"<div><small>No chart: {html.escape(str(error))}</small></div>"
-    source = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+    source = f"data:image/svg+xml;base64,{base64.b64encode(with_font(svg).encode()).decode()}"
     return f'<img alt="{html.escape(str(chart.description))}" style="background: white" src="{source}">'
