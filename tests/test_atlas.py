@@ -1,8 +1,10 @@
 """The atlas of a study: finished, running, hardly begun."""
 
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from lratlas import Task
 from lratlas.atlas import Atlas, load
 from lratlas.config.presets import preset
 from lratlas.config.spec import spec_text
-from lratlas.errors import SpecError, StudyError
+from lratlas.errors import MissingLibrary, SpecError, StudyError
 from lratlas.models.mlp import MLP
 from lratlas.tables import SCHEMAS
 
@@ -228,7 +230,52 @@ def test_an_atlas_is_equal_to_another_of_the_same_folder(whole: Atlas, running: 
     assert again == whole
     assert {again, whole, other} == {whole, other}
     assert other != whole
-    assert repr(again) == f"Atlas({whole.folder!r})"
+
+
+def test_an_atlas_says_its_answer_and_its_regimes(whole: Atlas):
+    assert whole.recommendation is not None
+    assert repr(whole).splitlines() == [
+        f"Atlas of {whole.spec.name} in {whole.folder}",
+        whole.recommendation.statement,
+        f"Regimes: {whole.regimes_in_short}",
+    ]
+
+
+def test_an_unfinished_atlas_says_how_far_it_is(whole: Atlas, tmp_path: Path):
+    folder = Path(shutil.copytree(whole.folder, tmp_path / "study"))
+    for part in (folder / "tables" / "runs").glob("finetune-*"):
+        part.unlink()
+    assert " (unfinished: " in repr(load(folder)).splitlines()[0]
+    assert " (unfinished: " in str(load(folder)._repr_html_())  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_notebook_shows_answer_strip_and_chart_without_scripts(whole: Atlas):
+    html = str(whole._repr_html_())  # pyright: ignore[reportPrivateUsage]
+    assert whole.recommendation is not None
+    assert escape(whole.recommendation.statement) in html
+    regimes = whole.regimes["regime"].unique().to_list()
+    assert 'role="img" aria-label="Regimes along the pre-training learning rate: ' in html
+    assert html.count("background: #") == len(regimes)  # each of them lies in one piece here
+    assert html.count('src="data:image/svg+xml;base64,') == 1
+    assert not re.search(r"<script|https?:", html)
+
+
+def test_where_the_chart_cannot_be_drawn_a_notebook_says_why(whole: Atlas, monkeypatch: pytest.MonkeyPatch):
+    def missing() -> None:
+        raise MissingLibrary("vl_convert is not installed; <this> installs it")
+
+    monkeypatch.setattr("lratlas.api.notebook.load_converter", missing)
+    html = str(whole._repr_html_())  # pyright: ignore[reportPrivateUsage]
+    assert "No chart: vl_convert is not installed; &lt;this&gt; installs it" in html
+    assert "<img" not in html
+
+
+def test_a_damaged_atlas_can_be_shown(whole: Atlas, tmp_path: Path):
+    folder = Path(shutil.copytree(whole.folder, tmp_path / "study"))
+    part = next((folder / "tables" / "runs").iterdir())
+    part.write_bytes(part.read_bytes()[:-9])
+    assert repr(load(folder)) == f"Atlas({str(folder)!r})"
+    assert load(folder)._repr_html_() is None  # pyright: ignore[reportPrivateUsage]
 
 
 def test_numpys_numbers_make_the_same_study(whole: Atlas):

@@ -1,6 +1,8 @@
 """What the package logs reaches the user once."""
 
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -39,3 +41,36 @@ def test_handlers_are_as_before_even_after_an_error() -> None:
     with pytest.raises(ValueError, match="broken"), forward_warnings(print):
         raise ValueError("broken")
     assert LOG.handlers == before
+
+
+CONFIGURE = "import logging; logging.basicConfig(format='%(levelname)s %(name)s %(message)s'); "
+
+
+@pytest.mark.parametrize(
+    ("configure", "shown"),
+    [
+        ("", "lratlas: 3 files are not read.\nlratlas: Tried again.\n"),
+        (CONFIGURE, "WARNING lratlas 3 files are not read.\nWARNING lratlas Tried again.\n"),
+        ("import logging; logging.getLogger('lratlas').setLevel(logging.ERROR); ", ""),
+    ],
+)
+def test_without_a_notice_sentences_are_logged_and_shown_where_logging_is_not_configured(
+    configure: str, shown: str
+) -> None:
+    words = (
+        "from lratlas.notices import LOG, forward_warnings\n"
+        "with forward_warnings(None) as tell:\n"
+        "    LOG.warning('%d files are not read.', 3)\n"
+        "    tell('3 files are not read.')\n"
+        "    tell('Tried again.')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", configure + "\n" + words], capture_output=True, check=True)
+    assert (ran.stdout.decode(), ran.stderr.decode()) == ("", shown)
+
+
+def test_without_a_notice_the_one_around_hears() -> None:
+    said = list[str]()
+    with forward_warnings(said.append), forward_warnings(None) as tell:
+        tell("Tried again.")
+        LOG.warning("Inside.")
+    assert said == ["Tried again.", "Inside."]

@@ -1,11 +1,11 @@
 """The atlas of a study, finished or running: its results, its models and its report; and how to make one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lratlas.errors import StudyError
+from lratlas.errors import LRAtlasError, StudyError
 from lratlas.results import Results
 from lratlas.study.expected import ANALYSIS, WHOLE
 from lratlas.study.folder import PYTHON, REPORT
@@ -22,10 +22,36 @@ if TYPE_CHECKING:
 class Atlas(Results):
     """A study as tables, boundaries, sentences, charts, trained models and a report. Made by `explore` or `load`.
 
+    A notebook shows the answer, the regimes and the main chart.
+
     Attributes:
         store: The study's folder.
         thresholds: The numbers behind regimes and boundaries; None for those of the study's spec.
     """
+
+    def __repr__(self) -> str:
+        try:
+            return "\n".join(self._lines())
+        except LRAtlasError:  # of a damaged study; who asks for its tables is told
+            return f"Atlas({self.folder!r})"
+
+    def _lines(self) -> Iterator[str]:
+        from lratlas.api.report import progress
+
+        found = progress(self)
+        yield f"Atlas of {self.spec.name} in {self.folder}{f' ({found})' if found else ''}"
+        advised = self.recommendation
+        yield from [advised.statement] if advised else self.summary[:1]
+        if len(self.regimes):
+            yield f"Regimes: {self.regimes_in_short}"
+
+    def _repr_html_(self) -> str | None:
+        from lratlas.api.notebook import study_html
+
+        try:
+            return study_html(self)
+        except LRAtlasError:
+            return None  # the text is shown
 
     def model(self, run: str, task: "Task | Callable[[int], Task] | None" = None) -> "nn.Module":
         """The trained model of a run, in eval mode.

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from lratlas.data.augment import Augmentation
+from lratlas.data.parts import count
+from lratlas.html import answer, table
 from lratlas.training.objective import Loss
 from lratlas.training.optimizers import Factory
 from lratlas.training.prepare import prepare
@@ -74,6 +76,18 @@ class Task:
     def prepared(self) -> Prepared:
         """The task made ready for training, once."""
         return prepare(**{each.name: getattr(self, each.name) for each in fields(self)})
+
+    def _repr_html_(self) -> str:
+        made = self.prepared
+        sets = {"training": made.train, "validation": made.validation, "test": made.test if made.tested else None}
+        facts = {
+            "samples": ", ".join(f"{count(each[0]):,} {name}" for name, each in sets.items() if each is not None),
+            "classes": f"{made.classes:,}" if made.classes else "",
+            "batch size": f"{made.batch_size}, {made.steps_per_epoch:,} steps per epoch",
+            "loss": made.objective.name,
+            "rule": made.update.name,
+        }
+        return answer(f"Task {self.name}") + table([], [(name, fact) for name, fact in facts.items() if fact])
 
     def __repr__(self) -> str:
         made = self.prepared

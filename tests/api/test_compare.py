@@ -193,9 +193,19 @@ def test_the_chart_shows_the_studies(whole: Atlas, copied: Copied) -> None:
     assert "study b" in drawn
 
 
-def test_a_comparison_is_shown_in_a_line_and_equal_to_itself_only(whole: Atlas):
+def test_a_comparison_shows_a_column_for_each_study(whole: Atlas, copied: Copied) -> None:
+    found = compare([whole, copied("b", "study <b>")])
+    head, *rows = repr(found).splitlines()
+    assert head == "Comparison of blobs, study <b>"
+    cells = [[cell.strip() for cell in re.split("[│┆]", row)[1:-1]] for row in rows if row[0] == "│"]
+    assert cells == [found.readable().columns, *(list(row) for row in found.readable().rows())]
+    html = found._repr_html_()  # pyright: ignore[reportPrivateUsage]
+    assert "study &lt;b&gt;</th>" in html
+    assert html.count("<tr>") == len(cells)
+
+
+def test_a_comparison_is_equal_to_itself_only(whole: Atlas):
     found = compare([whole])
-    assert repr(found) == "Comparison(blobs)"
     assert found == found  # noqa: PLR0124 - tables inside must not be compared
     assert found != compare([whole])
     assert len({found, *found.entries}) == 2

@@ -50,7 +50,7 @@ def test_the_page_is_written_beside_any_format(run: Callable[..., Ran], explored
         (["study", "./study/"], "is given twice; name each study once"),
         (["study", "absent"], "There is no folder"),
         (["spec.toml"], "spec.toml is a file, but a study is a folder"),
-        (["study", "--format", "xml"], "There is no format 'xml'; choose table, csv or json"),
+        (["study", "--format", "xml"], "--format is 'xml'; choose table, csv or json"),
         (["study", "--html", "absent/page.html"], "The page cannot be written to absent/page.html"),
     ],
 )

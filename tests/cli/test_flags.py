@@ -1,12 +1,14 @@
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
 
-from cli.helpers import Ran
+from cli.helpers import Explored, Ran
 from lratlas.cli.app import app
 
 # What scripts and papers rely on: a change here is a change for every user.
@@ -14,7 +16,7 @@ COMMANDS = {
     "demo": ["--workers = None", "--folder/-f = lratlas-demo"],
     "explore": [
         "SPEC.toml",
-        "--folder/-f, required",
+        "--folder/-f = None",
         "--data-root = None",
         "--workers = None",
         "--cluster = None",
@@ -23,7 +25,7 @@ COMMANDS = {
     ],
     "reproduce": [
         "PRESET",
-        "--folder/-f, required",
+        "--folder/-f = None",
         "--repeats = None",
         "--scale = None",
         "--width = None",
@@ -52,7 +54,7 @@ COMMANDS = {
     "report": ["FOLDER", "--data-root = None", "--at-loss = None", "--figures = None"],
     "compare": ["FOLDER…", "--format = table", "--html = None"],
     "find": [
-        "[SPEC.toml | -- ARGUMENTS] = None",
+        "SPEC.toml | -- ARGUMENTS = None",
         "--script = None",
         "--value = None",
         "--metric-pattern = None",
@@ -78,7 +80,7 @@ COMMANDS = {
         "--data-root = None",
         "--json = False",
     ],
-    "watch": ["SCRIPT.py", "[-- ARGUMENTS] = None", "--schedule = constant", "--chance-loss = None", "--log = None"],
+    "watch": ["SCRIPT.py", "-- ARGUMENTS = None", "--schedule = constant", "--chance-loss = None", "--log = None"],
     "serve": ["FOLDER", "--host = 127.0.0.1", "--port = 0"],
     "verify": ["FOLDER", "--repair = False", "--data-root = None", "--json = False"],
     "doctor": ["--json = False"],
@@ -131,3 +133,48 @@ def test_the_command_line_starts_without_anything_heavy(words: list[str]):
     assert "typer" in imported
     # A spec is read with pydantic; that is quick.
     assert not imported & (HEAVY if "--help" in words else HEAVY - {"pydantic"})
+
+
+def test_help_has_panels_in_the_order_of_work_and_names_no_python_types(run: Callable[..., Ran]):
+    out = run("--help").out
+    panels = ["Start", "Study", "Inspect", "Data"]
+    places = [out.index(f"─ {panel} ─") for panel in panels]
+    assert places == sorted(places)
+    assert all(out.count(f"│ {command} ") == 1 for command in COMMANDS if " " not in command)
+    for words in (["--help"], *([command, "--help"] for command in COMMANDS)):
+        shown = run(*command_words(words)).out
+        assert not re.search(r"<(bool|str|int|float|path|file|list|[A-Z])", shown), words
+        assert max(map(len, shown.splitlines())) <= 80
+
+
+def command_words(words: list[str]) -> list[str]:
+    return [part for word in words for part in word.split()]
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("explor", "No such command 'explor' (did you mean 'explore'"),
+        ("data ftch", "No such command 'ftch' (did you mean 'fetch'?)"),
+        ("find --budgett 3", "No such option: --budgett (did you mean --budget?)"),
+        ("data fetch minst", "There is no data set 'minst' (did you mean mnist?)"),
+        ("reproduce tick", "There is no preset 'tick' (did you mean ticks?)"),
+        ("show study bondaries", "There is no table 'bondaries' (did you mean boundaries?)"),
+        ("show study runs --format jsn", "--format is 'jsn' (did you mean json?)"),
+        ("find spec.toml --schedule cosin", "--schedule is 'cosin' (did you mean cosine?)"),
+    ],
+)
+def test_unknown_names_get_a_guess(words: str, hint: str, refused: Callable[..., str], explored: Explored):
+    assert explored.folder.name == "study"
+    assert hint in refused(*words.split())
+
+
+def test_folders_have_a_default_that_is_shown(
+    home: Path, tmp_path: Path, run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "small.toml").write_bytes((home / "spec.toml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    ran = run("explore", "small.toml", "--workers", "0")
+    assert ran.code == 0
+    assert ran.err.splitlines()[0] == "lratlas: The study is in lratlas-small; the same command resumes it."
+    assert f"Report: {tmp_path / 'lratlas-small' / 'report.html'}" in ran.out

@@ -50,13 +50,13 @@ def test_a_finished_study_ends_with_the_advice_and_the_count_of_verdicts(study: 
 def test_verdicts_are_counted_and_told(judged: Path, run: Run):
     lines = run("status", judged).out.splitlines()
     at = lines.index("Verdicts: 2 supported, 1 contradicted, 1 inconclusive, 1 not measured")
-    assert lines[at + 1 : at + 6] == [
+    assert lines[at + 1 : at + 5] == [
         "✓ supported     a: One holds.",
         "✓ supported     b: One holds.",
         "✗ contradicted  c: One does not.",
         "? inconclusive  d: One may.",
-        "– not measured  e: Add it.",
     ]
+    assert lines[at + 5].startswith("– not measured  e; ")
     assert not [line for line in lines if line.startswith("Of the paper's claims")]
     claims = json.loads(run("status", judged, "--json").out)["claims"]
     assert [row["claim"] for row in claims] == ["a", "b", "c", "d", "e"]
@@ -84,3 +84,38 @@ def test_the_time_left_is_told_while_there_is_training_to_do(study: Path, run: R
     assert "\nSGD steps: 0 of 232\n" in ran.out
     state = json.loads(run("status", study, "--json").out)
     assert (state["rate"], state["seconds_left"], state["recommendation"]) == (None, None, None)
+
+
+def test_the_answer_comes_first_with_its_evidence_then_boundaries_verdicts_jobs_and_versions(study: Path, run: Run):
+    lines = run("status", study).out.splitlines()
+    advised = load(study).recommendation
+    assert advised is not None
+    # Both PLRs end in models that were averaged and fine-tuned, each with one seed.
+    assert lines[0].startswith(f"→ {advised.statement} (2 LRs compared, 1 seed each; next best 1e-")
+    order = (
+        "| boundary",
+        "Regimes: ",
+        "Verdicts: ",
+        "– not measured",
+        "tiny in ",
+        "Jobs: ",
+        "SGD steps: ",
+        "Made with ",
+    )
+    places = [next(at for at, line in enumerate(lines) if line.startswith(begin)) for begin in order]
+    assert places == sorted(places)
+
+
+def test_while_a_study_is_unfinished_its_answer_is_one_so_far(study: Path, run: Run):
+    for part in (study / "tables" / "runs").glob("finetune-*"):
+        part.unlink()
+    out = run("status", study).out
+    assert out.startswith("→ So far: Train with ")
+    assert "\nVerdicts, so far: " in out
+
+
+def test_what_was_not_measured_is_one_line(study: Path, run: Run):
+    lines = [line for line in run("status", study).out.splitlines() if line.startswith("– ")]
+    claims = load(study).table("claims").filter(verdict="not measured")["claim"].to_list()
+    assert len(lines) == 1
+    assert all(claim in lines[0] for claim in claims)

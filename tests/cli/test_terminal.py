@@ -1,16 +1,19 @@
 import io
 import json
 import math
+import re
 import sys
+from collections.abc import Callable
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.cli.terminal import notice, pace, print_json, print_table, say, table_text
-from lratlas.execute.scheduler import Progress
+from lratlas.cli.terminal import print_json, print_table, say, table_text
+from lratlas.notices import show_notice as notice
 from lratlas.tables import SCHEMAS, empty
+from lratlas.text import ESCAPES
 
 
 def rows(text: str) -> list[list[str]]:
@@ -51,17 +54,50 @@ def test_a_number_keeps_its_value_to_four_digits(value: float):
     assert all(len(cell) <= len("1.234e-12") for cell in shown)
 
 
-@given(st.integers(1, 200))
-def test_no_line_is_wider_than_the_terminal_and_no_column_is_lost(width: int):
+class Terminal(io.StringIO):
+    """A terminal that remembers what was written."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """The lines of a table as a terminal of some width shows them."""
+
+    def lines(frame: pl.DataFrame, *, columns: int, widest: int = 40) -> list[str]:
+        terminal = Terminal()
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr(sys, "stdout", terminal)
+        print_table(frame, widest=widest)
+        return re.sub(ESCAPES, "", terminal.getvalue()).splitlines()
+
+    return lines
+
+
+@pytest.mark.parametrize("columns", [20, 37, 80, 200])
+def test_no_line_is_wider_than_the_terminal_and_no_column_is_lost(columns: int, shown: Callable[..., list[str]]):
     frame = pl.DataFrame({name: [None] for name in SCHEMAS["runs"]}, SCHEMAS["runs"])
-    blocks = table_text(frame, width=width).split("\n\n")
-    names = [rows(block)[0] for block in blocks]
-    assert [block[0] for block in names] == ["run"] * len(blocks)
-    assert ["run", *(name for block in names for name in block[1:])] == list(SCHEMAS["runs"])
-    for block, columns in zip(blocks, names, strict=True):
-        lengths = {len(line) for line in block.splitlines()}
-        assert len(lengths) == 1
-        assert max(lengths) <= width or len(columns) == 2
+    lines = shown(frame, columns=columns)
+    assert max(map(len, lines)) <= columns
+    headers = [line.split() for line in lines if line.startswith("run")]
+    assert [header[0] for header in headers] == ["run"] * len(headers)
+    assert ["run", *(name for header in headers for name in header[1:])] == list(SCHEMAS["runs"])
+
+
+def test_long_texts_are_wrapped_at_words_in_a_terminal(shown: Callable[..., list[str]]):
+    words = [f"word{number:03}" for number in range(60)]
+    lines = shown(pl.DataFrame({"claim": ["a"], "statement": [" ".join(words)]}), columns=80)
+    assert max(map(len, lines)) <= 80
+    assert [word for line in lines for word in line.split() if word.startswith("word")] == words
+
+
+def test_columns_stand_side_by_side_as_long_as_their_words_fit(shown: Callable[..., list[str]]):
+    text = "a text of several words that goes on"
+    frame = pl.DataFrame({"": [text], "one": [text], "two": [text], "three": [text]})
+    assert sum("three" in line and "one" in line for line in shown(frame, columns=80, widest=16)) == 1
+    assert not any("three" in line and "one" in line for line in shown(frame, columns=80))
 
 
 def test_a_table_without_rows_shows_its_columns():
@@ -75,7 +111,7 @@ def test_a_table_in_a_pipe_is_as_wide_as_it_needs(capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("text", ["[red]x[/red]", "[/]", ":smile:", "a  b", "x" * 500])
 def test_a_line_is_printed_as_it_stands(text: str, capsys: pytest.CaptureFixture[str]):
-    say(text, style="bold")
+    say((text, "bold"))
     assert capsys.readouterr().out == f"{text}\n"
 
 
@@ -92,14 +128,3 @@ def test_json_is_readable_anywhere(monkeypatch: pytest.MonkeyPatch):
     print_json({"name": "ü – 学", "missing": None})
     sys.stdout.flush()
     assert json.loads(raw.getvalue()) == {"name": "ü – 学", "missing": None}
-
-
-def progress(*, trained: int, done: int) -> Progress:
-    return Progress(jobs_done=1, jobs=3, work_done=done, work=100_000, trained=trained, doing="pre-training")
-
-
-def test_the_pace_is_that_of_this_session_alone():
-    # 20,000 of the 60,000 steps were trained in these 10 s; 40,000 are left.
-    assert pace(progress(trained=20_000, done=60_000), 10.0) == "2,000 steps/s, 0:00:20 left"
-    assert pace(progress(trained=20, done=80_000), 10.0) == "2 steps/s, 2:46:40 left"
-    assert pace(progress(trained=0, done=60_000), 10.0) == ""

@@ -1,10 +1,12 @@
 """The types of sections have the fields that specs have."""
 
+from inspect import signature
 from typing import get_type_hints
 
 import pytest
 from pydantic import BaseModel
 
+from lratlas.api.explore import explore
 from lratlas.config import typed
 from lratlas.config.sections import Spec
 from lratlas.measure.base import Measurement
@@ -33,8 +35,10 @@ def model_of(section: str) -> type[BaseModel]:
 
 
 def test_there_is_a_type_for_each_section_besides_the_task() -> None:
-    assert typed.Sections.__annotations__.keys() == Spec.model_fields.keys() - {"task"}
-    assert TYPES.keys() == typed.Sections.__annotations__.keys() - {"name", "regimes"}
+    given = set(signature(explore).parameters)
+    assert given >= Spec.model_fields.keys()
+    assert TYPES.keys() == Spec.model_fields.keys() - {"task", "name", "regimes"}
+    assert all(f"        {section}: " in str(explore.__doc__) for section in TYPES)
 
 
 @pytest.mark.parametrize("section", TYPES)

@@ -444,3 +444,13 @@ def test_an_advice_is_one_line_for_developers_and_sentences_for_people():
     pattern = r"Advice\(verdict='found', finish='\w+', lr=\S+, low=\S+, high=\S+, expected=\S+, cost=\S+\)"
     assert re.fullmatch(pattern, repr(advice))
     assert str(advice).startswith("Use an initial LR of ")
+
+
+def test_a_notebook_shows_the_statement_the_warnings_and_how_far_each_lr_came():
+    advice = replace(advised(a_search(), Valley(best=0.01)), warnings=("Less than <half>.",))
+    html = advice._repr_html_()  # pyright: ignore[reportPrivateUsage]
+    assert f"<b>{advice.statement.splitlines()[0]}</b>" in html
+    assert "<li>Less than &lt;half&gt;.</li>" in html
+    lrs = advice.longest()["lr"].to_list()
+    assert html.count("<tr>") == 1 + len(lrs)
+    assert all(f">{format_lr(lr)}</th>" in html for lr in lrs)

@@ -2,6 +2,7 @@
 
 # pyright: reportUnknownLambdaType=false
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -214,6 +215,9 @@ def test_a_held_out_set_and_the_rest_are_all_of_the_data() -> None:
 def test_a_task_prints_as_one_line_and_is_itself_alone() -> None:
     one, other = task(), task()
     assert repr(one) == "Task('task': 40 samples, batch size 8, loss cross_entropy, rule sgd)"
+    html = one._repr_html_()  # pyright: ignore[reportPrivateUsage]
+    for name, fact in {"samples": "40 training, ", "batch size": "8, 5 steps per epoch", "rule": "sgd"}.items():
+        assert re.search(rf">{name}</th><td[^>]*>{fact}", html)
     assert repr(one.prepared) == "Prepared('task': 40 samples, loss cross_entropy, rule sgd)"
     assert one == one  # noqa: PLR0124 - that it does not raise
     assert one != other

@@ -11,9 +11,12 @@ import polars as pl
 from lratlas.analysis.comparison import Entry, comparison
 from lratlas.atlas import Atlas, load
 from lratlas.errors import StudyError
+from lratlas.html import table as html_table
 from lratlas.paths import expand_home
 from lratlas.report.charts.comparison import comparison_chart, readable
 from lratlas.report.theme import Drawing
+
+_LONGEST = 200  # characters of a cell that are shown
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -29,7 +32,20 @@ class Comparison:
     folders: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return f"Comparison({', '.join(each.name for each in self.entries)})"
+        """A column for each study."""
+        with pl.Config(
+            tbl_hide_dataframe_shape=True,
+            tbl_hide_column_data_types=True,
+            tbl_rows=-1,
+            tbl_cols=-1,
+            tbl_width_chars=-1,
+            fmt_str_lengths=_LONGEST,
+        ):
+            return f"Comparison of {', '.join(each.name for each in self.entries)}\n{self.readable()}"
+
+    def _repr_html_(self) -> str:
+        words = self.readable()
+        return html_table(words.columns, words.rows())
 
     @property
     def table(self) -> pl.DataFrame:

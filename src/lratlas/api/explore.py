@@ -1,18 +1,19 @@
 """Starting and resuming studies from Python; the command line calls the same two functions."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Never
 
+from lratlas.api.progress import shown
 from lratlas.config.code import look_for_code
 from lratlas.config.extras import Extras, extras_of, split_extras
 from lratlas.config.sections import Spec
 from lratlas.config.spec import read_spec, spec_from
 from lratlas.config.tasks import Tasks, tasks_of
-from lratlas.config.typed import Sections
-from lratlas.errors import DamagedFile, JobsFailed, SpecError, StudyError, meant
+from lratlas.config.typed import Average, Measure, Pretrain, Refine, Second, Stage, Trace, Training
+from lratlas.errors import DamagedFile, JobsFailed, LRAtlasError, SpecError, StudyError, meant
 from lratlas.notices import forward_warnings, warn_on_failure
 from lratlas.study.folder import AGAIN, PYTHON
 from lratlas.study.plan import read_stored_spec
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lratlas.atlas import Atlas
     from lratlas.execute.executors import Executor
     from lratlas.execute.scheduler import Progress
+    from lratlas.measure.base import Measurement
     from lratlas.task import Task
 
 _ARGUMENTS = (
@@ -45,9 +47,19 @@ def explore(
     cluster: str | None = None,
     gpu_share: float = 1.0,
     executor: "Executor | None" = None,
-    progress: "Callable[[Progress], None] | None" = None,
-    notice: Callable[[str], None] = print,
-    **sections: Unpack[Sections],
+    progress: "Callable[[Progress], None] | bool | None" = True,
+    notice: Callable[[str], None] | None = None,
+    name: str | None = None,
+    pretrain: Pretrain | None = None,
+    second: Second | None = None,
+    finetune: Stage | None = None,
+    average: Average | None = None,
+    refine: Refine | None = None,
+    trace: Trace | None = None,
+    measure: "Measure | Measurement | Sequence[Measurement | str] | None" = None,
+    regimes: Mapping[str, float] | None = None,
+    training: Training | None = None,
+    **unknown: Never,
 ) -> "Atlas":
     """Run the whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
 
@@ -64,18 +76,46 @@ def explore(
         gpu_share: The part of a GPU that a worker on a cluster needs, if the study trains on one.
         executor: Anything with ``submit(function, /, *args, **kwargs)`` that returns a future: a
             `concurrent.futures.Executor`, a Dask ``Client``, an executor of submitit. It is left running.
-        progress: Called on every change of progress.
-        notice: Called with sentences the user should see.
-        sections: With a task, the sections of a spec, by the same names and fields: ``pretrain={"lrs": [...],
-            "epochs": 20}`` (needed), ``second``, ``finetune``, ``average``, ``refine``, ``trace``, ``measure``,
-            ``regimes``, ``training``, and ``name``.
+        progress: Called on every change of progress. True shows a progress bar in a terminal or a notebook, unless
+            ``workers`` is 0; elsewhere the logger ``lratlas`` has a line a minute at level INFO. False shows nothing.
+        notice: Called with sentences the user should see. None: they are warnings of the logger ``lratlas``, shown on
+            standard error where logging is not configured.
+        name: The name of the study; that of the task if None. This argument and those below are for a task; a spec has
+            its own sections, with the same names and fields.
+        pretrain: The first stage, at constant LRs; a task needs it. ``lrs``: a list, or ``{"low": 1e-4, "high": 1.0,
+            "per_decade": 4}``; ``steps`` or ``epochs``; ``repeats``, the number of seeds (1).
+        second: A second LR before fine-tuning: ``plrs`` to start from, ``lrs`` below them, ``steps`` or ``epochs``.
+        finetune: Fine-tuning of every model at small LRs: ``lrs``, ``steps`` or ``epochs``.
+        average: Weight averages: ``counts`` of checkpoints, ``every`` so many steps or ``every_epochs`` (1 epoch);
+            ``extend=True`` trains on for them.
+        refine: Bisection of a ``boundary`` (``convergence``, ``subregime``, ``divergence``) to a ``ratio``.
+        trace: How finely runs are recorded: ``points`` per run (40).
+        measure: What to measure: ``{"geometry": True, "features": True, "bands": True, "norms": True, "sharpness":
+            True, "convergence": True}``, or custom measurements.
+        regimes: Numbers behind regimes and boundaries, by their names in `lratlas.Thresholds`.
+        training: How runs are computed: ``device``, ``dtype``, ``mixed_precision``, ``strategy``, ``compile``,
+            ``stack``, ``segment_steps``.
+        unknown: Refused, with the nearest name.
 
     Raises:
         SpecError: A section is wrong.
-        JobsFailed: Some jobs failed again and again; the rest is done, and the report says what came of it.
+        JobsFailed: Some jobs failed again and again; the rest is done, and the report has their results.
         StudyError: The folder cannot be used; nothing computed is lost.
     """
     tasks, extras = None, None
+    sections: dict[str, object] = {
+        "name": name,
+        "pretrain": pretrain,
+        "second": second,
+        "finetune": finetune,
+        "average": average,
+        "refine": refine,
+        "trace": trace,
+        "measure": measure,
+        "regimes": regimes,
+        "training": training,
+    }
+    sections = {section: given for section, given in sections.items() if given is not None} | unknown
     if isinstance(task, (Spec, str, Path)):
         if sections:
             hint = next((found for name in sections if (found := meant(name, _ARGUMENTS, quote="`"))), "")
@@ -84,8 +124,6 @@ def explore(
             look_for_code([Path(task).absolute().parent])
         spec = task if isinstance(task, Spec) else read_spec(task)
     else:
-        if "task" in sections:
-            raise SpecError("task cannot be a section too: it is the first argument.")
         tasks = tasks_of(task)
         values: dict[str, object] = {"name": tasks.of(0).name, "task": {"preset": PYTHON}, **sections}
         if "measure" in values:
@@ -105,8 +143,8 @@ def resume(
     cluster: str | None = None,
     gpu_share: float = 1.0,
     executor: "Executor | None" = None,
-    progress: "Callable[[Progress], None] | None" = None,
-    notice: Callable[[str], None] = print,
+    progress: "Callable[[Progress], None] | bool | None" = True,
+    notice: Callable[[str], None] | None = None,
 ) -> "Atlas":
     """Continue an interrupted study; does nothing if it is finished.
 
@@ -116,8 +154,8 @@ def resume(
         cluster: Address of a Ray cluster.
         gpu_share: The part of a GPU that a worker on a cluster needs.
         executor: What jobs are submitted to.
-        progress: Called on every change of progress.
-        notice: Called with sentences the user should see.
+        progress: Called on every change of progress; True for a progress bar, False for nothing.
+        notice: Called with sentences the user should see; None for warnings of the logger ``lratlas``.
 
     Raises:
         StudyError: There is no study there, or it was started from Python and must be continued from there.
@@ -143,16 +181,16 @@ def _run(
     *,
     tasks: Tasks | None,
     extras: Extras | None = None,
-    progress: "Callable[[Progress], None] | None",
-    notice: Callable[[str], None],
+    progress: "Callable[[Progress], None] | bool | None",
+    notice: Callable[[str], None] | None,
 ) -> "Atlas":
+    if progress is True and where["workers"] == 0:
+        progress = None  # a debugger has the terminal for itself
     changed = spec is not None and spec != read_stored_spec(store)
 
     def run_once(asked: Spec | None, *more: float, notice: Callable[[str], None]) -> "Atlas":
         try:
-            did = run_study(
-                store, asked, more=more, **where, tasks=tasks, extras=extras, progress=progress, notice=notice
-            )
+            did = run_study(store, asked, more=more, **where, tasks=tasks, extras=extras, progress=told, notice=notice)
         except JobsFailed:
             with suppress(StudyError):  # a full disk, say: what failed first is what matters
                 _atlas(store).write_report()
@@ -163,13 +201,20 @@ def _run(
                 atlas.write_report()
         return atlas
 
-    with forward_warnings(notice) as tell:
+    with shown(progress, lambda: _regimes(store)) as told, forward_warnings(notice) as tell:
         atlas = run_once(spec, notice=tell)
         while (plr := atlas.next_plr) is not None:
             tell(f"Bisection: PLR {plr:g} is added.")
             # By what is stored: another process may have extended the study meanwhile.
             atlas = run_once(None, plr, notice=tell)
     return atlas
+
+
+def _regimes(store: Store) -> str:
+    try:
+        return _atlas(store).regimes_in_short
+    except LRAtlasError:
+        return ""  # only shown on the way; an error is raised where it matters
 
 
 def _atlas(store: Store) -> "Atlas":

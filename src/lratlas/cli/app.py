@@ -9,19 +9,20 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
+from lratlas.cli.commands import Command, Group
 from lratlas.cli.data import app as data_app
 from lratlas.cli.find import find
 from lratlas.cli.options import (
     Cluster,
     DataRoot,
+    DemoFolder,
     Epochs,
     FinetuneEpochs,
     FolderArgument,
@@ -39,19 +40,18 @@ from lratlas.cli.options import (
     look_for_data,
     worker_options,
 )
-from lratlas.cli.reading import app as compare_app
-from lratlas.cli.reading import serve, verify
-from lratlas.cli.terminal import notice, print_csv, print_json, print_table, progress_bar, say
+from lratlas.cli.reading import compare, serve, verify
+from lratlas.cli.terminal import print_csv, print_json, print_table, say
 from lratlas.cli.watch import watch
 from lratlas.config.preset_names import PRESETS
 from lratlas.errors import JobsFailed, LRAtlasError, SpecError, first_line
 from lratlas.notices import forward_warnings
+from lratlas.notices import show_notice as notice
 from lratlas.startup import enforce_deadline, reset_process
 
 if TYPE_CHECKING:
     from lratlas.atlas import Atlas
     from lratlas.config.sections import Spec
-    from lratlas.execute.scheduler import Progress
 
 
 INTERRUPTED, TERMINATED = 130, 143  # the exit codes after Ctrl-C and after SIGTERM
@@ -60,16 +60,11 @@ _CONTINUED = frozenset({"demo", "explore", "find", "reproduce", "resume"})
 
 
 app = typer.Typer(
+    cls=Group,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-app.add_typer(data_app, name="data")
-app.command()(find)
-app.command()(watch)
-app.command()(serve)
-app.command()(verify)
-app.add_typer(compare_app)
 
 
 def main() -> None:
@@ -97,10 +92,10 @@ def main() -> None:
             code = app(prog_name="lratlas", standalone_mode=False) or 0
         sys.stdout.flush()
     except LRAtlasError as error:
-        notice(str(error))
+        notice(str(error), style="red")
         code = 2
     except typer.TyperException as error:
-        notice(_usage(error))
+        notice(_usage(error), style="red")
         code = 2
     except SystemExit:
         # Where it comes while Ray waits, Ray replaces it by one of its own.
@@ -108,7 +103,7 @@ def main() -> None:
             raise
         code = TERMINATED
     except MemoryError as error:
-        notice(f"Out of memory: {first_line(error)}")
+        notice(f"Out of memory: {first_line(error)}", style="red")
         code = 2
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -118,7 +113,7 @@ def main() -> None:
     except BaseException as error:  # such as a panic of Polars, which is no Exception
         if announced.is_set():  # libraries may answer the request to end with an error of their own
             sys.exit(TERMINATED)
-        notice(f"{type(error).__name__}: {first_line(error).rstrip('.')}; {_log_error(error)}")
+        notice(f"{type(error).__name__}: {first_line(error).rstrip('.')}; {_log_error(error)}", style="red")
         code = 2
     if code == INTERRUPTED:
         signal.signal(signal.SIGINT, _exit)  # a second Ctrl-C, while Python ends
@@ -149,10 +144,15 @@ def _ended_message(how: str, words: Sequence[str]) -> str:
 def _usage(error: typer.TyperException) -> str:
     """What is wrong with the words of a command, in one sentence."""
     text = re.sub(r"\.? Did you mean (.+)\?$", r" (did you mean \1?)", error.format_message()).rstrip(".")
+    text = re.sub(r"\(Possible options: (.+)\)$", lambda found: f"(did you mean {_any_of(found[1])}?)", text)
     context: typer.Context | None = getattr(error, "ctx", None)
     if context and context.command.name == "find" and "--script" in sys.argv and "--" not in sys.argv:
         text = re.sub(r" \(.*\)$", "", text) + ": the script's own arguments come after --"
     return f"{text}; `{context.command_path if context else 'lratlas'} --help` says what is allowed."
+
+
+def _any_of(names: str) -> str:
+    return " or ".join(names.split(", "))
 
 
 @app.callback(invoke_without_command=True)
@@ -169,43 +169,42 @@ def root(
         sys.stdout.write(context.get_help())
 
 
-@app.command()
 def demo(
     workers: Workers = None,
-    folder: FolderOption = "lratlas-demo",
+    folder: DemoFolder = "lratlas-demo",
 ) -> None:
-    """Run the paper's synthetic example and real digits with label noise, small, and say what came out."""
+    """Run two small studies, of synthetic ticks and of digits with noisy labels."""
     from lratlas.config.presets import demo_presets
 
     for name, spec in demo_presets().items():
         repeats = "1 repeat" if spec.pretrain.repeats == 1 else f"{spec.pretrain.repeats} repeats"
-        say(f"{spec.name}: {repeats}, {len(spec.pretrain.lrs)} pre-training LRs", style="bold")
+        say((f"{spec.name}: {repeats}, {len(spec.pretrain.lrs)} pre-training LRs", "bold"))
         _print_result(_study(spec, f"{folder}/{name}", worker_options(workers, None)), as_json=False)
 
 
-@app.command()
 def explore(
     spec: Annotated[Path, typer.Argument(help="The spec, a TOML file.", metavar="SPEC.toml")],
-    folder: FolderOption,
+    folder: FolderOption = None,
     data_root: DataRoot = None,
     workers: Workers = None,
     cluster: Cluster = None,
     gpu_share: GpuShare = 1.0,
     as_json: Json = False,
 ) -> None:
-    """Run the study that a spec describes; continues or extends what the folder holds."""
+    """Run the study that a spec describes; rerun to resume or extend it."""
     look_for_data(data_root)
     from lratlas.config.code import look_for_code
     from lratlas.config.spec import read_spec
 
     look_for_code([spec.absolute().parent])
-    _print_result(_study(read_spec(spec), folder, worker_options(workers, cluster, gpu_share)), as_json=as_json)
+    read = read_spec(spec)
+    folder = folder or _default_folder(spec.stem)
+    _print_result(_study(read, folder, worker_options(workers, cluster, gpu_share)), as_json=as_json)
 
 
-@app.command(epilog="\n\n".join(["The studies:", *(f"{name}: {what}." for name, what in PRESETS.items())]))
 def reproduce(
     preset: Annotated[str, typer.Argument(help="Which study; all are listed below.", metavar="PRESET")],
-    folder: FolderOption,
+    folder: FolderOption = None,
     repeats: Repeats = None,
     scale: Scale = None,
     width: Width = None,
@@ -241,10 +240,10 @@ def reproduce(
         lrs=lr_grid(lrs[0], lrs[1], per_decade=lrs[2]) if lrs else None,
         measure=measure or (),
     )
+    folder = folder or _default_folder(preset)
     _print_result(_study(spec, folder, worker_options(workers, cluster, gpu_share)), as_json=as_json)
 
 
-@app.command()
 def resume(
     folder: FolderArgument,
     data_root: DataRoot = None,
@@ -253,18 +252,17 @@ def resume(
     gpu_share: GpuShare = 1.0,
     as_json: Json = False,
 ) -> None:
-    """Continue an interrupted study; a finished one is left as it is."""
+    """Resume an interrupted study."""
     look_for_data(data_root)
     from lratlas.api.explore import resume as continued
 
-    with _running(folder) as progress:
-        atlas = continued(folder, **worker_options(workers, cluster, gpu_share), progress=progress, notice=notice)
+    with _running():
+        atlas = continued(folder, **worker_options(workers, cluster, gpu_share), notice=notice)
     _print_result(atlas, as_json=as_json)
 
 
-@app.command()
 def status(folder: FolderArgument, as_json: Json = False) -> None:
-    """Show how far a study or a search is, and its result so far."""
+    """Show progress and current findings of a study or a search."""
     from lratlas.study.folder import holds_search
 
     if holds_search(folder):
@@ -273,21 +271,17 @@ def status(folder: FolderArgument, as_json: Json = False) -> None:
         print_search_status(folder, as_json=as_json)
         return
     from lratlas.atlas import load
-    from lratlas.cli.status import facts, lines, standing_of
+    from lratlas.cli.status import facts, print_status, standing_of
 
     atlas = load(folder)
     found = standing_of(atlas)
-    # Read before anything is printed: a table may be damaged.
-    result, told = _result(atlas), facts(atlas, found)
     if as_json:
-        print_json({**told, **result})
-        return
-    for line in lines(atlas, found):
-        say(line)
-    _print_result(atlas, as_json=False, verdicts=False)
+        # Read before anything is printed: a table may be damaged.
+        print_json({**facts(atlas, found), **_result(atlas)})
+    else:
+        print_status(atlas, found)
 
 
-@app.command()
 def show(
     folder: FolderArgument,
     table: Annotated[
@@ -317,7 +311,6 @@ def show(
             notice("The table has no rows: nothing that goes into it was asked for, or is done (see `lratlas status`)")
 
 
-@app.command()
 def report(
     folder: FolderArgument,
     data_root: DataRoot = None,
@@ -329,7 +322,7 @@ def report(
         typer.Option(help="Only write figures: those of the report, or the paper's own ones from this study."),
     ] = None,
 ) -> None:
-    """Write the page and the figures (PDF, SVG, CSV, sized for a paper) anew, also while the study runs."""
+    """Rewrite the report and the figures (PDF, SVG, CSV), also during a run."""
     look_for_data(data_root)
     from lratlas.study.folder import holds_search
 
@@ -359,9 +352,8 @@ def report(
         say(f"Report: {atlas.write_report(at_loss=at_loss)}")
 
 
-@app.command()
 def doctor(as_json: Json = False) -> None:
-    """What this machine offers: versions, cores, device, compiler, measured matrix-product peak."""
+    """Show versions, cores, device, compiler and speed of this machine."""
     from lratlas.doctor import checkup
 
     facts = checkup()
@@ -369,7 +361,28 @@ def doctor(as_json: Json = False) -> None:
         print_json(facts)
         return
     for name, value in facts.items():
-        say(f"{name:>20}  {value}")
+        say(str(value), lead=f"{name:>20}  ")
+
+
+# In the order of work.
+_PANELS: Mapping[str, Sequence[Any]] = {
+    "Start": (demo, find, watch, doctor),
+    "Study": (explore, reproduce, resume),
+    "Inspect": (status, show, report, serve, compare, verify),
+}
+_EPILOGS: Mapping[Any, str] = {
+    reproduce: "\n\n".join(["The studies:", *(f"{name}: {what}." for name, what in PRESETS.items())])
+}
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(cls=Command, rich_help_panel=_panel, epilog=_EPILOGS.get(_command))(_command)
+app.add_typer(data_app, name="data", rich_help_panel="Data")
+
+
+def _default_folder(name: str) -> str:
+    folder = f"lratlas-{name}"
+    notice(f"The study is in {folder}; the same command resumes it")
+    return folder
 
 
 def _study(spec: "Spec", folder: str, where: dict[str, Any]) -> "Atlas":
@@ -378,17 +391,17 @@ def _study(spec: "Spec", folder: str, where: dict[str, Any]) -> "Atlas":
     open_study(folder, spec)  # the spec is safe before anything heavy is imported
     from lratlas.api.explore import explore as run_explore
 
-    with _running(folder) as progress:
-        return run_explore(spec, folder=folder, **where, progress=progress, notice=notice)
+    with _running():
+        return run_explore(spec, folder=folder, **where, notice=notice)
 
 
 @contextmanager
-def _running(folder: str) -> "Generator[Callable[[Progress], None]]":
-    """Show the progress of a study; an error of the user's own code, of a job in this process, becomes a sentence."""
+def _running() -> Generator[None]:
+    """While a study runs: an error of the user's own code, of a job in this process, becomes a sentence."""
     # What a user's own module prints must not mix with the result.
-    with redirect_stdout(sys.stderr), progress_bar(partial(_regimes, folder)) as progress:
+    with redirect_stdout(sys.stderr):
         try:
-            yield progress
+            yield
         except Exception as error:
             from lratlas.execute.messages import sentence
 
@@ -396,15 +409,6 @@ def _running(folder: str) -> "Generator[Callable[[Progress], None]]":
             if isinstance(error, LRAtlasError) or not notes:
                 raise
             raise JobsFailed(f"{sentence(error)} {notes[-1]}") from error
-
-
-def _regimes(folder: str) -> str:
-    from lratlas.atlas import load
-
-    try:
-        return load(folder).regimes_in_short
-    except LRAtlasError:
-        return ""  # a glance on the way; what is really wrong will be told where it matters
 
 
 def _result(atlas: "Atlas") -> dict[str, object]:
@@ -416,25 +420,20 @@ def _result(atlas: "Atlas") -> dict[str, object]:
     }
 
 
-def _print_result(atlas: "Atlas", *, as_json: bool, verdicts: bool = True) -> None:
-    """The result in words; ``verdicts`` adds how many of them there are of each kind."""
-    from lratlas.cli.status import verdict_count
+def _print_result(atlas: "Atlas", *, as_json: bool) -> None:
+    """The result in words: the answer first."""
+    from lratlas.cli.status import print_answer, verdict_count
     from lratlas.study.folder import REPORT
 
     if as_json:
         print_json(_result(atlas))
         return
+    print_answer(atlas)
     if len(atlas.boundaries):
         print_table(atlas.boundaries)
-    if advised := atlas.recommendation:
-        say(f"→ {advised.statement}")
     for sentence in atlas.summary:
-        say(f"• {sentence}")
-    if verdicts and (count := verdict_count(atlas)):
+        say(sentence, lead="• ")
+    if count := verdict_count(atlas):
         say(f"Of the paper's claims {count}: `lratlas show {shlex.quote(atlas.folder)} claims`")
     if atlas.store.exists(REPORT):
         say(f"Report: {atlas.folder}/{REPORT}")
-
-
-if __name__ == "__main__":
-    main()

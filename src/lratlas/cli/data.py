@@ -7,27 +7,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lratlas.cli.commands import Command, Group
 from lratlas.cli.options import DataRoot, Json
 from lratlas.cli.terminal import print_json, print_table, say
 
 if TYPE_CHECKING:
     from lratlas.data.sources import Fetching
 
-app = typer.Typer(help="See which data sets are there, and fetch them.")
+app = typer.Typer(cls=Group, help="List and fetch data sets.")
 
 Name = Annotated[str, typer.Argument(help="Name of the data set, as `list` shows it.", metavar="NAME")]
 
 
 @app.callback(invoke_without_command=True)
 def data(context: typer.Context) -> None:
-    """See which data sets are there, and fetch them."""
+    """List and fetch data sets."""
     if context.invoked_subcommand is None:
         sys.stdout.write(context.get_help())
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_(data_root: DataRoot = None, as_json: Json = False) -> None:
-    """List the data sets known by name, and where each was found."""
+    """List the data sets known by name, and where they are."""
     from lratlas.data.sources import CATALOGUE, find
 
     rows: list[dict[str, str | bool | None]] = []
@@ -49,7 +50,7 @@ def list_(data_root: DataRoot = None, as_json: Json = False) -> None:
     print_table(pl.DataFrame(rows, schema_overrides={"path": pl.String}))
 
 
-@app.command()
+@app.command(cls=Command)
 def path(name: Name, data_root: DataRoot = None, as_json: Json = False) -> None:
     """Print where a data set is."""
     from lratlas.data.sources import locate
@@ -61,9 +62,9 @@ def path(name: Name, data_root: DataRoot = None, as_json: Json = False) -> None:
         say(str(found.path))
 
 
-@app.command()
+@app.command(cls=Command)
 def fetch(name: Name, data_root: DataRoot = None, as_json: Json = False) -> None:
-    """Download a data set's official distribution and check its SHA-256."""
+    """Download a data set and check its SHA-256."""
     from lratlas.data.sources import fetch as fetched
 
     with _bar() as progress:

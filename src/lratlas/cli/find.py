@@ -1,24 +1,23 @@
 """The command `lratlas find`: the initial LR for a spec's task, or for a program that trains."""
 
 import sys
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lratlas.cli.options import CORES, SCHEDULES, DataRoot, Json, choose, count, look_for_data
-from lratlas.cli.terminal import notice, print_json, print_table, say
-from lratlas.config.values import MOST_WORKERS
+from lratlas.cli.options import CORES, SCHEDULES, DataRoot, Json, choose, count, count_workers, look_for_data
+from lratlas.cli.terminal import print_json, print_table, say
 from lratlas.errors import SpecError
+from lratlas.notices import show_notice as notice
 from lratlas.notices import warn_on_failure
 from lratlas.paths import expand_home
 
 if TYPE_CHECKING:
     from lratlas.search.advice import Advice
-    from lratlas.search.finder import Finder
 
 _FOLDER = "lratlas-find"
 _FOLLOWS = "with a spec it follows from the task"
@@ -36,7 +35,6 @@ _UNFIT: Mapping[str, Mapping[str, str]] = {
     "--command": {"value": "a program prints its metric (--metric, --metric-pattern)"},
 }
 """The options that mean nothing in each way of searching, and why."""
-Report = Callable[[float, float, str], None]
 
 
 def find(
@@ -45,7 +43,7 @@ def find(
         typer.Argument(
             help="A spec: its task, the LRs to begin with, its length. After --, the arguments of a --script, with"
             " {lr}, {seed}, {steps}, {epochs}.",
-            metavar="[SPEC.toml | -- ARGUMENTS]",
+            metavar="SPEC.toml | -- ARGUMENTS",
         ),
     ] = None,
     script: Annotated[
@@ -167,7 +165,7 @@ def find(
         typer.Option(
             help="Programs at once (--command only), which share the GPUs; by default one per GPU, or per core.",
             metavar="N",
-            parser=partial(count, "--workers", most=MOST_WORKERS),
+            parser=partial(count_workers, least=1),
         ),
     ] = None,
     retry_failed: Annotated[
@@ -226,17 +224,17 @@ def find(
         from lratlas.config.grid import lr_grid
 
         settings["lrs"] = lr_grid(lrs[0], lrs[1], per_decade=lrs[2])
-    with redirect_stdout(sys.stderr), _progress() as report:
+    with redirect_stdout(sys.stderr):
         if script is not None:
-            advice = _for_script(script, words or [], folder, settings, given, report)
+            advice = _for_script(script, words or [], folder, settings, given)
         elif command is not None:
-            advice = _for_command(command, folder, settings, given, report)
+            advice = _for_command(command, folder, settings, given)
         else:
-            advice = _for_spec(Path((words or [""])[0]), folder, settings, given, report)
+            advice = _for_spec(Path((words or [""])[0]), folder, settings, given)
     _print(advice, folder, as_json=as_json)
 
 
-def _for_spec(spec: Path, folder: str, settings: dict[str, Any], given: dict[str, Any], report: Report) -> "Advice":
+def _for_spec(spec: Path, folder: str, settings: dict[str, Any], given: dict[str, Any]) -> "Advice":
     from lratlas.config.code import look_for_code
     from lratlas.config.spec import read_spec
 
@@ -252,36 +250,31 @@ def _for_spec(spec: Path, folder: str, settings: dict[str, Any], given: dict[str
         tasks_from(read.task).of(0),
         folder=folder,
         device=read.training.device,
-        progress=lambda at: report(at.cost, at.budget, "" if at.best is None else f"best LR so far {at.best:.2g}"),
         **(options | given | settings),
     )
 
 
 def _for_script(
-    script: Path, words: list[str], folder: str, settings: dict[str, Any], given: dict[str, Any], report: Report
+    script: Path, words: list[str], folder: str, settings: dict[str, Any], given: dict[str, Any]
 ) -> "Advice":
     from lratlas.search.driven.find import find_by_script
-    from lratlas.search.rungs import trainings_spent
-
-    def ended(finder: "Finder") -> None:
-        report(trainings_spent(finder.search, finder.results), finder.search.budget, "")
+    from lratlas.search.progress import shown
 
     renamed = {"metric-pattern": "pattern", "retry-failed": "retry_failed"}
     options = {renamed.get(name, name): each for name, each in given.items()}
-    return find_by_script(
-        script, words, value=options.pop("value", None), folder=folder, progress=ended, **settings, **options
-    )
+    with shown(True) as report:
+        return find_by_script(
+            script, words, value=options.pop("value", None), folder=folder, progress=report, **settings, **options
+        )
 
 
-def _for_command(
-    command: str, folder: str, settings: dict[str, Any], given: dict[str, Any], report: Report
-) -> "Advice":
+def _for_command(command: str, folder: str, settings: dict[str, Any], given: dict[str, Any]) -> "Advice":
     from lratlas.search.finder import Finder
     from lratlas.search.journal import SETTINGS
     from lratlas.search.program.command import find_by_command
     from lratlas.search.program.process import visible_gpus
     from lratlas.search.program.template import check_program, placeholders
-    from lratlas.search.rungs import trainings_spent
+    from lratlas.search.progress import shown
 
     counted = "epochs" if "epochs" in given else "steps"
     if counted not in given:
@@ -297,24 +290,20 @@ def _for_command(
         settings |= {"resumable": template.resumable, "anneal": template.anneals}
     gpus = visible_gpus()
     finders = [Finder(folder, **settings) for _ in range(given.get("workers") or len(gpus) or CORES)]
-    search = finders[0].search
     if "retry-failed" in given:
         finders[0].retry_failed()
-
-    def ended(_: object) -> None:
-        report(trainings_spent(search, finders[0].results), search.budget, "")
-
-    return find_by_command(
-        command,
-        finders,
-        metric=given.get("metric"),
-        pattern=given.get("metric-pattern"),
-        timeout=given.get("timeout"),
-        stall=given.get("stall"),
-        gpus=gpus,
-        ended=ended,
-        notice=notice,
-    )
+    with shown(True) as report:
+        return find_by_command(
+            command,
+            finders,
+            metric=given.get("metric"),
+            pattern=given.get("metric-pattern"),
+            timeout=given.get("timeout"),
+            stall=given.get("stall"),
+            gpus=gpus,
+            ended=lambda _: report(finders[0]),
+            notice=notice,
+        )
 
 
 def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
@@ -332,16 +321,3 @@ def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
         page = write_advice(advice, folder)
         if not as_json:
             say(f"Report: {page}")
-
-
-@contextmanager
-def _progress() -> Generator[Report]:
-    """A progress bar; nothing where standard error is not a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
-        line = bar.add_task("searching", total=None)
-        yield lambda cost, budget, text: bar.update(
-            line, total=budget, completed=cost, description=f"{cost:.2f} of {budget:g} full trainings {text}".strip()
-        )

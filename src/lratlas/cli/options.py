@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lratlas.config.values import MOST_WORKERS
-from lratlas.errors import SpecError
+from lratlas.errors import SpecError, meant
 from lratlas.paths import expand_home
 from lratlas.text import join_words
 
@@ -16,8 +15,11 @@ SCHEDULES = ("constant", "linear", "cosine")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _workers(given: str | int) -> int:
-    return count("--workers", given, least=0, most=MOST_WORKERS)
+def count_workers(given: str | int, *, least: int = 0) -> int:
+    """The number of workers, as `count` reads it."""
+    from lratlas.config.values import MOST_WORKERS  # imports pydantic, which no help text needs
+
+    return count("--workers", given, least=least, most=MOST_WORKERS)
 
 
 def _repeats(given: str | int) -> int:
@@ -39,16 +41,6 @@ def count(option: str, given: str | int, *, least: int = 1, most: int | None = N
     return int(text)
 
 
-def choose(option: str, given: str, allowed: Sequence[str]) -> None:
-    """Check that the value of an option is one of those allowed.
-
-    Raises:
-        SpecError: It is not.
-    """
-    if given not in allowed:
-        raise SpecError(f"{option} is {given!r}; choose {join_words(allowed, 'or')}.")
-
-
 def _share(given: str | float) -> float:
     try:
         share = float(given)
@@ -59,14 +51,34 @@ def _share(given: str | float) -> float:
     return share
 
 
-def _format(given: str) -> str:
-    if given not in {"table", "csv", "json"}:
-        raise SpecError(f"There is no format {given!r}; choose table, csv or json.")
+def choose(option: str, given: str, allowed: Sequence[str]) -> str:
+    """One of the words that an option allows.
+
+    Raises:
+        SpecError: It is another.
+    """
+    if given not in allowed:
+        raise SpecError(f"{option} is {given!r}{meant(given, allowed)}; choose {join_words(allowed, 'or')}.")
     return given
 
 
+def _format(given: str) -> str:
+    return choose("--format", given, ("table", "csv", "json"))
+
+
 # Text, since a path would spoil the two slashes of s3://bucket.
-FolderOption = Annotated[str, typer.Option("--folder", "-f", help="The study folder, or its URL.", metavar="FOLDER")]
+FolderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--folder",
+        "-f",
+        help="The study folder, or its URL; by default lratlas-NAME, after the spec or preset.",
+        metavar="FOLDER",
+    ),
+]
+DemoFolder = Annotated[
+    str, typer.Option("--folder", "-f", help="The folder of both studies, or its URL.", metavar="FOLDER")
+]
 FolderArgument = Annotated[str, typer.Argument(help="The study folder, or its URL.", metavar="FOLDER")]
 Workers = Annotated[
     int | None,
@@ -74,7 +86,7 @@ Workers = Annotated[
         help="Processes; by default one per core of this machine, or as many as the cluster has room for. 0: jobs run"
         " in this process, for debuggers and profilers.",
         metavar="N",
-        parser=_workers,
+        parser=count_workers,
     ),
 ]
 Cluster = Annotated[

@@ -11,24 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from lratlas.cli.options import CORES, DataRoot, FolderArgument, Format, Json, look_for_data
-from lratlas.cli.terminal import notice, print_csv, print_json, print_table, say
+from lratlas.cli.terminal import print_csv, print_json, print_table, say
 from lratlas.errors import SpecError
+from lratlas.notices import show_notice as notice
 
 if TYPE_CHECKING:
     from lratlas.study.expected import Fault
     from lratlas.study.store import Store
 
 
-app = typer.Typer()
-
-
-@app.command()
 def compare(
     folders: Annotated[list[str], typer.Argument(help="The studies' folders, or their URLs.", metavar="FOLDER…")],
     form: Format = "table",
     html: Annotated[str | None, typer.Option(help="Also write a page with table and chart.", metavar="FILE")] = None,
 ) -> None:
-    """Put several studies side by side: boundaries, best PLRs against the convergence threshold, gains."""
+    """Compare studies side by side: boundaries, best PLRs, gains."""
     from lratlas.api.compare import compare as compared
     from lratlas.report.charts.comparison import NOTE
 
@@ -41,7 +38,7 @@ def compare(
     elif form == "json":
         print_json(table.to_dicts())
     else:
-        print_table(found.readable())
+        print_table(found.readable(), widest=16)
         say(NOTE)
     if html is not None:
         notice(f"The page is in {html}.")
@@ -117,7 +114,7 @@ def verify(
     data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Check every file of a study or a search: what is damaged, missing, or belongs elsewhere is named."""
+    """Check every file of a study or a search; --repair mends them."""
     look_for_data(data_root)
     from lratlas.study.folder import holds_search
 

@@ -1,17 +1,22 @@
 """What `lratlas status` and its kin say of a study or a search."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from lratlas.analysis.scores import score_of
 from lratlas.atlas import Atlas
-from lratlas.cli.terminal import print_json, say, time_text
+from lratlas.bars import time_text
+from lratlas.cli.terminal import VERDICT_STYLES, print_json, print_table, say
 from lratlas.errors import SearchError, meant
-from lratlas.recommendation import facts_of
+from lratlas.lines import Part, regimes_line
+from lratlas.recommendation import Recommendation, facts_of
+from lratlas.study.folder import REPORT
 from lratlas.study.progress import Standing, is_done, listing, standing
 from lratlas.study.records import read_failures
 from lratlas.tables import table
-from lratlas.text import join_words
+from lratlas.text import format_lr, join_words
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,21 +52,21 @@ def print_search_status(folder: str, *, as_json: bool) -> None:
         print_json({"folder": str(finder.folder), **counts, "settings": settings, "advice": facts})
         return
     segments = f"{len(results)} {'segment' if len(results) == 1 else 'segments'} trained, {failed} of them failed"
-    say(f"Search in {finder.folder}: {state}, {segments}, {cost:.2f} of {budget:g} full trainings")
     if advice is None:
         say(f"No advice yet: {reason}")
-        return
-    print_advice(advice)
+    else:
+        print_advice(advice)
+    say(f"Search in {finder.folder}: {state}, {segments}, {cost:.2f} of {budget:g} full trainings")
 
 
 def print_advice(advice: "Advice") -> None:
     """The statement, a line for each of its parts, then the notes."""
     first, *others = advice.statement.splitlines()
-    say(f"→ {first}")
+    say((first, "bold"), lead=("→ ", "bold"))
     for line in others:
-        say(f"  {line}")
+        say(line, lead="  ")
     for warning in advice.warnings:
-        say(f"• {warning}")
+        say(warning, lead=("• ", "yellow"))
 
 
 def search_table(folder: str, table: str | None) -> "pl.DataFrame":
@@ -107,6 +112,7 @@ def _advice(finder: "Finder") -> tuple["Advice | None", str]:
         return None, str(error)
 
 
+_UNMEASURED = "not measured"
 SIGNS: Mapping[str, str] = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not measured": "–"}
 
 
@@ -139,8 +145,48 @@ def facts(atlas: Atlas, found: Standing) -> dict[str, object]:
     }
 
 
-def lines(atlas: Atlas, found: Standing) -> list[str]:
-    """The same in lines to be read: the state first; about a study that is not planned yet there is no more."""
+def print_status(atlas: Atlas, found: Standing) -> None:
+    """The answer first, then boundaries and verdicts, then how far the study is and what made it."""
+    # Read before anything is printed: a table may be damaged.
+    verdicts, failures, so_far = _verdicts(atlas), _failures(atlas), found.state != "finished"
+    print_answer(atlas, so_far=so_far)
+    if atlas.recommendation is None:
+        for sentence in atlas.summary:
+            say(sentence, lead="→ ")
+    if len(atlas.boundaries):
+        print_table(atlas.boundaries)
+    if len(atlas.regimes):
+        say(*regimes_line(atlas.regimes_in_short), lead="Regimes: ")
+    if verdicts:
+        say(f"Verdicts{', so far' if so_far else ''}: {verdict_count(atlas)}")
+    for lead, text in verdicts:
+        say(text, lead=lead)
+    for text in [*_progress(atlas, found), *failures]:
+        say(text)
+    if atlas.store.exists(REPORT):
+        say(f"Report: {atlas.folder}/{REPORT}")
+
+
+def print_answer(atlas: Atlas, *, so_far: bool = False) -> None:
+    """The recommendation with its evidence, in a line; nothing where there is none yet."""
+    if advised := atlas.recommendation:
+        begun = "So far: " if so_far else ""
+        say((f"{begun}{advised.statement}", "bold"), f" ({_evidence(atlas, advised)})", lead=("→ ", "bold"))
+
+
+def _evidence(atlas: Atlas, advised: Recommendation) -> str:
+    """How many LRs and seeds were compared, and how good the next best LR is."""
+    score, compared = score_of(atlas.tables["runs"]), advised.evidence
+    seeds = compared["seeds"].max()
+    words = f"{len(compared)} LRs compared, {seeds} {'seed' if seeds == 1 else 'seeds'} each"
+    others = compared.filter(compared["lr"] != advised.lr).sort("value", descending=score.more_is_better)
+    if others.is_empty():
+        return words
+    return f"{words}; next best {format_lr(others['lr'][0])}: {score.show(others['value'][0])}"
+
+
+def _progress(atlas: Atlas, found: Standing) -> list[str]:
+    """How far a study is, and what made it; of one that is not planned yet only its state."""
     head = f"{atlas.spec.name} in {atlas.folder}: {found.state}"
     if atlas.plan is None:
         return [head]
@@ -150,9 +196,6 @@ def lines(atlas: Atlas, found: Standing) -> list[str]:
         f"Jobs: {done}",
         f"SGD steps: {found.steps.done:,} of {found.steps.total:,}{_pace(found)}",
         f"Made with {atlas.plan.versions}, format {atlas.plan.format}",
-        *_failures(atlas),
-        *([f"Regimes: {atlas.regimes_in_short}"] if len(atlas.regimes) else []),
-        *_verdicts(atlas, "" if found.state == "finished" else ", so far"),
     ]
 
 
@@ -181,13 +224,16 @@ def verdict_count(atlas: Atlas) -> str:
     return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in SIGNS) if verdicts else ""
 
 
-def _verdicts(atlas: Atlas, so_far: str) -> list[str]:
-    """How many claims have which verdict, then a line for each."""
+def _verdicts(atlas: Atlas) -> list[tuple[Part, str]]:
+    """Sign and statement of each claim that was judged; those that were not measured in one line."""
     claims = table(atlas.tables, "claims")
-    if claims.is_empty():
-        return []
-    rows = claims.select("verdict", "claim", "statement").iter_rows()
-    return [
-        f"Verdicts{so_far}: {verdict_count(atlas)}",
-        *(f"{SIGNS[verdict]} {verdict:<12}  {claim}: {said}" for verdict, claim, said in rows),
+    measured = claims.filter(claims["verdict"] != _UNMEASURED)
+    found: list[tuple[Part, str]] = [
+        ((f"{SIGNS[verdict]} {verdict:<12}  ", VERDICT_STYLES[verdict]), f"{claim}: {said}")
+        for verdict, claim, said in measured.select("verdict", "claim", "statement").iter_rows()
     ]
+    if len(measured) < len(claims):
+        names = ", ".join(claims.filter(verdict=_UNMEASURED)["claim"])
+        how = f"`lratlas show {shlex.quote(atlas.folder)} claims` says what they need"
+        found.append(((f"{SIGNS[_UNMEASURED]} {_UNMEASURED}  ", VERDICT_STYLES[_UNMEASURED]), f"{names}; {how}"))
+    return found

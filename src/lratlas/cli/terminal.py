@@ -1,37 +1,38 @@
-"""What the command line prints: sentences, tables, JSON, and the progress of long work."""
+"""What the command line prints: sentences, tables and JSON."""
 
 import json
 import sys
-import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lratlas.lines import REGIME_STYLES, Part, line
 from lratlas.text import format_lr, harmless, is_finite
 
 if TYPE_CHECKING:
     import polars as pl
-
-    from lratlas.execute.scheduler import Progress
+    from rich.table import Table
 
 LRS = frozenset({"lr", "plr", "plr2", "flr"})
 MISSING = "–"
-REGIMES_EVERY = 30  # seconds; all tables are read for it
+VERDICT_STYLES: Mapping[str, str] = {
+    "supported": "green",
+    "contradicted": "red",
+    "inconclusive": "yellow",
+    "not measured": "bright_black",
+}
+_STYLES = {**VERDICT_STYLES, **REGIME_STYLES}
+_WIDEST = 40  # characters of a column that stands next to others; longer texts are wrapped
+_GAP = 2  # characters between columns: one of padding, and one of the rule
 
 
-def say(text: str, *, style: str = "") -> None:
-    """Print a line to standard output as it stands; brackets and colons in it mean nothing."""
-    from rich.console import Console
+def say(*parts: Part, lead: Part = "") -> None:
+    """Print a line to standard output: wrapped at words and coloured in a terminal, one line anywhere else.
 
-    Console().print(harmless(text), style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
-
-
-def notice(text: str) -> None:
-    """Print a sentence to standard error, on one line."""
-    sentence = " ".join(harmless(text).split("\n")).strip()
-    end = "" if sentence.endswith((".", "!", "?", "…")) else "."
-    sys.stderr.write(f"lratlas: {sentence}{end}\n")
+    Args:
+        parts: What it says, as it is; brackets and colons in it mean nothing.
+        lead: What stands before it, such as a bullet.
+    """
+    sys.stdout.write(line(*parts, lead=lead, stream=sys.stdout))
 
 
 def print_json(value: object) -> None:
@@ -46,94 +47,53 @@ def print_csv(frame: "pl.DataFrame") -> None:
     sys.stdout.write(csv_text(frame))
 
 
-def print_table(frame: "pl.DataFrame") -> None:
-    """Print a table to be read; in a terminal, in as many blocks as its width asks for."""
+def print_table(frame: "pl.DataFrame", *, widest: int = _WIDEST) -> None:
+    """Print a table to be read: in Markdown, but in a terminal in as many blocks as its width asks for.
+
+    In a terminal long texts are wrapped, and columns that do not fit follow below, the first one with them.
+
+    Args:
+        frame: The table.
+        widest: Characters; longer texts are wrapped to let more columns stand side by side.
+    """
+    columns = [_column(frame, name) for name in frame.columns]
+    if not sys.stdout.isatty():
+        sys.stdout.write(table_text(frame))
+        return
     from rich.console import Console
 
-    sys.stdout.write(table_text(frame, width=Console().width if sys.stdout.isatty() else None))
+    console = Console(file=sys.stdout)
+    numeric = [series.dtype.is_numeric() for series in frame]
+    for block in _blocks(list(range(len(columns))), [_need(each, widest) for each in columns], console.width):
+        console.print(_table([columns[at] for at in block], [numeric[at] for at in block], console.width))
 
 
-def table_text(frame: "pl.DataFrame", *, width: int | None = None) -> str:
+def table_text(frame: "pl.DataFrame") -> str:
     """A table as people read it, in Markdown.
 
     Args:
         frame: The table.
-        width: Characters in a line; columns that do not fit follow below, the first one with
-                them. None: no limit.
 
     Returns:
         The lines: LRs in scientific notation, other numbers to four significant digits, – for missing values.
     """
-    columns = [_column(frame, name) for name in frame.columns]
-    return "\n".join(_block(block) for block in _blocks(columns, width))
-
-
-@contextmanager
-def progress_bar(regimes: Callable[[], str]) -> "Generator[Callable[[Progress], None]]":
-    """A progress bar with rate, time left and the current regimes; nothing where standard error is not a terminal.
-
-    Args:
-        regimes: Says in few words which regimes the study has found so far; asked now and then.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[pace]}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[regimes]}", markup=False),
-    )
-    shown = sys.stderr.isatty()
-    with Bar(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bar:
-        line = bar.add_task("planning", total=None, pace="", regimes="")
-        began = asked = time.monotonic()
-
-        def show_progress(progress: "Progress") -> None:
-            nonlocal asked
-            jobs = f"{progress.jobs_done} of {progress.jobs} jobs done"
-            if shown and time.monotonic() - asked > REGIMES_EVERY:
-                bar.update(line, regimes=harmless(regimes()))
-                asked = time.monotonic()
-            bar.update(
-                line,
-                description=harmless(f"{progress.doing or 'finishing'}, {jobs}"),
-                total=progress.work,
-                completed=progress.work_done,
-                pace=pace(progress, time.monotonic() - began),
-            )
-
-        yield show_progress
-
-
-def pace(progress: "Progress", seconds: float) -> str:
-    """The rate of training and the time left, from what was trained in the given time; empty before that."""
-    if not progress.trained or seconds <= 0:
-        return ""
-    rate = progress.trained / seconds
-    return f"{rate:,.0f} steps/s, {time_text((progress.work - progress.work_done) / rate)} left"
-
-
-def time_text(seconds: float) -> str:
-    """A time in hours, minutes and seconds.
-
-    >>> time_text(3725.2)
-    '1:02:05'
-    """
-    return str(timedelta(seconds=round(seconds)))
+    padded = [_padded(_column(frame, name), on_right=frame[name].dtype.is_numeric()) for name in frame.columns]
+    header, *rows = zip(*padded, strict=True)
+    rule = tuple("-" * len(cell) for cell in header)
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))
 
 
 def _column(frame: "pl.DataFrame", name: str) -> list[str]:
-    """Name and cells of a column, all of one width; numbers stand on the right."""
-    series = frame[name]
+    """Name and cells of a column."""
     # All numbers of the table of boundaries are LRs.
     is_lr = name in LRS or "boundary" in frame.columns
-    cells = [harmless(name), *(_cell(value, is_lr=is_lr) for value in series)]
+    return [harmless(name), *(_cell(value, is_lr=is_lr) for value in frame[name])]
+
+
+def _padded(cells: Sequence[str], *, on_right: bool) -> list[str]:
+    """The cells, all of one width; numbers stand on the right."""
     width = max(len(cell) for cell in cells)
-    return [cell.rjust(width) if series.dtype.is_numeric() else cell.ljust(width) for cell in cells]
+    return [cell.rjust(width) if on_right else cell.ljust(width) for cell in cells]
 
 
 def _cell(value: object, *, is_lr: bool) -> str:
@@ -155,21 +115,52 @@ def _number(value: float) -> str:
     return f"{value:#.4g}" if abs(value) < 1e3 else f"{value:.0f}"
 
 
-def _blocks(columns: Sequence[list[str]], width: int | None) -> list[list[list[str]]]:
-    """The columns, shared out so that each block fits; every block starts with the first column."""
-    blocks: list[list[list[str]]] = [[columns[0]]]
+def _blocks(columns: Sequence[int], needs: Sequence[int], width: int) -> list[list[int]]:
+    """The places of columns, shared out so that each block fits; every block starts with the first column."""
+    blocks = [[columns[0]]]
     for column in columns[1:]:
-        if width is not None and len(blocks[-1]) > 1 and _width([*blocks[-1], column]) > width:
+        if len(blocks[-1]) > 1 and sum(needs[at] + _GAP for at in [*blocks[-1], column]) - _GAP > width:
             blocks.append([columns[0]])
         blocks[-1].append(column)
     return blocks
 
 
-def _width(columns: Sequence[list[str]]) -> int:
-    return sum(len(column[0]) + 3 for column in columns) + 1
+def _need(column: Sequence[str], widest: int) -> int:
+    """The characters that a column needs: those of its longest cell, or what a long text can be wrapped to."""
+    return max(_longest_word(column), min(widest, _longest(column)))
 
 
-def _block(columns: Sequence[list[str]]) -> str:
-    header, *rows = zip(*columns, strict=True)
-    rule = tuple("-" * len(cell) for cell in header)
-    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))
+def _longest(column: Sequence[str]) -> int:
+    from rich.cells import cell_len
+
+    return max(map(cell_len, column))
+
+
+def _longest_word(column: Sequence[str]) -> int:
+    return _longest([word for cell in column for word in cell.split(" ")])
+
+
+def _widths(columns: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The width of each column: its longest word at least, and what is left to those that have more to say."""
+    widths = [_longest_word(each) for each in columns]
+    wanted = [_longest(each) - least for each, least in zip(columns, widths, strict=True)]
+    left = width - sum(widths) - _GAP * (len(widths) - 1)
+    for turn, at in enumerate(sorted(range(len(widths)), key=wanted.__getitem__)):
+        more = max(0, min(wanted[at], left // (len(widths) - turn)))
+        widths[at] += more
+        left -= more
+    widths[-1] = max(1, widths[-1] + min(0, left))  # a word that is wider than a line has to be broken
+    return widths
+
+
+def _table(columns: Sequence[Sequence[str]], numeric: Sequence[bool], width: int) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", padding=(0, _GAP - 1, 0, 0))
+    for (name, *_), on_right, wide in zip(columns, numeric, _widths(columns, width), strict=True):
+        table.add_column(Text(name), justify="right" if on_right else "left", width=wide)
+    for row in zip(*(cells for _, *cells in columns), strict=True):
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    return table

@@ -10,7 +10,8 @@ from weakref import WeakSet
 import typer
 
 from lratlas.cli.options import SCHEDULES, choose
-from lratlas.cli.terminal import notice, say
+from lratlas.cli.terminal import say
+from lratlas.notices import show_notice as notice
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def watch(
     script: Annotated[Path, typer.Argument(help="A Python script that trains, as it is.", metavar="SCRIPT.py")],
     words: Annotated[
-        list[str] | None, typer.Argument(help="After --, the arguments of the script.", metavar="[-- ARGUMENTS]")
+        list[str] | None, typer.Argument(help="After --, the arguments of the script.", metavar="-- ARGUMENTS")
     ] = None,
     schedule: Annotated[
         str, typer.Option(help="The LR's schedule in the script: constant, linear or cosine.", metavar="NAME")
@@ -36,7 +37,7 @@ def watch(
         typer.Option(help="Write what each look found, as JSON lines.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Run a training script as it is, and say which regime its learning rate is in."""
+    """Run a training script and report the regime of its learning rate."""
     choose("--schedule", schedule, SCHEDULES)
     from lratlas.search.driven.script import script_body
     from lratlas.search.driven.steps import follow_steps
@@ -56,7 +57,8 @@ def watch(
         if log:
             for number, each in enumerate(watched.watches, 1):
                 each.write_log(log if number == 1 else log.with_stem(f"{log.stem}-{number}"))
-        say(watched.report())
+        for said in watched.report().split("\n"):
+            say(said)
 
 
 class WatchedTraining:

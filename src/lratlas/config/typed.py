@@ -1,6 +1,6 @@
 """The sections of a spec as types for editors and type checkers, as `lratlas.explore` takes them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
@@ -85,18 +85,3 @@ class Training(TypedDict, total=False):
     compile: bool
     stack: int
     segment_steps: int
-
-
-class Sections(TypedDict, total=False):
-    """The sections of a spec besides its task."""
-
-    name: str
-    pretrain: Pretrain
-    second: Second
-    finetune: Stage
-    average: Average
-    refine: Refine
-    trace: Trace
-    measure: "Measure | Measurement | Sequence[Measurement | str]"
-    regimes: Mapping[str, float]
-    training: Training

@@ -8,6 +8,7 @@ from typing import Literal
 
 import polars as pl
 
+from lratlas import html
 from lratlas.errors import SearchError
 from lratlas.recommendation import COMPARED as RECOMMENDED
 from lratlas.recommendation import Finish, Recommendation
@@ -31,6 +32,8 @@ from lratlas.search.wording import failures_in_words, statement_of, warnings_of
 from lratlas.tables import SCHEMAS
 from lratlas.text import format_lr
 
+_WORDS = {"lr": "LR", "steps": "", "value": "last weights", "averaged": "averaged weights", "regime": "regime"}
+"""The columns of the longest segments, and their headings."""
 Verdict = Literal["found", "tie", "not_learned", "diverged"]
 Schedule = Literal["constant", "linear", "cosine", "own", "custom"]
 
@@ -205,6 +208,15 @@ class Advice:
         shown = {name: None if value is None else float(f"{value:.4g}") for name, value in numbers.items()}
         given = ", ".join(f"{name}={value}" for name, value in shown.items())
         return f"Advice(verdict={self.verdict!r}, finish={self.finish!r}, {given})"
+
+    def _repr_html_(self) -> str:
+        """The statement, the warnings, and how far each LR came."""
+        headline, *lines = self.statement.splitlines()
+        longest = self.longest()
+        columns = {name: words for name, words in _WORDS.items() if longest[name].count()}
+        rows = [[_cell(name, row[name]) for name in columns] for row in longest.to_dicts()]
+        header = [self.counted if name == "steps" else words for name, words in columns.items()]
+        return html.answer(headline, lines, notes=self.warnings) + html.table(header, rows, numbers=True)
 
     def __str__(self) -> str:
         """The statement and the warnings, a line each."""
@@ -405,6 +417,14 @@ def _compare_lrs(search: Search, found: Sequence[Level]) -> pl.DataFrame:
         for at, lr in enumerate(level.lrs)
     ]
     return pl.DataFrame(rows, schema=COMPARED).sort("steps", "lr")
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return "–"
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    return format_lr(value) if name == "lr" else f"{value:.4g}"
 
 
 def _from_to(lrs: Sequence[float]) -> str:

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +13,13 @@ from torch import nn
 
 from lratlas.data.parts import count, leaves
 from lratlas.errors import SearchError, SpecError, TaskError
+from lratlas.notices import forward_warnings
 from lratlas.paths import expand_home
 from lratlas.search.advice import Advice
 from lratlas.search.driven.find import find_by_function
 from lratlas.search.finder import Finder, states_to_drop
 from lratlas.search.journal import raise_budget, search_folder
-from lratlas.search.rungs import trainings_spent
+from lratlas.search.progress import SearchProgress, shown
 from lratlas.search.segment_trainer import SegmentTrainer, TrainedSegment, groups, train_segments, write_checkpoint
 from lratlas.search.segments import Segment
 from lratlas.search.states import forget_all_states, forget_states, lost_states
@@ -45,21 +46,6 @@ _WAYS = {
 _WAY = "make one, as in lratlas.Task(model=make_model, train=data), where make_model makes a fresh model"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchProgress:
-    """How far a search is.
-
-    Attributes:
-        cost: What was trained so far, in full trainings.
-        budget: What may be.
-        best: The best LR so far; None before there is one.
-    """
-
-    cost: float
-    budget: float
-    best: float | None
-
-
 def find(
     task: Task | Prepared | Callable[..., object],
     *,
@@ -81,7 +67,7 @@ def find(
     seed: int = 0,
     device: str = "auto",
     compiled: bool = False,
-    progress: Callable[[SearchProgress], None] | None = None,
+    progress: Callable[[SearchProgress], None] | bool | None = True,
 ) -> Advice:
     """Find the initial LR for a task, or for a function that trains (see docs/method.md).
 
@@ -117,7 +103,8 @@ def find(
         seed: The first seed of weights and batch order.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         compiled: Whether to compile the step: worth its while where a full training takes more than some minutes.
-        progress: Called after each stretch of training.
+        progress: Called after each stretch of training. True shows a progress bar in a terminal or a notebook;
+            elsewhere the logger ``lratlas`` has a line a minute at level INFO. False shows nothing.
 
     Returns:
         The advice. ``advice.checkpoint`` is the state of the model, as ``load_state_dict`` takes it, after
@@ -133,15 +120,11 @@ def find(
     own: dict[str, Any] = {"direction": direction, "chance": chance, "limit": limit, "samples": samples}
     own = {name: given for name, given in own.items() if given is not None}
     steps, epochs = to_python(steps), to_python(epochs)
-
-    def report(finder: Finder) -> None:
-        if progress:
-            progress(_progress(finder))
-
     if not isinstance(task, Task | Prepared):
         _check_function(task, device=device, compiled=compiled)
         own |= {"value": value, "metric": metric, "steps": steps, "epochs": epochs}
-        return find_by_function(task, folder=folder, progress=report, **settings, **own)
+        with shown(progress) as report, forward_warnings(None):
+            return find_by_function(task, folder=folder, progress=report, **settings, **own)
     if value is not None or own:
         raise SpecError(f"{next(iter(own), 'value')} is for a function that trains; a task has it from data and loss.")
     if schedule == "own":  # pyright: ignore[reportUnnecessaryComparison] - callers may not be typed
@@ -167,7 +150,7 @@ def find(
     )
     try:
         _same_task(finder.folder, made)
-        with trainer.one_pace():
+        with shown(progress) as report, forward_warnings(None), trainer.one_pace():
             _search(finder, trainer, report)
         return _with_checkpoint(finder, trainer)
     except OSError as error:
@@ -245,14 +228,6 @@ def _with_checkpoint(finder: Finder, trainer: SegmentTrainer) -> Advice:
             write_checkpoint(trainer, longest)
     forget_all_states(trainer.states)
     return finder.advice()
-
-
-def _progress(finder: Finder) -> SearchProgress:
-    best = None
-    with suppress(SearchError):  # nothing has gone well yet
-        best = finder.advice().lr
-    cost = trainings_spent(finder.search, finder.results)
-    return SearchProgress(cost=cost, budget=finder.search.budget, best=best)
 
 
 def _same_task(folder: Path, task: Prepared) -> None:

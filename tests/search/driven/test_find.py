@@ -23,8 +23,8 @@ from cheaper import without_a_process
 from lratlas.errors import SearchError, SpecError
 from lratlas.rng import generator_states, seed_generators
 from lratlas.search.driven.find import find_by_function, find_by_script
-from lratlas.search.find import SearchProgress
 from lratlas.search.finder import Finder
+from lratlas.search.progress import SearchProgress
 from lratlas.search.segments import mean_of_last_fifth
 
 LRS = [1e-3, 1e-2, 0.1, 0.5]
