@@ -139,7 +139,7 @@ def test_a_binary_file_is_no_spec(tmp_path: Path, refused: Refused):
         ("explore other.toml -f {}", "holds another study: `pretrain.steps` is 100 in the study and 101"),
         ("explore moved.toml -f {}", "`pretrain.lrs` holds 0.1 in the study but not in the new spec"),
         ("show {} nonsense", "no table 'nonsense'; choose one of runs, traces, regimes, boundaries"),
-        ("show {} runs --format xml", "no format 'xml'; choose table, csv or json"),
+        ("show {} runs --format xml", "--format is 'xml'; choose table, csv or json"),
         ("resume {} --workers -1", "--workers is '-1'"),
         ("resume {} --workers 0 --cluster auto", "workers is 0, which means this process"),
         ("explore spec.toml -f {}/tables", "is not empty and not a study"),

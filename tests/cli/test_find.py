@@ -329,7 +329,7 @@ WORDS: list[tuple[list[str], str]] = [
     ([], "find needs one of SPEC.toml, --script and --command"),
     (["spec.toml", "--command", "sh {lr}"], "find needs one of SPEC.toml, --script and --command"),
     (["absent.toml"], "There is no spec absent.toml"),
-    (["spec.toml", "--schedule", "sine"], "--schedule is 'sine'; choose constant, linear or cosine"),
+    (["spec.toml", "--schedule", "sine"], "'sine' (did you mean cosine or linear?); choose constant, linear or cosine"),
     (["spec.toml", "--warmup", "-1"], "--warmup is '-1', but must be a whole number of at least 0"),
     (["spec.toml", "--seed", "one"], "--seed is 'one', but must be a whole number of at least 0"),
     (["spec.toml", "--chance", "0.1"], "--chance is for a --command"),

@@ -44,9 +44,9 @@ def test_the_status_of_a_search_is_its_advice_so_far(search: Finder, run: Run, n
     before = contents(search.folder)
     ran = run("status", named.format(search.folder))
     assert (ran.code, ran.err) == (0, "")
-    head, *lines = ran.out.splitlines()
+    *lines, last = ran.out.splitlines()
     count = len(LRS)
-    assert head == (
+    assert last == (
         f"Search in {search.folder}: not finished, {count} segments trained, 1 of them failed,"
         f" {search.advice().cost:.2f} of 1.5 full trainings"
     )
@@ -67,8 +67,8 @@ def test_a_search_without_results_has_no_advice_yet(tmp_path: Path, run: Run):
     a_finder(tmp_path / "new")
     ran = run("status", tmp_path / "new")
     assert ran.code == 0
-    head, advice = ran.out.splitlines()
-    assert head.endswith("not finished, 0 segments trained, 0 of them failed, 0.00 of 1.5 full trainings")
+    advice, last = ran.out.splitlines()
+    assert last.endswith("not finished, 0 segments trained, 0 of them failed, 0.00 of 1.5 full trainings")
     assert advice.startswith("No advice yet: ")
     assert json.loads(run("status", tmp_path / "new", "--json").out)["advice"] is None
 
