@@ -5,7 +5,7 @@ READY := .venv/ready
 # Otherwise every process compiles every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: .venv help demo test lint style types suite coverage docs notebooks pictures bundle walk release long chaos benchmark screenshots clean
+.PHONY: .venv help demo test lint style types suite coverage docs notebooks pictures bundle walk release long properties chaos benchmark screenshots clean
 
 help:
 	@echo "make demo         run the demonstration: the paper's synthetic example and real digits"
@@ -19,6 +19,7 @@ help:
 	@echo "make walk         every command of the README and the page of five minutes, in a new environment"
 	@echo "make release      sdist and wheel in dist, checked, installed in an empty environment and tried"
 	@echo "make long         tests of a minute or more: a cluster that loses nodes, an object store, faults, benchmarks"
+	@echo "make properties   the property tests with 1,000 examples each"
 	@echo "make chaos        one study, thirty faults: killed processes, damaged files, a full disk, two drivers"
 	@echo "make benchmark    time the trainer against a plain PyTorch loop, and a large report"
 	@echo "make screenshots  pictures of a report in build/screenshots, to look at"
@@ -99,6 +100,9 @@ release:
 
 long: $(READY)
 	$(BIN)/pytest -m long
+
+properties: $(READY)
+	$(PYTEST) -m hypothesis --hypothesis-profile=thorough
 
 chaos: $(READY)
 	FAULTS=30 $(BIN)/pytest -m long tests/execute/test_chaos.py -s

@@ -25,9 +25,10 @@ os.fsync = lambda _: None
 # Images that the tests make up are not kept among those of the user.
 os.environ.setdefault("LRATLAS_CACHE", str(Path(__file__).parents[1] / ".cache"))
 
-# How long an example takes is the machine's affair.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# No deadlines, since the time of an example depends on the machine. `make properties` tries many more examples.
+settings.register_profile("quick", deadline=None, max_examples=30)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile("quick")
 
 _BROWSER = Path(__file__).parent / "browser"
 # Where several processes test at once, what takes longest begins first, so that none waits for another in the end.
