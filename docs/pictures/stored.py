@@ -17,7 +17,7 @@ from lratlas.report.figures import figure_svg
 from lratlas.tables import SCHEMAS, Tables, empty
 
 RESULTS = Path(__file__).parents[1] / "results"
-WATCH = Path(__file__).with_name("watch.svg")
+WATCH, HERO = (Path(__file__).with_name(name) for name in ("watch.svg", "hero.svg"))
 _REGIMES = {
     "converging": theme.REGIME_COLOURS["1"],
     "equilibrium": theme.REGIME_COLOURS["2A"],
@@ -34,7 +34,7 @@ _WHOLE = {"regimes": "regimes", "boundaries": "boundaries", "power_law": "power_
 def pictures() -> list[Path]:
     """The pictures with the table that they show next to them."""
     studies = (path for path in RESULTS.glob("*/*.svg") if path.stem in CHART_DATA)
-    return [WATCH, *sorted(path for path in studies if path.with_suffix(".csv").is_file())]
+    return [WATCH, HERO, *sorted(path for path in studies if path.with_suffix(".csv").is_file())]
 
 
 def draw(picture: Path) -> str:
@@ -48,6 +48,12 @@ def draw(picture: Path) -> str:
     """
     if picture == WATCH:
         return renumbered(figure_svg(watch_chart(pl.read_csv(picture.with_suffix(".csv"), infer_schema_length=None))))
+    if picture == HERO:
+        return renumbered(figure_svg(_chart(RESULTS / "ticks" / "accuracy.svg"), page=True))
+    return renumbered(figure_svg(_chart(picture)))
+
+
+def _chart(picture: Path) -> theme.Drawing:
     chart, data = CHARTS[picture.stem], CHART_DATA[picture.stem]
     stored = pl.read_csv(picture.with_suffix(".csv"), infer_schema_length=None)
     if "seed" not in stored.columns:  # only the means are stored
@@ -55,8 +61,7 @@ def draw(picture: Path) -> str:
     # A column without a value has no type.
     stored = stored.with_columns(each.cast(pl.Float64) for each in stored if each.null_count() == stored.height)
     with patch.object(sys.modules[chart.__module__], data.__name__, return_value=stored):
-        svg = figure_svg(chart(_tables(picture.parent), elr=picture.parent.name in _EFFECTIVE))
-    return renumbered(svg)
+        return chart(_tables(picture.parent), elr=picture.parent.name in _EFFECTIVE)
 
 
 def watch_chart(rows: pl.DataFrame) -> theme.Drawing:
@@ -82,7 +87,28 @@ def renumbered(svg: str) -> str:
 def _tables(folder: Path) -> Tables:
     """The stored tables of a study; the others are empty."""
     files = {name: folder / f"{file}.csv" for name, file in _WHOLE.items()}
-    return {name: _read(files[name], name) if name in files else empty(name) for name in SCHEMAS}
+    stored = {name: _read(files[name], name) if name in files else empty(name) for name in SCHEMAS}
+    return stored | {"runs": _mean_runs(folder / "accuracy.csv")}
+
+
+def _mean_runs(file: Path) -> pl.DataFrame:
+    """One run with the mean accuracy for each point of a stored chart, to find the best lines and the best LR."""
+    if not file.is_file():
+        return empty("runs")
+    rows = pl.read_csv(file, infer_schema_length=None)
+    if "seed" in rows.columns:
+        rows = rows.filter(pl.col("seed").is_null())
+    means = rows.select(
+        pl.int_range(pl.len()).cast(pl.String).alias("run"),
+        "stage",
+        "plr",
+        flr=pl.col("series").str.extract(r"FLR (\S+)").cast(pl.Float64),
+        count=pl.col("series").str.extract(r"SWA-(\d+)").cast(pl.Int64),
+        seed=pl.lit(0, pl.Int64),
+        diverged=pl.lit(False),
+        test_accuracy="mean",
+    )
+    return pl.concat([empty("runs"), means], how="diagonal_relaxed").select(empty("runs").columns)
 
 
 def _read(file: Path, name: str) -> pl.DataFrame:

@@ -85,6 +85,7 @@ _DOTS = 300  # per inch, of bitmaps
 VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 # Pixels that a chart of one panel is drawn wide, so that its lettering is as large as that of the others.
 _PIXELS = 340
+_LEAST = 230  # next to the names of lines
 _PAGE_PIXELS = 780  # of several panels
 _LETTERING = {"labelFontSize": 10, "titleFontSize": 11}
 
@@ -101,8 +102,16 @@ def figure_pdf(chart: Drawing | Spec) -> bytes:
     return load_converter().svg_to_pdf(_paper_sized(chart, unit=""))
 
 
-def figure_svg(chart: Drawing | Spec) -> str:
-    """The same as an SVG, which holds its font; it scales to any width."""
+def figure_svg(chart: Drawing | Spec, *, page: bool = False) -> str:
+    """The same as an SVG, which holds its font; it scales to any width.
+
+    Args:
+        chart: The chart.
+        page: Whether a chart of one panel takes the width of a page, too.
+    """
+    if page:
+        spec = chart if isinstance(chart, dict) else spec_of(chart)
+        return with_font(_scale_svg(_render(_still(spec)), PAGE, "pt"))
     return with_font(_paper_sized(chart, unit="pt"))
 
 
@@ -166,7 +175,7 @@ def _narrow(spec: Spec) -> str:
     legend: Spec = config["legend"] | _LETTERING | below
     narrow: Spec = spec | {"config": config | {"axis": config["axis"] | _LETTERING, "legend": legend}}
     margin = _size(_render(narrow))[0] - narrow["width"]
-    narrow["width"], old = round(_PIXELS - margin), narrow["width"]
+    narrow["width"], old = max(round(_PIXELS - margin), _LEAST), narrow["width"]
     narrow["height"] = round(narrow["height"] * max(narrow["width"] / old, 0.62))
     least = svg = _render(narrow)
     for columns in (2, 3, 4):
