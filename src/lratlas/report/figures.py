@@ -85,7 +85,6 @@ _DOTS = 300  # per inch, of bitmaps
 VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 # Pixels that a chart of one panel is drawn wide, so that its lettering is as large as that of the others.
 _PIXELS = 340
-_LEAST = 230  # next to the names of lines
 _PAGE_PIXELS = 780  # of several panels
 _LETTERING = {"labelFontSize": 10, "titleFontSize": 11}
 
@@ -175,7 +174,7 @@ def _narrow(spec: Spec) -> str:
     legend: Spec = config["legend"] | _LETTERING | below
     narrow: Spec = spec | {"config": config | {"axis": config["axis"] | _LETTERING, "legend": legend}}
     margin = _size(_render(narrow))[0] - narrow["width"]
-    narrow["width"], old = max(round(_PIXELS - margin), _LEAST), narrow["width"]
+    narrow["width"], old = round(_PIXELS - margin), narrow["width"]
     narrow["height"] = round(narrow["height"] * max(narrow["width"] / old, 0.62))
     least = svg = _render(narrow)
     for columns in (2, 3, 4):
