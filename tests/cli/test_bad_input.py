@@ -17,7 +17,6 @@ Refused = Callable[..., str]
 WORDS: list[tuple[str, str]] = [
     ("reproduce tick -f new", "no preset 'tick' (did you mean ticks?); allowed are cifar10-convnet, "),
     ("reproduce [red]x[/red] -f new", "no preset '[red]x[/red]'; allowed are cifar10-convnet, "),
-    ("reproduce ticks", "Missing option '--folder' / '-f'; `lratlas reproduce --help` says what is allowed"),
     ("reproduce digits -f new --repeats 0", "--repeats is '0', but must be a whole number of at least 1"),
     ("reproduce digits -f new --repeats -1", "--repeats is '-1', but must be a whole number of at least 1"),
     ("reproduce digits -f new --repeats two", "--repeats is 'two', but must be a whole number of at least 1"),
