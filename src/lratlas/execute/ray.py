@@ -40,7 +40,7 @@ class Station:
         tell_worker(self._process, message)
 
     def heard(self, seconds: float) -> list[dict[str, Any]]:
-        """Messages of the worker since the last call; waits for ``seconds`` or until one is more than progress."""
+        """The worker's messages since the last call; waits up to ``seconds`` for one that is not a progress report."""
         import json
         import queue
 

@@ -9,7 +9,7 @@ class ConvNet(nn.Module):
     """Four 3x3 convolutions of growing width, each with batch norm and ReLU, then a linear layer.
 
     The convolutions have ``width`` times 1, 2, 4 and 8 channels. 2x2 max pooling after the second and the third halves
-    the image, and a maximum over all pixels follows the fourth. All weights have PyTorch's default initialization; at
+    the image, and a maximum over all pixels follows the fourth. All weights have PyTorch's default initialisation; at
     width 32, the norm of the scale-invariant form's trained vector is then close to the paper's 12.
 
     In the scale-invariant form, batch norm has no parameters, and the linear layer has no bias and stays frozen at its

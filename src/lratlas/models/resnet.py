@@ -46,7 +46,7 @@ class ResNet18(nn.Module):
     """Pre-activation ResNet-18: a 3x3 stem, four stages of two blocks, batch norm, the mean over pixels, linear.
 
     The stages have ``width`` times 1, 2, 4 and 8 channels; all but the first halve the image. The stem has no stride
-    and no pooling. All weights have PyTorch's default initialization; at width 32, the norm of the scale-invariant
+    and no pooling. All weights have PyTorch's default initialisation; at width 32, the norm of the scale-invariant
     form's trained vector is then close to the paper's 28.
 
     In the scale-invariant form, batch norm has no parameters, and the linear layer has no bias and stays frozen at its

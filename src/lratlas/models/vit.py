@@ -15,7 +15,7 @@ class ViT(nn.Module):
     The image is cut into square patches, each of which becomes a token (`ShiftedPatches`). A class token is prepended,
     learned positions are added, and ``depth`` blocks follow; a layer norm and a linear layer compute the outputs from
     the class token. Class token and positions start from a standard normal distribution; all other weights have
-    PyTorch's default initialization. The defaults are the paper's (practical setting). Shifted patches and locality
+    PyTorch's default initialisation. The defaults are the paper's (practical setting). Shifted patches and locality
     self-attention, which make a transformer use nearby pixels, are from Lee, Lee and Song, *Vision Transformer for
     Small-Size Datasets*, 2021.
 

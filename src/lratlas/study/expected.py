@@ -39,8 +39,8 @@ class Expected:
 
     Attributes:
         job: The id of the job that writes the file; None if no job writes it.
-        runs: The ids of the runs whose rows or weights the file may hold.
-        complete: Whether the file holds all of these runs.
+        runs: The ids of the runs whose rows or weights the file may contain.
+        complete: Whether the file contains all of these runs.
         permanent: Whether the file remains after the job is done.
     """
 

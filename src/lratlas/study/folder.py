@@ -36,7 +36,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def holds_search(folder: str | Path) -> bool:
-    """Whether a folder on a disk holds a search rather than a study."""
+    """Whether a folder on a disk contains a search rather than a study."""
     if "://" in os.fspath(folder):
         return False
     path = expand_home(folder)

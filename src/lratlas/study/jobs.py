@@ -26,7 +26,7 @@ class Seed(Part):
 
 
 class Lane(Part):
-    """The learning rates of one lane: the run at one place of a stack, for every seed."""
+    """The learning rates of one lane of a stack, which has one run per seed."""
 
     plr: float
     plr2: float | None = None
@@ -105,7 +105,7 @@ class Measuring(Part):
         seeds: The seeds whose initial models are measured; empty for trained models.
         solutions: For a comparison of solutions, the run ids of each solution, in the order of the training job's runs,
             [seed][lane].
-        options: Everything besides the models that the result depends on.
+        options: The other values that the result depends on.
     """
 
     id: str

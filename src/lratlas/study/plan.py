@@ -24,7 +24,7 @@ COPY = "plan-copy.json"
 
 
 class Versions(Part):
-    """The versions that made a study or a part of it; None where not recorded."""
+    """The versions that made a study or a part of it; None if not recorded."""
 
     lratlas: str
     torch: str | None = None

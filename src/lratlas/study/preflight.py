@@ -137,7 +137,7 @@ def check_statistics(task: Prepared, *, averaged: bool = True) -> None:
         averaged: Whether weights are averaged or interpolated; if not, other running statistics are allowed.
 
     Raises:
-        TaskError: They cannot, or the model's output for a sample depends on the rest of the batch.
+        TaskError: The statistics cannot be pooled, or the model's output for a sample depends on the rest of the batch.
     """
     model = make_model(task, 0).train()
     before = {name: value.clone() for name, value in model.named_buffers()}

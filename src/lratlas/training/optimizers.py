@@ -125,7 +125,7 @@ _STANDARD = {"state", "param_groups", "defaults", "_zero_grad_profile_name", "_w
 
 
 def _attributes(optimizer: object, depth: int = 0) -> dict[str, str]:
-    """The attributes of an optimizer besides its state and groups, as text; for inner optimizers also the state."""
+    """The attributes of an optimizer without its state and groups, as text; for inner optimizers with the state."""
     found: dict[str, str] = {}
     for key, value in vars(optimizer).items():
         if depth == 0 and (key in _STANDARD or key.startswith("_optimizer_") or callable(value)):
