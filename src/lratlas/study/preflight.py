@@ -27,7 +27,7 @@ def check_task(spec: Spec, task: Prepared) -> None:
 
     Raises:
         TaskError: The task does not allow it.
-        SpecError: The spec asks for a number format that the task does not support.
+        SpecError: The spec asks for a dtype that the task does not support.
     """
     if not task.tested:
         raise TaskError("The task has no test set, on which a study compares LRs: give it one as `test`.")

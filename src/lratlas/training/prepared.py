@@ -49,7 +49,7 @@ class Prepared:
     Attributes:
         name: For titles.
         model: Factory of new modules, called without arguments (see `make_model`).
-        train: Inputs and targets on the host, floating-point numbers in PyTorch's default format.
+        train: Inputs and targets on the host, floating-point numbers in PyTorch's default dtype.
         test: Inputs and targets of the test set, in the same form.
         validation: Inputs and targets of the validation set, if there is one; not part of ``train``.
         singles: Single-feature test sets, inputs [features, n, ...] and targets [features, n].
