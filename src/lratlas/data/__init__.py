@@ -15,13 +15,13 @@ def digits(*, test_share: float = 0.3) -> tuple[tuple["Tensor", "Tensor"], tuple
     Repository, 1998 (doi:10.24432/C50P49), licence CC BY 4.0, as scikit-learn packages it.
 
     Args:
-        test_share: Share of the images that are for testing, above 0 and below 1; alike in every class.
+        test_share: Share of the images in the test set, above 0 and below 1; the same for every class.
 
     Returns:
         Two pairs, each of images as rows of 8x8 pixels in [0, 1] (float32 [n, 64]) and their digits (int64 [n]).
 
     Raises:
-        ValueError: It is no such share, or leaves a part with fewer images than classes.
+        ValueError: The share is out of range, or leaves a set with fewer images than classes.
     """
     from lratlas.data.handwritten import handwritten_digits
 

@@ -1,4 +1,4 @@
-"""Images and labels out of archives, array files and compressed pictures."""
+"""Read images and labels from archives, array files and compressed pictures."""
 
 import io
 import os
@@ -28,15 +28,15 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 )
 ZIP_ERRORS = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged zip file may raise; NotImplementedError, of a version that is not known, is a RuntimeError."""
+"""Errors from damaged zip files; NotImplementedError, for an unknown version, is a RuntimeError."""
 ANNOTATIONS = "val/val_annotations.txt"  # Tiny ImageNet: file name and class, then a box, in columns
 _TEST_FOLDERS = ("test", "val")
-_HIDDEN = (".", "__MACOSX", "Thumbs.db", "desktop.ini")  # how names begin that systems write unasked
+_HIDDEN = (".", "__MACOSX", "Thumbs.db", "desktop.ini")  # prefixes of files that operating systems create
 _TINY_IMAGENET = re.compile(r"(wnids|words)\.txt|train/[^/]+/[^/]+_boxes\.txt|test/images/[^/]+|" + ANNOTATIONS)
-"""What Tiny ImageNet has besides its labelled images."""
+"""Files of Tiny ImageNet other than its labelled images."""
 
 Listing = Mapping[str, str]
-"""File names below train/, test/ or val/ to their names in the folder or zip file."""
+"""Maps file names below train/, test/ or val/ to their names in the folder or zip file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +45,10 @@ class Archive:
 
     Attributes:
         path: The folder or file.
-        files: Names of all files, from the folder that holds train/ downwards, to the names by which they are read.
-        folders: Names of folders, from the same one downwards; those of a zip file only as far as it lists them.
-        read: The content of a file.
-        stamp: Changes whenever the path or a file's size or time of change does.
+        files: Maps file names, relative to the folder that contains train/, to the names to read them by.
+        folders: Names of folders, relative to the same folder; for a zip file, only those that it lists.
+        read: Returns the content of a file.
+        stamp: Changes whenever the path or a file's size or modification time changes.
     """
 
     path: Path
@@ -65,7 +65,7 @@ class Labelled:
     Attributes:
         classes: Names of the classes in alphabetical order.
         train: Names of the training images and their labels, by class and name.
-        test: The same for the test images.
+        test: Names of the test images and their labels, by class and name.
     """
 
     classes: tuple[str, ...]
@@ -75,13 +75,13 @@ class Labelled:
 
 @contextmanager
 def open_archive(path: Path) -> Generator[Archive]:
-    """Open an image folder or a zip file; nothing is unpacked.
+    """Open an image folder or a zip file, without unpacking it.
 
     Args:
         path: The folder or file.
 
     Raises:
-        DataError: It is neither.
+        DataError: The path is neither.
     """
     if path.is_dir():
         names, folders = _walk(path)
@@ -115,11 +115,11 @@ def open_archive(path: Path) -> Generator[Archive]:
 def label_files(archive: Archive) -> Labelled:
     """Sort image files into training and test set and classes.
 
-    Training images lie in train/<class>/, test images in test/<class>/ or val/<class>/, at any depth; or, as in Tiny
-    ImageNet's own layout, in val/images/ with their classes in val/val_annotations.txt.
+    Training images are in train/<class>/, test images in test/<class>/ or val/<class>/, at any depth; or, as in Tiny
+    ImageNet's layout, in val/images/ with their classes in val/val_annotations.txt.
 
     Raises:
-        DataError: A set is empty, an image lies in no class folder, or a class has no training images.
+        DataError: A set is empty, an image is not in a class folder, or a class has no training images.
     """
     train = _by_folder(archive, "train")
     if not train:
@@ -134,9 +134,9 @@ def label_files(archive: Archive) -> Labelled:
 
 
 def describe_skipped(archive: Archive, files: Labelled) -> list[str]:
-    """What is there but is not read: a clause for files and one for class folders without images; none if all is read.
+    """Clauses for files that are not read and for class folders without images; empty if everything is read.
 
-    Hidden files, and what Tiny ImageNet has besides its images, do not count.
+    Hidden files, and files of Tiny ImageNet other than its images, are not reported.
     """
     used = {name for name, _ in chain(files.train, files.test)}
     tiny = ANNOTATIONS in archive.files
@@ -166,7 +166,7 @@ def _stamp(path: Path, name: str) -> str:
 
 
 def _walk(folder: Path) -> tuple[list[str], list[str]]:
-    """The files and the folders below a folder."""
+    """The files and folders below a folder."""
     names, inner = list[str](), list[str]()
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -181,18 +181,18 @@ def _is_hidden(name: str) -> bool:
 
 
 def _top(names: Sequence[str]) -> str:
-    """Where the names are to start: below the one folder in which all files lie, unless that is train."""
+    """The folder that names are relative to: the one folder that contains all files, unless it is train."""
     tops = {name.partition("/")[0] for name in names if not _is_hidden(name)}
     return "" if len(tops) != 1 or "train" in tops else f"{tops.pop()}/"
 
 
 def _from_top(names: Sequence[str], top: str) -> Listing:
-    """The names that are not hidden, without what they all begin with."""
+    """The names of files that are not hidden, without their common prefix."""
     return {name.removeprefix(top): name for name in names if name.startswith(top) and not _is_hidden(name)}
 
 
 def _by_folder(archive: Archive, split: str) -> dict[str, str]:
-    """Images of train, test or val, to the names of their classes."""
+    """Maps the images of train, test or val to the names of their classes."""
     classes: dict[str, str] = {}
     for name in archive.files:
         parts = name.split("/")
@@ -236,17 +236,17 @@ def _sort_classes(classes: Mapping[str, str], label: Mapping[str, int]) -> tuple
 
 
 def read_arrays(path: Path) -> ImageData:
-    """Read images and labels from a file of arrays.
+    """Read images and labels from an array file.
 
-    The file holds ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``: bytes (uint8), [n, H, W],
-    [n, H, W, C] or [n, C, H, W], and whole numbers from 0, [n]. Of the second and the last axis of four, the shorter
-    one is taken for the channels. Classes are named by their labels.
+    The file contains ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``: bytes (uint8), [n, H, W],
+    [n, H, W, C] or [n, C, H, W], and whole numbers from 0, [n]. With four axes, the shorter one of the second and the
+    last axis is the channel axis. The class names are the labels.
 
     Args:
         path: The file, .npz (no pickled objects) or .safetensors.
 
     Raises:
-        DataError: It cannot be read, lacks an array, or the arrays do not fit together.
+        DataError: The file cannot be read, lacks an array, or has arrays that do not match.
     """
     arrays = _npz(path) if path.suffix.lower() == ".npz" else _safetensors(path)
     labels = {split: _labels(arrays[f"{split}_labels"], f"{path}, {split}_labels") for split in ("train", "test")}
@@ -269,7 +269,7 @@ def _npz(path: Path) -> Mapping[str, Tensor]:
                 raise DataError(f"{path} is a single array; an .npz file with {', '.join(NAMES)} is needed.")
             _check_names(path, file.files)
             return {name: torch.from_numpy(np.ascontiguousarray(file[name])) for name in NAMES}
-    except (*ZIP_ERRORS, TypeError, MemoryError) as error:  # of a header that speaks of more than there is
+    except (*ZIP_ERRORS, TypeError, MemoryError) as error:  # from a header that promises more data than there is
         raise _unreadable(path, error) from error
 
 
@@ -304,7 +304,7 @@ def _labels(labels: Tensor, where: str) -> Tensor:
 
 
 def _images(images: Tensor, where: str) -> Tensor:
-    """Images as [n, C, H, W]."""
+    """Convert images to [n, C, H, W]."""
     if images.dim() == 3:
         return images.unsqueeze(1)
     if images.dim() != 4:
@@ -319,20 +319,20 @@ def _images(images: Tensor, where: str) -> Tensor:
 
 
 _GREY = frozenset({"1", "L", "LA"})
-_MODES = _GREY | {"P", "RGB", "RGBA", "CMYK", "YCbCr"}  # eight bits a channel
+_MODES = _GREY | {"P", "RGB", "RGBA", "CMYK", "YCbCr"}  # eight bits per channel
 
 
 def read_image_files(path: Path, *, title: str) -> ImageData:
-    """Read an image folder or a zip file, decoding its images if that was not done before.
+    """Read an image folder or a zip file; decoded images are cached.
 
-    Images are grey if all are, and RGB otherwise; transparency is dropped.
+    Images are grey if all of them are, otherwise RGB; transparency is dropped.
 
     Args:
         path: The folder or zip file, see `lratlas.data.archives.label_files` for its layout.
         title: Name of the result.
 
     Raises:
-        DataError: The layout is another one, an image cannot be decoded, or one differs from the others in size.
+        DataError: The layout is unknown, an image cannot be decoded, or its size differs from the others.
     """
     with open_archive(path) as archive:
         if unread := describe_skipped(archive, label_files(archive)):
@@ -355,7 +355,7 @@ def _decode_images(archive: Archive, title: str) -> ImageData:
 
 
 def _pixels(archive: Archive, names: Sequence[str]) -> NDArray[np.uint8]:
-    """All images, [n, 1, H, W] if they are grey, else [n, 3, H, W]."""
+    """All images, [n, 1, H, W] if all are grey, else [n, 3, H, W]."""
     first, grey = _decode(archive, names[0])
     pixels = np.empty((len(names), 3, *first.shape[:2]), np.uint8)
     for row, name in enumerate(names):
@@ -371,7 +371,7 @@ def _pixels(archive: Archive, names: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def _decode(archive: Archive, name: str) -> tuple[NDArray[np.uint8], bool]:
-    """An image as RGB, [H, W, 3], and whether it has no colour."""
+    """An image as RGB, [H, W, 3], and whether it is grey."""
     from PIL import Image
 
     try:
@@ -379,7 +379,7 @@ def _decode(archive: Archive, name: str) -> tuple[NDArray[np.uint8], bool]:
             mode = image.mode
             if mode in _MODES:
                 return np.asarray(image.convert("RGB")), mode in _GREY
-    except Exception as error:  # damaged files make decoders fail in many ways
+    except Exception as error:  # damaged files cause many kinds of decoder errors
         raise DataError(f"{archive.path}: image {name} cannot be decoded ({_reason(error)}).") from error
     raise DataError(f"{archive.path}: image {name} is of mode {mode}; it must have 8 bits a channel.")
 

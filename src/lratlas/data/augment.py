@@ -1,4 +1,4 @@
-"""Augmentation of images in memory: what is drawn for an epoch, and how a batch is changed by it."""
+"""Augmentation of images in memory: random draws for an epoch, and their application to a batch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ Draws = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """A way to change training images at random, made by `crop_and_flip`, `randaugment` or `then`.
+    """A random change of training images, made by `crop_and_flip`, `randaugment` or `then`.
 
-    What is random is drawn for all samples of an epoch at once and kept apart from its use, so that an epoch can be
-    replayed, and a sample is changed in the same way in whatever batch it comes.
+    Random numbers are drawn for all samples of an epoch at once, separate from their application, so that an epoch can
+    be replayed and a sample changes in the same way in any batch.
 
     Attributes:
-        name: What it does, with all settings; part of a run's identity.
-        draws: Called with a generator and a number of samples n, the random numbers of an epoch: tensors [n, ...].
-        apply: Called with images, uint8 [n, C, H, W], and the draws of these samples, the changed images: uint8, of
-            the same shape, new. Sample i depends on image i and row i alone. Runs where the images are.
+        name: A description with all settings; part of a run's identity.
+        draws: Called with a generator and a number of samples n; returns an epoch's random numbers: tensors [n, ...].
+        apply: Called with images, uint8 [n, C, H, W], and the draws of these samples; returns new images: uint8, of the
+            same shape. Sample i only depends on image i and row i. Runs on the device of the images.
     """
 
     name: str
@@ -55,7 +55,7 @@ def crop_and_flip(*, padding: int = 4, flip: bool = True) -> Augmentation:
 
 
 def then(*parts: Augmentation) -> Augmentation:
-    """The augmentations one after the other, each with draws of its own; with none of them, images stay as they are."""
+    """Apply augmentations in sequence, each with separate draws; without any, images stay unchanged."""
     return Augmentation(
         name="then(" + ",".join(part.name for part in parts) + ")",
         draws=partial(_draw_parts, parts=parts),
@@ -64,7 +64,7 @@ def then(*parts: Augmentation) -> Augmentation:
 
 
 def check_images(images: Tensor) -> None:
-    """Refuse what no augmentation can change.
+    """Refuse images that no augmentation supports.
 
     Raises:
         TaskError: The images are not uint8 [n, C, H, W].
@@ -90,7 +90,7 @@ def _crop(images: Tensor, draws: Mapping[str, Tensor], *, padding: int) -> Tenso
     columns = torch.arange(width, device=device)
     columns = corner[:, 1:] + torch.where(flip[:, None], columns.flip(0), columns)
     samples = torch.arange(len(images), device=device)[:, None, None]
-    # Indexed with the channels last, one copy moves all of a pixel.
+    # With the channels last, indexing moves all channels of a pixel in one copy.
     padded = pad(images, [padding] * 4).permute(0, 2, 3, 1)
     return padded[samples, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 

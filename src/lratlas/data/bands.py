@@ -1,4 +1,4 @@
-"""Fourier bands of images: which frequency belongs to which band, and images with only some of the bands."""
+"""Fourier bands of images: the band of each frequency, and images with only some of the bands."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ from lratlas.errors import TaskError
 def band_index(height: int, width: int) -> Tensor:
     """The band |k| + |l| of every frequency of an image, int64 [height, width], in the order of `torch.fft.fft2`.
 
-    k and l are signed whole frequencies, from -(n // 2) to (n - 1) // 2 cycles along a side of n pixels, so that band
-    0 is the mean of the image (paper, Fourier bands).
+    k and l are signed whole frequencies, from -(n // 2) to (n - 1) // 2 cycles along a side of n pixels, so band 0 is
+    the mean of the image (paper, Fourier bands).
 
     >>> band_index(4, 3).tolist()
     [[0, 1, 1], [1, 2, 2], [2, 3, 3], [1, 2, 2]]
@@ -27,10 +27,10 @@ def band_index(height: int, width: int) -> Tensor:
 
 
 def keep_band(images: Tensor, low: int, high: int, *, kept: bool = True) -> Tensor:
-    """Images with only the bands ``low`` to ``high``, both included, or with all but these.
+    """Images with only the bands ``low`` to ``high``, including both ends, or with all other bands.
 
-    The part of the frequencies that is left is transformed back; since |k| + |l| is the same for a frequency and its
-    mirror image, the result is real. Where the images are normalised, the mean of the data set lives in band 0 alone.
+    The remaining frequencies are transformed back; since |k| + |l| is equal for a frequency and its mirror image, the
+    result is real. For normalised images, the mean of the data set is only in band 0.
 
     Args:
         images: Floating-point images [..., H, W].
@@ -39,7 +39,7 @@ def keep_band(images: Tensor, low: int, high: int, *, kept: bool = True) -> Tens
         kept: True to keep these bands and drop the others, False to drop these.
 
     Returns:
-        The filtered images, of the same shape and dtype; computed in float32 or, for float64 images, in float64.
+        The filtered images, of the same shape and dtype; computed in float64 for float64 images, otherwise in float32.
 
     Raises:
         TaskError: The images are not floating-point, or the bands are out of range.
@@ -53,7 +53,7 @@ def keep_band(images: Tensor, low: int, high: int, *, kept: bool = True) -> Tens
     highest = bands_of((height, width))
     if high > highest:
         raise TaskError(f"Images of {height} x {width} pixels have the bands 0 to {highest}, not {low} to {high}.")
-    # Of real images rfft2 holds the frequencies l >= 0, which come first.
+    # For real images, rfft2 returns the frequencies l >= 0, which come first.
     bands = band_index(height, width)[:, : width // 2 + 1]
     mask = (((bands >= low) & (bands <= high)) == kept).to(images.device)
     wide = images if images.dtype == torch.float64 else images.float()
@@ -63,12 +63,12 @@ def keep_band(images: Tensor, low: int, high: int, *, kept: bool = True) -> Tens
 
 @dataclass(frozen=True, kw_only=True)
 class FilterBands:
-    """Training on filtered images: called on normalised floating-point images [n, C, H, W], it filters them.
+    """A filter for training on some bands: called on normalised floating-point images [n, C, H, W], it filters them.
 
     Attributes:
         low: Lowest band.
         high: Highest band, included.
-        kept: True to train on these bands alone, False on all but these.
+        kept: True to train only on these bands, False on all others.
 
     Raises:
         TaskError: The bands are out of range.
@@ -87,7 +87,7 @@ class FilterBands:
 
     @property
     def name(self) -> str:
-        """The filter with its settings, part of a run's identity."""
+        """The name of the filter with its settings, part of a run's identity."""
         return f"filter_bands(low={self.low},high={self.high},kept={str(self.kept).lower()})"
 
 

@@ -1,4 +1,4 @@
-"""Images that take long to read or decode, stored in one file for the next time."""
+"""A cache of images that take long to read or decode, in one file each."""
 
 import hashlib
 import json
@@ -15,20 +15,20 @@ from lratlas.data.images import NAMES, ImageData
 from lratlas.errors import DataError
 from lratlas.paths import cache_folder
 
-_FORMAT = "2"  # of the file; another number makes all of them anew
+_FORMAT = "2"  # of the file; another number invalidates all cached files
 
 
 def load_or_make(make: Callable[[], ImageData], *, title: str, stem: str, stamp: str) -> ImageData:
-    """What was kept of an earlier time; if that is not there or is damaged, it is made and kept.
+    """Load the images from the cache; if they are missing or damaged, make and cache them.
 
     Args:
         make: Reads or decodes the images.
         title: Name of the result.
-        stem: How the name of the file begins.
-        stamp: What the images depend on; another one makes them anew.
+        stem: Prefix of the file's name.
+        stamp: Identifies the inputs of the images; another stamp invalidates the file.
 
     Raises:
-        DataError: As ``make`` raises it.
+        DataError: Raised by ``make``.
     """
     path = cache_folder() / f"{stem}-{_hash(_FORMAT.encode(), stamp.encode())[:16]}.safetensors"
     data = _read_cached(path, title)
@@ -39,7 +39,7 @@ def load_or_make(make: Callable[[], ImageData], *, title: str, stem: str, stamp:
 
 
 def _write(path: Path, data: ImageData) -> None:
-    """Write the file, whole or not at all; without it, the images are only made again."""
+    """Write the file atomically; if this fails, the images are made again next time."""
     tensors = {name: tensor.contiguous() for name, tensor in zip(NAMES, (*data.train, *data.test), strict=True)}
     classes = json.dumps(data.classes)
     metadata = {"classes": classes, "checksum": _checksum(tensors, classes)}
@@ -47,7 +47,7 @@ def _write(path: Path, data: ImageData) -> None:
     try:
         with suppress(OSError, SafetensorError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(save(tensors, metadata))  # save_file makes a file that only its owner can read
+            temporary.write_bytes(save(tensors, metadata))  # save_file would create a file that only its owner can read
             temporary.replace(path)
     finally:
         with suppress(OSError):

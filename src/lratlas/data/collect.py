@@ -1,4 +1,4 @@
-"""A user's data as tensors: arrays, frames, data sets and loaders, read into memory once and never changed."""
+"""Convert a user's data to tensors: arrays, frames, data sets and loaders, read into memory once and never changed."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,26 +30,26 @@ from lratlas.rng import seed_generators
 
 Pair = tuple[Parts, Parts]
 TARGETS = ("labels", "label", "targets", "target", "y")
-"""The keys under which a data set of dictionaries may hold its targets."""
+"""The accepted keys for the targets in a data set of dictionaries."""
 
-_MOST_SAMPLES = 2**20  # of a stream that does not say how long it is
+_MOST_SAMPLES = 2**20  # of a stream without a length
 _SHARE_OF_MEMORY = 0.5
-_AGAIN = 32  # samples read twice, to see whether a data set draws random numbers
-_SECONDS = 1.0  # for each of the two readings
+_AGAIN = 32  # number of samples to read twice, to detect a data set that draws random numbers
+_SECONDS = 1.0  # time limit for each of the two readings
 
 
 def pair_of(name: str, given: Any, *, whole: bool = False) -> Pair:
-    """Inputs and targets as tensors with a row per sample; floating-point numbers in PyTorch's default format.
+    """Inputs and targets as tensors with a row per sample; floating-point numbers in PyTorch's default dtype.
 
     Args:
-        name: What the data are, for messages.
+        name: The name of the data, for messages.
         given: A pair of inputs and targets, each an array, tensor or frame, or a tuple or dictionary of them; or a
             dictionary of inputs with the targets under one of `TARGETS`; or a map-style data set or a
             `torch.utils.data.DataLoader`, which is read into memory.
-        whole: Whether inputs given as dictionaries keep their targets too, for models that compute the loss.
+        whole: Whether inputs given as dictionaries keep their targets, for models that compute the loss.
 
     Raises:
-        TaskError: The data are none of these, do not fit into memory, or their numbers cannot be used.
+        TaskError: The data have another form, do not fit in memory, or contain unsupported numbers.
     """
     if isinstance(given, DataLoader) or _is_data_set(given):
         x, y = _read_samples(name, given, whole=whole)
@@ -65,7 +65,7 @@ def pair_of(name: str, given: Any, *, whole: bool = False) -> Pair:
     counts = {len(part) if part.dim() else 0 for part in leaves((x, y))}
     if len(counts) != 1 or not max(counts):
         raise TaskError(f"{name}: {shapes(x)} inputs and {shapes(y)} targets; both need the same n > 0 rows.")
-    # Float64 arrays are common where float32 is meant; models are made in the default type.
+    # Float64 arrays are common by accident; models use the default dtype.
     kind = torch.get_default_dtype()
     x, y = floats_to(x, kind), floats_to(each(labels_of, y), kind)
     if whole and isinstance(x, dict):
@@ -106,8 +106,8 @@ def _is_data_set(given: Any) -> bool:
 
 
 def _read_samples(name: str, given: Any, *, whole: bool) -> Pair:
-    """All samples of a data set or loader, in order; drawn from without touching a global generator."""
-    with seed_generators(0):  # the same data again for the same study, whatever a data set draws
+    """Read all samples of a data set or loader, in order, without changing the global random generators."""
+    with seed_generators(0):  # equal data for equal studies, whatever a data set draws
         parts = [_split(name, batch, whole=whole) for batch in _batches(name, given)]
     try:
         x, y = (_join_batches([part[at] for part in parts]) for at in (0, 1))
@@ -130,7 +130,7 @@ def _join_batches(parts: Sequence[Parts]) -> Parts:
 
 
 def _batches(name: str, given: Any) -> Iterator[Any]:
-    """Collated batches of all samples, with a progress bar, and a refusal before memory is full."""
+    """Collated batches of all samples, with a progress bar; refuses to continue before memory is full."""
     data, collate, size = given, default_collate, 1
     if isinstance(given, DataLoader):
         loader = cast("DataLoader[Any]", given)
@@ -145,7 +145,7 @@ def _batches(name: str, given: Any) -> Iterator[Any]:
         raise TaskError(f"{name}: the data set is empty.")
     if total is not None:
         _check_repeatable(name, data, total, batches_of)
-        # A data set that makes its batches itself does not say how many samples there are.
+        # A data set that returns batches does not have a known number of samples.
         yield from _limit_batches(name, batches_of(_items(name, data, range(total))), total if size else None)
         return
     first: list[Any] = []
@@ -154,7 +154,7 @@ def _batches(name: str, given: Any) -> Iterator[Any]:
 
 
 def _note_first(items: Iterable[Any], first: list[Any]) -> Iterator[Any]:
-    """The items, the first of which are noted."""
+    """Yield the items, and store the first ones."""
     for item in items:
         if len(first) < _AGAIN:
             first.append(item)
@@ -164,7 +164,7 @@ def _note_first(items: Iterable[Any], first: list[Any]) -> Iterator[Any]:
 def _collate_batches(
     name: str, items: Iterable[Any], collate: Callable[[list[Any]], Any], size: int | None
 ) -> Iterator[Any]:
-    """Batches of plain tensors; a size of None for items that are batches already."""
+    """Batches of plain tensors; ``size`` is None if the items already are batches."""
     if size is None:
         yield from (tree_map(partial(_plain, name), item) for item in items)
         return
@@ -187,7 +187,7 @@ def _collate(name: str, items: list[Any], collate: Callable[[list[Any]], Any]) -
 
 
 def _sample(name: str, value: Any) -> Any:
-    """A sample as PyTorch puts samples together, its arrays and lists of numbers as tensors."""
+    """A sample ready for PyTorch's collation: arrays and lists of numbers become tensors."""
     if isinstance(value, Mapping):
         return {key: _part(name, part) for key, part in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, tuple | list):
@@ -211,7 +211,7 @@ def _part(name: str, value: Any) -> Any:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A tensor, array or number of NumPy's in a sample or batch as a plain tensor; all else as it is."""
+    """Convert a tensor, array or NumPy number in a sample or batch to a plain tensor; return other values unchanged."""
     is_text = isinstance(value, str | bytes)
     if is_text or not (isinstance(value, Tensor | np.ndarray | np.generic) or is_image(value)):
         return value
@@ -222,7 +222,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _items(name: str, data: Any, places: Iterable[int] | None = None) -> Iterator[Any]:
-    """Samples at some places; without places, those of a stream."""
+    """Samples at the given indices, or those of a stream if there are none."""
     at = 0
     try:
         if places is None:
@@ -254,7 +254,7 @@ def _limit_batches(name: str, batches: Iterable[Any], total: int | None) -> Iter
 
 
 def _check_memory(name: str, taken: int, seen: int, total: int | None, free: float) -> None:
-    """Refuse data that need more memory than there is, as far as the samples read so far tell."""
+    """Refuse data that need more memory than is free, extrapolated from the samples read so far."""
     expected = taken / seen * total if total else taken
     if expected > free:
         need = f"about {expected / 2**30:.1f} GiB" if total else f"more than {taken / 2**30:.1f} GiB"
@@ -267,7 +267,7 @@ def _check_memory(name: str, taken: int, seen: int, total: int | None, free: flo
 
 
 def _check_sampler(name: str, loader: "DataLoader[Any]") -> None:
-    """Training draws its own batches: a loader whose sampler does anything else is another training."""
+    """Refuse a loader whose sampler changes the training: training draws its own batches."""
     sampler: Any = loader.sampler
     if loader.batch_size is None and loader.batch_sampler is not None:
         sampler = loader.batch_sampler
@@ -291,7 +291,7 @@ Batched = Callable[[Iterable[Any]], Iterator[Any]]
 
 
 def _check_repeatable(name: str, data: Any, total: int, batches_of: Batched) -> None:
-    """Refuse a data set that gives a sample differently each time: read once, its augmentation would be frozen."""
+    """Refuse a data set that returns different samples each time: reading it once would freeze its augmentation."""
     places = [*dict.fromkeys(np.linspace(0, total - 1, min(_AGAIN, total)).astype(int).tolist())]
     free = _SHARE_OF_MEMORY * psutil.virtual_memory().available
     first: list[Any] = []
@@ -306,7 +306,7 @@ def _check_repeatable(name: str, data: Any, total: int, batches_of: Batched) -> 
 
 
 def _check_again(name: str, data: Any, first: list[Any], batches_of: Batched) -> None:
-    """The same of a stream that has been read, if it can be read again."""
+    """Compare the first samples of a stream that has been read, if it can be read again."""
     with seed_generators(1):
         second = [*_in_time(islice(_items(name, data), len(first)))]
     if second:
@@ -317,7 +317,7 @@ def _check_again(name: str, data: Any, first: list[Any], batches_of: Batched) ->
 
 
 def _in_time(items: Iterable[Any]) -> Iterator[Any]:
-    """At least one item, and no more once some time has passed."""
+    """Yield at least one item, and stop after a time limit."""
     start = time.monotonic()
     for item in items:
         yield item
@@ -335,7 +335,7 @@ def _compare(name: str, first: Iterable[Any], second: Iterable[Any]) -> None:
 
 
 def _values(leaf: Any) -> Tensor:
-    """What can be compared of part of a batch, as a tensor."""
+    """The comparable values of a part of a batch, as a tensor."""
     if isinstance(leaf, bool | int | float):
         return torch.as_tensor(leaf)
     return leaf if isinstance(leaf, Tensor) else torch.zeros(0)

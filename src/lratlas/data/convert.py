@@ -1,4 +1,4 @@
-"""A user's numbers as tensors: arrays, lists, frames and columns of any type; what is no number is named."""
+"""Convert a user's numbers to tensors: arrays, lists, frames and columns of any type; other values are reported."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -12,18 +12,18 @@ from lratlas.errors import TaskError, first_line
 
 
 def labels_of(part: Tensor) -> Tensor:
-    """Targets as losses take them: booleans and whole numbers become int64; large masks of bytes stay bytes."""
+    """Convert targets for losses: booleans and whole numbers become int64; large byte masks stay bytes."""
     is_mask = part.dtype == torch.uint8 and part.dim() > 1
     return part if part.is_floating_point() or part.is_complex() or is_mask else part.long()
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a number of Python's or NumPy's, booleans included."""
+    """Whether a value is a number of Python or NumPy, including booleans."""
     return isinstance(value, bool | int | float | np.bool_ | np.number)
 
 
 def tensor_of(name: str, given: Any, what: str) -> Tensor:
-    """A tensor on the host that may share its memory with what was given, which nobody writes to."""
+    """A tensor on the host that may share memory with the given data; it is never written to."""
     try:
         tensor = from_any(given)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
@@ -31,16 +31,16 @@ def tensor_of(name: str, given: Any, what: str) -> Tensor:
             f"{name} must hold tensors, arrays or frames of numbers; the {what} are {type(given).__name__}:"
             f" {first_line(error).rstrip('.')}."
         ) from error
-    # Columns of booleans, such as pandas.get_dummies makes, are features.
+    # Boolean columns, for example from pandas.get_dummies, are features.
     is_frame = hasattr(given, "to_numpy") and what.startswith("inputs")
     return tensor.to(torch.get_default_dtype()) if is_frame and tensor.dtype == torch.bool else tensor
 
 
 def from_any(given: Any) -> Tensor:
-    """Numbers of any kind as a tensor.
+    """Convert numbers of any kind to a tensor.
 
     Raises:
-        ValueError: It holds something else, or cannot be used as it is; the message ends "the ... are X: ".
+        ValueError: The data contain other values, or are not supported; the message ends "the ... are X: ".
     """
     if isinstance(given, Tensor):
         return _from_tensor(given)
@@ -56,7 +56,7 @@ def from_any(given: Any) -> Tensor:
 
 
 def _from_tensor(given: Tensor) -> Tensor:
-    """A plain tensor on the host, without a gradient and of a type that PyTorch computes with."""
+    """A plain tensor on the host, without a gradient and of a dtype that PyTorch computes with."""
     if given.layout != torch.strided or given.is_nested:
         raise ValueError("nested; pad it to one shape" if given.is_nested else "sparse; pass .to_dense()")
     if given.is_quantized:
@@ -67,7 +67,7 @@ def _from_tensor(given: Tensor) -> Tensor:
     tensor = tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
     if tensor.dtype == torch.uint64 and tensor.numel() and int(tensor.view(torch.int64).min()) < 0:
         raise ValueError("unsigned numbers of 2^63 or more")
-    # PyTorch can store the first three, and does next to nothing else with them.
+    # PyTorch can store the first three dtypes but supports almost no operations on them.
     wider = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
     is_byte_float = tensor.is_floating_point() and tensor.element_size() == 1
     return tensor.float() if is_byte_float else tensor.to(wider.get(tensor.dtype, tensor.dtype))
@@ -83,13 +83,13 @@ def _from_list(given: Sequence[Any]) -> Tensor:
             raise ValueError("tensors of different shapes or types; pad them to one shape") from error
     try:
         array = np.array(given)
-    except ValueError as error:  # NumPy's message is about its arrays' elements
+    except ValueError as error:  # NumPy's message is about array elements
         raise ValueError("items of different shapes; pad them to one shape") from error
     return _from_array(array)
 
 
 def _from_array(array: Any) -> Tensor:
-    """An array's numbers; the memory is shared where PyTorch can use it and write to it."""
+    """Convert an array, sharing its memory if PyTorch can use it and write to it."""
     if isinstance(array, np.ma.MaskedArray):
         if np.ma.is_masked(array):
             raise ValueError("masked; fill the masked values, or leave these samples out")
@@ -108,7 +108,7 @@ def _from_array(array: Any) -> Tensor:
 
 
 def _from_objects(array: Any) -> Any:
-    """The numbers of an array of Python objects."""
+    """The numbers in an array of Python objects."""
     items = array.ravel().tolist()
     if all(isinstance(item, np.ndarray) for item in items):
         if len({item.shape for item in items}) > 1:
@@ -136,7 +136,7 @@ _ODD = {
 
 
 def is_image(value: object) -> bool:
-    """Whether a value is an image of Pillow's, which is no array yet."""
+    """Whether a value is a Pillow image, which is not converted to an array yet."""
     return type(value).__module__.startswith("PIL.")
 
 
@@ -154,7 +154,7 @@ def _from_frame(frame: Any) -> Any:
     if odd:
         raise ValueError(odd[0] + (f" ({len(odd)} such columns)" if odd[1:] else ""))
     kinds = {array.dtype for array in made.values()}
-    # One type for all, as the frame itself has it where it can: so that floats stay float32.
+    # One dtype for all columns, the frame's own if possible, so that floats stay float32.
     return np.asarray(frame.to_numpy()) if len(kinds) == 1 else np.stack([*made.values()], 1)
 
 

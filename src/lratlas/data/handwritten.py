@@ -1,7 +1,7 @@
 """The handwritten digits that come with the package, in ``digits.npz``.
 
 Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998
-(doi:10.24432/C50P49), licence CC BY 4.0: its test set, in the order in which scikit-learn packages it.
+(doi:10.24432/C50P49), licence CC BY 4.0: its test set, in the order of scikit-learn's package.
 """
 
 import math
@@ -19,13 +19,13 @@ _CLASSES = 10
 
 
 def handwritten_digits(test_share: float) -> ImageData:
-    """The 1,797 images of 8x8 pixels with values up to 16, split the same way every time and alike in every class.
+    """The 1,797 images of 8x8 pixels with values up to 16, in a fixed split that is stratified by class.
 
     Args:
-        test_share: Share of the images that are for testing, above 0 and below 1.
+        test_share: Share of the images in the test set, above 0 and below 1.
 
     Raises:
-        ValueError: It is no such share, or leaves a part with fewer images than classes.
+        ValueError: The share is out of range, or leaves a set with fewer images than classes.
     """
     if not 0 < test_share < 1:
         raise ValueError(f"test_share is {test_share}; it must lie above 0 and below 1")
@@ -46,11 +46,11 @@ def handwritten_digits(test_share: float) -> ImageData:
 def _split(
     labels: NDArray[np.int64], test_size: int, *, random_state: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows for training and for testing: those of scikit-learn's ``train_test_split(…, stratify=labels)``."""
+    """Rows for training and for testing, equal to scikit-learn's ``train_test_split(…, stratify=labels)``."""
     rng = np.random.RandomState(random_state)  # the generator of scikit-learn
     counts = np.bincount(labels)
     trained = _apportion(counts, len(labels) - test_size, rng)
-    _apportion(counts - trained, test_size, rng)  # the rest; it draws from the generator
+    _apportion(counts - trained, test_size, rng)  # the remaining samples; the call draws from the generator
     rows = [np.flatnonzero(labels == label)[rng.permutation(count)] for label, count in enumerate(counts)]
     train = [each[:count] for each, count in zip(rows, trained, strict=True)]
     test = [each[count:] for each, count in zip(rows, trained, strict=True)]
@@ -58,7 +58,7 @@ def _split(
 
 
 def _apportion(counts: NDArray[np.int64], size: int, rng: np.random.RandomState) -> NDArray[np.int64]:
-    """How many of ``size`` samples each class gets: its share, rounded by largest remainders, ties by lot."""
+    """Number of samples per class out of ``size``: its share, rounded by largest remainders, ties broken at random."""
     shares = counts / counts.sum() * size
     given = np.floor(shares)
     remainders = shares - given

@@ -1,4 +1,4 @@
-"""Images of classes as bytes, with their labels, and subsets of them."""
+"""Labelled images as bytes, and subsets of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ Pair = tuple[Tensor, Tensor]
 
 LEVELS = 256
 _CHUNK = 4096  # images counted at a time
-_NAMED = 3  # of many
+_NAMED = 3  # number of names to show
 
 
 NAMES = ("train_images", "train_labels", "test_images", "test_labels")
@@ -28,11 +28,11 @@ class ImageData:
     Attributes:
         name: Title, for captions.
         train: Images, uint8 [n, C, H, W], and labels from 0, int64 [n].
-        test: The same for the test set; images of the same size.
+        test: Images and labels of the test set; the images have the same size.
         classes: Names of the classes, in the order of their labels.
 
     Raises:
-        DataError: Types, shapes, counts or labels do not fit together.
+        DataError: Types, shapes, counts or labels do not match.
     """
 
     name: str
@@ -49,16 +49,16 @@ class ImageData:
 
 
 def check_pair(images: Tensor, labels: Tensor, *, classes: int, where: str) -> None:
-    """Check images and labels of one split.
+    """Check the images and labels of one split.
 
     Args:
-        images: Should be uint8, [n, C, H, W].
-        labels: Should be int64, [n], from 0 to ``classes`` - 1.
+        images: Must be uint8, [n, C, H, W].
+        labels: Must be int64, [n], from 0 to ``classes`` - 1.
         classes: Number of classes.
-        where: How the message begins, for example the file.
+        where: Start of the message, for example the file.
 
     Raises:
-        DataError: One of these does not hold.
+        DataError: A condition is violated.
     """
     if images.dtype != torch.uint8 or images.dim() != 4 or not images.numel():
         raise DataError(f"{where}: images are {images.dtype} {tuple(images.shape)}; they must be uint8 [n, C, H, W].")
@@ -78,7 +78,7 @@ def check_pair(images: Tensor, labels: Tensor, *, classes: int, where: str) -> N
 
 
 def missing_classes(data: ImageData) -> list[str]:
-    """For each split that lacks some of the classes, a clause that says how many and names the first."""
+    """For each split that lacks some classes, a clause with their number and the first names."""
     found = list[str]()
     for split, (_, labels) in (("training", data.train), ("test", data.test)):
         counts = torch.bincount(labels, minlength=len(data.classes)).tolist()
@@ -92,7 +92,7 @@ def missing_classes(data: ImageData) -> list[str]:
 
 
 def first_names(names: Sequence[str]) -> str:
-    """The first few of many names, and how many more there are."""
+    """The first few of many names, and the number of further ones."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
@@ -100,7 +100,7 @@ def first_names(names: Sequence[str]) -> str:
 def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel over all images and pixels.
 
-    Levels are counted in whole numbers, so that neither depends on the order or the number of images.
+    Levels are counted as whole numbers, so the result does not depend on the order or the number of images.
 
     Args:
         images: Bytes, uint8 [n, C, H, W].
@@ -121,11 +121,11 @@ def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class Normalise:
-    """From bytes to numbers around 0: ``(x / 255 - mean) / std`` for each channel, on the device of ``x``.
+    """Normalise bytes to numbers around 0: ``(x / 255 - mean) / std`` for each channel, on the device of ``x``.
 
     Attributes:
-        mean: What is subtracted from each channel's values in [0, 1].
-        std: What they are divided by then.
+        mean: Subtracted from each channel's values in [0, 1].
+        std: Divides the difference.
 
     Raises:
         DataError: The two differ in length, or a divisor is not above 0.
@@ -147,10 +147,10 @@ class Normalise:
             images: Bytes, uint8 [n, C, H, W].
 
         Returns:
-            Numbers of PyTorch's default type, [n, C, H, W], on the same device.
+            Numbers of PyTorch's default dtype, [n, C, H, W], on the same device.
 
         Raises:
-            DataError: The number of channels is another one.
+            DataError: The number of channels does not match.
         """
         if images.shape[-3] != len(self.mean):
             raise DataError(
@@ -158,7 +158,7 @@ class Normalise:
             )
         values = images.to(torch.get_default_dtype())
         top = LEVELS - 1
-        # Plain numbers, not small tensors: nothing is copied to the device.
+        # Plain numbers instead of small tensors: nothing is copied to the device.
         channels = [
             (channel - top * mean) / (top * std)
             for channel, mean, std in zip(values.unbind(-3), self.mean, self.std, strict=True)
@@ -176,25 +176,25 @@ def subset(
     pixels: int | None = None,
     seed: int = 0,
 ) -> ImageData:
-    """Take a part of a data set, the same one for the same seed.
+    """Select a part of a data set; the same seed gives the same part.
 
-    Subsets are stratified: class counts differ by at most one, as far as each class has enough images. A smaller one
-    is contained in a larger one of the same seed and classes. Images stay in their order.
+    Subsets are stratified: class counts differ by at most one, as far as each class has enough images. For equal seed
+    and classes, a larger subset contains a smaller one. Images stay in order.
 
     Args:
         data: The whole data set.
-        images: Training images to take; all if None.
-        test_images: Test images to take; all if None.
-        classes: Labels or names of the classes to take, all if None. They are labelled anew from 0, in the order of
-            their old labels.
-        corruption: Share of the training images taken whose label is replaced by that of another class, each other
-            class being equally likely; test labels stay right. A larger share changes the same images and more.
-        pixels: Height and width that all images are reduced to, each pixel the mean of those it covers (rounded);
-            as they are if None.
-        seed: Which images and which wrong labels.
+        images: Number of training images; all if None.
+        test_images: Number of test images; all if None.
+        classes: Labels or names of the classes, all if None. They are relabelled from 0, in the order of their old
+            labels.
+        corruption: Share of the selected training images whose label is replaced by that of another class, each other
+            class being equally likely; test labels stay correct. A larger share changes the same images and more.
+        pixels: New height and width of all images, each pixel the mean of those it covers (rounded); None to keep the
+            size.
+        seed: Determines the images and the wrong labels.
 
     Raises:
-        DataError: There are not so many images, no such class, the share is not in [0, 1], or the images are smaller
+        DataError: There are too few images, a class is unknown, the share is not in [0, 1], or the images are smaller
             than ``pixels``.
     """
     labels = list(range(len(data.classes))) if classes is None else _labels(data, classes)
@@ -209,7 +209,7 @@ def subset(
 
 
 def _labels(data: ImageData, wanted: Sequence[int | str]) -> list[int]:
-    """Old labels of the wanted classes, in ascending order."""
+    """Old labels of the requested classes, in ascending order."""
     found: set[int] = set()
     for name in wanted:
         label = data.classes.index(name) if name in data.classes else name
@@ -225,7 +225,7 @@ def _labels(data: ImageData, wanted: Sequence[int | str]) -> list[int]:
 
 
 def _select_images(pair: Pair, labels: list[int], count: int | None, seed: int, split: str) -> Pair:
-    """The images of these classes, or as many as asked of them, in their order."""
+    """The images of these classes, or the requested number of them, in their original order."""
     order = _stratify(pair[1], seed, split)
     order = order[torch.isin(pair[1][order], torch.tensor(labels))]
     wanted = len(order) if count is None else count

@@ -1,4 +1,4 @@
-"""Inputs and targets as a model and a loss take them: a tensor, or a tuple or dictionary of tensors."""
+"""Inputs and targets for a model and a loss: a tensor, or a tuple or dictionary of tensors."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
@@ -7,18 +7,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-# A union of the three would have to be taken apart again at every use.
+# Every use of a union of the three would have to narrow it.
 Parts: TypeAlias = Any
-"""A batch, a data set, or part of one: a tensor, or a tuple or dictionary of tensors with the same leading axes."""
+"""A batch, a data set, or a part of one: a tensor, or a tuple or dictionary of tensors with equal leading axes."""
 
 
 def each(function: Callable[[Tensor], Tensor], parts: Parts) -> Parts:
-    """The same structure with ``function`` applied to every tensor."""
+    """Apply ``function`` to every tensor and keep the structure."""
     return tree_map(function, parts)
 
 
 def copy_tensors(value: Any) -> Any:
-    """Any structure with copies of its tensors, and all else as it is."""
+    """Copy the tensors of any structure; other values are returned unchanged."""
 
     def copy_leaf(leaf: Any) -> Any:
         return leaf.clone() if isinstance(leaf, Tensor) else leaf
@@ -27,7 +27,7 @@ def copy_tensors(value: Any) -> Any:
 
 
 def leaves(parts: object) -> list[Tensor]:
-    """The tensors of any structure of tuples, lists and dictionaries, in a fixed order."""
+    """The tensors in any structure of tuples, lists and dictionaries, in a fixed order."""
     return [leaf for leaf in tree_leaves(parts) if isinstance(leaf, Tensor)]
 
 
@@ -37,17 +37,17 @@ def count(parts: Parts) -> int:
 
 
 def rows(parts: Parts, at: Any) -> Parts:
-    """Some samples: every tensor indexed by ``at``."""
+    """Select samples: every tensor indexed by ``at``."""
     return each(lambda part: part[at], parts)
 
 
 def floats_to(parts: Parts, dtype: torch.dtype) -> Parts:
-    """Floating-point tensors in another number format; all others as they are."""
+    """Convert floating-point tensors to a dtype; other tensors stay unchanged."""
     return each(lambda part: part.to(dtype) if part.is_floating_point() else part, parts)
 
 
 def shapes(parts: object) -> str:
-    """Shape and type of every tensor, for messages; no type where it is a single tensor."""
+    """Shape and dtype of every tensor, for messages; a single tensor is shown without dtype."""
     if isinstance(parts, Tensor):
         return str(tuple(parts.shape))
     if isinstance(parts, dict):
@@ -59,7 +59,7 @@ def shapes(parts: object) -> str:
 
 
 def arguments(x: Parts) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    """Positional and keyword arguments of a model: ``*x`` for a tuple, ``**x`` for a dictionary."""
+    """Positional and keyword arguments for a model: ``*x`` for a tuple, ``**x`` for a dictionary."""
     if isinstance(x, dict):
         return (), x
     return x if isinstance(x, tuple) else (x,), {}
@@ -83,14 +83,14 @@ def is_parts(value: object) -> bool:
 
 
 def logits_of(outputs: Any) -> Any:
-    """The logits in an object or a dictionary of outputs; the outputs themselves where there are none."""
+    """The logits in an object or a dictionary of outputs, or the outputs themselves if there are none."""
     if isinstance(outputs, Mapping):
         return cast("Mapping[str, Any]", outputs).get("logits", outputs)
     return getattr(outputs, "logits", outputs)
 
 
 def numbers_of(outputs: Any) -> Tensor:
-    """All floating-point numbers of a model's outputs: the tensor where they are one, else all in a row."""
+    """All floating-point numbers of a model's outputs: a tensor unchanged, otherwise one flat tensor."""
     logits = logits_of(outputs)
     if isinstance(logits, Tensor):
         return logits

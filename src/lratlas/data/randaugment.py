@@ -1,4 +1,4 @@
-"""RandAugment, and the operations on images that it draws from."""
+"""RandAugment and its image operations."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,11 +14,11 @@ from lratlas.errors import TaskError, meant
 
 __all__ = ["randaugment"]
 
-# A result that float32 leaves just below a level belongs to that level; true fractions are further off.
+# A float32 result just below a level belongs to that level; true fractions are further off.
 _SLACK = 2e-4
 
 _CUT = {3: (125, 123, 114), 1: (123,)}
-"""What a cutout is filled with, by channels: the reference's colour, and the grey that Pillow makes of it."""
+"""Fill of a cutout, by number of channels: the reference's colour, and its grey value in Pillow."""
 
 Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
 _ByLevel = Callable[[Tensor, Tensor], Tensor]
@@ -29,7 +29,7 @@ def _identity(images: Tensor, _levels: Tensor) -> Tensor:
 
 
 def _shear_x(images: Tensor, levels: Tensor) -> Tensor:
-    # The upper edge of the image stays where it is; pixel centres lie half a pixel below edges.
+    # The upper edge of the image is fixed; pixel centres are half a pixel below edges.
     slope = -0.3 * levels
     return _move_images(images, {(0, 1): slope, (0, 2): slope / 2})
 
@@ -87,7 +87,7 @@ def _contrast(images: Tensor, levels: Tensor) -> Tensor:
 def _sharpness(images: Tensor, levels: Tensor) -> Tensor:
     unit, channels = _unit(images), images.shape[1]
     kernel = torch.tensor([[1, 1, 1], [1, 5, 1], [1, 1, 1]], device=images.device) / 13
-    smooth = unit.clone()  # the border stays
+    smooth = unit.clone()  # the border is not smoothed
     smooth[:, :, 1:-1, 1:-1] = conv2d(unit, kernel.expand(channels, 1, 3, 3), groups=channels)
     return _blend(images, smooth, levels)
 
@@ -97,7 +97,7 @@ def _posterize(images: Tensor, levels: Tensor) -> Tensor:
 
 
 def _posterize_hard(images: Tensor, levels: Tensor) -> Tensor:
-    # Stronger with a lower level, as in the reference; one bit stays.
+    # Stronger at lower levels, as in the reference; one bit remains.
     return _without_bits(images, 8 - (4 * levels.abs() + _SLACK).trunc().clamp(min=1))
 
 
@@ -106,7 +106,7 @@ def _solarize(images: Tensor, levels: Tensor) -> Tensor:
 
 
 def _solarize_above(images: Tensor, levels: Tensor) -> Tensor:
-    # Stronger with a lower level, as in the reference.
+    # Stronger at lower levels, as in the reference.
     return _invert_above(images, 256 * levels.abs())
 
 
@@ -139,7 +139,7 @@ def _auto_contrast(images: Tensor, _levels: Tensor) -> Tensor:
 
 
 def _equalize(images: Tensor, _levels: Tensor) -> Tensor:
-    # As Pillow does it: a level becomes the number of darker pixels over a 255th of all but the brightest pixels.
+    # Like Pillow: a level becomes the number of darker pixels divided by 1/255 of all but the brightest pixels.
     levels = images.flatten(2).long()
     counts = levels.new_zeros((*levels.shape[:2], 256)).scatter_add_(2, levels, torch.ones_like(levels))
     brightest = counts.gather(2, levels.amax(2, keepdim=True))
@@ -153,7 +153,7 @@ def _placeless(operation: _ByLevel) -> Operation:
 
 
 def _one_sided(operation: _ByLevel) -> _ByLevel:
-    """An operation at factors from 0.1 to 1.9, whatever the sign of the level."""
+    """An operation with factors from 0.1 to 1.9, whatever the sign of the level."""
     return lambda images, levels: operation(images, 2 * levels.abs() - 1)
 
 
@@ -193,7 +193,7 @@ OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     "efficientnet": {**{name: _placeless(each) for name, each in _EFFICIENTNET.items()}, "cutout": _cutout},
     "torchvision": {name: _placeless(each) for name, each in _TORCHVISION.items()},
 }
-"""The 16 operations of the paper's reference code, in the style of EfficientNet's, and torchvision's 14."""
+"""The 16 operations of the paper's reference code, in the style of EfficientNet, and torchvision's 14."""
 
 
 def _without_bits(images: Tensor, dropped: Tensor) -> Tensor:
@@ -206,14 +206,14 @@ def _invert_above(images: Tensor, thresholds: Tensor) -> Tensor:
 
 
 def _move_images(images: Tensor, entries: Mapping[tuple[int, int], Tensor]) -> Tensor:
-    """The images moved by the matrices [n, 3, 3] that differ from the identity in these entries; black comes in."""
+    """Move images by matrices [n, 3, 3] that differ from the identity in these entries; new pixels are black."""
     matrices = torch.eye(3, device=images.device).repeat(len(images), 1, 1)
     for (row, column), values in entries.items():
         matrices[:, row, column] = values
     height, width = images.shape[2:]
     y, x = (each.flatten() for each in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
     points = torch.stack([x, y, torch.ones_like(x)]).to(images.device, torch.float32)
-    # The nearest pixels [n, (x, y), pixels]; of two that are equally near, up to rounding, the further one, as Pillow.
+    # The nearest pixels [n, (x, y), pixels]; on a tie, up to rounding, the further one, like Pillow.
     source = (torch.linalg.inv(matrices)[:, :2] @ points + 0.5 + 1e-5).floor().long()
     ends = torch.tensor([[width], [height]], device=images.device)
     inside = ((source >= 0) & (source < ends)).all(1)
@@ -223,7 +223,7 @@ def _move_images(images: Tensor, entries: Mapping[tuple[int, int], Tensor]) -> T
 
 
 def _each(values: Tensor) -> Tensor:
-    """One value per image [n], to be combined with the images."""
+    """One value per image [n], in a shape that broadcasts with the images."""
     return values[:, None, None, None]
 
 
@@ -232,12 +232,12 @@ def _factor(levels: Tensor) -> Tensor:
 
 
 def _blend(images: Tensor, other: Tensor, levels: Tensor) -> Tensor:
-    """The images blended with others of no colour, contrast or sharpness: a factor of 1 keeps them, 0 leaves these."""
+    """Blend images with versions without colour, contrast or sharpness: factor 1 keeps the images, 0 the versions."""
     return _bytes(other + (_unit(images) - other) * _factor(levels))
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Luma (ITU-R BT.601) of images in colour; those with one channel have no other."""
+    """Luma (ITU-R BT.601) of colour images; single-channel images are returned unchanged."""
     if images.shape[1] == 1:
         return images
     return (images * torch.tensor([0.299, 0.587, 0.114], device=images.device).view(3, 1, 1)).sum(1, keepdim=True)
@@ -261,21 +261,21 @@ def randaugment(*, count: int = 2, magnitude: int = 14, operations: Operations =
 
     ``efficientnet``: the 16 operations of the paper's reference code: automatic contrast, equalisation, inversion,
     posterize, solarize, solarize after brightening, colour, contrast, brightness, sharpness, rotation, shear and
-    translation along either axis, cutout. At magnitude 14 posterize leaves one bit, colour, contrast, brightness and
+    translation along either axis, cutout. At magnitude 14, posterize leaves one bit, colour, contrast, brightness and
     sharpness have the factor 0.94, a cutout is a square of 18.7 pixels, and translations are by 46.7 pixels: 23% of
-    the pairs of operations leave an image of 32x32 pixels in one colour.
+    the pairs of operations turn an image of 32x32 pixels into a single colour.
 
     ``torchvision``: its 14 operations: identity, shear and translation along either axis, rotation, brightness,
     colour, contrast, sharpness (all these with a random sign), posterize, solarize, automatic contrast and
     equalisation.
 
     Args:
-        count: Operations per image, one after the other.
+        count: Number of operations per image, applied in sequence.
         magnitude: Strength of the operations, from 0 to 30, the end of each range.
-        operations: Which operations and ranges.
+        operations: The set of operations and their ranges.
 
     Raises:
-        TaskError: The count is below 1, the magnitude is out of range, or there are no such operations.
+        TaskError: The count is below 1, the magnitude is out of range, or the set of operations is unknown.
     """
     if count < 1:
         raise TaskError(f"RandAugment needs at least 1 operation per image, not {count}.")
@@ -316,7 +316,7 @@ def _apply(images: Tensor, draws: Mapping[str, Tensor], *, magnitude: int, famil
 
 
 def _one_each(images: Tensor, kinds: Tensor, levels: Tensor, places: Tensor, *, family: str) -> Tensor:
-    """Each image changed by its operation; the images that share one go through it together."""
+    """Apply its operation to each image; images with the same operation are processed together."""
     changed = images.clone()
     for i, operation in enumerate(OPERATIONS[family].values()):
         rows = (kinds == i).nonzero()[:, 0]

@@ -1,4 +1,4 @@
-"""Readers of each data set: from the files as they are published to images and labels."""
+"""Readers of each data set: from the published files to images and labels."""
 
 import gzip
 import io
@@ -25,19 +25,19 @@ _FORMS = "an image folder, a .zip file of images, or arrays in an .npz or .safet
 
 
 def read_images(source: str, *, root: str | Path | None = None) -> ImageData:
-    """Read a labelled set of images into memory.
+    """Read a set of labelled images into memory.
 
-    A warning of the logger ``lratlas`` says which files and folders are not read, and which classes have no images.
+    A warning of the logger ``lratlas`` reports files and folders that are not read, and classes without images.
 
     Args:
-        source: A name of the catalogue (``cifar10``, ``cifar100``, ``mnist``, ``fashion-mnist``, ``tiny-imagenet``),
-            or a path: an image folder or zip file with train/ and test/ (or val/), each holding one folder per class,
-            or an .npz or .safetensors file with the arrays that `lratlas.data.archives.read_arrays` describes. A folder
-            that is called like a data set is read as ``./name``.
-        root: The data root, see `lratlas.data.sources.data_root`; only names are looked for there.
+        source: A name in the catalogue (``cifar10``, ``cifar100``, ``mnist``, ``fashion-mnist``, ``tiny-imagenet``),
+            or a path: an image folder or zip file with train/ and test/ (or val/), each with one folder per class,
+            or an .npz or .safetensors file with the arrays that `lratlas.data.archives.read_arrays` describes. Use
+            ``./name`` for a folder with the name of a data set.
+        root: The data root, see `lratlas.data.sources.data_root`; only used for names.
 
     Raises:
-        DataError: There is no such data set or path, or the data are damaged or of another format.
+        DataError: The data set or path does not exist, or the data are damaged or in an unknown format.
     """
     data = _read_source(source, root)
     if missing := missing_classes(data):
@@ -68,19 +68,19 @@ def _read_files(name: str, found: Found) -> ImageData:
 
 
 _PIXELS = (3, 32, 32)
-_UNSIGNED_BYTE = 8  # IDX's code of the element type
-# tarfile itself stumbles, with a TypeError, over a gzip header that is cut short.
+_UNSIGNED_BYTE = 8  # element type in the IDX format
+# tarfile raises a TypeError for a truncated gzip header.
 _UNPACKING = (OSError, EOFError, TypeError, zlib.error, tarfile.TarError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar:
-    """How a CIFAR data set is laid out: records of some label bytes and 3,072 pixels, red, green, blue.
+    """The layout of a CIFAR data set: records of some label bytes and 3,072 pixels, red, green, blue.
 
     Attributes:
         train: Files of the training set.
         test: File of the test set.
-        names: Text file with one class name a line.
+        names: Text file with one class name per line.
         labels: Bytes before the pixels; the last one is the label.
     """
 
@@ -121,12 +121,12 @@ def read_cifar(path: Path, *, layout: Cifar, title: str) -> ImageData:
     """Read CIFAR's binary distribution.
 
     Args:
-        path: The folder, or the gzipped tar file, which is read without being unpacked.
+        path: The folder, or the gzipped tar file, which is read without unpacking it.
         layout: One of ``CIFAR``.
         title: Name of the result.
 
     Raises:
-        DataError: A file is missing, truncated or not of this format, or a label is out of range.
+        DataError: A file is missing, truncated or in another format, or a label is out of range.
     """
     wanted = (*layout.train, layout.test, layout.names)
     files = {name: _bytes(path / name) for name in wanted} if path.is_dir() else _from_tar(path, wanted)
@@ -145,15 +145,15 @@ def read_cifar(path: Path, *, layout: Cifar, title: str) -> ImageData:
 
 
 def read_idx(folder: Path, *, classes: tuple[str, ...], title: str) -> ImageData:
-    """Read the four IDX files of MNIST or of a data set in its form, each gzipped or not.
+    """Read the four IDX files of MNIST or of a data set in its format, each gzipped or not.
 
     Args:
-        folder: Where they are.
+        folder: The folder of the files.
         classes: Names of the classes.
         title: Name of the result.
 
     Raises:
-        DataError: A file is missing, truncated or not of this format, counts differ, or a label is out of range.
+        DataError: A file is missing, truncated or in another format, counts differ, or a label is out of range.
     """
     splits = {split: _idx_pair(folder, split, len(classes)) for split in ("train", "t10k")}
     return ImageData(name=title, train=splits["train"], test=splits["t10k"], classes=classes)
@@ -162,7 +162,7 @@ def read_idx(folder: Path, *, classes: tuple[str, ...], title: str) -> ImageData
 def _from_tar(path: Path, names: Sequence[str]) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r|gz") as tar:  # one pass: going back would unpack again
+        with tarfile.open(path, "r|gz") as tar:  # one pass: seeking back would unpack again
             for member in tar:
                 name = Path(member.name).name
                 content = tar.extractfile(member) if name in names else None
@@ -227,7 +227,7 @@ def _idx_array(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
 
 
 def _unpack(path: Path) -> tuple[Path, bytes]:
-    """The file that is there, plain or gzipped, and its unpacked content."""
+    """The plain or gzipped file that exists, and its unpacked content."""
     packed = path.with_name(f"{path.name}.gz")
     there = path if path.is_file() else packed
     if not there.is_file():

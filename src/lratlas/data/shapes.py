@@ -1,8 +1,8 @@
 """Two-dimensional shapes: a class rule on a square, its boundary, and samplers for points off and on it.
 
-Every shape splits the square [-2, 2]² into two classes of equal area (8). The boundary is made of line
-segments and circles, so distances have a closed form. Segments may run past the square: distances are to the
-whole curve, while points are put only on the part inside.
+Every shape splits the square [-2, 2]² into two classes of equal area (8). The boundary consists of line segments and
+circles, so distances have a closed form. Segments may extend beyond the square: distances refer to the whole curve,
+while points are only placed on the part inside.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ Points = NDArray[np.floating]
 Flags = NDArray[np.bool_]
 
 HALF_WIDTH = 2.0  # of the square
-FAR = 4.0  # where curves that leave the square end; no point of the square has its nearest curve point beyond
+FAR = 4.0  # end of curves that leave the square; no point of the square has its nearest curve point beyond
 SMALLEST_SHARE = 1e-3  # of the square, that a margin must leave to each class: rejection sampling stays fast
 BLOCK = 4096  # candidates per round of rejection sampling
 
@@ -31,7 +31,7 @@ class Shape:
 
     Attributes:
         name: The name in ``SHAPES``.
-        is_one: From points [n, 2] to flags [n], true where the class is 1.
+        is_one: Maps points [n, 2] to flags [n], true if the class is 1.
         segments: Ends of the boundary's straight pieces, [pieces, 2 ends, 2 coordinates].
         radii: Radii of the boundary's circles around the origin.
     """
@@ -66,9 +66,9 @@ def boundary_distance(shape: Shape, points: Points) -> NDArray[np.float64]:
 
 @lru_cache
 def margin_limit(shape: Shape) -> float:
-    """The margin from which on one of the classes has hardly a point left (a thousandth of the square).
+    """The smallest margin that leaves almost no points to one of the classes (a thousandth of the square).
 
-    Found on a regular grid over the square.
+    It is determined on a regular grid over the square.
     """
     axis = np.linspace(-HALF_WIDTH, HALF_WIDTH, 257)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
@@ -90,13 +90,13 @@ def check_margin(shape: Shape, margin: float) -> None:
 def informative_points(
     shape: Shape, one: Flags, *, margin: float, generator: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Points uniform in the square given their class, none closer than ``margin`` to a boundary curve.
+    """Points that are uniform in the square given their class, none closer than ``margin`` to a boundary curve.
 
     Args:
         shape: One of ``SHAPES``.
         one: True where the point must be of class 1, [n].
-        margin: Euclidean distance to every curve that is left empty.
-        generator: Source of randomness; it advances.
+        margin: Minimum Euclidean distance to every curve.
+        generator: Source of randomness; the call advances it.
 
     Returns:
         Points, [n, 2]; the margin holds for the rounded values.
@@ -113,14 +113,14 @@ def informative_points(
 
 
 def boundary_points(shape: Shape, count: int, *, generator: np.random.Generator) -> NDArray[np.float32]:
-    """Points uniform in arc length on the boundary inside the square: they tell nothing of a class.
+    """Points uniform in arc length on the boundary inside the square: they carry no information about the class.
 
     For the tick this is one of the two curves at random and a uniform first coordinate.
 
     Args:
         shape: One of ``SHAPES``.
         count: Number of points.
-        generator: Source of randomness; it advances.
+        generator: Source of randomness; the call advances it.
 
     Returns:
         Points, [count, 2].
@@ -129,7 +129,7 @@ def boundary_points(shape: Shape, count: int, *, generator: np.random.Generator)
 
 
 def _class_block(shape: Shape, *, wanted: bool, margin: float, generator: np.random.Generator) -> NDArray[np.float32]:
-    # Four times a multiple of 2⁻²⁴, less two, is exact in float32: the margin holds for the values returned.
+    # Four times a multiple of 2⁻²⁴, minus two, is exact in float32: the margin holds for the returned values.
     drawn = generator.random((BLOCK, 2), dtype=np.float32) * np.float32(4) - np.float32(HALF_WIDTH)
     return drawn[(shape.is_one(drawn) == wanted) & (boundary_distance(shape, drawn) >= margin)]
 
@@ -172,7 +172,7 @@ def _in_quadrants(segments: NDArray[np.float64]) -> NDArray[np.float64]:
 _SLANT = 4 - 2 * sqrt(2)  # half-height of the stripe
 _INNER, _OUTER = 0.8, sqrt(0.8**2 + 8 / pi)  # radii of the circles
 _BAR = 2 - sqrt(2)  # half-width of the cross
-_ARM = _BAR / (1 + sqrt(2))  # half-width of the union jack's arms, which part at first coordinate _BAR
+_ARM = _BAR / (1 + sqrt(2))  # half-width of the union jack's arms, which separate at first coordinate _BAR
 _ARM_SIDES = _segments(((_BAR, _ARM), (FAR, _ARM)), ((_BAR, _ARM), (FAR, FAR - _BAR + _ARM)))
 
 
@@ -194,11 +194,11 @@ def _union_jack(points: Points) -> Flags:
 
 
 _ALL = (
-    # Class 0 lies between x2 = |x1| - 2 and x2 = |x1|.
+    # Class 0 is between x2 = |x1| - 2 and x2 = |x1|.
     Shape(name="tick", is_one=_tick, segments=_mirror(_segments(((0, -2), (FAR, 2)), ((0, 0), (FAR, FAR))))),
     # Class 0 is a ring.
     Shape(name="circles", is_one=_circles, segments=_segments(), radii=(_INNER, _OUTER)),
-    # Six sectors of 60° around the origin, the classes in turn; x2 (3 x1² - x2²) = r³ sin 3φ.
+    # Six sectors of 60° around the origin, with alternating classes; x2 (3 x1² - x2²) = r³ sin 3φ.
     Shape(
         name="sectors",
         is_one=lambda p: p[:, 1] * (3 * p[:, 0] ** 2 - p[:, 1] ** 2) <= 0,
@@ -214,25 +214,25 @@ _ALL = (
         is_one=lambda p: np.abs(p[:, 0] - p[:, 1]) >= _SLANT,
         segments=_segments(((-FAR, -FAR - _SLANT), (FAR, FAR - _SLANT)), ((-FAR, -FAR + _SLANT), (FAR, FAR + _SLANT))),
     ),
-    # Class 0 is a square standing on its corner.
+    # Class 0 is a square rotated by 45°.
     Shape(
         name="diamond",
         is_one=lambda p: np.abs(p).sum(axis=1) >= 2,
         segments=_in_quadrants(_segments(((2, 0), (0, 2)))),
     ),
-    # Class 0 lies under a zigzag line with peaks at x1 = -1 and x1 = 1.
+    # Class 0 is below a zigzag line with peaks at x1 = -1 and x1 = 1.
     Shape(
         name="peaks",
         is_one=lambda p: p[:, 1] >= 1 - 2 * np.abs(np.abs(p[:, 0]) - 1),
         segments=_mirror(_segments(((0, -1), (1, 1)), ((1, 1), (FAR, -5)))),
     ),
-    # Class 0 is an upright cross.
+    # Class 0 is a vertical cross.
     Shape(
         name="cross",
         is_one=lambda p: np.abs(p).min(axis=1) >= _BAR,
         segments=_in_quadrants(_segments(((_BAR, _BAR), (FAR, _BAR)), ((_BAR, _BAR), (_BAR, FAR)))),
     ),
-    # Class 0 is an upright cross and a diagonal one together.
+    # Class 0 is the union of a vertical and a diagonal cross.
     Shape(
         name="union_jack",
         is_one=_union_jack,

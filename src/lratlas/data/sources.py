@@ -1,4 +1,4 @@
-"""The data sets that are known here, where their files are, and how they are fetched."""
+"""The catalogue of data sets: names, places of their files, and downloads."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -13,13 +13,13 @@ from lratlas.paths import expand_home
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """One of the places where a data set may lie.
+    """A possible place of a data set.
 
     Attributes:
-        path: File or folder, below the data root unless absolute.
-        form: How it is written: ``cifar10``, ``cifar100``, ``idx``, ``images``.
-        marker: For a folder, a pattern of which some file must be in it; empty for a file.
-        title: Title of this copy, where it is not the data set's own.
+        path: File or folder, relative to the data root unless absolute.
+        form: The format: ``cifar10``, ``cifar100``, ``idx``, ``images``.
+        marker: For a folder, a pattern that must match a file in it; empty for a file.
+        title: Title of this copy, if it differs from the data set's title.
     """
 
     path: str
@@ -33,8 +33,8 @@ class Download:
     """A file of the official distribution.
 
     Attributes:
-        url: Where it is published.
-        path: Where it is put, below the data root.
+        url: The published address.
+        path: The target, relative to the data root.
         sha256: Its checksum.
     """
 
@@ -45,14 +45,14 @@ class Download:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """A data set known by name.
+    """A data set with a name in the catalogue.
 
     Attributes:
-        name: As people type it.
+        name: The name that users type.
         title: For captions.
-        places: Where it is looked for, in this order.
-        downloads: The files that ``fetch`` puts under the data root.
-        package: A Debian package that holds it, if there is one.
+        places: The places to search, in this order.
+        downloads: The files that ``fetch`` stores under the data root.
+        package: A Debian package that contains it, if there is one.
     """
 
     name: str
@@ -64,11 +64,11 @@ class DataSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A data set that is there.
+    """A data set that was found.
 
     Attributes:
         path: File or folder.
-        form: How it is written.
+        form: The format of the files.
         title: For captions.
     """
 
@@ -78,7 +78,7 @@ class Found:
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """The folder in which data sets are looked for.
+    """The folder to search for data sets.
 
     Args:
         root: The folder; if None, the environment variable ``LRATLAS_DATA``, else ``lratlas`` in the user's data
@@ -92,10 +92,10 @@ def data_root(root: str | Path | None = None) -> Path:
 
 
 def data_set(name: str) -> DataSet:
-    """The data set of this name.
+    """The data set of the given name.
 
     Raises:
-        DataError: There is none.
+        DataError: The name is unknown.
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
@@ -103,7 +103,7 @@ def data_set(name: str) -> DataSet:
 
 
 def find(name: str, *, root: str | Path | None = None) -> Found | None:
-    """Where a data set lies, in the first of its places at which something is.
+    """Find a data set in the first of its places that exists.
 
     Args:
         name: Name of the data set.
@@ -113,7 +113,7 @@ def find(name: str, *, root: str | Path | None = None) -> Found | None:
         The place, or None.
 
     Raises:
-        DataError: There is no data set of this name.
+        DataError: The name is unknown.
     """
     entry, folder = data_set(name), data_root(root)
     for place in entry.places:
@@ -124,10 +124,10 @@ def find(name: str, *, root: str | Path | None = None) -> Found | None:
 
 
 def locate(name: str, *, root: str | Path | None = None) -> Found:
-    """Like `find`, for those who need the data.
+    """Like `find`, but a missing data set is an error.
 
     Raises:
-        DataError: It is not there; the message says how to get it.
+        DataError: The data set is missing; the message says how to get it.
     """
     found = find(name, root=root)
     if found is None:
@@ -141,7 +141,7 @@ def locate(name: str, *, root: str | Path | None = None) -> Found:
 
 
 def by_hand(entry: DataSet, folder: Path) -> str:
-    """Which files to put where, where there is no network; a part of a sentence."""
+    """How to install files without a network: a clause with the files and their target."""
     sources = {download.url.rpartition("/")[0]: None for download in entry.downloads}
     names = ", ".join(Path(download.path).name for download in entry.downloads)
     target = (folder / entry.downloads[0].path).parent
@@ -151,7 +151,7 @@ def by_hand(entry: DataSet, folder: Path) -> str:
 def _is_there(path: Path, marker: str) -> bool:
     try:
         return any(path.glob(marker)) if marker else path.is_file()
-    except OSError:  # it may not be looked into
+    except OSError:  # no permission
         return False
 
 
@@ -252,18 +252,18 @@ CATALOGUE: Mapping[str, DataSet] = MappingProxyType({entry.name: entry for entry
 """The data sets by name."""
 
 
-TIMEOUT = 60  # seconds without an answer
+TIMEOUT = 60  # seconds without a response
 _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetching:
-    """How far a download is.
+    """The progress of a download.
 
     Attributes:
         file: The file's name.
-        done: Bytes that have come.
-        total: Bytes of the file, 0 where the server does not say.
+        done: Number of received bytes.
+        total: Size of the file in bytes, 0 if the server does not report it.
     """
 
     file: str
@@ -274,18 +274,18 @@ class Fetching:
 def fetch(
     name: str, *, root: str | Path | None = None, progress: Callable[[Fetching], None] | None = None
 ) -> tuple[Path, ...]:
-    """Download a data set into the data root. Files that are there and right are not downloaded again.
+    """Download a data set to the data root. Files that exist with the right checksum are not downloaded again.
 
     Args:
         name: Name of the data set.
         root: The data root, see `lratlas.data.sources.data_root`.
-        progress: Told now and then how far it is.
+        progress: Called from time to time with the progress.
 
     Returns:
-        The files, each with the checksum that the catalogue gives.
+        The files, each matching its checksum in the catalogue.
 
     Raises:
-        DataError: There is no such data set, it cannot be downloaded or written, or a checksum is wrong.
+        DataError: The data set is unknown, it cannot be downloaded or written, or a checksum is wrong.
         MissingLibrary: The extra ``images`` is not installed.
     """
     entry, folder = data_set(name), data_root(root)
@@ -297,10 +297,10 @@ def _fetch_file(entry: DataSet, download: Download, folder: Path, progress: Call
         import pooch
         from requests import RequestException
 
-    pooch.get_logger().setLevel("ERROR")  # it would announce every file
+    pooch.get_logger().setLevel("ERROR")  # it would log every file
     target = folder / download.path
     bar = _Bar(target.name, progress) if progress else False
-    downloader: Any = pooch.HTTPDownloader  # annotated more narrowly than documented
+    downloader: Any = pooch.HTTPDownloader  # its annotation is narrower than its documentation
     try:
         pooch.retrieve(
             download.url,
@@ -325,7 +325,7 @@ def _fetch_file(entry: DataSet, download: Download, folder: Path, progress: Call
 
 
 class _Bar:
-    """What pooch takes for a progress bar: it sets ``total`` and calls the three methods."""
+    """A progress bar for pooch, which sets ``total`` and calls the three methods."""
 
     def __init__(self, file: str, told: Callable[[Fetching], None]) -> None:
         self.total = 0
@@ -333,7 +333,7 @@ class _Bar:
 
     def update(self, count: int) -> None:
         self._done += count
-        # Whole chunks are counted, also the last one.
+        # pooch counts whole chunks, including the last one.
         self._told(Fetching(file=self._file, done=min(self._done, self.total or self._done), total=self.total))
 
     def reset(self) -> None:

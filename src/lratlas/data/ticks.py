@@ -1,4 +1,4 @@
-"""The synthetic example: binary labels and two-dimensional features, each able to separate the classes alone.
+"""The synthetic example: binary labels and two-dimensional features, each of which can separate the classes.
 
 Source: the synthetic example of "Where Do Large Learning Rates Lead Us?" (arXiv 2410.22113), figure 5.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 from lratlas.data.shapes import SHAPES, Flags, Shape, boundary_points, check_margin, informative_points
 from lratlas.errors import TaskError
 
-SHAPE, MARGIN = "tick", 0.1  # unless others are chosen
+SHAPE, MARGIN = "tick", 0.1  # defaults
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,9 +26,8 @@ class TickData:
 
     Attributes:
         train: Inputs [n, 2 · features] and labels [n], float32.
-        test: The same for the test set.
-        singles: Inputs [features, n, 2 · features] and labels [features, n]; in set i only feature i
-            is informative.
+        test: Inputs and labels of the test set, in the same form.
+        singles: Inputs [features, n, 2 · features] and labels [features, n]; in set i, only feature i is informative.
     """
 
     train: tuple[Tensor, Tensor]
@@ -48,11 +47,11 @@ def ticks(
     label_noise: float | Sequence[float] = 0.0,
     single: int = 1000,
 ) -> TickData:
-    """Generate the synthetic example: two-dimensional features that all tell the same binary label.
+    """Generate the synthetic example: two-dimensional features that all predict the same binary label.
 
-    A feature is informative for a sample if its point lies where the label says, and uninformative if the
-    point is on a boundary curve, whatever the label. Every part of the data has a random stream of its own,
-    keyed by the seed and its purpose, so another size, utility or noise of one part leaves the others alone.
+    A feature is informative for a sample if the class of its point is the label, and uninformative if the point is on a
+    boundary curve, whatever the label. Every part of the data has a separate random stream, keyed by the seed and its
+    purpose, so changing the size, utility or noise of one part does not change the others.
 
     Args:
         seed: Data seed, from 0 to 2⁶⁴ - 1; the same seed gives the same bytes.
@@ -62,10 +61,9 @@ def ticks(
         shape: Name of the shape of every feature, one of ``SHAPES``.
         utilities: Probability that a feature is informative for a training or test sample; one number or
             one per feature.
-        margin: Euclidean distance to every boundary curve that informative points keep.
-        label_noise: Share of the training samples that, in one feature, are put in pairs of one of class 0
-            and one of class 1 whose points are swapped; one number, or one per feature. Pairs are drawn anew
-            for each feature.
+        margin: Minimum Euclidean distance of informative points to every boundary curve.
+        label_noise: Share of the training samples that, in one feature, form pairs of one sample of class 0 and one of
+            class 1 with swapped points; one number, or one per feature. Pairs are drawn independently for each feature.
         single: Number of samples in each single-feature test set, even.
 
     Returns:
@@ -86,7 +84,7 @@ def ticks(
     if features < 1:
         raise TaskError(f"features must be at least 1, but it is {features}.")
     for name, count in (("train", train), ("test", test), ("single", single)):
-        # An odd set cannot hold both classes equally, and chance level would not be exactly 50%.
+        # An odd set cannot have equal classes, and chance level would not be exactly 50%.
         if count < 2 or count % 2:
             raise TaskError(f"{name} must be an even number of samples, at least 2, but it is {count}.")
     usefulness = _shares("utilities", utilities, features)
@@ -103,7 +101,7 @@ def ticks(
 
 
 def dirichlet_weights(weight: Tensor, *, alpha: float, generator: torch.Generator) -> Tensor:
-    """Redraw the singular values of a weight matrix; its singular vectors and its Frobenius norm are kept.
+    """Redraw the singular values of a weight matrix; its singular vectors and its Frobenius norm do not change.
 
     With ``weight = U diag(s) Vᵀ`` the result is ``U diag(r) Vᵀ``, where ``r = ‖s‖ p / ‖p‖`` and ``p``
     follows the symmetric Dirichlet(``alpha``) distribution: a small ``alpha`` gives nearly low rank, a large
@@ -112,7 +110,7 @@ def dirichlet_weights(weight: Tensor, *, alpha: float, generator: torch.Generato
     Args:
         weight: A matrix, [rows, columns].
         alpha: Concentration of the symmetric Dirichlet distribution, above 0.
-        generator: Source of randomness; it advances.
+        generator: Source of randomness; the call advances it.
 
     Returns:
         A matrix of the same shape, type and device; the argument is not changed.
@@ -129,7 +127,7 @@ def dirichlet_weights(weight: Tensor, *, alpha: float, generator: torch.Generato
         raise TaskError("weight must hold finite numbers only, but it holds NaN or infinity.")
     exact = weight.detach().to(torch.float64)
     left, values, right = torch.linalg.svd(exact, full_matrices=False)
-    # NumPy's sampler also works where alpha is so small that all gamma variates are zero in floating point.
+    # NumPy's sampler also works for such small alpha that all gamma variates underflow to zero.
     key = torch.randint(2**63 - 1, (2,), generator=generator, device=generator.device).cpu().numpy()
     source = np.random.Generator(np.random.Philox(key=key.astype(np.uint64)))
     shares = torch.from_numpy(source.dirichlet(np.full(len(values), alpha))).to(values)
@@ -147,7 +145,7 @@ def _split(
     utilities: Sequence[float],
     noise: Sequence[float],
 ) -> tuple[Tensor, Tensor]:
-    # Both classes have exactly count // 2 samples: chance level is then exactly 50%.
+    # Both classes have exactly count // 2 samples, so chance level is exactly 50%.
     one = np.arange(count) % 2 == 1
     _stream(seed, f"{purpose}: labels").shuffle(one)
     columns: list[NDArray[np.float32]] = []

@@ -1,1 +1,1 @@
-"""From jobs to results: the scheduler, executors, workers, and what they do with a job."""
+"""Execution of jobs: the scheduler, executors, workers, and the code that performs a job."""

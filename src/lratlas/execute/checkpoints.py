@@ -1,4 +1,4 @@
-"""Stacks as named tensors, one per run, and back: what checkpoint files hold."""
+"""The content of checkpoint files: convert stacks to named tensors, one per run, and back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ _NUMBERS, _GENERATOR, _STEP, _LOSSES = f"stack/{_KIND}", "stack/generator", "sta
 
 @dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """Where the training of a stack is, in a study or a search.
+    """The training state of a stack, in a study or a search.
 
     Attributes:
         stack: The stack.
         tails: Running sums of the checkpoints that are averaged.
-        seconds: Time spent up to here.
-        losses: In a search the mean training losses so far, each [lanes].
-        segment: What is under way in the middle of a study's segment; None at its end.
-        generator: State there of PyTorch's generator, which dropout and the like draw from.
+        seconds: Training time so far.
+        losses: In a search, the mean training losses so far, each [lanes].
+        segment: The partial results in the middle of a study's segment; None at its end.
+        generator: State of PyTorch's generator in the middle of a segment, which layers like dropout draw from.
     """
 
     stack: Stack
@@ -37,7 +37,7 @@ class TrainState:
 
 
 def state_tensors(runs: Grid, at: TrainState) -> dict[str, Tensor]:
-    """Everything that training needs to resume from a state, as named tensors."""
+    """Everything needed to resume training from a state, as named tensors."""
     tensors = segment_tensors(runs, at.stack, at.tails, at.seconds)
     if at.losses:
         tensors |= {_STEP: torch.tensor(at.stack.step), _LOSSES: torch.stack(at.losses)}
@@ -51,14 +51,14 @@ def state_tensors(runs: Grid, at: TrainState) -> dict[str, Tensor]:
 def read_state(
     tensors: Mapping[str, Tensor], runs: Grid, *, counts: Sequence[int], device: torch.device, step: int | None = None
 ) -> TrainState:
-    """The state that `state_tensors` put into a file.
+    """Read a state from the tensors of `state_tensors`.
 
     Args:
-        tensors: The file.
-        runs: The runs wanted, [seed][lane].
-        counts: Counts of the weight averages under way.
-        device: Where the tensors shall live.
-        step: Steps done, for the end of a study's segment; elsewhere the file has them.
+        tensors: The tensors of the file.
+        runs: The runs to read, [seed][lane].
+        counts: Counts of the current weight averages.
+        device: The device to put the tensors on.
+        step: Number of completed steps, at the end of a study's segment; otherwise the file contains it.
     """
     if step is not None:
         stack, tails, seconds = read_segment(tensors, runs, counts=counts, step=step, device=device)
@@ -74,7 +74,7 @@ def read_state(
 
 
 def name_tensors(runs: Grid, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Stacked tensors as one tensor per run, named ``run/kind/name``."""
+    """Split stacked tensors into one tensor per run, named ``run/kind/name``."""
     return {
         f"{run}/{kind}/{name}": value[seed, lane]
         for seed, row in enumerate(runs)
@@ -86,9 +86,9 @@ def name_tensors(runs: Grid, kind: str, tensors: Mapping[str, Tensor]) -> dict[s
 def stack_of(
     files: Mapping[str, Mapping[str, Tensor]], runs: Grid, kind: str, device: torch.device
 ) -> dict[str, Tensor]:
-    """The inverse of `name_tensors`, for the runs in the order given."""
+    """The inverse of `name_tensors`, for the runs in the given order."""
     first = f"{runs[0][0]}/{kind}/"
-    # Sorted, for a file gives its tensors in any order and sums over parameters must not depend on it.
+    # Sorted, since files return tensors in any order and sums over parameters must not depend on it.
     names = sorted(name.removeprefix(first) for name in files[runs[0][0]] if name.startswith(first))
     return {
         name: torch.stack([torch.stack([files[run][f"{run}/{kind}/{name}"] for run in row]) for row in runs]).to(device)
@@ -97,7 +97,7 @@ def stack_of(
 
 
 def segment_tensors(runs: Grid, stack: Stack, tails: Tails, seconds: float) -> dict[str, Tensor]:
-    """Everything that training needs to go on: the stack, the running sums of averages, and the seconds spent."""
+    """Everything needed to resume training: the stack, the running sums of averages, and the training time."""
     shared = {name: value for name, value in stack.state.items() if value.dim() < 2}
     own = {name: value for name, value in stack.state.items() if value.dim() >= 2}
     tensors = name_tensors(runs, "weights", stack.weights) | name_tensors(runs, "buffers", stack.buffers)
@@ -111,14 +111,14 @@ def segment_tensors(runs: Grid, stack: Stack, tails: Tails, seconds: float) -> d
 def read_segment(
     tensors: Mapping[str, Tensor], runs: Grid, *, counts: Sequence[int], step: int, device: torch.device
 ) -> tuple[Stack, Tails, float]:
-    """The stack, running sums and seconds spent that `segment_tensors` put into a file.
+    """Read the stack, running sums and training time from the tensors of `segment_tensors`.
 
     Args:
-        tensors: The file.
-        runs: The runs wanted, [seed][lane].
-        counts: Counts of the weight averages under way.
-        step: Steps done.
-        device: Where the tensors shall live.
+        tensors: The tensors of the file.
+        runs: The runs to read, [seed][lane].
+        counts: Counts of the current weight averages.
+        step: Number of completed steps.
+        device: The device to put the tensors on.
     """
     files = {run: tensors for row in runs for run in row}
 

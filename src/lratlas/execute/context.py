@@ -1,4 +1,4 @@
-"""A study as a process that works on it sees it: its store, spec, plan and tasks, and what is made from them once."""
+"""The context of a worker: the store, spec, plan and tasks of its study, and objects built from them once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from lratlas.training.sphere import Weights
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """A study as a worker has it; programs and data are made once."""
+    """A study in a worker process; programs and data are built once."""
 
     store: Store
     spec: Spec
@@ -34,21 +34,21 @@ class WorkerContext:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where stacks are trained."""
+        """The device that stacks train on."""
         return torch.device(self.plan.device)
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
+        """Dtype of the weights."""
         return getattr(torch, self.plan.dtype)
 
     @cached_property
     def task(self) -> Prepared:
-        """The first repetition's task, on the device; all have the same model, loss and rule."""
+        """The first repetition's task, on the device; all repetitions have the same model, loss and rule."""
         return self.task_of(0)
 
     def task_of(self, repetition: int) -> Prepared:
-        """A repetition's task on the device; one that several repetitions share is the same object."""
+        """A repetition's task on the device; repetitions with equal tasks share one object."""
         task = self.tasks.of(repetition)
         if task not in self._tasks:
             self._tasks[task] = task_on(task, self.device, self.dtype)
@@ -60,7 +60,7 @@ class WorkerContext:
 
     @cached_property
     def program(self) -> Program:
-        """The step and the evaluation."""
+        """The training step and the evaluation."""
         return program_of(
             self.task,
             strategy=self.plan.strategy,
@@ -82,7 +82,7 @@ class WorkerContext:
         return {}
 
     def vector(self, weights: Weights) -> Weights:
-        """The weights that angles and norms are measured on: on the sphere, or before a norm layer, or all."""
+        """The weights that angles and norms use: those on the sphere, those before a norm layer, or all."""
         names = self.plan.pre_norm
         return {name: weights[name] for name in names} if names else self.task.update.vector(weights)
 
@@ -92,7 +92,7 @@ class WorkerContext:
         return {measurement.name: measurement for measurement in (*MEASUREMENTS, *self.extras)}
 
     def training(self, name: str) -> Training:
-        """The training job of that name."""
+        """The training job of the given id."""
         job = self.jobs[name]
         assert isinstance(job, Training)
         return job
@@ -101,7 +101,7 @@ class WorkerContext:
         """Initial weights and buffers of a stack, and its data."""
         key = (lanes, *(seed.seed for seed in seeds))
         if key not in self._initial:
-            self._initial.clear()  # one stack's data at a time; the next job often has the same
+            self._initial.clear()  # one stack's data at a time; the next job often uses the same data
             self._initial[key] = self._make_stack(seeds, lanes)
         return self._initial[key]
 
@@ -119,7 +119,7 @@ class WorkerContext:
         return weights, buffers, data
 
     def end_points(self, runs: Grid) -> tuple[Weights, Weights]:
-        """Final weights and buffers of the given runs as a stack."""
+        """Final weights and buffers of the given runs, as a stack."""
         held = {run: self._holders[run] for row in runs for run in row}
         files = {name: self.store.read_weights(name) for name in {*held.values()}}
         by_run = {run: files[name] for run, name in held.items()}

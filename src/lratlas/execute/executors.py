@@ -1,4 +1,4 @@
-"""What does jobs: worker processes on this machine, any executor with ``submit``, or the calling process itself."""
+"""Executors of jobs: worker processes on this machine, any object with ``submit``, or the calling process."""
 
 import json
 import math
@@ -31,26 +31,26 @@ WORKER = "lratlas.execute.worker"
 """The module that a worker process runs."""
 
 ENVIRONMENT: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-"""What a worker's environment has besides the driver's own: one thread each."""
+"""Environment variables that a worker has in addition to the driver's: one thread each."""
 
 GRACE = 8.0
-"""Seconds that workers get to come to the end of what they can save, when a study has to end."""
+"""Seconds that workers get to save their state when a study has to end."""
 
 
 class Executor(Protocol):
-    """Whatever runs functions elsewhere: a `concurrent.futures.Executor`, a Dask ``Client``, submitit's executors."""
+    """Runs functions elsewhere: a `concurrent.futures.Executor`, a Dask ``Client``, or an executor of submitit."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Have ``fn(*args, **kwargs)`` called; returns a future, which has at least ``done()`` and ``result()``."""
+        """Schedule ``fn(*args, **kwargs)``; return a future with at least ``done()`` and ``result()``."""
         ...
 
 
 class Workers(ABC):
-    """Workers that talk in messages, JSON objects; all of them end with the context.
+    """Workers that communicate by messages, which are JSON objects; the context manager ends all of them.
 
     Attributes:
-        workers: How many there are; they are numbered from 0.
-        meanwhile: Called with messages that come while `listen` itself is busy with a job, and their worker's number.
+        workers: Number of workers; they are numbered from 0.
+        meanwhile: Receives messages, with the worker's number, that arrive while `listen` itself executes a job.
     """
 
     workers: int
@@ -63,13 +63,13 @@ class Workers(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         try:
-            if isinstance(error, SystemExit):  # asked to end, but not at once
+            if isinstance(error, SystemExit):  # asked to end, but with time to save
                 self.let_save()
         finally:
             self.end()
 
     def let_save(self) -> None:
-        """Have all workers keep what they are at, and wait for that a few seconds at most."""
+        """Ask all workers to save their state, and wait a few seconds at most."""
         left = set(range(self.workers))
         for worker in left:
             self.tell(worker, {"stop": True})
@@ -81,7 +81,7 @@ class Workers(ABC):
 
     @abstractmethod
     def tell(self, worker: int, message: Mapping[str, object]) -> None:
-        """Send a worker a message; nothing happens if it has ended."""
+        """Send a message to a worker; does nothing if the worker has ended."""
 
     @abstractmethod
     def listen(self, timeout: float | None) -> tuple[int, Message] | None:
@@ -92,18 +92,18 @@ class Workers(ABC):
 
     @abstractmethod
     def renew(self, worker: int) -> None:
-        """Start a worker, or start one again that has ended."""
+        """Start a worker, or restart one that has ended."""
 
     @abstractmethod
     def end(self) -> None:
-        """End all workers at once, and whatever else was begun for them."""
+        """End all workers at once, and everything that was started for them."""
 
 
 @dataclass(kw_only=True)
 class SerialWorker(Workers):
-    """The calling thread as the only worker: it does a job while it listens.
+    """The calling thread as the only worker: it executes a job inside `listen`.
 
-    An error of a job goes with its message, as ``exception``.
+    The exception of a failed job is in its message, as ``exception``.
 
     Attributes:
         context: The study.
@@ -116,14 +116,14 @@ class SerialWorker(Workers):
     _stop: threading.Event = field(default_factory=threading.Event, init=False)
 
     def let_save(self) -> None:
-        """A signal has waited until the job was kept."""
+        """Nothing to do: a signal is deferred until the job is saved."""
 
     def tell(self, worker: int, message: Mapping[str, object]) -> None:  # noqa: ARG002 - there is one
-        """Send a worker a message."""
+        """Queue the job in a message."""
         self._jobs.append(str(message["job"]))
 
     def listen(self, timeout: float | None) -> tuple[int, Message] | None:
-        """The next message, after the job that it is about; None after ``timeout`` seconds where there is no job."""
+        """The next message, after executing its job; None after ``timeout`` seconds if there is no job."""
         if not self._heard and self._jobs:
             self._do(self._jobs.popleft())
         if not self._heard:
@@ -148,22 +148,22 @@ class SerialWorker(Workers):
             self._heard.append(message)
 
     def renew(self, worker: int) -> None:  # noqa: ARG002 - there is one
-        """The worker takes a job."""
+        """Report that the worker is ready for a job."""
         self._heard.append({"ready": True})
 
     def end(self) -> None:
-        """Nothing was begun."""
+        """Nothing to end."""
 
 
 @dataclass(kw_only=True)
 class SubmittingWorkers(Workers):
-    """An executor of the user's: a worker is the place of one job among those that are submitted at the same time.
+    """Workers on a user's executor: each worker is a slot for one submitted job.
 
-    The executor is left running.
+    The executor keeps running afterwards.
 
     Attributes:
-        executor: What jobs are submitted to.
-        workers: How many at once.
+        executor: The executor to submit jobs to.
+        workers: Maximum number of jobs submitted at once.
         source: The study.
     """
 
@@ -171,19 +171,19 @@ class SubmittingWorkers(Workers):
     workers: int
     source: "StudySource"
     _futures: dict[int, Any] = field(default_factory=dict[int, Any], init=False)
-    _polled: set[int] = field(default_factory=set[int], init=False)  # those whose futures do not call back
+    _polled: set[int] = field(default_factory=set[int], init=False)  # slots whose futures have no callbacks
     _done: "queue.SimpleQueue[int]" = field(default_factory=queue.SimpleQueue, init=False)
     _heard: deque[tuple[int, Message]] = field(default_factory=deque[tuple[int, Message]], init=False)
     _submissions: "count[int]" = field(default_factory=count, init=False)
 
     def let_save(self) -> None:
-        """Jobs in this process stop and keep what they are at as soon as all ends; others cannot be told."""
+        """Nothing to do: `end` stops jobs in this process, which save their state; other jobs cannot be reached."""
 
     def tell(self, worker: int, message: Mapping[str, object]) -> None:
-        """Submit a job.
+        """Submit the job in a message.
 
         Raises:
-            StudyError: The executor does not take it.
+            StudyError: The executor rejects the job.
         """
         from lratlas.execute.run_job import run_job
 
@@ -210,7 +210,7 @@ class SubmittingWorkers(Workers):
             self._polled.add(worker)
 
     def listen(self, timeout: float | None) -> tuple[int, Message] | None:
-        """The next message on any job, with its place; None after ``timeout`` seconds."""
+        """The next message of any job, with its slot; None after ``timeout`` seconds."""
         end = math.inf if timeout is None else time.monotonic() + timeout
         while not self._heard:
             left = max(0.0, end - time.monotonic())
@@ -223,7 +223,7 @@ class SubmittingWorkers(Workers):
         return self._heard.popleft()
 
     def _take(self, worker: int) -> None:
-        """Take in the result of a job that has ended, or that was lost."""
+        """Read the result of a job that has ended or was lost."""
         self._polled.discard(worker)
         try:
             messages: list[Message] = self._futures.pop(worker).result()
@@ -232,11 +232,11 @@ class SubmittingWorkers(Workers):
         self._heard.extend((worker, message) for message in messages)
 
     def renew(self, worker: int) -> None:
-        """A job can be submitted in this place."""
+        """Report that the slot is ready for a job."""
         self._heard.append((worker, {"ready": True}))
 
     def end(self) -> None:
-        """Have the executor begin no more jobs, and jobs in this process end."""
+        """Cancel jobs that have not started, and stop jobs in this process."""
         from lratlas.execute.run_job import forget_context
 
         self.source.stop.set()
@@ -253,15 +253,15 @@ _WAIT = 0.5  # seconds
 def start_worker(
     first: Mapping[str, object], *, module: str = WORKER, environment: Mapping[str, str] | None = None
 ) -> _Process:
-    """Start a worker process on this machine and tell it what to work on.
+    """Start a worker process on this machine and send it the first message.
 
     Args:
-        first: The first message: which study, and how to make its tasks.
-        module: What the process runs.
-        environment: Variables besides those of this process.
+        first: The first message: the study, and how to make its tasks.
+        module: The module that the process runs.
+        environment: Variables to add to this process's environment.
     """
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", module],  # no module of the current folder stands in for a library
+        [sys.executable, "-P", "-m", module],  # -P: no module in the current folder shadows a library
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         encoding="utf-8",
@@ -272,7 +272,7 @@ def start_worker(
 
 
 def tell_worker(process: _Process, message: Mapping[str, object]) -> None:
-    """Send a message; nothing happens if the process has ended, which is told otherwise."""
+    """Send a message; does nothing if the process has ended, which is reported separately."""
     stdin = cast("IO[str]", process.stdin)
     with suppress(OSError, ValueError):
         stdin.write(json.dumps(message) + "\n")
@@ -280,7 +280,7 @@ def tell_worker(process: _Process, message: Mapping[str, object]) -> None:
 
 
 def ending(process: _Process) -> str:
-    """How a process ended that has said its last."""
+    """How a process ended, after its last message."""
     code = process.wait()
     if code < 0:
         return f"by {signal.Signals(-code).name}" + (" (out of memory, perhaps)" if code == -signal.SIGKILL else "")
@@ -289,12 +289,12 @@ def ending(process: _Process) -> str:
 
 @dataclass(kw_only=True)
 class LocalWorkers(Workers):
-    """Worker processes on this machine, each with one thread.
+    """Worker processes on this machine, with one thread each.
 
     Attributes:
-        workers: How many.
-        first: What each is told first.
-        module: What they run.
+        workers: Number of workers.
+        first: The first message to each worker.
+        module: The module that the processes run.
     """
 
     workers: int
@@ -305,13 +305,13 @@ class LocalWorkers(Workers):
     _heard: "queue.SimpleQueue[tuple[int, Message]]" = field(default_factory=queue.SimpleQueue, init=False)
 
     def tell(self, worker: int, message: Mapping[str, object]) -> None:
-        """Send a worker a message; nothing happens if it has ended."""
+        """Send a message to a worker; does nothing if the worker has ended."""
         tell_worker(self._processes[worker], message)
 
     def listen(self, timeout: float | None) -> tuple[int, Message] | None:
         """The next message of any worker, with its number; None after ``timeout`` seconds."""
         end = math.inf if timeout is None else time.monotonic() + timeout
-        # Many short waits: a signal that another thread receives does not end a long one.
+        # Many short waits: a signal handled in another thread does not interrupt a long wait.
         while True:
             left = max(0.0, end - time.monotonic())
             with suppress(queue.Empty):
@@ -320,7 +320,7 @@ class LocalWorkers(Workers):
                 return None
 
     def renew(self, worker: int) -> None:
-        """Start a worker, or start one again that has ended."""
+        """Start a worker, or restart one that has ended."""
         if worker in self._processes:
             _forget(self._processes[worker])
         process = self._processes[worker] = start_worker(self.first, module=self.module)
@@ -331,7 +331,7 @@ class LocalWorkers(Workers):
     def _follow(self, worker: int, process: _Process) -> None:
         with cast("IO[str]", process.stdout) as lines:
             for line in lines:
-                if line.endswith("\n"):  # the last words of a worker that was killed may be cut short
+                if line.endswith("\n"):  # the last line of a killed worker may be cut short
                     self._heard.put((worker, json.loads(line)))
         self._heard.put((worker, {"ended": ending(process)}))
 
@@ -346,7 +346,7 @@ class LocalWorkers(Workers):
 
 
 def _forget(process: _Process) -> None:
-    """Let go of a process that has ended, or is about to."""
+    """Close the pipes of a process that has ended, or is about to end."""
     process.wait()
-    with suppress(OSError):  # what it did not read any more
+    with suppress(OSError):  # unread input
         cast("IO[str]", process.stdin).close()

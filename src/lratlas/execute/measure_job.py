@@ -1,4 +1,4 @@
-"""What the jobs that measure do: finished runs from the store, one table of rows each."""
+"""Measuring jobs: read finished runs from the store and compute the rows of one table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ def measure_rows(context: WorkerContext, job: Measuring) -> pl.DataFrame:
     """The rows that a job adds to its table.
 
     Raises:
-        MeasurementError: A custom measurement failed, or returned something else than its columns.
+        MeasurementError: A custom measurement failed, or returned other columns than it declares.
     """
     measurement = context.measurements[job.measurement]
     options = {**context.spec.measure.options_of(measurement), **job.options}
@@ -32,7 +32,7 @@ def measure_rows(context: WorkerContext, job: Measuring) -> pl.DataFrame:
 def _stacks(
     context: WorkerContext, job: Measuring, measurement: Measurement
 ) -> Iterator[tuple[Mapping[str, object], Models]]:
-    """The stacks of models that a job measures, one after the other, with the columns that identify the models."""
+    """The stacks of models that a job measures, one at a time, with the columns that identify the models."""
     if job.training is None:
         weights, buffers, _ = context.initial(job.seeds, 1)
         yield initial_identity(job.seeds), _models(context, job.seeds, 1)(weights=weights, buffers=buffers)
@@ -49,7 +49,7 @@ def _stacks(
 
 
 def _models(context: WorkerContext, seeds: Sequence[Seed], lanes: int) -> "partial[Models]":
-    """Models of some seeds, to which their weights are still to be given."""
+    """A constructor for models of the given seeds, called with their weights."""
     return partial(
         Models,
         task=context.task,

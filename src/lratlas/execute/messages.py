@@ -1,4 +1,4 @@
-"""What is said of a job, as plain data: how far it is, how it ended, and what the user should see."""
+"""Messages about a job, as plain data: its progress, its outcome, and notices for the user."""
 
 import logging
 import math
@@ -13,12 +13,12 @@ from lratlas.errors import FolderGone, LRAtlasError, MeasurementError, StudyErro
 from lratlas.notices import LOG
 
 Message: TypeAlias = dict[str, Any]
-"""``work``, ``notice``, ``done``, ``error``, ``ready`` or ``ended``, and what belongs to it; it can be JSON."""
+"""A ``work``, ``notice``, ``done``, ``error``, ``ready`` or ``ended`` entry with its details; JSON-compatible."""
 
 Say: TypeAlias = Callable[[Message], None]
 
 BETWEEN_REPORTS = 1.0
-"""Seconds between two reports of a job: a driver may have a thousand workers to listen to."""
+"""Seconds between two progress reports of a job: a driver may listen to a thousand workers."""
 
 _OF_CODE = (
     ArithmeticError,
@@ -27,33 +27,33 @@ _OF_CODE = (
     ImportError,
     LookupError,
     NameError,
-    RuntimeError,  # NotImplementedError is one
+    RuntimeError,  # includes NotImplementedError
     TypeError,
     ValueError,
 )
-"""Built-in errors that the same code raises again."""
+"""Built-in errors that the same code would raise again."""
 
 
 class Worked:
-    """Adds up the work on a job and reports it now and then.
+    """Sums the work on a job and reports it at intervals.
 
     Args:
-        say: Called with each report.
-        every: Seconds between two reports at least; the first and the rest come in any case.
+        say: Receives each report.
+        every: Minimum number of seconds between two reports, except the first and the last.
     """
 
     def __init__(self, say: Say, *, every: float = BETWEEN_REPORTS) -> None:
         self._say, self._every, self._work, self._said = say, every, 0, -math.inf
 
     def __call__(self, work: int) -> None:
-        """Count work that was done; a negative number takes some of it back."""
+        """Add completed work; a negative number subtracts."""
         self._work += work
-        # The first report is made at once: it is what an earlier attempt had trained.
+        # The first report is immediate: it contains the work of an earlier attempt.
         if time.monotonic() - self._said >= self._every or self._said == -math.inf:
             self._report()
 
     def rest(self) -> None:
-        """Report what has not been reported yet."""
+        """Report the work that is not reported yet."""
         if self._work:
             self._report()
 
@@ -73,7 +73,7 @@ class _Notices(logging.Handler):
 
 @contextmanager
 def forward_notices(say: Say) -> Generator[None]:
-    """Say meanwhile what the package logs as warnings."""
+    """Forward the package's log warnings as notices inside the block."""
     handler = _Notices(say)
     LOG.addHandler(handler)
     try:
@@ -83,20 +83,20 @@ def forward_notices(say: Say) -> Generator[None]:
 
 
 def failure(error: Exception, *, ends: bool = False) -> Message:
-    """What went wrong, as a message; with ``LRATLAS_DEBUG`` in the environment the traceback is printed too.
+    """An error as a message; if ``LRATLAS_DEBUG`` is set in the environment, also print the traceback.
 
     Args:
         error: The error.
         ends: Whether the process ends because of it.
 
     Returns:
-        ``error``, a sentence; ``final``, whether the whole study ends; ``again``, whether another attempt may go well;
+        ``error``, a sentence; ``final``, whether the whole study ends; ``again``, whether another attempt may succeed;
         and ``ends``.
     """
     if os.environ.get("LRATLAS_DEBUG"):
         traceback.print_exception(error)
     known = isinstance(error, LRAtlasError)
-    # A full disk or a damaged file may be better next time; a task that is wrong stays wrong.
+    # A full disk or a damaged file may be fixed by the next attempt; a wrong task stays wrong.
     final = isinstance(error, FolderGone) or (known and not isinstance(error, StudyError))
     retried = isinstance(error, StudyError) and not isinstance(error, MeasurementError)
     again = ends or (retried if known else not _would_recur(error))
@@ -104,17 +104,17 @@ def failure(error: Exception, *, ends: bool = False) -> Message:
 
 
 def sentence(error: BaseException) -> str:
-    """An error in one line: an error for people as it is, of any other its kind and the first of its lines."""
+    """An error in one line: an error for people unchanged, any other with its type and its first line."""
     if isinstance(error, LRAtlasError):
         return str(error)
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(": .") + "."
 
 
 def _would_recur(error: Exception) -> bool:
-    """Whether the same code raises the error again: it is one of Python's or PyTorch's kinds for wrong code.
+    """Whether the same code would raise the error again: its type is one that wrong code raises in Python or PyTorch.
 
-    Everything else may go well next time: disks, networks, memory, and the clients of object stores, whose errors are
-    classes in their own modules.
+    Any other error may go away: errors of disks, networks, memory, and clients of object stores, which define their own
+    classes.
     """
     from lratlas.training.memory import is_out_of_memory
 

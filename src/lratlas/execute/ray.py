@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: each worker process is kept by an actor, which relays its messages."""
+"""Workers on a Ray cluster: an actor owns each worker process and relays its messages."""
 
 import os
 import signal
@@ -14,15 +14,15 @@ from typing import Any, Self
 from lratlas.errors import StudyError, first_line
 from lratlas.execute.executors import WORKER, Workers
 
-_LISTENING = 1.0  # seconds of one call to an actor at least, which keeps its node's death noticeable
-_CALLS = 250  # a second to all actors together, while they have nothing to say but how far they are
+_LISTENING = 1.0  # minimum seconds of one call to an actor; short enough to notice the death of its node
+_CALLS = 250  # calls per second to all actors together while they only report progress
 _MOST_WORKERS = 4096
-_HANDED_ON = ("LRATLAS_DATA",)  # variables of the driver's environment that a worker needs
-_REACHED = 10.0  # seconds in which a cluster's address has to answer
+_HANDED_ON = ("LRATLAS_DATA",)  # environment variables that workers inherit from the driver
+_REACHED = 10.0  # seconds within which a cluster's address must answer
 
 
 class Station:
-    """What runs on a node: it starts a worker process there and passes messages on."""
+    """The actor on a node: it starts a worker process there and relays messages."""
 
     def __init__(self, first: Mapping[str, object], module: str, environment: Mapping[str, str]) -> None:
         import queue
@@ -34,13 +34,13 @@ class Station:
         threading.Thread(target=self._follow, daemon=True).start()
 
     def tell(self, message: Mapping[str, object]) -> None:
-        """Send the worker a message."""
+        """Send a message to the worker."""
         from lratlas.execute.executors import tell_worker
 
         tell_worker(self._process, message)
 
     def heard(self, seconds: float) -> list[dict[str, Any]]:
-        """What the worker has said since the last call; waits as long as that is nothing but how far it is."""
+        """The worker's messages since the last call; waits up to ``seconds`` for one that is not a progress report."""
         import json
         import queue
 
@@ -64,16 +64,16 @@ class Station:
 
 @dataclass(kw_only=True)
 class RayWorkers(Workers):
-    """Worker processes on the nodes of a Ray cluster, each with the resources that it asks for.
+    """Worker processes on the nodes of a Ray cluster, each with the resources that it requests.
 
-    Workers for which the cluster has no room yet come up when it has; a worker whose node dies is started elsewhere.
+    Workers that do not fit yet start when the cluster has room; a worker whose node dies restarts on another node.
 
     Attributes:
         address: ``auto``, or the cluster's address.
-        most: Workers at most; None for as many as the cluster has room for.
-        first: What each worker is told first.
-        gpus: GPUs, or the share of one, that a worker needs; 0 for none.
-        module: What the processes run.
+        most: Maximum number of workers; None for as many as fit on the cluster.
+        first: The first message to each worker.
+        gpus: Number of GPUs per worker, or the fraction of one; 0 for none.
+        module: The module that the processes run.
     """
 
     address: str
@@ -103,7 +103,7 @@ class RayWorkers(Workers):
         return super().__enter__()
 
     def tell(self, worker: int, message: Mapping[str, object]) -> None:
-        """Send a worker a message; nothing happens if it has ended."""
+        """Send a message to a worker; does nothing if the worker has ended."""
         self._stations[worker].tell.remote(dict(message))
 
     def listen(self, timeout: float | None) -> tuple[int, dict[str, Any]] | None:
@@ -119,13 +119,13 @@ class RayWorkers(Workers):
         return self._heard.popleft()
 
     def renew(self, worker: int) -> None:
-        """Start a worker, or start one anew that has ended."""
+        """Start a worker, or restart one that has ended."""
         ray = _ray()
         if worker in self._stations:
             ray.kill(self._stations[worker], no_restart=True)
-        # Two threads: one listens, the other takes what is told.
+        # Two threads: one listens, the other receives messages.
         kept = ray.remote(num_cpus=1, num_gpus=self.gpus, max_concurrency=2)(Station)
-        # Not Ray's own `runtime_env`, with which no process that a node has ready could be taken.
+        # Not Ray's `runtime_env`, which prevents the reuse of idle processes on a node.
         environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
         self._stations[worker] = kept.remote(dict(self.first), self.module, environment)
         self._listen_to(worker)
@@ -135,7 +135,7 @@ class RayWorkers(Workers):
         self._listening[self._stations[worker].heard.remote(seconds)] = worker
 
     def _take(self, reference: Any) -> None:
-        """Take in what a call to a station came to."""
+        """Handle the result of a call to an actor."""
         ray, worker = _ray(), self._listening.pop(reference)
         from ray.exceptions import RayError
 
@@ -157,15 +157,15 @@ class RayWorkers(Workers):
 
 
 def _connect(address: str) -> None:
-    """Connect to a cluster; this process's own way of ending on SIGTERM, which Ray replaces, stays.
+    """Connect to a cluster; restores this process's SIGTERM handler, which Ray replaces.
 
     Raises:
-        StudyError: There is none at the address.
+        StudyError: There is no cluster at the address.
     """
     ray, nobody = _ray(), f"There is no Ray cluster at {address}"
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit() and "/" not in host:
-        # Ray itself would try for more than a minute.
+        # Ray's own connection attempts take more than a minute.
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHED).close()
         except OSError as error:
@@ -183,10 +183,10 @@ def _connect(address: str) -> None:
 
 
 def _room(resources: Mapping[str, float], gpus: float) -> int:
-    """How many workers a cluster has room for."""
+    """Number of workers that fit on a cluster."""
     room = int(resources.get("CPU", 0.0))
     if gpus:
-        # Ray gives out whole GPUs, or equal shares of single ones.
+        # Ray allocates whole GPUs, or equal shares of single GPUs.
         room = min(room, int(resources.get("GPU", 0.0) / gpus + 1e-9))
     return min(room, _MOST_WORKERS)
 

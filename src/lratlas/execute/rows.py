@@ -1,4 +1,4 @@
-"""Rows of the tables from the tensors of a stack, in the order [seed][lane]."""
+"""Table rows from the tensors of a stack, in the order [seed][lane]."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,17 +25,17 @@ def runs_table(
     start: Tensor | None = None,
     count: int | None = None,
 ) -> pl.DataFrame:
-    """Rows of the table of runs for one grid of run ids; seconds are left at 0.
+    """Rows of the ``runs`` table for one grid of run ids; seconds are 0.
 
     Args:
-        job: The job that trained them.
-        runs: Their ids.
-        parents: The ids of the runs they start from.
-        stack: The stack at the end.
+        job: The job that trained the runs.
+        runs: The run ids.
+        parents: The ids of the runs that they start from.
+        stack: The final stack.
         train: Scores on the training set.
         test: Scores on the test set.
         gradient: Mean gradient norm since the last trace row; None for averages.
-        start: Test loss before the first step; None for all stages but pre-training.
+        start: Test loss before the first step; None for all stages except pre-training.
         count: Number of averaged checkpoints; None for the job's own runs.
     """
     shape = (len(job.seeds), len(job.lanes))
@@ -61,11 +61,11 @@ def runs_table(
 
 
 def trace_table(runs: Grid, rows: Sequence[Row], steps_per_epoch: int) -> pl.DataFrame:
-    """Rows of the table of traces.
+    """Rows of the ``traces`` table.
 
     Args:
         runs: The ids of the stack's runs.
-        rows: What training recorded.
+        rows: The rows that training recorded.
         steps_per_epoch: Full batches in the training set.
     """
     names = [run for row in runs for run in row]
@@ -80,11 +80,11 @@ def trace_table(runs: Grid, rows: Sequence[Row], steps_per_epoch: int) -> pl.Dat
 
 
 def convergence_table(job: Training, fitted: Fitted) -> pl.DataFrame:
-    """Rows of the table of convergence for one segment of a job; null where a run first fits all in another, or never.
+    """Rows of the ``convergence`` table for one segment; null if a run first fits all samples elsewhere, or never.
 
     Args:
         job: The job.
-        fitted: What training found in the segment.
+        fitted: The result of training the segment.
     """
     epochs = [epochs or None for epochs in fitted.epochs.flatten().tolist()]
     return pl.DataFrame(
@@ -102,7 +102,7 @@ def identity_of(job: Training, runs: Grid, count: int | None) -> dict[str, objec
 
     Args:
         job: The training job.
-        runs: The ids of its runs, or of its averages.
+        runs: The ids of the job's runs, or of its averages.
         count: Number of averaged checkpoints; None for the job's own runs.
     """
     lanes = [lane for _ in job.seeds for lane in job.lanes]
@@ -123,12 +123,12 @@ def initial_identity(seeds: Sequence[Seed]) -> dict[str, object]:
 
 
 def make_rows(identity: Mapping[str, object], columns: Mapping[str, object], schema: pl.Schema) -> pl.DataFrame:
-    """Rows of the table of a measurement; null for what is not a finite number.
+    """Rows of a measurement's table; values that are not finite become null.
 
     Args:
         identity: The columns that identify the models.
-        columns: What was measured: a value for all models, one for each, or a list for each, which has a row for each
-            of its entries.
+        columns: The measured values: one value for all models, one per model, or a list per model, which adds a row for
+            each of its entries.
         schema: The columns of the table.
     """
     frame = pl.DataFrame({**identity, **columns})
@@ -138,15 +138,15 @@ def make_rows(identity: Mapping[str, object], columns: Mapping[str, object], sch
 
 
 def flat(values: Tensor) -> list[float]:
-    """The values [seeds, lanes] as a list, in the order of the rows of a table."""
+    """Flatten values [seeds, lanes] to a list, in the row order of the tables."""
     return values.double().flatten().tolist()
 
 
 def _fill_missing(values: Tensor | None, shape: tuple[int, int]) -> Tensor:
-    """The values, or NaN for each run where there are none."""
+    """The values, or NaN for each run if there are none."""
     return torch.full(shape, torch.nan) if values is None else values
 
 
 def _finite() -> pl.Expr:
-    """Every float column with null for what is not a finite number."""
+    """All float columns, with null for values that are not finite."""
     return pl.when(pl.col(pl.Float64).is_finite()).then(pl.col(pl.Float64))

@@ -1,4 +1,4 @@
-"""One job of a study in any process: a worker's, one of an executor's, or the calling one."""
+"""Execute one job of a study, in a worker process, on an executor or in the calling process."""
 
 import math
 import os
@@ -33,21 +33,21 @@ from lratlas.training.prepare import trust_earlier_check
 from lratlas.training.prepared import Conformance
 
 Sent: TypeAlias = tuple[Tasks, Extras]
-"""What a spec cannot describe of a study: its tasks, and with them the custom measurements."""
+"""The parts of a study that a spec cannot describe: its tasks and the custom measurements."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudySource:
-    """Where a job's study is and how its tasks are made: small, and the same for all jobs of a session.
+    """The study of a job and how to make its tasks: a small object, equal for all jobs of a session.
 
     Attributes:
         session: Distinguishes sessions; two sources of the same session are equal.
         folder: The folder of the study, or its URL.
-        plan: What tells its plan from others, as `plan_digest` does.
-        path: Where modules are found.
-        packed: Tasks that the spec cannot describe, and the custom measurements, as text; None if it can.
-        sent: The same as they are; left out where the source is sent to another process.
-        stop: Set when jobs in this process shall end.
+        plan: The digest that identifies the plan, see `plan_digest`.
+        path: The import path of modules.
+        packed: Tasks that the spec cannot describe, and the custom measurements, as text; None if the spec can.
+        sent: The unpacked tasks and measurements; omitted when the source is sent to another process.
+        stop: Set to stop jobs in this process.
     """
 
     session: str
@@ -64,21 +64,21 @@ class StudySource:
 
 
 def run_job(source: StudySource, name: str, submission: int) -> list[Message]:
-    """Do a job from its last checkpoint; this is what an executor is given. Doing it twice is harmless.
+    """Execute a job from its last checkpoint; executors call this function. Repeated calls are harmless.
 
-    Jobs in the same process take turns, because they draw from its generators. What the process has besides them, such
-    as the states of its generators, its default dtype and its number of threads, is the same afterwards.
+    Jobs in the same process take turns, because they draw from its random generators. The other state of the process,
+    such as its generator states, default dtype and number of threads, is restored afterwards.
 
     Args:
         source: The study.
-        name: Id of the job in the study's plan.
-        submission: Distinguishes this call from others of the same job: an executor may remember results by arguments.
+        name: Id of the job in the plan.
+        submission: Distinguishes repeated calls for the same job: an executor may cache results by arguments.
 
     Returns:
-        Messages on the job: its work, notices, and at last that it is done or what went wrong.
+        Messages about the job: its work, notices, and at the end its completion or its error.
 
     Raises:
-        Stopped: The job was told to end, and has kept what it could.
+        Stopped: The job was asked to stop, and saved its state.
     """
     del submission
     said = list[Message]()
@@ -93,28 +93,28 @@ def run_job(source: StudySource, name: str, submission: int) -> list[Message]:
 
 @lru_cache(maxsize=1)
 def _open_context(source: StudySource) -> WorkerContext:
-    """The study of a source; programs and data are made once per process and session."""
+    """The study of a source; programs and data are built once per process and session."""
     look_for_code(place for place in source.path if place not in sys.path)
     return open_context(source.folder, source.plan, source.packed, sent=source.sent)
 
 
 def forget_context() -> None:
-    """Let go of the study that this process has opened for an executor's jobs."""
+    """Release the study that this process has opened for an executor's jobs."""
     _open_context.cache_clear()
 
 
 def open_context(folder: str, planned: str, packed: str | None, *, sent: Sent | None = None) -> WorkerContext:
-    """Open the study that jobs are to be done of, by the spec that its plan was made from.
+    """Open the study of a job, with the spec that its plan was made from.
 
     Args:
-        folder: Its folder or URL.
-        planned: What tells its plan from others, as `plan_digest` does.
-        packed: Its tasks and custom measurements as text, where the spec cannot describe the tasks.
-        sent: The same as they are, where they are at hand.
+        folder: The study's folder or URL.
+        planned: The digest that identifies the plan, see `plan_digest`.
+        packed: The tasks and custom measurements as text, if the spec cannot describe the tasks.
+        sent: The unpacked tasks and measurements, if available.
 
     Raises:
-        StudyError: There is no such study, or it has another plan.
-        TaskError: The tasks cannot be made here, or are others than were planned.
+        StudyError: The study does not exist, or has another plan.
+        TaskError: The tasks cannot be made here, or differ from the planned ones.
     """
     store = Store.open(folder)
     plan = read_stored_plan(store)
@@ -138,21 +138,21 @@ def do_job(
     ends: bool = False,
     every: float = BETWEEN_REPORTS,
 ) -> Exception | None:
-    """Do a job of the plan; say how far it is, and at last that it is done or what went wrong.
+    """Execute a job of the plan; report its progress and, at the end, its completion or its error.
 
     Args:
         context: The study.
         name: Id of the job.
-        say: Called with each message.
-        stopping: Whether to leave a training after the step that it is at.
-        ends: Whether the process ends where the job fails.
-        every: Seconds between two messages on how far it is.
+        say: Receives each message.
+        stopping: Whether to stop training after the current step.
+        ends: Whether the process ends if the job fails.
+        every: Seconds between two progress messages.
 
     Returns:
-        The error that the job failed with.
+        The error of the job, if it failed.
 
     Raises:
-        Stopped: A training was left, and kept.
+        Stopped: Training was stopped and its state saved.
     """
     worked = Worked(say, every=every)
     try:
@@ -171,14 +171,14 @@ def do_job(
 def do_job_here(
     context: WorkerContext, name: str, say: Say, *, stop: threading.Event, every: float = BETWEEN_REPORTS
 ) -> Exception | None:
-    """`do_job` in a process that has its own handlers of signals: a training is kept before they are called.
+    """`do_job` in a process with its own signal handlers: training is saved before they are called.
 
     Args:
         context: The study.
         name: Id of the job.
-        say: Called with each message.
-        stop: Set when the job shall end.
-        every: Seconds between two messages on how far it is.
+        say: Receives each message.
+        stop: Set to stop the job.
+        every: Seconds between two progress messages.
 
     Raises:
         Stopped: ``stop`` was set.
@@ -187,7 +187,7 @@ def do_job_here(
         trains = isinstance(context.jobs[name], Training)
         with suppress(Stopped), _defer_signals() if trains else nullcontext(_never) as asked:
             return do_job(context, name, say, stopping=lambda: asked() or stop.is_set(), every=every)
-        # A handler that only took note of its signal lets the job continue.
+        # If the handler returns without ending the process, the job continues.
     raise Stopped
 
 
@@ -196,9 +196,9 @@ _TURN = threading.RLock()
 
 @contextmanager
 def own_state() -> Generator[None]:
-    """What jobs see of PyTorch is what they see in a fresh process with one thread; afterwards all is as it was.
+    """Give a job the PyTorch state of a fresh process with one thread; restore the state afterwards.
 
-    Meanwhile no other thread of this process does a job.
+    Only one thread of this process executes a job at a time.
     """
     with _TURN, preserve_generators(), one_thread(), torch.enable_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"torch\..*")
@@ -212,9 +212,9 @@ def own_state() -> Generator[None]:
 
 @contextmanager
 def one_thread() -> Generator[None]:
-    """Let PyTorch use one thread meanwhile: with other numbers the last bits of sums may be others.
+    """Limit PyTorch to one thread inside the block: other numbers may change the last bits of sums.
 
-    For small models processes scale, and threads do not.
+    Small models scale with processes, not with threads.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -230,9 +230,9 @@ def _never() -> bool:
 
 @contextmanager
 def _defer_signals() -> Generator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM wait until the block has ended, and tell it that one has come.
+    """Defer Ctrl-C and SIGTERM until the block ends; the yielded function returns whether a signal has arrived.
 
-    A second one, or a few seconds, end the block at once. Outside the main thread signals are not its affair.
+    A second signal, or a timeout of a few seconds, ends the block at once. Outside the main thread, do nothing.
     """
     asked, before = list[int](), dict[int, Any]()
 
@@ -251,7 +251,7 @@ def _defer_signals() -> Generator[Callable[[], bool]]:
     timers = list[threading.Timer]()
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        # Ignored signals stay ignored; handlers that are not Python's could not be put back.
+        # Ignored signals stay ignored; handlers not installed from Python cannot be restored.
         before |= {number: each for number, each in handlers.items() if each not in {signal.SIG_IGN, None}}
         for number in before:
             signal.signal(number, take)
@@ -266,20 +266,20 @@ def _defer_signals() -> Generator[Callable[[], bool]]:
 
 
 def _trust_plan(plan: Plan) -> AbstractContextManager[object]:
-    """Tasks that this process makes are those that the driver has compared with a plain loop."""
+    """Trust that the driver has compared the tasks of this process with a plain loop."""
     return trust_earlier_check(Conformance(**plan.checked.model_dump())) if plan.checked else nullcontext()
 
 
 def _check_code(context: WorkerContext) -> None:
-    """Refuse to train another task than was planned: code may differ here, edited or patched in the other process.
+    """Refuse to train a task that differs from the plan: code here may differ, edited or patched in the driver.
 
     Raises:
-        TaskError: The task of the first repetition behaves in another way.
+        TaskError: The task of the first repetition behaves differently.
     """
     planned = context.plan.task_parts
     try:
         parts = fingerprint_parts(context.tasks.of(0))
-    except Exception:  # which the first job meets too, and reports
+    except Exception:  # the first job fails in the same way, and reports it
         return
     if planned and combine_parts(parts) != combine_parts(planned):
         raise TaskError(

@@ -1,4 +1,4 @@
-"""The scheduler: which job runs next, and what happens when one fails."""
+"""The scheduler: it selects the next job and handles failed jobs."""
 
 import heapq
 import sys
@@ -27,46 +27,46 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class OpenJobs:
-    """The jobs of a plan that are not done; every operation takes about the same time, however many there are.
+    """The unfinished jobs of a plan; every operation takes about the same time for any number of jobs.
 
     Attributes:
-        jobs: All of them by id, those under way and given up too.
-        given_up: Ids of jobs that are not tried again.
+        jobs: All unfinished jobs by id, including those in progress and those given up.
+        given_up: Ids of jobs that are not retried.
     """
 
     jobs: dict[str, Job]
     given_up: set[str] = field(default_factory=set[str])
     _places: Mapping[str, int] = field(default_factory=dict[str, int])
-    _missing: dict[str, set[str]] = field(default_factory=dict[str, set[str]])  # what each one still needs
-    _waiting: dict[str, list[str]] = field(default_factory=dict[str, list[str]])  # who needs each one
+    _missing: dict[str, set[str]] = field(default_factory=dict[str, set[str]])  # unfinished prerequisites of each job
+    _waiting: dict[str, list[str]] = field(default_factory=dict[str, list[str]])  # the jobs that wait for each job
     _ready: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])  # heap, in the plan's order
     _paused: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])  # heap, by time
 
     @property
     def any(self) -> bool:
-        """Whether there is a job that can be taken, now or after a pause."""
+        """Whether a job can be taken, now or after a pause."""
         return bool(self._ready or self._paused)
 
     def take(self) -> Job | None:
-        """The next job that can be done now, which is then under way; None where there is none."""
+        """Take the next job that can run now; None if there is none."""
         while self._paused and self._paused[0][0] <= time.monotonic():
             self._free(heapq.heappop(self._paused)[1])
         return self.jobs[heapq.heappop(self._ready)[1]] if self._ready else None
 
     def pause(self) -> float | None:
-        """Seconds until a job that was put back can be taken again; None where none was."""
+        """Seconds until a paused job can be taken again; None if no job is paused."""
         return max(0.0, self._paused[0][0] - time.monotonic()) if self._paused else None
 
     def put_back(self, job: Job, *, seconds: float) -> None:
-        """A job that was taken is to be taken again, after a while."""
+        """Return a taken job, to be taken again after a pause."""
         heapq.heappush(self._paused, (time.monotonic() + seconds, job.id))
 
     def give_up(self, job: Job) -> None:
-        """A job that was taken is not tried again, nor are those begun that need it."""
+        """Give up a taken job: it is not retried, and jobs that need it do not start."""
         self.given_up.add(job.id)
 
     def finish(self, job: Job) -> None:
-        """A job that was taken is done."""
+        """Mark a taken job as done."""
         del self.jobs[job.id]
         for other in self._waiting.pop(job.id, []):
             self._missing[other].discard(job.id)
@@ -78,21 +78,21 @@ class OpenJobs:
 
 
 ATTEMPTS = 3
-"""How often a job is tried in one session."""
+"""Number of attempts per job in one session."""
 
 PAUSES = (1.0, 5.0)
-"""Seconds before the second and the third attempt: a full disk may have room again by then."""
+"""Seconds before the second and the third attempt: a full disk may have space again by then."""
 
 HOPELESS = 3
-"""So many jobs given up before any was done end a session."""
+"""Abort once this many jobs have failed and none has succeeded."""
 
-_STARTS = 3  # attempts in a row to start a worker
-_PATIENCE = 30.0  # seconds until it is said that no worker has come up
+_STARTS = 3  # consecutive attempts to start a worker
+_PATIENCE = 30.0  # seconds until a notice says that no worker has started
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a study is: jobs and run-steps done, and run-steps trained since it was started this time."""
+    """Progress of a study: jobs and run-steps done, and run-steps trained in this session."""
 
     jobs_done: int
     jobs: int
@@ -115,28 +115,28 @@ def execute(
     progress: Callable[[Progress], None] | None = None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> bool:
-    """Do all jobs of the plan that are not done. A job that fails or is lost goes on from its last checkpoint.
+    """Execute all unfinished jobs of the plan. A failed or lost job resumes from its last checkpoint.
 
     Args:
         store: The study.
         plan: Its stored plan.
-        workers: Number of processes, or of jobs that are submitted at once; 0 for none besides this one; None for as
-            many as a cluster has room for, or for all jobs that can be done.
+        workers: Number of processes, or of jobs submitted at once; 0 for this process only; None for as many as a
+            cluster has room for, or to submit all jobs at once.
         cluster: Address of a Ray cluster, or ``auto``; None for this machine.
-        gpu_share: The part of a GPU that a worker on a cluster needs, if the plan trains on one.
-        executor: What jobs are submitted to; None for processes.
+        gpu_share: The fraction of a GPU per worker on a cluster, if the plan trains on GPUs.
+        executor: The executor to submit jobs to; None for processes.
         tasks: Tasks that the spec cannot describe, sent to the workers; None if it can.
-        extras: The custom measurements, sent with such tasks; otherwise workers import those that the spec names.
+        extras: The custom measurements, sent with such tasks; otherwise workers import those in the spec.
         progress: Called on every change of progress.
-        notice: Called with sentences that the user should see.
+        notice: Called with sentences for the user.
 
     Returns:
-        Whether there were any.
+        Whether there were unfinished jobs.
 
     Raises:
-        JobsFailed: Some jobs failed again and again; all others are done.
-        StudyError: No worker could be started, or nothing goes well; everything finished so far is in the store.
-        Exception: With no process besides this one, the first error of a job, as it is.
+        JobsFailed: Some jobs failed on every attempt; all others are done.
+        StudyError: No worker could be started, or every job fails; completed jobs are in the store.
+        Exception: With ``workers=0``, the first error of a job, unchanged.
     """
     there = listing(store)
     left = open_jobs(plan, {job.id for job in plan.jobs if not is_done(there, job)})
@@ -215,7 +215,7 @@ def _pack_source(sent: "Sent | None") -> str | None:
 
 @dataclass(kw_only=True)
 class _Scheduler:
-    """Gives jobs to workers and takes in what they say."""
+    """Assigns jobs to workers and handles their messages."""
 
     store: Store
     plan: Plan
@@ -223,24 +223,24 @@ class _Scheduler:
     workers: Workers
     report: Callable[[Progress], None]
     notice: Callable[[str], None]
-    retry: str  # what the user can do where something failed
-    noticed: set[str] = field(default_factory=set[str])  # what workers have reported, once for all of them
+    retry: str  # how the user can retry after a failure
+    noticed: set[str] = field(default_factory=set[str])  # notices of workers, each reported once
     busy: dict[int, Job] = field(default_factory=dict[int, Job])
-    kinds: Counter[str] = field(default_factory=Counter[str])  # how many workers are busy with each kind of job
+    kinds: Counter[str] = field(default_factory=Counter[str])  # number of workers busy with each kind of job
     idle: deque[int] = field(default_factory=deque[int])
-    starts: Counter[int] = field(default_factory=Counter[int])  # attempts to start each worker, in a row
+    starts: Counter[int] = field(default_factory=Counter[int])  # consecutive attempts to start each worker
     attempts: Counter[str] = field(default_factory=Counter[str])
-    reasons: dict[str, str] = field(default_factory=dict[str, str])  # of the jobs that were given up
-    work: Counter[str] = field(default_factory=Counter[str])  # run-steps of jobs under way, those kept included
+    reasons: dict[str, str] = field(default_factory=dict[str, str])  # why each job was given up
+    work: Counter[str] = field(default_factory=Counter[str])  # run-steps of jobs in progress, including saved ones
     trained: int = 0
-    done: int = 0  # jobs
+    done: int = 0  # number of jobs
 
     def __post_init__(self) -> None:
         self._jobs, self._work = len(self.plan.jobs), sum(job.work for job in self.plan.trainings)
         self._left = sum(job.work for job in self.open.jobs.values() if isinstance(job, Training))
 
     def tell_progress(self) -> None:
-        """Report how far the study is."""
+        """Report the progress of the study."""
         self.report(
             Progress(
                 jobs_done=self._jobs - len(self.open.jobs),
@@ -253,7 +253,7 @@ class _Scheduler:
         )
 
     def feed(self) -> None:
-        """Give each idle worker a job, as long as there are any that can be done."""
+        """Assign jobs to idle workers while there are jobs that can run."""
         fed = False
         while self.idle and (job := self.open.take()):
             worker = self.idle.popleft()
@@ -265,7 +265,7 @@ class _Scheduler:
             self.tell_progress()
 
     def hear(self) -> None:
-        """Wait for a message and take it in, or for a job that can be tried again."""
+        """Wait for a message and handle it, or wait until a paused job can be retried."""
         pause = self.open.pause() if self.idle else None
         heard = self.workers.listen(pause if self.busy or self.idle else _PATIENCE)
         if heard is None:
@@ -275,7 +275,7 @@ class _Scheduler:
         self.take_in(*heard)
 
     def take_in(self, worker: int, message: Message) -> None:
-        """Take in what a worker says."""
+        """Handle a worker's message."""
         if "notice" in message:
             if message["notice"] not in self.noticed:
                 self.noticed.add(message["notice"])
@@ -293,7 +293,7 @@ class _Scheduler:
             self._handle_exit(worker, message["ended"])
 
     def describe_failures(self) -> str:
-        """What is to be said of the jobs that were given up."""
+        """The message about the jobs that were given up."""
         named = "; ".join(f"{job}: {reason.rstrip('.')}" for job, reason in list(self.reasons.items())[:3])
         more = f", and {len(self.reasons) - 3} more" if len(self.reasons) > 3 else ""
         blocked = len(self.open.jobs) - len(self.reasons)
@@ -304,7 +304,7 @@ class _Scheduler:
 
     def _record_work(self, job: Job, work: int) -> None:
         if job.id in self.work:
-            self.trained += work  # the first report of an attempt is what an earlier one had trained
+            self.trained += work  # the first report of an attempt is the work of an earlier one
         self.work[job.id] += work
         self.tell_progress()
 
@@ -317,7 +317,7 @@ class _Scheduler:
         self.tell_progress()
 
     def _handle_error(self, worker: int, message: Message) -> None:
-        """A worker could not do its job, or could not even begin."""
+        """Handle a worker that failed at its job or could not start."""
         if "exception" in message:
             self._raise(self._release_job(worker), message["error"], message["exception"])
         if message["final"]:
@@ -329,13 +329,13 @@ class _Scheduler:
             self.idle.append(worker)
 
     def _raise(self, job: Job, reason: str, exception: Exception) -> NoReturn:
-        """Raise an error of this very process where it is, for whoever looks for its cause."""
+        """Raise an error of this process unchanged, with its traceback."""
         write_note(self.store, Failure(job=job.id, attempt=1, reason=reason, given_up=True))
         exception.add_note(f"This was the job {job.id}. Nothing already computed is lost: {self.retry}.")
         raise exception
 
     def _handle_exit(self, worker: int, how: str) -> None:
-        """A worker is gone: start it again, and put back what it was at."""
+        """Restart a worker that has ended, and put its job back."""
         if worker in self.busy:
             self._fail_job(self._release_job(worker), f"its worker was ended {how}.")
         elif worker in self.idle:
@@ -354,14 +354,14 @@ class _Scheduler:
             )
 
     def _release_job(self, worker: int) -> Job:
-        """What a worker was at, which is not under way any more."""
+        """Remove and return the job of a worker, which is no longer in progress."""
         job = self.busy.pop(worker)
         self.kinds[_word(job)] -= 1
         del self.work[job.id]
         return job
 
     def _fail_job(self, job: Job, reason: str, *, again: bool = True) -> None:
-        """Put a job back, or give it up: after some attempts, or at once where it would fail in the same way again."""
+        """Put a job back, or give it up: after several attempts, or at once if it would fail again in the same way."""
         self.attempts[job.id] += 1
         attempt = self.attempts[job.id]
         given_up = attempt == ATTEMPTS or not again
@@ -389,7 +389,7 @@ def _word(job: Job) -> str:
 
 
 def open_jobs(plan: Plan, names: set[str]) -> OpenJobs:
-    """The jobs of a plan with these ids."""
+    """The unfinished jobs of a plan, by the given ids."""
     holders = plan.holders()
     jobs = {job.id: job for job in plan.jobs if job.id in names}
     missing = {name: prerequisites(job, holders) & names for name, job in jobs.items()}

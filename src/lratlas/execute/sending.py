@@ -1,4 +1,4 @@
-"""Tasks on their way to worker processes: a user's own code goes with them, wherever it is defined."""
+"""Send tasks to worker processes, together with the user's code wherever it is defined."""
 
 import base64
 import functools
@@ -18,16 +18,16 @@ from typing import Any, TypeAlias
 
 from lratlas.errors import TaskError, first_line
 
-# Path, source and search path of a module; no path and source for a package without a file.
+# Path, source and search path of a module; path and source are None for a package without a file.
 _Sent: TypeAlias = tuple[str | None, str | None, list[str] | None]
 
 
 def pack_tasks(tasks: object) -> str:
-    """Tasks as text, with the code of functions and classes that a worker cannot import.
+    """Serialize tasks to text, with the code of functions and classes that a worker cannot import.
 
-    These are all of the user's script, notebook or prompt, and of modules that were loaded from elsewhere than the
-    import path. Modules with a source file are sent as their source, and run in the worker when they are needed there;
-    all others as the functions and classes that are used.
+    Such code is in the user's script, notebook or prompt, and in modules loaded from outside the import path. Modules
+    with a source file are sent as source and run in the worker when it needs them. For all other modules, only the
+    functions and classes in use are sent.
 
     Raises:
         TaskError: The tasks refer to something that cannot be sent, such as an open file or a lock.
@@ -46,7 +46,7 @@ def pack_tasks(tasks: object) -> str:
 
 
 def _pickle_value(value: object) -> bytes:
-    """The value by cloudpickle, which takes a cached function of the script for something to be imported."""
+    """Pickle a value with cloudpickle, which would otherwise import a cached function of the script by name."""
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):
@@ -68,19 +68,19 @@ def _rebuild_cached(function: Any, parameters: dict[str, Any]) -> Any:
 
 
 def unpack_tasks(text: str) -> Any:
-    """Tasks sent by the driver of this very study, never read from a file.
+    """Read tasks sent by the driver of this study; never used on text from a file.
 
-    Functions of the user's script find their globals in this process's module ``__main__``, as they do in the script:
-    the compiler looks there too.
+    Functions of the user's script find their globals in this process's module ``__main__``, as they do in the script;
+    the compiler also looks there.
 
     Raises:
-        TaskError: The code of a module does not run in this process.
+        TaskError: The code of a module fails in this process.
     """
     sources, data = json.loads(text)
     _known.add({name: tuple(sent) for name, sent in sources.items()})
     try:
         return _Unpickler(io.BytesIO(base64.b64decode(data))).load()
-    except MemoryError:  # there may be more next time
+    except MemoryError:  # memory may be available at the next attempt
         raise
     except Exception as error:
         modules = f"{', '.join(sources)} and what they import" if sources else "its modules"
@@ -111,7 +111,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Source(SourceLoader):
-    """The source of a module as it was sent, whatever is at its path here."""
+    """The source of a module as it was sent, whatever file is at its path here."""
 
     def __init__(self, path: str, source: str) -> None:
         self._path, self._source = path, source
@@ -121,18 +121,18 @@ class _Source(SourceLoader):
 
     def get_data(self, path: str | bytes) -> bytes:
         if path != self._path:
-            raise OSError(f"no file {path!r}")  # such as compiled code of another source
+            raise OSError(f"no file {path!r}")  # for example compiled code of another source
         return self._source.encode()
 
 
 class _Known(MetaPathFinder):
-    """Modules that other processes have sent, for the import system."""
+    """An import finder for modules sent by other processes."""
 
     def __init__(self) -> None:
         self._sent: dict[str, _Sent] = {}
 
     def add(self, sent: dict[str, _Sent]) -> None:
-        """Find these from now on, and no earlier ones of the same names with another source."""
+        """Add modules, and forget earlier ones of the same name with another source."""
         for name in [name for name, what in sent.items() if self._sent.get(name, what) != what]:
             sys.modules.pop(name, None)
         self._sent |= sent
@@ -142,7 +142,7 @@ class _Known(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module, if it was sent."""
+        """The spec of the module, if it was sent."""
         del path, target
         if fullname not in self._sent:
             return None
@@ -158,7 +158,7 @@ _known = _Known()
 
 
 def _unimportable(data: bytes) -> dict[str, types.ModuleType]:
-    """Modules of this process that pickled data need and that another process would not find, by name."""
+    """Modules of this process that pickled data needs and that another process cannot import, by name."""
     found: dict[str, types.ModuleType] = {}
     left = {text for _, text, _ in pickletools.genops(data) if isinstance(text, str)}
     seen = set[str]()
@@ -179,7 +179,7 @@ def _parents(name: str) -> Iterable[str]:
 
 
 def _imported_modules(module: types.ModuleType) -> Iterable[str]:
-    """Names of the modules whose contents a module has imported."""
+    """Names of the modules that a module imports from."""
     for value in [*vars(module).values()]:
         name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
         if isinstance(name, str):
@@ -187,14 +187,14 @@ def _imported_modules(module: types.ModuleType) -> Iterable[str]:
 
 
 def _is_importable(name: str, module: types.ModuleType) -> bool:
-    """Whether other processes find this module under its name; nothing is imported to see."""
+    """Whether another process can import this module by its name; checked without an import."""
     if name == "__main__":
         return True
     spec = _spec(name)
     file = getattr(module, "__file__", None)
     if spec is None or (file and spec.origin is None and spec.submodule_search_locations is not None):
-        return False  # nothing, or a mere folder of the same name
-    with suppress(OSError):  # not both are files
+        return False  # nothing, or a plain folder of the same name
+    with suppress(OSError):  # one of them is not a file
         return Path(str(spec.origin)).samefile(str(file))
     return True
 
@@ -215,14 +215,14 @@ def _find_spec_at(name: str, path: Any) -> ModuleSpec | None:
         find = getattr(finder, "find_spec", None)
         if find is None or finder is _known:
             continue
-        with suppress(Exception):  # finders are anybody's code
+        with suppress(Exception):  # finders may be third-party code
             if (spec := find(name, path, None)) is not None:
                 return spec
     return None
 
 
 def _pack_modules(modules: dict[str, types.ModuleType]) -> tuple[dict[str, _Sent], list[types.ModuleType]]:
-    """How modules are sent: by their source where they have one, and the others, by value."""
+    """Split modules into those sent as source, if they have one, and those sent by value."""
     sources, others = dict[str, _Sent](), list[types.ModuleType]()
     packages = {parent for name in modules for parent in _parents(name)}
     for name, module in modules.items():
@@ -245,7 +245,7 @@ def _source(file: object) -> str | None:
 
 @contextmanager
 def _by_value(modules: list[types.ModuleType]) -> Generator[None]:
-    """Have the code of these modules sent along."""
+    """Pickle the code of these modules by value inside the block."""
     import cloudpickle
 
     for module in modules:

@@ -1,4 +1,4 @@
-"""A training job: from its last segment end to the next ones."""
+"""Training jobs: train from the last saved state to the end of the job, one segment at a time."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -35,21 +35,21 @@ from lratlas.training.trainer import Trained, train_stack
 Progress = Callable[[int], None]
 
 
-class Stopped(Exception):  # noqa: N818 - it names what happened
-    """A job was left at the end of a segment, because that was asked for."""
+class Stopped(Exception):  # noqa: N818 - it names the event
+    """A job stopped on request, after saving its state."""
 
 
 def perform(context: WorkerContext, job: Job, progress: Progress, stopping: Callable[[], bool] = lambda: False) -> None:
-    """Do one job.
+    """Execute a job.
 
     Args:
-        context: The study, as this process sees it.
-        job: One of its plan.
-        progress: Called with the run-steps just trained.
-        stopping: Whether to leave a training at the end of the segment that it is in.
+        context: The study in this process.
+        job: A job of its plan.
+        progress: Called with the number of run-steps just trained.
+        stopping: Whether to stop training after the current step.
 
     Raises:
-        Stopped: It was left there.
+        Stopped: Training stopped on request.
     """
     if isinstance(job, Training):
         _train(context, job, progress, stopping)
@@ -89,7 +89,7 @@ def _train(context: WorkerContext, job: Training, progress: Progress, stopping: 
 
 
 def _start(context: WorkerContext, job: Training, weights: Weights, buffers: Weights) -> Stack:
-    """The stack at a job's first step."""
+    """The stack at the first step of a job."""
     if job.parent and job.parents and job.stage == "average":
         tensors = context.store.read_weights(job.parent)
         return read_segment(tensors, job.runs, counts=(), step=job.start, device=context.device)[0]
@@ -107,9 +107,9 @@ def _train_segment(
     progress: Progress,
     stopping: Callable[[], bool],
 ) -> tuple[Trained, Tails]:
-    """Train to the end of a segment and record its rows; or to where it is left, which records nothing."""
+    """Train to the end of a segment and record its rows; if stopped earlier, record nothing."""
     task, first, tails = context.task, at.stack.step, at.tails
-    # Dropout and the like draw from here.
+    # Layers like dropout draw from this generator.
     if at.generator is not None:
         set_generator_state(at.generator, context.device)
     else:
@@ -150,7 +150,7 @@ def _train_segment(
 
 
 def _side_by_side(order: Sequence[Tensor], *, same: bool) -> Tensor:
-    """The indices of all seeds, [steps, seeds, batch]; those of full batches are the same and not copied."""
+    """The indices of all seeds, [steps, seeds, batch]; full batches are equal for all seeds and not copied."""
     return order[0][:, None].expand(-1, len(order), -1) if same else torch.stack([*order], 1)
 
 
@@ -189,20 +189,20 @@ def _finish(
     context.store.write_weights(job.id, tensors)
     table = pl.concat(tables)
     each = seconds() / job.size
-    # A stack's time is shared by its runs; where it was trained for averages alone, by those over most checkpoints.
+    # The runs of a stack share its time; in a job only for averages, the runs with the most checkpoints share it.
     longest = pl.col("count").max() if job.stage == "average" else None
     spent = pl.when(pl.col("count").eq_missing(longest)).then(each).otherwise(0.0)
     context.store.write_table("runs", job.id, table.with_columns(seconds=spent))
 
 
 def _start_loss(context: WorkerContext, job: Training) -> Tensor:
-    """Test loss of each run's model before its first step, batch norm with the statistics of the training set.
+    """Test loss of each run's model before its first step; batch norm uses the statistics of the training set.
 
-    Initial models come with other statistics, which training replaces at any LR: their loss would seem to move.
+    The initial running statistics differ, and training replaces them at any LR: the loss would seem to change.
     """
     weights, buffers, data = context.initial(job.seeds, len(job.lanes))
-    # All lanes of a seed start from the same weights. A compiled program is compiled for each size of stack, which
-    # takes longer than evaluating all lanes once; an eager one evaluates a single lane.
+    # All lanes of a seed start from the same weights. A compiled program compiles for each stack size, which takes
+    # longer than evaluating all lanes once; an eager program evaluates a single lane.
     if not context.program.compiled:
         weights, buffers = (lanes_of(tensors, slice(0, 1)) for tensors in (weights, buffers))
     size = context.task.samples_per_step
@@ -211,10 +211,10 @@ def _start_loss(context: WorkerContext, job: Training) -> Tensor:
 
 
 def load_progress(context: WorkerContext, job: Training) -> TrainState | None:
-    """The furthest state of a job that is stored, with all rows recorded before it; None if there is none.
+    """The latest stored state of a job for which all earlier rows are recorded; None if there is none.
 
     Raises:
-        StudyError: It cannot be read.
+        StudyError: The state cannot be read.
     """
     store = context.store
     recorded = {*takewhile(lambda end: all(store.has_part(t, f"{job.id}-{end}") for t in job.recorded), job.segments)}
@@ -234,7 +234,7 @@ def _read_state(context: WorkerContext, job: Training, name: str, *, step: int |
 
 
 def store_state(context: WorkerContext, job: Training, at: TrainState) -> None:
-    """Store where a job is; at the end of a segment, its earlier checkpoints are removed.
+    """Store the state of a job; at the end of a segment, remove its earlier checkpoints.
 
     Raises:
         StudyError: The file cannot be written.
@@ -246,10 +246,10 @@ def store_state(context: WorkerContext, job: Training, at: TrainState) -> None:
 
 
 def remove_states(context: WorkerContext, job: Training, *, but: str | None = None) -> None:
-    """Remove the checkpoints of a job that have become useless.
+    """Remove the obsolete checkpoints of a job.
 
     Raises:
-        StudyError: One cannot be removed.
+        StudyError: A checkpoint cannot be removed.
     """
     for name in context.store.weights():
         if name.startswith(f"{job.id}-") and name != but:
@@ -257,7 +257,7 @@ def remove_states(context: WorkerContext, job: Training, *, but: str | None = No
 
 
 def generator_state(device: torch.device) -> Tensor:
-    """The state of PyTorch's generator for a device."""
+    """The state of PyTorch's random generator for a device."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 

@@ -8,19 +8,19 @@ from lratlas.models.layers import MaxPool, batch_norm, check_images, convolution
 class ConvNet(nn.Module):
     """Four 3x3 convolutions of growing width, each with batch norm and ReLU, then a linear layer.
 
-    The convolutions have ``width`` times 1, 2, 4 and 8 channels. 2x2 max pooling halves the image after the second
-    and the third, and the maximum over what is left of it is taken after the fourth. All weights start as PyTorch
-    draws them; at width 32 the norm of the scale-invariant form's trained vector is then close to the paper's 12.
+    The convolutions have ``width`` times 1, 2, 4 and 8 channels. 2x2 max pooling after the second and the third halves
+    the image, and a maximum over all pixels follows the fourth. All weights have PyTorch's default initialisation; at
+    width 32, the norm of the scale-invariant form's trained vector is then close to the paper's 12.
 
-    In the scale-invariant form batch norm has no parameters, and the linear layer has no bias and stays frozen at
-    its random initial values, rescaled to norm 10 (paper, controlled setting). Each convolution precedes a norm
-    layer, so that the function does not change when the trained vector, or any one convolution, is rescaled.
+    In the scale-invariant form, batch norm has no parameters, and the linear layer has no bias and stays frozen at its
+    random initial values, rescaled to norm 10 (paper, controlled setting). Each convolution precedes a norm layer, so
+    the function does not change when the trained vector, or any one convolution, is rescaled.
 
     Args:
-        channels: Channels of the images.
-        classes: Outputs per image.
-        width: Channels of the first convolution.
-        scale_invariant: Which of the two forms.
+        channels: Number of image channels.
+        classes: Number of outputs per image.
+        width: Number of channels of the first convolution.
+        scale_invariant: Whether to build the scale-invariant form.
     """
 
     SMALLEST = 4  # pixels, so that the image can be halved twice
@@ -49,7 +49,7 @@ class ConvNet(nn.Module):
         """Outputs [n, classes] for images [n, channels, height, width].
 
         Raises:
-            ValueError: The input is no batch of images, or they are smaller than 4x4 pixels.
+            ValueError: The input is not a batch of images, or they are smaller than 4x4 pixels.
         """
         check_images(x, model="ConvNet", smallest=self.SMALLEST)
         return self.head(self.layers(x).amax((2, 3)))

@@ -14,15 +14,15 @@ _EPS = 1e-7
 class MLP(nn.Module):
     """Linear layers with layer norm and ReLU between them.
 
-    In the scale-invariant form the norms have no parameters, no layer has a bias, and the last linear layer stays
-    frozen at PyTorch's uniform draw, rescaled to norm 10; all other weights precede a norm layer and start from a
-    normal distribution, so that on a sphere their direction is uniform (paper, controlled setting).
+    In the scale-invariant form, the norms have no parameters, no layer has a bias, and the last linear layer stays
+    frozen at PyTorch's uniform draw, rescaled to norm 10. All other weights precede a norm layer and start from a
+    normal distribution, so their direction on a sphere is uniform (paper, controlled setting).
 
     Args:
-        inputs: Features per sample; inputs of more dimensions are flattened.
-        widths: Outputs of each hidden layer.
-        outputs: Outputs of the last layer; with 1 the result has shape [n], else [n, outputs].
-        scale_invariant: Which of the two forms.
+        inputs: Number of features per sample; inputs with more axes are flattened.
+        widths: Number of outputs of each hidden layer.
+        outputs: Number of outputs of the last layer; with 1 the result has shape [n], else [n, outputs].
+        scale_invariant: Whether to build the scale-invariant form.
     """
 
     def __init__(self, inputs: int, widths: Sequence[int], outputs: int, *, scale_invariant: bool = False) -> None:

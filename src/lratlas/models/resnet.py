@@ -7,16 +7,16 @@ from lratlas.models.layers import batch_norm, check_images, convolution, linear_
 
 
 class Block(nn.Module):
-    """Batch norm, ReLU and a 3x3 convolution, twice, beside a shortcut; the convolutions' result is added to it.
+    """Batch norm, ReLU and a 3x3 convolution, twice, with a shortcut whose output is added to the result.
 
-    The shortcut passes the block's input on as it is. Where the number of channels or the image's size changes, it
-    is a further batch norm and a 1x1 convolution of what the first ReLU returns (Li and Arora, 2020).
+    The shortcut passes the block's input unchanged. If the number of channels or the image's size changes, it is a
+    further batch norm and a 1x1 convolution of the first ReLU's output (Li and Arora, 2020).
 
     Args:
-        inputs: Channels of the block's input.
-        outputs: Channels of its output.
-        stride: What the first convolution and the shortcut divide the image's size by.
-        scale_invariant: Whether batch norm goes without parameters.
+        inputs: Number of channels of the block's input.
+        outputs: Number of channels of its output.
+        stride: The factor by which the first convolution and the shortcut reduce the image's size.
+        scale_invariant: Whether batch norm has no parameters.
     """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, scale_invariant: bool) -> None:
@@ -45,23 +45,23 @@ class Block(nn.Module):
 class ResNet18(nn.Module):
     """Pre-activation ResNet-18: a 3x3 stem, four stages of two blocks, batch norm, the mean over pixels, linear.
 
-    The stages have ``width`` times 1, 2, 4 and 8 channels; all but the first halve the image. The stem has neither a
-    stride nor pooling. All weights start as PyTorch draws them; at width 32 the norm of the scale-invariant form's
-    trained vector is then close to the paper's 28.
+    The stages have ``width`` times 1, 2, 4 and 8 channels; all but the first halve the image. The stem has no stride
+    and no pooling. All weights have PyTorch's default initialisation; at width 32, the norm of the scale-invariant
+    form's trained vector is then close to the paper's 28.
 
-    In the scale-invariant form batch norm has no parameters, and the linear layer has no bias and stays frozen at
-    its random initial values, rescaled to norm 10 (paper, controlled setting). The function then does not change
-    when the trained vector is rescaled as a whole; the layers whose results are added up do not have that property
-    one by one, so their relative scale matters. The linear layer of the ordinary form has no bias either.
+    In the scale-invariant form, batch norm has no parameters, and the linear layer has no bias and stays frozen at its
+    random initial values, rescaled to norm 10 (paper, controlled setting). Rescaling the whole trained vector then does
+    not change the function. Layers whose outputs are added do not have that property individually, so their relative
+    scale matters. The linear layer of the ordinary form has no bias either.
 
     Args:
-        channels: Channels of the images.
-        classes: Outputs per image.
-        width: Channels of the first stage.
-        scale_invariant: Which of the two forms.
+        channels: Number of image channels.
+        classes: Number of outputs per image.
+        width: Number of channels of the first stage.
+        scale_invariant: Whether to build the scale-invariant form.
     """
 
-    SMALLEST = 5  # pixels, so that there are two or more to halve each of the three times
+    SMALLEST = 5  # pixels, so that each of the three halvings has at least two
 
     def __init__(self, *, channels: int, classes: int, width: int = 32, scale_invariant: bool = False) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class ResNet18(nn.Module):
         """Outputs [n, classes] for images [n, channels, height, width].
 
         Raises:
-            ValueError: The input is no batch of images, or they are smaller than 5x5 pixels.
+            ValueError: The input is not a batch of images, or they are smaller than 5x5 pixels.
         """
         check_images(x, model="ResNet18", smallest=self.SMALLEST)
         return self.head(relu(self.norm(self.blocks(self.stem(x)))).mean((2, 3)))

@@ -1,4 +1,4 @@
-"""The vision transformer for small data sets of the practical setting; it has no scale-invariant form."""
+"""The vision transformer for small data sets in the practical setting; it has no scale-invariant form."""
 
 import math
 
@@ -12,26 +12,26 @@ _SHIFTED = ((1, 0), (1, 2), (0, 1), (2, 1))  # first row and column of each shif
 class ViT(nn.Module):
     """A vision transformer with shifted-patch tokens and locality self-attention.
 
-    The image is cut into square patches, each of which becomes a token (`ShiftedPatches`). A class token is put
-    before them, learned positions are added, and ``depth`` blocks follow; a layer norm and a linear layer take the
-    outputs from the class token. Class token and positions start from a standard normal distribution, all other
-    weights as PyTorch draws them. The defaults are the paper's (practical setting); the two ways of making a
-    transformer look at what is near are those of Lee, Lee and Song, *Vision Transformer for Small-Size Datasets*,
-    2021.
+    The image is cut into square patches, each of which becomes a token (`ShiftedPatches`). A class token is prepended,
+    learned positions are added, and ``depth`` blocks follow; a layer norm and a linear layer compute the outputs from
+    the class token. Class token and positions start from a standard normal distribution; all other weights have
+    PyTorch's default initialisation. The defaults are the paper's (practical setting). Shifted patches and locality
+    self-attention, which make a transformer use nearby pixels, are from Lee, Lee and Song, *Vision Transformer for
+    Small-Size Datasets*, 2021.
 
     Args:
-        channels: Channels of the images.
-        classes: Outputs per image.
+        channels: Number of image channels.
+        classes: Number of outputs per image.
         size: Height and width of the images in pixels.
         patch: Side of a patch in pixels; it must divide height and width.
         width: Numbers per token; a multiple of ``heads``.
-        depth: Blocks.
-        heads: Attention heads of a block, each of dimension ``width / heads``.
-        mlp: Hidden units of a block's MLP.
-        dropout: Share of the numbers dropped after the positions are added, the attention, and each layer of an MLP.
+        depth: Number of blocks.
+        heads: Number of attention heads per block, each of dimension ``width / heads``.
+        mlp: Number of hidden units of a block's MLP.
+        dropout: Dropout rate after the positions are added, after the attention, and after each layer of an MLP.
 
     Raises:
-        ValueError: An argument is out of range, or ``patch`` or ``heads`` does not divide what it must.
+        ValueError: An argument is out of range, or ``patch`` or ``heads`` is not a divisor.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ViT(nn.Module):
         """Outputs [n, classes] for images [n, channels, height, width].
 
         Raises:
-            ValueError: The input is no batch of images of the size that the model is made for.
+            ValueError: The input is not a batch of images of the model's size.
         """
         if x.shape[1:] != self.takes:
             wanted = ", ".join(map(str, self.takes))
@@ -83,11 +83,11 @@ class ViT(nn.Module):
 class ShiftedPatches(nn.Module):
     """Tokens from patches of the image and of its copies, shifted by one pixel right, left, down and up.
 
-    A token contains its patch and the pixels next to it; beyond the image's edge there are zeros. All five patches of
-    a place are put together, normalised by a layer norm and embedded by one linear layer.
+    A token contains its patch and the adjacent pixels, with zeros outside the image. All five patches of a position are
+    concatenated, normalised by a layer norm and embedded by one linear layer.
 
     Args:
-        channels: Channels of the images.
+        channels: Number of image channels.
         width: Numbers per token.
         patch: Side of a patch in pixels.
     """
@@ -110,14 +110,14 @@ class ShiftedPatches(nn.Module):
 
 
 class LocalityAttention(nn.Module):
-    """Self-attention in which no token attends to itself, and the temperature is learned.
+    """Self-attention in which no token attends to itself and the temperature is learned.
 
     The scores ``exp(log_temperature) * q @ k`` go through a softmax over all other tokens; the temperature starts at
     the usual ``1 / sqrt(width / heads)`` and is one number for all heads.
 
     Args:
         width: Numbers per token.
-        heads: Attention heads.
+        heads: Number of attention heads.
     """
 
     def __init__(self, width: int, *, heads: int) -> None:
@@ -128,10 +128,10 @@ class LocalityAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens [n, tokens, width] from as many."""
+        """Map tokens [n, tokens, width] to tokens of the same shape."""
         parts = self.qkv(x).unflatten(2, (3, self.heads, -1))
         queries, keys, values = (part.transpose(1, 2) for part in parts.unbind(2))  # [n, heads, tokens, dimension]
-        # Written out: the fused attention of PyTorch has no second derivative, which sharpness needs.
+        # Written out: PyTorch's fused attention has no second derivative, which sharpness needs.
         scores = self.log_temperature.exp() * queries @ keys.transpose(2, 3)
         itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         shares = scores.masked_fill(itself, -math.inf).softmax(3)
@@ -145,9 +145,9 @@ class Block(nn.Module):
 
     Args:
         width: Numbers per token.
-        heads: Attention heads.
-        mlp: Hidden units of the MLP.
-        dropout: Share of the numbers dropped after the attention and after each layer of the MLP.
+        heads: Number of attention heads.
+        mlp: Number of hidden units of the MLP.
+        dropout: Dropout rate after the attention and after each layer of the MLP.
     """
 
     def __init__(self, width: int, *, heads: int, mlp: int, dropout: float) -> None:
@@ -169,7 +169,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens [n, tokens, width] from as many."""
+        """Map tokens [n, tokens, width] to tokens of the same shape."""
         x = x + self.attention(x)
         return x + self.mlp(x)
 

@@ -1,1 +1,1 @@
-"""Tasks as stacked tensors, and whether runs train faster in stacks or one by one."""
+"""Stacked tensors of tasks, and whether runs train faster in stacks or one by one."""

@@ -1,4 +1,4 @@
-"""Whether runs of a task train faster as a stack or one by one, measured."""
+"""Measure whether runs of a task train faster as a stack or one by one."""
 
 import time
 from collections.abc import Callable
@@ -11,24 +11,24 @@ from lratlas.training.program import Strategy, allow_slow_batching, build
 from lratlas.training.state import start_stack
 from lratlas.training.trainer import train_stack
 
-_SAMPLES = 32  # a step; what decides, overheads or convolutions, does not depend on it
+_SAMPLES = 32  # samples per step; the result depends on overheads or convolutions, not on this number
 _STEPS = 5
-_WORK = 0.2  # seconds that a step of all runs one by one should take, so that small models are compared in large stacks
+_WORK = 0.2  # target seconds for a step of all runs one by one, so that small models are compared in large stacks
 _FEWEST, _MOST = 2, 64  # runs
-_GAIN = 0.8  # compiled, one run gains more than a stack where the two are about equal
+_GAIN = 0.8  # compilation helps a single run more than a stack if the two are about equal
 
 
 @allow_slow_batching()
 def faster_strategy(task: Prepared, *, device: str, dtype: str) -> Strategy:
-    """The strategy with which a few runs train faster; a model that cannot be stacked is trained one run at a time.
+    """The faster strategy for a few runs; a model that cannot be stacked trains one run at a time.
 
-    A few steps are timed, without the compiler, which takes longer than it would save here, and on one thread, as
-    training has.
+    A few steps are timed on one thread, as in training, and without the compiler, which would take longer than it saves
+    here.
 
     Args:
-        task: What is trained.
-        device: Where.
-        dtype: Number format of the weights.
+        task: The task to train.
+        device: The device to train on.
+        dtype: Dtype of the weights.
     """
     if task.conformance.unstackable:
         return "single"
@@ -38,24 +38,24 @@ def faster_strategy(task: Prepared, *, device: str, dtype: str) -> Strategy:
     lanes = max(_FEWEST, min(_MOST, round(_WORK / first)))
     try:
         together = _make_timed_step(task, "stack", lanes, place, kind)
-        # Turn by turn, so that other work on the machine slows both down.
+        # Alternate, so that other work on the machine slows both down.
         singles, stacks = zip(*((alone(), together()) for _ in range(_STEPS)), strict=True)
-    except RuntimeError:  # an operation that vmap does not know, or too little memory
+    except RuntimeError:  # an operation that vmap does not support, or too little memory
         return "single"
     return "stack" if min(stacks) <= _GAIN * lanes * min(first, *singles) else "single"
 
 
 def faster_threads(task: Prepared, strategy: Strategy, *, lanes: int, device: str, dtype: str) -> int:
-    """The number of threads with which a step takes less time: one, or all that PyTorch has now where they gain.
+    """The number of threads with the faster step: one, or all that PyTorch currently uses if they help.
 
-    Small models are slower on several threads, and much slower where other programs run beside them.
+    Small models are slower on several threads, and much slower if other programs run at the same time.
 
     Args:
-        task: What is trained.
-        strategy: How.
-        lanes: Runs that are trained together.
-        device: Where.
-        dtype: Number format of the weights.
+        task: The task to train.
+        strategy: How runs are trained.
+        lanes: Number of runs that train together.
+        device: The device to train on.
+        dtype: Dtype of the weights.
     """
     threads = torch.get_num_threads()
     if threads == 1 or torch.device(device).type != "cpu":
@@ -81,7 +81,7 @@ def _make_timed_step(
     *,
     clock: Callable[[], float] | None = None,
 ) -> Callable[[], float]:
-    """A function that trains one step and says how many seconds it took: of the processor, if that is what trains."""
+    """A function that trains one step and returns its duration in seconds: of the processor, if training runs on it."""
     clock = clock or (time.process_time if device.type == "cpu" else time.perf_counter)
     model = make_model(task, 0)
     program = build(

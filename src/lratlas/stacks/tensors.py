@@ -1,4 +1,4 @@
-"""From tasks and seeds to the tensors of a stack, and the program that trains it."""
+"""Build the tensors of a stack from tasks and seeds, and the program that trains it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class StackData:
 
 
 def program_of(task: Prepared, *, strategy: Strategy, compiled: bool, mixed_precision: bool = False) -> Program:
-    """The step and the evaluation of a task's stacks; see `lratlas.training.program.build`."""
+    """The training step and the evaluation of a task's stacks; see `lratlas.training.program.build`."""
     return build(
         make_model(task, 0),
         task.objective,
@@ -46,14 +46,14 @@ def initial_tensors(
 ) -> tuple[Weights, Weights, Weights]:
     """Initial trained parameters and buffers, [seeds, lanes, ...], and frozen parameters, [seeds, ...].
 
-    All lanes of a seed start from the same point; on a sphere it is rescaled to the rule's radius.
+    All lanes of a seed start from the same point; on a sphere, it is rescaled to the rule's radius.
 
     Args:
         tasks: The task of each seed.
         seeds: Training seed of each seed of the stack.
         lanes: Runs per seed.
-        dtype: Type of floating-point tensors.
-        device: Where the tensors live.
+        dtype: Dtype of floating-point tensors.
+        device: The device to put the tensors on.
     """
     models = [make_model(task, seed) for task, seed in zip(tasks, seeds, strict=True)]
     named = [dict(model.named_parameters()) for model in models]
@@ -81,7 +81,7 @@ def samples(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Samples:
-    """The training or test sets of a stack's seeds; a data set that several seeds share is held once."""
+    """The training or test sets of a stack's seeds; a data set that several seeds share is stored once."""
     return _samples(tasks, [getattr(task, part) for task in tasks], frozen, dtype, device)
 
 
@@ -115,5 +115,5 @@ def _samples(
 
 
 def _stack_parts(parts: Sequence[Parts], device: torch.device) -> Parts:
-    """The same part of several data sets on a new first axis."""
+    """Stack the same part of several data sets on a new first axis."""
     return tree_map(lambda *each_part: torch.stack(each_part).to(device), *parts)

@@ -1,4 +1,4 @@
-"""What a study says of a custom measurement, so that it is read where the measurement itself is not there."""
+"""Stored descriptions of custom measurements, so that a study can be read without their code."""
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
@@ -13,11 +13,11 @@ _ENDING = ".json"
 
 
 class Description(BaseModel):
-    """The table and the chart of a measurement.
+    """The table columns and the chart of a measurement.
 
     Attributes:
-        columns: The columns of its own, with the names of their types.
-        chart: Its chart; None where it has none.
+        columns: The columns that the measurement adds, with the names of their types.
+        chart: The chart, or None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,21 +42,21 @@ def path_of(name: str) -> str:
 
 
 def write_description(folder: Folder, name: str, description: Description) -> None:
-    """Write the description of a measurement into a study."""
+    """Write the description of a measurement to a study."""
     folder.write_text(path_of(name), seal_json(description.model_dump(exclude_none=True)))
 
 
 def read_description(folder: Folder, name: str) -> Description:
-    """The description of a measurement.
+    """Read the description of a measurement.
 
     Raises:
-        DamagedFile: It was cut short or altered.
-        StudyError: It is not there.
+        DamagedFile: The file was cut short or altered.
+        StudyError: The file is missing.
     """
     path = path_of(name)
     try:
         found = Description.model_validate(open_json(folder.read_text(path)))
-        found.table_schema  # noqa: B018 - the types are known
+        found.table_schema  # noqa: B018 - raises on unknown types
     except ValueError as error:
         how = folder.how_to_continue()
         message = f"{path} in {folder.url} was cut short or altered; to set it aside and write it again, {how}."

@@ -1,4 +1,4 @@
-"""The files of a finished study, and the faults of the files that are there."""
+"""The files a finished study must have, and the faults of the files it has."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from lratlas.study.progress import listing, table_of
 from lratlas.study.store import Store
 
 ANALYSIS = ("regimes", "boundaries", "sparsity", "power_law", "claims")
-"""The tables that follow from others. They are stored with the report, in one part each."""
+"""Tables derived from other tables. They are stored with the report, each in one part."""
 WHOLE = "analysis"
-"""The name of that part."""
+"""The name of that one part."""
 
 MISSING, FOREIGN, EXTRA = "is missing", "is of other runs than were planned", "belongs to no job of the plan"
 BLOCKED = "is no file, but something else has its name"
@@ -22,11 +22,11 @@ BLOCKED = "is no file, but something else has its name"
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A file that is not as it was written.
+    """A file that differs from the file that was written.
 
     Attributes:
-        path: In the study's folder.
-        what: What is wrong with it.
+        path: Path in the study's folder.
+        what: The fault, as a phrase for messages.
     """
 
     path: str
@@ -35,13 +35,13 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """A file that a job writes.
+    """A file in a study's folder.
 
     Attributes:
-        job: The id of the job; None for files that no job writes.
-        runs: The ids of the runs that it may hold rows or weights of.
-        complete: It holds all of them.
-        permanent: It is there when the job is done.
+        job: The id of the job that writes the file; None if no job writes it.
+        runs: The ids of the runs whose rows or weights the file may contain.
+        complete: Whether the file contains all of these runs.
+        permanent: Whether the file remains after the job is done.
     """
 
     job: str | None
@@ -51,7 +51,7 @@ class Expected:
 
 
 def expected_files(plan: Plan) -> Mapping[str, Expected]:
-    """Every file that the jobs of a plan write into a study, by its path."""
+    """Every file that the jobs of a plan write to a study, by path."""
     files = {_part(table, WHOLE): Expected(job=None, permanent=False) for table in ANALYSIS}
     held = dict[str, frozenset[str]]()
     for job in plan.trainings:
@@ -73,11 +73,11 @@ def expected_files(plan: Plan) -> Mapping[str, Expected]:
 
 
 def file_faults(store: Store, plan: Plan | None) -> list[Fault]:
-    """What is wrong with the parts of tables, the weights and the descriptions of a study, by path; reads all of them.
+    """Read all table parts, weights and descriptions of a study and return their faults, by path.
 
     Args:
         store: The study.
-        plan: Its plan; without one it is not known which of them should be there.
+        plan: Its plan; without a plan, missing files cannot be detected.
     """
     expected = expected_files(plan) if plan else None
     found = dict[str, str]()
@@ -98,7 +98,7 @@ def file_faults(store: Store, plan: Plan | None) -> list[Fault]:
     if plan and expected:
         done = {None, *_surely_done(store, plan)}
         needed = {path for path, each in expected.items() if each.permanent and each.job in done}
-        # Tables whose description was lost are not listed.
+        # Tables whose description is lost are not listed.
         found |= {path: MISSING for path in needed - readers.keys() if not store.exists(path)}
         found |= {path: BLOCKED for path in expected.keys() - readers.keys() if store.is_blocked(path)}
     return [Fault(path=path, what=found[path]) for path in sorted(found)]
@@ -114,20 +114,20 @@ def _misplaced(expected: Expected | None, runs: frozenset[str] | None) -> str:
 
 
 def _surely_done(store: Store, plan: Plan) -> set[str]:
-    """The jobs that were done once: all of a finished study, those with their last file, and those that others need."""
+    """The jobs that must have been done: all of a finished study, or those with their last file and prerequisites."""
     if plan.finished:
         return {job.id for job in plan.jobs}
     there, holders = listing(store), plan.holders()
     done = {job.id for job in plan.jobs if job.id in there.parts(_last_table(job))}
     begun = done | {part.rpartition("-")[0] for part in there.parts("traces")}
-    for job in reversed(plan.jobs):  # a plan names no job before those that it needs
+    for job in reversed(plan.jobs):  # a plan lists each job after its prerequisites
         if job.id in begun or job.id in done:
             done |= prerequisites(job, holders)
     return done
 
 
 def _last_table(job: Job) -> str:
-    """The table of which a job writes a part last."""
+    """The table that a job writes last."""
     return "runs" if isinstance(job, Training) else table_of(job)
 
 

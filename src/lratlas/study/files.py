@@ -1,4 +1,4 @@
-"""Files written whole or not at all, with a checksum each."""
+"""Atomic file writes, and a checksum in each file."""
 
 import errno
 import hashlib
@@ -11,29 +11,29 @@ from typing import IO, Any
 from uuid import uuid4
 
 TEMPORARY = ".lratlas-"
-"""How the names of unfinished files begin; one may be left behind by a process that was killed."""
+"""Prefix of the names of unfinished files; a killed process may leave one behind."""
 
 
 def write_file(path: Path, data: bytes, *, new: bool = False) -> None:
-    """Write a file under another name, wait until it is on the disk, then give it its name.
+    """Write a file atomically: write a temporary file, sync it to disk, then rename it.
 
-    Where a link has that name, the link is replaced, and what it leads to stays as it is.
+    If the name belongs to a link, the link is replaced and its target stays unchanged.
 
     Args:
-        path: The file; folders above it are made, an earlier file is replaced.
+        path: The file; parent folders are created, an earlier file is replaced.
         data: Its content.
-        new: There must be no earlier file: of several who write it at once, one succeeds.
+        new: Fail if the file exists: if several processes write it at once, exactly one succeeds.
 
     Raises:
-        FileExistsError: There is one.
-        OSError: It cannot be written; nothing is left behind.
+        FileExistsError: ``new`` is set and the file exists.
+        OSError: The file cannot be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{TEMPORARY}{uuid4().hex}"
     try:
         with open_unlinked(temporary, "xb") as file:
             _lock(file.fileno(), wait=True)
-            if not os.fstat(file.fileno()).st_nlink:  # swept by another process before it was locked
+            if not os.fstat(file.fileno()).st_nlink:  # another process swept it before it was locked
                 return write_file(path, data, new=new)
             file.write(data)
             file.flush()
@@ -53,43 +53,43 @@ def _name_new(temporary: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # not every file system has hard links
-        open_unlinked(path, "xb").close()  # of several, one succeeds
+        open_unlinked(path, "xb").close()  # if several processes try, one succeeds
         temporary.replace(path)
 
 
 def linked_folder(folder: Path) -> Path | None:
-    """A link to another folder among what a folder holds, if there is one."""
-    with suppress(OSError, ValueError):  # the system may be told to know ASCII alone
+    """The first link to another folder inside a folder, or None."""
+    with suppress(OSError, ValueError):  # the system encoding may be ASCII
         return next((each for each in sorted(folder.iterdir()) if each.is_symlink() and each.is_dir()), None)
     return None
 
 
 def open_unlinked(path: Path, mode: str, *, encoding: str | None = None, errors: str | None = None) -> IO[Any]:
-    """Open a file as Python does, but not through a link in its place, which a stranger may have made.
+    """Open a file like the built-in ``open``, but refuse a link in its place: a stranger may have made the link.
 
     Raises:
-        OSError: It is a link, or cannot be opened.
+        OSError: The path is a link, or cannot be opened.
     """
 
     def opener(name: str, flags: int) -> int:
         if not hasattr(os, "O_NOFOLLOW") and path.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
-        # A pipe in its place would be waited for.
+        # Opening a pipe would block.
         return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
     return open(path, mode, encoding=encoding, errors=errors, opener=opener)
 
 
 def make_folder(folder: Path, name: str, data: bytes) -> None:
-    """Make a folder that holds a file from the moment it can be seen.
+    """Create a folder that contains a file from the moment it becomes visible.
 
     Args:
-        folder: The new folder; if another process makes the same one meanwhile, the first one stays.
+        folder: The new folder; if another process creates it first, that one stays.
         name: The file's name.
         data: The file's content.
 
     Raises:
-        OSError: It cannot be made; nothing is left behind.
+        OSError: The folder cannot be created; nothing is left behind.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f"{TEMPORARY}{uuid4().hex}"
@@ -107,21 +107,21 @@ def make_folder(folder: Path, name: str, data: bytes) -> None:
 
 
 def sweep(paths: Iterable[Path]) -> None:
-    """Remove the unfinished files among some that were left behind by processes that were killed.
+    """Remove unfinished files that killed processes left behind.
 
     Args:
-        paths: Any; those whose names do not begin with ``TEMPORARY`` are left alone.
+        paths: Any paths; only names that begin with ``TEMPORARY`` are removed.
     """
     for path in paths:
         if path.name.startswith(TEMPORARY) and path.is_file() and not path.is_symlink():
-            # Another process may have been faster.
+            # Another process may have removed the file first.
             with suppress(OSError), path.open("rb") as file:
                 if _lock(file.fileno(), wait=False):
                     path.unlink()
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool:
-    """Lock an open file, and say whether that went well: not where another process holds it, or nobody can."""
+    """Lock an open file; return False if another process has locked it or the file system has no locks."""
     if os.name != "posix":
         return False
     import fcntl
@@ -134,7 +134,7 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
 
 
 def _sync(folder: Path) -> None:
-    """Wait until a folder's entries are on the disk: a new name is safe only then."""
+    """Sync a folder's entries to disk: a new name is durable only after that."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -148,20 +148,20 @@ KEY = "checksum"
 _MARK = b"lratlas-sha256:"
 _DIGITS = 64
 PLACEHOLDER = (_MARK + b"0" * _DIGITS).decode()
-ALTERED = "was cut short or altered"  # what is said of a file that is not intact
+ALTERED = "was cut short or altered"  # message for a file whose checksum does not match
 
 
 def seal(data: bytes) -> bytes:
-    """The file with its checksum in the place of ``PLACEHOLDER``.
+    """Put the checksum of a file in the place of ``PLACEHOLDER``.
 
     Args:
-        data: A file that holds ``PLACEHOLDER`` once, uncompressed, as a value of its metadata.
+        data: A file that contains ``PLACEHOLDER`` exactly once, uncompressed, as a metadata value.
 
     Returns:
-        The same file, of the same length, sealed.
+        The sealed file, of the same length.
 
     Raises:
-        ValueError: The placeholder is missing or stands more than once.
+        ValueError: The placeholder is missing or occurs more than once.
     """
     if data.count(_MARK) != 1:
         raise ValueError(f"the text {_MARK.decode()} must stand in the metadata alone")
@@ -170,7 +170,7 @@ def seal(data: bytes) -> bytes:
 
 
 def is_intact(data: bytes) -> bool:
-    """Whether the file is, to the last byte, the one that was sealed."""
+    """Whether a file matches its checksum byte for byte."""
     if data.count(_MARK) != 1:
         return False
     start = data.index(_MARK) + len(_MARK)
@@ -186,20 +186,20 @@ def _digest(data: bytes, start: int) -> bytes:
 
 
 def seal_json(content: Mapping[str, Any]) -> str:
-    """An object as one line of JSON, with a checksum of its fields as the first one.
+    """One line of JSON for an object, with a checksum of its fields as the first field.
 
     Raises:
-        ValueError: A number in it is not finite.
+        ValueError: A number in the object is not finite.
     """
     sealed = {KEY: _digest_of_fields(content), **content}
     return json.dumps(sealed, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def open_json(text: str | bytes) -> dict[str, Any]:
-    """The object that `seal_json` wrote.
+    """Read an object that `seal_json` wrote.
 
     Raises:
-        ValueError: It is not JSON, holds no object, lacks the checksum, or was altered.
+        ValueError: The text is not JSON, is not an object, lacks the checksum, or was altered.
     """
     try:
         content = json.loads(text)
@@ -212,7 +212,7 @@ def open_json(text: str | bytes) -> dict[str, Any]:
 
 
 def digest(data: bytes) -> str:
-    """SHA-256 of a file that holds no checksum of itself."""
+    """SHA-256 of a file that contains no checksum."""
     return hashlib.sha256(data).hexdigest()
 
 

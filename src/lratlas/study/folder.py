@@ -1,6 +1,6 @@
-"""The folder of a study: files that appear whole or not at all, on a disk or any fsspec file system.
+"""The folder of a study: files written atomically, on a disk or any fsspec file system.
 
-Imports nothing heavy, so that a study's spec is on disk before anything else happens.
+Imports nothing heavy, so that the spec is on disk before anything else happens.
 """
 
 import errno
@@ -25,18 +25,18 @@ from lratlas.study.files import TEMPORARY, linked_folder, make_folder, sweep, wr
 SPEC = "spec.toml"
 REPORT, FIGURES = "report.html", "figures"
 SEARCH, JOURNAL = "search.json", "journal.jsonl"
-"""The files that a search for an initial LR has in its folder: its settings, and its results once there are any."""
+"""Files in the folder of a search for an initial LR: its settings, and its results after the first."""
 PYTHON = "python"
-"""The task preset of studies whose task a spec cannot describe."""
+"""The task preset of studies whose task is defined in Python."""
 AGAIN = "run the same explore() call again"
-"""How a study is continued whose task is from Python."""
-_PLANNED = "plan.json"  # which only a study has
+"""How to continue a study whose task is defined in Python."""
+_PLANNED = "plan.json"  # only studies have it
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,199}")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def holds_search(folder: str | Path) -> bool:
-    """Whether a folder on a disk holds a search, and not a study."""
+    """Whether a folder on a disk contains a search rather than a study."""
     if "://" in os.fspath(folder):
         return False
     path = expand_home(folder)
@@ -48,8 +48,8 @@ class Folder:
     """A study's folder.
 
     Attributes:
-        filesystem: Where it is.
-        root: Its path there, without a slash at the end.
+        filesystem: The file system that has the folder.
+        root: The path on that file system, without a trailing slash.
     """
 
     filesystem: AbstractFileSystem
@@ -57,17 +57,17 @@ class Folder:
 
     @classmethod
     def create(cls, folder: str | Path, spec_text: str) -> Self:
-        """Make the folder with its spec, or open it if it is a study already.
+        """Create the folder with its spec, or open it if it is already a study.
 
         Args:
-            folder: A path or an fsspec URL; missing, empty, or a study's folder.
-            spec_text: What ``spec.toml`` holds if the study is new; an existing one stays as it is.
+            folder: A path or an fsspec URL: missing, empty, or a study's folder.
+            spec_text: The content of ``spec.toml`` for a new study; an existing file stays unchanged.
 
         Returns:
             The folder.
 
         Raises:
-            StudyError: It is a file, holds something else, or cannot be written.
+            StudyError: The path is a file, contains something else, or cannot be written.
         """
         self = cls._at(folder)
         self._check_links()
@@ -75,7 +75,7 @@ class Folder:
             raise StudyError(f"{self.url} is a file, but a study needs a folder.")
         if above := self._file_above():
             raise StudyError(f"{self.url} cannot be written: {above} is a file, not a folder.")
-        # Listed before looking for the spec: another process may make the study in between.
+        # List before looking for the spec: another process may create the study in between.
         holdings = self._holdings()
         if self.exists(SPEC):
             return self
@@ -99,14 +99,14 @@ class Folder:
             The folder.
 
         Raises:
-            StudyError: It is missing, a file, empty, or not a study.
+            StudyError: The folder is missing, a file, empty, or not a study.
         """
         self = cls._at(folder)
         self._check_links()
         if self._is_file():
             raise StudyError(f"{self.url} is a file, but a study is a folder.")
         holdings = self._holdings()
-        if self.exists(SPEC) or self.exists(_PLANNED):  # which has the spec too
+        if self.exists(SPEC) or self.exists(_PLANNED):  # a planned study has a spec too
             return self
         if SEARCH in holdings:
             raise StudyError(
@@ -128,11 +128,11 @@ class Folder:
         if "\0" in text or not text:
             raise StudyError(f"{text!r} cannot be the path of a folder.")
         if "://" not in text:
-            # Skipping fsspec's reading of the path keeps "::" as it stands.
+            # Skip fsspec's parsing of the path, which would split it at "::".
             return cls(LocalFileSystem(), str(expand_home(text).absolute()))
         try:
             filesystem, root = cast("tuple[AbstractFileSystem, str]", fsspec.url_to_fs(text))
-        except Exception as error:  # every file system has its own
+        except Exception as error:  # each file system raises its own kinds
             raise StudyError(f"The location {text} cannot be used: {first_line(error).rstrip('.')}.") from error
         if isinstance(filesystem, LocalFileSystem):
             root = str(Path(root).absolute())
@@ -140,18 +140,18 @@ class Folder:
 
     @property
     def url(self) -> str:
-        """The folder as ``open`` takes it: a path, or a URL elsewhere than on a disk."""
+        """The folder as ``open`` takes it: a path on a disk, otherwise a URL."""
         if self._is_local:
             return self.root
         return self.filesystem.unstrip_protocol(self.root)
 
     @property
     def resume_command(self) -> str:
-        """The command that continues the study."""
+        """The command that resumes the study."""
         return f"lratlas resume {shlex.quote(self.url)}"
 
     def how_to_continue(self) -> str:
-        """How the study is continued, as an imperative clause for messages; both ways where its spec cannot be read."""
+        """How to continue the study, as an imperative clause for messages; both ways if its spec cannot be read."""
         command = f"run `{self.resume_command}`"
         try:
             preset = tomllib.loads(self.read_text(SPEC))["task"].get("preset")
@@ -160,32 +160,32 @@ class Folder:
         return AGAIN if preset == PYTHON else command
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file ``name``, given relative to the folder."""
+        """Whether the file ``name`` exists, relative to the folder."""
         with self._reading(name):
             return cast("bool", self.filesystem.isfile(self._path(name)))
 
     def is_blocked(self, name: str) -> bool:
-        """Whether something that is no file has the name of one, such as a folder or a pipe."""
+        """Whether a folder, a pipe or another non-file occupies the name of a file."""
         path = Path(self._path(name))
         return self._is_local and path.exists() and not path.is_file()
 
     def read_bytes(self, name: str) -> bytes:
-        """The content of the file ``name``.
+        """Read the file ``name``.
 
         Raises:
-            StudyError: There is no such file, or it cannot be read.
+            StudyError: The file is missing or cannot be read.
         """
         path = self._path(name)
         with self._reading(name):
-            # Of thousands of small files, fsspec would take several times as long.
+            # For thousands of small files, fsspec is several times slower.
             return Path(path).read_bytes() if self._is_local else cast("bytes", self.filesystem.cat_file(path))
 
     def read_text(self, name: str) -> str:
-        """The text of the file ``name``.
+        """Read the file ``name`` as text.
 
         Raises:
-            DamagedFile: It is not text in UTF-8.
-            StudyError: There is no such file, or it cannot be read.
+            DamagedFile: The file is not UTF-8 text.
+            StudyError: The file is missing or cannot be read.
         """
         try:
             return self.read_bytes(name).decode()
@@ -194,23 +194,23 @@ class Folder:
             raise DamagedFile(message, name) from error
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write the file ``name``, whole or not at all, in the place of one there may be.
+        """Write the file ``name`` atomically; an earlier file is replaced.
 
         Raises:
-            StudyError: The name leads out of the folder, the disk is full, or the folder is not writable.
+            StudyError: The name points outside the folder, the disk is full, or the folder is not writable.
         """
         with self._writing(name):
             self._put(name, data)
 
     def write_text(self, name: str, text: str) -> None:
-        """Write ``text`` as ``write_bytes`` does, in UTF-8."""
+        """Write ``text`` in UTF-8, like ``write_bytes``."""
         self.write_bytes(name, text.encode())
 
     def create_file(self, name: str, data: bytes) -> bool:
-        """Write the file ``name`` unless there is one; of several who try at once, one succeeds.
+        """Write the file ``name`` unless it exists; if several processes try at once, one succeeds.
 
         Returns:
-            Whether it was written.
+            Whether the file was written.
 
         Raises:
             StudyError: The folder is not writable.
@@ -223,7 +223,7 @@ class Folder:
         return True
 
     def files(self, folder: str) -> list[str]:
-        """The names of the finished files directly in ``folder``, sorted; none where it is missing."""
+        """The names of the finished files directly in ``folder``, sorted; empty if the folder is missing."""
         path = self._path(folder)
         if self._is_local:
             self._check_folders(f"{path}/")
@@ -231,7 +231,7 @@ class Folder:
             if not self.filesystem.isdir(path):
                 return []
             if self._is_local:
-                with os.scandir(path) as entries:  # also links to files, as annexes and caches make of large ones
+                with os.scandir(path) as entries:  # includes links to files: git-annex and caches link large files
                     names = [entry.name for entry in entries if _is_file(entry)]
             else:
                 found = cast("list[dict[str, Any]]", self.filesystem.ls(path, detail=True))
@@ -239,29 +239,29 @@ class Folder:
         return sorted(name for name in names if _NAME.fullmatch(name))
 
     def remove(self, name: str) -> None:
-        """Remove the file ``name``; nothing happens if there is none.
+        """Remove the file ``name`` if it exists.
 
         Raises:
-            StudyError: It cannot be removed.
+            StudyError: The file cannot be removed.
         """
-        # Another process may remove it at the same time.
+        # Another process may remove the file at the same time.
         with self._writing(name), suppress(FileNotFoundError):
             if self.exists(name):
                 self.filesystem.rm_file(self._path(name))
 
     def sweep(self) -> None:
-        """Remove unfinished files that processes which were killed have left behind; object stores have none."""
+        """Remove unfinished files that killed processes left behind; object stores have none."""
         if self._is_local:
             sweep(Path(self.root).rglob(f"{TEMPORARY}*"))
 
     def set_aside(self, name: str) -> str:
-        """Move the file ``name`` into ``damaged/``, where it overwrites nothing.
+        """Move the file ``name`` to ``damaged/`` without overwriting anything.
 
         Returns:
-            Its new name, relative to the folder.
+            The new name, relative to the folder.
 
         Raises:
-            StudyError: There is no such file, or it cannot be moved.
+            StudyError: The file is missing or cannot be moved.
         """
         blocked = self.is_blocked(name)
         if not blocked and not self.exists(name):
@@ -273,7 +273,7 @@ class Folder:
             if blocked:
                 Path(self._path(target)).parent.mkdir(parents=True, exist_ok=True)
                 Path(self._path(name)).rename(self._path(target))
-            elif self._is_local and Path(self._path(name)).is_symlink():  # one that is moved may lead nowhere
+            elif self._is_local and Path(self._path(name)).is_symlink():  # a moved link may be dangling
                 self._put(target, self.read_bytes(name))
                 self.filesystem.rm_file(self._path(name))
             else:
@@ -292,15 +292,15 @@ class Folder:
         return path
 
     def _check_folders(self, path: str) -> None:
-        """See that no folder above a file is a link: a stranger may have made it, to have files elsewhere replaced."""
+        """Refuse links among the parent folders of a file: a stranger's link would have files elsewhere replaced."""
         above = path.rsplit("/", 1)[0]
         while len(above) > len(self.root):
-            if os.path.islink(above):  # noqa: PTH114 - asked for each of thousands of files
+            if os.path.islink(above):  # noqa: PTH114 - called for thousands of files
                 raise _refusal(above)
             above = above.rsplit("/", 1)[0]
 
     def _check_links(self) -> None:
-        """The same when a study is opened, so that all commands say it, whatever they read."""
+        """Check for links when a study is opened, so that every command reports them, whatever it reads."""
         for folder in (self.root, f"{self.root}/tables") if self._is_local else ():
             if (link := linked_folder(Path(folder))) is not None:
                 raise _refusal(link)
@@ -312,7 +312,7 @@ class Folder:
                 self._check_there()
             write_file(Path(path), data, new=new)
         else:
-            # Object stores show an object only when it is whole.
+            # Object stores show an object only when it is complete.
             self.filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             self.filesystem.pipe_file(path, data, **({"mode": "create"} if new else {}))
 
@@ -335,7 +335,7 @@ class Folder:
             return next((above for above in Path(self.root).parents if above.is_file()), None)
 
     def _holdings(self) -> list[str]:
-        """What the folder holds besides leftover temporary files."""
+        """The names in the folder, without leftover temporary files."""
         with self._reading("."):
             if not self.filesystem.isdir(self.root):
                 return []
@@ -344,7 +344,7 @@ class Folder:
 
     @contextmanager
     def _reading(self, name: str) -> Generator[None]:
-        # Other processes write too, and some file systems remember listings, sizes with them.
+        # Other processes write too, and some file systems cache listings and sizes.
         self.filesystem.invalidate_cache()
         try:
             yield
@@ -375,7 +375,7 @@ class Folder:
             raise StudyError(f"{message}.") from error
 
     def _reason_of(self, error: Exception) -> str | None:
-        """What a file system says; None for other errors. Elsewhere than on a disk each has its own kinds of them."""
+        """The message of a file system error; None for other errors. Each remote file system has its own types."""
         if isinstance(error, OSError):
             return error.strerror or str(error)
         return None if self._is_local or isinstance(error, LRAtlasError) else first_line(error).rstrip(".")
@@ -389,5 +389,5 @@ def _refusal(link: str | Path) -> StudyError:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a file or a link to one; only links, which may lead in a circle, are looked up."""
+    """Whether an entry is a file or a link to one; only links are resolved, since they may form a cycle."""
     return entry.is_file(follow_symlinks=False) or os.path.isfile(entry)  # noqa: PTH113

@@ -1,7 +1,7 @@
-"""The formats of studies: which one a study has, and how what an earlier version wrote is read.
+"""The formats of studies: how to detect the format of a study and read files of earlier versions.
 
-A plan and every part of a table state their format. What is read passes through all changes that it lacks, each a pure
-function from one format to the next; nothing on disk is changed by reading.
+Each plan and each part of a table states its format. Content of an earlier format passes through all later changes,
+each a pure function from one format to the next. Reading changes nothing on disk.
 """
 
 import platform
@@ -15,30 +15,30 @@ from lratlas.errors import StudyError
 from lratlas.tables import SCHEMAS
 
 FORMAT = 8
-"""What this version writes."""
+"""The format that this version writes."""
 
 NEEDS = "0.1.0"
-"""The first version of lratlas that reads it."""
+"""The first version of lratlas that reads this format."""
 
 KEY = "format"
-"""Where the parts of tables state theirs, in their metadata; those of formats 1 and 2 do not."""
+"""Metadata key of the format in parts of tables; parts of formats 1 and 2 lack it."""
 
 Content = dict[str, Any]
 
 
 def _second_plan(content: Content) -> Content:
-    """A second PLR, convergence, norms and sharpness. The first plans of format 1 name no device."""
+    """Add second PLRs, convergence, norms and sharpness. The first plans of format 1 name no device."""
     added: Content = {"device": "cpu", "compiled": False, "bands": [], "norms": [], "sharpness": [], "pre_norm": []}
     return {"task": "", **added, **content}
 
 
 def _third_plan(content: Content) -> Content:
-    """The spec's checksum, and the versions that made the study, of which only lratlas's is known."""
+    """Add the spec's checksum and the versions that made the study; only lratlas's version is known."""
     return {**content, "spec": "", "made_with": [{"lratlas": "0.1.0"}], "needs": NEEDS}
 
 
 def _fourth_plan(content: Content) -> Content:
-    """Fingerprints are of a task's behaviour; earlier ones cannot be compared with them."""
+    """Add empty task parts: fingerprints now describe a task's behaviour and earlier ones cannot be compared."""
     return {"task_parts": {}, **content}
 
 
@@ -47,13 +47,13 @@ _OPTIONS = {"bands": "bands", "great_circle": "great_circle", "samples": "sharpn
 
 
 def _seventh_plan(content: Content) -> Content:
-    """One list of measurements, each with its name and options, in place of one list for each kind."""
+    """One list of measurements, each with its name and options, replaces one list per kind."""
     rest = {key: value for key, value in content.items() if key not in _KINDS}
     return {**rest, "measurements": [_measuring(kind, job) for kind in _KINDS for job in content.get(kind, ())]}
 
 
 def _eighth_plan(content: Content) -> Content:
-    """The text of ``spec.toml`` in place of its checksum alone."""
+    """The text of ``spec.toml`` replaces its checksum."""
     return {**content, "spec": "", "spec_digest": content["spec"]}
 
 
@@ -62,8 +62,8 @@ def _measuring(kind: str, job: Content) -> Content:
     return {"measurement": kind, "options": options} | {key: job[key] for key in job.keys() - _OPTIONS}
 
 
-# By the format that they lead to from the one before. Formats 5 and 6 changed no plan's form: in 6 repetitions share no
-# seed, and models are those of the paper's reference code.
+# Keyed by the format that each function produces. Formats 5 and 6 did not change plans: since 6, repetitions share no
+# seed and models are those of the paper's reference code.
 _PLANS: Mapping[int, Callable[[Content], Content]] = {
     2: _second_plan,
     3: _third_plan,
@@ -72,8 +72,7 @@ _PLANS: Mapping[int, Callable[[Content], Content]] = {
     8: _eighth_plan,
 }
 
-# The columns that tables gained, by format. Besides them, parts state their format since 3, and where they belong
-# since 8.
+# Columns added to tables, by format. In addition, parts state their format since 3 and their path since 8.
 _GAINED: Mapping[int, Mapping[str, Sequence[str]]] = {
     2: {"pairs": ("train_barrier_arc", "test_barrier_arc")},
     4: {"runs": ("start_loss",), "regimes": ("reason",)},
@@ -82,10 +81,10 @@ _GAINED: Mapping[int, Mapping[str, Sequence[str]]] = {
 
 
 def format_of(content: Mapping[str, Any]) -> int:
-    """The format of a plan. Plans of format 2 say 1, as those before them did, but have norms.
+    """The format of a plan. Plans of format 2 state 1, like the plans before them, but have norms.
 
     Raises:
-        ValueError: It states none.
+        ValueError: The plan states no format.
     """
     said = content.get("format")
     if not isinstance(said, int) or said < 1:
@@ -94,10 +93,10 @@ def format_of(content: Mapping[str, Any]) -> int:
 
 
 def migrate_plan(content: Content) -> Content:
-    """The content of a plan of this or an earlier format, as a plan of this format has it; ``format`` stays the old.
+    """Convert the content of a plan of this or an earlier format to this format; ``format`` keeps the old value.
 
     Raises:
-        ValueError: It states no format.
+        ValueError: The plan states no format.
     """
     found = format_of(content)
     for number, step in _PLANS.items():
@@ -106,12 +105,12 @@ def migrate_plan(content: Content) -> Content:
 
 
 def migrate_part(table: str, frame: pl.DataFrame, stated: str | None) -> pl.DataFrame:
-    """A part of a table of this or an earlier format, with the columns that the table has today.
+    """Add the columns that a part of a table of an earlier format lacks.
 
     Args:
-        table: Which table.
-        frame: The rows as they were read.
-        stated: The part's format as its metadata state it; None where they do not, as before format 3.
+        table: The name of the table.
+        frame: The rows as read.
+        stated: The format in the part's metadata; None if absent, as before format 3.
     """
     found, schema = int(stated or 1), SCHEMAS[table]
     gained = [name for number, tables in _GAINED.items() if number > found for name in tables.get(table, ())]
@@ -120,15 +119,15 @@ def migrate_part(table: str, frame: pl.DataFrame, stated: str | None) -> pl.Data
 
 
 def check_format(found: int, where: str, needs: object = None) -> None:
-    """Check that a format is not one of a later version.
+    """Refuse the format of a later version.
 
     Args:
-        found: The format.
-        where: What has it.
-        needs: The first version of lratlas that reads it, where that is told.
+        found: The format to check.
+        where: The file or table that has the format, for the message.
+        needs: The first version of lratlas that reads the format, if known.
 
     Raises:
-        StudyError: It is.
+        StudyError: The format is of a later version.
     """
     if found > FORMAT:
         wanted = f"lratlas {needs} or later" if isinstance(needs, str) else "a later lratlas"
@@ -139,5 +138,5 @@ def check_format(found: int, where: str, needs: object = None) -> None:
 
 
 def versions() -> dict[str, str]:
-    """The versions that decide what a study comes to: of lratlas, torch, polars and Python."""
+    """The versions that can change a study's results: of lratlas, torch, polars and Python."""
     return {name: version(name) for name in ("lratlas", "torch", "polars")} | {"python": platform.python_version()}

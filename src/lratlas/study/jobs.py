@@ -17,7 +17,7 @@ class Part(BaseModel):
 
 
 class Seed(Part):
-    """One repetition: its number, what draws its data (None: not generated) and what draws its training."""
+    """One repetition: its number, the seed of its data (None: not generated) and the seed of its training."""
 
     seed: int
     data_seed: int | None = None
@@ -26,7 +26,7 @@ class Seed(Part):
 
 
 class Lane(Part):
-    """The learning rates of one run of every seed of a stack."""
+    """The learning rates of one lane of a stack, which has one run per seed."""
 
     plr: float
     plr2: float | None = None
@@ -34,12 +34,12 @@ class Lane(Part):
 
     @property
     def lr(self) -> float:
-        """The LR that the run is trained with."""
+        """The LR that the run trains with."""
         return next(lr for lr in (self.flr, self.plr2, self.plr) if lr is not None)
 
 
 class Average(Part):
-    """Weight averages taken along a job: SWA-k of the checkpoints at the given steps, the run ids per count."""
+    """Weight averages that a job computes: SWA-k of the checkpoints at the given steps, with the run ids per count."""
 
     counts: tuple[int, ...]
     steps: tuple[int, ...]
@@ -47,11 +47,11 @@ class Average(Part):
 
 
 class Training(Part):
-    """A stack of runs trained as one program.
+    """A stack of runs that train as one program.
 
     ``runs`` and ``parents`` are [seed][lane]. A job starts from the end points of job ``parent``, at step ``start`` of
-    the batch order; its trace has a row every ``trace_every`` steps and it can be resumed at the ends of ``segments``.
-    Where ``epoch`` gives the steps of an epoch, the first one in which every sample was fitted is recorded.
+    the batch order. Its trace has a row every ``trace_every`` steps, and it can resume at the ends of ``segments``.
+    ``epoch`` is the number of steps of an epoch; if set, the first epoch that fits every sample is recorded.
     """
 
     id: str
@@ -75,7 +75,7 @@ class Training(Part):
 
     @property
     def part_way(self) -> str:
-        """The name of its checkpoint in the middle of a segment."""
+        """The name of the checkpoint in the middle of a segment."""
         return f"{self.id}-part"
 
     @property
@@ -85,27 +85,27 @@ class Training(Part):
         return traced if self.epoch is None else ("convergence", *traced)
 
     def seed_of(self, run: str) -> Seed:
-        """The repetition of one of its runs, or of its averages."""
+        """The repetition of a run or a weight average of the job."""
         grids = (self.runs, *(self.average.runs if self.average else ()))
         return next(seed for grid in grids for seed, row in zip(self.seeds, grid, strict=True) if run in row)
 
     @property
     def work(self) -> int:
-        """Run-steps, the unit of progress."""
+        """Number of run-steps, the unit of progress."""
         return self.size * (self.segments[-1] - self.start)
 
 
 class Measuring(Part):
-    """One measurement of the models of one training job, its averages included, or of the initial models of some seeds.
+    """One measurement of the models of a training job, including its averages, or of the initial models of some seeds.
 
     Attributes:
-        id: Also the name of the part of the table that the job writes.
+        id: The job's id, also the name of the table part that it writes.
         measurement: The name of the measurement.
         training: The training job; None for initial models.
-        seeds: Whose initial models; empty for trained models.
-        solutions: For a comparison of solutions, the runs of each in the order of those of the training job,
+        seeds: The seeds whose initial models are measured; empty for trained models.
+        solutions: For a comparison of solutions, the run ids of each solution, in the order of the training job's runs,
             [seed][lane].
-        options: What the result depends on besides the models.
+        options: The other values that the result depends on.
     """
 
     id: str
@@ -120,5 +120,5 @@ Job = Training | Measuring
 
 
 def identity(*parts: object) -> str:
-    """A short hash of whatever defines a run or a job."""
+    """A short hash of the values that define a run or a job."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

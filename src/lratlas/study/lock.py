@@ -1,9 +1,9 @@
-"""A lock that one process holds; others wait until that process ends, however it ends.
+"""A lock that one process holds at a time; others wait until the holder ends, even if it is killed.
 
-On a disk a lock is a locked file, which the system frees with the process. Elsewhere, where nothing can be locked, its
-holder keeps counting in a small file, and a count that has stood still for half a minute of the observer's own time
-belongs to a process that is gone. No clock is compared with another's. Two drivers in the same study, should that fail,
-cost time but no harm: what both write is the same.
+On a disk the lock is a locked file, which the system frees when the process ends. Object stores have no locks: there
+the holder writes an increasing count to a small file, and a count that has not changed for half a minute of the
+observer's own time belongs to a dead process. Clocks of different machines are never compared. If locking fails and two
+processes run the same study, they waste time but cause no damage: both write the same content.
 """
 
 import errno
@@ -29,9 +29,9 @@ BEAT = 5.0
 """Seconds between two counts."""
 
 BEATS = 6
-"""Missed beats after which a holder counts as gone."""
+"""Number of missed beats after which a holder counts as dead."""
 
-_LOOK = 0.2  # seconds between two tries to lock a file
+_LOOK = 0.2  # seconds between attempts to lock a file
 _HELD = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 _COUNT = ".count"  # suffix of the counting file, next to a file that cannot be locked
@@ -39,10 +39,10 @@ _COUNT = ".count"  # suffix of the counting file, next to a file that cannot be 
 
 @contextmanager
 def hold_lock(folder: Folder, notice: Callable[[str], None]) -> Generator[None]:
-    """Be the study's only driver inside; waits for the one that there may be, and says so.
+    """Run as the study's only process; wait for another process to end, and report the wait.
 
     Raises:
-        StudyError: The study's folder cannot be written.
+        StudyError: The study's folder is not writable.
     """
     lock = Lock(folder, NAME)
     try:
@@ -58,11 +58,11 @@ def hold_lock(folder: Folder, notice: Callable[[str], None]) -> Generator[None]:
 
 
 class Lock:
-    """A lock that one process holds at a time; inside a ``with`` it is held, and waited for.
+    """A lock that one process holds at a time; ``with`` waits for it and holds it.
 
     Args:
-        folder: Where it is.
-        name: Its file there, which stays.
+        folder: The folder of the lock file.
+        name: The name of the lock file, which is never removed.
     """
 
     def __init__(self, folder: Folder, name: str) -> None:
@@ -73,14 +73,14 @@ class Lock:
             self._count = _Count(folder, name)
 
     def take(self) -> bool:
-        """Try to get it.
+        """Try to acquire the lock.
 
         Returns:
-            Whether this process holds it now.
+            Whether this process now holds the lock.
 
         Raises:
-            OSError: Its file is a link, or cannot be written.
-            StudyError: The same, where nothing can be locked.
+            OSError: The lock file is a link, or is not writable.
+            StudyError: The lock file is not writable, on a file system without locks.
         """
         if self._count is None:
             file = open_unlinked(Path(self._folder.root) / self._name, "ab")
@@ -94,17 +94,17 @@ class Lock:
                     return False
                 self._count = _Count(self._folder, f"{self._name}{_COUNT}")
             else:
-                self._file = file  # the lock is freed with it, at the latest when the process ends
+                self._file = file  # the lock is freed when the file closes, at the latest when the process ends
                 return True
         return self._count.take()
 
     def wait(self) -> None:
-        """Get it, however long that takes."""
+        """Wait for the lock, without a time limit."""
         while not self.take():
             time.sleep(min(_LOOK, BEAT))
 
     def release(self) -> None:
-        """Let the next process have it."""
+        """Release the lock for the next process."""
         if self._file is not None:
             _unlock(self._file)
             self._file.close()
@@ -113,7 +113,7 @@ class Lock:
             self._count.release()
 
     def __del__(self) -> None:
-        # Not `release`, which waits for a thread: where the process ends there is none any more.
+        # Not `release`, which joins a thread: at interpreter exit that thread no longer exists.
         if self._file is not None:
             self._file.close()
         if self._count is not None:
@@ -130,7 +130,7 @@ def _lock_now(file: IO[Any]) -> None:
     """Lock an open file.
 
     Raises:
-        OSError: Another process holds it, or the file system has no locks.
+        OSError: Another process holds the lock, or the file system has no locks.
     """
     if os.name == "posix":
         import fcntl
@@ -144,7 +144,7 @@ def _lock_now(file: IO[Any]) -> None:
 
 
 def _unlock(file: IO[Any]) -> None:
-    """Let go of the lock also where a forked process has the file open."""
+    """Release the lock even if a forked process has the file open."""
     if os.name == "posix":
         import fcntl
 
@@ -152,11 +152,11 @@ def _unlock(file: IO[Any]) -> None:
 
 
 _seen = dict[str, tuple[bytes, float]]()
-"""The counts of others, and since when they stand still: whoever asks again may do so with another object."""
+"""Counts of other holders and the time each was first seen; shared by all `Lock` objects of this process."""
 
 
 class _Count:
-    """A lock without the system: its file is there as long as its holder counts in it."""
+    """A lock on a file system without locks: its file exists while its holder counts in it."""
 
     def __init__(self, folder: Folder, name: str) -> None:
         self._folder, self._name, self._own = folder, name, uuid.uuid4().hex
@@ -167,7 +167,7 @@ class _Count:
         place = f"{self._folder.url}/{self._name}"
         if not self._folder.create_file(self._name, self._text(0)):
             now = b""
-            with suppress(StudyError):  # it was removed meanwhile
+            with suppress(StudyError):  # another process removed the file
                 now = self._folder.read_bytes(self._name)
             seen, since = _seen.get(place, (None, 0.0))
             if now != seen:
@@ -195,9 +195,9 @@ class _Count:
         number = 0
         while not self.ended.wait(BEAT):
             number += 1
-            # Whoever took over meanwhile, because this process was stopped for long, keeps it.
+            # If this process was suspended and another took over, the other keeps the lock.
             if self._owner() in {self._own, None}:
-                with suppress(StudyError):  # the next one may come through
+                with suppress(StudyError):  # the next write may succeed
                     self._folder.write_bytes(self._name, self._text(number))
 
     def _text(self, number: int) -> bytes:

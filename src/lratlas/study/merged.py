@@ -1,7 +1,7 @@
-"""Tables of many parts, read together and remembered: thousands of small files take minutes one by one.
+"""A cache of merged tables: thousands of small part files take minutes to read one by one.
 
-What was read is stored in the user's cache folder, never in the study. A part is immutable: as long as it is the same
-file, of the same size and time, it is not read again.
+Merged tables are stored in the user's cache folder, never in the study. Parts are immutable: a part is read again only
+if its inode, size or times changed.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ from lratlas.paths import cache_folder
 from lratlas.study.files import write_file
 
 MANY = 256
-"""Unread parts from which on a merged table is remembered."""
+"""Number of unread parts from which a merged table is cached."""
 
-_LASTS = 30 * 86_400.0  # seconds for which a table that nobody reads is remembered
+_LASTS = 30 * 86_400.0  # seconds until an unused merged table is removed
 _KEY = "parts"
 
 State = list[int]
@@ -31,14 +31,14 @@ State = list[int]
 def read_remembered(
     folder: Path, ending: str, names: Sequence[str], version: str, read: Callable[[Sequence[str]], pl.DataFrame]
 ) -> pl.DataFrame:
-    """The rows of the parts of a table, in any order.
+    """Read the rows of the parts of a table, in any order.
 
     Args:
-        folder: Where the parts are.
-        ending: How the names of their files end.
-        names: The parts that count, without that ending.
-        version: Changes with what rows are made of a part.
-        read: Reads parts of these names; what it raises is raised.
+        folder: The folder of the parts.
+        ending: The suffix of their file names.
+        names: The names of the parts to read, without the suffix.
+        version: Changes whenever the rows read from a part would change.
+        read: Reads the parts of the given names; its exceptions propagate.
     """
     states = {name: _state(folder / f"{name}{ending}") for name in names}
     place = cache_folder() / "tables" / f"{hashlib.sha256(f'{folder} {version}'.encode()).hexdigest()[:32]}.parquet"
@@ -48,13 +48,13 @@ def read_remembered(
     fresh = [name for name in names if name not in known]
     merged = pl.concat([*rows, read(fresh)]) if fresh or not rows else rows[0]
     if len(fresh) >= MANY:
-        with suppress(OSError, PolarsError):  # it is read in full the next time
+        with suppress(OSError, PolarsError):  # the next call reads the parts again
             _remember(place, states, merged)
     return merged
 
 
 def _state(path: Path) -> State:
-    """Inode, size and times of a file; empty for a missing one, which no remembered file has."""
+    """Inode, size and times of a file; empty for a missing file, which matches no cached entry."""
     try:
         found = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""The plan of a study: its jobs, and how it is stored."""
+"""The plan of a study: its jobs and its file format."""
 
 import json
 import shlex
@@ -20,11 +20,11 @@ from lratlas.study.jobs import Job, Measuring, Part, Training
 
 PLAN = "plan.json"
 COPY = "plan-copy.json"
-"""The plan once more: one that was extended cannot be made again from the spec, which says nothing of stacks."""
+"""A copy of the plan: an extended plan cannot be rebuilt from the spec, which does not describe stacks."""
 
 
 class Versions(Part):
-    """What a study, or a part of it, was made with; None where that was not recorded."""
+    """The versions that made a study or a part of it; None if not recorded."""
 
     lratlas: str
     torch: str | None = None
@@ -33,13 +33,13 @@ class Versions(Part):
 
     @property
     def words(self) -> str:
-        """Those that are known, for people."""
+        """The known versions, for people."""
         known = {"lratlas": self.lratlas, "torch": self.torch, "polars": self.polars, "Python": self.python}
         return ", ".join(f"{name} {version}" for name, version in known.items() if version)
 
 
 class Checked(Part):
-    """What the comparison of the task with a plain loop has shown, as `lratlas.training.conformance` has it."""
+    """The result of comparing the task with a plain loop (see `lratlas.training.conformance`)."""
 
     draws: bool
     exact: bool
@@ -49,21 +49,21 @@ class Checked(Part):
 
 
 class Plan(Part):
-    """The jobs of a study, in the order they are started.
+    """The jobs of a study, in the order they start.
 
     Attributes:
-        format: The format that it was read in; it is always written in today's.
-        needs: The first version of lratlas that reads it.
-        made_with: The versions that the study was made with, those that began it first.
-        spec: The text of ``spec.toml`` as it was planned; empty where an earlier version planned it.
-        spec_digest: The SHA-256 of that text where an earlier version kept no more; empty in the first formats.
-        finished: Whether all jobs were done once, so that every file must be there.
-        chance_accuracy: That of a guess among the classes; a half where an earlier version did not write it down.
-        pre_norm: Parameters that angles and norms are measured on; all of the rule's if empty.
-        task: What was trained, for people.
-        task_parts: Fingerprints of the parts of the first repetition's task by name, so that it can be said what of a
-            task has changed; empty where an earlier version planned the study.
-        checked: What the comparison of the task with a plain loop has shown; None where an earlier version planned it.
+        format: The format of the file; plans are always written in the current format.
+        needs: The first version of lratlas that reads the plan.
+        made_with: The versions that worked on the study, the first one first.
+        spec: The text of ``spec.toml`` when the study was planned; empty in plans of earlier versions.
+        spec_digest: The SHA-256 of that text in plans that lack the text; empty in the first formats.
+        finished: Whether all jobs have been done once, so that every file must exist.
+        chance_accuracy: Accuracy of guessing among the classes; 0.5 in plans of earlier versions.
+        pre_norm: Parameters for angles and norms; all parameters of the rule if empty.
+        task: The task, for people.
+        task_parts: Fingerprints of the parts of the first repetition's task by name, to report which part changed;
+            empty in plans of earlier versions.
+        checked: The result of comparing the task with a plain loop; None in plans of earlier versions.
     """
 
     format: int = FORMAT
@@ -88,25 +88,25 @@ class Plan(Part):
 
     @property
     def versions(self) -> str:
-        """What the study was made with, for people."""
+        """The versions that made the study, for people."""
         return "; then ".join(each.words for each in self.made_with)
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """All jobs, in the order they are started."""
+        """All jobs, in the order they start."""
         return (*self.trainings, *self.measurements)
 
     @property
     def spec_sha256(self) -> str:
-        """SHA-256 of ``spec.toml`` as it was planned; empty where it was not recorded."""
+        """SHA-256 of ``spec.toml`` when the study was planned; empty if not recorded."""
         return digest(self.spec.encode()) if self.spec else self.spec_digest
 
     def measuring(self, name: str) -> tuple[Measuring, ...]:
-        """The jobs of one measurement."""
+        """The jobs of a measurement."""
         return tuple(job for job in self.measurements if job.measurement == name)
 
     def holders(self) -> dict[str, str]:
-        """The training job whose final checkpoint holds each run, averaged ones included."""
+        """The training job whose final checkpoint has each run, including averages."""
         held: dict[str, str] = {}
         for job in self.trainings:
             grids = (
@@ -118,18 +118,18 @@ class Plan(Part):
 
 
 def plan_text(plan: Plan) -> str:
-    """The plan as JSON in today's format, with a checksum in it."""
+    """The plan as JSON in the current format, with a checksum."""
     today = plan.model_copy(update={"format": FORMAT, "needs": NEEDS})
     return seal_json(today.model_dump(mode="json", exclude_none=True))
 
 
 def read_plan(text: str, *, where: str, how: Callable[[], str]) -> Plan:
-    """The plan that `plan_text` wrote, in this version or an earlier one.
+    """Read a plan that `plan_text` wrote, in this or an earlier version.
 
     Args:
-        text: What the file holds.
+        text: The content of the file.
         where: The file, for messages.
-        how: Says how the study is continued, as `Folder.how_to_continue` does.
+        how: Returns how to continue the study, see `Folder.how_to_continue`.
 
     Raises:
         DamagedFile: The text is not a plan, or was altered.
@@ -137,9 +137,9 @@ def read_plan(text: str, *, where: str, how: Callable[[], str]) -> Plan:
     """
     try:
         content = json.loads(text)
-        # A later format may be sealed in another way: it is told apart first.
+        # A later format may use another checksum, so check the format first.
         check_format(format_of(content), where, content.get("needs"))
-        # The very first plans have no checksum.
+        # The first plans have no checksum.
         content = open_json(text) if "checksum" in content or "device" in content else content
         return Plan.model_validate_json(json.dumps(migrate_plan(content)))
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
@@ -148,16 +148,16 @@ def read_plan(text: str, *, where: str, how: Callable[[], str]) -> Plan:
 
 
 def with_own_versions(plan: Plan) -> Plan:
-    """The plan as one that this process works on: its versions are among those that the study is made with."""
+    """The plan with this process's versions added to those that made the study."""
     own = Versions(**versions())
     return plan if own in plan.made_with else plan.model_copy(update={"made_with": (*plan.made_with, own)})
 
 
 def read_stored_spec(folder: Folder) -> Spec:
-    """The spec of a study.
+    """Read the spec of a study.
 
     Raises:
-        StudyError: It was altered so that it cannot be read, or is of a later format.
+        StudyError: The spec is damaged or of a later format.
     """
     if not folder.exists(SPEC):
         how = f"`lratlas verify --repair {shlex.quote(folder.url)}`"
@@ -166,16 +166,16 @@ def read_stored_spec(folder: Folder) -> Spec:
 
 
 def parse_spec(folder: Folder, text: str) -> Spec:
-    """The spec that a text of a study's ``spec.toml`` states.
+    """Parse the text of a study's ``spec.toml``.
 
     Raises:
-        StudyError: It cannot be read, or is of a later format.
+        StudyError: The text cannot be parsed, or is of a later format.
     """
     try:
         return _parse_once(text)
     except (ValueError, RecursionError, SpecError) as error:
         with suppress(DamagedFile):
-            read_stored_plan(folder)  # it says where a study, and with it its spec, is of a later format
+            read_stored_plan(folder)  # raises if the study, and so its spec, is of a later format
         reason = str(error).removesuffix(".")
         raise StudyError(
             f"spec.toml in {folder.url} was altered or cut short: {reason}; it must be put back as it was."
@@ -184,25 +184,25 @@ def parse_spec(folder: Folder, text: str) -> Spec:
 
 @lru_cache(maxsize=8)
 def _parse_once(text: str) -> Spec:
-    """A spec is asked for by its text at every step of a run, and checked once."""
+    """Parse and check a spec; cached, since every step of a run asks for it."""
     return spec_from(tomllib.loads(text))
 
 
 def read_planned_spec(folder: Folder, plan: Plan) -> Spec:
-    """The spec that a plan was made from, whatever ``spec.toml`` says since; that one where the plan has none.
+    """The spec that a plan was made from, even if ``spec.toml`` was edited since; ``spec.toml`` if the plan lacks it.
 
     Raises:
-        StudyError: It cannot be read.
+        StudyError: The spec cannot be read.
     """
     return parse_spec(folder, plan.spec) if plan.spec else read_stored_spec(folder)
 
 
 def read_stored_plan(folder: Folder) -> Plan | None:
-    """The plan of a study; None before there is one.
+    """Read the plan of a study; None if it is not planned yet.
 
     Raises:
-        DamagedFile: It was cut short, altered or lost, or is another study's.
-        StudyError: It is of a later format.
+        DamagedFile: The plan was cut short, altered or lost, or belongs to another study.
+        StudyError: The plan is of a later format.
     """
     what = "is missing"
     if folder.exists(PLAN):
@@ -216,10 +216,10 @@ def read_stored_plan(folder: Folder) -> Plan | None:
 
 
 def read_copy(folder: Folder) -> Plan | None:
-    """The copy of the plan; None where there is none, or it was cut short or altered.
+    """Read the copy of the plan; None if it is missing or damaged.
 
     Raises:
-        StudyError: It is of a later format.
+        StudyError: The copy is of a later format.
     """
     if not folder.exists(COPY):
         return None
@@ -229,10 +229,10 @@ def read_copy(folder: Folder) -> Plan | None:
 
 
 def usable_plan(folder: Folder) -> Plan | None:
-    """The plan of a study or, where that was damaged or lost, its copy; None where there is neither.
+    """The plan of a study, or its copy if the plan is damaged or lost; None if both are missing.
 
     Raises:
-        StudyError: It is of a later format.
+        StudyError: The plan is of a later format.
     """
     with suppress(DamagedFile):
         return read_stored_plan(folder)
@@ -240,15 +240,15 @@ def usable_plan(folder: Folder) -> Plan | None:
 
 
 def _fits(folder: Folder, plan: Plan) -> bool:
-    """Whether a plan was made from the spec that the folder has."""
+    """Whether a plan was made from the spec in the folder."""
     return folder.exists(SPEC) and plan.spec_sha256 == digest(folder.read_bytes(SPEC))
 
 
 def store_plan(folder: Folder, plan: Plan) -> None:
-    """Write a plan and its copy, as far as they are not there.
+    """Write a plan and its copy unless they are already stored.
 
     Raises:
-        StudyError: It cannot be written.
+        StudyError: They cannot be written.
     """
     text = plan_text(plan)
     for name in (PLAN, COPY):
@@ -262,7 +262,7 @@ def plan_digest(plan: Plan) -> str:
 
 
 def prerequisites(job: Job, holders: Mapping[str, str]) -> set[str]:
-    """The ids of the jobs that must be done before one.
+    """The ids of the jobs that must be done before a job.
 
     Args:
         job: The job.

@@ -1,4 +1,4 @@
-"""From a spec to the jobs of a plan."""
+"""Turn a spec into the jobs of a plan."""
 
 import math
 from collections import defaultdict
@@ -33,23 +33,23 @@ def make_plan(
     compiled: bool = False,
     old: Plan | None = None,
 ) -> Plan:
-    """The plan for a spec; jobs of ``old`` are kept as they are and only runs that it lacks are added.
+    """Make the plan for a spec; jobs of ``old`` stay unchanged and only missing runs are added.
 
     Args:
-        spec: What to explore.
+        spec: The spec of the study.
         seeds: One entry per repetition.
         steps_per_epoch: Full batches in the training set.
         chance_loss: Training loss of the best constant prediction.
-        chance_accuracy: Accuracy of a guess among the classes.
-        elr: Whether LRs are effective ones.
-        measured: The options of each measurement that is measured, by its name (see `measurement_options`).
+        chance_accuracy: Accuracy of guessing among the classes.
+        elr: Whether LRs are effective LRs.
+        measured: The options of each measurement, by name (see `measurement_options`).
         extras: The custom measurements.
-        pre_norm: Parameters that angles and norms are measured on; all of the rule's vector if there are none.
-        strategy: Whether runs are trained as stacks or one by one.
-        task: What is trained, for people.
-        device: Where to train.
-        compiled: Whether to compile the step. As the device it is planned, since another choice gives other bits.
-        old: The plan of the study that is extended.
+        pre_norm: Parameters for angles and norms; all parameters of the rule's vector if empty.
+        strategy: Whether runs train as stacks or one by one.
+        task: The task, for people.
+        device: The device to train on.
+        compiled: Whether to compile the step. Like the device it is part of the plan, since it changes the bits.
+        old: The plan of the study to extend.
 
     Raises:
         SpecError: Averaging needs more checkpoints than there are.
@@ -76,13 +76,13 @@ def make_plan(
 
 
 class _Planner:
-    """The parts of a plan for one spec."""
+    """Builds the parts of a plan for one spec."""
 
     def __init__(self, spec: Spec, seeds: Sequence[Seed], steps_per_epoch: int, largest: int, old: Plan | None) -> None:
         self.spec, self.seeds, self.per_epoch = spec, seeds, steps_per_epoch
         self.largest = largest  # runs in a stack
         self.old = old.trainings if old else ()
-        # Looked up for every job; going through all of them each time would take hours where there are a million.
+        # Indexed once: scanning all jobs for each job would take hours with a million jobs.
         self.children = defaultdict[tuple[str | None, str], list[Training]](list)
         for job in self.old:
             self.children[job.parent, job.stage].append(job)
@@ -95,7 +95,7 @@ class _Planner:
         self.every = (spec.average.every if spec.average else None) or (apart or 1) * steps_per_epoch
 
     def pretrainings(self) -> list[Training]:
-        """Stacks of several seeds with all their PLRs."""
+        """Stacks of several seeds, each with all PLRs."""
         jobs = [job for job in self.old if job.stage == "pretrain"]
         known = {run for job in jobs for row in job.runs for run in row}
         missing: dict[tuple[float, ...], list[Seed]] = {}
@@ -109,7 +109,7 @@ class _Planner:
         return jobs
 
     def second(self, parent: Training) -> list[Training]:
-        """Stacks of the runs that go on with a second PLR from some runs of a pre-training job."""
+        """Stacks of the runs that continue some runs of a pre-training job with a second PLR."""
         section = self.spec.second
         if section is None:
             return []
@@ -152,7 +152,7 @@ class _Planner:
         wanted: Sequence[tuple[int, Lane]],
         steps: int,
     ) -> Training:
-        """A job whose runs start from runs of another: each from that at the given place of its row."""
+        """A job whose runs each start from the run at the given place of the parent job."""
         lanes = tuple(lane for _, lane in wanted)
         parents = tuple(tuple(row[at] for at, _ in wanted) for row in parent.runs)
         runs = tuple(
@@ -175,7 +175,7 @@ class _Planner:
         )
 
     def averaging(self, parent: Training) -> Training:
-        """Training that goes on at the PLR after pre-training, for its checkpoints alone."""
+        """Training that continues at the PLR after pre-training, only to collect checkpoints."""
         assert self.spec.average is not None
         count = max(self.spec.average.counts)
         steps = tuple(self.steps + self.every * (index + 1) for index in range(count))
@@ -245,7 +245,7 @@ class _Planner:
         return steps if steps is not None else (epochs or 0) * self.per_epoch
 
     def _segments(self, start: int, end: int) -> tuple[int, ...]:
-        # Whole trace intervals, and epochs where they count, so that none has to be carried across a segment's end.
+        # Whole trace intervals, and epochs if they count, so that no interval spans the end of a segment.
         unit = max(self.trace_every, self.epoch or 1)
         length = -(-self.spec.training.segment_steps // unit) * unit
         first = (start // length + 1) * length
@@ -253,7 +253,7 @@ class _Planner:
 
 
 def _align_interval(interval: int, epoch: int) -> int:
-    """The trace interval nearest to ``interval`` that is a whole number of epochs, or a whole part of one."""
+    """The trace interval nearest to ``interval`` that is a multiple or a divisor of an epoch."""
     if interval >= epoch:
         return epoch * round(interval / epoch)
     parts = (part for part in range(1, epoch + 1) if epoch % part == 0)
@@ -275,15 +275,14 @@ def measuring_jobs(
 ) -> tuple[Measuring, ...]:
     """The measuring jobs for the training jobs of a plan.
 
-    What came by a second PLR is scored like every run but not measured further: the tables tell models apart by one
-    PLR.
+    Runs with a second PLR are scored like every run but not measured further: the tables identify models by one PLR.
 
     Args:
-        measurements: Those that may be measured, in the order of their jobs.
+        measurements: The available measurements, in the order of their jobs.
         seeds: One entry per repetition.
         trainings: The training jobs.
-        measured: The options of those that are measured.
-        old: The plan of the study that is extended.
+        measured: The options of the measurements to make.
+        old: The plan of the study to extend.
     """
     indirect = {job.id for job in trainings if job.stage == "second"}
     direct = [job for job in trainings if job.id not in indirect and job.parent not in indirect]

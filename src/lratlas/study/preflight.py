@@ -1,4 +1,4 @@
-"""What is settled before a study is planned: whether its task can be studied, where, how, and what is measured."""
+"""Checks and choices before a study is planned: its task, device, training strategy and measurements."""
 
 import math
 from collections import Counter
@@ -19,15 +19,15 @@ from lratlas.training.invariance import pre_norm_names
 from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.program import Strategy
 
-_TRIED = 4  # samples on which scale invariance is tried
+_TRIED = 4  # number of samples in the scale-invariance check
 
 
 def check_task(spec: Spec, task: Prepared) -> None:
-    """Check that regimes of a task can be distinguished and, where the spec asks for it, its weights averaged.
+    """Check that the task allows regimes to be distinguished and, if the spec asks for it, weights to be averaged.
 
     Raises:
-        TaskError: They cannot.
-        SpecError: The spec asks for a number format that the task does not take.
+        TaskError: The task does not allow it.
+        SpecError: The spec asks for a dtype that the task does not support.
     """
     if not task.tested:
         raise TaskError("The task has no test set, on which a study compares LRs: give it one as `test`.")
@@ -48,10 +48,10 @@ def check_task(spec: Spec, task: Prepared) -> None:
 
 
 def strategy_of(spec: Spec, task: Prepared, device: str, notice: Callable[[str], None]) -> Strategy:
-    """How runs are trained: as the spec says or, for ``auto``, in the way that is faster here.
+    """Choose how runs are trained: as the spec says, or the faster way on this device for ``auto``.
 
     Raises:
-        SpecError: The spec asks for what the device or the update rule cannot do.
+        SpecError: The spec asks for something that the device or the update rule does not support.
     """
     wanted = spec.training.strategy
     if spec.training.mixed_precision and not device.startswith("cuda"):
@@ -82,14 +82,14 @@ def strategy_of(spec: Spec, task: Prepared, device: str, notice: Callable[[str],
 
 
 def device_name(name: str, *, field: str) -> str:
-    """The device of a name, ``auto`` resolved.
+    """Resolve the name of a device.
 
     Args:
-        name: As PyTorch has it, or ``auto``.
-        field: What names it, for the message.
+        name: A PyTorch device name, or ``auto``.
+        field: The field with the name, for the message.
 
     Raises:
-        SpecError: This machine does not have it.
+        SpecError: This machine does not have the device.
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -103,15 +103,15 @@ def device_name(name: str, *, field: str) -> str:
 
 
 def measurement_options(spec: Spec, task: Prepared, extras: Iterable[Measurement] = ()) -> dict[str, Options]:
-    """What is measured in a study: the options of each measurement's jobs, by its name.
+    """The options of each measurement of a study, by name.
 
     Args:
-        spec: What the study asks for.
-        task: The task, which may lack what a measurement is made on.
+        spec: The spec of the study.
+        task: The task, which may lack something that a measurement needs.
         extras: The custom measurements.
 
     Raises:
-        SpecError: The spec asks for a measurement that the task does not allow.
+        SpecError: The spec asks for a measurement that the task does not support.
     """
     if spec.measure.convergence and not task.objective.has_accuracy:
         raise SpecError("`measure.convergence` is true, but without class labels no sample is right or wrong.")
@@ -120,9 +120,9 @@ def measurement_options(spec: Spec, task: Prepared, extras: Iterable[Measurement
 
 
 def pre_norm_of(task: Prepared) -> tuple[str, ...]:
-    """The parameters that angles and norms are measured on where the rule has no sphere: those before a norm layer.
+    """The parameters for angles and norms if the rule has no sphere: those before a norm layer.
 
-    Empty where there are no such parameters, or the rule says itself which vector it keeps on its sphere.
+    Empty if there are none, or if the rule defines the vector that it keeps on a sphere.
     """
     if task.update.radius is not None:
         return ()
@@ -130,14 +130,14 @@ def pre_norm_of(task: Prepared) -> tuple[str, ...]:
 
 
 def check_statistics(task: Prepared, *, averaged: bool = True) -> None:
-    """Check that averaged models can be given statistics of their own: those of batch norm can be pooled, others not.
+    """Check that averaged models can get new running statistics: batch norm's can be pooled, others cannot.
 
     Args:
         task: The task.
-        averaged: Whether weights are averaged or interpolated; if not, other running statistics are no obstacle.
+        averaged: Whether weights are averaged or interpolated; if not, other running statistics are allowed.
 
     Raises:
-        TaskError: They cannot, or what the model says of a sample depends on the others of its batch.
+        TaskError: The statistics cannot be pooled, or the model's output for a sample depends on the rest of the batch.
     """
     model = make_model(task, 0).train()
     before = {name: value.clone() for name, value in model.named_buffers()}

@@ -1,4 +1,4 @@
-"""How far a study is, and which PLRs a bisection adds next."""
+"""The progress of a study, and the PLRs that a bisection adds next."""
 
 import hashlib
 import json
@@ -20,20 +20,20 @@ from lratlas.study.plan import PLAN, Plan
 from lratlas.study.store import Store
 from lratlas.tables import Tables
 
-_DIGITS = 5  # of an added PLR: enough for any ratio that can be asked for
+_DIGITS = 5  # significant digits of an added PLR: enough for every allowed ratio
 
 
 def next_plr(tables: Tables, refine: RefineSpec) -> float | None:
-    """The PLR that halves, on a log scale, the widest gap in the bracket of a boundary; None if all are narrow enough.
+    """The PLR that halves the widest gap around a boundary, on a log scale; None if all gaps are narrow enough.
 
-    The bracket ends at PLRs that have a regime. Where undecided ones lie between them, they divide it too.
+    The bracket ends at PLRs that have a regime. Undecided PLRs inside the bracket divide it into several gaps.
 
     Args:
-        tables: A study's tables; ``boundaries`` and ``regimes`` are read.
-        refine: Which boundary, and the ratio at which a gap is narrow enough.
+        tables: A study's tables; reads ``boundaries`` and ``regimes``.
+        refine: The boundary to bisect, and the ratio at which a gap is narrow enough.
 
     Raises:
-        StudyError: All PLRs lie on one side of the boundary.
+        StudyError: All PLRs are on one side of the boundary.
     """
     row = tables["boundaries"].row(by_predicate=pl.col("boundary") == refine.boundary, named=True)
     regimes = tables["regimes"].sort("plr")
@@ -57,13 +57,13 @@ def with_plrs(spec: Spec, plrs: Iterable[float]) -> Spec:
 
 
 _TABLES = {measurement.name: measurement.table for measurement in MEASUREMENTS}
-_ALL = "all"  # stages together
+_ALL = "all"  # all stages together
 State = Literal["not planned yet", "unfinished", "bisecting", "finished"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """How many there are of something, and how many of them are done."""
+    """A total, and how much of it is done."""
 
     done: int
     total: int
@@ -71,16 +71,16 @@ class Count:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How far a study is.
+    """The progress of a study.
 
     Attributes:
-        state: ``bisecting`` where all jobs are done, but another PLR is going to be added.
+        state: ``bisecting`` if all jobs are done but another PLR will be added.
         jobs: All jobs.
         kinds: The jobs of each kind: the stages ``pretrain``, ``second``, ``finetune``, ``average``, and the
-            measurements by their names.
-        steps: SGD steps, summed over runs; those done are what an interruption would not lose.
-        rate: SGD steps a second of one process, in the training jobs that are done; None before the first.
-        seconds_left: How long one process would have to train what is not trained yet; None without a rate.
+            measurements by name.
+        steps: SGD steps, summed over runs; the completed ones survive an interruption.
+        rate: SGD steps per second of one process, in completed training jobs; None before the first.
+        seconds_left: Time that one process needs for the remaining training; None without a rate.
     """
 
     state: State
@@ -92,7 +92,7 @@ class Standing:
 
 
 def is_done(store: Store, job: Job) -> bool:
-    """Whether the store has everything that the job writes."""
+    """Whether the store has every file that a job writes."""
     if not isinstance(job, Training):
         return job.id in store.parts(table_of(job))
     parts = {f"{job.id}-{end}" for end in job.segments}
@@ -101,19 +101,19 @@ def is_done(store: Store, job: Job) -> bool:
 
 
 def standing(store: Store, plan: Plan | None, tables: Tables, refine: RefineSpec | None) -> Standing:
-    """How far a study is.
+    """Compute the progress of a study.
 
     Args:
         store: The study.
-        plan: Its plan; None if there is none yet.
-        tables: Its tables; ``runs``, and for a bisection ``boundaries`` and ``regimes``, are read.
-        refine: What the spec says about bisection.
+        plan: Its plan; None if there is no plan yet.
+        tables: Its tables; reads ``runs`` and, for a bisection, ``boundaries`` and ``regimes``.
+        refine: The bisection settings of the spec.
     """
     there = listing(store)
     jobs, trainings = (plan.jobs, plan.trainings) if plan else ((), ())
     done = {job.id for job in jobs if is_done(there, job)}
     kinds, finished = Counter(map(kind_of, jobs)), Counter(kind_of(job) for job in jobs if job.id in done)
-    trained, left = Counter[str](), Counter[str]()  # run-steps by stage: of finished jobs, of the others to go
+    trained, left = Counter[str](), Counter[str]()  # run-steps by stage: of finished jobs, of unfinished jobs
     for job in trainings:
         if job.id in done:
             trained[job.stage] += job.work
@@ -132,9 +132,9 @@ def standing(store: Store, plan: Plan | None, tables: Tables, refine: RefineSpec
 
 
 def version(store: Store) -> str:
-    """A short text that changes when the study gets or loses parts of tables, or its spec or plan becomes another.
+    """A short text that changes when table parts, the spec or the plan change.
 
-    Only names are listed, so that it may be asked for every few seconds while a study runs.
+    It only lists names, so a caller can poll it every few seconds while a study runs.
 
     Raises:
         StudyError: The study cannot be read.
@@ -145,7 +145,7 @@ def version(store: Store) -> str:
 
 
 def listing(store: Store) -> Store:
-    """The same store, which lists its folders once, however many jobs are asked about."""
+    """A copy of a store that lists each folder only once, for queries about many jobs."""
     return _Listing(store.filesystem, store.root)
 
 
@@ -168,27 +168,27 @@ class _Listing(Store):
 
 
 def kind_of(job: Job) -> str:
-    """The kind that a job is counted as: the stage of training, or the measurement."""
+    """The kind under which a job is counted: the stage of training, or the measurement."""
     return job.stage if isinstance(job, Training) else job.measurement
 
 
 def table_of(job: Measuring) -> str:
-    """The table that a measurement is written to."""
+    """The table that a measurement job writes."""
     return _TABLES.get(job.measurement, job.measurement)
 
 
 def _checkpointed_steps(there: Store, job: Training) -> int:
-    """Run-steps of an open job up to its last checkpoint, where it would go on."""
+    """Run-steps of an open job up to its last checkpoint, where it would resume."""
     ends = [end for end in job.segments if there.has_weights(f"{job.id}-{end}")]
     return job.size * (max(ends, default=job.start) - job.start)
 
 
 def _paces(trained: Mapping[str, int], runs: pl.DataFrame) -> dict[str, float]:
-    """Seconds of one process for a run-step, by stage and of all together, from the jobs that are done; empty if none.
+    """Seconds per run-step of one process, by stage and overall, from finished jobs; empty if there are none.
 
     Args:
-        trained: Run-steps of these jobs by stage.
-        runs: The table.
+        trained: Run-steps of the finished jobs by stage.
+        runs: The ``runs`` table.
     """
     spent = dict(runs.group_by("stage").agg(pl.col("seconds").sum()).iter_rows())
     seconds = {stage: spent[stage] for stage in trained if spent.get(stage)}
@@ -205,5 +205,5 @@ def _state(plan: Plan | None, tables: Tables, refine: RefineSpec | None, *, all_
         return "unfinished"
     try:
         return "bisecting" if refine and next_plr(tables, refine) is not None else "finished"
-    except StudyError:  # resuming it will say that its boundary cannot be bisected
+    except StudyError:  # resuming the study reports that its boundary cannot be bisected
         return "finished"

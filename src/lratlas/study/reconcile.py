@@ -1,4 +1,4 @@
-"""What a study keeps of an earlier plan: the plan if it still holds, and what to do with unclaimed parts."""
+"""Compare a study with its earlier plan: check that the plan still holds, and handle unclaimed parts."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -15,18 +15,18 @@ from lratlas.study.store import Store
 from lratlas.training.fingerprint import describe_changes
 
 _OTHER_TASKS = 5
-"""The format up to which presets had other models, repetitions other seeds, or tasks fingerprints of another kind."""
+"""The last format in which presets had other models, repetitions other seeds, or tasks other fingerprints."""
 
 
 def reconcile_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:
-    """The stored plan, or its copy where it was damaged and is now set aside; None where there is neither.
+    """The stored plan, or its copy if the plan is damaged (it is then set aside); None if both are missing.
 
     Args:
         store: The study.
-        notice: Called with sentences about a damaged plan.
+        notice: Receives sentences about a damaged plan.
 
     Raises:
-        StudyError: It is of a later format.
+        StudyError: The plan is of a later format.
     """
     try:
         plan = read_stored_plan(store)
@@ -41,24 +41,24 @@ def reconcile_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:
 
 
 def set_faulty_aside(store: Store, plan: Plan | None, notice: Callable[[str], None]) -> None:
-    """Set aside, each with a sentence, parts of tables, weights and descriptions that are not as the plan has them.
+    """Set aside table parts, weights and descriptions that do not match the plan, and report each in a sentence.
 
     Args:
         store: The study.
-        plan: Its plan; without one, only damaged files are reported.
-        notice: Called with each sentence.
+        plan: Its plan; without a plan, only damaged files are reported.
+        notice: Receives each sentence.
     """
     for fault in file_faults(store, plan):
         _set_aside(store, fault, notice)
 
 
 def was_finished_earlier(store: Store, old: Plan, seeds: Sequence[Seed], spec: Spec) -> bool:
-    """Whether a study has all that is asked for, but from a version with other models, seeds or fingerprints.
+    """Whether a study is complete, but from a version with other models, seeds or fingerprints.
 
     Args:
         store: The study.
         old: The stored plan.
-        seeds: Its repetitions, as they are described today.
+        seeds: Its repetitions, as this version describes them.
         spec: Its spec, which may have been edited since.
     """
     if old.format > _OTHER_TASKS or _same_task(old, seeds) or _asks_for_more(spec, old):
@@ -68,16 +68,16 @@ def was_finished_earlier(store: Store, old: Plan, seeds: Sequence[Seed], spec: S
 
 
 def check_task_holds(store: Store, old: Plan, seeds: Sequence[Seed], parts: Mapping[str, str]) -> None:
-    """Check that the task is that of the old plan.
+    """Check that the task is the one in the old plan.
 
     Args:
         store: The study.
         old: The stored plan.
-        seeds: Its repetitions, as they are described today.
+        seeds: Its repetitions, as this version describes them.
         parts: Fingerprints of the parts of the first repetition's task.
 
     Raises:
-        StudyError: It is another one, or it cannot be checked that it is the same.
+        StudyError: The task differs, or cannot be compared.
     """
     if _same_task(old, seeds):
         return
@@ -99,10 +99,10 @@ def check_spec_holds(store: Store, old: Plan, fresh: Plan) -> None:
     Args:
         store: The study.
         old: The stored plan.
-        fresh: The plan that the stored spec gives on its own.
+        fresh: The plan that the stored spec produces by itself.
 
     Raises:
-        StudyError: It does not, so that the spec was altered in what cannot grow.
+        StudyError: The spec was edited in a field that cannot be extended.
     """
     wanted, known = _runs(fresh), _runs(old)
     if any(wanted.get(run) != facts for run, facts in known.items()):
@@ -113,14 +113,14 @@ def check_spec_holds(store: Store, old: Plan, fresh: Plan) -> None:
 
 
 def describe(store: Store, extras: Iterable[Measurement]) -> None:
-    """Write into the study what its custom measurements are, so that it can be read without them.
+    """Store the descriptions of a study's custom measurements, so that it can be read without their code.
 
     Args:
         store: The study.
-        extras: The measurements.
+        extras: The custom measurements.
 
     Raises:
-        StudyError: The study has rows of a measurement with this name and other columns.
+        StudyError: The study has rows of a measurement of this name with other columns.
     """
     known = store.extras
     for measurement in extras:
@@ -140,7 +140,7 @@ def _list_columns(columns: Mapping[str, str]) -> str:
 
 
 def forget_segments(store: Store, plan: Plan) -> None:
-    """Remove the segment checkpoints of finished jobs that a killed process had no time to remove."""
+    """Remove segment checkpoints that a killed process left behind in finished jobs."""
     there = listing(store)
     for job in plan.trainings:
         for name in (*(f"{job.id}-{end}" for end in job.segments), job.part_way):
@@ -175,7 +175,7 @@ def _asks_for_more(spec: Spec, old: Plan) -> bool:
 
 
 def _runs(plan: Plan) -> dict[str, tuple[object, ...]]:
-    """What defines each trained run, however runs are put together in jobs."""
+    """The values that define each trained run, independent of how runs are grouped into jobs."""
     return {run: facts for job in plan.trainings if job.stage != "average" for run, facts in _facts(job)}
 
 

@@ -1,4 +1,4 @@
-"""What a study records of itself besides its results: its sessions and its failed jobs."""
+"""Records that a study stores besides its results: sessions and failed jobs."""
 
 import json
 import uuid
@@ -15,7 +15,7 @@ from lratlas.study.store import Store
 
 
 class Note(BaseModel):
-    """What stands in such a file; all of a kind are in one folder of the study."""
+    """The content of a record; all records of a kind are in one folder of the study."""
 
     folder: ClassVar[str]
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -25,39 +25,39 @@ N = TypeVar("N", bound=Note)
 
 
 def write_note(store: Store, note: Note) -> None:
-    """Write a note down; that it cannot be written hides no other error."""
+    """Write a note; a write error is ignored so that it does not mask another error."""
     with suppress(StudyError):
         store.write_text(f"{note.folder}/{uuid.uuid4().hex}.json", seal_json(note.model_dump()))
 
 
 def read_note(store: Store, path: str, kind: type[N]) -> N:
-    """One note.
+    """Read a note.
 
     Raises:
-        DamagedFile: It was cut short or altered.
-        StudyError: It is not there, or cannot be read.
+        DamagedFile: The note was cut short or altered.
+        StudyError: The note is missing or cannot be read.
     """
     text = store.read_text(path)
     try:
         content = json.loads(text)
-        # Those of studies before format 3 have no checksum.
+        # Notes of studies before format 3 have no checksum.
         return kind.model_validate(open_json(text) if KEY in content else content)
     except (ValueError, TypeError, RecursionError) as error:
         raise DamagedFile(f"{path} in {store.url} was cut short or altered.", path) from error
 
 
 def read_notes(store: Store, kind: type[N]) -> Iterator[N]:
-    """All notes of a kind; damaged ones are passed over."""
+    """All notes of a kind; damaged ones are skipped."""
     for name in store.files(kind.folder):
         with suppress(StudyError):
             yield read_note(store, f"{kind.folder}/{name}", kind)
 
 
 class Session(Note):
-    """One time that a study was worked on.
+    """One session of work on a study.
 
     Attributes:
-        seconds: How long it took, by a clock that never jumps.
+        seconds: Its duration, by a monotonic clock.
         workers: Number of processes; None for as many as a cluster had room for.
     """
 
@@ -68,25 +68,25 @@ class Session(Note):
 
 @dataclass(frozen=True, kw_only=True)
 class WallTime:
-    """Seconds from beginning to end, summed over all sessions that came to an end, and how many there were."""
+    """Total duration of all sessions that ended, in seconds, and the number of sessions."""
 
     seconds: float
     sessions: int
 
 
 def wall_time(store: Store) -> WallTime:
-    """The time of all sessions; one that was killed outright has left no trace, nor has one with a damaged file."""
+    """The total duration of all sessions; killed sessions and damaged files are not counted."""
     seconds = [each.seconds for each in read_notes(store, Session)]
     return WallTime(seconds=sum(seconds, 0.0), sessions=len(seconds))
 
 
 class Failure(Note):
-    """A job that did not come to its end.
+    """A job that failed.
 
     Attributes:
-        job: Its id.
-        attempt: Which attempt of the session, from 1.
-        reason: What happened, in one sentence.
+        job: The job's id.
+        attempt: Number of the attempt in the session, from 1.
+        reason: The cause, in one sentence.
         given_up: Whether it was the last attempt.
     """
 
@@ -98,5 +98,5 @@ class Failure(Note):
 
 
 def read_failures(store: Store) -> list[Failure]:
-    """All failures that were written down, by job and attempt; damaged files are passed over."""
+    """All recorded failures, by job and attempt; damaged files are skipped."""
     return sorted(read_notes(store, Failure), key=lambda each: (each.job, each.attempt))

@@ -1,4 +1,4 @@
-"""Running a study: open its folder, plan what it lacks, have it done. Calling it again is harmless."""
+"""Run a study: open its folder, plan the missing jobs, execute them. Repeated calls are harmless."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -31,24 +31,24 @@ if TYPE_CHECKING:
 
 
 def open_study(folder: str | Path, spec: Spec) -> Store:
-    """The store of a new study, of the same one, or of one that the spec extends; a new study's spec is stored at once.
+    """Open a new study, an existing one, or one that the spec extends; the spec of a new study is stored at once.
 
     Raises:
-        StudyError: The folder cannot be used, or holds a study that differs in more than what can grow.
+        StudyError: The folder cannot be used, or its study differs in fields that cannot be extended.
     """
     store = Store.create(folder, spec_text(spec))
     plan = None
-    with suppress(DamagedFile):  # it is put right later
+    with suppress(DamagedFile):  # a later check repairs it
         plan = read_stored_plan(store)
     _refuse_another(store, spec, plan)
     return store
 
 
 def _refuse_another(store: Store, spec: Spec, plan: "Plan | None") -> None:
-    """Refuse a spec that asks for something else than the study is, or was planned to be; it may ask for more."""
+    """Refuse a spec that conflicts with the study or its plan; a spec may extend them."""
     stored = read_stored_spec(store)
     begun = read_planned_spec(store, plan) if plan else stored
-    # Until it is planned a study holds nothing but its spec, which may have been put right meanwhile.
+    # An unplanned study has only its spec, which the user may have corrected.
     if (plan or store.exists(PLAN) or stored.name != spec.name) and (reason := extends(begun, spec)):
         raise StudyError(f"{store.url} holds another study: {reason}")
 
@@ -67,32 +67,32 @@ def run_study(
     progress: "Callable[[Progress], None] | None" = None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> bool:
-    """Plan and do everything that the study still lacks; damaged files are set aside and made again.
+    """Plan and execute all missing jobs of a study; damaged files are set aside and regenerated.
 
-    Where another process runs the same study, this one waits until it has ended.
+    If another process runs the same study, wait until it ends.
 
     Args:
-        store: The study, its spec stored.
-        spec: What to explore, if it is more than the stored spec (see `open_study`).
-        more: Pre-training LRs to add to those of the spec, for a bisection.
-        workers: Number of processes, or of jobs that are submitted to the executor at once; 0 to do the jobs in this
-            process; None for as many as a cluster has room for, or for all that can be done.
+        store: The study, with its spec stored.
+        spec: The spec, if it extends the stored one (see `open_study`).
+        more: Pre-training LRs that a bisection adds to those of the spec.
+        workers: Number of processes, or of jobs submitted to the executor at once; 0 to run the jobs in this process;
+            None for as many as a cluster has room for, or to submit all jobs at once.
         cluster: Address of a Ray cluster, or ``auto``; None for processes on this machine.
-        gpu_share: The part of a GPU that a worker on a cluster needs, above 0, if the study trains on one.
-        executor: What jobs are submitted to; None for processes.
-        tasks: The tasks, where the spec cannot describe them.
-        extras: The custom measurements; None for those that the spec names.
+        gpu_share: The fraction of a GPU per worker on a cluster, above 0, if the study trains on GPUs.
+        executor: The executor to submit jobs to; None for processes.
+        tasks: The tasks, if the spec cannot describe them.
+        extras: The custom measurements; None for those in the spec.
         progress: Called on every change of progress.
-        notice: Called with sentences the user should see.
+        notice: Called with sentences for the user.
 
     Returns:
         Whether there was anything to do.
 
     Raises:
         SpecError: The machine lacks the device, or the spec does not fit the data.
-        JobsFailed: Some jobs failed again and again; all others are done.
-        StudyError: The task differs from the one the study was started with, or nothing can be done.
-        Exception: With ``workers=0`` the first error of a job, as it is.
+        JobsFailed: Some jobs failed on every attempt; all others are done.
+        StudyError: The task differs from the one that started the study, or nothing can be done.
+        Exception: With ``workers=0``, the first error of a job, unchanged.
     """
     from lratlas.config.extras import extras_of
     from lratlas.execute.scheduler import execute
@@ -117,16 +117,16 @@ def run_study(
             notice=notice,
         )
         did = _time_work(store, done, workers)
-        if not plan.finished and plan.format == FORMAT:  # not one of an earlier version, which is left as it is
+        if not plan.finished and plan.format == FORMAT:  # a study of an earlier version stays unchanged
             store_plan(store, plan.model_copy(update={"finished": True}))
         return did
 
 
 def check_workers(workers: int | None, cluster: str | None, gpu_share: float, executor: object) -> None:
-    """Check where jobs are to be done.
+    """Check the arguments that select where jobs run.
 
     Raises:
-        StudyError: It cannot be there; the message says what is allowed.
+        StudyError: An argument is invalid; the message says which values are allowed.
     """
     if isinstance(executor, type):
         raise StudyError(f"executor is the class {executor.__name__}; give an instance of it.")
@@ -162,7 +162,7 @@ def _make_or_extend_plan(
     extras: "Extras",
     notice: Callable[[str], None],
 ) -> "Plan":
-    """The stored plan, made or extended where need be, of a study that is put in order."""
+    """The stored plan, created or extended if needed; repairs the study first."""
     import torch
 
     from lratlas.config.tasks import own_code, tasks_from
@@ -190,7 +190,7 @@ def _make_or_extend_plan(
     old = reconcile_plan(store, notice)
     text = store.read_text(SPEC)  # once: it may be edited at any moment
     stored = parse_spec(store, text)
-    if spec:  # whoever held the folder meanwhile may have begun or extended another study
+    if spec:  # the previous lock holder may have started or extended another study
         _refuse_another(store, spec, old)
     elif old:
         _refuse_edited(store, stored, old)
@@ -203,7 +203,7 @@ def _make_or_extend_plan(
     known = tasks or tasks_from(spec.task)
     with one_thread():
         seeds, parts = _repetitions(known, spec.pretrain.repeats)
-    # A task from Python may have been edited since, which cannot be checked here: it is refused below.
+    # A task from Python may have been edited since; that cannot be checked here and is refused below.
     if old and tasks is None and spec == stored and not more and was_finished_earlier(store, old, seeds, spec):
         notice(f"{store.url} was finished by an earlier version of lratlas, and is left as it is.")
         return old
@@ -216,12 +216,12 @@ def _make_or_extend_plan(
     device = device_name(old.device if old else spec.training.device, field="`training.device`")
     task_on(
         task, torch.device(device), getattr(torch, spec.training.dtype)
-    )  # before anything is planned: what cannot be moved is refused
+    )  # before planning: refuse tasks that cannot be pickled
     compiled = _is_compiled(store, spec, old, notice)
     with one_thread():
         strategy = old.strategy if old else strategy_of(spec, task, device, notice)
         pre_norm = old.pre_norm if old else pre_norm_of(task)
-    # A bisection has added PLRs that the spec does not name.
+    # A bisection adds PLRs that the spec does not name.
     bisected = _plrs(old) if old and spec.refine else set[float]()
     planned = partial(
         make_plan,
@@ -250,14 +250,14 @@ def _make_or_extend_plan(
     )
     describe(store, extras)
     if not old:
-        set_faulty_aside(store, plan, notice)  # before there is a plan: it is done again after an interruption
+        set_faulty_aside(store, plan, notice)  # before the plan is stored, so that an interruption repeats it
     if asked and old:
         store.write_text(SPEC, asked)
     return _keep_plan(store, old, plan)
 
 
 def _keep_plan(store: Store, old: "Plan | None", plan: "Plan") -> "Plan":
-    """Store the plan, with the versions that work on it and whether all of it was done once, and what goes with it."""
+    """Store the plan with the current versions and its finished state, and the files that belong to it."""
     from lratlas.study.plan import with_own_versions
     from lratlas.study.reconcile import forget_segments
 
@@ -272,13 +272,13 @@ def _keep_plan(store: Store, old: "Plan | None", plan: "Plan") -> "Plan":
 
 
 def _refuse_edited(store: Store, spec: Spec, plan: "Plan") -> None:
-    """Refuse a spec that was edited in what is in no run's id."""
+    """Refuse a spec with edits in fields that no run id covers."""
     if plan.spec and (reason := extends(read_planned_spec(store, plan), spec)):
         raise StudyError(f"spec.toml in {store.url} was altered: {reason}")
 
 
 def _is_compiled(store: Store, spec: Spec, old: "Plan | None", notice: Callable[[str], None]) -> bool:
-    """Whether steps are compiled: as the study was begun, or as the spec says where there is a compiler."""
+    """Whether steps are compiled: as when the study was started, or as the spec says if there is a compiler."""
     from lratlas.training.compiling import can_compile
 
     compiled = old.compiled if old else spec.training.compile and can_compile()
@@ -290,7 +290,7 @@ def _is_compiled(store: Store, spec: Spec, old: "Plan | None", notice: Callable[
 
 
 def _remove_superseded(store: Store, old: "Plan | None", plan: "Plan") -> None:
-    """Remove measurements of a smaller grid, or on other samples."""
+    """Remove measurements of a smaller grid or of other samples."""
     planned = {job.id for job in plan.measurements}
     replaced = {measurement.name for measurement in MEASUREMENTS if measurement.needs.replaces}
     for job in old.measurements if old else ():
@@ -299,12 +299,12 @@ def _remove_superseded(store: Store, old: "Plan | None", plan: "Plan") -> None:
 
 
 def _time_work(store: Store, work: Callable[[], bool], workers: int | None) -> bool:
-    """Do the work, record how long it took unless there was none, and say whether there was any."""
+    """Do the work and record its duration; return whether there was any work."""
     began, did = time.monotonic(), True
     try:
         did = work()
         return did
-    finally:  # also of a session that is interrupted
+    finally:  # also for an interrupted session
         if did:
             write_note(store, Session(seconds=round(time.monotonic() - began, 3), workers=workers))
 

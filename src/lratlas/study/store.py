@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 _TABLE = ".parquet"
 _WEIGHTS = ".safetensors"
 STACK = "stack"
-"""What the names of tensors begin with that are of no single run."""
+"""Prefix of the names of tensors that belong to no single run."""
 PLACE = "path"
-"""Where the metadata of a file state its place in the folder."""
+"""Metadata key of a file's path in the folder."""
 _SOURCE = "source"
 
 
@@ -41,20 +41,20 @@ class Store(Folder):
         """The custom measurements of the study, by name.
 
         Raises:
-            DamagedFile: The description of one was cut short or altered.
+            DamagedFile: A description was cut short or altered.
         """
         return {name: read_description(self, name) for name in described_names(self)}
 
     @property
     def table_names(self) -> tuple[str, ...]:
-        """The tables that the study may have: those of every study, and those of its custom measurements."""
+        """The possible tables of the study: the built-in ones and those of its custom measurements."""
         return (*SCHEMAS, *described_names(self))
 
     def schema(self, table: str) -> pl.Schema:
         """The columns of a table.
 
         Raises:
-            DamagedFile: What describes it was cut short or altered.
+            DamagedFile: The description of the table was cut short or altered.
             StudyError: The table is unknown.
         """
         if table in SCHEMAS:
@@ -63,16 +63,16 @@ class Store(Folder):
         return read_description(self, table).table_schema
 
     def write_table(self, table: str, part: str, frame: pl.DataFrame, *, source: str = "") -> None:
-        """Write one part of a table; an earlier part of that name is replaced.
+        """Write one part of a table; an earlier part of the same name is replaced.
 
         Args:
             table: One of ``table_names``.
             part: The part's name.
             frame: Rows with exactly the table's columns, in any order; NaN becomes null.
-            source: What the rows follow from, in tables that say nothing of runs; see `source_of`.
+            source: The inputs that the rows were derived from, for tables without runs; see `source_of`.
 
         Raises:
-            StudyError: The table is unknown, columns or types do not fit, or the part cannot be written.
+            StudyError: The table is unknown, columns or types do not match, or the part cannot be written.
         """
         path = self._table_path(table, part)
         buffer = io.BytesIO()
@@ -84,7 +84,7 @@ class Store(Folder):
         self.write_bytes(path, data)
 
     def parts(self, table: str) -> set[str]:
-        """The names of the parts of ``table`` that are there.
+        """The names of the stored parts of ``table``.
 
         Raises:
             StudyError: The table is unknown.
@@ -92,7 +92,7 @@ class Store(Folder):
         return set(self._list_names(self._table_folder(table), _TABLE))
 
     def has_part(self, table: str, part: str) -> bool:
-        """Whether a part of ``table`` is there.
+        """Whether a part of ``table`` is stored.
 
         Raises:
             StudyError: The table is unknown.
@@ -104,15 +104,15 @@ class Store(Folder):
 
         Args:
             table: One of ``table_names``.
-            part: The part; None for all parts; their rows are in no particular order.
+            part: The part; None for all parts, whose rows are in no particular order.
 
         Returns:
-            The rows; none, with the table's columns, where no part is there. Columns that a part of an earlier format
-            lacks are null.
+            The rows; an empty frame with the table's columns if there are no parts. Columns that a part of an earlier
+            format lacks are null.
 
         Raises:
             DamagedFile: A part was cut short or altered, or has other columns.
-            StudyError: The table is unknown, a part is of a later format, or the part asked for is not there.
+            StudyError: The table is unknown, a part is of a later format, or the requested part is missing.
         """
         if part is not None:
             return self._read_part(table, part)
@@ -127,11 +127,11 @@ class Store(Folder):
         return read_remembered(folder, _TABLE, parts, version, partial(self._read_together, table))
 
     def source_of(self, table: str, part: str) -> str | None:
-        """What the rows of a part follow from, as it was stated when they were written; None where it was not.
+        """The source that was stored with a part of a table; None if it has none.
 
         Raises:
             DamagedFile: The part was cut short or altered.
-            StudyError: The table is unknown, or the part is not there.
+            StudyError: The table is unknown, or the part is missing.
         """
         path = self._table_path(table, part)
         try:
@@ -140,7 +140,7 @@ class Store(Folder):
             raise self._damage(path, "is not a Parquet file") from error
 
     def remove_part(self, table: str, part: str) -> None:
-        """Remove one part of a table; nothing happens if it is not there.
+        """Remove one part of a table if it exists.
 
         Raises:
             StudyError: The table is unknown, or the part cannot be removed.
@@ -148,14 +148,14 @@ class Store(Folder):
         self.remove(self._table_path(table, part))
 
     def write_weights(self, name: str, tensors: "Mapping[str, Tensor]") -> None:
-        """Write weights to one file; an earlier file of that name is replaced.
+        """Write weights to one file; an earlier file of the same name is replaced.
 
         Args:
-            name: The file's name, without its ending.
-            tensors: Tensors of any shapes by name.
+            name: The name of the file, without its suffix.
+            tensors: Tensors of any shape by name.
 
         Raises:
-            StudyError: The name leads out of the folder, or the file cannot be written.
+            StudyError: The name points outside the folder, or the file cannot be written.
         """
         path = _weights_path(name)
         with _sealing(path):
@@ -163,11 +163,11 @@ class Store(Folder):
         self.write_bytes(path, data)
 
     def read_weights(self, name: str) -> "dict[str, Tensor]":
-        """Read the tensors of one file, on the CPU.
+        """Read the tensors of one file to the CPU.
 
         Raises:
             DamagedFile: The file was cut short or altered.
-            StudyError: It is not there.
+            StudyError: The file is missing.
         """
         path = _weights_path(name)
         data = self.read_bytes(path)
@@ -177,26 +177,26 @@ class Store(Folder):
             raise self._damage(path, str(error)) from error
 
     def has_weights(self, name: str) -> bool:
-        """Whether the weights ``name`` are there."""
+        """Whether the weights ``name`` exist."""
         return self.exists(_weights_path(name))
 
     def weights(self) -> list[str]:
-        """The names of the weights that are there, sorted."""
+        """The names of the stored weights, sorted."""
         return self._list_names("checkpoints", _WEIGHTS)
 
     def remove_weights(self, name: str) -> None:
-        """Remove the weights ``name``; nothing happens if they are not there.
+        """Remove the weights ``name`` if they exist.
 
         Raises:
-            StudyError: They cannot be removed.
+            StudyError: The weights cannot be removed.
         """
         self.remove(_weights_path(name))
 
     def readers(self) -> "Mapping[str, Callable[[], frozenset[str] | None]]":
-        """For each part, weights file and description, by its path in the folder, a function that reads it.
+        """A function that reads each part, weights file and description, by path in the folder.
 
-        The functions return the ids of the runs that rows or weights are of, None where the file says nothing of runs,
-        and raise `DamagedFile` as other reading does.
+        Each function returns the ids of the runs in its file, or None if the file has no runs, and raises `DamagedFile`
+        like any other read.
         """
         return {
             **{
@@ -245,10 +245,10 @@ class Store(Folder):
         return frame
 
     def _read_together(self, table: str, parts: Sequence[str]) -> pl.DataFrame:
-        """The rows of many parts, an order of magnitude faster than one by one if all are of one format."""
+        """Read the rows of many parts at once, ten times faster than one by one if all have the same format."""
         paths = [self._table_path(table, part) for part in parts]
         data = [self._verify_bytes(path) for path in paths]
-        with suppress(PolarsError, ValueError):  # reading each part says which one is wrong
+        with suppress(PolarsError, ValueError):  # reading the parts one by one reports the wrong one
             metadata = [pl.read_parquet_metadata(io.BytesIO(each)) for each in data]
             (stated,) = {each.get(formats.KEY) for each in metadata}
             if all(each.get(PLACE, path) == path for path, each in zip(paths, metadata, strict=True)):
@@ -268,7 +268,7 @@ class Store(Folder):
         return data
 
     def _check_place(self, path: str, stated: str | None) -> None:
-        """See that a file is where it was written; before format 8 none says."""
+        """Check that a file is where it was written; before format 8, files do not state their path."""
         if stated not in {None, path}:
             raise self._damage(path, f"is a copy of {stated}")
 
@@ -307,15 +307,15 @@ def _fit_schema(table: str, frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFr
 
 
 def seal_weights(tensors: "Mapping[str, Tensor]", path: str, about: Mapping[str, str] = MappingProxyType({})) -> bytes:
-    """The file of tensors.
+    """The bytes of a safetensors file with a checksum.
 
     Args:
-        tensors: Tensors of any shapes and devices by name; they may share memory.
-        path: Its place in a study or a search, which it states.
-        about: What it states besides.
+        tensors: Tensors of any shape and device by name; they may share memory.
+        path: The file's path in a study or a search, stored in its metadata.
+        about: Additional metadata.
 
     Raises:
-        ValueError: A name is that of the checksum.
+        ValueError: A name equals the key of the checksum.
     """
     from safetensors.torch import save
 
@@ -325,24 +325,24 @@ def seal_weights(tensors: "Mapping[str, Tensor]", path: str, about: Mapping[str,
 
 
 def weights_metadata(data: bytes) -> dict[str, str]:
-    """What a safetensors file says of itself, in the JSON behind eight bytes that hold its length.
+    """The metadata of a safetensors file: JSON after eight bytes that give its length.
 
     Raises:
-        ValueError: It is no such file.
-        AttributeError: The same.
+        ValueError: The data is not a safetensors file.
+        AttributeError: The header is not a JSON object.
     """
     return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
 
 
 def open_weights(data: bytes, paths: Collection[str]) -> "dict[str, Tensor]":
-    """The tensors of a file that `seal_weights` wrote, on the CPU.
+    """Read the tensors of a file that `seal_weights` wrote, onto the CPU.
 
     Args:
-        data: The file.
-        paths: The places one of which it must state, if it states any.
+        data: The content of the file.
+        paths: The accepted paths; the path in the metadata, if any, must be one of them.
 
     Raises:
-        ValueError: It was cut short or altered, or is another file.
+        ValueError: The file was cut short or altered, or is another file.
     """
     from safetensors.torch import load
 

@@ -1,4 +1,4 @@
-"""What is wrong with the files of a study: damaged ones, and such as are missing although they were written."""
+"""Find damaged and missing files of a study."""
 
 import json
 from collections.abc import Iterator
@@ -25,22 +25,22 @@ from lratlas.study.records import Failure, Note, Session, read_note
 from lratlas.study.store import Store
 
 NOTES: tuple[type[Note], ...] = (Failure, Session)
-"""Small files that a study can do without."""
+"""Small files that a study can lose."""
 
 _COPIED = 8
-"""The format from which on a plan has a copy."""
+"""The first format that has a copy of the plan."""
 
 TO_MEND, MENDED = "`lratlas verify --repair` makes that again", "made again"
 EDITED = "was edited since the study was planned"
 
 
 def faults(store: Store) -> list[Fault]:
-    """Everything that is wrong with a study's files, by path; reads all of them.
+    """All faults of a study's files, by path; reads every file.
 
-    Every table part, every weights file, the plan and every note hold a checksum of themselves, parts and weights also
-    their own path. Which of them must be there, and with which runs, follows from the plan. The plan has the text of
-    the spec, which people may edit: working on the study takes the edit in or refuses it. The report
-    and the figures are made from tables and are not checked: `lratlas report` makes them again.
+    Every table part, weights file, plan and note contains its checksum; parts and weights also contain their path. The
+    plan determines which files must exist, and with which runs. The plan stores the text of the spec, which users may
+    edit: the next run accepts or refuses the edit. The report and the figures are made from tables and are not checked:
+    `lratlas report` regenerates them.
 
     Args:
         store: The study.
@@ -64,7 +64,7 @@ def faults(store: Store) -> list[Fault]:
 
 
 def find_unchecked(store: Store) -> list[str]:
-    """The files that have no checksum, since a version wrote them that gave them none or was interrupted; by path.
+    """The files without a checksum, from an earlier version or an interrupted write; by path.
 
     Raises:
         StudyError: The study is of a later format, or cannot be read.
@@ -73,7 +73,7 @@ def find_unchecked(store: Store) -> list[str]:
     try:
         plan = read_stored_plan(store)
     except DamagedFile:
-        return []  # which is said as a fault
+        return []  # reported as a fault
     if plan and not plan.spec_sha256:
         without.append(SPEC)
     if plan and KEY not in json.loads(store.read_text(PLAN)):
@@ -82,21 +82,21 @@ def find_unchecked(store: Store) -> list[str]:
 
 
 def count_open(store: Store) -> int:
-    """How many jobs of a study's plan are not done, whose files are not missed yet."""
+    """Number of jobs in a study's plan that are not done; their files may be missing."""
     plan, there = usable_plan(store), listing(store)
     return sum(not is_done(there, job) for job in plan.jobs) if plan else 0
 
 
 def is_note(path: str) -> bool:
-    """Whether a file is one that a study can do without."""
+    """Whether a study can lose the file."""
     return path == LOCK or path.partition("/")[0] in {kind.folder for kind in NOTES}
 
 
 def put_spec_back(store: Store) -> bool:
-    """Put the spec back as it was planned where it cannot be read, or asks for something else than more.
+    """Restore the planned spec if ``spec.toml`` is unreadable or conflicts with the plan.
 
     Returns:
-        Whether it was: the plan may not have it, or there may be no need.
+        Whether it was restored: the plan may lack the spec, or nothing may need repair.
 
     Raises:
         StudyError: The study cannot be written.
@@ -105,7 +105,7 @@ def put_spec_back(store: Store) -> bool:
     if plan is None or not plan.spec:
         return False
     if (parts := store.parts("runs")) and not parts & {job.id for job in plan.trainings}:
-        return False  # the plan is another study's
+        return False  # the plan belongs to another study
     with suppress(StudyError):
         if extends(read_planned_spec(store, plan), read_stored_spec(store)) is None:
             return False
@@ -121,7 +121,7 @@ def _of_copy(store: Store, plan: Plan | None) -> Iterator[Fault]:
         return
     if copy is None:
         yield Fault(path=COPY, what=ALTERED if store.exists(COPY) else MISSING)
-    # A process may have been killed between the two: an earlier plan of the study has no other jobs.
+    # A process may have been killed between the two writes: an earlier plan of the study has no other jobs.
     elif not {job.id for job in copy.jobs} <= {job.id for job in plan.jobs}:
         yield Fault(path=COPY, what="is not that of plan.json")
 

@@ -1,4 +1,4 @@
-"""Stochastic weight averaging: means of checkpoints of a run, kept as running sums."""
+"""Stochastic weight averaging: means of a run's checkpoints, stored as running sums."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,13 +11,13 @@ Tails = dict[int, Weights]
 
 
 def add_checkpoint(tails: Mapping[int, Weights], counts: Iterable[int], weights: Weights, *, rank: int) -> Tails:
-    """Running sums with one more checkpoint.
+    """Add a checkpoint to the running sums.
 
     Args:
-        tails: Sum so far for each count k, in float64.
+        tails: Current sum for each count k, in float64.
         counts: The counts k of SWA-k.
         weights: The checkpoint.
-        rank: How many of the checkpoints are nearer to the end of pre-training; only the k nearest enter SWA-k.
+        rank: Number of checkpoints closer to the end of pre-training; only the k closest enter SWA-k.
     """
     new = dict(tails)
     for count in counts:
@@ -28,7 +28,7 @@ def add_checkpoint(tails: Mapping[int, Weights], counts: Iterable[int], weights:
 
 
 def average_tails(tails: Mapping[int, Weights], *, rule: Rule, dtype: torch.dtype) -> Tails:
-    """SWA-k for every count k: the mean of the k checkpoints, put back on the sphere if there is one."""
+    """SWA-k for every count k: the mean of the k checkpoints, projected to the sphere if there is one."""
     means = {count: {name: value / count for name, value in total.items()} for count, total in tails.items()}
     return {
         count: {name: value.to(dtype) for name, value in rule.constrain(mean).items()} for count, mean in means.items()

@@ -1,4 +1,4 @@
-"""Batch-norm statistics of averaged and interpolated models: pooled exactly over the training set, in float64."""
+"""Batch-norm statistics of averaged and interpolated models, pooled exactly over the training set in float64."""
 
 import copy
 from collections.abc import Iterable
@@ -15,12 +15,12 @@ _MEAN, _VARIANCE, _COUNT = "running_mean", "running_var", "num_batches_tracked"
 
 
 def norm_names(model: nn.Module) -> list[str]:
-    """Names of the model's batch norms that keep running statistics."""
+    """Names of the model's batch norms that have running statistics."""
     return [name for name, module in model.named_modules() if _keeps_statistics(module)]
 
 
 def other_statistics(model: nn.Module, changed: Iterable[str]) -> list[str]:
-    """Which of the buffers that a pass in train mode changed are not a batch norm's, so that they cannot be pooled."""
+    """The buffers changed by a pass in train mode that belong to no batch norm, so they cannot be pooled."""
     owned = {f"{name}.{kind}".lstrip(".") for name in norm_names(model) for kind in (_MEAN, _VARIANCE, _COUNT)}
     return [name for name in changed if name not in owned]
 
@@ -32,9 +32,9 @@ def batch_dependent(model: nn.Module) -> list[str]:
 
 
 def with_moments(model: nn.Module) -> nn.Module:
-    """A copy of the model whose batch norms put the batch's moments where they keep running statistics.
+    """A copy of the model whose batch norms store the batch's moments in their running statistics.
 
-    In train mode each normalises with the statistics of its batch, as always, but leaves in its buffers the mean and
+    In train mode each batch norm still normalises with its batch's statistics, but stores in its buffers the mean and
     the variance (divided by the count) of its inputs, and their count per channel.
     """
     model = copy.deepcopy(model)
@@ -47,10 +47,10 @@ def with_moments(model: nn.Module) -> nn.Module:
 
 
 class PooledMoments:
-    """Mean and variance of every batch norm's inputs over batches of any sizes, in float64.
+    """Mean and variance of every batch norm's inputs over batches of any size, in float64.
 
-    Batches count by the number of their values, and the variance is that of all values together, so that it includes
-    how far the batches' means lie apart; it is the unbiased one, as in PyTorch's running statistics.
+    Batches are weighted by their number of values. The variance is that of all values together, so it includes the
+    spread of the batch means; it is unbiased, as in PyTorch's running statistics.
     """
 
     def __init__(self, norms: Iterable[str], buffers: Weights) -> None:
@@ -59,7 +59,7 @@ class PooledMoments:
         self._norms = list(norms)
 
     def add(self, moments: Weights) -> None:
-        """Add a batch: the buffers [seeds, lanes, ...] that a model made by `with_moments` left."""
+        """Add a batch: the buffers [seeds, lanes, ...] of a model made by `with_moments`."""
         for name in self._norms:
             mean, variance, count = (
                 moments[f"{name}.{kind}".lstrip(".")].double() for kind in (_MEAN, _VARIANCE, _COUNT)
@@ -74,7 +74,7 @@ class PooledMoments:
             self._parts[name] = mean, squares, count
 
     def buffers(self) -> Weights:
-        """All buffers, with the pooled statistics as the running ones."""
+        """All buffers, with the pooled statistics as running statistics."""
         pooled = dict(self._buffers)
         for name, (mean, squares, count) in self._parts.items():
             for kind, value in ((_MEAN, mean), (_VARIANCE, squares / (count - 1))):
@@ -84,7 +84,7 @@ class PooledMoments:
 
 
 class _Measuring(nn.Module):
-    """A batch norm that leaves the moments of its batch in its buffers."""
+    """A batch norm that stores the moments of its batch in its buffers."""
 
     weight: Tensor | None
     bias: Tensor | None

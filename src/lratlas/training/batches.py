@@ -1,4 +1,4 @@
-"""The order of mini-batches and their augmentation: functions of (seed, epoch), the same for all LRs of a seed."""
+"""Mini-batch order and augmentation draws: functions of (seed, epoch), equal for all LRs of a seed."""
 
 import numpy as np
 import torch
@@ -13,15 +13,15 @@ def batch_indices(
 ) -> Tensor:
     """Indices of the samples in each step's batch, int64, shape [stop - start, batch_size].
 
-    Each epoch is a fresh permutation; an incomplete batch at its end is dropped.
+    Each epoch is a new permutation; an incomplete last batch is dropped.
 
     Args:
         seed: Training seed.
-        start: First step (0 is the beginning of epoch 0).
+        start: First step (0 is the start of epoch 0).
         stop: Step after the last one.
         samples: Size of the training set.
         batch_size: Samples per step.
-        full_batch: Whether each step takes all samples in their own order, without a draw.
+        full_batch: Whether each step uses all samples in their original order, without a draw.
     """
     if full_batch:
         return torch.arange(samples).expand(stop - start, -1)
@@ -39,10 +39,10 @@ def augmentation_draws(
 ) -> dict[str, Tensor]:
     """Random draws for the samples of each step's batch, each [stop - start, batch_size, *].
 
-    All draws of an epoch come from one stream keyed by the seed and the epoch, one row per place in the epoch's order.
+    All draws of an epoch come from one stream keyed by the seed and the epoch, one row per position in the epoch.
 
     Args:
-        augment: What draws them.
+        augment: The augmentation that makes the draws.
         seed: Training seed.
         start: First step.
         stop: Step after the last one.

@@ -1,4 +1,4 @@
-"""Functions under `torch.compile` that never take a training with them: where it fails, they run as they are."""
+"""Functions under `torch.compile` with a fallback: if compilation fails, they run eagerly."""
 
 import logging
 import shutil
@@ -16,24 +16,24 @@ from lratlas.notices import LOG
 from lratlas.rng import preserve_generators
 from lratlas.training.memory import is_out_of_memory
 
-_RELATIVE = 0.02  # float32 sums in another order differ by a thousandth at most, even far from a minimum
-_OF_LARGEST = 1e-4  # of the largest number compared: gradients that should be zero are rounding
-_SAFE = 1e6  # numbers below this do not overflow in another order of sums
+_RELATIVE = 0.02  # the order of float32 sums changes results by 1e-3 at most, even far from a minimum
+_OF_LARGEST = 1e-4  # of the largest compared number: gradients that should be zero are rounding errors
+_SAFE = 1e6  # smaller numbers do not overflow, whatever the order of sums
 
 Function = Callable[..., Any]
 
 
 def can_compile() -> bool:
-    """Whether a C++ compiler is there for `torch.compile` to use on a CPU."""
+    """Whether `torch.compile` finds a C++ compiler for a CPU."""
     return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
 def compile_function(function: Function) -> Function:
-    """The function under `torch.compile`, without any safety net."""
-    from torch._dynamo import config as dynamo  # takes seconds to import
+    """The function under `torch.compile`, without a fallback."""
+    from torch._dynamo import config as dynamo  # slow import, takes seconds
 
-    # The C++ wrapper halves what a call costs outside the kernels; contraction lets products and sums fuse.
-    # Every size of stack is compiled for itself; beyond the limit PyTorch would run eagerly without a word.
+    # The C++ wrapper halves a call's cost outside the kernels; contraction lets products and sums fuse.
+    # Each stack size compiles separately; beyond the limit PyTorch would silently run eagerly.
     dynamo.recompile_limit = dynamo.accumulated_recompile_limit = 4096
     options: dict[str, Any] = {"cpp_wrapper": True, "cpp.enable_floating_point_contract_flag": "fast"}
     return torch.compile(function, dynamic=False, options=options)
@@ -41,29 +41,29 @@ def compile_function(function: Function) -> Function:
 
 @dataclass
 class Compilation:
-    """Whether the functions of a program still run compiled; one failure ends that for all of them."""
+    """Whether the functions of a program still run compiled; one failure switches all of them to eager mode."""
 
     failed: bool = False
 
     def fail(self, reason: str) -> None:
-        """Continue eagerly; the first reason is reported."""
+        """Continue eagerly; only the first reason is reported."""
         if not self.failed:
             LOG.warning("Training runs uncompiled, which may be several times slower: %s.", reason.rstrip("."))
         self.failed = True
 
 
 class Guarded:
-    """A compiled function with the eager one as its safety net.
+    """A compiled function with the eager function as its fallback.
 
-    In its first call both run and are compared. Where the compiled function raises an error that the eager one does
-    not, or gives other numbers, a warning of the logger ``lratlas`` names the reason, and the eager functions of the
-    program take over for good. An error that both raise is the user's own and is passed on, and so is a lack of memory.
+    The first call runs both and compares their results. If the compiled function raises an error that the eager one
+    does not, or returns other numbers, a warning of the logger ``lratlas`` names the reason, and all functions of the
+    program stay eager. An error that both raise is the user's and propagates, and so does a lack of memory.
 
     Args:
         fast: The compiled function.
-        slow: The same function, eager.
-        compared: From the result to the tensors that are compared; None to compare nothing, where random layers draw
-            other numbers under compilation.
+        slow: The same function in eager mode.
+        compared: Maps the result to the tensors to compare; None to compare nothing, if random layers draw other
+            numbers when compiled.
         compilation: Shared by all functions of a program.
     """
 
@@ -79,13 +79,13 @@ class Guarded:
         self._tested = False
 
     def __call__(self, *args: Any) -> Any:
-        """What the function returns for these arguments."""
+        """Call the function with these arguments."""
         if self._compilation.failed:
             return self._slow(*args)
         if self._tested:
             try:
                 return self._fast(*args)
-            except Exception as error:  # a stack of another size is compiled again, which may fail
+            except Exception as error:  # another stack size triggers another compilation, which may fail
                 return self._retry(error, args)
         return self._first(args)
 
@@ -107,7 +107,7 @@ class Guarded:
         return result
 
     def _retry(self, error: Exception, args: tuple[Any, ...]) -> Any:
-        """Once more with the checks that `lratlas.training.trainer` leaves out, which may say what is missing."""
+        """Retry with the guards that `lratlas.training.trainer` skips; they may trigger a missing recompilation."""
         if is_out_of_memory(error):
             raise error
         try:
@@ -119,7 +119,7 @@ class Guarded:
     def _rescue(self, error: Exception, args: tuple[Any, ...]) -> Any:
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise error
-        result = self._slow(*args)  # raises here what is the user's own fault
+        result = self._slow(*args)  # raises the user's own errors
         self._compilation.fail(f"compilation failed with {type(error).__name__}: {first_line(error)}")
         return result
 
@@ -135,7 +135,7 @@ class Guarded:
 
 
 def differing(found: list[Tensor], expected: list[Tensor]) -> str:
-    """How two lists of tensors differ by more than rounding, in words; empty if they do not."""
+    """Describe how two lists of tensors differ by more than rounding; empty if they do not."""
     pairs = [(a.detach().double(), b.detach().double()) for a, b in zip(found, expected, strict=True) if b.numel()]
     largest = max((float(b[b.isfinite()].abs().max()) for _, b in pairs if b.isfinite().any()), default=0.0)
     for a, b in pairs:
@@ -152,7 +152,7 @@ def differing(found: list[Tensor], expected: list[Tensor]) -> str:
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """PyTorch's compiler logs every failure at length; the one notice says what matters."""
+    """Silence the long failure logs of PyTorch's compiler; one notice has the reason."""
     logger = logging.getLogger("torch")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

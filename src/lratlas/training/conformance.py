@@ -1,8 +1,8 @@
-"""Whether a task is trained as its author wrote it: the program's steps against those of a plain PyTorch loop.
+"""Check that a task trains as its author wrote it: compare the program's steps with a plain PyTorch loop.
 
-Two mini-batches are trained by both, from the same weights and with the same random draws; loss, weights and buffers
-must agree. What a plain loop has that a program of pure functions has not (gradient hooks, state in Python attributes,
-recomputation in the backward pass) shows as a difference, and is refused before anything is trained.
+Both train two mini-batches from the same weights with the same random draws; loss, weights and buffers must agree.
+Features that pure functions cannot express (gradient hooks, state in Python attributes, recomputation in the backward
+pass) show up as differences, and are refused before training starts.
 """
 
 import copy
@@ -27,10 +27,10 @@ from lratlas.training.state import Samples, start_stack
 from lratlas.training.trainer import train_stack
 
 _TOLERANCE: Mapping[torch.dtype, float] = {torch.float64: 1e-6, torch.float32: 1e-4}
-# Of the weights' own size. Rounding in float32 grows through deep nets with batch norm, to some 1e-4 in two steps.
+# Relative to the weights' size. Float32 rounding grows in deep nets with batch norm, to about 1e-4 in two steps.
 _ROUNDING: Mapping[torch.dtype, float] = {torch.float64: 1e-13, torch.float32: 1e-4}
 
-_FEWEST_CHANNELS = 8  # of a strided 1x1 convolution, for its channels to lie last
+_FEWEST_CHANNELS = 8  # of a strided 1x1 convolution in channels-last format
 
 
 def check_step(
@@ -40,23 +40,23 @@ def check_step(
     *,
     samples: int = 32,
 ) -> Conformance:
-    """Train two mini-batches as training does and as a plain loop does, and compare.
+    """Train two mini-batches with the program and with a plain loop, and compare the results.
 
     Args:
-        task: The task, all but its conformance.
-        loss: The loss as it was given.
-        factory: The optimizer factory, where the rule is one.
-        samples: Samples of a mini-batch, at most; all that a step has where the task takes no fewer.
+        task: The task, complete except for its conformance.
+        loss: The loss as passed by the user.
+        factory: The optimizer factory, if the rule is one.
+        samples: Maximum samples per mini-batch; a whole step if the task cannot use fewer.
 
     Raises:
-        TaskError: The plain loop fails, or the two differ; the message says in what, and why that usually is.
+        TaskError: The plain loop fails, or the results differ; the message says where, and the usual reason.
     """
     trial, plain = plain_trial(task, loss, factory, samples)
     _check_attributes(trial)
     placed = task_on(task, torch.device("cpu"), trial.dtype)
     trial = replace(trial, task=placed)
     channels_last = _is_safe_with_channels_last(trial.model(0))
-    # Views of images do not work with the channels last in memory; weights that some steps do not use are no obstacle.
+    # Views of images fail in channels-last format; weights that some steps do not use are allowed.
     ran = _program(trial, "single", channels_last=channels_last, repeats=2)
     if channels_last and (isinstance(ran, str) or _difference(ran[0], plain, trial)):
         channels_last, ran = False, _program(trial, "single", channels_last=False, repeats=2)
@@ -76,7 +76,7 @@ def check_step(
     _check_float32(trial, channels_last=channels_last)
     draws = _draws(trial)
     found = Conformance(draws=draws, exact=trial.dtype == torch.float64, channels_last=channels_last)
-    # Where runs can be stacked, no value decides which weights are used: those that are not never will be.
+    # If runs can be stacked, no value decides which weights are used: unused weights stay unused.
     unused = replace(found, unused=plain.unused)
     ready = replace(placed, conformance=unused)
     stacked = replace(trial, task=ready, model=partial(_set_memory_format, partial(make_model, ready), trial.dtype))
@@ -86,10 +86,10 @@ def check_step(
 
 
 def _is_safe_with_channels_last(model: nn.Module) -> bool:
-    """Whether no convolution spoils memory with the channels last.
+    """Whether no convolution of the model corrupts memory in channels-last format.
 
-    On processors with AVX2 and without AVX-512, the backward pass of strided 1x1 convolutions of fewer than 8 channels
-    writes beyond its results (PyTorch 2.13).
+    On processors with AVX2 but without AVX-512, the backward pass of strided 1x1 convolutions with fewer than 8
+    channels writes out of bounds (PyTorch 2.13).
     """
     return not any(
         isinstance(each, nn.Conv2d)
@@ -105,7 +105,7 @@ def _set_memory_format(model: Callable[[int], nn.Module], dtype: torch.dtype, se
 
 
 def _check_float32(trial: Trial, *, channels_last: bool) -> None:
-    """Refuse a task whose code takes float64 only, since runs are trained in float32."""
+    """Refuse a task whose code only works in float64, since runs train in float32."""
     if trial.dtype == torch.float32:
         return
     task, kind = task_on(trial.task, torch.device("cpu"), torch.float32), torch.float32
@@ -118,24 +118,24 @@ def _check_float32(trial: Trial, *, channels_last: bool) -> None:
 def _program(
     trial: Trial, strategy: Strategy, *, channels_last: bool = True, repeats: int = 1, quiet: bool = False
 ) -> list[Outcome] | str:
-    """The same steps by the program that trains runs; why it fails where it does.
+    """Run the same steps with the program that trains runs; return the reason if it fails.
 
-    The program is that of the model of seed 0, as for all runs, and the weights are those of another seed.
+    The program is built from the model of seed 0, as for all runs; the weights come from another seed.
 
     Args:
-        trial: What to train.
-        strategy: A single run, or two as a stack, of which the second is compared, so that what takes the first LR for
-            all runs is found.
-        channels_last: How images and filters of a single run lie in memory.
-        repeats: How often the steps are done.
-        quiet: Whether dropout is switched off.
+        trial: The mini-batches, model, loss and rule.
+        strategy: A single run, or a stack of two whose second run is compared; this detects code that applies the first
+            LR to all runs.
+        channels_last: Whether images and filters of a single run are in channels-last format.
+        repeats: Number of repetitions of the steps.
+        quiet: Whether dropout is disabled.
     """
     try:
         template, model = trial.model(0), trial.model(SEED)
         if quiet:
             _without_draws(template)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as that an operation is slow under vmap
+            warnings.simplefilter("ignore")  # for example about operations that are slow under vmap
             return _train_trial(trial, template, model, strategy, channels_last=channels_last, repeats=repeats)
     except Exception as error:
         return f"{type(error).__name__}: {first_line(error)}"
@@ -209,7 +209,7 @@ def _part(at: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _difference(found: Outcome, expected: Outcome, trial: Trial) -> str:
-    """What differs by more than rounding, in words; empty where nothing does."""
+    """Describe the differences beyond rounding; empty if there are none."""
     tolerance, rounding = _TOLERANCE[trial.dtype], _ROUNDING[trial.dtype]
     for number, (one, other) in enumerate(zip(found.losses, expected.losses, strict=True)):
         if not _close(one, other, tolerance):
@@ -217,7 +217,7 @@ def _difference(found: Outcome, expected: Outcome, trial: Trial) -> str:
     moves = _moves(expected, trial)
     for name, value in found.weights.items():
         other = expected.weights[name]
-        # Weights whose gradient is nothing but rounding are moved by it, in Adam by more than its size.
+        # Weights whose gradient is only rounding error still move; Adam moves them further than its size.
         moved, any_moved = moves[name], max(moves.values())
         if not value.numel():
             continue
@@ -238,7 +238,7 @@ def _difference(found: Outcome, expected: Outcome, trial: Trial) -> str:
 
 
 def _off(value: Tensor, expected: Tensor, tolerance: float, rounding: float) -> float:
-    """How far a buffer is off by more than rounding, 0 if it is not; infinities, as in masks, must be the same."""
+    """The deviation of a buffer beyond rounding, or 0; infinities, as in masks, must match."""
     one, other = (part if part.is_complex() else part.double() for part in (value, expected))
     finite = other.isfinite()
     if not torch.equal(one[~finite].nan_to_num(), other[~finite].nan_to_num()):
@@ -250,7 +250,7 @@ def _off(value: Tensor, expected: Tensor, tolerance: float, rounding: float) -> 
 
 
 def _moves(point: Outcome, trial: Trial) -> dict[str, float]:
-    """How far the steps move each weight at most; weights on a sphere start elsewhere than the model has them."""
+    """The largest change of each weight; on a sphere, weights start from the projected point."""
     start = dict(trial.model(SEED).named_parameters())
     if trial.task.update.radius is not None:
         return dict.fromkeys(point.weights, 0.0)
@@ -265,7 +265,7 @@ def _close(one: float, other: float, tolerance: float) -> bool:
 
 
 def _reason(trial: Trial) -> str:
-    """Why a step usually differs, by what the model has."""
+    """The usual reason for a difference, based on the model's layers."""
     model = trial.model(0)
     hooked = [name for name, value in model.named_parameters() if _hooks(value)]
     if hooked:
@@ -285,16 +285,16 @@ def _hooks(value: nn.Parameter) -> bool:
 
 
 def _check_attributes(trial: Trial) -> None:
-    """Refuse a model whose passes change what it holds in plain attributes: all runs would share it.
+    """Refuse a model whose passes change its plain attributes: all runs would share them.
 
-    What settles in the first pass, such as a cached size, is no state of a training.
+    A value that settles in the first pass, such as a cached size, is not training state.
     """
     model, seen = trial.model(0), list[dict[str, object]]()
     with seed_generators(0), torch.no_grad():
         for _ in range(3):
             call(model.train(), batches_of(trial)[0][0])
             seen.append(_attributes(model))
-    # NaN is no other value than NaN.
+    # NaN counts as equal to NaN.
     changed = [name for name in seen[-1] if repr(seen[0].get(name)) != repr(seen[-1][name])]
     if changed:
         before, after = (repr(values.get(changed[0]))[:40] for values in (seen[0], seen[1]))
@@ -305,7 +305,7 @@ def _check_attributes(trial: Trial) -> None:
 
 
 def _attributes(model: nn.Module) -> dict[str, object]:
-    """Plain attributes of all modules: numbers, strings, flags, and collections of them."""
+    """Plain attributes of all modules: numbers, strings, flags, and collections of these."""
     own = vars(nn.Module())
     return {
         f"{path}.{name}".lstrip("."): copy.deepcopy(value)
@@ -327,7 +327,7 @@ def _draws(trial: Trial) -> bool:
     """Whether a pass in train mode draws random numbers from PyTorch's generator.
 
     Raises:
-        TaskError: It draws from NumPy's or Python's, which nobody seeds for a run.
+        TaskError: It draws from NumPy's or Python's generator, which is not seeded per run.
     """
     x, y = batches_of(trial)[0]
     model = trial.model(0).train()
@@ -347,7 +347,7 @@ _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropou
 
 
 def _without_draws(model: nn.Module) -> nn.Module:
-    """The model with its dropout switched off."""
+    """The model with dropout disabled."""
     for module in model.modules():
         if isinstance(module, _DROPOUT):
             module.p = 0.0
@@ -357,7 +357,7 @@ def _without_draws(model: nn.Module) -> nn.Module:
 
 
 def _unstackable(trial: Trial, plain: Outcome, *, draws: bool) -> str:
-    """Why runs cannot be trained as a stack; where the model draws, both sides do without dropout."""
+    """Why runs cannot train as a stack; if the model draws, both sides run without dropout."""
     if not trial.task.update.stacks:
         return f"{trial.task.update.name} cannot train stacks"
     expected = _program(trial, "single", quiet=True) if draws else [plain]

@@ -1,4 +1,4 @@
-"""A user's functions on the device where they are needed: tensors are copied there, or named where they cannot be."""
+"""Move a user's functions to a device: copy their tensors, or name the tensors that cannot be copied."""
 
 import copy
 import dis
@@ -13,21 +13,21 @@ from torch import Tensor, nn
 
 from lratlas.errors import TaskError
 
-_DEPTH = 8  # of functions in functions, containers in containers
-_ITEMS = 1000  # of a container
+_DEPTH = 8  # of nested functions and containers
+_ITEMS = 1000  # maximum number of inspected items per container
 
 
 def on_device(function: Any, what: str, device: torch.device, dtype: torch.dtype | None = None) -> Any:
-    """A user's function with its tensors on a device: modules, partial arguments and tensors are copied there.
+    """Move the tensors of a user's function to a device: modules, partial arguments and tensors are copied.
 
     Args:
         function: A module, a method of a module, a function or `functools.partial`.
-        what: What it is, for the message.
-        device: Where it is needed.
-        dtype: What floating-point tensors are converted to; None to leave them.
+        what: The role of the function, for the message.
+        device: The target device.
+        dtype: The dtype for floating-point tensors; None to keep theirs.
 
     Raises:
-        TaskError: It holds tensors elsewhere that cannot be moved, such as in a closure.
+        TaskError: The function uses tensors on another device that cannot be moved, for example in a closure.
     """
     if isinstance(function, nn.Module):
         return copy.deepcopy(function).to(device, dtype)
@@ -53,7 +53,7 @@ def on_device(function: Any, what: str, device: torch.device, dtype: torch.dtype
 
 
 def _argument(value: Any, what: str, device: torch.device, dtype: torch.dtype | None) -> Any:
-    """An argument of a partial function, with all tensors in plain containers."""
+    """An argument of a partial function, with all tensors in plain containers moved."""
     if type(value) in {list, tuple}:
         return type(value)(_argument(item, what, device, dtype) for item in value)
     if type(value) is dict:
@@ -69,8 +69,8 @@ def _all_tensors(value: Any) -> list[Tensor]:
 def _tensors_in(value: Any, name: str, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
     """Tensors and modules that a value refers to, with their names.
 
-    These are looked for in the closures, defaults and globals of functions, in the attributes that a method or
-    callable object uses, and in containers; not in imported modules and classes.
+    The search covers closures, defaults and globals of functions, attributes used by methods and callable objects, and
+    containers; it skips imported modules and classes.
     """
     if isinstance(value, Tensor | nn.Module):
         yield name, value
@@ -96,13 +96,13 @@ def _held_tensors(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, FunctionType):
         yield from chain(_of_function(value), _attributes(value, None, value.__name__))
     elif callable(value):
-        call = getattr(type(value), "__call__", None)  # noqa: B004 - the function itself is wanted
+        call = getattr(type(value), "__call__", None)  # noqa: B004 - the function object itself is needed
         code = call if isinstance(call, FunctionType) else None
         yield from chain(_of_function(code) if code else (), _attributes(value, code, name or "self"))
 
 
 def _of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """What a function refers to, by name: closure, defaults and the globals that it uses."""
+    """The names and values that a function uses: closure, defaults and globals."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
     found = list[tuple[str, Any]]()
     for name, cell in cells:
@@ -116,7 +116,7 @@ def _of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
     found += zip(places[last - len(defaults) : last], defaults, strict=False)
     found += (function.__kwdefaults__ or {}).items()
     found += [(name, held[name]) for name in _names(function, "LOAD_GLOBAL") if name in held]
-    # An object in a closure is used by its attributes.
+    # Search the attributes of objects in a closure.
     for name, value in [*found]:
         if not callable(value) and hasattr(value, "__dict__"):
             found += _attributes(value, function, name)
@@ -124,7 +124,7 @@ def _of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _attributes(value: Any, user: FunctionType | None, name: str) -> Iterator[tuple[str, Any]]:
-    """Attributes of an object that a function uses, also by other methods of it; all for one in another language."""
+    """Attributes of an object that a function uses, directly or in other methods; all of them if it is not Python."""
     if isinstance(value, Tensor | nn.Module | ModuleType | type) or not hasattr(value, "__dict__"):
         return
     held = vars(value)
@@ -142,7 +142,7 @@ def _attributes(value: Any, user: FunctionType | None, name: str) -> Iterator[tu
 
 
 def _names(function: FunctionType, *operations: str) -> Iterator[str]:
-    """Names that operations of a function, or of functions in it, use."""
+    """Names used by operations of a function or of its inner functions."""
     left: list[CodeType] = [function.__code__]
     while left:
         code = left.pop()

@@ -1,4 +1,4 @@
-"""Hashes of tensors: byte for byte, or by a few digits of their sums, which are the same on every machine."""
+"""Hashes of tensors: byte for byte, or from a few digits of their sums, which are equal on every machine."""
 
 import hashlib
 import math
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 SHIFT = 0.6234
-"""Rounding limits lie where no round number is."""
-_SMALL = 0.01  # of a group's largest tensor: smaller ones have fewer digits
+"""Offset of the rounding limits, so that no round number is close to one."""
+_SMALL = 0.01  # relative to a group's largest tensor: smaller ones get fewer digits
 _FOLD = 1024
 
 
@@ -20,10 +20,10 @@ class Summary:
     """A few digits of many numbers: for each tensor its size, its mean and sums with fixed weights.
 
     Attributes:
-        digits: How many; numbers that are only rounding errors, such as the gradient of a bias before a norm layer,
-            are 0 because tensors are compared with the largest of their group.
-        whole: Whether a group is summarized as one tensor, where rounding errors are large.
-        words: What is hashed.
+        digits: Number of digits. Tensors are compared with the largest of their group, so pure rounding errors, such as
+            the gradient of a bias before a norm layer, become 0.
+        whole: Whether a group is summarized as one tensor, for large rounding errors.
+        words: The words to hash.
     """
 
     digits: int
@@ -35,10 +35,10 @@ class Summary:
 
         Args:
             tensors: The group.
-            least: Size of numbers of this kind; where all tensors are far smaller, they have fewer digits.
+            least: Usual size of such numbers; if all tensors are far smaller, they get fewer digits.
 
         Returns:
-            The largest size of a tensor.
+            The size of the largest tensor.
         """
         given = [tensor.detach().double() for tensor in tensors]
         self.words.append(" ".join(str(tuple(tensor.shape)) for tensor in given))
@@ -54,7 +54,7 @@ class Summary:
 
 
 def _sums(values: Tensor) -> tuple[float, list[float], int]:
-    """Root mean square of numbers, their mean and two other sums, and how many are not finite and left out."""
+    """Root mean square of the finite numbers, their mean and two other sums, and how many numbers are not finite."""
     missing, top = 0, float(values.abs().max()) if len(values) else 0.0
     if not math.isfinite(top):
         finite = values.isfinite()
@@ -62,7 +62,7 @@ def _sums(values: Tensor) -> tuple[float, list[float], int]:
         top = float(values.abs().max())
     if top < 1e-300:
         return 0.0, [0.0, 0.0, 0.0], missing
-    values = values / top  # squares do not overflow
+    values = values / top  # so that squares do not overflow
     size = math.sqrt(float(values @ values) / len(values))
     lines = -(-len(values) // _FOLD)
     width = min(_FOLD, len(values))
@@ -77,12 +77,12 @@ def _waves(count: int, start: float) -> Tensor:
 
 
 def digest(words: Iterable[str]) -> str:
-    """The hash of words, 16 hexadecimal digits."""
+    """The hash of words, as 16 hexadecimal digits."""
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """The hash of tensors with their names, types and shapes, byte for byte, 16 hexadecimal digits."""
+    """The byte-for-byte hash of tensors with their names, dtypes and shapes, as 16 hexadecimal digits."""
     found = hashlib.sha256()
     for name, tensor in tensors.items():
         found.update(f"{name} {tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -91,9 +91,9 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def words_of(value: Tensor) -> list[str]:
-    """The words that are hashed for a weight: a few digits where it was drawn as a floating-point number."""
+    """The words to hash for a weight: a few digits if it was drawn as a floating-point number."""
     if not value.is_floating_point():
         return [digest_of({"": value})]
-    summary = Summary(digits=3)  # of float32 draws
+    summary = Summary(digits=3)  # enough for float32 draws
     summary.add([value])
     return summary.words

@@ -1,4 +1,4 @@
-"""Whole data sets through a stack: its losses and accuracies, and its batch-norm statistics."""
+"""Evaluate a stack on whole data sets: losses, accuracies and batch-norm statistics."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from lratlas.training.state import Samples, join_lanes, join_weights, lanes_of, 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Mean loss and accuracies of a whole data set, float64 [seeds, lanes]."""
+    """Mean loss and accuracies over a data set, float64 [seeds, lanes]."""
 
     loss: Tensor
     accuracy: Tensor
@@ -25,10 +25,10 @@ class Scores:
 @allow_slow_batching()
 @torch.no_grad()
 def evaluate_stack(program: Program, weights: Weights, buffers: Weights, samples: Samples) -> Scores:
-    """Loss and accuracies over all samples, in eval mode; sums are in float64.
+    """Loss and accuracies over all samples, in eval mode, with sums in float64.
 
-    Each sample counts once. A loss that is no mean over samples is evaluated in batches of the program's size, drawn
-    from a fixed random order, and a batch counts by its samples; the last one is filled up with the first samples.
+    Each sample counts once. A loss that is not a mean over samples is evaluated in batches of the program's size, in a
+    fixed random order. A batch is weighted by its samples; the last batch is filled up with the first samples.
     """
 
     def evaluate_lanes(lanes: slice) -> Tensor:
@@ -43,28 +43,28 @@ def evaluate_stack(program: Program, weights: Weights, buffers: Weights, samples
 def pool_buffers(program: Program, weights: Weights, buffers: Weights, samples: Samples, *, batch_size: int) -> Weights:
     """The model's buffers with batch-norm statistics pooled exactly over all samples, in float64.
 
-    Each layer's inputs are those of a pass in train mode, in which the layers before it normalise with the statistics
-    of their batch (paper, controlled setting); batches are drawn from a fixed random order of the samples. Models
-    without batch norm get their buffers back.
+    Each layer's inputs come from a pass in train mode, in which earlier layers normalise with their batch's statistics
+    (paper, controlled setting). Batches follow a fixed random order of the samples. Models without batch norm keep
+    their buffers.
 
     Args:
         program: The stack's program.
         weights: Trained parameters, [seeds, lanes, *parameter].
-        buffers: Buffers, likewise.
+        buffers: Buffers, [seeds, lanes, ...].
         samples: The training set.
-        batch_size: Largest number of samples in a pass; the passes' sizes differ by one at most.
+        batch_size: Maximum number of samples per pass; the sizes differ by one at most.
     """
     if not program.norms:
         return buffers
-    # Shuffled, always alike: data sets are often sorted by class, and a batch of one class has statistics of its own.
+    # A fixed shuffle: data sets are often sorted by class, and a one-class batch has different statistics.
     rows = _shuffle_samples(samples)
 
     def pool_lanes(lanes: slice) -> Weights:
         own, kept = lanes_of(weights, lanes), lanes_of(buffers, lanes)
         pooled = PooledMoments(program.norms, kept)
         with torch.random.fork_rng():
-            torch.manual_seed(0)  # dropout, say, is the same at every point measured
-            # Even sizes instead of a short last batch, whose own statistics would be poor.
+            torch.manual_seed(0)  # random layers such as dropout draw the same numbers at every measured point
+            # Even sizes avoid a short last batch with poor statistics.
             for at in rows.tensor_split(-(-len(rows) // batch_size)):
                 pooled.add(program.moments(own, kept, _batch(samples, at)))
         return pooled.buffers()
@@ -79,7 +79,7 @@ def _sum_scores(program: Program, weights: Weights, buffers: Weights, samples: S
     order = _shuffle_samples(samples) if program.by_batches else torch.arange(n, device=device)
     total: Tensor | None = None
     for first in range(0, n, size):
-        # The last chunk is filled up with samples that do not count, so that one program serves all chunks.
+        # Pad the last chunk with samples that do not count, so that one program serves all chunks.
         at = torch.arange(first, first + size, device=device)
         counted, at = (at < n).to(samples.shares), order[at % n]
         part = program.evaluate(weights, buffers, _batch(samples, at), counted).double()

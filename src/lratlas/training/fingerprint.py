@@ -1,9 +1,9 @@
-"""What makes two tasks the same: their data, byte for byte, and how model, loss and rule behave, not how they print.
+"""Fingerprints of tasks: hashes of the data, byte for byte, and of the behaviour of model, loss and rule.
 
-Functions cannot be compared, but their results can: outputs and gradients for a few samples, small and large, in
-training and evaluation, and losses for every label. Results are computed in float64 where the task takes it and
-hashed by a few digits of their sums, so that another machine or number of threads gives the same fingerprint. The last
-digits of drawn weights differ between processors; the model is therefore compared with other weights, which do not.
+Functions cannot be compared, but their results can: outputs and gradients for a few samples, small and large, in train
+and eval mode, and losses for every label. Results are computed in float64 if the task supports it, and hashed by a few
+digits of their sums, so that other machines and thread counts give the same fingerprint. The last digits of drawn
+weights differ between processors; the model is therefore compared with generated weights, which do not differ.
 """
 
 import copy
@@ -30,30 +30,30 @@ from lratlas.training.program import allow_slow_batching
 from lratlas.training.rules import RULES, Rule
 
 _SAMPLES = 8
-_INPUT_SCALES = (1.0, 0.01, 30.0)  # eps of norm layers shows in small inputs, clamping in large ones
-_OUTPUT_SCALES = (1.0, 0.1, 10.0, 1000.0)  # 1 first: it shows which sizes are normal
-_GRADIENT_SCALES = (1e-4, 1.0, 1e4)  # of a rule that clips gradients
+_INPUT_SCALES = (1.0, 0.01, 30.0)  # eps of norm layers affects small inputs, clamping affects large ones
+_OUTPUT_SCALES = (1.0, 0.1, 10.0, 1000.0)  # 1 first: it sets the usual sizes
+_GRADIENT_SCALES = (1e-4, 1.0, 1e4)  # for rules that clip gradients
 _LR = 0.1
-_STEPS = 3  # of a rule: its state has a part in the second
+_STEPS = 3  # for rules: state matters from the second step
 
 
 def fingerprint(task: Prepared) -> str:
-    """A hash of everything that defines a task, 16 hexadecimal digits."""
+    """A hash of everything that defines a task, as 16 hexadecimal digits."""
     return combine_parts(fingerprint_parts(task))
 
 
 def combine_parts(parts: Mapping[str, str]) -> str:
-    """The fingerprint of a task from those of its parts."""
+    """The fingerprint of a task, from the fingerprints of its parts."""
     return digest([json.dumps(dict(parts), sort_keys=True)])
 
 
 @allow_slow_batching()
 def fingerprint_parts(task: Prepared) -> dict[str, str]:
-    """Fingerprints of the parts of a task by name, so that it can be said which of them differ.
+    """Fingerprints of the parts of a task, to report which parts differ.
 
     Returns:
-        By name: the data sets, initial weights, transform, augmentation, model, loss, accuracy, update rule and batch
-        size.
+        By name: the data sets, initial weights, transform, augmentation, model, loss, accuracy, update rule and
+        batch size.
     """
     model = make_model(task, 0)
     cpu = torch.device("cpu")
@@ -80,11 +80,11 @@ _EFFECTS: Mapping[str, tuple[str, ...]] = {
     "the initial weights": ("the update rule",),
     "the training data": ("the loss", "the accuracy"),
 }
-"""What of a task is probed on the weights of its model, or the targets of its data."""
+"""Parts of a task that are probed with its model's weights or its data's targets."""
 
 
 def describe_changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
-    """Which parts of a task differ, in words; what is probed on other weights or data is not named besides those."""
+    """The parts of a task that differ, in words; parts that differ only through other weights or data are omitted."""
     names = [name for name in new if old.get(name) != new[name]]
     for cause, effects in _EFFECTS.items():
         if cause in names:
@@ -106,10 +106,10 @@ def _name_tensors(parts: Parts) -> dict[str, Tensor]:
 
 
 def _of_weights(model: nn.Module) -> str:
-    """Parameters and buffers by name: digits of floating-point ones, whose draws are rounded in different ways."""
+    """Parameters and buffers by name: digits of floating-point ones, since draws round differently across machines."""
     words = list[str]()
     for name, value in model.state_dict().items():
-        if isinstance(value, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - modules may keep other state
+        if isinstance(value, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - modules may have other state
             words += [f"{name} {value.dtype}", *words_of(value)]
     return digest(words)
 
@@ -133,13 +133,13 @@ def _of_augmentation(task: Prepared) -> str:
 
 @dataclass(frozen=True)
 class _Probe:
-    """A task in the number format of the comparison, and what its model is tried with.
+    """A task in the dtype of the comparison, with inputs for its model.
 
     Attributes:
         task: The task.
-        model: A model with weights that are the same on every machine.
+        model: A model whose weights are equal on every machine.
         x: Inputs.
-        at: The rows they are of.
+        at: The rows of the inputs in the data set.
     """
 
     task: Prepared
@@ -149,21 +149,21 @@ class _Probe:
 
     @property
     def exact(self) -> bool:
-        """Whether numbers are float64."""
+        """Whether the dtype is float64."""
         return self.task.conformance.exact
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number format."""
+        """The dtype of the comparison."""
         return torch.float64 if self.exact else torch.float32
 
     def summary(self) -> Summary:
-        """An empty summary with as many digits as can be trusted."""
+        """An empty summary with as many digits as the dtype supports."""
         return Summary(digits=6) if self.exact else Summary(digits=2, whole=True)
 
 
 def _probe(task: Prepared, model: nn.Module) -> _Probe:
-    """A probe with noise in the place of weights and of floating-point inputs, unless the model fails with it."""
+    """A probe with noise as weights and floating-point inputs, unless the model fails on noise."""
     at = telling_rows(task, _SAMPLES)
     dtype = torch.float64 if task.conformance.exact else torch.float32
     x = floats_to(task.inputs(rows(task.train[0], at)), dtype)
@@ -186,21 +186,21 @@ def _probe(task: Prepared, model: nn.Module) -> _Probe:
 
 
 def _draw_noise_like(weights: Tensor, draws: torch.Generator) -> Tensor:
-    """Noise with about the mean and spread of weights; equal weights stay equal."""
+    """Noise with about the mean and spread of the weights; equal weights stay equal."""
     values = weights.double()
     if not weights.is_floating_point() or not values.numel() or not values.isfinite().all():
         return weights
     mean, spread = float(values.mean()), float(values.std(correction=0))
     if spread <= 1e-3 * abs(mean):
         return torch.full_like(weights, _round_to(mean, _power(mean) / 128))
-    # Rounded, for the last digits differ between processors; so much that slightly other weights are the same model.
+    # Rounded coarsely, since last digits differ between processors and slightly different weights are the same model.
     step = _power(spread)
     drawn = _round_to(mean, step) + step * noise_like(values, draws=draws)
     return (drawn.abs() if bool((values > 0).all()) else drawn).to(weights)
 
 
 def _power(size: float) -> float:
-    """A power of 2 near the size of a number; 1 for 0."""
+    """A power of 2 close to the size of a number; 1 for 0."""
     return 2.0 ** math.floor(math.log2(abs(size)) + SHIFT) if size else 1.0
 
 
@@ -209,7 +209,7 @@ def _round_to(value: float, step: float) -> float:
 
 
 def _of_model(probe: _Probe) -> str:
-    """Outputs in both modes for inputs of several sizes, buffers after training mode, and gradients."""
+    """Outputs in both modes for inputs of several sizes, buffers after a pass in train mode, and gradients."""
     own, summary = copy.deepcopy(probe.model), probe.summary()
     for scale in _INPUT_SCALES if probe.exact else _INPUT_SCALES[:2]:
         shown = each(partial(_scale_part, scale=scale), probe.x)
@@ -237,7 +237,7 @@ def _scale_part(part: Tensor, *, scale: float) -> Tensor:
 
 
 def _of_loss(probe: _Probe) -> str:
-    """Values and gradients of the loss, and the numbers that it holds."""
+    """Values and gradients of the loss, and the numbers stored in it."""
     objective = probe.task.objective
     if objective.name == MODEL and not objective.named and _returns_loss(probe):
         return _of_own_loss(probe)
@@ -272,7 +272,7 @@ def _returns_loss(probe: _Probe) -> bool:
 
 
 def _of_own_loss(probe: _Probe) -> str:
-    """Values of the loss that the model returns, and its gradients, for samples with as many labels as possible."""
+    """Values and gradients of the loss that the model returns, for samples with as many labels as possible."""
     own, summary = copy.deepcopy(probe.model), probe.summary()
     task = probe.task
     several = floats_to(task.inputs(rows(task.train[0], telling_targets(task.train[1], TARGET_ROWS))), probe.dtype)
@@ -304,18 +304,18 @@ def _held_values(function: Any) -> Iterator[str]:
 
 
 def _of_outputs(probe: _Probe, function: Callable[[Prepared, Any, Parts], list[list[Tensor]]]) -> list[str]:
-    """What a function of outputs and targets gives for outputs of the model's shape, whatever the model computes.
+    """Results of a function for random outputs of the model's shape, independent of the model's computation.
 
     Args:
         probe: The task.
-        function: From task, outputs and targets to groups of results.
+        function: Maps task, outputs and targets to groups of results.
     """
     with seed_generators(0), torch.no_grad():
         given = call(copy.deepcopy(probe.model).eval(), each(torch.clone, probe.x))
     task, y = probe.task, rows(probe.task.train[1], probe.at)
     outputs = Outputs(logits_of(given) if task.objective.takes_logits else given, len(probe.at))
     dtype = torch.float64
-    try:  # losses of float32 models usually take float64, where small differences show
+    try:  # losses of float32 models usually support float64, which shows small differences
         wide = task_on(task, torch.device("cpu"), dtype)
         with seed_generators(0):
             function(wide, outputs.draw(len(probe.at), dtype), floats_to(y, dtype))
@@ -336,7 +336,7 @@ def _of_outputs(probe: _Probe, function: Callable[[Prepared, Any, Parts], list[l
                 except Exception as error:
                     summary.words.append(type(error).__name__)
                     continue
-                # The loss of large outputs that are all right is the rounding error of numbers of that size.
+                # If large outputs are all right, their loss is only the rounding error of numbers of that size.
                 floors = [*(1e-5 * max(1.0, scale) * size for size in usual), *[0.0] * len(groups)]
                 sizes = [summary.add(group, least) for group, least in zip(groups, floors, strict=False)]
                 usual = usual or sizes
@@ -344,7 +344,7 @@ def _of_outputs(probe: _Probe, function: Callable[[Prepared, Any, Parts], list[l
 
 
 def _of_rule(rule: Rule, model: nn.Module) -> str:
-    """Steps of the rule with gradients of several sizes, and the settings of a named one."""
+    """Steps of the rule with gradients of several sizes, and the settings of a named rule."""
     settings = [rule.name, json.dumps(sorted(rule.settings.items()), default=str)] if rule.name in RULES else []
     weights = {name: value.detach().double()[None, None] for name, value in _trained_parameters(model).items()}
     lrs, summary = torch.full((1, 1), _LR, dtype=torch.float64), Summary(digits=6)

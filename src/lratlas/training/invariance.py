@@ -1,4 +1,4 @@
-"""Is the model scale-invariant, and which of its weights are?"""
+"""Find out whether a model is scale-invariant, and which of its weights are."""
 
 import copy
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from lratlas.training.sphere import Weights, group_by_layer, perturb, scale_depe
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A copy of a model on the CPU, in train mode, to try weights with.
+    """A copy of a model on the CPU, in train mode, to evaluate with other weights.
 
     Attributes:
-        model: The copy; no parameter of it requires gradients.
-        inputs: A few inputs as the model gets them, [n, ...].
-        weights: The parameters that are trained, as the model has them.
+        model: The copy; none of its parameters requires gradients.
+        inputs: A few inputs of the model, [n, ...].
+        weights: The trained parameters of the model.
     """
 
     model: nn.Module
@@ -30,8 +30,8 @@ class Trial:
     weights: Weights
 
     def outputs(self, point: Mapping[str, Tensor]) -> Tensor:
-        """The outputs with these trained parameters in place of the model's; random masks are always the same."""
-        # Copies, because batch norm writes into the buffers it is given.
+        """The outputs with other trained parameters; random masks are equal in every call."""
+        # Copies, because batch norm writes to the buffers it gets.
         buffers = {name: value.clone() for name, value in self.model.named_buffers()}
         with seed_generators(0):
             positional, named = arguments(each(torch.clone, self.inputs))  # a layer may change its inputs in place
@@ -39,34 +39,34 @@ class Trial:
 
 
 def run_trial(model: nn.Module, x: Parts) -> Trial:
-    """A trial of the model in float64, or in its own number format where its code takes no other.
+    """A trial of the model in float64, or in its own dtype if its code supports no other.
 
     Args:
-        model: The model, which is left as it is.
-        x: A few inputs as the model gets them, [n, ...]; batch norm needs several.
+        model: The model, which stays unchanged.
+        x: A few inputs of the model, [n, ...]; batch norm needs several.
     """
     exact = _trial(model, x, torch.float64)
     try:
         exact.outputs(exact.weights)
     except Exception:
-        # Code that makes float32 tensors of its own does not mix with float64 weights.
+        # Code that creates float32 tensors does not work with float64 weights.
         return _trial(model, x, None)
     return exact
 
 
 def place_rule(rule: Rule, model: nn.Module, x: Parts) -> Rule:
-    """The rule with the names of the parameters that are not on the sphere; as it is where all of them are.
+    """Add the names of parameters that are not on the sphere to a rule; unchanged if all of them are.
 
     Args:
         rule: A rule on a sphere.
         model: The model.
-        x: A few inputs as the model gets them, [n, ...].
+        x: A few inputs of the model, [n, ...].
 
     Raises:
-        TaskError: The model is not scale-invariant and the rule has no LR for what is at fault, or nothing is left.
+        TaskError: The model is not scale-invariant and the rule has no LR for the other parameters, or none remain.
     """
     trial = run_trial(model, x)
-    # Where training will take place: on the sphere of the rule's radius.
+    # Evaluate where training takes place: on the sphere of the rule's radius.
     size = torch.stack([value.norm() for value in trial.weights.values()]).norm()
     weights = {name: value * (rule.radius or 1.0) / size for name, value in trial.weights.items()}
 
@@ -82,7 +82,7 @@ def place_rule(rule: Rule, model: nn.Module, x: Parts) -> Rule:
         )
 
     def on_sphere(free: tuple[str, ...]) -> int:
-        """How many numbers are left on the sphere without these parameters; 0 if that is not scale-invariant."""
+        """Count the numbers on the sphere without these parameters; 0 if the rest is not scale-invariant."""
         others = {name: weights[name] for name in free}
         rest = {name: value for name, value in weights.items() if name not in others}
         if not rest or scale_dependent(lambda point: trial.outputs({**point, **others}), rest):
@@ -111,35 +111,35 @@ def _trial(model: nn.Module, x: Parts, dtype: torch.dtype | None) -> Trial:
 
 
 def _free_candidates(weights: Mapping[str, Tensor], at_fault: list[str]) -> list[tuple[str, ...]]:
-    """Sets of parameters without which the rest may be scale-invariant."""
+    """Sets of parameters whose removal may make the rest scale-invariant."""
     vectors = [name for name, value in weights.items() if value.dim() < 2]
     matrices = [name for name in weights if name not in vectors]
-    # On a residual stream layers are scale-invariant only together, so that each alone would be at fault.
+    # On a residual stream, layers are scale-invariant only together, so each layer by itself would be at fault.
     return [tuple(at_fault), tuple(vectors), (*vectors, *matrices[-1:])]
 
 
-_TOLERANCE = 1e-4  # slopes of invariant layers are rounding, 1e-6 at most; those of other layers were 5e-3 and more
+_TOLERANCE = 1e-4  # slopes of invariant layers are rounding errors up to 1e-6; other layers had at least 5e-3
 _SPARE = 4  # points beyond the number of unknowns
-_SHRUNK = 1e-4  # what an eps is multiplied by: its part in the slopes is then below the tolerance
+_SHRUNK = 1e-4  # factor for eps, so that its effect on the slopes is below the tolerance
 
 
 def pre_norm_names(model: nn.Module, x: Parts, *, samples: int = 4) -> tuple[str, ...]:
-    """Names, sorted, of the trained parameters that precede a normalisation: they are scale-invariant together.
+    """Names, sorted, of the trained parameters that precede a normalisation: together they are scale-invariant.
 
-    Multiplying all of them by a positive number, and nothing else, does not change the outputs in train mode (paper,
-    practical setting: geometry is measured on pre-norm weights). A layer's weight and bias count together; layers that
-    have vectors alone, such as a norm's scale and shift, are left out. The layers are found by trying: those that are
-    scale-invariant alone, and the sets that are so only together, as on a residual stream. The eps of norm layers is
-    made small in the trial, so that it does not pass for a dependence on the scale.
+    Multiplying all of them by one positive number does not change the outputs in train mode (paper, practical setting:
+    geometry is measured on pre-norm weights). A layer's weight and bias count together; layers that only have vectors,
+    such as a norm's scale and shift, are omitted. The search tests layers that are scale-invariant by themselves, and
+    sets that are scale-invariant only together, as on a residual stream. It shrinks the eps of norm layers, which would
+    otherwise look like a dependence on the scale.
 
     Args:
-        model: Any model; neither it nor its buffers, its mode or a global generator is changed.
-        x: Inputs as the model gets them, [n, ...]; two at least where there is batch norm.
-        samples: How many of them are used, at most. Time grows with it: there is a pass forward and back for each layer
-            that is not scale-invariant alone, and some ten more.
+        model: Any model; its weights, buffers and mode stay unchanged, and so do the global random generators.
+        x: Inputs of the model, [n, ...]; at least two for batch norm.
+        samples: Maximum number of inputs to use. Time grows with it: each layer that is not scale-invariant by itself
+            needs a forward and backward pass, plus about ten more in total.
 
     Returns:
-        The names; none where the model has no normalisation.
+        The names; empty if the model has no normalisation.
     """
     trial = run_trial(model, rows(x, slice(samples)))
     for module in trial.model.modules():
@@ -149,7 +149,7 @@ def pre_norm_names(model: nn.Module, x: Parts, *, samples: int = 4) -> tuple[str
     if not layers:
         return ()
     chosen = [name for layer in _invariant(trial, layers) for name in layers[layer]]
-    # Slopes are local: what stays must bear to be halved and doubled too.
+    # Slopes are local: the remaining layers must also pass a test at half and double scale.
     while chosen and (at_fault := _names_at_fault(trial, chosen)):
         chosen = [name for name in chosen if name not in at_fault]
     return tuple(sorted(chosen))
@@ -169,11 +169,11 @@ def _names_at_fault(trial: Trial, names: list[str]) -> list[str]:
 
 
 def _invariant(trial: Trial, layers: dict[str, list[str]]) -> list[str]:
-    """Layers whose common scale does not matter, to first order.
+    """Layers whose common scale has no effect, to first order.
 
-    With S the slopes of the outputs in the layers' log scales, [points, layers], a set is invariant if its columns
-    add up to zero. The null space of S is spanned by the indicators of the smallest such sets, which have no layer
-    in common, so each is a row of the projector onto that space, up to its size.
+    Let S be the slopes of the outputs in the layers' log scales, [points, layers]. A set is invariant if its columns
+    add up to zero. The indicators of the smallest such sets, which have no layer in common, span the null space of S,
+    so each one is a row of the projector onto that space, up to a factor.
     """
     generator = torch.Generator().manual_seed(0)
     rows: list[Tensor] = []
@@ -186,23 +186,23 @@ def _invariant(trial: Trial, layers: dict[str, list[str]]) -> list[str]:
     found: list[str] = []
     for at, layer in enumerate(layers):
         indicator = projector[at] / projector[at, at].clamp(min=_TOLERANCE)
-        # Other null vectors come of layers that undo each other, one's scale up and the other's down.
+        # Other null vectors come from layers that compensate each other: one scale goes up, the other goes down.
         is_set = bool(torch.minimum(indicator.abs(), (indicator - 1).abs()).max() < 0.05)
-        # Weights that the outputs do not depend on at all precede nothing.
+        # Weights without influence on the outputs precede nothing.
         if is_set and indicator[at] > 0.5 and influence[:, at].max() > _TOLERANCE:
             found.append(layer)
     return found
 
 
 def _moving(rows: list[Tensor]) -> int:
-    """How many layers have been seen not to be scale-invariant alone."""
+    """Number of layers known not to be scale-invariant by themselves."""
     return int((torch.stack(rows)[:, 0].abs() > _TOLERANCE).any(0).sum()) if rows else 0
 
 
 def _slopes(trial: Trial, layers: dict[str, list[str]], generator: torch.Generator) -> Tensor:
-    """Slopes in each layer's log scale, and the most that any change of its size could do, float64 [2, layers].
+    """Slopes in each layer's log scale, and the largest possible effect of its size, float64 [2, layers].
 
-    They are those of a random combination of the outputs, relative to the outputs' size, at a random point nearby.
+    They refer to a random combination of the outputs, relative to their size, at a random nearby point.
     """
     point = {name: perturb(value, generator) for name, value in trial.weights.items()}
     with torch.enable_grad():
@@ -219,5 +219,5 @@ def _slopes(trial: Trial, layers: dict[str, list[str]], generator: torch.Generat
         slope = torch.cat([found[name].flatten() for name in names])
         slopes.append(float(weight @ slope))
         most.append(float(weight.norm() * slope.norm()))
-    # A slope that is no number speaks against invariance.
+    # A NaN slope counts as a violation of invariance.
     return torch.tensor([slopes, most], dtype=torch.float64).nan_to_num(1.0, 1.0, -1.0)

@@ -1,4 +1,4 @@
-"""Which loss and which accuracy a task has: what the user gave, tried on the model's outputs and all labels."""
+"""Build a task's loss and accuracy: test the user's functions on the model's outputs and all labels."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -31,17 +31,17 @@ _FEWEST_LABELS = 2
 def chosen_objective(
     loss: str | Loss, metric: Loss | None, outputs: Any, y: Parts, targets: Mapping[str, Parts]
 ) -> Objective:
-    """The objective of a loss, tried on the outputs for some samples.
+    """Build the objective of a loss, and test it on the outputs for some samples.
 
     Args:
-        loss: A name of `LOSSES`, `MODEL`, or a function that is nobody else's.
-        metric: A function that takes the place of accuracy, likewise.
+        loss: A name in `LOSSES`, `MODEL`, or a function that is not shared with other code.
+        metric: A function to use instead of accuracy, not shared with other code.
         outputs: The model's outputs.
         y: Their targets.
         targets: All targets of each data set, ``train`` first.
 
     Raises:
-        TaskError: The loss or metric does not take them, its value cannot be trained on, or labels are out of range.
+        TaskError: The loss or metric rejects them, its value cannot be trained on, or labels are out of range.
     """
     logits = logits_of(outputs)
     given = logits
@@ -116,7 +116,7 @@ def _with_metric(made: Objective, metric: Loss, outputs: Any, y: Parts) -> Objec
 
 
 def _make_named_objective(name: str, outputs: Tensor, y: Parts) -> Objective:
-    """One of the named losses, its outputs checked against the targets."""
+    """A named loss, with its outputs checked against the targets."""
     if not isinstance(y, Tensor):
         raise TaskError(f"{name} needs targets that are one tensor, not {shapes(y)}; pass a custom loss.")
     if name == "cross_entropy" and _labels_positions(outputs, y):
@@ -144,7 +144,7 @@ def _make_named_objective(name: str, outputs: Tensor, y: Parts) -> Objective:
 
 
 def _labels_positions(outputs: Tensor, y: Tensor) -> bool:
-    """Whether each position of a sample has a label and scores of classes, as in language models."""
+    """Whether each position of a sample has a label and class scores, as in language models."""
     return y.dim() > 1 and not y.is_floating_point() and outputs.shape[:-1] == y.shape
 
 
@@ -153,7 +153,7 @@ def _of_positions(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def _with_labels(made: Objective, targets: Mapping[str, Parts]) -> Objective:
-    """The objective, its labels checked in all data sets; without accuracy where a function's targets are no labels."""
+    """The objective with labels checked in all data sets; without accuracy if a function's targets are not labels."""
     named, kind = made.named, LOSSES[made.name].labels if made.named else made.labels
     if kind not in ("classes", "binary"):
         return made
@@ -179,7 +179,7 @@ def _with_labels(made: Objective, targets: Mapping[str, Parts]) -> Objective:
 
 
 def _of_counted_samples(made: Objective, targets: Mapping[str, Parts]) -> Objective:
-    """The objective, by batches where a sample has no label that counts: its own loss and accuracy are 0 / 0."""
+    """Evaluate by batches if a sample has no label that counts: its loss and accuracy would be 0 / 0."""
     known = (counted_labels(labels, made.ignored).reshape(len(labels), -1).any(1) for labels in targets.values())
     if all(bool(each.all()) for each in known):
         return made

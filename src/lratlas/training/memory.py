@@ -1,4 +1,4 @@
-"""Work on a stack that does not fit into memory: it is done for half of the learning rates at a time."""
+"""Handle stacks that do not fit in memory: process half of the learning rates at a time."""
 
 import gc
 import re
@@ -8,7 +8,7 @@ from typing import TypeVar
 from lratlas.notices import LOG
 
 T = TypeVar("T")
-# What PyTorch, its allocator for the CPU, its data loaders and torchrun, JAX, CUDA, C++, Linux and Slurm say.
+# Messages of PyTorch, its CPU allocator, its data loaders and torchrun, JAX, CUDA, C++, Linux and Slurm.
 _MESSAGES = re.compile(
     r"out.?of.?memory|memoryerror|not enough memory|can(?:'t|not) allocate memory|resource_?exhausted|bad_alloc"
     r"|alloc_failed|oom.?kill|killed by signal: killed|signal 9 \(sigkill\)",
@@ -17,14 +17,14 @@ _MESSAGES = re.compile(
 
 
 def in_parts(work: Callable[[slice], T], lanes: int, join: Callable[[Sequence[T]], T]) -> T:
-    """Do work for all lanes of a stack at once or, where memory does not suffice, for halves of them, and so on.
+    """Process all lanes of a stack at once or, if memory runs out, split them in halves recursively.
 
-    A warning of the logger ``lratlas`` says so.
+    A warning of the logger ``lratlas`` reports each split.
 
     Args:
-        work: Called with the lanes to work on; must leave nothing behind if it fails.
+        work: Called with the lanes to process; must leave nothing behind if it fails.
         lanes: Number of lanes of the stack.
-        join: Puts the results of consecutive parts together.
+        join: Joins the results of consecutive parts.
 
     Raises:
         RuntimeError: A single lane does not fit.
@@ -33,14 +33,14 @@ def in_parts(work: Callable[[slice], T], lanes: int, join: Callable[[Sequence[T]
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error says that memory did not suffice."""
-    import torch  # a search for a command starts without it
+    """Whether an error reports a lack of memory."""
+    import torch  # imported late: a search for a command starts without it
 
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or says_out_of_memory(str(error))
 
 
 def says_out_of_memory(text: str) -> bool:
-    """Whether what a program printed says that memory did not suffice."""
+    """Whether the output of a program reports a lack of memory."""
     return _MESSAGES.search(text) is not None
 
 
@@ -53,7 +53,7 @@ def _in_parts(work: Callable[[slice], T], part: slice, join: Callable[[Sequence[
             raise
     import torch
 
-    # Here and not above, for an exception that is being handled keeps the failed attempt's tensors.
+    # Here and not above: during exception handling, the exception keeps the failed attempt's tensors alive.
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""The loss of a batch, and how its predictions are scored: by accuracy where it means something, or by a metric."""
+"""Objectives: the loss of a batch, and the score of its predictions, by accuracy or by a metric."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,21 +26,21 @@ class Score(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """A loss and what counts as a right prediction.
+    """A loss, and a score of predictions.
 
     Attributes:
         name: For messages.
-        batch: ``(outputs, targets) -> []``: the loss of a batch, which is what training minimises.
-        losses: ``(outputs, targets) -> [n]``: one loss per sample whose mean is the loss of any batch; None where
-            there is no such thing, and a data set is then evaluated by batches.
-        labels: ``classes`` (integers), ``binary`` (0 or 1), ``metric`` (a function of the user's) or ``none`` (no
-            accuracy is defined).
-        score: Per sample or batch: the share that is predicted right, and the share that would be with shuffled labels.
-        classes: Number of classes; 0 where the targets are not labels.
-        ignored: Labels that do not count, such as an ``ignore_index``; negative ones never do.
-        score_by_sample: Whether the score is one number per sample; if not, it is one for the batch.
-        named: Whether it is one of `LOSSES`, not a function of the user's.
-        takes_logits: Whether the loss is of the logits in the model's outputs, not of the outputs themselves.
+        batch: ``(outputs, targets) -> []``: the loss of a batch, which training minimises.
+        losses: ``(outputs, targets) -> [n]``: one loss per sample, whose mean is the loss of any batch; None if no such
+            function exists, and data sets are then evaluated by batches.
+        labels: ``classes`` (integers), ``binary`` (0 or 1), ``metric`` (a user's function) or ``none`` (accuracy is not
+            defined).
+        score: Per sample or batch: the share of correct predictions, and the expected share with shuffled labels.
+        classes: Number of classes; 0 if the targets are not labels.
+        ignored: Labels that do not count, such as an ``ignore_index``; negative labels never count.
+        score_by_sample: Whether the score is one number per sample, or else one per batch.
+        named: Whether the loss is one of `LOSSES` rather than a user's function.
+        takes_logits: Whether the loss takes the logits in the model's outputs rather than the outputs themselves.
     """
 
     name: str
@@ -56,23 +56,23 @@ class Objective:
 
     @property
     def by_batches(self) -> bool:
-        """Whether a data set has to be evaluated by batches: its loss or score is no mean over samples."""
+        """Whether data sets must be evaluated by batches: the loss or score is not a mean over samples."""
         return self.losses is None or not self.score_by_sample
 
     @property
     def has_accuracy(self) -> bool:
-        """Whether predictions can be right or wrong; if not, accuracies are NaN and tables hold null."""
+        """Whether predictions can be right or wrong; if not, accuracies are NaN and tables contain null."""
         return self.labels != "none"
 
 
 def no_score(outputs: Any, targets: Any, shares: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001 - a `Score`
-    """The score where no accuracy is defined: NaN for the batch."""
+    """The score if accuracy is not defined: NaN for the batch."""
     missing = torch.full((), torch.nan, dtype=shares.dtype, device=shares.device)
     return missing, missing
 
 
 def counted_labels(targets: Tensor, ignored: Sequence[int]) -> Tensor:
-    """Which labels count: those that are not negative and not ignored, bool."""
+    """A mask of the labels that count: not negative and not ignored, bool."""
     known = targets >= 0
     for label in ignored:
         known = known & (targets != label)
@@ -88,19 +88,18 @@ def class_score(
     ignored: Sequence[int] = (),
     together: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Right and chance accuracy of class scores, float [n]; means over the positions of a sample where it has several.
+    """Right and chance accuracy of class scores, float [n]; means over the positions of a sample if it has several.
 
     Args:
         outputs: Scores, [n, ..., C, ...].
-        targets: Labels, outputs' shape without the class axis; negative ones do not count.
+        targets: Labels, with outputs' shape without the class axis; negative labels do not count.
         shares: Share of each class in the training labels, [C].
         axis: The axis of the classes.
         ignored: Other labels that do not count.
-        together: Whether there are samples without a label that counts; the result is then one number for the batch,
-            [].
+        together: Whether some samples have no label that counts; the result is then one number for the batch, [].
     """
     predicted = outputs.argmax(axis)
-    # Comparing with every class instead of indexing: it stacks and compiles without a gather.
+    # Compare with every class instead of indexing: this stacks and compiles without a gather.
     chosen = predicted[..., None] == torch.arange(shares.shape[0], device=outputs.device)
     right, chance = (predicted == targets).to(shares.dtype), (chosen * shares).sum(-1)
     if targets.dim() == 1 and not together:
@@ -112,11 +111,11 @@ def class_score(
 
 
 def binary_score(outputs: Tensor, targets: Tensor, shares: Tensor, *, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Right and chance accuracy of outputs that say 1 above a threshold, float [n]; means over several labels.
+    """Right and chance accuracy of outputs that predict 1 above a threshold, float [n]; means over several labels.
 
     Args:
         outputs: One output per sample and label, [n, ...].
-        targets: 0 or 1, as many as outputs.
+        targets: 0 or 1, one per output.
         shares: Share of 0 and of 1 in the training labels, [2] or, for several labels, [2, labels].
         threshold: 0 for logits, 0.5 for probabilities.
     """
@@ -127,7 +126,7 @@ def binary_score(outputs: Tensor, targets: Tensor, shares: Tensor, *, threshold:
 
 
 def metric_score(outputs: Any, targets: Any, shares: Tensor, *, metric: Loss) -> tuple[Tensor, Tensor]:
-    """The user's metric, and the same with the targets of the batch in a random order; NaN for a batch of one."""
+    """The user's metric, and the metric with the batch's targets in random order; NaN for a batch of one."""
     size = count(targets)
     order = stream(size, "shuffled").permutation(size).tolist()
     shuffled = each(lambda part: part[order], targets)
@@ -140,7 +139,7 @@ def _measure_metric(metric: Loss, outputs: Any, targets: Any, shares: Tensor) ->
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    # As functional.cross_entropy, which for a stack is computed in Python, after importing a system for algebra.
+    # Like functional.cross_entropy, which for a stack runs in Python after a slow import of a symbolic algebra package.
     return -functional.log_softmax(outputs, dim=-1).gather(-1, targets.long()[:, None])[:, 0]
 
 
@@ -151,7 +150,7 @@ def _binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _mse(outputs: Tensor, targets: Tensor) -> Tensor:
-    # Written out: functional.mse_loss does not stack where the lanes share their targets.
+    # Written out: functional.mse_loss does not stack if the lanes share their targets.
     squares = (outputs - targets.reshape(outputs.shape)).square()
     return squares.flatten(1).mean(1) if squares.dim() > 1 else squares
 
@@ -178,16 +177,16 @@ _SCALES = (0.1, 1.0, 10.0)
 
 
 def objective_of(loss: Loss, outputs: Any, targets: Parts) -> Objective:
-    """The objective of a callable loss, found by trying it on the outputs for some samples.
+    """Build the objective of a callable loss by testing it on the outputs for some samples.
 
-    What the loss returns for a batch is what is trained; of several numbers it is their mean. Whether the loss of every
-    batch is the mean of its samples' is tried, with the outputs at several scales and batches of several sizes.
-    Integer targets are class labels where the loss falls most along the score of the label; labels that it does not
-    depend on are ignored. Targets of 0 and 1 are labels where the loss separates them by the sign of the output, or at
+    Training minimises the value that the loss returns for a batch, or the mean of several values. A test with outputs
+    at several scales and batches of several sizes shows whether the loss of every batch is the mean of its samples'
+    losses. Integer targets are class labels if the loss falls most along the score of the label; labels without
+    influence are ignored. Targets of 0 and 1 are labels if the loss separates them by the sign of the output, or at
     0.5.
 
     Args:
-        loss: From outputs and targets to the loss of the batch, or one value per sample or element.
+        loss: Maps outputs and targets to the loss of the batch, or to one value per sample or element.
         outputs: The model's outputs for n samples.
         targets: Their targets.
     """
@@ -207,14 +206,14 @@ def objective_of(loss: Loss, outputs: Any, targets: Parts) -> Objective:
 
 
 def with_metric(made: Objective, metric: Loss, outputs: Any, targets: Any) -> Objective:
-    """The objective with a metric of the user's in the place of accuracy, tried on the outputs for some samples."""
+    """The objective with a user's metric in place of accuracy, tested on the outputs for some samples."""
     score = partial(metric_score, metric=metric)
     right, _ = score(outputs, targets, torch.ones(1))
     return replace(made, labels="metric", score=score, score_by_sample=right.dim() > 0)
 
 
 def _fresh_value(loss: Loss, outputs: Any, targets: Any) -> Tensor:
-    """The loss of copies, since a loss may change what it is given in place."""
+    """The loss of copies, since a loss may change its arguments in place."""
     return loss(copy_tensors(outputs), copy_tensors(targets))
 
 
@@ -232,7 +231,7 @@ def _rows(loss: Loss, outputs: Any, targets: Any) -> Tensor:
 
 
 def _losses_one_by_one(loss: Loss, outputs: Any, targets: Any) -> Tensor:
-    """The loss of every sample as a batch of one, [n]."""
+    """The loss of every sample, as a batch of one, [n]."""
 
     def alone(output: Any, target: Any) -> Tensor:
         return _of_batch(loss, each(lambda part: part[None], output), each(lambda part: part[None], target))
@@ -241,7 +240,7 @@ def _losses_one_by_one(loss: Loss, outputs: Any, targets: Any) -> Tensor:
 
 
 def _is_mean_of_samples(loss: Loss, losses: Loss, outputs: Any, targets: Parts) -> bool:
-    """Whether the loss of a batch is the mean of its samples', as far as batches of several sizes and scales show."""
+    """Whether the loss of a batch is the mean of its samples' losses, in batches of several sizes and scales."""
     generator = torch.Generator().manual_seed(0)
     try:
         for scale in _SCALES:
@@ -276,7 +275,7 @@ def _like(part: Tensor, *, scale: float, generator: torch.Generator) -> Tensor:
 
 
 def _with_accuracy(made: Objective, loss: Loss, outputs: Any, targets: Any) -> Objective:
-    """The objective with the accuracy of its labels, if the targets are labels under the loss."""
+    """The objective with the accuracy of its labels, if the loss treats the targets as labels."""
     if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor) and outputs.is_floating_point()):
         return made
     for axis in class_axes(outputs, targets):
@@ -292,7 +291,7 @@ def _with_accuracy(made: Objective, loss: Loss, outputs: Any, targets: Any) -> O
 
 
 def class_axes(outputs: Tensor, targets: Tensor) -> list[int]:
-    """The axes that may hold class scores for these targets: PyTorch's own, 1, before the last."""
+    """The possible axes of class scores for these targets: PyTorch's own, 1, before the last."""
     if targets.is_floating_point() or outputs.dim() != targets.dim() + 1:
         return []
     return [
@@ -303,7 +302,7 @@ def class_axes(outputs: Tensor, targets: Tensor) -> list[int]:
 
 
 def _find_ignored_labels(loss: Loss, outputs: Tensor, targets: Tensor, axis: int) -> tuple[int, ...] | None:
-    """Labels without any influence on the loss; None unless raising the label's score improves it most, elsewhere."""
+    """Labels without influence on the loss; None unless, for all others, raising the label's score reduces it most."""
     noise = 0.01 * torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1), dtype=outputs.dtype)
     slope = _slope(loss, noise, targets)
     if slope is None:
@@ -318,18 +317,18 @@ def _find_ignored_labels(loss: Loss, outputs: Tensor, targets: Tensor, axis: int
 
 
 def _threshold(loss: Loss, outputs: Tensor, targets: Tensor) -> float | None:
-    """The output between those that say 0 and 1, if the targets are these two and the loss separates them there."""
+    """The output between predictions of 0 and 1, if the targets are only these and the loss separates them there."""
     if outputs.numel() != targets.numel() or set(targets.unique().tolist()) != {0, 1}:
         return None
     if targets.dim() > 1 and targets.shape[1] > 1 and bool((targets.sum(1) == 1).all()):
-        return None  # shares of classes, which are judged against each other and not one by one
+        return None  # class shares, which are scored relative to each other
     wanted = torch.where(targets.reshape(outputs.shape) > 0.5, 1.0, -1.0).to(outputs)
 
     def separates(at: float) -> bool:
         slope = _slope(loss, torch.full_like(outputs, at), targets)
         return slope is not None and bool((slope.sign() == -wanted).all())
 
-    # A loss of logits gets smaller the farther they lie on the right side; one of probabilities ends at 0 and 1.
+    # A loss of logits decreases with distance from the threshold; a loss of probabilities ends at 0 and 1.
     far, near = (_value(loss, size * wanted, targets) for size in (6.0, 3.0))
     if separates(0.0) and far <= near:
         return 0.0
@@ -337,7 +336,7 @@ def _threshold(loss: Loss, outputs: Tensor, targets: Tensor) -> float | None:
 
 
 def _value(loss: Loss, outputs: Tensor, targets: Any) -> float:
-    """The loss; NaN where it does not take such outputs."""
+    """The loss; NaN if it rejects the outputs."""
     try:
         return float(_of_batch(partial(_fresh_value, loss), outputs, targets))
     except Exception:
@@ -345,7 +344,7 @@ def _value(loss: Loss, outputs: Tensor, targets: Any) -> float:
 
 
 def _slope(loss: Loss, outputs: Tensor, targets: Any) -> Tensor | None:
-    """Gradient of the loss in the outputs; None where there is none."""
+    """Gradient of the loss in the outputs; None if there is none."""
     point = outputs.detach().clone().requires_grad_()
     try:
         with torch.enable_grad():
@@ -356,7 +355,7 @@ def _slope(loss: Loss, outputs: Tensor, targets: Any) -> Tensor | None:
 
 
 def of_logits(made: Objective) -> Objective:
-    """The objective of outputs that hold logits, from that of the logits; the model's own loss is not of the logits."""
+    """The objective of outputs with logits, from that of the logits; the model's own loss takes the whole outputs."""
     score = partial(_score_of_logits, made.score)
     if made.name == MODEL:
         return replace(made, score=score)

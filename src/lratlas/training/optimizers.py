@@ -1,4 +1,4 @@
-"""Any `torch.optim.Optimizer` as an update rule, for runs that are trained one by one."""
+"""Use any `torch.optim.Optimizer` as an update rule, for runs that train one by one."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -20,17 +20,17 @@ _TRIED_LR = 1e-3
 def optimizer_rule(factory: Factory, weights: Mapping[str, Tensor] | None = None) -> Rule:
     """The update rule of an optimizer factory.
 
-    An optimizer is made anew for every step from the state that the last one left, so that a step stays a function of
-    its arguments and a run can go on from what is stored.
+    Each step creates a new optimizer from the state of the previous step, so that a step is a function of its arguments
+    and a run can resume from stored tensors.
 
     Args:
-        factory: ``(parameters, lr) -> torch.optim.Optimizer``; the class of an optimizer is one. Learning rates that
-            it sets for groups of parameters stay as it sets them.
-        weights: A model's trained parameters (no stack axes), in the order in which the factory is to get them, which
-            is also where the settings that identify a run are read from; None for any model, in the order of names.
+        factory: ``(parameters, lr) -> torch.optim.Optimizer``, for example the class of an optimizer. Learning rates
+            that it sets for groups of parameters are not changed.
+        weights: A model's trained parameters (no stack axes), in the order for the factory; also used to read the
+            settings that identify a run. None for any model, with parameters ordered by name.
 
     Raises:
-        TaskError: The factory fails, does not return an optimizer, or its optimizer cannot be used.
+        TaskError: The factory fails, does not return an optimizer, or its optimizer is not supported.
     """
     tried = {"": torch.zeros(2, 2)} if weights is None else weights
     optimizer = _make_optimizer(factory, [nn.Parameter(value.detach().clone()) for value in tried.values()], _TRIED_LR)
@@ -41,9 +41,9 @@ def optimizer_rule(factory: Factory, weights: Mapping[str, Tensor] | None = None
         optimizer = _make_optimizer(factory, [*parameters.values()], float(lrs[0, 0]))
         _restore(optimizer, parameters, state)
         for key, parameter in parameters.items():
-            if key in gradients:  # others are left alone
+            if key in gradients:  # others stay unchanged
                 parameter.grad = gradients[key][0, 0]
-        with torch.enable_grad():  # some optimizers differentiate, and all expect the mode of a training loop
+        with torch.enable_grad():  # some optimizers differentiate, and all expect grad mode as in a training loop
             optimizer.step()
         new = {key: parameters[key].detach()[None, None] for key in weights}
         return new, _state(optimizer, parameters, name)
@@ -53,14 +53,14 @@ def optimizer_rule(factory: Factory, weights: Mapping[str, Tensor] | None = None
 
 
 def check_optimizer(factory: Factory, weights: Mapping[str, Tensor]) -> None:
-    """Check that a factory's optimizer has every trained parameter of a model, and that it can make a step.
+    """Check that a factory's optimizer has every trained parameter of a model, and that it can take a step.
 
     Args:
         factory: As for `optimizer_rule`.
         weights: The model's trained parameters (no stack axes).
 
     Raises:
-        TaskError: It drops parameters, needs a closure, or keeps what cannot be stored.
+        TaskError: It omits parameters, needs a closure, or has state that cannot be stored.
     """
     name = _name(factory)
     parameters = {key: nn.Parameter(value.detach().clone()) for key, value in weights.items()}
@@ -91,10 +91,10 @@ def check_optimizer(factory: Factory, weights: Mapping[str, Tensor]) -> None:
 
 
 def _check_memory(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], name: str) -> None:
-    """Refuse an optimizer that remembers what its state does not hold: one is made for every step from that state.
+    """Refuse an optimizer with memory outside its state: every step creates a new one from that state.
 
     Raises:
-        TaskError: Its steps change attributes, or a state that belongs to no parameter, or it has hooks on its steps.
+        TaskError: Its steps change attributes or state that belongs to no parameter, or it has hooks on its steps.
     """
     if any(getattr(optimizer, hooks, None) for hooks in _STEP_HOOKS):
         raise TaskError(
@@ -107,7 +107,7 @@ def _check_memory(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], 
                 for parameter in parameters.values():
                     parameter.grad = torch.ones_like(parameter)
                 optimizer.step()
-    except Exception:  # which is reported by the trial of the rule
+    except Exception:  # the trial of the rule reports it
         return
     after, own = _attributes(optimizer), {id(value) for value in parameters.values()}
     changed = [key for key in after if before.get(key) != after[key]]
@@ -125,7 +125,7 @@ _STANDARD = {"state", "param_groups", "defaults", "_zero_grad_profile_name", "_w
 
 
 def _attributes(optimizer: object, depth: int = 0) -> dict[str, str]:
-    """What an optimizer holds besides its state and groups, as text; of optimizers within it the state too."""
+    """The attributes of an optimizer without its state and groups, as text; for inner optimizers with the state."""
     found: dict[str, str] = {}
     for key, value in vars(optimizer).items():
         if depth == 0 and (key in _STANDARD or key.startswith("_optimizer_") or callable(value)):
@@ -148,7 +148,7 @@ def _text(value: object) -> str:
 
 
 def _settings(optimizer: Optimizer) -> dict[str, object]:
-    """What identifies an optimizer: its class, and every plain setting of each of its groups."""
+    """The values that identify an optimizer: its class, and every plain setting of each of its groups."""
     plain = (*_NUMBERS, str, tuple, type(None))
     groups = [
         {key: value for key, value in group.items() if isinstance(value, plain)} | {"params": len(group["params"])}
@@ -182,10 +182,10 @@ def _make_optimizer(factory: Factory, parameters: list[nn.Parameter], lr: float)
 
 
 def _restore(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], state: State) -> None:
-    """Put the stored state, keys ``owner/kind/name``, into a fresh optimizer."""
+    """Load the stored state, keys ``owner/kind/name``, into a new optimizer."""
     for key, value in state.items():
         owner, kind, entry = key.rsplit("/", 2)
-        # A step count on the host stays there, for optimizers expect it there.
+        # A step count on the host stays there, since optimizers expect it there.
         held = (
             value[0, 0].item()
             if kind == "number"
@@ -198,7 +198,7 @@ def _restore(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], state
 
 
 def _state(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], name: str) -> State:
-    """What the optimizer keeps, as tensors with stack axes; what all optimizers are given anew is left out."""
+    """The optimizer's state as tensors with stack axes, without the values that every new optimizer gets."""
     owners: dict[str, Mapping[str, Any]] = {key: optimizer.state[value] for key, value in parameters.items()}
     numbers = (
         {entry: value for entry, value in group.items() if isinstance(value, _NUMBERS)}

@@ -1,4 +1,4 @@
-"""The loop that one would write by hand: a few steps of a task with the user's own model, loss and optimizer."""
+"""A hand-written training loop: a few steps of a task with the user's own model, loss and optimizer."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +22,13 @@ from lratlas.training.rules import Rule, State
 from lratlas.training.sphere import Weights
 
 STEPS = 2
-SEED = 1  # of the weights; what a model has besides them is that of seed 0 in all runs
+SEED = 1  # of the weights; everything else in a model comes from seed 0 in all runs
 LR = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Where a few steps led: the loss of each step, weights and buffers afterwards, and the loss in eval mode."""
+    """The result of a few steps: the loss of each step, final weights and buffers, and the loss in eval mode."""
 
     losses: list[float]
     weights: dict[str, Tensor]
@@ -39,7 +39,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Mini-batches to train on, and with which model, loss and rule."""
+    """Mini-batches to train on, with a model, loss and rule."""
 
     task: Prepared
     model: Callable[[int], nn.Module]
@@ -58,16 +58,16 @@ def plain_trial(
     factory: Callable[..., torch.optim.Optimizer] | None,
     samples: int,
 ) -> tuple[Trial, Outcome]:
-    """The plain loop's result, in float64 where the task's own code takes it, with fewer samples than a step has.
+    """The result of the plain loop, in float64 if the task's code supports it, with fewer samples than a step has.
 
     Args:
         task: The task.
-        loss: The loss as it was given.
-        factory: The optimizer factory, where the rule is one.
-        samples: Samples of a mini-batch, at most; all that a step has where the task takes no fewer.
+        loss: The loss as passed by the user.
+        factory: The optimizer factory, if the rule is one.
+        samples: Maximum samples per mini-batch; a whole step if the task cannot use fewer.
 
     Raises:
-        TaskError: The loop fails in every way.
+        TaskError: The loop fails in every variant.
     """
     failed: Exception | None = None
     for size in dict.fromkeys((min(task.samples_per_step, samples), task.samples_per_step)):
@@ -108,7 +108,7 @@ def _trial(
 
 
 def in_format(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The model with its floating-point tensors in a number format; complex ones, such as of rotations, stay."""
+    """The model with its floating-point tensors in a dtype; complex tensors, such as rotations, stay unchanged."""
     return model.double() if dtype == torch.float64 else model.float()
 
 
@@ -120,7 +120,7 @@ def _augmentation(task: Prepared, size: int) -> dict[str, Tensor]:
 
 
 def _plain_loss(loss: str | Callable[[Any, Any], Tensor], task: Prepared, dtype: torch.dtype) -> Callable[..., Tensor]:
-    """The loss as one would write it in a loop, of what the model returns."""
+    """The loss of the model's return value, as in a hand-written loop."""
     if loss == MODEL:
         return _return_loss
     if not callable(loss):
@@ -153,7 +153,7 @@ _NAMED: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _plain(trial: Trial) -> Outcome:
-    """The steps of an ordinary training loop."""
+    """Run an ordinary training loop."""
     rule, model = trial.task.update, trial.model(SEED).train()
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     others = {name: value for name, value in model.named_parameters() if not value.requires_grad}
@@ -185,7 +185,7 @@ def _plain(trial: Trial) -> Outcome:
             " weights do: make them buffers, which are stored for every run."
         )
     x, y = batches_of(trial, augmented=False)[0]
-    if trial.task.objective.by_batches:  # whose samples are evaluated in a random order
+    if trial.task.objective.by_batches:  # samples are then evaluated in random order
         order = torch.from_numpy(stream(0, "statistics").permutation(len(trial.batches[0])))
         x, y = rows(x, order), rows(y, order)
     with torch.no_grad(), seed_generators(1):
@@ -200,7 +200,7 @@ def _plain(trial: Trial) -> Outcome:
 
 
 def batches_of(trial: Trial, *, augmented: bool = True) -> Sequence[tuple[Parts, Parts]]:
-    """The mini-batches as the model and the loss of a plain loop get them."""
+    """The mini-batches as the model and the loss of a plain loop receive them."""
     task, found = trial.task, list[tuple[Parts, Parts]]()
     for number, at in enumerate(trial.batches):
         x, y = (floats_to(rows(parts, at), trial.dtype) for parts in (trial.x, trial.y))
@@ -214,7 +214,7 @@ def batches_of(trial: Trial, *, augmented: bool = True) -> Sequence[tuple[Parts,
 def _plain_step(
     rule: Rule, factory: Callable[..., torch.optim.Optimizer] | None, trained: dict[str, nn.Parameter]
 ) -> Callable[[], object]:
-    """One update by PyTorch's own optimizer of that name, or by the user's; on a sphere by the formula."""
+    """One update by PyTorch's optimizer of that name or the user's; on a sphere, by the formula."""
     parameters = [*trained.values()]
     if factory is not None:
         return factory(parameters, LR).step
@@ -224,7 +224,7 @@ def _plain_step(
     started = False
 
     def by_rule() -> None:
-        # A rule that PyTorch has no optimizer for: its own function, on this loop's gradients.
+        # A rule without a PyTorch optimizer: its own function, applied to this loop's gradients.
         nonlocal state, started
         weights = {name: value.detach()[None, None].clone() for name, value in trained.items()}
         slopes = {
@@ -243,7 +243,7 @@ def _plain_step(
 
 
 def _checked_update(rule: Rule, returned: Any, weights: Weights) -> tuple[Weights, State]:
-    """What a rule's update returned, which may be a user's own function."""
+    """Check the return value of a rule's update, which may be a user's function."""
     pair: Any = returned if isinstance(returned, tuple) else ()
     if len(pair) != 2 or not all(isinstance(part, Mapping) for part in pair):
         raise TaskError(f"The update of the rule {rule.name} must return two dictionaries, new weights and new state.")
@@ -287,7 +287,7 @@ def _with_slopes(parameters: list[nn.Parameter], at: list[int]) -> tuple[list[Te
     return [*values], [value.grad for value in values if value.grad is not None]
 
 
-# The functions of PyTorch's optimizers: their classes import its compiler, which takes seconds.
+# The functional forms of PyTorch's optimizers: their classes import its compiler, which takes seconds.
 _OPTIMIZERS: Mapping[str, Callable[..., Callable[[], object]]] = {
     "sgd": _sgd_step,
     "adam": partial(_adam_step, decoupled=False),

@@ -1,4 +1,4 @@
-"""A task made ready: data as tensors, loss, rule and classes, checked against each other and a plain PyTorch step."""
+"""Prepare tasks: convert data to tensors, build loss, rule and classes, and compare with a plain PyTorch loop."""
 
 import copy
 import time
@@ -30,11 +30,11 @@ from lratlas.training.rules import Rule, rule_from
 
 DEFAULT_BATCH = 128
 _KNOWN: ContextVar[Conformance | None] = ContextVar("conformance", default=None)
-_TRIED = 128  # samples that the model is tried with, at most
-_PLACED = 64  # samples on which scale invariance is tried
-_LABELS = 32  # different labels among the samples tried, at most
-_PASS = 0.05  # seconds that a pass of a mini-batch should take in the comparison with a plain loop
-_FEWEST, _MOST = 4, 32  # its samples
+_TRIED = 128  # maximum samples for testing the model
+_PLACED = 64  # samples for the scale-invariance check
+_LABELS = 32  # maximum number of different labels among the test samples
+_PASS = 0.05  # target seconds for a pass of a mini-batch in the comparison with a plain loop
+_FEWEST, _MOST = 4, 32  # range of samples in that mini-batch
 _HOST = torch.device("cpu")
 
 
@@ -54,22 +54,22 @@ def prepare(
     augment: Augmentation | None,
     singles: Any,
 ) -> Prepared:
-    """Make a task ready: everything in it becomes what training needs, and is tried before it is trusted.
+    """Prepare a task: convert its parts for training, and test each of them.
 
-    One mini-batch is trained by the program that trains runs and by a plain PyTorch loop with the user's own objects
-    (see `lratlas.training.conformance`). Nothing of the user's is changed, and no global generator.
+    The program that trains runs and a plain PyTorch loop with the user's own objects both train a few mini-batches (see
+    `lratlas.training.conformance`). The user's objects and the global random generators stay unchanged.
 
     The arguments are the fields of `lratlas.Task`.
 
     Raises:
-        TaskError: Something does not fit, or would be trained in another way than a plain loop trains it; the message
-            names it and what is allowed.
+        TaskError: The parts do not match, or would train differently than in a plain loop; the message names the cause
+            and the allowed values.
     """
     whole = loss == MODEL
     pair = pair_of("train", train, whole=whole)
     held, pair = _validation(validation, pair, whole=whole)
     size = _samples_per_step(batch_size, loader_batch_size(train), count(pair[0]))
-    # A search needs none; what stands for it is then never looked at.
+    # A search needs no test set; its placeholder is never read.
     tested = held or pair if test is None else pair_of("test", test, whole=whole)
     single = None if singles is None else pair_of("singles", singles)
     if not callable(loss) and loss not in (*LOSSES, MODEL):
@@ -86,7 +86,7 @@ def prepare(
         tested=test is not None,
         validation=held,
         singles=single,
-        objective=LOSSES["mse"],  # until the model's outputs are known
+        objective=LOSSES["mse"],  # a placeholder until the model's outputs are known
         update=_rule(rule),
         batch_size="full" if full else size,
         samples_per_step=size,
@@ -106,7 +106,7 @@ def prepare(
     made = replace(made, objective=chosen_objective(trained, scored, outputs, y, targets))
     made = replace(made, update=_update(made, rule, first))
     factory: Any = rule if callable(rule) else None
-    own = on_device(loss, "loss", _HOST)  # another copy, for a loss may keep state
+    own = on_device(loss, "loss", _HOST)  # a separate copy, since a loss may have state
     samples = max(_FEWEST, min(_MOST, affordable))
     found = _KNOWN.get() or check_step(made, own, factory, samples=samples)
     return replace(made, conformance=found)
@@ -114,7 +114,7 @@ def prepare(
 
 @contextmanager
 def trust_earlier_check(found: Conformance) -> Generator[None]:
-    """Prepare tasks without training their mini-batches again: another process has compared them, with this result."""
+    """Prepare tasks without a new comparison: another process has compared them, with this result."""
     token = _KNOWN.set(found)
     try:
         yield
@@ -146,7 +146,7 @@ def _rule(rule: Any) -> Rule:
 
 
 def _check_shapes(train: Pair, others: Mapping[str, Pair], singles: Pair | None) -> None:
-    """Check that the samples of all data sets look alike: type and shape of inputs, shape of targets."""
+    """Check that the samples of all data sets match: dtype and shape of inputs, shape of targets."""
     for name, (x, y) in others.items():
         if _look(train[0]) != _look(x):
             raise TaskError(f"train inputs are {_looks(train[0])} each, {name} inputs {_looks(x)}; they must agree.")
@@ -181,7 +181,7 @@ _WRAPPERS = {
 
 
 def _check_model(task: Prepared) -> nn.Module:
-    """The model of seed 0, if the factory makes fresh ones that can be trained."""
+    """The model of seed 0, after checking that the factory creates new, trainable models."""
     if isinstance(task.model, nn.Module) or not callable(task.model):
         raise TaskError(
             f"model must be a function that makes a fresh torch.nn.Module, not {type(task.model).__name__} itself;"
@@ -226,7 +226,7 @@ def _check_model(task: Prepared) -> nn.Module:
 
 
 def _shares_frozen(task: Prepared) -> bool:
-    """Whether two models that the factory makes have the same frozen parameters or buffers."""
+    """Whether two models of the factory share frozen parameters or buffers."""
     if isinstance(task.model, nn.Module) or not callable(task.model):
         return False
     one, other = make_model(task, 0), make_model(task, 0)
@@ -241,7 +241,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _probe_samples(task: Prepared) -> tuple[Parts, Parts]:
-    """Some samples as training shows them to the model, with all labels among them, and their targets."""
+    """Some samples as the model sees them in training, with all labels among them, and their targets."""
     at = telling_rows(task, min(task.samples_per_step, _TRIED))
     x = rows(task.train[0], at)
     try:
@@ -287,13 +287,13 @@ def _same_parts(one: Parts, other: Parts) -> bool:
 
 
 def telling_rows(task: Prepared, size: int) -> Tensor:
-    """Indices of samples from all over the training set, the first of each label among them, ascending."""
+    """Indices of samples from the whole training set, with the first sample of each label, ascending."""
     y, samples = task.train[1], task.samples
     first = torch.zeros(0, dtype=torch.long)
     if isinstance(y, Tensor) and y.numel() == samples:
         labels, places = np.unique(y.flatten().numpy(), return_index=True)
         first = torch.from_numpy(places[:_LABELS].copy()) if len(labels) <= _LABELS else first
-    elif isinstance(y, Tensor):  # what is not an ordinary label, such as an ignore_index, is the least or the largest
+    elif isinstance(y, Tensor):  # unusual labels, such as an ignore_index, are the smallest or the largest
         numbers = y.reshape(samples, -1).float()
         first = torch.stack([numbers.min(1).values.argmin(), numbers.max(1).values.argmax()]).unique()
     even = torch.linspace(0, samples - 1, min(size, samples)).round().long().unique()
@@ -307,7 +307,7 @@ def _outputs(model: nn.Module, x: Parts, *, whole: bool) -> Any:
     Args:
         model: The model; its buffers change.
         x: Inputs as the model gets them.
-        whole: Whether there must be one tensor with a row per sample.
+        whole: Whether the outputs must be one tensor with a row per sample.
     """
     try:
         with seed_generators(0), torch.no_grad():
@@ -327,7 +327,7 @@ def _outputs(model: nn.Module, x: Parts, *, whole: bool) -> Any:
 
 
 def _update(task: Prepared, given: Any, model: nn.Module) -> Rule:
-    """The rule, which knows the model where its parameters matter to it."""
+    """Build the rule, with the model's parameters if the rule depends on them."""
     if task.update.radius is not None:
         return place_rule(task.update, model, task.inputs(rows(task.train[0], slice(_PLACED))))
     if not callable(given):

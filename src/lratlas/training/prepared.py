@@ -1,4 +1,4 @@
-"""A task ready for training: tensors, loss, rule, and its model for any seed."""
+"""A task prepared for training: tensors, loss, rule, and its model for any seed."""
 
 import copy
 import math
@@ -25,14 +25,14 @@ _CHANCE = 1024  # samples for the loss of the untrained model
 
 @dataclass(frozen=True, kw_only=True)
 class Conformance:
-    """What the comparison of a task with a plain PyTorch loop has shown.
+    """The result of comparing a task with a plain PyTorch loop.
 
     Attributes:
         draws: Whether the model draws random numbers in training, as dropout does.
-        exact: Whether the comparison was made in float64; in float32 where the model takes no other.
-        unused: Parameters that no gradient reaches; like a plain optimizer, training leaves them as they are.
-        unstackable: Why runs cannot be trained as one program; empty where they can.
-        channels_last: Whether images and filters of a single run may lie in memory with the channels last.
+        exact: Whether the comparison used float64, or else float32 because the model supports no other dtype.
+        unused: Parameters that no gradient reaches; like a plain optimizer, training does not change them.
+        unstackable: Why runs cannot train as one program; empty if they can.
+        channels_last: Whether images and filters of a single run can use the channels-last format.
     """
 
     draws: bool = False
@@ -44,25 +44,25 @@ class Conformance:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Prepared:
-    """A task made ready for training. Made by `prepare`; nothing in it shares what the user may change but the data.
+    """A task prepared for training by `prepare`; it shares only the data with the user's objects.
 
     Attributes:
         name: For titles.
-        model: Called without arguments, makes a fresh module (see `make_model`).
-        train: Inputs and targets on the host, floating-point numbers in PyTorch's default format.
-        test: The same for the test set.
-        validation: The same for the validation set, if there is one; not part of ``train``.
+        model: Factory of new modules, called without arguments (see `make_model`).
+        train: Inputs and targets on the host, floating-point numbers in PyTorch's default dtype.
+        test: Inputs and targets of the test set, in the same form.
+        validation: Inputs and targets of the validation set, if there is one; not part of ``train``.
         singles: Single-feature test sets, inputs [features, n, ...] and targets [features, n].
-        objective: The loss, and what counts as a right prediction.
+        objective: The loss, and the score of predictions.
         update: The update rule.
-        batch_size: As it was given.
-        samples_per_step: The same as a number.
-        full_batch: Whether every step takes all samples, in their own order.
-        transform: As it was given.
-        augment: As it was given.
-        conformance: What the comparison with a plain PyTorch step has shown.
-        copied: Whether models are copied when they are made, since their frozen parts are the same objects.
-        tested: Whether a test set was given; otherwise another set stands in its place.
+        batch_size: The batch size as passed by the user.
+        samples_per_step: The batch size as a number.
+        full_batch: Whether every step uses all samples, in their original order.
+        transform: The transform as passed by the user.
+        augment: The augmentation as passed by the user.
+        conformance: The result of comparing the task with a plain PyTorch loop.
+        copied: Whether new models are copied, since their frozen parts are shared objects.
+        tested: Whether a test set was passed; otherwise another set is its placeholder.
     """
 
     name: str
@@ -97,11 +97,11 @@ class Prepared:
 
     @property
     def classes(self) -> int:
-        """Number of classes, 0 where the targets are not labels."""
+        """Number of classes; 0 if the targets are not labels."""
         return self.objective.classes
 
     def inputs(self, x: Parts) -> Parts:
-        """What the model sees of inputs [n, ...] in evaluation: transformed, in the default number format, a copy."""
+        """The model's inputs in evaluation from inputs [n, ...]: transformed, in the default dtype, as a copy."""
         fresh = each(torch.clone, x)  # a transform or a model may change its inputs in place
         return floats_to(self.transform(fresh) if self.transform else fresh, torch.get_default_dtype())
 
@@ -120,7 +120,7 @@ class Prepared:
 
     @cached_property
     def chance_loss(self) -> float:
-        """Training loss of the best constant prediction; of the untrained model where the loss is a function."""
+        """Training loss of the best constant prediction, or of the untrained model if the loss is a function."""
         x, y = self.train
         if not self.objective.named or not isinstance(y, Tensor):
             return self._untrained_loss(x, y)
@@ -143,12 +143,12 @@ class Prepared:
 
 
 def make_model(task: Prepared, seed: int) -> nn.Module:
-    """The task's model with the initial weights of ``seed``; leaves all global generators as they were.
+    """The task's model with the initial weights of ``seed``; the global random generators stay unchanged.
 
-    Parameters that no gradient reaches are set to ``requires_grad=False``, for a plain optimizer leaves them alone.
+    Parameters that no gradient reaches get ``requires_grad=False``, since a plain optimizer does not change them.
 
     Raises:
-        TaskError: The factory fails or returns something else.
+        TaskError: The factory fails or does not return a module.
     """
     with seed_generators(torch_seed(seed, "weights")):
         try:
@@ -161,12 +161,12 @@ def make_model(task: Prepared, seed: int) -> nn.Module:
             _materialize(model, task)
     for module in model.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            module.sparse = False  # the same gradient, of a kind that can be stacked
+            module.sparse = False  # an equal gradient, in a dense form that can be stacked
     tensors = (*model.parameters(), *model.buffers())
     if any(value.is_meta for value in tensors):
         raise TaskError("The model has tensors without data, on the device meta; give them their weights in model().")
     if task.copied:
-        model = copy.deepcopy(model)  # parts that are not trained are shared by all models, and by the user
+        model = copy.deepcopy(model)  # all models and the user share the parts that are not trained
     if any(value.device.type != "cpu" for value in tensors):
         model = model.cpu()
     for name, value in model.named_parameters():
@@ -176,7 +176,7 @@ def make_model(task: Prepared, seed: int) -> nn.Module:
 
 
 def _materialize(model: nn.Module, task: Prepared) -> None:
-    """Give lazy layers their shapes and weights, by a pass that changes nothing else."""
+    """Initialise lazy layers with a pass that changes nothing else."""
     training = model.training
     try:
         with torch.no_grad():
@@ -187,10 +187,10 @@ def _materialize(model: nn.Module, task: Prepared) -> None:
 
 
 def task_on(task: Prepared, device: torch.device, dtype: torch.dtype | None = None) -> Prepared:
-    """The task with its loss, metric and transform on a device, and loss and metric in a number format.
+    """The task with its loss, metric and transform on a device, and loss and metric in a dtype.
 
     Raises:
-        TaskError: One of them holds a tensor elsewhere that cannot be moved.
+        TaskError: One of them uses a tensor on another device that cannot be moved.
     """
     made = task.objective
     return replace(
@@ -206,7 +206,7 @@ def task_on(task: Prepared, device: torch.device, dtype: torch.dtype | None = No
 
 
 def split_validation(train: Pair, share: float) -> tuple[Pair, Pair]:
-    """A validation set, a random share of the training set, and what is left; always the same for the same size.
+    """Split off a random share of the training set for validation; the split only depends on the size.
 
     Raises:
         TaskError: The share leaves no samples on one side.
@@ -221,5 +221,5 @@ def split_validation(train: Pair, share: float) -> tuple[Pair, Pair]:
 
 
 def pair_rows(pair: Pair, at: Tensor) -> Pair:
-    """Some samples of a pair."""
+    """Select samples of a pair."""
     return rows(pair[0], at), rows(pair[1], at)

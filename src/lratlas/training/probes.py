@@ -1,4 +1,4 @@
-"""What a loss or a metric is tried with: outputs of the model's shape, and targets with every label."""
+"""Test inputs for losses and metrics: outputs of the model's shape, and targets with every label."""
 
 import copy
 import math
@@ -15,15 +15,15 @@ from lratlas.training.objective import class_axes
 from lratlas.training.prepared import Prepared
 
 TARGET_ROWS = 64
-"""Targets of a batch that a loss is tried with, at most."""
-_TARGET_NUMBERS = 2**18  # outputs of such a batch, about
-_TARGET_VALUES = 4096  # different values of integer targets, at most
-_LABEL_NUMBERS = 2**21  # outputs of all batches with such values, about
-_SEARCHED = 2**21  # integer targets of a data set that are searched for different values, about
+"""Maximum number of targets in a test batch."""
+_TARGET_NUMBERS = 2**18  # approximate number of outputs in a test batch
+_TARGET_VALUES = 4096  # maximum number of different values of integer targets
+_LABEL_NUMBERS = 2**21  # approximate number of outputs in all test batches with these values
+_SEARCHED = 2**21  # approximate number of integer targets searched for different values
 
 
 def noise_like(part: Tensor, *, draws: torch.Generator) -> Tensor:
-    """Noise in the place of a floating-point tensor, drawn in float64; another tensor as it is."""
+    """Noise in the shape of a floating-point tensor, drawn in float64; other tensors are returned unchanged."""
     if not part.is_floating_point():
         return part
     return torch.randn(part.shape, generator=draws, dtype=torch.float64).to(part)
@@ -43,7 +43,7 @@ class Outputs:
 
     @property
     def rows(self) -> int:
-        """Rows of a batch of moderate size; those of the outputs where not every tensor has a row per sample."""
+        """Number of rows of a moderate batch; the original number unless every tensor has a row per sample."""
         found = tensors_of(self.like)
         if any(part.dim() and len(part) != self.count for part in found):
             return self.count
@@ -51,11 +51,11 @@ class Outputs:
 
     @property
     def each_row(self) -> int:
-        """Numbers for a sample."""
+        """Numbers per sample."""
         return max([1, *(part.numel() // self.count for part in tensors_of(self.like))])
 
     def draw(self, count: int, dtype: torch.dtype, *, scale: float = 1.0, squash: bool = False) -> Any:
-        """Outputs for ``count`` samples that are noise; squashed to lie between 0 and 1, as probabilities do."""
+        """Random outputs for ``count`` samples; if squashed, between 0 and 1 like probabilities."""
         draws = torch.Generator().manual_seed(0)
 
         def try_leaf(leaf: Tensor) -> Tensor:
@@ -69,12 +69,12 @@ class Outputs:
 
 
 def tensors_of(outputs: Any) -> list[Tensor]:
-    """The tensors of outputs: of a structure, or those that a plain object holds."""
+    """The tensors of outputs: those in a structure, or the attributes of a plain object."""
     return leaves(outputs) or leaves(list(getattr(outputs, "__dict__", {}).values()))
 
 
 def _rebuild(outputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """The same outputs with ``function`` applied to every tensor."""
+    """The outputs with ``function`` applied to every tensor."""
 
     def change_leaf(leaf: Any) -> Any:
         return function(leaf) if isinstance(leaf, Tensor) else leaf
@@ -88,7 +88,7 @@ def _rebuild(outputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 
 def targets_for(task: Prepared, outputs: Outputs) -> Iterator[Parts]:
-    """Batches of targets from all over the training set, and with every label there is or can be."""
+    """Batches of targets from the whole training set, and with every existing or possible label."""
     y, size = task.train[1], outputs.rows
     yield rows(y, telling_targets(y, size))
     if not isinstance(y, Tensor):
@@ -109,17 +109,17 @@ def _is_integer(part: Tensor) -> bool:
 
 
 def _some(part: Tensor) -> Tensor:
-    """Rows from all over a tensor that hold no more than `_SEARCHED` numbers."""
+    """Evenly spaced rows of a tensor with at most `_SEARCHED` numbers."""
     return _even(len(part), max(1, _SEARCHED // max(1, part[0].numel())))
 
 
 def _even(count: int, most: int) -> Tensor:
-    """Indices from all over a range."""
+    """Evenly spaced indices of a range."""
     return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().long()
 
 
 def _all_values(task: Prepared, outputs: Any, most: int) -> Tensor:
-    """All classes and all other values, such as an ``ignore_index``; ``most`` of them where there are more."""
+    """All classes and all other values, such as an ``ignore_index``; at most ``most`` of them."""
     y, logits = task.train[1], logits_of(outputs)
     classes = task.classes if task.objective.labels == "classes" else 0
     if not classes and isinstance(logits, Tensor) and logits.dim():
@@ -133,14 +133,14 @@ def _all_values(task: Prepared, outputs: Any, most: int) -> Tensor:
 
 
 def _spread(values: Tensor, shape: tuple[int, ...], dtype: torch.dtype, draws: torch.Generator) -> Iterator[Tensor]:
-    """Batches of targets that hold every value, in random places."""
+    """Batches of targets with every value, in random positions."""
     room = math.prod(shape)
     for part in values[torch.randperm(len(values), generator=draws)].split(room):
         yield part[torch.randperm(room, generator=draws) % len(part)].reshape(shape).to(dtype)
 
 
 def telling_targets(y: Parts, size: int) -> Tensor:
-    """Rows of targets: from all over, and the first rows of different integers."""
+    """Rows of targets: evenly spaced rows, and the first rows of different integers."""
     first = list[Tensor]()
     for part in leaves(y):
         if _is_integer(part):

@@ -1,8 +1,8 @@
-"""The compiled step: one SGD step of a whole stack of runs, and the evaluation of a stack, as functions.
+"""The compiled step: one SGD step of a stack of runs, and the evaluation of a stack, as functions.
 
-A stack holds runs on two leading axes, [seeds, lanes]: all lanes of a seed share the mini-batch and the frozen
-parameters, so neither is copied per run. The strategy `single` is a stack of one run without `vmap`, images
-channels-last: vectorised convolutions are slow.
+A stack has runs on two leading axes, [seeds, lanes]: all lanes of a seed share the mini-batch and the frozen
+parameters, so neither is copied per run. The strategy `single` is a stack of one run without `vmap` and with images in
+channels-last format: vectorised convolutions are slow.
 """
 
 import copy
@@ -27,18 +27,18 @@ from lratlas.training.sphere import Weights, expand, norm
 SUMS = 4  # loss, accuracy, chance accuracy, gradient norm
 Strategy = Literal["stack", "single"]
 Found = tuple[Tensor, tuple[Tensor, Tensor, Weights]]  # the loss; accuracy, chance accuracy, new buffers
-_ALLOWING = list[None]()  # blocks under way, since PyTorch does not say what is set
-# Samples evaluated at once: activations of a whole stack then stay near the cache.
+_ALLOWING = list[None]()  # active blocks, since PyTorch does not expose the setting
+# Samples evaluated at once: the activations of a whole stack then stay close to the cache.
 _CHUNKS: Mapping[Strategy, int] = {"stack": 64, "single": 128}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What all lanes of a seed share in one step.
+    """The data that all lanes of a seed share in one step.
 
     Attributes:
         x: Inputs, [seeds, batch, ...], or a tuple or dictionary of such tensors.
-        y: Targets, likewise.
+        y: Targets, in the same form.
         shares: Share of each class in the training labels, [seeds, C].
         frozen: Parameters that are not trained, each [seeds, *parameter].
     """
@@ -51,21 +51,21 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """The functions a stack is trained and measured with.
+    """The functions that train and measure a stack.
 
     Attributes:
         step: ``(weights, buffers, state, alive, sums, lrs, batch) -> the first five, one step on``. ``alive``
-            [seeds, lanes] turns false for good once a run's loss or gradient is not finite, and its weights then
-            stay as they were. ``sums`` [SUMS, seeds, lanes] adds up what the trace reports.
-        evaluate: ``(weights, buffers, batch, counted) -> [3, seeds, lanes]``: sums over the samples counted
-            (weights 0 or 1, [batch]) of loss, accuracy and chance accuracy, the model in eval mode.
-        moments: ``(weights, buffers, batch) -> buffers``: a pass in train mode that leaves each batch norm's moments
-            of this batch in its buffers (see `lratlas.training.batch_norm`).
+            [seeds, lanes] becomes false permanently once a run's loss or gradient is not finite; its weights then stay
+            unchanged. ``sums`` [SUMS, seeds, lanes] accumulates the values of the trace.
+        evaluate: ``(weights, buffers, batch, counted) -> [3, seeds, lanes]``: sums of loss, accuracy and chance
+            accuracy over the counted samples (weights 0 or 1, [batch]), with the model in eval mode.
+        moments: ``(weights, buffers, batch) -> buffers``: a pass in train mode that stores each batch norm's moments of
+            this batch in its buffers (see `lratlas.training.batch_norm`).
         rule: The update rule.
-        norms: Names of the model's batch norms that keep running statistics.
+        norms: Names of the model's batch norms that have running statistics.
         chunk: Samples to evaluate at once.
-        by_batches: Whether a data set is evaluated by batches, for its loss or score is no mean over samples.
-        compiled: Whether the functions are compiled ones.
+        by_batches: Whether data sets are evaluated by batches because the loss or score is not a mean over samples.
+        compiled: Whether the functions are compiled.
     """
 
     step: Callable[..., tuple[Weights, Weights, State, Tensor, Tensor]]
@@ -90,18 +90,18 @@ def build(
     draws: bool = False,
     channels_last: bool = True,
 ) -> Program:
-    """The program for a model's structure; the model's own weights play no part.
+    """Build the program for a model's structure; the model's own weights do not matter.
 
     Args:
-        model: Any module; its parameters with ``requires_grad`` are the trained ones.
-        objective: Loss and labels.
+        model: Any module; it trains its parameters with ``requires_grad``.
+        objective: The loss and its labels.
         rule: Update rule.
         compiled: Whether to compile (needs a C++ compiler; see `lratlas.training.compiling`).
         strategy: ``stack`` for any number of runs, ``single`` for stacks of one run.
-        mixed_precision: Whether the model runs under bfloat16 autocast; weights, updates and losses stay as they are.
-        batch_size: Samples in a batch where a data set is evaluated by batches.
-        draws: Whether the model draws random numbers in training, so that compiled steps differ from eager ones.
-        channels_last: Whether a single run's images and filters lie in memory with the channels last, which is faster.
+        mixed_precision: Whether the model runs under bfloat16 autocast; weights, updates and losses keep their dtype.
+        batch_size: Samples per batch when data sets are evaluated by batches.
+        draws: Whether the model draws random numbers in training, so that compiled steps differ from eager steps.
+        channels_last: Whether a single run's images and filters use the channels-last format, which is faster.
     """
     training, evaluating = _template(model).train(), _template(model).eval()
     measuring = with_moments(training)
@@ -114,7 +114,7 @@ def build(
         return tree_map(_widen, outputs) if mixed_precision else outputs
 
     def loss(weights: Weights, buffers: Weights, frozen: Weights, x: Parts, y: Parts, shares: Tensor):
-        # What the model puts in the place of a buffer is put into this dictionary.
+        # If the model replaces a buffer, the new value goes into this dictionary.
         tensors = {**weights, **buffers, **frozen}
         outputs = outputs_of(training, tensors, x)
         value = objective.batch(outputs, y)
@@ -131,7 +131,7 @@ def build(
         outputs_of(measuring, {**weights, **buffers, **frozen}, x)
         return buffers
 
-    whole = strategy == "stack" and rule.stacks  # the step is one program; otherwise its parts are
+    whole = strategy == "stack" and rule.stacks  # the step is one program; otherwise only its parts are compiled
 
     compilation = Compilation()
 
@@ -154,7 +154,7 @@ def build(
         return Guarded(fast, slow, None if draws else _of_gradients, compilation) if compiled else slow
 
     def gradients_of(weights: Weights, buffers: Weights, batch: Batch) -> tuple[Weights, Found]:
-        # A copy, because batch norm writes into the buffers it is given.
+        # A copy, because batch norm writes to the buffers it gets.
         statistics = {name: value.clone() for name, value in buffers.items()}
         return differentiate(weights, statistics, batch.frozen, batch.x, batch.y, batch.shares)
 
@@ -196,7 +196,7 @@ def build(
         return conclude(weights, buffers, state, alive, sums, lrs, gradients, found)
 
     differentiate = make_gradients()
-    # What an optimizer does cannot be compiled.
+    # Steps of a torch optimizer cannot be compiled.
     conclude = make_fast(finish, _of_step) if rule.stacks and not whole else finish
 
     lifted = [(_stack_function if strategy == "stack" else single)(function) for function in (scores, measure_buffers)]
@@ -224,7 +224,7 @@ def build(
 def _update_weights(
     rule: Rule, weights: Weights, gradients: Weights, state: State, lrs: Tensor
 ) -> tuple[Weights, State]:
-    """The rule's update; weights that no gradient reaches in this step are left alone, as PyTorch's optimizers do."""
+    """Apply the rule; weights without a gradient in this step stay unchanged, as in PyTorch's optimizers."""
     if len(gradients) == len(weights) or not rule.stacks:
         return rule.update(weights, gradients, state, lrs)
     if rule.radius is not None:  # the vector on the sphere moves as a whole
@@ -237,9 +237,9 @@ def _update_weights(
 
 
 def _of_step(result: Any) -> list[Tensor]:
-    """What of a step is compared: the sums of loss and gradient norm, and buffers.
+    """The compared parts of a step: the sums of loss and gradient norm, and buffers.
 
-    Not the weights: a rule such as Adam's makes large steps of gradients that are nothing but rounding.
+    Weights are excluded: rules like Adam make large steps from gradients that are only rounding errors.
     """
     _, buffers, _, _, sums = result
     return [*buffers.values(), sums[0], sums[3]]
@@ -255,10 +255,10 @@ def _of_evaluation(result: Tensor) -> list[Tensor]:
 
 
 def _sum_counted(part: Tensor, counted: Tensor) -> Tensor:
-    """The sum over the samples counted, [seeds, lanes], of one number per sample, or of one for the whole batch."""
+    """The sum over the counted samples, [seeds, lanes], of one number per sample or one for the whole batch."""
     if part.dim() < 3:
         return part * counted.sum()
-    # A sample left out may hold NaN, so it is replaced, not multiplied.
+    # An uncounted sample may be NaN, so replace it rather than multiply.
     return torch.where(counted > 0, part, 0).sum(-1)
 
 
@@ -272,8 +272,8 @@ def _template(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def allow_slow_batching() -> Generator[None]:
-    """PyTorch does not warn of operations that are slow in a stack: whether a stack is faster is measured."""
-    # Python's own filters would forget what was shown before.
+    """Disable PyTorch's warning about slow operations in a stack: the speed of stacks is measured anyway."""
+    # Python's warning filters would forget which warnings were shown before.
     warn = cast("Any", torch)._C._functorch._set_vmap_fallback_warning_enabled
     _ALLOWING.append(None)
     warn(False)
@@ -290,12 +290,12 @@ def _stack_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _differentiate(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """As `torch.func.grad_and_value` with auxiliary results, but by autograd, for one run or a stack of them.
+    """Like `torch.func.grad_and_value` with auxiliary results, but with autograd, for one run or a stack.
 
-    Weights that no gradient reaches have none.
+    Weights that no gradient reaches are omitted.
 
-    No run's loss depends on the weights of another, so the gradient of the sum of all is that of each. The backward
-    pass of a compiled loss is faster this way, and eager code does not need the compiler's modules.
+    No run's loss depends on the weights of another run, so the gradient of the sum is the gradient of each run. This
+    makes the backward pass of a compiled loss faster, and eager code does not need to import the compiler.
     """
 
     def gradients(weights: Weights, *others: Any) -> tuple[Weights, Found]:
@@ -312,7 +312,7 @@ def _differentiate(loss: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _alone(function: Callable[..., Any], *, layout: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
-    """The function for a stack of one run: axes are taken off and put back instead of mapped over."""
+    """The function for a stack of one run: removes and restores the stack axes instead of mapping over them."""
 
     def alone(weights: Weights, buffers: Weights, frozen: Weights, x: Parts, y: Parts, shares: Tensor) -> Any:
         own = {name: layout(value[0, 0]) for name, value in weights.items()}

@@ -1,4 +1,4 @@
-"""What a run records while it trains: traces, and when every sample is fitted."""
+"""Records of a training run: traces, and the first epoch that fits every sample."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,11 +12,11 @@ from lratlas.training.state import join_lanes, lanes_of
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """When the runs of a stack first fitted all samples, [seeds, lanes].
+    """The first epoch that fits all samples, for the runs of a stack, [seeds, lanes].
 
     Attributes:
-        epochs: Epochs done by then, int64; 0 for runs that did not.
-        test_accuracy: Test accuracy at the end of that epoch, float64; NaN for runs that did not.
+        epochs: Number of completed epochs at that time, int64; 0 for runs that never fit all samples.
+        test_accuracy: Test accuracy at the end of that epoch, float64; NaN for runs that never fit all samples.
     """
 
     epochs: Tensor
@@ -25,18 +25,18 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstFit:
-    """What was seen of a stack's steps, in search of the first epoch without an error.
+    """The state of the search for a stack's first epoch without an error.
 
-    A sample counts with the prediction made when its batch was taken, so watching costs nothing but one evaluation of
-    the test set for each epoch in which a run first fits all. Samples that an epoch leaves out do not count.
+    Each sample counts with the prediction made when its batch was used, so the only cost is one evaluation of the test
+    set for each epoch in which a run first fits all samples. Samples that an epoch drops do not count.
 
     Attributes:
-        epoch: Steps of an epoch.
+        epoch: Steps per epoch.
         batch_size: Samples per step.
-        found: What was found so far.
-        hits: Sum over the steps of the epoch under way of the share of their batch that was classified correctly,
-            float64 [seeds, lanes].
-        steps: How many steps that is.
+        found: The results so far.
+        hits: Sum of the batches' shares of correct predictions over the steps of the current epoch, float64
+            [seeds, lanes].
+        steps: Number of these steps.
     """
 
     epoch: int
@@ -46,18 +46,18 @@ class FirstFit:
     steps: int = 0
 
     def extend(self, hits: Tensor, *, steps: int, step: int, test_accuracy: Callable[[], Tensor]) -> "FirstFit":
-        """What was seen with some more steps.
+        """The state after more steps.
 
         Args:
-            hits: Sum over these steps of the share of their batch that was classified correctly, [seeds, lanes].
-            steps: Their number.
-            step: Steps done in all.
-            test_accuracy: Called at the end of an epoch in which a run first fitted all samples, [seeds, lanes].
+            hits: Sum of the batches' shares of correct predictions over these steps, [seeds, lanes].
+            steps: Number of these steps.
+            step: Total number of completed steps.
+            test_accuracy: Called at the end of an epoch in which a run first fits all samples, [seeds, lanes].
         """
         steps, hits = self.steps + steps, self.hits + hits.double().cpu()
         if step % self.epoch:
             return replace(self, steps=steps, hits=hits)
-        # Half a sample of slack, for shares are rounded; an epoch that was seen in part does not count.
+        # Half a sample of tolerance for rounded shares; a partly recorded epoch does not count.
         fitted = (hits > self.epoch - 0.5 / self.batch_size) & (steps == self.epoch)
         new, found = fitted & (self.found.epochs == 0), self.found
         if new.any():
@@ -70,9 +70,9 @@ class FirstFit:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One trace row of a whole stack; tensors are float64 [seeds, lanes].
+    """One trace row of a stack; tensors are float64 [seeds, lanes].
 
-    Training columns are means over the mini-batches since the last row, test columns are of the whole test set.
+    Training columns are means over the mini-batches since the previous row; test columns cover the whole test set.
     """
 
     step: int
@@ -91,7 +91,7 @@ COLUMNS = tuple(field.name for field in fields(Row) if field.name != "step")
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentState:
-    """What is under way in a training that was left between two of its stops, which are the ends of rows and epochs.
+    """The partial results of training that stopped between two stops, which are the ends of rows and epochs.
 
     Attributes:
         rows: Trace rows so far.
@@ -99,7 +99,7 @@ class SegmentState:
         sums: Sums over the steps since the last stop, [sums, seeds, lanes].
         row: Step of the last row.
         stop: Step of the last stop.
-        fits: What was seen for the first epoch without an error, up to the last stop; None where it is not looked for.
+        fits: State of the search for the first epoch without an error at the last stop; None without a search.
     """
 
     rows: Sequence[Row]
@@ -111,11 +111,11 @@ class SegmentState:
 
 
 def pack(segment: SegmentState) -> tuple[Weights, Tensor]:
-    """The same as tensors.
+    """Convert a segment state to tensors.
 
     Returns:
-        Tensors [seeds, lanes, *] by name, and whole numbers, int64 [count]: how many of them are not steps of rows, the
-        steps of the last row and the last stop, what `FirstFit` counts, and the steps of the rows.
+        Tensors [seeds, lanes, *] by name, and whole numbers, int64 [count]: how many of them are not steps of rows,
+        the steps of the last row and the last stop, the counts of `FirstFit`, and the steps of the rows.
     """
     rows, fits = segment.rows, segment.fits
     shape = segment.sums.shape[1:]
@@ -157,17 +157,17 @@ def unpack(tensors: Weights, numbers: Tensor) -> SegmentState:
 
 
 def part_of(segment: SegmentState, lanes: slice) -> SegmentState:
-    """What is under way in some lanes of the stack."""
+    """The partial results of some lanes of the stack."""
     tensors, numbers = pack(segment)
     return unpack(lanes_of(tensors, lanes), numbers)
 
 
 def empty_first_fit(shape: Sequence[int], *, epoch: int, batch_size: int) -> FirstFit:
-    """Before the first step.
+    """The state before the first step.
 
     Args:
         shape: Seeds and lanes.
-        epoch: Steps of an epoch.
+        epoch: Steps per epoch.
         batch_size: Samples per step.
     """
     found = Fitted(
@@ -178,7 +178,7 @@ def empty_first_fit(shape: Sequence[int], *, epoch: int, batch_size: int) -> Fir
 
 
 def join_fitted(parts: Sequence[Fitted]) -> Fitted:
-    """The result for a stack from those for consecutive parts of its lanes."""
+    """Join the results of consecutive parts of a stack's lanes."""
     return Fitted(
         epochs=join_lanes([part.epochs for part in parts]),
         test_accuracy=join_lanes([part.test_accuracy for part in parts]),

@@ -25,13 +25,13 @@ class Rule:
     """How a step changes the weights.
 
     Attributes:
-        name: ``sgd``, ``adam``, ``adamw``, ``sphere_sgd``, ``sphere_rsgd``, or that of an optimizer factory.
-        settings: What the rule was made with, plain values; part of a run's identity.
+        name: ``sgd``, ``adam``, ``adamw``, ``sphere_sgd``, ``sphere_rsgd``, or the name of an optimizer factory.
+        settings: The settings of the rule, as plain values; part of a run's identity.
         start: The state for given weights, before the first step.
         update: ``(weights, gradients, state, lrs) -> (weights, state)``.
-        radius: Norm of the sphere the trained vector lives on; None for rules that are not on a sphere.
-        free: Names of trained parameters that are not on the sphere, for they are not scale-invariant.
-        stacks: Whether the update acts on whole stacks and can be compiled; if not, runs are trained one by one.
+        radius: Norm of the sphere that the trained vector is on; None for rules without a sphere.
+        free: Names of trained parameters that are not on the sphere because they are not scale-invariant.
+        stacks: Whether the update acts on whole stacks and can be compiled; if not, runs train one by one.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Rule:
     stacks: bool = True
 
     def vector(self, weights: Mapping[str, Tensor]) -> Weights:
-        """The weights whose norm and direction are measured: those on the sphere, or all where there is none."""
+        """The weights whose norm and direction are measured: those on the sphere, or all if there is no sphere."""
         return {name: value for name, value in weights.items() if name not in self.free}
 
     def constrain(self, weights: Mapping[str, Tensor]) -> Weights:
-        """The weights put back on the sphere, those that are not on it and other rules' left as they are."""
+        """Project the weights to the sphere; other weights, and those of other rules, stay unchanged."""
         on_sphere = {} if self.radius is None else project(self.vector(weights), self.radius)
         return {**weights, **on_sphere}
 
@@ -64,7 +64,7 @@ def sgd(*, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 
         raise TaskError("Rule sgd: nesterov needs a momentum above 0.")
 
     def start(weights: Weights) -> State:
-        # A zero buffer times the momentum plus the first gradient is that gradient: no special first step.
+        # Momentum times a zero buffer plus the first gradient is that gradient: no special first step is needed.
         return {f"momentum/{name}": torch.zeros_like(value) for name, value in weights.items()} if momentum else {}
 
     def update(weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
@@ -109,7 +109,7 @@ def _adam(kind: str, betas: tuple[float, float], eps: float, weight_decay: float
     _in_range(kind, "weight_decay", weight_decay, 0)
 
     def start(weights: Weights) -> State:
-        # Float64 whatever the weights' type: the bias corrections are powers of a number near 1.
+        # Float64 for any weight dtype: the bias corrections are powers of a number close to 1.
         device = next(iter(weights.values())).device
         state: State = {"count": torch.zeros((), dtype=torch.float64, device=device)}
         for name, value in weights.items():
@@ -144,14 +144,14 @@ def _adam(kind: str, betas: tuple[float, float], eps: float, weight_decay: float
 def sphere_sgd(*, radius: float = 1.0, other_lr: float | None = None, free: Sequence[str] = ()) -> Rule:
     """Projected SGD: a plain step, then the trained vector is rescaled to norm ``radius``.
 
-    Learning rates are effective ones: the step taken is ``ELR * radius**2`` times the gradient, so that the radius
-    changes the numerics only (paper, controlled setting).
+    Learning rates are effective LRs: the step is ``ELR * radius**2`` times the gradient, so that the radius only
+    changes the numerics (paper, controlled setting).
 
     Args:
         radius: Norm of the trained vector.
         other_lr: LR of plain SGD for trained parameters that are not scale-invariant, 0 to freeze them; None if there
             are none.
-        free: Their names; a task finds them.
+        free: The names of these parameters; preparing a task finds them.
 
     Raises:
         TaskError: The radius is not above 0, or the LR below 0.
@@ -167,14 +167,14 @@ def sphere_sgd(*, radius: float = 1.0, other_lr: float | None = None, free: Sequ
 def sphere_rsgd(*, radius: float = 1.0, other_lr: float | None = None, free: Sequence[str] = ()) -> Rule:
     """Riemannian SGD: a geodesic step of angle ``lr * |g| / |w|`` along the great circle of the gradient.
 
-    Learning rates are effective ones; the arguments are those of `sphere_sgd`.
+    Learning rates are effective LRs; the arguments are those of `sphere_sgd`.
 
     Raises:
         TaskError: The radius is not above 0, or the LR below 0.
     """
 
     def move(weights: Weights, gradients: Weights, lrs: Tensor) -> Weights:
-        # The gradient of a scale-invariant function is tangent up to rounding; what is left over is removed.
+        # The gradient of a scale-invariant function is tangent up to rounding; remove the remainder.
         along = dot(weights, gradients) / radius**2
         tangent = {name: gradients[name] - expand(along, value) * value for name, value in weights.items()}
         size = norm(tangent)
@@ -205,7 +205,7 @@ def _on_sphere(
         others = {key: weights[key] - (other_lr or 0.0) * gradients[key] for key in free}
         return {key: moved[key] if key in moved else others[key] for key in weights}, state
 
-    # Without other parameters the settings, and so the identity of runs, are those of the radius alone.
+    # Without other parameters the settings, and so the run ids, only contain the radius.
     settings = {"radius": radius} | ({} if other_lr is None else {"other_lr": other_lr})
     return Rule(name=name, settings=settings, start=_stateless, update=update, radius=radius, free=tuple(free))
 
@@ -220,9 +220,9 @@ RULES: Mapping[str, Callable[..., Rule]] = {
 
 
 def rule_from(rule: Rule | str | Mapping[str, object]) -> Rule:
-    """A rule from itself, its name, or a mapping with ``name`` and its settings (as in a spec).
+    """A rule from a rule, a name, or a mapping with ``name`` and settings (as in a spec).
 
-    An optimizer factory becomes a rule by `lratlas.training.optimizers.optimizer_rule`.
+    `lratlas.training.optimizers.optimizer_rule` converts an optimizer factory to a rule.
 
     Raises:
         TaskError: The name or a setting is unknown or out of range.

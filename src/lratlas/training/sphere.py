@@ -1,7 +1,7 @@
 """Weights on a sphere: norms, projection and the check of scale invariance.
 
-Weights of a stack are dictionaries from parameter name to a tensor of shape [seeds, lanes, *parameter]; what is
-done here acts on the whole trained vector of each run, all parameters together.
+Weights of a stack are dictionaries from parameter name to a tensor of shape [seeds, lanes, *parameter]. The functions
+act on the whole trained vector of each run, which contains all parameters.
 """
 
 import math
@@ -14,13 +14,13 @@ Weights = dict[str, Tensor]
 
 
 def expand(values: Tensor, like: Tensor) -> Tensor:
-    """``values`` [seeds, lanes] with as many trailing axes of size 1 as ``like`` [seeds, lanes, *] has."""
+    """Append axes of size 1 to ``values`` [seeds, lanes], to match ``like`` [seeds, lanes, *]."""
     return values.reshape(values.shape + (1,) * (like.dim() - values.dim()))
 
 
 def dot(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
     """Inner product of the trained vectors of each run, shape [seeds, lanes]."""
-    # Inner products over rows first: one vectorised pass for the compiler, whatever the parameter's shape.
+    # Sum over rows first: one vectorised pass for the compiler, whatever the parameter's shape.
     return torch.stack([(a[name] * b[name]).reshape(*a[name].shape[:2], -1).sum(-1) for name in a]).sum(0)
 
 
@@ -30,7 +30,7 @@ def norm(weights: Mapping[str, Tensor]) -> Tensor:
 
 
 def project(weights: Mapping[str, Tensor], radius: float) -> Weights:
-    """Each run's trained vector rescaled to norm ``radius`` (paper, controlled setting)."""
+    """Rescale each run's trained vector to norm ``radius`` (paper, controlled setting)."""
     scale = radius / norm(weights)
     return {name: value * expand(scale, value) for name, value in weights.items()}
 
@@ -41,24 +41,24 @@ def scale_dependent(
     *,
     tolerance: float = 0.01,
 ) -> list[str]:
-    """Names of the parameters that keep ``function`` from being scale-invariant; empty if it is.
+    """Names of the parameters that prevent ``function`` from being scale-invariant; empty if it is.
 
-    A function of the trained vector is scale-invariant if multiplying the vector by a positive number does not
-    change it. It is tried with factors 1/2 and 2 at the weights given and, so that parameters that start at zero
-    are seen too, after a random perturbation of every parameter.
+    A function of the trained vector is scale-invariant if multiplying the vector by a positive number does not change
+    it. The test uses factors 1/2 and 2 at the given weights and, to cover parameters that start at zero, after a
+    random perturbation of every parameter.
 
     Args:
-        function: From one model's parameters to its outputs, any shape.
+        function: Maps one model's parameters to its outputs, any shape.
         weights: One model's trained parameters (no stack axes).
-        tolerance: Largest change allowed, as root mean square relative to that of the outputs. A norm layer's eps
-            causes changes of a thousandth or so, a parameter that is really at fault changes of order one.
+        tolerance: Maximum change, as root mean square relative to that of the outputs. A norm layer's eps causes
+            changes of about 1e-3; a parameter that is at fault causes changes of order 1.
     """
     generator = torch.Generator().manual_seed(0)
     shaken = {name: perturb(value, generator) for name, value in weights.items()}
     at_fault: dict[str, None] = {}
     for point in (dict(weights), shaken):
         if _changes(function, point, list(point), tolerance):
-            # A layer's weight and bias may be scale-invariant together where each alone is not.
+            # A layer's weight and bias may be scale-invariant together but not separately.
             layers = group_by_layer(point).values()
             faulty = [names for names in layers if _changes(function, point, names, tolerance)]
             at_fault.update(dict.fromkeys(name for names in faulty or layers for name in names))
@@ -66,7 +66,7 @@ def scale_dependent(
 
 
 def group_by_layer(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names of parameters by the layer that has them."""
+    """Group parameter names by layer."""
     layers: dict[str, list[str]] = {}
     for name in names:
         layers.setdefault(name.rpartition(".")[0], []).append(name)
@@ -74,7 +74,7 @@ def group_by_layer(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def perturb(value: Tensor, generator: torch.Generator) -> Tensor:
-    """A parameter with noise of a tenth of its size, or of 0.1 where it is zero, so that it is seen too."""
+    """Add noise of a tenth of a parameter's size, or of 0.1 if the parameter is zero, so that it has an effect."""
     size = float(value.square().mean().sqrt()) or 1.0
     return value + 0.1 * size * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
 

@@ -1,4 +1,4 @@
-"""The data and the state of a stack as values, and stacks cut into lanes and put together again."""
+"""The data and the state of a stack, and functions that split and join its lanes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ class Samples:
 
     Attributes:
         x: Inputs of each data set, [data sets, n, ...], or a tuple or dictionary of such tensors.
-        y: Targets, likewise.
-        which: Data set of each seed, int64 [seeds].
+        y: Targets, in the same form.
+        which: Index of each seed's data set, int64 [seeds].
         shares: Share of each class in each seed's training labels, [seeds, C].
         frozen: Each seed's parameters that are not trained, [seeds, *parameter].
-        transform: What is done to inputs [n, ...] before the model sees them, in training and evaluation.
+        transform: Applied to inputs [n, ...] before the model, in training and evaluation.
         augment: ``(inputs [n, ...], draws of [n, ...]) -> inputs``, before ``transform`` and only in training.
     """
 
@@ -38,15 +38,15 @@ class Samples:
 
     @property
     def count(self) -> int:
-        """Samples in each data set."""
+        """Number of samples in each data set."""
         return leaves(self.x)[0].shape[1]
 
     def take_samples(self, rows: Tensor, draws: Mapping[str, Tensor] | None = None) -> tuple[Parts, Parts]:
-        """Inputs as the model gets them, and targets, of the samples ``rows`` [..., seeds, n].
+        """The model's inputs and the targets of the samples ``rows`` [..., seeds, n].
 
         Args:
             rows: Indices of samples.
-            draws: Random draws for ``augment``, each [..., seeds, n, *]; None to leave the inputs as they are.
+            draws: Random draws for ``augment``, each [..., seeds, n, *]; None to skip augmentation.
         """
         which, lead = self.which[:, None], rows.dim()
         x, y = (at(parts, (which, rows)) for parts in (self.x, self.y))
@@ -67,11 +67,11 @@ class Stack:
         weights: Trained parameters.
         buffers: The model's buffers, such as batch-norm statistics.
         state: The update rule's state.
-        alive: False for runs whose loss or gradient was once not finite; they are not trained on.
-        step: Steps done.
+        alive: False for runs whose loss or gradient was ever not finite; they are no longer trained.
+        step: Number of completed steps.
 
-    Tensors are sorted by name in each dictionary, at the start, after each step and from a file: a compiled program
-    is made for one order.
+    Each dictionary of tensors is sorted by name at the start, after each step and when read from a file: a compiled
+    program depends on the order.
     """
 
     weights: Weights
@@ -81,7 +81,7 @@ class Stack:
     step: int = 0
 
     def part(self, lanes: slice) -> "Stack":
-        """The stack of some of the lanes."""
+        """A stack of some of the lanes."""
         return Stack(
             weights=lanes_of(self.weights, lanes),
             buffers=lanes_of(self.buffers, lanes),
@@ -92,7 +92,7 @@ class Stack:
 
 
 def start_stack(weights: Weights, buffers: Weights, rule: Rule) -> Stack:
-    """A stack before its first step, all runs alive."""
+    """A stack before its first step, with all runs alive."""
     lead = next(iter(weights.values()))
     alive = torch.ones(lead.shape[:2], dtype=torch.bool, device=lead.device)
     own, held, state = (dict(sorted(part.items())) for part in (weights, buffers, rule.start(weights)))
@@ -105,12 +105,12 @@ def width(weights: Weights) -> int:
 
 
 def lanes_of(tensors: Weights, lanes: slice) -> Weights:
-    """Some of the lanes of a stack's tensors; what is shared by the stack, such as a step count, stays as it is."""
+    """Select lanes of a stack's tensors; shared values, such as a step count, stay unchanged."""
     return {name: value[:, lanes].contiguous() if value.dim() >= 2 else value for name, value in tensors.items()}
 
 
 def join_lanes(parts: Sequence[Tensor]) -> Tensor:
-    """[..., lanes] put together again from consecutive parts."""
+    """Join consecutive parts [..., lanes]."""
     return torch.cat([*parts], -1)
 
 

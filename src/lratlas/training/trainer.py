@@ -1,4 +1,4 @@
-"""Training a stack: from initial weights, learning rates and batch indices to weights and traces."""
+"""Train a stack: from initial weights, learning rates and batch indices to weights and traces."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,15 +16,15 @@ from lratlas.training.record import COLUMNS, Fitted, Row, SegmentState, empty_fi
 from lratlas.training.sphere import Weights, norm
 from lratlas.training.state import Samples, Stack, join_lanes, join_weights
 
-_ACCURACY = 1  # its place in the sums
+_ACCURACY = 1  # its index in the sums
 _GATHERED_BYTES = 2**25  # batches are gathered for many steps at once, up to this size
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What training returns: the stack, trace rows, weights at the steps asked for, and first fits.
+    """The result of training: the stack, trace rows, weights at the requested steps, and first fits.
 
-    Of a training that was left before its end, ``segment`` is what it needs, with the stack, to go on.
+    If training stopped before its end, ``segment`` and the stack contain everything needed to resume.
     """
 
     stack: Stack
@@ -54,25 +54,25 @@ def train_stack(
 ) -> Trained:
     """Train a stack for ``len(batches)`` steps.
 
-    This is the lowest layer: everything random is in its arguments, so that a run can be compared step by step
-    with any other implementation.
+    This is the lowest layer: all randomness is in its arguments, so that a run can be compared step by step with any
+    other implementation.
 
     Args:
         program: The step (see `lratlas.training.program.build`).
-        stack: Where to start.
-        lrs: Learning rates, [seeds, lanes]; effective ones for the rules on a sphere.
+        stack: The initial state.
+        lrs: Learning rates, [seeds, lanes]; effective LRs for the rules on a sphere.
         batches: Indices into the training set, int64 [steps, seeds, batch].
         train: Training data.
         draws: Random draws for the augmentation of the training data, each [steps, seeds, batch, *].
-        test: Test data, evaluated at every trace row; test columns are NaN without it.
-        trace_every: Steps between trace rows, counted from step 0 of the run; a last row stands at the end.
-            None for no trace.
-        snapshots: Steps after which a copy of the weights is kept.
-        epoch: Steps of an epoch, to note the first one in which a run fits every sample (needs ``test``).
-        progress: Called with the number of run-steps just done, now and then.
-        segment: What a training was at when it was left, to go on with the very same numbers.
-        leave: Asked before every step whether to leave the training there. A stack that memory has forced apart is
-            trained to the end nevertheless.
+        test: Test data, evaluated at every trace row; without it, test columns are NaN.
+        trace_every: Steps between trace rows, counted from step 0 of the run; the last step also gets a row. None for
+            no trace.
+        snapshots: Steps after which to store a copy of the weights.
+        epoch: Steps per epoch, to record the first epoch in which a run fits every sample (needs ``test``).
+        progress: Called from time to time with the number of run-steps just done.
+        segment: Partial results of training that was stopped, to resume with identical numbers.
+        leave: Called before every step; returns whether to stop training there. A stack that was split for lack of
+            memory trains to the end anyway.
 
     Returns:
         The stack after the last step, its trace rows and the snapshots.
@@ -168,7 +168,7 @@ def _advance(
     progress: Callable[[int], None],
     leave: Callable[[], bool],
 ) -> tuple[Stack, Tensor]:
-    """Do the steps of all ``parts``, or those before it is time to leave."""
+    """Do the steps of all ``parts``, or stop early if ``leave`` says so."""
     weights, buffers, state, alive = stack.weights, stack.buffers, stack.state, stack.alive
     step = stack.step
     for part in parts:
@@ -187,12 +187,12 @@ def _advance(
 
 
 def _checks(program: Program, at: int) -> AbstractContextManager[object]:
-    """After the first step nothing that the compiled code depends on changes: its checks are left out."""
+    """Skip the guards of compiled code after the first step, since nothing that they check changes any more."""
     return torch.compiler.set_stance("default", skip_guard_eval_unsafe=at > 0) if program.compiled else nullcontext()
 
 
 def _gather_batches(train: Samples, batches: Tensor, draws: Mapping[str, Tensor]) -> Iterator[tuple[Batch, ...]]:
-    """The batches of consecutive steps, gathered for a bounded number of steps at a time."""
+    """The batches of consecutive steps, gathered for a limited number of steps at a time."""
     numbers = sum(part[0, 0].numel() for part in leaves(train.x))
     per_step = max(1, batches[0].numel() * numbers * train.shares.element_size())
     length = max(1, min(256, _GATHERED_BYTES // per_step))
@@ -222,7 +222,7 @@ def _row(program: Program, stack: Stack, means: Tensor, test: Samples | None) ->
 
 
 class _Count:
-    """Reports progress, and takes back what was reported by an attempt that failed."""
+    """Reports progress, and subtracts the reports of a failed attempt."""
 
     def __init__(self, report: Callable[[int], None] | None) -> None:
         self._report, self._counted = report, 0
