@@ -67,7 +67,7 @@ def boundaries(
         tables: A study's tables; ``runs``, ``traces`` and ``pairs`` (may be missing) are read.
         chance_loss: Loss of the best constant prediction.
         thresholds: The numbers that decide.
-        evidence: What `run_evidence` makes of them; None to make it here.
+        evidence: The result of `run_evidence` for them; None to compute it here.
 
     Returns:
         Three rows with the schema of ``boundaries``: ``below`` and ``above`` are the grid points on the two
@@ -101,7 +101,7 @@ def seed_labels(
         tables: A study's tables; ``runs``, ``traces`` and ``pairs`` (may be missing) are read.
         chance_loss: Loss of the best constant prediction.
         thresholds: The numbers that decide.
-        evidence: What `run_evidence` makes of them; None to make it here.
+        evidence: The result of `run_evidence` for them; None to compute it here.
 
     Raises:
         SpecError: If ``chance_loss`` is not a positive number.

@@ -78,7 +78,7 @@ def strip(tables: Tables, recommended: Recommendation | None = None) -> Strip | 
     """The regimes from the lowest to the highest PLR on a log scale; None where there are none yet.
 
     Args:
-        tables: The study's tables; of them only ``regimes``.
+        tables: The study's tables; only ``regimes`` is read.
         recommended: The PLRs to mark.
     """
     bands = regime_bands(tables).to_dicts()

@@ -298,7 +298,7 @@ def marked(tables: Tables, best: Recommendation | None = None, *, lettering: int
     """The convergence threshold with its interval and the recommended LR, named above the panel; as far as there are.
 
     Args:
-        tables: The study's tables; of them only ``boundaries``.
+        tables: The study's tables; only ``boundaries`` is read.
         best: The recommended LR.
         lettering: Size of the names, in pixels; 0 for none.
     """

@@ -121,7 +121,7 @@ def loss_data(tables: Tables) -> pl.DataFrame:
     Runs that came by a second PLR are left out, and those that diverged, whose loss is of the weights before that.
 
     Args:
-        tables: The study's tables; of them only ``runs``.
+        tables: The study's tables; only ``runs`` is read.
 
     Returns:
         As `accuracy_data`.
@@ -142,7 +142,7 @@ def loss_limit(tables: Tables) -> float:
     Without an end, a run that goes astray and stays finite would leave no room for the others.
 
     Args:
-        tables: The study's tables; of them only ``runs``.
+        tables: The study's tables; only ``runs`` is read.
 
     Returns:
         The loss; infinity where that before training is not known, or not positive.
@@ -182,7 +182,7 @@ def best_lines(tables: Tables) -> list[str]:
     """The lines that are compared for the answer: pre-trained, with the lowest FLR, and the best number of averages.
 
     Args:
-        tables: The study's tables; of them only ``runs``.
+        tables: The study's tables; only ``runs`` is read.
 
     Returns:
         Their names as in `accuracy_data`, those of models that there are.
