@@ -1,4 +1,4 @@
-"""The update rules that a spec can ask for, each with its own settings."""
+"""The update rules of a spec, each with its settings."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -114,4 +114,4 @@ AnyRule = Annotated[
     | Annotated[OwnOptimizer, Tag(OWN)],
     Discriminator(_tag),
 ]
-"""One of them, told apart by its name."""
+"""One of the rules, selected by its name."""
