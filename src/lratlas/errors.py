@@ -43,7 +43,7 @@ class SearchError(LRAtlasError):
 
 
 class StudyError(LRAtlasError):
-    """A study folder that is missing, damaged or unwritable, or that holds another study or none."""
+    """A study folder that is missing, damaged or unwritable, or that contains another study or none."""
 
 
 class FolderGone(StudyError):  # noqa: N818 - it names what happened

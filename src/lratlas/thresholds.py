@@ -32,13 +32,13 @@ class Thresholds:
             that goes down like t^(-1/4) falls by 8%, one like t^(-1/10) by 3%; plateaus drift by a few per cent.
         unmoved: A run has not moved if its test loss stays within this share of its value before training,
             in every trace row of the last half of the steps: its LR is too small, not too large. Training that
-            learns or diverges moves the loss further; one per cent is what initial outputs of a random scale cost.
+            learns or diverges moves the loss further; initial outputs of a random scale cost about one per cent.
             A network killed by a huge step may pass this test too: the loss of constant predictions is often less than
             half a per cent from the start, and a plateau may return to it. Two more conditions exclude such networks:
             the gradient is not zero, and no smaller LR has moved the loss.
         barrier: Largest median test error barrier between connected solutions. Solutions of the same basin
             stay under 0.02 to 0.03; solutions of different basins reach 0.06 and more.
-        spread: Largest median spread of test accuracy between solutions that are alike in quality. Barriers alone
+        spread: Largest median spread of test accuracy between solutions of similar quality. Barriers by themselves
             are not enough: between a good model and an average at chance level, nothing rises above the line.
 
     Raises:

@@ -11,12 +11,12 @@ from lratlas.tables import Tables
 
 _NUMBER, _WHOLE, _WORD = pl.Float64(), pl.Int64(), pl.String()
 
-# Scores and gains are in the unit of the study's score: shares for an accuracy. Gains are positive where better.
+# Scores and gains are in the unit of the study's score: shares for an accuracy. Positive gains are better.
 COMPARISON = pl.Schema(
     {
         "study": _WORD,
         "task": _WORD,
-        "batch_size": _WORD,  # a number, or full; null for the task's own
+        "batch_size": _WORD,  # a number, or full; null for the task's default
         "elr": pl.Boolean(),  # LRs are effective ones
         "seeds": _WHOLE,
         "score": _WORD,  # test_accuracy or test_loss
@@ -54,7 +54,7 @@ class Entry:
         tables: Its tables; ``runs``, ``regimes`` and ``boundaries`` are read, any may be empty.
         elr: Whether its LRs are effective ones.
         task: The model and data, for people; empty if not known.
-        batch_size: Samples in a batch, or ``full``; None for the task's own.
+        batch_size: Samples in a batch, or ``full``; None for the task's default.
     """
 
     name: str

@@ -162,7 +162,7 @@ def decide(ballot: Votes, weights: Floats, *, thresholds: Thresholds) -> Decisio
     undecided = np.isin(found, _REASONS)
     labels, reasons = np.where(undecided, "undecided", found), np.where(undecided, found, "")
     barrier, spread = _largest_median(ballot.barriers, weights), _medians(ballot.spreads, weights)
-    # Without accuracies, barriers decide alone.
+    # Without accuracies, only barriers decide.
     alike = (barrier <= thresholds.barrier) & ~(spread > thresholds.spread)
     return Decision(
         labels=_with_subregimes(labels, alike, known=~np.isnan(barrier)),

@@ -31,7 +31,7 @@ def write_advice(advice: Advice, folder: str | Path) -> Path:
     Each file is replaced atomically. SVG and PDF need the extra ``figures``.
 
     Args:
-        advice: What a search came to.
+        advice: The result of a search.
         folder: The folder of the search, or any other; created if missing.
 
     Returns:

@@ -54,7 +54,7 @@ class Adam(RuleSpec):
 class AdamW(Adam):
     """Adam with decoupled weight decay."""
 
-    name: Literal["adamw"] = Field(description="the update rule")  # pyright: ignore[reportIncompatibleVariableOverride] - what tells them apart
+    name: Literal["adamw"] = Field(description="the update rule")  # pyright: ignore[reportIncompatibleVariableOverride] - the tag of the union
     weight_decay: float = _decay(0.01, "decoupled")
 
 
@@ -81,7 +81,7 @@ class SphereSGD(RuleSpec):
 class SphereRSGD(SphereSGD):
     """The geodesic step on the sphere; the task is scale-invariant."""
 
-    name: Literal["sphere_rsgd"] = Field(description="the update rule")  # pyright: ignore[reportIncompatibleVariableOverride] - what tells them apart
+    name: Literal["sphere_rsgd"] = Field(description="the update rule")  # pyright: ignore[reportIncompatibleVariableOverride] - the tag of the union
 
 
 class OwnOptimizer(RuleSpec):

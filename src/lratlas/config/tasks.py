@@ -34,7 +34,7 @@ class Tasks:
 
     Attributes:
         make: A function from a data seed to a task, ready for training.
-        generated: Whether each data seed has its own data; if not, one task serves all repetitions.
+        generated: Whether data depend on the data seed; if not, one task serves all repetitions.
         made: Tasks in memory by data seed.
     """
 

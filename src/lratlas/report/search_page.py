@@ -238,7 +238,7 @@ def advice_page(
     All text is escaped, never interpreted as HTML.
 
     Args:
-        advice: What the search came to.
+        advice: The result of the search.
         charts: ``advice`` and, if LRs continued, ``course``.
         facts: The cost of the search and the provenance of the page, by name.
         progress: The progress of an unfinished search; empty for a finished one.

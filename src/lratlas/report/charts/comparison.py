@@ -97,7 +97,7 @@ def comparison_chart(entries: Sequence[Entry]) -> Drawing:
     )
     lines = base.mark_line(clip=True, strokeWidth=1.8).encode(strokeDash=_by_study(alt.StrokeDash, data, _DASHES))
     points = base.mark_point(filled=True, clip=True, size=36)
-    # Larger than the visible points, so that a finger or an unsteady hand hits them.
+    # Larger than the visible points, so that a finger or an unsteady hand can hit them.
     targets = base.mark_circle(clip=True, size=400).encode(
         opacity=alt.value(0),
         tooltip=[

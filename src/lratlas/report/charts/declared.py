@@ -21,8 +21,8 @@ def make_text(name: str, chart: Chart) -> Text:
     """The words of a custom measurement's chart.
 
     Args:
-        name: Of the measurement.
-        chart: What it declares.
+        name: The name of the measurement.
+        chart: Its declared chart.
     """
     drawn = _LINES if chart.x == _PLR else _MARKS
     series = f", by {_axis_title(chart.series)}" if chart.series else ""
@@ -41,8 +41,8 @@ def make_data(tables: Tables, name: str, chart: Chart) -> pl.DataFrame:
 
     Args:
         tables: The study's tables; the measurement's table and ``runs``.
-        name: Of the measurement.
-        chart: What it declares.
+        name: The name of the measurement.
+        chart: Its declared chart.
 
     Returns:
         Against the PLR, one row per line and PLR, as from `lratlas.report.charts.quality.accuracy_data`; with a series,
@@ -73,8 +73,8 @@ def make_chart(tables: Tables, name: str, chart: Chart, *, elr: bool = False) ->
 
     Args:
         tables: The study's tables; the measurement's table, ``runs``, and ``regimes`` for the shading.
-        name: Of the measurement.
-        chart: What it declares.
+        name: The name of the measurement.
+        chart: Its declared chart.
         elr: The LRs are effective ones.
 
     Raises:

@@ -47,7 +47,7 @@ def advice_chart(advice: Advice) -> Drawing:
     """The validation metric over the LR, a line for each number of steps, with the conclusions.
 
     Args:
-        advice: What a search came to.
+        advice: The result of a search.
 
     Returns:
         The chart: the good range, the recommended LR and the regimes behind lines that are darker for more steps;
@@ -103,7 +103,7 @@ def course_chart(advice: Advice) -> Drawing:
     """The validation metric over the share of a full training, a line for each LR that continued.
 
     Args:
-        advice: What a search came to.
+        advice: The result of a search.
     """
     data, branches = courses_data(advice).with_columns(name=lr_column("lr")), branches_data(advice)
     whole = [1.0] if expected_data(advice).height else []
@@ -292,7 +292,7 @@ def expectation_layers(advice: Advice, x: alt.X, *, share: float | None = None) 
     """The expected result of a full training: a hollow square on a pale bar, its 90% interval; none if unknown.
 
     Args:
-        advice: What a search came to.
+        advice: The result of a search.
         x: The channel of the column ``lr`` or ``share``.
         share: The share of a full training, if the axis shows shares.
     """

@@ -105,7 +105,7 @@ def window_of(advice: Advice, metrics: pl.Series, marks: pl.Series) -> Window:
     It never extends beyond the possible metrics.
 
     Args:
-        advice: What a search came to.
+        advice: The result of a search.
         metrics: All measured metrics, finite.
         marks: Other values to show, such as the ends of intervals.
     """
@@ -215,7 +215,7 @@ def curves_data(advice: Advice) -> pl.DataFrame:
     """The metric over the LR, a curve for each trained number of steps.
 
     Args:
-        advice: What a search came to.
+        advice: The result of a search.
 
     Returns:
         One row per curve and LR, for the mean over seeds and then for each seed: ``weights`` (see
