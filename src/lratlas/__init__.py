@@ -1,6 +1,6 @@
-"""LR Atlas: see where large learning rates lead, for any PyTorch model.
+"""LR Atlas: map what every learning rate does to a PyTorch model.
 
-The public names are loaded when they are first used, so that importing the package costs nothing.
+Public names load on first use, so importing the package is cheap.
 """
 
 from importlib import import_module

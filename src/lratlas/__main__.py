@@ -3,7 +3,7 @@
 import sys
 
 if not sys.flags.safe_path:
-    del sys.path[0]  # the current folder: no module there stands in for a library
+    del sys.path[0]  # the current folder: a module there must not shadow a library
 
 from lratlas.cli.app import main
 

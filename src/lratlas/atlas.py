@@ -1,4 +1,4 @@
-"""The atlas of a study, finished or running: its results, its models and its report; and how to make one."""
+"""The atlas of a study, finished or running: results, models and report. Also `load`, which opens one."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Atlas(Results):
-    """A study as tables, boundaries, sentences, charts, trained models and a report. Made by `explore` or `load`.
+    """A study as tables, boundaries, sentences, charts, trained models and a report. `explore` and `load` return it.
 
-    A notebook shows the answer, the regimes and the main chart.
+    In a notebook it displays the answer, the regimes and the main chart.
 
     Attributes:
         store: The study's folder.
-        thresholds: The numbers behind regimes and boundaries; None for those of the study's spec.
+        thresholds: The numbers that define regimes and boundaries; None for the spec's.
     """
 
     def __repr__(self) -> str:
         try:
             return "\n".join(self._lines())
-        except LRAtlasError:  # of a damaged study; who asks for its tables is told
+        except LRAtlasError:  # a damaged study; reading its tables raises the error
             return f"Atlas({self.folder!r})"
 
     def _lines(self) -> Iterator[str]:
@@ -51,17 +51,17 @@ class Atlas(Results):
         try:
             return study_html(self)
         except LRAtlasError:
-            return None  # the text is shown
+            return None  # the notebook falls back to text
 
     def model(self, run: str, task: "Task | Callable[[int], Task] | None" = None) -> "nn.Module":
         """The trained model of a run, in eval mode.
 
         Args:
-            run: Its id, from the table of runs.
-            task: What was explored, for a study that was started from Python.
+            run: The run's id, from the table of runs.
+            task: The explored task, for a study started from Python.
 
         Raises:
-            StudyError: There is no such run, its task is not known or no longer the same, or its weights are not there.
+            StudyError: The run does not exist, its task is unknown or has changed, or its weights are missing.
         """
         from lratlas.config.tasks import tasks_from, tasks_of
         from lratlas.training.fingerprint import fingerprint
@@ -88,7 +88,7 @@ class Atlas(Results):
         places = (f"{run}/weights/", f"{run}/buffers/")
         values = {name.split("/", 2)[2]: value for name, value in saved.items() if name.startswith(places)}
         known = model.state_dict()
-        # What is not trained is not stored, such as a frozen head: it follows from the seed.
+        # Parameters that are not trained, such as a frozen head, are not stored: they follow from the seed.
         if not values or any(name not in known or known[name].shape != value.shape for name, value in values.items()):
             raise StudyError(
                 f"checkpoints/{holder.id}.safetensors in {self.folder} holds no weights of run {run}; to compute them"
@@ -106,7 +106,7 @@ class Atlas(Results):
             at_loss: Also show the accuracies at this training loss instead of at the end.
 
         Returns:
-            Where the page is.
+            The path of the page.
 
         Raises:
             StudyError: The study cannot be written, or no run reaches the loss.
@@ -121,16 +121,16 @@ class Atlas(Results):
 
     @property
     def is_reported(self) -> bool:
-        """Whether the report and the analysis tables are there."""
+        """Whether the report and the analysis tables exist."""
         return self.store.exists(REPORT) and all(WHOLE in self.store.parts(name) for name in ANALYSIS)
 
     def report_html(self, *, at_loss: float | None = None, live: bool = False) -> str:
-        """The page that `write_report` writes, as text; nothing is written.
+        """The page of `write_report` as text; writes nothing.
 
         Args:
             at_loss: Also show the accuracies at this training loss instead of at the end.
-            live: The page follows the study: it asks the server that it came from for ``version``, every few seconds,
-                and shows itself anew when that text has changed.
+            live: The page follows the study: every few seconds it requests ``version`` from its server, and it reloads
+                when that text has changed.
 
         Raises:
             StudyError: No run reaches the loss.
@@ -141,13 +141,13 @@ class Atlas(Results):
 
 
 def load(folder: str | Path, *, thresholds: Thresholds | None = None) -> Atlas:
-    """The atlas of a study on disk, finished or not.
+    """Open the atlas of a study on disk, finished or not.
 
     Args:
         folder: The study folder.
-        thresholds: Other numbers than the spec's for regimes and boundaries.
+        thresholds: Numbers for regimes and boundaries that replace the spec's.
 
     Raises:
-        StudyError: There is no study there.
+        StudyError: The folder contains no study.
     """
     return Atlas(Store.open(folder), thresholds)

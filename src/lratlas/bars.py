@@ -1,4 +1,4 @@
-"""The progress of long work: two lines in a terminal or a notebook; elsewhere it is logged now and then."""
+"""Progress of long work: two lines in a terminal or a notebook, occasional log records elsewhere."""
 
 import html
 import sys
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 LOGGED_EVERY = 60.0  # seconds
 SHOWN_EVERY = 0.5  # seconds, in a notebook
-_BAR, _DOING = 16, 20  # characters: with the counts they fit into a line of 80
+_BAR, _DOING = 16, 20  # characters; with the counts they fit into 80 columns
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """How far long work is, in words.
+    """The progress of long work, in words.
 
     Attributes:
-        doing: What is done now.
-        done: The work that is done.
-        total: All of the work; None while it is not known.
-        count: How much is done, such as ``12 of 250 jobs``.
-        left: The time left; empty while it is not known.
-        more: What else there is to say, in a line of its own.
+        doing: The current activity.
+        done: The amount of work completed.
+        total: The total amount of work; None while unknown.
+        count: The completed share in words, such as ``12 of 250 jobs``.
+        left: The time left; empty while unknown.
+        more: Further information, on a separate line.
     """
 
     doing: str
@@ -48,7 +48,7 @@ class State:
 
     @property
     def percent(self) -> str:
-        """The share that is done; empty while it is not known."""
+        """The completed share; empty while unknown."""
         return f"{min(1.0, self.done / self.total):.0%}" if self.total else ""
 
 
@@ -57,7 +57,7 @@ Show: TypeAlias = Callable[[State], None]
 
 @contextmanager
 def bar() -> Generator[Show]:
-    """Show the progress of long work until it ends: in a terminal (of standard error) or a notebook, else in the log.
+    """Show the progress of long work until it ends: in a terminal (on standard error) or a notebook, else in the log.
 
     Yields:
         A function to call with each state.
@@ -69,7 +69,7 @@ def bar() -> Generator[Show]:
 
 def in_notebook() -> bool:
     """Whether this process is the kernel of a notebook."""
-    # Who is in a notebook has imported it.
+    # Every notebook kernel has imported IPython.
     ipython = sys.modules.get("IPython")
     return getattr(ipython and ipython.get_ipython(), "kernel", None) is not None
 
@@ -92,14 +92,14 @@ def _harmless(state: State) -> State:
 def _in_terminal() -> Generator[Show]:
     from rich.console import Console
 
-    # The stream of now: a search that stores what its trainings print puts another one in its place.
+    # Use the current stream: a search that captures the output of its trainings replaces it later.
     with _two_lines(Console(file=sys.stderr)) as shown:
         task = shown.add_task("", total=None, state=State(doing="preparing"))
         yield lambda state: shown.update(task, completed=state.done, total=state.total, state=state)
 
 
 def _two_lines(console: "Console") -> "Progress":
-    """A bar with what is known of the work in one line, and what else there is to say in another."""
+    """A bar with the counts on one line, and further information on a second line."""
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Column
     from rich.text import Text
@@ -129,7 +129,7 @@ def _in_notebook() -> Generator[Show]:
     from IPython.core.getipython import get_ipython
 
     shell: Any = get_ipython()
-    # The publisher of now: a search that drops what its trainings display puts another one in its place.
+    # Use the current publisher: a search that drops the displays of its trainings replaces it later.
     publish = partial(shell.display_pub.publish, transient={"display_id": uuid.uuid4().hex})
 
     def put(text: str, *, update: bool = True) -> None:

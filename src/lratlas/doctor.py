@@ -1,4 +1,4 @@
-"""What a machine offers for a study."""
+"""A check of the machine: versions, cores, device and speed."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""Errors that are meant for people: one sentence, naming the thing and what is allowed."""
+"""Errors for people: one sentence that names the problem and the allowed values."""
 
 import difflib
 from collections.abc import Generator, Iterable
@@ -27,7 +27,7 @@ class TaskError(LRAtlasError):
 
 
 class DataError(LRAtlasError):
-    """Data files that are missing, damaged or of another format, or a choice of data that cannot be made."""
+    """Data files that are missing, damaged or in another format, or an impossible choice of data."""
 
 
 class PathError(LRAtlasError):
@@ -39,31 +39,31 @@ class SpecError(LRAtlasError):
 
 
 class SearchError(LRAtlasError):
-    """A search folder that is damaged or another search's, or an answer that does not fit what was asked."""
+    """A search folder that is damaged or belongs to another search, or a result that does not match the request."""
 
 
 class StudyError(LRAtlasError):
-    """A study folder that is missing, not a study, another study, unwritable or damaged."""
+    """A study folder that is missing, damaged or unwritable, or that contains another study or none."""
 
 
 class FolderGone(StudyError):  # noqa: N818 - it names what happened
-    """A study folder that was removed while it was worked on."""
+    """A study folder that was removed while in use."""
 
 
 class JobsFailed(StudyError):  # noqa: N818 - it names what happened
-    """Jobs of a study that failed again and again, while the rest was done."""
+    """Jobs of a study that failed repeatedly while all other jobs finished."""
 
 
 class MeasurementError(StudyError):
-    """A custom measurement that failed, or returned something else than a value for each of its columns."""
+    """A custom measurement that failed, or did not return one value for each of its columns."""
 
 
 class DamagedFile(StudyError):  # noqa: N818 - it names what was found
-    """A file of a study that was cut short or altered.
+    """A file of a study that is truncated or altered.
 
     Attributes:
         path: The file, relative to the study's folder.
-        what: What is wrong with it, as the rest of a sentence.
+        what: The fault, worded as the end of a sentence.
     """
 
     def __init__(self, message: str, path: str, what: str = "was cut short or altered") -> None:
@@ -76,12 +76,12 @@ class DamagedFile(StudyError):  # noqa: N818 - it names what was found
 
 
 class MissingLibrary(LRAtlasError, ImportError):  # noqa: N818 - it names what is wrong
-    """A library that an extra of this package would have installed."""
+    """A missing library that an extra of this package installs."""
 
 
 @contextmanager
 def extra(name: str) -> Generator[None]:
-    """Around the imports of libraries that an extra of this package installs: says which one where they are not there.
+    """Wrap imports of the libraries of an extra: if one is missing, the error names the extra to install.
 
     Args:
         name: The extra.
@@ -97,17 +97,17 @@ def extra(name: str) -> Generator[None]:
 
 
 def meant(name: str, known: Iterable[str], *, quote: str = "") -> str:
-    """`` (did you mean …?)`` with the names that one looks like, to stand behind it; empty where it is like none.
+    """The suffix `` (did you mean …?)`` with the known names similar to a name; empty if none is similar.
 
     Args:
-        name: What was given.
-        known: What is allowed.
-        quote: What stands around each name.
+        name: The given name.
+        known: The allowed names.
+        quote: The character put around each name.
     """
     close = difflib.get_close_matches(name, list(known), n=2)
     return f" (did you mean {' or '.join(f'{quote}{each}{quote}' for each in close)}?)" if close else ""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
+    """The first line of an error's message, or its type if the message is empty."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

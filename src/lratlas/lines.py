@@ -1,4 +1,4 @@
-"""Lines for people: wrapped at words and coloured in a terminal; one line a fact everywhere else."""
+"""Lines for people: wrapped at words and coloured in a terminal; one line per fact everywhere else."""
 
 import re
 from collections.abc import Mapping
@@ -11,26 +11,26 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 Part = str | tuple[str, str]
-"""Text, or text with its style in Rich's words, such as ``bold`` or ``red``."""
+"""Text, or text with a Rich style such as ``bold`` or ``red``."""
 
 REGIME_STYLES: Mapping[str, str] = MappingProxyType(
     {"1": "blue", "2A": "green", "2B": "yellow", "2": "cyan", "3": "magenta", "undecided": "bright_black"}
 )
-"""The terminal's own colours that are nearest to those of the report."""
+"""The terminal colours nearest to the report's colours."""
 
-_NARROW = 20  # characters below which a hanging indent would leave too little
+_NARROW = 20  # characters; a hanging indent must leave at least this width
 
 
 def line(*parts: Part, lead: Part = "", stream: TextIO) -> str:
-    """A line with its end, as the stream shows it best.
+    """A line with its line end, formatted for the stream.
 
     Args:
-        parts: What it says.
-        lead: What stands before it, such as a bullet; further rows are indented by its width.
-        stream: Where it goes. Colours follow ``NO_COLOR`` and ``TERM``.
+        parts: The text.
+        lead: A prefix such as a bullet; further rows are indented by its width.
+        stream: The output stream. Colours follow ``NO_COLOR`` and ``TERM``.
 
     Returns:
-        In a terminal as many rows as its width asks for; no word is broken. Elsewhere one line, without colours.
+        For a terminal, rows wrapped to its width without breaking words. Otherwise one line without colours.
     """
     said, (head, style) = [_safe(part) for part in parts], _safe(lead)
     if not stream.isatty():
@@ -62,7 +62,7 @@ def _safe(part: Part) -> tuple[str, str]:
 
 
 def _rows(text: "Text", width: int, indent: int) -> "list[Text]":
-    """The text, divided before words; rows but the first leave room for the indent."""
+    """The text, split between words; all rows except the first leave room for the indent."""
     from rich.cells import cell_len
 
     ends, used = list[int](), 0

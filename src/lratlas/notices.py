@@ -1,4 +1,4 @@
-"""Sentences that the user should see: what the package logs, and what its functions pass to ``notice``."""
+"""Sentences for the user: logged warnings, and notices that functions pass to ``notice``."""
 
 import logging
 import sys
@@ -12,11 +12,11 @@ LOG = logging.getLogger("lratlas")
 
 
 def show_notice(text: str, *, style: str = "yellow") -> None:
-    """Print a sentence to standard error; on one line unless that is a terminal.
+    """Print a sentence to standard error, on one line unless it is a terminal.
 
     Args:
-        text: The sentence; a full stop is added where it has no end.
-        style: That of the name in front of it, in a terminal.
+        text: The sentence; a full stop is added if it lacks one.
+        style: The style of the name in front of the sentence, in a terminal.
     """
     sentence = " ".join(text.split("\n")).strip()
     end = "" if sentence.endswith((".", "!", "?", "…")) else "."
@@ -25,17 +25,17 @@ def show_notice(text: str, *, style: str = "yellow") -> None:
 
 @contextmanager
 def warn_on_failure(what: str, *, but: type[BaseException] = SystemExit) -> Generator[None]:
-    """Around what a result can do without: an error, but for one kind, becomes a warning that begins with ``what``."""
+    """Wrap an optional part of a result: any error except ``but`` becomes a warning that begins with ``what``."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit, but):
         raise
-    except BaseException as error:  # such as a panic of vl-convert, which is no Exception
+    except BaseException as error:  # includes a panic of vl-convert, which is no Exception
         LOG.warning("%s: %s", what, first_line(error).rstrip("."))
 
 
 class _Forwarding(logging.Handler):
-    """Passes warnings on, each sentence once; without a ``notice`` other handlers have them, and it remembers them."""
+    """Forwards each warning once; without a ``notice`` it only remembers it, for other handlers to show."""
 
     def __init__(self, notice: Callable[[str], None] | None) -> None:
         super().__init__(logging.WARNING)
@@ -49,14 +49,14 @@ class _Forwarding(logging.Handler):
         self._logged.add(sentence)
 
     def log_once(self, sentence: str) -> None:
-        """Pass on a sentence that was not logged before."""
+        """Forward a sentence that was not logged before."""
         if sentence in self._logged:
             return
         if self.notice:
             self.notice(sentence)
         else:
             LOG.warning("%s", sentence)
-            self._logged.discard(sentence)  # it came from elsewhere, and may come again
+            self._logged.discard(sentence)  # other code logged it and may log it again
 
 
 def _drop(_sentence: str) -> None:
@@ -65,15 +65,15 @@ def _drop(_sentence: str) -> None:
 
 @contextmanager
 def forward_warnings(notice: Callable[[str], None] | None) -> Generator[Callable[[str], None]]:
-    """Let warnings of the logger ``lratlas`` reach ``notice`` meanwhile.
+    """Forward warnings of the logger ``lratlas`` to ``notice`` inside the block.
 
     Args:
         notice: Called with each sentence. None: sentences are logged as warnings of ``lratlas``, and shown on standard
-            error where logging is not configured.
+            error if logging is not configured.
 
     Yields:
-        A function for further sentences, which drops those that were logged here: every worker that reads the data has
-        them to say again.
+        A function for further sentences. It drops sentences that were already logged, since every worker that reads
+        the data repeats them.
     """
     outer = [each for each in LOG.handlers if isinstance(each, _Forwarding)]
     if outer and notice in (None, outer[0].notice):

@@ -9,10 +9,10 @@ from lratlas.errors import PathError
 
 
 def expand_home(path: str | Path) -> Path:
-    """The path with a leading ``~`` or ``~user`` replaced by that home folder; nothing else in it is special.
+    """The path with a leading ``~`` or ``~user`` replaced by that home folder; nothing else is expanded.
 
     Raises:
-        PathError: There is no such user, or no home folder, or it is no path.
+        PathError: The user or the home folder does not exist, or the text is not a path.
     """
     try:
         return Path(path).expanduser()
@@ -23,7 +23,7 @@ def expand_home(path: str | Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where decoded images and the like go: ``LRATLAS_CACHE``, or ``lratlas`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    """The cache folder for decoded images: ``LRATLAS_CACHE``, or ``lratlas`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
     given = os.environ.get("LRATLAS_CACHE")
     if given:
         return expand_home(given)
@@ -31,10 +31,10 @@ def cache_folder() -> Path:
 
 
 def check_regular(path: Path) -> os.stat_result:
-    """Stat of a regular file; devices and pipes are refused, since reading them may never end.
+    """The stat of a regular file; devices and pipes are rejected, since reading them may never end.
 
     Raises:
-        OSError: It is something else, or not there.
+        OSError: The path is missing or not a regular file.
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):

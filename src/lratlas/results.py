@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lratlas.report.theme import Drawing
     from lratlas.training.prepared import Prepared
 
-# The stored tables and what their rows are sorted by.
+# The stored tables and their sort keys.
 _STORED = {
     "runs": ("seed", "plr", "stage", "plr2", "flr", "count"),
     "traces": ("run", "step"),
@@ -40,7 +40,7 @@ _STORED = {
 
 
 class _Tables(Mapping[str, pl.DataFrame]):
-    """Tables by name, each made once, when it is first asked for."""
+    """Tables by name, each computed once, on first access."""
 
     def __init__(self, names: Sequence[str], make: Callable[[str], pl.DataFrame]) -> None:
         self._names, self._make = names, make
@@ -62,11 +62,11 @@ class _Tables(Mapping[str, pl.DataFrame]):
 
 @dataclass(frozen=True, repr=False)
 class Results:
-    """A study as tables, boundaries, sentences and charts; each is made when it is asked for, and once.
+    """A study as tables, boundaries, sentences and charts; each is computed once, on first access.
 
     Attributes:
         store: The study's folder.
-        thresholds: The numbers behind regimes and boundaries; None for those of the study's spec.
+        thresholds: The numbers that define regimes and boundaries; None for the spec's.
     """
 
     store: Store
@@ -77,40 +77,40 @@ class Results:
 
     @property
     def folder(self) -> str:
-        """Where the study is."""
+        """The study's folder."""
         return self.store.url
 
     @cached_property
     def spec(self) -> Spec:
-        """What is explored."""
+        """The spec of the study."""
         return read_stored_spec(self.store)
 
     @cached_property
     def plan(self) -> Plan | None:
-        """The jobs, None for a study that was interrupted before it was planned."""
+        """The jobs; None for a study that was interrupted before it was planned."""
         return read_stored_plan(self.store)
 
     @cached_property
     def extras(self) -> Mapping[str, Description]:
-        """The custom measurements of the study, as it describes them."""
+        """The custom measurements of the study, with their descriptions."""
         return self.store.extras
 
     @cached_property
     def tables(self) -> Mapping[str, pl.DataFrame]:
-        """All tables, by name, each read or computed when it is first asked for; those not there yet are empty.
+        """All tables by name, each read or computed on first access; tables that do not exist yet are empty.
 
-        Asking for one raises:
-            DamagedFile: A file of the study was cut short or altered.
-            StudyError: The study is of a later format, or cannot be read.
+        Accessing one raises:
+            DamagedFile: A file of the study is truncated or altered.
+            StudyError: The study has a later format, or cannot be read.
         """
         return _Tables((*SCHEMAS, *self.extras), self._table)
 
     def _table(self, name: str) -> pl.DataFrame:
         """Read or compute a table."""
-        plan = self.plan  # first: it says where a study is of a later format
+        plan = self.plan  # first, since it raises if the study has a later format
         if keys := ORDER if name in self.extras else _STORED.get(name):
             rows = self.store.read_table(name)
-            if plan and "run" in rows.columns:  # another study's part may have been put into this one
+            if plan and "run" in rows.columns:  # part files of another study may have been copied here
                 rows = rows.filter(pl.col("run").is_null() | pl.col("run").is_in(plan.holders().keys()))
             return rows.sort(keys)
         if name == "convergence":
@@ -127,7 +127,7 @@ class Results:
 
     @cached_property
     def _evidence(self) -> pl.DataFrame:
-        """What regimes, boundaries and claims rest on."""
+        """The evidence for regimes, boundaries and claims."""
         assert self.plan is not None
         return run_evidence(self.tables, chance_loss=self.plan.chance_loss, thresholds=self._thresholds)
 
@@ -139,7 +139,7 @@ class Results:
         """One table, sorted.
 
         Raises:
-            StudyError: There is no such table.
+            StudyError: The table does not exist.
         """
         known = (*SCHEMAS, *self.extras)
         if name not in known:
@@ -148,7 +148,7 @@ class Results:
 
     @property
     def boundaries(self) -> pl.DataFrame:
-        """Where the regimes meet: three rows, null where not reached."""
+        """The boundaries between the regimes: three rows, null if not reached."""
         return self.table("boundaries")
 
     @property
@@ -158,28 +158,28 @@ class Results:
 
     @property
     def summary(self) -> list[str]:
-        """What the tables say, in plain sentences."""
+        """The findings in plain sentences."""
         if self.tables["regimes"].is_empty():
             return ["Nothing is trained yet."]
         return summary(self.tables, elr=self.elr)
 
     @property
     def recommendation(self) -> Recommendation | None:
-        """The initial LR to use, with the score that it leads to; None where no model was finished yet."""
+        """The initial LR to use, with its score; None if no model is finished yet."""
         return recommend(self.tables, elr=self.elr)
 
     @property
     def next_plr(self) -> float | None:
-        """The PLR that a bisection trains next; None if it is done, or the spec asks for none.
+        """The PLR that a bisection trains next; None if the bisection is done or the spec has none.
 
         Raises:
-            StudyError: The boundary does not lie between the PLRs trained so far.
+            StudyError: The boundary is not between the PLRs trained so far.
         """
         return next_plr(self.tables, self.spec.refine) if self.spec.refine else None
 
     @property
     def regimes_in_short(self) -> str:
-        """The PLRs of each regime, as a range, and why they are undecided: ``1: 1e-3 to 1e-2, 2A: …``."""
+        """The PLR range of each regime, with the reason for undecided ones: ``1: 1e-3 to 1e-2, 2A: …``."""
         parts = [
             f"{name}{f' ({reason})' if reason else ''}: {lr_range(part['plr'].sort().to_list())}"
             for (name, reason), part in self.regimes.group_by("regime", "reason", maintain_order=True)
@@ -192,15 +192,15 @@ class Results:
         return bool(self.plan and self.plan.elr)
 
     def chart(self, name: str, **options: Any) -> "Drawing":
-        """A chart; it shows in a notebook.
+        """A chart; a notebook displays it.
 
         Args:
             name: One of ``charts``: accuracy, last_tenth, loss, traces, convergence, two_stages; geometry, features,
-                features_full, bands, norms, sharpness; that of a custom measurement; ticks or band_picture of the data.
+                features_full, bands, norms, sharpness; a custom measurement's chart; ticks or band_picture of the data.
             options: Passed to the chart, such as ``at_loss`` for accuracy.
 
         Raises:
-            StudyError: There is no such chart, or the study lacks what it shows.
+            StudyError: The chart does not exist, or the study lacks its data.
         """
         from lratlas.report.charts.catalog import CHARTS
         from lratlas.report.charts.declared import make_chart
@@ -220,7 +220,7 @@ class Results:
 
     @property
     def charts(self) -> tuple[str, ...]:
-        """The charts that this study asks for, finished or not, in the order of the report."""
+        """The charts of this study, finished or not, in the order of the report."""
         from lratlas.report.charts.catalog import CHARTS
 
         asked = {
@@ -240,7 +240,7 @@ class Results:
         return tuple(name for name in (*CHARTS, *self.declared, *self._of_data) if asked.get(name, True))
 
     def chart_data(self, name: str) -> pl.DataFrame | None:
-        """What a chart shows; None where there is no such chart, or another one shows the same."""
+        """The data of a chart; None if the chart does not exist or another chart shows the same data."""
         from lratlas.report.charts.catalog import CHART_DATA
         from lratlas.report.charts.declared import make_data
 
@@ -255,13 +255,13 @@ class Results:
 
     @property
     def _of_data(self) -> tuple[str, ...]:
-        """The charts of the study's data alone."""
+        """The charts that show only the study's data set."""
         preset = self.spec.task.preset
         return ("ticks",) if preset == "ticks" else ("band_picture",) if preset == "images" else ()
 
     @property
     def _data(self) -> "Prepared":
-        """A task of the study's preset with its data; code that the spec names is left out, for reading runs none."""
+        """A task of the study's preset with its data, without the code that the spec names: reading must not run it."""
         from lratlas.config.tasks import tasks_from
 
         return tasks_from(self.spec.task.model_copy(update={"loss": None, "rule": None})).of(0)
@@ -289,7 +289,7 @@ class Results:
 
 
 def _first_fits(rows: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
-    """Of the rows for each segment of a run the earliest epoch; a run that continues may still come to it."""
+    """The earliest epoch per run, over the rows of its segments; a run that continues may still reach one."""
     keys = ["plr", "seed"]
     first = rows.sort(*keys, "epochs", nulls_last=True).unique(keys, keep="first", maintain_order=True)
     ended = runs.filter(stage="pretrain").select(*keys, ended=True)

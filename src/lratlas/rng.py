@@ -1,7 +1,7 @@
-"""Random streams that are a function of a key, so that nothing has to be stored to draw them again.
+"""Random streams that are a function of a key, so redrawing them needs no stored state.
 
 Every draw of a study comes from a counter-based generator (Philox) keyed by a seed, a purpose and a counter such as
-the epoch. A run can therefore be resumed, or one of its epochs replayed, without any generator state.
+the epoch. A run can therefore resume, or replay one of its epochs, without any generator state.
 """
 
 import hashlib
@@ -14,18 +14,18 @@ import numpy as np
 
 
 def stream(seed: int, purpose: str, counter: int = 0) -> np.random.Generator:
-    """A generator for one purpose, independent of those for other seeds, purposes and counters.
+    """A generator for one purpose, independent of the generators for other seeds, purposes and counters.
 
     Args:
         seed: The seed of the repetition or of the data.
-        purpose: What is drawn, for example ``"order"``.
-        counter: Which draw of that purpose, for example the epoch.
+        purpose: The purpose of the draw, for example ``"order"``.
+        counter: The index of the draw for that purpose, for example the epoch.
     """
     return np.random.Generator(np.random.Philox(key=_key(seed, purpose, counter)))
 
 
 def torch_seed(seed: int, purpose: str) -> int:
-    """A seed in [0, 2^63) for PyTorch's own generators, derived from the same kind of key as `stream`."""
+    """A seed in [0, 2^63) for PyTorch's generators, derived from the same kind of key as `stream`."""
     return _key(seed, purpose, 0) % 2**63
 
 
@@ -36,7 +36,7 @@ def _key(seed: int, purpose: str, counter: int) -> int:
 
 def read_generators() -> tuple[Any, ...]:
     """The states of the global generators of PyTorch, NumPy and Python, for `set_generators`."""
-    import torch  # not where only streams are drawn, and PyTorch is not needed
+    import torch  # late, since streams do not need PyTorch
 
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     array = np.random.get_state()  # noqa: NPY002 - a user's code may draw from it
@@ -44,7 +44,7 @@ def read_generators() -> tuple[Any, ...]:
 
 
 def set_generators(states: tuple[Any, ...]) -> None:
-    """Set the global generators to the states that `read_generators` gave."""
+    """Set the global generators to states from `read_generators`."""
     import torch
 
     cpu, cuda, array, python = states
@@ -57,7 +57,7 @@ def set_generators(states: tuple[Any, ...]) -> None:
 
 @contextmanager
 def preserve_generators() -> Generator[None]:
-    """Leave the global generators of PyTorch, NumPy and Python as they were, whatever is drawn from them meanwhile."""
+    """Restore the states of the global generators of PyTorch, NumPy and Python at the end of the block."""
     states = read_generators()
     try:
         yield
@@ -67,10 +67,10 @@ def preserve_generators() -> Generator[None]:
 
 @contextmanager
 def seed_generators(seed: int) -> Generator[None]:
-    """The global generators of PyTorch, NumPy and Python seeded for a while; then they are as they were before.
+    """Seed the global generators of PyTorch, NumPy and Python inside the block, and restore their states afterwards.
 
     Args:
-        seed: From 0, below 2^63.
+        seed: In [0, 2^63).
     """
     import torch
 
@@ -84,6 +84,6 @@ def seed_generators(seed: int) -> Generator[None]:
 
 
 def generator_states() -> tuple[object, ...]:
-    """The states of the global generators of PyTorch, NumPy and Python, to see whether anything draws from them."""
+    """The states of the global generators of PyTorch, NumPy and Python, to detect draws from them."""
     cpu, _, array, python = read_generators()
     return cpu.numpy().tobytes(), str(array), python

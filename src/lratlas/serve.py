@@ -1,4 +1,4 @@
-"""The page of a study or a search in a browser, also while it runs."""
+"""Serve the page of a study or a search to a browser, also during the run."""
 
 import hmac
 import ipaddress
@@ -20,12 +20,12 @@ from typing import Any, cast
 
 from lratlas.errors import LRAtlasError, SpecError, first_line
 
-_REST = 4.0  # a page is kept for so many times as long as it took to make
+_REST = 4.0  # a page is reused for this multiple of the time that it took to make
 
 
 @dataclass(frozen=True)
 class _Made:
-    """A page, the version of what it shows, and until when it is not made again."""
+    """A page, the version of its content, and the time until which it is reused."""
 
     text: str
     version: str
@@ -33,32 +33,32 @@ class _Made:
 
 
 class LivePage:
-    """A page of the newest version, made by one thread at a time and once for each version.
+    """A page of the newest version, made by one thread at a time and once per version.
 
-    Making a page may take seconds of a processor that the study needs too. So a page counts as the newest one for
+    Making a page may take seconds of a processor that the study also needs. So a page counts as the newest one for
     four times as long as it took to make.
     """
 
     def __init__(self, *, render: Callable[[], str], version: Callable[[], str]) -> None:
-        """Make nothing yet.
+        """Set up without making a page.
 
         Args:
             render: Makes the page.
-            version: A short text that changes with what the page shows; asked for often.
+            version: Returns a short text that changes with the content of the page; called often.
         """
         self._render, self._version = render, version
         self._made: _Made | None = None
         self._lock = threading.Lock()
 
     def version(self) -> str:
-        """The version of the page as ``text`` would give it now; never waits for one that is being made."""
+        """The version of the page that ``text`` would return now; never waits for a page in progress."""
         made = self._made
         return made.version if made and time.monotonic() < made.until else self._version()
 
     def text(self) -> str:
-        """The page; waits for one that is being made."""
+        """The page; waits for a page in progress."""
         with self._lock:
-            wanted = self.version()  # asked before the page is made: what comes meanwhile is another version
+            wanted = self.version()  # read before making the page: later changes are another version
             if self._made is None or wanted != self._made.version:
                 began = time.monotonic()
                 text = self._render()
@@ -70,7 +70,7 @@ class LivePage:
 TEXT, HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
 RETRY = 5  # seconds after which a browser asks again for a page that could not be made
 
-# The page's own policy, with requests to this server alone; nothing may embed it.
+# The page's policy, with requests to this server only; no page may embed it.
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -100,12 +100,12 @@ def answer(
     """The answer to a request.
 
     Args:
-        page: What is served.
+        page: The served page.
         token: The first part of every path.
-        served_as: Whether a host, with its port, is one that the page is served as.
-        method: The request's method; only GET is answered.
-        hosts: Its Host headers; there must be one.
-        path: Its path, ``/TOKEN/`` for the page or ``/TOKEN/version``.
+        served_as: Whether the page is served under this host and port.
+        method: The request's method; only GET is accepted.
+        hosts: The request's Host headers; there must be exactly one.
+        path: The request's path, ``/TOKEN/`` for the page or ``/TOKEN/version``.
     """
     if method != "GET":
         return Answer(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is answered here.\n")
@@ -118,7 +118,7 @@ def answer(
         if rest == "":
             return Answer(HTTPStatus.OK, page.text(), HTML)
         return Answer(HTTPStatus.OK, page.version()) if rest == "version" else _answer_unknown()
-    except Exception as error:  # whatever is wrong with a study that is being written may be right soon
+    except Exception as error:  # a study that is being written may be readable soon
         known = isinstance(error, LRAtlasError)
         reason = first_line(error) if known else f"{type(error).__name__}: {first_line(error)}"
         return Answer(HTTPStatus.SERVICE_UNAVAILABLE, _apology(reason), HTML)
@@ -129,7 +129,7 @@ def _answer_unknown() -> Answer:
 
 
 def _apology(reason: str) -> str:
-    """A page that says why there is none, and asks again."""
+    """A page that gives the reason for the failure, and reloads."""
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -147,14 +147,14 @@ def _apology(reason: str) -> str:
 
 PATIENCE = 10.0  # seconds for a whole request, and without a byte from or to a client
 _ANSWERED = 300.0  # seconds for a whole answer
-_VISITORS, _OF_ONE = 32, 16  # connections at once, in all and from one address
-_CHUNK = 65536  # bytes, each so many within the patience
-_HTTP_PORT = 80  # browsers leave it out
+_VISITORS, _OF_ONE = 32, 16  # concurrent connections, in total and from one address
+_CHUNK = 65536  # bytes; each chunk has to be sent within the patience
+_HTTP_PORT = 80  # browsers omit it
 
 
 @dataclass
 class _Visit:
-    """A connection: from where, until when, and whether its request has come whole."""
+    """A connection: its address, its deadline, and whether its request is complete."""
 
     peer: str
     until: float
@@ -162,10 +162,10 @@ class _Visit:
 
 
 class LiveServer(ThreadingTCPServer):
-    """Serves one live page; ``serve_forever`` answers until ``shutdown``, and ``with`` closes it.
+    """A server of one live page; ``serve_forever`` runs until ``shutdown``, and ``with`` closes it.
 
     Attributes:
-        url: The whole address of the page, with its token.
+        url: The full address of the page, with its token.
         to_others: Whether other machines can reach it.
     """
 
@@ -176,16 +176,16 @@ class LiveServer(ThreadingTCPServer):
     def __init__(
         self, *, render: Callable[[], str], version: Callable[[], str], host: str = "127.0.0.1", port: int = 0
     ) -> None:
-        """Listen, without answering yet.
+        """Start to listen, without answering yet.
 
         Args:
-            render: Makes the page, in HTML; called again when the version has changed.
-            version: A short text that changes with what the page shows; asked for often.
-            host: The name or address to listen on; ``0.0.0.0`` for all of this machine.
+            render: Makes the page, in HTML; called again after the version changes.
+            version: Returns a short text that changes with the content of the page; called often.
+            host: The name or address to listen on; ``0.0.0.0`` for all addresses of this machine.
             port: The port; 0 for any free one.
 
         Raises:
-            SpecError: The host is not this machine's, or the port is taken or cannot be had.
+            SpecError: The host is not this machine's, or the port is taken or not permitted.
         """
         self._page, token = LivePage(render=render, version=version), secrets.token_urlsafe(24)
         self._visits, self._lock = dict[Any, _Visit](), threading.Lock()
@@ -213,12 +213,12 @@ class LiveServer(ThreadingTCPServer):
         name = host.lower().removesuffix(f":{self._port}")
         if name == host.lower() and self._port != _HTTP_PORT:
             return False
-        # An address, unlike a name, cannot be pointed here by somebody else.
+        # Nobody else can point an address at this machine, unlike a name.
         here = self._everywhere and (name == socket.gethostname().lower() or _is_address(name))
         return here or name in self._names
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread of its own, or turn away where too many are being answered."""
+        """Answer in a new thread, or refuse if there are too many connections."""
         peer = str(client_address[0])
         with self._lock:
             welcome = self._make_room(peer)
@@ -230,7 +230,7 @@ class LiveServer(ThreadingTCPServer):
             self.shutdown_request(request)
 
     def _make_room(self, peer: str) -> bool:
-        """Let go of the oldest connection that has not asked yet, where there are too many, of this or any address."""
+        """Drop the oldest connection without a complete request, if this address or the server has too many."""
         counts = Counter(visit.peer for visit in self._visits.values())
         if counts[peer] < _OF_ONE and counts.total() < _VISITORS:
             return True
@@ -242,29 +242,29 @@ class LiveServer(ThreadingTCPServer):
 
     def _let_go(self, request: Any) -> None:
         del self._visits[request]
-        with suppress(OSError):  # its thread, which waits for bytes, ends
+        with suppress(OSError):  # ends its thread, which waits for bytes
             request.shutdown(socket.SHUT_RDWR)
 
     def begin_answer(self, request: Any) -> None:
-        """Note that a request has come whole."""
+        """Record that a request is complete."""
         with self._lock:
             if visit := self._visits.get(request):
                 visit.asked, visit.until = True, time.monotonic() + _ANSWERED
 
     def service_actions(self) -> None:
-        """Let go of those that take too long, however many bytes they send; called twice a second."""
+        """Drop connections that take too long, even if they send bytes; called twice a second."""
         with self._lock:
             for request in [each for each, visit in self._visits.items() if visit.until < time.monotonic()]:
                 self._let_go(request)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection, and make room for another."""
+        """Close a connection and free its slot."""
         with self._lock:
             self._visits.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that went away or were too slow."""
+        """Ignore clients that disconnected or were too slow."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -279,7 +279,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(*connection)
 
     def parse_request(self) -> bool:
-        """Answer every request, whatever its method, once it is read; nothing is left for methods of that name."""
+        """Answer every request here, for every method; the base class finds nothing left to dispatch."""
         if super().parse_request():
             hosts = self.headers.get_all("Host", [])
             cast("LiveServer", self.server).begin_answer(self.request)
@@ -287,7 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Refuse what is not a request, in the same way as any other."""
+        """Refuse a malformed request like any other bad request."""
         status = HTTPStatus(code)
         self._send(Answer(status, f"{message or explain or status.phrase}\n"))
 
@@ -303,16 +303,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        # Piece by piece: the patience with a slow reader begins anew with each.
+        # In chunks: the patience with a slow reader restarts with each.
         for start in range(0, len(body), _CHUNK):
             self.wfile.write(body[start : start + _CHUNK])
 
     def version_string(self) -> str:
-        """What the Server header says: not which Python this is."""
+        """The Server header, without the Python version."""
         return "lratlas"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class
-        """Say nothing."""
+        """Log nothing."""
 
 
 def _is_address(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a process inherits from whoever started it, set to what the commands and workers count on."""
+"""Reset the state that a process inherits from its parent to the one that commands and workers rely on."""
 
 import os
 import signal
@@ -9,17 +9,17 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 PATIENCE = 9.5
-"""Seconds that a process has to end in good order."""
+"""Seconds that a process has to shut down cleanly."""
 
 
 @contextmanager
 def enforce_deadline(number: int, end: Callable[[], object]) -> Generator[None]:
-    """Where a signal comes inside, have ``end`` called in a thread some seconds later, if the process is still there.
+    """After a signal inside the block, call ``end`` in a thread some seconds later, if the process still runs.
 
-    Python calls a signal's handler between two steps of the main thread, which may be deep in a computation for long.
+    Python runs a signal handler between two steps of the main thread, which may be in a long computation.
 
     Args:
-        number: The signal, which has a handler.
+        number: The signal, which must have a handler.
         end: Ends the process.
     """
     reading, writing = os.pipe()
@@ -42,13 +42,13 @@ def enforce_deadline(number: int, end: Callable[[], object]) -> Generator[None]:
 
 
 def reset_process() -> None:
-    """Let signals through, keep the exit codes of child processes, and open standard streams that are closed.
+    """Unblock signals, preserve the exit codes of child processes, and open closed standard streams.
 
-    An ignored SIGINT or SIGHUP stays ignored: a shell starts background commands so, and so does ``nohup``.
+    An ignored SIGINT or SIGHUP stays ignored: shells start background commands this way, as does ``nohup``.
     """
     if os.name == "posix":
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        # Where SIGCHLD is ignored, every child process seems to have ended with exit code 0.
+        # If SIGCHLD is ignored, every child process seems to end with exit code 0.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
@@ -57,7 +57,7 @@ def reset_process() -> None:
 
 
 def _open_null(number: int) -> None:
-    """Open the null device under the number of a closed file, for child processes too."""
+    """Open the null device under the number of a closed file, also for child processes."""
     opened = os.open(os.devnull, os.O_RDWR)
     os.dup2(opened, number)
     if opened == number:

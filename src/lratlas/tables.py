@@ -1,7 +1,7 @@
 """The tables of a study: one schema each, the contract between all parts of the package.
 
-Learning rates are effective ones where the task is scale-invariant. Accuracies lie in [0, 1], barriers are
-differences of error rates, angles are in radians, seconds in s; missing values are null, never NaN.
+Learning rates are effective ones if the task is scale-invariant. Accuracies are in [0, 1], barriers are
+differences of error rates, angles are in radians, times in seconds; missing values are null, never NaN.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ SCHEMAS: dict[str, pl.Schema] = {
             "start_loss": pl.Float64,  # test loss before the first step; null unless the stage is pretrain
         }
     ),
-    # Training columns are means over the mini-batches since the last row; test columns of the whole test set.
+    # Training columns are means over the mini-batches since the last row; test columns are of the whole test set.
     # chance_accuracy is the accuracy that the same predictions would have under shuffled labels.
     "traces": pl.Schema(
         {
@@ -67,7 +67,7 @@ SCHEMAS: dict[str, pl.Schema] = {
             "above_chance_p": pl.Float64,  # one-sided, across seeds; null for one seed
             "fitted": pl.Float64,  # share of seeds with every training sample fitted at the end
             "train_loss": pl.Float64,  # mean over the last quarter and over seeds
-            "falling": pl.Float64,  # share of seeds whose loss still falls over the last half
+            "falling": pl.Float64,  # share of seeds with a loss that still falls over the last half
             "trend_p": pl.Float64,  # median over seeds of the p value of a falling loss
             "test_accuracy": pl.Float64,
             "barrier": pl.Float64,  # largest of the pairs' medians over seeds, test set
@@ -101,7 +101,7 @@ SCHEMAS: dict[str, pl.Schema] = {
             "top_share": pl.Float64,
         }
     ),
-    # First epoch in which every training sample was classified correctly when its batch came; null if there is none.
+    # First epoch in which every training sample was classified correctly in its batch; null if there is none.
     "convergence": pl.Schema(
         {
             "plr": pl.Float64,
@@ -139,27 +139,27 @@ def empty(table: str) -> pl.DataFrame:
 
 
 def table(tables: Tables, name: str) -> pl.DataFrame:
-    """A table of a study, empty where it has none of that name."""
+    """A table of a study, empty if the study lacks it."""
     return tables[name] if name in tables else empty(name)
 
 
 def add_missing_columns(frame: pl.DataFrame, name: str) -> pl.DataFrame:
-    """The rows with the columns of a table that they lack, as null."""
+    """The rows with the table's missing columns added as null."""
     lacks = {column: kind for column, kind in SCHEMAS[name].items() if column not in frame.columns}
     return frame.with_columns(pl.lit(None, kind).alias(column) for column, kind in lacks.items())
 
 
 def has_accuracy(runs: pl.DataFrame) -> bool:
-    """Whether any run has an accuracy, or there are none that could: regression, say, has losses alone."""
+    """Whether any run has an accuracy, or there are no runs yet; regression, for example, only has losses."""
     return runs.is_empty() or sum(runs[name].count() for name in ("train_accuracy", "test_accuracy")) > 0
 
 
-# The stages of the runs that tables tell apart by one PLR.
+# The stages of runs that tables identify by one PLR.
 STAGES = ("pretrain", "finetune", "average")
 
 
 def finite(models: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
-    """The rows of a table that are not of a run that diverged: its weights are those before the first NaN or Inf."""
+    """The rows of a table without diverged runs, whose weights are those before the first NaN or Inf."""
     return models.join(runs.filter("diverged"), on="run", how="anti")
 
 
@@ -167,13 +167,13 @@ _SCORES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
 def drop_diverged_scores(runs: pl.DataFrame) -> pl.DataFrame:
-    """The runs without the scores of those that diverged, which are of the weights before the first NaN or Inf."""
+    """The runs with the scores of diverged ones removed, which are of the weights before the first NaN or Inf."""
     lost = pl.col("diverged").fill_null(value=False)
     return runs.with_columns(pl.when(~lost).then(pl.col(name)).alias(name) for name in _SCORES)
 
 
 def direct(runs: pl.DataFrame) -> pl.DataFrame:
-    """The runs without a second PLR on their way."""
+    """The runs that have no second PLR."""
     return runs.filter(pl.col("plr2").is_null())
 
 
@@ -185,7 +185,7 @@ def harmless_table(frame: pl.DataFrame) -> pl.DataFrame:
 def csv_text(frame: pl.DataFrame) -> str:
     """A table as CSV, with control characters removed and formulas defused.
 
-    Text that begins like a formula gets an apostrophe before it, so that spreadsheets do not run it.
+    Text that begins like a formula gets a leading apostrophe, so that spreadsheets do not run it.
     """
     text = pl.selectors.string().str.replace(r"^([=+\-@\t\r\n])", "'$1")
     return harmless_table(frame).with_columns(text).write_csv()

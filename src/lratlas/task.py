@@ -1,4 +1,4 @@
-"""A task: the model, the data, the loss and the update rule of a study, as the user gave them."""
+"""A task: the model, the data, the loss and the update rule of a study, as given by the user."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -21,39 +21,40 @@ __all__ = ["Task"]
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Task:
-    """What is trained. A task is prepared when it is made: all arguments are checked, and compared with a plain loop.
+    """A training task. Creating it checks all arguments, and compares its training with a plain loop.
 
-    Inputs are a tensor with a row per sample, or a tuple or dictionary of such tensors, with which the model is called
-    as ``model(*x)`` or ``model(**x)``. Wherever inputs and targets are a pair, a map-style data set or a
-    `torch.utils.data.DataLoader` will do too; it is read into memory once. Arrays and frames (NumPy, pandas, Polars)
-    are taken as tensors. None of them is changed.
+    Inputs are a tensor with one row per sample, or a tuple or dictionary of such tensors; the model is then called as
+    ``model(*x)`` or ``model(**x)``. A map-style data set or a `torch.utils.data.DataLoader` can replace any pair of
+    inputs and targets; it is read into memory once. Arrays and frames (NumPy, pandas, Polars) are converted to tensors.
+    The originals are never changed.
 
     Attributes:
-        model: Called without arguments, makes a fresh `torch.nn.Module`. Parameters with ``requires_grad=False``
-            stay frozen at their initial values; all others are trained. Where it returns an object or a dictionary
-            with ``logits``, these are scored, and they are what the loss gets unless it takes the outputs themselves.
+        model: A function without arguments that returns a new `torch.nn.Module`. Parameters with
+            ``requires_grad=False`` stay frozen at their initial values; all others are trained. If the module returns
+            an object or a dictionary with ``logits``, these are scored and passed to the loss, unless the loss takes
+            the outputs themselves.
         train: Inputs and targets.
-        test: The same for the test set. `lratlas.find` needs none.
-        validation: None, inputs and targets, or the share of the training set to hold out for it.
+        test: Inputs and targets of the test set. `lratlas.find` needs none.
+        validation: None, inputs and targets, or the share of the training set to hold out for validation.
         loss: ``cross_entropy`` (integer labels from 0), ``binary_cross_entropy`` (0 or 1, for one label or several),
             ``mse``, ``model`` (the model returns its loss, as ``outputs.loss``), or a callable of (outputs, targets).
-            What a callable returns for a batch is trained; of several numbers their mean.
-        metric: A function of (outputs, targets) that says which share is predicted right, from 0 to 1, for the batch or
-            for each sample; it takes the place of accuracy. None for accuracy where targets are labels.
-        batch_size: Samples per step; ``full`` for full-batch gradient descent, all samples in one step; None for that
-            of the `DataLoader` of the training set, or 128.
+            The value of a callable for a batch is minimized; of several numbers, their mean.
+        metric: A function of (outputs, targets) that returns the share of correct predictions, from 0 to 1, for the
+            batch or for each sample; it replaces accuracy. None for accuracy if targets are labels.
+        batch_size: Samples per step; ``full`` for full-batch gradient descent, all samples in one step; None for the
+            batch size of the training set's `DataLoader`, or 128.
         rule: Name, settings or `Rule`; ``sphere_sgd`` and ``sphere_rsgd`` need a scale-invariant model. Or an optimizer
             factory ``(parameters, lr) -> torch.optim.Optimizer``, such as the class of an optimizer.
-        transform: What is done to inputs [n, ...] on the device before the model sees them, in training and evaluation:
-            for images stored as bytes their normalisation.
+        transform: Applied to inputs [n, ...] on the device before the model, in training and evaluation, such as the
+            normalisation of images stored as bytes.
         augment: Random changes of the training inputs, before ``transform``.
-        singles: Single-feature test sets, inputs [features, n, ...] and targets [features, n]: in each only one
+        singles: Single-feature test sets, inputs [features, n, ...] and targets [features, n]: in each set, only one
             feature distinguishes the classes.
         name: For titles.
 
     Raises:
-        TaskError: Something does not fit, or would be trained in another way than a plain loop trains it; the message
-            names it and what is allowed.
+        TaskError: The arguments do not fit together, or training would differ from a plain loop; the message names the
+            problem and the allowed values.
     """
 
     model: Callable[[], nn.Module]
@@ -74,7 +75,7 @@ class Task:
 
     @cached_property
     def prepared(self) -> Prepared:
-        """The task made ready for training, once."""
+        """The task prepared for training, computed once."""
         return prepare(**{each.name: getattr(self, each.name) for each in fields(self)})
 
     def _repr_html_(self) -> str:

@@ -1,4 +1,4 @@
-"""How sentences write numbers, LRs and the text of others."""
+"""Format numbers, LRs and foreign text for sentences."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from numbers import Integral, Real
 from typing import Any, cast
 
 SMALLEST_LR = 2.0**-126
-"""The smallest normal number of float32; below it digits are lost."""
+"""The smallest normal number of float32; smaller ones lose digits."""
 LARGEST_LR = (2 - 2**-23) * 2.0**127
 """The largest number of float32."""
 _DEEPEST = 32  # nested containers
@@ -15,14 +15,14 @@ _BUILT_IN = frozenset({bool, int, float, str, type(None)})
 
 
 ESCAPES = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)"
-"""The sequences with which programs steer a terminal, as a regular expression."""
+"""The terminal control sequences, as a regular expression."""
 UNSAFE = rf"{ESCAPES}|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
-"""These and all other control characters but tabs and line ends, and marks that change the direction of writing."""
-_UNSAFE = re.compile(rf"{UNSAFE}|[\ud800-\udfff]")  # and halves of characters, which no file can hold
+"""These, all other control characters except tabs and line ends, and marks that change the writing direction."""
+_UNSAFE = re.compile(rf"{UNSAFE}|[\ud800-\udfff]")  # and lone surrogates, which no file can hold
 
 
 def harmless(text: str) -> str:
-    r"""Text of others, such as names and messages of programs, fit for terminals, pictures, pages and records.
+    r"""Foreign text, such as names and program messages, made safe for terminals, pictures, pages and records.
 
     >>> harmless("\x1b[31mred\x1b[0m\u202e \x07name")
     'red name'
@@ -31,7 +31,7 @@ def harmless(text: str) -> str:
 
 
 def harmless_parts(value: Any) -> Any:
-    """The value of JSON with `harmless` text. Containers are searched, keys too."""
+    """A JSON value with `harmless` text, in nested containers and keys too."""
     if isinstance(value, str):
         return harmless(value)
     if isinstance(value, Mapping):
@@ -41,9 +41,9 @@ def harmless_parts(value: Any) -> Any:
 
 
 def to_python(value: Any, depth: int = 0) -> Any:
-    """The value with Python's own numbers and lists in place of those of NumPy, PyTorch and the like.
+    """The value with Python numbers and lists in place of those of NumPy, PyTorch and similar libraries.
 
-    Lists, tuples and mappings are searched too. Anything else is returned as it is.
+    Lists, tuples and mappings are converted recursively. Anything else is returned unchanged.
 
     >>> import numpy as np
     >>> to_python({"lrs": np.array([0.5, 1.0]), "epochs": np.int64(3)})
@@ -63,9 +63,9 @@ def to_python(value: Any, depth: int = 0) -> Any:
 
 
 def number(value: object) -> float | None:
-    """A number as a float, also one written as text such as "nan"; None for anything else, booleans included.
+    """A number as a float, also from text such as "nan"; None for anything else, booleans included.
 
-    An array or tensor with one element is a number too. Whole numbers that no float can hold are infinite.
+    An array or tensor with one element is a number too. Integers that no float can hold become infinite.
     """
     if type(value) is float:
         return value
@@ -94,7 +94,7 @@ def first_not_finite(values: Iterable[object]) -> int | None:
 
 
 def replace_nonfinite(value: Any) -> Any:
-    """The value with None for each number that JSON does not know: NaN and the infinities. Containers are searched."""
+    """The value with None for each number that JSON lacks: NaN and the infinities. Containers are searched."""
     if isinstance(value, Mapping):
         return {key: replace_nonfinite(part) for key, part in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list | tuple):
@@ -104,7 +104,7 @@ def replace_nonfinite(value: Any) -> Any:
 
 
 def lr_fault(value: object) -> str | None:
-    """What a learning rate must be, if this value cannot be one; worded to follow "must be". None if it can."""
+    """The requirement that a value violates as a learning rate, worded to follow "must be"; None if it is valid."""
     if isinstance(value, str) or not is_finite(value) or (lr := cast("float", number(value))) <= 0:
         return "a positive finite number"
     if not SMALLEST_LR <= lr <= LARGEST_LR:
@@ -113,7 +113,7 @@ def lr_fault(value: object) -> str | None:
 
 
 def format_lr(value: float, *, digits: int = 2) -> str:
-    """An LR in short scientific notation, to two digits unless told otherwise.
+    """An LR in short scientific notation, to two digits by default.
 
     Example:
         >>> format_lr(0.0075), format_lr(0.1), format_lr(3.942e-4, digits=3)
@@ -124,7 +124,7 @@ def format_lr(value: float, *, digits: int = 2) -> str:
 
 
 def digits_needed(values: Collection[float]) -> int:
-    """How many digits LRs need, two at least, so that different ones read differently.
+    """The number of digits, at least two, that LRs need so that different ones look different.
 
     Example:
         >>> digits_needed([7.46e-3, 7.52e-3]), digits_needed([1e-3, 1e-3])
@@ -135,7 +135,7 @@ def digits_needed(values: Collection[float]) -> int:
 
 
 def join_words(words: Sequence[str], last: str = "and") -> str:
-    """A list as sentences have it, with ``last`` before its last entry; empty for none.
+    """A list in a sentence, with ``last`` before the last entry; empty for no words.
 
     Example:
         >>> join_words(["a"]), join_words(["a", "b"]), join_words(["a", "b", "c"], "or")
@@ -145,7 +145,7 @@ def join_words(words: Sequence[str], last: str = "and") -> str:
 
 
 def signed_interval(low: float, high: float) -> str:
-    """The two ends of an interval, written as `plain` does.
+    """The two ends of an interval, formatted by `plain`.
 
     Example:
         >>> signed_interval(-0.512, 9.23)
@@ -155,7 +155,7 @@ def signed_interval(low: float, high: float) -> str:
 
 
 def plain(value: float) -> str:
-    """A number to two digits, or to a whole one, without an exponent and with a true minus sign.
+    """A number to two digits or as an integer, without an exponent and with a true minus sign.
 
     Example:
         >>> plain(-0.512), plain(0.00042), plain(375.9), plain(1698)

@@ -1,1 +1,1 @@
-"""From tables to tables: regimes, boundaries, sparsity, and what they say."""
+"""Tables to tables: regimes, boundaries, sparsity, and findings in sentences."""

@@ -1,4 +1,4 @@
-"""Where one regime ends and the next begins."""
+"""The boundaries between regimes."""
 
 import math
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ NAMES = ("convergence", "subregime", "divergence")
 
 @dataclass(frozen=True, kw_only=True)
 class SeedLabels:
-    """The regimes of all PLRs, ascending, decided over all seeds and by each seed alone.
+    """The regimes of all PLRs, ascending, decided over all seeds and by each single seed.
 
     Attributes:
         plrs: The PLRs.
         together: Over all seeds, shape (PLRs,).
-        alone: By each seed alone, shape (seeds, PLRs).
+        alone: By each single seed, shape (seeds, PLRs).
     """
 
     plrs: Floats
@@ -49,30 +49,30 @@ def boundaries(
 ) -> pl.DataFrame:
     """Locate the three boundaries between regimes.
 
-    Each is a single change point over the sorted PLRs: the cut with the fewest PLRs on the wrong side, the
+    Each boundary is a single change point over the sorted PLRs: the cut with the fewest PLRs on the wrong side, the
     lowest of equal ones. The regime of a PLR is the one decided over all seeds, so boundaries agree with the
-    regimes table: with many seeds they are at the median of the seeds' own boundaries. An undecided PLR counts as
-    not diverged, but has no say about convergence: if it lies at that boundary, the bracket spans it. Only
-    PLRs of 2A and 2B have a say about theirs.
+    regimes table: with many seeds they are at the median of the boundaries of single seeds. An undecided PLR counts as
+    not diverged, but does not count for convergence: if it is at that boundary, the bracket spans it. Only
+    PLRs of 2A and 2B count for the boundary between these two.
 
-    The interval is for that median, from the boundaries that each seed alone decides. From six seeds on it reaches
-    from the lower grid point of one seed to the upper one of another, by the ranks of the sign test: whatever the
+    The interval is for that median, from the boundaries of single seeds. With six seeds or more it reaches
+    from the lower grid point of one seed to the upper one of another, by the ranks of the sign test: for every
     distribution, the median is below it in at most 2.5% of all studies, and above it in at most 2.5%. With fewer
-    seeds no ranks reach that, and it is Student's t in the logarithm of the LR, where to the variance of the seeds'
-    values comes that of a uniform error within their brackets. A PLR that a seed alone leaves undecided counts for it
-    as all seeds together decide; a seed that does not reach a boundary puts it at the nearest PLR that has a say.
-    ``benchmarks/intervals.py`` simulates how often the interval holds the true boundary.
+    seeds no ranks reach this level, and the interval is Student's t in the logarithm of the LR; its variance is that of
+    the seeds' values plus that of a uniform error within their brackets. If a single seed leaves a PLR undecided, the
+    decision of all seeds counts; if it does not reach a boundary, the nearest PLR that counts is its boundary.
+    ``benchmarks/intervals.py`` simulates how often the interval contains the true boundary.
 
     Args:
         tables: A study's tables; ``runs``, ``traces`` and ``pairs`` (may be missing) are read.
         chance_loss: Loss of the best constant prediction.
         thresholds: The numbers that decide.
-        evidence: What `run_evidence` makes of them; None to make it here.
+        evidence: The result of `run_evidence` for them; None to compute it here.
 
     Returns:
         Three rows with the schema of ``boundaries``: ``below`` and ``above`` are the grid points on the two
         sides, ``value`` their geometric mean, ``low`` and ``high`` a 95% interval over seeds, never narrower than
-        the bracket, within the PLRs and null for one seed. All null where the boundary is not reached.
+        the bracket, within the PLRs and null for one seed. All null if the boundary is not reached.
 
     Raises:
         SpecError: If ``chance_loss`` is not a positive number.
@@ -95,13 +95,13 @@ def seed_labels(
     thresholds: Thresholds = DEFAULTS,
     evidence: pl.DataFrame | None = None,
 ) -> SeedLabels:
-    """Decide the regimes of a study over all seeds, and by each seed alone.
+    """Decide the regimes of a study over all seeds, and by each single seed.
 
     Args:
         tables: A study's tables; ``runs``, ``traces`` and ``pairs`` (may be missing) are read.
         chance_loss: Loss of the best constant prediction.
         thresholds: The numbers that decide.
-        evidence: What `run_evidence` makes of them; None to make it here.
+        evidence: The result of `run_evidence` for them; None to compute it here.
 
     Raises:
         SpecError: If ``chance_loss`` is not a positive number.
@@ -116,7 +116,7 @@ def seed_labels(
 
 
 def _sides(labels: NDArray[np.str_]) -> tuple[list[Bools], list[Bools]]:
-    """For each boundary, which PLRs belong above it, and which have a say."""
+    """For each boundary, which PLRs belong above it, and which count."""
     upper = [labels != "1", labels == "2B", labels == "3"]
     decided = [np.isin(labels, ["1", "2", "2A", "2B", "3"]), np.isin(labels, ["2A", "2B"]), labels != ""]
     return upper, decided
@@ -136,7 +136,7 @@ def _brackets(plrs: Floats, labels: NDArray[np.str_], *, upper: Bools, decided: 
 
 
 def _row(plrs: Floats, brackets: Brackets) -> dict[str, float | None]:
-    """The boundary over all seeds, the first entry, with its interval from those of the seeds, the other entries."""
+    """The boundary over all seeds (the first entry), with its interval from single seeds (the other entries)."""
     below, above = float(brackets.below[0]), float(brackets.above[0])
     if np.isnan(below) or np.isnan(above):
         return dict.fromkeys(("below", "above", "value", "low", "high"))
@@ -145,7 +145,7 @@ def _row(plrs: Floats, brackets: Brackets) -> dict[str, float | None]:
     ends = _ends(Brackets(below=brackets.below[1:], above=brackets.above[1:]))
     if ends is None:
         return row | {"low": None, "high": None}
-    # Where nothing was trained nothing is known, though few seeds leave an interval that reaches further.
+    # Nothing is known beyond the trained PLRs, although an interval from few seeds may reach further.
     low, high = np.clip(ends, plrs[0], plrs[-1]).tolist()
     return row | {"low": min(below, low), "high": max(above, high)}
 
@@ -158,7 +158,7 @@ def _ends(brackets: Brackets) -> tuple[float, float] | None:
     seeds = len(below)
     if seeds < 2:
         return None
-    # How many of the seeds, at each end, the sign test leaves outside, and one more
+    # The number of seeds that the sign test leaves outside at each end, plus one
     rank = int((special.bdtr(np.arange(seeds), seeds, 0.5) <= (1 - COVERAGE) / 2).sum())
     if rank:
         return float(below[rank - 1]), float(above[-rank])

@@ -1,4 +1,4 @@
-"""Several studies in one table, a row each: boundaries, the best PLRs against the convergence threshold, gains."""
+"""Several studies in one table, one row each: boundaries, the best PLRs relative to the threshold, gains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from lratlas.tables import Tables
 
 _NUMBER, _WHOLE, _WORD = pl.Float64(), pl.Int64(), pl.String()
 
-# Scores and gains are in the unit of the study's score: shares for an accuracy. Gains are positive where better.
+# Scores and gains are in the unit of the study's score: shares for an accuracy. Positive gains are better.
 COMPARISON = pl.Schema(
     {
         "study": _WORD,
         "task": _WORD,
-        "batch_size": _WORD,  # a number, or full; null for the task's own
+        "batch_size": _WORD,  # a number, or full; null for the task's default
         "elr": pl.Boolean(),  # LRs are effective ones
         "seeds": _WHOLE,
         "score": _WORD,  # test_accuracy or test_loss
@@ -50,11 +50,11 @@ class Entry:
     """One study of a comparison.
 
     Attributes:
-        name: What it is called; different for every study of a comparison.
+        name: Its name, unique in a comparison.
         tables: Its tables; ``runs``, ``regimes`` and ``boundaries`` are read, any may be empty.
         elr: Whether its LRs are effective ones.
-        task: What was trained on which data, for people; empty if not known.
-        batch_size: Samples in a batch, or ``full``; None for the task's own.
+        task: The model and data, for people; empty if not known.
+        batch_size: Samples in a batch, or ``full``; None for the task's default.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Entry:
 
     @property
     def threshold(self) -> float | None:
-        """The convergence threshold; None where it was not reached."""
+        """The convergence threshold; None if it was not reached."""
         return _boundaries(self.tables)["convergence"]
 
 
@@ -76,8 +76,8 @@ def comparison(entries: Sequence[Entry]) -> pl.DataFrame:
         entries: The studies.
 
     Returns:
-        One row per study in the order given, with the columns of ``COMPARISON``. What a study lacks (fine-tuning,
-        a threshold, a second and third seed for an interval) is null.
+        One row per study in the order given, with the columns of ``COMPARISON``. Values that a study lacks
+        (fine-tuning, a threshold, a second and third seed for an interval) are null.
     """
     return pl.DataFrame([_row(entry) for entry in entries], schema=COMPARISON)
 
@@ -107,7 +107,7 @@ def _boundaries(tables: Tables) -> dict[str, float | None]:
 
 
 def _quality(entry: Entry) -> dict[str, object]:
-    """What fine-tuning with the lowest FLR and weight averaging come to."""
+    """The results of fine-tuning with the lowest FLR and of weight averaging."""
     tables = entry.tables
     runs, score = tables["runs"], score_of(tables["runs"])
     row: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""Means over seeds with their intervals, and how much better the best of some options is than the best of others."""
+"""Means over seeds with their intervals, and the gain of the best of some options over the best of others."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ FEWEST_SEEDS = 3  # for an interval
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """A mean over seeds, mostly of a difference; its 95% interval by Student's t, None for fewer than three seeds."""
+    """A mean over seeds, usually of a difference; its 95% interval by Student's t, None for fewer than three seeds."""
 
     mean: float
     low: float | None
@@ -23,7 +23,7 @@ class Gain:
 
 
 def student(seeds: int) -> float:
-    """How many standard errors a 95% interval of Student's t reaches either way from a mean over seeds, at least 2."""
+    """The half-width of a 95% interval of Student's t in standard errors, for a mean over seeds, at least 2."""
     return float(special.stdtrit(seeds - 1, (1 + COVERAGE) / 2))
 
 
@@ -33,17 +33,17 @@ def over_seeds(values: Floats) -> Gain:
 
 
 def best_over_best(ours: Floats, theirs: Floats) -> Gain:
-    """How much better the best of some options is than the best of others, as it would be with very many seeds.
+    """The gain of the best of some options over the best of others, as it would be with very many seeds.
 
-    The difference of the best means flatters the side with more options, for the best of many is best partly by luck
-    (the winner's curse). Chosen by some seeds and judged by the others, a best one falls short, for with fewer seeds
-    the wrong one is chosen more often. The gain is the middle between the two: the errors have opposite signs. The
-    interval is Student's t around it, from the differences within seeds between the two options of the best means.
-    ``benchmarks/intervals.py`` simulates how often it holds the true gain.
+    The difference of the best means favours the side with more options, since the best of many is best partly by luck
+    (the winner's curse). A best option that some seeds choose and the others judge is biased low, since fewer seeds
+    choose the wrong option more often. The gain is the midpoint of the two estimates, whose errors have opposite signs.
+    The interval is Student's t around it, from the differences within seeds between the two options of the best means.
+    ``benchmarks/intervals.py`` simulates how often it contains the true gain.
 
     Args:
         ours: Scores, more is better, shape (options, seeds); at least one of each, all finite.
-        theirs: Those of the others, by the same seeds.
+        theirs: Scores of the other options, by the same seeds.
     """
     pairs = ours[np.argmax(ours.mean(axis=1))] - theirs[np.argmax(theirs.mean(axis=1))]
     judged = cross_validate_choice(ours) - cross_validate_choice(theirs)
@@ -51,9 +51,9 @@ def best_over_best(ours: Floats, theirs: Floats) -> Gain:
 
 
 def cross_validate_choice(scores: Floats) -> float:
-    """The mean score of the option that some of the seeds choose, by the other seeds; one seed chooses for itself.
+    """The mean score, by some seeds, of the option that the other seeds choose; one seed chooses for itself.
 
-    Two thirds of the seeds choose: those that follow each other, going round, with each seed in turn as the first.
+    Two thirds of the seeds choose: consecutive seeds in a circle, with each seed in turn as the first.
 
     Args:
         scores: More is better, shape (options, seeds).
@@ -68,7 +68,7 @@ def cross_validate_choice(scores: Floats) -> float:
 
 
 def _around(mean: float, values: Floats) -> Gain:
-    """A mean with the interval that the values, one per seed, give it."""
+    """A mean with the interval from the values, one per seed."""
     seeds = len(values)
     if seeds < FEWEST_SEEDS:
         return Gain(mean=mean, low=None, high=None, seeds=seeds)

@@ -1,4 +1,4 @@
-"""From the evidence of runs to the regime of each PLR, for the seeds as they are or for many resamples."""
+"""From the evidence of runs to the regime of each PLR, for all seeds or for many resamples."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from lratlas.thresholds import GEOMETRY_COUNT, Thresholds
 
 Bools = NDArray[np.bool_]
 
-# Seeds whose excess varies less than this count as one observation; a rounding error is far smaller.
+# Seeds with a smaller variance of the excess count as one observation; rounding errors are far smaller.
 DEGENERATE_VARIANCE = 1e-14
 
 # Why a PLR is undecided.
@@ -37,16 +37,16 @@ class Votes:
         present: Whether there is a run.
         finite: Whether there is a run that did not diverge.
         excess: Accuracy over chance; NaN where not finite.
-        loss: Training loss over the last quarter of the steps; infinite where there is none.
+        loss: Training loss over the last quarter of the steps; infinite if there is none.
         converged: Whether the run is of regime 1.
         unmoved: Whether its test loss has not moved from the start.
         falling: Whether its loss falls by an amount that matters.
         descending: Whether its loss falls at all, by the trend test.
         tested: Whether its trace was long enough for the trend test.
-        unbounded: Whether a loss at rest may be at its lowest or on a plateau, for nobody knows the lowest.
+        unbounded: Whether a loss at rest may be at its minimum or on a plateau, since the minimum is unknown.
         barriers: Test barriers, shape (pairs, PLRs, seeds); NaN where not measured.
-        spreads: Differences of test accuracy between the best and the worst of the solutions whose barriers are
-            measured; NaN where not measured.
+        spreads: Differences of test accuracy between the best and the worst of the solutions with measured
+            barriers; NaN where not measured.
     """
 
     plrs: Floats
@@ -70,9 +70,9 @@ class Decision:
     """Regimes of each PLR, for each weighting of the seeds; arrays of shape (weightings, PLRs).
 
     Attributes:
-        labels: ``1``, ``2``, ``2A``, ``2B``, ``3``, ``undecided``, or empty where no run has a weight.
+        labels: ``1``, ``2``, ``2A``, ``2B``, ``3``, ``undecided``, or empty if no run has a weight.
         reasons: Why a PLR is undecided; empty for all others.
-        above_chance_p: p value of the test against chance; NaN where it cannot be made.
+        above_chance_p: p value of the test against chance; NaN if the test is impossible.
         barrier: Largest of the pairs' medians over seeds; NaN where not measured.
         spread: Median over seeds of the solutions' spread of test accuracy; NaN where not measured.
     """
@@ -85,7 +85,7 @@ class Decision:
 
 
 def votes(evidence: pl.DataFrame, tables: Tables, *, thresholds: Thresholds) -> Votes:
-    """Arrange the evidence of runs, and that of the solutions made from them, as arrays over PLRs and seeds."""
+    """Arrange the evidence of runs, and of the solutions made from them, as arrays over PLRs and seeds."""
     plrs = evidence["plr"].unique().sort().to_numpy()
     seeds = evidence["seed"].unique().sort().to_numpy()
     at = (np.searchsorted(plrs, evidence["plr"]), np.searchsorted(seeds, evidence["seed"]))
@@ -116,15 +116,15 @@ def votes(evidence: pl.DataFrame, tables: Tables, *, thresholds: Thresholds) -> 
 
 
 def decide(ballot: Votes, weights: Floats, *, thresholds: Thresholds) -> Decision:
-    """Say which regime each PLR is in, for each weighting of the seeds.
+    """Decide the regime of each PLR, for each weighting of the seeds.
 
-    Majorities are of more than half: of the runs for divergence and convergence, of the finite ones for
-    trends. Below a PLR of regime 1, a loss that falls at all, by however little, is a descent not finished,
-    even at chance; and a PLR at chance without a trend is undecided there, for a larger LR that converges
-    speaks against divergence. The same holds where a larger LR is at a lower loss and still falls: the
-    smaller one rests neither in divergence nor in an equilibrium, whose loss would be the lower one.
-    Before all that, a PLR outside regime 1 is too small if its loss has not moved and no smaller PLR has moved it.
-    Its accuracy does not matter: untrained models may be above chance. A plateau may return to the loss of the start,
+    A majority is more than half: of the runs for divergence and convergence, of the finite runs for
+    trends. Below a PLR of regime 1, a loss that falls by any amount is an unfinished descent, even at chance; a PLR at
+    chance without a trend is undecided there, since a larger LR that converges speaks against divergence. The same
+    rules apply below a larger LR that is at a lower loss and still falls: the smaller LR is neither in divergence nor
+    in an equilibrium, whose loss would be the lower one.
+    One check precedes all others: a PLR outside regime 1 is too small if no loss has moved at it or at a smaller PLR.
+    Its accuracy does not matter: untrained models may be above chance. A plateau may return to the initial loss,
     but then a smaller PLR has moved the loss.
 
     Args:
@@ -162,7 +162,7 @@ def decide(ballot: Votes, weights: Floats, *, thresholds: Thresholds) -> Decisio
     undecided = np.isin(found, _REASONS)
     labels, reasons = np.where(undecided, "undecided", found), np.where(undecided, found, "")
     barrier, spread = _largest_median(ballot.barriers, weights), _medians(ballot.spreads, weights)
-    # Without accuracies, barriers decide alone.
+    # Without accuracies, only barriers decide.
     alike = (barrier <= thresholds.barrier) & ~(spread > thresholds.spread)
     return Decision(
         labels=_with_subregimes(labels, alike, known=~np.isnan(barrier)),
@@ -181,7 +181,7 @@ def change_point(upper: Bools, decided: Bools) -> NDArray[np.int64]:
         decided: Whether it counts, same shape.
 
     Returns:
-        How many PLRs lie below the cut, shape (weightings,).
+        The number of PLRs below the cut, shape (weightings,).
     """
     start = np.zeros((len(upper), 1), dtype=np.int64)
     wrong_below = np.hstack([start, np.cumsum(decided & upper, axis=1)])
@@ -190,7 +190,7 @@ def change_point(upper: Bools, decided: Bools) -> NDArray[np.int64]:
 
 
 def convergence_cut(labels: NDArray[np.str_]) -> NDArray[np.int64]:
-    """How many PLRs lie below the convergence threshold; undecided PLRs have no say."""
+    """The number of PLRs below the convergence threshold; undecided PLRs do not count."""
     return change_point(labels != "1", (labels != "undecided") & (labels != ""))
 
 
@@ -209,7 +209,7 @@ def _above_chance_p(ballot: Votes, weights: Floats, trace: float) -> Floats:
     runs = np.maximum(ballot.finite.sum(axis=1), 1)
     excess = np.where(ballot.finite, ballot.excess, 0.0)
     centre = excess.sum(axis=1) / runs
-    # Without the centre, cancellation would spoil the variance
+    # Centred, since cancellation would spoil the variance
     centred = np.where(ballot.finite, excess - centre[:, None], 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = weights @ centred.T / count
@@ -235,7 +235,7 @@ def _barriers(pairs: pl.DataFrame, *, plrs: Floats, seeds: NDArray[np.int64]) ->
 def _spreads(runs: pl.DataFrame, *, plrs: Floats, seeds: NDArray[np.int64]) -> Floats:
     """Spreads of test accuracy of shape (PLRs, seeds), of two solutions or more; NaN where not measured."""
     own = direct(drop_diverged_scores(runs)).filter(pl.col("test_accuracy").is_finite())
-    flr, off = pl.col("flr"), (pl.col("count") - GEOMETRY_COUNT).abs() + pl.col("count") * 1e-9  # of two, the lower
+    flr, off = pl.col("flr"), (pl.col("count") - GEOMETRY_COUNT).abs() + pl.col("count") * 1e-9  # the lower of two
     ends = (flr == flr.min().over("plr")) | (flr == flr.max().over("plr"))
     solutions = pl.concat(
         [
@@ -249,7 +249,7 @@ def _spreads(runs: pl.DataFrame, *, plrs: Floats, seeds: NDArray[np.int64]) -> F
 
 
 def _arrange(rows: pl.DataFrame, name: str, *, plrs: Floats, seeds: NDArray[np.int64]) -> Floats:
-    """A column by PLR and seed; NaN where there is no row or no value, and rows of others are left out."""
+    """A column by PLR and seed; NaN for a missing row or value. Rows of other PLRs and seeds are left out."""
     known = rows.filter(pl.col("plr").is_in(plrs.tolist()), pl.col("seed").is_in(seeds.tolist()))
     array = np.full((len(plrs), len(seeds)), np.nan)
     places = np.searchsorted(plrs, known["plr"]), np.searchsorted(seeds, known["seed"])
@@ -284,7 +284,7 @@ def _median(values: Floats, weights: Floats) -> Floats:
 
 
 def _with_subregimes(labels: NDArray[np.str_], alike: Bools, *, known: Bools) -> NDArray[np.str_]:
-    """Tell 2A from 2B going up from the threshold; PLRs of which it is not known neither extend nor end 2A."""
+    """Split regime 2 into 2A and 2B, going up from the threshold; unknown PLRs neither extend nor end 2A."""
     upper = np.arange(labels.shape[1]) >= convergence_cut(labels)[:, None]
     told = (labels == "2") & upper & known
     gap = np.logical_or.accumulate((told & ~alike) | ((labels == "3") & upper), axis=1)

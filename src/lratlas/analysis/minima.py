@@ -14,9 +14,9 @@ from lratlas.tables import STAGES, Tables, direct, finite, table
 
 # Losses up to this factor from the level count as equal to it.
 FACTOR = 1.5
-# No order of four is rare enough by chance to mean something.
+# With four PLRs no order is significant.
 FEWEST_PLRS = 5
-# Up to here all orders are counted (8! = 40,320); beyond, Student's t is close.
+# Up to this count all orders are enumerated (8! = 40,320); for more, Student's t is accurate.
 MOST_COUNTED = 8
 _MODEL = ("stage", "plr", "flr", "count")
 _MEASURES = ("top_eigenvalue", "trace", "gradient_norm", "train_loss", "test_error")
@@ -24,9 +24,9 @@ _MEASURES = ("top_eigenvalue", "trace", "gradient_norm", "train_loss", "test_err
 
 @dataclass(frozen=True, kw_only=True)
 class RankCorrelation:
-    """Spearman's rank correlation of the top eigenvalue and the test error over PLRs, one model for each.
+    """Spearman's rank correlation of the top eigenvalue and the test error over PLRs, one model per PLR.
 
-    ``coefficient`` and ``p`` (two-sided) are None for fewer than five PLRs or values that do not differ.
+    ``coefficient`` and ``p`` (two-sided) are None for fewer than five PLRs or constant values.
     """
 
     coefficient: float | None
@@ -37,9 +37,9 @@ class RankCorrelation:
 def at_equal_loss(tables: Tables, *, at_loss: float | None = None) -> pl.DataFrame:
     """The models whose training loss is within a factor 1.5 of one level (Fig. 26 of the paper).
 
-    Unless given, the level is the loss of the pre-trained or fine-tuned model around which most PLRs have a model, the
-    lowest of equally good ones. Pre-trained models of regime 3 have found no minimum and are left out, as are runs that
-    diverged.
+    By default the level is the loss of the pre-trained or fine-tuned model around which most PLRs have a model, the
+    lowest of equally good ones. Pre-trained models of regime 3 have found no minimum and are left out, as are diverged
+    runs.
 
     Args:
         tables: A study's tables; ``sharpness``, and ``runs`` and ``regimes`` (may be empty).
@@ -49,10 +49,10 @@ def at_equal_loss(tables: Tables, *, at_loss: float | None = None) -> pl.DataFra
         One row per stage, plr, flr and count in the window, sorted by PLR: means over seeds of ``top_eigenvalue``,
         ``trace``, ``gradient_norm``, ``train_loss``, ``test_error``; ``residual`` (the largest), ``converged`` (in all
         seeds), ``seeds``, ``level``.
-        No row where ``sharpness`` has no model with a positive training loss.
+        No rows if ``sharpness`` has no model with a positive training loss.
 
     Raises:
-        StudyError: No model is within the factor of the level given.
+        StudyError: No model is within the factor of the given level.
     """
     models = _models(tables)
     if models.is_empty():
@@ -69,11 +69,11 @@ def at_equal_loss(tables: Tables, *, at_loss: float | None = None) -> pl.DataFra
 
 
 def flatness_correlation(models: pl.DataFrame) -> RankCorrelation:
-    """How the test error goes with the top eigenvalue.
+    """The rank correlation of the test error with the top eigenvalue.
 
     Args:
-        models: Models as `at_equal_loss` gives them. Of each PLR the one with the loss nearest to the level counts;
-            those whose eigenvalue did not converge do not.
+        models: Models from `at_equal_loss`. Each PLR counts with the model whose loss is nearest to the level;
+            models with an eigenvalue that did not converge are left out.
     """
     away = (pl.col("train_loss") / pl.col("level")).log().abs()
     nearest = (
@@ -95,14 +95,14 @@ def flatness_correlation(models: pl.DataFrame) -> RankCorrelation:
 
 
 def _p_by_counting(first: Floats, second: Floats) -> float:
-    """The share of all orders of the ranks whose correlation is as strong as that found."""
+    """The share of all orders of the ranks with a correlation at least as strong as the observed one."""
     orders = np.array(list(permutations(first - first.mean())))
     strength = np.abs(orders @ (second - second.mean()))
     return float((strength >= strength[0] * (1 - 1e-12)).mean())
 
 
 def _p_by_student(coefficient: float, count: int) -> float:
-    """What Student's t gives for a rank correlation of many pairs."""
+    """The p value by Student's t, for a rank correlation of many pairs."""
     t = abs(coefficient) * math.sqrt((count - 2) / max(1 - coefficient**2, 1e-12))
     return float(2 * special.stdtr(count - 2, -t))
 
@@ -127,7 +127,7 @@ def _models(tables: Tables) -> pl.DataFrame:
 
 
 def _level(models: pl.DataFrame) -> float:
-    """The training loss of the model, an average only where there are no others, around which most PLRs have one."""
+    """The training loss of the model around which most PLRs have one; averages count only if there are no others."""
     trained = models.filter(pl.col("stage") != "average")
     models = models if trained.is_empty() else trained
     losses = models.select(level="train_loss").unique()
@@ -140,7 +140,7 @@ REGIMES = ("1", "2A", "2B", "2", "3", "undecided")
 STATES = ("before training", "after pre-training", "after fine-tuning")
 ALL = "all"
 _STATE_OF = {"initial": STATES[0], "pretrain": STATES[1], "finetune": STATES[2]}
-# The range given as the spread leaves out the outermost filters, which are few and far.
+# The spread leaves out the outermost filters, which are few and far.
 LOW, HIGH = 0.05, 0.95
 
 
@@ -153,8 +153,8 @@ def pool_norms(tables: Tables) -> pl.DataFrame:
 
     Returns:
         One row per filter and model, in order of regime and state: ``regime``, ``state``, ``flr`` (the lowest; null
-        before fine-tuning), ``log_norm`` (decades). The initial models stand in every regime. Filters of norm zero
-        have no logarithm and no row, nor have runs that diverged.
+        before fine-tuning), ``log_norm`` (decades). The initial models appear in every regime. Filters of norm zero
+        have no logarithm, so they have no row; diverged runs have none either.
     """
     norms = finite(table(tables, "norms"), table(tables, "runs"))
     shown = norms.filter(
@@ -180,10 +180,10 @@ def pool_norms(tables: Tables) -> pl.DataFrame:
 
 
 def norm_spread(pooled: pl.DataFrame) -> pl.DataFrame:
-    """The range that holds the middle nine tenths of the filters.
+    """The range of the middle nine tenths of the filters.
 
     Args:
-        pooled: Filters as `pool_norms` gives them.
+        pooled: Filters from `pool_norms`.
 
     Returns:
         One row per ``regime`` and ``state``, in their order: ``flr``, ``spread`` (5% to 95% quantile, decades),
@@ -212,9 +212,9 @@ def two_stages(runs: pl.DataFrame) -> pl.DataFrame:
         runs: A study's ``runs`` table.
 
     Returns:
-        For each pair of PLRs and each FLR with a run of two stages, one row per way and seed, sorted: ``plr``,
+        For each pair of PLRs and each FLR with a two-stage run, one row per way and seed, sorted: ``plr``,
         ``plr2``, ``flr``, ``way`` (``high``: plr → flr; ``low``: plr2 → flr; ``both``: plr → plr2 → flr), ``seed``,
-        ``test_accuracy``. Ways without a run have no row, nor have runs without a test accuracy.
+        ``test_accuracy``. Ways without a run and runs without a test accuracy have no row.
     """
     tuned = runs.filter(stage="finetune").drop_nulls("test_accuracy")
     both, one = tuned.filter(pl.col("plr2").is_not_null()), direct(tuned).drop("plr2")
@@ -231,7 +231,7 @@ def two_stages(runs: pl.DataFrame) -> pl.DataFrame:
 
 
 def two_stage_means(runs: pl.DataFrame) -> pl.DataFrame:
-    """The same averaged over seeds.
+    """The test accuracies of `two_stages`, averaged over seeds.
 
     Args:
         runs: A study's ``runs`` table.

@@ -1,4 +1,4 @@
-"""How the epochs to convergence grow towards the convergence threshold: a power law with intervals."""
+"""The growth of the epochs to convergence towards the convergence threshold: a power law with intervals."""
 
 import math
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from lratlas.tables import SCHEMAS, empty
 FEWEST_POINTS = 4
 FEWEST_POINTS_FOR_INTERVALS = 5
 FEWEST_SEEDS_FOR_BOOTSTRAP = 3
-# A threshold further above the last PLR than this many times the range of PLRs is a guess: the fit cannot be told
-# from an exponential.
+# A threshold further above the last PLR than this many times the range of PLRs is a guess: the fit looks like an
+# exponential.
 FURTHEST = 10.0
-# Nearer than this share of the last step, the law is flat with a jump at the last PLR.
+# Closer than this share of the last step, the law is flat with a jump at the last PLR.
 NEAREST = 1e-4
 RESAMPLES = 1000
 SCAN = 200
-# Share of the resamples that must have a threshold for an interval to mean something.
+# Share of the resamples that must have a threshold for a meaningful interval.
 IDENTIFIED = 0.9
-_LARGEST_LOG = 100.0  # keeps the end of a hopeless interval finite
+_LARGEST_LOG = 100.0  # ensures a finite end of a very wide interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,22 +36,22 @@ class Law:
 
 @dataclass(frozen=True, kw_only=True)
 class _Lines:
-    """The best laws with given thresholds: straight lines of log epochs over the log of the distance to each."""
+    """The best laws for given thresholds: straight lines of log epochs over the log distance to each threshold."""
 
     exponent: Floats
     log_scale: Floats
-    squares: Floats  # of the residuals, summed
+    squares: Floats  # sum of the squared residuals
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Table:
-    """Epochs per PLR and seed: infinite where a run never converged, NaN where there is no run."""
+    """Epochs per PLR and seed: infinite if a run never converged, NaN if there is no run."""
 
     plrs: Floats  # [PLRs], sorted
     epochs: Floats  # [PLRs, seeds]
 
     def rising(self) -> tuple[Floats, Floats]:
-        """PLRs and median epochs from the last of the fewest epochs to the first infinite ones."""
+        """PLRs and median epochs from the last minimum of the epochs to the first infinite value."""
         measured = ~np.isnan(self.epochs).all(1)
         plrs, epochs = self.plrs[measured], np.nanmedian(self.epochs[measured], axis=1)
         if not np.isfinite(epochs).any():
@@ -65,19 +65,19 @@ class _Table:
 def power_law(convergence: pl.DataFrame) -> pl.DataFrame:
     """Fit epochs = scale * (threshold - PLR)^(-exponent) to the epochs to convergence (Fig. 11 of the paper).
 
-    Log epochs of `rising` are fitted by least squares. Intervals are percentiles of a bootstrap over seeds where there
-    are three seeds or more, further out where seeds are few (Hesterberg's expanded percentiles); else they follow from
+    The fit is least squares on the log epochs of `rising`. With three seeds or more, intervals are percentiles of a
+    bootstrap over seeds, wider for few seeds (Hesterberg's expanded percentiles). Otherwise they follow from
     the Jacobian and Student's t, on the logs of the distance from the last PLR to the threshold, of the exponent and
-    of the scale. Redrawing three seeds shows too little of their spread: such an interval holds the truth about four
-    times in five; from five seeds on it is what it says.
+    of the scale. Resampling three seeds underestimates their spread: such an interval contains the truth about four
+    times in five; from five seeds on the coverage is as stated.
 
     Args:
         convergence: A study's ``convergence`` table.
 
     Returns:
         Three rows with the schema of ``power_law``: threshold, exponent and scale, each with its 95% interval, null
-        where there are too few points for one or a tenth of the resamples has no threshold. No row where fewer than
-        four PLRs are on the rising part or the data do not tell a threshold.
+        if there are too few points for one or a tenth of the resamples has no threshold. No rows if fewer than
+        four PLRs are on the rising part or the data do not determine a threshold.
     """
     table = _by_seed(convergence)
     plrs, epochs = table.rising()
@@ -101,15 +101,15 @@ def power_law(convergence: pl.DataFrame) -> pl.DataFrame:
 def rising(convergence: pl.DataFrame) -> pl.DataFrame:
     """The part over which the epochs to convergence rise with the PLR.
 
-    It starts at the PLR with the fewest epochs (below it they fall with the PLR, because steps are small) and ends
-    before the first PLR at which half of the seeds or more never converged.
+    The part starts at the PLR with the fewest epochs (below it epochs fall with the PLR, because steps are small) and
+    ends before the first PLR at which at least half of the seeds never converged.
 
     Args:
         convergence: A study's ``convergence`` table.
 
     Returns:
-        One row per PLR in order: ``plr``, ``epochs``, the median over seeds, a seed that never converged
-        counting as infinite.
+        One row per PLR in order: ``plr``, ``epochs`` (the median over seeds; a seed that never converged counts as
+        infinite).
     """
     plrs, epochs = _by_seed(convergence).rising()
     return pl.DataFrame({"plr": plrs, "epochs": epochs}, schema={"plr": pl.Float64, "epochs": pl.Float64})
@@ -127,7 +127,7 @@ def _by_seed(convergence: pl.DataFrame) -> _Table:
 
 
 def _fit(plrs: Floats, epochs: Floats) -> Law | None:
-    """The law with the least squares in log epochs; None where nothing fixes its threshold."""
+    """The least-squares law in log epochs; None if the data do not determine its threshold."""
     if plrs.size < FEWEST_POINTS:
         return None
     logs = np.log(epochs)
@@ -139,7 +139,7 @@ def _fit(plrs: Floats, epochs: Floats) -> Law | None:
     def squares(log_distance: float) -> float:
         return float(_lines(plrs, logs, np.array([log_distance])).squares[0])
 
-    from scipy import optimize  # as in `trend`, imported where it is needed
+    from scipy import optimize  # slow to import, and rarely needed
 
     found = optimize.minimize_scalar(
         squares, bounds=(scan[best - 1], scan[best + 1]), method="bounded", options={"xatol": 1e-9}
@@ -170,7 +170,7 @@ def _from_jacobian(law: Law, plrs: Floats, epochs: Floats) -> tuple[Law, Law] | 
         return None
     distances, gap = law.threshold - plrs, law.threshold - plrs[-1]
     fitted = math.log(law.scale) - law.exponent * np.log(distances)
-    # Of the fitted log epochs, by the logs of the gap, of the exponent and of the scale.
+    # The Jacobian of the fitted log epochs, by the logs of the gap, of the exponent and of the scale.
     jacobian = np.column_stack([-law.exponent * gap / distances, -law.exponent * np.log(distances), np.ones(plrs.size)])
     variance = ((np.log(epochs) - fitted) ** 2).sum() / freedom
     errors = np.sqrt(variance * np.diag(np.linalg.pinv(jacobian.T @ jacobian)))
@@ -188,10 +188,10 @@ def _from_jacobian(law: Law, plrs: Floats, epochs: Floats) -> tuple[Law, Law] | 
 
 
 def _from_bootstrap(table: _Table) -> tuple[Law, Law] | None:
-    """The lower and the upper ends of the intervals over redrawn seeds."""
+    """The lower and the upper ends of the intervals over resampled seeds."""
     seeds = table.epochs.shape[1]
     draws = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
-    # Few seeds make few different draws: each is fitted once.
+    # Few seeds give few distinct draws: each is fitted once.
     chosen, counts = np.unique(np.sort(draws, axis=1), axis=0, return_counts=True)
     laws = [_fit(*_Table(plrs=table.plrs, epochs=table.epochs[:, columns]).rising()) for columns in chosen]
     found = [(law, count) for law, count in zip(laws, counts.tolist(), strict=True) if law]

@@ -1,4 +1,4 @@
-"""Which initial LRs to use for a final model as good as the best one found."""
+"""The initial LRs that lead to a final model as good as the best one found."""
 
 import polars as pl
 
@@ -19,17 +19,17 @@ from lratlas.text import format_lr
 
 
 def recommend(tables: Tables, *, elr: bool) -> Recommendation | None:
-    """The PLRs around the best one whose final models are as good as its own, fine-tuned or averaged.
+    """The PLRs around the best one with equally good final models, fine-tuned or averaged.
 
-    Fine-tuning with the lowest FLR and averaging compete; the better one is recommended. Neighbours of the best PLR
-    belong to the range as long as they are as good, finished in the same way.
+    Fine-tuning with the lowest FLR competes with averaging; the better one is recommended. The range extends over
+    neighbours of the best PLR as long as they are as good when finished in the recommended way.
 
     Args:
         tables: A study's tables; ``runs`` and ``regimes``.
         elr: Whether LRs are effective ones.
 
     Returns:
-        None where no model was fine-tuned or averaged in all seeds, or the loss has moved at no PLR.
+        None if no model was fine-tuned or averaged in all seeds, or the loss has not moved at any PLR.
     """
     runs, tested = tables["runs"], tables["regimes"]["plr"]
     score = score_of(runs)

@@ -14,14 +14,14 @@ from lratlas.tables import SCHEMAS, Tables, add_missing_columns, direct, empty, 
 from lratlas.thresholds import DEFAULTS, Thresholds
 
 FEWEST_BLOCKS = 5  # with four, even a loss that falls throughout has p = 1/24
-_EXACT_BLOCKS = 33  # the most for which SciPy's test is exact
+_EXACT_BLOCKS = 33  # the largest count for which SciPy's test is exact
 
 
 def falling_p(losses: NDArray[np.float64]) -> float | None:
     """One-sided p value of the Mann-Kendall test for a fall.
 
-    Ranks make it robust to spikes and to the loss's scale. It is exact for independent values, so means over
-    blocks longer than the correlation time go in.
+    Ranks make the test robust to spikes and to the loss's scale. It is exact for independent values, so pass means
+    over blocks longer than the correlation time.
 
     Args:
         losses: Means over successive blocks of steps, shape (blocks,).
@@ -49,7 +49,7 @@ def falling_ps(losses: NDArray[np.float64]) -> list[float | None]:
 def _tied_p(losses: NDArray[np.float64]) -> float:
     if np.ptp(losses) == 0:
         return 1.0
-    from scipy import stats  # takes a second to import, and most studies are read without it
+    from scipy import stats  # takes a second to import, and most studies do not need it
 
     result = stats.kendalltau(np.arange(len(losses)), losses, alternative="less")
     return float(np.asarray(result)[1])
@@ -57,9 +57,9 @@ def _tied_p(losses: NDArray[np.float64]) -> float:
 
 @cache
 def _share_of_orders(count: int) -> tuple[float, ...]:
-    """Of the orders of ``count`` values the share in which at most 0, 1, 2, … pairs rise."""
+    """The share of the orders of ``count`` values in which at most 0, 1, 2, … pairs rise."""
     orders = [1]  # by the number of rising pairs
-    for size in range(2, count + 1):  # the value that comes last rises over 0 to size - 1 of the others
+    for size in range(2, count + 1):  # the last value is above 0 to size - 1 of the others
         orders = [sum(orders[max(0, pairs - size + 1) : pairs + 1]) for pairs in range(len(orders) + size - 1)]
     return tuple(total / math.factorial(count) for total in accumulate(orders))
 
@@ -70,10 +70,10 @@ BLOCKS = 10  # even, so that the third and the last quarter of the steps are fiv
 def run_evidence(tables: Tables, *, chance_loss: float, thresholds: Thresholds) -> pl.DataFrame:
     """Collect the evidence of every pre-training run.
 
-    Means over the last quarter weight each trace row by the steps it covers and take the rows wholly
+    Means over the last quarter weight each trace row by the steps it covers and use the rows entirely
     inside, or at least the last row. The trend is a one-sided Mann-Kendall test on the loss of the last half
-    of the steps, averaged in ten blocks: ranks are robust to spikes and to the loss's scale, and blocks take
-    out the correlation between neighbouring rows.
+    of the steps, averaged in ten blocks: ranks are robust to spikes and to the loss's scale, and blocks
+    remove the correlation between neighbouring rows.
 
     Args:
         tables: A study's tables; ``runs`` and ``traces`` are read.
@@ -82,10 +82,10 @@ def run_evidence(tables: Tables, *, chance_loss: float, thresholds: Thresholds) 
 
     Returns:
         One row per PLR and seed, sorted: plr, seed, diverged, fitted, test_accuracy; train_accuracy,
-        chance_accuracy and train_loss over the last quarter; excess (accuracy over chance, or the share of
-        the chance loss removed where there are no accuracies); unmoved; trend_p (null where the trace is too short);
-        falling; converged; unbounded (the same in all rows: there are no accuracies, and losses below
-        zero, so that no loss says that a training is at its lowest). What a diverged run measured is null.
+        chance_accuracy and train_loss over the last quarter; excess (accuracy over chance, or the removed share of
+        the chance loss if there are no accuracies); unmoved; trend_p (null if the trace is too short);
+        falling; converged; unbounded (one value for all rows: there are no accuracies, and losses are below
+        zero, so no loss indicates the minimum). Measurements of diverged runs are null.
 
     Raises:
         SpecError: If ``chance_loss`` is not finite, or not positive and there are no accuracies.
@@ -95,7 +95,7 @@ def run_evidence(tables: Tables, *, chance_loss: float, thresholds: Thresholds) 
     scored = tables["traces"]["train_accuracy"].count() > 0 or has_accuracy(runs)
     if not math.isfinite(chance_loss) or (chance_loss <= 0 and not scored):
         raise SpecError(f"chance_loss is {chance_loss}; it must be a positive number")
-    # Without a positive level no loss is near zero in relation to it; accuracies decide alone.
+    # Without a positive level no loss is near zero relative to it; only accuracies decide.
     small = thresholds.small_loss * chance_loss if chance_loss > 0 else -math.inf
     unbounded = not scored and bool((tables["traces"]["train_loss"] < -small).any())
     _check_unique(runs)
@@ -138,20 +138,20 @@ def run_evidence(tables: Tables, *, chance_loss: float, thresholds: Thresholds) 
 
 
 def _removed_share(chance_loss: float, small: float) -> pl.Expr:
-    """The share of the chance loss that training has removed: nothing where the loss has not moved.
+    """The share of the chance loss that training has removed: zero if the loss has not moved.
 
-    A loss below ``small`` counts as it is: a model that starts fitted has nothing to move.
+    A loss below ``small`` counts unchanged: a model that starts fitted has nothing to move.
     """
     share = 1 - pl.col("train_loss") / chance_loss
-    # The loss of another seed's untrained model may be a few per cent higher.
+    # The initial loss of another seed may be a few per cent higher.
     still = pl.col("unmoved").fill_null(value=False) & (pl.col("train_loss") >= small)
     return pl.when(still).then(pl.min_horizontal(share, 0.0)).otherwise(share)
 
 
 def _has_not_moved(traces: pl.DataFrame, runs: pl.DataFrame, share: float) -> pl.DataFrame:
-    """Per run, whether its test loss is near the start all through the last half, and its gradient is not zero.
+    """Per run, whether its test loss stays near the start throughout the last half, and its gradient is not zero.
 
-    In the first half, the statistics of batch norm may still be on their way from their initial values.
+    In the first half, the statistics of batch norm may still be adapting from their initial values.
     """
     start = pl.col("start_loss")
     near = ((pl.col("test_loss") - start).abs() <= share * start.abs()).fill_null(value=False)
@@ -183,7 +183,7 @@ def _check_traced(frame: pl.DataFrame) -> None:
 
 
 def _trace_spans(traces: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
-    """The trace rows of ``runs`` with where each begins (``start``) and how many steps it covers."""
+    """The trace rows of ``runs`` with the first step (``start``) and the number of steps that each covers."""
     clean = [
         pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name)
         for name in ("train_loss", "train_accuracy", "chance_accuracy")
@@ -199,7 +199,7 @@ def _trace_spans(traces: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _weighted_mean(name: str) -> pl.Expr:
-    """Mean of a column over the steps covered, null where nothing was measured."""
+    """Mean of a column over the steps covered; null if nothing was measured."""
     covered = pl.col("covered").filter(pl.col(name).is_not_null())
     return ((pl.col(name) * pl.col("covered")).sum() / covered.sum()).fill_nan(None).alias(name)
 
@@ -237,7 +237,7 @@ def _trends(rows: pl.DataFrame) -> pl.DataFrame:
     return lists.select(
         "run",
         "trend_p",
-        # A loss may be negative: its size is what a fall is relative to.
+        # A loss may be negative: the fall is relative to its absolute value.
         ((pl.col("third_quarter") - pl.col("last_quarter")) / pl.col("third_quarter").abs())
         .fill_nan(None)
         .alias("fall"),
@@ -258,27 +258,26 @@ def regimes(
 
     * ``3``, divergence: most seeds are not finite, or the training accuracy over the last quarter of the
       steps is not above that of the same predictions under shuffled labels: by a one-sided one-sample t test
-      across seeds, or by a margin in every seed (the only rule for one seed). Losses decide where there are
+      across seeds, or by a margin in every seed (the only rule for one seed). Losses decide if there are
       no accuracies.
     * ``1``, convergence: in most seeds every training sample is fitted at the end, or the loss is near zero,
       and the loss still falls or is at rest there; also a loss still falling below a PLR of regime 1.
     * ``2``, chaotic equilibrium: a stationary loss over the last half. Going up from the convergence
       threshold, ``2A`` as long as the solutions fine-tuned with the lowest and the highest FLR and the weight
-      average are alike in test accuracy and linearly connected, ``2B`` from there on; plain ``2`` where that
-      cannot be told.
-    * ``undecided``, for a reason: not ``1``, and the test loss has not moved from its start, nor has that of
-      any smaller PLR (too small; this comes first); still falling; at rest only next to a larger PLR that is at a
-      lower loss and still falls; at rest, where there are no accuracies and losses below zero; or a trace that is
-      too short.
+      average have similar test accuracies and are linearly connected, ``2B`` from there on; plain ``2`` if that
+      is unknown.
+    * ``undecided``, with a reason: not ``1``, and the test loss has not moved from its start at this or any
+      smaller PLR (too small; checked first); still falling; at rest, but a larger PLR is at a lower loss and still
+      falls; at rest, without accuracies and with losses below zero; or a trace that is too short.
 
     The definitions follow Section 3 of *Where Do Large Learning Rates Lead Us?* (2024).
 
     Args:
         tables: A study's tables; ``runs``, ``traces`` and ``pairs`` (may be missing) are read. Pre-training
-            runs decide; the solutions made from them tell 2A from 2B and give ``flr_spread``.
+            runs decide; the solutions made from them separate 2A from 2B and give ``flr_spread``.
         chance_loss: Loss of the best constant prediction.
         thresholds: The numbers that decide.
-        evidence: What `run_evidence` makes of them; None to make it here.
+        evidence: The result of `run_evidence` for them; None to compute it here.
 
     Returns:
         One row per PLR, ascending, with the schema of ``regimes``.
@@ -315,7 +314,7 @@ def regimes(
 
 
 def all_too_small(regimes: pl.DataFrame) -> bool:
-    """Whether there are PLRs and the loss has moved at none of them."""
+    """Whether there are PLRs, and the loss has not moved at any of them."""
     return (
         len(regimes) > 0
         and add_missing_columns(regimes, "regimes").select(pl.col("reason").eq_missing(UNMOVED).all()).item()
@@ -323,7 +322,7 @@ def all_too_small(regimes: pl.DataFrame) -> bool:
 
 
 def undecided_plrs(regimes: pl.DataFrame) -> pl.DataFrame:
-    """The undecided PLRs that may be of any regime: those that are too small are left out."""
+    """The undecided PLRs that may be in any regime, without those that are too small."""
     whole = add_missing_columns(regimes, "regimes")
     return whole.filter(
         pl.col("regime") == "undecided", ~pl.col("reason").is_in([UNMOVED, SLOW]).fill_null(value=False)
@@ -331,7 +330,7 @@ def undecided_plrs(regimes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _pool_seeds(evidence: pl.DataFrame) -> pl.DataFrame:
-    """Means and shares over seeds; what is null, as for runs that are not finite, does not enter."""
+    """Means and shares over seeds; null values, as for runs that are not finite, do not count."""
     accuracies = ("train_accuracy", "chance_accuracy", "test_accuracy")
     means = ("diverged", "fitted", "falling", "train_loss", *accuracies)
     return evidence.group_by("plr").agg(

@@ -1,4 +1,4 @@
-"""Scores of solutions on either side of the threshold."""
+"""Scores of solutions on the two sides of the convergence threshold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from lratlas.tables import Tables, direct, drop_diverged_scores, table
 
 @dataclass(frozen=True, kw_only=True)
 class Sides:
-    """A study, seen from its convergence threshold.
+    """The PLRs of a study, split at its convergence threshold.
 
     Attributes:
         regimes: The table of regimes.
@@ -25,12 +25,12 @@ class Sides:
 
     @cached_property
     def threshold(self) -> dict[str, float | None]:
-        """The row of the convergence threshold, all null where it is not reached."""
+        """The row of the convergence threshold; all null if it is not reached."""
         rows = self.boundaries.filter(boundary="convergence").to_dicts()
         return rows[0] if rows else dict.fromkeys(("below", "above", "value", "low", "high"))
 
     def of(self, *regimes: str, below: bool = False) -> list[float]:
-        """The PLRs of these regimes on one side of the convergence threshold, ascending; none where there is none."""
+        """The PLRs of these regimes on one side of the convergence threshold, ascending; none without a threshold."""
         side = self.threshold["below" if below else "above"]
         if side is None:
             return []
@@ -44,41 +44,41 @@ class Sides:
 
     @cached_property
     def near(self) -> list[float]:
-        """The PLRs just above the threshold: subregime 2A, or the lowest PLR of regime 2 where there is no 2A."""
+        """The PLRs just above the threshold: subregime 2A, or the lowest PLR of regime 2 if there is no 2A."""
         return self.of("2A") or self.of("2", "2B")[:1]
 
     @cached_property
     def beyond(self) -> list[float]:
-        """The decided PLRs above those: the rest of regime 2, and regime 3."""
+        """The decided PLRs above `near`: the other PLRs of regime 2, and regime 3."""
         return [plr for plr in self.of("2", "2B", "3") if not self.near or plr > self.near[-1]]
 
 
 def sides_of(tables: Tables) -> Sides:
-    """The sides of a study; none has a PLR where the study has no ``regimes`` or no ``boundaries``."""
+    """The sides of a study; both are empty if the study has no ``regimes`` or no ``boundaries``."""
     return Sides(regimes=table(tables, "regimes"), boundaries=table(tables, "boundaries"))
 
 
-# How far below the best a mean may lie to be as good: one point of accuracy, or one per cent of a loss.
+# The largest distance from the best mean that is as good: one point of accuracy, or one per cent of a loss.
 AS_GOOD = 0.01
 _ROUNDING = 1e-9
-# What `threshold_gain` is, in words.
+# The description of `threshold_gain`.
 GAIN = "the gain of the best learning rate just above the convergence threshold over the best one that converges"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How quality is measured: a column of ``runs``, whether more is better, and its name."""
+    """A measure of quality: a column of ``runs``, whether more is better, and its name."""
 
     column: str
     name: str
     more_is_better: bool
 
     def show(self, value: float) -> str:
-        """A value as people read it: accuracies in per cent."""
+        """A value as text: accuracies in per cent."""
         return f"{100 * value:.1f}%" if self.more_is_better else f"{value:.4g}"
 
     def best(self, frame: pl.DataFrame) -> dict[str, float]:
-        """The row with the best ``value``; of equal ones, the one with the lowest PLR."""
+        """The row with the best ``value``; of equal ones, the row with the lowest PLR."""
         by_plr = frame.sort("plr", maintain_order=True)
         return by_plr.sort("value", descending=self.more_is_better, maintain_order=True).row(0, named=True)
 
@@ -90,8 +90,8 @@ class Best:
     Attributes:
         plr: The best PLR.
         value: Its score, mean over seeds.
-        flr: The FLR it was fine-tuned with; None for a weight average.
-        count: How many checkpoints were averaged; None for fine-tuning.
+        flr: The FLR of the fine-tuning; None for a weight average.
+        count: The number of averaged checkpoints; None for fine-tuning.
         gain: See `threshold_gain`; not of this PLR, but of the best one just above the convergence threshold.
     """
 
@@ -111,24 +111,24 @@ class GoodRange:
 
     @property
     def factor(self) -> float:
-        """The highest over the lowest; 1 where the best PLR stands alone."""
+        """The highest over the lowest; 1 if only the best PLR is good."""
         return self.high / self.low
 
 
 def score_of(runs: pl.DataFrame) -> Score:
-    """Test accuracy where any run has one, else test loss."""
+    """Test accuracy if any run has one, else test loss."""
     if runs["test_accuracy"].null_count() < runs.height:
         return Score(column="test_accuracy", name="test accuracy", more_is_better=True)
     return Score(column="test_loss", name="test loss", more_is_better=False)
 
 
 def means(runs: pl.DataFrame, score: Score, *keys: str) -> pl.DataFrame:
-    """The mean score over seeds, only where no seed is missing: a mean over the survivors would flatter.
+    """The mean score over seeds, only if no seed is missing: a mean over the survivors would be too good.
 
     Args:
         runs: Rows of the table of runs.
-        score: What is averaged.
-        keys: The columns that tell the ways of training apart, such as ``plr``.
+        score: The averaged score.
+        keys: The columns that distinguish the ways of training, such as ``plr``.
 
     Returns:
         The keys, ``value`` and ``seeds``, sorted by the keys.
@@ -142,13 +142,13 @@ def means(runs: pl.DataFrame, score: Score, *keys: str) -> pl.DataFrame:
 
 
 def fine_tuned_runs(runs: pl.DataFrame) -> pl.DataFrame:
-    """The runs fine-tuned straight from their PLR with the lowest FLR."""
+    """The runs fine-tuned directly from their PLR with the lowest FLR."""
     tuned = direct(drop_diverged_scores(runs)).filter(pl.col("stage") == "finetune")
     return tuned.filter(pl.col("flr") == pl.col("flr").min())
 
 
 def average_runs(runs: pl.DataFrame) -> pl.DataFrame:
-    """The weight averages straight from their PLR."""
+    """The weight averages taken directly from their PLR."""
     return direct(drop_diverged_scores(runs)).filter(pl.col("stage") == "average")
 
 
@@ -158,27 +158,27 @@ def converging(regimes: pl.DataFrame) -> list[float]:
 
 
 def best_fine_tuned(tables: Tables, score: Score) -> Best | None:
-    """The best PLR after fine-tuning with the lowest FLR; None where none was fine-tuned in all seeds.
+    """The best PLR after fine-tuning with the lowest FLR; None if none was fine-tuned in all seeds.
 
     Args:
         tables: A study's tables; ``runs``, ``regimes`` and ``boundaries``.
-        score: What is compared.
+        score: The compared score.
     """
     return _best(fine_tuned_runs(tables["runs"]), tables, score, "plr", "flr")
 
 
 def best_averaged(tables: Tables, score: Score) -> Best | None:
-    """The best weight average, over PLRs and counts; None where none was made in all seeds.
+    """The best weight average, over PLRs and counts; None if none was made in all seeds.
 
     Args:
         tables: A study's tables; ``runs``, ``regimes`` and ``boundaries``.
-        score: What is compared.
+        score: The compared score.
     """
     return _best(average_runs(tables["runs"]), tables, score, "plr", "count")
 
 
 def complete_seeds(frame: pl.DataFrame) -> list[int]:
-    """The seeds with the most rows of a table, ascending: others are still being trained or measured."""
+    """The seeds with the most rows of a table, ascending; the others are still being trained or measured."""
     counts = frame.group_by("seed").len()
     return counts.filter(pl.col("len") == pl.col("len").max())["seed"].sort().to_list()
 
@@ -186,30 +186,30 @@ def complete_seeds(frame: pl.DataFrame) -> list[int]:
 def threshold_gain(finished: pl.DataFrame, sides: Sides, score: Score) -> Gain | None:
     """The gain of the best PLR just above the convergence threshold over the best one that converges.
 
-    The claims, the summary and the comparison of studies all give this gain.
+    The claims, the summary and the comparison of studies all use this gain.
 
     Args:
-        finished: Runs that were finished in one way: `fine_tuned_runs` or `average_runs`, over all counts.
+        finished: Runs finished in one way: `fine_tuned_runs` or `average_runs`, over all counts.
         sides: Which PLRs converge, and which are just above the threshold.
-        score: What is compared.
+        score: The compared score.
 
     Returns:
-        The gain, positive is better, also for a loss; None where one of the two sides has no models of all seeds.
+        The gain, positive if better, also for a loss; None if one side has no models of all seeds.
     """
     return estimate_gain(finished, sides.near, sides.below, score)
 
 
 def estimate_gain(finished: pl.DataFrame, ours: Sequence[float], theirs: Sequence[float], score: Score) -> Gain | None:
-    """How much better the best models from some PLRs are than the best from others, as `best_over_best` has it.
+    """The gain of the best models from some PLRs over the best from others, by `best_over_best`.
 
     Args:
         finished: Runs that were finished in one way.
-        ours: The PLRs on one side, each with every number of averaged checkpoints that there is.
-        theirs: Those on the other.
-        score: What is compared.
+        ours: The PLRs on one side, each with all its numbers of averaged checkpoints.
+        theirs: The PLRs on the other side.
+        score: The compared score.
 
     Returns:
-        The gain over the complete seeds; None where one side has no models of all of these.
+        The gain over the complete seeds; None if one side has no models of all complete seeds.
     """
     seeds, sign = complete_seeds(finished), 1.0 if score.more_is_better else -1.0
     scores, others = (
@@ -220,12 +220,12 @@ def estimate_gain(finished: pl.DataFrame, ours: Sequence[float], theirs: Sequenc
 
 
 def options(frame: pl.DataFrame, column: str, *keys: str, seeds: Sequence[int]) -> Floats:
-    """What a column holds for each option and seed; options that lack a seed are left out.
+    """The values of a column for each option and seed; options that lack a seed are left out.
 
     Args:
         frame: Rows with ``seed``, the column and the keys, one row per option and seed.
-        column: What is compared.
-        keys: The columns that tell options apart.
+        column: The compared column.
+        keys: The columns that distinguish options.
         seeds: The seeds that count.
 
     Returns:
@@ -244,17 +244,17 @@ def options(frame: pl.DataFrame, column: str, *keys: str, seeds: Sequence[int]) 
 
 
 def good_range(finished: pl.DataFrame, score: Score) -> GoodRange | None:
-    """The PLRs around the best one whose final models are as good.
+    """The PLRs around the best one with equally good final models.
 
-    As good: a mean over seeds within one point of the best (one per cent of it for a loss). The range ends at the
-    first PLR that is worse or lacks a seed.
+    Equally good means a mean over seeds within one point of the best (one per cent of it for a loss). The range ends at
+    the first PLR that is worse or lacks a seed.
 
     Args:
-        finished: Runs that were finished in one way, one for each PLR and seed.
-        score: What is compared.
+        finished: Runs finished in one way, one per PLR and seed.
+        score: The compared score.
 
     Returns:
-        The range; None where no PLR was finished in all seeds.
+        The range; None if no PLR was finished in all seeds.
     """
     found = means(finished, score, "plr")
     if found.is_empty():

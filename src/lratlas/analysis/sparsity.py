@@ -1,4 +1,4 @@
-"""How few features a model relies on: single-feature accuracies, sorted, and two indices of concentration."""
+"""Feature sparsity of models: sorted single-feature accuracies, and two indices of concentration."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ def gini(values: Sequence[float]) -> float:
     """Gini index of shares, here of the features' excess accuracies over chance.
 
     Half the mean absolute difference between two values, over their mean: 0 if all are equal, ``1 − 1/n`` if
-    one of n holds everything. A negative excess counts as none; if nothing is left there is nothing to share,
-    and the index is 0. Chance-level accuracies are noise, whose positive part is unequal too: read the index
-    beside the top accuracy.
+    one of n has everything. A negative excess counts as zero; if all are zero, the index is 0.
+    Chance-level accuracies are noise, whose positive part is unequal too: read the index together with the top
+    accuracy.
 
     Args:
         values: Excess over chance, one per feature.
@@ -27,9 +27,9 @@ def gini(values: Sequence[float]) -> float:
 
 
 def top_share(values: Sequence[float]) -> float:
-    """Share of the total excess over chance that the top feature holds, from ``1/n`` to 1.
+    """The top feature's share of the total excess over chance, from ``1/n`` to 1.
 
-    A negative excess counts as none; the share is 0 if nothing is left.
+    A negative excess counts as zero; the share is 0 if all are zero.
 
     Args:
         values: Excess over chance, one per feature.
@@ -46,11 +46,11 @@ def sparsity(features: pl.DataFrame, *, chance: float) -> pl.DataFrame:
 
     Args:
         features: A study's ``features`` table.
-        chance: Accuracy of a guess.
+        chance: Accuracy of guessing.
 
     Returns:
         One row per stage, plr, flr and count, sorted: ``seeds``; ``top_accuracy``, of each run's best
-        feature; ``rest_accuracy``, the mean of its others (null if there are none); ``gini`` and
+        feature; ``rest_accuracy``, the mean of its other features (null if there are none); ``gini`` and
         ``top_share`` of the excess over chance.
     """
     accuracy = pl.col("accuracy")

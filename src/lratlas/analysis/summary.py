@@ -1,4 +1,4 @@
-"""What a study found, in sentences."""
+"""The findings of a study, in sentences."""
 
 import polars as pl
 
@@ -31,16 +31,16 @@ from lratlas.text import digits_needed, format_lr, join_words, plain, signed_int
 
 
 def summary(tables: Tables, *, elr: bool) -> list[str]:
-    """Say in plain sentences what a study found.
+    """Summarize the findings of a study in plain sentences.
 
     Args:
-        tables: A study's tables with ``runs``, ``regimes`` and ``boundaries``; all others if any.
+        tables: A study's tables with ``runs``, ``regimes`` and ``boundaries``, and any others.
         elr: Whether the LRs are effective ones, of a scale-invariant model.
 
     Returns:
-        One sentence where every LR is too small; else one to three sentences each about the boundaries, the best
+        One sentence if every LR is too small; else one to three sentences each about the boundaries, the best
         initial LR after fine-tuning, the best weight average, the features, the Fourier bands, the growth of epochs to
-        convergence, two stages, norms and sharpness; nothing about what was not measured.
+        convergence, two stages, norms and sharpness. Quantities that were not measured are omitted.
     """
     name = "effective learning rate" if elr else "learning rate"
     regimes = add_missing_columns(tables["regimes"], "regimes").sort("plr")
@@ -66,7 +66,7 @@ def summary(tables: Tables, *, elr: bool) -> list[str]:
 
 
 def _where(row: dict[str, float | None]) -> str:
-    """A boundary's value with its grid points, and its interval or why there is none."""
+    """A boundary's value with its grid points, and its interval or the reason for its absence."""
     found = {key: value for key, value in row.items() if isinstance(value, float)}
     digits = digits_needed([found["below"], found["value"], found["above"]])
     numbers = {key: format_lr(value, digits=digits) for key, value in found.items()}
@@ -97,7 +97,7 @@ def _convergence(regimes: pl.DataFrame, row: dict[str, float | None], name: str)
 
 
 def _down_to(regimes: pl.DataFrame) -> str:
-    """Where regime 1 begins, if smaller PLRs are too small or undecided."""
+    """The start of regime 1, if smaller PLRs are too small or undecided."""
     lowest = regimes.filter(regime="1")["plr"].min()
     return f", down to {format_lr(lowest)}," if isinstance(lowest, float) and lowest > regimes["plr"][0] else ""
 
@@ -176,7 +176,7 @@ def _average_sentence(best: Best | None, score: Score) -> str:
 
 
 def _gain(found: Gain | None, score: Score) -> str:
-    """The gain across the convergence threshold as one sentence; empty where there is none."""
+    """The gain across the convergence threshold as one sentence; empty if there is none."""
     if found is None:
         return ""
     unit, factor = (" points", 100) if score.more_is_better else ("", 1)
@@ -207,7 +207,7 @@ def _features(sparsity: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
 
 
 def _bands(bands: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
-    """The band in whose images alone the PLRs differ most: the best PLR against those where training converges."""
+    """The single band whose images separate the PLRs most: the best PLR against those where training converges."""
     if bands is None:
         return ""
     alone = bands.filter(pl.col("kept") & (pl.col("low") > 0)).drop_nulls("accuracy")
@@ -233,27 +233,27 @@ def _bands(bands: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
 
 
 def minima_sentences(tables: Tables) -> list[str]:
-    """Say in plain sentences what was found about the threshold, two stages, norms and sharpness.
+    """Summarize the findings about the threshold, two stages, norms and sharpness in plain sentences.
 
     Args:
-        tables: A study's tables; of them ``convergence``, ``power_law``, ``runs``, ``norms``, ``sharpness`` and
-            ``regimes``, any of which may be missing.
+        tables: A study's tables; only ``convergence``, ``power_law``, ``runs``, ``norms``, ``sharpness`` and
+            ``regimes`` are read, and any may be missing.
 
     Returns:
-        One or two sentences for each of the four; nothing about what was not measured.
+        One or two sentences for each of the four; quantities that were not measured are omitted.
     """
     sentences = [threshold_sentence(tables), stages(tables), norms(tables), sharpness(tables)]
     return [sentence for sentence in sentences if sentence]
 
 
 def threshold_sentence(tables: Tables) -> str:
-    """How the epochs to convergence grow with the PLR, as a power law where there is one (Fig. 11 of the paper).
+    """The growth of the epochs to convergence with the PLR, as a power law if one was fitted (Fig. 11 of the paper).
 
     Args:
         tables: A study's tables; ``convergence`` and ``power_law``.
 
     Returns:
-        A text, empty where no epochs were counted.
+        A text; empty if no epochs were counted.
     """
     convergence = table(tables, "convergence")
     if convergence.is_empty():
@@ -276,13 +276,13 @@ def threshold_sentence(tables: Tables) -> str:
 
 
 def stages(tables: Tables) -> str:
-    """The best way of two stages against the best direct ways from its two PLRs (Fig. 12 of the paper).
+    """The best two-stage way against the best direct ways from its two PLRs (Fig. 12 of the paper).
 
     Args:
         tables: A study's tables; ``runs``.
 
     Returns:
-        A text, empty where no model was fine-tuned after a second PLR.
+        A text; empty if no model was fine-tuned after a second PLR.
     """
     runs = table(tables, "runs")
     best = two_stage_means(runs).filter(way="both").sort("mean", descending=True, maintain_order=True).head(1)
@@ -301,13 +301,13 @@ def stages(tables: Tables) -> str:
 
 
 def norms(tables: Tables) -> str:
-    """How widely the norms of the filters are spread, in regime 3 where there is one (Fig. 13 of the paper).
+    """The spread of the norms of the filters, also in regime 3 if there is one (Fig. 13 of the paper).
 
     Args:
         tables: A study's tables; ``norms`` and ``regimes``.
 
     Returns:
-        A text, empty where no norms were measured.
+        A text; empty if no norms were measured.
     """
     spread = norm_spread(pool_norms(tables))
     if spread.is_empty():
@@ -330,7 +330,7 @@ def sharpness(tables: Tables) -> str:
         tables: A study's tables; ``sharpness`` and ``regimes``.
 
     Returns:
-        A text, empty where no sharpness was measured, or no test error.
+        A text; empty if no sharpness or no test error was measured.
     """
     models = at_equal_loss(tables)
     if models["test_error"].count() == 0:
@@ -354,7 +354,7 @@ def sharpness(tables: Tables) -> str:
 
 
 def _growth(part: pl.DataFrame, convergence: pl.DataFrame) -> str:
-    """From where to where the epochs rise, and where half of the seeds never get there."""
+    """The range over which the epochs rise, and the PLR at which half of the seeds never converge."""
     first, last = part.row(0, named=True), part.row(-1, named=True)
     start = f"{first['epochs']:,.0f} at {format_lr(first['plr'], digits=3)}"
     if part.height == 1:
@@ -377,7 +377,7 @@ def _interval(row: dict[str, float | None], *, lr: bool) -> str:
 
 
 def _against(scores: pl.DataFrame, way: str, named: str) -> str:
-    """How much better the best ways of two stages are than the best direct ways of one kind."""
+    """The gain of the best two-stage ways over the best direct ways of one kind."""
     seeds = complete_seeds(scores.filter(way="both"))
     ours, theirs = (
         options(scores.filter(way=kind), "test_accuracy", "plr", "plr2", "flr", seeds=seeds) for kind in ("both", way)

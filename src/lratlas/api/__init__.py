@@ -1,1 +1,1 @@
-"""What a person calls: explore, find, compare, load, and what they write."""
+"""The public functions: explore, find, compare, load, and their output files."""

@@ -1,4 +1,4 @@
-"""What a search writes for people and for scripts: its page, its figure, and the advice as JSON."""
+"""The output files of a search: its page, its figure, and the advice as JSON."""
 
 import json
 import platform
@@ -26,16 +26,16 @@ from lratlas.text import is_finite, replace_nonfinite
 
 
 def write_advice(advice: Advice, folder: str | Path) -> Path:
-    """Write the advice into a folder as JSON for scripts, as a page, and its main chart as SVG and PDF.
+    """Write the advice to a folder as JSON for scripts and as a page, and its main chart as SVG and PDF.
 
-    Each file is replaced at once or not at all. SVG and PDF need the extra ``figures``.
+    Each file is replaced atomically. SVG and PDF need the extra ``figures``.
 
     Args:
-        advice: What a search came to.
-        folder: That of the search, or any other; made if it is not there.
+        advice: The result of a search.
+        folder: The folder of the search, or any other; created if missing.
 
     Returns:
-        Where the page is.
+        The path of the page.
 
     Raises:
         SearchError: A file cannot be written.
@@ -50,7 +50,7 @@ def write_advice(advice: Advice, folder: str | Path) -> Path:
 
 
 def _files(advice: Advice) -> Iterator[tuple[str, bytes]]:
-    """The files by name, what is the least likely to fail first."""
+    """The files by name, the least likely to fail first."""
     yield "advice.json", json.dumps(advice_facts(advice), indent=1, allow_nan=False).encode() + b"\n"
     charts = charts_of(advice)
     yield "advice.html", advice_page(advice, charts, facts=cost_facts(advice)).encode()
@@ -58,20 +58,20 @@ def _files(advice: Advice) -> Iterator[tuple[str, bytes]]:
 
 
 def charts_of(advice: Advice) -> dict[str, Drawing]:
-    """The charts of an advice by name: ``advice``, and ``course`` where an LR was trained for more than one share."""
+    """The charts of an advice by name: ``advice``, and ``course`` if an LR was trained for more than one share."""
     draw: Mapping[str, Callable[[Advice], Drawing]] = {"advice": advice_chart}
     if courses_data(advice)["went_on"].any():
         draw = {**draw, "course": course_chart}
-    # Altair checks every part of a chart against a schema as it is made, which takes longer than all the rest.
+    # Altair validates every part of a chart against a schema, which takes longer than all other work.
     with debug_mode(False):
         return {name: make(advice) for name, make in draw.items()}
 
 
 def live_page(folder: str | Path) -> str:
-    """The page of a search as it is now, which follows the search through the server that it came from.
+    """The current page of a search, which follows the search through its server.
 
     Args:
-        folder: That of the search.
+        folder: The folder of the search.
 
     Raises:
         SearchError: There is no advice yet, or the search is damaged.
@@ -83,7 +83,7 @@ def live_page(folder: str | Path) -> str:
 
 
 def advice_facts(advice: Advice) -> dict[str, Any]:
-    """The statement, the recommendation and all fields of an advice as JSON knows them; None for what is not known.
+    """The statement, the recommendation and all fields of an advice as JSON values; None if unknown.
 
     The tables are lists of row objects; a bracket has ``below``, ``above`` and ``value``.
     """
@@ -96,7 +96,7 @@ def advice_facts(advice: Advice) -> dict[str, Any]:
 
 
 def cost_facts(advice: Advice) -> dict[str, str]:
-    """What the search cost and what it was made with, name by name."""
+    """The cost of the search and its provenance, by name."""
     lrs, seeds = advice.evidence["lr"].n_unique(), advice.evidence["seed"].n_unique()
     return {
         "Cost": f"{advice.cost:.2f} full trainings of {advice.length(advice.steps)}",

@@ -16,23 +16,23 @@ from lratlas.paths import expand_home
 from lratlas.report.charts.comparison import comparison_chart, readable
 from lratlas.report.theme import Drawing
 
-_LONGEST = 200  # characters of a cell that are shown
+_LONGEST = 200  # shown characters of a cell
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Comparison:
-    """Several studies side by side. Made by `compare`.
+    """Several studies side by side. `compare` returns it.
 
     Attributes:
-        entries: The studies in the order given, with names that differ.
-        folders: Where each of them is.
+        entries: The studies in the order given, with unique names.
+        folders: Their folders.
     """
 
     entries: tuple[Entry, ...]
     folders: tuple[str, ...]
 
     def __repr__(self) -> str:
-        """A column for each study."""
+        """A table with a column per study."""
         with pl.Config(
             tbl_hide_dataframe_shape=True,
             tbl_hide_column_data_types=True,
@@ -49,15 +49,15 @@ class Comparison:
 
     @property
     def table(self) -> pl.DataFrame:
-        """One row per study, with the columns of ``lratlas.analysis.comparison.COMPARISON``; null for what it lacks."""
+        """One row per study, with the columns of ``lratlas.analysis.comparison.COMPARISON``; null if missing."""
         return comparison(self.entries)
 
     def readable(self) -> pl.DataFrame:
-        """The same in words, a column for each study."""
+        """The table in words, with a column per study."""
         return readable(self.table)
 
     def chart(self) -> Drawing:
-        """Quality after fine-tuning against the PLR as a multiple of the convergence threshold, a line for each study.
+        """Quality after fine-tuning against the PLR as a multiple of the convergence threshold, with a line per study.
 
         Raises:
             StudyError: No study has both a threshold and fine-tuned models.
@@ -77,7 +77,7 @@ class Comparison:
         return comparison_page(self.entries, self.table, facts=facts)
 
     def write_html(self, file: str | Path) -> None:
-        """Write the page; a file that is there is replaced.
+        """Write the page; an existing file is replaced.
 
         Raises:
             StudyError: The file cannot be written.
@@ -95,11 +95,10 @@ def compare(studies: Sequence[str | Path | Atlas]) -> Comparison:
         studies: Their folders (paths or URLs), or atlases as `explore` and `load` return them.
 
     Returns:
-        The comparison, studies in the order given. A study is called by its name, with its folder where another has
-        the same.
+        The comparison, studies in the order given. Each has its name, with its folder added if two names are equal.
 
     Raises:
-        StudyError: None is given, one is given twice, or a folder is no study.
+        StudyError: The list is empty or has duplicates, or a folder is not a study.
     """
     if isinstance(studies, str | Path | Atlas) or not studies:
         raise StudyError("There is nothing to compare; give a list of one study folder or more.")
@@ -115,7 +114,7 @@ def compare(studies: Sequence[str | Path | Atlas]) -> Comparison:
 
 
 def _place(atlas: Atlas) -> str:
-    """The folder itself, whichever way it is named."""
+    """The resolved folder, so that different spellings are equal."""
     return atlas.folder if "://" in atlas.folder else str(Path(atlas.folder).resolve())
 
 

@@ -36,7 +36,7 @@ _ARGUMENTS = (
     "executor",
     "progress",
     "notice",
-)  # of `explore`, besides sections
+)  # arguments of `explore` that are not sections
 
 
 def explore(
@@ -61,46 +61,45 @@ def explore(
     training: Training | None = None,
     **unknown: Never,
 ) -> "Atlas":
-    """Run the whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
+    """Run a whole study: train at many LRs, fine-tune, average, measure, analyse, write the report.
 
-    What the folder already has is not trained again, so calling this again resumes or extends the study.
+    Results in the folder are not trained again, so a repeated call resumes or extends the study.
 
     Args:
-        task: A task; or a function from data seed to task, where data are generated; or a spec or the path of one.
+        task: A task; or a function from data seed to task, for generated data; or a spec or its path.
         folder: The study folder; a new temporary one if None.
-        workers: Processes on this machine, or on the cluster, where None means as many as it has room for. With an
-            executor: how many jobs are submitted at once; None for all that can be done. 0: jobs are done in this
-            process, for breakpoints and profilers; the first error of a job is raised as it is, and not tried again.
-        cluster: Address of a Ray cluster, or ``auto``; None for this machine. The folder must be one that all its
-            machines see.
-        gpu_share: The part of a GPU that a worker on a cluster needs, if the study trains on one.
+        workers: Processes on this machine or on the cluster; None for as many as fit. With an executor, the number of
+            jobs submitted at once; None for all that are ready. 0 runs jobs in this process, for breakpoints and
+            profilers; the first error of a job is then raised unchanged, without a retry.
+        cluster: Address of a Ray cluster, or ``auto``; None for this machine. All its machines must see the folder.
+        gpu_share: The share of a GPU that a worker on a cluster needs, if the study trains on GPUs.
         executor: Anything with ``submit(function, /, *args, **kwargs)`` that returns a future: a
-            `concurrent.futures.Executor`, a Dask ``Client``, an executor of submitit. It is left running.
+            `concurrent.futures.Executor`, a Dask ``Client``, a submitit executor. It is not shut down.
         progress: Called on every change of progress. True shows a progress bar in a terminal or a notebook, unless
-            ``workers`` is 0; elsewhere the logger ``lratlas`` has a line a minute at level INFO. False shows nothing.
-        notice: Called with sentences the user should see. None: they are warnings of the logger ``lratlas``, shown on
-            standard error where logging is not configured.
-        name: The name of the study; that of the task if None. This argument and those below are for a task; a spec has
-            its own sections, with the same names and fields.
+            ``workers`` is 0; elsewhere the logger ``lratlas`` writes a line per minute at INFO. False shows nothing.
+        notice: Called with sentences for the user. None: they are warnings of the logger ``lratlas``, shown on
+            standard error if logging is not configured.
+        name: The name of the study; the task's name if None. This argument and all below are for a task; a spec
+            contains them as sections with equal names and fields.
         pretrain: The first stage, at constant LRs; a task needs it. ``lrs``: a list, or ``{"low": 1e-4, "high": 1.0,
             "per_decade": 4}``; ``steps`` or ``epochs``; ``repeats``, the number of seeds (1).
         second: A second LR before fine-tuning: ``plrs`` to start from, ``lrs`` below them, ``steps`` or ``epochs``.
         finetune: Fine-tuning of every model at small LRs: ``lrs``, ``steps`` or ``epochs``.
-        average: Weight averages: ``counts`` of checkpoints, ``every`` so many steps or ``every_epochs`` (1 epoch);
-            ``extend=True`` trains on for them.
+        average: Weight averages: ``counts`` of checkpoints, every ``every`` steps or ``every_epochs`` (1 epoch);
+            ``extend=True`` continues training for them.
         refine: Bisection of a ``boundary`` (``convergence``, ``subregime``, ``divergence``) to a ``ratio``.
-        trace: How finely runs are recorded: ``points`` per run (40).
-        measure: What to measure: ``{"geometry": True, "features": True, "bands": True, "norms": True, "sharpness":
+        trace: Resolution of the recorded traces: ``points`` per run (40).
+        measure: Measurements: ``{"geometry": True, "features": True, "bands": True, "norms": True, "sharpness":
             True, "convergence": True}``, or custom measurements.
-        regimes: Numbers behind regimes and boundaries, by their names in `lratlas.Thresholds`.
-        training: How runs are computed: ``device``, ``dtype``, ``mixed_precision``, ``strategy``, ``compile``,
+        regimes: Numbers that define regimes and boundaries, by their names in `lratlas.Thresholds`.
+        training: Computation settings: ``device``, ``dtype``, ``mixed_precision``, ``strategy``, ``compile``,
             ``stack``, ``segment_steps``.
-        unknown: Refused, with the nearest name.
+        unknown: Rejected; the error suggests the nearest name.
 
     Raises:
-        SpecError: A section is wrong.
-        JobsFailed: Some jobs failed again and again; the rest is done, and the report has their results.
-        StudyError: The folder cannot be used; nothing computed is lost.
+        SpecError: A section is invalid.
+        JobsFailed: Some jobs failed repeatedly; all others are done, and the report has their results.
+        StudyError: The folder cannot be used; no computed result is lost.
     """
     tasks, extras = None, None
     sections: dict[str, object] = {
@@ -150,15 +149,15 @@ def resume(
 
     Args:
         folder: The study folder, or its URL.
-        workers: As for `explore`, and so are all others.
+        workers: As for `explore`, like all arguments below.
         cluster: Address of a Ray cluster.
-        gpu_share: The part of a GPU that a worker on a cluster needs.
-        executor: What jobs are submitted to.
+        gpu_share: The share of a GPU that a worker on a cluster needs.
+        executor: The executor of jobs.
         progress: Called on every change of progress; True for a progress bar, False for nothing.
-        notice: Called with sentences the user should see; None for warnings of the logger ``lratlas``.
+        notice: Called with sentences for the user; None for warnings of the logger ``lratlas``.
 
     Raises:
-        StudyError: There is no study there, or it was started from Python and must be continued from there.
+        StudyError: The folder contains no study, or the study was started from Python and must be continued there.
     """
     store = Store.open(folder)
     spec = read_stored_spec(store)
@@ -169,7 +168,7 @@ def resume(
 
 
 def _where(workers: object, cluster: str | None, gpu_share: object, executor: object) -> dict[str, Any]:
-    """Where jobs are done, as `run_study` takes it."""
+    """The worker arguments of `run_study`."""
     numbers = {"workers": to_python(workers), "gpu_share": to_python(gpu_share)}
     return {**numbers, "cluster": cluster, "executor": executor}
 
@@ -185,14 +184,14 @@ def _run(
     notice: Callable[[str], None] | None,
 ) -> "Atlas":
     if progress is True and where["workers"] == 0:
-        progress = None  # a debugger has the terminal for itself
+        progress = None  # leave the terminal to the debugger
     changed = spec is not None and spec != read_stored_spec(store)
 
     def run_once(asked: Spec | None, *more: float, notice: Callable[[str], None]) -> "Atlas":
         try:
             did = run_study(store, asked, more=more, **where, tasks=tasks, extras=extras, progress=told, notice=notice)
         except JobsFailed:
-            with suppress(StudyError):  # a full disk, say: what failed first is what matters
+            with suppress(StudyError):  # such as a full disk: the first failure matters
                 _atlas(store).write_report()
             raise
         atlas = _atlas(store)
@@ -205,7 +204,7 @@ def _run(
         atlas = run_once(spec, notice=tell)
         while (plr := atlas.next_plr) is not None:
             tell(f"Bisection: PLR {plr:g} is added.")
-            # By what is stored: another process may have extended the study meanwhile.
+            # Read the stored spec, since another process may have extended the study.
             atlas = run_once(None, plr, notice=tell)
     return atlas
 
@@ -214,11 +213,11 @@ def _regimes(store: Store) -> str:
     try:
         return _atlas(store).regimes_in_short
     except LRAtlasError:
-        return ""  # only shown on the way; an error is raised where it matters
+        return ""  # only for display; later reads raise the error
 
 
 def _atlas(store: Store) -> "Atlas":
-    # Training begins, and a study that is cut off ends, before what only analyses it is imported.
+    # Imported late: training does not wait for analysis code, nor does the end of an interrupted study.
     from lratlas.atlas import Atlas
 
     return Atlas(store)

@@ -1,4 +1,4 @@
-"""Opening what an earlier session stored: a study or a search."""
+"""Open a stored study or search."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,16 +17,16 @@ def load(folder: str | Path, *, thresholds: "Thresholds | None" = None) -> "Atla
 
     Args:
         folder: The folder of the study or search; a study's may be a URL.
-        thresholds: Other numbers than the spec's for the regimes and boundaries of a study.
+        thresholds: Numbers for the regimes and boundaries of a study that replace the spec's.
 
     Returns:
-        The atlas of a study; of a search its finder, whose ``advice()`` is the result so far, ``results`` the trained
+        The atlas of a study, or the finder of a search: its ``advice()`` is the result so far, ``results`` the trained
         segments and ``search`` the settings.
 
     Raises:
-        StudyError: There is neither in the folder.
+        StudyError: The folder contains neither.
         SearchError: The settings of the search are damaged.
-        SpecError: There are ``thresholds``, but it is a search.
+        SpecError: ``thresholds`` are given for a search.
     """
     if holds_search(folder):
         from lratlas.search.finder import Finder

@@ -1,4 +1,4 @@
-"""How a study shows itself in a notebook: the answer, the regimes along the LR, and the main chart."""
+"""The notebook view of a study: the answer, the regimes along the LR, and the main chart."""
 
 import base64
 import html
@@ -27,7 +27,7 @@ def study_html(results: Results) -> str:
 
 
 def strip_html(found: Strip) -> str:
-    """The regimes from the lowest to the highest LR, the recommended LRs above them."""
+    """The regimes from the lowest to the highest LR, with the recommended LRs above them."""
     parts = "".join(
         f'<span style="{_at(part.start, part.width)}; top: .5rem; height: 1.5rem; line-height: 1.5rem;'
         f" overflow: hidden; text-align: center; background: {REGIME_COLOURS[part.regime]};"
@@ -55,12 +55,12 @@ def _at(start: float, width: float) -> str:
 
 
 def _chart(results: Results) -> str:
-    """The main chart as a picture; a hint where it cannot be drawn."""
+    """The main chart as a picture; a hint if it cannot be drawn."""
     name = next((name for name in _MAIN if name in results.charts), None)
     if name is None:
         return ""
     try:
-        with debug_mode(False):  # Altair's checks take longer than all the rest
+        with debug_mode(False):  # Altair's checks take longer than all other work
             chart = results.chart(name)
         svg: str = load_converter().vegalite_to_svg(spec_of(chart), vl_version=VERSION)
     except LRAtlasError as error:

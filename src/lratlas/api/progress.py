@@ -1,4 +1,4 @@
-"""The progress of a study, as people see it."""
+"""The progress of a study, for people."""
 
 import time
 from collections.abc import Callable, Generator
@@ -10,17 +10,17 @@ from lratlas.bars import State, bar, time_text
 if TYPE_CHECKING:
     from lratlas.execute.scheduler import Progress
 
-REGIMES_EVERY = 30.0  # seconds; all tables are read for it
+REGIMES_EVERY = 30.0  # seconds; each update reads all tables
 Heard: TypeAlias = "Callable[[Progress], None] | None"
 
 
 @contextmanager
 def shown(progress: "Callable[[Progress], None] | bool | None", regimes: Callable[[], str]) -> "Generator[Heard]":
-    """What is called on every change of progress.
+    """The function to call on every change of progress.
 
     Args:
         progress: A function; True for a progress bar; False or None for nothing.
-        regimes: Says in few words which regimes the study has found so far; asked now and then.
+        regimes: Returns a short text with the regimes found so far; called occasionally.
     """
     if progress is not True:
         yield progress or None
@@ -40,12 +40,12 @@ def shown(progress: "Callable[[Progress], None] | bool | None", regimes: Callabl
 
 
 def state_of(progress: "Progress", seconds: float, regimes: str = "") -> State:
-    """The progress in words, with the rate of training and the time left once something was trained.
+    """The progress in words, with the rate of training and the time left once a run was trained.
 
     Args:
-        progress: How far the study is.
-        seconds: Since it was started this time.
-        regimes: What it has found so far.
+        progress: The progress of the study.
+        seconds: Time since this start of the study.
+        regimes: The regimes found so far.
     """
     rate = progress.trained / seconds if progress.trained and seconds > 0 else None
     rest = progress.work - progress.work_done

@@ -1,4 +1,4 @@
-"""What a study writes for people: the page, and figures for papers."""
+"""The output files of a study: the page, and figures for papers."""
 
 import platform
 import shlex
@@ -24,24 +24,24 @@ from lratlas.tables import csv_text
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """The charts of a study by name, and the reasons for those that cannot be drawn."""
+    """The charts of a study by name, and the reasons for charts that cannot be drawn."""
 
     charts: Mapping[str, Drawing]
     missing: Mapping[str, str]
 
 
 def draw_charts(results: Results, *, at_loss: float | None = None) -> Drawn:
-    """Draw every chart that the study asks for.
+    """Draw all charts of a study.
 
     Args:
         results: The study, finished or not.
-        at_loss: Also the accuracies at this training loss.
+        at_loss: Also draw the accuracies at this training loss.
 
     Raises:
         StudyError: No run reaches the loss.
     """
     charts, missing = dict[str, Drawing](), dict[str, str]()
-    # Altair checks every part of a chart against a schema as it is made, which takes longer than all the rest.
+    # Altair validates every part of a chart against a schema, which takes longer than all other work.
     with debug_mode(False):
         for name in results.charts:
             try:
@@ -54,7 +54,7 @@ def draw_charts(results: Results, *, at_loss: float | None = None) -> Drawn:
 
 
 def page_of(results: Results, found: Drawn, *, live: bool = False) -> str:
-    """The page of a study as HTML, with the charts that were drawn of it."""
+    """The page of a study as HTML, with its drawn charts."""
     return page(
         title=results.spec.name,
         task=results.plan.task if results.plan else "",
@@ -71,10 +71,10 @@ def page_of(results: Results, found: Drawn, *, live: bool = False) -> str:
 
 
 def write_files(results: Results, found: Drawn, *, page: bool = True) -> None:
-    """Write each chart into ``figures/`` of the study, as PDF and SVG, and what it shows as CSV.
+    """Write each chart to ``figures/`` of the study, as PDF and SVG, and its data as CSV.
 
-    PDF and SVG need the extra ``figures``. The report is removed before all others are written and written after them,
-    so it is there only if all of them are.
+    PDF and SVG need the extra ``figures``. The report is removed before the other files are written and written after
+    them, so it exists only if all of them do.
 
     Args:
         results: The study.
@@ -83,7 +83,7 @@ def write_files(results: Results, found: Drawn, *, page: bool = True) -> None:
 
     Raises:
         StudyError: The study cannot be written.
-        MissingLibrary: Only figures are asked for, and the extra ``figures`` is not installed.
+        MissingLibrary: Only figures are requested, and the extra ``figures`` is not installed.
     """
     store = results.store
     if page:
@@ -100,13 +100,13 @@ def write_files(results: Results, found: Drawn, *, page: bool = True) -> None:
 
 
 def write_paper_figures(results: Results) -> Mapping[str, str]:
-    """Write the paper's own figures that the study has the data for into ``figures/paper/``, as PDF, SVG and PNG.
+    """Write the paper's figures to ``figures/paper/``, as far as the study has the data, as PDF, SVG and PNG.
 
     Args:
         results: The study.
 
     Returns:
-        For each figure, such as ``Figure 2``, why it is left out, a sentence; empty for those that were written.
+        For each figure, such as ``Figure 2``, a sentence on why it is left out; empty for written figures.
 
     Raises:
         StudyError: The study cannot be written.
@@ -139,7 +139,7 @@ def _paper_figure(results: Results, draw: TableChart | str) -> Drawing:
 
 
 def progress(results: Results) -> str:
-    """How far a study is that is not finished, in words; empty for one whose jobs are done."""
+    """The progress of an unfinished study, in words; empty if all its jobs are done."""
     found = standing(results.store, results.plan, results.tables, results.spec.refine)
     jobs = f"{found.jobs.done:,} of {found.jobs.total:,} jobs are done"
     words = {
@@ -151,7 +151,7 @@ def progress(results: Results) -> str:
 
 
 def facts(results: Results) -> dict[str, str]:
-    """How a study was made, name by name: command, spec, work, time, data fingerprint, versions, machine."""
+    """The provenance of a study, by name: command, spec, work, time, data fingerprint, versions, machine."""
     runs, plan = results.tables["runs"], results.plan
     trained = sum(job.work for job in plan.trainings) if plan else 0
     prints = sorted({seed.fingerprint for job in plan.trainings for seed in job.seeds}) if plan else []
@@ -171,7 +171,7 @@ def facts(results: Results) -> dict[str, str]:
 def _command(results: Results) -> str:
     if results.spec.task.preset == PYTHON:
         return "explore(…) from Python"
-    if "://" in results.folder:  # a spec is read from a disk alone
+    if "://" in results.folder:  # a spec is only read from a disk
         return results.store.resume_command
     return f"lratlas explore {shlex.join([f'{results.folder}/{SPEC}', '--folder', results.folder])}"
 

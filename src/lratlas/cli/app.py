@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED, TERMINATED = 130, 143  # the exit codes after Ctrl-C and after SIGTERM
 _CONTINUED = frozenset({"demo", "explore", "find", "reproduce", "resume"})
-"""The commands that store results as they run, and continue from them."""
+"""The commands that store results during the run and resume from them."""
 
 
 app = typer.Typer(
@@ -68,13 +68,13 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; bad input ends with one sentence and exit code 2."""
+    """Run the command line; bad input leads to one sentence and exit code 2."""
     reset_process()
     announced = threading.Event()
-    words = list(sys.argv[1:])  # a script that runs has its own
+    words = list(sys.argv[1:])  # a copy, since a running script replaces it
 
     def raise_terminated(_signal: int, _frame: object) -> NoReturn:
-        # An exit like any other: worker processes are ended on the way out.
+        # A regular exit, so that worker processes are ended too.
         notice(_ended_message("terminated", words))
         announced.set()
         sys.exit(TERMINATED)
@@ -82,11 +82,11 @@ def main() -> None:
     def end_at_once() -> NoReturn:
         if not announced.is_set():
             notice(_ended_message("terminated", words))
-        os._exit(TERMINATED)  # worker processes end when they find that this one has
+        os._exit(TERMINATED)  # worker processes end after their parent
 
     signal.signal(signal.SIGTERM, raise_terminated)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every sign
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal supports every character
     try:
         with forward_warnings(notice), enforce_deadline(signal.SIGTERM, end_at_once):
             code = app(prog_name="lratlas", standalone_mode=False) or 0
@@ -98,7 +98,7 @@ def main() -> None:
         notice(_usage(error), style="red")
         code = 2
     except SystemExit:
-        # Where it comes while Ray waits, Ray replaces it by one of its own.
+        # While Ray waits, it replaces this SystemExit with another one.
         if not announced.is_set():
             raise
         code = TERMINATED
@@ -110,19 +110,19 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except BaseException as error:  # such as a panic of Polars, which is no Exception
-        if announced.is_set():  # libraries may answer the request to end with an error of their own
+    except BaseException as error:  # includes a panic of Polars, which is no Exception
+        if announced.is_set():  # libraries may raise other errors in response to the signal
             sys.exit(TERMINATED)
         notice(f"{type(error).__name__}: {first_line(error).rstrip('.')}; {_log_error(error)}", style="red")
         code = 2
     if code == INTERRUPTED:
-        signal.signal(signal.SIGINT, _exit)  # a second Ctrl-C, while Python ends
+        signal.signal(signal.SIGINT, _exit)  # for a second Ctrl-C during shutdown
         notice(_ended_message("interrupted", words))
     sys.exit(code)
 
 
 def _log_error(error: BaseException) -> str:
-    """Write down where an unforeseen error came from; says where that is."""
+    """Write the traceback of an unexpected error to a file; returns a clause that names the file."""
     try:
         with tempfile.NamedTemporaryFile("w", prefix="lratlas-", suffix=".log", encoding="utf-8", delete=False) as file:
             file.write(f"{shlex.join(sys.argv)}\n{''.join(traceback.format_exception(error))}")
@@ -136,13 +136,13 @@ def _exit(_signal: int, _frame: object) -> NoReturn:
 
 
 def _ended_message(how: str, words: Sequence[str]) -> str:
-    """The message of a command that was ended from outside."""
+    """The message of a command that was interrupted or terminated."""
     command = next((word for word in words if not word.startswith("-")), "")
     return f"{how}; nothing computed is lost: the same command continues." if command in _CONTINUED else f"{how}."
 
 
 def _usage(error: typer.TyperException) -> str:
-    """What is wrong with the words of a command, in one sentence."""
+    """The usage error of a command, in one sentence."""
     text = re.sub(r"\.? Did you mean (.+)\?$", r" (did you mean \1?)", error.format_message()).rstrip(".")
     text = re.sub(r"\(Possible options: (.+)\)$", lambda found: f"(did you mean {_any_of(found[1])}?)", text)
     context: typer.Context | None = getattr(error, "ctx", None)
@@ -276,7 +276,7 @@ def status(folder: FolderArgument, as_json: Json = False) -> None:
     atlas = load(folder)
     found = standing_of(atlas)
     if as_json:
-        # Read before anything is printed: a table may be damaged.
+        # Read before printing, since a table may be damaged.
         print_json({**facts(atlas, found), **_result(atlas)})
     else:
         print_status(atlas, found)
@@ -364,7 +364,7 @@ def doctor(as_json: Json = False) -> None:
         say(str(value), lead=f"{name:>20}  ")
 
 
-# In the order of work.
+# In the order of use.
 _PANELS: Mapping[str, Sequence[Any]] = {
     "Start": (demo, find, watch, doctor),
     "Study": (explore, reproduce, resume),
@@ -388,7 +388,7 @@ def _default_folder(name: str) -> str:
 def _study(spec: "Spec", folder: str, where: dict[str, Any]) -> "Atlas":
     from lratlas.study.run import open_study
 
-    open_study(folder, spec)  # the spec is safe before anything heavy is imported
+    open_study(folder, spec)  # stores the spec before any slow import
     from lratlas.api.explore import explore as run_explore
 
     with _running():
@@ -397,8 +397,8 @@ def _study(spec: "Spec", folder: str, where: dict[str, Any]) -> "Atlas":
 
 @contextmanager
 def _running() -> Generator[None]:
-    """While a study runs: an error of the user's own code, of a job in this process, becomes a sentence."""
-    # What a user's own module prints must not mix with the result.
+    """Turn errors of the user's code in a job of this process into a sentence while a study runs."""
+    # Output of a user's module must not mix with the result.
     with redirect_stdout(sys.stderr):
         try:
             yield
@@ -421,7 +421,7 @@ def _result(atlas: "Atlas") -> dict[str, object]:
 
 
 def _print_result(atlas: "Atlas", *, as_json: bool) -> None:
-    """The result in words: the answer first."""
+    """Print the result in words, the answer first."""
     from lratlas.cli.status import print_answer, verdict_count
     from lratlas.study.folder import REPORT
 

@@ -1,4 +1,4 @@
-"""How commands show their help."""
+"""Commands and groups with help texts without Python types."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from typer.core import TyperCommand, TyperGroup
 
 
 class _WithoutTypes:
-    """Help names the values that options take, such as N or FILE, and no Python types."""
+    """Help that names the values of options, such as N or FILE, without Python types."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         params: list[Any] = super().get_params(ctx)  # pyright: ignore[reportAttributeAccessIssue] - of the other base

@@ -1,4 +1,4 @@
-"""The commands of ``lratlas data``: which data sets are there, where, and how to get them."""
+"""The commands of ``lratlas data``: list, locate and fetch data sets."""
 
 import sys
 from collections.abc import Callable, Generator
@@ -78,7 +78,7 @@ def fetch(name: Name, data_root: DataRoot = None, as_json: Json = False) -> None
 
 @contextmanager
 def _bar() -> "Generator[Callable[[Fetching], None]]":
-    """A progress bar on standard error; nothing where that is not a terminal."""
+    """A progress bar on standard error; nothing if that is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 

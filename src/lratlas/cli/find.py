@@ -34,7 +34,7 @@ _UNFIT: Mapping[str, Mapping[str, str]] = {
     "--script": dict.fromkeys(("timeout", "stall", "workers"), _IN_TURN),
     "--command": {"value": "a program prints its metric (--metric, --metric-pattern)"},
 }
-"""The options that mean nothing in each way of searching, and why."""
+"""The options that do not apply to each kind of search, with the reason."""
 
 
 def find(
@@ -286,7 +286,7 @@ def _for_command(command: str, folder: str, settings: dict[str, Any], given: dic
     settings |= {name: given[name] for name in ("samples", "chance", "limit") if name in given}
     template = placeholders(command)
     check_program(template)
-    if not (expand_home(folder) / SETTINGS).exists():  # else the command must do what the search was begun with
+    if not (expand_home(folder) / SETTINGS).exists():  # an existing search keeps its settings
         settings |= {"resumable": template.resumable, "anneal": template.anneals}
     gpus = visible_gpus()
     finders = [Finder(folder, **settings) for _ in range(given.get("workers") or len(gpus) or CORES)]

@@ -1,4 +1,4 @@
-"""The options that commands share, and how their values are read."""
+"""The options that commands share, and the parsers of their values."""
 
 import os
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 def count_workers(given: str | int, *, least: int = 0) -> int:
-    """The number of workers, as `count` reads it."""
-    from lratlas.config.values import MOST_WORKERS  # imports pydantic, which no help text needs
+    """The number of workers, parsed by `count`."""
+    from lratlas.config.values import MOST_WORKERS  # imports pydantic, which help texts do not need
 
     return count("--workers", given, least=least, most=MOST_WORKERS)
 
@@ -27,12 +27,12 @@ def _repeats(given: str | int) -> int:
 
 
 def count(option: str, given: str | int, *, least: int = 1, most: int | None = None) -> int:
-    """A whole number of at least 1, or another least one, and at most ``most``.
+    """A whole number from ``least`` (by default 1) to ``most``.
 
     Raises:
-        SpecError: It is something else.
+        SpecError: The value is not such a number.
     """
-    # Typer's own message would not name the value.
+    # Typer's message would not name the value.
     text = str(given).strip()
     if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) >= least):
         raise SpecError(f"{option} is {text!r}, but must be a whole number of at least {least}.")
@@ -52,10 +52,10 @@ def _share(given: str | float) -> float:
 
 
 def choose(option: str, given: str, allowed: Sequence[str]) -> str:
-    """One of the words that an option allows.
+    """One of the allowed words of an option.
 
     Raises:
-        SpecError: It is another.
+        SpecError: The word is not allowed.
     """
     if given not in allowed:
         raise SpecError(f"{option} is {given!r}{meant(given, allowed)}; choose {join_words(allowed, 'or')}.")
@@ -66,7 +66,7 @@ def _format(given: str) -> str:
     return choose("--format", given, ("table", "csv", "json"))
 
 
-# Text, since a path would spoil the two slashes of s3://bucket.
+# Text, since a path would merge the two slashes of s3://bucket.
 FolderOption = Annotated[
     str | None,
     typer.Option(
@@ -100,13 +100,13 @@ GpuShare = Annotated[
 
 
 def look_for_data(root: str | None) -> None:
-    """Let data sets be looked for under ``root``, also by worker processes, which inherit it."""
+    """Search for data sets under ``root``, also in worker processes, which inherit the setting."""
     if root is not None:
         os.environ["LRATLAS_DATA"] = str(expand_home(root))
 
 
 def worker_options(workers: int | None, cluster: str | None, gpu_share: float = 1.0) -> dict[str, Any]:
-    """Where a study is worked on, as `lratlas.explore` takes it."""
+    """The worker arguments of `lratlas.explore`."""
     if cluster is None and workers is None:
         workers = CORES
     return {"workers": workers, "cluster": cluster, "gpu_share": gpu_share}

@@ -45,7 +45,7 @@ def compare(
 
 
 def _port(given: str | int) -> int:
-    # Typer's own message would not name the value.
+    # Typer's message would not name the value.
     text = str(given).strip()
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 2**16):
         raise SpecError(f"--port is {text!r}, but must be a whole number from 0 (any free one) to 65535.")
@@ -80,7 +80,7 @@ def serve(
 
 
 def _page_of(folder: str) -> "tuple[str, Callable[[], str], Callable[[], str]]":
-    """The folder of a study or a search, and functions that make its page and say which version it is of."""
+    """The folder of a study or a search, and functions that return its page and the version of the page."""
     from lratlas.study.folder import holds_search
 
     if holds_search(folder):
@@ -98,14 +98,14 @@ def _page_of(folder: str) -> "tuple[str, Callable[[], str], Callable[[], str]]":
 
 
 def _end(_signal: int, _frame: object) -> NoReturn:
-    # At once: there is nothing to tidy up, and libraries at work on a page do not bear an orderly end around them.
+    # Exit at once: nothing needs cleanup, and libraries that draw a page may crash during an orderly shutdown.
     notice("ended.")
     sys.stderr.flush()
     os._exit(0)
 
 
 DAMAGED = 1
-"""The exit code where something is wrong and was not repaired."""
+"""The exit code for faults that were not repaired."""
 
 
 def verify(
@@ -157,7 +157,7 @@ def verify(
 
 
 def _repair(store: "Store", found: "Sequence[Fault]") -> None:
-    """Set notes aside, put the spec back if need be, and train or measure the rest again."""
+    """Set damaged notes aside, restore the spec if necessary, and train or measure everything else again."""
     from lratlas.api.explore import resume
     from lratlas.study.verify import is_note, put_spec_back
 

@@ -1,4 +1,4 @@
-"""What `lratlas status` and its kin say of a study or a search."""
+"""The output of `lratlas status` and related commands for a study or a search."""
 
 import shlex
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ _TABLES = ("evidence", "longest", "compared")
 
 
 def print_search_status(folder: str, *, as_json: bool) -> None:
-    """Show how far a search is, and its advice so far.
+    """Print the progress of a search, and its advice so far.
 
     Raises:
         SearchError: The search is damaged.
@@ -60,7 +60,7 @@ def print_search_status(folder: str, *, as_json: bool) -> None:
 
 
 def print_advice(advice: "Advice") -> None:
-    """The statement, a line for each of its parts, then the notes."""
+    """Print the statement, a line for each of its parts, then the notes."""
     first, *others = advice.statement.splitlines()
     say((first, "bold"), lead=("→ ", "bold"))
     for line in others:
@@ -74,11 +74,11 @@ def search_table(folder: str, table: str | None) -> "pl.DataFrame":
 
     Args:
         folder: The search folder.
-        table: ``evidence``, a row for each segment (the default); ``longest``, a row for each LR; ``compared``, a row
-            for each LR of each length at which LRs were compared.
+        table: ``evidence``, one row per segment (the default); ``longest``, one row per LR; ``compared``, one row per
+            LR and length at which LRs were compared.
 
     Raises:
-        SearchError: There is no such table, or no advice yet.
+        SearchError: The table does not exist, or there is no advice yet.
     """
     from lratlas.search.finder import Finder
 
@@ -92,7 +92,7 @@ def search_table(folder: str, table: str | None) -> "pl.DataFrame":
 
 
 def write_search_report(folder: str) -> None:
-    """Write the page and figure of a search's advice again.
+    """Rewrite the page and figure of a search's advice.
 
     Raises:
         SearchError: There is no advice yet, or a file cannot be written.
@@ -105,7 +105,7 @@ def write_search_report(folder: str) -> None:
 
 
 def _advice(finder: "Finder") -> tuple["Advice | None", str]:
-    """The advice, or why there is none."""
+    """The advice, or the reason for its absence."""
     try:
         return finder.advice(), ""
     except SearchError as error:
@@ -117,7 +117,7 @@ SIGNS: Mapping[str, str] = {"supported": "✓", "contradicted": "✗", "inconclu
 
 
 def standing_of(atlas: Atlas) -> Standing:
-    """How far a study is.
+    """The progress of a study.
 
     Raises:
         StudyError: A table is damaged.
@@ -126,7 +126,7 @@ def standing_of(atlas: Atlas) -> Standing:
 
 
 def facts(atlas: Atlas, found: Standing) -> dict[str, object]:
-    """How far a study is and what it advises and judges, for scripts; null where that cannot be told yet."""
+    """The progress, advice and verdicts of a study, for scripts; null for values that are not known yet."""
     advised = atlas.recommendation
     return {
         "state": found.state,
@@ -146,8 +146,8 @@ def facts(atlas: Atlas, found: Standing) -> dict[str, object]:
 
 
 def print_status(atlas: Atlas, found: Standing) -> None:
-    """The answer first, then boundaries and verdicts, then how far the study is and what made it."""
-    # Read before anything is printed: a table may be damaged.
+    """Print the answer, then boundaries and verdicts, then the progress and provenance of the study."""
+    # Read before printing, since a table may be damaged.
     verdicts, failures, so_far = _verdicts(atlas), _failures(atlas), found.state != "finished"
     print_answer(atlas, so_far=so_far)
     if atlas.recommendation is None:
@@ -168,14 +168,14 @@ def print_status(atlas: Atlas, found: Standing) -> None:
 
 
 def print_answer(atlas: Atlas, *, so_far: bool = False) -> None:
-    """The recommendation with its evidence, in a line; nothing where there is none yet."""
+    """Print the recommendation with its evidence, in one line; nothing if there is none yet."""
     if advised := atlas.recommendation:
         begun = "So far: " if so_far else ""
         say((f"{begun}{advised.statement}", "bold"), f" ({_evidence(atlas, advised)})", lead=("→ ", "bold"))
 
 
 def _evidence(atlas: Atlas, advised: Recommendation) -> str:
-    """How many LRs and seeds were compared, and how good the next best LR is."""
+    """The number of compared LRs and seeds, and the score of the next best LR."""
     score, compared = score_of(atlas.tables["runs"]), advised.evidence
     seeds = compared["seeds"].max()
     words = f"{len(compared)} LRs compared, {seeds} {'seed' if seeds == 1 else 'seeds'} each"
@@ -186,7 +186,7 @@ def _evidence(atlas: Atlas, advised: Recommendation) -> str:
 
 
 def _progress(atlas: Atlas, found: Standing) -> list[str]:
-    """How far a study is, and what made it; of one that is not planned yet only its state."""
+    """The progress and provenance of a study; only its state if it is not planned yet."""
     head = f"{atlas.spec.name} in {atlas.folder}: {found.state}"
     if atlas.plan is None:
         return [head]
@@ -200,7 +200,7 @@ def _progress(atlas: Atlas, found: Standing) -> list[str]:
 
 
 def _failures(atlas: Atlas) -> list[str]:
-    """What was tried again, and what was given up, while it is not done."""
+    """The retried and abandoned jobs that are not done."""
     failures = read_failures(atlas.store)
     if not failures:
         return []
@@ -212,20 +212,20 @@ def _failures(atlas: Atlas) -> list[str]:
 
 
 def _pace(found: Standing) -> str:
-    """Rate and time left of a study that still trains, as soon as they can be told."""
+    """Rate and time left of a study that still trains, as soon as they are known."""
     if found.rate is None or not found.seconds_left:
         return ""
     return f"; one process trains {found.rate:,.0f} steps/s and would need {time_text(found.seconds_left)} more"
 
 
 def verdict_count(atlas: Atlas) -> str:
-    """How many of the paper's claims have which verdict, in words; empty while there are none."""
+    """The number of the paper's claims per verdict, in words; empty while there are none."""
     verdicts = table(atlas.tables, "claims")["verdict"].to_list()
     return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in SIGNS) if verdicts else ""
 
 
 def _verdicts(atlas: Atlas) -> list[tuple[Part, str]]:
-    """Sign and statement of each claim that was judged; those that were not measured in one line."""
+    """Sign and statement of each judged claim; the claims that were not measured share one line."""
     claims = table(atlas.tables, "claims")
     measured = claims.filter(claims["verdict"] != _UNMEASURED)
     found: list[tuple[Part, str]] = [

@@ -1,4 +1,4 @@
-"""What the command line prints: sentences, tables and JSON."""
+"""Output of the command line: sentences, tables and JSON."""
 
 import json
 import sys
@@ -21,16 +21,16 @@ VERDICT_STYLES: Mapping[str, str] = {
     "not measured": "bright_black",
 }
 _STYLES = {**VERDICT_STYLES, **REGIME_STYLES}
-_WIDEST = 40  # characters of a column that stands next to others; longer texts are wrapped
-_GAP = 2  # characters between columns: one of padding, and one of the rule
+_WIDEST = 40  # characters of a column next to others; longer texts are wrapped
+_GAP = 2  # characters between columns: padding and the rule
 
 
 def say(*parts: Part, lead: Part = "") -> None:
-    """Print a line to standard output: wrapped at words and coloured in a terminal, one line anywhere else.
+    """Print a line to standard output: wrapped at words and coloured in a terminal, one line everywhere else.
 
     Args:
-        parts: What it says, as it is; brackets and colons in it mean nothing.
-        lead: What stands before it, such as a bullet.
+        parts: The text, printed literally; brackets and colons have no special meaning.
+        lead: A prefix such as a bullet.
     """
     sys.stdout.write(line(*parts, lead=lead, stream=sys.stdout))
 
@@ -48,13 +48,13 @@ def print_csv(frame: "pl.DataFrame") -> None:
 
 
 def print_table(frame: "pl.DataFrame", *, widest: int = _WIDEST) -> None:
-    """Print a table to be read: in Markdown, but in a terminal in as many blocks as its width asks for.
+    """Print a table for people: in Markdown, or in a terminal in as many blocks as its width requires.
 
-    In a terminal long texts are wrapped, and columns that do not fit follow below, the first one with them.
+    In a terminal, long texts are wrapped, and columns that do not fit follow below, with the first column repeated.
 
     Args:
         frame: The table.
-        widest: Characters; longer texts are wrapped to let more columns stand side by side.
+        widest: Characters; longer texts are wrapped to fit more columns side by side.
     """
     columns = [_column(frame, name) for name in frame.columns]
     if not sys.stdout.isatty():
@@ -69,7 +69,7 @@ def print_table(frame: "pl.DataFrame", *, widest: int = _WIDEST) -> None:
 
 
 def table_text(frame: "pl.DataFrame") -> str:
-    """A table as people read it, in Markdown.
+    """A table for people, in Markdown.
 
     Args:
         frame: The table.
@@ -91,7 +91,7 @@ def _column(frame: "pl.DataFrame", name: str) -> list[str]:
 
 
 def _padded(cells: Sequence[str], *, on_right: bool) -> list[str]:
-    """The cells, all of one width; numbers stand on the right."""
+    """The cells padded to one width; numbers are aligned right."""
     width = max(len(cell) for cell in cells)
     return [cell.rjust(width) if on_right else cell.ljust(width) for cell in cells]
 
@@ -107,7 +107,7 @@ def _cell(value: object, *, is_lr: bool) -> str:
 
 
 def _number(value: float) -> str:
-    """Four significant digits; numbers up to a million with all before the point."""
+    """Four significant digits; numbers up to a million show all digits before the point."""
     if value == 0:
         return "0"
     if is_finite(value) and not 1e-3 <= abs(value) < 1e6:
@@ -116,7 +116,7 @@ def _number(value: float) -> str:
 
 
 def _blocks(columns: Sequence[int], needs: Sequence[int], width: int) -> list[list[int]]:
-    """The places of columns, shared out so that each block fits; every block starts with the first column."""
+    """The indices of columns, split into blocks that fit; every block starts with the first column."""
     blocks = [[columns[0]]]
     for column in columns[1:]:
         if len(blocks[-1]) > 1 and sum(needs[at] + _GAP for at in [*blocks[-1], column]) - _GAP > width:
@@ -126,7 +126,7 @@ def _blocks(columns: Sequence[int], needs: Sequence[int], width: int) -> list[li
 
 
 def _need(column: Sequence[str], widest: int) -> int:
-    """The characters that a column needs: those of its longest cell, or what a long text can be wrapped to."""
+    """The characters that a column needs: its longest cell, or the width to which a long text can be wrapped."""
     return max(_longest_word(column), min(widest, _longest(column)))
 
 
@@ -141,7 +141,7 @@ def _longest_word(column: Sequence[str]) -> int:
 
 
 def _widths(columns: Sequence[Sequence[str]], width: int) -> list[int]:
-    """The width of each column: its longest word at least, and what is left to those that have more to say."""
+    """The width of each column: at least its longest word; remaining space goes to columns with longer texts."""
     widths = [_longest_word(each) for each in columns]
     wanted = [_longest(each) - least for each, least in zip(columns, widths, strict=True)]
     left = width - sum(widths) - _GAP * (len(widths) - 1)
@@ -149,7 +149,7 @@ def _widths(columns: Sequence[Sequence[str]], width: int) -> list[int]:
         more = max(0, min(wanted[at], left // (len(widths) - turn)))
         widths[at] += more
         left -= more
-    widths[-1] = max(1, widths[-1] + min(0, left))  # a word that is wider than a line has to be broken
+    widths[-1] = max(1, widths[-1] + min(0, left))  # a word wider than a line has to be broken
     return widths
 
 

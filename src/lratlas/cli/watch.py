@@ -1,4 +1,4 @@
-"""The command `lratlas watch`: a training script, run as it is, with the regime of its training."""
+"""The command `lratlas watch`: run an unchanged training script, and report the regime of its training."""
 
 import sys
 import traceback
@@ -48,10 +48,10 @@ def watch(
     try:
         with follow_steps(lambda: watched):
             run(words or [])
-    except Exception as error:  # the script's own, shown as Python does
+    except Exception as error:  # an error of the script, printed like Python does
         traceback.print_exception(error)
         raise typer.Exit(1) from error
-    finally:  # also where the script fails, or is interrupted
+    finally:  # also if the script fails or is interrupted
         sys.stdout.flush()
         watched.close()
         if log:
@@ -62,13 +62,13 @@ def watch(
 
 
 class WatchedTraining:
-    """Follows whatever trains in this process with a watch on its optimizer.
+    """Follows the training in this process with a watch on its optimizer.
 
     Args:
         rules: Arguments of `lratlas.watch`.
 
     Attributes:
-        watches: That of the optimizer that steps most, and of those that took its place, in their order.
+        watches: The watches of the optimizer that steps most, and of its replacements, in order.
     """
 
     def __init__(self, rules: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ class WatchedTraining:
         self._seen: WeakSet[Optimizer] = WeakSet()
 
     def report(self) -> str:
-        """What the watch says, or that there was none."""
+        """The report of the watch, or a sentence that there was none."""
         if not self.watches:
             return "No step of a PyTorch optimizer was seen."
         lines = [each.report() for each in self.watches]
@@ -92,14 +92,14 @@ class WatchedTraining:
             self.watches[-1].close()
 
     def before_backward(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def after_backward(self, losses: "Sequence[Tensor]") -> None:
-        """Remember the losses of the step that follows."""
+        """Remember the losses of the next step."""
         self._steps.add(losses)
 
     def before_step(self, optimizer: "Optimizer") -> None:
-        """Watch the first optimizer from its first step on, and one that takes its place."""
+        """Watch the first optimizer from its first step on, and any replacement."""
         from lratlas.search.driven.steps import parameters_of
 
         if self._optimizer is None or (
@@ -110,7 +110,7 @@ class WatchedTraining:
         self._steps.begin(optimizer, lr=None, share=1.0)
 
     def after_step(self, optimizer: "Optimizer") -> None:
-        """Give the watch the loss of the step."""
+        """Pass the loss of the step to the watch."""
         if not self._steps.end(optimizer):
             return
         if optimizer is not self._optimizer:
@@ -120,7 +120,7 @@ class WatchedTraining:
             self.watches[-1](loss)
 
     def after_scaling(self) -> None:
-        """Losses that led to no step do not count."""
+        """Discard losses that led to no step."""
         self._steps.take_loss()
 
     def _begin(self, optimizer: "Optimizer") -> None:

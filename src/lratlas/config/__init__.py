@@ -1,1 +1,1 @@
-"""What to study: specs and their sections, the presets, and the tasks that a spec names."""
+"""Specs of studies with their sections, the presets, and the tasks that a spec names."""

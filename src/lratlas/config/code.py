@@ -1,4 +1,4 @@
-"""A user's own code, by its place."""
+"""Import a user's code by its place."""
 
 import importlib
 import importlib.util
@@ -17,7 +17,7 @@ _places = list[str]()
 def look_for_code(places: Iterable[str | Path]) -> None:
     """Look for modules that a spec names in these folders, before all others.
 
-    Other modules, such as those that the user's import, are looked for there last: a file there cannot stand in for an
+    All other modules, such as imports of the user's modules, are searched there last: a file there cannot shadow an
     installed library.
     """
     given = [*map(str, places)]
@@ -26,16 +26,16 @@ def look_for_code(places: Iterable[str | Path]) -> None:
 
 
 def import_object(name: str, where: str) -> Any:
-    """What a place names; the module is in a folder of `look_for_code`, the current folder, or installed.
+    """The object at a place; the module is in a folder of `look_for_code`, the current folder, or installed.
 
-    A warning says which module is about to be imported, and from where.
+    A warning names the module to be imported, and its file.
 
     Args:
         name: The place, ``module:attribute``.
         where: The field of the spec, for messages.
 
     Returns:
-        The attribute; None where the module has none of that name.
+        The attribute; None if the module lacks it.
 
     Raises:
         SpecError: The module is missing, or importing it fails.
@@ -56,12 +56,12 @@ def import_object(name: str, where: str) -> Any:
 
 
 def _import_package(package: str, places: Sequence[str]) -> None:
-    """Import the outermost part of a module's name, from these places before others, and say so before."""
+    """Import the outermost package of a module, from these places first, after a warning."""
     if package in sys.modules:
         return
     own = PathFinder.find_spec(package, places)
     if own and own.origin is None:
-        own = None  # a mere folder, which a library of the same name comes before
+        own = None  # a plain folder, which must not shadow a library of that name
     if (found := own or importlib.util.find_spec(package)) is None:
         return
     LOG.warning("Imports %s from %s.", package, found.origin or ", ".join(found.submodule_search_locations or ()))

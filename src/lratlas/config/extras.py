@@ -1,4 +1,4 @@
-"""Custom measurements: from the section ``[measure]`` of a spec, or from Python, to the measurements themselves."""
+"""Resolve custom measurements from the section ``[measure]`` of a spec, or from Python."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
@@ -25,7 +25,7 @@ CHARTS = (
     "band_picture",
     *(figure.name for measurement in MEASUREMENTS for figure in measurement.needs.figures),
 )
-"""The charts of a study, whose names custom measurements cannot have."""
+"""The names of a study's charts, which custom measurements cannot have."""
 _TAKEN = {*SCHEMAS, *CHARTS, *(measurement.name for measurement in MEASUREMENTS)}
 
 
@@ -33,19 +33,19 @@ def extras_of(section: MeasureSpec) -> Extras:
     """The custom measurements that a spec names.
 
     Raises:
-        SpecError: One of them cannot be imported or is no measurement, or two tables have the same name.
+        SpecError: One of them cannot be imported or is not a measurement, or two tables have equal names.
     """
     return check_extras([_measurement(name) for name in section.extra])
 
 
 def split_extras(measure: object) -> tuple[object, Extras]:
-    """The argument ``measure`` of `lratlas.explore` as the section of a spec, and the measurements themselves.
+    """Split the argument ``measure`` of `lratlas.explore` into the section of a spec, and the measurements.
 
     Args:
-        measure: The fields of the section, in which ``extra`` may hold measurements; or what ``extra`` holds.
+        measure: The fields of the section, in which ``extra`` may contain measurements; or the value of ``extra``.
 
     Raises:
-        SpecError: As of `extras_of`.
+        SpecError: As for `extras_of`.
     """
     if isinstance(measure, Measurement | list | tuple):
         measure = {"extra": measure}
@@ -60,10 +60,10 @@ def split_extras(measure: object) -> tuple[object, Extras]:
 
 
 def check_extras(measurements: Iterable[Measurement]) -> Extras:
-    """The measurements, in order of their names, of which no table or chart has the name of another one.
+    """The measurements sorted by name, after a check that names of tables and charts are unique.
 
     Raises:
-        SpecError: One has.
+        SpecError: A name is taken.
     """
     found, names = tuple(sorted(measurements, key=lambda each: each.name)), set[str]()
     for each in found:

@@ -1,4 +1,4 @@
-"""Learning rates of a spec: a list of them, or a geometric grid between two ends."""
+"""Learning rates of a spec: a list, or a geometric grid between two ends."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ _RANGE = ("low", "high", "per_decade")
 def lr_grid(low: float, high: float, *, per_decade: int) -> tuple[float, ...]:
     """A geometric grid of learning rates, ``low * 10 ** (i / per_decade)`` up to ``high``.
 
-    Both ends are included; ``high`` is left out only where it is not a point of the grid.
+    Both ends are included; ``high`` is left out only if it is not a point of the grid.
 
     Args:
         low: The smallest learning rate.
@@ -30,7 +30,7 @@ def lr_grid(low: float, high: float, *, per_decade: int) -> tuple[float, ...]:
         The learning rates, ascending.
 
     Raises:
-        SpecError: An end is not a positive number that float32 can hold, the ends are the wrong way round,
+        SpecError: An end is not a positive number that float32 can hold, the ends are swapped,
             ``per_decade`` is below 1, or the grid would have more than 10,000 points.
 
     >>> lr_grid(1e-3, 1e-1, per_decade=1)
@@ -41,7 +41,7 @@ def lr_grid(low: float, high: float, *, per_decade: int) -> tuple[float, ...]:
     if fault is not None:
         raise SpecError(f"The grid of LRs {fault}.")
     decades = math.log10(high) - math.log10(low)
-    # The small allowance keeps ``high`` where rounding puts the last point just above it.
+    # The small tolerance includes ``high`` if rounding puts the last point just above it.
     count = math.floor(decades * per_decade + 1e-9) + 1
     points = [_point(low, index, per_decade) for index in range(count)]
     if math.isclose(points[-1], high, rel_tol=1e-9):
@@ -50,7 +50,7 @@ def lr_grid(low: float, high: float, *, per_decade: int) -> tuple[float, ...]:
 
 
 def closest(lr: float, lrs: Sequence[float]) -> float | None:
-    """The LR of a grid that a person means by ``lr``: the nearest, to a part in a thousand; None if there is none.
+    """The nearest LR of a grid, within a part in a thousand of ``lr``; None if there is none.
 
     >>> closest(0.0316, [0.01, 10**-1.5])
     0.03162277660168379
@@ -61,12 +61,12 @@ def closest(lr: float, lrs: Sequence[float]) -> float | None:
 
 def _point(low: float, index: int, per_decade: int) -> float:
     decade, rest = divmod(index, per_decade)
-    # Whole decades are shifted as decimals: 1e-4 becomes exactly 1e-3, 1e-2, …
+    # Whole decades shift as decimals: 1e-4 becomes exactly 1e-3, 1e-2, …
     return float(Decimal(repr(float(low))).scaleb(decade)) * 10 ** (rest / per_decade)
 
 
 def _grid_fault(low: object, high: object, per_decade: object) -> str | None:
-    """What is wrong with a range, worded to follow the name of the field."""
+    """The fault of a range, worded to follow the name of the field."""
     for name, end in (("low", low), ("high", high)):
         if allowed := lr_fault(end):
             return f"has {name} = {format_value(end)}, but {name} must be {allowed}"
@@ -75,7 +75,7 @@ def _grid_fault(low: object, high: object, per_decade: object) -> str | None:
     low, high = cast("float", low), cast("float", high)
     if low > high:
         return f"has low = {low!r} above high = {high!r}, but low must not exceed high"
-    # Compared before multiplying, since a huge whole number does not fit a float.
+    # Compared before multiplying, since a huge integer does not fit a float.
     decades = math.log10(high) - math.log10(low)
     if per_decade > LARGEST_GRID * 1e16 or decades * per_decade + 1 > LARGEST_GRID:
         return f"has more than {LARGEST_GRID:,} LRs, but at most {LARGEST_GRID:,} are allowed"

@@ -20,7 +20,7 @@ from lratlas.models.resnet import ResNet18
 from lratlas.models.vit import ViT
 from lratlas.task import Task
 
-RADIUS: Mapping[str, float] = {"convnet": 12.0, "resnet18": 28.0}  # of the sphere: paper, controlled setting
+RADIUS: Mapping[str, float] = {"convnet": 12.0, "resnet18": 28.0}  # radius of the sphere: paper, controlled setting
 MODELS: Mapping[str, type[nn.Module]] = {"convnet": ConvNet, "resnet18": ResNet18, "vit": ViT}
 AUGMENTATIONS: Mapping[str, Callable[[], Augmentation]] = {
     "crop_and_flip": crop_and_flip,
@@ -53,35 +53,35 @@ def image_task(
     rule: Any = None,
     loss: Any = None,
 ) -> Task:
-    """A net on a data set of images, normalised by the mean and deviation of its training images.
+    """A network on a data set of images, normalised by the mean and deviation of its training images.
 
     Args:
         data: Name of a data set (``lratlas data list``), or the path of an image folder, zip file or arrays.
         model: ``convnet``, ``resnet18`` or ``vit``.
-        width: Channels of the first convolution (32 if None); of the ViT the numbers per token (512 if None).
-        scale_invariant: The scale-invariant form of the model, or the ordinary one; if None the former where the
-            model has one, which the ViT has not.
+        width: Channels of the first convolution (32 if None); for the ViT the token dimension (512 if None).
+        scale_invariant: The scale-invariant form of the model, or the ordinary one; if None the scale-invariant form
+            if the model has one (the ViT does not).
         patch: Side of the ViT's patches in pixels (4 if None).
         depth: Blocks of the ViT (6 if None).
         heads: Attention heads of the ViT (8 if None).
         mlp: Hidden units of the ViT's MLPs (512 if None).
         dropout: Dropout of the ViT (0.1 if None).
         images: Size of a stratified subset of the training images; all of them if None.
-        test_images: The same for the test images.
+        test_images: Size of a stratified subset of the test images; all of them if None.
         classes: Only these classes, by label or name.
         corruption: Share of the training labels replaced by another class.
-        pixels: Height and width that images are reduced to; as they are if None.
-        keep_bands: Train and test on these Fourier bands alone, [low, high].
-        remove_bands: Train and test on all but these.
-        augment: What is done to the training images: any of ``crop_and_flip``, ``randaugment`` and
+        pixels: Height and width to which images are reduced; unchanged if None.
+        keep_bands: Train and test on only these Fourier bands, [low, high].
+        remove_bands: Train and test on all bands except these.
+        augment: Augmentations of the training images: any of ``crop_and_flip``, ``randaugment`` and
             ``randaugment_torchvision``, in order.
         batch_size: Samples per step.
-        rule: Update rule; unless given, SGD on the paper's sphere for a scale-invariant form, Adam for the ViT and
-            plain SGD else.
-        loss: Loss, cross-entropy unless given.
+        rule: Update rule; by default SGD on the paper's sphere for a scale-invariant form, Adam for the ViT and
+            plain SGD otherwise.
+        loss: Loss, by default cross-entropy.
 
     Raises:
-        SpecError: An option is not allowed, or not one of the model's.
+        SpecError: An option is not allowed, or the model lacks it.
         DataError: The data cannot be read.
         TaskError: Model and data do not fit together.
     """
@@ -115,12 +115,12 @@ def image_task(
     )
 
 
-_LARGEST = 4096  # of a model's whole numbers
+_LARGEST = 4096  # largest integer option of a model
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Maker:
-    """Makes the model; a class, so that it travels to other processes.
+    """A factory of the model; a class, so that it can be pickled.
 
     Attributes:
         model: One of ``MODELS``.
@@ -144,7 +144,7 @@ class _Maker:
 
 
 def _settings(model: str, options: Mapping[str, float | None], *, scale_invariant: bool | None) -> Mapping[str, object]:
-    """The arguments of the model's class that do not come from the data; options that are None have its defaults."""
+    """The arguments of the model's class that do not come from the data; None becomes the default."""
     if model not in MODELS:
         raise SpecError(f"task.options: there is no model {model!r}; choose one of {', '.join(MODELS)}.")
     taken = inspect.signature(MODELS[model]).parameters
@@ -167,7 +167,7 @@ def _settings(model: str, options: Mapping[str, float | None], *, scale_invarian
 
 
 def _maker(model: str, settings: Mapping[str, object], data: ImageData) -> _Maker:
-    """What makes the model for these data, tried once."""
+    """The factory of the model for these data, tried once."""
     channels, *size = data.train[0].shape[1:]
     whole = {**settings, "channels": channels, "classes": len(data.classes)}
     if "size" in inspect.signature(MODELS[model]).parameters:
@@ -200,7 +200,7 @@ class _Filtered:
 
 def _transform(data: ImageData, keep: Sequence[int] | None, remove: Sequence[int] | None) -> Callable[[Tensor], Tensor]:
     mean, deviation = statistics(data.train[0])
-    # A channel without contrast is only shifted.
+    # Only shift a channel without contrast.
     deviation = torch.where(deviation > 0, deviation, 1.0)
     normalise = Normalise(mean=tuple(mean.tolist()), std=tuple(deviation.tolist()))
     if keep is None and remove is None:

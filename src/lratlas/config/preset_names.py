@@ -1,4 +1,4 @@
-"""The names of the studies that come with the package, for help texts too: nothing is imported for them."""
+"""The names of the built-in studies; importable without heavy modules, for help texts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,4 +14,4 @@ def _description(path: Path) -> str:
 
 
 PRESETS: Mapping[str, str] = MappingProxyType({path.stem: _description(path) for path in sorted(FOLDER.glob("*.toml"))})
-"""What each of them is: the first line of its spec, a comment."""
+"""The description of each study: the first line of its spec, a comment."""

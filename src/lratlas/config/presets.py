@@ -1,4 +1,4 @@
-"""Studies that come with the package: the paper's set-ups, and real digits."""
+"""The built-in studies: the paper's set-ups, and real digits."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from lratlas.config.sections import MOST_REPEATS, FinetuneSpec, Spec
 from lratlas.config.spec import read_spec, spec_from
 from lratlas.errors import SpecError, meant
 
-# What the number of images is scaled from where a preset takes all of them.
+# The numbers of images to scale if a preset uses all of them.
 _TRAINING_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "tiny-imagenet": 100_000}
 
 
@@ -25,11 +25,11 @@ def preset(
     lrs: Sequence[float] | None = None,
     measure: Sequence[str] = (),
 ) -> Spec:
-    """The spec of a study that comes with the package.
+    """The spec of a built-in study.
 
     Args:
         name: One of ``PRESETS``.
-        repeats: Repetitions, if not the preset's own number.
+        repeats: Repetitions; by default the preset's number.
         scale: Shrinks the width, the number of training images and all epochs of a study of images to this share.
         width: The model's width (studies of images).
         images: Training images (studies of images).
@@ -37,14 +37,14 @@ def preset(
         epochs: Epochs of pre-training (studies of images).
         finetune_epochs: Epochs of fine-tuning (studies of images).
         lrs: The pre-training LRs.
-        measure: What to measure besides: switches of the spec's section of that name, and custom measurements, each
+        measure: Additional measurements: switches of the spec's section ``measure``, and custom measurements, each
             ``module:name``.
 
     Returns:
         The spec.
 
     Raises:
-        SpecError: There is no such preset, or an option is out of range or not one of this preset.
+        SpecError: The preset does not exist, or an option is out of range or not available for this preset.
     """
     if name not in PRESETS:
         raise SpecError(f"There is no preset {name!r}{meant(name, PRESETS)}; allowed are {', '.join(PRESETS)}.")
@@ -93,7 +93,7 @@ def demo_presets() -> dict[str, Spec]:
 
 
 def _resize(spec: Spec, scale: float, sizes: Mapping[str, int | None]) -> Spec:
-    """The study with another width and other numbers of images and epochs; averages reach as far relative to these."""
+    """The study with another width and other numbers of images and epochs; averages scale with the epochs."""
     options = dict(spec.task.options)
     pretrain, finetune, average = spec.pretrain, spec.finetune, spec.average
     heads = int(str(options.get("heads", 1)))  # a ViT's width is a multiple of them

@@ -1,4 +1,4 @@
-"""The update rules that a spec can ask for, each with its own settings."""
+"""The update rules of a spec, each with its settings."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -54,7 +54,7 @@ class Adam(RuleSpec):
 class AdamW(Adam):
     """Adam with decoupled weight decay."""
 
-    name: Literal["adamw"] = Field(description="the update rule")  # pyright: ignore[reportIncompatibleVariableOverride] - what tells them apart
+    name: Literal["adamw"] = Field(description="the update rule")  # pyright: ignore[reportIncompatibleVariableOverride] - the tag of the union
     weight_decay: float = _decay(0.01, "decoupled")
 
 
@@ -81,7 +81,7 @@ class SphereSGD(RuleSpec):
 class SphereRSGD(SphereSGD):
     """The geodesic step on the sphere; the task is scale-invariant."""
 
-    name: Literal["sphere_rsgd"] = Field(description="the update rule")  # pyright: ignore[reportIncompatibleVariableOverride] - what tells them apart
+    name: Literal["sphere_rsgd"] = Field(description="the update rule")  # pyright: ignore[reportIncompatibleVariableOverride] - the tag of the union
 
 
 class OwnOptimizer(RuleSpec):
@@ -114,4 +114,4 @@ AnyRule = Annotated[
     | Annotated[OwnOptimizer, Tag(OWN)],
     Discriminator(_tag),
 ]
-"""One of them, told apart by its name."""
+"""One of the rules, selected by its name."""

@@ -1,4 +1,4 @@
-"""The sections of a spec: what to train and how, as frozen models that refuse unknown fields."""
+"""The sections of a spec, as frozen models that reject unknown fields."""
 
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -96,7 +96,7 @@ class SecondSpec(StageSpec):
 
 
 class RefineSpec(Section):
-    """Bisection of a boundary between regimes: PLRs are added until it is known to a ratio."""
+    """Bisection of a boundary between regimes: PLRs are added until it is known within a ratio."""
 
     boundary: Literal["convergence", "subregime", "divergence"] = Field(
         default="convergence", description="which boundary"
@@ -130,7 +130,7 @@ class AverageSpec(Section):
 
 
 class TraceSpec(Section):
-    """How finely runs are recorded."""
+    """The resolution of the recorded traces."""
 
     points: int = Field(
         default=40, ge=4, le=10_000, description="rows per run; below 10 the trend of the loss cannot be told"
@@ -138,7 +138,7 @@ class TraceSpec(Section):
 
 
 def _with_options(section: type[S]) -> type[S]:
-    """The section with the fields of every measurement that comes with the package."""
+    """The section with the fields of every built-in measurement."""
     options = {name: each for measurement in MEASUREMENTS for name, each in measurement.needs.options.items()}
     fields: dict[str, Any] = {
         name: (each.kind, Field(default=each.default, description=each.description, ge=each.least, le=each.most))
@@ -149,12 +149,12 @@ def _with_options(section: type[S]) -> type[S]:
 
 @_with_options
 class MeasureSpec(Section):
-    """What is measured on the trained models."""
+    """The measurements on the trained models."""
 
     convergence: bool = Field(default=False, description="epochs until every training sample is fitted")
     extra: Names = Field(default=(), description='custom measurements, each "module:name"')
 
-    if TYPE_CHECKING:  # the other fields are those of the measurements
+    if TYPE_CHECKING:  # the other fields belong to the measurements
 
         def __init__(self, **options: Any) -> None: ...
 
@@ -166,7 +166,7 @@ class MeasureSpec(Section):
 
 
 class TrainingSpec(Section):
-    """How runs are computed."""
+    """The computation of runs."""
 
     device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["float32", "float64"] = Field(default="float32", description="number format of the weights")
@@ -182,7 +182,7 @@ class TrainingSpec(Section):
 
 
 class Spec(Section):
-    """What a study explores: the task, the stages, what is recorded and measured, how it is computed."""
+    """The spec of a study: the task, the stages, the recorded and measured quantities, the computation."""
 
     name: str = Field(default="study", min_length=1, max_length=1000, description="name of the study")
     task: TaskSpec = Field(description="the task to train")
@@ -202,7 +202,7 @@ class Spec(Section):
 
     @property
     def thresholds(self) -> Thresholds:
-        """The numbers behind regimes and boundaries."""
+        """The numbers that define regimes and boundaries."""
         return Thresholds(**self.regimes)
 
     @model_validator(mode="after")
@@ -244,7 +244,7 @@ class Spec(Section):
         length, every = self.pretrain.steps, self.average.every
         if self.pretrain.epochs is not None and every is None:
             length, every = self.pretrain.epochs, self.average.every_epochs or 1
-        # Steps and epochs can be compared only once the data are known.
+        # Steps and epochs are only comparable once the data are known.
         if length is not None and every is not None and (self.average.counts[-1] - 1) * every >= length:
             raise ValueError(
                 f"has average.counts up to {self.average.counts[-1]}, but pre-training has only "

@@ -1,4 +1,4 @@
-"""Specs: read from TOML, checked, written, and compared when a study is extended."""
+"""Read specs from TOML, check them, write them, and compare them for an extension of a study."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from lratlas.measure.builtin import MEASUREMENTS
 from lratlas.paths import check_regular, expand_home
 
 LARGEST = 2**20
-"""Bytes that the file of a spec may have."""
+"""The largest file of a spec, in bytes."""
 
 _OPTIONS = {f"measure.{name}": each for kind in MEASUREMENTS for name, each in kind.needs.options.items()}
 _MAY_GAIN = {"pretrain.lrs", "second.plrs", "second.lrs", "finetune.lrs", "measure.extra"} | {
@@ -36,7 +36,7 @@ def read_spec(path: str | Path) -> Spec:
         The spec, checked.
 
     Raises:
-        SpecError: The file is missing, a folder, empty, not text or not TOML, or the spec in it is faulty.
+        SpecError: The file is missing, a folder, empty, not text or not TOML, or its spec is invalid.
     """
     text = _file_text(expand_home(path))
     if not text.strip():
@@ -57,14 +57,14 @@ def spec_from(values: Mapping[str, object], *, also: Sequence[str] = ()) -> Spec
 
     Args:
         values: The fields, nested as in TOML.
-        also: Other names that may be meant where the sections are, for the message.
+        also: Other names allowed next to the sections, for suggestions in the message.
 
     Returns:
         The spec; learning rates as sorted tuples.
 
     Raises:
         SpecError: A field is unknown, missing or out of range; the message names the first such field, its
-            value and what is allowed, and says how many more there are.
+            value, the allowed values, and the number of further faults.
     """
     try:
         return Spec.model_validate(dict(values))
@@ -73,23 +73,23 @@ def spec_from(values: Mapping[str, object], *, also: Sequence[str] = ()) -> Spec
 
 
 def spec_text(spec: Spec) -> str:
-    """The spec as TOML, defaults included, so that it reads back equal whatever later defaults are."""
+    """The spec as TOML with all defaults, so that it reads back equal even if defaults change."""
     return tomli_w.dumps(spec.model_dump(exclude_none=True))
 
 
 def extends(old: Spec, new: Spec) -> str | None:
-    """Say why ``new`` is not ``old`` with something added.
+    """The reason why ``new`` does not extend ``old``.
 
-    Learning rates, repetitions, fine-tuning, a second PLR, bisection and measurements may be added, and the numbers
-    behind regimes and bisection may change; all else stays. Averages and epochs to convergence cannot be added, for
-    they are taken while training goes on.
+    An extension may add learning rates, repetitions, fine-tuning, a second PLR, bisection and measurements, and may
+    change the numbers of regimes and bisection, nothing else. Averages and epochs to convergence cannot be added, since
+    they are recorded during training.
 
     Args:
         old: The spec of an existing study.
-        new: The spec asked for.
+        new: The requested spec.
 
     Returns:
-        None where ``new`` only adds, else a sentence naming the first field that differs.
+        None if ``new`` extends ``old``, else a sentence that names the first differing field.
     """
     if old.name != new.name:
         return _describe_change("name", old.name, new.name)

@@ -1,4 +1,4 @@
-"""From the task section of a spec to tasks: the built-in ones and a user's own functions."""
+"""Create tasks from the task section of a spec: the built-in tasks and a user's functions."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -23,18 +23,18 @@ from lratlas.task import Task
 from lratlas.training.prepared import Prepared
 
 KEPT_TASKS = 32
-"""Generated tasks that are in memory at most; others are made again when they are needed."""
+"""The largest number of generated tasks in memory; others are regenerated when needed."""
 
-_NOT_OPTIONS = {"seed", "batch_size", "rule", "loss"}  # of a preset: they are fields of the task section
+_NOT_OPTIONS = {"seed", "batch_size", "rule", "loss"}  # arguments of a preset that are fields of the task section
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tasks:
-    """The tasks of a study's repetitions, which are independent: repetition r has seed 1 + r for all that it draws.
+    """The tasks of a study's independent repetitions: repetition r uses seed 1 + r for all its draws.
 
     Attributes:
-        make: From a data seed to a task, ready for training.
-        generated: Whether each data seed has its own data; if not, one task serves all repetitions.
+        make: A function from a data seed to a task, ready for training.
+        generated: Whether data depend on the data seed; if not, one task serves all repetitions.
         made: Tasks in memory by data seed.
     """
 
@@ -52,17 +52,17 @@ class Tasks:
         return self.made[key]
 
     def data_seed(self, repetition: int) -> int | None:
-        """Data seed of a repetition, None where data are not generated."""
+        """Data seed of a repetition; None if data are not generated."""
         return training_seed(repetition) if self.generated else None
 
 
 def training_seed(repetition: int) -> int:
-    """Training seed of a repetition; it decides the initial weights, a frozen head and the order of batches."""
+    """Training seed of a repetition; it determines the initial weights, a frozen head and the order of batches."""
     return 1 + repetition
 
 
 def tasks_from(section: TaskSpec) -> Tasks:
-    """The tasks that a spec's task section describes.
+    """The tasks of a spec's task section.
 
     Raises:
         SpecError: Unknown preset, option, module or function.
@@ -80,7 +80,7 @@ def tasks_from(section: TaskSpec) -> Tasks:
 
 
 def own_code(section: TaskSpec) -> list[str]:
-    """The functions that a spec names as ``module:function``, the only code that it can have imported and called."""
+    """The functions that a spec names as ``module:function``, the only code that a spec can import and call."""
     named = (section.model, section.data, section.loss, section.metric, section.rule.name if section.rule else None)
     return [name for name in named if name and ":" in name]
 
@@ -89,10 +89,10 @@ def tasks_of(task: Task | Callable[[int], Task]) -> Tasks:
     """The tasks of a study of one task, or of a function from data seed to task.
 
     Raises:
-        TaskError: It is neither.
+        TaskError: The argument is neither.
     """
     if isinstance(task, Task):
-        # What is sent to workers is the task made ready, not what the user gave, such as a loader.
+        # Workers receive the prepared task, not the user's arguments, such as a loader.
         made = task.prepared
         return Tasks(make=lambda _seed: made, generated=False)
     if not callable(task):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
@@ -123,8 +123,8 @@ def ticks_task(
         batch_size: Samples per step.
         rule: Update rule.
         loss: Loss, binary cross-entropy unless given.
-        dirichlet: Redraw the singular values of the initial weight matrices with this concentration; low rank if
-            small.
+        dirichlet: Redraw the singular values of the initial weight matrices with this concentration; a small one gives
+            low rank.
         options: Passed to `lratlas.data.ticks.ticks`.
     """
     drawn = ticks(seed=seed, **options)
@@ -157,13 +157,13 @@ def digits_task(
         batch_size: Samples per step.
         rule: Update rule.
         loss: Loss, cross-entropy unless given.
-        test_share: Share of the images kept for testing.
+        test_share: Share of the images held out for testing.
         images: Size of a stratified subset of the training images; all of them if None.
         corruption: Share of the training labels replaced by another class.
 
     Raises:
         ValueError: The share for testing leaves a part with fewer images than classes.
-        DataError: There are not so many images, or the other share is not in [0, 1].
+        DataError: There are fewer images than requested, or the share of corrupted labels is not in [0, 1].
     """
     train, test = _digits(test_share, images, corruption)
     return Task(
@@ -196,7 +196,7 @@ BUILT_IN: Mapping[str, tuple[Callable[..., Task], bool]] = {
 
 def _digits(test_share: float, images: int | None, corruption: float) -> tuple[Pair, Pair]:
     data = subset(handwritten_digits(test_share), images=images, corruption=corruption)
-    # Of float64: they are rounded to the training's number format after normalisation.
+    # In float64, since rounding to the training's number format comes after normalisation.
     train_x, test_x = (images.flatten(1).double() for images, _ in (data.train, data.test))
     mean, deviation = train_x.mean(), train_x.std()
     return ((train_x - mean) / deviation, data.train[1]), ((test_x - mean) / deviation, data.test[1])
@@ -214,7 +214,7 @@ def _make_preset_task(section: TaskSpec, make: Callable[..., Task], seed: int) -
 
 
 def _fault(error: ValidationError, preset: str) -> str:
-    """The first wrong option, in a sentence."""
+    """The first invalid option, in a sentence."""
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"].startswith("missing"):
@@ -252,7 +252,7 @@ def _overrides(section: TaskSpec) -> dict[str, Any]:
 
 
 def _function(name: str, where: str) -> Callable[..., Any]:
-    """A user's own ``module:function``."""
+    """The function of a user at ``module:function``."""
     found = import_object(name, where)
     if not callable(found):
         module, _, attribute = name.partition(":")

@@ -1,4 +1,4 @@
-"""The sections of a spec as types for editors and type checkers, as `lratlas.explore` takes them."""
+"""The sections of a spec as arguments of `lratlas.explore`, typed for editors and type checkers."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
@@ -55,13 +55,13 @@ class Refine(TypedDict, total=False):
 
 
 class Trace(TypedDict, total=False):
-    """How finely runs are recorded."""
+    """The resolution of the recorded traces."""
 
     points: int
 
 
 class Measure(TypedDict, total=False):
-    """What is measured on the trained models."""
+    """The measurements on the trained models."""
 
     geometry: bool
     interpolation: int
@@ -76,7 +76,7 @@ class Measure(TypedDict, total=False):
 
 
 class Training(TypedDict, total=False):
-    """How runs are computed."""
+    """The computation of runs."""
 
     device: str
     dtype: Literal["float32", "float64"]

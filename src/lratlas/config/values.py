@@ -1,4 +1,4 @@
-"""Types of the values in a spec, and messages about values that are not allowed."""
+"""Types of the values in a spec, and messages about invalid values."""
 
 import json
 import re
@@ -15,11 +15,11 @@ from lratlas.text import is_finite, to_python
 from lratlas.thresholds import Thresholds
 
 OWN = "own"
-"""The kind of what is no built-in but the user's, in a union."""
+"""The tag of user-defined values in a union."""
 
 LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "model")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-_NAMED = re.compile(rf"({_FUNCTION.pattern}|[a-z][a-z0-9_]*)")  # one from Python has only its name
+_NAMED = re.compile(rf"({_FUNCTION.pattern}|[a-z][a-z0-9_]*)")  # a measurement from Python only has a name
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _DEEPEST = 20
 MOST_CHECKPOINTS = 10_000
@@ -108,7 +108,7 @@ def _numbers(value: dict[str, float]) -> dict[str, float]:
 
 
 def _plain(value: object, depth: int = 0) -> object:
-    """The value as TOML can hold it; other kinds of values, and missing ones, are refused."""
+    """The value as a TOML value; other kinds of values, and missing ones, are rejected."""
     if depth > _DEEPEST:
         raise ValueError(f"is nested more than {_DEEPEST} deep")
     if isinstance(value, (list, tuple)):
@@ -122,7 +122,7 @@ def _plain(value: object, depth: int = 0) -> object:
 
 
 def _plain_text(value: object) -> str:
-    # A lone surrogate is the one kind of text that no file can hold.
+    # A file can hold any text without lone surrogates.
     if isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value):
         return value
     raise ValueError(f"holds {format_value(value)}, but may hold only text, finite numbers, booleans, lists and tables")
@@ -153,46 +153,46 @@ BatchSize = Annotated[int | Literal["full"], BeforeValidator(_batch_size)]
 """Samples in a batch, or all of them."""
 
 Bands = Annotated[bool | tuple[tuple[int, int], ...], BeforeValidator(_bands)]
-"""Whether to measure the usual Fourier bands, or which ones."""
+"""Whether to measure the default Fourier bands, or a list of bands."""
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
-"""Custom measurements, by their places, or from Python by their names."""
+"""Custom measurements by place, or by name if passed from Python."""
 
 Device = Annotated[str, AfterValidator(_device)]
-"""Where to train: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+"""The training device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
 
 Counts = Annotated[tuple[int, ...], BeforeValidator(_counts)]
-"""Different whole numbers of at least 1, ascending."""
+"""Distinct integers of at least 1, ascending."""
 
 Betas = Annotated[tuple[float, float], BeforeValidator(_betas)]
 """Two decay rates."""
 
 Numbers = Annotated[dict[str, float], AfterValidator(_numbers)]
-"""Some of the numbers of `lratlas.thresholds.Thresholds`, by name."""
+"""Numbers of `lratlas.thresholds.Thresholds`, by name."""
 
 Options = Annotated[dict[str, object], AfterValidator(_options)]
-"""Keyword arguments, of the kinds that TOML can hold."""
+"""Keyword arguments with TOML values."""
 
 
 _LONGEST = 60
 _UNKNOWN = "extra_forbidden"
-_NO_DEFAULT = "default_factory_not_called"  # since a field that it follows from is wrong
+_NO_DEFAULT = "default_factory_not_called"  # since a field that determines it is invalid
 _NO_KIND = {"union_tag_invalid", "union_tag_not_found"}
 _SHOULD = re.compile(r"\w+ should (?P<what>.*)")
 
 
 def sentence(error: ValidationError, model: type[BaseModel], *, also: Sequence[str] = ()) -> str:
-    """The first fault that ``error`` holds, in one sentence, and how many more there are.
+    """The first fault in ``error`` as one sentence, with the number of further faults.
 
-    A field that does not exist comes before all other faults, since a misspelt name explains what is missing.
+    An unknown field precedes all other faults, since a misspelt name explains a missing field.
 
     Args:
-        error: What pydantic raised for ``model``.
+        error: The error that pydantic raised for ``model``.
         model: The outermost model, whose field names and descriptions are used.
-        also: Other names that are allowed where the sections are, such as arguments of a function.
+        also: Other names allowed next to the sections, such as arguments of a function.
 
     Returns:
-        A sentence that names the field, its value and what is allowed.
+        A sentence that names the field, its value and the allowed values.
     """
     found = [fault for fault in error.errors(include_url=False) if fault["type"] != _NO_DEFAULT]
     faults = sorted(found, key=lambda fault: fault["type"] != _UNKNOWN)
@@ -204,7 +204,7 @@ def sentence(error: ValidationError, model: type[BaseModel], *, also: Sequence[s
 
 
 def _follows(fault: ErrorDetails, unknown: ErrorDetails) -> bool:
-    """Whether a missing field is what an unknown one next to it was meant to be."""
+    """Whether a missing field is the likely meaning of an unknown field next to it."""
     (*section, name), (*others, misspelt) = fault["loc"], unknown["loc"]
     return fault["type"] == "missing" and section == others and bool(meant(str(misspelt), [str(name)]))
 
@@ -231,7 +231,7 @@ def _fault(fault: ErrorDetails, model: type[BaseModel], also: Sequence[str]) -> 
 
 
 def _dotted_name(location: Sequence[str]) -> str:
-    """The name of a field as TOML has it: a key may hold anything, between quotation marks."""
+    """The name of a field in TOML; unusual keys are quoted."""
     return ".".join(name if name and name.isprintable() else json.dumps(name) for name in location)
 
 
@@ -248,7 +248,7 @@ def _describe_unknown(location: Sequence[str], owner: type[BaseModel], also: Seq
 
 
 def _place_of(location: Sequence[str], model: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
-    """The names of the fields down to a fault, without the kinds of a union, and the model that holds the last one."""
+    """The field names down to a fault, without tags of unions, and the model of the last field."""
     names, owner, parts = list[str](), model, iter(location)
     for name in parts:
         names.append(name)
@@ -262,7 +262,7 @@ def _place_of(location: Sequence[str], model: type[BaseModel]) -> tuple[list[str
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:
-    """The model itself, or the one in ``Model | None``."""
+    """The model in an annotation ``Model`` or ``Model | None``."""
     for each in (annotation, *typing.get_args(annotation)):
         if isinstance(each, type) and issubclass(each, BaseModel):
             return each
@@ -270,7 +270,7 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
 
 
 def _kinds_in(annotation: object) -> dict[str, type[BaseModel]]:
-    """The models of a union that a tag tells apart, by their tags."""
+    """The models of a tagged union, by tag."""
     found: dict[str, type[BaseModel]] = {}
     for each in typing.get_args(annotation):
         tag = next((part.tag for part in getattr(each, "__metadata__", ()) if isinstance(part, Tag)), None)
@@ -279,7 +279,7 @@ def _kinds_in(annotation: object) -> dict[str, type[BaseModel]]:
 
 
 def format_value(value: object) -> str:
-    """A value of a spec for a message: as TOML writes it, and never more than a glance."""
+    """A value of a spec for a message: in TOML syntax, shortened."""
     if value is None:
         return "not given"
     text = str(value).lower() if isinstance(value, bool) else repr(value)

@@ -1,4 +1,4 @@
-"""Which frequencies of images a model relies on: its accuracy on single Fourier bands (Figs. 6, 7, 9, 18, 25)."""
+"""The image frequencies that a model relies on: its accuracy on single Fourier bands (Figs. 6, 7, 9, 18, 25)."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ def band_accuracies(
 ) -> "Tensor":
     """Accuracy on the samples' images with only one band, or with all but one, float64 [bands, seeds, lanes].
 
-    The transformed images are filtered: where these are normalised, the data set's mean is in band 0 alone.
+    The transformed images are filtered: if they are normalised, the data set's mean is only in band 0.
 
     Args:
         program: The stack's program.
@@ -70,10 +70,10 @@ def _measure(models: Models, options: Options) -> Iterator[Columns]:
 
 
 def _settle(options: Options, task: "Prepared") -> Options | None:
-    """The bands to measure: none where the inputs are not images, or the task has no accuracy.
+    """The bands to measure: none if the inputs are not images, or the task has no accuracy.
 
     Raises:
-        SpecError: The spec names bands that there are not, or that cannot be measured.
+        SpecError: The spec names bands that do not exist or cannot be measured.
     """
     import torch
 
@@ -99,12 +99,12 @@ def _settle(options: Options, task: "Prepared") -> Options | None:
 
 
 def bands_of_job(job: Measuring) -> tuple[tuple[int, int], ...]:
-    """The bands that a job measures accuracies on."""
+    """The bands of a measuring job."""
     return cast("tuple[tuple[int, int], ...]", job.options["bands"])
 
 
 def _jobs(wanted: Wanted) -> Iterator[Measuring]:
-    """The jobs that the study has, and for each training job one of the bands that it lacks."""
+    """The jobs of the study, and for each training job a new job for its missing bands."""
     known = defaultdict[str | None, set[tuple[int, int]]](set)
     for job in wanted.old:
         known[job.training].update(bands_of_job(job))

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from lratlas.training.sphere import Weights
 
 Options = Mapping[str, Any]
-Columns = Mapping[str, object]  # a value for all models, one for each [seed][lane], or a list for each
-_TYPES = ("Float64", "Int64", "String", "Boolean")  # of polars; the widest of each kind
+Columns = Mapping[str, object]  # a value for all models, a value per [seed][lane], or a list per [seed][lane]
+_TYPES = ("Float64", "Int64", "String", "Boolean")  # polars types; the widest of each kind
 _NUMBERS = ("Float64", "Int64")
 
-# What identifies a model that was measured.
+# The columns that identify a measured model.
 _MODEL: Mapping[str, str] = {
     "run": "String",
     "stage": "String",
@@ -32,7 +32,7 @@ _MODEL: Mapping[str, str] = {
     "seed": "Int64",
 }
 ORDER = ("seed", "plr", "stage", "flr", "count")
-"""What the rows of a table with a row for each model are sorted by."""
+"""The sort keys of a table with one row per model."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -43,13 +43,13 @@ class Chart:
 
     Against the learning rate of pre-training it has a line for each kind of model (pre-trained, fine-tuned with each
     FLR, averaged with each count): the mean over seeds, with one standard deviation either way. Against any other
-    column it has a mark for each model. Runs that diverged are left out.
+    column it has a mark for each model. Diverged runs are left out.
 
     Attributes:
         y: The column on the vertical axis, of numbers.
-        x: The column on the horizontal axis: ``plr``, or another one of numbers.
-        series: A column whose values have a line or a colour each; there is then a panel for each kind of model. None
-            to tell kinds of models apart.
+        x: The column on the horizontal axis: ``plr``, or another column of numbers.
+        series: A column with a line or a colour per value; the chart then has a panel for each kind of model. None for
+            lines by kind of model.
         title: The heading of the chart; empty for the name of the measurement.
     """
 
@@ -61,12 +61,12 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A chart with its own drawing.
+    """A chart with a custom drawing.
 
     Attributes:
-        name: Of the chart.
-        draw: The function from tables to a drawing, as ``module:function``: only drawing needs it.
-        data: The function from tables to what the chart shows; None where another chart shows the same.
+        name: The name of the chart.
+        draw: The function from tables to a drawing, as ``module:function``, so that only drawing imports it.
+        data: The function from tables to the chart's data; None if another chart shows the same data.
     """
 
     name: str
@@ -80,11 +80,11 @@ class Option:
 
     Attributes:
         kind: Its type.
-        default: Its value where the spec does not name it. A switch that is off may be turned on in a finished study.
-        description: For the reference.
+        default: Its value if the spec omits it. A switch that is off can be turned on in a finished study.
+        description: Its text in the reference.
         least: The smallest number allowed.
         most: The largest number allowed.
-        free: A finished study may have another value.
+        free: Whether the value can change in a finished study.
     """
 
     kind: Any = bool
@@ -97,13 +97,13 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the jobs of a measurement are planned from.
+    """The inputs for planning the jobs of a measurement.
 
     Attributes:
         seeds: One entry per repetition.
-        trainings: The training jobs whose models may be measured.
-        options: What the results depend on besides the models.
-        old: The jobs of this measurement that the study has already.
+        trainings: The training jobs whose models can be measured.
+        options: All settings, besides the models, that the results depend on.
+        old: The existing jobs of this measurement.
     """
 
     seeds: Sequence[Seed]
@@ -114,19 +114,19 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """A stack of trained models, and what they are measured with.
+    """A stack of trained models, with everything needed to measure them.
 
     Attributes:
-        task: The first repetition's task; all have the same model, loss and rule.
-        fresh: Makes the model of the seed at a place of the stack, with its initial weights.
-        program: Makes what evaluates stacks.
-        setting: Makes the data and the frozen parameters of the stack's seeds.
-        vector: From weights to those that angles and norms are measured on.
+        task: The first repetition's task; all repetitions share its model, loss and rule.
+        fresh: Returns the model of the seed at a place of the stack, with its initial weights.
+        program: Returns the program that evaluates stacks.
+        setting: Returns the data and the frozen parameters of the stack's seeds.
+        vector: From all weights to the weights on which angles and norms are measured.
         seeds: Training seed of each seed of the stack.
         lanes: Models per seed.
-        weights: Parameters, [seeds, lanes, *parameter]; empty where solutions are compared.
+        weights: Parameters, [seeds, lanes, *parameter]; empty if solutions are compared.
         buffers: Buffers, likewise.
-        solutions: Weights and buffers of each solution that is compared.
+        solutions: Weights and buffers of each compared solution.
         runs: The ids of trained models, [seed][lane].
     """
 
@@ -156,21 +156,21 @@ def _always(options: Options, task: "Prepared") -> Options | None:  # noqa: ARG0
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a measurement that comes with the package has besides; a custom one needs none of it.
+    """Further settings of built-in measurements; a custom measurement needs none of them.
 
     Attributes:
-        stacked: The function is called as ``function(models, options)`` with a whole stack, as `Models`, and gives
-            columns again and again; its options are those of the spec, and those of the job.
-        stages: Which models are measured.
-        table: The name of its table, if it is not that of the measurement.
+        stacked: The function is called as ``function(models, options)`` with a whole stack, as `Models`, and yields
+            columns repeatedly; its options are those of the spec and of the job.
+        stages: The stages of the measured models.
+        table: The name of its table, if it differs from that of the measurement.
         about: The columns of the table that identify a model.
-        order: The columns that the rows are sorted by.
-        words: What its table holds.
+        order: The sort keys of the rows.
+        words: The description of its table.
         options: Fields of the section ``[measure]``.
-        settle: From these fields and the task to the options of its jobs; None where nothing is to be measured.
-        jobs: Plans its jobs; None for one job for each training job with models of these stages.
-        replaces: Rows of jobs that are no longer planned are removed.
-        figures: Its charts, each with its own drawing.
+        settle: From these fields and the task to the options of its jobs; None if there is nothing to measure.
+        jobs: Plans its jobs; None for one job per training job with models of these stages.
+        replaces: Whether rows of jobs that are no longer planned are removed.
+        figures: Its charts with custom drawings.
     """
 
     stacked: bool = False
@@ -188,21 +188,21 @@ class Needs:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Something that is measured on the trained models of a study.
+    """A measurement on the trained models of a study.
 
-    It is measured on every model: pre-trained, fine-tuned and averaged. Its table has a row for each model, or several,
-    with the columns ``run``, ``stage``, ``plr``, ``flr``, ``count`` and ``seed``, which identify the model, and then
-    its own.
+    It runs on every model: pre-trained, fine-tuned and averaged. Its table has one or more rows per model,
+    with the columns ``run``, ``stage``, ``plr``, ``flr``, ``count`` and ``seed``, which identify the model, followed by
+    the columns of the measurement.
 
     Attributes:
         name: The name of the measurement and of its table: lower-case letters, digits and underscores.
         columns: Its columns with their types: ``polars.Float64``, ``Int64``, ``String`` or ``Boolean``, or their names.
-        function: Called as ``function(model, data)``: a trained ``torch.nn.Module`` in eval mode, a copy that it may
-            change; and a `lratlas.measure.each.Data`, whose ``train`` and ``test`` are pairs of inputs and targets, as
-            the model takes them. It returns one row, a mapping with a value for each column, or a sequence of rows.
-            Numbers that are not finite become null.
-        chart: What the report draws of it; None for nothing.
-        needs: For measurements that come with the package.
+        function: Called as ``function(model, data)``. The model is a trained ``torch.nn.Module`` in eval mode, a copy
+            that the function may change. The data is a `lratlas.measure.each.Data`, with ``train`` and ``test`` as
+            pairs of inputs and targets in the model's format. The function returns one row, a mapping with a value for
+            each column, or a sequence of rows. Numbers that are not finite become null.
+        chart: Its chart in the report; None for no chart.
+        needs: Only for built-in measurements.
 
     Raises:
         SpecError: A name or a type is not allowed.
@@ -263,16 +263,16 @@ class Measurement:
 
 
 def schema_of(columns: Mapping[str, str], *, about: Sequence[str] = tuple(_MODEL)) -> "Schema":
-    """The columns of a measurement's table: those that identify a model, and its own.
+    """The columns of a measurement's table: the identifying columns, then its measured columns.
 
     Args:
-        columns: Its own, with the names of their types.
+        columns: The measured columns, with the names of their types.
         about: The columns that identify a model.
 
     Raises:
-        ValueError: A column has a name or a type that none may have.
+        ValueError: A column has a name or a type that is not allowed.
     """
-    import polars as pl  # a spec is read without it
+    import polars as pl  # reading a spec does not need it
 
     kinds = {**{name: _MODEL[name] for name in about}, **columns}
     if unknown := {*kinds.values()} - {*_TYPES}:
@@ -283,7 +283,7 @@ def schema_of(columns: Mapping[str, str], *, about: Sequence[str] = tuple(_MODEL
 
 
 def jobs_of(measurement: Measurement, wanted: Wanted) -> tuple[Measuring, ...]:
-    """The jobs of a measurement, those that the study has already among them."""
+    """The jobs of a measurement, existing ones included."""
     if measurement.needs.jobs:
         return tuple(measurement.needs.jobs(wanted))
     name, stages = measurement.name, measurement.needs.stages
@@ -293,11 +293,11 @@ def jobs_of(measurement: Measurement, wanted: Wanted) -> tuple[Measuring, ...]:
 
 
 def grids(job: Training, stages: Sequence[str]) -> list[tuple[Grid, int | None]]:
-    """The run ids of a job's own runs and of its averages, with the averages' counts, as far as their stage is wanted.
+    """The run ids of a job's runs and of its averages, with the averages' counts, for the wanted stages.
 
     Args:
         job: The training job.
-        stages: The stages that are wanted.
+        stages: The wanted stages.
     """
     own: list[tuple[Grid, int | None]] = [(job.runs, None)] if job.stage in stages and job.stage != "average" else []
     if job.average and "average" in stages:
@@ -306,7 +306,7 @@ def grids(job: Training, stages: Sequence[str]) -> list[tuple[Grid, int | None]]
 
 
 def _initial(name: str, wanted: Wanted) -> tuple[Measuring, ...]:
-    """The measurements of initial models that the study has, and one of the seeds that it lacks."""
+    """The existing measurements of initial models, and a new one for the missing seeds."""
     known = tuple(job for job in wanted.old if job.training is None)
     measured = {seed.seed for job in known for seed in job.seeds}
     missing = tuple(seed for seed in wanted.seeds if seed.seed not in measured)

@@ -1,4 +1,4 @@
-"""The measurements that come with the package."""
+"""The built-in measurements."""
 
 from lratlas.measure.bands import BANDS
 from lratlas.measure.base import Measurement
@@ -8,4 +8,4 @@ from lratlas.measure.norms import NORMS
 from lratlas.measure.sharpness import SHARPNESS
 
 MEASUREMENTS: tuple[Measurement, ...] = (FEATURES, BANDS, GEOMETRY, NORMS, SHARPNESS)
-"""In the order in which they are planned; epochs to convergence are recorded in training."""
+"""In planning order; epochs to convergence are recorded in training."""

@@ -32,23 +32,23 @@ from lratlas.training.state import Samples
 Vector = NDArray[np.float64]
 
 
-# Of a net of up to so many weights, so many samples are differentiated at once where they do not see each other:
-# what a small net costs is calls, not arithmetic.
+# For networks of up to _SMALL weights, _CHUNK independent samples are differentiated at once: the cost of a small
+# network is calls, not arithmetic.
 _SMALL, _CHUNK = 100_000, 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sharpness:
-    """How the training loss curves around a run's weights; at unit weight norm where the rule is one on a sphere.
+    """The curvature of the training loss at a run's weights; at unit weight norm for rules on a sphere.
 
     Attributes:
-        top_eigenvalue: Largest eigenvalue of the Hessian; NaN if nothing can be said.
+        top_eigenvalue: Largest eigenvalue of the Hessian; NaN if unknown.
         residual: ``‖Hv - λv‖ / |λ|`` of that eigenpair.
-        converged: Whether the residual is within the tolerance; only then is the eigenvalue one.
+        converged: Whether the residual is within the tolerance; otherwise the eigenvalue is not reliable.
         trace: Trace of the Hessian.
         trace_error: Its standard error over probes.
-        fisher_trace: Trace of the Fisher information, for labels as the model itself predicts them; NaN for losses
-            that are no log-likelihood of labels.
+        fisher_trace: Trace of the Fisher information, for labels distributed as the model predicts; NaN for losses
+            that are not a log-likelihood of labels.
         gradient_norm: Mean over mini-batches of the norm of the gradient of their loss, weighted by their sizes.
         train_loss: Mean loss over the samples.
     """
@@ -73,7 +73,7 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True)
 class Slopes:
-    """What first derivatives over mini-batches say: the mean loss, the mean gradient norm and the Fisher trace."""
+    """Statistics of first derivatives over mini-batches: the mean loss, the mean gradient norm and the Fisher trace."""
 
     loss: float
     gradient_norm: float
@@ -95,19 +95,19 @@ def sharpness_measure(
     tolerance: float = 1e-3,
     iterations: int = 100,
 ) -> Measure:
-    """The function that measures the sharpness of a run, for a model's structure; its own weights play no part.
+    """The function that measures the sharpness of a run, for a model's structure; the model's weights are ignored.
 
-    The loss is the mean over the samples, without any weight decay: dropout is off and batch norms normalise with the
-    statistics of their mini-batch as in training, for only then is a scale-invariant model so. Parameters that a
-    rule on a sphere leaves off it are taken for fixed. On a sphere the numbers are those at unit weight norm:
-    second derivatives times ``‖w‖²``, gradient norms times ``‖w‖``.
+    The loss is the mean over the samples, without any weight decay. Dropout is off, and batch norms normalise with the
+    statistics of their mini-batch as in training, since a scale-invariant model is scale-invariant only then.
+    Parameters that a rule on a sphere leaves off the sphere count as fixed. On a sphere the numbers are at unit weight
+    norm: second derivatives times ``‖w‖²``, gradient norms times ``‖w‖``.
 
     Args:
         model: Any module; batch norms keep running statistics.
         objective: Loss and labels.
-        rule: The update rule the runs were trained with.
+        rule: The update rule of the runs' training.
         batch_size: Samples per mini-batch, as in training.
-        limit: How many samples of the training set to measure on, drawn by the seed; None for all.
+        limit: Number of samples of the training set, drawn by the seed; None for all.
         probes: Random vectors for the trace, at least 2.
         draws: Random vectors for the Fisher trace.
         tolerance: Largest relative residual of a converged eigenvalue.
@@ -115,8 +115,8 @@ def sharpness_measure(
 
     Returns:
         ``(weights, buffers, samples, seed) -> Sharpness``: one run's trained parameters and buffers, without the axes
-        of a stack; the training samples of its seed (see `lratlas.measure.hessian.seed_samples`), which hold the
-        frozen parameters too; and the seed of all that is drawn. Nothing it is given is changed.
+        of a stack; the training samples of its seed (see `lratlas.measure.hessian.seed_samples`), which contain the
+        frozen parameters too; and the seed of all draws. The function does not change its arguments.
 
     Raises:
         SpecError: A number is out of range.
@@ -164,13 +164,13 @@ def sharpness_measure(
 
 
 def hutchinson_trace(product: Product, like: Tensor, *, probes: int, seed: int) -> Trace:
-    """Trace of a Hessian: the mean of ``zᵀHz`` over random vectors z of signs, exact for a diagonal H.
+    """Trace of a Hessian: the mean of ``zᵀHz`` over random sign vectors z, exact for a diagonal H.
 
     Args:
-        product: From v to Hv, float64.
+        product: The map from v to Hv, float64.
         like: A vector of the size and on the device of z.
-        probes: How many vectors, at least 2.
-        seed: What they are drawn by.
+        probes: Number of vectors, at least 2.
+        seed: The seed of their draws.
     """
     found: list[float] = []
     for probe in range(probes):
@@ -183,13 +183,13 @@ def hutchinson_trace(product: Product, like: Tensor, *, probes: int, seed: int) 
 def mean_slopes(
     outputs: Outputs, objective: Objective, vector: Tensor, batches: Batches, *, draws: int, seed: int
 ) -> Slopes:
-    """Mean loss, mean norm of the mini-batch gradient, and Fisher trace; batches count by their sizes.
+    """Mean loss, mean norm of the mini-batch gradient, and Fisher trace; batches are weighted by their sizes.
 
     The Fisher trace is the mean over samples of the expected squared norm of the gradient of the log-likelihood, for a
-    label distributed as the model predicts. Slopes of the loss in the outputs with mean zero and the covariance of
-    such labels' ones take their place, made from random signs: labels themselves would hardly ever differ from a sure
-    prediction. They are independent given the inputs, so that ``n * ‖gradient of the mean over n samples‖²`` has that
-    expectation, also where batch norm joins the samples.
+    label distributed as the model predicts. Instead of labels, the function draws slopes of the loss in the outputs,
+    from random signs, with mean zero and the covariance that labels would give: drawn labels would hardly ever differ
+    from a confident prediction. The slopes are independent given the inputs, so ``n * ‖gradient of the mean over n
+    samples‖²`` has that expectation, also if batch norm joins the samples.
 
     Args:
         outputs: The model as a function of its trained vector.
@@ -197,7 +197,7 @@ def mean_slopes(
         vector: The trained vector, [P].
         batches: Mini-batches.
         draws: Random vectors per sample.
-        seed: What they are drawn by.
+        seed: The seed of their draws.
     """
     root = _ROOTS.get(objective.name) if objective.named else None
     sums, count = np.zeros(3), 0  # loss, gradient norm, n times squared norms
@@ -208,7 +208,7 @@ def mean_slopes(
             loss = objective.batch(predicted, y)
         (slope,) = torch.autograd.grad(loss, point, retain_graph=True)
         expected = math.nan
-        # The mean over several labels of a sample is no log-likelihood.
+        # The mean over several labels of a sample is not a log-likelihood.
         if root and isinstance(predicted, Tensor) and (objective.labels == "classes" or predicted.numel() == n):
             signs = 2.0 * stream(seed, "fisher", index).integers(0, 2, (draws, *predicted.shape)) - 1.0
             drawn = [root(predicted.detach().double(), row.to(predicted.device)) for row in torch.from_numpy(signs)]
@@ -223,7 +223,7 @@ def mean_slopes(
 
 
 def _class_root(scores: Tensor, signs: Tensor) -> Tensor:
-    """A root of diag(p) - ppᵀ, the covariance of the slopes in the scores, times signs."""
+    """A square root of diag(p) - ppᵀ, the covariance of the slopes in the scores, times signs."""
     shares = scores.softmax(-1)
     spread = shares.sqrt() * signs
     return spread - shares * spread.sum(-1, keepdim=True)
@@ -251,18 +251,18 @@ def _check(least: Mapping[str, int], **given: int | None) -> None:
 
 Multiply = Callable[[Vector], Vector]
 
-# What type checkers infer from SciPy's code is narrower than what it takes and gives.
+# The types inferred from SciPy's code are narrower than its actual types.
 _operator = cast("Callable[..., LinearOperator]", LinearOperator)
 _solve = cast("Callable[..., tuple[Vector, Vector]]", eigsh)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Eigenvalue:
-    """An eigenvalue as far as it was found.
+    """An eigenvalue with its accuracy.
 
     Attributes:
-        value: The Ritz value λ; NaN if nothing can be said.
-        residual: ``‖Hv - λv‖ / |λ|`` of the unit Ritz vector v: an eigenvalue of H lies within ``residual * |λ|`` of λ.
+        value: The Ritz value λ; NaN if unknown.
+        residual: ``‖Hv - λv‖ / |λ|`` of the unit Ritz vector v: an eigenvalue of H is within ``residual * |λ|`` of λ.
         converged: Whether the residual is within the tolerance.
     """
 
@@ -285,15 +285,14 @@ def top_eigenvalues(
 ) -> list[Eigenvalue]:
     """The largest (most positive) eigenvalues of a symmetric matrix H, largest first.
 
-    They are found by ARPACK's implicitly restarted Lanczos iteration and judged by what they are: each residual is
-    computed from one more product, and it alone decides about convergence. Where ARPACK gives up, the Ritz
-    values of the tightest tolerance that can be reached are returned, by powers of ten; if even 1 is missed, those of
-    the first Krylov space.
+    ARPACK's implicitly restarted Lanczos iteration finds them. One more product gives each residual, and only the
+    residual decides about convergence. If ARPACK gives up, the result is the Ritz values at the tightest reachable
+    tolerance, by powers of ten; if even 1 is out of reach, the Ritz values of the first Krylov space.
 
     Args:
-        multiply: From v to Hv.
+        multiply: The map from v to Hv.
         size: Rows of H.
-        count: How many eigenvalues, from 1 to ``size``.
+        count: Number of eigenvalues, from 1 to ``size``.
         start: Start vector, [size], generic.
         tolerance: Largest residual that counts as converged.
         iterations: Largest number of restarts; each takes about 10 products for one eigenvalue.
@@ -309,10 +308,10 @@ def top_eigenvalues(
         return product
 
     try:
-        # ARPACK takes eigenvalues far below 1 for zero, so H is measured in units of its own.
+        # ARPACK treats eigenvalues far below 1 as zero, so H is rescaled.
         unit = float(np.abs(check_finite(start)).max() / np.abs(start).max())
         if unit == 0:
-            # Only the zero matrix takes a generic vector to zero.
+            # Only the zero matrix maps a generic vector to zero.
             return [Eigenvalue(value=0.0, residual=0.0, converged=True)] * count
 
         def multiply_scaled(v: Vector) -> Vector:
@@ -341,12 +340,12 @@ def _ritz_pairs(
     """Values [count] and unit vectors [size, count]."""
     krylov = max(20, 2 * count + 1)  # vectors in memory
     if size <= krylov:
-        # ARPACK has nothing to gain.
+        # ARPACK has no advantage here.
         matrix = np.stack([multiply(row) for row in np.eye(size)])
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
         return values[-count:], vectors[:, -count:]
     operator = _operator((size, size), matvec=multiply, dtype=np.float64)
-    # Half of it, for ARPACK's own estimate differs from the residual by rounding.
+    # Half of it, since ARPACK's estimate differs from the residual by rounding.
     for accepted in (tolerance / 2, *_looser(tolerance), math.inf):
         try:
             return _solve(operator, k=count, which="LA", v0=start, ncv=krylov, maxiter=iterations, tol=accepted)

@@ -1,4 +1,4 @@
-"""Custom measurements: one trained model after the other, with its data, and what they return checked."""
+"""Custom measurements: run them on one trained model after another, and check their results."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ _PYTHON: Mapping[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Data:
-    """The data of a trained model, as the model takes them: transformed, in its number format and on its device.
+    """The data of a trained model in the model's format: transformed, in its number format and on its device.
 
     Attributes:
-        setting: The data of the stack that the model was trained in.
+        setting: The data of the stack in which the model was trained.
         at: The place of the model's seed in the stack.
     """
 
@@ -45,7 +45,7 @@ class Data:
 
     @cached_property
     def test(self) -> tuple[Parts, Parts]:
-        """The same of the test set."""
+        """Inputs [n, ...] and targets [n, ...] of the whole test set."""
         return self._pair(self.setting.test)
 
     def _pair(self, samples: Samples) -> tuple[Parts, Parts]:
@@ -55,10 +55,10 @@ class Data:
 
 
 def measure_each(measurement: Measurement, models: Models, _options: Options) -> Iterator[Columns]:
-    """The columns of a custom measurement: for each model a list, with an entry for each row that it returned.
+    """The columns of a custom measurement: for each model a list with an entry per returned row.
 
     Raises:
-        MeasurementError: It failed, or returned something else than its columns.
+        MeasurementError: The measurement failed, or did not return its columns.
     """
     found: list[list[dict[str, Any]]] = []
     for at, seed in enumerate(models.seeds):
@@ -80,7 +80,7 @@ def measure_each(measurement: Measurement, models: Models, _options: Options) ->
 
 
 def _load_model(models: Models, at: int, lane: int) -> nn.Module:
-    """A trained model of a stack as a module of its own, in eval mode."""
+    """A trained model of a stack as a separate module, in eval mode."""
     weights, buffers = models.one(at, lane)
     lead = next(iter(weights.values()))
     model = models.fresh(at).to(device=lead.device, dtype=lead.dtype).eval()
@@ -89,10 +89,10 @@ def _load_model(models: Models, at: int, lane: int) -> nn.Module:
 
 
 def _rows(measurement: Measurement, run: str, returned: object) -> list[dict[str, Any]]:
-    """What a measurement returned, as rows with Python's own values.
+    """The result of a measurement, as rows with Python values.
 
     Raises:
-        MeasurementError: It is something else than rows with a value for each column.
+        MeasurementError: The result is not rows with a value for each column.
     """
 
     def wrong(what: str) -> MeasurementError:

@@ -1,4 +1,4 @@
-"""Which features a model has learned: its accuracy on test sets in which only one feature tells the classes apart."""
+"""The learned features of a model: its accuracy on test sets in which only one feature separates the classes."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING

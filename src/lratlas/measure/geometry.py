@@ -1,4 +1,4 @@
-"""Geometry of minima: angles and error barriers between the solutions that descend from one PLR (Fig. 3)."""
+"""Geometry of minima: angles and error barriers between the solutions from one PLR (Fig. 3)."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -65,7 +65,7 @@ def _jobs(wanted: Wanted) -> Iterator[Measuring]:
 
 
 def _solutions(job: Training, children: Sequence[Training]) -> dict[Role, tuple[tuple[str, ...], ...]]:
-    """The solutions with the lowest and the highest FLR and SWA-5 of one pre-training job, as far as there are any."""
+    """The available solutions of one pre-training job with the lowest and the highest FLR and SWA-5."""
     solutions: dict[Role, tuple[tuple[str, ...], ...]] = {}
     by_flr: dict[float, tuple[tuple[str, ...], ...]] = {}
     width = len(job.lanes)

@@ -22,7 +22,7 @@ Product = Callable[[Tensor], Tensor]  # float64 [P] -> float64 [P]
 
 
 class Batches(Protocol):
-    """Mini-batches of inputs and targets that can be gone through many times, such as a list."""
+    """A re-iterable collection of mini-batches of inputs and targets, such as a list."""
 
     def __len__(self) -> int: ...
 
@@ -31,7 +31,7 @@ class Batches(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class MiniBatches:
-    """The samples of one seed in parts, made ready for the model when their turn comes.
+    """The samples of one seed in mini-batches, prepared for the model lazily.
 
     Attributes:
         samples: Data of one seed.
@@ -51,23 +51,23 @@ class MiniBatches:
 
 
 def seed_samples(samples: Samples, at: int) -> Samples:
-    """The samples of the seed at place ``at`` of a stack, as those of a stack of one seed."""
+    """The samples of the seed at place ``at`` of a stack, as the samples of a stack of one seed."""
     only = slice(at, at + 1)
     frozen = {name: value[only] for name, value in samples.frozen.items()}
     return replace(samples, which=samples.which[only], shares=samples.shares[only], frozen=frozen)
 
 
 def mini_batches(samples: Samples, *, batch_size: int, seed: int, limit: int | None = None) -> MiniBatches:
-    """The samples of one seed, shuffled, in mini-batches whose sizes differ by one at most.
+    """The samples of one seed, shuffled, in mini-batches whose sizes differ by at most one.
 
-    Even sizes instead of a short last batch, whose own batch-norm statistics would be poor. The order is a function of
-    ``seed`` alone, so that all runs of a repetition are measured on the same mini-batches.
+    Even sizes avoid a short last batch, whose batch-norm statistics would be poor. The order is a function of only
+    ``seed``, so that all runs of a repetition are measured on the same mini-batches.
 
     Args:
         samples: Data of one seed (see `seed_samples`).
         batch_size: Largest size.
         seed: Seed of the order.
-        limit: How many samples to take; None for all.
+        limit: Number of samples; None for all.
     """
     order = stream(seed, "sharpness").permutation(samples.count)[:limit]
     rows = torch.from_numpy(order).to(samples.which.device)
@@ -83,12 +83,12 @@ def copy_for_hessian(model: nn.Module) -> nn.Module:
 
 
 def joining_norms(model: nn.Module) -> set[str]:
-    """Names of the model's batch norms, through which the loss of a sample depends on the others of its mini-batch."""
+    """Names of the model's batch norms, which make the loss of a sample depend on the others of its mini-batch."""
     return {*norm_names(model), *batch_dependent(model)}
 
 
 def vector_of(weights: Mapping[str, Tensor]) -> Tensor:
-    """One run's trained parameters, [*parameter] each, one after the other: [P]."""
+    """One run's trained parameters, [*parameter] each, concatenated: [P]."""
     return torch.cat([value.detach().flatten() for value in weights.values()])
 
 
@@ -96,9 +96,9 @@ def outputs_of(module: nn.Module, weights: Mapping[str, Tensor], fixed: Mapping[
     """A module's outputs as a function of its trained vector (see `vector_of`) and of the inputs.
 
     Args:
-        module: What to call, for example a `copy_for_hessian`; it is not changed.
-        weights: The trained parameters, whose names, shapes and order the vector follows.
-        fixed: All other parameters and the buffers. What the module writes into its buffers is lost.
+        module: The module to call, for example a `copy_for_hessian`; it is not changed.
+        weights: The trained parameters, which define the names, shapes and order in the vector.
+        fixed: All other parameters and the buffers. Writes of the module to its buffers are discarded.
     """
     shapes = {name: value.shape for name, value in weights.items()}
     sizes = [shape.numel() for shape in shapes.values()]
@@ -107,7 +107,7 @@ def outputs_of(module: nn.Module, weights: Mapping[str, Tensor], fixed: Mapping[
         parts = zip(shapes.items(), vector.split(sizes), strict=True)
         own = {name: part.view(shape) for (name, shape), part in parts}
         kept = {name: value.clone() for name, value in fixed.items()}
-        # Fused attention cannot be differentiated twice.
+        # Fused attention has no second derivative.
         with sdpa_kernel(SDPBackend.MATH):
             positional, named = arguments(x)
             return functional_call(module, {**own, **kept}, positional, named)
@@ -118,14 +118,14 @@ def outputs_of(module: nn.Module, weights: Mapping[str, Tensor], fixed: Mapping[
 def hessian_product(outputs: Outputs, objective: Objective, vector: Tensor, batches: Batches) -> Product:
     """The map from v to Hv, where H is the Hessian of the mean loss over all samples at ``vector``.
 
-    The mean loss is the sum over mini-batches of their mean loss times their share of the samples, so that a short last
-    one counts by its size. The products are exact, by differentiating the gradient once more; sums are in float64.
+    The mean loss is the sum over mini-batches of their mean loss times their share of the samples, so a short last
+    batch counts by its size. The products are exact, by differentiating the gradient once more; sums are in float64.
 
     Args:
         outputs: The model as a function of its trained vector.
         objective: The loss.
         vector: The trained vector, [P].
-        batches: The samples. The graph of a single batch is kept between products, those of several are made anew.
+        batches: The samples. The graph of a single batch is reused between products; several graphs are rebuilt.
     """
 
     def slopes(x: Parts, y: Parts) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""How unevenly the norm of the weights is spread over a model's filters (Fig. 13)."""
+"""The distribution of the norm of the weights over a model's filters (Fig. 13)."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def group_norms(weights: "Weights") -> "dict[str, Tensor]":
-    """Norm of each group of weights over the norm of all the weights given, by parameter, float64.
+    """Norm of each group of weights over the norm of all given weights, by parameter, float64.
 
-    A group is what makes one output: a filter of a convolution, a row of a linear layer, an entry of the parameter's
-    first dimension in any case. Parameters of fewer than two dimensions have no groups, but count in the whole norm;
-    where there are none, the squares of all groups of a run add up to 1.
+    A group contains the weights of one output: a filter of a convolution, a row of a linear layer, in general an entry
+    of the parameter's first dimension. Parameters of fewer than two dimensions have no groups, but count in the total
+    norm; without such parameters, the squares of all groups of a run add up to 1.
 
     Args:
         weights: Weights [seeds, lanes, *parameter], such as the trained vector. Their scale does not matter.

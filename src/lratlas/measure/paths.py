@@ -12,7 +12,7 @@ from lratlas.training.rules import Rule
 from lratlas.training.sphere import Weights, dot, expand, norm
 from lratlas.training.state import Samples
 
-_OPPOSITE = 1e-8  # length of the sum of two unit vectors below which rounding would choose the plane they lie in
+_OPPOSITE = 1e-8  # length of the sum of two unit vectors; below it rounding would choose their plane
 _TINY = 1e-300
 
 
@@ -44,14 +44,14 @@ def interpolate(a: Weights, b: Weights, alpha: float, *, rule: Rule) -> Weights:
 def arc(a: Weights, b: Weights, alpha: float, *, rule: Rule) -> Weights:
     """The point at ``alpha`` in [0, 1] on the great circle from ``a`` to ``b``.
 
-    The vector that the rule keeps on its sphere, or all weights where it has no sphere, turns in the plane of its two
-    ends, through the same angle for every step of ``alpha``, while its norm goes from one end's to the other's in equal
-    steps; other weights go straight. On a sphere these are the points of `interpolate`, at other values of ``alpha``.
-    Antiparallel ends lie in no one plane: the half circle is then one through a fixed random direction, the same
-    whichever end comes first. The ends must not be zero. Computed in float64.
+    The vector on the rule's sphere, or all weights for rules without a sphere, rotates in the plane of its two
+    ends at a constant angle per step of ``alpha``, while its norm changes linearly from one end to the other; all other
+    weights are interpolated linearly. On a sphere these are the points of `interpolate`, at other values of ``alpha``.
+    Antiparallel ends do not define a plane: the path is then the half circle through a fixed random direction,
+    regardless of the order of the ends. The ends must not be zero. Computed in float64.
     """
     first, second = rule.vector(a), rule.vector(b)
-    turned = (alpha - 0.5) * angular_distance(first, second)  # from the middle, so that both ends are treated alike
+    turned = (alpha - 0.5) * angular_distance(first, second)  # from the middle, to treat both ends equally
     middle, across = _axes(_units(first), _units(second))
     size = torch.lerp(_norm(first), _norm(second), alpha)
     along, aside = size * turned.cos(), size * turned.sin()
@@ -75,14 +75,14 @@ def path_errors(
 ) -> dict[str, Tensor]:
     """Error rates at ``points`` equidistant values of ``alpha``, from ``a`` to ``b``, float64 [points, seeds, lanes].
 
-    Batch-norm statistics are pooled over the training set at every point, the ends too, so that all are treated alike.
+    Batch-norm statistics are pooled over the training set at every point, the ends included, to treat all equally.
 
     Args:
         program: The stack's program.
         a: Weights at one end, [seeds, lanes, *parameter].
-        b: Weights at the other.
-        buffers: The models' buffers; those that are not batch norm's are constant along the path.
-        sets: The data sets by name, ``train`` among them.
+        b: Weights at the other end.
+        buffers: The models' buffers; all except those of batch norms are constant along the path.
+        sets: The data sets by name, including ``train``.
         points: Number of points, at least 2.
         batch_size: Samples per pass over the training set for batch norm's statistics.
         path: `interpolate` for the straight line, `arc` for the great circle.
@@ -109,12 +109,12 @@ def barrier(errors: Tensor) -> Tensor:
     alphas = torch.linspace(0, 1, len(errors), dtype=errors.dtype, device=errors.device)
     alphas = alphas.reshape(-1, *(1,) * (errors.dim() - 1))
     chord = (1 - alphas) * errors[0] + alphas * errors[-1]
-    # The ends' own excess is zero; writing so keeps rounding from making the result negative.
+    # The excess at the ends is zero; the clamp prevents a negative result from rounding.
     return (errors - chord)[1:-1].max(0).values.clamp(min=0)
 
 
 def _axes(u: Weights, v: Weights) -> tuple[Weights, Weights]:
-    """Unit vectors half-way between two unit vectors and across, from the first to the second."""
+    """Unit vectors half-way between two unit vectors, and across from the first to the second."""
     across = {name: v[name] - u[name] for name in u}
     scale = 1 / norm(across).clamp(min=_TINY)  # equal ends have no second axis: it is 0
     across = {name: value * expand(scale, value) for name, value in across.items()}

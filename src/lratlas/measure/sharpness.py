@@ -1,4 +1,4 @@
-"""How sharply the training loss curves around a model: the top eigenvalue and the trace of its Hessian (Fig. 26)."""
+"""The sharpness of the training loss at a model: the top eigenvalue and the trace of its Hessian (Fig. 26)."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -36,10 +36,10 @@ def _measure(models: Models, options: Options) -> Iterator[Columns]:
 
 
 def _settle(options: Options, task: "Prepared") -> Options | None:
-    """On how many samples sharpness is measured.
+    """The number of samples for measuring sharpness.
 
     Raises:
-        SpecError: They make mini-batches that are too small for batch norm.
+        SpecError: The mini-batches of these samples are too small for batch norm.
     """
     from lratlas.training.batch_norm import norm_names
     from lratlas.training.prepared import make_model
@@ -78,7 +78,7 @@ SHARPNESS = Measurement(
         "trace_error": "Float64",  # standard error over probes
         "fisher_trace": "Float64",
         "gradient_norm": "Float64",  # mean over mini-batches
-        "train_loss": "Float64",  # of the samples that the curvature is measured on
+        "train_loss": "Float64",  # of the samples behind the curvature
         "test_error": "Float64",
     },
     function=_measure,

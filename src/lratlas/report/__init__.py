@@ -1,1 +1,1 @@
-"""From tables to charts and the page."""
+"""Charts and pages from tables."""

@@ -1,4 +1,4 @@
-"""Vega, Vega-Lite and Vega-Embed as one script, which comes with the package; `make bundle` makes it again."""
+"""Vega, Vega-Lite and Vega-Embed as one script, shipped with the package; `make bundle` regenerates it."""
 
 import gzip
 from functools import cache
@@ -16,7 +16,7 @@ def vega_bundle() -> str:
 
 
 def make_bundle(vl_version: str) -> str:
-    """What `vega_bundle` returns, made by vl-convert.
+    """Build the script of `vega_bundle` with vl-convert.
 
     Args:
         vl_version: The version of Vega-Lite, such as ``6.4``.

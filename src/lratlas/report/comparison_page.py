@@ -13,14 +13,14 @@ from lratlas.tables import csv_text
 
 
 def comparison_page(entries: Sequence[Entry], table: pl.DataFrame, *, facts: Mapping[str, str]) -> str:
-    """The whole comparison as one HTML text, looking like a report and as closed to the network.
+    """The whole comparison as one HTML text, with the look and the network isolation of a report.
 
-    Text given here is shown as it is, never read as HTML.
+    All text is escaped, never interpreted as HTML.
 
     Args:
         entries: The studies, for the chart.
         table: One row per study, from `lratlas.analysis.comparison.comparison`; also offered as CSV.
-        facts: How the page was made, name by name.
+        facts: The provenance of the page, by name.
     """
     scripts = [vega_bundle(), part("report.js")]
     words = readable(table)
@@ -44,7 +44,7 @@ def comparison_page(entries: Sequence[Entry], table: pl.DataFrame, *, facts: Map
 
 
 def _spec(entries: Sequence[Entry]) -> str:
-    """The packed chart; empty where all studies are left out of it."""
+    """The packed chart; empty if it leaves out all studies."""
     try:
         return pack_spec(comparison_chart(entries))
     except StudyError:

@@ -1,4 +1,4 @@
-"""Figures for papers: PDF and SVG with the fonts that come with the package."""
+"""Figures for papers: PDF and SVG with the fonts of the package."""
 
 import base64
 import json
@@ -22,11 +22,11 @@ _WEIGHTS = {"normal": "Arimo-Regular.ttf", "bold": "Arimo-Bold.ttf"}
 
 
 def load_converter() -> ModuleType:
-    """vl-convert, which draws figures, with the font that comes with the package.
+    """Load vl-convert, which draws figures, with the font of the package.
 
     Raises:
         MissingLibrary: The extra ``figures`` is not installed.
-        LRAtlasError: The address space is limited, where vl-convert would end the process.
+        LRAtlasError: The address space is limited, so vl-convert would end the process.
     """
     if _space_is_limited():
         raise LRAtlasError("vl-convert, which draws them, needs 80 GiB of address space (ulimit -v).")
@@ -36,7 +36,7 @@ def load_converter() -> ModuleType:
     return vl_convert
 
 
-_NEEDED_SPACE = 80 * 2**30  # bytes of addresses, of which hardly any are used: 65 were seen
+_NEEDED_SPACE = 80 * 2**30  # bytes of address space, hardly used: 65 * 2**30 were observed
 
 
 def _space_is_limited() -> bool:
@@ -52,17 +52,17 @@ def _space_is_limited() -> bool:
 def _register_font() -> None:
     import vl_convert
 
-    vl_convert.register_font_directory(str(_FOLDER))  # once is enough for a process
+    vl_convert.register_font_directory(str(_FOLDER))  # once per process
 
 
 def with_font(svg: str) -> str:
-    """The picture with the font inside, so that it needs none of the reader's.
+    """The picture with the font embedded, so that it needs no installed font.
 
     Args:
-        svg: The picture, as vl-convert draws it.
+        svg: The picture from vl-convert.
 
     Returns:
-        The same with a style of one ``@font-face`` for each weight that it uses.
+        The picture with a style of one ``@font-face`` for each font weight in it.
     """
     used = [weight for weight in _WEIGHTS if weight == "normal" or f'font-weight="{weight}"' in svg]
     head, end, rest = svg.partition(">")
@@ -83,7 +83,7 @@ COLUMN, PAGE = 3.25 * 72, 6.75 * 72
 
 _DOTS = 300  # per inch, of bitmaps
 VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
-# Pixels that a chart of one panel is drawn wide, so that its lettering is as large as that of the others.
+# Width in pixels of a chart of one panel, chosen so that its lettering is as large as in the others.
 _PIXELS = 340
 _PAGE_PIXELS = 780  # of several panels
 _LETTERING = {"labelFontSize": 10, "titleFontSize": 11}
@@ -94,7 +94,7 @@ Spec = dict[str, Any]
 
 
 def figure_pdf(chart: Drawing | Spec) -> bytes:
-    """The chart as a PDF for a paper, one column wide (3.25 in) or, with several panels, both (6.75 in).
+    """The chart as a PDF for a paper, one column wide (3.25 in) or, with several panels, two (6.75 in).
 
     Text stays text, and its font is embedded.
     """
@@ -102,11 +102,11 @@ def figure_pdf(chart: Drawing | Spec) -> bytes:
 
 
 def figure_svg(chart: Drawing | Spec, *, page: bool = False) -> str:
-    """The same as an SVG, which holds its font; it scales to any width.
+    """The chart as an SVG with its font embedded; it scales to any width.
 
     Args:
         chart: The chart.
-        page: Whether a chart of one panel takes the width of a page, too.
+        page: Whether to draw a chart of one panel as wide as a page.
     """
     if page:
         spec = chart if isinstance(chart, dict) else spec_of(chart)
@@ -115,12 +115,12 @@ def figure_svg(chart: Drawing | Spec, *, page: bool = False) -> str:
 
 
 def figure_png(chart: Drawing | Spec) -> bytes:
-    """The same as a PNG of 300 dots per inch."""
+    """The chart as a PNG of 300 dots per inch."""
     return load_converter().svg_to_png(_paper_sized(chart, unit=""), ppi=_DOTS)
 
 
 def figure_files(charts: Mapping[str, Drawing]) -> Iterator[tuple[str, bytes]]:
-    """Each chart as PDF and SVG, by file name; none, and a warning, where they cannot be drawn."""
+    """Each chart as PDF and SVG, by file name; none, and a warning, if they cannot be drawn."""
     try:
         load_converter()
     except LRAtlasError as error:
@@ -139,7 +139,7 @@ def _paper_sized(chart: Drawing | Spec, *, unit: str) -> str:
     return _scale_svg(_picture(json.dumps(spec)), PAGE if _PANELS & spec.keys() else COLUMN, unit)
 
 
-# A chart's PDF, SVG and PNG are made one after the other.
+# A chart's PDF, SVG and PNG are drawn one after another.
 @lru_cache(maxsize=1)
 def _picture(text: str) -> str:
     spec = _still(json.loads(text))
@@ -153,7 +153,7 @@ def _render(spec: Spec) -> str:
 
 
 def _still(view: Spec) -> Spec:
-    """The specification without the marks that are there only to be pointed at."""
+    """The specification without the invisible marks that only serve the pointer."""
     parts = {
         key: [_still(part) for part in view[key] if not _is_invisible(part)]
         for key in ("layer", *_PANELS)
@@ -187,7 +187,7 @@ def _narrow(spec: Spec) -> str:
 
 
 def _squeeze(spec: Spec, name: str) -> Spec:
-    """Panels less wide than on a screen, so that their lettering can be read on paper."""
+    """Panels narrower than on a screen, so that their lettering is readable on paper."""
     panels: list[Spec] = spec[name]
     excess = _size(_render(spec))[0] - _PAGE_PIXELS
     if excess <= 0 or any(_is_image(panel) for panel in panels):
@@ -210,7 +210,7 @@ def _size(svg: str) -> tuple[float, float]:
 
 
 def _scale_svg(svg: str, width: float, unit: str) -> str:
-    """The picture with another outer width; its view box stays, so that everything scales."""
+    """The picture with another outer width; its view box is unchanged, so everything scales."""
     old_width, old_height = _size(svg)
     sizes = {"width": width, "height": old_height * width / old_width}
     head, end, rest = svg.partition(">")

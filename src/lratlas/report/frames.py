@@ -1,4 +1,4 @@
-"""Rows of the tables as charts need them: present, in order, per seed and over seeds, and with names for people."""
+"""Rows of the tables prepared for charts: checked, sorted, per seed and over seeds, and with readable names."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from lratlas.text import format_lr
 
 
 def lr_text(lr: float) -> str:
-    """A learning rate in short scientific notation, three significant digits at most.
+    """A learning rate in short scientific notation, with at most three significant digits.
 
     >>> lr_text(0.0001), lr_text(0.0075), lr_text(10**-4.5)
     ('1e-4', '7.5e-3', '3.16e-5')
@@ -21,21 +21,21 @@ def lr_text(lr: float) -> str:
 
 
 def lr_column(name: str) -> pl.Expr:
-    """A column of learning rates as text, each as `lr_text` writes it."""
+    """A column of learning rates as text, formatted by `lr_text`."""
     return pl.col(name).map_elements(lr_text, return_dtype=pl.String)
 
 
 def need(tables: Tables, name: str, chart: str, column: str | None = None) -> pl.DataFrame:
-    """A table that a chart cannot be drawn without.
+    """A table that a chart requires.
 
     Args:
         tables: The study's tables.
-        name: Which table.
+        name: The name of the table.
         chart: The name of the chart.
         column: A column that must have a value in some row.
 
     Raises:
-        StudyError: It is empty, or has no value in that column.
+        StudyError: The table is empty, or has no value in that column.
     """
     found = table(tables, name)
     if found.is_empty():
@@ -47,19 +47,19 @@ def need(tables: Tables, name: str, chart: str, column: str | None = None) -> pl
 
 
 def stage_order() -> pl.Expr:
-    """The place of each row's stage in a legend: pre-training, fine-tuning, averaging."""
+    """The rank of each row's stage in a legend: pre-training, fine-tuning, averaging."""
     return pl.col("stage").replace_strict(STAGES, range(3), return_dtype=pl.Int64)
 
 
 def repeat_by_seed(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows twice: for all seeds together, and for each seed alone.
+    """The rows twice: for all seeds together, and for each single seed.
 
     Args:
         rows: Any rows with a column ``seed``.
 
     Returns:
-        The rows with ``seed`` null, then as they are; ``one`` is the seed of a row in both. Grouped by ``seed``, they
-        give what a chart shows over seeds and of a single one.
+        The rows with ``seed`` null, then unchanged; ``one`` is the seed of a row in both copies. Grouped by ``seed``,
+        they give a chart's data over seeds and for each seed.
     """
     return pl.concat(
         [rows.with_columns(seed=pl.lit(None, rows.schema["seed"]), one="seed"), rows.with_columns(one="seed")]
@@ -67,18 +67,18 @@ def repeat_by_seed(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def over_seeds(data: pl.DataFrame) -> pl.DataFrame:
-    """The rows of a chart's data that are about all seeds together, which it shows until a seed is chosen."""
+    """The rows of a chart's data for all seeds together, shown until the reader chooses a seed."""
     return data.filter(pl.col("seed").is_null())
 
 
 def name_models(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows with the model that each is about in words.
+    """Rows with the name of each row's model.
 
     Args:
-        rows: With the columns ``stage`` (pretrain, finetune or average), ``flr`` and ``count``.
+        rows: Rows with the columns ``stage`` (pretrain, finetune or average), ``flr`` and ``count``.
 
     Returns:
-        The rows in the same order with a column ``model``: ``pre-trained``, ``fine-tuned, FLR 1e-4``,
+        The rows in their order with a column ``model``: ``pre-trained``, ``fine-tuned, FLR 1e-4``,
         ``averaged, SWA-5``.
     """
     keys = ["stage", "flr", "count"]
@@ -89,21 +89,21 @@ def name_models(rows: pl.DataFrame) -> pl.DataFrame:
         .then(pl.lit("fine-tuned, FLR ") + lr_column("flr"))
         .otherwise(pl.lit("averaged, SWA-") + pl.col("count").cast(pl.String))
     )
-    # Named once each: there are few models and many rows.
+    # Each model is named once: there are few models and many rows.
     names = rows.select(keys).unique().with_columns(model=name)
     return rows.join(names, on=keys, how="left", nulls_equal=True, maintain_order="left")
 
 
 def seeds_in_words(seeds: int, *, mean: bool = False) -> str:
-    """How many seeds a chart is of.
+    """The number of seeds of a chart, in words.
 
     Example:
         >>> seeds_in_words(1), seeds_in_words(2), seeds_in_words(1, mean=True), seeds_in_words(50, mean=True)
         ('one seed', '2 seeds', 'One seed', 'Mean over 50 seeds, with one standard deviation either way')
 
     Args:
-        seeds: Their number.
-        mean: As the beginning of a caption, for a mean over them and its deviation.
+        seeds: The number of seeds.
+        mean: Whether to word it as the beginning of a caption, for a mean over seeds and its deviation.
     """
     if seeds == 1:
         return "One seed" if mean else "one seed"
@@ -111,10 +111,10 @@ def seeds_in_words(seeds: int, *, mean: bool = False) -> str:
 
 
 def regimes_in_words(bands: pl.DataFrame) -> str:
-    """What the shading behind a chart means, and where regimes are not in their usual order.
+    """The meaning of the shading behind a chart, and the regimes that are out of order.
 
     Args:
-        bands: As of `regime_bands`.
+        bands: Bands from `regime_bands`.
 
     Returns:
         One sentence, or two; empty without regimes.
@@ -133,15 +133,15 @@ def regimes_in_words(bands: pl.DataFrame) -> str:
 
 
 def spread(places: Sequence[float], *, gap: float) -> list[float]:
-    """Places moved apart until neighbours are a gap from each other; a crowd keeps its middle.
+    """Places moved apart until neighbours have at least a gap; the centre of a group is unchanged.
 
     Example:
         >>> spread([1.0, 1.0, 5.0], gap=1.0)
         [0.5, 1.5, 5.0]
 
     Args:
-        places: Ascending.
-        gap: The least distance.
+        places: The places, ascending.
+        gap: The smallest distance.
     """
     crowds = list[list[float]]()
     for place in places:
@@ -165,7 +165,7 @@ def regime_bands(tables: Tables) -> pl.DataFrame:
     Neighbouring bands meet at the geometric mean of the two PLRs; the outer ones reach half a step further.
 
     Args:
-        tables: The study's tables; of them only ``regimes``, which may be empty.
+        tables: The study's tables; only ``regimes`` is read, which may be empty.
 
     Returns:
         One row per band in order of PLR: ``regime``, ``low``, ``high``, ``middle`` (their geometric mean).

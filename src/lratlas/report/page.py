@@ -29,7 +29,7 @@ from lratlas.report.shell import (
 from lratlas.report.theme import REGIME_COLOURS, REGIME_NAMES, Drawing
 from lratlas.tables import Tables, table
 
-# Narrower parts, in per cent of the strip, have no room for their name.
+# Parts narrower than this, in per cent of the strip, have no room for a name.
 _NAMED = 3.0
 # More labels than this would touch on a phone.
 _MOST_TICKS = 6
@@ -38,7 +38,7 @@ _DARK, _LIGHT = "#111111", "#ffffff"
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A stretch of LRs of one regime: where it begins and how wide it is, in per cent of the strip."""
+    """A range of LRs of one regime: its start and its width, in per cent of the strip."""
 
     regime: str
     start: float
@@ -49,7 +49,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """A power of ten below the strip, at a place in per cent."""
+    """A power of ten below the strip, with its place in per cent."""
 
     place: float
     label: str
@@ -57,7 +57,7 @@ class Tick:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """The recommended LR, where those as good begin, and how far they reach, in per cent of the strip."""
+    """The recommended LR, and the start and width of the range of equally good LRs, in per cent of the strip."""
 
     at: float
     start: float
@@ -66,7 +66,7 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """The parts, the ticks and the recommended LRs, and the same in words."""
+    """The parts, the ticks and the recommended LRs, and their description in words."""
 
     parts: Sequence[Part]
     ticks: Sequence[Tick]
@@ -75,10 +75,10 @@ class Strip:
 
 
 def strip(tables: Tables, recommended: Recommendation | None = None) -> Strip | None:
-    """The regimes from the lowest to the highest PLR on a log scale; None where there are none yet.
+    """The regimes from the lowest to the highest PLR on a log scale; None if there are none yet.
 
     Args:
-        tables: The study's tables; of them only ``regimes``.
+        tables: The study's tables; only ``regimes`` is read.
         recommended: The PLRs to mark.
     """
     bands = regime_bands(tables).to_dicts()
@@ -206,11 +206,11 @@ EVIDENCE: Mapping[str, tuple[str, Cell]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One claim as the page shows it.
+    """One claim on the page.
 
     Attributes:
         claim: Its name in the table of claims.
-        heading: The claim as the paper has it.
+        heading: The claim as stated in the paper.
         verdict: supported, contradicted, inconclusive or not measured.
         statement: The claim in a sentence.
     """
@@ -239,7 +239,7 @@ def boundary_rows(boundaries: pl.DataFrame, regimes: pl.DataFrame) -> list[list[
 
     Args:
         boundaries: The table of boundaries.
-        regimes: The table of regimes; where it has undecided PLRs, one that was not found may be there all the same.
+        regimes: The table of regimes; if it has undecided PLRs, a boundary that was not found may still exist.
     """
     unclear = not undecided_plrs(regimes).is_empty()
     return [
@@ -254,7 +254,7 @@ def boundary_rows(boundaries: pl.DataFrame, regimes: pl.DataFrame) -> list[list[
 
 
 def regime_rows(regimes: pl.DataFrame) -> list[dict[str, Any]]:
-    """For each PLR its regime, and the cells of its row in the order of `EVIDENCE`."""
+    """The regime of each PLR, and the cells of its row in the order of `EVIDENCE`."""
     return [
         {"regime": row["regime"], "cells": [_cell(row[name], form) for name, (_, form) in EVIDENCE.items()]}
         for row in regimes.sort("plr").to_dicts()
@@ -266,7 +266,7 @@ def _cell(value: Any, form: Cell, *, absent: str = "–") -> str:
 
 
 def _describe_absent(boundary: str, *, unclear: bool) -> str:
-    """Why there is none; an undecided PLR is known not to diverge."""
+    """The reason for a missing boundary; an undecided PLR is known not to diverge."""
     return "cannot be told" if unclear and boundary != "divergence" else "not reached"
 
 
@@ -288,25 +288,25 @@ def page(
     folder: str = "FOLDER",
     live: bool = False,
 ) -> str:
-    """The whole report as one HTML text: answer, verdicts, charts, regimes, tables, and how it was made.
+    """The whole report as one HTML text: answer, verdicts, charts, regimes, tables, and provenance.
 
-    Everything is inside the file, scripts included, and a content policy forbids any request and any script but these.
-    Text given here is shown as it is, never read as HTML.
+    The file contains everything, scripts included, and a content policy forbids all requests and all other scripts.
+    All text is escaped, never interpreted as HTML.
 
     Args:
         title: The heading of the page.
-        task: What was trained on which data, in a line below the heading.
-        progress: How far a study is that is not finished; empty for a finished one.
-        recommended: The PLRs to use; None where that cannot be told.
-        summary: What the study found, in sentences.
-        charts: Charts by name, in the order in which they are shown.
-        tables: The study's tables, any of them empty; all are offered as CSV, those that fit.
-        facts: How the study was made, name by name (spec, versions, command, wall time, data fingerprint).
-        missing: For charts that could not be drawn, name by name, the reason.
+        task: The model and data, in a line below the heading.
+        progress: The progress of an unfinished study; empty for a finished one.
+        recommended: The PLRs to use; None if unknown.
+        summary: The findings of the study, in sentences.
+        charts: Charts by name, in the order of the page.
+        tables: The study's tables, any of them empty; the page offers them as CSV, as far as they fit.
+        facts: The provenance of the study, by name (spec, versions, command, wall time, data fingerprint).
+        missing: The reasons for charts that could not be drawn, by name.
         folder: The study's folder, for the command that prints a table in full precision.
-        live: The page follows the study through the server that it came from; only that may be asked for anything.
+        live: The page follows the study through its server, the only one that it may contact.
     """
-    # live.js keeps the page as it came, so it runs before anything is drawn.
+    # live.js saves the original page, so it runs before any drawing.
     scripts = [vega_bundle(), *([part("live.js")] if live else []), part("report.js")]
     regimes = table(tables, "regimes")
     return (

@@ -19,7 +19,7 @@ ABSENT = "–"
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A cell: what is read, and the number or text that it is sorted by."""
+    """A cell: its text, and the number or text to sort by."""
 
     text: str
     key: float | str
@@ -39,7 +39,7 @@ def _metric(value: float) -> str:
     return f"{value:.5g}"
 
 
-# Each column's heading, and how its values are read.
+# The heading of each column, and the meaning of its values.
 HEADINGS: Mapping[str, str] = {
     "lr": "LR",
     "seed": "seed",
@@ -116,7 +116,7 @@ for {one} in range({done}, {steps}):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A piece of code with its heading and a sentence or two on it."""
+    """A piece of code with a heading and a short explanation."""
 
     heading: str
     words: str
@@ -124,7 +124,7 @@ class Recipe:
 
 
 def recipes(advice: Advice) -> list[Recipe]:
-    """The ways to train at the advised LR, the advised one first; none without an LR."""
+    """The ways to train at the advised LR, the recommended one first; none without an LR."""
     if advice.lr is None:
         return []
     if advice.finish == "schedule":
@@ -162,7 +162,7 @@ def _schedule_recipe(advice: Advice) -> Recipe:
 
 
 def _continuation_recipes(advice: Advice) -> list[Recipe]:
-    """The start from the checkpoint of the search, where there is one."""
+    """The way to start from the checkpoint of the search, if there is one."""
     if advice.checkpoint is None or advice.segment is None:
         return []
     lr, done = parse_segment(advice.segment)
@@ -179,7 +179,7 @@ def _continuation_recipes(advice: Advice) -> list[Recipe]:
 
 
 def _describe_missed(done: int, steps: int) -> str:
-    """Which of the averages a training that starts from the checkpoint comes too late for, in a sentence."""
+    """A sentence on the averages that a training from the checkpoint starts too late for."""
     late = [f"1/{part}" for part in (8, 4, 2) if steps // part - steps // part // 10 < done]
     if not late:
         return ""
@@ -194,7 +194,7 @@ def _join_parts(parts: Sequence[str]) -> str:
 
 
 def parse_segment(segment: str) -> tuple[float, int]:
-    """The LR and the steps that the name of a segment says.
+    """The LR and the steps from the name of a segment.
 
     Example:
         >>> parse_segment("lr0.316228-seed0-to278")
@@ -218,7 +218,7 @@ METHOD = (
     " less than the one before it.",
     "Regimes follow from the training losses of each LR, as in lratlas.watch.",
 )
-"""How a search decides, in a few sentences."""
+"""The decision rules of a search, in a few sentences."""
 
 REGIME_WORDS: Mapping[str, str] = {
     "converging": "regime 1: the loss falls, or is near zero",
@@ -233,18 +233,18 @@ _COLOURS = tuple(REGIME_COLOURS[name] for name in ("1", "2", "3", "undecided"))
 def advice_page(
     advice: Advice, charts: Mapping[str, Drawing], *, facts: Mapping[str, str], progress: str = "", live: bool = False
 ) -> str:
-    """The whole advice as one HTML text, looking like a study's report and as closed to the network.
+    """The whole advice as one HTML text, with the look and the network isolation of a study's report.
 
-    Text given here is shown as it is, never read as HTML.
+    All text is escaped, never interpreted as HTML.
 
     Args:
-        advice: What the search came to.
-        charts: ``advice`` and, where LRs continued, ``course``.
-        facts: What the search cost and how the page was made, name by name.
-        progress: How far a search is that is not finished; empty for a finished one.
-        live: The page follows the search through the server that it came from; only that may be asked for anything.
+        advice: The result of the search.
+        charts: ``advice`` and, if LRs continued, ``course``.
+        facts: The cost of the search and the provenance of the page, by name.
+        progress: The progress of an unfinished search; empty for a finished one.
+        live: The page follows the search through its server, the only one that it may contact.
     """
-    # live.js keeps the page as it came, so it runs before anything is drawn.
+    # live.js saves the original page, so it runs before any drawing.
     scripts = [vega_bundle(), *([part("live.js")] if live else []), part("report.js"), part("sort.js")]
     headline, *rest = advice.statement.splitlines()
     tables = {"evidence": advice.evidence, "compared": advice.compared}

@@ -21,12 +21,12 @@ from lratlas.text import harmless
 
 @cache
 def environment() -> Environment:
-    """The templates; text put into them is shown as it is, never read as HTML."""
+    """The templates; they escape all text, and never interpret it as HTML."""
     return Environment(
         loader=PackageLoader("lratlas.report"),
         autoescape=True,
         undefined=StrictUndefined,
-        # What is marked as safe comes with the package, and has checksums.
+        # Only content of the package is marked as safe, and it has checksums.
         finalize=_finalize,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -39,16 +39,16 @@ def _finalize(value: object) -> object:
 
 @cache
 def part(name: str) -> str:
-    """The style or a script of a page, a file beside the templates."""
+    """The style or a script of a page, a file next to the templates."""
     return files("lratlas.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def policy(scripts: Sequence[str], *, live: bool = False) -> str:
-    """What the browser may load and run: nothing but the given scripts, which Vega compiles formulas in.
+    """The content policy: the browser may only run the given scripts, in which Vega compiles formulas.
 
     Args:
         scripts: The text of each script of the page.
-        live: The page may ask the server that it came from.
+        live: The page may contact its server.
     """
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
     rules = [
@@ -62,12 +62,12 @@ def policy(scripts: Sequence[str], *, live: bool = False) -> str:
 
 
 def pack_spec(chart: Drawing) -> str:
-    """A chart's spec as the pages' script unpacks it."""
+    """A chart's spec, packed for the script of the pages."""
     return compress(json.dumps(spec_of(chart), allow_nan=False, separators=(",", ":")).encode())
 
 
 def text_of(name: str, chart: Drawing) -> Text:
-    """The words that a chart carries; one that carries none is headed by its name."""
+    """The words of a chart; without words, its name is the heading."""
     told = cast("Any", chart).usermeta
     alt = chart.description if isinstance(chart.description, str) else name
     if not isinstance(told, dict):
@@ -76,7 +76,7 @@ def text_of(name: str, chart: Drawing) -> Text:
 
 
 def heading(name: str) -> str:
-    """The heading of a chart that carries none, and of one that cannot be drawn."""
+    """The default heading of a chart, also for one that cannot be drawn."""
     return name.replace("_", " ").replace("-", " ").capitalize()
 
 
@@ -84,23 +84,23 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-# Six significant digits: more than any seed repeats, and half the bytes of full precision.
+# Significant digits: six are more than seeds reproduce, at half the bytes of full precision.
 DIGITS = 6
-# Of compressed text, all tables together; with the scripts and the charts a page stays under 15 MB.
+# Bytes of compressed text for all tables; with the scripts and the charts a page stays under 15 MB.
 BUDGET = 12_000_000
-# No table with more cells than this fits, so it is not even compressed: that would take minutes.
+# A table with more cells than this never fits, so it is not compressed, which would take minutes.
 _MOST_CELLS = 20_000_000
 _LEVEL = 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """One table as the page offers it.
+    """One table for download from the page.
 
     Attributes:
         table: Its name.
-        rows: How many rows it has.
-        content: The CSV file, packed (see `packed`); None where it is too large for the page.
+        rows: Its number of rows.
+        content: The CSV file, packed (see `compress`); None if it is too large for the page.
     """
 
     table: str
@@ -111,14 +111,14 @@ class Download:
 def downloads(tables: Tables, *, budget: int = BUDGET) -> list[Download]:
     """The tables that have rows, each as CSV with floats of six significant digits.
 
-    The smallest go in first, so that one huge table leaves out itself alone.
+    The smallest go in first, so that one huge table only excludes itself.
 
     Args:
         tables: The study's tables.
-        budget: Characters of packed text that all of them may take together.
+        budget: Characters of packed text for all tables together.
 
     Returns:
-        One entry per table with rows, in the order of `lratlas.tables.SCHEMAS`, then those of custom measurements.
+        One entry per table with rows, in the order of `lratlas.tables.SCHEMAS`, then tables of custom measurements.
     """
     order = [*(name for name in SCHEMAS if name in tables), *(name for name in tables if name not in SCHEMAS)]
     filled = {name: tables[name] for name in order if tables[name].height}
@@ -131,7 +131,7 @@ def downloads(tables: Tables, *, budget: int = BUDGET) -> list[Download]:
 
 
 def compress(data: bytes) -> str:
-    """Bytes compressed by gzip and written in base64; the same bytes always give the same text.
+    """Bytes compressed by gzip and encoded in base64; equal bytes always give equal text.
 
     Example:
         >>> gzip.decompress(base64.b64decode(compress(b"plr,seed")))
@@ -149,7 +149,7 @@ def _cells(frame: pl.DataFrame) -> int:
 
 
 def _fitting(sizes: Mapping[str, int], budget: int) -> set[str]:
-    """The names whose sizes, from the smallest on, add up to the budget at most."""
+    """The names of the smallest entries whose total size is within the budget."""
     inside, used = set[str](), 0
     for name in sorted(sizes, key=lambda name: sizes[name]):
         used += sizes[name]
@@ -160,5 +160,5 @@ def _fitting(sizes: Mapping[str, int], budget: int) -> set[str]:
 
 
 def versions_text() -> str:
-    """The versions that a page is written with."""
+    """The versions of the libraries that write a page."""
     return ", ".join(f"{name} {version(name)}" for name in ("lratlas", "polars", "altair"))

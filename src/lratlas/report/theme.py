@@ -17,7 +17,7 @@ from lratlas.text import format_lr, harmless_parts
 
 Drawing: TypeAlias = alt.LayerChart | alt.HConcatChart | alt.ConcatChart | alt.Chart
 
-# Okabe and Ito's colours, told apart with any colour vision. Orange and light blue are darkened, and the ramps are
+# Okabe and Ito's colours, distinguishable with any colour vision. Orange and light blue are darkened, and the ramps
 # chosen, so that every colour of a mark has a contrast of 3 to 1 to a white page and to a dark one.
 REGIME_COLOURS = {
     "1": "#0072B2",
@@ -28,17 +28,17 @@ REGIME_COLOURS = {
     "undecided": "#828282",
 }
 NEUTRAL = "#828282"
-# For lines over the shaded regimes: three to one to a tint of any of them, too.
+# For lines over the shaded regimes: also a contrast of 3 to 1 to the tint of any regime.
 STRONG = ("#D55E00", "#1A85C9", "#009468")
 FLR_RAMP = ("#2D9DC6", "#1F74C4", "#6A55C8")
 SWA_RAMP = ("#C48600", "#D4551A", "#B83A50")
-# For what has an order, LRs and lengths: darker for more, and its steps differ with any colour vision. Green is left to
-# what is expected.
+# For ordered values, LRs and lengths: darker for more, with steps visible with any colour vision. Green is reserved for
+# expected values.
 ORDERED_RAMP = ("#A59000", "#E54B5F", "#9C48B8", "#5742FB")
-# From low frequencies to high ones, as in the spectrum of light.
+# From low frequencies to high ones, like the spectrum of light.
 BAND_RAMP = ("#C03A00", "#C48600", "#009E73", "#0072B2")
 
-# What a band is called where it is wide enough.
+# The name of a band that is wide enough for it.
 REGIME_NAMES = {
     "1": "converges",
     "2A": "plateau, one basin",
@@ -51,20 +51,20 @@ REGIME_NAMES = {
 HEADROOM = 30
 LR_FORMAT = ".2~e"
 PERCENT = ".1%"
-# Vega writes 1e+0 where everybody writes 1e0.
+# Vega writes 1e+0 instead of 1e0.
 PLAIN_EXPONENT = "replace(datum.label, '+', '')"
-# Figures carry the first; the others have its metrics.
+# Figures embed the first font; the others have its metrics.
 FONT = "Arimo, Helvetica, Arial, sans-serif"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """The words that go with one chart.
+    """The words of one chart.
 
     Attributes:
-        heading: What the data say, or what is shown where they say nothing.
-        caption: How to read it.
-        alt: The chart for those who cannot see it.
+        heading: The finding in the data, or the content of the chart if there is none.
+        caption: How to read the chart.
+        alt: A description for readers who cannot see the chart.
     """
 
     heading: str
@@ -73,12 +73,12 @@ class Text:
 
 
 def inline(frame: pl.DataFrame) -> alt.InlineData:
-    """The rows of a frame inside the chart, floats cut to six digits and NaN made null (JSON has no NaN)."""
+    """The rows of a frame embedded in the chart, floats rounded to six digits, NaN as null (JSON has no NaN)."""
     return alt.InlineData(values=values_of(frame))
 
 
 def ramp(stops: Sequence[str], count: int) -> list[str]:
-    """``count`` colours evenly spaced along two or more hexadecimal colours; one alone is the last."""
+    """``count`` colours evenly spaced along two or more hexadecimal colours; a single one is the last."""
     parts = [[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in stops]
     legs = list(pairwise(parts))
     places = [len(legs) * ((i + 1) / count if count == 1 else i / (count - 1)) for i in range(count)]
@@ -88,7 +88,7 @@ def ramp(stops: Sequence[str], count: int) -> list[str]:
 
 
 def plr_axis(*, elr: bool) -> alt.X:
-    """The log axis of the pre-training LR, one labelled tick per decade until zoomed in."""
+    """The log axis of the pre-training LR, with one labelled tick per decade until zoomed in."""
     return (
         alt.X("plr:Q")
         .scale(type="log", nice=False)
@@ -112,17 +112,17 @@ def power_axis() -> alt.Axis:
 def limits(
     data: pl.DataFrame, lowest: str, highest: str, *, floor: float | None = None, share: bool = False
 ) -> tuple[float, float] | None:
-    """From where to where a scale shows two columns whole.
+    """The ends of a scale that covers two columns.
 
     Args:
         data: The rows.
         lowest: The column with the lowest values.
         highest: The column with the highest.
-        floor: Where the scale begins unless there are lower values.
-        share: The values are shares of a whole: deviations that reach below 0 or above 1 are cut off there.
+        floor: The start of the scale, unless there are lower values.
+        share: The values are shares of a whole: deviations below 0 or above 1 are cut off.
 
     Returns:
-        The ends; None where a column has no value.
+        The ends; None if a column has no value.
     """
     ends = data.select(low=pl.min_horizontal(pl.col(lowest).min(), pl.lit(floor)), high=pl.col(highest).max())
     low, high = ends.row(0)
@@ -142,7 +142,7 @@ def scale(
     share: bool = False,
     height: int | None = None,
 ) -> alt.Scale:
-    """The scale with these `limits`, as `round_scale` makes it."""
+    """The `round_scale` with these `limits`."""
     ends = limits(data, lowest, highest, floor=floor, share=share)
     return round_scale(*ends, height=height) if ends else alt.Scale()
 
@@ -150,12 +150,12 @@ def scale(
 def round_scale(low: Any, high: Any, *, height: int | None = None, log: bool = False) -> alt.Scale:
     """The scale from ``low`` to ``high``, numbers or expressions, rounded to ticks, with room above for names.
 
-    The room is in pixels, beyond the scale: no axis leaves the values that are possible.
+    The room is in pixels, beyond the scale: an axis never extends beyond the possible values.
 
     Args:
         low: The lower end.
         high: The upper end.
-        height: Of the panel, in pixels; None for a chart of a single one.
+        height: The height of the panel, in pixels; None for a chart with a single panel.
         log: The scale is logarithmic, and not rounded.
     """
     ends = alt.Scale(domain=[low, high], rangeMin=height or alt.expr("height"), rangeMax=HEADROOM, nice=not log)
@@ -167,7 +167,7 @@ def round_scale(low: Any, high: Any, *, height: int | None = None, log: bool = F
 
 
 def columns(panels: int, *, most: int) -> int:
-    """Columns of a grid of panels, with rows as evenly filled as can be.
+    """The number of columns of a grid of panels, with rows filled as evenly as possible.
 
     >>> columns(4, most=3), columns(5, most=3), columns(17, most=5)
     (2, 3, 5)
@@ -176,21 +176,21 @@ def columns(panels: int, *, most: int) -> int:
 
 
 def plr_tip() -> alt.Tooltip:
-    """The PLR of a mark, read when it is pointed at."""
+    """The tooltip with the PLR of a mark."""
     return alt.Tooltip("plr:Q").title("PLR").format(LR_FORMAT)
 
 
 def zoom(name: str) -> alt.Parameter:
-    """Drag to move and Alt + wheel to zoom along x, so that a plain wheel still scrolls the page."""
+    """Drag to pan and Alt + wheel to zoom along x, so that the plain wheel still scrolls the page."""
     return alt.selection_interval(name=f"zoom_{name}", bind="scales", encodings=["x"], zoom="wheel![event.altKey]")
 
 
 def shading(bands: pl.DataFrame, *, width: int, lettering: int = 11) -> list[alt.Chart]:
-    """Layers to put behind lines over PLR: a tinted, labelled band per regime; no layers for no bands.
+    """Background layers for lines over PLR: a tinted, labelled band per regime; no layers without bands.
 
     Args:
         bands: The regimes (see `lratlas.report.frames.regime_bands`).
-        width: Of the panel, in pixels; names that would touch stand on two levels.
+        width: The width of the panel, in pixels; names that would touch are on two levels.
         lettering: Size of the names, in pixels.
     """
     if bands.is_empty():
@@ -232,11 +232,11 @@ def shading(bands: pl.DataFrame, *, width: int, lettering: int = 11) -> list[alt
 
 
 def line_names(base: alt.Chart, colour: alt.Color, *, lettering: int) -> list[alt.Chart]:
-    """The names of lines beside the panel, each behind a dash of its line's colour.
+    """The names of lines next to the panel, each after a dash in its line's colour.
 
     Args:
-        base: A chart with a row for each line, whose place is encoded; ``label`` is its name.
-        colour: Of the lines. The name itself has the colour of all text, to be read on any page.
+        base: A chart with a row for each line and its place encoded; ``label`` is the name.
+        colour: The colour of the lines. Names have the text colour, readable on any page.
         lettering: Size of the names, in pixels.
     """
     dash = base.mark_tick(orient="horizontal", width=lettering, thickness=3, xOffset=lettering, clip=False)
@@ -245,10 +245,10 @@ def line_names(base: alt.Chart, colour: alt.Color, *, lettering: int) -> list[al
 
 
 def hover(base: alt.Chart) -> alt.Chart:
-    """Points without colour over lines that have none, so that each of their values can be read when pointed at.
+    """Invisible points on lines, so that the pointer can read each of their values.
 
     Args:
-        base: A chart with the data of the lines and the tooltip; what its points lack is encoded on top.
+        base: A chart with the data of the lines and the tooltip; the points add any missing encodings.
     """
     return base.mark_point(filled=True, opacity=0, size=70, clip=True)
 
@@ -256,13 +256,13 @@ def hover(base: alt.Chart) -> alt.Chart:
 def panel(
     lines: alt.Chart | alt.LayerChart, tables: Tables, *, width: int, height: int = 250, lettering: int = 11
 ) -> alt.LayerChart:
-    """One of several charts side by side, with the regimes shaded behind its lines and the threshold marked.
+    """One of several charts side by side, with shaded regimes behind its lines and the threshold marked.
 
     Args:
-        lines: What it shows.
+        lines: The lines of the panel.
         tables: The study's tables; ``regimes`` and ``boundaries``.
-        width: In pixels.
-        height: In pixels.
+        width: The width in pixels.
+        height: The height in pixels.
         lettering: Size of the names of regimes, in pixels.
     """
     bands = regime_bands(tables)
@@ -271,23 +271,23 @@ def panel(
 
 
 def spec_of(chart: Drawing) -> dict[str, Any]:
-    """The chart as Vega-Lite knows it, with harmless text."""
+    """The chart as a Vega-Lite specification, with harmless text."""
     return harmless_parts(chart.to_dict(validate=False))
 
 
 POINTED = "lr_pointed_at"
-"""The parameter of every chart with the LR that a reader points at, in any of them; 0 for none."""
+"""The parameter of every chart with the LR under the pointer, in any chart; 0 for none."""
 
 
 def pointed(bands: pl.DataFrame) -> list[alt.Chart]:
-    """A vertical line at the LR that a reader points at; none without regimes.
+    """A vertical line at the LR under the pointer; none without regimes.
 
     Args:
-        bands: The regimes (see `lratlas.report.frames.regime_bands`); an LR outside of them is not shown.
+        bands: The regimes (see `lratlas.report.frames.regime_bands`); an LR outside them is not shown.
     """
     if bands.is_empty():
         return []
-    # Always a row: a scale without a value would complain.
+    # Always one row: a scale without values would warn.
     low, high = bands["low"][0], bands["high"][-1]
     inside = f"{POINTED} > {low!r} && {POINTED} < {high!r}"
     rows = alt.Chart(alt.InlineData(values=[{}])).transform_calculate(plr=f"{inside} ? {POINTED} : {low!r}")
@@ -295,10 +295,10 @@ def pointed(bands: pl.DataFrame) -> list[alt.Chart]:
 
 
 def marked(tables: Tables, best: Recommendation | None = None, *, lettering: int = 12) -> list[alt.Chart]:
-    """The convergence threshold with its interval and the recommended LR, named above the panel; as far as there are.
+    """The convergence threshold with its interval and the recommended LR, if known, with names above the panel.
 
     Args:
-        tables: The study's tables; of them only ``boundaries``.
+        tables: The study's tables; only ``boundaries`` is read.
         best: The recommended LR.
         lettering: Size of the names, in pixels; 0 for none.
     """
@@ -353,12 +353,12 @@ def _named(rows: alt.Chart, field: str, *, left: bool, lettering: int) -> list[a
 
 
 def finish(chart: Drawing, words: Text, *parameters: alt.Parameter) -> Any:
-    """Fonts and legend, the same on every chart; its words; what readers can choose.
+    """Add the common fonts and legend, the words, and the controls to a chart.
 
     Args:
         chart: The chart.
-        words: Its heading and caption, for the page; and the description read out by screen readers.
-        parameters: Variables that are set by the reader below the chart.
+        words: Its heading and caption, for the page, and the description for screen readers.
+        parameters: Variables that the reader sets below the chart.
     """
     config = alt.Config(
         font=FONT,
@@ -370,7 +370,7 @@ def finish(chart: Drawing, words: Text, *parameters: alt.Parameter) -> Any:
             titleFontSize=13,
             titleFontWeight="normal",
             symbolStrokeWidth=3,
-            # Shapes without a colour of their own are seen on light pages and on dark ones.
+            # Shapes without an encoded colour must be visible on light and dark pages.
             symbolBaseFillColor=NEUTRAL,
             symbolBaseStrokeColor=NEUTRAL,
         ),
@@ -382,12 +382,12 @@ def finish(chart: Drawing, words: Text, *parameters: alt.Parameter) -> Any:
     pointed_at = alt.param(name=POINTED, value=0)
     drawn.params = [pointed_at.param, *(each.param for each in parameters), *lifted]
     meta = {"heading": words.heading, "caption": words.caption}
-    # In one call: each copies the whole chart, panel by panel.
+    # In one call, since each call copies the whole chart, panel by panel.
     return drawn.properties(description=words.alt, config=config, usermeta=meta)
 
 
 def _lower_names(bands: pl.DataFrame, width: int, name: float) -> list[bool]:
-    """For each band whether its name stands below the level of its neighbours': every other one of those too close."""
+    """For each band whether its name is on the lower level: every other one of the names that are too close."""
     middles = bands["middle"].log().to_list()
     pixels = width / math.log(bands["high"][-1] / bands["low"][0])
     lowered: list[bool] = []
@@ -401,7 +401,7 @@ def _between(start: list[int], stop: list[int], share: float) -> list[int]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers from ``low`` to ``high``: powers of ten if there are two or more, else also 2 and 5 times them.
+    """Round numbers from ``low`` to ``high``: powers of ten if there are two or more, else also 2 and 5 times these.
 
     Example:
         >>> log_ticks(3, 200), log_ticks(3, 60)
@@ -420,7 +420,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def log_axis(low: float, high: float) -> alt.Axis:
-    """An axis from ``low`` to ``high`` with `log_ticks`, or Vega's where there is at most one; no labels touch."""
+    """An axis from ``low`` to ``high`` with `log_ticks`, or Vega's ticks if there is at most one; no labels touch."""
     ticks = log_ticks(low, high)
     axis = alt.Axis(format=LR_FORMAT, labelExpr=PLAIN_EXPONENT, labelOverlap="greedy", grid=False)
     if len(ticks) > 1:
@@ -430,12 +430,12 @@ def log_axis(low: float, high: float) -> alt.Axis:
     return axis
 
 
-# What stands for all seeds together; Vega compares texts, and JSON's null is not one.
+# The value for all seeds together; Vega compares texts, and JSON's null is not one.
 EVERY_SEED = "all"
 
 
 def values_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame as JSON can hold them: floats of six digits, NaN made null, seeds as text."""
+    """The rows of a frame as JSON values: floats of six digits, NaN as null, seeds as text."""
     floats = pl.selectors.float()
     rows = harmless_table(frame).with_columns(floats.round_sig_figs(6).fill_nan(None))
     if "seed" in rows.columns:
@@ -445,10 +445,10 @@ def values_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Packed rows and how a chart unpacks them.
+    """Packed rows for a chart that unpacks them.
 
     Attributes:
-        data: As JSON, one entry for all rows that agree in the columns packed by; the other columns are lists in it.
+        data: JSON with one entry for all rows that agree in the packing columns; the other columns are lists in it.
         lists: The columns that are lists.
     """
 
@@ -456,11 +456,11 @@ class Source:
     lists: tuple[str, ...]
 
     def chart(self, *tests: str) -> alt.Chart:
-        """A chart of the rows that pass.
+        """A chart of the rows that pass all tests.
 
         Args:
-            tests: Vega expressions on the columns packed by. Rows are unpacked after them: however many there are, only
-                those that are drawn cost time.
+            tests: Vega expressions on the packing columns. They run before rows are unpacked, so only drawn rows cost
+                time.
         """
         chart = alt.Chart(self.data)
         for test in tests:
@@ -469,11 +469,11 @@ class Source:
 
 
 def source(frame: pl.DataFrame, by: Sequence[str]) -> Source:
-    """Pack the rows of a frame, order kept.
+    """Pack the rows of a frame in their order.
 
     Args:
         frame: The rows.
-        by: The columns that tell lines apart, which filters of the chart may ask about.
+        by: The packing columns, which distinguish lines; filters of the chart can use them.
     """
     floats = pl.selectors.float()
     packed = (
@@ -482,7 +482,7 @@ def source(frame: pl.DataFrame, by: Sequence[str]) -> Source:
         .group_by(by, maintain_order=True)
         .agg(pl.all())
     )
-    # As one text: Altair copies lists again and again, and checks every number in them.
+    # As one text, since Altair copies lists repeatedly, and checks every number in them.
     text = json.dumps(values_of(packed), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Source(
         data=alt.InlineData(values=text, format=alt.JsonDataFormat(type="json")),

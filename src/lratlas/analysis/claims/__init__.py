@@ -21,8 +21,8 @@ class Claim:
 
     Attributes:
         title: The claim in words.
-        judge: How it is judged.
-        by_loss: It can be judged by losses where a task has no accuracy.
+        judge: The function that judges it.
+        by_loss: Whether losses can judge it if a task has no accuracy.
     """
 
     title: str
@@ -74,17 +74,17 @@ def claims(
 ) -> pl.DataFrame:
     """Judge each claim of the paper on a study.
 
-    "Just above the convergence threshold" are the PLRs of subregime 2A, or the lowest of regime 2 above the threshold
-    where there is no 2A. Models that diverged do not enter, nor seeds that lack models which others have. An effect is
-    a mean over seeds, or a gain of the best over the best, with a 95% interval by Student's t; a claim is supported or
-    contradicted by the whole interval, inconclusive with fewer than three seeds or PLRs too far apart, and not measured
-    where a study has nothing of what it is about: the statement says what to add.
+    "Just above the convergence threshold" means the PLRs of subregime 2A, or the lowest PLR of regime 2 above the
+    threshold if there is no 2A. Diverged models and seeds with missing models do not count. An effect is a mean over
+    seeds, or a gain of the best over the best, with a 95% interval by Student's t. The whole interval has to support or
+    contradict a claim; with fewer than three seeds or PLRs too far apart the claim is inconclusive. It is not measured
+    if the study lacks its data; the statement then says what to add.
 
     Args:
-        tables: A study's tables with ``runs``, ``traces``, ``regimes`` and ``boundaries``; all others if any.
+        tables: A study's tables with ``runs``, ``traces``, ``regimes`` and ``boundaries``, and any others.
         chance_loss: Loss of the best constant prediction.
         thresholds: The numbers that decided the regimes.
-        evidence: What `run_evidence` makes of the tables; None to make it here.
+        evidence: The result of `run_evidence` for the tables; None to compute it here.
 
     Returns:
         One row per entry of ``CLAIMS``, in that order, with the schema of ``claims``.
@@ -103,10 +103,10 @@ def _judge_claim(claim: Claim, evidence: Evidence) -> Judgement:
 
 
 def _check(claim: Claim, evidence: Evidence) -> None:
-    """Check that a study can speak about a claim at all.
+    """Check that a study can answer a claim at all.
 
     Raises:
-        Unanswered: It cannot.
+        Unanswered: The study cannot answer it.
     """
     if all_too_small(evidence.table("regimes")):
         raise Unanswered(ALL_TOO_SMALL)

@@ -1,4 +1,4 @@
-"""Verdicts on the claims of the paper, and the numbers that they rest on."""
+"""Verdicts on the claims of the paper, and the numbers behind them."""
 
 import math
 from collections.abc import Sequence
@@ -16,33 +16,33 @@ from lratlas.text import format_lr, plain, signed_interval
 from lratlas.thresholds import Thresholds
 
 Verdict = Literal["supported", "contradicted", "inconclusive", "not measured"]
-# Half a point of accuracy, or half a per cent of a loss, is as good as nothing.
+# Half a point of accuracy, or half a per cent of a loss, is negligible.
 NEGLIGIBLE = 0.005
-# More seeds than this to tell a difference means that it hardly matters.
+# A difference that needs more seeds than this hardly matters.
 MOST_SEEDS = 200
 
 
 class Unanswered(Exception):  # noqa: N818 - not an error: it ends in a judgement
-    """A study cannot speak about a claim; the text says what it lacks, and what to add."""
+    """A study cannot answer a claim; the text says what is missing, and what to add."""
 
     verdict: Verdict = "inconclusive"
 
 
 class NotMeasured(Unanswered):
-    """Nothing was measured of what the claim is about."""
+    """The quantity of the claim was not measured."""
 
     verdict: Verdict = "not measured"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What a study says about one claim.
+    """The judgement of a study on one claim.
 
     Attributes:
         verdict: Whether the claim holds here.
-        statement: One sentence, numbers included; also what to add where the claim is open.
-        effect: The size of what the claim is about; None where it was not measured.
-        low: Lower end of its 95% interval over seeds; None where there is none.
+        statement: One sentence with numbers; for an open claim also what to add.
+        effect: The size of the effect; None if it was not measured.
+        low: Lower end of its 95% interval over seeds; None if there is none.
         high: Upper end.
     """
 
@@ -58,9 +58,9 @@ def exceeds(effect: Gain, limit: float, *, negligible: float | None = None) -> V
 
     Args:
         effect: The effect.
-        limit: Supported if the whole interval lies above.
-        negligible: Contradicted if the whole interval lies below this, else below the limit: so small an effect
-            is as good as none.
+        limit: Supported if the whole interval is above this.
+        negligible: Contradicted if the whole interval is below this: such a small effect does not matter. By default
+            the limit.
     """
     if effect.low is None or effect.high is None:
         return "inconclusive"
@@ -70,25 +70,25 @@ def exceeds(effect: Gain, limit: float, *, negligible: float | None = None) -> V
 
 
 def opposite(verdict: Verdict) -> Verdict:
-    """The verdict on the contrary."""
+    """The verdict on the opposite claim."""
     turned: dict[Verdict, Verdict] = {"supported": "contradicted", "contradicted": "supported"}
     return turned.get(verdict, verdict)
 
 
 def together(*verdicts: Verdict) -> Verdict:
-    """The verdict on a claim of several parts: all must hold, one that does not is enough against it."""
+    """The verdict on a claim of several parts: all must hold, and one contradiction is enough."""
     if "contradicted" in verdicts:
         return "contradicted"
     return "inconclusive" if "inconclusive" in verdicts else "supported"
 
 
 def what_would_tell(effect: Gain, limit: float = 0.0, *, negligible: float | None = None) -> str:
-    """How many seeds would probably tell an effect from a limit.
+    """The number of seeds that would probably separate an effect from a limit, in words.
 
     Args:
         effect: The effect.
-        limit: Above it a claim is supported.
-        negligible: Below it a claim is contradicted; the limit unless given.
+        limit: A claim is supported above it.
+        negligible: A claim is contradicted below it; by default the limit.
     """
     if effect.low is None or effect.high is None:
         have = "one seed is" if effect.seeds == 1 else f"{effect.seeds} seeds are"
@@ -96,7 +96,7 @@ def what_would_tell(effect: Gain, limit: float = 0.0, *, negligible: float | Non
     lower = limit if negligible is None else negligible
     if lower <= effect.mean <= limit and lower < limit:
         return "the effect lies between what counts as little and as much"
-    # What stands between the effect and the nearest limit that it could clear
+    # The distance from the effect to the nearest limit that it could clear
     above = effect.mean > limit
     reach, distance = (
         (effect.mean - effect.low, effect.mean - limit) if above else (effect.high - effect.mean, lower - effect.mean)
@@ -107,9 +107,9 @@ def what_would_tell(effect: Gain, limit: float = 0.0, *, negligible: float | Non
     return f"{effect.seeds} seeds do not tell; about {max(math.ceil(needed), effect.seeds + 1)} would"
 
 
-# Neighbours of the threshold further apart than this factor, half a decade, may have jumped the range just above it.
+# Neighbours of the threshold further apart than this factor, half a decade, may skip the range just above it.
 WIDEST = 3.2
-# What tells the models of a table, and what was measured of them.
+# The columns that identify the models of a table, and the measured columns.
 _OF_MODELS = {
     "features": (["run"], ["accuracy"]),
     "bands": (["run"], ["accuracy"]),
@@ -119,13 +119,13 @@ _OF_MODELS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """A study, seen from its convergence threshold.
+    """A study, split at its convergence threshold.
 
     Attributes:
         tables: Its tables, with ``regimes`` and ``boundaries``.
         thresholds: The numbers that decided the regimes.
         chance_loss: Loss of the best constant prediction.
-        runs: What `run_evidence` makes of the tables; None to make it where it is needed.
+        runs: The result of `run_evidence` for the tables; None to compute it when needed.
     """
 
     tables: Tables
@@ -134,7 +134,7 @@ class Evidence:
     runs: pl.DataFrame | None = None
 
     def table(self, name: str) -> pl.DataFrame:
-        """A table, empty where there is none; what was measured of diverged models is null."""
+        """A table, empty if it is missing; measurements of diverged models are null."""
         table = self.tables.get(name, empty(name))
         if name == "runs":
             return drop_diverged_scores(table)
@@ -154,18 +154,18 @@ class Evidence:
 
     @cached_property
     def sides(self) -> Sides:
-        """Its PLRs on the two sides of the threshold."""
+        """The PLRs on the two sides of the threshold."""
         return sides_of(self.tables)
 
     @cached_property
     def coarse(self) -> str:
-        """Why "just above the threshold" may have been missed, and what to add; empty if PLRs lie close there."""
+        """Why the PLRs may miss the range just above the threshold, and what to add; empty if they are dense there."""
         if not self.sides.below or not self.sides.near or self.sides.near[0] <= WIDEST * self.sides.below[-1]:
             return ""
         return f"add learning rates between {format_lr(self.sides.below[-1])} and {format_lr(self.sides.near[0])}"
 
     def must_span(self, *, beyond: bool = False) -> None:
-        """Check that there are PLRs on both sides of the threshold, and beyond if asked for.
+        """Check that there are PLRs on both sides of the threshold, and beyond if requested.
 
         Raises:
             Unanswered: Some are missing.
@@ -197,13 +197,13 @@ class Evidence:
         """A judgement with its effect.
 
         Args:
-            verdict: The verdict; one against a claim about the PLRs just above the threshold is open where that may
-                have been missed.
+            verdict: The verdict. A contradiction of a claim about the PLRs just above the threshold is open if the PLRs
+                may miss that range.
             effect: The effect.
-            said: What was found.
-            open_because: What would tell, if the verdict is inconclusive.
-            near: The claim is about the PLRs just above the threshold.
-            negligible: An effect below this is as good as none: half a point, or half a per cent of a loss.
+            said: The finding.
+            open_because: What would decide the claim, if the verdict is inconclusive.
+            near: Whether the claim is about the PLRs just above the threshold.
+            negligible: An effect below this does not matter: half a point, or half a per cent of a loss.
         """
         if near and verdict == "contradicted" and self.coarse:
             verdict, open_because = "inconclusive", f"the threshold is bracketed too coarsely; {self.coarse}"
@@ -218,16 +218,16 @@ class Evidence:
 
 
 def per_seed(frame: pl.DataFrame, plrs: Sequence[float], value: pl.Expr, seeds: Sequence[int]) -> Floats:
-    """For each seed the mean over PLRs of a value; only PLRs that every seed has enter, so that all are alike.
+    """For each seed the mean of a value over the PLRs that all seeds have, so that seeds are comparable.
 
     Args:
         frame: Rows with ``plr`` and ``seed``.
         plrs: The PLRs in question.
-        value: What is averaged, one value per row; a PLR and seed may have several rows.
+        value: The averaged value, one per row; a PLR and seed may have several rows.
         seeds: The seeds, in this order.
 
     Returns:
-        Shape (seeds,); all NaN where no PLR has every seed.
+        Shape (seeds,); all NaN if no PLR has every seed.
     """
     return (
         frame.filter(pl.col("plr").is_in(list(plrs)), pl.col("seed").is_in(list(seeds)))
@@ -258,7 +258,7 @@ def mean_of(values: Floats) -> Gain:
 
 
 def clip_gain(effect: Gain, low: float, high: float) -> Gain:
-    """An effect that cannot be outside two limits, with its interval within them."""
+    """An effect and its interval, clipped to two limits that it cannot exceed."""
     if effect.low is None or effect.high is None:
         return effect
     return replace(effect, low=max(effect.low, low), high=min(effect.high, high))

@@ -1,4 +1,4 @@
-"""Claims about what was learned: few features just above the threshold, and the middle of the spectrum."""
+"""Claims about learned features: few just above the threshold, and the middle of the spectrum."""
 
 import numpy as np
 import polars as pl
@@ -19,11 +19,10 @@ from lratlas.analysis.scores import complete_seeds
 
 
 def sparse_features(evidence: Evidence) -> Judgement:
-    """Just above the threshold networks rely on few features, in regime 1 on a little of all (Fig. 5).
+    """Just above the threshold networks rely on few features, in regime 1 on a little of each (Fig. 5).
 
-    The effect is how much further the best feature of a model stands out above its other features, in single-feature
-    accuracy, than in models from regime 1; means over PLRs, of models fine-tuned with the lowest FLR where these were
-    measured.
+    The effect is the lead of a model's best feature over its other features, in single-feature accuracy, minus that
+    lead in models from regime 1; means over PLRs, of models fine-tuned with the lowest FLR if these were measured.
     """
     features = _final(evidence.table("features"))
     if features.is_empty():
@@ -41,10 +40,10 @@ def sparse_features(evidence: Evidence) -> Judgement:
 
 
 def middle_band(evidence: Evidence) -> Judgement:
-    """Just above the threshold networks recognise more from the middle frequencies alone (Figs. 6, 7).
+    """Just above the threshold networks recognise more from only the middle frequencies (Figs. 6, 7).
 
-    The effect is the gain in accuracy on images with only the middle band left, over models from regime 1; means over
-    PLRs, of models fine-tuned with the lowest FLR where these were measured.
+    The effect is the gain in accuracy on images with only the middle band, over models from regime 1; means over
+    PLRs, of models fine-tuned with the lowest FLR if these were measured.
     """
     alone = _final(evidence.table("bands")).filter(pl.col("kept") & (pl.col("low") > 0))
     if alone.is_empty():
@@ -64,9 +63,9 @@ def middle_band(evidence: Evidence) -> Judgement:
 
 
 def _final(measured: pl.DataFrame) -> pl.DataFrame:
-    """The rows of models fine-tuned with the lowest FLR, of pre-trained ones where there are none.
+    """The rows of models fine-tuned with the lowest FLR, or of pre-trained ones if there are none.
 
-    Rows without an accuracy are left out where no row has one, so that nothing was measured.
+    If no row has an accuracy, nothing was measured, and there are no rows.
     """
     if measured["accuracy"].count() == 0:
         return measured.clear()
@@ -75,7 +74,7 @@ def _final(measured: pl.DataFrame) -> pl.DataFrame:
 
 
 def _contrast(evidence: Evidence, runs: pl.DataFrame, sentence: str, *, unit: str) -> Judgement:
-    """Whether a value is larger just above the threshold than in regime 1, and not larger still beyond."""
+    """Whether a value is larger just above the threshold than in regime 1, and not even larger beyond."""
     evidence.must_span()
     groups = {"near": evidence.sides.near, "below": evidence.sides.below, "beyond": evidence.sides.beyond}
     seeds = complete_seeds(runs)

@@ -27,20 +27,20 @@ from lratlas.text import format_lr, plain, signed_interval
 
 # "Far below" the threshold is a tenth of it or less.
 FAR_BELOW = 0.1
-# The paper's high FLRs are about the threshold; one below half of it is no test of what a high one does.
+# The paper's high FLRs are about the threshold; an FLR below half of it does not test the effect of a high one.
 HIGH = 0.5
-# A rank correlation beyond this, half of the ranks' variance, orders the models.
+# A rank correlation above this, half of the ranks' variance, orders the models.
 ORDERS = 0.7
-# A first PLR that diverges within this factor of the last on the plateau leaves little room for more of it.
+# A diverging PLR within this factor of the last one on the plateau leaves little room for a longer plateau.
 CLOSE = 2.0
 _NO_PAIRS = "It takes two fine-tuning learning rates, averages and measure.geometry = true in the spec."
 
 
 def connected_basin(evidence: Evidence) -> Judgement:
-    """At the lower end of regime 2 the solutions of a PLR lie in one basin, at the upper end not (Fig. 3).
+    """At the lower end of regime 2 the solutions of a PLR are in one basin, at the upper end they are not (Fig. 3).
 
-    The ends are the lowest and the highest PLR on a plateau, whatever their barriers, since these decide between 2A
-    and 2B. The effect is the difference of the largest test error barriers among the solutions fine-tuned with the
+    The ends are the lowest and the highest PLR on a plateau, regardless of their barriers, since these decide between
+    2A and 2B. The effect is the difference of the largest test error barriers among the solutions fine-tuned with the
     lowest and the highest FLR and the weight average.
     """
     pairs = evidence.table("pairs")
@@ -121,7 +121,7 @@ def sharpness_unrelated(evidence: Evidence) -> Judgement:
         "between sharpness (top Hessian eigenvalue) and test error is "
         f"{describe_effect(effect, factor=1, unit='')}; from {ORDERS}, or below −{ORDERS}, sharpness would order them."
     )
-    # Neither larger nor smaller than what would be an order
+    # Neither larger nor smaller than the correlation of an order
     mirrored = replace(effect, mean=-effect.mean, low=_minus(effect.high), high=_minus(effect.low))
     steeper = max(effect, mirrored, key=lambda side: side.mean)
     verdict = opposite(exceeds(steeper, ORDERS))
@@ -133,7 +133,7 @@ def _minus(value: float | None) -> float | None:
 
 
 def _fast_from_slow(evidence: Evidence) -> tuple[float, float, float]:
-    """The smallest PLR, the highest FLR and the threshold, where the one is far below and the other above the PLR."""
+    """The smallest PLR, the highest FLR and the threshold, if the PLR is far below it and the FLR above the PLR."""
     if (threshold := evidence.sides.threshold["value"]) is None:
         raise Unanswered("Cannot be told: the convergence threshold is not reached.")
     plr, flr = _smallest(evidence, "plr"), evidence.table("runs")["flr"].max()
@@ -149,12 +149,12 @@ def _fast_from_slow(evidence: Evidence) -> tuple[float, float, float]:
 
 
 def _correlation(evidence: Evidence, seed: int, *, at_loss: float) -> float | None:
-    """The rank correlation of one seed alone; None where it has too few models near the loss."""
+    """The rank correlation of one seed; None if it has too few models near the loss."""
     others = {name: table(evidence.tables, name) for name in ("runs", "regimes")}
     own = {**others, "sharpness": evidence.table("sharpness").filter(seed=seed)}
     try:
         return flatness_correlation(at_equal_loss(own, at_loss=at_loss)).coefficient
-    except StudyError:  # it has no model near the loss
+    except StudyError:  # no model near the loss
         return None
 
 

@@ -1,4 +1,4 @@
-"""Claims about final quality: best just above the threshold, whatever the FLR, and regained by a second PLR."""
+"""Claims about final quality: best just above the threshold, for any FLR, and recovered by a second PLR."""
 
 import polars as pl
 
@@ -34,7 +34,7 @@ from lratlas.text import format_lr
 
 # Accuracies that differ by at most two points hardly depend on the FLR.
 HARDLY = 0.02
-# Two stages recover what at most a point is missing from.
+# Two stages recover quality if at most one point is missing.
 RECOVERED = 0.01
 
 
@@ -61,10 +61,10 @@ def best_averaged(evidence: Evidence) -> Judgement:
 
 
 def flr_matters(evidence: Evidence) -> Judgement:
-    """Just above the threshold quality hardly depends on the FLR, beyond it does (Fig. 1).
+    """Just above the threshold quality hardly depends on the FLR, beyond that range it does (Fig. 1).
 
-    The effect is how much more the accuracy differs between the lowest and the highest FLR beyond, mean over PLRs,
-    than just above the threshold.
+    The effect is the difference of accuracy between the lowest and the highest FLR beyond, mean over PLRs, minus the
+    difference just above the threshold.
     """
     runs = direct(evidence.table("runs")).filter(stage="finetune")
     flrs = runs.drop_nulls("test_accuracy")["flr"].unique().sort().to_list()
@@ -133,7 +133,7 @@ def two_stages_recover(evidence: Evidence) -> Judgement:
 
 
 def _best_near(evidence: Evidence, runs: pl.DataFrame, lead: str) -> Judgement:
-    """Whether the best models are of a PLR just above the threshold."""
+    """Whether the best models come from a PLR just above the threshold."""
     evidence.must_span()
     sides, score = evidence.sides, score_of(evidence.tables["runs"])
     complete = runs.filter(pl.col("seed").is_in(complete_seeds(runs)))

@@ -1,4 +1,4 @@
-"""Claims about training itself: three regimes in order, and epochs without bound at the threshold."""
+"""Claims about training: three regimes in order, and epochs that grow without bound at the threshold."""
 
 import math
 from dataclasses import replace
@@ -23,13 +23,13 @@ from lratlas.analysis.estimates import Floats, Gain
 from lratlas.analysis.power_law import rising
 from lratlas.text import format_lr
 
-# Of all pairs of PLRs from different regimes, the share that must be in order: one stray PLR of a dozen is bearable.
+# Share of the pairs of PLRs from different regimes that must be in order: one stray PLR in a dozen is acceptable.
 IN_ORDER = 0.8
 # Neighbours closer than this factor leave no room for a regime between them.
 NO_ROOM = 1.5
-# Epochs that grow by this factor towards the threshold, and by less than the other, do and do not diverge.
+# Epochs diverge if they grow by at least the first factor towards the threshold, and do not below the second.
 DIVERGING, STEADY = 10.0, 3.0
-# So near to the threshold, as a factor, a divergence must have shown.
+# At this factor from the threshold, a divergence must be visible.
 NEAR = 1.1
 _RANKS = {"1": 1.0, "2": 2.0, "2A": 2.0, "2B": 2.0, "3": 3.0}
 
@@ -37,8 +37,8 @@ _RANKS = {"1": 1.0, "2": 2.0, "2A": 2.0, "2B": 2.0, "3": 3.0}
 def three_regimes(evidence: Evidence) -> Judgement:
     """With rising PLR training converges, then stays on a noisy plateau, then diverges (Section 3).
 
-    The effect is the share of pairs of PLRs from different regimes that are in this order, by the regimes that each
-    seed alone decides.
+    The effect is the share of pairs of PLRs from different regimes that are in this order, by the regimes of single
+    seeds.
     """
     regimes = evidence.table("regimes").sort("plr")
     ends = {
@@ -71,8 +71,8 @@ def three_regimes(evidence: Evidence) -> Judgement:
 def epochs_diverge(evidence: Evidence) -> Judgement:
     """The epochs until every training sample is fitted grow without bound towards the threshold (Fig. 11).
 
-    The effect is the factor, a geometric mean over seeds, between the epochs at the last PLR where a seed gets there
-    and its fewest, over the PLRs on which the epochs rise: below, small steps take many epochs too.
+    The effect is the ratio, a geometric mean over seeds, of the epochs at the last PLR where a seed converges to its
+    fewest epochs, over the PLRs on which the epochs rise: below, small steps take many epochs too.
     """
     table = evidence.table("convergence")
     if table.is_empty():
@@ -110,7 +110,7 @@ def epochs_diverge(evidence: Evidence) -> Judgement:
 
 
 def _exponentiate(log: Gain) -> Gain:
-    """The factor whose logarithm was averaged."""
+    """The factor of an averaged logarithm."""
     low, high = (None if end is None else 10**end for end in (log.low, log.high))
     return replace(log, mean=10**log.mean, low=low, high=high)
 
@@ -133,7 +133,7 @@ def _course(ends: dict[str, list[float]]) -> str:
 
 
 def _missing(ends: dict[str, list[float]]) -> str:
-    """Which regimes were not met, and where to look."""
+    """The regimes that were not reached, and where to look."""
     if ends["1"] and ends["3"] and not ends["2"]:
         return (
             f"no plateau was met; add learning rates between {format_lr(ends['1'][-1])} and {format_lr(ends['3'][0])}"

@@ -1,1 +1,1 @@
-"""Charts: for each its data, drawing and words."""
+"""Charts: the data, the drawing and the words of each."""

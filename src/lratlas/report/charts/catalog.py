@@ -1,4 +1,4 @@
-"""All charts of a study: by name the function that draws one, and the one that says what it shows."""
+"""All charts of a study by name: the function that draws each, and the function that returns its data."""
 
 from collections.abc import Callable, Mapping
 from pkgutil import resolve_name
@@ -25,10 +25,10 @@ _FIGURES = [figure for measurement in MEASUREMENTS for figure in measurement.nee
 
 
 class TableChart(Protocol):
-    """A function that draws one chart from nothing but the tables of a study."""
+    """A function that draws one chart from only the tables of a study."""
 
     def __call__(self, tables: Tables, *, elr: bool = False) -> Drawing:
-        """The chart; ``elr`` says that the LRs are effective ones."""
+        """The chart; ``elr`` marks the LRs as effective ones."""
         ...
 
 
@@ -51,4 +51,4 @@ CHART_DATA: Mapping[str, Callable[[Tables], pl.DataFrame]] = {
     **{figure.name: resolve_name(figure.data) for figure in _FIGURES if figure.data},
 }
 ANSWER = ("accuracy", "loss")
-"""The charts that show why the answer is what it is, of which a study has one."""
+"""The charts that explain the answer; a study has one of them."""

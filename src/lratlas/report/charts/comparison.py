@@ -14,10 +14,10 @@ from lratlas.report.frames import lr_text
 from lratlas.report.theme import Drawing, Text, log_axis
 from lratlas.text import signed_interval
 
-# Okabe and Ito's colours without yellow, which is faint on white; dashes tell studies apart without any colour.
+# Okabe and Ito's colours without yellow, which is faint on white; dashes distinguish studies without colour.
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#C48600", "#2E96D1", "#828282")
 _DASHES = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2])
-# So many points of accuracy below the best, how much worse hardly matters, and the rest needs the room.
+# Accuracies more points below the best than this are cut off, to leave room for the others.
 _DEEPEST = -25.0
 
 TEXT = Text(
@@ -36,14 +36,14 @@ TEXT = Text(
 def comparison_data(entries: Sequence[Entry]) -> pl.DataFrame:
     """The mean score of each study after fine-tuning with its lowest FLR.
 
-    Studies that are `describe_skipped` are not among them.
+    Studies listed by `why_left_out` are left out.
 
     Args:
         entries: The studies.
 
     Returns:
         One row per study and PLR, studies in the order given: ``study``, ``plr``, ``multiple`` (of the convergence
-        threshold), ``value`` (of the test accuracy, or of the test loss where no study has accuracies),
+        threshold), ``value`` (the test accuracy, or the test loss if no study has accuracies),
         ``difference`` (from the study's best), ``seeds``.
     """
     away = why_left_out(entries)
@@ -54,7 +54,7 @@ def comparison_data(entries: Sequence[Entry]) -> pl.DataFrame:
 
 
 def why_left_out(entries: Sequence[Entry]) -> dict[str, str]:
-    """Why studies are not in the chart, one sentence for each that is not, by name."""
+    """Why studies are missing from the chart: one sentence per missing study, by name."""
     reasons = {entry.name: _lacks(entry) for entry in entries}
     scores = {entry.name: _entry_score(entry).column for entry in entries if not reasons[entry.name]}
     if "test_accuracy" in scores.values():
@@ -97,7 +97,7 @@ def comparison_chart(entries: Sequence[Entry]) -> Drawing:
     )
     lines = base.mark_line(clip=True, strokeWidth=1.8).encode(strokeDash=_by_study(alt.StrokeDash, data, _DASHES))
     points = base.mark_point(filled=True, clip=True, size=36)
-    # Larger than the points that are seen, so that a finger or an unsteady hand hits them.
+    # Larger than the visible points, so that a finger or an unsteady hand can hit them.
     targets = base.mark_circle(clip=True, size=400).encode(
         opacity=alt.value(0),
         tooltip=[
@@ -119,7 +119,7 @@ def _entry_score(entry: Entry) -> Score:
 
 
 def _curve(entry: Entry) -> pl.DataFrame:
-    """The mean score at each PLR; no rows where none was fine-tuned in all seeds."""
+    """The mean score at each PLR; no rows if no PLR was fine-tuned in all seeds."""
     score = _entry_score(entry)
     found = means(fine_tuned_runs(entry.tables["runs"]), score, "plr")
     if found.is_empty():
@@ -150,13 +150,13 @@ def _unit(score: Score) -> str:
 
 
 def _multiples(axis: alt.Axis) -> alt.Axis:
-    """The axis with multiples as people write them: 0.1, 1, 10."""
+    """The axis with plain multiples: 0.1, 1, 10."""
     axis.format = "~g"
     return axis
 
 
 def _by_study(channel: Any, data: pl.DataFrame, looks: Sequence[object]) -> Any:
-    """A channel that gives each study one of the looks, in turn, with a legend that shows names whole."""
+    """A channel that assigns the looks to the studies in turn, with a legend of untruncated names."""
     names = data["study"].unique(maintain_order=True).to_list()
     turns = [looks[i % len(looks)] for i in range(len(names))]
     legend: Mapping[str, Any] = {"orient": "bottom", "direction": "vertical", "labelLimit": 0, "symbolSize": 400}
@@ -185,8 +185,8 @@ def readable(table: pl.DataFrame) -> pl.DataFrame:
         table: One row per study.
 
     Returns:
-        A first column of headings, without a name, then a column of texts for each study, named by it; ``–`` for what
-        a study lacks.
+        A first column of headings, without a name, then a column of texts per study, named after it; ``–`` for missing
+        values.
     """
     studies = {row["study"]: [cell(row) for cell in _LINES.values()] for row in table.to_dicts()}
     return pl.DataFrame({"": list(_LINES), **studies})
@@ -244,7 +244,7 @@ def _text(value: Any, form: Callable[[Any], str]) -> str:
     return ABSENT if value is None else form(value)
 
 
-# Each line's heading, and how a study's cell is written.
+# The heading of each line, and the function that formats a study's cell.
 _LINES: Mapping[str, Callable[[Row], str]] = {
     "task": _plain("task"),
     "batch size": _plain("batch_size"),

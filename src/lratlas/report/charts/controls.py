@@ -1,4 +1,4 @@
-"""What a reader chooses below a chart: the seed, the fine-tuning LR, the number of averaged checkpoints."""
+"""The controls below a chart: the seed, the fine-tuning LR, the number of averaged checkpoints."""
 
 import json
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from lratlas.report.theme import EVERY_SEED
 
 MEAN = "mean over seeds"
 ALL, NONE = "all", "none"
-# How the names of models, and of the lines of the accuracy chart, begin.
+# Prefixes of the names of models, and of the lines of the accuracy chart.
 FLR, COUNT = "FLR ", "SWA-"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """One choice of one chart, which is bound to a select element where there is more than one option.
+    """A control of a chart, bound to a select element if there is more than one option.
 
     Attributes:
-        name: Of the parameter, as expressions write it.
-        default: What is chosen at first, and in a picture.
+        name: The name of the parameter in expressions.
+        default: The initial choice, also used in pictures.
         parameter: The Vega-Lite parameter.
-        fixed: There is but one option, so nothing is offered.
+        fixed: Whether there is only one option, so no element is shown.
     """
 
     name: str
@@ -34,22 +34,22 @@ class Control:
     fixed: bool
 
     def is_at(self, value: str) -> str:
-        """The expression that is true where this value is chosen."""
+        """An expression that is true if this value is chosen."""
         return f"{self.name} === {json.dumps(value, ensure_ascii=False)}"
 
     def passes(self, column: str) -> str:
-        """The expression that is true for rows whose column has the value that is chosen."""
+        """An expression that is true for rows whose column has the chosen value."""
         return f"datum.{column} === {self.name}"
 
 
 def control(label: str, chart: str, options: Mapping[str, str], default: str) -> Control:
-    """A choice under the name that readers see, unique within a page by the chart's.
+    """A control with a visible label; the chart's name makes it unique within a page.
 
     Args:
         label: ``seed``, ``FLR`` or ``k``.
         chart: The name of the chart.
-        options: What may be chosen, as expressions see it, and what readers see instead.
-        default: What is chosen at first.
+        options: The options as values in expressions, with the text that readers see.
+        default: The initial choice.
     """
     name = f"{label.lower()}_{chart}"
     if len(options) < 2:
@@ -60,12 +60,12 @@ def control(label: str, chart: str, options: Mapping[str, str], default: str) ->
 
 
 def seed_control(data: pl.DataFrame, chart: str, *, together: str = MEAN) -> Control:
-    """All seeds together, or one of them.
+    """The choice between all seeds together and a single seed.
 
     Args:
-        data: The chart's data; those of one seed leave no choice.
+        data: The chart's data; with one seed there is no choice.
         chart: The name of the chart.
-        together: What all seeds together are called.
+        together: The name for all seeds together.
     """
     seeds = data["seed"].drop_nulls().unique().sort().to_list()
     one_by_one = {str(seed): str(seed) for seed in seeds} if len(seeds) > 1 else {}
@@ -73,18 +73,18 @@ def seed_control(data: pl.DataFrame, chart: str, *, together: str = MEAN) -> Con
 
 
 def chosen_from(data: pl.DataFrame) -> pl.DataFrame:
-    """The rows that a chart needs: without those of the single seed where there is but one."""
+    """The rows that a chart needs: without the rows of single seeds if there is only one seed."""
     return over_seeds(data) if data["seed"].drop_nulls().n_unique() < 2 else data
 
 
 def some_control(label: str, chart: str, names: list[str], first: str | None = None) -> Control:
-    """All models of a kind, none, or one of them: the FLR or the k of the names given.
+    """The choice between all models of a kind, none, and one: the FLR or the k of the given names.
 
     Args:
         label: ``FLR`` or ``k``.
         chart: The name of the chart.
-        names: Of the models, such as ``FLR 1e-4``.
-        first: The one that is shown at first; None for all.
+        names: The names of the models, such as ``FLR 1e-4``.
+        first: The initial choice; None for all.
     """
     if len(names) < 2:
         return control(label, chart, {ALL: ALL}, ALL)
@@ -102,12 +102,12 @@ def short(name: str) -> str:
 
 
 def passes_some(chosen: Control, column: str, value: str, name: str) -> str:
-    """The expression that is true for rows of another kind, and for those of the models chosen.
+    """An expression that is true for rows of other kinds, and for rows of the chosen models.
 
     Args:
-        chosen: Made by `some_control`.
-        column: The one that tells kinds of models apart.
-        value: The kind that the choice is about.
+        chosen: A control from `some_control`.
+        column: The column with the kinds of models.
+        value: The kind that the control selects from.
         name: The column with the names of models.
     """
     return f"(datum.{column} !== '{value}' || {chosen.is_at(ALL)} || {chosen.passes(name)})"
@@ -122,16 +122,16 @@ def scale(
     share: bool = False,
     height: int | None = None,
 ) -> alt.Scale:
-    """The scale that shows two columns whole as long as nothing is chosen, and all that may be chosen afterwards.
+    """A scale that covers two columns of the initial rows, and those of all rows once the reader has chosen.
 
     Args:
-        shown: The rows shown at first.
+        shown: The rows shown initially.
         every: All rows.
-        columns: The ones with the lowest and the highest values.
-        controls: The choices.
-        floor: Where the scale begins unless there are lower values.
-        share: The values are shares of a whole (see `lratlas.report.theme.limits`).
-        height: Of the panel (see `lratlas.report.theme.round_scale`).
+        columns: The columns with the lowest and the highest values.
+        controls: The controls.
+        floor: The start of the scale, unless there are lower values.
+        share: Whether the values are shares of a whole (see `lratlas.report.theme.limits`).
+        height: The height of the panel (see `lratlas.report.theme.round_scale`).
     """
     first, later = (theme.limits(rows, *columns, floor=floor, share=share) for rows in (shown, every))
     if first is None or later is None or first == later:
@@ -140,7 +140,7 @@ def scale(
 
 
 def either(first: float, later: float, *controls: Control) -> float | alt.ExprRef:
-    """One number as long as nothing is chosen, and another one afterwards."""
+    """One number until the reader chooses something, and another one afterwards."""
     if first == later:
         return first
     untouched = " && ".join(one.is_at(one.default) for one in controls)

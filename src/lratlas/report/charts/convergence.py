@@ -1,4 +1,4 @@
-"""The chart of epochs to convergence, their law, and the accuracy reached: data and drawing."""
+"""The chart of epochs to convergence, their power law, and the accuracy reached: data and drawing."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from lratlas.report.theme import EVERY_SEED, Drawing, Text, log_axis, source
 from lratlas.tables import Tables, table
 
 _LAW_POINTS = 80
-# The curve ends this share of the way from the last PLR to the threshold, which it never reaches.
+# The curve ends at this share of the distance from the last PLR to the threshold, which it never reaches.
 _LAW_END = 0.6
 
 
@@ -24,13 +24,13 @@ def convergence_data(tables: Tables) -> pl.DataFrame:
     """Epochs to convergence and the test accuracy reached, against PLR (Fig. 11 of the paper).
 
     Args:
-        tables: The study's tables; of them only ``convergence``.
+        tables: The study's tables; only ``convergence`` is read.
 
     Returns:
-        One row per PLR, for all seeds together and then for each: ``plr``, ``seed`` (null: over seeds), ``epochs``
-        (over seeds their median, those never converged counting as infinite; null where it is infinite, or the seed
-        never converged), ``mean``, ``low`` and ``high`` (test accuracy of those converged, mean ∓ standard deviation
-        over seeds; equal to the mean for one seed), ``seeds``, ``converged`` (seeds).
+        One row per PLR, for all seeds together and then for each seed: ``plr``, ``seed`` (null: over seeds), ``epochs``
+        (over seeds the median, with seeds that never converged as infinite; null if infinite, or if the seed never
+        converged), ``mean``, ``low`` and ``high`` (test accuracy of converged seeds, mean ∓ standard deviation over
+        seeds; equal to the mean for one seed), ``seeds``, ``converged`` (number of seeds).
 
     Raises:
         StudyError: The table ``convergence`` is empty.
@@ -60,8 +60,8 @@ def law_data(tables: Tables) -> pl.DataFrame:
         tables: The study's tables; ``power_law`` (may be empty) and ``convergence``.
 
     Returns:
-        One row per point in order: ``plr``, ``epochs``, from the first PLR fitted to a little beyond the last, and
-        ``threshold``; no rows where there is no law.
+        One row per point in order: ``plr``, ``epochs``, from the first fitted PLR to slightly beyond the last, and
+        ``threshold``; no rows without a law.
     """
     law = {row["parameter"]: row["value"] for row in table(tables, "power_law").iter_rows(named=True)}
     part = rising(table(tables, "convergence"))
@@ -76,20 +76,20 @@ def law_data(tables: Tables) -> pl.DataFrame:
 
 _DOT, _MEDIAN, _LAW = "a seed", "median over seeds", "power law"
 _COLOURS = alt.Scale(domain=[_DOT, _MEDIAN, _LAW], range=[theme.NEUTRAL, theme.STRONG[1], theme.STRONG[0]])
-# Room below the fewest epochs, and above the most for the names of the regimes, as factors.
+# Room below the fewest epochs, and above the most for the regime names, as factors.
 _BELOW, _ABOVE = 1.15, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class _View:
-    """A range of PLRs that is shown, and its axis."""
+    """The visible range of PLRs, and its axis."""
 
     low: float
     high: float
     axis: alt.X
 
     def cut_bands(self, bands: pl.DataFrame) -> pl.DataFrame:
-        """The regimes' bands within the view, their names in the middle of what is left."""
+        """The bands of the regimes clipped to the view, with names in the middle of the visible parts."""
         ends = (pl.col(name).clip(self.low, self.high) for name in ("low", "high"))
         cut = bands.with_columns(*ends).filter(pl.col("low") < pl.col("high"))
         return cut.with_columns(middle=(pl.col("low") * pl.col("high")).sqrt())
@@ -178,7 +178,7 @@ def _epochs(data: pl.DataFrame, law: pl.DataFrame, view: _View, seed: Control, n
 
 
 def _law(law: pl.DataFrame, view: _View, y: alt.Y, colour: alt.Color) -> list[alt.Chart]:
-    """The curve of the power law and the upright line of its threshold; no layers for no law."""
+    """The curve of the power law and the vertical line of its threshold; no layers without a law."""
     if law.is_empty():
         return []
     curve = alt.Chart(_name_rows(_LAW, law)).encode(x=view.axis, y=y)
@@ -193,7 +193,7 @@ def _law(law: pl.DataFrame, view: _View, y: alt.Y, colour: alt.Color) -> list[al
 
 
 def _accuracy(data: pl.DataFrame, view: _View, seed: Control) -> list[alt.Chart]:
-    """Test accuracy after training to convergence: mean and one deviation."""
+    """Test accuracy after training to convergence: mean and one standard deviation."""
     means = data.drop_nulls("mean").drop("epochs")
     scale = controls.scale(over_seeds(means), means, ("low", "high"), seed, share=True)
     tips = [theme.plr_tip(), *(alt.Tooltip(f"{name}:Q").format(theme.PERCENT) for name in ("mean", "low", "high"))]
@@ -210,12 +210,12 @@ def _accuracy(data: pl.DataFrame, view: _View, seed: Control) -> list[alt.Chart]
 
 
 def _name_rows(name: str, frame: pl.DataFrame) -> alt.InlineData:
-    """The rows under the name that the legend gives them."""
+    """The rows with their name in the legend."""
     return theme.inline(frame.with_columns(shown=pl.lit(name)))
 
 
 def _whole(data: pl.DataFrame, law: pl.DataFrame, *, elr: bool) -> _View:
-    """The PLRs with a run that converged, and one more on either side to show where they end."""
+    """The PLRs with a converged run, and one more on either side to show where they end."""
     plrs = data["plr"].unique().sort()
     reached = plrs.is_in(data.filter(pl.col("converged") > 0)["plr"].implode()).arg_true()
     first, last = (reached[0], reached[-1]) if len(reached) else (0, len(plrs) - 1)
@@ -228,7 +228,7 @@ def _whole(data: pl.DataFrame, law: pl.DataFrame, *, elr: bool) -> _View:
 
 
 def _near(law: pl.DataFrame, *, elr: bool) -> _View:
-    """The PLRs of the law, up to a little above its threshold."""
+    """The PLRs of the law, up to slightly above its threshold."""
     first, threshold = law["plr"][0], law["threshold"][0]
     ends = (first - 0.06 * (threshold - first), threshold + 0.06 * (threshold - first))
     axis = (

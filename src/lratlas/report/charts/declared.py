@@ -1,4 +1,4 @@
-"""Charts of custom measurements: what they show and their drawings, from what the measurement declares."""
+"""Charts of custom measurements: data and drawings from the declaration of the measurement."""
 
 import altair as alt
 import polars as pl
@@ -21,8 +21,8 @@ def make_text(name: str, chart: Chart) -> Text:
     """The words of a custom measurement's chart.
 
     Args:
-        name: Of the measurement.
-        chart: What it declares.
+        name: The name of the measurement.
+        chart: Its declared chart.
     """
     drawn = _LINES if chart.x == _PLR else _MARKS
     series = f", by {_axis_title(chart.series)}" if chart.series else ""
@@ -37,16 +37,16 @@ def make_text(name: str, chart: Chart) -> Text:
 
 
 def make_data(tables: Tables, name: str, chart: Chart) -> pl.DataFrame:
-    """What a custom measurement's chart shows.
+    """The data of a custom measurement's chart.
 
     Args:
-        tables: The study's tables; the measurement's own, and ``runs``.
-        name: Of the measurement.
-        chart: What it declares.
+        tables: The study's tables; the measurement's table and ``runs``.
+        name: The name of the measurement.
+        chart: Its declared chart.
 
     Returns:
-        Against the PLR one row per line and PLR, as of `lratlas.report.charts.quality.accuracy_data`; with a series,
-        of all seeds together, with ``model`` and the series. Against another column the rows of the table, with
+        Against the PLR, one row per line and PLR, as from `lratlas.report.charts.quality.accuracy_data`; with a series,
+        over all seeds together, with ``model`` and the series. Against another column, the rows of the table with
         ``model``.
 
     Raises:
@@ -72,9 +72,9 @@ def make_chart(tables: Tables, name: str, chart: Chart, *, elr: bool = False) ->
     """The drawing of a custom measurement's chart.
 
     Args:
-        tables: The study's tables; the measurement's own, ``runs``, and ``regimes`` for the shading.
-        name: Of the measurement.
-        chart: What it declares.
+        tables: The study's tables; the measurement's table, ``runs``, and ``regimes`` for the shading.
+        name: The name of the measurement.
+        chart: Its declared chart.
         elr: The LRs are effective ones.
 
     Raises:

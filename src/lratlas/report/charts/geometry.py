@@ -1,4 +1,4 @@
-"""The angle and the barriers between the solutions of one PLR: what the chart shows, its drawing, and its words."""
+"""The angle and the barriers between the solutions of one PLR: data, drawing and words of the chart."""
 
 import altair as alt
 import polars as pl
@@ -26,10 +26,10 @@ def geometry_data(tables: Tables) -> pl.DataFrame:
     """Angle and error barriers between the solutions of one PLR (Fig. 3 of the paper).
 
     Args:
-        tables: The study's tables; of them only ``pairs``.
+        tables: The study's tables; only ``pairs`` is read.
 
     Returns:
-        One row per pair and PLR, for all seeds together and then for each: ``pair``, ``seed`` (null: medians over
+        One row per pair and PLR, for all seeds together and then for each seed: ``pair``, ``seed`` (null: medians over
         seeds), ``plr``, ``angle`` (radians), ``train_barrier`` and ``test_barrier`` on the straight line,
         ``train_barrier_arc`` and ``test_barrier_arc`` on the great circle (null where not measured), ``seeds``.
 
@@ -49,7 +49,7 @@ def geometry_rows(tables: Tables) -> pl.DataFrame:
     """Each measured angle and barrier: ``measure``, ``pair`` (in words), ``plr``, ``seed``, ``value``.
 
     Args:
-        tables: The study's tables; of them only ``pairs``.
+        tables: The study's tables; only ``pairs`` is read.
 
     Raises:
         StudyError: The table ``pairs`` is empty.
@@ -64,14 +64,14 @@ def _ranked(tables: Tables) -> pl.DataFrame:
 
 
 def basin_in_words(data: pl.DataFrame, regimes: pl.DataFrame) -> str:
-    """Where all solutions of a PLR are connected, and where they are farthest from it, as a headline.
+    """Headline: the PLRs whose solutions are all connected, and the PLRs whose solutions are the least connected.
 
     Args:
-        data: As of `geometry_data`.
-        regimes: The table of regimes; in regime 3 models may be at chance level, where nothing rises.
+        data: Data from `geometry_data`.
+        regimes: The table of regimes; in regime 3 models may be at chance level, which has no barriers.
 
     Returns:
-        A headline; empty where no PLR has a test barrier.
+        The headline; empty if no PLR has a test barrier.
     """
     chance = pl.col("plr").is_in(regimes.filter(regime="3")["plr"].implode())
     worst = (
@@ -148,7 +148,7 @@ def geometry_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         )
     )
     panels: list[alt.LayerChart] = []
-    # Without accuracies there is no error, so no barrier; the angle is always known.
+    # Without accuracies there are no errors, so no barriers; the angle is always known.
     known = {name: title for name, title in _PANELS.items() if name == "angle" or data[name].count()}
     for i, (name, title) in enumerate(known.items()):
         arc = f"{name}_arc" if f"{name}_arc" in arcs else name
@@ -174,5 +174,5 @@ def _rank(end: str) -> pl.Expr:
 
 
 def _pair_name() -> pl.Expr:
-    # Ends 0 and 1, 0 and 2, 1 and 2 have the ranks 0, 1, 2.
+    # The pairs of ends (0, 1), (0, 2), (1, 2) have the ranks 0, 1, 2.
     return pl.col("rank").replace_strict(range(3), _PAIR_LABELS, return_dtype=pl.String).alias("pair")

@@ -1,4 +1,4 @@
-"""The charts of what models have learned, single features and Fourier bands: data and drawing."""
+"""The charts of learned features and Fourier bands: data and drawing."""
 
 import json
 from dataclasses import dataclass, replace
@@ -26,9 +26,9 @@ def features_data(tables: Tables) -> pl.DataFrame:
         tables: The study's tables; ``features``, and ``runs`` for the test accuracy.
 
     Returns:
-        One row per model, rank and PLR, for all seeds together and then for each: ``stage``, ``model`` (pre-trained;
-        fine-tuned with each FLR; averaged with each k; in this order), ``seed`` (null: the mean over seeds), ``rank``
-        (1 is the best feature of the run; 0 stands for all features together: the test accuracy), ``plr``,
+        One row per model, rank and PLR, for all seeds together and then for each seed: ``stage``, ``model``
+        (pre-trained; fine-tuned with each FLR; averaged with each k; in this order), ``seed`` (null: the mean over
+        seeds), ``rank`` (1 is the best feature of the run; 0 is all features together: the test accuracy), ``plr``,
         ``accuracy``, ``seeds``.
 
     Raises:
@@ -63,7 +63,7 @@ def band_rows(tables: Tables) -> pl.DataFrame:
     """The table of bands with the name of each ``band``.
 
     Args:
-        tables: The study's tables; of them only ``bands``.
+        tables: The study's tables; only ``bands`` is read.
 
     Raises:
         StudyError: The table ``bands`` is empty.
@@ -72,16 +72,16 @@ def band_rows(tables: Tables) -> pl.DataFrame:
 
 
 def bands_data(tables: Tables) -> pl.DataFrame:
-    """Accuracy per Fourier band kept and per band removed, mean over seeds (Figs. 6 and 7 of the paper).
+    """Accuracy with each single Fourier band and without it, mean over seeds (Figs. 6 and 7 of the paper).
 
     Args:
-        tables: The study's tables; of them only ``bands``.
+        tables: The study's tables; only ``bands`` is read.
 
     Returns:
-        One row per model, band and PLR, for all seeds together and then for each, bands in order of frequency, those
-        kept before those removed: ``stage``, ``model`` (pre-trained; fine-tuned with each FLR; averaged with each k; in
-        this order), ``seed`` (null: the mean over seeds), ``kept``, ``low``, ``high``, ``band`` (its name), ``plr``,
-        ``accuracy``, ``seeds``.
+        One row per model, band and PLR, for all seeds together and then for each seed, bands in order of frequency,
+        single bands before removed ones: ``stage``, ``model`` (pre-trained; fine-tuned with each FLR; averaged with
+        each k; in this order), ``seed`` (null: the mean over seeds), ``kept`` (the band is the only one), ``low``,
+        ``high``, ``band`` (its name), ``plr``, ``accuracy``, ``seeds``.
 
     Raises:
         StudyError: The table ``bands`` is empty.
@@ -106,7 +106,7 @@ def _models(tables: Tables, name: str) -> pl.DataFrame:
 
 
 def _name_bands(rows: pl.DataFrame) -> pl.DataFrame:
-    """With the name of each row's band; the highest band in the table is taken as the images' highest."""
+    """The rows with the name of each band; the highest band in the table counts as the images' highest."""
     name = pl.struct("low", "high", highest=pl.col("high").max()).map_elements(
         lambda row: band_name(**row), return_dtype=pl.String
     )
@@ -132,15 +132,15 @@ _FEATURES_WORDS = Text(
 )
 
 
-_LEAD = 0.05  # accuracy by which the best feature leads where it stands out
-_BAND_LEAD = 0.02  # and the best band
+_LEAD = 0.05  # accuracy by which the best feature leads if it stands out
+_BAND_LEAD = 0.02  # and by which the best band leads
 
 
 def features_in_words(data: pl.DataFrame) -> str:
-    """Where the best feature of pre-trained models stands out most, as a headline.
+    """Headline: the PLR at which the best feature of pre-trained models stands out most.
 
     Args:
-        data: As of `features_data`.
+        data: Data from `features_data`.
     """
     ranks = over_seeds(data).filter(pl.col("rank").is_in([1, 2]), stage="pretrain")
     first = ranks.sort("rank").group_by("plr").agg(pl.col("accuracy").first(), next=pl.col("accuracy").last())
@@ -153,10 +153,10 @@ def features_in_words(data: pl.DataFrame) -> str:
 
 
 def bands_in_words(data: pl.DataFrame, regimes: pl.DataFrame) -> str:
-    """Which band pre-trained models read best by itself, as a headline; a neutral one where that has no order.
+    """Headline: the single band that pre-trained models read best; neutral if the bands show no order.
 
     Args:
-        data: As of `bands_data`.
+        data: Data from `bands_data`.
         regimes: The table of regimes; PLRs at chance level are left out.
     """
     chance = regimes.filter(regime="3")["plr"]
@@ -228,7 +228,7 @@ _FEATURES_FULL_WORDS = Text(
 
 
 def features_full_chart(tables: Tables, *, elr: bool = False) -> Drawing:
-    """The same for the models of every FLR and every k side by side, a small panel each, over seeds (Fig. 17).
+    """Single-feature accuracies for every FLR and every k side by side, one small panel each, over seeds (Fig. 17).
 
     Args:
         tables: The study's tables; ``features``, ``runs`` for the test accuracy, and ``regimes`` for the shading.
@@ -272,7 +272,7 @@ _BANDS_WORDS = Text(
 
 
 def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
-    """Accuracy on one Fourier band alone, and without it, against PLR, one line per band (Figs. 6, 7).
+    """Accuracy on a single Fourier band, and without it, against PLR, one line per band (Figs. 6, 7).
 
     Args:
         tables: The study's tables; ``bands``, and ``regimes`` for the shading.
@@ -309,7 +309,7 @@ def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         for kept in ways
         for i, kind in enumerate(kinds)
     ]
-    # Not rows within a column: nested, Altair gives two panels the same name, and Vega the one's lines to the other.
+    # Not nested rows within a column: Altair would name two panels alike, and Vega would mix up their lines.
     joined = alt.concat(*panels, columns=len(kinds), spacing=14)
     words = replace(_BANDS_WORDS, heading=bands_in_words(data, table(tables, "regimes")))
     return theme.finish(joined, words, *(one.parameter for one in choices))
@@ -317,7 +317,7 @@ def bands_chart(tables: Tables, *, elr: bool = False) -> Drawing:
 
 @dataclass(frozen=True, kw_only=True)
 class _Kind:
-    """Models of one stage, which have a panel of their own, and the choice of the one that it shows."""
+    """The models of one stage, which share a panel, and the control that selects the visible one."""
 
     choice: Control
 
@@ -327,7 +327,7 @@ class _Kind:
 
 
 def _kinds(data: pl.DataFrame, chart: str) -> list[_Kind]:
-    """Pre-trained, fine-tuned, averaged, as far as there are; at first the lowest FLR and the largest k."""
+    """The available kinds of pre-trained, fine-tuned, averaged; initially the lowest FLR and the largest k."""
     models = data.select("stage", "model").unique(maintain_order=True)
     kinds: list[_Kind] = []
     for stage, label, first in (("pretrain", "model", 0), ("finetune", "FLR", 0), ("average", "k", -1)):
@@ -339,12 +339,12 @@ def _kinds(data: pl.DataFrame, chart: str) -> list[_Kind]:
 
 
 def _default_rows(data: pl.DataFrame, kinds: list[_Kind]) -> pl.DataFrame:
-    """The rows shown as long as nothing is chosen."""
+    """The rows shown initially."""
     return over_seeds(data).filter(pl.col("model").is_in([kind.choice.default for kind in kinds]))
 
 
 def _rank_names(data: pl.DataFrame) -> Source:
-    """The rows with the name that the legend gives to the rank of each."""
+    """The rows with the name of each rank in the legend."""
     named = data.with_columns(feature=pl.col("rank").replace_strict(range(4), _RANKS[:4], default=_RANKS[4]))
     return source(named.drop("stage"), by=["model", "seed", "rank", "feature"])
 
@@ -364,7 +364,7 @@ def _feature_lines(rows: alt.Chart, x: alt.X, y: alt.Y, name: str) -> alt.LayerC
 
 
 def _band_lines(rows: alt.Chart, names: list[str], pick: alt.Parameter, *, elr: bool) -> alt.Chart:
-    """What the panels of the bands have in common."""
+    """The layers common to the panels of the bands."""
     colours = alt.Scale(domain=names, range=theme.ramp(theme.BAND_RAMP, len(names)))
     return rows.mark_line(clip=True, strokeWidth=1.8, point=alt.OverlayMarkDef(size=20)).encode(
         x=theme.plr_axis(elr=elr),

@@ -1,4 +1,4 @@
-"""The charts of the minima, the ways of two stages, the filters' norms, sharpness and test error: data and drawing."""
+"""The charts of minima: two-stage training, filter norms, sharpness and test error; data and drawing."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from lratlas.report.theme import Drawing, Text, log_axis, source
 from lratlas.tables import Tables, finite, table
 
 _BINS = 40
-# Widths of bins, in decades, from which the chart of norms takes the narrowest that needs 40 bins or fewer.
+# Candidate widths of bins, in decades; the chart of norms uses the narrowest that needs 40 bins or fewer.
 _WIDTHS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _ARROW = " → "
 _MODEL_NAMES = {"pretrain": "pre-trained", "finetune": "fine-tuned", "average": "averaged"}
@@ -27,16 +27,16 @@ WAY_NAMES = {"high": "high PLR → FLR", "low": "low PLR → FLR", "both": "high
 
 
 def two_stages_data(tables: Tables) -> pl.DataFrame:
-    """Test accuracy after two stages and after either one alone (Fig. 12 of the paper).
+    """Test accuracy after two stages and after either single one (Fig. 12 of the paper).
 
     Args:
-        tables: The study's tables; of them only ``runs``.
+        tables: The study's tables; only ``runs`` is read.
 
     Returns:
-        One row per pair of PLRs, FLR and way, for all seeds together and then for each: ``pair`` and ``name`` (in
-        words, such as ``1e-2 → 1e-3 → 1e-5``), ``seed`` (null: over seeds), ``plr``, ``plr2``, ``flr``, ``way``
-        (``high``, ``low``, ``both``), ``mean``, ``low`` and ``high`` (mean ∓ standard deviation over seeds; equal to
-        the mean for one seed), ``seeds``.
+        One row per pair of PLRs, FLR and way, for all seeds together and then for each seed: ``pair`` and ``name``
+        (in words, such as ``1e-2 → 1e-3 → 1e-5``), ``seed`` (null: over seeds), ``plr``, ``plr2``, ``flr``, ``way``
+        (``high``, ``low``, ``both``), ``mean``, ``low`` and ``high`` (mean ∓ standard deviation over seeds; equal
+        to the mean for one seed), ``seeds``.
 
     Raises:
         StudyError: No model was fine-tuned after a second PLR, or none has a test accuracy.
@@ -73,10 +73,10 @@ def norms_data(tables: Tables) -> pl.DataFrame:
         tables: The study's tables; ``norms``, and ``regimes`` (may be empty: then all PLRs are together).
 
     Returns:
-        One row per regime, state and bin, in order, for all seeds together and then for each: ``regime`` (``all``
+        One row per regime, state and bin, in order, for all seeds together and then for each seed: ``regime`` (``all``
         without regimes), ``state``, ``seed`` (null: the filters of all seeds), ``flr``, ``log_norm`` (middle of the
-        bin, decades), ``share`` of the filters in the bin, an empty bin at either end, ``spread`` (between the 5% and
-        95% quantiles, decades), ``filters``. The PLRs of a regime are pooled.
+        bin, decades), ``share`` (of the filters in the bin; an empty bin at either end), ``spread`` (between the 5%
+        and 95% quantiles, decades), ``filters``. The PLRs of a regime are pooled.
 
     Raises:
         StudyError: The table ``norms`` is empty, or has no norm above zero of a trained model.
@@ -122,19 +122,19 @@ def sharpness_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFr
 
     Args:
         tables: The study's tables; ``sharpness``, and ``regimes`` (may be empty).
-        at_loss: The training loss; by default the one that most PLRs have a model at, as
-            `lratlas.analysis.minima.at_equal_loss` chooses it.
+        at_loss: The training loss; by default the level chosen by `lratlas.analysis.minima.at_equal_loss`, at which
+            most PLRs have a model.
 
     Returns:
-        One row per model, for all seeds together and then for each, sorted by stage, FLR, k and PLR: ``kind``
+        One row per model, for all seeds together and then for each seed, sorted by stage, FLR, k and PLR: ``kind``
         (pre-trained, fine-tuned, averaged), ``model`` (with its FLR or k), ``seed`` (null: over seeds), ``plr``,
-        ``flr``, ``count``, ``top_eigenvalue``, ``trace``, ``gradient_norm``, ``test_error``, ``train_loss`` (means over
-        seeds), ``residual`` of the eigenvalue (the largest over seeds), ``converged`` (in every seed), ``seeds``,
-        ``level`` (the training loss aimed at). The models are chosen by their means over seeds: that of a single seed
-        may have another loss.
+        ``flr``, ``count``, ``top_eigenvalue``, ``trace``, ``gradient_norm``, ``test_error``, ``train_loss`` (means
+        over seeds), ``residual`` of the eigenvalue (the largest over seeds), ``converged`` (in every seed),
+        ``seeds``, ``level`` (the target training loss). Means over seeds select the models: the model of a single
+        seed may have another loss.
 
     Raises:
-        StudyError: The table ``sharpness`` has no model with a loss above zero, or none near the loss given.
+        StudyError: The table ``sharpness`` has no model with a loss above zero, or none near the given loss.
     """
     rows = finite(need(tables, "sharpness", "sharpness", "test_error"), table(tables, "runs"))
     together = at_equal_loss(tables, at_loss=at_loss)
@@ -162,7 +162,7 @@ def _bin_width(values: pl.Series) -> float:
 
 _WAY_COLOURS = alt.Scale(domain=list(WAY_NAMES.values()), range=[theme.NEUTRAL, theme.STRONG[1], theme.STRONG[0]])
 _STATE_COLOURS = alt.Scale(domain=list(STATES), range=[theme.NEUTRAL, theme.STRONG[1], theme.STRONG[0]])
-# Narrower bars have no room for their numbers, pixels with what lies between.
+# pixels, including the gap; narrower bars have no room for their numbers
 _NUMBERED = 28
 _SHAPES = alt.Scale(domain=["pre-trained", "fine-tuned", "averaged"], range=["circle", "triangle-up", "square"])
 _PLAIN = {"type": "linear", "zero": False, "nice": True}
@@ -185,10 +185,10 @@ _TWO_STAGES_WORDS = Text(
 
 
 def two_stages_chart(tables: Tables, *, elr: bool = False) -> Drawing:
-    """Test accuracy after two stages beside the direct ways, a panel per pair of PLRs, a group per FLR (Fig. 12).
+    """Test accuracy after two stages next to the direct ways, a panel per pair of PLRs, a group per FLR (Fig. 12).
 
     Args:
-        tables: The study's tables; of them only ``runs``.
+        tables: The study's tables; only ``runs`` is read.
         elr: The LRs are effective ones.
 
     Raises:
@@ -235,10 +235,10 @@ _NORMS_WORDS = Text(
 
 
 def norms_in_words(data: pl.DataFrame) -> str:
-    """In which regime pre-training spreads the norms the most, as a headline.
+    """Headline: the regime in which pre-training spreads the norms the most.
 
     Args:
-        data: As of `norms_data`.
+        data: Data from `norms_data`.
     """
     spreads = over_seeds(data).unique(["regime", "state"])
     before, after = (spreads.filter(state=state).sort("spread", "regime") for state in STATES[:2])
@@ -255,7 +255,7 @@ def norms_chart(tables: Tables, *, elr: bool = False) -> Drawing:
 
     Args:
         tables: The study's tables; ``norms`` and ``regimes``.
-        elr: Makes no difference: no LR is on an axis.
+        elr: Unused, since no LR is on an axis.
 
     Raises:
         StudyError: The table ``norms`` is empty.
@@ -307,7 +307,7 @@ def sharpness_chart(tables: Tables, *, at_loss: float | None = None, elr: bool =
 
     Args:
         tables: The study's tables; ``sharpness`` and ``regimes``.
-        at_loss: The training loss; by default the one that most PLRs have a model at.
+        at_loss: The training loss; by default the loss at which most PLRs have a model.
         elr: The LRs are effective ones.
 
     Raises:
@@ -340,7 +340,7 @@ def sharpness_chart(tables: Tables, *, at_loss: float | None = None, elr: bool =
 def _bars(
     rows: alt.Chart, pick: alt.Parameter, scale: alt.Scale, *, elr: bool, first: bool, numbered: bool
 ) -> alt.LayerChart:
-    """The bars of one pair of PLRs with their deviations and, where there is room, their numbers in per cent."""
+    """The bars of one pair of PLRs with their deviations and, if there is room, their numbers in per cent."""
     ways = list(WAY_NAMES.values())
     base = rows.encode(
         x=alt.X("flr:N")
@@ -389,7 +389,7 @@ def _steps(rows: alt.Chart, pick: alt.Parameter, x: alt.X, *, first: bool, last:
 def _dots(
     rows: alt.Chart, data: pl.DataFrame, name: str, pick: alt.Parameter, seed: Control, *, elr: bool, first: bool
 ) -> alt.LayerChart:
-    """Test error against one measure, hollow where the eigenvalue did not converge."""
+    """Test error against one measure, hollow if the eigenvalue did not converge."""
     lowest, highest = _range(over_seeds(data)[name])
     log = bool((data[name] > 0).all())
     x = alt.X(f"{name}:Q").scale(_room(data, name, seed, **({"type": "log", "nice": False} if log else _PLAIN)))
@@ -422,10 +422,10 @@ def _dots(
         ],
     )
     colour = alt.Color("plr:Q").scale(plrs).title("PLR (ELR)" if elr else "PLR").legend(legend)
-    # Only the eigenvalue is found by an iteration.
+    # Only the eigenvalue comes from an iteration.
     may_fail = name == "top_eigenvalue" and not data["converged"].all()
     full = base.transform_filter("datum.converged") if may_fail else base
-    # Not by an encoding: outlines beside filled marks would turn the legend of colours into a list.
+    # Not by an encoding: outlines next to filled marks would turn the colour legend into a list.
     outline = alt.expr("scale('color', datum.plr)")
     hollow = base.transform_filter("!datum.converged").mark_point(
         filled=False, size=50, strokeWidth=1.8, stroke=outline
@@ -439,7 +439,7 @@ def _range(values: pl.Series) -> tuple[float, float]:
 
 
 def _room(data: pl.DataFrame, name: str, seed: Control, **more: Any) -> alt.Scale:
-    """The scale of all models over seeds or, once a seed is chosen, of all models of all seeds."""
+    """The scale of all models over seeds or, once the reader chooses a seed, of all models of all seeds."""
     low, high = (
         controls.either(first, later, seed)
         for first, later in zip(_range(over_seeds(data)[name]), _range(data[name]), strict=True)

@@ -1,4 +1,4 @@
-"""The paper's own figures, one by one, from a study's tables: for print, with error bands and named lines."""
+"""The figures of the paper, drawn from a study's tables for print, with error bands and named lines."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from lratlas.report.frames import over_seeds, regime_bands, spread
 from lratlas.report.theme import Drawing, Text
 from lratlas.tables import Tables
 
-_HEIGHT, _LABEL = 210, 11.5  # pixels, of a panel and from one label to the next
-_ROOM = 115  # pixels beside a panel for the names of its lines
-_WHOLE = 660  # pixels, for all panels with the names beside them
-_MANY = 12  # lines, of which each is thinner
+_HEIGHT, _LABEL = 210, 11.5  # pixels: height of a panel, and distance between labels
+_ROOM = 115  # pixels next to a panel for the names of its lines
+_WHOLE = 660  # pixels, for all panels with the names next to them
+_MANY = 12  # lines; from this number on each is thinner
 _RANKED = ("all features", "best feature", "second", "third")
 
 
@@ -28,10 +28,10 @@ class PaperFigure:
     """A figure of the paper.
 
     Attributes:
-        number: Its number in the paper for images, and for the ticks where that is another one.
-        shows: What it shows.
-        draw: The function from tables to a drawing; a name for a chart of the data themselves.
-        ticks: Its number where the data are the ticks; None for the same.
+        number: Its number in the paper for images, and by default for the ticks.
+        shows: Its content in words.
+        draw: The function from tables to a drawing; a name for a chart of the data set.
+        ticks: Its number for the ticks; None if it is the number for images.
     """
 
     number: int
@@ -42,7 +42,7 @@ class PaperFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class _Panel:
-    """Lines with bands: rows with ``series``, ``plr``, ``mean``, ``low``, ``high``, and how they are drawn."""
+    """Lines with bands: rows with ``series``, ``plr``, ``mean``, ``low``, ``high``, and their style."""
 
     title: str
     rows: pl.DataFrame
@@ -59,7 +59,7 @@ def swings_figure(tables: Tables, *, elr: bool = False) -> Drawing:
 
 
 def quality_figure(tables: Tables, *, elr: bool = False) -> Drawing:
-    """Test accuracy after fine-tuning and after averaging, beside pre-training (Figs. 2, 10, 15)."""
+    """Test accuracy after fine-tuning and after averaging, next to pre-training (Figs. 2, 10, 15)."""
     data = over_seeds(accuracy_data(tables))
     panels = [
         _Panel(
@@ -140,7 +140,7 @@ FIGURES: Sequence[PaperFigure] = (
     PaperFigure(number=17, shows="single features of all models", draw=CHARTS["features_full"]),
     PaperFigure(number=26, shows="sharpness and test error", draw=CHARTS["sharpness"]),
 )
-"""All that a study can have the data for; the paper's others show the same for other tasks."""
+"""All figures that a study can have the data for; the paper's other figures repeat them for other tasks."""
 
 
 def _ramp(rows: pl.DataFrame, stage: str, stops: Sequence[str]) -> dict[str, str]:
@@ -149,7 +149,7 @@ def _ramp(rows: pl.DataFrame, stage: str, stops: Sequence[str]) -> dict[str, str
 
 
 def _by_model(rows: pl.DataFrame, colours: Mapping[str, str], y: str) -> list[_Panel]:
-    """A panel for pre-trained models, and one for those fine-tuned with the lowest FLR."""
+    """A panel for pre-trained models, and one for models fine-tuned with the lowest FLR."""
     mean, deviation = pl.col("accuracy").mean(), pl.col("accuracy").std().fill_null(0.0)
     kinds = {"pre-trained": rows.filter(stage="pretrain"), "fine-tuned": rows.filter(stage="finetune")}
     kinds["fine-tuned"] = kinds["fine-tuned"].filter(pl.col("flr") == pl.col("flr").min())
@@ -183,7 +183,7 @@ def _draw_panel(tables: Tables, panel: _Panel, width: int, height: int | None, *
     x, y = theme.plr_axis(elr=elr), alt.Y("mean:Q").scale(scale).title(panel.y or None)
     y = y.axis(format="~%" if panel.share else ".1f", tickCount=5)
     rows = alt.Chart(theme.inline(panel.rows)).encode(x=x, color=colour)
-    # Bands of many lines would hide each other.
+    # With many lines, all bands would hide each other.
     banded = rows.transform_filter(alt.FieldOneOfPredicate(field="series", oneOf=_outer(list(colours))))
     layers = [
         *theme.shading(regime_bands(tables), width=width, lettering=10),
@@ -202,7 +202,7 @@ def _outer(names: list[str]) -> list[str]:
 
 
 def _names(rows: pl.DataFrame, ends: tuple[float, float]) -> alt.Chart:
-    """The names of the lines at their ends, moved apart; of many features only the first ones."""
+    """The names of the lines at their ends, moved apart; for many features only the first ones."""
     last = rows.group_by("series", maintain_order=True).agg(pl.col("plr", "mean").sort_by("plr").last())
     last = last.with_columns(plr=pl.lit(rows["plr"].max())).filter(~pl.col("series").str.contains(r"^feature \d"))
     last = last.with_columns(pl.col("mean").clip(*ends)).sort("mean", maintain_order=True)

@@ -38,14 +38,14 @@ _BAND_PICTURE_WORDS = Text(
 
 
 def band_picture(image: Tensor | npt.NDArray[np.generic], bands: Sequence[tuple[int, int]] | None = None) -> Drawing:
-    """A row of pictures: the image, then the part of it that each band holds, each above its spectrum (Fig. 9).
+    """A row of pictures: the image, then its part in each band, each above its spectrum (Fig. 9).
 
     Args:
         image: [C, H, W] with one or three channels: bytes, or floating-point numbers on any scale.
-        bands: The lowest and the highest of each band; None for `default_bands`.
+        bands: The lowest and the highest index of each band; None for `default_bands`.
 
     Returns:
-        The rows. The pictures are inside them, so that they need no file and no network.
+        The rows, with the pictures embedded, so they need no file and no network.
 
     Raises:
         TaskError: The image has another shape or type, or a band is out of range.
@@ -67,7 +67,7 @@ def band_picture(image: Tensor | npt.NDArray[np.generic], bands: Sequence[tuple[
 
 
 def log_spectrum(image: Tensor, low: int, high: int) -> Tensor:
-    """The logarithm of the magnitude of an image's frequencies, those outside a band masked.
+    """The logarithm of the magnitude of an image's frequencies, masked outside a band.
 
     Args:
         image: Floating-point image [C, H, W].
@@ -76,7 +76,7 @@ def log_spectrum(image: Tensor, low: int, high: int) -> Tensor:
 
     Returns:
         [1, H, W], the zero frequency in the middle: the mean magnitude over channels, 1 for the largest of the whole
-        image and 0 for a ten-thousandth of it, for what is smaller, and outside the band.
+        image, 0 for a ten-thousandth of it or less, and 0 outside the band.
     """
     magnitude = torch.fft.fft2(image.double()).abs().mean(0, keepdim=True)
     share = magnitude / magnitude.max().clamp(min=torch.finfo(torch.float64).tiny)
@@ -96,11 +96,11 @@ def _unit(image: Tensor) -> Tensor:
 
 
 def _part(image: Tensor, low: int, high: int) -> Tensor:
-    """What a band holds, in [0, 1]: with band 0 on the image's own scale, else stretched around mid-grey."""
+    """The content of a band, in [0, 1]: with band 0 on the scale of the image, else stretched around mid-grey."""
     part = keep_band(image, low, high)
     if low == 0:
         return part.clamp(0, 1)
-    # What is fainter than one of 255 levels, such as rounding errors, is not stretched to a pattern.
+    # Content fainter than one of 255 levels, such as rounding errors, must not be stretched to a pattern.
     return 0.5 + part / (2 * part.abs().max().clamp(min=1 / 255))
 
 
@@ -115,7 +115,7 @@ def _panel(pixels: Tensor, caption: str, title: str, *, width: int) -> alt.Chart
 
 
 def _data_uri(pixels: Tensor, width: int) -> str:
-    # Pixels repeated: a viewer would blur a small picture when it is drawn larger.
+    # Repeat pixels: a viewer would blur an enlarged small picture.
     factor = max(1, -(-2 * width // pixels.shape[2]))
     array = (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     large = array.repeat(factor, axis=0).repeat(factor, axis=1)
@@ -129,25 +129,25 @@ _COLOURS = alt.Scale(domain=list(_KINDS), range=[*theme.STRONG[:2]] * 2)
 _SHAPES = alt.Scale(domain=list(_KINDS), range=["circle", "square", "triangle-up", "diamond"])
 _TURN = 180  # points of a circle
 _SIZE = 320  # pixels, of either side
-_UNINFORMATIVE = 60  # points, more of which would hide the curves
+_UNINFORMATIVE = 60  # points; more would hide the curves
 
 Pair = tuple[Tensor, Tensor]
 
 
 def feature_points(train: Pair, singles: Pair | None, shape: Shape, *, margin: float) -> pl.DataFrame:
-    """The points of the first feature, each with what it is: the training set, and some where it is uninformative.
+    """The points of the first feature with their kinds: the training set, and some uninformative points.
 
     Args:
         train: Inputs [n, 2 · features] and labels [n], 0 or 1.
-        singles: The same of single-feature test sets, with an axis of features before the others; None for none.
-        shape: What separates the classes.
-        margin: Distance to the curves that informative points keep.
+        singles: Inputs and labels of single-feature test sets, with a leading axis of features; None for none.
+        shape: The curves that separate the classes.
+        margin: Smallest distance of informative points from the curves.
 
     Returns:
-        One row per point: ``x1``, ``x2``, ``label``, and ``kind``: ``class 0`` or ``class 1``, and whether the point is
-        uninformative: closer to a curve than the margin.
+        One row per point: ``x1``, ``x2``, ``label``, and ``kind``: ``class 0`` or ``class 1``, and whether the point
+        is uninformative: closer to a curve than the margin.
     """
-    # Where only the second feature is informative, the first is not.
+    # If only the second feature is informative, the first is not.
     sets = singles or tuple(part[None] for part in train)
     others = (part[1:2, :_UNINFORMATIVE].flatten(0, 1) for part in sets)
     inputs, labels = (torch.cat(parts) for parts in zip(train, others, strict=True))
@@ -159,13 +159,13 @@ def feature_points(train: Pair, singles: Pair | None, shape: Shape, *, margin: f
 
 
 def boundary_lines(shape: Shape) -> pl.DataFrame:
-    """The curves between the classes as one line, which is broken where a row is null.
+    """The curves between the classes as one line, with breaks at null rows.
 
     Args:
-        shape: What separates the classes.
+        shape: The curves that separate the classes.
 
     Returns:
-        Columns ``x1``, ``x2`` and ``place`` (along the line). Straight pieces run past the square.
+        Columns ``x1``, ``x2`` and ``place`` (along the line). Straight pieces extend beyond the square.
     """
     angle = np.linspace(0, 2 * np.pi, _TURN + 1)
     circles = [radius * np.stack([np.cos(angle), np.sin(angle)], axis=1) for radius in shape.radii]
@@ -189,9 +189,9 @@ def ticks_chart(points: pl.DataFrame, shape: Shape, *, margin: float) -> Drawing
     """One feature of the synthetic data: both classes, the curves, the empty margin, uninformative points (Fig. 4).
 
     Args:
-        points: As `feature_points` returns them.
-        shape: What separates the classes.
-        margin: Distance to the curves that informative points keep.
+        points: Points from `feature_points`.
+        shape: The curves that separate the classes.
+        margin: Smallest distance of informative points from the curves.
 
     Raises:
         StudyError: There are no points.
@@ -202,7 +202,7 @@ def ticks_chart(points: pl.DataFrame, shape: Shape, *, margin: float) -> Drawing
     axis = alt.Axis(values=list(range(-2, 3)), grid=False)
     x, y = alt.X("x1:Q").scale(ends).axis(axis), alt.Y("x2:Q").scale(ends).axis(axis)
     curves = alt.Chart(theme.inline(boundary_lines(shape))).encode(x=x, y=y, order=alt.Order("place:Q"))
-    # As wide as the margin on both sides, in pixels: all points within that distance.
+    # The width in pixels of the margin on both sides: it covers all points within that distance.
     wide = alt.expr(f"{2 * margin / (2 * HALF_WIDTH)} * width")
     empty = curves.mark_line(clip=True, opacity=0.22, color=theme.NEUTRAL, strokeWidth=wide, strokeCap="round")
     lines = curves.mark_line(clip=True, color=theme.NEUTRAL, strokeWidth=1.5)

@@ -1,4 +1,4 @@
-"""Test accuracy or loss against the PLR: what the chart shows, its drawing, and its words."""
+"""Test accuracy or loss against the PLR: data, drawing and words of the chart."""
 
 import math
 from collections.abc import Sequence
@@ -38,23 +38,23 @@ from lratlas.text import format_lr
 
 _WIDTH, _HEIGHT = 705, 390  # pixels, without the axis and the labels on the right
 _LABEL = 17  # pixels from one label to the next
-_FAR = 30  # losses that differ by more than this factor are drawn on a log axis
-_TIMES_START = 100  # the loss at which charts end, over that before training
-_REACH = 4.0  # an axis ends this many times farther from the best value than half of all values are
+_FAR = 30  # losses that differ by more than this factor get a log axis
+_TIMES_START = 100  # charts end at this multiple of the loss before training
+_REACH = 4.0  # an axis ends at this multiple of the median distance from the best value
 
 
 def accuracy_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFrame:
     """Test accuracy against PLR: pre-training, each FLR, each SWA-k (Figs. 1 and 2 of the paper).
 
-    Runs that came by a second PLR are left out: their quality is not that of the first alone.
+    Runs with a second PLR are left out: their quality depends on both PLRs.
 
     Args:
-        tables: The study's tables; ``runs``, and ``traces`` where ``at_loss`` is given.
+        tables: The study's tables; ``runs``, and ``traces`` if ``at_loss`` is given.
         at_loss: Take the test accuracy at the first trace row whose training loss is at most this, instead of
-            at the end; runs that never get there, and averages (which have no trace), are left out.
+            at the end; runs that never reach it, and averages (which have no trace), are left out.
 
     Returns:
-        One row per line and PLR, lines in legend order, for all seeds together and then for each: ``series``,
+        One row per line and PLR, lines in legend order, for all seeds together and then for each seed: ``series``,
         ``stage``, ``seed`` (null: over seeds), ``plr``, ``mean``, ``low`` and ``high`` (mean ∓ standard deviation over
         seeds; equal to the mean for one seed), ``seeds``.
 
@@ -72,18 +72,18 @@ def accuracy_data(tables: Tables, *, at_loss: float | None = None) -> pl.DataFra
 
 
 def last_tenth_data(tables: Tables) -> pl.DataFrame:
-    """Test accuracy over the last tenth of pre-training's steps: how high it is, and how far it swings (Fig. 1).
+    """Test accuracy over the last tenth of pre-training: its mean and its fluctuation (Fig. 1).
 
     Args:
         tables: The study's tables; ``runs`` and ``traces``. Runs that diverged are left out.
 
     Returns:
-        As `accuracy_data`, of pre-training alone: ``mean`` is that over the trace rows of the last tenth; ``low`` and
-        ``high`` are one standard deviation of these rows away, which over seeds is the root of the mean variance. A
-        single row has no deviation, and both are the mean.
+        The columns of `accuracy_data`, only for pre-training: ``mean`` is over the trace rows of the last tenth;
+        ``low`` and ``high`` are one standard deviation of these rows away, over seeds the root of the mean variance. A
+        single row has no deviation, and both equal the mean.
 
     Raises:
-        StudyError: There is no test accuracy in the last tenth of a run.
+        StudyError: No run has a test accuracy in its last tenth.
     """
     runs = finite(need(tables, "runs", "last_tenth"), tables["runs"]).filter(stage="pretrain")
     rows = (
@@ -116,15 +116,15 @@ def last_tenth_data(tables: Tables) -> pl.DataFrame:
 
 
 def loss_data(tables: Tables) -> pl.DataFrame:
-    """Test loss against PLR: pre-training, each FLR, each SWA-k; for tasks that have no accuracy.
+    """Test loss against PLR: pre-training, each FLR, each SWA-k; for tasks without accuracy.
 
-    Runs that came by a second PLR are left out, and those that diverged, whose loss is of the weights before that.
+    Runs with a second PLR are left out, and diverged runs, whose loss is of the weights before the divergence.
 
     Args:
-        tables: The study's tables; of them only ``runs``.
+        tables: The study's tables; only ``runs`` is read.
 
     Returns:
-        As `accuracy_data`.
+        The columns of `accuracy_data`.
 
     Raises:
         StudyError: There is no test loss of a run that did not diverge.
@@ -137,29 +137,29 @@ def loss_data(tables: Tables) -> pl.DataFrame:
 
 
 def loss_limit(tables: Tables) -> float:
-    """The loss at which charts end: a hundred times the test loss before training, the median over runs.
+    """The upper end of the charts of losses: a hundred times the test loss before training, the median over runs.
 
-    Without an end, a run that goes astray and stays finite would leave no room for the others.
+    Without it, a run that explodes but stays finite would leave no room for the others.
 
     Args:
-        tables: The study's tables; of them only ``runs``.
+        tables: The study's tables; only ``runs`` is read.
 
     Returns:
-        The loss; infinity where that before training is not known, or not positive.
+        The loss; infinity if the loss before training is unknown or not positive.
     """
     start = add_missing_columns(table(tables, "runs"), "runs")["start_loss"].median()
     return _TIMES_START * start if isinstance(start, float) and start > 0 else math.inf
 
 
 def quality(runs: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Means and deviations of a score for each line and PLR, over seeds and of each.
+    """Means and deviations of a score for each line and PLR, over seeds and for each seed.
 
     Args:
-        runs: A row for each model, with a column for the score.
-        column: The score.
+        runs: One row per model, with a column for the score.
+        column: The name of this column.
 
     Returns:
-        As of `accuracy_data`.
+        The columns of `accuracy_data`.
     """
     score = pl.col(column)
     deviation = score.std().fill_null(0.0)
@@ -179,13 +179,13 @@ def quality(runs: pl.DataFrame, column: str) -> pl.DataFrame:
 
 
 def best_lines(tables: Tables) -> list[str]:
-    """The lines that are compared for the answer: pre-trained, with the lowest FLR, and the best number of averages.
+    """The lines compared for the answer: pre-trained, fine-tuned with the lowest FLR, and the best SWA-k.
 
     Args:
-        tables: The study's tables; of them only ``runs``.
+        tables: The study's tables; only ``runs`` is read.
 
     Returns:
-        Their names as in `accuracy_data`, those of models that there are.
+        Their names as in `accuracy_data`, only of existing models.
     """
     runs = add_missing_columns(table(tables, "runs"), "runs")
     score, flr = score_of(runs), fine_tuned_runs(runs)["flr"].min()
@@ -199,14 +199,14 @@ def best_lines(tables: Tables) -> list[str]:
 
 
 def best_in_words(tables: Tables, best: Recommendation | None) -> str:
-    """What the data say about the best PLR, in a headline that claims no more than the seeds bear out.
+    """Headline on the best PLR that claims no more than the seeds support.
 
     Args:
         tables: The study's tables; ``runs``, ``regimes`` and ``boundaries``.
-        best: What is recommended.
+        best: The recommendation.
 
     Returns:
-        A headline; empty without a recommendation.
+        The headline; empty without a recommendation.
     """
     if best is None:
         return ""
@@ -278,10 +278,10 @@ def accuracy_chart(tables: Tables, *, at_loss: float | None = None, elr: bool = 
 
 
 def swing_in_words(data: pl.DataFrame) -> str:
-    """At which LR the test accuracy swings the most, as a headline; a neutral one where it swings nowhere.
+    """Headline: the LR at which the test accuracy fluctuates the most; neutral if it is stable everywhere.
 
     Args:
-        data: As of `last_tenth_data`.
+        data: Data from `last_tenth_data`.
     """
     most = over_seeds(data).sort(pl.col("high") - pl.col("mean"), "plr").row(-1, named=True)
     swing = 100 * (most["high"] - most["mean"])
@@ -298,7 +298,7 @@ def last_tenth_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         elr: The LRs are effective ones.
 
     Raises:
-        StudyError: There is no test accuracy in the last tenth of a run.
+        StudyError: No run has a test accuracy in its last tenth.
     """
     data = controls.chosen_from(last_tenth_data(tables))
     words = Text(
@@ -313,7 +313,9 @@ def last_tenth_chart(tables: Tables, *, elr: bool = False) -> Drawing:
 
 
 def loss_chart(tables: Tables, *, elr: bool = False) -> Drawing:
-    """Test loss against PLR, drawn as the accuracy, for tasks that have none; on a log axis where losses differ much.
+    """Test loss against PLR in the style of `accuracy_chart`, for tasks without accuracy.
+
+    The axis is logarithmic if losses differ much.
 
     Args:
         tables: The study's tables; ``runs``, and ``regimes`` for the shading.
@@ -333,7 +335,7 @@ def loss_chart(tables: Tables, *, elr: bool = False) -> Drawing:
     )
     y, log = alt.Y("mean:Q").title("test loss"), 0 < _FAR * lowest < highest
     if log:
-        # A deviation as large as the mean has no lower end there.
+        # A deviation as large as the mean has no lower end on a log axis.
         data = data.with_columns(low=pl.max_horizontal("low", pl.lit(lowest / 2)))
         y = y.axis(format=".2~g", values=theme.log_ticks(lowest, highest))
     words = _words(tables, data, heading, "test loss", more)
@@ -354,17 +356,17 @@ def quality_chart(
 ) -> Drawing:
     """Lines for pre-trained, fine-tuned and averaged models, with deviations, over the shaded regimes.
 
-    Three lines are shown at first, those of `best_lines`; a reader may choose others, or all.
+    Initially the chart shows the three lines of `best_lines`; a reader can choose others, or all.
 
     Args:
         tables: The study's tables; ``runs``, ``regimes`` and ``boundaries``.
-        data: As of `quality`.
+        data: Data from `quality`.
         y: The vertical axis.
-        name: Of the chart.
+        name: The name of the chart.
         share: The values are shares of a whole.
         elr: The LRs are effective ones.
         words: The words of the chart.
-        best: The recommended PLR, which is marked.
+        best: The recommended PLR, to be marked.
         log: The vertical axis is logarithmic.
     """
     form = theme.PERCENT if share else ".4~g"
@@ -460,7 +462,7 @@ def quality_chart(
 
 @dataclass(frozen=True, kw_only=True)
 class _Frame:
-    """Where a vertical axis begins and ends."""
+    """The ends of a vertical axis."""
 
     low: float
     high: float
@@ -468,13 +470,13 @@ class _Frame:
 
     @classmethod
     def of(cls, data: pl.DataFrame, *, share: bool, log: bool, best: Recommendation | None) -> "_Frame":
-        """An axis that shows how the best values differ; what is far worse than most values leaves it.
+        """An axis that resolves the differences of the best values; far worse values are outside.
 
         Args:
             data: Rows with ``plr``, ``mean``, ``low`` and ``high``.
-            share: The values are shares, and so is every value of the axis.
-            log: The axis is logarithmic; it shows all.
-            best: Which values are better; None to show all.
+            share: The values are shares, so the axis stays in [0, 1].
+            log: The axis is logarithmic; it shows all values.
+            best: Defines which values are better; None to show all.
         """
         low, high = (float(data[name].quantile(at) or 0.0) for name, at in (("low", 0.0), ("high", 1.0)))
         if best is not None and not log:
@@ -491,12 +493,12 @@ class _Frame:
         return cls(low=low, high=high if high > low else low + 1e-3, log=log)
 
 
-_SWING = 0.05  # points of accuracy that are shown
-_FEW = 6  # lines with a band each; more bands would hide each other
+_SWING = 0.05  # smallest fluctuation of accuracy that counts
+_FEW = 6  # lines with a band; more bands would hide each other
 
 
 def _label_rows(data: pl.DataFrame, shown: Sequence[str], first: _Frame, later: _Frame) -> pl.DataFrame:
-    """The names at the ends of the lines, moved apart: those shown at first, and those of all lines."""
+    """The names at the ends of the lines, moved apart: for the initial lines, and for all lines."""
     ends = (
         over_seeds(data)
         .group_by("series", "stage", maintain_order=True)
@@ -523,7 +525,7 @@ def _apart(ends: pl.DataFrame, frame: _Frame) -> pl.DataFrame:
     rows = ends.with_columns(mean=value).sort("mean", maintain_order=True)
     gap = _LABEL / (_HEIGHT - theme.HEADROOM) * (high - low)
     moved = pl.Series("mean", spread(rows["mean"].to_list(), gap=gap), dtype=pl.Float64)
-    # ``place`` is that from the top, for where there is no room beside the panel.
+    # ``place`` counts from the top, for layouts without room next to the panel.
     return rows.with_columns(moved.exp() if frame.log else moved, place=pl.int_range(rows.height - 1, -1, -1))
 
 

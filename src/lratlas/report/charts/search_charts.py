@@ -37,21 +37,21 @@ from lratlas.text import format_lr
 
 _WIDTH, _HEIGHT = 745, 400
 _WEIGHTS = {AVERAGED: "averaged", LAST: "last"}
-_ABOVE = 18  # pixels above the plot, for the names of regimes
-_BELOW = 4  # pixels, so that marks at the end of the scale are whole
+_ABOVE = 18  # pixels above the plot, for the regime names
+_BELOW = 4  # pixels, so that marks at the end of the scale are not cut
 _FRACTION = "datum.value === 1 ? '1' : '1/' + round(1 / datum.value)"
 _MEAN, _SEEDS = f"datum.seed === '{EVERY_SEED}'", f"datum.seed !== '{EVERY_SEED}'"
 
 
 def advice_chart(advice: Advice) -> Drawing:
-    """The validation metric over the LR, a line for each number of steps, with what follows from it.
+    """The validation metric over the LR, a line for each number of steps, with the conclusions.
 
     Args:
-        advice: What a search came to.
+        advice: The result of a search.
 
     Returns:
-        The chart: the good range, the recommended LR and the regimes behind lines that grow darker with the steps;
-        errors at the longest length, and what a full training is expected to reach.
+        The chart: the good range, the recommended LR and the regimes behind lines that are darker for more steps;
+        errors at the longest length, and the expected result of a full training.
     """
     data = rungs_data(advice)
     weights = _weights(advice, "advice")
@@ -103,7 +103,7 @@ def course_chart(advice: Advice) -> Drawing:
     """The validation metric over the share of a full training, a line for each LR that continued.
 
     Args:
-        advice: What a search came to.
+        advice: The result of a search.
     """
     data, branches = courses_data(advice).with_columns(name=lr_column("lr")), branches_data(advice)
     whole = [1.0] if expected_data(advice).height else []
@@ -145,7 +145,7 @@ def course_chart(advice: Advice) -> Drawing:
 
 
 def _weights(advice: Advice, chart: str) -> Control:
-    """The choice between averaged and last weights, where there is one."""
+    """The control for averaged or last weights, if both exist."""
     options = {kind: _WEIGHTS[kind] for kind in kinds_of_weights(advice)}
     return control("weights", chart, options, AVERAGED)
 
@@ -219,7 +219,7 @@ _WORD = 0.12  # width of the word "expected", as a share of the axis
 
 
 def good_range(advice: Advice) -> list[alt.Chart]:
-    """The band of good LRs, or of those that tie; none where it is a single one."""
+    """The band of good or tied LRs; none for a single LR."""
     if advice.low is None or advice.high is None or advice.low >= advice.high:
         return []
     rows = alt.Chart(alt.InlineData(values=[{"low": advice.low, "high": advice.high}]))
@@ -233,7 +233,7 @@ def good_range(advice: Advice) -> list[alt.Chart]:
 
 
 def thresholds(advice: Advice) -> list[alt.Chart]:
-    """A dashed line for each threshold that was seen."""
+    """A dashed line for each observed threshold."""
     brackets = {"convergence threshold": advice.convergence, "divergence threshold": advice.divergence}
     rows = [
         {"name": name, "at": bracket.value, "below": bracket.below, "above": bracket.above}
@@ -249,7 +249,7 @@ def thresholds(advice: Advice) -> list[alt.Chart]:
 
 
 def recommendation_layers(advice: Advice) -> list[alt.Chart]:
-    """The recommended LR: a vertical line, and its value above the plot; none without one."""
+    """The recommended LR: a vertical line, and its value above the plot; none without a recommendation."""
     if advice.lr is None:
         return []
     rows = alt.Chart(alt.InlineData(values=[{"lr": advice.lr, "name": f"use {format_lr(advice.lr)}"}]))
@@ -262,7 +262,7 @@ def recommendation_layers(advice: Advice) -> list[alt.Chart]:
 
 
 def errors(advice: Advice, weights: Control, colour: alt.Color) -> list[alt.Chart]:
-    """At each length every LR's difference to the best one as a bar, and the best of the longest as a dotted line."""
+    """Bars of every LR's difference to the best one at each length, and a dotted line at the best of the longest."""
     data = errors_data(advice)
     if data["low"].count() == 0:
         return []
@@ -289,12 +289,12 @@ def errors(advice: Advice, weights: Control, colour: alt.Color) -> list[alt.Char
 
 
 def expectation_layers(advice: Advice, x: alt.X, *, share: float | None = None) -> list[alt.Chart | alt.LayerChart]:
-    """What a full training is expected to reach: a hollow square on a pale bar, its 90% interval; none without one.
+    """The expected result of a full training: a hollow square on a pale bar, its 90% interval; none if unknown.
 
     Args:
-        advice: What a search came to.
-        x: The channel, of the column ``lr`` or ``share``.
-        share: Of a full training, where the axis shows it.
+        advice: The result of a search.
+        x: The channel of the column ``lr`` or ``share``.
+        share: The share of a full training, if the axis shows shares.
     """
     data = expected_data(advice)
     if data.is_empty():
@@ -319,7 +319,7 @@ def expectation_layers(advice: Advice, x: alt.X, *, share: float | None = None) 
 
 
 def projection(advice: Advice, x: alt.X, weights: Control) -> list[alt.Chart]:
-    """Dashed lines from the ends that the projection is based on to what is expected; none without one."""
+    """Dashed lines from the ends behind the projection to the expected value; none without a projection."""
     data = projection_data(advice)
     if data.is_empty():
         return []
@@ -329,7 +329,7 @@ def projection(advice: Advice, x: alt.X, weights: Control) -> list[alt.Chart]:
 
 
 def signs(advice: Advice, weights: Control) -> list[alt.Chart]:
-    """Annealed ends, failures, and triangles at the edge; none where all is on the curves."""
+    """Annealed ends, failures, and triangles at the edge; none if the curves show everything."""
     data = signs_data(advice)
     if data.is_empty():
         return []
@@ -358,7 +358,7 @@ def signs(advice: Advice, weights: Control) -> list[alt.Chart]:
 
 
 def away(advice: Advice) -> str:
-    """The sign at the worse edge that points at what is beyond it."""
+    """The sign at the worse edge that points beyond it."""
     return "triangle-down" if window(advice).more_is_better else "triangle-up"
 
 

@@ -1,4 +1,4 @@
-"""What the charts of a search show."""
+"""The data of the charts of a search."""
 
 import math
 from dataclasses import dataclass
@@ -9,28 +9,28 @@ from lratlas.report.frames import repeat_by_seed
 from lratlas.search.advice import Advice
 from lratlas.search.rungs import ANNEALED_PART
 
-_REACH = 4.0  # the scale reaches this many times farther from the best metric than half of all metrics are
-_DECADES = 0.7  # distances to the best possible metric that span more powers of ten have a log scale
-_ROOM = 0.06  # left free at either end
+_REACH = 4.0  # the scale ends at this multiple of the median distance from the best metric
+_DECADES = 0.7  # distances to the best possible metric that span more powers of ten get a log scale
+_ROOM = 0.06  # share of the scale left free at either end
 _EDGE = 0.03  # distance of the edge from the worse end
-_FAR = 3.0  # heights of the scale at which a line to a far value leaves it steeply enough
-_POWER = 700.0  # of e, the largest one that is drawn
-_NEAREST = 10.0  # times nearer to the best possible metric than what was measured, a log scale goes at most
-_FEWEST = 3  # metrics after the first length, for a scale of them
-_TICKS = 8  # on a log scale, with 1, 2 and 5 in each decade; of more, only the powers of ten
+_FAR = 3.0  # heights of the scale; a line to a far value ends there, steep enough
+_POWER = 700.0  # the largest drawn power of e
+_NEAREST = 10.0  # a log scale ends at most this many times nearer to the best possible metric than the measured values
+_FEWEST = 3  # metrics after the first length that suffice for a scale
+_TICKS = 8  # on a log scale, with 1, 2 and 5 in each decade; beyond this count only the powers of ten
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """The metrics that a chart shows, and their coordinates.
+    """The visible range of metrics, and their coordinates.
 
     On a log scale the coordinate of a metric is its distance to the best possible one.
 
     Attributes:
         low: The metric at the lower end.
         high: The metric at the upper end.
-        more_is_better: Whether the better end is the high one.
-        limit: The best possible metric, where the scale is logarithmic in the distance to it; else None.
+        more_is_better: Whether the high end is the better one.
+        limit: The best possible metric, if the scale is logarithmic in the distance to it; else None.
     """
 
     low: float
@@ -45,12 +45,12 @@ class Window:
 
     @property
     def edge(self) -> float:
-        """The coordinate at which marks stand for what is worse than the whole scale, or has no metric."""
+        """The coordinate of marks for values beyond the worse end, or without a metric."""
         return self.at(_EDGE if self.more_is_better else 1 - _EDGE)
 
     @property
     def ticks(self) -> list[float] | None:
-        """The labelled coordinates of a log scale; None where Vega chooses them."""
+        """The labelled coordinates of a log scale; None if Vega chooses them."""
         if self.limit is None:
             return None
         low, high = sorted(self.domain)
@@ -61,7 +61,7 @@ class Window:
         return chosen if len(chosen) > 1 else None
 
     def at(self, height: float) -> float:
-        """The coordinate at a height, 0 being the lower end and 1 the upper one."""
+        """The coordinate at a height: 0 is the lower end, 1 the upper one."""
         low, high = self.domain
         if self.limit is None:
             return low + height * (high - low)
@@ -77,15 +77,15 @@ class Window:
         return (math.log(coordinate) - start) / (end - start)
 
     def within(self, column: str = "metric") -> pl.Expr:
-        """The coordinates of a column of metrics, moved to the end of the scale where they lie beyond it."""
+        """The coordinates of a column of metrics, clipped to the scale."""
         return self._clip(column, 0.0, 1.0)
 
     def coordinates(self) -> pl.Expr:
-        """The coordinates of the column ``metric``, moved to a few heights of the scale where they lie farther away."""
+        """The coordinates of the column ``metric``, clipped to a few heights beyond the scale."""
         return self._clip("metric", -_FAR, 1 + _FAR)
 
     def outside(self) -> pl.Expr:
-        """Whether the column ``metric`` lies beyond the scale; the best possible metric is at its end."""
+        """Whether the column ``metric`` is beyond the scale; the best possible metric is at its end."""
         beyond = math.inf if self.limit is not None and self.more_is_better else self.high
         short = -math.inf if self.limit is not None and not self.more_is_better else self.low
         return ~pl.col("metric").is_between(short, beyond)
@@ -100,14 +100,14 @@ class Window:
 
 
 def window_of(advice: Advice, metrics: pl.Series, marks: pl.Series) -> Window:
-    """The scale: all metrics or, where a few are awful, those not far beyond the middle one; and all marks.
+    """The scale: all metrics or, if a few are very bad, those not far beyond the median; and all marks.
 
-    It never reaches beyond the metrics that are possible.
+    It never extends beyond the possible metrics.
 
     Args:
-        advice: What a search came to.
-        metrics: All that were measured, finite.
-        marks: Other values to be shown, such as the ends of intervals.
+        advice: The result of a search.
+        metrics: All measured metrics, finite.
+        marks: Other values to show, such as the ends of intervals.
     """
     more = advice.direction == "maximize"
     if metrics.is_empty():
@@ -128,7 +128,7 @@ def window_of(advice: Advice, metrics: pl.Series, marks: pl.Series) -> Window:
 
 
 def _possible(advice: Advice) -> tuple[float, float]:
-    """How far a scale may reach: to the best possible metric, and below zero only where a metric is."""
+    """The limits of a scale: the best possible metric, and zero unless a metric is below it."""
     seen = advice.evidence.select(negative=pl.any_horizontal((pl.col("value", "averaged") < 0).any()))
     floor = -math.inf if seen.item() else 0.0
     if advice.limit is None:
@@ -137,7 +137,7 @@ def _possible(advice: Advice) -> tuple[float, float]:
 
 
 def _least(distances: pl.Series) -> float:
-    """What stands for no distance at all: half the least one that is above zero."""
+    """The substitute for a zero distance: half the smallest positive one."""
     positive = [distance for distance in distances if distance > 0]
     return max(min(positive) / 2, _exp(-_POWER)) if positive else 1.0
 
@@ -147,13 +147,13 @@ def _exp(power: float) -> float:
 
 
 def _spread(scores: pl.Series) -> float:
-    """The distance from the best score to the worst one, or to a multiple of that to the middle one."""
+    """The distance from the best score to the worst one, at most a multiple of the distance to the median."""
     best, worst, middle = (float(scores.quantile(share, "nearest") or 0.0) for share in (1.0, 0.0, 0.5))
     return min(best - worst, _REACH * (best - middle)) if middle < best else best - worst
 
 
 def _ends(scores: pl.Series, marks: pl.Series) -> tuple[float, float]:
-    """The least and the largest score that are shown."""
+    """The smallest and the largest visible score."""
     best = max(scores)
     low, high = min([best - _spread(scores), *marks]), max([best, *marks])
     room = _ROOM * max(high - low, 1e-3 * abs(best), 1e-9)
@@ -162,8 +162,8 @@ def _ends(scores: pl.Series, marks: pl.Series) -> tuple[float, float]:
 
 AVERAGED, LAST = "averaged", "last"  # the first one ranks the LRs
 
-_HALVINGS = tuple(2**halvings for halvings in range(7))  # parts of a full training after which LRs are compared
-_WHOLE = 0.1  # how near the inverse of a share must be to a whole number
+_HALVINGS = tuple(2**halvings for halvings in range(7))  # a full training over these: lengths at which LRs are compared
+_WHOLE = 0.1  # largest distance of the inverse of a share from a whole number
 
 
 def more_is_better(advice: Advice) -> bool:
@@ -188,9 +188,9 @@ def part_text(steps: int, *, of: int) -> str:
 
 
 def kinds_of_weights(advice: Advice) -> tuple[str, ...]:
-    """Which metrics can be shown: ``averaged``, which ranks the LRs, and ``last`` where both were told.
+    """The available metrics: ``averaged``, which ranks the LRs, and ``last`` if both were reported.
 
-    Under a schedule the last weights rank them, and there is no choice.
+    Under a schedule the last weights rank the LRs, and there is no choice.
     """
     told = advice.evidence.filter(~pl.col("annealed"))
     both = told["averaged"].count() and told["value"].count() and advice.finish != "schedule"
@@ -198,9 +198,9 @@ def kinds_of_weights(advice: Advice) -> tuple[str, ...]:
 
 
 def window(advice: Advice) -> Window:
-    """The scale of metrics: those of the contenders, the expected interval, and the errors of the LRs near the best.
+    """The scale of metrics: the contenders, the expected interval, and the errors of the LRs near the best.
 
-    Contenders are the LRs that were trained for more than the first length, from then on; all, where hardly any was.
+    Contenders are the LRs trained for more than the first length, after that length; all LRs if there are hardly any.
     """
     rows = _constant(advice)
     later = rows.filter(pl.col("steps") > pl.col("steps").min())
@@ -212,16 +212,16 @@ def window(advice: Advice) -> Window:
 
 
 def curves_data(advice: Advice) -> pl.DataFrame:
-    """The metric over the LR, a curve for each number of steps that were trained.
+    """The metric over the LR, a curve for each trained number of steps.
 
     Args:
-        advice: What a search came to.
+        advice: The result of a search.
 
     Returns:
         One row per curve and LR, for the mean over seeds and then for each seed: ``weights`` (see
         `kinds_of_weights`), ``seed`` (null: the mean), ``steps``, ``part`` (of a full training, in words), ``lr``,
-        ``metric``, ``seeds``, ``drawn`` (the metric, or not far outside the scale) and ``outside`` (it is). Segments
-        that failed have no row, annealed ones neither.
+        ``metric``, ``seeds``, ``drawn`` (the coordinate, clipped to slightly beyond the scale) and ``outside`` (beyond
+        the scale). Failed and annealed segments have no row.
     """
     rows = pl.concat(
         _constant(advice).select("lr", "seed", "steps", weights=pl.lit(kind), metric=kind)
@@ -240,7 +240,7 @@ def curves_data(advice: Advice) -> pl.DataFrame:
 
 
 def rungs_data(advice: Advice) -> pl.DataFrame:
-    """`curves_data` without the length at which LRs only stopped so that one of them could be annealed."""
+    """`curves_data` without the length at which LRs only stopped for annealing."""
     data = curves_data(advice)
     stops = data["steps"].unique().to_list()
     before = [stop - round(ANNEALED_PART * stop) for stop in stops]
@@ -248,14 +248,13 @@ def rungs_data(advice: Advice) -> pl.DataFrame:
 
 
 def errors_data(advice: Advice) -> pl.DataFrame:
-    """The lengths at which LRs were compared: each LR's difference to the best one, with its error.
+    """Each LR's difference to the best one with its error, at the lengths at which LRs were compared.
 
     Returns:
         One row per length and LR: ``lr``, ``steps``, ``part`` (of a full training, in words), ``longest`` (of all
-        lengths), ``outside`` (it is beyond the scale), ``seeds``, ``metric``, ``near`` (it is within the noise of the
-        best one), ``best`` (the metric of the best LR), ``low`` and ``high`` (the 90% interval of the difference,
-        around the metric; null for the best LR, which is compared with itself), and the places of the last three on the
-        scale.
+        lengths), ``outside`` (beyond the scale), ``seeds``, ``metric``, ``near`` (within the noise of the best one),
+        ``best`` (the metric of the best LR), ``low`` and ``high`` (the 90% interval of the difference, around the
+        metric; null for the best LR, which is compared with itself), and the places of the last three on the scale.
     """
     shown, best = window(advice), pl.col("metric").max() if more_is_better(advice) else pl.col("metric").min()
     rows = _with_part(advice.compared.sort("steps", "lr"), advice).with_columns(
@@ -271,7 +270,7 @@ def errors_data(advice: Advice) -> pl.DataFrame:
 
 
 def expected_data(advice: Advice) -> pl.DataFrame:
-    """What a full training at the advised LR is expected to reach, and where it is on the scale.
+    """The expected result of a full training at the advised LR, and its place on the scale.
 
     Returns:
         One row, or none without an LR: ``lr``, ``metric``, ``low``, ``high``, ``drawn``, ``drawn_low``, ``drawn_high``.
@@ -284,12 +283,12 @@ def expected_data(advice: Advice) -> pl.DataFrame:
 
 
 def signs_data(advice: Advice) -> pl.DataFrame:
-    """What is not on a curve: failed LRs, annealed branches, and where curves leave the scale.
+    """The signs that are not on a curve: failed LRs, annealed branches, and points where curves leave the scale.
 
     Returns:
-        One row per sign: ``sign`` (``failed``, ``annealed`` or ``off the scale``), ``weights`` (null: whichever are
-        shown), ``lr``, ``seed`` (null: mean over seeds), ``steps``, ``metric`` (null where it failed), ``drawn`` (its
-        place) and ``reason`` (why it failed).
+        One row per sign: ``sign`` (``failed``, ``annealed`` or ``off the scale``), ``weights`` (null: any), ``lr``,
+        ``seed`` (null: mean over seeds), ``steps``, ``metric`` (null for failures), ``drawn`` (its place) and
+        ``reason`` (of a failure).
     """
     shown = window(advice)
     off = curves_data(advice).filter(pl.col("outside") & pl.col("seed").is_null())
@@ -307,7 +306,7 @@ def signs_data(advice: Advice) -> pl.DataFrame:
 
 
 def regimes_data(advice: Advice) -> pl.DataFrame:
-    """Where the regimes lie, as far as the search saw thresholds: the gap between two of them holds the threshold.
+    """The LR ranges of the regimes, from the observed thresholds: the gap between two regimes contains the threshold.
 
     Returns:
         One row per band, ascending: ``regime`` (``1``, ``2``, ``3``), ``low``, ``high``, ``middle`` (their geometric
@@ -326,7 +325,7 @@ def regimes_data(advice: Advice) -> pl.DataFrame:
 
 
 def lr_range(advice: Advice) -> tuple[float, float]:
-    """The LRs that were tried and those that the advice names, and a little room on either side."""
+    """The range of the tested LRs and the LRs in the advice, with a small margin on either side."""
     named = [each for each in (advice.lr, advice.low, advice.high) if each is not None]
     lrs = [*advice.evidence["lr"], *named]
     room = max((max(lrs) / min(lrs)) ** 0.02, 1.15)
@@ -334,13 +333,13 @@ def lr_range(advice: Advice) -> tuple[float, float]:
 
 
 def anneal_data(advice: Advice) -> pl.DataFrame:
-    """The annealed branches that went well: ``lr``, ``seed``, ``steps``, ``metric``."""
+    """The successful annealed branches: ``lr``, ``seed``, ``steps``, ``metric``."""
     rows = advice.evidence.filter(pl.col("annealed") & pl.col("failure").is_null())
     return rows.select("lr", "seed", "steps", metric=pl.coalesce("value", "averaged")).drop_nulls("metric")
 
 
 def _constant(advice: Advice) -> pl.DataFrame:
-    """Segments without an annealed end that went well, with the metric that ranks them and that of the last weights."""
+    """Successful segments without an annealed end, with the ranking metric and the metric of the last weights."""
     rows = advice.evidence.filter(~pl.col("annealed") & pl.col("failure").is_null())
     order = ("value", "averaged") if advice.finish == "schedule" else ("averaged", "value")
     return rows.select("lr", "seed", "steps", averaged=pl.coalesce(*order), last="value")
@@ -369,6 +368,6 @@ def _place_rows(rows: pl.DataFrame, shown: Window) -> pl.DataFrame:
 
 
 def _fill_columns(rows: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
-    """The rows with these columns, null where they lack one."""
+    """The rows with these columns; missing ones are null."""
     lacking = [pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in rows.columns]
     return rows.with_columns(lacking).select(schema.names()).cast(schema)

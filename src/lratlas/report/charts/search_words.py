@@ -20,16 +20,16 @@ from lratlas.report.theme import Text
 from lratlas.search.advice import Advice
 from lratlas.text import format_lr
 
-_NAME = 0.045  # height of a name beside a line, as a share of the scale
+_NAME = 0.045  # height of a name next to a line, as a share of the scale
 
 
 def courses_data(advice: Advice) -> pl.DataFrame:
     """The metric over the share of a full training, a line for each LR, first seed.
 
     Returns:
-        One row per LR and rung: ``weights``, ``lr``, ``steps``, ``share`` (of a full training), ``part`` (the same in
-        words), ``metric``, ``drawn``, ``outside``, ``went_on`` (it was trained for more than its first rung),
-        ``is_last`` (the row is the end of its line), ``fate`` (what happened to the LR then).
+        One row per LR and rung: ``weights``, ``lr``, ``steps``, ``share`` (of a full training), ``part`` (the share in
+        words), ``metric``, ``drawn``, ``outside``, ``went_on`` (trained for more than its first rung),
+        ``is_last`` (the row is the end of its line), ``fate`` (of the LR afterwards).
     """
     data = curves_data(advice).filter(pl.col("seed") == pl.col("seed").min().over("lr"))
     longest = pl.lit(data["steps"].max(), pl.Int64)
@@ -55,7 +55,7 @@ def courses_data(advice: Advice) -> pl.DataFrame:
 
 
 def names_data(advice: Advice) -> pl.DataFrame:
-    """Places for the names of the LRs that continued, next to the ends of their lines and apart from each other.
+    """Places for the names of continued LRs, next to the ends of their lines and apart from each other.
 
     Returns:
         One row per line that ends within the scale: ``weights``, ``lr``, ``share``, ``drawn`` (the height),
@@ -73,11 +73,11 @@ def names_data(advice: Advice) -> pl.DataFrame:
 
 
 def branches_data(advice: Advice) -> pl.DataFrame:
-    """The annealed ends, each as a line from the metric at which the LR began to fall.
+    """The annealed ends, each as a line from the metric at the start of the decay.
 
     Returns:
-        Two rows per branch: ``weights`` (those whose metric it left), ``lr``, ``steps``, ``share``, ``metric``,
-        ``drawn``, ``end`` (whether it is the branch's own).
+        Two rows per branch: ``weights`` (of the metric at its start), ``lr``, ``steps``, ``share``, ``metric``,
+        ``drawn``, ``end`` (whether the row is the end of the branch).
     """
     courses = courses_data(advice)
     tips = anneal_data(advice).select("lr", "steps", "metric", share=pl.col("steps") / advice.steps)
@@ -90,10 +90,10 @@ def branches_data(advice: Advice) -> pl.DataFrame:
 
 
 def projection_data(advice: Advice) -> pl.DataFrame:
-    """From where to where the projection goes: the ends of the LRs within the noise of the best, and what is expected.
+    """The lines of the projection: from the ends of the LRs within the noise of the best to the expected value.
 
     Returns:
-        Two rows per LR: ``weights``, ``lr``, ``share``, ``drawn``; none where nothing is expected.
+        Two rows per LR: ``weights``, ``lr``, ``share``, ``drawn``; none without an expected value.
     """
     expected = expected_data(advice)
     near = errors_data(advice).filter("longest", "near")["lr"]
@@ -105,7 +105,7 @@ def projection_data(advice: Advice) -> pl.DataFrame:
 
 
 def advice_in_words(advice: Advice) -> str:
-    """What the search says of the LRs, as a headline."""
+    """Headline: the finding of the search about the LRs."""
     if advice.low is None or advice.high is None:
         return {"not_learned": "No LR has learned anything yet", "diverged": "All LRs diverged"}.get(
             advice.verdict, "Validation metric against the LR"
@@ -119,7 +119,7 @@ def advice_in_words(advice: Advice) -> str:
 
 
 def course_in_words(advice: Advice) -> str:
-    """How many LRs were trained for how long, as a headline."""
+    """Headline: the number of LRs trained for each length."""
     courses = courses_data(advice)
     if courses.is_empty():
         return "Which LRs continued, and for how long"
@@ -130,7 +130,7 @@ def course_in_words(advice: Advice) -> str:
 
 
 def _lrs_failed_later(advice: Advice) -> list[float]:
-    """LRs that failed after a segment that went well."""
+    """LRs that failed after a successful segment."""
     constant = advice.evidence.filter(~pl.col("annealed"))
     well = constant.filter(pl.col("failure").is_null())["lr"]
     return constant.filter(pl.col("failure").is_not_null() & pl.col("lr").is_in(well.implode()))["lr"].to_list()
@@ -144,7 +144,7 @@ _REGIMES = {
 
 
 def advice_text(advice: Advice) -> Text:
-    """The words for `advice_chart`."""
+    """The words of `advice_chart`."""
     return Text(
         heading=advice_in_words(advice),
         caption=" ".join(_sentences(advice)),
@@ -186,7 +186,7 @@ def _sentences(advice: Advice) -> Iterator[str]:
 
 
 def course_text(advice: Advice) -> Text:
-    """The words for `course_chart`."""
+    """The words of `course_chart`."""
     rest = courses_data(advice).filter(~pl.col("went_on") & ~pl.col("outside")).height
     left = " Circles: LRs that did not continue." if rest else ""
     dashed = " Dashed: the end with an annealed LR." if branches_data(advice).height else ""
@@ -206,5 +206,5 @@ def course_text(advice: Advice) -> Text:
 
 
 def better(advice: Advice) -> str:
-    """Which way the metric is to be read."""
+    """The direction in which the metric is better, in words."""
     return "higher is better" if more_is_better(advice) else "lower is better"

@@ -1,4 +1,4 @@
-"""Training loss and gradient norm of pre-training: what the chart shows, its drawing, and its words."""
+"""Training loss and gradient norm of pre-training: data, drawing and words of the chart."""
 
 import math
 
@@ -14,9 +14,9 @@ from lratlas.report.theme import POINTED, Drawing, Text, source
 from lratlas.tables import Tables, table
 from lratlas.text import format_lr
 
-# Enough to see every bend of a curve on a screen, few enough for 30 curves to draw at once.
+# Enough to show every bend of a curve on a screen, few enough to draw 30 curves at once.
 _TRACE_POINTS = 150
-# There may be hundreds of single seeds, all of them inside the page.
+# There may be hundreds of single seeds, and the page contains all of them.
 _SEED_POINTS = 40
 _WIDTH = 350  # pixels, of either panel
 
@@ -24,18 +24,18 @@ _WIDTH = 350  # pixels, of either panel
 def traces_data(tables: Tables) -> pl.DataFrame:
     """Training loss and gradient norm of pre-training against the step, mean over seeds.
 
-    Long traces are thinned to about 150 points, those of single seeds to about 40: neighbouring rows are averaged and
-    stand at their last step. Values that are not finite, or zero (no place on a log axis), are null.
+    Long traces are thinned to about 150 points, traces of single seeds to about 40: neighbouring rows are averaged and
+    placed at their last step. Values that are not finite, or zero (which a log axis cannot show), are null.
 
     Args:
-        tables: The study's tables; of them ``runs`` and ``traces``.
+        tables: The study's tables; ``runs`` and ``traces`` are read.
 
     Returns:
-        One row per PLR and point, for all seeds together and then for each: ``seed`` (null: the mean over seeds),
+        One row per PLR and point, for all seeds together and then for each seed: ``seed`` (null: the mean over seeds),
         ``plr``, ``step``, ``train_loss``, ``gradient_norm``.
 
     Raises:
-        StudyError: There is no trace of a pre-training run.
+        StudyError: No pre-training run has a trace.
     """
     runs = need(tables, "runs", "traces").filter(pl.col("stage") == "pretrain").select("run", "plr", "seed")
     rows = need(tables, "traces", "traces").join(runs, on="run")
@@ -58,13 +58,13 @@ def _thin_rows(rows: pl.DataFrame, points: int) -> pl.DataFrame:
 
 
 def course_in_words(boundaries: pl.DataFrame) -> str:
-    """Where training converges, stays on a plateau and diverges, as a headline.
+    """Headline: the LRs at which training converges, stays on a plateau and diverges.
 
     Args:
         boundaries: The table of boundaries.
 
     Returns:
-        A headline; empty where neither boundary was reached.
+        The headline; empty if neither boundary was reached.
     """
     ends = {row["boundary"]: row for row in boundaries.drop_nulls("value").to_dicts()}
     converges, diverges = ends.get("convergence"), ends.get("divergence")
@@ -103,7 +103,7 @@ def traces_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         elr: The LRs are effective ones.
 
     Raises:
-        StudyError: There is no trace of a pre-training run.
+        StudyError: No pre-training run has a trace.
     """
     limit = loss_limit(tables)
     data = controls.chosen_from(traces_data(tables)).with_columns(
@@ -120,7 +120,7 @@ def traces_chart(tables: Tables, *, elr: bool = False) -> Drawing:
         .title("PLR (ELR)" if elr else "PLR")
         .legend(format="~e", labelExpr=theme.PLAIN_EXPONENT, tickCount=5, gradientLength=230)
     )
-    # Other LRs step back while one is pointed at, here or in another chart.
+    # Other LRs fade while the reader points at one, here or in another chart.
     is_pointed = f"!({POINTED} > 0) || abs(log(datum.plr / {POINTED})) < 1e-3"
     faint = alt.value(0.12)
     panels: list[alt.LayerChart] = []
