@@ -178,6 +178,9 @@ SETTINGS: Mapping[str, Setting] = {
         short={"--epochs 20 ": "--epochs 20 --folder by-epochs "},
         left_out={"import argparse": "run by tests/search/program/test_page.py"},
     ),
+    "docs/commands.md": Setting(
+        left_out={"lratlas find": "run by docs/script.md and docs/command.md", "lratlas data": "needs a network"}
+    ),
     "docs/images.md": Setting(),
     "docs/minima.md": Setting(),
     "docs/paper.md": Setting(left_out={"": TRAINING}),
