@@ -91,7 +91,7 @@ class WatchCallback(Callback):
         """Begin to watch the trainer's optimizers; continues from a checkpoint.
 
         Raises:
-            SpecError: If there are not as many ``losses`` as optimizers, or the checkpoint had other optimizers.
+            SpecError: If the numbers of ``losses`` and optimizers differ, or the checkpoint had other optimizers.
         """
         self._close()
         optimizers = trainer.optimizers

@@ -28,7 +28,7 @@ _OFF = {
     "profiler": None,
 }
 _SILENT = ("Checkpoint", "EarlyStopping", "Timer", "LearningRateFinder", "BatchSizeFinder", "ProgressBar")
-"""Callbacks that write, end a training, or change what is searched."""
+"""Callbacks that write, end a training, or change its LR or batch size."""
 
 
 @dataclass(kw_only=True)

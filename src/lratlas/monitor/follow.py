@@ -49,7 +49,7 @@ class Ahead:
 class Watch:
     """Follows a training through its optimizer and its losses; `watch` creates it.
 
-    Call it with the loss of every mini-batch. It counts the optimizer's own steps: with gradient accumulation the
+    Call it with the loss of every mini-batch. It counts the optimizer's steps: with gradient accumulation the
     losses of one step are averaged, and steps that mixed precision skips do not count. It reads weights and gradients
     and writes them only inside `averaged`, does not change the optimizer's state, modes or random generators, and
     `close` removes it. A copy or a pickle of the optimizer is not watched, since PyTorch leaves hooks out of them; the

@@ -82,8 +82,8 @@ def find(
             ``"accuracy(model, held_out)"``, or a function whose arguments have their names. If None, the metric that
             the function prints or returns; if there is none, its training loss.
         steps: Optimizer steps of a full training. If None, one training counts the steps of a function.
-        epochs: Epochs of a full training. A task needs either ``steps`` or ``epochs``; a function needs this argument
-            too.
+        epochs: Epochs of a full training. A task needs either ``steps`` or ``epochs``; a function must have this
+            argument.
         folder: The search folder; a new temporary one if None.
         lrs: Initial grid of LRs; if None, 1e-5 to 1, four per decade.
         budget: Limit of the cost, in full trainings. Above 1.5, the rest goes to further seeds of the best LRs. A

@@ -67,7 +67,7 @@ def open_folder(folder: Path, settings: Mapping[str, object]) -> Search:
 
     Raises:
         SpecError: A setting is out of range, or a new search has no ``steps``.
-        SearchError: The folder holds a search with other settings, or cannot be written.
+        SearchError: The folder contains a search with other settings, or cannot be written.
     """
     if (link := linked_folder(folder)) is not None:
         raise SearchError(f"{link} is a link to a folder, which a search cannot have: nothing is written through it.")

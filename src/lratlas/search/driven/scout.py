@@ -221,7 +221,7 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None) -> tupl
         trial.leave()
     if isinstance(trial.error, LRAtlasError):
         raise trial.error
-    if trial.error is not None and not (isinstance(trial.error, SystemExit) and trial.step):  # some exit with a status
+    if trial.error is not None and not (isinstance(trial.error, SystemExit) and trial.step):  # some scripts exit
         raise SearchError(
             f"The training failed at LR {_LR:.3g}, where it was looked at: {_reason(trial, reached, output)}. What it"
             f" printed is in {output}. Correct it and start again."

@@ -220,7 +220,7 @@ class Trial:
         share = self._segment.share_at(min(self.step, self._segment.stop - 1))
         try:
             parameters = (each for group in optimizer.param_groups for each in group["params"])
-            if optimizer not in self._claimed and claim_parameters(parameters, self.thread):  # not those of another one
+            if optimizer not in self._claimed and claim_parameters(parameters, self.thread):  # raises if shared
                 self._claimed.add(optimizer)
             self.optimizers.begin(optimizer, lr=self.lr if self._imposed else None, share=share)
         except SearchError as error:

@@ -73,7 +73,7 @@ class SegmentFolder:
         shutil.rmtree(self.state, ignore_errors=True)
 
 
-LAST_LINES = 3  # of standard error, in a failure
+LAST_LINES = 3  # of standard error in a failure
 LAST_BYTES = 1 << 13
 LONGEST_REASON = 400
 _KILLED = (-9, 137)  # exit codes after a SIGKILL, of a program and of a shell around it
@@ -310,7 +310,7 @@ def judge_of(root: Path, *, metric: str | None, pattern: str | None = None) -> J
         pattern: Pattern of the value from the user; None if none was given.
 
     Returns:
-        None before the first comparable segment.
+        The kind of metric; None before the first judged segment.
 
     Raises:
         SearchError: The search was started with another name, or the record is damaged.
