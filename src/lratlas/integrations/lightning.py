@@ -24,14 +24,14 @@ Tensor = torch.Tensor
 
 
 class WatchCallback(Callback):
-    """Watches every optimizer of a LightningModule; the training stays what it is, bit for bit.
+    """Watches every optimizer of a LightningModule; training is unchanged, bit for bit.
 
-    Each look goes to the trainer's loggers: ``watch/regime`` (0 undecided, 1 converging, 2 equilibrium, 3 diverging),
-    ``watch/loss`` and what else the look found; ``watch/1/regime`` for the second of several optimizers. The step is
-    that of the optimizer.
+    Each look is sent to the trainer's loggers: ``watch/regime`` (0 undecided, 1 converging, 2 equilibrium, 3
+    diverging), ``watch/loss`` and the other numbers of the look; ``watch/1/regime`` for the second of several
+    optimizers. The step is that of the optimizer.
 
-    Losses are taken from what ``training_step`` returned. Lightning has divided its ``"loss"`` by the number of
-    accumulated batches before any callback sees it; that is undone here.
+    Losses are read from the return value of ``training_step``. Lightning divides its ``"loss"`` by the number of
+    accumulated batches before any callback sees it; the callback reverses this.
 
     Example:
         >>> callback = WatchCallback()  # doctest: +SKIP
@@ -42,8 +42,8 @@ class WatchCallback(Callback):
         losses: Name of the loss in the dictionary that ``training_step`` returns (``"loss"`` if it returns a tensor);
             with several optimizers, one name for all of them or one for each.
         accuracy: Name of the accuracy there; needs ``chance_accuracy``.
-        average: Keep a running average of the weights; it is saved in checkpoints.
-        schedule: As for `lratlas.watch`, as are ``loss_is_progress``, ``chance_loss``, ``chance_accuracy`` and
+        average: Whether to maintain a running average of the weights; checkpoints include it.
+        schedule: As in `lratlas.watch`, also ``loss_is_progress``, ``chance_loss``, ``chance_accuracy`` and
             ``false_alarm``.
         loss_is_progress: Whether a lower loss is a better model; False for games of two players and reinforcement
             learning.
@@ -53,7 +53,7 @@ class WatchCallback(Callback):
         on_change: Called with the look at which a regime changed.
 
     Attributes:
-        watches: One for each optimizer, in Lightning's order; empty before the training begins.
+        watches: One watch per optimizer, in Lightning's order; empty before training begins.
     """
 
     def __init__(
@@ -83,15 +83,15 @@ class WatchCallback(Callback):
         self._loaded: list[dict[str, Any]] | None = None
 
     def report(self) -> str:
-        """What `Watch.report` says of each optimizer, one line each."""
+        """`Watch.report` of each optimizer, one line each."""
         lines = [seen.report() for seen in self.watches]
         return lines[0] if len(lines) == 1 else "\n".join(f"optimizer {at}: {line}" for at, line in enumerate(lines))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to watch the trainer's optimizers, from where a checkpoint left off.
+        """Begin to watch the trainer's optimizers; continues from a checkpoint.
 
         Raises:
-            SpecError: If there are not as many ``losses`` as optimizers, or the checkpoint had other optimizers.
+            SpecError: If the numbers of ``losses`` and optimizers differ, or the checkpoint had other optimizers.
         """
         self._close()
         optimizers = trainer.optimizers
@@ -115,7 +115,7 @@ class WatchCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: object, batch_idx: int
     ) -> None:
-        """Hand the mini-batch's losses to the watches.
+        """Pass the losses of the mini-batch to the watches.
 
         Raises:
             SpecError: If ``training_step`` did not return a loss of that name.
@@ -138,15 +138,15 @@ class WatchCallback(Callback):
         self._log(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the optimizers alone when a training breaks off."""
+        """Stop watching the optimizers if training fails."""
         self._close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The watches' states, which go into Lightning's checkpoints."""
+        """States of the watches, for Lightning's checkpoints."""
         return {"watches": [seen.state_dict() for seen in self.watches]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resume from a checkpoint when the training begins."""
+        """Resume from a checkpoint when training begins."""
         self._loaded = list(state_dict["watches"])
 
     def _close(self) -> None:
@@ -154,7 +154,7 @@ class WatchCallback(Callback):
             seen.close()
 
     def _log(self, trainer: Trainer) -> None:
-        """Send the looks that are new to the trainer's loggers."""
+        """Send new looks to the trainer's loggers."""
         for at, seen in enumerate(self.watches):
             prefix = "watch" if len(self.watches) == 1 else f"watch/{at}"
             for look in seen.log[self._logged[at] :]:

@@ -1,4 +1,4 @@
-"""`find` for a LightningModule: each training is one ordinary fit, suspended where a segment ends."""
+"""`find` for a LightningModule: each training is an ordinary fit, suspended at the end of a segment."""
 
 import copy
 import logging
@@ -28,8 +28,8 @@ from lratlas.search.segments import Segment
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, LightningModule
 
-_TRIED_AT = 1e-3  # the LR of the training that is looked at first
-_BATCHES = 32  # from which the steps of a module with manual optimization are estimated
+_TRIED_AT = 1e-3  # LR of the trial run
+_BATCHES = 32  # mini-batches from which the steps of a module with manual optimization are estimated
 _LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
 
 
@@ -53,40 +53,41 @@ def find(
     seed: int = 0,
     progress: Callable[[Finder], None] = lambda _: None,
 ) -> Advice:
-    """Search for the initial LR of a LightningModule's training, as it is.
+    """Search for the initial LR of a LightningModule's unmodified training.
 
-    Each training is one ``Trainer(**trainer_options).fit(module)``, suspended where a segment ends. Its own LR
-    schedulers are in force: where it has any but ``ReduceLROnPlateau``, each comparison is a whole training, with its
-    schedule shrunk to its length. Only what writes to the disk or to a service is switched off: loggers, checkpoints,
-    profilers, and what else would end a training or change its LR: early stopping, timers, LR finders.
+    Each training is one ``Trainer(**trainer_options).fit(module)``, suspended at the end of a segment. Its LR
+    schedulers are active: if it has any except ``ReduceLROnPlateau``, each comparison is a whole training, with its
+    schedule shrunk to its length. Only two kinds of features are disabled: those that write to disk or to a service
+    (loggers, checkpoints, profilers), and those that end a training or change its LR (early stopping, timers, LR
+    finders).
 
     Args:
-        module: Makes a new module for an LR, such as ``lambda lr: Module(lr)``. Or makes one without being given an LR,
-            or is a module, which is left as it is: each training has a copy. Then the LRs of all parameter groups of
-            all optimizers are scaled by one factor, so that the first is that of the search.
-        datamodule: As for ``Trainer.fit``. It is left as it is; a copy is set up once for the whole search.
-        train_dataloaders: As for ``Trainer.fit``; None where the data module or the module itself has them.
-        val_dataloaders: The same for validation.
-        monitor: The name of a metric that validation logs.
-        steps: The length of a full training, as ``max_steps`` of a Trainer. None where ``trainer_options`` have
+        module: Makes a new module for an LR, such as ``lambda lr: Module(lr)``. Or makes one without an LR argument, or
+            is a module, which is not modified: each training uses a copy. In these two cases, the LRs of all parameter
+            groups of all optimizers are scaled by one factor, so that the first is that of the search.
+        datamodule: As in ``Trainer.fit``. It is not modified; a copy is set up once for the whole search.
+        train_dataloaders: As in ``Trainer.fit``; None if the data module or the module itself has them.
+        val_dataloaders: As in ``Trainer.fit``; None if the data module or the module itself has them.
+        monitor: Name of a metric that validation logs.
+        steps: Length of a full training, as ``max_steps`` of a Trainer. None if ``trainer_options`` contain
             ``max_steps`` or ``max_epochs``.
-        trainer_options: Arguments of the Trainer; one device is used unless they say otherwise.
-        direction: Whether a lower or a higher metric is better; None where its name says it, such as a loss or an
+        trainer_options: Arguments of the Trainer; the default is one device.
+        direction: Whether a lower or a higher metric is better; None if its name shows it, such as a loss or an
             accuracy.
         folder: The search folder; a new temporary one if None. The same call with the same folder resumes the search.
-        lrs: The LRs to begin with; 1e-5 to 1, four per decade, if None.
-        budget: What may be trained, in full trainings.
+        lrs: Initial grid of LRs; if None, 1e-5 to 1, four per decade.
+        budget: Limit of the cost, in full trainings.
         tolerance: Metrics that differ by less than this share of the best one count as equally good.
-        chance: The metric of a model that has learned nothing.
-        limit: The best value that the metric can have.
-        samples: Validation samples behind the metric, where it is an accuracy; those of the validation data if None.
-        seed: The seed of the first repetition; others follow.
+        chance: Metric of a model that has learned nothing.
+        limit: Best possible value of the metric.
+        samples: Number of validation samples behind an accuracy; if None, that of the validation data.
+        seed: Seed of the first repetition; further seeds follow it.
         progress: Called after each segment.
 
     Raises:
-        TaskError: It is no LightningModule, has no optimizer or validation data, or needs several devices.
-        SpecError: An argument is out of range, or validation logs no such metric.
-        SearchError: The folder holds another search, or the trainings fail.
+        TaskError: There is no LightningModule, optimizer or validation data, or several devices are required.
+        SpecError: An argument is out of range, or validation does not log the metric.
+        SearchError: The folder contains another search, or the trainings fail.
     """
     make, imposed = _module_factory(module)
     direction = known_direction(monitor, direction)
@@ -140,11 +141,11 @@ def find(
 
 
 def _module_factory(module: Any) -> tuple[Callable[[float], Any], bool]:
-    """A function of the LR that makes a module; and whether the LR has to be imposed on it.
+    """Return a function that makes a module for an LR, and whether the LR must be imposed on it.
 
     Raises:
-        TaskError: It makes no modules.
-        SpecError: It needs other arguments than the LR.
+        TaskError: The argument does not make modules.
+        SpecError: The function has required arguments besides the LR.
     """
     if package_of(module) is not None:
         try:
@@ -163,10 +164,10 @@ def _module_factory(module: Any) -> tuple[Callable[[float], Any], bool]:
 
 
 def _options(given: Mapping[str, Any], steps: int | None) -> dict[str, Any]:
-    """The arguments of the Trainer.
+    """Make the arguments of the Trainer.
 
     Raises:
-        SpecError: They say no length, or several, or one that is not in steps or epochs.
+        SpecError: The length is missing, ambiguous, or not in steps or epochs.
     """
     if wrong := [name for name in ("fast_dev_run", "max_time", "barebones") if given.get(name)]:
         raise SpecError(f"trainer_options sets {wrong[0]}, under which there is no search.")
@@ -182,12 +183,12 @@ def _options(given: Mapping[str, Any], steps: int | None) -> dict[str, Any]:
 
 @dataclass(kw_only=True)
 class _Seen:
-    """What the beginning of a training shows.
+    """Properties of a training, from its beginning.
 
     Attributes:
-        steps: Optimizer steps of a full training; None where they have to be counted.
-        shrinks: Whether it has a schedule.
-        samples: Validation samples behind an accuracy; None for other metrics.
+        steps: Optimizer steps of a full training; None if they must be counted.
+        shrinks: Whether the training has a schedule.
+        samples: Number of validation samples behind an accuracy; None for other metrics.
     """
 
     steps: int | None = None
@@ -196,15 +197,15 @@ class _Seen:
 
 
 class _EnoughError(Exception):
-    """Ends the training that is looked at."""
+    """Ends the trial run."""
 
 
 def _inspect_training(fits: Fits, monitor: str, root: Path) -> _Seen:
-    """Look at the first steps of a training; its data module is then set up for all others.
+    """Run the first steps of a training; its data module is then set up for all others.
 
-    The steps of a module with manual optimization are estimated from those of its first mini-batches.
+    For a module with manual optimization, the number of steps is estimated from its first mini-batches.
     """
-    seen, batches, full = _Seen(), 0, math.inf  # mini-batches so far, and in a full training where they are needed
+    seen, batches, full = _Seen(), 0, math.inf  # mini-batches so far, and in a full training if needed
 
     def begin(trainer: Any, module: Any) -> None:
         fits.keep(trainer.datamodule)
@@ -212,7 +213,7 @@ def _inspect_training(fits: Fits, monitor: str, root: Path) -> _Seen:
         seen.shrinks = bool(schedules(trainer))
         seen.samples = _samples(trainer) if "acc" in monitor else None
         if module.automatic_optimization:
-            with suppress(Exception):  # Lightning cannot say it, such as for accumulation that changes
+            with suppress(Exception):  # Lightning cannot report it, such as for accumulation that changes
                 seen.steps = _known_steps(trainer.estimated_stepping_batches)
 
     def ended(trainer: Any, module: Any, *_: Any) -> None:
@@ -236,17 +237,17 @@ def _inspect_training(fits: Fits, monitor: str, root: Path) -> _Seen:
 
 
 def _run(start: Callable[[Segment, int], None], root: Path) -> int:
-    """Run a training to its end, at its own LR; returns its steps."""
+    """Run a training to its end at its original LR; return its steps."""
     return look(Driven(start=start, imposed=False), root, Heard(), steps=None)[0]
 
 
 def _known_steps(steps: float) -> int | None:
-    """A number of steps; None where it is unknown."""
+    """A number of steps; None if it is unknown."""
     return int(steps) if 0 < steps < math.inf else None
 
 
 def _check(trainer: Any, monitor: str) -> None:
-    """Find what cannot be searched at any LR.
+    """Check for problems that rule out a search at any LR.
 
     Raises:
         TaskError: There is no optimizer, or no validation.
@@ -262,7 +263,7 @@ def _check(trainer: Any, monitor: str) -> None:
 
 
 def _samples(trainer: Any) -> int | None:
-    """The samples of the validation data, as far as they have a length and all are used."""
+    """Number of samples in the validation data; None unless it has a length and all samples are used."""
     held = [getattr(each, "dataset", None) for each in tree_leaves(trainer.val_dataloaders)]
     sizes = [len(each) for each in held if isinstance(each, Sized)]
     return sum(sizes) or None if len(sizes) == len(held) and trainer.limit_val_batches == 1.0 else None
@@ -270,7 +271,7 @@ def _samples(trainer: Any) -> int | None:
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Lightning reports its hardware and repeats its advice for each of the many trainers."""
+    """Suppress Lightning's reports and advice, which each of the many trainers would repeat."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

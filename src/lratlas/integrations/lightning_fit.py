@@ -1,4 +1,4 @@
-"""The fits of a search for the LR of a LightningModule, and what is done with one that is suspended."""
+"""The fits of a search for the LR of a LightningModule, and operations on a suspended fit."""
 
 import copy
 import importlib
@@ -28,20 +28,20 @@ _OFF = {
     "profiler": None,
 }
 _SILENT = ("Checkpoint", "EarlyStopping", "Timer", "LearningRateFinder", "BatchSizeFinder", "ProgressBar")
-"""Callbacks that write, end a training, or change what is searched."""
+"""Callbacks that write, end a training, or change its LR or batch size."""
 
 
 @dataclass(kw_only=True)
 class Fits:
-    """What is trained: each fit has a new module and Trainer, and copies of all else but the data sets.
+    """The trainings of a search: each fit has a new module and Trainer, and copies of everything except the data sets.
 
     Attributes:
         make: Makes a module for an LR.
-        datamodule: The search's own data module; None for loaders.
-        train: Training loaders; None where the data module or the module itself has them.
-        val: The same for validation.
+        datamodule: The search's copy of the data module; None for loaders.
+        train: Training loaders; None if the data module or the module itself has them.
+        val: Validation loaders; None if the data module or the module itself has them.
         options: Arguments of the Trainer.
-        folder: For what modules and callbacks may write.
+        folder: Folder for files of modules and callbacks.
     """
 
     make: Callable[[float], Any]
@@ -57,21 +57,21 @@ class Fits:
             self.datamodule = _copy_data(self.datamodule, tree_leaves(vars(self.datamodule)))
 
     def keep(self, datamodule: Any) -> None:
-        """Give all later fits this data module, as it is now: set up."""
+        """Use this data module, which is set up, in all later fits."""
         if datamodule is not None:
             self.datamodule, self._ready = copy.copy(datamodule), True
             self.datamodule.trainer = None
 
     def fit(self, lr: float, **hooks: Callable[..., None]) -> None:
-        """Train a new module to its own end.
+        """Train a new module until the fit ends by itself.
 
         Args:
-            lr: For `make`.
-            hooks: Called as those of a Lightning callback with these names.
+            lr: Argument of `make`.
+            hooks: Functions that are called as the hooks of a Lightning callback with these names.
 
         Raises:
-            TaskError: It is no LightningModule, or needs more than one process.
-            SpecError: The Trainer does not take the options.
+            TaskError: The object is not a LightningModule, or needs more than one process.
+            SpecError: The Trainer does not accept the options.
         """
         module = self.make(lr)
         package = package_of(module)
@@ -83,7 +83,7 @@ class Fits:
             return [each for each in callbacks if not isinstance(each, silent)]
 
         def setup(trainer: Any, *_: Any, **__: Any) -> None:
-            trainer.callbacks = heard(trainer.callbacks)  # without those that the module itself has brought
+            trainer.callbacks = heard(trainer.callbacks)  # also callbacks that the module itself added
 
         options = copy.deepcopy({name: each for name, each in self.options.items() if name != "logger"})
         given: Any = options.pop("callbacks", None) or []
@@ -103,7 +103,7 @@ class Fits:
         trainer.fit(module, datamodule=self._data(), **loaders)
 
     def _data(self) -> Any:
-        """A copy of the data module, which is not set up again: all fits have the same split of the data."""
+        """Copy the data module without setting it up again: all fits share one split of the data."""
         if self.datamodule is None or not self._ready:
             return self.datamodule
         data = _copy_data(self.datamodule, tree_leaves(vars(self.datamodule)))
@@ -112,12 +112,12 @@ class Fits:
 
 
 def _skip_setup(stage: str | None = None) -> None:
-    """In the place of what sets data up."""
+    """Replaces ``setup`` and ``prepare_data`` of a data module that is set up."""
 
 
 def package_of(module: object) -> ModuleType | None:
-    """The package whose LightningModule it is: that of ``lightning``, or ``pytorch_lightning``; None for others."""
-    for kind in type(getattr(module, "_orig_mod", module)).__mro__:  # of a compiled one, what was compiled
+    """Package of an object's LightningModule, ``lightning`` or ``pytorch_lightning``; None for other objects."""
+    for kind in type(getattr(module, "_orig_mod", module)).__mro__:  # for a compiled module, the original one
         root = kind.__module__.partition(".")[0]
         if kind.__name__ == "LightningModule" and root in _PACKAGES:
             return importlib.import_module(_PACKAGES[root])
@@ -125,12 +125,12 @@ def package_of(module: object) -> ModuleType | None:
 
 
 def validate_now(trainer: Any) -> dict[str, Any]:
-    """The metrics that validation logs now, in the middle of a fit, which continues as if there had been none.
+    """Run validation in the middle of a fit and return the logged metrics; the fit then continues unchanged.
 
-    Lightning's own loop validates, as it does for ``val_check_interval``.
+    Lightning's loop runs the validation, as it does for ``val_check_interval``.
 
     Args:
-        trainer: The one that fits; its module's state must be kept by `undo_changes`.
+        trainer: Trainer of the fit; `undo_changes` must preserve the state of its module.
     """
     loop, connector = trainer.fit_loop.epoch_loop.val_loop, trainer._logger_connector
     with preserve_attributes([trainer, loop, connector, *trainer.callbacks]):
@@ -138,7 +138,7 @@ def validate_now(trainer: Any) -> dict[str, Any]:
         before = dict(connector._callback_metrics)
         for each in trainer.lightning_module.modules():
             if isinstance(each, Metric):
-                each.reset()  # one may serve training as well
+                each.reset()  # training may use it as well
         trainer.validating = True
         try:
             loop.run()
@@ -148,26 +148,26 @@ def validate_now(trainer: Any) -> dict[str, Any]:
 
 
 def schedules(trainer: Any) -> list[Any]:
-    """Lightning's settings of the LR schedulers, but for ``ReduceLROnPlateau``, which follows a metric."""
+    """Lightning's settings of the LR schedulers, without ``ReduceLROnPlateau``, which follows a metric."""
     return [each for each in trainer.lr_scheduler_configs if not isinstance(each.scheduler, ReduceLROnPlateau)]
 
 
 def shrink_schedules(trainer: Any, ratio: float) -> None:
-    """Let the LR schedulers of a fit that begins run through faster, so that they end with a shorter training.
+    """Speed up the LR schedulers of a fit at its beginning, so that they end with a shorter training.
 
-    Those that Lightning steps after each epoch change at shares of the steps instead, since a shorter training has
-    fewer epochs.
+    Schedulers that Lightning steps after each epoch change at shares of the steps instead, because a shorter training
+    has fewer epochs.
 
     Args:
-        trainer: The one that fits.
-        ratio: Steps of the full training for each step of the shorter one.
+        trainer: Trainer of the fit.
+        ratio: Steps of the full training per step of the shorter one.
     """
     each_step = trainer.accumulate_grad_batches
     epoch = (
         math.inf if math.isinf(trainer.num_training_batches) else math.ceil(trainer.num_training_batches / each_step)
     )
     for config in schedules(trainer):
-        period = 1.0  # steps of the full training, or calls, after which the scheduler takes a step
+        period = 1.0  # steps of the full training, or calls, between two scheduler steps
         if trainer.lightning_module.automatic_optimization and (config.interval == "step" or math.isfinite(epoch)):
             period = config.frequency * epoch if config.interval == "epoch" else config.frequency / each_step
             config.interval, config.frequency = "step", 1
@@ -175,7 +175,7 @@ def shrink_schedules(trainer: Any, ratio: float) -> None:
 
 
 def _faster(step: Callable[..., None], rate: float) -> Callable[..., None]:
-    """A function that calls another one so many times per call, also less than once."""
+    """Wrap a function to run ``rate`` times per call on average, which may be less than one."""
     calls = done = 0
 
     def call(*args: Any, **named: Any) -> None:
@@ -189,23 +189,23 @@ def _faster(step: Callable[..., None], rate: float) -> Callable[..., None]:
 
 
 def _logger(package: ModuleType, folder: Path) -> Any:
-    """A logger that accepts whatever a module logs, and writes nothing."""
+    """A logger that accepts everything a module logs, and writes nothing."""
     dummy = importlib.import_module(f"{package.__name__}.loggers.logger").DummyLogger
     return type("Silent", (dummy,), {"save_dir": str(folder), "log_dir": str(folder)})()
 
 
 def _sets(loaders: Any) -> list[Any]:
-    """The data sets of loaders."""
+    """Data sets of loaders."""
     flat = getattr(loaders, "flattened", None) or tree_leaves(loaders)
     return [each.dataset for each in flat if hasattr(each, "dataset")]
 
 
 def _copy_data(given: Any, parts: Iterable[Any]) -> Any:
-    """A copy of loaders or of a data module, with generators of its own, of the same data sets and tensors."""
+    """Copy loaders or a data module with separate generators, but share data sets and tensors."""
     shared = [each for each in parts if isinstance(each, Dataset | Tensor)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's own, of how Lightning combines loaders
+        warnings.simplefilter("ignore")  # from PyTorch, on how Lightning combines loaders
         try:
             return copy.deepcopy(given, {id(each): each for each in shared})
-        except Exception:  # such as a generator that has begun
+        except Exception:  # such as a generator that has started
             return copy.copy(given)

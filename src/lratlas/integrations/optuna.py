@@ -1,4 +1,4 @@
-"""The search for the initial LR as a sampler of Optuna, and what it found as trials of a study."""
+"""The search for the initial LR as an Optuna sampler, and its results as trials of a study."""
 
 import math
 from collections import Counter
@@ -29,11 +29,11 @@ with extra("optuna"):
 __all__ = ["LRSampler", "add_search"]
 
 LR, STEPS = "lr", "steps"
-"""The names of the parameters that a search decides on."""
+"""Names of the parameters that the search sets."""
 _FAILED = "Optuna's trial failed: its value was not finite, or the objective raised an exception"
 _TRIES = 2
-_WIDER = 1e4  # than the grid at each end: no search grows that far, and all trials have one range
-_DIVERGED = 1e9  # told to Optuna of a divergence before anything else was told
+_WIDER = 1e4  # factor beyond each end of the grid: no search grows that far, and all trials have one range
+_DIVERGED = 1e9  # reported to Optuna for a divergence before any other result
 
 _Key = tuple[str, int]  # a study's name and a trial's number
 
@@ -45,10 +45,10 @@ class _Running:
 
 
 class LRSampler(BaseSampler):
-    """Lets the trials of a study follow LR Atlas's search for the initial LR; the study stops when it is over.
+    """Makes the trials of a study follow LR Atlas's search for the initial LR; stops the study when the search is over.
 
-    Each trial is a training from fresh weights at a constant LR for a part of the steps. The objective asks for both,
-    and returns the validation metric:
+    Each trial trains from fresh weights at a constant LR for a part of the steps. The objective requests both, and
+    returns the validation metric:
 
     Example:
         >>> sampler = LRSampler("search", steps=10_000, direction="maximize")  # doctest: +SKIP
@@ -59,32 +59,33 @@ class LRSampler(BaseSampler):
         >>> optuna.create_study(sampler=sampler, direction="maximize").optimize(objective)  # doctest: +SKIP
         >>> print(sampler.advice())  # doctest: +SKIP
 
-    More is learned from an objective that uses `segment` (seed, averaging, annealing) and `tell` (averaged weights,
-    losses). Other parameters are left to another sampler; whatever they are, all LRs are compared, so that they are
-    better fixed.
+    The search learns more from an objective that uses `segment` (seed, averaging, annealing) and `tell` (averaged
+    weights, losses). Another sampler sets all other parameters. It is better to fix them, because the search compares
+    LRs regardless of their values.
 
-    NaN and infinity are divergences: results like others. But Optuna marks a trial whose objective returned NaN as
-    failed, and a sampler cannot tell it from one that raised an exception or was interrupted. So a failed trial is
-    repeated once, and then counts as diverged. `tell`, or NaN among the reported values, says so at once; and `tell`
-    returns a finite number, from which other samplers learn. A pruned trial's LR is not gone on with. Trials that were
-    enqueued with an LR or steps of their own are no part of the search.
+    NaN and infinity count as divergence, which is a normal result. However, Optuna marks a trial whose objective
+    returned NaN as failed, and a sampler cannot distinguish it from a trial that raised an exception or was
+    interrupted. A failed trial is therefore repeated once, and then counts as diverged. A call of `tell`, or NaN among
+    the reported values, makes this clear at once; and `tell` returns a finite number, from which other samplers learn.
+    The LR of a pruned trial is not trained further. Trials that were enqueued with custom LRs or steps are not part of
+    the search.
 
-    The search is kept in its folder: the same folder and settings go on with it, also from another study. Threads
-    (``n_jobs``) and processes may work on it at once; a trial that finds nothing left to do is pruned.
+    The search is stored in its folder: the same folder and settings resume it, also from another study. Threads
+    (``n_jobs``) and processes can work on it in parallel; a trial with nothing left to do is pruned.
 
     Args:
-        folder: Where the search is kept; made if it is not there.
+        folder: Search folder; created if it does not exist.
         steps: Optimizer steps of a full training.
-        lrs: The LRs to begin with, as for `lratlas.Finder`.
-        budget: What may be trained, in full trainings.
-        direction: That of the study.
+        lrs: Initial grid of LRs, as in `lratlas.Finder`.
+        budget: Limit of the cost, in full trainings.
+        direction: Direction of the study.
         tolerance: Metrics that differ by less than this share of the best one count as equally good.
         anneal: Whether some trials anneal; the objective must then follow ``segment.lr_at``.
-        independent_sampler: For other parameters; random if none is given.
+        independent_sampler: Sampler of other parameters; random if None.
 
     Raises:
         SpecError: An argument is out of range; later, if the study has another direction or several.
-        SearchError: The folder holds another search, is damaged or cannot be written.
+        SearchError: The folder contains another search, is damaged or cannot be written.
     """
 
     def __init__(
@@ -112,29 +113,29 @@ class LRSampler(BaseSampler):
         )
         self._looking = self._make()  # never asks
         self._independent = RandomSampler() if independent_sampler is None else independent_sampler
-        self._finders = dict[int, Finder]()  # one for each thread, so that threads wait for one another
+        self._finders = dict[int, Finder]()  # one per thread, so that threads wait for each other
         self._running = dict[_Key, _Running]()
-        self._failures = Counter[str]()  # of segments that were given back
+        self._failures = Counter[str]()  # of segments that were released
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to be trained; for a loop of ``study.ask`` and ``study.tell``."""
+        """Whether no segments are left to train; for a loop of ``study.ask`` and ``study.tell``."""
         return self._looking.finished
 
     def advice(self) -> Advice:
-        """What the search says so far.
+        """Return the advice from the results so far.
 
         Raises:
-            SearchError: Nothing has been told yet, or no LR could be trained.
+            SearchError: There are no results yet, or no LR could be trained.
         """
         return self._looking.advice()
 
     def segment(self, trial: Trial) -> Segment:
-        """What the trial is to train; its LR and steps become the trial's parameters.
+        """The segment that the trial must train; sets the LR and steps as parameters of the trial.
 
         Raises:
             TrialPruned: The search is over; Optuna handles it.
-            SpecError: The trial was enqueued with an LR or steps of its own.
+            SpecError: The trial was enqueued with a custom LR or steps.
         """
         trial.suggest_float(LR, *_lr_range(self._looking.search), log=True)
         trial.suggest_int(STEPS, 1, 2 * self._looking.search.steps)
@@ -147,20 +148,21 @@ class LRSampler(BaseSampler):
     def tell(
         self, trial: Trial, *, value: float | None = None, averaged: float | None = None, losses: Sequence[float] = ()
     ) -> float:
-        """Say what came of a trial, with all that `lratlas.Finder.tell` takes.
+        """Record the result of a trial, with all arguments of `lratlas.Finder.tell`.
 
         Args:
-            trial: The objective's.
-            value: The validation metric of the weights at the end.
-            averaged: The validation metric of the weights averaged from ``segment.average_from`` on.
+            trial: The trial of the objective.
+            value: Validation metric of the final weights.
+            averaged: Validation metric of the weights averaged from ``segment.average_from`` on.
             losses: Training losses in order.
 
         Returns:
-            What the objective is to return: the metric that counts, or where it diverged the worst one so far, for
-            Optuna drops what is not finite.
+            The value for the objective to return: the metric that counts, or for a divergence the worst metric so far,
+            because Optuna drops values that are not finite.
 
         Raises:
-            SearchError: Neither metric is told and no loss says why, or the trial has no segment or was told before.
+            SearchError: Both metrics are missing and all losses are finite, or the trial has no segment or a result
+                already.
         """
         running = self._running.get((trial.study.study_name, trial.number))
         if running is None:
@@ -185,22 +187,22 @@ class LRSampler(BaseSampler):
             self._running[study.study_name, trial.number] = _Running(finder=finder, segment=segment)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """None: each parameter is sampled when it is asked for."""
+        """Return an empty space: each parameter is sampled when it is requested."""
         return {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Nothing."""
+        """Return no values."""
         return {}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """The segment's LR or steps; other parameters come from the other sampler."""
+        """Return the segment's LR or steps; the other sampler samples other parameters."""
         if param_name not in {LR, STEPS} or _is_own(trial):
             return self._independent.sample_independent(study, trial, param_name, param_distribution)
-        # No name is given to the finder here: the traceback of an error would keep it, and its claims, alive.
+        # Do not bind the finder to a name: the traceback of an error would keep it, and its claims, alive.
         key = study.study_name, trial.number
         if key not in self._running:
             raise TrialPruned("The search for the learning rate is over.")
@@ -216,7 +218,7 @@ class LRSampler(BaseSampler):
         return value
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Tell the search what came of the trial, and stop the study if that was all."""
+        """Record the trial's result in the search; stop the study if the search is over."""
         self._independent.after_trial(study, trial, state, values)
         running = self._running.pop((study.study_name, trial.number), None)
         if running is not None:
@@ -244,7 +246,7 @@ class LRSampler(BaseSampler):
                 finder.fail(segment, _FAILED)
 
     def _give_back(self, finder: Finder) -> bool:
-        """Let go of a finder, which frees its claim; not possible while other trials are its own."""
+        """Release a finder and its claim; False while it has other trials."""
         if any(each.finder is finder for each in list(self._running.values())):
             return False
         for thread, each in list(self._finders.items()):
@@ -254,7 +256,7 @@ class LRSampler(BaseSampler):
 
 
 def _is_own(trial: FrozenTrial) -> bool:
-    """Whether it was enqueued with an LR or steps of its own."""
+    """Whether the trial was enqueued with a custom LR or steps."""
     return bool({LR, STEPS} & set(trial.system_attrs.get("fixed_params", {})))
 
 
@@ -266,25 +268,25 @@ def _contains(distribution: BaseDistribution, value: float) -> bool:
 
 
 def _stop(study: Study) -> None:
-    # Outside of `study.optimize` there is nothing to stop, which Optuna takes for a mistake.
+    # Outside of `study.optimize` there is nothing to stop; Optuna would raise an error.
     with suppress(RuntimeError):
         study.stop()
 
 
 def add_search(study: Study, folder: str | Path) -> None:
-    """Add what a search has trained so far to a study, for Optuna's dashboard and plots.
+    """Add the trainings of a search to a study, for Optuna's dashboard and plots.
 
-    Each training becomes a trial, with the metric that counts by the step at which it was told: complete where it was
-    trained as long as any, pruned where the search did not go on with it, failed where it crashed. A diverged one is
-    complete, with the worst metric of all. What the study already has is not added again.
+    Each training becomes a trial with its metric at each reported step. The trial is complete if no other was trained
+    for longer, pruned if the search stopped it early, and failed if it crashed. A diverged trial is complete, with the
+    worst metric of all. Trials that the study already has are not added again.
 
     Args:
-        study: With the search's direction.
-        folder: The search's.
+        study: A study with the direction of the search.
+        folder: The search folder.
 
     Raises:
         SearchError: There is no search in the folder, or it is damaged.
-        SpecError: The study has another direction than the search, or several.
+        SpecError: The study's direction differs from that of the search, or it has several.
     """
     folder = expand_home(folder)
     search, results = read_settings(folder), read_results(folder)
@@ -302,7 +304,7 @@ def add_search(study: Study, folder: str | Path) -> None:
 
 
 def _frozen_trial(search: Search, of: Sequence[SegmentResult], *, longest: int, penalty: float | None) -> FrozenTrial:
-    """A training as a finished trial; the penalty is its value if it failed."""
+    """A training as a finished trial; its value is the penalty if it failed."""
     last = of[-1]
     value, state = last.quality, TrialState.COMPLETE
     if last.failure is not None:
@@ -325,10 +327,10 @@ def _frozen_trial(search: Search, of: Sequence[SegmentResult], *, longest: int, 
 
 
 def _check_direction(study: Study, search: Search) -> None:
-    """See that a study has a search's direction.
+    """Check that a study has the direction of a search.
 
     Raises:
-        SpecError: It has another, or several.
+        SpecError: The study has another direction, or several.
     """
     directions = [direction.name.lower() for direction in study.directions]
     if directions != [search.direction]:
@@ -339,11 +341,11 @@ def _check_direction(study: Study, search: Search) -> None:
 
 
 def _lr_range(search: Search) -> tuple[float, float]:
-    """Within which all LRs of a search lie, however far it grows."""
+    """Range of all LRs that a search can reach when it grows."""
     return search.lrs[0] / _WIDER, search.lrs[-1] * _WIDER
 
 
 def _worst(search: Search, results: Iterable[SegmentResult]) -> float:
-    """The worst metric of all: the finite number that Optuna is told of a divergence."""
+    """Worst metric of all: the finite number that is reported to Optuna for a divergence."""
     scores = [search.score(each.quality) for each in results if each.quality is not None]
     return search.metric(min(scores, default=-_DIVERGED))

@@ -1,4 +1,4 @@
-"""Looks of a watch, and the evidence of a search, in experiment trackers."""
+"""Log the looks of a watch, and the evidence of a search, to experiment trackers."""
 
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ _OF_SLICES = ("value", "averaged")
 
 
 def numbers_of(look: Look, *, prefix: str = "watch") -> dict[str, float]:
-    """What a look found, as numbers under names such as ``watch/loss``; without what is not known or not finite.
+    """Numbers of a look under names such as ``watch/loss``, without unknown ones and those that are not finite.
 
     The regime is 0 (undecided), 1 (converging), 2 (equilibrium) or 3 (diverging).
     """
@@ -31,10 +31,10 @@ def numbers_of(look: Look, *, prefix: str = "watch") -> dict[str, float]:
 
 
 def evidence_of(advice: Advice, *, prefix: str = "find") -> dict[int, dict[str, float]]:
-    """The evidence of a search as numbers, by the steps that were trained, ascending.
+    """Evidence of a search as numbers by trained steps, ascending.
 
     Each trial is a series over its steps, such as ``find/averaged/lr0.1-seed0``: the validation metric of its averaged
-    weights. The recommended LR and the ends of the good range stand at the steps of a full training, as ``find/lr``,
+    weights. The recommended LR and the ends of the good range are at the last step of a full training, as ``find/lr``,
     ``find/low`` and ``find/high``.
     """
     records = dict[int, dict[str, float]]()
@@ -48,7 +48,7 @@ def evidence_of(advice: Advice, *, prefix: str = "find") -> dict[int, dict[str, 
 
 
 def log_to_tensorboard(writer: "SummaryWriter", found: Look | Advice) -> None:
-    """Write a look or an advice to TensorBoard: numbers at their steps, and the advice's statement as a text.
+    """Write a look or an advice to TensorBoard: numbers at their steps, and the statement of the advice as text.
 
     Example:
         >>> watch = lratlas.watch(optimizer, on_change=partial(log_to_tensorboard, writer))  # doctest: +SKIP
@@ -65,7 +65,7 @@ def log_to_tensorboard(writer: "SummaryWriter", found: Look | Advice) -> None:
 def log_to_mlflow(found: Look | Advice) -> None:
     """Log a look or an advice to MLflow's active run; ``on_change=log_to_mlflow`` logs each change of regime.
 
-    MLflow begins a run where none is active. The advice's statement and its whole evidence become the artifacts
+    MLflow starts a run if none is active. The statement of the advice and its whole evidence become the artifacts
     ``find/advice.txt`` and ``find/evidence.csv``.
     """
     with extra("mlflow"):
@@ -82,8 +82,8 @@ def log_to_trackio(found: Look | Advice, *, run: "Run | None" = None) -> None:
     """Log a look or an advice to trackio; ``on_change=log_to_trackio`` logs each change of regime.
 
     Args:
-        found: What to log.
-        run: What ``trackio.init`` returned; None: the current run.
+        found: The look or advice to log.
+        run: Return value of ``trackio.init``; if None, the current run.
     """
     with extra("trackio"):
         import trackio

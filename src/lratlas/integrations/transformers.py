@@ -1,4 +1,4 @@
-"""`watch` as a callback of Hugging Face's Trainer, and `find` for one."""
+"""`watch` as a callback of Hugging Face's Trainer, and `find` for a Trainer."""
 
 import copy
 import inspect
@@ -44,19 +44,20 @@ with extra("transformers"):
 
 __all__ = ["WatchCallback", "find"]
 
-_STATE = "lratlas.watch"  # where the watch is kept in a checkpoint's trainer_state.json
+_STATE = "lratlas.watch"  # key of the watch in a checkpoint's trainer_state.json
 
 
 class WatchCallback(TrainerCallback):
-    """Watches the training of a Hugging Face Trainer, which stays what it is, bit for bit.
+    """Watches the training of a Hugging Face Trainer; training is unchanged, bit for bit.
 
-    Events of the Trainer carry no losses, and what it logs are means from which ``logging_nan_inf_filter`` has left out
-    all that is not finite. So this callback takes each loss from the trainer's ``training_step``, the one that went
-    into ``backward``, however it was computed (by the model, ``compute_loss_func``, label smoothing, a subclass). The
-    Trainer scales those of the accumulated mini-batches so that their sum is the loss of the step.
+    Events of the Trainer contain no losses, and the Trainer logs means from which ``logging_nan_inf_filter`` has
+    removed all values that are not finite. This callback therefore reads each loss from the trainer's
+    ``training_step``: the one passed to ``backward``, however it was computed (by the model, ``compute_loss_func``,
+    label smoothing, a subclass). The Trainer scales the losses of accumulated mini-batches so that their sum is the
+    loss of the step.
 
-    Each look is logged by the trainer, to wherever it reports: ``watch/regime`` (0 undecided, 1 converging,
-    2 equilibrium, 3 diverging), ``watch/loss`` and what else it found.
+    The trainer logs each look to its configured trackers: ``watch/regime`` (0 undecided, 1 converging, 2 equilibrium, 3
+    diverging), ``watch/loss`` and the other numbers of the look.
 
     Example:
         >>> callback = WatchCallback(trainer)  # doctest: +SKIP
@@ -66,8 +67,8 @@ class WatchCallback(TrainerCallback):
 
     Args:
         trainer: The trainer that the callback is added to.
-        schedule: As for `lratlas.watch`, as are ``loss_is_progress``, ``chance_loss`` and ``false_alarm``. By default
-            the Trainer itself has a linear schedule.
+        schedule: As in `lratlas.watch`, also ``loss_is_progress``, ``chance_loss`` and ``false_alarm``. By default the
+            Trainer itself has a linear schedule.
         loss_is_progress: Whether a lower loss is a better model; False for games of two players and reinforcement
             learning.
         chance_loss: Loss of the best constant prediction.
@@ -75,7 +76,7 @@ class WatchCallback(TrainerCallback):
         on_change: Called with the look at which the regime changed.
 
     Attributes:
-        watch: None before the training begins.
+        watch: The watch; None before training begins.
     """
 
     def __init__(
@@ -101,18 +102,18 @@ class WatchCallback(TrainerCallback):
         self._release: Callable[[], None] = _nothing
 
     def report(self) -> str:
-        """What `Watch.report` says.
+        """Text of `Watch.report`.
 
         Raises:
-            LRAtlasError: If the training has not begun.
+            LRAtlasError: If training has not begun.
         """
         return self._current_watch().report()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Begin to watch the optimizer, from where a checkpoint left off."""
-        self._close()  # a training that broke off left no event
+        """Begin to watch the optimizer; continues from a checkpoint."""
+        self._close()  # a failed training sends no event
         self._losses = []
         self.watch = watch(kwargs["optimizer"], on_change=self._on_change, **self._rules)
         kept: Any = state.stateful_callbacks
@@ -122,7 +123,7 @@ class WatchCallback(TrainerCallback):
         self._release = _tap_losses(self._trainer, self._losses.append)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Hand the step's loss to the watch."""
+        """Pass the loss of the step to the watch."""
         if self._losses:
             self._current_watch()(torch.stack(self._losses).sum())
             self._losses.clear()
@@ -133,12 +134,12 @@ class WatchCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Put the watch into the checkpoint that may follow."""
+        """Store the watch for a checkpoint that may follow."""
         if control.should_save:
             self._keep(state)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Put the watch into the checkpoint that a better evaluation may be worth."""
+        """Store the watch for a checkpoint that a better evaluation may trigger."""
         if self.watch is not None:
             self._keep(state)
 
@@ -165,9 +166,9 @@ class WatchCallback(TrainerCallback):
         kept[_STATE] = self._current_watch().state_dict()
 
     def _log(self, control: TrainerControl) -> None:
-        """Have the trainer log the looks that are new."""
+        """Make the trainer log new looks."""
         log = self._current_watch().log
-        due = control.should_log  # logging clears it, but the trainer's own log is still to come
+        due = control.should_log  # logging clears it, but the trainer must still write its log
         for look in log[self._logged :]:
             self._trainer.log(numbers_of(look))
         control.should_log = due
@@ -175,7 +176,7 @@ class WatchCallback(TrainerCallback):
 
 
 def _tap_losses(trainer: Trainer, take: Callable[[torch.Tensor], object]) -> Callable[[], None]:
-    """Let ``take`` see every loss that the trainer's ``training_step`` returns, until the result is called."""
+    """Pass every loss that the trainer's ``training_step`` returns to ``take``; call the result to stop."""
     step = trainer.training_step
     own = vars(trainer).get("training_step")
 
@@ -199,7 +200,7 @@ def _nothing() -> None:
 
 
 _BY_METRIC = {"reduce_lr_on_plateau", "greedy"}
-"""Schedules that need the evaluations on the way."""
+"""Schedules that need evaluations during training."""
 _COPIED = {"compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics", "data_collator"}
 _CONTINUED = {"constant", "constant_with_warmup", *_BY_METRIC}
 """Schedules under which a longer training continues a shorter one."""
@@ -219,30 +220,31 @@ def find(
     seed: int = 0,
     progress: Callable[[Finder], None] = lambda _: None,
 ) -> Advice:
-    """Search for the initial LR of a Trainer's training, as it is.
+    """Search for the initial LR of a Trainer's unmodified training.
 
-    Length, schedule and warm-up are those of its arguments. Where the schedule is not constant, each comparison is a
-    whole training, shrunk to its length. Of the arguments, only what writes to the disk or to a service is switched off
-    in the trainings of the search: checkpoints, reports, evaluations on the way, early stopping.
+    Length, schedule and warm-up come from its arguments. If the schedule is not constant, each comparison is a whole
+    training, with the schedule shrunk to its length. In the trainings of the search, only features that write to disk
+    or to a service, or end a training, are disabled: checkpoints, reports, intermediate evaluations, early stopping.
 
     Args:
-        trainer: Makes a new Trainer for an LR, which it has to put into the arguments. Or a Trainer, which is left as
-            it is: for each training a new one is made, with a copy of its model as it is now.
-        metric: The name of a metric that ``trainer.evaluate()`` returns.
-        direction: Whether a lower or a higher one is better; None where its name says it, as of a loss or an accuracy.
+        trainer: Makes a new Trainer for an LR, which it must put into the arguments. Or a Trainer, which is not
+            modified: each training uses a new one, with a copy of its model in its current state.
+        metric: Name of a metric that ``trainer.evaluate()`` returns.
+        direction: Whether a lower or a higher metric is better; None if its name shows it, such as a loss or an
+            accuracy.
         folder: The search folder; a new temporary one if None. The same call with the same folder resumes the search.
-        lrs: The LRs to begin with; 1e-5 to 1, four per decade, if None.
-        budget: What may be trained, in full trainings.
+        lrs: Initial grid of LRs; if None, 1e-5 to 1, four per decade.
+        budget: Limit of the cost, in full trainings.
         tolerance: Metrics that differ by less than this share of the best one count as equally good.
-        chance: The metric of a model that has learned nothing.
-        limit: The best value that the metric can have.
-        seed: Added to the Trainer's own seed, for the first repetition; others follow.
+        chance: Metric of a model that has learned nothing.
+        limit: Best possible value of the metric.
+        seed: Added to the Trainer's seed for the first repetition; further seeds follow it.
         progress: Called after each segment.
 
     Raises:
-        TaskError: It is no Trainer, or has nothing to evaluate on.
+        TaskError: The object is not a Trainer, or has no data to evaluate on.
         SpecError: An argument is out of range, or there is no such metric.
-        SearchError: The folder holds another search, or the trainings fail.
+        SearchError: The folder contains another search, or the trainings fail.
     """
     direction = known_direction(metric, direction)
     make = _copies(trainer) if isinstance(trainer, Trainer) else bind_lr(trainer)
@@ -292,7 +294,7 @@ def find(
 
 
 def _copies(trainer: Trainer) -> Callable[[float], Trainer]:
-    """A function that makes a Trainer like this one, with another LR and a copy of the model as it is now.
+    """Return a function that makes a Trainer like this one, with another LR and a copy of its current model.
 
     Raises:
         TaskError: Its class takes other arguments than a Trainer does, or it cannot be copied.
@@ -321,7 +323,7 @@ def _copies(trainer: Trainer) -> Callable[[float], Trainer]:
 
 
 def _copy_collator(given: Any) -> Any:
-    """A copy, such as of a collator that draws; the object itself where it cannot be copied."""
+    """Copy a collator, which may have random state; return the original if it cannot be copied."""
     try:
         return copy.deepcopy(given)
     except Exception:
@@ -329,7 +331,7 @@ def _copy_collator(given: Any) -> Any:
 
 
 def _for_a_search(trainer: Trainer, segment: Segment, *, steps: int, shrinks: bool) -> Trainer:
-    """The Trainer, which writes nothing and ends with the segment where that is to be a whole training."""
+    """Prepare a Trainer: it writes nothing, and ends with the segment if that is a whole training."""
     args = trainer.args
     args.save_strategy, args.load_best_model_at_end = "no", False
     if _schedule(trainer) not in _BY_METRIC:
@@ -359,12 +361,12 @@ def _schedule(trainer: Trainer) -> str:
 
 
 def _shrunk(steps: float, share: float) -> float:
-    """Steps, such as those of a warm-up, in a shorter training; what is a share of all steps stays."""
+    """Steps, such as those of a warm-up, in a shorter training; a share of all steps is unchanged."""
     return steps if steps < 1 else round(steps * share)
 
 
 def _steps(trainer: Trainer) -> int:
-    """The optimizer steps of a full training."""
+    """Optimizer steps of a full training."""
     args = trainer.args
     if args.max_steps > 0:
         return args.max_steps
@@ -374,7 +376,7 @@ def _steps(trainer: Trainer) -> int:
 
 
 def _evaluate_quietly(trainer: Trainer) -> dict[str, float]:
-    """What ``trainer.evaluate()`` returns; neither its callbacks nor its log are told."""
+    """Return value of ``trainer.evaluate()``, without calling its callbacks or writing to its log."""
     handler = trainer.callback_handler
     with preserve_attributes((trainer, trainer.state, trainer.control, handler)):
         handler.callbacks = []
@@ -382,7 +384,7 @@ def _evaluate_quietly(trainer: Trainer) -> dict[str, float]:
 
 
 def _samples(trainer: Trainer, metric: str) -> int | None:
-    """The validation samples behind an accuracy; None where a sample has many predictions."""
+    """Number of validation samples behind an accuracy; None if a sample has many predictions."""
     held: Any = trainer.eval_dataset
     if isinstance(held, Mapping):
         sets = cast("Mapping[str, Any]", held)

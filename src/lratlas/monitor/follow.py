@@ -1,4 +1,4 @@
-"""Following a running training: its losses, LRs and averages."""
+"""Follow a running training: its losses, LRs and averages."""
 
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -49,7 +49,7 @@ class Ahead:
 class Watch:
     """Follows a training through its optimizer and its losses; `watch` creates it.
 
-    Call it with the loss of every mini-batch. It counts the optimizer's own steps: with gradient accumulation the
+    Call it with the loss of every mini-batch. It counts the optimizer's steps: with gradient accumulation the
     losses of one step are averaged, and steps that mixed precision skips do not count. It reads weights and gradients
     and writes them only inside `averaged`, does not change the optimizer's state, modes or random generators, and
     `close` removes it. A copy or a pickle of the optimizer is not watched, since PyTorch leaves hooks out of them; the
@@ -86,7 +86,7 @@ class Watch:
 
         Args:
             loss: Mean loss of the mini-batch, a number or a tensor with one element. NaN and infinities are allowed:
-                they show divergence.
+                they indicate divergence.
             accuracy: Accuracy on the mini-batch as a share from 0 to 1, not a percentage; NaN if it is not known. It
                 separates an equilibrium above the chance loss from divergence.
 
@@ -123,7 +123,7 @@ class Watch:
         return report(self._tracker, self.log[-1] if self.log else None)
 
     def suggestion(self) -> str:
-        """What the last look suggests for the learning rate, with the evidence; empty while nothing is decided."""
+        """Suggestion of the last look for the learning rate, with the evidence; empty while nothing is decided."""
         return suggestion(self._tracker, self.log[-1] if self.log else None)
 
     def close(self) -> None:
@@ -151,10 +151,10 @@ class Watch:
 
     @contextmanager
     def averaged(self) -> Generator[None]:
-        """Inside, the model has the running average of its weights; afterwards its weights again, bit for bit.
+        """Give the model the running average of its weights in the block; restore its weights afterwards, bit for bit.
 
-        Batch norms' running statistics belong to the weights: recompute them inside
-        (``torch.optim.swa_utils.update_bn``). Those of the ``model`` given to `watch` come back afterwards too.
+        The running statistics of batch norms belong to the weights: recompute them inside
+        (``torch.optim.swa_utils.update_bn``). Those of the ``model`` given to `watch` are restored too.
 
         Raises:
             LRAtlasError: If the watch has no average, there is none yet, or the optimizer takes a step inside.
@@ -172,20 +172,20 @@ class Watch:
                 value.copy_(saved)
 
     def ahead(self, evaluate: Callable[[], float]) -> Ahead:
-        """How far the averaged weights are ahead: ``evaluate`` on the present weights, then on their average.
+        """Compare averaged with current weights: call ``evaluate`` on the current weights, then on their average.
 
         Args:
-            evaluate: Returns a metric of the model as it is, such as the validation accuracy.
+            evaluate: Returns a metric of the model in its current state, such as the validation accuracy.
 
         Raises:
-            LRAtlasError: As `averaged`, or if the metric is not one number.
+            LRAtlasError: As in `averaged`, or if the metric is not one number.
         """
         current = float(one_number(evaluate(), "metric"))
         with self.averaged():
             return Ahead(current=current, averaged=float(one_number(evaluate(), "metric")))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to resume in another process: plain values, and tensors if weights are averaged.
+        """State to resume from in another process: plain values, and tensors if weights are averaged.
 
         A watch that resumes from it gives the same answers as one that was never interrupted.
         """
@@ -206,10 +206,10 @@ class Watch:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from what `state_dict` gave.
+        """Resume from a `state_dict`.
 
         Raises:
-            SpecError: If it is of something else, of another version of LR Atlas, or of other weights.
+            SpecError: If the state is of another object, another version of LR Atlas, or other weights.
         """
         if not isinstance(cast("object", state), Mapping) or set(state) != set(_STATE):
             found = sorted(map(str, state)) if isinstance(cast("object", state), Mapping) else type(state).__name__
@@ -303,7 +303,7 @@ class RunningAverage:
         parameters: The weights to average.
 
     Attributes:
-        count: How many weights were averaged.
+        count: Number of averaged weights.
     """
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
@@ -313,7 +313,7 @@ class RunningAverage:
 
     @torch.no_grad()
     def add(self) -> None:
-        """Average the present weights in; the first call copies them."""
+        """Add the current weights to the average; the first call copies them."""
         self.count += 1
         if self.count == 1:
             self._means = [
@@ -331,7 +331,7 @@ class RunningAverage:
 
     @contextmanager
     def swap_in(self) -> Generator[None]:
-        """Inside, the parameters have the averages; afterwards their previous storage again. Nothing is copied.
+        """Give the parameters the averages in the block; restore their storage afterwards. Nothing is copied.
 
         Raises:
             LRAtlasError: If nothing was averaged yet.
@@ -352,10 +352,10 @@ class RunningAverage:
         return {"count": self.count, "means": [mean.clone() for mean in self._means]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from what `state_dict` gave.
+        """Resume from a `state_dict`.
 
         Raises:
-            SpecError: If it is of other weights.
+            SpecError: If the state is of other weights.
         """
         means, count = state["means"], state["count"]
         shapes = [tuple(value.shape) for value in self._parameters]

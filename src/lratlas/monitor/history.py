@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 FEWEST_BLOCKS = 8  # with seven, a loss that falls throughout has p = 2e-4, and one swapped pair makes it 1.4e-3
 MOST_BLOCKS = 16
 BLOCK_PER_EXCESS = 5.0  # block length over the sum of autocorrelations: neighbouring block means correlate by 0.1
-NOTICED_FALL = 0.15  # what a descent like t^(-1/2) falls by; smaller falls cannot be distinguished from a settled loss
+NOTICED_FALL = 0.15  # fall of a descent like t^(-1/2); smaller falls cannot be distinguished from a settled loss
 
 # The height of a loss whose floor is unknown, in spreads: a mini-batch's loss often spreads by a third of its level
 _SPREADS = 3.0
@@ -26,7 +26,7 @@ _SHARE_OF_FALL = 0.05
 # The median absolute difference of two normal values has this share of their standard deviation
 _MEDIAN_DIFFERENCE = 0.9539
 
-# Share of the trend's range below which what the trend leaves over cannot make a trend by itself
+# Share of the trend's range below which the remainder cannot produce a trend by itself
 _HARMLESS = 0.1
 
 # A remainder as small as this relative to the values is rounding
@@ -41,7 +41,7 @@ class Trend:
     """The results of the tests on a stretch of a running loss.
 
     Attributes:
-        blocks: Number of block means compared; 0 where the loss varies too slowly for a test.
+        blocks: Number of block means compared; 0 if the loss varies too slowly for a test.
         length: Values per block.
         falling_p: p value of a loss that does not fall, against a fall; None without blocks.
         settled_p: p value of a loss that falls by 15% of the height or more between the two halves, against a
@@ -68,16 +68,16 @@ class Trend:
 def trend(values: Floats, *, variances: Floats | None = None, start: float | None = None, pace: float = 1.0) -> Trend:
     """Test a stretch of losses for a fall, and for the absence of a fall.
 
-    Blocks of equal length, at least five times the sum of the autocorrelations, are compared by the
-    Mann-Kendall test: as they are, and with the fall that a descent would have had added back, in which case
-    a significant *rise* shows that there was no such descent.
+    Blocks of equal length, at least five times the sum of the autocorrelations, are compared by the Mann-Kendall test
+    twice: unchanged, and with the fall of a descent added back. In the second test, a significant *rise* shows that
+    there was no such descent.
 
     Args:
         values: Successive losses or their means over equally many steps, shape (values,), finite.
-        variances: Variances of the losses inside each mean; None: the values are single losses.
-        start: Loss at the start of the training. The result then depends on neither the zero nor the unit of the
-            loss. None: zero is the loss's floor.
-        pace: Share of the height that counts: less than 1 where a learning rate that falls slows the training down.
+        variances: Variances of the losses inside each mean; None if the values are single losses.
+        start: Loss at the start of the training. The result then depends on neither the zero nor the unit of the loss.
+            If None, the floor of the loss is zero.
+        pace: Share of the height that counts: less than 1 if a falling learning rate slows the training down.
 
     Raises:
         SpecError: If there are fewer than eight values.
@@ -98,7 +98,7 @@ def trend(values: Floats, *, variances: Floats | None = None, start: float | Non
     spread = _spread(values, variances)
     height = abs(first) if start is None else max(_SPREADS * spread, _SHARE_OF_FALL * abs(start - second))
     height *= pace
-    # The halves' centres lie count - half blocks apart
+    # The halves' centres are count - half blocks apart
     noticed = max(NOTICED_FALL * height, _ROUNDING * float(np.abs(values).max()))
     descent = noticed * np.arange(count) / (count - half)
     return Trend(
@@ -115,21 +115,20 @@ def trend(values: Floats, *, variances: Floats | None = None, start: float | Non
 
 
 def block_means(values: Floats, length: int) -> Floats:
-    """Means of successive blocks of ``length`` values, counted from the end; what is left at the start is dropped."""
+    """Means of successive blocks of ``length`` values, counted from the end; a remainder at the start is dropped."""
     return values[len(values) % length :].reshape(-1, length).mean(axis=1)
 
 
 def correlation_excess(values: Floats, *, floor_is_zero: bool = True) -> float:
-    """Sum of the autocorrelations of what a smooth trend leaves over, up to the first that is not significant.
+    """Sum of the autocorrelations of the remainder of a smooth trend, up to the first that is not significant.
 
-    Zero for independent values, about ``ρ / (1 − ρ)`` for an AR(1) process. What the trend leaves over counts for no
-    more than it is: a remainder that is small compared with the trend's own range is no noise that could have made
-    the trend.
+    Zero for independent values, about ``ρ / (1 − ρ)`` for an AR(1) process. A remainder that is small compared with the
+    trend's range counts less: it is not a noise that could have produced the trend.
 
     Args:
         values: Successive losses.
-        floor_is_zero: The trend is a straight line, in the logarithms where all values are positive. Otherwise it is
-            a parabola, which depends on neither the zero nor the unit of the loss.
+        floor_is_zero: The trend is a straight line, in the logarithms if all values are positive. Otherwise it is a
+            parabola, which depends on neither the zero nor the unit of the loss.
     """
     count, degree = len(values), 1 if floor_is_zero else 2
     if floor_is_zero and values.min() > 0:
@@ -149,7 +148,7 @@ def correlation_excess(values: Floats, *, floor_is_zero: bool = True) -> float:
 
 
 def _smooth(values: Floats, degree: int) -> Floats:
-    """The polynomial of least squares, by projection onto orthogonal ones."""
+    """Least-squares polynomial, by projection onto orthogonal ones."""
     position = np.linspace(-1.0, 1.0, len(values))
     powers = np.vander(position, degree + 1, increasing=True)
     basis, _ = np.linalg.qr(powers)
@@ -157,7 +156,7 @@ def _smooth(values: Floats, degree: int) -> Floats:
 
 
 def _spread(values: Floats, variances: Floats | None) -> float:
-    """Standard deviation of the single losses; medians, so that a few spikes or steps do not count."""
+    """Standard deviation of the single losses; uses medians, so that a few spikes or steps do not count."""
     inside = 0.0 if variances is None else float(np.median(variances))
     between = float(np.median(np.abs(np.diff(values)))) / _MEDIAN_DIFFERENCE
     return float(np.sqrt(inside + between * between))
@@ -171,8 +170,8 @@ class Cell(NamedTuple):
 
     Attributes:
         loss: Mean loss.
-        accuracy: Mean accuracy; NaN where it was not given.
-        lr: Mean learning rate; NaN where it was not given.
+        accuracy: Mean accuracy; NaN if it is unknown.
+        lr: Mean learning rate; NaN if it is unknown.
         variance: Variance of the single losses around the mean.
     """
 
@@ -221,7 +220,7 @@ class History:
             self.cells = [_merge_cells(first, second, 0.5) for first, second in pairs]
 
     def last_half(self, fewest: int) -> Stretch:
-        """The last half of the cells, or the last ``fewest`` cells where the half has fewer."""
+        """The last half of the cells, or the last ``fewest`` cells if the half has fewer."""
         count = max(len(self.cells) // 2, fewest)
         cells = self.cells[-count:]
         return Stretch(
@@ -236,7 +235,7 @@ class History:
         return np.array([cell.lr for cell in self.cells])
 
     def highest(self, steps: int) -> float:
-        """The highest mean loss over about ``steps`` steps, or over a cell where cells are longer."""
+        """The highest mean loss over about ``steps`` steps, or over a cell if cells are longer."""
         count = min(-(-steps // self.length), len(self.cells))
         return float(block_means(np.array([cell.loss for cell in self.cells]), count).max())
 

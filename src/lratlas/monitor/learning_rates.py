@@ -15,15 +15,15 @@ Schedule = bool | Literal["cosine", "linear"] | Callable[[int], float]
 
 
 class LearningRates:
-    """Reads the learning rates of an optimizer's groups, and finds where a new phase begins.
+    """Reads the learning rates of an optimizer's groups, and detects the start of a new phase.
 
-    A phase begins where the learning rate of any group changes at once by more than a factor 1.25, against the way
-    that it moved before, and 256 steps or more after the last phase began; or where groups are added. All other
-    changes are those of a learning rate that moves.
+    A phase starts when the learning rate of any group changes at once by more than a factor of 1.25, against its
+    previous direction, and at least 256 steps after the last phase started; or when groups are added. All other changes
+    count as gradual.
 
     Args:
-        optimizer: Whose groups are read. Learning rates that are tensors are read by `fetch` only, since reading one
-            may wait for the device.
+        optimizer: The optimizer whose groups are read. Learning rates that are tensors are only read by `fetch`,
+            because reading one may wait for the device.
         schedule: A function from the step to a factor explains the changes that follow it, however sudden.
 
     Attributes:
@@ -43,7 +43,7 @@ class LearningRates:
         self._lrs = [_lr(group) for group in self._optimizer.param_groups]
 
     def follow(self, step: int) -> bool:
-        """Read the learning rates after a number of steps; whether a phase begins."""
+        """Read the learning rates after a number of steps; return whether a phase starts."""
         self._read_lrs()
         if self._lrs == self._followed and self._factor is None:
             return False
@@ -68,7 +68,7 @@ class LearningRates:
         return begins
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `follow` compares the next learning rates with."""
+        """State that `follow` compares the next learning rates with."""
         return {
             "lrs": list(self._lrs),
             "followed": list(self._followed),
@@ -81,7 +81,7 @@ class LearningRates:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from what `state_dict` gave."""
+        """Resume from a `state_dict`."""
         lrs, followed, held, last = ([*state[name]] for name in ("lrs", "followed", "held", "last"))
         mean, phase, since, way = (state[name] for name in ("mean", "phase", "since", "way"))
         self._lrs, self._followed, self._held, self._last = lrs, followed, held, last
@@ -97,9 +97,9 @@ class LearningRates:
         self._lrs = [lr if isinstance(group.get("lr"), Tensor) else _lr(group) for group, lr in pairs]
 
     def _without_schedule(self, step: int) -> list[list[float]]:
-        """The learning rates without the schedule's factor: that of this step, or of the one before.
+        """Learning rates divided by the schedule's factor, at this step or at the one before.
 
-        Loops call the scheduler before or after the watch. A factor of zero leaves nothing to compare.
+        Loops call the scheduler before or after the watch. With a factor of zero there is nothing to compare.
         """
         if self._factor is None:
             return [self._lrs]
@@ -121,7 +121,7 @@ def check_schedule(schedule: object) -> None:
     """Refuse a value that is not a schedule.
 
     Raises:
-        SpecError: If it is neither a boolean, nor a name, nor a function from a step to a factor.
+        SpecError: If the value is neither a boolean, nor a name, nor a function from a step to a factor.
     """
     if callable(schedule):
         schedule_factor(schedule, 0)
@@ -132,10 +132,10 @@ def check_schedule(schedule: object) -> None:
 
 
 def schedule_factor(schedule: Callable[[int], object], step: int) -> float:
-    """The factor that a schedule has at a step.
+    """Factor of a schedule at a step.
 
     Raises:
-        SpecError: If it is not a finite number, or negative.
+        SpecError: If the factor is not a finite number, or negative.
     """
     factor: Any = schedule(step)
     if isinstance(factor, str) or not is_finite(factor) or float(factor) < 0:
@@ -144,7 +144,7 @@ def schedule_factor(schedule: Callable[[int], object], step: int) -> float:
 
 
 def _geometric_mean(lrs: list[float]) -> float:
-    """Over those that are not zero; exact for a single number. NaN if one is not known."""
+    """Geometric mean of the rates that are not zero; exact for a single rate. NaN if one is unknown."""
     if any(map(math.isnan, lrs)):
         return math.nan
     positive = [lr for lr in lrs if lr > 0]
@@ -154,7 +154,7 @@ def _geometric_mean(lrs: list[float]) -> float:
 
 
 def _way(old: list[float], new: list[float]) -> int:
-    """Which way the learning rates moved: 1 up, -1 down, 0 not at all."""
+    """Direction in which the learning rates moved: 1 up, -1 down, 0 unchanged."""
     before, after = _geometric_mean(old), _geometric_mean(new)
     return (after > before) - (after < before)
 

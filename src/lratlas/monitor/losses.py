@@ -1,4 +1,4 @@
-"""Losses of a running loop: checked, gathered, fetched from the device in blocks, averaged per optimizer step."""
+"""Losses of a running loop: checked, collected, fetched from the device in blocks, averaged per optimizer step."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ _ROUNDING = 1e-6  # a mean accuracy in float32 may exceed 1 by a few units in th
 
 
 def one_number(value: object, name: str) -> float | Tensor:
-    """The value as a float, or as a detached tensor with one element, which may be on an accelerator.
+    """Return the value as a float, or as a detached tensor with one element, which may be on an accelerator.
 
-    NaN and the infinities are numbers: they are what a diverging training produces.
+    NaN and the infinities are numbers: a diverging training produces them.
 
     Raises:
-        SpecError: If it is neither a real number nor a tensor or array with one.
+        SpecError: If the value is neither a real number nor a tensor or array with one.
     """
     if type(value) is float:
         return value
@@ -45,7 +45,7 @@ def _one_element(value: Tensor, name: str) -> Tensor:
 
 
 def _check_share(accuracy: float) -> None:
-    """Refuse an accuracy that is no share from 0 to 1, such as a percentage; NaN means that it is not known."""
+    """Refuse an accuracy outside 0 to 1, such as a percentage; NaN means that it is unknown."""
     if not isnan(accuracy) and not -_ROUNDING <= accuracy <= 1 + _ROUNDING:
         percent = f"; if it is a percentage, divide it by 100 ({accuracy / 100:.6g})" if 1 < accuracy <= 100 else ""
         raise SpecError(f"the accuracy is {accuracy:.6g}; it must be a share from 0 to 1{percent}")
@@ -56,11 +56,11 @@ class StepMeans:
     """Means over the mini-batches of one record.
 
     Attributes:
-        steps: Optimizer steps that it stands for.
+        steps: Optimizer steps of the record.
         loss: Mean loss.
-        accuracy: Mean accuracy; None where not given.
+        accuracy: Mean accuracy; None if it was not given.
         lr: The learning rate.
-        phase: How many times the learning rate had jumped.
+        phase: Number of jumps of the learning rate so far.
     """
 
     steps: int
@@ -71,7 +71,7 @@ class StepMeans:
 
 
 class _Given(NamedTuple):
-    """What was known when a loss was given, apart from the loss."""
+    """Values recorded with a loss."""
 
     step: int
     lr: float
@@ -80,7 +80,7 @@ class _Given(NamedTuple):
 
 @dataclass
 class _Record:
-    """Sums over the mini-batches of one step, and how many they are."""
+    """Sums over the mini-batches of one step, and their number."""
 
     given: _Given
     count: int = 0
@@ -108,10 +108,10 @@ class GatheredLosses:
     def add(
         self, loss: float | Tensor, accuracy: float | Tensor | None, *, step: int, lr: float = nan, phase: int = 0
     ) -> None:
-        """Add the numbers of a mini-batch (see `one_number`); ``step`` is how many steps the optimizer has taken.
+        """Add the numbers of a mini-batch (see `one_number`); ``step`` is the optimizer's current step count.
 
         Raises:
-            SpecError: If the accuracy is not a share. Those on an accelerator are checked by `fetch`.
+            SpecError: If the accuracy is not a share. Accuracies on an accelerator are checked by `fetch`.
         """
         given_loss = _without_waiting(loss)
         given_accuracy = nan if accuracy is None else _without_waiting(accuracy)
@@ -122,10 +122,10 @@ class GatheredLosses:
         self._given.append(_Given(step, lr, phase))
 
     def fetch(self) -> tuple[list[float], list[float]]:
-        """The gathered losses and accuracies as numbers.
+        """The collected losses and accuracies as numbers.
 
         Raises:
-            SpecError: If an accuracy from an accelerator is not a share; all of these are dropped.
+            SpecError: If an accuracy from an accelerator is not a share; all accuracies of this fetch are dropped.
         """
         losses, accuracies = _numbers(self._losses), _numbers(self._accuracies)
         self._losses = list[float | Tensor](losses)
@@ -139,7 +139,7 @@ class GatheredLosses:
         return losses, accuracies
 
     def drain(self, *, to_the_end: bool = False) -> Iterator[StepMeans]:
-        """Fetch what was gathered: the means of the records that are complete, or of all of them."""
+        """Fetch the collected losses: the means of the complete records, or of all records."""
         entries = list(zip(self._given, *self.fetch(), strict=True))
         self._losses, self._accuracies, self._given = [], [], []
         for given, loss, accuracy in entries:
@@ -156,11 +156,11 @@ class GatheredLosses:
 
     @property
     def open_means(self) -> StepMeans | None:
-        """The means so far of the record that later mini-batches may still join; None without one."""
+        """Current means of the record that later mini-batches may still join; None if there is none."""
         return None if self._open is None else self._open.means(1)
 
     def state_dict(self) -> dict[str, Any]:
-        """The mini-batches that are not in any complete record yet, as numbers and lists."""
+        """Mini-batches that are not in a complete record yet, as numbers and lists."""
         losses, accuracies = self.fetch()
         record = self._open
         return {
@@ -172,7 +172,7 @@ class GatheredLosses:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """The mini-batches of what `state_dict` gave."""
+        """Restore the mini-batches of a `state_dict`."""
         found = cls()
         found._losses, found._accuracies = [*state["losses"]], [*state["accuracies"]]
         found._given = [_Given(*given) for given in state["given"]]
@@ -183,7 +183,7 @@ class GatheredLosses:
 
 
 def _without_waiting(found: float | Tensor) -> float | Tensor:
-    """A number; on an accelerator a copy there, since asking for the number would wait for the device."""
+    """A number; on an accelerator a copy on the device, because reading it would wait for the device."""
     if not isinstance(found, Tensor):
         return found
     return float(found.item()) if found.device.type == "cpu" else found.clone().reshape(())

@@ -43,8 +43,8 @@ class Rules:
             from 256 steps to 256 million; divided evenly among the 62 looks.
         settled_level: Level, at each look, of the test that a settled loss does not fall by 15% of its height or more.
         above: A loss is above chance if every block mean exceeds a positive chance loss by this factor.
-        loss_is_progress: Whether a lower loss is a better model. If not, the only regime that is named is
-            ``diverging``, for losses that are not finite.
+        loss_is_progress: Whether a lower loss is a better model. If not, the only regime in reports is ``diverging``,
+            for losses that are not finite.
         scheduled: Whether the learning rate follows a schedule. The regime is then that of the training under its
             schedule.
         thresholds: The thresholds that also judge finished studies: the least fall that matters, the p value below
@@ -86,7 +86,7 @@ class Rules:
         """Store a field as a Python float.
 
         Raises:
-            SpecError: If it is not a finite number.
+            SpecError: If the field is not a finite number.
         """
         value = getattr(self, name)
         found = None if isinstance(to_python(value), str) else number(value)

@@ -1,4 +1,4 @@
-"""Which regime a running training is in: tests on its losses so far, at growing step counts."""
+"""Detect the regime of a running training: tests on its losses so far, at growing step counts."""
 
 import copy
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from lratlas.monitor.rules import (
 from lratlas.text import is_finite
 
 PEAK_STEPS = 8  # a single mini-batch may be far off
-START_LOSSES = 8  # whose median is the level at the start
+START_LOSSES = 8  # their median is the level at the start
 _LARGEST = 1e150  # larger losses have no finite square
 
 
@@ -89,12 +89,12 @@ class RegimeTracker:
     Attributes:
         rules: The numbers that decide.
         step: Steps so far.
-        phase_step: Steps of the present phase.
+        phase_step: Steps of the current phase.
         regime: The regime at the last look.
         course: The course of the loss at the last look.
-        since: The step since which the regime has been the same.
-        course_since: The step since which the course has been the same.
-        spent: Steps of the present phase in each regime.
+        since: Step at which the regime last changed.
+        course_since: Step at which the course last changed.
+        spent: Steps of the current phase in each regime.
         peak: Highest loss of the phase over eight steps or more, as of the last look.
         blown: Whether the peak is above the reference: the training has made the loss worse.
         lowest: Lowest loss so far.
@@ -186,13 +186,13 @@ class RegimeTracker:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to resume, as numbers, strings, lists and dictionaries; without the rules."""
+        """State to resume from, as numbers, strings, lists and dictionaries; without the rules."""
         state = asdict(self)
         del state["rules"]
         return state | {"_history": self._history.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from what `state_dict` gave.
+        """Resume from a `state_dict`.
 
         Raises:
             SpecError: If it is not a state of a tracker of this version of LR Atlas.
@@ -212,7 +212,7 @@ class RegimeTracker:
 
     @property
     def finite(self) -> bool:
-        """False while two losses or more in a row have not been finite."""
+        """False while the last two losses or more are not finite."""
         return self._broken_steps < 2
 
     def _name_regime(self, regime: Regime, does: Course) -> Look:

@@ -1,4 +1,4 @@
-"""`watch`: which regime a running training is in, from one line in its loop."""
+"""`watch`: detect the regime of a running training with one line in its loop."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ _DEEPEST = 32  # wrappers around an optimizer
 
 
 class OptimizerWrapper(Protocol):
-    """An object with an optimizer inside that it steps, such as DeepSpeed's; Accelerate's is an `Optimizer` too."""
+    """An object that steps an inner optimizer, such as DeepSpeed's; Accelerate's is an `Optimizer` too."""
 
     @property
     def optimizer(self) -> Any:
@@ -36,7 +36,7 @@ def watch(
     false_alarm: float = 0.05,
     on_change: Callable[[Look], object] | None = None,
 ) -> Watch:
-    """Watch a running training: which regime its present learning rate is in.
+    """Watch a running training: detect the regime of its current learning rate.
 
     Example:
         >>> watch = lratlas.watch(optimizer)  # doctest: +SKIP
@@ -54,9 +54,9 @@ def watch(
       the start, or the accuracy is at chance.
     * ``undecided``: too early, too noisy, in between, or the learning rate moves.
 
-    `lratlas.monitor.rules.Rules` has the error rates of the tests. The tests start again when the learning rate of any
-    parameter group jumps by more than a factor of 1.25. If it changes gradually, by more than that within the stretch
-    of losses that is tested, and the loss falls with it or is stationary, the regime is ``undecided``, unless the
+    `lratlas.monitor.rules.Rules` has the error rates of the tests. The tests restart when the learning rate of any
+    parameter group jumps by more than a factor of 1.25. If it changes gradually by more than this factor within the
+    tested stretch of losses, and the loss falls with it or is stationary, the regime is ``undecided``, unless the
     change is declared as a ``schedule``.
 
     Do not use the default if the loss does not measure progress, as in generative adversarial networks and
@@ -70,7 +70,7 @@ def watch(
             the factor of the learning rate. The regime is then that of the training under its schedule, at the
             learning rates of the stretch that was tested. Jumps that a function explains do not start the tests again.
         loss_is_progress: Whether a lower loss is a better model. If not, the reports state the course of the loss only;
-            no regime is named except ``diverging`` for losses that are not finite, and nothing is suggested.
+            no regime except ``diverging`` is reported, for losses that are not finite, and nothing is suggested.
         chance_loss: Loss of the best constant prediction, that of an untrained model, such as ``ln 10`` for ten
             balanced classes. If it is positive, zero is the floor of the loss. None: losses of any sign are judged by
             their spread and by their fall since the start.
@@ -99,7 +99,7 @@ def check_options(*, model: object, average: object, on_change: object) -> None:
     """Refuse options of the wrong type.
 
     Raises:
-        SpecError: If one has the wrong type.
+        SpecError: If an option has the wrong type.
     """
     if model is not None and not isinstance(model, nn.Module):
         raise SpecError(f"model is a {type(model).__name__}; it must be a PyTorch module")

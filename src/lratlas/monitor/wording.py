@@ -1,4 +1,4 @@
-"""The text of a report: the regime, the evidence that decided, and what it suggests."""
+"""Text of a report: the regime, the evidence that decided, and a suggestion."""
 
 from lratlas.monitor.rules import FIRST_LOOK
 from lratlas.monitor.tracker import Look, RegimeTracker
@@ -17,7 +17,7 @@ _COURSES = {
 
 
 def report(tracker: RegimeTracker, look: Look | None) -> str:
-    """The regime with its numbers, the evidence for it, and what it suggests or why nothing is decided."""
+    """Report the regime with its numbers, the evidence, and a suggestion or the reason why nothing is decided."""
     look = _of_this_phase(tracker, look)
     if not tracker.rules.loss_is_progress:
         return f"{_state(tracker, look)} {_course_only(look)}".rstrip()
@@ -36,7 +36,7 @@ def describe_no_steps(losses: int) -> str:
 
 
 def suggestion(tracker: RegimeTracker, look: Look | None) -> str:
-    """What the regime suggests, with the evidence; empty while nothing is decided."""
+    """Suggestion for the regime, with the evidence; empty while nothing is decided."""
     look = _of_this_phase(tracker, look)
     p = 1.0 if look is None or look.settled_p is None else look.settled_p
     evidence = f" ({_p(p)} for an overlooked fall)" if p < tracker.rules.settled_level else ""
@@ -44,7 +44,7 @@ def suggestion(tracker: RegimeTracker, look: Look | None) -> str:
 
 
 def _advice(tracker: RegimeTracker, look: Look | None, *, evidence: str = "") -> str:
-    """What the regime suggests; ``evidence`` is added where the report does not state it before."""
+    """Suggestion for the regime; ``evidence`` is added if the report does not include it before."""
     if not tracker.rules.loss_is_progress or look is None:
         return ""
     if tracker.regime == "diverging":
@@ -93,7 +93,7 @@ def _of_equilibrium(tracker: RegimeTracker, look: Look, evidence: str) -> str:
 
 
 def _fit(tracker: RegimeTracker, look: Look | None) -> str:
-    """Why a training counts as converging although its loss does not fall; otherwise empty."""
+    """Reason why a training counts as converging although its loss does not fall; otherwise empty."""
     if look is None or look.loss is None or tracker.regime != "converging" or look.course == "falling":
         return ""
     chance = tracker.rules.chance_loss
@@ -104,7 +104,7 @@ def _fit(tracker: RegimeTracker, look: Look | None) -> str:
 
 
 def _reason(tracker: RegimeTracker, look: Look | None) -> str:
-    """Why nothing is decided; empty if a regime is decided or the state already says why not."""
+    """Reason why nothing is decided; empty if a regime is decided or the state already gives the reason."""
     if look is None or look.loss is None or tracker.regime != "undecided":
         return ""
     if look.lr_moves and not tracker.rules.scheduled:
@@ -119,7 +119,7 @@ def _reason(tracker: RegimeTracker, look: Look | None) -> str:
 
 
 def _of_above(tracker: RegimeTracker, look: Look, loss: float) -> str:
-    """The reason where the loss is above the reference and has been clearly above it; otherwise empty."""
+    """Reason if the loss is above the reference and has been clearly above it; otherwise empty."""
     chance = tracker.rules.chance_loss
     lower = tracker.start.low if chance is None else chance
     if look.standing != "above" and not (tracker.blown and loss > lower):
@@ -134,7 +134,7 @@ def _of_above(tracker: RegimeTracker, look: Look, loss: float) -> str:
 
 
 def _of_start(tracker: RegimeTracker, look: Look) -> str:
-    """The reason where the loss is not above the reference."""
+    """Reason if the loss is not above the reference."""
     if look.standing == "below" or look.course == "rising":
         return f"{_COURSES[look.course]}."
     low, high = f"{tracker.start.low:.4g}", f"{tracker.start.high:.4g}"
@@ -215,13 +215,13 @@ def _p(value: float) -> str:
 
 
 def _of_this_phase(tracker: RegimeTracker, look: Look | None) -> Look | None:
-    """The look, unless the tests have started again since: then its numbers are those of another learning rate."""
+    """The look, unless the tests have restarted since: its numbers are then those of another learning rate."""
     since = tracker.step - tracker.phase_step
     return None if look is None or (look.loss is not None and look.step <= since) else look
 
 
 def _lr_course(look: Look) -> str:
-    """How the learning rate moved in the stretch that was judged."""
+    """Movement of the learning rate within the tested stretch."""
     low, high, last = look.lr_low or 0.0, look.lr_high or 0.0, look.lr or 0.0
     if last <= 1.05 * low:
         return f"the learning rate fell from {high:.3g} to {last:.3g}"
@@ -231,7 +231,7 @@ def _lr_course(look: Look) -> str:
 
 
 def _reference(tracker: RegimeTracker, *, upper: bool = False) -> str:
-    """The level that the loss is compared with: of an untrained model, or the lower or upper one at the start."""
+    """Reference level of the loss: that of an untrained model, or the lower or upper level at the start."""
     if (chance := tracker.rules.chance_loss) is not None:
         return f"the loss of an untrained model, {chance:.4g}"
     return f"its level at the start, {tracker.start.high if upper else tracker.start.low:.4g}"

@@ -1,1 +1,1 @@
-"""A search for the initial LR: what to train, what was measured, what it amounts to."""
+"""Search for the initial LR: segments to train, their results, and the advice."""

@@ -1,4 +1,4 @@
-"""The advice that a search comes to: an initial LR with a range, or why there is none, and how to finish."""
+"""The advice of a search: an initial LR with a range and a way to finish, or the reason why there is no LR."""
 
 import math
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from lratlas.tables import SCHEMAS
 from lratlas.text import format_lr
 
 _WORDS = {"lr": "LR", "steps": "", "value": "last weights", "averaged": "averaged weights", "regime": "regime"}
-"""The columns of the longest segments, and their headings."""
+"""Columns of the table of the longest segments, and their headings."""
 Verdict = Literal["found", "tie", "not_learned", "diverged"]
 Schedule = Literal["constant", "linear", "cosine", "own", "custom"]
 
@@ -46,7 +46,7 @@ EVIDENCE = pl.Schema(
         "value": pl.Float64,  # validation metric of the last weights
         "averaged": pl.Float64,  # validation metric of the averaged weights
         "error": pl.Float64,  # standard error of the metric that counts, from the validation samples
-        "regime": pl.String,  # of the trial, by its training losses so far
+        "regime": pl.String,  # of the trial, from its training losses so far
         "failure": pl.String,
         "seconds": pl.Float64,
     }
@@ -57,51 +57,49 @@ COMPARED = pl.Schema(
         "steps": pl.Int64,
         "seeds": pl.Int64,
         "metric": pl.Float64,  # mean over seeds
-        "error": pl.Float64,  # standard error of its difference to the best one
-        "allowed": pl.Float64,  # how far it may be behind and still be the best one
-        "near": pl.Boolean,  # whether it cannot be told from the best one
+        "error": pl.Float64,  # standard error of the difference to the best LR
+        "allowed": pl.Float64,  # largest difference at which the LR can still be the best
+        "near": pl.Boolean,  # whether the LR is within the noise of the best one
     }
 )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Advice:
-    """Which initial LR to use, or why that cannot be told; `print` shows it in sentences.
+    """Initial LR to use, or the reason why there is none; `print` shows it in sentences.
 
     Attributes:
-        verdict: ``found``: an LR and a range; ``tie``: no LR can be told from the others; ``not_learned``: none has
+        verdict: ``found``: an LR and a range; ``tie``: all LRs are equal within the noise; ``not_learned``: no LR has
             learned anything yet; ``diverged``: all LRs diverged.
-        reason: Why there is no LR, a sentence; empty where there is one.
-        lr: The recommended initial LR; None unless one was found.
-        low: The lower end of the good range: LRs that cannot be told from the best one. Of a tie, all LRs that tie;
-            None where nothing was learned.
-        high: The upper end of the good range.
+        reason: Sentence on why there is no LR; empty if there is one.
+        lr: Recommended initial LR; None unless one was found.
+        low: Lower end of the good range, the LRs within the noise of the best one. For a tie, the range of all LRs that
+            tie; None if nothing was learned.
+        high: Upper end of the good range.
         finish: How to finish: ``average`` (the weights of the last tenth of the steps), ``anneal`` (the LR to zero over
-            the last fifth) or ``either`` (both, and keep the better one: the search could not tell); ``constant``
-            where the search can do neither, ``schedule`` where the LR has one.
-        expected: The validation metric that a full training at the LR is expected to reach, averaged weights; None
-            without an LR.
-        expected_low: The lower end of a 90% interval for it.
-        expected_high: The upper end.
-        best_steps: The steps after which the best validation metric so far was seen.
-        best: That metric.
-        direction: Whether a metric is better when it is larger, ``maximize``, or smaller, ``minimize``.
-        convergence: Where the convergence threshold is, above which the loss stops falling; None where it was not
-            seen.
-        divergence: Where the divergence threshold is, above which nothing is learned; None where it was not seen.
-        cost: What the search trained, in full trainings.
-        steps: Optimizer steps of a full training, or its epochs.
-        counted: Which of both all steps here are: ``steps`` or ``epochs``.
-        warmup: Of these, the steps over which the LR grows linearly to its value.
-        schedule: That under which the LRs were compared; ``custom`` for a function or a list, ``own`` for one that the
-            training has itself.
-        limit: The best value that the metric can have; None where it is unknown, or was exceeded.
-        segment: The longest segment at the LR nearest to the recommended one, from whose final state the full training
-            can continue; None without an LR, or where trainings cannot be continued.
-        checkpoint: The file of that state, where the search has it.
+            the last fifth) or ``either`` (try both and use the better one: the search was inconclusive); ``constant``
+            if the search can do neither, ``schedule`` if the LR has one.
+        expected: Expected validation metric of a full training at the LR, with averaged weights; None without an LR.
+        expected_low: Lower end of the 90% interval of ``expected``.
+        expected_high: Upper end of the interval.
+        best_steps: Steps at which the best validation metric so far was seen.
+        best: Best validation metric so far.
+        direction: Whether a larger (``maximize``) or a smaller (``minimize``) metric is better.
+        convergence: Convergence threshold, above which the loss stops falling; None if it was not seen.
+        divergence: Divergence threshold, above which nothing is learned; None if it was not seen.
+        cost: Training that the search did, in full trainings.
+        steps: Length of a full training, in optimizer steps or epochs.
+        counted: Unit of all steps here: ``steps`` or ``epochs``.
+        warmup: Steps over which the LR grows linearly to its value, included in ``steps``.
+        schedule: Schedule under which the LRs were compared; ``custom`` for a function or a list, ``own`` for the
+            schedule in the training code.
+        limit: Best possible value of the metric; None if it is unknown or was exceeded.
+        segment: Longest segment at the LR nearest to the recommended one. The full training can continue from its final
+            state. None without an LR, or if trainings cannot be continued.
+        checkpoint: File of that state, if the search has it.
         evidence: One row per segment (see `EVIDENCE`), ascending in LR, seed and steps.
         compared: One row per LR of each length at which LRs were compared (see `COMPARED`).
-        warnings: What a reader should know before relying on it, each a sentence.
+        warnings: Sentences to read before relying on the advice.
     """
 
     verdict: Verdict
@@ -132,12 +130,12 @@ class Advice:
 
     @property
     def statement(self) -> str:
-        """The advice in two or three sentences."""
+        """The advice in a few sentences."""
         return "\n".join(statement_of(self))
 
     @property
     def recommendation(self) -> Recommendation | None:
-        """The LR to use, as a study recommends it; None without an LR."""
+        """The LR to use as a study's recommendation; None without an LR."""
         if self.lr is None or self.low is None or self.high is None:
             return None
         tried = self.evidence["lr"].to_list()
@@ -158,26 +156,26 @@ class Advice:
 
     @property
     def boundaries(self) -> pl.DataFrame:
-        """Where the regimes meet, as a study's table of that name has it; without intervals, null where not seen."""
+        """Table of the regime boundaries in a study's format; without intervals, null if a boundary was not seen."""
         brackets = {"convergence": self.convergence, "subregime": None, "divergence": self.divergence}
         rows = [{"boundary": name} | (each.facts if each else {}) for name, each in brackets.items()]
         return pl.DataFrame(rows, schema=SCHEMAS["boundaries"])
 
     def length(self, steps: int) -> str:
-        """That many of what the search counts, in words, such as ``6,400 steps`` or ``1 epoch``."""
+        """A number of steps or epochs in words, such as ``6,400 steps`` or ``1 epoch``."""
         return in_words(steps, self.counted)
 
     def lr_at(self, step: int, *, finish: Literal["average", "anneal"] | None = None) -> float:
-        """The LR of a step of a full training that finishes as advised; steps count from 0.
+        """LR of a step of a full training that finishes as advised; steps count from 0.
 
         Args:
-            step: Optimizer steps (or epochs) done before, less than ``steps``.
-            finish: One of the two ways, where the advice is to try both; as advised if None, and then annealed only
-                where the advice says ``anneal``.
+            step: Finished optimizer steps (or epochs), less than ``steps``.
+            finish: Way to finish, if the advice is to try both. If None, as advised; annealed only if the advice is
+                ``anneal``.
 
         Returns:
-            The advised LR; less of it in the warm-up, and over the last fifth of the steps where it is to be annealed.
-            Under a schedule it is the LR that the schedule, warm-up included, multiplies.
+            The advised LR; smaller in the warm-up, and over the last fifth of the steps if it is annealed. Under a
+            schedule, the LR that the schedule (with its warm-up) multiplies.
 
         Raises:
             SearchError: There is no LR.
@@ -189,7 +187,7 @@ class Advice:
         return self.lr * min(1.0, left, begun)
 
     def longest(self) -> pl.DataFrame:
-        """Of each LR, the row of the evidence with the most steps, first seed, no annealed end; ascending in LR."""
+        """For each LR, the longest row of the evidence with the first seed and no annealed end; ascending in LR."""
         constant = self.evidence.filter(~pl.col("annealed") & (pl.col("seed") == pl.col("seed").min()))
         longest = constant.group_by("lr").agg(pl.all().sort_by("steps").last()).sort("lr")
         return longest.select("lr", "steps", "value", "averaged", "regime")
@@ -210,7 +208,7 @@ class Advice:
         return f"Advice(verdict={self.verdict!r}, finish={self.finish!r}, {given})"
 
     def _repr_html_(self) -> str:
-        """The statement, the warnings, and how far each LR came."""
+        """The statement, the warnings, and the longest segment of each LR."""
         headline, *lines = self.statement.splitlines()
         longest = self.longest()
         columns = {name: words for name, words in _WORDS.items() if longest[name].count()}
@@ -219,26 +217,26 @@ class Advice:
         return html.answer(headline, lines, notes=self.warnings) + html.table(header, rows, numbers=True)
 
     def __str__(self) -> str:
-        """The statement and the warnings, a line each."""
+        """The statement and the warnings, one line each."""
         return "\n".join([self.statement, *(f"Note: {warning}" for warning in self.warnings)])
 
     @property
     def _values(self) -> tuple[object, ...]:
-        """All fields but the tables, whose ``==`` is a table."""
+        """All fields except the tables, whose ``==`` returns a table."""
         return tuple(getattr(self, field.name) for field in fields(self) if field.name not in {"evidence", "compared"})
 
 
 def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
-    """The advice that follows from the results so far.
+    """Derive the advice from the results so far.
 
     Args:
         search: The settings.
-        results: All of them, in any order.
+        results: All results, in any order.
 
     Raises:
-        SearchError: There are no results yet, or no LR could be trained for another reason than that it diverged.
+        SearchError: There are no results yet, or no LR could be trained and the cause is not divergence.
     """
-    # Ties must not fall as the workers happened to finish.
+    # The order in which workers finish must not decide ties.
     results = sorted(
         results, key=lambda each: (each.segment.stop, each.segment.lr, each.segment.seed, each.segment.annealed)
     )
@@ -251,7 +249,7 @@ def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
         raise SearchError(" ".join(["None of the LRs could be compared.", *failures_in_words(results)]))
     learned = {lr for level in found for lr in learners(search, relied, level)}
     verdict, reason = _verdict(search, relied, found, learned, lost)
-    # Lengths at which none had learned say nothing of the LRs.
+    # Lengths at which no LR had learned do not count.
     used = [level for level in found if learned & {*level.lrs} and learners(search, relied, level)] or found
     last = used[-1] if used else None
     choice = choose(search, relied, used) if verdict == "found" else None
@@ -293,7 +291,7 @@ def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
 def _verdict(
     search: Search, results: Sequence[SegmentResult], found: Sequence[Level], learned: set[float], lost: set[float]
 ) -> tuple[Verdict, str]:
-    """What the evidence amounts to, and why it is no LR."""
+    """The verdict, and the reason if it is not ``found``."""
     tried = sorted({each.segment.lr for each in results})
     going = [lr for lr in tried if lr not in lost]
     if not found and not set(tried) <= lost:
@@ -350,7 +348,7 @@ def _explain_tie(
 
 
 def _finish(search: Search, results: Sequence[SegmentResult], last: Level | None) -> Finish:
-    """The way to finish that was better by more than the noise where both were tried, else ``either``."""
+    """The way to finish that was better by more than the noise if both were tried, else ``either``."""
     if search.schedule != "constant":
         return "schedule"
     averages = any(each.averaged is not None for each in results)
@@ -369,14 +367,14 @@ def _finish(search: Search, results: Sequence[SegmentResult], last: Level | None
 
 
 def _limit(search: Search, results: Sequence[SegmentResult]) -> float | None:
-    """The best value that the metric can have; None where it is unknown, or a metric exceeds it."""
+    """Best possible value of the metric; None if it is unknown or a metric exceeds it."""
     limit = limit_of(search, results)
     exceeded = limit is not None and any(search.score(each) > search.score(limit) for each in metrics_of(results))
     return None if exceeded else limit
 
 
 def _continuation_segment(search: Search, results: Sequence[SegmentResult], lr: float | None) -> str | None:
-    """The longest segment at an LR, from which a full training can continue."""
+    """The longest segment at an LR; a full training can continue from it."""
     if lr is None or not search.continues:
         return None
     of = [each for each in trial(results, lr, seed=search.seed) if each.failure is None]

@@ -1,4 +1,4 @@
-"""Which LR is best: forecasts of the metric at the end of a full training, and the choice between them."""
+"""Choice of the best LR, from forecasts of the metric at the end of a full training."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,19 +12,19 @@ from lratlas.search.settings import Search
 from lratlas.text import SMALLEST_LR, is_finite
 
 INTERVAL = 1.645
-"""Standard errors on either side of what is expected: 90%."""
+"""Standard errors on each side of the expected value: a 90% interval."""
 NEXT_GAIN = 0.6
-"""What a doubling of the steps is expected to add, as a share of what the doubling before it added."""
-_DRIFT = 0.08  # standard deviation of the logarithm of the distance, per doubling that was not seen
+"""Expected gain of a doubling of the steps, as a share of the gain of the doubling before it."""
+_DRIFT = 0.08  # standard deviation of the logarithm of the distance, per unseen doubling
 _HALFWAY = 0.5
-_DOUBT = 0.7  # standard deviation of what is still expected, as a share of it
-_DOUBLED = 1.9  # a length is about twice another, when both are whole steps
+_DOUBT = 0.7  # standard deviation of the remaining gain, as a share of it
+_DOUBLED = 1.9  # a length is about twice another when both are whole steps
 _TRUSTED = 1 / 32  # gains from shorter trainings than this share are those of a beginning
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a full training is expected to reach, with a 90% interval, as a metric."""
+    """Expected metric of a full training, with a 90% interval."""
 
     value: float
     low: float
@@ -32,12 +32,12 @@ class Forecast:
 
 
 def forecast(search: Search, results: Sequence[SegmentResult], lr: float, *, level: Level) -> Forecast | None:
-    """What a full training at an LR of a level is expected to reach, on the validation set, with a seed not seen.
+    """Forecast the validation metric of a full training at an LR of a level, with a new seed.
 
-    The logarithm of the distance to the best possible metric falls with every doubling of the steps; a doubling that
-    was not seen adds less than the one before it, and uncertainty. Where the best possible metric is unknown, the
-    metric itself is projected. None where most is still to come: no doubling was seen, or the metric is nearer to that
-    of a model that has learned nothing than to the best possible one.
+    The logarithm of the distance to the best possible metric falls with every doubling of the steps. An unseen doubling
+    adds less than the one before it, and adds uncertainty. If the best possible metric is unknown, the metric itself is
+    projected. None if most of the gain is still to come: no doubling was seen, or the metric is nearer to that of a
+    model that has learned nothing than to the best possible one.
     """
     limit = limit_of(search, results)
     score = level.scores[level.lrs.index(lr)]
@@ -59,7 +59,7 @@ def forecast(search: Search, results: Sequence[SegmentResult], lr: float, *, lev
 
 
 def _scale(search: Search, results: Sequence[SegmentResult], score: float) -> Callable[[float], float]:
-    """Where a score is on the scale of the forecast, which falls as the score gets better."""
+    """Return the function from a score to its place on the forecast's scale, which falls as the score improves."""
     limit, unit = limit_of(search, results), distance(search, results, score) or 1.0
 
     def place(value: float) -> float:
@@ -69,17 +69,16 @@ def _scale(search: Search, results: Sequence[SegmentResult], score: float) -> Ca
 
 
 def _early(search: Search, results: Sequence[SegmentResult], score: float) -> bool:
-    """Whether less than half of the way from a model that has learned nothing to the best possible metric is done."""
+    """Whether the metric is less than halfway from that of an untrained model to the best possible one."""
     if search.chance is None or limit_of(search, results) is None:
         return False
     return distance(search, results, score) > _HALFWAY * distance(search, results, search.score(search.chance))
 
 
 def gain(search: Search, results: Sequence[SegmentResult], lr: float, *, level: Level) -> float | None:
-    """By how much the logarithm of the distance to the best possible metric fell with the last doubling of the steps.
+    """Decrease of the logarithm of the distance to the best possible metric in the last doubling of the steps.
 
-    Where the best possible metric is unknown: the gain as a share of all that was gained so far. None where no doubling
-    was seen.
+    If the best possible metric is unknown: the gain as a share of the total gain so far. None if no doubling was seen.
     """
     of = [each for each in trial(results, lr, seed=search.seed) if is_finite(search.score(each.quality))]
     return _last_gain(search, of, level.steps, _scale(search, results, level.scores[level.lrs.index(lr)]))
@@ -88,7 +87,7 @@ def gain(search: Search, results: Sequence[SegmentResult], lr: float, *, level: 
 def _last_gain(
     search: Search, of: Sequence[SegmentResult], steps: int, place: Callable[[float], float]
 ) -> float | None:
-    """How far the last doubling of the steps moved a trial on the scale of the forecast; None where it is not known."""
+    """Move of a trial on the forecast's scale in the last doubling of the steps; None if unknown."""
     known = [each for each in of if search.horizon(_TRUSTED) <= each.segment.stop <= steps]
     earlier = [each for each in known if known[-1].segment.stop >= _DOUBLED * each.segment.stop]
     if not earlier:
@@ -106,12 +105,12 @@ def _metric(search: Search, place: float, limit: float | None, scale: float) -> 
 
 
 _LR_DRIFT = (0.1, 0.7)
-"""The best LR falls like the steps to a power: 0.32 for language models (Bjorck et al., 2024). Here it is the gain of
-the last doubling between these two: where the metric still improves steeply, LR times steps is what counts."""
+"""The best LR falls as a power of the steps: 0.32 for language models (Bjorck et al., 2024). Here the exponent is
+the gain of the last doubling, clipped to this range: LR times steps counts while the metric improves steeply."""
 _SEEN = 1 / 4
-"""From this share of a full training on; in shorter ones the metric always improves steeply."""
+"""Smallest share of a full training at which steepness counts; in shorter ones the metric always improves steeply."""
 _REACH = 0.7
-"""The smallest LR that is near the best falls like the steps to this power: 1 if only LR times steps counted."""
+"""The smallest LR near the best falls as this power of the steps: 1 if only LR times steps counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +123,10 @@ class Choice:
 
 
 def choose(search: Search, results: Sequence[SegmentResult], found: Sequence[Level]) -> Choice:
-    """The LR to use for a full training, and the range of those that cannot be told from the best.
+    """Choose the LR for a full training, and the range of LRs that are equal to the best within the noise.
 
-    The LR is the mean, over log LR, of those that could be the best at the last length, each with the probability that
-    goes with its distance to the best; then it is shifted for the steps that were not seen.
+    The LR is the mean, over log LR, of the LRs that could be the best at the last length. Each is weighted by the
+    probability that belongs to its distance from the best. The mean is then shifted for the unseen steps.
     """
     last = found[-1]
     part = last.steps / search.steps
@@ -138,16 +137,16 @@ def choose(search: Search, results: Sequence[SegmentResult], found: Sequence[Lev
     high = next((edge for _, edge in _edges(search, found, up=True)), None)
     tried = sorted({lr for level in found for lr in level.lrs})
     low, high = tried[0] if low is None else low, tried[-1] if high is None else high
-    # A shorter comparison takes nothing from the range that the longest one could not tell from the best.
+    # A shorter comparison must not shrink the range that is near the best at the longest one.
     near = _around(search, last)
     lr = max(lr, SMALLEST_LR)
     return Choice(lr=lr, low=min(lr, low, near[0]), high=max(lr, high, near[-1]))
 
 
 def _steepness(search: Search, results: Sequence[SegmentResult], learned: Sequence[Level]) -> float:
-    """The gain of the last doubling, as far as it exceeds the noise of the two metrics that it is the difference of.
+    """Gain of the last doubling minus the noise of the difference between its two metrics.
 
-    It is as steep as can be where nothing had been learned before.
+    Infinite if no LR had learned at any earlier length.
     """
     last = learned[-1]
     if len(learned) == 1 and any(each.segment.stop * LONGER < last.steps for each in results):
@@ -157,7 +156,7 @@ def _steepness(search: Search, results: Sequence[SegmentResult], learned: Sequen
 
 
 def _center(level: Level) -> float:
-    """The mean of the LRs that could be the best, over log LR; the best one itself where there is no noise."""
+    """Mean over log LR of the LRs that could be the best; the best LR if there is no noise."""
     places = [at for at in range(len(level.lrs)) if level.is_near(at)]
     weights = [
         math.exp(-0.5 * (level.behind(at) / level.spread(at)) ** 2) if level.noise > 0 else float(at == level.best)
@@ -168,7 +167,7 @@ def _center(level: Level) -> float:
 
 
 def _around(search: Search, level: Level) -> list[float]:
-    """The LRs next to the best one, on either side up to the first that is behind."""
+    """The contiguous LRs around the best one that are near it."""
     near = level.near(margin=search.tolerance * abs(level.scores[level.best]))
     first = last = level.best
     while first > 0 and level.lrs[first - 1] in near:
@@ -179,12 +178,12 @@ def _around(search: Search, level: Level) -> list[float]:
 
 
 def _edges(search: Search, found: Sequence[Level], *, up: bool) -> list[tuple[Level, float]]:
-    """Where, on one side of the best LR, others fall behind: at each length that saw it, the longest first."""
+    """For each length, longest first: the LR at which others fall behind on one side of the best LR."""
     return [(level, edge) for level in reversed(found) if (edge := _edge(search, level, up=up)) is not None]
 
 
 def _edge(search: Search, level: Level, *, up: bool) -> float | None:
-    """The LR at which the distance to the best one is as large as it may be; None where all on that side are near."""
+    """LR at which the distance to the best one reaches its limit; None if all LRs on that side are near."""
     margin = search.tolerance * abs(level.scores[level.best])
     excess = [level.behind(at) - margin - level.allowance(at) for at in range(len(level.lrs))]
     step = 1 if up else -1

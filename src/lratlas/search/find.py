@@ -42,7 +42,7 @@ _WAYS = {
     "builtins str": "the command lratlas find is for specs and scripts",
     "pathlib Path": "the command lratlas find is for specs and scripts",
 }
-"""What to do with what `find` does not take, by package and class."""
+"""Advice for objects that `find` does not accept, by package and class."""
 _WAY = "make one, as in lratlas.Task(model=make_model, train=data), where make_model makes a fresh model"
 
 
@@ -71,49 +71,50 @@ def find(
 ) -> Advice:
     """Find the initial LR for a task, or for a function that trains (see docs/method.md).
 
-    LRs are compared by the validation accuracy of averaged weights; by the validation loss where there are no labels.
-    What the folder already has is not trained again: the same call resumes a search.
+    LRs are compared by the validation accuracy of averaged weights, or by the validation loss if there are no labels.
+    Results in the folder are not trained again: the same call resumes a search.
 
     Args:
-        task: The task, or one made ready by `lratlas.training.prepare`; its test set is not looked at. Or a function
-            that trains, called with the LR, and with ``seed``, ``steps`` and ``epochs`` where it has these arguments:
-            it is suspended in its loop, and nothing of it has to be changed (see docs/script.md).
-        value: Of a function that trains, the validation metric: an expression over its variables, such as
-            ``"accuracy(model, held_out)"``, or a function whose arguments have their names. None for one that it prints
-            or returns, and for its training loss where there is none.
-        steps: Optimizer steps of a full training. Those of a function are counted, by one training, if None.
-        epochs: The same in epochs; a task needs one of both. Of a function, where it has this argument.
+        task: The task, or a task prepared with `lratlas.training.prepare`; its test set is never read. Or a function
+            that trains: it is called with the LR, and with ``seed``, ``steps`` and ``epochs`` if it has these
+            arguments. It is suspended in its loop and needs no changes (see docs/script.md).
+        value: The validation metric of a function that trains: an expression over its variables, such as
+            ``"accuracy(model, held_out)"``, or a function whose arguments have their names. If None, the metric that
+            the function prints or returns; if there is none, its training loss.
+        steps: Optimizer steps of a full training. If None, one training counts the steps of a function.
+        epochs: Epochs of a full training. A task needs either ``steps`` or ``epochs``; a function must have this
+            argument.
         folder: The search folder; a new temporary one if None.
-        lrs: The LRs to begin with; 1e-5 to 1, four per decade, if None.
-        budget: What may be trained, in full trainings. Above 1.5 it goes to further seeds of the best LRs. A larger one
-            than before continues the search in the folder.
+        lrs: Initial grid of LRs; if None, 1e-5 to 1, four per decade.
+        budget: Limit of the cost, in full trainings. Above 1.5, the rest goes to further seeds of the best LRs. A
+            larger budget than before continues the search in the folder.
         tolerance: Metrics that differ by less than this share of the best one count as equally good.
-        schedule: The LR's schedule in the full training: ``constant``, ``linear`` or ``cosine`` (to zero), or a
-            function from the share of the training that is done to what the LR is multiplied by. LRs are then compared
-            under it, shrunk to shorter trainings.
+        schedule: The LR schedule of the full training: ``constant``, ``linear`` or ``cosine`` (to zero), or a function
+            that maps the finished share of the training to a factor of the LR. LRs are then compared under this
+            schedule, shrunk to shorter trainings.
         warmup: Steps of the full training over which the LR grows linearly to its value.
         validation: Share of the training set to hold out for choices, if the task has no validation set.
-        metric: Of a task ``accuracy`` or ``loss``; None for the accuracy where there are labels. Of a function the name
-            of the metric, in what ``value`` or the function itself returns or prints.
-        direction: Of a function, whether a lower or a higher metric is better; None: by its name, lower where that does
-            not tell. A task knows.
-        chance: Of a function, the metric of a model that has learned nothing.
-        limit: Of a function, the best value that the metric can have.
-        samples: Of a function, the validation samples behind an accuracy.
+        metric: For a task, ``accuracy`` or ``loss``; if None, the accuracy if there are labels. For a function, the
+            name of the metric in the output of ``value``, or in what the function returns or prints.
+        direction: For a function, whether a lower or a higher metric is better; if None, inferred from the name of the
+            metric, with ``minimize`` as the fallback. A task needs no direction.
+        chance: For a function, the metric of a model that has learned nothing.
+        limit: For a function, the best possible value of the metric.
+        samples: For a function, the number of validation samples behind an accuracy.
         seed: The first seed of weights and batch order.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        compiled: Whether to compile the step: worth its while where a full training takes more than some minutes.
+        compiled: Whether to compile the step; pays off if a full training takes more than a few minutes.
         progress: Called after each stretch of training. True shows a progress bar in a terminal or a notebook;
-            elsewhere the logger ``lratlas`` has a line a minute at level INFO. False shows nothing.
+            elsewhere the logger ``lratlas`` writes a line a minute at level INFO. False shows nothing.
 
     Returns:
-        The advice. ``advice.checkpoint`` is the state of the model, as ``load_state_dict`` takes it, after
-        ``advice.segment``: the full training can continue from there.
+        The advice. ``advice.checkpoint`` is the model's state after ``advice.segment``, for ``load_state_dict``. The
+        full training can continue from there.
 
     Raises:
         SpecError: An argument is wrong.
-        TaskError: The share for validation leaves nothing, or the model's averages can have no batch-norm statistics.
-        SearchError: The folder cannot be used or written to, or no LR could be trained.
+        TaskError: The validation share leaves no samples, or the averaged weights cannot get batch-norm statistics.
+        SearchError: The folder cannot be used or written, or no LR could be trained.
     """
     settings: dict[str, Any] = {"lrs": lrs, "budget": budget, "tolerance": tolerance, "schedule": schedule}
     settings |= {"warmup": warmup, "seed": seed}
@@ -158,11 +159,11 @@ def find(
 
 
 def _check_function(train: object, **given: object) -> None:
-    """Whether something that is no task can be trained.
+    """Check that an object that is not a task is a function that trains.
 
     Raises:
-        TaskError: It cannot; the message says what can.
-        SpecError: An argument is for tasks.
+        TaskError: It is not; the message shows the alternative.
+        SpecError: An argument only applies to tasks.
     """
     of = train if isinstance(train, type) else type(train)
     if issubclass(of, nn.Module) or not callable(train):
@@ -177,14 +178,14 @@ def _check_function(train: object, **given: object) -> None:
 
 
 def _steps_of(epochs: object, made: Prepared) -> int:
-    """The steps of so many epochs of a task."""
+    """Steps of that many epochs of a task."""
     if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
         raise SpecError(f"epochs is {epochs}; it must be a whole number of at least 1.")
     return epochs * made.steps_per_epoch
 
 
 def _with_validation(made: Prepared, share: float) -> Prepared:
-    """The task with a validation set: its own, or a share of the training set."""
+    """Return the task with a validation set: the task's set, or a share of the training set."""
     if made.validation is None:
         held, rest = split_validation(made.train, share)
         size = {"samples_per_step": len(leaves(rest)[0])} if made.full_batch else {}
@@ -198,13 +199,13 @@ def _with_validation(made: Prepared, share: float) -> Prepared:
 
 
 def _search(finder: Finder, trainer: SegmentTrainer, report: Callable[[Finder], None]) -> None:
-    """Train what the finder asks for, until it asks for nothing more."""
+    """Train the segments that the finder asks for until it asks for no more."""
     while segments := finder.ask_all():
         for group in groups(trainer, segments):
             began = time.monotonic()
             results = _train_group(finder, trainer, group)
             each_took = (time.monotonic() - began) / len(group)
-            # Together: were only some of a stack recorded, the others would be trained as another stack after a kill.
+            # One write: if only part of a stack were recorded, a restart would train the others as a different stack.
             measured = [asdict(result) | {"seconds": each_took} for result in results]
             finder.tell_all(list(zip(group, measured, strict=True)))
             report(finder)
@@ -212,7 +213,7 @@ def _search(finder: Finder, trainer: SegmentTrainer, report: Callable[[Finder], 
 
 
 def _train_group(finder: Finder, trainer: SegmentTrainer, group: Sequence[Segment]) -> list[TrainedSegment]:
-    """The results of a group; where states that it continues from were lost, their segments are trained again."""
+    """Train a group and return its results; segments whose states were lost are trained again first."""
     lost = lost_states(trainer.states, [each.parent for each in group if each.parent])
     for again in groups(trainer, [each.segment for each in finder.results if each.segment.name in lost]):
         _train_group(finder, trainer, again)
@@ -220,18 +221,18 @@ def _train_group(finder: Finder, trainer: SegmentTrainer, group: Sequence[Segmen
 
 
 def _with_checkpoint(finder: Finder, trainer: SegmentTrainer) -> Advice:
-    """The advice, with the state that a full training can continue from; the states of segments are removed."""
+    """Return the advice with the checkpoint for a full training; remove the states of segments."""
     advice = finder.advice()
     if advice.segment is not None and advice.checkpoint is None:
         longest = next(each.segment for each in finder.results if each.segment.name == advice.segment)
-        with suppress(SearchError):  # a state that is damaged or was deleted costs no more than the head start
+        with suppress(SearchError):  # a damaged or deleted state only costs the head start
             write_checkpoint(trainer, longest)
     forget_all_states(trainer.states)
     return finder.advice()
 
 
 def _same_task(folder: Path, task: Prepared) -> None:
-    """Store the fingerprints of the task's parts in the folder, or compare with those that are there."""
+    """Store the fingerprints of the task's parts in the folder, or compare them with the stored ones."""
     path, parts = folder / TASK, fingerprint_parts(task)
     if not path.exists():
         write_file(path, json.dumps(parts, indent=1).encode())
@@ -252,13 +253,13 @@ def _same_task(folder: Path, task: Prepared) -> None:
 
 
 def metric_of(task: Prepared, metric: str | None) -> dict[str, Any]:
-    """The metric of a task with a validation set: its accuracy or the user's metric where there is one, else its loss.
+    """Metric of a task with a validation set: its accuracy or the user's metric if it has one, else its loss.
 
     Returns:
-        The settings that follow from it, as a `Finder` takes them.
+        The settings that follow from the metric, as arguments of a `Finder`.
 
     Raises:
-        SpecError: The metric is another word, or an accuracy is asked for where there is none.
+        SpecError: The metric has an unknown name, or it is ``accuracy`` and the task has none.
     """
     objective, (_, held) = task.objective, task.validation or task.train
     if metric not in {None, "accuracy", "loss"}:
@@ -274,7 +275,7 @@ def metric_of(task: Prepared, metric: str | None) -> dict[str, Any]:
 
 
 def _chance_accuracy(task: Prepared) -> float | None:
-    """The validation accuracy of the constant prediction that is best on the training set."""
+    """Validation accuracy of the constant prediction that is best on the training set."""
     learn, held = (leaves(pair[1]) for pair in (task.train, task.validation or task.train))
     if len(learn) != 1:
         return None
@@ -288,6 +289,6 @@ def _chance_accuracy(task: Prepared) -> float | None:
 
 
 def _constant_error(task: Prepared) -> float:
-    """The mean squared error on the validation set of the mean of the training targets."""
+    """Validation mean squared error of the mean of the training targets."""
     (learn,), (held,) = leaves(task.train[1]), leaves((task.validation or task.train)[1])
     return float((held.double() - learn.double().mean(0)).square().mean())

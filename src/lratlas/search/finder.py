@@ -21,7 +21,7 @@ from lratlas.text import first_not_finite, harmless, is_finite, number, to_pytho
 
 _METRICS = ("value", "averaged", "seconds", "error")
 _MEASURED = {*_METRICS, "losses"}
-_PATIENCE = (0.05, 1.0)  # seconds between two looks whether others have finished: at first, at most
+_PATIENCE = (0.05, 1.0)  # seconds between two checks of whether other processes have finished: first, longest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class _Claim:
 
 
 class Finder:
-    """A search for the initial LR: it says what to train, and records the results.
+    """A search for the initial LR: `ask` for segments to train, `tell` their results.
 
     Example:
         >>> finder = lratlas.Finder("search", steps=10_000, direction="maximize")  # doctest: +SKIP
@@ -41,38 +41,36 @@ class Finder:
         ...     finder.tell(segment, value=accuracy, averaged=averaged)
         >>> print(finder.advice())  # doctest: +SKIP
 
-    Every result is stored in the folder. ``Finder(folder)`` reopens a search and continues it, with the settings that
-    the folder has; a setting that is given must agree with them. Several processes may work on one search, each with
-    its own finder.
+    Every result is stored in the folder. ``Finder(folder)`` reopens a search with its stored settings and continues it;
+    any setting given must match the stored one. Several processes can work on one search, each with a separate finder.
 
     Args:
         folder: The search folder; created if it does not exist.
-        steps: Optimizer steps of a full training. Only a new search needs them.
-        counted: What ``steps`` and all steps of segments count: ``steps`` (if not given), or ``epochs``.
-        unit: Trainings end at multiples of this number of steps, such as those of an epoch; 1 if not given.
-        lrs: The LRs to begin with; if none are given, 1e-5 to 1, four per decade, and fewer in trainings of less than
-            64 units. The grid grows by itself where the best LR is at an end of it.
-        budget: What may be trained, in full trainings; 1.5 if not given. It is kept to but for the first look: each of
-            ``lrs`` is trained for a 64th of a full training, or a unit, however small the budget.
-        direction: Whether the metric is to be small (``minimize``, such as a validation loss; the default) or large
-            (``maximize``).
-        tolerance: Metrics that differ by less than this share of the best one count as equally good; 0.01 if not
-            given.
-        resumable: Whether a training can continue from a checkpoint, as it can if not given. If not, all segments begin
-            with fresh weights.
-        anneal: Whether the LR can be taken to zero within a segment, as it can if not given.
-        schedule: The schedule of the LR in the full training: ``constant`` (if not given), ``linear`` or ``cosine``
-            (to zero), or a function from the share of the training that is done to what the LR is multiplied by. LRs
-            are then compared under it, shrunk to each segment's length: `Segment.lr_at` says the LR of each step.
-            ``own``: each segment is a whole training, with a schedule of its own that ends with it.
-        warmup: Steps of the full training over which the LR grows linearly to its value; shrunk likewise.
-        chance: The metric of a model that has learned nothing, such as 0.1 for ten balanced classes. Without it, the
-            search cannot tell that nothing was learned from LRs that tie.
-        limit: The best value that the metric can have; if not given, it follows from the values so far where they are
-            shares, per cent or losses.
-        samples: Validation samples behind the metric, where it is an accuracy: its noise follows from them. Without
-            them, or ``error`` in `tell`, the search must guess it.
-        seed: The first seed of weights and batch order, 0 if not given; the others follow it.
+        steps: Optimizer steps of a full training; only a new search needs them.
+        counted: Unit of ``steps`` and of all steps of segments: ``steps`` (the default) or ``epochs``.
+        unit: Trainings end at multiples of this number of steps, such as the steps of an epoch; default 1.
+        lrs: Initial grid of LRs; default 1e-5 to 1, four per decade, and fewer in trainings of less than 64 units. The
+            grid grows if the best LR is at one of its ends.
+        budget: Limit of the cost, in full trainings; default 1.5. Only the first rung may exceed it: it trains each of
+            ``lrs`` for a 64th of a full training, at least one unit, however small the budget.
+        direction: Whether a smaller metric is better (``minimize``, such as a validation loss; the default) or a larger
+            one (``maximize``).
+        tolerance: Metrics that differ by less than this share of the best one count as equally good; default 0.01.
+        resumable: Whether a training can continue from a checkpoint; default True. If False, all segments start from
+            fresh weights.
+        anneal: Whether the LR can fall to zero within a segment; default True.
+        schedule: LR schedule of the full training: ``constant`` (the default), ``linear`` or ``cosine`` (to zero), or a
+            function that maps the finished share of the training to a factor of the LR. LRs are then compared under
+            this schedule, shrunk to each segment's length: `Segment.lr_at` returns the LR of each step. ``own``: each
+            segment is a whole training with a schedule in the training code that ends with it.
+        warmup: Steps of the full training over which the LR grows linearly to its value; shrunk with the segments.
+        chance: Metric of a model that has learned nothing, such as 0.1 for ten balanced classes. Without it, the search
+            cannot distinguish LRs that learn nothing from LRs that tie.
+        limit: Best possible value of the metric; by default inferred from the values so far if they are shares,
+            percentages or losses.
+        samples: Number of validation samples behind an accuracy, which determines its noise. Without ``samples``, or
+            ``error`` in `tell`, the search must guess the noise.
+        seed: First seed of weights and batch order, default 0; further seeds follow it.
 
     Raises:
         SpecError: An argument is out of range, or a new search has no ``steps``.
@@ -120,14 +118,14 @@ class Finder:
         self.search = open_folder(self.folder, {name: value for name, value in settings.items() if value is not None})
         self._claims = dict[str, _Claim]()
         self._journal = Journal(self.folder)
-        self._planned: tuple[tuple[int, int], Stage] | None = None  # the state of the journal, and what follows
+        self._planned: tuple[tuple[int, int], Stage] | None = None  # state of the journal, and its stage
 
     def __repr__(self) -> str:
         return f"Finder({str(self.folder)!r}, {self.search.counted}={self.search.steps})"
 
     @property
     def results(self) -> tuple[SegmentResult, ...]:
-        """All results so far, of all processes.
+        """All results so far, from all processes.
 
         Raises:
             SearchError: The journal of the search is damaged.
@@ -136,17 +134,17 @@ class Finder:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to be trained."""
+        """Whether no segments are left to train."""
         return not self._waiting()
 
     def ask(self) -> Segment | None:
-        """What to train next; None once the search is over.
+        """Return the next segment to train; None once the search is over.
 
-        The segment is this finder's until it has a result or is released, or its process ends. Where all that can be
-        trained now is being trained by others, this waits for them.
+        The segment belongs to this finder until it has a result, is released, or the process ends. If other processes
+        train all available segments, the call waits for them.
 
         Raises:
-            SearchError: All that can be trained now was already asked for from this finder.
+            SearchError: This finder was already asked for all segments that can be trained now.
         """
         pause = _PATIENCE[0]
         while waiting := self._waiting():
@@ -163,13 +161,13 @@ class Finder:
         return None
 
     def ask_all(self) -> list[Segment]:
-        """All that can be trained now and is not claimed by others, for training it side by side; waits as `ask` does.
+        """Claim all segments that can be trained now, for training in parallel; waits as `ask` does.
 
         Returns:
-            The segments, all of them this finder's; none once the search is over.
+            The segments, all claimed by this finder; empty once the search is over.
 
         Raises:
-            SearchError: All that can be trained now was already asked for from this finder.
+            SearchError: This finder was already asked for all segments that can be trained now.
         """
         first = self.ask()
         if first is None:
@@ -187,35 +185,35 @@ class Finder:
         losses: Iterable[float] = (),
         seconds: float | None = None,
     ) -> SegmentResult:
-        """Record the result of a segment; NaN or infinity among the numbers means that it diverged.
+        """Record the result of a segment; a NaN or infinite number means that it diverged.
 
         Args:
-            segment: As it was asked for.
-            value: The validation metric of the weights at its end.
-            averaged: The validation metric of the average of the weights after ``segment.average_from``. It ranks the
-                LRs where it is given; give it for all segments with a constant LR or for none.
-            error: The standard error of the metric, from the validation samples.
-            losses: Training losses in order, one per step or per report, equally far apart.
-            seconds: What it took; None for the wall time since it was asked for.
+            segment: The segment from `ask`.
+            value: Validation metric of the weights at its end.
+            averaged: Validation metric of the average of the weights after ``segment.average_from``. It ranks the LRs
+                if given; give it for all segments with a constant LR or for none.
+            error: Standard error of the metric, from the validation samples.
+            losses: Training losses in order, one per step or per report, at equal distances.
+            seconds: Training time; if None, the wall time since `ask`.
 
         Returns:
-            What the journal has of it now.
+            The result as it is in the journal.
 
         Raises:
-            SearchError: Neither metric is given and no loss says why, one of them is no number, or the segment is not
-                this finder's, or the folder cannot be written; then it can be told again.
+            SearchError: Both metrics are missing and all losses are finite, an argument is not a number, the segment is
+                not this finder's, or the folder cannot be written. The result can then be reported again.
         """
         measured = {"value": value, "averaged": averaged, "error": error, "losses": losses, "seconds": seconds}
         return self.tell_all([(segment, measured)])[0]
 
     def tell_all(self, measured: Sequence[tuple[Segment, Mapping[str, Any]]]) -> list[SegmentResult]:
-        """Record the results of segments that were trained side by side: all of them, or none.
+        """Record the results of segments that were trained in parallel, all or none.
 
         Args:
-            measured: Each segment with the arguments that `tell` takes for it, by name.
+            measured: Each segment with its arguments of `tell`, by name.
 
         Raises:
-            SearchError: As `tell` does; then none is recorded.
+            SearchError: As in `tell`; none is recorded.
         """
         return self._record([self._result(segment, given) for segment, given in measured])
 
@@ -251,12 +249,12 @@ class Finder:
         )
 
     def fail(self, segment: Segment, reason: str, *, losses: Iterable[float] = ()) -> SegmentResult:
-        """Say that a segment could not be trained to its end, and why; its LR is not gone on with.
+        """Record that a segment could not be trained to its end, and why; its LR is not trained further.
 
         Args:
-            segment: As it was asked for.
-            reason: For people; one with the words "not finite" means that the training diverged.
-            losses: Training losses in order, as far as they are known.
+            segment: The segment from `ask`.
+            reason: Text for people; with the words "not finite", the training counts as diverged.
+            losses: Known training losses, in order.
 
         Raises:
             SearchError: The segment is not this finder's, or the folder cannot be written.
@@ -270,12 +268,12 @@ class Finder:
         return self._record([failed])[0]
 
     def retry_failed(self) -> tuple[str, ...]:
-        """Forget the segments that failed, except those that diverged: they are asked for again.
+        """Withdraw the failed segments, except those that diverged, so that `ask` returns them again.
 
-        For use after the mistake in the training is corrected.
+        Call it after fixing the mistake in the training.
 
         Returns:
-            Their names.
+            Names of the segments.
 
         Raises:
             SearchError: The folder cannot be read or written.
@@ -286,14 +284,14 @@ class Finder:
         return names
 
     def release(self) -> None:
-        """Give back what was asked for and not told: another finder may train it, or this one ask for it again."""
+        """Release the segments without a result: another finder may train them, or this one may ask for them again."""
         while self._claims:
             self._claims.popitem()[1].lock.release()
 
     def needed(self) -> frozenset[str]:
-        """Names of the segments whose final states may still be trained on; those of others can be deleted.
+        """Names of the segments whose final states may still be needed; other states can be deleted.
 
-        Once the search is over, that is the one from which the full training can continue.
+        Once the search is over, that is only the segment from which the full training can continue.
         """
         results, stage = self._plan()
         if stage.waiting(results):
@@ -302,21 +300,21 @@ class Finder:
         return frozenset({continued} if continued else ())
 
     def advice(self) -> Advice:
-        """What the search says so far.
+        """Return the advice from the results so far.
 
         Raises:
-            SearchError: Nothing has been told yet, or no LR could be trained.
+            SearchError: There are no results yet, or no LR could be trained.
         """
         advice = advise(self.search, self.results)
         return replace(advice, checkpoint=checkpoint_of(self.folder, advice.segment))
 
     def _waiting(self) -> tuple[Segment, ...]:
-        """What can be trained now."""
+        """The segments that can be trained now."""
         results, stage = self._plan()
         return stage.waiting(results)
 
     def _plan(self) -> tuple[Mapping[str, SegmentResult], Stage]:
-        """The results so far, and the stage that lacks some; it is planned again once it lacks none."""
+        """The results so far, and the first incomplete stage; planned again once it is complete."""
         results = self._journal.read()
         state = (self._journal.withdrawals, len(results))
         if self._planned is not None:
@@ -328,10 +326,10 @@ class Finder:
         return results, stage
 
     def _take(self, each: Segment) -> bool:
-        """Claim a segment; whether that was possible, and it is not this finder's already."""
+        """Claim a segment; False if another process has it, or this finder already does."""
         if each.name in self._claims or (lock := claim(self.folder, each.name)) is None:
             return False
-        # Someone may have told it between the look at the journal and the claim.
+        # Another process may have recorded it between the read of the journal and the claim.
         if each.name in self._journal.read():
             lock.release()
             return False
@@ -339,7 +337,7 @@ class Finder:
         return True
 
     def _claim_on(self, segment: object) -> _Claim:
-        """The claim on a segment of this finder."""
+        """This finder's claim on a segment."""
         if not isinstance(segment, Segment):
             raise SearchError(f"The segment is {format_value(segment)}; give the one that ask() returned.")
         asked = self._claims.get(segment.name)
@@ -355,20 +353,20 @@ class Finder:
 
 
 def states_to_drop(finder: Finder) -> frozenset[str]:
-    """Names of the segments with a result whose final states no other segment will be trained on."""
-    # In this order: a segment that another process tells meanwhile is not among the names yet.
+    """Names of the finished segments whose final states no other segment needs."""
+    # In this order: a segment that another process records in the meantime is not among the names yet.
     told = frozenset(each.segment.name for each in finder.results)
     return told - finder.needed()
 
 
 def _numbers(losses: Iterable[float]) -> list[float]:
-    """Losses as numbers; NumPy's and tensors are welcome."""
+    """Losses as numbers; also accepts NumPy arrays and tensors."""
     values: Iterable[object] = losses if isinstance(losses, list | tuple) else to_python(losses)
     return [_number(loss, "a loss") for loss in values]
 
 
 def _number(told: object, name: str) -> float:
-    """A number that was given, also NumPy's or a tensor with one element."""
+    """A number, also from NumPy or a tensor with one element."""
     found = number(told)
     if found is None:
         raise SearchError(f"{name} is {format_value(told)}; it must be a number.")

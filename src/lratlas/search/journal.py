@@ -1,9 +1,9 @@
-"""The folder of a search: its settings, and a journal to which each result is added as one line.
+"""Folder of a search: its settings, and a journal with one line per result.
 
 A line may also withdraw results, so that their segments are trained again.
 
-Several processes may share it. A segment is claimed by holding a lock on a file, which the system frees when its
-process ends, however it ends; no clock is involved.
+Several processes may share the folder. A process claims a segment with a lock on a file. The system frees the lock
+whenever the process ends; no clock is involved.
 """
 
 import hashlib
@@ -36,21 +36,21 @@ from lratlas.text import replace_nonfinite
 SETTINGS = SEARCH
 CLAIMS = "claims"
 STATES = "states"
-"""The folder of final states, within that of the search."""
+"""Folder of final states, within the search folder."""
 CHECKPOINT = "checkpoint.safetensors"
-"""The state of the model that a full training can continue from, where the search writes it."""
+"""Model state that a full training can continue from, if the search writes one."""
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
-"""What reading a file of a search, or a line of its journal, raises that is not as it was written."""
+"""Errors from reading a damaged file of a search, or a damaged line of its journal."""
 _WITHDRAWN, _ID = "withdrawn", "search"
-_TAIL = 4096  # bytes: a line of the journal is rarely longer
+_TAIL = 4096  # bytes; lines of the journal are rarely longer
 _RESULT = TypeAdapter(SegmentResult)
 
 
 def search_folder(folder: str | Path | None) -> Path:
-    """The folder of a search as a person gives it; a new temporary one if there is none.
+    """Expand the search folder that a user gives; make a temporary one if it is None.
 
     Raises:
-        PathError: It begins with a home folder that is not known here.
+        PathError: The path begins with an unknown home folder.
     """
     return expand_home(folder or tempfile.mkdtemp(prefix="lratlas-find-"))
 
@@ -60,14 +60,14 @@ def open_folder(folder: Path, settings: Mapping[str, object]) -> Search:
 
     Args:
         folder: The folder.
-        settings: Those of a new search; of one that is reopened any of them, in agreement with what the folder has.
+        settings: All settings of a new search; for an existing search any of them, equal to the stored ones.
 
     Returns:
         The settings of the search.
 
     Raises:
         SpecError: A setting is out of range, or a new search has no ``steps``.
-        SearchError: The folder holds a search with other settings, or cannot be written.
+        SearchError: The folder contains a search with other settings, or cannot be written.
     """
     if (link := linked_folder(folder)) is not None:
         raise SearchError(f"{link} is a link to a folder, which a search cannot have: nothing is written through it.")
@@ -87,11 +87,11 @@ def open_folder(folder: Path, settings: Mapping[str, object]) -> Search:
 
 
 def raise_budget(folder: Path, budget: object) -> None:
-    """Let the search in a folder, if there is one, have a larger budget than it has.
+    """Raise the budget of the search in a folder, if there is one.
 
     Args:
         folder: The folder.
-        budget: In full trainings; nothing changes unless it is larger.
+        budget: New budget in full trainings; ignored unless it is larger.
 
     Raises:
         SpecError: The budget is out of range.
@@ -108,7 +108,7 @@ def raise_budget(folder: Path, budget: object) -> None:
 
 @contextmanager
 def _writing(what: str) -> Generator[None]:
-    """In the block, what the system refuses is said in a sentence that begins with ``what``."""
+    """Turn system errors in the block into a sentence that begins with ``what``."""
     try:
         yield
     except OSError as error:
@@ -121,7 +121,7 @@ def _write(folder: Path, search: Search) -> None:
 
 
 def _create(folder: Path, settings: Mapping[str, object]) -> None:
-    """Create the folder of a new search, unless another process does so at the same time."""
+    """Create the folder of a new search; safe against another process that creates it at the same time."""
     if "steps" not in settings:
         raise SpecError(
             f"There is no search in {folder}; a new one needs steps, the optimizer steps of a full training."
@@ -135,10 +135,10 @@ def _create(folder: Path, settings: Mapping[str, object]) -> None:
 
 
 def read_settings(folder: Path) -> Search:
-    """The settings of the search in a folder.
+    """Read the settings of the search in a folder.
 
     Raises:
-        SearchError: There is none, or its file is damaged.
+        SearchError: There is no search, or its file is damaged.
     """
     try:
         check_regular(folder / SETTINGS)
@@ -151,7 +151,7 @@ def read_settings(folder: Path) -> Search:
 
 
 def version(folder: Path) -> str:
-    """A short text that changes when the search in a folder gets results, loses some, or has other settings.
+    """Short text that changes when the search in a folder gets or loses results, or gets other settings.
 
     Raises:
         SearchError: The search cannot be read.
@@ -170,7 +170,7 @@ def version(folder: Path) -> str:
 
 
 def read_results(folder: Path) -> list[SegmentResult]:
-    """All results so far, in order, without those that were withdrawn.
+    """Read all results so far, in order, without withdrawn ones.
 
     Raises:
         SearchError: A line is damaged.
@@ -179,15 +179,15 @@ def read_results(folder: Path) -> list[SegmentResult]:
 
 
 class Journal:
-    """The journal of a search, of which only the lines are read that were added since it was read before.
+    """Journal of a search; each read only takes the lines added since the last one.
 
     Attributes:
-        withdrawals: How many lines withdrew results.
+        withdrawals: Number of lines that withdrew results.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._inode = folder, 0
-        self._lock = threading.Lock()  # one thread may ask and another tell
+        self._lock = threading.Lock()  # one thread may call ask() while another calls tell()
         self._begin()
 
     def _begin(self) -> None:
@@ -195,9 +195,9 @@ class Journal:
         self._lines = self._end = self.withdrawals = 0
 
     def read(self) -> Mapping[str, SegmentResult]:
-        """All results so far, in order, by the names of their segments, without those that were withdrawn.
+        """All results so far, in order, by segment name, without withdrawn ones.
 
-        A last line that a killed process left unfinished does not count.
+        An unfinished last line of a killed process is ignored.
 
         Raises:
             SearchError: A line is damaged.
@@ -230,7 +230,7 @@ class Journal:
         try:
             read = read_line(line, self._of)
         except UNREADABLE as error:
-            reason = " ".join(str(error).split())  # a damaged name may hold a line break
+            reason = " ".join(str(error).split())  # a damaged name may contain a line break
             raise SearchError(
                 f"Line {self._lines + 1} of {self._folder / JOURNAL} is damaged: {reason}; `lratlas verify --repair`"
                 " takes such lines out of it."
@@ -244,16 +244,16 @@ class Journal:
 
 
 def read_line(line: bytes, of: str | None) -> SegmentResult | list[str]:
-    """A line of the journal: a result, or the names of the segments whose results it withdraws.
+    """Parse a line of the journal: a result, or the names of the segments whose results it withdraws.
 
     Args:
         line: The line.
-        of: The id of the search; None where an earlier version began it.
+        of: Id of the search; None if an earlier version created it.
 
     Raises:
-        ValueError: It is no such line, was altered, or is another search's.
-        TypeError: The same.
-        KeyError: The same.
+        ValueError: The line is invalid, was altered, or is another search's.
+        TypeError: The line is invalid.
+        KeyError: The line is invalid.
     """
     record = read_object(line)
     if record.pop(_ID, of) not in {of, None}:
@@ -262,7 +262,7 @@ def read_line(line: bytes, of: str | None) -> SegmentResult | list[str]:
 
 
 def mend_journal(folder: Path) -> None:
-    """Take lines that cannot be read out of the journal, of which a copy is kept in ``damaged/``.
+    """Remove unreadable lines from the journal; saves a copy of it in ``damaged/``.
 
     Raises:
         SearchError: The folder cannot be written.
@@ -279,7 +279,7 @@ def mend_journal(folder: Path) -> None:
 
 
 def sort_lines(folder: Path) -> tuple[list[bytes], list[int]]:
-    """The lines of the journal of a search that can be read, and the numbers of those that cannot."""
+    """The readable lines of a search's journal, and the numbers of the unreadable ones."""
     good, bad, of = list[bytes](), list[int](), _id_of(folder)
     lines = (folder / JOURNAL).read_bytes().split(b"\n")[:-1] if (folder / JOURNAL).is_file() else []
     for number, line in enumerate(lines, start=1):
@@ -293,7 +293,7 @@ def sort_lines(folder: Path) -> tuple[list[bytes], list[int]]:
 
 
 def add_results(folder: Path, results: Sequence[SegmentResult]) -> None:
-    """Add results to the journal in one write, and wait until they are on the disk.
+    """Add results to the journal in one write, and wait until they are on disk.
 
     Raises:
         SearchError: The folder cannot be written; none of the results is in the journal.
@@ -302,7 +302,7 @@ def add_results(folder: Path, results: Sequence[SegmentResult]) -> None:
 
 
 def withdraw_results(folder: Path, names: Sequence[str]) -> None:
-    """Let the results of segments count no more; what is added afterwards does.
+    """Withdraw the results of segments; results added later count again.
 
     Raises:
         SearchError: The folder cannot be written.
@@ -311,7 +311,7 @@ def withdraw_results(folder: Path, names: Sequence[str]) -> None:
 
 
 def _append(folder: Path, records: Sequence[Mapping[str, object]]) -> None:
-    """Add lines to the journal, all of them or none."""
+    """Add lines to the journal, all or none."""
     of = _id_of(folder)
     stated = {_ID: of} if of else {}
     lines = b"".join(seal_json({**stated, **record}).encode() for record in records)
@@ -327,7 +327,7 @@ def _append(folder: Path, records: Sequence[Mapping[str, object]]) -> None:
 
 
 def checkpoint_of(folder: Path, segment: str | None) -> Path | None:
-    """The file of the model's state after a segment; None where the folder has none, or that of another segment."""
+    """File of the model's state after a segment; None if the folder has none, or the state of another segment."""
     path = folder / CHECKPOINT
     try:
         with safe_open(path, framework="np") as file:
@@ -338,7 +338,7 @@ def checkpoint_of(folder: Path, segment: str | None) -> Path | None:
 
 
 def claim(folder: Path, name: str) -> Lock | None:
-    """The lock on a segment, held until it is released or the process ends; None where someone else holds it.
+    """Lock a segment until it is released or the process ends; None if another process has the lock.
 
     Raises:
         SearchError: The folder cannot be written.
@@ -350,17 +350,17 @@ def claim(folder: Path, name: str) -> Lock | None:
 
 
 def _lock_of(folder: Path, name: str, *, within: str = ".") -> Lock:
-    """The lock that goes with a file of the search, or with a segment."""
+    """Lock of a file of the search, or of a segment."""
     return Lock(local_folder(folder / within), f"{name}.lock")
 
 
 def local_folder(folder: Path) -> Folder:
-    """The folder of a search as a study's is worked with: its files appear whole or not at all."""
+    """The search folder as a `Folder`: files appear whole or not at all."""
     return Folder(LocalFileSystem(), str(folder.absolute()))
 
 
 def _id_of(folder: Path) -> str | None:
-    """The id of a search, which its settings and each line of its journal state; None before it has settings."""
+    """Id of a search, which is in its settings and in each line of its journal; None if it has no settings."""
     path = folder / SETTINGS
     with suppress(OSError):
         found = path.stat()
@@ -370,17 +370,17 @@ def _id_of(folder: Path) -> str | None:
 
 @lru_cache(maxsize=64)
 def _stored_id(path: Path, *_: int) -> str | None:
-    """The id in the settings, which may hold thousands of LRs; read again only where they are another file."""
+    """Id in the settings, which may contain thousands of LRs; cached until the file changes."""
     with suppress(*UNREADABLE):
         return read_object(path.read_bytes()).get(_ID)
     return None
 
 
 def stated_paths(path: Path) -> tuple[str, ...]:
-    """What a file of weights may state as its place: within its search, and, as earlier, in a folder of any search.
+    """Valid paths inside a file of weights: with the id of its search, and the older form without it.
 
     Args:
-        path: The file, in the folder of a search or in its ``states``.
+        path: The file, in the search folder or in its ``states``.
     """
     folder = path.parent if path.name == CHECKPOINT else path.parent.parent
     within = path.relative_to(folder).as_posix()
@@ -389,14 +389,14 @@ def stated_paths(path: Path) -> tuple[str, ...]:
 
 
 def _id_in_journal(folder: Path) -> str | None:
-    """The id that the first line of the journal states, for settings that were lost."""
+    """Id in the first line of the journal, in case the settings are lost."""
     with suppress(*UNREADABLE):
         return read_object((folder / JOURNAL).read_bytes().partition(b"\n")[0]).get(_ID)
     return None
 
 
 def _drop_torn_line(file: Any) -> None:
-    """Cut off what a killed process left of a line, so that the next one begins on its own."""
+    """Cut off the unfinished line of a killed process, so that the next record begins a new line."""
     end = begin = file.seek(0, os.SEEK_END)
     held = b""
     while begin and b"\n" not in held:
@@ -408,11 +408,11 @@ def _drop_torn_line(file: Any) -> None:
 
 
 def read_object(text: bytes) -> dict[str, Any]:
-    """The object in a small file of a search, or in a line of its journal, held against its checksum.
+    """Parse the object in a small file of a search or in a line of its journal, and check its checksum.
 
     Raises:
-        ValueError: It is not JSON, or was altered. What earlier versions wrote has no checksum.
-        TypeError: It is no object.
+        ValueError: The text is not JSON, or was altered. Files of earlier versions have no checksum.
+        TypeError: The text is not an object.
     """
     content = json.loads(text)
     if not isinstance(content, dict):
@@ -431,5 +431,5 @@ def _result(record: dict[str, Any]) -> SegmentResult:
     made = SegmentResult(
         segment=Segment(**of), losses=tuple(math.nan if loss is None else loss for loss in losses), **record
     )
-    # The classes refuse fields, this the types of their values.
+    # The classes reject unknown fields; the adapter checks the types of the values.
     return _RESULT.validate_python(vars(made) | {"segment": vars(made.segment)})

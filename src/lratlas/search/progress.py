@@ -1,4 +1,4 @@
-"""The progress of a search, as people see it."""
+"""Progress of a search, for people."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchProgress:
-    """How far a search is.
+    """Progress of a search.
 
     Attributes:
-        cost: What was trained so far, in full trainings.
-        budget: What may be.
-        best: The best LR so far; None before there is one.
+        cost: Training done so far, in full trainings.
+        budget: Limit of the cost, in full trainings.
+        best: Best LR so far; None if there is none yet.
     """
 
     cost: float
@@ -31,7 +31,7 @@ class SearchProgress:
 
 @contextmanager
 def shown(progress: Callable[[SearchProgress], None] | bool | None) -> "Generator[Callable[[Finder], None]]":
-    """What is called with the finder after each stretch of training.
+    """Make the callback that receives the finder after each stretch of training.
 
     Args:
         progress: A function; True for a progress bar; False or None for nothing.
@@ -47,9 +47,9 @@ def shown(progress: Callable[[SearchProgress], None] | bool | None) -> "Generato
 
 
 def progress_of(finder: "Finder") -> SearchProgress:
-    """How far a finder's search is."""
+    """Progress of a finder's search."""
     best = None
-    with suppress(SearchError):  # nothing has gone well yet
+    with suppress(SearchError):  # no segment has succeeded yet
         best = finder.advice().lr
     cost = trainings_spent(finder.search, finder.results)
     return SearchProgress(cost=cost, budget=finder.search.budget, best=best)

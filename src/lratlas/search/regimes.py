@@ -1,4 +1,4 @@
-"""Regimes of the LRs of a search: which learn, which do not."""
+"""Regimes of the LRs of a search: whether each LR learns."""
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,20 +16,20 @@ from lratlas.text import is_finite
 
 LEARNED = 3.0
 """Standard errors by which a metric must exceed that of a model that has learned nothing."""
-_COMPARED = 3  # LRs, at least, make a comparison
-_STILL = 0.03  # of the largest difference to the losses of the smallest LR; one that differs by less has hardly moved
-_ROUNDING = 1e-6  # share of the loss, up to which losses are the same
-_HARM = 0.01  # share of the loss of an untrained model, by which a larger one shows too large an LR
-_ENOUGH = 0.1  # share of the loss, from which on an LR has moved as much as any
-_SPIKE = 0.5  # the same as `_HARM`, for the mean over a segment
-_FALL = 0.05  # share of the first training loss; a smaller fall is none
+_COMPARED = 3  # LRs that make a comparison, at least
+_STILL = 0.03  # share of the largest difference to the losses of the smallest LR; less means hardly any movement
+_ROUNDING = 1e-6  # share of the loss; smaller differences are rounding
+_HARM = 0.01  # share of the loss of an untrained model; a larger excess shows too large an LR
+_ENOUGH = 0.1  # share of the loss; larger differences are clipped to it
+_SPIKE = 0.5  # `_HARM` for the mean over a segment
+_FALL = 0.05  # share of the first training loss; a smaller fall does not count
 
 
 def learners(search: Search, results: Sequence[SegmentResult], level: Level) -> list[float]:
     """The LRs of a level that have learned something: their metric exceeds that of a model that has learned nothing.
 
-    Where the search does not know that metric, the median of all LRs takes its place, since on a wide grid most have
-    learned nothing at first; an LR whose training loss fell has then learned too.
+    If the search does not know that metric, the median over all LRs replaces it, since most LRs of a wide grid have
+    learned nothing at first. An LR whose training loss fell then counts as learned too.
     """
     if not level.lrs:
         return []
@@ -50,10 +50,10 @@ def learners(search: Search, results: Sequence[SegmentResult], level: Level) -> 
 
 
 def levels(search: Search, results: Sequence[SegmentResult]) -> list[Level]:
-    """Each length at which LRs were compared, ascending.
+    """The lengths at which LRs were compared, ascending.
 
-    A length counts where three LRs were trained to it, or two of which one was the best at the length before, or has
-    learned, or where none had learned before.
+    A length counts if three LRs were trained to it. Two LRs are enough if one of them was the best at the length
+    before, if one has learned, or if none had learned before.
     """
     found = list[Level]()
     for steps in sorted({each.segment.stop for each in results if not each.segment.annealed}):
@@ -70,7 +70,7 @@ def levels(search: Search, results: Sequence[SegmentResult]) -> list[Level]:
 
 
 def loss_at_start(results: Sequence[SegmentResult]) -> float | None:
-    """The first loss of the smallest LR, which has hardly changed the model; None where no losses are known."""
+    """First loss of the smallest LR, which has hardly changed the model; None if no losses are known."""
     fresh = [each for each in results if each.segment.start == 0 and each.losses and is_finite(each.losses[0])]
     if not fresh:
         return None
@@ -78,7 +78,7 @@ def loss_at_start(results: Sequence[SegmentResult]) -> float | None:
 
 
 def last_loss(of: Sequence[SegmentResult]) -> float:
-    """Mean over the last eighth of what is known of a trial's losses; NaN where nothing is."""
+    """Mean over the last eighth of the known losses of a trial; NaN if there are none."""
     losses = [loss for each in of for loss in each.losses]
     return float(np.mean(losses[-max(1, len(losses) // 8) :])) if losses else math.nan
 
@@ -89,9 +89,9 @@ def _loss_fell(start: float | None, of: Sequence[SegmentResult]) -> bool:
 
 
 def alike(results: Sequence[SegmentResult], steps: int) -> bool:
-    """Whether all LRs have the very same results after that many steps: metrics equal, losses to rounding.
+    """Whether all LRs have identical results after that many steps: equal metrics, equal losses up to rounding.
 
-    Either the LR has no effect, or all LRs are far too small. Batches and weights of a seed are the same for all LRs.
+    Either the LR has no effect, or all LRs are far too small. All LRs share the batches and weights of a seed.
     """
     of = results_at(results, steps)
     seeds = {each.segment.seed: each for each in of}
@@ -103,9 +103,9 @@ def alike(results: Sequence[SegmentResult], steps: int) -> bool:
 
 
 def undecided_lrs(results: Sequence[SegmentResult]) -> set[float]:
-    """LRs whose losses have moved most, but not up: neither too small nor too large, as far as losses show it.
+    """LRs whose losses have moved most, but not up: neither too small nor too large, judged by the losses.
 
-    All LRs of a seed see the same batches, so that the losses of the smallest one show what doing nothing gives.
+    All LRs of a seed see identical batches, so the losses of the smallest LR show the effect of no training.
     """
     first = [each for each in results if each.segment.start == 0 and each.losses]
     if not first:
@@ -115,7 +115,7 @@ def undecided_lrs(results: Sequence[SegmentResult]) -> set[float]:
     for lr, known in _by_lr(results).items():
         of = sorted((each for each in known if each.losses), key=lambda each: each.segment.stop)
         if of and not _is_harmed(of[-1], untrained(of[-1])):
-            # Beyond that a difference says no more: one spike would hide all others.
+            # Larger differences carry no information: one spike would hide all others.
             moved[lr] = min(max(_greatest_difference(each, still) for each in of), _ENOUGH)
     return {lr for lr, far in moved.items() if far > _STILL * max(moved.values())}
 
@@ -128,7 +128,7 @@ def _by_lr(results: Sequence[SegmentResult]) -> dict[float, list[SegmentResult]]
 
 
 def _is_harmed(result: SegmentResult, nothing: float | None) -> bool:
-    """Whether a segment ends with losses above those of an untrained model, or had losses far above them on its way."""
+    """Whether a segment ends with losses above those of an untrained model, or had far larger losses on the way."""
     if nothing is None:
         return False
     mean = float(np.mean(result.losses))
@@ -136,10 +136,11 @@ def _is_harmed(result: SegmentResult, nothing: float | None) -> bool:
 
 
 def _untrained_losses(results: Sequence[SegmentResult]) -> Callable[[SegmentResult], float | None]:
-    """The loss that an untrained model has at the end of a segment, by segment; None where no losses are known.
+    """Map a segment to the loss of an untrained model at its end; None if no losses are known.
 
-    It is that of the smallest LR, which hardly changes the model: in the very same batches, which may be harder than
-    others, or in its first segment where that is higher, since the smallest LR may have learned meanwhile.
+    The loss is that of the smallest LR, which hardly changes the model, in the same batches, which may be harder than
+    others. The loss of its first segment replaces it if that is higher, since the smallest LR may have learned since
+    then.
     """
     fresh, smallest = dict[int, float](), dict[tuple[int, int, int], SegmentResult]()
     for each in sorted(results, key=lambda each: (each.segment.lr, each.segment.stop)):
@@ -147,7 +148,7 @@ def _untrained_losses(results: Sequence[SegmentResult]) -> Callable[[SegmentResu
             continue
         of = each.segment
         smallest.setdefault((of.seed, of.start, of.stop), each)
-        # A sum is finite only where all losses are.
+        # A sum is finite only if all losses are.
         if of.start == 0 and of.seed not in fresh and math.isfinite(sum(each.losses)):
             fresh[of.seed] = max(each.losses[0], float(np.mean(each.losses)))
 
@@ -163,7 +164,7 @@ def _untrained_losses(results: Sequence[SegmentResult]) -> Callable[[SegmentResu
 
 
 def _greatest_difference(one: SegmentResult, other: SegmentResult) -> float:
-    """The largest difference between the losses of two segments of one length, as a share; 0 where it is unknown."""
+    """Largest difference between the losses of two segments of equal length, as a share; 0 if unknown."""
     ends = [(each.segment.start, each.segment.stop) for each in (one, other)]
     if ends[0] != ends[1] or len(one.losses) != len(other.losses) or not one.losses:
         return 0.0
@@ -172,9 +173,9 @@ def _greatest_difference(one: SegmentResult, other: SegmentResult) -> float:
 
 
 def restarted_segments(results: Sequence[SegmentResult]) -> list[str]:
-    """Names of segments whose losses begin as those of fresh weights do, although they have a parent.
+    """Names of segments whose losses begin at the level of fresh weights, although they have a parent.
 
-    Only where the parent's losses had fallen, by more than they scatter, is there something to compare.
+    Only checked if the parent's losses fell by more than their scatter.
     """
     by_name = {each.segment.name: each for each in results}
     start, found = loss_at_start(results), list[str]()
@@ -191,7 +192,7 @@ def restarted_segments(results: Sequence[SegmentResult]) -> list[str]:
 
 
 def trusted_results(results: Sequence[SegmentResult]) -> list[SegmentResult]:
-    """The results that can be relied on: none after a parent whose state was not loaded, where that is the rule."""
+    """The reliable results. If most children did not load their parent's state, only segments without a parent."""
     doubtful, resumed = restarted_segments(results), [each for each in results if each.segment.parent]
     if len(doubtful) * 2 <= len(resumed) or len(doubtful) < 2:
         return list(results)
@@ -201,20 +202,20 @@ def trusted_results(results: Sequence[SegmentResult]) -> list[SegmentResult]:
 _RISE = 0.1
 """A training has diverged if its loss rose by more than this share of the loss at the start."""
 _EARLY_RISE = 1.0
-"""The same in a few steps, whose batches differ by more."""
+"""`_RISE` for trainings of a few steps, whose batches differ by more."""
 _BLOWN = 10.0
-"""The same against the very first batch, which may be an easy one."""
+"""`_RISE` relative to the very first batch, which may be an easy one."""
 _STEPS = 64
-"""Fewer steps say nothing of a regime, unless a number was not finite."""
+"""Fewer steps show no regime, unless a number was not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bracket:
-    """Two LRs of a search between which a threshold lies.
+    """Two LRs of a search on both sides of a threshold.
 
     Attributes:
-        below: The larger LR that is still below it.
-        above: The smallest LR that is above it.
+        below: The larger LR, below the threshold.
+        above: The smallest LR above the threshold.
         value: Their geometric mean.
     """
 
@@ -223,28 +224,28 @@ class Bracket:
 
     @property
     def value(self) -> float:
-        """The geometric mean of both."""
+        """Geometric mean of both LRs."""
         return math.sqrt(self.below * self.above)
 
     @property
     def facts(self) -> dict[str, float]:
-        """All three by name."""
+        """``below``, ``above`` and ``value`` by name."""
         return {"below": self.below, "above": self.above, "value": self.value}
 
 
 def regimes(
     results: Sequence[SegmentResult], *, learned: Collection[float] = (), steps_each: int = 1
 ) -> dict[Trial, str]:
-    """The regime of each trial: ``converging``, ``equilibrium``, ``diverging`` or ``undecided``.
+    """Regime of each trial: ``converging``, ``equilibrium``, ``diverging`` or ``undecided``.
 
-    It is that of `lratlas.watch` on the training losses, without an annealed end. A trial is diverging that failed on a
-    number that was not finite, whose loss rose, or that has learned nothing with an LR above one that has.
+    The regime is that of `lratlas.watch` on the training losses, without an annealed end. A trial diverges if a number
+    was not finite, if its loss rose, or if it learned nothing and its LR is above all that learned.
 
     Args:
-        results: Those of all segments.
-        learned: LRs whose metric shows that they have learned something, whatever their loss: that of an equilibrium
-            may be high.
-        steps_each: Optimizer steps behind each of the steps that segments count.
+        results: The results of all segments.
+        learned: LRs whose metric shows that they have learned something, whatever their loss: it may be high in an
+            equilibrium.
+        steps_each: Optimizer steps per step of a segment.
     """
     reference, largest = loss_at_start(results), max(learned, default=math.inf)
     return {
@@ -260,7 +261,7 @@ def regimes(
 
 
 def diverging(search: Search, results: Sequence[SegmentResult]) -> set[float]:
-    """The LRs that diverge, as far as their losses show it: with the first seed, at their longest training."""
+    """The LRs that diverge, judged by the losses of their longest training with the first seed."""
     first, found, untrained = loss_at_start(results), set[float](), _untrained_losses(results)
     known = trials(results)
     for lr in {each.segment.lr for each in results}:
@@ -268,7 +269,7 @@ def diverging(search: Search, results: Sequence[SegmentResult]) -> set[float]:
         start = untrained(of[-1]) if of else None
         share = _RISE if of and of[-1].segment.stop * search.steps_each >= _STEPS else _EARLY_RISE
         rose = start is not None and _has_risen(last_loss(of[-1:]), start, share=share)
-        # Where even the smallest LR blows up, nothing shows what an untrained model has.
+        # If even the smallest LR blows up, the loss of an untrained model is unknown.
         blown = first is not None and of and _has_risen(last_loss(of[-1:]), first, share=_BLOWN)
         if rose or blown or any(not_finite(each) for each in of):
             found.add(lr)
@@ -281,18 +282,18 @@ def _has_risen(loss: float, start: float, *, share: float = _RISE) -> bool:
 
 
 def convergence(told: Mapping[Trial, str]) -> Bracket | None:
-    """Where the convergence threshold lies: between the largest converging LR below all in equilibrium, and those."""
+    """Convergence threshold: between the largest converging LR below every equilibrium, and the smallest of those."""
     plateau = [lr for (lr, _), regime in told.items() if regime == "equilibrium"]
     below = [lr for (lr, _), regime in told.items() if regime == "converging" and plateau and lr < min(plateau)]
     return Bracket(below=max(below), above=min(plateau)) if below else None
 
 
 def divergence(told: Mapping[Trial, str], *, above: float) -> Bracket | None:
-    """Where the divergence threshold lies: the first diverging LR above a good one, and the largest LR before it.
+    """Divergence threshold: between the first diverging LR above a good one and the largest LR before it.
 
     Args:
         told: The regimes of all trials.
-        above: A good LR. What does not learn below it is too small, not too large.
+        above: A good LR. An LR below it that does not learn is too small, not too large.
     """
     diverged = min((lr for (lr, _), regime in told.items() if regime == "diverging" and lr > above), default=math.inf)
     below = max((lr for lr, _ in told if lr < diverged), default=None)
@@ -312,17 +313,17 @@ def _regime(
     tracker = RegimeTracker(rules=Rules(chance_loss=reference))
     for steps, loss in _even(_parts(of, steps_each)):
         tracker.add(steps=steps, loss=loss)
-    # What this regime would take, a rise or a larger LR, was looked for above.
+    # The causes of this regime, a rise or a larger LR, were checked above.
     return "undecided" if tracker.regime == "diverging" else tracker.regime
 
 
 def _last_continuous(of: Sequence[SegmentResult]) -> Sequence[SegmentResult]:
-    """The last results of a trial that go on from each other; a search may begin each one afresh."""
+    """The last results of a trial that continue from each other; a search may start each one from fresh weights."""
     return of[max(place for place, each in enumerate(of) if each.segment.start == 0 or place == 0) :]
 
 
 def _parts(of: Sequence[SegmentResult], steps_each: int) -> list[tuple[int, float]]:
-    """The losses of a trial, each with the number of steps that it is the mean of."""
+    """Losses of a trial, each with the number of steps that it averages."""
     parts = list[tuple[int, float]]()
     for each in (each for each in of if each.losses):
         ends = [each.segment.steps * steps_each * number // len(each.losses) for number in range(len(each.losses) + 1)]
@@ -332,7 +333,7 @@ def _parts(of: Sequence[SegmentResult], steps_each: int) -> list[tuple[int, floa
 
 
 def _even(parts: Sequence[tuple[int, float]]) -> Iterator[tuple[int, float]]:
-    """The losses as means over about equally many steps each, as the tests want them: early segments are shorter."""
+    """Losses as means over about equally many steps each, as the tests require: early segments are shorter."""
     longest = max((steps for steps, _ in parts), default=0)
     total, weighted = 0, 0.0
     for steps, loss in parts:

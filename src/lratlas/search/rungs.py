@@ -1,8 +1,9 @@
-"""What to train next in a search for the initial LR: a function of its settings and of the results so far.
+"""Choose the next segments of a search for the initial LR, as a function of its settings and results.
 
-Successive halving (Jamieson & Talwalkar, 2016) over LRs that share initial weights and batches, by the validation
-metric of averaged weights. As long as no LR has learned anything, none is ranked: they are thinned out evenly. What is
-left of the budget after the last rung goes to further seeds of the LRs that could be the best, and to longer trainings.
+The search is a successive halving (Jamieson & Talwalkar, 2016) over LRs that share initial weights and batches, ranked
+by the validation metric of averaged weights. As long as no LR has learned anything, LRs are not ranked but thinned out
+evenly. The budget left after the last rung goes to further seeds of the LRs that could be the best, and to longer
+trainings.
 """
 
 import math
@@ -16,43 +17,43 @@ from lratlas.search.segments import Segment, SegmentResult, make_segment
 from lratlas.search.settings import Search
 from lratlas.text import lr_fault
 
-_SCREEN = 1 / 64  # the share of a full training that all LRs get
-_FIELD: Mapping[float, int] = {1 / 32: 7, 1 / 16: 6, 1 / 8: 5, 1 / 4: 4}  # how many LRs continue to each share
-_UNRANKED: Mapping[float, int] = {1 / 32: 9, 1 / 16: 6, 1 / 8: 5, 1 / 4: 4, 1 / 2: 3, 1.0: 2}  # while none has learned
-_FRESH: Mapping[float, int] = {1 / 16: 6, 1 / 4: 3}  # the same where every length begins with fresh weights
-_LAST = 1 / 4  # the share of a full training at which the last LRs are compared
-_HALF = 1 / 2  # the share of a full training that some LRs should reach where none has learned before
-_BY_LOSS = 1 / 32  # up to this share LRs whose metrics cannot be told apart are ranked by their training losses
-_EXTENDED_TO = 1 / 16  # the longest share at which the grid still grows: later, a new LR would cost too much
+_SCREEN = 1 / 64  # share of a full training that all LRs get
+_FIELD: Mapping[float, int] = {1 / 32: 7, 1 / 16: 6, 1 / 8: 5, 1 / 4: 4}  # number of LRs that continue to each share
+_UNRANKED: Mapping[float, int] = {1 / 32: 9, 1 / 16: 6, 1 / 8: 5, 1 / 4: 4, 1 / 2: 3, 1.0: 2}  # while no LR has learned
+_FRESH: Mapping[float, int] = {1 / 16: 6, 1 / 4: 3}  # if every length starts from fresh weights
+_LAST = 1 / 4  # share of a full training at which the last LRs are compared
+_HALF = 1 / 2  # share of a full training that some LRs should reach if none has learned before
+_BY_LOSS = 1 / 32  # up to this share, LRs whose metrics tie are ranked by their training losses
+_EXTENDED_TO = 1 / 16  # longest share at which the grid still grows: a later LR would cost too much
 _PAIR = 2
-_FEW = 3  # LRs make a comparison
-_ADDED = 2  # LRs by which an edge is moved
-_FARTHEST = 100.0  # how far beyond its ends a grid may grow, as a factor
-_LOWEST = 1e4  # the same downwards, while every LR diverges
-_STRIDE = (10**0.25, 10.0)  # the least and the largest ratio of the LRs that are added
+_FEW = 3  # LRs that make a comparison
+_ADDED = 2  # LRs that are added at an edge
+_FARTHEST = 100.0  # largest factor by which a grid may grow beyond its ends
+_LOWEST = 1e4  # `_FARTHEST` downwards, while every LR diverges
+_STRIDE = (10**0.25, 10.0)  # smallest and largest ratio of the added LRs
 ANNEALED_PART = 0.2
-"""The last part of a training, over which an annealed LR goes linearly to zero."""
-_SEEDS = 2  # of the LRs in the good range, before any is trained further
+"""The last part of a training, over which an annealed LR falls linearly to zero."""
+_SEEDS = 2  # seeds of each LR in the good range, before any LR is trained further
 _MOST_SEEDS = 16
 WIDTH = 2.0
-"""A range of this ratio is narrow enough: an octave."""
+"""A range of this ratio, an octave, is narrow enough."""
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Segments that can be trained side by side, and those whose states are still needed after them."""
+    """Segments that can be trained in parallel, and the names of those whose states are needed after them."""
 
     segments: tuple[Segment, ...]
     keep: frozenset[str] = frozenset()
 
     def waiting(self, known: Mapping[str, SegmentResult]) -> tuple[Segment, ...]:
-        """The segments that have no result yet, in the order in which they are wanted."""
+        """The segments without a result, in order of priority."""
         return tuple(each for each in self.segments if each.name not in known)
 
 
 def next_segments(search: Search, results: Sequence[SegmentResult]) -> tuple[Segment, ...]:
-    """The segments that can be trained now, in the order in which they are wanted; none once the search is over."""
+    """The segments that can be trained now, in order of priority; empty once the search is over."""
     known = by_name(results)
     return next_stage(search, known).waiting(known)
 
@@ -60,21 +61,21 @@ def next_segments(search: Search, results: Sequence[SegmentResult]) -> tuple[Seg
 def next_stage(search: Search, known: Mapping[str, SegmentResult]) -> Stage:
     """The first stage that lacks a result; empty once the search is over.
 
-    It rests on the results of the stages before it: while it lacks one, no further result changes it.
+    The stage depends on the results of earlier stages: while it lacks a result, no further result changes it.
 
     Args:
         search: The settings.
-        known: The results so far, by the names of their segments.
+        known: The results so far, by segment name.
     """
     stages = _Plan(search, known).stages()
     return next((stage for stage in stages if stage.waiting(known)), Stage(segments=()))
 
 
 def states_to_keep(search: Search, stage: Stage, known: Mapping[str, SegmentResult]) -> frozenset[str]:
-    """Names of the segments whose final states may still be trained on.
+    """Names of the segments whose final states may be needed to continue training.
 
-    Those are the parents of what can be trained now, and what is known of the stage: which LRs continue from there
-    is decided once all of it is known.
+    These are the parents of the segments that can be trained now, and the finished segments of the stage: the LRs that
+    continue from them are chosen once the stage is complete.
     """
     if not search.resumable:
         return frozenset()
@@ -84,17 +85,17 @@ def states_to_keep(search: Search, stage: Stage, known: Mapping[str, SegmentResu
 
 
 def by_name(results: Sequence[SegmentResult]) -> dict[str, SegmentResult]:
-    """Results by the names of their segments."""
+    """Results by segment name."""
     return {each.segment.name: each for each in results}
 
 
 def trainings_spent(search: Search, results: Sequence[SegmentResult]) -> float:
-    """What was trained so far, in full trainings."""
+    """Training done so far, in full trainings."""
     return _cost(search, [each.segment for each in results])
 
 
 def enough(search: Search) -> float:
-    """The budget that takes the last LRs to a quarter of a full training, and one to its annealed end."""
+    """Budget that takes the last LRs to a quarter of a full training, and one LR to its annealed end."""
     cost, before = 0, 0
     for share in _shares(search):
         stop, count = search.horizon(share), len(search.lrs)
@@ -110,12 +111,12 @@ def _fields(search: Search) -> Mapping[float, int]:
 
 
 def _shares(search: Search) -> tuple[float, ...]:
-    """The shares of a full training that are compared first; in a short one, several may have the same length."""
+    """Shares of a full training that are compared first, without shares of equal length."""
     return tuple({search.horizon(share): share for share in (_SCREEN, *_fields(search))}.values())
 
 
 class _Plan:
-    """The stages of a search, one after the other; a stage is only asked for when those before it are known."""
+    """The stages of a search in order; a stage is only requested once the results of earlier stages are known."""
 
     def __init__(self, search: Search, known: Mapping[str, SegmentResult]) -> None:
         self.search, self.known = search, known
@@ -123,11 +124,11 @@ class _Plan:
 
     @property
     def results(self) -> list[SegmentResult]:
-        """What is known of the stages so far."""
+        """Known results of the stages so far."""
         return [self.known[each.name] for each in self.made if each.name in self.known]
 
     def stages(self) -> Iterator[Stage]:
-        """Rungs, then an annealed end, then further seeds and longer trainings of those that could be the best."""
+        """Yield the rungs, an annealed end, then further seeds and longer trainings of the LRs near the best."""
         search = self.search
         shares = _shares(search)
         for share in shares:
@@ -160,9 +161,9 @@ class _Plan:
     def _train(
         self, lrs: Sequence[float], stop: int, *, seed: int | None = None, keep: frozenset[str] = frozenset()
     ) -> Stage:
-        """One segment for each LR that ends at a step, from the LR's longest training where it can be continued."""
+        """One segment per LR up to a step, from the LR's longest training if it can be continued."""
         seed = self.search.seed if seed is None else seed
-        # Of a short training, several shares may have the same length.
+        # In a short training, several shares may have the same length.
         there = {(each.lr, each.seed) for each in self.made if each.stop == stop and not each.annealed}
         segments = tuple(self._segment(lr, seed, stop) for lr in sorted(lrs) if (lr, seed) not in there)
         self.made += segments
@@ -172,7 +173,7 @@ class _Plan:
         search = self.search
         end = stop if anneal_from is None else anneal_from
         of = [each for each in self.made if each.seed == seed and not each.annealed and each.stop <= end]
-        # What was left behind at an earlier length has no state any more.
+        # The states of LRs left behind at an earlier length are deleted.
         last = max((each.stop for each in of), default=None)
         parent = next((each for each in of if each.lr == lr and each.stop == last), None) if search.continues else None
         return make_segment(
@@ -193,7 +194,7 @@ class _Plan:
         return self.search.budget - _cost(self.search, self.made) + _ROUNDING
 
     def _field(self, share: float) -> list[float]:
-        """The LRs that are trained to a share of the steps: the best, as many as are meant to and can be paid for."""
+        """The LRs that are trained to a share of the steps: the best ones, up to the planned number and the budget."""
         search = self.search
         level = level_at(search, self.results, max(each.stop for each in self.made if not each.annealed))
         lost = diverging(search, self.results)
@@ -207,7 +208,7 @@ class _Plan:
             open_ = [lr for lr in going if lr in moved]
             return self._space_lrs(open_ if len(open_) > 1 else going, share)
         ranked = self._rank_lrs(level, learned, by_loss=share <= _BY_LOSS * 2)
-        # What has learned nothing yet is not ranked by its noise, but by how near it is to the best. LRs left behind
+        # LRs that have learned nothing are ranked by their distance to the best LR, not by their noise. LRs left behind
         # while none had learned come back.
         others = {*going} - {*learned}
         if not self._was_ranked(level):
@@ -217,7 +218,7 @@ class _Plan:
         return self._affordable(ranked[: _fields(search)[share]], [search.seed], stop)
 
     def _space_lrs(self, lrs: Sequence[float], share: float) -> list[float]:
-        """LRs evenly apart; late so few that two can go to half of a full training, if the budget bears that."""
+        """Evenly spaced LRs; later, few enough that two can reach half of a full training within the budget."""
         search, stop = self.search, self.search.horizon(share)
         count, each = _UNRANKED[share], self._cost_to(lrs[0], search.seed, stop)
         later = 2 * (_HALF - share)
@@ -226,13 +227,13 @@ class _Plan:
         return self._affordable(_evenly(lrs, count), [search.seed], stop)
 
     def _was_ranked(self, level: Level) -> bool:
-        """Whether LRs had learned at the length before, so that those left behind since were ranked."""
+        """Whether LRs had learned at the length before, so that LRs left behind since then had been ranked."""
         lengths = sorted({each.stop for each in self.made if not each.annealed and LONGER * each.stop < level.steps})
         before = [level_at(self.search, self.results, steps) for steps in lengths[-1:]]
         return not before or any(learners(self.search, self.results, each) for each in before)
 
     def _rank_lrs(self, level: Level, lrs: Sequence[float], *, by_loss: bool) -> list[float]:
-        """LRs of a level, the best first; at first, those that cannot be told from the best one by their losses."""
+        """Rank LRs of a level, best first; with ``by_loss``, LRs near the best are ranked by their losses."""
         scores = dict(zip(level.lrs, level.scores, strict=True))
         near = set(level.near()) if by_loss else set[float]()
         losses = {lr: last_loss(trial(self.results, lr, seed=self.search.seed)) for lr in near}
@@ -241,7 +242,7 @@ class _Plan:
         return sorted(lrs, key=lambda lr: (lr not in near, losses[lr] if lr in near else -scores[lr], lr))
 
     def _beyond(self, stop: int) -> list[float]:
-        """LRs beyond an end of the grid: where the best one is there, where all diverged, or where none has moved."""
+        """LRs to add beyond an end of the grid if the best LR is at that end, if all diverged, or if none has moved."""
         search, results = self.search, self.results
         level = level_at(search, results, stop)
         lrs = sorted({each.lr for each in self.made})
@@ -249,13 +250,13 @@ class _Plan:
         farthest = _FARTHEST
         going = [lr for lr in level.lrs if lr not in lost]
         if not going:
-            if not lost:  # all failed, but not since the LR was too large
+            if not lost:  # all failed, but not because the LR was too large
                 return []
             up, farthest = False, _LOWEST
         elif lost and len(going) < _FEW and going[0] == lrs[0]:
-            up, farthest = False, _LOWEST  # there is something to compare with below
+            up, farthest = False, _LOWEST  # for a comparison with LRs below
         elif alike(results, stop):
-            # All may be far too small: larger ones are looked at once, while that is cheap.
+            # All may be far too small: try larger ones once, while that is cheap.
             if stop > search.horizon(_SCREEN):
                 return []
             up = True
@@ -267,7 +268,7 @@ class _Plan:
                 return []
             up = best == lrs[-1]
         ends = lrs[-2:] if up else lrs[:2]
-        # A dense grid would spend the budget on its way, and a coarse one leave the allowed factor at once.
+        # A dense grid would spend the budget on the way; a coarse one would exceed the allowed factor at once.
         ratio = min(max(ends[-1] / ends[0], _STRIDE[0]), _STRIDE[1])
         if not going or alike(results, stop):
             ratio = _STRIDE[1]
@@ -279,7 +280,7 @@ class _Plan:
         return added if affordable or not level.lrs else []
 
     def _anneal_best(self, stop: int, *, seed: int) -> Iterator[Stage]:
-        """The best LR once more, going to zero over the last fifth; nothing where the budget forbids it."""
+        """Train the best LR again with an annealed end over the last fifth, if the budget allows it."""
         level = level_at(self.search, self.results, stop)
         if not level.lrs or not learners(self.search, self.results, level):
             return
@@ -289,7 +290,7 @@ class _Plan:
             yield Stage(segments=(end,), keep=self._ending_at(stop))
 
     def _rounds(self, share: float) -> Iterator[Stage]:
-        """Further seeds of the LRs in the good range, then longer trainings of them, until it is narrow."""
+        """Yield further seeds of the LRs in the good range, then longer trainings, until the range is narrow."""
         search = self.search
         while True:
             results, stop = self.results, search.horizon(share)
@@ -326,7 +327,7 @@ class _Plan:
             yield Stage(segments=tuple(each for stage in stages for each in stage.segments), keep=keep)
 
     def _lrs_left_behind(self, level: Level) -> list[float]:
-        """The neighbour of the best LR, the smaller one first, that was left behind while none had learned."""
+        """The neighbour of the best LR that was left behind while none had learned; the smaller one first."""
         if self._was_ranked(level):
             return []
         best = level.lrs[level.best]
@@ -345,7 +346,7 @@ class _Plan:
         return frozenset(each.name for each in self.made if each.stop == stop and not each.annealed)
 
     def _affordable(self, lrs: Sequence[float], seeds: Sequence[int], stop: int) -> list[float]:
-        """The first of these LRs that the budget still bears, each with all seeds; none unless two can be compared."""
+        """The first LRs that the budget allows, each with all seeds; empty unless two can be compared."""
         left, chosen = self._budget_left(), list[float]()
         for lr in lrs:
             left -= sum(self._cost_to(lr, seed, stop) for seed in seeds)
@@ -356,14 +357,14 @@ class _Plan:
 
 
 def _evenly(lrs: Sequence[float], count: int) -> list[float]:
-    """That many LRs, evenly apart: the middles of equal parts; of the last two rather the smaller, which are safer."""
+    """That many evenly spaced LRs: the middles of equal parts; of a final pair the smaller one, which is safer."""
     count = min(count, len(lrs))
     middle = 0.0 if count == _PAIR else 0.5
     return [lrs[int((number + 0.5) * len(lrs) / count - 0.5 + middle)] for number in range(count)]
 
 
 def _descent(search: Search, stop: int) -> int:
-    """The step at which an annealed LR leaves its value."""
+    """The step at which annealing begins."""
     return stop - search.unit * round(ANNEALED_PART * stop / search.unit)
 
 

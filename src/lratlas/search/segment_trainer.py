@@ -1,4 +1,4 @@
-"""Training the segments of a search on a task: those that begin and end at the same steps together, as a stack."""
+"""Train the segments of a search on a task; segments with the same first and last step train as one stack."""
 
 import math
 import time
@@ -35,23 +35,23 @@ from lratlas.training.state import Samples, start_stack
 from lratlas.training.trainer import train_stack
 
 _STRATEGY, _THREADS = "strategy.txt", "threads.txt"
-_LANES = 8  # LRs that are trained together, about
-_CHECKPOINTS = 16  # that enter an average, at most
-_STAIRS = 64  # of an LR that changes, at most
+_LANES = 8  # LRs that train together, about
+_CHECKPOINTS = 16  # weights that enter an average, at most
+_STAIRS = 64  # pieces of a changing LR, at most
 _STATISTICS = 1024  # training samples for the batch-norm statistics of an average, at most
 _KEPT_EVERY = 10.0  # seconds of training that an interruption may cost
-_PARTS = 8  # of the validation set, whose metrics give a standard error
+_PARTS = 8  # parts of the validation set, for the standard error of a metric
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedSegment:
-    """The result of a segment.
+    """Result of a segment.
 
     Attributes:
-        value: The validation metric of the weights at the end; NaN if it diverged.
-        averaged: That of the averaged weights.
-        error: The standard error of the metric, from the validation samples; None for an accuracy.
-        losses: Training losses, means over equal parts.
+        value: Validation metric of the final weights; NaN if the segment diverged.
+        averaged: Validation metric of the averaged weights.
+        error: Standard error of the metric, from the validation samples; None for an accuracy.
+        losses: Training losses, as means over equal parts.
     """
 
     value: float | None
@@ -62,15 +62,15 @@ class TrainedSegment:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentTrainer:
-    """A task, and where and how its segments are trained.
+    """A task, and the place and settings of its training.
 
     Attributes:
         task: The task; choices are made on its validation set.
-        root: The folder of the search.
-        device: Where to train.
-        steps: Of a full training.
-        by_loss: Whether the validation loss counts, though there is an accuracy.
-        compiled: Whether to compile the step, which takes a while and then makes it faster.
+        root: The search folder.
+        device: Device to train on.
+        steps: Steps of a full training.
+        by_loss: Whether to use the validation loss even if there is an accuracy.
+        compiled: Whether to compile the step: slow to start, then faster.
     """
 
     task: Prepared
@@ -82,12 +82,12 @@ class SegmentTrainer:
 
     @property
     def states(self) -> Path:
-        """The folder of final states."""
+        """Folder of final states."""
         return self.root / STATES
 
     @cached_property
     def strategy(self) -> Strategy:
-        """Whether several LRs are trained as one program; measured once for a search, whose last bits depend on it."""
+        """Whether several LRs train as one program; measured once per search, because its last bits depend on it."""
         if not self.task.update.stacks:
             return "single"
         path = self.root / _STRATEGY
@@ -99,7 +99,7 @@ class SegmentTrainer:
 
     @cached_property
     def threads(self) -> int:
-        """How many threads PyTorch trains with; measured once for a search, whose last bits depend on it."""
+        """Number of PyTorch threads; measured once per search, because its last bits depend on it."""
         path = self.root / _THREADS
         if path.exists() and (kept := path.read_text()).isdecimal():
             return min(int(kept), torch.get_num_threads())
@@ -110,7 +110,7 @@ class SegmentTrainer:
 
     @contextmanager
     def one_pace(self) -> Generator[None]:
-        """PyTorch trains with the threads of the search meanwhile; afterwards with as many as before."""
+        """Use the search's number of PyTorch threads in the block."""
         threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -120,12 +120,12 @@ class SegmentTrainer:
 
     @cached_property
     def program(self) -> Program:
-        """The step and the evaluation."""
+        """The training step and the evaluation."""
         return program_of(self.task, strategy=self.strategy, compiled=self.compiled and can_compile())
 
 
 def groups(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list[list[Segment]]:
-    """The segments that can be trained as one stack, together; each alone where that is faster."""
+    """Group the segments that can train as one stack; single segments if that is faster."""
     together = dict[tuple[int, int, int, int | None, int], list[Segment]]()
     for number, each in enumerate(segments):
         alone = number if trainer.strategy == "single" else -1
@@ -134,14 +134,14 @@ def groups(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list[list[Se
 
 
 def train_segments(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list[TrainedSegment]:
-    """Train segments that differ in nothing but their LR, and keep their final states.
+    """Train segments that differ only in their LR, and save their final states.
 
     Args:
-        trainer: The task and where it is trained.
-        segments: Of one seed, from the same step to the same step.
+        trainer: The task and its settings.
+        segments: Segments of one seed, with the same first and last step.
 
     Returns:
-        The result of each, in the same order.
+        One result per segment, in order.
 
     Raises:
         SearchError: The state of a parent is missing or damaged.
@@ -165,20 +165,20 @@ def train_segments(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list
 
 
 def _averaging_steps(of: Segment) -> list[int]:
-    """The steps after which the weights enter the average of a segment."""
+    """The steps whose weights enter the average of a segment."""
     return sorted({int(step) for step in np.linspace(of.stop, of.average_from, _CHECKPOINTS, endpoint=False)})
 
 
 def _train_stack(
     trainer: SegmentTrainer, segments: Sequence[Segment], so_far: TrainState, averaged_at: Sequence[int], data: Samples
 ) -> TrainState:
-    """The stack trained from where it is to its end; it is kept on the way."""
+    """Train a stack from its current step to its end; saves it on the way."""
     first, task, every = segments[0], trainer.task, max(1, segments[0].steps // BLOCKS)
     span = {"seed": first.seed, "samples": task.samples, "batch_size": task.samples_per_step}
     rests, kept_at = stops(segments, every=every), time.monotonic()
     ends = sorted({so_far.stack.step, *_stairs(first), *rests})
     for start, stop in pairwise(end for end in ends if end >= so_far.stack.step):
-        # Dropout and the like draw from here.
+        # Dropout and similar layers draw from this generator.
         torch.manual_seed(torch_seed(first.seed, f"segment-{start}"))
         order = batch_indices(start=start, stop=stop, full_batch=task.full_batch, **span)
         draws = augmentation_draws(task.augment, start=start, stop=stop, **span) if task.augment else {}
@@ -206,7 +206,7 @@ def _train_stack(
 
 
 def _stairs(of: Segment) -> list[int]:
-    """Steps between which the LR is held: where it changes, at most 64 in the warm-up and as many after it."""
+    """Boundaries of the pieces with a constant LR: at most 64 in the warm-up, and 64 in a later change."""
     ends = {of.start, of.stop}
     changes = [(0, of.warmup)]
     if of.anneal_from is not None or of.schedule != "constant":
@@ -244,14 +244,14 @@ def _results(trainer: SegmentTrainer, first: Segment, trained: TrainState, data:
 
 @dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """A metric on the validation set; its standard error follows from parts of it, for an accuracy from its value."""
+    """Validation metric and its standard error over parts of the set; None if it follows from the metric."""
 
     mean: float
     error: float | None
 
 
 def _metric(trainer: SegmentTrainer, weights: Weights, buffers: Weights, held: Samples) -> list[_Measured]:
-    """The validation metric of each lane."""
+    """Validation metric of each lane."""
     objective = trainer.task.objective
     by_loss = trainer.by_loss or not objective.has_accuracy
 
@@ -274,7 +274,7 @@ def _metric(trainer: SegmentTrainer, weights: Weights, buffers: Weights, held: S
 
 
 def _some(data: Samples, count: int) -> Samples:
-    """A fixed random part of a data set."""
+    """A fixed random subset of a data set."""
     rows = torch.from_numpy(stream(0, "statistics").permutation(data.count)[:count].copy()).to(data.which.device)
     return _rows(data, rows)
 
@@ -284,10 +284,10 @@ def _rows(data: Samples, rows: Tensor) -> Samples:
 
 
 def write_checkpoint(trainer: SegmentTrainer, segment: Segment) -> Path:
-    """Write the model's state after a segment as PyTorch's ``load_state_dict`` takes it; its state must still be there.
+    """Write the model's state after a segment for PyTorch's ``load_state_dict``; the segment's state must still exist.
 
     Returns:
-        The file, within the folder of the search.
+        The file, within the search folder.
 
     Raises:
         SearchError: The state is missing or damaged.

@@ -1,4 +1,4 @@
-"""Segments of training that a search asks for, and the schedule of the LR in them."""
+"""Segments of training in a search, and the schedule of the LR in them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ __all__ = ["Segment", "SegmentResult", "make_segment"]
 
 Named = Literal["constant", "linear", "cosine", "own"]
 NAMED = get_args(Named)
-"""``own`` is that of the training itself, which ends with each segment; the search multiplies nothing."""
+"""``own`` is a schedule in the training code that ends with each segment; the search multiplies nothing."""
 Shape = Named | tuple[float, ...]
 """A named schedule, or factors at equal distances from the first step to the last."""
 
-SAMPLED = 257  # points that a function is sampled at; between them it is linear
+SAMPLED = 257  # points at which a function is sampled; linear between them
 
 
 def factor(shape: Shape, share: float) -> float:
-    """What the LR is multiplied by where a share of the training, in [0, 1], is done."""
+    """Factor of the LR after a share of the training, in [0, 1]."""
     if shape == "constant" or shape == "own":  # noqa: PLR1714 - the type of what is left follows
         return 1.0
     if shape == "linear":
@@ -32,10 +32,10 @@ def factor(shape: Shape, share: float) -> float:
 
 
 def sample_schedule(schedule: Callable[[float], object]) -> tuple[float, ...]:
-    """A function of the share of the training that is done, as its values at equal distances.
+    """Sample a function of the finished share of the training at equal distances.
 
     Raises:
-        ValueError: It fails, or returns something else than numbers that are finite and not negative.
+        ValueError: The function fails, or returns anything but finite numbers of at least 0.
     """
     values = list[object]()
     for share in np.linspace(0.0, 1.0, SAMPLED).tolist():
@@ -47,10 +47,10 @@ def sample_schedule(schedule: Callable[[float], object]) -> tuple[float, ...]:
 
 
 def factors(values: object) -> tuple[float, ...]:
-    """Factors at equal distances from the first step to the last, checked.
+    """Check factors at equal distances from the first step to the last.
 
     Raises:
-        ValueError: They are no list of at least two numbers, one is negative or not finite, or all are 0.
+        ValueError: The value is not a list of at least two numbers, a number is negative or not finite, or all are 0.
     """
     if not isinstance(values, list | tuple) or len(cast("Sequence[object]", values)) < 2:
         raise ValueError(f"is {values!r}; choose {', '.join(NAMED)}, or give a function or a list of factors")
@@ -65,26 +65,26 @@ def factors(values: object) -> tuple[float, ...]:
     return tuple(found)
 
 
-BLOCKS = 64  # means of consecutive losses that are stored of a segment, at most
+BLOCKS = 64  # means of consecutive losses that are stored per segment, at most
 LAST_WEIGHTS = 1 / 8
-"""From this share of a full training on the last weights are evaluated as well as their average."""
+"""From this share of a full training on, the last weights are evaluated as well as their average."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A part of one training, from one step count to another.
+    """Part of a training, from one step to another.
 
     Attributes:
-        name: Unique within a search and fit for a file name.
-        parent: Name of the segment whose final state is trained on; None for fresh weights.
-        lr: The learning rate of the trial, before schedule and warm-up. Where parameter groups have different ones,
-            all are to be multiplied by one factor.
-        seed: Of initial weights and batch order.
-        start: Optimizer steps done before; 0 without a parent.
-        stop: Optimizer steps done at the end.
-        average_from: Weights after steps later than this one enter the average that is evaluated.
-        anneal_from: The step from which on the LR goes linearly to zero, reached at ``stop``; None for no such end.
-        schedule: The LR's schedule, shrunk so that it ends at ``stop``.
+        name: Name of the segment: unique within a search and a valid file name.
+        parent: Name of the segment from whose final state training continues; None for fresh weights.
+        lr: Learning rate of the trial, before schedule and warm-up. If parameter groups have different LRs, multiply
+            all by one factor.
+        seed: Seed of initial weights and batch order.
+        start: Optimizer steps before the segment; 0 without a parent.
+        stop: Optimizer steps at the end of the segment.
+        average_from: Weights after later steps than this one enter the evaluated average.
+        anneal_from: Step from which the LR falls linearly to zero, reached at ``stop``; None without an annealed end.
+        schedule: LR schedule, shrunk so that it ends at ``stop``.
         warmup: Steps over which the LR grows linearly to its value.
     """
 
@@ -101,16 +101,16 @@ class Segment:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps to be done."""
+        """Optimizer steps of the segment."""
         return self.stop - self.start
 
     @property
     def annealed(self) -> bool:
-        """Whether the LR goes to zero at the end of a training that was constant before."""
+        """Whether the LR falls to zero at the end of a training with a constant LR."""
         return self.anneal_from is not None
 
     def share_at(self, step: int) -> float:
-        """What the LR is multiplied by in a step, ``start <= step < stop``; steps count from 0."""
+        """Factor of the LR in a step, ``start <= step < stop``; steps count from 0."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         if self.anneal_from is not None:
@@ -118,22 +118,22 @@ class Segment:
         return factor(self.schedule, (step - self.warmup) / (self.stop - self.warmup))
 
     def lr_at(self, step: int) -> float:
-        """The LR of a step, ``start <= step < stop``; steps count from 0."""
+        """LR of a step, ``start <= step < stop``; steps count from 0."""
         return self.lr * self.share_at(step)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentResult:
-    """What is known of a segment once it was trained.
+    """Result of a trained segment.
 
     Attributes:
-        segment: Which one.
-        value: The validation metric of the weights at the end; None where it failed or was not told.
-        averaged: The metric of the averaged weights; None where it failed or was not told.
-        error: The standard error of the metric, from the validation samples; None where it was not told.
-        losses: Training losses: means over equal parts of the segment, in order; NaN where one was not finite.
-        failure: Why it failed; None where it went well.
-        seconds: Wall time between being asked for and being told; of segments that were trained together, its share.
+        segment: The segment.
+        value: Validation metric of the final weights; None if the segment failed or the metric was not reported.
+        averaged: Validation metric of the averaged weights; None if the segment failed or it was not reported.
+        error: Standard error of the metric, from the validation samples; None if it was not reported.
+        losses: Training losses: means over equal parts of the segment, in order; NaN for a part that is not finite.
+        failure: Why the segment failed; None if it succeeded.
+        seconds: Wall time between ask() and tell(); for segments trained together, an equal share of it.
     """
 
     segment: Segment
@@ -146,9 +146,9 @@ class SegmentResult:
 
     @property
     def quality(self) -> float | None:
-        """The metric that counts: that of the averaged weights, else of the last; None where it failed.
+        """The metric that counts: that of the averaged weights, else of the last weights; None if the segment failed.
 
-        Under a schedule the weights at its end count.
+        Under a schedule, the final weights count.
         """
         if ends_low(self.segment) or self.averaged is None:
             return self.value if self.value is not None else self.averaged
@@ -156,7 +156,7 @@ class SegmentResult:
 
 
 def ends_low(segment: Segment) -> bool:
-    """Whether the LR falls towards the end, so that the last weights count and not an average."""
+    """Whether the LR falls towards the end; the final weights then count instead of an average."""
     return segment.annealed or segment.schedule != "constant"
 
 
@@ -171,7 +171,7 @@ def make_segment(
     schedule: Shape = "constant",
     warmup: int = 0,
 ) -> Segment:
-    """A segment with the name that follows from what it is; weights of the last tenth of all steps are averaged."""
+    """Make a segment and its name; weights of the last tenth of all steps are averaged."""
     ending = "-annealed" if anneal_from is not None else ""
     return Segment(
         name=f"lr{lr:.6g}-seed{seed}-to{stop}{ending}",
@@ -188,19 +188,19 @@ def make_segment(
 
 
 def block_losses(losses: Sequence[float]) -> tuple[float, ...]:
-    """Losses of consecutive steps as means over equal parts, at most 64.
+    """Average losses of consecutive steps over equal parts, at most 64.
 
     Args:
-        losses: One per step, or per report, in order.
+        losses: One loss per step, or per report, in order.
 
     Returns:
-        The means; NaN for each part in which a loss was not finite.
+        The means; NaN for each part with a loss that is not finite.
     """
     parts = np.array_split(np.asarray(losses, dtype=np.float64), min(BLOCKS, len(losses))) if len(losses) else []
     return tuple(float(part.mean()) if first_not_finite(part.tolist()) is None else math.nan for part in parts)
 
 
 def mean_of_last_fifth(losses: Sequence[float]) -> float:
-    """What a segment is judged by where nothing but losses is reported: the mean of the last fifth of them."""
+    """Mean of the last fifth of the losses: the metric of a segment that only reports losses."""
     last = losses[-max(1, len(losses) // 5) :]
     return sum(last) / len(last)

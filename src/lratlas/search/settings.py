@@ -14,16 +14,16 @@ from lratlas.text import is_finite, to_python
 
 DEFAULT_LRS = lr_grid(1e-5, 1.0, per_decade=4)
 Counted = Literal["steps", "epochs"]
-"""What the length of a training is counted in."""
-_EPOCH = 64  # steps that an epoch is taken for where losses are looked at
+"""Unit of the length of a training."""
+_EPOCH = 64  # steps that an epoch counts as when losses are read
 _FEWEST = 6  # LRs of a default grid, one per decade
-_APART = 1.001  # the least ratio of neighbouring LRs: names of segments show six digits
+_APART = 1.001  # smallest ratio of neighbouring LRs: names of segments show six digits
 
 
 def _default_lrs(given: dict[str, Any]) -> tuple[float, ...]:
-    """Four LRs per decade; fewer where even the shortest look at each would take more than half of the budget."""
+    """Four LRs per decade; fewer if the first rung would take more than half of the budget."""
     steps, unit, budget = (given.get(name) for name in ("steps", "unit", "budget"))
-    if not steps or not unit or not budget:  # one of them is wrong, and that is said
+    if not steps or not unit or not budget:  # one of them is wrong; validation reports it
         return DEFAULT_LRS
     count = max(_FEWEST, int(budget / 2 * steps / unit))
     if count >= len(DEFAULT_LRS):
@@ -33,7 +33,7 @@ def _default_lrs(given: dict[str, Any]) -> tuple[float, ...]:
 
 
 class Search(Section):
-    """The settings of a search. Budget and costs are counted in full trainings, each ``steps`` long."""
+    """Settings of a search. Budget and costs are counted in full trainings, each ``steps`` long."""
 
     steps: int = Field(ge=1, description="optimizer steps of a full training")
     counted: Counted = Field(default="steps", description="what steps count: steps of the optimizer, or epochs")
@@ -106,7 +106,7 @@ class Search(Section):
 
     @property
     def steps_each(self) -> int:
-        """The optimizer steps behind each of ``steps``, as far as is known: an epoch is taken for 64."""
+        """Optimizer steps per unit of ``steps``; an epoch counts as 64."""
         return 1 if self.counted == "steps" else _EPOCH
 
     @property
@@ -116,44 +116,44 @@ class Search(Section):
 
     @property
     def continues(self) -> bool:
-        """Whether a longer training continues from a shorter one; under a schedule each has its own LRs."""
+        """Whether a longer training continues from a shorter one; under a schedule each length has different LRs."""
         return self.resumable and self.constant
 
     @property
     def anneals(self) -> bool:
-        """Whether an annealed end is tried: only a constant LR leaves the question open."""
+        """Whether the search tries an annealed end: only if the LR is constant."""
         return self.anneal and self.schedule == "constant"
 
     def horizon(self, share: float) -> int:
-        """A share of the full training, in steps: a multiple of the unit, one at least."""
+        """A share of the full training in steps: a multiple of the unit, at least one unit."""
         units = max(1, round(share * self.steps / self.unit))
         return self.steps if share == 1 else min(self.steps, units * self.unit)
 
     def warmup_of(self, stop: int) -> int:
-        """The steps of the warm-up of a training of ``stop`` steps, shrunk with it."""
+        """Warm-up steps of a training of ``stop`` steps: shrunk in proportion."""
         return round(self.warmup * stop / self.steps)
 
     def score(self, metric: float | None) -> float:
-        """The metric with its sign such that more is better; minus infinity where there is none."""
+        """The metric with the sign that makes larger better; minus infinity if it is None."""
         if metric is None or not is_finite(metric):
             return -math.inf
         return metric if self.direction == "maximize" else -metric
 
     def metric(self, score: float) -> float:
-        """The inverse of `score`."""
+        """Inverse of `score`."""
         return score if self.direction == "maximize" else -score
 
 
 def in_words(steps: int, counted: Counted) -> str:
-    """The length of a training, such as ``6,400 steps`` or ``1 epoch``."""
+    """Length of a training, such as ``6,400 steps`` or ``1 epoch``."""
     return f"{steps:,} {counted[:-1] if steps == 1 else counted}"
 
 
 def make_search(**settings: object) -> Search:
-    """The settings of a search, checked.
+    """Make and check the settings of a search.
 
     Raises:
-        SpecError: One of them is out of range or unknown; the sentence names it and what is allowed.
+        SpecError: A setting is out of range or unknown; the message names it and lists the allowed values.
     """
     try:
         return Search.model_validate(settings)

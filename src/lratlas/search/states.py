@@ -1,4 +1,4 @@
-"""The states of trained segments, from which others continue, and those of stacks that are under way, as files."""
+"""Files with the final states of trained segments and the states of stacks in progress."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
@@ -20,10 +20,10 @@ _PARTS = 8
 
 
 def stops(segments: Sequence[Segment], *, every: int) -> list[int]:
-    """The steps at which a stack may be kept: seven between its start and its end, as evenly as rows of the trace lie.
+    """Return the steps at which a stack may be saved: seven, spread evenly over the rows of the trace.
 
     Args:
-        segments: They begin and end at the same steps.
+        segments: Segments that begin and end at the same steps.
         every: Steps between two rows of the trace.
     """
     first = segments[0]
@@ -32,18 +32,18 @@ def stops(segments: Sequence[Segment], *, every: int) -> list[int]:
 
 
 def store_state(states: Path, segments: Sequence[Segment], at: TrainState) -> None:
-    """Store where a stack is in the folder of states, in the place of what was stored of it before."""
+    """Save the current state of a stack; replaces its earlier state."""
     _write(_path(states, segments), state_tensors(_names(segments), at))
 
 
 def load_state(states: Path, segments: Sequence[Segment], *, count: int, device: torch.device) -> TrainState | None:
-    """What was stored of a stack; None where there is nothing, or nothing that can be read.
+    """Load the saved state of a stack; None if there is none or it cannot be read.
 
     Args:
         states: The folder of states.
-        segments: Those of the stack, in the same order.
-        count: How many checkpoints are averaged.
-        device: Where the tensors shall live.
+        segments: The segments of the stack, in the order in which they were saved.
+        count: Number of averaged checkpoints.
+        device: Device of the tensors.
     """
     try:
         tensors = _read(_path(states, segments))
@@ -53,20 +53,20 @@ def load_state(states: Path, segments: Sequence[Segment], *, count: int, device:
 
 
 def store_final_states(states: Path, segments: Sequence[Segment], stack: Stack) -> None:
-    """Store the final state of each segment of a stack, in the place of what was stored of the stack under way."""
+    """Save the final state of each segment of a stack; remove the state in progress."""
     tensors = segment_tensors(_names(segments), stack, {}, 0.0)
     for each in segments:
-        # Its own, and those that the stack shares.
+        # The segment's tensors, and those that the whole stack shares.
         own = {key: value for key, value in tensors.items() if key.startswith((f"{each.name}/", "stack/"))}
         _write(states / f"{each.name}{_FINAL}", own)
     _path(states, segments).unlink(missing_ok=True)
 
 
 def load_final_states(states: Path, names: Sequence[str], *, step: int, device: torch.device) -> Stack:
-    """The final states of segments that end at a step, as a stack of one seed.
+    """Load the final states of segments that end at a step, as a stack of one seed.
 
     Raises:
-        SearchError: One is missing or damaged.
+        SearchError: A state is missing or damaged.
     """
     tensors = dict[str, Tensor]()
     for name in names:
@@ -81,7 +81,7 @@ def load_final_states(states: Path, names: Sequence[str], *, step: int, device: 
 
 
 def lost_states(states: Path, names: Iterable[str]) -> set[str]:
-    """Those of the segments whose final states are missing or damaged."""
+    """Names of the segments whose final states are missing or damaged."""
     lost = set[str]()
     for name in names:
         try:
@@ -98,7 +98,7 @@ def forget_states(states: Path, names: Collection[str]) -> None:
 
 
 def forget_all_states(states: Path) -> None:
-    """Remove all states: also of stacks that were put together differently after an interruption."""
+    """Remove all states, including those of stacks that were grouped differently before an interruption."""
     for ending in (_FINAL, _UNDER_WAY):
         for path in states.glob(f"*{ending}"):
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What is wrong with the files of a search, and what is set aside so that the search trains it again."""
+"""Check the files of a search, and set damaged ones aside so that the search trains them again."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,29 +28,29 @@ _OTHER = "was altered, or is another search's"
 
 
 def faults(folder: Path) -> list[Fault]:
-    """Everything that is wrong with a search's files; reads all of them.
+    """Find every fault in the files of a search; reads all of them.
 
-    The settings, every line of the journal, the states and the checkpoint hold a checksum of themselves, lines also
-    the id of their search, and states and the checkpoint their own path in it. Pages and advice follow from the
+    The settings, every line of the journal, the states and the checkpoint contain their checksums. Lines also contain
+    the id of their search; states and the checkpoint contain their path within it. Pages and advice follow from the
     journal and are not checked.
 
     Args:
         folder: The folder of the search.
 
     Raises:
-        OSError: It cannot be read.
-        SearchError: Its settings are of another version.
+        OSError: The folder cannot be read.
+        SearchError: The settings are of another version.
     """
     found = list[Fault]()
     try:
         check_regular(folder / SETTINGS)
         read_object((folder / SETTINGS).read_bytes())
-        read_settings(folder)  # whole, it may be of a later version
+        read_settings(folder)  # intact settings may be of a later version
     except FileNotFoundError:
         found.append(Fault(path=SETTINGS, what=MISSING))
     except UNREADABLE:
         found.append(Fault(path=SETTINGS, what=ALTERED))
-    else:  # without settings it is not known whose lines they are
+    else:  # without settings the owner of the lines is unknown
         found += [Fault(path=JOURNAL, what=f"line {line} {_OTHER}") for line in sort_lines(folder)[1]]
     if (folder / JOURNAL).is_symlink() or local_folder(folder).is_blocked(JOURNAL):
         found.append(Fault(path=JOURNAL, what=BLOCKED))
@@ -60,16 +60,16 @@ def faults(folder: Path) -> list[Fault]:
 
 
 def count_open(_: Path) -> int:
-    """How many jobs are not done: a search has none that are planned."""
+    """Number of open jobs: always 0, because a search plans none ahead."""
     return 0
 
 
 def set_aside(folder: Path, found: Iterable[Fault]) -> None:
-    """Move damaged files, and of the journal its damaged lines, into ``damaged/``.
+    """Move damaged files and damaged lines of the journal into ``damaged/``.
 
     Raises:
         SearchError: The folder cannot be written.
-        StudyError: The same.
+        StudyError: The folder cannot be written.
     """
     at = local_folder(folder)
     for path in sorted({each.path for each in found}):
@@ -80,7 +80,7 @@ def set_aside(folder: Path, found: Iterable[Fault]) -> None:
 
 
 def find_unchecked(folder: Path) -> list[str]:
-    """The files that have no checksum, since an earlier version wrote them."""
+    """The files without a checksum, from an earlier version."""
     path = folder / CHECKPOINT
     return [CHECKPOINT] if path.is_file() and _lacks_checksum(path.read_bytes()) else []
 
@@ -99,7 +99,7 @@ def _of_weights(folder: Path) -> Iterator[Fault]:
 
 
 def _lacks_checksum(data: bytes) -> bool:
-    """Whether a file of weights has no checksum, and is one."""
+    """Whether the data is a file of weights without a checksum."""
     try:
         return KEY not in weights_metadata(data)
     except (ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""The words of an advice."""
+"""Sentences of an advice."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,28 +28,28 @@ TRY_AGAIN = (
     "After the cause is corrected, `lratlas find --retry-failed` (of a Finder, `retry_failed()`) trains again what"
     " failed."
 )
-"""What to do about segments that failed."""
+"""Advice after segments that failed."""
 UNMEASURED = (
     ", and were not measured then. If this is early stopping, disable it for the search, or let the training print or"
     " return its metric at the end."
 )
-"""What follows `describe_stopped` where no metric is known."""
+"""Continues `describe_stopped` if no metric is known."""
 LESS_MEMORY = (
     "Nothing of it is recorded. Free memory and start again, which resumes the search; or use a smaller batch, in a new"
     " folder if it has results."
 )
-"""What to do where memory does not suffice."""
+"""Advice after running out of memory."""
 _KEEP = "Also validate the averages taken after 1/8, 1/4 and 1/2 of the training, and keep the best."
-_LITTLE = 1 / 8  # of a full training; advice from less is a guess
-_SHORT, _LARGE = 100, 10  # steps of a full training, and a budget, between which LRs often cannot be compared
-_FEW = 3  # LRs
-_MANY = 8  # LRs, at least, show in which direction metrics and losses go
-_WRONG = 0.9  # rank correlation of loss and score, which is negative where the direction is right
-_WIDE = 10.0  # a good range of this ratio says little of the LR itself
+_LITTLE = 1 / 8  # share of a full training; advice from less is a guess
+_SHORT, _LARGE = 100, 10  # steps of a full training, and a budget; with less of both, LRs often cannot be compared
+_FEW = 3  # LRs that make a good range, at least
+_MANY = 8  # LRs that show a correlation of metric and loss, at least
+_WRONG = 0.9  # rank correlation of loss and score; negative if the direction is right
+_WIDE = 10.0  # ratio of a good range that is too wide to pin down the LR
 
 
 def statement_of(advice: "Advice") -> Iterator[str]:
-    """The advice in a few short lines: the LR, how to finish, what to expect, thresholds, cost."""
+    """Yield the advice in short lines: the LR, how to finish, the expected metric, thresholds, cost."""
     if advice.lr is None or advice.low is None or advice.high is None:
         yield "No LR is advised."
         yield advice.reason
@@ -85,13 +85,13 @@ def _thresholds(advice: "Advice") -> Iterator[str]:
 def warnings_of(
     search: Search, results: Sequence[SegmentResult], found: Sequence[Level], advice: "Advice"
 ) -> Iterator[str]:
-    """What a reader should know, each a sentence.
+    """Yield warnings for the reader, one sentence each.
 
     Args:
         search: The settings.
-        results: All of them.
+        results: All results.
         found: The lengths at which LRs were compared.
-        advice: The advice, without warnings yet.
+        advice: The advice without warnings.
     """
     yield from _lost_states(results)
     if next_segments(search, results):
@@ -119,7 +119,7 @@ def warnings_of(
 
 
 def failures_in_words(results: Sequence[SegmentResult]) -> Iterator[str]:
-    """Sentences about the segments that failed for another reason than divergence, and about those that stopped."""
+    """Yield sentences on the segments that failed for a reason other than divergence, and on those that stopped."""
     if failures := [each for each in results if has_other_failure(each) and not has_stopped_early(each)]:
         first = failures[0]
         others = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
@@ -131,10 +131,10 @@ def failures_in_words(results: Sequence[SegmentResult]) -> Iterator[str]:
 
 
 def describe_stopped(ended: Mapping[float, str]) -> str:
-    """Which LRs stopped by themselves, without a full stop.
+    """Name the LRs that stopped by themselves, without a full stop.
 
     Args:
-        ended: By LR, after how many steps, such as ``after 28 of 50 steps``.
+        ended: By LR, the steps at the end, such as ``after 28 of 50 steps``.
     """
     lr, steps = next(iter(ended.items()))
     if len(ended) == 1:
@@ -153,12 +153,12 @@ def _lost_states(results: Sequence[SegmentResult]) -> Iterator[str]:
 
 
 def _wrong_way(search: Search, results: Sequence[SegmentResult]) -> Iterator[str]:
-    """A sentence where, at the first length, metrics are the worse the lower the training losses are."""
+    """Yield a sentence if, at the first length, metrics get worse as training losses fall."""
     first = level_at(search, results, min(each.segment.stop for each in results))
     known = trials(results)
     losses = [last_loss(known.get((lr, search.seed), [])[:1]) for lr in first.lrs]
     pairs = pl.DataFrame({"loss": losses, "score": first.scores}).filter(pl.col("loss").is_finite())
-    # Of a constant, the correlation is NaN.
+    # The correlation of a constant is NaN.
     if len(pairs) >= _MANY and pairs.select(pl.corr("loss", "score", method="spearman")).item() > _WRONG:
         other = "minimize" if search.direction == "maximize" else "maximize"
         yield (
@@ -168,7 +168,7 @@ def _wrong_way(search: Search, results: Sequence[SegmentResult]) -> Iterator[str
 
 
 def _on_little(search: Search, found: Sequence[Level]) -> Iterator[str]:
-    """Sentences where too little was trained, or too few LRs, to rely on."""
+    """Yield sentences if the training was too short, or the LRs too few, to rely on."""
     last = found[-1]
     if len(found[0].lrs) < _FEW:
         lrs = "LR" if len(found[0].lrs) == 1 else "LRs"
@@ -191,7 +191,7 @@ def _at_an_end(search: Search, results: Sequence[SegmentResult], found: Sequence
 
 
 def _unsure(found: Sequence[Level], advice: "Advice") -> Iterator[str]:
-    """A sentence where the good range is wide."""
+    """Yield a sentence if the good range is wide."""
     near = found[-1].near()
     if advice.low and advice.high and advice.high / advice.low >= _WIDE:
         yield (
@@ -203,7 +203,7 @@ def _unsure(found: Sequence[Level], advice: "Advice") -> Iterator[str]:
 
 
 def _overfitting(search: Search, found: Sequence[Level]) -> Iterator[str]:
-    """A sentence where a shorter training was better than the best of the longest ones, by more than the noise."""
+    """Yield a sentence if a shorter training beat the best of the longest ones by more than the noise."""
     last = found[-1]
     best = max(last.scores)
     fallen = [

@@ -1,1 +1,1 @@
-"""`find` for training code as it is: a function or a script, suspended in the middle of its loop."""
+"""`find` for unmodified training code: a function or a script, suspended in the middle of its loop."""

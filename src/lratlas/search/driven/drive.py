@@ -1,4 +1,4 @@
-"""`find` for a function that trains, as it is: each LR's training is suspended and continued as the search asks."""
+"""`find` for an unmodified training function: suspends and continues the training of each LR."""
 
 import gc
 import math
@@ -29,12 +29,12 @@ from lratlas.search.wording import LESS_MEMORY, UNMEASURED, describe_stopped
 from lratlas.training.memory import is_out_of_memory
 
 OUTPUT = "output"
-"""The folder of what trainings print, within that of the search."""
+"""Folder for the output of trainings, within the search folder."""
 SCHEDULE = f"{OUTPUT}/schedule.txt"
-"""This file exists where the training has its own schedule."""
-_ROOM = 0.5  # share of the memory that waiting trainings may fill, with all else in the process
-_COMPARED = 3  # the segment of a search that is trained once more
-_ALIKE = 3  # first segments that fail, after which the search stops
+"""This file exists if the training code has an LR schedule."""
+_ROOM = 0.5  # share of the memory that waiting trainings may fill, together with the rest of the process
+_COMPARED = 3  # index of the segment that is trained a second time
+_ALIKE = 3  # failures of the first segments after which the search stops
 NOT_SEEN = (
     "No step of a PyTorch optimizer was seen: the training is of another framework, runs in other processes, or its"
     " optimizer is no torch.optim.Optimizer. Use lratlas.Finder in its loop, or lratlas find --command."
@@ -43,22 +43,22 @@ NOT_SEEN = (
 
 @dataclass(frozen=True, kw_only=True)
 class Driven:
-    """What is trained, and how.
+    """A training and its settings.
 
     Attributes:
-        start: Called with a segment, and the epochs to its end, trains at its LR and seed until the training's own end.
-            Where ``shrinks``, it is a training that ends at the segment's last step.
-        imposed: Whether the training's own LRs are scaled so that the first is that of the search, since it is not
-            passed to it.
+        start: Called with a segment and the epochs to its end; trains at the segment's LR and seed until the training
+            ends by itself. If ``shrinks``, this is at the segment's last step.
+        imposed: Whether to scale the LRs of the optimizers so that the first one is that of the search, because the
+            training does not receive it.
         validation: The metric; None for the training loss.
         roots: Folders whose modules each training imports again.
-        shrinks: Whether it gets its length in steps or epochs, so that each comparison is a whole training with its own
-            schedule; None where it gets neither.
-        unit: Steps of an epoch, where it gets epochs.
-        origin: What is trained, in words, such as the script and its arguments.
-        digest: Of its code; empty where it is not known.
-        alone: The losses of a segment, trained by itself in another process; None to train it again in this one.
-        modules: Called in the training's thread, returns its modules; None where they have to be looked for.
+        shrinks: Whether the training receives its length in steps or epochs, so that each comparison is a whole
+            training with its schedule; None if it receives neither.
+        unit: Steps of an epoch, if the training receives epochs.
+        origin: Description of the training, such as the script and its arguments.
+        digest: Digest of the code; empty if it is unknown.
+        alone: Returns the losses of a segment trained alone in another process; None to train it again in this process.
+        modules: Called in the training's thread; returns its modules. None to search for them.
     """
 
     start: Callable[[Segment, int], object]
@@ -73,34 +73,34 @@ class Driven:
     modules: Callable[[], list[nn.Module]] | None = None
 
     def epochs(self, segment: Segment) -> int:
-        """The epochs to the end of a segment, where the training gets them."""
+        """Epochs to the end of a segment, if the training receives epochs."""
         return segment.stop // (self.unit or 1)
 
 
 @dataclass(kw_only=True)
 class _Pool:
-    """The trainings that wait, the one that trained last at the end."""
+    """The waiting trainings; the most recent one is last."""
 
     driven: Driven
     finder: Finder
     outputs: Outputs
     waiting: dict[tuple[float, int], Trial] = field(default_factory=dict)
     running: Trial | None = None
-    made: dict[float, float] = field(default_factory=dict)  # by LR, that which the training gave its optimizer
+    made: dict[float, float] = field(default_factory=dict)  # by LR, the LR that the training gave its optimizer
     moved: bool = False
-    furthest: int = 0  # the most steps after which a training had not ended
-    ended: list[int] = field(default_factory=list)  # after how many steps trainings ended by themselves
-    stopped: dict[float, str] = field(default_factory=dict)  # by LR, those of them that were measured, in words
+    furthest: int = 0  # most steps after which a training had not ended
+    ended: list[int] = field(default_factory=list)  # steps at which trainings ended by themselves
+    stopped: dict[float, str] = field(default_factory=dict)  # by LR, the description of measured ones that ended early
 
     def train(self, segment: Segment) -> Reached:
-        """Train a segment, by the training that waits at its start, or a new one that catches up.
+        """Train a segment: continue the training that waits at its start, or start a new one that catches up.
 
         Raises:
-            SearchError: Memory does not suffice for it alone, or the full training is shorter than it was said to be.
+            SearchError: Memory is too small for one training, or the full training is shorter than stated.
         """
         trial, reached = self._train_trial(segment)
         if is_out_of_memory(trial.error) and len(self.waiting) > 1:
-            self.end()  # those that wait have taken the room
+            self.end()  # waiting trainings have taken the memory
             _free()
             trial, reached = self._train_trial(segment)
         if is_out_of_memory(trial.error):
@@ -129,7 +129,7 @@ class _Pool:
             self.leave(trial)
             trial = None
         trial = trial or self._begin_trial(segment)
-        self.waiting[segment.lr, segment.seed] = trial  # already now: whatever interrupts it, it is ended
+        self.waiting[segment.lr, segment.seed] = trial  # stored first, so that any interruption ends it
         self.running = trial
         try:
             return trial, trial.run(segment)
@@ -137,7 +137,7 @@ class _Pool:
             self.running = None
 
     def leave(self, trial: Trial) -> None:
-        """End a training; its steps are followed meanwhile, since code that catches everything would train on."""
+        """End a training; follow its steps until then, because code that catches everything would continue to train."""
         self.running = trial
         try:
             trial.leave()
@@ -145,10 +145,10 @@ class _Pool:
             self.running = None
 
     def _stop_at_end(self, steps: int) -> None:
-        """Stop where the training is shorter than it was said to be: two end after the same steps, and none goes on.
+        """Stop if the training is shorter than stated: two trainings end at the same step, and none continues.
 
         Raises:
-            SearchError: It is shorter, or PyTorch trained nothing.
+            SearchError: The training is shorter, or PyTorch trained nothing.
         """
         if steps == 0:
             raise SearchError(NOT_SEEN)
@@ -165,21 +165,21 @@ class _Pool:
         self.ended.append(steps)
 
     def clear(self, needed: Collection[str], at: Mapping[tuple[float, int], str]) -> None:
-        """End the trainings that are not needed any more, and those for which there is no room."""
+        """End the trainings that are no longer needed, and those that do not fit into memory."""
         for key, trial in list(self.waiting.items()):
             if trial.over or at.get(key) not in needed:
                 self.leave(self.waiting.pop(key))
         while len(self.waiting) > 1 and _full():
-            # The one that is trained again soonest.
+            # First the one that is cheapest to train again.
             key = min(self.waiting, key=lambda each: self.waiting[each].step)
             self.leave(self.waiting.pop(key))
             _free()
 
     def once_more(self, segment: Segment, seconds: float) -> Sequence[float]:
-        """The losses of a segment that begins a training, trained once more: by itself where that can be done.
+        """Train the first segment of a training again, in a separate process if possible; return its losses.
 
         Raises:
-            SearchError: It cannot be trained.
+            SearchError: The segment cannot be trained.
         """
         output = self.finder.folder / OUTPUT / "once-more.txt"
         if self.driven.alone:
@@ -206,25 +206,25 @@ class _Pool:
 def begin_trial(
     driven: Driven, segment: Segment, *, full: int, outputs: Outputs, output: Path, heard: Heard | None = None
 ) -> Trial:
-    """A training that waits before its first line.
+    """Make a training that waits before its first line.
 
     Args:
-        driven: What is trained.
-        segment: Its first segment.
+        driven: The training.
+        segment: The first segment.
         full: Steps of a full training.
-        outputs: The streams that stand for the usual ones.
-        output: The file for what it prints.
-        heard: Hears what it prints; None where its metric says who does.
+        outputs: The replacements of the standard streams.
+        output: File for the output of the training.
+        heard: Receives the output; None to make it from the metric.
     """
     device = torch.get_default_device()
 
     def body() -> object:
-        if device.type != "cpu":  # each thread has its own
+        if device.type != "cpu":  # each thread has a current device
             torch.set_default_device(device)
         with seed_generators(segment.seed):
             for name, value in ENVIRONMENT.items():
                 os.environ.setdefault(name, value)
-            if torch.cuda.is_available():  # also where it is not initialized yet
+            if torch.cuda.is_available():  # also if CUDA is not initialized yet
                 torch.cuda.manual_seed_all(segment.seed)
             return driven.start(segment, driven.epochs(segment))
 
@@ -243,13 +243,13 @@ def begin_trial(
 
 
 def drive(driven: Driven, finder: Finder, *, progress: Callable[[Finder], None] = lambda _: None) -> Advice:
-    """Search for the initial LR of a training; resumes what the finder's folder holds.
+    """Search for the initial LR of a training; resumes the search in the finder's folder.
 
-    One training runs at a time. A training that was interrupted with the process is trained again from its start.
+    One training runs at a time. If the process was interrupted, its trainings start again from the beginning.
 
     Args:
-        driven: What is trained.
-        finder: The search. Its LRs are not annealed, since a loop cannot go back.
+        driven: The training.
+        finder: The search. It does not anneal, because a loop cannot go back.
         progress: Called after each segment.
 
     Raises:
@@ -266,7 +266,7 @@ def drive(driven: Driven, finder: Finder, *, progress: Callable[[Finder], None] 
                     unsown = True
                     break
                 if not finder.results and _has_failed(reached):
-                    # Not recorded yet: where all fail, a mistake is corrected, and then their LRs count.
+                    # Not recorded yet: if all fail, the user fixes a mistake, and these LRs then count again.
                     failures.append((segment, reached))
                     _stop_if_hopeless(finder, failures)
                     continue
@@ -295,12 +295,12 @@ def _tell(finder: Finder, segment: Segment, reached: Reached, *, by_loss: bool) 
 
 
 def _has_failed(reached: Reached) -> bool:
-    """Whether a segment failed for another reason than divergence."""
+    """Whether a segment failed for a reason other than divergence."""
     return reached.error is not None and "not finite" not in reached.error and all(map(math.isfinite, reached.losses))
 
 
 def _stop_if_hopeless(finder: Finder, failures: Sequence[tuple[Segment, Reached]]) -> None:
-    """Stop where the first segments all failed."""
+    """Stop if the first segments all failed."""
     if len(failures) == min(_ALIKE, len(finder.search.lrs)):
         count = f"{len(failures)} trainings" if len(failures) > 1 else "training"
         reason = str(failures[-1][1].error).rstrip(".")
@@ -313,7 +313,7 @@ def _stop_if_hopeless(finder: Finder, failures: Sequence[tuple[Segment, Reached]
 
 
 def _repeats(results: Collection[SegmentResult], segment: Segment, reached: Reached) -> bool:
-    """Whether another seed has led to the very same losses."""
+    """Whether another seed gave identical losses."""
     losses = block_losses(reached.losses)
     return bool(losses) and any(
         each.losses == losses
@@ -323,7 +323,7 @@ def _repeats(results: Collection[SegmentResult], segment: Segment, reached: Reac
 
 
 def _odd(pool: _Pool, segment: Segment, losses: Sequence[float]) -> str:
-    """A warning about a segment that has other losses when it is trained again; empty where it has the same."""
+    """Warning if a second training of a segment gave different losses; empty if they are equal."""
     try:
         again = pool.once_more(segment, pool.finder.results[-1].seconds)
     except SearchError as error:
@@ -353,7 +353,7 @@ def _with_warnings(advice: Advice, pool: _Pool, *, unsown: bool, odd: str) -> Ad
         )
     schedule = pool.finder.folder / SCHEDULE
     if pool.moved:
-        schedule.touch()  # a search that is resumed may not see it again
+        schedule.touch()  # a resumed search may not see it again
     if schedule.exists() and not pool.driven.shrinks:
         advice = replace(advice, finish="schedule")
         said.append(
@@ -370,7 +370,7 @@ def _with_warnings(advice: Advice, pool: _Pool, *, unsown: bool, odd: str) -> Ad
 
 
 def _full() -> bool:
-    """Whether the process, or a device, has less room left than other trainings should have."""
+    """Whether the process, or a device, has less free memory than other trainings should have."""
     if torch.cuda.is_initialized():
         free, total = torch.cuda.mem_get_info()
         if free < (1 - _ROOM) * total:
@@ -379,7 +379,7 @@ def _full() -> bool:
 
 
 def _memory() -> int:
-    """Bytes that this machine has, or the container that limits it."""
+    """Memory in bytes of this machine, or of its container."""
     found = psutil.virtual_memory().total
     for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
         with suppress(OSError, ValueError):  # no such limit
@@ -388,7 +388,7 @@ def _memory() -> int:
 
 
 def _free() -> None:
-    """Return the memory of trainings that were dropped, so that it counts as free."""
+    """Free the memory of dropped trainings."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -28,17 +28,16 @@ from lratlas.search.settings import make_search
 
 _LR_NAMES = ("lr", "learning_rate", "base_lr", "max_lr", "peak_lr", "init_lr", "initial_lr", "lr0", "eta", "rate")
 _UNNAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
-_FEWEST_PAIRS, _AGAINST = 6, 0.5  # segments, and their rank correlation of loss and metric, that tell a wrong direction
+_FEWEST_PAIRS, _AGAINST = 6, 0.5  # segments, and their rank correlation of loss and metric, that show a wrong direction
 
 
 def find_by_function(train: Callable[..., object], *, epochs: int | None = None, **settings: Any) -> Advice:
-    """Find the initial LR for a function that trains, as it is.
+    """Find the initial LR for an unmodified function that trains.
 
     Args:
-        train: Called with the LR; also with ``seed``, ``steps`` and ``epochs`` where it has arguments of these names
-            (``epochs`` only where they are given). Where it has no argument for the LR, the LRs of its optimizers are
-            scaled.
-        epochs: Epochs of a full training, where it gets them.
+        train: Called with the LR; also with ``seed``, ``steps`` and ``epochs`` if it has arguments of these names
+            (``epochs`` only if given). If it has no argument for the LR, the LRs of its optimizers are scaled.
+        epochs: Epochs of a full training, if the function receives them.
         settings: As for `find_driven`.
 
     Raises:
@@ -66,12 +65,12 @@ def find_by_function(train: Callable[..., object], *, epochs: int | None = None,
 
 
 def find_by_script(script: str | Path, words: Sequence[str], **settings: Any) -> Advice:
-    """Find the initial LR for a script that trains, as it is.
+    """Find the initial LR for an unmodified script that trains.
 
     Args:
-        script: The file; it is run as Python runs it, in this process.
-        words: Its arguments, in which ``{lr}``, ``{seed}``, ``{steps}`` and ``{epochs}`` are replaced. Without
-            ``{lr}``, the LRs of its optimizers are scaled.
+        script: The file; it runs in this process, in the same way as Python runs it.
+        words: Arguments in which ``{lr}``, ``{seed}``, ``{steps}`` and ``{epochs}`` are replaced. Without ``{lr}``, the
+            LRs of its optimizers are scaled.
         settings: As for `find_driven`.
 
     Raises:
@@ -104,14 +103,14 @@ def find_by_script(script: str | Path, words: Sequence[str], **settings: Any) ->
 
 
 def bind_lr(function: Callable[..., Any], told: Collection[str] = ()) -> Callable[..., Any] | None:
-    """A function of the LR that calls another one with it; None where that has no argument for an LR.
+    """Wrap a function as a function of the LR; None if it has no argument for an LR.
 
     Args:
-        function: The other one.
-        told: Names of arguments that it is given as well.
+        function: The function.
+        told: Names of other arguments that it receives.
 
     Raises:
-        SpecError: It needs other arguments too.
+        SpecError: The function needs further arguments.
     """
     parameters = _parameters(function)
     name = _lr_name(parameters, told)
@@ -143,24 +142,25 @@ def find_driven(
 
     Args:
         driven: The training.
-        value: The validation metric, as `make_validation` takes it; None for one that the training prints or returns,
-            and for its loss where there is none.
-        metric: The name of the metric, in what ``value`` or the training returns or prints.
-        pattern: Finds the metric in what is printed.
+        value: Validation metric, as in `make_validation`. If None, the metric that the training prints or returns; if
+            there is none, its loss.
+        metric: Name of the metric, in the output of ``value``, or in what the training returns or prints.
+        pattern: Finds the metric in printed text.
         folder: The search folder; a new temporary one if None.
-        steps: Optimizer steps of a full training; counted in one training if None.
-        epochs: Epochs of a full training that gets them.
-        direction: Whether a lower or a higher metric is better; None: by its name, lower where that does not tell.
+        steps: Optimizer steps of a full training; if None, one training counts them.
+        epochs: Epochs of a full training, if the training receives them.
+        direction: Whether a lower or a higher metric is better; if None, inferred from its name, with ``minimize`` as
+            the fallback.
         retry_failed: Whether to train failed segments again, except those that diverged.
         progress: Called after each segment.
-        settings: Further ones of a `Finder`.
+        settings: Other arguments of a `Finder`.
 
     Raises:
         SpecError: An argument is wrong.
         SearchError: The training fails, or the folder cannot be used.
     """
     root = search_folder(folder)
-    # Before anything is trained: what is wrong is said at once.
+    # Report mistakes before anything is trained.
     settings = {name: tuple(each) if isinstance(each, Iterator) else each for name, each in settings.items()}
     make_search(**{"steps": steps or ENDLESS, **{name: each for name, each in settings.items() if each is not None}})
     found = settle(driven, root, value=value, metric=metric, pattern=pattern, steps=steps, epochs=epochs)
@@ -191,7 +191,7 @@ def _digest(code: bytes) -> str:
 
 
 def _code_identity(code: CodeType) -> tuple[object, ...]:
-    """What a function does, as it was written, those that it defines included; the same in each process."""
+    """Identity of a function's source code, including nested functions; equal in every process."""
     constants = [
         _code_identity(each)
         if isinstance(each, CodeType)
@@ -204,15 +204,15 @@ def _code_identity(code: CodeType) -> tuple[object, ...]:
 
 
 def _shrinks(told: Collection[str]) -> Literal["steps", "epochs"] | None:
-    """Whether a training gets its length in steps or in epochs; None where it gets neither."""
+    """Whether a training receives its length in steps or in epochs; None for neither."""
     return "steps" if "steps" in told else "epochs" if "epochs" in told else None
 
 
 def _direction_notes(finder: Finder, name: str, *, by_name: str | None) -> list[str]:
-    """A warning about a direction that was not given.
+    """Yield a warning about an inferred direction.
 
     Raises:
-        SearchError: The training losses speak against it, and its name does not tell.
+        SearchError: The training losses contradict the direction, and the name does not show it.
     """
     higher = finder.search.direction == "maximize"
     better, other = ("higher", "lower") if higher else ("lower", "higher")
@@ -242,10 +242,10 @@ def _parameters(train: Callable[..., object]) -> Mapping[str, inspect.Parameter]
 
 
 def _lr_name(parameters: Mapping[str, inspect.Parameter], told: Collection[str]) -> str | None:
-    """The argument for the LR: one with a usual name, else the one that is needed; None where there is none.
+    """Name of the argument for the LR: one of the usual names, else the only required argument; None if there is none.
 
     Raises:
-        SpecError: Others are needed too.
+        SpecError: Other arguments are required too.
     """
     others = {name: each for name, each in parameters.items() if name not in told}
     needed = [name for name, each in others.items() if each.default is each.empty and each.kind not in VARIADIC]
@@ -262,7 +262,7 @@ def _lr_name(parameters: Mapping[str, inspect.Parameter], told: Collection[str])
 
 
 def _exhaust(returned: object) -> object:
-    """What the training returned; where it is a generator or a coroutine, once that has ended."""
+    """Return value of the training; runs a generator or a coroutine to its end."""
     if inspect.isgenerator(returned):
         for _ in returned:
             pass

@@ -1,4 +1,4 @@
-"""Where what a training prints, logs or displays goes."""
+"""Redirects the output of a training: printed, logged or displayed."""
 
 import io
 import logging
@@ -11,7 +11,7 @@ from typing import IO, Any, TextIO, cast
 
 
 class _Bytes(io.RawIOBase):
-    """The binary side of `Outputs`, which some programs write to."""
+    """Binary side of `Outputs`, which some programs write to."""
 
     def __init__(self, text: "Outputs") -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class _Bytes(io.RawIOBase):
 
 
 class _Recorder(logging.Handler):
-    """Adds the messages of loggers to what is recorded, wherever else they are written."""
+    """Records the messages of loggers in addition to their other handlers."""
 
     def __init__(self, written: list[str]) -> None:
         super().__init__()
@@ -35,15 +35,15 @@ class _Recorder(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._written.append(f"{record.getMessage()}\n")
-        except Exception:  # a message that does not fit its arguments, as all handlers treat it
+        except Exception:  # a message that does not fit its arguments; other handlers ignore it too
             self.handleError(record)
 
 
 class Outputs(io.TextIOBase):
-    """Stands for ``sys.stdout`` and ``sys.stderr`` while trainings run: what each prints goes into its own file.
+    """Replaces ``sys.stdout`` and ``sys.stderr`` while trainings run: each training's output goes into a separate file.
 
-    Handlers of loggers that refer to this stream therefore write for whichever training runs. What is written while
-    none does, such as by progress bars that are deleted, is dropped.
+    Handlers of loggers that refer to this stream therefore write for the current training. Output while no training
+    runs, such as from deleted progress bars, is dropped.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Outputs(io.TextIOBase):
 
     @property
     def errors(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Characters that cannot be encoded."""
+        """Error handling of characters that cannot be encoded."""
         return "backslashreplace"
 
     @property
@@ -69,41 +69,41 @@ class Outputs(io.TextIOBase):
         return cast("IO[bytes]", self._bytes)
 
     def writable(self) -> bool:
-        """It is."""
+        """Always True."""
         return True
 
     def write(self, text: str, /) -> int:
-        """Write for the training that runs, at once: a process that is forked would write a buffer again."""
+        """Write for the current training, unbuffered: a forked process would write a buffer again."""
         if self._recorded is not None:
             self._recorded.append(text)
         elif self._heard:
             self._heard(text)
         if self._target is not None:
-            with suppress(OSError):  # a full disk does not end a training
+            with suppress(OSError):  # a full disk must not end a training
                 self._target.write(text)
                 self._target.flush()
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is buffered here."""
+        """Do nothing: there is no buffer."""
 
     def close(self) -> None:
-        """It stays open for the next training."""
+        """Do nothing: the stream stays open for the next training."""
 
     def reconfigure(self, **_: object) -> None:
-        """Accept the settings of a text stream; none of them is needed."""
+        """Accept and ignore the settings of a text stream."""
 
     def fileno(self) -> int:
-        """The file descriptor of the current file, for processes that write to it."""
+        """File descriptor of the current file, for processes that write to it."""
         return super().fileno() if self._target is None else self._target.fileno()
 
     def isatty(self) -> bool:
-        """A file is no terminal."""
+        """Always False: a file is not a terminal."""
         return False
 
     @contextmanager
     def record(self) -> Generator[Callable[[], str]]:
-        """Record what is written or logged in the block, as a function that returns all of it so far."""
+        """Record output and log messages in the block; yields a function that returns all text so far."""
         before, self._recorded = self._recorded, list[str]()
         written = self._recorded
         recorder = _Recorder(written)
@@ -116,9 +116,9 @@ class Outputs(io.TextIOBase):
 
     @contextmanager
     def into(self, file: TextIO, heard: Callable[[str], None] | None = None) -> Generator[None]:
-        """In the block, what is printed, logged to the usual streams, or displayed in a notebook goes into a file.
+        """Redirect printed text, logs to the standard streams, and notebook displays in the block into a file.
 
-        Standard input is empty there, so that nothing waits. What a notebook would display is dropped.
+        Standard input is empty in the block, so that nothing waits for it. Notebook displays are dropped.
         """
         streams = sys.stdout, sys.stderr, sys.stdin
         with open(os.devnull, encoding="utf-8") as nothing, _suppress_display():  # noqa: PTH123 - no path of a file
@@ -142,10 +142,10 @@ class Outputs(io.TextIOBase):
 
 @contextmanager
 def _of_processes(file: TextIO) -> Generator[None]:
-    """In the block, what other processes and libraries in C write to standard output goes into a file."""
+    """Redirect standard output of other processes and C libraries in the block into a file."""
     try:
         own, usual = file.fileno(), os.dup(1)
-    except OSError:  # there is none
+    except OSError:  # there is no standard output
         yield
         return
     os.dup2(own, 1)
@@ -157,14 +157,14 @@ def _of_processes(file: TextIO) -> Generator[None]:
 
 
 def _handlers() -> list[logging.StreamHandler[Any]]:
-    """Those of all loggers that write to a stream."""
+    """Handlers of all loggers that write to a stream."""
     loggers = (logging.root, *logging.root.manager.loggerDict.values())
     every = (each for logger in loggers if isinstance(logger, logging.Logger) for each in logger.handlers)
     return [each for each in every if isinstance(each, logging.StreamHandler)]
 
 
 def _suppress_display() -> AbstractContextManager[Any]:
-    """In its block, IPython displays nothing."""
+    """Suppress IPython's displays in the block."""
     if "IPython" not in sys.modules:
         return nullcontext()
     capture: Any = import_module("IPython.utils.capture")

@@ -1,4 +1,4 @@
-"""The metrics in what a training prints: found by a name, by a pattern, or by the words before a number."""
+"""Metrics in the output of a training: found by a name, by a pattern, or by the words before a number."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,13 +10,13 @@ from lratlas.text import ESCAPES as SEQUENCES
 from lratlas.text import number
 
 ESCAPES = re.compile(SEQUENCES)
-"""Colours, movements of the cursor and titles in what is printed."""
+"""Colours, cursor movements and titles in terminal output."""
 _NUMBER = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
 _BETWEEN = r"\s*(?:[:=]|is)?\s*|\s+(?:of|on|over|in|at)\s(?!class)[^:=,;|()\n]{0,60}[:=]\s*"
 _UP_TO = rf"[\"']?(?:\s*\([^()\n]{{0,40}}\))?(?:{_BETWEEN})\(?"
 _WITH_COMMA = r"[-+]?\d+(?:,\d+)+(?:\.\d+)?"
 _AFTER = rf"{_UP_TO}({_NUMBER})(?!\d|,\d)(?:\s*/\s*(\d+)\b(?!\.\d))?"
-"""What follows the name of a metric: the number, and what it is divided by, as in 9873/10000."""
+"""Text after the name of a metric: the number, and its divisor, as in 9873/10000."""
 _TO_CHOOSE_ON = r"val|valid|validation|dev|eval|evaluation"
 _HELD_OUT = rf"{_TO_CHOOSE_ON}|test|testing|held"  # data that a model is not trained on
 _SETS = rf"(?P<held>{_HELD_OUT})|train|training|trained"
@@ -36,7 +36,7 @@ _EDGE = r"(?![A-Za-z])"
 _METRIC = re.compile(rf"(?i)(?<![A-Za-z])(?P<name>(?:{_HIGHER}|{_LOWER}){_EDGE}\w*){_AFTER}")
 _MARK = re.compile(rf"(?i)(?<![A-Za-z])(?P<held>(?:{_HELD_OUT}){_EDGE})|(?<![A-Za-z])(?:{_SEEN}){_EDGE}")
 _LINE = re.compile(r"(\r\n|[\r\n])")
-_LONGEST = 2_000  # characters of a line; a longer one is no report
+_LONGEST = 2_000  # characters of a line; a longer one is not a report
 _MOST = 12  # values in a message
 
 
@@ -45,12 +45,11 @@ class Printed:
     """A metric that the training prints, or returns at its end.
 
     Attributes:
-        name: Its name, or the pattern that finds it.
-        pattern: Finds it in a line; None for a name of `Heard`.
-        by_name: Whether the pattern was made from the name: then values of the training set and extremes do not count.
-        every: The steps after which it is printed again; None where the training gets its length, and the last
-            value counts.
-        late: After how many steps more it is printed.
+        name: Name of the metric, or the pattern that finds it.
+        pattern: Finds the metric in a line; None for a name of `Heard`.
+        by_name: Whether the pattern was made from the name: values of the training set and extremes are then ignored.
+        every: Steps between two outputs; None if the training receives its length, and the last value counts.
+        late: Additional steps until the metric is printed.
     """
 
     name: str
@@ -62,14 +61,14 @@ class Printed:
 
 @dataclass(kw_only=True)
 class Heard:
-    """The metrics in what a training has printed.
+    """Metrics in the output of a training.
 
     Attributes:
-        sought: The metric that is looked for; None for any of a validation set.
-        values: By name, the steps after which it was printed, with its last value there.
-        several: By name, the steps after which lines with different values of it were printed, with the values.
-        unclear: The different values on one line of the metric that is looked for, the first such line; else empty.
-        of_return: Names of numbers in what was returned.
+        sought: The metric to find; None for any metric of a validation set.
+        values: By name, the steps after which it was printed, and its last value at each.
+        several: By name, the steps after which several lines with different values were printed, and the values.
+        unclear: Different values of ``sought`` on the first line that has several; otherwise empty.
+        of_return: Names of numbers in the return value.
     """
 
     sought: Printed | None = None
@@ -81,20 +80,20 @@ class Heard:
     _lines: dict[str, tuple[int, list[float]]] = field(default_factory=dict)  # by name, the last step and its values
 
     def hear(self, text: str, step: int) -> None:
-        """What was printed, after this number of optimizer steps."""
+        """Read text that was printed after this number of optimizer steps."""
         *lines, self._open = _LINE.split(self._open + text)
         self._open = self._open[: _LONGEST + 1]
         for line, end in zip(lines[::2], lines[1::2], strict=True):
             self._read_line(line, step, stays=end != "\r")
 
     def last(self, *, after: int) -> float | None:
-        """The last value of the metric that is looked for, if it was printed after more steps than these."""
+        """Last value of ``sought`` that was printed after more than ``after`` steps."""
         found = self.values.get(self.sought.name, {}) if self.sought else {}
         step = max(found, default=0)
         return found[step] if step > after else None
 
     def record_return(self, value: object, step: int) -> None:
-        """What the training returned at its end: a number, or a dictionary with the metric; a last line has ended."""
+        """Read the training's return value, a number or a dictionary with the metric; this ends the last line."""
         self.hear("\n", step)
         found = value if isinstance(value, Mapping) else {RETURNED: value}
         for name, each in found.items():
@@ -103,12 +102,12 @@ class Heard:
                 self.add(str(name), metric, step)
 
     def add(self, name: str, value: float, step: int) -> None:
-        """A value of a metric, if it is one that is looked for."""
+        """Add a value of a metric if it matches ``sought``."""
         if self.sought is None or same_name(name, self.sought.name):
             self.values.setdefault(self.sought.name if self.sought else name, {})[step] = value
 
     def _read_line(self, line: str, step: int, *, stays: bool) -> None:
-        """Read a line; one that does not stay is overwritten by the next one, as progress bars are."""
+        """Read a line; with ``stays`` False, the next one overwrites it, as in progress bars."""
         if len(line) > _LONGEST:
             return
         line = ESCAPES.sub("", line)
@@ -120,7 +119,7 @@ class Heard:
                 self._compare(name, values, step)
 
     def _compare(self, name: str, values: list[float], step: int) -> None:
-        """Note where lines after one step have different values of a name."""
+        """Record lines with different values of a name after the same step."""
         before = self._lines.get(name, (step, []))
         every = [*(before[1] if before[0] == step else []), *values]
         self._lines[name] = step, every
@@ -136,14 +135,14 @@ class Heard:
 
 
 def _metrics_in(line: str) -> dict[str, list[float]]:
-    """By name, the values of validation sets in a line; the one that counts is the last in the list."""
+    """By name, the values of validation sets in a line; the last one in each list counts."""
     values = dict[str, list[float]]()
     for found in _METRIC.finditer(line):
-        # The last set that is named before the number: "val" in "train loss 0.1, val loss 0.2".
+        # The last set named before the number: "val" in "train loss 0.1, val loss 0.2".
         sets = [*_MARK.finditer(line, 0, found.start(2))]
         if sets and sets[-1]["held"] and not is_extreme(found, sets[-1].start()):
             name, value = f"{sets[-1]['held']} {found['name']}".lower(), parse_number(found)
-            if value is not None:  # of several the first one in the line counts
+            if value is not None:  # the first of several in the line counts
                 values.setdefault(name, []).insert(0, value)
     return values
 
@@ -152,9 +151,9 @@ RETURNED = "the number that it returns"
 
 
 def most_telling(heard: Heard) -> str | None:
-    """Of the metrics that a training prints or returns, the one to choose by; None if there is none.
+    """The best metric to compare LRs by among those that a training prints or returns; None if there is none.
 
-    Of a validation set rather than a test set; rather one that is better when higher, such as an accuracy, than a loss.
+    Validation sets take precedence over test sets, and metrics to maximize, such as an accuracy, over losses.
     """
 
     def rank(name: str) -> tuple[bool, bool, int]:
@@ -167,16 +166,16 @@ def most_telling(heard: Heard) -> str | None:
 
 
 def better(name: str) -> Literal["minimize", "maximize"] | None:
-    """Which way a metric is better, by its name; None where this does not tell."""
+    """Direction in which a metric is better, from its name; None if the name does not show it."""
     higher, lower = _has(_HIGHER, name), _has(_LOWER, name)
     return None if higher == lower else "maximize" if higher else "minimize"
 
 
 def known_direction(name: str, given: Literal["minimize", "maximize"] | None) -> Literal["minimize", "maximize"]:
-    """Which way a metric is better: as given, or by its name.
+    """Direction in which a metric is better: as given, or from its name.
 
     Raises:
-        SpecError: It is not given, and the name does not tell.
+        SpecError: The direction is not given, and the name does not show it.
     """
     direction = given or better(name)
     if direction is None:
@@ -189,16 +188,16 @@ def _has(words: str, name: str) -> bool:
 
 
 def make_printed(metric: str | None, pattern: re.Pattern[str] | None) -> Printed | None:
-    """The metric that a training prints, by its name or by a pattern; None where neither is given."""
+    """The metric that a training prints, by its name or a pattern; None if neither is given."""
     if pattern is not None:
         return Printed(name=metric or pattern.pattern, pattern=pattern)
     return None if metric is None else Printed(name=metric, pattern=metric_pattern(metric), by_name=True)
 
 
 def metric_pattern(metric: str | None) -> re.Pattern[str]:
-    """Finds a number after the name of a metric; after any word such as accuracy or loss where there is no name.
+    """Compile a pattern for a number after the name of a metric; without a name, after a word such as accuracy.
 
-    Upper and lower case are equal in a name, and so are a space, ``_``, ``-``, ``/`` and nothing between its words.
+    Case does not matter in a name. A space, ``_``, ``-``, ``/`` and nothing between its words are equal.
     """
     return re.compile(f"{_quote_metric(metric)}{_AFTER}")
 
@@ -209,47 +208,46 @@ def _quote_metric(metric: str | None) -> str:
 
 
 def comma_pattern(metric: str) -> re.Pattern[str]:
-    """Finds, as its last group, a number with a comma after the name of a metric; such a number is not read."""
+    """Compile a pattern for a number with a comma after a metric's name, as the last group; it is not parsed."""
     return re.compile(f"{_quote_metric(metric)}{_UP_TO}({_WITH_COMMA})")
 
 
 def same_name(one: str, other: str) -> bool:
-    """Whether two names of a metric differ only as `metric_pattern` allows."""
+    """Whether two names of a metric differ only in ways that `metric_pattern` ignores."""
     return _SEPARATORS.sub("", one).lower() == _SEPARATORS.sub("", other).lower()
 
 
 def find_values(metric: str, pattern: re.Pattern[str], line: str) -> list[float]:
-    """The values of a named metric in a line.
+    """Find the values of a named metric in a line.
 
-    Values of the training set, where the name does not ask for them, and extremes, such as the best value so far, are
-    left out.
+    Values of the training set, unless the name asks for them, and extremes, such as the best value so far, are ignored.
 
     Args:
-        metric: Its name.
+        metric: Name of the metric.
         pattern: The `metric_pattern` of the name.
-        line: What was printed.
+        line: A line of output.
     """
     found = [each for each in pattern.finditer(line) if not is_extreme(each, each.start())]
     return numbers_of(each for each in found if _SET.search(metric) or not _of_training(line[: each.start()]))
 
 
 def of_training(pattern: re.Pattern[str], line: str) -> bool:
-    """Whether a line has a value that `find_values` leaves out, since the training set is named before it."""
+    """Whether a line has a value that `find_values` ignores because the training set is named before it."""
     return any(_of_training(line[: each.start()]) for each in pattern.finditer(line))
 
 
 def _of_training(before: str) -> bool:
-    """Whether the last set that a text names is the training set."""
+    """Whether the last set named in a text is the training set."""
     sets = [*_SET.finditer(before)]
     return bool(sets) and not sets[-1]["held"]
 
 
 def is_extreme(found: re.Match[str], start: int) -> bool:
-    """Whether a value is the best, the largest or the like: the word is before the start, or before the number.
+    """Whether a value is an extreme: a word such as best is before the start, or before the number.
 
     Args:
         found: The match of a value after its name.
-        start: Where the words begin that say what the value is, such as that of its set.
+        start: Start of the words that describe the value, such as its set.
     """
     starts = {start, found.start()}
     before = any(_AFTER_EXTREME.search(found.string, 0, each) for each in starts)
@@ -257,12 +255,12 @@ def is_extreme(found: re.Match[str], start: int) -> bool:
 
 
 def numbers_of(matches: Iterable[re.Match[str]]) -> list[float]:
-    """The numbers that a pattern has found."""
+    """The numbers in the matches of a pattern."""
     return [value for each in matches if (value := parse_number(each)) is not None]
 
 
 def parse_number(found: re.Match[str]) -> float | None:
-    """The number of a match: its only group, or the one after the name, divided by the next one as in 9873/10000."""
+    """Number of a match: its only group, or the group after the name, divided by the next one as in 9873/10000."""
     if found.re.groups == 1:
         return number(found[1])
     value, whole = number(found[2]), number(found[3] or "")
@@ -270,7 +268,7 @@ def parse_number(found: re.Match[str]) -> float | None:
 
 
 def differ(values: Sequence[float]) -> bool:
-    """Whether there are different values; NaN is one of them."""
+    """Whether there are different values; NaN counts as a value."""
     return len(set(map(repr, values))) > 1
 
 
@@ -281,10 +279,10 @@ def join_values(values: Sequence[float]) -> str:
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A regular expression whose only group is the metric in what is printed.
+    """Compile a regular expression whose only group is the metric in printed text.
 
     Raises:
-        SpecError: It is not a regular expression, or has another number of groups.
+        SpecError: The text is not a regular expression, or the number of groups is not one.
     """
     try:
         found = re.compile(pattern)

@@ -1,4 +1,4 @@
-"""What is looked at before a search: how long the training is, and by what its LRs can be compared."""
+"""Preparation of a search: the length of the training, and the metric to compare LRs by."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -31,9 +31,9 @@ from lratlas.study.files import seal_json, write_file
 
 _FILE = "training.json"
 _BEFORE = Path(OUTPUT) / "before.txt"
-_LR = 1e-3  # of the training that is looked at; its length and what it prints do not depend on it
-_PART = 16  # where the training gets its length, this part of it is looked at
-_FEWEST = 4  # times that a metric is printed in a training, for LRs to be compared on the way
+_LR = 1e-3  # LR of the trial run; its length and its output do not depend on it
+_PART = 16  # the trial run lasts this part of the training, if the training receives its length
+_FEWEST = 4  # outputs of a metric in a training that are needed to compare LRs on the way
 _TWICE = 2
 _NOTHING: Mapping[str, Any] = {"name": None, "every": None, "late": 0, "seldom": None}
 _OTHERWISE = "give a value, or let its arguments have {steps} or {epochs}, so that each comparison is a whole training"
@@ -43,11 +43,11 @@ _BY_LOSS = "choices were made on the training loss, which favours LRs that overf
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """How a training is searched.
+    """Setup of a search for a training.
 
     Attributes:
-        driven: With its metric.
-        steps: Optimizer steps of a full training; None where the search's folder has them.
+        driven: The training with its metric.
+        steps: Optimizer steps of a full training; None if the search folder has them.
         unit: Segments end at multiples of this number of steps.
         notes: Warnings about the metric.
     """
@@ -68,21 +68,21 @@ def settle(
     steps: int | None,
     epochs: int | None,
 ) -> Settled:
-    """Find out what was not given: the length of the training, and the metric that it prints or returns.
+    """Determine the missing settings: the length of the training, and the metric that it prints or returns.
 
     Args:
         driven: The training.
-        root: The search's folder; what was settled is stored there.
-        value: The validation metric as `make_validation` takes it; None for one that the training prints or returns,
-            and for its loss where there is none.
-        metric: The name of the metric.
-        pattern: Finds the metric in what is printed.
-        steps: Optimizer steps of a full training; None to count them, by running one.
-        epochs: Epochs of a full training that gets them.
+        root: The search folder; the setup is stored there.
+        value: Validation metric, as in `make_validation`. If None, the metric that the training prints or returns; if
+            there is none, its loss.
+        metric: Name of the metric.
+        pattern: Finds the metric in printed text.
+        steps: Optimizer steps of a full training; if None, one training counts them.
+        epochs: Epochs of a full training, if the training receives them.
 
     Raises:
         SpecError: An argument is wrong.
-        SearchError: The training fails, the metric cannot be used, or the search was begun with another one.
+        SearchError: The training fails, the metric cannot be used, or the search was started with another metric.
     """
     shrinks = driven.shrinks
     given = make_validation(value, metric=metric, pattern=pattern) if value is not None else None
@@ -123,7 +123,7 @@ def settle(
             "steps": steps,
             "digest": driven.digest,
         }
-        keep(root, asked, record)  # where no metric is found, the length need not be counted again
+        keep(root, asked, record)  # the length need not be counted again if no metric is found
         record |= _find_metric(heard, sought, steps, root, shrinks=bool(shrinks))
         record["several"] = _several(heard, record["name"])
         keep(root, asked, record)
@@ -151,13 +151,13 @@ def settle(
 
 
 def _notes(record: Mapping[str, Any], *, digest: str, by_loss: bool, found: str | None) -> Iterator[str]:
-    """Warnings about a training that was looked at.
+    """Yield warnings from the trial run of a training.
 
     Args:
-        record: What was settled when the search was begun.
-        digest: Of the code as it is.
+        record: The stored setup of the search.
+        digest: Digest of the current code.
         by_loss: Whether LRs are compared by the training loss.
-        found: The metric that was found in what it prints; None where it was named.
+        found: Metric found in the output; None if the user named it.
     """
     if by_loss:
         yield f"{record.get('seldom') or _NOT_FOUND}: {_BY_LOSS}"
@@ -186,20 +186,20 @@ def _notes(record: Mapping[str, Any], *, digest: str, by_loss: bool, found: str 
 
 
 def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None) -> tuple[int, bool]:
-    """Run a training at some LR: to its end where its length is not known, else until its metric was printed twice.
+    """Run a training at some LR: to its end if its length is unknown, else until it printed its metric twice.
 
     Args:
         driven: The training.
-        root: The search's folder.
-        heard: Hears what it prints.
-        steps: Optimizer steps of a full training; None where they are not known.
+        root: The search folder.
+        heard: Receives the output.
+        steps: Optimizer steps of a full training; None if they are unknown.
 
     Returns:
-        The steps that it took; where it gets its length, those of the short training that was looked at. Whether it
+        The number of steps; if the training receives its length, that of the short trial run. Whether the training
         trains its parts one after the other.
 
     Raises:
-        SearchError: It fails, or PyTorch trained nothing.
+        SearchError: The training fails, or PyTorch trained nothing.
     """
     stop = ENDLESS
     if driven.shrinks:
@@ -214,14 +214,14 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None) -> tupl
         reached = trial.run(replace(segment, stop=at))
         while not trial.over and (whole or (trial.step < (steps or 0) and not _twice(heard))):
             at = at if whole else 2 * at
-            reached = trial.run(replace(segment, stop=at))  # it may wait where its loss is not finite
+            reached = trial.run(replace(segment, stop=at))  # it may wait at a loss that is not finite
         in_parts = trial.optimizers.in_parts
         if trial.optimizers.moved or trial.optimizers.has_scheduler:
             (root / SCHEDULE).touch()
         trial.leave()
     if isinstance(trial.error, LRAtlasError):
         raise trial.error
-    if trial.error is not None and not (isinstance(trial.error, SystemExit) and trial.step):  # some end with a status
+    if trial.error is not None and not (isinstance(trial.error, SystemExit) and trial.step):  # some scripts exit
         raise SearchError(
             f"The training failed at LR {_LR:.3g}, where it was looked at: {_reason(trial, reached, output)}. What it"
             f" printed is in {output}. Correct it and start again."
@@ -232,7 +232,7 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None) -> tupl
 
 
 def _reason(trial: Trial, reached: Reached, output: Path) -> str:
-    """Why it failed; where it only ended with a status, the last line that it printed says so."""
+    """Reason of a failure; if the training only gave an exit status, its last line of output."""
     if isinstance(trial.error, SystemExit):
         with suppress(OSError):
             lines = output.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -247,10 +247,10 @@ def _twice(heard: Heard) -> bool:
 
 
 def _find_metric(heard: Heard, sought: Printed | None, steps: int, root: Path, *, shrinks: bool) -> Mapping[str, Any]:
-    """The metric that was printed or returned, and after how many steps again.
+    """Find the metric that was printed or returned, and the steps between its outputs.
 
     Raises:
-        SearchError: It was named, but cannot be used.
+        SearchError: The metric was named but cannot be used.
     """
     if sought and heard.unclear:
         raise SearchError(
@@ -270,7 +270,7 @@ def _find_metric(heard: Heard, sought: Printed | None, steps: int, root: Path, *
         return {**_NOTHING, "name": name}
     every = max((two - one for one, two in itertools.pairwise([0, *at])), default=steps) if len(at) > 1 else steps
     if _FEWEST * every <= steps:
-        # Printed after steps 1, 11, …, it is that of steps 0, 10, …; after steps 9, 19, …, that of 10, 20, ….
+        # Output after steps 1, 11, … belongs to steps 0, 10, …; output after steps 9, 19, … to steps 10, 20, ….
         late = at[0] % every
         return {**_NOTHING, "name": name, "every": every, "late": late if 2 * late <= every else 0}
     seldom = f"{name} is printed every {every:,} of {steps:,} steps, too seldom"
@@ -280,7 +280,7 @@ def _find_metric(heard: Heard, sought: Printed | None, steps: int, root: Path, *
 
 
 def _read_count(root: Path, driven: Driven) -> dict[str, Any] | None:
-    """What a search that was not begun, for want of a metric, has counted of the same training."""
+    """Stored step count of the same training, from a search that did not start because no metric was found."""
     with suppress(*UNREADABLE):
         record = read_object((root / _FILE).read_bytes())
         if record["counted"] and record["digest"] == driven.digest and record["asked"]["training"] == driven.origin:
@@ -289,7 +289,7 @@ def _read_count(root: Path, driven: Driven) -> dict[str, Any] | None:
 
 
 def _missing(sought: Printed, heard: Heard, text: str) -> Iterator[str]:
-    """Sentences about a metric that was not found: what was found instead, what is not read, and what helps."""
+    """Yield sentences about a missing metric: metrics found instead, unreadable numbers, and remedies."""
     others = Heard()
     others.hear(f"{text}\n", 1)
     names, lines = [*others.values, *sorted(heard.of_return)], text.splitlines()
@@ -312,7 +312,7 @@ def _missing(sought: Printed, heard: Heard, text: str) -> Iterator[str]:
 
 
 def _several(heard: Heard, name: object) -> str | None:
-    """Different values of a metric between two steps, in words; None where that is not the rule."""
+    """Describe different values of a metric between two steps; None unless most steps have them."""
     several = heard.several.get(str(name), {})
     if 2 * len(several) <= len(heard.values.get(str(name), {})):  # such as a summary at the end
         return None
@@ -321,10 +321,10 @@ def _several(heard: Heard, name: object) -> str | None:
 
 
 def same_metric(root: Path, metric: str) -> None:
-    """Make sure that a search continues with the metric that it was begun with.
+    """Check that a search continues with the metric that it was started with.
 
     Raises:
-        SearchError: It was begun with another one.
+        SearchError: The search was started with another metric.
     """
     asked = {"metric": metric}
     if read_settled(root, asked) is None:
@@ -332,20 +332,20 @@ def same_metric(root: Path, metric: str) -> None:
 
 
 def keep(root: Path, asked: Mapping[str, object], found: Mapping[str, object]) -> None:
-    """Store what a search was begun with, and what was settled then, in its folder."""
+    """Store the arguments and the setup of a search in its folder."""
     root.mkdir(parents=True, exist_ok=True)
     write_file(root / _FILE, seal_json({"asked": asked, **found}).encode())
 
 
 def read_settled(root: Path, asked: Mapping[str, object]) -> dict[str, Any] | None:
-    """What was settled when the search was begun; None for a new one, and where nothing was trained as it was asked.
+    """Read the stored setup of a search; None for a new search, or if nothing was trained with these arguments.
 
     Args:
-        root: The search's folder.
-        asked: What it must have been begun with, by name.
+        root: The search folder.
+        asked: Arguments that the search must have been started with, by name.
 
     Raises:
-        SearchError: It was begun with another metric, or the record is damaged.
+        SearchError: The search was started with another metric, or the record is damaged.
     """
     path = root / _FILE
     try:

@@ -1,4 +1,4 @@
-"""A script run as it is, and by itself."""
+"""Run an unmodified script, in this process or alone in a separate one."""
 
 import json
 import os
@@ -23,7 +23,7 @@ _PLACEHOLDER = re.compile(r"\{(lr|seed|steps|epochs)\}")
 
 
 def script_body(script: Path) -> Callable[[Sequence[str]], None]:
-    """A function of the arguments that runs a script as Python does, in this process.
+    """Return a function of the arguments that runs a script in this process, in the same way as Python does.
 
     Args:
         script: The file.
@@ -45,7 +45,7 @@ def script_body(script: Path) -> Callable[[Sequence[str]], None]:
 
     def run(words: Sequence[str]) -> None:
         sys.argv = [str(script), *words]
-        # As Python does: the script's folder in the place of that of the program which was started.
+        # As in Python, the script's folder replaces that of the running program.
         sys.path.insert(0, str(whole.resolve().parent))
         main = ModuleType("__main__")
         main.__file__ = str(whole)
@@ -56,17 +56,17 @@ def script_body(script: Path) -> Callable[[Sequence[str]], None]:
 
 
 def fill_arguments(words: Sequence[str], segment: Segment, epochs: int) -> list[str]:
-    """The arguments with what the placeholders stand for."""
+    """Replace the placeholders in the arguments."""
     values = {"lr": repr(segment.lr), "seed": segment.seed, "steps": segment.stop, "epochs": epochs}
     return [_PLACEHOLDER.sub(lambda found: str(values[found[1]]), word) for word in words]
 
 
 def placeholders_in(words: Sequence[str]) -> set[str]:
-    """What the arguments ask for."""
+    """Placeholders in the arguments."""
     return {found for word in words for found in _PLACEHOLDER.findall(word)}
 
 
-_SLACK, _PATIENCE = 60.0, 5  # seconds for a start, and times what it took in the search
+_SLACK, _PATIENCE = 60.0, 5  # seconds for the start, and factor of the time in the search
 
 
 def measure_losses_alone(
@@ -79,19 +79,19 @@ def measure_losses_alone(
     seconds: float,
     output: Path,
 ) -> list[float]:
-    """The losses of the first steps of a script, run by a Python of its own.
+    """Measure the losses of the first steps of a script in a separate Python process.
 
     Args:
         script: The file.
-        words: Its arguments.
-        seed: Of the random generators, before its first line.
-        lr: What its optimizers' LRs are scaled to; None to leave them.
-        shares: What the LR of each step is multiplied by; after the last one the script is ended.
-        seconds: How long the search took for them.
-        output: The file for what it prints; next to it is one with the losses.
+        words: Arguments of the script.
+        seed: Seed of the random generators, set before its first line.
+        lr: LR that its optimizers' LRs are scaled to; None to leave them unchanged.
+        shares: Factor of the LR in each step; the script is ended after the last one.
+        seconds: Time that the search took for these steps.
+        output: File for its output; a file with the losses is next to it.
 
     Raises:
-        SearchError: It fails, or takes too long.
+        SearchError: The script fails, or takes too long.
     """
     found = output.with_suffix(".json")
     found.unlink(missing_ok=True)
@@ -119,7 +119,7 @@ def measure_losses_alone(
 
 
 def main() -> None:
-    """Run a script up to a step, and write its losses; the process ends there."""
+    """Run a script up to a step, and write its losses; the process then exits."""
     told = json.loads(sys.argv[1])
     recorder = _Recorder(shares=told["shares"], lr=told["lr"], found=Path(told["found"]))
     with follow_steps(lambda: recorder), seed_generators(told["seed"]):
@@ -127,7 +127,7 @@ def main() -> None:
 
 
 class _Recorder(Follower):
-    """Records the loss of each step, and ends the process after the last one."""
+    """Records the loss of each step, and exits the process after the last one."""
 
     def __init__(self, *, shares: Sequence[float], lr: float | None, found: Path) -> None:
         self._shares, self._lr, self._found = shares, lr, found
@@ -152,7 +152,7 @@ class _Recorder(Follower):
         if len(self._losses) == len(self._shares):
             self._found.write_text(json.dumps(self._losses), encoding="utf-8")
             sys.stdout.flush()
-            os._exit(0)  # whatever else the script would do
+            os._exit(0)  # without running the rest of the script
 
     def after_scaling(self) -> None:
         self._steps.take_loss()

@@ -1,4 +1,4 @@
-"""Steps of the optimizers of a training: counted, and their LRs set."""
+"""Count the optimizer steps of a training, and set its LRs."""
 
 import gc
 import threading
@@ -20,26 +20,26 @@ from lratlas.text import is_finite
 
 
 class Follower(Protocol):
-    """What follows a training, in the training's thread."""
+    """Callbacks for the events of a training, in the training's thread."""
 
     def before_backward(self) -> None:
-        """A backward pass is about to begin."""
+        """Called before a backward pass."""
 
     def after_backward(self, losses: Sequence[Tensor]) -> None:
-        """The backward pass has ended; it began from these losses, none if it failed."""
+        """Called after a backward pass, with the losses from which it began; empty if it failed."""
 
     def before_step(self, optimizer: Optimizer) -> None:
-        """An optimizer is about to take a step."""
+        """Called before an optimizer takes a step."""
 
     def after_step(self, optimizer: Optimizer) -> None:
-        """The optimizer has taken the step."""
+        """Called after the optimizer took the step."""
 
     def after_scaling(self) -> None:
-        """A gradient scaler has ended an iteration, with a step or without."""
+        """Called after a gradient scaler ended an iteration, with a step or without."""
 
 
 class _Unscaled:
-    """The losses behind scaled losses, as long as these live."""
+    """Maps scaled losses to the original losses, as long as they are alive."""
 
     def __init__(self) -> None:
         self._losses = dict[int, tuple[weakref.ref[Tensor], Tensor]]()
@@ -49,26 +49,26 @@ class _Unscaled:
         self._losses[id(scaled)] = weakref.ref(scaled), loss.detach()
 
     def of(self, tensor: Tensor) -> Tensor:
-        """The loss itself where the tensor is a scaled loss, else the tensor."""
+        """The original loss of a scaled loss; other tensors are returned unchanged."""
         scaled, loss = self._losses.get(id(tensor), (None, tensor))
         return loss if scaled is not None and scaled() is tensor else tensor
 
 
 @contextmanager
 def follow_steps(follower: Callable[[], Follower | None]) -> Generator[None]:
-    """Inform the current follower of all training in the block; afterwards PyTorch is as it was.
+    """Inform the current follower of all training in the block; PyTorch is restored afterwards.
 
-    Losses are without the factor of a gradient scaler.
+    Losses do not include the factor of a gradient scaler.
 
     Args:
-        follower: Returns the current follower; None for none.
+        follower: Returns the current follower, or None.
     """
     unscaled = _Unscaled()
 
     def current_one() -> Follower | None:
         found, here = follower(), threading.current_thread()
         thread = getattr(found, "thread", None)
-        # Threads that Python has not started may be those in which PyTorch goes backward.
+        # PyTorch may run backward passes in threads that Python did not start.
         return found if thread in {None, here} or here.name.startswith("Dummy-") else None
 
     def before(optimizer: Optimizer, *_: object) -> None:
@@ -106,12 +106,12 @@ def follow_steps(follower: Callable[[], Follower | None]) -> Generator[None]:
             current.after_scaling()
 
     plain_backward, plain_scale, plain_update = torch.autograd.backward, GradScaler.scale, GradScaler.update
-    uncompiled = cast("Callable[[Any], Any]", torch.compiler.disable)  # where a step is compiled
+    uncompiled = cast("Callable[[Any], Any]", torch.compiler.disable)  # hooks must not be compiled with a step
     hooks = [
         register_optimizer_step_pre_hook(uncompiled(before)),
         register_optimizer_step_post_hook(uncompiled(after)),
     ]
-    torch.autograd.backward = backward  # Tensor.backward calls it by this name
+    torch.autograd.backward = backward  # Tensor.backward looks it up by this name
     GradScaler.scale, GradScaler.update = cast("Any", scale), cast("Any", update)
     try:
         yield
@@ -124,12 +124,12 @@ def follow_steps(follower: Callable[[], Follower | None]) -> Generator[None]:
 class Steps:
     """Follows all optimizers of one training.
 
-    Optimizers are not kept alive: a training may make a new one for each epoch.
+    Optimizers are only weakly referenced: a training may make a new one for each epoch.
 
     Attributes:
-        base: The LR that the training itself gave its first optimizer; None before its first step. Where neither a
-            scheduler nor the optimizer's defaults tell it, it is that of the first step.
-        moved: Whether the training's own LR has changed on the way: it has a schedule.
+        base: The LR that the training gave its first optimizer; None before its first step. If neither a scheduler nor
+            the optimizer's defaults contain it, the LR of the first step.
+        moved: Whether the training changed its LR on the way, so it has a schedule.
         pending: Losses since the last step.
     """
 
@@ -137,8 +137,8 @@ class Steps:
         self.base: float | None = None
         self._base_is_sure = False
         self.moved = False
-        self._leading = frozenset[int]()  # the ids of the leader's parameters
-        self._finished = set[frozenset[int]]()  # those of former leaders with other parameters
+        self._leading = frozenset[int]()  # ids of the leader's parameters
+        self._finished = set[frozenset[int]]()  # ids of former leaders' parameters
         self._alternate = False  # whether one of them has stepped again
         self._all = weakref.WeakSet[Optimizer]()
         self._leader: weakref.ref[Optimizer] | None = None
@@ -146,32 +146,32 @@ class Steps:
         self._since = 0  # steps of the other optimizer since the leader's last one
         self.pending = list[Tensor]()
         self._within = list[Optimizer]()  # optimizers in the middle of a step; one may call another
-        self._usual = list[tuple[dict[str, Any], Any]]()  # groups whose LR is multiplied in this step, and their own
+        self._usual = list[tuple[dict[str, Any], Any]]()  # groups with a scaled LR in this step, and their original LRs
 
     def add(self, losses: Sequence[Tensor]) -> None:
-        """Losses of a backward pass; of a step that evaluates its loss many times, the first one counts."""
+        """Add losses of a backward pass; if a step evaluates its loss several times, the first one counts."""
         if not (self._within and self.pending):
             self.pending += losses
 
     def take_loss(self) -> Tensor | None:
-        """The loss behind a step, such as the sum of those of gradient accumulation; None where there is none."""
+        """Take the loss of a step, such as the sum over gradient accumulation; None if there is none."""
         pending, self.pending = self.pending, []
         if not pending:
             return None
         return torch.stack([each.to(pending[0].device).float() for each in pending]).sum()
 
     def begin(self, optimizer: Optimizer, *, lr: float | None, share: float) -> None:
-        """An optimizer is about to take a step: set its LRs for this step.
+        """Set the LRs of an optimizer that is about to take a step.
 
         Args:
-            optimizer: Which one.
-            lr: What the base is replaced by; None to leave the LRs as they are.
-            share: What the LRs are multiplied by, besides.
+            optimizer: The optimizer.
+            lr: Replacement of the base LR; None to leave the LRs unchanged.
+            share: Additional factor of the LRs.
 
         Raises:
-            SearchError: There is no LR that could be replaced, or which one it is cannot be told.
+            SearchError: There is no LR to replace, or it is ambiguous.
         """
-        if optimizer in self._within:  # a step that failed and was caught
+        if optimizer in self._within:  # an earlier step failed and the error was caught
             self._restore()
             self._within.clear()
         self._within.append(optimizer)
@@ -201,19 +201,19 @@ class Steps:
             if id(group) not in changed and "lr" in group:
                 own = group["lr"]
                 self._usual.append((group, own))
-                # In this order: a group with the base as its LR has exactly that which replaces it.
+                # In this order, a group whose LR equals the base gets exactly the replacement.
                 group["lr"] = own * share if lr is None else own / self.base * (lr * share)
 
     def end(self, optimizer: Optimizer) -> bool:
-        """An optimizer has taken a step: restore its LRs.
+        """Restore the LRs of an optimizer after its step.
 
         Returns:
-            Whether the step counts. Of several optimizers one leads, and its steps count: the first, until another one
-            takes two steps without it, or it is replaced by another one of the same parameters.
+            Whether the step counts. One of several optimizers leads, and its steps count: the first one, until another
+            optimizer takes two steps without it, or replaces it for the same parameters.
         """
         if optimizer in self._within:
             self._within = self._within[: self._within.index(optimizer)]
-        if self._within:  # the step of a wrapper counts, and not that of what it wraps
+        if self._within:  # the step of a wrapper counts, not that of the wrapped optimizer
             return False
         self._restore()
         leader = self._leader and self._leader()
@@ -235,12 +235,12 @@ class Steps:
 
     @property
     def in_parts(self) -> bool:
-        """Whether the training has trained a part of its parameters, and then others only."""
+        """Whether the training first trained a part of its parameters, and then only others."""
         return bool(self._finished) and not self._alternate
 
     @property
     def has_scheduler(self) -> bool:
-        """Whether one of PyTorch's schedulers, of all in the process, will change an LR; that takes 0.1 s."""
+        """Whether any PyTorch scheduler in the process will change an LR; takes 0.1 s."""
         own = {id(each) for each in self.live_optimizers()}
         kinds = subclasses(LRScheduler) | subclasses(ReduceLROnPlateau)
         alive = [each for each in gc.get_objects() if type(each) in kinds]
@@ -263,20 +263,20 @@ class Steps:
         self._usual.clear()
 
     def _restore(self) -> None:
-        """The groups have the LRs that their training gave them."""
+        """Give all groups the LRs from their training."""
         for group, own in self._usual:
             group["lr"] = own
         self._usual.clear()
 
 
 def own_lr(optimizer: Optimizer) -> tuple[float | None, bool]:
-    """The LR that a training gave an optimizer, before warm-up and schedule; None where it has none.
+    """LR that a training gave an optimizer, before warm-up and schedule; None if it has none.
 
-    Schedulers store it when they begin. Where there is none, and the LR was changed all the same before the first
-    step, the training has a schedule of its own, and what the optimizer was made with counts.
+    Schedulers store it when they are created. If there is no scheduler, but the LR changed before the first step, the
+    training code has a schedule, and the optimizer's original LR counts.
 
     Returns:
-        The LR, and whether it is sure: groups with several LRs may have been made with these, or changed since.
+        The LR, and whether it is certain: groups with several LRs may have been created with them, or changed since.
     """
     group = optimizer.param_groups[0]
     for name in ("max_lr", "initial_lr"):
@@ -294,5 +294,5 @@ def _lr(group: dict[str, Any]) -> float | None:
 
 
 def parameters_of(optimizer: Optimizer) -> set[int]:
-    """The ids of an optimizer's parameters."""
+    """Ids of an optimizer's parameters."""
     return {id(each) for group in optimizer.param_groups for each in group["params"]}

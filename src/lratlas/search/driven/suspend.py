@@ -1,4 +1,4 @@
-"""A training in a separate thread, suspended where a segment ends."""
+"""A training in a separate thread, suspended at the end of a segment."""
 
 import contextvars
 import ctypes
@@ -12,22 +12,22 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from lratlas.errors import SearchError
 
-_STACK = 1 << 26  # bytes; compilers and deep models recurse further than a thread's default allows
-_REFUSALS = 3  # times that code may catch `Leave` and continue, before its thread sleeps for good
-_PATIENCE = 120.0  # seconds in which code that was told to leave must end
+_STACK = 1 << 26  # bytes; compilers and deep models recurse deeper than a thread's default allows
+_REFUSALS = 3  # times that code may catch `Leave` and continue, before its thread sleeps forever
+_PATIENCE = 120.0  # seconds for code to end after `Leave`
 
 
 class Leave(BaseException):
-    """Ends a training from within its loop; no ``except Exception`` catches it."""
+    """Ends a training inside its loop; no ``except Exception`` catches it."""
 
 
 class Suspendable:
-    """A function that runs in a thread of its own, and only while `resume` waits for it.
+    """A function that runs in a separate thread, only while `resume` waits for it.
 
     Attributes:
-        over: Whether it has ended.
-        returned: What it returned.
-        error: What it raised; None where it returned, or was made to leave.
+        over: Whether the function has ended.
+        returned: Its return value.
+        error: Its exception; None if it returned, or was made to leave.
     """
 
     def __init__(self, body: Callable[[], object]) -> None:
@@ -38,14 +38,14 @@ class Suspendable:
         self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
         before = threading.stack_size(_STACK)
         try:
-            run = contextvars.copy_context().run  # such as the error states of NumPy
+            run = contextvars.copy_context().run  # such as NumPy's error state
             self.thread = threading.Thread(target=run, args=(self._main,), daemon=True, name="lratlas training")
             self.thread.start()
         finally:
             threading.stack_size(before)
 
     def resume(self) -> None:
-        """Let it run until it suspends itself or ends; if this is interrupted, make it end first."""
+        """Run the function until it suspends itself or ends; an interrupt makes it end first."""
         self._go.release()
         try:
             self._back.acquire()
@@ -56,20 +56,20 @@ class Suspendable:
             raise
 
     def suspend(self) -> None:
-        """In its own thread: give back control, until it is resumed.
+        """In the function's thread: return control until the next `resume`.
 
         Raises:
-            Leave: It was told to end.
+            Leave: The function must end.
         """
         self._back.release()
         self._go.acquire()
         self.check()
 
     def check(self) -> None:
-        """In its own thread: raise `Leave` if it was told to end; code that always catches this sleeps for good.
+        """In the function's thread: raise `Leave` if it must end; code that always catches `Leave` sleeps forever.
 
         Raises:
-            Leave: It was told to end.
+            Leave: The function must end.
         """
         if not self._leaving:
             return
@@ -81,7 +81,7 @@ class Suspendable:
         raise Leave
 
     def leave(self) -> None:
-        """Make it end; code that will not end is left behind with the process."""
+        """Make the function end; code that does not end is left until the process exits."""
         if not self.over:
             self._leaving = True
             self._go.release()
@@ -101,12 +101,12 @@ class Suspendable:
             if not self._leaving:
                 self._fail(error)
         finally:
-            self._body = lambda: None  # what it referred to is free now
+            self._body = lambda: None  # frees the objects that it refers to
             self.over = True
             self._back.release()
 
     def _fail(self, error: BaseException) -> None:
-        """Print the traceback as Python does, and forget it, since it refers to all variables."""
+        """Print the traceback as Python does, and drop it, because it refers to all variables."""
         if isinstance(error, SystemExit):
             if isinstance(error.code, str):
                 sys.stderr.write(f"{error.code}\n")
@@ -119,7 +119,7 @@ class Suspendable:
 
 
 def _raise_in(thread: threading.Thread, error: type[BaseException]) -> None:
-    """Raise an exception in another thread, as soon as it runs Python code."""
+    """Raise an exception in another thread as soon as that thread runs Python code."""
     if thread.ident is not None:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(error))
 
@@ -128,13 +128,13 @@ _owners: MutableMapping[Tensor, object] = WeakIdKeyDictionary()
 
 
 def claim_parameters(parameters: Iterable[Tensor], owner: object) -> bool:
-    """Make sure that no other training trains these parameters; those without a gradient are not trained.
+    """Check that no other training trains these parameters; parameters without a gradient do not count.
 
     Returns:
-        Whether there was one with a gradient.
+        Whether any parameter has a gradient.
 
     Raises:
-        SearchError: Another one trains them.
+        SearchError: Another training trains these parameters.
     """
     trained = [each for each in parameters if each.grad is not None]
     if any(_owners.setdefault(each, owner) is not owner for each in trained):

@@ -1,4 +1,4 @@
-"""One training at one LR, followed through PyTorch's hooks and suspended where a segment ends."""
+"""One training at one LR, followed through PyTorch's hooks and suspended at the end of a segment."""
 
 import math
 import sys
@@ -26,23 +26,23 @@ from lratlas.search.segments import LAST_WEIGHTS, Segment, ends_low
 from lratlas.study.files import open_unlinked
 
 ENDLESS = 1 << 62
-"""Steps that no training takes: those of one that is run to its end, whatever its losses are."""
-_IN_A_ROW = 2  # steps whose losses are not finite: one alone may be a step that a gradient scaler skips
-_MORE = 16  # more steps that a training which gets its length may take, twice that length at most
-_SKIPPED = 10  # iterations in a row that a gradient scaler skips since their losses are not finite
-_FETCH = 32  # steps between two looks at losses on an accelerator
-_SHORT = (torch.float16, torch.bfloat16)  # types in which a mean would not move
+"""Steps that no training reaches: the length of a training that runs to its end, whatever its losses."""
+_IN_A_ROW = 2  # steps with losses that are not finite; a single one may be a step that a gradient scaler skips
+_MORE = 16  # additional steps that a training which receives its length may take, up to twice that length
+_SKIPPED = 10  # iterations in a row that a gradient scaler skips because their losses are not finite
+_FETCH = 32  # steps between two checks of losses on an accelerator
+_SHORT = (torch.float16, torch.bfloat16)  # types in which a running mean would not change
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reached:
-    """What a training came to at the end of a segment.
+    """Result of a training at the end of a segment.
 
     Attributes:
-        value: The validation metric of the weights; None where it was not measured.
-        averaged: That of the averaged weights.
+        value: Validation metric of the weights; None if it was not measured.
+        averaged: Validation metric of the averaged weights.
         losses: The training loss of each step of the segment.
-        error: Why there is nothing; None where all went well.
+        error: Reason of a failure; None on success.
     """
 
     value: float | None = None
@@ -52,15 +52,15 @@ class Reached:
 
 
 class Trial:
-    """A training that runs in a thread of its own, and waits where a segment ends.
+    """A training that runs in a separate thread, and waits at the end of a segment.
 
     Attributes:
-        lr: Its LR.
-        step: Optimizer steps that it has taken.
-        optimizers: Follows its optimizers.
+        lr: LR of the training.
+        step: Optimizer steps so far.
+        optimizers: Follower of its optimizers.
         shareable: Whether other trainings can run while it waits.
-        heard: The metrics that it prints; None where none is listened to.
-        thread: Its thread.
+        heard: Metrics in its output; None if the output is not read.
+        thread: Thread of the training.
     """
 
     def __init__(
@@ -88,41 +88,41 @@ class Trial:
         self._segment: Segment | None = None
         self._reached = Reached()
         self._losses = list[Tensor]()
-        self._backwards = 0  # backward passes that have begun and not ended; one may be within another
-        self._due = False  # whether it has to wait once the backward pass has ended
-        self._expected = False  # whether it has to wait once its metric is printed
-        self._skipped = 0  # iterations in a row without a step, and without a finite loss
+        self._backwards = 0  # backward passes in progress; they may be nested
+        self._due = False  # whether to wait after the backward pass
+        self._expected = False  # whether to wait once the metric is printed
+        self._skipped = 0  # iterations in a row without a step and without a finite loss
         self._average: list[tuple[Tensor, Tensor]] | None = None
         self._count = 0
         self._measuring = False
-        self._claimed = weakref.WeakSet[Optimizer]()  # optimizers whose parameters are known to be its own
-        self._unfit: SearchError | None = None  # why it cannot be searched at any LR
+        self._claimed = weakref.WeakSet[Optimizer]()  # optimizers whose parameters no other training has
+        self._unfit: SearchError | None = None  # reason why it cannot be searched at any LR
         self._known = modules
         self._owners: tuple[frozenset[int], list[nn.Module]] = (frozenset(), [])  # by the ids of their parameters
 
     @property
     def over(self) -> bool:
-        """Whether it has ended."""
+        """Whether the training has ended."""
         return self._thread.over
 
     @property
     def late(self) -> int:
-        """How many steps it may be beyond the end of a segment, until its metric is printed."""
+        """Steps that it may run beyond the end of a segment until its metric is printed."""
         return self._validation.late if isinstance(self._validation, Printed) else 0
 
     @property
     def error(self) -> BaseException | None:
-        """The error with which it has ended; None for none."""
+        """The error that ended the training; None if there is none."""
         return self._thread.error
 
     @property
     def lost(self) -> bool:
-        """Whether its last loss was not finite."""
+        """Whether the last loss was not finite."""
         last = [*self._losses[-1:], *self.optimizers.pending]
         return not all(bool(each.isfinite()) for each in last)
 
     def run(self, segment: Segment) -> Reached:
-        """Train on to the end of a segment; steps before its start are trained as well, but not reported."""
+        """Train to the end of a segment; earlier steps are trained too, but not reported."""
         self._segment, self._reached = segment, Reached()
         self._losses, self._average, self._count = [], None, 0
         with self._inside():
@@ -138,10 +138,10 @@ class Trial:
         return self._reached
 
     def _result_at_end(self, segment: Segment) -> Reached:
-        """The result of a training that ended before the segment does.
+        """Result of a training that ended before the segment did.
 
-        If it stopped by itself, such as by early stopping, its final metric counts: the one that it printed after its
-        last step or returned, or its losses. A value cannot be evaluated, since its variables are gone.
+        If it stopped by itself, such as by early stopping, its final metric counts: the metric printed after the last
+        step or returned, or the losses. A value cannot be evaluated, because its variables are gone.
         """
         losses, error = self._segment_losses(), self.error
         if error:
@@ -156,7 +156,7 @@ class Trial:
         return Reached(value=value, losses=losses, error=ended if value is None else None)
 
     def leave(self) -> None:
-        """End it within its loop."""
+        """End the training inside its loop."""
         if not self.over:
             with self._inside():
                 self._thread.leave()
@@ -166,7 +166,7 @@ class Trial:
 
     @contextmanager
     def _inside(self) -> Generator[None]:
-        """Its own global state is the present one meanwhile, and what it prints goes into its file."""
+        """In the block, the training's global state is active, and its output goes into its file."""
         ours = world(self._roots)
         try:
             self._output.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ class Trial:
                     try:
                         yield
                     finally:
-                        self._streams = sys.stdout, sys.stderr  # its own, such as those that write to a file as well
+                        self._streams = sys.stdout, sys.stderr  # such as streams that write to a file as well
             finally:
                 self._world = world(self._roots)
                 enter(ours, self._roots)
@@ -191,16 +191,16 @@ class Trial:
         if self.heard:
             self.heard.hear(text, self.step)
 
-    # What follows is called by hooks, in the training's thread.
+    # Hooks call the following methods in the training's thread.
 
     def before_backward(self) -> None:
-        """A backward pass is about to begin."""
+        """Count a backward pass that begins."""
         self._thread.check()
         self._arrive_if_printed()
         self._backwards += 1
 
     def after_backward(self, losses: Sequence[Tensor]) -> None:
-        """The backward pass has ended; it began from these losses, none if it failed."""
+        """Store the losses of a backward pass; empty if it failed."""
         self._backwards -= 1
         if not (self._measuring or self._backwards):
             self.optimizers.add(losses)
@@ -209,7 +209,7 @@ class Trial:
             self._arrive()
 
     def before_step(self, optimizer: Optimizer) -> None:
-        """Set the LRs of the step where the search asks for it."""
+        """Set the LRs of the step if the search requires it."""
         self._thread.check()
         if self._measuring:
             if any(optimizer is each for each in self.optimizers.live_optimizers()):
@@ -220,7 +220,7 @@ class Trial:
         share = self._segment.share_at(min(self.step, self._segment.stop - 1))
         try:
             parameters = (each for group in optimizer.param_groups for each in group["params"])
-            if optimizer not in self._claimed and claim_parameters(parameters, self.thread):  # they must be its own
+            if optimizer not in self._claimed and claim_parameters(parameters, self.thread):  # raises if shared
                 self._claimed.add(optimizer)
             self.optimizers.begin(optimizer, lr=self.lr if self._imposed else None, share=share)
         except SearchError as error:
@@ -228,7 +228,7 @@ class Trial:
             raise
 
     def after_step(self, optimizer: Optimizer) -> None:
-        """Count the step, and wait where the segment ends."""
+        """Count the step, and wait at the end of the segment."""
         if self._measuring or not self.optimizers.end(optimizer):
             return
         self.step += 1
@@ -244,13 +244,13 @@ class Trial:
         if not diverged and 0 <= self.step - segment.stop <= self._patience(segment) and self._is_to_print(segment):
             self._expected = True
         elif diverged or self.step >= segment.stop:
-            # Within a backward pass the thread may be one of PyTorch's own, which others need meanwhile.
+            # Within a backward pass, the thread may be one of PyTorch's, which others need.
             self._due = bool(self._backwards)
             if not self._due:
                 self._arrive()
 
     def after_scaling(self) -> None:
-        """A gradient scaler has ended an iteration; losses that led to no step do not count."""
+        """Drop losses that led to no step, after an iteration of a gradient scaler."""
         loss = self.optimizers.take_loss()
         if self._measuring or loss is None:
             return
@@ -262,31 +262,31 @@ class Trial:
             self._thread.suspend()
 
     def _is_to_print(self, segment: Segment) -> bool:
-        """Whether the metric is printed only after the step that ends the segment."""
+        """Whether the metric is printed only after the last step of the segment."""
         printed = self._validation
         return isinstance(printed, Printed) and (not printed.every or self._printed_metric(segment) is None)
 
     def _patience(self, segment: Segment) -> int:
-        """How many steps beyond the end of a segment its metric is waited for; some trainings take one more."""
+        """Steps beyond the end of a segment to wait for its metric; some trainings take one more."""
         printed = self._validation
         return segment.stop + _MORE if isinstance(printed, Printed) and not printed.every else self.late
 
     def _printed_metric(self, segment: Segment) -> float | None:
-        """The metric that was printed last, within the segment."""
+        """The last metric that was printed within the segment."""
         assert self.heard is not None
         every = self.heard.sought and self.heard.sought.every
         late = 0 if self.over else self.late
         return self.heard.last(after=segment.stop - every + late if every else 0)
 
     def _arrive_if_printed(self) -> None:
-        """Wait before the next step where the metric has been printed meanwhile."""
+        """Wait before the next step if the metric has been printed."""
         if self._expected and not self._measuring and not self._backwards:
             assert self._segment is not None
             if not self._is_to_print(self._segment):
                 self._arrive()
 
     def _arrive(self) -> None:
-        """Report what was reached, and wait."""
+        """Report the result, and wait."""
         segment = self._segment
         assert segment is not None
         self._expected = False
@@ -298,14 +298,14 @@ class Trial:
         self._thread.suspend()
 
     def _has_diverged(self) -> bool:
-        """Whether the last losses are not finite; an accelerator is asked only now and then."""
+        """Whether the last losses are not finite; an accelerator is only checked now and then."""
         last = self._losses[-_IN_A_ROW:]
         if len(last) < _IN_A_ROW or self._full == ENDLESS or (last[-1].device.type != "cpu" and self.step % _FETCH):
             return False
         return not bool(torch.stack(last).isfinite().any())
 
     def _segment_losses(self) -> tuple[float, ...]:
-        """The losses of the segment; one that alone is not finite is taken for the one before it."""
+        """Losses of the segment; a single one that is not finite is replaced by the loss before it."""
         if not self._losses:
             return ()
         losses: list[float] = torch.stack(self._losses).tolist()
@@ -315,7 +315,7 @@ class Trial:
         return tuple(losses)
 
     def _add_to_average(self) -> None:
-        """Running means of the parameters, and of buffers such as the statistics of batch norm."""
+        """Update the running means of the parameters, and of buffers such as batch-norm statistics."""
         with torch.no_grad():
             if self._average is None:
                 whole = {id(each): each for each in self.optimizers.parameters()}
@@ -327,11 +327,11 @@ class Trial:
             self._count += 1
             for now, mean in self._average:
                 value = _long(now.detach())
-                # Where nothing has changed there is nothing to add: masks may hold infinities.
+                # Unchanged values need no update: masks may contain infinities.
                 mean.add_(torch.where(value == mean, 0, value - mean) / self._count)
 
     def _modules(self) -> list[nn.Module]:
-        """The modules that have the trained parameters; looked for again where these have changed."""
+        """Modules with the trained parameters; searched again after these change."""
         if self._known is not None:
             return self._known()
         parameters = self.optimizers.parameters()
@@ -370,7 +370,7 @@ class Trial:
         modules: Collection[nn.Module],
         average: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> float:
-        """The validation metric, of averages in the place of the weights where they are given."""
+        """Validation metric, with averages instead of the weights if given."""
         assert isinstance(self._validation, Validation)
         own = self.optimizers.live_optimizers(), self.optimizers.parameters()
         with undo_changes(*own, modules, names, self._roots), self._outputs.record() as printed:

@@ -1,4 +1,4 @@
-"""The variables of a suspended training, and their state while its validation metric is measured."""
+"""Variables of a suspended training, and their state while its validation metric is measured."""
 
 import copy
 import gc
@@ -24,15 +24,15 @@ from lratlas.search.driven.world import enter, is_installed, world
 _OWN = tuple(f"{each}{os.sep}" for each in (Path(torch.__file__).parent, Path(__file__).parents[2]))
 _STANDARD = f"{Path(os.__file__).parent}{os.sep}"
 _IMPORT = "<frozen importlib"
-_DEEP, _MANY = 4, 10_000  # attributes of attributes, and objects, that are looked at
+_DEEP, _MANY = 4, 10_000  # depth of attributes, and number of objects, that are searched
 _CONTAINERS = {list, dict, set, deque, OrderedDict}
 _PLAIN = (str, bytes, int, float, bool, type(None), Tensor, np.ndarray, ModuleType, type)
 
 
 def variables() -> dict[str, Any]:
-    """The variables of the training: of its innermost function first, and global ones last.
+    """Variables of the training: those of its innermost function first, global ones last.
 
-    Frames of libraries are left out, unless the training itself is part of an installed package.
+    Frames of libraries are ignored, unless the training itself is part of an installed package.
     """
     frames = [each for each in _frames() if not each.f_code.co_filename.startswith((*_OWN, "<frozen"))]
     frames = [each for each in frames if not _standard(each.f_code.co_filename)]
@@ -46,21 +46,21 @@ def variables() -> dict[str, Any]:
 
 
 def importing() -> bool:
-    """Whether the training runs while its module is imported: until this ends, no other training can import it."""
+    """Whether the training runs while its module is imported: no other training can import it before that ends."""
     return any(each.f_code.co_filename.startswith(_IMPORT) for each in _frames())
 
 
 def modules_of(parameters: Iterable[Tensor]) -> list[nn.Module]:
-    """The modules that have any of some parameters, among all in the process; that takes a tenth of a second."""
+    """Modules in the process that have any of the parameters; takes a tenth of a second."""
     own = {id(each) for each in parameters}
-    # By their types, since objects of other libraries may answer isinstance() with anything, and there are many.
+    # Compare types, because objects of other libraries may return anything from isinstance(), and there are many.
     kinds = subclasses(nn.Module)
     alive = [each for each in gc.get_objects() if type(each) in kinds and "_modules" in vars(each)]
     return [each for each in alive if any(id(parameter) in own for parameter in each.parameters())]
 
 
 def modules_among(names: Mapping[str, Any]) -> list[nn.Module]:
-    """The modules among some variables, and in their attributes."""
+    """Modules among the variables and in their attributes."""
     found = [each for each in _reachable(names) if issubclass(type(each), nn.Module)]
     return [each for each in found if "_modules" in vars(each)]
 
@@ -73,22 +73,22 @@ def undo_changes(
     names: Mapping[str, Any],
     roots: Collection[Path],
 ) -> Generator[None]:
-    """Whatever the block does to a training is undone at its end, in place.
+    """Undo all changes of the block to a training at its end, in place.
 
-    That is: weights and gradients, modes, buffers and other attributes of modules, such as the states of metrics, the
-    groups of optimizers, random generators, the iterators of data loaders, and the global state of the process.
+    Restored are: weights and gradients; modes, buffers and other attributes of modules, such as the states of metrics;
+    the groups of optimizers; random generators; the iterators of data loaders; and the global state of the process.
 
     Args:
-        optimizers: Those of the training; some have modes.
-        parameters: Those that are trained.
-        modules: Those of the training.
-        names: The variables of the training.
+        optimizers: Optimizers of the training; some have modes.
+        parameters: Trained parameters.
+        modules: Modules of the training.
+        names: Variables of the training.
         roots: Folders whose modules belong to the training.
     """
     reachable = _reachable(names)
     every = {id(part): part for each in modules for part in each.modules()}
     own = [each for module in every.values() for each in module.parameters(recurse=False) if each.requires_grad]
-    trained = {id(each): each for each in (*parameters, *own)}  # also of optimizers that have taken no step yet
+    trained = {id(each): each for each in (*parameters, *own)}  # also of optimizers that have not taken a step yet
     buffers = {id(each): each for module in every.values() for each in module.buffers(recurse=False)}
     whole = [(each, each.data, each.data.clone()) for each in (trained | buffers).values()]
     gradients = [(each, each.grad) for each in trained.values() if each.is_leaf]
@@ -96,21 +96,21 @@ def undo_changes(
     loaders = [(each, vars(each).get("_iterator")) for each in reachable if issubclass(type(each), DataLoader)]
     groups = [(group, dict(group)) for each in optimizers for group in each.param_groups]
     before, caching = world(roots), torch.is_autocast_cache_enabled()
-    # What autograd has stored of a graph that is not gone through yet must not count as changed.
+    # Tensors that autograd stored for a pending backward pass must not count as changed.
     versions = [(each, each._version) for each, *_ in whole]
     try:
         for each, _ in gradients:
             each.grad = None
         for each, _ in loaders:
-            each._iterator = None  # one that persists would begin again, in the middle of the training's loop
-        torch.set_autocast_cache_enabled(False)  # casts of weights without gradients must not remain
+            each._iterator = None  # a persistent iterator would restart in the middle of the training's loop
+        torch.set_autocast_cache_enabled(False)  # casts of weights without gradients must not remain in the cache
         with preserve_attributes(every.values()), torch.no_grad():
             yield
     finally:
         torch.set_autocast_cache_enabled(caching)
         for each, data, content in whole:
             data.copy_(content)
-            if each.data_ptr() != data.data_ptr() or each.dtype != data.dtype:  # also where it was replaced
+            if each.data_ptr() != data.data_ptr() or each.dtype != data.dtype:  # also if it was replaced
                 each.data = data
         set_versions: Any = attrgetter("_C._autograd._unsafe_set_version_counter")(torch)
         set_versions(tuple(each for each, _ in versions), tuple(version for _, version in versions))
@@ -127,9 +127,9 @@ def undo_changes(
 
 @contextmanager
 def preserve_attributes(objects: Iterable[Any]) -> Generator[None]:
-    """The attributes of some objects are afterwards what they were, and so is what plain containers among them hold.
+    """Restore the attributes of objects and the content of plain containers among them after the block.
 
-    Tensors among them that the block has changed in place have their values again.
+    Tensors among them that the block changed in place get their values back.
     """
     kept = [(vars(each), dict(vars(each))) for each in objects]
     values = [value for _, named in kept for value in named.values()]
@@ -143,7 +143,7 @@ def preserve_attributes(objects: Iterable[Any]) -> Generator[None]:
                 del own[name]
             own.update(named)
         for each, before, content in held:
-            if _content_ids(each) != before:  # else it stays as it is, since the training may be in a loop over it
+            if _content_ids(each) != before:  # a loop over an unchanged one must not break
                 each.clear()
                 (each.extend if hasattr(each, "extend") else each.update)(content)
         for each, version, content in tensors:
@@ -152,23 +152,23 @@ def preserve_attributes(objects: Iterable[Any]) -> Generator[None]:
 
 
 def _content_ids(container: Any) -> list[int]:
-    """The identities of what a container holds."""
+    """Ids of the elements of a container."""
     values: Iterable[Any] = container.values() if isinstance(container, dict) else ()
     return [id(each) for each in (*container, *values)]
 
 
 def _plain(each: Any) -> bool:
-    """Whether it is a tensor that is no parameter, and can be restored."""
+    """Whether it is a tensor, but no parameter, that can be restored."""
     return type(each) is Tensor and each.layout is torch.strided and not each.is_inference()
 
 
 def subclasses(kind: type) -> set[type]:
-    """A class and all that are derived from it."""
+    """A class and all its subclasses."""
     return {kind}.union(*(subclasses(each) for each in kind.__subclasses__()))
 
 
 def _frames() -> list[FrameType]:
-    """The frames of this thread, the innermost first."""
+    """Frames of this thread, the innermost first."""
     frames, frame = list[FrameType](), inspect.currentframe()
     while frame is not None:
         frames.append(frame)
@@ -181,7 +181,7 @@ def _standard(file: str) -> bool:
 
 
 def _reachable(names: Mapping[str, Any]) -> list[Any]:
-    """The variables, their attributes and the like, as far as a training's loaders and generators may be."""
+    """Variables, their attributes and so on, deep enough to find a training's loaders and generators."""
     found, last = dict[int, Any](), [each for each in names.values() if not isinstance(each, _PLAIN)]
     for _ in range(_DEEP):
         layer = list[Any]()
@@ -207,7 +207,7 @@ def _parts(each: Any) -> Iterable[Any]:
 
 
 def _generator_state(each: Any) -> Any:
-    """The state of a random generator; None for anything else."""
+    """State of a random generator; None for other objects."""
     kind = type(each)
     if issubclass(kind, torch.Generator):
         return each.get_state()

@@ -1,4 +1,4 @@
-"""The validation metric of a training that is suspended: an expression, a function, or what is printed meanwhile."""
+"""Validation metric of a suspended training: an expression, a function, or output printed during it."""
 
 import ast
 import inspect
@@ -23,20 +23,20 @@ from lratlas.text import number
 from lratlas.training.memory import is_out_of_memory
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-"""The kinds of ``*arguments`` and ``**arguments``."""
+"""Kinds of ``*arguments`` and ``**arguments``."""
 _NAMES = 12  # of variables, at most, in a message
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """How the metric of a suspended training is computed.
+    """Definition of the metric of a suspended training.
 
     Attributes:
         text: The expression or the function's name, for messages.
-        code: An expression over the variables of the training, compiled.
-        function: A function whose arguments are variables of the training, by name.
-        metric: Of a dictionary, or of what is printed, the name of the metric.
-        pattern: Finds the metric in what is printed, as its first group.
+        code: Compiled expression over the variables of the training.
+        function: Function whose arguments are variables of the training, by name.
+        metric: Name of the metric in a dictionary, or in printed text.
+        pattern: Finds the metric in printed text, as its first group.
     """
 
     text: str
@@ -47,29 +47,29 @@ class Validation:
 
     @property
     def name(self) -> str:
-        """What it is called: the metric's name, the pattern that finds it, or the expression."""
+        """Name for messages: the metric's name, the pattern that finds it, or the expression."""
         return self.metric or (self.pattern.pattern if self.pattern else self.text)
 
     @property
     def is_plain(self) -> bool:
-        """Whether its name says what it is, and it is no calculation with it, such as one minus an accuracy."""
+        """Whether the name is that of the metric, and not a calculation such as one minus an accuracy."""
         if self.metric or self.pattern or self.code is None:
             return True
         return isinstance(ast.parse(self.text, mode="eval").body, ast.Call | ast.Name | ast.Attribute | ast.Subscript)
 
     def __call__(self, names: Mapping[str, Any], printed: Callable[[], str]) -> float:
-        """The metric now.
+        """Measure the metric.
 
         Args:
-            names: The variables of the training.
-            printed: What was printed since the measurement began.
+            names: Variables of the training.
+            printed: Returns the text printed since the measurement began.
 
         Raises:
-            SearchError: It fails, or is no number.
+            SearchError: The measurement fails, or its result is not a number.
         """
         try:
             if self.code is not None:
-                # One mapping: names within comprehensions and lambdas are looked up among globals alone.
+                # One mapping: comprehensions and lambdas only look up global names.
                 found = eval(self.code, dict(names))
             else:
                 assert self.function is not None
@@ -78,7 +78,7 @@ class Validation:
         except SearchError as error:
             raise SearchError(f"{self.text} fails: {error}.") from error
         except Exception as error:
-            if is_out_of_memory(error):  # which need not happen where less else is in memory
+            if is_out_of_memory(error):  # may not happen with less in memory
                 raise
             raise SearchError(f"{self.text} fails: {self._describe_error(error, names)}.") from error
         return self._number(found, printed)
@@ -90,7 +90,7 @@ class Validation:
         return text
 
     def _arguments(self, names: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """The variables that the function asks for: those that have no name in a call, and the others."""
+        """Variables for the function's arguments: positional-only ones, and the others."""
         assert self.function is not None
         asked = inspect.signature(self.function).parameters.values()
         needed = [each for each in asked if each.default is each.empty and each.kind not in VARIADIC]
@@ -144,13 +144,13 @@ class Validation:
 def make_validation(
     value: str | Callable[..., Any], *, metric: str | None = None, pattern: str | None = None
 ) -> Validation:
-    """The metric of a suspended training.
+    """Make the metric of a suspended training.
 
     Args:
-        value: An expression over the variables of the training, such as ``estimate_loss()["val"]``, or a function
-            whose arguments have their names.
-        metric: Of a dictionary that it returns, or of what it prints where it returns nothing, the name of the metric.
-        pattern: A regular expression whose first group is the metric in what it prints.
+        value: Expression over the variables of the training, such as ``estimate_loss()["val"]``, or a function whose
+            arguments have their names.
+        metric: Name of the metric in a returned dictionary, or in printed text if nothing is returned.
+        pattern: Regular expression whose first group is the metric in printed text.
 
     Raises:
         SpecError: The expression or the pattern cannot be used.
@@ -166,7 +166,7 @@ def make_validation(
 
 
 def _instead(name: str, known: Sequence[str]) -> str:
-    """What may have been meant by a name, and the variables that there are."""
+    """Suggest a name for a mistyped one, and list the known variables."""
     return f"{meant(name, known)}; it has {', '.join(known[:_NAMES])}{' …' * (len(known) > _NAMES)}"
 
 

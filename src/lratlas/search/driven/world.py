@@ -1,4 +1,4 @@
-"""What is global in a process, and belongs to one training while that training runs."""
+"""Global state of the process that belongs to one training while that training runs."""
 
 import gc
 import logging
@@ -23,40 +23,40 @@ from lratlas.errors import SearchError
 from lratlas.rng import read_generators, set_generators
 
 ENVIRONMENT = {"WANDB_MODE": "disabled"}
-"""For trainings of a search, unless set: one run of Weights & Biases would be shared by all, with its configuration."""
+"""Set for trainings of a search unless already set: all would share one run of Weights & Biases and its config."""
 _ONE = threading.Lock()
 _SHARED = {
     "accelerate.state": tuple(f"{each}State._shared_state" for each in ("Partial", "Accelerator", "Gradient")),
     "hydra.core.singleton": ("Singleton._instances",),
 }
-"""Dictionaries of packages, by module, of which each training needs its own: they say where a loop is."""
+"""Dictionaries of packages, by module, that each training needs separately: they contain the position in a loop."""
 _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     (torch.get_num_threads, torch.set_num_threads),
     (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
 )
-_JOBS = ("GlobalHydra", "HydraConfig", "JobRuntime")  # of Hydra's singletons; the others are the same for all
+_JOBS = ("GlobalHydra", "HydraConfig", "JobRuntime")  # separate singletons of Hydra; others are shared
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """The global state of a process: generators, arguments, folders, modules of a script, loggers, PyTorch's settings.
+    """Global state: generators, arguments, folders, modules of a script, loggers, PyTorch's settings.
 
     Attributes:
         generators: States of the random generators of PyTorch, NumPy and Python.
-        argv: The arguments.
-        folder: The current folder; None where it was deleted.
-        path: Where modules are looked for.
-        environment: The environment variables.
+        argv: Command-line arguments.
+        folder: Current folder; None if it was deleted.
+        path: Module search path.
+        environment: Environment variables.
         modules: Modules of a script, by name.
         settings: PyTorch's settings.
         precision: PyTorch's settings of precision.
-        loggers: By name, those that no installed package has made, with their settings; the root's name is empty.
-        filters: The filters of warnings.
-        collecting: Whether garbage is collected.
-        shared: What the dictionaries of packages hold.
-        starting: How processes are started; None where that is not decided.
+        loggers: By name, the loggers that no installed package created, with their settings; the root's name is empty.
+        filters: Filters of warnings.
+        collecting: Whether garbage collection is enabled.
+        shared: Contents of the dictionaries of packages.
+        starting: Start method of processes; None if it is not set.
     """
 
     generators: tuple[Any, ...]
@@ -75,13 +75,13 @@ class World:
 
 
 def world(roots: Collection[Path] = ()) -> World:
-    """The present state.
+    """Capture the current state.
 
     Args:
-        roots: Folders whose modules belong to a training, since it imported them and may have changed them.
+        roots: Folders whose modules belong to a training, because it imported them and may have changed them.
     """
     folder = None
-    with suppress(FileNotFoundError):  # a temporary one that was deleted
+    with suppress(FileNotFoundError):  # a temporary folder that was deleted
         folder = os.getcwd()  # noqa: PTH109 - it is restored as it was
     modules = _modules(roots)
     return World(
@@ -102,11 +102,11 @@ def world(roots: Collection[Path] = ()) -> World:
 
 
 def enter(state: World, roots: Collection[Path] = ()) -> None:
-    """Make a state the present one."""
+    """Make a captured state the current one."""
     set_generators(state.generators)
     sys.argv, sys.path = list(state.argv), list(state.path)
     if state.folder is not None:
-        with suppress(OSError):  # it was deleted
+        with suppress(OSError):  # the folder was deleted
             os.chdir(state.folder)
     if dict(os.environ) != state.environment:
         os.environ.clear()
@@ -123,16 +123,16 @@ def enter(state: World, roots: Collection[Path] = ()) -> None:
     multiprocessing.set_start_method(state.starting, force=True)
     for name, each in _shared_dictionaries().items():
         for key in _training_content(each):
-            del each[key]  # in place: objects have it as their attributes
+            del each[key]  # in place: objects refer to it in their attributes
         each.update(_training_content(state.shared.get(name, {})))
 
 
 @contextmanager
 def several_trainings() -> Generator[None]:
-    """In the block, each training may call what Python allows in the main thread, or PyTorch once, in a process.
+    """In the block, each training can make calls that Python limits to the main thread, or PyTorch to one per process.
 
     Raises:
-        SearchError: Another thread is in such a block, or this one.
+        SearchError: Such a block is active, in this thread or another.
     """
     if not _ONE.acquire(blocking=False):
         raise SearchError(
@@ -148,9 +148,9 @@ def several_trainings() -> Generator[None]:
 
 @contextmanager
 def _ignore_signals() -> Generator[None]:
-    """In the block, a handler that a thread would install is ignored.
+    """Ignore signal handlers that a thread installs in the block.
 
-    An alarm without its handler would end the process: for it, the thread gets Python's error.
+    An alarm without a handler would end the process: for alarms, the thread gets Python's error.
     """
     plain = signal.signal
 
@@ -168,7 +168,7 @@ def _ignore_signals() -> Generator[None]:
 
 @contextmanager
 def _share_group() -> Generator[None]:
-    """In the block, a process group of one process is made once, and is the group of all trainings."""
+    """In the block, a process group of one process is created once and shared by all trainings."""
     if not distributed.is_available():
         yield
         return
@@ -198,7 +198,7 @@ def _share_group() -> Generator[None]:
 
 
 def _modules(roots: Collection[Path]) -> dict[str, ModuleType]:
-    """The modules that lie in some folders, and `__main__`."""
+    """Modules in the given folders, and `__main__`."""
     found = {"__main__": sys.modules["__main__"]}
     folders = tuple(f"{str(root).rstrip(os.sep)}{os.sep}" for root in roots)
     if not folders:
@@ -211,24 +211,24 @@ def _modules(roots: Collection[Path]) -> dict[str, ModuleType]:
 
 
 def _shared_dictionaries() -> dict[str, dict[Any, Any]]:
-    """The dictionaries of packages that were imported, by their names."""
+    """Dictionaries of the imported packages, by name."""
     modules = ((sys.modules[name], names) for name, names in _SHARED.items() if name in sys.modules)
     found: dict[str, Any] = {}
     for module, names in modules:
         for name in names:
-            with suppress(AttributeError):  # other versions have other ones
+            with suppress(AttributeError):  # other versions have other names
                 found[name] = attrgetter(name)(module)
     return found
 
 
 def _training_content(shared: dict[Any, Any]) -> dict[Any, Any]:
-    """What a dictionary holds of a training; lists and dictionaries in it may be changed in place."""
+    """Content of a dictionary for a training; lists and dictionaries in it may be changed in place."""
     own = {key: each for key, each in shared.items() if getattr(key, "__name__", _JOBS[0]) in _JOBS}
     return {key: each.copy() if type(each) in {list, dict} else each for key, each in own.items()}
 
 
 def is_installed(file: str) -> bool:
-    """Whether a file belongs to a package that is installed."""
+    """Whether a file belongs to an installed package."""
     return "site-packages" in file or "dist-packages" in file
 
 
@@ -247,7 +247,7 @@ def _set_settings(settings: tuple[Any, ...]) -> None:
 
 
 def _precision() -> tuple[Any, ...]:
-    """The precision of matrix products, by PyTorch's older setting, and by the newer ones for each backend."""
+    """Precision of matrix products, from PyTorch's older setting and the newer ones per backend."""
     older = None
     with suppress(RuntimeError):  # PyTorch refuses to read it once a newer one was set
         older = torch.get_float32_matmul_precision()
@@ -271,7 +271,7 @@ def _backends() -> list[Any]:
 
 
 def _loggers(modules: Collection[str]) -> dict[str, logging.Logger]:
-    """The root logger, and those of no installed package: packages are shared, and so are their loggers."""
+    """The root logger, and loggers that no installed package created; those of packages are shared."""
     found: dict[str, logging.Logger] = {"": logging.root}
     for name, each in list(logging.root.manager.loggerDict.items()):
         first = name.partition(".")[0]
@@ -285,7 +285,7 @@ def _state(logger: logging.Logger) -> tuple[Any, ...]:
 
 
 def _set_loggers(states: dict[str, tuple[Any, ...]], modules: Collection[str]) -> None:
-    """The loggers as they were; those that are new as if they had just been made."""
+    """Restore the loggers; reset new ones to the state after their creation."""
     for name, logger in _loggers(modules).items():
         level, propagate, disabled, handlers = states.get(name, (logging.NOTSET, True, False, []))
         if logger.level != level:
@@ -302,5 +302,5 @@ def _set_filters(state: tuple[Any, ...]) -> None:
         return
     own[:] = content
     warnings.filters = own
-    with warnings.catch_warnings():  # it makes Python forget what it has decided by the filters before
+    with warnings.catch_warnings():  # makes Python forget decisions by the earlier filters
         pass

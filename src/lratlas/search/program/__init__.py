@@ -1,1 +1,1 @@
-"""A search whose segments are trained by a program, in any language."""
+"""Search whose segments are trained by a program, in any language."""

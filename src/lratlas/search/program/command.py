@@ -1,4 +1,4 @@
-"""A search that runs a command for each segment."""
+"""Search that runs a command for each segment."""
 
 import re
 import threading
@@ -23,24 +23,24 @@ from lratlas.search.wording import LESS_MEMORY
 
 
 class Turns:
-    """Lets threads run programs side by side, or one alone.
+    """Allows several programs to run in parallel, or one exclusively.
 
     Attributes:
-        most: Programs at once; may be lowered.
+        most: Number of programs at once; can be lowered.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self._running = 0
-        self._alone = False  # whether one runs alone, or waits for that
+        self._alone = False  # whether a program runs exclusively, or waits for that
         self._changed = threading.Condition()
 
     @contextmanager
     def turn(self, *, alone: bool) -> Generator[None]:
-        """Wait until a program may run, and hold its place meanwhile.
+        """Wait until a program can run, and reserve its slot in the block.
 
         Args:
-            alone: Whether no other program may run at the same time.
+            alone: Whether no other program can run at the same time.
         """
         with self._changed:
             if alone:
@@ -62,8 +62,8 @@ class Turns:
 
 SLACK = 60.0  # seconds that any segment may take
 PATIENCE = 10  # times the expected time
-WAIT = 0.05  # seconds between two looks at the workers
-LAST_MOMENT = 1.0  # seconds for ending processes without grace
+WAIT = 0.05  # seconds between two checks of the workers
+LAST_MOMENT = 1.0  # seconds to end processes without grace
 JUDGED_BY_LOSS = (
     "The command told no validation metric: choices were made on the training loss, which favours LRs that overfit;"
     ' print {"value": …} at the end of each segment.'
@@ -83,32 +83,33 @@ def find_by_command(
     ended: Callable[[SegmentResult], None] = lambda _: None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> Advice:
-    """Search for an initial LR with a program that trains; resumes what the search's folder holds.
+    """Search for an initial LR with a program that trains; resumes the search in the folder.
 
-    The program runs in the current folder. Its output and its checkpoints are kept in ``segments/NAME`` of the search's
-    folder; states that no segment needs any more are deleted. A segment that fails is named and the search continues.
-    One that runs out of memory is tried again with no other program at the same time.
+    The program runs in the current folder. Its output and checkpoints are in ``segments/NAME`` of the search folder;
+    states that no segment needs any more are deleted. If a segment fails, the search names it and continues. If a
+    segment runs out of memory, it is repeated with no other program at the same time.
 
     Args:
-        command: The command with placeholders; see :func:`lratlas.search.program.template.placeholders`.
-        finders: Finders on one folder, resumable and annealing only if the command is. So many programs run at once.
-        metric: The name under which the program tells its validation metric, ``averaged_`` before it for the averaged
-            weights; None: ``value`` and ``averaged``, or the training loss where neither is told.
-        pattern: A regular expression whose first group is the metric in what the program prints besides.
-        timeout: Seconds that a segment may take; None: ten times what earlier segments let expect, plus a minute.
-        stall: Seconds that a program may print nothing; None: for ever.
-        gpus: The CUDA devices that are divide_gpus among the programs; none: each program sees what this one does.
+        command: Command with placeholders; see :func:`lratlas.search.program.template.placeholders`.
+        finders: Finders on one folder, one per parallel program; resumable and annealing only if the command is.
+        metric: Name under which the program reports its validation metric, with the prefix ``averaged_`` for the
+            averaged weights. If None, ``value`` and ``averaged``, or the training loss if neither is reported.
+        pattern: Regular expression that finds the metric, as its first group, in other output of the program.
+        timeout: Seconds that a segment may take; if None, ten times the time expected from earlier segments, plus a
+            minute.
+        stall: Seconds that a program may print nothing; None for no limit.
+        gpus: CUDA devices to divide among the programs; if empty, each program sees the devices of this process.
         started: Called with each segment when it begins.
-        ended: Called with what was recorded of each segment.
-        notice: Called with sentences about what went wrong.
+        ended: Called with the recorded result of each segment.
+        notice: Called with sentences about problems.
 
     Returns:
-        The advice; if choices were made on the training loss, a warning says so.
+        The advice; if LRs were compared by the training loss, a warning says so.
 
     Raises:
         SpecError: The command or an argument cannot be used.
-        SearchError: No LR could be trained, the first three segments failed in the same way, memory does not suffice
-            for one program, the search was begun with another metric, or its folder is damaged or cannot be written.
+        SearchError: No LR could be trained, the first three segments failed in the same way, memory is too small for
+            one program, the search was started with another metric, or its folder is damaged or cannot be written.
     """
     template = placeholders(command)
     check_program(template)
@@ -136,7 +137,7 @@ def find_by_command(
 
 @dataclass(kw_only=True)
 class _Searching:
-    """What the threads of a search share."""
+    """State shared by the threads of a search."""
 
     template: Template
     root: Path
@@ -155,11 +156,11 @@ class _Searching:
 
 @dataclass(frozen=True, kw_only=True)
 class _Worker:
-    """A thread that serves a finder: ``free`` while it trains nothing, ``done`` when it has ended.
+    """Thread that serves a finder: ``free`` while it trains nothing, ``done`` when it has ended.
 
-    ``gpus`` is what the environment of its programs says of them.
+    ``gpus`` are the environment variables of its programs that select GPUs.
 
-    Events, since a thread that was joined is taken for ended when Ctrl-C interrupts the joining (Python 3.11).
+    These are events because Python 3.11 takes a thread for ended if Ctrl-C interrupts ``join()``.
     """
 
     finder: Finder
@@ -193,8 +194,9 @@ def _check(template: Template, finders: Sequence[Finder], timeout: float | None,
 
 
 def _run_threads(search: _Searching, workers: Sequence[_Worker]) -> None:
-    """Let each finder be served by a thread; whatever ends the waiting here ends their programs."""
-    # Waiting here and running there: Ctrl-C reaches this thread alone, and never in the middle of ending a program.
+    """Serve each finder in a thread; any exception during the wait ends their programs."""
+    # Threads run the programs while this one waits: Ctrl-C only reaches this thread, and never while a program is
+    # ended.
     for worker in workers:
         worker.free.set()
     try:
@@ -214,15 +216,15 @@ def _run_threads(search: _Searching, workers: Sequence[_Worker]) -> None:
 
 
 def _await_free(workers: Sequence[_Worker], seconds: float) -> None:
-    """Wait for those that run a program; one that waits for segments of other processes has nothing to end."""
+    """Wait for workers that run a program; a worker that waits for other processes has nothing to end."""
     deadline = time.monotonic() + seconds
-    # Many short waits: a signal that another thread receives does not end a long one.
+    # Many short waits: a signal to another thread does not end a long one.
     while not all(worker.free.wait(WAIT) for worker in workers) and time.monotonic() < deadline:
         pass
 
 
 def _serve(search: _Searching, worker: _Worker) -> None:
-    """Train segments until there are none."""
+    """Train segments until there are none left."""
     stopped = search.stop.asked.is_set
     try:
         while not stopped() and (piece := worker.finder.ask()) is not None:
@@ -237,7 +239,7 @@ def _serve(search: _Searching, worker: _Worker) -> None:
     except BaseException as error:  # the waiting thread raises it
         search.error = error
     finally:
-        worker.finder.release()  # what was not trained to its end
+        worker.finder.release()  # segments that were not trained to their end
         worker.free.set()
         worker.done.set()
 
@@ -258,7 +260,7 @@ def _train(search: _Searching, worker: _Worker, piece: Segment) -> None:
 
 
 def _restore_parent(search: _Searching, worker: _Worker, piece: Segment) -> None:
-    """Train to the start of a segment where the state that it continues from was deleted; what is recorded stays."""
+    """Retrain up to a segment if its parent's state was deleted; recorded results stay."""
     parent = next((each.segment for each in worker.finder.results if each.segment.name == piece.parent), None)
     if parent is None:
         return
@@ -267,7 +269,7 @@ def _restore_parent(search: _Searching, worker: _Worker, piece: Segment) -> None
             raise Stopped
     try:
         if not segment_folder(search.root, parent.name).has_state:
-            # From fresh weights: its own parent's state may be gone as well.
+            # From fresh weights: the parent's parent may have lost its state as well.
             again = _train_segment(search, worker, replace(parent, parent=None, start=0))
             if again.failure:
                 search.notice(f"{parent.name} could not be trained again for its state: {again.failure}.")
@@ -276,10 +278,10 @@ def _restore_parent(search: _Searching, worker: _Worker, piece: Segment) -> None
 
 
 def _train_segment(search: _Searching, worker: _Worker, piece: Segment) -> TrainedSegment:
-    """What the command makes of a segment; where memory does not suffice, with no other program at the same time.
+    """Run the command for a segment; after running out of memory, with no other program at the same time.
 
     Raises:
-        SearchError: Memory does not suffice for it alone.
+        SearchError: Memory is too small for one program.
     """
     side_by_side = search.turns.most > 1
     trained = _run_segment(search, worker, piece, alone=False)
@@ -320,7 +322,7 @@ def _run_segment(search: _Searching, worker: _Worker, piece: Segment, *, alone: 
 
 
 def _record_result(search: _Searching, finder: Finder, piece: Segment, trained: TrainedSegment) -> SegmentResult:
-    """Record the result of a segment; the first one that went well settles by what all are judged."""
+    """Record the result of a segment; the first success determines the metric of the search."""
     if failure := trained.failure or _lack(search, finder, trained):
         search.notice(f"{piece.name} failed: {failure} ({segment_folder(search.root, piece.name).path}).")
         return finder.fail(piece, failure, losses=trained.losses)
@@ -337,25 +339,25 @@ def _record_result(search: _Searching, finder: Finder, piece: Segment, trained: 
 
 
 def _lack(search: _Searching, finder: Finder, trained: TrainedSegment) -> str | None:
-    """What a segment does not tell although it is judged by it; None if nothing is missing."""
+    """Failure of a segment that did not report the metric of the search; None if nothing is missing."""
     if search.judge == "loss":
         return None if trained.losses else describe_missing_metric("loss", trained.names, trained.unread)
     if trained.value is not None or trained.averaged is not None:
         return None
-    # A loss stands in only for a metric that was not named, is to be small, and was never told.
+    # A loss only replaces a metric that was not named, is minimized, and was never reported.
     stands_in = search.judge is None and search.metric is None and finder.search.direction == "minimize"
     return None if stands_in else describe_missing_metric(search.metric or "value", trained.names, trained.unread)
 
 
 def time_limit(results: Sequence[SegmentResult], steps: int) -> float | None:
-    """How long a segment may take, judged by earlier ones: ten times what they let expect, plus a minute.
+    """Time limit of a segment: ten times the time expected from earlier ones, plus a minute.
 
     Args:
-        results: What is known; the longest segment that went well tells the pace.
+        results: Results so far; the longest successful segment sets the pace.
         steps: Steps of the segment.
 
     Returns:
-        Seconds; None while nothing is known.
+        Seconds; None without results.
     """
     known = [result for result in results if result.failure is None and result.seconds > 0]
     if not known:

@@ -1,4 +1,4 @@
-"""What a program prints: its metric, its losses, and why it failed."""
+"""Parse the output of a program: its metric, its losses, and the reason of a failure."""
 
 import json
 import os
@@ -14,25 +14,25 @@ from lratlas.search.segments import SegmentResult
 from lratlas.text import is_finite, number
 
 CHUNK = 1 << 16  # bytes read at a time
-LONGEST_FILE = 1 << 25  # bytes that a program's output may have before the middle of it is left out
-KEPT_END = 1 << 22  # bytes of its beginning, and of its end, that stay
-_MOST_UNREAD = 1 << 25  # bytes that are read after they were written; of more, only the end
+LONGEST_FILE = 1 << 25  # bytes of output that a program may have before its middle is dropped
+KEPT_END = 1 << 22  # bytes at the beginning, and at the end, that stay
+_MOST_UNREAD = 1 << 25  # bytes that are read after they were written; beyond that, only the end is read
 _LEFT_OUT = b"\n[lratlas: the middle of this output was left out]\n"
-LONGEST_LINE = 1 << 20  # a longer one is no record
+LONGEST_LINE = 1 << 20  # a longer line is not a record
 KEPT_LOSSES = 4096
 KEPT_NAMES = 16
-KEPT_LINES = 2  # the last ones that are no records
+KEPT_LINES = 2  # last lines that are not records
 SHOWN = 100  # characters of a line in a message
-NOT_FINITE_IN_A_ROW = 2  # one alone may be a step that a gradient scaler skips
+NOT_FINITE_IN_A_ROW = 2  # a single one may be a step that a gradient scaler skips
 PRINTED = "; it printed "
-"""Where the part of a failure begins that quotes what the command printed."""
-_LINE_END = re.compile(rb"\n|(?=\r)")  # a progress bar returns to the start of its line and writes on
+"""Start of the part of a failure that quotes the command's output."""
+_LINE_END = re.compile(rb"\n|(?=\r)")  # a progress bar returns to the start of its line and overwrites it
 
 
 class Tail:
-    """The lines of a file that another process appends to; at most one line is held.
+    """Lines of a file that another process appends to; at most one line is in memory.
 
-    A carriage return begins a new line too, and stays at its start.
+    A carriage return also begins a new line, and stays at its start.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,14 +42,14 @@ class Tail:
         self._too_long = False
 
     def lines(self, *, to_the_end: bool = False) -> Iterator[bytes]:
-        """The lines that were completed since the last call; with ``to_the_end`` also a last one without an end.
+        """Lines completed since the last call; with ``to_the_end`` also an incomplete last line.
 
-        Of an output that grows faster than it can be read, only the end is.
+        If output grows faster than it can be read, only its end is returned.
         """
         if self._path.exists():
             with self._path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
-                if size - self._offset > _MOST_UNREAD:  # more than can be read as fast as it is written
+                if size - self._offset > _MOST_UNREAD:  # it grows faster than it can be read
                     self._offset, self._open, self._too_long = size - KEPT_END, b"", True
                 file.seek(self._offset)
                 while chunk := file.read(min(CHUNK, size - self._offset)):
@@ -60,9 +60,9 @@ class Tail:
             self._open = b""
 
     def shorten(self) -> None:
-        """Leave out the middle of a file that has become too long; what was not read yet stays.
+        """Drop the middle of a file that has become too long, but no unread lines.
 
-        What is written in this very moment may be lost.
+        Output written during the call may be lost.
         """
         if self._offset <= LONGEST_FILE:
             return
@@ -86,20 +86,20 @@ class Tail:
 
 
 class OutputParser:
-    """What the records of one segment say.
+    """Metrics and losses from the records of one segment.
 
     Attributes:
-        value: The last value of the metric; None if none was told.
-        averaged: The same of the averaged weights.
-        diverged: Which loss was not finite, twice in a row; None while all is well.
-        step: The last step that was told; None if none was.
-        names: Names of numbers that were told, the first few.
-        metric: The name under which the value is told.
-        unread: The last lines in which there was no number, shortened and without control characters.
+        value: Last value of the metric; None if none was reported.
+        averaged: Last value of the metric of the averaged weights; None if none was reported.
+        diverged: Description of the loss that was not finite twice in a row; None if there is none.
+        step: Last reported step; None if none was reported.
+        names: First few names of reported numbers.
+        metric: Name under which the value is reported.
+        unread: Last lines without a number, shortened and without control characters.
 
     Args:
-        metric: See above.
-        pattern: Finds the value, as its first group, in lines that are no records.
+        metric: See the attribute.
+        pattern: Finds the value, as its first group, in lines that are not records.
     """
 
     def __init__(self, metric: str, pattern: re.Pattern[str] | None = None) -> None:
@@ -116,7 +116,7 @@ class OutputParser:
         self._losses = _Means()
 
     def take(self, line: bytes) -> None:
-        """Take in a line; anything but a JSON object, also behind a progress bar, is only remembered."""
+        """Parse a line: a JSON object, also after a progress bar; other lines are only stored."""
         record = _record(line)
         if self._pattern is not None and not record:
             found = self._pattern.findall(ESCAPES.sub("", line.decode(errors="replace")))
@@ -131,11 +131,11 @@ class OutputParser:
             self.unread.append(said)
 
     def losses(self) -> tuple[float, ...]:
-        """The finite losses in order, means over equally many of them."""
+        """Finite losses in order, as means over equal numbers of them."""
         return self._losses.all()
 
     def why_diverged(self) -> str | None:
-        """Why the training diverged, judged when it has ended: then a single loss is enough, if it was the last."""
+        """Why an ended training diverged: one loss that is not finite is enough if it was the last."""
         return self.diverged or (self._bad[0] if self._bad else None)
 
     def _take_number(self, name: str, found: float) -> None:
@@ -162,11 +162,11 @@ class OutputParser:
 
 
 def describe_missing_metric(metric: str, names: Collection[str], unread: Sequence[str] = ()) -> str:
-    """The failure of a command that does not tell its metric.
+    """Failure of a command that does not report its metric.
 
     Args:
-        metric: The name that was looked for.
-        names: Those that were told.
+        metric: The expected name.
+        names: The reported names.
         unread: Lines that could not be used.
     """
     found = "it printed no JSON records with numbers (--metric-pattern reads other lines)"
@@ -177,7 +177,7 @@ def describe_missing_metric(metric: str, names: Collection[str], unread: Sequenc
 
 
 def shorten(text: bytes | str, *, longest: int = SHOWN) -> str:
-    """What a program printed, fit for a message: on one line, without control characters, and shortened."""
+    """Shorten printed text for a message: one line, without control characters."""
     if isinstance(text, bytes):
         text = text[-CHUNK:].decode(errors="replace")
     text = " ".join(ESCAPES.sub("", text).split())
@@ -186,7 +186,7 @@ def shorten(text: bytes | str, *, longest: int = SHOWN) -> str:
 
 
 class _Means:
-    """Numbers in order; when they become too many, each two neighbours become their mean."""
+    """Numbers in order; once there are too many, neighbouring pairs are merged into their means."""
 
     def __init__(self) -> None:
         self._means: list[float] = []
@@ -212,7 +212,7 @@ def _mean(numbers: "list[float] | tuple[float, ...]") -> float:
 
 
 def _record(line: bytes) -> dict[str, object]:
-    """The JSON object in a line, or behind a progress bar; empty where there is none. NaN and Infinity may occur."""
+    """JSON object in a line, or after a progress bar; empty if there is none. NaN and Infinity are allowed."""
     text = ESCAPES.sub("", line.decode(errors="replace")).strip(" \t\n\v\f")
     if text.startswith("\r"):
         text = text[max(0, text.find("{")) :]
@@ -227,20 +227,20 @@ def _record(line: bytes) -> dict[str, object]:
 
 ALIKE = 3
 OF_COMMAND = "the command "
-"""How the reasons begin that speak of the command; others, such as a loss that was NaN, speak of the LR."""
+"""Start of failures that concern the command; others, such as a NaN loss, concern the LR."""
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
 def stop_if_hopeless(results: Sequence[SegmentResult]) -> None:
-    """Stop a search in which the command failed in every segment, the last three times in the same way.
+    """Stop a search in which every segment failed, the last three in the same way.
 
-    Numbers and quotations of what the command printed may differ.
+    Numbers and quotations of the command's output may differ.
 
     Args:
-        results: All that is known of the search.
+        results: All results so far.
 
     Raises:
-        SearchError: It cannot succeed; the message has the reason.
+        SearchError: The search cannot succeed; the message gives the reason.
     """
     failures = [result.failure for result in results if (result.failure or "").startswith(OF_COMMAND)]
     if len(failures) < ALIKE or len(failures) < len(results):

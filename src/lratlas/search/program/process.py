@@ -1,4 +1,4 @@
-"""Processes of a command: on which GPU they run, and how they end."""
+"""Processes of a command: their GPUs and how they end."""
 
 import os
 import signal
@@ -13,21 +13,21 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-GRACE = 6.0  # seconds between the request to end and the end
-_NOT_STARTED = 127  # what the supervisor ends with where a program cannot be started
-PAUSE = 0.1  # seconds between two looks
+GRACE = 6.0  # seconds between the request to end and the kill
+_NOT_STARTED = 127  # exit code of the supervisor if a program cannot be started
+PAUSE = 0.1  # seconds between two checks
 ON_POSIX = os.name == "posix"
-LAST_MOMENT = 4.0  # seconds for the supervisor to kill what ignores SIGTERM
+LAST_MOMENT = 4.0  # seconds for the supervisor to kill processes that ignore SIGTERM
 _SUPERVISOR = (sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py")))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """How another thread asks a program to be ended.
+    """Request from another thread to end a program.
 
     Attributes:
-        asked: Set: end it.
-        at_once: Set: end it without grace.
+        asked: Set to end the program.
+        at_once: Set to end it without grace.
     """
 
     asked: threading.Event = field(default_factory=threading.Event)
@@ -35,16 +35,16 @@ class Stop:
 
 
 class Stopped(Exception):  # noqa: N818 - it names what happened
-    """The program was ended because that was asked for."""
+    """The program was ended on request."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a program ended.
+    """The end of a program.
 
     Attributes:
-        code: Its exit code; negative: the signal that ended it.
-        cut: Why it was ended from here; None if it ended by itself.
+        code: Exit code; if negative, the signal that ended the program.
+        cut: Reason why this process ended it; None if it ended by itself.
     """
 
     code: int
@@ -53,11 +53,11 @@ class Ended:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How long a program may take.
+    """Time limits of a program.
 
     Attributes:
-        timeout: Seconds in all; None: no limit.
-        stall: Seconds without any output; None: no limit.
+        timeout: Seconds in total; None for no limit.
+        stall: Seconds without any output; None for no limit.
     """
 
     timeout: float | None
@@ -75,29 +75,29 @@ def run_program(
     limits: Limits,
     stop: Stop,
 ) -> Ended:
-    """Run a program in the current folder until it ends, a limit is reached, or somebody asks for its end.
+    """Run a program in the current folder until it ends, reaches a limit, or is asked to end.
 
-    It has no standard input. It is ended with all processes that it has started: a request, and ten seconds later the
-    end; also when this process is killed. What it leaves running when it ends is ended too.
+    The program has no standard input. It is ended together with all processes that it started: first a request, ten
+    seconds later a kill, also if this process is killed. Processes left running after its end are ended too.
 
     Args:
-        words: Program and arguments; no shell reads them.
-        environment: All of its environment.
-        stdout: File for what it prints.
-        stderr: File for what it prints to standard error.
-        watched: Further files that it may append to, which count as output.
-        look: Called every tenth of a second; what it returns, if not None, is a reason to end the program.
-        limits: How long it may take.
-        stop: Tells when to end it.
+        words: Program and arguments, without a shell.
+        environment: The complete environment.
+        stdout: File for standard output.
+        stderr: File for standard error.
+        watched: Other files to which it may append; they count as output.
+        look: Called every tenth of a second; a result other than None is a reason to end the program.
+        limits: Time limits.
+        stop: Request to end.
 
     Raises:
-        Stopped: Its end was asked for.
-        OSError: It cannot be started.
+        Stopped: The program was asked to end.
+        OSError: The program cannot be started.
     """
     ours, theirs = socket.socketpair()
     for path in (stdout, stderr):
         path.write_bytes(b"")
-    # At the end, wherever that is: the files may be shortened meanwhile.
+    # Append mode: the files may be shortened at any time.
     with ours, stdout.open("ab") as out, stderr.open("ab") as errors:
         with theirs:
             process = subprocess.Popen(
@@ -149,7 +149,7 @@ def _watch(
 
 
 def _end(process: "subprocess.Popen[bytes]", stop: Stop, supervisor: socket.socket) -> None:
-    """End a program and all that it started; nothing happens to one that has ended and left none running."""
+    """End a program and all processes that it started; does nothing if none is running."""
     if process.poll() is None:
         _signal(process, signal.SIGTERM)
         deadline = time.monotonic() + GRACE
@@ -164,7 +164,7 @@ def _end(process: "subprocess.Popen[bytes]", stop: Stop, supervisor: socket.sock
 
 
 def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
-    with suppress(OSError):  # there is nobody any more
+    with suppress(OSError):  # no process is left
         if ON_POSIX:
             os.killpg(process.pid, number)
         else:
@@ -172,36 +172,36 @@ def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
 
 
 def seconds_in_words(seconds: float) -> str:
-    """A time to be read: ``90 s``, ``2.5 h``."""
+    """Duration in words: ``90 s``, ``2.5 h``."""
     if seconds < 120:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
-_PATIENCE = 20.0  # seconds for nvidia-smi, whose first call may start the driver
+_PATIENCE = 20.0  # seconds for nvidia-smi, because its first call may start the driver
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """The CUDA devices that programs started here would see, by the names that ``CUDA_VISIBLE_DEVICES`` knows."""
+    """CUDA devices that child processes would see, by their names in ``CUDA_VISIBLE_DEVICES``."""
     given = os.environ.get(VARIABLE)
     if given is None:
         return tuple(map(str, range(_count_listed_gpus() or _count_gpus())))
     names = [name.strip() for name in given.split(",")]
-    # As CUDA does: what follows a name that is none is ignored.
+    # As in CUDA, everything after an invalid name is ignored.
     end = next((place for place, name in enumerate(names) if name in {"", "-1", "NoDevFiles"}), len(names))
     return tuple(names[:end])
 
 
 def divide_gpus(gpus: Sequence[str], workers: int) -> list[dict[str, str]]:
-    """What the environment of each worker's programs says of GPUs: equal parts of them, or one in turn.
+    """Environment variables that give each worker an equal part of the GPUs, or one GPU in turn.
 
     Args:
         gpus: Their names.
-        workers: Programs at once.
+        workers: Number of parallel programs.
 
     Returns:
-        ``CUDA_VISIBLE_DEVICES`` for each worker; nothing where there are no GPUs.
+        ``CUDA_VISIBLE_DEVICES`` of each worker; empty without GPUs.
 
     Example:
         >>> divide_gpus(["0", "1"], 3)
@@ -217,7 +217,7 @@ def divide_gpus(gpus: Sequence[str], workers: int) -> list[dict[str, str]]:
 
 
 def _count_listed_gpus() -> int:
-    """How many GPUs the driver lists; 0 where there is none."""
+    """Number of GPUs that the driver lists; 0 without a driver."""
     try:
         found = subprocess.run(
             ["nvidia-smi", "-L"], capture_output=True, encoding="utf-8", timeout=_PATIENCE, check=False
@@ -228,7 +228,7 @@ def _count_listed_gpus() -> int:
 
 
 def _count_gpus() -> int:
-    """How many GPUs PyTorch sees, also such as no NVIDIA driver lists."""
+    """Number of GPUs that PyTorch sees, including GPUs of other vendors."""
     from torch.cuda import device_count
 
     return device_count()

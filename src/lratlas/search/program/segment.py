@@ -26,7 +26,7 @@ from lratlas.training.memory import says_out_of_memory
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentFolder:
-    """Where the files of a segment are.
+    """Folder of the files of a segment.
 
     Attributes:
         path: The folder.
@@ -36,44 +36,44 @@ class SegmentFolder:
 
     @property
     def stdout(self) -> Path:
-        """What the command printed."""
+        """Standard output of the command."""
         return self.path / "stdout.txt"
 
     @property
     def stderr(self) -> Path:
-        """What it printed to standard error."""
+        """Standard error of the command."""
         return self.path / "stderr.txt"
 
     @property
     def output(self) -> Path:
-        """Where it may append its records instead of printing them."""
+        """File for records that the command does not print."""
         return self.path / "output.jsonl"
 
     @property
     def state(self) -> Path:
-        """The folder of its state: the checkpoint and whatever else has a name that begins so."""
+        """Folder of the state: the checkpoint and all files with the same prefix."""
         return self.path / "state"
 
     @property
     def checkpoint(self) -> Path:
-        """The path that the command is told; it may be a file or a folder, or be given an ending."""
+        """Path that the command receives; it may become a file or a folder, or get a suffix."""
         return self.state / "checkpoint"
 
     @property
     def has_state(self) -> bool:
-        """Whether a state was saved, and not deleted."""
+        """Whether a state was saved and not deleted."""
         return self.state.is_dir() and any(self.state.iterdir())
 
     def fingerprint(self) -> dict[str, tuple[int, int, int]]:
-        """The files of the state with inode, size and time of change: differs once anything is saved."""
+        """Files of the state with inode, size and time of change: changes with every save."""
         return {str(path): _stamp(path) for path in self.state.rglob("*")}
 
     def drop_state(self) -> None:
-        """Delete the state; nothing happens where there is none."""
+        """Delete the state, if there is one."""
         shutil.rmtree(self.state, ignore_errors=True)
 
 
-LAST_LINES = 3  # of standard error, in a failure
+LAST_LINES = 3  # of standard error in a failure
 LAST_BYTES = 1 << 13
 LONGEST_REASON = 400
 _KILLED = (-9, 137)  # exit codes after a SIGKILL, of a program and of a shell around it
@@ -82,17 +82,17 @@ _MARKS = re.compile(r"[\s^~|+-]*")  # underlines of a traceback
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedSegment:
-    """What a command made of a segment.
+    """Result of a command's segment.
 
     Attributes:
-        value: The metric; None if it was not told.
-        averaged: The metric of the averaged weights; None if it was not told.
-        losses: The training losses in order, the last one NaN if it diverged.
-        names: Names of numbers that were told, the first few.
-        unread: The last lines without a number, see `OutputParser`.
-        failure: What went wrong, in words; None if all went well. It begins with "the command" if that is what
-            must be mended, and says "not finite" if the training diverged.
-        out_of_memory: Whether it failed since memory did not suffice, which says nothing of the LR.
+        value: The metric; None if it was not reported.
+        averaged: Metric of the averaged weights; None if it was not reported.
+        losses: Training losses in order; the last one is NaN if the training diverged.
+        names: First few names of reported numbers.
+        unread: Last lines without a number, see `OutputParser`.
+        failure: Description of the failure; None on success. It begins with "the command" if the command must be fixed,
+            and contains "not finite" if the training diverged.
+        out_of_memory: Whether it ran out of memory, which is no evidence about the LR.
     """
 
     value: float | None = None
@@ -116,21 +116,21 @@ def train_segment(
     stop: Stop,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> TrainedSegment:
-    """Run the command for a segment, in the current folder, and judge what it did.
+    """Run the command for a segment in the current folder, and judge its output.
 
     Args:
         piece: The segment.
         template: The command.
-        root: The folder of the search; the segment's files go into ``segments/NAME``.
-        metric: The name under which the value is told.
-        pattern: Finds the value in lines that are no records.
-        is_continued: Whether other segments may go on from its final state, which must be saved then.
-        limits: How long it may take.
-        stop: Tells when to end it.
-        environment: What its environment has besides.
+        root: The search folder; the segment's files go into ``segments/NAME``.
+        metric: Name under which the value is reported.
+        pattern: Finds the value in lines that are not records.
+        is_continued: Whether other segments may continue from its final state, which it must then save.
+        limits: Time limits.
+        stop: Request to end.
+        environment: Additional environment variables.
 
     Raises:
-        Stopped: Its end was asked for.
+        Stopped: The program was asked to end.
         OSError: The files of the segment cannot be written.
     """
     try:
@@ -147,7 +147,7 @@ def train_segment(
                 told.take(line)
         for _ in errors.lines():
             pass
-        for tail in (tails[0], errors):  # not a file that the program opened, which it may write at an offset
+        for tail in (tails[0], errors):  # not a file that the program opened, because it may write at an offset
             tail.shorten()
         return told.diverged
 
@@ -175,14 +175,14 @@ def train_segment(
 
 
 def _environment(values: Mapping[str, str], folder: SegmentFolder, more: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the command: this one's, and all that the placeholders say."""
+    """Environment of the command: that of this process, and all placeholders."""
     said = {f"LRATLAS_{name.upper()}": value for name, value in values.items()}
-    # What a Python program printed before it was ended must not be lost in a buffer.
+    # Output of a Python program must not be lost in a buffer when it is ended.
     return {"PYTHONUNBUFFERED": "1", **os.environ, **more, **said, "LRATLAS_OUTPUT": str(folder.output)}
 
 
 def _judge_segment(told: OutputParser, ended: Ended, folder: SegmentFolder, *, saved: bool) -> TrainedSegment:
-    """What a segment came to; a divergence explains everything that follows from it."""
+    """Judge a segment; a divergence explains all other failures."""
     diverged = _divergence(told, ended)
     failure = diverged or _failure(told, ended, folder, saved=saved)
     return TrainedSegment(
@@ -206,7 +206,7 @@ def _divergence(told: OutputParser, ended: Ended) -> str | None:
 
 
 def _failure(told: OutputParser, ended: Ended, folder: SegmentFolder, *, saved: bool) -> str | None:
-    """What went wrong with the command itself."""
+    """Failure of the command itself; None on success."""
     if ended.cut is not None:
         return f"the command was ended: {ended.cut}"
     if ended.code < 0:
@@ -221,7 +221,7 @@ def _failure(told: OutputParser, ended: Ended, folder: SegmentFolder, *, saved: 
 
 
 def _out_of_memory(ended: Ended, folder: SegmentFolder) -> bool:
-    """Whether the system ended a program for its memory, or the last that it printed says that memory was out."""
+    """Whether the system killed a program for its memory, or its last output reports that memory ran out."""
     said = any(says_out_of_memory(_last_text(path)) for path in (folder.stderr, folder.stdout))
     return ended.cut is None and (said or ended.code in _KILLED)
 
@@ -235,7 +235,7 @@ def _signal_name(number: int) -> str:
 
 
 def _last_words(folder: SegmentFolder) -> str:
-    """The last lines that the command printed, those to standard error before others; empty if it printed none."""
+    """Last lines of the command's output, standard error first; empty if it printed nothing."""
     for path in (folder.stderr, folder.stdout):
         lines = [shorten(line, longest=LONGEST_REASON) for line in _last_text(path).splitlines()]
         if last := [line for line in lines if not _MARKS.fullmatch(line)][-LAST_LINES:]:
@@ -250,28 +250,28 @@ def _last_text(path: Path) -> str:
 
 
 def segment_folder(root: Path, name: str) -> SegmentFolder:
-    """Where the files of a segment are.
+    """Folder of the files of a segment.
 
     Args:
-        root: The folder of the search.
+        root: The search folder.
         name: The segment's name.
     """
     return SegmentFolder(path=root / "segments" / name)
 
 
 def prepare_folder(root: Path, name: str, parent: str | None) -> SegmentFolder:
-    """A fresh folder for a segment, with a copy of its parent's state.
+    """Make a new folder for a segment, with a copy of its parent's state.
 
-    What an interrupted attempt left there is moved away before it is deleted, so that a program that still
-    runs cannot write into the new one.
+    Files of an interrupted attempt are moved away before they are deleted, so that a program that is still running
+    cannot write into the new folder.
 
     Args:
-        root: The folder of the search.
+        root: The search folder.
         name: The segment's name.
-        parent: The parent's name; None if the segment starts from fresh weights.
+        parent: Name of the parent; None if the segment starts from fresh weights.
 
     Raises:
-        FileNotFoundError: The parent's state is not there.
+        FileNotFoundError: The parent's state is missing.
         OSError: The files cannot be written.
     """
     folder = segment_folder(root, name)
@@ -302,18 +302,18 @@ _MEND = "Delete it and start again with the same --metric as before."
 
 
 def judge_of(root: Path, *, metric: str | None, pattern: str | None = None) -> Judge | None:
-    """By what the segments of a search were judged so far.
+    """The stored metric by which the segments of a search are compared.
 
     Args:
-        root: The folder of the search.
-        metric: The name that the user gave for the value; None if none was given.
-        pattern: The pattern that the user gave for the value; None if none was given.
+        root: The search folder.
+        metric: Name of the value from the user; None if none was given.
+        pattern: Pattern of the value from the user; None if none was given.
 
     Returns:
-        None before the first segment was judged.
+        The kind of metric; None before the first judged segment.
 
     Raises:
-        SearchError: The search was begun with another name, or the record is damaged.
+        SearchError: The search was started with another name, or the record is damaged.
     """
     path = root / FILE
     if not path.exists():
@@ -340,10 +340,10 @@ def judge_of(root: Path, *, metric: str | None, pattern: str | None = None) -> J
 
 
 def record_judge(root: Path, judge: Judge, *, metric: str | None, pattern: str | None = None) -> None:
-    """Keep by what the segments are judged, for when the search is started again.
+    """Store the metric by which the segments are compared, for later runs of the search.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The record cannot be written.
     """
     write_file(root / FILE, seal_json({"judge": judge, "metric": metric, "pattern": pattern}).encode())
 

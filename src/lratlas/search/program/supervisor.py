@@ -1,11 +1,11 @@
-"""Runs one program, and ends whatever that has started, when it ends or when the search does.
+"""Run one program, and end all processes that it started when it ends or when the search does.
 
-A separate process, started by its path, so that it imports nothing but Python's own modules. On Linux the processes
-that a program leaves behind become children of this one, also those in a separate session; elsewhere only the process
-group is ended.
+The supervisor is a separate process, started by its path, so that it only imports modules of Python itself. On Linux it
+becomes the parent of processes that a program leaves behind, also of those in a separate session; elsewhere only the
+process group is ended.
 
-Its standard input is a socket to the search: it says why a program cannot be started; a byte that comes asks for the
-end at once, and its closing, when the search is gone, for an end within two seconds.
+Standard input is a socket to the search. The supervisor writes to it why a program cannot be started. A byte from the
+search requests an immediate end; a closed socket, when the search is gone, an end within two seconds.
 """
 
 import ctypes
@@ -22,14 +22,15 @@ from pathlib import Path
 from typing import NoReturn
 
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux
-_PATIENCE = 2.0  # seconds between the request to end and the end, and for processes that cannot be ended
+_PATIENCE = 2.0  # seconds between the request to end and the kill, and to wait for processes that cannot be killed
 
 
 def main(words: Sequence[str]) -> NoReturn:
-    """Run a program, and end as it does."""
+    """Run a program, and exit with its exit code."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
-    # The request to end reaches the whole group; this process ends last. A handler, since programs inherit ignoring.
+    # The request to end reaches the whole group, and this process must end last. A handler, because programs inherit an
+    # ignored signal.
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     try:
         program = subprocess.Popen(words, stdin=subprocess.DEVNULL)
@@ -41,7 +42,7 @@ def main(words: Sequence[str]) -> NoReturn:
     _end_children()
     if code < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        with suppress(OSError):  # a signal that nobody can handle
+        with suppress(OSError):  # a signal that cannot be handled
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code if code >= 0 else 128 - code)
@@ -60,7 +61,7 @@ def _listen() -> None:
 
 
 def _end_children() -> None:
-    """End all children, and theirs, which become this process's when their parents are gone."""
+    """End all children, and their children, which this process inherits when their parents end."""
     deadline = time.monotonic() + _PATIENCE
     while _kill_children() and time.monotonic() < deadline:
         with suppress(ChildProcessError):
@@ -70,7 +71,7 @@ def _end_children() -> None:
 
 
 def _kill_children() -> bool:
-    """Kill the children that there are; whether there are any."""
+    """Kill the current children; return whether there were any."""
     children = " ".join(each.read_text() for each in Path("/proc/self/task").glob("*/children")).split()
     for child in children:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""A training command with placeholders: what it can do, and the words of the command for one segment."""
+"""Training command with placeholders: its capabilities, and its words for one segment."""
 
 import re
 import shlex
@@ -22,12 +22,12 @@ PLACEHOLDERS: Mapping[str, str] = {
     "average_from": "the step after which weights are averaged",
     "anneal_from": "the step from which the LR descends; {stop} where it stays constant",
 }
-"""The placeholders of a command and what they stand for."""
+"""The placeholders of a command and their meaning."""
 
-# ${NAME} belongs to a shell, {{name}} is a name in braces that is meant literally.
+# ${NAME} belongs to a shell, {{name}} is a literal name in braces.
 _BRACES = re.compile(r"\{\{(?P<literal>[A-Za-z_]\w*)\}\}|(?<!\$)\{(?P<name>[A-Za-z_]\w*)\}")
 
-_OPTIONAL = re.compile(r"(?<!\S)\[((?!\s)[^\[\]]*\{checkpoint\}[^\[\]\s]*)\](?!\S)")  # a shell's own `[ ` has a space
+_OPTIONAL = re.compile(r"(?<!\S)\[((?!\s)[^\[\]]*\{checkpoint\}[^\[\]\s]*)\](?!\S)")  # a shell's `[ ` has a space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,9 @@ class Template:
     """A checked command.
 
     Attributes:
-        words: Its words, with placeholders.
-        fresh: Those for a training that begins: without what stands in brackets with ``{checkpoint}``.
-        names: The placeholders that occur.
+        words: The words, with placeholders.
+        fresh: The words for a new training: without the brackets that contain ``{checkpoint}``.
+        names: The placeholders in the command.
     """
 
     words: tuple[str, ...]
@@ -46,31 +46,32 @@ class Template:
 
     @property
     def resumable(self) -> bool:
-        """Whether a training can be continued: the command is told where its checkpoint is."""
+        """Whether a training can be continued: the command receives the path of its checkpoint."""
         return "checkpoint" in self.names
 
     @property
     def anneals(self) -> bool:
-        """Whether a training can be annealed: the command is told the LR at the end."""
+        """Whether a training can be annealed: the command receives the LR at the end."""
         return "final_lr" in self.names
 
     def fill(self, values: Mapping[str, str]) -> list[str]:
-        """The words of the command with the values of :func:`values_of` in place of the placeholders."""
+        """Replace the placeholders in the words with the values of :func:`values_of`."""
         words = self.fresh if values["start"] == "0" else self.words
         return [_BRACES.sub(lambda found: _fill_word(found, values), word) for word in words]
 
 
 def placeholders(command: str) -> Template:
-    """Split a command into words, as a shell would, and look up what it can do.
+    """Split a command into words, as a shell would, and check its placeholders.
 
     Args:
-        command: Such as ``python train.py --lr {lr} --steps {steps} --state {checkpoint}``. No shell reads it: a
-            pipeline is written ``sh -c '…'``. ``{{name}}`` stands for ``{name}``; other braces mean nothing. What is
-            in brackets with ``{checkpoint}``, such as ``[--resume {checkpoint}]``, is left out where there is none yet.
+        command: For example ``python train.py --lr {lr} --steps {steps} --state {checkpoint}``. It runs without a
+            shell: write a pipeline as ``sh -c '…'``. ``{{name}}`` becomes ``{name}``; other braces have no meaning.
+            Brackets that contain ``{checkpoint}``, such as ``[--resume {checkpoint}]``, are omitted if there is no
+            checkpoint yet.
 
     Raises:
-        SpecError: It is no command, a placeholder is unknown, ``{lr}`` is missing, or the command could not know where
-            an annealed training begins its descent.
+        SpecError: The text is not a command, a placeholder is unknown, ``{lr}`` is missing, or the command would not
+            receive the step at which annealing begins.
     """
     try:
         words, fresh = (tuple(shlex.split(_OPTIONAL.sub(kept, command))) for kept in (r"\1", ""))
@@ -98,10 +99,10 @@ def placeholders(command: str) -> Template:
 
 
 def check_program(template: Template) -> None:
-    """Make sure that the command's program can be run.
+    """Check that the command's program can be run.
 
     Raises:
-        SpecError: There is no such program, or it may not be executed.
+        SpecError: There is no such program, or it is not executable.
     """
     program = template.words[0]
     if not _BRACES.search(program) and shutil.which(program) is None:
@@ -112,14 +113,14 @@ def check_program(template: Template) -> None:
 
 
 def values_of(piece: Segment, checkpoint: Path) -> dict[str, str]:
-    """What the placeholders stand for in one segment.
+    """Values of the placeholders for one segment.
 
     Args:
         piece: The segment.
-        checkpoint: Where its state is read from and written to.
+        checkpoint: Path from which its state is read and to which it is written.
 
     Returns:
-        A text for each of :data:`PLACEHOLDERS`; LRs with all their digits.
+        A text for each of :data:`PLACEHOLDERS`; LRs with all digits.
     """
     return {
         "lr": repr(float(piece.lr)),
