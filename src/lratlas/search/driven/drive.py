@@ -33,7 +33,7 @@ OUTPUT = "output"
 SCHEDULE = f"{OUTPUT}/schedule.txt"
 """This file exists if the training code has an LR schedule."""
 _ROOM = 0.5  # share of the memory that waiting trainings may fill, together with the rest of the process
-_COMPARED = 3  # index of the segment that is trained a second time
+_COMPARED = 3  # number of the segment that is trained a second time
 _ALIKE = 3  # failures of the first segments after which the search stops
 NOT_SEEN = (
     "No step of a PyTorch optimizer was seen: the training is of another framework, runs in other processes, or its"
