@@ -25,7 +25,11 @@ def undrawn() -> Generator[None]:
 @contextmanager
 def unfigured() -> Generator[None]:
     """Pages without figures for papers, which cost more than the rest of a small study or search."""
-    with patch.object(figures, "figure_pdf", return_value=b""), patch.object(figures, "figure_svg", return_value=""):
+    with (
+        patch.object(figures, "spec_of", return_value={}),
+        patch.object(figures, "figure_pdf", return_value=b""),
+        patch.object(figures, "figure_svg", return_value=""),
+    ):
         yield
 
 

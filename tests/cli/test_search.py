@@ -92,7 +92,7 @@ def test_the_report_of_a_search_is_written_again(search: Finder, run: Run):
     assert (search.folder / "advice.html").exists()
 
 
-@pytest.mark.parametrize("command", ["resume", "compare", "serve"])
+@pytest.mark.parametrize("command", ["resume", "compare"])
 def test_commands_for_studies_say_that_it_is_a_search(search: Finder, refused: Refused, command: str):
     folder = search.folder
     said = f"{folder} is a search for an initial LR, not a study; `lratlas status {folder}` shows it"

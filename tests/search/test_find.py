@@ -414,7 +414,7 @@ def test_lrs_that_are_far_too_small_have_not_learned(tmp_path: Path):
     advice = lratlas.find(task, steps=128, lrs=[1e-12, 1e-11, 1e-10], folder=tmp_path)
     assert advice.lr is None
     assert advice.verdict == "not_learned"
-    assert re.search("Train for longer, or try larger LRs than 1e-0[89]", advice.reason)
+    assert re.search("Train for longer, or try larger LRs than 1e-[89]", advice.reason)
     assert advice.checkpoint is None
     assert not (tmp_path / "checkpoint.safetensors").exists()
 

@@ -127,8 +127,8 @@ def test_images_with_a_target_that_is_a_number(tmp_path: Path):
     assert "<svg" in figure_svg(atlas.chart("loss"))
     assert "<svg" in figure_svg(atlas.chart("geometry"))
     page = (Path(atlas.folder) / "report.html").read_text()
-    assert "Test loss against the pre-training LR" in page
-    assert "Test accuracy against the pre-training LR" not in page
+    assert "Line chart of the test loss against the pre-training learning rate" in page
+    assert "Line chart of the test accuracy" not in page
 
 
 def test_what_needs_an_accuracy_is_refused_where_it_is_asked_for(tmp_path: Path):
