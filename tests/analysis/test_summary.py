@@ -83,9 +83,9 @@ def test_what_was_not_reached_is_said(study: Study, kind: str, words: list[str])
 
 def test_a_threshold_beside_undecided_learning_rates_cannot_be_told(study: Study) -> None:
     tables = finished(study([["descending"] * 2, ["plateau"] * 2]))
-    assert summary(tables, elr=False)[0].startswith("The convergence threshold cannot be told between 1e-4 and 1.8e-4")
+    assert summary(tables, elr=False)[0].startswith("The convergence threshold is unclear between 1e-4 and 1.8e-4")
     rows = {name: value for name, value, *_ in boundary_rows(tables["boundaries"], tables["regimes"])}
-    assert list(rows.values()) == ["cannot be told", "cannot be told", "not reached"]
+    assert list(rows.values()) == ["unclear", "unclear", "not reached"]
 
 
 def test_at_chance_below_a_learning_rate_that_converges_is_too_small(study: Study) -> None:

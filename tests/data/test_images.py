@@ -144,7 +144,7 @@ def test_nothing_asked_changes_nothing():
 
 
 @pytest.mark.parametrize("classes", [[3, 1], ["dog", "bee"], ["bee", 3, "dog"]])
-def test_classes_are_labelled_anew_in_the_order_of_their_labels(classes: list[int | str]):
+def test_classes_are_labelled_again_in_the_order_of_their_labels(classes: list[int | str]):
     whole = numbered([5, 6, 7, 8])
     part = subset(whole, classes=classes)
     assert part.classes == ("bee", "dog")

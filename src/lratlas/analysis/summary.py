@@ -90,7 +90,7 @@ def _convergence(regimes: pl.DataFrame, row: dict[str, float | None], name: str)
     if found.all():
         return f"Training converges at every {name} tested, {span}; the convergence threshold lies higher."
     if not undecided_plrs(regimes).is_empty():
-        return f"The convergence threshold cannot be told {span}: some learning rates are undecided."
+        return f"The convergence threshold is unclear {span}: some learning rates are undecided."
     if not found.any():
         return f"Training converges at no {name} tested, {span}, within the steps given."
     return f"The convergence threshold could not be placed {span}."

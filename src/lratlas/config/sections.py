@@ -133,7 +133,7 @@ class TraceSpec(Section):
     """The resolution of the recorded traces."""
 
     points: int = Field(
-        default=40, ge=4, le=10_000, description="rows per run; below 10 the trend of the loss cannot be told"
+        default=40, ge=4, le=10_000, description="rows per run; below 10 the trend of the loss is not tested"
     )
 
 

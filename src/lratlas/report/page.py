@@ -267,7 +267,7 @@ def _cell(value: Any, form: Cell, *, absent: str = "–") -> str:
 
 def _describe_absent(boundary: str, *, unclear: bool) -> str:
     """The reason for a missing boundary; an undecided PLR is known not to diverge."""
-    return "cannot be told" if unclear and boundary != "divergence" else "not reached"
+    return "unclear" if unclear and boundary != "divergence" else "not reached"
 
 
 def _between(low: float | None, high: float | None) -> str:

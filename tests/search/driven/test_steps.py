@@ -1,4 +1,4 @@
-"""PyTorch informs a follower of what trains; which LR a training's own schedule multiplies is told from that."""
+"""PyTorch informs a follower of what trains; the LR that a schedule multiplies follows from that."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -178,7 +178,7 @@ def test_a_function_that_does_something_else_is_another_code(tmp_path: Path):
 
 
 class Heard(Follower):
-    """A follower that remembers what it was told."""
+    """A follower that records the calls it gets."""
 
     def __init__(self) -> None:
         self.events = list[object]()

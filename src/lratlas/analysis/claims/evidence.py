@@ -172,16 +172,15 @@ class Evidence:
         """
         regimes = self.table("regimes")["regime"].to_list()
         if "1" not in regimes:
-            raise Unanswered("Cannot be told: no learning rate tested converges; add smaller ones, or train longer.")
+            raise Unanswered("Inconclusive: no learning rate tested converges; add smaller ones, or train longer.")
         if not self.sides.near:
             raise Unanswered(
-                "Cannot be told: no learning rate above the threshold stays on a plateau; add larger ones, or more "
+                "Inconclusive: no learning rate above the threshold stays on a plateau; add larger ones, or more "
                 "around it."
             )
         if beyond and not self.sides.beyond:
             raise Unanswered(
-                "Cannot be told: no learning rate tested lies beyond the range just above the threshold; add larger "
-                "ones."
+                "Inconclusive: no learning rate tested lies beyond the range just above the threshold; add larger ones."
             )
 
     def found(
@@ -253,7 +252,7 @@ def mean_of(values: Floats) -> Gain:
     """
     known = values[~np.isnan(values)]
     if not len(known):
-        raise Unanswered("Cannot be told: no seed was measured at all learning rates in question.")
+        raise Unanswered("Inconclusive: no seed was measured at all learning rates in question.")
     return over_seeds(known)
 
 

@@ -49,7 +49,7 @@ def connected_basin(evidence: Evidence) -> Judgement:
     plateau, lost = evidence.sides.of("2", "2A", "2B"), evidence.sides.of("3")
     if len(plateau) < 2 or not evidence.sides.below:
         need = "two on a plateau and one that converges" if plateau else "learning rates on a plateau"
-        raise Unanswered(f"Cannot be told: it takes {need}; add more around the threshold.")
+        raise Unanswered(f"Inconclusive: it takes {need}; add more around the threshold.")
     first, last, limit = plateau[0], plateau[-1], evidence.thresholds.barrier
     largest = pairs.group_by("plr", "seed").agg(value=pl.col("test_barrier").max())
     seeds = complete_seeds(pairs)
@@ -108,13 +108,11 @@ def sharpness_unrelated(evidence: Evidence) -> Judgement:
         raise NotMeasured("Set measure.sharpness = true in the spec.")
     level = at_equal_loss(evidence.tables)
     if level.is_empty():
-        raise Unanswered("Cannot be told: no model with a sharpness has a positive training loss.")
+        raise Unanswered("Inconclusive: no model with a sharpness has a positive training loss.")
     loss = float(level["level"][0])
     coefficients = pl.Series([_correlation(evidence, seed, at_loss=loss) for seed in evidence.seeds], dtype=pl.Float64)
     if coefficients.null_count() == len(coefficients):
-        raise Unanswered(
-            "Cannot be told: fewer than five learning rates have a model at equal training loss; add some."
-        )
+        raise Unanswered("Inconclusive: fewer than five learning rates have a model at equal training loss; add some.")
     effect = clip_gain(over_seeds(coefficients.drop_nulls().to_numpy()), -1.0, 1.0)
     said = (
         f"Among models of equal training loss, about {loss:.2g}, from different learning rates, the rank correlation "
@@ -135,15 +133,15 @@ def _minus(value: float | None) -> float | None:
 def _fast_from_slow(evidence: Evidence) -> tuple[float, float, float]:
     """The smallest PLR, the highest FLR and the threshold, if the PLR is far below it and the FLR above the PLR."""
     if (threshold := evidence.sides.threshold["value"]) is None:
-        raise Unanswered("Cannot be told: the convergence threshold is not reached.")
+        raise Unanswered("Inconclusive: the convergence threshold is not reached.")
     plr, flr = _smallest(evidence, "plr"), evidence.table("runs")["flr"].max()
     if plr > (far := FAR_BELOW * threshold):
         raise Unanswered(
-            f"Cannot be told: no learning rate lies far below the threshold; add some down to {format_lr(far)}."
+            f"Inconclusive: no learning rate lies far below the threshold; add some down to {format_lr(far)}."
         )
     if not isinstance(flr, float) or flr <= plr:
         raise Unanswered(
-            "Cannot be told: fine-tuning is not faster than the smallest learning rate; add a higher one to [finetune]."
+            "Inconclusive: fine-tuning is not faster than the smallest learning rate; add a higher one to [finetune]."
         )
     return plr, flr, threshold
 

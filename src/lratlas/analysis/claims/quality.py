@@ -107,12 +107,12 @@ def two_stages_recover(evidence: Evidence) -> Judgement:
     pairs = scores.filter(pl.col("plr").is_in(evidence.sides.beyond), pl.col("plr2").is_in(evidence.sides.near))
     if pairs.is_empty():
         raise Unanswered(
-            "Cannot be told: no first learning rate beyond the range just above the threshold is followed by one "
+            "Inconclusive: no first learning rate beyond the range just above the threshold is followed by one "
             f"within it ({lr_range(evidence.sides.near)})."
         )
     ways = pairs.pivot("way", index=["plr", "plr2", "seed"], values="test_accuracy")
     if not {"high", "low", "both"} <= {*ways.columns}:
-        raise Unanswered("Cannot be told: the direct ways from both learning rates are missing; add them to the grid.")
+        raise Unanswered("Inconclusive: the direct ways from both learning rates are missing; add them to the grid.")
     whole = ways.drop_nulls(["high", "low", "both"])
     whole = whole.filter(pl.col("seed").is_in(complete_seeds(whole)))
     whole = whole.filter(pl.len().over("plr", "plr2") == whole["seed"].n_unique())
@@ -145,7 +145,7 @@ def _best_near(evidence: Evidence, runs: pl.DataFrame, lead: str) -> Judgement:
     }
     effect = threshold_gain(runs, sides, score)
     if effect is None:
-        raise Unanswered("Cannot be told: some seeds lack their final model on one side of the threshold.")
+        raise Unanswered("Inconclusive: some seeds lack their final model on one side of the threshold.")
     negligible = NEGLIGIBLE if score.more_is_better else NEGLIGIBLE * abs(best["below"]["value"])
     parts: list[Verdict] = [exceeds(effect, 0.0, negligible=negligible)]
     further = estimate_gain(runs, sides.beyond, sides.near, score)

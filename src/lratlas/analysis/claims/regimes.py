@@ -46,7 +46,7 @@ def three_regimes(evidence: Evidence) -> Judgement:
         for name, labels in (("1", ["1"]), ("2", ["2", "2A", "2B"]), ("3", ["3"]))
     }
     if not any(ends.values()):
-        raise Unanswered("Cannot be told: no learning rate is decided yet; train longer.")
+        raise Unanswered("Inconclusive: no learning rate is decided yet; train longer.")
     if sum(map(bool, ends.values())) == 1:
         raise Unanswered(f"All learning rates decided are of one regime: {_missing(ends)}.")
     found = seed_labels(

@@ -107,7 +107,7 @@ _CONVERGENCE_WORDS = Text(
     caption="The first epoch in which every training sample was classified correctly: a dot per seed, and the "
     "median over seeds, those that never got there counting as infinite; a triangle marks PLRs with such seeds. "
     "Where the medians fix one, a power law of the distance to the convergence threshold is dashed, its threshold "
-    "is the upright line, and the rise is shown once more by itself. Last, the test accuracy at the end of that "
+    "is the vertical line, and the rise is shown once more by itself. Last, the test accuracy at the end of that "
     "epoch, mean over the seeds that got there, with one standard deviation either way.",
     alt="Charts against the pre-training learning rate: the epochs to convergence on a log axis, a dot for each "
     "seed, a line for the median and, where there is one, the fitted power law with its threshold; and the mean "

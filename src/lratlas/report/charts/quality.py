@@ -221,7 +221,7 @@ def best_in_words(tables: Tables, best: Recommendation | None) -> str:
     }
     place = next((name for name, plrs in groups.items() if best.lr in plrs), None)
     if place is None:
-        return words
+        return words if (seeds := runs["seed"].n_unique()) > 1 else f"{words} ({seeds_in_words(seeds)})"
     ours, theirs = groups.pop(place), [plr for plrs in groups.values() for plr in plrs]
     finished = fine_tuned_runs(runs) if best.count is None else average_runs(runs)
     gain = estimate_gain(finished, ours, theirs, score_of(runs)) if theirs else None

@@ -33,7 +33,7 @@ const lratlas = (() => {
     const width = Math.max(200, room - 75);
     rest.config = { ...rest.config, legend: { ...rest.config?.legend, orient: "bottom", columns: 2 } };
     if (panels) return { ...rest, vconcat: panels.map(panel => isPicture(panel) ? panel : { ...panel, width }) };
-    // There is no room for the names of lines beside the panel: they stand in its upper right corner.
+    // There is no room for the names of lines next to the panel: they are in its upper right corner.
     const corner = { x: { value: { expr: "width" } }, y: { value: { expr: "48 + 18 * datum.place" } } };
     const marks = { text: { align: "right", dx: -26 }, tick: { xOffset: -14 } };
     const inside = part => part.mark?.type in marks && (part.mark.xOffset > 0 || part.mark.align === "left" && part.encoding?.text?.field === "label")
