@@ -169,6 +169,10 @@ class Folder:
         path = Path(self._path(name))
         return self._is_local and path.exists() and not path.is_file()
 
+    def is_link(self, name: str) -> bool:
+        """Whether a symbolic link has the name of a file; its target may be missing."""
+        return self._is_local and Path(self._path(name)).is_symlink()
+
     def read_bytes(self, name: str) -> bytes:
         """Read the file ``name``.
 
@@ -263,19 +267,22 @@ class Folder:
         Raises:
             StudyError: The file is missing or cannot be moved.
         """
+        linked = self.is_link(name)
         blocked = self.is_blocked(name)
-        if not blocked and not self.exists(name):
+        if not (linked or blocked or self.exists(name)):
             raise StudyError(f"There is no file {name} in {self.url}.")
         target, number = f"damaged/{name}", 1
-        while self.exists(target) or self.is_blocked(target):
+        while self.exists(target) or self.is_blocked(target) or self.is_link(target):
             target, number = f"damaged/{name}.{number}", number + 1
         with self._writing(target):
-            if blocked:
-                Path(self._path(target)).parent.mkdir(parents=True, exist_ok=True)
-                Path(self._path(name)).rename(self._path(target))
-            elif self._is_local and Path(self._path(name)).is_symlink():  # a moved link may be dangling
-                self._put(target, self.read_bytes(name))
-                self.filesystem.rm_file(self._path(name))
+            if linked or blocked:
+                source, new = Path(self._path(name)), Path(self._path(target))
+                new.parent.mkdir(parents=True, exist_ok=True)
+                if linked:  # never a copy of the target, which may be a private file elsewhere
+                    new.symlink_to(source.parent / source.readlink())
+                    source.unlink()
+                else:
+                    source.rename(new)
             else:
                 self.filesystem.makedirs(self._path(target).rsplit("/", 1)[0], exist_ok=True)
                 self.filesystem.mv(self._path(name), self._path(target))

@@ -9,6 +9,7 @@ from lratlas.errors import DamagedFile, StudyError
 from lratlas.study.expected import BLOCKED, MISSING, Fault, file_faults
 from lratlas.study.files import ALTERED, KEY, digest
 from lratlas.study.folder import SPEC
+from lratlas.study.lock import COUNT
 from lratlas.study.lock import NAME as LOCK
 from lratlas.study.plan import (
     COPY,
@@ -89,7 +90,7 @@ def count_open(store: Store) -> int:
 
 def is_note(path: str) -> bool:
     """Whether a study can lose the file."""
-    return path == LOCK or path.partition("/")[0] in {kind.folder for kind in NOTES}
+    return path.removesuffix(COUNT) == LOCK or path.partition("/")[0] in {kind.folder for kind in NOTES}
 
 
 def put_spec_back(store: Store) -> bool:
@@ -127,8 +128,9 @@ def _of_copy(store: Store, plan: Plan | None) -> Iterator[Fault]:
 
 
 def _of_lock(store: Store) -> Iterator[Fault]:
-    if store.is_blocked(LOCK):
-        yield Fault(path=LOCK, what=BLOCKED)
+    for name in (LOCK, f"{LOCK}{COUNT}"):
+        if store.is_blocked(name) or store.is_link(name):
+            yield Fault(path=name, what=BLOCKED)
 
 
 def _of_spec(store: Store, plan: Plan | None) -> Iterator[Fault]:
