@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+import polars as pl
 import pytest
 import torch
 from polars.testing import assert_frame_equal
@@ -18,6 +19,7 @@ from lratlas.atlas import load
 from lratlas.cli.reading import verify
 from lratlas.errors import StudyError
 from lratlas.study.expected import ANALYSIS, WHOLE
+from lratlas.study.plan import plan_text, read_stored_plan
 from lratlas.study.store import Store
 from lratlas.study.verify import faults
 from lratlas.tables import SCHEMAS
@@ -52,6 +54,7 @@ AVERAGE = "[average]\ncounts = [2]\nevery = 5"
 ALTERED, MISSING, EXTRA = "was cut short or altered", "is missing", "belongs to no job of the plan"
 EDITED, COPIED = "was edited since the study was planned", "is a copy of"
 FOREIGN = "is of other runs than were planned"
+FORGED, FORGED_PLAN = "has values that the plan contradicts", "has runs with the ids of others"
 NOTHING, HEALED, REFUSED = "nothing to do", "made again", "refused"
 
 KINDS = {
@@ -92,6 +95,10 @@ CASES: dict[tuple[str, str], tuple[str, str, str]] = {
             "a link to nothing": (MISSING, HEALED, HEALED),
         }.items()
     },
+    **{(kind, "forged and sealed"): (FORGED, HEALED, HEALED) for kind in ("runs", "traces", "measurement")},
+    **{(kind, "with a row twice"): (FORGED, HEALED, HEALED) for kind in ("runs",)},
+    ("plan", "forged and sealed"): (FORGED_PLAN, HEALED, HEALED),
+    ("its copy", "forged and sealed"): (ALTERED, HEALED, HEALED),
     ("runs", "of another study"): (FOREIGN, HEALED, HEALED),
     ("weights", "of another study"): (FOREIGN, HEALED, HEALED),
     ("analysis", "flipped"): (ALTERED, HEALED, HEALED),
@@ -150,6 +157,19 @@ def spoil(files: Files, kind: str, deed: str) -> set[str]:
         path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     elif deed == "deleted":
         path.unlink()
+    elif deed == "forged and sealed" and "plan" in name:
+        plan = read_stored_plan(Store.open(files.study))
+        assert plan is not None
+        first, *others = plan.trainings
+        lanes = tuple(lane.model_copy(update={"plr": 2 * lane.plr}) for lane in first.lanes)
+        forged = plan.model_copy(update={"trainings": (first.model_copy(update={"lanes": lanes}), *others)})
+        path.write_text(plan_text(forged))
+    elif deed in {"forged and sealed", "with a row twice"}:
+        store, table = Store.open(files.study), path.parent.name
+        rows = store.read_table(table, path.stem)
+        column = "step" if table == "traces" else "plr"
+        forged = pl.concat([rows, rows[:1]]) if "twice" in deed else rows.with_columns(pl.col(column) * 2 + 1)
+        store.write_table(table, path.stem, forged)
     elif deed == "of another study":
         path.write_bytes((files.other / name).read_bytes())
     elif deed == "swapped":

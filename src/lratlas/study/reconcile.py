@@ -9,7 +9,7 @@ from lratlas.study.description import description_of, write_description
 from lratlas.study.expected import EXTRA, Fault, file_faults
 from lratlas.study.files import ALTERED
 from lratlas.study.jobs import Seed, Training
-from lratlas.study.plan import COPY, PLAN, Plan, read_copy, read_stored_plan
+from lratlas.study.plan import COPY, PLAN, Plan, read_checked_copy, read_checked_plan
 from lratlas.study.progress import is_done, listing
 from lratlas.study.store import Store
 from lratlas.training.fingerprint import describe_changes
@@ -29,13 +29,13 @@ def reconcile_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:
         StudyError: The plan is of a later format.
     """
     try:
-        plan = read_stored_plan(store)
+        plan = read_checked_plan(store)
     except DamagedFile as error:
         _set_aside(store, Fault(path=PLAN, what=error.what), notice)
-        plan = read_copy(store)
+        plan = read_checked_copy(store)
         if plan is None:
             notice("There is no copy of the plan: what was added to the study since it was begun may be trained again.")
-    if read_copy(store) is None and store.exists(COPY):
+    if read_checked_copy(store) is None and store.exists(COPY):
         _set_aside(store, Fault(path=COPY, what=ALTERED), notice)
     return plan
 

@@ -15,7 +15,8 @@ from lratlas.study.plan import (
     COPY,
     PLAN,
     Plan,
-    read_copy,
+    read_checked_copy,
+    read_checked_plan,
     read_planned_spec,
     read_stored_plan,
     read_stored_spec,
@@ -51,10 +52,10 @@ def faults(store: Store) -> list[Fault]:
     """
     plan, found = None, list[Fault]()
     try:
-        plan = read_stored_plan(store)
+        plan = read_checked_plan(store)
     except DamagedFile as error:
         found.append(Fault(path=PLAN, what=error.what))
-        plan = read_copy(store)
+        plan = read_checked_copy(store)
     else:
         found += _of_copy(store, plan)
     if plan is None and not found and store.parts("runs"):
@@ -117,7 +118,7 @@ def put_spec_back(store: Store) -> bool:
 
 
 def _of_copy(store: Store, plan: Plan | None) -> Iterator[Fault]:
-    copy = read_copy(store)
+    copy = read_checked_copy(store)
     if not plan or plan.format < _COPIED:
         return
     if copy is None:
