@@ -1,5 +1,6 @@
 """For each kind of file what is done when it is swapped, copied, deleted, linked or flipped."""
 
+import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from polars.testing import assert_frame_equal
 from cheaper import undrawn, workerless
 from lratlas import explore
 from lratlas.api.explore import resume
-from lratlas.atlas import load
+from lratlas.atlas import Atlas, load
 from lratlas.cli.reading import verify
 from lratlas.errors import StudyError
 from lratlas.study.expected import ANALYSIS, WHOLE
@@ -55,7 +56,8 @@ ALTERED, MISSING, EXTRA = "was cut short or altered", "is missing", "belongs to 
 EDITED, COPIED = "was edited since the study was planned", "is a copy of"
 FOREIGN = "is of other runs than were planned"
 FORGED, FORGED_PLAN = "has values that the plan contradicts", "has runs with the ids of others"
-NOTHING, HEALED, REFUSED = "nothing to do", "made again", "refused"
+BLOCKED, NO_FOLDER = "is no file, but something else has its name", "is no folder, but a file has its name"
+NOTHING, HEALED, REFUSED, UNLOCKED = "nothing to do", "made again", "refused", "refused: the lock"
 
 KINDS = {
     "plan": "plan.json",
@@ -67,7 +69,12 @@ KINDS = {
     "weights": "checkpoints/*",
     "analysis": "tables/regimes/*",
     "note": "sittings/*",
+    "lock": "driver.lock",
+    "page": "report.html",
 }
+FOLDERS = ("tables", "tables/runs", "tables/traces", "tables/pairs", "tables/regimes", "checkpoints", "sittings")
+EMPTY = ("damaged", "failures", "figures", "measurements")
+"""Folders that a study may have, and this one has not."""
 
 # Kind and deed: what `verify` says, what `resume` does, and what `verify --repair` does.
 CASES: dict[tuple[str, str], tuple[str, str, str]] = {
@@ -99,6 +106,13 @@ CASES: dict[tuple[str, str], tuple[str, str, str]] = {
     **{(kind, "with a row twice"): (FORGED, HEALED, HEALED) for kind in ("runs",)},
     ("plan", "forged and sealed"): (FORGED_PLAN, HEALED, HEALED),
     ("its copy", "forged and sealed"): (ALTERED, HEALED, HEALED),
+    **{
+        (kind, deed): (BLOCKED, {"spec": REFUSED, "lock": UNLOCKED}.get(kind, HEALED), HEALED)
+        for kind in ("plan", "its copy", "spec", "runs", "traces", "measurement", "weights", "analysis", "lock", "page")
+        for deed in ("a folder", "a pipe")
+    },
+    **{("lock", deed): (BLOCKED, UNLOCKED, HEALED) for deed in ("a link", "a link to nothing")},
+    **{(f"the folder {name}", "a file"): (NO_FOLDER, HEALED, HEALED) for name in (*FOLDERS, *EMPTY)},
     ("runs", "of another study"): (FOREIGN, HEALED, HEALED),
     ("weights", "of another study"): (FOREIGN, HEALED, HEALED),
     ("analysis", "flipped"): (ALTERED, HEALED, HEALED),
@@ -148,6 +162,12 @@ def files(made: Path, tmp_path: Path) -> Files:
 
 def spoil(files: Files, kind: str, deed: str) -> set[str]:
     """Spoil a file of a kind, or two; the names of those that are not right any more."""
+    if kind.startswith("the folder "):
+        name = kind.removeprefix("the folder ")
+        below = [str(path.relative_to(files.study)) for path in (files.study / name).rglob("*") if path.is_file()]
+        shutil.rmtree(files.study / name, ignore_errors=True)
+        (files.study / name).write_text("a file")
+        return {name, *(each for each in below if name != "sittings" and not each.endswith("analysis.parquet"))}
     name, *more = files.names(kind)
     if deed == "of another study":  # which has the same pre-training
         name = files.names(kind)[-1]
@@ -157,6 +177,9 @@ def spoil(files: Files, kind: str, deed: str) -> set[str]:
         path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     elif deed == "deleted":
         path.unlink()
+    elif deed in {"a folder", "a pipe"}:
+        path.unlink()
+        path.mkdir() if deed == "a folder" else os.mkfifo(path)
     elif deed == "forged and sealed" and "plan" in name:
         plan = read_stored_plan(Store.open(files.study))
         assert plan is not None
@@ -238,8 +261,8 @@ def test_what_is_wrong_is_named_and_put_right(files: Files, kind: str, deed: str
     assert all(each.what.startswith(what) for each in found)
     before = contents(files.study)
     with workerless(), reported():
-        if resumed == REFUSED:
-            with pytest.raises(StudyError, match=r"spec\.toml"):
+        if resumed in {REFUSED, UNLOCKED}:
+            with pytest.raises(StudyError, match=r"spec\.toml" if resumed == REFUSED else r"driver\.lock"):
                 resume(files.study, notice=silent)
         else:
             resume(files.study, notice=silent)
@@ -263,8 +286,12 @@ def test_repairing_does_what_resuming_does_not(files: Files, kind: str, deed: st
 
 @contextmanager
 def reported() -> Generator[None]:
-    """Reports without a page."""
-    with patch("lratlas.api.report.draw_charts"), patch("lratlas.api.report.write_files"):
+    """Reports with the page of the fixture."""
+
+    def write_page(atlas: Atlas, _: object) -> None:
+        atlas.store.write_text("report.html", "the page")
+
+    with patch("lratlas.api.report.draw_charts"), patch("lratlas.api.report.write_files", write_page):
         yield
 
 

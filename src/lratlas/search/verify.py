@@ -7,6 +7,7 @@ from lratlas.paths import check_regular
 from lratlas.search.chain import AFTER
 from lratlas.search.journal import (
     CHECKPOINT,
+    CLAIMS,
     END,
     SETTINGS,
     STATES,
@@ -20,14 +21,15 @@ from lratlas.search.journal import (
     read_settings,
     stated_paths,
 )
-from lratlas.study.expected import BLOCKED, MISSING, Fault
+from lratlas.study.expected import BLOCKED, MISSING, NO_FOLDER, Fault
 from lratlas.study.files import ALTERED, KEY, digest
-from lratlas.study.folder import JOURNAL
+from lratlas.study.folder import ASIDE, JOURNAL, is_name
 from lratlas.study.store import open_weights, weights_metadata
 
 TO_MEND = "`lratlas verify --repair` sets that aside, and `lratlas find` makes it again"
 MENDED = "set aside; `lratlas find` makes it again"
 _RESULT = "advice.json"  # written as soon as there are results
+_WRITTEN = (_RESULT, *(f"advice.{ending}" for ending in ("html", "pdf", "svg")))
 _SHORTENED = "lacks its last lines"
 
 
@@ -63,7 +65,7 @@ def faults(folder: Path) -> list[Fault]:
             found.append(Fault(path=JOURNAL, what=MISSING))
     elif not found:
         found += _of_end(folder)
-    return [*found, *_of_weights(folder)]
+    return [*found, *_of_places(folder), *_of_weights(folder)]
 
 
 def count_open(_: Path) -> int:
@@ -84,7 +86,7 @@ def set_aside(folder: Path, found: Iterable[Fault]) -> None:
             at.set_aside(END)
         if path in {JOURNAL, END} and not at.is_blocked(JOURNAL):
             mend_journal(folder)
-        elif at.exists(path) or at.is_blocked(path):
+        elif at.exists(path) or at.is_blocked(path) or at.is_link(path):
             at.set_aside(path)
 
 
@@ -107,6 +109,19 @@ def _of_end(folder: Path) -> Iterator[Fault]:
     else:
         if last not in map(digest, (b"", *lines)):
             yield Fault(path=JOURNAL, what=_SHORTENED)
+
+
+def _of_places(folder: Path) -> Iterator[Fault]:
+    """Files in the places of folders, folders and the like in the places of files, and links in the places of locks."""
+    at = local_folder(folder)
+    for name in (CLAIMS, STATES, ASIDE):
+        if at.is_no_folder(name):
+            yield Fault(path=name, what=NO_FOLDER)
+    claims = sorted(each.name for each in (folder / CLAIMS).glob("*.lock")) if (folder / CLAIMS).is_dir() else ()
+    locks = [f"{SETTINGS}.lock", f"{JOURNAL}.lock", *(f"{CLAIMS}/{name}" for name in claims if is_name(name))]
+    for name in (CHECKPOINT, *_WRITTEN, *locks):
+        if at.is_blocked(name) or (name in locks and at.is_link(name)):
+            yield Fault(path=name, what=BLOCKED)
 
 
 def _of_weights(folder: Path) -> Iterator[Fault]:

@@ -9,9 +9,11 @@ import polars as pl
 
 from lratlas.errors import DamagedFile
 from lratlas.measure.builtin import MEASUREMENTS
+from lratlas.study.description import FOLDER as DESCRIPTIONS
 from lratlas.study.description import path_of
+from lratlas.study.folder import ASIDE, FIGURES, REPORT, SPEC
 from lratlas.study.jobs import Grid, Job, Measuring, Training, initial_columns, model_columns, run_columns
-from lratlas.study.plan import Plan, prerequisites
+from lratlas.study.plan import COPY, PLAN, Plan, prerequisites
 from lratlas.study.progress import listing, table_of
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS
@@ -23,7 +25,9 @@ WHOLE = "analysis"
 
 MISSING, FOREIGN, EXTRA = "is missing", "is of other runs than were planned", "belongs to no job of the plan"
 FORGED = "has values that the plan contradicts"
-BLOCKED = "is no file, but something else has its name"
+BLOCKED, NO_FOLDER = "is no file, but something else has its name", "is no folder, but a file has its name"
+_FOLDERS = ("tables", "checkpoints", FIGURES, DESCRIPTIONS, "failures", "sittings", ASIDE)
+_FILES = (SPEC, PLAN, COPY, REPORT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,17 @@ def expected_files(plan: Plan) -> Mapping[str, Expected]:
         if job.measurement not in builtin:
             files[path_of(job.measurement)] = Expected(job=None)
     return files
+
+
+def place_faults(store: Store) -> Iterator[Fault]:
+    """Files in the places of folders, and folders, pipes and devices in the places of a study's own files."""
+    tables = () if store.is_no_folder("tables") else (f"tables/{table}" for table in store.table_names)
+    for name in (*_FOLDERS, *tables):
+        if store.is_no_folder(name):
+            yield Fault(path=name, what=NO_FOLDER)
+    for name in _FILES:
+        if store.is_blocked(name):
+            yield Fault(path=name, what=BLOCKED)
 
 
 def file_faults(store: Store, plan: Plan | None) -> list[Fault]:

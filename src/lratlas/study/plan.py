@@ -225,7 +225,9 @@ def read_checked_plan(folder: Folder) -> Plan | None:
     """
     plan = read_stored_plan(folder)
     if plan and not _has_own_ids(plan):
-        raise DamagedFile(f"{PLAN} in {folder.url} {FORGED}; to make it again, {folder.how_to_continue()}.", PLAN, FORGED)
+        raise DamagedFile(
+            f"{PLAN} in {folder.url} {FORGED}; to make it again, {folder.how_to_continue()}.", PLAN, FORGED
+        )
     return plan
 
 

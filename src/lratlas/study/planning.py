@@ -237,8 +237,7 @@ class _Planner:
         counts = self.spec.average.counts
         identities = tuple(
             tuple(
-                tuple(average_id(seed, count, steps, run) for run in row)
-                for seed, row in zip(seeds, runs, strict=True)
+                tuple(average_id(seed, count, steps, run) for run in row) for seed, row in zip(seeds, runs, strict=True)
             )
             for count in counts
         )

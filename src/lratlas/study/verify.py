@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from lratlas.config.spec import extends
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study.expected import BLOCKED, MISSING, Fault, file_faults
+from lratlas.study.expected import BLOCKED, MISSING, Fault, file_faults, place_faults
 from lratlas.study.files import ALTERED, KEY, digest
 from lratlas.study.folder import SPEC
 from lratlas.study.lock import COUNT
@@ -62,7 +62,8 @@ def faults(store: Store) -> list[Fault]:
         found.append(Fault(path=PLAN, what=MISSING))
     found += _of_lock(store)
     found += [*file_faults(store, plan), *_of_spec(store, plan), *_of_notes(store)]
-    return sorted(found, key=lambda fault: fault.path)
+    found += place_faults(store)  # the last fault of a path counts
+    return [fault for _, fault in sorted({fault.path: fault for fault in found}.items())]
 
 
 def find_unchecked(store: Store) -> list[str]:
@@ -111,7 +112,7 @@ def put_spec_back(store: Store) -> bool:
     with suppress(StudyError):
         if extends(read_planned_spec(store, plan), read_stored_spec(store)) is None:
             return False
-    if store.exists(SPEC):
+    if store.exists(SPEC) or store.is_blocked(SPEC):
         store.set_aside(SPEC)
     store.write_text(SPEC, plan.spec)
     return True
