@@ -1,6 +1,7 @@
 """For each kind of file what is done when it is swapped, copied, deleted, linked or flipped."""
 
 import os
+import re
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -57,7 +58,7 @@ EDITED, COPIED = "was edited since the study was planned", "is a copy of"
 FOREIGN = "is of other runs than were planned"
 FORGED, FORGED_PLAN = "has values that the plan contradicts", "has runs with the ids of others"
 BLOCKED, NO_FOLDER = "is no file, but something else has its name", "is no folder, but a file has its name"
-NOTHING, HEALED, REFUSED, UNLOCKED = "nothing to do", "made again", "refused", "refused: the lock"
+NOTHING, HEALED, REFUSED, ASIDE = "nothing to do", "made again", "refused", "set aside"
 
 KINDS = {
     "plan": "plan.json",
@@ -107,18 +108,18 @@ CASES: dict[tuple[str, str], tuple[str, str, str]] = {
     ("plan", "forged and sealed"): (FORGED_PLAN, HEALED, HEALED),
     ("its copy", "forged and sealed"): (ALTERED, HEALED, HEALED),
     **{
-        (kind, deed): (BLOCKED, {"spec": REFUSED, "lock": UNLOCKED}.get(kind, HEALED), HEALED)
-        for kind in ("plan", "its copy", "spec", "runs", "traces", "measurement", "weights", "analysis", "lock", "page")
+        (kind, deed): (BLOCKED, REFUSED if kind == "spec" else HEALED, HEALED)
+        for kind in ("plan", "its copy", "spec", "runs", "traces", "measurement", "weights", "analysis", "page")
         for deed in ("a folder", "a pipe")
     },
-    **{("lock", deed): (BLOCKED, UNLOCKED, HEALED) for deed in ("a link", "a link to nothing")},
+    **{("lock", deed): (BLOCKED, REFUSED, ASIDE) for deed in ("a folder", "a pipe", "a link", "a link to nothing")},
     **{(f"the folder {name}", "a file"): (NO_FOLDER, HEALED, HEALED) for name in (*FOLDERS, *EMPTY)},
     ("runs", "of another study"): (FOREIGN, HEALED, HEALED),
     ("weights", "of another study"): (FOREIGN, HEALED, HEALED),
     ("analysis", "flipped"): (ALTERED, HEALED, HEALED),
     ("analysis", "of another study"): (FOREIGN, HEALED, HEALED),
     ("analysis", "deleted"): ("", HEALED, NOTHING),
-    ("note", "flipped"): (ALTERED, NOTHING, "set aside"),
+    ("note", "flipped"): (ALTERED, NOTHING, ASIDE),
     ("note", "deleted"): ("", NOTHING, NOTHING),
 }
 
@@ -163,11 +164,7 @@ def files(made: Path, tmp_path: Path) -> Files:
 def spoil(files: Files, kind: str, deed: str) -> set[str]:
     """Spoil a file of a kind, or two; the names of those that are not right any more."""
     if kind.startswith("the folder "):
-        name = kind.removeprefix("the folder ")
-        below = [str(path.relative_to(files.study)) for path in (files.study / name).rglob("*") if path.is_file()]
-        shutil.rmtree(files.study / name, ignore_errors=True)
-        (files.study / name).write_text("a file")
-        return {name, *(each for each in below if name != "sittings" and not each.endswith("analysis.parquet"))}
+        return replace_folder(files, kind.removeprefix("the folder "))
     name, *more = files.names(kind)
     if deed == "of another study":  # which has the same pre-training
         name = files.names(kind)[-1]
@@ -177,26 +174,12 @@ def spoil(files: Files, kind: str, deed: str) -> set[str]:
         path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     elif deed == "deleted":
         path.unlink()
-    elif deed in {"a folder", "a pipe"}:
-        path.unlink()
-        path.mkdir() if deed == "a folder" else os.mkfifo(path)
-    elif deed == "forged and sealed" and "plan" in name:
-        plan = read_stored_plan(Store.open(files.study))
-        assert plan is not None
-        first, *others = plan.trainings
-        lanes = tuple(lane.model_copy(update={"plr": 2 * lane.plr}) for lane in first.lanes)
-        forged = plan.model_copy(update={"trainings": (first.model_copy(update={"lanes": lanes}), *others)})
-        path.write_text(plan_text(forged))
     elif deed in {"forged and sealed", "with a row twice"}:
-        store, table = Store.open(files.study), path.parent.name
-        rows = store.read_table(table, path.stem)
-        column = "step" if table == "traces" else "plr"
-        forged = pl.concat([rows, rows[:1]]) if "twice" in deed else rows.with_columns(pl.col(column) * 2 + 1)
-        store.write_table(table, path.stem, forged)
+        forge(Store.open(files.study), path, deed)
     elif deed == "of another study":
         path.write_bytes((files.other / name).read_bytes())
     elif deed == "swapped":
-        name_of_other = more[-1] if more else files.names("runs")[0]
+        name_of_other = next(iter(more[::-1]), files.names("runs")[0])
         other = files.study / name_of_other
         path.write_bytes(other.read_bytes())
         other.write_bytes(data)
@@ -214,12 +197,48 @@ def spoil(files: Files, kind: str, deed: str) -> set[str]:
             store.write_table(table, extra, store.read_table(table, path.stem))
         return {str(path.with_name(f"{extra}{path.suffix}").relative_to(files.study))}
     else:
-        kept = files.outside / path.name
-        path.rename(kept)
-        path.symlink_to(kept)
-        if deed == "a link to nothing":
-            kept.unlink()
+        block(files, path, deed)
     return {name}
+
+
+def block(files: Files, path: Path, deed: str) -> None:
+    """Put something else in the place of a file."""
+    kept = files.outside / path.name
+    path.rename(kept)
+    if deed == "a folder":
+        path.mkdir()
+    elif deed == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(kept)
+    if deed == "a link to nothing":
+        kept.unlink()
+
+
+def forge(store: Store, path: Path, deed: str) -> None:
+    """Write a plan or a part with other values, and with the checksum and the place that belong to them."""
+    if path.suffix == ".json":
+        plan = read_stored_plan(store)
+        assert plan is not None
+        first, *others = plan.trainings
+        lanes = tuple(lane.model_copy(update={"plr": 2 * lane.plr}) for lane in first.lanes)
+        forged = first.model_copy(update={"lanes": lanes})
+        path.write_text(plan_text(plan.model_copy(update={"trainings": (forged, *others)})), encoding="utf-8")
+        return
+    table = path.parent.name
+    rows = store.read_table(table, path.stem)
+    column = pl.col("step" if table == "traces" else "plr")
+    store.write_table(
+        table, path.stem, pl.concat([rows, rows[:1]]) if "twice" in deed else rows.with_columns(column * 2 + 1)
+    )
+
+
+def replace_folder(files: Files, name: str) -> set[str]:
+    """Put a file in the place of a folder; its name, and those of the files that are missing now."""
+    lost = [str(path.relative_to(files.study)) for path in (files.study / name).rglob("*") if path.is_file()]
+    shutil.rmtree(files.study / name, ignore_errors=True)
+    (files.study / name).write_text("a file")
+    return {name, *(each for each in lost if name != "sittings" and not each.endswith("analysis.parquet"))}
 
 
 def silent(_: str) -> None:
@@ -258,11 +277,11 @@ def test_what_is_wrong_is_named_and_put_right(files: Files, kind: str, deed: str
     names = spoil(files, kind, deed)
     found = faults(Store.open(files.study))
     assert {each.path for each in found} == (names if what else set())
-    assert all(each.what.startswith(what) for each in found)
+    assert all(each.what.startswith(what) or (what == NO_FOLDER and each.what == MISSING) for each in found)
     before = contents(files.study)
     with workerless(), reported():
-        if resumed in {REFUSED, UNLOCKED}:
-            with pytest.raises(StudyError, match=r"spec\.toml" if resumed == REFUSED else r"driver\.lock"):
+        if resumed == REFUSED:
+            with pytest.raises(StudyError, match=re.escape(KINDS[kind])):
                 resume(files.study, notice=silent)
         else:
             resume(files.study, notice=silent)
@@ -280,7 +299,8 @@ def test_repairing_does_what_resuming_does_not(files: Files, kind: str, deed: st
         verify(str(files.study), repair=True)
     if CASES[kind, deed][2] == HEALED:
         assert_as_it_was(files)
-    assert (contents(files.study) == before) == (CASES[kind, deed][2] == NOTHING)
+    if kind != "lock":
+        assert (contents(files.study) == before) == (CASES[kind, deed][2] == NOTHING)
     assert faults(Store.open(files.study)) == []
 
 

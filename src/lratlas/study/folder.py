@@ -131,6 +131,19 @@ class Folder:
         )
 
     @classmethod
+    def reopen(cls, folder: str | Path) -> Self:
+        """Open the folder of a study that is being worked on.
+
+        Raises:
+            FolderGone: The folder was removed or emptied since.
+            StudyError: The folder cannot be read.
+        """
+        self = cls._at(folder)
+        if not self._holdings():
+            raise self._gone()
+        return cls.open(folder)
+
+    @classmethod
     def _at(cls, folder: str | Path) -> Self:
         text = os.fspath(folder)
         if "\0" in text or not text:
@@ -347,7 +360,10 @@ class Folder:
 
     def _check_there(self) -> None:
         if self._is_local and not Path(self.root).is_dir():
-            raise FolderGone(f"{self.url} was removed while it was worked on.")
+            raise self._gone()
+
+    def _gone(self) -> FolderGone:
+        return FolderGone(f"{self.url} was removed while it was worked on.")
 
     @property
     def _is_local(self) -> bool:
