@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from html import escape
 from http import HTTPStatus
@@ -146,19 +147,27 @@ def _apology(reason: str) -> str:
 
 
 PATIENCE = 10.0  # seconds for a whole request, and without a byte from or to a client
-_ANSWERED = 300.0  # seconds for a whole answer
+_MADE, _WRITTEN = 300.0, 60.0  # seconds until an answer is made, and until it is written
 _VISITORS, _OF_ONE = 32, 16  # concurrent connections, in total and from one address
 _CHUNK = 65536  # bytes; each chunk has to be sent within the patience
 _HTTP_PORT = 80  # browsers omit it
 
 
+class _State(Enum):
+    """What a connection is waited for, in the order in which connections are dropped when there is no room."""
+
+    ASKING = 0
+    WRITING = 1
+    MAKING = 2  # not dropped: its thread would go on
+
+
 @dataclass
 class _Visit:
-    """A connection: its address, its deadline, and whether its request is complete."""
+    """A connection: its address, its deadline, and its state."""
 
     peer: str
     until: float
-    asked: bool = False
+    state: _State = _State.ASKING
 
 
 class LiveServer(ThreadingTCPServer):
@@ -230,12 +239,13 @@ class LiveServer(ThreadingTCPServer):
             self.shutdown_request(request)
 
     def _make_room(self, peer: str) -> bool:
-        """Drop the oldest connection without a complete request, if this address or the server has too many."""
+        """Drop a connection that waits for its client, if this address or the server has too many."""
         counts = Counter(visit.peer for visit in self._visits.values())
         if counts[peer] < _OF_ONE and counts.total() < _VISITORS:
             return True
         crowd = peer if counts[peer] >= _OF_ONE else max(counts, key=lambda each: counts[each])
-        idle = [each for each, visit in self._visits.items() if visit.peer == crowd and not visit.asked]
+        idle = [each for each, visit in self._visits.items() if visit.peer == crowd and visit.state != _State.MAKING]
+        idle.sort(key=lambda each: self._visits[each].state.value)  # the oldest one of a state first
         for request in idle[:1]:
             self._let_go(request)
         return bool(idle)
@@ -247,9 +257,16 @@ class LiveServer(ThreadingTCPServer):
 
     def begin_answer(self, request: Any) -> None:
         """Record that a request is complete."""
+        self._begin(request, _State.MAKING, _MADE)
+
+    def begin_writing(self, request: Any) -> None:
+        """Record that the answer to a request is made."""
+        self._begin(request, _State.WRITING, _WRITTEN)
+
+    def _begin(self, request: Any, state: _State, seconds: float) -> None:
         with self._lock:
             if visit := self._visits.get(request):
-                visit.asked, visit.until = True, time.monotonic() + _ANSWERED
+                visit.state, visit.until = state, time.monotonic() + seconds
 
     def service_actions(self) -> None:
         """Drop connections that take too long, even if they send bytes; called twice a second."""
@@ -281,9 +298,11 @@ class _Handler(BaseHTTPRequestHandler):
     def parse_request(self) -> bool:
         """Answer every request here, for every method; the base class finds nothing left to dispatch."""
         if super().parse_request():
-            hosts = self.headers.get_all("Host", [])
-            cast("LiveServer", self.server).begin_answer(self.request)
-            self._send(self._answered(method=self.command, hosts=hosts, path=self.path))
+            hosts, server = self.headers.get_all("Host", []), cast("LiveServer", self.server)
+            server.begin_answer(self.request)
+            made = self._answered(method=self.command, hosts=hosts, path=self.path)
+            server.begin_writing(self.request)
+            self._send(made)
         return False
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:

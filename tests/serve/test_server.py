@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -311,6 +312,47 @@ def test_a_slow_reader_gets_a_large_page_whole(monkeypatch: pytest.MonkeyPatch):
                 if time.monotonic() < slow_until:
                     time.sleep(0.03)
         assert got > len(large)
+
+
+def start_reading(url: str, source: str) -> socket.socket:
+    """A connection that asks for the page and reads nothing."""
+    place = urlsplit(url)
+    small = socket.socket()
+    small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    small.settimeout(20)
+    small.bind((source, 0))
+    small.connect((place.hostname, place.port))
+    small.sendall(f"GET {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n".encode())
+    assert small.recv(4) == b"HTTP"
+    return small
+
+
+def test_slow_readers_do_not_shut_others_out(capfd: pytest.CaptureFixture[str]):
+    large = "x" * 8_000_000  # more than the system holds on the way
+    with answering(LiveServer(render=lambda: large, version=lambda: "v1")) as url:
+        for source in ("127.0.0.2", "127.0.0.3", "127.0.0.1"):
+            readers = [start_reading(url, source) for _ in range(40)]
+            assert ask(url).body == large
+            for each in readers:
+                each.close()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_answer_has_a_deadline_however_slowly_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("lratlas.serve._WRITTEN", 0.3)
+    large = "x" * 8_000_000
+    with answering(LiveServer(render=lambda: large, version=lambda: "v1")) as url:
+        reader = start_reading(url, "127.0.0.1")
+        got = 0
+        with suppress(ConnectionError):
+            while part := reader.recv(20_000):  # each within the patience with a piece
+                got += len(part)
+                time.sleep(0.01)
+        assert got < len(large)
+        reader.close()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_taken_port_is_named(url: str):

@@ -76,3 +76,25 @@ def test_a_file_reads_back_and_replaces_an_earlier_one(data: bytes, tmp_path: Pa
         write_file(tmp_path / "folder" / "file", content)
         assert (tmp_path / "folder" / "file").read_bytes() == content
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["file"]
+
+
+def test_where_open_files_cannot_be_renamed_they_are_closed_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As on Windows."""
+    renamed = list[str]()
+
+    def rename(source: Path, target: Path) -> Path:
+        still_open = {os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()}
+        assert str(source) not in still_open
+        renamed.append(target.name)
+        return replace(source, target)
+
+    replace = Path.replace
+    monkeypatch.setattr("lratlas.study.files._POSIX", False)
+    monkeypatch.setattr(Path, "replace", rename)
+    write_file(tmp_path / "file", b"one")
+    write_file(tmp_path / "file", b"two")
+    write_file(tmp_path / "new", b"three", new=True)
+    with pytest.raises(FileExistsError):
+        write_file(tmp_path / "new", b"four", new=True)
+    assert renamed == ["file", "file"]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"two", "new": b"three"}

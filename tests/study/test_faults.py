@@ -1,5 +1,7 @@
 """For each kind of file what is done when it is swapped, copied, deleted, linked or flipped."""
 
+import os
+import re
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -7,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+import polars as pl
 import pytest
 import torch
 from polars.testing import assert_frame_equal
@@ -14,10 +17,11 @@ from polars.testing import assert_frame_equal
 from cheaper import undrawn, workerless
 from lratlas import explore
 from lratlas.api.explore import resume
-from lratlas.atlas import load
+from lratlas.atlas import Atlas, load
 from lratlas.cli.reading import verify
 from lratlas.errors import StudyError
 from lratlas.study.expected import ANALYSIS, WHOLE
+from lratlas.study.plan import plan_text, read_stored_plan
 from lratlas.study.store import Store
 from lratlas.study.verify import faults
 from lratlas.tables import SCHEMAS
@@ -52,7 +56,9 @@ AVERAGE = "[average]\ncounts = [2]\nevery = 5"
 ALTERED, MISSING, EXTRA = "was cut short or altered", "is missing", "belongs to no job of the plan"
 EDITED, COPIED = "was edited since the study was planned", "is a copy of"
 FOREIGN = "is of other runs than were planned"
-NOTHING, HEALED, REFUSED = "nothing to do", "made again", "refused"
+FORGED, FORGED_PLAN = "has values that the plan contradicts", "has runs with the ids of others"
+BLOCKED, NO_FOLDER = "is no file, but something else has its name", "is no folder, but a file has its name"
+NOTHING, HEALED, REFUSED, ASIDE = "nothing to do", "made again", "refused", "set aside"
 
 KINDS = {
     "plan": "plan.json",
@@ -64,7 +70,12 @@ KINDS = {
     "weights": "checkpoints/*",
     "analysis": "tables/regimes/*",
     "note": "sittings/*",
+    "lock": "driver.lock",
+    "page": "report.html",
 }
+FOLDERS = ("tables", "tables/runs", "tables/traces", "tables/pairs", "tables/regimes", "checkpoints", "sittings")
+EMPTY = ("damaged", "failures", "figures", "measurements")
+"""Folders that a study may have, and this one has not."""
 
 # Kind and deed: what `verify` says, what `resume` does, and what `verify --repair` does.
 CASES: dict[tuple[str, str], tuple[str, str, str]] = {
@@ -92,12 +103,23 @@ CASES: dict[tuple[str, str], tuple[str, str, str]] = {
             "a link to nothing": (MISSING, HEALED, HEALED),
         }.items()
     },
+    **{(kind, "forged and sealed"): (FORGED, HEALED, HEALED) for kind in ("runs", "traces", "measurement")},
+    **{(kind, "with a row twice"): (FORGED, HEALED, HEALED) for kind in ("runs",)},
+    ("plan", "forged and sealed"): (FORGED_PLAN, HEALED, HEALED),
+    ("its copy", "forged and sealed"): (ALTERED, HEALED, HEALED),
+    **{
+        (kind, deed): (BLOCKED, REFUSED if kind == "spec" else HEALED, HEALED)
+        for kind in ("plan", "its copy", "spec", "runs", "traces", "measurement", "weights", "analysis", "page")
+        for deed in ("a folder", "a pipe")
+    },
+    **{("lock", deed): (BLOCKED, REFUSED, ASIDE) for deed in ("a folder", "a pipe", "a link", "a link to nothing")},
+    **{(f"the folder {name}", "a file"): (NO_FOLDER, HEALED, HEALED) for name in (*FOLDERS, *EMPTY)},
     ("runs", "of another study"): (FOREIGN, HEALED, HEALED),
     ("weights", "of another study"): (FOREIGN, HEALED, HEALED),
     ("analysis", "flipped"): (ALTERED, HEALED, HEALED),
     ("analysis", "of another study"): (FOREIGN, HEALED, HEALED),
     ("analysis", "deleted"): ("", HEALED, NOTHING),
-    ("note", "flipped"): (ALTERED, NOTHING, "set aside"),
+    ("note", "flipped"): (ALTERED, NOTHING, ASIDE),
     ("note", "deleted"): ("", NOTHING, NOTHING),
 }
 
@@ -141,6 +163,8 @@ def files(made: Path, tmp_path: Path) -> Files:
 
 def spoil(files: Files, kind: str, deed: str) -> set[str]:
     """Spoil a file of a kind, or two; the names of those that are not right any more."""
+    if kind.startswith("the folder "):
+        return replace_folder(files, kind.removeprefix("the folder "))
     name, *more = files.names(kind)
     if deed == "of another study":  # which has the same pre-training
         name = files.names(kind)[-1]
@@ -150,10 +174,12 @@ def spoil(files: Files, kind: str, deed: str) -> set[str]:
         path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     elif deed == "deleted":
         path.unlink()
+    elif deed in {"forged and sealed", "with a row twice"}:
+        forge(Store.open(files.study), path, deed)
     elif deed == "of another study":
         path.write_bytes((files.other / name).read_bytes())
     elif deed == "swapped":
-        name_of_other = more[-1] if more else files.names("runs")[0]
+        name_of_other = next(iter(more[::-1]), files.names("runs")[0])
         other = files.study / name_of_other
         path.write_bytes(other.read_bytes())
         other.write_bytes(data)
@@ -171,12 +197,48 @@ def spoil(files: Files, kind: str, deed: str) -> set[str]:
             store.write_table(table, extra, store.read_table(table, path.stem))
         return {str(path.with_name(f"{extra}{path.suffix}").relative_to(files.study))}
     else:
-        kept = files.outside / path.name
-        path.rename(kept)
-        path.symlink_to(kept)
-        if deed == "a link to nothing":
-            kept.unlink()
+        block(files, path, deed)
     return {name}
+
+
+def block(files: Files, path: Path, deed: str) -> None:
+    """Put something else in the place of a file."""
+    kept = files.outside / path.name
+    path.rename(kept)
+    if deed == "a folder":
+        path.mkdir()
+    elif deed == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(kept)
+    if deed == "a link to nothing":
+        kept.unlink()
+
+
+def forge(store: Store, path: Path, deed: str) -> None:
+    """Write a plan or a part with other values, and with the checksum and the place that belong to them."""
+    if path.suffix == ".json":
+        plan = read_stored_plan(store)
+        assert plan is not None
+        first, *others = plan.trainings
+        lanes = tuple(lane.model_copy(update={"plr": 2 * lane.plr}) for lane in first.lanes)
+        forged = first.model_copy(update={"lanes": lanes})
+        path.write_text(plan_text(plan.model_copy(update={"trainings": (forged, *others)})), encoding="utf-8")
+        return
+    table = path.parent.name
+    rows = store.read_table(table, path.stem)
+    column = pl.col("step" if table == "traces" else "plr")
+    store.write_table(
+        table, path.stem, pl.concat([rows, rows[:1]]) if "twice" in deed else rows.with_columns(column * 2 + 1)
+    )
+
+
+def replace_folder(files: Files, name: str) -> set[str]:
+    """Put a file in the place of a folder; its name, and those of the files that are missing now."""
+    lost = [str(path.relative_to(files.study)) for path in (files.study / name).rglob("*") if path.is_file()]
+    shutil.rmtree(files.study / name, ignore_errors=True)
+    (files.study / name).write_text("a file")
+    return {name, *(each for each in lost if name != "sittings" and not each.endswith("analysis.parquet"))}
 
 
 def silent(_: str) -> None:
@@ -215,11 +277,11 @@ def test_what_is_wrong_is_named_and_put_right(files: Files, kind: str, deed: str
     names = spoil(files, kind, deed)
     found = faults(Store.open(files.study))
     assert {each.path for each in found} == (names if what else set())
-    assert all(each.what.startswith(what) for each in found)
+    assert all(each.what.startswith(what) or (what == NO_FOLDER and each.what == MISSING) for each in found)
     before = contents(files.study)
     with workerless(), reported():
         if resumed == REFUSED:
-            with pytest.raises(StudyError, match=r"spec\.toml"):
+            with pytest.raises(StudyError, match=re.escape(KINDS[kind])):
                 resume(files.study, notice=silent)
         else:
             resume(files.study, notice=silent)
@@ -237,14 +299,19 @@ def test_repairing_does_what_resuming_does_not(files: Files, kind: str, deed: st
         verify(str(files.study), repair=True)
     if CASES[kind, deed][2] == HEALED:
         assert_as_it_was(files)
-    assert (contents(files.study) == before) == (CASES[kind, deed][2] == NOTHING)
+    if kind != "lock":
+        assert (contents(files.study) == before) == (CASES[kind, deed][2] == NOTHING)
     assert faults(Store.open(files.study)) == []
 
 
 @contextmanager
 def reported() -> Generator[None]:
-    """Reports without a page."""
-    with patch("lratlas.api.report.draw_charts"), patch("lratlas.api.report.write_files"):
+    """Reports with the page of the fixture."""
+
+    def write_page(atlas: Atlas, _: object) -> None:
+        atlas.store.write_text("report.html", "the page")
+
+    with patch("lratlas.api.report.draw_charts"), patch("lratlas.api.report.write_files", write_page):
         yield
 
 

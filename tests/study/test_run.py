@@ -20,8 +20,11 @@ from lratlas.atlas import Atlas, load
 from lratlas.config.spec import spec_from
 from lratlas.errors import SpecError, StudyError, TaskError
 from lratlas.execute.messages import failure
+from lratlas.execute.run_job import open_context
 from lratlas.models.mlp import MLP
+from lratlas.study import run
 from lratlas.study.files import digest, open_json, seal_json
+from lratlas.study.plan import Plan
 from lratlas.study.run import open_study, run_study
 from lratlas.study.store import Store
 from lratlas.study.verify import faults
@@ -454,3 +457,36 @@ def test_a_folder_that_is_removed_during_a_run_ends_it_in_one_sentence(explored:
         explored(tmp_path / "study")
     assert not (tmp_path / "study").exists()
     assert failure(caught.value)["final"], "a worker that meets it ends the whole study"
+
+
+def test_a_worker_that_starts_after_its_folder_was_removed_says_so(tmp_path: Path):
+    for folder in (tmp_path / "study", tmp_path):  # removed, and emptied
+        with pytest.raises(StudyError, match=f"{folder.name} was removed while it was worked on") as caught:
+            open_context(str(folder), "", None)
+        assert failure(caught.value)["final"], "the whole study ends with that sentence"
+
+
+@pytest.mark.parametrize("at", ["before it", "after it"])
+def test_a_kill_around_the_plan_of_a_larger_grid_leaves_no_faults(explored: Explored, tmp_path: Path, at: str):
+    folder = tmp_path / "study"
+    few = {"lrs": [1e-3], "steps": 12}
+    explored(folder, finetune=few)
+    known = Store.open(folder).parts("pairs")
+    store_plan = run.store_plan
+
+    def stop(store: Store, plan: Plan) -> None:
+        larger = not {job.id for job in plan.measurements} >= known
+        if at == "after it" or not larger:
+            store_plan(store, plan)
+        if larger:
+            raise KeyboardInterrupt
+
+    with patch.object(run, "store_plan", stop), pytest.raises(KeyboardInterrupt):
+        explored(folder)
+    # The spec is written before the plan, and the next run takes it in.
+    assert {fault.path for fault in faults(Store.open(folder))} <= {"spec.toml"}
+    notices = list[str]()
+    explored(folder, notices=notices)
+    assert faults(Store.open(folder)) == []
+    assert [said for said in notices if "set aside" in said] == []
+    assert not Store.open(folder).parts("pairs") & known

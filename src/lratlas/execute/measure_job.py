@@ -6,10 +6,10 @@ from functools import partial
 import polars as pl
 
 from lratlas.execute.context import WorkerContext
-from lratlas.execute.rows import identity_of, initial_identity, make_rows
+from lratlas.execute.rows import make_rows
 from lratlas.measure.base import Measurement, Models, grids
 from lratlas.measure.each import measure_each
-from lratlas.study.jobs import Measuring, Seed
+from lratlas.study.jobs import Measuring, Seed, initial_columns, model_columns
 from lratlas.training.prepared import make_model
 
 
@@ -35,12 +35,12 @@ def _stacks(
     """The stacks of models that a job measures, one at a time, with the columns that identify the models."""
     if job.training is None:
         weights, buffers, _ = context.initial(job.seeds, 1)
-        yield initial_identity(job.seeds), _models(context, job.seeds, 1)(weights=weights, buffers=buffers)
+        yield initial_columns(job.seeds), _models(context, job.seeds, 1)(weights=weights, buffers=buffers)
         return
     training = context.training(job.training)
     models = _models(context, training.seeds, len(training.lanes))
     for runs, count in grids(training, measurement.needs.stages):
-        identity = identity_of(training, runs, count)
+        identity = model_columns(training, runs, count)
         if job.solutions:
             yield identity, models(solutions={role: context.end_points(grid) for role, grid in job.solutions.items()})
         else:

@@ -6,7 +6,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from lratlas.study.jobs import Grid, Seed, Training
+from lratlas.study.jobs import Grid, Training, run_columns
 from lratlas.tables import SCHEMAS
 from lratlas.training.evaluate import Scores
 from lratlas.training.record import COLUMNS, Fitted, Row
@@ -39,14 +39,9 @@ def runs_table(
         count: Number of averaged checkpoints; None for the job's own runs.
     """
     shape = (len(job.seeds), len(job.lanes))
-    continued = job.stage == "average"  # the k-th checkpoint after pre-training is the last of SWA-k
     return pl.DataFrame(
         {
-            **identity_of(job, runs, count),
-            "parent": [run for row in parents for run in row] if parents else None,
-            "plr2": [lane.plr2 for _ in job.seeds for lane in job.lanes],
-            "data_seed": [seed.data_seed for seed in job.seeds for _ in job.lanes],
-            "steps": job.average.steps[count - 1] if continued and job.average and count else job.segments[-1],
+            **run_columns(job, runs, parents, count),
             "diverged": (~stack.alive).flatten().tolist(),
             "train_loss": flat(train.loss),
             "train_accuracy": flat(train.accuracy),
@@ -95,31 +90,6 @@ def convergence_table(job: Training, fitted: Fitted) -> pl.DataFrame:
             "test_accuracy": flat(fitted.test_accuracy),
         }
     ).with_columns(_finite())
-
-
-def identity_of(job: Training, runs: Grid, count: int | None) -> dict[str, object]:
-    """The columns that identify trained models.
-
-    Args:
-        job: The training job.
-        runs: The ids of the job's runs, or of its averages.
-        count: Number of averaged checkpoints; None for the job's own runs.
-    """
-    lanes = [lane for _ in job.seeds for lane in job.lanes]
-    return {
-        "run": [run for row in runs for run in row],
-        "stage": job.stage if count is None else "average",
-        "plr": [lane.plr for lane in lanes],
-        "flr": [lane.flr for lane in lanes],
-        "count": count,
-        "seed": [seed.seed for seed in job.seeds for _ in job.lanes],
-    }
-
-
-def initial_identity(seeds: Sequence[Seed]) -> dict[str, object]:
-    """The columns that identify the initial models of some seeds."""
-    trained = dict.fromkeys(("run", "plr", "flr", "count"))
-    return {**trained, "stage": "initial", "seed": [seed.seed for seed in seeds]}
 
 
 def make_rows(identity: Mapping[str, object], columns: Mapping[str, object], schema: pl.Schema) -> pl.DataFrame:

@@ -113,10 +113,11 @@ def open_context(folder: str, planned: str, packed: str | None, *, sent: Sent | 
         sent: The unpacked tasks and measurements, if available.
 
     Raises:
-        StudyError: The study does not exist, or has another plan.
+        FolderGone: The study was removed.
+        StudyError: The study has another plan.
         TaskError: The tasks cannot be made here, or differ from the planned ones.
     """
-    store = Store.open(folder)
+    store = Store.reopen(folder)
     plan = read_stored_plan(store)
     if plan is None or plan_digest(plan) != planned:
         raise StudyError(f"{PLAN} in {store.url} is not the one that is worked on: it was removed or replaced.")

@@ -1,6 +1,7 @@
 """Folder of a search: its settings, and a journal with one line per result.
 
-A line may also withdraw results, so that their segments are trained again.
+A line may also withdraw results, so that their segments are trained again. Each line contains the digest of the line
+before it, and a small file the digest of the last line.
 
 Several processes may share the folder. A process claims a segment with a lock on a file. The system frees the lock
 whenever the process ends; no clock is involved.
@@ -26,9 +27,10 @@ from safetensors import SafetensorError, safe_open
 
 from lratlas.errors import SearchError, SpecError, StudyError
 from lratlas.paths import check_regular, expand_home
+from lratlas.search.chain import AFTER, chain_lines, find_breaks, restore_order
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import Search, make_search
-from lratlas.study.files import KEY, linked_folder, open_json, open_unlinked, seal_json, sweep, write_file
+from lratlas.study.files import KEY, digest, linked_folder, open_json, open_unlinked, seal_json, sweep, write_file
 from lratlas.study.folder import JOURNAL, SEARCH, Folder
 from lratlas.study.lock import Lock
 from lratlas.text import replace_nonfinite
@@ -39,9 +41,12 @@ STATES = "states"
 """Folder of final states, within the search folder."""
 CHECKPOINT = "checkpoint.safetensors"
 """Model state that a full training can continue from, if the search writes one."""
+END = "journal-end.json"
+"""The digest of the journal's last line, or of an earlier line if a process was killed between the two writes."""
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
 """Errors from reading a damaged file of a search, or a damaged line of its journal."""
-_WITHDRAWN, _ID = "withdrawn", "search"
+ALTERED_LINE, MOVED_LINE = "was altered, or is another search's", "does not follow the line before it"
+_WITHDRAWN, _ID, _LAST = "withdrawn", "search", "last"
 _TAIL = 4096  # bytes; lines of the journal are rarely longer
 _RESULT = TypeAdapter(SegmentResult)
 
@@ -256,13 +261,14 @@ def read_line(line: bytes, of: str | None) -> SegmentResult | list[str]:
         KeyError: The line is invalid.
     """
     record = read_object(line)
+    record.pop(AFTER, None)
     if record.pop(_ID, of) not in {of, None}:
         raise ValueError("it is another search's")
     return [*record[_WITHDRAWN]] if _WITHDRAWN in record else _result(record)
 
 
 def mend_journal(folder: Path) -> None:
-    """Remove unreadable lines from the journal; saves a copy of it in ``damaged/``.
+    """Remove unreadable and repeated lines from the journal and restore their order; saves a copy in ``damaged/``.
 
     Raises:
         SearchError: The folder cannot be written.
@@ -270,26 +276,52 @@ def mend_journal(folder: Path) -> None:
     at = local_folder(folder)
     try:
         with _lock_of(folder, JOURNAL):
-            good, bad = sort_lines(folder)
-            if bad or (folder / JOURNAL).is_symlink():
-                at.write_bytes(f"damaged/{uuid4().hex}-{JOURNAL}", at.read_bytes(JOURNAL))
-                at.write_bytes(JOURNAL, b"".join(line + b"\n" for line in good))
+            lines, wrong = read_lines(folder), find_wrong_lines(folder)
+            if wrong or (folder / JOURNAL).is_symlink():
+                at.set_aside(JOURNAL)
+                unreadable = {number for number, what in wrong.items() if what == ALTERED_LINE}
+                good = [line for number, line in enumerate(lines, start=1) if number not in unreadable]
+                lines = chain_lines([read_object(line) for line in restore_order(good)])
+                at.write_bytes(JOURNAL, b"".join(line + b"\n" for line in lines))
+            _write_end(folder, lines[-1] if lines else b"")
     except (OSError, StudyError) as error:
         raise SearchError(f"{folder / JOURNAL} cannot be written: {error}") from error
 
 
-def sort_lines(folder: Path) -> tuple[list[bytes], list[int]]:
-    """The readable lines of a search's journal, and the numbers of the unreadable ones."""
-    good, bad, of = list[bytes](), list[int](), _id_of(folder)
-    lines = (folder / JOURNAL).read_bytes().split(b"\n")[:-1] if (folder / JOURNAL).is_file() else []
-    for number, line in enumerate(lines, start=1):
+def read_lines(folder: Path) -> list[bytes]:
+    """The complete lines of a search's journal, without line breaks; none without a journal."""
+    return (folder / JOURNAL).read_bytes().split(b"\n")[:-1] if (folder / JOURNAL).is_file() else []
+
+
+def find_wrong_lines(folder: Path) -> dict[int, str]:
+    """The numbers of the wrong lines of a search's journal, from 1, each with `ALTERED_LINE` or `MOVED_LINE`."""
+    of, readable = _id_of(folder), list[bytes | None]()
+    for line in read_lines(folder):
         try:
             read_line(line, of)
         except UNREADABLE:
-            bad.append(number)
+            readable.append(None)
         else:
-            good.append(line)
-    return good, bad
+            readable.append(line)
+    unreadable = {number: ALTERED_LINE for number, line in enumerate(readable, start=1) if line is None}
+    return dict(sorted((unreadable | dict.fromkeys(find_breaks(readable), MOVED_LINE)).items()))
+
+
+def read_end(folder: Path) -> str:
+    """The digest of the journal's last line, from the file that stores it.
+
+    Raises:
+        OSError: The file is missing or cannot be read.
+        ValueError: The file was altered.
+        TypeError: The file was altered.
+        KeyError: The file was altered.
+    """
+    check_regular(folder / END)
+    return open_json((folder / END).read_bytes())[_LAST]
+
+
+def _write_end(folder: Path, line: bytes) -> None:
+    write_file(folder / END, seal_json({_LAST: digest(line)}).encode())
 
 
 def add_results(folder: Path, results: Sequence[SegmentResult]) -> None:
@@ -314,16 +346,19 @@ def _append(folder: Path, records: Sequence[Mapping[str, object]]) -> None:
     """Add lines to the journal, all or none."""
     of = _id_of(folder)
     stated = {_ID: of} if of else {}
-    lines = b"".join(seal_json({**stated, **record}).encode() for record in records)
     with (
         _writing(str(folder / JOURNAL)),
         _lock_of(folder, JOURNAL),
         open_unlinked(folder / JOURNAL, "ab+") as file,
     ):
-        _drop_torn_line(file)
-        file.write(lines)
+        last = _drop_torn_line(file)
+        lines = chain_lines([{**stated, **record} for record in records], last)
+        if not (folder / END).exists():  # so that a journal with chained lines always has it
+            _write_end(folder, last)
+        file.write(b"".join(line + b"\n" for line in lines))
         file.flush()
         os.fsync(file.fileno())
+        _write_end(folder, lines[-1])
 
 
 def checkpoint_of(folder: Path, segment: str | None) -> Path | None:
@@ -395,16 +430,18 @@ def _id_in_journal(folder: Path) -> str | None:
     return None
 
 
-def _drop_torn_line(file: Any) -> None:
-    """Cut off the unfinished line of a killed process, so that the next record begins a new line."""
+def _drop_torn_line(file: Any) -> bytes:
+    """Cut off the unfinished line of a killed process, and return the line before it; empty if there is none."""
     end = begin = file.seek(0, os.SEEK_END)
     held = b""
-    while begin and b"\n" not in held:
+    while begin and held.count(b"\n") < 2:
         begin = max(0, begin - _TAIL)
         file.seek(begin)
         held = file.read(end - begin)
-    if held and not held.endswith(b"\n"):
-        file.truncate(begin + held.rfind(b"\n") + 1)
+    *whole, torn = held.split(b"\n")
+    if torn:
+        file.truncate(end - len(torn))
+    return whole[-1] if whole else b""
 
 
 def read_object(text: bytes) -> dict[str, Any]:

@@ -1,15 +1,22 @@
 """The files a finished study must have, and the faults of the files it has."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+
+import polars as pl
 
 from lratlas.errors import DamagedFile
 from lratlas.measure.builtin import MEASUREMENTS
+from lratlas.study.description import FOLDER as DESCRIPTIONS
 from lratlas.study.description import path_of
-from lratlas.study.jobs import Grid, Job, Training
-from lratlas.study.plan import Plan, prerequisites
+from lratlas.study.folder import ASIDE, FIGURES, REPORT, SPEC
+from lratlas.study.jobs import Grid, Job, Measuring, Training, initial_columns, model_columns, run_columns
+from lratlas.study.plan import COPY, PLAN, Plan, prerequisites
 from lratlas.study.progress import listing, table_of
 from lratlas.study.store import Store
+from lratlas.tables import SCHEMAS
 
 ANALYSIS = ("regimes", "boundaries", "sparsity", "power_law", "claims")
 """Tables derived from other tables. They are stored with the report, each in one part."""
@@ -17,7 +24,10 @@ WHOLE = "analysis"
 """The name of that one part."""
 
 MISSING, FOREIGN, EXTRA = "is missing", "is of other runs than were planned", "belongs to no job of the plan"
-BLOCKED = "is no file, but something else has its name"
+FORGED = "has values that the plan contradicts"
+BLOCKED, NO_FOLDER = "is no file, but something else has its name", "is no folder, but a file has its name"
+_FOLDERS = ("tables", "checkpoints", FIGURES, DESCRIPTIONS, "failures", "sittings", ASIDE)
+_FILES = (SPEC, PLAN, COPY, REPORT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +52,17 @@ class Expected:
         runs: The ids of the runs whose rows or weights the file may contain.
         complete: Whether the file contains all of these runs.
         permanent: Whether the file remains after the job is done.
+        planned: Returns the values that the plan determines; rows must equal one of these rows in the columns that both
+            have. Without columns, any values may be there.
+        steps: The steps of a segment, which a trace has.
     """
 
     job: str | None
     runs: frozenset[str] = frozenset()
     complete: bool = False
     permanent: bool = True
+    planned: Callable[[], pl.DataFrame] = field(default=pl.DataFrame, compare=False)
+    steps: range | None = None
 
 
 def expected_files(plan: Plan) -> Mapping[str, Expected]:
@@ -57,19 +72,40 @@ def expected_files(plan: Plan) -> Mapping[str, Expected]:
     for job in plan.trainings:
         own, means = _ids(job.runs), _ids(*(job.average.runs if job.average else ()))
         held[job.id] = own | means
-        ended = Expected(job=job.id, runs=means if job.stage == "average" else own | means, complete=True)
+        ended = Expected(
+            job=job.id,
+            runs=means if job.stage == "average" else own | means,
+            complete=True,
+            planned=partial(_run_rows, job),
+        )
         files |= {_part("runs", job.id): ended, _weights(job.id): ended}
-        traced = Expected(job=job.id, runs=own)
-        files |= {_part(table, f"{job.id}-{end}"): traced for table in job.recorded for end in job.segments}
+        for table in job.recorded:
+            for begin, end in pairwise((job.start, *job.segments)):
+                files[_part(table, f"{job.id}-{end}")] = Expected(
+                    job=job.id, runs=own, planned=partial(_run_rows, job), steps=range(begin + 1, end + 1)
+                )
         state = Expected(job=job.id, runs=own, complete=True, permanent=False)
         files |= {_weights(name): state for name in (*(f"{job.id}-{end}" for end in job.segments), job.part_way)}
     builtin = {measurement.name for measurement in MEASUREMENTS}
+    trainings = {job.id: job for job in plan.trainings}
     for job in plan.measurements:
         runs = held.get(job.training or "", frozenset())
-        files[_part(table_of(job), job.id)] = Expected(job=job.id, runs=runs)
+        planned = partial(_model_rows, job, trainings.get(job.training or ""))
+        files[_part(table_of(job), job.id)] = Expected(job=job.id, runs=runs, planned=planned)
         if job.measurement not in builtin:
             files[path_of(job.measurement)] = Expected(job=None)
     return files
+
+
+def place_faults(store: Store) -> Iterator[Fault]:
+    """Files in the places of folders, and folders, pipes and devices in the places of a study's own files."""
+    tables = () if store.is_no_folder("tables") else (f"tables/{table}" for table in store.table_names)
+    for name in (*_FOLDERS, *tables):
+        if store.is_no_folder(name):
+            yield Fault(path=name, what=NO_FOLDER)
+    for name in _FILES:
+        if store.is_blocked(name):
+            yield Fault(path=name, what=BLOCKED)
 
 
 def file_faults(store: Store, plan: Plan | None) -> list[Fault]:
@@ -104,13 +140,53 @@ def file_faults(store: Store, plan: Plan | None) -> list[Fault]:
     return [Fault(path=path, what=found[path]) for path in sorted(found)]
 
 
-def _misplaced(expected: Expected | None, runs: frozenset[str] | None) -> str:
+def _misplaced(expected: Expected | None, found: pl.DataFrame | frozenset[str] | None) -> str:
     if expected is None:
         return EXTRA
+    runs = _runs_in(found) if isinstance(found, pl.DataFrame) else found
     known = (
         runs is None or expected.job is None or (runs == expected.runs if expected.complete else runs <= expected.runs)
     )
-    return "" if known else FOREIGN
+    if not known:
+        return FOREIGN
+    return FORGED if isinstance(found, pl.DataFrame) and _is_forged(expected, found) else ""
+
+
+def _runs_in(frame: pl.DataFrame) -> frozenset[str] | None:
+    return frozenset(frame["run"].drop_nulls()) if "run" in frame.columns else None
+
+
+def _is_forged(expected: Expected, frame: pl.DataFrame) -> bool:
+    """Whether the plan contradicts the rows of a part."""
+    planned = expected.planned()
+    shared = [name for name in planned.columns if name in frame.columns]
+    if shared and not frame.join(planned, on=shared, how="anti", nulls_equal=True).is_empty():
+        return True
+    if expected.complete and len(frame) != len(planned):
+        return True
+    return expected.steps is not None and "step" in frame.columns and not set(frame["step"]) <= set(expected.steps)
+
+
+def _grids(job: Training) -> Iterator[tuple[Grid, Grid | None, int | None]]:
+    """The ids of a job's runs and of its averages, each with the runs that they start from and the count."""
+    yield job.runs, job.parents, None
+    for count, runs in zip(job.average.counts, job.average.runs, strict=True) if job.average else ():
+        yield runs, job.runs, count
+
+
+def _run_rows(job: Training) -> pl.DataFrame:
+    return _rows(run_columns(job, *each) for each in _grids(job) if job.stage != "average" or each[2] is not None)
+
+
+def _model_rows(job: Measuring, training: Training | None) -> pl.DataFrame:
+    if training is None:
+        return _rows([initial_columns(job.seeds)])
+    return _rows(model_columns(training, runs, count) for runs, _, count in _grids(training))
+
+
+def _rows(columns: Iterable[Mapping[str, object]]) -> pl.DataFrame:
+    kinds = SCHEMAS["runs"]
+    return pl.concat(pl.DataFrame(each, {name: kinds[name] for name in each}) for each in columns)
 
 
 def _surely_done(store: Store, plan: Plan) -> set[str]:

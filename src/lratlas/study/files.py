@@ -14,6 +14,9 @@ TEMPORARY = ".lratlas-"
 """Prefix of the names of unfinished files; a killed process may leave one behind."""
 
 
+_POSIX = os.name == "posix"
+
+
 def write_file(path: Path, data: bytes, *, new: bool = False) -> None:
     """Write a file atomically: write a temporary file, sync it to disk, then rename it.
 
@@ -38,16 +41,20 @@ def write_file(path: Path, data: bytes, *, new: bool = False) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            if new:
-                _name_new(temporary, path)
-            else:
-                temporary.replace(path)
+            if _POSIX:  # while the file is locked: another process cannot sweep it
+                _name(temporary, path, new=new)
+        if not _POSIX:  # Windows renames no open file
+            _name(temporary, path, new=new)
     finally:
         temporary.unlink(missing_ok=True)
     return _sync(path.parent)
 
 
-def _name_new(temporary: Path, path: Path) -> None:
+def _name(temporary: Path, path: Path, *, new: bool) -> None:
+    """Give a finished file its name; if ``new``, fail if the name is taken."""
+    if not new:
+        temporary.replace(path)
+        return
     try:
         path.hardlink_to(temporary)
     except FileExistsError:
@@ -122,7 +129,7 @@ def sweep(paths: Iterable[Path]) -> None:
 
 def _lock(descriptor: int, *, wait: bool) -> bool:
     """Lock an open file; return False if another process has locked it or the file system has no locks."""
-    if os.name != "posix":
+    if not _POSIX:
         return False
     import fcntl
 
@@ -135,7 +142,7 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
 
 def _sync(folder: Path) -> None:
     """Sync a folder's entries to disk: a new name is durable only after that."""
-    if os.name != "posix":
+    if not _POSIX:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
+from uuid import uuid4
 
 import fsspec
 from fsspec import AbstractFileSystem
@@ -24,6 +25,8 @@ from lratlas.study.files import TEMPORARY, linked_folder, make_folder, sweep, wr
 
 SPEC = "spec.toml"
 REPORT, FIGURES = "report.html", "figures"
+ASIDE = "damaged"
+"""Folder of the files that were set aside."""
 SEARCH, JOURNAL = "search.json", "journal.jsonl"
 """Files in the folder of a search for an initial LR: its settings, and its results after the first."""
 PYTHON = "python"
@@ -41,6 +44,11 @@ def holds_search(folder: str | Path) -> bool:
         return False
     path = expand_home(folder)
     return any((path / name).is_file() for name in (SEARCH, JOURNAL)) and not (path / _PLANNED).exists()
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a file in a study or a search."""
+    return _NAME.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,19 @@ class Folder:
         )
 
     @classmethod
+    def reopen(cls, folder: str | Path) -> Self:
+        """Open the folder of a study that is being worked on.
+
+        Raises:
+            FolderGone: The folder was removed or emptied since.
+            StudyError: The folder cannot be read.
+        """
+        self = cls._at(folder)
+        if not self._holdings():
+            raise self._gone()
+        return cls.open(folder)
+
+    @classmethod
     def _at(cls, folder: str | Path) -> Self:
         text = os.fspath(folder)
         if "\0" in text or not text:
@@ -168,6 +189,15 @@ class Folder:
         """Whether a folder, a pipe or another non-file occupies the name of a file."""
         path = Path(self._path(name))
         return self._is_local and path.exists() and not path.is_file()
+
+    def is_no_folder(self, name: str) -> bool:
+        """Whether something else has the name of a folder; links are refused elsewhere."""
+        path = Path(self._path(name))
+        return self._is_local and path.exists() and not path.is_dir() and not path.is_symlink()
+
+    def is_link(self, name: str) -> bool:
+        """Whether a symbolic link has the name of a file; its target may be missing."""
+        return self._is_local and Path(self._path(name)).is_symlink()
 
     def read_bytes(self, name: str) -> bytes:
         """Read the file ``name``.
@@ -236,7 +266,7 @@ class Folder:
             else:
                 found = cast("list[dict[str, Any]]", self.filesystem.ls(path, detail=True))
                 names = [entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] == "file"]
-        return sorted(name for name in names if _NAME.fullmatch(name))
+        return sorted(name for name in names if is_name(name))
 
     def remove(self, name: str) -> None:
         """Remove the file ``name`` if it exists.
@@ -263,26 +293,38 @@ class Folder:
         Raises:
             StudyError: The file is missing or cannot be moved.
         """
+        if self.is_no_folder(ASIDE):  # nothing can be moved into it
+            moved = f"{ASIDE}-{uuid4().hex}"
+            with self._writing(ASIDE):
+                Path(self._path(ASIDE)).rename(self._path(moved))
+            moved = self.set_aside(moved)
+            if name == ASIDE:
+                return moved
+        linked = self.is_link(name)
         blocked = self.is_blocked(name)
-        if not blocked and not self.exists(name):
+        if not (linked or blocked or self.exists(name)):
             raise StudyError(f"There is no file {name} in {self.url}.")
-        target, number = f"damaged/{name}", 1
-        while self.exists(target) or self.is_blocked(target):
-            target, number = f"damaged/{name}.{number}", number + 1
+        # The name of a folder stays free for the files of that folder.
+        first = f"{ASIDE}/{name}" if "." in name.rsplit("/", 1)[-1] else f"{ASIDE}/{name}.file"
+        target, number = first, 1
+        while self.exists(target) or self.is_blocked(target) or self.is_link(target):
+            target, number = f"{first}.{number}", number + 1
         with self._writing(target):
-            if blocked:
-                Path(self._path(target)).parent.mkdir(parents=True, exist_ok=True)
-                Path(self._path(name)).rename(self._path(target))
-            elif self._is_local and Path(self._path(name)).is_symlink():  # a moved link may be dangling
-                self._put(target, self.read_bytes(name))
-                self.filesystem.rm_file(self._path(name))
+            if linked or blocked:
+                source, new = Path(self._path(name)), Path(self._path(target))
+                new.parent.mkdir(parents=True, exist_ok=True)
+                if linked:  # never a copy of the target, which may be a private file elsewhere
+                    new.symlink_to(source.parent / source.readlink())
+                    source.unlink()
+                else:
+                    source.rename(new)
             else:
                 self.filesystem.makedirs(self._path(target).rsplit("/", 1)[0], exist_ok=True)
                 self.filesystem.mv(self._path(name), self._path(target))
         return target
 
     def _path(self, name: str) -> str:
-        if not all(_NAME.fullmatch(part) for part in name.split("/")):
+        if not all(map(is_name, name.split("/"))):
             raise StudyError(
                 f"{name!r} cannot be the name of a file in a study; allowed are letters, digits and _ . = + -"
             )
@@ -318,7 +360,10 @@ class Folder:
 
     def _check_there(self) -> None:
         if self._is_local and not Path(self.root).is_dir():
-            raise FolderGone(f"{self.url} was removed while it was worked on.")
+            raise self._gone()
+
+    def _gone(self) -> FolderGone:
+        return FolderGone(f"{self.url} was removed while it was worked on.")
 
     @property
     def _is_local(self) -> bool:

@@ -25,6 +25,8 @@ from lratlas.study.files import open_unlinked
 from lratlas.study.folder import Folder
 
 NAME = "driver.lock"
+COUNT = ".count"
+"""Suffix of the counting file, next to a file that cannot be locked."""
 BEAT = 5.0
 """Seconds between two counts."""
 
@@ -34,7 +36,6 @@ BEATS = 6
 _LOOK = 0.2  # seconds between attempts to lock a file
 _HELD = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
-_COUNT = ".count"  # suffix of the counting file, next to a file that cannot be locked
 
 
 @contextmanager
@@ -92,7 +93,7 @@ class Lock:
                     raise
                 if error.errno in _HELD:
                     return False
-                self._count = _Count(self._folder, f"{self._name}{_COUNT}")
+                self._count = _Count(self._folder, f"{self._name}{COUNT}")
             else:
                 self._file = file  # the lock is freed when the file closes, at the latest when the process ends
                 return True

@@ -16,9 +16,10 @@ from lratlas.errors import DamagedFile, SpecError, StudyError
 from lratlas.study.files import digest, open_json, seal_json
 from lratlas.study.folder import SPEC, Folder
 from lratlas.study.formats import FORMAT, NEEDS, check_format, format_of, migrate_plan, versions
-from lratlas.study.jobs import Job, Measuring, Part, Training
+from lratlas.study.jobs import Job, Measuring, Part, Training, has_own_ids
 
 PLAN = "plan.json"
+FORGED = "has runs with the ids of others"
 COPY = "plan-copy.json"
 """A copy of the plan: an extended plan cannot be rebuilt from the spec, which does not describe stacks."""
 
@@ -213,6 +214,36 @@ def read_stored_plan(folder: Folder) -> Plan | None:
     elif read_copy(folder) is None:
         return None
     raise DamagedFile(f"{PLAN} in {folder.url} {what}; to make it again, {folder.how_to_continue()}.", PLAN, what)
+
+
+def read_checked_plan(folder: Folder) -> Plan | None:
+    """Read the plan of a study, and check that the ids of its runs are the hashes of what defines them.
+
+    Raises:
+        DamagedFile: The plan was cut short, altered or lost, or belongs to another study.
+        StudyError: The plan is of a later format.
+    """
+    plan = read_stored_plan(folder)
+    if plan and not _has_own_ids(plan):
+        raise DamagedFile(
+            f"{PLAN} in {folder.url} {FORGED}; to make it again, {folder.how_to_continue()}.", PLAN, FORGED
+        )
+    return plan
+
+
+def read_checked_copy(folder: Folder) -> Plan | None:
+    """Read the copy of the plan like `read_checked_plan`; None if it is missing or damaged.
+
+    Raises:
+        StudyError: The copy is of a later format.
+    """
+    copy = read_copy(folder)
+    return copy if copy and _has_own_ids(copy) else None
+
+
+def _has_own_ids(plan: Plan) -> bool:
+    # Earlier versions may have hashed other values.
+    return plan.format < FORMAT or all(has_own_ids(job, plan.dtype) for job in plan.trainings)
 
 
 def read_copy(folder: Folder) -> Plan | None:

@@ -10,7 +10,18 @@ from lratlas.config.sections import Spec
 from lratlas.errors import SpecError
 from lratlas.measure.base import Measurement, Options, Wanted, jobs_of
 from lratlas.measure.builtin import MEASUREMENTS
-from lratlas.study.jobs import Average, Lane, Measuring, Seed, Training, identity
+from lratlas.study.jobs import (
+    MIXED,
+    Average,
+    Lane,
+    Measuring,
+    Seed,
+    Training,
+    average_id,
+    continued_id,
+    identity,
+    pretrained_id,
+)
 from lratlas.study.plan import Plan
 
 T = TypeVar("T")
@@ -157,7 +168,7 @@ class _Planner:
         parents = tuple(tuple(row[at] for at, _ in wanted) for row in parent.runs)
         runs = tuple(
             tuple(
-                identity(seed.fingerprint, stage, lane.lr, steps, above, self._numerics)
+                continued_id(seed, stage, lane.lr, steps, above, self._numerics)
                 for lane, above in zip(lanes, row, strict=True)
             )
             for seed, row in zip(parent.seeds, parents, strict=True)
@@ -226,20 +237,19 @@ class _Planner:
         counts = self.spec.average.counts
         identities = tuple(
             tuple(
-                tuple(identity(seed.fingerprint, "average", count, steps, run) for run in row)
-                for seed, row in zip(seeds, runs, strict=True)
+                tuple(average_id(seed, count, steps, run) for run in row) for seed, row in zip(seeds, runs, strict=True)
             )
             for count in counts
         )
         return Average(counts=counts, steps=steps, runs=identities)
 
     def _pretrain_run(self, seed: Seed, lr: float) -> str:
-        return identity(seed.fingerprint, "pretrain", lr, seed.training_seed, seed.seed, self.steps, self._numerics)
+        return pretrained_id(seed, lr, self.steps, self._numerics)
 
     @property
     def _numerics(self) -> str:
         training = self.spec.training
-        return f"{training.dtype} under bfloat16" if training.mixed_precision else training.dtype
+        return f"{training.dtype}{MIXED}" if training.mixed_precision else training.dtype
 
     def _steps(self, steps: int | None, epochs: int | None) -> int:
         return steps if steps is not None else (epochs or 0) * self.per_epoch

@@ -6,10 +6,10 @@ from lratlas.config.sections import Spec
 from lratlas.errors import DamagedFile, StudyError
 from lratlas.measure.base import Measurement
 from lratlas.study.description import description_of, write_description
-from lratlas.study.expected import EXTRA, Fault, file_faults
+from lratlas.study.expected import EXTRA, NO_FOLDER, Fault, file_faults, place_faults
 from lratlas.study.files import ALTERED
 from lratlas.study.jobs import Seed, Training
-from lratlas.study.plan import COPY, PLAN, Plan, read_copy, read_stored_plan
+from lratlas.study.plan import COPY, PLAN, Plan, read_checked_copy, read_checked_plan
 from lratlas.study.progress import is_done, listing
 from lratlas.study.store import Store
 from lratlas.training.fingerprint import describe_changes
@@ -21,21 +21,25 @@ _OTHER_TASKS = 5
 def reconcile_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:
     """The stored plan, or its copy if the plan is damaged (it is then set aside); None if both are missing.
 
+    First sets aside whatever has the place of a folder or of another kind of file.
+
     Args:
         store: The study.
-        notice: Receives sentences about a damaged plan.
+        notice: Receives a sentence about each file that is set aside.
 
     Raises:
         StudyError: The plan is of a later format.
     """
+    for fault in place_faults(store):
+        _set_aside(store, fault, notice)
     try:
-        plan = read_stored_plan(store)
+        plan = read_checked_plan(store)
     except DamagedFile as error:
         _set_aside(store, Fault(path=PLAN, what=error.what), notice)
-        plan = read_copy(store)
+        plan = read_checked_copy(store)
         if plan is None:
             notice("There is no copy of the plan: what was added to the study since it was begun may be trained again.")
-    if read_copy(store) is None and store.exists(COPY):
+    if read_checked_copy(store) is None and store.exists(COPY):
         _set_aside(store, Fault(path=COPY, what=ALTERED), notice)
     return plan
 
@@ -151,7 +155,7 @@ def forget_segments(store: Store, plan: Plan) -> None:
 def _set_aside(store: Store, fault: Fault, notice: Callable[[str], None]) -> None:
     what = "is damaged" if fault.what == ALTERED else fault.what
     aside = "it is set aside in damaged/" if store.exists(fault.path) or store.is_blocked(fault.path) else ""
-    again = "" if fault.what == EXTRA else "made again" if aside else "it is made again"
+    again = "" if fault.what in {EXTRA, NO_FOLDER} else "made again" if aside else "it is made again"
     notice(f"{fault.path} {what}; {' and '.join(filter(None, (aside, again)))}.")
     if aside:
         store.set_aside(fault.path)

@@ -265,8 +265,8 @@ def _keep_plan(store: Store, old: "Plan | None", plan: "Plan") -> "Plan":
     if not old or not all(is_done(there, job) for job in plan.jobs):
         plan = with_own_versions(plan)
     plan = plan.model_copy(update={"finished": old is not None and old.finished and old.jobs == plan.jobs})
-    store_plan(store, plan)
     _remove_superseded(store, old, plan)
+    store_plan(store, plan)
     forget_segments(store, plan)
     return plan
 
@@ -290,12 +290,21 @@ def _is_compiled(store: Store, spec: Spec, old: "Plan | None", notice: Callable[
 
 
 def _remove_superseded(store: Store, old: "Plan | None", plan: "Plan") -> None:
-    """Remove measurements of a smaller grid or of other samples."""
+    """Remove measurements of a smaller grid or of other samples, before the plan that lacks them is stored.
+
+    A killed process leaves the old plan, with some of these measurements open.
+    """
     planned = {job.id for job in plan.measurements}
     replaced = {measurement.name for measurement in MEASUREMENTS if measurement.needs.replaces}
-    for job in old.measurements if old else ():
-        if job.measurement in replaced and job.id not in planned:
-            store.remove_part(table_of(job), job.id)
+    superseded = [
+        job
+        for job in (old.measurements if old else ())
+        if job.measurement in replaced and job.id not in planned and store.has_part(table_of(job), job.id)
+    ]
+    if old and superseded and old.finished:  # a finished study lacks no part
+        store_plan(store, old.model_copy(update={"finished": False}))
+    for job in superseded:
+        store.remove_part(table_of(job), job.id)
 
 
 def _time_work(store: Store, work: Callable[[], bool], workers: int | None) -> bool:

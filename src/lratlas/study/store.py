@@ -192,25 +192,21 @@ class Store(Folder):
         """
         self.remove(_weights_path(name))
 
-    def readers(self) -> "Mapping[str, Callable[[], frozenset[str] | None]]":
+    def readers(self) -> "Mapping[str, Callable[[], pl.DataFrame | frozenset[str] | None]]":
         """A function that reads each part, weights file and description, by path in the folder.
 
-        Each function returns the ids of the runs in its file, or None if the file has no runs, and raises `DamagedFile`
-        like any other read.
+        Each function returns the rows of a part, the ids of the runs of a weights file, or None for a description, and
+        raises `DamagedFile` like any other read.
         """
         return {
             **{
-                self._table_path(table, part): partial(self._runs_of_part, table, part)
+                self._table_path(table, part): partial(self._read_part, table, part)
                 for table in self.table_names
                 for part in self.parts(table)
             },
             **{_weights_path(name): partial(self._runs_of_weights, name) for name in self.weights()},
             **{path_of(name): partial(self._runs_of_description, name) for name in described_names(self)},
         }
-
-    def _runs_of_part(self, table: str, part: str) -> frozenset[str] | None:
-        frame = self._read_part(table, part)
-        return frozenset(frame["run"].drop_nulls()) if "run" in frame.columns else None
 
     def _runs_of_weights(self, name: str) -> frozenset[str]:
         return frozenset(key.partition("/")[0] for key in self.read_weights(name)) - {STACK}

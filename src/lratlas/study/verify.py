@@ -6,15 +6,17 @@ from contextlib import suppress
 
 from lratlas.config.spec import extends
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study.expected import BLOCKED, MISSING, Fault, file_faults
+from lratlas.study.expected import BLOCKED, MISSING, Fault, file_faults, place_faults
 from lratlas.study.files import ALTERED, KEY, digest
 from lratlas.study.folder import SPEC
+from lratlas.study.lock import COUNT
 from lratlas.study.lock import NAME as LOCK
 from lratlas.study.plan import (
     COPY,
     PLAN,
     Plan,
-    read_copy,
+    read_checked_copy,
+    read_checked_plan,
     read_planned_spec,
     read_stored_plan,
     read_stored_spec,
@@ -50,17 +52,18 @@ def faults(store: Store) -> list[Fault]:
     """
     plan, found = None, list[Fault]()
     try:
-        plan = read_stored_plan(store)
+        plan = read_checked_plan(store)
     except DamagedFile as error:
         found.append(Fault(path=PLAN, what=error.what))
-        plan = read_copy(store)
+        plan = read_checked_copy(store)
     else:
         found += _of_copy(store, plan)
     if plan is None and not found and store.parts("runs"):
         found.append(Fault(path=PLAN, what=MISSING))
     found += _of_lock(store)
     found += [*file_faults(store, plan), *_of_spec(store, plan), *_of_notes(store)]
-    return sorted(found, key=lambda fault: fault.path)
+    found += place_faults(store)  # the last fault of a path counts
+    return [fault for _, fault in sorted({fault.path: fault for fault in found}.items())]
 
 
 def find_unchecked(store: Store) -> list[str]:
@@ -89,7 +92,7 @@ def count_open(store: Store) -> int:
 
 def is_note(path: str) -> bool:
     """Whether a study can lose the file."""
-    return path == LOCK or path.partition("/")[0] in {kind.folder for kind in NOTES}
+    return path.removesuffix(COUNT) == LOCK or path.partition("/")[0] in {kind.folder for kind in NOTES}
 
 
 def put_spec_back(store: Store) -> bool:
@@ -109,14 +112,14 @@ def put_spec_back(store: Store) -> bool:
     with suppress(StudyError):
         if extends(read_planned_spec(store, plan), read_stored_spec(store)) is None:
             return False
-    if store.exists(SPEC):
+    if store.exists(SPEC) or store.is_blocked(SPEC):
         store.set_aside(SPEC)
     store.write_text(SPEC, plan.spec)
     return True
 
 
 def _of_copy(store: Store, plan: Plan | None) -> Iterator[Fault]:
-    copy = read_copy(store)
+    copy = read_checked_copy(store)
     if not plan or plan.format < _COPIED:
         return
     if copy is None:
@@ -127,8 +130,9 @@ def _of_copy(store: Store, plan: Plan | None) -> Iterator[Fault]:
 
 
 def _of_lock(store: Store) -> Iterator[Fault]:
-    if store.is_blocked(LOCK):
-        yield Fault(path=LOCK, what=BLOCKED)
+    for name in (LOCK, f"{LOCK}{COUNT}"):
+        if store.is_blocked(name) or store.is_link(name):
+            yield Fault(path=name, what=BLOCKED)
 
 
 def _of_spec(store: Store, plan: Plan | None) -> Iterator[Fault]:

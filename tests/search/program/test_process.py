@@ -14,10 +14,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from lratlas.search.program import process
 from lratlas.search.program.process import Ended, Limits, Stop, Stopped, divide_gpus, run_program, visible_gpus
 from search.command_helpers import gone, runs
 
 SRC = Path(__file__).parents[3] / "src"
+# The supervisor as on a system where it inherits no processes.
+ELSEWHERE = """
+import psutil, runpy, sys
+sys.platform = "elsewhere"
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 @pytest.fixture
@@ -120,6 +128,7 @@ def test_a_program_that_ignores_the_request_is_ended_at_once_if_asked(
 def test_a_program_ends_when_the_search_is_killed(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
+from lratlas.search.program import process
 from lratlas.search.program.process import *
 folder = Path({str(tmp_path)!r})
 run_program(
@@ -140,21 +149,25 @@ run_program(
     assert gone(pids)
 
 
+@pytest.mark.parametrize("system", ["linux", "elsewhere"])
 @pytest.mark.parametrize("how", ["ended", "cut", "killed"])
 def test_what_a_program_starts_in_sessions_of_their_own_ends_with_it(
-    how: str, ran: Callable[..., Ended], tmp_path: Path
+    how: str, system: str, ran: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As torchrun starts its workers; one is the child of a process that has ended."""
+    if system == "elsewhere":
+        started = (sys.executable, "-c", ELSEWHERE, process.__file__.replace("process.py", "supervisor.py"))
+        monkeypatch.setattr(process, "_SUPERVISOR", started)
     nested = f"sleep 60 & echo $! >> {shlex.quote(str(tmp_path / 'pids'))}; exec sleep 61"
-    script = f"setsid sh -c {shlex.quote(nested)} & (setsid sleep 62 & echo $! >> '{tmp_path}/pids')\n"
+    script = f"setsid sh -c {shlex.quote(nested)} & (setsid sleep 62 & echo $! >> '{tmp_path}/pids'; sleep 0.5)\n"
     script += f"while [ $(wc -l < '{tmp_path}/pids') -lt 2 ]; do sleep 0.02; done\n"
     if how != "ended":
-        script += "trap '' TERM; sleep 60 & wait $!"
+        script += f"trap '' TERM; touch '{tmp_path}/ready'; sleep 60 & wait $!"
     stop = Stop()
     if how == "killed":
         stop.at_once.set()
     (tmp_path / "pids").touch()
-    ended = ran(script, timeout=None if how == "ended" else 1, stop=stop)
+    ended = ran(script, look=lambda: "enough" if (tmp_path / "ready").exists() else None, stop=stop)
     assert (ended.cut is None) == (how == "ended")
     assert gone(awaited(tmp_path / "pids", 2), within=0.5)
 

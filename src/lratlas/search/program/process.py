@@ -18,7 +18,9 @@ _NOT_STARTED = 127  # exit code of the supervisor if a program cannot be started
 PAUSE = 0.1  # seconds between two checks
 ON_POSIX = os.name == "posix"
 LAST_MOMENT = 4.0  # seconds for the supervisor to kill processes that ignore SIGTERM
-_SUPERVISOR = (sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py")))
+# On Linux it imports modules of Python only; elsewhere also psutil, which is an installed package.
+_ALONE = ("-I", "-S") if sys.platform == "linux" else ("-I",)
+_SUPERVISOR = (sys.executable, *_ALONE, str(Path(__file__).with_name("supervisor.py")))
 
 
 @dataclass(frozen=True, kw_only=True)

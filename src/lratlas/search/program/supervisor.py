@@ -1,8 +1,9 @@
 """Run one program, and end all processes that it started when it ends or when the search does.
 
-The supervisor is a separate process, started by its path, so that it only imports modules of Python itself. On Linux it
-becomes the parent of processes that a program leaves behind, also of those in a separate session; elsewhere only the
-process group is ended.
+The supervisor is a separate process, started by its path. On Linux it only imports modules of Python itself, and
+becomes the parent of processes that a program leaves behind, also of those in a separate session. Elsewhere it notes
+the descendants of the program every few hundredths of a second: it misses a process in a separate session only if the
+parent of that process ends sooner.
 
 Standard input is a socket to the search. The supervisor writes to it why a program cannot be started. A byte from the
 search requests an immediate end; a closed socket, when the search is gone, an end within two seconds.
@@ -21,14 +22,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+_INHERITS = sys.platform == "linux"
+if not _INHERITS:
+    import psutil
+
+    _noted, _lock = set[psutil.Process](), threading.Lock()
+
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux
+_PAUSE = 0.03  # seconds between two looks at the descendants
 _PATIENCE = 2.0  # seconds between the request to end and the kill, and to wait for processes that cannot be killed
 
 
 def main(words: Sequence[str]) -> NoReturn:
     """Run a program, and exit with its exit code."""
-    if sys.platform == "linux":
+    if _INHERITS:
         ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+    else:
+        threading.Thread(target=_keep_noting, daemon=True).start()
     # The request to end reaches the whole group, and this process must end last. A handler, because programs inherit an
     # ignored signal.
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)
@@ -53,8 +63,6 @@ def _listen() -> None:
     if not asked:
         os.killpg(0, signal.SIGTERM)
         time.sleep(_PATIENCE)
-        if sys.platform != "linux":
-            os.killpg(0, signal.SIGKILL)
     while True:
         _kill_children()
         time.sleep(0.02)
@@ -71,12 +79,46 @@ def _end_children() -> None:
 
 
 def _kill_children() -> bool:
-    """Kill the current children; return whether there were any."""
+    """Kill the current children or descendants; return whether there were any."""
+    return _kill_inherited() if _INHERITS else _kill_noted()
+
+
+def _kill_inherited() -> bool:
     children = " ".join(each.read_text() for each in Path("/proc/self/task").glob("*/children")).split()
     for child in children:
         with suppress(OSError):
             os.kill(int(child), signal.SIGKILL)
     return bool(children)
+
+
+def _keep_noting() -> None:
+    while True:
+        _note_descendants()
+        time.sleep(_PAUSE)
+
+
+def _note_descendants() -> "set[psutil.Process]":
+    """The living descendants, including those whose parents have ended."""
+    with _lock:
+        for each in (psutil.Process(), *_noted):
+            with suppress(psutil.Error):
+                _noted.update(each.children(recursive=True))
+        _noted.difference_update([each for each in _noted if not _lives(each)])
+        return set(_noted)
+
+
+def _lives(process: "psutil.Process") -> bool:
+    with suppress(psutil.Error):  # compares the time of its start: its number may belong to another process by now
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _kill_noted() -> bool:
+    found = _note_descendants()
+    for each in found:
+        with suppress(psutil.Error):
+            each.kill()
+    return bool(found)
 
 
 if __name__ == "__main__":
