@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from lratlas.atlas import Atlas
-from lratlas.study.files import TEMPORARY, sweep, write_file
+from lratlas.files import TEMPORARY, sweep, write_file
 
 WRITE = """
 import os, sys, time
 from pathlib import Path
-from lratlas.study import files
+from lratlas import files
 
 def stall(_):
     print("writing", flush=True)

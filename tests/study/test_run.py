@@ -20,8 +20,8 @@ from lratlas.atlas import Atlas, load
 from lratlas.config.spec import spec_from
 from lratlas.errors import SpecError, StudyError, TaskError
 from lratlas.execute.messages import failure
+from lratlas.files import digest, open_json, seal_json
 from lratlas.models.mlp import MLP
-from lratlas.study.files import digest, open_json, seal_json
 from lratlas.study.run import open_study, run_study
 from lratlas.study.store import Store
 from lratlas.study.verify import faults

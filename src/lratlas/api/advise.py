@@ -10,6 +10,7 @@ from typing import Any
 from altair.utils.schemapi import debug_mode
 
 from lratlas.errors import SearchError
+from lratlas.files import write_file
 from lratlas.paths import expand_home
 from lratlas.recommendation import facts_of
 from lratlas.report.charts.advice import advice_chart
@@ -21,7 +22,6 @@ from lratlas.report.theme import Drawing
 from lratlas.search.advice import Advice
 from lratlas.search.finder import Finder
 from lratlas.search.rungs import trainings_spent
-from lratlas.study.files import write_file
 from lratlas.text import is_finite, replace_nonfinite
 
 

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from lratlas.data.parts import each as for_each
 from lratlas.execute.checkpoints import TrainState
+from lratlas.files import write_file
 from lratlas.rng import preserve_generators, stream, torch_seed
 from lratlas.search.journal import CHECKPOINT, STATES, stated_paths
 from lratlas.search.segments import BLOCKS, LAST_WEIGHTS, Segment, ends_low
 from lratlas.search.states import load_final_states, load_state, stops, store_final_states, store_state
 from lratlas.stacks.strategy import faster_strategy, faster_threads
 from lratlas.stacks.tensors import initial_tensors, program_of, samples
-from lratlas.study.files import write_file
 from lratlas.study.store import seal_weights
 from lratlas.training.averaging import add_checkpoint, average_tails
 from lratlas.training.batches import augmentation_draws, batch_indices

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from lratlas.files import ALTERED, KEY
 from lratlas.paths import check_regular
 from lratlas.search.journal import (
     CHECKPOINT,
@@ -17,7 +18,6 @@ from lratlas.search.journal import (
     stated_paths,
 )
 from lratlas.study.expected import BLOCKED, MISSING, Fault
-from lratlas.study.files import ALTERED, KEY
 from lratlas.study.folder import JOURNAL
 from lratlas.study.store import open_weights, weights_metadata
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lratlas.config.sections import Spec
 from lratlas.errors import DamagedFile, StudyError
+from lratlas.files import ALTERED
 from lratlas.measure.base import Measurement
 from lratlas.study.description import description_of, write_description
 from lratlas.study.expected import EXTRA, Fault, file_faults
-from lratlas.study.files import ALTERED
 from lratlas.study.jobs import Seed, Training
 from lratlas.study.plan import COPY, PLAN, Plan, read_copy, read_stored_plan
 from lratlas.study.progress import is_done, listing
