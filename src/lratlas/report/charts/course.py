@@ -23,7 +23,8 @@ from lratlas.report.charts.advice import (
 )
 from lratlas.report.charts.controls import Control
 from lratlas.report.charts.metric_scale import anneal_data, window
-from lratlas.report.frames import lr_column, spread
+from lratlas.report.frames import lr_column
+from lratlas.report.labels import spread
 from lratlas.report.theme import Drawing, Text
 from lratlas.search.advice import Advice
 

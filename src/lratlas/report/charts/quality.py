@@ -29,9 +29,9 @@ from lratlas.report.frames import (
     regimes_in_words,
     repeat_by_seed,
     seeds_in_words,
-    spread,
     stage_order,
 )
+from lratlas.report.labels import line_names, place_names
 from lratlas.report.theme import EVERY_SEED, Drawing, Text, source
 from lratlas.tables import STAGES, Tables, add_missing_columns, direct, drop_diverged_scores, finite, table
 from lratlas.text import format_lr
@@ -443,7 +443,7 @@ def quality_chart(
         .encode(x=x, y=alt.Y("mean:Q").scale(scale), opacity=faint)
     )
     named = len(lines) > 1
-    names = theme.line_names(labels, colour, lettering=13) if named else []
+    names = line_names(labels, colour, lettering=13) if named else []
     pickable = names.pop() if named else line
     pickable = pickable.add_params(pick)
     bands = regime_bands(tables)
@@ -513,20 +513,16 @@ def _label_rows(data: pl.DataFrame, shown: Sequence[str], first: _Frame, later: 
     )
     ends = ends.with_columns(plr=pl.lit(data["plr"].max()), label=name)
     parts = [
-        _apart(ends.filter(pl.col("series").is_in(list(shown))), first).with_columns(at_first=True),
-        _apart(ends, later).with_columns(at_first=False),
+        _named(ends.filter(pl.col("series").is_in(list(shown))), first).with_columns(at_first=True),
+        _named(ends, later).with_columns(at_first=False),
     ]
     return pl.concat(parts)
 
 
-def _apart(ends: pl.DataFrame, frame: _Frame) -> pl.DataFrame:
-    low, high = (math.log(end) if frame.log else end for end in (frame.low, frame.high))
-    value = (pl.col("mean").log() if frame.log else pl.col("mean")).clip(low, high)
-    rows = ends.with_columns(mean=value).sort("mean", maintain_order=True)
-    gap = _LABEL / (_HEIGHT - theme.HEADROOM) * (high - low)
-    moved = pl.Series("mean", spread(rows["mean"].to_list(), gap=gap), dtype=pl.Float64)
+def _named(ends: pl.DataFrame, frame: _Frame) -> pl.DataFrame:
+    rows = place_names(ends, frame.low, frame.high, height=_HEIGHT, room=_LABEL, log=frame.log)
     # ``place`` counts from the top, for layouts without room next to the panel.
-    return rows.with_columns(moved.exp() if frame.log else moved, place=pl.int_range(rows.height - 1, -1, -1))
+    return rows.with_columns(place=pl.int_range(rows.height - 1, -1, -1))
 
 
 def _recommended(tables: Tables, *, elr: bool) -> Recommendation | None:
