@@ -93,7 +93,7 @@ class SegmentTrainer:
         path = self.root / _STRATEGY
         if path.exists() and (kept := path.read_text()) in get_args(Strategy):
             return cast("Strategy", kept)
-        measured = faster_strategy(self.task, device=str(self.device), dtype="float32")
+        measured = faster_strategy(self.task, device=str(self.device))
         write_file(path, measured.encode())
         return measured
 
@@ -104,7 +104,7 @@ class SegmentTrainer:
         if path.exists() and (kept := path.read_text()).isdecimal():
             return min(int(kept), torch.get_num_threads())
         lanes = 1 if self.strategy == "single" else _LANES
-        measured = faster_threads(self.task, self.strategy, lanes=lanes, device=str(self.device), dtype="float32")
+        measured = faster_threads(self.task, self.strategy, lanes=lanes, device=str(self.device))
         write_file(path, str(measured).encode())
         return measured
 
