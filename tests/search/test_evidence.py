@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import studentized_range
 
 from lratlas.search.choice import forecast, gain
-from lratlas.search.evidence import (
-    CONFIDENCE,
-    Evidence,
-    Level,
-    critical,
-    is_tie,
-    largest_range,
-)
+from lratlas.search.evidence import CONFIDENCE, Evidence, Level, critical, is_tie, largest_range
 from lratlas.search.regimes import alike, learners, levels, restarted_segments, trusted_results, undecided_lrs
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search

@@ -12,14 +12,7 @@ from lratlas.recommendation import Recommendation
 from lratlas.report import theme
 from lratlas.report.charts import controls
 from lratlas.report.charts.score_lines import quality, quality_chart
-from lratlas.report.frames import (
-    need,
-    over_seeds,
-    regime_bands,
-    regimes_in_words,
-    repeat_by_seed,
-    seeds_in_words,
-)
+from lratlas.report.frames import need, over_seeds, regime_bands, regimes_in_words, repeat_by_seed, seeds_in_words
 from lratlas.report.theme import Drawing, Text
 from lratlas.tables import STAGES, Tables, add_missing_columns, direct, drop_diverged_scores, finite, table
 from lratlas.text import format_lr
