@@ -246,10 +246,11 @@ def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
     relied, found, lost = evidence.results, levels(evidence), diverging(evidence)
     if not found and not lost:
         raise SearchError(" ".join(["None of the LRs could be compared.", *failures_in_words(results)]))
-    learned = {lr for level in found for lr in learners(evidence, level)}
+    learners_at = {level.steps: learners(evidence, level) for level in found}
+    learned = {lr for lrs in learners_at.values() for lr in lrs}
     verdict, reason = _verdict(evidence, found, learned, lost)
     # Lengths at which no LR had learned do not count.
-    used = [level for level in found if learned & {*level.lrs} and learners(evidence, level)] or found
+    used = [level for level in found if learners_at[level.steps]] or found
     last = used[-1] if used else None
     choice = choose(evidence, used) if verdict == "found" else None
     nearest = min(last.lrs, key=lambda lr: abs(math.log(lr / choice.lr))) if choice and last else None

@@ -293,10 +293,10 @@ class _Plan:
         search = self.search
         while True:
             evidence, stop = self.evidence, search.horizon(share)
-            found = [each for each in levels(evidence) if each.steps <= stop]
-            if not found or found[-1].steps != stop or not learners(evidence, found[-1]):
+            learned = [each for each in levels(evidence) if each.steps <= stop and learners(evidence, each)]
+            if not learned or learned[-1].steps != stop:
                 return
-            level, learned = found[-1], [each for each in found if learners(evidence, each)]
+            level = learned[-1]
             good = choose(evidence, learned)
             near = [lr for lr in self._rank_lrs(level, level.lrs, by_loss=False) if good.low <= lr <= good.high]
             if back := self._lrs_left_behind(level):
