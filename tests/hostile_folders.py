@@ -8,9 +8,9 @@ from typing import Any
 import polars as pl
 import tomli_w
 
+from lratlas.files import open_json, seal_json
 from lratlas.measure.base import Chart
 from lratlas.study.description import Description, write_description
-from lratlas.study.files import open_json, seal_json
 from lratlas.study.folder import JOURNAL
 from lratlas.study.store import Store
 

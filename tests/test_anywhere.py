@@ -12,7 +12,7 @@ import pytest
 from hostile import ROOT, UMASK, dispositions, hostile_start
 from lratlas.atlas import load
 from lratlas.execute.executors import WORKER
-from lratlas.study.files import make_folder
+from lratlas.files import make_folder
 from study.running import wait_until
 
 pytestmark = [

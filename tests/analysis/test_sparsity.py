@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from random import Random
 
 import polars as pl
@@ -5,10 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.analysis.sparsity import gini, sparsity, top_share
+from lratlas.analysis import sparsity as indices
+from lratlas.analysis.sparsity import sparsity
 from lratlas.tables import SCHEMAS, empty
 
 shares = st.lists(st.floats(0.001, 1), min_size=1, max_size=20)
+
+
+def gini(excess: Sequence[float]) -> float:
+    return pl.select(indices.gini(pl.lit(pl.Series(excess, dtype=pl.Float64)))).item()
+
+
+def top_share(excess: Sequence[float]) -> float:
+    return pl.select(indices.top_share(pl.lit(pl.Series(excess, dtype=pl.Float64)))).item()
 
 
 def table(runs: list[tuple[str, float, int, list[float | None]]]) -> pl.DataFrame:
@@ -56,9 +66,11 @@ def test_the_extremes(size: int) -> None:
 
 
 def test_negative_excess_counts_as_none() -> None:
-    assert gini([-0.3, 0.1, 0.3]) == pytest.approx(gini([0, 0.1, 0.3]))
-    assert top_share([-0.3, 0.1, 0.3]) == pytest.approx(0.75)
-    for nothing in ([], [0.0, 0.0], [-0.1, -0.2]):
+    features = table([("pretrain", 0.1, 0, [0.2, 0.6, 0.8]), ("pretrain", 1.0, 0, [0.5, 0.6, 0.8])])
+    below, at_chance = sparsity(features, chance=0.5).iter_rows(named=True)
+    assert below["gini"] == pytest.approx(at_chance["gini"])
+    assert below["top_share"] == pytest.approx(0.75)
+    for nothing in ([], [0.0, 0.0]):
         assert gini(nothing) == 0
         assert top_share(nothing) == 0
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from lratlas.report.charts.search_charts import advice_chart, course_chart
-from lratlas.report.charts.search_data import window
-from lratlas.report.charts.search_words import advice_in_words, advice_text, course_text, projection_data
+from lratlas.report.charts.advice import advice_chart, advice_in_words, advice_text
+from lratlas.report.charts.course import course_chart, course_text, projection_data
+from lratlas.report.charts.metric_scale import window
 from lratlas.report.figures import figure_pdf, figure_svg
 from lratlas.search.advice import Advice
 from lratlas.search.regimes import Bracket

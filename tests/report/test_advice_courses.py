@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.report.charts.search_data import window
-from lratlas.report.charts.search_words import branches_data, courses_data, names_data
-from lratlas.report.frames import spread
+from lratlas.report.charts.course import branches_data, courses_data, names_data
+from lratlas.report.charts.metric_scale import window
+from lratlas.report.labels import spread
 from report.search_helpers import advice, annealed, row, searched
 
 STEPS = (100, 200, 400)

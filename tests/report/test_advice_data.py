@@ -8,19 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.report.charts.search_data import (
+from lratlas.report.charts.advice import (
     curves_data,
     errors_data,
     expected_data,
     kinds_of_weights,
     lr_range,
-    more_is_better,
     part_text,
     regimes_data,
     rungs_data,
     signs_data,
-    window,
 )
+from lratlas.report.charts.metric_scale import more_is_better, window
 from lratlas.search.advice import Advice
 from lratlas.search.regimes import Bracket
 from report.search_helpers import advice, annealed, compared, row, searched, without_lr

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from lratlas.report.charts.search_charts import advice_chart, course_chart
+from lratlas.report.charts.advice import advice_chart
+from lratlas.report.charts.course import course_chart
 from lratlas.report.search_page import HEADINGS, METHOD, advice_page, evidence_rows, headings
 from lratlas.search.advice import COMPARED, EVIDENCE, Advice
 from report.search_helpers import advice, annealed, row, searched, without_lr

@@ -10,7 +10,8 @@ from lratlas.analysis.recommendation import recommend
 from lratlas.report.charts.geometry import basin_in_words
 from lratlas.report.charts.learned import bands_in_words, features_in_words
 from lratlas.report.charts.minima import norms_in_words
-from lratlas.report.charts.quality import accuracy_chart, best_in_words, best_lines, swing_in_words
+from lratlas.report.charts.quality import accuracy_chart, best_in_words, swing_in_words
+from lratlas.report.charts.score_lines import best_lines
 from lratlas.report.charts.traces import course_in_words
 from lratlas.report.frames import regime_bands, regimes_in_words
 from lratlas.tables import SCHEMAS, Tables

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lratlas.errors import SearchError
 from lratlas.recommendation import COMPARED as RECOMMENDED
 from lratlas.search.advice import COMPARED, EVIDENCE, Advice, advise
+from lratlas.search.evidence import Evidence
 from lratlas.search.regimes import Bracket, levels
 from lratlas.search.segments import Segment, SegmentResult, make_segment
 from lratlas.search.settings import Search
@@ -180,7 +181,7 @@ def test_an_lr_that_a_longer_comparison_showed_to_be_worse_is_not_advised(
     search = a_search()
     results = searched(search, Valley(best=best, drift=drift, noise=noise, breaks=breaks))
     lr, _, _ = found(advise(search, results))
-    (*_, last) = levels(search, results)
+    (*_, last) = levels(Evidence(search, results))
     near = last.near()
     # The advice may be below all that were compared, for a longer training, but not beyond a worse one.
     assert lr <= near[-1] * 1.0001
@@ -194,7 +195,7 @@ def test_what_was_compared_is_a_table():
     results = searched(search, Valley(noise=0.01, shared=0.1))
     advice = advise(search, results)
     assert advice.compared.schema == COMPARED
-    of = levels(search, results)
+    of = levels(Evidence(search, results))
     assert advice.compared["steps"].unique().sort().to_list() == [level.steps for level in of]
     rows = advice.compared.filter(pl.col("steps") == STEPS // 4)
     (level,) = [level for level in of if level.steps == STEPS // 4]

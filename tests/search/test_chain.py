@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lratlas.files import KEY, open_json, seal_json
 from lratlas.search.chain import chain_lines, find_breaks, restore_order
 from lratlas.search.journal import END, add_results, open_folder, read_results, withdraw_results
 from lratlas.search.verify import faults, set_aside
-from lratlas.study.files import KEY, open_json, seal_json
 from lratlas.study.folder import JOURNAL
 from search.find_helpers import a_search
 from search.test_journal import made

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lratlas.config.grid import lr_grid
 from lratlas.search.choice import Choice, choose
+from lratlas.search.evidence import Evidence
 from lratlas.search.regimes import levels
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
@@ -18,7 +19,7 @@ LRS = lr_grid(1e-3, 1.0, per_decade=4)
 
 
 def chosen(search: Search, results: list[SegmentResult]) -> Choice:
-    return choose(search, results, levels(search, results))
+    return choose(known := Evidence(search, results), levels(known))
 
 
 def at_once(valley: Valley, *, steps: int = STEPS) -> list[SegmentResult]:
@@ -44,7 +45,7 @@ def test_the_lr_is_in_the_range_with_all_that_cannot_be_told_from_the_best(valle
     results = searched(search, valley)
     found = chosen(search, results)
     assert found.low <= found.lr <= found.high
-    last = levels(search, results)[-1]
+    last = levels(Evidence(search, results))[-1]
     near, best = last.near(), last.best
     for direction in (-1, 1):
         at = best

@@ -12,18 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import studentized_range
 
 from lratlas.search.choice import forecast, gain
-from lratlas.search.evidence import (
-    CONFIDENCE,
-    Level,
-    critical,
-    distance,
-    is_tie,
-    largest_range,
-    level_at,
-    limit_of,
-    trial,
-    validation_error,
-)
+from lratlas.search.evidence import CONFIDENCE, Evidence, Level, critical, is_tie, largest_range
 from lratlas.search.regimes import alike, learners, levels, restarted_segments, trusted_results, undecided_lrs
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
@@ -42,7 +31,12 @@ def table(scores: Scores, *, steps: int = 400) -> list[SegmentResult]:
 
 
 def a_level(search: Search, scores: Scores) -> Level:
-    return level_at(search, table(scores), 400)
+    return Evidence(search, table(scores)).level(400)
+
+
+def learned(search: Search, results: Sequence[SegmentResult]) -> list[float]:
+    """The LRs that have learned something after 100 steps."""
+    return learners(known := Evidence(search, results), known.level(100))
 
 
 def draws(*shape: int, seed: int = 0) -> Any:
@@ -53,15 +47,15 @@ def test_a_trial_is_one_lr_and_seed_in_order_of_its_steps():
     wanted = [trained(0.1, steps, 1.0) for steps in (400, 800, 1600)]
     others = [trained(0.2, 400, 1.0), trained(0.1, 400, 1.0, seed=1)]
     others += [trained(0.1, 1600, 1.0, start=800, anneal_from=1280)]
-    assert trial([*others, wanted[2], wanted[0], wanted[1]], 0.1, seed=0) == wanted
-    assert trial([*others, *wanted], 0.1, seed=1) == [others[1]]
-    assert trial(wanted, 0.3, seed=0) == []
+    assert Evidence(a_search(), [*others, wanted[2], wanted[0], wanted[1]]).trial(0.1) == wanted
+    assert Evidence(a_search(), [*others, *wanted]).trial(0.1, seed=1) == [others[1]]
+    assert Evidence(a_search(), wanted).trial(0.3) == []
 
 
 def test_a_level_is_a_length_at_which_lrs_were_compared():
     results = [trained(lr, 100, 2 + lr) for lr in LRS] + [trained(lr, 200, 1 + lr, start=100) for lr in LRS[:3]]
     results += [trained(0.01, 200, 0.1, start=100, anneal_from=160)]
-    found = levels(a_search(), results[::-1])
+    found = levels(Evidence(a_search(), results[::-1]))
     assert [level.steps for level in found] == [100, 200]
     assert [level.lrs for level in found] == [LRS, LRS[:3]]
     assert found[0].scores == pytest.approx([-2 - lr for lr in LRS])
@@ -70,7 +64,7 @@ def test_a_level_is_a_length_at_which_lrs_were_compared():
 
 def test_what_failed_is_no_competitor_but_is_known():
     results = [trained(lr, 100, None if lr > 0.05 else lr) for lr in LRS] + [trained(0.02, 100, None, seed=1)]
-    (level,) = levels(a_search(), results)
+    (level,) = levels(Evidence(a_search(), results))
     assert level.lrs == (0.01, 0.04)
     assert level.failed == {0.02, 0.08, 0.16}
 
@@ -78,7 +72,7 @@ def test_what_failed_is_no_competitor_but_is_known():
 @pytest.mark.parametrize(("others", "counts"), [((0.01, 0.02), True), ((0.01,), False), ((0.16,), False)])
 def test_a_length_compares_the_best_lr_of_the_one_before_with_another(others: tuple[float, ...], counts: bool):
     results = [trained(lr, 100, 1 + 50 * lr) for lr in LRS] + [trained(lr, 200, 0.5) for lr in others]
-    assert [level.steps for level in levels(a_search(), results)] == ([100, 200] if counts else [100])
+    assert [level.steps for level in levels(Evidence(a_search(), results))] == ([100, 200] if counts else [100])
 
 
 def test_two_lrs_are_compared_where_none_had_learned_before():
@@ -86,7 +80,7 @@ def test_two_lrs_are_compared_where_none_had_learned_before():
     search = a_search(direction="maximize", chance=0.1, limit=1.0, samples=1000)
     results = [trained(lr, 100, 0.1) for lr in (0.01, 0.1, 1.0)]
     results += [trained(0.01, 200, 0.1), trained(0.1, 200, 0.6)]
-    assert [level.steps for level in levels(search, results)] == [100, 200]
+    assert [level.steps for level in levels(Evidence(search, results))] == [100, 200]
 
 
 def test_of_equal_lrs_the_smallest_is_the_best():
@@ -157,17 +151,18 @@ def test_near_are_those_behind_by_less_than_the_noise(scores: list[float]):
 @pytest.mark.parametrize("limit", [1.0, 100.0])
 def test_the_error_of_an_accuracy_is_binomial(limit: float):
     search = a_search(direction="maximize", limit=limit, samples=10_000)
-    error = validation_error(search, [], [], 0.8 * limit)
+    nothing = Evidence(search, [])
+    error = nothing.validation_error([], 0.8 * limit)
     assert error == pytest.approx(limit * math.sqrt(0.8 * 0.2 / 10_000), rel=1e-3)
     # All right or all wrong among n is no proof that the next one is, too.
-    assert 0 < validation_error(search, [], [], limit) < error
-    assert validation_error(search, [], [], limit) == pytest.approx(validation_error(search, [], [], 0.0))
+    assert 0 < nothing.validation_error([], limit) < error
+    assert nothing.validation_error([], limit) == pytest.approx(nothing.validation_error([], 0.0))
 
 
 def test_errors_that_were_told_are_the_noise_of_validation():
     results = [trained(lr, 100, 0.5, error=error) for lr, error in zip(LRS, (0.1, 0.2, 0.3, 0.4, None), strict=True)]
-    assert validation_error(a_search(), results, results, -0.5) == pytest.approx(0.25)
-    assert validation_error(a_search(), [], [trained(0.1, 100, 0.5)], -0.5) == 0
+    assert Evidence(a_search(), results).validation_error(results, -0.5) == pytest.approx(0.25)
+    assert Evidence(a_search(), []).validation_error([trained(0.1, 100, 0.5)], -0.5) == 0
 
 
 @pytest.mark.parametrize(
@@ -185,17 +180,17 @@ def test_the_best_possible_metric_follows_from_those_seen(
     direction: str, metrics: tuple[float, float], limit: float | None
 ):
     results = [trained(lr, 100, metric) for lr, metric in zip(LRS, metrics, strict=False)]
-    assert limit_of(a_search(direction=direction), results) == limit
-    assert limit_of(a_search(direction=direction, limit=0.25), results) == 0.25
-    assert limit_of(a_search(direction=direction), []) is None
+    assert Evidence(a_search(direction=direction), results).limit == limit
+    assert Evidence(a_search(direction=direction, limit=0.25), results).limit == 0.25
+    assert Evidence(a_search(direction=direction), []).limit is None
 
 
 def test_the_distance_is_to_the_best_possible_metric_or_from_the_worst_seen():
     results = [trained(lr, 100, metric) for lr, metric in zip(LRS, (0.2, 0.5, 0.6), strict=False)]
-    assert distance(a_search(direction="maximize"), results, 0.6) == pytest.approx(0.4)
-    assert distance(a_search(limit=0.1), results, -0.2) == pytest.approx(0.1)
+    assert Evidence(a_search(direction="maximize"), results).distance(0.6) == pytest.approx(0.4)
+    assert Evidence(a_search(limit=0.1), results).distance(-0.2) == pytest.approx(0.1)
     negative = [*results, trained(0.3, 100, -0.4)]
-    assert distance(a_search(direction="maximize"), negative, 0.6) == pytest.approx(1.0)
+    assert Evidence(a_search(direction="maximize"), negative).distance(0.6) == pytest.approx(1.0)
 
 
 def test_at_chance_hardly_any_lr_has_learned():
@@ -204,7 +199,7 @@ def test_at_chance_hardly_any_lr_has_learned():
     for _ in range(200):
         shares = rng.binomial(1000, 0.1, size=21) / 1000
         results = [trained(lr, 100, float(share)) for lr, share in zip(search.lrs, shares, strict=True)]
-        wrong += bool(learners(search, results, level_at(search, results, 100)))
+        wrong += bool(learned(search, results))
     assert wrong < 0.15 * 200
 
 
@@ -213,28 +208,28 @@ def test_what_is_far_better_than_chance_has_learned(direction: str, good: float,
     search = a_search(direction=direction, chance=0.2, samples=1000 if direction == "maximize" else None)
     metrics = (bad, good, 0.2, good, bad)
     results = [trained(lr, 100, metric) for lr, metric in zip(LRS, metrics, strict=True)]
-    assert learners(search, results, level_at(search, results, 100)) == [0.02, 0.08]
+    assert learned(search, results) == [0.02, 0.08]
 
 
 def test_without_chance_the_median_stands_for_it():
     metrics = (0.9, 0.9, 0.2, 0.9, 0.9)
     results = [trained(lr, 100, metric) for lr, metric in zip(LRS, metrics, strict=True)]
-    assert learners(a_search(), results, level_at(a_search(), results, 100)) == [0.04]
+    assert learned(a_search(), results) == [0.04]
     same = [trained(lr, 100, 0.9) for lr in LRS]
-    assert learners(a_search(), same, level_at(a_search(), same, 100)) == []
+    assert learned(a_search(), same) == []
 
 
 def test_without_chance_a_loss_that_fell_shows_learning():
     results = [trained(lr, 100, 0.9, losses=(2.0, 2.0 if lr < 0.03 else 1.0)) for lr in LRS]
-    assert learners(a_search(), results, level_at(a_search(), results, 100)) == [0.04, 0.08, 0.16]
+    assert learned(a_search(), results) == [0.04, 0.08, 0.16]
     # With chance it is the metric that counts, whatever the loss.
     known = a_search(chance=0.9)
-    assert learners(known, results, level_at(known, results, 100)) == []
+    assert learned(known, results) == []
 
 
 def test_nothing_was_learned_where_nothing_was_compared():
     failures = [trained(lr, 100, None) for lr in LRS]
-    assert learners(a_search(), failures, level_at(a_search(), failures, 100)) == []
+    assert learned(a_search(), failures) == []
 
 
 def test_alike_are_lrs_whose_metrics_and_losses_are_the_same():
@@ -308,7 +303,7 @@ def courses(metrics: Sequence[float], *, first: int = STEPS // 16) -> list[Segme
 def test_a_forecast_of_an_accuracy_is_an_accuracy(metrics: list[float], samples: int | None, steps: int):
     search = a_search(steps=steps, direction="maximize", limit=1.0, samples=samples)
     results = courses(metrics)
-    found = forecast(search, results, LRS[0], level=levels(search, results)[-1])
+    found = forecast(known := Evidence(search, results), LRS[0], level=levels(known)[-1])
     assert found is None or 0 <= found.low <= found.value <= found.high <= 1
 
 
@@ -317,7 +312,7 @@ def test_a_forecast_of_an_accuracy_is_an_accuracy(metrics: list[float], samples:
 def test_a_forecast_of_a_loss_is_never_negative(metrics: list[float], limit: float | None):
     search = a_search(limit=limit)
     results = courses(metrics)
-    found = forecast(search, results, LRS[0], level=levels(search, results)[-1])
+    found = forecast(known := Evidence(search, results), LRS[0], level=levels(known)[-1])
     assert found is None or 0 <= found.low <= found.value <= found.high < math.inf
 
 
@@ -326,7 +321,7 @@ def test_a_forecast_of_a_loss_is_never_negative(metrics: list[float], limit: flo
 def test_a_forecast_without_a_limit_is_an_interval_around_a_number(metrics: list[float], direction: str):
     search = a_search(direction=direction)
     results = [*courses(metrics), trained(0.5, STEPS // 16, -1.0)]
-    found = forecast(search, results, LRS[0], level=levels(search, results)[-1])
+    found = forecast(known := Evidence(search, results), LRS[0], level=levels(known)[-1])
     assert found is None or -math.inf < found.low <= found.value <= found.high < math.inf
 
 
@@ -336,7 +331,7 @@ def test_a_forecast_widens_with_the_steps_that_were_not_seen(metric: float, more
     widths = list[float]()
     for doublings in (0, more):
         search = a_search(steps=STEPS // 8 * 2**doublings, direction="maximize", limit=1.0, samples=1000)
-        found = forecast(search, results, LRS[0], level=levels(search, results)[-1])
+        found = forecast(known := Evidence(search, results), LRS[0], level=levels(known)[-1])
         assert found is not None
         assert found.value == pytest.approx(metric)  # there was no gain
         widths.append(found.high - found.low)
@@ -348,7 +343,7 @@ def test_nothing_is_expected_where_most_is_still_to_come():
     search = a_search(direction="maximize", limit=1.0, samples=1000, chance=0.1)
     for metrics, said in (([0.8], False), ([0.3, 0.5], False), ([0.5, 0.6], True), ([0.7, 0.8], True)):
         results = courses(metrics)
-        found = forecast(search, results, LRS[0], level=levels(search, results)[-1])
+        found = forecast(known := Evidence(search, results), LRS[0], level=levels(known)[-1])
         assert (found is not None) == said
 
 
@@ -357,7 +352,7 @@ def test_a_forecast_expects_less_of_every_further_doubling():
     results, expected = courses([0.4, 0.2, 0.1]), list[float]()
     for steps in (STEPS // 4, STEPS // 2, STEPS, 2 * STEPS):
         search = a_search(steps=steps, limit=0.0)
-        found = forecast(search, results, LRS[0], level=levels(search, results)[-1])
+        found = forecast(known := Evidence(search, results), LRS[0], level=levels(known)[-1])
         assert found is not None
         expected.append(found.value)
     assert expected[0] == pytest.approx(0.1)
@@ -373,12 +368,14 @@ def test_a_gain_is_how_far_the_last_doubling_brought_the_logarithm_of_the_distan
     metrics: tuple[float, ...], log: float
 ):
     search, results = a_search(limit=0.0), courses(metrics)
-    assert gain(search, results, LRS[0], level=levels(search, results)[-1]) == pytest.approx(log)
+    known = Evidence(search, results)
+    assert gain(known, LRS[0], level=levels(known)[-1]) == pytest.approx(log)
 
 
 def test_gains_of_a_beginning_do_not_count():
     search, results = a_search(limit=0.0), courses([0.8, 0.4], first=STEPS // 128)
-    assert gain(search, results, LRS[0], level=levels(search, results)[-1]) is None
+    known = Evidence(search, results)
+    assert gain(known, LRS[0], level=levels(known)[-1]) is None
 
 
 @pytest.mark.parametrize("count", [2, 4, 21])
@@ -406,12 +403,12 @@ def test_the_noise_of_the_validation_set_does_not_shrink_with_seeds():
 def test_lrs_tie_where_none_is_behind_by_more_than_the_noise():
     search = a_search(direction="maximize", limit=1.0, samples=100)
     close = [trained(lr, 100, 0.8 + lr / 10) for lr in LRS]
-    assert is_tie(levels(search, close))
-    assert not is_tie(levels(search, [*close, trained(0.3, 100, 0.1)]))
-    assert not is_tie(levels(search, [*close, trained(0.3, 100, None)]))
+    assert is_tie(levels(Evidence(search, close)))
+    assert not is_tie(levels(Evidence(search, [*close, trained(0.3, 100, 0.1)])))
+    assert not is_tie(levels(Evidence(search, [*close, trained(0.3, 100, None)])))
 
 
 def test_the_order_of_results_does_not_matter():
     search = a_search(budget=3.0)
     results = searched(search, Valley(noise=0.1, shared=0.1))
-    assert levels(search, results[::-1]) == levels(search, results)
+    assert levels(Evidence(search, results[::-1])) == levels(Evidence(search, results))

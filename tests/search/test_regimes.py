@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.search.evidence import Trial
+from lratlas.search.evidence import Evidence, Trial
 from lratlas.search.regimes import Bracket, convergence, divergence, diverging, regimes
 from lratlas.search.segments import SegmentResult, block_losses, make_segment
 from monitor.watch_helpers import Floats, ar1
@@ -82,7 +82,7 @@ def test_epochs_have_the_regimes_of_their_steps():
     ]
     assert regimes(epochs, learned=[1e-3, 1e-1], steps_each=64) == regimes(results, learned=[1e-3, 1e-1])
     search = a_search(steps=STEPS // 64, counted="epochs")
-    assert diverging(search, epochs) == diverging(a_search(), results) == {3.0}
+    assert diverging(Evidence(search, epochs)) == diverging(Evidence(a_search(), results)) == {3.0}
 
 
 def test_an_lr_that_has_learned_has_not_diverged_however_high_its_loss():
@@ -147,14 +147,14 @@ def test_diverging_lrs_are_those_whose_loss_rose_or_was_not_finite():
     results = [*trial(1e-2, falling(8e-3)), *trial(0.1, stuck()), *trial(0.3, stuck(1.2 * START))]
     results += [SegmentResult(segment=broken, losses=(START, math.nan), failure="loss 2 of 2 is not finite")]
     results += [failed(make_segment(lr=10.0, seed=0, start=0, stop=100, parent=None))]
-    assert diverging(search, results) == {0.3, 3.0}
-    assert diverging(search, []) == set()
+    assert diverging(Evidence(search, results)) == {0.3, 3.0}
+    assert diverging(Evidence(search, [])) == set()
     # What breaks with another seed only is not lost.
     other = [
         SegmentResult(segment=replace(each.segment, lr=1e-2, seed=1), losses=each.losses, failure=each.failure)
         for each in results[-2:-1]
     ]
-    assert diverging(search, [*results, *other]) == {0.3, 3.0}
+    assert diverging(Evidence(search, [*results, *other])) == {0.3, 3.0}
 
 
 def test_batches_that_differ_are_no_divergence():
@@ -165,7 +165,7 @@ def test_batches_that_differ_are_no_divergence():
             SegmentResult(segment=make_segment(lr=lr, seed=0, start=0, stop=2, parent=None), value=0.5, losses=losses)
             for lr in (1e-9, 1e-8)
         ]
-        assert diverging(search, results) == lost
+        assert diverging(Evidence(search, results)) == lost
 
 
 def test_a_noisy_loss_of_an_untrained_model_does_not_rise():
@@ -177,7 +177,7 @@ def test_a_noisy_loss_of_an_untrained_model_does_not_rise():
             SegmentResult(segment=make_segment(lr=lr, seed=0, start=0, stop=100, parent=None), value=0.5, losses=losses)
             for lr in (1e-9, 1e-8)
         ]
-        assert diverging(search, results) == set()
+        assert diverging(Evidence(search, results)) == set()
 
 
 def test_an_lr_whose_metric_is_good_does_not_diverge_though_its_loss_rises():
@@ -186,8 +186,8 @@ def test_an_lr_whose_metric_is_good_does_not_diverge_though_its_loss_rises():
     results = [*trial(1e-2, falling(8e-3)), *trial(0.3, stuck(1.2 * START))]
     good = [replace(each, averaged=0.8) for each in results]
     bad = [replace(each, averaged=0.1 if each.segment.lr == 0.3 else 0.8) for each in results]
-    assert diverging(search, good) == set()
-    assert diverging(search, bad) == {0.3}
+    assert diverging(Evidence(search, good)) == set()
+    assert diverging(Evidence(search, bad)) == {0.3}
 
 
 def test_seeds_are_different_trials():

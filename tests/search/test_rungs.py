@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lratlas.config.grid import lr_grid
 from lratlas.search.advice import advise
 from lratlas.search.choice import choose
+from lratlas.search.evidence import Evidence
 from lratlas.search.regimes import levels
 from lratlas.search.rungs import by_name, enough, next_segments, next_stage, states_to_keep, trainings_spent
 from lratlas.search.segments import Segment, SegmentResult
@@ -190,7 +191,7 @@ def test_no_more_states_are_kept_than_lrs_are_compared():
 def test_each_length_doubles_and_fewer_lrs_continue(steps: int):
     search = a_search(steps=steps)
     results = searched(search, Valley(full=steps))
-    stops = [level.steps for level in levels(search, results) if level.steps in map(search.horizon, SHARES)]
+    stops = [level.steps for level in levels(Evidence(search, results)) if level.steps in map(search.horizon, SHARES)]
     assert stops == [round(steps * share) for share in SHARES]
     counts = [len(lrs_to(results, stop)) for stop in stops]
     assert counts[0] == len(search.lrs)
@@ -485,11 +486,11 @@ def test_more_is_bought_with_a_larger_budget_seeds_first_and_then_steps():
 def test_further_seeds_are_of_those_that_could_be_the_best():
     search = a_search(budget=3.0)
     results = searched(search, Valley(best=0.0133, width=0.3))
-    (level, *_) = [level for level in levels(search, results) if level.steps == STEPS // 4]
+    (level, *_) = [level for level in levels(Evidence(search, results)) if level.steps == STEPS // 4]
     first = [each for each in results if each.segment.seed == 0]
-    (before, *_) = [level for level in levels(search, first) if level.steps == STEPS // 4]
+    (before, *_) = [level for level in levels(Evidence(search, first)) if level.steps == STEPS // 4]
     again = {each.segment.lr for each in results if each.segment.seed == 1}
-    good = choose(search, first, levels(search, first))
+    good = choose(known := Evidence(search, first), levels(known))
     assert again == {lr for lr in before.lrs if good.low <= lr <= good.high}
     assert {each.segment.start for each in results if each.segment.seed == 1 and each.segment.stop == STEPS // 4} == {0}
     assert max(level.seeds) > 1
@@ -514,7 +515,7 @@ def test_a_clear_winner_needs_less_than_the_budget():
     search = a_search(budget=20.0)
     clear, unclear = (searched(search, Valley(width=width, noise=0.003)) for width in (3.0, 0.003))
     assert trainings_spent(search, clear) < trainings_spent(search, unclear) / 2
-    good = choose(search, clear, levels(search, clear))
+    good = choose(known := Evidence(search, clear), levels(known))
     assert good.high / good.low <= 4
 
 

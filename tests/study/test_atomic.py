@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from lratlas.atlas import Atlas
-from lratlas.study.files import TEMPORARY, sweep, write_file
+from lratlas.files import TEMPORARY, sweep, write_file
 
 WRITE = """
 import os, sys, time
 from pathlib import Path
-from lratlas.study import files
+from lratlas import files
 
 def stall(_):
     print("writing", flush=True)
@@ -89,7 +89,7 @@ def test_where_open_files_cannot_be_renamed_they_are_closed_first(tmp_path: Path
         return replace(source, target)
 
     replace = Path.replace
-    monkeypatch.setattr("lratlas.study.files._POSIX", False)
+    monkeypatch.setattr("lratlas.files._POSIX", False)
     monkeypatch.setattr(Path, "replace", rename)
     write_file(tmp_path / "file", b"one")
     write_file(tmp_path / "file", b"two")

@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from lratlas import files
 from lratlas.errors import StudyError
-from lratlas.study import files
 from lratlas.study.formats import FORMAT, check_format, format_of, migrate_part, migrate_plan, versions
 from lratlas.study.plan import plan_text, read_plan, read_stored_plan
 from lratlas.study.store import Store

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fuzzing import mutated, refusal
+from lratlas import files
 from lratlas.config.spec import read_spec, spec_from
 from lratlas.data.readers import read_images
 from lratlas.errors import DamagedFile, DataError, SpecError, StudyError
-from lratlas.study import files
 from lratlas.study.plan import read_plan, read_stored_plan
 from lratlas.study.records import read_failures, read_note, wall_time
 from lratlas.study.store import Store

@@ -21,9 +21,9 @@ from lratlas.config.spec import spec_from
 from lratlas.errors import SpecError, StudyError, TaskError
 from lratlas.execute.messages import failure
 from lratlas.execute.run_job import open_context
+from lratlas.files import digest, open_json, seal_json
 from lratlas.models.mlp import MLP
 from lratlas.study import run
-from lratlas.study.files import digest, open_json, seal_json
 from lratlas.study.plan import Plan
 from lratlas.study.run import open_study, run_study
 from lratlas.study.store import Store

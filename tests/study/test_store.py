@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from lratlas import files
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study import files
 from lratlas.study.store import Store
 from lratlas.tables import SCHEMAS, empty
 from study.running import damaged

@@ -10,10 +10,11 @@ from typing import Any
 from altair.utils.schemapi import debug_mode
 
 from lratlas.errors import SearchError
+from lratlas.files import write_file
 from lratlas.paths import expand_home
 from lratlas.recommendation import facts_of
-from lratlas.report.charts.search_charts import advice_chart, course_chart
-from lratlas.report.charts.search_words import courses_data
+from lratlas.report.charts.advice import advice_chart
+from lratlas.report.charts.course import course_chart, courses_data
 from lratlas.report.figures import figure_files
 from lratlas.report.search_page import advice_page, schedule_text
 from lratlas.report.shell import versions_text
@@ -21,7 +22,6 @@ from lratlas.report.theme import Drawing
 from lratlas.search.advice import Advice
 from lratlas.search.finder import Finder
 from lratlas.search.rungs import trainings_spent
-from lratlas.study.files import write_file
 from lratlas.text import is_finite, replace_nonfinite
 
 

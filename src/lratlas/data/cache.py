@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from lratlas.data.images import NAMES, ImageData
 from lratlas.errors import DataError
+from lratlas.files import write_file
 from lratlas.paths import cache_folder
 
 _FORMAT = "2"  # of the file; another number invalidates all cached files
@@ -39,19 +39,12 @@ def load_or_make(make: Callable[[], ImageData], *, title: str, stem: str, stamp:
 
 
 def _write(path: Path, data: ImageData) -> None:
-    """Write the file atomically; if this fails, the images are made again next time."""
+    """Write the file; if this fails, the images are made again next time."""
     tensors = {name: tensor.contiguous() for name, tensor in zip(NAMES, (*data.train, *data.test), strict=True)}
     classes = json.dumps(data.classes)
     metadata = {"classes": classes, "checksum": _checksum(tensors, classes)}
-    temporary = path.parent / f".lratlas-{uuid4().hex}"
-    try:
-        with suppress(OSError, SafetensorError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(save(tensors, metadata))  # save_file would create a file that only its owner can read
-            temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with suppress(OSError, SafetensorError):
+        write_file(path, save(tensors, metadata))
 
 
 def _read_cached(path: Path, title: str) -> ImageData | None:

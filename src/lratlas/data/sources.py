@@ -155,6 +155,10 @@ def _is_there(path: Path, marker: str) -> bool:
         return False
 
 
+def _archive(url: str, checksum: str) -> tuple[Download, ...]:
+    return (Download(url=url, path=url.rpartition("/")[2], sha256=checksum),)
+
+
 def _idx(folder: str) -> Place:
     return Place(path=folder, form="idx", marker="train-images-idx3-ubyte*")
 
@@ -177,12 +181,9 @@ _ALL = (
             Place(path="cifar-10-binary.tar.gz", form="cifar10"),
             Place(path="cifar10-jpeg.zip", form="images", title="CIFAR-10 (JPEG copy)"),
         ),
-        downloads=(
-            Download(
-                url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-                path="cifar-10-binary.tar.gz",
-                sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-            ),
+        downloads=_archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
         ),
     ),
     DataSet(
@@ -192,12 +193,9 @@ _ALL = (
             Place(path="cifar-100-binary", form="cifar100", marker="*.bin"),
             Place(path="cifar-100-binary.tar.gz", form="cifar100"),
         ),
-        downloads=(
-            Download(
-                url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
-                path="cifar-100-binary.tar.gz",
-                sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-            ),
+        downloads=_archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+            "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
         ),
     ),
     DataSet(
@@ -238,12 +236,9 @@ _ALL = (
             Place(path="tiny-imagenet-200", form="images", marker="train"),
             Place(path="tiny-imagenet-200.zip", form="images"),
         ),
-        downloads=(
-            Download(
-                url="https://cs231n.stanford.edu/tiny-imagenet-200.zip",
-                path="tiny-imagenet-200.zip",
-                sha256="6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
-            ),
+        downloads=_archive(
+            "https://cs231n.stanford.edu/tiny-imagenet-200.zip",
+            "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
         ),
     ),
 )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -145,9 +145,7 @@ def sharpness_measure(
             product = hessian_product(outputs, objective, vector, passes)
             start = stream(seed, "eigenvector").standard_normal(len(vector))
             multiply = _on_arrays(product, vector.device)
-            (top,) = top_eigenvalues(
-                multiply, len(vector), count=1, start=start, tolerance=tolerance, iterations=iterations
-            )
+            top = top_eigenvalue(multiply, len(vector), start=start, tolerance=tolerance, iterations=iterations)
             trace = hutchinson_trace(product, vector, probes=probes, seed=seed)
         return Sharpness(
             top_eigenvalue=top.value * size**2,
@@ -271,34 +269,26 @@ class Eigenvalue:
     converged: bool
 
 
+_KRYLOV = 20  # vectors in memory
 UNKNOWN = Eigenvalue(value=math.nan, residual=math.nan, converged=False)
 
 
-def top_eigenvalues(
-    multiply: Multiply,
-    size: int,
-    *,
-    count: int,
-    start: Vector,
-    tolerance: float,
-    iterations: int,
-) -> list[Eigenvalue]:
-    """The largest (most positive) eigenvalues of a symmetric matrix H, largest first.
+def top_eigenvalue(multiply: Multiply, size: int, *, start: Vector, tolerance: float, iterations: int) -> Eigenvalue:
+    """The largest (most positive) eigenvalue of a symmetric matrix H.
 
-    ARPACK's implicitly restarted Lanczos iteration finds them. One more product gives each residual, and only the
-    residual decides about convergence. If ARPACK gives up, the result is the Ritz values at the tightest reachable
-    tolerance, by powers of ten; if even 1 is out of reach, the Ritz values of the first Krylov space.
+    ARPACK's implicitly restarted Lanczos iteration finds it. One more product gives its residual, and only the
+    residual decides about convergence. If ARPACK gives up, the result is the Ritz value at the tightest reachable
+    tolerance, by powers of ten; if even 1 is out of reach, the Ritz value of the first Krylov space.
 
     Args:
         multiply: The map from v to Hv.
         size: Rows of H.
-        count: Number of eigenvalues, from 1 to ``size``.
         start: Start vector, [size], generic.
         tolerance: Largest residual that counts as converged.
-        iterations: Largest number of restarts; each takes about 10 products for one eigenvalue.
+        iterations: Largest number of restarts; each takes about 10 products.
 
     Returns:
-        ``count`` eigenvalues; they are NaN and not converged if a product is not finite or ARPACK breaks down.
+        The eigenvalue; it is NaN and not converged if a product is not finite or ARPACK breaks down.
     """
 
     def check_finite(v: Vector) -> Vector:
@@ -312,43 +302,32 @@ def top_eigenvalues(
         unit = float(np.abs(check_finite(start)).max() / np.abs(start).max())
         if unit == 0:
             # Only the zero matrix maps a generic vector to zero.
-            return [Eigenvalue(value=0.0, residual=0.0, converged=True)] * count
+            return Eigenvalue(value=0.0, residual=0.0, converged=True)
 
         def multiply_scaled(v: Vector) -> Vector:
             return check_finite(v) / unit
 
-        values, vectors = _ritz_pairs(multiply_scaled, size, count, start, tolerance, iterations)
-        found = [
-            _judge_eigenvalue(multiply_scaled, *pair, tolerance)
-            for pair in zip(values.tolist(), vectors.T, strict=True)
-        ]
+        value, vector = _ritz_pair(multiply_scaled, size, start, tolerance, iterations)
+        error = float(np.linalg.norm(multiply_scaled(vector) - value * vector))
     except (FloatingPointError, ArpackError):
-        return [UNKNOWN] * count
-    found.sort(key=lambda each: each.value, reverse=True)
-    return [replace(each, value=each.value * unit) for each in found]
-
-
-def _judge_eigenvalue(multiply: Multiply, value: float, vector: Vector, tolerance: float) -> Eigenvalue:
-    error = float(np.linalg.norm(multiply(vector) - value * vector))
+        return UNKNOWN
     residual = error / abs(value) if value else (math.inf if error else 0.0)
-    return Eigenvalue(value=value, residual=residual, converged=residual <= tolerance)
+    return Eigenvalue(value=value * unit, residual=residual, converged=residual <= tolerance)
 
 
-def _ritz_pairs(
-    multiply: Multiply, size: int, count: int, start: Vector, tolerance: float, iterations: int
-) -> tuple[Vector, Vector]:
-    """Values [count] and unit vectors [size, count]."""
-    krylov = max(20, 2 * count + 1)  # vectors in memory
-    if size <= krylov:
+def _ritz_pair(multiply: Multiply, size: int, start: Vector, tolerance: float, iterations: int) -> tuple[float, Vector]:
+    """A value and its unit vector, [size]."""
+    if size <= _KRYLOV:
         # ARPACK has no advantage here.
         matrix = np.stack([multiply(row) for row in np.eye(size)])
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-        return values[-count:], vectors[:, -count:]
+        return float(values[-1]), vectors[:, -1]
     operator = _operator((size, size), matvec=multiply, dtype=np.float64)
     # Half of it, since ARPACK's estimate differs from the residual by rounding.
     for accepted in (tolerance / 2, *_looser(tolerance), math.inf):
         try:
-            return _solve(operator, k=count, which="LA", v0=start, ncv=krylov, maxiter=iterations, tol=accepted)
+            values, vectors = _solve(operator, k=1, which="LA", v0=start, ncv=_KRYLOV, maxiter=iterations, tol=accepted)
+            return float(values[0]), vectors[:, 0]
         except ArpackNoConvergence:
             continue
     raise AssertionError  # with an infinite tolerance the first Krylov space is enough

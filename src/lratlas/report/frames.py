@@ -1,7 +1,6 @@
 """Rows of the tables prepared for charts: checked, sorted, per seed and over seeds, and with readable names."""
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 
 import polars as pl
@@ -130,33 +129,6 @@ def regimes_in_words(bands: pl.DataFrame) -> str:
             f" The regimes are not in order here: {' and '.join(again)} appear{'s' * (len(again) == 1)} more than once."
         )
     return words
-
-
-def spread(places: Sequence[float], *, gap: float) -> list[float]:
-    """Places moved apart until neighbours have at least a gap; the centre of a group is unchanged.
-
-    Example:
-        >>> spread([1.0, 1.0, 5.0], gap=1.0)
-        [0.5, 1.5, 5.0]
-
-    Args:
-        places: The places, ascending.
-        gap: The smallest distance.
-    """
-    crowds = list[list[float]]()
-    for place in places:
-        crowds.append([place])
-        while len(crowds) > 1 and _first(crowds[-1], gap) - _last(crowds[-2], gap) < gap:
-            crowds[-2:] = [crowds[-2] + crowds[-1]]
-    return [_first(crowd, gap) + number * gap for crowd in crowds for number in range(len(crowd))]
-
-
-def _first(crowd: Sequence[float], gap: float) -> float:
-    return sum(crowd) / len(crowd) - gap * (len(crowd) - 1) / 2
-
-
-def _last(crowd: Sequence[float], gap: float) -> float:
-    return sum(crowd) / len(crowd) + gap * (len(crowd) - 1) / 2
 
 
 def regime_bands(tables: Tables) -> pl.DataFrame:

@@ -15,17 +15,7 @@ from lratlas.recommendation import Recommendation
 from lratlas.report.bundle import vega_bundle
 from lratlas.report.charts.catalog import ANSWER
 from lratlas.report.frames import lr_text, regime_bands
-from lratlas.report.shell import (
-    BUDGET,
-    DIGITS,
-    downloads,
-    environment,
-    heading,
-    pack_spec,
-    part,
-    policy,
-    text_of,
-)
+from lratlas.report.shell import BUDGET, DIGITS, downloads, environment, heading, pack_spec, part, policy, text_of
 from lratlas.report.theme import REGIME_COLOURS, REGIME_NAMES, Drawing
 from lratlas.tables import Tables, table
 

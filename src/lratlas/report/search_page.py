@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from lratlas.report.bundle import vega_bundle
-from lratlas.report.charts.search_data import part_text
+from lratlas.report.charts.advice import part_text
 from lratlas.report.frames import lr_text
 from lratlas.report.shell import compress, environment, pack_spec, part, policy, text_of
 from lratlas.report.theme import REGIME_COLOURS, Drawing

@@ -231,19 +231,6 @@ def shading(bands: pl.DataFrame, *, width: int, lettering: int = 11) -> list[alt
     return [bars, labels]
 
 
-def line_names(base: alt.Chart, colour: alt.Color, *, lettering: int) -> list[alt.Chart]:
-    """The names of lines next to the panel, each after a dash in its line's colour.
-
-    Args:
-        base: A chart with a row for each line and its place encoded; ``label`` is the name.
-        colour: The colour of the lines. Names have the text colour, readable on any page.
-        lettering: Size of the names, in pixels.
-    """
-    dash = base.mark_tick(orient="horizontal", width=lettering, thickness=3, xOffset=lettering, clip=False)
-    text = base.mark_text(align="left", dx=1.75 * lettering, fontSize=lettering, clip=False)
-    return [dash.encode(color=colour), text.encode(text=alt.Text("label:N"))]
-
-
 def hover(base: alt.Chart) -> alt.Chart:
     """Invisible points on lines, so that the pointer can read each of their values.
 

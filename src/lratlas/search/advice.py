@@ -13,7 +13,7 @@ from lratlas.errors import SearchError
 from lratlas.recommendation import COMPARED as RECOMMENDED
 from lratlas.recommendation import Finish, Recommendation
 from lratlas.search.choice import INTERVAL, choose, forecast
-from lratlas.search.evidence import Level, is_tie, limit_of, metrics_of, trial
+from lratlas.search.evidence import Evidence, Level, is_tie
 from lratlas.search.regimes import (
     Bracket,
     alike,
@@ -242,30 +242,30 @@ def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
     )
     if not results:
         raise SearchError("No results yet: train and tell() at least one segment first.")
-    relied = trusted_results(results)
-    found = levels(search, relied)
-    lost = diverging(search, relied)
+    evidence = Evidence(search, trusted_results(results))
+    relied, found, lost = evidence.results, levels(evidence), diverging(evidence)
     if not found and not lost:
         raise SearchError(" ".join(["None of the LRs could be compared.", *failures_in_words(results)]))
-    learned = {lr for level in found for lr in learners(search, relied, level)}
-    verdict, reason = _verdict(search, relied, found, learned, lost)
+    learners_at = {level.steps: learners(evidence, level) for level in found}
+    learned = {lr for lrs in learners_at.values() for lr in lrs}
+    verdict, reason = _verdict(evidence, found, learned, lost)
     # Lengths at which no LR had learned do not count.
-    used = [level for level in found if learned & {*level.lrs} and learners(search, relied, level)] or found
+    used = [level for level in found if learners_at[level.steps]] or found
     last = used[-1] if used else None
-    choice = choose(search, relied, used) if verdict == "found" else None
+    choice = choose(evidence, used) if verdict == "found" else None
     nearest = min(last.lrs, key=lambda lr: abs(math.log(lr / choice.lr))) if choice and last else None
     told = regimes(relied, learned=learned, steps_each=search.steps_each)
     good = [each for each in relied if each.failure is None]
     best = max(good, key=lambda each: search.score(each.quality), default=None)
     tie = sorted(lr for level in found for lr in level.lrs) if verdict == "tie" else None
-    expected = forecast(search, relied, nearest, level=last) if nearest is not None and last else None
+    expected = forecast(evidence, nearest, level=last) if nearest is not None and last else None
     advice = Advice(
         verdict=verdict,
         reason=reason,
         lr=choice.lr if choice else None,
         low=choice.low if choice else tie[0] if tie else None,
         high=choice.high if choice else tie[-1] if tie else None,
-        finish=_finish(search, relied, last),
+        finish=_finish(evidence, last),
         expected=expected.value if expected else None,
         expected_low=expected.low if expected else None,
         expected_high=expected.high if expected else None,
@@ -279,19 +279,18 @@ def advise(search: Search, results: Sequence[SegmentResult]) -> Advice:
         counted=search.counted,
         warmup=search.warmup,
         schedule=search.schedule if isinstance(search.schedule, str) else "custom",
-        limit=_limit(search, good),
-        segment=_continuation_segment(search, relied, nearest),
+        limit=_limit(Evidence(search, good)),
+        segment=_continuation_segment(evidence, nearest),
         evidence=_evidence(results, told),
         compared=_compare_lrs(search, found),
         warnings=(),
     )
-    return replace(advice, warnings=tuple(warnings_of(search, results, used, advice)))
+    return replace(advice, warnings=tuple(warnings_of(Evidence(search, results), used, advice)))
 
 
-def _verdict(
-    search: Search, results: Sequence[SegmentResult], found: Sequence[Level], learned: set[float], lost: set[float]
-) -> tuple[Verdict, str]:
+def _verdict(evidence: Evidence, found: Sequence[Level], learned: set[float], lost: set[float]) -> tuple[Verdict, str]:
     """The verdict, and the reason if it is not ``found``."""
+    search, results = evidence.search, evidence.results
     tried = sorted({each.segment.lr for each in results})
     going = [lr for lr in tried if lr not in lost]
     if not found and not set(tried) <= lost:
@@ -307,7 +306,7 @@ def _verdict(
             f"Nothing has been learned yet: in up to {length} {moved} ({search.chance:.4g}). Train for longer{wider}."
         )
     if is_tie(found):
-        return "tie", _explain_tie(search, results, found, tried)
+        return "tie", _explain_tie(evidence, found, tried)
     if not learned:
         return "not_learned", (
             f"Nothing has been learned yet: in up to {length} no LR {_from_to(going)} did"
@@ -329,13 +328,12 @@ def _explain_divergence(results: Sequence[SegmentResult], tried: Sequence[float]
     )
 
 
-def _explain_tie(
-    search: Search, results: Sequence[SegmentResult], found: Sequence[Level], tried: Sequence[float]
-) -> str:
+def _explain_tie(evidence: Evidence, found: Sequence[Level], tried: Sequence[float]) -> str:
+    search = evidence.search
     span = f"The LRs {_from_to(tried)} tie"
     if len(tried) == 1:
         return f"Only the LR {format_lr(tried[0])} was tried: there is nothing to compare it with."
-    if all(alike(results, level.steps) for level in found):
+    if all(alike(evidence.results, level.steps) for level in found):
         if len({score for level in found for score in level.scores}) > 1:
             return f"{span}: all gave the very same metrics, so the LR has no effect. Is it passed to the optimizer?"
         return (
@@ -343,12 +341,17 @@ def _explain_tie(
             " passed to the optimizer?), or larger ones are needed, or a longer training."
         )
     width = max(found[-1].allowance(at) for at in range(len(found[-1].lrs)))
-    more = "more validation samples, a longer training or a larger budget" if search.samples else "a longer training"
+    more = (
+        "more validation samples, a longer training or a larger budget"
+        if evidence.search.samples
+        else "a longer training"
+    )
     return f"{span}: differences are below {width:.2g}, the noise of one seed and the validation set. Try {more}."
 
 
-def _finish(search: Search, results: Sequence[SegmentResult], last: Level | None) -> Finish:
+def _finish(evidence: Evidence, last: Level | None) -> Finish:
     """The way to finish that was better by more than the noise if both were tried, else ``either``."""
+    search, results = evidence.search, evidence.results
     if search.schedule != "constant":
         return "schedule"
     averages = any(each.averaged is not None for each in results)
@@ -357,7 +360,7 @@ def _finish(search: Search, results: Sequence[SegmentResult], last: Level | None
         return "average" if averages else "anneal" if ends or search.anneals else "constant"
     gains = list[float]()
     for end in ends:
-        of = trial(results, end.segment.lr, seed=end.segment.seed)
+        of = evidence.trial(end.segment.lr, seed=end.segment.seed)
         same = [each for each in of if each.segment.stop == end.segment.stop and each.failure is None]
         gains += [search.score(end.value) - search.score(each.quality) for each in same]
     if not gains or last is None:
@@ -366,18 +369,18 @@ def _finish(search: Search, results: Sequence[SegmentResult], last: Level | None
     return "either" if abs(gain) <= INTERVAL * error else "anneal" if gain > 0 else "average"
 
 
-def _limit(search: Search, results: Sequence[SegmentResult]) -> float | None:
+def _limit(evidence: Evidence) -> float | None:
     """Best possible value of the metric; None if it is unknown or a metric exceeds it."""
-    limit = limit_of(search, results)
-    exceeded = limit is not None and any(search.score(each) > search.score(limit) for each in metrics_of(results))
+    limit, score = evidence.limit, evidence.search.score
+    exceeded = limit is not None and any(score(each) > score(limit) for each in evidence.metrics)
     return None if exceeded else limit
 
 
-def _continuation_segment(search: Search, results: Sequence[SegmentResult], lr: float | None) -> str | None:
+def _continuation_segment(evidence: Evidence, lr: float | None) -> str | None:
     """The longest segment at an LR; a full training can continue from it."""
-    if lr is None or not search.continues:
+    if lr is None or not evidence.search.continues:
         return None
-    of = [each for each in trial(results, lr, seed=search.seed) if each.failure is None]
+    of = [each for each in evidence.trial(lr) if each.failure is None]
     return of[-1].segment.name if of else None
 
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lratlas.study.files import KEY, digest, seal_json
+from lratlas.files import KEY, digest, seal_json
 
 AFTER = "after"
 """Field of a line: the digest of the line before it."""

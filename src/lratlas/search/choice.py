@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lratlas.search.evidence import LONGER, Level, distance, limit_of, metrics_of, trial, validation_error
+from lratlas.search.evidence import LONGER, Evidence, Level
 from lratlas.search.segments import SegmentResult
 from lratlas.search.settings import Search
 from lratlas.text import SMALLEST_LR, is_finite
@@ -31,7 +31,7 @@ class Forecast:
     high: float
 
 
-def forecast(search: Search, results: Sequence[SegmentResult], lr: float, *, level: Level) -> Forecast | None:
+def forecast(evidence: Evidence, lr: float, *, level: Level) -> Forecast | None:
     """Forecast the validation metric of a full training at an LR of a level, with a new seed.
 
     The logarithm of the distance to the best possible metric falls with every doubling of the steps. An unseen doubling
@@ -39,49 +39,51 @@ def forecast(search: Search, results: Sequence[SegmentResult], lr: float, *, lev
     projected. None if most of the gain is still to come: no doubling was seen, or the metric is nearer to that of a
     model that has learned nothing than to the best possible one.
     """
-    limit = limit_of(search, results)
+    search, limit = evidence.search, evidence.limit
     score = level.scores[level.lrs.index(lr)]
     doublings = max(0.0, math.log2(search.steps / level.steps))
-    own = [each for each in results if each.segment.lr == lr and each.segment.stop == level.steps]
-    error = math.hypot(level.noise, validation_error(search, results, own, score))
-    scale = distance(search, results, score) or 1.0
-    place = _scale(search, results, score)
-    seen = gain(search, results, lr, level=level)
-    if doublings and (seen is None or _early(search, results, score)):
+    own = [each for each in evidence.results if each.segment.lr == lr and each.segment.stop == level.steps]
+    error = math.hypot(level.noise, evidence.validation_error(own, score))
+    scale = evidence.distance(score) or 1.0
+    place = _scale(evidence, score)
+    seen = gain(evidence, lr, level=level)
+    if doublings and (seen is None or _early(evidence, score)):
         return None
     ahead = (seen or 0.0) * NEXT_GAIN * (1 - NEXT_GAIN**doublings) / (1 - NEXT_GAIN)
     spread = math.hypot(error / scale, _DRIFT * doublings, _DOUBT * abs(ahead))
     middle = place(score) - ahead
     ends = [_metric(search, middle + sign * INTERVAL * spread, limit, scale) for sign in (-1, 0, 1)]
-    if limit is not None and min(metrics_of(results), default=-1.0) >= 0:
+    if limit is not None and min(evidence.metrics, default=-1.0) >= 0:
         ends = [max(0.0, end) for end in ends]  # a share or a loss
     return Forecast(value=ends[1], low=min(ends), high=max(ends))
 
 
-def _scale(search: Search, results: Sequence[SegmentResult], score: float) -> Callable[[float], float]:
+def _scale(evidence: Evidence, score: float) -> Callable[[float], float]:
     """Return the function from a score to its place on the forecast's scale, which falls as the score improves."""
-    limit, unit = limit_of(search, results), distance(search, results, score) or 1.0
+    unit = evidence.distance(score) or 1.0
 
     def place(value: float) -> float:
-        return -value / unit if limit is None else math.log(max(distance(search, results, value), 1e-12))
+        return -value / unit if evidence.limit is None else math.log(max(evidence.distance(value), 1e-12))
 
     return place
 
 
-def _early(search: Search, results: Sequence[SegmentResult], score: float) -> bool:
+def _early(evidence: Evidence, score: float) -> bool:
     """Whether the metric is less than halfway from that of an untrained model to the best possible one."""
-    if search.chance is None or limit_of(search, results) is None:
+    chance = evidence.search.chance
+    if chance is None or evidence.limit is None:
         return False
-    return distance(search, results, score) > _HALFWAY * distance(search, results, search.score(search.chance))
+    return evidence.distance(score) > _HALFWAY * evidence.distance(evidence.search.score(chance))
 
 
-def gain(search: Search, results: Sequence[SegmentResult], lr: float, *, level: Level) -> float | None:
+def gain(evidence: Evidence, lr: float, *, level: Level) -> float | None:
     """Decrease of the logarithm of the distance to the best possible metric in the last doubling of the steps.
 
     If the best possible metric is unknown: the gain as a share of the total gain so far. None if no doubling was seen.
     """
-    of = [each for each in trial(results, lr, seed=search.seed) if is_finite(search.score(each.quality))]
-    return _last_gain(search, of, level.steps, _scale(search, results, level.scores[level.lrs.index(lr)]))
+    search = evidence.search
+    of = [each for each in evidence.trial(lr) if is_finite(search.score(each.quality))]
+    return _last_gain(search, of, level.steps, _scale(evidence, level.scores[level.lrs.index(lr)]))
 
 
 def _last_gain(
@@ -122,16 +124,16 @@ class Choice:
     high: float
 
 
-def choose(search: Search, results: Sequence[SegmentResult], found: Sequence[Level]) -> Choice:
+def choose(evidence: Evidence, found: Sequence[Level]) -> Choice:
     """Choose the LR for a full training, and the range of LRs that are equal to the best within the noise.
 
     The LR is the mean, over log LR, of the LRs that could be the best at the last length. Each is weighted by the
     probability that belongs to its distance from the best. The mean is then shifted for the unseen steps.
     """
-    last = found[-1]
+    search, last = evidence.search, found[-1]
     part = last.steps / search.steps
     usual, steep = _LR_DRIFT
-    more = min(max(_steepness(search, results, found), usual), steep) - usual
+    more = min(max(_steepness(evidence, found), usual), steep) - usual
     lr = _center(last) * part**usual * max(part, _SEEN) ** more
     low = next((edge * (level.steps / search.steps) ** _REACH for level, edge in _edges(search, found, up=False)), None)
     high = next((edge for _, edge in _edges(search, found, up=True)), None)
@@ -143,16 +145,16 @@ def choose(search: Search, results: Sequence[SegmentResult], found: Sequence[Lev
     return Choice(lr=lr, low=min(lr, low, near[0]), high=max(lr, high, near[-1]))
 
 
-def _steepness(search: Search, results: Sequence[SegmentResult], learned: Sequence[Level]) -> float:
+def _steepness(evidence: Evidence, learned: Sequence[Level]) -> float:
     """Gain of the last doubling minus the noise of the difference between its two metrics.
 
     Infinite if no LR had learned at any earlier length.
     """
     last = learned[-1]
-    if len(learned) == 1 and any(each.segment.stop * LONGER < last.steps for each in results):
+    if len(learned) == 1 and any(each.segment.stop * LONGER < last.steps for each in evidence.results):
         return math.inf
-    noise = INTERVAL * math.sqrt(2) * last.noise / (distance(search, results, last.scores[last.best]) or 1.0)
-    return (gain(search, results, last.lrs[last.best], level=last) or 0.0) - noise
+    noise = INTERVAL * math.sqrt(2) * last.noise / (evidence.distance(last.scores[last.best]) or 1.0)
+    return (gain(evidence, last.lrs[last.best], level=last) or 0.0) - noise
 
 
 def _center(level: Level) -> float:

@@ -130,11 +130,6 @@ _SEED = 0.015  # spread of seeds, as a share of the distance to the best possibl
 _PRIOR = 3.0  # weight of the prior, in seeds
 
 
-def trial(results: Sequence[SegmentResult], lr: float, *, seed: int) -> list[SegmentResult]:
-    """Results of one LR and seed without an annealed end, ascending in steps."""
-    return trials([each for each in results if each.segment.lr == lr]).get((lr, seed), [])
-
-
 Trial = tuple[float, int]  # LR and seed
 
 
@@ -146,32 +141,6 @@ def trials(results: Sequence[SegmentResult]) -> dict[Trial, list[SegmentResult]]
         if not each.segment.annealed:
             of.append(each)
     return found
-
-
-def level_at(search: Search, results: Sequence[SegmentResult], steps: int) -> Level:
-    """Compare the LRs that were trained to a length."""
-    of = results_at(results, steps)
-    scores = dict[float, dict[int, float]]()
-    failed = {each.segment.lr for each in of if each.failure is not None}
-    # An LR that diverges in a longer training is not compared in a shorter one.
-    failed |= {each.segment.lr for each in results if not_finite(each)} & {each.segment.lr for each in of}
-    for each in of:
-        if each.segment.lr not in failed and is_finite(score := search.score(each.quality)):
-            scores.setdefault(each.segment.lr, {})[each.segment.seed] = score
-    lrs = sorted(scores)
-    highest = max(lrs, key=lambda lr: max(scores[lr].values()), default=None)
-    best = [each for each in of if each.segment.lr == highest]
-    effects = _seed_effects(scores)
-    means = [float(np.mean([score - effects[seed] for seed, score in scores[lr].items()])) for lr in lrs]
-    return Level(
-        steps=steps,
-        lrs=tuple(lrs),
-        scores=tuple(means),
-        seeds=tuple(len(scores[lr]) for lr in lrs),
-        shared=_VALIDATION * validation_error(search, results, best, max(means)) if lrs else 0.0,
-        own=_seed_noise(search, results, scores, means) if lrs else 0.0,
-        failed=frozenset(failed),
-    )
 
 
 def results_at(results: Sequence[SegmentResult], steps: int) -> list[SegmentResult]:
@@ -194,6 +163,106 @@ def has_stopped_early(result: SegmentResult) -> bool:
     return has_other_failure(result) and STOPPED in str(result.failure)
 
 
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The results of a search, with the unit of its metric and its noise; each is computed once.
+
+    Attributes:
+        search: The settings.
+        results: All results.
+    """
+
+    search: Search
+    results: Sequence[SegmentResult]
+
+    @cached_property
+    def trials(self) -> dict[Trial, list[SegmentResult]]:
+        """Results of each LR and seed (see `trials`)."""
+        return trials(self.results)
+
+    def trial(self, lr: float, *, seed: int | None = None) -> list[SegmentResult]:
+        """Results of one LR and seed (by default the first one) without an annealed end, ascending in steps."""
+        return self.trials.get((lr, self.search.seed if seed is None else seed), [])
+
+    @cached_property
+    def metrics(self) -> list[float]:
+        """All validation metrics."""
+        return [value for each in self.results for value in (each.value, each.averaged) if value is not None]
+
+    @cached_property
+    def limit(self) -> float | None:
+        """Best possible value of the metric: the setting, else a guess from all values so far, else None.
+
+        A metric to maximize within [0, 1] or [0, 100] counts as a share or a percentage. A metric to minimize that is
+        never negative counts as one with the limit 0.
+        """
+        search = self.search
+        if search.limit is not None:
+            return search.limit
+        told = [*self.metrics, *([] if search.chance is None else [search.chance])]
+        if not self.metrics or min(told) < 0:
+            return None
+        if search.direction == "minimize":
+            return 0.0
+        return next((float(end) for end in (1, 100) if max(told) <= end), None)
+
+    def validation_error(self, of: Sequence[SegmentResult], score: float) -> float:
+        """Standard error from the validation samples of a score near the given one; 0 if it is unknown.
+
+        Args:
+            of: Results whose errors count.
+            score: The score.
+        """
+        told = [each.error for each in of if each.error is not None and each.failure is None]
+        limit, samples = self.limit or 1.0, self.search.samples
+        if samples is not None:
+            share = self.search.metric(score) / limit
+            # One extra sample of each outcome, so that a perfect score does not mean zero error.
+            share = (min(max(share, 0.0), 1.0) * samples + 1) / (samples + 2)
+            told.append(limit * math.sqrt(share * (1 - share) / samples))
+        return float(np.median(told)) if told else 0.0
+
+    def distance(self, score: float) -> float:
+        """Distance of a score from the best possible one; from the worst score seen if the best is unknown."""
+        search = self.search
+        if self.limit is not None:
+            # An accuracy of 100% on a few samples is not known to be exact.
+            floor = 0.0 if search.samples is None else self.validation_error((), score)
+            return max(abs(search.score(self.limit) - score), floor)
+        seen = [search.score(each.quality) for each in self.results if is_finite(search.score(each.quality))]
+        return abs(score - min(seen)) if seen else 0.0
+
+    def level(self, steps: int) -> Level:
+        """Compare the LRs that were trained to a length."""
+        search, of = self.search, results_at(self.results, steps)
+        scores = dict[float, dict[int, float]]()
+        failed = {each.segment.lr for each in of if each.failure is not None}
+        # An LR that diverges in a longer training is not compared in a shorter one.
+        failed |= {each.segment.lr for each in self.results if not_finite(each)} & {each.segment.lr for each in of}
+        for each in of:
+            if each.segment.lr not in failed and is_finite(score := search.score(each.quality)):
+                scores.setdefault(each.segment.lr, {})[each.segment.seed] = score
+        lrs = sorted(scores)
+        highest = max(lrs, key=lambda lr: max(scores[lr].values()), default=None)
+        best = [each for each in of if each.segment.lr == highest]
+        effects = _seed_effects(scores)
+        means = [float(np.mean([score - effects[seed] for seed, score in scores[lr].items()])) for lr in lrs]
+        return Level(
+            steps=steps,
+            lrs=tuple(lrs),
+            scores=tuple(means),
+            seeds=tuple(len(scores[lr]) for lr in lrs),
+            shared=_VALIDATION * self.validation_error(best, max(means)) if lrs else 0.0,
+            own=_seed_noise(scores, effects, prior=_SEED * self.distance(max(means))) if lrs else 0.0,
+            failed=frozenset(failed),
+        )
+
+    @cached_property
+    def first(self) -> Level:
+        """The comparison at the shortest length."""
+        return self.level(min(each.segment.stop for each in self.results))
+
+
 def _seed_effects(scores: Mapping[float, Mapping[int, float]]) -> dict[int, float]:
     """Effect of each seed relative to the first one: the mean over the LRs that both seeds have."""
     seeds = sorted({seed for of in scores.values() for seed in of})
@@ -204,15 +273,8 @@ def _seed_effects(scores: Mapping[float, Mapping[int, float]]) -> dict[int, floa
     return effects
 
 
-def _seed_noise(
-    search: Search,
-    results: Sequence[SegmentResult],
-    scores: Mapping[float, Mapping[int, float]],
-    means: Sequence[float],
-) -> float:
+def _seed_noise(scores: Mapping[float, Mapping[int, float]], effects: Mapping[int, float], *, prior: float) -> float:
     """Standard deviation of seeds, only the part that differs between LRs: a prior, corrected by the results."""
-    prior = _SEED * distance(search, results, max(means))
-    effects = _seed_effects(scores)
     several = {lr: seeds for lr, seeds in scores.items() if len(seeds) > 1}
     squares = sum(
         (score - effects[seed] - np.mean([value - effects[other] for other, value in seeds.items()])) ** 2
@@ -221,59 +283,6 @@ def _seed_noise(
     )
     freedom = max(0, sum(len(seeds) - 1 for seeds in several.values()) - (len(effects) - 1))
     return math.sqrt((_PRIOR * prior**2 + float(squares)) / (_PRIOR + freedom))
-
-
-def validation_error(
-    search: Search, results: Sequence[SegmentResult], of: Sequence[SegmentResult], score: float
-) -> float:
-    """Standard error from the validation samples of a score near the given one; 0 if it is unknown.
-
-    Args:
-        search: The settings.
-        results: All results; the unit of the metric follows from them.
-        of: Results whose errors count.
-        score: The score.
-    """
-    told = [each.error for each in of if each.error is not None and each.failure is None]
-    limit = limit_of(search, results) or 1.0
-    if search.samples is not None:
-        share = search.metric(score) / limit
-        # One extra sample of each outcome, so that a perfect score does not mean zero error.
-        share = (min(max(share, 0.0), 1.0) * search.samples + 1) / (search.samples + 2)
-        told.append(limit * math.sqrt(share * (1 - share) / search.samples))
-    return float(np.median(told)) if told else 0.0
-
-
-def limit_of(search: Search, results: Sequence[SegmentResult]) -> float | None:
-    """Best possible value of the metric: the setting, else a guess from all values so far, else None.
-
-    A metric to maximize within [0, 1] or [0, 100] counts as a share or a percentage. A metric to minimize that is never
-    negative counts as one with the limit 0.
-    """
-    if search.limit is not None:
-        return search.limit
-    told = [*metrics_of(results), *([] if search.chance is None else [search.chance])]
-    if not metrics_of(results) or min(told) < 0:
-        return None
-    if search.direction == "minimize":
-        return 0.0
-    return next((float(end) for end in (1, 100) if max(told) <= end), None)
-
-
-def metrics_of(results: Sequence[SegmentResult]) -> list[float]:
-    """All validation metrics of the results."""
-    return [value for each in results for value in (each.value, each.averaged) if value is not None]
-
-
-def distance(search: Search, results: Sequence[SegmentResult], score: float) -> float:
-    """Distance of a score from the best possible one; from the worst score seen if the best is unknown."""
-    limit = limit_of(search, results)
-    if limit is not None:
-        # An accuracy of 100% on a few samples is not known to be exact.
-        floor = 0.0 if search.samples is None else validation_error(search, results, (), score)
-        return max(abs(search.score(limit) - score), floor)
-    seen = [search.score(each.quality) for each in results if is_finite(search.score(each.quality))]
-    return abs(score - min(seen)) if seen else 0.0
 
 
 def is_tie(found: Collection[Level]) -> bool:

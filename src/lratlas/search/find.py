@@ -13,6 +13,7 @@ from torch import nn
 
 from lratlas.data.parts import count, leaves
 from lratlas.errors import SearchError, SpecError, TaskError
+from lratlas.files import write_file
 from lratlas.notices import forward_warnings
 from lratlas.paths import expand_home
 from lratlas.search.advice import Advice
@@ -23,7 +24,6 @@ from lratlas.search.progress import SearchProgress, shown
 from lratlas.search.segment_trainer import SegmentTrainer, TrainedSegment, groups, train_segments, write_checkpoint
 from lratlas.search.segments import Segment
 from lratlas.search.states import forget_all_states, forget_states, lost_states
-from lratlas.study.files import write_file
 from lratlas.study.preflight import check_statistics, device_name
 from lratlas.task import Task
 from lratlas.text import to_python

@@ -26,11 +26,11 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from lratlas.errors import SearchError, SpecError, StudyError
+from lratlas.files import KEY, digest, linked_folder, open_json, open_unlinked, seal_json, sweep, write_file
 from lratlas.paths import check_regular, expand_home
 from lratlas.search.chain import AFTER, chain_lines, find_breaks, restore_order
 from lratlas.search.segments import Segment, SegmentResult
 from lratlas.search.settings import Search, make_search
-from lratlas.study.files import KEY, digest, linked_folder, open_json, open_unlinked, seal_json, sweep, write_file
 from lratlas.study.folder import JOURNAL, SEARCH, Folder
 from lratlas.study.lock import Lock
 from lratlas.text import replace_nonfinite

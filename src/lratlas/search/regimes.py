@@ -9,9 +9,8 @@ import numpy as np
 
 from lratlas.monitor.rules import Rules
 from lratlas.monitor.tracker import RegimeTracker
-from lratlas.search.evidence import Level, Trial, level_at, not_finite, results_at, trials, validation_error
+from lratlas.search.evidence import Evidence, Level, Trial, not_finite, results_at, trials
 from lratlas.search.segments import SegmentResult
-from lratlas.search.settings import Search
 from lratlas.text import is_finite
 
 LEARNED = 3.0
@@ -25,44 +24,44 @@ _SPIKE = 0.5  # `_HARM` for the mean over a segment
 _FALL = 0.05  # share of the first training loss; a smaller fall does not count
 
 
-def learners(search: Search, results: Sequence[SegmentResult], level: Level) -> list[float]:
+def learners(evidence: Evidence, level: Level) -> list[float]:
     """The LRs of a level that have learned something: their metric exceeds that of a model that has learned nothing.
 
     If the search does not know that metric, the median over all LRs replaces it, since most LRs of a wide grid have
     learned nothing at first. An LR whose training loss fell then counts as learned too.
     """
+    search, results = evidence.search, evidence.results
     if not level.lrs:
         return []
     if search.chance is not None:
         nothing = search.score(search.chance)
         of = _by_lr(results_at(results, level.steps))
-        errors = [validation_error(search, results, of.get(lr, []), nothing) for lr in level.lrs]
+        errors = [evidence.validation_error(of.get(lr, []), nothing) for lr in level.lrs]
         return [
             lr
             for at, lr in enumerate(level.lrs)
             if level.scores[at] - nothing > LEARNED * max(errors[at], level.spread(at))
         ]
-    first = level_at(search, results, min(each.segment.stop for each in results))
-    middle = float(np.median(first.scores)) if first.scores else 0.0
+    middle = float(np.median(evidence.first.scores)) if evidence.first.scores else 0.0
     ahead = {lr for lr, score in zip(level.lrs, level.scores, strict=True) if score - middle > LEARNED * level.noise}
-    start, known = loss_at_start(results), trials(results)
-    return [lr for lr in level.lrs if lr in ahead or _loss_fell(start, known.get((lr, search.seed), []))]
+    start = loss_at_start(results)
+    return [lr for lr in level.lrs if lr in ahead or _loss_fell(start, evidence.trial(lr))]
 
 
-def levels(search: Search, results: Sequence[SegmentResult]) -> list[Level]:
+def levels(evidence: Evidence) -> list[Level]:
     """The lengths at which LRs were compared, ascending.
 
     A length counts if three LRs were trained to it. Two LRs are enough if one of them was the best at the length
     before, if one has learned, or if none had learned before.
     """
     found = list[Level]()
-    for steps in sorted({each.segment.stop for each in results if not each.segment.annealed}):
-        level = level_at(search, results, steps)
+    for steps in sorted({each.segment.stop for each in evidence.results if not each.segment.annealed}):
+        level = evidence.level(steps)
         if not level.lrs:
             continue
         best = found[-1].lrs[found[-1].best] if found else None
-        counts = best in {*level.lrs, *level.failed} or learners(search, results, level)
-        counts = counts or not (found and learners(search, results, found[-1]))
+        counts = best in {*level.lrs, *level.failed} or learners(evidence, level)
+        counts = counts or not (found and learners(evidence, found[-1]))
         alone = len(found[-1].lrs) == 1 if found else False
         if best is None or len(level.lrs) >= _COMPARED or ((len(level.lrs) > 1 or alone) and counts):
             found.append(level)
@@ -260,12 +259,12 @@ def regimes(
     }
 
 
-def diverging(search: Search, results: Sequence[SegmentResult]) -> set[float]:
+def diverging(evidence: Evidence) -> set[float]:
     """The LRs that diverge, judged by the losses of their longest training with the first seed."""
-    first, found, untrained = loss_at_start(results), set[float](), _untrained_losses(results)
-    known = trials(results)
+    search, results, found = evidence.search, evidence.results, set[float]()
+    first, untrained = loss_at_start(results), _untrained_losses(results)
     for lr in {each.segment.lr for each in results}:
-        of = known.get((lr, search.seed), [])
+        of = evidence.trial(lr)
         start = untrained(of[-1]) if of else None
         share = _RISE if of and of[-1].segment.stop * search.steps_each >= _STEPS else _EARLY_RISE
         rose = start is not None and _has_risen(last_loss(of[-1:]), start, share=share)
@@ -273,8 +272,8 @@ def diverging(search: Search, results: Sequence[SegmentResult]) -> set[float]:
         blown = first is not None and of and _has_risen(last_loss(of[-1:]), first, share=_BLOWN)
         if rose or blown or any(not_finite(each) for each in of):
             found.add(lr)
-    metrics = level_at(search, results, max((each.segment.stop for each in results), default=0))
-    return found - set(learners(search, results, metrics))
+    longest = evidence.level(max((each.segment.stop for each in results), default=0))
+    return found - set(learners(evidence, longest))
 
 
 def _has_risen(loss: float, start: float, *, share: float = _RISE) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lratlas.search.choice import choose
-from lratlas.search.evidence import LONGER, Level, level_at, trial
+from lratlas.search.evidence import LONGER, Evidence, Level
 from lratlas.search.regimes import alike, diverging, last_loss, learners, levels, undecided_lrs
 from lratlas.search.segments import Segment, SegmentResult, make_segment
 from lratlas.search.settings import Search
@@ -123,9 +123,9 @@ class _Plan:
         self.made: list[Segment] = []
 
     @property
-    def results(self) -> list[SegmentResult]:
+    def evidence(self) -> Evidence:
         """Known results of the stages so far."""
-        return [self.known[each.name] for each in self.made if each.name in self.known]
+        return Evidence(self.search, [self.known[each.name] for each in self.made if each.name in self.known])
 
     def stages(self) -> Iterator[Stage]:
         """Yield the rungs, an annealed end, then further seeds and longer trainings of the LRs near the best."""
@@ -148,7 +148,7 @@ class _Plan:
             while (share == shares[0] or share <= _EXTENDED_TO) and (more := self._beyond(stop)):
                 yield self._train(more, stop, keep=self._ending_at(stop))
         share = _LAST
-        while share < 1 and not learners(search, self.results, level_at(search, self.results, search.horizon(share))):
+        while share < 1 and not learners(evidence := self.evidence, evidence.level(search.horizon(share))):
             share *= 2
             if search.horizon(share) == search.horizon(share / 2):
                 continue
@@ -195,16 +195,16 @@ class _Plan:
 
     def _field(self, share: float) -> list[float]:
         """The LRs that are trained to a share of the steps: the best ones, up to the planned number and the budget."""
-        search = self.search
-        level = level_at(search, self.results, max(each.stop for each in self.made if not each.annealed))
-        lost = diverging(search, self.results)
+        search, evidence = self.search, self.evidence
+        level = evidence.level(max(each.stop for each in self.made if not each.annealed))
+        lost = diverging(evidence)
         going = [lr for lr in level.lrs if lr not in lost]
-        learned = [lr for lr in learners(search, self.results, level) if lr not in lost]
+        learned = [lr for lr in learners(evidence, level) if lr not in lost]
         stop = search.horizon(share)
         if not going:
             return []
         if not learned:
-            moved = undecided_lrs(self.results)
+            moved = undecided_lrs(evidence.results)
             open_ = [lr for lr in going if lr in moved]
             return self._space_lrs(open_ if len(open_) > 1 else going, share)
         ranked = self._rank_lrs(level, learned, by_loss=share <= _BY_LOSS * 2)
@@ -212,7 +212,7 @@ class _Plan:
         # while none had learned come back.
         others = {*going} - {*learned}
         if not self._was_ranked(level):
-            failed = {each.segment.lr for each in self.results if each.failure is not None}
+            failed = {each.segment.lr for each in evidence.results if each.failure is not None}
             others |= {each.lr for each in self.made} - lost - failed - {*ranked}
         ranked += sorted(others, key=lambda lr: (round(abs(math.log(lr / ranked[0])), 3), lr))
         return self._affordable(ranked[: _fields(search)[share]], [search.seed], stop)
@@ -229,24 +229,23 @@ class _Plan:
     def _was_ranked(self, level: Level) -> bool:
         """Whether LRs had learned at the length before, so that LRs left behind since then had been ranked."""
         lengths = sorted({each.stop for each in self.made if not each.annealed and LONGER * each.stop < level.steps})
-        before = [level_at(self.search, self.results, steps) for steps in lengths[-1:]]
-        return not before or any(learners(self.search, self.results, each) for each in before)
+        return not lengths or bool(learners(evidence := self.evidence, evidence.level(lengths[-1])))
 
     def _rank_lrs(self, level: Level, lrs: Sequence[float], *, by_loss: bool) -> list[float]:
         """Rank LRs of a level, best first; with ``by_loss``, LRs near the best are ranked by their losses."""
         scores = dict(zip(level.lrs, level.scores, strict=True))
-        near = set(level.near()) if by_loss else set[float]()
-        losses = {lr: last_loss(trial(self.results, lr, seed=self.search.seed)) for lr in near}
+        near, evidence = set(level.near()) if by_loss else set[float](), self.evidence
+        losses = {lr: last_loss(evidence.trial(lr)) for lr in near}
         if any(math.isnan(loss) for loss in losses.values()):
             near = set()
         return sorted(lrs, key=lambda lr: (lr not in near, losses[lr] if lr in near else -scores[lr], lr))
 
     def _beyond(self, stop: int) -> list[float]:
         """LRs to add beyond an end of the grid if the best LR is at that end, if all diverged, or if none has moved."""
-        search, results = self.search, self.results
-        level = level_at(search, results, stop)
+        search, evidence = self.search, self.evidence
+        level = evidence.level(stop)
         lrs = sorted({each.lr for each in self.made})
-        lost = diverging(search, results)
+        lost = diverging(evidence)
         farthest = _FARTHEST
         going = [lr for lr in level.lrs if lr not in lost]
         if not going:
@@ -255,12 +254,12 @@ class _Plan:
             up, farthest = False, _LOWEST
         elif lost and len(going) < _FEW and going[0] == lrs[0]:
             up, farthest = False, _LOWEST  # for a comparison with LRs below
-        elif alike(results, stop):
+        elif alike(evidence.results, stop):
             # All may be far too small: try larger ones once, while that is cheap.
             if stop > search.horizon(_SCREEN):
                 return []
             up = True
-        elif not learners(search, results, level) or level.tied:
+        elif not learners(evidence, level) or level.tied:
             return []
         else:
             best = self._rank_lrs(level, going, by_loss=True)[0]
@@ -270,7 +269,7 @@ class _Plan:
         ends = lrs[-2:] if up else lrs[:2]
         # A dense grid would spend the budget on the way; a coarse one would exceed the allowed factor at once.
         ratio = min(max(ends[-1] / ends[0], _STRIDE[0]), _STRIDE[1])
-        if not going or alike(results, stop):
+        if not going or alike(evidence.results, stop):
             ratio = _STRIDE[1]
         low, high = search.lrs[0] / farthest, search.lrs[-1] * _FARTHEST
         edge = lrs[-1] if up else lrs[0]
@@ -281,8 +280,8 @@ class _Plan:
 
     def _anneal_best(self, stop: int, *, seed: int) -> Iterator[Stage]:
         """Train the best LR again with an annealed end over the last fifth, if the budget allows it."""
-        level = level_at(self.search, self.results, stop)
-        if not level.lrs or not learners(self.search, self.results, level):
+        level = (evidence := self.evidence).level(stop)
+        if not level.lrs or not learners(evidence, level):
             return
         end = self._segment(level.lrs[level.best], seed, stop, anneal_from=_descent(self.search, stop))
         if end.steps / self.search.steps <= self._budget_left() and end.anneal_from != end.stop:
@@ -293,12 +292,12 @@ class _Plan:
         """Yield further seeds of the LRs in the good range, then longer trainings, until the range is narrow."""
         search = self.search
         while True:
-            results, stop = self.results, search.horizon(share)
-            found = [each for each in levels(search, results) if each.steps <= stop]
-            if not found or found[-1].steps != stop or not learners(search, results, found[-1]):
+            evidence, stop = self.evidence, search.horizon(share)
+            learned = [each for each in levels(evidence) if each.steps <= stop and learners(evidence, each)]
+            if not learned or learned[-1].steps != stop:
                 return
-            level, learned = found[-1], [each for each in found if learners(search, results, each)]
-            good = choose(search, results, learned)
+            level = learned[-1]
+            good = choose(evidence, learned)
             near = [lr for lr in self._rank_lrs(level, level.lrs, by_loss=False) if good.low <= lr <= good.high]
             if back := self._lrs_left_behind(level):
                 yield self._train(back, stop, keep=self._ending_at(stop))
@@ -331,7 +330,7 @@ class _Plan:
         if self._was_ranked(level):
             return []
         best = level.lrs[level.best]
-        tried = {each.lr for each in self.made} - diverging(self.search, self.results)
+        tried = {each.lr for each in self.made} - diverging(self.evidence)
         smaller, larger = [lr for lr in tried if lr < best], [lr for lr in tried if lr > best]
         beside = [*([max(smaller)] if smaller else []), *([min(larger)] if larger else [])]
         missing = [lr for lr in beside if lr not in {*level.lrs, *level.failed}]

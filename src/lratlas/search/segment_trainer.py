@@ -16,13 +16,13 @@ from torch import Tensor
 
 from lratlas.data.parts import each as for_each
 from lratlas.execute.checkpoints import TrainState
+from lratlas.files import write_file
 from lratlas.rng import preserve_generators, stream, torch_seed
 from lratlas.search.journal import CHECKPOINT, STATES, stated_paths
 from lratlas.search.segments import BLOCKS, LAST_WEIGHTS, Segment, ends_low
 from lratlas.search.states import load_final_states, load_state, stops, store_final_states, store_state
 from lratlas.stacks.strategy import faster_strategy, faster_threads
 from lratlas.stacks.tensors import initial_tensors, program_of, samples
-from lratlas.study.files import write_file
 from lratlas.study.store import seal_weights
 from lratlas.training.averaging import add_checkpoint, average_tails
 from lratlas.training.batches import augmentation_draws, batch_indices
@@ -93,7 +93,7 @@ class SegmentTrainer:
         path = self.root / _STRATEGY
         if path.exists() and (kept := path.read_text()) in get_args(Strategy):
             return cast("Strategy", kept)
-        measured = faster_strategy(self.task, device=str(self.device), dtype="float32")
+        measured = faster_strategy(self.task, device=str(self.device))
         write_file(path, measured.encode())
         return measured
 
@@ -104,7 +104,7 @@ class SegmentTrainer:
         if path.exists() and (kept := path.read_text()).isdecimal():
             return min(int(kept), torch.get_num_threads())
         lanes = 1 if self.strategy == "single" else _LANES
-        measured = faster_threads(self.task, self.strategy, lanes=lanes, device=str(self.device), dtype="float32")
+        measured = faster_threads(self.task, self.strategy, lanes=lanes, device=str(self.device))
         write_file(path, str(measured).encode())
         return measured
 

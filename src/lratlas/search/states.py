@@ -9,9 +9,9 @@ from torch import Tensor
 
 from lratlas.errors import SearchError
 from lratlas.execute.checkpoints import TrainState, read_segment, read_state, segment_tensors, state_tensors
+from lratlas.files import write_file
 from lratlas.search.journal import stated_paths
 from lratlas.search.segments import Segment
-from lratlas.study.files import write_file
 from lratlas.study.store import open_weights, seal_weights
 from lratlas.training.state import Stack
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from lratlas.files import ALTERED, KEY, digest
 from lratlas.paths import check_regular
 from lratlas.search.chain import AFTER
 from lratlas.search.journal import (
@@ -22,7 +23,6 @@ from lratlas.search.journal import (
     stated_paths,
 )
 from lratlas.study.expected import BLOCKED, MISSING, NO_FOLDER, Fault
-from lratlas.study.files import ALTERED, KEY, digest
 from lratlas.study.folder import ASIDE, JOURNAL, is_name
 from lratlas.study.store import open_weights, weights_metadata
 

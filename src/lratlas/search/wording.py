@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lratlas.search.evidence import STOPPED, Level, has_other_failure, has_stopped_early, level_at, trials
+from lratlas.search.evidence import STOPPED, Evidence, Level, has_other_failure, has_stopped_early
 from lratlas.search.regimes import last_loss, restarted_segments, trusted_results
 from lratlas.search.rungs import enough, next_segments, trainings_spent
 from lratlas.search.segments import SegmentResult
@@ -82,17 +82,15 @@ def _thresholds(advice: "Advice") -> Iterator[str]:
         yield f"LR {format_lr(above)} failed to learn; the next smaller LR that was tried is {format_lr(below)}."
 
 
-def warnings_of(
-    search: Search, results: Sequence[SegmentResult], found: Sequence[Level], advice: "Advice"
-) -> Iterator[str]:
+def warnings_of(evidence: Evidence, found: Sequence[Level], advice: "Advice") -> Iterator[str]:
     """Yield warnings for the reader, one sentence each.
 
     Args:
-        search: The settings.
-        results: All results.
+        evidence: All results.
         found: The lengths at which LRs were compared.
         advice: The advice without warnings.
     """
+    search, results = evidence.search, evidence.results
     yield from _lost_states(results)
     if next_segments(search, results):
         yield (
@@ -106,7 +104,7 @@ def warnings_of(
             f"A full training of {search.steps} steps is too short for {search.budget:g} trainings to compare LRs: give"
             f" a larger budget (--budget {_LARGE})."
         )
-    yield from _wrong_way(search, results)
+    yield from _wrong_way(evidence)
     if advice.lr is not None:
         yield from _at_an_end(search, results, found)
         yield from _unsure(found, advice)
@@ -152,15 +150,14 @@ def _lost_states(results: Sequence[SegmentResult]) -> Iterator[str]:
         )
 
 
-def _wrong_way(search: Search, results: Sequence[SegmentResult]) -> Iterator[str]:
+def _wrong_way(evidence: Evidence) -> Iterator[str]:
     """Yield a sentence if, at the first length, metrics get worse as training losses fall."""
-    first = level_at(search, results, min(each.segment.stop for each in results))
-    known = trials(results)
-    losses = [last_loss(known.get((lr, search.seed), [])[:1]) for lr in first.lrs]
+    first = evidence.first
+    losses = [last_loss(evidence.trial(lr)[:1]) for lr in first.lrs]
     pairs = pl.DataFrame({"loss": losses, "score": first.scores}).filter(pl.col("loss").is_finite())
     # The correlation of a constant is NaN.
     if len(pairs) >= _MANY and pairs.select(pl.corr("loss", "score", method="spearman")).item() > _WRONG:
-        other = "minimize" if search.direction == "maximize" else "maximize"
+        other = "minimize" if evidence.search.direction == "maximize" else "maximize"
         yield (
             "The metric is the worse the lower the training loss is: if it is better when it is"
             f" {'smaller' if other == 'minimize' else 'larger'}, the direction must be {other}."

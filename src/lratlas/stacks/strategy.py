@@ -45,7 +45,7 @@ def faster_strategy(task: Prepared, *, device: str, dtype: str) -> Strategy:
     return "stack" if min(stacks) <= _GAIN * lanes * min(first, *singles) else "single"
 
 
-def faster_threads(task: Prepared, strategy: Strategy, *, lanes: int, device: str, dtype: str) -> int:
+def faster_threads(task: Prepared, strategy: Strategy, *, lanes: int, device: str) -> int:
     """The number of threads with the faster step: one, or all that PyTorch currently uses if they help.
 
     Small models are slower on several threads, and much slower if other programs run at the same time.
@@ -55,12 +55,11 @@ def faster_threads(task: Prepared, strategy: Strategy, *, lanes: int, device: st
         strategy: How runs are trained.
         lanes: Number of runs that train together.
         device: The device to train on.
-        dtype: Dtype of the weights.
     """
     threads = torch.get_num_threads()
     if threads == 1 or torch.device(device).type != "cpu":
         return threads
-    step = _make_timed_step(task, strategy, lanes, torch.device(device), getattr(torch, dtype), clock=time.perf_counter)
+    step = _make_timed_step(task, strategy, lanes, torch.device(device), torch.float32, clock=time.perf_counter)
     took = dict.fromkeys((1, threads), float("inf"))
     try:
         for _ in range(_STEPS):

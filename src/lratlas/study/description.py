@@ -4,8 +4,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from lratlas.errors import DamagedFile
+from lratlas.files import open_json, seal_json
 from lratlas.measure.base import Chart, Measurement, schema_of
-from lratlas.study.files import open_json, seal_json
 from lratlas.study.folder import Folder
 
 FOLDER = "measurements"

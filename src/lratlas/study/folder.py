@@ -20,8 +20,8 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from lratlas.errors import DamagedFile, FolderGone, LRAtlasError, StudyError, first_line
+from lratlas.files import TEMPORARY, linked_folder, make_folder, sweep, write_file
 from lratlas.paths import expand_home
-from lratlas.study.files import TEMPORARY, linked_folder, make_folder, sweep, write_file
 
 SPEC = "spec.toml"
 REPORT, FIGURES = "report.html", "figures"

@@ -21,7 +21,7 @@ from typing import IO, Any
 from fsspec.implementations.local import LocalFileSystem
 
 from lratlas.errors import StudyError
-from lratlas.study.files import open_unlinked
+from lratlas.files import open_unlinked
 from lratlas.study.folder import Folder
 
 NAME = "driver.lock"

@@ -16,8 +16,8 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import PolarsError
 
+from lratlas.files import write_file
 from lratlas.paths import cache_folder
-from lratlas.study.files import write_file
 
 MANY = 256
 """Number of unread parts from which a merged table is cached."""

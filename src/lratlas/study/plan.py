@@ -13,7 +13,7 @@ from pydantic import Field
 from lratlas.config.sections import Spec
 from lratlas.config.spec import spec_from
 from lratlas.errors import DamagedFile, SpecError, StudyError
-from lratlas.study.files import digest, open_json, seal_json
+from lratlas.files import digest, open_json, seal_json
 from lratlas.study.folder import SPEC, Folder
 from lratlas.study.formats import FORMAT, NEEDS, check_format, format_of, migrate_plan, versions
 from lratlas.study.jobs import Job, Measuring, Part, Training, has_own_ids

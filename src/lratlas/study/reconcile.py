@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lratlas.config.sections import Spec
 from lratlas.errors import DamagedFile, StudyError
+from lratlas.files import ALTERED
 from lratlas.measure.base import Measurement
 from lratlas.study.description import description_of, write_description
 from lratlas.study.expected import EXTRA, NO_FOLDER, Fault, file_faults, place_faults
-from lratlas.study.files import ALTERED
 from lratlas.study.jobs import Seed, Training
 from lratlas.study.plan import COPY, PLAN, Plan, read_checked_copy, read_checked_plan
 from lratlas.study.progress import is_done, listing

@@ -10,7 +10,7 @@ from typing import ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study.files import KEY, open_json, seal_json
+from lratlas.files import KEY, open_json, seal_json
 from lratlas.study.store import Store
 
 

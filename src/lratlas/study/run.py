@@ -169,13 +169,7 @@ def _make_or_extend_plan(
     from lratlas.execute.run_job import one_thread
     from lratlas.study.plan import Checked
     from lratlas.study.planning import make_plan
-    from lratlas.study.preflight import (
-        check_task,
-        device_name,
-        measurement_options,
-        pre_norm_of,
-        strategy_of,
-    )
+    from lratlas.study.preflight import check_task, device_name, measurement_options, pre_norm_of, strategy_of
     from lratlas.study.progress import with_plrs
     from lratlas.study.reconcile import (
         check_spec_holds,

@@ -13,8 +13,9 @@ import polars as pl
 from polars.exceptions import PolarsError
 from safetensors import SafetensorError
 
+from lratlas import files
 from lratlas.errors import DamagedFile, StudyError
-from lratlas.study import files, formats
+from lratlas.study import formats
 from lratlas.study.description import Description, described_names, path_of, read_description
 from lratlas.study.folder import Folder
 from lratlas.study.merged import MANY, read_remembered

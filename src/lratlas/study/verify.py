@@ -6,8 +6,8 @@ from contextlib import suppress
 
 from lratlas.config.spec import extends
 from lratlas.errors import DamagedFile, StudyError
+from lratlas.files import ALTERED, KEY, digest
 from lratlas.study.expected import BLOCKED, MISSING, Fault, file_faults, place_faults
-from lratlas.study.files import ALTERED, KEY, digest
 from lratlas.study.folder import SPEC
 from lratlas.study.lock import COUNT
 from lratlas.study.lock import NAME as LOCK

@@ -119,11 +119,12 @@ def _free_candidates(weights: Mapping[str, Tensor], at_fault: list[str]) -> list
 
 
 _TOLERANCE = 1e-4  # slopes of invariant layers are rounding errors up to 1e-6; other layers had at least 5e-3
+_SAMPLES = 4  # each costs time: a layer that is not scale-invariant by itself needs a forward and backward pass
 _SPARE = 4  # points beyond the number of unknowns
 _SHRUNK = 1e-4  # factor for eps, so that its effect on the slopes is below the tolerance
 
 
-def pre_norm_names(model: nn.Module, x: Parts, *, samples: int = 4) -> tuple[str, ...]:
+def pre_norm_names(model: nn.Module, x: Parts) -> tuple[str, ...]:
     """Names, sorted, of the trained parameters that precede a normalisation: together they are scale-invariant.
 
     Multiplying all of them by one positive number does not change the outputs in train mode (paper, practical setting:
@@ -134,14 +135,12 @@ def pre_norm_names(model: nn.Module, x: Parts, *, samples: int = 4) -> tuple[str
 
     Args:
         model: Any model; its weights, buffers and mode stay unchanged, and so do the global random generators.
-        x: Inputs of the model, [n, ...]; at least two for batch norm.
-        samples: Maximum number of inputs to use. Time grows with it: each layer that is not scale-invariant by itself
-            needs a forward and backward pass, plus about ten more in total.
+        x: Inputs of the model, [n, ...]; at least two for batch norm. Only the first few are used.
 
     Returns:
         The names; empty if the model has no normalisation.
     """
-    trial = run_trial(model, rows(x, slice(samples)))
+    trial = run_trial(model, rows(x, slice(_SAMPLES)))
     for module in trial.model.modules():
         if isinstance(eps := vars(module).get("eps"), float):
             vars(module)["eps"] = eps * _SHRUNK

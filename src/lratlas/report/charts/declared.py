@@ -6,7 +6,7 @@ import polars as pl
 from lratlas.measure.base import Chart
 from lratlas.report import theme
 from lratlas.report.charts import controls
-from lratlas.report.charts.quality import quality, quality_chart
+from lratlas.report.charts.score_lines import quality, quality_chart
 from lratlas.report.frames import name_models, need, stage_order
 from lratlas.report.theme import Drawing, Text, source
 from lratlas.tables import Tables, finite, table

@@ -12,7 +12,8 @@ from lratlas.report.charts.catalog import CHARTS, TableChart
 from lratlas.report.charts.geometry import geometry_rows
 from lratlas.report.charts.learned import band_rows, feature_rows
 from lratlas.report.charts.quality import accuracy_data, last_tenth_data
-from lratlas.report.frames import over_seeds, regime_bands, spread
+from lratlas.report.frames import over_seeds, regime_bands
+from lratlas.report.labels import line_names, place_names
 from lratlas.report.theme import Drawing, Text
 from lratlas.tables import Tables
 
@@ -193,7 +194,7 @@ def _draw_panel(tables: Tables, panel: _Panel, width: int, height: int | None, *
     ]
     if panel.named and len(colours) > 1:
         names = _names(panel.rows, ends).encode(x=x, y=alt.Y("mean:Q").scale(scale))
-        layers += theme.line_names(names, colour, lettering=10)
+        layers += line_names(names, colour, lettering=10)
     return alt.LayerChart(layer=layers).properties(width=width, height=_HEIGHT, title=panel.title)
 
 
@@ -205,8 +206,6 @@ def _names(rows: pl.DataFrame, ends: tuple[float, float]) -> alt.Chart:
     """The names of the lines at their ends, moved apart; for many features only the first ones."""
     last = rows.group_by("series", maintain_order=True).agg(pl.col("plr", "mean").sort_by("plr").last())
     last = last.with_columns(plr=pl.lit(rows["plr"].max())).filter(~pl.col("series").str.contains(r"^feature \d"))
-    last = last.with_columns(pl.col("mean").clip(*ends)).sort("mean", maintain_order=True)
-    gap = _LABEL / (_HEIGHT - theme.HEADROOM) * (ends[1] - ends[0])
-    places = pl.Series("mean", spread(last["mean"].to_list(), gap=gap), dtype=pl.Float64)
-    placed = last.with_columns(places + max(0.0, *(ends[0] - places.head(1))))
-    return alt.Chart(theme.inline(placed.with_columns(label="series")))
+    placed = place_names(last, *ends, height=_HEIGHT, room=_LABEL)
+    below = max(0.0, *(ends[0] - placed["mean"].head(1)))
+    return alt.Chart(theme.inline(placed.with_columns(pl.col("mean") + below, label="series")))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lratlas.errors import LRAtlasError, SearchError, SpecError, meant
+from lratlas.files import seal_json, write_file
 from lratlas.search.driven.drive import NOT_SEEN, OUTPUT, SCHEDULE, Driven, begin_trial
 from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.printed import (
@@ -27,7 +28,6 @@ from lratlas.search.driven.validation import make_validation
 from lratlas.search.driven.world import several_trainings
 from lratlas.search.journal import SETTINGS, UNREADABLE, read_object, read_results, read_settings
 from lratlas.search.segments import make_segment
-from lratlas.study.files import seal_json, write_file
 
 _FILE = "training.json"
 _BEFORE = Path(OUTPUT) / "before.txt"

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lratlas.errors import SearchError, SpecError
+from lratlas.files import open_unlinked
 from lratlas.rng import seed_generators
 from lratlas.search.driven.steps import Follower, Steps, follow_steps
 from lratlas.search.driven.world import ENVIRONMENT
 from lratlas.search.segments import Segment
-from lratlas.study.files import open_unlinked
 
 _PLACEHOLDER = re.compile(r"\{(lr|seed|steps|epochs)\}")
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lratlas.errors import SearchError, first_line
+from lratlas.files import open_unlinked
 from lratlas.search.driven.outputs import Outputs
 from lratlas.search.driven.printed import Heard, Printed
 from lratlas.search.driven.steps import Steps
@@ -23,7 +24,6 @@ from lratlas.search.driven.validation import Validation
 from lratlas.search.driven.world import enter, world
 from lratlas.search.evidence import STOPPED
 from lratlas.search.segments import LAST_WEIGHTS, Segment, ends_low
-from lratlas.study.files import open_unlinked
 
 ENDLESS = 1 << 62
 """Steps that no training reaches: the length of a training that runs to its end, whatever its losses."""

@@ -14,12 +14,12 @@ from typing import Literal, get_args
 from uuid import uuid4
 
 from lratlas.errors import SearchError
+from lratlas.files import TEMPORARY, seal_json, write_file
 from lratlas.search.journal import UNREADABLE, read_object
 from lratlas.search.program.output import OutputParser, Tail, describe_missing_metric, shorten
 from lratlas.search.program.process import Ended, Limits, Stop, run_program
 from lratlas.search.program.template import Template, values_of
 from lratlas.search.segments import Segment
-from lratlas.study.files import TEMPORARY, seal_json, write_file
 from lratlas.text import is_finite
 from lratlas.training.memory import says_out_of_memory
 

@@ -1,26 +1,35 @@
-"""Titles and captions of the charts of a search."""
+"""The validation metric over the share of a full training: data, words and drawing of the chart."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
+import altair as alt
 import polars as pl
 
-from lratlas.report.charts.search_data import (
-    anneal_data,
+from lratlas.report import theme
+from lratlas.report.charts.advice import (
+    ANNEALED,
+    EXPECTED,
+    WIDTH,
+    away,
+    better,
     curves_data,
     errors_data,
+    expectation_layers,
     expected_data,
-    kinds_of_weights,
-    more_is_better,
-    regimes_data,
-    signs_data,
-    window,
+    line_colours,
+    metric_axis,
+    point_tips,
+    weights_control,
 )
-from lratlas.report.frames import lr_column, spread
-from lratlas.report.theme import Text
+from lratlas.report.charts.controls import Control
+from lratlas.report.charts.metric_scale import anneal_data, window
+from lratlas.report.frames import lr_column
+from lratlas.report.labels import spread
+from lratlas.report.theme import Drawing, Text
 from lratlas.search.advice import Advice
-from lratlas.text import format_lr
 
 _NAME = 0.045  # height of a name next to a line, as a share of the scale
+_FRACTION = "datum.value === 1 ? '1' : '1/' + round(1 / datum.value)"
 
 
 def courses_data(advice: Advice) -> pl.DataFrame:
@@ -104,18 +113,11 @@ def projection_data(advice: Advice) -> pl.DataFrame:
     return pl.concat([starts, starts.with_columns(share=pl.lit(1.0), drawn=pl.lit(expected["drawn"][0]))])
 
 
-def advice_in_words(advice: Advice) -> str:
-    """Headline: the finding of the search about the LRs."""
-    if advice.low is None or advice.high is None:
-        return {"not_learned": "No LR has learned anything yet", "diverged": "All LRs diverged"}.get(
-            advice.verdict, "Validation metric against the LR"
-        )
-    low, high = format_lr(advice.low), format_lr(advice.high)
-    if advice.lr is None:
-        return f"No LR from {low} to {high} is clearly better than the others"
-    if low == high:
-        return f"Best at {format_lr(advice.lr)}"
-    return f"Best around {format_lr(advice.lr)}; good range {low} to {high}"
+def _lrs_failed_later(advice: Advice) -> list[float]:
+    """LRs that failed after a successful segment."""
+    constant = advice.evidence.filter(~pl.col("annealed"))
+    well = constant.filter(pl.col("failure").is_null())["lr"]
+    return constant.filter(pl.col("failure").is_not_null() & pl.col("lr").is_in(well.implode()))["lr"].to_list()
 
 
 def course_in_words(advice: Advice) -> str:
@@ -127,62 +129,6 @@ def course_in_words(advice: Advice) -> str:
     few, all_lrs, part = longest["lr"].n_unique(), advice.evidence["lr"].n_unique(), longest["part"][0]
     whole = "a full training" if part == "1" else f"{part} of a full training"
     return f"{few} of {all_lrs} LRs {'was' if few == 1 else 'were'} trained for {whole}"
-
-
-def _lrs_failed_later(advice: Advice) -> list[float]:
-    """LRs that failed after a successful segment."""
-    constant = advice.evidence.filter(~pl.col("annealed"))
-    well = constant.filter(pl.col("failure").is_null())["lr"]
-    return constant.filter(pl.col("failure").is_not_null() & pl.col("lr").is_in(well.implode()))["lr"].to_list()
-
-
-_REGIMES = {
-    "1": "the loss converges",
-    "2": "the loss is in equilibrium",
-    "3": "the loss diverges, or nothing is learned",
-}
-
-
-def advice_text(advice: Advice) -> Text:
-    """The words of `advice_chart`."""
-    return Text(
-        heading=advice_in_words(advice),
-        caption=" ".join(_sentences(advice)),
-        alt="Line chart of the validation metric against the learning rate on a log axis, one line for each length,"
-        " from light for the shortest to dark for the longest. The recommended learning rate and the good range are"
-        " marked where there are any; failed ones are crosses at the edge. The values are in the table below.",
-    )
-
-
-def _sentences(advice: Advice) -> Iterator[str]:
-    signs = signs_data(advice)["sign"].unique().to_list()
-    if not curves_data(advice).is_empty():
-        yield f"Lines: measured on validation data after each share of a full training; {better(advice)}."
-    if advice.lr is not None:
-        band = "; the grey band is the good range" if advice.low != advice.high else ""
-        yield f"The vertical line is the LR to use{band}."
-    elif advice.low is not None:
-        yield "The grey band holds the LRs that tie."
-    if errors_data(advice)["low"].count():
-        yield (
-            "Bars: at each length the 90% interval of an LR's difference to the best one. Dotted: the best metric of"
-            " the longest comparison; an LR whose bar reaches it is within the noise of the best one."
-        )
-    if expected_data(advice).height:
-        yield ("Green: not measured but expected of a full training at the recommended LR, with its 90% interval.")
-    if window(advice).limit is not None:
-        yield f"The scale is logarithmic in the distance to the best possible metric, {window(advice).limit:g}."
-    if regimes := regimes_data(advice)["regime"].to_list():
-        named = "; ".join(f"{regime}, {_REGIMES[regime]}" for regime in regimes)
-        yield f"Shaded: {named}. A dashed line is a threshold, in the gap between two LRs of different regimes."
-    if "annealed" in signs:
-        yield "Diamonds: the LR was taken to zero over the last fifth of the training."
-    if "failed" in signs:
-        yield "Crosses: the training failed."
-    if "off the scale" in signs:
-        yield "Triangles: values beyond the scale, which ends not far from the best."
-    if len(kinds_of_weights(advice)) > 1:
-        yield "LRs are ranked by averaged weights; last weights are those at the end of a segment."
 
 
 def course_text(advice: Advice) -> Text:
@@ -205,6 +151,74 @@ def course_text(advice: Advice) -> Text:
     )
 
 
-def better(advice: Advice) -> str:
-    """The direction in which the metric is better, in words."""
-    return "higher is better" if more_is_better(advice) else "lower is better"
+def course_chart(advice: Advice) -> Drawing:
+    """The validation metric over the share of a full training, a line for each LR that continued.
+
+    Args:
+        advice: The result of a search.
+    """
+    data, branches = courses_data(advice).with_columns(name=lr_column("lr")), branches_data(advice)
+    whole = [1.0] if expected_data(advice).height else []
+    weights, x = weights_control(advice, "course"), _share_axis([*data["share"], *branches["share"], *whole])
+    on = data.filter("went_on").unique("lr").sort("lr")["name"].to_list()
+    pick = alt.selection_point(name="pick", fields=["name"], bind="legend", toggle="true")
+    colour = line_colours("name:N", on, theme.ORDERED_RAMP, title=["LR"])
+    opacity = alt.when(pick).then(alt.value(1)).otherwise(alt.value(0.1))
+    rows = alt.Chart(theme.inline(data)).transform_filter(weights.passes("weights"))
+    names = alt.Chart(theme.inline(names_data(advice))).transform_filter(weights.passes("weights"))
+    base = rows.encode(x=x, y=metric_axis(advice))
+    went_on = base.transform_filter("datum.went_on").encode(color=colour, opacity=opacity)
+    branch = (
+        alt.Chart(theme.inline(branches))
+        .transform_filter(weights.passes("weights"))
+        .encode(x=x, y=alt.Y("drawn:Q"), tooltip=_branch_tips(advice))
+    )
+    tips = [*point_tips(advice), alt.Tooltip("fate:N").title("then")]
+    layers = [
+        base.transform_filter("!datum.went_on && !datum.outside").mark_point(clip=True, size=26, color=theme.NEUTRAL),
+        went_on.mark_line(clip=True, strokeWidth=1.8).add_params(pick, theme.zoom("course")),
+        went_on.transform_filter("!datum.outside").mark_point(clip=True, filled=True, size=30, opacity=1),
+        went_on.transform_filter("datum.outside")
+        .mark_point(clip=True, filled=True, size=36, opacity=1, shape=away(advice))
+        .encode(y=alt.datum(window(advice).edge)),
+        names.mark_text(align="left", dx=7, fontSize=10, clip=True).encode(
+            x=x, y=alt.Y("drawn:Q"), text=alt.Text("name:N"), opacity=opacity
+        ),
+        branch.mark_line(clip=True, strokeDash=[4, 3], color=ANNEALED).encode(detail=alt.Detail("lr:Q")),
+        branch.transform_filter("datum.end").mark_point(
+            shape="diamond", size=70, strokeWidth=2, opacity=1, color=ANNEALED
+        ),
+        *projection(advice, x, weights),
+        *expectation_layers(advice, x, share=1.0),
+        theme.hover(rows.transform_filter("!datum.outside")).encode(x=x, y=alt.Y("drawn:Q"), tooltip=tips),
+    ]
+    chart = alt.LayerChart(layer=layers, width=WIDTH, height=360)
+    return theme.finish(chart, course_text(advice), weights.parameter)
+
+
+def _share_axis(shares: Sequence[float]) -> alt.X:
+    """A log axis of shares, with room for the names of LRs on the right."""
+    return (
+        alt.X("share:Q")
+        .scale(type="log", base=2, nice=False, domain=[min(shares) * 0.85, max(shares) * 1.9])
+        .title("share of a full training")
+        .axis(values=[2.0**-halvings for halvings in range(6, -1, -1)], labelExpr=_FRACTION, grid=False)
+    )
+
+
+def _branch_tips(advice: Advice) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("lr:Q").title("LR, annealed").format(theme.LR_FORMAT),
+        alt.Tooltip("steps:Q").title(advice.counted).format(","),
+        alt.Tooltip("metric:Q").format(".5~g"),
+    ]
+
+
+def projection(advice: Advice, x: alt.X, weights: Control) -> list[alt.Chart]:
+    """Dashed lines from the ends behind the projection to the expected value; none without a projection."""
+    data = projection_data(advice)
+    if data.is_empty():
+        return []
+    rows = alt.Chart(theme.inline(data)).transform_filter(weights.passes("weights"))
+    line = rows.mark_line(clip=True, strokeDash=[2, 4], strokeWidth=1.4, color=EXPECTED)
+    return [line.encode(x=x, y=alt.Y("drawn:Q"), detail=alt.Detail("lr:Q"))]

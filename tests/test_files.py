@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lratlas.study.files import PLACEHOLDER, is_intact, seal
+from lratlas.files import PLACEHOLDER, is_intact, seal
 
 HOLE = PLACEHOLDER.encode()
 
