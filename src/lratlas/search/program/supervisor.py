@@ -20,10 +20,10 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 _INHERITS = sys.platform == "linux"
-if not _INHERITS:
+if TYPE_CHECKING or not _INHERITS:
     import psutil
 
     _noted, _lock = set[psutil.Process](), threading.Lock()
