@@ -8,8 +8,9 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src"
 # fmt: off
 ORDER = [
-    "errors", "startup", "text", "lines", "paths", "files", "notices", "bars", "thresholds", "rng", "data", "models",
-    "training", "html", "task", "stacks", "config.values", "study.jobs", "measure", "tables", "recommendation",
+    "errors", "startup", "text", "lines", "paths", "files", "notices", "bars", "thresholds", "devices", "rng",
+    "data", "models", "training", "html", "task", "stacks", "config.values", "study.jobs", "measure", "tables",
+    "recommendation",
     "config", "study", "execute", "study.verify", "study.run", "analysis", "monitor", "search",
     "search.program", "report", "results", "api.report", "api.notebook", "atlas", "api", "serve", "doctor",
     "integrations", "cli", "__main__",

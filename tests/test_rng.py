@@ -1,10 +1,21 @@
 """Random streams: functions of their key, unlike for unlike keys."""
 
+import random
+
 import numpy as np
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lratlas.rng import stream, torch_seed
+from lratlas.rng import (
+    generator_states,
+    pack_generators,
+    preserve_generators,
+    set_seed,
+    stream,
+    torch_seed,
+    unpack_generators,
+)
 
 keys = st.tuples(st.integers(0, 2**40), st.text(max_size=8), st.integers(0, 2**40))
 
@@ -40,3 +51,27 @@ def test_torch_seeds_are_reproducible_and_in_range(seed: int, purpose: str) -> N
     assert made == torch_seed(seed, purpose)
     assert made != torch_seed(seed + 1, purpose)
     assert made != torch_seed(seed, purpose + "x")
+
+
+def test_packed_states_resume_all_generators_where_they_were() -> None:
+    def draw() -> tuple[float, ...]:
+        return float(torch.rand(())), float(np.random.normal()), random.gauss()  # noqa: NPY002
+
+    with preserve_generators():
+        set_seed(3)
+        draw()  # NumPy and Python now hold the second of two normal numbers
+        packed = pack_generators()
+        expected = [draw(), draw()]
+        set_seed(4)
+        unpack_generators({name: state.clone() for name, state in packed.items()})
+        assert [draw(), draw()] == expected
+
+
+def test_a_file_with_the_state_of_one_generator_sets_only_that() -> None:
+    with preserve_generators():
+        set_seed(1)
+        before = generator_states()
+        set_seed(2)
+        others = generator_states()[1:]
+        unpack_generators({"cpu": torch.Generator().manual_seed(1).get_state()})
+        assert generator_states() == (before[0], *others)

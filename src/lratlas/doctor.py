@@ -1,25 +1,28 @@
 """A check of the machine: versions, cores, device and speed."""
 
-import os
 import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from lratlas.training.compiling import can_compile
+from lratlas.devices import cores, default_device, describe_device, memory_of_machine
+from lratlas.training.compiling import why_not_compiled
 
 _PACKAGES = ("lratlas", "torch", "polars", "altair", "scipy", "safetensors", "vl-convert-python")
 
 
 def checkup() -> dict[str, str | int | float]:
-    """Versions, cores, device, compiler, and the measured matrix-product peak of one thread in GFLOP/s."""
+    """Versions, cores, memory, device, whether compilation works, and the matrix-product peak of a thread, GFLOP/s."""
+    device = default_device()
+    reason = why_not_compiled(torch.device(device))
     facts: dict[str, str | int | float] = {
         "python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES},
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
-        "compiler": "found" if can_compile() else "none: training runs uncompiled, about four times slower",
+        "cores": cores(),
+        "memory": f"{memory_of_machine() / 2**30:.1f} GiB",
+        "device": describe_device(device),
+        "compilation": f"no, about four times slower: {reason}" if reason else "works",
     }
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -5,12 +5,18 @@ the epoch. A run can therefore resume, or replay one of its epochs, without any 
 """
 
 import hashlib
+import json
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from lratlas import devices
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def stream(seed: int, purpose: str, counter: int = 0) -> np.random.Generator:
@@ -38,21 +44,51 @@ def read_generators() -> tuple[Any, ...]:
     """The states of the global generators of PyTorch, NumPy and Python, for `set_generators`."""
     import torch  # late, since streams do not need PyTorch
 
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     array = np.random.get_state()  # noqa: NPY002 - a user's code may draw from it
-    return torch.get_rng_state(), cuda, array, random.getstate()
+    return torch.get_rng_state(), devices.generator_states(), array, random.getstate()
 
 
 def set_generators(states: tuple[Any, ...]) -> None:
     """Set the global generators to states from `read_generators`."""
     import torch
 
-    cpu, cuda, array, python = states
+    cpu, accelerator, array, python = states
     torch.set_rng_state(cpu)
-    if cuda is not None:
-        torch.cuda.set_rng_state_all(cuda)
+    devices.set_generator_states(accelerator)
     np.random.set_state(array)  # noqa: NPY002
     random.setstate(python)
+
+
+def pack_generators() -> "dict[str, Tensor]":
+    """The states of all global generators as tensors, which `unpack_generators` sets."""
+    import torch
+
+    cpu, accelerator, (kind, key, *array), (number, words, *python) = read_generators()
+    host = json.dumps([[kind, key.tolist(), *array], [number, [*words], *python]]).encode()
+    return {"cpu": cpu, "host": torch.frombuffer(bytearray(host), dtype=torch.uint8), **accelerator}
+
+
+def unpack_generators(tensors: "Mapping[str, Tensor]") -> None:
+    """Set the global generators to states from `pack_generators`; generators without a state stay unchanged."""
+    cpu, accelerator, array, python = read_generators()
+    if "host" in tensors:
+        array, (number, words, *rest) = json.loads(bytes(tensors["host"].tolist()))
+        python = (number, tuple(words), *rest)
+    set_generators((tensors.get("cpu", cpu), {**accelerator, **tensors}, tuple(array), python))
+
+
+def set_seed(seed: int) -> None:
+    """Seed the global generators of PyTorch, NumPy and Python.
+
+    Args:
+        seed: In [0, 2^63).
+    """
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - a user's code may draw from it
+    torch.default_generator.manual_seed(seed)
+    devices.seed_devices(seed)
 
 
 @contextmanager
@@ -72,18 +108,13 @@ def seed_generators(seed: int) -> Generator[None]:
     Args:
         seed: In [0, 2^63).
     """
-    import torch
-
     with preserve_generators():
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002 - a user's code may draw from it
-        torch.default_generator.manual_seed(seed)
-        if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(seed)
+        set_seed(seed)
         yield
 
 
 def generator_states() -> tuple[object, ...]:
     """The states of the global generators of PyTorch, NumPy and Python, to detect draws from them."""
-    cpu, _, array, python = read_generators()
-    return cpu.numpy().tobytes(), str(array), python
+    cpu, accelerator, array, python = read_generators()
+    others = {name: state.numpy().tobytes() for name, state in accelerator.items()}
+    return cpu.numpy().tobytes(), str(array), python, others

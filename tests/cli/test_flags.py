@@ -47,6 +47,7 @@ COMMANDS = {
         "--workers = None",
         "--cluster = None",
         "--gpu-share = 1.0",
+        "--device = None",
         "--json = False",
     ],
     "status": ["FOLDER", "--json = False"],

@@ -251,7 +251,7 @@ FAULTS: list[tuple[dict[str, object], str]] = [
         )
         for bands in ([], [[2, 1]], [[-1, 2]], [[1, 2, 3]], [[0.5, 2]], [1, 2], "all", [[True, 2]])
     ),
-    ({"training__device": "gpu"}, "`training.device` is 'gpu', but must be auto, cpu, cuda or cuda:N."),
+    ({"training__device": "gpu"}, "`training.device` is 'gpu', but must be auto, cpu, cuda, cuda:N or mps."),
     (
         {"task__options": {"when": tomllib.loads("x = 2024-01-01")["x"]}},
         "`task.options` holds datetime.date(2024, 1, 1), but may hold only text, finite numbers, booleans, "

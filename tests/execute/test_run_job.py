@@ -391,7 +391,6 @@ class Submits:
         ({"executor": Immediate(), "cluster": "auto"}, "both an executor and a cluster"),
         ({"executor": Immediate(), "workers": 0}, "workers is 0, which means this process"),
         ({"workers": 0, "cluster": "auto"}, "workers is 0, which means this process"),
-        ({"workers": None}, "workers is None"),
         ({"executor": Submits()}, r"executor\.submit\(\) returned a str, which is no future"),
     ],
 )

@@ -28,7 +28,7 @@ def tails_of(points: list[Weights]) -> Tails:
 
 def test_swa_k_is_the_mean_of_the_last_k_checkpoints() -> None:
     points = checkpoints(torch.float64)
-    means = average_tails(tails_of(points), rule=sgd(), dtype=torch.float64)
+    means = average_tails(tails_of(points), rule=sgd(), like=points[-1])
     assert set(means) == set(COUNTS)
     for count in COUNTS:
         for name in points[0]:
@@ -38,13 +38,13 @@ def test_swa_k_is_the_mean_of_the_last_k_checkpoints() -> None:
 
 def test_swa_1_is_the_last_checkpoint_bit_for_bit() -> None:
     points = checkpoints(torch.float32)
-    last = average_tails(tails_of(points), rule=sgd(), dtype=torch.float32)[1]
+    last = average_tails(tails_of(points), rule=sgd(), like=points[-1])[1]
     assert all(torch.equal(last[name], points[-1][name]) for name in last)
 
 
 def test_sums_are_in_float64() -> None:
     points = checkpoints(torch.float32)
-    mean = average_tails(tails_of(points), rule=sgd(), dtype=torch.float32)[10]
+    mean = average_tails(tails_of(points), rule=sgd(), like=points[-1])[10]
     for name, value in mean.items():
         assert value.dtype == torch.float32
         exact = torch.stack([point[name].double() for point in points]).mean(0)
@@ -53,8 +53,8 @@ def test_sums_are_in_float64() -> None:
 
 def test_on_a_sphere_the_mean_is_rescaled_to_the_radius() -> None:
     points = checkpoints(torch.float64)
-    free = average_tails(tails_of(points), rule=sgd(), dtype=torch.float64)[5]
-    bound = average_tails(tails_of(points), rule=sphere_sgd(radius=3.0), dtype=torch.float64)[5]
+    free = average_tails(tails_of(points), rule=sgd(), like=points[-1])[5]
+    bound = average_tails(tails_of(points), rule=sphere_sgd(radius=3.0), like=points[-1])[5]
     for seed in range(2):
         for lane in range(3):
             vectors = [torch.cat([each[name][seed, lane].flatten() for name in each]) for each in (free, bound)]

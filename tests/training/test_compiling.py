@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lratlas.training.compiling import Function, Guarded, differing
+from lratlas.training.compiling import Function, Guarded, compiler_options, differing
 
 X = torch.linspace(-1, 1, 7)
 
@@ -129,3 +129,9 @@ def test_rounding_is_no_difference_and_a_lost_number_is_one() -> None:
     assert not differing([values * (1 + 1e-5)], [values])
     assert differing([torch.tensor([1.0, 0.0, 0.0, torch.nan])], [values]) == "a number that is not finite"
     assert "instead of 3" in differing([torch.tensor([1.0, 0.0, 0.0, 3.2])], [values])
+
+
+def test_only_on_a_cpu_does_compiled_code_have_a_wrapper_in_c_plus_plus() -> None:
+    # On CUDA, the wrapper is built with the CUDA toolkit, which PyTorch's packages do not contain.
+    assert compiler_options(torch.device("cpu"))["cpp_wrapper"]
+    assert not compiler_options(torch.device("cuda"))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lratlas.training.compiling import compile_function
 from lratlas.training.evaluate import evaluate_stack, pool_buffers
 from lratlas.training.memory import in_parts, is_out_of_memory
 from lratlas.training.objective import LOSSES
@@ -149,6 +150,53 @@ def test_the_parts_cover_all_lanes_in_order_and_are_no_smaller_than_they_must_be
 
     assert in_parts(work, lanes, join) == list(range(lanes))
     assert done == parts
+
+
+def test_samples_are_evaluated_in_smaller_chunks_before_lanes_are_split(caplog: pytest.LogCaptureFixture) -> None:
+    program, point = problem()
+    samples, sizes = samples_of(X, Y, point), list[int]()
+
+    def limited(weights: dict[str, Tensor], buffers: Any, batch: Any, counted: Tensor) -> Tensor:
+        if len(counted) > 6:
+            raise torch.OutOfMemoryError("too much")
+        sizes.append(len(counted))
+        return program.evaluate(weights, buffers, batch, counted)
+
+    scores = evaluate_stack(replace(program, evaluate=limited), point.weights, point.buffers, samples)
+    assert sizes == [5, 5, 5, 5]  # 20 samples are halved twice
+    assert not caplog.records
+    expected = evaluate_stack(program, point.weights, point.buffers, samples)
+    torch.testing.assert_close(scores.loss, expected.loss, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "aoti_torch_empty_strided(2, int_array_0, int_array_1, cached_torch_dtype_float32, 1, 0, &buf0_handle) API call"
+        " failed at /tmp/c.main.cpp, line 24",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "MPS backend out of memory (MPS allocated: 5 GB).",
+    ],
+)
+def test_a_lack_of_memory_is_known_by_its_message(message: str) -> None:
+    assert is_out_of_memory(RuntimeError(message))
+
+
+def test_another_failed_call_of_compiled_code_is_no_lack_of_memory() -> None:
+    assert not is_out_of_memory(RuntimeError("aoti_torch_cpu_mm_out(buf0, a, b) API call failed at c.cpp, line 3"))
+
+
+@pytest.mark.long
+def test_what_compiled_code_says_when_a_cpus_memory_is_full_is_known() -> None:
+    def outer(x: Tensor) -> Tensor:
+        return (x[:, None] * x).cumsum(0)
+
+    compiled = compile_function(outer, torch.device("cpu"))
+    with pytest.raises(RuntimeError) as caught:
+        compiled(torch.ones(4 * 10**5))  # its square has 600 GB
+    assert is_out_of_memory(caught.value)
 
 
 def test_what_pytorch_says_when_a_cpus_memory_is_full_is_known() -> None:

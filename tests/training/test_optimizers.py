@@ -198,3 +198,24 @@ def test_checking_a_factory_that_can_be_used_leaves_the_model_as_it_was(factory:
     check_optimizer(factory, dict(module.named_parameters()))
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
     assert all(value.grad is None for value in module.parameters())
+
+
+@pytest.mark.parametrize("factory", [NAdam, Fading])
+def test_one_optimizer_is_made_for_the_steps_with_one_lr_and_no_step_changes_its_arguments(factory: Factory) -> None:
+    made = list[Optimizer]()
+
+    def counted(parameters: list[nn.Parameter], lr: float) -> Optimizer:
+        made.append(factory(parameters, lr))
+        return made[-1]
+
+    rule = optimizer_rule(counted)
+    made.clear()
+    weights, state, lrs = {"w": torch.ones(1, 1, 3)}, dict[str, Tensor](), torch.full((1, 1), LR)
+    for _ in range(4):
+        before = {**weights, **state}
+        copies = {name: value.clone() for name, value in before.items()}
+        weights, state = rule.update(weights, {"w": torch.ones(1, 1, 3)}, state, lrs)
+        assert all(torch.equal(value, copies[name]) for name, value in before.items())
+    assert len(made) == 1
+    rule.update(weights, {"w": torch.ones(1, 1, 3)}, state, lrs.clone())
+    assert len(made) == 2

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lratlas.errors import TaskError
-from lratlas.training.devices import on_device
+from lratlas.training.placing import copy_to, on_device
 
 HOST, AWAY = torch.device("cpu"), torch.device("meta")
 WEIGHT = torch.ones(2, device=AWAY)
@@ -170,3 +170,29 @@ def test_modules_their_methods_and_partial_arguments_are_moved() -> None:
 def test_a_long_list_is_no_obstacle() -> None:
     function = closed([*range(10**6)])
     assert on_device(function, "loss", HOST) is function
+
+
+class Masked(nn.Module):
+    """A model with tensors outside its buffers, and a list of a submodule that it also registers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+        self.mask, self.held = torch.ones(2), {"more": [torch.zeros(3)], "same": [self.inner]}
+        self.function: Any = functional.relu
+
+
+def test_tensors_in_attributes_of_modules_are_moved_and_shared_modules_stay_shared() -> None:
+    module = Masked()
+    moved = copy_to(module, "model", AWAY)
+    assert {moved.mask.device, moved.held["more"][0].device, moved.inner.weight.device} == {AWAY}
+    assert moved.held["same"][0] is moved.inner
+    assert module.mask.device == HOST
+    assert copy_to(module, "loss", HOST, torch.float64).mask.dtype == torch.float64
+
+
+def test_what_an_attribute_of_a_module_holds_elsewhere_is_named() -> None:
+    module = Masked()
+    module.function = closed(torch.ones(1))
+    with pytest.raises(TaskError, match=r"The model's attribute 0\.function holds the tensor held on cpu"):
+        copy_to(nn.Sequential(module), "model", AWAY)

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from lratlas.models.mlp import MLP
-from lratlas.training.compiling import can_compile
+from lratlas.training.compiling import why_not_compiled
 from lratlas.training.objective import LOSSES
 from lratlas.training.program import SUMS, Batch, Program, build
 from lratlas.training.rules import Rule, State, sgd, sphere_sgd
@@ -210,10 +210,10 @@ def test_the_models_own_weights_and_mode_play_no_part() -> None:
 
 def test_a_compiler_is_found_where_one_is_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert not can_compile()
+    assert why_not_compiled(torch.device("cpu")) == "there is no C++ compiler here"
     compiler = tmp_path / "clang++"
     compiler.touch(mode=0o755)
-    assert can_compile()
+    assert not why_not_compiled(torch.device("cpu"))
 
 
 @pytest.mark.long

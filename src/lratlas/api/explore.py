@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
 
@@ -68,7 +69,8 @@ def explore(
     Args:
         task: A task; or a function from data seed to task, for generated data; or a spec or its path.
         folder: The study folder; a new temporary one if None.
-        workers: Processes on this machine or on the cluster; None for as many as fit. With an executor, the number of
+        workers: Processes on this machine or on the cluster; None for one per core or visible GPU, or for as many as
+            the cluster has room for. With an executor, the number of
             jobs submitted at once; None for all that are ready. 0 runs jobs in this process, for breakpoints and
             profilers; the first error of a job is then raised unchanged, without a retry.
         cluster: Address of a Ray cluster, or ``auto``; None for this machine. All its machines must see the folder.
@@ -142,6 +144,7 @@ def resume(
     cluster: str | None = None,
     gpu_share: float = 1.0,
     executor: "Executor | None" = None,
+    device: str | None = None,
     progress: "Callable[[Progress], None] | bool | None" = True,
     notice: Callable[[str], None] | None = None,
 ) -> "Atlas":
@@ -153,6 +156,8 @@ def resume(
         cluster: Address of a Ray cluster.
         gpu_share: The share of a GPU that a worker on a cluster needs.
         executor: The executor of jobs.
+        device: The device to continue on, ``auto`` or a PyTorch device; None for the one that the study last used. The
+            study records each device; numbers on another device differ in their last digits.
         progress: Called on every change of progress; True for a progress bar, False for nothing.
         notice: Called with sentences for the user; None for warnings of the logger ``lratlas``.
 
@@ -164,7 +169,7 @@ def resume(
     if spec.task.preset == PYTHON:
         raise StudyError(f"{folder} was started from Python with a custom task; {AGAIN}.")
     where = _where(workers, cluster, gpu_share, executor)
-    return _run(store, None, where, tasks=None, progress=progress, notice=notice)
+    return _run(store, None, where, device=device, tasks=None, progress=progress, notice=notice)
 
 
 def _where(workers: object, cluster: str | None, gpu_share: object, executor: object) -> dict[str, Any]:
@@ -178,6 +183,7 @@ def _run(
     spec: Spec | None,
     where: Mapping[str, Any],
     *,
+    device: str | None = None,
     tasks: Tasks | None,
     extras: Extras | None = None,
     progress: "Callable[[Progress], None] | bool | None",
@@ -187,9 +193,11 @@ def _run(
         progress = None  # leave the terminal to the debugger
     changed = spec is not None and spec != read_stored_spec(store)
 
+    run = partial(run_study, **where, device=device, tasks=tasks, extras=extras)
+
     def run_once(asked: Spec | None, *more: float, notice: Callable[[str], None]) -> "Atlas":
         try:
-            did = run_study(store, asked, more=more, **where, tasks=tasks, extras=extras, progress=told, notice=notice)
+            did = run(store, asked, more=more, progress=told, notice=notice)
         except JobsFailed:
             with suppress(StudyError):  # such as a full disk: the first failure matters
                 _atlas(store).write_report()

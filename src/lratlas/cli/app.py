@@ -33,6 +33,7 @@ from lratlas.cli.options import (
     Json,
     Measure,
     Repeats,
+    ResumeDevice,
     Scale,
     TestImages,
     Width,
@@ -250,6 +251,7 @@ def resume(
     workers: Workers = None,
     cluster: Cluster = None,
     gpu_share: GpuShare = 1.0,
+    device: ResumeDevice = None,
     as_json: Json = False,
 ) -> None:
     """Resume an interrupted study."""
@@ -257,7 +259,7 @@ def resume(
     from lratlas.api.explore import resume as continued
 
     with _running():
-        atlas = continued(folder, **worker_options(workers, cluster, gpu_share), notice=notice)
+        atlas = continued(folder, **worker_options(workers, cluster, gpu_share), device=device, notice=notice)
     _print_result(atlas, as_json=as_json)
 
 

@@ -269,10 +269,10 @@ def _for_script(
 
 
 def _for_command(command: str, folder: str, settings: dict[str, Any], given: dict[str, Any]) -> "Advice":
+    from lratlas.devices import visible_gpus
     from lratlas.search.finder import Finder
     from lratlas.search.journal import SETTINGS
     from lratlas.search.program.command import find_by_command
-    from lratlas.search.program.process import visible_gpus
     from lratlas.search.program.template import check_program, placeholders
     from lratlas.search.progress import shown
 

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from lratlas.devices import cores
 from lratlas.errors import SpecError, meant
 from lratlas.paths import expand_home
 from lratlas.text import join_words
 
 SCHEDULES = ("constant", "linear", "cosine")
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = cores()
 
 
 def count_workers(given: str | int, *, least: int = 0) -> int:
@@ -83,8 +84,8 @@ FolderArgument = Annotated[str, typer.Argument(help="The study folder, or its UR
 Workers = Annotated[
     int | None,
     typer.Option(
-        help="Processes; by default one per core of this machine, or as many as the cluster has room for. 0: jobs run"
-        " in this process, for debuggers and profilers.",
+        help="Processes; by default one per core or visible GPU here, or as many as the cluster has room for."
+        " 0: jobs run in this process, for debuggers and profilers.",
         metavar="N",
         parser=count_workers,
     ),
@@ -107,11 +108,15 @@ def look_for_data(root: str | None) -> None:
 
 def worker_options(workers: int | None, cluster: str | None, gpu_share: float = 1.0) -> dict[str, Any]:
     """The worker arguments of `lratlas.explore`."""
-    if cluster is None and workers is None:
-        workers = CORES
     return {"workers": workers, "cluster": cluster, "gpu_share": gpu_share}
 
 
+ResumeDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help="Continue on this device, recorded in the study; by default the last one.", metavar="DEVICE"
+    ),
+]
 Repeats = Annotated[
     int | None,
     typer.Option(help="Repetitions, if not the preset's own number.", metavar="N", parser=_repeats),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from lratlas.cli.options import CORES, DataRoot, FolderArgument, Format, Json, look_for_data
+from lratlas.cli.options import DataRoot, FolderArgument, Format, Json, look_for_data
 from lratlas.cli.terminal import print_csv, print_json, print_table, say
 from lratlas.errors import SpecError
 from lratlas.notices import show_notice as notice
@@ -167,4 +167,4 @@ def _repair(store: "Store", found: "Sequence[Fault]") -> None:
     if put_spec_back(store):
         notice("spec.toml is put back as it was planned; the altered one, if there is one, is in damaged/.")
     if len(notes) < len(found):
-        resume(store.url, workers=CORES, notice=notice)
+        resume(store.url, workers=None, notice=notice)

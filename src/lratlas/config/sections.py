@@ -168,7 +168,7 @@ class MeasureSpec(Section):
 class TrainingSpec(Section):
     """The computation of runs."""
 
-    device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    device: Device = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps")
     dtype: Literal["float32", "float64"] = Field(default="float32", description="number format of the weights")
     mixed_precision: bool = Field(default=False, description="run the model in bfloat16 (on a GPU)")
     strategy: Literal["auto", "stack", "single"] = Field(

@@ -23,7 +23,12 @@ _MAY_GAIN = {"pretrain.lrs", "second.plrs", "second.lrs", "finetune.lrs", "measu
 }
 _MAY_GROW = {"pretrain.repeats"}
 _MAY_START = {name for name, each in _OPTIONS.items() if isinstance(each.default, bool)}
-_MAY_CHANGE = {"refine.boundary", "refine.ratio", *(name for name, each in _OPTIONS.items() if each.free)}
+_MAY_CHANGE = {
+    "refine.boundary",
+    "refine.ratio",
+    "training.device",
+    *(name for name, each in _OPTIONS.items() if each.free),
+}
 
 
 def read_spec(path: str | Path) -> Spec:
@@ -81,8 +86,8 @@ def extends(old: Spec, new: Spec) -> str | None:
     """The reason why ``new`` does not extend ``old``.
 
     An extension may add learning rates, repetitions, fine-tuning, a second PLR, bisection and measurements, and may
-    change the numbers of regimes and bisection, nothing else. Averages and epochs to convergence cannot be added, since
-    they are recorded during training.
+    change the device and the numbers of regimes and bisection, nothing else. Averages and epochs to convergence cannot
+    be added, since they are recorded during training.
 
     Args:
         old: The spec of an existing study.

@@ -20,7 +20,7 @@ OWN = "own"
 LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "model")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _NAMED = re.compile(rf"({_FUNCTION.pattern}|[a-z][a-z0-9_]*)")  # a measurement from Python only has a name
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 _DEEPEST = 20
 MOST_CHECKPOINTS = 10_000
 MOST_WORKERS = 1024
@@ -68,7 +68,7 @@ def _names(value: object) -> tuple[str, ...]:
 
 def _device(value: str) -> str:
     if not _DEVICE.fullmatch(value):
-        raise ValueError(f"is {format_value(value)}, but must be auto, cpu, cuda or cuda:N")
+        raise ValueError(f"is {format_value(value)}, but must be auto, cpu, cuda, cuda:N or mps")
     return value
 
 
@@ -159,7 +159,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 """Custom measurements by place, or by name if passed from Python."""
 
 Device = Annotated[str, AfterValidator(_device)]
-"""The training device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+"""The training device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
 
 Counts = Annotated[tuple[int, ...], BeforeValidator(_counts)]
 """Distinct integers of at least 1, ascending."""

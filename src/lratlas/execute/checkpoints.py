@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lratlas.devices import moved
 from lratlas.study.jobs import Grid
 from lratlas.training.averaging import Tails
 from lratlas.training.record import SegmentState, pack, unpack
 from lratlas.training.state import Stack
 
 _KIND = "under_way"
-_NUMBERS, _GENERATOR, _STEP, _LOSSES = f"stack/{_KIND}", "stack/generator", "stack/step", "stack/losses"
+_NUMBERS, _STEP, _LOSSES = f"stack/{_KIND}", "stack/step", "stack/losses"
+_GENERATORS, _GENERATOR = "stack/generators/", "stack/generator"  # the latter in files of earlier versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class TrainState:
         seconds: Training time so far.
         losses: In a search, the mean training losses so far, each [lanes].
         segment: The partial results in the middle of a study's segment; None at its end.
-        generator: State of PyTorch's generator in the middle of a segment, which layers like dropout draw from.
+        generators: States of the generators in the middle of a segment, which layers like dropout draw from.
     """
 
     stack: Stack
@@ -33,7 +35,7 @@ class TrainState:
     seconds: float = 0.0
     losses: tuple[Tensor, ...] = ()
     segment: SegmentState | None = None
-    generator: Tensor | None = None
+    generators: Mapping[str, Tensor] | None = None
 
 
 def state_tensors(runs: Grid, at: TrainState) -> dict[str, Tensor]:
@@ -41,10 +43,11 @@ def state_tensors(runs: Grid, at: TrainState) -> dict[str, Tensor]:
     tensors = segment_tensors(runs, at.stack, at.tails, at.seconds)
     if at.losses:
         tensors |= {_STEP: torch.tensor(at.stack.step), _LOSSES: torch.stack(at.losses)}
-    if at.segment is not None and at.generator is not None:
+    if at.segment is not None:
         values, numbers = pack(at.segment)
         tensors |= name_tensors(runs, _KIND, values)
-        tensors |= {_NUMBERS: torch.tensor([at.stack.step, *numbers]), _GENERATOR: at.generator}
+        tensors |= {f"{_GENERATORS}{name}": state for name, state in (at.generators or {}).items()}
+        tensors |= {_NUMBERS: torch.tensor([at.stack.step, *numbers])}
     return tensors
 
 
@@ -67,10 +70,13 @@ def read_state(
     done = int(tensors[_STEP] if numbers is None else numbers[0])
     stack, tails, seconds = read_segment(tensors, runs, counts=counts, step=done, device=device)
     if numbers is None:
-        return TrainState(stack=stack, tails=tails, seconds=seconds, losses=tuple(tensors[_LOSSES].to(device)))
+        return TrainState(stack=stack, tails=tails, seconds=seconds, losses=tuple(moved(tensors[_LOSSES], device)))
     files = {run: tensors for row in runs for run in row}
     segment = unpack(stack_of(files, runs, _KIND, device), numbers[1:])
-    return TrainState(stack=stack, tails=tails, seconds=seconds, segment=segment, generator=tensors[_GENERATOR])
+    generators = {name.removeprefix(_GENERATORS): state for name, state in tensors.items() if _GENERATORS in name}
+    if _GENERATOR in tensors:
+        generators["cpu"] = tensors[_GENERATOR]
+    return TrainState(stack=stack, tails=tails, seconds=seconds, segment=segment, generators=generators)
 
 
 def name_tensors(runs: Grid, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -91,7 +97,9 @@ def stack_of(
     # Sorted, since files return tensors in any order and sums over parameters must not depend on it.
     names = sorted(name.removeprefix(first) for name in files[runs[0][0]] if name.startswith(first))
     return {
-        name: torch.stack([torch.stack([files[run][f"{run}/{kind}/{name}"] for run in row]) for row in runs]).to(device)
+        name: moved(
+            torch.stack([torch.stack([files[run][f"{run}/{kind}/{name}"] for run in row]) for row in runs]), device
+        )
         for name in names
     }
 
@@ -126,7 +134,7 @@ def read_segment(
         return stack_of(files, runs, kind, device)
 
     shared = {
-        key.removeprefix("stack/state/"): value.to(device)
+        key.removeprefix("stack/state/"): moved(value, device)
         for key, value in tensors.items()
         if key.startswith("stack/state/")
     }

@@ -65,6 +65,7 @@ class WorkerContext:
             self.task,
             strategy=self.plan.strategy,
             compiled=self.plan.compiled,
+            device=self.device,
             mixed_precision=self.spec.training.mixed_precision,
         )
 

@@ -19,6 +19,7 @@ from itertools import count
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self, cast
 
+from lratlas.devices import worker_environment
 from lratlas.errors import StudyError
 from lratlas.execute.messages import Message, sentence
 from lratlas.rng import preserve_generators
@@ -289,16 +290,18 @@ def ending(process: _Process) -> str:
 
 @dataclass(kw_only=True)
 class LocalWorkers(Workers):
-    """Worker processes on this machine, with one thread each.
+    """Worker processes on this machine, with one thread each; several GPUs are shared out among them.
 
     Attributes:
         workers: Number of workers.
+        device: The device of the study.
         first: The first message to each worker.
         module: The module that the processes run.
     """
 
     workers: int
     first: Mapping[str, object]
+    device: str = "cpu"
     module: str = WORKER
     _processes: dict[int, _Process] = field(default_factory=dict[int, _Process], init=False)
     _listeners: list[threading.Thread] = field(default_factory=list[threading.Thread], init=False)
@@ -323,7 +326,9 @@ class LocalWorkers(Workers):
         """Start a worker, or restart one that has ended."""
         if worker in self._processes:
             _forget(self._processes[worker])
-        process = self._processes[worker] = start_worker(self.first, module=self.module)
+        process = self._processes[worker] = start_worker(
+            self.first, module=self.module, environment=worker_environment(self.device, worker)
+        )
         listener = threading.Thread(target=self._follow, args=(worker, process), daemon=True)
         self._listeners.append(listener)
         listener.start()

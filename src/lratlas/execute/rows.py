@@ -6,6 +6,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from lratlas.devices import widened
 from lratlas.study.jobs import Grid, Training, run_columns
 from lratlas.tables import SCHEMAS
 from lratlas.training.evaluate import Scores
@@ -109,7 +110,7 @@ def make_rows(identity: Mapping[str, object], columns: Mapping[str, object], sch
 
 def flat(values: Tensor) -> list[float]:
     """Flatten values [seeds, lanes] to a list, in the row order of the tables."""
-    return values.double().flatten().tolist()
+    return widened(values).flatten().tolist()
 
 
 def _fill_missing(values: Tensor | None, shape: tuple[int, int]) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
+from lratlas.devices import default_workers
 from lratlas.errors import JobsFailed, StudyError
 from lratlas.execute.executors import Executor, LocalWorkers, SerialWorker, SubmittingWorkers, Workers
 from lratlas.execute.messages import Message
@@ -120,8 +121,8 @@ def execute(
     Args:
         store: The study.
         plan: Its stored plan.
-        workers: Number of processes, or of jobs submitted at once; 0 for this process only; None for as many as a
-            cluster has room for, or to submit all jobs at once.
+        workers: Number of processes, or of jobs submitted at once; 0 for this process only; None for one per
+            core or visible GPU, for as many as a cluster has room for, or to submit all jobs at once.
         cluster: Address of a Ray cluster, or ``auto``; None for this machine.
         gpu_share: The fraction of a GPU per worker on a cluster, if the plan trains on GPUs.
         executor: The executor to submit jobs to; None for processes.
@@ -142,6 +143,8 @@ def execute(
     left = open_jobs(plan, {job.id for job in plan.jobs if not is_done(there, job)})
     if not left.jobs:
         return False
+    if workers is None and cluster is None and executor is None:
+        workers = default_workers(plan.device)
     most = min(workers, len(left.jobs)) if workers is not None else None
     gpus = gpu_share if plan.device.startswith("cuda") else 0.0
     sent = None if tasks is None else (tasks, extras)
@@ -203,7 +206,7 @@ def _processes(
         "path": sys.path,
     }
     if cluster is None:
-        return LocalWorkers(workers=workers or 1, first=first)
+        return LocalWorkers(workers=workers or 1, first=first, device=plan.device)
     from lratlas.execute.ray import RayWorkers
 
     return RayWorkers(address=cluster, most=workers, first=first, gpus=gpus)

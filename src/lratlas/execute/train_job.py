@@ -9,6 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from lratlas.devices import float32_precision, reproducible
 from lratlas.execute.checkpoints import (
     TrainState,
     name_tensors,
@@ -20,7 +21,7 @@ from lratlas.execute.checkpoints import (
 from lratlas.execute.context import WorkerContext
 from lratlas.execute.measure_job import measure_rows
 from lratlas.execute.rows import convergence_table, runs_table, trace_table
-from lratlas.rng import torch_seed
+from lratlas.rng import pack_generators, set_seed, torch_seed, unpack_generators
 from lratlas.stacks.tensors import StackData
 from lratlas.study.jobs import Job, Training
 from lratlas.study.progress import table_of
@@ -51,10 +52,12 @@ def perform(context: WorkerContext, job: Job, progress: Progress, stopping: Call
     Raises:
         Stopped: Training stopped on request.
     """
-    if isinstance(job, Training):
-        _train(context, job, progress, stopping)
-    else:
-        context.store.write_table(table_of(job), job.id, measure_rows(context, job))
+    trains = isinstance(job, Training)
+    with reproducible(context.device), float32_precision(tf32=trains and context.plan.tf32):
+        if trains:
+            _train(context, job, progress, stopping)
+        else:
+            context.store.write_table(table_of(job), job.id, measure_rows(context, job))
 
 
 def _train(context: WorkerContext, job: Training, progress: Progress, stopping: Callable[[], bool]) -> None:
@@ -77,7 +80,7 @@ def _train(context: WorkerContext, job: Training, progress: Progress, stopping: 
             tails=tails,
             seconds=seconds(),
             segment=trained.segment,
-            generator=generator_state(context.device) if trained.segment else None,
+            generators=pack_generators() if trained.segment else None,
         )
         last_rows = trained.rows
         if at.segment or end < job.segments[-1]:
@@ -109,11 +112,9 @@ def _train_segment(
 ) -> tuple[Trained, Tails]:
     """Train to the end of a segment and record its rows; if stopped earlier, record nothing."""
     task, first, tails = context.task, at.stack.step, at.tails
-    # Layers like dropout draw from this generator.
-    if at.generator is not None:
-        set_generator_state(at.generator, context.device)
-    else:
-        torch.manual_seed(torch_seed(first, job.id))
+    set_seed(torch_seed(first, job.id))  # layers like dropout draw from these generators
+    if at.generators:
+        unpack_generators(at.generators)
     span = {"start": first, "stop": end, "samples": task.samples, "batch_size": task.samples_per_step}
     order = [batch_indices(seed=seed.training_seed, full_batch=task.full_batch, **span) for seed in job.seeds]
     draws = [augmentation_draws(task.augment, seed=seed.training_seed, **span) for seed in job.seeds if task.augment]
@@ -179,7 +180,7 @@ def _finish(
         start = _start_loss(context, job) if job.stage == "pretrain" else None
         tables.append(runs_table(job, job.runs, job.parents, stack, *scores, gradient=gradient, start=start))
     if job.average:
-        means = average_tails(at.tails, rule=context.task.update, dtype=context.dtype)
+        means = average_tails(at.tails, rule=context.task.update, like=stack.weights)
         size = context.task.samples_per_step
         for count, runs in zip(job.average.counts, job.average.runs, strict=True):
             mean = means[count]
@@ -254,16 +255,3 @@ def remove_states(context: WorkerContext, job: Training, *, but: str | None = No
     for name in context.store.weights():
         if name.startswith(f"{job.id}-") and name != but:
             context.store.remove_weights(name)
-
-
-def generator_state(device: torch.device) -> Tensor:
-    """The state of PyTorch's random generator for a device."""
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def set_generator_state(state: Tensor, device: torch.device) -> None:
-    """The inverse of `generator_state`."""
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)

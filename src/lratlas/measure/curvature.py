@@ -12,6 +12,7 @@ from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator
 from torch import Tensor, nn
 
 from lratlas.data.parts import count as samples_in
+from lratlas.devices import moved, widened
 from lratlas.errors import SpecError
 from lratlas.measure.hessian import (
     Batches,
@@ -134,7 +135,7 @@ def sharpness_measure(
         fixed = {name: value for name, value in weights.items() if name not in own}
         fixed |= {name: value[0] for name, value in samples.frozen.items()} | dict(buffers)
         outputs = outputs_of(module, own, fixed)
-        size = float(vector.double().norm()) if rule.radius is not None else 1.0
+        size = float(widened(vector).norm()) if rule.radius is not None else 1.0
 
         batches = mini_batches(samples, batch_size=batch_size, seed=seed, limit=limit)
         slopes = mean_slopes(outputs, objective, vector, batches, draws=draws, seed=seed)
@@ -173,7 +174,7 @@ def hutchinson_trace(product: Product, like: Tensor, *, probes: int, seed: int) 
     found: list[float] = []
     for probe in range(probes):
         signs = 2.0 * stream(seed, "probes", probe).integers(0, 2, len(like)) - 1.0
-        z = torch.from_numpy(signs).to(like.device)
+        z = moved(torch.from_numpy(signs), like.device)
         found.append(float(z @ product(z)))
     return Trace(value=float(np.mean(found)), error=float(np.std(found, ddof=1)) / math.sqrt(probes))
 
@@ -209,12 +210,12 @@ def mean_slopes(
         # The mean over several labels of a sample is not a log-likelihood.
         if root and isinstance(predicted, Tensor) and (objective.labels == "classes" or predicted.numel() == n):
             signs = 2.0 * stream(seed, "fisher", index).integers(0, 2, (draws, *predicted.shape)) - 1.0
-            drawn = [root(predicted.detach().double(), row.to(predicted.device)) for row in torch.from_numpy(signs)]
+            drawn = [root(widened(predicted.detach()), moved(row, predicted.device)) for row in torch.from_numpy(signs)]
             slopes = [
                 torch.autograd.grad(predicted, point, each.to(predicted) / n, retain_graph=True) for each in drawn
             ]
-            expected = sum(float(own.double().square().sum()) for (own,) in slopes) / draws
-        sums += n * np.array([float(loss.detach()), float(slope.double().norm()), n * expected])
+            expected = sum(float(widened(own).square().sum()) for (own,) in slopes) / draws
+        sums += n * np.array([float(loss.detach()), float(widened(slope).norm()), n * expected])
         count += n
     loss, size, fisher = (sums / count).tolist()
     return Slopes(loss=loss, gradient_norm=size, fisher_trace=fisher)
@@ -236,7 +237,7 @@ _ROOTS = {"cross_entropy": _class_root, "binary_cross_entropy": _binary_root}
 
 def _on_arrays(product: Product, device: torch.device) -> Callable[[Vector], Vector]:
     def multiply(v: Vector) -> Vector:
-        return product(torch.from_numpy(v).to(device)).cpu().numpy()
+        return product(moved(torch.from_numpy(v), device)).cpu().numpy()
 
     return multiply
 

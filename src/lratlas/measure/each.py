@@ -16,6 +16,7 @@ from lratlas.measure.hessian import seed_samples
 from lratlas.rng import seed_generators, torch_seed
 from lratlas.stacks.tensors import StackData
 from lratlas.text import to_python
+from lratlas.training.placing import copy_to
 from lratlas.training.state import Samples
 
 _PYTHON: Mapping[str, tuple[type, ...]] = {
@@ -83,7 +84,7 @@ def _load_model(models: Models, at: int, lane: int) -> nn.Module:
     """A trained model of a stack as a separate module, in eval mode."""
     weights, buffers = models.one(at, lane)
     lead = next(iter(weights.values()))
-    model = models.fresh(at).to(device=lead.device, dtype=lead.dtype).eval()
+    model = copy_to(models.fresh(at), "model", lead.device, lead.dtype).eval()
     model.load_state_dict({**model.state_dict(), **weights, **buffers})
     return model
 

@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lratlas.data.parts import Parts, arguments, count
 from lratlas.data.parts import rows as first
+from lratlas.devices import widened
 from lratlas.rng import stream
 from lratlas.training.batch_norm import batch_dependent, norm_names
 from lratlas.training.objective import Objective
@@ -137,7 +138,7 @@ def hessian_product(outputs: Outputs, objective: Objective, vector: Tensor, batc
     kept = [(count(y), slopes(x, y)) for x, y in batches] if len(batches) == 1 else None
 
     def product(direction: Tensor) -> Tensor:
-        total, seen = torch.zeros_like(vector, dtype=torch.float64), 0
+        total, seen = torch.zeros_like(widened(vector)), 0
         for size, (point, slope) in kept or ((count(y), slopes(x, y)) for x, y in batches):
             seen += size
             if slope.requires_grad:  # the loss is not linear
@@ -145,7 +146,7 @@ def hessian_product(outputs: Outputs, objective: Objective, vector: Tensor, batc
                 (part,) = torch.autograd.grad(
                     slope, point, along, retain_graph=kept is not None, allow_unused=True, materialize_grads=True
                 )
-                total += size * part.double()
+                total += size * widened(part)
         return total / seen
 
     return product

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from lratlas.devices import widened
 from lratlas.errors import SpecError
 from lratlas.measure.base import Columns, Figure, Measurement, Models, Needs, Option, Options
 
@@ -28,7 +29,7 @@ def group_norms(weights: "Weights") -> "dict[str, Tensor]":
     """
     from lratlas.training.sphere import norm
 
-    exact = {name: value.double() for name, value in weights.items()}
+    exact = {name: widened(value) for name, value in weights.items()}
     whole = norm(exact)
     return {name: value.flatten(3).norm(dim=3) / whole[..., None] for name, value in exact.items() if value.dim() >= 4}
 

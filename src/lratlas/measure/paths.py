@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lratlas.devices import widened
 from lratlas.training.evaluate import evaluate_stack, pool_buffers
 from lratlas.training.program import Program
 from lratlas.training.rules import Rule
@@ -56,7 +57,7 @@ def arc(a: Weights, b: Weights, alpha: float, *, rule: Rule) -> Weights:
     size = torch.lerp(_norm(first), _norm(second), alpha)
     along, aside = size * turned.cos(), size * turned.sin()
     point = {
-        name: (expand(along, value) * value + expand(aside, value) * across[name]).to(a[name].dtype)
+        name: (expand(along, value) * value + expand(aside, value) * across[name]).to(a[name])
         for name, value in middle.items()
     }
     return rule.constrain({name: point[name] if name in point else torch.lerp(a[name], b[name], alpha) for name in a})
@@ -135,10 +136,10 @@ def _axes(u: Weights, v: Weights) -> tuple[Weights, Weights]:
 
 
 def _norm(weights: Weights) -> Tensor:
-    return norm({name: value.double() for name, value in weights.items()})
+    return norm({name: widened(value) for name, value in weights.items()})
 
 
 def _units(weights: Weights) -> Weights:
-    exact = {name: value.double() for name, value in weights.items()}
+    exact = {name: widened(value) for name, value in weights.items()}
     scale = 1 / norm(exact)
     return {name: value * expand(scale, value) for name, value in exact.items()}

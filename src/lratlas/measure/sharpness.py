@@ -19,12 +19,14 @@ def _measure(models: Models, options: Options) -> Iterator[Columns]:
     from lratlas.measure.curvature import sharpness_measure
     from lratlas.measure.hessian import seed_samples
     from lratlas.training.evaluate import evaluate_stack
+    from lratlas.training.placing import copy_to
     from lratlas.training.prepared import make_model
 
     task, setting = models.task, models.setting()
     own = [seed_samples(setting.train, at) for at in range(len(models.seeds))]
+    model = copy_to(make_model(task, 0), "model", setting.train.which.device)
     curvature = sharpness_measure(
-        make_model(task, 0), task.objective, task.update, batch_size=task.samples_per_step, limit=options[_SAMPLES]
+        model, task.objective, task.update, batch_size=task.samples_per_step, limit=options[_SAMPLES]
     )
     error = 1 - evaluate_stack(models.program(), models.weights, models.buffers, setting.test).accuracy
     each = [

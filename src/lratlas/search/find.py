@@ -102,7 +102,7 @@ def find(
         limit: For a function, the best possible value of the metric.
         samples: For a function, the number of validation samples behind an accuracy.
         seed: The first seed of weights and batch order.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         compiled: Whether to compile the step; pays off if a full training takes more than a few minutes.
         progress: Called after each stretch of training. True shows a progress bar in a terminal or a notebook;
             elsewhere the logger ``lratlas`` writes a line a minute at level INFO. False shows nothing.

@@ -17,6 +17,7 @@ from torch import Tensor
 from lratlas.data.parts import each as for_each
 from lratlas.execute.checkpoints import TrainState
 from lratlas.files import write_file
+from lratlas.notices import LOG
 from lratlas.rng import preserve_generators, stream, torch_seed
 from lratlas.search.journal import CHECKPOINT, STATES, stated_paths
 from lratlas.search.segments import BLOCKS, LAST_WEIGHTS, Segment, ends_low
@@ -26,7 +27,7 @@ from lratlas.stacks.tensors import initial_tensors, program_of, samples
 from lratlas.study.store import seal_weights
 from lratlas.training.averaging import add_checkpoint, average_tails
 from lratlas.training.batches import augmentation_draws, batch_indices
-from lratlas.training.compiling import can_compile
+from lratlas.training.compiling import why_not_compiled
 from lratlas.training.evaluate import evaluate_stack, pool_buffers
 from lratlas.training.prepared import Prepared, make_model
 from lratlas.training.program import Program, Strategy
@@ -86,6 +87,14 @@ class SegmentTrainer:
         return self.root / STATES
 
     @cached_property
+    def is_compiled(self) -> bool:
+        """Whether the step is compiled: as asked for, if compilation works on the device."""
+        reason = why_not_compiled(self.device) if self.compiled else ""
+        if reason:
+            LOG.warning("Training runs uncompiled: %s.", reason)
+        return self.compiled and not reason
+
+    @cached_property
     def strategy(self) -> Strategy:
         """Whether several LRs train as one program; measured once per search, because its last bits depend on it."""
         if not self.task.update.stacks:
@@ -93,7 +102,9 @@ class SegmentTrainer:
         path = self.root / _STRATEGY
         if path.exists() and (kept := path.read_text()) in get_args(Strategy):
             return cast("Strategy", kept)
-        measured = faster_strategy(self.task, device=str(self.device), dtype="float32")
+        measured = faster_strategy(
+            self.task, device=str(self.device), dtype="float32", compiled=self.is_compiled, lanes=_LANES
+        )
         write_file(path, measured.encode())
         return measured
 
@@ -121,7 +132,7 @@ class SegmentTrainer:
     @cached_property
     def program(self) -> Program:
         """The training step and the evaluation."""
-        return program_of(self.task, strategy=self.strategy, compiled=self.compiled and can_compile())
+        return program_of(self.task, strategy=self.strategy, compiled=self.is_compiled, device=self.device)
 
 
 def groups(trainer: SegmentTrainer, segments: Sequence[Segment]) -> list[list[Segment]]:
@@ -223,7 +234,7 @@ def _results(trainer: SegmentTrainer, first: Segment, trained: TrainState, data:
     if scheduled or first.stop >= LAST_WEIGHTS * trainer.steps:
         values = _metric(trainer, stack.weights, stack.buffers, held)
     if not scheduled:
-        (mean,) = average_tails(trained.tails, rule=task.update, dtype=torch.float32).values()
+        (mean,) = average_tails(trained.tails, rule=task.update, like=stack.weights).values()
         few = _some(data, min(_STATISTICS, first.steps * task.samples_per_step))
         pooled = pool_buffers(program, mean, stack.buffers, few, batch_size=task.samples_per_step)
         averages = _metric(trainer, mean, pooled, held)

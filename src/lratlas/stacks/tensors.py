@@ -26,7 +26,9 @@ class StackData:
     frozen: Weights
 
 
-def program_of(task: Prepared, *, strategy: Strategy, compiled: bool, mixed_precision: bool = False) -> Program:
+def program_of(
+    task: Prepared, *, strategy: Strategy, compiled: bool, device: torch.device, mixed_precision: bool = False
+) -> Program:
     """The training step and the evaluation of a task's stacks; see `lratlas.training.program.build`."""
     return build(
         make_model(task, 0),
@@ -38,6 +40,7 @@ def program_of(task: Prepared, *, strategy: Strategy, compiled: bool, mixed_prec
         batch_size=task.samples_per_step,
         draws=task.conformance.draws,
         channels_last=task.conformance.channels_last,
+        device=device,
     )
 
 

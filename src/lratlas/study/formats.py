@@ -14,7 +14,7 @@ import polars as pl
 from lratlas.errors import StudyError
 from lratlas.tables import SCHEMAS
 
-FORMAT = 8
+FORMAT = 9
 """The format that this version writes."""
 
 NEEDS = "0.1.0"
@@ -63,7 +63,7 @@ def _measuring(kind: str, job: Content) -> Content:
 
 
 # Keyed by the format that each function produces. Formats 5 and 6 did not change plans: since 6, repetitions share no
-# seed and models are those of the paper's reference code.
+# seed and models are those of the paper's reference code. Format 9 adds the earlier devices and TF32, with defaults.
 _PLANS: Mapping[int, Callable[[Content], Content]] = {
     2: _second_plan,
     3: _third_plan,

@@ -58,6 +58,8 @@ class Plan(Part):
         made_with: The versions that worked on the study, the first one first.
         spec: The text of ``spec.toml`` when the study was planned; empty in plans of earlier versions.
         spec_digest: The SHA-256 of that text in plans that lack the text; empty in the first formats.
+        devices: The devices that the study used before ``device``, the first one first.
+        tf32: Whether convolutions train with TF32, PyTorch's default on CUDA devices that have it.
         finished: Whether all jobs have been done once, so that every file must exist.
         chance_accuracy: Accuracy of guessing among the classes; 0.5 in plans of earlier versions.
         pre_norm: Parameters for angles and norms; all parameters of the rule if empty.
@@ -76,7 +78,9 @@ class Plan(Part):
     strategy: Literal["stack", "single"]
     dtype: Literal["float32", "float64"]
     device: str
+    devices: tuple[str, ...] = ()
     compiled: bool
+    tf32: bool = False
     chance_loss: float
     chance_accuracy: float = 0.5
     elr: bool

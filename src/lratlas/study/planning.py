@@ -42,6 +42,7 @@ def make_plan(
     task: str = "",
     device: str = "cpu",
     compiled: bool = False,
+    tf32: bool = False,
     old: Plan | None = None,
 ) -> Plan:
     """Make the plan for a spec; jobs of ``old`` stay unchanged and only missing runs are added.
@@ -60,6 +61,7 @@ def make_plan(
         task: The task, for people.
         device: The device to train on.
         compiled: Whether to compile the step. Like the device it is part of the plan, since it changes the bits.
+        tf32: Whether convolutions train with TF32.
         old: The plan of the study to extend.
 
     Raises:
@@ -76,7 +78,9 @@ def make_plan(
         task=task,
         dtype=spec.training.dtype,
         device=device,
+        devices=_earlier_devices(old, device),
         compiled=compiled,
+        tf32=tf32,
         chance_loss=chance_loss,
         chance_accuracy=chance_accuracy,
         elr=elr,
@@ -84,6 +88,13 @@ def make_plan(
         measurements=measuring_jobs((*MEASUREMENTS, *extras), seeds, trainings, measured=measured, old=old),
         pre_norm=tuple(pre_norm),
     )
+
+
+def _earlier_devices(old: Plan | None, device: str) -> tuple[str, ...]:
+    """The devices that a study used before ``device``."""
+    if old is None:
+        return ()
+    return old.devices if old.device == device else (*old.devices, old.device)
 
 
 class _Planner:

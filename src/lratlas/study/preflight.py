@@ -9,6 +9,7 @@ import torch
 
 from lratlas.config.sections import Spec
 from lratlas.data.parts import call, rows
+from lratlas.devices import default_device
 from lratlas.errors import SpecError, TaskError
 from lratlas.measure.base import Measurement, Options
 from lratlas.measure.builtin import MEASUREMENTS
@@ -47,7 +48,9 @@ def check_task(spec: Spec, task: Prepared) -> None:
         )
 
 
-def strategy_of(spec: Spec, task: Prepared, device: str, notice: Callable[[str], None]) -> Strategy:
+def strategy_of(
+    spec: Spec, task: Prepared, device: str, notice: Callable[[str], None], *, compiled: bool = False
+) -> Strategy:
     """Choose how runs are trained: as the spec says, or the faster way on this device for ``auto``.
 
     Raises:
@@ -78,7 +81,30 @@ def strategy_of(spec: Spec, task: Prepared, device: str, notice: Callable[[str],
             "Runs are trained one by one, which is slower for small models, since they cannot be trained as one"
             f" program: {reason.rstrip('.')}."
         )
-    return faster_strategy(task, device=device, dtype=spec.training.dtype)
+    return faster_strategy(
+        task, device=device, dtype=spec.training.dtype, compiled=compiled, lanes=_planned_lanes(spec)
+    )
+
+
+def _planned_lanes(spec: Spec) -> int:
+    """Number of runs in a pre-training stack."""
+    return min(spec.training.stack, len(spec.pretrain.lrs) * spec.pretrain.repeats)
+
+
+def device_of(spec: Spec, planned: str | None, wanted: str | None) -> str:
+    """The device of a study: the one to continue on, else that of its plan, else that of its spec.
+
+    Args:
+        spec: The spec.
+        planned: The device of the plan, if there is one.
+        wanted: The device to continue on, if the user named one.
+
+    Raises:
+        SpecError: The name is invalid, or this machine does not have the device.
+    """
+    if wanted is None:
+        return device_name(planned or spec.training.device, field="`training.device`")
+    return device_name(wanted, field="device")
 
 
 def device_name(name: str, *, field: str) -> str:
@@ -92,10 +118,10 @@ def device_name(name: str, *, field: str) -> str:
         SpecError: This machine does not have the device.
     """
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return default_device()
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ValueError) as error:
         raise SpecError(
             f"{field} is {name!r}, which this machine does not have; use auto or one that it has."
         ) from error

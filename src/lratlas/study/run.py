@@ -62,6 +62,7 @@ def run_study(
     cluster: str | None = None,
     gpu_share: float = 1.0,
     executor: "Executor | None" = None,
+    device: str | None = None,
     tasks: "Tasks | None" = None,
     extras: "Extras | None" = None,
     progress: "Callable[[Progress], None] | None" = None,
@@ -76,10 +77,11 @@ def run_study(
         spec: The spec, if it extends the stored one (see `open_study`).
         more: Pre-training LRs that a bisection adds to those of the spec.
         workers: Number of processes, or of jobs submitted to the executor at once; 0 to run the jobs in this process;
-            None for as many as a cluster has room for, or to submit all jobs at once.
+            None for one per core or visible GPU, for as many as a cluster has room for, or to submit all jobs at once.
         cluster: Address of a Ray cluster, or ``auto``; None for processes on this machine.
         gpu_share: The fraction of a GPU per worker on a cluster, above 0, if the study trains on GPUs.
         executor: The executor to submit jobs to; None for processes.
+        device: The device to continue the study on; None for that of its plan.
         tasks: The tasks, if the spec cannot describe them.
         extras: The custom measurements; None for those in the spec.
         progress: Called on every change of progress.
@@ -102,7 +104,7 @@ def run_study(
         store.sweep()
         if extras is None:
             extras = extras_of((spec or read_stored_spec(store)).measure)
-        plan = _make_or_extend_plan(store, spec, more=more, tasks=tasks, extras=extras, notice=notice)
+        plan = _make_or_extend_plan(store, spec, more=more, device=device, tasks=tasks, extras=extras, notice=notice)
         done = partial(
             execute,
             store,
@@ -137,10 +139,6 @@ def check_workers(workers: int | None, cluster: str | None, gpu_share: float, ex
         )
     if executor is not None and cluster is not None:
         raise StudyError("There are both an executor and a cluster; give one of them.")
-    if workers is None and cluster is None and executor is None:
-        raise StudyError(
-            "workers is None; it must be a whole number of at least 0, except on a cluster or with an executor."
-        )
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):  # pyright: ignore[reportUnnecessaryIsInstance] - from notebooks
         raise StudyError(f"workers is {workers}; it must be a whole number of at least 0.")
     if workers is not None and workers > MOST_WORKERS and cluster is None and executor is None:
@@ -158,6 +156,7 @@ def _make_or_extend_plan(
     spec: Spec | None,
     *,
     more: Sequence[float],
+    device: str | None,
     tasks: "Tasks | None",
     extras: "Extras",
     notice: Callable[[str], None],
@@ -165,11 +164,12 @@ def _make_or_extend_plan(
     """The stored plan, created or extended if needed; repairs the study first."""
     import torch
 
-    from lratlas.config.tasks import own_code, tasks_from
+    from lratlas.config.tasks import tasks_from
+    from lratlas.devices import allows_tf32
     from lratlas.execute.run_job import one_thread
     from lratlas.study.plan import Checked
     from lratlas.study.planning import make_plan
-    from lratlas.study.preflight import check_task, device_name, measurement_options, pre_norm_of, strategy_of
+    from lratlas.study.preflight import check_task, device_of, measurement_options, pre_norm_of, strategy_of
     from lratlas.study.progress import with_plrs
     from lratlas.study.reconcile import (
         check_spec_holds,
@@ -192,8 +192,7 @@ def _make_or_extend_plan(
     asked = None if spec == stored else spec_text(spec)
     if asked and not old:
         store.write_text(SPEC, asked)  # planning may take long
-    if own := [*own_code(spec.task), *(name for name in spec.measure.extra if ":" in name)]:
-        notice(f"Code that the spec names is imported and run: {', '.join(own)}.")
+    _say_own_code(spec, notice)
     known = tasks or tasks_from(spec.task)
     with one_thread():
         seeds, parts = _repetitions(known, spec.pretrain.repeats)
@@ -207,16 +206,14 @@ def _make_or_extend_plan(
     task = known.of(0)
     check_task(spec, task)
     measured = measurement_options(spec, task, extras)
-    device = device_name(old.device if old else spec.training.device, field="`training.device`")
-    task_on(
-        task, torch.device(device), getattr(torch, spec.training.dtype)
-    )  # before planning: refuse tasks that cannot be pickled
-    compiled = _is_compiled(store, spec, old, notice)
+    device = device_of(spec, _planned_device(store, old, spec), device)
+    # Before planning: refuse tasks that cannot be moved to the device.
+    placed = task_on(task, torch.device(device), getattr(torch, spec.training.dtype))
+    compiled = _is_compiled(store, spec, old, device, notice)
     with one_thread():
-        strategy = old.strategy if old else strategy_of(spec, task, device, notice)
+        strategy = old.strategy if old else strategy_of(spec, placed, device, notice, compiled=compiled)
         pre_norm = old.pre_norm if old else pre_norm_of(task)
-    # A bisection adds PLRs that the spec does not name.
-    bisected = _plrs(old) if old and spec.refine else set[float]()
+    bisected = _plrs(old) if old and spec.refine else set[float]()  # PLRs that the spec does not name
     planned = partial(
         make_plan,
         seeds=seeds,
@@ -231,6 +228,7 @@ def _make_or_extend_plan(
         elr=task.update.radius is not None,
         device=device,
         compiled=compiled,
+        tf32=allows_tf32(device),
     )
     if old:
         check_spec_holds(store, old, planned(with_plrs(spec, bisected)))
@@ -248,6 +246,20 @@ def _make_or_extend_plan(
     if asked and old:
         store.write_text(SPEC, asked)
     return _keep_plan(store, old, plan)
+
+
+def _planned_device(store: Store, plan: "Plan | None", spec: Spec) -> str | None:
+    """The device of the plan; None without a plan, or if the spec names another device than when it was planned."""
+    if plan is None or read_planned_spec(store, plan).training.device != spec.training.device:
+        return None
+    return plan.device
+
+
+def _say_own_code(spec: Spec, notice: Callable[[str], None]) -> None:
+    from lratlas.config.tasks import own_code
+
+    if own := [*own_code(spec.task), *(name for name in spec.measure.extra if ":" in name)]:
+        notice(f"Code that the spec names is imported and run: {', '.join(own)}.")
 
 
 def _keep_plan(store: Store, old: "Plan | None", plan: "Plan") -> "Plan":
@@ -271,16 +283,23 @@ def _refuse_edited(store: Store, spec: Spec, plan: "Plan") -> None:
         raise StudyError(f"spec.toml in {store.url} was altered: {reason}")
 
 
-def _is_compiled(store: Store, spec: Spec, old: "Plan | None", notice: Callable[[str], None]) -> bool:
-    """Whether steps are compiled: as when the study was started, or as the spec says if there is a compiler."""
-    from lratlas.training.compiling import can_compile
+def _is_compiled(store: Store, spec: Spec, old: "Plan | None", device: str, notice: Callable[[str], None]) -> bool:
+    """Whether steps are compiled: as before on this device, or as the spec says if compilation works on it."""
+    import torch
 
-    compiled = old.compiled if old else spec.training.compile and can_compile()
-    if spec.training.compile and not compiled:
-        notice("There is no C++ compiler here, so training runs uncompiled, about four times slower.")
-    if compiled and not can_compile():
-        raise StudyError(f"{store.url} was begun with compiled training, which needs a C++ compiler such as g++.")
-    return compiled
+    from lratlas.training.compiling import why_not_compiled
+
+    before = old if old and old.device == device else None
+    if before and not before.compiled:
+        if spec.training.compile:
+            notice("Training runs uncompiled, as when the study was started.")
+        return False
+    reason = why_not_compiled(torch.device(device)) if spec.training.compile else ""
+    if before and reason:
+        raise StudyError(f"{store.url} was begun with compiled training, but {reason}.")
+    if reason:
+        notice(f"Training runs uncompiled, about four times slower: {reason}.")
+    return spec.training.compile and not reason
 
 
 def _remove_superseded(store: Store, old: "Plan | None", plan: "Plan") -> None:

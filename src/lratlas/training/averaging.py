@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-import torch
-
+from lratlas.devices import widened
 from lratlas.training.rules import Rule
 from lratlas.training.sphere import Weights
 
@@ -23,13 +22,20 @@ def add_checkpoint(tails: Mapping[int, Weights], counts: Iterable[int], weights:
     for count in counts:
         if rank < count:
             old = tails.get(count)
-            new[count] = {k: v.double() + (old[k] if old else 0) for k, v in weights.items()}
+            new[count] = {k: widened(v) + (old[k] if old else 0) for k, v in weights.items()}
     return new
 
 
-def average_tails(tails: Mapping[int, Weights], *, rule: Rule, dtype: torch.dtype) -> Tails:
-    """SWA-k for every count k: the mean of the k checkpoints, projected to the sphere if there is one."""
+def average_tails(tails: Mapping[int, Weights], *, rule: Rule, like: Weights) -> Tails:
+    """SWA-k for every count k: the mean of the k checkpoints, projected to the sphere if there is one.
+
+    Args:
+        tails: The running sums.
+        rule: The update rule.
+        like: Weights of the dtype and on the device of the means.
+    """
     means = {count: {name: value / count for name, value in total.items()} for count, total in tails.items()}
     return {
-        count: {name: value.to(dtype) for name, value in rule.constrain(mean).items()} for count, mean in means.items()
+        count: {name: value.to(like[name]) for name, value in rule.constrain(mean).items()}
+        for count, mean in means.items()
     }

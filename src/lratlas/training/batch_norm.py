@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - the base class of all of them
 
+from lratlas.devices import widened
 from lratlas.training.sphere import Weights
 
 _MEAN, _VARIANCE, _COUNT = "running_mean", "running_var", "num_batches_tracked"
@@ -62,7 +63,7 @@ class PooledMoments:
         """Add a batch: the buffers [seeds, lanes, ...] of a model made by `with_moments`."""
         for name in self._norms:
             mean, variance, count = (
-                moments[f"{name}.{kind}".lstrip(".")].double() for kind in (_MEAN, _VARIANCE, _COUNT)
+                widened(moments[f"{name}.{kind}".lstrip(".")]) for kind in (_MEAN, _VARIANCE, _COUNT)
             )
             count = count[..., None]
             squares = variance * count
@@ -79,7 +80,7 @@ class PooledMoments:
         for name, (mean, squares, count) in self._parts.items():
             for kind, value in ((_MEAN, mean), (_VARIANCE, squares / (count - 1))):
                 key = f"{name}.{kind}".lstrip(".")
-                pooled[key] = value.to(pooled[key].dtype)
+                pooled[key] = value.to(pooled[key])
         return pooled
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lratlas.data.parts import copy_tensors
+from lratlas.devices import widened
 from lratlas.errors import first_line
 from lratlas.notices import LOG
 from lratlas.rng import preserve_generators
@@ -23,20 +24,46 @@ _SAFE = 1e6  # smaller numbers do not overflow, whatever the order of sums
 Function = Callable[..., Any]
 
 
-def can_compile() -> bool:
-    """Whether `torch.compile` finds a C++ compiler for a CPU."""
-    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+def why_not_compiled(device: torch.device) -> str:
+    """Why `torch.compile` does not work for a device; empty if it does.
+
+    For a CPU, this looks for a C++ compiler. For other devices, it compiles and runs a small function.
+    """
+    if device.type == "cpu":
+        return "" if any(shutil.which(name) for name in ("g++", "clang++", "c++")) else "there is no C++ compiler here"
+    try:
+        with _quiet():
+            total = compile_function(_double_and_add, device)(torch.ones(8, device=device))
+    except Exception as error:
+        return f"a trial compilation for {device} failed with {type(error).__name__}: {first_line(error).rstrip('.')}"
+    return "" if float(total) == 16 else f"a trial compilation for {device} computed other numbers"
 
 
-def compile_function(function: Function) -> Function:
-    """The function under `torch.compile`, without a fallback."""
+def _double_and_add(x: Tensor) -> Tensor:
+    return (2 * x).sum()
+
+
+def compile_function(function: Function, device: torch.device) -> Function:
+    """The function under `torch.compile`, without a fallback.
+
+    Args:
+        function: The function.
+        device: The device of its tensors.
+    """
     from torch._dynamo import config as dynamo  # slow import, takes seconds
 
-    # The C++ wrapper halves a call's cost outside the kernels; contraction lets products and sums fuse.
     # Each stack size compiles separately; beyond the limit PyTorch would silently run eagerly.
     dynamo.recompile_limit = dynamo.accumulated_recompile_limit = 4096
-    options: dict[str, Any] = {"cpp_wrapper": True, "cpp.enable_floating_point_contract_flag": "fast"}
-    return torch.compile(function, dynamic=False, options=options)
+    return torch.compile(function, dynamic=False, options=compiler_options(device))
+
+
+def compiler_options(device: torch.device) -> dict[str, Any]:
+    """Options of PyTorch's compiler for a device."""
+    # On a GPU, the C++ wrapper needs the CUDA toolkit, which PyTorch's packages do not contain.
+    if device.type != "cpu":
+        return {}
+    # The C++ wrapper halves a call's cost outside the kernels; contraction lets products and sums fuse.
+    return {"cpp_wrapper": True, "cpp.enable_floating_point_contract_flag": "fast"}
 
 
 @dataclass
@@ -136,7 +163,7 @@ class Guarded:
 
 def differing(found: list[Tensor], expected: list[Tensor]) -> str:
     """Describe how two lists of tensors differ by more than rounding; empty if they do not."""
-    pairs = [(a.detach().double(), b.detach().double()) for a, b in zip(found, expected, strict=True) if b.numel()]
+    pairs = [(widened(a.detach()), widened(b.detach())) for a, b in zip(found, expected, strict=True) if b.numel()]
     largest = max((float(b[b.isfinite()].abs().max()) for _, b in pairs if b.isfinite().any()), default=0.0)
     for a, b in pairs:
         if (b.isfinite() & ~a.isfinite() & (b.abs() < _SAFE)).any():

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lratlas.rng import stream
+from lratlas.devices import float32_precision, widened
+from lratlas.rng import seed_generators, stream
 from lratlas.training.batch_norm import PooledMoments
-from lratlas.training.memory import in_parts
+from lratlas.training.memory import free_memory, in_parts, is_out_of_memory
 from lratlas.training.program import Batch, Program, allow_slow_batching
 from lratlas.training.sphere import Weights
 from lratlas.training.state import Samples, join_lanes, join_weights, lanes_of, width
@@ -23,6 +24,7 @@ class Scores:
 
 
 @allow_slow_batching()
+@float32_precision(tf32=False)
 @torch.no_grad()
 def evaluate_stack(program: Program, weights: Weights, buffers: Weights, samples: Samples) -> Scores:
     """Loss and accuracies over all samples, in eval mode, with sums in float64.
@@ -39,6 +41,7 @@ def evaluate_stack(program: Program, weights: Weights, buffers: Weights, samples
 
 
 @allow_slow_batching()
+@float32_precision(tf32=False)
 @torch.no_grad()
 def pool_buffers(program: Program, weights: Weights, buffers: Weights, samples: Samples, *, batch_size: int) -> Weights:
     """The model's buffers with batch-norm statistics pooled exactly over all samples, in float64.
@@ -62,8 +65,7 @@ def pool_buffers(program: Program, weights: Weights, buffers: Weights, samples: 
     def pool_lanes(lanes: slice) -> Weights:
         own, kept = lanes_of(weights, lanes), lanes_of(buffers, lanes)
         pooled = PooledMoments(program.norms, kept)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)  # random layers such as dropout draw the same numbers at every measured point
+        with seed_generators(0):  # random layers such as dropout draw the same numbers at every measured point
             # Even sizes avoid a short last batch with poor statistics.
             for at in rows.tensor_split(-(-len(rows) // batch_size)):
                 pooled.add(program.moments(own, kept, _batch(samples, at)))
@@ -74,16 +76,25 @@ def pool_buffers(program: Program, weights: Weights, buffers: Weights, samples: 
 
 def _sum_scores(program: Program, weights: Weights, buffers: Weights, samples: Samples) -> Tensor:
     """Sums of loss, accuracy and chance accuracy over all samples, float64 [3, seeds, lanes]."""
-    n, size = samples.count, min(program.chunk, samples.count)
+    n, size, first = samples.count, min(program.chunk, samples.count), 0
     device = samples.which.device
     order = _shuffle_samples(samples) if program.by_batches else torch.arange(n, device=device)
     total: Tensor | None = None
-    for first in range(0, n, size):
+    while first < n:
         # Pad the last chunk with samples that do not count, so that one program serves all chunks.
         at = torch.arange(first, first + size, device=device)
         counted, at = (at < n).to(samples.shares), order[at % n]
-        part = program.evaluate(weights, buffers, _batch(samples, at), counted).double()
-        total = part if total is None else total + part
+        try:
+            part = widened(program.evaluate(weights, buffers, _batch(samples, at), counted))
+        except RuntimeError as error:
+            # A loss of whole batches depends on their size.
+            if program.by_batches or size == 1 or not is_out_of_memory(error):
+                raise
+            size = -(-size // 2)
+        else:
+            total, first = part if total is None else total + part, first + size
+            continue
+        free_memory()  # not during exception handling, which keeps the failed attempt's tensors alive
     assert total is not None
     return total
 

@@ -5,14 +5,17 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from lratlas.devices import release_memory
 from lratlas.notices import LOG
 
 T = TypeVar("T")
-# Messages of PyTorch, its CPU allocator, its data loaders and torchrun, JAX, CUDA, C++, Linux and Slurm.
+# Messages of PyTorch, its CPU allocator, its data loaders and torchrun, JAX, CUDA, C++, Linux and Slurm. Compiled code
+# with a C++ wrapper only names the call that failed to allocate a tensor.
 _MESSAGES = re.compile(
     r"out.?of.?memory|memoryerror|not enough memory|can(?:'t|not) allocate memory|resource_?exhausted|bad_alloc"
-    r"|alloc_failed|oom.?kill|killed by signal: killed|signal 9 \(sigkill\)",
-    re.IGNORECASE,
+    r"|alloc_failed|aoti_torch_empty_strided\w*\(.*api call failed|oom.?kill"
+    r"|killed by signal: killed|signal 9 \(sigkill\)",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -44,6 +47,12 @@ def says_out_of_memory(text: str) -> bool:
     return _MESSAGES.search(text) is not None
 
 
+def free_memory() -> None:
+    """Release the memory of a failed attempt."""
+    gc.collect()
+    release_memory()
+
+
 def _in_parts(work: Callable[[slice], T], part: slice, join: Callable[[Sequence[T]], T]) -> T:
     size = part.stop - part.start
     try:
@@ -51,12 +60,7 @@ def _in_parts(work: Callable[[slice], T], part: slice, join: Callable[[Sequence[
     except RuntimeError as error:
         if size < 2 or not is_out_of_memory(error):
             raise
-    import torch
-
-    # Here and not above: during exception handling, the exception keeps the failed attempt's tensors alive.
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_memory()  # not above: during exception handling, the exception keeps the failed attempt's tensors alive
     middle = part.start + size // 2
     LOG.warning(
         "A stack of %d LRs needs more memory than there is: it is split in two and tried again"

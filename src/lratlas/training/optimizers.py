@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -20,8 +21,9 @@ _TRIED_LR = 1e-3
 def optimizer_rule(factory: Factory, weights: Mapping[str, Tensor] | None = None) -> Rule:
     """The update rule of an optimizer factory.
 
-    Each step creates a new optimizer from the state of the previous step, so that a step is a function of its arguments
-    and a run can resume from stored tensors.
+    A step is a function of its arguments, so that a run can resume from stored tensors. An optimizer is created for the
+    first step with a tensor of learning rates; later steps with this tensor copy their weights and state into it, and
+    the device is not waited for.
 
     Args:
         factory: ``(parameters, lr) -> torch.optim.Optimizer``, for example the class of an optimizer. Learning rates
@@ -36,17 +38,21 @@ def optimizer_rule(factory: Factory, weights: Mapping[str, Tensor] | None = None
     optimizer = _make_optimizer(factory, [nn.Parameter(value.detach().clone()) for value in tried.values()], _TRIED_LR)
     name, order = _name(factory), None if weights is None else [*weights]
 
+    latest: list[_Live] = []
+
     def update(weights: Weights, gradients: Weights, state: State, lrs: Tensor) -> tuple[Weights, State]:
-        parameters = {key: nn.Parameter(weights[key][0, 0].clone()) for key in order or weights}
-        optimizer = _make_optimizer(factory, [*parameters.values()], float(lrs[0, 0]))
-        _restore(optimizer, parameters, state)
-        for key, parameter in parameters.items():
-            if key in gradients:  # others stay unchanged
-                parameter.grad = gradients[key][0, 0]
+        if not (latest and latest[0].continues(weights, state, lrs)):
+            parameters = {key: nn.Parameter(weights[key][0, 0].clone()) for key in order or weights}
+            latest[:] = [_Live(_make_optimizer(factory, [*parameters.values()], float(lrs[0, 0])), parameters, lrs)]
+        live = latest[0]
+        live.load(weights, state)
+        for key, parameter in live.parameters.items():
+            parameter.grad = gradients[key][0, 0] if key in gradients else None  # others stay unchanged
         with torch.enable_grad():  # some optimizers differentiate, and all expect grad mode as in a training loop
-            optimizer.step()
-        new = {key: parameters[key].detach()[None, None] for key in weights}
-        return new, _state(optimizer, parameters, name)
+            live.optimizer.step()
+        live.state = _state(live.optimizer, live.parameters, name)
+        # Copies, since the next step changes the optimizer's own tensors.
+        return {key: live.parameters[key].detach().clone()[None, None] for key in weights}, live.state
 
     settings = _settings(optimizer)
     return Rule(name=f"optimizer {name}", settings=settings, start=lambda _: {}, update=update, stacks=False)
@@ -91,14 +97,14 @@ def check_optimizer(factory: Factory, weights: Mapping[str, Tensor]) -> None:
 
 
 def _check_memory(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], name: str) -> None:
-    """Refuse an optimizer with memory outside its state: every step creates a new one from that state.
+    """Refuse an optimizer with memory outside its state, which is all that a resumed run restores.
 
     Raises:
         TaskError: Its steps change attributes or state that belongs to no parameter, or it has hooks on its steps.
     """
     if any(getattr(optimizer, hooks, None) for hooks in _STEP_HOOKS):
         raise TaskError(
-            f"An optimizer of the factory {name} has hooks on its steps, which would begin again every step."
+            f"An optimizer of the factory {name} has hooks on its steps, which would begin again when a run resumes."
         )
     before = _attributes(optimizer)
     try:
@@ -115,8 +121,7 @@ def _check_memory(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], 
     if changed or odd:
         raise TaskError(
             f"An optimizer of the factory {name} changes {', '.join(changed or odd)} in its steps, which would be lost:"
-            " an optimizer is made for every step, with its state per parameter and the numbers in its groups. Keep it"
-            " there."
+            " a resumed run restores an optimizer's state per parameter and the numbers in its groups. Keep it there."
         )
 
 
@@ -181,24 +186,64 @@ def _make_optimizer(factory: Factory, parameters: list[nn.Parameter], lr: float)
     return optimizer
 
 
-def _restore(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], state: State) -> None:
-    """Load the stored state, keys ``owner/kind/name``, into a new optimizer."""
-    for key, value in state.items():
-        owner, kind, entry = key.rsplit("/", 2)
-        # A step count on the host stays there, since optimizers expect it there.
-        held = (
-            value[0, 0].item()
-            if kind == "number"
-            else value[0, 0].to("cpu" if kind == "host" else value.device, copy=True)
+@dataclass
+class _Live:
+    """An optimizer between two steps.
+
+    Attributes:
+        optimizer: The optimizer.
+        parameters: Its parameters, by name.
+        lrs: The learning rates that it was created with.
+        state: Its state after the last step, keys ``owner/kind/name``.
+    """
+
+    optimizer: Optimizer
+    parameters: Mapping[str, nn.Parameter]
+    lrs: Tensor
+    state: State = field(default_factory=dict[str, Tensor])
+
+    def continues(self, weights: Weights, state: State, lrs: Tensor) -> bool:
+        """Whether a step can use this optimizer: its learning rates and the kind of its state are the same."""
+        return (
+            lrs is self.lrs
+            and weights.keys() == self.parameters.keys()
+            and state.keys() == self.state.keys()
+            and all(state[key] is value for key, value in self.state.items() if _kind(key) != "tensor")
         )
-        if owner.startswith("group "):
-            optimizer.param_groups[int(owner.removeprefix("group "))][entry] = held
-        else:
-            optimizer.state[parameters[owner]][entry] = held
+
+    def load(self, weights: Weights, state: State) -> None:
+        """Copy weights and state into the optimizer."""
+        with torch.no_grad():
+            for key, parameter in self.parameters.items():
+                parameter.copy_(weights[key][0, 0])
+        for key, value in state.items():
+            if value is self.state.get(key):  # a number, or a tensor on the host
+                continue
+            owner, kind, entry = key.rsplit("/", 2)
+            held = (
+                self.optimizer.param_groups[int(owner.removeprefix("group "))]
+                if owner.startswith("group ")
+                else (self.optimizer.state[self.parameters[owner]])
+            )
+            one = value[0, 0] if value.dim() >= 2 else value
+            if kind == "number":
+                held[entry] = one.item()
+            elif isinstance(held.get(entry), Tensor):
+                held[entry].copy_(one)
+            else:  # a step count on the host stays there, since optimizers expect it there
+                held[entry] = one.to("cpu" if kind == "host" else one.device, copy=True)
+
+
+def _kind(key: str) -> str:
+    return key.rsplit("/", 2)[1]
 
 
 def _state(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], name: str) -> State:
-    """The optimizer's state as tensors with stack axes, without the values that every new optimizer gets."""
+    """The optimizer's state as tensors, without the values that every new optimizer gets.
+
+    Tensors have stack axes. Scalars have none and stay where they are, since reading them back from the device would
+    wait for it.
+    """
     owners: dict[str, Mapping[str, Any]] = {key: optimizer.state[value] for key, value in parameters.items()}
     numbers = (
         {entry: value for entry, value in group.items() if isinstance(value, _NUMBERS)}
@@ -210,11 +255,10 @@ def _state(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], name: s
     for owner, entries in owners.items():
         for entry, value in entries.items():
             if isinstance(value, Tensor):
-                kind = "tensor" if value.device == device else "host"
-                state[f"{owner}/{kind}/{entry}"] = value.detach().to(device)[None, None]
+                kind, copied = "tensor" if value.device == device else "host", value.detach().clone()
+                state[f"{owner}/{kind}/{entry}"] = copied.to(device)[None, None] if value.dim() else copied
             elif isinstance(value, _NUMBERS):
-                number = torch.tensor(value, dtype=_dtype(value), device=device)
-                state[f"{owner}/number/{entry}"] = number[None, None]
+                state[f"{owner}/number/{entry}"] = torch.tensor(value, dtype=_dtype(value))
             elif value is not None:
                 raise TaskError(
                     f"An optimizer of the factory {name} keeps {entry}, a {type(value).__name__}, which cannot be"

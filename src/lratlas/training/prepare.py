@@ -19,11 +19,11 @@ from lratlas.errors import TaskError, first_line
 from lratlas.rng import generator_states, seed_generators, stream
 from lratlas.text import to_python
 from lratlas.training.conformance import check_step
-from lratlas.training.devices import on_device
 from lratlas.training.invariance import place_rule
 from lratlas.training.losses import chosen_objective
 from lratlas.training.objective import LOSSES, MODEL, Loss
 from lratlas.training.optimizers import Factory, check_optimizer, optimizer_rule
+from lratlas.training.placing import on_device
 from lratlas.training.prepared import Conformance, Prepared, make_model, split_validation
 from lratlas.training.program import allow_slow_batching
 from lratlas.training.rules import Rule, rule_from

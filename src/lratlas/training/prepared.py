@@ -15,8 +15,8 @@ from lratlas.data.collect import Pair
 from lratlas.data.parts import Parts, call, count, each, floats_to, rows
 from lratlas.errors import TaskError, first_line
 from lratlas.rng import seed_generators, stream, torch_seed
-from lratlas.training.devices import on_device
 from lratlas.training.objective import Objective, counted_labels
+from lratlas.training.placing import copy_to, on_device
 from lratlas.training.rules import Rule
 
 _HOST = torch.device("cpu")
@@ -168,7 +168,7 @@ def make_model(task: Prepared, seed: int) -> nn.Module:
     if task.copied:
         model = copy.deepcopy(model)  # all models and the user share the parts that are not trained
     if any(value.device.type != "cpu" for value in tensors):
-        model = model.cpu()
+        model = copy_to(model, "model", _HOST)
     for name, value in model.named_parameters():
         if name in task.conformance.unused:
             value.requires_grad = False

@@ -5,7 +5,6 @@ parameters, so neither is copied per run. The strategy `single` is a stack of on
 channels-last format: vectorised convolutions are slow.
 """
 
-import copy
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from lratlas.data.parts import Parts, arguments, each, leaves, rows
 from lratlas.training.batch_norm import norm_names, with_moments
 from lratlas.training.compiling import Compilation, Guarded, compile_function
 from lratlas.training.objective import Objective
+from lratlas.training.placing import copy_to
 from lratlas.training.rules import Rule, State
 from lratlas.training.sphere import Weights, expand, norm
 
@@ -28,8 +28,10 @@ SUMS = 4  # loss, accuracy, chance accuracy, gradient norm
 Strategy = Literal["stack", "single"]
 Found = tuple[Tensor, tuple[Tensor, Tensor, Weights]]  # the loss; accuracy, chance accuracy, new buffers
 _ALLOWING = list[None]()  # active blocks, since PyTorch does not expose the setting
-# Samples evaluated at once: the activations of a whole stack then stay close to the cache.
+# Samples evaluated at once on a CPU: the activations of a whole stack then stay close to the cache.
 _CHUNKS: Mapping[Strategy, int] = {"stack": 64, "single": 128}
+_LARGER = 8  # on other devices, where a large chunk costs about as much as a small one
+_HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,7 @@ def build(
     batch_size: int | None = None,
     draws: bool = False,
     channels_last: bool = True,
+    device: torch.device = _HOST,
 ) -> Program:
     """Build the program for a model's structure; the model's own weights do not matter.
 
@@ -102,8 +105,9 @@ def build(
         batch_size: Samples per batch when data sets are evaluated by batches.
         draws: Whether the model draws random numbers in training, so that compiled steps differ from eager steps.
         channels_last: Whether a single run's images and filters use the channels-last format, which is faster.
+        device: Where the program will run.
     """
-    training, evaluating = _template(model).train(), _template(model).eval()
+    training, evaluating = _template(model, device).train(), _template(model, device).eval()
     measuring = with_moments(training)
     single = partial(_alone, layout=_channels_last if channels_last else _as_it_is)
 
@@ -140,17 +144,17 @@ def build(
     ) -> Callable[..., Any]:
         if not compiled:
             return function
-        return Guarded(compile_function(function), function, None if random else compared, compilation)
+        return Guarded(compile_function(function, device), function, None if random else compared, compilation)
 
     def make_gradients() -> Callable[..., tuple[Weights, Found]]:
         if strategy == "single":
             slow = single(_differentiate(loss))
-            fast = single(_differentiate(compile_function(loss))) if compiled else slow
+            fast = single(_differentiate(compile_function(loss, device))) if compiled else slow
         else:
             slow = _differentiate(_stack_function(loss))
             if whole or not compiled:
                 return _stack_function(grad_and_value(loss, has_aux=True)) if compiled else slow
-            fast = compile_function(_stack_function(grad_and_value(loss, has_aux=True)))
+            fast = compile_function(_stack_function(grad_and_value(loss, has_aux=True)), device)
         return Guarded(fast, slow, None if draws else _of_gradients, compilation) if compiled else slow
 
     def gradients_of(weights: Weights, buffers: Weights, batch: Batch) -> tuple[Weights, Found]:
@@ -215,10 +219,14 @@ def build(
         moments=make_fast(moments, leaves, random=draws),
         rule=rule,
         norms=tuple(norm_names(model)),
-        chunk=batch_size if objective.by_batches and batch_size else _CHUNKS[strategy],
+        chunk=batch_size if objective.by_batches and batch_size else _chunk(strategy, device),
         by_batches=objective.by_batches,
         compiled=compiled,
     )
+
+
+def _chunk(strategy: Strategy, device: torch.device) -> int:
+    return _CHUNKS[strategy] * (1 if device.type == "cpu" else _LARGER)
 
 
 def _update_weights(
@@ -266,8 +274,8 @@ def _widen(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.dtype == torch.bfloat16 else value
 
 
-def _template(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).requires_grad_(False)
+def _template(model: nn.Module, device: torch.device) -> nn.Module:
+    return copy_to(model, "model", device).requires_grad_(False)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from lratlas.devices import widened
 from lratlas.training.sphere import Weights
 from lratlas.training.state import join_lanes, lanes_of
 
@@ -54,7 +55,7 @@ class FirstFit:
             step: Total number of completed steps.
             test_accuracy: Called at the end of an epoch in which a run first fits all samples, [seeds, lanes].
         """
-        steps, hits = self.steps + steps, self.hits + hits.double().cpu()
+        steps, hits = self.steps + steps, self.hits + widened(hits).cpu()
         if step % self.epoch:
             return replace(self, steps=steps, hits=hits)
         # Half a sample of tolerance for rounded shares; a partly recorded epoch does not count.
@@ -63,7 +64,7 @@ class FirstFit:
         if new.any():
             found = Fitted(
                 epochs=torch.where(new, step // self.epoch, found.epochs),
-                test_accuracy=torch.where(new, test_accuracy().double().cpu(), found.test_accuracy),
+                test_accuracy=torch.where(new, test_accuracy().cpu(), found.test_accuracy),
             )
         return replace(self, found=found, hits=torch.zeros_like(hits), steps=0)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lratlas.devices import widest
 from lratlas.errors import TaskError
 from lratlas.training.sphere import Weights, dot, expand, norm, project
 
@@ -109,9 +110,9 @@ def _adam(kind: str, betas: tuple[float, float], eps: float, weight_decay: float
     _in_range(kind, "weight_decay", weight_decay, 0)
 
     def start(weights: Weights) -> State:
-        # Float64 for any weight dtype: the bias corrections are powers of a number close to 1.
+        # The widest dtype for any weight dtype: the bias corrections are powers of a number close to 1.
         device = next(iter(weights.values())).device
-        state: State = {"count": torch.zeros((), dtype=torch.float64, device=device)}
+        state: State = {"count": torch.zeros((), dtype=widest(device), device=device)}
         for name, value in weights.items():
             state[f"mean/{name}"] = torch.zeros_like(value)
             state[f"square/{name}"] = torch.zeros_like(value)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lratlas.data.parts import leaves, rows
+from lratlas.devices import widened
 from lratlas.training.evaluate import evaluate_stack
 from lratlas.training.memory import in_parts
 from lratlas.training.program import SUMS, Batch, Program, allow_slow_batching
@@ -128,7 +129,7 @@ def _train(
     stops = {end, *wanted, *_multiples(trace_every, first, end), *_multiples(epoch, first, end)}
     kept, nothing = dict[int, Weights](), torch.zeros((SUMS, *stack.alive.shape), dtype=lrs.dtype, device=lrs.device)
     fits = empty_first_fit(stack.alive.shape, epoch=epoch, batch_size=batches.shape[-1]) if epoch else None
-    begun = SegmentState(rows=(), totals=nothing.double(), sums=nothing, row=first, stop=first, fits=fits)
+    begun = SegmentState(rows=(), totals=widened(nothing), sums=nothing, row=first, stop=first, fits=fits)
     now = segment or begun
     rows, totals, sums, row, before, fits = [*now.rows], now.totals, now.sums, now.row, now.stop, now.fits
     for stop in sorted(step for step in stops if first < step <= end):
@@ -138,7 +139,7 @@ def _train(
         if stack.step < stop:
             now = SegmentState(rows=rows, totals=totals, sums=sums, row=row, stop=before, fits=fits)
             return Trained(stack=stack, rows=rows, snapshots=kept, segment=now)
-        totals = totals + sums.double()
+        totals = totals + widened(sums)
         if stop in wanted:
             kept[stop] = stack.weights
         if fits and test:
@@ -217,7 +218,7 @@ def _row(program: Program, stack: Stack, means: Tensor, test: Samples | None) ->
         gradient_norm=gradient,
         test_loss=scores.loss if scores else missing,
         test_accuracy=scores.accuracy if scores else missing,
-        weight_norm=norm(program.rule.vector(stack.weights)).double(),
+        weight_norm=widened(norm(program.rule.vector(stack.weights))),
     )
 
 

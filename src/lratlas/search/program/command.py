@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 
+from lratlas.devices import divide_gpus
 from lratlas.errors import SearchError, SpecError
 from lratlas.search.advice import Advice
 from lratlas.search.driven.printed import compile_pattern
 from lratlas.search.finder import Finder, states_to_drop
 from lratlas.search.journal import claim
 from lratlas.search.program.output import describe_missing_metric, stop_if_hopeless
-from lratlas.search.program.process import Limits, Stop, Stopped, divide_gpus
+from lratlas.search.program.process import Limits, Stop, Stopped
 from lratlas.search.program.segment import Judge, TrainedSegment, judge_of, record_judge, segment_folder, train_segment
 from lratlas.search.program.template import Template, check_program, placeholders
 from lratlas.search.segments import Segment, SegmentResult, mean_of_last_fifth

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 GRACE = 6.0  # seconds between the request to end and the kill
@@ -178,59 +177,3 @@ def seconds_in_words(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
-
-
-VARIABLE = "CUDA_VISIBLE_DEVICES"
-_PATIENCE = 20.0  # seconds for nvidia-smi, because its first call may start the driver
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """CUDA devices that child processes would see, by their names in ``CUDA_VISIBLE_DEVICES``."""
-    given = os.environ.get(VARIABLE)
-    if given is None:
-        return tuple(map(str, range(_count_listed_gpus() or _count_gpus())))
-    names = [name.strip() for name in given.split(",")]
-    # As in CUDA, everything after an invalid name is ignored.
-    end = next((place for place, name in enumerate(names) if name in {"", "-1", "NoDevFiles"}), len(names))
-    return tuple(names[:end])
-
-
-def divide_gpus(gpus: Sequence[str], workers: int) -> list[dict[str, str]]:
-    """Environment variables that give each worker an equal part of the GPUs, or one GPU in turn.
-
-    Args:
-        gpus: Their names.
-        workers: Number of parallel programs.
-
-    Returns:
-        ``CUDA_VISIBLE_DEVICES`` of each worker; empty without GPUs.
-
-    Example:
-        >>> divide_gpus(["0", "1"], 3)
-        [{'CUDA_VISIBLE_DEVICES': '0'}, {'CUDA_VISIBLE_DEVICES': '1'}, {'CUDA_VISIBLE_DEVICES': '0'}]
-    """
-    if not gpus:
-        return [{} for _ in range(workers)]
-    count = len(gpus)
-    if workers > count:
-        return [{VARIABLE: gpus[place % count]} for place in range(workers)]
-    ends = [count * place // workers for place in range(workers + 1)]
-    return [{VARIABLE: ",".join(gpus[start:end])} for start, end in pairwise(ends)]
-
-
-def _count_listed_gpus() -> int:
-    """Number of GPUs that the driver lists; 0 without a driver."""
-    try:
-        found = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, encoding="utf-8", timeout=_PATIENCE, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in found.stdout.splitlines())
-
-
-def _count_gpus() -> int:
-    """Number of GPUs that PyTorch sees, including GPUs of other vendors."""
-    from torch.cuda import device_count
-
-    return device_count()

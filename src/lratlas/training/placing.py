@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lratlas.errors import TaskError
 
 _DEPTH = 8  # of nested functions and containers
+_REGISTERED = {*vars(nn.Module())}  # attributes that PyTorch moves, or that hold no tensors
 _ITEMS = 1000  # maximum number of inspected items per container
 
 
@@ -30,9 +31,9 @@ def on_device(function: Any, what: str, device: torch.device, dtype: torch.dtype
         TaskError: The function uses tensors on another device that cannot be moved, for example in a closure.
     """
     if isinstance(function, nn.Module):
-        return copy.deepcopy(function).to(device, dtype)
+        return copy_to(function, what, device, dtype)
     if isinstance(function, Tensor):
-        return function.to(device, dtype if function.is_floating_point() else None)
+        return _move_tensor(function, device, dtype)
     if isinstance(function, MethodType) and isinstance(function.__self__, nn.Module):
         return MethodType(function.__func__, on_device(function.__self__, what, device, dtype))
     if isinstance(function, partial):
@@ -40,6 +41,70 @@ def on_device(function: Any, what: str, device: torch.device, dtype: torch.dtype
         named = {key: _argument(value, what, device, dtype) for key, value in inner.keywords.items()}
         others = (_argument(value, what, device, dtype) for value in inner.args)
         return partial(on_device(inner.func, what, device, dtype), *others, **named)
+    _refuse_others(function, what, device)
+    return function
+
+
+def copy_to(module: nn.Module, what: str, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+    """A copy of a module on a device, with all its tensors: parameters, buffers, and plain attributes.
+
+    Args:
+        module: The module.
+        what: Its role, for the message.
+        device: The target device.
+        dtype: The dtype for floating-point tensors; None to keep theirs.
+
+    Raises:
+        TaskError: An attribute holds tensors on another device that cannot be moved.
+    """
+    made = copy.deepcopy(module)
+    _move_module(made, what, device, dtype, set())
+    return made
+
+
+def _move_module(module: nn.Module, what: str, device: torch.device, dtype: torch.dtype | None, seen: set[int]) -> None:
+    """Move a module in place, since other modules may refer to it."""
+    if id(module) in seen:
+        return
+    module.to(device, dtype)
+    parts = [*module.named_modules()]
+    seen.update(id(part) for _, part in parts)
+    for prefix, part in parts:
+        for name, value in [*vars(part).items()]:
+            if name not in _REGISTERED:
+                place = f"{what}'s attribute {f'{prefix}.{name}'.lstrip('.')}"
+                part.__dict__[name] = _move_attribute(value, place, device, dtype, seen)
+
+
+def _move_attribute(value: Any, what: str, device: torch.device, dtype: torch.dtype | None, seen: set[int]) -> Any:
+    """An attribute of a module with its tensors moved; the same object if nothing in it has to be."""
+    if isinstance(value, Tensor):
+        return _move_tensor(value, device, dtype)
+    if isinstance(value, nn.Module):
+        _move_module(value, what, device, dtype, seen)
+    elif type(value) in {list, tuple, dict} and id(value) not in seen:
+        seen.add(id(value))
+        held = cast("Mapping[Any, Any]", value if type(value) is dict else dict(enumerate(value)))
+        moved = {key: _move_attribute(each, f"{what}[{key!r}]", device, dtype, seen) for key, each in held.items()}
+        if any(moved[key] is not each for key, each in held.items()):
+            return moved if type(value) is dict else type(value)(moved.values())
+    elif isinstance(value, MethodType) and isinstance(value.__self__, nn.Module):
+        _move_module(value.__self__, what, device, dtype, seen)
+    elif callable(value):
+        _refuse_others(value, what, device)
+    return value
+
+
+def _move_tensor(value: Tensor, device: torch.device, dtype: torch.dtype | None) -> Tensor:
+    return value.to(device, dtype if value.is_floating_point() else None)
+
+
+def _refuse_others(function: Any, what: str, device: torch.device) -> None:
+    """Refuse a function that uses tensors on another device.
+
+    Raises:
+        TaskError: It does.
+    """
     for name, value in _tensors_in(function, "", set(), _DEPTH):
         places = {tensor.device.type: tensor.device for tensor in _all_tensors(value)}
         if elsewhere := [place for kind, place in places.items() if kind != device.type]:
@@ -49,7 +114,6 @@ def on_device(function: Any, what: str, device: torch.device, dtype: torch.dtype
                 f" torch.nn.Module that has it as a {'submodule' if kind == 'module' else 'buffer'}, which is moved, or"
                 f" move the {kind} in the function itself."
             )
-    return function
 
 
 def _argument(value: Any, what: str, device: torch.device, dtype: torch.dtype | None) -> Any:
