@@ -24,7 +24,7 @@ from lratlas.execute.run_job import open_context
 from lratlas.models.mlp import MLP
 from lratlas.study import run
 from lratlas.study.files import digest, open_json, seal_json
-from lratlas.study.plan import Plan
+from lratlas.study.plan import Plan, store_plan
 from lratlas.study.run import open_study, run_study
 from lratlas.study.store import Store
 from lratlas.study.verify import faults
@@ -472,7 +472,6 @@ def test_a_kill_around_the_plan_of_a_larger_grid_leaves_no_faults(explored: Expl
     few = {"lrs": [1e-3], "steps": 12}
     explored(folder, finetune=few)
     known = Store.open(folder).parts("pairs")
-    store_plan = run.store_plan
 
     def stop(store: Store, plan: Plan) -> None:
         larger = not {job.id for job in plan.measurements} >= known

@@ -19,14 +19,14 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _INHERITS = sys.platform == "linux"
-if not _INHERITS:
-    import psutil
-
-    _noted, _lock = set[psutil.Process](), threading.Lock()
+# On Linux the supervisor starts without installed packages.
+psutil: Any = None if _INHERITS else import_module("psutil")
+_noted, _lock = set[Any](), threading.Lock()
 
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux
 _PAUSE = 0.03  # seconds between two looks at the descendants
@@ -97,7 +97,7 @@ def _keep_noting() -> None:
         time.sleep(_PAUSE)
 
 
-def _note_descendants() -> "set[psutil.Process]":
+def _note_descendants() -> set[Any]:
     """The living descendants, including those whose parents have ended."""
     with _lock:
         for each in (psutil.Process(), *_noted):
@@ -107,7 +107,7 @@ def _note_descendants() -> "set[psutil.Process]":
         return set(_noted)
 
 
-def _lives(process: "psutil.Process") -> bool:
+def _lives(process: Any) -> bool:
     with suppress(psutil.Error):  # compares the time of its start: its number may belong to another process by now
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
