@@ -365,6 +365,7 @@ def checkpoint_of(folder: Path, segment: str | None) -> Path | None:
     """File of the model's state after a segment; None if the folder has none, or the state of another segment."""
     path = folder / CHECKPOINT
     try:
+        check_regular(path)  # opening a pipe would block
         with safe_open(path, framework="np") as file:
             about: dict[str, str] = file.metadata() or {}
     except (OSError, SafetensorError):

@@ -40,7 +40,7 @@ def read_remembered(
         version: Changes whenever the rows read from a part would change.
         read: Reads the parts of the given names; its exceptions propagate.
     """
-    states = {name: _state(folder / f"{name}{ending}") for name in names}
+    states = {name: _state(f"{folder}/{name}{ending}") for name in names}
     place = cache_folder() / "tables" / f"{hashlib.sha256(f'{folder} {version}'.encode()).hexdigest()[:32]}.parquet"
     known, rows = _remembered(place)
     if not known.items() <= states.items():
@@ -53,10 +53,10 @@ def read_remembered(
     return merged
 
 
-def _state(path: Path) -> State:
+def _state(path: str) -> State:
     """Inode, size and times of a file; empty for a missing file, which matches no cached entry."""
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116 - called for thousands of files
     except OSError:
         return []
     return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_THREADS, _CHUNK = 4, 512  # to read many parts: threads, and parts per piece of work
 _TABLE = ".parquet"
 _WEIGHTS = ".safetensors"
 STACK = "stack"
@@ -242,9 +244,15 @@ class Store(Folder):
         return frame
 
     def _read_together(self, table: str, parts: Sequence[str]) -> pl.DataFrame:
-        """Read the rows of many parts at once, ten times faster than one by one if all have the same format."""
+        """Read the rows of many parts, in threads: one thread reads files while another one parses."""
+        chunks = [parts[first : first + _CHUNK] for first in range(0, len(parts), _CHUNK)]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return pl.concat([*pool.map(partial(self._read_chunk, table), chunks)])
+
+    def _read_chunk(self, table: str, parts: Sequence[str]) -> pl.DataFrame:
+        """Read the rows of some parts at once, ten times faster than one by one if all have the same format."""
         paths = [self._table_path(table, part) for part in parts]
-        data = [self._verify_bytes(path) for path in paths]
+        data = self._verify_many(paths)
         with suppress(PolarsError, ValueError):  # reading the parts one by one reports the wrong one
             metadata = [pl.read_parquet_metadata(io.BytesIO(each)) for each in data]
             (stated,) = {each.get(formats.KEY) for each in metadata}
@@ -257,6 +265,21 @@ class Store(Folder):
 
     def _migrate(self, table: str, rows: pl.DataFrame, stated: str | None) -> pl.DataFrame:
         return formats.migrate_part(table, rows, stated) if table in SCHEMAS else rows
+
+    def _verify_many(self, paths: Sequence[str]) -> list[bytes]:
+        """The intact bytes of files in one folder; reads of a disk check the folder once."""
+        if not (self._is_local and paths):
+            return [self._verify_bytes(path) for path in paths]
+        self._path(paths[0])  # refuses links in the place of folders
+        found = list[bytes]()
+        for path in paths:
+            try:
+                with open(f"{self.root}/{path}", "rb") as file:  # noqa: PTH123 - called for thousands of files
+                    data = file.read()
+            except OSError:
+                data = b""
+            found.append(data if files.is_intact(data) else self._verify_bytes(path))  # which reports the fault
+        return found
 
     def _verify_bytes(self, path: str) -> bytes:
         data = self.read_bytes(path)
