@@ -40,9 +40,9 @@ def dense() -> nn.Module:
 
 
 def normal() -> nn.Module:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.LayerNorm(32), nn.GELU(), nn.Dropout(), nn.Linear(32, 4))
-    nn.init.normal_(model[1].weight)
-    return model
+    first = nn.Linear(64, 32)
+    nn.init.normal_(first.weight)
+    return nn.Sequential(nn.Flatten(), first, nn.LayerNorm(32), nn.GELU(), nn.Dropout(), nn.Linear(32, 4))
 
 
 MODELS = {
