@@ -2,12 +2,14 @@
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from browser.browsing import CHROMIUM
+from cheaper import unfigured
 from inherited import reset_inherited
 
 # Small studies, which tests of several packages share.
@@ -82,6 +84,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = (item for item in items if item not in left_out)
     items[:] = sorted(kept, key=lambda item: item.path.name not in _FIRST and item.path.parent.name != "cli")
     config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture
+def without_figures() -> Iterator[None]:
+    """Pages without figures for papers, where what is drawn is not the point."""
+    with unfigured():
+        yield
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

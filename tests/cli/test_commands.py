@@ -13,6 +13,8 @@ from cli.helpers import NAMED, Explored, Ran, contents
 from lratlas.atlas import load
 from lratlas.tables import SCHEMAS
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 Run = Callable[..., Ran]
 ODD = ["a b", "[red]x[/red]", "[/]", ":smile:", "größe 学", "#%&'\"$HOME"]
 

@@ -11,6 +11,8 @@ from cheaper import workerless
 from cli.helpers import NAMED, Explored, Ran, assert_same_tables, contents
 from lratlas.atlas import load
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 # What a process can do whose files may not grow beyond a limit; the kernel's signal for it is ignored by Python. Jobs
 # that failed are tried again at once.
 LIMITED = """

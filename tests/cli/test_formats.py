@@ -9,6 +9,8 @@ import pytest
 
 from cli.helpers import Ran, contents
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 Run = Callable[..., Ran]
 
 STUDIES = Path(__file__).parents[1] / "data" / "studies"

@@ -17,6 +17,8 @@ from lratlas.atlas import Atlas, load
 from lratlas.config.tasks import tasks_from
 from lratlas.data import sources
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 SIZES: dict[str, Any] = {
     "--width": 2,
     "--images": 130,

@@ -4,8 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from cheaper import workerless
 from cli.helpers import Explored, Ran, assert_same_tables
+
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 Run = Callable[..., Ran]
 

@@ -42,13 +42,13 @@ class Loop:
 
     def __init__(self, groups: int = 1, **options: Any) -> None:
         self.weights = [nn.Parameter(torch.zeros(2)) for _ in range(groups)]
+        for weight in self.weights:
+            weight.grad = torch.ones(2)
         rates = [{"params": [weight], "lr": 0.1 * 10**-at} for at, weight in enumerate(self.weights)]
-        self.optimizer = torch.optim.SGD(rates, lr=0.1)
+        self.optimizer = torch.optim.SGD(rates, lr=0.1, foreach=False)
         self.watch = watch(self.optimizer, **options)
 
     def step(self, loss: float | torch.Tensor, **given: float) -> None:
-        for weight in self.weights:
-            weight.grad = torch.ones(2)
         self.optimizer.step()
         self.watch(loss, **given)
 

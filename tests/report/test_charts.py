@@ -137,7 +137,10 @@ def labels_of(svg: str) -> list[float]:
 
 @pytest.mark.parametrize("top", [0.55, 0.93, 0.98, 1.0])
 @pytest.mark.parametrize("chart", [accuracy_chart, features_full_chart, bands_chart])
-def test_no_axis_of_accuracies_goes_past_100_per_cent(tables: Tables, chart: TableChart, top: float) -> None:
+def test_no_axis_of_accuracies_goes_past_100_per_cent(
+    make_study: Callable[..., Tables], chart: TableChart, top: float
+) -> None:
+    tables = make_study(seeds=1)
     raised = {
         name: rows.with_columns(pl.col(column) + (top - pl.col(column).max()))
         for name, column, rows in ((name, _ACCURACY.get(name), rows) for name, rows in tables.items())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from cheaper import workerless
+from cheaper import unfigured, workerless
 from lratlas import Task
 from lratlas.atlas import Atlas
 from lratlas.config.sections import Spec
@@ -64,7 +64,7 @@ def explored_in(
 @pytest.fixture
 def explored() -> Iterator[Callable[..., Atlas]]:
     """A function of (folder, task, notices, sections that differ from ``SECTIONS``) that runs a study here."""
-    with workerless():
+    with workerless(), unfigured():
         yield explored_in
 
 

@@ -154,7 +154,7 @@ def least_squares(small_task: Made) -> Task:
     return small_task(model=model, train=pair, test=pair, loss="mse", rule="sgd", singles=None)
 
 
-@pytest.mark.usefixtures("explored")  # no worker processes
+@pytest.mark.usefixtures("explored")  # neither worker processes nor figures
 def test_exploring_bisects_and_says_so(small_task: Made, tmp_path: Path):
     notices: list[str] = []
     atlas = lratlas.explore(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from lratlas import Task
 from lratlas.data.augment import crop_and_flip
 from lratlas.training.fingerprint import combine_parts, describe_changes, fingerprint, fingerprint_parts
 from lratlas.training.objective import of_logits
+from training import many_models
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(40, 6, generator=GENERATOR)
@@ -372,74 +374,14 @@ def test_a_loss_of_plain_objects_is_compared_by_slopes_too(kind: Callable[..., A
     assert first == parts(nn.CrossEntropyLoss(label_smoothing=0.1), Output)
 
 
-PROGRAM = """
-import json, sys
-import numpy as np
-import torch
-torch.set_num_threads(int(sys.argv[1]))
-from torch import nn
-from lratlas import Task
-from lratlas.training.fingerprint import fingerprint_parts
-
-class Sequence(nn.Module):
-    def __init__(self, attention):
-        super().__init__()
-        self.first, self.norm, self.last = nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 4)
-        self.mix = nn.MultiheadAttention(8, 2, batch_first=True) if attention else nn.LSTM(8, 8, batch_first=True)
-        self.attends = attention
-
-    def forward(self, x):
-        h = self.first(x[:, 0])
-        h = h + (self.mix(h, h, h)[0] if self.attends else self.mix(h)[0])
-        return self.last(self.norm(h).mean(1))
-
-class Single(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner = dense()
-
-    def forward(self, x):
-        if x.dtype != torch.float32:
-            raise TypeError
-        return self.inner(x)
-
-def dense():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4))
-
-def normal():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.LayerNorm(32), nn.GELU(), nn.Dropout(), nn.Linear(32, 4))
-    nn.init.normal_(model[1].weight)
-    return model
-
-MODELS = {
-    "conv": lambda: nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4)),
-    "dense": dense,
-    "normal": normal,
-    "lstm": lambda: Sequence(False),
-    "attention": lambda: Sequence(True),
-    "float32": Single,
-}
-x = np.random.default_rng(0).standard_normal((60, 1, 8, 8))
-y = torch.arange(60) % 4
-found = {}
-for name, model in MODELS.items():
-    task = Task(model=model, train=(x, y), test=(x, y), batch_size=20, rule=torch.optim.AdamW).prepared
-    assert task.conformance.exact == (name != "float32")
-    found[name] = fingerprint_parts(task)
-print(json.dumps(found))
-"""
-
-
 def test_another_process_number_of_threads_and_instruction_set_give_the_same() -> None:
-    found = [
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", PROGRAM, threads],
-            env=os.environ | {"ATEN_CPU_CAPABILITY": capability},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.splitlines()[-1]
-        for capability, threads in (("default", "1"), ("avx2", "2"))
-    ]
-    first, other = map(json.loads, found)
-    assert other == first
+    printed = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "training.many_models", "2"],
+        env=os.environ | {"ATEN_CPU_CAPABILITY": "default"},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert torch.get_num_threads() == 1
+    assert json.loads(printed.splitlines()[-1]) == many_models.fingerprints()

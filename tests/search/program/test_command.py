@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,11 +44,12 @@ def finder(
     anneal: bool = True,
     direction: Literal["minimize", "maximize"] = "minimize",
     budget: float = 0.6,
+    lrs: Sequence[float] = LRS,
 ) -> Finder:
     return Finder(
         tmp_path / "search",
         steps=320,
-        lrs=LRS,
+        lrs=lrs,
         budget=budget,
         resumable=resumable,
         anneal=anneal,
@@ -100,13 +101,17 @@ def test_a_search_finds_an_lr_that_trains_well(tmp_path: Path) -> None:
     assert again.advice.lr == seen.advice.lr
 
 
-def test_several_workers_come_to_the_same(tmp_path: Path) -> None:
-    (tmp_path / "one").mkdir()
-    command = program(tmp_path)
-    alone = search(command, finder(tmp_path / "one"))
-    together = search(command, *(finder(tmp_path) for _ in range(3)))
-    assert Counter(piece.name for piece in together.started) == Counter(piece.name for piece in alone.started)
-    assert together.advice.lr == alone.advice.lr
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    """A search of one worker, never interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    return search(program(folder), finder(folder))
+
+
+def test_several_workers_come_to_the_same(whole: Seen, tmp_path: Path) -> None:
+    together = search(program(tmp_path), *(finder(tmp_path) for _ in range(3)))
+    assert Counter(piece.name for piece in together.started) == Counter(piece.name for piece in whole.started)
+    assert together.advice.lr == whole.advice.lr
 
 
 def test_without_checkpoints_every_segment_is_trained_from_the_beginning(tmp_path: Path) -> None:
@@ -122,22 +127,26 @@ def test_without_checkpoints_every_segment_is_trained_from_the_beginning(tmp_pat
         search("sh {lr} {checkpoint}", finder(tmp_path / "other"))
 
 
-@pytest.mark.parametrize(
-    ("before", "failure"),
-    [
-        ("if lr == 0.03: raise OSError('the disk is full')", "exited with code 1: .*OSError: the disk is full"),
-        ("if lr == 0.03: time.sleep(300)", "not done after 2 s"),
-        ("if lr == 0.03: import signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
-        ("if lr == 0.03: print('}{' * 99, chr(0)); sys.exit()", "told no 'value'; it printed no JSON records"),
-        ("if lr == 0.03: print('{\"value\": NaN}'); sys.exit()", r"the value was not finite \(nan\)"),
-        ("if lr == 0.03: print('{\"value\": 1}'); sys.exit()", "saved no checkpoint"),
-    ],
-)
-def test_a_failing_segment_is_named_and_the_search_goes_on(tmp_path: Path, before: str, failure: str) -> None:
-    seen = search(program(tmp_path, before=before), finder(tmp_path), timeout=2)
-    (failed,) = [each for each in seen.ended if each.segment.lr == 0.03 and each.segment.seed == 0]
-    assert re.search(failure, failed.failure or ""), failed.failure
-    assert sum(failed.segment.name in notice for notice in seen.notices) == 1
+# What goes wrong at an LR below those that train.
+FAILING = {
+    0.0002: ("raise OSError('the disk is full')", "exited with code 1: .*OSError: the disk is full"),
+    0.0004: ("time.sleep(300)", "not done after 2 s"),
+    0.0006: ("import signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
+    0.0008: ("print('}{' * 99, chr(0)); sys.exit()", "told no 'value'; it printed no JSON records"),
+    0.001: ("print('{\"value\": NaN}'); sys.exit()", r"the value was not finite \(nan\)"),
+    0.002: ("print('{\"value\": 1}'); sys.exit()", "saved no checkpoint"),
+}
+
+
+def test_a_failing_segment_is_named_and_the_search_goes_on(tmp_path: Path) -> None:
+    before = "\n".join(f"if lr == {lr}: {line}" for lr, (line, _) in FAILING.items())
+    seen = search(
+        program(tmp_path, before=before), finder(tmp_path, budget=1.2, lrs=sorted({*LRS, *FAILING})), timeout=2
+    )
+    for lr, (_, failure) in FAILING.items():
+        (failed,) = [each for each in seen.ended if each.segment.lr == lr and each.segment.seed == 0]
+        assert re.search(failure, failed.failure or ""), failed.failure
+        assert sum(failed.segment.name in notice for notice in seen.notices) == 1
     assert final_loss(advised_lr(seen.advice)) < 2 * min(map(final_loss, LRS)) + 1e-3
 
 
@@ -148,7 +157,7 @@ def test_a_program_that_falls_silent_is_ended(tmp_path: Path) -> None:
     assert failed.failure == "the command was ended: it printed nothing for 1 s (--stall)"
 
 
-def test_a_command_that_always_fails_alike_is_given_up(tmp_path: Path) -> None:
+def test_a_command_that_always_fails_alike_is_given_up(whole: Seen, tmp_path: Path) -> None:
     said = r"All of the first 3 segments failed, .* no such file data-0.0[0-9]+\. Correct .* with --retry-failed"
     with pytest.raises(SearchError, match=said):
         search(program(tmp_path, before="sys.exit(f'no such file data-{lr}')"), finder(tmp_path))
@@ -156,7 +165,6 @@ def test_a_command_that_always_fails_alike_is_given_up(tmp_path: Path) -> None:
     # Mended, the search is what it would have been.
     assert len(finder(tmp_path).retry_failed()) == 3
     mended = search(program(tmp_path), finder(tmp_path))
-    whole = search(program(tmp_path), finder(tmp_path / "whole"))
     assert [each.name for each in mended.started] == [each.name for each in whole.started]
     assert mended.advice.statement == whole.advice.statement
 
@@ -177,20 +185,20 @@ def test_what_failed_is_trained_again_though_the_state_before_it_was_deleted(tmp
     assert {each.segment.name for each in again.finder.results} > {each.segment.name for each in first.ended}
 
 
-@pytest.mark.parametrize(
-    "ending",
-    [
-        "raise MemoryError",
-        "sys.exit('torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB')",
-        "print('RESOURCE_EXHAUSTED: Out of memory while trying to allocate', flush=True); os._exit(1)",
-        "import signal; os.kill(os.getpid(), signal.SIGKILL)",
-        "os._exit(137)",
-    ],
+OUT_OF_MEMORY = (
+    "raise MemoryError",
+    "sys.exit('torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB')",
+    "print('RESOURCE_EXHAUSTED: Out of memory while trying to allocate', flush=True); os._exit(1)",
+    "import signal; os.kill(os.getpid(), signal.SIGKILL)",
+    "os._exit(137)",
 )
-def test_memory_that_does_not_suffice_is_no_verdict_on_an_lr(tmp_path: Path, ending: str) -> None:
-    with pytest.raises(SearchError, match=r"Memory does not suffice for lr0\.03-.*smaller batch"):
-        search(program(tmp_path, before=f"if lr == 0.03: {ending}"), finder(tmp_path))
-    assert {each.segment.lr: each.failure for each in finder(tmp_path).results} == {0.003: None, 0.01: None}
+
+
+def test_memory_that_does_not_suffice_is_no_verdict_on_an_lr(tmp_path: Path) -> None:
+    for ending in OUT_OF_MEMORY:  # in one folder: each search asks for that segment again
+        with pytest.raises(SearchError, match=r"Memory does not suffice for lr0\.03-.*smaller batch"):
+            search(program(tmp_path, before=f"if lr == 0.03: {ending}"), finder(tmp_path))
+        assert {each.segment.lr: each.failure for each in finder(tmp_path).results} == {0.003: None, 0.01: None}
     assert search(program(tmp_path), finder(tmp_path)).advice.verdict == "found"
 
 
@@ -329,7 +337,9 @@ def awaited(tmp_path: Path, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_search_loses_no_more_than_the_segment_it_was_at(tmp_path: Path, number: signal.Signals) -> None:
+def test_an_interrupted_search_loses_no_more_than_the_segment_it_was_at(
+    number: signal.Signals, whole: Seen, tmp_path: Path
+) -> None:
     log, first = tmp_path / "calls", tmp_path / "first"
     # The tenth call of the first search hangs in the middle of its training, with a state half written.
     before = (
@@ -352,8 +362,6 @@ def test_an_interrupted_search_loses_no_more_than_the_segment_it_was_at(tmp_path
     seen = search(command, finder(tmp_path))
     assert len(calls(tmp_path)) == len(seen.finder.results) + 1
     assert {each.name for each in seen.started}.isdisjoint(each.segment.name for each in told)
-    (tmp_path / "whole").mkdir()
-    whole = search(command, finder(tmp_path / "whole"))
     assert seen.advice.lr == whole.advice.lr
 
 
