@@ -232,8 +232,17 @@ class Evidence:
         seen = [search.score(each.quality) for each in self.results if is_finite(search.score(each.quality))]
         return abs(score - min(seen)) if seen else 0.0
 
+    @cached_property
+    def _levels(self) -> dict[int, Level]:
+        return {}
+
     def level(self, steps: int) -> Level:
         """Compare the LRs that were trained to a length."""
+        if steps not in self._levels:
+            self._levels[steps] = self._compare(steps)
+        return self._levels[steps]
+
+    def _compare(self, steps: int) -> Level:
         search, of = self.search, results_at(self.results, steps)
         scores = dict[float, dict[int, float]]()
         failed = {each.segment.lr for each in of if each.failure is not None}

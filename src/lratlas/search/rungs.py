@@ -121,11 +121,15 @@ class _Plan:
     def __init__(self, search: Search, known: Mapping[str, SegmentResult]) -> None:
         self.search, self.known = search, known
         self.made: list[Segment] = []
+        self._evidence = Evidence(search, [])
 
     @property
     def evidence(self) -> Evidence:
         """Known results of the stages so far."""
-        return Evidence(self.search, [self.known[each.name] for each in self.made if each.name in self.known])
+        results = [self.known[each.name] for each in self.made if each.name in self.known]
+        if len(results) > len(self._evidence.results):  # stages only ever add some
+            self._evidence = Evidence(self.search, results)
+        return self._evidence
 
     def stages(self) -> Iterator[Stage]:
         """Yield the rungs, an annealed end, then further seeds and longer trainings of the LRs near the best."""
