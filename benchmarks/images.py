@@ -35,7 +35,7 @@ from lratlas.models.resnet import ResNet18
 from lratlas.stacks.tensors import initial_tensors, samples
 from lratlas.task import Task
 from lratlas.training.batches import batch_indices
-from lratlas.training.compiling import can_compile
+from lratlas.training.compiling import why_not_compiled
 from lratlas.training.prepared import Prepared as PreparedTask
 from lratlas.training.prepared import make_model
 from lratlas.training.program import build
@@ -246,7 +246,7 @@ def _setups(*, quick: bool) -> list[Setup]:
         return [
             Setup(model=model, width=4, steps=2, compiled=False, size=8, batch_size=16, images=64) for model in MODELS
         ]
-    compiled = can_compile()
+    compiled = not why_not_compiled(torch.device("cpu"))
     return [
         Setup(model="ConvNet", width=8, steps=32, compiled=compiled),
         Setup(model="ConvNet", width=32, steps=6, compiled=compiled),

@@ -36,7 +36,7 @@ from lratlas.config.tasks import tasks_from, ticks_task, training_seed
 from lratlas.doctor import checkup, sgemm_peak
 from lratlas.stacks.tensors import initial_tensors, samples
 from lratlas.training.batches import batch_indices
-from lratlas.training.compiling import can_compile
+from lratlas.training.compiling import why_not_compiled
 from lratlas.training.prepared import Prepared as PreparedTask
 from lratlas.training.prepared import make_model
 from lratlas.training.program import build
@@ -221,7 +221,7 @@ def _setups(*, quick: bool) -> list[Setup]:
     if quick:
         return [Setup(repetitions=1, steps=20, trace_every=10, compiled=False)]
     every = SPEC.pretrain.steps // SPEC.trace.points if SPEC.pretrain.steps else 1000
-    compiled = can_compile()
+    compiled = not why_not_compiled(torch.device("cpu"))
     # A small stack takes more steps, so that a measurement lasts about as long.
     return [
         Setup(repetitions=n, steps=every * max(1, 5 // n), trace_every=every, compiled=compiled) for n in (1, 2, 5, 10)

@@ -10,7 +10,7 @@ import pytest
 CASES = Path(__file__).parent / "stand_in" / "cases.py"
 
 
-@pytest.mark.parametrize("float64", ["yes", "no"])
+@pytest.mark.parametrize("float64", ["yes", pytest.param("no", marks=pytest.mark.long)])
 def test_the_cases_of_the_stand_in_device_pass(float64: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(CASES)]
     ran = subprocess.run(

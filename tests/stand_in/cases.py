@@ -102,7 +102,10 @@ def plain_model() -> nn.Module:
 
 CASES: dict[str, tuple[Callable[[], Task], str]] = {
     "a scale-invariant MLP, as a stack": (blobs, "stack"),
-    "AdamW, as a stack": (partial(blobs, model=plain_model, rule="adamw", loss=Weighted(), transform=Shifted()), "stack"),
+    "AdamW, as a stack": (
+        partial(blobs, model=plain_model, rule="adamw", loss=Weighted(), transform=Shifted()),
+        "stack",
+    ),
     "NAdam, one by one": (partial(blobs, model=plain_model, rule=torch.optim.NAdam), "single"),
     "images, one by one": (pictures, "single"),
 }
@@ -131,13 +134,20 @@ def test_a_whole_study_gives_the_tables_of_the_cpu(case: str, tmp_path: Path) ->
 def test_a_search_gives_the_evidence_of_the_cpu(tmp_path: Path) -> None:
     def advised(device: str) -> pl.DataFrame:
         lrs = {"low": 1e-3, "high": 1.0, "per_decade": 1}
-        found = find(blobs(), steps=60, lrs=lrs, folder=tmp_path / device, device=device, progress=False, validation=0.3)
+        found = find(
+            blobs(), steps=60, lrs=lrs, folder=tmp_path / device, device=device, progress=False, validation=0.3
+        )
         return found.table("evidence")
 
     assert_frame_equal(advised(NAME), advised("cpu"), **CLOSE)
 
 
-RULES: dict[str, Any] = {"sphere_sgd": "sphere_sgd", "adamw": "adamw", "NAdam": torch.optim.NAdam, "SGD": torch.optim.SGD}
+RULES: dict[str, Any] = {
+    "sphere_sgd": "sphere_sgd",
+    "adamw": "adamw",
+    "NAdam": torch.optim.NAdam,
+    "SGD": torch.optim.SGD,
+}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -171,7 +181,9 @@ def test_the_compiler_is_tried_on_the_device(tmp_path: Path) -> None:
     assert reason.startswith(f"a trial compilation for {NAME}:0 failed with ")
     notices, training = list[str](), {"device": NAME, "strategy": "stack"}
     pretrain = {"lrs": [1e-2], "steps": 4}
-    explore(blobs(), folder=tmp_path, workers=0, progress=False, training=training, pretrain=pretrain, notice=notices.append)
+    explore(
+        blobs(), folder=tmp_path, workers=0, progress=False, training=training, pretrain=pretrain, notice=notices.append
+    )
     assert any("Training runs uncompiled" in notice and "trial compilation" in notice for notice in notices)
     plan = read_stored_plan(Store.open(tmp_path))
     assert plan is not None
@@ -228,5 +240,6 @@ def test_a_model_that_is_made_on_the_device_trains_as_elsewhere(tmp_path: Path) 
     def away() -> nn.Module:
         return plain_model().to(NAME)
 
-    runs = [tables(blobs(model=each, rule="sgd"), tmp_path / name, name, "stack")["runs"] for name, each in (("cpu", plain_model), (NAME, away))]  # fmt: skip
+    made = {"cpu": plain_model, NAME: away}
+    runs = [tables(blobs(model=each, rule="sgd"), tmp_path / on, on, "stack")["runs"] for on, each in made.items()]
     assert_frame_equal(runs[1].drop("seconds"), runs[0].drop("seconds"), **CLOSE)
