@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lratlas import Task, find
 from lratlas.api.explore import explore
+from lratlas.cli.status import search_table
 from lratlas.config import values
 from lratlas.errors import TaskError
 from lratlas.models.convnet import ConvNet
@@ -134,10 +135,8 @@ def test_a_whole_study_gives_the_tables_of_the_cpu(case: str, tmp_path: Path) ->
 def test_a_search_gives_the_evidence_of_the_cpu(tmp_path: Path) -> None:
     def advised(device: str) -> pl.DataFrame:
         lrs = {"low": 1e-3, "high": 1.0, "per_decade": 1}
-        found = find(
-            blobs(), steps=60, lrs=lrs, folder=tmp_path / device, device=device, progress=False, validation=0.3
-        )
-        return found.table("evidence")
+        find(blobs(), steps=60, lrs=lrs, folder=tmp_path / device, device=device, progress=False, validation=0.3)
+        return search_table(str(tmp_path / device), None)
 
     assert_frame_equal(advised(NAME), advised("cpu"), **CLOSE)
 
