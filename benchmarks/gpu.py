@@ -27,7 +27,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -111,7 +111,8 @@ class Bench:
 
     def advance(self, steps: int, **more: Any) -> Trained:
         """Train on from the current step."""
-        first, sizes = self.stack.step, {"samples": self.task.samples, "batch_size": self.task.samples_per_step}
+        first = self.stack.step
+        sizes: dict[str, Any] = {"samples": self.task.samples, "batch_size": self.task.samples_per_step}
         order = [batch_indices(seed=seed, start=first, stop=first + steps, **sizes) for seed in range(self.seeds)]
         batches = torch.stack(order, 1).to(self.device)
         trained = train_stack(self.program, self.stack, lrs=self.lrs, batches=batches, train=self.train, **more)
@@ -260,13 +261,13 @@ class Check:
             )
             said = (ran.stdout + ran.stderr).strip()
             self.check("compilation works without the CUDA toolkit", ok=not said, said=said[-400:])
-        for name, strategy in (("stack", "stack"), ("single", "single")) if not self.quick else ():
+        for strategy in get_args(Strategy) if not self.quick else ():
             lrs, task = [1e-3, 1e-2][: 2 if strategy == "stack" else 1], ticks_task()
             eager, fast = (Bench(task, strategy, lrs, self.device, compiled=each) for each in (False, True))
             for bench in (eager, fast):
                 bench.advance(10)
             far = apart(fast.flat(), eager.flat())
-            self.check(f"compiled steps against eager ones, {name}", ok=far < 1e-3, weights=far)
+            self.check(f"compiled steps against eager ones, {strategy}", ok=far < 1e-3, weights=far)
 
     def bits(self) -> None:
         steps = 4 if self.quick else 20

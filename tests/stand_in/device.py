@@ -7,7 +7,7 @@ operations that would make the host wait for the device.
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -148,7 +148,7 @@ def _make(op: Any, *args: Any, **kwargs: Any) -> Any:
     return _compute(op, *args, **{**kwargs, "device": None} if "device" in kwargs else kwargs)
 
 
-_setup = cast("Callable[..., None]", backend_registration._setup_privateuseone_for_python_backend)
+_setup: Callable[..., None] = vars(backend_registration)["_setup_privateuseone_for_python_backend"]
 _setup(NAME, backend_module=Module())
 _LIBRARY = torch.library.Library("_", "IMPL")
 _LIBRARY.fallback(_make, "PrivateUse1")
