@@ -65,7 +65,7 @@ class Away(Tensor):
     raw: Tensor
 
     @staticmethod
-    def __new__(cls, raw: Tensor) -> "Away":
+    def __new__(cls: type["Away"], raw: Tensor) -> "Away":
         if raw.dtype == torch.float64 and not FLOAT64:
             raise TypeError(f"{NAME} does not support float64")
         made = Tensor._make_wrapper_subclass(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
