@@ -224,9 +224,11 @@ def test_any_number_of_stack_sizes_can_be_compiled_in_one_process(monkeypatch: p
         graphs.append(graph)
         return graph.forward
 
-    def compiling_quickly(function: Callable[..., Any], *, dynamic: bool, options: object) -> Callable[..., Any]:
+    def compiling_quickly(
+        function: Callable[..., Any], *, fullgraph: bool, dynamic: bool, options: object
+    ) -> Callable[..., Any]:
         assert options
-        return compiling(function, dynamic=dynamic, backend=kept)
+        return compiling(function, fullgraph=fullgraph, dynamic=dynamic, backend=kept)
 
     # All but the making of machine code, which takes seconds.
     monkeypatch.setattr(torch, "compile", compiling_quickly)

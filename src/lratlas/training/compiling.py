@@ -33,7 +33,7 @@ def why_not_compiled(device: torch.device) -> str:
         return "" if any(shutil.which(name) for name in ("g++", "clang++", "c++")) else "there is no C++ compiler here"
     try:
         with _quiet():
-            total = compile_function(_double_and_add, device)(torch.ones(8, device=device))
+            total = compile_function(_double_and_add, device, whole=True)(torch.ones(8, device=device))
     except Exception as error:
         return f"a trial compilation for {device} failed with {type(error).__name__}: {first_line(error).rstrip('.')}"
     return "" if float(total) == 16 else f"a trial compilation for {device} computed other numbers"
@@ -43,18 +43,19 @@ def _double_and_add(x: Tensor) -> Tensor:
     return (2 * x).sum()
 
 
-def compile_function(function: Function, device: torch.device) -> Function:
+def compile_function(function: Function, device: torch.device, *, whole: bool = False) -> Function:
     """The function under `torch.compile`, without a fallback.
 
     Args:
         function: The function.
         device: The device of its tensors.
+        whole: Whether to raise an error rather than run a part of the function eagerly.
     """
     from torch._dynamo import config as dynamo  # slow import, takes seconds
 
     # Each stack size compiles separately; beyond the limit PyTorch would silently run eagerly.
     dynamo.recompile_limit = dynamo.accumulated_recompile_limit = 4096
-    return torch.compile(function, dynamic=False, options=compiler_options(device))
+    return torch.compile(function, fullgraph=whole, dynamic=False, options=compiler_options(device))
 
 
 def compiler_options(device: torch.device) -> dict[str, Any]:

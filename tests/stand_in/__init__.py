@@ -1,0 +1,1 @@
+"""A device for tests, which refuses what a GPU refuses and counts what a GPU waits for."""
