@@ -128,8 +128,8 @@ def _log_error(error: BaseException) -> str:
         with tempfile.NamedTemporaryFile("w", prefix="lratlas-", suffix=".log", encoding="utf-8", delete=False) as file:
             file.write(f"{shlex.join(sys.argv)}\n{''.join(traceback.format_exception(error))}")
     except OSError as reason:
-        return f"where it came from could not be written down ({reason.strerror})"
-    return f"where it came from is in {file.name}"
+        return f"the traceback could not be saved ({reason.strerror})"
+    return f"the traceback is in {file.name}"
 
 
 def _exit(_signal: int, _frame: object) -> NoReturn:
@@ -139,7 +139,7 @@ def _exit(_signal: int, _frame: object) -> NoReturn:
 def _ended_message(how: str, words: Sequence[str]) -> str:
     """The message of a command that was interrupted or terminated."""
     command = next((word for word in words if not word.startswith("-")), "")
-    return f"{how}; nothing computed is lost: the same command continues." if command in _CONTINUED else f"{how}."
+    return f"{how}; no result is lost: run the same command again to resume." if command in _CONTINUED else f"{how}."
 
 
 def _usage(error: typer.TyperException) -> str:
@@ -148,8 +148,8 @@ def _usage(error: typer.TyperException) -> str:
     text = re.sub(r"\(Possible options: (.+)\)$", lambda found: f"(did you mean {_any_of(found[1])}?)", text)
     context: typer.Context | None = getattr(error, "ctx", None)
     if context and context.command.name == "find" and "--script" in sys.argv and "--" not in sys.argv:
-        text = re.sub(r" \(.*\)$", "", text) + ": the script's own arguments come after --"
-    return f"{text}; `{context.command_path if context else 'lratlas'} --help` says what is allowed."
+        text = re.sub(r" \(.*\)$", "", text) + "; put the script's arguments after --"
+    return f"{text}; `{context.command_path if context else 'lratlas'} --help` shows what is allowed."
 
 
 def _any_of(names: str) -> str:
@@ -161,7 +161,7 @@ def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """See where large learning rates lead, for any PyTorch model, and choose the initial one."""
+    """Map what every learning rate does to your PyTorch model, and pick the one to start with."""
     if version:
         from importlib.metadata import version as version_of
 
@@ -204,7 +204,7 @@ def explore(
 
 
 def reproduce(
-    preset: Annotated[str, typer.Argument(help="Which study; all are listed below.", metavar="PRESET")],
+    preset: Annotated[str, typer.Argument(help="The study to run, one of those listed below.", metavar="PRESET")],
     folder: FolderOption = None,
     repeats: Repeats = None,
     scale: Scale = None,
@@ -215,7 +215,7 @@ def reproduce(
     finetune_epochs: FinetuneEpochs = None,
     lrs: Annotated[
         tuple[float, float, int] | None,
-        typer.Option(help="The pre-training LRs: from LOW to HIGH, so many per decade.", metavar="LOW HIGH N"),
+        typer.Option(help="The pre-training LRs: from LOW to HIGH, N per decade.", metavar="LOW HIGH N"),
     ] = None,
     measure: Measure = None,
     data_root: DataRoot = None,
@@ -288,7 +288,9 @@ def show(
     folder: FolderArgument,
     table: Annotated[
         str | None,
-        typer.Argument(help="Which table; by default a study's boundaries, a search's evidence.", metavar="TABLE"),
+        typer.Argument(
+            help="The table to print; by default boundaries for a study, evidence for a search.", metavar="TABLE"
+        ),
     ] = None,
     form: Format = "table",
 ) -> None:
@@ -310,7 +312,10 @@ def show(
     else:
         print_table(frame)
         if frame.is_empty():
-            notice("The table has no rows: nothing that goes into it was asked for, or is done (see `lratlas status`)")
+            notice(
+                "The table is empty: the spec does not ask for its contents, or their jobs are not done yet (see"
+                " `lratlas status`)"
+            )
 
 
 def report(
@@ -321,7 +326,12 @@ def report(
     ] = None,
     figures: Annotated[
         Literal["study", "paper"] | None,
-        typer.Option(help="Only write figures: those of the report, or the paper's own ones from this study."),
+        typer.Option(
+            help=(
+                "Write only figures: those of the report (study), or the paper's figures with the data of this study"
+                " (paper)."
+            )
+        ),
     ] = None,
 ) -> None:
     """Rewrite the report and the figures (PDF, SVG, CSV), also during a run."""
@@ -383,7 +393,7 @@ app.add_typer(data_app, name="data", rich_help_panel="Data")
 
 def _default_folder(name: str) -> str:
     folder = f"lratlas-{name}"
-    notice(f"The study is in {folder}; the same command resumes it")
+    notice(f"The study is in {folder}; run the same command again to resume")
     return folder
 
 
@@ -436,6 +446,6 @@ def _print_result(atlas: "Atlas", *, as_json: bool) -> None:
     for sentence in atlas.summary:
         say(sentence, lead="• ")
     if count := verdict_count(atlas):
-        say(f"Of the paper's claims {count}: `lratlas show {shlex.quote(atlas.folder)} claims`")
+        say(f"Verdicts on the paper's claims: {count}; details: `lratlas show {shlex.quote(atlas.folder)} claims`")
     if atlas.store.exists(REPORT):
         say(f"Report: {atlas.folder}/{REPORT}")

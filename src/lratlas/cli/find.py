@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from lratlas.search.advice import Advice
 
 _FOLDER = "lratlas-find"
-_FOLLOWS = "with a spec it follows from the task"
-_NO_PROGRAM = "with a spec no program is run"
+_FOLLOWS = "with a spec, the task determines it"
+_NO_PROGRAM = "a search with a spec runs no program"
 _IN_TURN = "a script trains one LR at a time, in this process"
 _UNFIT: Mapping[str, Mapping[str, str]] = {
     "SPEC.toml": {
         **dict.fromkeys(("value", "metric-pattern", "direction", "samples", "chance", "limit"), _FOLLOWS),
         "timeout": _NO_PROGRAM,
         "stall": _NO_PROGRAM,
-        "workers": "with a spec one process trains several LRs at once",
-        "retry-failed": "with a spec LRs fail only where they diverge",
+        "workers": "a search with a spec trains several LRs at once in one process",
+        "retry-failed": "with a spec, an LR fails only if it diverges",
     },
     "--script": dict.fromkeys(("timeout", "stall", "workers"), _IN_TURN),
     "--command": {"value": "a program prints its metric (--metric, --metric-pattern)"},
@@ -41,20 +41,24 @@ def find(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            help="A spec: its task, the LRs to begin with, its length. After --, the arguments of a --script, with"
-            " {lr}, {seed}, {steps}, {epochs}.",
+            help=(
+                "A spec, which gives the task, the first LRs and the length. After --: the arguments of a --script,"
+                " with {lr}, {seed}, {steps}, {epochs}."
+            ),
             metavar="SPEC.toml | -- ARGUMENTS",
         ),
     ] = None,
     script: Annotated[
         Path | None,
-        typer.Option(help="A Python script that trains, as it is.", metavar="FILE"),
+        typer.Option(help="A Python training script, run unchanged.", metavar="FILE"),
     ] = None,
     value: Annotated[
         str | None,
         typer.Option(
-            help="The script's validation metric: an expression over its variables. By default a metric that it"
-            " prints or returns.",
+            help=(
+                "The validation metric, as an expression over the script's variables; by default a metric that the"
+                " script prints or returns."
+            ),
             metavar="EXPRESSION",
         ),
     ] = None,
@@ -62,13 +66,15 @@ def find(
         str | None,
         typer.Option(
             "--metric-pattern",
-            help="The metric in what the value or the program prints: a regular expression.",
+            help="A regular expression that finds the metric in the output of the value or of the program.",
             metavar="REGEX",
         ),
     ] = None,
     command: Annotated[
         str | None,
-        typer.Option(help="A program to run instead, with {lr}, {steps}, {checkpoint}, …", metavar="COMMAND"),
+        typer.Option(
+            help="A training program, with the placeholders {lr}, {steps}, {checkpoint}, …", metavar="COMMAND"
+        ),
     ] = None,
     folder: Annotated[
         str, typer.Option("--folder", "-f", help="Search folder; rerun to resume.", metavar="FOLDER")
@@ -76,7 +82,7 @@ def find(
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Steps of a full training; by default those of the spec, and of a script counted in one training.",
+            help="Steps of a full training; by default those of the spec, or of one training of the script.",
             metavar="N",
             parser=partial(count, "--steps"),
         ),
@@ -84,31 +90,31 @@ def find(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="The length in epochs instead: for a spec, or a program or script that gets its {epochs}.",
+            help="Epochs of a full training, instead of --steps: for a spec, or a program or script with {epochs}.",
             metavar="N",
             parser=partial(count, "--epochs"),
         ),
     ] = None,
     lrs: Annotated[
         tuple[float, float, int] | None,
-        typer.Option(help="The LRs to begin with: from LOW to HIGH, N per decade.", metavar="LOW HIGH N"),
+        typer.Option(help="The first LRs to try: from LOW to HIGH, N per decade.", metavar="LOW HIGH N"),
     ] = None,
     budget: Annotated[
-        float, typer.Option(help="What the search may cost, in full trainings.", metavar="TRAININGS")
+        float, typer.Option(help="The most that the search can cost, in full trainings.", metavar="TRAININGS")
     ] = 1.5,
     tolerance: Annotated[
-        float, typer.Option(help="Metrics closer than this share count as equally good.", metavar="SHARE")
+        float, typer.Option(help="Metrics that differ by less than this share count as equally good.", metavar="SHARE")
     ] = 0.01,
     schedule: Annotated[
         str,
         typer.Option(
-            help="The LR's schedule in the full training: constant, linear or cosine (to zero).", metavar="NAME"
+            help="The LR schedule of the full training: constant, linear or cosine (to zero).", metavar="NAME"
         ),
     ] = "constant",
     warmup: Annotated[
         int,
         typer.Option(
-            help="Steps (of --epochs, epochs) of the full training over which the LR grows to its value.",
+            help="Steps (with --epochs: epochs) of warm-up in the full training.",
             metavar="STEPS",
             parser=partial(count, "--warmup", least=0),
         ),
@@ -122,22 +128,27 @@ def find(
     direction: Annotated[
         str | None,
         typer.Option(
-            help="minimize (default) or maximize the metric of a program or script; of a script by its name.",
+            help=(
+                "minimize or maximize the metric of a program or script; by default minimize, or for a script what"
+                " the name of the metric suggests."
+            ),
             metavar="DIRECTION",
         ),
     ] = None,
     metric: Annotated[
         str | None,
         typer.Option(
-            help="With a spec: accuracy (default where there are labels) or loss. With --command: the program's name"
-            " for its validation metric. With --script: its name in what the value or the script prints.",
+            help=(
+                "With a spec: accuracy (the default if there are labels) or loss. With --command: the name of the"
+                " validation metric in the program's output. With --script: its name in the output or in the value."
+            ),
             metavar="NAME",
         ),
     ] = None,
     samples: Annotated[
         int | None,
         typer.Option(
-            help="Validation samples behind the program's accuracy.",
+            help="The number of validation samples of the program's accuracy.",
             metavar="N",
             parser=partial(count, "--samples"),
         ),
@@ -149,21 +160,26 @@ def find(
     limit: Annotated[
         float | None,
         typer.Option(
-            help="The best value that the program's metric can have; by default 1 or 100 for an accuracy, 0 for a loss,"
-            " as far as the values agree.",
+            help=(
+                "The best possible value of the program's metric; by default 1 or 100 for an accuracy and 0 for a"
+                " loss, if all values agree with it."
+            ),
             metavar="X",
         ),
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(help="Seconds that a run of the program may take.", metavar="SECONDS")
+        float | None, typer.Option(help="The longest time that one run of the program can take.", metavar="SECONDS")
     ] = None,
     stall: Annotated[
-        float | None, typer.Option(help="Seconds that the program may be silent.", metavar="SECONDS")
+        float | None, typer.Option(help="The longest time that the program can run without output.", metavar="SECONDS")
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Programs at once (--command only), which share the GPUs; by default one per GPU, or per core.",
+            help=(
+                "The number of programs that run at once and share the GPUs (--command only); by default one per GPU,"
+                " or one per core."
+            ),
             metavar="N",
             parser=partial(count_workers, least=1),
         ),
@@ -184,13 +200,13 @@ def find(
         "--command": command is not None,
     }
     if sum(ways.values()) != 1 or (script is None and len(words or ()) > 1):
-        raise SpecError("find needs one of SPEC.toml, --script and --command.")
+        raise SpecError("find needs exactly one of SPEC.toml, --script and --command.")
     way = next(name for name, taken in ways.items() if taken)
     if steps is not None and epochs is not None:
-        raise SpecError("--steps and --epochs both say how long a full training is; give one of them.")
+        raise SpecError("--steps and --epochs both give the length of a full training; use only one of them.")
     if way == "SPEC.toml" and words and words[0].endswith(".py"):
         raise SpecError(
-            f"{words[0]} is a script: lratlas find --script {words[0]} -- ARGUMENTS, with {{lr}} among them."
+            f"{words[0]} is a script; run lratlas find --script {words[0]} -- ARGUMENTS, with {{lr}} in the arguments."
         )
     given: dict[str, Any] = {
         "value": value,
@@ -209,7 +225,7 @@ def find(
     }
     given = {name: each for name, each in given.items() if each is not None}
     for name in given.keys() & _UNFIT[way].keys():
-        raise SpecError(f"--{name} is for a --{'script' if name == 'value' else 'command'}; {_UNFIT[way][name]}.")
+        raise SpecError(f"--{name} needs --{'script' if name == 'value' else 'command'}; {_UNFIT[way][name]}.")
     look_for_data(data_root)
     choose("--schedule", schedule, SCHEDULES)
     choose("--direction", given.get("direction", "minimize"), ("minimize", "maximize"))
@@ -279,8 +295,7 @@ def _for_command(command: str, folder: str, settings: dict[str, Any], given: dic
     counted = "epochs" if "epochs" in given else "steps"
     if counted not in given:
         raise SpecError(
-            "--command needs --steps, the optimizer steps of a full training, or --epochs for a program that counts"
-            " {epochs}."
+            "--command needs the length of a full training: --steps, or --epochs for a program with {epochs}."
         )
     settings |= {"steps": given[counted], "counted": counted, "direction": given.get("direction", "minimize")}
     settings |= {name: given[name] for name in ("samples", "chance", "limit") if name in given}
@@ -317,7 +332,7 @@ def _print(advice: "Advice", folder: str, *, as_json: bool) -> None:
         print_table(longest.select(each.name for each in longest if each.count()).rename({"steps": advice.counted}))
         print_advice(advice)
     sys.stdout.flush()
-    with warn_on_failure("The advice is not written"):
+    with warn_on_failure("The advice could not be written"):
         page = write_advice(advice, folder)
         if not as_json:
             say(f"Report: {page}")

@@ -73,7 +73,7 @@ FolderOption = Annotated[
     typer.Option(
         "--folder",
         "-f",
-        help="The study folder, or its URL; by default lratlas-NAME, after the spec or preset.",
+        help="The study folder, or its URL; by default lratlas-NAME, with the name of the spec or preset.",
         metavar="FOLDER",
     ),
 ]
@@ -84,19 +84,21 @@ FolderArgument = Annotated[str, typer.Argument(help="The study folder, or its UR
 Workers = Annotated[
     int | None,
     typer.Option(
-        help="Processes; by default one per core or visible GPU here, or as many as the cluster has room for."
-        " 0: jobs run in this process, for debuggers and profilers.",
+        help=(
+            "The number of worker processes; by default one per core or visible GPU of this machine, or as many as fit on the"
+            " cluster. 0 runs jobs in this process, for debuggers and profilers."
+        ),
         metavar="N",
         parser=count_workers,
     ),
 ]
 Cluster = Annotated[
     str | None,
-    typer.Option(help="Work on a Ray cluster: auto, or its address.", metavar="ADDRESS"),
+    typer.Option(help="Run on a Ray cluster: auto, or its address.", metavar="ADDRESS"),
 ]
 GpuShare = Annotated[
     float,
-    typer.Option(help="Part of a GPU for each process on a cluster.", metavar="SHARE"),
+    typer.Option(help="The share of a GPU for each process on a cluster.", metavar="SHARE"),
 ]
 
 
@@ -119,7 +121,7 @@ ResumeDevice = Annotated[
 ]
 Repeats = Annotated[
     int | None,
-    typer.Option(help="Repetitions, if not the preset's own number.", metavar="N", parser=_repeats),
+    typer.Option(help="The number of repetitions; by default that of the preset.", metavar="N", parser=_repeats),
 ]
 Width = Annotated[int | None, typer.Option(help="Width of the model.", metavar="N", parser=partial(count, "--width"))]
 Images = Annotated[
@@ -137,15 +139,23 @@ FinetuneEpochs = Annotated[
 ]
 Scale = Annotated[
     float | None,
-    typer.Option(help="Share of width, images and epochs (studies of images).", metavar="SHARE", parser=_share),
+    typer.Option(
+        help="The share of the preset's width, images and epochs to use (image studies only).",
+        metavar="SHARE",
+        parser=_share,
+    ),
 ]
 Measure = Annotated[
     list[str] | None,
-    typer.Option(help="Also a switch of [measure], or a custom module:name; may be repeated.", metavar="NAME"),
+    typer.Option(
+        help="A measurement to add: a switch of [measure], or a custom module:name; can be repeated.", metavar="NAME"
+    ),
 ]
 DataRoot = Annotated[
     str | None,
-    typer.Option(help="Where data sets are; by default LRATLAS_DATA, else ~/.local/share/lratlas.", metavar="FOLDER"),
+    typer.Option(
+        help="The folder of data sets; by default LRATLAS_DATA, else ~/.local/share/lratlas.", metavar="FOLDER"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Format = Annotated[str, typer.Option("--format", help="table, csv or json.", metavar="FORMAT", parser=_format)]

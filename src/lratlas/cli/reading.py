@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 def compare(
     folders: Annotated[list[str], typer.Argument(help="The studies' folders, or their URLs.", metavar="FOLDER…")],
     form: Format = "table",
-    html: Annotated[str | None, typer.Option(help="Also write a page with table and chart.", metavar="FILE")] = None,
+    html: Annotated[
+        str | None, typer.Option(help="Also write an HTML page with the table and the chart.", metavar="FILE")
+    ] = None,
 ) -> None:
     """Compare studies side by side: boundaries, best PLRs, gains."""
     from lratlas.api.compare import compare as compared
@@ -55,7 +57,8 @@ def _port(given: str | int) -> int:
 def serve(
     folder: FolderArgument,
     host: Annotated[
-        str, typer.Option(help="The address to listen on; 0.0.0.0 lets the network in.", metavar="ADDRESS")
+        str,
+        typer.Option(help="The address to listen on; 0.0.0.0 accepts connections from the network.", metavar="ADDRESS"),
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(help="The port to listen on; 0 for any free one.", metavar="PORT", parser=_port)
@@ -70,10 +73,10 @@ def serve(
             signal.signal(number, _end)
         if server.to_others:
             notice(
-                "anybody on the network who has the address can read the page; elsewhere than on this machine it"
-                " begins with this machine's name or number."
+                "anybody on the network with the address can read the page; on other machines, the address begins with"
+                " the name or IP address of this machine."
             )
-        notice(f"{shown} is shown, read-only, until Ctrl-C.")
+        notice(f"serving {shown}, read-only; press Ctrl-C to stop.")
         say(server.url)
         sys.stdout.flush()
         server.serve_forever()
@@ -110,11 +113,11 @@ DAMAGED = 1
 
 def verify(
     folder: FolderArgument,
-    repair: Annotated[bool, typer.Option("--repair", help="Compute what is damaged or missing again.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Compute damaged and missing files again.")] = False,
     data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Check every file of a study or a search; --repair mends them."""
+    """Check every file of a study or a search; --repair repairs them."""
     look_for_data(data_root)
     from lratlas.study.folder import holds_search
 
@@ -145,13 +148,13 @@ def verify(
         for path in without:
             say(f"{path}: has no checksum")
         if unfinished:
-            say(f"Jobs that are not done yet: {unfinished}")
+            say(f"Unfinished jobs: {unfinished}")
         if left:
             say(f"Faults: {len(left)}; {check.TO_MEND}.")
         elif found:
-            say(f"Faults: {len(found)}, {check.MENDED}; what was there is in damaged/.")
+            say(f"Faults: {len(found)}, {check.MENDED}; the faulty files are in damaged/.")
         else:
-            say("Every other file is as it was written." if without else "Every file is as it was written.")
+            say("OK: all other files match their checksums." if without else "OK: all files match their checksums.")
     if left:
         raise typer.Exit(DAMAGED)
 
@@ -165,6 +168,6 @@ def _repair(store: "Store", found: "Sequence[Fault]") -> None:
     for path in notes:
         store.set_aside(path)
     if put_spec_back(store):
-        notice("spec.toml is put back as it was planned; the altered one, if there is one, is in damaged/.")
+        notice("spec.toml is restored from the plan; an altered version, if there was one, is in damaged/.")
     if len(notes) < len(found):
         resume(store.url, workers=None, notice=notice)

@@ -215,7 +215,7 @@ def _pace(found: Standing) -> str:
     """Rate and time left of a study that still trains, as soon as they are known."""
     if found.rate is None or not found.seconds_left:
         return ""
-    return f"; one process trains {found.rate:,.0f} steps/s and would need {time_text(found.seconds_left)} more"
+    return f"; one process trains {found.rate:,.0f} steps/s and needs {time_text(found.seconds_left)} more"
 
 
 def verdict_count(atlas: Atlas) -> str:
@@ -234,6 +234,6 @@ def _verdicts(atlas: Atlas) -> list[tuple[Part, str]]:
     ]
     if len(measured) < len(claims):
         names = ", ".join(claims.filter(verdict=_UNMEASURED)["claim"])
-        how = f"`lratlas show {shlex.quote(atlas.folder)} claims` says what they need"
+        how = f"`lratlas show {shlex.quote(atlas.folder)} claims` shows what they need"
         found.append(((f"{SIGNS[_UNMEASURED]} {_UNMEASURED}  ", VERDICT_STYLES[_UNMEASURED]), f"{names}; {how}"))
     return found

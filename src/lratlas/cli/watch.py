@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def watch(
-    script: Annotated[Path, typer.Argument(help="A Python script that trains, as it is.", metavar="SCRIPT.py")],
+    script: Annotated[Path, typer.Argument(help="A Python training script, run unchanged.", metavar="SCRIPT.py")],
     words: Annotated[
         list[str] | None, typer.Argument(help="After --, the arguments of the script.", metavar="-- ARGUMENTS")
     ] = None,
@@ -34,7 +34,7 @@ def watch(
     ] = None,
     log: Annotated[
         Path | None,
-        typer.Option(help="Write what each look found, as JSON lines.", metavar="FILE"),
+        typer.Option(help="Write the result of each check to this file, as JSON lines.", metavar="FILE"),
     ] = None,
 ) -> None:
     """Run a training script and report the regime of its learning rate."""
@@ -82,7 +82,7 @@ class WatchedTraining:
     def report(self) -> str:
         """The report of the watch, or a sentence that there was none."""
         if not self.watches:
-            return "No step of a PyTorch optimizer was seen."
+            return "No PyTorch optimizer took a step."
         lines = [each.report() for each in self.watches]
         return lines[0] if len(lines) == 1 else "\n".join(f"optimizer {at}: {line}" for at, line in enumerate(lines, 1))
 
