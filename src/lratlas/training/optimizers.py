@@ -69,13 +69,13 @@ def check_optimizer(factory: Factory, weights: Mapping[str, Tensor]) -> None:
     dropped = [key for key, parameter in parameters.items() if id(parameter) not in held]
     if dropped:
         raise TaskError(
-            f"The optimizer factory {name} drops {', '.join(dropped)}; it must pass on all parameters that it is given"
-            " (set requires_grad=False in the model to freeze some)."
+            f"The optimizer factory {name} drops {', '.join(dropped)}; it must pass all its parameters to the"
+            " optimizer (to freeze some, set requires_grad=False in the model)."
         )
     if all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval")):
         raise TaskError(
-            f"An optimizer of the factory {name} is schedule-free: it has other weights in evaluation than in training,"
-            " which the runs of a study have not; use an optimizer without the modes train() and eval()."
+            f"An optimizer of the factory {name} is schedule-free: its weights in evaluation differ from those in"
+            " training, which a study does not support; use an optimizer without train() and eval() modes."
         )
     _check_memory(optimizer, parameters, name)
     stacked = {key: value.detach()[None, None] for key, value in weights.items()}
@@ -98,7 +98,8 @@ def _check_memory(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], 
     """
     if any(getattr(optimizer, hooks, None) for hooks in _STEP_HOOKS):
         raise TaskError(
-            f"An optimizer of the factory {name} has hooks on its steps, which would begin again every step."
+            f"An optimizer of the factory {name} has step hooks, which a study does not support: every step makes"
+            " a new optimizer."
         )
     before = _attributes(optimizer)
     try:
@@ -114,9 +115,9 @@ def _check_memory(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], 
     odd = [str(key) for key in optimizer.state if id(key) not in own]
     if changed or odd:
         raise TaskError(
-            f"An optimizer of the factory {name} changes {', '.join(changed or odd)} in its steps, which would be lost:"
-            " an optimizer is made for every step, with its state per parameter and the numbers in its groups. Keep it"
-            " there."
+            f"An optimizer of the factory {name} changes {', '.join(changed or odd)} in its steps, which would be"
+            " lost: every step makes a new optimizer from the state of each parameter and the numbers in the"
+            " groups. Store it there."
         )
 
 
@@ -167,7 +168,7 @@ def _make_optimizer(factory: Factory, parameters: list[nn.Parameter], lr: float)
         inspect.signature(factory).bind(parameters, lr)
     except TypeError:
         raise TaskError(
-            f"An optimizer factory takes (parameters, lr), which {name} does not. If it makes a rule, call it:"
+            f"An optimizer factory must take (parameters, lr), but {name} does not. If it makes a rule, call it:"
             f" rule={name}()."
         ) from None
     except ValueError:  # written in C, without a signature
@@ -217,8 +218,8 @@ def _state(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], name: s
                 state[f"{owner}/number/{entry}"] = number[None, None]
             elif value is not None:
                 raise TaskError(
-                    f"An optimizer of the factory {name} keeps {entry}, a {type(value).__name__}, which cannot be"
-                    " stored; tensors and numbers can."
+                    f"An optimizer of the factory {name} has the state {entry}, a {type(value).__name__}, which"
+                    " cannot be stored; only tensors and numbers can."
                 )
     return state
 
