@@ -54,7 +54,7 @@ def _execute_here(execute: Callable[..., bool], *given: Any, **options: Any) -> 
 
 @contextmanager
 def without_a_process() -> Generator[None]:
-    """Searches with a script that is run once more in this process, not by a Python of its own."""
+    """Searches with a script that is run again in this process, not by a Python of its own."""
 
     def driven(**given: Any) -> Driven:
         return replace(Driven(**given), alone=None)

@@ -34,7 +34,7 @@ class Thresholds:
             in every trace row of the last half of the steps: its LR is too small, not too large. Training that
             learns or diverges moves the loss further; initial outputs of a random scale cost about one per cent.
             A network killed by a huge step may pass this test too: the loss of constant predictions is often less than
-            half a per cent from the start, and a plateau may return to it. Two more conditions exclude such networks:
+            half a percent from the start, and a plateau may return to it. Two more conditions exclude such networks:
             the gradient is not zero, and no smaller LR has moved the loss.
         barrier: Largest median test error barrier between connected solutions. Solutions of the same basin
             stay under 0.02 to 0.03; solutions of different basins reach 0.06 and more.

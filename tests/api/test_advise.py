@@ -92,7 +92,7 @@ def test_an_advice_without_an_lr_is_written_too(tmp_path: Path, verdict: str) ->
     found = without_lr(verdict, "The reason.", best=math.nan)
     made = advice(*bad, **found) if verdict == "diverged" else advice(*good, **found)
     page = write_advice(made, tmp_path)
-    assert "No LR is advised." in page.read_text(encoding="utf-8")
+    assert "No LR is recommended." in page.read_text(encoding="utf-8")
     record = strict((tmp_path / "advice.json").read_text(encoding="utf-8"))
     assert (record["verdict"], record["reason"], record["lr"], record["best"]) == (verdict, "The reason.", None, None)
     assert "Best so far" not in cost_facts(made)

@@ -91,7 +91,7 @@ class Explored:
     terminal: str
 
 
-NAMED = "lratlas: Code that the spec names is imported and run: cli_own:model, cli_own:data."
+NAMED = "lratlas: The spec imports and runs this code: cli_own:model, cli_own:data."
 """What is said before anything of the tests' spec is done."""
 
 

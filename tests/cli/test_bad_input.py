@@ -71,7 +71,7 @@ SPECS: list[tuple[str, str, str]] = [
     ("steps = 100", "steps = 100\nrepeats = 0", "`pretrain.repeats` is 0, but must be greater than or equal to 1"),
     ("steps = 100", "steps = 100\nrepeats = 100000", "`pretrain.repeats` is 100000, but must be less than or equal"),
     ("[1e-3, 1e-1]", "[1e-3, -1e-1]", "`pretrain.lrs` holds -0.1, but every LR must be a positive finite number"),
-    ("[1e-3, 1e-1]", "[1e-3, 1e-3]", "`pretrain.lrs` holds 0.001 twice, but every LR may stand only once"),
+    ("[1e-3, 1e-1]", "[1e-3, 1e-3]", "`pretrain.lrs` holds 0.001 twice, but LRs must be different"),
     ("[1e-3, 1e-1]", "[]", "`pretrain.lrs` is empty, but must hold at least one LR"),
     (
         "counts = [2]",
@@ -90,7 +90,7 @@ SPECS: list[tuple[str, str, str]] = [
     ),
     ("cli_own:model", "cli_absent:model", "cli_absent:model cannot be imported: No module named 'cli_absent'"),
     ("cli_own:model", "cli_own:absent", "module cli_own has no function 'absent'"),
-    ("cli_own:model", "cli_own:model_that_fails", "Making the model failed: KeyError: 'width'"),
+    ("cli_own:model", "cli_own:model_that_fails", "Creating the model failed: KeyError: 'width'"),
     ("cli_own:model", "cli_own:model_for_five_inputs", "The model does not accept a batch of the data, (16, 6)"),
     ("cli_own:model", "cli_own:model_with_biases", "does not change when the trained weights are scaled"),
     ("cli_own:model", "cli_own:data", "must return a torch.nn.Module"),

@@ -98,7 +98,7 @@ def test_resume_sets_damaged_files_aside_and_makes_them_again(study: Path, explo
         ran = run("resume", study, "--workers", "1")
     assert ran.code == 0
     assert sorted(ran.err.splitlines()) == sorted(
-        [NAMED, *(f"lratlas: {name} is damaged; it is set aside in damaged/ and made again." for name in spoiled)]
+        [NAMED, *(f"lratlas: {name} is damaged; it is moved to damaged/ and made again." for name in spoiled)]
     )
     assert {name: (study / "damaged" / name).read_bytes() for name in spoiled} == damaged
     assert_same_tables(study, explored)

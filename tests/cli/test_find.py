@@ -188,7 +188,7 @@ def test_no_lr_is_advised_where_none_has_an_effect(here: Run, place: Path):
     ran = here("find", "--command", f"{sys.executable} flat.py {{lr}}", *words, "--samples", "100", "--chance", "0.1")
     assert ran.code == 0, ran
     lines = ran.out.partition("→ ")[2].splitlines()
-    assert lines[0] == "No LR is advised."
+    assert lines[0] == "No LR is recommended."
     assert "passed to the optimizer" in lines[1]
     facts = strict((place / "search" / "advice.json").read_text())
     assert (facts["verdict"], facts["lr"], facts["expected"]) == ("tie", None, None)
@@ -443,8 +443,8 @@ def test_a_killed_search_goes_on_to_the_same_advice(interrupted: Path, there: Ru
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--budget 1", "has budget = 1.5, and now 1.0 is asked for; give the same, or another folder"),
-        ("--steps 129", "has steps = 128, and now 129 is asked for"),
+        ("--budget 1", "has budget = 1.5, but 1.0 was requested; give the same, or another folder"),
+        ("--steps 129", "has steps = 128, but 129 was requested"),
     ],
 )
 def test_another_search_in_the_same_folder_is_refused(words: str, said: str, interrupted: Path, refused: Refused):
@@ -459,7 +459,7 @@ def test_another_task_or_a_damaged_journal_is_refused(place: Path, interrupted: 
         (place / "search").mkdir(exist_ok=True)
         (place / "search" / name).write_bytes((interrupted / "search" / name).read_bytes())
     (place / "spec.toml").write_text(SPEC.replace("batch_size = 16", "batch_size = 32"))
-    said = "The search in search is of another task: the batch size changed. Use another folder, or undo the change."
+    said = "The search in search has a different task: the batch size changed. Use another folder, or undo the change."
     assert said in refused("find", "spec.toml", "-f", "search")
     (place / "spec.toml").write_text(SPEC)
     lines = (place / "search" / "journal.jsonl").read_text().splitlines(keepends=True)

@@ -109,14 +109,14 @@ def spoil(search: Finder, deed: str) -> tuple[str, str]:
         return "search.json", "was cut short or altered"
     if deed == "line":
         journal.write_text("".join([lines[0], lines[1].replace("seed0", "seed1"), *lines[2:]]))
-        return "journal.jsonl", "line 2 was altered, or is another search's"
+        return "journal.jsonl", "line 2 was altered, or belongs to another search"
     if deed == "line of another search":
         other = a_finder(folder.parent / "other")
         asked = other.ask()
         assert asked is not None
         other.tell(asked, **trained(asked))
         journal.write_text("".join([*lines, (other.folder / "journal.jsonl").read_text()]))
-        return "journal.jsonl", f"line {len(lines) + 1} was altered, or is another search's"
+        return "journal.jsonl", f"line {len(lines) + 1} was altered, or belongs to another search"
     if deed == "journal":
         (folder / "advice.json").write_text("{}")
         journal.unlink()
@@ -202,8 +202,8 @@ def test_what_a_reader_passes_over_is_said_once(tmp_path: Path, run: Run, monkey
     assert ran.code == 2
     first, second = ran.err.splitlines()
     assert first == (
-        "lratlas: ~/own.npz: the training set has no images of 1 of the 3 classes (1); the test set has no images of 1"
-        " of the 3 classes (1)."
+        "lratlas: ~/own.npz: the training set has no images for 1 of the 3 classes (1); the test set"
+        " has no images for 1 of the 3 classes (1)."
     )
     assert "batch_size is 999" in second
     assert (tmp_path / "study" / "spec.toml").exists()

@@ -28,7 +28,7 @@ def test_damage_is_named_and_made_again(study: Path, explored: Explored, run: Ru
     assert ran.out.splitlines() == [
         f"{weights.relative_to(study)}: is missing",
         f"{traces.relative_to(study)}: was cut short or altered",
-        "Faults: 2; `lratlas verify --repair` makes that again.",
+        "Faults: 2; fix with `lratlas verify --repair`.",
     ]
     assert [each["path"] for each in json.loads(run("verify", study, "--json").out)["faults"]] == [
         str(weights.relative_to(study)),

@@ -114,7 +114,7 @@ def test_a_rule_has_its_own_settings_alone_and_the_usual_defaults():
 FAULTS: list[tuple[dict[str, object], str]] = [
     ({"pretrain__repeats": 0}, "`pretrain.repeats` is 0, but must be greater than or equal to 1."),
     ({"pretrain__repeats": True}, "`pretrain.repeats` is true, but must be a valid integer."),
-    ({"pretrain__lrs": [0.1, 0.1]}, "`pretrain.lrs` holds 0.1 twice, but every LR may stand only once."),
+    ({"pretrain__lrs": [0.1, 0.1]}, "`pretrain.lrs` holds 0.1 twice, but LRs must be different."),
     (
         {"pretrain__lrs": [0.1, -0.1]},
         "`pretrain.lrs` holds -0.1, but every LR must be a positive finite number.",
@@ -162,7 +162,7 @@ FAULTS: list[tuple[dict[str, object], str]] = [
     ),
     (
         {"regimes": {"falls": 0.1}},
-        "`regimes` has 'falls' (did you mean fall?), but the numbers behind regimes are "
+        "`regimes` has 'falls' (did you mean fall?), but the thresholds are "
         "chance_level, chance_trace, chance_margin, small_loss, fitted_accuracy, trend_level, fall, unmoved, barrier, "
         "spread.",
     ),
@@ -202,7 +202,7 @@ FAULTS: list[tuple[dict[str, object], str]] = [
         "`task.rule.betas` is [0.9], but must be a list of two numbers of at least 0 and below 1.",
     ),
     ({"task__model": "a:b"}, "`task` must have exactly one of `preset` and `model`, but has both."),
-    ({"task": {"model": "a:b"}}, "`task` has `model` without `data`, but an own model needs both."),
+    ({"task": {"model": "a:b"}}, "`task` has `model` without `data`, but a custom model needs both."),
     (
         {"task": {"model": "a.b", "data": "a:b"}},
         "`task.model` is 'a.b', but must be written \"module:function\".",
@@ -214,15 +214,15 @@ FAULTS: list[tuple[dict[str, object], str]] = [
     ),
     (
         {"average": {"counts": [2], "every": 100, "every_epochs": 1}},
-        "`average` has `every` and `every_epochs`, but checkpoints are either steps or epochs apart.",
+        "`average` has both `every` and `every_epochs`, but only one of them can be set.",
     ),
     (
         {"pretrain": {"lrs": [0.1], "epochs": 6}, "average": {"counts": [4], "every_epochs": 2}},
-        "The spec has average.counts up to 4, but pre-training has only 3 checkpoints that far apart.",
+        "The spec has average.counts up to 4, but pre-training has only 3 such checkpoints.",
     ),
     (
         {"average": {"counts": [12], "every": 100}},
-        "The spec has average.counts up to 12, but pre-training has only 10 checkpoints that far apart.",
+        "The spec has average.counts up to 12, but pre-training has only 10 such checkpoints.",
     ),
     (
         {"task__rule": {"name": "own:lion", "weight_decay": 0.1}},
@@ -254,8 +254,8 @@ FAULTS: list[tuple[dict[str, object], str]] = [
     ({"training__device": "gpu"}, "`training.device` is 'gpu', but must be auto, cpu, cuda, cuda:N or mps."),
     (
         {"task__options": {"when": tomllib.loads("x = 2024-01-01")["x"]}},
-        "`task.options` holds datetime.date(2024, 1, 1), but may hold only text, finite numbers, booleans, "
-        "lists and tables.",
+        "`task.options` holds datetime.date(2024, 1, 1), but can hold only text, finite numbers, booleans, lists and"
+        " tables.",
     ),
     (
         {"training__stack": 0, "trace__points": -1, "measure__interpolation": 2},
@@ -421,7 +421,7 @@ def test_bands_may_start_and_gain_but_not_lose():
     for small, large in ((some, none), (usual, none), (more, some)):
         assert "`measure.bands`" in (extends(small, large) or "")
     assert extends(more, some) == (
-        "`measure.bands` holds (3, 5) in the study but not in the new spec; values can only be added."
+        "`measure.bands` holds (3, 5) in the study, but not in the new spec; values can only be added."
     )
 
 

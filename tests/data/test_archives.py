@@ -257,7 +257,7 @@ def test_what_is_not_read_is_counted_and_named(
     read_images(source)  # as it was kept
     assert kept.exists()
     said = (
-        f"{source}: 5 files are not read, since they are not images in test/<class>/ or train/<class>/"
+        f"{source}: 5 files are skipped, because they are not images in test/<class>/ or train/<class>/"
         " (test/owl/notes.md, train/cat/a.heic, train/cat/b.txt and 2 more); 2 class folders have no images"
         " (test/owl, train/fox)."
     )
@@ -283,7 +283,7 @@ def test_one_file_that_is_not_read_is_one_file(kept: Path, tmp_path: Path, caplo
     read_images(source)
     assert kept.exists()
     assert caplog.messages == [
-        f"{source}: 1 file is not read, since it is not an image in test/<class>/ or train/<class>/ (README)."
+        f"{source}: 1 file is skipped, because it is not an image in test/<class>/ or train/<class>/ (README)."
     ]
 
 
@@ -293,4 +293,4 @@ def test_a_class_without_test_images_is_named(kept: Path, tmp_path: Path, caplog
     source = write(tmp_path / "pets", content)
     read_images(source)
     assert kept.exists()
-    assert caplog.messages == [f"{source}: the test set has no images of 1 of the 2 classes (dog)."]
+    assert caplog.messages == [f"{source}: the test set has no images for 1 of the 2 classes (dog)."]

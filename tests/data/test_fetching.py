@@ -80,8 +80,8 @@ def test_without_a_network_the_message_says_what_to_put_where(root: Path, publis
     with pytest.raises(DataError) as refusal:
         fetch("own")
     assert str(refusal.value) == (
-        f"{url}/a.bin cannot be downloaded (no connection); where there is no network,"
-        f" put a.bin, b.bin (from {url}) into {root / 'own'}."
+        f"{url}/a.bin cannot be downloaded (no connection); without a network, put"
+        f" a.bin, b.bin (from {url}) into {root / 'own'}."
     )
 
 

@@ -51,8 +51,8 @@ def test_the_public_function_gives_rows_of_pixels_from_0_to_1() -> None:
 @pytest.mark.parametrize(
     ("test_share", "words"),
     [
-        (2.0, "^test_share is 2.0; it must lie above 0 and below 1$"),
-        (float("nan"), "^test_share is nan; it must lie above 0 and below 1$"),
+        (2.0, "^test_share is 2.0; it must be above 0 and below 1$"),
+        (float("nan"), "^test_share is nan; it must be above 0 and below 1$"),
         (0.0001, "^test_share is 0.0001; each part must have at least 10 of 1797 images$"),
         (0.9999, "^test_share is 0.9999; each part must have at least 10 of 1797 images$"),
     ],

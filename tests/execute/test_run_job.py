@@ -251,7 +251,7 @@ def test_in_this_process_the_first_error_is_raised_where_it_is_and_written_down(
     (failure,) = read_failures(load(tmp_path / "study").store)
     assert failure == Failure(job=failure.job, attempt=1, reason="ZeroDivisionError: not so many.", given_up=True)
     assert failure.job.startswith("features-")
-    assert note == f"This was the job {failure.job}. Nothing already computed is lost: {AGAIN}."
+    assert note == f"This was the job {failure.job}. All results so far are saved: {AGAIN}."
 
 
 SPEC = """
@@ -303,7 +303,7 @@ def test_the_command_line_does_jobs_in_its_own_process(tmp_path: Path, monkeypat
     assert "a module prints" not in out
     assert "Traceback" not in errors
     assert "lratlas: ZeroDivisionError: not so. This was the job pretrain-" in errors
-    assert re.search(r"Nothing already computed is lost: run `lratlas resume \S+here`\.$", errors.strip())
+    assert re.search(r"All results so far are saved: run `lratlas resume \S+here`\.$", errors.strip())
     (tmp_path / "fail").unlink()
     printed_by(*here, 0)
     printed_by(*there, 1)

@@ -170,7 +170,7 @@ def test_what_a_killed_worker_was_at_is_done_by_another(
     task, told = small_task(model=partial(fragile.make, os.getpid(), tmp_path / "flag", 25, "die")), list[str]()
     atlas = lratlas.explore(task, folder=tmp_path / "study", notice=told.append, **sections)
     assert told
-    assert all(re.fullmatch(r"\S+ failed and is tried again: its worker .* SIGKILL \(out of.*", each) for each in told)
+    assert all(re.fullmatch(r"\S+ failed and is retried: its worker .* SIGKILL \(out of.*", each) for each in told)
     failures = read_failures(atlas.store)
     assert len(failures) == len(told)
     assert not any(each.given_up for each in failures)
@@ -204,7 +204,7 @@ def test_a_job_that_keeps_failing_is_named_and_the_rest_is_done(
     tries = " in 3 attempts" if len(ATTEMPTS[error]) == 3 else ""
     words = (
         rf"^2 jobs failed{tries} \(features-\S+: {error.__name__}: not so many; fea.*\)\."
-        r" Nothing already computed is lost: run the same explore\(\) call again\.$"
+        r" All results so far are saved: run the same explore\(\) call again\.$"
     )
     with pytest.raises(JobsFailed, match=words) as caught, unfigured():
         lratlas.explore(task, folder=tmp_path / "study", **sections)
@@ -235,7 +235,7 @@ def test_a_worker_that_cannot_begin_ends_the_study(
     fragile: Any, tmp_path: Path, small_task: Made, sections: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ):
     homebound = small_task(model=partial(fragile.made_at_home, os.getpid()))
-    with pytest.raises(StudyError, match=r"^Making the model failed: OSError: there is no model here"):
+    with pytest.raises(StudyError, match=r"^Creating the model failed: OSError: there is no model here"):
         lratlas.explore(homebound, folder=tmp_path / "other", **sections)
     assert load(tmp_path / "other").table("runs").is_empty()
     assert "Traceback" not in capfd.readouterr().err

@@ -172,7 +172,7 @@ def test_what_a_module_imports_from_nowhere_is_named(loaded: Load, tmp_path: Pat
         check=False,
     )
     said = done.stderr.strip().splitlines()[-1]
-    assert "TaskError: The task cannot be made in a worker process: ModuleNotFoundError: No module named" in said
+    assert "TaskError: The task cannot be created in a worker process: ModuleNotFoundError: No module named" in said
     assert "hidden_tests.test_it" in said
     assert "set PYTHONPATH" in said
 

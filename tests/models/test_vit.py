@@ -227,7 +227,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"patch": 3}, "patch is 3, which does not divide images of 4x6 pixels; allowed are 1, 2."),
     ({"patch": 4}, "patch is 4, which does not divide images of 4x6 pixels; allowed are 1, 2."),
     ({"size": (12, 18), "patch": 5}, "images of 12x18 pixels; allowed are 1, 2, 3, 6."),
-    ({"heads": 4}, "width is 6 and heads is 4; the width must be a multiple of the heads."),
+    ({"heads": 4}, "width is 6 and heads is 4; width must be a multiple of heads."),
     ({"dropout": 1.0}, "dropout is 1; it must be at least 0 and below 1."),
     ({"dropout": -0.1}, "dropout is -0.1"),
     *(({name: 0}, f"{name} is 0; it must be at least 1.") for name in ("patch", "width", "depth", "heads", "mlp")),

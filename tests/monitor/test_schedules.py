@@ -94,7 +94,7 @@ def test_a_jump_starts_the_tests_again_and_the_report_says_so():
     assert loop.watch.regime == "equilibrium"
     loop.steps(rests()[1000:1100], lambda _: 0.1)
     assert loop.watch.log[-1].regime == "undecided"
-    assert "too few losses to judge since step 1,000, where the tests started again" in loop.watch.report()
+    assert "too few losses to judge since step 1,000, where the tests restarted" in loop.watch.report()
     loop.steps(rests()[1100:2000], lambda _: 0.1)
     assert loop.watch.regime == "equilibrium"
     assert loop.watch.log[-1].phase_step < 1000

@@ -90,7 +90,7 @@ def test_a_small_significant_fall_of_a_settled_loss_is_reported_as_stationary() 
     assert "0.01" not in text
     assert "The loss changed by -0.004 from the third to the last quarter of 1,000 steps" in text
     assert "or more is ruled out (p = 9e-11)" in text
-    assert "(p = 9e-11 for an overlooked fall)" in suggestion(tracker, found)
+    assert "(p = 9e-11 for a missed fall)" in suggestion(tracker, found)
 
 
 @pytest.mark.parametrize(

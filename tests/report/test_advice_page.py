@@ -38,7 +38,7 @@ def test_the_statement_comes_first() -> None:
 def test_a_page_without_an_lr_says_so_first_and_shows_no_recipe(verdict: str) -> None:
     made = advice(row(0.1, 100, 0.8), row(0.2, 100, 0.8), **without_lr(verdict, "All the same."))
     text = page_of(made)
-    assert text.index("No LR is advised.") < text.index("All the same.") < text.index("chart-advice")
+    assert text.index("No LR is recommended.") < text.index("All the same.") < text.index("chart-advice")
     assert 'id="finish"' not in text
     assert 'href="#finish"' not in text
 

@@ -108,7 +108,7 @@ def test_equal_lrs_tie(search: Search):
     # Of a tie, the range is that of all LRs.
     assert (advice.low, advice.high) == (search.lrs[0], search.lrs[-1])
     assert re.search(r"from 1e-5 to 1e0 tie: differences are below 0\.0\d+", advice.reason)
-    assert advice.statement.startswith("No LR is advised.\nThe LRs from 1e-5 to 1e0 tie")
+    assert advice.statement.startswith("No LR is recommended.\nThe LRs from 1e-5 to 1e0 tie")
 
 
 def test_lrs_without_effect_are_said_to_have_none():
@@ -127,7 +127,7 @@ def test_a_metric_that_is_always_the_same_leaves_it_open_why():
 def test_a_single_lr_has_nothing_to_be_compared_with():
     advice = advised(a_search(lrs=(0.1,), budget=0.01), Valley())
     assert advice.verdict == "tie"
-    assert advice.reason == "Only the LR 1e-1 was tried: there is nothing to compare it with."
+    assert advice.reason == "Only LR 1e-1 was tried: at least two LRs are needed for a comparison."
 
 
 @pytest.mark.parametrize("budget", [0.4, 1.5, 5.0])
@@ -136,7 +136,7 @@ def test_while_metrics_are_at_chance_nothing_was_learned(budget: float):
     advice = advised(search, Valley(chance=2.0, until=10**9, noise=1e-3))
     assert (advice.verdict, advice.lr, advice.low, advice.high) == ("not_learned", None, None, None)
     assert re.match(r"Nothing has been learned yet: in up to [\d,]+ steps no LR from 1e-5 to 1e0 did", advice.reason)
-    assert advice.reason.endswith("(2). Train for longer, or try larger LRs than 1e0.")
+    assert advice.reason.endswith("(2). Train for longer, or try LRs above 1e0.")
     assert advice.segment is None
 
 
@@ -157,7 +157,7 @@ def test_where_all_diverge_smaller_ones_are_recommended():
     assert f"down to {format_lr(smallest)}: try below {format_lr(smallest / 10)}" in advice.reason
     assert math.isnan(advice.best)
     assert (advice.convergence, advice.divergence, advice.segment) == (None, None, None)
-    assert str(advice).startswith("No LR is advised.\nAll ")
+    assert str(advice).startswith("No LR is recommended.\nAll ")
 
 
 def test_losses_that_rise_without_end_are_divergence():

@@ -68,8 +68,8 @@ def told(folder: Path) -> list[float]:
 SPOILED: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str, list[float]]] = {
     "the first one removed": (lambda lines: lines[1:], "line 1 does not follow the line before it", [0.2, 0.3]),
     "one removed": (lambda lines: [*lines[:1], *lines[2:]], "line 2 does not follow the line before it", [0.1, 0.3]),
-    "the last one removed": (lambda lines: lines[:-1], "lacks its last lines", [0.1, 0.2, 0.3, 0.4]),
-    "all removed": (lambda lines: lines[:0], "lacks its last lines", []),
+    "the last one removed": (lambda lines: lines[:-1], "has lost its last lines", [0.1, 0.2, 0.3, 0.4]),
+    "all removed": (lambda lines: lines[:0], "has lost its last lines", []),
     "one doubled": (
         lambda lines: [*lines[:2], *lines[1:]],
         "line 3 does not follow the line before it",

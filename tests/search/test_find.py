@@ -369,7 +369,7 @@ def test_a_larger_budget_continues_a_finished_search(searched: tuple[lratlas.Adv
     assert len(both) == len(first.evidence)  # all that it had is there
     assert both["averaged"].equals(both["averaged_more"], null_equal=True)
     assert more.evidence["seed"].n_unique() > 1
-    with pytest.raises(SearchError, match=r"has budget = 4\.0, and now 1\.5 is asked for"):
+    with pytest.raises(SearchError, match=r"has budget = 4\.0, but 1\.5 was requested"):
         lratlas.find(small_task(), steps=256, lrs=LRS, folder=tmp_path / "more")
 
 
@@ -414,7 +414,7 @@ def test_lrs_that_are_far_too_small_have_not_learned(tmp_path: Path):
     advice = lratlas.find(task, steps=128, lrs=[1e-12, 1e-11, 1e-10], folder=tmp_path)
     assert advice.lr is None
     assert advice.verdict == "not_learned"
-    assert re.search("Train for longer, or try larger LRs than 1e-[89]", advice.reason)
+    assert re.search("Train for longer, or try LRs above 1e-[89]", advice.reason)
     assert advice.checkpoint is None
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
@@ -437,7 +437,7 @@ def test_a_net_too_deep_to_learn_has_learned_nothing(tmp_path: Path):
     advice = lratlas.find(small_task(model=deep), steps=256, lrs=LRS, folder=tmp_path)
     assert (advice.verdict, advice.lr, advice.low) == ("not_learned", None, None)
     assert "did better than a model that has learned nothing (0.3333)" in advice.reason
-    assert str(advice).startswith("No LR is advised.\nNothing has been learned yet")
+    assert str(advice).startswith("No LR is recommended.\nNothing has been learned yet")
 
 
 def least_squares() -> lratlas.Task:

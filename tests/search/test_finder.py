@@ -134,7 +134,7 @@ def test_a_search_is_reopened_without_its_settings(tmp_path: Path):
     assert again.search == first.search
     assert [each.segment for each in again.results] == told
     assert a_finder(tmp_path).search == first.search
-    with pytest.raises(SearchError, match=r"has steps = \d+, and now 99 is asked for; anneal = False, and now True"):
+    with pytest.raises(SearchError, match=r"has steps = \d+, but 99 was requested; anneal = False, and now True"):
         Finder(tmp_path, steps=99, budget=2.0, anneal=True)
     with pytest.raises(SpecError, match="`tolerance` is 2"):
         Finder(tmp_path, tolerance=2)
@@ -399,7 +399,7 @@ def test_numbers_of_other_libraries_are_settings_too(tmp_path: Path):
     assert (finder.search.budget, finder.search.tolerance) == (2.0, 0.0)
 
 
-@pytest.mark.parametrize(("reason", "kept"), [("the card is full", "the card is full"), ("", "no reason was given")])
+@pytest.mark.parametrize(("reason", "kept"), [("the card is full", "the card is full"), ("", "no reason given")])
 def test_a_failure_is_kept_with_its_reason(reason: str, kept: str, tmp_path: Path):
     finder = a_finder(tmp_path)
     asked = finder.ask()

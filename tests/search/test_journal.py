@@ -250,8 +250,8 @@ def test_settings_are_kept(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"steps": 6401}, "steps = 6400, and now 6401 is asked for"),
-        ({"budget": 2.0}, "budget = 1.5, and now 2.0 is asked for"),
+        ({"steps": 6401}, "steps = 6400, but 6401 was requested"),
+        ({"budget": 2.0}, "budget = 1.5, but 2.0 was requested"),
         ({"direction": "maximize"}, "direction = minimize, and now maximize"),
         ({"lrs": (0.1,)}, "lrs = "),
         ({"tolerance": 0.0}, "tolerance = 0.01, and now 0.0"),

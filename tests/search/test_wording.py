@@ -39,9 +39,9 @@ def test_a_statement_says_what_to_do_and_what_it_cost():
     [
         ("average", "average the weights of the last tenth of the steps at a constant LR.", True),
         ("anneal", "anneal the LR linearly to zero over the last fifth of the steps.", True),
-        ("either", "try both and keep the better one.", True),
+        ("either", "try both and use the better one.", True),
         ("constant", "Keep the LR constant: the search could try neither averaged weights nor", False),
-        ("schedule", "It is the LR that your schedule multiplies.", False),
+        ("schedule", "Your schedule multiplies this LR.", False),
     ],
 )
 def test_a_statement_says_how_to_finish(finish: str, said: str, averages: bool):
@@ -63,7 +63,7 @@ def test_where_epochs_are_counted_steps_are_not_spoken_of(answer: Answer, schedu
 @pytest.mark.parametrize(("verdict", "low"), [("tie", 0.1), ("not_learned", None), ("diverged", None)])
 def test_without_an_lr_a_statement_says_why(verdict: str, low: float | None):
     none = made(verdict=verdict, reason="It is so.", lr=None, low=low, high=low)
-    assert none.statement == "No LR is advised.\nIt is so.\nThe search cost 1.50 full trainings of 6,400 steps."
+    assert none.statement == "No LR is recommended.\nIt is so.\nThe search cost 1.50 full trainings of 6,400 steps."
 
 
 def test_thresholds_are_said_where_they_were_seen():
@@ -103,7 +103,7 @@ def test_a_search_that_is_not_over_says_so():
     part = searched(search, Valley(), choose=lambda _: 0)[:25]
     (warning,) = [each for each in advise(search, part).warnings if "not over" in each]
     # 21 segments of a 64th, and four that continue by as much.
-    assert warning == f"The search is not over: it has trained {25 / 64:.2f} of at most 1.5 full trainings."
+    assert warning == f"The search is unfinished: it has used {25 / 64:.2f} of at most 1.5 full trainings."
 
 
 @pytest.mark.parametrize("resumable", [True, False])
@@ -151,7 +151,7 @@ def test_a_best_lr_at_the_end_of_all_may_not_be_the_best(best: float, end: str):
 @pytest.mark.parametrize(("best", "added"), [(2.0, "1.8e0, 3.2e0"), (5e-6, "3.2e-6, 5.6e-6")])
 def test_an_extended_grid_is_said_with_the_lrs_that_were_added(best: float, added: str):
     warnings = advised(a_search(), Valley(best=best)).warnings
-    assert f"LRs beyond the grid were tried as well: {added}." in warnings
+    assert f"The search also tried LRs beyond the grid: {added}." in warnings
 
 
 def overfit(share: float, *, above: float = 0.009) -> Answer:

@@ -58,8 +58,8 @@ AVERAGE = "[average]\ncounts = [2]\nevery = 5"
 ALTERED, MISSING, EXTRA = "was cut short or altered", "is missing", "belongs to no job of the plan"
 EDITED, COPIED = "was edited since the study was planned", "is a copy of"
 FOREIGN = "is of other runs than were planned"
-FORGED, FORGED_PLAN = "has values that the plan contradicts", "has runs with the ids of others"
-BLOCKED, NO_FOLDER = "is no file, but something else has its name", "is no folder, but a file has its name"
+FORGED, FORGED_PLAN = "has values that the plan contradicts", "has runs with ids of other runs"
+BLOCKED, NO_FOLDER = "is not a file: something else has its name", "is not a folder: a file has its name"
 NOTHING, HEALED, REFUSED, ASIDE = "nothing to do", "made again", "refused", "set aside"
 
 KINDS = {
@@ -83,7 +83,7 @@ EMPTY = ("damaged", "failures", "figures", "measurements")
 CASES: dict[tuple[str, str], tuple[str, str, str]] = {
     ("plan", "flipped"): (ALTERED, HEALED, HEALED),
     ("plan", "deleted"): (MISSING, HEALED, HEALED),
-    ("plan", "of another study"): ("is another study's", HEALED, HEALED),
+    ("plan", "of another study"): ("belongs to another study", HEALED, HEALED),
     ("plan", "a link"): ("", NOTHING, NOTHING),
     ("its copy", "flipped"): (ALTERED, HEALED, HEALED),
     ("its copy", "deleted"): (MISSING, HEALED, HEALED),

@@ -107,7 +107,7 @@ def check(case: Case, found: dict[str, Any]) -> None:
         assert "1" not in regimes
     if case["lrs"] == "all diverged" and case["targets"] != "own loss":  # that one is bounded
         assert regimes == {"3"}
-        assert found["advice"].startswith("No LR is advised.")
+        assert found["advice"].startswith("No LR is recommended.")
     if case["lrs"] == "all too small":
         assert {tuple(row) for row in found["regimes"]} == {("undecided", "has not moved")}
 

@@ -115,7 +115,7 @@ def test_a_study_on_s3_is_that_on_a_disk_also_if_the_connection_is_cut(
     monkeypatch.setattr("lratlas.study.lock.BEAT", 0.1)
     told = list[str]()
     finished = lratlas.explore(spec, folder=url, notice=told.append)
-    assert told == [f"Another process works on {url}; this one waits until it has ended."]
+    assert told == [f"Another process is using {url}; waiting for it to finish."]
     assert kept <= Store.open(url).parts("traces")
     same(disk, finished)
     assert damaged(Store.open(url)) == []

@@ -190,7 +190,7 @@ def test_a_damaged_file_is_set_aside_named_and_made_again(
     path.write_bytes(whole[: len(whole) // 2])
     notices: list[str] = []
     atlas = explored(finished, notices=notices)
-    assert notices == [f"{name} is damaged; it is set aside in damaged/ and made again."]
+    assert notices == [f"{name} is damaged; it is moved to damaged/ and made again."]
     assert (finished / "damaged" / name).read_bytes() == whole[: len(whole) // 2]
     assert_equal_studies(atlas, load(whole_study))
     assert damaged(Store.open(finished)) == []
@@ -202,7 +202,7 @@ def test_a_damaged_plan_is_made_again(finished: Path, explored: Explored, whole_
     plan.write_text(text[:-100])
     before, notices = files(finished), list[str]()
     assert_equal_studies(explored(finished, notices=notices), load(whole_study))
-    assert notices == ["plan.json is damaged; it is set aside in damaged/ and made again."]
+    assert notices == ["plan.json is damaged; it is moved to damaged/ and made again."]
     assert plan.read_text() == text
     assert files(finished) == before
 
@@ -217,7 +217,7 @@ def test_a_damaged_plan_of_an_extended_study_costs_what_it_must_and_says_so(
     for name in ("plan.json",) if copied else ("plan.json", "plan-copy.json"):
         (finished / name).write_text("{}")
     after = explored(finished, notices=notices, pretrain=more)
-    assert notices[0] == "plan.json is damaged; it is set aside in damaged/ and made again."
+    assert notices[0] == "plan.json is damaged; it is moved to damaged/ and made again."
     assert (files(finished) == kept) == copied
     assert any("There is no copy of the plan" in each for each in notices) != copied
     assert faults(after.store) == []

@@ -43,10 +43,10 @@ def recommend(tables: Tables, *, elr: bool) -> Recommendation | None:
     name = "effective learning rate" if elr else "learning rate"
     start = f"of {format_lr(best.plr)}"
     if low < high:
-        start = f"between {format_lr(low)} and {format_lr(high)}, at best {format_lr(best.plr)}"
+        start = f"between {format_lr(low)} and {format_lr(high)}, best {format_lr(best.plr)}"
     finish = f"fine-tune with {format_lr(best.flr)}" if best.flr else f"average the weights of {best.count} checkpoints"
     at_edge = best.plr in (tested.min(), tested.max())
-    caution = " That is the edge of the range tested: the best may lie beyond, so extend it." if at_edge else ""
+    caution = " This is the edge of the tested range: extend it, as the best LR may be outside." if at_edge else ""
     reached = f"{score.name} {score.show(best.value)}"
     return Recommendation(
         lr=best.plr,

@@ -244,7 +244,7 @@ def _trends(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-ALL_TOO_SMALL = "No learning rate moved the loss: all are too small. Test larger ones."
+ALL_TOO_SMALL = "No learning rate changed the loss: all are too small. Test larger ones."
 
 
 def regimes(

@@ -88,12 +88,12 @@ def _convergence(regimes: pl.DataFrame, row: dict[str, float | None], name: str)
     span = f"between {format_lr(low)} and {format_lr(high)}" if low < high else format_lr(low)
     found = regimes["regime"] == "1"
     if found.all():
-        return f"Training converges at every {name} tested, {span}; the convergence threshold lies higher."
+        return f"Training converges at every tested {name}, {span}; the convergence threshold is higher."
     if not undecided_plrs(regimes).is_empty():
         return f"The convergence threshold is unclear {span}: some learning rates are undecided."
     if not found.any():
-        return f"Training converges at no {name} tested, {span}, within the steps given."
-    return f"The convergence threshold could not be placed {span}."
+        return f"Training converges at no tested {name}, {span}, in this number of steps."
+    return f"The convergence threshold is unclear {span}."
 
 
 def _down_to(regimes: pl.DataFrame) -> str:
@@ -106,9 +106,9 @@ def _subregime(row: dict[str, float | None]) -> str:
     if row["value"] is None:
         return ""
     return (
-        f"From the convergence threshold up to about {_where(row)}, the solutions fine-tuned with a small "
-        "and with a large learning rate and the average of the weights lie in one basin: no notable error "
-        "barrier separates them. Above, barriers appear."
+        f"From the convergence threshold up to about {_where(row)}, one basin holds the solutions fine-tuned with "
+        "a small and a large learning rate and the averaged weights: no notable error barrier separates them. "
+        "At larger learning rates, barriers appear."
     )
 
 
@@ -123,15 +123,15 @@ def _divergence(regimes: pl.DataFrame, row: dict[str, float | None], at_chance: 
         return f"Training diverges above about {_where(row)}: {at_chance} there."
     diverged = regimes["regime"] == "3"
     if diverged.all():
-        return f"Training diverges at every learning rate tested: {at_chance}."
+        return f"Training diverges at every tested learning rate: {at_chance}."
     if not diverged.any():
-        return "Training diverges at no learning rate tested."
-    return "Where training begins to diverge could not be placed."
+        return "Training diverges at no tested learning rate."
+    return "The divergence boundary is unclear."
 
 
 def _too_small(regimes: pl.DataFrame) -> str:
     said = {
-        UNMOVED: "the loss has not moved from its start",
+        UNMOVED: "the loss has not changed from its start",
         SLOW: "predictions are at chance level after these steps, though a larger learning rate converges",
     }
     plrs = {reason: regimes.filter(reason=reason)["plr"].to_list() for reason in said}
@@ -146,7 +146,7 @@ def _undecided_sentence(regimes: pl.DataFrame) -> str:
         _plr_list(part["plr"].to_list()) + (f" ({reason})" if reason else "")
         for (reason,), part in found.group_by("reason", maintain_order=True)
     ]
-    advice = "More steps or more frequent traces should decide."
+    advice = "More steps or more frequent traces should help."
     if (found["reason"] == UNBOUNDED).any():
         advice = "Add a constant to the loss, so that a perfect fit has the loss 0."
     return f"Undecided: {'; '.join(parts)}. {advice}"
@@ -159,7 +159,7 @@ def _plr_list(plrs: list[float]) -> str:
 def _fine_tuned_sentence(best: Best | None, score: Score, regimes: pl.DataFrame) -> str:
     if best is None or best.flr is None:
         return ""
-    already = " Training converges there already." if best.plr in converging(regimes) else ""
+    already = " Training already converges there." if best.plr in converging(regimes) else ""
     return (
         f"After fine-tuning with the lowest learning rate ({format_lr(best.flr)}), the best initial one is "
         f"{format_lr(best.plr)}: {score.name} {score.show(best.value)}.{already}{_gain(best.gain, score)}"
@@ -183,7 +183,7 @@ def _gain(found: Gain | None, score: Score) -> str:
     start = f" {GAIN[0].upper()}{GAIN[1:]} is {plain(factor * found.mean)}{unit}"
     if found.low is None or found.high is None:
         return f"{start} ({'one seed: no' if found.seeds == 1 else 'two seeds: too few for an'} interval)."
-    meaning = ", so it may be none" if found.low <= 0 <= found.high else ""
+    meaning = "; it may be zero" if found.low <= 0 <= found.high else ""
     interval = signed_interval(factor * found.low, factor * found.high)
     return f"{start} (95% interval over seeds {interval}{meaning})."
 
@@ -195,7 +195,7 @@ def _features(sparsity: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
     if trained.is_empty():
         return ""
     best = trained.sort("top_accuracy", descending=True).row(0, named=True)
-    text = f"Features: the strongest alone gives {100 * best['top_accuracy']:.1f}% accuracy at {format_lr(best['plr'])}"
+    text = f"Features: the strongest gives {100 * best['top_accuracy']:.1f}% accuracy at {format_lr(best['plr'])}"
     if best["rest_accuracy"] is not None:
         text += f", the others {100 * best['rest_accuracy']:.1f}% on average"
     below = trained.filter(pl.col("plr").is_in(converging(regimes)) & (pl.col("plr") != best["plr"]))
@@ -224,7 +224,7 @@ def _bands(bands: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
     )
     most = gains.sort(pl.col("accuracy") - pl.col("below").fill_null(0.0), descending=True).row(0, named=True)
     text = (
-        f"Fourier bands: of images with only the bands {most['low']} to {most['high']} left, {models} models recognise"
+        f"Fourier bands: on images reduced to bands {most['low']} to {most['high']}, {models} models recognise"
         f" most at {format_lr(most['plr'])}, {100 * most['accuracy']:.1f}%"
     )
     if most["below"] is None or most["plr"] in below:
@@ -260,12 +260,12 @@ def threshold_sentence(tables: Tables) -> str:
         return ""
     part = rising(convergence)
     if part.is_empty():
-        return "At no learning rate tested did more than half of the seeds ever fit every training sample in an epoch."
+        return "At no tested learning rate did more than half of the seeds fit every training sample in an epoch."
     growth = _growth(part, convergence)
     law = {row["parameter"]: row for row in table(tables, "power_law").iter_rows(named=True)}
     if not law:
         few = part.height < FEWEST_POINTS
-        why = f"a power law needs {FEWEST_POINTS} rising learning rates" if few else "the epochs leave it open"
+        why = f"a power law needs {FEWEST_POINTS} rising learning rates" if few else "the epochs do not determine one"
         return f"{growth}. No threshold is fitted: {why}."
     place, exponent = law["threshold"], law["exponent"]
     return (
@@ -296,7 +296,7 @@ def stages(tables: Tables) -> str:
         if (text := _against(scores, way, f"directly from a {kind} learning rate"))
     ]
     way = " → ".join(format_lr(lr) for lr in (plr, plr2, flr))
-    lead = f"Two stages: the best test accuracy, {100 * mean:.1f}%, comes by {way}."
+    lead = f"Two stages: the best test accuracy, {100 * mean:.1f}%, is reached by {way}."
     return f"{lead} The best of two stages is {' and '.join(ways)}." if ways else lead
 
 
@@ -365,7 +365,7 @@ def _growth(part: pl.DataFrame, convergence: pl.DataFrame) -> str:
     beyond = convergence.filter(pl.col("plr") > last["plr"])["plr"].min()
     if not isinstance(beyond, float):
         return text
-    return f"{text}; at {format_lr(beyond, digits=3)} half of the seeds or more never converged"
+    return f"{text}; at {format_lr(beyond, digits=3)} at least half of the seeds never converged"
 
 
 def _interval(row: dict[str, float | None], *, lr: bool) -> str:
@@ -388,5 +388,5 @@ def _against(scores: pl.DataFrame, way: str, named: str) -> str:
     text = f"{abs(100 * gain.mean):.2g} points {'more' if gain.mean >= 0 else 'less'} than the best {named}"
     if gain.low is None or gain.high is None:
         return text
-    meaning = ", so it may be none" if gain.low < 0 < gain.high else ""
+    meaning = "; it may be zero" if gain.low < 0 < gain.high else ""
     return f"{text} (95% interval of the gain over seeds {signed_interval(100 * gain.low, 100 * gain.high)}{meaning})"

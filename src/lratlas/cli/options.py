@@ -85,8 +85,8 @@ Workers = Annotated[
     int | None,
     typer.Option(
         help=(
-            "The number of worker processes; by default one per core or visible GPU of this machine, or as many as fit on the"
-            " cluster. 0 runs jobs in this process, for debuggers and profilers."
+            "The number of worker processes; by default one per core or visible GPU of this machine, or as many as"
+            " fit on the cluster. 0 runs jobs in this process, for debuggers and profilers."
         ),
         metavar="N",
         parser=count_workers,

@@ -48,8 +48,8 @@ def import_object(name: str, where: str) -> Any:
         return getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:
         raise SpecError(
-            f"{where}: {name} cannot be imported: {error}; it must be in the spec's folder, the current folder or"
-            " installed."
+            f"{where}: {name} cannot be imported: {error}; it must be installed, or in the folder of the spec, or"
+            " in the current folder."
         ) from error
     except (Exception, SystemExit) as error:
         raise SpecError(f"{where}: importing {module} failed: {type(error).__name__}: {error}") from error

@@ -69,11 +69,11 @@ def check_extras(measurements: Iterable[Measurement]) -> Extras:
     for each in found:
         if each.name in _TAKEN:
             raise SpecError(
-                f"{_FIELD}: a measurement cannot have the name {each.name!r}, which a table, chart or measurement of"
-                " the package has; give it another name."
+                f"{_FIELD}: the name {each.name!r} is taken by a table, chart or measurement of the package;"
+                " choose another name."
             )
         if each.name in names:
-            raise SpecError(f"{_FIELD}: two measurements have the name {each.name!r}; give each its own.")
+            raise SpecError(f"{_FIELD}: two measurements have the name {each.name!r}; names must differ.")
         names.add(each.name)
     return found
 
@@ -87,4 +87,4 @@ def _measurement(given: object) -> Measurement:
         raise SpecError(f"{_FIELD}: module {module} has no lratlas.Measurement {attribute!r}.")
     if isinstance(given, str) and given in MeasureSpec.model_fields:
         raise SpecError(f'{_FIELD} holds {given!r}, which comes with the package; write measure={{"{given}": True}}.')
-    raise SpecError(f'{_FIELD} holds {given!r}; it must be a lratlas.Measurement, or be written "module:name".')
+    raise SpecError(f'{_FIELD} holds {given!r}; it must be a lratlas.Measurement or "module:name".')

@@ -115,7 +115,7 @@ def _from_list(values: Sequence[object]) -> tuple[float, ...]:
     lrs = sorted(float(cast("float", value)) for value in values)
     for one, other in itertools.pairwise(lrs):
         if one == other:
-            raise ValueError(f"holds {one!r} twice, but every LR may stand only once")
+            raise ValueError(f"holds {one!r} twice, but LRs must be different")
     return tuple(lrs)
 
 

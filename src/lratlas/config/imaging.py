@@ -161,7 +161,8 @@ def _settings(model: str, options: Mapping[str, float | None], *, scale_invarian
         return {**settings, "scale_invariant": scale_invariant is not False}
     if scale_invariant:
         raise SpecError(
-            f"task.options: the model {model} has no scale-invariant form; scale_invariant must be false or left out."
+            f"task.options: the model {model} has no scale-invariant form; set scale_invariant to false or leave"
+            " it out."
         )
     return settings
 
@@ -207,7 +208,7 @@ def _transform(data: ImageData, keep: Sequence[int] | None, remove: Sequence[int
         return normalise
     bands = remove if keep is None else keep
     if (keep is not None and remove is not None) or bands is None or len(bands) != 2:
-        raise SpecError("task.options: give either keep_bands or remove_bands, as [low, high].")
+        raise SpecError("task.options: set either keep_bands or remove_bands, as [low, high].")
     try:
         return _Filtered(normalise=normalise, keep=FilterBands(low=bands[0], high=bands[1], kept=keep is not None))
     except TaskError as error:

@@ -49,9 +49,7 @@ def preset(
     if name not in PRESETS:
         raise SpecError(f"There is no preset {name!r}{meant(name, PRESETS)}; allowed are {', '.join(PRESETS)}.")
     if repeats is not None and (isinstance(repeats, bool) or not 1 <= repeats <= MOST_REPEATS):
-        raise SpecError(
-            f"The preset {name} cannot have {repeats} repeats; repeats must be at least 1 and at most {MOST_REPEATS:,}."
-        )
+        raise SpecError(f"The preset {name} cannot have {repeats} repeats; repeats must be from 1 to {MOST_REPEATS:,}.")
     if scale is not None and not 0 < scale <= 1:
         raise SpecError(f"scale is {scale:g}; it must be above 0 and at most 1.")
     spec = read_spec(FOLDER / f"{name}.toml")
@@ -69,7 +67,7 @@ def preset(
     if spec.task.preset == "images":
         spec = _resize(spec, scale or 1.0, sizes)
     elif given:
-        raise SpecError(f"The preset {name} has no {given[0]}; only studies of images can be resized.")
+        raise SpecError(f"The preset {name} has no {given[0]}; only studies of images can change size.")
     changes = {"repeats": repeats, "lrs": None if lrs is None else [*lrs]}
     return _with(
         spec,

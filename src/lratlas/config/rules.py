@@ -46,8 +46,8 @@ class Adam(RuleSpec):
     """Adam with L2 weight decay."""
 
     name: Literal["adam"] = Field(description="the update rule")
-    betas: Betas = Field(default=(0.9, 0.999), description="decay rates of the two moments")
-    eps: float = Field(default=1e-8, gt=0, allow_inf_nan=False, description="added to the denominator")
+    betas: Betas = Field(default=(0.9, 0.999), description="decay rates of the two moment estimates")
+    eps: float = Field(default=1e-8, gt=0, allow_inf_nan=False, description="small number added to the denominator")
     weight_decay: float = _decay(0.0, "L2")
 
 
@@ -67,7 +67,7 @@ class SphereSGD(RuleSpec):
         default=None,
         ge=0,
         allow_inf_nan=False,
-        description="LR of weights that are not scale-invariant; 0 freezes them",
+        description="LR of weights that are not scale-invariant; 0 freezes these weights",
     )
 
     @field_validator("other_lr")

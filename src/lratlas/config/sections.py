@@ -23,21 +23,21 @@ S = TypeVar("S", bound=Section)
 class TaskSpec(Section):
     """The task: a preset, or the functions that make the model and the data."""
 
-    preset: str | None = Field(default=None, min_length=1, description="name of a task that comes with the package")
+    preset: str | None = Field(default=None, min_length=1, description="name of a built-in task")
     model: Function | None = Field(default=None, description='"module:function" that makes the model')
     data: Function | None = Field(default=None, description='"module:function" that returns the training and test data')
     options: Options = Field(default_factory=dict, description="keyword arguments for the preset or the functions")
     loss: Loss | None = Field(
         default=None,
-        description='name of a loss or "module:function"; the task\'s own if left out',
+        description='name of a loss or "module:function"; default: the task\'s loss',
     )
     metric: Function | None = Field(
-        default=None, description='"module:function" that measures the share of right predictions, in place of accuracy'
+        default=None, description='"module:function" that returns the share of correct predictions, instead of accuracy'
     )
     batch_size: BatchSize | None = Field(
-        default=None, description='samples in a batch, or "full"; the task\'s own if left out'
+        default=None, description='samples per batch, or "full"; default: the task\'s batch size'
     )
-    rule: AnyRule | None = Field(default=None, description="the update rule; the task's own if left out")
+    rule: AnyRule | None = Field(default=None, description="the update rule; default: the task's rule")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -45,9 +45,9 @@ class TaskSpec(Section):
             held = "neither" if self.preset is None else "both"
             raise ValueError(f"must have exactly one of `preset` and `model`, but has {held}")
         if self.model is not None and self.data is None:
-            raise ValueError("has `model` without `data`, but an own model needs both")
+            raise ValueError("has `model` without `data`, but a custom model needs both")
         if self.preset is not None and self.data is not None:
-            raise ValueError("has `data` together with `preset`, but a preset brings its own data")
+            raise ValueError("has `data` together with `preset`, but a preset has its own data")
         if self.preset is not None and self.metric is not None:
             raise ValueError("has `metric` together with `preset`, but a preset measures accuracy")
         return self
@@ -72,7 +72,7 @@ class PretrainSpec(StageSpec):
     """Pre-training at constant LRs from shared initial weights."""
 
     repeats: int = Field(
-        default=1, ge=1, le=MOST_REPEATS, description="independent repetitions: number r has seed 1 + r"
+        default=1, ge=1, le=MOST_REPEATS, description="independent repetitions; repetition r has seed 1 + r"
     )
 
 
@@ -83,14 +83,14 @@ class FinetuneSpec(StageSpec):
 class SecondSpec(StageSpec):
     """A second PLR between pre-training and fine-tuning, from some of the pre-trained models (Fig. 12)."""
 
-    plrs: LRs = Field(description="the pre-training LRs to start from, each of them above all `lrs`")
+    plrs: LRs = Field(description="the pre-training LRs to start from, each above all `lrs`")
 
     @model_validator(mode="after")
     def _downwards(self) -> Self:
         if max(self.lrs) >= min(self.plrs):
             raise ValueError(
-                f"has lrs up to {max(self.lrs):g} and plrs from {min(self.plrs):g}, but every second LR must be below"
-                " every pre-training LR that it follows"
+                f"has lrs up to {max(self.lrs):g} and plrs from {min(self.plrs):g}, but each LR of the second"
+                " stage must be below each pre-training LR that it starts from"
             )
         return self
 
@@ -99,33 +99,31 @@ class RefineSpec(Section):
     """Bisection of a boundary between regimes: PLRs are added until it is known within a ratio."""
 
     boundary: Literal["convergence", "subregime", "divergence"] = Field(
-        default="convergence", description="which boundary"
+        default="convergence", description="the boundary to bisect"
     )
-    ratio: float = Field(
-        ge=1.001, le=100, description="largest ratio of neighbouring PLRs where the boundary lies between them"
-    )
+    ratio: float = Field(ge=1.001, le=100, description="largest ratio of the two PLRs around the boundary")
 
 
 class AverageSpec(Section):
     """Weight averages of checkpoints along training with the PLR."""
 
-    counts: Counts = Field(description="numbers of averaged checkpoints")
+    counts: Counts = Field(description="numbers of checkpoints to average")
     every: int | None = Field(default=None, ge=1, le=_MOST_STEPS, description="steps between checkpoints")
     every_epochs: int | None = Field(
         default=None,
         ge=1,
         le=_MOST_EPOCHS,
-        description="epochs between checkpoints, in place of `every`; 1 if both are left out",
+        description="epochs between checkpoints, instead of `every`; 1 if both are left out",
     )
     extend: bool = Field(
         default=False,
-        description="train on at the PLR, instead of taking pre-training's own last checkpoints",
+        description="continue training at the PLR, instead of averaging the last checkpoints of pre-training",
     )
 
     @model_validator(mode="after")
     def _one_distance(self) -> Self:
         if self.every is not None and self.every_epochs is not None:
-            raise ValueError("has `every` and `every_epochs`, but checkpoints are either steps or epochs apart")
+            raise ValueError("has both `every` and `every_epochs`, but only one of them can be set")
         return self
 
 
@@ -133,7 +131,7 @@ class TraceSpec(Section):
     """The resolution of the recorded traces."""
 
     points: int = Field(
-        default=40, ge=4, le=10_000, description="rows per run; below 10 the trend of the loss is not tested"
+        default=40, ge=4, le=10_000, description="rows per run; the trend of the loss needs at least 10"
     )
 
 
@@ -151,7 +149,9 @@ def _with_options(section: type[S]) -> type[S]:
 class MeasureSpec(Section):
     """The measurements on the trained models."""
 
-    convergence: bool = Field(default=False, description="epochs until every training sample is fitted")
+    convergence: bool = Field(
+        default=False, description="record the number of epochs until every training sample is fitted"
+    )
     extra: Names = Field(default=(), description='custom measurements, each "module:name"')
 
     if TYPE_CHECKING:  # the other fields belong to the measurements
@@ -172,13 +172,11 @@ class TrainingSpec(Section):
     dtype: Literal["float32", "float64"] = Field(default="float32", description="number format of the weights")
     mixed_precision: bool = Field(default=False, description="run the model in bfloat16 (on a GPU)")
     strategy: Literal["auto", "stack", "single"] = Field(
-        default="auto", description="train runs as stacks or one by one; auto measures which is faster"
+        default="auto", description="train runs as stacks or one by one; auto measures both and uses the faster one"
     )
-    compile: bool = Field(default=True, description="compile the training step, where there is a compiler")
+    compile: bool = Field(default=True, description="compile the training step if a compiler is available")
     stack: int = Field(default=128, ge=1, le=MOST_RUNS, description="largest number of runs trained as one program")
-    segment_steps: int = Field(
-        default=5000, ge=1, le=_MOST_STEPS, description="steps after which a job can be restarted"
-    )
+    segment_steps: int = Field(default=5000, ge=1, le=_MOST_STEPS, description="steps between restart points of a job")
 
 
 class Spec(Section):
@@ -188,17 +186,17 @@ class Spec(Section):
     task: TaskSpec = Field(description="the task to train")
     pretrain: PretrainSpec = Field(description="the first stage: PLRs, length, repetitions")
     second: SecondSpec | None = Field(
-        default=None, description="a second PLR between pre-training and fine-tuning; left out: none"
+        default=None, description="a second PLR between pre-training and fine-tuning; optional"
     )
-    finetune: FinetuneSpec | None = Field(default=None, description="fine-tuning at small LRs; left out: none")
-    average: AverageSpec | None = Field(default=None, description="weight averages; left out: none")
-    refine: RefineSpec | None = Field(default=None, description="bisection of a boundary; left out: none")
-    trace: TraceSpec = Field(default=TraceSpec(), description="how finely runs are recorded")
-    measure: MeasureSpec = Field(default=MeasureSpec(), description="what is measured")
+    finetune: FinetuneSpec | None = Field(default=None, description="fine-tuning at small LRs; optional")
+    average: AverageSpec | None = Field(default=None, description="weight averages; optional")
+    refine: RefineSpec | None = Field(default=None, description="bisection of a boundary; optional")
+    trace: TraceSpec = Field(default=TraceSpec(), description="how often runs are recorded")
+    measure: MeasureSpec = Field(default=MeasureSpec(), description="the measurements")
     regimes: Numbers = Field(
-        default_factory=dict, description="the numbers behind regimes and boundaries, where not `Thresholds`' own"
+        default_factory=dict, description="thresholds of regimes and boundaries that differ from `Thresholds`"
     )
-    training: TrainingSpec = Field(default=TrainingSpec(), description="how runs are computed")
+    training: TrainingSpec = Field(default=TrainingSpec(), description="how runs are trained")
 
     @property
     def thresholds(self) -> Thresholds:
@@ -228,12 +226,12 @@ class Spec(Section):
     @model_validator(mode="after")
     def _two_sides(self) -> Self:
         if self.refine and len(self.pretrain.lrs) < 2:
-            raise ValueError("has [refine], but a bisection needs two pre-training LRs at least, one on either side")
+            raise ValueError("has [refine], but a bisection needs at least two pre-training LRs, one on each side")
         solutions = min(2, len(self.finetune.lrs) if self.finetune else 0) + (self.average is not None)
         if self.refine and self.refine.boundary == "subregime" and not (self.measure.geometry and solutions > 1):
             raise ValueError(
-                'has refine.boundary = "subregime", which needs error barriers: measure.geometry, and two of a low FLR,'
-                " a high FLR and an average"
+                'has refine.boundary = "subregime", which needs error barriers: set measure.geometry = true, and'
+                " at least two of a low FLR, a high FLR and an average"
             )
         return self
 
@@ -247,7 +245,7 @@ class Spec(Section):
         # Steps and epochs are only comparable once the data are known.
         if length is not None and every is not None and (self.average.counts[-1] - 1) * every >= length:
             raise ValueError(
-                f"has average.counts up to {self.average.counts[-1]}, but pre-training has only "
-                f"{(length - 1) // every + 1} checkpoints that far apart"
+                f"has average.counts up to {self.average.counts[-1]}, but pre-training has only"
+                f" {(length - 1) // every + 1} such checkpoints"
             )
         return self

@@ -50,7 +50,7 @@ def read_spec(path: str | Path) -> Spec:
         values = tomllib.loads(text)
     # ValueError also covers numbers with too many digits, RecursionError lists nested too deep.
     except (ValueError, RecursionError) as error:
-        raise SpecError(f"The spec {path} is not TOML: {str(error).splitlines()[0]}.") from error
+        raise SpecError(f"The spec {path} is not valid TOML: {str(error).splitlines()[0]}.") from error
     try:
         return spec_from(values)
     except SpecError as error:
@@ -101,12 +101,12 @@ def extends(old: Spec, new: Spec) -> str | None:
     for section in type(old).model_fields:
         before, after = getattr(old, section), getattr(new, section)
         if section == "measure" and before.convergence != after.convergence:
-            return "`measure.convergence` cannot change, for it is watched during training; explore in another folder."
+            return "`measure.convergence` cannot change, because it is measured during training; use another folder."
         if section == "average" and before is None and after is not None:
-            return "[average] is not in the study, and averages are taken during training; explore in another folder."
+            return "[average] cannot be added, because averages are taken during training; use another folder."
         if isinstance(before, Section):
             if not isinstance(after, Section):
-                return f"The study has [{section}], which the new spec leaves out; a study can only grow."
+                return f"The study has [{section}], but the new spec does not; a study can only grow."
             for field in type(before).model_fields:
                 reason = _difference(section, field, getattr(before, field), getattr(after, field))
                 if reason is not None:
@@ -124,7 +124,7 @@ def _difference(section: str, field: str, before: object, after: object) -> str 
         lost = sorted(set(cast("tuple[float, ...]", before)) - set(cast("tuple[float, ...]", after)))
         if not lost:
             return None
-        return f"`{place}` holds {lost[0]!r} in the study but not in the new spec; values can only be added."
+        return f"`{place}` holds {lost[0]!r} in the study, but not in the new spec; values can only be added."
     if place in _MAY_GROW and cast("int", after) > cast("int", before):
         return None
     return _describe_change(place, before, after)
@@ -135,17 +135,17 @@ def _file_text(path: Path) -> str:
         raise SpecError(f"The spec {path} is a folder, but must be a TOML file.")
     try:
         if check_regular(path).st_size > LARGEST:
-            raise SpecError(f"The spec {path} has more than {LARGEST:,} bytes, which no spec needs.")
+            raise SpecError(f"The spec {path} has more than {LARGEST:,} bytes, the largest size allowed.")
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise SpecError(f"There is no spec {path}; it must be a TOML file.") from error
+        raise SpecError(f"There is no spec {path}; it must be the path of a TOML file.") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SpecError(f"The spec {path} cannot be read: {reason}.") from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SpecError(f"The spec {path} is not text in UTF-8; it must be a TOML file.") from error
+        raise SpecError(f"The spec {path} is not UTF-8 text; it must be a TOML file.") from error
     if "\0" in text:
         raise SpecError(f"The spec {path} is a binary file, but must be a TOML file.")
     return text
@@ -153,4 +153,7 @@ def _file_text(path: Path) -> str:
 
 def _describe_change(place: str, before: object, after: object) -> str:
     held, wanted = format_value(before), format_value(after)
-    return f"`{place}` is {held} in the study and {wanted} in the new spec; only LRs, repeats and measurements grow."
+    return (
+        f"`{place}` is {held} in the study, but {wanted} in the new spec; only LRs, repeats and measurements can be"
+        " added."
+    )

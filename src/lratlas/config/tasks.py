@@ -103,7 +103,7 @@ def tasks_of(task: Task | Callable[[int], Task]) -> Tasks:
 def _generate_data(make: Callable[[int], object], seed: int) -> Prepared:
     made = make(seed)
     if not isinstance(made, Task):
-        raise TaskError(f"The function from data seed to task returned {type(made).__name__}; it must return a Task.")
+        raise TaskError(f"The function of the data seed returned {type(made).__name__}; it must return a Task.")
     return made.prepared
 
 
@@ -210,7 +210,7 @@ def _make_preset_task(section: TaskSpec, make: Callable[..., Task], seed: int) -
         raise SpecError(f"task.options: {_fault(error, section.preset or '')}") from error
     except (TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise SpecError(f"task.options: task preset {section.preset} cannot be made: {reason}") from error
+        raise SpecError(f"task.options: task preset {section.preset} cannot be created: {reason}") from error
 
 
 def _fault(error: ValidationError, preset: str) -> str:

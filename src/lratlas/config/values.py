@@ -99,7 +99,7 @@ def _numbers(value: dict[str, float]) -> dict[str, float]:
     unknown = [name for name in value if name not in names]
     if unknown:
         hint = meant(unknown[0], names)
-        raise ValueError(f"has {unknown[0]!r}{hint}, but the numbers behind regimes are {', '.join(names)}")
+        raise ValueError(f"has {unknown[0]!r}{hint}, but the thresholds are {', '.join(names)}")
     try:
         Thresholds(**value)
     except SpecError as error:
@@ -110,7 +110,7 @@ def _numbers(value: dict[str, float]) -> dict[str, float]:
 def _plain(value: object, depth: int = 0) -> object:
     """The value as a TOML value; other kinds of values, and missing ones, are rejected."""
     if depth > _DEEPEST:
-        raise ValueError(f"is nested more than {_DEEPEST} deep")
+        raise ValueError(f"is nested more than {_DEEPEST} levels deep")
     if isinstance(value, (list, tuple)):
         return [_plain(each, depth + 1) for each in cast("list[object]", value)]
     if isinstance(value, dict):
@@ -125,7 +125,7 @@ def _plain_text(value: object) -> str:
     # A file can hold any text without lone surrogates.
     if isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value):
         return value
-    raise ValueError(f"holds {format_value(value)}, but may hold only text, finite numbers, booleans, lists and tables")
+    raise ValueError(f"holds {format_value(value)}, but can hold only text, finite numbers, booleans, lists and tables")
 
 
 def _options(value: dict[str, object]) -> dict[str, object]:

@@ -123,7 +123,7 @@ def label_files(archive: Archive) -> Labelled:
     """
     train = _by_folder(archive, "train")
     if not train:
-        raise DataError(f"{archive.path} has no images in train/<class>/; each class needs a folder of its own there.")
+        raise DataError(f"{archive.path} has no images in train/<class>/; each class needs a separate folder there.")
     test = _read_annotations(archive) if ANNOTATIONS in archive.files else _first_by_folder(archive)
     classes = tuple(sorted(set(train.values())))
     strange = sorted(set(test.values()) - set(classes))
@@ -147,8 +147,8 @@ def describe_skipped(archive: Archive, files: Labelled) -> list[str]:
     empty = sorted(classes - {"/".join(name.split("/")[:2]) for name in used})
     found = list[str]()
     if unread:
-        several = f"{len(unread):,} files are not read, since they are not images"
-        kind = several if len(unread) > 1 else "1 file is not read, since it is not an image"
+        several = f"{len(unread):,} files are skipped, because they are not images"
+        kind = several if len(unread) > 1 else "1 file is skipped, because it is not an image"
         places = " or ".join(f"{split}/<class>/" for split in sorted(splits))
         found.append(f"{kind} in {places} ({first_names(sorted(unread))})")
     if empty:
@@ -161,7 +161,7 @@ def _stamp(path: Path, name: str) -> str:
     try:
         stat = check_regular(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); remove it or put it right.") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}); remove or fix it.") from error
     return f"{name}/{stat.st_size}/{stat.st_mtime_ns}"
 
 
@@ -199,7 +199,7 @@ def _by_folder(archive: Archive, split: str) -> dict[str, str]:
         if parts[0] != split or PurePosixPath(name).suffix.lower() not in SUFFIXES:
             continue
         if len(parts) < 3:
-            raise DataError(f"{archive.path}: image {name} lies in no class folder; it must be in {split}/<class>/.")
+            raise DataError(f"{archive.path}: image {name} is in no class folder; it must be in {split}/<class>/.")
         classes[name] = parts[1]
     return classes
 
@@ -224,10 +224,10 @@ def _read_annotations(archive: Archive) -> dict[str, str]:
             raise DataError(f"{archive.path}: line {number} of {ANNOTATIONS} must hold a file name, a tab and a class.")
         name = f"val/images/{columns[0]}"
         if name not in archive.files:
-            raise DataError(f"{archive.path}: {ANNOTATIONS} speaks of {columns[0]}, which is not in val/images/.")
+            raise DataError(f"{archive.path}: {ANNOTATIONS} names {columns[0]}, which is not in val/images/.")
         classes[name] = columns[1]
     if not classes:
-        raise DataError(f"{archive.path}: {ANNOTATIONS} is empty; it must hold a line per test image.")
+        raise DataError(f"{archive.path}: {ANNOTATIONS} is empty; it must have one line per test image.")
     return classes
 
 
@@ -252,7 +252,9 @@ def read_arrays(path: Path) -> ImageData:
     labels = {split: _labels(arrays[f"{split}_labels"], f"{path}, {split}_labels") for split in ("train", "test")}
     classes = int(labels["train"].max()) + 1 if len(labels["train"]) else 0
     if classes > len(labels["train"]):
-        raise DataError(f"{path}, train_labels: label {classes - 1} is above the number of images; count from 0.")
+        raise DataError(
+            f"{path}, train_labels: label {classes - 1} is above the number of images; labels count from 0."
+        )
     pairs: dict[str, Pair] = {}
     for split, found in labels.items():
         where = f"{path}, {split}"
@@ -287,7 +289,7 @@ def _check_names(path: Path, found: list[str]) -> None:
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(found)) or 'nothing'}.")
     if others := sorted(set(found) - set(NAMES)):
-        LOG.warning("%s: arrays with other names are not read (%s).", path, first_names(others))
+        LOG.warning("%s: arrays with other names are ignored (%s).", path, first_names(others))
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
@@ -312,8 +314,8 @@ def _images(images: Tensor, where: str) -> Tensor:
     first, last = images.shape[1], images.shape[3]
     if first == last:
         raise DataError(
-            f"{where} have shape {tuple(images.shape)}, which does not show whether the channels come first or last;"
-            " one of the two axes must be shorter."
+            f"{where} have shape {tuple(images.shape)}, so it is unclear whether the channels come first or last;"
+            " the channel axis must be shorter than the others."
         )
     return images if first < last else images.permute(0, 3, 1, 2).contiguous()
 
@@ -362,8 +364,8 @@ def _pixels(archive: Archive, names: Sequence[str]) -> NDArray[np.uint8]:
         image, without_colour = _decode(archive, name)
         if image.shape != first.shape:
             raise DataError(
-                f"{archive.path}: image {name} has {_size(image)} pixels, but {names[0]} has {_size(first)};"
-                " all must have one size."
+                f"{archive.path}: image {name} has {_size(image)} pixels, but {names[0]} has {_size(first)}; all"
+                " images must have the same size."
             )
         pixels[row] = image.transpose(2, 0, 1)
         grey = grey and without_colour
@@ -381,7 +383,7 @@ def _decode(archive: Archive, name: str) -> tuple[NDArray[np.uint8], bool]:
                 return np.asarray(image.convert("RGB")), mode in _GREY
     except Exception as error:  # damaged files cause many kinds of decoder errors
         raise DataError(f"{archive.path}: image {name} cannot be decoded ({_reason(error)}).") from error
-    raise DataError(f"{archive.path}: image {name} is of mode {mode}; it must have 8 bits a channel.")
+    raise DataError(f"{archive.path}: image {name} is of mode {mode}; it must have 8 bits per channel.")
 
 
 def _size(image: NDArray[np.uint8]) -> str:

@@ -71,7 +71,7 @@ def check_images(images: Tensor) -> None:
     """
     if images.dtype != torch.uint8 or images.dim() != 4:
         raise TaskError(
-            f"Augmentation is of images uint8 [n, C, H, W], before normalisation, not of {images.dtype}"
+            f"Augmentation needs images uint8 [n, C, H, W], before normalisation, not {images.dtype}"
             f" {tuple(images.shape)}."
         )
 

@@ -46,9 +46,7 @@ def keep_band(images: Tensor, low: int, high: int, *, kept: bool = True) -> Tens
     """
     _check(low, high)
     if not images.is_floating_point() or images.dim() < 2:
-        raise TaskError(
-            f"Bands are taken of floating-point images [..., H, W], not of {images.dtype} {tuple(images.shape)}."
-        )
+        raise TaskError(f"Bands need floating-point images [..., H, W], not {images.dtype} {tuple(images.shape)}.")
     height, width = images.shape[-2:]
     highest = bands_of((height, width))
     if high > highest:
@@ -99,4 +97,4 @@ def _distance(size: int) -> Tensor:
 
 def _check(low: int, high: int) -> None:
     if not 0 <= low <= high:
-        raise TaskError(f"A band must go from a low number, at least 0, up to a high one, not from {low} to {high}.")
+        raise TaskError(f"A band goes from a low number of at least 0 to a high number, not from {low} to {high}.")

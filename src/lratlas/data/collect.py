@@ -64,7 +64,9 @@ def pair_of(name: str, given: Any, *, whole: bool = False) -> Pair:
         )
     counts = {len(part) if part.dim() else 0 for part in leaves((x, y))}
     if len(counts) != 1 or not max(counts):
-        raise TaskError(f"{name}: {shapes(x)} inputs and {shapes(y)} targets; both need the same n > 0 rows.")
+        raise TaskError(
+            f"{name}: {shapes(x)} inputs and {shapes(y)} targets; both need the same number of rows, at least 1."
+        )
     # Float64 arrays are common by accident; models use the default dtype.
     kind = torch.get_default_dtype()
     x, y = floats_to(x, kind), floats_to(each(labels_of, y), kind)
@@ -182,7 +184,7 @@ def _collate(name: str, items: list[Any], collate: Callable[[list[Any]], Any]) -
     try:
         batch = collate(items)
     except Exception as error:
-        raise TaskError(f"{name}: samples cannot be put together into a batch: {first_line(error)}") from error
+        raise TaskError(f"{name}: samples cannot be stacked into a batch: {first_line(error)}") from error
     return batch if collate is default_collate else tree_map(partial(_plain, name), batch)
 
 
@@ -276,14 +278,14 @@ def _check_sampler(name: str, loader: "DataLoader[Any]") -> None:
     every = isinstance(sampler, SequentialSampler | RandomSampler) and len(sampler) == len(cast("Any", loader.dataset))
     if every and not getattr(sampler, "replacement", False):
         return
-    advice = "pass the data set itself, or a part of it as torch.utils.data.Subset"
+    advice = "pass the data set, or a part of it as torch.utils.data.Subset"
     if isinstance(sampler, WeightedRandomSampler) or getattr(sampler, "replacement", False):
         advice = "repeat samples in the data set instead"
     elif isinstance(sampler, SubsetRandomSampler | RandomSampler | SequentialSampler | DistributedSampler):
         advice = "pass torch.utils.data.Subset for a part of a data set"
     raise TaskError(
-        f"{name}: the DataLoader draws its samples with {type(sampler).__name__}, but LR Atlas draws batches itself,"
-        f" every sample once an epoch; {advice}."
+        f"{name}: the DataLoader draws its samples with {type(sampler).__name__}, but LR Atlas draws batches"
+        f" itself, with every sample once per epoch; {advice}."
     )
 
 
@@ -329,8 +331,8 @@ def _compare(name: str, first: Iterable[Any], second: Iterable[Any]) -> None:
     one, other = ([*map(_values, tree_leaves([*batches]))] for batches in (first, second))
     if len(one) != len(other) or not all(map(_same, one, other)):
         raise TaskError(
-            f"{name}: samples differ each time they are read, so a transform draws random numbers; pass the samples"
-            " without it, and the augmentation as augment= or as part of the model."
+            f"{name}: samples differ each time they are read, so a transform draws random numbers; remove this"
+            " transform, and pass augmentation as augment= or as part of the model."
         )
 
 
@@ -354,8 +356,8 @@ def _split(name: str, batch: Any, *, whole: bool) -> Pair:
         keys = [key for key in TARGETS if key in named]
         if len(keys) != 1:
             raise TaskError(
-                f"{name}: samples are dictionaries with {', '.join(map(str, named))}; exactly one of"
-                f" {', '.join(TARGETS)} must name the targets."
+                f"{name}: samples are dictionaries with {', '.join(map(str, named))}; the targets must have"
+                f" exactly one of the names {', '.join(TARGETS)}."
             )
         y = named[keys[0]]
         x: Any = named if whole else {key: part for key, part in named.items() if key != keys[0]}

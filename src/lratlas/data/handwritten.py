@@ -28,7 +28,7 @@ def handwritten_digits(test_share: float) -> ImageData:
         ValueError: The share is out of range, or leaves a set with fewer images than classes.
     """
     if not 0 < test_share < 1:
-        raise ValueError(f"test_share is {test_share}; it must lie above 0 and below 1")
+        raise ValueError(f"test_share is {test_share}; it must be above 0 and below 1")
     with np.load(_FILE, allow_pickle=False) as file:
         images, labels = torch.as_tensor(file["images"])[:, None], torch.as_tensor(file["labels"]).long()
     test_size = math.ceil(test_share * len(labels))

@@ -45,7 +45,9 @@ class ImageData:
             check_pair(images, labels, classes=len(self.classes), where=f"{self.name}, {split}")
         train, test = (tuple(images.shape[1:]) for images, _ in (self.train, self.test))
         if train != test:
-            raise DataError(f"{self.name}: training images are {train}, test images {test} (C, H, W); they must agree.")
+            raise DataError(
+                f"{self.name}: training images are {train}, but test images are {test} (C, H, W); they must agree."
+            )
 
 
 def check_pair(images: Tensor, labels: Tensor, *, classes: int, where: str) -> None:
@@ -85,7 +87,7 @@ def missing_classes(data: ImageData) -> list[str]:
         lacking = [name for name, count in zip(data.classes, counts, strict=True) if not count]
         if lacking:
             found.append(
-                f"the {split} set has no images of {len(lacking)} of the {len(data.classes)} classes"
+                f"the {split} set has no images for {len(lacking)} of the {len(data.classes)} classes"
                 f" ({first_names(lacking)})"
             )
     return found
@@ -231,7 +233,8 @@ def _select_images(pair: Pair, labels: list[int], count: int | None, seed: int, 
     wanted = len(order) if count is None else count
     if not 1 <= wanted <= len(order):
         raise DataError(
-            f"{wanted} images of the {split} set are asked for, but these classes have {len(order)}; take 1 or more."
+            f"{wanted} images of the {split} set were requested, but these classes have {len(order)}; request at"
+            " least 1 and at most as many."
         )
     if wanted == len(pair[1]):
         return pair
@@ -260,7 +263,7 @@ def _reduce_pixels(images: Tensor, pixels: int | None) -> Tensor:
     height, width = images.shape[2:]
     if not 1 <= pixels <= min(height, width):
         raise DataError(
-            f"pixels is {pixels}, but the images are {height} x {width}; take from 1 to {min(height, width)}."
+            f"pixels is {pixels}, but the images are {height} x {width}; choose from 1 to {min(height, width)}."
         )
     return functional.adaptive_avg_pool2d(images.float(), pixels).round().to(torch.uint8)
 
@@ -269,7 +272,7 @@ def _corrupt_labels(labels: Tensor, classes: int, share: float, seed: int) -> Te
     if not 0 <= share <= 1:
         raise DataError(f"corruption is {share:g}; it must be a share from 0 to 1.")
     if share and classes < 2:
-        raise DataError("Labels can only be corrupted if there are at least two classes.")
+        raise DataError("Corrupting labels needs at least two classes.")
     if not share:
         return labels
     generator = stream(seed, "corruption")

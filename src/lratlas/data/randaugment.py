@@ -280,7 +280,7 @@ def randaugment(*, count: int = 2, magnitude: int = 14, operations: Operations =
     if count < 1:
         raise TaskError(f"RandAugment needs at least 1 operation per image, not {count}.")
     if not 0 <= magnitude < _BINS:
-        raise TaskError(f"The magnitude of RandAugment must lie from 0 to {_BINS - 1}, but it is {magnitude}.")
+        raise TaskError(f"The magnitude of RandAugment must be from 0 to {_BINS - 1}, not {magnitude}.")
     if operations not in OPERATIONS:
         hint = meant(operations, OPERATIONS)
         raise TaskError(f"RandAugment has no operations {operations!r}{hint}; choose from {', '.join(OPERATIONS)}.")
@@ -306,7 +306,7 @@ def _apply(images: Tensor, draws: Mapping[str, Tensor], *, magnitude: int, famil
     check_images(images)
     if images.shape[1] not in {1, 3} or min(images.shape[2:]) < 3:
         raise TaskError(
-            f"RandAugment is of images with 1 or 3 channels and at least 3 x 3 pixels, not {tuple(images.shape[1:])}."
+            f"RandAugment needs images with 1 or 3 channels and at least 3 x 3 pixels, not {tuple(images.shape[1:])}."
         )
     kinds, signs, places = (draws[name].to(images.device) for name in ("operation", "sign", "place"))
     for at in range(kinds.shape[1]):

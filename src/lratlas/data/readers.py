@@ -55,8 +55,8 @@ def _read_source(source: str, root: str | Path | None) -> ImageData:
     if path.is_file() and suffix in {".npz", ".safetensors"}:
         return read_arrays(path)
     if path.exists():
-        raise DataError(f"{source} is no kind of data that can be read; allowed are {_FORMS}.")
-    raise DataError(f"There is no data set or path {source!r}; give one of {', '.join(CATALOGUE)}, or {_FORMS}.")
+        raise DataError(f"{source} cannot be read as data; allowed are {_FORMS}.")
+    raise DataError(f"There is no data set or path {source!r}; choose one of {', '.join(CATALOGUE)}, or pass {_FORMS}.")
 
 
 def _read_files(name: str, found: Found) -> ImageData:
@@ -132,14 +132,14 @@ def read_cifar(path: Path, *, layout: Cifar, title: str) -> ImageData:
     files = {name: _bytes(path / name) for name in wanted} if path.is_dir() else _from_tar(path, wanted)
     classes = tuple(files[layout.names].decode("ascii", "replace").split())
     if not classes:
-        raise DataError(f"{path / layout.names} holds no class names; it must have one a line.")
+        raise DataError(f"{path / layout.names} has no class names; it must have one per line.")
     pairs = {
         name: _records(files[name], path / name, labels=layout.labels, classes=len(classes)) for name in wanted[:-1]
     }
     sizes = {name: len(pairs[name][1]) for name in layout.train}
     if len(set(sizes.values())) > 1:
         counts = ", ".join(f"{name} holds {size} images" for name, size in sizes.items())
-        raise DataError(f"{path}: {counts}; all must hold the same number, so one is truncated.")
+        raise DataError(f"{path}: {counts}; all must have the same number, so one is truncated.")
     images, labels = zip(*(pairs[name] for name in layout.train), strict=True)
     return ImageData(name=title, train=(torch.cat(images), torch.cat(labels)), test=pairs[layout.test], classes=classes)
 
@@ -181,7 +181,7 @@ def _bytes(path: Path) -> bytes:
         check_regular(path)
         return path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path} is missing; put the file there, or the packed distribution beside it.") from None
+        raise DataError(f"{path} is missing; put the file there, or the packed distribution next to it.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({_reason(error)}).") from error
 
@@ -220,8 +220,8 @@ def _idx_array(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     shape = [int(size) for size in np.frombuffer(data[4 : len(data[:start]) // 4 * 4], ">u4")]
     if len(shape) < dimensions or len(data) - start != math.prod(shape):
         raise DataError(
-            f"{path} has {len(data)} bytes, but its header speaks of {' x '.join(map(str, shape)) or 'none'}"
-            f" after {start}; it is truncated or damaged."
+            f"{path} has {len(data)} bytes, but its header says {' x '.join(map(str, shape)) or 'none'} after"
+            f" {start}; it is truncated or damaged."
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 

@@ -82,8 +82,8 @@ def check_margin(shape: Shape, margin: float) -> None:
     limit = margin_limit(shape)
     if not 0 <= margin < limit:
         raise TaskError(
-            f"margin must be at least 0 and below {limit:.2f} for shape '{shape.name}', beyond which a class "
-            f"has no room, but it is {margin}."
+            f"margin must be at least 0 and below {limit:.2f} for shape '{shape.name}', because larger margins"
+            f" leave no room for a class, but it is {margin}."
         )
 
 

@@ -306,16 +306,15 @@ def _fetch_file(entry: DataSet, download: Download, folder: Path, progress: Call
         )
     except RequestException as error:
         raise DataError(
-            f"{download.url} cannot be downloaded ({_reason(error)}); where there is no network,"
-            f" {by_hand(entry, folder)}."
+            f"{download.url} cannot be downloaded ({_reason(error)}); without a network, {by_hand(entry, folder)}."
         ) from error
     except ValueError as error:
         raise DataError(
-            f"What {download.url} sent does not have the SHA-256 {download.sha256} and was deleted; try again, or"
-            f" {by_hand(entry, folder)}."
+            f"The download from {download.url} does not have the SHA-256 {download.sha256} and was deleted; try"
+            f" again, or {by_hand(entry, folder)}."
         ) from error
     except OSError as error:
-        raise DataError(f"{target} cannot be written ({error.strerror or error}); name another data root.") from error
+        raise DataError(f"{target} cannot be written ({error.strerror or error}); choose another data root.") from error
     return target
 
 

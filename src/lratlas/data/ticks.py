@@ -124,7 +124,7 @@ def dirichlet_weights(weight: Tensor, *, alpha: float, generator: torch.Generato
     if weight.ndim != 2 or not weight.numel():
         raise TaskError(f"weight must be a matrix with at least one entry, but it has shape {tuple(weight.shape)}.")
     if not bool(weight.isfinite().all()):
-        raise TaskError("weight must hold finite numbers only, but it holds NaN or infinity.")
+        raise TaskError("weight must contain only finite numbers, but it contains NaN or infinity.")
     exact = weight.detach().to(torch.float64)
     left, values, right = torch.linalg.svd(exact, full_matrices=False)
     # NumPy's sampler also works for such small alpha that all gamma variates underflow to zero.
@@ -194,5 +194,5 @@ def _shares(name: str, value: float | Sequence[float], features: int) -> tuple[f
         raise TaskError(f"{name} must be one number or one per feature ({features}), but it has {len(shares)}.")
     for share in shares:
         if not 0 <= share <= 1:
-            raise TaskError(f"{name} must lie in [0, 1], but it holds {share}.")
+            raise TaskError(f"{name} must be in [0, 1], but it contains {share}.")
     return shares

@@ -192,13 +192,13 @@ class SubmittingWorkers(Workers):
             future = self.executor.submit(run_job, self.source, message["job"], next(self._submissions))
         except Exception as error:
             raise StudyError(
-                f"The executor takes no job: {sentence(error)} Nothing already computed is lost: continue with another"
-                " executor."
+                f"The executor accepts no job: {sentence(error)} All results so far are saved: continue with"
+                " another executor."
             ) from error
         if not (hasattr(future, "done") and hasattr(future, "result")):
             raise StudyError(
-                f"executor.submit() returned a {type(future).__name__}, which is no future: it has no done() and"
-                " result()."
+                f"executor.submit() returned a {type(future).__name__}, which is not a future: it has no done()"
+                " and result()."
             )
         self._futures[worker] = future
         if hasattr(future, "add_done_callback"):

@@ -120,7 +120,7 @@ def open_context(folder: str, planned: str, packed: str | None, *, sent: Sent | 
     store = Store.reopen(folder)
     plan = read_stored_plan(store)
     if plan is None or plan_digest(plan) != planned:
-        raise StudyError(f"{PLAN} in {store.url} is not the one that is worked on: it was removed or replaced.")
+        raise StudyError(f"{PLAN} in {store.url} changed during the study: it was removed or replaced.")
     spec = read_planned_spec(store, plan)
     made: Sent | None = sent or (unpack_tasks(packed) if packed else None)
     tasks, extras = made or (tasks_from(spec.task), extras_of(spec.measure))
@@ -284,7 +284,7 @@ def _check_code(context: WorkerContext) -> None:
         return
     if planned and combine_parts(parts) != combine_parts(planned):
         raise TaskError(
-            f"A worker process finds another task than the one that was planned: {describe_changes(planned, parts)}"
-            " differ. Its modules are imported from their files: do not edit or patch them while a study runs, and"
-            " start Python again after an edit."
+            f"A worker process found a different task than planned: {describe_changes(planned, parts)} differ."
+            " Workers import modules from their files: do not edit or patch them while a study runs, and restart"
+            " Python after an edit."
         )

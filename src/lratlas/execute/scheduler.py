@@ -273,7 +273,7 @@ class _Scheduler:
         heard = self.workers.listen(pause if self.busy or self.idle else _PATIENCE)
         if heard is None:
             if not self.busy and not self.idle:
-                self.notice("No worker has come up yet; the study waits for one.")
+                self.notice("No worker is available yet; waiting for one.")
             return
         self.take_in(*heard)
 
@@ -300,10 +300,10 @@ class _Scheduler:
         named = "; ".join(f"{job}: {reason.rstrip('.')}" for job, reason in list(self.reasons.items())[:3])
         more = f", and {len(self.reasons) - 3} more" if len(self.reasons) > 3 else ""
         blocked = len(self.open.jobs) - len(self.reasons)
-        needing = f" {blocked} jobs that need them were not begun." if blocked else ""
+        needing = f" {blocked} jobs that need them were not started." if blocked else ""
         count = "A job" if len(self.reasons) == 1 else f"{len(self.reasons)} jobs"
         tries = f" in {ATTEMPTS} attempts" if any(self.attempts[job] == ATTEMPTS for job in self.reasons) else ""
-        return f"{count} failed{tries} ({named}{more}).{needing} Nothing already computed is lost: {self.retry}."
+        return f"{count} failed{tries} ({named}{more}).{needing} All results so far are saved: {self.retry}."
 
     def _record_work(self, job: Job, work: int) -> None:
         if job.id in self.work:
@@ -334,13 +334,13 @@ class _Scheduler:
     def _raise(self, job: Job, reason: str, exception: Exception) -> NoReturn:
         """Raise an error of this process unchanged, with its traceback."""
         write_note(self.store, Failure(job=job.id, attempt=1, reason=reason, given_up=True))
-        exception.add_note(f"This was the job {job.id}. Nothing already computed is lost: {self.retry}.")
+        exception.add_note(f"This was the job {job.id}. All results so far are saved: {self.retry}.")
         raise exception
 
     def _handle_exit(self, worker: int, how: str) -> None:
         """Restart a worker that has ended, and put its job back."""
         if worker in self.busy:
-            self._fail_job(self._release_job(worker), f"its worker was ended {how}.")
+            self._fail_job(self._release_job(worker), f"its worker stopped {how}.")
         elif worker in self.idle:
             self.idle.remove(worker)
         else:
@@ -352,8 +352,7 @@ class _Scheduler:
         self.starts[worker] += 1
         if self.starts[worker] >= _STARTS:
             raise StudyError(
-                f"A worker process could not be started: it was ended {how}; nothing already computed is lost:"
-                f" {self.retry}."
+                f"A worker process could not be started: it stopped {how}; all results so far are saved: {self.retry}."
             )
 
     def _release_job(self, worker: int) -> Job:
@@ -370,7 +369,7 @@ class _Scheduler:
         given_up = attempt == ATTEMPTS or not again
         write_note(self.store, Failure(job=job.id, attempt=attempt, reason=reason, given_up=given_up))
         if not given_up:
-            self.notice(f"{job.id} failed and is tried again: {reason}")
+            self.notice(f"{job.id} failed and is retried: {reason}")
             self.open.put_back(job, seconds=PAUSES[attempt - 1])
             return
         self.reasons[job.id] = reason

@@ -39,8 +39,8 @@ def pack_tasks(tasks: object) -> str:
             data = _pickle_value(tasks) if others else data
     except (TypeError, pickle.PicklingError, AttributeError, RecursionError) as error:
         raise TaskError(
-            f"The task cannot be sent to worker processes: {first_line(error)}; its functions must not refer to open"
-            " files, locks, generators and the like: make these inside the functions."
+            f"The task cannot be sent to worker processes: {first_line(error)}; its functions must not refer to"
+            " open files, locks or generators: create these inside the functions."
         ) from error
     return json.dumps([sources, base64.b64encode(data).decode()])
 
@@ -85,8 +85,9 @@ def unpack_tasks(text: str) -> Any:
     except Exception as error:
         modules = f"{', '.join(sources)} and what they import" if sources else "its modules"
         raise TaskError(
-            f"The task cannot be made in a worker process: {type(error).__name__}: {first_line(error).rstrip('.')};"
-            f" other processes must be able to import {modules}: install them, or set PYTHONPATH."
+            f"The task cannot be created in a worker process: {type(error).__name__}:"
+            f" {first_line(error).rstrip('.')}; worker processes must be able to import {modules}: install them,"
+            " or set PYTHONPATH."
         ) from error
 
 

@@ -97,7 +97,7 @@ class WatchCallback(Callback):
         optimizers = trainer.optimizers
         self._names = [self._losses] * len(optimizers) if isinstance(self._losses, str) else list(self._losses)
         if len(self._names) != len(optimizers):
-            raise SpecError(f"WatchCallback has {len(self._names)} losses; there are {len(optimizers)} optimizers")
+            raise SpecError(f"WatchCallback has {len(self._names)} losses, but there are {len(optimizers)} optimizers")
         self.watches = [
             watch(one, model=pl_module, average=self._average, on_change=self._on_change, **self._rules)
             for one in optimizers
@@ -105,7 +105,7 @@ class WatchCallback(Callback):
         if self._loaded is not None:
             if len(self._loaded) != len(self.watches):
                 raise SpecError(
-                    f"the checkpoint has the watches of {len(self._loaded)} optimizers; there are {len(self.watches)}"
+                    f"the checkpoint has watches for {len(self._loaded)} optimizers, but there are {len(self.watches)}"
                 )
             for seen, state in zip(self.watches, self._loaded, strict=True):
                 seen.load_state_dict(state)

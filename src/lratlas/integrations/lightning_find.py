@@ -152,12 +152,12 @@ def _module_factory(module: Any) -> tuple[Callable[[float], Any], bool]:
             first = copy.deepcopy(module)
         except Exception as error:
             raise TaskError(
-                f"The {type(module).__name__} cannot be copied: {first_line(error)}. Give a function that makes one."
+                f"The {type(module).__name__} cannot be copied: {first_line(error)}. Pass a function that makes one."
             ) from error
         return lambda _: copy.deepcopy(first), True
     if isinstance(module, nn.Module) or not callable(module):
         raise TaskError(
-            f"The module is a {type(module).__name__}; give a LightningModule, or a function that makes one."
+            f"The module is a {type(module).__name__}; pass a LightningModule, or a function that makes one."
         )
     call = bind_lr(module)
     return call or (lambda _: module()), call is None
@@ -170,14 +170,18 @@ def _options(given: Mapping[str, Any], steps: int | None) -> dict[str, Any]:
         SpecError: The length is missing, ambiguous, or not in steps or epochs.
     """
     if wrong := [name for name in ("fast_dev_run", "max_time", "barebones") if given.get(name)]:
-        raise SpecError(f"trainer_options sets {wrong[0]}, under which there is no search.")
+        raise SpecError(f"trainer_options sets {wrong[0]}, which a search does not support.")
     options = dict(given)
     if steps is not None:
         if given.get("max_steps", steps) != steps:
-            raise SpecError(f"steps is {steps}, but trainer_options has max_steps = {given['max_steps']}: give one.")
+            raise SpecError(
+                f"steps is {steps}, but trainer_options has max_steps = {given['max_steps']}: set only one of them."
+            )
         options["max_steps"] = steps
     if options.get("max_steps") in {None, -1} and options.get("max_epochs") in {None, -1}:
-        raise SpecError("How long is a full training? Give max_epochs or max_steps in trainer_options, or steps.")
+        raise SpecError(
+            "The length of a full training is unknown: set max_epochs or max_steps in trainer_options, or steps."
+        )
     return options
 
 
@@ -254,12 +258,12 @@ def _check(trainer: Any, monitor: str) -> None:
         SpecError: Validation does not log the metric.
     """
     if not any(each.param_groups for each in trainer.optimizers):
-        raise TaskError("configure_optimizers returns no optimizer; there is no LR to find.")
+        raise TaskError("configure_optimizers returns no optimizer, so there is no LR to find.")
     if not trainer.enable_validation:
-        raise TaskError("There is no validation on which LRs could be compared: no loader, or no validation_step.")
+        raise TaskError("There is no validation to compare LRs: the loader or validation_step is missing.")
     if monitor not in (logged := validate_now(trainer)):
         names = ", ".join(sorted(logged)) or "nothing"
-        raise SpecError(f"Validation logs no {monitor}, but {names}: give one of them as monitor.")
+        raise SpecError(f"Validation logs no {monitor}, but {names}: set monitor to one of them.")
 
 
 def _samples(trainer: Any) -> int | None:

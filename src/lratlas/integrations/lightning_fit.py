@@ -93,7 +93,7 @@ class Fits:
         try:
             trainer: Any = package.Trainer(**{"devices": 1, **options, **own, "default_root_dir": self.folder})
         except Exception as error:
-            raise SpecError(f"The Trainer does not take the trainer_options: {first_line(error)}") from error
+            raise SpecError(f"The Trainer does not accept the trainer_options: {first_line(error)}") from error
         if trainer.world_size > 1 or trainer.strategy.launcher is not None:
             raise TaskError("The trainer_options ask for several devices or processes; a search trains on one device.")
         loaders = {

@@ -166,7 +166,7 @@ class LRSampler(BaseSampler):
         """
         running = self._running.get((trial.study.study_name, trial.number))
         if running is None:
-            raise SearchError(f"Trial {trial.number} has no segment of the search, or was told before.")
+            raise SearchError(f"Trial {trial.number} has no segment of the search, or its result is already recorded.")
         result = running.finder.tell(running.segment, value=value, averaged=averaged, losses=losses)
         del self._running[trial.study.study_name, trial.number]
         return _worst(running.finder.search, running.finder.results) if result.quality is None else result.quality
@@ -205,15 +205,15 @@ class LRSampler(BaseSampler):
         # Do not bind the finder to a name: the traceback of an error would keep it, and its claims, alive.
         key = study.study_name, trial.number
         if key not in self._running:
-            raise TrialPruned("The search for the learning rate is over.")
+            raise TrialPruned("The search for the learning rate is finished.")
         value = self._running[key].segment.lr if param_name == LR else self._running[key].segment.steps
         if not _contains(param_distribution, value):
             if param_name == LR and value not in self._looking.search.lrs:
-                raise TrialPruned(f"The search has grown to an LR of {value:.3g}, outside of the objective's range.")
+                raise TrialPruned(f"The search extended to LR {value:.3g}, outside the range of the objective.")
             self._give_back(self._running.pop(key).finder)
             raise SpecError(
-                f"The search needs {param_name} = {value:.6g}, which is not in {param_distribution}; widen that range,"
-                f" log-uniform for {LR} and without a step, or give the sampler other lrs."
+                f"The search needs {param_name} = {value:.6g}, which is not in {param_distribution}; widen this"
+                f" range (log-uniform for {LR} and without a step), or pass other lrs to the sampler."
             )
         return value
 
@@ -335,8 +335,8 @@ def _check_direction(study: Study, search: Search) -> None:
     directions = [direction.name.lower() for direction in study.directions]
     if directions != [search.direction]:
         raise SpecError(
-            f"The study is to {' and '.join(directions)} and the search to {search.direction}; both must have the same"
-            " single direction."
+            f"The direction of the study is {' and '.join(directions)}, but that of the search is"
+            f" {search.direction}; both need the same single direction."
         )
 
 

@@ -152,7 +152,7 @@ class WatchCallback(TrainerCallback):
 
     def _current_watch(self) -> Watch:
         if self.watch is None:
-            raise LRAtlasError("WatchCallback has seen no training; add it with trainer.add_callback(callback)")
+            raise LRAtlasError("WatchCallback has seen no training yet; add it with trainer.add_callback(callback)")
         return self.watch
 
     def _close(self) -> None:
@@ -249,13 +249,13 @@ def find(
     direction = known_direction(metric, direction)
     make = _copies(trainer) if isinstance(trainer, Trainer) else bind_lr(trainer)
     if make is None:
-        raise TaskError("The function takes no LR: give one that makes a Trainer for an LR, lambda lr: Trainer(…).")
+        raise TaskError("The function takes no LR: pass one that makes a Trainer for an LR, lambda lr: Trainer(…).")
     with preserve_generators():
         first = make(1e-3)
     if not isinstance(first, Trainer):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not be typed
         raise TaskError(f"The function returned a {type(first).__name__}; it must return a Trainer.")
     if first.eval_dataset is None:
-        raise TaskError("The Trainer has no eval_dataset, on which LRs could be compared.")
+        raise TaskError("The Trainer has no eval_dataset, but a search compares LRs on one.")
     steps = _steps(first)
     shrinks = _schedule(first) not in _CONTINUED
     own = threading.local()  # each training has a thread
@@ -301,15 +301,17 @@ def _copies(trainer: Trainer) -> Callable[[float], Trainer]:
     """
     kind, names = type(trainer), inspect.signature(type(trainer)).parameters
     if names.keys() - inspect.signature(Trainer).parameters.keys():
-        raise TaskError(f"{kind.__name__} may take arguments that are not known here: give a function that makes one.")
+        raise TaskError(
+            f"{kind.__name__} may need other arguments, so it cannot be copied: pass a function that makes one."
+        )
     if trainer.optimizer is not None:
-        raise TaskError("The Trainer has an optimizer already: give a function that makes the Trainer for an LR.")
+        raise TaskError("The Trainer already has an optimizer: pass a function that makes the Trainer for an LR.")
     held = {"model_init", "compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics", "data_collator"}
     held |= {"train_dataset", "eval_dataset", "processing_class", "optimizer_cls_and_kwargs"}
     given: dict[str, Any] = {name: getattr(trainer, name, None) for name in held & names.keys()}
     model = copy.deepcopy(trainer.model)
     if model is None or any("forward" in vars(each) for each in model.modules()):  # it may call the original
-        raise TaskError("The forward of the Trainer's model was replaced: give a function that makes the Trainer.")
+        raise TaskError("The forward of the Trainer's model was replaced: pass a function that makes the Trainer.")
 
     def make(lr: float) -> Trainer:
         args: TrainingArguments = copy.deepcopy(trainer.args)

@@ -54,7 +54,7 @@ class ViT(nn.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"ViT: dropout is {dropout:g}; it must be at least 0 and below 1.")
         if width % heads:
-            raise ValueError(f"ViT: width is {width} and heads is {heads}; the width must be a multiple of the heads.")
+            raise ValueError(f"ViT: width is {width} and heads is {heads}; width must be a multiple of heads.")
         _check_patch(patch, *size)
         self.takes = (channels, *size)
         patches = (size[0] // patch) * (size[1] // patch)

@@ -95,7 +95,10 @@ class Watch:
                 accuracy but no ``chance_accuracy``. An accuracy on an accelerator is checked when it is fetched.
         """
         if accuracy is not None and self._tracker.rules.chance_accuracy is None:
-            raise SpecError("watch was given an accuracy; create it with watch(optimizer, chance_accuracy=...)")
+            raise SpecError(
+                "watch received an accuracy, but has no chance_accuracy; create it with watch(optimizer,"
+                " chance_accuracy=...)"
+            )
         loss = one_number(loss, "loss")  # before the learning rates are followed: a refused loss changes nothing
         accuracy = None if accuracy is None else one_number(accuracy, "accuracy")
         if self._rates.follow(self._steps) and self._average is not None:
@@ -214,8 +217,8 @@ class Watch:
         if not isinstance(cast("object", state), Mapping) or set(state) != set(_STATE):
             found = sorted(map(str, state)) if isinstance(cast("object", state), Mapping) else type(state).__name__
             raise SpecError(
-                f"the state has the entries {found}; it must be one of Watch.state_dict(), with "
-                f"{sorted(_STATE)}. States of earlier versions of LR Atlas cannot be resumed"
+                f"the state has the entries {found}; it must come from Watch.state_dict(), with {sorted(_STATE)}."
+                " States of earlier versions of LR Atlas cannot be resumed"
             )
         try:
             gathered, log = GatheredLosses.from_state(state["gathered"]), [Look(**entry) for entry in state["log"]]
@@ -285,7 +288,7 @@ class Watch:
 
 
 def _no_step(*_: object) -> None:
-    raise LRAtlasError("the optimizer cannot take a step inside averaged(); call it outside")
+    raise LRAtlasError("the optimizer cannot step inside averaged(); call step() outside")
 
 
 RECENCY = 3
@@ -337,7 +340,9 @@ class RunningAverage:
             LRAtlasError: If nothing was averaged yet.
         """
         if not self.count:
-            raise LRAtlasError("there is no weight average yet; it begins with the first steps at a learning rate")
+            raise LRAtlasError(
+                "there is no weight average yet; averaging begins after the first steps at a learning rate"
+            )
         present = [value.data for value in self._parameters]
         for value, mean in zip(self._parameters, self._means, strict=True):
             value.data = mean.to(value.dtype)

@@ -83,7 +83,7 @@ def trend(values: Floats, *, variances: Floats | None = None, start: float | Non
         SpecError: If there are fewer than eight values.
     """
     if len(values) < FEWEST_BLOCKS:
-        raise SpecError(f"the trend of {len(values)} losses was asked for; at least {FEWEST_BLOCKS} are needed")
+        raise SpecError(f"the trend of {len(values)} losses is undefined; at least {FEWEST_BLOCKS} losses are needed")
     excess = correlation_excess(values, floor_is_zero=start is None)
     length = max(-(-len(values) // MOST_BLOCKS), int(np.ceil(BLOCK_PER_EXCESS * excess)))
     count = len(values) // length

@@ -139,7 +139,7 @@ def schedule_factor(schedule: Callable[[int], object], step: int) -> float:
     """
     factor: Any = schedule(step)
     if isinstance(factor, str) or not is_finite(factor) or float(factor) < 0:
-        raise SpecError(f"schedule({step}) is {factor!r}; it must return the factor of the learning rate")
+        raise SpecError(f"schedule({step}) is {factor!r}; it must return the factor for the learning rate")
     return float(factor)
 
 

@@ -72,10 +72,10 @@ class Rules:
             value = self._set_field("chance_accuracy", must_be="a share from 0 up to, but not including, 1")
             if not 0 <= value < 1:
                 percent = f"; if it is a percentage, divide it by 100 ({value / 100:.6g})" if 1 < value < 100 else ""
-                raise SpecError(f"chance_accuracy is {value:.6g}; it must lie between 0 and 1{percent}")
+                raise SpecError(f"chance_accuracy is {value:.6g}; it must be between 0 and 1{percent}")
         for name in ("false_alarm", "settled_level"):
             if not 0 < (value := self._set_field(name, must_be="a number between 0 and 1")) < 1:
-                raise SpecError(f"{name} is {value:.6g}; it must lie between 0 and 1")
+                raise SpecError(f"{name} is {value:.6g}; it must be between 0 and 1")
         if (value := self._set_field("above", must_be="a number of at least 1")) < 1:
             raise SpecError(f"above is {value:.6g}; it must be at least 1")
         for name in ("loss_is_progress", "scheduled"):

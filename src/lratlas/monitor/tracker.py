@@ -200,7 +200,7 @@ class RegimeTracker:
         if not isinstance(cast("object", state), Mapping) or set(state) != set(self.state_dict()):
             found = sorted(map(str, state)) if isinstance(cast("object", state), Mapping) else type(state).__name__
             raise SpecError(
-                f"the tracker's state has the entries {found}; it must be one of state_dict() of this version"
+                f"the tracker's state has the entries {found}; it must come from state_dict() of this version"
             )
         state = copy.deepcopy(dict(state))
         vars(self).update(state | {"_history": History.from_state(state["_history"])})

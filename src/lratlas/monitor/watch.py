@@ -106,7 +106,7 @@ def check_options(*, model: object, average: object, on_change: object) -> None:
     if not isinstance(average, bool):
         raise SpecError(f"average is {average!r}; it must be True or False")
     if on_change is not None and not callable(on_change):
-        raise SpecError(f"on_change is {on_change!r}; it must be a function of a look")
+        raise SpecError(f"on_change is {on_change!r}; it must be a function of one check (a Look)")
 
 
 def unwrap_optimizer(optimizer: object) -> Optimizer:
@@ -122,10 +122,10 @@ def unwrap_optimizer(optimizer: object) -> Optimizer:
             return inner
         seen.append(inner)
         inner = _inside(inner)
-    why = "" if inner is None else ". The attribute leads back to a wrapper, again and again, and to no optimizer"
+    why = "" if inner is None else ". Its attribute `optimizer` leads back to a wrapper and never to an optimizer"
     raise SpecError(
-        f"watch was given a {type(optimizer).__name__}; it must be a PyTorch optimizer, or have one as its attribute "
-        f"`optimizer`{why}"
+        f"the optimizer is a {type(optimizer).__name__}; it must be a PyTorch optimizer, or have one as its"
+        f" attribute `optimizer`{why}"
     )
 
 

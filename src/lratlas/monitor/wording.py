@@ -39,7 +39,7 @@ def suggestion(tracker: RegimeTracker, look: Look | None) -> str:
     """Suggestion for the regime, with the evidence; empty while nothing is decided."""
     look = _of_this_phase(tracker, look)
     p = 1.0 if look is None or look.settled_p is None else look.settled_p
-    evidence = f" ({_p(p)} for an overlooked fall)" if p < tracker.rules.settled_level else ""
+    evidence = f" ({_p(p)} for a missed fall)" if p < tracker.rules.settled_level else ""
     return _advice(tracker, look, evidence=evidence)
 
 
@@ -77,8 +77,8 @@ def _of_divergence(tracker: RegimeTracker, look: Look) -> str:
         if look.standing == "above":
             found += f", and the loss{loss} is above {_reference(tracker, upper=True)}"
     return (
-        f"{found}: there is no sign that the model has learned. A lower learning rate is the usual first try; an error "
-        "in the loss or in the data looks the same."
+        f"{found}: there is no sign that the model has learned. Try a lower learning rate first; an error in the"
+        " loss or the data looks the same."
     )
 
 
@@ -141,7 +141,7 @@ def _of_start(tracker: RegimeTracker, look: Look) -> str:
     through = f" to {high}" if tracker.rules.chance_loss is None and low != high else ""
     found = f"{_COURSES[look.course]} and is not clearly below {_reference(tracker)}{through}"
     if tracker.blown:
-        return f"{found}, after it was above: the learning rate may be far too high."
+        return f"{found} after being above it: the learning rate may be far too high."
     if tracker.rules.chance_loss is None:
         return (
             f"{found}: the learning rate may be far too low or far too high, or the loss may have been stationary "
@@ -155,19 +155,19 @@ def _of_moving(look: Look) -> str:
         "falling": "The loss falls, perhaps only because the learning rate falls.",
         "stationary": "The loss is stationary, in equilibrium or because the learning rate is too low to move it.",
     }
-    return causes.get(look.course, f"{_COURSES[look.course]}, perhaps because the learning rate moves.")
+    return causes.get(look.course, f"{_COURSES[look.course]}, perhaps because the learning rate changes.")
 
 
 _MOVING = (
-    "While the learning rate moves, the loss does not show the regime of any single learning rate. Pass schedule=True "
-    "to judge the training under its schedule."
+    "While the learning rate changes, the loss does not show the regime of any single learning rate. Pass"
+    " schedule=True to judge the training under its schedule."
 )
 
 
 def _course_only(look: Look | None) -> str:
     if look is None or look.loss is None:
         return ""
-    return f"{_COURSES[look.course]}. It does not measure progress here, so no regime is named and nothing suggested."
+    return f"{_COURSES[look.course]}. The loss does not measure progress here, so there is no regime and no suggestion."
 
 
 def _state(tracker: RegimeTracker, look: Look | None) -> str:
@@ -182,7 +182,7 @@ def _state(tracker: RegimeTracker, look: Look | None) -> str:
 
 def _too_few(tracker: RegimeTracker) -> str:
     since = tracker.step - tracker.phase_step
-    again = f" since step {since:,}, where the tests started again" if since else ""
+    again = f" since step {since:,}, where the tests restarted" if since else ""
     return f"there are too few losses to judge{again}; the first check is after {FIRST_LOOK} steps"
 
 
@@ -227,7 +227,7 @@ def _lr_course(look: Look) -> str:
         return f"the learning rate fell from {high:.3g} to {last:.3g}"
     if last >= 0.95 * high:
         return f"the learning rate rose from {low:.3g} to {last:.3g}"
-    return f"the learning rate moved between {low:.3g} and {high:.3g}"
+    return f"the learning rate changed between {low:.3g} and {high:.3g}"
 
 
 def _reference(tracker: RegimeTracker, *, upper: bool = False) -> str:

@@ -181,7 +181,7 @@ class Advice:
             SearchError: There is no LR.
         """
         if self.lr is None:
-            raise SearchError(f"There is no LR to use. {self.reason}")
+            raise SearchError(f"No recommended LR. {self.reason}")
         left = (self.steps - step) / (ANNEALED_PART * self.steps) if (finish or self.finish) == "anneal" else 1.0
         begun = (step + 1) / self.warmup if self.warmup and self.finish != "schedule" else 1.0
         return self.lr * min(1.0, left, begun)
@@ -295,22 +295,22 @@ def _verdict(evidence: Evidence, found: Sequence[Level], learned: set[float], lo
     going = [lr for lr in tried if lr not in lost]
     if not found and not set(tried) <= lost:
         reason = next((each.failure.rstrip(".") for each in results if each.failure), "unknown")
-        return "diverged", (f"{len(lost)} of {len(tried)} LRs diverged, and the others gave no metric: {reason}.")
+        return "diverged", (f"{len(lost)} of {len(tried)} LRs diverged, and the others have no metric: {reason}.")
     if not found or not going:
         return "diverged", _explain_divergence(results, tried)
     length = in_words(found[-1].steps, search.counted)
     if not learned and search.chance is not None:
-        moved = f"no LR {_from_to(going)} did better than a model that has learned nothing"
-        wider = "" if lost else f", or try larger LRs than {format_lr(going[-1])}"
+        moved = f"none {_from_to(going)} beat an untrained model"
+        wider = "" if lost else f", or try LRs above {format_lr(going[-1])}"
         return "not_learned", (
-            f"Nothing has been learned yet: in up to {length} {moved} ({search.chance:.4g}). Train for longer{wider}."
+            f"No LR learned anything yet: within {length} {moved} ({search.chance:.4g}). Train for longer{wider}."
         )
     if is_tie(found):
         return "tie", _explain_tie(evidence, found, tried)
     if not learned:
         return "not_learned", (
-            f"Nothing has been learned yet: in up to {length} no LR {_from_to(going)} did"
-            " better than the others by more than the noise. Train for longer, or try other LRs."
+            f"No LR learned anything yet: within {length} none {_from_to(going)} beat the others by more than"
+            " the noise. Train for longer, or try other LRs."
         )
     return "found", ""
 
@@ -323,8 +323,8 @@ def _explain_divergence(results: Sequence[SegmentResult], tried: Sequence[float]
             f" {format_lr(tried[-1])}: look for NaN or infinity in the data, the model and the loss."
         )
     return (
-        f"All {len(tried)} LRs diverged, down to {format_lr(tried[0])}: try below {format_lr(tried[0] / 10)}, or look"
-        " for a fault in the training."
+        f"All {len(tried)} LRs diverged, even {format_lr(tried[0])}: try LRs below {format_lr(tried[0] / 10)},"
+        " or look for an error in the training code."
     )
 
 
@@ -332,13 +332,13 @@ def _explain_tie(evidence: Evidence, found: Sequence[Level], tried: Sequence[flo
     search = evidence.search
     span = f"The LRs {_from_to(tried)} tie"
     if len(tried) == 1:
-        return f"Only the LR {format_lr(tried[0])} was tried: there is nothing to compare it with."
+        return f"Only LR {format_lr(tried[0])} was tried: at least two LRs are needed for a comparison."
     if all(alike(evidence.results, level.steps) for level in found):
         if len({score for level in found for score in level.scores}) > 1:
-            return f"{span}: all gave the very same metrics, so the LR has no effect. Is it passed to the optimizer?"
+            return f"{span}: all have identical metrics, so the LR has no effect. Is it passed to the optimizer?"
         return (
-            f"{span}: the metric is always {search.metric(found[-1].scores[0]):.4g}. Either the LR has no effect (is it"
-            " passed to the optimizer?), or larger ones are needed, or a longer training."
+            f"{span}: the metric is always {search.metric(found[-1].scores[0]):.4g}. Either the LR has no effect"
+            " (is it passed to the optimizer?), or the search needs larger LRs or a longer training."
         )
     width = max(found[-1].allowance(at) for at in range(len(found[-1].lrs)))
     more = (
@@ -346,7 +346,9 @@ def _explain_tie(evidence: Evidence, found: Sequence[Level], tried: Sequence[flo
         if evidence.search.samples
         else "a longer training"
     )
-    return f"{span}: differences are below {width:.2g}, the noise of one seed and the validation set. Try {more}."
+    return (
+        f"{span}: their differences are below {width:.2g}, the noise from the seed and the validation set. Try {more}."
+    )
 
 
 def _finish(evidence: Evidence, last: Level | None) -> Finish:

@@ -43,7 +43,7 @@ _WAYS = {
     "pathlib Path": "the command lratlas find is for specs and scripts",
 }
 """Advice for objects that `find` does not accept, by package and class."""
-_WAY = "make one, as in lratlas.Task(model=make_model, train=data), where make_model makes a fresh model"
+_WAY = "create a task, lratlas.Task(model=make_model, train=data), where make_model returns a new model"
 
 
 def find(
@@ -127,13 +127,16 @@ def find(
         with shown(progress) as report, forward_warnings(None):
             return find_by_function(task, folder=folder, progress=report, **settings, **own)
     if value is not None or own:
-        raise SpecError(f"{next(iter(own), 'value')} is for a function that trains; a task has it from data and loss.")
+        raise SpecError(
+            f"{next(iter(own), 'value')} applies only to a function that trains; a task takes it from its data and"
+            " loss."
+        )
     if schedule == "own":  # pyright: ignore[reportUnnecessaryComparison] - callers may not be typed
         raise SpecError(
-            "schedule is 'own', but a task has none; choose constant, linear or cosine, or give a function."
+            "schedule is 'own', but a task has no schedule; choose constant, linear or cosine, or pass a function."
         )
     if (steps is None) == (epochs is None):
-        raise SpecError("steps or epochs says how long a full training is: give one of them.")
+        raise SpecError("Set steps or epochs, the length of a full training, but not both.")
     made = _with_validation(task if isinstance(task, Prepared) else task.prepared, to_python(validation))
     total = steps if steps is not None else _steps_of(epochs, made)
     check_statistics(made, averaged=schedule == "constant")
@@ -155,7 +158,9 @@ def find(
             _search(finder, trainer, report)
         return _with_checkpoint(finder, trainer)
     except OSError as error:
-        raise SearchError(f"The search in {finder.folder} cannot continue: {error}. What it has is kept.") from error
+        raise SearchError(
+            f"The search in {finder.folder} cannot continue: {error}. All results so far are saved."
+        ) from error
 
 
 def _check_function(train: object, **given: object) -> None:
@@ -169,12 +174,10 @@ def _check_function(train: object, **given: object) -> None:
     if issubclass(of, nn.Module) or not callable(train):
         kinds = {f"{each.__module__.partition('.')[0]} {each.__name__}" for each in of.__mro__}
         hint = next((way for kind, way in _WAYS.items() if kind in kinds), _WAY)
-        raise TaskError(
-            f"find takes a Task, or a function that trains at the LR it is given, and not a {of.__name__}: {hint}."
-        )
+        raise TaskError(f"find takes a Task or a function of the LR that trains, not a {of.__name__}: {hint}.")
     usual = {"device": "auto", "compiled": False}
     if unfit := [name for name, value in given.items() if value != usual[name]]:
-        raise SpecError(f"{unfit[0]} is for a task; a function that trains says so itself.")
+        raise SpecError(f"{unfit[0]} applies only to a task; a function that trains decides it itself.")
 
 
 def _steps_of(epochs: object, made: Prepared) -> int:
@@ -192,8 +195,8 @@ def _with_validation(made: Prepared, share: float) -> Prepared:
         made = replace(made, train=rest, validation=held, **size)
     if made.steps_per_epoch == 0:
         raise TaskError(
-            f"batch_size is {made.samples_per_step}, but {made.samples} samples are left for training besides the"
-            " validation set; use a smaller one."
+            f"batch_size is {made.samples_per_step}, but only {made.samples} samples are left for training"
+            " without the validation set; use a smaller batch_size."
         )
     return made
 
@@ -243,12 +246,12 @@ def _same_task(folder: Path, task: Prepared) -> None:
         stored = None
     if not isinstance(stored, dict):
         raise SearchError(
-            f"The search in {folder} is of an earlier version, or its {TASK} is damaged; use another folder."
+            f"The search in {folder} was made by an earlier version, or its {TASK} is damaged; use another folder."
         )
     if combine_parts(stored) != combine_parts(parts):
         raise SearchError(
-            f"The search in {folder} is of another task: {describe_changes(stored, parts)} changed. Use another folder,"
-            " or undo the change."
+            f"The search in {folder} has a different task: {describe_changes(stored, parts)} changed. Use"
+            " another folder, or undo the change."
         )
 
 

@@ -153,8 +153,8 @@ class Finder:
                     return each
             if all(each.name in self._claims for each in waiting):
                 raise SearchError(
-                    f"Nothing can be trained before the result of {waiting[0].name} is told; release() gives back what"
-                    " was asked for."
+                    f"Nothing can be trained before the result of {waiting[0].name} is recorded with tell();"
+                    " release() returns open segments."
                 )
             time.sleep(pause)
             pause = min(2 * pause, _PATIENCE[1])
@@ -220,7 +220,7 @@ class Finder:
     def _result(self, segment: Segment, given: Mapping[str, Any]) -> SegmentResult:
         began = self._claim_on(segment).began
         if unknown := sorted(given.keys() - _MEASURED):
-            raise SearchError(f"{unknown[0]} is no argument of tell(); allowed are {', '.join(sorted(_MEASURED))}.")
+            raise SearchError(f"tell() has no argument {unknown[0]}; allowed are {', '.join(sorted(_MEASURED))}.")
         value, averaged, took, error = (
             None if given.get(name) is None else _number(given[name], name) for name in _METRICS
         )
@@ -262,7 +262,7 @@ class Finder:
         failed = SegmentResult(
             segment=segment,
             losses=block_losses(_numbers(losses)),
-            failure=harmless(str(reason)) or "no reason was given",
+            failure=harmless(str(reason)) or "no reason given",
             seconds=time.monotonic() - self._claim_on(segment).began,
         )
         return self._record([failed])[0]
@@ -339,10 +339,12 @@ class Finder:
     def _claim_on(self, segment: object) -> _Claim:
         """This finder's claim on a segment."""
         if not isinstance(segment, Segment):
-            raise SearchError(f"The segment is {format_value(segment)}; give the one that ask() returned.")
+            raise SearchError(f"The segment is {format_value(segment)}; pass the one that ask() returned.")
         asked = self._claims.get(segment.name)
         if asked is None or asked.segment != segment:
-            raise SearchError(f"{segment.name} was not asked for from this finder, or was told before.")
+            raise SearchError(
+                f"{segment.name} did not come from ask() of this finder, or its result is already recorded."
+            )
         return asked
 
     def _record(self, results: list[SegmentResult]) -> list[SegmentResult]:

@@ -45,7 +45,7 @@ END = "journal-end.json"
 """The digest of the journal's last line, or of an earlier line if a process was killed between the two writes."""
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
 """Errors from reading a damaged file of a search, or a damaged line of its journal."""
-ALTERED_LINE, MOVED_LINE = "was altered, or is another search's", "does not follow the line before it"
+ALTERED_LINE, MOVED_LINE = "was altered, or belongs to another search", "does not follow the line before it"
 _WITHDRAWN, _ID, _LAST = "withdrawn", "search", "last"
 _TAIL = 4096  # bytes; lines of the journal are rarely longer
 _RESULT = TypeAdapter(SegmentResult)
@@ -75,7 +75,10 @@ def open_folder(folder: Path, settings: Mapping[str, object]) -> Search:
         SearchError: The folder contains a search with other settings, or cannot be written.
     """
     if (link := linked_folder(folder)) is not None:
-        raise SearchError(f"{link} is a link to a folder, which a search cannot have: nothing is written through it.")
+        raise SearchError(
+            f"{link} is a link to a folder, but a search folder must not contain such links: nothing is written"
+            " through it."
+        )
     if not (folder / SETTINGS).exists():
         _create(folder, settings)
     with suppress(OSError):
@@ -85,9 +88,9 @@ def open_folder(folder: Path, settings: Mapping[str, object]) -> Search:
     changed = [name for name in Search.model_fields if getattr(stored, name) != getattr(asked, name)]
     if changed:
         found = "; ".join(
-            f"{name} = {getattr(stored, name)}, and now {getattr(asked, name)} is asked for" for name in changed
+            f"{name} = {getattr(stored, name)}, but {getattr(asked, name)} was requested" for name in changed
         )
-        raise SearchError(f"The search in {folder} has {found}; give the same, or another folder.")
+        raise SearchError(f"The search in {folder} has {found}; use the stored values, or another folder.")
     return stored
 
 
@@ -129,7 +132,7 @@ def _create(folder: Path, settings: Mapping[str, object]) -> None:
     """Create the folder of a new search; safe against another process that creates it at the same time."""
     if "steps" not in settings:
         raise SpecError(
-            f"There is no search in {folder}; a new one needs steps, the optimizer steps of a full training."
+            f"There is no search in {folder}; a new search needs steps, the optimizer steps of a full training."
         )
     search = make_search(**settings)
     with _writing(f"The search folder {folder}"):
@@ -237,8 +240,8 @@ class Journal:
         except UNREADABLE as error:
             reason = " ".join(str(error).split())  # a damaged name may contain a line break
             raise SearchError(
-                f"Line {self._lines + 1} of {self._folder / JOURNAL} is damaged: {reason}; `lratlas verify --repair`"
-                " takes such lines out of it."
+                f"Line {self._lines + 1} of {self._folder / JOURNAL} is damaged: {reason}; `lratlas verify"
+                " --repair` removes such lines."
             ) from error
         if isinstance(read, SegmentResult):
             self._results.setdefault(read.segment.name, read)
@@ -263,7 +266,7 @@ def read_line(line: bytes, of: str | None) -> SegmentResult | list[str]:
     record = read_object(line)
     record.pop(AFTER, None)
     if record.pop(_ID, of) not in {of, None}:
-        raise ValueError("it is another search's")
+        raise ValueError("it belongs to another search")
     return [*record[_WITHDRAWN]] if _WITHDRAWN in record else _result(record)
 
 
@@ -454,7 +457,7 @@ def read_object(text: bytes) -> dict[str, Any]:
     """
     content = json.loads(text)
     if not isinstance(content, dict):
-        raise TypeError("it must hold one object")
+        raise TypeError("it must contain one object")
     return open_json(text) if KEY in content else cast("dict[str, Any]", content)
 
 

@@ -42,7 +42,7 @@ def sample_schedule(schedule: Callable[[float], object]) -> tuple[float, ...]:
         try:
             values.append(schedule(share))
         except Exception as error:
-            raise ValueError(f"fails at the share {share:g} of the training: {error}") from error
+            raise ValueError(f"fails at fraction {share:g} of the training: {error}") from error
     return factors(values)
 
 
@@ -53,12 +53,12 @@ def factors(values: object) -> tuple[float, ...]:
         ValueError: The value is not a list of at least two numbers, a number is negative or not finite, or all are 0.
     """
     if not isinstance(values, list | tuple) or len(cast("Sequence[object]", values)) < 2:
-        raise ValueError(f"is {values!r}; choose {', '.join(NAMED)}, or give a function or a list of factors")
+        raise ValueError(f"is {values!r}; choose {', '.join(NAMED)}, or pass a function or a list of factors")
     found = list[float]()
     for share, given in zip(np.linspace(0.0, 1.0, len(values)), values, strict=True):
         value = number(given)
         if value is None or not is_finite(value) or value < 0:
-            raise ValueError(f"is {given!r} at the share {share:g} of the training, but must be a number of at least 0")
+            raise ValueError(f"is {given!r} at fraction {share:g} of the training, but must be a number of at least 0")
         found.append(value)
     if not any(found):
         raise ValueError("is 0 throughout the training")

@@ -36,34 +36,30 @@ class Search(Section):
     """Settings of a search. Budget and costs are counted in full trainings, each ``steps`` long."""
 
     steps: int = Field(ge=1, description="optimizer steps of a full training")
-    counted: Counted = Field(default="steps", description="what steps count: steps of the optimizer, or epochs")
-    unit: int = Field(default=1, ge=1, description="trainings end at multiples of this many steps, such as an epoch")
+    counted: Counted = Field(default="steps", description="the unit of steps: optimizer steps or epochs")
+    unit: int = Field(default=1, ge=1, description="segments end at multiples of this many steps, such as one epoch")
     budget: float = Field(
         default=1.5,
         gt=0,
         allow_inf_nan=False,
-        description="what may be trained, in full trainings; every LR gets a 64th of one, or a unit, in any case",
+        description="the most to train, in full trainings; every LR gets at least 1/64 of one, or one unit",
     )
-    lrs: LRs = Field(default_factory=_default_lrs, description="the LRs to begin with", validate_default=True)
+    lrs: LRs = Field(default_factory=_default_lrs, description="the initial LRs", validate_default=True)
     direction: Literal["minimize", "maximize"] = Field(
         default="minimize", description="whether a lower or a higher metric is better"
     )
     tolerance: float = Field(
-        default=0.01, ge=0, lt=1, description="metrics that differ by less than this share count as equally good"
+        default=0.01, ge=0, lt=1, description="metrics that differ by less than this fraction count as equal"
     )
     resumable: bool = Field(default=True, description="whether trainings can continue from a checkpoint")
     anneal: bool = Field(default=True, description="whether the LR can be annealed within a segment")
     schedule: Shape = Field(
         default="constant",
-        description="the LR's schedule: constant, linear, cosine, own, or its factors at equal distances",
+        description="the LR schedule: constant, linear, cosine, own, or factors at equal distances",
     )
-    warmup: int = Field(default=0, ge=0, description="steps of a full training over which the LR grows to its value")
-    chance: float | None = Field(
-        default=None, allow_inf_nan=False, description="the metric of a model that has learned nothing"
-    )
-    limit: float | None = Field(
-        default=None, allow_inf_nan=False, description="the best value that the metric can have"
-    )
+    warmup: int = Field(default=0, ge=0, description="warm-up steps of a full training")
+    chance: float | None = Field(default=None, allow_inf_nan=False, description="the metric of an untrained model")
+    limit: float | None = Field(default=None, allow_inf_nan=False, description="the best possible value of the metric")
     samples: int | None = Field(
         default=None, ge=1, description="validation samples behind the metric, where it is an accuracy"
     )
@@ -74,7 +70,7 @@ class Search(Section):
     def _apart(cls, lrs: tuple[float, ...]) -> tuple[float, ...]:
         for one, other in pairwise(lrs):
             if other < _APART * one:
-                raise ValueError(f"holds {one!r} and {other!r}, but LRs must differ by a thousandth at least")
+                raise ValueError(f"holds {one!r} and {other!r}, but LRs must differ by at least 0.1%")
         return lrs
 
     @field_validator("schedule", mode="before")
@@ -82,7 +78,9 @@ class Search(Section):
     def _schedule(cls, given: object) -> object:
         if isinstance(given, str) or given is None:
             if given not in NAMED:
-                raise ValueError(f"is {given!r}; choose {', '.join(NAMED)}, or give a function of the training's share")
+                raise ValueError(
+                    f"is {given!r}; choose {', '.join(NAMED)}, or pass a function of the fraction of the training"
+                )
             return given
         if callable(given):
             return sample_schedule(given)

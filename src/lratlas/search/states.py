@@ -74,9 +74,9 @@ def load_final_states(states: Path, names: Sequence[str], *, step: int, device: 
         try:
             tensors |= _read(path)
         except OSError as error:
-            raise SearchError(f"{path}, from which the training has to continue, cannot be read: {error}.") from error
+            raise SearchError(f"{path}, the state to continue from, cannot be read: {error}.") from error
         except ValueError as error:
-            raise SearchError(f"{path}, from which the training has to continue, {error}.") from error
+            raise SearchError(f"{path}, the state to continue from, {error}.") from error
     return read_segment(tensors, [[*names]], counts=(), step=step, device=device)[0]
 
 

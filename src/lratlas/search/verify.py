@@ -26,11 +26,11 @@ from lratlas.study.expected import BLOCKED, MISSING, NO_FOLDER, Fault
 from lratlas.study.folder import ASIDE, JOURNAL, is_name
 from lratlas.study.store import open_weights, weights_metadata
 
-TO_MEND = "`lratlas verify --repair` sets that aside, and `lratlas find` makes it again"
-MENDED = "set aside; `lratlas find` makes it again"
+TO_MEND = "fix with `lratlas verify --repair`, then rerun `lratlas find`"
+MENDED = "set aside; rerun `lratlas find` to regenerate them"
 _RESULT = "advice.json"  # written as soon as there are results
 _WRITTEN = (_RESULT, *(f"advice.{ending}" for ending in ("html", "pdf", "svg")))
-_SHORTENED = "lacks its last lines"
+_SHORTENED = "has lost its last lines"
 
 
 def faults(folder: Path) -> list[Fault]:

@@ -20,26 +20,25 @@ _FINISHES = {
     "average": "To finish, average the weights of the last tenth of the {counted} at a constant LR.",
     "anneal": "To finish, anneal the LR linearly to zero over the last fifth of the {counted}.",
     "either": "To finish, average the weights of the last tenth of the {counted}, or anneal the LR linearly to zero"
-    " over the last fifth; try both and keep the better one.",
-    "constant": "Keep the LR constant: the search could try neither averaged weights nor an annealed end.",
-    "schedule": "It is the LR that your schedule multiplies.",
+    " over the last fifth; try both and use the better one.",
+    "constant": "Keep the LR constant: the search could test neither averaged weights nor annealing.",
+    "schedule": "Your schedule multiplies this LR.",
 }
 TRY_AGAIN = (
-    "After the cause is corrected, `lratlas find --retry-failed` (of a Finder, `retry_failed()`) trains again what"
-    " failed."
+    "After fixing the cause, retrain failed segments with `lratlas find --retry-failed` (Finder: `retry_failed()`)."
 )
 """Advice after segments that failed."""
 UNMEASURED = (
-    ", and were not measured then. If this is early stopping, disable it for the search, or let the training print or"
-    " return its metric at the end."
+    ", without a metric at that point. If this is early stopping, disable it for the search, or let the"
+    " training print or return its metric at the end."
 )
 """Continues `describe_stopped` if no metric is known."""
 LESS_MEMORY = (
-    "Nothing of it is recorded. Free memory and start again, which resumes the search; or use a smaller batch, in a new"
-    " folder if it has results."
+    "Its result is not recorded. Free memory and rerun to resume, or use a smaller batch (and a new folder if"
+    " the search has results)."
 )
 """Advice after running out of memory."""
-_KEEP = "Also validate the averages taken after 1/8, 1/4 and 1/2 of the training, and keep the best."
+_KEEP = "Also validate the averages taken after 1/8, 1/4 and 1/2 of the training, and use the best."
 _LITTLE = 1 / 8  # share of a full training; advice from less is a guess
 _SHORT, _LARGE = 100, 10  # steps of a full training, and a budget; with less of both, LRs often cannot be compared
 _FEW = 3  # LRs that make a good range, at least
@@ -51,7 +50,7 @@ _WIDE = 10.0  # ratio of a good range that is too wide to pin down the LR
 def statement_of(advice: "Advice") -> Iterator[str]:
     """Yield the advice in short lines: the LR, how to finish, the expected metric, thresholds, cost."""
     if advice.lr is None or advice.low is None or advice.high is None:
-        yield "No LR is advised."
+        yield "No LR is recommended."
         yield advice.reason
     else:
         yield f"Use an initial LR of {format_lr(advice.lr)} ({_good_range(advice.low, advice.high)})."
@@ -60,7 +59,7 @@ def statement_of(advice: "Advice") -> Iterator[str]:
             yield _KEEP
         if advice.expected is not None:
             yield (
-                f"A full training is expected to reach a validation metric of {advice.expected:.3g} (90% interval"
+                f"Expected validation metric of a full training: {advice.expected:.3g} (90% interval"
                 f" {advice.expected_low:.3g} to {advice.expected_high:.3g})."
             )
     if thresholds := list(_thresholds(advice)):
@@ -79,7 +78,7 @@ def _thresholds(advice: "Advice") -> Iterator[str]:
         yield f"The convergence threshold is between {format_lr(below)} and {format_lr(above)}."
     if advice.divergence:
         below, above = advice.divergence.below, advice.divergence.above
-        yield f"LR {format_lr(above)} failed to learn; the next smaller LR that was tried is {format_lr(below)}."
+        yield f"LR {format_lr(above)} failed to learn; the next smaller LR tried is {format_lr(below)}."
 
 
 def warnings_of(evidence: Evidence, found: Sequence[Level], advice: "Advice") -> Iterator[str]:
@@ -94,15 +93,15 @@ def warnings_of(evidence: Evidence, found: Sequence[Level], advice: "Advice") ->
     yield from _lost_states(results)
     if next_segments(search, results):
         yield (
-            f"The search is not over: it has trained {trainings_spent(search, results):.2f} of at most"
+            f"The search is unfinished: it has used {trainings_spent(search, results):.2f} of at most"
             f" {search.budget:g} full trainings."
         )
     elif advice.lr is not None:
         yield from _on_little(search, found)
     elif found and search.counted == "steps" and search.steps < _SHORT and search.budget < _LARGE:
         yield (
-            f"A full training of {search.steps} steps is too short for {search.budget:g} trainings to compare LRs: give"
-            f" a larger budget (--budget {_LARGE})."
+            f"A full training of {search.steps} steps is too short to compare LRs with a budget of"
+            f" {search.budget:g}: use a larger budget (--budget {_LARGE})."
         )
     yield from _wrong_way(evidence)
     if advice.lr is not None:
@@ -112,7 +111,10 @@ def warnings_of(evidence: Evidence, found: Sequence[Level], advice: "Advice") ->
     shortest = min(each.segment.stop for each in results)
     first = sum(each.segment.steps for each in results if each.segment.stop == shortest)
     if first > search.budget * search.steps:
-        yield f"The first look at all LRs alone cost {first / search.steps:.2f} full trainings, more than the budget."
+        yield (
+            f"The first comparison of all LRs already cost {first / search.steps:.2f} full trainings, more than the"
+            " budget."
+        )
     yield from failures_in_words(results)
 
 
@@ -144,9 +146,9 @@ def _lost_states(results: Sequence[SegmentResult]) -> Iterator[str]:
     if len(trusted_results(results)) < len(results):
         doubtful = restarted_segments(results)
         yield (
-            f"The losses of {len(doubtful)} segments, such as {doubtful[0]}, begin as high as those of fresh weights:"
-            " load the state of the parent segment before training continues. Where most segments lack it, only those"
-            " from fresh weights count."
+            f"The losses of {len(doubtful)} segments, such as {doubtful[0]}, start as high as those of untrained"
+            " weights: load the state of the parent segment before training. If most segments start this way,"
+            " only those from untrained weights count."
         )
 
 
@@ -159,8 +161,8 @@ def _wrong_way(evidence: Evidence) -> Iterator[str]:
     if len(pairs) >= _MANY and pairs.select(pl.corr("loss", "score", method="spearman")).item() > _WRONG:
         other = "minimize" if evidence.search.direction == "maximize" else "maximize"
         yield (
-            "The metric is the worse the lower the training loss is: if it is better when it is"
-            f" {'smaller' if other == 'minimize' else 'larger'}, the direction must be {other}."
+            "The metric gets worse as the training loss falls: if"
+            f" {'smaller' if other == 'minimize' else 'larger'} values are better, set the direction to {other}."
         )
 
 
@@ -172,8 +174,8 @@ def _on_little(search: Search, found: Sequence[Level]) -> Iterator[str]:
         yield f"Only {len(found[0].lrs)} {lrs} could be compared; a good range needs at least {_FEW}."
     elif last.steps < _LITTLE * search.steps and search.budget < enough(search):
         yield (
-            f"The budget is small: the LRs were compared after {last.steps / search.steps:.1%} of a full training. A"
-            f" budget of {math.ceil(10 * enough(search) - 1e-6) / 10:g} takes the best of them to a quarter."
+            f"The budget is small: LRs were compared after {last.steps / search.steps:.1%} of a full training."
+            f" With a budget of {math.ceil(10 * enough(search) - 1e-6) / 10:g}, the best LRs reach a quarter."
         )
 
 
@@ -182,9 +184,9 @@ def _at_an_end(search: Search, results: Sequence[SegmentResult], found: Sequence
     best = found[-1].lrs[found[-1].best]
     if best in {tried[0], tried[-1]}:
         end = "smallest" if best == tried[0] else "largest"
-        yield f"The best LR is the {end} one that was tried, {format_lr(best)}; a better one may be beyond it."
+        yield f"The best LR, {format_lr(best)}, is the {end} one tried; a better LR may be beyond it."
     elif extended := [lr for lr in tried if not search.lrs[0] * 0.999 <= lr <= search.lrs[-1] * 1.001]:
-        yield f"LRs beyond the grid were tried as well: {_list_lrs(extended)}."
+        yield f"The search also tried LRs beyond the grid: {_list_lrs(extended)}."
 
 
 def _unsure(found: Sequence[Level], advice: "Advice") -> Iterator[str]:
@@ -195,7 +197,7 @@ def _unsure(found: Sequence[Level], advice: "Advice") -> Iterator[str]:
             f"The good range is wide: {len(near)} LRs from {format_lr(near[0])} to {format_lr(near[-1])} are equal"
             " within the noise."
             if len(near) > 1
-            else f"The good range is wide: it allows for the {advice.counted} that were not trained."
+            else f"The good range is wide: it accounts for the {advice.counted} that were not trained."
         )
 
 

@@ -59,7 +59,7 @@ def read_description(folder: Folder, name: str) -> Description:
         found.table_schema  # noqa: B018 - raises on unknown types
     except ValueError as error:
         how = folder.how_to_continue()
-        message = f"{path} in {folder.url} was cut short or altered; to set it aside and write it again, {how}."
+        message = f"{path} in {folder.url} was cut short or altered; to move it to damaged/ and write it again, {how}."
         raise DamagedFile(message, path) from error
     return found
 

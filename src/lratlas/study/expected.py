@@ -25,7 +25,7 @@ WHOLE = "analysis"
 
 MISSING, FOREIGN, EXTRA = "is missing", "is of other runs than were planned", "belongs to no job of the plan"
 FORGED = "has values that the plan contradicts"
-BLOCKED, NO_FOLDER = "is no file, but something else has its name", "is no folder, but a file has its name"
+BLOCKED, NO_FOLDER = "is not a file: something else has its name", "is not a folder: a file has its name"
 _FOLDERS = ("tables", "checkpoints", FIGURES, DESCRIPTIONS, "failures", "sittings", ASIDE)
 _FILES = (SPEC, PLAN, COPY, REPORT)
 

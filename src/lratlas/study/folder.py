@@ -88,7 +88,7 @@ class Folder:
         if self.exists(SPEC):
             return self
         if holdings:
-            raise StudyError(f"{self.url} is not empty and not a study; name a new or empty folder, or a study's.")
+            raise StudyError(f"{self.url} is not empty and not a study; use a new or empty folder, or a study.")
         if self._is_local and not Path(self.root).exists():
             with self._writing(SPEC):
                 make_folder(Path(self.root), SPEC, spec_text.encode())
@@ -363,7 +363,7 @@ class Folder:
             raise self._gone()
 
     def _gone(self) -> FolderGone:
-        return FolderGone(f"{self.url} was removed while it was worked on.")
+        return FolderGone(f"{self.url} was removed while in use.")
 
     @property
     def _is_local(self) -> bool:
@@ -411,11 +411,11 @@ class Folder:
                 raise
             message = f"{name} cannot be written to {self.url}: {reason}"
             if isinstance(error, OSError):
-                message += "; a study needs a folder that can be written, and nothing computed so far is lost"
+                message += "; a study needs a writable folder. All results so far are saved"
             if isinstance(error, OSError) and error.errno in _FULL:
                 message = (
-                    f"The disk is full: {name} could not be written to {self.url}, nothing computed so far "
-                    f"is lost; free space and {self.how_to_continue()}"
+                    f"The disk is full: {name} could not be written to {self.url}. All results so far are saved;"
+                    f" free space and {self.how_to_continue()}"
                 )
             raise StudyError(f"{message}.") from error
 
@@ -428,8 +428,8 @@ class Folder:
 
 def _refusal(link: str | Path) -> StudyError:
     return StudyError(
-        f"{link} is a link to a folder, which a study cannot have: nothing is read or written through it."
-        " Put the folder itself in its place; single files may be links."
+        f"{link} is a link to a folder, but a study must not contain such links: nothing is read or written"
+        " through it. Replace the link by the folder; links to single files are allowed."
     )
 
 

@@ -132,8 +132,8 @@ def check_format(found: int, where: str, needs: object = None) -> None:
     if found > FORMAT:
         wanted = f"lratlas {needs} or later" if isinstance(needs, str) else "a later lratlas"
         raise StudyError(
-            f"{where} has format {found}, which needs {wanted}; this is lratlas {version('lratlas')}, which reads"
-            f" formats up to {FORMAT}."
+            f"{where} has format {found}, which needs {wanted}; lratlas {version('lratlas')} reads formats up to"
+            f" {FORMAT}."
         )
 
 

@@ -48,7 +48,7 @@ def hold_lock(folder: Folder, notice: Callable[[str], None]) -> Generator[None]:
     lock = Lock(folder, NAME)
     try:
         if not lock.take():
-            notice(f"Another process works on {folder.url}; this one waits until it has ended.")
+            notice(f"Another process is using {folder.url}; waiting for it to finish.")
             lock.wait()
     except OSError as error:
         raise StudyError(f"{NAME} in {folder.url} cannot be written: {error.strerror or error}.") from error

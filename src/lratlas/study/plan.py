@@ -19,7 +19,7 @@ from lratlas.study.formats import FORMAT, NEEDS, check_format, format_of, migrat
 from lratlas.study.jobs import Job, Measuring, Part, Training, has_own_ids
 
 PLAN = "plan.json"
-FORGED = "has runs with the ids of others"
+FORGED = "has runs with ids of other runs"
 COPY = "plan-copy.json"
 """A copy of the plan: an extended plan cannot be rebuilt from the spec, which does not describe stacks."""
 
@@ -148,7 +148,7 @@ def read_plan(text: str, *, where: str, how: Callable[[], str]) -> Plan:
         content = open_json(text) if "checksum" in content or "device" in content else content
         return Plan.model_validate_json(json.dumps(migrate_plan(content)))
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
-        message = f"{where} was altered or cut short; to set it aside and make it again, {how()}."
+        message = f"{where} was altered or cut short; to move it to damaged/ and make it again, {how()}."
         raise DamagedFile(message, PLAN) from error
 
 
@@ -166,7 +166,7 @@ def read_stored_spec(folder: Folder) -> Spec:
     """
     if not folder.exists(SPEC):
         how = f"`lratlas verify --repair {shlex.quote(folder.url)}`"
-        raise StudyError(f"There is no {SPEC} in {folder.url}; {how} puts back the one that was planned.")
+        raise StudyError(f"There is no {SPEC} in {folder.url}; {how} restores the planned one.")
     return parse_spec(folder, folder.read_text(SPEC))
 
 
@@ -183,7 +183,7 @@ def parse_spec(folder: Folder, text: str) -> Spec:
             read_stored_plan(folder)  # raises if the study, and so its spec, is of a later format
         reason = str(error).removesuffix(".")
         raise StudyError(
-            f"spec.toml in {folder.url} was altered or cut short: {reason}; it must be put back as it was."
+            f"spec.toml in {folder.url} was altered or cut short: {reason}; restore the original file."
         ) from error
 
 
@@ -214,7 +214,7 @@ def read_stored_plan(folder: Folder) -> Plan | None:
         plan = read_plan(folder.read_text(PLAN), where=f"{PLAN} in {folder.url}", how=folder.how_to_continue)
         if _fits(folder, plan) or not ((copy := read_copy(folder)) and _fits(folder, copy)):
             return plan
-        what = "is another study's"
+        what = "belongs to another study"
     elif read_copy(folder) is None:
         return None
     raise DamagedFile(f"{PLAN} in {folder.url} {what}; to make it again, {folder.how_to_continue()}.", PLAN, what)

@@ -226,8 +226,9 @@ class _Planner:
             steps = tuple(self.steps - self.every * back for back in range(count - 1, -1, -1))
             if steps[0] < 1:
                 raise SpecError(
-                    f"average.counts: SWA-{count} needs {count} checkpoints {self.every} steps apart, but pre-training"
-                    f" has {self.steps} steps; at most {(self.steps - 1) // self.every + 1} fit."
+                    f"average.counts: SWA-{count} needs {count} checkpoints, {self.every} steps apart, but"
+                    f" pre-training has only {self.steps} steps; at most {(self.steps - 1) // self.every + 1}"
+                    " checkpoints fit."
                 )
             own = self._average(seeds, runs, steps)
         return Training(

@@ -31,20 +31,20 @@ def check_task(spec: Spec, task: Prepared) -> None:
         SpecError: The spec asks for a dtype that the task does not support.
     """
     if not task.tested:
-        raise TaskError("The task has no test set, on which a study compares LRs: give it one as `test`.")
+        raise TaskError("The task has no test set, but a study compares LRs on one: pass `test`.")
     if spec.training.dtype == "float64" and not task.conformance.exact:
         raise SpecError("`training.dtype` is 'float64', but the task's own code does not take float64 tensors.")
     check_statistics(task, averaged=spec.average is not None or (spec.measure.geometry and spec.finetune is not None))
     if not math.isfinite(task.chance_loss):
         raise TaskError(
             f"The loss {task.objective.name} is {task.chance_loss} for the untrained model on some of the training"
-            " data. Regimes are decided relative to that loss, which must be finite."
+            " data. Regimes are judged relative to this loss, which must be finite."
         )
     if task.chance_loss <= 0 and not task.objective.has_accuracy:
         raise TaskError(
-            f"The loss {task.objective.name} is {task.chance_loss:.3g} without any training. Regimes are decided"
-            " relative to that level, which must be above 0; add a constant to the loss, so that a perfect fit has"
-            " the loss 0."
+            f"The loss {task.objective.name} is {task.chance_loss:.3g} without any training. Regimes are judged"
+            " relative to this level, which must be above 0; add a constant to the loss, so that a perfect fit"
+            " has loss 0."
         )
 
 
@@ -58,9 +58,13 @@ def strategy_of(
     """
     wanted = spec.training.strategy
     if spec.training.mixed_precision and not device.startswith("cuda"):
-        raise SpecError("`training.mixed_precision` is true, but the device is the CPU; it speeds up GPUs alone.")
+        raise SpecError(
+            "`training.mixed_precision` is true, but the device is the CPU; mixed precision only speeds up GPUs."
+        )
     if spec.training.mixed_precision and spec.training.dtype != "float32":
-        raise SpecError("`training.mixed_precision` is true, but `training.dtype` is float64; it needs float32.")
+        raise SpecError(
+            "`training.mixed_precision` is true, but `training.dtype` is float64; mixed precision needs float32."
+        )
     if wanted == "stack" and spec.training.mixed_precision:
         raise SpecError("`training.mixed_precision` trains runs one by one; use the strategy auto or single.")
     if wanted == "stack" and not task.update.stacks:
@@ -123,7 +127,7 @@ def device_name(name: str, *, field: str) -> str:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise SpecError(
-            f"{field} is {name!r}, which this machine does not have; use auto or one that it has."
+            f"{field} is {name!r}, which this machine does not have; use auto or an available device."
         ) from error
     return name
 
@@ -140,7 +144,7 @@ def measurement_options(spec: Spec, task: Prepared, extras: Iterable[Measurement
         SpecError: The spec asks for a measurement that the task does not support.
     """
     if spec.measure.convergence and not task.objective.has_accuracy:
-        raise SpecError("`measure.convergence` is true, but without class labels no sample is right or wrong.")
+        raise SpecError("`measure.convergence` is true, but it needs class labels, and the task has none.")
     settled = {each.name: each.needs.settle(spec.measure.options_of(each), task) for each in (*MEASUREMENTS, *extras)}
     return {name: options for name, options in settled.items() if options is not None}
 
@@ -176,21 +180,22 @@ def check_statistics(task: Prepared, *, averaged: bool = True) -> None:
     others = other_statistics(model, changed)
     if others and averaged:
         raise TaskError(
-            f"The model keeps running statistics in {', '.join(others)}, which averaged and interpolated models do not"
-            " have; only those of batch norm can be computed for them. A study without averages and geometry (no"
-            " `average`, `measure.geometry` false) can be made of it."
+            f"The model has running statistics in {', '.join(others)}, which averaged and interpolated models"
+            " lack; LR Atlas can compute them only for batch norm. Run a study without averages and geometry (no"
+            " `average`, `measure.geometry` false)."
         )
     reused = [name for name, count in calls.items() if count > 1]
     if reused and averaged:
         raise TaskError(
-            f"The batch norm {', '.join(reused)} is used more than once in a pass; give each place one of its own, so"
-            " that their statistics can be computed for averaged and interpolated models."
+            f"The batch norm {', '.join(reused)} is used more than once in a forward pass; use a separate batch"
+            " norm at each place, so that LR Atlas can compute their statistics for averaged and interpolated"
+            " models."
         )
     dependent = batch_dependent(model)
     if dependent:
         raise TaskError(
-            f"The batch norm {', '.join(dependent)} has no running statistics or no momentum, so that what the model"
-            " says of a sample would depend on the batch it comes in; give it both."
+            f"The batch norm {', '.join(dependent)} has no running statistics or no momentum, so the output for a"
+            " sample depends on its batch; set track_running_stats=True and a momentum."
         )
 
 

@@ -38,7 +38,7 @@ def reconcile_plan(store: Store, notice: Callable[[str], None]) -> Plan | None:
         _set_aside(store, Fault(path=PLAN, what=error.what), notice)
         plan = read_checked_copy(store)
         if plan is None:
-            notice("There is no copy of the plan: what was added to the study since it was begun may be trained again.")
+            notice("The copy of the plan is missing: jobs that were added after the study began may be trained again.")
     if read_checked_copy(store) is None and store.exists(COPY):
         _set_aside(store, Fault(path=COPY, what=ALTERED), notice)
     return plan
@@ -87,13 +87,13 @@ def check_task_holds(store: Store, old: Plan, seeds: Sequence[Seed], parts: Mapp
         return
     if old.format <= _OTHER_TASKS:
         raise StudyError(
-            f"{store.url} was made by an earlier version of lratlas, with other models, seeds or descriptions of tasks,"
-            " so it cannot be checked that the task is the same. The study can be read but not continued; use another"
-            " folder."
+            f"{store.url} was made by an earlier version of lratlas, with different models, seeds or task"
+            " descriptions, so LR Atlas cannot check whether the task is unchanged. The study can be read but not"
+            " continued; use another folder."
         )
     changed = describe_changes(old.task_parts, parts) or "the data of a later repetition"
     raise StudyError(
-        f"{store.url} holds a study of another task: {changed} changed. Use another folder, or undo the change."
+        f"{store.url} holds a study of a different task: {changed} changed. Use another folder, or undo the change."
     )
 
 
@@ -111,8 +111,8 @@ def check_spec_holds(store: Store, old: Plan, fresh: Plan) -> None:
     wanted, known = _runs(fresh), _runs(old)
     if any(wanted.get(run) != facts for run, facts in known.items()):
         raise StudyError(
-            f"spec.toml in {store.url} was altered: it no longer describes the runs that the study has; put"
-            " it back as it was, or explore the new spec in another folder."
+            f"spec.toml in {store.url} was altered: it no longer describes the runs of the study; restore the"
+            " original file, or explore the new spec in another folder."
         )
 
 
@@ -132,8 +132,8 @@ def describe(store: Store, extras: Iterable[Measurement]) -> None:
         found = known.get(name)
         if found and found.columns != wanted.columns and store.parts(name):
             raise StudyError(
-                f"{store.url} has the measurement {name} with the columns {_list_columns(found.columns)}, but now they"
-                f" are {_list_columns(wanted.columns)}; give it another name, or undo the change."
+                f"{store.url} has the measurement {name} with the columns {_list_columns(found.columns)}, but its"
+                f" columns are now {_list_columns(wanted.columns)}; rename the measurement, or undo the change."
             )
         if found != wanted:
             write_description(store, name, wanted)
@@ -154,7 +154,7 @@ def forget_segments(store: Store, plan: Plan) -> None:
 
 def _set_aside(store: Store, fault: Fault, notice: Callable[[str], None]) -> None:
     what = "is damaged" if fault.what == ALTERED else fault.what
-    aside = "it is set aside in damaged/" if store.exists(fault.path) or store.is_blocked(fault.path) else ""
+    aside = "it is moved to damaged/" if store.exists(fault.path) or store.is_blocked(fault.path) else ""
     again = "" if fault.what in {EXTRA, NO_FOLDER} else "made again" if aside else "it is made again"
     notice(f"{fault.path} {what}; {' and '.join(filter(None, (aside, again)))}.")
     if aside:

@@ -131,24 +131,28 @@ def check_workers(workers: int | None, cluster: str | None, gpu_share: float, ex
         StudyError: An argument is invalid; the message says which values are allowed.
     """
     if isinstance(executor, type):
-        raise StudyError(f"executor is the class {executor.__name__}; give an instance of it.")
+        raise StudyError(f"executor is the class {executor.__name__}; pass an instance of it.")
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise StudyError(
-            f"executor is {executor!r}, which has no submit(); give a concurrent.futures.Executor, a Dask Client or the"
-            " like."
+            f"executor is {executor!r}, which has no submit(); pass a concurrent.futures.Executor, a Dask Client"
+            " or similar."
         )
     if executor is not None and cluster is not None:
-        raise StudyError("There are both an executor and a cluster; give one of them.")
+        raise StudyError("executor and cluster exclude each other; pass only one of them.")
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):  # pyright: ignore[reportUnnecessaryIsInstance] - from notebooks
         raise StudyError(f"workers is {workers}; it must be a whole number of at least 0.")
     if workers is not None and workers > MOST_WORKERS and cluster is None and executor is None:
         raise StudyError(f"workers is {workers}, but at most {MOST_WORKERS:,} processes are allowed on one machine.")
     if workers == 0 and (cluster is not None or executor is not None):
-        raise StudyError("workers is 0, which means this process; on a cluster or with an executor it is at least 1.")
+        raise StudyError(
+            "workers is 0, which means this process; on a cluster or with an executor, workers must be at least 1."
+        )
     if not 0 < gpu_share <= 1:
         raise StudyError(f"gpu_share is {gpu_share}; it must be above 0 and at most 1.")
     if gpu_share != 1 and cluster is None:
-        raise StudyError(f"gpu_share is {gpu_share}, but there is no cluster; it says how the GPUs of one are shared.")
+        raise StudyError(
+            f"gpu_share is {gpu_share}, but there is no cluster; gpu_share sets how the GPUs of a cluster are shared."
+        )
 
 
 def _make_or_extend_plan(
@@ -198,7 +202,7 @@ def _make_or_extend_plan(
         seeds, parts = _repetitions(known, spec.pretrain.repeats)
     # A task from Python may have been edited since; that cannot be checked here and is refused below.
     if old and tasks is None and spec == stored and not more and was_finished_earlier(store, old, seeds, spec):
-        notice(f"{store.url} was finished by an earlier version of lratlas, and is left as it is.")
+        notice(f"{store.url} was finished by an earlier version of lratlas and stays unchanged.")
         return old
     if old:
         check_task_holds(store, old, seeds, parts)
@@ -259,7 +263,7 @@ def _say_own_code(spec: Spec, notice: Callable[[str], None]) -> None:
     from lratlas.config.tasks import own_code
 
     if own := [*own_code(spec.task), *(name for name in spec.measure.extra if ":" in name)]:
-        notice(f"Code that the spec names is imported and run: {', '.join(own)}.")
+        notice(f"The spec imports and runs this code: {', '.join(own)}.")
 
 
 def _keep_plan(store: Store, old: "Plan | None", plan: "Plan") -> "Plan":
@@ -296,7 +300,7 @@ def _is_compiled(store: Store, spec: Spec, old: "Plan | None", device: str, noti
         return False
     reason = why_not_compiled(torch.device(device)) if spec.training.compile else ""
     if before and reason:
-        raise StudyError(f"{store.url} was begun with compiled training, but {reason}.")
+        raise StudyError(f"{store.url} began with compiled training, but {reason}.")
     if reason:
         notice(f"Training runs uncompiled, about four times slower: {reason}.")
     return spec.training.compile and not reason

@@ -294,7 +294,9 @@ class Store(Folder):
 
     def _damage(self, path: str, what: str) -> DamagedFile:
         how = self.how_to_continue()
-        return DamagedFile(f"{path} in {self.url} {what}; to set it aside and compute it again, {how}.", path, what)
+        return DamagedFile(
+            f"{path} in {self.url} {what}; to move it to damaged/ and compute it again, {how}.", path, what
+        )
 
 
 def _weights_path(name: str) -> str:
@@ -318,12 +320,14 @@ def _sealing(path: str) -> "Generator[None]":
 def _fit_schema(table: str, frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     if set(frame.columns) != set(schema):
         wrong = sorted(set(frame.columns) ^ set(schema))
-        raise StudyError(f"Rows for the table {table} must have exactly its columns, but differ in {', '.join(wrong)}.")
+        raise StudyError(
+            f"Rows for the table {table} must have exactly the columns of the table, but differ in {', '.join(wrong)}."
+        )
     try:
         return frame.select(schema.names()).cast(schema).fill_nan(None)
     except PolarsError as error:
         reason = str(error).splitlines()[0]
-        raise StudyError(f"Rows for the table {table} do not have its types: {reason}.") from error
+        raise StudyError(f"Rows for the table {table} do not have the column types of the table: {reason}.") from error
 
 
 def seal_weights(tensors: "Mapping[str, Tensor]", path: str, about: Mapping[str, str] = MappingProxyType({})) -> bytes:

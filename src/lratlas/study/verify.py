@@ -32,7 +32,7 @@ NOTES: tuple[type[Note], ...] = (Failure, Session)
 _COPIED = 8
 """The first format that has a copy of the plan."""
 
-TO_MEND, MENDED = "`lratlas verify --repair` makes that again", "made again"
+TO_MEND, MENDED = "fix with `lratlas verify --repair`", "made again"
 EDITED = "was edited since the study was planned"
 
 

@@ -130,7 +130,7 @@ class Guarded:
         if self._compared and expected is not None:
             other = differing(self._compared(result), self._compared(expected))
             if other:
-                self._compilation.fail(f"the compiled program gives other numbers than the model's own code ({other})")
+                self._compilation.fail(f"the compiled program gives different numbers from the model's code ({other})")
                 return expected
         return result
 

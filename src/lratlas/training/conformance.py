@@ -68,8 +68,8 @@ def check_step(
     once, again = ran
     if _difference(again, once, trial):
         raise TaskError(
-            "The same steps give other results when they are repeated: the model, loss or transform keeps state outside"
-            " the model's parameters and buffers; make it a buffer, with register_buffer."
+            "Repeating the same steps gives different results: the model, loss or transform has state outside the"
+            " model's parameters and buffers; register it with register_buffer."
         )
     if what := _difference(once, plain, trial):
         raise TaskError(f"A step of this task differs from that of a plain PyTorch loop: {what} ({_reason(trial)}).")
@@ -112,7 +112,7 @@ def _check_float32(trial: Trial, *, channels_last: bool) -> None:
     narrow = replace(trial, task=task, dtype=kind, model=partial(_set_memory_format, trial.model, kind))
     ran = _program(narrow, "single", channels_last=channels_last)
     if isinstance(ran, str):
-        raise TaskError(f"The task's own code does not take float32 tensors, in which runs are trained: {ran}")
+        raise TaskError(f"The code of the task does not accept float32 tensors, the dtype of training: {ran}")
 
 
 def _program(
@@ -270,13 +270,13 @@ def _reason(trial: Trial) -> str:
     hooked = [name for name, value in model.named_parameters() if _hooks(value)]
     if hooked:
         return (
-            f"a gradient hook on {', '.join(hooked[:3])} is the usual reason: weights of runs are not the module's own;"
-            " change gradients in an optimizer passed as rule= instead"
+            f"a gradient hook on {', '.join(hooked[:3])} is the usual reason: the weights of a run are not those"
+            " of the module; change gradients in an optimizer passed as rule= instead"
         )
     return (
-        "usual reasons: gradient checkpointing, which recomputes with other weights; tensors outside parameters and"
-        " buffers, such as random ones drawn when the model is made; functions or lists that hold parts of the model;"
-        " hooks; in-place changes of weights in forward"
+        "usual reasons: gradient checkpointing, which recomputes with different weights; tensors outside"
+        " parameters and buffers, such as random ones drawn when the model is made; functions or lists that refer"
+        " to parts of the model; hooks; in-place changes of weights in forward"
     )
 
 
@@ -299,8 +299,8 @@ def _check_attributes(trial: Trial) -> None:
     if changed:
         before, after = (repr(values.get(changed[0]))[:40] for values in (seen[0], seen[1]))
         raise TaskError(
-            f"The model changes its attribute {changed[0]} in every forward pass ({before}, then {after}), so that all"
-            " runs would share it: register it as a buffer, with register_buffer, and change it in place."
+            f"The model changes its attribute {changed[0]} in every forward pass ({before}, then {after}), so all"
+            " runs would share it: register it with register_buffer and change it in place."
         )
 
 
@@ -337,8 +337,8 @@ def _draws(trial: Trial) -> bool:
         now = generator_states()
         if before[1:] != now[1:]:
             raise TaskError(
-                "The model or loss draws random numbers from NumPy's or Python's generator, so that runs could not be"
-                " repeated; draw from PyTorch's global generator."
+                "The model or loss draws random numbers from NumPy's or Python's generator, so runs would not be"
+                " reproducible; use PyTorch's global generator."
             )
         return before != now
 

@@ -75,10 +75,10 @@ def place_rule(rule: Rule, model: nn.Module, x: Parts) -> Rule:
         return rule
     if rule.settings.get("other_lr") is None:
         raise TaskError(
-            f"Rule {rule.name} needs a function that does not change when the trained weights are scaled, but"
-            f" scaling changes it through {', '.join(at_fault)}: put a normalisation layer without parameters after"
-            " each trained layer and freeze the last one, give those weights an LR of their own (other_lr; 0 freezes"
-            " them), use a larger radius if the normalisation's eps is to blame, or use the rule sgd."
+            f"Rule {rule.name} needs a model whose outputs do not change when the trained weights are scaled, but"
+            f" scaling changes them through {', '.join(at_fault)}: put a normalisation layer without parameters"
+            " after each trained layer and freeze the last one, set a separate LR for those weights (other_lr; 0"
+            " freezes them), use a larger radius if the normalisation's eps is to blame, or use the rule sgd."
         )
 
     def on_sphere(free: tuple[str, ...]) -> int:
@@ -93,8 +93,8 @@ def place_rule(rule: Rule, model: nn.Module, x: Parts) -> Rule:
     free = max(sizes, key=lambda free: sizes[free])
     if not sizes[free]:
         raise TaskError(
-            f"Rule {rule.name} needs scale-invariant weights, but none were found in this model, even without"
-            " its biases, norm layers and last layer: use the rule sgd."
+            f"Rule {rule.name} needs scale-invariant weights, but none were found in this model, even after"
+            " excluding biases, norm layers and the last layer: use the rule sgd."
         )
     settings = {"name": rule.name, **rule.settings, "free": free}
     return rule_from(settings)

@@ -81,7 +81,7 @@ def _try_loss(name: str, attempt: Callable[[], Any]) -> Any:
         raise
     except Exception as error:
         raise TaskError(
-            f"The loss {name} does not take the model's outputs and the targets: {type(error).__name__}:"
+            f"The loss {name} does not accept the model's outputs and the targets: {type(error).__name__}:"
             f" {first_line(error)}"
         ) from error
 
@@ -90,8 +90,8 @@ def _check_loss(loss: Any) -> None:
     trained = [name for name, value in loss.named_parameters() if value.requires_grad] if _is_module(loss) else []
     if trained:
         raise TaskError(
-            f"The loss {_name(loss)} has trained parameters, {', '.join(trained)}, which would stay as they are; put"
-            " them into the model and return what the loss needs, or set requires_grad=False."
+            f"The loss {_name(loss)} has trainable parameters, {', '.join(trained)}, which would not be trained;"
+            " move them into the model, or set requires_grad=False."
         )
 
 
@@ -105,12 +105,13 @@ def _with_metric(made: Objective, metric: Loss, outputs: Any, y: Parts) -> Objec
         right, _ = made.score(outputs, y, torch.ones(1))
     except Exception as error:
         raise TaskError(
-            f"The metric does not take the model's outputs and the targets: {type(error).__name__}: {first_line(error)}"
+            f"The metric does not accept the model's outputs and the targets: {type(error).__name__}:"
+            f" {first_line(error)}"
         ) from error
     if right.dim() > 1 or not ((right >= 0) & (right <= 1)).all():
         raise TaskError(
-            "The metric must return a number from 0 to 1, the share of right predictions, for the batch or for each"
-            f" sample; it returned {right.flatten()[:3].tolist()}."
+            "The metric must return a number from 0 to 1, the share of correct predictions, for the batch or for"
+            f" each sample; it returned {right.flatten()[:3].tolist()}."
         )
     return made
 
@@ -121,17 +122,18 @@ def _make_named_objective(name: str, outputs: Tensor, y: Parts) -> Objective:
         raise TaskError(f"{name} needs targets that are one tensor, not {shapes(y)}; pass a custom loss.")
     if name == "cross_entropy" and _labels_positions(outputs, y):
         return replace(objective_of(_of_positions, outputs, y), name=name)
-    made, advice = LOSSES[name], "; for others pass the loss itself, such as torch.nn.CrossEntropyLoss()"
+    made, advice = LOSSES[name], "; otherwise pass a loss, such as torch.nn.CrossEntropyLoss()"
     if made.labels == "classes" and (y.is_floating_point() or y.dim() != 1):
         raise TaskError(f"train: class labels must be integers of shape [n], not {y.dtype} {shapes(y)}{advice}.")
     if made.labels == "binary" and outputs.numel() != y.numel():
         raise TaskError(
-            f"binary_cross_entropy needs one output per sample and label; the model has {tuple(outputs.shape[1:])} for"
-            f" labels {tuple(y.shape[1:])}."
+            "binary_cross_entropy needs one output per sample and label; the model's outputs are"
+            f" {tuple(outputs.shape[1:])}, but the labels are {tuple(y.shape[1:])}."
         )
     if name == "mse" and outputs.numel() != y.numel():
         raise TaskError(
-            f"mse needs outputs shaped as the targets, {tuple(y.shape[1:])} per sample, not {tuple(outputs.shape[1:])}."
+            f"mse needs outputs with the shape of the targets, {tuple(y.shape[1:])} per sample, not"
+            f" {tuple(outputs.shape[1:])}."
         )
     if made.labels == "classes" and outputs.dim() != 2:
         raise TaskError(

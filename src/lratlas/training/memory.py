@@ -63,8 +63,8 @@ def _in_parts(work: Callable[[slice], T], part: slice, join: Callable[[Sequence[
     free_memory()  # not above: during exception handling, the exception keeps the failed attempt's tensors alive
     middle = part.start + size // 2
     LOG.warning(
-        "A stack of %d LRs needs more memory than there is: it is split in two and tried again"
-        " (`training.stack` in the spec sets a smaller size from the start).",
+        "A stack of %d LRs ran out of memory: it is split in two and retried (set a smaller `training.stack` in"
+        " the spec to avoid this).",
         size,
     )
     return join([_in_parts(work, slice(*ends), join) for ends in ((part.start, middle), (middle, part.stop))])

@@ -75,13 +75,13 @@ def check_optimizer(factory: Factory, weights: Mapping[str, Tensor]) -> None:
     dropped = [key for key, parameter in parameters.items() if id(parameter) not in held]
     if dropped:
         raise TaskError(
-            f"The optimizer factory {name} drops {', '.join(dropped)}; it must pass on all parameters that it is given"
-            " (set requires_grad=False in the model to freeze some)."
+            f"The optimizer factory {name} drops {', '.join(dropped)}; it must pass all its parameters to the"
+            " optimizer (to freeze some, set requires_grad=False in the model)."
         )
     if all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval")):
         raise TaskError(
-            f"An optimizer of the factory {name} is schedule-free: it has other weights in evaluation than in training,"
-            " which the runs of a study have not; use an optimizer without the modes train() and eval()."
+            f"An optimizer of the factory {name} is schedule-free: its weights in evaluation differ from those in"
+            " training, which a study does not support; use an optimizer without train() and eval() modes."
         )
     _check_memory(optimizer, parameters, name)
     stacked = {key: value.detach()[None, None] for key, value in weights.items()}
@@ -104,7 +104,8 @@ def _check_memory(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], 
     """
     if any(getattr(optimizer, hooks, None) for hooks in _STEP_HOOKS):
         raise TaskError(
-            f"An optimizer of the factory {name} has hooks on its steps, which would begin again when a run resumes."
+            f"An optimizer of the factory {name} has step hooks, which a study does not support: they would start again"
+            " when a run resumes."
         )
     before = _attributes(optimizer)
     try:
@@ -121,7 +122,7 @@ def _check_memory(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], 
     if changed or odd:
         raise TaskError(
             f"An optimizer of the factory {name} changes {', '.join(changed or odd)} in its steps, which would be lost:"
-            " a resumed run restores an optimizer's state per parameter and the numbers in its groups. Keep it there."
+            " a resumed run restores the state of each parameter and the numbers in the groups. Store it there."
         )
 
 
@@ -172,7 +173,7 @@ def _make_optimizer(factory: Factory, parameters: list[nn.Parameter], lr: float)
         inspect.signature(factory).bind(parameters, lr)
     except TypeError:
         raise TaskError(
-            f"An optimizer factory takes (parameters, lr), which {name} does not. If it makes a rule, call it:"
+            f"An optimizer factory must take (parameters, lr), but {name} does not. If it makes a rule, call it:"
             f" rule={name}()."
         ) from None
     except ValueError:  # written in C, without a signature
@@ -261,8 +262,8 @@ def _state(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], name: s
                 state[f"{owner}/number/{entry}"] = torch.tensor(value, dtype=_dtype(value))
             elif value is not None:
                 raise TaskError(
-                    f"An optimizer of the factory {name} keeps {entry}, a {type(value).__name__}, which cannot be"
-                    " stored; tensors and numbers can."
+                    f"An optimizer of the factory {name} has the state {entry}, a {type(value).__name__}, which"
+                    " cannot be stored; only tensors and numbers can."
                 )
     return state
 

@@ -110,9 +110,9 @@ def _refuse_others(function: Any, what: str, device: torch.device) -> None:
         if elsewhere := [place for kind, place in places.items() if kind != device.type]:
             kind = "module" if isinstance(value, nn.Module) else "tensor"
             raise TaskError(
-                f"The {what} holds the {kind} {name} on {elsewhere[0]}, and is needed on {device}; make the {what} a"
-                f" torch.nn.Module that has it as a {'submodule' if kind == 'module' else 'buffer'}, which is moved, or"
-                f" move the {kind} in the function itself."
+                f"The {what} holds the {kind} {name} on {elsewhere[0]}, but it is needed on {device}; make the"
+                f" {what} a torch.nn.Module with it as a {'submodule' if kind == 'module' else 'buffer'}, which LR"
+                f" Atlas moves, or move the {kind} in the function."
             )
 
 

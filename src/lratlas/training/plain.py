@@ -181,8 +181,8 @@ def _plain(trial: Trial) -> Outcome:
     changed = [name for name, value in still.items() if not torch.equal(value, start[name])]
     if changed:
         raise TaskError(
-            f"The model changes its parameters {', '.join(changed[:3])} in place, without a gradient, as averages of"
-            " weights do: make them buffers, which are stored for every run."
+            f"The model changes its parameters {', '.join(changed[:3])} in place without a gradient, like averages"
+            " of weights: make them buffers, which every run stores."
         )
     x, y = batches_of(trial, augmented=False)[0]
     if trial.task.objective.by_batches:  # samples are then evaluated in random order
@@ -248,7 +248,9 @@ def _checked_update(rule: Rule, returned: Any, weights: Weights) -> tuple[Weight
     if len(pair) != 2 or not all(isinstance(part, Mapping) for part in pair):
         raise TaskError(f"The update of the rule {rule.name} must return two dictionaries, new weights and new state.")
     if {name: value.shape for name, value in pair[0].items()} != {n: value.shape for n, value in weights.items()}:
-        raise TaskError(f"The update of the rule {rule.name} must return new weights of all names, in the same shapes.")
+        raise TaskError(
+            f"The update of the rule {rule.name} must return new weights for all names, with unchanged shapes."
+        )
     return pair
 
 

@@ -75,7 +75,7 @@ def prepare(
     if not callable(loss) and loss not in (*LOSSES, MODEL):
         raise TaskError(f"There is no loss {loss!r}; use one of {', '.join((*LOSSES, MODEL))}, or a function.")
     if augment is not None and not isinstance(augment, Augmentation):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
-        raise TaskError(f"augment must be an Augmentation, as lratlas.data.augment makes, not {augment!r}.")
+        raise TaskError(f"augment must be an Augmentation, made by lratlas.data.augment, not {augment!r}.")
     _check_shapes(pair, {"test": tested} | ({"validation": held} if held else {}), single)
     full = batch_size == "full"
     made = Prepared(
@@ -128,7 +128,9 @@ def _samples_per_step(batch_size: Any, of_loader: int | None, samples: int) -> i
         given = min(of_loader or DEFAULT_BATCH, samples)
     size = samples if given == "full" else given
     if type(size) is not int or not 1 <= size <= samples:
-        raise TaskError(f'batch_size is {given}; it must be "full" or a whole number from 1 to {samples}, all samples.')
+        raise TaskError(
+            f'batch_size is {given}; it must be "full" or a whole number from 1 to {samples} (all samples).'
+        )
     return size
 
 
@@ -149,14 +151,18 @@ def _check_shapes(train: Pair, others: Mapping[str, Pair], singles: Pair | None)
     """Check that the samples of all data sets match: dtype and shape of inputs, shape of targets."""
     for name, (x, y) in others.items():
         if _look(train[0]) != _look(x):
-            raise TaskError(f"train inputs are {_looks(train[0])} each, {name} inputs {_looks(x)}; they must agree.")
+            raise TaskError(
+                f"train inputs are {_looks(train[0])} each, but {name} inputs are {_looks(x)}; they must agree."
+            )
         if [part.shape[1:] for part in leaves(train[1])] != [part.shape[1:] for part in leaves(y)]:
-            raise TaskError(f"train targets are {_looks(train[1])} each, {name} targets {_looks(y)}; they must agree.")
+            raise TaskError(
+                f"train targets are {_looks(train[1])} each, but {name} targets are {_looks(y)}; they must agree."
+            )
     if singles is None:
         return
     x, y = train[0], singles[1]
     if not (isinstance(x, Tensor) and isinstance(singles[0], Tensor) and isinstance(y, Tensor)):
-        raise TaskError("singles needs inputs and targets that are one tensor each, in the training set too.")
+        raise TaskError("singles needs inputs and targets that are single tensors, also in the training set.")
     if singles[0].shape[2:] != x.shape[1:] or singles[0].shape[:2] != y.shape[:2]:
         raise TaskError(
             f"singles must be inputs [features, n, {', '.join(map(str, x.shape[1:]))}] and targets [features, n], not"
@@ -184,8 +190,8 @@ def _check_model(task: Prepared) -> nn.Module:
     """The model of seed 0, after checking that the factory creates new, trainable models."""
     if isinstance(task.model, nn.Module) or not callable(task.model):
         raise TaskError(
-            f"model must be a function that makes a fresh torch.nn.Module, not {type(task.model).__name__} itself;"
-            " write it behind lambda, as in model=lambda: nn.Linear(10, 3)."
+            f"model must be a function that makes a fresh torch.nn.Module, not a {type(task.model).__name__}; use"
+            " a lambda, as in model=lambda: nn.Linear(10, 3)."
         )
     model, again = make_model(task, 0), make_model(task, 0)
     own = dict(model.named_parameters())
@@ -194,21 +200,23 @@ def _check_model(task: Prepared) -> nn.Module:
     if again is model or shared:
         named = "the same module" if again is model else f"modules that share {', '.join(shared[:3])}"
         raise TaskError(
-            f"model() returned {named} twice; it must make a fresh one each time, for example with copy.deepcopy."
+            f"model() returned {named} twice; it must make a new one each time, for example with copy.deepcopy."
         )
     for kind, advice in _WRAPPERS.items():
         if isinstance(model, kind):
             raise TaskError(f"The model is a {kind.__name__}: {advice}.")
     if type(model).__name__ == "OptimizedModule":
-        raise TaskError("The model is under torch.compile already: return it as it is; LR Atlas compiles steps itself.")
+        raise TaskError(
+            "The model is already compiled: return it without torch.compile; LR Atlas compiles steps itself."
+        )
     if any(value.is_complex() for value in model.parameters()):
         names = [name for name, value in own.items() if value.is_complex()]
         raise TaskError(
-            f"The model has complex parameters, {', '.join(names)}: hold their real and imaginary parts as two real"
-            " parameters (torch.view_as_complex puts them together)."
+            f"The model has complex parameters, {', '.join(names)}: store their real and imaginary parts as two"
+            " real parameters (torch.view_as_complex combines them)."
         )
     if not any(value.requires_grad for value in own.values()):
-        raise TaskError("The model has no trained parameters: each has requires_grad=False.")
+        raise TaskError("The model has no trainable parameters: all have requires_grad=False.")
     different = [name for name, value in again.state_dict().items() if not _same(value, model.state_dict()[name])]
     if different:
         raise TaskError(
@@ -219,8 +227,8 @@ def _check_model(task: Prepared) -> nn.Module:
         copy.deepcopy(model)
     except Exception as error:
         raise TaskError(
-            f"The model cannot be copied: {first_line(error)} (torch.nn.utils.weight_norm is such a case; its successor"
-            " torch.nn.utils.parametrizations.weight_norm works)."
+            f"The model cannot be copied: {first_line(error)} (one example is torch.nn.utils.weight_norm; its"
+            " successor torch.nn.utils.parametrizations.weight_norm works)."
         ) from error
     return model
 
@@ -255,21 +263,22 @@ def _probe_samples(task: Prepared) -> tuple[Parts, Parts]:
     except Exception as error:
         kind = leaves(x)[0].dtype
         raise TaskError(
-            f"The transform or augmentation does not take a batch of the data, {shapes(x)} {kind}: {first_line(error)}"
+            f"The transform or augmentation does not accept a batch of the data, {shapes(x)} {kind}:"
+            f" {first_line(error)}"
         ) from error
     if draws:
         raise TaskError(
-            "The transform draws random numbers, in evaluation too; pass random changes of the training inputs as"
-            " augment=, or make them part of the model, which knows whether it is in training."
+            "The transform draws random numbers, also in evaluation; pass random augmentation of the training"
+            " inputs as augment=, or make it part of the model, which knows whether it is in training mode."
         )
     if not is_parts(shown) or any(len(part) != len(at) for part in leaves(shown)):
-        raise TaskError(f"The transform must return a row per sample, here {len(at)}; it returned {shapes(shown)}.")
+        raise TaskError(f"The transform must return one row per sample, here {len(at)}; it returned {shapes(shown)}.")
     half = -(-len(at) // 2)
     parts = (slice(half), slice(half, None)) if len(at) > 1 else (slice(1),)
     if not all(_same_parts(rows(shown, part), _show_samples(task, fresh, part)) for part in parts):
         raise TaskError(
-            "What the transform makes of a sample depends on the other samples of its batch; compute what it needs of"
-            " the whole training set beforehand, or make it part of the model."
+            "The transform of a sample depends on the other samples of its batch; compute the statistics from the"
+            " whole training set beforehand, or make the transform part of the model."
         )
     return shown, rows(task.train[1], at)
 
@@ -314,14 +323,14 @@ def _outputs(model: nn.Module, x: Parts, *, whole: bool) -> Any:
             outputs = call(copy.deepcopy(model).train(), x)
     except Exception as error:
         kind = leaves(x)[0].dtype
-        hint = " (bytes need a transform that makes them floating-point)" if kind == torch.uint8 else ""
+        hint = " (bytes need a transform that converts them to floating point)" if kind == torch.uint8 else ""
         raise TaskError(
             f"The model does not accept a batch of the data, {shapes(x)} {kind}{hint}: {first_line(error)}"
         ) from error
     scores = logits_of(outputs)
     if whole and (not isinstance(scores, Tensor) or scores.shape[:1] != (count(x),)):
         raise TaskError(
-            f"The model must return a tensor with a row per sample, here {count(x)}; it returned {shapes(scores)}."
+            f"The model must return a tensor with one row per sample, here {count(x)}; it returned {shapes(scores)}."
         )
     return outputs
 

@@ -154,7 +154,7 @@ def make_model(task: Prepared, seed: int) -> nn.Module:
         try:
             model = task.model()
         except Exception as error:
-            raise TaskError(f"Making the model failed: {type(error).__name__}: {first_line(error)}") from error
+            raise TaskError(f"Creating the model failed: {type(error).__name__}: {first_line(error)}") from error
         if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance] - users pass anything
             raise TaskError(f"model() returned {type(model).__name__}; it must return a torch.nn.Module.")
         if any(nn.parameter.is_lazy(value) for value in (*model.parameters(), *model.buffers())):
@@ -164,7 +164,7 @@ def make_model(task: Prepared, seed: int) -> nn.Module:
             module.sparse = False  # an equal gradient, in a dense form that can be stacked
     tensors = (*model.parameters(), *model.buffers())
     if any(value.is_meta for value in tensors):
-        raise TaskError("The model has tensors without data, on the device meta; give them their weights in model().")
+        raise TaskError("The model has tensors without data, on the device meta; initialize them in model().")
     if task.copied:
         model = copy.deepcopy(model)  # all models and the user share the parts that are not trained
     if any(value.device.type != "cpu" for value in tensors):
@@ -182,7 +182,7 @@ def _materialize(model: nn.Module, task: Prepared) -> None:
         with torch.no_grad():
             call(model.eval(), task.inputs(rows(task.train[0], slice(2))))
     except Exception as error:
-        raise TaskError(f"The model's lazy layers cannot be made with the data: {first_line(error)}") from error
+        raise TaskError(f"The model's lazy layers cannot be initialized with the data: {first_line(error)}") from error
     model.train(training)
 
 
@@ -214,7 +214,7 @@ def split_validation(train: Pair, share: float) -> tuple[Pair, Pair]:
     samples = count(train[0])
     taken = round(share * samples) if math.isfinite(share) else 0
     if not 0 < share < 1 or not 0 < taken < samples:
-        raise TaskError(f"validation is {share:g}; a share must lie between 0 and 1 and leave samples on both sides.")
+        raise TaskError(f"validation is {share:g}; a share must be between 0 and 1, with samples left in both parts.")
     order = torch.from_numpy(stream(0, "validation").permutation(samples))
     held, rest = order[:taken].sort().values, order[taken:].sort().values
     return pair_rows(train, held), pair_rows(train, rest)

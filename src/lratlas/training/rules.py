@@ -239,7 +239,7 @@ def rule_from(rule: Rule | str | Mapping[str, object]) -> Rule:
     try:
         return RULES[name](**settings)
     except TypeError as error:
-        raise TaskError(f"Rule {name} does not take these settings: {', '.join(map(str, settings))}.") from error
+        raise TaskError(f"Rule {name} does not accept these settings: {', '.join(map(str, settings))}.") from error
 
 
 def _stateless(_weights: Weights) -> State:

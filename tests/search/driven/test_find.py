@@ -86,7 +86,7 @@ def test_each_training_is_the_one_that_runs_by_itself_to_the_last_digit(tmp_path
 
     _, finder = searched(recorded, tmp_path)
     assert max(each.segment.stop for each in finder.results) == STEPS // 4
-    assert len(told) == len({lr for lr, _ in told}) + 1  # one of them once more
+    assert len(told) == len({lr for lr, _ in told}) + 1  # one of them again
     for lr, losses in told:
         alone = list[float]()
         with seed_generators(0):
@@ -559,8 +559,8 @@ def test_losses_that_are_all_the_same_say_nothing_of_the_direction(tmp_path: Pat
     advice = find_by_function(idle, value="weight.sum() + 0.5", steps=32, lrs=LRS, folder=tmp_path)
     assert advice.lr is None
     assert (
-        "A full training of 32 steps is too short for 1.5 trainings to compare LRs: give a larger budget (--budget 10)."
-        in advice.warnings
+        "A full training of 32 steps is too short to compare LRs with a budget of 1.5: use a larger budget"
+        " (--budget 10)." in advice.warnings
     )
 
 
@@ -582,7 +582,9 @@ def test_a_name_tells_the_direction_though_losses_speak_against_it(tmp_path: Pat
         return accuracy(model, held)
 
     advice, _ = searched(train, tmp_path, value=error, direction=None)
-    said = "By its name, lower values of error count as better, though they are higher where the training loss is lower"
+    said = (
+        "Judging by the name, lower values of error are better, though they are higher where the training loss is lower"
+    )
     assert any(note.startswith(said) for note in advice.warnings)
 
 
@@ -593,9 +595,9 @@ def test_a_training_that_draws_what_no_seed_determines_is_said_to(tmp_path: Path
         return reporting(lr, seeded_by=drawn.randrange(1000))
 
     advice = find_by_function(odd, folder=tmp_path, lrs=LRS, steps=128, value="reached")
-    assert any("Run once more, the training at LR" in note for note in advice.warnings)
+    assert any("Run again, the training at LR" in note for note in advice.warnings)
     even = find_by_function(reporting, folder=tmp_path / "even", lrs=LRS, steps=128, value="reached")
-    assert not any("Run once more" in note for note in even.warnings)
+    assert not any("Run again" in note for note in even.warnings)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -306,7 +306,7 @@ def doubles(lr: float, record: Record) -> None:
 
 
 def shared_generator(lr: float, record: Record) -> None:
-    """One generator shuffles what is trained and what is measured, as PyTorch's notes on reproducibility have it."""
+    """One generator shuffles what is trained and the measurements, as PyTorch's notes on reproducibility have it."""
     draws = torch.Generator().manual_seed(1)
     own, array = random.Random(2), np.random.default_rng(3)
     loader = DataLoader(TensorDataset(*data()), batch_size=16, shuffle=True, generator=draws)

@@ -154,7 +154,7 @@ def test_a_program_that_falls_silent_is_ended(tmp_path: Path) -> None:
     before = "if lr == 0.03: print('so far', flush=True); time.sleep(300)"
     seen = search(program(tmp_path, before=before), finder(tmp_path), stall=1)
     (failed,) = [each for each in seen.ended if each.segment.lr == 0.03 and each.segment.seed == 0]
-    assert failed.failure == "the command was ended: it printed nothing for 1 s (--stall)"
+    assert failed.failure == "the command was stopped: it printed nothing for 1 s (--stall)"
 
 
 def test_a_command_that_always_fails_alike_is_given_up(whole: Seen, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_losses_do_not_stand_in_for_a_metric_that_is_wanted(tmp_path: Path) -> N
 def test_a_value_that_is_missing_once_is_a_failure_and_not_replaced_by_a_loss(tmp_path: Path) -> None:
     seen = search(program(tmp_path, after="if lr != 0.03: tell(value=loss)"), finder(tmp_path))
     (failed,) = [each for each in seen.ended if each.segment.lr == 0.03 and each.segment.seed == 0]
-    assert failed.failure == "the command told no 'value'; its records have step, loss (--metric names one)"
+    assert failed.failure == "the command reported no 'value'; its records have step, loss (select one with --metric)"
 
 
 def test_a_named_metric_may_be_better_when_higher(tmp_path: Path) -> None:

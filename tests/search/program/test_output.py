@@ -139,25 +139,26 @@ def test_text_before_a_record_is_only_passed_over_where_it_is_a_bar() -> None:
     [
         (
             [],
-            "told no 'value'; it printed no JSON records with numbers (--metric-pattern reads other lines)",
+            "reported no 'value'; it printed no JSON records with numbers (use --metric-pattern to read other lines)",
         ),
         (
             ["epoch 1", "", "epoch 2", "{'value': 0.5}"],
-            "told no 'value'; it printed no JSON records with numbers (--metric-pattern reads other lines);"
+            "reported no 'value'; it printed no JSON records with numbers (use --metric-pattern to read other lines);"
             " it printed `epoch 2` and `{'value': 0.5}`",
         ),
         (
             ['{"step": 1}', '{"step": 2, "value": null}'],
-            'told no \'value\'; its records have step (--metric names one); it printed `{"step": 2, "value": null}`',
+            "reported no 'value'; its records have step (select one with --metric);"
+            ' it printed `{"step": 2, "value": null}`',
         ),
         (
             ['{"metrics": {"value": 1}}'],
-            "told no 'value'; it printed no JSON records with numbers (--metric-pattern reads other lines);"
+            "reported no 'value'; it printed no JSON records with numbers (use --metric-pattern to read other lines);"
             ' it printed `{"metrics": {"value": 1}}`',
         ),
         (
             ["\x1b[31mred\x1b[0m\x07\tand \x00more" + "!" * 200],
-            "told no 'value'; it printed no JSON records with numbers (--metric-pattern reads other lines);"
+            "reported no 'value'; it printed no JSON records with numbers (use --metric-pattern to read other lines);"
             f" it printed `red and more{'!' * 87}…`",
         ),
     ],

@@ -78,7 +78,7 @@ def test_a_time_limit_ends_the_whole_group(ran: Callable[..., Ended], tmp_path: 
     ended = ran(
         f"sleep 60 & echo $! $$ > '{tmp_path}/pids'; while :; do echo busy; sleep 0.05; done", timeout=2, stall=20
     )
-    assert ended.cut == "it was not done after 2 s (--timeout)"
+    assert ended.cut == "it was not finished after 2 s (--timeout)"
     assert gone(awaited(tmp_path / "pids", 2))
 
 

@@ -31,37 +31,39 @@ class Claim:
 
 
 CLAIMS: Mapping[str, Claim] = {
-    "three-regimes": Claim(title="There are three regimes, in order", judge=three_regimes, by_loss=True),
+    "three-regimes": Claim(title="Training has three regimes, in order", judge=three_regimes, by_loss=True),
     "best-fine-tuned": Claim(
-        title="Fine-tuned models are best from just above the convergence threshold",
+        title="The best fine-tuned models start just above the convergence threshold",
         judge=best_fine_tuned,
         by_loss=True,
     ),
     "best-averaged": Claim(
-        title="Averaged models are best from just above the convergence threshold", judge=best_averaged, by_loss=True
+        title="The best averaged models start just above the convergence threshold", judge=best_averaged, by_loss=True
     ),
     "flr-matters": Claim(
-        title="Just above the threshold the fine-tuning learning rate hardly matters, beyond it does", judge=flr_matters
+        title="The fine-tuning learning rate matters little just above the threshold, and more beyond it",
+        judge=flr_matters,
     ),
     "connected-basin": Claim(
-        title="Just above the threshold all solutions lie in one basin, at larger learning rates not",
+        title="Solutions from just above the threshold share one basin; those from larger learning rates do not",
         judge=connected_basin,
     ),
     "high-flr-leaves": Claim(
         title="From far below the threshold, a high fine-tuning learning rate leaves the basin", judge=high_flr_leaves
     ),
     "sparse-features": Claim(
-        title="Just above the threshold networks learn few features, below it a little of all", judge=sparse_features
+        title="Networks learn a few features just above the threshold, and a little of every feature below it",
+        judge=sparse_features,
     ),
     "middle-band": Claim(
-        title="Just above the threshold networks learn the middle frequencies of images", judge=middle_band
+        title="Networks learn the middle frequencies of images just above the threshold", judge=middle_band
     ),
     "epochs-diverge": Claim(title="Epochs to convergence diverge at the threshold", judge=epochs_diverge),
     "two-stages": Claim(
-        title="A second learning rate just above the threshold makes up for a first one that was too large",
+        title="A second learning rate just above the threshold repairs a first one that was too large",
         judge=two_stages_recover,
     ),
-    "sharpness": Claim(title="Sharpness does not order the test error", judge=sharpness_unrelated),
+    "sharpness": Claim(title="Sharpness does not predict the test error", judge=sharpness_unrelated),
 }
 
 

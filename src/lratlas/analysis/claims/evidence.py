@@ -16,7 +16,7 @@ from lratlas.text import format_lr, plain, signed_interval
 from lratlas.thresholds import Thresholds
 
 Verdict = Literal["supported", "contradicted", "inconclusive", "not measured"]
-# Half a point of accuracy, or half a per cent of a loss, is negligible.
+# Half a point of accuracy, or half a percent of a loss, is negligible.
 NEGLIGIBLE = 0.005
 # A difference that needs more seeds than this hardly matters.
 MOST_SEEDS = 200
@@ -92,10 +92,10 @@ def what_would_tell(effect: Gain, limit: float = 0.0, *, negligible: float | Non
     """
     if effect.low is None or effect.high is None:
         have = "one seed is" if effect.seeds == 1 else f"{effect.seeds} seeds are"
-        return f"{have} too few for an interval; repeat with at least {FEWEST_SEEDS}, better 5 or more"
+        return f"{have} too few for an interval; repeat with at least {FEWEST_SEEDS} seeds, preferably 5 or more"
     lower = limit if negligible is None else negligible
     if lower <= effect.mean <= limit and lower < limit:
-        return "the effect lies between what counts as little and as much"
+        return "the effect is neither small nor large"
     # The distance from the effect to the nearest limit that it could clear
     above = effect.mean > limit
     reach, distance = (
@@ -103,8 +103,8 @@ def what_would_tell(effect: Gain, limit: float = 0.0, *, negligible: float | Non
     )
     needed = math.inf if distance <= 0 else effect.seeds * (reach / distance) ** 2
     if needed > MOST_SEEDS:
-        return f"the difference is too small to tell with fewer than {MOST_SEEDS} seeds"
-    return f"{effect.seeds} seeds do not tell; about {max(math.ceil(needed), effect.seeds + 1)} would"
+        return f"the difference is too small for fewer than {MOST_SEEDS} seeds"
+    return f"{effect.seeds} seeds are too few; about {max(math.ceil(needed), effect.seeds + 1)} should be enough"
 
 
 # Neighbours of the threshold further apart than this factor, half a decade, may skip the range just above it.
@@ -172,15 +172,15 @@ class Evidence:
         """
         regimes = self.table("regimes")["regime"].to_list()
         if "1" not in regimes:
-            raise Unanswered("Inconclusive: no learning rate tested converges; add smaller ones, or train longer.")
+            raise Unanswered("Inconclusive: no tested learning rate converges; add smaller ones, or train longer.")
         if not self.sides.near:
             raise Unanswered(
                 "Inconclusive: no learning rate above the threshold stays on a plateau; add larger ones, or more "
-                "around it."
+                "near the threshold."
             )
         if beyond and not self.sides.beyond:
             raise Unanswered(
-                "Inconclusive: no learning rate tested lies beyond the range just above the threshold; add larger ones."
+                "Inconclusive: no tested learning rate is above the range just above the threshold; add larger ones."
             )
 
     def found(
@@ -202,16 +202,20 @@ class Evidence:
             said: The finding.
             open_because: What would decide the claim, if the verdict is inconclusive.
             near: Whether the claim is about the PLRs just above the threshold.
-            negligible: An effect below this does not matter: half a point, or half a per cent of a loss.
+            negligible: An effect below this does not matter: half a point, or half a percent of a loss.
         """
         if near and verdict == "contradicted" and self.coarse:
-            verdict, open_because = "inconclusive", f"the threshold is bracketed too coarsely; {self.coarse}"
-        some = "" if effect.seeds == len(self.seeds) else f" On the {effect.seeds} complete of {len(self.seeds)} seeds."
-        tail = f" Open: {open_because}." if verdict == "inconclusive" else ""
+            verdict, open_because = "inconclusive", f"the grid around the threshold is too coarse; {self.coarse}"
+        some = (
+            ""
+            if effect.seeds == len(self.seeds)
+            else f" Only {effect.seeds} of {len(self.seeds)} seeds are complete and count."
+        )
+        tail = f" Inconclusive: {open_because}." if verdict == "inconclusive" else ""
         small = ""
         if verdict == "contradicted" and negligible and effect.high is not None and 0 <= effect.high < negligible:
-            share = "half a point" if negligible == NEGLIGIBLE else "half a per cent"
-            small = f" The gain is too small to matter (under {share})."
+            share = "half a point" if negligible == NEGLIGIBLE else "half a percent"
+            small = f" The gain is negligible (under {share})."
         statement = said + small + some + tail
         return Judgement(verdict=verdict, statement=statement, effect=effect.mean, low=effect.low, high=effect.high)
 
@@ -252,7 +256,7 @@ def mean_of(values: Floats) -> Gain:
     """
     known = values[~np.isnan(values)]
     if not len(known):
-        raise Unanswered("Inconclusive: no seed was measured at all learning rates in question.")
+        raise Unanswered("Inconclusive: no seed has measurements at all compared learning rates.")
     return over_seeds(known)
 
 

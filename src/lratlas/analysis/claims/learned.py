@@ -26,7 +26,7 @@ def sparse_features(evidence: Evidence) -> Judgement:
     """
     features = _final(evidence.table("features"))
     if features.is_empty():
-        raise NotMeasured("The task has no sets in which a single feature is informative.")
+        raise NotMeasured("Needs a task with sets in which a single feature is informative.")
     accuracy = pl.col("accuracy")
     standing = accuracy.max() - (accuracy.sum() - accuracy.max()) / (pl.len() - 1)
     runs = features.group_by("plr", "seed", "run").agg(value=standing)
@@ -47,7 +47,7 @@ def middle_band(evidence: Evidence) -> Judgement:
     """
     alone = _final(evidence.table("bands")).filter(pl.col("kept") & (pl.col("low") > 0))
     if alone.is_empty():
-        raise NotMeasured("It takes images and measure.bands in the spec.")
+        raise NotMeasured("Needs images, and measure.bands in the spec.")
     highest = alone["high"].max()
     half = highest // 2 if isinstance(highest, int) else 0
     middle = alone.filter(pl.col("low") <= half, pl.col("high") >= half)

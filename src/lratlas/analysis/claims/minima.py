@@ -33,7 +33,7 @@ HIGH = 0.5
 ORDERS = 0.7
 # A diverging PLR within this factor of the last one on the plateau leaves little room for a longer plateau.
 CLOSE = 2.0
-_NO_PAIRS = "It takes two fine-tuning learning rates, averages and measure.geometry = true in the spec."
+_NO_PAIRS = "Needs two fine-tuning learning rates, averages, and measure.geometry = true in the spec."
 
 
 def connected_basin(evidence: Evidence) -> Judgement:
@@ -49,7 +49,7 @@ def connected_basin(evidence: Evidence) -> Judgement:
     plateau, lost = evidence.sides.of("2", "2A", "2B"), evidence.sides.of("3")
     if len(plateau) < 2 or not evidence.sides.below:
         need = "two on a plateau and one that converges" if plateau else "learning rates on a plateau"
-        raise Unanswered(f"Inconclusive: it takes {need}; add more around the threshold.")
+        raise Unanswered(f"Inconclusive: needs {need}; add more around the threshold.")
     first, last, limit = plateau[0], plateau[-1], evidence.thresholds.barrier
     largest = pairs.group_by("plr", "seed").agg(value=pl.col("test_barrier").max())
     seeds = complete_seeds(pairs)
@@ -65,7 +65,7 @@ def connected_basin(evidence: Evidence) -> Judgement:
     ends_early = not lost or lost[0] > CLOSE * last
     if parts[1] == "contradicted" and parts[0] != "contradicted" and ends_early:
         larger = f"between {format_lr(last)} and {format_lr(lost[0])}" if lost else f"above {format_lr(last)}"
-        verdict, what = "inconclusive", f"the plateau may go on; add learning rates {larger}"
+        verdict, what = "inconclusive", f"the plateau may extend further; add learning rates {larger}"
     return evidence.found(verdict, effect, said, open_because=what)
 
 
@@ -86,14 +86,12 @@ def high_flr_leaves(evidence: Evidence) -> Judgement:
     said = (
         f"From {format_lr(plr)}, far below the threshold, fine-tuning with {format_lr(flr)} ends {angle.mean:.2f} rad "
         f"from where {low} ends, with a training error barrier of {_barrier(barrier)} "
-        f"between them; above {limit:g} that is another basin."
+        f"between them; a barrier above {limit:g} separates basins."
     )
     verdict, what = exceeds(barrier, limit), what_would_tell(barrier, limit)
     if verdict == "contradicted" and flr < HIGH * threshold:
         verdict = "inconclusive"
-        what = (
-            f"the highest fine-tuning learning rate lies far below the threshold; add one near {format_lr(threshold)}"
-        )
+        what = f"the highest fine-tuning learning rate is far below the threshold; add one near {format_lr(threshold)}"
     return evidence.found(verdict, barrier, said, open_because=what, near=False)
 
 
@@ -105,14 +103,14 @@ def sharpness_unrelated(evidence: Evidence) -> Judgement:
     """
     table = evidence.table("sharpness")
     if table.is_empty():
-        raise NotMeasured("Set measure.sharpness = true in the spec.")
+        raise NotMeasured("Needs measure.sharpness = true in the spec.")
     level = at_equal_loss(evidence.tables)
     if level.is_empty():
-        raise Unanswered("Inconclusive: no model with a sharpness has a positive training loss.")
+        raise Unanswered("Inconclusive: every model with a sharpness has a training loss of 0.")
     loss = float(level["level"][0])
     coefficients = pl.Series([_correlation(evidence, seed, at_loss=loss) for seed in evidence.seeds], dtype=pl.Float64)
     if coefficients.null_count() == len(coefficients):
-        raise Unanswered("Inconclusive: fewer than five learning rates have a model at equal training loss; add some.")
+        raise Unanswered("Inconclusive: fewer than five learning rates have a model at equal training loss; add more.")
     effect = clip_gain(over_seeds(coefficients.drop_nulls().to_numpy()), -1.0, 1.0)
     said = (
         f"Among models of equal training loss, about {loss:.2g}, from different learning rates, the rank correlation "
@@ -137,7 +135,7 @@ def _fast_from_slow(evidence: Evidence) -> tuple[float, float, float]:
     plr, flr = _smallest(evidence, "plr"), evidence.table("runs")["flr"].max()
     if plr > (far := FAR_BELOW * threshold):
         raise Unanswered(
-            f"Inconclusive: no learning rate lies far below the threshold; add some down to {format_lr(far)}."
+            f"Inconclusive: no learning rate is far below the threshold; extend the grid down to {format_lr(far)}."
         )
     if not isinstance(flr, float) or flr <= plr:
         raise Unanswered(

@@ -45,7 +45,7 @@ def best_fine_tuned(evidence: Evidence) -> Judgement:
     """
     runs = fine_tuned_runs(evidence.table("runs"))
     if runs.is_empty():
-        raise NotMeasured("No model was fine-tuned; add [finetune] to the spec.")
+        raise NotMeasured("Needs fine-tuned models; add [finetune] to the spec.")
     return _best_near(evidence, runs, f"After fine-tuning with {format_lr(runs['flr'][0])}")
 
 
@@ -56,7 +56,7 @@ def best_averaged(evidence: Evidence) -> Judgement:
     """
     runs = average_runs(evidence.table("runs"))
     if runs.is_empty():
-        raise NotMeasured("No weights were averaged; add [average] to the spec.")
+        raise NotMeasured("Needs averaged weights; add [average] to the spec.")
     return _best_near(evidence, runs, "After averaging the weights of checkpoints")
 
 
@@ -69,7 +69,7 @@ def flr_matters(evidence: Evidence) -> Judgement:
     runs = direct(evidence.table("runs")).filter(stage="finetune")
     flrs = runs.drop_nulls("test_accuracy")["flr"].unique().sort().to_list()
     if len(flrs) < 2:
-        raise NotMeasured("It takes test accuracies after fine-tuning with two learning rates at least.")
+        raise NotMeasured("Needs test accuracies after fine-tuning with at least two learning rates.")
     evidence.must_span(beyond=True)
     accuracy = pl.col("test_accuracy")
     ends = runs.filter(pl.col("flr").is_in([flrs[0], flrs[-1]]))
@@ -101,7 +101,7 @@ def two_stages_recover(evidence: Evidence) -> Judgement:
     scores = two_stages(runs).filter(pl.col("flr") == pl.col("flr").min())
     if scores.is_empty():
         second = runs["plr2"].null_count() < runs.height
-        lack = "It takes test accuracies" if second else "There is no second learning rate; add [second] to the spec"
+        lack = "Needs test accuracies" if second else "Needs a second learning rate; add [second] to the spec"
         raise NotMeasured(f"{lack}.")
     evidence.must_span(beyond=True)
     pairs = scores.filter(pl.col("plr").is_in(evidence.sides.beyond), pl.col("plr2").is_in(evidence.sides.near))
@@ -112,7 +112,7 @@ def two_stages_recover(evidence: Evidence) -> Judgement:
         )
     ways = pairs.pivot("way", index=["plr", "plr2", "seed"], values="test_accuracy")
     if not {"high", "low", "both"} <= {*ways.columns}:
-        raise Unanswered("Inconclusive: the direct ways from both learning rates are missing; add them to the grid.")
+        raise Unanswered("Inconclusive: direct fine-tuning from both learning rates is missing; add them to the grid.")
     whole = ways.drop_nulls(["high", "low", "both"])
     whole = whole.filter(pl.col("seed").is_in(complete_seeds(whole)))
     whole = whole.filter(pl.len().over("plr", "plr2") == whole["seed"].n_unique())
@@ -124,7 +124,7 @@ def two_stages_recover(evidence: Evidence) -> Judgement:
     said = (
         f"From a learning rate that is too large ({first}), a second one just above the threshold ({second}) leads to "
         f"{100 * both.mean():.1f}% test accuracy, against {100 * high.mean():.1f}% without it, a gain of "
-        f"{describe_effect(effect)}, and {100 * low.mean():.1f}% from the second alone, a difference of "
+        f"{describe_effect(effect)}, and {100 * low.mean():.1f}% with only the second, a difference of "
         f"{describe_effect(behind)}."
     )
     open_part = (effect, 0.0) if parts[0] == "inconclusive" else (behind, -RECOVERED)
@@ -145,7 +145,7 @@ def _best_near(evidence: Evidence, runs: pl.DataFrame, lead: str) -> Judgement:
     }
     effect = threshold_gain(runs, sides, score)
     if effect is None:
-        raise Unanswered("Inconclusive: some seeds lack their final model on one side of the threshold.")
+        raise Unanswered("Inconclusive: some seeds have no final model on one side of the threshold.")
     negligible = NEGLIGIBLE if score.more_is_better else NEGLIGIBLE * abs(best["below"]["value"])
     parts: list[Verdict] = [exceeds(effect, 0.0, negligible=negligible)]
     further = estimate_gain(runs, sides.beyond, sides.near, score)
@@ -153,9 +153,9 @@ def _best_near(evidence: Evidence, runs: pl.DataFrame, lead: str) -> Judgement:
         parts.append("contradicted")
     shown = describe_effect(effect) if score.more_is_better else describe_effect(effect, factor=1, unit="")
     larger = (
-        f"Larger learning rates reach at best {score.show(best['beyond']['value'])}."
+        f"Larger learning rates reach at most {score.show(best['beyond']['value'])}."
         if further
-        else "No larger one was tested."
+        else "No larger learning rate was tested."
     )
     said = (
         f"{lead}, the best start just above the threshold, {_name_model(best['near'])}, reaches {score.name} "

@@ -46,17 +46,18 @@ def three_regimes(evidence: Evidence) -> Judgement:
         for name, labels in (("1", ["1"]), ("2", ["2", "2A", "2B"]), ("3", ["3"]))
     }
     if not any(ends.values()):
-        raise Unanswered("Inconclusive: no learning rate is decided yet; train longer.")
+        raise Unanswered("Inconclusive: the regime of every learning rate is unclear; train longer.")
     if sum(map(bool, ends.values())) == 1:
-        raise Unanswered(f"All learning rates decided are of one regime: {_missing(ends)}.")
+        raise Unanswered(f"All learning rates with a clear regime have the same regime: {_missing(ends)}.")
     found = seed_labels(
         evidence.tables, chance_loss=evidence.chance_loss, thresholds=evidence.thresholds, evidence=evidence.runs
     )
     order = clip_gain(mean_of(_shares(found.alone)), 0.0, 1.0)
     ordered = exceeds(order, IN_ORDER)
     said = (
-        f"With a rising learning rate training {_course(ends)}; of the pairs of learning rates from different regimes, "
-        f"{describe_effect(order, unit=' %')} are in the order of convergence, plateau, divergence."
+        f"As the learning rate rises, training {_course(ends)}; "
+        f"{describe_effect(order, unit='%')} of the pairs of learning rates from different regimes are in the order "
+        "convergence, plateau, divergence."
     )
     if ordered == "contradicted":
         return evidence.found(ordered, order, said, open_because="", near=False)
@@ -76,16 +77,14 @@ def epochs_diverge(evidence: Evidence) -> Judgement:
     """
     table = evidence.table("convergence")
     if table.is_empty():
-        raise NotMeasured("Set measure.convergence = true in the spec.")
+        raise NotMeasured("Needs measure.convergence = true in the spec.")
     part = rising(table)
     if part.is_empty():
-        raise Unanswered(
-            "No run ever fits all training samples in an epoch: add smaller learning rates, or train longer."
-        )
+        raise Unanswered("No run fits all training samples in any epoch: add smaller learning rates, or train longer.")
     start, last = part["plr"][0], part["plr"][-1]
     never = table.filter(pl.col("plr") > last, pl.col("epochs").is_null().all().over("plr"))["plr"].min()
     if not isinstance(never, float):
-        raise Unanswered("Runs still converge at the largest learning rate tested: add larger ones.")
+        raise Unanswered("The largest tested learning rate still converges: add larger ones.")
     logs = (
         table.filter(pl.col("plr").is_between(start, last))
         .drop_nulls("epochs")
@@ -99,12 +98,12 @@ def epochs_diverge(evidence: Evidence) -> Judgement:
     if verdict != "supported" and never > NEAR * last:
         verdict = "inconclusive"
         bracket = f"{format_lr(last)} and {format_lr(never)}"
-        what = f"the learning rates lie too far apart there; bisect the boundary between {bracket}"
+        what = f"the grid is too coarse there; bisect the boundary between {bracket}"
     factor = describe_effect(_exponentiate(effect), factor=1, unit="")
     said = (
-        f"The epochs until every training sample is fitted grow from {part['epochs'][0]:,.0f} at {format_lr(start)} to "
-        f"{part['epochs'][-1]:,.0f} at {format_lr(last)}, medians over seeds; within a seed by a factor of {factor}. "
-        f"From {format_lr(never)} on no run ever gets there."
+        f"The number of epochs until every training sample is fitted grows from "
+        f"{part['epochs'][0]:,.0f} at {format_lr(start)} to {part['epochs'][-1]:,.0f} at {format_lr(last)}, medians over seeds; the factor within a seed is {factor}. "
+        f"From {format_lr(never)} on, no run ever fits them all."
     )
     return evidence.found(verdict, _exponentiate(effect), said, open_because=what, near=False)
 
@@ -126,7 +125,7 @@ def _shares(labels: NDArray[np.str_]) -> Floats:
 
 
 def _course(ends: dict[str, list[float]]) -> str:
-    words = {"1": "converges up to {}", "2": "stays on a noisy plateau from {} to {}", "3": "diverges from {} on"}
+    words = {"1": "converges up to {}", "2": "stays on a noisy plateau from {} to {}", "3": "diverges from {}"}
     shown = {"1": ends["1"][-1:], "2": [*ends["2"][:1], *ends["2"][-1:]], "3": ends["3"][:1]}
     parts = [words[name].format(*(format_lr(plr) for plr in plrs)) for name, plrs in shown.items() if plrs]
     return ", ".join(parts)
@@ -136,7 +135,7 @@ def _missing(ends: dict[str, list[float]]) -> str:
     """The regimes that were not reached, and where to look."""
     if ends["1"] and ends["3"] and not ends["2"]:
         return (
-            f"no plateau was met; add learning rates between {format_lr(ends['1'][-1])} and {format_lr(ends['3'][0])}"
+            f"no plateau was found; add learning rates between {format_lr(ends['1'][-1])} and {format_lr(ends['3'][0])}"
         )
     needed = {"1": "smaller learning rates, or longer training, for convergence", "2": "some for a plateau"}
     parts = [needed.get(name, "larger ones for divergence") for name, plrs in ends.items() if not plrs]

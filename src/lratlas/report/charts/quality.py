@@ -144,7 +144,7 @@ def best_in_words(tables: Tables, best: Recommendation | None) -> str:
         return ""
     words = f"Best from {format_lr(best.lr)}"
     if best.at_edge:
-        return f"{words}, the edge of the range tested"
+        return f"{words}, the edge of the tested range"
     sides, runs = sides_of(tables), tables["runs"]
     groups = {
         "just above the threshold": sides.near,

@@ -36,8 +36,8 @@ _ROOM = 0.5  # share of the memory that waiting trainings may fill, together wit
 _COMPARED = 3  # number of the segment that is trained a second time
 _ALIKE = 3  # failures of the first segments after which the search stops
 NOT_SEEN = (
-    "No step of a PyTorch optimizer was seen: the training is of another framework, runs in other processes, or its"
-    " optimizer is no torch.optim.Optimizer. Use lratlas.Finder in its loop, or lratlas find --command."
+    "No PyTorch optimizer step was seen: the training uses another framework, runs in other processes, or its"
+    " optimizer is not a torch.optim.Optimizer. Use lratlas.Finder in its loop, or lratlas find --command."
 )
 
 
@@ -105,8 +105,8 @@ class _Pool:
             trial, reached = self._train_trial(segment)
         if is_out_of_memory(trial.error):
             raise SearchError(
-                f"Memory does not suffice for the training at LR {segment.lr:.3g}, with no other one in memory:"
-                f" {str(reached.error).rstrip('.')}. {LESS_MEMORY}"
+                f"The training at LR {segment.lr:.3g} ran out of memory, although no other training was in"
+                f" memory: {str(reached.error).rstrip('.')}. {LESS_MEMORY}"
             )
         own = trial.optimizers
         self.moved = self.moved or own.moved or (not self.made and own.has_scheduler)
@@ -154,13 +154,13 @@ class _Pool:
             raise SearchError(NOT_SEEN)
         if steps in self.ended and self.driven.shrinks:
             raise SearchError(
-                f"The training took {steps:,} steps twice, but was to take other numbers of them: what it gets as"
-                f" {self.driven.shrinks} must be how long it trains."
+                f"The training took {steps:,} steps twice, although two different lengths were requested: its"
+                f" argument {self.driven.shrinks} must set how long it trains."
             )
         if steps in self.ended and self.furthest < steps:
             raise SearchError(
-                f"The training ends by itself after {steps:,} steps, but a full training was to have"
-                f" {self.finder.search.steps:,}: give steps = {steps} (--steps {steps}), and another folder."
+                f"The training ends by itself after {steps:,} steps, but a full training should have"
+                f" {self.finder.search.steps:,}: set steps={steps} (--steps {steps}) and use another folder."
             )
         self.ended.append(steps)
 
@@ -289,7 +289,7 @@ def _tell(finder: Finder, segment: Segment, reached: Reached, *, by_loss: bool) 
         finder.fail(segment, reached.error, losses=reached.losses)
         return
     if by_loss and not reached.losses:
-        raise SearchError("No loss was seen, since no backward() began from a single number: give a value.")
+        raise SearchError("No loss was seen, because no backward() started from a scalar: set value (--value).")
     value = mean_of_last_fifth(reached.losses) if by_loss else reached.value
     finder.tell(segment, value=value, averaged=reached.averaged, losses=reached.losses)
 
@@ -305,10 +305,9 @@ def _stop_if_hopeless(finder: Finder, failures: Sequence[tuple[Segment, Reached]
         count = f"{len(failures)} trainings" if len(failures) > 1 else "training"
         reason = str(failures[-1][1].error).rstrip(".")
         if STOPPED in reason:
-            raise SearchError(f"The first {count} could not be measured. The last one: {reason}{UNMEASURED}")
+            raise SearchError(f"The first {count} could not be evaluated. The last error: {reason}{UNMEASURED}")
         raise SearchError(
-            f"The first {count} failed. The last one: {reason}. Correct the training and start again; no result is"
-            " recorded."
+            f"The first {count} failed. The last error: {reason}. Fix the training and rerun; no result was recorded."
         )
 
 
@@ -327,17 +326,17 @@ def _odd(pool: _Pool, segment: Segment, losses: Sequence[float]) -> str:
     try:
         again = pool.once_more(segment, pool.finder.results[-1].seconds)
     except SearchError as error:
-        return f"Whether the training is the one that runs by itself could not be checked: {error}."
+        return f"Could not check that the search leaves the training unchanged: {error}."
     pairs = list(zip(losses, again, strict=False))
     at = next((at for at, (one, other) in enumerate(pairs) if one != other and math.isfinite(one + other)), None)
     if at is None:
         return ""
     largest = max(abs(one - other) / max(abs(one), 1e-9) for one, other in pairs if math.isfinite(one + other))
-    alone = "by itself" if pool.driven.alone else "once more"
+    alone = "by itself" if pool.driven.alone else "again"
     return (
-        f"Run {alone}, the training at LR {segment.lr:.3g} has other losses from step {at + 1:,} on, by up to"
-        f" {largest:.1g} of their size: it uses random numbers that its seed does not control,"
-        " which makes differences between LRs noisier."
+        f"Run {alone}, the training at LR {segment.lr:.3g} has different losses from step {at + 1:,} on, with"
+        f" relative differences up to {largest:.1g}: it uses random numbers that its seed does not control, which"
+        " adds noise to the comparison of LRs."
     )
 
 
@@ -348,7 +347,7 @@ def _with_warnings(advice: Advice, pool: _Pool, *, unsown: bool, odd: str) -> Ad
     if not pool.driven.imposed and len(pool.made) > 1 and len(set(pool.made.values())) == 1:
         (only,) = set(pool.made.values())
         said.append(
-            f"The training set its optimizer's LR to {only:.3g}, whatever LR it was given: pass the LR on to the"
+            f"The training sets its optimizer's LR to {only:.3g}, no matter which LR it gets: pass the LR to the"
             " optimizer."
         )
     schedule = pool.finder.folder / SCHEDULE
@@ -357,14 +356,14 @@ def _with_warnings(advice: Advice, pool: _Pool, *, unsown: bool, odd: str) -> Ad
     if schedule.exists() and not pool.driven.shrinks:
         advice = replace(advice, finish="schedule")
         said.append(
-            "The training changes its LR on the way, and LRs were compared in its first part. If it gets its length,"
-            " {steps} or {epochs} of a script and steps or epochs of a function, its schedule is shrunk to each"
-            " comparison."
+            "The training changes its LR over time, and LRs were compared only in its first part. To fit its"
+            " schedule to each comparison, let the training take its length: {steps} or {epochs} in a script,"
+            " steps or epochs in a function."
         )
     if unsown:
         said.append(
-            "The training sets its own seed, so that repetitions are equal: the search ended before them. Give it the"
-            " seed of the search."
+            "The training sets its own seed, so repetitions would be identical: the search ended without them."
+            " Pass it the seed of the search."
         )
     return replace(advice, warnings=(*advice.warnings, *said), checkpoint=None)
 

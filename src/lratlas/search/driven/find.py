@@ -167,7 +167,7 @@ def find_driven(
     if driven.shrinks:
         if settings.get("schedule", "constant") != "constant" or settings.get("warmup"):
             raise SpecError(
-                "The training gets its length, so it has its own schedule: leave out schedule and warmup"
+                "The training takes its length, so it has its own schedule: leave out schedule and warmup"
                 " (--schedule, --warmup)."
             )
         settings = {**settings, "schedule": "own"}
@@ -180,7 +180,7 @@ def find_driven(
     advice = drive(found.driven, finder, progress=progress)
     notes = list(found.notes)
     if driven.imposed and driven.origin:
-        notes.append("{lr} is not among the arguments: the LRs that the script gives its optimizers were scaled.")
+        notes.append("{lr} is not in the arguments: the LRs that the script passes to its optimizers were scaled.")
     if name and not direction:
         notes += _direction_notes(finder, name, by_name=own)
     return replace(advice, warnings=(*advice.warnings, *notes))
@@ -222,14 +222,14 @@ def _direction_notes(finder: Finder, name: str, *, by_name: str | None) -> list[
     rank_correlation: Any = spearmanr(pairs)[0] if differ else 0.0
     against = rank_correlation * (-1 if higher else 1) < -_AGAINST
     if by_name:
-        but = f", though they are {other} where the training loss is lower: give the direction if it is the other one"
-        return [f"By its name, {better} values of {name} count as better{but if against else ''}."]
+        but = f", although they are {other} where the training loss is lower: set the direction if this is wrong"
+        return [f"Judging by the name, {better} values of {name} are better{but if against else ''}."]
     if against:
         own, opposite = ("maximize", "minimize") if higher else ("minimize", "maximize")
         raise SearchError(
-            f"Are {better} values of {name} better? No direction was given, and they are {other} where the training"
-            f' loss is lower. Give the direction "{own}" to have the advice of this search, or "{opposite}" with'
-            " another folder."
+            f"Are {better} values of {name} better? No direction was set, and they are {other} where the"
+            f' training loss is lower. Set the direction "{own}" to get the advice of this search, or'
+            f' "{opposite}" and another folder.'
         )
     return []
 
@@ -238,7 +238,9 @@ def _parameters(train: Callable[..., object]) -> Mapping[str, inspect.Parameter]
     try:
         return inspect.signature(train).parameters
     except (TypeError, ValueError) as error:
-        raise SpecError(f"{train!r} cannot be called with an LR: {error}. Give a function, lambda lr: ….") from error
+        raise SpecError(
+            f"{train!r} cannot be called with an LR: {error}. Pass a function of the LR, such as lambda lr: train(lr)."
+        ) from error
 
 
 def _lr_name(parameters: Mapping[str, inspect.Parameter], told: Collection[str]) -> str | None:
@@ -256,7 +258,7 @@ def _lr_name(parameters: Mapping[str, inspect.Parameter], told: Collection[str])
         name = first if others[first].kind in _UNNAMED else "lr"
     if more := [each for each in needed if each != name]:
         raise SpecError(
-            f"The function also needs {more[0]}: give one that needs the LR only, such as lambda lr: train(lr, …)."
+            f"The function also needs {more[0]}: pass one that needs only the LR, such as lambda lr: train(lr, …)."
         )
     return name
 

@@ -179,7 +179,7 @@ def known_direction(name: str, given: Literal["minimize", "maximize"] | None) ->
     """
     direction = given or better(name)
     if direction is None:
-        raise SpecError(f"Is a lower or a higher {name} better? Give direction: minimize or maximize.")
+        raise SpecError(f"Is a lower or a higher {name} better? Set direction to minimize or maximize.")
     return direction
 
 

@@ -36,9 +36,12 @@ _PART = 16  # the trial run lasts this part of the training, if the training rec
 _FEWEST = 4  # outputs of a metric in a training that are needed to compare LRs on the way
 _TWICE = 2
 _NOTHING: Mapping[str, Any] = {"name": None, "every": None, "late": 0, "seldom": None}
-_OTHERWISE = "give a value, or let its arguments have {steps} or {epochs}, so that each comparison is a whole training"
+_OTHERWISE = (
+    "set value (--value), or let the training take {steps} or {epochs} as an argument, so that each comparison is"
+    " a complete training"
+)
 _NOT_FOUND = "No validation metric was given, and none was found in what the training prints or returns"
-_BY_LOSS = "choices were made on the training loss, which favours LRs that overfit; give a value."
+_BY_LOSS = "LRs were compared by the training loss, which favours LRs that overfit; set value (--value)."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,19 +93,20 @@ def settle(
     asked = {"training": driven.origin, "value": given and given.text, "metric": metric, "pattern": pattern}
     if (shrinks == "epochs") != (epochs is not None):
         raise SpecError(
-            "The training asks for its epochs: give epochs (--epochs), those of a full one."
+            "The training takes a number of epochs: set epochs (--epochs) to those of a full training."
             if epochs is None
-            else "epochs is for a training that asks for them: it has no {epochs} in its arguments, or steps too."
+            else "epochs needs a training that takes a number of epochs, but this one has no {epochs} argument, or"
+            " also takes steps."
         )
     if epochs is not None and steps is not None:
-        raise SpecError("steps follow from epochs: give one of them.")
+        raise SpecError("Set either steps or epochs, not both: steps follow from epochs.")
     record = read_settled(root, asked)
     if record is None or "name" not in record:
         before = None if shrinks else _read_count(root, driven)
         if steps is None and (root / SETTINGS).exists():
             steps = read_settings(root).steps
         if shrinks == "steps" and steps is None:
-            raise SpecError("The training asks for its length: give steps (--steps), those of a full one.")
+            raise SpecError("The training takes a number of steps: set steps (--steps) to those of a full training.")
         heard = Heard(sought=sought)
         counted = steps is None and epochs is None
         seen, in_parts = steps, False
@@ -163,25 +167,26 @@ def _notes(record: Mapping[str, Any], *, digest: str, by_loss: bool, found: str 
         yield f"{record.get('seldom') or _NOT_FOUND}: {_BY_LOSS}"
     if record.get("several"):
         yield (
-            f"The training printed several values of {record['name']} between two steps, {record['several']}, of which"
-            " one counts: give --metric-pattern for the right one, or a value."
+            f"The training printed several values of {record['name']} between two steps, {record['several']}, and"
+            " only one of them counts: select it with --metric-pattern, or set value (--value)."
         )
     if found:
         yield f"LRs were compared by {found}, found in what the training prints or returns."
     if record.get("in_parts"):
         yield (
-            "The training trains its parts one after the other, each by another optimizer, and LRs were compared before"
-            " all parts were trained: the advice is of the first ones. Search each part by itself."
+            "The training trains its parts one after the other, each with its own optimizer, and LRs were"
+            " compared before all parts were trained: the advice is for the first parts. Search each part"
+            " separately."
         )
     if record.get("counted"):
         yield (
-            f"A full training has {record['steps']:,} steps, those of one at LR {_LR:g}: where it stops early by"
-            " itself, give its steps (--steps)."
+            f"A full training has {record['steps']:,} steps, measured at LR {_LR:g}: if that training stopped"
+            " early, set steps (--steps)."
         )
     if record["digest"] != digest:
         yield (
-            "The code has changed since the search was begun, and what was trained before counts: give another folder"
-            " for a search of the new code."
+            "The code has changed since the search began, and earlier results still count: use another folder"
+            " to search the new code."
         )
 
 
@@ -223,8 +228,8 @@ def look(driven: Driven, root: Path, heard: Heard, *, steps: int | None) -> tupl
         raise trial.error
     if trial.error is not None and not (isinstance(trial.error, SystemExit) and trial.step):  # some scripts exit
         raise SearchError(
-            f"The training failed at LR {_LR:.3g}, where it was looked at: {_reason(trial, reached, output)}. What it"
-            f" printed is in {output}. Correct it and start again."
+            f"The first training, at LR {_LR:.3g}, failed: {_reason(trial, reached, output)}. Its output is in"
+            f" {output}. Fix it and rerun."
         )
     if trial.step == 0:
         raise SearchError(NOT_SEEN)
@@ -254,8 +259,8 @@ def _find_metric(heard: Heard, sought: Printed | None, steps: int, root: Path, *
     """
     if sought and heard.unclear:
         raise SearchError(
-            f"The training prints several values of {sought.name} on one line, {join_values(heard.unclear)}: give"
-            " --metric-pattern for the one that counts, or a value."
+            f"The training prints several values of {sought.name} on one line, {join_values(heard.unclear)}:"
+            " select one with --metric-pattern, or set value (--value)."
         )
     name = sought.name if sought else most_telling(heard)
     at = sorted(step for step in heard.values.get(name or "", {}) if step > 0)
@@ -273,7 +278,7 @@ def _find_metric(heard: Heard, sought: Printed | None, steps: int, root: Path, *
         # Output after steps 1, 11, … belongs to steps 0, 10, …; output after steps 9, 19, … to steps 10, 20, ….
         late = at[0] % every
         return {**_NOTHING, "name": name, "every": every, "late": late if 2 * late <= every else 0}
-    seldom = f"{name} is printed every {every:,} of {steps:,} steps, too seldom"
+    seldom = f"{name} is printed only every {every:,} of {steps:,} steps"
     if sought:
         raise SearchError(f"{seldom}: {_OTHERWISE}.")
     return {**_NOTHING, "seldom": seldom}
@@ -299,16 +304,18 @@ def _missing(sought: Printed, heard: Heard, text: str) -> Iterator[str]:
         yield f"It printed or returned: {', '.join(names)}."
     if sought.pattern and sought.by_name and any(of_training(sought.pattern, line) for line in lines):
         yield (
-            f"A {sought.name} after the word train is taken for that of the training set: if it is not,"
-            " --metric-pattern finds it."
+            f"A {sought.name} after the word train is read as that of the training set: if it is not, select it"
+            " with --metric-pattern."
         )
     with_comma = comma_pattern(sought.name) if sought.by_name else sought.pattern
     numbers = [
         found[found.re.groups] or "" for line in lines for found in (with_comma.finditer(line) if with_comma else ())
     ]
     if number := next((each for each in numbers if "," in each), None):
-        yield f"A number with a comma, such as {number}, is not read: print it without one, or give a value."
-    yield f"{'Give the name of one of these' if {*names} - {RETURNED} else 'Give another name'}, {_OTHERWISE}."
+        yield (
+            f"A number with a comma, such as {number}, is not read: print it without the comma, or set value (--value)."
+        )
+    yield f"{'Name one of these' if {*names} - {RETURNED} else 'Use another name'}, {_OTHERWISE}."
 
 
 def _several(heard: Heard, name: object) -> str | None:
@@ -355,11 +362,11 @@ def read_settled(root: Path, asked: Mapping[str, object]) -> dict[str, Any] | No
     except FileNotFoundError:
         return None
     except UNREADABLE as error:
-        raise SearchError(f"{path} is damaged; give another folder.") from error
+        raise SearchError(f"{path} is damaged; use another folder.") from error
     if differing and read_results(root):
         name = differing[0]
         raise SearchError(
-            f"The {name} is {asked[name]!r}, but the search in {root} was begun with {before[name]!r}: give that one,"
-            " or another folder."
+            f"The {name} is {asked[name]!r}, but the search in {root} began with {before[name]!r}: use that"
+            " value, or another folder."
         )
     return None if differing else record

@@ -36,7 +36,7 @@ def script_body(script: Path) -> Callable[[Sequence[str]], None]:
         code = compile(script.read_bytes(), str(whole), "exec", dont_inherit=True)
     except OSError as error:
         raise SpecError(
-            f"The script {script} cannot be read: {error.strerror}. Give the path of a Python file."
+            f"The script {script} cannot be read: {error.strerror}. Pass the path of a Python file."
         ) from error
     except (SyntaxError, ValueError) as error:
         raise SpecError(
@@ -113,7 +113,7 @@ def measure_losses_alone(
     try:
         losses = json.loads(found.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SearchError(f"it ended before its step {len(shares):,}; what it printed is in {output}") from error
+        raise SearchError(f"it ended before step {len(shares):,}; its output is in {output}") from error
     found.unlink()
     return losses
 

@@ -186,13 +186,13 @@ class Steps:
         self.moved |= present != self.base
         if lr is not None and not self.base:
             raise SearchError(
-                f"The {type(leader).__name__} has the LR {leader.param_groups[0].get('lr')}, which cannot be scaled;"
-                " pass it the LR of the search ({lr})."
+                f"The {type(leader).__name__} has the LR {leader.param_groups[0].get('lr')}, which cannot be"
+                f" scaled; pass it the LR of the search ({{lr}})."
             )
         if lr is not None and self.base and present and not self._base_is_sure and present > self.base:
             raise SearchError(
-                f"The training itself raises its LR, from {self.base:.3g} at the first step to {present:.3g}, and which"
-                " LR its schedule multiplies cannot be told: pass it the LR of the search ({lr})."
+                f"The training raises its LR from {self.base:.3g} at the first step to {present:.3g}, so the LR"
+                f" that its schedule multiplies is unknown: pass the LR of the search ({{lr}}) to the training."
             )
         if (lr is None or lr == self.base) and share == 1.0:
             return

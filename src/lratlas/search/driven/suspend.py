@@ -139,7 +139,7 @@ def claim_parameters(parameters: Iterable[Tensor], owner: object) -> bool:
     trained = [each for each in parameters if each.grad is not None]
     if any(_owners.setdefault(each, owner) is not owner for each in trained):
         raise SearchError(
-            "Two trainings of the search train the same parameters, so that each continues from where the other one is:"
-            " the model is made outside the function. Make it inside, so that each training has its own."
+            "Two trainings of the search share the same parameters: the model is created outside the function."
+            " Create it inside, so that each training has its own."
         )
     return bool(trained)

@@ -172,7 +172,9 @@ class Trial:
             self._output.parent.mkdir(parents=True, exist_ok=True)
             opened = cast("TextIO", open_unlinked(self._output, "a", encoding="utf-8", errors="backslashreplace"))
         except OSError as error:
-            raise SearchError(f"{self._output}, for what the training prints, cannot be written: {error}.") from error
+            raise SearchError(
+                f"{self._output}, which stores the training's output, cannot be written: {error}."
+            ) from error
         with opened as file:
             enter(self._world, self._roots)
             try:
@@ -213,7 +215,7 @@ class Trial:
         self._thread.check()
         if self._measuring:
             if any(optimizer is each for each in self.optimizers.live_optimizers()):
-                raise SearchError("it takes a step of the training's optimizer, but must only evaluate")
+                raise SearchError("it steps the training's optimizer, but must only evaluate")
             return
         self._arrive_if_printed()
         assert self._segment is not None

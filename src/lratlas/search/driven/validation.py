@@ -97,8 +97,7 @@ class Validation:
         if missing := [each.name for each in needed if each.name not in names]:
             known = _known_names(names)
             raise SearchError(
-                f"it has the argument {missing[0]}, but the training has no variable of this"
-                f" name{_instead(missing[0], known)}"
+                f"it takes {missing[0]}, but the training has no variable with this name{_instead(missing[0], known)}"
             )
         given = [names[each.name] for each in needed if each.kind is each.POSITIONAL_ONLY]
         return given, {each.name: names[each.name] for each in needed if each.kind is not each.POSITIONAL_ONLY}
@@ -115,7 +114,7 @@ class Validation:
             return self._parse_printed(printed())
         value = number(found)
         if value is None:
-            hint = "; name one of its entries as the metric" if isinstance(found, Mapping) else ""
+            hint = "; set the metric to one of its entries" if isinstance(found, Mapping) else ""
             raise SearchError(f"{self.text} is {format_value(found)}, but must be a number{hint}.")
         return value
 
@@ -130,13 +129,13 @@ class Validation:
         if not values:
             said = format_value(text.strip().splitlines()[-1]) if text.strip() else "nothing"
             raise SearchError(
-                f"{self.text} returns nothing, and the metric is not in what it prints: {said}. Name the metric, or"
-                " give a pattern for it."
+                f"{self.text} returns nothing, and its output does not show the metric: {said}. Set metric to"
+                " its name, or use --metric-pattern."
             )
         if by_name and differ(values):
             raise SearchError(
-                f"{self.text} prints several values of {by_name} on one line: {join_values(values)}. Give"
-                " --metric-pattern for the one that counts."
+                f"{self.text} prints several values of {by_name} on one line: {join_values(values)}. Select one"
+                " with --metric-pattern."
             )
         return values[-1]
 

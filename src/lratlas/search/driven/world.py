@@ -136,8 +136,8 @@ def several_trainings() -> Generator[None]:
     """
     if not _ONE.acquire(blocking=False):
         raise SearchError(
-            "Another search that trains a function or a script runs in this process: let it end first, or start each in"
-            " a process of its own."
+            "Another search of a function or script runs in this process: wait until it ends, or run each"
+            " search in a separate process."
         )
     try:
         with _ignore_signals(), _share_group():

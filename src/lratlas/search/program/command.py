@@ -66,8 +66,8 @@ PATIENCE = 10  # times the expected time
 WAIT = 0.05  # seconds between two checks of the workers
 LAST_MOMENT = 1.0  # seconds to end processes without grace
 JUDGED_BY_LOSS = (
-    "The command told no validation metric: choices were made on the training loss, which favours LRs that overfit;"
-    ' print {"value": …} at the end of each segment.'
+    "The command reported no validation metric: LRs were compared by the training loss, which favours LRs that"
+    ' overfit; print {"value": …} at the end of each segment.'
 )
 
 
@@ -172,25 +172,25 @@ class _Worker:
 
 def _check(template: Template, finders: Sequence[Finder], timeout: float | None, stall: float | None) -> None:
     if not finders:
-        raise SpecError("A search with a command needs at least one finder.")
+        raise SpecError("A command search needs at least one finder.")
     for name, seconds in (("timeout", timeout), ("stall", stall)):
         if seconds is not None and not seconds > 0:
             raise SpecError(f"--{name} is {seconds}; it must be a number of seconds above 0.")
     settings = finders[0].search
     if settings.resumable and not template.resumable:
         raise SpecError(
-            "The command has no {checkpoint}, but the search was begun with one that continues trainings: tell it where"
-            " its state is, as in [--resume {checkpoint}], or use another folder (docs/command.md)."
+            "The command has no {checkpoint}, but the search began with a command that continues trainings: pass"
+            " it the path of its state, as in [--resume {checkpoint}], or use another folder (docs/command.md)."
         )
     if settings.anneal and not template.anneals:
         raise SpecError(
-            "The command has no {final_lr}, but the search was begun with one that anneals its LR: tell it the LR"
-            " at the end, as in --final-lr {final_lr}, or use another folder (docs/command.md)."
+            "The command has no {final_lr}, but the search began with a command that anneals its LR: pass it the"
+            " LR at the end, as in --final-lr {final_lr}, or use another folder (docs/command.md)."
         )
     if settings.counted == "steps" and "epochs" in template.names:
         raise SpecError(
-            "The command has {epochs}, but the search counts steps: give --epochs, those of a full training, instead of"
-            " --steps, or tell the command its {stop}."
+            "The command has {epochs}, but the search counts steps: use --epochs, the epochs of a full"
+            " training, instead of --steps, or pass the command its {stop}."
         )
 
 
@@ -236,7 +236,7 @@ def _serve(search: _Searching, worker: _Worker) -> None:
     except Stopped:
         pass
     except OSError as error:
-        search.error = SearchError(f"The search in {search.root} cannot go on: {error}. Mend that, and start again.")
+        search.error = SearchError(f"The search in {search.root} cannot continue: {error}. Fix this and rerun.")
     except BaseException as error:  # the waiting thread raises it
         search.error = error
     finally:
@@ -273,7 +273,7 @@ def _restore_parent(search: _Searching, worker: _Worker, piece: Segment) -> None
             # From fresh weights: the parent's parent may have lost its state as well.
             again = _train_segment(search, worker, replace(parent, parent=None, start=0))
             if again.failure:
-                search.notice(f"{parent.name} could not be trained again for its state: {again.failure}.")
+                search.notice(f"{parent.name} could not be retrained to restore its state: {again.failure}.")
     finally:
         lock.release()
 
@@ -291,12 +291,12 @@ def _train_segment(search: _Searching, worker: _Worker, piece: Segment) -> Train
         if not trained.out_of_memory:
             search.turns.most = max(1, search.turns.most - 1)
             search.notice(
-                f"{piece.name} ran out of memory next to other programs, and not alone: at most {search.turns.most}"
-                " run at once from now on (--workers)."
+                f"{piece.name} ran out of memory next to other programs, but not on its own: from now on, at"
+                f" most {search.turns.most} run at once (--workers)."
             )
     if trained.out_of_memory:
         raise SearchError(
-            f"Memory does not suffice for {piece.name}, with no other program of the search at the same time:"
+            f"{piece.name} ran out of memory, although no other program of the search was running:"
             f" {trained.failure}. {LESS_MEMORY}"
         )
     return trained

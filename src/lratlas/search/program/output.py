@@ -169,11 +169,11 @@ def describe_missing_metric(metric: str, names: Collection[str], unread: Sequenc
         names: The reported names.
         unread: Lines that could not be used.
     """
-    found = "it printed no JSON records with numbers (--metric-pattern reads other lines)"
+    found = "it printed no JSON records with numbers (use --metric-pattern to read other lines)"
     if names:
-        found = f"its records have {', '.join(names)} (--metric names one)"
+        found = f"its records have {', '.join(names)} (select one with --metric)"
     quoted = " and ".join(f"`{line}`" for line in unread)
-    return f"the command told no {metric!r}; {found}{PRINTED + quoted if quoted else ''}"
+    return f"the command reported no {metric!r}; {found}{PRINTED + quoted if quoted else ''}"
 
 
 def shorten(text: bytes | str, *, longest: int = SHOWN) -> str:
@@ -247,6 +247,6 @@ def stop_if_hopeless(results: Sequence[SegmentResult]) -> None:
         return
     if len({_NUMBER.sub("0", str(failure).partition(PRINTED)[0]) for failure in failures[-ALIKE:]}) == 1:
         raise SearchError(
-            f"All of the first {len(failures)} segments failed, the last one because {str(failures[-1]).rstrip('.')}."
-            " Correct the command and start again with --retry-failed, which trains them again."
+            f"All of the first {len(failures)} segments failed. The last error: {str(failures[-1]).rstrip('.')}."
+            " Fix the command and rerun with --retry-failed, which retrains them."
         )

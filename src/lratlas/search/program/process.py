@@ -144,7 +144,7 @@ def _watch(
         if (grown := sum(path.stat().st_size for path in files if path.exists())) != size:
             size, changed = grown, now
         if limits.timeout is not None and now - began > limits.timeout:
-            return f"it was not done after {seconds_in_words(limits.timeout)} (--timeout)"
+            return f"it was not finished after {seconds_in_words(limits.timeout)} (--timeout)"
         if limits.stall is not None and now - changed > limits.stall:
             return f"it printed nothing for {seconds_in_words(limits.stall)} (--stall)"
 

@@ -208,9 +208,9 @@ def _divergence(told: OutputParser, ended: Ended) -> str | None:
 def _failure(told: OutputParser, ended: Ended, folder: SegmentFolder, *, saved: bool) -> str | None:
     """Failure of the command itself; None on success."""
     if ended.cut is not None:
-        return f"the command was ended: {ended.cut}"
+        return f"the command was stopped: {ended.cut}"
     if ended.code < 0:
-        return f"the command was ended by {_signal_name(-ended.code)}{_last_words(folder)}"
+        return f"the command was stopped by {_signal_name(-ended.code)}{_last_words(folder)}"
     if ended.code > 0:
         return f"the command exited with code {ended.code}{_last_words(folder)}"
     if told.value is None and told.averaged is None and not told.losses():
@@ -298,7 +298,7 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 Judge = Literal["value", "loss"]
 FILE = "command.json"
-_MEND = "Delete it and start again with the same --metric as before."
+_MEND = "Delete it and rerun with the previous --metric."
 
 
 def judge_of(root: Path, *, metric: str | None, pattern: str | None = None) -> Judge | None:
@@ -325,16 +325,16 @@ def judge_of(root: Path, *, metric: str | None, pattern: str | None = None) -> J
         raise SearchError(f"{path} is damaged. {_MEND}") from error
     if judge not in get_args(Judge):
         allowed = " or ".join(get_args(Judge))
-        raise SearchError(f"{path} is damaged: it judges by {judge!r}, and not by {allowed}. {_MEND}")
+        raise SearchError(f"{path} is damaged: its metric is {judge!r}, but must be {allowed}. {_MEND}")
     if named != metric:
         raise SearchError(
-            f"The metric is {_name(metric)}, but the search in {root} was begun with {_name(named)};"
-            f" {'leave --metric out' if named is None else f'give --metric {named}'}, or use another folder."
+            f"The metric is {_name(metric)}, but the search in {root} began with {_name(named)};"
+            f" {'leave --metric out' if named is None else f'use --metric {named}'}, or use another folder."
         )
     if sought != pattern:
         raise SearchError(
-            f"--metric-pattern is {pattern!r}, but the search in {root} was begun with {sought!r}; give that one, or"
-            " choose another folder."
+            f"--metric-pattern is {pattern!r}, but the search in {root} began with {sought!r}; use that pattern,"
+            " or another folder."
         )
     return judge
 

@@ -12,15 +12,15 @@ from lratlas.search.segments import Segment
 
 PLACEHOLDERS: Mapping[str, str] = {
     "lr": "the LR at the first step",
-    "final_lr": "the LR at the end; the same, or 0",
-    "steps": "how many steps to train now",
-    "start": "steps done before",
-    "stop": "steps done afterwards",
-    "epochs": "the same as {stop}, where the search counts epochs",
+    "final_lr": "the LR at the end: equal to the first, or 0",
+    "steps": "steps to train in this segment",
+    "start": "steps trained before this segment",
+    "stop": "total steps after this segment",
+    "epochs": "like {stop}, if the search counts epochs",
     "seed": "the seed of weights and data order",
-    "checkpoint": "where the state is read from and written to",
+    "checkpoint": "the path of the state, to read and to write",
     "average_from": "the step after which weights are averaged",
-    "anneal_from": "the step from which the LR descends; {stop} where it stays constant",
+    "anneal_from": "the step from which the LR decreases; {stop} if it stays constant",
 }
 """The placeholders of a command and their meaning."""
 
@@ -76,24 +76,24 @@ def placeholders(command: str) -> Template:
     try:
         words, fresh = (tuple(shlex.split(_OPTIONAL.sub(kept, command))) for kept in (r"\1", ""))
     except ValueError as error:
-        raise SpecError(f"The command {command!r} is not quoted as in a shell: {str(error).lower()}.") from error
+        raise SpecError(f"The command {command!r} has invalid shell quoting: {str(error).lower()}.") from error
     if not words:
         raise SpecError("The command is empty; it must be a program and its arguments, with {lr} among them.")
     names = frozenset(str(found["name"]) for word in words for found in _BRACES.finditer(word) if found["name"])
     if unknown := sorted(names - PLACEHOLDERS.keys()):
         raise SpecError(
-            f"The command has the unknown placeholder {_list_names(unknown)}; allowed are {_list_names(PLACEHOLDERS)}."
-            " Double the braces of what is none."
+            f"The command has the unknown placeholder {_list_names(unknown)}; allowed are"
+            f" {_list_names(PLACEHOLDERS)}. Double any other braces."
         )
     if "lr" not in names:
         raise SpecError(
-            f"The command has no {{lr}}: write it where the LR goes, as in --lr {{lr}}. Allowed are"
+            f"The command has no {{lr}}: put it where the LR belongs, as in --lr {{lr}}. Allowed are"
             f" {_list_names(PLACEHOLDERS)}."
         )
     if "final_lr" in names and not names & {"checkpoint", "anneal_from"}:
         raise SpecError(
-            "The command has {final_lr} but neither {checkpoint} nor {anneal_from}: it could not know at which step"
-            " the LR begins to descend. Add one of them, or leave {final_lr} out."
+            "The command has {final_lr} but neither {checkpoint} nor {anneal_from}: it cannot know at which"
+            " step the LR starts to decrease. Add one of them, or leave {final_lr} out."
         )
     return Template(words=words, fresh=fresh, names=names)
 
@@ -107,8 +107,8 @@ def check_program(template: Template) -> None:
     program = template.words[0]
     if not _BRACES.search(program) and shutil.which(program) is None:
         raise SpecError(
-            f"The command's program {program!r} is not found, or may not be executed; give its path, or what"
-            " runs it, as in python train.py."
+            f"The command's program {program!r} is not found or not executable; use its path, or the program"
+            " that runs it, as in python train.py."
         )
 
 
