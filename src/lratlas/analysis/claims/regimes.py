@@ -101,8 +101,9 @@ def epochs_diverge(evidence: Evidence) -> Judgement:
         what = f"the grid is too coarse there; bisect the boundary between {bracket}"
     factor = describe_effect(_exponentiate(effect), factor=1, unit="")
     said = (
-        f"The number of epochs until every training sample is fitted grows from "
-        f"{part['epochs'][0]:,.0f} at {format_lr(start)} to {part['epochs'][-1]:,.0f} at {format_lr(last)}, medians over seeds; the factor within a seed is {factor}. "
+        "The number of epochs until every training sample is fitted grows from "
+        f"{part['epochs'][0]:,.0f} at {format_lr(start)} to {part['epochs'][-1]:,.0f} at {format_lr(last)}, "
+        f"medians over seeds; the factor within a seed is {factor}. "
         f"From {format_lr(never)} on, no run ever fits them all."
     )
     return evidence.found(verdict, _exponentiate(effect), said, open_because=what, near=False)
