@@ -93,7 +93,7 @@ class SegmentTrainer:
         path = self.root / _STRATEGY
         if path.exists() and (kept := path.read_text()) in get_args(Strategy):
             return cast("Strategy", kept)
-        measured = faster_strategy(self.task, device=str(self.device))
+        measured = faster_strategy(self.task, device=str(self.device), dtype="float32")
         write_file(path, measured.encode())
         return measured
 
