@@ -126,9 +126,9 @@ def test_without_checkpoints_every_segment_is_trained_from_the_beginning(tmp_pat
     ("before", "failure"),
     [
         ("if lr == 0.03: raise OSError('the disk is full')", "exited with code 1: .*OSError: the disk is full"),
-        ("if lr == 0.03: time.sleep(300)", "not done after 2 s"),
+        ("if lr == 0.03: time.sleep(300)", "not finished after 2 s"),
         ("if lr == 0.03: import signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
-        ("if lr == 0.03: print('}{' * 99, chr(0)); sys.exit()", "told no 'value'; it printed no JSON records"),
+        ("if lr == 0.03: print('}{' * 99, chr(0)); sys.exit()", "reported no 'value'; it printed no JSON records"),
         ("if lr == 0.03: print('{\"value\": NaN}'); sys.exit()", r"the value was not finite \(nan\)"),
         ("if lr == 0.03: print('{\"value\": 1}'); sys.exit()", "saved no checkpoint"),
     ],
@@ -188,7 +188,7 @@ def test_what_failed_is_trained_again_though_the_state_before_it_was_deleted(tmp
     ],
 )
 def test_memory_that_does_not_suffice_is_no_verdict_on_an_lr(tmp_path: Path, ending: str) -> None:
-    with pytest.raises(SearchError, match=r"Memory does not suffice for lr0\.03-.*smaller batch"):
+    with pytest.raises(SearchError, match=r"lr0\.03-.* ran out of memory.*smaller batch"):
         search(program(tmp_path, before=f"if lr == 0.03: {ending}"), finder(tmp_path))
     assert {each.segment.lr: each.failure for each in finder(tmp_path).results} == {0.003: None, 0.01: None}
     assert search(program(tmp_path), finder(tmp_path)).advice.verdict == "found"
@@ -231,22 +231,22 @@ def test_limits_must_be_above_zero(tmp_path: Path, seconds: float) -> None:
 def test_losses_alone_are_taken_and_said_to_be(tmp_path: Path) -> None:
     command = program(tmp_path, after="")
     seen = search(command, finder(tmp_path))
-    assert seen.advice.warnings[-1].startswith("The command told no validation metric")
+    assert seen.advice.warnings[-1].startswith("The command reported no validation metric")
     first = seen.ended[0]
     tail = [final_loss(first.segment.lr, step) for step in range(1, 6)]
     assert first.segment.stop == 5
     assert first.value == pytest.approx(tail[-1])
     again = search(command, finder(tmp_path))
     assert again.advice.warnings == seen.advice.warnings
-    with pytest.raises(SearchError, match=r"The metric is 'loss', but the search in .* was begun with unnamed"):
+    with pytest.raises(SearchError, match=r"The metric is 'loss', but the search in .* began with unnamed"):
         search(command, finder(tmp_path), metric="loss")
 
 
 def test_losses_do_not_stand_in_for_a_metric_that_is_wanted(tmp_path: Path) -> None:
     command = program(tmp_path, after="")
-    with pytest.raises(SearchError, match="told no 'value'; its records have step, loss"):
+    with pytest.raises(SearchError, match="reported no 'value'; its records have step, loss"):
         search(command, finder(tmp_path, direction="maximize"))
-    with pytest.raises(SearchError, match="told no 'val_acc'; its records have step, loss"):
+    with pytest.raises(SearchError, match="reported no 'val_acc'; its records have step, loss"):
         search(command, finder(tmp_path / "named"), metric="val_acc")
 
 
