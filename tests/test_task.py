@@ -99,7 +99,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "NaN inputs": ({"train": (with_nan(X), Y)}, "train: the inputs contain NaN"),
     "rows that differ": ({"test": (X, Y[:9])}, "test: .*same n"),
-    "no rows": ({"test": (X[:0], Y[:0])}, "test: .*same n > 0"),
+    "no rows": ({"test": (X[:0], Y[:0])}, "test: .*same number of rows"),
     "shapes that differ": ({"test": (X[:9, :3], Y[:9])}, "must agree"),
     "not a pair": ({"train": X}, "must be a pair"),
     "batch larger than the data": ({"batch_size": 31}, "from 1 to 30"),
@@ -122,12 +122,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "half a sample": ({"batch_size": 7.5}, "batch_size is 7.5"),
     "bytes without a transform": (
         {"train": (BYTES, Y), "test": (BYTES, Y), "model": lambda: ConvNet(channels=1, classes=3, width=2)},
-        "uint8 .bytes need a transform that makes them floating-point",
+        "uint8 .bytes need a transform that converts them to floating point",
     ),
     "a transform that fails": ({"transform": misshapen}, r"transform or augmentation.*\(8, 4\)"),
     "a transform that drops rows": ({"transform": shortened}, r"a row per sample, here 8; it returned \(7, 4\)"),
     "an augmentation's function": ({"augment": crop_and_flip}, "augment must be an Augmentation"),
-    "augmented vectors": ({"augment": crop_and_flip()}, "Augmentation is of images uint8"),
+    "augmented vectors": ({"augment": crop_and_flip()}, "Augmentation needs images uint8"),
     "images too small": (
         {
             "train": (BYTES[..., :3], Y),
@@ -303,7 +303,7 @@ def test_a_loss_that_is_slow_in_a_stack_is_taken_without_a_warning_of_pytorch() 
 
 @pytest.mark.parametrize("given", [sgd, lambda: sgd(momentum=0.5)])
 def test_a_rule_that_was_not_called_is_told_from_an_optimizer_factory(given: Any) -> None:
-    with pytest.raises(TaskError, match=r"takes \(parameters, lr\), which .* does not. If it makes a rule, call it"):
+    with pytest.raises(TaskError, match=r"must take \(parameters, lr\), but .* does not. If it makes a rule, call it"):
         task(rule=given)
 
 
@@ -316,5 +316,5 @@ def test_an_update_that_returns_no_weights_and_state_is_refused(returned: Any) -
 
 def test_an_update_that_forgets_a_weight_is_refused() -> None:
     rule = Rule(name="mine", settings={}, start=lambda _: {}, update=lambda _w, _g, state, _lrs: ({}, state))
-    with pytest.raises(TaskError, match="must return new weights of all names"):
+    with pytest.raises(TaskError, match="must return new weights for all names"):
         task(rule=rule)

@@ -169,7 +169,7 @@ def test_a_finished_study_takes_another_measurement_and_trains_nothing(
         more = explored(finished, small_task(), sections, {"interpolation": 3, "extra": [LAYERS, named(one)]})
         assert set(more.table("toy")["value"]) == {1.0}
         assert {path: path.stat().st_mtime_ns for path in (finished / "tables" / "layers").iterdir()} == parts
-        with pytest.raises(StudyError, match=r"`measure\.extra` holds 'layers' in the study but not in the new spec"):
+        with pytest.raises(StudyError, match=r"`measure\.extra` holds 'layers' in the study, but not in the new spec"):
             explored(finished, small_task(), sections, {"interpolation": 3, "extra": [named(one)]})
         other = named(one, columns={"value": pl.Int64})
         with pytest.raises(StudyError, match=r"has the measurement toy with the columns value \(Float64\), but now"):
@@ -245,7 +245,7 @@ def test_what_cannot_be_one_is_refused(changes: dict[str, Any], wrong: str) -> N
 
 @pytest.mark.parametrize("name", ["runs", "pairs", "geometry", "accuracy", "claims"])
 def test_names_of_the_package_are_refused_before_anything_is_made(name: str, small_task: Made, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=f"cannot have the name '{name}', which a table, chart or measurement of the"):
+    with pytest.raises(SpecError, match=f"the name '{name}' is taken by a table, chart or measurement of the"):
         explored(tmp_path / "study", small_task(), {"pretrain": {"lrs": [0.1], "steps": 1}}, [named(one, name=name)])
     assert not (tmp_path / "study").exists()
 
@@ -257,7 +257,7 @@ def test_extra_holds_measurements_of_different_names(small_task: Made, tmp_path:
         ([one], r"holds <function one .*>; it must be a lratlas\.Measurement"),
         (["no_such_module:TOY"], r"no_such_module:TOY cannot be imported"),
         (["math:pi"], r"module math has no lratlas\.Measurement 'pi'"),
-        (["toy"], "holds 'toy'; it must be a lratlas.Measurement, or be written \"module:name\""),
+        (["toy"], "holds 'toy'; it must be a lratlas.Measurement, or \"module:name\""),
     ):
         with pytest.raises(SpecError, match=wrong):
             explored(tmp_path / "study", small_task(), sections, measure)

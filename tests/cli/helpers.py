@@ -101,7 +101,7 @@ def sentence(ran: Ran) -> str:
     assert not ran.out
     # Where a spec names code, that is said before anything can go wrong with it.
     lines = ran.err.splitlines(keepends=True)
-    (said,) = [line for line in lines if not line.startswith(("lratlas: Code that the spec", "lratlas: Imports "))]
+    (said,) = [line for line in lines if not line.startswith(("lratlas: The spec imports", "lratlas: Imports "))]
     assert said.startswith("lratlas: ")
     assert said.endswith(".\n")
     assert "Traceback" not in said

@@ -45,7 +45,7 @@ WORDS: list[tuple[str, str]] = [
     ("resume empty", "no study in the empty folder"),
     ("status spec.toml", "spec.toml is a file, but a study is a folder"),
     ("resume full", "is not a study: it has no spec.toml"),
-    ("explore spec.toml -f full", "is not empty and not a study; name a new or empty folder"),
+    ("explore spec.toml -f full", "is not empty and not a study; use a new or empty folder"),
     ("explore spec.toml -f spec.toml", "spec.toml is a file, but a study needs a folder"),
     ("explore spec.toml -f spec.toml/deeper/still", "is a file, not a folder"),
     ("explore spec.toml -f /proc/lratlas/study", "spec.toml cannot be written to /proc/lratlas/study"),
@@ -134,9 +134,9 @@ def test_a_binary_file_is_no_spec(tmp_path: Path, refused: Refused):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("reproduce digits -f {}", "holds another study: `name` is 'tiny' in the study and 'digits'"),
-        ("explore other.toml -f {}", "holds another study: `pretrain.steps` is 100 in the study and 101"),
-        ("explore moved.toml -f {}", "`pretrain.lrs` holds 0.1 in the study but not in the new spec"),
+        ("reproduce digits -f {}", "holds another study: `name` is 'tiny' in the study, but 'digits'"),
+        ("explore other.toml -f {}", "holds another study: `pretrain.steps` is 100 in the study, but 101"),
+        ("explore moved.toml -f {}", "`pretrain.lrs` holds 0.1 in the study, but not in the new spec"),
         ("show {} nonsense", "no table 'nonsense'; choose one of runs, traces, regimes, boundaries"),
         ("show {} runs --format xml", "--format is 'xml'; choose table, csv or json"),
         ("resume {} --workers -1", "--workers is '-1'"),
@@ -169,7 +169,7 @@ def test_a_study_survives_a_disk_that_takes_nothing(
     monkeypatch.setattr(os, "fsync", fail)
     text = refused("report", study)
     assert said in text
-    assert "nothing computed so far is lost" in text
+    assert "All results so far are saved" in text
     assert contents(study) == before
 
 

@@ -73,7 +73,7 @@ def test_reading_names_a_damaged_file_and_leaves_it(
     before = contents(study)
     text = refused(*(word.format(study) for word in words.split()))
     assert name in text
-    assert "set it aside" in text or "is damaged: it is not text" in text
+    assert "move it to damaged/" in text or "is damaged: it is not text" in text
     assert contents(study) == before
 
 
@@ -133,9 +133,9 @@ def test_parts_that_a_new_plan_does_not_claim_are_set_aside(study: Path, explore
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("steps = 100", "steps = 1000", "was altered: `pretrain.steps` is 100 in the study and 1000"),
-        ("0.1,", "", "was altered: `pretrain.lrs` holds 0.1 in the study"),
-        ("batch_size = 16", "batch_size = 8", "was altered: `task.batch_size` is 16 in the study and 8"),
+        ("steps = 100", "steps = 1000", "was altered: `pretrain.steps` is 100 in the study, but 1000"),
+        ("0.1,", "", "was altered: `pretrain.lrs` holds 0.1 in the study,"),
+        ("batch_size = 16", "batch_size = 8", "was altered: `task.batch_size` is 16 in the study, but 8"),
         ("steps = 100", "stteps = 100", "`pretrain.stteps` is not a field"),
         ("[pretrain]", "[pretrain", "was altered or cut short"),
         ("[task]", "\0", "was altered or cut short"),
@@ -179,14 +179,14 @@ def test_a_study_whose_disk_was_full_goes_on_when_it_is_not(
         check=False,
     )
     assert (stopped.returncode, stopped.stdout) == (2, "")
-    slowly = "No worker has come up yet"  # on a busy machine
+    slowly = "No worker is available yet"  # on a busy machine
     named, imported, *tried, said = [line for line in stopped.stderr.splitlines() if slowly not in line]
     assert {named, imported} == {NAMED, f"lratlas: Imports cli_own from {home / 'cli_own.py'}."}
     assert len(tried) == 2
-    assert all("failed and is tried again: tables/traces/pretrain-" in line for line in tried)
+    assert all("failed and is retried: tables/traces/pretrain-" in line for line in tried)
     assert said.startswith("lratlas: A job failed in 3 attempts (pretrain-")
     assert "File too large" in said
-    assert "nothing computed so far is lost" in said
+    assert "All results so far are saved" in said
 
     # Without a terminal there is the result and nothing else.
     with workerless():

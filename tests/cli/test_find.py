@@ -359,7 +359,7 @@ WORDS: list[tuple[list[str], str]] = [
     (["--command", "sh {lr}"], "--command needs --steps, the optimizer steps of a full training, or --epochs"),
     (["--command", "sh {lr}", "--steps", "9", "--epochs", "9"], "--steps and --epochs both say how long"),
     (["--command", "sh {lr}", "--epochs", "0"], "--epochs is '0', but must be a whole number of at least 1"),
-    (["--script", "find_own.py", "--epochs", "9"], "epochs is for a training that asks for them"),
+    (["--script", "find_own.py", "--epochs", "9"], "epochs needs a training that takes a number of epochs"),
     (["train.py"], "train.py is a script: lratlas find --script train.py -- ARGUMENTS, with {lr} among them."),
     (
         ["--command", "sh {lr}", "--steps", "99", "--direction", "up"],
@@ -443,7 +443,7 @@ def test_a_killed_search_goes_on_to_the_same_advice(interrupted: Path, there: Ru
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--budget 1", "has budget = 1.5, but 1.0 was requested; give the same, or another folder"),
+        ("--budget 1", "has budget = 1.5, but 1.0 was requested; use the stored values, or another folder"),
         ("--steps 129", "has steps = 128, but 129 was requested"),
     ],
 )

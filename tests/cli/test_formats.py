@@ -23,7 +23,7 @@ BOUNDARIES = [
     {"boundary": "divergence", **FOUND},
 ]
 """What is found in both, as by the versions that made them, but for the ends of the intervals."""
-OTHER = "be checked that the task is the same. The study can be read but not continued; use another folder."
+OTHER = "check whether the task is unchanged. The study can be read but not continued; use another folder."
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_finished_study_of_an_earlier_format_is_left_as_it_is(name: str, kept:
     assert resumed.code == 0, resumed.err
     after = contents(study)
     assert {path for path in before | after if before.get(path) != after.get(path)} <= {"plan.json", "driver.lock"}
-    assert "is left as it is" in resumed.err
+    assert "stays unchanged" in resumed.err
     assert before["plan.json"] == after["plan.json"]
     assert run("verify", study).code == 0
     assert json.loads(run("status", study, "--json").out)["format"] == int(name[-1])
@@ -105,5 +105,5 @@ def test_a_study_of_a_later_format_is_refused(command: str, kept: Callable[[str]
     (study / "spec.toml").write_text("fields = 'that nobody knows yet'")
     before = contents(study)
     said = refused(command, study)
-    assert said.startswith(f"plan.json in {study} has format 99, which needs lratlas 7.5 or later; this is lratlas ")
+    assert said.startswith(f"plan.json in {study} has format 99, which needs lratlas 7.5 or later; lratlas ")
     assert {path: data for path, data in contents(study).items() if path != "driver.lock"} == before

@@ -115,8 +115,8 @@ WORDS: list[tuple[str, str]] = [
     ("cifar10-convnet --lrs 0 0.1 3", "low must be a positive finite number"),
     ("cifar10-convnet --lrs 0.1 1 0", "per_decade must be a whole number of at least 1"),
     ("cifar10-convnet --lrs 0.1 1", "--lrs"),
-    ("digits --width 3", "The preset digits has no width; only studies of images can be resized"),
-    ("ticks --scale 0.5", "The preset ticks has no scale; only studies of images can be resized"),
+    ("digits --width 3", "The preset digits has no width; only studies of images can change size"),
+    ("ticks --scale 0.5", "The preset ticks has no scale; only studies of images can change size"),
 ]
 
 

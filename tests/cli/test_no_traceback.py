@@ -23,7 +23,7 @@ SPECS = [
     ("steps = 100", f"steps = {HUGE}", "`pretrain.steps` is 1000"),
     ("steps = 100", "steps = -100", "`pretrain.steps` is -100"),
     ("steps = 100", "steps = nan", "`pretrain.steps` is nan"),
-    ("steps = 100", f"steps = {'9' * 5000}", "is not TOML: Exceeds the limit"),
+    ("steps = 100", f"steps = {'9' * 5000}", "is not valid TOML: Exceeds the limit"),
     ("batch_size = 16", f"batch_size = {HUGE}", "must be a whole number of at least 1 and at most 1,000,000,000"),
     ("counts = [2]", f"counts = [2]\nevery = {HUGE}", "`average.every` is 1000"),
     ("compile = false", f"segment_steps = {HUGE}", "`training.segment_steps` is 1000"),

@@ -202,8 +202,8 @@ def test_what_a_reader_passes_over_is_said_once(tmp_path: Path, run: Run, monkey
     assert ran.code == 2
     first, second = ran.err.splitlines()
     assert first == (
-        "lratlas: ~/own.npz: the training set has no images for 1 of the 3 classes (1); the test set"
-        " has no images for 1 of the 3 classes (1)."
+        "lratlas: ~/own.npz: the training set has no images for 1 of the 3 classes (1);"
+        " the test set has no images for 1 of the 3 classes (1)."
     )
     assert "batch_size is 999" in second
     assert (tmp_path / "study" / "spec.toml").exists()

@@ -169,7 +169,7 @@ def test_averages_reach_as_far_as_in_the_whole_study_and_never_too_far(name: str
 @pytest.mark.parametrize("name", ["ticks", "ticks-minima", "digits"])
 @pytest.mark.parametrize("option", ["scale", "width", "images", "test_images", "epochs", "finetune_epochs"])
 def test_studies_without_images_cannot_be_resized(name: str, option: str):
-    with pytest.raises(SpecError, match=f"The preset {name} has no {option}; only studies of images can be resized"):
+    with pytest.raises(SpecError, match=f"The preset {name} has no {option}; only studies of images can change size"):
         preset(name, **{option: 1})  # pyright: ignore[reportArgumentType] - one of several whole numbers
 
 

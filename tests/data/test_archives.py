@@ -166,7 +166,7 @@ def sixteen_bits() -> bytes:
         ({"train/dog/1.png": png(IMAGES[0])[:60]}, "image train/dog/1.png cannot be decoded"),
         ({"train/dog/1.png": b""}, "image train/dog/1.png cannot be decoded"),
         ({"train/cat/2.png": sixteen_bits()}, "image train/cat/2.png is of mode I;16; it must have 8 bits"),
-        ({"train/1.png": png(IMAGES[0])}, "train/1.png lies in no class folder"),
+        ({"train/1.png": png(IMAGES[0])}, "train/1.png is in no class folder"),
         ({"test/cow/1.png": png(IMAGES[0])}, "test images of class 'cow', but no training images"),
         ({"val/val_annotations.txt": b""}, "is empty"),
         ({"val/val_annotations.txt": b"\xff\xfe"}, "cannot be read"),

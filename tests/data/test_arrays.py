@@ -104,7 +104,7 @@ def test_classes_without_images_and_other_arrays_are_named(tmp_path: Path, caplo
     source = written(tmp_path / "mine.npz", arrays(labels=labels) | {"weights": labels})
     assert read_images(source).classes == tuple("012345")
     assert caplog.messages == [
-        f"{source}: arrays with other names are not read (weights).",
+        f"{source}: arrays with other names are ignored (weights).",
         f"{source}: the training set has no images for 3 of the 6 classes (2, 3, 4);"
         " the test set has no images for 3 of the 6 classes (2, 3, 4).",
     ]

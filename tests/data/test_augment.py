@@ -129,5 +129,5 @@ def test_a_negative_padding_is_refused() -> None:
 @pytest.mark.parametrize("images", [torch.zeros(2, 3, 4, 4), torch.zeros(3, 4, 4, dtype=torch.uint8)])
 @pytest.mark.parametrize("augmentation", [crop_and_flip(), randaugment(), then()])
 def test_only_batches_of_bytes_are_taken(augmentation: Augmentation, images: Tensor) -> None:
-    with pytest.raises(TaskError, match=r"images uint8 \[n, C, H, W\], before normalisation, not of"):
+    with pytest.raises(TaskError, match=r"images uint8 \[n, C, H, W\], before normalisation, not"):
         augmentation.apply(images, drawn(augmentation, len(images)))

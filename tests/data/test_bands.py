@@ -159,7 +159,7 @@ def test_filtering_leaves_its_images_as_they_were() -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(-1, 2), (3, 2)])
 def test_bands_out_of_order_are_refused(low: int, high: int) -> None:
-    with pytest.raises(TaskError, match=f"at least 0, up to a high one, not from {low} to {high}"):
+    with pytest.raises(TaskError, match=f"at least 0 to a high number, not from {low} to {high}"):
         keep_band(noise(1, 1, 8, 8), low, high)
     with pytest.raises(TaskError, match=f"not from {low} to {high}"):
         FilterBands(low=low, high=high)

@@ -144,7 +144,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "neither": (lambda: 3, "must be a pair .inputs, targets., a dictionary of both, .* or a DataLoader .* not int"),
     "text in a frame": (lambda: (pd.DataFrame({"size": [1.0, 2], "colour": ["red", "blue"]}), [0, 1]), "column colour"),
     "text targets": (lambda: (X[:2], pl.Series(["cat", "dog"])), "targets are Series: not numbers; encode them first"),
-    "another number of rows": (lambda: (X, Y[:5]), r"\(8, 3\) inputs and \(5,\) targets; both need the same n"),
+    "another number of rows": (
+        lambda: (X, Y[:5]),
+        r"\(8, 3\) inputs and \(5,\) targets; both need the same number of rows",
+    ),
     "NaN": (lambda: (np.where(X > 3, np.nan, X), Y), "inputs contain NaN"),
     "complex": (lambda: (X + 1j, Y), "inputs are complex"),
     "random augmentation in the data set": (lambda: Rows(noisy), "samples differ each time.*augment="),

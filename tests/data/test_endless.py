@@ -57,7 +57,7 @@ def test_idx_images_of_terabytes_are_refused(tmp_path: Path):
         (tmp_path / "mnist" / f"{split}-labels-idx1-ubyte").write_bytes(
             bytes((0, 0, 8, 1)) + struct.pack(">I", 2**31) + bytes(8)
         )
-    with pytest.raises(DataError, match="its header speaks of 4294967295 x 65536 x 65536"):
+    with pytest.raises(DataError, match="its header says 4294967295 x 65536 x 65536"):
         read_images("mnist", root=tmp_path)
 
 

@@ -61,7 +61,7 @@ def test_what_is_there_is_not_downloaded_again_unless_it_is_wrong(root: Path, pu
 
 def test_a_wrong_checksum_leaves_nothing_behind(root: Path, publish: Publish, site: tuple[str, Path]):
     publish(site[0], CONTENTS | {"a.bin": b"another"})
-    with pytest.raises(DataError, match=r"a\.bin sent does not have the SHA-256 [0-9a-f]{64} and was deleted"):
+    with pytest.raises(DataError, match=r"a\.bin does not have the SHA-256 [0-9a-f]{64} and was deleted"):
         fetch("own")
     assert list((root / "own").iterdir()) == []
 
@@ -80,8 +80,8 @@ def test_without_a_network_the_message_says_what_to_put_where(root: Path, publis
     with pytest.raises(DataError) as refusal:
         fetch("own")
     assert str(refusal.value) == (
-        f"{url}/a.bin cannot be downloaded (no connection); without a network, put"
-        f" a.bin, b.bin (from {url}) into {root / 'own'}."
+        f"{url}/a.bin cannot be downloaded (no connection);"
+        f" without a network, put a.bin, b.bin (from {url}) into {root / 'own'}."
     )
 
 

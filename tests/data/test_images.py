@@ -191,7 +191,7 @@ def test_the_whole_data_set_is_left_as_it_was():
 @pytest.mark.parametrize(
     ("asked", "match"),
     [
-        ({"images": 8}, "8 images of the train set are asked for, but these classes have 7"),
+        ({"images": 8}, "8 images of the train set were requested, but these classes have 7"),
         ({"test_images": 0}, "0 images of the test set"),
         ({"images": 4, "classes": [0]}, "have 3"),
         ({"classes": ["cow"]}, "no class 'cow'; choose from 0 to 1 or from ant, bee"),

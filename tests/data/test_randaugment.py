@@ -239,7 +239,7 @@ def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(TaskError, match="at least 1 operation per image, not 0"):
         randaugment(count=0)
     for magnitude in (-1, 31):
-        with pytest.raises(TaskError, match=f"must lie from 0 to 30, but it is {magnitude}"):
+        with pytest.raises(TaskError, match=f"must be from 0 to 30, not {magnitude}"):
             randaugment(magnitude=magnitude)
     with pytest.raises(TaskError, match=r"no operations 'torch'.*; choose from efficientnet, torchvision"):
         randaugment(operations="torch")  # pyright: ignore[reportArgumentType]

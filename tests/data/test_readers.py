@@ -106,7 +106,7 @@ def test_an_unknown_source_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="no data set or path 'cifar-10'; give one of cifar10, "):
         read_images("cifar-10")
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match=r"notes\.txt is no kind of data"):
+    with pytest.raises(DataError, match=r"notes\.txt cannot be read as data"):
         read_images(str(tmp_path / "notes.txt"))
 
 
@@ -127,9 +127,9 @@ Damage = tuple[str, Change, str]  # file, what happens to it, what is said
 CIFAR_DAMAGE: list[Damage] = [
     ("data_batch_3.bin", lambda data: data[:-1], r"data_batch_3\.bin has 6145 bytes, not a multiple of 3073"),
     ("data_batch_3.bin", lambda _: b"", "has 0 bytes"),
-    ("data_batch_2.bin", lambda data: data[:3073], r"data_batch_2\.bin holds 1 images.*must hold the same number"),
+    ("data_batch_2.bin", lambda data: data[:3073], r"data_batch_2\.bin holds 1 images.*must have the same number"),
     ("test_batch.bin", lambda data: b"\x0a" + data[1:], r"test_batch\.bin: label 10 of image 0 is out of range"),
-    ("batches.meta.txt", lambda _: b"\n", "holds no class names"),
+    ("batches.meta.txt", lambda _: b"\n", "has no class names"),
 ]
 IDX_DAMAGE: list[Damage] = [
     ("train-images-idx3-ubyte", lambda data: data[:-1], "has 3935 bytes.* 5 x 28 x 28 .*truncated"),

@@ -140,4 +140,4 @@ def test_if_it_is_damaged_the_job_goes_on_from_the_end_of_the_segment_before(
             explored(folder, task, **CHANGES)
     assert_same(explored(folder, task, notices, **CHANGES), whole)
     assert len(notices) == 1
-    assert "-part.safetensors is damaged; it is set aside" in notices[0]
+    assert "-part.safetensors is damaged; it is moved to damaged/" in notices[0]

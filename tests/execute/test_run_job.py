@@ -189,11 +189,11 @@ def test_a_job_that_is_lost_is_submitted_again_with_other_arguments(tmp_path: Pa
     executor = Immediate(errors=[BrokenNetworkError("gone"), BrokenNetworkError("gone again")])
     atlas = explore(tmp_path / "study", sections=FEW, executor=executor)
     reasons = [(each.attempt, each.given_up, each.reason) for each in read_failures(atlas.store)]
-    said = "its worker was ended with BrokenNetworkError: gone"
+    said = "its worker stopped with BrokenNetworkError: gone"
     assert reasons == [(1, False, f"{said}."), (2, False, f"{said} again.")]
     assert len({call[1] for call in executor.calls}) == len(executor.calls) - 2
     assert len({call[1:] for call in executor.calls}) == len(executor.calls)
-    with pytest.raises(JobsFailed, match=r"A job failed in 3 attempts \(pretrain-\S+: its worker was ended with Brok"):
+    with pytest.raises(JobsFailed, match=r"A job failed in 3 attempts \(pretrain-\S+: its worker stopped with Brok"):
         explore(tmp_path / "other", sections=FEW, executor=Immediate(errors=[BrokenNetworkError("gone")] * 3))
 
 
@@ -207,7 +207,7 @@ def dying(home: int) -> MLP:
 @pytest.mark.usefixtures("no_pauses")
 def test_where_the_executor_breaks_the_study_can_be_continued_on_another(tmp_path: Path):
     task, single = blobs(model=partial(dying, os.getpid())), Immediate()
-    words = r"The executor takes no job: BrokenProcessPool: .* Nothing already computed is lost: continue with another"
+    words = r"The executor accepts no job: BrokenProcessPool: .* All results so far are saved: continue with another"
     with (
         ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor,
         pytest.raises(StudyError, match=words),
@@ -237,7 +237,7 @@ def choosy() -> Task:
 
 
 def test_a_job_that_fails_on_an_executor_is_named_and_the_rest_is_done(tmp_path: Path):
-    words = r"^A job failed \(features-\S+: ZeroDivisionError: not so many\)\. Nothing already computed is lost"
+    words = r"^A job failed \(features-\S+: ZeroDivisionError: not so many\)\. All results so far are saved"
     with pytest.raises(JobsFailed, match=words):
         explore(tmp_path / "study", choosy(), FEW, executor=Immediate())
     assert len(load(tmp_path / "study").table("runs")) == 2
@@ -387,8 +387,8 @@ class Submits:
     ("how", "said"),
     [
         ({"executor": [1]}, r"executor is \[1\], which has no submit\(\)"),
-        ({"executor": ThreadPoolExecutor}, "executor is the class ThreadPoolExecutor; give an instance"),
-        ({"executor": Immediate(), "cluster": "auto"}, "both an executor and a cluster"),
+        ({"executor": ThreadPoolExecutor}, "executor is the class ThreadPoolExecutor; pass an instance"),
+        ({"executor": Immediate(), "cluster": "auto"}, "executor and cluster exclude each other"),
         ({"executor": Immediate(), "workers": 0}, "workers is 0, which means this process"),
         ({"workers": 0, "cluster": "auto"}, "workers is 0, which means this process"),
         ({"executor": Submits()}, r"executor\.submit\(\) returned a str, which is no future"),

@@ -102,7 +102,7 @@ def test_losses_that_cannot_be_found_are_named() -> None:
         fitted(Two(), 4, WatchCallback())
     with pytest.raises(SpecError, match="returned no 'first' but nothing"):
         fitted(Two(named=False), 4, WatchCallback(losses=("first", "second")))
-    with pytest.raises(SpecError, match="has 1 losses; there are 2 optimizers"):
+    with pytest.raises(SpecError, match="has 1 losses, but there are 2 optimizers"):
         fitted(Two(), 4, WatchCallback(losses=["first"]))
 
 
@@ -115,5 +115,5 @@ def test_a_resumed_training_goes_on_being_watched(tmp_path: Path) -> None:
     assert second.watches[0].log[: len(first.watches[0].log)] == first.watches[0].log
     other = WatchCallback(losses=("first", "second"))
     other.load_state_dict(first.state_dict())
-    with pytest.raises(SpecError, match="the watches of 1 optimizers; there are 2"):
+    with pytest.raises(SpecError, match="watches for 1 optimizers, but there are 2"):
         fitted(Two(), 4, other)

@@ -457,7 +457,7 @@ class Broken(Digits):
         (Digits, {"monitor": "speed"}, SpecError, "Is a lower or a higher speed better"),
         (Digits, {"options": {"devices": 2}}, TaskError, "a search trains on one device"),
         (Digits, {"options": {"precission": 16}}, SpecError, "precission"),
-        (Digits, {"options": {"max_steps": -1}}, SpecError, "How long is a full training"),
+        (Digits, {"options": {"max_steps": -1}}, SpecError, "The length of a full training is unknown"),
         (
             Digits,
             {"options": {"max_steps": 8}, "steps": 64},

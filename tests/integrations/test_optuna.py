@@ -290,9 +290,9 @@ def test_it_works_beside_hyperband(tmp_path: Path) -> None:
 def test_another_direction_is_refused(tmp_path: Path, directions: list[Any]) -> None:
     searched(tmp_path / "done")
     study = optuna.create_study(sampler=sampler_in(tmp_path / "new"), directions=directions)
-    with pytest.raises(SpecError, match=r"The study is to m.* and the search to minimize"):
+    with pytest.raises(SpecError, match=r"The direction of the study is m.*, but that of the search is minimize"):
         study.optimize(plain, n_trials=1)
-    with pytest.raises(SpecError, match=r"The study is to m.* and the search to minimize"):
+    with pytest.raises(SpecError, match=r"The direction of the study is m.*, but that of the search is minimize"):
         add_search(study, tmp_path / "done")
 
 

@@ -120,7 +120,7 @@ def test_where_the_loss_is_no_progress_only_its_course_is_reported(course: str, 
     report = loop.watch.report()
     assert words in report
     assert "gradient norm 1.41" in report
-    assert "no regime is named and nothing suggested" in report
+    assert "there is no regime and no suggestion" in report
     assert not any(regime in report for regime in ("undecided", "converging", "equilibrium", "diverging"))
     assert (loop.watch.regime, loop.watch.suggestion(), changes) == ("undecided", "", [])
 

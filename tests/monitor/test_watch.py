@@ -49,7 +49,7 @@ def test_a_training_that_diverges() -> None:
         train(model, optimizer, 1000, after=lambda loss, accuracy: seen(loss, accuracy=accuracy))
     assert seen.regime == "diverging"
     assert "accuracy has been at chance" in seen.report()
-    assert "A lower learning rate is the usual first try" in seen.report()
+    assert "Try a lower learning rate first" in seen.report()
 
 
 def test_a_training_leaves_no_trace_of_being_watched() -> None:

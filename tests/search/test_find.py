@@ -436,8 +436,8 @@ def test_a_net_too_deep_to_learn_has_learned_nothing(tmp_path: Path):
 
     advice = lratlas.find(small_task(model=deep), steps=256, lrs=LRS, folder=tmp_path)
     assert (advice.verdict, advice.lr, advice.low) == ("not_learned", None, None)
-    assert "did better than a model that has learned nothing (0.3333)" in advice.reason
-    assert str(advice).startswith("No LR is recommended.\nNothing has been learned yet")
+    assert "beat an untrained model (0.3333)" in advice.reason
+    assert str(advice).startswith("No LR is recommended.\nNo LR learned anything yet")
 
 
 def least_squares() -> lratlas.Task:
@@ -451,7 +451,7 @@ def test_where_all_lrs_are_huge_they_diverge(tmp_path: Path):
     advice = lratlas.find(least_squares(), steps=3200, lrs=[1e10, 1e11, 1e12], folder=tmp_path)
     assert (advice.verdict, advice.lr) == ("diverged", None)
     assert "All " in advice.reason
-    assert "LRs diverged, down to" in advice.reason
+    assert "LRs diverged, even" in advice.reason
 
 
 def test_losses_that_are_never_finite_point_to_the_data(tmp_path: Path):
@@ -536,7 +536,7 @@ def test_a_search_needs_no_test_set(
 
 def test_a_study_needs_a_test_set(tmp_path: Path):
     task = lratlas.Task(model=network, train=blobs(192, 0), batch_size=16)
-    with pytest.raises(TaskError, match=r"no test set, on which a study compares LRs: give it one as `test`\."):
+    with pytest.raises(TaskError, match=r"no test set, but a study compares LRs on one: pass `test`\."):
         lratlas.explore(task, pretrain={"lrs": [0.1], "epochs": 1}, folder=tmp_path / "study")
 
 
@@ -560,14 +560,14 @@ class OwnTrainer(Trainer):
         (nn.Linear(2, 2), r"lratlas\.Task\("),
         (nn.Linear, r"not a Linear: .*lratlas\.Task\("),
         (None, r"lratlas\.Task\("),
-        ("train.py", "the command lratlas find"),
-        (Path("spec.toml"), "the command lratlas find"),
+        ("train.py", "run lratlas find"),
+        (Path("spec.toml"), "run lratlas find"),
         (LightningModule(), r"lratlas\.integrations\.lightning\.find"),
         (OwnTrainer(), r"lratlas\.integrations\.transformers\.find"),
     ],
 )
 def test_what_is_no_task_is_told_its_way(given: Any, way: str):
-    with pytest.raises(TaskError, match=rf"find takes a Task, or a function that trains .*{way}"):
+    with pytest.raises(TaskError, match=rf"find takes a Task or a function of the LR that trains.*{way}"):
         lratlas.find(given, steps=64)
 
 

@@ -199,10 +199,10 @@ def fails(share: float) -> float:
 @pytest.mark.parametrize(
     ("schedule", "said"),
     [
-        (fails, "fails at the share 0.5 of the training"),
+        (fails, "fails at fraction 0.5 of the training"),
         (constant(-1.0), "is -1.0 at fraction 0 of the training, but must be a number of at least 0"),
-        (constant(math.nan), "is nan at the share 0"),
-        (constant("much"), "is 'much' at the share 0"),
+        (constant(math.nan), "is nan at fraction 0"),
+        (constant("much"), "is 'much' at fraction 0"),
         (constant(0.0), "is 0 throughout the training"),
     ],
 )

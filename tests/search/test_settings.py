@@ -50,10 +50,10 @@ def test_only_the_length_has_to_be_given():
         ({"warmup": 100, "counted": "epochs"}, "`warmup` is 100, but a full training has 100 epochs."),
         ({"counted": "hours"}, "`counted` is 'hours', but must be 'steps' or 'epochs'."),
         ({"seed": 2**70}, "`seed` is 1180591620717411303424, but must be less than 4294967296."),
-        ({"schedule": "cosinus"}, "`schedule` is 'cosinus'; choose constant, linear, cosine, own, or give a function"),
+        ({"schedule": "cosinus"}, "`schedule` is 'cosinus'; choose constant, linear, cosine, own, or pass a function"),
         (
             {"schedule": [1.0]},
-            "`schedule` is [1.0]; choose constant, linear, cosine, own, or give a function or a list",
+            "`schedule` is [1.0]; choose constant, linear, cosine, own, or pass a function or a list",
         ),
         ({"schedule": [1.0, -0.5]}, "`schedule` is -0.5 at fraction the share 1 of the training, but must be"),
         (
@@ -62,7 +62,7 @@ def test_only_the_length_has_to_be_given():
         ),
         ({"schedule": [1.0, "half"]}, "`schedule` is 'half' at fraction the share 1 of the training, but must be"),
         ({"schedule": [0, 0.0]}, "`schedule` is 0 throughout the training"),
-        ({"schedule": 3}, "`schedule` is 3; choose constant, linear, cosine, own, or give a function"),
+        ({"schedule": 3}, "`schedule` is 3; choose constant, linear, cosine, own, or pass a function"),
         (
             {"step": 100},
             "`step` is not a field (did you mean `steps`?); allowed are steps, counted, unit, budget,",

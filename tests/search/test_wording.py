@@ -40,7 +40,7 @@ def test_a_statement_says_what_to_do_and_what_it_cost():
         ("average", "average the weights of the last tenth of the steps at a constant LR.", True),
         ("anneal", "anneal the LR linearly to zero over the last fifth of the steps.", True),
         ("either", "try both and use the better one.", True),
-        ("constant", "Keep the LR constant: the search could try neither averaged weights nor", False),
+        ("constant", "Keep the LR constant: the search could test neither averaged weights nor", False),
         ("schedule", "Your schedule multiplies this LR.", False),
     ],
 )
@@ -71,7 +71,7 @@ def test_thresholds_are_said_where_they_were_seen():
     assert "failed to learn" not in made().statement
     found = made(convergence=Bracket(below=0.01, above=0.0316), divergence=Bracket(below=1, above=3.16))
     assert "\nThe convergence threshold is between 1e-2 and 3.2e-2. LR 3.2e0 failed to learn;" in found.statement
-    assert "the next smaller LR that was tried is 1e0.\n" in found.statement
+    assert "the next smaller LR tried is 1e0.\n" in found.statement
 
 
 def test_warnings_follow_on_lines_of_their_own():
@@ -94,7 +94,10 @@ def test_a_wrong_direction_is_noticed(direction: str, wrong: bool):
         return result(asked, value=sign * loss, losses=(4.0, loss, loss))
 
     said = [each for each in advised(a_search(direction=direction), answer).warnings if "direction" in each]
-    other = {"minimize": "larger, the direction must be maximize", "maximize": "smaller, the direction must be minim"}
+    other = {
+        "minimize": "larger values are better, set the direction to maximize",
+        "maximize": "smaller values are better, set the direction to minim",
+    }
     assert [other[direction] in each for each in said] == [True] * wrong
 
 
@@ -144,7 +147,7 @@ def test_two_lrs_are_not_enough_for_a_range():
 @pytest.mark.parametrize(("best", "end"), [(1e-12, "smallest"), (1e9, "largest")])
 def test_a_best_lr_at_the_end_of_all_may_not_be_the_best(best: float, end: str):
     warnings = advised(a_search(), Valley(best=best)).warnings
-    assert any(re.match(rf"The best LR is the {end} one that was tried, \S+; a better one", each) for each in warnings)
+    assert any(re.match(rf"The best LR, \S+, is the {end} one tried; a better LR", each) for each in warnings)
     assert not any("beyond the grid" in warning for warning in warnings)
 
 
@@ -188,7 +191,7 @@ def lost(asked: Segment) -> SegmentResult:
 
 def test_states_that_are_not_loaded_are_said():
     found = advised(a_search(), lost)
-    (warning,) = [each for each in found.warnings if "begin as high" in each]
+    (warning,) = [each for each in found.warnings if "start as high" in each]
     assert "load the state of the parent segment" in warning
 
 

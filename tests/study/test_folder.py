@@ -95,7 +95,7 @@ def test_a_link_to_a_folder_is_not_followed(folder: Folder, tmp_path: Path, deed
         "ask": lambda: folder.exists("tables/kept.parquet"),
         "list": lambda: folder.files("tables"),
     }
-    with pytest.raises(StudyError, match=r"tables is a link to a folder, which a study cannot have"):
+    with pytest.raises(StudyError, match=r"tables is a link to a folder, but a study must not contain such links"):
         deeds[deed]()
     assert (outside / "kept.parquet").read_text() == "somebody's"
     assert [path.name for path in outside.iterdir()] == ["kept.parquet"]
@@ -168,7 +168,7 @@ def test_a_folder_that_was_removed_is_not_made_again(folder: Folder):
     shutil.rmtree(folder.root)
     deeds = (lambda: folder.write_text("tables/a.parquet", ""), lambda: folder.read_text("spec.toml"))
     for deed in deeds:
-        with pytest.raises(StudyError, match="study was removed while it was worked on"):
+        with pytest.raises(StudyError, match="study was removed while in use"):
             deed()
     assert not Path(folder.root).exists()
 

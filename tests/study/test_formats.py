@@ -84,7 +84,7 @@ def test_every_part_states_its_format(tmp_path: Path):
 
 def test_what_this_version_writes_it_reads():
     check_format(FORMAT, "plan.json")
-    with pytest.raises(StudyError, match=r"plan\.json has format .* needs lratlas 9\.1 or later; this is lratlas "):
+    with pytest.raises(StudyError, match=r"plan\.json has format .* needs lratlas 9\.1 or later; lratlas "):
         check_format(FORMAT + 1, "plan.json", "9.1")
 
 

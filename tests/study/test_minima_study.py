@@ -143,7 +143,9 @@ def test_norms_and_sharpness_can_be_switched_on_later(finished: Path, explored: 
 
 
 def test_convergence_cannot_be_added_to_a_study(finished: Path, explored: Explored):
-    with pytest.raises(StudyError, match=r"`measure\.convergence` cannot change, for it is watched during training"):
+    with pytest.raises(
+        StudyError, match=r"`measure\.convergence` cannot change, because it is measured during training"
+    ):
         explored(finished, measure={"interpolation": 3, "convergence": True})
 
 
@@ -261,7 +263,10 @@ def test_models_that_diverged_are_no_models(explored: Explored, small_task: Made
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pretrain": {"lrs": [1e-2], "steps": 5}, "refine": {"ratio": 1.1}}, r"\[refine\], but a bisection needs two"),
+        (
+            {"pretrain": {"lrs": [1e-2], "steps": 5}, "refine": {"ratio": 1.1}},
+            r"\[refine\], but a bisection needs at least two",
+        ),
         ({"refine": {"boundary": "subregime", "ratio": 1.1}}, r"subregime\", which needs error barriers"),
         ({"refine": {"ratio": 1.0}}, r"`refine\.ratio` is 1\.0"),
     ],
@@ -274,7 +279,7 @@ def test_a_bisection_that_cannot_work_is_refused_at_once(changes: dict[str, Any]
 def test_measurements_that_a_task_cannot_give_are_refused(explored: Explored, small_task: Made, tmp_path: Path):
     x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
     regression = small_task(train=(x, x[:, :2]), test=(x, x[:, :2]), loss="mse", singles=None)
-    with pytest.raises(SpecError, match=r"`measure\.convergence` is true, but without class labels"):
+    with pytest.raises(SpecError, match=r"`measure\.convergence` is true, but it needs class labels"):
         explored(tmp_path / "a", regression, measure={"convergence": True})
     vectors = small_task(model=Scaled, rule="sgd", singles=None)
     with pytest.raises(SpecError, match=r"`measure\.norms` is true, but no trained weight"):

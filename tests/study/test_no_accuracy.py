@@ -134,7 +134,7 @@ def test_images_with_a_target_that_is_a_number(tmp_path: Path):
 def test_what_needs_an_accuracy_is_refused_where_it_is_asked_for(tmp_path: Path):
     with pytest.raises(SpecError, match=r"`measure\.bands` names bands, but the task has no accuracy"):
         study(tmp_path / "bands", regression(), [0.1], measure={"bands": [[1, 2]]})
-    with pytest.raises(SpecError, match=r"`measure\.convergence` is true, but without class labels"):
+    with pytest.raises(SpecError, match=r"`measure\.convergence` is true, but it needs class labels"):
         study(tmp_path / "convergence", regression(), [0.1], measure={"convergence": True})
 
 

@@ -118,5 +118,5 @@ def test_a_spec_that_is_edited_during_a_run_changes_nothing_of_it(spec_with: Cal
 def test_a_worker_refuses_another_plan_than_its_own(spec_with: Callable[..., Spec], tmp_path: Path):
     with workerless():
         run_study(open_study(tmp_path / "study", spec_with()))
-    with pytest.raises(StudyError, match=r"plan\.json in .* is not the one that is worked on"):
+    with pytest.raises(StudyError, match=r"plan\.json in .* changed during the study"):
         open_context(str(tmp_path / "study"), "0123", None)

@@ -277,7 +277,9 @@ def test_only_what_is_asked_for_is_measured():
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "not JSON", '{"format": 1, "strategy": "stack"}'])
 def test_a_text_that_is_no_plan_is_damage(text: str):
-    with pytest.raises(DamagedFile, match=r"plan\.json was altered or cut short; to set it aside .*, do this\.$"):
+    with pytest.raises(
+        DamagedFile, match=r"plan\.json was altered or cut short; to move it to damaged/ .*, do this\.$"
+    ):
         read_plan(text, where="plan.json", how=lambda: "do this")
 
 

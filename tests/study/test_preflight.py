@@ -135,7 +135,7 @@ def test_batch_norm_with_running_statistics_can_be_studied(small_task: Made):
     [
         (partial(normed, track_running_stats=False), "batch norm 1 has no running statistics or no momentum"),
         (partial(normed, momentum=None), "batch norm 1 has no running statistics or no momentum"),
-        (Counting, "keeps running statistics in passes, which averaged and interpolated models do not have"),
+        (Counting, "has running statistics in passes, which averaged and interpolated models lack"),
     ],
 )
 def test_models_whose_averages_would_lack_statistics_are_refused(

@@ -125,7 +125,7 @@ def test_a_finished_study_of_format_3_is_not_that_of_a_task_from_python(
 ):
     in_format_3(finished)
     before, plan, spec = files(finished), *((finished / name).read_bytes() for name in ("plan.json", "spec.toml"))
-    with pytest.raises(StudyError, match=r"other models, seeds or .* it cannot be checked .* another folder"):
+    with pytest.raises(StudyError, match=r"different models, seeds or .* cannot check .* another folder"):
         explored(finished, **more)
     assert files(finished) == before
     assert plan == (finished / "plan.json").read_bytes()
@@ -137,7 +137,7 @@ def test_a_finished_study_of_format_3_is_not_that_of_a_task_from_python(
 def test_what_a_damaged_file_needs_is_said_in_the_words_of_a_task_from_python(finished: Path, name: str):
     path = next((finished / name).iterdir()) if (finished / name).is_dir() else finished / name
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(StudyError, match=r"set it aside and .* again, run the same explore\(\) call again\.$"):
+    with pytest.raises(StudyError, match=r"move it to damaged/ and .* again, run the same explore\(\) call again\.$"):
         Store.open(finished).read_weights(path.stem) if name == "checkpoints" else load(finished).tables["runs"]
 
 
@@ -219,7 +219,7 @@ def test_a_damaged_plan_of_an_extended_study_costs_what_it_must_and_says_so(
     after = explored(finished, notices=notices, pretrain=more)
     assert notices[0] == "plan.json is damaged; it is moved to damaged/ and made again."
     assert (files(finished) == kept) == copied
-    assert any("There is no copy of the plan" in each for each in notices) != copied
+    assert any("The copy of the plan is missing" in each for each in notices) != copied
     assert faults(after.store) == []
     for name, table in before.items():
         key = "run" if name == "runs" else ["plr", "seed", "a", "b"]
@@ -334,15 +334,15 @@ def test_a_study_of_another_task_is_refused_and_stays_as_it_was(finished: Path, 
     other = small_task(train=(task.train[0] + 0.01, task.train[1]))
     before = files(finished)
     with pytest.raises(
-        StudyError, match=r"holds a study of another task: the training data changed\. Use another folder"
+        StudyError, match=r"holds a study of a different task: the training data changed\. Use another folder"
     ):
         explored(finished, other)
-    with pytest.raises(StudyError, match=r"holds another study: `pretrain\.steps` is 20 in the study and 30"):
+    with pytest.raises(StudyError, match=r"holds another study: `pretrain\.steps` is 20 in the study, but 30"):
         explored(finished, pretrain={"lrs": [1e-3, 1e-2, 1e-1], "steps": 30, "repeats": 2})
     with pytest.raises(StudyError, match=r"holds another study: `pretrain\.lrs` holds 0\.1"):
         explored(finished, pretrain={"lrs": [1e-3, 1e-2], "steps": 20, "repeats": 2})
     more = {"lrs": [1e-3, 1e-2, 1e-1, 1.0], "steps": 20, "repeats": 2}
-    with pytest.raises(StudyError, match="holds a study of another task"):
+    with pytest.raises(StudyError, match="holds a study of a different task"):
         explored(finished, other, pretrain=more)
     assert files(finished) == before
     explored(finished)
@@ -452,7 +452,7 @@ def test_a_folder_that_is_removed_during_a_run_ends_it_in_one_sentence(explored:
         shutil.rmtree(store.root)
         write(store, name, tensors)
 
-    removed = pytest.raises(StudyError, match="study was removed while it was worked on")
+    removed = pytest.raises(StudyError, match="study was removed while in use")
     with patch.object(Store, "write_weights", remove_first), removed as caught:
         explored(tmp_path / "study")
     assert not (tmp_path / "study").exists()
@@ -461,7 +461,7 @@ def test_a_folder_that_is_removed_during_a_run_ends_it_in_one_sentence(explored:
 
 def test_a_worker_that_starts_after_its_folder_was_removed_says_so(tmp_path: Path):
     for folder in (tmp_path / "study", tmp_path):  # removed, and emptied
-        with pytest.raises(StudyError, match=f"{folder.name} was removed while it was worked on") as caught:
+        with pytest.raises(StudyError, match=f"{folder.name} was removed while in use") as caught:
             open_context(str(folder), "", None)
         assert failure(caught.value)["final"], "the whole study ends with that sentence"
 

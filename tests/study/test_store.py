@@ -90,7 +90,7 @@ def test_columns_are_ordered_and_cast_and_nan_becomes_null(store: Store):
 def test_rows_that_do_not_fit_are_refused(store: Store):
     with pytest.raises(StudyError, match="differ in angle, more"):
         store.write_table("pairs", "x", pairs(1).rename({"angle": "more"}))
-    with pytest.raises(StudyError, match="do not have its types"):
+    with pytest.raises(StudyError, match="do not have the column types"):
         store.write_table("pairs", "x", pairs(1).with_columns(seed=pl.lit("many")))
     with pytest.raises(StudyError, match="no table 'rnus'; the tables are runs, "):
         store.write_table("rnus", "x", pairs(1))
@@ -166,7 +166,7 @@ def test_a_full_disk_loses_nothing_and_says_what_to_do(store: Store, monkeypatch
         lambda: store.write_table("pairs", "y", pairs(2)),
         lambda: store.write_weights("w", {"a": torch.ones(1)}),
     ):
-        with pytest.raises(StudyError, match=r"disk is full: .* nothing computed so far is lost; .*lratlas resume"):
+        with pytest.raises(StudyError, match=r"disk is full: .* All results so far are saved; .*lratlas resume"):
             attempt()
     assert store.parts("pairs") == {"x"}
     assert_frame_equal(store.read_table("pairs"), pairs(1))
@@ -235,7 +235,7 @@ def test_no_damage_to_a_table_goes_unnoticed(store: Store):
         if altered == whole:  # two flips may cancel out
             continue
         with pytest.raises(
-            DamagedFile, match=r"; to set it aside and compute it again, run `lratlas resume "
+            DamagedFile, match=r"; to move it to damaged/ and compute it again, run `lratlas resume "
         ) as caught:
             store.read_table("pairs")
         assert caught.value.path == "tables/pairs/x.parquet"

@@ -215,7 +215,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "attribute temperature in every forward pass .0.97, then 0.94",
     ),
     "a counter in a dictionary": ({"model": Counting}, r"attribute state .*\{'steps': 1\}.*buffer"),
-    "a running mean that is no buffer": ({"model": Remembering}, "give other results when they are repeated"),
+    "a running mean that is no buffer": ({"model": Remembering}, "gives different results"),
     "NumPy's generator in forward": ({"model": FromNumPy}, "NumPy's or Python's generator"),
     "Python's generator in forward": ({"model": FromPython}, "NumPy's or Python's generator"),
     "a loss that counts its calls": ({"loss": CallCounter()}, "plain PyTorch loop|repeated"),
@@ -227,7 +227,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a buffer made in forward": ({"model": Widening}, "last"),
     "a transform of the whole batch": ({"transform": lambda x: x / x.abs().amax()}, "depends on the other samples"),
     "a transform that draws": ({"transform": lambda x: x + torch.randn_like(x)}, "transform draws random numbers"),
-    "float64 only": ({"model": Double}, "does not take float32"),
+    "float64 only": ({"model": Double}, "does not accept float32"),
     "one module for all": ({"model": lambda: ONE}, "the same module twice.*copy.deepcopy"),
     "a trained part shared": (
         {"model": lambda: nn.Sequential(ONE, nn.Linear(3, 3))},

@@ -42,5 +42,5 @@ def test_a_rule_on_a_sphere_leaves_the_model_as_it_is() -> None:
     found = place_rule(sphere_sgd(other_lr=0.1), model, x)
     assert set(found.free) >= {"layers.6.weight", "layers.6.bias"}
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    with pytest.raises(TaskError, match=r"scaling changes it through .*layers\.6\.weight"):
+    with pytest.raises(TaskError, match=r"scaling changes them through .*layers\.6\.weight"):
         place_rule(sphere_sgd(), Cast(model), x)

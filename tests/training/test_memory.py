@@ -81,7 +81,7 @@ def test_training_a_stack_in_parts_gives_what_training_it_whole_gives(
         split = train(limited, point, told.append)
     assert sum(told) == STEPS * LANES
     assert [record.args for record in caplog.records] == splits
-    assert all("needs more memory than there is: it is split in two" in record.message for record in caplog.records)
+    assert all("ran out of memory: it is split in two" in record.message for record in caplog.records)
     pairs = [
         (split.stack.weights, whole.stack.weights),
         (split.stack.buffers, whole.stack.buffers),

@@ -174,12 +174,12 @@ def fails(_parameters: list[nn.Parameter], _lr: float) -> Optimizer:
 REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "drops parameters": (
         drops_biases,
-        r"drops_biases drops layers\.0\.bias, layers\.1\.weight, layers\.1\.bias, layers\.3\.bias; it must pass on all",
+        r"drops_biases drops layers\.0\.bias, layers\.1\.weight, layers\.1\.bias, layers\.3\.bias; it must pass all",
     ),
     "something else": (gives_a_number, r"gives_a_number returned float; it must return a torch\.optim\.Optimizer"),
     "raises": (fails, "fails failed: ZeroDivisionError: no such luck"),
     "needs a closure": (LBFGS, "LBFGS failed in its first step: TypeError.*closure"),
-    "keeps a list": (Listing, "Listing keeps history, a list, which cannot be stored; tensors and numbers can"),
+    "keeps a list": (Listing, "Listing keeps history, a list, which cannot be stored; only tensors and numbers can"),
 }
 
 

@@ -132,7 +132,7 @@ HELD: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("case", HELD)
 def test_what_cannot_be_moved_is_named(case: str) -> None:
     function, words = HELD[case]
-    with pytest.raises(TaskError, match=f"The loss holds the {words}, and is needed on cpu; make the loss a"):
+    with pytest.raises(TaskError, match=f"The loss holds the {words}, but it is needed on cpu; make the loss a"):
         on_device(function, "loss", HOST)
     assert on_device(function, "loss", AWAY) is function
 

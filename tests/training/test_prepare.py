@@ -236,14 +236,14 @@ def test_a_loss_with_tensors_goes_where_training_is() -> None:
     moved = task_on(partly, torch.device("meta"))
     assert moved.objective.batch(torch.zeros(4, 3, device="meta"), Y[:4].to("meta")).device.type == "meta"
     closed = task(loss=lambda o, t: (functional.cross_entropy(o, t, reduction="none") * weight[t]).mean()).prepared
-    with pytest.raises(TaskError, match="The loss holds the tensor weight on cpu, and is needed on meta"):
+    with pytest.raises(TaskError, match="The loss holds the tensor weight on cpu, but it is needed on meta"):
         task_on(closed, torch.device("meta"))
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a metric beyond 1": ({"metric": lambda o, _: o.abs().mean() + 2}, "metric must return a number from 0 to 1"),
     "a metric that fails": ({"metric": lambda o, t: o @ t}, "The metric does not take"),
-    "a loss that fails": ({"loss": lambda o, t: o @ t}, "The loss .*<lambda> does not take the model's outputs"),
+    "a loss that fails": ({"loss": lambda o, t: o @ t}, "The loss .*<lambda> does not accept the model's outputs"),
     "a loss of no tensor": ({"loss": lambda _o, _t: 1.0}, "The loss"),
     "segmentation by name": (dense(), r"class labels must be integers of shape \[n\].*torch.nn.CrossEntropyLoss"),
     "other targets in the test set": (

@@ -155,11 +155,11 @@ def _of_moving(look: Look) -> str:
         "falling": "The loss falls, perhaps only because the learning rate falls.",
         "stationary": "The loss is stationary, in equilibrium or because the learning rate is too low to move it.",
     }
-    return causes.get(look.course, f"{_COURSES[look.course]}, perhaps because the learning rate changes.")
+    return causes.get(look.course, f"{_COURSES[look.course]}, perhaps because the learning rate moves.")
 
 
 _MOVING = (
-    "While the learning rate changes, the loss does not show the regime of any single learning rate. Pass"
+    "While the learning rate moves, the loss does not show the regime of any single learning rate. Pass"
     " schedule=True to judge the training under its schedule."
 )
 
@@ -227,7 +227,7 @@ def _lr_course(look: Look) -> str:
         return f"the learning rate fell from {high:.3g} to {last:.3g}"
     if last >= 0.95 * high:
         return f"the learning rate rose from {low:.3g} to {last:.3g}"
-    return f"the learning rate changed between {low:.3g} and {high:.3g}"
+    return f"the learning rate moved between {low:.3g} and {high:.3g}"
 
 
 def _reference(tracker: RegimeTracker, *, upper: bool = False) -> str:

@@ -32,15 +32,15 @@ from lratlas.training.objective import counted_labels
 from lratlas.training.prepared import Prepared, split_validation, task_on
 
 TASK = "task.json"
-_LIGHTNING = "lratlas.integrations.lightning.find is for a function that makes a LightningModule"
+_LIGHTNING = "use lratlas.integrations.lightning.find with a function that makes a LightningModule"
 _WAYS = {
-    "transformers Trainer": "lratlas.integrations.transformers.find is for it",
+    "transformers Trainer": "use lratlas.integrations.transformers.find",
     "lightning Trainer": _LIGHTNING,
     "lightning LightningModule": _LIGHTNING,
     "pytorch_lightning Trainer": _LIGHTNING,
     "pytorch_lightning LightningModule": _LIGHTNING,
-    "builtins str": "the command lratlas find is for specs and scripts",
-    "pathlib Path": "the command lratlas find is for specs and scripts",
+    "builtins str": "run lratlas find for specs and scripts",
+    "pathlib Path": "run lratlas find for specs and scripts",
 }
 """Advice for objects that `find` does not accept, by package and class."""
 _WAY = "create a task, lratlas.Task(model=make_model, train=data), where make_model returns a new model"

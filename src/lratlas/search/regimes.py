@@ -280,22 +280,24 @@ def _has_risen(loss: float, start: float, *, share: float = _RISE) -> bool:
     return is_finite(loss) and loss - start > share * abs(start)
 
 
-def convergence(told: Mapping[Trial, str]) -> Bracket | None:
+def convergence(by_trial: Mapping[Trial, str]) -> Bracket | None:
     """Convergence threshold: between the largest converging LR below every equilibrium, and the smallest of those."""
-    plateau = [lr for (lr, _), regime in told.items() if regime == "equilibrium"]
-    below = [lr for (lr, _), regime in told.items() if regime == "converging" and plateau and lr < min(plateau)]
+    plateau = [lr for (lr, _), regime in by_trial.items() if regime == "equilibrium"]
+    below = [lr for (lr, _), regime in by_trial.items() if regime == "converging" and plateau and lr < min(plateau)]
     return Bracket(below=max(below), above=min(plateau)) if below else None
 
 
-def divergence(told: Mapping[Trial, str], *, above: float) -> Bracket | None:
+def divergence(by_trial: Mapping[Trial, str], *, above: float) -> Bracket | None:
     """Divergence threshold: between the first diverging LR above a good one and the largest LR before it.
 
     Args:
-        told: The regimes of all trials.
+        by_trial: The regimes of all trials.
         above: A good LR. An LR below it that does not learn is too small, not too large.
     """
-    diverged = min((lr for (lr, _), regime in told.items() if regime == "diverging" and lr > above), default=math.inf)
-    below = max((lr for lr, _ in told if lr < diverged), default=None)
+    diverged = min(
+        (lr for (lr, _), regime in by_trial.items() if regime == "diverging" and lr > above), default=math.inf
+    )
+    below = max((lr for lr, _ in by_trial if lr < diverged), default=None)
     return None if diverged == math.inf or below is None else Bracket(below=below, above=diverged)
 
 

@@ -102,13 +102,9 @@ class SegmentTrainer:
         path = self.root / _STRATEGY
         if path.exists() and (kept := path.read_text()) in get_args(Strategy):
             return cast("Strategy", kept)
-<<<<<<< HEAD
         measured = faster_strategy(
             self.task, device=str(self.device), dtype="float32", compiled=self.is_compiled, lanes=_LANES
         )
-=======
-        measured = faster_strategy(self.task, device=str(self.device), dtype="float32")
->>>>>>> hb
         write_file(path, measured.encode())
         return measured
 

@@ -122,7 +122,7 @@ def test_a_training_that_finds_no_memory_alone_ends_the_search_and_is_not_record
         train(lr)
 
     while errors:
-        with pytest.raises(SearchError, match=r"Memory does not suffice for the training at LR 0\.1.* smaller batch"):
+        with pytest.raises(SearchError, match=r"The training at LR 0\.1 ran out of memory.* smaller batch"):
             found(hungry, tmp_path)
         assert [(segment.lr, failure) for segment, *_, failure in told(tmp_path)] == [(LRS[0], None)]
     # With more memory, it is the search that it would have been.
@@ -348,7 +348,7 @@ def test_a_model_that_all_trainings_share_is_named(steps: int | None, epochs: in
             for _ in range(STEPS // epochs):
                 step(model, optimizer)
 
-    with pytest.raises(SearchError, match=r"the same parameters, .* made outside the function"):
+    with pytest.raises(SearchError, match=r"the same parameters: .* created outside the function"):
         found(shared, tmp_path / "search", steps=steps)
 
 

@@ -142,9 +142,7 @@ def test_the_length_of_a_training_is_counted(tmp_path: Path):
 
 
 def test_a_training_that_is_shorter_than_was_said_is_named(tmp_path: Path):
-    with pytest.raises(
-        SearchError, match=rf"ends by itself after {STEPS} steps, .* to have 1,280: give steps = {STEPS}"
-    ):
+    with pytest.raises(SearchError, match=rf"ends by itself after {STEPS} steps, .* have 1,280: set steps={STEPS}"):
         searched(train, tmp_path, steps=10 * STEPS)
 
 
@@ -161,7 +159,7 @@ def test_an_lr_that_does_not_arrive_is_noticed(tmp_path: Path):
 
     advice, _ = searched(deaf, tmp_path)
     assert advice.verdict == "tie"
-    assert any("set its optimizer's LR to 0.1, whatever LR it was given" in each for each in advice.warnings)
+    assert any("sets its optimizer's LR to 0.1, no matter which LR it gets" in each for each in advice.warnings)
 
 
 def test_without_a_value_the_loss_counts_and_that_is_said(tmp_path: Path):
@@ -180,11 +178,11 @@ def mistyped(models: nn.Module) -> float:
         ("accuracy(model, held", None, SpecError, "is not a Python expression"),
         ("accuracy(net, held)", None, SearchError, r"fails: NameError: name 'net' is not defined"),
         ("model", None, SearchError, "must be a number"),
-        ("{'acc': 0.5}", None, SearchError, "name one of its entries as the metric"),
+        ("{'acc': 0.5}", None, SearchError, "set the metric to one of its entries"),
         ("{'acc': 0.5}", "loss", SearchError, "has no loss; it has acc"),
-        ("print('all is well')", "acc", SearchError, "not in what it prints: 'all is well'"),
-        ("print()", "acc", SearchError, "not in what it prints: nothing"),
-        (mistyped, None, SearchError, r"no variable of this name \(did you mean model"),
+        ("print('all is well')", "acc", SearchError, "output does not show the metric: 'all is well'"),
+        ("print()", "acc", SearchError, "output does not show the metric: nothing"),
+        (mistyped, None, SearchError, r"no variable with this name \(did you mean model"),
     ],
 )
 def test_a_value_that_is_none_is_named(
@@ -226,7 +224,7 @@ def test_a_training_that_fails_is_named_after_three(tmp_path: Path):
     def failing(lr: float) -> None:
         raise RuntimeError(f"no data at {lr}")
 
-    with pytest.raises(SearchError, match=r"first 3 trainings failed\. The last one: RuntimeError: no data at 0\.1"):
+    with pytest.raises(SearchError, match=r"first 3 trainings failed\. The last error: RuntimeError: no data at 0\.1"):
         searched(failing, tmp_path)
 
 
@@ -300,7 +298,7 @@ def test_a_script_that_is_told_its_length_is_run_whole_for_each_comparison(scrip
     assert advice.lr is not None
     assert not any("changes its LR" in each for each in advice.warnings)
     assert all(each.segment.start == 0 for each in Finder(tmp_path / "found").results)
-    with pytest.raises(SpecError, match="asks for its length: give steps"):
+    with pytest.raises(SpecError, match="takes a number of steps: set steps"):
         find_by_script(script, words, value=VALUE, folder=tmp_path / "other")
 
 
@@ -342,7 +340,7 @@ def test_a_script_that_is_another_one_by_itself_is_said_to(script: Path, tmp_pat
     )
     advice = find_by_script(script, ["--lr={lr}"], value=VALUE, steps=128, lrs=LRS[:3], folder=tmp_path, budget=0.1)
     (note,) = [note for note in advice.warnings if "Run by itself, the training at LR" in note]
-    assert "other losses from step 1 on" in note
+    assert "different losses from step 1 on" in note
 
 
 @pytest.mark.parametrize(("text", "said"), [(None, "cannot be read: No such file"), ("def f(:", "is not valid Python")])
@@ -416,7 +414,7 @@ def test_a_training_that_is_told_its_epochs_is_run_whole_for_each_comparison(
         (
             "acc",
             "loss 0.2, acc {:.3f}",
-            r"acc after the word train is taken for that of the training set: if it is not",
+            r"acc after the word train is read as that of the training set: if it is not",
         ),
         (
             "val loss",
@@ -461,7 +459,9 @@ def test_the_final_metric_of_a_training_that_stops_by_itself_counts(tmp_path: Pa
     assert all(each.value == pytest.approx(0.2**8) for each in results)
     assert any("LR 4e-1 stopped by itself after 4 of" in note for note in advice.warnings)
     other = find_by_function(stopping, folder=tmp_path / "value", value="float(w**2)", **given)
-    assert any("after 4 of 8 steps, and were not measured then. If this is early" in note for note in other.warnings)
+    assert any(
+        "after 4 of 8 steps, without a metric at that point. If this is early" in note for note in other.warnings
+    )
     assert not any("--retry-failed" in note for note in (*advice.warnings, *other.warnings))
 
 
@@ -473,7 +473,7 @@ def test_the_final_metric_of_a_training_that_stops_by_itself_counts(tmp_path: Pa
             r"^The training printed and returned no val loss\. It printed or returned: val accuracy, the number .* Give"
             r" the name of one of these, give a value",
         ),
-        ({"pattern": r"epoch 15: train loss (\S+),"}, r"is printed every 128 of 128 steps, too seldom: give a value"),
+        ({"pattern": r"epoch 15: train loss (\S+),"}, r"is printed only every 128 of 128 steps: set value (--value)"),
     ],
 )
 def test_a_metric_that_cannot_be_used_is_named(settings: dict[str, Any], said: str, tmp_path: Path):
@@ -482,14 +482,16 @@ def test_a_metric_that_cannot_be_used_is_named(settings: dict[str, Any], said: s
 
 
 def test_epochs_are_for_a_training_that_is_told_them(tmp_path: Path):
-    with pytest.raises(SpecError, match=r"^epochs is for a training that asks for them: it has no \{epochs\}"):
+    with pytest.raises(
+        SpecError, match=r"^epochs needs a training that takes a number of epochs, but this one has no \{epochs\}"
+    ):
         searched(train, tmp_path, epochs=3)
     with pytest.raises(SpecError, match=r"^steps follow from epochs"):
         find_by_function(reporting, folder=tmp_path, epochs=3, steps=24)
 
 
 def test_a_search_goes_on_with_its_metric_only(usual: Path):
-    with pytest.raises(SearchError, match=r"The value is '1 \+ 1', but the search in .* was begun with 'accuracy"):
+    with pytest.raises(SearchError, match=r"The value is '1 \+ 1', but the search in .* began with 'accuracy"):
         searched(train, usual, value="1 + 1")
 
 
@@ -516,7 +518,7 @@ def test_a_metric_that_is_printed_in_the_middle_of_its_rhythm_is_that_of_its_ste
 def test_another_script_or_other_arguments_are_another_search(script: Path, tmp_path: Path):
     given: dict[str, Any] = {"value": VALUE, "steps": 128, "lrs": LRS[:2], "budget": 0.1, "folder": tmp_path / "found"}
     find_by_script(script, ["--lr={lr}"], **given)
-    with pytest.raises(SearchError, match=r"^The training is .*--steps=128', but the search in .* was begun with"):
+    with pytest.raises(SearchError, match=r"^The training is .*--steps=128', but the search in .* began with"):
         find_by_script(script, ["--lr={lr}", "--steps=128"], **given)
     script.write_text(script.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     advice = find_by_script(script, ["--lr={lr}"], **given)
@@ -582,9 +584,7 @@ def test_a_name_tells_the_direction_though_losses_speak_against_it(tmp_path: Pat
         return accuracy(model, held)
 
     advice, _ = searched(train, tmp_path, value=error, direction=None)
-    said = (
-        "Judging by the name, lower values of error are better, though they are higher where the training loss is lower"
-    )
+    said = "Judging by the name, lower values of error are better, although they are higher where the training loss is"
     assert any(note.startswith(said) for note in advice.warnings)
 
 
@@ -670,5 +670,5 @@ def test_trainings_in_other_threads_are_none_of_the_search(tmp_path: Path):
     def within(lr: float) -> None:
         searched(train, tmp_path / f"within-{lr}", lrs=LRS[:2])
 
-    with pytest.raises(SearchError, match="Another search that trains a function or a script runs in this process"):
+    with pytest.raises(SearchError, match="Another search of a function or script runs in this process"):
         searched(within, tmp_path / "without", lrs=LRS[:2])

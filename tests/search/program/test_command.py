@@ -130,9 +130,9 @@ def test_without_checkpoints_every_segment_is_trained_from_the_beginning(tmp_pat
 # What goes wrong at an LR below those that train.
 FAILING = {
     0.0002: ("raise OSError('the disk is full')", "exited with code 1: .*OSError: the disk is full"),
-    0.0004: ("time.sleep(300)", "not done after 2 s"),
+    0.0004: ("time.sleep(300)", "not finished after 2 s"),
     0.0006: ("import signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
-    0.0008: ("print('}{' * 99, chr(0)); sys.exit()", "told no 'value'; it printed no JSON records"),
+    0.0008: ("print('}{' * 99, chr(0)); sys.exit()", "reported no 'value'; it printed no JSON records"),
     0.001: ("print('{\"value\": NaN}'); sys.exit()", r"the value was not finite \(nan\)"),
     0.002: ("print('{\"value\": 1}'); sys.exit()", "saved no checkpoint"),
 }
@@ -239,22 +239,22 @@ def test_limits_must_be_above_zero(tmp_path: Path, seconds: float) -> None:
 def test_losses_alone_are_taken_and_said_to_be(tmp_path: Path) -> None:
     command = program(tmp_path, after="")
     seen = search(command, finder(tmp_path))
-    assert seen.advice.warnings[-1].startswith("The command told no validation metric")
+    assert seen.advice.warnings[-1].startswith("The command reported no validation metric")
     first = seen.ended[0]
     tail = [final_loss(first.segment.lr, step) for step in range(1, 6)]
     assert first.segment.stop == 5
     assert first.value == pytest.approx(tail[-1])
     again = search(command, finder(tmp_path))
     assert again.advice.warnings == seen.advice.warnings
-    with pytest.raises(SearchError, match=r"The metric is 'loss', but the search in .* was begun with unnamed"):
+    with pytest.raises(SearchError, match=r"The metric is 'loss', but the search in .* began with unnamed"):
         search(command, finder(tmp_path), metric="loss")
 
 
 def test_losses_do_not_stand_in_for_a_metric_that_is_wanted(tmp_path: Path) -> None:
     command = program(tmp_path, after="")
-    with pytest.raises(SearchError, match="told no 'value'; its records have step, loss"):
+    with pytest.raises(SearchError, match="reported no 'value'; its records have step, loss"):
         search(command, finder(tmp_path, direction="maximize"))
-    with pytest.raises(SearchError, match="told no 'val_acc'; its records have step, loss"):
+    with pytest.raises(SearchError, match="reported no 'val_acc'; its records have step, loss"):
         search(command, finder(tmp_path / "named"), metric="val_acc")
 
 

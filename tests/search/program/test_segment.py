@@ -106,11 +106,11 @@ def test_the_environment_says_the_same(trained: Train, tmp_path: Path) -> None:
         ({"before": "os._exit(5)"}, "exited with code 5$"),
         ({"before": "os.kill(os.getpid(), 9)"}, "ended by SIGKILL .out of memory, perhaps.$"),
         ({"before": "os.abort()"}, "ended by SIGABRT"),
-        ({"before": "time.sleep(60)"}, "the command was stopped: it was not done after 0.5 s"),
+        ({"before": "time.sleep(60)"}, "the command was stopped: it was not finished after 0.5 s"),
         ({"after": "os.remove(checkpoint); print('{\"value\": 1}')"}, "saved no checkpoint"),
         (
             {"inside": "sys.stdout.buffer.write(b'\\x00\\xff garbage\\n'); continue", "after": ""},
-            "told no 'value'; it printed no JSON",
+            "reported no 'value'; it printed no JSON",
         ),
     ],
 )  # fmt: skip

@@ -93,7 +93,7 @@ def test_a_program_must_be_there_and_runnable(tmp_path: Path) -> None:
     text = tmp_path / "train.sh"
     text.write_text("#!/bin/sh\n")
     for command in ("no-such-program-anywhere {lr}", f"'{text}' {{lr}}"):
-        with pytest.raises(SpecError, match="is not found, or may not be executed"):
+        with pytest.raises(SpecError, match="is not found or not executable"):
             check_program(placeholders(command))
     text.chmod(0o755)
     check_program(placeholders(f"'{text}' {{lr}}"))

@@ -45,20 +45,20 @@ def find_by_function(train: Callable[..., object], *, epochs: int | None = None,
         SearchError: The training fails, or the folder cannot be used.
     """
     parameters = _parameters(train)
-    told = {"seed", "steps"} | ({"epochs"} if epochs is not None else set())
-    told &= parameters.keys()
-    call = bind_lr(train, told)
+    passed = {"seed", "steps"} | ({"epochs"} if epochs is not None else set())
+    passed &= parameters.keys()
+    call = bind_lr(train, passed)
 
     def start(segment: Segment, epochs: int) -> object:
         own = {"seed": segment.seed, "steps": segment.stop, "epochs": epochs}
-        own = {each: own[each] for each in told}
+        own = {each: own[each] for each in passed}
         return _exhaust(call(segment.lr, **own) if call else train(**own))
 
     code = getattr(inspect.unwrap(train), "__code__", None)
     driven = Driven(
         start=start,
         imposed=call is None,
-        shrinks=_shrinks(told),
+        shrinks=_shrinks(passed),
         digest=_digest(repr(_code_identity(code)).encode()) if code else "",
     )
     return find_driven(driven, epochs=epochs, **settings)
@@ -78,8 +78,8 @@ def find_by_script(script: str | Path, words: Sequence[str], **settings: Any) ->
         SearchError: The script fails, or the folder cannot be used.
     """
     path = expand_home(script)
-    run, told = script_body(path), placeholders_in(words)
-    imposed = "lr" not in told
+    run, passed = script_body(path), placeholders_in(words)
+    imposed = "lr" not in passed
 
     def start(segment: Segment, epochs: int) -> object:
         return run(fill_arguments(words, segment, epochs))
@@ -94,7 +94,7 @@ def find_by_script(script: str | Path, words: Sequence[str], **settings: Any) ->
         start=start,
         imposed=imposed,
         roots=roots,
-        shrinks=_shrinks(told),
+        shrinks=_shrinks(passed),
         alone=alone,
         origin=" ".join([str(path), *words]),
         digest=_digest(path.read_bytes()),
@@ -102,18 +102,18 @@ def find_by_script(script: str | Path, words: Sequence[str], **settings: Any) ->
     return find_driven(driven, **settings)
 
 
-def bind_lr(function: Callable[..., Any], told: Collection[str] = ()) -> Callable[..., Any] | None:
+def bind_lr(function: Callable[..., Any], passed: Collection[str] = ()) -> Callable[..., Any] | None:
     """Wrap a function as a function of the LR; None if it has no argument for an LR.
 
     Args:
         function: The function.
-        told: Names of other arguments that it receives.
+        passed: Names of other arguments that it receives.
 
     Raises:
         SpecError: The function needs further arguments.
     """
     parameters = _parameters(function)
-    name = _lr_name(parameters, told)
+    name = _lr_name(parameters, passed)
     if name is None:
         return None
     unnamed = name in parameters and parameters[name].kind in _UNNAMED
@@ -203,9 +203,9 @@ def _code_identity(code: CodeType) -> tuple[object, ...]:
     return code.co_code, code.co_names, code.co_freevars, constants
 
 
-def _shrinks(told: Collection[str]) -> Literal["steps", "epochs"] | None:
+def _shrinks(passed: Collection[str]) -> Literal["steps", "epochs"] | None:
     """Whether a training receives its length in steps or in epochs; None for neither."""
-    return "steps" if "steps" in told else "epochs" if "epochs" in told else None
+    return "steps" if "steps" in passed else "epochs" if "epochs" in passed else None
 
 
 def _direction_notes(finder: Finder, name: str, *, by_name: str | None) -> list[str]:
@@ -243,13 +243,13 @@ def _parameters(train: Callable[..., object]) -> Mapping[str, inspect.Parameter]
         ) from error
 
 
-def _lr_name(parameters: Mapping[str, inspect.Parameter], told: Collection[str]) -> str | None:
+def _lr_name(parameters: Mapping[str, inspect.Parameter], passed: Collection[str]) -> str | None:
     """Name of the argument for the LR: one of the usual names, else the only required argument; None if there is none.
 
     Raises:
         SpecError: Other arguments are required too.
     """
-    others = {name: each for name, each in parameters.items() if name not in told}
+    others = {name: each for name, each in parameters.items() if name not in passed}
     needed = [name for name, each in others.items() if each.default is each.empty and each.kind not in VARIADIC]
     usual = [name for name in _LR_NAMES if name in others]
     name = next(iter([*[each for each in usual if each in needed], *usual, *needed]), None)
