@@ -135,9 +135,7 @@ def test_a_model_is_not_made_of_a_task_that_has_changed(whole: Atlas):
 
 
 def test_a_model_of_a_study_from_python_needs_its_task(whole: Atlas):
-    with pytest.raises(
-        StudyError, match=r"was started from Python with a task of its own; pass it: model\(run, task\)"
-    ):
+    with pytest.raises(StudyError, match=r"was started from Python with a custom task; pass it: model\(run, task\)"):
         whole.model(whole.table("runs")["run"][0])
 
 

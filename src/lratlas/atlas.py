@@ -72,9 +72,7 @@ class Atlas(Results):
         if holder is None or self.tables["runs"].filter(run=run).is_empty():
             raise StudyError(f"There is no finished run {run!r}; the table of runs has their ids.")
         if task is None and self.spec.task.preset == PYTHON:
-            raise StudyError(
-                f"{self.folder} was started from Python with a task of its own; pass it: model(run, task)."
-            )
+            raise StudyError(f"{self.folder} was started from Python with a custom task; pass it: model(run, task).")
         known = tasks_from(self.spec.task) if task is None else tasks_of(task)
         seed = holder.seed_of(run)
         made = known.of(seed.seed)

@@ -159,7 +159,7 @@ ALTERED = "was cut short or altered"  # message for a file whose checksum does n
 
 
 def seal(data: bytes) -> bytes:
-    """Put the checksum of a file in the place of ``PLACEHOLDER``.
+    """Replace ``PLACEHOLDER`` with the checksum of a file.
 
     Args:
         data: A file that contains ``PLACEHOLDER`` exactly once, uncompressed, as a metadata value.

@@ -158,7 +158,7 @@ class _State(Enum):
 
     ASKING = 0
     WRITING = 1
-    MAKING = 2  # not dropped: its thread would go on
+    MAKING = 2  # not dropped: its thread would continue
 
 
 @dataclass

@@ -47,18 +47,8 @@ EXCEPTIONS: Mapping[str, str] = {
     "the folder sittings": "the stored name of this folder",
 }
 # Other pages of the repository, and packages and modules below src/lratlas: each stays clean once it is here.
-PAGES: tuple[str, ...] = ("CONTRIBUTING.md",)
-SOURCES: tuple[str, ...] = (
-    "config",
-    "data",
-    "execute",
-    "integrations",
-    "models",
-    "monitor",
-    "search",
-    "study",
-    "training",
-)
+PAGES: tuple[str, ...] = ("CHANGELOG.md", "CONTRIBUTING.md", "README.md")
+SOURCES: tuple[str, ...] = (".",)
 
 
 def faults(text: str) -> list[str]:

@@ -56,7 +56,7 @@ def study(means: Sequence[float], *, seeds: int = 4, noise: float = 0.001) -> Ta
         ((0.7, 0.8, 0.75, 0.5), {}, "Best from 1e-3, below the threshold"),
         ((0.7, 0.79, 0.8, 0.5), {"noise": 0.05}, "Best from 1e-2, just above the threshold, within noise of other LRs"),
         ((0.7, 0.75, 0.8, 0.5), {"seeds": 1}, "Best from 1e-2, just above the threshold (one seed)"),
-        ((0.8, 0.75, 0.7, 0.5), {}, "Best from 1e-4, the edge of the range tested"),
+        ((0.8, 0.75, 0.7, 0.5), {}, "Best from 1e-4, the edge of the tested range"),
     ],
 )
 def test_the_headline_of_the_answer(means: Sequence[float], more: Row, said: str) -> None:
@@ -154,8 +154,8 @@ def test_the_headline_of_the_features(second: float, said: str) -> None:
 @pytest.mark.parametrize(
     ("best", "said"),
     [
-        ("llmx", "Read best alone: band low up to 1e-3, band mid from 1e-2"),
-        ("llll", "Of all bands alone, models read band low best"),
+        ("llmx", "Most informative: band low up to 1e-3, band mid from 1e-2"),
+        ("llll", "Most informative at every LR: band low"),
         ("lmlm", "Which Fourier bands were learned"),
     ],
 )

@@ -129,29 +129,29 @@ def _luminance(colour: str) -> float:
 
 
 REGIMES: Mapping[str, str] = {
-    "1": "convergence: the training loss goes down to nearly zero",
-    "2A": "chaotic equilibrium, lower part: the loss stays on a noisy plateau; whatever is fine-tuned or averaged from "
-    "there ends in one basin",
-    "2B": "chaotic equilibrium, upper part: what is fine-tuned from there ends in different basins",
+    "1": "convergence: the training loss falls to nearly zero",
+    "2A": "chaotic equilibrium, lower part: the loss stays on a noisy plateau; fine-tuned and averaged "
+    "models from there are in one basin",
+    "2B": "chaotic equilibrium, upper part: fine-tuned models from there are in different basins",
     "2": "chaotic equilibrium: the loss stays on a noisy plateau",
     "3": "divergence: predictions are no better than chance",
-    "undecided": "not decided; the table of regimes gives the reason for each PLR",
+    "undecided": "unclear; the table of regimes gives the reason for each PLR",
 }
 
 VERDICTS: Mapping[str, str] = {
-    "supported": "the runs say the same, and the 95% interval over seeds leaves no room for the opposite",
-    "contradicted": "the runs say the opposite, as clearly",
-    "inconclusive": "the seeds or the grid are not enough to tell; the sentence says what would be",
+    "supported": "the runs agree, and the 95% interval over seeds excludes the opposite",
+    "contradicted": "the runs show the opposite, and the 95% interval excludes agreement",
+    "inconclusive": "the seeds or the grid are insufficient; the sentence says what would be enough",
 }
 
 TABLES: Mapping[str, str] = {
     "runs": "every run: stage, learning rates, seed, losses and accuracies at its end",
-    "traces": "losses, accuracies and norms on the way, run by run",
-    "regimes": "the regime of each PLR and what it was decided on",
-    "boundaries": "where the regimes meet",
+    "traces": "losses, accuracies and norms during training, run by run",
+    "regimes": "the regime of each PLR and the evidence for it",
+    "boundaries": "the boundaries between regimes",
     "sparsity": "how unevenly features were learned",
     "convergence": "epochs to convergence, seed by seed",
-    "power_law": "the law by which they grow near the threshold",
+    "power_law": "the power law of their growth near the threshold",
     "claims": "the verdicts on the paper's claims",
     **{measurement.table: measurement.needs.words for measurement in MEASUREMENTS},
 }

@@ -270,7 +270,7 @@ class Store(Folder):
         """The intact bytes of files in one folder; reads of a disk check the folder once."""
         if not (self._is_local and paths):
             return [self._verify_bytes(path) for path in paths]
-        self._path(paths[0])  # refuses links in the place of folders
+        self._path(paths[0])  # refuses links instead of folders
         found = list[bytes]()
         for path in paths:
             try:

@@ -242,18 +242,20 @@ def _sentences(advice: Advice) -> Iterator[str]:
             " the longest comparison; an LR whose bar reaches it is within the noise of the best one."
         )
     if expected_data(advice).height:
-        yield ("Green: not measured but expected of a full training at the recommended LR, with its 90% interval.")
+        yield (
+            "Green: the expected result of a full training at the recommended LR, not measured, with its 90% interval."
+        )
     if window(advice).limit is not None:
         yield f"The scale is logarithmic in the distance to the best possible metric, {window(advice).limit:g}."
     if regimes := regimes_data(advice)["regime"].to_list():
         named = "; ".join(f"{regime}, {_REGIMES[regime]}" for regime in regimes)
         yield f"Shaded: {named}. A dashed line is a threshold, in the gap between two LRs of different regimes."
     if "annealed" in signs:
-        yield "Diamonds: the LR was taken to zero over the last fifth of the training."
+        yield "Diamonds: the LR fell to zero over the last fifth of the training."
     if "failed" in signs:
         yield "Crosses: the training failed."
     if "off the scale" in signs:
-        yield "Triangles: values beyond the scale, which ends not far from the best."
+        yield "Triangles: values beyond the scale, which ends near the best."
     if len(kinds_of_weights(advice)) > 1:
         yield "LRs are ranked by averaged weights; last weights are those at the end of a segment."
 

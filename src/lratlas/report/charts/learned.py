@@ -170,11 +170,11 @@ def bands_in_words(data: pl.DataFrame, regimes: pl.DataFrame) -> str:
     )
     parts = best.with_columns(part=pl.col("band").rle_id()).partition_by("part", maintain_order=True)
     if len(parts) == 1:
-        return f"Of all bands alone, models read band {parts[0]['band'][0]} best"
+        return f"Most informative at every LR: band {parts[0]['band'][0]}"
     if len(parts) == 2:
         low, high = parts
         return (
-            f"Read best alone: band {low['band'][0]} up to {format_lr(low['plr'][-1])}, "
+            f"Most informative: band {low['band'][0]} up to {format_lr(low['plr'][-1])}, "
             f"band {high['band'][0]} from {format_lr(high['plr'][0])}"
         )
     return _BANDS_WORDS.heading
