@@ -257,7 +257,7 @@ def test_extra_holds_measurements_of_different_names(small_task: Made, tmp_path:
         ([one], r"holds <function one .*>; it must be a lratlas\.Measurement"),
         (["no_such_module:TOY"], r"no_such_module:TOY cannot be imported"),
         (["math:pi"], r"module math has no lratlas\.Measurement 'pi'"),
-        (["toy"], "holds 'toy'; it must be a lratlas.Measurement, or \"module:name\""),
+        (["toy"], "holds 'toy'; it must be a lratlas.Measurement or \"module:name\""),
     ):
         with pytest.raises(SpecError, match=wrong):
             explored(tmp_path / "study", small_task(), sections, measure)

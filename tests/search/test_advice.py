@@ -320,7 +320,7 @@ def test_a_warm_up_is_that_of_the_search():
 
 
 def test_without_an_lr_there_is_none_at_any_step():
-    with pytest.raises(SearchError, match=r"^There is no LR to use\. The LRs from 1e-5 to 1e0 tie"):
+    with pytest.raises(SearchError, match=r"^No recommended LR\. The LRs from 1e-5 to 1e0 tie"):
         advised(a_search(), equal).lr_at(0)
 
 

@@ -315,7 +315,7 @@ def _images(images: Tensor, where: str) -> Tensor:
     if first == last:
         raise DataError(
             f"{where} have shape {tuple(images.shape)}, so it is unclear whether the channels come first or last;"
-            " the channel axis must be shorter than the others."
+            " one of these two axes must be shorter than the other."
         )
     return images if first < last else images.permute(0, 3, 1, 2).contiguous()
 

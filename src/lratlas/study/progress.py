@@ -42,7 +42,8 @@ def next_plr(tables: Tables, refine: RefineSpec) -> float | None:
         low, high = regimes["plr"][0], regimes["plr"][-1]
         raise StudyError(
             f"The {refine.boundary} boundary cannot be bisected: the ends of the grid, {low:g} and {high:g}, are"
-            f" on the same side (found: {found}); set pretrain.lrs to a grid that contains it."
+            f" not on opposite sides of it (found: {found}); set pretrain.lrs to a grid that contains the"
+            " boundary."
         )
     inside = regimes.filter(pl.col("plr").is_between(row["below"], row["above"]))["plr"].to_list()
     low, high = max(pairwise(inside), key=lambda gap: gap[1] / gap[0])
