@@ -57,7 +57,9 @@ def test_a_threshold_that_is_not_fixed_is_not_given() -> None:
         "learning rates."
     )
     exponential = {(i + 1) * 1e-4: [round(1000 * math.exp(0.5 * i))] for i in range(8)}
-    assert threshold_sentence(converging(exponential)).endswith("No threshold is fitted: the epochs leave it open.")
+    assert threshold_sentence(converging(exponential)).endswith(
+        "No threshold is fitted: the epochs do not determine one."
+    )
 
 
 def test_four_points_are_said_to_have_no_interval() -> None:
@@ -67,8 +69,9 @@ def test_four_points_are_said_to_have_no_interval() -> None:
 
 
 def test_no_rise_and_no_convergence_are_said() -> None:
-    assert "are fewest, 18 at 2e-4, at the largest learning rate that converges; at 3e-4 half" in threshold_sentence(
-        converging({1e-4: [30], 2e-4: [18], 3e-4: [None]})
+    assert (
+        "are fewest, 18 at 2e-4, at the largest learning rate that converges; at 3e-4 at least half"
+        in threshold_sentence(converging({1e-4: [30], 2e-4: [18], 3e-4: [None]}))
     )
     assert threshold_sentence(converging({1e-4: [None, 3]})).startswith("At no learning rate tested did more than half")
 
@@ -93,20 +96,20 @@ def test_the_best_two_stages_against_the_best_direct_ways() -> None:
         *tuned([3e-3, 1e-5], [0.99] * 3),  # from neither of the two
     ]
     text = stages({"runs": frame("runs", runs)})
-    assert text.startswith("Two stages: the best test accuracy, 88.5%, comes by 1e-2 → 1e-3 → 1e-5.")
+    assert text.startswith("Two stages: the best test accuracy, 88.5%, is reached by 1e-2 → 1e-3 → 1e-5.")
     for rival, kind, word in ((high, "first", "more"), (low, "second", "less")):
         gains = 100 * (np.array(both) - np.array(rival))
         ends = stats.t.interval(0.95, 2, loc=gains.mean(), scale=stats.sem(gains))
         interval = " to ".join(f"{end:.2g}" for end in ends).replace("-", "−")
         assert f"{abs(gains.mean()):.2g} points {word} than the best directly from a {kind} learning rate" in text
         assert f"(95% interval of the gain over seeds {interval}" in text
-    assert text.count("so it may be none") == 1
+    assert text.count("it may be zero") == 1
 
 
 def test_two_seeds_or_no_direct_way_are_borne() -> None:
     two = tuned([1e-2, 1e-3, 1e-5], [0.8, 0.9]) + tuned([1e-3, 1e-5], [0.8, 0.8])
     assert stages({"runs": frame("runs", two)}) == (
-        "Two stages: the best test accuracy, 85.0%, comes by 1e-2 → 1e-3 → 1e-5. The best of two stages is 5 "
+        "Two stages: the best test accuracy, 85.0%, is reached by 1e-2 → 1e-3 → 1e-5. The best of two stages is 5 "
         "points more than the best directly from a second learning rate."
     )
     assert stages({"runs": frame("runs", two[:2])}).endswith("comes by 1e-2 → 1e-3 → 1e-5.")

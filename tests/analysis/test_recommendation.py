@@ -32,7 +32,7 @@ def test_neighbours_that_are_as_good_belong_to_the_range() -> None:
     as_good = (False, True, True, True, False)
     assert found.evidence.rows() == [*zip(PLRS, values, [1] * 5, as_good, strict=True)]
     assert found.statement == (
-        "Train with a constant learning rate between 3e-3 and 3e-2, at best 1e-2, then fine-tune with 1e-4: "
+        "Train with a constant learning rate between 3e-3 and 3e-2, best 1e-2, then fine-tune with 1e-4: "
         "test accuracy 80.0%."
     )
 
@@ -51,7 +51,7 @@ def test_the_edge_of_the_grid_is_marked(best: float) -> None:
     found = advised({plr: 0.9 if plr == best else 0.5 for plr in PLRS})
     assert found is not None
     assert found.at_edge
-    assert found.statement.endswith("the best may lie beyond, so extend it.")
+    assert found.statement.endswith("This is the edge of the tested range: extend it, as the best LR may be outside.")
 
 
 def test_of_losses_the_smallest_is_best() -> None:

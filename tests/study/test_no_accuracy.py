@@ -23,7 +23,7 @@ from lratlas.errors import SpecError, TaskError
 from lratlas.report.figures import figure_svg
 from study.running import printed_by
 
-SMALL = "No learning rate moved the loss: all are too small. Test larger ones."
+SMALL = "No learning rate changed the loss: all are too small. Test larger ones."
 TABLES = ("runs", "regimes", "pairs", "sharpness", "claims")
 EVERYTHING: dict[str, Any] = {
     "finetune": {"lrs": [1e-3, 1e-2], "epochs": 1},
@@ -119,7 +119,7 @@ def test_images_with_a_target_that_is_a_number(tmp_path: Path):
     assert {"loss", "geometry", "traces"} <= {*atlas.charts}
     assert not {"accuracy", "bands", "features"} & {*atlas.charts}
     said = " ".join(atlas.summary)
-    assert "Too small: 1e-9; the loss has not moved from its start." in said
+    assert "Too small: 1e-9; the loss has not changed from its start." in said
     assert "test loss" in said
     assert "accuracy" not in said
     claims = {row["claim"]: row["statement"] for row in read(atlas)["claims"]}

@@ -118,7 +118,7 @@ def test_an_interval_around_nothing_is_said_to_be_too_small(world: World, name: 
     row = judged(world(**change))[name]
     assert row["verdict"] == "contradicted"
     assert row["low"] < 0.005
-    assert ("too small to matter (under half a point)" in row["statement"]) == (row["high"] >= 0)
+    assert ("negligible (under half a point)" in row["statement"]) == (row["high"] >= 0)
     assert row["high"] >= 0, "the case that is meant"
 
 
@@ -159,14 +159,14 @@ def test_what_was_not_measured_is_said_with_what_to_add(world: World) -> None:
         if name != "three-regimes":
             assert row["verdict"] == "not measured"
             assert row["effect"] is None
-    assert found["best-averaged"]["statement"] == "No weights were averaged; add [average] to the spec."
+    assert found["best-averaged"]["statement"] == "Needs averaged weights; add [average] to the spec."
 
 
 @pytest.mark.parametrize(
     ("kinds", "told"),
     [
         (["converged"] * 12, "no learning rate above the threshold stays on a plateau; add larger ones"),
-        (["plateau"] * 8 + ["chance"] * 4, "no learning rate tested converges; add smaller ones"),
+        (["plateau"] * 8 + ["chance"] * 4, "no tested learning rate converges; add smaller ones"),
     ],
 )
 def test_a_grid_on_one_side_of_the_threshold_cannot_tell(world: World, kinds: list[str], told: str) -> None:
@@ -244,7 +244,7 @@ def test_seeds_that_are_not_finished_do_not_count_yet(world: World) -> None:
     for name, row in found.items():
         assert row["verdict"] == "supported", row["statement"]
         if name not in ("three-regimes", "epochs-diverge"):
-            assert "On the 4 complete of 5 seeds." in row["statement"]
+            assert "Based on the 4 of 5 seeds that are complete." in row["statement"]
 
 
 @given(st.randoms(use_true_random=False))
@@ -285,7 +285,7 @@ def test_a_connected_plateau_that_the_grid_cuts_off_is_open(world: World) -> Non
     kinds = ["converged"] * 6 + ["plateau"] * 6
     row = judged(world(kinds=kinds, test_barrier=[0.01] * 12))["connected-basin"]
     assert row["verdict"] == "inconclusive"
-    assert "the plateau may go on; add learning rates above 5.6e-2" in row["statement"]
+    assert "the plateau may extend further; add learning rates above 5.6e-2" in row["statement"]
 
 
 def test_a_coarse_grid_may_have_jumped_the_good_range(world: World) -> None:
@@ -309,7 +309,7 @@ def test_two_stages_compare_the_same_pairs(world: World) -> None:
     row = judged(tables)["two-stages"]
     # On the seeds that have both pairs: one gains 0.15, the other loses 0.45
     assert row["effect"] == pytest.approx(-0.15, abs=0.01)
-    assert "On the 4 complete of 5 seeds." in row["statement"]
+    assert "Based on the 4 of 5 seeds that are complete." in row["statement"]
 
 
 def test_an_empty_study_has_no_verdicts() -> None:

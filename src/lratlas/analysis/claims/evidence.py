@@ -209,7 +209,7 @@ class Evidence:
         some = (
             ""
             if effect.seeds == len(self.seeds)
-            else f" Only {effect.seeds} of {len(self.seeds)} seeds are complete and count."
+            else f" Based on the {effect.seeds} of {len(self.seeds)} seeds that are complete."
         )
         tail = f" Inconclusive: {open_because}." if verdict == "inconclusive" else ""
         small = ""
