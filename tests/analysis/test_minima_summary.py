@@ -44,7 +44,7 @@ def test_the_threshold_of_the_paper() -> None:
         converging({1e-4: [18], 2.5e-4: [40], 3e-4: [85], 3.5e-4: [400], 3.9e-4: [2600], 4.2e-4: [None]})
     )
     assert text.startswith(
-        "Epochs to convergence grow from 18 at 1e-4 to 2,600 at 3.9e-4; at 4.2e-4 half of the seeds or more never "
+        "Epochs to convergence grow from 18 at 1e-4 to 2,600 at 3.9e-4; at 4.2e-4 at least half of the seeds never "
         "converged. The growth follows a power of the distance to a threshold of 4.07e-4 (95% interval 3.9"
     )
     assert "with exponent −1.8 (95% interval −" in text
@@ -73,7 +73,7 @@ def test_no_rise_and_no_convergence_are_said() -> None:
         "are fewest, 18 at 2e-4, at the largest learning rate that converges; at 3e-4 at least half"
         in threshold_sentence(converging({1e-4: [30], 2e-4: [18], 3e-4: [None]}))
     )
-    assert threshold_sentence(converging({1e-4: [None, 3]})).startswith("At no learning rate tested did more than half")
+    assert threshold_sentence(converging({1e-4: [None, 3]})).startswith("At no tested learning rate did more than half")
 
 
 def tuned(way: Sequence[float], accuracies: Sequence[float | None]) -> list[Row]:
@@ -112,7 +112,7 @@ def test_two_seeds_or_no_direct_way_are_borne() -> None:
         "Two stages: the best test accuracy, 85.0%, is reached by 1e-2 → 1e-3 → 1e-5. The best of two stages is 5 "
         "points more than the best directly from a second learning rate."
     )
-    assert stages({"runs": frame("runs", two[:2])}).endswith("comes by 1e-2 → 1e-3 → 1e-5.")
+    assert stages({"runs": frame("runs", two[:2])}).endswith("is reached by 1e-2 → 1e-3 → 1e-5.")
     assert stages({"runs": frame("runs", two[2:])}) == ""
 
 

@@ -71,7 +71,7 @@ def test_one_seed_has_no_interval(study: Study) -> None:
     [
         ("converged", ["converges at every tested learning rate", "diverges at no tested learning rate"]),
         ("chance", ["converges at no tested learning rate", "diverges at every tested learning rate"]),
-        ("plateau", ["converges at no tested learning rate", "diverges at no learning rate"]),
+        ("plateau", ["converges at no tested learning rate", "diverges at no tested learning rate"]),
         ("descending", ["Undecided: 1e-4, 1.8e-4"]),
     ],
 )
