@@ -191,7 +191,14 @@ def _trainer_loop(task: PreparedTask, setup: Setup) -> Callable[[int], None]:
     dtype, device = torch.float32, torch.device("cpu")
     weights, buffers, frozen = initial_tensors([task], [0], 1, dtype=dtype, device=device)
     train = samples([task], "train", frozen, dtype=dtype, device=device)
-    program = build(make_model(task, 0), task.objective, task.update, strategy="single", compiled=setup.compiled)
+    program = build(
+        make_model(task, 0),
+        task.objective,
+        task.update,
+        strategy="single",
+        compiled=setup.compiled,
+        channels_last=task.conformance.channels_last,
+    )
     state, lrs = [start_stack(weights, buffers, task.update)], torch.full((1, 1), ELR)
 
     def advance(steps: int) -> None:
