@@ -127,7 +127,7 @@ def test_without_checkpoints_every_segment_is_trained_from_the_beginning(tmp_pat
     [
         ("if lr == 0.03: raise OSError('the disk is full')", "exited with code 1: .*OSError: the disk is full"),
         ("if lr == 0.03: time.sleep(300)", "not finished after 2 s"),
-        ("if lr == 0.03: import signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
+        ("if lr == 0.03: import signal; os.kill(os.getpid(), signal.SIGSEGV)", "stopped by SIGSEGV"),
         ("if lr == 0.03: print('}{' * 99, chr(0)); sys.exit()", "reported no 'value'; it printed no JSON records"),
         ("if lr == 0.03: print('{\"value\": NaN}'); sys.exit()", r"the value was not finite \(nan\)"),
         ("if lr == 0.03: print('{\"value\": 1}'); sys.exit()", "saved no checkpoint"),
