@@ -20,7 +20,7 @@ WORDS: list[tuple[str, str]] = [
     ("reproduce digits -f new --repeats 0", "--repeats is '0', but must be a whole number of at least 1"),
     ("reproduce digits -f new --repeats -1", "--repeats is '-1', but must be a whole number of at least 1"),
     ("reproduce digits -f new --repeats two", "--repeats is 'two', but must be a whole number of at least 1"),
-    ("reproduce digits -f new --repeats 99999", "repeats must be at least 1 and at most 10,000"),
+    ("reproduce digits -f new --repeats 99999", "repeats must be from 1 to 10,000"),
     ("explore spec.toml -f new --workers -1", "--workers is '-1', but must be a whole number of at least 0"),
     (
         "explore spec.toml -f new --workers 100000",
@@ -76,7 +76,7 @@ SPECS: list[tuple[str, str, str]] = [
     (
         "counts = [2]",
         "counts = [101]",
-        "SWA-101 needs 101 checkpoints 4 steps apart, but pre-training has 100 steps; at most 25",
+        "SWA-101 needs 101 checkpoints, 4 steps apart, but pre-training has only 100 steps; at most 25",
     ),
     ("counts = [2]", "counts = [20000]\nextend = true", "at most 10,000 checkpoints can be averaged"),
     ("sphere_sgd", "sgdd", "`task.rule.name` is 'sgdd', but must be sgd, adam, adamw, sphere_sgd, sphere_rsgd or"),
@@ -92,7 +92,7 @@ SPECS: list[tuple[str, str, str]] = [
     ("cli_own:model", "cli_own:absent", "module cli_own has no function 'absent'"),
     ("cli_own:model", "cli_own:model_that_fails", "Creating the model failed: KeyError: 'width'"),
     ("cli_own:model", "cli_own:model_for_five_inputs", "The model does not accept a batch of the data, (16, 6)"),
-    ("cli_own:model", "cli_own:model_with_biases", "does not change when the trained weights are scaled"),
+    ("cli_own:model", "cli_own:model_with_biases", "do not change when the trained weights are scaled"),
     ("cli_own:model", "cli_own:data", "must return a torch.nn.Module"),
     ("cli_own:data", "cli_own:data_with_nan", "train: the inputs contain NaN or infinite values; all must be finite"),
     ("cli_own:data", "cli_own:data_with_a_high_label", "labels go up to 7"),

@@ -289,7 +289,7 @@ def test_a_full_training_may_have_few_steps(steps: int, here: Run, place: Path):
 @pytest.mark.usefixtures("here")
 def test_a_command_that_counts_epochs_is_told_no_steps(refused: Refused):
     said = refused("find", "--command", "sh {lr} {epochs}", "--steps", "64", "-f", "search")
-    assert "give --epochs" in said
+    assert "use --epochs" in said
 
 
 @pytest.mark.usefixtures("here", "undrawn")

@@ -146,7 +146,7 @@ WRONG: list[tuple[dict[str, Any], type[LRAtlasError], str]] = [
     ({"patch": 2}, SpecError, "the model convnet has no option 'patch'; its options are scale_invariant, width."),
     ({"model": "resnet18", "dropout": 0.0}, SpecError, "the model resnet18 has no option 'dropout'"),
     ({**VIT, "scale_invariant": True}, SpecError, "the model vit has no scale-invariant form"),
-    ({**VIT, "rule": "sphere_sgd"}, TaskError, "does not change when the trained weights are scaled"),
+    ({**VIT, "rule": "sphere_sgd"}, TaskError, "do not change when the trained weights are scaled"),
     ({**VIT, "patch": 3}, SpecError, "patch is 3, which does not divide images of 8x8 pixels; allowed are 1, 2, 4, 8."),
     ({**VIT, "heads": 4}, SpecError, "width is 6 and heads is 4; width must be a multiple of heads"),
     ({**VIT, "depth": 0}, SpecError, "depth is 0; it must be a whole number from 1 to 4096"),
@@ -165,8 +165,8 @@ WRONG: list[tuple[dict[str, Any], type[LRAtlasError], str]] = [
     ({"pixels": 9}, DataError, "pixels is 9, but the images are 8 x 8; choose from 1 to 8"),
     ({"pixels": 0}, DataError, "pixels is 0"),
     ({"batch_size": 51}, TaskError, 'it must be "full" or a whole number from 1 to 50'),
-    ({"scale_invariant": False}, TaskError, "does not change when the trained weights are scaled"),
-    ({"data": "imagenet"}, DataError, "no data set or path 'imagenet'; give one of cifar10"),
+    ({"scale_invariant": False}, TaskError, "do not change when the trained weights are scaled"),
+    ({"data": "imagenet"}, DataError, "no data set or path 'imagenet'; choose one of cifar10"),
 ]
 
 

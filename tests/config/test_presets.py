@@ -63,7 +63,7 @@ def test_an_unknown_preset_names_the_close_and_all_allowed_ones():
 
 @pytest.mark.parametrize("repeats", [0, -3])
 def test_repeats_below_one_are_refused(repeats: int):
-    with pytest.raises(SpecError, match=f"cannot have {repeats} repeats; repeats must be at least 1"):
+    with pytest.raises(SpecError, match=f"cannot have {repeats} repeats; repeats must be from 1"):
         preset("ticks", repeats=repeats)
 
 

@@ -317,11 +317,11 @@ def test_a_spec_is_read_from_its_file(tmp_path: Path):
     [
         (b"", "is empty"),
         (b" \n\n", "is empty"),
-        (b"\xff\xfe\x00\x01", "is not text in UTF-8"),
+        (b"\xff\xfe\x00\x01", "is not UTF-8 text"),
         (b"a = 1\0", "is a binary file"),
         (b"[task]\npreset 3\n", r"is not valid TOML: .*line 2, column 8"),
-        (b"a = " + b"[" * 50_000, "is not TOML"),
-        (b"a = " + b"9" * 5_000, "is not TOML"),
+        (b"a = " + b"[" * 50_000, "is not valid TOML"),
+        (b"a = " + b"9" * 5_000, "is not valid TOML"),
         (b"[task]\npreset = 'x'\n", "`pretrain` is missing"),
     ],
 )

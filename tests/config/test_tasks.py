@@ -174,12 +174,12 @@ WRONG: dict[str, tuple[dict[str, Any], type[LRAtlasError], str]] = {
     "value of another type": (
         {"preset": "ticks", "options": {"train": "many"}},
         SpecError,
-        r"task\.options: task preset ticks cannot be made",
+        r"task\.options: task preset ticks cannot be created",
     ),
     "value out of range": (
         {"preset": "digits", "options": {"test_share": 2.0}},
         SpecError,
-        r"task\.options: task preset digits cannot be made.* 2\.0",
+        r"task\.options: task preset digits cannot be created.* 2\.0",
     ),
     "unknown option of a model": (
         {"model": "M:model", "data": "M:data", "options": {"depth": 3}},

@@ -81,7 +81,7 @@ BYTES = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
         (BYTES, torch.tensor([0, 1, 1]), "2 images but 3 labels"),
         (BYTES, torch.tensor([0, 2]), "label 2 of image 1 is out of range; with 2 classes, labels go from 0 to 1"),
         (BYTES, torch.tensor([-1, 0]), "label -1 of image 0"),
-        (BYTES[..., :4], torch.tensor([0, 1]), r"\(3, 4, 4\), test images \(3, 4, 5\)"),
+        (BYTES[..., :4], torch.tensor([0, 1]), r"\(3, 4, 4\), but test images are \(3, 4, 5\)"),
     ],
 )
 def test_images_and_labels_that_do_not_fit_are_refused(images: Tensor, labels: Tensor, match: str):

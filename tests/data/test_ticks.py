@@ -185,7 +185,7 @@ def test_label_noise_draws_other_samples_in_every_feature():
         ({"shape": "star"}, "shape must be one of tick, circles, .*, union_jack, but it is 'star'"),
         ({"utilities": 1.1}, r"utilities must be in \[0, 1\], but it contains 1.1"),
         ({"utilities": [1.0, -0.1, 0.5]}, r"utilities must be in \[0, 1\], but it contains -0.1"),
-        ({"utilities": float("nan")}, "utilities must lie"),
+        ({"utilities": float("nan")}, "utilities must be"),
         ({"utilities": [1.0, 1.0]}, r"utilities must be one number or one per feature \(3\)"),
         ({"label_noise": -0.5}, r"label_noise must be in \[0, 1\]"),
         ({"label_noise": [0.5] * 4}, "label_noise must be one number or one per feature"),
@@ -283,7 +283,7 @@ def test_dirichlet_refuses_an_alpha_that_is_not_positive(alpha: float):
     [
         (torch.ones(3), r"must be a matrix .*\(3,\)"),
         (torch.ones(0, 3), r"must be a matrix .*\(0, 3\)"),
-        (torch.tensor([[1.0, float("nan")]]), "finite numbers only"),
+        (torch.tensor([[1.0, float("nan")]]), "only finite numbers"),
     ],
 )
 def test_dirichlet_refuses_what_is_no_finite_matrix(weight: Tensor, message: str):

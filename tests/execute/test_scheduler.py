@@ -225,7 +225,7 @@ def test_where_nothing_goes_well_what_needs_it_is_not_begun(
     fragile: Any, tmp_path: Path, small_task: Made, sections: dict[str, Any]
 ):
     task = small_task(model=partial(fragile.make, os.getpid(), tmp_path / "flag", 1, "raise"))
-    words = r"RuntimeError: the first line of many\)\. \d+ jobs that need them were not begun"
+    words = r"RuntimeError: the first line of many\)\. \d+ jobs that need them were not started"
     with pytest.raises(JobsFailed, match=words):
         lratlas.explore(task, folder=tmp_path / "study", **sections)
 

@@ -219,5 +219,5 @@ print(found[0](4), found[2](4), [float(made[1](x)) for made in found[1::2]], flo
 
 def test_what_cannot_be_sent_is_said_in_one_sentence() -> None:
     lock = threading.Lock()
-    with pytest.raises(TaskError, match=r"cannot be sent to worker processes: .*lock.*make these inside"):
+    with pytest.raises(TaskError, match=r"cannot be sent to worker processes: .*lock.*create these inside"):
         pack_tasks(lock.locked)

@@ -247,7 +247,7 @@ def test_segments_are_told_with_averages_and_losses(tmp_path: Path) -> None:
     assert {trial.user_attrs["segment"] for trial in study.trials} == {
         each.segment.name for each in lratlas.Finder(tmp_path, steps=STEPS, lrs=LRS, resumable=False).results
     }
-    with pytest.raises(SearchError, match="told before"):
+    with pytest.raises(SearchError, match="its result is already recorded"):
         sampler.tell(Trial(study, 0), value=1.0)
     assert study.trials[0].value == pytest.approx(loss_of(LRS[0], STEPS // 64) - 0.1)
 

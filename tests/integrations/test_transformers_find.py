@@ -145,7 +145,7 @@ def test_a_schedule_by_a_metric_has_its_evaluations(tmp_path: Path):
     options: dict[str, Any] = {"lr_scheduler_type": "reduce_lr_on_plateau", "metric_for_best_model": "eval_loss"}
     options |= {"lr_scheduler_kwargs": {"patience": 0, "threshold": 0.5}, "eval_strategy": "steps", "eval_steps": 2}
     advice = searched(tmp_path, metric="eval_loss", budget=0.3, **options)
-    assert any("changes its LR on the way" in each for each in advice.warnings)
+    assert any("changes its LR over time" in each for each in advice.warnings)
     last = best(Finder(tmp_path / "f").results)
     assert last.segment.start > 0
     alone = trainer_of(tmp_path, last.segment.lr, logging_steps=1, **options)

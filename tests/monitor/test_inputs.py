@@ -196,13 +196,13 @@ def ring(length: int) -> Holder:
 
 @pytest.mark.parametrize("length", [1, 2, 5, 50])
 def test_wrappers_that_refer_to_each_other_are_refused(length: int) -> None:
-    with pytest.raises(SpecError, match=r"given a Holder; .* leads back to a wrapper"):
+    with pytest.raises(SpecError, match=r"the optimizer is a Holder; .* leads back to a wrapper"):
         watch(ring(length))
 
 
 @pytest.mark.parametrize("make", [Delegates, Shell, MagicMock])
 def test_wrappers_without_an_end_are_refused(make: Callable[[], Any]) -> None:
-    with pytest.raises(SpecError, match=f"given a {make.__name__}; it must be a PyTorch optimizer"):
+    with pytest.raises(SpecError, match=f"the optimizer is a {make.__name__}; it must be a PyTorch optimizer"):
         watch(make())
 
 

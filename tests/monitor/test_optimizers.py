@@ -102,7 +102,7 @@ def test_accelerates_own_wrapper_is_watched() -> None:
 
 @pytest.mark.parametrize("given", [None, Holds(None), Holds(3), "adam"])
 def test_what_holds_no_optimizer_is_refused(given: object) -> None:
-    with pytest.raises(SpecError, match=f"given a {type(given).__name__}; it must be a PyTorch optimizer"):
+    with pytest.raises(SpecError, match=f"the optimizer is a {type(given).__name__}; it must be a PyTorch optimizer"):
         watch(given)  # pyright: ignore[reportArgumentType]
 
 

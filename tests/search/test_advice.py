@@ -107,7 +107,7 @@ def test_equal_lrs_tie(search: Search):
     assert (advice.verdict, advice.lr, advice.expected) == ("tie", None, None)
     # Of a tie, the range is that of all LRs.
     assert (advice.low, advice.high) == (search.lrs[0], search.lrs[-1])
-    assert re.search(r"from 1e-5 to 1e0 tie: differences are below 0\.0\d+", advice.reason)
+    assert re.search(r"from 1e-5 to 1e0 tie: their differences are below 0\.0\d+", advice.reason)
     assert advice.statement.startswith("No LR is recommended.\nThe LRs from 1e-5 to 1e0 tie")
 
 

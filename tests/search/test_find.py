@@ -294,7 +294,7 @@ def test_epochs_are_a_whole_number(epochs: Any, tmp_path: Path):
 def test_a_folder_of_another_task(tmp_path: Path):
     task = small_task()
     lratlas.find(task, steps=64, lrs=LRS, budget=0.3, folder=tmp_path)
-    with pytest.raises(SearchError, match="another task"):
+    with pytest.raises(SearchError, match="a different task"):
         lratlas.find(replace(task, train=blobs(192, 9)), steps=64, lrs=LRS, budget=0.3, folder=tmp_path)
 
 
@@ -379,7 +379,7 @@ def test_other_seeds_are_other_trainings(tmp_path: Path):
     assert [set(advice.evidence["seed"]) for advice in advices] == [{0}, {5}]
     values = [advice.evidence.sort("lr", "steps")["averaged"].to_list() for advice in advices]
     assert values[0] != values[1]
-    with pytest.raises(SearchError, match="seed = 5, and now 0"):
+    with pytest.raises(SearchError, match="seed = 5, but 0"):
         lratlas.find(small_task(), folder=tmp_path / "5", seed=0, **settings)
 
 

@@ -123,7 +123,7 @@ def test_a_search_goes_on_where_it_ended(told: int, alone: Finder, tmp_path: Pat
 
 def test_other_settings_are_another_search(tmp_path: Path):
     a_finder(tmp_path)
-    with pytest.raises(SearchError, match=r"budget = 1\.5, and now 2\.0"):
+    with pytest.raises(SearchError, match=r"budget = 1\.5, but 2\.0"):
         a_finder(tmp_path, budget=2)
 
 
@@ -134,7 +134,9 @@ def test_a_search_is_reopened_without_its_settings(tmp_path: Path):
     assert again.search == first.search
     assert [each.segment for each in again.results] == told
     assert a_finder(tmp_path).search == first.search
-    with pytest.raises(SearchError, match=r"has steps = \d+, but 99 was requested; anneal = False, and now True"):
+    with pytest.raises(
+        SearchError, match=r"has steps = \d+, but 99 was requested; anneal = False, but True was requested"
+    ):
         Finder(tmp_path, steps=99, budget=2.0, anneal=True)
     with pytest.raises(SpecError, match="`tolerance` is 2"):
         Finder(tmp_path, tolerance=2)
@@ -283,7 +285,9 @@ def test_one_finder_may_hold_several_segments(tmp_path: Path):
     finder = a_finder(tmp_path)
     asked = finder.ask_all()
     assert [each.lr for each in asked] == list(LRS)
-    with pytest.raises(SearchError, match=r"Nothing can be trained before the result of lr0\.0001-seed0-to100 is told"):
+    with pytest.raises(
+        SearchError, match=r"Nothing can be trained before the result of lr0\.0001-seed0-to100 is recorded"
+    ):
         finder.ask()
     with pytest.raises(SearchError, match=r"release\(\) returns"):
         finder.ask_all()

@@ -252,11 +252,11 @@ def test_settings_are_kept(tmp_path: Path):
     [
         ({"steps": 6401}, "steps = 6400, but 6401 was requested"),
         ({"budget": 2.0}, "budget = 1.5, but 2.0 was requested"),
-        ({"direction": "maximize"}, "direction = minimize, and now maximize"),
+        ({"direction": "maximize"}, "direction = minimize, but maximize"),
         ({"lrs": (0.1,)}, "lrs = "),
-        ({"tolerance": 0.0}, "tolerance = 0.01, and now 0.0"),
-        ({"resumable": False}, "resumable = True, and now False"),
-        ({"anneal": False}, "anneal = True, and now False"),
+        ({"tolerance": 0.0}, "tolerance = 0.01, but 0.0"),
+        ({"resumable": False}, "resumable = True, but False"),
+        ({"anneal": False}, "anneal = True, but False"),
     ],
 )
 def test_other_settings_are_refused_by_name(changed: dict[str, object], said: str, tmp_path: Path):

@@ -55,12 +55,12 @@ def test_only_the_length_has_to_be_given():
             {"schedule": [1.0]},
             "`schedule` is [1.0]; choose constant, linear, cosine, own, or pass a function or a list",
         ),
-        ({"schedule": [1.0, -0.5]}, "`schedule` is -0.5 at fraction the share 1 of the training, but must be"),
+        ({"schedule": [1.0, -0.5]}, "`schedule` is -0.5 at fraction 1 of the training, but must be"),
         (
             {"schedule": (1.0, math.nan, 0.5)},
-            "`schedule` is nan at fraction the share 0.5 of the training, but must be",
+            "`schedule` is nan at fraction 0.5 of the training, but must be",
         ),
-        ({"schedule": [1.0, "half"]}, "`schedule` is 'half' at fraction the share 1 of the training, but must be"),
+        ({"schedule": [1.0, "half"]}, "`schedule` is 'half' at fraction 1 of the training, but must be"),
         ({"schedule": [0, 0.0]}, "`schedule` is 0 throughout the training"),
         ({"schedule": 3}, "`schedule` is 3; choose constant, linear, cosine, own, or pass a function"),
         (

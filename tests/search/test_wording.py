@@ -104,7 +104,7 @@ def test_a_wrong_direction_is_noticed(direction: str, wrong: bool):
 def test_a_search_that_is_not_over_says_so():
     search = a_search()
     part = searched(search, Valley(), choose=lambda _: 0)[:25]
-    (warning,) = [each for each in advise(search, part).warnings if "not over" in each]
+    (warning,) = [each for each in advise(search, part).warnings if "unfinished" in each]
     # 21 segments of a 64th, and four that continue by as much.
     assert warning == f"The search is unfinished: it has used {25 / 64:.2f} of at most 1.5 full trainings."
 
@@ -113,7 +113,7 @@ def test_a_search_that_is_not_over_says_so():
 def test_a_small_budget_is_said_with_what_would_be_enough(resumable: bool):
     search = a_search(budget=0.6, resumable=resumable)
     (warning,) = [each for each in advised(search, Valley()).warnings if "budget is small" in each]
-    share, budget = re.findall(r"after ([\d.]+)% .*A budget of ([\d.]+) takes", warning)[0]
+    share, budget = re.findall(r"after ([\d.]+)% .*With a budget of ([\d.]+),", warning)[0]
     assert any(float(share) / 100 == pytest.approx(part, abs=1e-3) for part in (1 / 64, 1 / 32, 1 / 16))
     # Rounded up to a tenth, it must do.
     assert enough(search) <= float(budget) + 1e-6 < enough(search) + 0.1 + 1e-6

@@ -63,7 +63,7 @@ def test_the_second_waits_for_the_first_and_says_so_once(store: Store):
         time.sleep(0.5)  # longer than a driver that is gone would be waited for
         deeds.append("first")
     thread.join()
-    assert [deed.partition(" works on ")[0] for deed in deeds] == ["Another process", "first", "second"]
+    assert [deed.partition(" is using ")[0] for deed in deeds] == ["Another process", "first", "second"]
 
 
 def test_it_is_free_again_after_an_error(store: Store):
@@ -104,7 +104,7 @@ def test_without_locks_the_second_waits_for_the_first(lockless: Store):
         time.sleep(0.5)
         deeds.append("first")
     thread.join()
-    assert [deed.partition(" works on ")[0] for deed in deeds] == ["Another process", "first", "second"]
+    assert [deed.partition(" is using ")[0] for deed in deeds] == ["Another process", "first", "second"]
 
 
 def test_without_locks_that_of_a_process_that_is_gone_expires(lockless: Store):

@@ -176,7 +176,7 @@ def test_bands_may_be_named_up_to_the_highest_one(small_task: Made):
 
 def test_mixed_precision_is_of_float32(small_task: Made):
     wanted = spec(training={"mixed_precision": True, "dtype": "float64"})
-    with pytest.raises(SpecError, match="it needs float32"):
+    with pytest.raises(SpecError, match="mixed precision needs float32"):
         strategy_of(wanted, small_task().prepared, "cuda", print)
 
 
@@ -195,7 +195,7 @@ class Twice(nn.Module):
 def test_a_batch_norm_used_twice_is_refused_where_weights_are_averaged_or_interpolated():
     x, y = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 2
     task = Task(model=Twice, train=(x, y), test=(x, y), batch_size=4)
-    with pytest.raises(TaskError, match=r"The batch norm norm is used more than once in a pass"):
+    with pytest.raises(TaskError, match=r"The batch norm norm is used more than once in a forward pass"):
         check_task(spec(**AVERAGED), task.prepared)
     check_task(spec(), task.prepared)
 

@@ -75,7 +75,9 @@ def study_of(*seeds: Seed, form: int) -> Plan:
     )
 
 
-@pytest.mark.parametrize(("form", "words"), [(5, "made by an earlier version of lratlas"), (FORMAT, "of another task")])
+@pytest.mark.parametrize(
+    ("form", "words"), [(5, "made by an earlier version of lratlas"), (FORMAT, "of a different task")]
+)
 def test_a_study_whose_repetitions_share_a_training_seed_is_not_continued(tmp_path: Path, form: int, words: str):
     store = Store.create(tmp_path / "study", 'name = "kept"\n')
     crossed = [Seed(seed=r, data_seed=1 + r, training_seed=1, fingerprint="same task") for r in range(2)]

@@ -242,7 +242,7 @@ def test_a_loss_with_tensors_goes_where_training_is() -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a metric beyond 1": ({"metric": lambda o, _: o.abs().mean() + 2}, "metric must return a number from 0 to 1"),
-    "a metric that fails": ({"metric": lambda o, t: o @ t}, "The metric does not take"),
+    "a metric that fails": ({"metric": lambda o, t: o @ t}, "The metric does not accept"),
     "a loss that fails": ({"loss": lambda o, t: o @ t}, "The loss .*<lambda> does not accept the model's outputs"),
     "a loss of no tensor": ({"loss": lambda _o, _t: 1.0}, "The loss"),
     "segmentation by name": (dense(), r"class labels must be integers of shape \[n\].*torch.nn.CrossEntropyLoss"),
@@ -256,7 +256,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "inputs with other names": ({"train": ({"a": X}, Y), "test": ({"b": X}, Y)}, "must agree"),
     "a model without the named input": ({"train": ({"a": X}, Y), "test": ({"a": X}, Y)}, "unexpected keyword argument"),
-    "no loss in the outputs": ({"loss": "model"}, "The loss model does not take"),
+    "no loss in the outputs": ({"loss": "model"}, "The loss model does not accept"),
 }
 
 

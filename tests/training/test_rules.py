@@ -117,7 +117,7 @@ def test_rules_from_names_mappings_and_themselves() -> None:
 REFUSED: dict[str, tuple[str | dict[str, object], str]] = {
     "unknown rule": ("lion", "no update rule 'lion'; choose one of sgd"),
     "no name": ({"momentum": 0.9}, "no update rule ''"),
-    "unknown setting": ({"name": "sgd", "radius": 1.0}, "sgd does not take.*radius"),
+    "unknown setting": ({"name": "sgd", "radius": 1.0}, "sgd does not accept.*radius"),
     "momentum 1": ({"name": "sgd", "momentum": 1.0}, "momentum is 1; it must be at least 0 and below 1"),
     "negative decay": (
         {"name": "sgd", "weight_decay": -0.1},

@@ -283,7 +283,7 @@ VALUE = "nn.functional.cross_entropy(model(x), y)"
 def test_a_script_does_what_python_does_with_it(script: Path, tmp_path: Path):
     advice = find_by_script(script, ["--lr={lr}"], value=VALUE, steps=128, lrs=LRS, folder=tmp_path / "found")
     assert advice.lr is not None
-    assert any("changes its LR on the way" in each for each in advice.warnings)
+    assert any("changes its LR over time" in each for each in advice.warnings)
     run = [sys.executable, str(script), "--lr=0.1"]
     alone = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
     driven = (tmp_path / "found" / "output" / "lr0.1-seed0.txt").read_text().splitlines()

@@ -121,7 +121,7 @@ def test_a_schedule_that_sets_in_after_what_was_compared_is_said(kind: str, step
 
     advice = lratlas.find(train, folder=tmp_path, lrs=LRS, steps=steps, budget=0.5)
     assert max(each.segment.stop for each in Finder(tmp_path).results) < STEPS - 4
-    noted = any("changes its LR on the way" in each for each in advice.warnings)
+    noted = any("changes its LR over time" in each for each in advice.warnings)
     assert (noted, advice.finish == "schedule") == (kind != "none", kind != "none")
 
 

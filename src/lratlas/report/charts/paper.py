@@ -155,7 +155,9 @@ def _by_model(rows: pl.DataFrame, colours: Mapping[str, str], y: str) -> list[_P
     kinds = {"pre-trained": rows.filter(stage="pretrain"), "fine-tuned": rows.filter(stage="finetune")}
     kinds["fine-tuned"] = kinds["fine-tuned"].filter(pl.col("flr") == pl.col("flr").min())
     summed = {
-        title: part.group_by("series", "plr").agg(mean=mean, low=mean - deviation, high=mean + deviation).sort("plr")
+        title: part.group_by("series", "plr")
+        .agg(mean=mean, low=mean - deviation, high=mean + deviation)
+        .sort("series", "plr")
         for title, part in kinds.items()
         if part.height
     }
