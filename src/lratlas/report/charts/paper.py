@@ -87,7 +87,7 @@ def geometry_figure(tables: Tables, *, elr: bool = False) -> Drawing:
         rows.group_by("measure", "pair", "plr")
         .agg(mean=middle.median(), low=middle.quantile(0.25), high=middle.quantile(0.75))
         .drop_nulls()
-        .sort("plr")
+        .sort("measure", "pair", "plr")
         .rename({"pair": "series"})
     )
     names = {"angle": "angle, radians", "train_barrier": "train error barrier", "test_barrier": "test error barrier"}
