@@ -474,8 +474,8 @@ def test_the_final_metric_of_a_training_that_stops_by_itself_counts(tmp_path: Pa
     [
         (
             {"metric": "val loss"},
-            r"^The training printed and returned no val loss\. It printed or returned: val accuracy, the number .* Give"
-            r" the name of one of these, give a value",
+            r"^The training printed and returned no val loss\. It printed or returned: val accuracy, the number .* Name"
+            r" one of these, set value",
         ),
         ({"pattern": r"epoch 15: train loss (\S+),"}, r"is printed only every 128 of 128 steps: set value \(--value\)"),
     ],
