@@ -51,13 +51,13 @@ WORDS: list[tuple[str, str]] = [
     ("explore spec.toml -f /proc/lratlas/study", "spec.toml cannot be written to /proc/lratlas/study"),
     (f"explore spec.toml -f {'x' * 300}", "File name too long"),
     ("explore spec.toml -f nosuch://place", "The location nosuch://place cannot be used"),
-    ("explore absent.toml -f new", "There is no spec absent.toml; it must be a TOML file"),
+    ("explore absent.toml -f new", "There is no spec absent.toml; it must be the path of a TOML file"),
     ("explore full -f new", "The spec full is a folder, but must be a TOML file"),
 ]
 
 SPECS: list[tuple[str, str, str]] = [
     (SPEC, "", "is empty; it needs at least [task] and [pretrain]"),
-    (SPEC, "lrs = [[[", "is not TOML"),
+    (SPEC, "lrs = [[[", "is not valid TOML"),
     (SPEC, "a\0b", "binary"),
     ("[pretrain]", "[pretrian]", "spec.toml: There is no section `pretrian` (did you mean `pretrain`?); allowed are"),
     (
@@ -127,7 +127,7 @@ def test_a_faulty_spec_ends_with_one_sentence(old: str, new: str, said: str, tmp
 
 def test_a_binary_file_is_no_spec(tmp_path: Path, refused: Refused):
     (tmp_path / "spec.toml").write_bytes(bytes(range(256)))
-    assert "is not text in UTF-8" in refused("explore", tmp_path / "spec.toml", "-f", tmp_path / "study")
+    assert "is not UTF-8 text" in refused("explore", tmp_path / "spec.toml", "-f", tmp_path / "study")
     assert not (tmp_path / "study").exists()
 
 

@@ -217,7 +217,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[LRAtlasError], str]] = {
     "batch that does not fit": (
         {"model": "M:model", "data": "M:data", "batch_size": 13},
         TaskError,
-        'batch_size is 13; it must be "full" or a whole number from 1 to 12, all samples',
+        r'batch_size is 13; it must be "full" or a whole number from 1 to 12 \(all samples\)',
     ),
 }
 

@@ -248,7 +248,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "segmentation by name": (dense(), r"class labels must be integers of shape \[n\].*torch.nn.CrossEntropyLoss"),
     "other targets in the test set": (
         {"loss": "mse", "train": (X, X[:, :3]), "test": (X, X[:, :2])},
-        "train targets are torch.float32 .3,. each, test targets torch.float32 .2,.; they must agree",
+        "train targets are torch.float32 .3,. each, but test targets are torch.float32 .2,.; they must agree",
     ),
     "labels out of range under a metric": (
         {"test": (X, Y + 5), "metric": lambda o, t: (o.argmax(1) == t).float()},

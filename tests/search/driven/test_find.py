@@ -230,7 +230,7 @@ def test_a_training_that_fails_is_named_after_three(tmp_path: Path):
 
 def test_a_training_of_another_framework_is_named(tmp_path: Path):
     for steps in (None, STEPS):
-        with pytest.raises(SearchError, match="No step of a PyTorch optimizer was seen"):
+        with pytest.raises(SearchError, match="No PyTorch optimizer step was seen"):
             searched(abs, tmp_path, steps=steps)
 
 
@@ -410,7 +410,11 @@ def test_a_training_that_is_told_its_epochs_is_run_whole_for_each_comparison(
     ("metric", "words", "said"),
     [
         ("val_acuracy", "val accuracy: {:.3f}", r"no val_acuracy \(did you mean val accuracy\?\)\. It printed"),
-        ("acc", "val acc {:.3f}, test acc 2", r"several values of acc on one line, 0\.\d+, 2: give --metric-pattern"),
+        (
+            "acc",
+            "val acc {:.3f}, test acc 2",
+            r"several values of acc on one line, 0\.\d+, 2: select one with --metric-pattern",
+        ),
         (
             "acc",
             "loss 0.2, acc {:.3f}",
@@ -470,10 +474,10 @@ def test_the_final_metric_of_a_training_that_stops_by_itself_counts(tmp_path: Pa
     [
         (
             {"metric": "val loss"},
-            r"^The training printed and returned no val loss\. It printed or returned: val accuracy, the number .* Give"
-            r" the name of one of these, give a value",
+            r"^The training printed and returned no val loss\. It printed or returned: val accuracy, the number .* Name"
+            r" one of these, set value",
         ),
-        ({"pattern": r"epoch 15: train loss (\S+),"}, r"is printed only every 128 of 128 steps: set value (--value)"),
+        ({"pattern": r"epoch 15: train loss (\S+),"}, r"is printed only every 128 of 128 steps: set value \(--value\)"),
     ],
 )
 def test_a_metric_that_cannot_be_used_is_named(settings: dict[str, Any], said: str, tmp_path: Path):
@@ -486,7 +490,7 @@ def test_epochs_are_for_a_training_that_is_told_them(tmp_path: Path):
         SpecError, match=r"^epochs needs a training that takes a number of epochs, but this one has no \{epochs\}"
     ):
         searched(train, tmp_path, epochs=3)
-    with pytest.raises(SpecError, match=r"^steps follow from epochs"):
+    with pytest.raises(SpecError, match=r"^Set either steps or epochs, not both"):
         find_by_function(reporting, folder=tmp_path, epochs=3, steps=24)
 
 
@@ -574,7 +578,7 @@ def test_a_direction_that_seems_wrong_is_said(tmp_path: Path):
     assert any("higher values of accuracy" in note for note in advice.warnings)
     other, _ = searched(train, tmp_path / "other", value="1 - accuracy(model, held)", direction=None)
     assert other.lr == pytest.approx(advice.lr)
-    with pytest.raises(SearchError, match=r"^Are lower values of own better\? .* \"maximize\" with another folder"):
+    with pytest.raises(SearchError, match=r"^Are lower values of own better\? .* \"maximize\" and another folder"):
         searched(train, tmp_path / "own", value=own, direction=None)
     assert searched(train, tmp_path / "own", value=own, direction="minimize")[0].lr is not None
 
