@@ -81,5 +81,5 @@ def test_a_trace_below_zero_has_a_plain_axis(tables: Tables) -> None:
 
 def test_the_loss_is_named_and_can_be_chosen(tables: Tables) -> None:
     assert "at a training loss of about 0.015" in figure_svg(sharpness_chart(tables, at_loss=0.015))
-    with pytest.raises(StudyError, match=r"within a factor 1\.5 of 7"):
+    with pytest.raises(StudyError, match=r"within a factor of 1\.5 of 7"):
         sharpness_chart(tables, at_loss=7.0)

@@ -214,10 +214,10 @@ def test_what_is_missing_is_said(tables: Tables) -> None:
     boundaries = tables["boundaries"].with_columns(value=None, below=None, above=None, low=None, high=None)
     assert Reader(make({**tables, "boundaries": boundaries})).seen.count("not reached") == 3
     bare = {"boundaries": empty("boundaries"), "regimes": empty("regimes")}
-    missing, progress = {"features": "There are no features."}, "unfinished: 12 of 40 jobs are done"
+    missing, progress = {"features": "There are no features."}, "unfinished: 12 of 40 jobs done"
     seen = Reader(make(bare, recommended=None, summary=[], missing=missing, progress=progress)).seen
     for words in (
-        "unfinished: 12 of 40 jobs are done",
+        "unfinished: 12 of 40 jobs done",
         "No learning rate can be recommended yet.",
         "There is nothing to sum up yet.",
         "No boundaries have been found yet.",
