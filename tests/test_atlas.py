@@ -130,7 +130,7 @@ def test_a_model_has_the_accuracies_of_its_run(whole: Atlas):
 
 def test_a_model_is_not_made_of_a_task_that_has_changed(whole: Atlas):
     run = whole.table("runs")["run"][0]
-    with pytest.raises(StudyError, match=rf"The weights of run {run} do not fit the task: its model or data, or lratlas, changed since"):
+    with pytest.raises(StudyError, match=rf"The weights of run {run} do not fit the task: its model or data, or"):
         whole.model(run, lambda seed: blobs(seed + 1))
 
 

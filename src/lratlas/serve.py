@@ -205,8 +205,8 @@ class LiveServer(ThreadingTCPServer):
         except (OSError, OverflowError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or first_line(error)
             raise SpecError(
-                f"Cannot listen on port {port} of {host!r}: {reason}. The host must be an address of this machine, and the"
-                " port must be free and from 0 (any free port) to 65535."
+                f"Cannot listen on port {port} of {host!r}: {reason}. The host must be an address of this machine, and"
+                " the port must be free and from 0 (any free port) to 65535."
             ) from error
         address = ipaddress.ip_address(str(self.server_address[0]).partition("%")[0])
         self._everywhere, self.to_others = address.is_unspecified, not address.is_loopback

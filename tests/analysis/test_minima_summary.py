@@ -53,8 +53,8 @@ def test_the_threshold_of_the_paper() -> None:
 def test_a_threshold_that_is_not_fixed_is_not_given() -> None:
     few = threshold_sentence(converging({1e-4: [30], 2e-4: [18], 3e-4: [40], 4e-4: [90]}))
     assert few == (
-        "Epochs to convergence grow from 18 at 2e-4 to 90 at 4e-4. No threshold is fitted: a power law needs 4 learning "
-        "rates with rising epochs."
+        "Epochs to convergence grow from 18 at 2e-4 to 90 at 4e-4. No threshold is fitted: a power law needs 4 "
+        "learning rates with rising epochs."
     )
     exponential = {(i + 1) * 1e-4: [round(1000 * math.exp(0.5 * i))] for i in range(8)}
     assert threshold_sentence(converging(exponential)).endswith(

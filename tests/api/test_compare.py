@@ -133,7 +133,7 @@ def test_an_unfinished_and_an_unplanned_study_are_not_errors(whole: Atlas, copie
         {"batch_size"} if load(begun).spec.task.batch_size is None else set()
     )
     html = found.html()
-    assert "running has no PLR fine-tuned in all its seeds." in html
+    assert "running has no PLR fine-tuned in all seeds." in html
     assert "begun has no convergence threshold within its PLRs." in html
 
 

@@ -30,7 +30,7 @@ def test_one_seed_without_regimes_and_law_still_draws(
 def test_the_law_has_a_panel_and_a_place_in_the_legend_only_where_there_is_one(tables: Tables) -> None:
     with_law, bare = (figure_svg(convergence_chart(t)) for t in (tables, without(tables, "power_law")))
     assert [">power law<" in svg for svg in (with_law, bare)] == [True, False]
-    assert [svg.count(">the rise, on a plain axis<") for svg in (with_law, bare)] == [1, 0]
+    assert [svg.count(">the rise, on a linear axis<") for svg in (with_law, bare)] == [1, 0]
 
 
 def test_nothing_converged_still_draws(tables: Tables) -> None:

@@ -219,9 +219,9 @@ def test_what_is_missing_is_said(tables: Tables) -> None:
     for words in (
         "unfinished: 12 of 40 jobs done",
         "No learning rate can be recommended yet.",
-        "There is nothing to sum up yet.",
+        "No findings yet.",
         "No boundaries have been found yet.",
-        "There are no verdicts yet; they need finished runs.",
+        "No verdicts yet: they need finished runs.",
         "Features",
         "Not drawn. There are no features.",
         "No regimes have been decided yet.",

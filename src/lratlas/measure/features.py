@@ -64,7 +64,7 @@ FEATURES = Measurement(
         order=("seed", "plr", "stage", "flr", "count", "feature"),
         words="accuracy with a single informative feature, for each feature",
         options={
-            "features": Option(default=True, description="single-feature accuracies, if the task has test sets for them")
+            "features": Option(default=True, description="single-feature accuracies, if the task has such test sets")
         },
         settle=_settle,
         figures=(

@@ -114,9 +114,7 @@ GEOMETRY = Measurement(
             "interpolation": Option(
                 kind=int, default=21, description="points on the line between two models", least=3, most=1001
             ),
-            "great_circle": Option(
-                default=False, description="also error barriers along the great circle"
-            ),
+            "great_circle": Option(default=False, description="also error barriers along the great circle"),
         },
         settle=_settle,
         jobs=_jobs,
