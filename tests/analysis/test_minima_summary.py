@@ -45,7 +45,7 @@ def test_the_threshold_of_the_paper() -> None:
     )
     assert text.startswith(
         "Epochs to convergence grow from 18 at 1e-4 to 2,600 at 3.9e-4; at 4.2e-4 at least half of the seeds never "
-        "converged. The growth follows a power of the distance to a threshold of 4.07e-4 (95% interval 3.9"
+        "converged. The growth follows a power law in the distance to a threshold of 4.07e-4 (95% interval 3.9"
     )
     assert "with exponent −1.8 (95% interval −" in text
 
@@ -70,7 +70,7 @@ def test_four_points_are_said_to_have_no_interval() -> None:
 
 def test_no_rise_and_no_convergence_are_said() -> None:
     assert (
-        "are fewest, 18 at 2e-4, at the largest learning rate that converges; at 3e-4 at least half"
+        "are fewest at the largest learning rate that converges: 18 at 2e-4; at 3e-4 at least half"
         in threshold_sentence(converging({1e-4: [30], 2e-4: [18], 3e-4: [None]}))
     )
     assert threshold_sentence(converging({1e-4: [None, 3]})).startswith("At no tested learning rate did more than half")
@@ -96,8 +96,8 @@ def test_the_best_two_stages_against_the_best_direct_ways() -> None:
         *tuned([3e-3, 1e-5], [0.99] * 3),  # from neither of the two
     ]
     text = stages({"runs": frame("runs", runs)})
-    assert text.startswith("Two stages: the best test accuracy, 88.5%, is reached by 1e-2 → 1e-3 → 1e-5.")
-    for rival, kind, word in ((high, "first", "more"), (low, "second", "less")):
+    assert text.startswith("Two stages: the best path, 1e-2 → 1e-3 → 1e-5, reaches 88.5% test accuracy.")
+    for rival, kind, word in ((high, "first", "above"), (low, "second", "below")):
         gains = 100 * (np.array(both) - np.array(rival))
         ends = stats.t.interval(0.95, 2, loc=gains.mean(), scale=stats.sem(gains))
         interval = " to ".join(f"{end:.2g}" for end in ends).replace("-", "−")
@@ -109,10 +109,10 @@ def test_the_best_two_stages_against_the_best_direct_ways() -> None:
 def test_two_seeds_or_no_direct_way_are_borne() -> None:
     two = tuned([1e-2, 1e-3, 1e-5], [0.8, 0.9]) + tuned([1e-3, 1e-5], [0.8, 0.8])
     assert stages({"runs": frame("runs", two)}) == (
-        "Two stages: the best test accuracy, 85.0%, is reached by 1e-2 → 1e-3 → 1e-5. The best of two stages is 5 "
-        "points more than the best directly from a second learning rate."
+        "Two stages: the best path, 1e-2 → 1e-3 → 1e-5, reaches 85.0% test accuracy. The best two-stage path is 5 "
+        "points above the best direct path from a second learning rate."
     )
-    assert stages({"runs": frame("runs", two[:2])}).endswith("is reached by 1e-2 → 1e-3 → 1e-5.")
+    assert stages({"runs": frame("runs", two[:2])}).startswith("Two stages: the best path, 1e-2 → 1e-3 → 1e-5, reaches")
     assert stages({"runs": frame("runs", two[2:])}) == ""
 
 

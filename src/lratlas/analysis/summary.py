@@ -132,7 +132,7 @@ def _divergence(regimes: pl.DataFrame, row: dict[str, float | None], at_chance: 
 def _too_small(regimes: pl.DataFrame) -> str:
     said = {
         UNMOVED: "the loss has not changed from its start",
-        SLOW: "predictions are at chance level after these steps, though a larger learning rate converges",
+        SLOW: "predictions are still at chance, although a larger learning rate converges",
     }
     plrs = {reason: regimes.filter(reason=reason)["plr"].to_list() for reason in said}
     return " ".join(f"Too small: {_plr_list(plrs[reason])}; {words}." for reason, words in said.items() if plrs[reason])
@@ -182,7 +182,7 @@ def _gain(found: Gain | None, score: Score) -> str:
     unit, factor = (" points", 100) if score.more_is_better else ("", 1)
     start = f" {GAIN[0].upper()}{GAIN[1:]} is {plain(factor * found.mean)}{unit}"
     if found.low is None or found.high is None:
-        return f"{start} ({'one seed: no' if found.seeds == 1 else 'two seeds: too few for an'} interval)."
+        return f"{start} (no interval with {'one seed' if found.seeds == 1 else 'two seeds'})."
     meaning = "; it may be zero" if found.low <= 0 <= found.high else ""
     interval = signed_interval(factor * found.low, factor * found.high)
     return f"{start} (95% interval over seeds {interval}{meaning})."
@@ -195,7 +195,7 @@ def _features(sparsity: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
     if trained.is_empty():
         return ""
     best = trained.sort("top_accuracy", descending=True).row(0, named=True)
-    text = f"Features: the strongest gives {100 * best['top_accuracy']:.1f}% accuracy at {format_lr(best['plr'])}"
+    text = f"Features: accuracy on the strongest one is {100 * best['top_accuracy']:.1f}% at {format_lr(best['plr'])}"
     if best["rest_accuracy"] is not None:
         text += f", on the others {100 * best['rest_accuracy']:.1f}% on average"
     below = trained.filter(pl.col("plr").is_in(converging(regimes)) & (pl.col("plr") != best["plr"]))
@@ -224,8 +224,8 @@ def _bands(bands: pl.DataFrame | None, regimes: pl.DataFrame) -> str:
     )
     most = gains.sort(pl.col("accuracy") - pl.col("below").fill_null(0.0), descending=True).row(0, named=True)
     text = (
-        f"Fourier bands: on images reduced to bands {most['low']} to {most['high']}, {models} models recognise"
-        f" most at {format_lr(most['plr'])}, {100 * most['accuracy']:.1f}%"
+        f"Fourier bands: on images with only bands {most['low']} to {most['high']}, {models} models are most accurate"
+        f" at {format_lr(most['plr'])}, {100 * most['accuracy']:.1f}%"
     )
     if most["below"] is None or most["plr"] in below:
         return f"{text}."
@@ -265,7 +265,11 @@ def threshold_sentence(tables: Tables) -> str:
     law = {row["parameter"]: row for row in table(tables, "power_law").iter_rows(named=True)}
     if not law:
         few = part.height < FEWEST_POINTS
-        why = f"a power law needs {FEWEST_POINTS} rising learning rates" if few else "the epochs do not determine one"
+        why = (
+            f"a power law needs {FEWEST_POINTS} learning rates with rising epochs"
+            if few
+            else "the epochs do not determine one"
+        )
         return f"{growth}. No threshold is fitted: {why}."
     place, exponent = law["threshold"], law["exponent"]
     return (
@@ -296,8 +300,8 @@ def stages(tables: Tables) -> str:
         if (text := _against(scores, way, f"direct path from a {kind} learning rate"))
     ]
     way = " → ".join(format_lr(lr) for lr in (plr, plr2, flr))
-    lead = f"Two stages: the best test accuracy, {100 * mean:.1f}%, is reached by {way}."
-    return f"{lead} The best of two stages is {' and '.join(ways)}." if ways else lead
+    lead = f"Two stages: the best path, {way}, reaches {100 * mean:.1f}% test accuracy."
+    return f"{lead} The best two-stage path is {' and '.join(ways)}." if ways else lead
 
 
 def norms(tables: Tables) -> str:

@@ -142,7 +142,7 @@ def test_one_seed_leaves_everything_open_and_asks_for_more(world: World) -> None
         assert row["effect"] is not None
         assert row["low"] is None
         assert row["high"] is None
-        assert "one seed is too few for an interval; run at least 3 seeds" in row["statement"], row["claim"]
+        assert "one seed is too few for an interval; repeat with at least 3 seeds" in row["statement"], row["claim"]
 
 
 def test_two_seeds_are_too_few(world: World) -> None:
@@ -205,7 +205,7 @@ def test_a_steep_rise_is_not_missed_where_plrs_are_far_apart(world: World) -> No
     tables["convergence"] = tables["convergence"].with_columns(apart)
     row = judged(tables)["epochs-diverge"]
     assert row["verdict"] == "inconclusive"
-    assert "bisect between 1.3e-3 and 3e-3" in row["statement"]
+    assert "bisect the boundary between 1.3e-3 and 3e-3" in row["statement"]
 
 
 def diverge(tables: dict[str, pl.DataFrame], plr: float, seeds: list[int]) -> None:

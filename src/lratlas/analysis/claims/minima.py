@@ -106,7 +106,7 @@ def sharpness_unrelated(evidence: Evidence) -> Judgement:
         raise NotMeasured("Needs measure.sharpness = true in the spec.")
     level = at_equal_loss(evidence.tables)
     if level.is_empty():
-        raise Unanswered("Inconclusive: every model with a sharpness has a training loss of 0.")
+        raise Unanswered("Inconclusive: no model with a measured sharpness has a positive training loss.")
     loss = float(level["level"][0])
     coefficients = pl.Series([_correlation(evidence, seed, at_loss=loss) for seed in evidence.seeds], dtype=pl.Float64)
     if coefficients.null_count() == len(coefficients):

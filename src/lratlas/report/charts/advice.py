@@ -223,8 +223,7 @@ def advice_text(advice: Advice) -> Text:
         caption=" ".join(_sentences(advice)),
         alt="Line chart of the validation metric against the learning rate on a log axis, one line for each length,"
         " from light for the shortest to dark for the longest. The recommended learning rate and the good range are "
-        "marked if they exist; failed learning "
-        "rates are crosses at the edge. The values are in the table below.",
+        "marked if they exist; failed learning rates are crosses at the edge. The values are in the table below.",
     )
 
 
